@@ -1,0 +1,129 @@
+//! What a call can fail with, and whose fault it is.
+
+use core::fmt;
+
+/// A bounded thing of a node that can be full. Each has its limit in
+/// [`Capacities`](crate::Capacities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Peers that this node is connected with.
+    Peers,
+    /// Bytes waiting to be sent to one peer.
+    SendQueue,
+    /// Calls that wait for an answer.
+    Waiters,
+    /// ID ranges in the leader's table.
+    Ranges,
+    /// ID ranges that this process owns.
+    OwnRanges,
+    /// The length of one frame.
+    FrameLength,
+    /// The memory handed to the node at its creation.
+    Memory,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Resource::Peers => "peers",
+            Resource::SendQueue => "send queue bytes",
+            Resource::Waiters => "waiters",
+            Resource::Ranges => "the leader's ID ranges",
+            Resource::OwnRanges => "this process's ID ranges",
+            Resource::FrameLength => "frame length",
+            Resource::Memory => "node memory",
+        })
+    }
+}
+
+/// Why a call did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Error {
+    /// The peer is not there, or went away before it answered (`ESRCH`).
+    NoSuchProcess,
+    /// The leader is gone: nothing that needs it can be done any more (`ENOTCONN`).
+    LeaderGone,
+    /// The time limit of the call ended it (`ETIMEDOUT`). A late answer is dropped and counted.
+    TimedOut,
+    /// Another thread ended the call (`EINTR`). A late answer is dropped and counted.
+    Interrupted,
+    /// A bounded resource of this node is full (`ENOMEM`).
+    Full(Resource),
+    /// The leader has no IDs or VMIDs left to give (`EAGAIN`).
+    NoIds,
+    /// The peer refused with this error number (positive, Linux numbering).
+    Refused(i32),
+    /// An argument is out of its range (`EINVAL`).
+    Invalid,
+    /// The node is shutting down (`ESHUTDOWN`).
+    ShuttingDown,
+    /// The platform failed to give a stream, event or watch (`EIO`).
+    Platform,
+}
+
+impl Error {
+    /// The error as a positive Linux error number.
+    pub const fn errno(self) -> i32 {
+        match self {
+            Error::NoSuchProcess => errno::ESRCH,
+            Error::LeaderGone => errno::ENOTCONN,
+            Error::TimedOut => errno::ETIMEDOUT,
+            Error::Interrupted => errno::EINTR,
+            Error::Full(_) => errno::ENOMEM,
+            Error::NoIds => errno::EAGAIN,
+            Error::Refused(number) => number,
+            Error::Invalid => errno::EINVAL,
+            Error::ShuttingDown => errno::ESHUTDOWN,
+            Error::Platform => errno::EIO,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoSuchProcess => f.write_str("no such process, or it went away before it answered"),
+            Error::LeaderGone => f.write_str("the family's leader is gone"),
+            Error::TimedOut => f.write_str("the time limit of the call passed before the answer came"),
+            Error::Interrupted => f.write_str("the call was interrupted"),
+            Error::Full(resource) => {
+                write!(f, "at the limit of {resource}: raise it in Capacities, or ask for less at once")
+            }
+            Error::NoIds => f.write_str("the leader has no IDs left to give"),
+            Error::Refused(number) => write!(f, "the peer refused with error {number}"),
+            Error::Invalid => f.write_str("an argument is out of its range"),
+            Error::ShuttingDown => f.write_str("the node is shutting down"),
+            Error::Platform => f.write_str("the platform could not give a stream, an event or a watch"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// Linux error numbers, as they stand on the wire (there negative).
+pub mod errno {
+    /// Operation not permitted.
+    pub const EPERM: i32 = 1;
+    /// No such process.
+    pub const ESRCH: i32 = 3;
+    /// Interrupted call.
+    pub const EINTR: i32 = 4;
+    /// Input/output error.
+    pub const EIO: i32 = 5;
+    /// Try again.
+    pub const EAGAIN: i32 = 11;
+    /// Out of memory.
+    pub const ENOMEM: i32 = 12;
+    /// Invalid argument.
+    pub const EINVAL: i32 = 22;
+    /// Function not implemented.
+    pub const ENOSYS: i32 = 38;
+    /// Not connected.
+    pub const ENOTCONN: i32 = 107;
+    /// Shut down.
+    pub const ESHUTDOWN: i32 = 108;
+    /// Timed out.
+    pub const ETIMEDOUT: i32 = 110;
+}
