@@ -15,13 +15,25 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+mod arch;
+mod config;
+mod counters;
 pub mod error;
+pub mod leader;
+pub mod member;
+mod node;
 pub mod pal;
-pub mod vmid;
+pub mod store;
+mod vmid;
+pub mod wire;
+mod worker;
 
 #[cfg(feature = "std")]
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
+pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
+pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
+pub use node::{Interrupt, Node, Request, Wait};
 pub use vmid::{ID_MAX, Id, Vmid};

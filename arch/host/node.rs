@@ -1,0 +1,101 @@
+//! A node with its memory and its worker thread, for a program that just wants to be a member.
+#![allow(unsafe_code)]
+
+use std::boxed::Box;
+use std::format;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::vec;
+
+use super::Host;
+use crate::{Config, Driving, Identity, Node};
+
+/// How long a node that is dropped waits for its peers to take what was sent to them.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+/// A [`Node`] on this host: its memory is taken once, at the start, and its worker runs in a
+/// thread of its own. Everything is given back when it is dropped.
+pub struct HostNode {
+    node: Arc<Owned>,
+    worker: Option<JoinHandle<()>>,
+}
+
+struct Owned {
+    node: ManuallyDrop<Node<'static, Host>>,
+    memory: *mut [u8],
+}
+
+// SAFETY: the pointer is only used to free the memory, by whoever drops the last reference.
+unsafe impl Send for Owned {}
+// SAFETY: as above; everything else in it is shared as a `Node` may be.
+unsafe impl Sync for Owned {}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: the node is dropped once, here, and not used after; the memory came from
+        // `Box::into_raw` and its only user, the node, is gone.
+        unsafe {
+            ManuallyDrop::drop(&mut self.node);
+            drop(Box::from_raw(self.memory));
+        }
+    }
+}
+
+impl HostNode {
+    /// Becomes the process `identity` of the family at `base`: listens at the Unix stream socket
+    /// `{base}.{vmid}` and reaches the others at theirs.
+    ///
+    /// # Errors
+    /// As [`Host::listen`]; and if the configuration contradicts itself, or the system gives no
+    /// thread.
+    pub fn start(base: &Path, identity: Identity, config: Config) -> io::Result<HostNode> {
+        let host = Host::listen(base, identity.vmid)?;
+        let bytes = Node::<Host>::memory(&identity, &config).total();
+        let memory = Box::into_raw(vec![0_u8; bytes].into_boxed_slice());
+        // SAFETY: fresh from `into_raw`, so valid and ours alone; it is freed only after the node
+        // that borrows it was dropped (`Owned::drop`), and a node hands out nothing that lives on.
+        let node = match Node::new(host, identity, config, unsafe { &mut *memory }) {
+            Ok(node) => node,
+            Err(error) => {
+                // SAFETY: the node was not made: nobody borrows the memory any more.
+                drop(unsafe { Box::from_raw(memory) });
+                return Err(io::Error::other(format!("node of {identity:?}: {error}")));
+            }
+        };
+        let node = Arc::new(Owned { node: ManuallyDrop::new(node), memory });
+        let worker = match config.driving {
+            Driving::Caller => None,
+            Driving::Worker => {
+                let node = Arc::clone(&node);
+                Some(
+                    thread::Builder::new()
+                        .name(format!("ipc worker {}", identity.vmid))
+                        .spawn(move || node.node.work())?,
+                )
+            }
+        };
+        Ok(HostNode { node, worker })
+    }
+}
+
+impl Deref for HostNode {
+    type Target = Node<'static, Host>;
+    fn deref(&self) -> &Self::Target {
+        &self.node.node
+    }
+}
+
+impl Drop for HostNode {
+    fn drop(&mut self) {
+        self.shut_down(LEAVE_LIMIT);
+        if let Some(worker) = self.worker.take() {
+            // A worker that panicked has said so already.
+            let _ = worker.join();
+        }
+    }
+}

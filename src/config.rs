@@ -1,0 +1,178 @@
+//! What an embedder decides: every limit of a node, and how it is driven.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::Vmid;
+
+/// The limits of one node. Each is the number of things that fit; at the limit a call gets
+/// [`Error::Full`](crate::Error::Full) which names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacities {
+    /// Other processes this node can be connected with at once.
+    pub peers: usize,
+    /// Accepted streams whose peer has not said yet which VMID it is.
+    pub strangers: usize,
+    /// Calls that can wait for an answer, or for room to send, at once.
+    pub waiters: usize,
+    /// The longest frame taken from a peer or sent to one, in bytes. One buffer of this size is
+    /// kept for each peer.
+    pub frame_length: usize,
+    /// The bytes that can wait to be sent to one peer. Two buffers of half this size are kept for
+    /// each peer; half must hold the longest frame.
+    pub send_queue: usize,
+    /// ID ranges in the leader's table. A member that is not the leader keeps none.
+    pub ranges: usize,
+    /// ID ranges that this process can own.
+    pub own_ranges: usize,
+}
+
+impl Capacities {
+    /// A family of up to 64 processes, in less than 2 MiB.
+    pub const DEFAULT: Capacities = Capacities {
+        peers: 64,
+        strangers: 8,
+        waiters: 64,
+        frame_length: 4352,
+        send_queue: 16 * 1024,
+        ranges: 2048,
+        own_ranges: 128,
+    };
+
+    /// A host process that leads hundreds of members: memory that is never used stays untouched.
+    pub const LARGE: Capacities = Capacities {
+        peers: 2048,
+        strangers: 64,
+        waiters: 1024,
+        frame_length: 16 * 1024,
+        send_queue: 64 * 1024,
+        ranges: 262_144,
+        own_ranges: 1024,
+    };
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Who moves a node's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driving {
+    /// A thread of its own, in [`Node::work`](crate::Node::work).
+    Worker,
+    /// Whoever calls: [`Node::turn`](crate::Node::turn) between calls, and every blocking call
+    /// while it waits. For a program with a single thread.
+    Caller,
+}
+
+/// All that is decided about a node when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The limits.
+    pub capacities: Capacities,
+    /// Who moves the bytes.
+    pub driving: Driving,
+    /// How long a thread that waits looks again and again before it sleeps. Waking a sleeping
+    /// core may take longer than the whole exchange. It is given up by itself, and tried again
+    /// now and then, where it doesn't pay (a single core, a slow peer). Zero: never.
+    pub spin: Duration,
+    /// Whether the leader hands out released IDs again once the highest was reached.
+    pub wrap_ids: bool,
+    /// Whether the leader leaves a dead member's ID ranges alone. By default it takes them back.
+    pub keep_ranges_of_dead: bool,
+    /// How long a peer whose backlog is full, or that does not say its VMID, is waited for.
+    pub connect_limit: Duration,
+}
+
+impl Config {
+    /// The default limits, a worker thread, and a short spin.
+    pub const DEFAULT: Config = Config {
+        capacities: Capacities::DEFAULT,
+        driving: Driving::Worker,
+        spin: Duration::from_micros(50),
+        wrap_ids: false,
+        keep_ranges_of_dead: false,
+        connect_limit: Duration::from_secs(5),
+    };
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Who a process is in its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This process.
+    pub vmid: Vmid,
+    /// The process that started it; none for the first.
+    pub parent: Option<Vmid>,
+    /// The leader; none if this process is the leader itself.
+    pub leader: Option<Vmid>,
+}
+
+impl Identity {
+    /// The first process of a family: VMID 1, the leader.
+    pub const FIRST: Identity = Identity { vmid: Vmid::FIRST, parent: None, leader: None };
+
+    /// A process that `parent` started, in the family led by the first process.
+    pub const fn child(vmid: Vmid, parent: Vmid) -> Identity {
+        Identity { vmid, parent: Some(parent), leader: Some(Vmid::FIRST) }
+    }
+
+    /// Whether this process is the leader.
+    pub const fn is_leader(&self) -> bool {
+        self.leader.is_none()
+    }
+}
+
+/// How much memory each part of a node takes, in bytes. Known at compile time; `Display` gives a
+/// table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Peers: their places in the table, without their buffers.
+    pub peers: usize,
+    /// Buffers for incoming frames.
+    pub receive_buffers: usize,
+    /// Buffers for outgoing frames.
+    pub send_buffers: usize,
+    /// Calls that wait.
+    pub waiters: usize,
+    /// The leader's tables.
+    pub leader: usize,
+    /// This process's own IDs.
+    pub own_ids: usize,
+}
+
+impl MemoryUse {
+    /// All of it: what [`Node::new`](crate::Node::new) has to be given.
+    pub const fn total(&self) -> usize {
+        self.peers
+            .saturating_add(self.receive_buffers)
+            .saturating_add(self.send_buffers)
+            .saturating_add(self.waiters)
+            .saturating_add(self.leader)
+            .saturating_add(self.own_ids)
+    }
+}
+
+impl fmt::Display for MemoryUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, bytes) in [
+            ("peers", self.peers),
+            ("receive buffers", self.receive_buffers),
+            ("send buffers", self.send_buffers),
+            ("waiters", self.waiters),
+            ("leader's tables", self.leader),
+            ("own IDs", self.own_ids),
+            ("total", self.total()),
+        ] {
+            writeln!(f, "{name:<16} {bytes:>12} bytes")?;
+        }
+        Ok(())
+    }
+}

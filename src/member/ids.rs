@@ -1,0 +1,268 @@
+//! The IDs of this process: ranges it owns, and which IDs of them are in use.
+//!
+//! A range is at most 32 long, so a bit for each ID tells what is in use. IDs are taken one after
+//! the other; one that was released is not taken again before its whole range went back to the
+//! leader and came out anew, so that a PID doesn't come back soon.
+
+use core::mem;
+
+use crate::Id;
+use crate::error::{Error, Resource};
+use crate::store::{Arena, Table, bytes_for};
+use crate::wire::IdRange;
+
+/// What [`OwnIds::take`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// This ID, now in use.
+    Id(Id),
+    /// The ranges are used up: get a new one from the leader, [`OwnIds::add`] it, ask again.
+    NeedRange,
+}
+
+/// One range of this process. The bits count from its start.
+#[derive(Clone, Copy, Debug, Default)]
+struct OwnRange {
+    start: Id,
+    end: Id,
+    in_use: u32,
+    /// Being handed on: the leader has not said yet whether it is.
+    leaving: u32,
+}
+
+impl OwnRange {
+    fn bit(&self, id: Id) -> u32 {
+        1_u32.checked_shl(id.wrapping_sub(self.start)).unwrap_or(0)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_use | self.leaving == 0
+    }
+
+    fn range(&self) -> IdRange {
+        IdRange { start: self.start, end: self.end }
+    }
+
+    /// The part from `start` to `end`; `None` if there is nothing in it.
+    fn part(&self, start: Id, end: Id) -> Option<OwnRange> {
+        let length = end.checked_sub(start)?.checked_add(1)?;
+        let from = start.wrapping_sub(self.start);
+        let mask = u32::MAX.checked_shr(32_u32.saturating_sub(length)).unwrap_or(0);
+        let cut = |bits: u32| bits.checked_shr(from).unwrap_or(0) & mask;
+        Some(OwnRange { start, end, in_use: cut(self.in_use), leaving: cut(self.leaving) })
+    }
+}
+
+/// The ranges of this process, in order.
+pub struct OwnIds<'m> {
+    table: Table<'m, OwnRange>,
+    count: usize,
+    most: usize,
+    /// The range that IDs are taken from, by its end (which splits leave as it is), and the next
+    /// ID to take.
+    current: Option<(Id, Id)>,
+}
+
+impl<'m> OwnIds<'m> {
+    /// The memory that `capacity` ranges take.
+    pub const fn bytes(capacity: usize) -> usize {
+        bytes_for::<OwnRange>(capacity)
+    }
+
+    /// No ranges yet, and room for `capacity`, cut from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        let table = arena.table(capacity, |_| Ok(OwnRange::default()))?;
+        Ok(OwnIds { table, count: 0, most: 0, current: None })
+    }
+
+    /// Takes the next ID.
+    pub fn take(&mut self) -> Take {
+        if self.current.is_none() {
+            // An idle range is there if two threads asked the leader at once.
+            let idle = self.ranges().iter().find(|range| range.is_idle());
+            self.current = idle.map(|range| (range.end, range.start));
+        }
+        let Some((end, id)) = self.current else { return Take::NeedRange };
+        let Some(range) = self.holding(id) else { return Take::NeedRange };
+        range.in_use |= range.bit(id);
+        self.current = if id < end { Some((end, id.saturating_add(1))) } else { None };
+        Take::Id(id)
+    }
+
+    /// Adds a fresh range of the leader's, to take IDs from once the present one is used up.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit of ranges, [`Error::Invalid`] if it is no range, longer than
+    /// 32, or overlaps one that is here. The range then ought to go back to the leader.
+    pub fn add(&mut self, range: IdRange) -> Result<(), Error> {
+        self.insert(range, 0)
+    }
+
+    /// Adds one ID that another process handed to this one, in use from the start.
+    ///
+    /// # Errors
+    /// As [`OwnIds::add`].
+    pub fn adopt(&mut self, id: Id) -> Result<(), Error> {
+        self.insert(IdRange { start: id, end: id }, 1)
+    }
+
+    /// Ends the use of `id`. A range that has none in use any more, and is not the one IDs are
+    /// taken from, is no longer this process's: it is returned, to be given back to the leader.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the ID is not in use here.
+    pub fn release(&mut self, id: Id) -> Result<Option<IdRange>, Error> {
+        let current = self.current;
+        let range = self.holding(id).ok_or(Error::Invalid)?;
+        let bit = range.bit(id);
+        if range.in_use & bit == 0 {
+            return Err(Error::Invalid);
+        }
+        range.in_use &= !bit;
+        let (idle, end) = (range.is_idle(), range.end);
+        Ok(if idle && current.is_none_or(|(at, _)| at != end) { self.remove(id) } else { None })
+    }
+
+    /// Marks `id` as being handed to another process, so that its range stays until the leader has
+    /// answered ([`OwnIds::handed_on`]).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] if there would be no room
+    /// for the parts that the range falls into.
+    pub fn hand_on(&mut self, id: Id) -> Result<(), Error> {
+        let room = self.table.len().saturating_sub(self.count);
+        let parts = self.parts_under_way();
+        let range = self.holding(id).ok_or(Error::Invalid)?;
+        let bit = range.bit(id);
+        if range.in_use & bit == 0 {
+            return Err(Error::Invalid);
+        }
+        // One range becomes at most two; each hand-over under way may want one more.
+        if room <= parts {
+            return Err(Error::Full(Resource::OwnRanges));
+        }
+        range.in_use &= !bit;
+        range.leaving |= bit;
+        Ok(())
+    }
+
+    /// The leader has answered: `id` now belongs to the other process (`done`), or is in use here
+    /// as before. Returns the ranges that have become idle, to be given back.
+    pub fn handed_on(&mut self, id: Id, done: bool) -> [Option<IdRange>; 2] {
+        let Some(range) = self.holding(id) else { return [None; 2] };
+        let bit = range.bit(id);
+        if range.leaving & bit == 0 {
+            return [None; 2];
+        }
+        range.leaving &= !bit;
+        if !done {
+            range.in_use |= bit;
+            return [None; 2];
+        }
+        let whole = *range;
+        self.remove(id);
+        let parts = [
+            whole.part(whole.start, id.saturating_sub(1)),
+            whole.part(id.saturating_add(1), whole.end),
+        ];
+        parts.map(|part| {
+            let part = part?;
+            let taking = self.current.is_some_and(|(end, _)| end == part.end);
+            if part.is_idle() && !taking {
+                return Some(part.range());
+            }
+            // There is room: `hand_on` saw to it.
+            self.insert_range(part);
+            None
+        })
+    }
+
+    /// Gives up a range none of which is in use, also the one that IDs are taken from: to be
+    /// called until it says `None`, before leaving. What is returned is to be given back.
+    pub fn close(&mut self) -> Option<IdRange> {
+        self.current = None;
+        let idle = self.ranges().iter().find(|range| range.is_idle())?.start;
+        self.remove(idle)
+    }
+
+    /// How many IDs are in use.
+    pub fn in_use(&self) -> usize {
+        self.ranges().iter().map(|range| range.in_use.count_ones() as usize).sum()
+    }
+
+    /// How many ranges this process owns.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether this process owns no range.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The most ranges this process ever owned at once.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    fn ranges(&self) -> &[OwnRange] {
+        self.table.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Where the first range that ends at or after `id` stands.
+    fn place(&self, id: Id) -> usize {
+        self.ranges().partition_point(|range| range.end < id)
+    }
+
+    fn holding(&mut self, id: Id) -> Option<&mut OwnRange> {
+        let place = self.place(id);
+        let count = self.count;
+        self.table.get_mut(..count)?.get_mut(place).filter(|range| range.start <= id)
+    }
+
+    fn parts_under_way(&self) -> usize {
+        self.ranges().iter().map(|range| range.leaving.count_ones() as usize).sum()
+    }
+
+    fn insert(&mut self, range: IdRange, in_use: u32) -> Result<(), Error> {
+        let length = range.end.checked_sub(range.start).ok_or(Error::Invalid)?;
+        if range.start == 0 || range.end > crate::ID_MAX || length >= u32::BITS {
+            return Err(Error::Invalid);
+        }
+        let place = self.place(range.start);
+        if self.ranges().get(place).is_some_and(|next| next.start <= range.end) {
+            return Err(Error::Invalid);
+        }
+        if self.count.saturating_add(self.parts_under_way()) >= self.table.len() {
+            return Err(Error::Full(Resource::OwnRanges));
+        }
+        self.insert_range(OwnRange { start: range.start, end: range.end, in_use, leaving: 0 });
+        Ok(())
+    }
+
+    fn insert_range(&mut self, range: OwnRange) {
+        let place = self.place(range.start);
+        let count = self.count.saturating_add(1);
+        if let Some(behind) = self.table.get_mut(place..count) {
+            behind.rotate_right(1);
+            if let Some(first) = behind.first_mut() {
+                *first = range;
+                self.count = count;
+                self.most = self.most.max(count);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: Id) -> Option<IdRange> {
+        let place = self.place(id);
+        let count = self.count;
+        let behind = self.table.get_mut(place..count)?;
+        let range = mem::take(behind.first_mut()?).range();
+        behind.rotate_left(1);
+        self.count = count.saturating_sub(1);
+        Some(range)
+    }
+}

@@ -1,0 +1,247 @@
+//! One process of a family: the thread-safe face of the crate.
+
+mod call;
+mod ids;
+mod peers;
+mod spin;
+mod waiters;
+
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::time::Duration;
+
+use crate::config::{Config, Driving, Identity, MemoryUse};
+use crate::counters::{Counters, Fill, Pools, Statistics};
+use crate::error::Error;
+use crate::leader::Leader;
+use crate::member::OwnIds;
+use crate::pal::{Event, Pal, Time};
+use crate::store::{Arena, Lock};
+use crate::worker::WorkerState;
+
+pub use call::{Interrupt, Request, Wait};
+pub(crate) use peers::{Name, PeerRef, Peers, Reading, Sending};
+pub(crate) use spin::SpinGauge;
+pub(crate) use waiters::{Delivery, Late, Waiters};
+
+/// The room every send queue keeps for one answer, so that a peer's request is only taken up when
+/// its answer can be queued.
+pub(crate) const ANSWER_RESERVE: usize = 128;
+
+/// How long [`Node::shut_down`] waits for the worker to close the streams.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How far a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Running = 0,
+    /// No new calls; what was accepted for sending still goes out.
+    Flushing = 1,
+    /// The worker closes all streams and returns.
+    Closing = 2,
+    Closed = 3,
+}
+
+/// One process of a family.
+///
+/// All calls may be made from any thread at once, but in [`Driving::Caller`] from one thread only.
+/// Calls that wait take a [`Wait`]: a time limit and a way to interrupt.
+pub struct Node<'m, P: Pal> {
+    // The order matters when the node goes: whatever lives in the arena before the PAL.
+    pub(crate) peers: Peers<'m, P::Stream>,
+    pub(crate) waiters: Waiters<'m, P::Event>,
+    pub(crate) leader: Option<Lock<Leader<'m>>>,
+    pub(crate) own_ids: Lock<OwnIds<'m>>,
+    pub(crate) worker: Lock<WorkerState<'m, P::Stream>>,
+    pub(crate) stopped: P::Event,
+    pub(crate) counters: Counters,
+    pub(crate) caller_spin: SpinGauge,
+    pub(crate) leader_gone: AtomicBool,
+    phase: AtomicU8,
+    pub(crate) identity: Identity,
+    pub(crate) config: Config,
+    pub(crate) pal: P,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// How much memory a node with that configuration takes. A `const fn`, so that the memory can
+    /// be a [`Memory`](crate::store::Memory) in a `static`.
+    pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
+        let capacities = &config.capacities;
+        MemoryUse {
+            peers: Peers::<P::Stream>::bytes(capacities.peers)
+                .saturating_add(WorkerState::<P::Stream>::bytes(capacities.strangers)),
+            receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
+            send_buffers: capacities.peers.saturating_mul(capacities.send_queue / 2 * 2),
+            waiters: Waiters::<P::Event>::bytes(capacities.waiters),
+            leader: if identity.is_leader() { Leader::bytes(capacities.ranges) } else { 0 },
+            own_ids: OwnIds::bytes(capacities.own_ranges),
+        }
+    }
+
+    /// Makes the node that is `identity`. Its address must be listened at by `pal` already. The
+    /// memory must be at least [`Node::memory`] bytes; best zeroed and untouched.
+    ///
+    /// With [`Driving::Worker`] a thread must then be put into [`Node::work`].
+    ///
+    /// # Errors
+    /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if
+    /// the capacities contradict each other, [`Error::Platform`] if the PAL has no events left.
+    pub fn new(
+        pal: P,
+        identity: Identity,
+        config: Config,
+        memory: &'m mut [u8],
+    ) -> Result<Self, Error> {
+        let limits = &config.capacities;
+        let smallest_queue = limits.frame_length.saturating_add(ANSWER_RESERVE);
+        if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
+            return Err(Error::Invalid);
+        }
+        let mut arena = Arena::new(memory);
+        let peers =
+            Peers::new(&mut arena, limits.peers, limits.frame_length, limits.send_queue)?;
+        let waiters = Waiters::new(&mut arena, limits.waiters, &pal)?;
+        let leader = if identity.is_leader() {
+            Some(Lock::new(Leader::new(&mut arena, limits.ranges, config.wrap_ids)?))
+        } else {
+            None
+        };
+        let own_ids = Lock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
+        let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
+        let stopped = pal.event().map_err(|_| Error::Platform)?;
+        Ok(Node {
+            peers,
+            waiters,
+            leader,
+            own_ids,
+            worker,
+            stopped,
+            counters: Counters::default(),
+            caller_spin: SpinGauge::new(),
+            leader_gone: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Running as u8),
+            identity,
+            config,
+            pal,
+        })
+    }
+
+    /// Who this process is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The platform.
+    pub fn pal(&self) -> &P {
+        &self.pal
+    }
+
+    /// What was counted so far, and how full the pools are. Takes no lock over I/O.
+    pub fn statistics(&self) -> Statistics {
+        let limits = &self.config.capacities;
+        let fill = |(now, most): (usize, usize), limit| Fill { now, most, limit };
+        let ranges = self.leader.as_ref().map_or((0, 0), |leader| {
+            let mut leader = leader.lock();
+            (leader.ranges().len(), leader.ranges().most())
+        });
+        let own = {
+            let own = self.own_ids.lock();
+            (own.len(), own.most())
+        };
+        self.counters.read(Pools {
+            peers: fill(self.peers.fill(), limits.peers),
+            waiters: fill(self.waiters.fill(), limits.waiters),
+            ranges: fill(ranges, limits.ranges),
+            own_ranges: fill(own, limits.own_ranges),
+            send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
+        })
+    }
+
+    /// Whether no node of the leader's table was lost. Slow: for tests and self-checks.
+    pub fn is_sound(&self) -> bool {
+        self.leader.as_ref().is_none_or(|leader| leader.lock().ranges().is_sound())
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Flushing,
+            2 => Phase::Closing,
+            _ => Phase::Closed,
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Leaves the family: new calls fail with [`Error::ShuttingDown`], as do calls that wait; what
+    /// was accepted for sending goes out, for at most `limit`; then all streams are closed and
+    /// [`Node::work`] returns. Blocks until that is done. True if everything went out.
+    ///
+    /// The PAL stops listening when the node is dropped.
+    pub fn shut_down(&self, limit: Duration) -> bool {
+        self.enter(Phase::Flushing);
+        self.waiters.fail(None, Error::ShuttingDown);
+        for peer in self.peers.all() {
+            self.flush(&peer);
+        }
+        self.pal.wake();
+        let until = self.pal.now() + limit;
+        let mut flushed = false;
+        while self.phase() == Phase::Flushing && !flushed {
+            self.stopped.clear();
+            flushed = !self.unsent();
+            if flushed || self.pal.now() >= until {
+                break;
+            }
+            self.rest(&self.stopped, Some(until));
+        }
+        self.enter(Phase::Closing);
+        self.pal.wake();
+        // The worker needs no more than a turn or two for that; without one there is nothing to
+        // wait for.
+        let until = self.pal.now() + CLOSE_LIMIT;
+        loop {
+            self.stopped.clear();
+            if self.phase() == Phase::Closed || self.pal.now() >= until {
+                break;
+            }
+            self.rest(&self.stopped, Some(until));
+        }
+        flushed
+    }
+
+    /// Lets time pass until the event is set: sleeping where a worker moves the bytes, moving them
+    /// where nobody else does.
+    pub(crate) fn rest(&self, event: &P::Event, until: Option<Time>) {
+        match self.config.driving {
+            Driving::Worker => self.pal.wait_event(event, until),
+            Driving::Caller => {
+                self.turn(until);
+            }
+        }
+    }
+
+    /// Whether anything accepted for sending is still here.
+    fn unsent(&self) -> bool {
+        self.peers.all().any(|peer| {
+            if !peer.queue.lock().filling.is_empty() {
+                return true;
+            }
+            peer.sending.try_lock().is_none_or(|sending| !sending.draining.is_empty())
+        })
+    }
+}
+
+impl<P: Pal> Drop for Node<'_, P> {
+    fn drop(&mut self) {
+        // A PAL may keep watches by stream: they end before the streams go.
+        self.enter(Phase::Closing);
+        self.turn(Some(Time(0)));
+    }
+}
+
+// The reserve holds the longest answer that is not metadata.
+const _: () = assert!(ANSWER_RESERVE >= crate::wire::HEADER_LENGTH + 48);

@@ -1,0 +1,433 @@
+//! The processes this node is connected with: one place for each, found by VMID.
+
+use core::mem;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::pal::{Time, Token};
+use crate::store::{Arena, Lock, Table, bytes_for};
+use crate::wire::{FrameReader, FrameWriter};
+
+/// The side a process sends to us on. A token: whoever holds it reads the stream.
+pub(crate) struct Reading<'m, S> {
+    pub(crate) stream: Option<S>,
+    pub(crate) frames: FrameReader<'m>,
+    /// Its requests stay unread until it reads our answers.
+    pub(crate) held_back: bool,
+}
+
+/// What was accepted for sending to a process. A spinlock.
+pub(crate) struct Queue<'m> {
+    pub(crate) filling: FrameWriter<'m>,
+    pub(crate) closed: bool,
+    most: usize,
+}
+
+impl Queue<'_> {
+    /// Notes how full the queue is.
+    pub(crate) fn note(&mut self) {
+        self.most = self.most.max(self.filling.unsent().len());
+    }
+}
+
+/// The side we send to a process on. A token: whoever holds it writes to the stream.
+pub(crate) struct Sending<'m, S> {
+    pub(crate) stream: Option<S>,
+    /// How many bytes of our VMID, which goes first, are sent.
+    pub(crate) vmid_sent: usize,
+    /// What is being sent; swapped with the queue's when it is all out.
+    pub(crate) draining: FrameWriter<'m>,
+    /// The stream takes no more for now: the worker is told when it does.
+    pub(crate) blocked: bool,
+    /// Since when its backlog is full.
+    pub(crate) connecting_since: Option<Time>,
+}
+
+/// One process.
+pub(crate) struct Peer<'m, S> {
+    index: u32,
+    /// Changes when the place goes to another process, so that stale names are known as such.
+    generation: AtomicU32,
+    vmid: AtomicU32,
+    pub(crate) reading: Lock<Reading<'m, S>>,
+    pub(crate) queue: Lock<Queue<'m>>,
+    pub(crate) sending: Lock<Sending<'m, S>>,
+    /// It is in the attention queue.
+    listed: AtomicBool,
+    /// It is to be closed.
+    pub(crate) broken: AtomicBool,
+    /// Its requests are held back: tell the worker when there is room again.
+    pub(crate) held_back: AtomicBool,
+    /// A call waits for room to send to it.
+    pub(crate) room_wanted: AtomicBool,
+    /// The name of the waiter whose call reads its stream; 0 for none.
+    pub(crate) reader: AtomicU32,
+}
+
+/// Which stream of a node a token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Stranger(usize),
+    Incoming { index: u32, generation: u32 },
+    Outgoing { index: u32, generation: u32 },
+}
+
+const STRANGER: u64 = 0;
+const INCOMING: u64 = 1;
+const OUTGOING: u64 = 2;
+const GENERATIONS: u32 = (1 << 30) - 1;
+
+impl Name {
+    pub(crate) fn token(self) -> Token {
+        let (kind, generation, index) = match self {
+            Name::Stranger(index) => (STRANGER, 0, index as u64),
+            Name::Incoming { index, generation } => (INCOMING, generation, u64::from(index)),
+            Name::Outgoing { index, generation } => (OUTGOING, generation, u64::from(index)),
+        };
+        Token(kind << 62 | u64::from(generation & GENERATIONS) << 32 | index)
+    }
+
+    pub(crate) fn of(token: Token) -> Option<Name> {
+        let low = token.0 & u64::from(u32::MAX);
+        let index = u32::try_from(low).ok()?;
+        let generation = u32::try_from((token.0 >> 32) & u64::from(GENERATIONS)).ok()?;
+        match token.0 >> 62 {
+            STRANGER => Some(Name::Stranger(index as usize)),
+            INCOMING => Some(Name::Incoming { index, generation }),
+            OUTGOING => Some(Name::Outgoing { index, generation }),
+            _ => None,
+        }
+    }
+}
+
+impl<S> Peer<'_, S> {
+    /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
+    pub(crate) fn vmid(&self) -> Vmid {
+        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
+    }
+
+    pub(crate) fn incoming(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Incoming { index: self.index, generation }.token()
+    }
+
+    pub(crate) fn outgoing(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Outgoing { index: self.index, generation }.token()
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    vmid: u32,
+    index: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Use {
+    users: u32,
+    removed: bool,
+}
+
+struct Directory<'m> {
+    /// Sorted by VMID; the first `count` are in use.
+    by_vmid: Table<'m, Entry>,
+    count: usize,
+    most: usize,
+    uses: Table<'m, Use>,
+    free: Table<'m, u32>,
+    free_count: usize,
+}
+
+impl Directory<'_> {
+    fn place(&self, vmid: u32) -> Result<usize, usize> {
+        let used = self.by_vmid.get(..self.count).unwrap_or(&[]);
+        used.binary_search_by_key(&vmid, |entry| entry.vmid)
+    }
+
+    fn index_of(&self, vmid: Vmid) -> Option<u32> {
+        let place = self.place(vmid.get()).ok()?;
+        self.by_vmid.get(place).map(|entry| entry.index)
+    }
+
+    fn hold(&mut self, index: u32) {
+        if let Some(used) = self.uses.get_mut(index as usize) {
+            used.users = used.users.saturating_add(1);
+        }
+    }
+}
+
+pub(crate) struct Peers<'m, S> {
+    places: Table<'m, Peer<'m, S>>,
+    directory: Lock<Directory<'m>>,
+    attention: Lock<Attention<'m>>,
+}
+
+/// Peers that want something of the worker, each at most once: a ring.
+struct Attention<'m> {
+    ring: Table<'m, u32>,
+    first: usize,
+    count: usize,
+}
+
+/// A peer, kept from being reused as long as this lives.
+pub(crate) struct PeerRef<'a, 'm, S> {
+    peers: &'a Peers<'m, S>,
+    peer: &'a Peer<'m, S>,
+}
+
+impl<'m, S> Deref for PeerRef<'_, 'm, S> {
+    type Target = Peer<'m, S>;
+    fn deref(&self) -> &Peer<'m, S> {
+        self.peer
+    }
+}
+
+impl<S> Drop for PeerRef<'_, '_, S> {
+    fn drop(&mut self) {
+        self.peers.let_go(self.peer);
+    }
+}
+
+impl<'m, S> Peers<'m, S> {
+    /// The memory of the places themselves.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Peer<'m, S>>(capacity)
+            .saturating_add(bytes_for::<Entry>(capacity))
+            .saturating_add(bytes_for::<Use>(capacity))
+            .saturating_add(bytes_for::<u32>(capacity).saturating_mul(2))
+    }
+
+    pub(crate) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        frame_length: usize,
+        send_queue: usize,
+    ) -> Result<Self, Error> {
+        let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
+        // The buffers come from the far end, so that the tables stand together.
+        let mut buffers = arena.split_off(
+            capacity.saturating_mul(frame_length.saturating_add(send_queue / 2 * 2)),
+        )?;
+        let places = arena.table(capacity, |index| {
+            Ok(Peer {
+                index: number(index)?,
+                generation: AtomicU32::new(0),
+                vmid: AtomicU32::new(0),
+                reading: Lock::new(Reading {
+                    stream: None,
+                    frames: FrameReader::new(buffers.bytes(frame_length)?),
+                    held_back: false,
+                }),
+                queue: Lock::new(Queue {
+                    filling: FrameWriter::new(buffers.bytes(send_queue / 2)?),
+                    closed: true,
+                    most: 0,
+                }),
+                sending: Lock::new(Sending {
+                    stream: None,
+                    vmid_sent: 0,
+                    draining: FrameWriter::new(buffers.bytes(send_queue / 2)?),
+                    blocked: false,
+                    connecting_since: None,
+                }),
+                listed: AtomicBool::new(false),
+                broken: AtomicBool::new(false),
+                held_back: AtomicBool::new(false),
+                room_wanted: AtomicBool::new(false),
+                reader: AtomicU32::new(0),
+            })
+        })?;
+        let directory = Directory {
+            by_vmid: arena.table(capacity, |_| Ok(Entry::default()))?,
+            count: 0,
+            most: 0,
+            uses: arena.table(capacity, |_| Ok(Use::default()))?,
+            free: arena.table(capacity, |index| number(capacity.saturating_sub(index).saturating_sub(1)))?,
+            free_count: capacity,
+        };
+        let attention = Attention { ring: arena.table(capacity, |_| Ok(0))?, first: 0, count: 0 };
+        Ok(Peers {
+            places,
+            directory: Lock::new(directory),
+            attention: Lock::new(attention),
+        })
+    }
+
+    fn reference(&self, index: u32) -> Option<PeerRef<'_, 'm, S>> {
+        self.places.get(index as usize).map(|peer| PeerRef { peers: self, peer })
+    }
+
+    /// The peer with that VMID.
+    pub(crate) fn find(&self, vmid: Vmid) -> Option<PeerRef<'_, 'm, S>> {
+        let mut directory = self.directory.lock();
+        let index = directory.index_of(vmid)?;
+        directory.hold(index);
+        drop(directory);
+        self.reference(index)
+    }
+
+    /// Whether there is a peer with that VMID.
+    pub(crate) fn has(&self, vmid: Vmid) -> bool {
+        self.directory.lock().index_of(vmid).is_some()
+    }
+
+    /// The peer with that VMID, new if there is none yet.
+    pub(crate) fn find_or_add(&self, vmid: Vmid) -> Result<PeerRef<'_, 'm, S>, Error> {
+        let full = Error::Full(Resource::Peers);
+        let mut directory = self.directory.lock();
+        let index = match directory.place(vmid.get()) {
+            Ok(_) => directory.index_of(vmid).ok_or(full)?,
+            Err(place) => {
+                let free_count = directory.free_count.checked_sub(1).ok_or(full)?;
+                let index = *directory.free.get(free_count).ok_or(full)?;
+                let count = directory.count.saturating_add(1);
+                let behind = directory.by_vmid.get_mut(place..count).ok_or(full)?;
+                behind.rotate_right(1);
+                *behind.first_mut().ok_or(full)? = Entry { vmid: vmid.get(), index };
+                directory.free_count = free_count;
+                directory.count = count;
+                directory.most = directory.most.max(count);
+                let peer = self.places.get(index as usize).ok_or(full)?;
+                peer.vmid.store(vmid.get(), Ordering::Relaxed);
+                // The lock order is table → queue, and nobody else knows this place yet.
+                peer.queue.lock().closed = false;
+                index
+            }
+        };
+        directory.hold(index);
+        drop(directory);
+        self.reference(index).ok_or(full)
+    }
+
+    /// The peer that a name of its stream means, if it is still there.
+    pub(crate) fn named(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
+        let peer = self.places.get(index as usize)?;
+        let mut directory = self.directory.lock();
+        let present = directory.index_of(Vmid::new(peer.vmid.load(Ordering::Relaxed))?)? == index;
+        if !present || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
+            return None;
+        }
+        directory.hold(index);
+        drop(directory);
+        self.reference(index)
+    }
+
+    /// All peers that are there as the walk passes them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = PeerRef<'_, 'm, S>> {
+        self.places.iter().filter_map(|peer| {
+            self.named(peer.index, peer.generation.load(Ordering::Relaxed) & GENERATIONS)
+        })
+    }
+
+    /// Takes the peer out of the table: its streams are closed and its buffers empty. The place is
+    /// free once nobody has a reference to it any more.
+    pub(crate) fn remove(&self, peer: &Peer<'m, S>) {
+        let mut directory = self.directory.lock();
+        let Ok(place) = directory.place(peer.vmid.load(Ordering::Relaxed)) else { return };
+        let count = directory.count;
+        if let Some(behind) = directory.by_vmid.get_mut(place..count) {
+            behind.rotate_left(1);
+        }
+        directory.count = count.saturating_sub(1);
+        if let Some(used) = directory.uses.get_mut(peer.index as usize) {
+            used.removed = true;
+        }
+    }
+
+    fn let_go(&self, peer: &Peer<'m, S>) {
+        let mut directory = self.directory.lock();
+        let Some(used) = directory.uses.get_mut(peer.index as usize) else { return };
+        used.users = used.users.saturating_sub(1);
+        if used.users > 0 || !used.removed {
+            return;
+        }
+        *used = Use::default();
+        peer.vmid.store(0, Ordering::Relaxed);
+        peer.generation.fetch_add(1, Ordering::Relaxed);
+        for flag in [&peer.broken, &peer.held_back, &peer.room_wanted] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        let free_count = directory.free_count;
+        if let Some(free) = directory.free.get_mut(free_count) {
+            *free = peer.index;
+            directory.free_count = free_count.saturating_add(1);
+        }
+    }
+
+    /// Puts the peer before the worker. True if it wasn't there already.
+    pub(crate) fn attend(&self, peer: &Peer<'m, S>) -> bool {
+        if peer.listed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let mut attention = self.attention.lock();
+        let next = attention.first.wrapping_add(attention.count);
+        let length = attention.ring.len();
+        if let Some(place) = next.checked_rem(length).and_then(|at| attention.ring.get_mut(at)) {
+            *place = peer.index;
+            attention.count = attention.count.saturating_add(1);
+        }
+        true
+    }
+
+    /// How many peers want the worker.
+    pub(crate) fn wanting(&self) -> usize {
+        self.attention.lock().count
+    }
+
+    /// The next peer that wants the worker.
+    pub(crate) fn next_wanting(&self) -> Option<PeerRef<'_, 'm, S>> {
+        loop {
+            let index = {
+                let mut attention = self.attention.lock();
+                attention.count = attention.count.checked_sub(1)?;
+                let first = attention.first;
+                let index = *attention.ring.get(first)?;
+                attention.first = first.wrapping_add(1).checked_rem(attention.ring.len())?;
+                index
+            };
+            let peer = self.places.get(index as usize)?;
+            peer.listed.store(false, Ordering::Release);
+            let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
+            if let Some(peer) = self.named(index, generation) {
+                return Some(peer);
+            }
+        }
+    }
+
+    /// How many peers there are now, and the most ever.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let directory = self.directory.lock();
+        (directory.count, directory.most)
+    }
+
+    /// Bytes in the fullest send queue now, and the most ever in one.
+    pub(crate) fn queue_fill(&self) -> (usize, usize) {
+        self.places.iter().fold((0, 0), |(now, most), peer| {
+            let queue = peer.queue.lock();
+            (now.max(queue.filling.unsent().len()), most.max(queue.most))
+        })
+    }
+}
+
+impl<S> Sending<'_, S> {
+    /// Forgets everything; returns the stream, to be closed.
+    pub(crate) fn reset(&mut self) -> Option<S> {
+        self.draining.clear();
+        self.vmid_sent = 0;
+        self.blocked = false;
+        self.connecting_since = None;
+        mem::take(&mut self.stream)
+    }
+}
+
+impl<S> Reading<'_, S> {
+    /// Forgets everything; returns the stream, to be closed.
+    pub(crate) fn reset(&mut self) -> Option<S> {
+        self.frames.clear();
+        self.held_back = false;
+        mem::take(&mut self.stream)
+    }
+}

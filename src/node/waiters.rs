@@ -1,0 +1,294 @@
+//! Calls that wait: for an answer, or for room to send.
+//!
+//! A waiter is found by its sequence number alone, in O(1), and the number is believed only if it
+//! is that of the present call and the answer comes from the process that was asked.
+
+use crate::error::{Error, Resource};
+use crate::pal::{Event, Pal};
+use crate::store::{Arena, Lock, Table, bytes_for};
+use crate::wire::{Answer, Expected, Malformed};
+use crate::{Id, Vmid};
+
+/// Sequence numbers stay below this: a C leader answers a delayed request with the low 32 bits.
+const SEQ_LIMIT: u64 = 1 << 32;
+
+/// What is to happen when an answer comes after the call gave up: the leader has done what was
+/// asked all the same, and this process must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// Nothing: the answer is dropped.
+    Drop,
+    /// A range came: it goes back.
+    GiveBack,
+    /// This ID was, or was not, handed on.
+    HandedOn(Id),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Free,
+    /// For room to send to the peer.
+    ForRoom,
+    /// For an answer.
+    Waiting,
+    /// The call gave up, but a late answer matters.
+    GaveUp,
+    Answered(Answer<'static>),
+    Failed(Error),
+}
+
+struct State {
+    phase: Phase,
+    peer: Option<Vmid>,
+    seq: u64,
+    expected: Expected,
+    late: Late,
+}
+
+pub(crate) struct Waiter<E> {
+    event: E,
+    state: Lock<State>,
+}
+
+/// What became of an answer that came in.
+pub(crate) enum Delivery {
+    /// Its waiter has it.
+    Done,
+    /// Nobody waits for it any more.
+    Dropped,
+    /// Its caller had given up; this is to be done.
+    Late(Late, Answer<'static>),
+    /// It doesn't have the form of the request.
+    Wrong(Malformed),
+}
+
+struct FreeList<'m> {
+    stack: Table<'m, u32>,
+    free: usize,
+    least_free: usize,
+}
+
+pub(crate) struct Waiters<'m, E> {
+    slots: Table<'m, Waiter<E>>,
+    free: Lock<FreeList<'m>>,
+}
+
+/// A waiter of this call's own. It must go back with [`Waiters::give`] or [`Waiters::give_up`].
+#[derive(Clone, Copy)]
+pub(crate) struct Claim {
+    slot: usize,
+    pub(crate) seq: u64,
+}
+
+impl Claim {
+    /// What [`Waiters::nudge`] knows the waiter by. Never 0.
+    pub(crate) fn name(self) -> u32 {
+        u32::try_from(self.slot).unwrap_or(u32::MAX).saturating_add(1)
+    }
+}
+
+impl<'m, E: Event> Waiters<'m, E> {
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Waiter<E>>(capacity).saturating_add(bytes_for::<u32>(capacity))
+    }
+
+    pub(crate) fn new<P: Pal<Event = E>>(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        pal: &P,
+    ) -> Result<Self, Error> {
+        let slots = arena.table(capacity, |_| {
+            Ok(Waiter {
+                event: pal.event().map_err(|_| Error::Platform)?,
+                state: Lock::new(State {
+                    phase: Phase::Free,
+                    peer: None,
+                    seq: 0,
+                    expected: Expected::Anything,
+                    late: Late::Drop,
+                }),
+            })
+        })?;
+        let stack = arena.table(capacity, |index| Ok(u32::try_from(index).unwrap_or(0)))?;
+        let free = FreeList { stack, free: capacity, least_free: capacity };
+        Ok(Waiters { slots, free: Lock::new(free) })
+    }
+
+    /// Claims a waiter for an answer of `peer`, or for room to send to it if nothing is expected.
+    pub(crate) fn claim(
+        &self,
+        peer: Vmid,
+        expected: Option<Expected>,
+        late: Late,
+    ) -> Result<Claim, Error> {
+        let slot = {
+            let mut list = self.free.lock();
+            let free = list.free.checked_sub(1).ok_or(Error::Full(Resource::Waiters))?;
+            list.free = free;
+            list.least_free = list.least_free.min(free);
+            list.stack.get(free).map_or(0, |slot| *slot as usize)
+        };
+        let waiter = self.slots.get(slot).ok_or(Error::Full(Resource::Waiters))?;
+        waiter.event.clear();
+        let mut state = waiter.state.lock();
+        // seq - 1 = slot modulo the capacity, so that an answer finds its slot at once.
+        let count = self.slots.len() as u64;
+        let next = state.seq.saturating_add(count);
+        state.seq = if state.seq == 0 || next >= SEQ_LIMIT { (slot as u64).saturating_add(1) } else { next };
+        state.peer = Some(peer);
+        state.late = late;
+        state.phase = match expected {
+            Some(expected) => {
+                state.expected = expected;
+                Phase::Waiting
+            }
+            None => Phase::ForRoom,
+        };
+        Ok(Claim { slot, seq: state.seq })
+    }
+
+    /// The event that is set when something becomes of the wait.
+    pub(crate) fn event(&self, claim: Claim) -> Option<&E> {
+        self.slots.get(claim.slot).map(|waiter| &waiter.event)
+    }
+
+    /// What became of the wait so far.
+    pub(crate) fn outcome(&self, claim: Claim) -> Option<Result<Answer<'static>, Error>> {
+        let waiter = self.slots.get(claim.slot)?;
+        let state = waiter.state.lock();
+        match state.phase {
+            Phase::Answered(answer) => Some(Ok(answer)),
+            Phase::Failed(error) => Some(Err(error)),
+            _ => None,
+        }
+    }
+
+    /// Gives the waiter back after its outcome is known, or nothing was sent.
+    pub(crate) fn give(&self, claim: Claim) {
+        if let Some(waiter) = self.slots.get(claim.slot) {
+            waiter.state.lock().phase = Phase::Free;
+            self.free(claim.slot);
+        }
+    }
+
+    /// Gives up the wait; returns the outcome if it came at the last moment. A waiter whose late
+    /// answer matters stays taken until that comes or the peer goes away.
+    pub(crate) fn give_up(&self, claim: Claim) -> Option<Result<Answer<'static>, Error>> {
+        let waiter = self.slots.get(claim.slot)?;
+        let outcome = {
+            let mut state = waiter.state.lock();
+            let outcome = match state.phase {
+                Phase::Answered(answer) => Some(Ok(answer)),
+                Phase::Failed(error) => Some(Err(error)),
+                Phase::Waiting if state.late != Late::Drop => {
+                    state.phase = Phase::GaveUp;
+                    return None;
+                }
+                _ => None,
+            };
+            state.phase = Phase::Free;
+            outcome
+        };
+        self.free(claim.slot);
+        outcome
+    }
+
+    fn free(&self, slot: usize) {
+        let mut list = self.free.lock();
+        let free = list.free;
+        if let Some(place) = list.stack.get_mut(free) {
+            *place = u32::try_from(slot).unwrap_or(0);
+            list.free = free.saturating_add(1);
+        }
+    }
+
+    /// Takes in the answer `seq` of `peer`.
+    pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
+        let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
+        let Some(slot) = slot.checked_rem(self.slots.len()) else { return Delivery::Dropped };
+        let Some(waiter) = self.slots.get(slot) else { return Delivery::Dropped };
+        let mut state = waiter.state.lock();
+        let fits = state.seq == seq && state.peer == Some(peer);
+        if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
+            return Delivery::Dropped;
+        }
+        let answer = match Answer::decode(state.expected, payload).and_then(kept) {
+            Ok(answer) => answer,
+            Err(malformed) => return Delivery::Wrong(malformed),
+        };
+        if state.phase == Phase::GaveUp {
+            let late = state.late;
+            state.phase = Phase::Free;
+            drop(state);
+            self.free(slot);
+            return Delivery::Late(late, answer);
+        }
+        state.phase = Phase::Answered(answer);
+        drop(state);
+        waiter.event.set();
+        Delivery::Done
+    }
+
+    /// Fails every wait on `peer`; all waits if that is `None`.
+    pub(crate) fn fail(&self, peer: Option<Vmid>, error: Error) {
+        for (slot, waiter) in self.slots.iter().enumerate() {
+            let mut state = waiter.state.lock();
+            if peer.is_some() && state.peer != peer {
+                continue;
+            }
+            match state.phase {
+                Phase::Waiting | Phase::ForRoom => {
+                    state.phase = Phase::Failed(error);
+                    drop(state);
+                    waiter.event.set();
+                }
+                Phase::GaveUp => {
+                    state.phase = Phase::Free;
+                    drop(state);
+                    self.free(slot);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Wakes whoever waits for room to send to `peer`.
+    pub(crate) fn wake_for_room(&self, peer: Vmid) {
+        for waiter in self.slots.iter() {
+            let state = waiter.state.lock();
+            if state.phase == Phase::ForRoom && state.peer == Some(peer) {
+                drop(state);
+                waiter.event.set();
+            }
+        }
+    }
+
+    /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
+    pub(crate) fn nudge(&self, name: u32) {
+        let slot = name.checked_sub(1).and_then(|slot| self.slots.get(slot as usize));
+        if let Some(waiter) = slot {
+            waiter.event.set();
+        }
+    }
+
+    /// Waiters in use now, and the most ever.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let list = self.free.lock();
+        let limit = self.slots.len();
+        (limit.saturating_sub(list.free), limit.saturating_sub(list.least_free))
+    }
+}
+
+/// An answer as a waiter keeps it: without borrowed data.
+fn kept(answer: Answer<'_>) -> Result<Answer<'static>, Malformed> {
+    Ok(match answer {
+        Answer::Empty => Answer::Empty,
+        Answer::Vmid(vmid) => Answer::Vmid(vmid),
+        Answer::IdRange(range) => Answer::IdRange(range),
+        Answer::Owner(owner) => Answer::Owner(owner),
+        Answer::Status(status) => Answer::Status(status),
+        Answer::Lock(lock) => Answer::Lock(lock),
+        Answer::Meta { status, data: [] } => Answer::Meta { status, data: &[] },
+        Answer::Meta { .. } => return Err(Malformed::PayloadLength),
+    })
+}

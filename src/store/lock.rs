@@ -1,0 +1,107 @@
+//! The spinlock all tables of a node stand behind.
+//!
+//! Order, never the other way: peer table → one peer's reading or sending token → its send queue;
+//! waiters, leader tables and own IDs are taken with nothing else held but a token.
+//! A *token* (a lock that is only ever tried) may be held over I/O; a lock that is waited for never is.
+
+#[cfg(not(loom))]
+mod imp {
+    use core::ops::{Deref, DerefMut};
+    use spin::Once;
+    use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+    /// How often a lock is tried before the contention hook is asked to give way.
+    const TRIES: u32 = 64;
+
+    static CONTENTION_HOOK: Once<fn()> = Once::new();
+
+    /// Names the function that gives the processor to another thread. It is called when a spinlock
+    /// doesn't come free soon; without one (and without the `std` feature) the lock just spins on.
+    /// The first call counts.
+    pub fn set_contention_hook(hook: fn()) {
+        CONTENTION_HOOK.call_once(|| hook);
+    }
+
+    fn give_way() {
+        if let Some(hook) = CONTENTION_HOOK.get() {
+            hook();
+        } else {
+            #[cfg(feature = "std")]
+            std::thread::yield_now();
+        }
+    }
+
+    /// A spinlock that asks the platform to give way when it doesn't come free soon.
+    #[derive(Debug, Default)]
+    pub(crate) struct Lock<T>(SpinMutex<T>);
+
+    /// Held as long as it lives.
+    pub(crate) struct Guard<'a, T>(SpinMutexGuard<'a, T>);
+
+    impl<T> Lock<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Lock(SpinMutex::new(value))
+        }
+
+        /// Waits for the lock.
+        pub(crate) fn lock(&self) -> Guard<'_, T> {
+            loop {
+                for _ in 0..TRIES {
+                    if let Some(guard) = self.0.try_lock() {
+                        return Guard(guard);
+                    }
+                    crate::arch::spin_hint();
+                }
+                give_way();
+            }
+        }
+
+        /// Takes the lock if nobody has it.
+        pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+            self.0.try_lock().map(Guard)
+        }
+    }
+
+    impl<T> Deref for Guard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T> DerefMut for Guard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    //! The same under the model checker.
+    use loom::sync::{Mutex, MutexGuard};
+
+    pub fn set_contention_hook(_hook: fn()) {}
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Lock<T>(Mutex<T>);
+
+    pub(crate) type Guard<'a, T> = MutexGuard<'a, T>;
+
+    impl<T> Lock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Lock(Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> Guard<'_, T> {
+            self.0.lock().unwrap()
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+}
+
+pub(crate) use imp::{Guard, Lock};
+pub use imp::set_contention_hook;

@@ -1,0 +1,16 @@
+//! Memory: the arena a node lives in, locks, and pools of linked things.
+//!
+//! Knows nothing of the protocol. With the platform code and the C face it is the only place
+//! where `unsafe` may stand.
+
+mod arena;
+mod lock;
+mod pool;
+mod spans;
+
+pub use arena::{Arena, Memory};
+pub(crate) use arena::{Table, bytes_for};
+pub(crate) use lock::{Guard, Lock};
+pub use lock::set_contention_hook;
+pub(crate) use pool::Pool;
+pub(crate) use spans::{LONGEST, SpanTable, Sweep};

@@ -1,0 +1,260 @@
+//! Non-overlapping spans of numbers, each with an owner: found by a number in them, or by owner.
+//!
+//! Beside the tree stand two small tables. `hints` remembers for each block of 32 numbers the span
+//! last found there, so that most look-ups touch one node instead of a path of the tree: with
+//! 100,000 spans a path is a dozen cache misses. A hint is believed only if its node holds the
+//! number; nodes are never unmade, so a stale hint does no harm. `chains` links the spans of one
+//! owner, so that they are found without a walk over all.
+#![allow(unsafe_code, missing_docs)] // what `intrusive_adapter!` writes
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use intrusive_collections::{
+    Bound, KeyAdapter, LinkedList, LinkedListAtomicLink, RBTree, RBTreeAtomicLink,
+    intrusive_adapter,
+};
+
+use super::{Arena, Pool, Table, bytes_for};
+use crate::error::Error;
+
+/// The longest span there can be.
+pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
+
+const LENGTH_BITS: u32 = 5;
+
+/// How many spans share one chain, at a full table.
+const SPANS_PER_CHAIN: usize = 16;
+
+/// A span in the table. Its owner is never 0; in the pool it is.
+#[derive(Default)]
+pub(crate) struct Span {
+    by_start: RBTreeAtomicLink,
+    by_owner: LinkedListAtomicLink,
+    /// The start and, in the low bits, the length less one. Written only while the table is
+    /// borrowed mutably; atomic because links are shared references.
+    place: AtomicU32,
+    owner: AtomicU32,
+}
+
+intrusive_adapter!(pub(crate) ByStart<'m> = &'m Span: Span { by_start => RBTreeAtomicLink });
+intrusive_adapter!(pub(crate) ByOwner<'m> = &'m Span: Span { by_owner => LinkedListAtomicLink });
+
+impl<'a> KeyAdapter<'a> for ByStart<'_> {
+    type Key = u32;
+    fn get_key(&self, span: &'a Span) -> u32 {
+        span.start()
+    }
+}
+
+impl Span {
+    /// The first number in it.
+    pub(crate) fn start(&self) -> u32 {
+        self.place.load(Ordering::Relaxed) >> LENGTH_BITS
+    }
+
+    /// The last number in it.
+    pub(crate) fn end(&self) -> u32 {
+        let place = self.place.load(Ordering::Relaxed);
+        (place >> LENGTH_BITS).saturating_add(place & (LONGEST - 1))
+    }
+
+    /// Who owns it.
+    pub(crate) fn owner(&self) -> u32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, start: u32, end: u32) {
+        let length = end.saturating_sub(start).min(LONGEST - 1);
+        self.place.store((start << LENGTH_BITS) | length, Ordering::Relaxed);
+    }
+
+    fn holds(&self, number: u32) -> bool {
+        self.start() <= number && number <= self.end() && self.owner() != 0
+    }
+}
+
+struct Chain<'m> {
+    spans: LinkedList<ByOwner<'m>>,
+    length: usize,
+}
+
+/// Where the search for the spans of one owner stands.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    owner: u32,
+    left: usize,
+}
+
+/// A fixed number of spans.
+pub(crate) struct SpanTable<'m> {
+    pool: Pool<'m, Span, ByOwner<'m>>,
+    tree: RBTree<ByStart<'m>>,
+    in_tree: usize,
+    hints: Table<'m, Option<&'m Span>>,
+    chains: Table<'m, Chain<'m>>,
+}
+
+impl<'m> SpanTable<'m> {
+    const fn chains_for(capacity: usize) -> usize {
+        capacity / SPANS_PER_CHAIN + 1
+    }
+
+    /// The memory that a table of `capacity` spans takes.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        Pool::<Span, ByOwner<'m>>::bytes(capacity)
+            .saturating_add(bytes_for::<Option<&Span>>(capacity))
+            .saturating_add(bytes_for::<Chain<'m>>(Self::chains_for(capacity)))
+    }
+
+    /// An empty table of `capacity` spans, cut from `arena`.
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(SpanTable {
+            pool: Pool::new(arena, capacity, ByOwner::new())?,
+            tree: RBTree::new(ByStart::new()),
+            in_tree: 0,
+            hints: arena.table(capacity, |_| Ok(None))?,
+            chains: arena.table(Self::chains_for(capacity), |_| {
+                Ok(Chain { spans: LinkedList::new(ByOwner::new()), length: 0 })
+            })?,
+        })
+    }
+
+    /// How many more spans fit.
+    pub(crate) fn left(&self) -> usize {
+        self.pool.left()
+    }
+
+    /// How many spans are in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.pool.taken()
+    }
+
+    /// The most spans that were ever in the table at once.
+    pub(crate) fn most(&self) -> usize {
+        self.pool.most_taken()
+    }
+
+    /// The span that holds `number`.
+    #[inline]
+    pub(crate) fn find(&mut self, number: u32) -> Option<&'m Span> {
+        let block = number.wrapping_sub(1) >> LENGTH_BITS;
+        let slots = self.hints.len();
+        let hint = self.hints.get_mut((block as usize).checked_rem(slots)?)?;
+        if let Some(span) = *hint
+            && span.holds(number)
+        {
+            return Some(span);
+        }
+        let span = self.tree.upper_bound(Bound::Included(&number)).clone_pointer()?;
+        if !span.holds(number) {
+            return None;
+        }
+        *hint = Some(span);
+        Some(span)
+    }
+
+    /// The first span that starts after `number`.
+    pub(crate) fn after(&self, number: u32) -> Option<&'m Span> {
+        self.tree.lower_bound(Bound::Excluded(&number)).clone_pointer()
+    }
+
+    /// Adds a span that overlaps none in the table; false if the table is full.
+    pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
+        let Some(span) = self.pool.take() else { return false };
+        span.set(start, end);
+        span.owner.store(owner, Ordering::Relaxed);
+        self.tree.insert(span);
+        self.in_tree = self.in_tree.saturating_add(1);
+        self.chain(span);
+        true
+    }
+
+    /// Takes `span` out of the table.
+    pub(crate) fn remove(&mut self, span: &'m Span) {
+        if self.tree.find_mut(&span.start()).remove().is_some() {
+            self.in_tree = self.in_tree.saturating_sub(1);
+            self.unchain(span);
+            span.owner.store(0, Ordering::Relaxed);
+            self.pool.give(span);
+        }
+    }
+
+    /// Cuts the end of `span` off; `end` must be in it.
+    pub(crate) fn shorten(&mut self, span: &'m Span, end: u32) {
+        span.set(span.start(), end);
+    }
+
+    /// Gives `span` to another owner.
+    pub(crate) fn give(&mut self, span: &'m Span, owner: u32) {
+        self.unchain(span);
+        span.owner.store(owner, Ordering::Relaxed);
+        self.chain(span);
+    }
+
+    /// Begins to look for the spans of `owner`.
+    pub(crate) fn sweep(&mut self, owner: u32) -> Sweep {
+        Sweep { owner, left: self.chain_of(owner).map_or(0, |chain| chain.length) }
+    }
+
+    /// Goes on with a sweep, over `steps` spans at most, and takes those of the owner out of the
+    /// table. True once all that were there when the sweep began are out.
+    pub(crate) fn sweep_on(&mut self, sweep: &mut Sweep, steps: usize) -> bool {
+        for _ in 0..steps {
+            if sweep.left == 0 {
+                break;
+            }
+            sweep.left = sweep.left.saturating_sub(1);
+            let Some(chain) = self.chain_of(sweep.owner) else { return true };
+            // To the back with it, so that the next step meets another.
+            let Some(span) = chain.spans.pop_front() else { return true };
+            chain.spans.push_back(span);
+            if span.owner() == sweep.owner {
+                self.remove(span);
+            }
+        }
+        sweep.left == 0
+    }
+
+    /// Whether every span out of the pool is in the tree and in one chain, and the tree is sound.
+    /// Slow: for tests.
+    pub(crate) fn is_sound(&self) -> bool {
+        let mut count = 0_usize;
+        let mut last = 0;
+        for span in &self.tree {
+            if span.start() <= last && count > 0 || span.owner() == 0 {
+                return false;
+            }
+            last = span.end();
+            count = count.saturating_add(1);
+        }
+        let chained = self.chains.iter().map(|chain| chain.spans.iter().count()).sum::<usize>();
+        let lengths = self.chains.iter().map(|chain| chain.length).sum::<usize>();
+        count == self.pool.taken() && count == self.in_tree && count == chained && count == lengths
+    }
+
+    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain<'m>> {
+        let slots = self.chains.len();
+        self.chains.get_mut((owner as usize).checked_rem(slots)?)
+    }
+
+    fn chain(&mut self, span: &'m Span) {
+        if let Some(chain) = self.chain_of(span.owner()) {
+            chain.spans.push_back(span);
+            chain.length = chain.length.saturating_add(1);
+        }
+    }
+
+    fn unchain(&mut self, span: &'m Span) {
+        if !span.by_owner.is_linked() {
+            return;
+        }
+        if let Some(chain) = self.chain_of(span.owner()) {
+            // SAFETY: `span` is linked, and a span in the table is in the chain of its owner:
+            // `chain` and `unchain` are the only ones to link it there, and `give` moves it
+            // whenever the owner changes. The pool's free list uses the same link, but only for
+            // spans out of the table, which no caller has a reason to name: they have owner 0.
+            unsafe { chain.spans.cursor_mut_from_ptr(span) }.remove();
+            chain.length = chain.length.saturating_sub(1);
+        }
+    }
+}

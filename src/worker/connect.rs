@@ -1,0 +1,276 @@
+//! Who comes and who goes.
+
+use core::sync::atomic::Ordering;
+
+use super::receive::Read;
+use super::{Again, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
+use crate::Vmid;
+use crate::counters::Refusal;
+use crate::error::Error;
+use crate::node::{Name, Node, PeerRef};
+use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
+
+/// How many streams are accepted in one turn at most, so that the others are heard too.
+const ACCEPTED_AT_ONCE: usize = 256;
+
+/// How often a stream is read at most before it is closed: its peer is gone and can't write more
+/// than the stream holds, unless it is only pretending.
+const LAST_READS: usize = 256;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Accepts who is waiting.
+    pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            match self.pal.accept() {
+                Ok(stream) => {
+                    self.counters.accepted.add(1);
+                    self.greet(state, stream);
+                }
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::NotAllowed) => self.counters.refuse(Refusal::Foreign),
+                Err(AcceptError::Exhausted) => {
+                    state.exhausted_until = Some(self.pal.now() + RETRY_ACCEPT);
+                    self.pal.watch_listener(false);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Watches the listener again when it is time. Returns when the worker has to look again.
+    pub(super) fn accept_again(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        until: Option<Time>,
+    ) -> Option<Time> {
+        let Some(again) = state.exhausted_until else { return until };
+        if self.pal.now() >= again {
+            state.exhausted_until = None;
+            self.pal.watch_listener(true);
+            return until;
+        }
+        Some(until.map_or(again, |until| until.min(again)))
+    }
+
+    /// Hears a new stream's VMID, or puts it among the strangers until it says it.
+    fn greet(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
+        let mut stranger = Stranger { stream, said: [0; VMID_LENGTH], length: 0, until: Time(0) };
+        match hear(&mut stranger) {
+            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
+            Heard::NotAll => {
+                stranger.until = self.pal.now() + self.config.connect_limit;
+                self.keep_stranger(state, stranger);
+            }
+            Heard::End => self.counters.refuse(Refusal::NoVmid),
+        }
+    }
+
+    fn keep_stranger(&self, state: &mut WorkerState<'m, P::Stream>, stranger: Stranger<P::Stream>) {
+        // Where there is no room, the one that has been silent for longest goes.
+        let Some((index, place)) = state
+            .strangers
+            .iter_mut()
+            .enumerate()
+            .min_by_key(|(_, place)| place.as_ref().map(|stranger| stranger.until))
+        else {
+            self.counters.refuse(Refusal::NoVmid);
+            return;
+        };
+        if let Some(oldest) = place.take() {
+            self.pal.unwatch(&oldest.stream);
+            self.counters.refuse(Refusal::NoVmid);
+        } else {
+            state.strangers_count = state.strangers_count.saturating_add(1);
+        }
+        let token = Name::Stranger(index).token();
+        if self.pal.watch(&stranger.stream, token, Interest::READ).is_ok() {
+            *place = Some(stranger);
+        } else {
+            state.strangers_count = state.strangers_count.saturating_sub(1);
+        }
+    }
+
+    /// A stranger says something.
+    pub(super) fn listen_to_stranger(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        index: usize,
+    ) {
+        let Some(place) = state.strangers.get_mut(index) else { return };
+        let Some(stranger) = place else { return };
+        let heard = hear(stranger);
+        if heard == Heard::NotAll {
+            return;
+        }
+        let Some(stranger) = place.take() else { return };
+        state.strangers_count = state.strangers_count.saturating_sub(1);
+        self.pal.unwatch(&stranger.stream);
+        match heard {
+            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
+            _ => self.counters.refuse(Refusal::NoVmid),
+        }
+    }
+
+    /// Turns strangers away whose time is over. Returns when the worker has to look again.
+    pub(super) fn expire_strangers(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        until: Option<Time>,
+    ) -> Option<Time> {
+        if state.strangers_count == 0 || until == Some(Time(0)) {
+            return until;
+        }
+        let now = self.pal.now();
+        let mut until = until;
+        for place in state.strangers.iter_mut() {
+            let Some(stranger) = place else { continue };
+            if stranger.until > now {
+                until = Some(until.map_or(stranger.until, |until| until.min(stranger.until)));
+                continue;
+            }
+            self.pal.unwatch(&stranger.stream);
+            *place = None;
+            state.strangers_count = state.strangers_count.saturating_sub(1);
+            self.counters.refuse(Refusal::NoVmid);
+        }
+        until
+    }
+
+    /// A stream has said that it comes from `vmid`.
+    fn introduce(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
+        let vmid = match Vmid::new(vmid) {
+            Some(vmid) if vmid != self.identity.vmid => vmid,
+            _ => return self.counters.refuse(Refusal::BadVmid),
+        };
+        if let Some(peer) = self.peers.find(vmid) {
+            // The one before may be gone already, and only its end not have been read yet.
+            let gone = if peer.broken.load(Ordering::SeqCst) {
+                self.close(state, &peer) == Again::Whenever
+            } else {
+                self.is_silent(&peer) || self.hear_the_end(state, &peer)
+            };
+            if !gone {
+                return self.counters.refuse(Refusal::VmidTaken);
+            }
+        }
+        let peer = match self.peers.find_or_add(vmid) {
+            Ok(peer) => peer,
+            Err(_) => return self.counters.refuse(Refusal::PeersFull),
+        };
+        if self.pal.watch(&stream, peer.incoming(), Interest::READ).is_err() {
+            return self.counters.refuse(Refusal::PeersFull);
+        }
+        peer.reading.lock().stream = Some(stream);
+        // What came with the VMID: no need to be told of it.
+        self.receive(&peer);
+    }
+
+    /// Whether the peer has no stream to us yet.
+    fn is_silent(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        peer.reading.try_lock().is_some_and(|reading| reading.stream.is_none())
+    }
+
+    /// Reads the peer's stream to its end, if that is there already, and closes the connection.
+    fn hear_the_end(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> bool {
+        for _ in 0..LAST_READS {
+            let Some(mut reading) = peer.reading.try_lock() else { return false };
+            let read = self.read(&mut reading);
+            self.take_frames(peer, &mut reading);
+            drop(reading);
+            match read {
+                Read::Some => {}
+                Read::Nothing => return false,
+                Read::End => {
+                    peer.broken.store(true, Ordering::SeqCst);
+                    return self.close(state, peer) == Again::Whenever;
+                }
+            }
+        }
+        false
+    }
+
+    /// Closes the connection with a peer for good, and tells whoever it concerns. Comes back with
+    /// a wish to be tried again if another thread is at one of its streams.
+    pub(super) fn close(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> Again {
+        let Some(mut reading) = peer.reading.try_lock() else {
+            self.waiters.nudge(peer.reader.load(Ordering::SeqCst));
+            return Again::Soon;
+        };
+        let Some(mut sending) = peer.sending.try_lock() else { return Again::Soon };
+        let faulty = core::mem::replace(&mut peer.queue.lock().closed, true);
+        if !faulty {
+            // An answer or a last wish that came before the end is heard.
+            for _ in 0..LAST_READS {
+                let read = self.read(&mut reading);
+                self.take_frames(peer, &mut reading);
+                if read != Read::Some {
+                    break;
+                }
+            }
+        }
+        let vmid = peer.vmid();
+        if let Some(stream) = reading.reset() {
+            self.pal.unwatch(&stream);
+        }
+        if let Some(stream) = sending.reset() {
+            self.pal.unwatch(&stream);
+        }
+        peer.queue.lock().filling.clear();
+        drop(sending);
+        drop(reading);
+        self.peers.remove(peer);
+        let error = self.gone(vmid);
+        if error == Error::LeaderGone {
+            self.leader_gone.store(true, Ordering::Release);
+        }
+        self.waiters.fail(Some(vmid), error);
+        self.counters.disconnects.add(1);
+        self.take_back_ids(vmid);
+        if state.exhausted_until.take().is_some() {
+            self.pal.watch_listener(true);
+        }
+        Again::Whenever
+    }
+
+    /// As the leader: what the process owned is free again.
+    fn take_back_ids(&self, vmid: Vmid) {
+        let Some(leader) = &self.leader else { return };
+        if self.config.keep_ranges_of_dead {
+            return;
+        }
+        let mut reclaim = leader.lock().ranges().reclaim(vmid);
+        // Not under one lock: there may be many.
+        while !leader.lock().ranges().reclaim_on(&mut reclaim) {}
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Vmid(u32),
+    NotAll,
+    End,
+}
+
+/// Reads no more than the VMID.
+fn hear<S: Stream>(stranger: &mut Stranger<S>) -> Heard {
+    loop {
+        let Some(missing) = stranger.said.get_mut(stranger.length..).filter(|rest| !rest.is_empty())
+        else {
+            return Heard::Vmid(u32::from_le_bytes(stranger.said));
+        };
+        match stranger.stream.read(missing) {
+            Ok(0) | Err(StreamError::Closed) => return Heard::End,
+            Ok(count) => stranger.length = stranger.length.saturating_add(count),
+            Err(StreamError::Interrupted) => {}
+            Err(StreamError::WouldBlock) => return Heard::NotAll,
+        }
+    }
+}

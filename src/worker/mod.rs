@@ -1,0 +1,241 @@
+//! What moves a node's bytes: in a thread of its own, or turned by the caller.
+//!
+//! The worker never blocks on one peer. It reads a stream once for each report of readiness, so
+//! that a busy peer gets no more turns than others; what a peer doesn't read waits in that peer's
+//! own queue; a peer whose queue is full has its own requests left unread.
+
+mod connect;
+mod receive;
+mod send;
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use crate::arch::spin_hint;
+use crate::error::Error;
+use crate::node::{Name, Node, PeerRef, Phase, SpinGauge};
+use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
+use crate::store::{Arena, Table, bytes_for};
+
+/// The bytes a process says its VMID in, first thing on each of its streams.
+const VMID_LENGTH: usize = 4;
+
+/// How soon a full backlog, or a token that another thread held, is looked at again.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// How soon streams are accepted again after the platform had no more.
+const RETRY_ACCEPT: Duration = Duration::from_millis(100);
+
+/// A stream whose peer has not said yet which VMID it is.
+pub(crate) struct Stranger<S> {
+    stream: S,
+    said: [u8; VMID_LENGTH],
+    length: usize,
+    until: Time,
+}
+
+/// What only the thread that turns the worker touches. A token.
+pub(crate) struct WorkerState<'m, S> {
+    strangers: Table<'m, Option<Stranger<S>>>,
+    strangers_count: usize,
+    ready: ReadyList,
+    spin: SpinGauge,
+    /// The platform has no more streams: the listener is not watched until then, or until one was
+    /// closed.
+    exhausted_until: Option<Time>,
+}
+
+impl<'m, S: Stream> WorkerState<'m, S> {
+    pub(crate) const fn bytes(strangers: usize) -> usize {
+        bytes_for::<Option<Stranger<S>>>(strangers)
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, strangers: usize) -> Result<Self, Error> {
+        Ok(WorkerState {
+            strangers: arena.table(strangers, |_| Ok(None))?,
+            strangers_count: 0,
+            ready: ReadyList::new(),
+            spin: SpinGauge::new(),
+            exhausted_until: None,
+        })
+    }
+}
+
+/// How soon the worker has to look again, even if no stream gets ready.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Again {
+    AtOnce,
+    Soon,
+    Whenever,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Moves bytes until [`Node::shut_down`]. For a thread of its own ([`Driving::Worker`]).
+    ///
+    /// [`Driving::Worker`]: crate::Driving::Worker
+    pub fn work(&self) {
+        while self.turn(None) {}
+    }
+
+    /// Moves what can be moved, once; waits until `until` at most if there is nothing (`None`: as
+    /// long as it takes; a time in the past: not at all). False once the node is closed.
+    ///
+    /// For [`Driving::Caller`]: to be called between calls, so that peers are answered.
+    ///
+    /// [`Driving::Caller`]: crate::Driving::Caller
+    pub fn turn(&self, until: Option<Time>) -> bool {
+        // Somebody else turns already.
+        let Some(mut state) = self.worker.try_lock() else { return self.phase() != Phase::Closed };
+        if self.phase() >= Phase::Closing {
+            if !self.close_all(&mut state) {
+                let soon = self.pal.now() + RETRY;
+                self.wait(&mut state, Some(soon));
+                return true;
+            }
+            return false;
+        }
+        let until = match self.attend(&mut state) {
+            Again::AtOnce => Some(Time(0)),
+            Again::Soon => {
+                let soon = self.pal.now() + RETRY;
+                Some(until.map_or(soon, |until| until.min(soon)))
+            }
+            Again::Whenever => until,
+        };
+        let until = self.expire_strangers(&mut state, until);
+        let until = self.accept_again(&mut state, until);
+        self.wait(&mut state, until);
+        let mut ready = ReadyList::new();
+        core::mem::swap(&mut ready, &mut state.ready);
+        for (token, readiness) in &ready {
+            self.on_ready(&mut state, *token, *readiness);
+        }
+        if self.phase() != Phase::Running {
+            // Whoever shuts down looks whether everything is out.
+            self.stopped.set();
+        }
+        true
+    }
+
+    /// Waits for readiness: looking again and again for a while where that has paid, then asleep.
+    fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
+        state.ready.clear();
+        let may_spin = until.is_none_or(|until| until != Time(0)) && !self.config.spin.is_zero();
+        if may_spin && state.spin.is_worth_it() {
+            let end = self.pal.now() + self.config.spin;
+            loop {
+                self.pal.wait(&mut state.ready, Some(Time(0)));
+                if !state.ready.is_empty() {
+                    state.spin.won();
+                    self.counters.spins_won.add(1);
+                    return;
+                }
+                if self.peers.wanting() > 0 || self.phase() != Phase::Running {
+                    return;
+                }
+                if self.pal.now() >= end {
+                    state.spin.lost();
+                    self.counters.spins_lost.add(1);
+                    break;
+                }
+                spin_hint();
+            }
+        }
+        self.pal.wait(&mut state.ready, until);
+    }
+
+    /// Looks after the peers that asked for it.
+    fn attend(&self, state: &mut WorkerState<'m, P::Stream>) -> Again {
+        let mut again = Again::Whenever;
+        // Only those that wait now: one that comes back has its turn after the streams.
+        for _ in 0..self.peers.wanting() {
+            let Some(peer) = self.peers.next_wanting() else { break };
+            let how_soon = if peer.broken.load(Ordering::SeqCst) {
+                self.close(state, &peer)
+            } else {
+                self.flush(&peer);
+                self.resume(&peer).min(self.connecting(&peer))
+            };
+            if how_soon != Again::Whenever {
+                self.peers.attend(&peer);
+                again = again.min(how_soon);
+            }
+        }
+        again
+    }
+
+    fn on_ready(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        token: Token,
+        readiness: Readiness,
+    ) {
+        if token == Token::LISTENER {
+            self.accept(state);
+            return;
+        }
+        match Name::of(token) {
+            Some(Name::Stranger(index)) => self.listen_to_stranger(state, index),
+            Some(Name::Incoming { index, generation }) => {
+                if let Some(peer) = self.peers.named(index, generation) {
+                    self.receive(&peer);
+                }
+            }
+            Some(Name::Outgoing { index, generation }) => {
+                let Some(peer) = self.peers.named(index, generation) else { return };
+                if readiness.contains(Readiness::WRITE) {
+                    self.unblock(&peer);
+                }
+                if readiness.contains(Readiness::HANG_UP) {
+                    // What it said before it went is heard first, even on a stream that was not
+                    // accepted yet.
+                    self.accept(state);
+                    self.give_up_on(&peer);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Puts the peer before the worker, and wakes it.
+    pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if self.peers.attend(peer) {
+            self.pal.wake();
+        }
+    }
+
+    /// Has the peer's connection closed.
+    pub(crate) fn give_up_on(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        peer.broken.store(true, Ordering::SeqCst);
+        self.call_worker(peer);
+    }
+
+    /// Closes everything, at the end. False if a call in another thread has a stream yet.
+    fn close_all(&self, state: &mut WorkerState<'m, P::Stream>) -> bool {
+        if self.phase() == Phase::Closed {
+            return true;
+        }
+        self.pal.watch_listener(false);
+        for place in state.strangers.iter_mut() {
+            if let Some(stranger) = place.take() {
+                self.pal.unwatch(&stranger.stream);
+            }
+        }
+        state.strangers_count = 0;
+        let mut all = true;
+        for peer in self.peers.all() {
+            peer.broken.store(true, Ordering::SeqCst);
+            all &= self.close(state, &peer) == Again::Whenever;
+        }
+        if all {
+            self.enter(Phase::Closed);
+            self.stopped.set();
+        }
+        all
+    }
+}
+
+/// What an incoming stream is watched for.
+fn incoming_interest(held_back: bool) -> Interest {
+    if held_back { Interest::empty() } else { Interest::READ }
+}

@@ -1,0 +1,223 @@
+//! From bytes to what they ask for.
+
+use core::sync::atomic::Ordering;
+
+use super::{Again, incoming_interest};
+use crate::counters::Refusal;
+use crate::error::errno;
+use crate::leader::Outcome;
+use crate::node::{ANSWER_RESERVE, Delivery, Node, PeerRef, Reading};
+use crate::pal::{Pal, Stream, StreamError};
+use crate::wire::{Answer, Expected, Frame, Message, SyncCode, codes};
+
+/// What a read came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    Some,
+    Nothing,
+    End,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Reads the peer's stream once, and does what it asks for.
+    pub(super) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        // Not the worker's now: a call reads its answer there. It gives the stream back.
+        let Some(mut reading) = peer.reading.try_lock() else { return };
+        let read = self.read(&mut reading);
+        let again = self.take_frames(peer, &mut reading);
+        drop(reading);
+        self.flush(peer);
+        if read == Read::End {
+            self.give_up_on(peer);
+        } else if again != Again::Whenever {
+            self.peers.attend(peer);
+        }
+    }
+
+    /// Reads once.
+    pub(super) fn read(&self, reading: &mut Reading<'m, P::Stream>) -> Read {
+        let Some(stream) = &reading.stream else { return Read::Nothing };
+        let space = reading.frames.space();
+        if space.is_empty() {
+            return Read::Nothing;
+        }
+        match stream.read(space) {
+            Ok(0) | Err(StreamError::Closed) => Read::End,
+            Err(StreamError::WouldBlock | StreamError::Interrupted) => Read::Nothing,
+            Ok(count) => {
+                reading.frames.filled(count);
+                self.counters.reads.add(1);
+                self.counters.bytes_in.add(count);
+                Read::Some
+            }
+        }
+    }
+
+    /// Goes on with what was left unread, or read and not taken up.
+    pub(super) fn resume(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Again {
+        let Some(mut reading) = peer.reading.try_lock() else { return Again::Whenever };
+        if reading.frames.is_empty() {
+            return Again::Whenever;
+        }
+        let again = self.take_frames(peer, &mut reading);
+        drop(reading);
+        self.flush(peer);
+        again
+    }
+
+    /// Takes up the whole frames that were read.
+    pub(super) fn take_frames(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &mut Reading<'m, P::Stream>,
+    ) -> Again {
+        loop {
+            let frame = match reading.frames.peek() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(malformed) => {
+                    self.fault(peer, Refusal::Malformed(malformed));
+                    return Again::Whenever;
+                }
+            };
+            if Expected::of(frame.code).is_some() && !self.has_room(peer) {
+                if !reading.held_back {
+                    self.counters.held_back.add(1);
+                    self.hold_back(peer, reading, true);
+                    // Room may have been made before the wish was known.
+                    if self.has_room(peer) {
+                        continue;
+                    }
+                }
+                return Again::Whenever;
+            }
+            let length = frame.length();
+            match self.take_frame(peer, &frame) {
+                Ok(Again::Whenever) => {}
+                Ok(again) => return again,
+                Err(refusal) => {
+                    self.fault(peer, refusal);
+                    return Again::Whenever;
+                }
+            }
+            self.counters.frames_in.add(1);
+            reading.frames.skip(length);
+        }
+        if reading.held_back {
+            self.hold_back(peer, reading, false);
+        }
+        Again::Whenever
+    }
+
+    fn has_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        let queue = peer.queue.lock();
+        queue.closed || queue.filling.room() >= ANSWER_RESERVE
+    }
+
+    /// Leaves the peer's requests unread from now on, or no more.
+    fn hold_back(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &mut Reading<'m, P::Stream>,
+        held_back: bool,
+    ) {
+        reading.held_back = held_back;
+        peer.held_back.store(held_back, Ordering::SeqCst);
+        if let Some(stream) = &reading.stream {
+            self.pal.rewatch(stream, peer.incoming(), incoming_interest(held_back));
+        }
+    }
+
+    /// Closes the connection of a peer that broke the protocol.
+    fn fault(&self, peer: &PeerRef<'_, 'm, P::Stream>, refusal: Refusal) {
+        if !peer.broken.swap(true, Ordering::SeqCst) {
+            self.counters.refuse(refusal);
+        }
+        // Nothing of what it sent besides is worth anything.
+        peer.queue.lock().closed = true;
+        self.give_up_on(peer);
+    }
+
+    fn take_frame(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+    ) -> Result<Again, Refusal> {
+        if frame.code == codes::RESP {
+            self.take_answer(peer, frame.seq, frame.payload)?;
+            return Ok(Again::Whenever);
+        }
+        let message = frame.message().map_err(Refusal::Malformed)?;
+        if matches!(message, Message::Unknown(_)) {
+            self.counters.unknown_codes.add(1);
+            return Ok(Again::Whenever);
+        }
+        if let Some(leader) = &self.leader {
+            let mut outcome = leader.lock().handle(peer.vmid(), &message);
+            if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
+                && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
+            {
+                let vmid = self.next_vmid(leader).map_or(0, crate::Vmid::get);
+                outcome = Outcome::Answer(Answer::Vmid(vmid));
+            }
+            match outcome {
+                Outcome::Answer(answer) => {
+                    self.answer(peer, frame.seq, &answer);
+                    return Ok(Again::Whenever);
+                }
+                Outcome::Done => return Ok(Again::Whenever),
+                Outcome::CannotBeDone => {
+                    self.counters.undone.add(1);
+                    return Ok(Again::Whenever);
+                }
+                Outcome::Again => return Ok(Again::AtOnce),
+                Outcome::NotForLeader => {}
+            }
+        }
+        self.take_member_message(peer, frame.seq, &message)
+    }
+
+    /// A message that any process may get.
+    fn take_member_message(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<Again, Refusal> {
+        match message {
+            Message::PidKill(_) => self.answer(peer, seq, &Answer::Status(-errno::ENOSYS)),
+            Message::PidGetMeta { .. } => {
+                self.answer(peer, seq, &Answer::Meta { status: -errno::ENOSYS, data: &[] });
+            }
+            Message::ChildExit(_)
+            | Message::Sync(
+                SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade | SyncCode::ConfirmClose,
+                _,
+            ) => self.counters.undone.add(1),
+            _ => return Err(Refusal::WrongRole),
+        }
+        Ok(Again::Whenever)
+    }
+
+    /// Takes an answer to its waiter.
+    pub(crate) fn take_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<(), Refusal> {
+        match self.waiters.answer(peer.vmid(), seq, payload) {
+            Delivery::Done => {}
+            Delivery::Dropped => self.counters.late_answers.add(1),
+            Delivery::Late(late, answer) => {
+                self.counters.late_answers.add(1);
+                self.late(late, answer);
+            }
+            Delivery::Wrong(_) => {
+                self.fault(peer, Refusal::WrongAnswer);
+                return Err(Refusal::WrongAnswer);
+            }
+        }
+        Ok(())
+    }
+}

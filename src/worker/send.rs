@@ -1,0 +1,172 @@
+//! Getting queued frames onto the stream, opening it if need be.
+
+use core::sync::atomic::Ordering;
+
+use super::Again;
+use crate::error::Error;
+use crate::node::{Node, PeerRef, Sending};
+use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
+use crate::counters::Refusal;
+use crate::wire::Answer;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
+    /// so; if another is at it, that one sends this too.
+    pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        loop {
+            let Some(mut sending) = peer.sending.try_lock() else { return };
+            let done = self.drain(peer, &mut sending);
+            drop(sending);
+            // Whoever queued a frame while the token was taken relies on this second look.
+            if !done || peer.queue.lock().filling.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Sends until all is out (true) or nothing goes any more (false).
+    fn drain(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        sending: &mut Sending<'m, P::Stream>,
+    ) -> bool {
+        if sending.blocked || peer.broken.load(Ordering::SeqCst) {
+            return false;
+        }
+        if sending.stream.is_none() && !self.open(peer, sending) {
+            return false;
+        }
+        let vmid = self.identity.vmid.get().to_le_bytes();
+        let mut room_made = false;
+        let done = loop {
+            let rest_of_vmid = vmid.get(sending.vmid_sent..).unwrap_or(&[]);
+            if sending.draining.is_empty() {
+                let mut queue = peer.queue.lock();
+                if queue.filling.is_empty() && rest_of_vmid.is_empty() {
+                    break true;
+                }
+                core::mem::swap(&mut queue.filling, &mut sending.draining);
+                room_made = true;
+            }
+            let Some(stream) = &sending.stream else { break false };
+            match stream.write(&[rest_of_vmid, sending.draining.unsent()]) {
+                Ok(count) => {
+                    self.counters.writes.add(1);
+                    self.counters.bytes_out.add(count);
+                    let of_vmid = count.min(rest_of_vmid.len());
+                    sending.vmid_sent = sending.vmid_sent.saturating_add(of_vmid);
+                    sending.draining.sent(count.saturating_sub(of_vmid));
+                }
+                Err(StreamError::Interrupted) => {}
+                Err(StreamError::WouldBlock) => {
+                    sending.blocked = true;
+                    let interest = Interest::HANG_UP | Interest::WRITE;
+                    self.pal.rewatch(stream, peer.outgoing(), interest);
+                    break false;
+                }
+                Err(StreamError::Closed) => {
+                    self.give_up_on(peer);
+                    break false;
+                }
+            }
+        };
+        if room_made {
+            self.room_made(peer);
+        }
+        done
+    }
+
+    /// Tells those who wait for room in the peer's queue.
+    fn room_made(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if peer.room_wanted.swap(false, Ordering::SeqCst) {
+            self.waiters.wake_for_room(peer.vmid());
+        }
+        if peer.held_back.load(Ordering::SeqCst) {
+            self.call_worker(peer);
+        }
+    }
+
+    /// The stream takes bytes again.
+    pub(super) fn unblock(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        match peer.sending.try_lock() {
+            Some(mut sending) => {
+                if let Some(stream) = &sending.stream {
+                    self.pal.rewatch(stream, peer.outgoing(), Interest::HANG_UP);
+                    sending.blocked = false;
+                }
+            }
+            // Whoever has it writes, or finds it blocked and goes; the report comes again.
+            None => return,
+        }
+        self.flush(peer);
+    }
+
+    /// Opens the stream to the peer. False if that can't be done now.
+    fn open(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        sending: &mut Sending<'m, P::Stream>,
+    ) -> bool {
+        match self.pal.connect(peer.vmid()) {
+            Ok(stream) => {
+                if self.pal.watch(&stream, peer.outgoing(), Interest::HANG_UP).is_err() {
+                    self.give_up_on(peer);
+                    return false;
+                }
+                self.counters.connected.add(1);
+                sending.stream = Some(stream);
+                sending.connecting_since = None;
+                true
+            }
+            Err(ConnectError::Busy) => {
+                let now = self.pal.now();
+                let since = *sending.connecting_since.get_or_insert(now);
+                if now.since(since) >= self.config.connect_limit {
+                    self.counters.refuse(Refusal::Unreachable);
+                    self.give_up_on(peer);
+                } else {
+                    self.call_worker(peer);
+                }
+                false
+            }
+            Err(error) => {
+                self.counters.refuse(match error {
+                    ConnectError::NotAllowed => Refusal::Foreign,
+                    _ => Refusal::Unreachable,
+                });
+                self.give_up_on(peer);
+                false
+            }
+        }
+    }
+
+    /// Whether the peer's backlog is to be tried again.
+    pub(super) fn connecting(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Again {
+        match peer.sending.try_lock() {
+            Some(sending) if sending.connecting_since.is_some() => Again::Soon,
+            _ => Again::Whenever,
+        }
+    }
+
+    /// Queues an answer. There is room: a request is taken up only if there is.
+    pub(super) fn answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Answer<'_>,
+    ) {
+        let result = {
+            let mut queue = peer.queue.lock();
+            if queue.closed {
+                return;
+            }
+            let result = queue.filling.push_answer(seq, answer).map_err(|_| Error::Invalid);
+            queue.note();
+            result
+        };
+        match result {
+            Ok(()) => self.counters.frames_out.add(1),
+            Err(_) => self.give_up_on(peer),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Nodes of one family on the host, as an embedder uses them.
+
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Identity, Vmid, Wait};
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+#[test]
+fn ids_go_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("f");
+    let wait = Wait::at_most(Duration::from_secs(5));
+    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+    let member_vmid = leader.new_vmid(wait).unwrap();
+    assert_eq!(member_vmid, vmid(2));
+    let member =
+        HostNode::start(&base, Identity::child(member_vmid, Vmid::FIRST), Config::DEFAULT).unwrap();
+    let id = member.take_id(wait).unwrap();
+    assert_eq!(id, 1);
+    assert_eq!(member.owner_of(id, wait).unwrap(), Some(member_vmid));
+    assert_eq!(leader.owner_of(id, wait).unwrap(), Some(member_vmid));
+    let next = member.new_vmid(wait).unwrap();
+    assert_eq!(next, vmid(3));
+    let handed = member.take_id_for(Vmid::FIRST, wait).unwrap();
+    leader.adopt_id(handed).unwrap();
+    assert_eq!(member.owner_of(handed, wait).unwrap(), Some(Vmid::FIRST));
+    member.release_id(id, wait).unwrap();
+    member.give_back_ids(wait).unwrap();
+    leader.release_id(handed, wait).unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..20000 {
+        member.owner_of(5, wait).unwrap();
+    }
+    println!("{:?} per request", start.elapsed() / 20000);
+    assert_eq!(leader.statistics().pools.ranges.now, 0);
+    assert!(leader.is_sound());
+    drop(member);
+    println!("{:?}", leader.statistics());
+}
