@@ -15,6 +15,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+mod arch;
 pub mod error;
 pub mod pal;
 pub mod vmid;
