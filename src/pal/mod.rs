@@ -20,6 +20,9 @@ use bitflags::bitflags;
 
 use crate::Vmid;
 
+pub mod faulty;
+pub mod loopback;
+
 /// A point on the PAL's monotonic clock: nanoseconds since any fixed moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub u64);
@@ -36,7 +39,10 @@ impl Add<Duration> for Time {
     type Output = Time;
     /// The point that much later; stops at the end of the clock.
     fn add(self, span: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Time(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -119,13 +125,18 @@ pub trait Event: Send + Sync {
 }
 
 bitflags! {
-    /// What a watch reports. A hang-up is always reported.
+    /// What a watch reports: nothing but what is asked for. A hang-up is reported to each of the
+    /// three, so whoever must not miss one while there is nothing to read or write asks for
+    /// `HANG_UP`. To nobody's interest (`empty`) a PAL may report one hang-up in spite of that,
+    /// once per [`Pal::watch`] or [`Pal::rewatch`], so that a change to and fro costs little.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Interest: u8 {
         /// Bytes, or the end, can be read.
         const READ = 1;
         /// Bytes can be written.
         const WRITE = 2;
+        /// The peer closed its end, or the stream broke.
+        const HANG_UP = 4;
     }
 }
 
@@ -147,7 +158,8 @@ bitflags! {
 pub struct Token(pub u64);
 
 impl Token {
-    /// Reported when somebody waits to be accepted. Never given to [`Pal::watch`].
+    /// Reported when somebody waits to be accepted. Never given to [`Pal::watch`], nor are the 15
+    /// numbers below it, which a PAL keeps for its own watches.
     pub const LISTENER: Token = Token(u64::MAX);
 }
 
@@ -208,7 +220,12 @@ pub trait Pal: Send + Sync {
     ///
     /// # Errors
     /// When the platform has no more room for it.
-    fn watch(&self, stream: &Self::Stream, token: Token, interest: Interest) -> Result<(), OutOfResources>;
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources>;
 
     /// Changes what is reported of a watched stream.
     fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest);
@@ -230,7 +247,12 @@ pub trait Pal: Send + Sync {
 
     /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`.
     /// May say [`Woken::Readable`] when it is not. Called only where [`Pal::CALLER_READS`].
-    fn wait_readable(&self, stream: &Self::Stream, event: &Self::Event, until: Option<Time>) -> Woken;
+    fn wait_readable(
+        &self,
+        stream: &Self::Stream,
+        event: &Self::Event,
+        until: Option<Time>,
+    ) -> Woken;
 
     /// The monotonic clock. Cheap.
     fn now(&self) -> Time;

@@ -1,0 +1,177 @@
+//! One node of a network.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::Network;
+use super::pipe::{End, Side};
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    StreamError, Time, Token, Woken,
+};
+
+/// One node of a [`Network`]. Dropping it closes its listener; its streams are closed by themselves.
+#[derive(Debug)]
+pub struct Loopback<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> {
+    network: &'n Network<NODES, PIPES, BYTES>,
+    node: usize,
+}
+
+impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize>
+    Loopback<'n, NODES, PIPES, BYTES>
+{
+    pub(super) fn new(network: &'n Network<NODES, PIPES, BYTES>, node: usize) -> Self {
+        Loopback { network, node }
+    }
+
+    fn stream(&self, pipe: usize, side: Side) -> LoopbackStream<'n, NODES, PIPES, BYTES> {
+        LoopbackStream {
+            network: self.network,
+            node: self.node,
+            end: End { pipe, side },
+        }
+    }
+}
+
+impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Drop
+    for Loopback<'_, NODES, PIPES, BYTES>
+{
+    fn drop(&mut self) {
+        self.network.state.lock().leave(self.node);
+    }
+}
+
+/// One end of a stream between two nodes of a [`Network`].
+#[derive(Debug)]
+pub struct LoopbackStream<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> {
+    network: &'n Network<NODES, PIPES, BYTES>,
+    node: usize,
+    end: End,
+}
+
+impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Stream
+    for LoopbackStream<'_, NODES, PIPES, BYTES>
+{
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        match self.network.state.lock().pipe(self.end.pipe) {
+            Some(pipe) if self.end.side == Side::Reader => pipe.read(buffer),
+            _ => Err(StreamError::Closed),
+        }
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        match self.network.state.lock().pipe(self.end.pipe) {
+            Some(pipe) if self.end.side == Side::Writer => pipe.write(parts),
+            _ => Err(StreamError::Closed),
+        }
+    }
+}
+
+impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Drop
+    for LoopbackStream<'_, NODES, PIPES, BYTES>
+{
+    fn drop(&mut self) {
+        self.network.state.lock().close(self.node, self.end);
+    }
+}
+
+/// An event of the loopback platform: set or not, with nobody to wake.
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Event for Flag {
+    fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn clear(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
+    for Loopback<'n, NODES, PIPES, BYTES>
+{
+    type Stream = LoopbackStream<'n, NODES, PIPES, BYTES>;
+    type Event = Flag;
+
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<Flag, OutOfResources> {
+        Ok(Flag::default())
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        let mut state = self.network.state.lock();
+        let listener = state.find(peer).ok_or(ConnectError::NobodyThere)?;
+        let pipe = state.connect(listener).ok_or(ConnectError::Busy)?;
+        Ok(self.stream(pipe, Side::Writer))
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        let pipe = self
+            .network
+            .state
+            .lock()
+            .accept(self.node)
+            .ok_or(AcceptError::WouldBlock)?;
+        Ok(self.stream(pipe, Side::Reader))
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.network.state.lock().watch_listener(self.node, on);
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.network
+            .state
+            .lock()
+            .watch(self.node, stream.end, token, interest);
+        Ok(())
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        self.network
+            .state
+            .lock()
+            .rewatch(stream.end, token, interest);
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        self.network.state.lock().unwatch(self.node, stream.end);
+    }
+
+    /// Returns at once: within one thread nothing could become ready while it waits.
+    fn wait(&self, ready: &mut ReadyList, _until: Option<Time>) {
+        self.network.state.lock().look(self.node, ready);
+        if ready.is_empty() {
+            crate::arch::spin_hint();
+        }
+    }
+
+    /// Nothing to do: a wait ends by itself.
+    fn wake(&self) {}
+
+    fn wait_event(&self, event: &Flag, _until: Option<Time>) {
+        if !event.is_set() {
+            crate::arch::spin_hint();
+        }
+    }
+
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+
+    fn now(&self) -> Time {
+        self.network.now()
+    }
+}

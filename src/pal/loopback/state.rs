@@ -1,0 +1,238 @@
+//! The nodes and pipes of a network, linked by their numbers.
+
+use super::pipe::{End, Pipe, Side, Watch};
+use crate::Vmid;
+use crate::pal::{Interest, READY_AT_ONCE, Readiness, ReadyList, Time, Token};
+
+/// One node that joined.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// `None`: the place is free.
+    vmid: Option<Vmid>,
+    listener_watched: bool,
+    backlog_first: Option<usize>,
+    backlog_last: Option<usize>,
+    /// The watched ends. What is reported goes to the end, so that nobody is left out when more
+    /// are ready than one report holds.
+    watched_first: Option<End>,
+    watched_last: Option<End>,
+    watched: usize,
+}
+
+impl Node {
+    const FREE: Node = Node {
+        vmid: None,
+        listener_watched: true,
+        backlog_first: None,
+        backlog_last: None,
+        watched_first: None,
+        watched_last: None,
+        watched: 0,
+    };
+}
+
+#[derive(Debug)]
+pub(super) struct State<const NODES: usize, const PIPES: usize, const BYTES: usize> {
+    nodes: [Node; NODES],
+    pipes: [Pipe<BYTES>; PIPES],
+    /// Pipes below this were used before; those that are free again are listed from `free`.
+    fresh: usize,
+    free: Option<usize>,
+    pub(super) now: Time,
+}
+
+impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PIPES, BYTES> {
+    pub(super) const fn new() -> Self {
+        State {
+            nodes: [Node::FREE; NODES],
+            pipes: [const { Pipe::new() }; PIPES],
+            fresh: 0,
+            free: None,
+            now: Time(0),
+        }
+    }
+
+    pub(super) fn pipe(&mut self, pipe: usize) -> Option<&mut Pipe<BYTES>> {
+        self.pipes.get_mut(pipe)
+    }
+
+    pub(super) fn join(&mut self, vmid: Vmid) -> Option<usize> {
+        if self.find(vmid).is_some() {
+            return None;
+        }
+        let place = self.nodes.iter().position(|node| node.vmid.is_none())?;
+        *self.nodes.get_mut(place)? = Node {
+            vmid: Some(vmid),
+            ..Node::FREE
+        };
+        Some(place)
+    }
+
+    /// Closes the listener, and with it what waits to be accepted. Streams of the node may live
+    /// longer, but nobody watches them, so that the place can go to another node.
+    pub(super) fn leave(&mut self, place: usize) {
+        while let Some(end) = self.nodes.get(place).and_then(|node| node.watched_first) {
+            self.unwatch(place, end);
+        }
+        while let Some(pipe) = self.accept(place) {
+            self.close(
+                place,
+                End {
+                    pipe,
+                    side: Side::Reader,
+                },
+            );
+        }
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.vmid = None;
+        }
+    }
+
+    pub(super) fn find(&self, vmid: Vmid) -> Option<usize> {
+        self.nodes.iter().position(|node| node.vmid == Some(vmid))
+    }
+
+    /// Opens a pipe and puts it into the backlog of the node at `place`; `None` if none is free.
+    pub(super) fn connect(&mut self, place: usize) -> Option<usize> {
+        let pipe = match self.free {
+            Some(pipe) => pipe,
+            None => self.fresh,
+        };
+        let opened = self.pipes.get_mut(pipe)?;
+        match self.free {
+            Some(_) => self.free = opened.next,
+            None => self.fresh = self.fresh.saturating_add(1),
+        }
+        opened.open();
+        let node = self.nodes.get_mut(place)?;
+        match node.backlog_last.replace(pipe) {
+            None => node.backlog_first = Some(pipe),
+            Some(last) => self.pipes.get_mut(last)?.next = Some(pipe),
+        }
+        Some(pipe)
+    }
+
+    pub(super) fn accept(&mut self, place: usize) -> Option<usize> {
+        let node = self.nodes.get_mut(place)?;
+        let pipe = node.backlog_first?;
+        let accepted = self.pipes.get_mut(pipe)?;
+        node.backlog_first = accepted.next.take();
+        if node.backlog_first.is_none() {
+            node.backlog_last = None;
+        }
+        Some(pipe)
+    }
+
+    /// Closes an end of the node at `place`; the pipe is free when both are closed.
+    pub(super) fn close(&mut self, place: usize, end: End) {
+        self.unwatch(place, end);
+        let free = self.free;
+        let Some(pipe) = self.pipe(end.pipe) else {
+            return;
+        };
+        match end.side {
+            Side::Writer => pipe.writer_open = false,
+            Side::Reader => pipe.reader_open = false,
+        }
+        if !pipe.writer_open && !pipe.reader_open {
+            pipe.next = free;
+            self.free = Some(end.pipe);
+        }
+    }
+
+    pub(super) fn watch_listener(&mut self, place: usize, on: bool) {
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.listener_watched = on;
+        }
+    }
+
+    fn watch_of(&mut self, end: End) -> Option<&mut Option<Watch>> {
+        Some(self.pipe(end.pipe)?.watch(end.side))
+    }
+
+    pub(super) fn watch(&mut self, place: usize, end: End, token: Token, interest: Interest) {
+        let Some(node) = self.nodes.get_mut(place) else {
+            return;
+        };
+        let before = node.watched_last.replace(end);
+        node.watched = node.watched.saturating_add(1);
+        if before.is_none() {
+            node.watched_first = Some(end);
+        }
+        if let Some(watch) = self.watch_of(end) {
+            *watch = Some(Watch {
+                token,
+                interest,
+                before,
+                after: None,
+            });
+        }
+        if let Some(Some(before)) = before.and_then(|before| self.watch_of(before)) {
+            before.after = Some(end);
+        }
+    }
+
+    pub(super) fn rewatch(&mut self, end: End, token: Token, interest: Interest) {
+        if let Some(Some(watch)) = self.watch_of(end) {
+            watch.token = token;
+            watch.interest = interest;
+        }
+    }
+
+    /// Takes an end out of its node's list, if it is in there.
+    pub(super) fn unwatch(&mut self, place: usize, end: End) -> Option<Watch> {
+        let watch = self.watch_of(end)?.take()?;
+        if let Some(Some(before)) = watch.before.and_then(|before| self.watch_of(before)) {
+            before.after = watch.after;
+        }
+        if let Some(Some(after)) = watch.after.and_then(|after| self.watch_of(after)) {
+            after.before = watch.before;
+        }
+        let node = self.nodes.get_mut(place)?;
+        node.watched = node.watched.saturating_sub(1);
+        if watch.before.is_none() {
+            node.watched_first = watch.after;
+        }
+        if watch.after.is_none() {
+            node.watched_last = watch.before;
+        }
+        Some(watch)
+    }
+
+    /// Reports what is ready at the node at `place`.
+    pub(super) fn look(&mut self, place: usize, ready: &mut ReadyList) {
+        let Some(node) = self.nodes.get(place) else {
+            return;
+        };
+        if node.listener_watched && node.backlog_first.is_some() {
+            let _ = ready.push((Token::LISTENER, Readiness::READ));
+        }
+        let mut next = node.watched_first;
+        // What is reported moves to the end of the list and must not be met again.
+        for _ in 0..node.watched {
+            let Some(end) = next else { return };
+            if ready.len() == READY_AT_ONCE {
+                return;
+            }
+            let Some(pipe) = self.pipe(end.pipe) else {
+                return;
+            };
+            let Some(Watch {
+                token,
+                interest,
+                after,
+                ..
+            }) = *pipe.watch(end.side)
+            else {
+                return;
+            };
+            next = after;
+            let readiness = pipe.readiness(end.side, interest);
+            if !readiness.is_empty() {
+                let _ = ready.push((token, readiness));
+                self.unwatch(place, end);
+                self.watch(place, end, token, interest);
+            }
+        }
+    }
+}
