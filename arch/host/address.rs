@@ -1,0 +1,196 @@
+//! Where members listen: one socket file each, `{base}.{vmid}`.
+
+use std::ffi::OsString;
+use std::format;
+use std::fs::{DirBuilder, Metadata};
+use std::io::{Error, ErrorKind, Result};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::string::String;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, fchmod};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{bind, connect, listen, socket_with};
+use rustix::process::Uid;
+
+use crate::Vmid;
+
+/// How many connections may wait to be accepted. The system's own limit (`somaxconn`) is 4096.
+const BACKLOG: i32 = 4096;
+/// The bytes a Unix socket's path may have.
+const PATH_LIMIT: usize = 107;
+/// The bytes of a dot and the longest VMID.
+const SUFFIX: usize = 11;
+
+/// The addresses of a family: they differ in the VMID at their end.
+#[derive(Debug)]
+pub(super) struct Base(PathBuf);
+
+impl Base {
+    /// Checks that every member's address fits into a socket address, so that no peer turns out
+    /// to be out of reach later. Makes the directory if there is none.
+    pub(super) fn new(base: &Path) -> Result<Base> {
+        let length = base.as_os_str().len();
+        if length.saturating_add(SUFFIX) > PATH_LIMIT {
+            let most = PATH_LIMIT.saturating_sub(SUFFIX);
+            return Err(invalid(format!(
+                "{} has {length} bytes, too many for a Unix socket's path: take one of at most {most}",
+                base.display()
+            )));
+        }
+        if base.file_name().is_none() || base.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(invalid(format!(
+                "{:?} does not end in a file name: take a directory and a name for the family in it",
+                base.display()
+            )));
+        }
+        if base.as_os_str().as_bytes().contains(&0) {
+            return Err(invalid(format!(
+                "{:?} has a zero byte in it",
+                base.display()
+            )));
+        }
+        let base = Base(base.to_path_buf());
+        let directory = base.directory();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| explain(&error, "cannot make the directory", directory))?;
+        Ok(base)
+    }
+
+    fn directory(&self) -> &Path {
+        match self.0.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Whether the directory is ours and nobody else can put files there or take them away.
+    pub(super) fn directory_is_private(&self, us: Uid) -> bool {
+        std::fs::metadata(self.directory())
+            .is_ok_and(|found| found.uid() == us.as_raw() && found.mode() & 0o022 == 0)
+    }
+
+    pub(super) fn path(&self, vmid: Vmid) -> PathBuf {
+        let mut path = OsString::with_capacity(self.0.as_os_str().len().saturating_add(SUFFIX));
+        path.push(&self.0);
+        path.push(format!(".{vmid}"));
+        PathBuf::from(path)
+    }
+
+    pub(super) fn address(&self, vmid: Vmid) -> rustix::io::Result<SocketAddrUnix> {
+        SocketAddrUnix::new(self.path(vmid))
+    }
+}
+
+/// A socket of the kind that members talk over.
+pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// A socket that listens at a path, and the file that belongs to it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
+    /// Device and inode, by which we know the file as ours.
+    file: (u64, u64),
+}
+
+impl Listener {
+    pub(super) fn new(base: &Base, vmid: Vmid) -> Result<Listener> {
+        let path = base.path(vmid);
+        let failed = |error: Errno| explain(&error.into(), "cannot listen at", &path);
+        let address = base.address(vmid).map_err(failed)?;
+        let socket = new_socket().map_err(failed)?;
+        // The file gets the mode of the socket, so it is never open to others, not for a moment.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        match bind(&socket, &address) {
+            Err(Errno::ADDRINUSE) => {
+                remove_stale(&path, &address)?;
+                bind(&socket, &address).map_err(failed)?;
+            }
+            other => other.map_err(failed)?,
+        }
+        let file = identity(&std::fs::symlink_metadata(&path)?);
+        let listener = Listener { socket, path, file };
+        listen(&listener.socket, BACKLOG)
+            .map_err(|error| explain(&error.into(), "cannot listen at", &listener.path))?;
+        Ok(listener)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    /// Takes the file away unless somebody else has put theirs in its place.
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Removes a socket file that its process left behind; an error if somebody lives there.
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
+    let Ok(before) = std::fs::symlink_metadata(path) else {
+        return Ok(()); // Its owner removed it just now.
+    };
+    if !before.file_type().is_socket() {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} exists and is no socket: remove it or take another base path",
+                path.display()
+            ),
+        ));
+    }
+    // A datagram socket can't connect to a stream socket: it is told so if a process holds that
+    // one, even before it listens, and is refused if nobody does. No process notices the question.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    match connect(&probe, address) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::CONNREFUSED) => {
+            let now = std::fs::symlink_metadata(path);
+            if now.is_ok_and(|now| identity(&now) == identity(&before)) {
+                std::fs::remove_file(path)
+                    .map_err(|error| explain(&error, "cannot remove the left-over socket", path))?;
+            }
+            Ok(())
+        }
+        _ => Err(Error::new(
+            ErrorKind::AddrInUse,
+            format!(
+                "{} is served by a live process: end it, or take another VMID or base path",
+                path.display()
+            ),
+        )),
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::new(ErrorKind::InvalidInput, why)
+}
+
+fn explain(error: &Error, what: &str, path: &Path) -> Error {
+    Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}

@@ -1,0 +1,32 @@
+//! The monotonic clock, read without a system call.
+
+use rustix::event::Timespec;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::pal::Time;
+
+const SECOND: u64 = 1_000_000_000;
+
+pub(super) fn now() -> Time {
+    let now = clock_gettime(ClockId::Monotonic);
+    // Neither is ever negative on this clock.
+    let seconds = now.tv_sec.unsigned_abs().saturating_mul(SECOND);
+    Time(seconds.saturating_add(now.tv_nsec.unsigned_abs()))
+}
+
+/// `time` as the kernel writes it.
+pub(super) fn timespec(time: Time) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.0 / SECOND).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(time.0 % SECOND).unwrap_or(0),
+    }
+}
+
+/// How long it is until `until`; nothing if that is past. The clock is not read for the one point
+/// that is always past.
+pub(super) fn left(until: Time) -> Timespec {
+    if until == Time(0) {
+        return Timespec::default();
+    }
+    timespec(Time(until.0.saturating_sub(now().0)))
+}

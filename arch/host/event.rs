@@ -1,0 +1,182 @@
+//! An event on a futex word, which can also wake a thread that polls a stream.
+//!
+//! The word holds [`SET`], [`SLEEPING`] (somebody sleeps on the word itself) and above these how
+//! many threads poll, each counted by [`POLLER`]. For pollers there is an eventfd, made when the
+//! first of them comes, so that events nobody polls with cost no descriptor.
+//!
+//! # Why no wake-up gets lost
+//! * *Sleeper.* It sleeps only while the word is, bit for bit, what it saw: no `SET`, but its own
+//!   `SLEEPING`. The kernel compares and falls asleep in one step. `set` puts `SET` in first: if
+//!   that comes before the comparison, the sleeper does not sleep; if after, `set` finds
+//!   `SLEEPING` and wakes it. `set` takes `SLEEPING` out before it wakes, so whoever puts it in
+//!   too early for that falls to the wake, and whoever does it later keeps the bit.
+//! * *Poller.* It counts itself into the word in one step with a look at `SET`. If `SET` comes
+//!   first, it sees it; if later, `set` finds the count and writes the eventfd, which stays
+//!   readable until it is drained. A poller that drains it while the event is set and others are
+//!   counted writes it again for them; a new poller needs no write, because it sees `SET`. What a
+//!   late `set` writes after its poller has left is found by the next one, which drains it and,
+//!   when the event is no longer set, polls again.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::thread::futex;
+
+use super::clock;
+use crate::pal::{Event, Time, Woken};
+
+const SET: u32 = 1;
+const SLEEPING: u32 = 2;
+const POLLER: u32 = 4;
+
+/// How often a poller looks at the word when there is no descriptor left for an eventfd.
+const LOOK_AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+
+/// Something to wait on, alone or together with a stream.
+#[derive(Debug, Default)]
+pub struct HostEvent {
+    word: AtomicU32,
+    bell: OnceLock<OwnedFd>,
+}
+
+impl Event for HostEvent {
+    fn set(&self) {
+        let before = self.word.fetch_or(SET, Ordering::AcqRel);
+        if before & SET != 0 {
+            return;
+        }
+        if before & SLEEPING != 0 {
+            self.word.fetch_and(!SLEEPING, Ordering::AcqRel);
+            let _ = futex::wake(&self.word, futex::Flags::PRIVATE, i32::MAX.unsigned_abs());
+        }
+        if before >= POLLER {
+            self.ring();
+        }
+    }
+
+    fn clear(&self) {
+        self.word.fetch_and(!SET, Ordering::AcqRel);
+    }
+
+    fn is_set(&self) -> bool {
+        self.word.load(Ordering::Acquire) & SET != 0
+    }
+}
+
+impl HostEvent {
+    /// Sleeps until the event is set or the time comes, or for no reason.
+    pub(super) fn wait(&self, until: Option<Time>) {
+        let seen = self.word.load(Ordering::Acquire);
+        if seen & SET != 0 {
+            return;
+        }
+        let asleep = seen | SLEEPING;
+        if seen != asleep
+            && self
+                .word
+                .compare_exchange(seen, asleep, Ordering::AcqRel, Ordering::Acquire)
+                .is_err()
+        {
+            return;
+        }
+        let until = until.map(clock::timespec);
+        // With a bit set the time limit is a point on the clock, not a span: nothing to compute.
+        let _ = futex::wait_bitset(
+            &self.word,
+            futex::Flags::PRIVATE,
+            asleep,
+            until.as_ref(),
+            std::num::NonZeroU32::MAX,
+        );
+    }
+
+    /// Sleeps until `stream` is readable or hung up, the event is set, or the time comes.
+    pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Option<Time>) -> Woken {
+        if self.is_set() {
+            return Woken::Event;
+        }
+        let bell = self.bell();
+        let woken = if self.word.fetch_add(POLLER, Ordering::AcqRel) & SET != 0 {
+            Woken::Event
+        } else {
+            loop {
+                if let Some(woken) = self.poll(stream, bell, until) {
+                    break woken;
+                }
+            }
+        };
+        self.word.fetch_sub(POLLER, Ordering::AcqRel);
+        woken
+    }
+
+    /// One poll by a thread that is counted; `None` if it ended for nothing.
+    fn poll(
+        &self,
+        stream: BorrowedFd<'_>,
+        bell: Option<BorrowedFd<'_>>,
+        until: Option<Time>,
+    ) -> Option<Woken> {
+        let readable = PollFlags::IN | PollFlags::RDHUP;
+        let mut fds = [
+            PollFd::from_borrowed_fd(stream, readable),
+            PollFd::from_borrowed_fd(bell.unwrap_or(stream), PollFlags::IN),
+        ];
+        let left = until.map(clock::left);
+        let slice = match left {
+            None if bell.is_none() => Some(LOOK_AGAIN),
+            Some(left) if bell.is_none() => Some(left.min(LOOK_AGAIN)),
+            left => left,
+        };
+        let found = poll(&mut fds, slice.as_ref());
+        let [stream, rung] = &fds;
+        if bell.is_some() && !rung.revents().is_empty() {
+            self.drain();
+        }
+        if self.is_set() {
+            return Some(Woken::Event);
+        }
+        if !stream.revents().is_empty() {
+            return Some(Woken::Readable);
+        }
+        match found {
+            Ok(0) if slice == left => Some(Woken::Time),
+            Ok(_) | Err(Errno::INTR) => None,
+            // Never seen; the reader will find out what is wrong with the stream.
+            Err(_) => Some(Woken::Readable),
+        }
+    }
+
+    /// The eventfd, made at the first call; `None` as long as there is no descriptor for it.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        if self.bell.get().is_none() {
+            let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+            // If another thread was faster, ours is closed again.
+            let _ = self.bell.set(made);
+        }
+        self.bell.get().map(AsFd::as_fd)
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            // It can only fail when it is readable already.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn drain(&self) {
+        if let Some(bell) = self.bell.get() {
+            let _ = rustix::io::read(bell, &mut [0_u8; 8]);
+        }
+        let word = self.word.load(Ordering::Acquire);
+        let others = word >= POLLER.saturating_mul(2);
+        if word & SET != 0 && others {
+            self.ring();
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The host platform: Linux processes of one user, over Unix sockets.
+//!
+//! A member listens at the path `{base}.{vmid}` and reaches its peers at theirs. Only processes of
+//! the same user get in: the files are theirs alone from the first moment on, and each side asks
+//! the kernel who the other one is. Readiness comes from one epoll set a member; events are
+//! futexes. Members have to be in one PID namespace.
+
+mod address;
+mod clock;
+mod event;
+mod stream;
+
+use std::io::Result;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with, connect};
+use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
+
+use self::address::{Base, Listener};
+pub use self::event::HostEvent;
+pub use self::stream::HostStream;
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness, ReadyList,
+    Time, Token, Woken,
+};
+
+/// Reported by the epoll set for [`Pal::wake`].
+const WAKE: u64 = Token::LISTENER.0 - 1;
+
+/// Time limits below this are kept to the nanosecond, longer ones rounded up to a millisecond,
+/// which saves a system call and which no long wait minds.
+const EXACT_BELOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+/// What epoll takes as a time limit at most, about 24 days. A wait may end early.
+const LONGEST: Timespec = Timespec {
+    tv_sec: 2_000_000,
+    tv_nsec: 0,
+};
+
+/// One member's view of the host.
+#[derive(Debug)]
+pub struct Host {
+    base: Base,
+    listener: Listener,
+    us: Uid,
+    epoll: OwnedFd,
+    waker: OwnedFd,
+    /// A wake was asked for and not yet seen, so the next one needs no system call.
+    wake_asked: AtomicBool,
+}
+
+impl Host {
+    /// Listens at `{base}.{vmid}`, which peers with the same `base` reach. A directory that is not
+    /// there is made, for this user only. A socket file that a dead process left is replaced.
+    /// A relative `base` is looked up from the current directory each time: do not change that.
+    ///
+    /// # Errors
+    /// If the path is too long for a socket, is served by a live process, or can't be made; or if
+    /// the process is short of descriptors. The text says what to do.
+    pub fn listen(base: &Path, vmid: Vmid) -> Result<Host> {
+        let base = Base::new(base)?;
+        let listener = Listener::new(&base, vmid)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let token = EventData::new_u64(Token::LISTENER.0);
+        epoll::add(&epoll, &listener, token, EventFlags::IN)?;
+        // Edge-triggered: each write is reported once, so nobody ever has to read it empty.
+        epoll::add(
+            &epoll,
+            &waker,
+            EventData::new_u64(WAKE),
+            EventFlags::IN | EventFlags::ET,
+        )?;
+        Ok(Host {
+            base,
+            listener,
+            us: geteuid(),
+            epoll,
+            waker,
+            wake_asked: AtomicBool::new(false),
+        })
+    }
+
+    /// Where this member listens.
+    pub fn path(&self) -> &Path {
+        self.listener.path()
+    }
+
+    /// Whether the directory of the sockets belongs to this user and nobody else may write there.
+    /// If not, others can get in this family's way (not in: that is checked for each connection).
+    pub fn directory_is_private(&self) -> bool {
+        self.base.directory_is_private(self.us)
+    }
+}
+
+impl Pal for Host {
+    type Stream = HostStream;
+    type Event = HostEvent;
+
+    const CALLER_READS: bool = true;
+
+    fn event(&self) -> core::result::Result<HostEvent, OutOfResources> {
+        Ok(HostEvent::default())
+    }
+
+    fn connect(&self, peer: Vmid) -> core::result::Result<HostStream, ConnectError> {
+        let address = self.base.address(peer).map_err(connect_error)?;
+        let socket = address::new_socket().map_err(connect_error)?;
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(connect_error(error)),
+            }
+        }
+        let stream = HostStream::new(socket);
+        if stream.peer_is(self.us) {
+            Ok(stream)
+        } else {
+            Err(ConnectError::NotAllowed)
+        }
+    }
+
+    fn accept(&self) -> core::result::Result<HostStream, AcceptError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = loop {
+            match accept_with(&self.listener, flags) {
+                Ok(socket) => break socket,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => return Err(AcceptError::WouldBlock),
+                Err(_) => return Err(AcceptError::Exhausted),
+            }
+        };
+        let stream = HostStream::new(socket);
+        if stream.peer_is(self.us) {
+            Ok(stream)
+        } else {
+            Err(AcceptError::NotAllowed)
+        }
+    }
+
+    fn watch_listener(&self, on: bool) {
+        let flags = if on {
+            EventFlags::IN
+        } else {
+            EventFlags::empty()
+        };
+        let token = EventData::new_u64(Token::LISTENER.0);
+        // It is in the set, and a change needs no memory: this can't fail.
+        let _ = epoll::modify(&self.epoll, &self.listener, token, flags);
+    }
+
+    fn watch(
+        &self,
+        stream: &HostStream,
+        token: Token,
+        interest: Interest,
+    ) -> core::result::Result<(), OutOfResources> {
+        let flags = epoll_flags(interest);
+        epoll::add(&self.epoll, stream, EventData::new_u64(token.0), flags)
+            .map_err(|_| OutOfResources)
+    }
+
+    fn rewatch(&self, stream: &HostStream, token: Token, interest: Interest) {
+        let flags = epoll_flags(interest);
+        // As with the listener: it can't fail for a stream that is watched.
+        let _ = epoll::modify(&self.epoll, stream, EventData::new_u64(token.0), flags);
+    }
+
+    fn unwatch(&self, stream: &HostStream) {
+        let _ = epoll::delete(&self.epoll, stream);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        let mut limit = until.map(|until| clock::left(until).min(LONGEST));
+        if let Some(exact) = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT_BELOW) {
+            let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
+            let _ = poll(&mut set, Some(&exact));
+            limit = Some(NO_TIME);
+        }
+        let mut space = [const { MaybeUninit::uninit() }; READY_AT_ONCE];
+        // An error is an interruption: an early return, which the caller expects at any time.
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], limit.as_ref()) else {
+            return;
+        };
+        for event in events {
+            let (data, flags) = (event.data.u64(), event.flags);
+            if data == WAKE {
+                // Whoever asked before this gets this return; whoever asks later writes again.
+                self.wake_asked.swap(false, Ordering::AcqRel);
+            } else {
+                let _ = ready.push((Token(data), readiness(flags)));
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if !self.wake_asked.swap(true, Ordering::AcqRel) {
+            // It could fail only after 2^64 wakes.
+            let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn wait_event(&self, event: &HostEvent, until: Option<Time>) {
+        event.wait(until);
+    }
+
+    fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Option<Time>) -> Woken {
+        use rustix::fd::AsFd;
+        event.wait_readable(stream.as_fd(), until)
+    }
+
+    fn now(&self) -> Time {
+        clock::now()
+    }
+}
+
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+fn epoll_flags(interest: Interest) -> EventFlags {
+    if interest.is_empty() {
+        // The kernel reports a hang-up even to those who ask for nothing, again and again. This
+        // way it does so once at most, and to go back and forth takes one call each.
+        return EventFlags::ONESHOT;
+    }
+    let mut flags = EventFlags::empty();
+    if interest.contains(Interest::READ) {
+        flags |= EventFlags::IN | EventFlags::RDHUP;
+    }
+    if interest.contains(Interest::WRITE) {
+        flags |= EventFlags::OUT;
+    }
+    flags
+}
+
+fn readiness(flags: EventFlags) -> Readiness {
+    let mut readiness = Readiness::empty();
+    readiness.set(Readiness::READ, flags.contains(EventFlags::IN));
+    readiness.set(Readiness::WRITE, flags.contains(EventFlags::OUT));
+    let hang_up = EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP;
+    readiness.set(Readiness::HANG_UP, flags.intersects(hang_up));
+    readiness
+}
+
+fn connect_error(error: Errno) -> ConnectError {
+    match error {
+        Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {
+            ConnectError::Busy
+        }
+        Errno::ACCESS | Errno::PERM | Errno::PROTOTYPE => ConnectError::NotAllowed,
+        _ => ConnectError::NobodyThere,
+    }
+}
+
+/// Raises the number of descriptors this process may have as far as it may by itself, and says how
+/// far that is. A member needs one for each stream, so two for each peer.
+///
+/// # Errors
+/// If the system does not let it.
+pub fn raise_descriptor_limit() -> Result<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )?;
+    }
+    Ok(maximum.unwrap_or(u64::MAX))
+}
