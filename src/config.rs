@@ -117,11 +117,19 @@ pub struct Identity {
 
 impl Identity {
     /// The first process of a family: VMID 1, the leader.
-    pub const FIRST: Identity = Identity { vmid: Vmid::FIRST, parent: None, leader: None };
+    pub const FIRST: Identity = Identity {
+        vmid: Vmid::FIRST,
+        parent: None,
+        leader: None,
+    };
 
     /// A process that `parent` started, in the family led by the first process.
     pub const fn child(vmid: Vmid, parent: Vmid) -> Identity {
-        Identity { vmid, parent: Some(parent), leader: Some(Vmid::FIRST) }
+        Identity {
+            vmid,
+            parent: Some(parent),
+            leader: Some(Vmid::FIRST),
+        }
     }
 
     /// Whether this process is the leader.

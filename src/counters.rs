@@ -55,7 +55,10 @@ impl Refusal {
 
     /// All there are.
     pub fn all() -> impl Iterator<Item = Refusal> {
-        Malformed::ALL.into_iter().map(Refusal::Malformed).chain(Self::OWN)
+        Malformed::ALL
+            .into_iter()
+            .map(Refusal::Malformed)
+            .chain(Self::OWN)
     }
 }
 
@@ -156,7 +159,9 @@ impl Statistics {
 
     /// How many were, for all reasons together.
     pub fn refused_in_all(&self) -> u64 {
-        self.refusals.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        self.refusals
+            .iter()
+            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 

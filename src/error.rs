@@ -84,18 +84,27 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NoSuchProcess => f.write_str("no such process, or it went away before it answered"),
+            Error::NoSuchProcess => {
+                f.write_str("no such process, or it went away before it answered")
+            }
             Error::LeaderGone => f.write_str("the family's leader is gone"),
-            Error::TimedOut => f.write_str("the time limit of the call passed before the answer came"),
+            Error::TimedOut => {
+                f.write_str("the time limit of the call passed before the answer came")
+            }
             Error::Interrupted => f.write_str("the call was interrupted"),
             Error::Full(resource) => {
-                write!(f, "at the limit of {resource}: raise it in Capacities, or ask for less at once")
+                write!(
+                    f,
+                    "at the limit of {resource}: raise it in Capacities, or ask for less at once"
+                )
             }
             Error::NoIds => f.write_str("the leader has no IDs left to give"),
             Error::Refused(number) => write!(f, "the peer refused with error {number}"),
             Error::Invalid => f.write_str("an argument is out of its range"),
             Error::ShuttingDown => f.write_str("the node is shutting down"),
-            Error::Platform => f.write_str("the platform could not give a stream, an event or a watch"),
+            Error::Platform => {
+                f.write_str("the platform could not give a stream, an event or a watch")
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ impl Event for HostEvent {
         if before & SET != 0 {
             return;
         }
-        if false {
+        if before & SLEEPING != 0 {
             self.word.fetch_and(!SLEEPING, Ordering::AcqRel);
             let _ = futex::wake(&self.word, futex::Flags::PRIVATE, i32::MAX.unsigned_abs());
         }

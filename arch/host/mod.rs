@@ -5,13 +5,12 @@
 //! the kernel who the other one is. Readiness comes from one epoll set a member; events are
 //! futexes. Members have to be in one PID namespace.
 
-mod node;
 mod address;
 mod clock;
 mod event;
+mod node;
 mod stream;
 
-pub use node::HostNode;
 use std::io::Result;
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -26,6 +25,7 @@ use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 
 use self::address::{Base, Listener};
 pub use self::event::HostEvent;
+pub use self::node::HostNode;
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{

@@ -67,7 +67,10 @@ impl HostNode {
                 return Err(io::Error::other(format!("node of {identity:?}: {error}")));
             }
         };
-        let node = Arc::new(Owned { node: ManuallyDrop::new(node), memory });
+        let node = Arc::new(Owned {
+            node: ManuallyDrop::new(node),
+            memory,
+        });
         let worker = match config.driving {
             Driving::Caller => None,
             Driving::Worker => {

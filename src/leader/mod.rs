@@ -44,7 +44,10 @@ impl<'m> Leader<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, ranges: usize, wrap_ids: bool) -> Result<Self, Error> {
-        Ok(Leader { ranges: Ranges::new(arena, ranges, wrap_ids)?, next_vmid: Vmid::new(2) })
+        Ok(Leader {
+            ranges: Ranges::new(arena, ranges, wrap_ids)?,
+            next_vmid: Vmid::new(2),
+        })
     }
 
     /// The next VMID; `None` when all are used up. The caller passes over one that somebody

@@ -51,7 +51,12 @@ impl<'m> Ranges<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize, wrap: bool) -> Result<Self, Error> {
-        Ok(Ranges { spans: SpanTable::new(arena, capacity)?, next: 1, passed: 0, wrap })
+        Ok(Ranges {
+            spans: SpanTable::new(arena, capacity)?,
+            next: 1,
+            passed: 0,
+            wrap,
+        })
     }
 
     /// Hands out the next free range after the last one handed out, at most 32 long.
@@ -67,7 +72,11 @@ impl<'m> Ranges<'m> {
                 self.next = 1;
             }
             // Without wrap nothing can stand in the way above the last range handed out.
-            let in_the_way = if self.wrap { self.spans.find(self.next) } else { None };
+            let in_the_way = if self.wrap {
+                self.spans.find(self.next)
+            } else {
+                None
+            };
             if let Some(span) = in_the_way {
                 let behind = span.end().saturating_add(1);
                 self.passed = self.passed.saturating_add(behind.saturating_sub(self.next));

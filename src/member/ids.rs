@@ -40,16 +40,26 @@ impl OwnRange {
     }
 
     fn range(&self) -> IdRange {
-        IdRange { start: self.start, end: self.end }
+        IdRange {
+            start: self.start,
+            end: self.end,
+        }
     }
 
     /// The part from `start` to `end`; `None` if there is nothing in it.
     fn part(&self, start: Id, end: Id) -> Option<OwnRange> {
         let length = end.checked_sub(start)?.checked_add(1)?;
         let from = start.wrapping_sub(self.start);
-        let mask = u32::MAX.checked_shr(32_u32.saturating_sub(length)).unwrap_or(0);
+        let mask = u32::MAX
+            .checked_shr(32_u32.saturating_sub(length))
+            .unwrap_or(0);
         let cut = |bits: u32| bits.checked_shr(from).unwrap_or(0) & mask;
-        Some(OwnRange { start, end, in_use: cut(self.in_use), leaving: cut(self.leaving) })
+        Some(OwnRange {
+            start,
+            end,
+            in_use: cut(self.in_use),
+            leaving: cut(self.leaving),
+        })
     }
 }
 
@@ -75,7 +85,12 @@ impl<'m> OwnIds<'m> {
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         let table = arena.table(capacity, |_| Ok(OwnRange::default()))?;
-        Ok(OwnIds { table, count: 0, most: 0, current: None })
+        Ok(OwnIds {
+            table,
+            count: 0,
+            most: 0,
+            current: None,
+        })
     }
 
     /// Takes the next ID.
@@ -85,10 +100,18 @@ impl<'m> OwnIds<'m> {
             let idle = self.ranges().iter().find(|range| range.is_idle());
             self.current = idle.map(|range| (range.end, range.start));
         }
-        let Some((end, id)) = self.current else { return Take::NeedRange };
-        let Some(range) = self.holding(id) else { return Take::NeedRange };
+        let Some((end, id)) = self.current else {
+            return Take::NeedRange;
+        };
+        let Some(range) = self.holding(id) else {
+            return Take::NeedRange;
+        };
         range.in_use |= range.bit(id);
-        self.current = if id < end { Some((end, id.saturating_add(1))) } else { None };
+        self.current = if id < end {
+            Some((end, id.saturating_add(1)))
+        } else {
+            None
+        };
         Take::Id(id)
     }
 
@@ -123,7 +146,11 @@ impl<'m> OwnIds<'m> {
         }
         range.in_use &= !bit;
         let (idle, end) = (range.is_idle(), range.end);
-        Ok(if idle && current.is_none_or(|(at, _)| at != end) { self.remove(id) } else { None })
+        Ok(if idle && current.is_none_or(|(at, _)| at != end) {
+            self.remove(id)
+        } else {
+            None
+        })
     }
 
     /// Marks `id` as being handed to another process, so that its range stays until the leader has
@@ -152,7 +179,9 @@ impl<'m> OwnIds<'m> {
     /// The leader has answered: `id` now belongs to the other process (`done`), or is in use here
     /// as before. Returns the ranges that have become idle, to be given back.
     pub fn handed_on(&mut self, id: Id, done: bool) -> [Option<IdRange>; 2] {
-        let Some(range) = self.holding(id) else { return [None; 2] };
+        let Some(range) = self.holding(id) else {
+            return [None; 2];
+        };
         let bit = range.bit(id);
         if range.leaving & bit == 0 {
             return [None; 2];
@@ -190,7 +219,10 @@ impl<'m> OwnIds<'m> {
 
     /// How many IDs are in use.
     pub fn in_use(&self) -> usize {
-        self.ranges().iter().map(|range| range.in_use.count_ones() as usize).sum()
+        self.ranges()
+            .iter()
+            .map(|range| range.in_use.count_ones() as usize)
+            .sum()
     }
 
     /// How many ranges this process owns.
@@ -220,11 +252,17 @@ impl<'m> OwnIds<'m> {
     fn holding(&mut self, id: Id) -> Option<&mut OwnRange> {
         let place = self.place(id);
         let count = self.count;
-        self.table.get_mut(..count)?.get_mut(place).filter(|range| range.start <= id)
+        self.table
+            .get_mut(..count)?
+            .get_mut(place)
+            .filter(|range| range.start <= id)
     }
 
     fn parts_under_way(&self) -> usize {
-        self.ranges().iter().map(|range| range.leaving.count_ones() as usize).sum()
+        self.ranges()
+            .iter()
+            .map(|range| range.leaving.count_ones() as usize)
+            .sum()
     }
 
     fn insert(&mut self, range: IdRange, in_use: u32) -> Result<(), Error> {
@@ -233,13 +271,22 @@ impl<'m> OwnIds<'m> {
             return Err(Error::Invalid);
         }
         let place = self.place(range.start);
-        if self.ranges().get(place).is_some_and(|next| next.start <= range.end) {
+        if self
+            .ranges()
+            .get(place)
+            .is_some_and(|next| next.start <= range.end)
+        {
             return Err(Error::Invalid);
         }
         if self.count.saturating_add(self.parts_under_way()) >= self.table.len() {
             return Err(Error::Full(Resource::OwnRanges));
         }
-        self.insert_range(OwnRange { start: range.start, end: range.end, in_use, leaving: 0 });
+        self.insert_range(OwnRange {
+            start: range.start,
+            end: range.end,
+            in_use,
+            leaving: 0,
+        });
         Ok(())
     }
 

@@ -29,17 +29,26 @@ pub struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     /// As long as it takes: until the answer or the peer's end.
-    pub const FOREVER: Wait<'static> = Wait { limit: None, interrupt: None };
+    pub const FOREVER: Wait<'static> = Wait {
+        limit: None,
+        interrupt: None,
+    };
 
     /// At most that long; then [`Error::TimedOut`].
     pub const fn at_most(limit: Duration) -> Wait<'static> {
-        Wait { limit: Some(limit), interrupt: None }
+        Wait {
+            limit: Some(limit),
+            interrupt: None,
+        }
     }
 
     /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
     #[must_use]
     pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {
-        Wait { limit: self.limit, interrupt: Some(interrupt) }
+        Wait {
+            limit: self.limit,
+            interrupt: Some(interrupt),
+        }
     }
 }
 
@@ -54,7 +63,10 @@ pub struct Interrupt {
 impl Interrupt {
     /// One that was not raised yet.
     pub const fn new() -> Self {
-        Interrupt { raised: AtomicBool::new(false), slot: AtomicU32::new(0) }
+        Interrupt {
+            raised: AtomicBool::new(false),
+            slot: AtomicU32::new(0),
+        }
     }
 
     /// Ends the call of `node` that waits with this, or the next one to.
@@ -87,9 +99,16 @@ struct Limits<'a> {
 impl<'a> Limits<'a> {
     fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
         let until = wait.limit.map(|limit| {
-            if limit.is_zero() { Time(0) } else { pal.now() + limit }
+            if limit.is_zero() {
+                Time(0)
+            } else {
+                pal.now() + limit
+            }
         });
-        Limits { until, interrupt: wait.interrupt }
+        Limits {
+            until,
+            interrupt: wait.interrupt,
+        }
     }
 
     fn reached<P: Pal>(&self, pal: &P) -> Option<Error> {
@@ -129,7 +148,9 @@ impl<P: Pal> Drop for Request<'_, '_, P> {
 
 /// Sleeps in `wait`, with the interrupt led to the claim's event; not at all if it is raised.
 fn interruptible(claim: Claim, limits: Limits<'_>, wait: impl FnOnce()) {
-    let Some(interrupt) = limits.interrupt else { return wait() };
+    let Some(interrupt) = limits.interrupt else {
+        return wait();
+    };
     interrupt.slot.store(claim.name(), Ordering::SeqCst);
     if !interrupt.is_raised() {
         wait();
@@ -194,7 +215,10 @@ impl<'m, P: Pal> Node<'m, P> {
     /// accepted for, and how many had no room for it.
     pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
         let (mut accepted, mut full) = (0_usize, 0_usize);
-        let now = Limits { until: Some(Time(0)), interrupt: None };
+        let now = Limits {
+            until: Some(Time(0)),
+            interrupt: None,
+        };
         for peer in self.peers.all() {
             if Some(peer.vmid()) == except {
                 continue;
@@ -215,16 +239,23 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
     /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
-    pub fn request(
-        &self,
-        dest: Vmid,
-        message: &Message<'_>,
-    ) -> Result<Request<'_, 'm, P>, Error> {
+    pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let claim = self.waiters.claim(dest, Some(expected), Late::Drop)?;
-        let request = Request { node: self, claim: Some(claim) };
-        self.put(&peer, claim.seq, message, Limits { until: Some(Time(0)), interrupt: None })?;
+        let request = Request {
+            node: self,
+            claim: Some(claim),
+        };
+        self.put(
+            &peer,
+            claim.seq,
+            message,
+            Limits {
+                until: Some(Time(0)),
+                interrupt: None,
+            },
+        )?;
         self.flush(&peer);
         Ok(request)
     }
@@ -339,7 +370,11 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// What a call to a peer that is gone gets.
     pub(crate) fn gone(&self, vmid: Vmid) -> Error {
-        if Some(vmid) == self.identity.leader { Error::LeaderGone } else { Error::NoSuchProcess }
+        if Some(vmid) == self.identity.leader {
+            Error::LeaderGone
+        } else {
+            Error::NoSuchProcess
+        }
     }
 
     /// Waits on the claim's event.
@@ -406,8 +441,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 return self.waiters.give_up(claim).unwrap_or(Err(error));
             }
             let goes_on = match reading.as_mut() {
-                Some(reading) => !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits),
+                Some(reading) => {
+                    !peer.broken.load(Ordering::SeqCst)
+                        && self.read_answers(peer, reading, claim, limits)
+                }
                 None => {
                     self.sleep(claim, limits);
                     true

@@ -73,7 +73,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         };
-        if range.start == 0 { Err(Error::NoIds) } else { Ok(range) }
+        if range.start == 0 {
+            Err(Error::NoIds)
+        } else {
+            Ok(range)
+        }
     }
 
     /// Gives a range back: a whole one, as it was allocated or as [`Node::change_owner`] left it.
@@ -96,11 +100,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(leader) => {
-                leader.lock().ranges().change_owner(self.identity.vmid, id, to)
-            }
+            Ask::Here(leader) => leader
+                .lock()
+                .ranges()
+                .change_owner(self.identity.vmid, id, to),
             Ask::There(vmid) => {
-                let message = Message::ChangeIdOwner { id, owner: to.get() };
+                let message = Message::ChangeIdOwner {
+                    id,
+                    owner: to.get(),
+                };
                 done(self.ask_with(vmid, &message, Late::HandedOn(id), wait)?)
             }
         }
@@ -197,7 +205,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [`Node::release_range`].
     pub fn give_back_ids(&self, wait: Wait<'_>) -> Result<(), Error> {
         loop {
-            let Some(range) = self.own_ids.lock().close() else { return Ok(()) };
+            let Some(range) = self.own_ids.lock().close() else {
+                return Ok(());
+            };
             self.release_range(range, wait)?;
         }
     }

@@ -69,12 +69,21 @@ impl<'m, P: Pal> Node<'m, P> {
     pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
         let capacities = &config.capacities;
         MemoryUse {
-            peers: Peers::<P::Stream>::bytes(capacities.peers)
-                .saturating_add(WorkerState::<P::Stream>::bytes(capacities.strangers)),
+            peers: Peers::<P::Stream>::bytes(capacities.peers).saturating_add(WorkerState::<
+                P::Stream,
+            >::bytes(
+                capacities.strangers,
+            )),
             receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
-            send_buffers: capacities.peers.saturating_mul(capacities.send_queue / 2 * 2),
+            send_buffers: capacities
+                .peers
+                .saturating_mul(capacities.send_queue / 2 * 2),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters),
-            leader: if identity.is_leader() { Leader::bytes(capacities.ranges) } else { 0 },
+            leader: if identity.is_leader() {
+                Leader::bytes(capacities.ranges)
+            } else {
+                0
+            },
             own_ids: OwnIds::bytes(capacities.own_ranges),
         }
     }
@@ -99,11 +108,19 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Invalid);
         }
         let mut arena = Arena::new(memory);
-        let peers =
-            Peers::new(&mut arena, limits.peers, limits.frame_length, limits.send_queue)?;
+        let peers = Peers::new(
+            &mut arena,
+            limits.peers,
+            limits.frame_length,
+            limits.send_queue,
+        )?;
         let waiters = Waiters::new(&mut arena, limits.waiters, &pal)?;
         let leader = if identity.is_leader() {
-            Some(Lock::new(Leader::new(&mut arena, limits.ranges, config.wrap_ids)?))
+            Some(Lock::new(Leader::new(
+                &mut arena,
+                limits.ranges,
+                config.wrap_ids,
+            )?))
         } else {
             None
         };
@@ -160,7 +177,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether no node of the leader's table was lost. Slow: for tests and self-checks.
     pub fn is_sound(&self) -> bool {
-        self.leader.as_ref().is_none_or(|leader| leader.lock().ranges().is_sound())
+        self.leader
+            .as_ref()
+            .is_none_or(|leader| leader.lock().ranges().is_sound())
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -230,7 +249,9 @@ impl<'m, P: Pal> Node<'m, P> {
             if !peer.queue.lock().filling.is_empty() {
                 return true;
             }
-            peer.sending.try_lock().is_none_or(|sending| !sending.draining.is_empty())
+            peer.sending
+                .try_lock()
+                .is_none_or(|sending| !sending.draining.is_empty())
         })
     }
 }

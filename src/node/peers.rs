@@ -110,12 +110,20 @@ impl<S> Peer<'_, S> {
 
     pub(crate) fn incoming(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
-        Name::Incoming { index: self.index, generation }.token()
+        Name::Incoming {
+            index: self.index,
+            generation,
+        }
+        .token()
     }
 
     pub(crate) fn outgoing(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
-        Name::Outgoing { index: self.index, generation }.token()
+        Name::Outgoing {
+            index: self.index,
+            generation,
+        }
+        .token()
     }
 }
 
@@ -208,9 +216,8 @@ impl<'m, S> Peers<'m, S> {
     ) -> Result<Self, Error> {
         let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
         // The buffers come from the far end, so that the tables stand together.
-        let mut buffers = arena.split_off(
-            capacity.saturating_mul(frame_length.saturating_add(send_queue / 2 * 2)),
-        )?;
+        let mut buffers = arena
+            .split_off(capacity.saturating_mul(frame_length.saturating_add(send_queue / 2 * 2)))?;
         let places = arena.table(capacity, |index| {
             Ok(Peer {
                 index: number(index)?,
@@ -245,10 +252,16 @@ impl<'m, S> Peers<'m, S> {
             count: 0,
             most: 0,
             uses: arena.table(capacity, |_| Ok(Use::default()))?,
-            free: arena.table(capacity, |index| number(capacity.saturating_sub(index).saturating_sub(1)))?,
+            free: arena.table(capacity, |index| {
+                number(capacity.saturating_sub(index).saturating_sub(1))
+            })?,
             free_count: capacity,
         };
-        let attention = Attention { ring: arena.table(capacity, |_| Ok(0))?, first: 0, count: 0 };
+        let attention = Attention {
+            ring: arena.table(capacity, |_| Ok(0))?,
+            first: 0,
+            count: 0,
+        };
         Ok(Peers {
             places,
             directory: Lock::new(directory),
@@ -257,7 +270,9 @@ impl<'m, S> Peers<'m, S> {
     }
 
     fn reference(&self, index: u32) -> Option<PeerRef<'_, 'm, S>> {
-        self.places.get(index as usize).map(|peer| PeerRef { peers: self, peer })
+        self.places
+            .get(index as usize)
+            .map(|peer| PeerRef { peers: self, peer })
     }
 
     /// The peer with that VMID.
@@ -286,7 +301,10 @@ impl<'m, S> Peers<'m, S> {
                 let count = directory.count.saturating_add(1);
                 let behind = directory.by_vmid.get_mut(place..count).ok_or(full)?;
                 behind.rotate_right(1);
-                *behind.first_mut().ok_or(full)? = Entry { vmid: vmid.get(), index };
+                *behind.first_mut().ok_or(full)? = Entry {
+                    vmid: vmid.get(),
+                    index,
+                };
                 directory.free_count = free_count;
                 directory.count = count;
                 directory.most = directory.most.max(count);
@@ -318,7 +336,10 @@ impl<'m, S> Peers<'m, S> {
     /// All peers that are there as the walk passes them.
     pub(crate) fn all(&self) -> impl Iterator<Item = PeerRef<'_, 'm, S>> {
         self.places.iter().filter_map(|peer| {
-            self.named(peer.index, peer.generation.load(Ordering::Relaxed) & GENERATIONS)
+            self.named(
+                peer.index,
+                peer.generation.load(Ordering::Relaxed) & GENERATIONS,
+            )
         })
     }
 
@@ -326,7 +347,9 @@ impl<'m, S> Peers<'m, S> {
     /// free once nobody has a reference to it any more.
     pub(crate) fn remove(&self, peer: &Peer<'m, S>) {
         let mut directory = self.directory.lock();
-        let Ok(place) = directory.place(peer.vmid.load(Ordering::Relaxed)) else { return };
+        let Ok(place) = directory.place(peer.vmid.load(Ordering::Relaxed)) else {
+            return;
+        };
         let count = directory.count;
         if let Some(behind) = directory.by_vmid.get_mut(place..count) {
             behind.rotate_left(1);
@@ -339,7 +362,9 @@ impl<'m, S> Peers<'m, S> {
 
     fn let_go(&self, peer: &Peer<'m, S>) {
         let mut directory = self.directory.lock();
-        let Some(used) = directory.uses.get_mut(peer.index as usize) else { return };
+        let Some(used) = directory.uses.get_mut(peer.index as usize) else {
+            return;
+        };
         used.users = used.users.saturating_sub(1);
         if used.users > 0 || !used.removed {
             return;
@@ -365,7 +390,10 @@ impl<'m, S> Peers<'m, S> {
         let mut attention = self.attention.lock();
         let next = attention.first.wrapping_add(attention.count);
         let length = attention.ring.len();
-        if let Some(place) = next.checked_rem(length).and_then(|at| attention.ring.get_mut(at)) {
+        if let Some(place) = next
+            .checked_rem(length)
+            .and_then(|at| attention.ring.get_mut(at))
+        {
             *place = peer.index;
             attention.count = attention.count.saturating_add(1);
         }

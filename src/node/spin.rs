@@ -15,7 +15,10 @@ pub(crate) struct SpinGauge {
 
 impl SpinGauge {
     pub(crate) const fn new() -> Self {
-        SpinGauge { pause: AtomicU32::new(0), left: AtomicU32::new(0) }
+        SpinGauge {
+            pause: AtomicU32::new(0),
+            left: AtomicU32::new(0),
+        }
     }
 
     /// Whether this wait is to spin.
@@ -35,7 +38,11 @@ impl SpinGauge {
     }
 
     pub(crate) fn lost(&self) {
-        let pause = self.pause.load(Ordering::Relaxed).saturating_mul(2).clamp(1, LONGEST_PAUSE);
+        let pause = self
+            .pause
+            .load(Ordering::Relaxed)
+            .saturating_mul(2)
+            .clamp(1, LONGEST_PAUSE);
         self.pause.store(pause, Ordering::Relaxed);
         self.left.store(pause, Ordering::Relaxed);
     }

@@ -59,7 +59,7 @@ pub(crate) enum Delivery {
     /// Its caller had given up; this is to be done.
     Late(Late, Answer<'static>),
     /// It doesn't have the form of the request.
-    Wrong(Malformed),
+    Wrong,
 }
 
 struct FreeList<'m> {
@@ -83,7 +83,9 @@ pub(crate) struct Claim {
 impl Claim {
     /// What [`Waiters::nudge`] knows the waiter by. Never 0.
     pub(crate) fn name(self) -> u32 {
-        u32::try_from(self.slot).unwrap_or(u32::MAX).saturating_add(1)
+        u32::try_from(self.slot)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
     }
 }
 
@@ -110,8 +112,15 @@ impl<'m, E: Event> Waiters<'m, E> {
             })
         })?;
         let stack = arena.table(capacity, |index| Ok(u32::try_from(index).unwrap_or(0)))?;
-        let free = FreeList { stack, free: capacity, least_free: capacity };
-        Ok(Waiters { slots, free: Lock::new(free) })
+        let free = FreeList {
+            stack,
+            free: capacity,
+            least_free: capacity,
+        };
+        Ok(Waiters {
+            slots,
+            free: Lock::new(free),
+        })
     }
 
     /// Claims a waiter for an answer of `peer`, or for room to send to it if nothing is expected.
@@ -123,7 +132,10 @@ impl<'m, E: Event> Waiters<'m, E> {
     ) -> Result<Claim, Error> {
         let slot = {
             let mut list = self.free.lock();
-            let free = list.free.checked_sub(1).ok_or(Error::Full(Resource::Waiters))?;
+            let free = list
+                .free
+                .checked_sub(1)
+                .ok_or(Error::Full(Resource::Waiters))?;
             list.free = free;
             list.least_free = list.least_free.min(free);
             list.stack.get(free).map_or(0, |slot| *slot as usize)
@@ -134,7 +146,11 @@ impl<'m, E: Event> Waiters<'m, E> {
         // seq - 1 = slot modulo the capacity, so that an answer finds its slot at once.
         let count = self.slots.len() as u64;
         let next = state.seq.saturating_add(count);
-        state.seq = if state.seq == 0 || next >= SEQ_LIMIT { (slot as u64).saturating_add(1) } else { next };
+        state.seq = if state.seq == 0 || next >= SEQ_LIMIT {
+            (slot as u64).saturating_add(1)
+        } else {
+            next
+        };
         state.peer = Some(peer);
         state.late = late;
         state.phase = match expected {
@@ -144,7 +160,10 @@ impl<'m, E: Event> Waiters<'m, E> {
             }
             None => Phase::ForRoom,
         };
-        Ok(Claim { slot, seq: state.seq })
+        Ok(Claim {
+            slot,
+            seq: state.seq,
+        })
     }
 
     /// The event that is set when something becomes of the wait.
@@ -205,8 +224,12 @@ impl<'m, E: Event> Waiters<'m, E> {
     /// Takes in the answer `seq` of `peer`.
     pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
         let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
-        let Some(slot) = slot.checked_rem(self.slots.len()) else { return Delivery::Dropped };
-        let Some(waiter) = self.slots.get(slot) else { return Delivery::Dropped };
+        let Some(slot) = slot.checked_rem(self.slots.len()) else {
+            return Delivery::Dropped;
+        };
+        let Some(waiter) = self.slots.get(slot) else {
+            return Delivery::Dropped;
+        };
         let mut state = waiter.state.lock();
         let fits = state.seq == seq && state.peer == Some(peer);
         if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
@@ -214,7 +237,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
         let answer = match Answer::decode(state.expected, payload).and_then(kept) {
             Ok(answer) => answer,
-            Err(malformed) => return Delivery::Wrong(malformed),
+            Err(_) => return Delivery::Wrong,
         };
         if state.phase == Phase::GaveUp {
             let late = state.late;
@@ -265,7 +288,9 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
     pub(crate) fn nudge(&self, name: u32) {
-        let slot = name.checked_sub(1).and_then(|slot| self.slots.get(slot as usize));
+        let slot = name
+            .checked_sub(1)
+            .and_then(|slot| self.slots.get(slot as usize));
         if let Some(waiter) = slot {
             waiter.event.set();
         }
@@ -275,7 +300,10 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) fn fill(&self) -> (usize, usize) {
         let list = self.free.lock();
         let limit = self.slots.len();
-        (limit.saturating_sub(list.free), limit.saturating_sub(list.least_free))
+        (
+            limit.saturating_sub(list.free),
+            limit.saturating_sub(list.least_free),
+        )
     }
 }
 

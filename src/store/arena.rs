@@ -27,7 +27,10 @@ unsafe impl<const BYTES: usize> Sync for Memory<BYTES> {}
 impl<const BYTES: usize> Memory<BYTES> {
     /// Fresh memory.
     pub const fn new() -> Self {
-        Memory { bytes: UnsafeCell::new([0; BYTES]), taken: AtomicBool::new(false) }
+        Memory {
+            bytes: UnsafeCell::new([0; BYTES]),
+            taken: AtomicBool::new(false),
+        }
     }
 
     /// The memory, to the first who asks; `None` to everybody after.
@@ -49,7 +52,9 @@ impl<const BYTES: usize> Default for Memory<BYTES> {
 
 /// How many bytes a table of `count` things of type `T` takes at most, alignment included.
 pub(crate) const fn bytes_for<T>(count: usize) -> usize {
-    count.saturating_mul(size_of::<T>()).saturating_add(align_of::<T>())
+    count
+        .saturating_mul(size_of::<T>())
+        .saturating_add(align_of::<T>())
 }
 
 /// What is left of a block of memory while tables are cut from it.
@@ -97,7 +102,9 @@ impl<'m> Arena<'m> {
     pub(crate) fn room<T>(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<T>], Error> {
         let padding = self.rest.as_ptr().align_offset(align_of::<T>());
         self.bytes(padding)?;
-        let length = count.checked_mul(size_of::<T>()).ok_or(Error::Full(Resource::Memory))?;
+        let length = count
+            .checked_mul(size_of::<T>())
+            .ok_or(Error::Full(Resource::Memory))?;
         let cut = self.bytes(length)?;
         // SAFETY: `cut` is exclusively ours for 'm, aligned for T by the padding cut before it, and
         // exactly `count` times T's size long. Uninitialised T may hold any bytes.

@@ -103,5 +103,5 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{Guard, Lock};
 pub use imp::set_contention_hook;
+pub(crate) use imp::{Guard, Lock};

@@ -10,7 +10,7 @@ mod spans;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
-pub(crate) use lock::{Guard, Lock};
 pub use lock::set_contention_hook;
+pub(crate) use lock::{Guard, Lock};
 pub(crate) use pool::Pool;
 pub(crate) use spans::{LONGEST, SpanTable, Sweep};

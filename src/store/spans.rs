@@ -65,7 +65,8 @@ impl Span {
 
     fn set(&self, start: u32, end: u32) {
         let length = end.saturating_sub(start).min(LONGEST - 1);
-        self.place.store((start << LENGTH_BITS) | length, Ordering::Relaxed);
+        self.place
+            .store((start << LENGTH_BITS) | length, Ordering::Relaxed);
     }
 
     fn holds(&self, number: u32) -> bool {
@@ -114,7 +115,10 @@ impl<'m> SpanTable<'m> {
             in_tree: 0,
             hints: arena.table(capacity, |_| Ok(None))?,
             chains: arena.table(Self::chains_for(capacity), |_| {
-                Ok(Chain { spans: LinkedList::new(ByOwner::new()), length: 0 })
+                Ok(Chain {
+                    spans: LinkedList::new(ByOwner::new()),
+                    length: 0,
+                })
             })?,
         })
     }
@@ -145,7 +149,10 @@ impl<'m> SpanTable<'m> {
         {
             return Some(span);
         }
-        let span = self.tree.upper_bound(Bound::Included(&number)).clone_pointer()?;
+        let span = self
+            .tree
+            .upper_bound(Bound::Included(&number))
+            .clone_pointer()?;
         if !span.holds(number) {
             return None;
         }
@@ -155,12 +162,16 @@ impl<'m> SpanTable<'m> {
 
     /// The first span that starts after `number`.
     pub(crate) fn after(&self, number: u32) -> Option<&'m Span> {
-        self.tree.lower_bound(Bound::Excluded(&number)).clone_pointer()
+        self.tree
+            .lower_bound(Bound::Excluded(&number))
+            .clone_pointer()
     }
 
     /// Adds a span that overlaps none in the table; false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
-        let Some(span) = self.pool.take() else { return false };
+        let Some(span) = self.pool.take() else {
+            return false;
+        };
         span.set(start, end);
         span.owner.store(owner, Ordering::Relaxed);
         self.tree.insert(span);
@@ -193,7 +204,10 @@ impl<'m> SpanTable<'m> {
 
     /// Begins to look for the spans of `owner`.
     pub(crate) fn sweep(&mut self, owner: u32) -> Sweep {
-        Sweep { owner, left: self.chain_of(owner).map_or(0, |chain| chain.length) }
+        Sweep {
+            owner,
+            left: self.chain_of(owner).map_or(0, |chain| chain.length),
+        }
     }
 
     /// Goes on with a sweep, over `steps` spans at most, and takes those of the owner out of the
@@ -204,9 +218,13 @@ impl<'m> SpanTable<'m> {
                 break;
             }
             sweep.left = sweep.left.saturating_sub(1);
-            let Some(chain) = self.chain_of(sweep.owner) else { return true };
+            let Some(chain) = self.chain_of(sweep.owner) else {
+                return true;
+            };
             // To the back with it, so that the next step meets another.
-            let Some(span) = chain.spans.pop_front() else { return true };
+            let Some(span) = chain.spans.pop_front() else {
+                return true;
+            };
             chain.spans.push_back(span);
             if span.owner() == sweep.owner {
                 self.remove(span);
@@ -227,7 +245,11 @@ impl<'m> SpanTable<'m> {
             last = span.end();
             count = count.saturating_add(1);
         }
-        let chained = self.chains.iter().map(|chain| chain.spans.iter().count()).sum::<usize>();
+        let chained = self
+            .chains
+            .iter()
+            .map(|chain| chain.spans.iter().count())
+            .sum::<usize>();
         let lengths = self.chains.iter().map(|chain| chain.length).sum::<usize>();
         count == self.pool.taken() && count == self.in_tree && count == chained && count == lengths
     }

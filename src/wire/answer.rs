@@ -128,15 +128,34 @@ impl<'a> Answer<'a> {
         match *self {
             Answer::Empty => {}
             Answer::Vmid(number) | Answer::Owner(number) => {
-                fill(to, &layout::Number { number: number.into() }, &[])?;
+                fill(
+                    to,
+                    &layout::Number {
+                        number: number.into(),
+                    },
+                    &[],
+                )?;
             }
             Answer::IdRange(range) => fill(to, &range.layout(), &[])?,
             Answer::Status(status) => {
-                fill(to, &layout::Status { status: status.into() }, &[])?;
+                fill(
+                    to,
+                    &layout::Status {
+                        status: status.into(),
+                    },
+                    &[],
+                )?;
             }
             Answer::Meta { status, data } => {
                 let data_size = (data.len() as u64).into();
-                fill(to, &layout::PidRetMeta { data_size, status: status.into() }, data)?;
+                fill(
+                    to,
+                    &layout::PidRetMeta {
+                        data_size,
+                        status: status.into(),
+                    },
+                    data,
+                )?;
             }
             Answer::Lock(lock) => fill(to, &lock.layout(), &[])?,
         }
@@ -164,7 +183,10 @@ impl<'a> Answer<'a> {
                 if body.data_size.get() != data.len() as u64 {
                     return Err(Malformed::LengthsDisagree);
                 }
-                Answer::Meta { status: body.status.get(), data }
+                Answer::Meta {
+                    status: body.status.get(),
+                    data,
+                }
             }
             Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
             Expected::Anything => Answer::Empty,
@@ -232,6 +254,10 @@ impl LockAnswer {
 impl HeldLock {
     /// The lock's kind, [`LockKind::Read`] or [`LockKind::Write`].
     pub const fn kind(&self) -> LockKind {
-        if self.write { LockKind::Write } else { LockKind::Read }
+        if self.write {
+            LockKind::Write
+        } else {
+            LockKind::Read
+        }
     }
 }

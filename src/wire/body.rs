@@ -10,13 +10,19 @@ use zerocopy::FromBytes;
 impl IdRange {
     #[inline]
     pub(super) fn layout(self) -> layout::IdRange {
-        layout::IdRange { start: self.start.into(), end: self.end.into() }
+        layout::IdRange {
+            start: self.start.into(),
+            end: self.end.into(),
+        }
     }
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<IdRange, Malformed> {
         let body: &layout::IdRange = exactly(payload)?;
-        Ok(IdRange { start: body.start.get(), end: body.end.get() })
+        Ok(IdRange {
+            start: body.start.get(),
+            end: body.end.get(),
+        })
     }
 }
 
@@ -93,13 +99,19 @@ impl<'a> Sync<'a> {
         let (body, rest) =
             layout::Sync::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
         // The data's length is reckoned from what came, so the peer's number is only compared.
-        let length =
-            rest.len().checked_sub(layout::SYNC_SPARE).ok_or(Malformed::PayloadLength)?;
+        let length = rest
+            .len()
+            .checked_sub(layout::SYNC_SPARE)
+            .ok_or(Malformed::PayloadLength)?;
         if body.data_size.get() != length as u64 {
             return Err(Malformed::LengthsDisagree);
         }
         let data = rest.get(..length).ok_or(Malformed::LengthsDisagree)?;
-        Ok(Sync { id: body.id.get(), state: SyncState::read(body.state.get())?, data })
+        Ok(Sync {
+            id: body.id.get(),
+            state: SyncState::read(body.state.get())?,
+            data,
+        })
     }
 }
 
@@ -113,7 +125,9 @@ impl<'a> FileLock<'a> {
         if self.path.contains(&0) {
             return usize::MAX;
         }
-        size_of::<layout::FileLock>().saturating_add(self.path.len()).saturating_add(Self::TAIL)
+        size_of::<layout::FileLock>()
+            .saturating_add(self.path.len())
+            .saturating_add(Self::TAIL)
     }
 
     #[inline]
@@ -135,9 +149,15 @@ impl<'a> FileLock<'a> {
         let (body, rest) =
             layout::FileLock::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
         // The shortest path is empty and still has its tail.
-        let length = rest.len().checked_sub(Self::TAIL).ok_or(Malformed::PayloadLength)?;
+        let length = rest
+            .len()
+            .checked_sub(Self::TAIL)
+            .ok_or(Malformed::PayloadLength)?;
         // The spare bytes may be anything, so only the first NUL counts.
-        let terminator = rest.iter().position(|&byte| byte == 0).ok_or(Malformed::NoTerminator)?;
+        let terminator = rest
+            .iter()
+            .position(|&byte| byte == 0)
+            .ok_or(Malformed::NoTerminator)?;
         if terminator != length {
             return Err(Malformed::LengthsDisagree);
         }

@@ -54,7 +54,11 @@ impl<'a> Frame<'a> {
         let Ok((header, payload)) = Header::ref_from_prefix(frame) else {
             return Ok(None);
         };
-        Ok(Some(Frame { seq: header.seq.get(), code: header.code, payload }))
+        Ok(Some(Frame {
+            seq: header.seq.get(),
+            code: header.code,
+            payload,
+        }))
     }
 }
 
@@ -64,7 +68,11 @@ pub(super) fn size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malforme
     let Some(size) = bytes.first_chunk::<SIZE_LENGTH>() else {
         // A receiver with no room for a header would wait for the size for ever.
         let hopeless = limit < HEADER_LENGTH && !bytes.is_empty();
-        return if hopeless { Err(Malformed::TooLong) } else { Ok(None) };
+        return if hopeless {
+            Err(Malformed::TooLong)
+        } else {
+            Ok(None)
+        };
     };
     match usize::try_from(u64::from_le_bytes(*size)) {
         Ok(size) if size < HEADER_LENGTH => Err(Malformed::TooShort),
@@ -83,7 +91,11 @@ pub(super) fn begin(
     length: usize,
 ) -> Result<&mut [u8], TooSmall> {
     let frame = buffer.get_mut(..length).ok_or(TooSmall)?;
-    let header = Header { size: (length as u64).into(), seq: seq.into(), code };
+    let header = Header {
+        size: (length as u64).into(),
+        seq: seq.into(),
+        code,
+    };
     let (head, payload) = frame.split_at_mut_checked(HEADER_LENGTH).ok_or(TooSmall)?;
     header.write_to(head).map_err(|_| TooSmall)?;
     Ok(payload)
@@ -96,7 +108,9 @@ pub(super) fn fill(
     head: &(impl IntoBytes + zerocopy::Immutable),
     data: &[u8],
 ) -> Result<(), TooSmall> {
-    let (to, rest) = payload.split_at_mut_checked(size_of_val(head)).ok_or(TooSmall)?;
+    let (to, rest) = payload
+        .split_at_mut_checked(size_of_val(head))
+        .ok_or(TooSmall)?;
     head.write_to(to).map_err(|_| TooSmall)?;
     let (to, spare) = rest.split_at_mut_checked(data.len()).ok_or(TooSmall)?;
     to.copy_from_slice(data);

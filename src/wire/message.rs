@@ -190,14 +190,24 @@ impl<'a> Message<'a> {
             Message::ChildExit(exit) => fill(to, &exit.layout(), &[])?,
             Message::ReleaseIdRange(range) => fill(to, &range.layout(), &[])?,
             Message::ChangeIdOwner { id, owner } => {
-                fill(to, &layout::IdOwner { id: id.into(), owner: owner.into() }, &[])?;
+                fill(
+                    to,
+                    &layout::IdOwner {
+                        id: id.into(),
+                        owner: owner.into(),
+                    },
+                    &[],
+                )?;
             }
             Message::GetIdOwner(id) | Message::FileLockClearPid(id) => {
                 fill(to, &layout::Number { number: id.into() }, &[])?;
             }
             Message::PidKill(kill) => fill(to, &kill.layout(), &[])?,
             Message::PidGetMeta { pid, code } => {
-                let body = layout::PidGetMeta { pid: pid.into(), code: code.number().into() };
+                let body = layout::PidGetMeta {
+                    pid: pid.into(),
+                    code: code.number().into(),
+                };
                 fill(to, &body, &[])?;
             }
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
@@ -219,14 +229,20 @@ impl<'a> Message<'a> {
             codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
             codes::CHANGE_ID_OWNER => {
                 let body: &layout::IdOwner = exactly(payload)?;
-                Message::ChangeIdOwner { id: body.id.get(), owner: body.owner.get() }
+                Message::ChangeIdOwner {
+                    id: body.id.get(),
+                    owner: body.owner.get(),
+                }
             }
             codes::GET_ID_OWNER => Message::GetIdOwner(number(payload)?),
             codes::PID_KILL => Message::PidKill(PidKill::read(payload)?),
             codes::PID_GETMETA => {
                 let body: &layout::PidGetMeta = exactly(payload)?;
                 let code = MetaCode::read(body.code.get())?;
-                Message::PidGetMeta { pid: body.pid.get(), code }
+                Message::PidGetMeta {
+                    pid: body.pid.get(),
+                    code,
+                }
             }
             codes::SYNC_REQUEST_UPGRADE..=codes::SYNC_CONFIRM_CLOSE => {
                 Message::Sync(SyncCode::read(code)?, Sync::read(payload)?)
@@ -241,7 +257,11 @@ impl<'a> Message<'a> {
 
 /// A message without a payload.
 fn empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
-    if payload.is_empty() { Ok(message) } else { Err(Malformed::PayloadLength) }
+    if payload.is_empty() {
+        Ok(message)
+    } else {
+        Err(Malformed::PayloadLength)
+    }
 }
 
 /// A payload that is one struct and nothing else.

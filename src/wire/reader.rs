@@ -20,7 +20,11 @@ pub struct FrameReader<'m> {
 impl<'m> FrameReader<'m> {
     /// A reader that has read nothing yet.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
-        FrameReader { bytes: buffer, start: 0, end: 0 }
+        FrameReader {
+            bytes: buffer,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Where the next bytes of the stream go.

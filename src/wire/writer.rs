@@ -20,7 +20,11 @@ pub struct FrameWriter<'m> {
 impl<'m> FrameWriter<'m> {
     /// A writer with nothing to send.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
-        FrameWriter { bytes: buffer, start: 0, end: 0 }
+        FrameWriter {
+            bytes: buffer,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Adds a message.
@@ -73,7 +77,9 @@ impl<'m> FrameWriter<'m> {
     /// How long a frame there is room for.
     #[inline]
     pub const fn room(&self) -> usize {
-        self.bytes.len().saturating_sub(self.end.saturating_sub(self.start))
+        self.bytes
+            .len()
+            .saturating_sub(self.end.saturating_sub(self.start))
     }
 
     /// Whether everything was sent.

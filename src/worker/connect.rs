@@ -43,7 +43,9 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         until: Option<Time>,
     ) -> Option<Time> {
-        let Some(again) = state.exhausted_until else { return until };
+        let Some(again) = state.exhausted_until else {
+            return until;
+        };
         if self.pal.now() >= again {
             state.exhausted_until = None;
             self.pal.watch_listener(true);
@@ -54,7 +56,12 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Hears a new stream's VMID, or puts it among the strangers until it says it.
     fn greet(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
-        let mut stranger = Stranger { stream, said: [0; VMID_LENGTH], length: 0, until: Time(0) };
+        let mut stranger = Stranger {
+            stream,
+            said: [0; VMID_LENGTH],
+            length: 0,
+            until: Time(0),
+        };
         match hear(&mut stranger) {
             Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
             Heard::NotAll => {
@@ -83,7 +90,11 @@ impl<'m, P: Pal> Node<'m, P> {
             state.strangers_count = state.strangers_count.saturating_add(1);
         }
         let token = Name::Stranger(index).token();
-        if self.pal.watch(&stranger.stream, token, Interest::READ).is_ok() {
+        if self
+            .pal
+            .watch(&stranger.stream, token, Interest::READ)
+            .is_ok()
+        {
             *place = Some(stranger);
         } else {
             state.strangers_count = state.strangers_count.saturating_sub(1);
@@ -91,12 +102,10 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// A stranger says something.
-    pub(super) fn listen_to_stranger(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        index: usize,
-    ) {
-        let Some(place) = state.strangers.get_mut(index) else { return };
+    pub(super) fn listen_to_stranger(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
+        let Some(place) = state.strangers.get_mut(index) else {
+            return;
+        };
         let Some(stranger) = place else { return };
         let heard = hear(stranger);
         if heard == Heard::NotAll {
@@ -157,7 +166,11 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(peer) => peer,
             Err(_) => return self.counters.refuse(Refusal::PeersFull),
         };
-        if self.pal.watch(&stream, peer.incoming(), Interest::READ).is_err() {
+        if self
+            .pal
+            .watch(&stream, peer.incoming(), Interest::READ)
+            .is_err()
+        {
             return self.counters.refuse(Refusal::PeersFull);
         }
         peer.reading.lock().stream = Some(stream);
@@ -167,7 +180,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether the peer has no stream to us yet.
     fn is_silent(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        peer.reading.try_lock().is_some_and(|reading| reading.stream.is_none())
+        peer.reading
+            .try_lock()
+            .is_some_and(|reading| reading.stream.is_none())
     }
 
     /// Reads the peer's stream to its end, if that is there already, and closes the connection.
@@ -177,7 +192,9 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
     ) -> bool {
         for _ in 0..LAST_READS {
-            let Some(mut reading) = peer.reading.try_lock() else { return false };
+            let Some(mut reading) = peer.reading.try_lock() else {
+                return false;
+            };
             let read = self.read(&mut reading);
             self.take_frames(peer, &mut reading);
             drop(reading);
@@ -204,7 +221,9 @@ impl<'m, P: Pal> Node<'m, P> {
             self.waiters.nudge(peer.reader.load(Ordering::SeqCst));
             return Again::Soon;
         };
-        let Some(mut sending) = peer.sending.try_lock() else { return Again::Soon };
+        let Some(mut sending) = peer.sending.try_lock() else {
+            return Again::Soon;
+        };
         let faulty = core::mem::replace(&mut peer.queue.lock().closed, true);
         if !faulty {
             // An answer or a last wish that came before the end is heard.
@@ -262,7 +281,10 @@ enum Heard {
 /// Reads no more than the VMID.
 fn hear<S: Stream>(stranger: &mut Stranger<S>) -> Heard {
     loop {
-        let Some(missing) = stranger.said.get_mut(stranger.length..).filter(|rest| !rest.is_empty())
+        let Some(missing) = stranger
+            .said
+            .get_mut(stranger.length..)
+            .filter(|rest| !rest.is_empty())
         else {
             return Heard::Vmid(u32::from_le_bytes(stranger.said));
         };

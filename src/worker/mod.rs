@@ -85,7 +85,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Driving::Caller`]: crate::Driving::Caller
     pub fn turn(&self, until: Option<Time>) -> bool {
         // Somebody else turns already.
-        let Some(mut state) = self.worker.try_lock() else { return self.phase() != Phase::Closed };
+        let Some(mut state) = self.worker.try_lock() else {
+            return self.phase() != Phase::Closed;
+        };
         if self.phase() >= Phase::Closing {
             if !self.close_all(&mut state) {
                 let soon = self.pal.now() + RETRY;
@@ -149,7 +151,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut again = Again::Whenever;
         // Only those that wait now: one that comes back has its turn after the streams.
         for _ in 0..self.peers.wanting() {
-            let Some(peer) = self.peers.next_wanting() else { break };
+            let Some(peer) = self.peers.next_wanting() else {
+                break;
+            };
             let how_soon = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
@@ -164,12 +168,7 @@ impl<'m, P: Pal> Node<'m, P> {
         again
     }
 
-    fn on_ready(
-        &self,
-        state: &mut WorkerState<'m, P::Stream>,
-        token: Token,
-        readiness: Readiness,
-    ) {
+    fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {
         if token == Token::LISTENER {
             self.accept(state);
             return;
@@ -182,7 +181,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
             Some(Name::Outgoing { index, generation }) => {
-                let Some(peer) = self.peers.named(index, generation) else { return };
+                let Some(peer) = self.peers.named(index, generation) else {
+                    return;
+                };
                 if readiness.contains(Readiness::WRITE) {
                     self.unblock(&peer);
                 }
@@ -237,5 +238,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
 /// What an incoming stream is watched for.
 fn incoming_interest(held_back: bool) -> Interest {
-    if held_back { Interest::empty() } else { Interest::READ }
+    if held_back {
+        Interest::empty()
+    } else {
+        Interest::READ
+    }
 }

@@ -22,7 +22,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Reads the peer's stream once, and does what it asks for.
     pub(super) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         // Not the worker's now: a call reads its answer there. It gives the stream back.
-        let Some(mut reading) = peer.reading.try_lock() else { return };
+        let Some(mut reading) = peer.reading.try_lock() else {
+            return;
+        };
         let read = self.read(&mut reading);
         let again = self.take_frames(peer, &mut reading);
         drop(reading);
@@ -36,7 +38,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Reads once.
     pub(super) fn read(&self, reading: &mut Reading<'m, P::Stream>) -> Read {
-        let Some(stream) = &reading.stream else { return Read::Nothing };
+        let Some(stream) = &reading.stream else {
+            return Read::Nothing;
+        };
         let space = reading.frames.space();
         if space.is_empty() {
             return Read::Nothing;
@@ -55,7 +59,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Goes on with what was left unread, or read and not taken up.
     pub(super) fn resume(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Again {
-        let Some(mut reading) = peer.reading.try_lock() else { return Again::Whenever };
+        let Some(mut reading) = peer.reading.try_lock() else {
+            return Again::Whenever;
+        };
         if reading.frames.is_empty() {
             return Again::Whenever;
         }
@@ -124,7 +130,8 @@ impl<'m, P: Pal> Node<'m, P> {
         reading.held_back = held_back;
         peer.held_back.store(held_back, Ordering::SeqCst);
         if let Some(stream) = &reading.stream {
-            self.pal.rewatch(stream, peer.incoming(), incoming_interest(held_back));
+            self.pal
+                .rewatch(stream, peer.incoming(), incoming_interest(held_back));
         }
     }
 
@@ -187,7 +194,14 @@ impl<'m, P: Pal> Node<'m, P> {
         match message {
             Message::PidKill(_) => self.answer(peer, seq, &Answer::Status(-errno::ENOSYS)),
             Message::PidGetMeta { .. } => {
-                self.answer(peer, seq, &Answer::Meta { status: -errno::ENOSYS, data: &[] });
+                self.answer(
+                    peer,
+                    seq,
+                    &Answer::Meta {
+                        status: -errno::ENOSYS,
+                        data: &[],
+                    },
+                );
             }
             Message::ChildExit(_)
             | Message::Sync(
@@ -213,7 +227,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.late_answers.add(1);
                 self.late(late, answer);
             }
-            Delivery::Wrong(_) => {
+            Delivery::Wrong => {
                 self.fault(peer, Refusal::WrongAnswer);
                 return Err(Refusal::WrongAnswer);
             }

@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use super::Again;
+use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::counters::Refusal;
 use crate::wire::Answer;
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -14,7 +14,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         loop {
-            let Some(mut sending) = peer.sending.try_lock() else { return };
+            let Some(mut sending) = peer.sending.try_lock() else {
+                return;
+            };
             let done = self.drain(peer, &mut sending);
             drop(sending);
             // Whoever queued a frame while the token was taken relies on this second look.
@@ -48,7 +50,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 core::mem::swap(&mut queue.filling, &mut sending.draining);
                 room_made = true;
             }
-            let Some(stream) = &sending.stream else { break false };
+            let Some(stream) = &sending.stream else {
+                break false;
+            };
             match stream.write(&[rest_of_vmid, sending.draining.unsent()]) {
                 Ok(count) => {
                     self.counters.writes.add(1);
@@ -109,7 +113,11 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> bool {
         match self.pal.connect(peer.vmid()) {
             Ok(stream) => {
-                if self.pal.watch(&stream, peer.outgoing(), Interest::HANG_UP).is_err() {
+                if self
+                    .pal
+                    .watch(&stream, peer.outgoing(), Interest::HANG_UP)
+                    .is_err()
+                {
                     self.give_up_on(peer);
                     return false;
                 }
@@ -149,18 +157,16 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Queues an answer. There is room: a request is taken up only if there is.
-    pub(super) fn answer(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        seq: u64,
-        answer: &Answer<'_>,
-    ) {
+    pub(super) fn answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) {
         let result = {
             let mut queue = peer.queue.lock();
             if queue.closed {
                 return;
             }
-            let result = queue.filling.push_answer(seq, answer).map_err(|_| Error::Invalid);
+            let result = queue
+                .filling
+                .push_answer(seq, answer)
+                .map_err(|_| Error::Invalid);
             queue.note();
             result
         };

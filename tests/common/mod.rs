@@ -1,0 +1,42 @@
+//! Two members on the host platform, in a directory of their own.
+#![allow(missing_docs, dead_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libos_ipc::Vmid;
+use libos_ipc::host::{Host, HostStream};
+use libos_ipc::pal::Pal;
+use tempfile::TempDir;
+
+/// Longer than anything takes that works.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+pub(crate) fn base(dir: &TempDir) -> PathBuf {
+    dir.path().join("family")
+}
+
+pub(crate) struct Family {
+    pub(crate) dir: TempDir,
+    pub(crate) one: Host,
+    pub(crate) two: Host,
+}
+
+pub(crate) fn family() -> Family {
+    let dir = TempDir::new().unwrap();
+    let one = Host::listen(&base(&dir), vmid(1)).unwrap();
+    let two = Host::listen(&base(&dir), vmid(2)).unwrap();
+    Family { dir, one, two }
+}
+
+impl Family {
+    /// A stream from the first to the second.
+    pub(crate) fn stream(&self) -> (HostStream, HostStream) {
+        let out = self.one.connect(vmid(2)).unwrap();
+        (out, self.two.accept().unwrap())
+    }
+}

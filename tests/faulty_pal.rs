@@ -1,0 +1,391 @@
+//! The platform with faults, over the one in memory and, with a thread, over the host's.
+#![allow(missing_docs, clippy::cast_possible_truncation)]
+
+use libos_ipc::Vmid;
+use libos_ipc::pal::faulty::{Faults, Faulty, Operation, Outcome, RECORDED};
+use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::pal::{
+    ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token,
+};
+
+type Net = Network<2, 4, 64>;
+type Node<'n> = Loopback<'n, 2, 4, 64>;
+
+const BYTES: usize = 3000;
+
+/// All that a node must get along with.
+const HARMLESS: Faults = Faults {
+    short_read: 300,
+    short_write: 300,
+    would_block: 300,
+    interrupted: 200,
+    connect_busy: 512,
+    ..Faults::NONE
+};
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+fn byte(position: usize) -> u8 {
+    (position % 251) as u8
+}
+
+fn pair(net: &Net, faults: Faults, seed: u64) -> (Faulty<Node<'_>>, Faulty<Node<'_>>) {
+    let one = net.join(vmid(1)).unwrap();
+    let two = net.join(vmid(2)).unwrap();
+    (
+        Faulty::new(one, faults, seed),
+        Faulty::new(two, faults, !seed),
+    )
+}
+
+fn connect<P: Pal>(pal: &P) -> P::Stream {
+    loop {
+        match pal.connect(vmid(2)) {
+            Ok(stream) => return stream,
+            Err(error) => assert_eq!(error, ConnectError::Busy),
+        }
+    }
+}
+
+/// Sends [`BYTES`] bytes as a worker does: only when told that it may, in three parts at a time.
+/// What arrived, and how each side ended: `None` if well.
+fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<StreamError>) {
+    let bytes: Vec<u8> = (0..BYTES).map(byte).collect();
+    let out = connect(from);
+    let inward = to.accept().unwrap();
+    from.watch(&out, Token(1), Interest::WRITE).unwrap();
+    to.watch(&inward, Token(2), Interest::READ).unwrap();
+    let mut out = Some(out);
+    let (mut sent, mut received) = (0, Vec::new());
+    let (mut out_end, mut in_end) = (None, None);
+    let mut inward_open = true;
+    for _ in 0..1_000_000 {
+        let (mut writable, mut readable) = (ReadyList::new(), ReadyList::new());
+        from.wait(&mut writable, Some(Time(0)));
+        to.wait(&mut readable, Some(Time(0)));
+        if let Some(stream) = &out
+            && !writable.is_empty()
+        {
+            let part = &bytes[sent..BYTES.min(sent + 90)];
+            let (a, b) = part.split_at(part.len() / 2);
+            match stream.write(&[a, &[], b]) {
+                Ok(count) => sent += count,
+                Err(StreamError::Closed) => out_end = Some(StreamError::Closed),
+                Err(_) => {}
+            }
+            if sent == BYTES || out_end.is_some() {
+                from.unwatch(stream);
+                out = None;
+            }
+        }
+        if !readable.is_empty() {
+            let mut buffer = [0; 50];
+            match inward.read(&mut buffer) {
+                Ok(0) => inward_open = false,
+                Ok(count) => received.extend_from_slice(&buffer[..count]),
+                Err(StreamError::Closed) => {
+                    in_end = Some(StreamError::Closed);
+                    inward_open = false;
+                }
+                Err(_) => {}
+            }
+        }
+        if !inward_open {
+            to.unwatch(&inward);
+            drop(inward);
+            // The other side must hear of it.
+            if let Some(stream) = &out {
+                let mut ready = ReadyList::new();
+                from.wait(&mut ready, Some(Time(0)));
+                let told = ready
+                    .iter()
+                    .any(|(_, what)| what.contains(Readiness::HANG_UP));
+                assert!(told || sent == BYTES, "the writer was not told");
+                from.unwatch(stream);
+            }
+            return (received, out_end, in_end);
+        }
+    }
+    panic!(
+        "it came to a standstill after {sent} bytes out and {} in",
+        received.len()
+    );
+}
+
+#[test]
+fn without_faults_nothing_changes() {
+    let net = Net::new();
+    let (one, two) = pair(&net, Faults::NONE, 1);
+    let (received, out_end, in_end) = transfer(&&one, &&two);
+    assert_eq!((received.len(), out_end, in_end), (BYTES, None, None));
+    assert_eq!(one.bytes_moved(), BYTES as u64);
+}
+
+#[test]
+fn bytes_arrive_intact_and_in_order() {
+    for seed in 0..50 {
+        let net = Net::new();
+        let (one, two) = pair(&net, HARMLESS, seed);
+        let (received, out_end, in_end) = transfer(&&one, &&two);
+        assert_eq!((out_end, in_end), (None, None));
+        assert!(
+            received.iter().copied().eq((0..BYTES).map(byte)),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn each_fault_strikes() {
+    let net = Net::new();
+    let always = |faults| pair(&net, faults, 5).0;
+    let busy = always(Faults {
+        connect_busy: 1024,
+        ..Faults::NONE
+    });
+    assert_eq!((&&busy).connect(vmid(1)).err(), Some(ConnectError::Busy));
+    drop(busy);
+    let cases = [
+        (
+            Faults {
+                would_block: 1024,
+                ..Faults::NONE
+            },
+            StreamError::WouldBlock,
+        ),
+        (
+            Faults {
+                interrupted: 1024,
+                ..Faults::NONE
+            },
+            StreamError::Interrupted,
+        ),
+        (
+            Faults {
+                disconnect: 1024,
+                ..Faults::NONE
+            },
+            StreamError::Closed,
+        ),
+    ];
+    for (faults, error) in cases {
+        let (one, two) = pair(&net, faults, 5);
+        let out = connect(&&one);
+        let inward = (&&two).accept().unwrap();
+        assert_eq!(out.write(&[b"x"]), Err(error));
+        assert_eq!(inward.read(&mut [0; 4]), Err(error));
+    }
+    let short = Faults {
+        short_write: 1024,
+        short_read: 1024,
+        ..Faults::NONE
+    };
+    let (one, two) = pair(&net, short, 5);
+    let out = connect(&&one);
+    let inward = (&&two).accept().unwrap();
+    let written = out.write(&[&[1; 30], &[2; 30]]).unwrap();
+    assert!((1..60).contains(&written));
+    assert!((1..60).contains(&inward.read(&mut [0; 60]).unwrap()));
+}
+
+#[test]
+fn a_disconnect_is_seen_by_both_and_what_came_before_is_intact() {
+    let faults = Faults {
+        disconnect: 40,
+        ..HARMLESS
+    };
+    let (mut cut_out, mut cut_in) = (0, 0);
+    for seed in 0..200 {
+        let net = Net::new();
+        let (one, two) = pair(&net, faults, seed);
+        let (received, out_end, in_end) = transfer(&&one, &&two);
+        assert!(
+            received.iter().copied().eq((0..received.len()).map(byte)),
+            "seed {seed}"
+        );
+        cut_out += u32::from(out_end.is_some());
+        cut_in += u32::from(in_end.is_some());
+    }
+    assert!(
+        cut_out > 10 && cut_in > 10,
+        "{cut_out} and {cut_in} were cut"
+    );
+}
+
+#[test]
+fn a_cut_comes_after_exactly_that_many_bytes() {
+    for at in 0..=BYTES as u64 + 1 {
+        let cut = Faults {
+            cut_after: Some(at),
+            ..Faults::NONE
+        };
+        let whole = at > BYTES as u64;
+
+        let net = Net::new();
+        let one = Faulty::new(net.join(vmid(1)).unwrap(), cut, at);
+        let two = Faulty::new(net.join(vmid(2)).unwrap(), Faults::NONE, at);
+        let (received, ..) = transfer(&&one, &&two);
+        assert_eq!(
+            received.len() as u64,
+            at.min(BYTES as u64),
+            "cut at the writer"
+        );
+        assert_eq!(one.bytes_moved(), at.min(BYTES as u64));
+
+        let net = Net::new();
+        let one = Faulty::new(net.join(vmid(1)).unwrap(), Faults::NONE, at);
+        let two = Faulty::new(net.join(vmid(2)).unwrap(), cut, at);
+        let (received, _, in_end) = transfer(&&one, &&two);
+        assert_eq!(
+            received.len() as u64,
+            at.min(BYTES as u64),
+            "cut at the reader"
+        );
+        assert_eq!(in_end.is_none(), whole, "at {at}");
+    }
+}
+
+#[test]
+fn a_broken_stream_is_reported_for_as_long_as_it_is_watched() {
+    let net = Net::new();
+    let cut = Faults {
+        cut_after: Some(3),
+        ..Faults::NONE
+    };
+    let (one, two) = pair(&net, cut, 0);
+    let (one, two) = (&&one, &&two);
+    let (out, inward) = (connect(one), two.accept().unwrap());
+    one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
+    two.watch(&inward, Token(2), Interest::READ).unwrap();
+    assert_eq!(out.write(&[b"abcd"]), Ok(3));
+    let look = |pal: &dyn Fn(&mut ReadyList)| {
+        let mut ready = ReadyList::new();
+        pal(&mut ready);
+        ready
+    };
+    let at_one = || look(&|ready| one.wait(ready, None));
+    for _ in 0..2 {
+        assert_eq!(at_one().as_slice(), [(Token(1), Readiness::HANG_UP)]);
+    }
+    // The peer sees it as closed.
+    let at_two = look(&|ready| two.wait(ready, None));
+    assert_eq!(
+        at_two.as_slice(),
+        [(Token(2), Readiness::READ | Readiness::HANG_UP)]
+    );
+    one.rewatch(&out, Token(3), Interest::empty());
+    assert!(at_one().is_empty());
+    one.rewatch(&out, Token(3), Interest::WRITE);
+    let all = Readiness::WRITE | Readiness::HANG_UP;
+    assert_eq!(at_one().as_slice(), [(Token(3), all)]);
+    assert_eq!(out.write(&[b"d"]), Err(StreamError::Closed));
+    one.unwatch(&out);
+    assert!(at_one().is_empty());
+    // To watch it again is allowed, and dropping it ends that.
+    one.watch(&out, Token(4), Interest::READ).unwrap();
+    assert_eq!(at_one().len(), 1);
+    drop(out);
+    assert!(at_one().is_empty());
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    let run = |seed| {
+        let net = Net::new();
+        let faults = Faults {
+            disconnect: 5,
+            ..HARMLESS
+        };
+        let (one, two) = pair(&net, faults, seed);
+        let end = transfer(&&one, &&two);
+        (end, one.recorded(), two.recorded())
+    };
+    assert_eq!(run(3), run(3));
+    assert_ne!(run(3).1, run(4).1);
+}
+
+#[test]
+fn the_last_operations_are_on_record() {
+    let net = Net::new();
+    let (one, two) = pair(&net, Faults::NONE, 0);
+    let out = (&&one).connect(vmid(2)).unwrap();
+    assert_eq!(
+        (&&one).connect(vmid(9)).err(),
+        Some(ConnectError::NobodyThere)
+    );
+    let inward = (&&two).accept().unwrap();
+    out.write(&[b"abc", b"de"]).unwrap();
+    inward.read(&mut [0; 9]).unwrap();
+    inward.read(&mut [0; 9]).unwrap_err();
+    let text = format!("{}{}", one.recorded(), two.recorded());
+    let expected = "connect to 2: done\nconnect to 9: NobodyThere\nstream 0: write 5: 5\n\
+                    accept: done\nstream 0: read 9: 5\nstream 0: read 9: WouldBlock\n";
+    assert_eq!(text, expected);
+    for _ in 0..RECORDED {
+        inward.read(&mut [0; 1]).unwrap_err();
+    }
+    let recorded = two.recorded();
+    assert_eq!(recorded.iter().count(), RECORDED);
+    for record in &recorded {
+        assert_eq!(record.operation, Operation::Read(0));
+        assert_eq!(record.outcome, Outcome::Failed(StreamError::WouldBlock));
+    }
+}
+
+/// Over real sockets, with a thread that reads for itself.
+#[cfg(feature = "std")]
+#[test]
+fn it_wraps_the_host_too() {
+    use libos_ipc::host::Host;
+    use libos_ipc::pal::{Event, Woken};
+
+    let dir = tempfile::TempDir::new().unwrap();
+    let base = dir.path().join("family");
+    let host = |number| Host::listen(&base, vmid(number)).unwrap();
+    let one = Faulty::new(host(1), HARMLESS, 1);
+    let cut = Faults {
+        cut_after: Some(BYTES as u64),
+        ..HARMLESS
+    };
+    let two = Faulty::new(host(2), cut, 2);
+    let (one, two) = (&&one, &&two);
+    let (out, inward) = (connect(one), two.accept().unwrap());
+    two.watch(&inward, Token(2), Interest::empty()).unwrap();
+    let event = two.event().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let bytes: Vec<u8> = (0..BYTES).map(byte).collect();
+            let mut left = &bytes[..];
+            while !left.is_empty() {
+                if let Ok(count) = out.write(&[left]) {
+                    left = &left[count..];
+                }
+            }
+        });
+        let mut received = Vec::new();
+        while received.len() < BYTES {
+            assert_eq!(two.wait_readable(&inward, &event, None), Woken::Readable);
+            let mut buffer = [0; 100];
+            match inward.read(&mut buffer) {
+                Ok(count) => received.extend_from_slice(&buffer[..count]),
+                Err(error) => assert_ne!(error, StreamError::Closed),
+            }
+        }
+        assert!(received.iter().copied().eq((0..BYTES).map(byte)));
+    });
+    // Cut at the last byte: reported once it is asked for, and the writer sees it.
+    assert_eq!(two.wait_readable(&inward, &event, None), Woken::Readable);
+    event.set();
+    assert_eq!(two.wait_readable(&inward, &event, None), Woken::Event);
+    two.rewatch(&inward, Token(2), Interest::READ);
+    let mut ready = ReadyList::new();
+    two.wait(&mut ready, None);
+    let all = Readiness::READ | Readiness::HANG_UP;
+    assert_eq!(ready.as_slice(), [(Token(2), all)]);
+    one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
+    ready.clear();
+    one.wait(&mut ready, Some(Time(0)));
+    assert_eq!(ready.as_slice(), [(Token(1), Readiness::HANG_UP)]);
+}

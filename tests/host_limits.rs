@@ -1,0 +1,72 @@
+//! The host platform when the process has no descriptors left, or a peer no room. On its own,
+//! because the limit is that of the whole process.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::Vmid;
+use libos_ipc::host::{Host, raise_descriptor_limit};
+use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, Stream, Woken};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[test]
+fn shortage_is_told_from_absence() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let base = dir.path().join("family");
+    let limit = raise_descriptor_limit().unwrap();
+    assert_eq!(
+        getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        limit
+    );
+    let (one, two) = (Vmid::FIRST, Vmid::new(2).unwrap());
+    let (one, host) = (
+        Host::listen(&base, one).unwrap(),
+        Host::listen(&base, two).unwrap(),
+    );
+
+    if limit > 5000 {
+        let mut streams = Vec::new();
+        let refused = loop {
+            match one.connect(two) {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+            assert!(streams.len() < 4200, "the backlog has no end");
+        };
+        assert_eq!(refused, ConnectError::Busy);
+        while host.accept().is_ok() {}
+    }
+
+    let out = one.connect(two).unwrap();
+    let inward = host.accept().unwrap();
+    let _waiting = one.connect(two).unwrap();
+    let before = getrlimit(Resource::Nofile);
+    // 0 to 2 are taken. (With less, a poll of two is not allowed either.)
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(3),
+            ..before
+        },
+    )
+    .unwrap();
+    assert_eq!(one.connect(two).err(), Some(ConnectError::Busy));
+    assert_eq!(host.accept().err(), Some(AcceptError::Exhausted));
+
+    // An event's descriptor can't be made: waiting works all the same.
+    let event = host.event().unwrap();
+    let soon = Some(host.now() + Duration::from_millis(3));
+    assert_eq!(host.wait_readable(&inward, &event, soon), Woken::Time);
+    thread::scope(|scope| {
+        scope.spawn(|| event.set());
+        assert_eq!(host.wait_readable(&inward, &event, None), Woken::Event);
+    });
+    event.clear();
+    out.write(&[b"x"]).unwrap();
+    assert_eq!(host.wait_readable(&inward, &event, None), Woken::Readable);
+
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert!(host.accept().is_ok());
+}

@@ -1,0 +1,362 @@
+//! The host platform, over real sockets.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{LONG, base, family, vmid};
+use libos_ipc::host::Host;
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
+    Token,
+};
+use tempfile::TempDir;
+
+/// What is ready now.
+fn look(host: &Host) -> ReadyList {
+    let mut ready = ReadyList::new();
+    host.wait(&mut ready, Some(Time(0)));
+    ready
+}
+
+/// Waits until something is ready.
+fn wait(host: &Host) -> ReadyList {
+    let until = host.now() + LONG;
+    let mut ready = ReadyList::new();
+    while ready.is_empty() {
+        assert!(host.now() < until, "nothing became ready");
+        host.wait(&mut ready, Some(until));
+    }
+    ready
+}
+
+#[test]
+fn bytes_cross_in_order_and_the_end_is_seen() {
+    let family = family();
+    let out = family.one.connect(vmid(2)).unwrap();
+    assert_eq!(
+        wait(&family.two).as_slice(),
+        [(Token::LISTENER, Readiness::READ)]
+    );
+    let inward = family.two.accept().unwrap();
+    assert_eq!(family.two.accept().err(), Some(AcceptError::WouldBlock));
+    let mut buffer = [0; 16];
+    assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
+    family.two.watch(&inward, Token(7), Interest::READ).unwrap();
+    assert!(look(&family.two).is_empty());
+
+    assert_eq!(out.write(&[b"he", b"", b"ll", b"o"]), Ok(5));
+    assert_eq!(out.write(&[b", you"]), Ok(5));
+    // As long as it is not read, it is reported.
+    for _ in 0..2 {
+        assert_eq!(wait(&family.two).as_slice(), [(Token(7), Readiness::READ)]);
+    }
+    drop(out);
+    let ready = wait(&family.two);
+    assert_eq!(
+        ready.as_slice(),
+        [(Token(7), Readiness::READ | Readiness::HANG_UP)]
+    );
+    assert_eq!(inward.read(&mut buffer), Ok(10));
+    assert_eq!(&buffer[..10], b"hello, you");
+    assert_eq!(inward.read(&mut buffer), Ok(0));
+    family.two.unwatch(&inward);
+    assert!(look(&family.two).is_empty());
+}
+
+#[test]
+fn a_full_stream_would_block_until_it_is_read() {
+    let family = family();
+    let (out, inward) = family.stream();
+    let block = [1; 16384];
+    let mut sent = 0;
+    loop {
+        match out.write(&[&block, &block]) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                assert_eq!(error, StreamError::WouldBlock);
+                break;
+            }
+        }
+    }
+    family.one.watch(&out, Token(1), Interest::WRITE).unwrap();
+    assert!(look(&family.one).is_empty());
+    let mut buffer = [0; 16384];
+    let mut received = 0;
+    while let Ok(count) = inward.read(&mut buffer) {
+        received += count;
+    }
+    assert_eq!(received, sent);
+    assert_eq!(wait(&family.one).as_slice(), [(Token(1), Readiness::WRITE)]);
+}
+
+#[test]
+fn connecting_to_nobody_says_so() {
+    let family = family();
+    assert_eq!(
+        family.one.connect(vmid(3)).err(),
+        Some(ConnectError::NobodyThere)
+    );
+    let path = family.two.path().to_owned();
+    drop(family.two);
+    assert!(!path.exists(), "the socket file is removed");
+    assert_eq!(
+        family.one.connect(vmid(2)).err(),
+        Some(ConnectError::NobodyThere)
+    );
+    leave_behind(&path);
+    assert_eq!(
+        family.one.connect(vmid(2)).err(),
+        Some(ConnectError::NobodyThere)
+    );
+}
+
+#[test]
+fn what_nobody_accepts_is_hung_up() {
+    let family = family();
+    let out = family.one.connect(vmid(2)).unwrap();
+    family.one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
+    assert!(look(&family.one).is_empty());
+    drop(family.two);
+    assert_eq!(
+        wait(&family.one).as_slice(),
+        [(Token(1), Readiness::HANG_UP)]
+    );
+    assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
+    assert_eq!(out.write(&[b"x", b"y"]), Err(StreamError::Closed));
+}
+
+/// A socket file without a process.
+fn leave_behind(path: &Path) {
+    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    assert!(path.exists());
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("family.9");
+    leave_behind(&path);
+    let host = Host::listen(&base(&dir), vmid(9)).unwrap();
+    assert_eq!(host.path(), path);
+
+    let error = Host::listen(&base(&dir), vmid(9)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains("live process"), "{error}");
+    // It was not even disturbed.
+    assert!(look(&host).is_empty());
+    let other = Host::listen(&base(&dir), vmid(1)).unwrap();
+    other.connect(vmid(9)).unwrap();
+
+    // A file that took its place is not removed with it.
+    std::fs::remove_file(&path).unwrap();
+    leave_behind(&path);
+    drop(host);
+    assert!(path.exists());
+}
+
+#[test]
+fn paths_that_cannot_work_are_explained() {
+    let dir = TempDir::new().unwrap();
+    let fails = |path: &Path| Host::listen(path, vmid(1)).unwrap_err();
+    let error = fails(&dir.path().join("x".repeat(100)));
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("at most 96"), "{error}");
+    assert_eq!(fails(Path::new("")).kind(), ErrorKind::InvalidInput);
+    assert_eq!(fails(Path::new("/")).kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        fails(&dir.path().join("x/")).kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        fails(&dir.path().join("a\0b")).kind(),
+        ErrorKind::InvalidInput
+    );
+
+    std::fs::write(dir.path().join("family.1"), "precious").unwrap();
+    let error = fails(&base(&dir));
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        std::fs::read(dir.path().join("family.1")).unwrap(),
+        b"precious"
+    );
+    // What should be the directory is a file.
+    assert!(
+        fails(&dir.path().join("family.1/x"))
+            .to_string()
+            .contains("cannot make")
+    );
+}
+
+#[test]
+fn files_and_directories_are_for_us_alone() {
+    let dir = TempDir::new().unwrap();
+    let deep = dir.path().join("a/b");
+    let host = Host::listen(&deep.join("f"), vmid(1)).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(host.path()), 0o600);
+    assert_eq!(mode(&deep), 0o700);
+    assert!(host.directory_is_private());
+    std::fs::set_permissions(&deep, PermissionsExt::from_mode(0o770)).unwrap();
+    assert!(!host.directory_is_private());
+}
+
+#[test]
+fn a_hang_up_is_reported_to_every_interest() {
+    let asked = [
+        Interest::HANG_UP,
+        Interest::READ,
+        Interest::WRITE,
+        Interest::READ | Interest::WRITE,
+        Interest::all(),
+    ];
+    for interest in asked {
+        let family = family();
+        let (out, inward) = family.stream();
+        family.one.watch(&out, Token(1), interest).unwrap();
+        drop(inward);
+        for _ in 0..3 {
+            let ready = wait(&family.one);
+            assert_eq!(ready.len(), 1);
+            assert!(
+                ready[0].1.contains(Readiness::HANG_UP),
+                "outgoing, {interest:?}"
+            );
+        }
+        let (out, inward) = family.stream();
+        family.two.watch(&inward, Token(2), interest).unwrap();
+        drop(out);
+        for _ in 0..3 {
+            let ready = wait(&family.two);
+            assert_eq!(ready.len(), 1);
+            assert!(
+                ready[0].1.contains(Readiness::HANG_UP),
+                "incoming, {interest:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_interest_is_next_to_silent_and_can_be_taken_back() {
+    let family = family();
+    let (out, inward) = family.stream();
+    family
+        .two
+        .watch(&inward, Token(2), Interest::empty())
+        .unwrap();
+    out.write(&[b"bytes"]).unwrap();
+    assert!(look(&family.two).is_empty());
+    for _ in 0..3 {
+        family.two.rewatch(&inward, Token(3), Interest::READ);
+        assert_eq!(look(&family.two).as_slice(), [(Token(3), Readiness::READ)]);
+        family.two.rewatch(&inward, Token(2), Interest::empty());
+        assert!(look(&family.two).is_empty());
+    }
+    drop(out);
+    let reports = (0..5).filter(|_| !look(&family.two).is_empty()).count();
+    assert!(
+        reports <= 1,
+        "a hang-up nobody asked for was reported {reports} times"
+    );
+    family.two.rewatch(&inward, Token(4), Interest::READ);
+    let all = Readiness::READ | Readiness::HANG_UP;
+    assert_eq!(look(&family.two).as_slice(), [(Token(4), all)]);
+}
+
+#[test]
+fn the_listener_can_be_silenced() {
+    let family = family();
+    family.two.watch_listener(false);
+    let _out = family.one.connect(vmid(2)).unwrap();
+    assert!(look(&family.two).is_empty());
+    family.two.watch_listener(true);
+    assert_eq!(
+        look(&family.two).as_slice(),
+        [(Token::LISTENER, Readiness::READ)]
+    );
+}
+
+#[test]
+fn of_many_ready_streams_none_is_forgotten() {
+    const STREAMS: u64 = 200;
+    let family = family();
+    let streams: Vec<_> = (0..STREAMS).map(|_| family.stream()).collect();
+    for (number, (out, inward)) in (0..).zip(&streams) {
+        family
+            .two
+            .watch(inward, Token(number), Interest::READ)
+            .unwrap();
+        out.write(&[b"!"]).unwrap();
+    }
+    // Nothing is read: all stay ready, and still each has its turn.
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        seen.extend(look(&family.two).iter().map(|(token, _)| token.0));
+    }
+    assert_eq!(seen.len(), streams.len());
+}
+
+/// The stranger of the test below: another process of another user.
+#[test]
+fn stranger() {
+    let Ok(base) = std::env::var("STRANGERS_BASE") else {
+        return;
+    };
+    let host = Host::listen(Path::new(&base), vmid(2)).unwrap();
+    println!("listening");
+    let refused = host.connect(vmid(1)).err();
+    println!("refused: {}", refused == Some(ConnectError::NotAllowed));
+    std::io::stdin().lines().next();
+}
+
+#[test]
+fn another_user_is_kept_out() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Nobody else can be played.
+    }
+    let dir = TempDir::new().unwrap();
+    let host = Host::listen(&base(&dir), vmid(1)).unwrap();
+    // Open to all, so that only the question who the peer is keeps them out.
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o666)).unwrap();
+    let Ok(mut child) = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stranger", "--nocapture"])
+        .env("STRANGERS_BASE", base(&dir))
+        .uid(65534)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+    else {
+        return; // The test's own file can't be run by others.
+    };
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let refused = said.find_map(|line| {
+        let line = line.unwrap();
+        line.contains("refused: ").then(|| line.contains("true"))
+    });
+    assert_eq!(refused, Some(true), "the stranger found out");
+    assert_eq!(host.accept().err(), Some(AcceptError::NotAllowed));
+    assert_eq!(host.accept().err(), Some(AcceptError::WouldBlock));
+    assert_eq!(host.connect(vmid(2)).err(), Some(ConnectError::NotAllowed));
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn relatives_of_the_same_name_elsewhere_do_not_meet() {
+    let family = family();
+    let elsewhere = TempDir::new().unwrap();
+    let other = Host::listen(&base(&elsewhere), vmid(1)).unwrap();
+    assert_eq!(
+        other.connect(vmid(2)).err(),
+        Some(ConnectError::NobodyThere)
+    );
+    assert_ne!(family.dir.path(), elsewhere.path());
+}

@@ -1,0 +1,190 @@
+//! What ends a wait on the host platform: no wake-up gets lost, and no time limit.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{LONG, family};
+use libos_ipc::pal::{Event, Pal, ReadyList, Stream, Time, Woken};
+
+#[test]
+fn wait_keeps_its_time_limit() {
+    let family = family();
+    for limit in [Duration::from_micros(300), Duration::from_millis(12)] {
+        let start = family.one.now();
+        let mut ready = ReadyList::new();
+        family.one.wait(&mut ready, Some(start + limit));
+        assert!(ready.is_empty());
+        assert!(family.one.now().since(start) >= limit);
+    }
+    let past = family.one.now();
+    family.one.wait(&mut ReadyList::new(), Some(past));
+}
+
+#[test]
+fn no_wake_is_lost() {
+    const ROUNDS: u32 = 20_000;
+    let family = family();
+    family.one.wake();
+    family.one.wake();
+    family.one.wait(&mut ReadyList::new(), None);
+    let (asked, done) = (AtomicU32::new(0), AtomicU32::new(0));
+    let mut lost = false;
+    let until = family.one.now() + LONG;
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let mine = asked.fetch_add(1, Ordering::AcqRel) + 1;
+                    family.one.wake();
+                    while done.load(Ordering::Acquire) < mine {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        while done.load(Ordering::Acquire) < 2 * ROUNDS {
+            family.one.wait(&mut ReadyList::new(), Some(until));
+            lost |= family.one.now() >= until;
+            // When all is lost, let the others end too.
+            let all = if lost {
+                u32::MAX
+            } else {
+                asked.load(Ordering::Acquire)
+            };
+            done.store(all, Ordering::Release);
+        }
+    });
+    assert!(!lost, "a wake was lost");
+}
+
+#[test]
+fn an_event_is_set_or_clear() {
+    let family = family();
+    let event = family.one.event().unwrap();
+    assert!(!event.is_set());
+    let start = family.one.now();
+    let limit = Duration::from_micros(500);
+    while family.one.now().since(start) < limit {
+        family.one.wait_event(&event, Some(start + limit));
+    }
+    event.set();
+    event.set();
+    assert!(event.is_set());
+    family.one.wait_event(&event, None);
+    event.clear();
+    assert!(!event.is_set());
+}
+
+#[test]
+fn a_reader_is_woken_by_data_event_time_and_end() {
+    let family = family();
+    let (out, inward) = family.stream();
+    let event = family.two.event().unwrap();
+    let two = &family.two;
+    let soon = || Some(two.now() + Duration::from_micros(200));
+    assert_eq!(two.wait_readable(&inward, &event, soon()), Woken::Time);
+    assert_eq!(
+        two.wait_readable(&inward, &event, Some(Time(0))),
+        Woken::Time
+    );
+    out.write(&[b"x"]).unwrap();
+    assert_eq!(two.wait_readable(&inward, &event, None), Woken::Readable);
+    event.set();
+    assert_eq!(two.wait_readable(&inward, &event, None), Woken::Event);
+    event.clear();
+    assert_eq!(inward.read(&mut [0; 4]), Ok(1));
+    assert_eq!(two.wait_readable(&inward, &event, soon()), Woken::Time);
+    drop(out);
+    assert_eq!(two.wait_readable(&inward, &event, None), Woken::Readable);
+}
+
+/// Two threads wake each other in turn: one lost wake-up and they stand still. Each waits on its
+/// own event, one way or the other.
+#[test]
+fn no_set_is_lost() {
+    const ROUNDS: u32 = 10_000;
+    for polls in [[false, false], [true, true], [false, true]] {
+        let family = family();
+        let (_out, inward) = family.stream();
+        let host = &family.two;
+        let events = [host.event().unwrap(), host.event().unwrap()];
+        let turn = AtomicU32::new(0);
+        let until = host.now() + LONG;
+        thread::scope(|scope| {
+            for me in [0, 1] {
+                let (turn, inward) = (&turn, &inward);
+                let (mine, others, polls) = (&events[me], &events[1 - me], polls[me]);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let my_turn = 2 * round + u32::from(me == 1);
+                        while turn.load(Ordering::Acquire) != my_turn {
+                            if polls {
+                                host.wait_readable(inward, mine, Some(until));
+                            } else {
+                                host.wait_event(mine, Some(until));
+                            }
+                            mine.clear();
+                            assert!(host.now() < until, "a wake-up was lost");
+                        }
+                        turn.store(my_turn + 1, Ordering::Release);
+                        others.set();
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn one_set_wakes_all_who_wait() {
+    const ROUNDS: u64 = 2_000;
+    const WAITERS: usize = 4;
+    let family = family();
+    let (_out, inward) = family.stream();
+    let event = family.two.event().unwrap();
+    let round = AtomicU64::new(0);
+    let barrier = Barrier::new(WAITERS + 1);
+    let lost = AtomicBool::new(false);
+    let until = family.two.now() + LONG;
+    thread::scope(|scope| {
+        for number in 0..WAITERS {
+            let (family, inward, event) = (&family, &inward, &event);
+            let (round, barrier, lost) = (&round, &barrier, &lost);
+            scope.spawn(move || {
+                for mine in 1..=ROUNDS {
+                    barrier.wait();
+                    while round.load(Ordering::Acquire) < mine {
+                        if number % 2 == 0 {
+                            family.two.wait_event(event, Some(until));
+                        } else {
+                            family.two.wait_readable(inward, event, Some(until));
+                        }
+                        if family.two.now() >= until {
+                            lost.store(true, Ordering::Relaxed);
+                            break; // The others count on us at the barrier.
+                        }
+                    }
+                    barrier.wait();
+                }
+            });
+        }
+        for next in 1..=ROUNDS {
+            event.clear();
+            barrier.wait();
+            // Sometimes they sleep already, sometimes not.
+            for _ in 0..next % 64 {
+                thread::yield_now();
+            }
+            round.store(next, Ordering::Release);
+            event.set();
+            barrier.wait();
+        }
+    });
+    assert!(!lost.into_inner(), "a wake-up was lost");
+}
