@@ -1,0 +1,174 @@
+//! A platform that counts the system calls of the host's.
+
+use std::io::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::host::{Host, HostEvent, HostStream};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time,
+    Token, Woken,
+};
+use libos_ipc::{Config, Identity, Node, Vmid};
+
+use crate::WAIT;
+
+struct Counted {
+    host: Host,
+    count: Arc<AtomicU64>,
+}
+
+struct CountedStream {
+    stream: HostStream,
+    count: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn one(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream for CountedStream {
+    fn read(&self, buffer: &mut [u8]) -> std::result::Result<usize, StreamError> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.stream.read(buffer)
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> std::result::Result<usize, StreamError> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.stream.write(parts)
+    }
+}
+
+impl Pal for Counted {
+    type Stream = CountedStream;
+    type Event = HostEvent;
+    const CALLER_READS: bool = true;
+
+    fn event(&self) -> std::result::Result<HostEvent, OutOfResources> {
+        self.host.event()
+    }
+
+    fn connect(&self, peer: Vmid) -> std::result::Result<CountedStream, ConnectError> {
+        let stream = self.host.connect(peer)?;
+        Ok(CountedStream {
+            stream,
+            count: Arc::clone(&self.count),
+        })
+    }
+
+    fn accept(&self) -> std::result::Result<CountedStream, AcceptError> {
+        let stream = self.host.accept()?;
+        Ok(CountedStream {
+            stream,
+            count: Arc::clone(&self.count),
+        })
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.host.watch_listener(on);
+    }
+
+    fn watch(
+        &self,
+        stream: &CountedStream,
+        token: Token,
+        interest: Interest,
+    ) -> std::result::Result<(), OutOfResources> {
+        self.one();
+        self.host.watch(&stream.stream, token, interest)
+    }
+
+    fn rewatch(&self, stream: &CountedStream, token: Token, interest: Interest) {
+        self.one();
+        self.host.rewatch(&stream.stream, token, interest);
+    }
+
+    fn unwatch(&self, stream: &CountedStream) {
+        self.host.unwatch(&stream.stream);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        self.one();
+        self.host.wait(ready, until);
+    }
+
+    fn wake(&self) {
+        self.one();
+        self.host.wake();
+    }
+
+    fn wait_event(&self, event: &HostEvent, until: Option<Time>) {
+        self.one();
+        self.host.wait_event(event, until);
+    }
+
+    fn wait_readable(
+        &self,
+        stream: &CountedStream,
+        event: &HostEvent,
+        until: Option<Time>,
+    ) -> Woken {
+        self.one();
+        self.host.wait_readable(&stream.stream, event, until)
+    }
+
+    fn now(&self) -> Time {
+        self.host.now()
+    }
+}
+
+/// Counts the system calls of a request on either side, with sleeping and with spinning waits.
+pub(crate) fn system_calls() -> Result<()> {
+    const REQUESTS: u32 = 10_000;
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("counted");
+    let config = Config {
+        spin: Duration::ZERO,
+        ..Config::DEFAULT
+    };
+    let start = |identity: Identity| -> Result<(Arc<Node<'static, Counted>>, Arc<AtomicU64>)> {
+        let count = Arc::new(AtomicU64::new(0));
+        let host = Host::listen(&base, identity.vmid)?;
+        let pal = Counted {
+            host,
+            count: Arc::clone(&count),
+        };
+        let memory = vec![0; Node::<Counted>::memory(&identity, &config).total()].leak();
+        let node = Node::new(pal, identity, config, memory).expect("enough memory");
+        Ok((Arc::new(node), count))
+    };
+    let (leader, at_leader) = start(Identity::FIRST)?;
+    let (member, at_member) = start(Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST))?;
+    let workers = [&leader, &member].map(|node| {
+        let node = Arc::clone(node);
+        thread::spawn(move || node.work())
+    });
+    for _ in 0..100 {
+        member.owner_of(1, WAIT).expect("the leader answers");
+    }
+    let before = (
+        at_leader.load(Ordering::Relaxed),
+        at_member.load(Ordering::Relaxed),
+    );
+    for _ in 0..REQUESTS {
+        member.owner_of(1, WAIT).expect("the leader answers");
+    }
+    let per = |after: &AtomicU64, before: u64| {
+        (after.load(Ordering::Relaxed) - before) as f64 / f64::from(REQUESTS)
+    };
+    println!(
+        "system calls per request, spin off: {:.2} at the leader, {:.2} at the member",
+        per(&at_leader, before.0),
+        per(&at_member, before.1)
+    );
+    member.shut_down(Duration::from_secs(1));
+    leader.shut_down(Duration::from_secs(1));
+    for worker in workers {
+        worker.join().expect("the worker ends well");
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! What a request costs, beside the least that two processes can do on the same sockets.
+//!
+//! `cargo bench --bench rpc`. Everything is measured twice: with all processes pinned to one core,
+//! where the work counts, and unpinned, where waking a sleeping core does. Figures of one row are
+//! taken in turns in one run, so that the ratios hold on a noisy machine.
+
+mod clients;
+mod counted;
+mod floor;
+mod process;
+
+use std::io::Result;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::{HostNode, raise_descriptor_limit};
+use libos_ipc::wire::{IdRange, Message};
+use libos_ipc::{Capacities, Config, Identity, Vmid, Wait};
+use process::{Family, pin, unpin};
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const REPETITIONS: usize = 9;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
+        return process::play(&arguments[at + 1..]);
+    }
+    raise_descriptor_limit()?;
+    let cores = unpin()?;
+    println!("medians of {REPETITIONS}, {cores} cores");
+    for pinned in [true, false] {
+        println!(
+            "\n{}",
+            if pinned {
+                "pinned to one core"
+            } else {
+                "unpinned"
+            }
+        );
+        if pinned {
+            pin()?;
+        } else {
+            unpin()?;
+        }
+        round_trip(pinned)?;
+        one_way()?;
+        idle_connections(pinned)?;
+        clients::at_once(pinned)?;
+    }
+    unpin()?;
+    println!();
+    counted::system_calls()
+}
+
+/// A member of the bench's own, and how long its requests take.
+struct Asker(HostNode);
+
+impl Asker {
+    fn join(family: &Family, vmid: u32, spin: Duration) -> Result<Asker> {
+        let vmid = Vmid::new(vmid).expect("not 0");
+        let config = Config {
+            spin,
+            ..Config::DEFAULT
+        };
+        let identity = Identity::child(vmid, Vmid::FIRST);
+        Ok(Asker(HostNode::start(family.base(), identity, config)?))
+    }
+
+    fn round_trip(&self, count: u32) -> Duration {
+        let start = Instant::now();
+        for id in 1..=count {
+            self.0.owner_of(id, WAIT).expect("the leader answers");
+        }
+        start.elapsed() / count
+    }
+}
+
+fn round_trip(pinned: bool) -> Result<()> {
+    let count = if pinned { 10_000 } else { 2_000 };
+    let mut floor = floor::PingPong::start(Message::GetIdOwner(1).length())?;
+    let asleep = Family::start(&Config {
+        spin: Duration::ZERO,
+        ..large()
+    })?;
+    let spinning = Family::start(&large())?;
+    let never = Asker::join(&asleep, 2, Duration::ZERO)?;
+    let spins = Asker::join(&spinning, 2, Config::DEFAULT.spin)?;
+    let mut rows = [const { Vec::new() }; 3];
+    for _ in 0..=REPETITIONS {
+        rows[0].push(floor.round_trip(count)?);
+        rows[1].push(never.round_trip(count));
+        rows[2].push(spins.round_trip(count));
+    }
+    let [floor, never, spins] = rows.map(median);
+    row(
+        "round trip: bare ping-pong, poll before each read",
+        floor,
+        None,
+    );
+    row(
+        "round trip: look-up at the leader, spin off",
+        never,
+        Some(floor),
+    );
+    let bar = if pinned {
+        "at most 1.25"
+    } else {
+        "at most 0.5"
+    };
+    row(
+        &format!("round trip: look-up at the leader ({bar})"),
+        spins,
+        Some(floor),
+    );
+    Ok(())
+}
+
+fn one_way() -> Result<()> {
+    let count = 200_000;
+    let mut floor = floor::OneWay::start()?;
+    let family = Family::start(&large())?;
+    let asker = Asker::join(&family, 2, Config::DEFAULT.spin)?;
+    let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
+    let mut rows = [const { Vec::new() }; 3];
+    for _ in 0..=REPETITIONS {
+        rows[0].push(floor.writes(count, frame.length())?);
+        for (row, batch) in [(1, false), (2, true)] {
+            let start = Instant::now();
+            for _ in 0..count {
+                if batch {
+                    asker.0.queue(Vmid::FIRST, &frame, WAIT).expect("room");
+                } else {
+                    asker.0.send(Vmid::FIRST, &frame, WAIT).expect("room");
+                }
+            }
+            // The answer says that the leader has taken up every frame before it.
+            asker.0.owner_of(1, WAIT).expect("the leader answers");
+            rows[row].push(start.elapsed() / count);
+        }
+    }
+    let [floor, sent, queued] = rows.map(median);
+    row("one way, 25 bytes: a bare write per frame", floor, None);
+    row("one way: sent one by one", sent, Some(floor));
+    let times = floor.as_secs_f64() / queued.as_secs_f64();
+    row(
+        &format!("one way: queued, {times:.1} times as many (at least 5)"),
+        queued,
+        Some(floor),
+    );
+    Ok(())
+}
+
+fn idle_connections(pinned: bool) -> Result<()> {
+    let count = if pinned { 10_000 } else { 2_000 };
+    let few = Family::start(&large())?;
+    let many = Family::start(&large())?;
+    let mut idle = few.idle(10)?;
+    idle.extend(many.idle(1_000)?);
+    let of_few = Asker::join(&few, 2, Config::DEFAULT.spin)?;
+    let of_many = Asker::join(&many, 2, Config::DEFAULT.spin)?;
+    let mut rows = [const { Vec::new() }; 2];
+    for _ in 0..=REPETITIONS {
+        rows[0].push(of_few.round_trip(count));
+        rows[1].push(of_many.round_trip(count));
+    }
+    let [few, many] = rows.map(median);
+    row("with 10 idle connections", few, None);
+    row("with 1,000 idle connections (at most 1.1)", many, Some(few));
+    Ok(())
+}
+
+/// The limits of a leader with many members.
+pub(crate) fn large() -> Config {
+    Config {
+        capacities: Capacities::LARGE,
+        ..Config::DEFAULT
+    }
+}
+
+/// The median, the first figure (warming up) left out.
+fn median(mut figures: Vec<Duration>) -> Duration {
+    figures.remove(0);
+    figures.sort_unstable();
+    figures[figures.len() / 2]
+}
+
+fn row(what: &str, figure: Duration, beside: Option<Duration>) {
+    let ratio = beside.map(|beside| figure.as_secs_f64() / beside.as_secs_f64());
+    let ratio = ratio
+        .map(|ratio| format!("{ratio:8.2}"))
+        .unwrap_or_default();
+    println!(
+        "  {what:<62} {:>9.3} µs {ratio}",
+        figure.as_secs_f64() * 1e6
+    );
+}

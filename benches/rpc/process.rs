@@ -1,0 +1,150 @@
+//! The other processes of a measurement: this program again, in another role.
+
+use std::io::{BufRead, BufReader, Read, Result, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Identity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tempfile::TempDir;
+
+/// A process of this bench. It ends when its standard input does.
+pub(crate) struct Child {
+    child: std::process::Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Child {
+    /// Starts this program in that role and waits until it says that it is ready.
+    pub(crate) fn start(role: &[&str]) -> Result<Child> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--role")
+            .args(role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut child = Child {
+            child,
+            input,
+            output,
+        };
+        assert_eq!(child.line()?, "ready");
+        Ok(child)
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        writeln!(self.input.as_mut().expect("open"), "{line}")
+    }
+
+    pub(crate) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// The processor time that the process has used, in clock ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields = behind_name.split_whitespace().skip(11).take(2);
+        Ok(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A leader in a process of its own.
+pub(crate) struct Family {
+    directory: TempDir,
+    base: std::path::PathBuf,
+    pub(crate) leader: Child,
+}
+
+impl Family {
+    pub(crate) fn start(config: &Config) -> Result<Family> {
+        let directory = tempfile::tempdir()?;
+        let base = directory.path().join("family");
+        let spin = config.spin.as_nanos().to_string();
+        let leader = Child::start(&["leader", base.to_str().expect("UTF-8"), &spin])?;
+        Ok(Family {
+            directory,
+            base,
+            leader,
+        })
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// Members that are connected and never ask anything.
+    pub(crate) fn idle(&self, count: u32) -> Result<Vec<UnixStream>> {
+        let leader = self.directory.path().join("family.1");
+        (0..count)
+            .map(|number| {
+                let mut stream = UnixStream::connect(&leader)?;
+                stream.write_all(&(10_000 + number).to_le_bytes())?;
+                Ok(stream)
+            })
+            .collect()
+    }
+}
+
+/// What a child does.
+pub(crate) fn play(role: &[String]) -> Result<()> {
+    match role[0].as_str() {
+        "leader" => {
+            let spin = Duration::from_nanos(role[2].parse().expect("a number"));
+            let config = Config {
+                spin,
+                ..crate::large()
+            };
+            let node = HostNode::start(Path::new(&role[1]), Identity::FIRST, config)?;
+            ready()?;
+            wait_for_the_end()?;
+            drop(node);
+            Ok(())
+        }
+        "echo" => crate::floor::echo(&role[1], role[2].parse().expect("a number")),
+        "sink" => crate::floor::sink(&role[1]),
+        "client" => crate::clients::client(&role[1], role[2].parse().expect("a number")),
+        role => panic!("no role {role}"),
+    }
+}
+
+pub(crate) fn ready() -> Result<()> {
+    println!("ready");
+    std::io::stdout().flush()
+}
+
+pub(crate) fn wait_for_the_end() -> Result<()> {
+    std::io::stdin().read_to_end(&mut Vec::new()).map(drop)
+}
+
+/// Pins this process, and those it starts, to the first core.
+pub(crate) fn pin() -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(0);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Lets this process run on all cores; returns how many.
+pub(crate) fn unpin() -> Result<u32> {
+    let mut set = CpuSet::new();
+    for core in 0..CpuSet::MAX_CPU {
+        set.set(core);
+    }
+    sched_setaffinity(None, &set)?;
+    Ok(sched_getaffinity(None)?.count())
+}
