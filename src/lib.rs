@@ -18,6 +18,7 @@ extern crate std;
 pub mod error;
 pub mod pal;
 pub mod vmid;
+pub mod wire;
 
 #[cfg(feature = "std")]
 #[path = "../arch/host/mod.rs"]

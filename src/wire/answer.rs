@@ -1,0 +1,263 @@
+//! What a process answers. An answer does not say what it is: the asker knows what it asked.
+
+use super::codes;
+use super::error::{Malformed, TooSmall};
+use super::frame::{HEADER_LENGTH, begin, fill};
+use super::kinds::{LockFamily, LockKind};
+use super::layout;
+use super::message::{IdRange, exactly, number};
+use crate::Id;
+use core::mem::size_of;
+use core::num::NonZeroI32;
+use zerocopy::{FromBytes, FromZeros};
+
+/// An answer. A status is 0 or a negative error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Nothing but that it was done.
+    Empty,
+    /// A new VMID.
+    Vmid(u32),
+    /// A new range of IDs, or [`IdRange::NONE`].
+    IdRange(IdRange),
+    /// The VMID that an ID belongs to, 0 for nobody's.
+    Owner(u32),
+    /// How it went.
+    Status(i32),
+    /// What is known about a pid.
+    Meta {
+        /// Whether anything is.
+        status: i32,
+        /// User and group, or a path with the NUL that ends it.
+        data: &'a [u8],
+    },
+    /// The file lock that is in the way, if any.
+    Lock(LockAnswer),
+}
+
+/// The answer to the question which file lock is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockAnswer {
+    /// The question could not be answered; a negative error number.
+    Failed(NonZeroI32),
+    /// None is.
+    Free,
+    /// This one is.
+    Held(HeldLock),
+}
+
+/// A file lock that somebody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeldLock {
+    /// Which kind of lock.
+    pub family: LockFamily,
+    /// Whether it keeps readers out too.
+    pub write: bool,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte; all ones for the end of the file.
+    pub end: u64,
+    /// Whose lock it is.
+    pub pid: Id,
+    /// The open file whose lock it is, for [`LockFamily::Flock`].
+    pub handle: u64,
+}
+
+/// What shape the answer to a request must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// [`Answer::Vmid`]
+    Vmid,
+    /// [`Answer::IdRange`]
+    IdRange,
+    /// [`Answer::Owner`]
+    Owner,
+    /// [`Answer::Status`]
+    Status,
+    /// [`Answer::Status`], and an empty answer says 0.
+    StatusOrEmpty,
+    /// [`Answer::Meta`]
+    Meta,
+    /// [`Answer::Lock`]
+    Lock,
+    /// Any bytes at all. They are not read: the answer is [`Answer::Empty`].
+    Anything,
+}
+
+impl Expected {
+    /// What a request with this code is answered with; `None` where no answer is due.
+    #[inline]
+    pub const fn of(code: u8) -> Option<Expected> {
+        Some(match code {
+            codes::GET_NEW_VMID => Expected::Vmid,
+            codes::ALLOC_ID_RANGE => Expected::IdRange,
+            codes::CHANGE_ID_OWNER => Expected::StatusOrEmpty,
+            codes::GET_ID_OWNER => Expected::Owner,
+            codes::PID_KILL | codes::FILE_LOCK_SET | codes::FILE_LOCK_CLEAR_PID => Expected::Status,
+            codes::PID_GETMETA => Expected::Meta,
+            codes::FILE_LOCK_GET => Expected::Lock,
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Answer<'a> {
+    /// The length of the whole frame, saturating.
+    #[inline]
+    pub const fn length(&self) -> usize {
+        let payload = match self {
+            Answer::Empty => 0,
+            Answer::Vmid(_) | Answer::Owner(_) => size_of::<layout::Number>(),
+            Answer::IdRange(_) => size_of::<layout::IdRange>(),
+            Answer::Status(_) => size_of::<layout::Status>(),
+            Answer::Meta { data, .. } => size_of::<layout::PidRetMeta>().saturating_add(data.len()),
+            Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
+        };
+        HEADER_LENGTH.saturating_add(payload)
+    }
+
+    /// Writes the answer as one frame at the buffer's start and tells its length. Padding is zero.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSmall`] if the frame does not fit. Nothing is written then.
+    #[inline]
+    pub fn encode(&self, seq: u64, buffer: &mut [u8]) -> Result<usize, TooSmall> {
+        let length = self.length();
+        let to = begin(buffer, seq, codes::RESP, length)?;
+        match *self {
+            Answer::Empty => {}
+            Answer::Vmid(number) | Answer::Owner(number) => {
+                fill(
+                    to,
+                    &layout::Number {
+                        number: number.into(),
+                    },
+                    &[],
+                )?;
+            }
+            Answer::IdRange(range) => fill(to, &range.layout(), &[])?,
+            Answer::Status(status) => {
+                fill(
+                    to,
+                    &layout::Status {
+                        status: status.into(),
+                    },
+                    &[],
+                )?;
+            }
+            Answer::Meta { status, data } => {
+                let data_size = (data.len() as u64).into();
+                fill(
+                    to,
+                    &layout::PidRetMeta {
+                        data_size,
+                        status: status.into(),
+                    },
+                    data,
+                )?;
+            }
+            Answer::Lock(lock) => fill(to, &lock.layout(), &[])?,
+        }
+        Ok(length)
+    }
+
+    /// Reads the payload of an answer to a request that expects this shape.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the payload has another shape.
+    #[inline]
+    pub fn decode(expected: Expected, payload: &'a [u8]) -> Result<Answer<'a>, Malformed> {
+        Ok(match expected {
+            Expected::Vmid => Answer::Vmid(number(payload)?),
+            Expected::IdRange => Answer::IdRange(IdRange::read(payload)?),
+            Expected::Owner => Answer::Owner(number(payload)?),
+            Expected::StatusOrEmpty if payload.is_empty() => Answer::Status(0),
+            Expected::Status | Expected::StatusOrEmpty => {
+                Answer::Status(exactly::<layout::Status>(payload)?.status.get())
+            }
+            Expected::Meta => {
+                let (body, data) = layout::PidRetMeta::ref_from_prefix(payload)
+                    .map_err(|_| Malformed::PayloadLength)?;
+                if body.data_size.get() != data.len() as u64 {
+                    return Err(Malformed::LengthsDisagree);
+                }
+                Answer::Meta {
+                    status: body.status.get(),
+                    data,
+                }
+            }
+            Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
+            Expected::Anything => Answer::Empty,
+        })
+    }
+}
+
+impl LockAnswer {
+    /// The answer that holds only a status: [`Failed`](LockAnswer::Failed), or
+    /// [`Free`](LockAnswer::Free) for 0.
+    pub const fn from_status(status: i32) -> LockAnswer {
+        match NonZeroI32::new(status) {
+            Some(status) => LockAnswer::Failed(status),
+            None => LockAnswer::Free,
+        }
+    }
+
+    /// 0 or a negative error number.
+    pub const fn status(&self) -> i32 {
+        match self {
+            LockAnswer::Failed(status) => status.get(),
+            LockAnswer::Free | LockAnswer::Held(_) => 0,
+        }
+    }
+
+    fn layout(self) -> layout::FileLockAnswer {
+        let mut body = layout::FileLockAnswer::new_zeroed();
+        match self {
+            LockAnswer::Failed(status) => body.status = status.get().into(),
+            LockAnswer::Free => body.kind = LockKind::Unlock.number().into(),
+            LockAnswer::Held(lock) => {
+                body.family = lock.family.number().into();
+                body.kind = lock.kind().number().into();
+                body.start = lock.start.into();
+                body.end = lock.end.into();
+                body.pid = lock.pid.into();
+                body.handle = lock.handle.into();
+            }
+        }
+        body
+    }
+
+    fn read(payload: &[u8]) -> Result<LockAnswer, Malformed> {
+        let body: &layout::FileLockAnswer = exactly(payload)?;
+        // A peer fills in the rest only where there is a lock to tell of.
+        if let Some(status) = NonZeroI32::new(body.status.get()) {
+            return Ok(LockAnswer::Failed(status));
+        }
+        let write = match LockKind::read(body.kind.get())? {
+            LockKind::Unlock => return Ok(LockAnswer::Free),
+            LockKind::Write => true,
+            LockKind::Read => false,
+        };
+        Ok(LockAnswer::Held(HeldLock {
+            family: LockFamily::read(body.family.get())?,
+            write,
+            start: body.start.get(),
+            end: body.end.get(),
+            pid: body.pid.get(),
+            handle: body.handle.get(),
+        }))
+    }
+}
+
+impl HeldLock {
+    /// The lock's kind, [`LockKind::Read`] or [`LockKind::Write`].
+    pub const fn kind(&self) -> LockKind {
+        if self.write {
+            LockKind::Write
+        } else {
+            LockKind::Read
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Between the payloads as a program has them and their bytes.
+
+use super::error::Malformed;
+use super::kinds::{KillTarget, LockFamily, LockKind, SyncState};
+use super::layout;
+use super::message::{ChildExit, FileLock, IdRange, PidKill, Sync, exactly};
+use core::mem::size_of;
+use zerocopy::FromBytes;
+
+impl IdRange {
+    #[inline]
+    pub(super) fn layout(self) -> layout::IdRange {
+        layout::IdRange {
+            start: self.start.into(),
+            end: self.end.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<IdRange, Malformed> {
+        let body: &layout::IdRange = exactly(payload)?;
+        Ok(IdRange {
+            start: body.start.get(),
+            end: body.end.get(),
+        })
+    }
+}
+
+impl ChildExit {
+    #[inline]
+    pub(super) fn layout(self) -> layout::ChildExit {
+        layout::ChildExit {
+            parent_pid: self.parent_pid.into(),
+            pid: self.pid.into(),
+            uid: self.uid.into(),
+            exit_code: self.exit_code.into(),
+            term_signal: self.term_signal.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<ChildExit, Malformed> {
+        let body: &layout::ChildExit = exactly(payload)?;
+        Ok(ChildExit {
+            parent_pid: body.parent_pid.get(),
+            pid: body.pid.get(),
+            uid: body.uid.get(),
+            exit_code: body.exit_code.get(),
+            term_signal: body.term_signal.get(),
+        })
+    }
+}
+
+impl PidKill {
+    #[inline]
+    pub(super) fn layout(self) -> layout::PidKill {
+        layout::PidKill {
+            sender: self.sender.into(),
+            pid: self.pid.into(),
+            id: self.id.into(),
+            signal: self.signal.into(),
+            target: self.target.number().into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<PidKill, Malformed> {
+        let body: &layout::PidKill = exactly(payload)?;
+        Ok(PidKill {
+            sender: body.sender.get(),
+            pid: body.pid.get(),
+            id: body.id.get(),
+            signal: body.signal.get(),
+            target: KillTarget::read(body.target.get())?,
+        })
+    }
+}
+
+impl<'a> Sync<'a> {
+    /// The length of the payload.
+    #[inline]
+    pub(super) fn length(&self) -> usize {
+        size_of::<layout::Sync>()
+            .saturating_add(self.data.len())
+            .saturating_add(layout::SYNC_SPARE)
+    }
+
+    #[inline]
+    pub(super) fn layout(&self) -> layout::Sync {
+        layout::Sync {
+            id: self.id.into(),
+            data_size: (self.data.len() as u64).into(),
+            state: self.state.number().into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &'a [u8]) -> Result<Sync<'a>, Malformed> {
+        let (body, rest) =
+            layout::Sync::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
+        // The data's length is reckoned from what came, so the peer's number is only compared.
+        let length = rest
+            .len()
+            .checked_sub(layout::SYNC_SPARE)
+            .ok_or(Malformed::PayloadLength)?;
+        if body.data_size.get() != length as u64 {
+            return Err(Malformed::LengthsDisagree);
+        }
+        let data = rest.get(..length).ok_or(Malformed::LengthsDisagree)?;
+        Ok(Sync {
+            id: body.id.get(),
+            state: SyncState::read(body.state.get())?,
+            data,
+        })
+    }
+}
+
+impl<'a> FileLock<'a> {
+    /// What follows the path: its NUL and the spare bytes.
+    const TAIL: usize = layout::FILE_LOCK_SPARE.saturating_add(1);
+
+    /// The length of the payload; `usize::MAX` if there is none that would be read as this lock.
+    #[inline]
+    pub(super) fn length(&self) -> usize {
+        if self.path.contains(&0) {
+            return usize::MAX;
+        }
+        size_of::<layout::FileLock>()
+            .saturating_add(self.path.len())
+            .saturating_add(Self::TAIL)
+    }
+
+    #[inline]
+    pub(super) fn layout(&self) -> layout::FileLock {
+        layout::FileLock {
+            family: self.family.number().into(),
+            kind: self.kind.number().into(),
+            start: self.start.into(),
+            end: self.end.into(),
+            pid: self.pid.into(),
+            pad: [0; 4],
+            handle: self.handle.into(),
+            wait: self.wait.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &'a [u8]) -> Result<FileLock<'a>, Malformed> {
+        let (body, rest) =
+            layout::FileLock::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
+        // The shortest path is empty and still has its tail.
+        let length = rest
+            .len()
+            .checked_sub(Self::TAIL)
+            .ok_or(Malformed::PayloadLength)?;
+        // The spare bytes may be anything, so only the first NUL counts.
+        let terminator = rest
+            .iter()
+            .position(|&byte| byte == 0)
+            .ok_or(Malformed::NoTerminator)?;
+        if terminator != length {
+            return Err(Malformed::LengthsDisagree);
+        }
+        Ok(FileLock {
+            family: LockFamily::read(body.family.get())?,
+            kind: LockKind::read(body.kind.get())?,
+            start: body.start.get(),
+            end: body.end.get(),
+            pid: body.pid.get(),
+            handle: body.handle.get(),
+            wait: match body.wait {
+                0 => false,
+                1 => true,
+                _ => return Err(Malformed::BadValue),
+            },
+            path: rest.get(..length).ok_or(Malformed::LengthsDisagree)?,
+        })
+    }
+}

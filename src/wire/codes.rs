@@ -1,0 +1,49 @@
+//! The numbers that say what a frame is.
+
+/// An answer; what it holds depends on what was asked.
+pub const RESP: u8 = 0;
+/// Member to leader: give me a VMID for a child.
+pub const GET_NEW_VMID: u8 = 1;
+/// Child to parent: I am ending.
+pub const CHILDEXIT: u8 = 2;
+/// Member to leader: give me a range of IDs.
+pub const ALLOC_ID_RANGE: u8 = 3;
+/// Member to leader: I am done with a range of IDs.
+pub const RELEASE_ID_RANGE: u8 = 4;
+/// Member to leader: this ID belongs to another process now.
+pub const CHANGE_ID_OWNER: u8 = 5;
+/// Member to leader: whose is this ID?
+pub const GET_ID_OWNER: u8 = 6;
+/// Member to a target's owner: a signal for it.
+pub const PID_KILL: u8 = 7;
+/// Member to a pid's owner: tell me about it.
+pub const PID_GETMETA: u8 = 8;
+/// Client to server: I want more of a handle than I have.
+pub const SYNC_REQUEST_UPGRADE: u8 = 9;
+/// Server to client: give some of a handle back.
+pub const SYNC_REQUEST_DOWNGRADE: u8 = 10;
+/// Client to server: I am done with a handle.
+pub const SYNC_REQUEST_CLOSE: u8 = 11;
+/// Server to client: you have it now, and this is its data.
+pub const SYNC_CONFIRM_UPGRADE: u8 = 12;
+/// Client to server: I gave it back, and this is its data.
+pub const SYNC_CONFIRM_DOWNGRADE: u8 = 13;
+/// Server to client: I am done with the handle too.
+pub const SYNC_CONFIRM_CLOSE: u8 = 14;
+/// Member to leader: set or drop a file lock.
+pub const FILE_LOCK_SET: u8 = 15;
+/// Member to leader: which file lock is in the way?
+pub const FILE_LOCK_GET: u8 = 16;
+/// Member to leader: drop all file locks of a pid.
+pub const FILE_LOCK_CLEAR_PID: u8 = 17;
+
+/// The lowest code that the protocol leaves free. From here to [`EXTENSIONS`] a frame is skipped.
+pub const FIRST_UNKNOWN: u8 = 18;
+
+/// The lowest code of an extension of this crate. One may be sent only to a peer that announced
+/// that it knows it; a peer without extensions skips the frame.
+///
+/// | code | reserved for |
+/// | --- | --- |
+/// | 64 | HELLO, which announces the extensions a process knows |
+pub const EXTENSIONS: u8 = 64;

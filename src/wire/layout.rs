@@ -1,0 +1,127 @@
+//! The bytes of the header and of every payload, as structs.
+//!
+//! The fields follow the C structs of x86-64, padding included, and the assertions below hold each
+//! size and offset against the protocol's table. All fields are little-endian and unaligned, so a
+//! struct can be read at any offset of a buffer and the same bytes mean the same on every machine.
+
+use core::mem::{offset_of, size_of};
+use zerocopy::little_endian::{I32, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Gives each struct what it takes to be read from and written to bytes, and checks its size and
+/// its offsets when the crate is compiled.
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $name:ident: $size:literal { $($field:ident: $kind:ty = $offset:literal,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
+            #[repr(C)]
+            pub(super) struct $name { $(pub(super) $field: $kind,)* }
+
+            const _: () = assert!(size_of::<$name>() == $size);
+            $(const _: () = assert!(offset_of!($name, $field) == $offset);)*
+        )*
+    };
+}
+
+layouts! {
+    /// What every frame begins with. `size` counts the header too.
+    Header: 17 {
+        size: U64 = 0,
+        seq: U64 = 8,
+        code: u8 = 16,
+    }
+
+    /// A payload that is one number: an ID, a VMID or an owner.
+    Number: 4 {
+        number: U32 = 0,
+    }
+
+    /// A payload that is one result: 0 or a negative error number.
+    Status: 4 {
+        status: I32 = 0,
+    }
+
+    /// `id_range`
+    IdRange: 8 {
+        start: U32 = 0,
+        end: U32 = 4,
+    }
+
+    /// `id_owner`
+    IdOwner: 8 {
+        id: U32 = 0,
+        owner: U32 = 4,
+    }
+
+    /// `cld_exit`
+    ChildExit: 20 {
+        parent_pid: U32 = 0,
+        pid: U32 = 4,
+        uid: U32 = 8,
+        exit_code: U32 = 12,
+        term_signal: U32 = 16,
+    }
+
+    /// `pid_kill`
+    PidKill: 20 {
+        sender: U32 = 0,
+        pid: U32 = 4,
+        id: U32 = 8,
+        signal: I32 = 12,
+        target: U32 = 16,
+    }
+
+    /// `pid_getmeta`
+    PidGetMeta: 8 {
+        pid: U32 = 0,
+        code: U32 = 4,
+    }
+
+    /// `pid_retmeta`, without the data that follows it
+    PidRetMeta: 12 {
+        data_size: U64 = 0,
+        status: I32 = 8,
+    }
+
+    /// `sync` up to its data. The data begins in what C takes for the struct's tail padding.
+    Sync: 20 {
+        id: U64 = 0,
+        data_size: U64 = 8,
+        state: I32 = 16,
+    }
+
+    /// `file_lock` up to its path. The path begins in what C takes for the struct's tail padding.
+    FileLock: 41 {
+        family: U32 = 0,
+        kind: I32 = 4,
+        start: U64 = 8,
+        end: U64 = 16,
+        pid: U32 = 24,
+        pad: [u8; 4] = 28,
+        handle: U64 = 32,
+        wait: u8 = 40,
+    }
+
+    /// `file_lock_resp`
+    FileLockAnswer: 48 {
+        status: I32 = 0,
+        family: U32 = 4,
+        kind: I32 = 8,
+        pad_before_start: [u8; 4] = 12,
+        start: U64 = 16,
+        end: U64 = 24,
+        pid: U32 = 32,
+        pad_before_handle: [u8; 4] = 36,
+        handle: U64 = 40,
+    }
+}
+
+/// Spare bytes after the data of a `sync`: the frame is as long as if the data began at 24.
+pub(super) const SYNC_SPARE: usize = 4;
+const _: () = assert!(size_of::<Sync>() + SYNC_SPARE == 24);
+
+/// Spare bytes after the terminated path of a `file_lock`: the frame is as long as if the path
+/// began at 48.
+pub(super) const FILE_LOCK_SPARE: usize = 7;
+const _: () = assert!(size_of::<FileLock>() + FILE_LOCK_SPARE == 48);

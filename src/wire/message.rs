@@ -1,0 +1,279 @@
+//! What one process says to another, and how it stands in a frame.
+
+use super::error::{Malformed, TooSmall};
+use super::frame::{HEADER_LENGTH, begin, fill};
+use super::kinds::{KillTarget, LockFamily, LockKind, MetaCode, SyncCode, SyncState};
+use super::{codes, layout};
+use crate::Id;
+use core::mem::size_of;
+use zerocopy::FromBytes;
+
+/// The IDs from `start` to `end`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdRange {
+    /// The first ID.
+    pub start: Id,
+    /// The last ID.
+    pub end: Id,
+}
+
+impl IdRange {
+    /// The leader's way to say that it has no IDs to give.
+    pub const NONE: IdRange = IdRange { start: 0, end: 0 };
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChildExit {
+    /// Whom it tells.
+    pub parent_pid: Id,
+    /// Which child it was.
+    pub pid: Id,
+    /// The child's user.
+    pub uid: u32,
+    /// What it returned.
+    pub exit_code: u32,
+    /// Which signal ended it, 0 if none did.
+    pub term_signal: u32,
+}
+
+/// A signal for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PidKill {
+    /// The pid that sends it.
+    pub sender: Id,
+    /// The pid whose owner is asked.
+    pub pid: Id,
+    /// The thread, process or group it is for.
+    pub id: Id,
+    /// The signal's number.
+    pub signal: i32,
+    /// What `id` is.
+    pub target: KillTarget,
+}
+
+/// A step in the life of a sync handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sync<'a> {
+    /// The handle.
+    pub id: u64,
+    /// The state that is wanted, or that was reached.
+    pub state: SyncState,
+    /// The handle's data, where the step carries it.
+    pub data: &'a [u8],
+}
+
+/// A file lock that is asked for, or asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileLock<'a> {
+    /// Which kind of lock.
+    pub family: LockFamily,
+    /// What is to be done.
+    pub kind: LockKind,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte; all ones for the end of the file.
+    pub end: u64,
+    /// Whose lock it is.
+    pub pid: Id,
+    /// The open file whose lock it is, for [`LockFamily::Flock`].
+    pub handle: u64,
+    /// Whether the answer may wait until the lock is to be had.
+    pub wait: bool,
+    /// The file's name, without the NUL that ends it on the wire. A name that holds a NUL can't
+    /// be sent.
+    pub path: &'a [u8],
+}
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// An answer. What its bytes mean depends on the request: see [`Answer`](super::Answer).
+    Response(&'a [u8]),
+    /// Give me a VMID for a child.
+    GetNewVmid,
+    /// I am ending.
+    ChildExit(ChildExit),
+    /// Give me a range of IDs.
+    AllocIdRange,
+    /// I am done with these IDs.
+    ReleaseIdRange(IdRange),
+    /// This ID belongs to another process now.
+    ChangeIdOwner {
+        /// The ID.
+        id: Id,
+        /// The VMID of its new owner.
+        owner: u32,
+    },
+    /// Whose is this ID?
+    GetIdOwner(Id),
+    /// A signal for somebody.
+    PidKill(PidKill),
+    /// Tell me about a pid.
+    PidGetMeta {
+        /// Which pid.
+        pid: Id,
+        /// What about it.
+        code: MetaCode,
+    },
+    /// A step in the life of a sync handle.
+    Sync(SyncCode, Sync<'a>),
+    /// Set or drop a file lock.
+    FileLockSet(FileLock<'a>),
+    /// Which file lock is in the way?
+    FileLockGet(FileLock<'a>),
+    /// Drop all file locks of a pid.
+    FileLockClearPid(Id),
+    /// A code that the protocol leaves free, [`codes::FIRST_UNKNOWN`] or higher. Its payload is
+    /// dropped. With a lower code it can't be sent.
+    Unknown(u8),
+}
+
+impl<'a> Message<'a> {
+    /// The code of the frame, one of [`codes`].
+    #[inline]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Message::Response(_) => codes::RESP,
+            Message::GetNewVmid => codes::GET_NEW_VMID,
+            Message::ChildExit(_) => codes::CHILDEXIT,
+            Message::AllocIdRange => codes::ALLOC_ID_RANGE,
+            Message::ReleaseIdRange(_) => codes::RELEASE_ID_RANGE,
+            Message::ChangeIdOwner { .. } => codes::CHANGE_ID_OWNER,
+            Message::GetIdOwner(_) => codes::GET_ID_OWNER,
+            Message::PidKill(_) => codes::PID_KILL,
+            Message::PidGetMeta { .. } => codes::PID_GETMETA,
+            Message::Sync(code, _) => code.number(),
+            Message::FileLockSet(_) => codes::FILE_LOCK_SET,
+            Message::FileLockGet(_) => codes::FILE_LOCK_GET,
+            Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
+            Message::Unknown(code) => *code,
+        }
+    }
+
+    /// The length of the whole frame. `usize::MAX` for a message that no frame can hold: a path
+    /// with a NUL in it would come out shorter, and an unknown message with a known code would
+    /// come out as something else.
+    #[inline]
+    pub fn length(&self) -> usize {
+        let payload = match self {
+            Message::Response(payload) => payload.len(),
+            Message::ChildExit(_) => size_of::<layout::ChildExit>(),
+            Message::ReleaseIdRange(_) => size_of::<layout::IdRange>(),
+            Message::ChangeIdOwner { .. } => size_of::<layout::IdOwner>(),
+            Message::GetIdOwner(_) | Message::FileLockClearPid(_) => size_of::<layout::Number>(),
+            Message::PidKill(_) => size_of::<layout::PidKill>(),
+            Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
+            Message::Sync(_, sync) => sync.length(),
+            Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
+            Message::Unknown(code) if *code < codes::FIRST_UNKNOWN => usize::MAX,
+            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
+        };
+        HEADER_LENGTH.saturating_add(payload)
+    }
+
+    /// Writes the message as one frame at the buffer's start and tells its length. Padding and
+    /// spare bytes are zero.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSmall`] if the frame does not fit, and for a message that no frame can hold (see
+    /// [`length`](Message::length)). Nothing is written then.
+    #[inline]
+    pub fn encode(&self, seq: u64, buffer: &mut [u8]) -> Result<usize, TooSmall> {
+        let length = self.length();
+        let to = begin(buffer, seq, self.code(), length)?;
+        match *self {
+            Message::Response(payload) => fill(to, &(), payload)?,
+            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => {}
+            Message::ChildExit(exit) => fill(to, &exit.layout(), &[])?,
+            Message::ReleaseIdRange(range) => fill(to, &range.layout(), &[])?,
+            Message::ChangeIdOwner { id, owner } => {
+                fill(
+                    to,
+                    &layout::IdOwner {
+                        id: id.into(),
+                        owner: owner.into(),
+                    },
+                    &[],
+                )?;
+            }
+            Message::GetIdOwner(id) | Message::FileLockClearPid(id) => {
+                fill(to, &layout::Number { number: id.into() }, &[])?;
+            }
+            Message::PidKill(kill) => fill(to, &kill.layout(), &[])?,
+            Message::PidGetMeta { pid, code } => {
+                let body = layout::PidGetMeta {
+                    pid: pid.into(),
+                    code: code.number().into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
+            Message::FileLockSet(lock) | Message::FileLockGet(lock) => {
+                fill(to, &lock.layout(), lock.path)?;
+            }
+        }
+        Ok(length)
+    }
+
+    /// What a payload says that came with this code.
+    #[inline]
+    pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
+        Ok(match code {
+            codes::RESP => Message::Response(payload),
+            codes::GET_NEW_VMID => empty(payload, Message::GetNewVmid)?,
+            codes::CHILDEXIT => Message::ChildExit(ChildExit::read(payload)?),
+            codes::ALLOC_ID_RANGE => empty(payload, Message::AllocIdRange)?,
+            codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
+            codes::CHANGE_ID_OWNER => {
+                let body: &layout::IdOwner = exactly(payload)?;
+                Message::ChangeIdOwner {
+                    id: body.id.get(),
+                    owner: body.owner.get(),
+                }
+            }
+            codes::GET_ID_OWNER => Message::GetIdOwner(number(payload)?),
+            codes::PID_KILL => Message::PidKill(PidKill::read(payload)?),
+            codes::PID_GETMETA => {
+                let body: &layout::PidGetMeta = exactly(payload)?;
+                let code = MetaCode::read(body.code.get())?;
+                Message::PidGetMeta {
+                    pid: body.pid.get(),
+                    code,
+                }
+            }
+            codes::SYNC_REQUEST_UPGRADE..=codes::SYNC_CONFIRM_CLOSE => {
+                Message::Sync(SyncCode::read(code)?, Sync::read(payload)?)
+            }
+            codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload)?),
+            codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload)?),
+            codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
+            codes::FIRST_UNKNOWN.. => Message::Unknown(code),
+        })
+    }
+}
+
+/// A message without a payload.
+fn empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
+    if payload.is_empty() {
+        Ok(message)
+    } else {
+        Err(Malformed::PayloadLength)
+    }
+}
+
+/// A payload that is one struct and nothing else.
+#[inline]
+pub(super) fn exactly<T>(payload: &[u8]) -> Result<&T, Malformed>
+where
+    T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
+{
+    T::ref_from_bytes(payload).map_err(|_| Malformed::PayloadLength)
+}
+
+/// A payload that is one number.
+#[inline]
+pub(super) fn number(payload: &[u8]) -> Result<u32, Malformed> {
+    Ok(exactly::<layout::Number>(payload)?.number.get())
+}
