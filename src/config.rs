@@ -91,7 +91,7 @@ impl Config {
     pub const DEFAULT: Config = Config {
         capacities: Capacities::DEFAULT,
         driving: Driving::Worker,
-        spin: Duration::from_micros(50),
+        spin: Duration::from_micros(100),
         wrap_ids: false,
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),

@@ -35,6 +35,8 @@ fn ids_go_round() {
     member.release_id(id, wait).unwrap();
     member.give_back_ids(wait).unwrap();
     leader.release_id(handed, wait).unwrap();
+    // A release has no answer: the next one says that the leader has taken it up.
+    assert_eq!(member.owner_of(handed, wait).unwrap(), None);
     assert_eq!(leader.statistics().pools.ranges.now, 0);
     assert!(leader.is_sound());
 }

@@ -17,7 +17,7 @@ use libos_ipc::wire::{IdRange, Message};
 use libos_ipc::{Capacities, Config, Identity, Vmid, Wait};
 use process::{Family, pin, unpin};
 
-const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const WAIT: Wait<'static> = Wait::FOREVER;
 const REPETITIONS: usize = 9;
 
 fn main() -> Result<()> {

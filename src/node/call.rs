@@ -468,15 +468,26 @@ impl<'m, P: Pal> Node<'m, P> {
         let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
             return false;
         };
-        let read = match self.spin_read(stream, reading.frames.space()) {
-            Some(read) => read,
-            None => {
-                interruptible(claim, limits, || {
-                    self.pal.wait_readable(stream, event, limits.until);
-                });
-                stream.read(reading.frames.space())
-            }
+        let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
+        let start = if self.config.spin.is_zero() {
+            Time(0)
+        } else {
+            self.pal.now()
         };
+        let mut read = Err(StreamError::WouldBlock);
+        if spin {
+            read = self.spin_read(stream, reading.frames.space(), start);
+        }
+        if read == Err(StreamError::WouldBlock) {
+            interruptible(claim, limits, || {
+                self.pal.wait_readable(stream, event, limits.until);
+            });
+            read = stream.read(reading.frames.space());
+        }
+        if !self.config.spin.is_zero() {
+            self.caller_spin
+                .learn(spin, self.pal.now() - start, self.config.spin);
+        }
         match read {
             // The end is for the worker to see: it closes connections.
             Ok(0) | Err(StreamError::Closed) => false,
@@ -490,27 +501,22 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads again and again for a while, where that has paid. `None`: not read.
+    /// Reads again and again for a while.
     fn spin_read(
         &self,
         stream: &P::Stream,
         space: &mut [u8],
-    ) -> Option<Result<usize, StreamError>> {
-        if self.config.spin.is_zero() || !self.caller_spin.is_worth_it() {
-            return None;
-        }
-        let until = self.pal.now() + self.config.spin;
+        start: Time,
+    ) -> Result<usize, StreamError> {
         loop {
             let read = stream.read(space);
             if read != Err(StreamError::WouldBlock) {
-                self.caller_spin.won();
                 self.counters.spins_won.add(1);
-                return Some(read);
+                return read;
             }
-            if self.pal.now() >= until {
-                self.caller_spin.lost();
+            if self.pal.now() - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
-                return None;
+                return read;
             }
             spin_hint();
         }

@@ -1,49 +1,147 @@
 //! Whether to look again for a while before sleeping.
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 
-/// At most one wait in this many tries to spin where it never pays.
-const LONGEST_PAUSE: u32 = 1024;
+/// The other way is tried at least once in so many waits while it looks promising.
+const SHORTEST_PAUSE: u32 = 16;
 
-/// Learns from each spin whether the next is worth it. A lost spin means a pause, twice as long
-/// after each further loss; a won one ends that. So where spinning can't pay (one core, a peer that
+/// And at least once in so many where it never was better.
+const LONGEST_PAUSE: u32 = 2048;
+
+/// Learns which way of waiting is the quicker: it keeps a running mean of how long waits took with
+/// spinning and without, takes the better, and tries the other now and then. Spinning has to be
+/// better by a quarter, for it takes a core. So where it can't pay (one core for all, a peer that
 /// takes long) it costs next to nothing, and where it begins to pay that is noticed.
+///
+/// Threads that use one gauge at once only blur its figures.
 pub(crate) struct SpinGauge {
-    pause: AtomicU32,
+    /// Mean waits in ns; 0 before the first.
+    asleep: AtomicU32,
+    spinning: AtomicU32,
+    /// Waits until the other way is tried, and how many it was from the last time on.
     left: AtomicU32,
+    pause: AtomicU32,
 }
 
 impl SpinGauge {
     pub(crate) const fn new() -> Self {
         SpinGauge {
-            pause: AtomicU32::new(0),
+            asleep: AtomicU32::new(0),
+            spinning: AtomicU32::new(0),
             left: AtomicU32::new(0),
+            pause: AtomicU32::new(SHORTEST_PAUSE),
         }
     }
 
     /// Whether this wait is to spin.
     pub(crate) fn is_worth_it(&self) -> bool {
-        // Races between callers only blur the count.
         match self.left.load(Ordering::Relaxed).checked_sub(1) {
             Some(left) => {
                 self.left.store(left, Ordering::Relaxed);
-                false
+                self.spinning_is_better()
             }
-            None => true,
+            None => !self.spinning_is_better(),
         }
     }
 
-    pub(crate) fn won(&self) {
-        self.pause.store(0, Ordering::Relaxed);
+    fn spinning_is_better(&self) -> bool {
+        let asleep = self.asleep.load(Ordering::Relaxed);
+        let spinning = self.spinning.load(Ordering::Relaxed);
+        spinning < asleep.saturating_sub(asleep / 4)
     }
 
-    pub(crate) fn lost(&self) {
-        let pause = self
-            .pause
-            .load(Ordering::Relaxed)
-            .saturating_mul(2)
-            .clamp(1, LONGEST_PAUSE);
+    /// A wait that spun, or did not, took that long. `limit` is how long it may spin: beyond twice
+    /// that all waits are alike.
+    pub(crate) fn learn(&self, spun: bool, took: Duration, limit: Duration) {
+        let most = limit.as_nanos().saturating_mul(2);
+        let took = u32::try_from(took.as_nanos().min(most))
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let was_better = self.spinning_is_better();
+        let mean = if spun { &self.spinning } else { &self.asleep };
+        let before = mean.load(Ordering::Relaxed);
+        let after = if before == 0 {
+            took
+        } else {
+            before
+                .saturating_sub(before / 4)
+                .saturating_add(took / 4)
+                .max(1)
+        };
+        mean.store(after, Ordering::Relaxed);
+        if spun == was_better {
+            return;
+        }
+        // That was a trial. A good one is repeated at once, a bad one less and less often.
+        let (asleep, spinning) = (
+            self.asleep.load(Ordering::Relaxed),
+            self.spinning.load(Ordering::Relaxed),
+        );
+        let promising = if spun {
+            took < asleep.saturating_sub(asleep / 4)
+        } else {
+            took < spinning
+        };
+        let pause = if promising || self.spinning_is_better() != was_better {
+            SHORTEST_PAUSE
+        } else {
+            self.pause
+                .load(Ordering::Relaxed)
+                .saturating_mul(2)
+                .min(LONGEST_PAUSE)
+        };
         self.pause.store(pause, Ordering::Relaxed);
-        self.left.store(pause, Ordering::Relaxed);
+        self.left
+            .store(if promising { 0 } else { pause }, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_micros(100);
+
+    /// How many of 10,000 waits spin where they take that long each way.
+    fn spins(asleep: u64, spinning: u64) -> usize {
+        let gauge = SpinGauge::new();
+        (0..10_000)
+            .filter(|_| {
+                let spin = gauge.is_worth_it();
+                let took = Duration::from_micros(if spin { spinning } else { asleep });
+                gauge.learn(spin, took, LIMIT);
+                spin
+            })
+            .count()
+    }
+
+    #[test]
+    fn spins_where_it_pays_only() {
+        assert!(spins(60, 5) > 9_900, "waking a core takes long");
+        assert!(spins(10, 120) < 30, "one core for all");
+        assert!(spins(1_000_000, 1_000_000) < 30, "nobody asks");
+        assert!(spins(10, 9) < 30, "hardly better");
+    }
+
+    #[test]
+    fn notices_when_it_begins_to_pay() {
+        let gauge = SpinGauge::new();
+        let wait = |asleep, spinning| {
+            let spin = gauge.is_worth_it();
+            gauge.learn(
+                spin,
+                Duration::from_micros(if spin { spinning } else { asleep }),
+                LIMIT,
+            );
+            spin
+        };
+        for _ in 0..10_000 {
+            wait(10, 120);
+        }
+        let late = (0..3_000).filter(|_| wait(60, 5)).count();
+        assert!(late > 900, "{late}");
+        let later = (0..3_000).filter(|_| wait(10, 120)).count();
+        assert!(later < 60, "{later}");
     }
 }

@@ -153,13 +153,17 @@ impl<'a> FileLock<'a> {
             .len()
             .checked_sub(Self::TAIL)
             .ok_or(Malformed::PayloadLength)?;
-        // The spare bytes may be anything, so only the first NUL counts.
-        let terminator = rest
-            .iter()
-            .position(|&byte| byte == 0)
-            .ok_or(Malformed::NoTerminator)?;
-        if terminator != length {
-            return Err(Malformed::LengthsDisagree);
+        let (path, tail) = rest
+            .split_at_checked(length)
+            .ok_or(Malformed::PayloadLength)?;
+        // The spare bytes may be anything, so the first NUL must be where the path ends.
+        if path.contains(&0) || tail.first() != Some(&0) {
+            let terminated = rest.contains(&0);
+            return Err(if terminated {
+                Malformed::LengthsDisagree
+            } else {
+                Malformed::NoTerminator
+            });
         }
         Ok(FileLock {
             family: LockFamily::read(body.family.get())?,
@@ -173,7 +177,7 @@ impl<'a> FileLock<'a> {
                 1 => true,
                 _ => return Err(Malformed::BadValue),
             },
-            path: rest.get(..length).ok_or(Malformed::LengthsDisagree)?,
+            path,
         })
     }
 }

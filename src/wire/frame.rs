@@ -75,8 +75,9 @@ pub(super) fn size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malforme
         };
     };
     match usize::try_from(u64::from_le_bytes(*size)) {
-        Ok(size) if size < HEADER_LENGTH => Err(Malformed::TooShort),
-        Ok(size) if size <= limit => Ok(Some(size)),
+        Ok(size) if size >= HEADER_LENGTH && size <= limit => Ok(Some(size)),
+        // The same answer for a hopeless receiver, whether or not the size came at once.
+        Ok(size) if size < HEADER_LENGTH && limit >= HEADER_LENGTH => Err(Malformed::TooShort),
         _ => Err(Malformed::TooLong),
     }
 }

@@ -158,7 +158,6 @@ impl<'a> Message<'a> {
     pub fn length(&self) -> usize {
         let payload = match self {
             Message::Response(payload) => payload.len(),
-            Message::GetNewVmid | Message::AllocIdRange => 0,
             Message::ChildExit(_) => size_of::<layout::ChildExit>(),
             Message::ReleaseIdRange(_) => size_of::<layout::IdRange>(),
             Message::ChangeIdOwner { .. } => size_of::<layout::IdOwner>(),
@@ -168,7 +167,7 @@ impl<'a> Message<'a> {
             Message::Sync(_, sync) => sync.length(),
             Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
             Message::Unknown(code) if *code < codes::FIRST_UNKNOWN => usize::MAX,
-            Message::Unknown(_) => 0,
+            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };
         HEADER_LENGTH.saturating_add(payload)
     }

@@ -107,10 +107,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
         self.wait(&mut state, until);
-        let mut ready = ReadyList::new();
-        core::mem::swap(&mut ready, &mut state.ready);
-        for (token, readiness) in &ready {
-            self.on_ready(&mut state, *token, *readiness);
+        let mut next = 0_usize;
+        while let Some(&(token, readiness)) = state.ready.get(next) {
+            self.on_ready(&mut state, token, readiness);
+            next = next.saturating_add(1);
         }
         if self.phase() != Phase::Running {
             // Whoever shuts down looks whether everything is out.
@@ -122,28 +122,41 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Waits for readiness: looking again and again for a while where that has paid, then asleep.
     fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
         state.ready.clear();
-        let may_spin = until.is_none_or(|until| until != Time(0)) && !self.config.spin.is_zero();
-        if may_spin && state.spin.is_worth_it() {
-            let end = self.pal.now() + self.config.spin;
-            loop {
-                self.pal.wait(&mut state.ready, Some(Time(0)));
-                if !state.ready.is_empty() {
-                    state.spin.won();
-                    self.counters.spins_won.add(1);
-                    return;
-                }
-                if self.peers.wanting() > 0 || self.phase() != Phase::Running {
-                    return;
-                }
-                if self.pal.now() >= end {
-                    state.spin.lost();
-                    self.counters.spins_lost.add(1);
-                    break;
-                }
-                spin_hint();
-            }
+        let limit = self.config.spin;
+        if until == Some(Time(0)) || limit.is_zero() {
+            self.pal.wait(&mut state.ready, until);
+            return;
         }
-        self.pal.wait(&mut state.ready, until);
+        let start = self.pal.now();
+        let spin = state.spin.is_worth_it();
+        if spin {
+            self.spin(state, start);
+        }
+        if state.ready.is_empty() && self.peers.wanting() == 0 {
+            self.pal.wait(&mut state.ready, until);
+        }
+        if !state.ready.is_empty() {
+            state.spin.learn(spin, self.pal.now() - start, limit);
+        }
+    }
+
+    /// Looks for readiness again and again for a while.
+    fn spin(&self, state: &mut WorkerState<'m, P::Stream>, start: Time) {
+        loop {
+            self.pal.wait(&mut state.ready, Some(Time(0)));
+            if !state.ready.is_empty() {
+                self.counters.spins_won.add(1);
+                return;
+            }
+            if self.peers.wanting() > 0 || self.phase() != Phase::Running {
+                return;
+            }
+            if self.pal.now() - start >= self.config.spin {
+                self.counters.spins_lost.add(1);
+                return;
+            }
+            spin_hint();
+        }
     }
 
     /// Looks after the peers that asked for it.

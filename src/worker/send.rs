@@ -53,7 +53,13 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(stream) = &sending.stream else {
                 break false;
             };
-            match stream.write(&[rest_of_vmid, sending.draining.unsent()]) {
+            let frames = sending.draining.unsent();
+            let written = if rest_of_vmid.is_empty() {
+                stream.write(&[frames])
+            } else {
+                stream.write(&[rest_of_vmid, frames])
+            };
+            match written {
                 Ok(count) => {
                     self.counters.writes.add(1);
                     self.counters.bytes_out.add(count);

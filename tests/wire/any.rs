@@ -1,0 +1,177 @@
+//! Arbitrary messages and answers.
+
+use libos_ipc::wire::{
+    Answer, ChildExit, Expected, FileLock, HeldLock, IdRange, KillTarget, LockAnswer, LockFamily,
+    LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState,
+};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Bytes that outlive the test, for messages only borrow theirs. Tests end soon.
+fn bytes(longest: usize) -> impl Strategy<Value = &'static [u8]> {
+    prop::collection::vec(any::<u8>(), 0..=longest).prop_map(|bytes| &*bytes.leak())
+}
+
+fn path() -> impl Strategy<Value = &'static [u8]> {
+    prop::collection::vec(1..=255u8, 0..60).prop_map(|bytes| &*bytes.leak())
+}
+
+fn range() -> impl Strategy<Value = IdRange> {
+    any::<(u32, u32)>().prop_map(|(start, end)| IdRange { start, end })
+}
+
+fn kill() -> impl Strategy<Value = PidKill> {
+    let target = select(KillTarget::ALL);
+    (any::<(u32, u32, u32, i32)>(), target).prop_map(|((sender, pid, id, signal), target)| {
+        PidKill {
+            sender,
+            pid,
+            id,
+            signal,
+            target,
+        }
+    })
+}
+
+fn exit() -> impl Strategy<Value = ChildExit> {
+    any::<[u32; 5]>().prop_map(|[parent_pid, pid, uid, exit_code, term_signal]| ChildExit {
+        parent_pid,
+        pid,
+        uid,
+        exit_code,
+        term_signal,
+    })
+}
+
+fn lock() -> impl Strategy<Value = FileLock<'static>> {
+    let choices = (
+        select(LockFamily::ALL),
+        select(LockKind::ALL),
+        any::<bool>(),
+    );
+    (choices, any::<(u64, u64, u32, u64)>(), path()).prop_map(
+        |((family, kind, wait), (start, end, pid, handle), path)| FileLock {
+            family,
+            kind,
+            start,
+            end,
+            pid,
+            handle,
+            wait,
+            path,
+        },
+    )
+}
+
+pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
+    let sync = (
+        select(SyncCode::ALL),
+        any::<u64>(),
+        select(SyncState::ALL),
+        bytes(60),
+    );
+    prop_oneof![
+        bytes(60).prop_map(Message::Response),
+        Just(Message::GetNewVmid),
+        exit().prop_map(Message::ChildExit),
+        Just(Message::AllocIdRange),
+        range().prop_map(Message::ReleaseIdRange),
+        any::<(u32, u32)>().prop_map(|(id, owner)| Message::ChangeIdOwner { id, owner }),
+        any::<u32>().prop_map(Message::GetIdOwner),
+        kill().prop_map(Message::PidKill),
+        (any::<u32>(), select(MetaCode::ALL))
+            .prop_map(|(pid, code)| Message::PidGetMeta { pid, code }),
+        sync.prop_map(|(code, id, state, data)| Message::Sync(code, Sync { id, state, data })),
+        lock().prop_map(Message::FileLockSet),
+        lock().prop_map(Message::FileLockGet),
+        any::<u32>().prop_map(Message::FileLockClearPid),
+        (18..=255u8).prop_map(Message::Unknown),
+    ]
+}
+
+fn held() -> impl Strategy<Value = HeldLock> {
+    (select(LockFamily::ALL), any::<(bool, u64, u64, u32, u64)>()).prop_map(
+        |(family, (write, start, end, pid, handle))| HeldLock {
+            family,
+            write,
+            start,
+            end,
+            pid,
+            handle,
+        },
+    )
+}
+
+pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
+    prop_oneof![
+        Just((Expected::Anything, Answer::Empty)),
+        any::<u32>().prop_map(|vmid| (Expected::Vmid, Answer::Vmid(vmid))),
+        range().prop_map(|range| (Expected::IdRange, Answer::IdRange(range))),
+        any::<u32>().prop_map(|owner| (Expected::Owner, Answer::Owner(owner))),
+        any::<i32>().prop_map(|status| (Expected::Status, Answer::Status(status))),
+        any::<i32>().prop_map(|status| (Expected::StatusOrEmpty, Answer::Status(status))),
+        (any::<i32>(), bytes(60))
+            .prop_map(|(status, data)| (Expected::Meta, Answer::Meta { status, data })),
+        any::<i32>()
+            .prop_map(LockAnswer::from_status)
+            .prop_map(lock_answer),
+        held().prop_map(LockAnswer::Held).prop_map(lock_answer),
+    ]
+}
+
+fn lock_answer(lock: LockAnswer) -> (Expected, Answer<'static>) {
+    (Expected::Lock, Answer::Lock(lock))
+}
+
+/// One of each shape, for tests that go through all of them.
+pub(crate) fn one_of_each() -> Vec<Message<'static>> {
+    let lock = FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 1,
+        end: 2,
+        pid: 3,
+        handle: 4,
+        wait: true,
+        path: b"path",
+    };
+    let exit = ChildExit {
+        parent_pid: 1,
+        pid: 2,
+        uid: 3,
+        exit_code: 4,
+        term_signal: 5,
+    };
+    let kill = PidKill {
+        sender: 1,
+        pid: 2,
+        id: 3,
+        signal: 4,
+        target: KillTarget::All,
+    };
+    let mut all = vec![
+        Message::GetNewVmid,
+        Message::ChildExit(exit),
+        Message::AllocIdRange,
+        Message::ReleaseIdRange(IdRange { start: 1, end: 2 }),
+        Message::ChangeIdOwner { id: 1, owner: 2 },
+        Message::GetIdOwner(1),
+        Message::PidKill(kill),
+        Message::PidGetMeta {
+            pid: 1,
+            code: MetaCode::Root,
+        },
+        Message::FileLockSet(lock),
+        Message::FileLockGet(FileLock { path: b"", ..lock }),
+        Message::FileLockClearPid(1),
+    ];
+    for data in [&b""[..], b"d", b"data"] {
+        let sync = Sync {
+            id: 1,
+            state: SyncState::Shared,
+            data,
+        };
+        all.extend(SyncCode::ALL.iter().map(|&code| Message::Sync(code, sync)));
+    }
+    all
+}

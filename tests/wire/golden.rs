@@ -1,0 +1,387 @@
+//! Every code and every answer against bytes put together from the protocol's table, not from the
+//! crate's own structs.
+
+use crate::{answered, encoded, with_frame};
+use libos_ipc::wire::{
+    Answer, ChildExit, Expected, FileLock, HeldLock, IdRange, KillTarget, LockAnswer, LockFamily,
+    LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState, codes,
+};
+use std::num::NonZeroI32;
+
+const SEQ: u64 = 0x0102_0304_0506_0708;
+
+/// A frame of `size` bytes that is zero but for the header and these bytes at these offsets of
+/// the payload.
+fn frame(size: u64, code: u8, fields: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(size).unwrap()];
+    bytes[0..8].copy_from_slice(&size.to_le_bytes());
+    bytes[8..16].copy_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1]);
+    bytes[16] = code;
+    for (offset, field) in fields {
+        bytes[17 + offset..17 + offset + field.len()].copy_from_slice(field);
+    }
+    bytes
+}
+
+/// The message is sent as exactly these bytes, and they are read as that message.
+fn is(message: Message<'_>, bytes: &[u8]) {
+    assert_eq!(encoded(&message, SEQ), bytes, "{message:?}");
+    assert_eq!(message.code(), bytes[16]);
+    with_frame(bytes, |frame| {
+        assert_eq!((frame.seq, frame.code), (SEQ, message.code()));
+        assert_eq!(frame.message(), Ok(message));
+    });
+}
+
+/// The answer is sent as exactly these bytes, and they are read as that answer.
+fn answers(answer: Answer<'_>, expected: Expected, bytes: &[u8]) {
+    assert_eq!(answered(&answer, SEQ), bytes, "{answer:?}");
+    with_frame(bytes, |frame| {
+        assert_eq!(frame.seq, SEQ);
+        assert_eq!(frame.message(), Ok(Message::Response(&bytes[17..])));
+        assert_eq!(Answer::decode(expected, frame.payload), Ok(answer));
+    });
+}
+
+#[test]
+fn the_whole_of_a_frame() {
+    let bytes = [
+        21, 0, 0, 0, 0, 0, 0, 0, // size
+        8, 7, 6, 5, 4, 3, 2, 1, // seq
+        6, // code
+        0x78, 0x56, 0x34, 0x12, // id
+    ];
+    is(Message::GetIdOwner(0x1234_5678), &bytes);
+}
+
+#[test]
+fn messages_without_payload() {
+    is(Message::GetNewVmid, &frame(17, 1, &[]));
+    is(Message::AllocIdRange, &frame(17, 3, &[]));
+    for code in 18..=255 {
+        is(Message::Unknown(code), &frame(17, code, &[]));
+    }
+}
+
+#[test]
+fn response() {
+    is(Message::Response(&[]), &frame(17, 0, &[]));
+    is(Message::Response(b"abc"), &frame(20, 0, &[(0, b"abc")]));
+}
+
+#[test]
+fn child_exit() {
+    let exit = ChildExit {
+        parent_pid: 0x11,
+        pid: 0x2222,
+        uid: 0x33_3333,
+        exit_code: 4,
+        term_signal: 30,
+    };
+    let fields: &[(usize, &[u8])] = &[
+        (0, &[0x11, 0, 0, 0]),
+        (4, &[0x22, 0x22, 0, 0]),
+        (8, &[0x33, 0x33, 0x33, 0]),
+        (12, &[4, 0, 0, 0]),
+        (16, &[30, 0, 0, 0]),
+    ];
+    is(Message::ChildExit(exit), &frame(17 + 20, 2, fields));
+}
+
+#[test]
+fn ids() {
+    let range = IdRange {
+        start: 0x0102,
+        end: 0xFFFF_FFFE,
+    };
+    let fields: &[(usize, &[u8])] = &[(0, &[2, 1, 0, 0]), (4, &[0xFE, 0xFF, 0xFF, 0xFF])];
+    is(Message::ReleaseIdRange(range), &frame(17 + 8, 4, fields));
+    is(
+        Message::ChangeIdOwner {
+            id: 0x0102,
+            owner: 0xFFFF_FFFE,
+        },
+        &frame(17 + 8, 5, fields),
+    );
+    is(Message::GetIdOwner(0x0102), &frame(17 + 4, 6, &fields[..1]));
+    is(
+        Message::FileLockClearPid(0x0102),
+        &frame(17 + 4, 17, &fields[..1]),
+    );
+    // Whether an ID can be is not for the bytes to say.
+    is(Message::GetIdOwner(0), &frame(17 + 4, 6, &[]));
+}
+
+#[test]
+fn pid_kill() {
+    let targets = [
+        KillTarget::Thread,
+        KillTarget::Process,
+        KillTarget::Group,
+        KillTarget::All,
+    ];
+    for (number, target) in (0..).zip(targets) {
+        let kill = PidKill {
+            sender: 1,
+            pid: 0x0200,
+            id: 0x03_0000,
+            signal: -2,
+            target,
+        };
+        let fields: &[(usize, &[u8])] = &[
+            (0, &[1]),
+            (4, &[0, 2]),
+            (8, &[0, 0, 3]),
+            (12, &[0xFE, 0xFF, 0xFF, 0xFF]),
+            (16, &[number]),
+        ];
+        is(Message::PidKill(kill), &frame(17 + 20, 7, fields));
+    }
+}
+
+#[test]
+fn pid_get_meta() {
+    let codes = [
+        MetaCode::Credentials,
+        MetaCode::Executable,
+        MetaCode::WorkingDirectory,
+        MetaCode::Root,
+    ];
+    for (number, code) in (0..).zip(codes) {
+        let fields: &[(usize, &[u8])] = &[(0, &[9, 8, 7, 6]), (4, &[number])];
+        is(
+            Message::PidGetMeta {
+                pid: 0x0607_0809,
+                code,
+            },
+            &frame(17 + 8, 8, fields),
+        );
+    }
+}
+
+#[test]
+fn sync() {
+    let kinds = [
+        SyncCode::RequestUpgrade,
+        SyncCode::RequestDowngrade,
+        SyncCode::RequestClose,
+        SyncCode::ConfirmUpgrade,
+        SyncCode::ConfirmDowngrade,
+        SyncCode::ConfirmClose,
+    ];
+    let states = [
+        SyncState::None,
+        SyncState::Invalid,
+        SyncState::Shared,
+        SyncState::Exclusive,
+    ];
+    for (code, kind) in (9..).zip(kinds) {
+        for (number, state) in (0..).zip(states) {
+            let id = 0x8877_6655_4433_2211;
+            let head: &[(usize, &[u8])] = &[
+                (0, &[0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]),
+                (16, &[number]),
+            ];
+            let empty = Message::Sync(
+                kind,
+                Sync {
+                    id,
+                    state,
+                    data: &[],
+                },
+            );
+            is(empty, &frame(17 + 24, code, head));
+            let full = Message::Sync(
+                kind,
+                Sync {
+                    id,
+                    state,
+                    data: b"data!",
+                },
+            );
+            let fields = [head, &[(8, &[5]), (20, b"data!")]].concat();
+            is(full, &frame(17 + 24 + 5, code, &fields));
+        }
+    }
+}
+
+#[test]
+fn file_lock() {
+    for (family_number, family) in [(1, LockFamily::Posix), (2, LockFamily::Flock)] {
+        for (number, kind) in (0..).zip([LockKind::Read, LockKind::Write, LockKind::Unlock]) {
+            for (wait_number, wait) in [(0, false), (1, true)] {
+                let mut lock = FileLock {
+                    family,
+                    kind,
+                    start: 0x0A0B,
+                    end: u64::MAX,
+                    pid: 0x0C0D_0E0F,
+                    handle: 0x1112_1314_1516_1718,
+                    wait,
+                    path: b"/dir/file",
+                };
+                let fields: &[(usize, &[u8])] = &[
+                    (0, &[family_number]),
+                    (4, &[number]),
+                    (8, &[0x0B, 0x0A]),
+                    (16, &[0xFF; 8]),
+                    (24, &[0x0F, 0x0E, 0x0D, 0x0C]),
+                    (32, &[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]),
+                    (40, &[wait_number]),
+                    (41, b"/dir/file"),
+                ];
+                is(
+                    Message::FileLockSet(lock),
+                    &frame(17 + 48 + 9 + 1, 15, fields),
+                );
+                is(
+                    Message::FileLockGet(lock),
+                    &frame(17 + 48 + 9 + 1, 16, fields),
+                );
+                lock.path = b"";
+                is(
+                    Message::FileLockSet(lock),
+                    &frame(17 + 48 + 1, 15, &fields[..7]),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn small_answers() {
+    let number: &[(usize, &[u8])] = &[(0, &[4, 3, 2, 1])];
+    let minus_three: &[(usize, &[u8])] = &[(0, &[0xFD, 0xFF, 0xFF, 0xFF])];
+    answers(Answer::Empty, Expected::Anything, &frame(17, 0, &[]));
+    answers(
+        Answer::Vmid(0x0102_0304),
+        Expected::Vmid,
+        &frame(21, 0, number),
+    );
+    answers(
+        Answer::Owner(0x0102_0304),
+        Expected::Owner,
+        &frame(21, 0, number),
+    );
+    answers(Answer::Owner(0), Expected::Owner, &frame(21, 0, &[]));
+    answers(
+        Answer::Status(-3),
+        Expected::Status,
+        &frame(21, 0, minus_three),
+    );
+    answers(
+        Answer::Status(-3),
+        Expected::StatusOrEmpty,
+        &frame(21, 0, minus_three),
+    );
+    let range: &[(usize, &[u8])] = &[(0, &[33]), (4, &[64])];
+    let ids = IdRange { start: 33, end: 64 };
+    answers(
+        Answer::IdRange(ids),
+        Expected::IdRange,
+        &frame(25, 0, range),
+    );
+    answers(
+        Answer::IdRange(IdRange::NONE),
+        Expected::IdRange,
+        &frame(25, 0, &[]),
+    );
+    // What changes an ID's owner answers nothing when it is done.
+    assert_eq!(
+        Answer::decode(Expected::StatusOrEmpty, &[]),
+        Ok(Answer::Status(0))
+    );
+    assert_eq!(
+        Answer::decode(Expected::Anything, b"what?"),
+        Ok(Answer::Empty)
+    );
+}
+
+#[test]
+fn meta_answer() {
+    let credentials = [0xE8, 3, 0, 0, 0xE9, 3, 0, 0];
+    let fields: &[(usize, &[u8])] = &[(0, &[8]), (12, &credentials)];
+    let answer = Answer::Meta {
+        status: 0,
+        data: &credentials,
+    };
+    answers(answer, Expected::Meta, &frame(17 + 12 + 8, 0, fields));
+    let fields: &[(usize, &[u8])] = &[(8, &[0xFE, 0xFF, 0xFF, 0xFF])];
+    let answer = Answer::Meta {
+        status: -2,
+        data: &[],
+    };
+    answers(answer, Expected::Meta, &frame(17 + 12, 0, fields));
+}
+
+#[test]
+fn lock_answer() {
+    for (write, kind) in [(false, 0), (true, 1)] {
+        let held = HeldLock {
+            family: LockFamily::Flock,
+            write,
+            start: 0x0A0B,
+            end: 0x0C0D,
+            pid: 0x0E0F,
+            handle: 0x1011,
+        };
+        let fields: &[(usize, &[u8])] = &[
+            (4, &[2]),
+            (8, &[kind]),
+            (16, &[0x0B, 0x0A]),
+            (24, &[0x0D, 0x0C]),
+            (32, &[0x0F, 0x0E]),
+            (40, &[0x11, 0x10]),
+        ];
+        let answer = Answer::Lock(LockAnswer::Held(held));
+        answers(answer, Expected::Lock, &frame(17 + 48, 0, fields));
+    }
+    let free = frame(17 + 48, 0, &[(8, &[2])]);
+    answers(Answer::Lock(LockAnswer::Free), Expected::Lock, &free);
+    let failed = frame(17 + 48, 0, &[(0, &[0xEA, 0xFF, 0xFF, 0xFF])]);
+    answers(
+        Answer::Lock(LockAnswer::from_status(-22)),
+        Expected::Lock,
+        &failed,
+    );
+}
+
+#[test]
+fn lock_answers_are_read_only_as_far_as_they_tell_something() {
+    // A failure leaves the rest unset.
+    let mut payload = [0xFF; 48];
+    payload[0..4].copy_from_slice(&(-22i32).to_le_bytes());
+    let failed = LockAnswer::Failed(NonZeroI32::new(-22).unwrap());
+    assert_eq!(
+        Answer::decode(Expected::Lock, &payload),
+        Ok(Answer::Lock(failed))
+    );
+    assert_eq!(failed.status(), -22);
+    // So does a lock that nobody holds.
+    payload[0..4].fill(0);
+    payload[8..12].copy_from_slice(&[2, 0, 0, 0]);
+    assert_eq!(
+        Answer::decode(Expected::Lock, &payload),
+        Ok(Answer::Lock(LockAnswer::Free))
+    );
+    assert_eq!(LockAnswer::from_status(0), LockAnswer::Free);
+}
+
+#[test]
+fn requests_and_their_answers() {
+    let table = [
+        (codes::GET_NEW_VMID, Expected::Vmid),
+        (codes::ALLOC_ID_RANGE, Expected::IdRange),
+        (codes::CHANGE_ID_OWNER, Expected::StatusOrEmpty),
+        (codes::GET_ID_OWNER, Expected::Owner),
+        (codes::PID_KILL, Expected::Status),
+        (codes::PID_GETMETA, Expected::Meta),
+        (codes::FILE_LOCK_SET, Expected::Status),
+        (codes::FILE_LOCK_GET, Expected::Lock),
+        (codes::FILE_LOCK_CLEAR_PID, Expected::Status),
+    ];
+    for code in 0..=255 {
+        let row = table.iter().find(|row| row.0 == code).map(|row| row.1);
+        assert_eq!(Expected::of(code), row, "code {code}");
+    }
+}
