@@ -291,8 +291,13 @@ impl<'m, P: Pal> Node<'m, P> {
             self.waiters.give(claim);
             return Err(error);
         }
+        let sent = if self.config.spin.is_zero() {
+            Time(0)
+        } else {
+            self.pal.now()
+        };
         self.flush(&peer);
-        self.await_outcome(&peer, claim, reading, limits)
+        self.await_outcome(&peer, claim, reading, limits, sent)
     }
 
     fn peer(&self, dest: Vmid) -> Result<PeerRef<'_, 'm, P::Stream>, Error> {
@@ -426,6 +431,7 @@ impl<'m, P: Pal> Node<'m, P> {
         claim: Claim,
         mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
         limits: Limits<'_>,
+        sent: Time,
     ) -> Result<Answer<'static>, Error> {
         loop {
             if let Some(event) = self.waiters.event(claim) {
@@ -443,7 +449,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let goes_on = match reading.as_mut() {
                 Some(reading) => {
                     !peer.broken.load(Ordering::SeqCst)
-                        && self.read_answers(peer, reading, claim, limits)
+                        && self.read_answers(peer, reading, claim, limits, sent)
                 }
                 None => {
                     self.sleep(claim, limits);
@@ -464,19 +470,15 @@ impl<'m, P: Pal> Node<'m, P> {
         reading: &mut Reading<'m, P::Stream>,
         claim: Claim,
         limits: Limits<'_>,
+        sent: Time,
     ) -> bool {
         let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
             return false;
         };
         let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
-        let start = if self.config.spin.is_zero() {
-            Time(0)
-        } else {
-            self.pal.now()
-        };
         let mut read = Err(StreamError::WouldBlock);
         if spin {
-            read = self.spin_read(stream, reading.frames.space(), start);
+            read = self.spin_read(stream, reading.frames.space());
         }
         if read == Err(StreamError::WouldBlock) {
             interruptible(claim, limits, || {
@@ -485,8 +487,8 @@ impl<'m, P: Pal> Node<'m, P> {
             read = stream.read(reading.frames.space());
         }
         if !self.config.spin.is_zero() {
-            self.caller_spin
-                .learn(spin, self.pal.now() - start, self.config.spin);
+            // From before the request went out: on a single core that is when the peer gets to run.
+            self.caller_spin.learn(spin, self.pal.now() - sent, self.config.spin);
         }
         match read {
             // The end is for the worker to see: it closes connections.
@@ -502,12 +504,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Reads again and again for a while.
-    fn spin_read(
-        &self,
-        stream: &P::Stream,
-        space: &mut [u8],
-        start: Time,
-    ) -> Result<usize, StreamError> {
+    fn spin_read(&self, stream: &P::Stream, space: &mut [u8]) -> Result<usize, StreamError> {
+        let start = self.pal.now();
         loop {
             let read = stream.read(space);
             if read != Err(StreamError::WouldBlock) {

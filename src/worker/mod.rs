@@ -40,6 +40,9 @@ pub(crate) struct WorkerState<'m, S> {
     strangers_count: usize,
     ready: ReadyList,
     spin: SpinGauge,
+    /// When something was last ready. From one such time to the next is what spinning is judged by,
+    /// not the wait alone: on a single core the peer may have run before the wait began.
+    last_ready: Time,
     /// The platform has no more streams: the listener is not watched until then, or until one was
     /// closed.
     exhausted_until: Option<Time>,
@@ -56,6 +59,7 @@ impl<'m, S: Stream> WorkerState<'m, S> {
             strangers_count: 0,
             ready: ReadyList::new(),
             spin: SpinGauge::new(),
+            last_ready: Time(0),
             exhausted_until: None,
         })
     }
@@ -127,21 +131,23 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.wait(&mut state.ready, until);
             return;
         }
-        let start = self.pal.now();
         let spin = state.spin.is_worth_it();
         if spin {
-            self.spin(state, start);
+            self.spin(state);
         }
         if state.ready.is_empty() && self.peers.wanting() == 0 {
             self.pal.wait(&mut state.ready, until);
         }
         if !state.ready.is_empty() {
-            state.spin.learn(spin, self.pal.now() - start, limit);
+            let now = self.pal.now();
+            state.spin.learn(spin, now - state.last_ready, limit);
+            state.last_ready = now;
         }
     }
 
     /// Looks for readiness again and again for a while.
-    fn spin(&self, state: &mut WorkerState<'m, P::Stream>, start: Time) {
+    fn spin(&self, state: &mut WorkerState<'m, P::Stream>) {
+        let start = self.pal.now();
         loop {
             self.pal.wait(&mut state.ready, Some(Time(0)));
             if !state.ready.is_empty() {
