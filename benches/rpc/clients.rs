@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity, Vmid};
 
-use crate::process::{Child, Family, ready};
+use crate::process::{Child, Family, idle_ticks, ready, unpin};
 use crate::{REPETITIONS, WAIT, large};
 
 const ROUND: Duration = Duration::from_millis(200);
@@ -19,30 +19,27 @@ pub(crate) fn at_once(pinned: bool) -> Result<()> {
     let mut clients = (2..10)
         .map(|vmid: u32| Child::start(&["client", base, &vmid.to_string()]))
         .collect::<Result<Vec<_>>>()?;
-    let (mut alone, mut together, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+    let cores = if pinned { 1.0 } else { f64::from(unpin()?) };
+    let mut figures = [const { Vec::new() }; 4];
     for _ in 0..REPETITIONS {
-        alone.push(rate(&mut clients[..1])?);
-        let (before, start) = (family.leader.ticks()?, Instant::now());
-        together.push(rate(&mut clients)?);
-        let ticks = family.leader.ticks()? - before;
-        busy.push(ticks as f64 / 100.0 / start.elapsed().as_secs_f64());
+        figures[0].push(rate(&mut clients[..1])?);
+        let (busy, idle, start) = (family.leader.ticks()?, idle_ticks(pinned)?, Instant::now());
+        figures[1].push(rate(&mut clients)?);
+        let span = start.elapsed().as_secs_f64();
+        figures[2].push(f64::from(family.leader.ticks()? - busy) / span);
+        figures[3].push(100.0 - f64::from(idle_ticks(pinned)? - idle) / span / cores);
     }
-    let [alone, together, busy] = [alone, together, busy].map(|mut figures| {
+    let [alone, together, leader, all] = figures.map(|mut figures| {
         figures.sort_by(f64::total_cmp);
         figures[figures.len() / 2]
     });
+    let times = together / alone;
     println!(
-        "  1 client: {alone:.0} requests/s; 8 at once: {together:.0}, {:.2} times (at least 2.5, or the leader's core saturated)",
-        together / alone
+        "  1 client: {alone:.0} requests/s; 8 at once: {together:.0}, {times:.1} times as many"
     );
-    let share = if pinned {
-        "its share of the one core"
-    } else {
-        "of a core"
-    };
     println!(
-        "  meanwhile the leader is busy {:.0} % {share}",
-        busy * 100.0
+        "    (at least 2.5, or saturated; meanwhile the leader takes {leader:.0} % of a core, \
+         and the {cores} there are were {all:.0} % busy)"
     );
     Ok(())
 }

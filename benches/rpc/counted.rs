@@ -158,7 +158,8 @@ pub(crate) fn system_calls() -> Result<()> {
         member.owner_of(1, WAIT).expect("the leader answers");
     }
     let per = |after: &AtomicU64, before: u64| {
-        (after.load(Ordering::Relaxed) - before) as f64 / f64::from(REQUESTS)
+        let count = u32::try_from(after.load(Ordering::Relaxed) - before).expect("not that many");
+        f64::from(count) / f64::from(REQUESTS)
     };
     println!(
         "system calls per request, spin off: {:.2} at the leader, {:.2} at the member",

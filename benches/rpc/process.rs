@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// A process of this bench. It ends when its standard input does.
 pub(crate) struct Child {
-    child: std::process::Child,
+    process: std::process::Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
@@ -21,16 +21,16 @@ pub(crate) struct Child {
 impl Child {
     /// Starts this program in that role and waits until it says that it is ready.
     pub(crate) fn start(role: &[&str]) -> Result<Child> {
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut process = Command::new(std::env::current_exe()?)
             .arg("--role")
             .args(role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let input = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().expect("piped"));
         let mut child = Child {
-            child,
+            process,
             input,
             output,
         };
@@ -49,18 +49,33 @@ impl Child {
     }
 
     /// The processor time that the process has used, in clock ticks of 10 ms.
-    pub(crate) fn ticks(&self) -> Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+    pub(crate) fn ticks(&self) -> Result<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let fields = behind_name.split_whitespace().skip(11).take(2);
-        Ok(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
+        Ok(fields.filter_map(|ticks| ticks.parse::<u32>().ok()).sum())
     }
+}
+
+/// The time that the first core, or all, were idle, in clock ticks of 10 ms.
+pub(crate) fn idle_ticks(first_only: bool) -> Result<u32> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = if first_only { "cpu0 " } else { "cpu " };
+    let line = stat
+        .lines()
+        .find(|found| found.starts_with(line))
+        .unwrap_or("");
+    Ok(line
+        .split_whitespace()
+        .nth(4)
+        .and_then(|ticks| ticks.parse().ok())
+        .unwrap_or(0))
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         drop(self.input.take());
-        let _ = self.child.wait();
+        let _ = self.process.wait();
     }
 }
 

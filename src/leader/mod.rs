@@ -5,10 +5,10 @@
 
 mod ranges;
 
-use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::store::Arena;
 use crate::wire::{Answer, IdRange, Message};
+use crate::{Id, Vmid};
 
 pub use ranges::{Alloc, Ranges, Reclaim};
 
@@ -27,10 +27,16 @@ pub enum Outcome {
     NotForLeader,
 }
 
+/// How many of those who left are remembered: more than can leave while a request is under way.
+const DEPARTED: usize = 256;
+
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
     next_vmid: Option<Vmid>,
+    /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
+    departed: [u32; DEPARTED],
+    next_departed: usize,
 }
 
 impl<'m> Leader<'m> {
@@ -47,6 +53,8 @@ impl<'m> Leader<'m> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
             next_vmid: Vmid::new(2),
+            departed: [0; DEPARTED],
+            next_departed: 0,
         })
     }
 
@@ -56,6 +64,36 @@ impl<'m> Leader<'m> {
         let vmid = self.next_vmid?;
         self.next_vmid = vmid.get().checked_add(1).and_then(Vmid::new);
         Some(vmid)
+    }
+
+    /// A member joined.
+    pub fn joined(&mut self, vmid: Vmid) {
+        for departed in self
+            .departed
+            .iter_mut()
+            .filter(|departed| **departed == vmid.get())
+        {
+            *departed = 0;
+        }
+    }
+
+    /// A member left. Its ranges are to be taken back with [`Ranges::reclaim`].
+    pub fn left(&mut self, vmid: Vmid) {
+        if let Some(place) = self.departed.get_mut(self.next_departed) {
+            *place = vmid.get();
+        }
+        self.next_departed = self.next_departed.wrapping_add(1) % DEPARTED;
+    }
+
+    /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does.
+    ///
+    /// # Errors
+    /// As there; and [`Error::NoSuchProcess`] if `to` has left.
+    pub fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+        if self.departed.contains(&to.get()) {
+            return Err(Error::NoSuchProcess);
+        }
+        self.ranges.change_owner(from, id, to)
     }
 
     /// The table of ID ranges.
@@ -82,7 +120,7 @@ impl<'m> Leader<'m> {
             },
             Message::ChangeIdOwner { id, owner } => {
                 let changed = match Vmid::new(owner) {
-                    Some(owner) => self.ranges.change_owner(from, id, owner),
+                    Some(owner) => self.change_owner(from, id, owner),
                     None => Err(Error::Invalid),
                 };
                 Outcome::Answer(match changed {

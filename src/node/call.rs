@@ -27,7 +27,7 @@ pub struct Wait<'a> {
     interrupt: Option<&'a Interrupt>,
 }
 
-impl<'a> Wait<'a> {
+impl Wait<'_> {
     /// As long as it takes: until the answer or the peer's end.
     pub const FOREVER: Wait<'static> = Wait {
         limit: None,
@@ -75,7 +75,7 @@ impl Interrupt {
         // If the slot has gone to another call by now, that one wakes up in vain and no more.
         node.waiters.nudge(self.slot.load(Ordering::SeqCst));
         if node.config.driving == Driving::Caller {
-            node.pal.wake();
+            node.wake();
         }
     }
 
@@ -446,15 +446,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.give_reading(peer, reading);
                 return self.waiters.give_up(claim).unwrap_or(Err(error));
             }
-            let goes_on = match reading.as_mut() {
-                Some(reading) => {
-                    !peer.broken.load(Ordering::SeqCst)
-                        && self.read_answers(peer, reading, claim, limits, sent)
-                }
-                None => {
-                    self.sleep(claim, limits);
-                    true
-                }
+            let goes_on = if let Some(reading) = reading.as_mut() {
+                !peer.broken.load(Ordering::SeqCst)
+                    && self.read_answers(peer, reading, claim, limits, sent)
+            } else {
+                self.sleep(claim, limits);
+                true
             };
             if !goes_on {
                 self.give_reading(peer, reading.take());
@@ -488,7 +485,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if !self.config.spin.is_zero() {
             // From before the request went out: on a single core that is when the peer gets to run.
-            self.caller_spin.learn(spin, self.pal.now() - sent, self.config.spin);
+            self.caller_spin
+                .learn(spin, self.pal.now() - sent, self.config.spin);
         }
         match read {
             // The end is for the worker to see: it closes connections.

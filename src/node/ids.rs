@@ -100,10 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(leader) => leader
-                .lock()
-                .ranges()
-                .change_owner(self.identity.vmid, id, to),
+            Ask::Here(leader) => leader.lock().change_owner(self.identity.vmid, id, to),
             Ask::There(vmid) => {
                 let message = Message::ChangeIdOwner {
                     id,

@@ -58,6 +58,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
     phase: AtomicU8,
+    woken: AtomicBool,
     pub(crate) identity: Identity,
     pub(crate) config: Config,
     pub(crate) pal: P,
@@ -75,9 +76,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 capacities.strangers,
             )),
             receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
-            send_buffers: capacities
-                .peers
-                .saturating_mul(capacities.send_queue / 2 * 2),
+            send_buffers: capacities.peers.saturating_mul(
+                capacities
+                    .send_queue
+                    .saturating_sub(capacities.send_queue % 2),
+            ),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters),
             leader: if identity.is_leader() {
                 Leader::bytes(capacities.ranges)
@@ -138,6 +141,7 @@ impl<'m, P: Pal> Node<'m, P> {
             caller_spin: SpinGauge::new(),
             leader_gone: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Running as u8),
+            woken: AtomicBool::new(false),
             identity,
             config,
             pal,
@@ -195,6 +199,22 @@ impl<'m, P: Pal> Node<'m, P> {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
+    /// Has the worker look around: it does so at least once after this.
+    pub(crate) fn wake(&self) {
+        // A look without waiting may swallow the PAL's wake, so the worker asks here as well.
+        self.woken.store(true, Ordering::SeqCst);
+        self.pal.wake();
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
+    /// As [`Node::is_woken`], and notes that the worker knows.
+    pub(crate) fn was_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::SeqCst)
+    }
+
     /// Leaves the family: new calls fail with [`Error::ShuttingDown`], as do calls that wait; what
     /// was accepted for sending goes out, for at most `limit`; then all streams are closed and
     /// [`Node::work`] returns. Blocks until that is done. True if everything went out.
@@ -206,7 +226,7 @@ impl<'m, P: Pal> Node<'m, P> {
         for peer in self.peers.all() {
             self.flush(&peer);
         }
-        self.pal.wake();
+        self.wake();
         let until = self.pal.now() + limit;
         let mut flushed = false;
         while self.phase() == Phase::Flushing && !flushed {
@@ -218,7 +238,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.rest(&self.stopped, Some(until));
         }
         self.enter(Phase::Closing);
-        self.pal.wake();
+        self.wake();
         // The worker needs no more than a turn or two for that; without one there is nothing to
         // wait for.
         let until = self.pal.now() + CLOSE_LIMIT;

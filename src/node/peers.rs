@@ -108,6 +108,26 @@ impl<S> Peer<'_, S> {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
     }
 
+    /// Whether it has no stream to us yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.reading
+            .try_lock()
+            .is_some_and(|reading| reading.stream.is_none())
+    }
+
+    /// Whether its backlog was full when we last tried.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.sending
+            .try_lock()
+            .is_some_and(|sending| sending.connecting_since.is_some())
+    }
+
+    /// Whether an answer to it can be queued, or will be dropped as it is going.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.closed || queue.filling.room() >= super::ANSWER_RESERVE
+    }
+
     pub(crate) fn incoming(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
         Name::Incoming {
@@ -216,8 +236,9 @@ impl<'m, S> Peers<'m, S> {
     ) -> Result<Self, Error> {
         let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
         // The buffers come from the far end, so that the tables stand together.
-        let mut buffers = arena
-            .split_off(capacity.saturating_mul(frame_length.saturating_add(send_queue / 2 * 2)))?;
+        let mut buffers = arena.split_off(capacity.saturating_mul(
+            frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
+        ))?;
         let places = arena.table(capacity, |index| {
             Ok(Peer {
                 index: number(index)?,

@@ -235,9 +235,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
             return Delivery::Dropped;
         }
-        let answer = match Answer::decode(state.expected, payload).and_then(kept) {
-            Ok(answer) => answer,
-            Err(_) => return Delivery::Wrong,
+        let Ok(answer) = Answer::decode(state.expected, payload).and_then(kept) else {
+            return Delivery::Wrong;
         };
         if state.phase == Phase::GaveUp {
             let late = state.late;

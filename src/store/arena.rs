@@ -34,6 +34,7 @@ impl<const BYTES: usize> Memory<BYTES> {
     }
 
     /// The memory, to the first who asks; `None` to everybody after.
+    #[allow(clippy::mut_from_ref)] // handed out once
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
         if self.taken.swap(true, Ordering::AcqRel) {
             return None;

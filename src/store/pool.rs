@@ -47,13 +47,12 @@ where
 
     /// Takes a thing, in whatever state it was given back; `None` when all are taken.
     pub(crate) fn take(&mut self) -> Option<&'m T> {
-        let thing = match self.free.pop_front() {
-            Some(thing) => thing,
-            None => {
-                let (first, rest) = mem::take(&mut self.fresh).split_first_mut()?;
-                self.fresh = rest;
-                first.write(T::default())
-            }
+        let thing = if let Some(thing) = self.free.pop_front() {
+            thing
+        } else {
+            let (first, rest) = mem::take(&mut self.fresh).split_first_mut()?;
+            self.fresh = rest;
+            first.write(T::default())
         };
         self.taken = self.taken.saturating_add(1);
         self.most_taken = self.most_taken.max(self.taken);

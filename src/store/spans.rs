@@ -5,7 +5,7 @@
 //! 100,000 spans a path is a dozen cache misses. A hint is believed only if its node holds the
 //! number; nodes are never unmade, so a stale hint does no harm. `chains` links the spans of one
 //! owner, so that they are found without a walk over all.
-#![allow(unsafe_code, missing_docs)] // what `intrusive_adapter!` writes
+#![allow(unsafe_code, missing_docs, clippy::expl_impl_clone_on_copy)] // `intrusive_adapter!`
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -97,7 +97,7 @@ pub(crate) struct SpanTable<'m> {
 
 impl<'m> SpanTable<'m> {
     const fn chains_for(capacity: usize) -> usize {
-        capacity / SPANS_PER_CHAIN + 1
+        (capacity / SPANS_PER_CHAIN).saturating_add(1)
     }
 
     /// The memory that a table of `capacity` spans takes.
@@ -191,6 +191,7 @@ impl<'m> SpanTable<'m> {
     }
 
     /// Cuts the end of `span` off; `end` must be in it.
+    #[allow(clippy::unused_self)] // whoever may change a span has the table
     pub(crate) fn shorten(&mut self, span: &'m Span, end: u32) {
         span.set(span.start(), end);
     }

@@ -156,15 +156,14 @@ impl<'m, P: Pal> Node<'m, P> {
             let gone = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer) == Again::Whenever
             } else {
-                self.is_silent(&peer) || self.hear_the_end(state, &peer)
+                peer.is_silent() || self.hear_the_end(state, &peer)
             };
             if !gone {
                 return self.counters.refuse(Refusal::VmidTaken);
             }
         }
-        let peer = match self.peers.find_or_add(vmid) {
-            Ok(peer) => peer,
-            Err(_) => return self.counters.refuse(Refusal::PeersFull),
+        let Ok(peer) = self.peers.find_or_add(vmid) else {
+            return self.counters.refuse(Refusal::PeersFull);
         };
         if self
             .pal
@@ -174,15 +173,11 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.counters.refuse(Refusal::PeersFull);
         }
         peer.reading.lock().stream = Some(stream);
+        if let Some(leader) = &self.leader {
+            leader.lock().joined(vmid);
+        }
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
-    }
-
-    /// Whether the peer has no stream to us yet.
-    fn is_silent(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        peer.reading
-            .try_lock()
-            .is_some_and(|reading| reading.stream.is_none())
     }
 
     /// Reads the peer's stream to its end, if that is there already, and closes the connection.
@@ -262,6 +257,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: what the process owned is free again.
     fn take_back_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
+        leader.lock().left(vmid);
         if self.config.keep_ranges_of_dead {
             return;
         }

@@ -135,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if spin {
             self.spin(state);
         }
-        if state.ready.is_empty() && self.peers.wanting() == 0 {
+        if state.ready.is_empty() && !self.was_woken() {
             self.pal.wait(&mut state.ready, until);
         }
         if !state.ready.is_empty() {
@@ -154,7 +154,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.spins_won.add(1);
                 return;
             }
-            if self.peers.wanting() > 0 || self.phase() != Phase::Running {
+            if self.is_woken() {
                 return;
             }
             if self.pal.now() - start >= self.config.spin {
@@ -177,7 +177,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.close(state, &peer)
             } else {
                 self.flush(&peer);
-                self.resume(&peer).min(self.connecting(&peer))
+                let connecting = if peer.is_connecting() {
+                    Again::Soon
+                } else {
+                    Again::Whenever
+                };
+                self.resume(&peer).min(connecting)
             };
             if how_soon != Again::Whenever {
                 self.peers.attend(&peer);
@@ -220,7 +225,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Puts the peer before the worker, and wakes it.
     pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if self.peers.attend(peer) {
-            self.pal.wake();
+            self.wake();
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Again, incoming_interest};
 use crate::counters::Refusal;
 use crate::error::errno;
 use crate::leader::Outcome;
-use crate::node::{ANSWER_RESERVE, Delivery, Node, PeerRef, Reading};
+use crate::node::{Delivery, Node, PeerRef, Reading};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Answer, Expected, Frame, Message, SyncCode, codes};
 
@@ -86,12 +86,12 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Again::Whenever;
                 }
             };
-            if Expected::of(frame.code).is_some() && !self.has_room(peer) {
+            if Expected::of(frame.code).is_some() && !peer.has_room() {
                 if !reading.held_back {
                     self.counters.held_back.add(1);
                     self.hold_back(peer, reading, true);
                     // Room may have been made before the wish was known.
-                    if self.has_room(peer) {
+                    if peer.has_room() {
                         continue;
                     }
                 }
@@ -113,11 +113,6 @@ impl<'m, P: Pal> Node<'m, P> {
             self.hold_back(peer, reading, false);
         }
         Again::Whenever
-    }
-
-    fn has_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        let queue = peer.queue.lock();
-        queue.closed || queue.filling.room() >= ANSWER_RESERVE
     }
 
     /// Leaves the peer's requests unread from now on, or no more.

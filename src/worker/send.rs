@@ -2,7 +2,6 @@
 
 use core::sync::atomic::Ordering;
 
-use super::Again;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, Sending};
@@ -151,14 +150,6 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.give_up_on(peer);
                 false
             }
-        }
-    }
-
-    /// Whether the peer's backlog is to be tried again.
-    pub(super) fn connecting(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Again {
-        match peer.sending.try_lock() {
-            Some(sending) if sending.connecting_since.is_some() => Again::Soon,
-            _ => Again::Whenever,
         }
     }
 

@@ -1,0 +1,461 @@
+//! What becomes of calls: time limits, interrupts, peers that die, lie, stall or stay silent. The
+//! peer is a bare socket, so every byte is under control.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::wire::{Answer, IdRange, Message};
+use libos_ipc::{
+    Capacities, Config, Driving, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid, Wait,
+};
+use tempfile::TempDir;
+
+const LONG: Duration = Duration::from_secs(10);
+const WAIT: Wait<'static> = Wait::at_most(LONG);
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+/// A family without a leader yet: the test plays it.
+struct Stage {
+    _directory: TempDir,
+    base: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        Stage {
+            _directory: directory,
+            base,
+        }
+    }
+
+    fn member(&self, number: u32, config: Config) -> HostNode {
+        let identity = Identity::child(vmid(number), Vmid::FIRST);
+        HostNode::start(&self.base, identity, config).unwrap()
+    }
+
+    fn leader(&self) -> HostNode {
+        HostNode::start(&self.base, Identity::FIRST, Config::DEFAULT).unwrap()
+    }
+
+    fn bare(&self, number: u32) -> Bare {
+        Bare::listen(&self.base, number)
+    }
+}
+
+/// A peer made of nothing but sockets.
+struct Bare {
+    base: PathBuf,
+    number: u32,
+    listener: UnixListener,
+}
+
+impl Bare {
+    fn listen(base: &Path, number: u32) -> Bare {
+        let listener = UnixListener::bind(address(base, number)).unwrap();
+        Bare {
+            base: base.to_owned(),
+            number,
+            listener,
+        }
+    }
+
+    /// The stream that a member opened to this peer.
+    fn accept(&self) -> UnixStream {
+        let (mut stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let mut said = [0; 4];
+        stream.read_exact(&mut said).unwrap();
+        stream
+    }
+
+    /// A stream of this peer to a member.
+    fn connect(&self, number: u32) -> UnixStream {
+        let mut stream = UnixStream::connect(address(&self.base, number)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(&self.number.to_le_bytes()).unwrap();
+        stream
+    }
+}
+
+fn address(base: &Path, number: u32) -> PathBuf {
+    let mut path = base.as_os_str().to_owned();
+    path.push(format!(".{number}"));
+    path.into()
+}
+
+fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (17 + payload.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(seq.to_le_bytes());
+    bytes.push(code);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The sequence number and the code of the next frame.
+fn next_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
+    let mut header = [0; 17];
+    stream.read_exact(&mut header).unwrap();
+    let size = u64::from_le_bytes(header[..8].try_into().unwrap());
+    let mut payload = vec![0; usize::try_from(size - 17).unwrap()];
+    stream.read_exact(&mut payload).unwrap();
+    (
+        u64::from_le_bytes(header[8..16].try_into().unwrap()),
+        header[16],
+        payload,
+    )
+}
+
+/// Waits for something that another thread brings about.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LONG, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_time_limit_ends_a_call_and_the_late_answer_is_dropped() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    let limit = Wait::at_most(Duration::from_millis(20));
+    assert_eq!(member.owner_of(7, limit), Err(Error::TimedOut));
+    let mut requests = leader.accept();
+    let (seq, code, payload) = next_frame(&mut requests);
+    assert_eq!((code, payload), (6, 7_u32.to_le_bytes().to_vec()));
+    let mut answers = leader.connect(2);
+    answers
+        .write_all(&frame(seq, 0, &9_u32.to_le_bytes()))
+        .unwrap();
+    until("the answer is counted as late", || {
+        member.statistics().late_answers == 1
+    });
+    // The stream lives on, and so does the next call.
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.owner_of(8, WAIT));
+        let (seq, ..) = next_frame(&mut requests);
+        answers
+            .write_all(&frame(seq, 0, &3_u32.to_le_bytes()))
+            .unwrap();
+        assert_eq!(call.join().unwrap(), Ok(Some(vmid(3))));
+    });
+    assert_eq!(member.statistics().pools.waiters.now, 0);
+}
+
+#[test]
+fn a_range_that_comes_too_late_goes_back() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    let limit = Wait::at_most(Duration::from_millis(20));
+    assert_eq!(member.take_id(limit), Err(Error::TimedOut));
+    let mut requests = leader.accept();
+    let (seq, code, _) = next_frame(&mut requests);
+    assert_eq!(code, 3);
+    let range = [33_u32.to_le_bytes(), 64_u32.to_le_bytes()].concat();
+    leader.connect(2).write_all(&frame(seq, 0, &range)).unwrap();
+    let (seq, code, payload) = next_frame(&mut requests);
+    assert_eq!((seq, code, payload), (0, 4, range));
+    until("the waiter is free", || {
+        member.statistics().pools.waiters.now == 0
+    });
+}
+
+#[test]
+fn an_interrupt_ends_a_call_wherever_it_waits() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(
+        2,
+        Config {
+            spin: Duration::ZERO,
+            ..Config::DEFAULT
+        },
+    );
+    let mut requests = None;
+    let mut answers: Option<UnixStream> = None;
+    // First asleep on its event; then, once there is a stream of the leader's, reading that itself.
+    for round in 0..3 {
+        let interrupt = Interrupt::new();
+        thread::scope(|scope| {
+            let call = scope.spawn(|| member.owner_of(1, Wait::FOREVER.or_until(&interrupt)));
+            let requests = requests.get_or_insert_with(|| leader.accept());
+            let (seq, ..) = next_frame(requests);
+            interrupt.raise(&member);
+            assert_eq!(
+                call.join().unwrap(),
+                Err(Error::Interrupted),
+                "round {round}"
+            );
+            let answers = answers.get_or_insert_with(|| leader.connect(2));
+            answers
+                .write_all(&frame(seq, 0, &0_u32.to_le_bytes()))
+                .unwrap();
+        });
+        until("the late answer", || {
+            member.statistics().late_answers == round + 1
+        });
+    }
+}
+
+#[test]
+fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
+    let stage = Stage::new();
+    let member = stage.member(2, Config::DEFAULT);
+    let peer = stage.bare(3);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.ask(vmid(3), &Message::GetIdOwner(1), WAIT));
+        let mut requests = peer.accept();
+        let (seq, ..) = next_frame(&mut requests);
+        // Answers on a stream that was never seen before, and is gone at once, as is the peer.
+        let mut answers = peer.connect(2);
+        answers
+            .write_all(&frame(seq, 0, &5_u32.to_le_bytes()))
+            .unwrap();
+        drop((answers, requests));
+        assert_eq!(call.join().unwrap(), Ok(Answer::Owner(5)));
+    });
+    drop(peer);
+    until("the peer is gone", || {
+        member.statistics().pools.peers.now == 0
+    });
+    std::fs::remove_file(address(&stage.base, 3)).unwrap();
+    let peer = stage.bare(3);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.ask(vmid(3), &Message::GetIdOwner(1), WAIT));
+        let mut requests = peer.accept();
+        next_frame(&mut requests);
+        drop(requests);
+        assert_eq!(call.join().unwrap(), Err(Error::NoSuchProcess));
+    });
+}
+
+#[test]
+fn only_who_was_asked_may_answer() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    let liar = stage.bare(3);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.owner_of(1, WAIT));
+        let mut requests = leader.accept();
+        let (seq, ..) = next_frame(&mut requests);
+        let mut lies = liar.connect(2);
+        lies.write_all(&frame(seq, 0, &66_u32.to_le_bytes()))
+            .unwrap();
+        until("the lie is dropped", || {
+            member.statistics().late_answers == 1
+        });
+        leader
+            .connect(2)
+            .write_all(&frame(seq, 0, &4_u32.to_le_bytes()))
+            .unwrap();
+        assert_eq!(call.join().unwrap(), Ok(Some(vmid(4))));
+    });
+}
+
+#[test]
+fn an_answer_of_the_wrong_form_costs_the_connection() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.owner_of(1, WAIT));
+        let mut requests = leader.accept();
+        let (seq, ..) = next_frame(&mut requests);
+        let mut answers = leader.connect(2);
+        answers.write_all(&frame(seq, 0, &[1, 2, 3])).unwrap();
+        assert_eq!(call.join().unwrap(), Err(Error::LeaderGone));
+        assert_eq!(answers.read(&mut [0]).unwrap(), 0, "closed");
+    });
+    assert_eq!(member.statistics().refused(Refusal::WrongAnswer), 1);
+    assert_eq!(
+        member.owner_of(1, WAIT),
+        Err(Error::LeaderGone),
+        "at once, from now on"
+    );
+}
+
+#[test]
+fn nobody_there_is_said_at_once() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    assert_eq!(
+        leader.ask(vmid(9), &Message::GetIdOwner(1), WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(
+        leader.ask(vmid(1), &Message::GetIdOwner(1), WAIT),
+        Err(Error::Invalid)
+    );
+    assert_eq!(
+        leader.ask(vmid(9), &Message::AllocIdRange, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+}
+
+#[test]
+fn a_peer_that_does_not_read_fills_its_own_queue_only() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let deaf = stage.bare(2);
+    let friend = stage.member(3, Config::DEFAULT);
+    friend.take_id(WAIT).unwrap();
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
+    let now = Wait::at_most(Duration::ZERO);
+    let mut sent = 0;
+    let error = loop {
+        match leader.send(vmid(2), &message, now) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, Error::Full(Resource::SendQueue));
+    let soon = Wait::at_most(Duration::from_millis(20));
+    assert_eq!(leader.send(vmid(2), &message, soon), Err(Error::TimedOut));
+    assert_eq!(
+        friend.owner_of(1, WAIT),
+        Ok(Some(vmid(3))),
+        "the others are heard"
+    );
+    // As soon as it reads, whoever waits for room gets it, and every frame arrives whole.
+    thread::scope(|scope| {
+        let call = scope.spawn(|| leader.send(vmid(2), &message, WAIT));
+        let mut stream = deaf.accept();
+        for _ in 0..=sent {
+            assert_eq!(next_frame(&mut stream).1, 4);
+        }
+        assert_eq!(call.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn what_was_accepted_goes_out_before_the_end() {
+    let stage = Stage::new();
+    let peer = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
+    for _ in 0..100 {
+        member.queue(Vmid::FIRST, &message, WAIT).unwrap();
+    }
+    assert!(member.shut_down(LONG));
+    assert_eq!(member.owner_of(1, WAIT), Err(Error::ShuttingDown));
+    let mut stream = peer.accept();
+    for _ in 0..100 {
+        assert_eq!(next_frame(&mut stream).1, 4);
+    }
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn shutting_down_ends_calls_that_wait() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let member = stage.member(2, Config::DEFAULT);
+    let mut answers = leader.connect(2);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| member.owner_of(1, Wait::FOREVER));
+        let mut requests = leader.accept();
+        let (seq, ..) = next_frame(&mut requests);
+        answers
+            .write_all(&frame(seq, 0, &0_u32.to_le_bytes()))
+            .unwrap();
+        call.join().unwrap().unwrap();
+        // This one reads the leader's stream itself.
+        let call = scope.spawn(|| member.owner_of(2, Wait::FOREVER));
+        next_frame(&mut requests);
+        member.shut_down(LONG);
+        assert_eq!(call.join().unwrap(), Err(Error::ShuttingDown));
+    });
+}
+
+#[test]
+fn a_single_thread_drives_its_node_itself() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let config = Config {
+        driving: Driving::Caller,
+        ..Config::DEFAULT
+    };
+    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let mut memory = vec![0; Node::<Host>::memory(&identity, &config).total()];
+    let host = Host::listen(&stage.base, vmid(2)).unwrap();
+    let node = Node::new(host, identity, config, &mut memory).unwrap();
+    let id = node.take_id(WAIT).unwrap();
+    assert_eq!(node.owner_of(id, WAIT), Ok(Some(vmid(2))));
+    assert_eq!(leader.owner_of(id, WAIT), Ok(Some(vmid(2))));
+    let limit = Wait::at_most(Duration::from_millis(10));
+    let silent = stage.bare(3);
+    assert_eq!(
+        node.ask(vmid(3), &Message::GetIdOwner(1), limit),
+        Err(Error::TimedOut)
+    );
+    drop(silent);
+    let mut request = node.request(Vmid::FIRST, &Message::GetNewVmid).unwrap();
+    let answer = loop {
+        if let Some(answer) = request.poll() {
+            break answer;
+        }
+        node.turn(None);
+    };
+    assert_eq!(answer, Ok(Answer::Vmid(3)), "this node goes by 2 already");
+    drop(request);
+    assert!(node.shut_down(LONG));
+}
+
+#[test]
+fn many_threads_ask_at_once() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let member = stage.member(2, Config::DEFAULT);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let id = member.take_id(WAIT).unwrap();
+                    assert_eq!(member.owner_of(id, WAIT), Ok(Some(vmid(2))));
+                    member.release_id(id, WAIT).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(member.ids_in_use(), 0);
+    member.give_back_ids(WAIT).unwrap();
+    assert_eq!(member.owner_of(1, WAIT), Ok(None));
+    assert_eq!(leader.statistics().pools.ranges.now, 0);
+    assert!(leader.is_sound());
+    assert_eq!(member.statistics().late_answers, 0);
+}
+
+#[test]
+fn a_full_table_says_what_is_full() {
+    let stage = Stage::new();
+    let _leader = stage.leader();
+    let capacities = Capacities {
+        waiters: 0,
+        peers: 1,
+        ..Capacities::DEFAULT
+    };
+    let member = stage.member(
+        2,
+        Config {
+            capacities,
+            ..Config::DEFAULT
+        },
+    );
+    assert_eq!(
+        member.owner_of(1, WAIT),
+        Err(Error::Full(Resource::Waiters))
+    );
+    assert_eq!(member.connect(vmid(3)), Err(Error::Full(Resource::Peers)));
+}
