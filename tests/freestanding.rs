@@ -6,14 +6,23 @@ use std::process::Command;
 #[test]
 fn links_and_runs_without_std_and_alloc() {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        assert!(std::env::var_os("CI").is_none(), "only written for x86-64 Linux");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "only written for x86-64 Linux"
+        );
         println!("skipped: only written for x86-64 Linux");
         return;
     }
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/freestanding/Cargo.toml");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("freestanding");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--manifest-path",
+        ])
         .arg(manifest)
         .arg("--target-dir")
         .arg(&target)
@@ -31,7 +40,9 @@ fn links_and_runs_without_std_and_alloc() {
     // asked for by these names.
     let bytes = std::fs::read(program).unwrap();
     for name in ["__rust_alloc", "__rust_no_alloc_shim", "malloc"] {
-        let found = bytes.windows(name.len()).any(|window| window == name.as_bytes());
+        let found = bytes
+            .windows(name.len())
+            .any(|window| window == name.as_bytes());
         assert!(!found, "{name} is in it");
     }
 }
