@@ -5,10 +5,19 @@ use libos_ipc::{Capacities, Config, Identity, Node, Vmid};
 
 fn main() {
     let child = Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST);
-    for (limits, capacities) in [("default", Capacities::DEFAULT), ("large", Capacities::LARGE)] {
-        let config = Config { capacities, ..Config::DEFAULT };
+    for (limits, capacities) in [
+        ("default", Capacities::DEFAULT),
+        ("large", Capacities::LARGE),
+    ] {
+        let config = Config {
+            capacities,
+            ..Config::DEFAULT
+        };
         for (who, identity) in [("a leader", Identity::FIRST), ("a member", child)] {
-            println!("{who} with the {limits} limits, {} peers:", capacities.peers);
+            println!(
+                "{who} with the {limits} limits, {} peers:",
+                capacities.peers
+            );
             println!("{}", Node::<Host>::memory(&identity, &config));
         }
     }

@@ -16,13 +16,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        loop {
-            let Some(mut sending) = peer.sending.try_lock() else {
-                return;
-            };
+        while let Some(mut sending) = peer.sending.try_lock() {
             let done = self.drain(peer, &mut sending);
             drop(sending);
-            // Whoever queued a frame while the token was taken relies on this second look.
+            // Whoever queued a frame while the token was taken relies on this second look, and
+            // whoever shuts the node down on being told to look again.
+            self.tell_who_shuts_down();
             if !done || peer.queue.lock().filling.is_empty() {
                 return;
             }
