@@ -1,0 +1,178 @@
+//! What you see: a bar while the work goes on (lines where there is no terminal), a table at the
+//! end.
+
+use std::io::stdout;
+use std::time::{Duration, Instant};
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, Row, Table};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use libos_ipc::Statistics;
+
+use crate::RunOptions;
+use crate::control::say;
+use crate::figures::{Counts, Ending, Latency, Report};
+use crate::kin::{Kin, Member};
+
+/// How often a line is written where no bar can be.
+const LINE_EVERY: Duration = Duration::from_millis(500);
+
+/// The steps of the bar.
+const STEPS: u64 = 1000;
+
+pub(crate) struct Account {
+    bar: ProgressBar,
+    begin: Instant,
+    next_line: Instant,
+}
+
+impl Account {
+    pub(crate) fn new(options: &RunOptions) -> Account {
+        let aim = match options.ids {
+            Some(ids) => format!("{} IDs each", HumanCount(ids)),
+            None => format!("{:?}", options.seconds),
+        };
+        let bar = ProgressBar::new(STEPS);
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(aim);
+        Account {
+            bar,
+            begin: Instant::now(),
+            next_line: Instant::now(),
+        }
+    }
+
+    /// One line, with the time.
+    pub(crate) fn say(&self, what: String) {
+        let line = format!("{:>7.3} s  {what}", self.begin.elapsed().as_secs_f64());
+        if self.bar.is_hidden() || self.bar.is_finished() {
+            // If nobody reads it, the work goes on.
+            let _ = say(&mut stdout().lock(), &line);
+        } else {
+            self.bar.suspend(|| println!("{line}"));
+        }
+    }
+
+    /// How far it has come.
+    pub(crate) fn tick(&mut self, kin: &Kin, done: f64) {
+        let mut sum = Counts::default();
+        for member in &kin.members {
+            sum += member.counts;
+        }
+        let message = format!(
+            "{} IDs taken, {} handed on, {} looked up, {} released",
+            HumanCount(sum.taken),
+            HumanCount(sum.handed_on),
+            HumanCount(sum.looked_up),
+            HumanCount(sum.released),
+        );
+        if !self.bar.is_hidden() {
+            self.bar.set_position((done.min(1.0) * STEPS as f64) as u64);
+            self.bar.set_message(message);
+        } else if Instant::now() >= self.next_line {
+            self.next_line = Instant::now() + LINE_EVERY;
+            self.say(format!("{:>3.0} %: {message}", done.min(1.0) * 100.0));
+        }
+    }
+
+    /// The work is over.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What each member did, all of them together, and what the leader had to do for it.
+    pub(crate) fn table(&self, kin: &Kin, leader: &Statistics) {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            "member",
+            "taken",
+            "handed on",
+            "received",
+            "looked up",
+            "VMIDs",
+            "released",
+            "requests",
+            "p50 µs",
+            "p99 µs",
+            "frames",
+            "bytes",
+            "end",
+        ]);
+        let mut sum = Report::default();
+        for member in &kin.members {
+            let nothing = Report {
+                counts: member.counts,
+                ..Report::default()
+            };
+            let report = member.report.as_ref().unwrap_or(&nothing);
+            sum.counts += report.counts;
+            sum.ending += report.ending;
+            sum.latency.merge(&report.latency);
+            table.add_row(row(&member.vmid.to_string(), report, &end(member)));
+        }
+        table.add_row(row("all", &sum, ""));
+        for index in 1..12 {
+            if let Some(column) = table.column_mut(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let _ = say(&mut stdout().lock(), &table);
+        let _ = say(
+            &mut stdout().lock(),
+            &format!(
+                "the leader: {} frames in {} reads, {} frames in {} writes, at most {} ID ranges at once",
+                HumanCount(leader.frames_in),
+                HumanCount(leader.reads),
+                HumanCount(leader.frames_out),
+                HumanCount(leader.writes),
+                HumanCount(leader.pools.ranges.most as u64),
+            ),
+        );
+    }
+}
+
+fn end(member: &Member) -> String {
+    match member.exit {
+        _ if member.is_killed() => "KILLED".to_owned(),
+        Some(exit) if exit.success() => "left".to_owned(),
+        Some(exit) => exit.to_string(),
+        None => "?".to_owned(),
+    }
+}
+
+fn row(name: &str, report: &Report, end: &str) -> Row {
+    let Counts {
+        taken,
+        handed_on,
+        received,
+        looked_up,
+        new_vmids,
+        released,
+    } = report.counts;
+    let Ending {
+        frames_in,
+        frames_out,
+        bytes_in,
+        bytes_out,
+        ..
+    } = report.ending;
+    let mut cells = vec![name.to_owned()];
+    cells.extend(
+        [taken, handed_on, received, looked_up, new_vmids, released]
+            .map(|count| HumanCount(count).to_string()),
+    );
+    if report.latency == Latency::default() {
+        // The killed one took its own account with it.
+        cells.extend(["-"; 5].map(str::to_owned));
+    } else {
+        cells.push(HumanCount(report.latency.requests()).to_string());
+        cells.extend([0.5, 0.99].map(|share| format!("{:.1}", report.latency.microseconds(share))));
+        cells.push(HumanCount(frames_in + frames_out).to_string());
+        cells.push(HumanBytes(bytes_in + bytes_out).to_string());
+    }
+    cells.push(end.to_owned());
+    cells.into_iter().map(Cell::new).collect::<Vec<_>>().into()
+}

@@ -1,0 +1,126 @@
+//! What the leader's process and a member tell each other over the member's standard input and
+//! output, a line each. It only steers the program: nothing that the family shares goes this way.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::{FromStr, SplitWhitespace};
+
+use anyhow::{Context, Error, Result, bail};
+use libos_ipc::{Id, Vmid};
+
+use crate::figures::{Counts, Report};
+
+/// What a member is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// All are there: begin.
+    Go,
+    /// Another member handed this ID to you.
+    Adopt(Id),
+    /// That member is dead: hand nothing to it any more.
+    Gone(Vmid),
+    /// Stop working: what is said after your answer is no surprise to anybody.
+    Stop,
+    /// All have stopped, and you know of everything handed to you: give everything back.
+    Empty,
+    /// Leave the family.
+    Leave,
+}
+
+/// What a member says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Word {
+    /// It has joined the family.
+    Ready,
+    /// This far it has come.
+    Progress(Counts),
+    /// It handed an ID to another member, and the leader agreed.
+    Gave { id: Id, to: Vmid },
+    /// It has taken as many IDs as it was to take.
+    Done,
+    /// It works no more.
+    Stopped,
+    /// It has given everything back, and the leader knows.
+    Emptied,
+    /// It has left.
+    Report(Box<Report>),
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Go => f.write_str("go"),
+            Command::Adopt(id) => write!(f, "adopt {id}"),
+            Command::Gone(vmid) => write!(f, "gone {vmid}"),
+            Command::Stop => f.write_str("stop"),
+            Command::Empty => f.write_str("empty"),
+            Command::Leave => f.write_str("leave"),
+        }
+    }
+}
+
+impl FromStr for Command {
+    type Err = Error;
+    fn from_str(line: &str) -> Result<Self> {
+        let mut words = line.split_whitespace();
+        Ok(match words.next() {
+            Some("go") => Command::Go,
+            Some("adopt") => Command::Adopt(number(&mut words)?),
+            Some("gone") => Command::Gone(vmid(&mut words)?),
+            Some("stop") => Command::Stop,
+            Some("empty") => Command::Empty,
+            Some("leave") => Command::Leave,
+            _ => bail!("{line:?} is no command"),
+        })
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Word::Ready => f.write_str("ready"),
+            Word::Progress(counts) => write!(f, "progress {counts}"),
+            Word::Gave { id, to } => write!(f, "gave {id} {to}"),
+            Word::Done => f.write_str("done"),
+            Word::Stopped => f.write_str("stopped"),
+            Word::Emptied => f.write_str("emptied"),
+            Word::Report(report) => write!(f, "report {report}"),
+        }
+    }
+}
+
+impl FromStr for Word {
+    type Err = Error;
+    fn from_str(line: &str) -> Result<Self> {
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let mut words = rest.split_whitespace();
+        Ok(match first {
+            "ready" => Word::Ready,
+            "progress" => Word::Progress(rest.parse()?),
+            "gave" => Word::Gave {
+                id: number(&mut words)?,
+                to: vmid(&mut words)?,
+            },
+            "done" => Word::Done,
+            "stopped" => Word::Stopped,
+            "emptied" => Word::Emptied,
+            "report" => Word::Report(Box::new(rest.parse()?)),
+            _ => bail!("{line:?} is nothing a member says"),
+        })
+    }
+}
+
+fn number(words: &mut SplitWhitespace<'_>) -> Result<u32> {
+    Ok(words.next().context("a number is missing")?.parse()?)
+}
+
+fn vmid(words: &mut SplitWhitespace<'_>) -> Result<Vmid> {
+    Vmid::new(number(words)?).context("0 is no VMID")
+}
+
+/// Writes one line in one go: whoever reads it has it at once, and a death in between leaves no
+/// half of it.
+pub(crate) fn say(out: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
+    out.write_all(format!("{line}\n").as_bytes())?;
+    out.flush()
+}

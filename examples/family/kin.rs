@@ -1,0 +1,281 @@
+//! The member processes, as the leader's process sees them.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use libos_ipc::{Id, Vmid};
+
+use crate::control::{Command, Word, say};
+use crate::figures::{Counts, Report};
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Started,
+    Ready,
+    Done,
+    Stopped,
+    Emptied,
+    Reported,
+}
+
+/// One member process.
+pub(crate) struct Member {
+    pub(crate) vmid: Vmid,
+    pub(crate) log: PathBuf,
+    pub(crate) stage: Stage,
+    pub(crate) counts: Counts,
+    pub(crate) report: Option<Report>,
+    pub(crate) exit: Option<ExitStatus>,
+    /// When it was killed, if it was.
+    pub(crate) killed: Option<u64>,
+    /// All that it said has been heard.
+    pub(crate) silent: bool,
+    process: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Member {
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.is_some()
+    }
+
+    fn tell(&mut self, command: Command) {
+        // A member that is dead hears nothing; that it is dead is found out elsewhere.
+        if let Some(input) = &mut self.input {
+            let _ = say(input, &command);
+        }
+    }
+}
+
+/// An ID that went from one member to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gift {
+    pub(crate) id: Id,
+    pub(crate) from: Vmid,
+    pub(crate) to: Vmid,
+}
+
+enum Heard {
+    Word(usize, Result<Word>),
+    End(usize),
+}
+
+/// All of them.
+pub(crate) struct Kin {
+    pub(crate) members: Vec<Member>,
+    pub(crate) gifts: Vec<Gift>,
+    sender: Sender<Heard>,
+    heard: Receiver<Heard>,
+}
+
+/// What a member is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) base: &'a Path,
+    pub(crate) vmid: Vmid,
+    pub(crate) others: Vec<Vmid>,
+    pub(crate) log: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) ids: Option<u64>,
+}
+
+impl Kin {
+    pub(crate) fn new() -> Kin {
+        let (sender, heard) = mpsc::channel();
+        Kin {
+            members: Vec::new(),
+            gifts: Vec::new(),
+            sender,
+            heard,
+        }
+    }
+
+    /// Starts a member: this same program in another role.
+    pub(crate) fn start(&mut self, start: Start<'_>) -> Result<()> {
+        let program = std::env::current_exe().context("where is this program?")?;
+        let others: Vec<String> = start.others.iter().map(Vmid::to_string).collect();
+        let mut process = Process::new(program);
+        process.arg("member").arg("--base").arg(start.base);
+        process.args([
+            "--vmid",
+            &start.vmid.to_string(),
+            "--seed",
+            &start.seed.to_string(),
+        ]);
+        process.arg("--log").arg(&start.log);
+        if !others.is_empty() {
+            process.args(["--others", &others.join(",")]);
+        }
+        if let Some(ids) = start.ids {
+            process.args(["--ids", &ids.to_string()]);
+        }
+        // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
+        process
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0);
+        let mut process = process
+            .spawn()
+            .with_context(|| format!("starting member {}", start.vmid))?;
+        let output = process.stdout.take().context("a pipe was asked for")?;
+        let input = process.stdin.take();
+        let (index, sender) = (self.members.len(), self.sender.clone());
+        thread::spawn(move || listen(index, output, &sender));
+        self.members.push(Member {
+            vmid: start.vmid,
+            log: start.log,
+            stage: Stage::Started,
+            counts: Counts::default(),
+            report: None,
+            exit: None,
+            killed: None,
+            silent: false,
+            process,
+            input,
+        });
+        Ok(())
+    }
+
+    /// Those that are to live.
+    pub(crate) fn living(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| !member.is_killed())
+    }
+
+    /// Whether all that are to live have come that far.
+    pub(crate) fn all_at(&self, stage: Stage) -> bool {
+        self.living().all(|member| member.stage >= stage)
+    }
+
+    pub(crate) fn tell_all(&mut self, command: Command) {
+        for member in self.members.iter_mut().filter(|member| !member.is_killed()) {
+            member.tell(command);
+        }
+    }
+
+    /// Kills a member, and tells the others.
+    pub(crate) fn kill(&mut self, victim: Vmid) -> Result<()> {
+        let member = self
+            .members
+            .iter_mut()
+            .find(|member| member.vmid == victim)
+            .context("no such member")?;
+        member.killed = Some(crate::holds::now());
+        member.process.kill()?;
+        self.tell_all(Command::Gone(victim));
+        let member = self
+            .members
+            .iter_mut()
+            .find(|member| member.vmid == victim)
+            .context("no such member")?;
+        member.input = None;
+        member.exit = Some(member.process.wait()?);
+        Ok(())
+    }
+
+    /// Listens to the members until `enough`, at most until `limit` is over. `tick` is called now
+    /// and then in between.
+    pub(crate) fn listen_until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut tick: impl FnMut(&Kin),
+        mut enough: impl FnMut(&Kin) -> bool,
+    ) -> Result<()> {
+        let until = Instant::now() + limit;
+        let mut next_tick = Instant::now();
+        while !enough(self) {
+            let now = Instant::now();
+            if now >= until {
+                let late: Vec<String> = self
+                    .members
+                    .iter()
+                    .map(|member| format!("{} {:?}", member.vmid, member.stage))
+                    .collect();
+                bail!(
+                    "{what} took more than {limit:?} (members: {})",
+                    late.join(", ")
+                );
+            }
+            if now >= next_tick {
+                tick(self);
+                next_tick = now + Duration::from_millis(100);
+            }
+            match self.heard.recv_timeout(Duration::from_millis(10)) {
+                Ok(Heard::Word(index, word)) => self.hear(index, word)?,
+                Ok(Heard::End(index)) => self.hear_end(index)?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+        tick(self);
+        Ok(())
+    }
+
+    fn hear(&mut self, index: usize, word: Result<Word>) -> Result<()> {
+        let member = &mut self.members[index];
+        let from = member.vmid;
+        match word.with_context(|| format!("what member {from} said"))? {
+            Word::Ready => member.stage = Stage::Ready,
+            Word::Progress(counts) => member.counts = counts,
+            Word::Done => member.stage = Stage::Done,
+            Word::Stopped => member.stage = Stage::Stopped,
+            Word::Emptied => member.stage = Stage::Emptied,
+            Word::Report(report) => {
+                member.stage = Stage::Reported;
+                member.counts = report.counts;
+                member.report = Some(*report);
+            }
+            Word::Gave { id, to } => {
+                self.gifts.push(Gift { id, from, to });
+                if let Some(to) = self.members.iter_mut().find(|member| member.vmid == to) {
+                    to.tell(Command::Adopt(id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_end(&mut self, index: usize) -> Result<()> {
+        let member = &mut self.members[index];
+        member.silent = true;
+        if !member.is_killed() {
+            let exit = member.process.wait()?;
+            member.exit = Some(exit);
+            if member.stage != Stage::Reported {
+                bail!("member {} ended in mid-work: {exit}", member.vmid);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Kin {
+    /// Nobody is left behind, however this ends.
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if member.exit.is_none() {
+                let _ = member.process.kill();
+                let _ = member.process.wait();
+            }
+        }
+    }
+}
+
+fn listen(index: usize, output: ChildStdout, sender: &Sender<Heard>) {
+    for line in BufReader::new(output).lines() {
+        // A line that is not text comes from no member.
+        let word = line
+            .map_err(anyhow::Error::from)
+            .and_then(|line| line.parse());
+        if sender.send(Heard::Word(index, word)).is_err() {
+            return;
+        }
+    }
+    let _ = sender.send(Heard::End(index));
+}

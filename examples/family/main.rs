@@ -1,0 +1,141 @@
+//! A family of real processes that share one space of IDs, and a check that it holds together.
+//!
+//! `family` leads, starts its members, kills one of them in the middle of its work, and says at
+//! the end whether every promise was kept. `family --serve BASE` only leads: members of any kind
+//! join it.
+//!
+//! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
+//! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
+//! twice; [`account`] is what you see; [`serve`] is the leader by itself.
+
+mod account;
+mod control;
+mod figures;
+mod holds;
+mod kin;
+mod member;
+mod run;
+mod serve;
+mod verdict;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use libos_ipc::Wait;
+
+/// No request in this program takes longer than this, unless something is wrong.
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+
+/// Run a family of processes that share one space of IDs, and check that it holds together.
+#[derive(Parser)]
+#[command(
+    name = "family",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_long_help = "\
+WHAT HAPPENS
+  This process is the leader. Each member is a process of its own, which takes IDs, holds them for
+  a while, looks up who owns others, hands some to other members and releases the rest, as fast as
+  it can. Half-way through one of them is killed (SIGKILL). At the end everything is given back.
+
+WHAT IS CHECKED
+  no ID was held by two members at once, by the logs that all of them keep
+  what the killed member had came back to the leader
+  nothing is left: no ID range, no connection, no waiting call, no byte to send
+  every other member ended without an error
+
+  The last line is `family: ok` (exit code 0), or before it ends with exit code 1 there is a line
+  `family: FAILED: ...` for each thing that is wrong.
+
+EXAMPLES
+  family                                two seconds with four members
+  family --members 30 --ids 20000       until each has taken 20,000 IDs
+  family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
+)]
+struct Cli {
+    #[command(flatten)]
+    run: RunOptions,
+    #[command(flatten)]
+    serve: ServeOptions,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// How many member processes to start; one of them will be killed
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=500))]
+    members: u32,
+    /// Work until each member has taken that many IDs, instead of for a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    ids: Option<u64>,
+    /// How long to work
+    ///
+    /// The logs grow by some megabytes a second; they are in a temporary directory, which is
+    /// removed at the end.
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds, conflicts_with = "ids")]
+    seconds: Duration,
+    /// Do the same again: what the members do, and which one is killed, follows from this number
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
+struct ServeOptions {
+    /// Only lead: listen at the Unix socket BASE.1 and reach member N at BASE.N
+    ///
+    /// Until SIGINT or SIGTERM, which end it cleanly with exit code 0. Members join by connecting;
+    /// their number comes from GET_NEW_VMID or is known to whoever started them.
+    #[arg(
+        long = "serve",
+        value_name = "BASE",
+        conflicts_with_all = ["members", "ids", "seconds", "seed"]
+    )]
+    base: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(long, requires = "base")]
+    quiet: bool,
+    /// Hand out released IDs again once the highest was reached
+    #[arg(long, requires = "base")]
+    wrap_ids: bool,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// A member: started by the leader, and told what to do on its standard input.
+    #[command(hide = true)]
+    Member(member::Options),
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
+        _ => Err("between 0.1 and 3600 seconds".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (who, result) = match (cli.role, cli.serve.base) {
+        (Some(Role::Member(options)), _) => (
+            format!("family: member {}", options.vmid),
+            member::run(&options),
+        ),
+        (None, Some(base)) => (
+            "family".to_owned(),
+            serve::run(&base, cli.serve.quiet, cli.serve.wrap_ids),
+        ),
+        (None, None) => return run::run(&cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{who}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A member: takes IDs, holds them for a while, hands some on, releases the rest.
+
+use std::io::{BufRead, stdin, stdout};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use libos_ipc::error::errno;
+use libos_ipc::host::HostNode;
+use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
+
+use crate::WAIT;
+use crate::control::{Command, Word, say};
+use crate::figures::{Counts, Ending, Latency, Report};
+use crate::holds::{Event, Log};
+
+/// How many IDs a member holds at most, before it gets any from others.
+const HELD: usize = 64;
+
+/// How often a member says how far it has come.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the family listens
+    #[arg(long)]
+    pub(crate) base: PathBuf,
+    /// This member's number
+    #[arg(long, value_parser = vmid)]
+    pub(crate) vmid: Vmid,
+    /// Those to hand IDs to
+    #[arg(long, value_delimiter = ',', value_parser = vmid)]
+    pub(crate) others: Vec<Vmid>,
+    /// Where to log which IDs are held
+    #[arg(long)]
+    pub(crate) log: PathBuf,
+    /// Where chance begins
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// How many IDs to take; as many as there is time for if not given
+    #[arg(long)]
+    pub(crate) ids: Option<u64>,
+}
+
+fn vmid(text: &str) -> Result<Vmid> {
+    Vmid::new(text.parse()?).context("0 is no VMID")
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let commands = commands();
+    let config = Config {
+        // Each ID that is handed to this member is a range of its own.
+        capacities: Capacities {
+            own_ranges: 2048,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    };
+    let identity = Identity::child(options.vmid, Vmid::FIRST);
+    let node = HostNode::start(&options.base, identity, config)
+        .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
+    let mut member = Member {
+        node,
+        log: Log::create(&options.log).context("cannot log")?,
+        others: options.others.clone(),
+        held: Vec::new(),
+        counts: Counts::default(),
+        latency: Latency::default(),
+        random: fastrand::Rng::with_seed(options.seed),
+        highest: 1,
+        last_vmid: options.vmid,
+    };
+    member.owner_of(1)?;
+    tell(&Word::Ready)?;
+
+    let (mut working, mut said) = (false, Instant::now());
+    loop {
+        // Without work there is nothing to do but wait for the next command.
+        let command = if working {
+            commands.try_recv().ok()
+        } else {
+            commands.recv().ok()
+        };
+        match command {
+            Some(Command::Go) => working = true,
+            Some(Command::Adopt(id)) => member.adopt(id)?,
+            Some(Command::Gone(vmid)) => member.others.retain(|other| *other != vmid),
+            Some(Command::Stop) => {
+                working = false;
+                member.tell_progress()?;
+                tell(&Word::Stopped)?;
+            }
+            Some(Command::Empty) => {
+                member.empty()?;
+                tell(&Word::Emptied)?;
+            }
+            Some(Command::Leave) => return member.leave(),
+            None if working => {
+                member.step()?;
+                if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
+                    working = false;
+                    member.tell_progress()?;
+                    tell(&Word::Done)?;
+                } else if said.elapsed() >= PROGRESS_EVERY {
+                    said = Instant::now();
+                    member.tell_progress()?;
+                }
+            }
+            None => bail!("whoever started this member is gone"),
+        }
+    }
+}
+
+/// Reads commands as they come. When the leader's process ends, so does this one.
+fn commands() -> Receiver<Command> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            match line.parse() {
+                Ok(command) => {
+                    let leaving = command == Command::Leave;
+                    if sender.send(command).is_err() || leaving {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    eprintln!("family: member: {error:#}");
+                    break;
+                }
+            }
+        }
+        // Nobody is there to work for.
+        std::process::exit(1);
+    });
+    receiver
+}
+
+fn tell(word: &Word) -> Result<()> {
+    say(&mut stdout().lock(), word).context("nobody listens any more")
+}
+
+struct Member {
+    node: HostNode,
+    log: Log,
+    others: Vec<Vmid>,
+    held: Vec<Id>,
+    counts: Counts,
+    latency: Latency,
+    random: fastrand::Rng,
+    /// The highest ID seen.
+    highest: Id,
+    last_vmid: Vmid,
+}
+
+impl Member {
+    fn me(&self) -> Vmid {
+        self.node.identity().vmid
+    }
+
+    /// Asks the leader something, and notes how long that took.
+    fn ask<T>(&mut self, ask: impl FnOnce(&HostNode) -> Result<T, Error>) -> Result<T, Error> {
+        let start = Instant::now();
+        let answer = ask(&self.node);
+        self.latency.add(start.elapsed().as_nanos());
+        answer
+    }
+
+    fn owner_of(&mut self, id: Id) -> Result<Option<Vmid>> {
+        self.counts.looked_up += 1;
+        self.ask(|node| node.owner_of(id, WAIT))
+            .with_context(|| format!("looking up ID {id}"))
+    }
+
+    /// One thing or another.
+    fn step(&mut self) -> Result<()> {
+        if self.held.len() >= HELD {
+            return self.release_some();
+        }
+        match self.random.u32(0..100) {
+            0..40 => self.take_some(),
+            40..60 => self.release_some(),
+            60..75 => self.look_up_own(),
+            75..92 => self.look_up_any(),
+            92..99 => self.hand_on(),
+            _ => self.new_vmid(),
+        }
+    }
+
+    fn take_some(&mut self) -> Result<()> {
+        for _ in 0..self.random.u32(1..=8) {
+            let id = self.node.take_id(WAIT).context("taking an ID")?;
+            self.log.write(Event::Taken, id)?;
+            self.held.push(id);
+            self.highest = self.highest.max(id);
+            self.counts.taken += 1;
+        }
+        Ok(())
+    }
+
+    fn pick(&mut self) -> Option<Id> {
+        let count = self.held.len();
+        (count > 0).then(|| self.held.swap_remove(self.random.usize(0..count)))
+    }
+
+    fn release_some(&mut self) -> Result<()> {
+        for _ in 0..self.random.u32(1..=16) {
+            let Some(id) = self.pick() else { break };
+            self.release(id)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, id: Id) -> Result<()> {
+        self.log.write(Event::Released, id)?;
+        self.node
+            .release_id(id, WAIT)
+            .with_context(|| format!("releasing ID {id}"))?;
+        self.counts.released += 1;
+        Ok(())
+    }
+
+    fn look_up_own(&mut self) -> Result<()> {
+        let Some(id) = self.random.choice(&self.held).copied() else {
+            return Ok(());
+        };
+        let owner = self.owner_of(id)?;
+        ensure!(
+            owner == Some(self.me()),
+            "ID {id} is held here, but its owner is said to be {owner:?}"
+        );
+        Ok(())
+    }
+
+    fn look_up_any(&mut self) -> Result<()> {
+        // Whoever has it may let go of it at any time, so any answer is right.
+        let id = self.random.u32(1..=self.highest);
+        self.owner_of(id).map(drop)
+    }
+
+    fn hand_on(&mut self) -> Result<()> {
+        let Some(to) = self.random.choice(&self.others).copied() else {
+            return Ok(());
+        };
+        let Some(id) = self.pick() else { return Ok(()) };
+        self.log.write(Event::Given, id)?;
+        match self.ask(|node| node.hand_on_id(id, to, WAIT)) {
+            Ok(()) => {
+                self.counts.handed_on += 1;
+                tell(&Word::Gave { id, to })
+            }
+            // It died, and this member has not heard of it yet.
+            Err(Error::NoSuchProcess | Error::Refused(errno::ESRCH)) => {
+                self.log.write(Event::Kept, id)?;
+                self.held.push(id);
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("handing ID {id} to {to}")),
+        }
+    }
+
+    fn adopt(&mut self, id: Id) -> Result<()> {
+        self.node
+            .adopt_id(id)
+            .with_context(|| format!("adopting ID {id}"))?;
+        self.log.write(Event::Adopted, id)?;
+        self.held.push(id);
+        self.highest = self.highest.max(id);
+        self.counts.received += 1;
+        Ok(())
+    }
+
+    fn new_vmid(&mut self) -> Result<()> {
+        let vmid = self
+            .ask(|node| node.new_vmid(WAIT))
+            .context("getting a VMID")?;
+        ensure!(
+            vmid > self.last_vmid,
+            "got VMID {vmid} after {}",
+            self.last_vmid
+        );
+        self.last_vmid = vmid;
+        self.counts.new_vmids += 1;
+        Ok(())
+    }
+
+    /// Lets go of everything, and makes sure that the leader has it.
+    fn empty(&mut self) -> Result<()> {
+        while let Some(id) = self.held.pop() {
+            self.release(id)?;
+        }
+        self.node
+            .give_back_ids(WAIT)
+            .context("giving back the IDs")?;
+        // Nothing is said to a release; but what is asked after it is answered after it.
+        self.owner_of(1)?;
+        ensure!(
+            self.node.ids_in_use() == 0,
+            "IDs are in use though all were released"
+        );
+        Ok(())
+    }
+
+    fn tell_progress(&self) -> Result<()> {
+        tell(&Word::Progress(self.counts))
+    }
+
+    fn leave(self) -> Result<()> {
+        let all_sent = self.node.shut_down(Duration::from_secs(5));
+        ensure!(all_sent, "something was not sent until the end");
+        let ending = Ending::from(self.node.statistics());
+        tell(&Word::Report(Box::new(Report {
+            counts: self.counts,
+            ending,
+            latency: self.latency,
+        })))
+    }
+}

@@ -1,0 +1,142 @@
+//! The leader by itself, for members of any kind.
+
+use std::fmt;
+use std::io::stdout;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use libos_ipc::host::{HostNode, raise_descriptor_limit};
+use libos_ipc::{Capacities, Config, Identity, Refusal, Statistics};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::control::say;
+
+/// How often the account is brought up to date.
+const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// How long members may take to read what was sent to them before the end.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
+    // Before anybody can know that this process is here: no signal comes too early.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
+    let (sender, ends) = mpsc::channel();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = sender.send(signal);
+        }
+    });
+    let descriptors = raise_descriptor_limit().context("raising the limit of descriptors")?;
+    let config = Config {
+        capacities: Capacities::LARGE,
+        wrap_ids,
+        ..Config::DEFAULT
+    };
+    let leader = HostNode::start(base, Identity::FIRST, config)?;
+
+    let account = Account {
+        quiet,
+        begin: Instant::now(),
+    };
+    account.say(format_args!(
+        "leading as member 1, listening at {}",
+        leader.pal().path().display()
+    ));
+    if !leader.pal().directory_is_private() {
+        account.say("note: others can write to that directory: they can't get in, but in the way");
+    }
+    let peers = config.capacities.peers as u64;
+    if descriptors / 2 < peers {
+        account.say(format_args!(
+            "note: {descriptors} descriptors are enough for about {} members at once, not for {peers}",
+            descriptors / 2
+        ));
+    }
+
+    let mut before = leader.statistics();
+    let signal = loop {
+        match ends.recv_timeout(ACCOUNT_EVERY) {
+            Ok(signal) => break signal,
+            Err(RecvTimeoutError::Timeout) => {
+                let now = leader.statistics();
+                account.changes(&before, &now);
+                before = now;
+            }
+            Err(RecvTimeoutError::Disconnected) => break SIGTERM,
+        }
+    };
+    account.changes(&before, &leader.statistics());
+    account.say(format_args!(
+        "ending: {}",
+        if signal == SIGINT {
+            "SIGINT"
+        } else {
+            "SIGTERM"
+        }
+    ));
+    let end = leader.statistics();
+    if !leader.shut_down(LEAVE_LIMIT) {
+        account.say("note: not every member read all that was sent to it");
+    }
+    account.summary(&end);
+    // Dropping the node takes the socket file away.
+    drop(leader);
+    Ok(())
+}
+
+struct Account {
+    quiet: bool,
+    begin: Instant,
+}
+
+impl Account {
+    fn say(&self, what: impl fmt::Display) {
+        if !self.quiet {
+            let line = format!("{:>9.3} s  {what}", self.begin.elapsed().as_secs_f64());
+            // Whether anybody reads it is no concern of the members.
+            let _ = say(&mut stdout().lock(), &line);
+        }
+    }
+
+    /// Who came and went, and who was turned away.
+    fn changes(&self, before: &Statistics, now: &Statistics) {
+        let (came, went) = (
+            now.accepted - before.accepted,
+            now.disconnects - before.disconnects,
+        );
+        if came + went > 0 {
+            self.say(format_args!(
+                "{came} connections came, {went} members went: {} are here, with {} ID ranges",
+                now.pools.peers.now, now.pools.ranges.now
+            ));
+        }
+        for reason in Refusal::all() {
+            let count = now.refused(reason) - before.refused(reason);
+            if count > 0 {
+                self.say(format_args!("refused {count}: {reason}"));
+            }
+        }
+    }
+
+    fn summary(&self, end: &Statistics) {
+        let pools = &end.pools;
+        self.say(format_args!(
+            "in all: {} connections, {} refused, at most {} members at once",
+            end.accepted,
+            end.refused_in_all(),
+            pools.peers.most
+        ));
+        self.say(format_args!(
+            "frames: {} in, {} out; bytes: {} in, {} out; unknown {}, could not be done {}, held back {}",
+            end.frames_in, end.frames_out, end.bytes_in, end.bytes_out, end.unknown_codes, end.undone, end.held_back
+        ));
+        self.say(format_args!(
+            "ID ranges: {} when it ended, at most {} of {}",
+            pools.ranges.now, pools.ranges.most, pools.ranges.limit
+        ));
+    }
+}

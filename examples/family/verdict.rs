@@ -1,0 +1,151 @@
+//! What must be true at the end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use libos_ipc::host::HostNode;
+use libos_ipc::{ID_MAX, Vmid};
+
+use crate::WAIT;
+use crate::figures::Ending;
+use crate::holds::{self, Event, Holds};
+use crate::kin::{Kin, Member};
+
+/// How soon the leader has to be done with those who left.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// All have given everything back: the leader's table is empty, but for an ID that the killed
+/// member handed on with its last breath, so that the new owner never heard of it.
+pub(crate) fn table(leader: &HostNode, kin: &Kin) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut unheard = 0;
+    for member in kin.members.iter().filter(|member| member.is_killed()) {
+        let last = holds::read(&member.log)?.pop();
+        let heard = kin.gifts.iter().rfind(|gift| gift.from == member.vmid);
+        if let Some(last) = last
+            && last.event == Event::Given
+            && heard.is_none_or(|gift| gift.id != last.id)
+            && leader.owner_of(last.id, WAIT)?.is_some()
+        {
+            unheard += 1;
+        }
+    }
+    let left = leader.statistics().pools.ranges.now;
+    if left != unheard {
+        wrong.push(format!(
+            "{left} ID ranges are left, though all members gave back everything"
+        ));
+        wrong.extend(owners(leader)?);
+    }
+    if !leader.is_sound() {
+        wrong.push("the leader's table of ID ranges has lost something".to_owned());
+    }
+    Ok(wrong)
+}
+
+/// Who still owns what.
+fn owners(leader: &HostNode) -> Result<Vec<String>> {
+    let mut found: Vec<(Vmid, u32, u32)> = Vec::new();
+    for id in 1..=ID_MAX {
+        let Some(owner) = leader.owner_of(id, WAIT)? else {
+            continue;
+        };
+        match found.last_mut() {
+            Some((last, _, end)) if *last == owner && *end + 1 == id => *end = id,
+            _ => found.push((owner, id, id)),
+        }
+    }
+    let text = |(owner, start, end)| format!("member {owner} still owns the IDs {start} to {end}");
+    Ok(found.into_iter().map(text).collect())
+}
+
+/// All have left: the leader has nothing of them any more.
+pub(crate) fn leader(leader: &HostNode) -> Vec<String> {
+    let until = Instant::now() + LIMIT;
+    let left = || {
+        let pools = leader.statistics().pools;
+        [
+            (pools.peers.now, "peers"),
+            (pools.waiters.now, "waiting calls"),
+            (pools.ranges.now, "ID ranges in the table"),
+            (pools.own_ranges.now, "ID ranges of its own"),
+            (pools.send_queue.now, "bytes to send"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| {
+            format!("the leader still has {count} {what}, {LIMIT:?} after all have left")
+        })
+        .collect::<Vec<_>>()
+    };
+    // It is told of a death by the kernel, in its own time.
+    let mut wrong = left();
+    while !wrong.is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+        wrong = left();
+    }
+    let statistics = leader.statistics();
+    if !leader.is_sound() {
+        wrong.push("the leader's table of ID ranges has lost something".to_owned());
+    }
+    if statistics.refused_in_all() > 0 {
+        wrong.push(format!(
+            "the leader refused {} connections",
+            statistics.refused_in_all()
+        ));
+    }
+    if statistics.undone > 0 {
+        wrong.push(format!(
+            "the leader could not do {} of the requests",
+            statistics.undone
+        ));
+    }
+    wrong
+}
+
+/// Each member ended well, the killed one apart.
+pub(crate) fn members(kin: &Kin) -> Vec<String> {
+    kin.members.iter().flat_map(member).collect()
+}
+
+fn member(member: &Member) -> Vec<String> {
+    let vmid = member.vmid;
+    let mut wrong = Vec::new();
+    if member.is_killed() {
+        return wrong;
+    }
+    if !member.exit.is_some_and(|exit| exit.success()) {
+        wrong.push(format!("member {vmid} ended with {:?}", member.exit));
+    }
+    let Some(report) = &member.report else {
+        wrong.push(format!("member {vmid} left without a report"));
+        return wrong;
+    };
+    let Ending {
+        peers,
+        waiters,
+        own_ranges,
+        send_queue,
+        ..
+    } = report.ending;
+    for (count, what) in [
+        (peers, "peers"),
+        (waiters, "waiting calls"),
+        (own_ranges, "ID ranges"),
+        (send_queue, "bytes to send"),
+    ] {
+        if count > 0 {
+            wrong.push(format!("member {vmid} had {count} {what} when it left"));
+        }
+    }
+    wrong
+}
+
+/// How many holds of IDs there were, and what is wrong with them.
+pub(crate) fn holds(kin: &Kin) -> Result<(usize, Vec<String>)> {
+    let mut all = Holds::default();
+    for member in &kin.members {
+        all.add(member.vmid, &holds::read(&member.log)?, member.killed);
+    }
+    Ok((all.len(), all.check()))
+}
