@@ -1,0 +1,72 @@
+//! The leader's tables, driven by any messages from a few members: it stays sound, and no ID ever
+//! has two owners.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+use libos_ipc::Vmid;
+use libos_ipc::leader::{Leader, Outcome};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Answer, Frame, Message};
+
+const RANGES: usize = 24;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut memory = vec![0; Leader::bytes(RANGES)];
+    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, true).expect("enough");
+    // Whose an ID was when it was last handed out or changed hands.
+    let mut owners = BTreeMap::new();
+    // Each step: who, what, and the payload that follows, of the length that the code has.
+    let mut rest = bytes;
+    while let [who, code, tail @ ..] = rest {
+        let code = code % 20;
+        let length = match code {
+            4 | 5 => 8,
+            6 | 17 => 4,
+            1 | 3 => 0,
+            _ => 24,
+        };
+        let (payload, tail) = tail.split_at(tail.len().min(length));
+        rest = tail;
+        let from = Vmid::new(u32::from(who % 4) + 2).expect("not 0");
+        if who % 16 == 15 {
+            leader.left(from);
+            let mut reclaim = leader.ranges().reclaim(from);
+            while !leader.ranges().reclaim_on(&mut reclaim) {}
+            owners.retain(|_, owner| *owner != from.get());
+            leader.joined(from);
+        }
+        // Small IDs, so that they meet.
+        let mut small = [0; 24];
+        small[..payload.len()].copy_from_slice(payload);
+        for byte in [1, 2, 3, 5, 6, 7] {
+            small[byte] = 0;
+        }
+        let frame = Frame { seq: 1, code, payload: &small[..length] };
+        let Ok(message) = frame.message() else { continue };
+        match (message, leader.handle(from, &message)) {
+            (Message::AllocIdRange, Outcome::Answer(Answer::IdRange(range))) => {
+                for id in range.start..=range.end {
+                    if id != 0 {
+                        let before = owners.insert(id, from.get());
+                        assert_eq!(before, None, "{id} has an owner");
+                    }
+                }
+            }
+            (Message::ReleaseIdRange(range), Outcome::Done) => {
+                for id in range.start..=range.end {
+                    assert_eq!(owners.remove(&id), Some(from.get()), "{id} was not its own");
+                }
+            }
+            (Message::ChangeIdOwner { id, owner }, Outcome::Answer(Answer::Empty)) => {
+                assert_eq!(owners.insert(id, owner), Some(from.get()), "{id} was not its own");
+            }
+            (Message::GetIdOwner(id), Outcome::Answer(Answer::Owner(owner))) => {
+                assert_eq!(owners.get(&id).copied().unwrap_or(0), owner, "owner of {id}");
+            }
+            _ => {}
+        }
+    }
+    assert!(leader.ranges().is_sound());
+});

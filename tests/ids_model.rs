@@ -1,0 +1,330 @@
+//! The leader's table of ranges and a process's own IDs, each beside a plain model.
+
+use std::collections::BTreeMap;
+
+use libos_ipc::leader::{Alloc, Ranges};
+use libos_ipc::member::{OwnIds, Take};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::IdRange;
+use libos_ipc::{Error, ID_MAX, Id, Resource, Vmid};
+use proptest::prelude::*;
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+/// What a member, or its end, does to the leader's table. IDs are chosen among those near the
+/// ranges there are.
+#[derive(Clone, Debug)]
+enum Deed {
+    Alloc { who: u32 },
+    Release { who: u32, of: Id, exact: bool },
+    Change { who: u32, id: Id, to: u32 },
+    LookUp { id: Id },
+    Die { who: u32 },
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let who = 1..5_u32;
+    let id = 0..400_u32;
+    prop_oneof![
+        3 => who.clone().prop_map(|who| Deed::Alloc { who }),
+        3 => (who.clone(), id.clone(), proptest::bool::weighted(0.8))
+            .prop_map(|(who, of, exact)| Deed::Release { who, of, exact }),
+        3 => (who.clone(), id.clone(), 1..5_u32).prop_map(|(who, id, to)| Deed::Change { who, id, to }),
+        2 => id.prop_map(|id| Deed::LookUp { id }),
+        1 => who.prop_map(|who| Deed::Die { who }),
+    ]
+}
+
+/// Ranges by their start, with end and owner: all there is to it.
+#[derive(Default)]
+struct Plain {
+    ranges: BTreeMap<Id, (Id, u32)>,
+    highest: Id,
+}
+
+impl Plain {
+    fn holding(&self, id: Id) -> Option<(IdRange, u32)> {
+        let (start, (end, owner)) = self.ranges.range(..=id).next_back()?;
+        (id <= *end).then_some((
+            IdRange {
+                start: *start,
+                end: *end,
+            },
+            *owner,
+        ))
+    }
+}
+
+proptest! {
+    #[test]
+    fn ranges_do_as_a_plain_map(
+        capacity in 1..12_usize,
+        deeds in prop::collection::vec(deed(), 1..120),
+    ) {
+        let mut memory = vec![0; Ranges::bytes(capacity)];
+        let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, false).unwrap();
+        let mut plain = Plain::default();
+        for deed in deeds {
+            match deed {
+                Deed::Alloc { who } => {
+                    let expected = if plain.ranges.len() == capacity {
+                        Alloc::TableFull
+                    } else {
+                        let start = plain.highest + 1;
+                        plain.highest += 32;
+                        plain.ranges.insert(start, (plain.highest, who));
+                        Alloc::Range(IdRange { start, end: plain.highest })
+                    };
+                    prop_assert_eq!(ranges.alloc(vmid(who)), expected);
+                }
+                Deed::Release { who, of, exact } => {
+                    let held = plain.holding(of);
+                    let mut range = held.map_or(IdRange { start: of, end: of }, |(range, _)| range);
+                    if !exact {
+                        range.end += 1;
+                    }
+                    let expected = match held {
+                        Some((_, owner)) if exact && owner == who => {
+                            plain.ranges.remove(&range.start);
+                            Ok(())
+                        }
+                        Some(_) if exact => Err(Error::Refused(1)),
+                        _ => Err(Error::Invalid),
+                    };
+                    prop_assert_eq!(ranges.release(vmid(who), range), expected);
+                }
+                Deed::Change { who, id, to } => {
+                    let expected = match plain.holding(id) {
+                        None => Err(Error::NoSuchProcess),
+                        Some((_, owner)) if owner != who => Err(Error::Refused(1)),
+                        Some((range, _)) => {
+                            let parts = [
+                                (range.start, id.wrapping_sub(1), who),
+                                (id, id, to),
+                                (id + 1, range.end, who),
+                            ];
+                            let parts = parts.into_iter().filter(|(start, end, _)| start <= end);
+                            if plain.ranges.len() - 1 + parts.clone().count() > capacity {
+                                Err(Error::Full(Resource::Ranges))
+                            } else {
+                                for (start, end, owner) in parts {
+                                    plain.ranges.insert(start, (end, owner));
+                                }
+                                Ok(())
+                            }
+                        }
+                    };
+                    prop_assert_eq!(ranges.change_owner(vmid(who), id, vmid(to)), expected);
+                }
+                Deed::LookUp { id } => {
+                    let expected = plain.holding(id).map(|(_, owner)| vmid(owner));
+                    prop_assert_eq!(ranges.owner_of(id), expected);
+                }
+                Deed::Die { who } => {
+                    plain.ranges.retain(|_, (_, owner)| *owner != who);
+                    let mut reclaim = ranges.reclaim(vmid(who));
+                    while !ranges.reclaim_on(&mut reclaim) {}
+                }
+            }
+            prop_assert_eq!(ranges.len(), plain.ranges.len());
+            prop_assert!(ranges.is_sound());
+        }
+        for id in 0..500 {
+            let expected = plain.holding(id).map(|(_, owner)| vmid(owner));
+            prop_assert_eq!(ranges.owner_of(id), expected, "owner of {}", id);
+        }
+    }
+}
+
+/// A table in which all IDs were handed out once, and which ranges are still held.
+fn used_up(wrap: bool, memory: &mut [u8], kept: impl Fn(u32) -> bool) -> Ranges<'_> {
+    let mut ranges = Ranges::new(&mut Arena::new(memory), 1000, wrap).unwrap();
+    let mut highest = 0;
+    for number in 0.. {
+        let Alloc::Range(range) = ranges.alloc(vmid(1)) else {
+            panic!("above {highest}")
+        };
+        assert_eq!(range.start, highest + 1);
+        highest = range.end;
+        if !kept(number) {
+            ranges.release(vmid(1), range).unwrap();
+        }
+        if highest == ID_MAX {
+            return ranges;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn the_top_is_the_end_unless_it_may_wrap() {
+    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut ranges = used_up(false, &mut memory, |_| false);
+    assert_eq!(ranges.alloc(vmid(1)), Alloc::NoneLeft);
+
+    drop(ranges);
+    let mut ranges = used_up(true, &mut memory, |number| number < 200 && number != 150);
+    // Part of what is held goes, so that gaps of all kinds are there.
+    ranges.change_owner(vmid(1), 40, vmid(2)).unwrap();
+    ranges
+        .release(vmid(2), IdRange { start: 40, end: 40 })
+        .unwrap();
+    ranges
+        .release(vmid(1), IdRange { start: 41, end: 64 })
+        .unwrap();
+    let mut next = || loop {
+        match ranges.alloc(vmid(3)) {
+            Alloc::Again => {}
+            Alloc::Range(range) => return (range.start, range.end),
+            full => panic!("{full:?}"),
+        }
+    };
+    assert_eq!(next(), (40, 64), "the first gap, whole");
+    assert_eq!(next(), (150 * 32 + 1, 150 * 32 + 32));
+    assert_eq!(next(), (200 * 32 + 1, 200 * 32 + 32));
+    assert!(ranges.is_sound());
+}
+
+#[test]
+fn one_death_takes_many_ranges_and_leaves_the_others() {
+    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
+    for number in 0..1000 {
+        assert!(matches!(
+            ranges.alloc(vmid(number % 3 + 1)),
+            Alloc::Range(_)
+        ));
+    }
+    let mut reclaim = ranges.reclaim(vmid(2));
+    let mut steps = 1;
+    while !ranges.reclaim_on(&mut reclaim) {
+        steps += 1;
+        assert!(ranges.is_sound());
+    }
+    assert!(steps > 1, "bounded work at a time");
+    assert_eq!(ranges.len(), 667);
+    assert_eq!(
+        (ranges.owner_of(1), ranges.owner_of(33)),
+        (Some(vmid(1)), None)
+    );
+}
+
+/// What a process does with its own IDs.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Take,
+    Add { length: u32 },
+    Release { choice: usize },
+    HandOn { choice: usize },
+    Settle { choice: usize, done: bool },
+    Adopt,
+}
+
+fn usage() -> impl Strategy<Value = Use> {
+    prop_oneof![
+        6 => Just(Use::Take),
+        2 => (1..=32_u32).prop_map(|length| Use::Add { length }),
+        4 => any::<usize>().prop_map(|choice| Use::Release { choice }),
+        2 => any::<usize>().prop_map(|choice| Use::HandOn { choice }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(choice, done)| Use::Settle { choice, done }),
+        1 => Just(Use::Adopt),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn own_ids_are_used_once_and_given_back_once(
+        capacity in 1..6_usize,
+        uses in prop::collection::vec(usage(), 1..200),
+    ) {
+        let mut memory = vec![0; OwnIds::bytes(capacity)];
+        let mut own = OwnIds::new(&mut Arena::new(&mut memory), capacity).unwrap();
+        // IDs this process owns: free to take, in use, or being handed on.
+        let (mut owned, mut used, mut leaving) = (vec![], vec![], vec![]);
+        let mut fresh = 1;
+        let mut ever = std::collections::BTreeSet::new();
+        let gone = |owned: &mut Vec<Id>, range: IdRange| {
+            for id in range.start..=range.end {
+                let at = owned.iter().position(|own| *own == id);
+                owned.swap_remove(at.expect("given back what is not owned"));
+            }
+        };
+        for usage in uses {
+            match usage {
+                Use::Take => if let Take::Id(id) = own.take() {
+                    prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
+                    used.push(id);
+                },
+                Use::Add { length } => {
+                    let range = IdRange { start: fresh, end: fresh + length - 1 };
+                    fresh += 64;
+                    match own.add(range) {
+                        Ok(()) => owned.extend(range.start..=range.end),
+                        Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
+                    }
+                }
+                Use::Adopt => {
+                    match own.adopt(fresh) {
+                        Ok(()) => {
+                            owned.push(fresh);
+                            used.push(fresh);
+                            ever.insert(fresh);
+                        }
+                        Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
+                    }
+                    fresh += 64;
+                }
+                Use::Release { choice } => if let Some(at) = choice.checked_rem(used.len()) {
+                    let id = used.swap_remove(at);
+                    if let Some(range) = own.release(id).unwrap() {
+                        gone(&mut owned, range);
+                        for id in range.start..=range.end {
+                            prop_assert!(!used.contains(&id) && !leaving.contains(&id));
+                        }
+                    }
+                    prop_assert_eq!(own.release(id), Err(Error::Invalid));
+                },
+                Use::HandOn { choice } => if let Some(at) = choice.checked_rem(used.len()) {
+                    match own.hand_on(used[at]) {
+                        Ok(()) => {
+                            leaving.push(used.swap_remove(at));
+                            prop_assert_eq!(own.release(leaving[leaving.len() - 1]), Err(Error::Invalid));
+                        }
+                        Err(error) => prop_assert_eq!(error, Error::Full(Resource::OwnRanges)),
+                    }
+                },
+                Use::Settle { choice, done } => if let Some(at) = choice.checked_rem(leaving.len()) {
+                    let id = leaving.swap_remove(at);
+                    let idle = own.handed_on(id, done);
+                    if done {
+                        gone(&mut owned, IdRange { start: id, end: id });
+                    } else {
+                        used.push(id);
+                    }
+                    for range in idle.into_iter().flatten() {
+                        gone(&mut owned, range);
+                    }
+                    prop_assert_eq!(own.handed_on(id, true), [None; 2], "settled once");
+                },
+            }
+            prop_assert_eq!(own.in_use(), used.len());
+            prop_assert!(own.len() <= capacity);
+        }
+        for id in leaving {
+            own.handed_on(id, false);
+            used.push(id);
+        }
+        for id in used {
+            if let Some(range) = own.release(id).unwrap() {
+                gone(&mut owned, range);
+            }
+        }
+        while let Some(range) = own.close() {
+            gone(&mut owned, range);
+        }
+        prop_assert!(owned.is_empty(), "never given back: {:?}", owned);
+        prop_assert!(own.is_empty());
+    }
+}
