@@ -438,6 +438,28 @@ fn many_threads_ask_at_once() {
 }
 
 #[test]
+fn what_a_stillborn_child_was_given_comes_back() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let parent = stage.member(2, Config::DEFAULT);
+    let child = parent.new_vmid(WAIT).unwrap();
+    let pid = parent.take_id_for(child, WAIT).unwrap();
+    assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(child)));
+    parent.bury(child).unwrap();
+    until("it is nobody's", || parent.owner_of(pid, WAIT) == Ok(None));
+    // And nothing can be handed to it any more.
+    let pid = parent.take_id(WAIT).unwrap();
+    assert_eq!(parent.hand_on_id(pid, child, WAIT), Err(Error::Refused(3)));
+    assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
+    // A living process is not buried.
+    parent.bury(vmid(2)).unwrap();
+    until("it was tried", || {
+        leader.statistics().refused(Refusal::VmidTaken) == 1
+    });
+    assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
+}
+
+#[test]
 fn a_full_table_says_what_is_full() {
     let stage = Stage::new();
     let _leader = stage.leader();

@@ -71,28 +71,21 @@ impl<'m> Ranges<'m> {
                 }
                 self.next = 1;
             }
-            // Without wrap nothing can stand in the way above the last range handed out.
-            let in_the_way = if self.wrap {
-                self.spans.find(self.next)
-            } else {
-                None
-            };
-            if let Some(span) = in_the_way {
-                let behind = span.end().saturating_add(1);
-                self.passed = self.passed.saturating_add(behind.saturating_sub(self.next));
-                self.next = behind;
-                if self.passed >= ID_MAX {
-                    self.passed = 0;
-                    return Alloc::NoneLeft;
+            let free_to = match self.spans.gap(self.next) {
+                Ok(taken) => taken.map_or(ID_MAX, |taken| taken.saturating_sub(1)),
+                Err(span) => {
+                    let behind = span.end().saturating_add(1);
+                    self.passed = self.passed.saturating_add(behind.saturating_sub(self.next));
+                    self.next = behind;
+                    if self.passed >= ID_MAX {
+                        self.passed = 0;
+                        return Alloc::NoneLeft;
+                    }
+                    continue;
                 }
-                continue;
-            }
-            let start = self.next;
-            let wished = start.saturating_add(LONGEST_RANGE - 1).min(ID_MAX);
-            let end = match self.spans.after(start) {
-                Some(span) if self.wrap => wished.min(span.start().saturating_sub(1)),
-                _ => wished,
             };
+            let start = self.next;
+            let end = start.saturating_add(LONGEST_RANGE - 1).min(free_to);
             if !self.spans.insert(start, end, owner.get()) {
                 return Alloc::TableFull;
             }

@@ -4,9 +4,10 @@ use super::{Late, Node, Wait};
 use crate::error::Error;
 use crate::leader::{Alloc, Leader};
 use crate::member::Take;
-use crate::pal::Pal;
+use crate::pal::{ConnectError, Pal, Stream};
 use crate::store::Lock;
 use crate::wire::{Answer, IdRange, Message};
+use crate::worker::VMID_LENGTH;
 use crate::{Id, Vmid};
 
 /// Where a question to the leader goes.
@@ -206,6 +207,35 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(());
             };
             self.release_range(range, wait)?;
+        }
+    }
+
+    /// Has the leader take back what was handed to a process that will never join: one whose start
+    /// failed, say, after its VMID was made and its PID handed to it. A process that is connected
+    /// with the leader is left alone.
+    ///
+    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    ///
+    /// # Errors
+    /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
+    pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(_) => {
+                if !self.peers.has(vmid) {
+                    self.take_back_ids(vmid);
+                }
+                Ok(())
+            }
+            Ask::There(leader) => {
+                let stream = self.pal.connect(leader).map_err(|error| match error {
+                    ConnectError::NobodyThere => Error::LeaderGone,
+                    _ => Error::Platform,
+                })?;
+                match stream.write(&[&vmid.get().to_le_bytes()]) {
+                    Ok(VMID_LENGTH) => Ok(()),
+                    _ => Err(Error::Platform),
+                }
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! Non-overlapping spans of numbers, each with an owner: found by a number in them, or by owner.
 //!
-//! Beside the tree stand two small tables. `hints` remembers for each block of 32 numbers the span
+//! Beside the tree stand three small tables. `hints` remembers for each block of 32 numbers the span
 //! last found there, so that most look-ups touch one node instead of a path of the tree: with
 //! 100,000 spans a path is a dozen cache misses. A hint is believed only if its node holds the
-//! number; nodes are never unmade, so a stale hint does no harm. `chains` links the spans of one
-//! owner, so that they are found without a walk over all.
+//! number; nodes are never unmade, so a stale hint does no harm. `crowds` counts the spans that
+//! touch a block, so that an empty block is known as such. Blocks share slots where there are more
+//! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
 #![allow(unsafe_code, missing_docs, clippy::expl_impl_clone_on_copy)] // `intrusive_adapter!`
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -92,6 +93,9 @@ pub(crate) struct SpanTable<'m> {
     tree: RBTree<ByStart<'m>>,
     in_tree: usize,
     hints: Table<'m, Option<&'m Span>>,
+    /// A slot is shared by two blocks at most if there are many slots, by few spans if there are
+    /// few: the count fits.
+    crowds: Table<'m, u16>,
     chains: Table<'m, Chain<'m>>,
 }
 
@@ -104,6 +108,7 @@ impl<'m> SpanTable<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
         Pool::<Span, ByOwner<'m>>::bytes(capacity)
             .saturating_add(bytes_for::<Option<&Span>>(capacity))
+            .saturating_add(bytes_for::<u16>(capacity))
             .saturating_add(bytes_for::<Chain<'m>>(Self::chains_for(capacity)))
     }
 
@@ -114,6 +119,7 @@ impl<'m> SpanTable<'m> {
             tree: RBTree::new(ByStart::new()),
             in_tree: 0,
             hints: arena.table(capacity, |_| Ok(None))?,
+            crowds: arena.table(capacity, |_| Ok(0))?,
             chains: arena.table(Self::chains_for(capacity), |_| {
                 Ok(Chain {
                     spans: LinkedList::new(ByOwner::new()),
@@ -141,13 +147,15 @@ impl<'m> SpanTable<'m> {
     /// The span that holds `number`.
     #[inline]
     pub(crate) fn find(&mut self, number: u32) -> Option<&'m Span> {
-        let block = number.wrapping_sub(1) >> LENGTH_BITS;
-        let slots = self.hints.len();
-        let hint = self.hints.get_mut((block as usize).checked_rem(slots)?)?;
+        let slot = self.slot(number)?;
+        let hint = self.hints.get_mut(slot)?;
         if let Some(span) = *hint
             && span.holds(number)
         {
             return Some(span);
+        }
+        if *self.crowds.get(slot)? == 0 {
+            return None;
         }
         let span = self
             .tree
@@ -160,11 +168,16 @@ impl<'m> SpanTable<'m> {
         Some(span)
     }
 
-    /// The first span that starts after `number`.
-    pub(crate) fn after(&self, number: u32) -> Option<&'m Span> {
-        self.tree
-            .lower_bound(Bound::Excluded(&number))
-            .clone_pointer()
+    /// What is free from `number` on: the first number that is not (`Ok`; `None` if all above is
+    /// free), or the span that holds `number` itself (`Err`).
+    pub(crate) fn gap(&self, number: u32) -> Result<Option<u32>, &'m Span> {
+        let mut cursor = self.tree.upper_bound(Bound::Included(&number));
+        if let Some(span) = cursor.clone_pointer().filter(|span| span.holds(number)) {
+            return Err(span);
+        }
+        // From before the first, this comes to the first.
+        cursor.move_next();
+        Ok(cursor.get().map(Span::start))
     }
 
     /// Adds a span that overlaps none in the table; false if the table is full.
@@ -176,24 +189,34 @@ impl<'m> SpanTable<'m> {
         span.owner.store(owner, Ordering::Relaxed);
         self.tree.insert(span);
         self.in_tree = self.in_tree.saturating_add(1);
+        self.crowd(start, end, 1);
+        let slot = self.slot(start);
+        if let Some(hint) = slot.and_then(|slot| self.hints.get_mut(slot)) {
+            *hint = Some(span);
+        }
         self.chain(span);
         true
     }
 
     /// Takes `span` out of the table.
     pub(crate) fn remove(&mut self, span: &'m Span) {
-        if self.tree.find_mut(&span.start()).remove().is_some() {
-            self.in_tree = self.in_tree.saturating_sub(1);
-            self.unchain(span);
-            span.owner.store(0, Ordering::Relaxed);
-            self.pool.give(span);
+        if span.owner() == 0 || !span.by_start.is_linked() {
+            return;
         }
+        // SAFETY: `span` is linked by its tree link, and only `insert` does that, into this tree.
+        unsafe { self.tree.cursor_mut_from_ptr(span) }.remove();
+        self.in_tree = self.in_tree.saturating_sub(1);
+        self.crowd(span.start(), span.end(), -1);
+        self.unchain(span);
+        span.owner.store(0, Ordering::Relaxed);
+        self.pool.give(span);
     }
 
     /// Cuts the end of `span` off; `end` must be in it.
-    #[allow(clippy::unused_self)] // whoever may change a span has the table
     pub(crate) fn shorten(&mut self, span: &'m Span, end: u32) {
+        self.crowd(span.start(), span.end(), -1);
         span.set(span.start(), end);
+        self.crowd(span.start(), end, 1);
     }
 
     /// Gives `span` to another owner.
@@ -252,7 +275,32 @@ impl<'m> SpanTable<'m> {
             .map(|chain| chain.spans.iter().count())
             .sum::<usize>();
         let lengths = self.chains.iter().map(|chain| chain.length).sum::<usize>();
-        count == self.pool.taken() && count == self.in_tree && count == chained && count == lengths
+        let crowds = self
+            .crowds
+            .iter()
+            .map(|crowd| usize::from(*crowd))
+            .sum::<usize>();
+        let crowded = crowds >= count && crowds <= count.saturating_mul(2);
+        crowded
+            && count == self.pool.taken()
+            && count == self.in_tree
+            && count == chained
+            && count == lengths
+    }
+
+    fn slot(&self, number: u32) -> Option<usize> {
+        let block = number.wrapping_sub(1) >> LENGTH_BITS;
+        (block as usize).checked_rem(self.hints.len())
+    }
+
+    /// One span more or less in the blocks from `start` to `end`: at most two.
+    fn crowd(&mut self, start: u32, end: u32, change: i16) {
+        let (first, last) = (self.slot(start), self.slot(end));
+        for slot in first.into_iter().chain(last.filter(|_| last != first)) {
+            if let Some(crowd) = self.crowds.get_mut(slot) {
+                *crowd = crowd.saturating_add_signed(change);
+            }
+        }
     }
 
     fn chain_of(&mut self, owner: u32) -> Option<&mut Chain<'m>> {

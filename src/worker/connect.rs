@@ -251,11 +251,12 @@ impl<'m, P: Pal> Node<'m, P> {
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);
         }
+        self.tell_who_shuts_down();
         Again::Whenever
     }
 
     /// As the leader: what the process owned is free again.
-    fn take_back_ids(&self, vmid: Vmid) {
+    pub(crate) fn take_back_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
         leader.lock().left(vmid);
         if self.config.keep_ranges_of_dead {

@@ -18,7 +18,7 @@ use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token
 use crate::store::{Arena, Table, bytes_for};
 
 /// The bytes a process says its VMID in, first thing on each of its streams.
-const VMID_LENGTH: usize = 4;
+pub(crate) const VMID_LENGTH: usize = 4;
 
 /// How soon a full backlog, or a token that another thread held, is looked at again.
 const RETRY: Duration = Duration::from_millis(2);
@@ -116,11 +116,14 @@ impl<'m, P: Pal> Node<'m, P> {
             self.on_ready(&mut state, token, readiness);
             next = next.saturating_add(1);
         }
+        true
+    }
+
+    /// Has whoever shuts this node down look whether everything is out.
+    pub(super) fn tell_who_shuts_down(&self) {
         if self.phase() != Phase::Running {
-            // Whoever shuts down looks whether everything is out.
             self.stopped.set();
         }
-        true
     }
 
     /// Waits for readiness: looking again and again for a while where that has paid, then asleep.

@@ -8,17 +8,20 @@ use crate::node::{Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
 use crate::wire::Answer;
 
+/// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
+/// has more to do than that.
+const BATCHES_AT_ONCE: u32 = 16;
+
 impl<'m, P: Pal> Node<'m, P> {
     /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        loop {
-            let Some(mut sending) = peer.sending.try_lock() else {
-                return;
-            };
+        while let Some(mut sending) = peer.sending.try_lock() {
             let done = self.drain(peer, &mut sending);
             drop(sending);
-            // Whoever queued a frame while the token was taken relies on this second look.
+            // Whoever queued a frame while the token was taken relies on this second look, and
+            // whoever shuts the node down on being told to look again.
+            self.tell_who_shuts_down();
             if !done || peer.queue.lock().filling.is_empty() {
                 return;
             }
@@ -39,12 +42,19 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
         let mut room_made = false;
+        let mut batches = 0_u32;
         let done = loop {
             let rest_of_vmid = vmid.get(sending.vmid_sent..).unwrap_or(&[]);
             if sending.draining.is_empty() {
                 let mut queue = peer.queue.lock();
                 if queue.filling.is_empty() && rest_of_vmid.is_empty() {
                     break true;
+                }
+                batches = batches.saturating_add(1);
+                if batches > BATCHES_AT_ONCE {
+                    drop(queue);
+                    self.call_worker(peer);
+                    break false;
                 }
                 core::mem::swap(&mut queue.filling, &mut sending.draining);
                 room_made = true;

@@ -1,0 +1,24 @@
+//! Prints how much memory a node takes, part by part, for the ready-made limits.
+
+use libos_ipc::host::Host;
+use libos_ipc::{Capacities, Config, Identity, Node, Vmid};
+
+fn main() {
+    let child = Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST);
+    for (limits, capacities) in [
+        ("default", Capacities::DEFAULT),
+        ("large", Capacities::LARGE),
+    ] {
+        let config = Config {
+            capacities,
+            ..Config::DEFAULT
+        };
+        for (who, identity) in [("a leader", Identity::FIRST), ("a member", child)] {
+            println!(
+                "{who} with the {limits} limits, {} peers:",
+                capacities.peers
+            );
+            println!("{}", Node::<Host>::memory(&identity, &config));
+        }
+    }
+}

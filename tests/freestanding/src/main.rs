@@ -1,0 +1,85 @@
+//! A leader and a member in one thread of a program that has no libraries: fixed memory, the
+//! loopback platform, every byte moved by `turn`. Prints what memory a node takes.
+#![no_std]
+#![no_main]
+
+mod platform;
+
+use core::fmt::Write;
+
+use libos_ipc::pal::Time;
+use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::store::Memory;
+use libos_ipc::wire::{Answer, IdRange, Message};
+use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid};
+use platform::{Console, exit};
+
+const CONFIG: Config = Config {
+    capacities: Capacities { peers: 4, waiters: 8, ranges: 64, ..Capacities::DEFAULT },
+    driving: Driving::Caller,
+    ..Config::DEFAULT
+};
+const MEMBER: Identity = match Vmid::new(2) {
+    Some(vmid) => Identity::child(vmid, Vmid::FIRST),
+    None => panic!("2 is a VMID"),
+};
+
+type World = Network<2, 4, 4096>;
+type Place = Loopback<'static, 2, 4, 4096>;
+
+const LEADER_MEMORY: usize = Node::<Place>::memory(&Identity::FIRST, &CONFIG).total();
+const MEMBER_MEMORY: usize = Node::<Place>::memory(&MEMBER, &CONFIG).total();
+
+static NETWORK: World = World::new();
+static LEADER: Memory<LEADER_MEMORY> = Memory::new();
+static MEMBER_PLACE: Memory<MEMBER_MEMORY> = Memory::new();
+
+fn node(identity: Identity, memory: Option<&'static mut [u8]>) -> Option<Node<'static, Place>> {
+    Node::new(NETWORK.join(identity.vmid).ok()?, identity, CONFIG, memory?).ok()
+}
+
+fn ask(
+    leader: &Node<'static, Place>,
+    member: &Node<'static, Place>,
+    message: Message<'_>,
+) -> Option<Answer<'static>> {
+    let mut request = member.request(Vmid::FIRST, &message).ok()?;
+    for _ in 0..1000 {
+        leader.turn(Some(Time(0)));
+        member.turn(Some(Time(0)));
+        if let Some(answer) = request.poll() {
+            return answer.ok();
+        }
+    }
+    None
+}
+
+fn run() -> Option<()> {
+    let leader = node(Identity::FIRST, LEADER.take())?;
+    let member = node(MEMBER, MEMBER_PLACE.take())?;
+    let _ = write!(Console, "{}", Node::<Place>::memory(&Identity::FIRST, &CONFIG));
+    let range = IdRange { start: 1, end: 32 };
+    let exchanges = [
+        (Message::GetNewVmid, Answer::Vmid(3)),
+        (Message::AllocIdRange, Answer::IdRange(range)),
+        (Message::GetIdOwner(7), Answer::Owner(2)),
+        (Message::ChangeIdOwner { id: 7, owner: 3 }, Answer::Status(0)),
+        (Message::GetIdOwner(7), Answer::Owner(3)),
+        (Message::GetIdOwner(33), Answer::Owner(0)),
+    ];
+    for (message, expected) in exchanges {
+        let answer = ask(&leader, &member, message);
+        let _ = writeln!(Console, "{message:?} -> {answer:?}");
+        if answer != Some(expected) {
+            return None;
+        }
+    }
+    (leader.is_sound() && leader.statistics().pools.ranges.now == 3).then_some(())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn begin() -> ! {
+    let ok = run().is_some();
+    let _ = writeln!(Console, "freestanding: {}", if ok { "ok" } else { "FAILED" });
+    exit(i32::from(!ok))
+}
