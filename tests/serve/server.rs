@@ -127,6 +127,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // What it has to say about that.
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            let mut rest = String::new();
+            let _ = self.output.read_to_string(&mut rest);
+            println!("{rest}");
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
