@@ -4,7 +4,7 @@
 use std::io::stdout;
 use std::time::{Duration, Instant};
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Row, Table};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use libos_ipc::Statistics;
@@ -17,8 +17,8 @@ use crate::kin::{Kin, Member};
 /// How often a line is written where no bar can be.
 const LINE_EVERY: Duration = Duration::from_millis(500);
 
-/// The steps of the bar.
-const STEPS: u64 = 1000;
+/// The whole work.
+pub(crate) const ALL: u64 = 1000;
 
 pub(crate) struct Account {
     bar: ProgressBar,
@@ -32,7 +32,7 @@ impl Account {
             Some(ids) => format!("{} IDs each", HumanCount(ids)),
             None => format!("{:?}", options.seconds),
         };
-        let bar = ProgressBar::new(STEPS);
+        let bar = ProgressBar::new(ALL);
         if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
             bar.set_style(style);
         }
@@ -45,7 +45,7 @@ impl Account {
     }
 
     /// One line, with the time.
-    pub(crate) fn say(&self, what: String) {
+    pub(crate) fn say(&self, what: &str) {
         let line = format!("{:>7.3} s  {what}", self.begin.elapsed().as_secs_f64());
         if self.bar.is_hidden() || self.bar.is_finished() {
             // If nobody reads it, the work goes on.
@@ -55,8 +55,8 @@ impl Account {
         }
     }
 
-    /// How far it has come.
-    pub(crate) fn tick(&mut self, kin: &Kin, done: f64) {
+    /// How far it has come, of [`ALL`].
+    pub(crate) fn tick(&mut self, kin: &Kin, done: u64) {
         let mut sum = Counts::default();
         for member in &kin.members {
             sum += member.counts;
@@ -69,11 +69,11 @@ impl Account {
             HumanCount(sum.released),
         );
         if !self.bar.is_hidden() {
-            self.bar.set_position((done.min(1.0) * STEPS as f64) as u64);
+            self.bar.set_position(done.min(ALL));
             self.bar.set_message(message);
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_EVERY;
-            self.say(format!("{:>3.0} %: {message}", done.min(1.0) * 100.0));
+            self.say(&format!("{:>3} %: {message}", done.min(ALL) * 100 / ALL));
         }
     }
 
@@ -81,57 +81,57 @@ impl Account {
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
 
-    /// What each member did, all of them together, and what the leader had to do for it.
-    pub(crate) fn table(&self, kin: &Kin, leader: &Statistics) {
-        let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
-        table.set_header([
-            "member",
-            "taken",
-            "handed on",
-            "received",
-            "looked up",
-            "VMIDs",
-            "released",
-            "requests",
-            "p50 µs",
-            "p99 µs",
-            "frames",
-            "bytes",
-            "end",
-        ]);
-        let mut sum = Report::default();
-        for member in &kin.members {
-            let nothing = Report {
-                counts: member.counts,
-                ..Report::default()
-            };
-            let report = member.report.as_ref().unwrap_or(&nothing);
-            sum.counts += report.counts;
-            sum.ending += report.ending;
-            sum.latency.merge(&report.latency);
-            table.add_row(row(&member.vmid.to_string(), report, &end(member)));
-        }
-        table.add_row(row("all", &sum, ""));
-        for index in 1..12 {
-            if let Some(column) = table.column_mut(index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let _ = say(&mut stdout().lock(), &table);
-        let _ = say(
-            &mut stdout().lock(),
-            &format!(
-                "the leader: {} frames in {} reads, {} frames in {} writes, at most {} ID ranges at once",
-                HumanCount(leader.frames_in),
-                HumanCount(leader.reads),
-                HumanCount(leader.frames_out),
-                HumanCount(leader.writes),
-                HumanCount(leader.pools.ranges.most as u64),
-            ),
-        );
+/// What each member did, all of them together, and what the leader had to do for it.
+pub(crate) fn table(kin: &Kin, leader: &Statistics) {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "member",
+        "taken",
+        "handed on",
+        "received",
+        "looked up",
+        "VMIDs",
+        "released",
+        "requests",
+        "p50 µs",
+        "p99 µs",
+        "frames",
+        "bytes",
+        "end",
+    ]);
+    let mut sum = Report::default();
+    for member in &kin.members {
+        let nothing = Report {
+            counts: member.counts,
+            ..Report::default()
+        };
+        let report = member.report.as_ref().unwrap_or(&nothing);
+        sum.counts += report.counts;
+        sum.ending += report.ending;
+        sum.latency.merge(&report.latency);
+        table.add_row(row(&member.vmid.to_string(), report, &end(member)));
     }
+    table.add_row(row("all", &sum, ""));
+    for index in 1..12 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let _ = say(&mut stdout().lock(), &table);
+    let _ = say(
+        &mut stdout().lock(),
+        &format!(
+            "the leader: {} frames in {} reads, {} frames in {} writes, at most {} ID ranges at once",
+            HumanCount(leader.frames_in),
+            HumanCount(leader.reads),
+            HumanCount(leader.frames_out),
+            HumanCount(leader.writes),
+            HumanCount(leader.pools.ranges.most as u64),
+        ),
+    );
 }
 
 fn end(member: &Member) -> String {

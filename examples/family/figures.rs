@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use hdrhistogram::Histogram;
@@ -112,7 +113,7 @@ impl Latency {
 
     /// What that share of the requests took at most, in microseconds.
     pub(crate) fn microseconds(&self, quantile: f64) -> f64 {
-        self.0.value_at_quantile(quantile) as f64 / 1000.0
+        Duration::from_nanos(self.0.value_at_quantile(quantile)).as_secs_f64() * 1e6
     }
 }
 

@@ -71,6 +71,11 @@ impl Log {
     }
 }
 
+/// Some bytes of a record.
+fn field<const LENGTH: usize>(record: &[u8; RECORD], at: usize) -> [u8; LENGTH] {
+    std::array::from_fn(|index| record[at + index])
+}
+
 /// Reads a member's log.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<Record>> {
     let bytes = fs::read(path)?;
@@ -78,12 +83,11 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<Record>> {
     records
         .iter()
         .map(|record| {
-            let record = u128::from_le_bytes(*record);
-            let code = (record >> 96) as u8;
+            let code = field::<1>(record, 12)[0];
             let event = Event::ALL.into_iter().find(|known| *known as u8 == code);
             Ok(Record {
-                time: record as u64,
-                id: (record >> 64) as Id,
+                time: u64::from_le_bytes(field(record, 0)),
+                id: Id::from_le_bytes(field(record, 8)),
                 event: event
                     .ok_or_else(|| io::Error::other(format!("bad log {}", path.display())))?,
             })

@@ -143,6 +143,14 @@ impl Kin {
         Ok(())
     }
 
+    pub(crate) fn member(&self, vmid: Vmid) -> Option<&Member> {
+        self.members.iter().find(|member| member.vmid == vmid)
+    }
+
+    fn member_mut(&mut self, vmid: Vmid) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.vmid == vmid)
+    }
+
     /// Those that are to live.
     pub(crate) fn living(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| !member.is_killed())
@@ -161,19 +169,11 @@ impl Kin {
 
     /// Kills a member, and tells the others.
     pub(crate) fn kill(&mut self, victim: Vmid) -> Result<()> {
-        let member = self
-            .members
-            .iter_mut()
-            .find(|member| member.vmid == victim)
-            .context("no such member")?;
+        let member = self.member_mut(victim).context("no such member")?;
         member.killed = Some(crate::holds::now());
         member.process.kill()?;
         self.tell_all(Command::Gone(victim));
-        let member = self
-            .members
-            .iter_mut()
-            .find(|member| member.vmid == victim)
-            .context("no such member")?;
+        let member = self.member_mut(victim).context("no such member")?;
         member.input = None;
         member.exit = Some(member.process.wait()?);
         Ok(())
@@ -233,7 +233,7 @@ impl Kin {
             }
             Word::Gave { id, to } => {
                 self.gifts.push(Gift { id, from, to });
-                if let Some(to) = self.members.iter_mut().find(|member| member.vmid == to) {
+                if let Some(to) = self.member_mut(to) {
                     to.tell(Command::Adopt(id));
                 }
             }

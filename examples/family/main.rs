@@ -78,7 +78,7 @@ struct RunOptions {
     /// removed at the end.
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds, conflicts_with = "ids")]
     seconds: Duration,
-    /// Do the same again: what the members do, and which one is killed, follows from this number
+    /// Where chance begins: which member is killed, and what the members choose to do
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
@@ -88,7 +88,7 @@ struct ServeOptions {
     /// Only lead: listen at the Unix socket BASE.1 and reach member N at BASE.N
     ///
     /// Until SIGINT or SIGTERM, which end it cleanly with exit code 0. Members join by connecting;
-    /// their number comes from GET_NEW_VMID or is known to whoever started them.
+    /// their number comes from `GET_NEW_VMID` or is known to whoever started them.
     #[arg(
         long = "serve",
         value_name = "BASE",
