@@ -24,6 +24,7 @@ pub mod member;
 mod node;
 pub mod pal;
 pub mod store;
+mod sync;
 mod vmid;
 pub mod wire;
 mod worker;

@@ -6,7 +6,7 @@
 //! others'; the first other frame sends the stream back to the worker, so that nothing that calls
 //! the embedder ever runs in a thread that waits.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 
 use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase, Reading};
@@ -62,6 +62,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// One that was not raised yet.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Interrupt {
             raised: AtomicBool::new(false),

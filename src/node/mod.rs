@@ -2,11 +2,13 @@
 
 mod call;
 mod ids;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod peers;
 mod spin;
 mod waiters;
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, Ordering};
 use core::time::Duration;
 
 use crate::config::{Config, Driving, Identity, MemoryUse};
@@ -117,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
             limits.frame_length,
             limits.send_queue,
         )?;
-        let waiters = Waiters::new(&mut arena, limits.waiters, &pal)?;
+        let waiters = Waiters::new(&mut arena, limits.waiters, || pal.event())?;
         let leader = if identity.is_leader() {
             Some(Lock::new(Leader::new(
                 &mut arena,

@@ -1,8 +1,8 @@
 //! The processes this node is connected with: one place for each, found by VMID.
 
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use core::mem;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::Vmid;
 use crate::error::{Error, Resource};

@@ -4,7 +4,7 @@
 //! is that of the present call and the answer comes from the process that was asked.
 
 use crate::error::{Error, Resource};
-use crate::pal::{Event, Pal};
+use crate::pal::{Event, OutOfResources};
 use crate::store::{Arena, Lock, Table, bytes_for};
 use crate::wire::{Answer, Expected, Malformed};
 use crate::{Id, Vmid};
@@ -94,14 +94,14 @@ impl<'m, E: Event> Waiters<'m, E> {
         bytes_for::<Waiter<E>>(capacity).saturating_add(bytes_for::<u32>(capacity))
     }
 
-    pub(crate) fn new<P: Pal<Event = E>>(
+    pub(crate) fn new(
         arena: &mut Arena<'m>,
         capacity: usize,
-        pal: &P,
+        event: impl Fn() -> Result<E, OutOfResources>,
     ) -> Result<Self, Error> {
         let slots = arena.table(capacity, |_| {
             Ok(Waiter {
-                event: pal.event().map_err(|_| Error::Platform)?,
+                event: event().map_err(|_| Error::Platform)?,
                 state: Lock::new(State {
                     phase: Phase::Free,
                     peer: None,

@@ -81,6 +81,7 @@ mod imp {
     //! The same under the model checker.
     use loom::sync::{Mutex, MutexGuard};
 
+    /// The model checker gives way by itself.
     pub fn set_contention_hook(_hook: fn()) {}
 
     #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Who comes and who goes.
 
-use core::sync::atomic::Ordering;
+use crate::sync::Ordering;
 
 use super::receive::Read;
 use super::{Again, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};

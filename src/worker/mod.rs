@@ -8,7 +8,7 @@ mod connect;
 mod receive;
 mod send;
 
-use core::sync::atomic::Ordering;
+use crate::sync::Ordering;
 use core::time::Duration;
 
 use crate::arch::spin_hint;

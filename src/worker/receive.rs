@@ -1,6 +1,6 @@
 //! From bytes to what they ask for.
 
-use core::sync::atomic::Ordering;
+use crate::sync::Ordering;
 
 use super::{Again, incoming_interest};
 use crate::counters::Refusal;

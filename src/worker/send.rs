@@ -1,6 +1,6 @@
 //! Getting queued frames onto the stream, opening it if need be.
 
-use core::sync::atomic::Ordering;
+use crate::sync::Ordering;
 
 use crate::counters::Refusal;
 use crate::error::Error;

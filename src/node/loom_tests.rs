@@ -1,0 +1,232 @@
+//! Every interleaving of a few threads over the real waiters, peers and send queues.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`
+
+use std::boxed::Box;
+use std::vec;
+use std::vec::Vec;
+
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use super::peers::Peers;
+use super::waiters::{Delivery, Late, Waiters};
+use super::*;
+use crate::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, ReadyList, Stream, StreamError, Token,
+    Woken,
+};
+use crate::wire::{Answer, Expected, FrameReader, Message};
+use crate::{Capacities, Vmid};
+
+const PEER: Vmid = Vmid::FIRST;
+
+struct NoEvent;
+
+impl Event for NoEvent {
+    fn set(&self) {}
+    fn clear(&self) {}
+    fn is_set(&self) -> bool {
+        false
+    }
+}
+
+fn check(threads: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(threads);
+}
+
+fn memory(bytes: usize) -> &'static mut [u8] {
+    Box::leak(vec![0; bytes].into_boxed_slice())
+}
+
+fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {
+    let bytes = Waiters::<NoEvent>::bytes(capacity);
+    let mut arena = Arena::new(memory(bytes));
+    Arc::new(Waiters::new(&mut arena, capacity, || Ok(NoEvent)).unwrap())
+}
+
+/// A call gives up, or not, while its answer comes and the peer dies: one outcome, and the waiter
+/// is free after that, once.
+#[test]
+fn loom_a_wait_has_one_outcome() {
+    for late in [Late::Drop, Late::GiveBack] {
+        check(move || {
+            let waiters = waiters(1);
+            let claim = waiters.claim(PEER, Some(Expected::Owner), late).unwrap();
+            let answering = {
+                let waiters = Arc::clone(&waiters);
+                thread::spawn(move || waiters.answer(PEER, claim.seq, &[7, 0, 0, 0]))
+            };
+            let dying = {
+                let waiters = Arc::clone(&waiters);
+                thread::spawn(move || waiters.fail(Some(PEER), Error::NoSuchProcess))
+            };
+            let outcome = waiters.give_up(claim);
+            let delivery = answering.join().unwrap();
+            dying.join().unwrap();
+            match (outcome, delivery) {
+                (Some(Ok(Answer::Owner(7))), Delivery::Done)
+                | (Some(Err(Error::NoSuchProcess)) | None, Delivery::Dropped) => {}
+                (None, Delivery::Late(Late::GiveBack, Answer::Owner(7))) => {
+                    assert_eq!(late, Late::GiveBack);
+                }
+                (outcome, _) => panic!("{outcome:?}, and something else became of the answer"),
+            }
+            assert_eq!(waiters.fill().0, 0, "the waiter is free");
+            waiters.claim(PEER, None, Late::Drop).unwrap();
+            assert!(
+                waiters.claim(PEER, None, Late::Drop).is_err(),
+                "free only once"
+            );
+        });
+    }
+}
+
+/// Two threads use a peer while the worker takes it out: its place is free after that, once.
+#[test]
+fn loom_a_peer_is_let_go_once() {
+    check(|| {
+        let bytes = Peers::<()>::bytes(1) + 3 * 256;
+        let mut arena = Arena::new(memory(bytes));
+        let peers: Arc<Peers<'static, ()>> = Arc::new(Peers::new(&mut arena, 1, 256, 512).unwrap());
+        let using: Vec<_> = (0..2)
+            .map(|_| {
+                let peers = Arc::clone(&peers);
+                thread::spawn(move || {
+                    if let Ok(peer) = peers.find_or_add(PEER) {
+                        peers.attend(&peer);
+                    }
+                })
+            })
+            .collect();
+        if let Some(peer) = peers.find(PEER) {
+            peers.remove(&peer);
+        }
+        for thread in using {
+            thread.join().unwrap();
+        }
+        while let Some(peer) = peers.next_wanting() {
+            peers.remove(&peer);
+        }
+        if let Some(peer) = peers.find(PEER) {
+            peers.remove(&peer);
+        }
+        assert_eq!(peers.fill().0, 0);
+        assert!(peers.find_or_add(PEER).is_ok(), "the place is free");
+        assert!(
+            peers.find_or_add(Vmid::new(2).unwrap()).is_err(),
+            "and there is one only"
+        );
+    });
+}
+
+/// A platform with one stream, which takes everything.
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+struct SinkStream(Arc<Mutex<Vec<u8>>>);
+
+impl Stream for SinkStream {
+    fn read(&self, _: &mut [u8]) -> Result<usize, StreamError> {
+        Err(StreamError::WouldBlock)
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        self.0.lock().unwrap().extend(parts.concat());
+        Ok(parts.iter().map(|part| part.len()).sum())
+    }
+}
+
+impl Pal for Sink {
+    type Stream = SinkStream;
+    type Event = NoEvent;
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<NoEvent, OutOfResources> {
+        Ok(NoEvent)
+    }
+
+    fn connect(&self, _: Vmid) -> Result<SinkStream, ConnectError> {
+        Ok(SinkStream(Arc::clone(&self.0)))
+    }
+
+    fn accept(&self) -> Result<SinkStream, AcceptError> {
+        Err(AcceptError::WouldBlock)
+    }
+
+    fn watch_listener(&self, _: bool) {}
+
+    fn watch(&self, _: &SinkStream, _: Token, _: Interest) -> Result<(), OutOfResources> {
+        Ok(())
+    }
+
+    fn rewatch(&self, _: &SinkStream, _: Token, _: Interest) {}
+    fn unwatch(&self, _: &SinkStream) {}
+    fn wait(&self, _: &mut ReadyList, _: Option<Time>) {}
+    fn wake(&self) {}
+    fn wait_event(&self, _: &NoEvent, _: Option<Time>) {}
+
+    fn wait_readable(&self, _: &SinkStream, _: &NoEvent, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+
+    fn now(&self) -> Time {
+        Time(0)
+    }
+}
+
+/// Two threads send at once: nobody waits for the other, and every frame goes out, whole.
+#[test]
+fn loom_no_frame_is_left_behind() {
+    check(|| {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let capacities = Capacities {
+            peers: 1,
+            strangers: 0,
+            waiters: 1,
+            frame_length: 128,
+            send_queue: 512,
+            ranges: 0,
+            own_ranges: 0,
+        };
+        let config = Config {
+            capacities,
+            spin: Duration::ZERO,
+            ..Config::DEFAULT
+        };
+        let identity = Identity::child(Vmid::new(2).unwrap(), PEER);
+        let bytes = Node::<Sink>::memory(&identity, &config).total();
+        let node = Node::new(Sink(Arc::clone(&written)), identity, config, memory(bytes)).unwrap();
+        let node = Arc::new(node);
+        let send = |node: &Node<'static, Sink>, id| {
+            let message = Message::GetIdOwner(id);
+            node.send(PEER, &message, Wait::at_most(Duration::ZERO))
+                .unwrap();
+        };
+        let other = {
+            let node = Arc::clone(&node);
+            thread::spawn(move || send(&node, 1))
+        };
+        send(&node, 2);
+        other.join().unwrap();
+        let written = written.lock().unwrap().clone();
+        assert_eq!(written[..4], 2_u32.to_le_bytes(), "the VMID goes first");
+        let mut buffer = [0; 128];
+        let mut reader = FrameReader::new(&mut buffer);
+        reader.space()[..written.len() - 4].copy_from_slice(&written[4..]);
+        reader.filled(written.len() - 4);
+        let mut ids = Vec::new();
+        while let Ok(Some(frame)) = reader.peek() {
+            let length = frame.length();
+            match frame.message() {
+                Ok(Message::GetIdOwner(id)) => ids.push(id),
+                other => panic!("{other:?}"),
+            }
+            reader.skip(length);
+        }
+        assert!(reader.is_empty());
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
+    });
+}
