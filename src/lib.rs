@@ -20,6 +20,7 @@ mod config;
 mod counters;
 pub mod error;
 pub mod leader;
+mod log;
 pub mod member;
 mod node;
 pub mod pal;

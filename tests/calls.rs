@@ -481,3 +481,28 @@ fn a_full_table_says_what_is_full() {
     );
     assert_eq!(member.connect(vmid(3)), Err(Error::Full(Resource::Peers)));
 }
+
+#[test]
+fn nobody_is_called_back_without_need() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let quiet = stage.bare(2);
+    let asks = stage.bare(3);
+    // A one-way frame of a kind that asks for nothing.
+    let mut to_leader = quiet.connect(1);
+    to_leader.write_all(&frame(0, 200, &[])).unwrap();
+    until("it is read", || leader.statistics().unknown_codes == 1);
+    // The worker has been round since.
+    let mut question = asks.connect(1);
+    question
+        .write_all(&frame(1, 6, &7_u32.to_le_bytes()))
+        .unwrap();
+    let mut answers = asks.accept();
+    assert_eq!(next_frame(&mut answers).1, 0);
+    quiet.listener.set_nonblocking(true).unwrap();
+    let called = quiet.listener.accept().map(|_| ());
+    assert_eq!(
+        called.map_err(|error| error.kind()),
+        Err(std::io::ErrorKind::WouldBlock)
+    );
+}

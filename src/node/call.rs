@@ -1,125 +1,13 @@
-//! Sending, and asking: how a call gets its frame out and its answer in.
-//!
-//! A call that waits for an answer reads it off the peer's stream itself where it can: the stream
-//! is taken from the worker's watch for as long as the call lasts, which costs two cheap system
-//! calls and saves a hand-over between threads. Such a call takes in answers only, its own and
-//! others'; the first other frame sends the stream back to the worker, so that nothing that calls
-//! the embedder ever runs in a thread that waits.
+//! Sending, and asking: how a call gets its frame out.
 
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
-use core::time::Duration;
-
-use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase, Reading};
-use crate::Vmid;
-use crate::arch::spin_hint;
-use crate::config::Driving;
-use crate::error::{Error, Resource};
-use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
-use crate::store::Guard;
-use crate::wire::{Answer, Expected, Message, codes};
-
+use super::wait::{Limits, Wait, interruptible};
 use super::waiters::Claim;
-
-/// How long a call may wait, and who may interrupt it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wait<'a> {
-    limit: Option<Duration>,
-    interrupt: Option<&'a Interrupt>,
-}
-
-impl Wait<'_> {
-    /// As long as it takes: until the answer or the peer's end.
-    pub const FOREVER: Wait<'static> = Wait {
-        limit: None,
-        interrupt: None,
-    };
-
-    /// At most that long; then [`Error::TimedOut`].
-    pub const fn at_most(limit: Duration) -> Wait<'static> {
-        Wait {
-            limit: Some(limit),
-            interrupt: None,
-        }
-    }
-
-    /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
-    #[must_use]
-    pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {
-        Wait {
-            limit: self.limit,
-            interrupt: Some(interrupt),
-        }
-    }
-}
-
-/// Ends a call from another thread. For one call at a time.
-#[derive(Debug, Default)]
-pub struct Interrupt {
-    raised: AtomicBool,
-    /// The name of the call's waiter; 0 for none.
-    slot: AtomicU32,
-}
-
-impl Interrupt {
-    /// One that was not raised yet.
-    #[cfg(not(loom))]
-    pub const fn new() -> Self {
-        Interrupt {
-            raised: AtomicBool::new(false),
-            slot: AtomicU32::new(0),
-        }
-    }
-
-    /// Ends the call of `node` that waits with this, or the next one to.
-    pub fn raise<P: Pal>(&self, node: &Node<'_, P>) {
-        self.raised.store(true, Ordering::SeqCst);
-        // If the slot has gone to another call by now, that one wakes up in vain and no more.
-        node.waiters.nudge(self.slot.load(Ordering::SeqCst));
-        if node.config.driving == Driving::Caller {
-            node.wake();
-        }
-    }
-
-    /// Makes it fit for the next call.
-    pub fn reset(&self) {
-        self.raised.store(false, Ordering::SeqCst);
-    }
-
-    fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::SeqCst)
-    }
-}
-
-/// A wait under way: its end, and what may end it before.
-#[derive(Clone, Copy)]
-struct Limits<'a> {
-    until: Option<Time>,
-    interrupt: Option<&'a Interrupt>,
-}
-
-impl<'a> Limits<'a> {
-    fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
-        let until = wait.limit.map(|limit| {
-            if limit.is_zero() {
-                Time(0)
-            } else {
-                pal.now() + limit
-            }
-        });
-        Limits {
-            until,
-            interrupt: wait.interrupt,
-        }
-    }
-
-    fn reached<P: Pal>(&self, pal: &P) -> Option<Error> {
-        if self.interrupt.is_some_and(Interrupt::is_raised) {
-            return Some(Error::Interrupted);
-        }
-        let until = self.until?;
-        (until == Time(0) || pal.now() >= until).then_some(Error::TimedOut)
-    }
-}
+use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase};
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::pal::{Event, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{Answer, Expected, Message};
 
 /// A request under way, for a caller that doesn't want to block. Dropped before its answer came,
 /// it is given up: a late answer is dropped and counted.
@@ -147,18 +35,6 @@ impl<P: Pal> Drop for Request<'_, '_, P> {
     }
 }
 
-/// Sleeps in `wait`, with the interrupt led to the claim's event; not at all if it is raised.
-fn interruptible(claim: Claim, limits: Limits<'_>, wait: impl FnOnce()) {
-    let Some(interrupt) = limits.interrupt else {
-        return wait();
-    };
-    interrupt.slot.store(claim.name(), Ordering::SeqCst);
-    if !interrupt.is_raised() {
-        wait();
-    }
-    interrupt.slot.store(0, Ordering::SeqCst);
-}
-
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a stream to `dest`, if there is none yet. Returns before it is known whether anybody
     /// is there.
@@ -167,7 +43,10 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
     pub fn connect(&self, dest: Vmid) -> Result<(), Error> {
         let peer = self.peer(dest)?;
+        peer.stream_wanted.store(true, Ordering::SeqCst);
         self.flush(&peer);
+        // If another thread was sending just then, it may not have seen the wish.
+        self.call_worker(&peer);
         Ok(())
     }
 
@@ -384,161 +263,9 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Waits on the claim's event.
-    fn sleep(&self, claim: Claim, limits: Limits<'_>) {
+    pub(super) fn sleep(&self, claim: Claim, limits: Limits<'_>) {
         if let Some(event) = self.waiters.event(claim) {
             interruptible(claim, limits, || self.rest(event, limits.until));
-        }
-    }
-
-    /// Takes the stream that the peer's answers come on from the worker, if that can be done.
-    fn take_reading<'a>(
-        &self,
-        peer: &'a PeerRef<'_, 'm, P::Stream>,
-        claim: Claim,
-    ) -> Option<Guard<'a, Reading<'m, P::Stream>>> {
-        if !P::CALLER_READS || self.config.driving == Driving::Caller {
-            return None;
-        }
-        let reading = peer.reading.try_lock()?;
-        let idle = !reading.held_back && reading.frames.is_empty();
-        let stream = reading.stream.as_ref().filter(|_| idle)?;
-        peer.reader.store(claim.name(), Ordering::SeqCst);
-        self.pal.rewatch(stream, peer.incoming(), Interest::empty());
-        Some(reading)
-    }
-
-    /// Gives the stream back to the worker.
-    fn give_reading(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
-    ) {
-        let Some(reading) = reading else { return };
-        if let Some(stream) = &reading.stream {
-            self.pal.rewatch(stream, peer.incoming(), Interest::READ);
-        }
-        let left_over = !reading.frames.is_empty();
-        peer.reader.store(0, Ordering::SeqCst);
-        drop(reading);
-        // After the token is free: whoever wanted it in vain has set `broken` before.
-        if left_over || peer.broken.load(Ordering::SeqCst) {
-            self.call_worker(peer);
-        }
-    }
-
-    fn await_outcome(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        claim: Claim,
-        mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
-        limits: Limits<'_>,
-        sent: Time,
-    ) -> Result<Answer<'static>, Error> {
-        loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            if let Some(outcome) = self.waiters.outcome(claim) {
-                self.give_reading(peer, reading);
-                self.waiters.give(claim);
-                return outcome;
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                self.give_reading(peer, reading);
-                return self.waiters.give_up(claim).unwrap_or(Err(error));
-            }
-            let goes_on = if let Some(reading) = reading.as_mut() {
-                !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits, sent)
-            } else {
-                self.sleep(claim, limits);
-                true
-            };
-            if !goes_on {
-                self.give_reading(peer, reading.take());
-            }
-        }
-    }
-
-    /// Waits for bytes on the peer's stream and takes in the answers among them. False if there is
-    /// something for the worker.
-    fn read_answers(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
-        claim: Claim,
-        limits: Limits<'_>,
-        sent: Time,
-    ) -> bool {
-        let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
-            return false;
-        };
-        let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
-        let mut read = Err(StreamError::WouldBlock);
-        if spin {
-            read = self.spin_read(stream, reading.frames.space());
-        }
-        if read == Err(StreamError::WouldBlock) {
-            interruptible(claim, limits, || {
-                self.pal.wait_readable(stream, event, limits.until);
-            });
-            read = stream.read(reading.frames.space());
-        }
-        if !self.config.spin.is_zero() {
-            // From before the request went out: on a single core that is when the peer gets to run.
-            self.caller_spin
-                .learn(spin, self.pal.now() - sent, self.config.spin);
-        }
-        match read {
-            // The end is for the worker to see: it closes connections.
-            Ok(0) | Err(StreamError::Closed) => false,
-            Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
-            Ok(count) => {
-                reading.frames.filled(count);
-                self.counters.reads.add(1);
-                self.counters.bytes_in.add(count);
-                self.take_answers(peer, reading)
-            }
-        }
-    }
-
-    /// Reads again and again for a while.
-    fn spin_read(&self, stream: &P::Stream, space: &mut [u8]) -> Result<usize, StreamError> {
-        let start = self.pal.now();
-        loop {
-            let read = stream.read(space);
-            if read != Err(StreamError::WouldBlock) {
-                self.counters.spins_won.add(1);
-                return read;
-            }
-            if self.pal.now() - start >= self.config.spin {
-                self.counters.spins_lost.add(1);
-                return read;
-            }
-            spin_hint();
-        }
-    }
-
-    /// Takes in the answers at the head of what was read. False if something else comes first.
-    fn take_answers(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
-    ) -> bool {
-        loop {
-            let length = match reading.frames.peek() {
-                Ok(Some(frame)) if frame.code == codes::RESP => {
-                    if self.take_answer(peer, frame.seq, frame.payload).is_err() {
-                        return false;
-                    }
-                    frame.length()
-                }
-                // A partial frame: what follows will tell.
-                Ok(None) => return true,
-                _ => return false,
-            };
-            self.counters.frames_in.add(1);
-            reading.frames.skip(length);
         }
     }
 }

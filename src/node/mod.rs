@@ -4,8 +4,12 @@ mod call;
 mod ids;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod name;
 mod peers;
+mod read;
+mod sides;
 mod spin;
+mod wait;
 mod waiters;
 
 use crate::sync::{AtomicBool, AtomicU8, Ordering};
@@ -20,9 +24,12 @@ use crate::pal::{Event, Pal, Time};
 use crate::store::{Arena, Lock};
 use crate::worker::WorkerState;
 
-pub use call::{Interrupt, Request, Wait};
-pub(crate) use peers::{Name, PeerRef, Peers, Reading, Sending};
+pub use call::Request;
+pub(crate) use name::Name;
+pub(crate) use peers::{PeerRef, Peers};
+pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
+pub use wait::{Interrupt, Wait};
 pub(crate) use waiters::{Delivery, Late, Waiters};
 
 /// The room every send queue keeps for one answer, so that a peer's request is only taken up when

@@ -1,49 +1,15 @@
 //! The processes this node is connected with: one place for each, found by VMID.
 
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
-use core::mem;
 use core::ops::Deref;
 
+use super::name::{GENERATIONS, Name};
+use super::sides::{Queue, Reading, Sending};
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::pal::{Time, Token};
+use crate::pal::Token;
 use crate::store::{Arena, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
-
-/// The side a process sends to us on. A token: whoever holds it reads the stream.
-pub(crate) struct Reading<'m, S> {
-    pub(crate) stream: Option<S>,
-    pub(crate) frames: FrameReader<'m>,
-    /// Its requests stay unread until it reads our answers.
-    pub(crate) held_back: bool,
-}
-
-/// What was accepted for sending to a process. A spinlock.
-pub(crate) struct Queue<'m> {
-    pub(crate) filling: FrameWriter<'m>,
-    pub(crate) closed: bool,
-    most: usize,
-}
-
-impl Queue<'_> {
-    /// Notes how full the queue is.
-    pub(crate) fn note(&mut self) {
-        self.most = self.most.max(self.filling.unsent().len());
-    }
-}
-
-/// The side we send to a process on. A token: whoever holds it writes to the stream.
-pub(crate) struct Sending<'m, S> {
-    pub(crate) stream: Option<S>,
-    /// How many bytes of our VMID, which goes first, are sent.
-    pub(crate) vmid_sent: usize,
-    /// What is being sent; swapped with the queue's when it is all out.
-    pub(crate) draining: FrameWriter<'m>,
-    /// The stream takes no more for now: the worker is told when it does.
-    pub(crate) blocked: bool,
-    /// Since when its backlog is full.
-    pub(crate) connecting_since: Option<Time>,
-}
 
 /// One process.
 pub(crate) struct Peer<'m, S> {
@@ -62,44 +28,10 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) held_back: AtomicBool,
     /// A call waits for room to send to it.
     pub(crate) room_wanted: AtomicBool,
+    /// A stream to it is to be opened though nothing is to be sent yet.
+    pub(crate) stream_wanted: AtomicBool,
     /// The name of the waiter whose call reads its stream; 0 for none.
     pub(crate) reader: AtomicU32,
-}
-
-/// Which stream of a node a token names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    Stranger(usize),
-    Incoming { index: u32, generation: u32 },
-    Outgoing { index: u32, generation: u32 },
-}
-
-const STRANGER: u64 = 0;
-const INCOMING: u64 = 1;
-const OUTGOING: u64 = 2;
-const GENERATIONS: u32 = (1 << 30) - 1;
-
-impl Name {
-    pub(crate) fn token(self) -> Token {
-        let (kind, generation, index) = match self {
-            Name::Stranger(index) => (STRANGER, 0, index as u64),
-            Name::Incoming { index, generation } => (INCOMING, generation, u64::from(index)),
-            Name::Outgoing { index, generation } => (OUTGOING, generation, u64::from(index)),
-        };
-        Token(kind << 62 | u64::from(generation & GENERATIONS) << 32 | index)
-    }
-
-    pub(crate) fn of(token: Token) -> Option<Name> {
-        let low = token.0 & u64::from(u32::MAX);
-        let index = u32::try_from(low).ok()?;
-        let generation = u32::try_from((token.0 >> 32) & u64::from(GENERATIONS)).ok()?;
-        match token.0 >> 62 {
-            STRANGER => Some(Name::Stranger(index as usize)),
-            INCOMING => Some(Name::Incoming { index, generation }),
-            OUTGOING => Some(Name::Outgoing { index, generation }),
-            _ => None,
-        }
-    }
 }
 
 impl<S> Peer<'_, S> {
@@ -265,6 +197,7 @@ impl<'m, S> Peers<'m, S> {
                 broken: AtomicBool::new(false),
                 held_back: AtomicBool::new(false),
                 room_wanted: AtomicBool::new(false),
+                stream_wanted: AtomicBool::new(false),
                 reader: AtomicU32::new(0),
             })
         })?;
@@ -393,7 +326,12 @@ impl<'m, S> Peers<'m, S> {
         *used = Use::default();
         peer.vmid.store(0, Ordering::Relaxed);
         peer.generation.fetch_add(1, Ordering::Relaxed);
-        for flag in [&peer.broken, &peer.held_back, &peer.room_wanted] {
+        for flag in [
+            &peer.broken,
+            &peer.held_back,
+            &peer.room_wanted,
+            &peer.stream_wanted,
+        ] {
             flag.store(false, Ordering::Relaxed);
         }
         let free_count = directory.free_count;
@@ -458,25 +396,5 @@ impl<'m, S> Peers<'m, S> {
             let queue = peer.queue.lock();
             (now.max(queue.filling.unsent().len()), most.max(queue.most))
         })
-    }
-}
-
-impl<S> Sending<'_, S> {
-    /// Forgets everything; returns the stream, to be closed.
-    pub(crate) fn reset(&mut self) -> Option<S> {
-        self.draining.clear();
-        self.vmid_sent = 0;
-        self.blocked = false;
-        self.connecting_since = None;
-        mem::take(&mut self.stream)
-    }
-}
-
-impl<S> Reading<'_, S> {
-    /// Forgets everything; returns the stream, to be closed.
-    pub(crate) fn reset(&mut self) -> Option<S> {
-        self.frames.clear();
-        self.held_back = false;
-        mem::take(&mut self.stream)
     }
 }

@@ -7,6 +7,7 @@ use super::{Again, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
+use crate::log::event;
 use crate::node::{Name, Node, PeerRef};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 
@@ -27,10 +28,14 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.greet(state, stream);
                 }
                 Err(AcceptError::WouldBlock) => return,
-                Err(AcceptError::NotAllowed) => self.counters.refuse(Refusal::Foreign),
+                Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::Foreign),
                 Err(AcceptError::Exhausted) => {
                     state.exhausted_until = Some(self.pal.now() + RETRY_ACCEPT);
                     self.pal.watch_listener(false);
+                    event!(
+                        warn,
+                        "the platform has no more streams: nobody is accepted for now"
+                    );
                     return;
                 }
             }
@@ -68,7 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 stranger.until = self.pal.now() + self.config.connect_limit;
                 self.keep_stranger(state, stranger);
             }
-            Heard::End => self.counters.refuse(Refusal::NoVmid),
+            Heard::End => self.refuse(None, Refusal::NoVmid),
         }
     }
 
@@ -80,12 +85,12 @@ impl<'m, P: Pal> Node<'m, P> {
             .enumerate()
             .min_by_key(|(_, place)| place.as_ref().map(|stranger| stranger.until))
         else {
-            self.counters.refuse(Refusal::NoVmid);
+            self.refuse(None, Refusal::NoVmid);
             return;
         };
         if let Some(oldest) = place.take() {
             self.pal.unwatch(&oldest.stream);
-            self.counters.refuse(Refusal::NoVmid);
+            self.refuse(None, Refusal::NoVmid);
         } else {
             state.strangers_count = state.strangers_count.saturating_add(1);
         }
@@ -116,7 +121,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.pal.unwatch(&stranger.stream);
         match heard {
             Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
-            _ => self.counters.refuse(Refusal::NoVmid),
+            _ => self.refuse(None, Refusal::NoVmid),
         }
     }
 
@@ -140,7 +145,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.unwatch(&stranger.stream);
             *place = None;
             state.strangers_count = state.strangers_count.saturating_sub(1);
-            self.counters.refuse(Refusal::NoVmid);
+            self.refuse(None, Refusal::NoVmid);
         }
         until
     }
@@ -149,7 +154,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn introduce(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
-            _ => return self.counters.refuse(Refusal::BadVmid),
+            _ => return self.refuse(None, Refusal::BadVmid),
         };
         if let Some(peer) = self.peers.find(vmid) {
             // The one before may be gone already, and only its end not have been read yet.
@@ -159,23 +164,24 @@ impl<'m, P: Pal> Node<'m, P> {
                 peer.is_silent() || self.hear_the_end(state, &peer)
             };
             if !gone {
-                return self.counters.refuse(Refusal::VmidTaken);
+                return self.refuse(Some(vmid), Refusal::VmidTaken);
             }
         }
         let Ok(peer) = self.peers.find_or_add(vmid) else {
-            return self.counters.refuse(Refusal::PeersFull);
+            return self.refuse(Some(vmid), Refusal::PeersFull);
         };
         if self
             .pal
             .watch(&stream, peer.incoming(), Interest::READ)
             .is_err()
         {
-            return self.counters.refuse(Refusal::PeersFull);
+            return self.refuse(Some(vmid), Refusal::PeersFull);
         }
         peer.reading.lock().stream = Some(stream);
         if let Some(leader) = &self.leader {
             leader.lock().joined(vmid);
         }
+        event!(debug, "process {vmid} is connected");
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
     }
@@ -244,6 +250,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let error = self.gone(vmid);
         if error == Error::LeaderGone {
             self.leader_gone.store(true, Ordering::Release);
+            event!(warn, "the leader is gone");
+        } else {
+            event!(debug, "process {vmid} is gone");
         }
         self.waiters.fail(Some(vmid), error);
         self.counters.disconnects.add(1);

@@ -11,8 +11,11 @@ mod send;
 use crate::sync::Ordering;
 use core::time::Duration;
 
+use crate::Vmid;
 use crate::arch::spin_hint;
+use crate::counters::Refusal;
 use crate::error::Error;
+use crate::log::event;
 use crate::node::{Name, Node, PeerRef, Phase, SpinGauge};
 use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, Table, bytes_for};
@@ -229,6 +232,15 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if self.peers.attend(peer) {
             self.wake();
+        }
+    }
+
+    /// Counts a fault of a peer, or of a stranger whose VMID is not known.
+    fn refuse(&self, who: Option<Vmid>, refusal: Refusal) {
+        self.counters.refuse(refusal);
+        match who {
+            Some(vmid) => event!(warn, "process {vmid} is refused: {refusal}"),
+            None => event!(warn, "a connection is refused: {refusal}"),
         }
     }
 

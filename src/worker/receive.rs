@@ -133,7 +133,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Closes the connection of a peer that broke the protocol.
     fn fault(&self, peer: &PeerRef<'_, 'm, P::Stream>, refusal: Refusal) {
         if !peer.broken.swap(true, Ordering::SeqCst) {
-            self.counters.refuse(refusal);
+            self.refuse(Some(peer.vmid()), refusal);
         }
         // Nothing of what it sent besides is worth anything.
         peer.queue.lock().closed = true;

@@ -37,8 +37,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if sending.blocked || peer.broken.load(Ordering::SeqCst) {
             return false;
         }
-        if sending.stream.is_none() && !self.open(peer, sending) {
-            return false;
+        if sending.stream.is_none() {
+            // Not just because there is no stream: two processes that do so for each other's sake
+            // may end each other's new streams with their old ones, for ever.
+            let idle = sending.draining.is_empty() && peer.queue.lock().filling.is_empty();
+            if idle && !peer.stream_wanted.load(Ordering::SeqCst) {
+                return true;
+            }
+            if !self.open(peer, sending) {
+                return false;
+            }
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
         let mut room_made = false;
@@ -145,7 +153,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let now = self.pal.now();
                 let since = *sending.connecting_since.get_or_insert(now);
                 if now.since(since) >= self.config.connect_limit {
-                    self.counters.refuse(Refusal::Unreachable);
+                    self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                     self.give_up_on(peer);
                 } else {
                     self.call_worker(peer);
@@ -153,10 +161,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 false
             }
             Err(error) => {
-                self.counters.refuse(match error {
+                let refusal = match error {
                     ConnectError::NotAllowed => Refusal::Foreign,
                     _ => Refusal::Unreachable,
-                });
+                };
+                self.refuse(Some(peer.vmid()), refusal);
                 self.give_up_on(peer);
                 false
             }

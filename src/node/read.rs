@@ -1,0 +1,171 @@
+//! A call that waits for an answer reads it off the peer's stream itself where it can.
+//!
+//! The stream is taken from the worker's watch for as long as the call lasts, which costs two cheap
+//! system calls and saves a hand-over between threads. Such a call takes in answers only, its own
+//! and others'; the first other frame sends the stream back to the worker, so that nothing that
+//! calls the embedder ever runs in a thread that waits.
+
+use super::wait::{Limits, interruptible};
+use super::waiters::Claim;
+use super::{Node, PeerRef, Reading};
+use crate::arch::spin_hint;
+use crate::config::Driving;
+use crate::error::Error;
+use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
+use crate::store::Guard;
+use crate::sync::Ordering;
+use crate::wire::{Answer, codes};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Takes the stream that the peer's answers come on from the worker, if that can be done.
+    pub(super) fn take_reading<'a>(
+        &self,
+        peer: &'a PeerRef<'_, 'm, P::Stream>,
+        claim: Claim,
+    ) -> Option<Guard<'a, Reading<'m, P::Stream>>> {
+        if !P::CALLER_READS || self.config.driving == Driving::Caller {
+            return None;
+        }
+        let reading = peer.reading.try_lock()?;
+        let idle = !reading.held_back && reading.frames.is_empty();
+        let stream = reading.stream.as_ref().filter(|_| idle)?;
+        peer.reader.store(claim.name(), Ordering::SeqCst);
+        self.pal.rewatch(stream, peer.incoming(), Interest::empty());
+        Some(reading)
+    }
+
+    /// Gives the stream back to the worker.
+    pub(super) fn give_reading(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
+    ) {
+        let Some(reading) = reading else { return };
+        if let Some(stream) = &reading.stream {
+            self.pal.rewatch(stream, peer.incoming(), Interest::READ);
+        }
+        let left_over = !reading.frames.is_empty();
+        peer.reader.store(0, Ordering::SeqCst);
+        drop(reading);
+        // After the token is free: whoever wanted it in vain has set `broken` before.
+        if left_over || peer.broken.load(Ordering::SeqCst) {
+            self.call_worker(peer);
+        }
+    }
+
+    pub(super) fn await_outcome(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        claim: Claim,
+        mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
+        limits: Limits<'_>,
+        sent: Time,
+    ) -> Result<Answer<'static>, Error> {
+        loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if let Some(outcome) = self.waiters.outcome(claim) {
+                self.give_reading(peer, reading);
+                self.waiters.give(claim);
+                return outcome;
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                self.give_reading(peer, reading);
+                return self.waiters.give_up(claim).unwrap_or(Err(error));
+            }
+            let goes_on = if let Some(reading) = reading.as_mut() {
+                !peer.broken.load(Ordering::SeqCst)
+                    && self.read_answers(peer, reading, claim, limits, sent)
+            } else {
+                self.sleep(claim, limits);
+                true
+            };
+            if !goes_on {
+                self.give_reading(peer, reading.take());
+            }
+        }
+    }
+
+    /// Waits for bytes on the peer's stream and takes in the answers among them. False if there is
+    /// something for the worker.
+    fn read_answers(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &mut Reading<'m, P::Stream>,
+        claim: Claim,
+        limits: Limits<'_>,
+        sent: Time,
+    ) -> bool {
+        let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
+            return false;
+        };
+        let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
+        let mut read = Err(StreamError::WouldBlock);
+        if spin {
+            read = self.spin_read(stream, reading.frames.space());
+        }
+        if read == Err(StreamError::WouldBlock) {
+            interruptible(claim, limits, || {
+                self.pal.wait_readable(stream, event, limits.until);
+            });
+            read = stream.read(reading.frames.space());
+        }
+        if !self.config.spin.is_zero() {
+            // From before the request went out: on a single core that is when the peer gets to run.
+            self.caller_spin
+                .learn(spin, self.pal.now() - sent, self.config.spin);
+        }
+        match read {
+            // The end is for the worker to see: it closes connections.
+            Ok(0) | Err(StreamError::Closed) => false,
+            Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
+            Ok(count) => {
+                reading.frames.filled(count);
+                self.counters.reads.add(1);
+                self.counters.bytes_in.add(count);
+                self.take_answers(peer, reading)
+            }
+        }
+    }
+
+    /// Reads again and again for a while.
+    fn spin_read(&self, stream: &P::Stream, space: &mut [u8]) -> Result<usize, StreamError> {
+        let start = self.pal.now();
+        loop {
+            let read = stream.read(space);
+            if read != Err(StreamError::WouldBlock) {
+                self.counters.spins_won.add(1);
+                return read;
+            }
+            if self.pal.now() - start >= self.config.spin {
+                self.counters.spins_lost.add(1);
+                return read;
+            }
+            spin_hint();
+        }
+    }
+
+    /// Takes in the answers at the head of what was read. False if something else comes first.
+    fn take_answers(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &mut Reading<'m, P::Stream>,
+    ) -> bool {
+        loop {
+            let length = match reading.frames.peek() {
+                Ok(Some(frame)) if frame.code == codes::RESP => {
+                    if self.take_answer(peer, frame.seq, frame.payload).is_err() {
+                        return false;
+                    }
+                    frame.length()
+                }
+                // A partial frame: what follows will tell.
+                Ok(None) => return true,
+                _ => return false,
+            };
+            self.counters.frames_in.add(1);
+            reading.frames.skip(length);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The two one-way streams with a process, each with the buffer that belongs to it.
+
+use core::mem;
+
+use crate::pal::Time;
+use crate::wire::{FrameReader, FrameWriter};
+
+/// The side a process sends to us on. A token: whoever holds it reads the stream.
+pub(crate) struct Reading<'m, S> {
+    pub(crate) stream: Option<S>,
+    pub(crate) frames: FrameReader<'m>,
+    /// Its requests stay unread until it reads our answers.
+    pub(crate) held_back: bool,
+}
+
+/// What was accepted for sending to a process. A spinlock.
+pub(crate) struct Queue<'m> {
+    pub(crate) filling: FrameWriter<'m>,
+    pub(crate) closed: bool,
+    pub(super) most: usize,
+}
+
+impl Queue<'_> {
+    /// Notes how full the queue is.
+    pub(crate) fn note(&mut self) {
+        self.most = self.most.max(self.filling.unsent().len());
+    }
+}
+
+/// The side we send to a process on. A token: whoever holds it writes to the stream.
+pub(crate) struct Sending<'m, S> {
+    pub(crate) stream: Option<S>,
+    /// How many bytes of our VMID, which goes first, are sent.
+    pub(crate) vmid_sent: usize,
+    /// What is being sent; swapped with the queue's when it is all out.
+    pub(crate) draining: FrameWriter<'m>,
+    /// The stream takes no more for now: the worker is told when it does.
+    pub(crate) blocked: bool,
+    /// Since when its backlog is full.
+    pub(crate) connecting_since: Option<Time>,
+}
+
+impl<S> Sending<'_, S> {
+    /// Forgets everything; returns the stream, to be closed.
+    pub(crate) fn reset(&mut self) -> Option<S> {
+        self.draining.clear();
+        self.vmid_sent = 0;
+        self.blocked = false;
+        self.connecting_since = None;
+        mem::take(&mut self.stream)
+    }
+}
+
+impl<S> Reading<'_, S> {
+    /// Forgets everything; returns the stream, to be closed.
+    pub(crate) fn reset(&mut self) -> Option<S> {
+        self.frames.clear();
+        self.held_back = false;
+        mem::take(&mut self.stream)
+    }
+}

@@ -1,0 +1,123 @@
+//! How long a call waits, and what ends it before.
+
+use core::time::Duration;
+
+use super::Node;
+use super::waiters::Claim;
+use crate::config::Driving;
+use crate::error::Error;
+use crate::pal::{Pal, Time};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
+
+/// How long a call may wait, and who may interrupt it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wait<'a> {
+    limit: Option<Duration>,
+    interrupt: Option<&'a Interrupt>,
+}
+
+impl Wait<'_> {
+    /// As long as it takes: until the answer or the peer's end.
+    pub const FOREVER: Wait<'static> = Wait {
+        limit: None,
+        interrupt: None,
+    };
+
+    /// At most that long; then [`Error::TimedOut`].
+    pub const fn at_most(limit: Duration) -> Wait<'static> {
+        Wait {
+            limit: Some(limit),
+            interrupt: None,
+        }
+    }
+
+    /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
+    #[must_use]
+    pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {
+        Wait {
+            limit: self.limit,
+            interrupt: Some(interrupt),
+        }
+    }
+}
+
+/// Ends a call from another thread. For one call at a time.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    raised: AtomicBool,
+    /// The name of the call's waiter; 0 for none.
+    slot: AtomicU32,
+}
+
+impl Interrupt {
+    /// One that was not raised yet.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Interrupt {
+            raised: AtomicBool::new(false),
+            slot: AtomicU32::new(0),
+        }
+    }
+
+    /// Ends the call of `node` that waits with this, or the next one to.
+    pub fn raise<P: Pal>(&self, node: &Node<'_, P>) {
+        self.raised.store(true, Ordering::SeqCst);
+        // If the slot has gone to another call by now, that one wakes up in vain and no more.
+        node.waiters.nudge(self.slot.load(Ordering::SeqCst));
+        if node.config.driving == Driving::Caller {
+            node.wake();
+        }
+    }
+
+    /// Makes it fit for the next call.
+    pub fn reset(&self) {
+        self.raised.store(false, Ordering::SeqCst);
+    }
+
+    fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::SeqCst)
+    }
+}
+
+/// A wait under way: its end, and what may end it before.
+#[derive(Clone, Copy)]
+pub(super) struct Limits<'a> {
+    pub(super) until: Option<Time>,
+    pub(super) interrupt: Option<&'a Interrupt>,
+}
+
+impl<'a> Limits<'a> {
+    pub(super) fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
+        let until = wait.limit.map(|limit| {
+            if limit.is_zero() {
+                Time(0)
+            } else {
+                pal.now() + limit
+            }
+        });
+        Limits {
+            until,
+            interrupt: wait.interrupt,
+        }
+    }
+
+    pub(super) fn reached<P: Pal>(&self, pal: &P) -> Option<Error> {
+        if self.interrupt.is_some_and(Interrupt::is_raised) {
+            return Some(Error::Interrupted);
+        }
+        let until = self.until?;
+        (until == Time(0) || pal.now() >= until).then_some(Error::TimedOut)
+    }
+}
+
+/// Sleeps in `wait`, with the interrupt led to the claim's event; not at all if it is raised.
+pub(super) fn interruptible(claim: Claim, limits: Limits<'_>, wait: impl FnOnce()) {
+    let Some(interrupt) = limits.interrupt else {
+        return wait();
+    };
+    interrupt.slot.store(claim.name(), Ordering::SeqCst);
+    if !interrupt.is_raised() {
+        wait();
+    }
+    interrupt.slot.store(0, Ordering::SeqCst);
+}
