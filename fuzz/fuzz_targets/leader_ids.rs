@@ -43,8 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
         for byte in [1, 2, 3, 5, 6, 7] {
             small[byte] = 0;
         }
-        let frame = Frame { seq: 1, code, payload: &small[..length] };
-        let Ok(message) = frame.message() else { continue };
+        let frame = Frame {
+            seq: 1,
+            code,
+            payload: &small[..length],
+        };
+        let Ok(message) = frame.message() else {
+            continue;
+        };
         match (message, leader.handle(from, &message)) {
             (Message::AllocIdRange, Outcome::Answer(Answer::IdRange(range))) => {
                 for id in range.start..=range.end {
@@ -60,10 +66,18 @@ fuzz_target!(|bytes: &[u8]| {
                 }
             }
             (Message::ChangeIdOwner { id, owner }, Outcome::Answer(Answer::Empty)) => {
-                assert_eq!(owners.insert(id, owner), Some(from.get()), "{id} was not its own");
+                assert_eq!(
+                    owners.insert(id, owner),
+                    Some(from.get()),
+                    "{id} was not its own"
+                );
             }
             (Message::GetIdOwner(id), Outcome::Answer(Answer::Owner(owner))) => {
-                assert_eq!(owners.get(&id).copied().unwrap_or(0), owner, "owner of {id}");
+                assert_eq!(
+                    owners.get(&id).copied().unwrap_or(0),
+                    owner,
+                    "owner of {id}"
+                );
             }
             _ => {}
         }

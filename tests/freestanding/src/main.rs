@@ -15,7 +15,12 @@ use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid};
 use platform::{Console, exit};
 
 const CONFIG: Config = Config {
-    capacities: Capacities { peers: 4, waiters: 8, ranges: 64, ..Capacities::DEFAULT },
+    capacities: Capacities {
+        peers: 4,
+        waiters: 8,
+        ranges: 64,
+        ..Capacities::DEFAULT
+    },
     driving: Driving::Caller,
     ..Config::DEFAULT
 };
@@ -57,13 +62,20 @@ fn ask(
 fn run() -> Option<()> {
     let leader = node(Identity::FIRST, LEADER.take())?;
     let member = node(MEMBER, MEMBER_PLACE.take())?;
-    let _ = write!(Console, "{}", Node::<Place>::memory(&Identity::FIRST, &CONFIG));
+    let _ = write!(
+        Console,
+        "{}",
+        Node::<Place>::memory(&Identity::FIRST, &CONFIG)
+    );
     let range = IdRange { start: 1, end: 32 };
     let exchanges = [
         (Message::GetNewVmid, Answer::Vmid(3)),
         (Message::AllocIdRange, Answer::IdRange(range)),
         (Message::GetIdOwner(7), Answer::Owner(2)),
-        (Message::ChangeIdOwner { id: 7, owner: 3 }, Answer::Status(0)),
+        (
+            Message::ChangeIdOwner { id: 7, owner: 3 },
+            Answer::Status(0),
+        ),
         (Message::GetIdOwner(7), Answer::Owner(3)),
         (Message::GetIdOwner(33), Answer::Owner(0)),
     ];
@@ -80,6 +92,10 @@ fn run() -> Option<()> {
 #[unsafe(no_mangle)]
 extern "C" fn begin() -> ! {
     let ok = run().is_some();
-    let _ = writeln!(Console, "freestanding: {}", if ok { "ok" } else { "FAILED" });
+    let _ = writeln!(
+        Console,
+        "freestanding: {}",
+        if ok { "ok" } else { "FAILED" }
+    );
     exit(i32::from(!ok))
 }

@@ -5,7 +5,13 @@ use core::fmt;
 use core::panic::PanicInfo;
 
 // The kernel enters with the stack aligned to 16; a call wants it so before the return address.
-global_asm!(".globl _start", "_start:", "xor ebp, ebp", "call begin", "ud2");
+global_asm!(
+    ".globl _start",
+    "_start:",
+    "xor ebp, ebp",
+    "call begin",
+    "ud2"
+);
 
 /// Standard output.
 pub struct Console;
@@ -82,7 +88,8 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u8 {
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     for at in 0..count {
         // SAFETY: the caller vouches for `count` bytes of each.
-        let (left, right) = unsafe { (left.add(at).read_volatile(), right.add(at).read_volatile()) };
+        let (left, right) =
+            unsafe { (left.add(at).read_volatile(), right.add(at).read_volatile()) };
         if left != right {
             return i32::from(left) - i32::from(right);
         }
