@@ -2,6 +2,7 @@
 //! protocol, over its own Unix sockets.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -59,6 +60,8 @@ pub(crate) struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        // A program that another test starts just now has the descriptor too until it runs.
+        let _ = self.to.shutdown(Shutdown::Both);
         let _ = std::fs::remove_file(&self.address);
     }
 }
