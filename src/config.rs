@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::Vmid;
+use crate::{Id, Vmid};
 
 /// The limits of one node. Each is the number of things that fit; at the limit a call gets
 /// [`Error::Full`](crate::Error::Full) which names it.
@@ -25,6 +25,13 @@ pub struct Capacities {
     pub ranges: usize,
     /// ID ranges that this process can own.
     pub own_ranges: usize,
+    /// Processes in the leader's table, and zombies, and pids that only name a group or session
+    /// yet. A member that is not the leader keeps none.
+    pub processes: usize,
+    /// Children of this process that live or were not reaped.
+    pub children: usize,
+    /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
+    pub answers: usize,
 }
 
 impl Capacities {
@@ -37,6 +44,9 @@ impl Capacities {
         send_queue: 16 * 1024,
         ranges: 2048,
         own_ranges: 128,
+        processes: 128,
+        children: 64,
+        answers: 4,
     };
 
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
@@ -48,6 +58,9 @@ impl Capacities {
         send_queue: 64 * 1024,
         ranges: 262_144,
         own_ranges: 1024,
+        processes: 4096,
+        children: 1024,
+        answers: 64,
     };
 }
 
@@ -113,6 +126,11 @@ pub struct Identity {
     pub parent: Option<Vmid>,
     /// The leader; none if this process is the leader itself.
     pub leader: Option<Vmid>,
+    /// The pid that the parent took for this process ([`Node::start_child`](crate::Node::start_child)); 0 for none:
+    /// then [`Node::join`](crate::Node::join) takes one.
+    pub pid: Id,
+    /// The parent's pid; 0 for none.
+    pub parent_pid: Id,
 }
 
 impl Identity {
@@ -121,14 +139,20 @@ impl Identity {
         vmid: Vmid::FIRST,
         parent: None,
         leader: None,
+        pid: 0,
+        parent_pid: 0,
     };
 
-    /// A process that `parent` started, in the family led by the first process.
+    /// A process that `parent` started, in the family led by the first process, without a pid.
+    /// Where the parent uses this crate too, [`Node::start_child`](crate::Node::start_child) gives
+    /// the identity, with a pid.
     pub const fn child(vmid: Vmid, parent: Vmid) -> Identity {
         Identity {
             vmid,
             parent: Some(parent),
             leader: Some(Vmid::FIRST),
+            pid: 0,
+            parent_pid: 0,
         }
     }
 
@@ -154,6 +178,8 @@ pub struct MemoryUse {
     pub leader: usize,
     /// This process's own IDs.
     pub own_ids: usize,
+    /// This process's children.
+    pub children: usize,
 }
 
 impl MemoryUse {
@@ -165,6 +191,7 @@ impl MemoryUse {
             .saturating_add(self.waiters)
             .saturating_add(self.leader)
             .saturating_add(self.own_ids)
+            .saturating_add(self.children)
     }
 }
 
@@ -177,6 +204,7 @@ impl fmt::Display for MemoryUse {
             ("waiters", self.waiters),
             ("leader's tables", self.leader),
             ("own IDs", self.own_ids),
+            ("children", self.children),
             ("total", self.total()),
         ] {
             writeln!(f, "{name:<16} {bytes:>12} bytes")?;

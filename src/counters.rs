@@ -135,6 +135,8 @@ counters! {
     unknown_codes,
     /// Well-formed requests that could not be done and to which no answer is due.
     undone,
+    /// Orphans that this process inherited whose end found no room in its table of children.
+    reaped_unseen,
     /// Times a peer's requests were left unread until it reads its answers.
     held_back,
     /// Times that spinning met what it waited for before the time was over.
@@ -202,6 +204,10 @@ pub struct Pools {
     pub ranges: Fill,
     /// ID ranges of this process.
     pub own_ranges: Fill,
+    /// Processes, zombies and names in the leader's table.
+    pub processes: Fill,
+    /// Children of this process.
+    pub children: Fill,
     /// Bytes waiting to be sent to the peer that has the most of them.
     pub send_queue: Fill,
 }

@@ -17,6 +17,12 @@ pub enum Resource {
     Ranges,
     /// ID ranges that this process owns.
     OwnRanges,
+    /// Processes, zombies, and names of groups and sessions in the leader's table.
+    Processes,
+    /// Children of this process that live or were not reaped.
+    Children,
+    /// Calls for metadata at once.
+    Answers,
     /// The length of one frame.
     FrameLength,
     /// The memory handed to the node at its creation.
@@ -31,6 +37,9 @@ impl fmt::Display for Resource {
             Resource::Waiters => "waiters",
             Resource::Ranges => "the leader's ID ranges",
             Resource::OwnRanges => "this process's ID ranges",
+            Resource::Processes => "the leader's processes",
+            Resource::Children => "children of this process",
+            Resource::Answers => "calls for metadata",
             Resource::FrameLength => "frame length",
             Resource::Memory => "node memory",
         })
@@ -57,6 +66,10 @@ pub enum Error {
     Refused(i32),
     /// An argument is out of its range (`EINVAL`).
     Invalid,
+    /// The process has no such child (`ECHILD`).
+    NoChild,
+    /// The leader does not know the extension that this needs (`ENOSYS`).
+    Unsupported,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
     /// The platform failed to give a stream, event or watch (`EIO`).
@@ -75,6 +88,8 @@ impl Error {
             Error::NoIds => errno::EAGAIN,
             Error::Refused(number) => number,
             Error::Invalid => errno::EINVAL,
+            Error::NoChild => errno::ECHILD,
+            Error::Unsupported => errno::ENOSYS,
             Error::ShuttingDown => errno::ESHUTDOWN,
             Error::Platform => errno::EIO,
         }
@@ -101,6 +116,10 @@ impl fmt::Display for Error {
             Error::NoIds => f.write_str("the leader has no IDs left to give"),
             Error::Refused(number) => write!(f, "the peer refused with error {number}"),
             Error::Invalid => f.write_str("an argument is out of its range"),
+            Error::NoChild => f.write_str("this process has no such child"),
+            Error::Unsupported => f.write_str(
+                "the leader doesn't know what this needs, or this process has not joined",
+            ),
             Error::ShuttingDown => f.write_str("the node is shutting down"),
             Error::Platform => {
                 f.write_str("the platform could not give a stream, an event or a watch")
@@ -119,14 +138,22 @@ pub mod errno {
     pub const ESRCH: i32 = 3;
     /// Interrupted call.
     pub const EINTR: i32 = 4;
+    /// No such file or directory.
+    pub const ENOENT: i32 = 2;
     /// Input/output error.
     pub const EIO: i32 = 5;
+    /// No child processes.
+    pub const ECHILD: i32 = 10;
     /// Try again.
     pub const EAGAIN: i32 = 11;
     /// Out of memory.
     pub const ENOMEM: i32 = 12;
+    /// Permission denied.
+    pub const EACCES: i32 = 13;
     /// Invalid argument.
     pub const EINVAL: i32 = 22;
+    /// File name too long.
+    pub const ENAMETOOLONG: i32 = 36;
     /// Function not implemented.
     pub const ENOSYS: i32 = 38;
     /// Not connected.

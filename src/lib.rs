@@ -37,5 +37,8 @@ pub mod host;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
-pub use node::{Interrupt, Node, Request, Wait};
+pub use node::{
+    Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PATH_MAX, Request, Signal,
+    SignalReply, Target, Wait, Which,
+};
 pub use vmid::{ID_MAX, Id, Vmid};

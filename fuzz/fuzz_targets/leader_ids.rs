@@ -13,8 +13,8 @@ use libos_ipc::wire::{Answer, Frame, Message};
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = vec![0; Leader::bytes(RANGES)];
-    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, true).expect("enough");
+    let mut memory = vec![0; Leader::bytes(RANGES, 0)];
+    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, 0, true).expect("enough");
     // Whose an ID was when it was last handed out or changed hands.
     let mut owners = BTreeMap::new();
     // Each step: who, what, and the payload that follows, of the length that the code has.

@@ -3,13 +3,17 @@
 //! A pure state machine: a message of a member goes in, an answer comes out. It has no clock, no
 //! stream and no lock.
 
+mod processes;
 mod ranges;
 
 use crate::error::{Error, errno};
 use crate::store::Arena;
-use crate::wire::{Answer, IdRange, Message};
+use crate::wire::{Answer, Hello, IdRange, Message};
 use crate::{Id, Vmid};
+use core::num::NonZeroI32;
 
+pub(crate) use processes::signal_bit;
+pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
 pub use ranges::{Alloc, Ranges, Reclaim};
 
 /// What became of a request.
@@ -33,6 +37,7 @@ const DEPARTED: usize = 256;
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
+    processes: Processes<'m>,
     next_vmid: Option<Vmid>,
     /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
     departed: [u32; DEPARTED],
@@ -40,18 +45,24 @@ pub struct Leader<'m> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory the tables take, with room for that many ID ranges.
-    pub const fn bytes(ranges: usize) -> usize {
-        Ranges::bytes(ranges)
+    /// The memory the tables take, with room for that many ID ranges and processes.
+    pub const fn bytes(ranges: usize, processes: usize) -> usize {
+        Ranges::bytes(ranges).saturating_add(Processes::bytes(processes))
     }
 
     /// Empty tables, cut from `arena`; `wrap_ids` as in [`Ranges::new`].
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
-    pub fn new(arena: &mut Arena<'m>, ranges: usize, wrap_ids: bool) -> Result<Self, Error> {
+    pub fn new(
+        arena: &mut Arena<'m>,
+        ranges: usize,
+        processes: usize,
+        wrap_ids: bool,
+    ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
+            processes: Processes::new(arena, processes)?,
             next_vmid: Vmid::new(2),
             departed: [0; DEPARTED],
             next_departed: 0,
@@ -77,8 +88,10 @@ impl<'m> Leader<'m> {
         }
     }
 
-    /// A member left. Its ranges are to be taken back with [`Ranges::reclaim`].
+    /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
+    /// other ranges are to be taken back with [`Ranges::reclaim`].
     pub fn left(&mut self, vmid: Vmid) {
+        self.processes.died(vmid, &mut self.ranges);
         if let Some(place) = self.departed.get_mut(self.next_departed) {
             *place = vmid.get();
         }
@@ -93,7 +106,61 @@ impl<'m> Leader<'m> {
         if self.departed.contains(&to.get()) {
             return Err(Error::NoSuchProcess);
         }
+        if self.processes.names(id) {
+            return Err(Error::Refused(errno::EPERM));
+        }
         self.ranges.change_owner(from, id, to)
+    }
+
+    /// Takes back a range, as [`Ranges::release`] does.
+    ///
+    /// # Errors
+    /// As there; and [`Error::Refused`] (`EPERM`) for the pid of a process: that is free when its
+    /// parent has reaped it.
+    pub fn release(&mut self, from: Vmid, range: IdRange) -> Result<(), Error> {
+        if self.processes.names(range.start) {
+            return Err(Error::Refused(errno::EPERM));
+        }
+        self.ranges.release(from, range)
+    }
+
+    /// The table of processes.
+    pub fn processes(&mut self) -> &mut Processes<'m> {
+        &mut self.processes
+    }
+
+    /// The process of `from` says that it joins.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the pid is not its own, as a range of its own; [`Error::Full`] if
+    /// there is no room.
+    pub fn join(&mut self, from: Vmid, hello: &Hello) -> Result<(), Error> {
+        if hello.pid == 0 {
+            return Ok(());
+        }
+        if !self.ranges.is_single(hello.pid, from) {
+            return Err(Error::Invalid);
+        }
+        self.processes
+            .join(from, hello.pid, Vmid::new(hello.parent))
+    }
+
+    fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
+        let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
+        if !self.ranges.is_single(pid, vmid) {
+            return Err(Error::Invalid);
+        }
+        self.processes.start(from, vmid, pid)
+    }
+
+    /// Whether no node of the tables was lost. Slow: for tests.
+    pub fn is_sound(&self) -> bool {
+        self.ranges.is_sound() && self.processes.is_sound()
+    }
+
+    /// A signal for all is passed on: those who have not joined yet get it when they do.
+    pub fn owe_to_starting(&mut self, sender: Id, signal: i32) {
+        self.processes.owe_to_starting(sender, signal);
     }
 
     /// The table of ID ranges.
@@ -114,7 +181,7 @@ impl<'m> Leader<'m> {
                 }
                 Alloc::Again => Outcome::Again,
             },
-            Message::ReleaseIdRange(range) => match self.ranges.release(from, range) {
+            Message::ReleaseIdRange(range) => match self.release(from, range) {
                 Ok(()) => Outcome::Done,
                 Err(_) => Outcome::CannotBeDone,
             },
@@ -131,10 +198,41 @@ impl<'m> Leader<'m> {
             Message::GetIdOwner(id) => {
                 Outcome::Answer(Answer::Owner(self.ranges.owner_of(id).map_or(0, Vmid::get)))
             }
+            Message::ProcessStart { vmid, pid } => {
+                Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
+            }
+            Message::ProcessReap(pid) => {
+                if self.processes.reap(from, pid, &mut self.ranges) {
+                    Outcome::Done
+                } else {
+                    Outcome::CannotBeDone
+                }
+            }
+            Message::ProcessChange { what, pid, value } => {
+                let ranges = &mut self.ranges;
+                let changed = self.processes.change(from, what, pid, value, ranges);
+                Outcome::Answer(status(changed))
+            }
+            Message::ProcessQuery(query) => {
+                let process = self.processes.query(&query);
+                Outcome::Answer(Answer::Process(process.map_err(|errno| {
+                    NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
+                })))
+            }
+            // The leader learns how every process ends, and the parent does where that is it.
+            Message::ChildExit(exit) => {
+                self.processes.ends(from, exit);
+                Outcome::NotForLeader
+            }
             Message::FileLockSet(_) | Message::FileLockClearPid(_) => {
                 Outcome::Answer(Answer::Status(-errno::ENOSYS))
             }
             _ => Outcome::NotForLeader,
         }
     }
+}
+
+/// The answer that says how it went: nothing, or a positive error number.
+fn status(result: Result<(), i32>) -> Answer<'static> {
+    Answer::Status(result.err().map_or(0, i32::saturating_neg))
 }

@@ -144,6 +144,31 @@ impl<'m> Ranges<'m> {
         Ok(())
     }
 
+    /// Whether `owner` has `id` as a range of its own, of length one.
+    pub(super) fn is_single(&mut self, id: Id, owner: Vmid) -> bool {
+        self.spans.find(id).is_some_and(|span| {
+            span.start() == id && span.end() == id && span.owner() == owner.get()
+        })
+    }
+
+    /// Gives a range of length one to `to`, whoever has it.
+    pub(super) fn give_single(&mut self, id: Id, to: Vmid) {
+        if let Some(span) = self.spans.find(id)
+            && span.start() == span.end()
+        {
+            self.spans.give(span, to.get());
+        }
+    }
+
+    /// Frees a range of length one, whoever has it.
+    pub(super) fn free_single(&mut self, id: Id) {
+        if let Some(span) = self.spans.find(id)
+            && span.start() == span.end()
+        {
+            self.spans.remove(span);
+        }
+    }
+
     /// Who owns `id`, if anybody does.
     pub fn owner_of(&mut self, id: Id) -> Option<Vmid> {
         self.spans.find(id).and_then(|span| Vmid::new(span.owner()))

@@ -1,7 +1,10 @@
-//! What every process of a family keeps for itself: the IDs it has and uses.
+//! What every process of a family keeps for itself: the IDs it has and uses, its
+//! children.
 //!
 //! A pure state machine, like [`leader`](crate::leader).
 
+mod children;
 mod ids;
 
+pub use children::{Children, News};
 pub use ids::{OwnIds, Take};

@@ -1,5 +1,6 @@
 //! Sending, and asking: how a call gets its frame out.
 
+use super::data::Data;
 use super::wait::{Limits, Wait, interruptible};
 use super::waiters::Claim;
 use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase};
@@ -30,7 +31,7 @@ impl<P: Pal> Request<'_, '_, P> {
 impl<P: Pal> Drop for Request<'_, '_, P> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
-            self.node.waiters.give_up(claim);
+            self.node.waiters.give_up(claim, &mut Data::none());
         }
     }
 }
@@ -150,7 +151,7 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        self.ask_with(dest, message, Late::Drop, wait)
+        self.ask_with(dest, message, Late::Drop, &mut Data::none(), wait)
     }
 
     pub(crate) fn ask_with(
@@ -158,6 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
         dest: Vmid,
         message: &Message<'_>,
         late: Late,
+        data: &mut Data<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         let limits = Limits::of(wait, &self.pal);
@@ -177,7 +179,35 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.now()
         };
         self.flush(&peer);
-        self.await_outcome(&peer, claim, reading, limits, sent)
+        self.await_outcome(&peer, claim, reading, limits, sent, data)
+    }
+
+    /// Has something of this process itself answered, at once or later, and waits for that.
+    pub(super) fn ask_here(
+        &self,
+        expected: Expected,
+        data: &mut Data<'_>,
+        wait: Wait<'_>,
+        ask: impl FnOnce(u64),
+    ) -> Result<Answer<'static>, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let claim = self
+            .waiters
+            .claim(self.identity.vmid, Some(expected), Late::Drop)?;
+        ask(claim.seq);
+        loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if let Some(outcome) = self.waiters.outcome(claim) {
+                self.waiters.finish(claim, data);
+                return outcome;
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                return self.waiters.give_up(claim, data).unwrap_or(Err(error));
+            }
+            self.sleep(claim, limits);
+        }
     }
 
     fn peer(&self, dest: Vmid) -> Result<PeerRef<'_, 'm, P::Stream>, Error> {
@@ -217,7 +247,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if queue.closed {
                     break Err(self.gone(peer.vmid()));
                 }
-                if queue.filling.room() >= length.saturating_add(ANSWER_RESERVE) {
+                if queue.room() >= length.saturating_add(ANSWER_RESERVE) {
                     break match queue.filling.push(seq, message) {
                         Ok(()) => {
                             queue.note();

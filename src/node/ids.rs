@@ -1,5 +1,6 @@
 //! VMIDs and IDs, as a process of the family asks for them.
 
+use super::data::Data;
 use super::{Late, Node, Wait};
 use crate::error::Error;
 use crate::leader::{Alloc, Leader};
@@ -11,14 +12,14 @@ use crate::worker::VMID_LENGTH;
 use crate::{Id, Vmid};
 
 /// Where a question to the leader goes.
-enum Ask<'a, 'm> {
+pub(super) enum Ask<'a, 'm> {
     /// This process is the leader.
     Here(&'a Lock<Leader<'m>>),
     There(Vmid),
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    fn leader(&self) -> Result<Ask<'_, 'm>, Error> {
+    pub(super) fn leader(&self) -> Result<Ask<'_, 'm>, Error> {
         match (&self.leader, self.identity.leader) {
             (Some(leader), _) => Ok(Ask::Here(leader)),
             (None, Some(vmid)) => Ok(Ask::There(vmid)),
@@ -68,7 +69,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             },
             Ask::There(vmid) => {
-                match self.ask_with(vmid, &Message::AllocIdRange, Late::GiveBack, wait)? {
+                match self.ask_with(
+                    vmid,
+                    &Message::AllocIdRange,
+                    Late::GiveBack,
+                    &mut Data::none(),
+                    wait,
+                )? {
                     Answer::IdRange(range) => range,
                     _ => return Err(Error::NoIds),
                 }
@@ -89,7 +96,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] if the range is not one of its own.
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(leader) => leader.lock().ranges().release(self.identity.vmid, range),
+            Ask::Here(leader) => leader.lock().release(self.identity.vmid, range),
             Ask::There(vmid) => self.send(vmid, &Message::ReleaseIdRange(range), wait),
         }
     }
@@ -107,7 +114,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     id,
                     owner: to.get(),
                 };
-                done(self.ask_with(vmid, &message, Late::HandedOn(id), wait)?)
+                done(self.ask_with(vmid, &message, Late::HandedOn(id), &mut Data::none(), wait)?)
             }
         }
     }
@@ -223,6 +230,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Ask::Here(_) => {
                 if !self.peers.has(vmid) {
                     self.take_back_ids(vmid);
+                    self.unborn(vmid);
                 }
                 Ok(())
             }
@@ -232,7 +240,10 @@ impl<'m, P: Pal> Node<'m, P> {
                     _ => Error::Platform,
                 })?;
                 match stream.write(&[&vmid.get().to_le_bytes()]) {
-                    Ok(VMID_LENGTH) => Ok(()),
+                    Ok(VMID_LENGTH) => {
+                        self.unborn(vmid);
+                        Ok(())
+                    }
                     _ => Err(Error::Platform),
                 }
             }
@@ -266,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// What a status answer says.
-fn done(answer: Answer<'_>) -> Result<(), Error> {
+pub(super) fn done(answer: Answer<'_>) -> Result<(), Error> {
     match answer {
         Answer::Empty | Answer::Status(0) => Ok(()),
         Answer::Status(status) => Err(Error::Refused(status.saturating_neg())),

@@ -9,6 +9,7 @@ use std::vec::Vec;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use super::data::Data;
 use super::peers::Peers;
 use super::waiters::{Delivery, Late, Waiters};
 use super::*;
@@ -42,9 +43,9 @@ fn memory(bytes: usize) -> &'static mut [u8] {
 }
 
 fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {
-    let bytes = Waiters::<NoEvent>::bytes(capacity);
+    let bytes = Waiters::<NoEvent>::bytes(capacity, 0);
     let mut arena = Arena::new(memory(bytes));
-    Arc::new(Waiters::new(&mut arena, capacity, || Ok(NoEvent)).unwrap())
+    Arc::new(Waiters::new(&mut arena, capacity, 0, || Ok(NoEvent)).unwrap())
 }
 
 /// A call gives up, or not, while its answer comes and the peer dies: one outcome, and the waiter
@@ -63,7 +64,7 @@ fn loom_a_wait_has_one_outcome() {
                 let waiters = Arc::clone(&waiters);
                 thread::spawn(move || waiters.fail(Some(PEER), Error::NoSuchProcess))
             };
-            let outcome = waiters.give_up(claim);
+            let outcome = waiters.give_up(claim, &mut Data::none());
             let delivery = answering.join().unwrap();
             dying.join().unwrap();
             match (outcome, delivery) {
@@ -189,6 +190,9 @@ fn loom_no_frame_is_left_behind() {
             send_queue: 512,
             ranges: 0,
             own_ranges: 0,
+            processes: 0,
+            children: 0,
+            answers: 0,
         };
         let config = Config {
             capacities,

@@ -1,32 +1,42 @@
 //! One process of a family: the thread-safe face of the crate.
 
 mod call;
+mod data;
+mod embedder;
 mod ids;
+mod kill;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod name;
 mod peers;
+mod process;
 mod read;
 mod sides;
 mod spin;
 mod wait;
 mod waiters;
 
-use crate::sync::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::config::{Config, Driving, Identity, MemoryUse};
 use crate::counters::{Counters, Fill, Pools, Statistics};
 use crate::error::Error;
 use crate::leader::Leader;
-use crate::member::OwnIds;
+use crate::member::{Children, OwnIds};
 use crate::pal::{Event, Pal, Time};
 use crate::store::{Arena, Lock};
 use crate::worker::WorkerState;
 
 pub use call::Request;
+use embedder::NoEmbedder;
+pub(crate) use embedder::Upcall;
+pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
+use kill::OwnerCache;
+pub(crate) use kill::is_signal;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
+pub use process::{Exit, Which};
 pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
 pub use wait::{Interrupt, Wait};
@@ -38,6 +48,10 @@ pub(crate) const ANSWER_RESERVE: usize = 128;
 
 /// How long [`Node::shut_down`] waits for the worker to close the streams.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What is put aside for the embedder at once, at most. A peer whose message finds no room is left
+/// waiting until there is.
+type Upcalls = heapless::Deque<Upcall, 64>;
 
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +75,14 @@ pub struct Node<'m, P: Pal> {
     pub(crate) waiters: Waiters<'m, P::Event>,
     pub(crate) leader: Option<Lock<Leader<'m>>>,
     pub(crate) own_ids: Lock<OwnIds<'m>>,
+    pub(crate) children: Lock<Children<'m>>,
+    pub(crate) upcalls: Lock<Upcalls>,
+    pub(crate) owners: Lock<OwnerCache>,
+    pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
+    /// This process's pid; 0 before it joined.
+    own_pid: AtomicU32,
+    /// The leader has said that it has this crate's extensions.
+    extended: AtomicBool,
     pub(crate) worker: Lock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,
     pub(crate) counters: Counters,
@@ -90,13 +112,14 @@ impl<'m, P: Pal> Node<'m, P> {
                     .send_queue
                     .saturating_sub(capacities.send_queue % 2),
             ),
-            waiters: Waiters::<P::Event>::bytes(capacities.waiters),
+            waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
             leader: if identity.is_leader() {
-                Leader::bytes(capacities.ranges)
+                Leader::bytes(capacities.ranges, capacities.processes)
             } else {
                 0
             },
             own_ids: OwnIds::bytes(capacities.own_ranges),
+            children: Children::bytes(capacities.children),
         }
     }
 
@@ -126,17 +149,19 @@ impl<'m, P: Pal> Node<'m, P> {
             limits.frame_length,
             limits.send_queue,
         )?;
-        let waiters = Waiters::new(&mut arena, limits.waiters, || pal.event())?;
+        let waiters = Waiters::new(&mut arena, limits.waiters, limits.answers, || pal.event())?;
         let leader = if identity.is_leader() {
             Some(Lock::new(Leader::new(
                 &mut arena,
                 limits.ranges,
+                limits.processes,
                 config.wrap_ids,
             )?))
         } else {
             None
         };
         let own_ids = Lock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
+        let children = Lock::new(Children::new(&mut arena, limits.children)?);
         let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
@@ -144,6 +169,12 @@ impl<'m, P: Pal> Node<'m, P> {
             waiters,
             leader,
             own_ids,
+            children,
+            upcalls: Lock::new(Upcalls::new()),
+            owners: Lock::new(OwnerCache::new()),
+            embedder: &NoEmbedder,
+            own_pid: AtomicU32::new(0),
+            extended: AtomicBool::new(false),
             worker,
             stopped,
             counters: Counters::default(),
@@ -155,6 +186,13 @@ impl<'m, P: Pal> Node<'m, P> {
             config,
             pal,
         })
+    }
+
+    /// The same node with a library OS that is signalled, asked and told.
+    #[must_use]
+    pub fn with_embedder(mut self, embedder: &'m (dyn Embedder<P> + 'm)) -> Self {
+        self.embedder = embedder;
+        self
     }
 
     /// Who this process is.
@@ -171,9 +209,11 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
         let fill = |(now, most): (usize, usize), limit| Fill { now, most, limit };
-        let ranges = self.leader.as_ref().map_or((0, 0), |leader| {
+        let (ranges, processes) = self.leader.as_ref().map_or(((0, 0), (0, 0)), |leader| {
             let mut leader = leader.lock();
-            (leader.ranges().len(), leader.ranges().most())
+            let processes = leader.processes();
+            let processes = (processes.len(), processes.most());
+            ((leader.ranges().len(), leader.ranges().most()), processes)
         });
         let own = {
             let own = self.own_ids.lock();
@@ -183,6 +223,8 @@ impl<'m, P: Pal> Node<'m, P> {
             peers: fill(self.peers.fill(), limits.peers),
             waiters: fill(self.waiters.fill(), limits.waiters),
             ranges: fill(ranges, limits.ranges),
+            processes: fill(processes, limits.processes),
+            children: fill(self.children.lock().fill(), limits.children),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })
@@ -192,7 +234,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn is_sound(&self) -> bool {
         self.leader
             .as_ref()
-            .is_none_or(|leader| leader.lock().ranges().is_sound())
+            .is_none_or(|leader| leader.lock().is_sound())
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -1,6 +1,6 @@
 //! The processes this node is connected with: one place for each, found by VMID.
 
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
 use super::name::{GENERATIONS, Name};
@@ -8,7 +8,7 @@ use super::sides::{Queue, Reading, Sending};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::pal::Token;
-use crate::store::{Arena, Lock, Table, bytes_for};
+use crate::store::{Arena, Index, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
 
 /// One process.
@@ -30,6 +30,11 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) room_wanted: AtomicBool,
     /// A stream to it is to be opened though nothing is to be sent yet.
     pub(crate) stream_wanted: AtomicBool,
+    /// It has said that it knows this crate's extensions.
+    pub(crate) extended: AtomicBool,
+    /// Signals for all that it is still to be sent, a bit each, and who sent the last.
+    pub(crate) owed: AtomicU64,
+    pub(crate) owed_by: AtomicU32,
     /// The name of the waiter whose call reads its stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }
@@ -57,7 +62,7 @@ impl<S> Peer<'_, S> {
     /// Whether an answer to it can be queued, or will be dropped as it is going.
     pub(crate) fn has_room(&self) -> bool {
         let queue = self.queue.lock();
-        queue.closed || queue.filling.room() >= super::ANSWER_RESERVE
+        queue.closed || queue.room() >= super::ANSWER_RESERVE
     }
 
     pub(crate) fn incoming(&self) -> Token {
@@ -80,36 +85,21 @@ impl<S> Peer<'_, S> {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Entry {
-    vmid: u32,
-    index: u32,
-}
-
-#[derive(Clone, Copy, Default)]
 struct Use {
     users: u32,
     removed: bool,
 }
 
 struct Directory<'m> {
-    /// Sorted by VMID; the first `count` are in use.
-    by_vmid: Table<'m, Entry>,
-    count: usize,
-    most: usize,
+    by_vmid: Index<'m>,
     uses: Table<'m, Use>,
     free: Table<'m, u32>,
     free_count: usize,
 }
 
 impl Directory<'_> {
-    fn place(&self, vmid: u32) -> Result<usize, usize> {
-        let used = self.by_vmid.get(..self.count).unwrap_or(&[]);
-        used.binary_search_by_key(&vmid, |entry| entry.vmid)
-    }
-
     fn index_of(&self, vmid: Vmid) -> Option<u32> {
-        let place = self.place(vmid.get()).ok()?;
-        self.by_vmid.get(place).map(|entry| entry.index)
+        self.by_vmid.get(vmid.get())
     }
 
     fn hold(&mut self, index: u32) {
@@ -155,7 +145,7 @@ impl<'m, S> Peers<'m, S> {
     /// The memory of the places themselves.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Peer<'m, S>>(capacity)
-            .saturating_add(bytes_for::<Entry>(capacity))
+            .saturating_add(Index::bytes(capacity))
             .saturating_add(bytes_for::<Use>(capacity))
             .saturating_add(bytes_for::<u32>(capacity).saturating_mul(2))
     }
@@ -179,11 +169,14 @@ impl<'m, S> Peers<'m, S> {
                 reading: Lock::new(Reading {
                     stream: None,
                     frames: FrameReader::new(buffers.bytes(frame_length)?),
+                    last_reads: 0,
                     held_back: false,
                 }),
                 queue: Lock::new(Queue {
                     filling: FrameWriter::new(buffers.bytes(send_queue / 2)?),
                     closed: true,
+                    faulty: false,
+                    reserved: 0,
                     most: 0,
                 }),
                 sending: Lock::new(Sending {
@@ -198,13 +191,14 @@ impl<'m, S> Peers<'m, S> {
                 held_back: AtomicBool::new(false),
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
+                extended: AtomicBool::new(false),
+                owed: AtomicU64::new(0),
+                owed_by: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
             })
         })?;
         let directory = Directory {
-            by_vmid: arena.table(capacity, |_| Ok(Entry::default()))?,
-            count: 0,
-            most: 0,
+            by_vmid: Index::new(arena, capacity)?,
             uses: arena.table(capacity, |_| Ok(Use::default()))?,
             free: arena.table(capacity, |index| {
                 number(capacity.saturating_sub(index).saturating_sub(1))
@@ -247,27 +241,22 @@ impl<'m, S> Peers<'m, S> {
     pub(crate) fn find_or_add(&self, vmid: Vmid) -> Result<PeerRef<'_, 'm, S>, Error> {
         let full = Error::Full(Resource::Peers);
         let mut directory = self.directory.lock();
-        let index = match directory.place(vmid.get()) {
-            Ok(_) => directory.index_of(vmid).ok_or(full)?,
-            Err(place) => {
-                let free_count = directory.free_count.checked_sub(1).ok_or(full)?;
-                let index = *directory.free.get(free_count).ok_or(full)?;
-                let count = directory.count.saturating_add(1);
-                let behind = directory.by_vmid.get_mut(place..count).ok_or(full)?;
-                behind.rotate_right(1);
-                *behind.first_mut().ok_or(full)? = Entry {
-                    vmid: vmid.get(),
-                    index,
-                };
-                directory.free_count = free_count;
-                directory.count = count;
-                directory.most = directory.most.max(count);
-                let peer = self.places.get(index as usize).ok_or(full)?;
-                peer.vmid.store(vmid.get(), Ordering::Relaxed);
-                // The lock order is table → queue, and nobody else knows this place yet.
-                peer.queue.lock().closed = false;
-                index
+        let index = if let Some(index) = directory.index_of(vmid) {
+            index
+        } else {
+            let free_count = directory.free_count.checked_sub(1).ok_or(full)?;
+            let index = *directory.free.get(free_count).ok_or(full)?;
+            let peer = self.places.get(index as usize).ok_or(full)?;
+            if !directory.by_vmid.insert(vmid.get(), index) {
+                return Err(full);
             }
+            directory.free_count = free_count;
+            peer.vmid.store(vmid.get(), Ordering::Relaxed);
+            // The lock order is table → queue, and nobody else knows this place yet.
+            let mut queue = peer.queue.lock();
+            (queue.closed, queue.faulty, queue.reserved) = (false, false, 0);
+            drop(queue);
+            index
         };
         directory.hold(index);
         drop(directory);
@@ -301,14 +290,9 @@ impl<'m, S> Peers<'m, S> {
     /// free once nobody has a reference to it any more.
     pub(crate) fn remove(&self, peer: &Peer<'m, S>) {
         let mut directory = self.directory.lock();
-        let Ok(place) = directory.place(peer.vmid.load(Ordering::Relaxed)) else {
+        if !directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed)) {
             return;
-        };
-        let count = directory.count;
-        if let Some(behind) = directory.by_vmid.get_mut(place..count) {
-            behind.rotate_left(1);
         }
-        directory.count = count.saturating_sub(1);
         if let Some(used) = directory.uses.get_mut(peer.index as usize) {
             used.removed = true;
         }
@@ -331,9 +315,11 @@ impl<'m, S> Peers<'m, S> {
             &peer.held_back,
             &peer.room_wanted,
             &peer.stream_wanted,
+            &peer.extended,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
+        peer.owed.store(0, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;
@@ -387,7 +373,7 @@ impl<'m, S> Peers<'m, S> {
     /// How many peers there are now, and the most ever.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let directory = self.directory.lock();
-        (directory.count, directory.most)
+        (directory.by_vmid.len(), directory.by_vmid.most())
     }
 
     /// Bytes in the fullest send queue now, and the most ever in one.

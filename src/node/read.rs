@@ -5,6 +5,7 @@
 //! and others'; the first other frame sends the stream back to the worker, so that nothing that
 //! calls the embedder ever runs in a thread that waits.
 
+use super::data::Data;
 use super::wait::{Limits, interruptible};
 use super::waiters::Claim;
 use super::{Node, PeerRef, Reading};
@@ -60,6 +61,7 @@ impl<'m, P: Pal> Node<'m, P> {
         mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
         limits: Limits<'_>,
         sent: Time,
+        data: &mut Data<'_>,
     ) -> Result<Answer<'static>, Error> {
         loop {
             if let Some(event) = self.waiters.event(claim) {
@@ -67,12 +69,12 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             if let Some(outcome) = self.waiters.outcome(claim) {
                 self.give_reading(peer, reading);
-                self.waiters.give(claim);
+                self.waiters.finish(claim, data);
                 return outcome;
             }
             if let Some(error) = limits.reached(&self.pal) {
                 self.give_reading(peer, reading);
-                return self.waiters.give_up(claim).unwrap_or(Err(error));
+                return self.waiters.give_up(claim, data).unwrap_or(Err(error));
             }
             let goes_on = if let Some(reading) = reading.as_mut() {
                 !peer.broken.load(Ordering::SeqCst)

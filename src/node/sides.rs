@@ -9,6 +9,8 @@ use crate::wire::{FrameReader, FrameWriter};
 pub(crate) struct Reading<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
+    /// How often it was read since it is to be closed.
+    pub(crate) last_reads: usize,
     /// Its requests stay unread until it reads our answers.
     pub(crate) held_back: bool,
 }
@@ -17,10 +19,19 @@ pub(crate) struct Reading<'m, S> {
 pub(crate) struct Queue<'m> {
     pub(crate) filling: FrameWriter<'m>,
     pub(crate) closed: bool,
+    /// The peer broke the protocol: nothing more of it is heard.
+    pub(crate) faulty: bool,
+    /// Room that is kept for answers that the embedder owes.
+    pub(crate) reserved: usize,
     pub(super) most: usize,
 }
 
 impl Queue<'_> {
+    /// How many bytes can be put in, beside what room is kept for.
+    pub(crate) fn room(&self) -> usize {
+        self.filling.room().saturating_sub(self.reserved)
+    }
+
     /// Notes how full the queue is.
     pub(crate) fn note(&mut self) {
         self.most = self.most.max(self.filling.unsent().len());
@@ -56,6 +67,7 @@ impl<S> Reading<'_, S> {
     pub(crate) fn reset(&mut self) -> Option<S> {
         self.frames.clear();
         self.held_back = false;
+        self.last_reads = 0;
         mem::take(&mut self.stream)
     }
 }

@@ -31,6 +31,14 @@ impl Wait<'_> {
         }
     }
 
+    /// The same, but for that long at least.
+    pub(super) fn at_least(self, limit: Duration) -> Self {
+        Wait {
+            limit: self.limit.map(|given| given.max(limit)),
+            ..self
+        }
+    }
+
     /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
     #[must_use]
     pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {

@@ -6,7 +6,10 @@
 use crate::error::{Error, Resource};
 use crate::pal::{Event, OutOfResources};
 use crate::store::{Arena, Lock, Table, bytes_for};
-use crate::wire::{Answer, Expected, Malformed};
+use crate::wire::{Answer, Expected};
+
+use super::data::{Buffers, Data};
+use super::embedder::PATH_MAX;
 use crate::{Id, Vmid};
 
 /// Sequence numbers stay below this: a C leader answers a delayed request with the low 32 bits.
@@ -37,17 +40,20 @@ enum Phase {
     Failed(Error),
 }
 
-struct State {
+struct State<'m> {
     phase: Phase,
     peer: Option<Vmid>,
     seq: u64,
     expected: Expected,
     late: Late,
+    /// Where an answer's data is put, for a request that has such an answer.
+    buffer: Option<&'m mut [u8]>,
+    length: usize,
 }
 
-pub(crate) struct Waiter<E> {
+pub(crate) struct Waiter<'m, E> {
     event: E,
-    state: Lock<State>,
+    state: Lock<State<'m>>,
 }
 
 /// What became of an answer that came in.
@@ -69,8 +75,9 @@ struct FreeList<'m> {
 }
 
 pub(crate) struct Waiters<'m, E> {
-    slots: Table<'m, Waiter<E>>,
+    slots: Table<'m, Waiter<'m, E>>,
     free: Lock<FreeList<'m>>,
+    buffers: Lock<Buffers<'m>>,
 }
 
 /// A waiter of this call's own. It must go back with [`Waiters::give`] or [`Waiters::give_up`].
@@ -90,13 +97,16 @@ impl Claim {
 }
 
 impl<'m, E: Event> Waiters<'m, E> {
-    pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Waiter<E>>(capacity).saturating_add(bytes_for::<u32>(capacity))
+    pub(crate) const fn bytes(capacity: usize, buffers: usize) -> usize {
+        bytes_for::<Waiter<'m, E>>(capacity)
+            .saturating_add(bytes_for::<u32>(capacity))
+            .saturating_add(Buffers::bytes(buffers, PATH_MAX))
     }
 
     pub(crate) fn new(
         arena: &mut Arena<'m>,
         capacity: usize,
+        buffers: usize,
         event: impl Fn() -> Result<E, OutOfResources>,
     ) -> Result<Self, Error> {
         let slots = arena.table(capacity, |_| {
@@ -108,6 +118,8 @@ impl<'m, E: Event> Waiters<'m, E> {
                     seq: 0,
                     expected: Expected::Anything,
                     late: Late::Drop,
+                    buffer: None,
+                    length: 0,
                 }),
             })
         })?;
@@ -117,9 +129,11 @@ impl<'m, E: Event> Waiters<'m, E> {
             free: capacity,
             least_free: capacity,
         };
+        let buffers = Buffers::new(arena, buffers, PATH_MAX)?;
         Ok(Waiters {
             slots,
             free: Lock::new(free),
+            buffers: Lock::new(buffers),
         })
     }
 
@@ -130,17 +144,26 @@ impl<'m, E: Event> Waiters<'m, E> {
         expected: Option<Expected>,
         late: Late,
     ) -> Result<Claim, Error> {
-        let slot = {
+        let taken = {
             let mut list = self.free.lock();
-            let free = list
-                .free
-                .checked_sub(1)
-                .ok_or(Error::Full(Resource::Waiters))?;
-            list.free = free;
-            list.least_free = list.least_free.min(free);
-            list.stack.get(free).map_or(0, |slot| *slot as usize)
+            list.free.checked_sub(1).and_then(|free| {
+                list.free = free;
+                list.least_free = list.least_free.min(free);
+                list.stack.get(free).map(|slot| *slot as usize)
+            })
         };
-        let waiter = self.slots.get(slot).ok_or(Error::Full(Resource::Waiters))?;
+        let found = taken.and_then(|slot| Some((slot, self.slots.get(slot)?)));
+        let Some((slot, waiter)) = found else {
+            return Err(Error::Full(Resource::Waiters));
+        };
+        let mut buffer = None;
+        if expected == Some(Expected::Meta) {
+            buffer = self.buffers.lock().take();
+            if buffer.is_none() {
+                self.free(slot);
+                return Err(Error::Full(Resource::Answers));
+            }
+        }
         waiter.event.clear();
         let mut state = waiter.state.lock();
         // seq - 1 = slot modulo the capacity, so that an answer finds its slot at once.
@@ -153,6 +176,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         };
         state.peer = Some(peer);
         state.late = late;
+        state.buffer = buffer;
+        state.length = 0;
         state.phase = match expected {
             Some(expected) => {
                 state.expected = expected;
@@ -184,32 +209,61 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Gives the waiter back after its outcome is known, or nothing was sent.
     pub(crate) fn give(&self, claim: Claim) {
+        self.finish(claim, &mut Data::none());
+    }
+
+    /// As [`Waiters::give`], after the answer's data was copied: as much as there is room for, and
+    /// its whole length.
+    pub(crate) fn finish(&self, claim: Claim, data: &mut Data<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot) {
-            waiter.state.lock().phase = Phase::Free;
+            let (buffer, length) = {
+                let mut state = waiter.state.lock();
+                state.phase = Phase::Free;
+                (state.buffer.take(), state.length)
+            };
+            if let Some(buffer) = buffer {
+                data.length = length;
+                let whole = buffer.get(..length).unwrap_or(&[]);
+                for (to, from) in data.bytes.iter_mut().zip(whole) {
+                    *to = *from;
+                }
+                self.buffers.lock().give(buffer);
+            }
             self.free(claim.slot);
         }
     }
 
     /// Gives up the wait; returns the outcome if it came at the last moment. A waiter whose late
     /// answer matters stays taken until that comes or the peer goes away.
-    pub(crate) fn give_up(&self, claim: Claim) -> Option<Result<Answer<'static>, Error>> {
+    pub(crate) fn give_up(
+        &self,
+        claim: Claim,
+        data: &mut Data<'_>,
+    ) -> Option<Result<Answer<'static>, Error>> {
         let waiter = self.slots.get(claim.slot)?;
         let outcome = {
             let mut state = waiter.state.lock();
-            let outcome = match state.phase {
+            match state.phase {
                 Phase::Answered(answer) => Some(Ok(answer)),
                 Phase::Failed(error) => Some(Err(error)),
                 Phase::Waiting if state.late != Late::Drop => {
                     state.phase = Phase::GaveUp;
                     return None;
                 }
-                _ => None,
-            };
-            state.phase = Phase::Free;
-            outcome
+                _ => {
+                    state.phase = Phase::Free;
+                    None
+                }
+            }
         };
-        self.free(claim.slot);
+        self.finish(claim, data);
         outcome
+    }
+
+    fn slot_of(&self, seq: u64) -> Option<(usize, &Waiter<'m, E>)> {
+        let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
+        let slot = slot.checked_rem(self.slots.len())?;
+        Some((slot, self.slots.get(slot)?))
     }
 
     fn free(&self, slot: usize) {
@@ -223,11 +277,7 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Takes in the answer `seq` of `peer`.
     pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
-        let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
-        let Some(slot) = slot.checked_rem(self.slots.len()) else {
-            return Delivery::Dropped;
-        };
-        let Some(waiter) = self.slots.get(slot) else {
+        let Some((slot, waiter)) = self.slot_of(seq) else {
             return Delivery::Dropped;
         };
         let mut state = waiter.state.lock();
@@ -235,7 +285,10 @@ impl<'m, E: Event> Waiters<'m, E> {
         if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
             return Delivery::Dropped;
         }
-        let Ok(answer) = Answer::decode(state.expected, payload).and_then(kept) else {
+        let Ok(answer) = Answer::decode(state.expected, payload) else {
+            return Delivery::Wrong;
+        };
+        let Some(answer) = state.keep(answer) else {
             return Delivery::Wrong;
         };
         if state.phase == Phase::GaveUp {
@@ -249,6 +302,21 @@ impl<'m, E: Event> Waiters<'m, E> {
         drop(state);
         waiter.event.set();
         Delivery::Done
+    }
+
+    /// Takes in an answer of this process to itself.
+    pub(crate) fn answer_here(&self, us: Vmid, seq: u64, answer: &Answer<'_>) {
+        let Some(waiter) = self.slot_of(seq) else {
+            return;
+        };
+        let mut state = waiter.1.state.lock();
+        if state.seq == seq && state.peer == Some(us) && state.phase == Phase::Waiting {
+            if let Some(answer) = state.keep(*answer) {
+                state.phase = Phase::Answered(answer);
+            }
+            drop(state);
+            waiter.1.event.set();
+        }
     }
 
     /// Fails every wait on `peer`; all waits if that is `None`.
@@ -306,16 +374,26 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 }
 
-/// An answer as a waiter keeps it: without borrowed data.
-fn kept(answer: Answer<'_>) -> Result<Answer<'static>, Malformed> {
-    Ok(match answer {
-        Answer::Empty => Answer::Empty,
-        Answer::Vmid(vmid) => Answer::Vmid(vmid),
-        Answer::IdRange(range) => Answer::IdRange(range),
-        Answer::Owner(owner) => Answer::Owner(owner),
-        Answer::Status(status) => Answer::Status(status),
-        Answer::Lock(lock) => Answer::Lock(lock),
-        Answer::Meta { status, data: [] } => Answer::Meta { status, data: &[] },
-        Answer::Meta { .. } => return Err(Malformed::PayloadLength),
-    })
+impl State<'_> {
+    /// The answer without borrowed data, which goes into the buffer. None if there is none, or the
+    /// data is longer.
+    fn keep(&mut self, answer: Answer<'_>) -> Option<Answer<'static>> {
+        Some(match answer {
+            Answer::Empty => Answer::Empty,
+            Answer::Vmid(vmid) => Answer::Vmid(vmid),
+            Answer::IdRange(range) => Answer::IdRange(range),
+            Answer::Owner(owner) => Answer::Owner(owner),
+            Answer::Status(status) => Answer::Status(status),
+            Answer::Lock(lock) => Answer::Lock(lock),
+            Answer::Process(process) => Answer::Process(process),
+            Answer::Meta { status, data } => {
+                self.buffer
+                    .as_mut()?
+                    .get_mut(..data.len())?
+                    .copy_from_slice(data);
+                self.length = data.len();
+                Answer::Meta { status, data: &[] }
+            }
+        })
+    }
 }

@@ -4,12 +4,14 @@
 //! where `unsafe` may stand.
 
 mod arena;
+mod index;
 mod lock;
 mod pool;
 mod spans;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
+pub(crate) use index::Index;
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock};
 pub(crate) use pool::Pool;

@@ -3,7 +3,7 @@
 use super::codes;
 use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill};
-use super::kinds::{LockFamily, LockKind};
+use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
 use super::message::{IdRange, exactly, number};
 use crate::Id;
@@ -33,6 +33,45 @@ pub enum Answer<'a> {
     },
     /// The file lock that is in the way, if any.
     Lock(LockAnswer),
+    /// A process, or the negative error number that says why not.
+    Process(Result<Process, NonZeroI32>),
+}
+
+bitflags::bitflags! {
+    /// What is so about a process.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct ProcessFlags: u32 {
+        /// Orphans below it become its children.
+        const SUBREAPER = 1;
+        /// It runs another program than its parent did when it was started.
+        const EXECUTED = 2;
+        /// A signal has stopped it.
+        const STOPPED = 4;
+        /// Its group is orphaned: nobody in the session but outside the group is parent of one of
+        /// its members.
+        const IN_ORPHANED_GROUP = 8;
+    }
+}
+
+/// What the family knows about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Its pid.
+    pub pid: Id,
+    /// The member that it is; 0 after its death.
+    pub vmid: u32,
+    /// Its parent's pid; 0 for none.
+    pub parent: Id,
+    /// Its process group.
+    pub group: Id,
+    /// Its session.
+    pub session: Id,
+    /// Where it is in its life.
+    pub state: ProcessState,
+    /// What else is so.
+    pub flags: ProcessFlags,
+    /// Rises from process to process in the order of their start.
+    pub born: u64,
 }
 
 /// The answer to the question which file lock is in the way.
@@ -80,6 +119,8 @@ pub enum Expected {
     Meta,
     /// [`Answer::Lock`]
     Lock,
+    /// [`Answer::Process`]
+    Process,
     /// Any bytes at all. They are not read: the answer is [`Answer::Empty`].
     Anything,
 }
@@ -93,7 +134,12 @@ impl Expected {
             codes::ALLOC_ID_RANGE => Expected::IdRange,
             codes::CHANGE_ID_OWNER => Expected::StatusOrEmpty,
             codes::GET_ID_OWNER => Expected::Owner,
-            codes::PID_KILL | codes::FILE_LOCK_SET | codes::FILE_LOCK_CLEAR_PID => Expected::Status,
+            codes::PID_KILL
+            | codes::FILE_LOCK_SET
+            | codes::FILE_LOCK_CLEAR_PID
+            | codes::PROCESS_START
+            | codes::PROCESS_CHANGE => Expected::Status,
+            codes::PROCESS_QUERY => Expected::Process,
             codes::PID_GETMETA => Expected::Meta,
             codes::FILE_LOCK_GET => Expected::Lock,
             _ => return None,
@@ -112,6 +158,7 @@ impl<'a> Answer<'a> {
             Answer::Status(_) => size_of::<layout::Status>(),
             Answer::Meta { data, .. } => size_of::<layout::PidRetMeta>().saturating_add(data.len()),
             Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
+            Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
         };
         HEADER_LENGTH.saturating_add(payload)
     }
@@ -158,6 +205,7 @@ impl<'a> Answer<'a> {
                 )?;
             }
             Answer::Lock(lock) => fill(to, &lock.layout(), &[])?,
+            Answer::Process(process) => fill(to, &process_layout(process), &[])?,
         }
         Ok(length)
     }
@@ -189,9 +237,45 @@ impl<'a> Answer<'a> {
                 }
             }
             Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
+            Expected::Process => Answer::Process(read_process(payload)?),
             Expected::Anything => Answer::Empty,
         })
     }
+}
+
+fn process_layout(process: Result<Process, NonZeroI32>) -> layout::ProcessAnswer {
+    let mut body = layout::ProcessAnswer::new_zeroed();
+    match process {
+        Err(status) => body.status = status.get().into(),
+        Ok(process) => {
+            body.pid = process.pid.into();
+            body.vmid = process.vmid.into();
+            body.parent = process.parent.into();
+            body.group = process.group.into();
+            body.session = process.session.into();
+            body.state = process.state.number().into();
+            body.flags = process.flags.bits().into();
+            body.born = process.born.into();
+        }
+    }
+    body
+}
+
+fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed> {
+    let body: &layout::ProcessAnswer = exactly(payload)?;
+    if let Some(status) = NonZeroI32::new(body.status.get()) {
+        return Ok(Err(status));
+    }
+    Ok(Ok(Process {
+        pid: body.pid.get(),
+        vmid: body.vmid.get(),
+        parent: body.parent.get(),
+        group: body.group.get(),
+        session: body.session.get(),
+        state: ProcessState::read(body.state.get())?,
+        flags: ProcessFlags::from_bits_truncate(body.flags.get()),
+        born: body.born.get(),
+    }))
 }
 
 impl LockAnswer {

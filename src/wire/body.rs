@@ -3,7 +3,7 @@
 use super::error::Malformed;
 use super::kinds::{KillTarget, LockFamily, LockKind, SyncState};
 use super::layout;
-use super::message::{ChildExit, FileLock, IdRange, PidKill, Sync, exactly};
+use super::message::{ChildExit, FileLock, Hello, IdRange, PidKill, ProcessQuery, Sync, exactly};
 use core::mem::size_of;
 use zerocopy::FromBytes;
 
@@ -72,6 +72,53 @@ impl PidKill {
             id: body.id.get(),
             signal: body.signal.get(),
             target: KillTarget::read(body.target.get())?,
+        })
+    }
+}
+
+impl Hello {
+    #[inline]
+    pub(super) fn layout(self) -> layout::Hello {
+        layout::Hello {
+            version: self.version.into(),
+            features: self.features.into(),
+            pid: self.pid.into(),
+            parent: self.parent.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<Hello, Malformed> {
+        let body: &layout::Hello = exactly(payload)?;
+        Ok(Hello {
+            version: body.version.get(),
+            features: body.features.get(),
+            pid: body.pid.get(),
+            parent: body.parent.get(),
+        })
+    }
+}
+
+impl ProcessQuery {
+    #[inline]
+    pub(super) fn layout(self) -> layout::ProcessQuery {
+        layout::ProcessQuery {
+            pid: self.pid.into(),
+            group: self.group.into(),
+            parent: self.parent.into(),
+            pad: [0; 4],
+            after: self.after.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<ProcessQuery, Malformed> {
+        let body: &layout::ProcessQuery = exactly(payload)?;
+        Ok(ProcessQuery {
+            pid: body.pid.get(),
+            group: body.group.get(),
+            parent: body.parent.get(),
+            after: body.after.get(),
         })
     }
 }

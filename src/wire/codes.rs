@@ -37,13 +37,24 @@ pub const FILE_LOCK_GET: u8 = 16;
 /// Member to leader: drop all file locks of a pid.
 pub const FILE_LOCK_CLEAR_PID: u8 = 17;
 
-/// The lowest code that the protocol leaves free. From here to [`EXTENSIONS`] a frame is skipped.
+/// The lowest code that the protocol leaves free. A frame with a code from here on that is not one
+/// of the extensions below is skipped.
 pub const FIRST_UNKNOWN: u8 = 18;
 
-/// The lowest code of an extension of this crate. One may be sent only to a peer that announced
-/// that it knows it; a peer without extensions skips the frame.
-///
-/// | code | reserved for |
-/// | --- | --- |
-/// | 64 | HELLO, which announces the extensions a process knows |
-pub const EXTENSIONS: u8 = 64;
+/// Member to leader, and back: I know these extensions. The first of the codes that only this
+/// crate knows: the others are sent only after a HELLO came. A peer without extensions skips it,
+/// and never gets one from a leader.
+pub const HELLO: u8 = 64;
+/// Member to leader: I am starting a child.
+pub const PROCESS_START: u8 = 65;
+/// Member to leader: I have seen how a child of mine ended.
+pub const PROCESS_REAP: u8 = 66;
+/// Member to leader: a process's group, session or flag is to change.
+pub const PROCESS_CHANGE: u8 = 67;
+/// Member to leader: tell me what the family knows about a process.
+pub const PROCESS_QUERY: u8 = 68;
+
+/// Whether the code is free: a frame that has it is skipped.
+pub const fn is_unknown(code: u8) -> bool {
+    code >= FIRST_UNKNOWN && (code < HELLO || code > PROCESS_QUERY)
+}

@@ -57,6 +57,30 @@ choices! {
         Root = 3,
     }
 
+    /// What is to change about a process.
+    ProcessChange: u32 {
+        /// Its process group: the value is the group's ID.
+        Group = 0,
+        /// Its session: it becomes the leader of a new one. The value is not looked at.
+        Session = 1,
+        /// Whether orphans below it become its children.
+        Subreaper = 2,
+        /// Whether it runs another program than its parent did when it was started.
+        Executed = 3,
+        /// Whether it is stopped by a signal.
+        Stopped = 4,
+    }
+
+    /// Where a process is in its life.
+    ProcessState: u32 {
+        /// Its parent started it; it has not joined yet.
+        Starting = 0,
+        /// It lives.
+        Running = 1,
+        /// It is dead, and its parent has not seen that yet.
+        Zombie = 2,
+    }
+
     /// How much of a sync handle a client has.
     SyncState: i32 {
         /// Nothing, and the handle is not known yet.

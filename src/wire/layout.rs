@@ -103,6 +103,49 @@ layouts! {
         wait: u8 = 40,
     }
 
+    /// `HELLO`
+    Hello: 16 {
+        version: U32 = 0,
+        features: U32 = 4,
+        pid: U32 = 8,
+        parent: U32 = 12,
+    }
+
+    /// `PROCESS_START`
+    ProcessStart: 8 {
+        vmid: U32 = 0,
+        pid: U32 = 4,
+    }
+
+    /// `PROCESS_CHANGE`
+    ProcessChange: 12 {
+        what: U32 = 0,
+        pid: U32 = 4,
+        value: U32 = 8,
+    }
+
+    /// `PROCESS_QUERY`
+    ProcessQuery: 24 {
+        pid: U32 = 0,
+        group: U32 = 4,
+        parent: U32 = 8,
+        pad: [u8; 4] = 12,
+        after: U64 = 16,
+    }
+
+    /// The answer to `PROCESS_QUERY`
+    ProcessAnswer: 40 {
+        status: I32 = 0,
+        pid: U32 = 4,
+        vmid: U32 = 8,
+        parent: U32 = 12,
+        group: U32 = 16,
+        session: U32 = 20,
+        state: U32 = 24,
+        flags: U32 = 28,
+        born: U64 = 32,
+    }
+
     /// `file_lock_resp`
     FileLockAnswer: 48 {
         status: I32 = 0,

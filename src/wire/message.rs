@@ -2,7 +2,9 @@
 
 use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill};
-use super::kinds::{KillTarget, LockFamily, LockKind, MetaCode, SyncCode, SyncState};
+use super::kinds::{
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, SyncCode, SyncState,
+};
 use super::{codes, layout};
 use crate::Id;
 use core::mem::size_of;
@@ -85,6 +87,37 @@ pub struct FileLock<'a> {
     pub path: &'a [u8],
 }
 
+/// What a process announces about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hello {
+    /// The version of the extensions, [`Hello::VERSION`].
+    pub version: u32,
+    /// Which of them it knows beyond those of that version: none so far.
+    pub features: u32,
+    /// Its pid; 0 for none.
+    pub pid: Id,
+    /// The VMID of the process that started it; 0 for none.
+    pub parent: u32,
+}
+
+impl Hello {
+    /// The version of the extensions that this crate speaks.
+    pub const VERSION: u32 = 1;
+}
+
+/// What is asked about the family's processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessQuery {
+    /// Which process; 0 for the first that fits the rest.
+    pub pid: Id,
+    /// Only processes of this group; 0 for any.
+    pub group: Id,
+    /// Only children of this process; 0 for any.
+    pub parent: Id,
+    /// Only processes born after the one that this is the `born` of.
+    pub after: u64,
+}
+
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -124,8 +157,30 @@ pub enum Message<'a> {
     FileLockGet(FileLock<'a>),
     /// Drop all file locks of a pid.
     FileLockClearPid(Id),
-    /// A code that the protocol leaves free, [`codes::FIRST_UNKNOWN`] or higher. Its payload is
-    /// dropped. With a lower code it can't be sent.
+    /// I know the extensions.
+    Hello(Hello),
+    /// I am starting a child.
+    ProcessStart {
+        /// Its VMID.
+        vmid: u32,
+        /// Its pid, which belongs to it already.
+        pid: Id,
+    },
+    /// I have seen how this child of mine ended.
+    ProcessReap(Id),
+    /// Something about a process is to change.
+    ProcessChange {
+        /// What.
+        what: ProcessChange,
+        /// Whose: the sender's own pid or that of a child.
+        pid: Id,
+        /// To which value.
+        value: u32,
+    },
+    /// Tell me about a process.
+    ProcessQuery(ProcessQuery),
+    /// A code that the protocol leaves free ([`codes::is_unknown`]). Its payload is dropped. With
+    /// another code it can't be sent.
     Unknown(u8),
 }
 
@@ -147,6 +202,11 @@ impl<'a> Message<'a> {
             Message::FileLockSet(_) => codes::FILE_LOCK_SET,
             Message::FileLockGet(_) => codes::FILE_LOCK_GET,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
+            Message::Hello(_) => codes::HELLO,
+            Message::ProcessStart { .. } => codes::PROCESS_START,
+            Message::ProcessReap(_) => codes::PROCESS_REAP,
+            Message::ProcessChange { .. } => codes::PROCESS_CHANGE,
+            Message::ProcessQuery(_) => codes::PROCESS_QUERY,
             Message::Unknown(code) => *code,
         }
     }
@@ -161,12 +221,18 @@ impl<'a> Message<'a> {
             Message::ChildExit(_) => size_of::<layout::ChildExit>(),
             Message::ReleaseIdRange(_) => size_of::<layout::IdRange>(),
             Message::ChangeIdOwner { .. } => size_of::<layout::IdOwner>(),
-            Message::GetIdOwner(_) | Message::FileLockClearPid(_) => size_of::<layout::Number>(),
+            Message::GetIdOwner(_) | Message::FileLockClearPid(_) | Message::ProcessReap(_) => {
+                size_of::<layout::Number>()
+            }
             Message::PidKill(_) => size_of::<layout::PidKill>(),
             Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
             Message::Sync(_, sync) => sync.length(),
             Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
-            Message::Unknown(code) if *code < codes::FIRST_UNKNOWN => usize::MAX,
+            Message::Hello(_) => size_of::<layout::Hello>(),
+            Message::ProcessStart { .. } => size_of::<layout::ProcessStart>(),
+            Message::ProcessChange { .. } => size_of::<layout::ProcessChange>(),
+            Message::ProcessQuery(_) => size_of::<layout::ProcessQuery>(),
+            Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
             Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };
         HEADER_LENGTH.saturating_add(payload)
@@ -198,7 +264,7 @@ impl<'a> Message<'a> {
                     &[],
                 )?;
             }
-            Message::GetIdOwner(id) | Message::FileLockClearPid(id) => {
+            Message::GetIdOwner(id) | Message::FileLockClearPid(id) | Message::ProcessReap(id) => {
                 fill(to, &layout::Number { number: id.into() }, &[])?;
             }
             Message::PidKill(kill) => fill(to, &kill.layout(), &[])?,
@@ -209,6 +275,23 @@ impl<'a> Message<'a> {
                 };
                 fill(to, &body, &[])?;
             }
+            Message::Hello(hello) => fill(to, &hello.layout(), &[])?,
+            Message::ProcessStart { vmid, pid } => {
+                let body = layout::ProcessStart {
+                    vmid: vmid.into(),
+                    pid: pid.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::ProcessChange { what, pid, value } => {
+                let body = layout::ProcessChange {
+                    what: what.number().into(),
+                    pid: pid.into(),
+                    value: value.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
             Message::FileLockSet(lock) | Message::FileLockGet(lock) => {
                 fill(to, &lock.layout(), lock.path)?;
@@ -249,6 +332,24 @@ impl<'a> Message<'a> {
             codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload)?),
             codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload)?),
             codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
+            codes::HELLO => Message::Hello(Hello::read(payload)?),
+            codes::PROCESS_START => {
+                let body: &layout::ProcessStart = exactly(payload)?;
+                Message::ProcessStart {
+                    vmid: body.vmid.get(),
+                    pid: body.pid.get(),
+                }
+            }
+            codes::PROCESS_REAP => Message::ProcessReap(number(payload)?),
+            codes::PROCESS_CHANGE => {
+                let body: &layout::ProcessChange = exactly(payload)?;
+                Message::ProcessChange {
+                    what: ProcessChange::read(body.what.get())?,
+                    pid: body.pid.get(),
+                    value: body.value.get(),
+                }
+            }
+            codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
             codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
     }

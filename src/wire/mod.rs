@@ -29,10 +29,12 @@ mod message;
 mod reader;
 mod writer;
 
-pub use answer::{Answer, Expected, HeldLock, LockAnswer};
+pub use answer::{Answer, Expected, HeldLock, LockAnswer, Process, ProcessFlags};
 pub use error::{Malformed, TooSmall};
 pub use frame::{Frame, HEADER_LENGTH};
-pub use kinds::{KillTarget, LockFamily, LockKind, MetaCode, SyncCode, SyncState};
-pub use message::{ChildExit, FileLock, IdRange, Message, PidKill, Sync};
+pub use kinds::{
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncState,
+};
+pub use message::{ChildExit, FileLock, Hello, IdRange, Message, PidKill, ProcessQuery, Sync};
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

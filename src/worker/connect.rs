@@ -8,7 +8,7 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::event;
-use crate::node::{Name, Node, PeerRef};
+use crate::node::{Name, Node, PeerRef, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 
 /// How many streams are accepted in one turn at most, so that the others are heard too.
@@ -22,6 +22,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Accepts who is waiting.
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
+            self.run_upcalls();
             match self.pal.accept() {
                 Ok(stream) => {
                     self.counters.accepted.add(1);
@@ -182,6 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.lock().joined(vmid);
         }
         event!(debug, "process {vmid} is connected");
+        self.tell_surely(Upcall::Joined(vmid));
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
     }
@@ -225,15 +227,21 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(mut sending) = peer.sending.try_lock() else {
             return Again::Soon;
         };
-        let faulty = core::mem::replace(&mut peer.queue.lock().closed, true);
-        if !faulty {
-            // An answer or a last wish that came before the end is heard.
-            for _ in 0..LAST_READS {
-                let read = self.read(&mut reading);
-                self.take_frames(peer, &mut reading);
-                if read != Read::Some {
-                    break;
-                }
+        let faulty = {
+            let mut queue = peer.queue.lock();
+            queue.closed = true;
+            queue.faulty
+        };
+        // An answer or a last wish that came before the end is heard.
+        while !faulty && reading.last_reads < LAST_READS {
+            reading.last_reads = reading.last_reads.saturating_add(1);
+            let read = self.read(&mut reading);
+            let again = self.take_frames(peer, &mut reading);
+            if again != Again::Whenever {
+                return again;
+            }
+            if read != Read::Some {
+                break;
             }
         }
         let vmid = peer.vmid();
@@ -243,7 +251,11 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(stream) = sending.reset() {
             self.pal.unwatch(&stream);
         }
-        peer.queue.lock().filling.clear();
+        {
+            let mut queue = peer.queue.lock();
+            queue.filling.clear();
+            queue.reserved = 0;
+        }
         drop(sending);
         drop(reading);
         self.peers.remove(peer);
@@ -254,9 +266,11 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             event!(debug, "process {vmid} is gone");
         }
+        self.take_back_ids(vmid);
+        // Before its callers know of it, so that a child is a zombie for them.
+        self.peer_gone(vmid);
         self.waiters.fail(Some(vmid), error);
         self.counters.disconnects.add(1);
-        self.take_back_ids(vmid);
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);
         }

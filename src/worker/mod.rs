@@ -117,6 +117,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(&mut state, token, readiness);
+            self.run_upcalls();
             next = next.saturating_add(1);
         }
         true
@@ -182,6 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let how_soon = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
+                self.pay(&peer);
                 self.flush(&peer);
                 let connecting = if peer.is_connecting() {
                     Again::Soon
@@ -194,8 +196,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.peers.attend(&peer);
                 again = again.min(how_soon);
             }
+            self.run_upcalls();
         }
-        again
+        // What other threads put aside, too.
+        self.run_upcalls();
+        if self.pay_dues() {
+            again
+        } else {
+            again.min(Again::Soon)
+        }
     }
 
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {

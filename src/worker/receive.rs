@@ -6,9 +6,11 @@ use super::{Again, incoming_interest};
 use crate::counters::Refusal;
 use crate::error::errno;
 use crate::leader::Outcome;
-use crate::node::{Delivery, Node, PeerRef, Reading};
+use crate::node::{
+    Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall, is_signal,
+};
 use crate::pal::{Pal, Stream, StreamError};
-use crate::wire::{Answer, Expected, Frame, Message, SyncCode, codes};
+use crate::wire::{Answer, Expected, Frame, KillTarget, Message, PidKill, SyncCode, codes};
 
 /// What a read came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,7 +138,10 @@ impl<'m, P: Pal> Node<'m, P> {
             self.refuse(Some(peer.vmid()), refusal);
         }
         // Nothing of what it sent besides is worth anything.
-        peer.queue.lock().closed = true;
+        let mut queue = peer.queue.lock();
+        queue.closed = true;
+        queue.faulty = true;
+        drop(queue);
         self.give_up_on(peer);
     }
 
@@ -149,12 +154,24 @@ impl<'m, P: Pal> Node<'m, P> {
             self.take_answer(peer, frame.seq, frame.payload)?;
             return Ok(Again::Whenever);
         }
-        let message = frame.message().map_err(Refusal::Malformed)?;
+        let message = match frame.message() {
+            // From a peer that does not know the extensions, their codes mean nothing.
+            _ if frame.code > codes::HELLO && !peer.extended.load(Ordering::SeqCst) => {
+                Message::Unknown(frame.code)
+            }
+            Err(_) if frame.code == codes::HELLO => Message::Unknown(frame.code),
+            message => message.map_err(Refusal::Malformed)?,
+        };
         if matches!(message, Message::Unknown(_)) {
             self.counters.unknown_codes.add(1);
             return Ok(Again::Whenever);
         }
         if let Some(leader) = &self.leader {
+            if let Message::PidKill(kill) = &message
+                && kill.target == KillTarget::All
+            {
+                return Ok(self.take_kill_all(peer, frame.seq, kill));
+            }
             let mut outcome = leader.lock().handle(peer.vmid(), &message);
             if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
                 && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
@@ -179,33 +196,86 @@ impl<'m, P: Pal> Node<'m, P> {
         self.take_member_message(peer, frame.seq, &message)
     }
 
-    /// A message that any process may get.
+    /// A message that any process may get. What is for the embedder is put aside until no lock is
+    /// held; where there is no room for that, or for the answer, the frame stays where it is.
     fn take_member_message(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
     ) -> Result<Again, Refusal> {
-        match message {
-            Message::PidKill(_) => self.answer(peer, seq, &Answer::Status(-errno::ENOSYS)),
-            Message::PidGetMeta { .. } => {
-                self.answer(
-                    peer,
-                    seq,
-                    &Answer::Meta {
-                        status: -errno::ENOSYS,
-                        data: &[],
-                    },
-                );
+        let to = peer.vmid();
+        let done = match message {
+            Message::PidKill(kill) => {
+                // Only the leader passes signals for all on.
+                if kill.target == KillTarget::All && Some(to) != self.identity.leader {
+                    return Err(Refusal::WrongRole);
+                }
+                let reply = SignalReply { to, seq };
+                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
+                self.put_aside(peer, seq, SignalReply::ROOM, upcall)
             }
-            Message::ChildExit(_)
-            | Message::Sync(
+            Message::PidGetMeta { pid, code } => {
+                let reply = MetadataReply { to, seq };
+                let upcall = Upcall::Metadata(*pid, *code, reply);
+                self.put_aside(peer, seq, MetadataReply::ROOM, upcall)
+            }
+            Message::ChildExit(exit) => self.child_ended(to, *exit),
+            Message::Hello(hello) => self.welcome(peer, hello),
+            Message::Sync(
                 SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade | SyncCode::ConfirmClose,
                 _,
-            ) => self.counters.undone.add(1),
+            ) => {
+                self.counters.undone.add(1);
+                true
+            }
             _ => return Err(Refusal::WrongRole),
+        };
+        Ok(if done { Again::Whenever } else { Again::Soon })
+    }
+
+    /// Keeps room for the answer, and puts the request aside for the embedder.
+    fn put_aside(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        room: usize,
+        upcall: Upcall,
+    ) -> bool {
+        let mut upcalls = self.upcalls.lock();
+        if upcalls.is_full() {
+            return false;
         }
-        Ok(Again::Whenever)
+        if seq != 0 {
+            let mut queue = peer.queue.lock();
+            // A peer that is going gets no answers any more.
+            if !queue.closed {
+                if queue.room() < room {
+                    return false;
+                }
+                queue.reserved = queue.reserved.saturating_add(room);
+            }
+        }
+        upcalls.push_back(upcall).is_ok()
+    }
+
+    /// As the leader: a signal for everybody but the sender.
+    fn take_kill_all(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, kill: &PidKill) -> Again {
+        let from = peer.vmid();
+        let status = if is_signal(kill.signal) {
+            let reply = SignalReply { to: from, seq: 0 };
+            if kill.signal != 0 && !self.tell(Upcall::Signal(Signal::read(from, kill), reply)) {
+                return Again::AtOnce;
+            }
+            self.pass_on(from, kill);
+            0
+        } else {
+            -errno::EINVAL
+        };
+        if seq != 0 {
+            self.answer(peer, seq, &Answer::Status(status));
+        }
+        Again::Whenever
     }
 
     /// Takes an answer to its waiter.

@@ -4,9 +4,9 @@ use crate::sync::Ordering;
 
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::node::{Node, PeerRef, Sending};
+use crate::node::{ANSWER_RESERVE, Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::wire::Answer;
+use crate::wire::{Answer, KillTarget, Message, PidKill};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
 /// has more to do than that.
@@ -108,8 +108,43 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.room_wanted.swap(false, Ordering::SeqCst) {
             self.waiters.wake_for_room(peer.vmid());
         }
-        if peer.held_back.load(Ordering::SeqCst) {
+        let waits = peer.held_back.load(Ordering::SeqCst) || peer.owed.load(Ordering::SeqCst) != 0;
+        if waits {
             self.call_worker(peer);
+        }
+    }
+
+    /// Queues the signals for all that the peer is owed, as far as there is room; the others go
+    /// when there is.
+    pub(crate) fn pay(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        loop {
+            let owed = peer.owed.load(Ordering::SeqCst);
+            if owed == 0 {
+                return;
+            }
+            let kill = PidKill {
+                sender: peer.owed_by.load(Ordering::SeqCst),
+                pid: 0,
+                id: 0,
+                signal: i32::try_from(owed.trailing_zeros())
+                    .unwrap_or(0)
+                    .saturating_add(1),
+                target: KillTarget::All,
+            };
+            let message = Message::PidKill(kill);
+            let mut queue = peer.queue.lock();
+            if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
+                return;
+            }
+            // One of several threads that are at it takes the bit.
+            let rest = owed & owed.wrapping_sub(1);
+            let taken = peer
+                .owed
+                .compare_exchange(owed, rest, Ordering::SeqCst, Ordering::SeqCst);
+            if taken.is_ok() && queue.filling.push(0, &message).is_ok() {
+                queue.note();
+                self.counters.frames_out.add(1);
+            }
         }
     }
 

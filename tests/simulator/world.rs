@@ -69,6 +69,9 @@ pub(crate) fn run(seed: u64) {
         send_queue: 2 * rng.usize(328..700),
         ranges: rng.usize(8..64),
         own_ranges: 4,
+        processes: 16,
+        children: 8,
+        answers: 1,
     };
     let config = Config {
         capacities,

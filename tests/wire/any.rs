@@ -1,8 +1,9 @@
 //! Arbitrary messages and answers.
 
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, IdRange, KillTarget, LockAnswer, LockFamily,
-    LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState,
+    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LockAnswer,
+    LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange, ProcessFlags,
+    ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -85,7 +86,29 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         lock().prop_map(Message::FileLockSet),
         lock().prop_map(Message::FileLockGet),
         any::<u32>().prop_map(Message::FileLockClearPid),
-        (18..=255u8).prop_map(Message::Unknown),
+        any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
+            Message::Hello(Hello {
+                version,
+                features,
+                pid,
+                parent,
+            })
+        }),
+        any::<(u32, u32)>().prop_map(|(vmid, pid)| Message::ProcessStart { vmid, pid }),
+        any::<u32>().prop_map(Message::ProcessReap),
+        (select(ProcessChange::ALL), any::<(u32, u32)>())
+            .prop_map(|(what, (pid, value))| Message::ProcessChange { what, pid, value }),
+        any::<(u32, u32, u32, u64)>().prop_map(|(pid, group, parent, after)| {
+            Message::ProcessQuery(ProcessQuery {
+                pid,
+                group,
+                parent,
+                after,
+            })
+        }),
+        (18..=255u8)
+            .prop_filter("a free code", |code| codes::is_unknown(*code))
+            .prop_map(Message::Unknown),
     ]
 }
 
@@ -98,6 +121,22 @@ fn held() -> impl Strategy<Value = HeldLock> {
             end,
             pid,
             handle,
+        },
+    )
+}
+
+fn process() -> impl Strategy<Value = Process> {
+    let choices = (select(ProcessState::ALL), 0..16_u32);
+    (any::<[u32; 5]>(), choices, any::<u64>()).prop_map(
+        |([pid, vmid, parent, group, session], (state, flags), born)| Process {
+            pid,
+            vmid,
+            parent,
+            group,
+            session,
+            state,
+            flags: ProcessFlags::from_bits_truncate(flags),
+            born,
         },
     )
 }
@@ -116,6 +155,9 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
             .prop_map(LockAnswer::from_status)
             .prop_map(lock_answer),
         held().prop_map(LockAnswer::Held).prop_map(lock_answer),
+        process().prop_map(|process| (Expected::Process, Answer::Process(Ok(process)))),
+        any::<std::num::NonZeroI32>()
+            .prop_map(|status| (Expected::Process, Answer::Process(Err(status)))),
     ]
 }
 
@@ -164,6 +206,25 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         Message::FileLockSet(lock),
         Message::FileLockGet(FileLock { path: b"", ..lock }),
         Message::FileLockClearPid(1),
+        Message::Hello(Hello {
+            version: 1,
+            features: 2,
+            pid: 3,
+            parent: 4,
+        }),
+        Message::ProcessStart { vmid: 1, pid: 2 },
+        Message::ProcessReap(1),
+        Message::ProcessChange {
+            what: ProcessChange::Session,
+            pid: 1,
+            value: 2,
+        },
+        Message::ProcessQuery(ProcessQuery {
+            pid: 1,
+            group: 2,
+            parent: 3,
+            after: 4,
+        }),
     ];
     for data in [&b""[..], b"d", b"data"] {
         let sync = Sync {

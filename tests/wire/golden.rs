@@ -3,8 +3,9 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, IdRange, KillTarget, LockAnswer, LockFamily,
-    LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState, codes,
+    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LockAnswer,
+    LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange, ProcessFlags,
+    ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -58,7 +59,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in 18..=255 {
+    for code in (18..64).chain(69..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -368,6 +369,90 @@ fn lock_answers_are_read_only_as_far_as_they_tell_something() {
 }
 
 #[test]
+fn the_extensions_for_processes() {
+    let hello = Hello {
+        version: 1,
+        features: 0x0202,
+        pid: 0x0303,
+        parent: 0x0404,
+    };
+    is(
+        Message::Hello(hello),
+        &frame(
+            33,
+            64,
+            &[(0, &[1]), (4, &[2, 2]), (8, &[3, 3]), (12, &[4, 4])],
+        ),
+    );
+    is(
+        Message::ProcessStart {
+            vmid: 0x0101,
+            pid: 0x0202,
+        },
+        &frame(25, 65, &[(0, &[1, 1]), (4, &[2, 2])]),
+    );
+    is(
+        Message::ProcessReap(0x0101),
+        &frame(21, 66, &[(0, &[1, 1])]),
+    );
+    is(
+        Message::ProcessChange {
+            what: ProcessChange::Stopped,
+            pid: 0x0101,
+            value: 0x0202,
+        },
+        &frame(29, 67, &[(0, &[4]), (4, &[1, 1]), (8, &[2, 2])]),
+    );
+    let query = ProcessQuery {
+        pid: 0x0101,
+        group: 0x0202,
+        parent: 0x0303,
+        after: 0x0404,
+    };
+    is(
+        Message::ProcessQuery(query),
+        &frame(
+            41,
+            68,
+            &[(0, &[1, 1]), (4, &[2, 2]), (8, &[3, 3]), (16, &[4, 4])],
+        ),
+    );
+    let process = Process {
+        pid: 0x0101,
+        vmid: 0x0202,
+        parent: 0x0303,
+        group: 0x0404,
+        session: 0x0505,
+        state: ProcessState::Zombie,
+        flags: ProcessFlags::STOPPED,
+        born: 0x0606,
+    };
+    answers(
+        Answer::Process(Ok(process)),
+        Expected::Process,
+        &frame(
+            57,
+            0,
+            &[
+                (4, &[1, 1]),
+                (8, &[2, 2]),
+                (12, &[3, 3]),
+                (16, &[4, 4]),
+                (20, &[5, 5]),
+                (24, &[2]),
+                (28, &[4]),
+                (32, &[6, 6]),
+            ],
+        ),
+    );
+    answers(
+        Answer::Process(Err(NonZeroI32::new(-3).unwrap())),
+        Expected::Process,
+        &frame(57, 0, &[(0, &[0xFD, 0xFF, 0xFF, 0xFF])]),
+    );
+}
+
+#[test]
 fn requests_and_their_answers() {
     let table = [
         (codes::GET_NEW_VMID, Expected::Vmid),
@@ -379,6 +464,9 @@ fn requests_and_their_answers() {
         (codes::FILE_LOCK_SET, Expected::Status),
         (codes::FILE_LOCK_GET, Expected::Lock),
         (codes::FILE_LOCK_CLEAR_PID, Expected::Status),
+        (codes::PROCESS_START, Expected::Status),
+        (codes::PROCESS_CHANGE, Expected::Status),
+        (codes::PROCESS_QUERY, Expected::Process),
     ];
     for code in 0..=255 {
         let row = table.iter().find(|row| row.0 == code).map(|row| row.1);

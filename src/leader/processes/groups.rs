@@ -1,0 +1,148 @@
+//! Groups, sessions and marks, and what is known of a process.
+
+use super::{Entry, Life, Processes};
+use crate::error::errno;
+use crate::leader::Ranges;
+use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState};
+use crate::{Id, Vmid};
+
+impl Processes<'_> {
+    /// Changes something about a process, as the process of `from` asks.
+    ///
+    /// # Errors
+    /// A positive error number, as `setpgid(2)`, `setsid(2)` and `prctl(2)` have them.
+    pub(in crate::leader) fn change(
+        &mut self,
+        from: Vmid,
+        what: ProcessChange,
+        pid: Id,
+        value: u32,
+        ranges: &mut Ranges<'_>,
+    ) -> Result<(), i32> {
+        let caller = *self
+            .of_vmid(from)
+            .filter(|caller| caller.lives())
+            .ok_or(errno::ESRCH)?;
+        let pid = if pid == 0 { caller.pid } else { pid };
+        if what == ProcessChange::Group {
+            let group = if value == 0 { pid } else { value };
+            return self.set_group(&caller, pid, group, ranges);
+        }
+        if pid != caller.pid {
+            return Err(errno::EPERM);
+        }
+        let flag = match what {
+            ProcessChange::Group => return Ok(()),
+            ProcessChange::Session => return self.set_session(&caller, ranges),
+            ProcessChange::Subreaper => ProcessFlags::SUBREAPER,
+            ProcessChange::Executed => ProcessFlags::EXECUTED,
+            ProcessChange::Stopped => ProcessFlags::STOPPED,
+        };
+        if let Some(entry) = self.of_pid_mut(pid) {
+            let before = entry.flags.contains(ProcessFlags::STOPPED);
+            entry.flags.set(flag, value != 0);
+            let after = entry.flags.contains(ProcessFlags::STOPPED);
+            self.stopped = self
+                .stopped
+                .saturating_add(usize::from(after))
+                .saturating_sub(usize::from(before));
+        }
+        Ok(())
+    }
+
+    /// `setpgid(2)`.
+    fn set_group(
+        &mut self,
+        caller: &Entry,
+        pid: Id,
+        group: Id,
+        ranges: &mut Ranges<'_>,
+    ) -> Result<(), i32> {
+        let target = *self
+            .of_pid(pid)
+            .filter(|target| target.is_there())
+            .filter(|target| target.pid == caller.pid || target.parent == caller.pid)
+            .ok_or(errno::ESRCH)?;
+        if target.session != caller.session {
+            return Err(errno::EPERM);
+        }
+        if target.pid != caller.pid && target.flags.contains(ProcessFlags::EXECUTED) {
+            return Err(errno::EACCES);
+        }
+        if target.session == target.pid {
+            return Err(errno::EPERM);
+        }
+        let in_session = |entry: &Entry| {
+            entry.is_there() && entry.group == group && entry.session == caller.session
+        };
+        if group != pid && !self.entries.iter().any(in_session) {
+            return Err(errno::EPERM);
+        }
+        self.name(group, 1);
+        self.name(target.group, -1);
+        if let Some(entry) = self.of_pid_mut(pid) {
+            entry.group = group;
+        }
+        self.free_name(target.group, ranges);
+        Ok(())
+    }
+
+    /// `setsid(2)`.
+    fn set_session(&mut self, caller: &Entry, ranges: &mut Ranges<'_>) -> Result<(), i32> {
+        let leads = |entry: &Entry| entry.is_there() && entry.group == caller.pid;
+        if self.entries.iter().any(leads) {
+            return Err(errno::EPERM);
+        }
+        self.name(caller.group, -1);
+        self.name(caller.session, -1);
+        self.name(caller.pid, 2);
+        if let Some(entry) = self.of_pid_mut(caller.pid) {
+            entry.group = caller.pid;
+            entry.session = caller.pid;
+        }
+        self.free_name(caller.group, ranges);
+        self.free_name(caller.session, ranges);
+        Ok(())
+    }
+
+    /// What is known about a process, or the next that fits, as the query says.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is none.
+    pub fn query(&self, query: &ProcessQuery) -> Result<Process, i32> {
+        let fits = |entry: &&Entry| {
+            entry.is_there()
+                && entry.born > query.after
+                && (query.group == 0 || entry.group == query.group)
+                && (query.parent == 0 || entry.parent == query.parent)
+        };
+        let found = if query.pid == 0 {
+            self.entries
+                .iter()
+                .filter(fits)
+                .min_by_key(|entry| entry.born)
+        } else {
+            self.of_pid(query.pid).filter(fits)
+        };
+        let entry = found.ok_or(errno::ESRCH)?;
+        let mut flags = entry.flags;
+        flags.set(
+            ProcessFlags::IN_ORPHANED_GROUP,
+            query.pid != 0 && self.is_orphaned(entry.group),
+        );
+        Ok(Process {
+            pid: entry.pid,
+            vmid: entry.vmid,
+            parent: entry.parent,
+            group: entry.group,
+            session: entry.session,
+            state: match entry.life {
+                Life::Starting => ProcessState::Starting,
+                Life::Running => ProcessState::Running,
+                Life::Dead | Life::Free => ProcessState::Zombie,
+            },
+            flags,
+            born: entry.born,
+        })
+    }
+}

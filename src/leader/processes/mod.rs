@@ -1,0 +1,326 @@
+//! Every process of the family: its parent, group and session, and when its pid is free again.
+//!
+//! A pid stays taken while its process lives, while that is a zombie which nobody reaped, and
+//! while it names a group or a session. Until then its entry stays, too.
+
+mod dues;
+mod groups;
+mod orphans;
+
+use crate::error::{Error, Resource};
+use crate::store::{Arena, Index, Table, bytes_for};
+use crate::wire::{ChildExit, ProcessFlags};
+use crate::{Id, Vmid};
+
+use super::Ranges;
+
+pub use dues::Due;
+pub(crate) use dues::signal_bit;
+
+/// The highest signal number there is (`signal(7)`).
+pub const SIGNAL_MAX: i32 = 64;
+
+/// What a parent is told of a child that ended without a word: killed by SIGPWR.
+pub const SIGPWR: u32 = 30;
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Life {
+    #[default]
+    Free,
+    Starting,
+    Running,
+    Dead,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    life: Life,
+    /// Its parent has seen its end, or is never to see it.
+    reaped: bool,
+    /// Its parent is not the one that started it: that one is told of its end by us.
+    adopted: bool,
+    /// Its parent is still to be told.
+    notice_due: bool,
+    flags: ProcessFlags,
+    pid: Id,
+    /// 0 once it is dead.
+    vmid: u32,
+    /// 0 for none.
+    parent: Id,
+    group: Id,
+    session: Id,
+    /// How many processes that are not reaped have its pid as their group, and as their session.
+    named_by: u32,
+    born: u64,
+    /// What it said when it ended.
+    exit: Option<ChildExit>,
+    /// Signals it is still to be sent, a bit each, and who sent the last.
+    owed: u64,
+    owed_by: Id,
+}
+
+const NOBODY: Entry = Entry {
+    life: Life::Free,
+    reaped: false,
+    adopted: false,
+    notice_due: false,
+    flags: ProcessFlags::empty(),
+    pid: 0,
+    vmid: 0,
+    parent: 0,
+    group: 0,
+    session: 0,
+    named_by: 0,
+    born: 0,
+    exit: None,
+    owed: 0,
+    owed_by: 0,
+};
+
+impl Entry {
+    fn lives(&self) -> bool {
+        matches!(self.life, Life::Starting | Life::Running)
+    }
+
+    /// Alive, or a zombie.
+    fn is_there(&self) -> bool {
+        self.lives() || self.life == Life::Dead && !self.reaped
+    }
+}
+
+/// The table of processes.
+pub struct Processes<'m> {
+    entries: Table<'m, Entry>,
+    free: Table<'m, u32>,
+    free_count: usize,
+    by_pid: Index<'m>,
+    by_vmid: Index<'m>,
+    born: u64,
+    /// How many processes are stopped; while there are none, orphaned groups don't matter.
+    stopped: usize,
+    /// Whether anybody is owed a notice or a signal.
+    owing: bool,
+}
+
+impl<'m> Processes<'m> {
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Entry>(capacity)
+            .saturating_add(bytes_for::<u32>(capacity))
+            .saturating_add(Index::bytes(capacity).saturating_mul(2))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Processes {
+            entries: arena.table(capacity, |_| Ok(NOBODY))?,
+            free: arena.table(capacity, |index| {
+                u32::try_from(capacity.saturating_sub(index).saturating_sub(1))
+                    .map_err(|_| Error::Full(Resource::Processes))
+            })?,
+            free_count: capacity,
+            by_pid: Index::new(arena, capacity)?,
+            by_vmid: Index::new(arena, capacity)?,
+            born: 0,
+            stopped: 0,
+            owing: false,
+        })
+    }
+
+    /// How many entries are in use: processes, zombies, and names of groups and sessions.
+    pub fn len(&self) -> usize {
+        self.by_pid.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most there ever were at once.
+    pub fn most(&self) -> usize {
+        self.by_pid.most()
+    }
+
+    /// Whether any process but that of `vmid` lives.
+    pub fn any_but(&self, vmid: Vmid) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.lives() && entry.vmid != vmid.get())
+    }
+
+    fn of_pid(&self, pid: Id) -> Option<&Entry> {
+        self.entries.get(self.by_pid.get(pid)? as usize)
+    }
+
+    fn of_pid_mut(&mut self, pid: Id) -> Option<&mut Entry> {
+        self.entries.get_mut(self.by_pid.get(pid)? as usize)
+    }
+
+    fn of_vmid(&self, vmid: Vmid) -> Option<&Entry> {
+        self.entries.get(self.by_vmid.get(vmid.get())? as usize)
+    }
+
+    /// Whether the ID is a process's pid, or was and still names something.
+    pub(super) fn names(&self, id: Id) -> bool {
+        self.by_pid.get(id).is_some()
+    }
+
+    fn add(&mut self, entry: Entry) -> Result<(), Error> {
+        let full = Error::Full(Resource::Processes);
+        let free_count = self.free_count.checked_sub(1).ok_or(full)?;
+        let place = *self.free.get(free_count).ok_or(full)?;
+        if self.by_vmid.get(entry.vmid).is_some() || !self.by_pid.insert(entry.pid, place) {
+            return Err(Error::Invalid);
+        }
+        self.by_vmid.insert(entry.vmid, place);
+        self.free_count = free_count;
+        self.born = self.born.saturating_add(1);
+        if let Some(slot) = self.entries.get_mut(place as usize) {
+            *slot = Entry {
+                born: self.born,
+                ..entry
+            };
+        }
+        self.name(entry.group, 1);
+        self.name(entry.session, 1);
+        Ok(())
+    }
+
+    /// One more, or one less, process has this pid as its group or session.
+    fn name(&mut self, pid: Id, change: i32) {
+        if let Some(entry) = self.of_pid_mut(pid) {
+            entry.named_by = entry.named_by.saturating_add_signed(change);
+        }
+    }
+
+    /// The process of `from` starts a child, which has its VMID and its pid already.
+    pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
+        let parent = *self.of_vmid(from).ok_or(Error::NoSuchProcess)?;
+        self.add(Entry {
+            life: Life::Starting,
+            pid,
+            vmid: vmid.get(),
+            parent: parent.pid,
+            group: parent.group,
+            session: parent.session,
+            ..NOBODY
+        })
+    }
+
+    /// A process joins under its pid. It is known already if its parent said so when it started
+    /// it; else it is `parent`'s child if that is known, and leads a group and session if not.
+    pub(super) fn join(&mut self, from: Vmid, pid: Id, parent: Option<Vmid>) -> Result<(), Error> {
+        if let Some(place) = self.by_vmid.get(from.get()) {
+            let entry = self
+                .entries
+                .get_mut(place as usize)
+                .filter(|entry| entry.pid == pid)
+                .ok_or(Error::Invalid)?;
+            entry.life = Life::Running;
+            return Ok(());
+        }
+        let parent = parent.and_then(|parent| self.of_vmid(parent)).copied();
+        self.add(Entry {
+            life: Life::Running,
+            pid,
+            vmid: from.get(),
+            parent: parent.map_or(0, |parent| parent.pid),
+            group: parent.map_or(pid, |parent| parent.group),
+            session: parent.map_or(pid, |parent| parent.session),
+            ..NOBODY
+        })
+    }
+
+    /// A process says how it ends.
+    pub(super) fn ends(&mut self, from: Vmid, exit: ChildExit) -> bool {
+        match self.of_pid_mut(exit.pid) {
+            Some(entry) if entry.vmid == from.get() => {
+                entry.exit = Some(exit);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The parent has seen its child's end, or will not ask for it.
+    pub(super) fn reap(&mut self, from: Vmid, pid: Id, ranges: &mut Ranges<'_>) -> bool {
+        let parent = self.of_vmid(from).map(|parent| parent.pid);
+        match self.of_pid_mut(pid) {
+            Some(entry) if Some(entry.parent) == parent && !entry.reaped => {
+                entry.reaped = true;
+                entry.notice_due = false;
+                self.settle(pid, ranges);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// If the process is dead and reaped: it counts for its group and session no more, and what is
+    /// not named any more is free.
+    fn settle(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
+        let Some(entry) = self.of_pid_mut(pid) else {
+            return;
+        };
+        if entry.life != Life::Dead || !entry.reaped {
+            return;
+        }
+        let (group, session) = (entry.group, entry.session);
+        (entry.group, entry.session) = (0, 0);
+        // Nobody asks for it any more, but it may be a name yet.
+        ranges.give_single(pid, Vmid::FIRST);
+        self.name(group, -1);
+        self.name(session, -1);
+        self.free_name(pid, ranges);
+        self.free_name(group, ranges);
+        self.free_name(session, ranges);
+    }
+
+    /// Frees the pid if it is nobody's and names nothing.
+    fn free_name(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
+        let Some(place) = self.by_pid.get(pid) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(place as usize) else {
+            return;
+        };
+        if entry.is_there() || entry.named_by > 0 {
+            return;
+        }
+        *entry = NOBODY;
+        self.by_pid.remove(pid);
+        if let Some(free) = self.free.get_mut(self.free_count) {
+            *free = place;
+            self.free_count = self.free_count.saturating_add(1);
+        }
+        ranges.free_single(pid);
+    }
+
+    /// Whether the tables agree with each other. Slow: for tests.
+    pub fn is_sound(&self) -> bool {
+        let used = self
+            .entries
+            .iter()
+            .filter(|entry| entry.life != Life::Free)
+            .count();
+        let named = |pid: Id| {
+            self.entries
+                .iter()
+                .filter(|entry| entry.life != Life::Free)
+                .map(|entry| {
+                    u32::from(entry.group == pid).saturating_add(u32::from(entry.session == pid))
+                })
+                .sum::<u32>()
+        };
+        used == self.by_pid.len()
+            && used.saturating_add(self.free_count) == self.entries.len()
+            && self
+                .entries
+                .iter()
+                .filter(|entry| entry.life != Life::Free)
+                .all(|entry| {
+                    entry.named_by == named(entry.pid)
+                        && (entry.is_there() || entry.named_by > 0)
+                        && (entry.parent == 0 || self.names(entry.parent))
+                })
+    }
+}

@@ -1,0 +1,192 @@
+//! The children of this process: who lives, who is a zombie, whose end was seen.
+
+use crate::error::{Error, Resource};
+use crate::leader::SIGPWR;
+use crate::store::{Arena, Table, bytes_for};
+use crate::wire::ChildExit;
+use crate::{Id, Vmid};
+
+#[derive(Clone, Copy)]
+struct Child {
+    pid: Id,
+    /// None for one that was adopted after its death.
+    vmid: Option<Vmid>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy)]
+struct End {
+    exit: ChildExit,
+    /// Rises from death to death.
+    order: u64,
+}
+
+/// What became of the news of a child's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It was news: the parent is to be told.
+    Ended,
+    /// The table is full: nobody will ever ask for it.
+    NoRoom,
+    /// It was known already, or is no child of this process.
+    Nothing,
+}
+
+/// The table of children.
+pub struct Children<'m> {
+    /// The first `count` are in use.
+    entries: Table<'m, Option<Child>>,
+    order: u64,
+    count: usize,
+    most: usize,
+}
+
+impl<'m> Children<'m> {
+    /// The memory that a table of `capacity` children takes.
+    pub const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Option<Child>>(capacity)
+    }
+
+    /// An empty table, cut from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Children {
+            entries: arena.table(capacity, |_| Ok(None))?,
+            order: 0,
+            count: 0,
+            most: 0,
+        })
+    }
+
+    fn put(&mut self, child: Child) -> Result<(), Error> {
+        let free = self.entries.iter_mut().find(|entry| entry.is_none());
+        *free.ok_or(Error::Full(Resource::Children))? = Some(child);
+        self.count = self.count.saturating_add(1);
+        self.most = self.most.max(self.count);
+        Ok(())
+    }
+
+    /// A child is started.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit.
+    pub fn add(&mut self, pid: Id, vmid: Vmid) -> Result<(), Error> {
+        self.put(Child {
+            pid,
+            vmid: Some(vmid),
+            end: None,
+        })
+    }
+
+    fn end(&mut self, exit: ChildExit) -> End {
+        self.order = self.order.saturating_add(1);
+        End {
+            exit,
+            order: self.order,
+        }
+    }
+
+    /// The child says how it ended; or the leader says it of one that this process inherited.
+    pub fn ended(&mut self, from: Vmid, exit: ChildExit, by_leader: bool) -> News {
+        let end = Some(self.end(exit));
+        let known = self
+            .entries
+            .iter_mut()
+            .flatten()
+            .find(|child| child.pid == exit.pid);
+        match known {
+            Some(child) if child.vmid == Some(from) && child.end.is_none() => {
+                child.end = end;
+                News::Ended
+            }
+            None if by_leader => {
+                let child = Child {
+                    pid: exit.pid,
+                    vmid: None,
+                    end,
+                };
+                match self.put(child) {
+                    Ok(()) => News::Ended,
+                    Err(_) => News::NoRoom,
+                }
+            }
+            Some(_) | None => News::Nothing,
+        }
+    }
+
+    /// A process is gone. If it was a child and had not said how it ended: killed by SIGPWR.
+    pub fn gone(&mut self, vmid: Vmid, parent_pid: Id) -> Option<ChildExit> {
+        let child = self
+            .entries
+            .iter()
+            .flatten()
+            .find(|child| child.vmid == Some(vmid) && child.end.is_none())?;
+        let exit = ChildExit {
+            parent_pid,
+            pid: child.pid,
+            uid: 0,
+            exit_code: 0,
+            term_signal: SIGPWR,
+        };
+        (self.ended(vmid, exit, false) == News::Ended).then_some(exit)
+    }
+
+    /// Whether the child is dead and was not reaped.
+    pub fn is_zombie(&self, pid: Id) -> bool {
+        let mut entries = self.entries.iter().flatten();
+        entries.any(|child| child.pid == pid && child.end.is_some())
+    }
+
+    /// The zombie that died first of those that fit.
+    pub fn zombie(&self, fits: impl Fn(Id) -> bool) -> Option<ChildExit> {
+        let ends = self.entries.iter().flatten();
+        ends.filter(|child| fits(child.pid))
+            .filter_map(|child| child.end)
+            .min_by_key(|end| end.order)
+            .map(|end| end.exit)
+    }
+
+    /// The zombie that died first of those that died after `exit`'s did, for a walk over them.
+    pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
+        let ends = || self.entries.iter().flatten().filter_map(|child| child.end);
+        let after = after
+            .and_then(|after| ends().find(|end| end.exit.pid == after.pid))
+            .map_or(0, |end| end.order);
+        ends()
+            .filter(|end| end.order > after)
+            .min_by_key(|end| end.order)
+            .map(|end| end.exit)
+    }
+
+    /// Whether a child that fits lives.
+    pub fn any_alive(&self, fits: impl Fn(Id) -> bool) -> bool {
+        let mut entries = self.entries.iter().flatten();
+        entries.any(|child| child.end.is_none() && fits(child.pid))
+    }
+
+    /// Forgets a child. False if there is none with that pid.
+    pub fn remove(&mut self, pid: Id) -> bool {
+        let child = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.is_some_and(|child| child.pid == pid));
+        let found = child.is_some_and(|child| child.take().is_some());
+        self.count = self.count.saturating_sub(usize::from(found));
+        found
+    }
+
+    /// The pid of the child that is that member.
+    pub fn pid_of(&self, vmid: Vmid) -> Option<Id> {
+        let mut entries = self.entries.iter().flatten();
+        entries
+            .find(|child| child.vmid == Some(vmid))
+            .map(|child| child.pid)
+    }
+
+    /// How many there are, and the most ever.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.count, self.most)
+    }
+}

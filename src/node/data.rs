@@ -1,0 +1,54 @@
+//! The data that comes with an answer.
+
+use crate::error::Error;
+use crate::store::{Arena, Table, bytes_for};
+
+/// Where a caller wants the data of an answer, and how long that turned out to be.
+pub(crate) struct Data<'a> {
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) length: usize,
+}
+
+impl Data<'_> {
+    /// For an answer without.
+    pub(crate) const fn none() -> Self {
+        Data {
+            bytes: &mut [],
+            length: 0,
+        }
+    }
+}
+
+/// Buffers for the data of answers that wait for their callers: a stack.
+pub(super) struct Buffers<'m> {
+    stack: Table<'m, Option<&'m mut [u8]>>,
+    free: usize,
+}
+
+impl<'m> Buffers<'m> {
+    pub(super) const fn bytes(count: usize, length: usize) -> usize {
+        bytes_for::<Option<&mut [u8]>>(count).saturating_add(count.saturating_mul(length))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, count: usize, length: usize) -> Result<Self, Error> {
+        let mut memory = arena.split_off(count.saturating_mul(length))?;
+        Ok(Buffers {
+            stack: arena.table(count, |_| Ok(Some(memory.bytes(length)?)))?,
+            free: count,
+        })
+    }
+
+    pub(super) fn take(&mut self) -> Option<&'m mut [u8]> {
+        let free = self.free.checked_sub(1)?;
+        let buffer = self.stack.get_mut(free)?.take();
+        self.free = free;
+        buffer
+    }
+
+    pub(super) fn give(&mut self, buffer: &'m mut [u8]) {
+        if let Some(place) = self.stack.get_mut(self.free) {
+            *place = Some(buffer);
+            self.free = self.free.saturating_add(1);
+        }
+    }
+}
