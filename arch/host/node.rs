@@ -13,7 +13,8 @@ use std::time::Duration;
 use std::vec;
 
 use super::Host;
-use crate::{Config, Driving, Identity, Node};
+use crate::node::NoEmbedder;
+use crate::{Config, Driving, Embedder, Identity, Node};
 
 /// How long a node that is dropped waits for its peers to take what was sent to them.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
@@ -28,20 +29,26 @@ pub struct HostNode {
 struct Owned {
     node: ManuallyDrop<Node<'static, Host>>,
     memory: *mut [u8],
+    embedder: *mut LibraryOs,
 }
 
-// SAFETY: the pointer is only used to free the memory, by whoever drops the last reference.
+/// What a node calls, kept for as long as it lives.
+type LibraryOs = dyn Embedder<Host> + Send;
+
+// SAFETY: the pointers are only used to free what they point to, by whoever drops the last
+// reference; it may be freed in any thread.
 unsafe impl Send for Owned {}
 // SAFETY: as above; everything else in it is shared as a `Node` may be.
 unsafe impl Sync for Owned {}
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: the node is dropped once, here, and not used after; the memory came from
-        // `Box::into_raw` and its only user, the node, is gone.
+        // SAFETY: the node is dropped once, here, and not used after; memory and embedder came from
+        // `Box::into_raw` and their only user, the node, is gone.
         unsafe {
             ManuallyDrop::drop(&mut self.node);
             drop(Box::from_raw(self.memory));
+            drop(Box::from_raw(self.embedder));
         }
     }
 }
@@ -54,6 +61,19 @@ impl HostNode {
     /// As [`Host::listen`]; and if the configuration contradicts itself, or the system gives no
     /// thread.
     pub fn start(base: &Path, identity: Identity, config: Config) -> io::Result<HostNode> {
+        Self::start_with(base, identity, config, Box::new(NoEmbedder))
+    }
+
+    /// As [`HostNode::start`], with what the library OS provides.
+    ///
+    /// # Errors
+    /// As [`HostNode::start`].
+    pub fn start_with(
+        base: &Path,
+        identity: Identity,
+        config: Config,
+        embedder: Box<dyn Embedder<Host> + Send>,
+    ) -> io::Result<HostNode> {
         let host = Host::listen(base, identity.vmid)?;
         let bytes = Node::<Host>::memory(&identity, &config).total();
         let memory = Box::into_raw(vec![0_u8; bytes].into_boxed_slice());
@@ -67,9 +87,13 @@ impl HostNode {
                 return Err(io::Error::other(format!("node of {identity:?}: {error}")));
             }
         };
+        let embedder = Box::into_raw(embedder);
+        // SAFETY: as with the memory; it is only ever used through this shared reference.
+        let node = node.with_embedder(unsafe { &*embedder });
         let node = Arc::new(Owned {
             node: ManuallyDrop::new(node),
             memory,
+            embedder,
         });
         let worker = match config.driving {
             Driving::Caller => None,

@@ -29,7 +29,7 @@ use crate::store::{Arena, Lock};
 use crate::worker::WorkerState;
 
 pub use call::Request;
-use embedder::NoEmbedder;
+pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 use kill::OwnerCache;

@@ -30,6 +30,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) room_wanted: AtomicBool,
     /// A stream to it is to be opened though nothing is to be sent yet.
     pub(crate) stream_wanted: AtomicBool,
+    /// It has a stream to us.
+    pub(crate) heard: AtomicBool,
     /// It has said that it knows this crate's extensions.
     pub(crate) extended: AtomicBool,
     /// Signals for all that it is still to be sent, a bit each, and who sent the last.
@@ -45,11 +47,10 @@ impl<S> Peer<'_, S> {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
     }
 
-    /// Whether it has no stream to us yet.
+    /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever
+    /// has the reading token just then makes no difference.
     pub(crate) fn is_silent(&self) -> bool {
-        self.reading
-            .try_lock()
-            .is_some_and(|reading| reading.stream.is_none())
+        !self.heard.load(Ordering::SeqCst)
     }
 
     /// Whether its backlog was full when we last tried.
@@ -191,6 +192,7 @@ impl<'m, S> Peers<'m, S> {
                 held_back: AtomicBool::new(false),
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
+                heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 owed: AtomicU64::new(0),
                 owed_by: AtomicU32::new(0),
@@ -315,6 +317,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.held_back,
             &peer.room_wanted,
             &peer.stream_wanted,
+            &peer.heard,
             &peer.extended,
         ] {
             flag.store(false, Ordering::Relaxed);
@@ -382,5 +385,23 @@ impl<'m, S> Peers<'m, S> {
             let queue = peer.queue.lock();
             (now.max(queue.filling.unsent().len()), most.max(queue.most))
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_token_does_not_make_a_peer_heard() {
+        let mut memory = std::vec![0; Peers::<()>::bytes(1) + 1024];
+        let mut arena = Arena::new(&mut memory);
+        let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
+        let peer = peers.find_or_add(Vmid::FIRST).unwrap();
+        // A call looks whether there is a stream to read, while the worker accepts the first.
+        let reading = peer.reading.try_lock().unwrap();
+        assert!(peer.is_silent());
+        drop(reading);
+        assert!(peer.is_silent());
     }
 }

@@ -179,6 +179,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.refuse(Some(vmid), Refusal::PeersFull);
         }
         peer.reading.lock().stream = Some(stream);
+        peer.heard.store(true, Ordering::SeqCst);
         if let Some(leader) = &self.leader {
             leader.lock().joined(vmid);
         }

@@ -1,0 +1,324 @@
+//! A parent learns of each child's end once; an ID doesn't come back too early.
+
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::wire::{ProcessChange, ProcessState};
+use libos_ipc::{Error, Interrupt, Target, Wait, Which};
+
+use crate::family::{Family, LONG, NOW, WAIT, until};
+
+const SIGPWR: u32 = 30;
+
+#[test]
+fn a_child_says_how_it_ends() {
+    let family = Family::new();
+    let child = family.child();
+    let pid = child.pid;
+    assert_eq!(
+        family.first.node.wait_child(Which::Any, NOW),
+        Err(Error::TimedOut)
+    );
+    child.exit(42);
+    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    assert_eq!((exit.pid, exit.uid), (pid, 7));
+    assert_eq!((exit.exit_code, exit.term_signal), (42, 0));
+    assert_eq!(exit.parent_pid, family.first.pid);
+    assert_eq!(
+        family.first.node.wait_child(Which::Any, WAIT),
+        Err(Error::NoChild)
+    );
+    until("the embedder hears of it", || {
+        !family.first.ended().is_empty()
+    });
+    assert_eq!(family.first.ended(), [(pid, 42, 0)]);
+}
+
+#[test]
+fn a_child_that_dies_without_a_word_was_killed_by_sigpwr() {
+    let family = Family::new();
+    let parent = family.child();
+    let child = family.child_of(&parent);
+    let pid = child.pid;
+    child.die();
+    let exit = parent.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    assert_eq!((exit.pid, exit.term_signal), (pid, SIGPWR));
+    until("the embedder hears of it", || !parent.ended().is_empty());
+    assert_eq!(parent.ended(), [(pid, 0, SIGPWR)]);
+    assert_eq!(family.first.ended(), []);
+}
+
+#[test]
+fn only_the_children_asked_for_are_waited_for() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    let (first, second) = (one.pid, two.pid);
+    assert_eq!(
+        family.first.node.wait_child(Which::Pid(4_000_000), WAIT),
+        Err(Error::NoChild)
+    );
+    two.exit(2);
+    until("it is dead", || {
+        family.first.node.see_child(Which::Any, NOW).is_ok()
+    });
+    assert_eq!(
+        family.first.node.wait_child(Which::Pid(first), NOW),
+        Err(Error::TimedOut)
+    );
+    // Seen, and left as it is.
+    let seen = family.first.node.see_child(Which::Any, NOW).unwrap();
+    assert_eq!(seen.pid, second);
+    let exit = family
+        .first
+        .node
+        .wait_child(Which::Pid(second), NOW)
+        .unwrap();
+    assert_eq!(exit, seen);
+    one.exit(1);
+    assert_eq!(
+        family.first.node.wait_child(Which::Any, WAIT).unwrap().pid,
+        first
+    );
+}
+
+#[test]
+fn a_wait_ends_by_a_death_in_time_or_by_an_interrupt() {
+    let family = Family::new();
+    let child = family.child();
+    let node = &family.first.node;
+    let interrupt = Interrupt::new();
+    thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| node.wait_child(Which::Any, Wait::FOREVER.or_until(&interrupt)));
+        until("it waits", || node.statistics().pools.waiters.now == 1);
+        interrupt.raise(node);
+        assert_eq!(waiting.join().unwrap(), Err(Error::Interrupted));
+        let waiting = scope.spawn(|| node.wait_child(Which::Any, WAIT));
+        until("it waits", || node.statistics().pools.waiters.now == 1);
+        child.exit(3);
+        assert_eq!(waiting.join().unwrap().unwrap().exit_code, 3);
+    });
+    let short = Wait::at_most(Duration::from_millis(5));
+    let _second = family.child();
+    assert_eq!(node.wait_child(Which::Any, short), Err(Error::TimedOut));
+}
+
+#[test]
+fn a_pid_stays_taken_until_its_process_is_reaped() {
+    let family = Family::new();
+    let child = family.child();
+    let (pid, vmid) = (child.pid, child.vmid());
+    let other = family.child();
+    // Not even the process itself can give its own pid away.
+    assert!(child.node.change_owner(pid, other.vmid(), WAIT).is_err());
+    child.exit(0);
+    until("the leader has seen its end", || {
+        family.first.node.process(pid, WAIT).unwrap().state == ProcessState::Zombie
+    });
+    let owner = other.node.owner_of(pid, WAIT).unwrap();
+    assert_eq!(
+        owner,
+        Some(family.first.vmid()),
+        "the parent answers for a zombie"
+    );
+    assert_ne!(owner, Some(vmid));
+    // A zombie can be signalled, by anybody; nothing happens.
+    assert_eq!(
+        family.first.node.kill(Target::Process(pid), 9, WAIT),
+        Ok(())
+    );
+    assert_eq!(other.node.kill(Target::Process(pid), 9, WAIT), Ok(()));
+    family.first.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    assert_eq!(other.node.owner_of(pid, WAIT).unwrap(), None);
+    assert_eq!(
+        other.node.kill(Target::Process(pid), 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(
+        family.first.node.process(pid, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+}
+
+#[test]
+fn a_pid_stays_taken_while_it_names_a_group_or_session() {
+    let family = Family::new();
+    let leader = family.child();
+    let session = leader.node.new_session(WAIT).unwrap();
+    assert_eq!(session, leader.pid);
+    let member = family.child_of(&leader);
+    assert_eq!(member.node.session_of(0, WAIT).unwrap(), session);
+    leader.exit(0);
+    family
+        .first
+        .node
+        .wait_child(Which::Pid(session), WAIT)
+        .unwrap();
+    until("the leader has seen its end", || {
+        member.node.process(session, WAIT) == Err(Error::NoSuchProcess)
+    });
+    let owner = member.node.owner_of(session, WAIT).unwrap();
+    assert!(
+        owner.is_some(),
+        "the pid of a session's leader is free too early"
+    );
+    // Nobody has that pid, but its group can be signalled.
+    assert_eq!(
+        family.first.node.kill(Target::Process(session), 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(
+        family.first.node.kill(Target::Group(session), 5, WAIT),
+        Ok(())
+    );
+    assert_eq!(member.signals(), [5]);
+    let pid = member.pid;
+    member.exit(0);
+    family.first.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    until("the name is free", || {
+        family.first.node.owner_of(session, WAIT).unwrap().is_none()
+    });
+    assert_eq!(family.first.node.statistics().pools.processes.now, 1);
+    assert!(family.first.node.is_sound());
+}
+
+#[test]
+fn orphans_get_the_first_process_as_parent() {
+    let family = Family::new();
+    let parent = family.child();
+    let orphan = family.child_of(&parent);
+    let (pid, parent_pid) = (orphan.pid, parent.pid);
+    assert_eq!(orphan.node.process(0, WAIT).unwrap().parent, parent_pid);
+    parent.exit(0);
+    until("it is inherited", || {
+        orphan.node.process(0, WAIT).unwrap().parent == family.first.pid
+    });
+    family
+        .first
+        .node
+        .wait_child(Which::Pid(parent_pid), WAIT)
+        .unwrap();
+    // It is a child like any other, and lives.
+    assert_eq!(
+        family.first.node.wait_child(Which::Any, NOW),
+        Err(Error::TimedOut)
+    );
+    orphan.exit(9);
+    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    assert_eq!((exit.pid, exit.exit_code), (pid, 9));
+    assert_eq!(exit.parent_pid, family.first.pid);
+    until("the embedder heard of both", || {
+        family.first.ended().len() == 2
+    });
+    assert_eq!(family.first.ended(), [(parent_pid, 0, 0), (pid, 9, 0)]);
+    until("all pids are free", || {
+        family.first.node.statistics().pools.processes.now == 1
+    });
+}
+
+#[test]
+fn a_subreaper_gets_the_orphans_below_it() {
+    let family = Family::new();
+    let reaper = family.child();
+    reaper
+        .node
+        .mark(ProcessChange::Subreaper, true, WAIT)
+        .unwrap();
+    let middle = family.child_of(&reaper);
+    let alive = family.child_of(&middle);
+    let zombie = family.child_of(&middle);
+    let (middle_pid, alive_pid, zombie_pid) = (middle.pid, alive.pid, zombie.pid);
+    zombie.exit(5);
+    until("it is a zombie", || {
+        family.first.node.process(zombie_pid, WAIT).unwrap().state == ProcessState::Zombie
+    });
+    middle.die();
+    until("the zombie is inherited", || {
+        reaper.node.process(zombie_pid, WAIT).unwrap().parent == reaper.pid
+    });
+    // The unreaped zombie too.
+    let exit = reaper
+        .node
+        .wait_child(Which::Pid(zombie_pid), WAIT)
+        .unwrap();
+    assert_eq!((exit.exit_code, exit.parent_pid), (5, reaper.pid));
+    reaper
+        .node
+        .wait_child(Which::Pid(middle_pid), WAIT)
+        .unwrap();
+    assert_eq!(
+        reaper.node.wait_child(Which::Any, NOW),
+        Err(Error::TimedOut)
+    );
+    alive.die();
+    let exit = reaper.node.wait_child(Which::Any, WAIT).unwrap();
+    assert_eq!((exit.pid, exit.term_signal), (alive_pid, SIGPWR));
+    assert_eq!(reaper.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(family.first.ended(), []);
+    until("the embedder heard of all", || reaper.ended().len() == 3);
+}
+
+#[test]
+fn a_child_that_never_was_leaves_nothing() {
+    let family = Family::new();
+    let parent = family.child();
+    let never = parent.node.start_child(WAIT).unwrap();
+    let before = family.first.node.process(never.pid, WAIT).unwrap();
+    assert_eq!(before.state, ProcessState::Starting);
+    parent.node.bury(never.vmid).unwrap();
+    until("it is forgotten", || {
+        family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
+    });
+    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    // Nor does one whose parent is gone before it came.
+    let never = parent.node.start_child(WAIT).unwrap();
+    parent.die();
+    until("it is forgotten", || {
+        family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
+    });
+    family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    until("all pids are free", || {
+        family.first.node.statistics().pools.processes.now == 1
+    });
+    assert_eq!(family.first.node.owner_of(never.pid, WAIT), Ok(None));
+}
+
+#[test]
+fn many_children_end_at_once_and_each_is_seen_once() {
+    const CHILDREN: usize = 24;
+    let family = Family::new();
+    let children: Vec<_> = (0..CHILDREN).map(|_| family.child()).collect();
+    let mut pids: Vec<_> = children.iter().map(|child| child.pid).collect();
+    thread::scope(|scope| {
+        for (at, child) in children.into_iter().enumerate() {
+            scope.spawn(move || {
+                if at % 3 == 0 {
+                    child.die();
+                } else {
+                    child.exit(u32::try_from(at).unwrap());
+                }
+            });
+        }
+    });
+    let mut seen = Vec::new();
+    let wait = Wait::at_most(LONG);
+    while let Ok(exit) = family.first.node.wait_child(Which::Any, wait) {
+        let at = pids.iter().position(|pid| *pid == exit.pid).unwrap();
+        let expected = if at % 3 == 0 {
+            (0, SIGPWR)
+        } else {
+            (u32::try_from(at).unwrap(), 0)
+        };
+        assert_eq!((exit.exit_code, exit.term_signal), expected);
+        seen.push(exit.pid);
+    }
+    seen.sort_unstable();
+    pids.sort_unstable();
+    assert_eq!(seen, pids);
+    until("the embedder heard of all", || {
+        family.first.ended().len() == CHILDREN
+    });
+    until("all pids are free", || {
+        family.first.node.statistics().pools.processes.now == 1
+    });
+}

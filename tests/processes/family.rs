@@ -1,0 +1,195 @@
+//! Processes of one family in one test, each with a library OS that notes what it is asked.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::wire::{ChildExit, MetaCode};
+use libos_ipc::{
+    Config, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal, SignalReply,
+    Target, Vmid, Wait,
+};
+use tempfile::TempDir;
+
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
+pub(crate) const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
+
+pub(crate) const EPERM: i32 = 1;
+pub(crate) const ESRCH: i32 = 3;
+pub(crate) const EACCES: i32 = 13;
+
+/// What was noted.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) signals: Vec<Signal>,
+    pub(crate) ended: Vec<ChildExit>,
+    pub(crate) joined: Vec<Vmid>,
+    pub(crate) left: Vec<Vmid>,
+    /// Answers put off.
+    pub(crate) later: Vec<SignalReply>,
+}
+
+/// A library OS with one process, its threads, and a policy.
+#[derive(Clone, Default)]
+pub(crate) struct Os {
+    pub(crate) notes: Arc<Mutex<Notes>>,
+    pub(crate) pid: Arc<Mutex<Id>>,
+    pub(crate) threads: Arc<Mutex<Vec<Id>>>,
+    /// The answer to every signal, if it is not "done".
+    pub(crate) refuses: Arc<Mutex<Option<i32>>>,
+    pub(crate) puts_off: Arc<Mutex<bool>>,
+    pub(crate) path: Arc<Mutex<Option<CString>>>,
+}
+
+impl Embedder<Host> for Os {
+    fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
+        let there = match signal.target {
+            Target::Process(pid) => pid == *self.pid.lock().unwrap(),
+            Target::Thread { tid, .. } => self.threads.lock().unwrap().contains(&tid),
+            Target::Group(_) => false,
+            Target::All => true,
+        };
+        if !there {
+            let _ = reply.send(node, Err(ESRCH));
+            return;
+        }
+        if let Some(errno) = *self.refuses.lock().unwrap() {
+            let _ = reply.send(node, Err(errno));
+            return;
+        }
+        if signal.signal != 0 {
+            self.notes.lock().unwrap().signals.push(*signal);
+        }
+        if *self.puts_off.lock().unwrap() {
+            self.notes.lock().unwrap().later.push(reply);
+        } else {
+            let _ = reply.send(node, Ok(()));
+        }
+    }
+
+    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+        let path = self.path.lock().unwrap();
+        let answer = match (what, &*path) {
+            _ if pid != *self.pid.lock().unwrap() => Err(ESRCH),
+            (MetaCode::Credentials, _) => Ok(Metadata::Credentials {
+                uid: 1000 + pid,
+                gid: 100,
+            }),
+            (_, Some(path)) => Ok(Metadata::Path(path)),
+            (_, None) => Err(2),
+        };
+        let _ = reply.send(node, answer);
+    }
+
+    fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
+        self.notes.lock().unwrap().ended.push(*exit);
+    }
+
+    fn member_joined(&self, _: &Node<'_, Host>, vmid: Vmid) {
+        self.notes.lock().unwrap().joined.push(vmid);
+    }
+
+    fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
+        self.notes.lock().unwrap().left.push(vmid);
+    }
+}
+
+/// A process.
+pub(crate) struct Process {
+    pub(crate) node: HostNode,
+    pub(crate) os: Os,
+    pub(crate) pid: Id,
+}
+
+impl Process {
+    fn start(base: &std::path::Path, identity: Identity) -> Process {
+        let os = Os::default();
+        let config = Config::DEFAULT;
+        // A signal may come as soon as the process has joined.
+        *os.pid.lock().unwrap() = identity.pid;
+        let node = HostNode::start_with(base, identity, config, Box::new(os.clone())).unwrap();
+        let pid = node.join(WAIT).unwrap();
+        *os.pid.lock().unwrap() = pid;
+        Process { node, os, pid }
+    }
+
+    pub(crate) fn vmid(&self) -> Vmid {
+        self.node.identity().vmid
+    }
+
+    pub(crate) fn signals(&self) -> Vec<i32> {
+        let notes = self.os.notes.lock().unwrap();
+        notes.signals.iter().map(|signal| signal.signal).collect()
+    }
+
+    pub(crate) fn ended(&self) -> Vec<(Id, u32, u32)> {
+        let notes = self.os.notes.lock().unwrap();
+        let exits = notes.ended.iter();
+        exits
+            .map(|exit| (exit.pid, exit.exit_code, exit.term_signal))
+            .collect()
+    }
+
+    /// Ends with this code.
+    pub(crate) fn exit(self, code: u32) {
+        let exit = Exit {
+            uid: 7,
+            code,
+            signal: 0,
+        };
+        self.node.exit(exit, WAIT).unwrap();
+        self.node.give_back_ids(WAIT).unwrap();
+        assert!(self.node.shut_down(LONG));
+    }
+
+    /// Is gone without a word.
+    pub(crate) fn die(self) {
+        self.node.shut_down(Duration::ZERO);
+    }
+}
+
+/// A family, with its first process.
+pub(crate) struct Family {
+    _directory: TempDir,
+    pub(crate) base: PathBuf,
+    pub(crate) first: Process,
+}
+
+impl Family {
+    pub(crate) fn new() -> Family {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        let first = Process::start(&base, Identity::FIRST);
+        Family {
+            _directory: directory,
+            base,
+            first,
+        }
+    }
+
+    /// A child of that process.
+    pub(crate) fn child_of(&self, parent: &Process) -> Process {
+        self.started(parent.node.start_child(WAIT).unwrap())
+    }
+
+    /// The process that was prepared.
+    pub(crate) fn started(&self, identity: Identity) -> Process {
+        Process::start(&self.base, identity)
+    }
+
+    pub(crate) fn child(&self) -> Process {
+        self.child_of(&self.first)
+    }
+}
+
+/// Waits for something that another thread brings about.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LONG, "never: {what}");
+        std::thread::yield_now();
+    }
+}

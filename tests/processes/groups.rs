@@ -1,0 +1,200 @@
+//! Process groups and sessions.
+
+use libos_ipc::wire::{ProcessChange, ProcessFlags};
+use libos_ipc::{Error, Target, Which};
+
+use crate::family::{EACCES, EPERM, Family, NOW, WAIT, until};
+
+#[test]
+fn children_are_in_their_parents_group_and_session() {
+    let family = Family::new();
+    let first = family.first.pid;
+    let child = family.child();
+    assert_eq!(child.node.group_of(0, WAIT), Ok(first));
+    assert_eq!(child.node.session_of(0, WAIT), Ok(first));
+    assert_eq!(child.node.set_group(0, 0, WAIT), Ok(()));
+    let grandchild = family.child_of(&child);
+    assert_eq!(
+        family.first.node.group_of(grandchild.pid, WAIT),
+        Ok(child.pid)
+    );
+    assert_eq!(
+        family.first.node.session_of(grandchild.pid, WAIT),
+        Ok(first)
+    );
+    assert_eq!(
+        child.node.group_of(4_000_000, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+}
+
+#[test]
+fn a_group_is_signalled_wherever_its_members_live() {
+    let family = Family::new();
+    let (one, two, three) = (family.child(), family.child(), family.child());
+    one.node.set_group(0, 0, WAIT).unwrap();
+    family.first.node.set_group(two.pid, one.pid, WAIT).unwrap();
+    let grandchild = family.child_of(&two);
+    // From inside, from outside, and by the group of the sender.
+    assert_eq!(three.node.kill(Target::Group(one.pid), 20, WAIT), Ok(()));
+    assert_eq!(two.node.kill(Target::Group(one.pid), 21, WAIT), Ok(()));
+    assert_eq!(grandchild.node.kill(Target::Group(0), 22, WAIT), Ok(()));
+    for member in [&one, &two, &grandchild] {
+        assert_eq!(member.signals(), [20, 21, 22]);
+    }
+    for other in [&three, &family.first] {
+        assert_eq!(other.signals(), []);
+    }
+    // It is there as long as a member is, though its leader is gone.
+    let group = one.pid;
+    one.exit(0);
+    family
+        .first
+        .node
+        .wait_child(Which::Pid(group), WAIT)
+        .unwrap();
+    assert_eq!(three.node.kill(Target::Group(group), 23, WAIT), Ok(()));
+    assert_eq!(grandchild.signals(), [20, 21, 22, 23]);
+    assert_eq!(
+        three.node.kill(Target::Group(4_000_000), 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    // Not allowed for some: done. Not allowed for any: refused.
+    *two.os.refuses.lock().unwrap() = Some(EPERM);
+    assert_eq!(three.node.kill(Target::Group(group), 24, WAIT), Ok(()));
+    *grandchild.os.refuses.lock().unwrap() = Some(EPERM);
+    assert_eq!(
+        three.node.kill(Target::Group(group), 24, WAIT),
+        Err(Error::Refused(EPERM))
+    );
+}
+
+#[test]
+fn set_group_has_the_errors_of_its_man_page() {
+    let family = Family::new();
+    let node = &family.first.node;
+    let (one, two) = (family.child(), family.child());
+    let grandchild = family.child_of(&one);
+    // Neither the caller nor a child of it.
+    assert_eq!(
+        node.set_group(grandchild.pid, 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(
+        one.node.set_group(two.pid, 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    // No such group.
+    assert_eq!(
+        one.node.set_group(0, two.pid, WAIT),
+        Err(Error::Refused(EPERM))
+    );
+    // A group of another session.
+    two.node.new_session(WAIT).unwrap();
+    assert_eq!(
+        one.node.set_group(0, two.pid, WAIT),
+        Err(Error::Refused(EPERM))
+    );
+    // A child in another session, a session's leader.
+    assert_eq!(node.set_group(two.pid, 0, WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(
+        node.set_group(0, 0, WAIT),
+        Err(Error::Refused(EPERM)),
+        "the first process leads its session"
+    );
+    // A child that runs another program already.
+    assert_eq!(node.set_group(one.pid, 0, WAIT), Ok(()));
+    one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
+    assert_eq!(
+        node.set_group(one.pid, 0, WAIT),
+        Err(Error::Refused(EACCES))
+    );
+    assert_eq!(one.node.set_group(0, 0, WAIT), Ok(()), "itself may");
+}
+
+#[test]
+fn who_leads_a_group_can_not_start_a_session() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    one.node.set_group(0, 0, WAIT).unwrap();
+    assert_eq!(one.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(two.node.new_session(WAIT), Ok(two.pid));
+    assert_eq!(two.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(two.node.group_of(0, WAIT), Ok(two.pid));
+    // Nor while others are in the group that has its pid.
+    family
+        .first
+        .node
+        .set_group(one.pid, family.first.pid, WAIT)
+        .unwrap();
+    one.node.set_group(0, 0, WAIT).unwrap();
+    let member = family.child_of(&one);
+    family
+        .first
+        .node
+        .set_group(one.pid, family.first.pid, WAIT)
+        .unwrap();
+    assert_eq!(one.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(member.node.group_of(0, WAIT), Ok(one.pid));
+    member.node.set_group(0, 0, WAIT).unwrap();
+    assert_eq!(one.node.new_session(WAIT), Ok(one.pid));
+    assert!(family.first.node.is_sound());
+}
+
+#[test]
+fn children_of_a_group_are_waited_for() {
+    let family = Family::new();
+    let node = &family.first.node;
+    let (one, two) = (family.child(), family.child());
+    let (in_group, outside) = (one.pid, two.pid);
+    node.set_group(in_group, 0, WAIT).unwrap();
+    two.exit(2);
+    until("it is dead", || node.see_child(Which::Any, NOW).is_ok());
+    assert_eq!(
+        node.wait_child(Which::Group(in_group), NOW),
+        Err(Error::TimedOut)
+    );
+    assert_eq!(
+        node.wait_child(Which::Group(0), NOW).unwrap().pid,
+        outside,
+        "in the caller's own group"
+    );
+    assert_eq!(node.wait_child(Which::Group(0), NOW), Err(Error::NoChild));
+    assert_eq!(
+        node.wait_child(Which::Group(4_000_000), NOW),
+        Err(Error::NoChild)
+    );
+    one.exit(1);
+    assert_eq!(
+        node.wait_child(Which::Group(in_group), WAIT).unwrap().pid,
+        in_group
+    );
+}
+
+#[test]
+fn a_stopped_group_that_is_orphaned_gets_hup_and_cont() {
+    const SIGHUP: i32 = 1;
+    const SIGCONT: i32 = 18;
+    let family = Family::new();
+    let shell = family.child();
+    shell.node.new_session(WAIT).unwrap();
+    let job = family.child_of(&shell);
+    shell.node.set_group(job.pid, 0, WAIT).unwrap();
+    let other_job = family.child_of(&shell);
+    shell.node.set_group(other_job.pid, 0, WAIT).unwrap();
+    let orphaned = |pid| {
+        let process = family.first.node.process(pid, WAIT).unwrap();
+        process.flags.contains(ProcessFlags::IN_ORPHANED_GROUP)
+    };
+    assert!(!orphaned(job.pid));
+    assert!(orphaned(shell.pid), "its parent is in another session");
+    job.node.mark(ProcessChange::Stopped, true, WAIT).unwrap();
+    let helper = family.child_of(&job);
+    shell.exit(0);
+    until("both of the job get it", || {
+        job.signals() == [SIGHUP, SIGCONT] && helper.signals() == [SIGHUP, SIGCONT]
+    });
+    assert!(orphaned(job.pid));
+    assert!(orphaned(other_job.pid));
+    assert_eq!(other_job.signals(), [], "nobody in it is stopped");
+}

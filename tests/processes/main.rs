@@ -1,0 +1,10 @@
+//! Processes of a family: how they end and are waited for, signals, groups, sessions, and what
+//! is known about a pid. The semantics are those of `wait(2)`, `kill(2)`, `setpgid(2)`,
+//! `setsid(2)` and POSIX's orphaned groups.
+
+mod exits;
+mod family;
+mod groups;
+mod members;
+mod metadata;
+mod signals;

@@ -1,0 +1,129 @@
+//! Who is there: joining, leaving, and a leader that goes first.
+
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Error, Identity, Target, Vmid, Wait, Which};
+
+use crate::family::{Family, LONG, WAIT, until};
+
+/// A member that never reads.
+pub(crate) struct Deaf {
+    _listener: UnixListener,
+    _stream: UnixStream,
+}
+
+impl Deaf {
+    pub(crate) fn join(family: &Family, vmid: u32) -> Deaf {
+        let address = |number: u32| PathBuf::from(format!("{}.{number}", family.base.display()));
+        let listener = UnixListener::bind(address(vmid)).unwrap();
+        let mut stream = UnixStream::connect(address(1)).unwrap();
+        stream.write_all(&vmid.to_le_bytes()).unwrap();
+        until("it is known", || {
+            family.first.node.statistics().pools.peers.now == 1
+        });
+        Deaf {
+            _listener: listener,
+            _stream: stream,
+        }
+    }
+}
+
+#[test]
+fn the_leader_is_told_who_comes_and_goes() {
+    let family = Family::new();
+    let one = family.child();
+    let two = family.child_of(&one);
+    let (first_vmid, second_vmid) = (one.vmid(), two.vmid());
+    let notes = || family.first.os.notes.lock().unwrap();
+    until("both are told of", || notes().joined.len() == 2);
+    assert_eq!(notes().joined, [first_vmid, second_vmid]);
+    two.die();
+    until("its end is told", || !notes().left.is_empty());
+    one.exit(0);
+    until("its end is told", || notes().left.len() == 2);
+    assert_eq!(notes().left, [second_vmid, first_vmid]);
+}
+
+#[test]
+fn the_first_process_may_go_first_and_lead_on() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    let short = Wait::at_most(Duration::from_millis(5));
+    assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
+    // Its process is gone, its service isn't.
+    assert_eq!(
+        one.node.process(family.first.pid, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(one.node.process(0, WAIT).unwrap().parent, 0);
+    assert_eq!(one.node.kill(Target::Process(two.pid), 3, WAIT), Ok(()));
+    let grandchild = family.child_of(&one);
+    assert_eq!(
+        grandchild.node.kill(Target::Process(two.pid), 4, WAIT),
+        Ok(())
+    );
+    assert_eq!(two.signals(), [3, 4]);
+    let pid = grandchild.pid;
+    grandchild.exit(1);
+    one.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    std::thread::scope(|scope| {
+        let leaving = scope.spawn(|| family.first.node.leave(WAIT));
+        one.exit(0);
+        two.die();
+        assert_eq!(leaving.join().unwrap(), Ok(()));
+    });
+    family.first.node.give_back_ids(WAIT).unwrap();
+    let pools = family.first.node.statistics().pools;
+    assert_eq!((pools.processes.now, pools.ranges.now), (0, 0));
+    assert!(family.first.node.shut_down(LONG));
+}
+
+#[test]
+fn members_are_told_at_once_that_the_leader_is_gone() {
+    let family = Family::new();
+    let child = family.child();
+    let grandchild = family.child_of(&child);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| child.node.wait_child(Which::Any, WAIT));
+        family.first.node.shut_down(LONG);
+        until("the leader is known to be gone", || {
+            child.node.owner_of(1, WAIT) == Err(Error::LeaderGone)
+        });
+        assert_eq!(
+            grandchild.node.take_id_for(child.vmid(), WAIT),
+            Err(Error::LeaderGone)
+        );
+        // What needs no leader goes on.
+        let pid = grandchild.pid;
+        grandchild.exit(6);
+        let exit = waiting.join().unwrap().unwrap();
+        assert_eq!((exit.pid, exit.exit_code), (pid, 6));
+    });
+}
+
+#[test]
+fn joining_needs_a_pid_of_ones_own() {
+    let family = Family::new();
+    assert_eq!(family.first.node.join(WAIT), Err(Error::Invalid), "twice");
+    let stolen = Identity {
+        pid: family.first.pid,
+        ..Identity::child(Vmid::new(50).unwrap(), Vmid::FIRST)
+    };
+    let thief = HostNode::start(&family.base, stolen, Config::DEFAULT).unwrap();
+    assert!(thief.join(WAIT).is_err());
+    assert_eq!(family.first.node.process(0, WAIT).unwrap().vmid, 1);
+    // Without a parent that prepared it, a process takes its own pid.
+    let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::FIRST);
+    let stranger = HostNode::start(&family.base, stranger, Config::DEFAULT).unwrap();
+    let pid = stranger.join(WAIT).unwrap();
+    assert_eq!(family.first.node.owner_of(pid, WAIT), Ok(Vmid::new(51)));
+    let process = stranger.process(0, WAIT).unwrap();
+    assert_eq!(
+        (process.parent, process.group),
+        (family.first.pid, family.first.pid)
+    );
+}

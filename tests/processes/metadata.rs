@@ -1,0 +1,111 @@
+//! What is known about any pid.
+
+use std::ffi::CString;
+
+use libos_ipc::wire::{MetaCode, ProcessState};
+use libos_ipc::{Error, PATH_MAX};
+
+use crate::family::{Family, NOW, WAIT};
+
+#[test]
+fn credentials_and_paths_of_any_pid() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    for asker in [&family.first, &one, &two] {
+        for asked in [&family.first, &one, &two] {
+            assert_eq!(
+                asker.node.credentials(asked.pid, WAIT),
+                Ok((1000 + asked.pid, 100))
+            );
+        }
+    }
+    let mut path = [0; PATH_MAX];
+    assert_eq!(
+        one.node
+            .path_of(two.pid, MetaCode::Executable, &mut path, WAIT),
+        Err(Error::Refused(2)),
+        "nothing to tell"
+    );
+    for length in [1, 17, 4000, PATH_MAX - 1] {
+        let long = "p".repeat(length);
+        *two.os.path.lock().unwrap() = Some(CString::new(long.as_str()).unwrap());
+        for what in [
+            MetaCode::Executable,
+            MetaCode::WorkingDirectory,
+            MetaCode::Root,
+        ] {
+            for asker in [&one, &two] {
+                let told = asker.node.path_of(two.pid, what, &mut path, WAIT).unwrap();
+                assert_eq!(&path[..told], long.as_bytes());
+            }
+        }
+        let mut short = vec![0; length];
+        assert_eq!(
+            one.node.path_of(two.pid, MetaCode::Root, &mut short, WAIT),
+            Err(Error::Invalid),
+            "there is no room for the NUL"
+        );
+    }
+    *two.os.path.lock().unwrap() = Some(CString::new("p".repeat(PATH_MAX)).unwrap());
+    assert_eq!(
+        one.node.path_of(two.pid, MetaCode::Root, &mut path, WAIT),
+        Err(Error::Refused(36)),
+        "too long"
+    );
+    assert_eq!(
+        one.node.credentials(4_000_000, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(
+        one.node
+            .path_of(two.pid, MetaCode::Credentials, &mut path, WAIT),
+        Err(Error::Invalid)
+    );
+}
+
+#[test]
+fn many_long_paths_at_once() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    let long = "q".repeat(4000);
+    *two.os.path.lock().unwrap() = Some(CString::new(long.as_str()).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut path = [0; PATH_MAX];
+                for _ in 0..200 {
+                    let told = one
+                        .node
+                        .path_of(two.pid, MetaCode::Root, &mut path, WAIT)
+                        .unwrap();
+                    assert_eq!(&path[..told], long.as_bytes());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_family_can_be_listed() {
+    let family = Family::new();
+    let children: Vec<_> = (0..5).map(|_| family.child()).collect();
+    let never = family.first.node.start_child(WAIT).unwrap();
+    let mut expected = vec![family.first.pid];
+    expected.extend(children.iter().map(|child| child.pid));
+    expected.push(never.pid);
+    let node = &children[2].node;
+    let mut listed = Vec::new();
+    let mut last = None;
+    while let Some(process) = node.next_process(last.as_ref(), WAIT).unwrap() {
+        let starting = process.pid == never.pid;
+        assert_eq!(process.state == ProcessState::Starting, starting);
+        listed.push(process.pid);
+        last = Some(process);
+    }
+    assert_eq!(listed, expected);
+    assert_eq!(
+        node.process(0, WAIT).unwrap().vmid,
+        children[2].vmid().get()
+    );
+    assert_eq!(node.process(0, NOW), Err(Error::TimedOut));
+}

@@ -1,0 +1,199 @@
+//! Every signal is delivered as often as it was sent, to whom it was sent.
+
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::{Error, Target, Wait};
+
+use crate::family::{EPERM, ESRCH, Family, WAIT, until};
+
+#[test]
+fn a_process_gets_its_signals_in_order_from_whoever_sends_them() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    for signal in [1, 15, 64] {
+        assert_eq!(
+            one.node.kill(Target::Process(two.pid), signal, WAIT),
+            Ok(())
+        );
+    }
+    assert_eq!(two.signals(), [1, 15, 64]);
+    let note = two.os.notes.lock().unwrap().signals[0];
+    assert_eq!((note.from, note.sender), (one.vmid(), one.pid));
+    assert_eq!(note.target, Target::Process(two.pid));
+    // To the first process, and from it.
+    assert_eq!(
+        two.node.kill(Target::Process(family.first.pid), 2, WAIT),
+        Ok(())
+    );
+    assert_eq!(
+        family.first.node.kill(Target::Process(one.pid), 3, WAIT),
+        Ok(())
+    );
+    // To itself.
+    assert_eq!(one.node.kill(Target::Process(one.pid), 4, WAIT), Ok(()));
+    assert_eq!(family.first.signals(), [2]);
+    assert_eq!(one.signals(), [3, 4]);
+}
+
+#[test]
+fn a_thread_is_found_by_its_process() {
+    let family = Family::new();
+    let child = family.child();
+    child.os.threads.lock().unwrap().push(77);
+    let (pid, node) = (child.pid, &family.first.node);
+    assert_eq!(node.kill(Target::Thread { pid, tid: 77 }, 10, WAIT), Ok(()));
+    assert_eq!(child.signals(), [10]);
+    let other = Target::Thread { pid, tid: 78 };
+    assert_eq!(node.kill(other, 10, WAIT), Err(Error::NoSuchProcess));
+}
+
+#[test]
+fn signal_0_only_asks() {
+    let family = Family::new();
+    let child = family.child();
+    let node = &family.first.node;
+    assert_eq!(node.kill(Target::Process(child.pid), 0, WAIT), Ok(()));
+    assert_eq!(node.kill(Target::All, 0, WAIT), Ok(()));
+    assert_eq!(
+        node.kill(Target::Process(4_000_000), 0, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+    assert_eq!(child.signals(), []);
+}
+
+#[test]
+fn errors_are_those_of_the_man_page() {
+    let family = Family::new();
+    let child = family.child();
+    let node = &family.first.node;
+    for signal in [-1, 65, i32::MAX, i32::MIN] {
+        for target in [Target::Process(child.pid), Target::All, Target::Group(1)] {
+            assert_eq!(node.kill(target, signal, WAIT), Err(Error::Invalid));
+        }
+    }
+    *child.os.refuses.lock().unwrap() = Some(EPERM);
+    assert_eq!(
+        node.kill(Target::Process(child.pid), 9, WAIT),
+        Err(Error::Refused(EPERM))
+    );
+    *child.os.refuses.lock().unwrap() = Some(ESRCH);
+    assert_eq!(
+        node.kill(Target::Process(child.pid), 9, WAIT),
+        Err(Error::NoSuchProcess)
+    );
+}
+
+#[test]
+fn an_answer_may_come_later() {
+    let family = Family::new();
+    let child = family.child();
+    *child.os.puts_off.lock().unwrap() = true;
+    let node = &family.first.node;
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| node.kill(Target::Process(child.pid), 5, WAIT)))
+            .collect();
+        until("all are put off", || {
+            child.os.notes.lock().unwrap().later.len() == 8
+        });
+        // The worker is free for others meanwhile.
+        assert_eq!(node.owner_of(child.pid, WAIT), Ok(Some(child.vmid())));
+        let later: Vec<_> = child.os.notes.lock().unwrap().later.drain(..).collect();
+        for (at, reply) in later.into_iter().enumerate() {
+            let outcome = if at % 2 == 0 { Ok(()) } else { Err(EPERM) };
+            assert_eq!(reply.send(&child.node, outcome), Ok(()));
+        }
+        let outcomes: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+        let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(done, 4, "{outcomes:?}");
+    });
+    // Of its own process, too.
+    thread::scope(|scope| {
+        let call = scope.spawn(|| child.node.kill(Target::Process(child.pid), 5, WAIT));
+        until("it is put off", || {
+            !child.os.notes.lock().unwrap().later.is_empty()
+        });
+        let reply = child.os.notes.lock().unwrap().later.remove(0);
+        assert_eq!(reply.send(&child.node, Ok(())), Ok(()));
+        assert_eq!(call.join().unwrap(), Ok(()));
+    });
+    // One that never comes costs its caller the time limit.
+    let short = Wait::at_most(Duration::from_millis(5));
+    let outcome = node.kill(Target::Process(child.pid), 5, short);
+    assert_eq!(outcome, Err(Error::TimedOut));
+}
+
+#[test]
+fn one_that_dies_while_it_is_signalled_is_our_zombie_or_gone() {
+    let family = Family::new();
+    let child = family.child();
+    let (pid, other) = (child.pid, family.child());
+    *child.os.puts_off.lock().unwrap() = true;
+    thread::scope(|scope| {
+        let parents = scope.spawn(|| family.first.node.kill(Target::Process(pid), 9, WAIT));
+        let others = scope.spawn(|| other.node.kill(Target::Process(pid), 9, WAIT));
+        until("both wait", || {
+            child.os.notes.lock().unwrap().later.len() == 2
+        });
+        child.die();
+        assert_eq!(parents.join().unwrap(), Ok(()), "it was our child");
+        assert!(matches!(
+            others.join().unwrap(),
+            Ok(()) | Err(Error::NoSuchProcess)
+        ));
+    });
+}
+
+#[test]
+fn all_means_every_member_but_the_sender_once() {
+    let family = Family::new();
+    let children: Vec<_> = (0..6).map(|_| family.child()).collect();
+    let grandchild = family.child_of(&children[0]);
+    for round in 1..=20 {
+        let sender = &children[round % children.len()];
+        assert_eq!(sender.node.kill(Target::All, 12, WAIT), Ok(()));
+    }
+    let sent_by = |at: usize| {
+        (1..=20)
+            .filter(|round| round % children.len() == at)
+            .count()
+    };
+    for (at, child) in children.iter().enumerate() {
+        until("all arrived", || child.signals().len() == 20 - sent_by(at));
+    }
+    until("all arrived", || grandchild.signals().len() == 20);
+    until("all arrived", || family.first.signals().len() == 20);
+    // From the first process.
+    assert_eq!(family.first.node.kill(Target::All, 13, WAIT), Ok(()));
+    until("it arrived", || grandchild.signals().len() == 21);
+    assert_eq!(family.first.signals().len(), 20);
+    // A process that is being started gets it when it joins.
+    let starting = grandchild.node.start_child(WAIT).unwrap();
+    assert_eq!(family.first.node.kill(Target::All, 14, WAIT), Ok(()));
+    let late = family.started(starting);
+    until("it arrived", || late.signals() == [14]);
+    // And nobody more than that.
+    assert_eq!(
+        family.first.node.kill(Target::Process(late.pid), 1, WAIT),
+        Ok(())
+    );
+    assert_eq!(late.signals(), [14, 1]);
+    assert_eq!(grandchild.signals().len(), 22);
+}
+
+#[test]
+fn a_member_that_does_not_read_delays_no_signal_to_the_others() {
+    let family = Family::new();
+    let deaf = crate::members::Deaf::join(&family, 900);
+    let child = family.child();
+    for round in 1..=2000 {
+        assert_eq!(child.node.kill(Target::All, 1 + round % 3, WAIT), Ok(()));
+    }
+    until("all arrived", || family.first.signals().len() == 2000);
+    assert_eq!(child.node.owner_of(1, WAIT).map(|_| ()), Ok(()));
+    drop(deaf);
+    until("it is gone", || {
+        family.first.node.statistics().pools.peers.now == 1
+    });
+}
