@@ -29,8 +29,8 @@ pub use self::node::HostNode;
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness, ReadyList,
-    Time, Token, Woken,
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
+    ReadyList, Stream, StreamError, Time, Token, Woken,
 };
 
 /// Reported by the epoll set for [`Pal::wake`].
@@ -133,9 +133,9 @@ impl Pal for Host {
     }
 
     fn accept(&self) -> core::result::Result<HostStream, AcceptError> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // Whoever waits for an answer reads it blocking; all others say that they don't wait.
         let socket = loop {
-            match accept_with(&self.listener, flags) {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => break socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return Err(AcceptError::WouldBlock),
@@ -144,6 +144,9 @@ impl Pal for Host {
         };
         let stream = HostStream::new(socket);
         if stream.peer_is(self.us) {
+            stream
+                .allow_blocking()
+                .map_err(|_| AcceptError::Exhausted)?;
             Ok(stream)
         } else {
             Err(AcceptError::NotAllowed)
@@ -219,6 +222,24 @@ impl Pal for Host {
     fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Option<Time>) -> Woken {
         use rustix::fd::AsFd;
         event.wait_readable(stream.as_fd(), until)
+    }
+
+    fn read_waiting(
+        &self,
+        stream: &HostStream,
+        event: &HostEvent,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> core::result::Result<usize, StreamError> {
+        if !event.is_set() {
+            let read = stream.read_blocking(buffer, until);
+            if read != Err(StreamError::WouldBlock) {
+                return read;
+            }
+        }
+        // It takes longer: from now on the event counts, too.
+        self.wait_readable(stream, event, until);
+        stream.read(buffer)
     }
 
     fn now(&self) -> Time {

@@ -1,13 +1,15 @@
 //! One end of a Unix socket.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg, sockopt};
 use rustix::process::Uid;
 
-use crate::pal::{Stream, StreamError};
+use super::clock;
+use crate::pal::{Stream, StreamError, Time};
 
 /// How many parts one write takes; the contract of [`Stream::write`] allows no more.
 const PARTS: usize = 4;
@@ -18,9 +20,34 @@ pub struct HostStream {
     socket: OwnedFd,
 }
 
+/// Without NOSIGNAL a peer that goes away would end the embedder by SIGPIPE.
+const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
+/// How long one read may block: nothing but bytes can end it before.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 impl HostStream {
     pub(super) fn new(socket: OwnedFd) -> HostStream {
         HostStream { socket }
+    }
+
+    /// Lets [`HostStream::read_blocking`] block, for no longer than [`PATIENCE`].
+    pub(super) fn allow_blocking(&self) -> Result<(), Errno> {
+        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(PATIENCE))
+    }
+
+    /// Waits for bytes for a short while and reads them, in one system call. Nothing if there is
+    /// less time than that.
+    pub(super) fn read_blocking(
+        &self,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> Result<usize, StreamError> {
+        if until.is_some_and(|until| until < clock::now() + PATIENCE) {
+            return Err(StreamError::WouldBlock);
+        }
+        let (count, _) = recv(&self.socket, buffer, RecvFlags::empty()).map_err(stream_error)?;
+        Ok(count)
     }
 
     /// Whether the other end was opened by `user`.
@@ -39,21 +66,20 @@ impl AsFd for HostStream {
 
 impl Stream for HostStream {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        let (count, _) = recv(&self.socket, buffer, RecvFlags::empty()).map_err(stream_error)?;
+        let (count, _) = recv(&self.socket, buffer, RecvFlags::DONTWAIT).map_err(stream_error)?;
         Ok(count)
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        // Without NOSIGNAL a peer that goes away would end the embedder by SIGPIPE.
         if let [bytes] = parts {
-            return send(&self.socket, bytes, SendFlags::NOSIGNAL).map_err(stream_error);
+            return send(&self.socket, bytes, NEVER_WAITING).map_err(stream_error);
         }
         let mut slices = [IoSlice::new(&[]); PARTS];
         for (slice, part) in slices.iter_mut().zip(parts) {
             *slice = IoSlice::new(part);
         }
         let mut no_control = SendAncillaryBuffer::default();
-        sendmsg(&self.socket, &slices, &mut no_control, SendFlags::NOSIGNAL).map_err(stream_error)
+        sendmsg(&self.socket, &slices, &mut no_control, NEVER_WAITING).map_err(stream_error)
     }
 }
 

@@ -116,6 +116,17 @@ impl Pal for Counted {
         self.host.wait_readable(&stream.stream, event, until)
     }
 
+    fn read_waiting(
+        &self,
+        stream: &CountedStream,
+        event: &HostEvent,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> std::result::Result<usize, StreamError> {
+        self.one();
+        self.host.read_waiting(&stream.stream, event, buffer, until)
+    }
+
     fn now(&self) -> Time {
         self.host.now()
     }

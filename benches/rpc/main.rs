@@ -7,6 +7,7 @@
 mod clients;
 mod counted;
 mod floor;
+mod kill;
 mod process;
 
 use std::io::Result;
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         one_way()?;
         idle_connections(pinned)?;
         clients::at_once(pinned)?;
+        kill::measure(pinned)?;
     }
     unpin()?;
     println!();

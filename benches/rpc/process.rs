@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Identity};
+use libos_ipc::Config;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
@@ -125,7 +124,7 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
                 spin,
                 ..crate::large()
             };
-            let node = HostNode::start(Path::new(&role[1]), Identity::FIRST, config)?;
+            let node = crate::kill::leader(&role[1], config)?;
             ready()?;
             wait_for_the_end()?;
             drop(node);
@@ -133,6 +132,8 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
         }
         "echo" => crate::floor::echo(&role[1], role[2].parse().expect("a number")),
         "sink" => crate::floor::sink(&role[1]),
+        "target" => crate::kill::target(&role[1]),
+        "crowd" => crate::kill::crowd(&role[1]),
         "client" => crate::clients::client(&role[1], role[2].parse().expect("a number")),
         role => panic!("no role {role}"),
     }

@@ -14,6 +14,12 @@ struct Child {
     end: Option<End>,
 }
 
+const NOBODY: Child = Child {
+    pid: 0,
+    vmid: None,
+    end: None,
+};
+
 #[derive(Clone, Copy)]
 struct End {
     exit: ChildExit,
@@ -34,8 +40,8 @@ pub enum News {
 
 /// The table of children.
 pub struct Children<'m> {
-    /// The first `count` are in use.
-    entries: Table<'m, Option<Child>>,
+    /// The first `count` are in use, in no order.
+    entries: Table<'m, Child>,
     order: u64,
     count: usize,
     most: usize,
@@ -44,7 +50,7 @@ pub struct Children<'m> {
 impl<'m> Children<'m> {
     /// The memory that a table of `capacity` children takes.
     pub const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Option<Child>>(capacity)
+        bytes_for::<Child>(capacity)
     }
 
     /// An empty table, cut from `arena`.
@@ -53,7 +59,7 @@ impl<'m> Children<'m> {
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Children {
-            entries: arena.table(capacity, |_| Ok(None))?,
+            entries: arena.table(capacity, |_| Ok(NOBODY))?,
             order: 0,
             count: 0,
             most: 0,
@@ -61,11 +67,15 @@ impl<'m> Children<'m> {
     }
 
     fn put(&mut self, child: Child) -> Result<(), Error> {
-        let free = self.entries.iter_mut().find(|entry| entry.is_none());
-        *free.ok_or(Error::Full(Resource::Children))? = Some(child);
+        let free = self.entries.get_mut(self.count);
+        *free.ok_or(Error::Full(Resource::Children))? = child;
         self.count = self.count.saturating_add(1);
         self.most = self.most.max(self.count);
         Ok(())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Child> {
+        self.entries.iter().take(self.count)
     }
 
     /// A child is started.
@@ -94,7 +104,7 @@ impl<'m> Children<'m> {
         let known = self
             .entries
             .iter_mut()
-            .flatten()
+            .take(self.count)
             .find(|child| child.pid == exit.pid);
         match known {
             Some(child) if child.vmid == Some(from) && child.end.is_none() => {
@@ -119,9 +129,7 @@ impl<'m> Children<'m> {
     /// A process is gone. If it was a child and had not said how it ended: killed by SIGPWR.
     pub fn gone(&mut self, vmid: Vmid, parent_pid: Id) -> Option<ChildExit> {
         let child = self
-            .entries
-            .iter()
-            .flatten()
+            .all()
             .find(|child| child.vmid == Some(vmid) && child.end.is_none())?;
         let exit = ChildExit {
             parent_pid,
@@ -135,13 +143,13 @@ impl<'m> Children<'m> {
 
     /// Whether the child is dead and was not reaped.
     pub fn is_zombie(&self, pid: Id) -> bool {
-        let mut entries = self.entries.iter().flatten();
+        let mut entries = self.all();
         entries.any(|child| child.pid == pid && child.end.is_some())
     }
 
     /// The zombie that died first of those that fit.
     pub fn zombie(&self, fits: impl Fn(Id) -> bool) -> Option<ChildExit> {
-        let ends = self.entries.iter().flatten();
+        let ends = self.all();
         ends.filter(|child| fits(child.pid))
             .filter_map(|child| child.end)
             .min_by_key(|end| end.order)
@@ -150,7 +158,7 @@ impl<'m> Children<'m> {
 
     /// The zombie that died first of those that died after `exit`'s did, for a walk over them.
     pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
-        let ends = || self.entries.iter().flatten().filter_map(|child| child.end);
+        let ends = || self.all().filter_map(|child| child.end);
         let after = after
             .and_then(|after| ends().find(|end| end.exit.pid == after.pid))
             .map_or(0, |end| end.order);
@@ -162,24 +170,26 @@ impl<'m> Children<'m> {
 
     /// Whether a child that fits lives.
     pub fn any_alive(&self, fits: impl Fn(Id) -> bool) -> bool {
-        let mut entries = self.entries.iter().flatten();
+        let mut entries = self.all();
         entries.any(|child| child.end.is_none() && fits(child.pid))
     }
 
     /// Forgets a child. False if there is none with that pid.
     pub fn remove(&mut self, pid: Id) -> bool {
-        let child = self
-            .entries
-            .iter_mut()
-            .find(|entry| entry.is_some_and(|child| child.pid == pid));
-        let found = child.is_some_and(|child| child.take().is_some());
-        self.count = self.count.saturating_sub(usize::from(found));
-        found
+        let Some(at) = self.all().position(|child| child.pid == pid) else {
+            return false;
+        };
+        let last = self.count.saturating_sub(1);
+        if let Some(used) = self.entries.get_mut(..self.count) {
+            used.swap(at, last);
+        }
+        self.count = last;
+        true
     }
 
     /// The pid of the child that is that member.
     pub fn pid_of(&self, vmid: Vmid) -> Option<Id> {
-        let mut entries = self.entries.iter().flatten();
+        let mut entries = self.all();
         entries
             .find(|child| child.vmid == Some(vmid))
             .map(|child| child.pid)

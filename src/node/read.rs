@@ -109,9 +109,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if read == Err(StreamError::WouldBlock) {
             interruptible(claim, limits, || {
-                self.pal.wait_readable(stream, event, limits.until);
+                let space = reading.frames.space();
+                read = self.pal.read_waiting(stream, event, space, limits.until);
             });
-            read = stream.read(reading.frames.space());
         }
         if !self.config.spin.is_zero() {
             // From before the request went out: on a single core that is when the peer gets to run.

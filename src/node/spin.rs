@@ -7,7 +7,7 @@ use core::time::Duration;
 const SHORTEST_PAUSE: u32 = 16;
 
 /// And at least once in so many where it never was better.
-const LONGEST_PAUSE: u32 = 1024;
+const LONGEST_PAUSE: u32 = 8192;
 
 /// Learns which way of waiting is the quicker: it keeps a running mean of how long waits took with
 /// spinning and without, takes the better, and tries the other now and then. Spinning has to be

@@ -254,6 +254,22 @@ pub trait Pal: Send + Sync {
         until: Option<Time>,
     ) -> Woken;
 
+    /// Waits as [`Pal::wait_readable`] does, and reads. A platform where one call can do both
+    /// does so; it may heed `event` late by a few milliseconds.
+    ///
+    /// # Errors
+    /// As [`Stream::read`]; [`StreamError::WouldBlock`] if the event or the time ended it.
+    fn read_waiting(
+        &self,
+        stream: &Self::Stream,
+        event: &Self::Event,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> Result<usize, StreamError> {
+        self.wait_readable(stream, event, until);
+        stream.read(buffer)
+    }
+
     /// The monotonic clock. Cheap.
     fn now(&self) -> Time;
 }

@@ -1,0 +1,170 @@
+//! Signals and metadata of other processes.
+
+use std::ffi::CString;
+use std::io::{Result, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::wire::{Message, MetaCode, PidKill};
+use libos_ipc::{
+    Capacities, Config, Embedder, Id, Identity, Metadata, MetadataReply, Node, PATH_MAX, Signal,
+    SignalReply, Target, Vmid,
+};
+
+use crate::process::{Child, Family, ready, wait_for_the_end};
+use crate::{Asker, REPETITIONS, WAIT, floor, large, median, row};
+
+/// More IDs than a process remembers the owners of.
+const IDS: usize = 256;
+const CROWD: u32 = 100;
+
+/// Takes every signal, and tells a long path.
+struct Willing(CString);
+
+impl Embedder<Host> for Willing {
+    fn signal(&self, node: &Node<'_, Host>, _: &Signal, reply: SignalReply) {
+        let _ = reply.send(node, Ok(()));
+    }
+
+    fn metadata(&self, node: &Node<'_, Host>, _: Id, _: MetaCode, reply: MetadataReply) {
+        let _ = reply.send(node, Ok(Metadata::Path(&self.0)));
+    }
+}
+
+fn willing() -> Willing {
+    Willing(CString::new("p".repeat(4000)).expect("no NUL"))
+}
+
+pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
+    HostNode::start_with(
+        Path::new(base),
+        Identity::FIRST,
+        config,
+        Box::new(willing()),
+    )
+}
+
+/// A member that has many pids, and tells which.
+pub(crate) fn target(base: &str) -> Result<()> {
+    let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::FIRST);
+    let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(willing()))?;
+    let ids: Vec<String> = (0..IDS)
+        .map(|_| node.take_id(WAIT).expect("there are IDs").to_string())
+        .collect();
+    ready()?;
+    println!("{}", ids.join(" "));
+    std::io::stdout().flush()?;
+    wait_for_the_end()
+}
+
+/// Many members.
+pub(crate) fn crowd(base: &str) -> Result<()> {
+    let config = Config {
+        capacities: Capacities {
+            peers: 4,
+            ..Capacities::DEFAULT
+        },
+        spin: Duration::ZERO,
+        ..Config::DEFAULT
+    };
+    let mut members = Vec::new();
+    for vmid in 1_000..1_000 + CROWD {
+        let identity = Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::FIRST);
+        let node = HostNode::start_with(Path::new(base), identity, config, Box::new(willing()))?;
+        node.owner_of(1, WAIT).expect("the leader answers");
+        members.push(node);
+    }
+    ready()?;
+    wait_for_the_end()
+}
+
+pub(crate) fn measure(pinned: bool) -> Result<()> {
+    let count = if pinned { 10_000 } else { 2_000 };
+    let kill = Message::PidKill(PidKill {
+        sender: 0,
+        pid: 0,
+        id: 0,
+        signal: 0,
+        target: libos_ipc::wire::KillTarget::Process,
+    });
+    let mut floor = floor::PingPong::start(kill.length())?;
+    let mut second = floor::PingPong::start(kill.length())?;
+    let family = Family::start(&large())?;
+    let base = family.base().to_str().expect("UTF-8");
+    let mut other = Child::start(&["target", base])?;
+    let line = other.line()?;
+    let ids: Vec<Id> = line
+        .split(' ')
+        .map(|id| id.parse().expect("an ID"))
+        .collect();
+    let asker = Asker::join(&family, 2, Config::DEFAULT.spin)?;
+    let mut path = [0; PATH_MAX];
+    let mut rows = [const { Vec::new() }; 5];
+    for _ in 0..=REPETITIONS {
+        let start = Instant::now();
+        for _ in 0..count {
+            floor.round_trip(1)?;
+            second.round_trip(1)?;
+        }
+        rows[4].push(start.elapsed() / count);
+        rows[0].push(floor.round_trip(count)?);
+        let known = Target::Process(ids[0]);
+        rows[1].push(each(count, |_| asker.0.kill(known, 0, WAIT)));
+        rows[2].push(each(count, |at| {
+            asker.0.kill(Target::Process(ids[at % IDS]), 0, WAIT)
+        }));
+        rows[3].push(each(count, |_| {
+            let length = asker.0.path_of(ids[0], MetaCode::Root, &mut path, WAIT)?;
+            assert_eq!(length, 4000);
+            Ok(())
+        }));
+    }
+    let _crowd = Child::start(&["crowd", base])?;
+    let mut all = Vec::new();
+    for _ in 0..=REPETITIONS {
+        all.push(each(50, |_| asker.0.kill(Target::All, 10, WAIT)));
+    }
+    let [floor, known, unknown, metadata, two] = rows.map(median);
+    row("signals: bare ping-pong", floor, None);
+    let bar = |ratio: &str| {
+        if pinned {
+            format!(" (at most {ratio})")
+        } else {
+            String::new()
+        }
+    };
+    row(
+        &format!("kill, owner known{}", bar("1.3")),
+        known,
+        Some(floor),
+    );
+    row(
+        "a bare ping-pong with each of two processes",
+        two,
+        Some(floor),
+    );
+    row(
+        &format!("kill, owner unknown{}", bar("2.4")),
+        unknown,
+        Some(floor),
+    );
+    row("a path of 4,000 bytes", metadata, Some(floor));
+    row(
+        &format!("a signal for all, {CROWD} members"),
+        median(all),
+        Some(floor),
+    );
+    Ok(())
+}
+
+fn each(
+    count: u32,
+    mut call: impl FnMut(usize) -> std::result::Result<(), libos_ipc::Error>,
+) -> Duration {
+    let start = Instant::now();
+    for at in 0..count {
+        call(at as usize).expect("it is done");
+    }
+    start.elapsed() / count
+}
