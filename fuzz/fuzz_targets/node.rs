@@ -1,0 +1,179 @@
+//! A leader and a member with all their roles, and two peers that send anything: nothing panics,
+//! both go on serving each other, and when the peers are gone nothing of them is left.
+#![no_main]
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::pal::{Pal, Stream, Time};
+use libos_ipc::wire::MetaCode;
+use libos_ipc::{
+    Capacities, Config, Driving, Embedder, Id, Identity, Metadata, MetadataReply, Node, Signal,
+    SignalReply, Target, Vmid, Wait,
+};
+
+type World = Network<4, 24, 600>;
+type Platform<'w> = Loopback<'w, 4, 24, 600>;
+
+/// Answers some at once, some later.
+#[derive(Default)]
+struct Os(RefCell<Vec<SignalReply>>);
+
+// SAFETY of threads: everything here runs in one.
+struct Single(Os);
+
+#[allow(unsafe_code)]
+// SAFETY: there is one thread only.
+unsafe impl Sync for Single {}
+
+impl<P: Pal> Embedder<P> for Single {
+    fn signal(&self, node: &Node<'_, P>, signal: &Signal, reply: SignalReply) {
+        if signal.signal % 2 == 0 {
+            let _ = reply.send(node, Ok(()));
+        } else {
+            self.0.0.borrow_mut().push(reply);
+        }
+    }
+
+    fn metadata(&self, node: &Node<'_, P>, pid: Id, _: MetaCode, reply: MetadataReply) {
+        let answer = match pid % 3 {
+            0 => Err(3),
+            1 => Ok(Metadata::Credentials { uid: 1, gid: 2 }),
+            _ => Ok(Metadata::Path(c"/somewhere")),
+        };
+        let _ = reply.send(node, answer);
+    }
+}
+
+struct Peer<'w> {
+    pal: Platform<'w>,
+    to: [Option<LoopbackStream<'w, 4, 24, 600>>; 2],
+}
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).expect("not 0")
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let capacities = Capacities {
+        peers: 4,
+        strangers: 2,
+        waiters: 6,
+        frame_length: 512,
+        send_queue: 2 * 4400,
+        ranges: 24,
+        own_ranges: 4,
+        processes: 8,
+        children: 4,
+        answers: 1,
+    };
+    let config = Config {
+        capacities,
+        driving: Driving::Caller,
+        spin: Duration::ZERO,
+        wrap_ids: true,
+        ..Config::DEFAULT
+    };
+    let network = Box::new(World::new());
+    let join = |number| network.join(vmid(number)).expect("there is room");
+    let (leader_os, member_os) = (Single(Os::default()), Single(Os::default()));
+    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let mut leader_memory =
+        vec![0; Node::<Platform<'_>>::memory(&Identity::FIRST, &config).total()];
+    let mut member_memory = vec![0; Node::<Platform<'_>>::memory(&identity, &config).total()];
+    let leader = Node::new(join(1), Identity::FIRST, config, &mut leader_memory)
+        .expect("enough memory")
+        .with_embedder(&leader_os);
+    let member = Node::new(join(2), identity, config, &mut member_memory)
+        .expect("enough memory")
+        .with_embedder(&member_os);
+    let turn = |times: usize| {
+        for _ in 0..times {
+            network.advance(Duration::from_millis(1));
+            leader.turn(Some(Time(0)));
+            member.turn(Some(Time(0)));
+        }
+    };
+    let now = Wait::at_most(Duration::ZERO);
+    leader.join(now).expect("the first");
+    let mut peers = [3, 4].map(|number| Peer {
+        pal: join(number),
+        to: [None, None],
+    });
+    // Each step: who, what, how long, and the bytes that follow.
+    let mut rest = bytes;
+    while let [how, code, tail @ ..] = rest {
+        let peer = &mut peers[usize::from(how & 1)];
+        let to = usize::from(how >> 1 & 1);
+        let own = 3 + u32::from(how & 1);
+        let length = usize::from(how >> 2).min(tail.len());
+        let (payload, tail) = tail.split_at(length);
+        rest = tail;
+        match code % 80 {
+            // Not a frame at all.
+            78 => {
+                if let Some(stream) = &peer.to[to] {
+                    let _ = stream.write(&[payload]);
+                }
+            }
+            79 => peer.to[to] = None,
+            77 => {
+                while let Ok(stream) = peer.pal.accept() {
+                    let _ = stream.read(&mut [0; 600]);
+                }
+            }
+            76 => {
+                let _ = member.kill(Target::All, i32::from(*how), now);
+                let _ = leader.kill(Target::Process(u32::from(*how)), 2, now);
+            }
+            75 => {
+                for os in [&leader_os, &member_os] {
+                    for reply in os.0.0.borrow_mut().drain(..) {
+                        let _ = reply.send(&leader, Ok(()));
+                        let _ = reply.send(&member, Err(1));
+                    }
+                }
+            }
+            code => {
+                let stream = peer.to[to].take().or_else(|| {
+                    let stream = peer.pal.connect(vmid(1 + to as u32)).ok()?;
+                    let _ = stream.write(&[&own.to_le_bytes()]);
+                    Some(stream)
+                });
+                let Some(stream) = stream else { continue };
+                let mut frame = (17 + payload.len() as u64).to_le_bytes().to_vec();
+                frame.extend(u64::from(*how).to_le_bytes());
+                frame.push(code);
+                // Small numbers, so that they meet something.
+                for (at, byte) in payload.iter().enumerate() {
+                    frame.push(if at % 4 == 0 || at >= 24 { *byte } else { 0 });
+                }
+                let _ = stream.write(&[&frame]);
+                peer.to[to] = Some(stream);
+            }
+        }
+        turn(2);
+    }
+    drop(peers);
+    for number in [3, 4] {
+        leader.disconnect(vmid(number));
+        member.disconnect(vmid(number));
+    }
+    turn(40);
+    assert!(leader.is_sound());
+    // Whoever behaved is still served.
+    let mut request = member
+        .request(Vmid::FIRST, &libos_ipc::wire::Message::GetIdOwner(1))
+        .expect("there is room");
+    turn(40);
+    assert!(
+        matches!(request.poll(), Some(Ok(_))),
+        "the leader serves no more: {:?}",
+        leader.statistics()
+    );
+    let (of_leader, of_member) = (leader.statistics().pools, member.statistics().pools);
+    assert!(of_leader.peers.now <= 1, "{of_leader:?}");
+    assert_eq!(of_leader.waiters.now + of_member.waiters.now, 0);
+});
