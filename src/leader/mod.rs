@@ -12,8 +12,8 @@ use crate::wire::{Answer, Hello, IdRange, Message};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
-pub(crate) use processes::signal_bit;
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
+pub(crate) use processes::{is_signal, signal_bit};
 pub use ranges::{Alloc, Ranges, Reclaim};
 
 /// What became of a request.
@@ -218,6 +218,11 @@ impl<'m> Leader<'m> {
                 Outcome::Answer(Answer::Process(process.map_err(|errno| {
                     NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
                 })))
+            }
+            // A process that has not joined yet can't be asked itself: it gets the signal when it
+            // has.
+            Message::PidKill(kill) if self.processes.owe_if_starting(&kill) => {
+                Outcome::Answer(Answer::Status(0))
             }
             // The leader learns how every process ends, and the parent does where that is it.
             Message::ChildExit(exit) => {

@@ -11,12 +11,19 @@ struct Child {
     pid: Id,
     /// None for one that was adopted after its death.
     vmid: Option<Vmid>,
+    /// How it says it ends. It may not be dead yet.
+    said: Option<ChildExit>,
+    /// Its connection is closed.
+    gone: bool,
+    /// How it ended, once that is to be seen: when its own children have new parents.
     end: Option<End>,
 }
 
 const NOBODY: Child = Child {
     pid: 0,
     vmid: None,
+    said: None,
+    gone: false,
     end: None,
 };
 
@@ -86,7 +93,7 @@ impl<'m> Children<'m> {
         self.put(Child {
             pid,
             vmid: Some(vmid),
-            end: None,
+            ..NOBODY
         })
     }
 
@@ -98,53 +105,76 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// The child says how it ended; or the leader says it of one that this process inherited.
-    pub fn ended(&mut self, from: Vmid, exit: ChildExit, by_leader: bool) -> News {
+    /// The leader says how a child ended: one of this process's own, or one that it inherited.
+    pub fn ended(&mut self, exit: ChildExit) -> News {
         let end = Some(self.end(exit));
-        let known = self
-            .entries
-            .iter_mut()
-            .take(self.count)
-            .find(|child| child.pid == exit.pid);
-        match known {
-            Some(child) if child.vmid == Some(from) && child.end.is_none() => {
+        match self.of_pid(exit.pid) {
+            Some(child) if child.end.is_none() => {
                 child.end = end;
                 News::Ended
             }
-            None if by_leader => {
+            Some(_) => News::Nothing,
+            None => {
                 let child = Child {
                     pid: exit.pid,
-                    vmid: None,
                     end,
+                    ..NOBODY
                 };
                 match self.put(child) {
                     Ok(()) => News::Ended,
                     Err(_) => News::NoRoom,
                 }
             }
-            Some(_) | None => News::Nothing,
         }
     }
 
-    /// A process is gone. If it was a child and had not said how it ended: killed by SIGPWR.
-    pub fn gone(&mut self, vmid: Vmid, parent_pid: Id) -> Option<ChildExit> {
-        let child = self
-            .all()
-            .find(|child| child.vmid == Some(vmid) && child.end.is_none())?;
-        let exit = ChildExit {
+    /// A child says how it ends. That counts at once if no leader will say it.
+    pub fn said(&mut self, from: Vmid, exit: ChildExit, counts: bool) -> News {
+        let fits = |child: &&mut Child| child.vmid == Some(from);
+        match self.of_pid(exit.pid).filter(fits) {
+            Some(child) => child.said = Some(exit),
+            None => return News::Nothing,
+        }
+        if counts {
+            self.ended(exit)
+        } else {
+            News::Nothing
+        }
+    }
+
+    /// A process is gone. If it was a child, and no leader will say how it ended: as it said
+    /// itself, or else killed by SIGPWR.
+    pub fn gone(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
+        let mut children = self.entries.iter_mut().take(self.count);
+        let child = children.find(|child| child.vmid == Some(vmid) && child.end.is_none())?;
+        child.gone = true;
+        let exit = child.said.unwrap_or(ChildExit {
             parent_pid,
             pid: child.pid,
             uid: 0,
             exit_code: 0,
             term_signal: SIGPWR,
-        };
-        (self.ended(vmid, exit, false) == News::Ended).then_some(exit)
+        });
+        (counts && self.ended(exit) == News::Ended).then_some(exit)
     }
 
-    /// Whether the child is dead and was not reaped.
+    /// The leader is gone: a child that has ended and was not told of yet, of which there may be
+    /// more.
+    pub fn next_untold(&mut self, parent_pid: Id) -> Option<ChildExit> {
+        let untold = |child: &&Child| child.end.is_none() && (child.gone || child.said.is_some());
+        let vmid = self.all().find(untold)?.vmid?;
+        self.gone(vmid, parent_pid, true)
+    }
+
+    fn of_pid(&mut self, pid: Id) -> Option<&mut Child> {
+        let mut children = self.entries.iter_mut().take(self.count);
+        children.find(|child| child.pid == pid)
+    }
+
+    /// Whether the child is dead, as far as is known here, and was not reaped.
     pub fn is_zombie(&self, pid: Id) -> bool {
         let mut entries = self.all();
-        entries.any(|child| child.pid == pid && child.end.is_some())
+        entries.any(|child| child.pid == pid && (child.gone || child.end.is_some()))
     }
 
     /// The zombie that died first of those that fit.

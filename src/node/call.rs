@@ -167,8 +167,18 @@ impl<'m, P: Pal> Node<'m, P> {
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let claim = self.waiters.claim(dest, Some(expected), late)?;
         // Before the request goes out, so that the worker doesn't wake up for the answer.
-        let reading = self.take_reading(&peer, claim);
-        if let Err(error) = self.put(&peer, claim.seq, message, limits) {
+        let mut reading = self.take_reading(&peer, claim);
+        let now = Limits {
+            until: Some(Time(0)),
+            ..limits
+        };
+        let mut put = self.put(&peer, claim.seq, message, now);
+        if limits.until != Some(Time(0)) && put == Err(Error::Full(Resource::SendQueue)) {
+            // Not while nobody else can read: the peer may wait for that.
+            self.give_reading(&peer, reading.take());
+            put = self.put(&peer, claim.seq, message, limits);
+        }
+        if let Err(error) = put {
             self.give_reading(&peer, reading);
             self.waiters.give(claim);
             return Err(error);

@@ -271,7 +271,7 @@ impl<P: Pal> Node<'_, P> {
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
         let outcome = match signal.target {
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
-            _ if !super::kill::is_signal(signal.signal) => Err(errno::EINVAL),
+            _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
             _ => return self.embedder.signal(self, signal, reply),
         };
         // A peer that is gone needs no answer.

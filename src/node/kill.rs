@@ -4,18 +4,13 @@ use super::data::Data;
 use super::embedder::{MetadataReply, Signal, SignalReply, Target};
 use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
-use crate::leader::{SIGNAL_MAX, signal_bit};
+use crate::leader::{is_signal, signal_bit};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{
     Answer, Expected, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState,
 };
 use crate::{Id, Vmid};
-
-/// Whether there is such a signal, or it is 0.
-pub(crate) fn is_signal(signal: i32) -> bool {
-    (0..=SIGNAL_MAX).contains(&signal)
-}
 
 /// How many owners a process remembers.
 const OWNERS: usize = 64;
@@ -93,8 +88,22 @@ impl<P: Pal> Node<'_, P> {
         match outcome {
             // It died meanwhile.
             Err(Error::NoSuchProcess) if is_zombie() => Ok(()),
+            Err(Error::NoSuchProcess) if self.is_starting(kill.id, wait) => {
+                self.kill_starting(kill, wait)
+            }
             outcome => outcome,
         }
+    }
+
+    fn is_starting(&self, pid: Id, wait: Wait<'_>) -> bool {
+        let process = self.process(pid, wait);
+        process.is_ok_and(|process| process.state == ProcessState::Starting)
+    }
+
+    /// A process that has not joined yet can't be asked: the leader passes the signal on when it
+    /// has.
+    fn kill_starting(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        self.change_process(&Message::PidKill(kill), wait)
     }
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
@@ -158,6 +167,11 @@ impl<P: Pal> Node<'_, P> {
             };
             let one = match (Vmid::new(member.vmid), member.state) {
                 (_, ProcessState::Zombie) => Ok(()),
+                (_, ProcessState::Starting) => match self.kill_starting(kill, wait) {
+                    // It has joined meanwhile.
+                    Err(_) => self.kill_one(kill, wait),
+                    done => done,
+                },
                 (Some(vmid), _) => self.kill_at(vmid, kill, wait),
                 (None, _) => Err(Error::NoSuchProcess),
             };
@@ -191,16 +205,21 @@ impl<P: Pal> Node<'_, P> {
         let Some(bit) = signal_bit(kill.signal) else {
             return;
         };
-        if let Some(leader) = &self.leader {
-            leader.lock().owe_to_starting(kill.sender, kill.signal);
+        let Some(leader) = &self.leader else { return };
+        {
+            // In one step: who joins just now gets it by one way or the other.
+            let mut leader = leader.lock();
+            leader.owe_to_starting(kill.sender, kill.signal);
+            for peer in self.peers.all() {
+                if peer.vmid() != from && !leader.processes().is_starting(peer.vmid()) {
+                    peer.owed_by.store(kill.sender, Ordering::SeqCst);
+                    peer.owed.fetch_or(bit, Ordering::SeqCst);
+                }
+            }
         }
         for peer in self.peers.all() {
-            if peer.vmid() != from {
-                peer.owed_by.store(kill.sender, Ordering::SeqCst);
-                peer.owed.fetch_or(bit, Ordering::SeqCst);
-                self.pay(&peer);
-                self.flush(&peer);
-            }
+            self.pay(&peer);
+            self.flush(&peer);
         }
     }
 

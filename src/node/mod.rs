@@ -33,7 +33,6 @@ pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 use kill::OwnerCache;
-pub(crate) use kill::is_signal;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
 pub use process::{Exit, Which};
@@ -320,9 +319,13 @@ impl<'m, P: Pal> Node<'m, P> {
             if !peer.queue.lock().filling.is_empty() {
                 return true;
             }
-            peer.sending
+            let unsent = peer
+                .sending
                 .try_lock()
-                .is_none_or(|sending| !sending.draining.is_empty())
+                .is_none_or(|sending| !sending.draining.is_empty());
+            // Somebody may have found the token taken.
+            self.flush(&peer);
+            unsent
         })
     }
 }

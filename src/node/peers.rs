@@ -24,12 +24,16 @@ pub(crate) struct Peer<'m, S> {
     listed: AtomicBool,
     /// It is to be closed.
     pub(crate) broken: AtomicBool,
+    /// It has closed its end of our stream to it: the end of its own is sure to come.
+    pub(crate) hung_up: AtomicBool,
     /// Its requests are held back: tell the worker when there is room again.
     pub(crate) held_back: AtomicBool,
     /// A call waits for room to send to it.
     pub(crate) room_wanted: AtomicBool,
     /// A stream to it is to be opened though nothing is to be sent yet.
     pub(crate) stream_wanted: AtomicBool,
+    /// Its backlog was full: to be tried again.
+    pub(crate) connecting: AtomicBool,
     /// It has a stream to us.
     pub(crate) heard: AtomicBool,
     /// It has said that it knows this crate's extensions.
@@ -55,9 +59,7 @@ impl<S> Peer<'_, S> {
 
     /// Whether its backlog was full when we last tried.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.sending
-            .try_lock()
-            .is_some_and(|sending| sending.connecting_since.is_some())
+        self.connecting.load(Ordering::SeqCst)
     }
 
     /// Whether an answer to it can be queued, or will be dropped as it is going.
@@ -189,9 +191,11 @@ impl<'m, S> Peers<'m, S> {
                 }),
                 listed: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
+                hung_up: AtomicBool::new(false),
                 held_back: AtomicBool::new(false),
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
+                connecting: AtomicBool::new(false),
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 owed: AtomicU64::new(0),
@@ -314,9 +318,11 @@ impl<'m, S> Peers<'m, S> {
         peer.generation.fetch_add(1, Ordering::Relaxed);
         for flag in [
             &peer.broken,
+            &peer.hung_up,
             &peer.held_back,
             &peer.room_wanted,
             &peer.stream_wanted,
+            &peer.connecting,
             &peer.heard,
             &peer.extended,
         ] {
@@ -332,7 +338,7 @@ impl<'m, S> Peers<'m, S> {
 
     /// Puts the peer before the worker. True if it wasn't there already.
     pub(crate) fn attend(&self, peer: &Peer<'m, S>) -> bool {
-        if peer.listed.swap(true, Ordering::AcqRel) {
+        if peer.listed.swap(true, Ordering::SeqCst) {
             return false;
         }
         let mut attention = self.attention.lock();
@@ -365,7 +371,8 @@ impl<'m, S> Peers<'m, S> {
                 index
             };
             let peer = self.places.get(index as usize)?;
-            peer.listed.store(false, Ordering::Release);
+            // Before the look at what it wants: what is wanted later lists it again.
+            peer.listed.swap(false, Ordering::SeqCst);
             let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
             if let Some(peer) = self.named(index, generation) {
                 return Some(peer);

@@ -121,7 +121,8 @@ impl<'m, P: Pal> Node<'m, P> {
             pid,
             parent_pid,
         };
-        let started = self.children.lock().add(pid, vmid).and_then(|()| {
+        let added = self.children.lock().add(pid, vmid);
+        let started = added.and_then(|()| {
             if self.has_extensions() {
                 let message = Message::ProcessStart {
                     vmid: vmid.get(),
@@ -288,38 +289,60 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         };
         children.remove(pid);
-        drop(children);
-        self.forget_child(pid);
     }
 
-    /// News of a child's end. False if there is no room to put it aside for the embedder: to be
-    /// tried again.
+    /// Whether the leader tells parents of their children's ends. It does so when it has seen to
+    /// the children of the dead, so that the parent never sees a zombie before its orphans.
+    fn leader_tells(&self) -> bool {
+        self.has_extensions() && !self.leader_gone.load(Ordering::Acquire)
+    }
+
+    /// Somebody says how a child ended. False if there is no room to put it aside for the
+    /// embedder: to be tried again.
     pub(crate) fn child_ended(&self, from: Vmid, exit: ChildExit) -> bool {
         if self.upcalls.lock().is_full() {
             return false;
         }
-        let by_leader = Some(from) == self.identity.leader || from == self.identity.vmid;
-        let news = self.children.lock().ended(from, exit, by_leader);
-        match news {
-            News::Ended => {
-                self.tell(Upcall::ChildEnded(exit));
-                self.waiters.wake_for_room(self.identity.vmid);
+        let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
+        let news = {
+            let mut children = self.children.lock();
+            if by_leader && self.leader_tells() {
+                children.ended(exit)
+            } else {
+                children.said(from, exit, !self.leader_tells())
             }
+        };
+        match news {
+            News::Ended => self.child_is_zombie(exit),
             News::NoRoom => {
                 self.counters.reaped_unseen.add(1);
                 self.forget_child(exit.pid);
             }
-            News::Nothing => self.counters.undone.add(1),
+            News::Nothing => {}
         }
         true
     }
 
-    /// A peer is gone: it may have been a child that did not say anything, or the last member.
+    fn child_is_zombie(&self, exit: ChildExit) {
+        // There is room, or this is the worker without a lock.
+        self.tell_surely(Upcall::ChildEnded(exit));
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// A peer is gone: it may have been a child, or the last member, or the leader.
     pub(crate) fn peer_gone(&self, vmid: Vmid) {
         let us = self.pid().unwrap_or(0);
-        let exit = self.children.lock().gone(vmid, us);
+        let counts = !self.leader_tells();
+        let exit = self.children.lock().gone(vmid, us, counts);
         if let Some(exit) = exit {
-            self.tell_surely(Upcall::ChildEnded(exit));
+            self.child_is_zombie(exit);
+        }
+        if counts {
+            loop {
+                let untold = self.children.lock().next_untold(us);
+                let Some(exit) = untold else { break };
+                self.child_is_zombie(exit);
+            }
         }
         self.tell_surely(Upcall::Left(vmid));
         self.waiters.wake_for_room(self.identity.vmid);
@@ -343,6 +366,10 @@ impl<'m, P: Pal> Node<'m, P> {
 
     fn pay_due(&self, due: Due) -> bool {
         let us = self.identity.vmid;
+        // What is for this process itself is for its worker to tell.
+        if matches!(due, Due::Notice(to, _) | Due::Signal(to, _) if to == us) {
+            self.wake();
+        }
         match due {
             Due::Notice(to, exit) if to == us => self.child_ended(us, exit),
             Due::Signal(to, kill) if to == us => {
@@ -514,7 +541,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Sends a change to the table of processes.
-    fn change_process(&self, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+    pub(super) fn change_process(
+        &self,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         let answer = match self.leader()? {
             Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, message) {
                 Outcome::Answer(answer) => answer,

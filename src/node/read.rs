@@ -28,8 +28,12 @@ impl<'m, P: Pal> Node<'m, P> {
             return None;
         }
         let reading = peer.reading.try_lock()?;
-        let idle = !reading.held_back && reading.frames.is_empty();
-        let stream = reading.stream.as_ref().filter(|_| idle)?;
+        if !reading.frames.is_empty() {
+            drop(reading);
+            self.call_worker(peer);
+            return None;
+        }
+        let stream = reading.stream.as_ref().filter(|_| !reading.held_back)?;
         peer.reader.store(claim.name(), Ordering::SeqCst);
         self.pal.rewatch(stream, peer.incoming(), Interest::empty());
         Some(reading)

@@ -5,7 +5,8 @@ use core::mem;
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
 
-/// The side a process sends to us on. A token: whoever holds it reads the stream.
+/// The side a process sends to us on. A token: whoever holds it reads the stream, and calls the
+/// worker after letting go if there are frames left: the worker may have found the token taken.
 pub(crate) struct Reading<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
@@ -38,7 +39,9 @@ impl Queue<'_> {
     }
 }
 
-/// The side we send to a process on. A token: whoever holds it writes to the stream.
+/// The side we send to a process on. A token: whoever holds it writes to the stream, and looks at
+/// the queue again after letting go ([`Node::flush`](crate::Node)): others that found the token
+/// taken have left that to it.
 pub(crate) struct Sending<'m, S> {
     pub(crate) stream: Option<S>,
     /// How many bytes of our VMID, which goes first, are sent.

@@ -241,8 +241,13 @@ impl<'m, P: Pal> Node<'m, P> {
             if again != Again::Whenever {
                 return again;
             }
-            if read != Read::Some {
-                break;
+            match read {
+                Read::Some => {}
+                // What it said last may not be here yet.
+                Read::Nothing if peer.hung_up.load(Ordering::SeqCst) && !peer.is_silent() => {
+                    return Again::Soon;
+                }
+                Read::Nothing | Read::End => break,
             }
         }
         let vmid = peer.vmid();
@@ -267,9 +272,12 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             event!(debug, "process {vmid} is gone");
         }
-        self.take_back_ids(vmid);
-        // Before its callers know of it, so that a child is a zombie for them.
-        self.peer_gone(vmid);
+        // One that never came has not gone either: only we tried to reach it.
+        if !peer.is_silent() {
+            self.take_back_ids(vmid);
+            // Before its callers know of it, so that a child is a zombie for them.
+            self.peer_gone(vmid);
+        }
         self.waiters.fail(Some(vmid), error);
         self.counters.disconnects.add(1);
         if state.exhausted_until.take().is_some() {

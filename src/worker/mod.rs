@@ -198,13 +198,12 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.run_upcalls();
         }
-        // What other threads put aside, too.
-        self.run_upcalls();
-        if self.pay_dues() {
-            again
-        } else {
-            again.min(Again::Soon)
+        if !self.pay_dues() {
+            again = again.min(Again::Soon);
         }
+        // What that and other threads put aside.
+        self.run_upcalls();
+        again
     }
 
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {
@@ -230,6 +229,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     // What it said before it went is heard first, even on a stream that was not
                     // accepted yet.
                     self.accept(state);
+                    peer.hung_up.store(true, Ordering::SeqCst);
                     self.give_up_on(&peer);
                 }
             }

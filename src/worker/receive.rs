@@ -5,10 +5,8 @@ use crate::sync::Ordering;
 use super::{Again, incoming_interest};
 use crate::counters::Refusal;
 use crate::error::errno;
-use crate::leader::Outcome;
-use crate::node::{
-    Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall, is_signal,
-};
+use crate::leader::{Outcome, is_signal};
+use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Answer, Expected, Frame, KillTarget, Message, PidKill, SyncCode, codes};
 

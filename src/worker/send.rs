@@ -92,6 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     break false;
                 }
                 Err(StreamError::Closed) => {
+                    peer.hung_up.store(true, Ordering::SeqCst);
                     self.give_up_on(peer);
                     break false;
                 }
@@ -182,6 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.connected.add(1);
                 sending.stream = Some(stream);
                 sending.connecting_since = None;
+                peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
             Err(ConnectError::Busy) => {
@@ -191,6 +193,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                     self.give_up_on(peer);
                 } else {
+                    peer.connecting.store(true, Ordering::SeqCst);
                     self.call_worker(peer);
                 }
                 false

@@ -1,7 +1,7 @@
 //! What the leader has to send of its own accord: notices to parents that inherited a child, and
 //! signals.
 
-use super::{Life, Processes, SIGPWR};
+use super::{Entry, Life, Processes, SIGPWR};
 use crate::wire::{ChildExit, KillTarget, PidKill};
 use crate::{Id, Vmid};
 
@@ -28,6 +28,21 @@ impl Processes<'_> {
             entry.owed |= bit;
             entry.owed_by = sender;
             self.owing = true;
+        }
+    }
+
+    /// A signal for a process: if that has not joined yet, it gets the signal when it does.
+    pub(in crate::leader) fn owe_if_starting(&mut self, kill: &PidKill) -> bool {
+        let starting = |entry: &&mut Entry| entry.life == Life::Starting;
+        let is_for_one = kill.target == KillTarget::Process && is_signal(kill.signal);
+        match self.of_pid_mut(kill.id).filter(starting) {
+            Some(entry) if is_for_one => {
+                entry.owed |= signal_bit(kill.signal).unwrap_or(0);
+                entry.owed_by = kill.sender;
+                self.owing = true;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -108,6 +123,14 @@ impl Processes<'_> {
             }
         }
     }
+}
+
+/// The highest signal number there is (`signal(7)`).
+pub const SIGNAL_MAX: i32 = 64;
+
+/// Whether there is such a signal, or it is 0.
+pub(crate) fn is_signal(signal: i32) -> bool {
+    (0..=SIGNAL_MAX).contains(&signal)
 }
 
 /// The bit that stands for a signal; none for 0, which only asks.

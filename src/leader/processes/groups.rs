@@ -111,12 +111,10 @@ impl Processes<'_> {
     /// `ESRCH` if there is none.
     pub fn query(&self, query: &ProcessQuery) -> Result<Process, i32> {
         let fits = |entry: &&Entry| {
-            // One that was reaped while it was still ending is nobody's child.
-            let is_child = entry.parent == query.parent && !entry.reaped;
             entry.is_there()
                 && entry.born > query.after
                 && (query.group == 0 || entry.group == query.group)
-                && (query.parent == 0 || is_child)
+                && (query.parent == 0 || entry.parent == query.parent)
         };
         let found = if query.pid == 0 {
             self.entries

@@ -15,10 +15,8 @@ use crate::{Id, Vmid};
 use super::Ranges;
 
 pub use dues::Due;
-pub(crate) use dues::signal_bit;
-
-/// The highest signal number there is (`signal(7)`).
-pub const SIGNAL_MAX: i32 = 64;
+pub use dues::SIGNAL_MAX;
+pub(crate) use dues::{is_signal, signal_bit};
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
@@ -37,8 +35,6 @@ struct Entry {
     life: Life,
     /// Its parent has seen its end, or is never to see it.
     reaped: bool,
-    /// Its parent is not the one that started it: that one is told of its end by us.
-    adopted: bool,
     /// Its parent is still to be told.
     notice_due: bool,
     flags: ProcessFlags,
@@ -62,7 +58,6 @@ struct Entry {
 const NOBODY: Entry = Entry {
     life: Life::Free,
     reaped: false,
-    adopted: false,
     notice_due: false,
     flags: ProcessFlags::empty(),
     pid: 0,
@@ -138,6 +133,12 @@ impl<'m> Processes<'m> {
     /// The most there ever were at once.
     pub fn most(&self) -> usize {
         self.by_pid.most()
+    }
+
+    /// Whether the member's process has not joined yet.
+    pub fn is_starting(&self, vmid: Vmid) -> bool {
+        self.of_vmid(vmid)
+            .is_some_and(|entry| entry.life == Life::Starting)
     }
 
     /// Whether any process but that of `vmid` lives.

@@ -19,6 +19,8 @@ impl Processes<'_> {
             return;
         };
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
+        // Of one that never came nobody is told: whoever was to start it says so itself.
+        entry.reaped |= entry.life == Life::Starting;
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.owed = 0;
@@ -67,7 +69,6 @@ impl Processes<'_> {
     ) {
         if let Some(entry) = self.of_pid_mut(child.pid) {
             entry.parent = heir.map_or(0, |(pid, _)| pid);
-            entry.adopted = true;
         }
         if child.life == Life::Dead {
             self.mourn(child.pid, ranges);
@@ -99,10 +100,10 @@ impl Processes<'_> {
         };
         match parent {
             Some(parent) if !entry.reaped => {
-                dead.notice_due = entry.adopted;
+                dead.notice_due = true;
                 // Who asks for the zombie is sent to its parent.
                 ranges.give_single(pid, parent);
-                self.owing |= entry.adopted;
+                self.owing = true;
             }
             _ => {
                 dead.reaped = true;
