@@ -6,7 +6,8 @@
 //!
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
-//! twice; [`account`] is what you see; [`serve`] is the leader by itself.
+//! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
+//! of them answers; [`account`] is what you see; [`serve`] is the leader by itself.
 
 mod account;
 mod control;
@@ -14,9 +15,12 @@ mod figures;
 mod holds;
 mod kin;
 mod member;
+mod os;
+mod process;
 mod run;
 mod serve;
 mod verdict;
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,12 +44,16 @@ WHAT HAPPENS
   This process is the leader. Each member is a process of its own, which takes IDs, holds them for
   a while, looks up who owns others, hands some to other members and releases the rest, as fast as
   it can. Half-way through one of them is killed (SIGKILL). At the end everything is given back.
+  Then it is the first process of a small world: its children start children of their own, all
+  signal each other, one is killed from outside, all others end and are waited for.
 
 WHAT IS CHECKED
   no ID was held by two members at once, by the logs that all of them keep
   what the killed member had came back to the leader
   nothing is left: no ID range, no connection, no waiting call, no byte to send
   every other member ended without an error
+  every signal came as often as it was sent
+  every end of a process was told to and seen by its parent, once, or by who inherited it
 
   The last line is `family: ok` (exit code 0), or before it ends with exit code 1 there is a line
   `family: FAILED: ...` for each thing that is wrong.
@@ -108,6 +116,9 @@ enum Role {
     /// A member: started by the leader, and told what to do on its standard input.
     #[command(hide = true)]
     Member(member::Options),
+    /// A process of the world that comes after.
+    #[command(hide = true)]
+    Process(process::Options),
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -125,6 +136,7 @@ fn main() -> ExitCode {
             format!("family: member {}", options.vmid),
             member::run(&options),
         ),
+        (Some(Role::Process(options)), _) => ("family: process".to_owned(), process::run(&options)),
         (None, Some(base)) => (
             "family".to_owned(),
             serve::run(&base, cli.serve.quiet, cli.serve.wrap_ids),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::account::{self, ALL, Account};
 use crate::control::Command;
 use crate::kin::{Kin, Member, Stage, Start};
-use crate::{RunOptions, WAIT, holds, verdict};
+use crate::os::{Event, Os};
+use crate::{RunOptions, WAIT, holds, verdict, world};
 
 /// What all members do at once, they do in this time.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -65,6 +67,17 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
     run.account.say(&format!("{count} holds of IDs compared"));
     wrong.extend(overlaps);
     account::table(&run.kin, &run.leader.statistics());
+    let Run {
+        leader,
+        events,
+        account,
+        ..
+    } = &run;
+    let base = directory.path().join("f");
+    let world = world::run(leader, events, &base, options.members, account);
+    wrong.extend(world.context("the world of processes")?);
+    leader.give_back_ids(WAIT)?;
+    wrong.extend(verdict::leader(leader));
     Ok(())
 }
 
@@ -73,6 +86,8 @@ struct Run<'a> {
     /// The members go before the leader does.
     kin: Kin,
     leader: HostNode,
+    /// What happens to this process.
+    events: Receiver<Event>,
     /// The one that is going to be killed.
     victim: Vmid,
     account: Account,
@@ -92,7 +107,8 @@ impl<'a> Run<'a> {
             wrap_ids: true,
             ..Config::DEFAULT
         };
-        let leader = HostNode::start(&base, Identity::FIRST, config)?;
+        let (os, events) = Os::new();
+        let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);
@@ -126,6 +142,7 @@ impl<'a> Run<'a> {
             options,
             kin,
             leader,
+            events,
             victim,
             account,
             interrupted,

@@ -177,7 +177,8 @@ impl Pal for Sink {
     }
 }
 
-/// Two threads send at once: nobody waits for the other, and every frame goes out, whole.
+/// Two threads send at once, while the worker looks after who asked for it: nobody waits for the
+/// other, and every frame goes out, whole.
 #[test]
 fn loom_no_frame_is_left_behind() {
     check(|| {
@@ -212,8 +213,17 @@ fn loom_no_frame_is_left_behind() {
             let node = Arc::clone(&node);
             thread::spawn(move || send(&node, 1))
         };
+        let worker = {
+            let node = Arc::clone(&node);
+            thread::spawn(move || node.turn(Some(Time(0))))
+        };
         send(&node, 2);
         other.join().unwrap();
+        worker.join().unwrap();
+        // The worker goes on for as long as somebody wants it.
+        while node.peers.wanting() > 0 {
+            node.turn(Some(Time(0)));
+        }
         let written = written.lock().unwrap().clone();
         assert_eq!(written[..4], 2_u32.to_le_bytes(), "the VMID goes first");
         let mut buffer = [0; 128];

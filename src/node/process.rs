@@ -74,30 +74,40 @@ impl<'m, P: Pal> Node<'m, P> {
             pid,
             parent: self.identity.parent.map_or(0, Vmid::get),
         };
+        // From the moment that others know of it, it is asked about its pid.
+        self.own_pid.store(pid, Ordering::Release);
+        let introduced = self.say_hello(&hello, wait);
+        if introduced.is_err() {
+            self.own_pid.store(0, Ordering::Release);
+        }
+        introduced.map(|()| pid)
+    }
+
+    fn say_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
         // The parent first: when the leader knows of this process, its parent does.
         if let Some(parent) = self.identity.parent {
             self.connect(parent)?;
         }
-        match self.leader()? {
-            Ask::Here(leader) => leader.lock().join(self.identity.vmid, &hello)?,
-            Ask::There(leader) => {
-                self.send(leader, &Message::Hello(hello), wait)?;
-                // A leader in C knows no HELLO and sends none. One of ours has sent its own before
-                // it answers this.
-                self.owner_of(pid, wait)?;
-                if self.has_extensions() {
-                    let query = ProcessQuery {
-                        pid,
-                        ..ProcessQuery::default()
-                    };
-                    if self.query(&query, wait)?.vmid != self.identity.vmid.get() {
-                        return Err(Error::Invalid);
-                    }
-                }
-            }
+        let leader = match self.leader()? {
+            Ask::Here(leader) => return leader.lock().join(self.identity.vmid, hello),
+            Ask::There(leader) => leader,
+        };
+        self.send(leader, &Message::Hello(*hello), wait)?;
+        // A leader in C knows no HELLO and sends none. One of ours has sent its own before it
+        // answers this.
+        self.owner_of(hello.pid, wait)?;
+        if !self.has_extensions() {
+            return Ok(());
         }
-        self.own_pid.store(pid, Ordering::Release);
-        Ok(pid)
+        let query = ProcessQuery {
+            pid: hello.pid,
+            ..ProcessQuery::default()
+        };
+        if self.query(&query, wait)?.vmid == self.identity.vmid.get() {
+            Ok(())
+        } else {
+            Err(Error::Invalid)
+        }
     }
 
     /// Prepares a child: its VMID, its pid, its places in the tables. The child is to be made with

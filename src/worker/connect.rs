@@ -200,8 +200,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 return false;
             };
             let read = self.read(&mut reading);
-            self.take_frames(peer, &mut reading);
+            let again = self.take_frames(peer, &mut reading);
             drop(reading);
+            self.flush(peer);
+            if again != Again::Whenever {
+                self.peers.attend(peer);
+            }
             match read {
                 Read::Some => {}
                 Read::Nothing => return false,

@@ -10,42 +10,56 @@ use crate::wire::{Answer, KillTarget, Message, PidKill};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
 /// has more to do than that.
-const BATCHES_AT_ONCE: u32 = 16;
+const BATCHES_AT_ONCE: u32 = if cfg!(loom) { 1 } else { 16 };
+
+/// How far a drain went.
+enum Drained {
+    /// All is out.
+    All,
+    /// Nothing goes any more, or not for now: what changes that brings the worker back to it.
+    Blocked,
+    /// More comes in than one flush sends.
+    Enough,
+}
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         while let Some(mut sending) = peer.sending.try_lock() {
-            let done = self.drain(peer, &mut sending);
+            let drained = self.drain(peer, &mut sending);
             drop(sending);
             // Whoever queued a frame while the token was taken relies on this second look, and
             // whoever shuts the node down on being told to look again.
             self.tell_who_shuts_down();
-            if !done || peer.queue.lock().filling.is_empty() {
-                return;
+            match drained {
+                Drained::Blocked => return,
+                // Not while the token was taken: the worker would have found it so.
+                Drained::Enough => return self.call_worker(peer),
+                Drained::All if peer.queue.lock().filling.is_empty() => return,
+                Drained::All => {}
             }
         }
     }
 
-    /// Sends until all is out (true) or nothing goes any more (false).
+    /// Sends until all is out or nothing goes any more.
     fn drain(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         sending: &mut Sending<'m, P::Stream>,
-    ) -> bool {
+    ) -> Drained {
         if sending.blocked || peer.broken.load(Ordering::SeqCst) {
-            return false;
+            return Drained::Blocked;
         }
         if sending.stream.is_none() {
             // Not just because there is no stream: two processes that do so for each other's sake
             // may end each other's new streams with their old ones, for ever.
             let idle = sending.draining.is_empty() && peer.queue.lock().filling.is_empty();
             if idle && !peer.stream_wanted.load(Ordering::SeqCst) {
-                return true;
+                return Drained::All;
             }
             if !self.open(peer, sending) {
-                return false;
+                return Drained::Blocked;
             }
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
@@ -56,19 +70,17 @@ impl<'m, P: Pal> Node<'m, P> {
             if sending.draining.is_empty() {
                 let mut queue = peer.queue.lock();
                 if queue.filling.is_empty() && rest_of_vmid.is_empty() {
-                    break true;
+                    break Drained::All;
                 }
                 batches = batches.saturating_add(1);
                 if batches > BATCHES_AT_ONCE {
-                    drop(queue);
-                    self.call_worker(peer);
-                    break false;
+                    break Drained::Enough;
                 }
                 core::mem::swap(&mut queue.filling, &mut sending.draining);
                 room_made = true;
             }
             let Some(stream) = &sending.stream else {
-                break false;
+                break Drained::Blocked;
             };
             let frames = sending.draining.unsent();
             let written = if rest_of_vmid.is_empty() {
@@ -89,12 +101,12 @@ impl<'m, P: Pal> Node<'m, P> {
                     sending.blocked = true;
                     let interest = Interest::HANG_UP | Interest::WRITE;
                     self.pal.rewatch(stream, peer.outgoing(), interest);
-                    break false;
+                    break Drained::Blocked;
                 }
                 Err(StreamError::Closed) => {
                     peer.hung_up.store(true, Ordering::SeqCst);
                     self.give_up_on(peer);
-                    break false;
+                    break Drained::Blocked;
                 }
             }
         };

@@ -1,0 +1,222 @@
+//! A process of the world: starts children, signals others, waits for its children, ends.
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::ProcessState;
+use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Vmid, Which};
+
+use crate::WAIT;
+use crate::os::{Event, Os};
+
+/// Begin to signal each other.
+pub(crate) const GO: i32 = 12;
+/// End.
+pub(crate) const TERM: i32 = 15;
+/// What processes send each other.
+pub(crate) const HELLO: i32 = 10;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the family listens
+    #[arg(long)]
+    base: PathBuf,
+    /// This process's number, its pid, its parent's number and pid
+    #[arg(long, value_delimiter = ',')]
+    identity: Vec<u32>,
+    /// How many generations come after this one
+    #[arg(long)]
+    below: u32,
+    /// Where chance begins
+    #[arg(long)]
+    seed: u64,
+}
+
+/// Starts a child of this process: this same program in another role. What it says goes where
+/// this process's words go. Returns when it has joined, as `fork(2)` does when there is a child.
+pub(crate) fn start(
+    node: &HostNode,
+    base: &Path,
+    below: u32,
+    output: impl Into<std::process::Stdio>,
+) -> Result<(Id, Child)> {
+    let child = node.start_child(WAIT).context("preparing a child")?;
+    let numbers = [
+        child.vmid.get(),
+        child.pid,
+        child.parent.map_or(0, Vmid::get),
+        child.parent_pid,
+    ];
+    let started = Command::new(std::env::current_exe()?)
+        .arg("process")
+        .arg("--base")
+        .arg(base)
+        .args([
+            "--identity",
+            &numbers.map(|number| number.to_string()).join(","),
+        ])
+        .args(["--below", &below.to_string()])
+        .args(["--seed", &fastrand::u64(..).to_string()])
+        .stdout(output)
+        .spawn();
+    let process = match started {
+        Ok(process) => process,
+        Err(error) => {
+            node.bury(child.vmid)?;
+            return Err(error).context("starting a child");
+        }
+    };
+    while node.process(child.pid, WAIT)?.state == ProcessState::Starting {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok((child.pid, process))
+}
+
+/// One line to whoever keeps the account, in one piece.
+fn say(line: &str) {
+    let _ = stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let [vmid, pid, parent, parent_pid] = options.identity[..] else {
+        anyhow::bail!("--identity takes four numbers");
+    };
+    let identity = Identity {
+        vmid: Vmid::new(vmid).context("0 is no VMID")?,
+        parent: Vmid::new(parent),
+        leader: Some(Vmid::FIRST),
+        pid,
+        parent_pid,
+    };
+    let (os, events) = Os::new();
+    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, Box::new(os))?;
+    node.join(WAIT).context("joining the family")?;
+    fastrand::seed(options.seed);
+    if options.below > 0 {
+        // A group for itself and all that come after it.
+        node.set_group(0, 0, WAIT)?;
+    }
+    say(&format!("up {pid} {parent_pid} {}", std::process::id()));
+    let mut children = Vec::new();
+    if options.below > 0 {
+        for _ in 0..fastrand::u32(1..=2) {
+            let (_, process) = start(
+                &node,
+                &options.base,
+                options.below - 1,
+                std::process::Stdio::inherit(),
+            )?;
+            children.push(process);
+        }
+    }
+    say(&format!("ready {pid} {}", children.len()));
+    let mut ears = Ears {
+        pid,
+        events,
+        ended: 0,
+    };
+    ensure!(
+        ears.until(|_, signal| signal == Some(GO)),
+        "nobody says when to begin"
+    );
+    signal_others(&node, pid)?;
+    say(&format!("done {pid}"));
+    ensure!(
+        ears.until(|_, signal| signal == Some(TERM)),
+        "nobody says when to end"
+    );
+    wait_for_all(&node, pid)?;
+    // It may be told of them only now.
+    let all = |ears: &Ears, _| ears.ended == children.len();
+    ensure!(all(&ears, None) || ears.until(all), "children are missing");
+    for mut process in children {
+        let _ = process.wait();
+    }
+    let code = fastrand::u32(..256);
+    say(&format!("exits {pid} {code}"));
+    let exit = Exit {
+        uid: rustix::process::getuid().as_raw(),
+        code,
+        signal: 0,
+    };
+    node.exit(exit, WAIT)?;
+    node.give_back_ids(WAIT)?;
+    ensure!(
+        node.shut_down(Duration::from_secs(5)),
+        "something was not sent"
+    );
+    Ok(())
+}
+
+/// Hears what happens to this process, and tells of it.
+struct Ears {
+    pid: Id,
+    events: Receiver<Event>,
+    /// How many children have ended.
+    ended: usize,
+}
+
+impl Ears {
+    /// Listens until it has heard enough, of which a signal may be the last. False if nothing
+    /// comes any more.
+    fn until(&mut self, enough: impl Fn(&Ears, Option<i32>) -> bool) -> bool {
+        let pid = self.pid;
+        loop {
+            let signal = match self.events.recv() {
+                Ok(Event::Signal(signal)) => {
+                    say(&format!("got {} {pid} {}", signal.sender, signal.signal));
+                    Some(signal.signal)
+                }
+                Ok(Event::Ended(exit)) => {
+                    self.ended += 1;
+                    let (code, signal) = (exit.exit_code, exit.term_signal);
+                    say(&format!("ended {pid} {} {code} {signal}", exit.pid));
+                    None
+                }
+                Ok(Event::LeaderLeft) | Err(_) => return false,
+            };
+            if enough(self, signal) {
+                return true;
+            }
+        }
+    }
+}
+
+/// Signals others of the family, whoever they are.
+fn signal_others(node: &HostNode, pid: Id) -> Result<()> {
+    let mut others = Vec::new();
+    let mut last = None;
+    while let Some(process) = node
+        .next_process(last.as_ref(), WAIT)
+        .with_context(|| format!("{pid} lists the processes"))?
+    {
+        if process.pid != pid {
+            others.push(process.pid);
+        }
+        last = Some(process);
+    }
+    for _ in 0..10 {
+        let to = others[fastrand::usize(..others.len())];
+        node.kill(Target::Process(to), HELLO, WAIT)
+            .with_context(|| format!("{pid} signals {to}"))?;
+        say(&format!("sent {pid} {to} {HELLO}"));
+    }
+    Ok(())
+}
+
+/// Waits for all children.
+pub(crate) fn wait_for_all(node: &HostNode, pid: Id) -> Result<()> {
+    loop {
+        match node.wait_child(Which::Any, WAIT) {
+            Ok(exit) => say(&format!("reaped {pid} {}", exit.pid)),
+            Err(Error::NoChild) => return Ok(()),
+            Err(error) => return Err(error).context("waiting for children"),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A small world of processes: children and grandchildren that signal each other, end and are
+//! waited for, one of them killed from outside; and whether all of that was seen as it happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::MetaCode;
+use libos_ipc::{Error, Id, PATH_MAX, Target, Which};
+use rustix::process::{Pid, Signal as HostSignal, kill_process};
+
+use crate::WAIT;
+use crate::account::Account;
+use crate::os::Event;
+use crate::process::{GO, HELLO, TERM, start};
+
+/// The most children that the first process starts.
+const CHILDREN: u32 = 8;
+const LIMIT: Duration = Duration::from_secs(30);
+const SIGPWR: u32 = 30;
+
+/// All that was said.
+#[derive(Default)]
+struct Ledger {
+    /// Parent and host process of each.
+    up: BTreeMap<Id, (Id, i32)>,
+    /// How many children it has started.
+    ready: BTreeMap<Id, u32>,
+    done: BTreeSet<Id>,
+    /// How often a signal was sent, and came: by sender, receiver, number.
+    sent: BTreeMap<(Id, Id, i32), u32>,
+    got: BTreeMap<(Id, Id, i32), u32>,
+    /// With which code and signal it ended.
+    exits: BTreeMap<Id, (u32, u32)>,
+    /// What its parents were told.
+    told: BTreeMap<Id, Vec<(Id, u32, u32)>>,
+    reaped: BTreeMap<Id, Vec<Id>>,
+}
+
+impl Ledger {
+    fn hear(&mut self, line: &str) -> Result<()> {
+        let words: Vec<_> = line.split(' ').collect();
+        let number =
+            |at: usize| -> Result<u32> { Ok(words.get(at).context("too short")?.parse()?) };
+        match words[0] {
+            "up" => {
+                let host = i32::try_from(number(3)?)?;
+                self.up.insert(number(1)?, (number(2)?, host));
+            }
+            "ready" => drop(self.ready.insert(number(1)?, number(2)?)),
+            "done" => drop(self.done.insert(number(1)?)),
+            "sent" => {
+                let key = (number(1)?, number(2)?, i32::try_from(number(3)?)?);
+                *self.sent.entry(key).or_default() += 1;
+            }
+            "got" => {
+                let key = (number(1)?, number(2)?, i32::try_from(number(3)?)?);
+                *self.got.entry(key).or_default() += 1;
+            }
+            "exits" => drop(self.exits.insert(number(1)?, (number(2)?, 0))),
+            "ended" => {
+                let by = (number(1)?, number(3)?, number(4)?);
+                self.told.entry(number(2)?).or_default().push(by);
+            }
+            "reaped" => self.reaped.entry(number(2)?).or_default().push(number(1)?),
+            _ => bail!("{line:?} is nothing a process says"),
+        }
+        Ok(())
+    }
+}
+
+/// Runs the world, whose first process is this one, and says what was wrong.
+pub(crate) fn run(
+    first: &HostNode,
+    events: &Receiver<Event>,
+    base: &Path,
+    members: u32,
+    account: &Account,
+) -> Result<Vec<String>> {
+    let pid = first.join(WAIT)?;
+    let mut world = World {
+        first,
+        events,
+        pid,
+        ledger: Ledger::default(),
+        lines: mpsc::channel().1,
+    };
+    let (reader, writer) = pipe()?;
+    world.lines = listen(reader);
+    let mut processes = Vec::new();
+    let children = members.min(CHILDREN);
+    for _ in 0..children {
+        processes.push(start(first, base, 1, writer.try_clone()?)?.1);
+    }
+    drop(writer);
+    world.listen_until("starting", |ledger| {
+        let started = children + ledger.ready.values().sum::<u32>();
+        ledger.ready.len() == started as usize && ledger.up.len() == ledger.ready.len()
+    })?;
+    let mut own = world.ledger.up.iter().filter(|(_, up)| up.0 == pid);
+    let victim = *own.next().context("no children")?.0;
+    let count = world.ledger.up.len();
+    account.say(&format!(
+        "{count} processes, children and grandchildren of the first; {victim} is going to be killed"
+    ));
+    first.kill(Target::All, GO, WAIT)?;
+    world.listen_until("signalling", |ledger| ledger.done.len() == count)?;
+    // By group: the child that leads it, and its children.
+    first.kill(Target::Group(victim), HELLO, WAIT)?;
+    let group: Vec<Id> = world
+        .ledger
+        .up
+        .iter()
+        .filter(|(member, (parent, _))| **member == victim || *parent == victim)
+        .map(|(member, _)| *member)
+        .collect();
+    for member in &group {
+        *world.ledger.sent.entry((pid, *member, HELLO)).or_default() += 1;
+    }
+    world.listen_until("signalling a group", |ledger| {
+        let got = |member: &Id| ledger.got.contains_key(&(pid, *member, HELLO));
+        group.iter().all(got)
+    })?;
+    listing(first)?;
+    let host = world.ledger.up[&victim].1;
+    let host = Pid::from_raw(host).context("a host process")?;
+    kill_process(host, HostSignal::KILL)?;
+    world.ledger.exits.insert(victim, (0, SIGPWR));
+    // Its children have a new parent: this process.
+    let since = Instant::now();
+    let wait = libos_ipc::Wait::at_most(LIMIT);
+    let died = first.wait_child(Which::Pid(victim), wait)?;
+    account.say(&format!(
+        "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
+        since.elapsed(),
+        died.term_signal
+    ));
+    world.ledger.reaped.entry(victim).or_default().push(pid);
+    first.kill(Target::All, TERM, WAIT)?;
+    loop {
+        match first.wait_child(Which::Any, wait) {
+            Ok(exit) => world.ledger.reaped.entry(exit.pid).or_default().push(pid),
+            Err(Error::NoChild) => break,
+            Err(error) => return Err(error).context("waiting for children"),
+        }
+    }
+    for mut process in processes {
+        process.wait()?;
+    }
+    world.listen_until("ending", |ledger| ledger.exits.len() == count)?;
+    // All that was said is heard when nobody is left to say more.
+    while let Ok(line) = world.lines.recv() {
+        world.ledger.hear(&line)?;
+    }
+    first.leave(wait)?;
+    world.take_events();
+    Ok(world.verdict(victim))
+}
+
+struct World<'a> {
+    first: &'a HostNode,
+    events: &'a Receiver<Event>,
+    pid: Id,
+    ledger: Ledger,
+    lines: Receiver<String>,
+}
+
+fn listen(reader: PipeReader) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+impl World<'_> {
+    fn listen_until(&mut self, what: &str, enough: impl Fn(&Ledger) -> bool) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        while !enough(&self.ledger) {
+            if Instant::now() >= until {
+                bail!("{what} took more than {LIMIT:?}");
+            }
+            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(10)) {
+                self.ledger.hear(&line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears what happened to this process itself: of each of its children it is told, though it
+    /// may have waited for them before that.
+    fn take_events(&mut self) {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let untold = |reaped: &(&Id, &Vec<Id>)| {
+                reaped.1.contains(&self.pid) && !self.ledger.told.contains_key(reaped.0)
+            };
+            let all_told = self.ledger.reaped.iter().all(|reaped| !untold(&reaped));
+            let time = if all_told {
+                Duration::ZERO
+            } else {
+                until.saturating_duration_since(Instant::now())
+            };
+            match self.events.recv_timeout(time) {
+                Ok(Event::Signal(signal)) => {
+                    let key = (signal.sender, self.pid, signal.signal);
+                    *self.ledger.got.entry(key).or_default() += 1;
+                }
+                Ok(Event::Ended(exit)) => {
+                    let by = (self.pid, exit.exit_code, exit.term_signal);
+                    self.ledger.told.entry(exit.pid).or_default().push(by);
+                }
+                Ok(Event::LeaderLeft) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn verdict(&self, victim: Id) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let ledger = &self.ledger;
+        for (key, sent) in &ledger.sent {
+            let got = ledger.got.get(key).copied().unwrap_or(0);
+            if got != *sent {
+                let (from, to, signal) = key;
+                wrong.push(format!(
+                    "{from} sent {to} the signal {signal} {sent} times, and {got} came"
+                ));
+            }
+        }
+        for member in ledger.up.keys() {
+            for signal in [GO, TERM] {
+                let got = ledger.got.get(&(self.pid, *member, signal)).copied();
+                if got != Some(1) && (*member != victim || signal == GO) {
+                    wrong.push(format!(
+                        "{member} got the signal {signal} for all {got:?} times"
+                    ));
+                }
+            }
+        }
+        for (member, (parent, _)) in &ledger.up {
+            // The killed one's children are this process's since.
+            let parent = if *parent == victim { self.pid } else { *parent };
+            let Some((code, signal)) = ledger.exits.get(member) else {
+                wrong.push(format!("{member} did not end"));
+                continue;
+            };
+            let told = ledger.told.get(member).map_or(&[][..], |told| told);
+            if told != [(parent, *code, *signal)] {
+                wrong.push(format!(
+                    "{member} ended with {code} and signal {signal}; told of it were {told:?}, \
+                     not its parent {parent}"
+                ));
+            }
+            let reaped = ledger.reaped.get(member).map_or(&[][..], |reaped| reaped);
+            if reaped != [parent] {
+                wrong.push(format!(
+                    "{member} was reaped by {reaped:?}, not its parent {parent}"
+                ));
+            }
+        }
+        let left = self.first.statistics().pools.processes.now;
+        if left > 0 {
+            wrong.push(format!("{left} processes are left in the leader's table"));
+        }
+        wrong
+    }
+}
+
+/// As `ps` shows it.
+fn listing(first: &HostNode) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "PID",
+        "PPID",
+        "PGID",
+        "SID",
+        "VMID",
+        "UID",
+        "STATE",
+        "EXECUTABLE",
+    ]);
+    let mut last = None;
+    while let Some(process) = first.next_process(last.as_ref(), WAIT)? {
+        let mut path = [0; PATH_MAX];
+        let length = first.path_of(process.pid, MetaCode::Executable, &mut path, WAIT)?;
+        let path = String::from_utf8_lossy(&path[..length]);
+        let (uid, _) = first.credentials(process.pid, WAIT)?;
+        let name = path.rsplit('/').next().unwrap_or("").to_owned();
+        table.add_row([
+            process.pid.to_string(),
+            process.parent.to_string(),
+            process.group.to_string(),
+            process.session.to_string(),
+            process.vmid.to_string(),
+            uid.to_string(),
+            format!("{:?}", process.state),
+            name,
+        ]);
+        last = Some(process);
+    }
+    println!("{table}");
+    Ok(())
+}
