@@ -156,9 +156,43 @@ impl Identity {
         }
     }
 
+    /// The identity as five numbers, for a command line or a boot message:
+    /// [`Identity::from_numbers`] reads them.
+    pub const fn numbers(&self) -> [u32; 5] {
+        [
+            self.vmid.get(),
+            number(self.parent),
+            number(self.leader),
+            self.pid,
+            self.parent_pid,
+        ]
+    }
+
+    /// The identity that [`Identity::numbers`] gave. `None` if these are no such numbers.
+    pub const fn from_numbers(numbers: [u32; 5]) -> Option<Identity> {
+        let [vmid, parent, leader, pid, parent_pid] = numbers;
+        let Some(vmid) = Vmid::new(vmid) else {
+            return None;
+        };
+        Some(Identity {
+            vmid,
+            parent: Vmid::new(parent),
+            leader: Vmid::new(leader),
+            pid,
+            parent_pid,
+        })
+    }
+
     /// Whether this process is the leader.
     pub const fn is_leader(&self) -> bool {
         self.leader.is_none()
+    }
+}
+
+const fn number(vmid: Option<Vmid>) -> u32 {
+    match vmid {
+        Some(vmid) => vmid.get(),
+        None => 0,
     }
 }
 

@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::ProcessState;
-use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Vmid, Which};
+use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
 
 use crate::WAIT;
 use crate::os::{Event, Os};
@@ -27,7 +26,7 @@ pub(crate) struct Options {
     /// Where the family listens
     #[arg(long)]
     base: PathBuf,
-    /// This process's number, its pid, its parent's number and pid
+    /// Who this process is: the numbers of its identity
     #[arg(long, value_delimiter = ',')]
     identity: Vec<u32>,
     /// How many generations come after this one
@@ -39,7 +38,7 @@ pub(crate) struct Options {
 }
 
 /// Starts a child of this process: this same program in another role. What it says goes where
-/// this process's words go. Returns when it has joined, as `fork(2)` does when there is a child.
+/// this process's words go.
 pub(crate) fn start(
     node: &HostNode,
     base: &Path,
@@ -47,19 +46,13 @@ pub(crate) fn start(
     output: impl Into<std::process::Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let numbers = [
-        child.vmid.get(),
-        child.pid,
-        child.parent.map_or(0, Vmid::get),
-        child.parent_pid,
-    ];
     let started = Command::new(std::env::current_exe()?)
         .arg("process")
         .arg("--base")
         .arg(base)
         .args([
             "--identity",
-            &numbers.map(|number| number.to_string()).join(","),
+            &child.numbers().map(|number| number.to_string()).join(","),
         ])
         .args(["--below", &below.to_string()])
         .args(["--seed", &fastrand::u64(..).to_string()])
@@ -72,9 +65,6 @@ pub(crate) fn start(
             return Err(error).context("starting a child");
         }
     };
-    while node.process(child.pid, WAIT)?.state == ProcessState::Starting {
-        std::thread::sleep(Duration::from_millis(1));
-    }
     Ok((child.pid, process))
 }
 
@@ -84,16 +74,10 @@ fn say(line: &str) {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let [vmid, pid, parent, parent_pid] = options.identity[..] else {
-        anyhow::bail!("--identity takes four numbers");
-    };
-    let identity = Identity {
-        vmid: Vmid::new(vmid).context("0 is no VMID")?,
-        parent: Vmid::new(parent),
-        leader: Some(Vmid::FIRST),
-        pid,
-        parent_pid,
-    };
+    let numbers = options.identity.as_slice().try_into();
+    let identity = numbers.ok().and_then(Identity::from_numbers);
+    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
     let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, Box::new(os))?;
     node.join(WAIT).context("joining the family")?;

@@ -84,20 +84,21 @@ impl<P: Pal> Node<'_, P> {
         if is_zombie() {
             return Ok(());
         }
-        let outcome = self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait));
-        match outcome {
+        let ask = || match self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait)) {
             // It died meanwhile.
             Err(Error::NoSuchProcess) if is_zombie() => Ok(()),
-            Err(Error::NoSuchProcess) if self.is_starting(kill.id, wait) => {
-                self.kill_starting(kill, wait)
-            }
             outcome => outcome,
+        };
+        let outcome = ask();
+        if outcome != Err(Error::NoSuchProcess) {
+            return outcome;
         }
-    }
-
-    fn is_starting(&self, pid: Id, wait: Wait<'_>) -> bool {
-        let process = self.process(pid, wait);
-        process.is_ok_and(|process| process.state == ProcessState::Starting)
+        // Perhaps it was only about to join.
+        match self.process(kill.pid, wait).map(|process| process.state) {
+            Ok(ProcessState::Starting) => self.kill_starting(kill, wait).or_else(|_| ask()),
+            Ok(ProcessState::Running) => ask(),
+            _ => outcome,
+        }
     }
 
     /// A process that has not joined yet can't be asked: the leader passes the signal on when it

@@ -1,15 +1,18 @@
 //! One process of a family: the thread-safe face of the crate.
 
 mod call;
+mod children;
 mod data;
 mod embedder;
 mod ids;
 mod kill;
+mod lead;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod name;
 mod peers;
 mod process;
+mod processes;
 mod read;
 mod sides;
 mod spin;
@@ -29,13 +32,14 @@ use crate::store::{Arena, Lock};
 use crate::worker::WorkerState;
 
 pub use call::Request;
+pub use children::Which;
 pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 use kill::OwnerCache;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
-pub use process::{Exit, Which};
+pub use process::Exit;
 pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
 pub use wait::{Interrupt, Wait};

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use libos_ipc::{Error, Target, Wait};
+use libos_ipc::{Error, Target, Wait, Which};
 
 use crate::family::{EPERM, ESRCH, Family, WAIT, until};
 
@@ -34,6 +34,23 @@ fn a_process_gets_its_signals_in_order_from_whoever_sends_them() {
     assert_eq!(one.node.kill(Target::Process(one.pid), 4, WAIT), Ok(()));
     assert_eq!(family.first.signals(), [2]);
     assert_eq!(one.signals(), [3, 4]);
+}
+
+#[test]
+fn a_child_is_signalled_however_far_its_start_has_come() {
+    let family = Family::new();
+    let first = &family.first.node;
+    for _ in 0..40 {
+        let identity = first.start_child(WAIT).unwrap();
+        let child = thread::scope(|scope| {
+            let starting = scope.spawn(|| family.started(identity));
+            assert_eq!(first.kill(Target::Process(identity.pid), 10, WAIT), Ok(()));
+            starting.join().unwrap()
+        });
+        until("the signal comes", || child.signals() == [10]);
+        child.die();
+        first.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+    }
 }
 
 #[test]

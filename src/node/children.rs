@@ -1,0 +1,212 @@
+//! Waiting for children, and learning of their ends.
+
+use core::time::Duration;
+
+use super::embedder::Upcall;
+use super::ids::Ask;
+use super::wait::Limits;
+use super::{Late, Node, Wait};
+use crate::error::Error;
+use crate::member::News;
+use crate::pal::{Event, Pal};
+use crate::sync::Ordering;
+use crate::wire::{ChildExit, Message, ProcessQuery};
+use crate::{Id, Vmid};
+
+/// Which children [`Node::wait_child`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Any child.
+    Any,
+    /// The child with this pid.
+    Pid(Id),
+    /// Any child in this process group; 0 for this process's own.
+    Group(Id),
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Waits until a child has ended, and reaps it: its pid is free after that, unless it names a
+    /// group or session. With a wait of no time, [`Error::TimedOut`] says that none has ended yet
+    /// (`WNOHANG`). Of several the one that died first comes first.
+    ///
+    /// # Errors
+    /// [`Error::NoChild`] if there is no such child (any more), [`Error::TimedOut`] and
+    /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
+    /// process in C.
+    pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        loop {
+            let exit = self.see_child(which, wait)?;
+            // Another thread may have been quicker.
+            if self.children.lock().remove(exit.pid) {
+                self.forget_child(exit.pid);
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// As [`Node::wait_child`], but leaves the child a zombie (`WNOWAIT`).
+    ///
+    /// # Errors
+    /// As [`Node::wait_child`].
+    pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let claim = self.waiters.claim(self.identity.vmid, None, Late::Drop)?;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            match self.find_zombie(which, wait) {
+                Ok(None) => {}
+                Ok(Some(exit)) => break Ok(exit),
+                Err(error) => break Err(error),
+            }
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            self.sleep(claim, limits);
+        };
+        self.waiters.give(claim);
+        outcome
+    }
+
+    /// A zombie that fits, or none yet.
+    fn find_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+        let mut query = ProcessQuery {
+            parent: self.pid().unwrap_or(0),
+            ..ProcessQuery::default()
+        };
+        match which {
+            Which::Any | Which::Pid(_) => {
+                let fits = |pid| which == Which::Any || which == Which::Pid(pid);
+                let children = self.children.lock();
+                if let Some(exit) = children.zombie(fits) {
+                    return Ok(Some(exit));
+                }
+                if children.any_alive(fits) {
+                    return Ok(None);
+                }
+                if let Which::Pid(pid) = which {
+                    query.pid = pid;
+                }
+            }
+            Which::Group(0) => {
+                let own = self.group_of(0, asking(wait))?;
+                return self.find_zombie(Which::Group(own), wait);
+            }
+            Which::Group(group) => {
+                query.group = group;
+                let mut last = None;
+                loop {
+                    let next = self.children.lock().next_zombie(last.as_ref());
+                    let Some(exit) = next else { break };
+                    last = Some(exit);
+                    query.pid = exit.pid;
+                    match self.query(&query, asking(wait)) {
+                        Ok(_) => return Ok(Some(exit)),
+                        Err(Error::NoSuchProcess) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                query.pid = 0;
+            }
+        }
+        // None known here, but there may be some that were inherited and live.
+        if !self.has_extensions() || query.parent == 0 {
+            return Err(Error::NoChild);
+        }
+        match self.query(&query, asking(wait)) {
+            Ok(_) => Ok(None),
+            Err(Error::NoSuchProcess) => Err(Error::NoChild),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The parent has seen the child's end.
+    fn forget_child(&self, pid: Id) {
+        let us = self.identity.vmid;
+        match self.leader() {
+            Ok(Ask::Here(leader)) => {
+                leader.lock().handle(us, &Message::ProcessReap(pid));
+            }
+            Ok(Ask::There(leader)) if self.has_extensions() => {
+                // Without the leader nobody asks for the pid any more.
+                let _ = self.send(leader, &Message::ProcessReap(pid), Wait::FOREVER);
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets a child that will never be.
+    pub(super) fn unborn(&self, vmid: Vmid) {
+        let mut children = self.children.lock();
+        let Some(pid) = children.pid_of(vmid) else {
+            return;
+        };
+        children.remove(pid);
+    }
+
+    /// Whether the leader tells parents of their children's ends. It does so when it has seen to
+    /// the children of the dead, so that the parent never sees a zombie before its orphans.
+    fn leader_tells(&self) -> bool {
+        self.has_extensions() && !self.leader_gone.load(Ordering::Acquire)
+    }
+
+    /// Somebody says how a child ended. False if there is no room to put it aside for the
+    /// embedder: to be tried again.
+    pub(crate) fn child_ended(&self, from: Vmid, exit: ChildExit) -> bool {
+        if self.upcalls.lock().is_full() {
+            return false;
+        }
+        let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
+        let news = {
+            let mut children = self.children.lock();
+            if by_leader && self.leader_tells() {
+                children.ended(exit)
+            } else {
+                children.said(from, exit, !self.leader_tells())
+            }
+        };
+        match news {
+            News::Ended => self.child_is_zombie(exit),
+            News::NoRoom => {
+                self.counters.reaped_unseen.add(1);
+                self.forget_child(exit.pid);
+            }
+            News::Nothing => {}
+        }
+        true
+    }
+
+    fn child_is_zombie(&self, exit: ChildExit) {
+        // There is room, or this is the worker without a lock.
+        self.tell_surely(Upcall::ChildEnded(exit));
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// A peer is gone: it may have been a child, or the last member, or the leader.
+    pub(crate) fn peer_gone(&self, vmid: Vmid) {
+        let us = self.pid().unwrap_or(0);
+        let counts = !self.leader_tells();
+        let exit = self.children.lock().gone(vmid, us, counts);
+        if let Some(exit) = exit {
+            self.child_is_zombie(exit);
+        }
+        if counts {
+            loop {
+                let untold = self.children.lock().next_untold(us);
+                let Some(exit) = untold else { break };
+                self.child_is_zombie(exit);
+            }
+        }
+        self.tell_surely(Upcall::Left(vmid));
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+}
+
+/// For the questions that a wait without time has to ask all the same.
+fn asking(wait: Wait<'_>) -> Wait<'_> {
+    wait.at_least(Duration::from_secs(1))
+}

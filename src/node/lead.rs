@@ -1,0 +1,117 @@
+//! What only the leader does: it welcomes processes, tells what it owes them, and leaves last.
+
+use core::time::Duration;
+
+use super::embedder::Upcall;
+use super::wait::Limits;
+use super::{Late, Node, PeerRef, Wait};
+use crate::Vmid;
+use crate::error::Error;
+use crate::leader::Due;
+use crate::pal::{Event, Pal};
+use crate::sync::Ordering;
+use crate::wire::{Hello, Message};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// As the leader: sends what is to be told of its own accord. False if some of it could not be
+    /// sent yet.
+    pub(crate) fn pay_dues(&self) -> bool {
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        loop {
+            let next = leader.lock().processes().next_due();
+            let Some(due) = next else { return true };
+            if !self.pay_due(due) {
+                leader.lock().processes().put_back(due);
+                return false;
+            }
+        }
+    }
+
+    fn pay_due(&self, due: Due) -> bool {
+        let us = self.identity.vmid;
+        // What is for this process itself is for its worker to tell.
+        if matches!(due, Due::Notice(to, _) | Due::Signal(to, _) if to == us) {
+            self.wake();
+        }
+        match due {
+            Due::Notice(to, exit) if to == us => self.child_ended(us, exit),
+            Due::Signal(to, kill) if to == us => {
+                let signal = super::embedder::Signal::read(us, &kill);
+                let reply = super::embedder::SignalReply { to: us, seq: 0 };
+                self.tell(Upcall::Signal(signal, reply))
+            }
+            Due::Notice(to, exit) => self.try_send(to, &Message::ChildExit(exit)),
+            Due::Signal(to, kill) => self.try_send(to, &Message::PidKill(kill)),
+        }
+    }
+
+    /// Sends without waiting. False if there is no room; a peer that is gone needs nothing.
+    fn try_send(&self, to: Vmid, message: &Message<'_>) -> bool {
+        let now = Wait::at_most(Duration::ZERO);
+        !matches!(self.send(to, message, now), Err(Error::Full(_)))
+    }
+
+    /// As the leader: a HELLO came, and is answered.
+    pub(crate) fn welcome(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
+        peer.extended.store(true, Ordering::SeqCst);
+        let Some(leader) = &self.leader else {
+            if Some(peer.vmid()) == self.identity.leader {
+                self.extended.store(true, Ordering::Release);
+            }
+            return true;
+        };
+        let answer = Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid: 0,
+            parent: 0,
+        };
+        if !self.try_send(peer.vmid(), &Message::Hello(answer)) {
+            return false;
+        }
+        // The process asks what became of it.
+        if leader.lock().join(peer.vmid(), hello).is_err() {
+            self.counters.undone.add(1);
+        }
+        true
+    }
+
+    /// As the leader, whose own process has ended: stays until the last member is gone, so that
+    /// they can go on. Its process is dead for the others from now on. Anywhere else: returns at
+    /// once. [`Node::shut_down`] comes after.
+    ///
+    /// A leader that shuts down without this takes the family's tables with it: the others get
+    /// [`Error::LeaderGone`].
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; it can be called again.
+    pub fn leave(&self, wait: Wait<'_>) -> Result<(), Error> {
+        let Some(leader) = &self.leader else {
+            return Ok(());
+        };
+        let us = self.identity.vmid;
+        leader.lock().left(us);
+        self.pay_dues();
+        let limits = Limits::of(wait, &self.pal);
+        let claim = self.waiters.claim(us, None, Late::Drop)?;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us) {
+                break Ok(());
+            }
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            self.sleep(claim, limits);
+        };
+        self.waiters.give(claim);
+        outcome
+    }
+}

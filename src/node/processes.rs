@@ -1,0 +1,160 @@
+//! The family's table of processes: who there is, groups, sessions.
+
+use super::data::Data;
+use super::ids::Ask;
+use super::kill::error_of;
+use super::{Late, Node, Wait};
+use crate::Id;
+use crate::error::Error;
+use crate::leader::Outcome;
+use crate::pal::Pal;
+use crate::wire::{Answer, Message, Process, ProcessChange, ProcessQuery};
+
+impl<P: Pal> Node<'_, P> {
+    /// Asks the leader about the family's processes.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
+    /// C or this process has not joined; else as [`Node::ask`].
+    pub fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
+        if !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
+        let message = Message::ProcessQuery(*query);
+        let answer = match self.leader()? {
+            Ask::Here(leader) => leader.lock().handle(self.identity.vmid, &message),
+            Ask::There(leader) => Outcome::Answer(self.ask_with(
+                leader,
+                &message,
+                Late::Drop,
+                &mut Data::none(),
+                wait,
+            )?),
+        };
+        match answer {
+            Outcome::Answer(Answer::Process(Ok(process))) => Ok(process),
+            Outcome::Answer(Answer::Process(Err(status))) => Err(error_of(status.get())),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The next process of the family after `last` in the order of their start, or the first:
+    /// for a listing as `ps(1)` gives it. `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn next_process(
+        &self,
+        last: Option<&Process>,
+        wait: Wait<'_>,
+    ) -> Result<Option<Process>, Error> {
+        let query = ProcessQuery {
+            after: last.map_or(0, |last| last.born),
+            ..ProcessQuery::default()
+        };
+        match self.query(&query, wait) {
+            Ok(process) => Ok(Some(process)),
+            Err(Error::NoSuchProcess) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the family knows about a process, 0 for this one.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
+        let pid = match pid {
+            0 => self.pid().ok_or(Error::Unsupported)?,
+            pid => pid,
+        };
+        let query = ProcessQuery {
+            pid,
+            ..ProcessQuery::default()
+        };
+        self.query(&query, wait)
+    }
+
+    /// The process group of a process, 0 for this one: `getpgid(2)`.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn group_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+        self.process(pid, wait).map(|process| process.group)
+    }
+
+    /// The session of a process, 0 for this one: `getsid(2)`.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn session_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+        self.process(pid, wait).map(|process| process.session)
+    }
+
+    /// Moves this process (0) or a child into a group of its session, or into a new one named by
+    /// its own pid (0): `setpgid(2)`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as the man page
+    /// has them; else as [`Node::query`].
+    pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.change(ProcessChange::Group, pid, group, wait)
+    }
+
+    /// Makes this process the leader of a new session and group: `setsid(2)`. Returns the
+    /// session's ID.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::query`].
+    pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        let pid = self.pid().ok_or(Error::Unsupported)?;
+        self.change(ProcessChange::Session, pid, 0, wait)?;
+        Ok(pid)
+    }
+
+    /// Sets or clears one of this process's marks: subreaper (`prctl(2)`), executed (after which
+    /// its parent can't change its group), stopped (by a signal).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::query`].
+    pub fn mark(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
+        if matches!(mark, ProcessChange::Group | ProcessChange::Session) {
+            return Err(Error::Invalid);
+        }
+        self.change(mark, 0, u32::from(on), wait)
+    }
+
+    fn change(
+        &self,
+        what: ProcessChange,
+        pid: Id,
+        value: u32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        if !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
+        let message = Message::ProcessChange { what, pid, value };
+        self.change_process(&message, wait)
+    }
+
+    /// Sends a change to the table of processes.
+    pub(super) fn change_process(
+        &self,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let answer = match self.leader()? {
+            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, message) {
+                Outcome::Answer(answer) => answer,
+                _ => return Err(Error::Invalid),
+            },
+            Ask::There(leader) => self.ask(leader, message, wait)?,
+        };
+        match answer {
+            Answer::Status(0) => Ok(()),
+            Answer::Status(status) => Err(error_of(status)),
+            _ => Err(Error::Invalid),
+        }
+    }
+}
