@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::leader::locks::LockLimits;
 use crate::{Id, Vmid};
 
 /// The limits of one node. Each is the number of things that fit; at the limit a call gets
@@ -32,6 +33,8 @@ pub struct Capacities {
     pub children: usize,
     /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
     pub answers: usize,
+    /// File locks in the leader's tables. A member that is not the leader keeps none.
+    pub locks: LockLimits,
 }
 
 impl Capacities {
@@ -47,6 +50,12 @@ impl Capacities {
         processes: 128,
         children: 64,
         answers: 4,
+        locks: LockLimits {
+            locks: 1024,
+            files: 128,
+            waiting: 64,
+            handles: 256,
+        },
     };
 
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
@@ -61,6 +70,12 @@ impl Capacities {
         processes: 4096,
         children: 1024,
         answers: 64,
+        locks: LockLimits {
+            locks: 65_536,
+            files: 4096,
+            waiting: 1024,
+            handles: 16_384,
+        },
     };
 }
 

@@ -208,6 +208,14 @@ pub struct Pools {
     pub processes: Fill,
     /// Children of this process.
     pub children: Fill,
+    /// File locks in the leader's table.
+    pub locks: Fill,
+    /// Files in it.
+    pub locked_files: Fill,
+    /// Requests for file locks that wait.
+    pub waiting_for_locks: Fill,
+    /// Open files with locks.
+    pub lock_handles: Fill,
     /// Bytes waiting to be sent to the peer that has the most of them.
     pub send_queue: Fill,
 }

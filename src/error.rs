@@ -132,6 +132,14 @@ impl core::error::Error for Error {}
 
 /// Linux error numbers, as they stand on the wire (there negative).
 pub mod errno {
+    /// Bad file descriptor.
+    pub const EBADF: i32 = 9;
+    /// Resource deadlock would occur.
+    pub const EDEADLK: i32 = 35;
+    /// No locks available.
+    pub const ENOLCK: i32 = 37;
+    /// Value too large.
+    pub const EOVERFLOW: i32 = 75;
     /// Operation not permitted.
     pub const EPERM: i32 = 1;
     /// No such process.

@@ -37,8 +37,9 @@ pub mod host;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
+pub use leader::locks::LockLimits;
 pub use node::{
     Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PATH_MAX, Request, Signal,
-    SignalReply, Target, Wait, Which,
+    SignalReply, Target, Wait, Which, lock_range,
 };
 pub use vmid::{ID_MAX, Id, Vmid};

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::Vmid;
+use libos_ipc::{LockLimits, Vmid};
 use libos_ipc::leader::{Leader, Outcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Frame, Message};
@@ -13,8 +13,8 @@ use libos_ipc::wire::{Answer, Frame, Message};
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = vec![0; Leader::bytes(RANGES, 0)];
-    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, 0, true).expect("enough");
+    let mut memory = vec![0; Leader::bytes(RANGES, 0, &LockLimits::NONE)];
+    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, 0, &LockLimits::NONE, true).expect("enough");
     // Whose an ID was when it was last handed out or changed hands.
     let mut owners = BTreeMap::new();
     // Each step: who, what, and the payload that follows, of the length that the code has.
@@ -51,7 +51,7 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(message) = frame.message() else {
             continue;
         };
-        match (message, leader.handle(from, &message)) {
+        match (message, leader.handle(from, 1, &message)) {
             (Message::AllocIdRange, Outcome::Answer(Answer::IdRange(range))) => {
                 for id in range.start..=range.end {
                     if id != 0 {

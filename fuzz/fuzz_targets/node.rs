@@ -10,6 +10,7 @@ use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{Pal, Stream, Time};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
+    LockLimits,
     Capacities, Config, Driving, Embedder, Id, Identity, Metadata, MetadataReply, Node, Signal,
     SignalReply, Target, Vmid, Wait,
 };
@@ -68,6 +69,12 @@ fuzz_target!(|bytes: &[u8]| {
         processes: 8,
         children: 4,
         answers: 1,
+        locks: LockLimits {
+            locks: 8,
+            files: 3,
+            waiting: 3,
+            handles: 4,
+        },
     };
     let config = Config {
         capacities,

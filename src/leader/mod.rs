@@ -3,17 +3,19 @@
 //! A pure state machine: a message of a member goes in, an answer comes out. It has no clock, no
 //! stream and no lock.
 
+pub mod locks;
 mod processes;
 mod ranges;
 
 use crate::error::{Error, errno};
 use crate::store::Arena;
-use crate::wire::{Answer, Hello, IdRange, Message};
+use crate::wire::{Answer, FileLock, Hello, IdRange, LockAnswer, Message};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
 pub(crate) use processes::{is_signal, signal_bit};
+use locks::{LockLimits, Locks, Set};
 pub use ranges::{Alloc, Ranges, Reclaim};
 
 /// What became of a request.
@@ -21,6 +23,8 @@ pub use ranges::{Alloc, Ranges, Reclaim};
 pub enum Outcome {
     /// This is the answer to send to the asker.
     Answer(Answer<'static>),
+    /// The answer comes when [`Locks::next_decided`] says what became of the request.
+    Later,
     /// Done; no answer is due.
     Done,
     /// A well-formed request that can't be done, to which no answer is due: to be counted.
@@ -38,6 +42,7 @@ const DEPARTED: usize = 256;
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
     processes: Processes<'m>,
+    locks: Locks<'m>,
     next_vmid: Option<Vmid>,
     /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
     departed: [u32; DEPARTED],
@@ -45,9 +50,11 @@ pub struct Leader<'m> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory the tables take, with room for that many ID ranges and processes.
-    pub const fn bytes(ranges: usize, processes: usize) -> usize {
-        Ranges::bytes(ranges).saturating_add(Processes::bytes(processes))
+    /// The memory the tables take, with room for that many ID ranges, processes and locks.
+    pub const fn bytes(ranges: usize, processes: usize, locks: &LockLimits) -> usize {
+        Ranges::bytes(ranges)
+            .saturating_add(Processes::bytes(processes))
+            .saturating_add(Locks::bytes(locks))
     }
 
     /// Empty tables, cut from `arena`; `wrap_ids` as in [`Ranges::new`].
@@ -58,11 +65,13 @@ impl<'m> Leader<'m> {
         arena: &mut Arena<'m>,
         ranges: usize,
         processes: usize,
+        locks: &LockLimits,
         wrap_ids: bool,
     ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
             processes: Processes::new(arena, processes)?,
+            locks: Locks::new(arena, locks)?,
             next_vmid: Vmid::new(2),
             departed: [0; DEPARTED],
             next_departed: 0,
@@ -92,6 +101,7 @@ impl<'m> Leader<'m> {
     /// other ranges are to be taken back with [`Ranges::reclaim`].
     pub fn left(&mut self, vmid: Vmid) {
         self.processes.died(vmid, &mut self.ranges);
+        self.locks.left(vmid);
         if let Some(place) = self.departed.get_mut(self.next_departed) {
             *place = vmid.get();
         }
@@ -154,8 +164,8 @@ impl<'m> Leader<'m> {
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.
-    pub fn is_sound(&self) -> bool {
-        self.ranges.is_sound() && self.processes.is_sound()
+    pub fn is_sound(&mut self) -> bool {
+        self.ranges.is_sound() && self.processes.is_sound() && self.locks.is_sound()
     }
 
     /// A signal for all is passed on: those who have not joined yet get it when they do.
@@ -168,8 +178,14 @@ impl<'m> Leader<'m> {
         &mut self.ranges
     }
 
-    /// Handles a message of the member `from`.
-    pub fn handle(&mut self, from: Vmid, message: &Message<'_>) -> Outcome {
+    /// The table of file locks.
+    pub fn locks(&mut self) -> &mut Locks<'m> {
+        &mut self.locks
+    }
+
+    /// Handles a message of the member `from`, whose answer is to have that sequence number (0: it
+    /// wants none).
+    pub fn handle(&mut self, from: Vmid, seq: u64, message: &Message<'_>) -> Outcome {
         match *message {
             Message::GetNewVmid => {
                 Outcome::Answer(Answer::Vmid(self.new_vmid().map_or(0, Vmid::get)))
@@ -227,10 +243,48 @@ impl<'m> Leader<'m> {
             // The leader learns how every process ends, and the parent does where that is it.
             Message::ChildExit(exit) => {
                 self.processes.ends(from, exit);
+                self.locks.clear_pid(from, exit.pid);
                 Outcome::NotForLeader
             }
-            Message::FileLockSet(_) | Message::FileLockClearPid(_) => {
-                Outcome::Answer(Answer::Status(-errno::ENOSYS))
+            Message::FileLockSet(lock) => {
+                // Who wants no answer would not know when to go on.
+                let wait = lock.wait && seq != 0;
+                match self.locks.set(from, seq, &FileLock { wait, ..lock }) {
+                    Ok(Set::Done) => Outcome::Answer(status(Ok(()))),
+                    Ok(Set::Waits) => Outcome::Later,
+                    Err(errno) => Outcome::Answer(status(Err(errno))),
+                }
+            }
+            Message::FileLockGet(lock) => {
+                Outcome::Answer(Answer::Lock(match self.locks.get(from, &lock) {
+                    Ok(None) => LockAnswer::Free,
+                    Ok(Some(held)) => LockAnswer::Held(held),
+                    Err(errno) => LockAnswer::Failed(
+                        NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN),
+                    ),
+                }))
+            }
+            Message::FileLockClearPid(pid) => {
+                self.locks.clear_pid(from, pid);
+                Outcome::Answer(status(Ok(())))
+            }
+            Message::FileLockCancel(seq) => {
+                self.locks.cancel(from, seq);
+                Outcome::Done
+            }
+            Message::FileHandle { handle, held: true } => {
+                if self.locks.hold_handle(from, handle) {
+                    Outcome::Done
+                } else {
+                    Outcome::CannotBeDone
+                }
+            }
+            Message::FileHandle {
+                handle,
+                held: false,
+            } => {
+                self.locks.close_handle(from, handle);
+                Outcome::Done
             }
             _ => Outcome::NotForLeader,
         }

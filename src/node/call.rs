@@ -189,7 +189,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.now()
         };
         self.flush(&peer);
-        self.await_outcome(&peer, claim, reading, limits, sent, data)
+        self.await_outcome(&peer, claim, reading, limits, sent, late, data)
     }
 
     /// Has something of this process itself answered, at once or later, and waits for that.
@@ -234,7 +234,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Puts a frame into the peer's send queue, waiting for room if it must and may.
-    fn put(
+    pub(super) fn put(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,

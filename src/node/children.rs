@@ -129,7 +129,7 @@ impl<P: Pal> Node<'_, P> {
         let us = self.identity.vmid;
         match self.leader() {
             Ok(Ask::Here(leader)) => {
-                leader.lock().handle(us, &Message::ProcessReap(pid));
+                leader.lock().handle(us, 0, &Message::ProcessReap(pid));
             }
             Ok(Ask::There(leader)) if self.has_extensions() => {
                 // Without the leader nobody asks for the pid any more.

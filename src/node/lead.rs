@@ -93,6 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let us = self.identity.vmid;
         leader.lock().left(us);
+        self.tell_decided();
         self.pay_dues();
         let limits = Limits::of(wait, &self.pal);
         let claim = self.waiters.claim(us, None, Late::Drop)?;

@@ -194,6 +194,7 @@ fn loom_no_frame_is_left_behind() {
             processes: 0,
             children: 0,
             answers: 0,
+            locks: crate::LockLimits::NONE,
         };
         let config = Config {
             capacities,

@@ -7,6 +7,7 @@ mod embedder;
 mod ids;
 mod kill;
 mod lead;
+mod locks;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod name;
@@ -16,6 +17,7 @@ mod processes;
 mod read;
 mod sides;
 mod spin;
+mod used_locks;
 mod wait;
 mod waiters;
 
@@ -39,9 +41,11 @@ pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalRe
 use kill::OwnerCache;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
+pub use locks::lock_range;
 pub use process::Exit;
 pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
+use used_locks::UsedLocks;
 pub use wait::{Interrupt, Wait};
 pub(crate) use waiters::{Delivery, Late, Waiters};
 
@@ -81,6 +85,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) children: Lock<Children<'m>>,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
+    used_locks: UsedLocks,
     pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
     /// This process's pid; 0 before it joined.
     own_pid: AtomicU32,
@@ -117,7 +122,11 @@ impl<'m, P: Pal> Node<'m, P> {
             ),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
             leader: if identity.is_leader() {
-                Leader::bytes(capacities.ranges, capacities.processes)
+                Leader::bytes(
+                    capacities.ranges,
+                    capacities.processes,
+                    &capacities.locks,
+                )
             } else {
                 0
             },
@@ -158,6 +167,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 &mut arena,
                 limits.ranges,
                 limits.processes,
+                &limits.locks,
                 config.wrap_ids,
             )?))
         } else {
@@ -175,6 +185,7 @@ impl<'m, P: Pal> Node<'m, P> {
             children,
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
+            used_locks: UsedLocks::new(),
             embedder: &NoEmbedder,
             own_pid: AtomicU32::new(0),
             extended: AtomicBool::new(false),
@@ -212,12 +223,20 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
         let fill = |(now, most): (usize, usize), limit| Fill { now, most, limit };
-        let (ranges, processes) = self.leader.as_ref().map_or(((0, 0), (0, 0)), |leader| {
+        let leader = self.leader.as_ref().map(|leader| {
             let mut leader = leader.lock();
-            let processes = leader.processes();
-            let processes = (processes.len(), processes.most());
-            ((leader.ranges().len(), leader.ranges().most()), processes)
+            let ranges = (leader.ranges().len(), leader.ranges().most());
+            let processes = (leader.processes().len(), leader.processes().most());
+            let locks = leader.locks();
+            let locks = [
+                locks.fill(),
+                locks.files_fill(),
+                locks.waiting_fill(),
+                locks.handles_fill(),
+            ];
+            (ranges, processes, locks)
         });
+        let (ranges, processes, [locks, files, waiting, handles]) = leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
             (own.len(), own.most())
@@ -228,6 +247,10 @@ impl<'m, P: Pal> Node<'m, P> {
             ranges: fill(ranges, limits.ranges),
             processes: fill(processes, limits.processes),
             children: fill(self.children.lock().fill(), limits.children),
+            locks: fill(locks, limits.locks.locks),
+            locked_files: fill(files, limits.locks.files),
+            waiting_for_locks: fill(waiting, limits.locks.waiting),
+            lock_handles: fill(handles, limits.locks.handles),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })

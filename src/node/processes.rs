@@ -22,7 +22,7 @@ impl<P: Pal> Node<'_, P> {
         }
         let message = Message::ProcessQuery(*query);
         let answer = match self.leader()? {
-            Ask::Here(leader) => leader.lock().handle(self.identity.vmid, &message),
+            Ask::Here(leader) => leader.lock().handle(self.identity.vmid, 0, &message),
             Ask::There(leader) => Outcome::Answer(self.ask_with(
                 leader,
                 &message,
@@ -145,7 +145,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         let answer = match self.leader()? {
-            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, message) {
+            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, 0, message) {
                 Outcome::Answer(answer) => answer,
                 _ => return Err(Error::Invalid),
             },

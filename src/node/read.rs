@@ -5,17 +5,25 @@
 //! and others'; the first other frame sends the stream back to the worker, so that nothing that
 //! calls the embedder ever runs in a thread that waits.
 
+use core::time::Duration;
+
 use super::data::Data;
 use super::wait::{Limits, interruptible};
 use super::waiters::Claim;
-use super::{Node, PeerRef, Reading};
+use super::{Late, Node, PeerRef, Reading};
 use crate::arch::spin_hint;
 use crate::config::Driving;
-use crate::error::Error;
+use crate::error::{Error, errno};
 use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::Guard;
 use crate::sync::Ordering;
-use crate::wire::{Answer, codes};
+use crate::wire::{Answer, Message, codes};
+
+/// How soon a peer with a full queue is told again that a call is off.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
+/// What a peer answers that was told to give up.
+const INTERRUPTED: i32 = -errno::EINTR;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Takes the stream that the peer's answers come on from the worker, if that can be done.
@@ -63,10 +71,12 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         claim: Claim,
         mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
-        limits: Limits<'_>,
+        mut limits: Limits<'_>,
         sent: Time,
+        late: Late,
         data: &mut Data<'_>,
     ) -> Result<Answer<'static>, Error> {
+        let mut cut_short = None;
         loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
@@ -74,10 +84,18 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(outcome) = self.waiters.outcome(claim) {
                 self.give_reading(peer, reading);
                 self.waiters.finish(claim, data);
-                return outcome;
+                return match (outcome, cut_short) {
+                    (Ok(Answer::Status(INTERRUPTED)), Some(error)) => Err(error),
+                    (outcome, _) => outcome,
+                };
             }
             if let Some(error) = limits.reached(&self.pal) {
-                self.give_reading(peer, reading);
+                self.give_reading(peer, reading.take());
+                if late == Late::Cancel {
+                    cut_short = cut_short.or(Some(error));
+                    limits = self.call_off(peer, claim);
+                    continue;
+                }
                 return self.waiters.give_up(claim, data).unwrap_or(Err(error));
             }
             let goes_on = if let Some(reading) = reading.as_mut() {
@@ -90,6 +108,24 @@ impl<'m, P: Pal> Node<'m, P> {
             if !goes_on {
                 self.give_reading(peer, reading.take());
             }
+        }
+    }
+
+    /// Tells the peer to give up what the call waits for, and returns how long to wait for it to say
+    /// so: as long as it takes, or until there is more room to tell it.
+    fn call_off(&self, peer: &PeerRef<'_, 'm, P::Stream>, claim: Claim) -> Limits<'static> {
+        let now = Limits {
+            until: Some(Time(0)),
+            interrupt: None,
+        };
+        let message = Message::FileLockCancel(claim.seq);
+        if self.put(peer, 0, &message, now).is_ok() {
+            self.flush(peer);
+            return Limits::default();
+        }
+        Limits {
+            until: Some(self.pal.now() + TRY_AGAIN),
+            interrupt: None,
         }
     }
 

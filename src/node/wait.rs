@@ -88,7 +88,7 @@ impl Interrupt {
 }
 
 /// A wait under way: its end, and what may end it before.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Limits<'a> {
     pub(super) until: Option<Time>,
     pub(super) interrupt: Option<&'a Interrupt>,

@@ -21,6 +21,8 @@ const SEQ_LIMIT: u64 = 1 << 32;
 pub(crate) enum Late {
     /// Nothing: the answer is dropped.
     Drop,
+    /// Nothing, for there is none: the peer can be told to give up, and answers then.
+    Cancel,
     /// A range came: it goes back.
     GiveBack,
     /// This ID was, or was not, handed on.

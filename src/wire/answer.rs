@@ -136,12 +136,13 @@ impl Expected {
             codes::GET_ID_OWNER => Expected::Owner,
             codes::PID_KILL
             | codes::FILE_LOCK_SET
+            | codes::FILE_LOCK_OFD_SET
             | codes::FILE_LOCK_CLEAR_PID
             | codes::PROCESS_START
             | codes::PROCESS_CHANGE => Expected::Status,
             codes::PROCESS_QUERY => Expected::Process,
             codes::PID_GETMETA => Expected::Meta,
-            codes::FILE_LOCK_GET => Expected::Lock,
+            codes::FILE_LOCK_GET | codes::FILE_LOCK_OFD_GET => Expected::Lock,
             _ => return None,
         })
     }

@@ -192,7 +192,7 @@ impl<'a> FileLock<'a> {
     }
 
     #[inline]
-    pub(super) fn read(payload: &'a [u8]) -> Result<FileLock<'a>, Malformed> {
+    pub(super) fn read(payload: &'a [u8], is_ofd: bool) -> Result<FileLock<'a>, Malformed> {
         let (body, rest) =
             layout::FileLock::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
         // The shortest path is empty and still has its tail.
@@ -212,8 +212,13 @@ impl<'a> FileLock<'a> {
                 Malformed::NoTerminator
             });
         }
+        let family = LockFamily::read(body.family.get())?;
+        // Locks of open files have their own codes, which only those get that know them.
+        if is_ofd != matches!(family, LockFamily::Ofd) {
+            return Err(Malformed::BadValue);
+        }
         Ok(FileLock {
-            family: LockFamily::read(body.family.get())?,
+            family,
             kind: LockKind::read(body.kind.get())?,
             start: body.start.get(),
             end: body.end.get(),

@@ -54,7 +54,16 @@ pub const PROCESS_CHANGE: u8 = 67;
 /// Member to leader: tell me what the family knows about a process.
 pub const PROCESS_QUERY: u8 = 68;
 
+/// Member to leader: set or drop a file lock of an open file (`F_OFD_SETLK`).
+pub const FILE_LOCK_OFD_SET: u8 = 69;
+/// Member to leader: which file lock is in the way of one of an open file (`F_OFD_GETLK`)?
+pub const FILE_LOCK_OFD_GET: u8 = 70;
+/// Member to leader: a request for a file lock is to wait no more.
+pub const FILE_LOCK_CANCEL: u8 = 71;
+/// Member to leader: I have an open file that locks may belong to, or have it no more.
+pub const FILE_HANDLE: u8 = 72;
+
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && (code < HELLO || code > PROCESS_QUERY)
+    code >= FIRST_UNKNOWN && (code < HELLO || code > FILE_HANDLE)
 }

@@ -109,12 +109,15 @@ choices! {
         ConfirmClose = codes::SYNC_CONFIRM_CLOSE,
     }
 
-    /// Which of the two kinds of file lock, which don't see each other.
+    /// Whose a file lock is, and of which kind. `flock` locks and the others don't see each other.
     LockFamily: u32 {
         /// `fcntl` record locks: a process's own.
         Posix = 1,
         /// `flock` locks: an open file's own.
         Flock = 2,
+        /// `fcntl` record locks of an open file. An extension: between peers without it there is no
+        /// such value.
+        Ofd = 3,
     }
 
     /// What is done to a file's range.

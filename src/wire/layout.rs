@@ -146,6 +146,17 @@ layouts! {
         born: U64 = 32,
     }
 
+    /// `FILE_LOCK_CANCEL`
+    FileLockCancel: 8 {
+        seq: U64 = 0,
+    }
+
+    /// `FILE_HANDLE`
+    FileHandle: 12 {
+        handle: U64 = 0,
+        held: U32 = 8,
+    }
+
     /// `file_lock_resp`
     FileLockAnswer: 48 {
         status: I32 = 0,

@@ -157,6 +157,15 @@ pub enum Message<'a> {
     FileLockGet(FileLock<'a>),
     /// Drop all file locks of a pid.
     FileLockClearPid(Id),
+    /// My request of that sequence number is to wait no more: answer it.
+    FileLockCancel(u64),
+    /// I have this open file, or have it no more.
+    FileHandle {
+        /// The open file.
+        handle: u64,
+        /// Whether I have it.
+        held: bool,
+    },
     /// I know the extensions.
     Hello(Hello),
     /// I am starting a child.
@@ -199,8 +208,16 @@ impl<'a> Message<'a> {
             Message::PidKill(_) => codes::PID_KILL,
             Message::PidGetMeta { .. } => codes::PID_GETMETA,
             Message::Sync(code, _) => code.number(),
+            Message::FileLockSet(lock) if matches!(lock.family, LockFamily::Ofd) => {
+                codes::FILE_LOCK_OFD_SET
+            }
+            Message::FileLockGet(lock) if matches!(lock.family, LockFamily::Ofd) => {
+                codes::FILE_LOCK_OFD_GET
+            }
             Message::FileLockSet(_) => codes::FILE_LOCK_SET,
             Message::FileLockGet(_) => codes::FILE_LOCK_GET,
+            Message::FileLockCancel(_) => codes::FILE_LOCK_CANCEL,
+            Message::FileHandle { .. } => codes::FILE_HANDLE,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
             Message::Hello(_) => codes::HELLO,
             Message::ProcessStart { .. } => codes::PROCESS_START,
@@ -228,6 +245,8 @@ impl<'a> Message<'a> {
             Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
             Message::Sync(_, sync) => sync.length(),
             Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
+            Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
+            Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
             Message::ProcessStart { .. } => size_of::<layout::ProcessStart>(),
             Message::ProcessChange { .. } => size_of::<layout::ProcessChange>(),
@@ -272,6 +291,16 @@ impl<'a> Message<'a> {
                 let body = layout::PidGetMeta {
                     pid: pid.into(),
                     code: code.number().into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::FileLockCancel(seq) => {
+                fill(to, &layout::FileLockCancel { seq: seq.into() }, &[])?;
+            }
+            Message::FileHandle { handle, held } => {
+                let body = layout::FileHandle {
+                    handle: handle.into(),
+                    held: u32::from(held).into(),
                 };
                 fill(to, &body, &[])?;
             }
@@ -329,8 +358,25 @@ impl<'a> Message<'a> {
             codes::SYNC_REQUEST_UPGRADE..=codes::SYNC_CONFIRM_CLOSE => {
                 Message::Sync(SyncCode::read(code)?, Sync::read(payload)?)
             }
-            codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload)?),
-            codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload)?),
+            codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload, false)?),
+            codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload, false)?),
+            codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
+            codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
+            codes::FILE_LOCK_CANCEL => {
+                let body: &layout::FileLockCancel = exactly(payload)?;
+                Message::FileLockCancel(body.seq.get())
+            }
+            codes::FILE_HANDLE => {
+                let body: &layout::FileHandle = exactly(payload)?;
+                Message::FileHandle {
+                    handle: body.handle.get(),
+                    held: match body.held.get() {
+                        0 => false,
+                        1 => true,
+                        _ => return Err(Malformed::BadValue),
+                    },
+                }
+            }
             codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
             codes::HELLO => Message::Hello(Hello::read(payload)?),
             codes::PROCESS_START => {

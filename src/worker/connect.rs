@@ -295,6 +295,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn take_back_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
         leader.lock().left(vmid);
+        self.tell_decided();
         if self.config.keep_ranges_of_dead {
             return;
         }

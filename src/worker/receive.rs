@@ -170,7 +170,22 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(self.take_kill_all(peer, frame.seq, kill));
             }
-            let mut outcome = leader.lock().handle(peer.vmid(), &message);
+            let may_wait = matches!(&message, Message::FileLockSet(lock) if lock.wait);
+            let kept = may_wait && frame.seq != 0;
+            if kept {
+                self.keep_room(peer, SignalReply::ROOM);
+            }
+            let (mut outcome, decided) = {
+                let mut leader = leader.lock();
+                let outcome = leader.handle(peer.vmid(), frame.seq, &message);
+                (outcome, leader.locks().has_decided())
+            };
+            if kept && outcome != Outcome::Later {
+                self.free_room(peer, SignalReply::ROOM);
+            }
+            if decided {
+                self.tell_decided();
+            }
             if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
                 && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
             {
@@ -182,7 +197,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.answer(peer, frame.seq, &answer);
                     return Ok(Again::Whenever);
                 }
-                Outcome::Done => return Ok(Again::Whenever),
+                Outcome::Done | Outcome::Later => return Ok(Again::Whenever),
                 Outcome::CannotBeDone => {
                     self.counters.undone.add(1);
                     return Ok(Again::Whenever);
@@ -255,6 +270,17 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         upcalls.push_back(upcall).is_ok()
+    }
+
+    /// Keeps room in the peer's queue for an answer that comes later: there is enough for any.
+    fn keep_room(&self, peer: &PeerRef<'_, 'm, P::Stream>, room: usize) {
+        let mut queue = peer.queue.lock();
+        queue.reserved = queue.reserved.saturating_add(room);
+    }
+
+    fn free_room(&self, peer: &PeerRef<'_, 'm, P::Stream>, room: usize) {
+        let mut queue = peer.queue.lock();
+        queue.reserved = queue.reserved.saturating_sub(room);
     }
 
     /// As the leader: a signal for everybody but the sender.

@@ -10,6 +10,7 @@ use fastrand::Rng;
 use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::wire::{ChildExit, ProcessChange};
 use libos_ipc::{
+    LockLimits,
     Capacities, Config, Driving, Embedder, Error, Exit, Id, Identity, Node, Signal, SignalReply,
     Target, Wait, Which,
 };
@@ -142,6 +143,7 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
                 processes: 24,
                 children: 20,
                 answers: 0,
+                locks: LockLimits::NONE,
             },
             driving: Driving::Caller,
             spin: Duration::ZERO,

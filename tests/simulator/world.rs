@@ -7,7 +7,7 @@ use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{Pal, Time};
 use libos_ipc::wire::{Answer, ChildExit, IdRange, Message};
-use libos_ipc::{Capacities, Config, Driving, Error, Identity, Node, Request, Vmid};
+use libos_ipc::{Capacities, Config, Driving, Error, Identity, LockLimits, Node, Request, Vmid};
 
 use crate::hostile::Hostile;
 use crate::model::Model;
@@ -72,6 +72,12 @@ pub(crate) fn run(seed: u64) {
         processes: 16,
         children: 8,
         answers: 1,
+        locks: LockLimits {
+            locks: 8,
+            files: 3,
+            waiting: 3,
+            handles: 4,
+        },
     };
     let config = Config {
         capacities,

@@ -1,0 +1,490 @@
+//! The family's file locks: what `fcntl(2)` and `flock(2)` do, for all members.
+//!
+//! A pure state machine, as the rest of the leader. A file is there as long as somebody has a lock
+//! on it or waits for one. Its locks stand in trees by range, those to read and those to write
+//! apart, for two readers are never in each other's way; each holder's own locks, which never
+//! overlap, stand in a tree besides. `flock` locks are locks on a whole file in a space of their
+//! own: the two kinds do not see each other.
+
+mod handles;
+mod names;
+mod places;
+mod ranges;
+mod tree;
+mod waits;
+
+use crate::error::{Error, errno};
+use crate::store::{Arena, Table, bytes_for};
+use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
+use crate::{Id, Vmid};
+
+use handles::Handles;
+use names::{Name, Names};
+use places::{Buckets, NONE, Places, mix};
+use tree::Trees;
+pub use waits::Decided;
+use waits::Waits;
+
+/// The limits of the lock tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockLimits {
+    /// Locks: pieces of files that somebody holds.
+    pub locks: usize,
+    /// Files that are locked or waited for. Their names may be 240 bytes long on average.
+    pub files: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Open files with `flock` or OFD locks, counted once for each process that has them.
+    pub handles: usize,
+}
+
+impl LockLimits {
+    /// No locks at all: each request gets `ENOLCK`.
+    pub const NONE: LockLimits = LockLimits {
+        locks: 0,
+        files: 0,
+        waiting: 0,
+        handles: 0,
+    };
+}
+
+/// Pieces of names for each file.
+const PIECES: usize = 4;
+
+/// Whose lock it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A process's: `F_SETLK`.
+    Process {
+        /// The member it belongs to.
+        vmid: Vmid,
+        /// The process.
+        pid: Id,
+    },
+    /// An open file's, for ranges: `F_OFD_SETLK`.
+    Open(u64),
+    /// An open file's, for the whole file: `flock`.
+    Flock(u64),
+}
+
+impl Owner {
+    /// Whose lock a member's request is about.
+    pub const fn of(from: Vmid, lock: &FileLock<'_>) -> Owner {
+        match lock.family {
+            LockFamily::Posix => Owner::Process {
+                vmid: from,
+                pid: lock.pid,
+            },
+            LockFamily::Ofd => Owner::Open(lock.handle),
+            LockFamily::Flock => Owner::Flock(lock.handle),
+        }
+    }
+
+    const fn hash(self) -> u64 {
+        mix(match self {
+            Owner::Process { vmid, pid } => ((vmid.get() as u64) << 32) | pid as u64,
+            Owner::Open(handle) => handle.wrapping_add(1).rotate_left(21),
+            Owner::Flock(handle) => handle.wrapping_add(2).rotate_left(42),
+        })
+    }
+
+    const fn space(self) -> SpaceName {
+        match self {
+            Owner::Flock(_) => SpaceName::Whole,
+            Owner::Process { .. } | Owner::Open(_) => SpaceName::Ranges,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// It is done.
+    Done,
+    /// It waits; [`Locks::next_decided`] will say what became of it.
+    Waits,
+}
+
+/// The two kinds of locks that don't see each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpaceName {
+    Ranges = 0,
+    Whole = 1,
+}
+
+/// The locks of one kind on one file, and who waits for one.
+#[derive(Clone, Copy)]
+struct Space {
+    reads: u32,
+    writes: u32,
+    first_waiting: u32,
+    last_waiting: u32,
+}
+
+const EMPTY: Space = Space {
+    reads: NONE,
+    writes: NONE,
+    first_waiting: NONE,
+    last_waiting: NONE,
+};
+
+#[derive(Clone, Copy)]
+struct File {
+    hash: u64,
+    name: Name,
+    spaces: [Space; 2],
+    /// Holders and waiting requests.
+    users: u32,
+}
+
+/// One owner's locks on one file.
+#[derive(Clone, Copy)]
+struct Holder {
+    owner: Owner,
+    file: u32,
+    root: u32,
+}
+
+/// A piece of a file.
+type Range = (u64, u64);
+
+/// The table of file locks.
+pub struct Locks<'m> {
+    trees: Trees<'m>,
+    names: Names<'m>,
+    files: Table<'m, File>,
+    file_places: Places<'m>,
+    by_name: Buckets<'m>,
+    holders: Table<'m, Holder>,
+    holder_places: Places<'m>,
+    by_owner: Buckets<'m>,
+    by_owner_and_file: Buckets<'m>,
+    waits: Waits<'m>,
+    handles: Handles<'m>,
+}
+
+impl<'m> Locks<'m> {
+    /// The memory the tables take.
+    pub const fn bytes(limits: &LockLimits) -> usize {
+        Trees::bytes(limits.locks)
+            .saturating_add(Names::bytes(limits.files.saturating_mul(PIECES)))
+            .saturating_add(bytes_for::<File>(limits.files))
+            .saturating_add(Places::bytes(limits.files))
+            .saturating_add(Buckets::bytes(limits.files))
+            .saturating_add(bytes_for::<Holder>(limits.locks))
+            .saturating_add(Places::bytes(limits.locks))
+            .saturating_add(Buckets::bytes(limits.locks).saturating_mul(2))
+            .saturating_add(Waits::bytes(limits.waiting))
+            .saturating_add(Handles::bytes(limits.handles))
+    }
+
+    /// Empty tables, cut from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
+        Ok(Locks {
+            trees: Trees::new(arena, limits.locks)?,
+            names: Names::new(arena, limits.files.saturating_mul(PIECES))?,
+            files: arena.table(limits.files, |_| {
+                Ok(File {
+                    hash: 0,
+                    name: Name::EMPTY,
+                    spaces: [EMPTY; 2],
+                    users: 0,
+                })
+            })?,
+            file_places: Places::new(arena, limits.files)?,
+            by_name: Buckets::new(arena, limits.files)?,
+            holders: arena.table(limits.locks, |_| {
+                Ok(Holder {
+                    owner: Owner::Open(0),
+                    file: NONE,
+                    root: NONE,
+                })
+            })?,
+            holder_places: Places::new(arena, limits.locks)?,
+            by_owner: Buckets::new(arena, limits.locks)?,
+            by_owner_and_file: Buckets::new(arena, limits.locks)?,
+            waits: Waits::new(arena, limits.waiting)?,
+            handles: Handles::new(arena, limits.handles)?,
+        })
+    }
+
+    /// Sets, changes or drops a lock for the member `from`. If the request may wait and has to, it
+    /// is named by (`from`, `seq`) from then on.
+    ///
+    /// # Errors
+    /// As `fcntl(2)` and `flock(2)` have them: `EINVAL` for a range that ends before it starts,
+    /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
+    /// a table is full.
+    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
+        let owner = Owner::of(from, lock);
+        let range = range_of(lock).ok_or(errno::EINVAL)?;
+        if lock.kind == LockKind::Unlock {
+            if let Some(file) = self.file(lock.path) {
+                self.unlock(file, owner, range)?;
+            }
+            return Ok(Set::Done);
+        }
+        if let Owner::Open(handle) | Owner::Flock(handle) = owner
+            && !self.handles.hold(handle, from)
+        {
+            return Err(errno::ENOLCK);
+        }
+        let file = match self.file(lock.path) {
+            Some(file) => file,
+            None => self.add_file(lock.path).ok_or(errno::ENOLCK)?,
+        };
+        let set = self.set_on(file, owner, range, (from, seq), lock);
+        self.drop_unused(file);
+        set
+    }
+
+    fn set_on(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        (from, seq): (Vmid, u64),
+        lock: &FileLock<'_>,
+    ) -> Result<Set, i32> {
+        let write = lock.kind == LockKind::Write;
+        let space = owner.space();
+        let mut released = false;
+        if space == SpaceName::Whole
+            && let Some(holder) = self.holder(owner, file)
+        {
+            let root = self.holder_at(holder).root;
+            if root != NONE && self.trees.at(root).write == write {
+                return Ok(Set::Done);
+            }
+            // As the kernel does: the old lock is gone, whatever becomes of the new one.
+            released = self.unlock_quietly(file, owner, range)?;
+        }
+        let mine = self.holder(owner, file).unwrap_or(NONE);
+        let is_free = self.in_the_way(file, space, range, write, mine).is_none();
+        let outcome = if is_free && !(lock.wait && self.must_let_pass(file, owner, range, write)) {
+            self.lock(file, owner, range, write).map(|also| {
+                released |= also;
+                self.count_passed(file, owner, range, write);
+                Set::Done
+            })
+        } else if !lock.wait {
+            Err(errno::EAGAIN)
+        } else {
+            self.wait(file, owner, range, write, (from, seq))
+                .map(|()| Set::Waits)
+        };
+        if released {
+            self.serve(file, space);
+        }
+        outcome
+    }
+
+    /// A lock that is in the way of the one that is asked about, if there is one.
+    ///
+    /// # Errors
+    /// `EINVAL` for a range that ends before it starts, or for an unlock.
+    pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, i32> {
+        let range = range_of(lock).ok_or(errno::EINVAL)?;
+        if lock.kind == LockKind::Unlock {
+            return Err(errno::EINVAL);
+        }
+        let owner = Owner::of(from, lock);
+        let Some(file) = self.file(lock.path) else {
+            return Ok(None);
+        };
+        let mine = self.holder(owner, file).unwrap_or(NONE);
+        let write = lock.kind == LockKind::Write;
+        let found = self.in_the_way(file, owner.space(), range, write, mine);
+        Ok(found.map(|found| {
+            let lock = self.trees.at(found);
+            let (family, pid, handle) = match self.holder_at(lock.holder).owner {
+                Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
+                // As the kernel tells it: no process's.
+                Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
+                Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
+            };
+            HeldLock {
+                family,
+                write: lock.write,
+                start: lock.start,
+                end: lock.end,
+                pid,
+                handle,
+            }
+        }))
+    }
+
+    /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
+    pub fn clear_pid(&mut self, vmid: Vmid, pid: Id) {
+        let owner = Owner::Process { vmid, pid };
+        self.cancel_all(errno::ESRCH, |waiting| waiting.owner == owner);
+        self.drop_all(owner);
+    }
+
+    /// The member has the open file, too. False if there is no room to note that.
+    pub fn hold_handle(&mut self, vmid: Vmid, handle: u64) -> bool {
+        self.handles.hold(handle, vmid)
+    }
+
+    /// The member has closed the open file: when it was the last that had it, its locks go.
+    pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
+        if self.handles.close(handle, vmid) {
+            self.drop_handle(handle);
+        }
+    }
+
+    fn drop_handle(&mut self, handle: u64) {
+        for owner in [Owner::Open(handle), Owner::Flock(handle)] {
+            self.cancel_all(errno::EBADF, |waiting| waiting.owner == owner);
+            self.drop_all(owner);
+        }
+    }
+
+    /// The member is gone: what it alone held is free, and its requests wait no more.
+    pub fn left(&mut self, vmid: Vmid) {
+        self.forget_waiting_of(vmid);
+        for place in 0..self.holder_places.used() {
+            let holder = *self.holder_at(place);
+            if holder.file != NONE
+                && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
+            {
+                self.drop_holder(place);
+            }
+        }
+        let mut at = 0;
+        while let Some(handle) = self.handles.next_of(vmid, &mut at) {
+            self.close_handle(vmid, handle);
+        }
+    }
+
+    /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
+    pub fn cancel(&mut self, from: Vmid, seq: u64) {
+        self.cancel_all(errno::EINTR, |waiting| {
+            waiting.from == from && waiting.seq == seq
+        });
+    }
+
+    /// Locks that are held now, and the most ever.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.trees.places().taken(), self.trees.places().most())
+    }
+
+    /// Requests that wait now, and the most ever.
+    pub fn waiting_fill(&self) -> (usize, usize) {
+        self.waits.fill()
+    }
+
+    /// Files that are locked or waited for now, and the most ever.
+    pub fn files_fill(&self) -> (usize, usize) {
+        (self.file_places.taken(), self.file_places.most())
+    }
+
+    /// Open files that are noted now, and the most ever.
+    pub fn handles_fill(&self) -> (usize, usize) {
+        self.handles.fill()
+    }
+
+    fn file(&self, path: &[u8]) -> Option<u32> {
+        let hash = names::hash(path);
+        self.by_name.find(hash, |place| {
+            let file = self.file_at(place);
+            file.hash == hash && self.names.is(file.name, path)
+        })
+    }
+
+    fn add_file(&mut self, path: &[u8]) -> Option<u32> {
+        let name = self.names.keep(path)?;
+        let Some(place) = self.file_places.take() else {
+            self.names.forget(name);
+            return None;
+        };
+        let hash = names::hash(path);
+        if let Some(file) = self.files.get_mut(place as usize) {
+            *file = File {
+                hash,
+                name,
+                spaces: [EMPTY; 2],
+                users: 0,
+            };
+        }
+        self.by_name.insert(hash, place);
+        Some(place)
+    }
+
+    fn drop_unused(&mut self, place: u32) {
+        let file = *self.file_at(place);
+        if file.users == 0 && place != NONE {
+            self.by_name.remove(file.hash, place);
+            self.names.forget(file.name);
+            self.file_places.give(place);
+        }
+    }
+
+    fn file_at(&self, place: u32) -> &File {
+        static NOWHERE: File = File {
+            hash: 0,
+            name: Name::EMPTY,
+            spaces: [EMPTY; 2],
+            users: 0,
+        };
+        self.files.get(place as usize).unwrap_or(&NOWHERE)
+    }
+
+    fn space(&self, file: u32, name: SpaceName) -> Space {
+        let [ranges, whole] = self.file_at(file).spaces;
+        match name {
+            SpaceName::Ranges => ranges,
+            SpaceName::Whole => whole,
+        }
+    }
+
+    fn change_space(&mut self, file: u32, name: SpaceName, change: impl FnOnce(&mut Space)) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            let [ranges, whole] = &mut file.spaces;
+            change(match name {
+                SpaceName::Ranges => ranges,
+                SpaceName::Whole => whole,
+            });
+        }
+    }
+
+    fn change_users(&mut self, file: u32, change: i32) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            file.users = file.users.saturating_add_signed(change);
+        }
+    }
+
+    fn holder_at(&self, place: u32) -> &Holder {
+        static NOBODY: Holder = Holder {
+            owner: Owner::Open(0),
+            file: NONE,
+            root: NONE,
+        };
+        self.holders.get(place as usize).unwrap_or(&NOBODY)
+    }
+
+    fn holder(&self, owner: Owner, file: u32) -> Option<u32> {
+        self.by_owner_and_file
+            .find(of_both(owner, file), |place| {
+                let holder = self.holder_at(place);
+                holder.owner == owner && holder.file == file
+            })
+    }
+}
+
+fn of_both(owner: Owner, file: u32) -> u64 {
+    owner.hash() ^ mix(u64::from(file))
+}
+
+/// The range that a lock is about. None if it ends before it starts.
+fn range_of(lock: &FileLock<'_>) -> Option<Range> {
+    match lock.family {
+        LockFamily::Flock => Some((0, u64::MAX)),
+        LockFamily::Posix | LockFamily::Ofd => {
+            (lock.start <= lock.end).then_some((lock.start, lock.end))
+        }
+    }
+}

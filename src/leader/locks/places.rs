@@ -1,0 +1,160 @@
+//! Numbered places of a table: which are free, and which share a hash.
+
+use crate::error::Error;
+use crate::store::{Arena, Table, bytes_for};
+
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Which of a fixed number of places are free. Places that were never used are not in the list,
+/// so their memory stays untouched.
+pub(super) struct Places<'m> {
+    next_free: Table<'m, u32>,
+    free: u32,
+    fresh: usize,
+    taken: usize,
+    most: usize,
+}
+
+impl<'m> Places<'m> {
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<u32>(capacity)
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Places {
+            next_free: arena.table(capacity, |_| Ok(NONE))?,
+            free: NONE,
+            fresh: 0,
+            taken: 0,
+            most: 0,
+        })
+    }
+
+    pub(super) fn take(&mut self) -> Option<u32> {
+        let place = if let Some(next) = self.next_free.get(self.free as usize) {
+            let place = self.free;
+            self.free = *next;
+            place
+        } else {
+            if self.fresh >= self.next_free.len() {
+                return None;
+            }
+            let place = u32::try_from(self.fresh).ok()?;
+            self.fresh = self.fresh.saturating_add(1);
+            place
+        };
+        self.taken = self.taken.saturating_add(1);
+        self.most = self.most.max(self.taken);
+        Some(place)
+    }
+
+    pub(super) fn give(&mut self, place: u32) {
+        if let Some(next) = self.next_free.get_mut(place as usize) {
+            *next = self.free;
+            self.free = place;
+            self.taken = self.taken.saturating_sub(1);
+        }
+    }
+
+    /// How many more can be taken.
+    pub(super) fn left(&self) -> usize {
+        self.next_free.len().saturating_sub(self.taken)
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// One beyond the highest place that was ever taken.
+    pub(super) fn used(&self) -> u32 {
+        u32::try_from(self.fresh).unwrap_or(NONE)
+    }
+}
+
+/// Places found by a hash: a chain for each of a fixed number of buckets.
+pub(super) struct Buckets<'m> {
+    heads: Table<'m, u32>,
+    next: Table<'m, u32>,
+}
+
+impl<'m> Buckets<'m> {
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<u32>(capacity).saturating_mul(2)
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Buckets {
+            heads: arena.table(capacity, |_| Ok(NONE))?,
+            next: arena.table(capacity, |_| Ok(NONE))?,
+        })
+    }
+
+    fn bucket(&self, hash: u64) -> usize {
+        let bucket = hash.checked_rem(self.heads.len() as u64).unwrap_or(0);
+        usize::try_from(bucket).unwrap_or(0)
+    }
+
+    /// The first place of the hash's chain.
+    pub(super) fn first(&self, hash: u64) -> u32 {
+        self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
+    }
+
+    /// The place behind `place` in its chain.
+    pub(super) fn after(&self, place: u32) -> u32 {
+        self.next.get(place as usize).copied().unwrap_or(NONE)
+    }
+
+    /// The first place of the hash's chain that fits.
+    pub(super) fn find(&self, hash: u64, fits: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut at = self.first(hash);
+        while at != NONE {
+            if fits(at) {
+                return Some(at);
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+        let bucket = self.bucket(hash);
+        if let (Some(head), Some(next)) =
+            (self.heads.get_mut(bucket), self.next.get_mut(place as usize))
+        {
+            *next = *head;
+            *head = place;
+        }
+    }
+
+    pub(super) fn remove(&mut self, hash: u64, place: u32) {
+        let behind = self.after(place);
+        let bucket = self.bucket(hash);
+        if let Some(head) = self.heads.get_mut(bucket).filter(|head| **head == place) {
+            *head = behind;
+            return;
+        }
+        let mut at = self.first(hash);
+        while at != NONE {
+            let next = self.after(at);
+            if next == place {
+                if let Some(next) = self.next.get_mut(at as usize) {
+                    *next = behind;
+                }
+                return;
+            }
+            at = next;
+        }
+    }
+}
+
+/// Spreads the bits of a number (the finaliser of `SplitMix64`).
+pub(super) const fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}

@@ -1,0 +1,258 @@
+//! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
+//! unlocked.
+
+use super::places::NONE;
+use super::tree::Side;
+use super::{Holder, Locks, Owner, Range, SpaceName, of_both};
+use crate::error::errno;
+
+/// A range to lock, and of which kind.
+type Piece = (Range, bool);
+
+/// What a change does to an owner's locks.
+#[derive(Default)]
+struct Plan {
+    /// What is left of the owner's locks that reach out of the range, and the new lock.
+    pieces: [Option<Piece>; 3],
+    /// How many locks go.
+    removed: usize,
+}
+
+impl Locks<'_> {
+    /// A lock of somebody else (than the holder `mine`) that is in the way.
+    pub(super) fn in_the_way(
+        &self,
+        file: u32,
+        space: SpaceName,
+        range: Range,
+        write: bool,
+        mine: u32,
+    ) -> Option<u32> {
+        let space = self.space(file, space);
+        let found = self
+            .trees
+            .touching(Side::File, space.writes, range, mine, NONE);
+        if found.is_some() || !write {
+            return found;
+        }
+        self.trees
+            .touching(Side::File, space.reads, range, mine, NONE)
+    }
+
+    /// The owner gets the range; nothing is in the way. Returns whether it had more of it before
+    /// than it has now.
+    pub(super) fn lock(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        write: bool,
+    ) -> Result<bool, i32> {
+        let holder = match self.holder(owner, file) {
+            Some(holder) => holder,
+            None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
+        };
+        let outcome = self.change(holder, range, Some(write));
+        self.drop_empty(holder);
+        outcome
+    }
+
+    /// Unlocks what the owner has of the range. Returns whether there was anything.
+    pub(super) fn unlock_quietly(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+    ) -> Result<bool, i32> {
+        let Some(holder) = self.holder(owner, file) else {
+            return Ok(false);
+        };
+        let outcome = self.change(holder, range, None);
+        self.drop_empty(holder);
+        outcome
+    }
+
+    /// The same, and serves those who waited for it.
+    pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
+        if self.unlock_quietly(file, owner, range)? {
+            self.serve(file, owner.space());
+        }
+        self.drop_unused(file);
+        Ok(())
+    }
+
+    fn own(&self, holder: u32, range: Range, after: u32) -> Option<u32> {
+        let root = self.holder_at(holder).root;
+        self.trees.touching(Side::Holder, root, range, NONE, after)
+    }
+
+    fn plan(&self, holder: u32, range: Range, write: Option<bool>) -> Plan {
+        let mut plan = Plan::default();
+        let [left, right, new] = &mut plan.pieces;
+        let mut whole = range;
+        let mut after = NONE;
+        while let Some(own) = self.own(holder, range, after) {
+            after = own;
+            plan.removed = plan.removed.saturating_add(1);
+            let lock = self.trees.at(own);
+            if Some(lock.write) == write {
+                whole = (whole.0.min(lock.start), whole.1.max(lock.end));
+                continue;
+            }
+            if lock.start < range.0 {
+                *left = Some(((lock.start, range.0.saturating_sub(1)), lock.write));
+            }
+            if lock.end > range.1 {
+                *right = Some(((range.1.saturating_add(1), lock.end), lock.write));
+            }
+        }
+        if let Some(write) = write {
+            // Neighbours of the same kind become one with it.
+            if let Some(before) = range.0.checked_sub(1)
+                && let Some(own) = self.own(holder, (before, before), NONE)
+                && self.trees.at(own).end < range.0
+                && self.trees.at(own).write == write
+            {
+                whole.0 = self.trees.at(own).start;
+                plan.removed = plan.removed.saturating_add(1);
+            }
+            if let Some(behind) = range.1.checked_add(1)
+                && let Some(own) = self.own(holder, (behind, behind), NONE)
+                && self.trees.at(own).start > range.1
+                && self.trees.at(own).write == write
+            {
+                whole.1 = self.trees.at(own).end;
+                plan.removed = plan.removed.saturating_add(1);
+            }
+            *new = Some((whole, write));
+        }
+        plan
+    }
+
+    /// Makes the holder's locks so that it has the range in that way, or not at all. Returns
+    /// whether it had more of it before.
+    fn change(&mut self, holder: u32, range: Range, write: Option<bool>) -> Result<bool, i32> {
+        // Most often there is nothing, or just this.
+        if let Some(own) = self.own(holder, range, NONE) {
+            let lock = self.trees.at(own);
+            if Some(lock.write) == write && lock.start <= range.0 && lock.end >= range.1 {
+                return Ok(false);
+            }
+        } else if write.is_none() {
+            return Ok(false);
+        }
+        let plan = self.plan(holder, range, write);
+        let needed = plan.pieces.iter().flatten().count();
+        if needed > self.trees.places().left().saturating_add(plan.removed) {
+            return Err(errno::ENOLCK);
+        }
+        let mut released = false;
+        let mut reach = range;
+        if let [.., Some((whole, _))] = plan.pieces {
+            reach = whole;
+        }
+        for _ in 0..plan.removed {
+            // In what the new lock covers there are no others than those that go.
+            let Some(own) = self.own(holder, reach, NONE) else {
+                break;
+            };
+            let was_write = self.trees.at(own).write;
+            released |= write.is_none() || was_write && write == Some(false);
+            self.remove(holder, own);
+        }
+        for (range, write) in plan.pieces.into_iter().flatten() {
+            self.insert(holder, range, write);
+        }
+        Ok(released)
+    }
+
+    fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
+        let Some(lock) = self.trees.make(start, end, write, holder) else {
+            return;
+        };
+        let of = *self.holder_at(holder);
+        let root = self.trees.insert(Side::Holder, of.root, lock);
+        self.set_root(holder, root);
+        let name = of.owner.space();
+        let space = self.space(of.file, name);
+        if write {
+            let root = self.trees.insert(Side::File, space.writes, lock);
+            self.change_space(of.file, name, |space| space.writes = root);
+        } else {
+            let root = self.trees.insert(Side::File, space.reads, lock);
+            self.change_space(of.file, name, |space| space.reads = root);
+        }
+    }
+
+    fn remove(&mut self, holder: u32, lock: u32) {
+        let of = *self.holder_at(holder);
+        let root = self.trees.remove(Side::Holder, of.root, lock);
+        self.set_root(holder, root);
+        let name = of.owner.space();
+        let space = self.space(of.file, name);
+        if self.trees.at(lock).write {
+            let root = self.trees.remove(Side::File, space.writes, lock);
+            self.change_space(of.file, name, |space| space.writes = root);
+        } else {
+            let root = self.trees.remove(Side::File, space.reads, lock);
+            self.change_space(of.file, name, |space| space.reads = root);
+        }
+        self.trees.unmake(lock);
+    }
+
+    fn set_root(&mut self, holder: u32, root: u32) {
+        if let Some(holder) = self.holders.get_mut(holder as usize) {
+            holder.root = root;
+        }
+    }
+
+    fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
+        let place = self.holder_places.take()?;
+        if let Some(holder) = self.holders.get_mut(place as usize) {
+            *holder = Holder {
+                owner,
+                file,
+                root: NONE,
+            };
+        }
+        self.by_owner.insert(owner.hash(), place);
+        self.by_owner_and_file.insert(of_both(owner, file), place);
+        self.change_users(file, 1);
+        Some(place)
+    }
+
+    fn drop_empty(&mut self, place: u32) {
+        let holder = *self.holder_at(place);
+        if holder.root != NONE || holder.file == NONE {
+            return;
+        }
+        self.by_owner.remove(holder.owner.hash(), place);
+        self.by_owner_and_file
+            .remove(of_both(holder.owner, holder.file), place);
+        if let Some(holder) = self.holders.get_mut(place as usize) {
+            holder.file = NONE;
+        }
+        self.holder_places.give(place);
+        self.change_users(holder.file, -1);
+    }
+
+    /// Drops all that a holder holds, and serves those who waited for it.
+    pub(super) fn drop_holder(&mut self, place: u32) {
+        let holder = *self.holder_at(place);
+        while self.holder_at(place).root != NONE {
+            let root = self.holder_at(place).root;
+            self.remove(place, root);
+        }
+        self.drop_empty(place);
+        self.serve(holder.file, holder.owner.space());
+        self.drop_unused(holder.file);
+    }
+
+    /// Drops all that an owner holds, on any file.
+    pub(super) fn drop_all(&mut self, owner: Owner) {
+        let of = |place: u32, locks: &Self| locks.holder_at(place).owner == owner;
+        while let Some(place) = self.by_owner.find(owner.hash(), |place| of(place, self)) {
+            self.drop_holder(place);
+        }
+    }
+}

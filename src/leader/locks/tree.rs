@@ -1,0 +1,329 @@
+//! Locks in trees: by their first byte, and such that those that touch a range are found without
+//! a look at the others.
+//!
+//! The trees are AVL trees whose links stand in the locks themselves; each lock is in two of them,
+//! one of its file and one of its holder. A node knows the highest end below it, by which a search
+//! for a range passes over whole subtrees. Links are numbers of a table, not pointers, so there is
+//! nothing unsafe about them.
+
+use core::cmp::Ordering;
+
+use super::places::{NONE, Places};
+use crate::error::Error;
+use crate::store::{Arena, Table, bytes_for};
+
+/// Which of a lock's two trees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// All locks of a file that are of one kind.
+    File = 0,
+    /// All locks of one holder.
+    Holder = 1,
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    left: u32,
+    right: u32,
+    /// The highest end in the subtree.
+    end: u64,
+    height: u32,
+}
+
+/// One lock: a range of a file that somebody holds.
+#[derive(Clone, Copy)]
+pub(super) struct Lock {
+    pub(super) start: u64,
+    /// The last byte.
+    pub(super) end: u64,
+    /// The place of its holder.
+    pub(super) holder: u32,
+    pub(super) write: bool,
+    links: [Link; 2],
+}
+
+const LEAF: Link = Link {
+    left: NONE,
+    right: NONE,
+    end: 0,
+    height: 0,
+};
+
+/// What stands at [`NONE`].
+static NOWHERE: Lock = Lock {
+    start: 0,
+    end: 0,
+    holder: NONE,
+    write: false,
+    links: [LEAF; 2],
+};
+
+/// A fixed number of locks, and the trees they are in.
+pub(super) struct Trees<'m> {
+    locks: Table<'m, Lock>,
+    places: Places<'m>,
+}
+
+impl<'m> Trees<'m> {
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Lock>(capacity).saturating_add(Places::bytes(capacity))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Trees {
+            locks: arena.table(capacity, |_| Ok(NOWHERE))?,
+            places: Places::new(arena, capacity)?,
+        })
+    }
+
+    pub(super) fn places(&self) -> &Places<'m> {
+        &self.places
+    }
+
+    #[inline]
+    pub(super) fn at(&self, lock: u32) -> &Lock {
+        self.locks.get(lock as usize).unwrap_or(&NOWHERE)
+    }
+
+    #[inline]
+    fn link(&self, side: Side, lock: u32) -> &Link {
+        let [file, holder] = &self.at(lock).links;
+        match side {
+            Side::File => file,
+            Side::Holder => holder,
+        }
+    }
+
+    #[inline]
+    fn change(&mut self, side: Side, lock: u32, change: impl FnOnce(&mut Link)) {
+        if let Some(lock) = self.locks.get_mut(lock as usize) {
+            let [file, holder] = &mut lock.links;
+            change(match side {
+                Side::File => file,
+                Side::Holder => holder,
+            });
+        }
+    }
+
+    /// Makes a lock that is in no tree yet.
+    pub(super) fn make(&mut self, start: u64, end: u64, write: bool, holder: u32) -> Option<u32> {
+        let place = self.places.take()?;
+        let lock = self.locks.get_mut(place as usize)?;
+        *lock = Lock {
+            start,
+            end,
+            holder,
+            write,
+            links: [LEAF; 2],
+        };
+        Some(place)
+    }
+
+    /// Gives back a lock that is in no tree any more.
+    pub(super) fn unmake(&mut self, lock: u32) {
+        self.places.give(lock);
+    }
+
+    /// The order of the trees. Equal starts are told apart by the place.
+    fn order(&self, one: u32, other: u32) -> Ordering {
+        let key = |lock| (self.at(lock).start, lock);
+        key(one).cmp(&key(other))
+    }
+
+    /// Puts a lock into the tree; returns the tree's new root.
+    pub(super) fn insert(&mut self, side: Side, root: u32, lock: u32) -> u32 {
+        if root == NONE {
+            let end = self.at(lock).end;
+            self.change(side, lock, |link| {
+                *link = Link {
+                    end,
+                    height: 1,
+                    ..LEAF
+                };
+            });
+            return lock;
+        }
+        let Link { left, right, .. } = *self.link(side, root);
+        if self.order(lock, root).is_lt() {
+            let left = self.insert(side, left, lock);
+            self.change(side, root, |link| link.left = left);
+        } else {
+            let right = self.insert(side, right, lock);
+            self.change(side, root, |link| link.right = right);
+        }
+        self.balance(side, root)
+    }
+
+    /// Takes a lock out of the tree; returns the tree's new root.
+    pub(super) fn remove(&mut self, side: Side, root: u32, lock: u32) -> u32 {
+        if root == NONE {
+            return NONE;
+        }
+        let Link { left, right, .. } = *self.link(side, root);
+        match self.order(lock, root) {
+            Ordering::Less => {
+                let left = self.remove(side, left, lock);
+                self.change(side, root, |link| link.left = left);
+            }
+            Ordering::Greater => {
+                let right = self.remove(side, right, lock);
+                self.change(side, root, |link| link.right = right);
+            }
+            Ordering::Equal => {
+                if right == NONE {
+                    return left;
+                }
+                let (first, right) = self.remove_first(side, right);
+                self.change(side, first, |link| {
+                    link.left = left;
+                    link.right = right;
+                });
+                return self.balance(side, first);
+            }
+        }
+        self.balance(side, root)
+    }
+
+    /// Takes out the first lock of a tree that is not empty: it, and the new root.
+    fn remove_first(&mut self, side: Side, root: u32) -> (u32, u32) {
+        let Link { left, right, .. } = *self.link(side, root);
+        if left == NONE {
+            return (root, right);
+        }
+        let (first, left) = self.remove_first(side, left);
+        self.change(side, root, |link| link.left = left);
+        (first, self.balance(side, root))
+    }
+
+    fn height(&self, side: Side, lock: u32) -> u32 {
+        self.link(side, lock).height
+    }
+
+    /// Makes the node's own figures right after a change below it.
+    fn refresh(&mut self, side: Side, lock: u32) {
+        let Link { left, right, .. } = *self.link(side, lock);
+        let (one, other) = (self.link(side, left), self.link(side, right));
+        // Where there is nothing the end is 0, which is no more than any other.
+        let end = self.at(lock).end.max(one.end).max(other.end);
+        let height = one.height.max(other.height).saturating_add(1);
+        self.change(side, lock, |link| {
+            link.end = end;
+            link.height = height;
+        });
+    }
+
+    /// Restores the balance at `root`, one of whose subtrees has changed by one level at most.
+    fn balance(&mut self, side: Side, root: u32) -> u32 {
+        let Link { left, right, .. } = *self.link(side, root);
+        let (on_left, on_right) = (self.height(side, left), self.height(side, right));
+        if on_left > on_right.saturating_add(1) {
+            let Link {
+                left: outer,
+                right: inner,
+                ..
+            } = *self.link(side, left);
+            if self.height(side, inner) > self.height(side, outer) {
+                let left = self.rotate_left(side, left);
+                self.change(side, root, |link| link.left = left);
+            }
+            return self.rotate_right(side, root);
+        }
+        if on_right > on_left.saturating_add(1) {
+            let Link {
+                left: inner,
+                right: outer,
+                ..
+            } = *self.link(side, right);
+            if self.height(side, inner) > self.height(side, outer) {
+                let right = self.rotate_right(side, right);
+                self.change(side, root, |link| link.right = right);
+            }
+            return self.rotate_left(side, root);
+        }
+        self.refresh(side, root);
+        root
+    }
+
+    fn rotate_left(&mut self, side: Side, root: u32) -> u32 {
+        let up = self.link(side, root).right;
+        let inner = self.link(side, up).left;
+        self.change(side, root, |link| link.right = inner);
+        self.change(side, up, |link| link.left = root);
+        self.refresh(side, root);
+        self.refresh(side, up);
+        up
+    }
+
+    fn rotate_right(&mut self, side: Side, root: u32) -> u32 {
+        let up = self.link(side, root).left;
+        let inner = self.link(side, up).right;
+        self.change(side, root, |link| link.left = inner);
+        self.change(side, up, |link| link.right = root);
+        self.refresh(side, root);
+        self.refresh(side, up);
+        up
+    }
+
+    /// The first lock in the tree that touches `start..=end`, is not `mine`'s and comes after the
+    /// lock `after` ([`NONE`]: any).
+    pub(super) fn touching(
+        &self,
+        side: Side,
+        root: u32,
+        (start, end): (u64, u64),
+        mine: u32,
+        after: u32,
+    ) -> Option<u32> {
+        if root == NONE {
+            return None;
+        }
+        let Link {
+            left,
+            right,
+            end: highest,
+            ..
+        } = *self.link(side, root);
+        if highest < start {
+            return None;
+        }
+        let lock = self.at(root);
+        let is_after = after == NONE || self.order(root, after).is_gt();
+        if is_after {
+            if let Some(found) = self.touching(side, left, (start, end), mine, after) {
+                return Some(found);
+            }
+            if lock.start <= end && lock.end >= start && lock.holder != mine {
+                return Some(root);
+            }
+        }
+        if lock.start > end {
+            return None;
+        }
+        self.touching(side, right, (start, end), mine, after)
+    }
+
+    /// Whether the tree is in order and balanced, and how many locks are in it. Slow: for tests.
+    pub(super) fn check(&self, side: Side, root: u32) -> Option<usize> {
+        if root == NONE {
+            return Some(0);
+        }
+        let Link {
+            left,
+            right,
+            end,
+            height,
+        } = *self.link(side, root);
+        let count = self
+            .check(side, left)?
+            .checked_add(self.check(side, right)?)?
+            .checked_add(1)?;
+        let (one, other) = (self.link(side, left), self.link(side, right));
+        let in_order = (left == NONE || self.order(left, root).is_lt())
+            && (right == NONE || self.order(right, root).is_gt());
+        let is_right = in_order
+            && one.height.abs_diff(other.height) <= 1
+            && height == one.height.max(other.height).saturating_add(1)
+            && end == self.at(root).end.max(one.end).max(other.end);
+        is_right.then_some(count)
+    }
+}

@@ -1,0 +1,318 @@
+//! File locks, decided at the leader for all members.
+
+use core::time::Duration;
+
+use super::data::Data;
+use super::embedder::SignalReply;
+use super::ids::Ask;
+use super::kill::error_of;
+use super::wait::Limits;
+use super::{Late, Node, Wait};
+use crate::error::{Error, errno};
+use crate::leader::locks::{Locks, Set};
+use crate::pal::{Event, Pal};
+use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
+use crate::Id;
+
+/// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
+const ASK_AGAIN_AT_LAST: Duration = Duration::from_millis(50);
+
+/// The first and the last byte of what `struct flock` says with `l_start` (counted from the start
+/// of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`, "Advisory record locking".
+///
+/// # Errors
+/// [`Error::Invalid`] (`EINVAL`) if it would begin before the file, [`Error::Refused`]
+/// (`EOVERFLOW`) if it would end beyond the longest.
+///
+/// ```
+/// # use libos_ipc::lock_range;
+/// assert_eq!(lock_range(10, 5), Ok((10, 14)));
+/// assert_eq!(lock_range(10, 0), Ok((10, u64::MAX)), "to the end of the file");
+/// assert_eq!(lock_range(10, -5), Ok((5, 9)));
+/// ```
+pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
+    let (first, last) = match length {
+        0 => (start, None),
+        1.. => {
+            let last = start.checked_add(length.saturating_sub(1));
+            (start, Some(last.ok_or(Error::Refused(errno::EOVERFLOW))?))
+        }
+        _ => {
+            let first = start.checked_add(length).ok_or(Error::Invalid)?;
+            (first, Some(start.saturating_sub(1)))
+        }
+    };
+    let first = u64::try_from(first).map_err(|_| Error::Invalid)?;
+    let last = last.map_or(Ok(u64::MAX), u64::try_from);
+    // To the last byte there can be is to the end.
+    let last = match last.map_err(|_| Error::Invalid)? {
+        last if last >= i64::MAX.unsigned_abs() => u64::MAX,
+        last => last,
+    };
+    Ok((first, last))
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Sets, changes or drops a file lock: `fcntl(2)` with `F_SETLK`, `F_SETLKW` and their `F_OFD_`
+    /// kin, and `flock(2)`. Files are told apart by the bytes of their paths alone.
+    ///
+    /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
+    /// the lock was given at the last moment, it says so. A leader in C, or one that this process
+    /// has not [joined](Node::join), can't be told that a wait is over: it is asked again and again
+    /// instead, and others may be served first.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
+    /// be for ever, `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
+    /// that ends before it starts; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says,
+    /// and then the lock is not held; [`Error::Unsupported`] for an OFD lock where the leader has
+    /// none; else as [`Node::ask`].
+    pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.used_locks.note(lock);
+        let answer = match self.leader()? {
+            Ask::Here(_) => return self.set_lock_here(lock, wait),
+            Ask::There(_) if !self.has_extensions() => {
+                if lock.family == LockFamily::Ofd {
+                    return Err(Error::Unsupported);
+                }
+                return self.set_lock_patiently(lock, wait);
+            }
+            Ask::There(leader) => {
+                let late = if lock.wait { Late::Cancel } else { Late::Drop };
+                let message = Message::FileLockSet(*lock);
+                self.ask_with(leader, &message, late, &mut Data::none(), wait)?
+            }
+        };
+        done(answer)
+    }
+
+    fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let us = self.identity.vmid;
+        if !lock.wait {
+            return self.with_locks(|locks| locks.set(us, 0, lock)).map(drop);
+        }
+        let limits = Limits::of(wait, &self.pal);
+        let claim = self
+            .waiters
+            .claim(us, Some(Expected::Status), Late::Drop)?;
+        match self.with_locks(|locks| locks.set(us, claim.seq, lock)) {
+            Ok(Set::Waits) => {}
+            decided => {
+                self.waiters.give(claim);
+                return decided.map(drop);
+            }
+        }
+        let mut cut_short = None;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if let Some(outcome) = self.waiters.outcome(claim) {
+                break outcome;
+            }
+            if cut_short.is_none()
+                && let Some(error) = limits.reached(&self.pal)
+            {
+                cut_short = Some(error);
+                self.with_locks(|locks| {
+                    locks.cancel(us, claim.seq);
+                    Ok(())
+                })?;
+                continue;
+            }
+            self.sleep(claim, limits);
+        };
+        self.waiters.give(claim);
+        match (done(outcome?), cut_short) {
+            (Err(Error::Refused(errno::EINTR)), Some(error)) => Err(error),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Asks again and again, for a leader that does not know how to give up a wait.
+    fn set_lock_patiently(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let Ask::There(leader) = self.leader()? else {
+            return Err(Error::Invalid);
+        };
+        let limits = Limits::of(wait, &self.pal);
+        let now = FileLock {
+            wait: false,
+            ..*lock
+        };
+        let mut pause = ASK_AGAIN;
+        loop {
+            let outcome = done(self.ask(leader, &Message::FileLockSet(now), wait)?);
+            if outcome != Err(Error::Refused(errno::EAGAIN)) || !lock.wait {
+                return outcome;
+            }
+            let claim = self.waiters.claim(leader, None, Late::Drop)?;
+            let until = self.pal.now() + pause;
+            let rest = Limits {
+                until: Some(limits.until.map_or(until, |limit| limit.min(until))),
+                ..limits
+            };
+            while rest.reached(&self.pal).is_none() {
+                self.sleep(claim, rest);
+            }
+            self.waiters.give(claim);
+            if let Some(error) = limits.reached(&self.pal) {
+                return Err(error);
+            }
+            pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
+        }
+    }
+
+    /// A lock that is in the way of this one, if there is any: `F_GETLK` and `F_OFD_GETLK`. That of
+    /// an open file has the pid `u32::MAX` (-1), as the kernel tells it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unlock or a range that ends before it starts,
+    /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [`Node::ask`].
+    pub fn find_lock(
+        &self,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Option<HeldLock>, Error> {
+        let us = self.identity.vmid;
+        let answer = match self.leader()? {
+            Ask::Here(_) => return self.with_locks(|locks| locks.get(us, lock)),
+            Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
+                return Err(Error::Unsupported);
+            }
+            Ask::There(leader) => self.ask(leader, &Message::FileLockGet(*lock), wait)?,
+        };
+        match answer {
+            Answer::Lock(LockAnswer::Free) => Ok(None),
+            Answer::Lock(LockAnswer::Held(held)) => Ok(Some(held)),
+            Answer::Lock(LockAnswer::Failed(status)) => Err(error_of(status.get())),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Drops all locks of a process (`F_SETLK`'s kind) on all files: when it exits. Sends nothing
+    /// if this process never set one.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        let us = self.identity.vmid;
+        if !self.used_locks.any() {
+            return Ok(());
+        }
+        match self.leader()? {
+            Ask::Here(_) => self.with_locks(|locks| {
+                locks.clear_pid(us, pid);
+                Ok(())
+            }),
+            Ask::There(leader) => {
+                done(self.ask(leader, &Message::FileLockClearPid(pid), wait)?)
+            }
+        }
+    }
+
+    /// A process has closed a descriptor of a file: its locks on that file go, as `fcntl(2)` has
+    /// it. Sends nothing if this process never set one there.
+    ///
+    /// # Errors
+    /// As [`Node::set_lock`].
+    pub fn close_file(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        let all = FileLock {
+            family: LockFamily::Posix,
+            kind: crate::wire::LockKind::Unlock,
+            start: 0,
+            end: u64::MAX,
+            pid,
+            handle: 0,
+            wait: false,
+            path,
+        };
+        if self.used_locks.may_have_file(path) {
+            self.set_lock(&all, wait)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// This process has inherited an open file with `flock` or OFD locks, which now go only when it
+    /// has closed it, too. To be called by a child before its parent can have closed it: before
+    /// [`Node::join`] returns to whoever forked, say. A leader in C is not told.
+    ///
+    /// # Errors
+    /// As [`Node::send`]; [`Error::Refused`] (`ENOLCK`) if there is no room.
+    pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.used_locks.note_handle(handle);
+        self.tell_handle(handle, true, wait)
+    }
+
+    /// The last descriptor of an open file in this process was closed: if no other process has it,
+    /// its `flock` and OFD locks go. Sends nothing if this process never set one on it. With a leader
+    /// in C, unlock instead.
+    ///
+    /// # Errors
+    /// As [`Node::send`].
+    pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        if self.used_locks.may_have_handle(handle) {
+            self.tell_handle(handle, false, wait)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn tell_handle(&self, handle: u64, held: bool, wait: Wait<'_>) -> Result<(), Error> {
+        let us = self.identity.vmid;
+        match self.leader()? {
+            Ask::Here(_) => self.with_locks(|locks| {
+                if !held {
+                    locks.close_handle(us, handle);
+                } else if !locks.hold_handle(us, handle) {
+                    return Err(errno::ENOLCK);
+                }
+                Ok(())
+            }),
+            Ask::There(leader) if self.has_extensions() => {
+                self.send(leader, &Message::FileHandle { handle, held }, wait)
+            }
+            Ask::There(_) => Ok(()),
+        }
+    }
+
+    /// Does something with the leader's table, here, and tells those whose wait that ended.
+    fn with_locks<T>(
+        &self,
+        change: impl FnOnce(&mut Locks<'_>) -> Result<T, i32>,
+    ) -> Result<T, Error> {
+        let Some(leader) = &self.leader else {
+            return Err(Error::Invalid);
+        };
+        let (result, decided) = {
+            let mut leader = leader.lock();
+            let result = change(leader.locks());
+            (result, leader.locks().has_decided())
+        };
+        if decided {
+            self.tell_decided();
+        }
+        result.map_err(|errno| error_of(errno.saturating_neg()))
+    }
+
+    /// As the leader: tells those who waited for a lock what became of it.
+    pub(crate) fn tell_decided(&self) {
+        let Some(leader) = &self.leader else { return };
+        loop {
+            let next = leader.lock().locks().next_decided();
+            let Some(decided) = next else { return };
+            let answer = Answer::Status(decided.status);
+            // If it is gone there is nobody to tell.
+            let _ = self.reply(decided.from, decided.seq, &answer, SignalReply::ROOM);
+        }
+    }
+}
+
+fn done(answer: Answer<'_>) -> Result<(), Error> {
+    match answer {
+        Answer::Status(0) => Ok(()),
+        Answer::Status(status) => Err(error_of(status)),
+        _ => Err(Error::Invalid),
+    }
+}

@@ -1,0 +1,343 @@
+//! Real processes that lock real files, step by step.
+//!
+//! Each is this test program again, in the one test that is ignored otherwise. It is told what to
+//! do on its standard input and answers on its standard error, which the test harness leaves
+//! alone. Whether it is done or waits for a lock is found out without a guess at the time: it says
+//! when it begins, and what the host says of its thread from then on is true.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write, stderr, stdin};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use libc::c_int;
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) const FILES: usize = 2;
+/// Open files of each process for each file. Record locks of the process go through the first.
+pub(crate) const HANDLES: usize = 3;
+
+const EINTR: i32 = 4;
+/// What a process answers when it begins with something.
+const BEGUN: u8 = 1;
+
+/// What a process is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Do {
+    Posix,
+    Ofd,
+    Flock,
+    PosixGet,
+    OfdGet,
+    Close,
+    Reset,
+}
+
+const ALL: [Do; 7] = [
+    Do::Posix,
+    Do::Ofd,
+    Do::Flock,
+    Do::PosixGet,
+    Do::OfdGet,
+    Do::Close,
+    Do::Reset,
+];
+
+/// The same with everything that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    pub(crate) what: Do,
+    pub(crate) file: u8,
+    pub(crate) handle: u8,
+    /// As on the wire: 0 read, 1 write, 2 unlock.
+    pub(crate) kind: u8,
+    pub(crate) wait: bool,
+    pub(crate) start: u8,
+    /// 0: to the end of the file.
+    pub(crate) length: u8,
+}
+
+const ORDER_LENGTH: usize = 7;
+const ANSWER_LENGTH: usize = 6;
+
+/// What came of it: an error number or 0, and the lock in the way if that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) errno: i32,
+    /// Kind, first byte, length (0: to the end of the file).
+    pub(crate) lock: Option<(u8, u8, u8)>,
+}
+
+/// A process under command.
+pub(crate) struct Process {
+    child: Child,
+    thread: u32,
+    state: File,
+}
+
+impl Process {
+    pub(crate) fn start(directory: &Path) -> Process {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["kernel::process_under_command", "--exact", "--ignored"])
+            .args(["--nocapture", "--quiet"])
+            .env("LOCK_FILES", directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut thread = [0; 4];
+        let answers = child.stderr.as_mut().unwrap();
+        answers.read_exact(&mut thread).unwrap();
+        let thread = u32::from_le_bytes(thread);
+        let state = format!("/proc/{}/task/{thread}/stat", child.id());
+        let state = File::open(state).unwrap();
+        Process {
+            child,
+            thread,
+            state,
+        }
+    }
+
+    pub(crate) fn order(&mut self, order: Order) {
+        let bytes = [
+            order.what as u8,
+            order.file,
+            order.handle,
+            order.kind,
+            u8::from(order.wait),
+            order.start,
+            order.length,
+        ];
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(&bytes)
+            .unwrap();
+        let mut begun = [0];
+        let answers = self.child.stderr.as_mut().unwrap();
+        answers.read_exact(&mut begun).unwrap();
+        assert_eq!(begun, [BEGUN]);
+    }
+
+    /// What came of the order; `None` if it waits for a lock.
+    pub(crate) fn outcome(&mut self) -> Option<Outcome> {
+        loop {
+            if self.has_answered() {
+                return Some(self.answer());
+            }
+            if self.sleeps() {
+                // It may have answered just before, and wait for the next order.
+                return self.has_answered().then(|| self.answer());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn has_answered(&self) -> bool {
+        let answers = self.child.stderr.as_ref().unwrap();
+        let mut set = [PollFd::new(answers, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut set, Some(&now)).unwrap() > 0
+    }
+
+    fn answer(&mut self) -> Outcome {
+        let mut bytes = [0; ANSWER_LENGTH];
+        let answers = self.child.stderr.as_mut().unwrap();
+        answers.read_exact(&mut bytes).unwrap();
+        let [errno, is_there, kind, start, length, _] = bytes;
+        Outcome {
+            errno: i32::from(errno),
+            lock: (is_there != 0).then_some((kind, start, length)),
+        }
+    }
+
+    fn sleeps(&mut self) -> bool {
+        let mut text = String::new();
+        self.state.seek(SeekFrom::Start(0)).unwrap();
+        self.state.read_to_string(&mut text).unwrap();
+        let state = text.rsplit(") ").next().unwrap();
+        state.starts_with('S')
+    }
+
+    /// Interrupts the lock that it waits for.
+    pub(crate) fn interrupt(&self) {
+        let process = c_int::try_from(self.child.id()).unwrap();
+        let thread = c_int::try_from(self.thread).unwrap();
+        // SAFETY: it takes three numbers, and the process is our child, which we have not waited for.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn range(order: &[u8], kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: libc::c_short::try_from(kind).unwrap(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap(),
+        l_start: order[5].into(),
+        l_len: order[6].into(),
+        l_pid: 0,
+    }
+}
+
+fn open(directory: &Path) -> Vec<Vec<File>> {
+    let file = |file: usize| {
+        (0..HANDLES)
+            .map(|_| {
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(directory.join(file.to_string()))
+                    .unwrap()
+            })
+            .collect()
+    };
+    (0..FILES).map(file).collect()
+}
+
+extern "C" fn no_more(_: c_int) {}
+
+/// A process that does what it is told.
+#[test]
+#[ignore = "one of the processes of the other tests"]
+fn process_under_command() {
+    let Some(directory) = std::env::var_os("LOCK_FILES").map(PathBuf::from) else {
+        return;
+    };
+    // SAFETY: the handler does nothing, and the struct is valid when zeroed. Without SA_RESTART a
+    // signal ends a wait.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = no_more as *const () as usize;
+        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+    }
+    let mut files = open(&directory);
+    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+    stderr().write_all(&thread.to_le_bytes()).unwrap();
+    let mut order = [0; ORDER_LENGTH];
+    let mut input = stdin();
+    while input.read_exact(&mut order).is_ok() {
+        stderr().write_all(&[BEGUN]).unwrap();
+        let outcome = obey(&mut files, &directory, &order);
+        let lock = outcome.lock.unwrap_or_default();
+        let answer = [
+            u8::try_from(outcome.errno).unwrap(),
+            u8::from(outcome.lock.is_some()),
+            lock.0,
+            lock.1,
+            lock.2,
+            0,
+        ];
+        stderr().write_all(&answer).unwrap();
+    }
+    std::process::exit(0);
+}
+
+fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]) -> Outcome {
+    let what = ALL[usize::from(order[0])];
+    let (file, handle) = (usize::from(order[1]), usize::from(order[2]));
+    let open_file = &files[file][handle];
+    let descriptor = open_file.as_fd();
+    let kind = [libc::F_RDLCK, libc::F_WRLCK, libc::F_UNLCK][usize::from(order[3])];
+    let mut lock = range(order, kind);
+    let wait = order[4] != 0;
+    let mut found = None;
+    let result = match what {
+        Do::Posix if wait => fcntl(descriptor, FcntlArg::F_SETLKW(&lock)).map(drop),
+        Do::Posix => fcntl(descriptor, FcntlArg::F_SETLK(&lock)).map(drop),
+        Do::Ofd if wait => fcntl(descriptor, FcntlArg::F_OFD_SETLKW(&lock)).map(drop),
+        Do::Ofd => fcntl(descriptor, FcntlArg::F_OFD_SETLK(&lock)).map(drop),
+        Do::PosixGet | Do::OfdGet => {
+            let result = if what == Do::PosixGet {
+                fcntl(descriptor, FcntlArg::F_GETLK(&mut lock))
+            } else {
+                fcntl(descriptor, FcntlArg::F_OFD_GETLK(&mut lock))
+            };
+            if i32::from(lock.l_type) != libc::F_UNLCK {
+                found = Some((
+                    u8::from(i32::from(lock.l_type) == libc::F_WRLCK),
+                    u8::try_from(lock.l_start).unwrap(),
+                    u8::try_from(lock.l_len).unwrap(),
+                ));
+            }
+            result.map(drop)
+        }
+        Do::Flock => {
+            let operation = match (order[3], wait) {
+                (0, true) => FlockOperation::LockShared,
+                (0, false) => FlockOperation::NonBlockingLockShared,
+                (1, true) => FlockOperation::LockExclusive,
+                (1, false) => FlockOperation::NonBlockingLockExclusive,
+                _ => FlockOperation::Unlock,
+            };
+            flock(descriptor, operation)
+                .map_err(|errno| nix::errno::Errno::from_raw(errno.raw_os_error()))
+        }
+        Do::Close => {
+            files[file].remove(handle);
+            let path = directory.join(file.to_string());
+            let again = OpenOptions::new().read(true).write(true).open(path);
+            files[file].insert(handle, again.unwrap());
+            Ok(())
+        }
+        Do::Reset => {
+            files.clear();
+            *files = open(directory);
+            Ok(())
+        }
+    };
+    Outcome {
+        errno: result.err().map_or(0, |errno| errno as i32),
+        lock: found,
+    }
+}
+
+#[test]
+fn a_wait_can_be_told_from_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut one = Process::start(directory.path());
+    let mut other = Process::start(directory.path());
+    let write = Order {
+        what: Do::Posix,
+        file: 0,
+        handle: 0,
+        kind: 1,
+        wait: true,
+        start: 0,
+        length: 1,
+    };
+    let done = Some(Outcome {
+        errno: 0,
+        lock: None,
+    });
+    one.order(write);
+    assert_eq!(one.outcome(), done);
+    other.order(write);
+    assert_eq!(other.outcome(), None);
+    other.interrupt();
+    let interrupted = loop {
+        if let Some(outcome) = other.outcome() {
+            break outcome;
+        }
+    };
+    assert_eq!(interrupted.errno, EINTR);
+    one.kill();
+    other.order(write);
+    assert_eq!(other.outcome(), done);
+    other.kill();
+}

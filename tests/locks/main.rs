@@ -1,0 +1,9 @@
+//! File locks as the host's kernel has them.
+//!
+//! `LOCK_PROGRAMS=200000 cargo test --release --test locks kernel` runs more programs than usual.
+#![allow(missing_docs)]
+
+mod kernel;
+mod model;
+mod program;
+mod shares;

@@ -1,0 +1,80 @@
+//! File locks as a child would do them: a field of bytes, and who has which.
+//!
+//! It decides where the table under test and the kernel may differ: whether a wait is a true
+//! deadlock (the kernel looks along one lock at a time, and gives up after ten), and whether
+//! somebody who waits could be served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libos_ipc::leader::locks::Owner;
+
+/// Bytes of a file; the last stands for all that follow.
+pub(crate) const BYTES: usize = 24;
+
+/// A lock that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) owner: Owner,
+    pub(crate) file: usize,
+    pub(crate) start: usize,
+    /// One beyond the last byte.
+    pub(crate) end: usize,
+    pub(crate) write: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Model {
+    /// By file and owner, who are told apart by what they print: which bytes, and whether to write.
+    held: BTreeMap<(usize, String), (Owner, [Option<bool>; BYTES])>,
+}
+
+fn sees(one: Owner, other: Owner) -> bool {
+    let whole = |owner| matches!(owner, Owner::Flock(_));
+    whole(one) == whole(other)
+}
+
+impl Model {
+    pub(crate) fn set(&mut self, wish: &Wish, lock: Option<bool>) {
+        let key = (wish.file, format!("{:?}", wish.owner));
+        let entry = self.held.entry(key).or_insert((wish.owner, [None; BYTES]));
+        entry.1[wish.start..wish.end].fill(lock);
+    }
+
+    pub(crate) fn forget(&mut self, fits: impl Fn(usize, Owner) -> bool) {
+        self.held.retain(|(file, _), (owner, _)| !fits(*file, *owner));
+    }
+
+    /// Who has something that is in the way.
+    pub(crate) fn in_the_way(&self, wish: &Wish) -> Vec<Owner> {
+        self.held
+            .iter()
+            .filter(|((file, _), (owner, bytes))| {
+                *file == wish.file
+                    && *owner != wish.owner
+                    && sees(*owner, wish.owner)
+                    && bytes[wish.start..wish.end]
+                        .iter()
+                        .flatten()
+                        .any(|write| *write || wish.write)
+            })
+            .map(|(_, (owner, _))| *owner)
+            .collect()
+    }
+
+    /// Whether a process that waited for this would wait for itself.
+    pub(crate) fn is_deadlock(&self, wish: &Wish, waiting: &[Wish]) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![*wish];
+        while let Some(one) = next.pop() {
+            for owner in self.in_the_way(&one) {
+                if owner == wish.owner {
+                    return true;
+                }
+                if matches!(owner, Owner::Process { .. }) && seen.insert(format!("{owner:?}")) {
+                    next.extend(waiting.iter().filter(|other| other.owner == owner));
+                }
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,356 @@
+//! Locks of the members of a family: who waits, who gives up, who dies, who inherits.
+
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{FileLock, HeldLock, LockFamily, LockKind};
+use libos_ipc::{Config, Error, Id, Identity, Interrupt, LockLimits, Wait};
+use tempfile::TempDir;
+
+const LONG: Duration = Duration::from_secs(10);
+const WAIT: Wait<'static> = Wait::at_most(LONG);
+const EAGAIN: i32 = 11;
+const EDEADLK: i32 = 35;
+const ENOLCK: i32 = 37;
+
+struct Family {
+    _directory: TempDir,
+    base: PathBuf,
+    leader: HostNode,
+}
+
+struct Member {
+    node: HostNode,
+    pid: Id,
+}
+
+impl Family {
+    fn new() -> Family {
+        Family::with(Config::DEFAULT)
+    }
+
+    fn with(config: Config) -> Family {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
+        leader.join(WAIT).unwrap();
+        Family {
+            _directory: directory,
+            base,
+            leader,
+        }
+    }
+
+    fn member(&self) -> Member {
+        let identity = self.leader.start_child(WAIT).unwrap();
+        let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
+        let pid = node.join(WAIT).unwrap();
+        Member { node, pid }
+    }
+
+    fn waiting(&self) -> usize {
+        self.leader.statistics().pools.waiting_for_locks.now
+    }
+
+    fn until_waiting(&self, count: usize) {
+        while self.waiting() != count {
+            thread::yield_now();
+        }
+    }
+
+    /// Nothing is held, noted or waited for.
+    fn is_clean(&self) -> bool {
+        let pools = self.leader.statistics().pools;
+        let used = [
+            pools.locks,
+            pools.locked_files,
+            pools.waiting_for_locks,
+            pools.lock_handles,
+        ];
+        self.leader.is_sound() && used.iter().all(|fill| fill.now == 0)
+    }
+}
+
+fn write(pid: Id, start: u64, end: u64) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start,
+        end,
+        pid,
+        handle: 0,
+        wait: false,
+        path: b"/data/accounts",
+    }
+}
+
+fn waiting(lock: FileLock<'static>) -> FileLock<'static> {
+    FileLock { wait: true, ..lock }
+}
+
+fn unlock(lock: FileLock<'static>) -> FileLock<'static> {
+    FileLock {
+        kind: LockKind::Unlock,
+        wait: false,
+        ..lock
+    }
+}
+
+fn flock(handle: u64) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Flock,
+        handle,
+        ..write(0, 0, 0)
+    }
+}
+
+fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Ofd,
+        handle,
+        ..write(0, start, end)
+    }
+}
+
+const BUSY: Result<(), Error> = Err(Error::Refused(EAGAIN));
+
+#[test]
+fn one_waits_for_another_wherever_they_are() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let first = &family.leader;
+    let pid = first.pid().unwrap();
+    // Members among each other, and with the leader's own process, both ways.
+    let pairs = [
+        (&one.node, one.pid, &two.node, two.pid),
+        (first, pid, &two.node, two.pid),
+        (&one.node, one.pid, first, pid),
+    ];
+    for (holder, holder_pid, waiter, waiter_pid) in pairs {
+        let held = write(holder_pid, 10, 19);
+        let wanted = write(waiter_pid, 19, u64::MAX);
+        assert_eq!(holder.set_lock(&held, WAIT), Ok(()));
+        assert_eq!(waiter.set_lock(&wanted, WAIT), BUSY);
+        let found = HeldLock {
+            family: LockFamily::Posix,
+            write: true,
+            start: 10,
+            end: 19,
+            pid: holder_pid,
+            handle: 0,
+        };
+        assert_eq!(waiter.find_lock(&wanted, WAIT), Ok(Some(found)));
+        assert_eq!(holder.find_lock(&held, WAIT), Ok(None));
+        thread::scope(|scope| {
+            let served = scope.spawn(|| waiter.set_lock(&waiting(wanted), WAIT));
+            family.until_waiting(1);
+            assert_eq!(holder.set_lock(&unlock(held), WAIT), Ok(()));
+            assert_eq!(served.join().unwrap(), Ok(()));
+        });
+        assert_eq!(waiter.set_lock(&unlock(wanted), WAIT), Ok(()));
+        assert!(family.is_clean());
+    }
+}
+
+#[test]
+fn a_wait_can_be_given_up() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let first = &family.leader;
+    assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
+    for (node, pid) in [(&two.node, two.pid), (first, first.pid().unwrap())] {
+        let wanted = waiting(write(pid, 5, 6));
+        let short = Wait::at_most(Duration::from_millis(5));
+        assert_eq!(node.set_lock(&wanted, short), Err(Error::TimedOut));
+        let interrupt = Interrupt::new();
+        thread::scope(|scope| {
+            let wait = WAIT.or_until(&interrupt);
+            let ended = scope.spawn(move || node.set_lock(&wanted, wait));
+            family.until_waiting(1);
+            interrupt.raise(node);
+            assert_eq!(ended.join().unwrap(), Err(Error::Interrupted));
+        });
+        // At once: the leader knows that it is over when the caller does.
+        assert_eq!(family.waiting(), 0);
+    }
+    assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
+
+#[test]
+fn who_waits_in_a_circle_is_told() {
+    let family = Family::new();
+    let members: Vec<Member> = (0..4).map(|_| family.member()).collect();
+    for (at, member) in (0..).zip(&members) {
+        assert_eq!(
+            member.node.set_lock(&write(member.pid, at, at), WAIT),
+            Ok(())
+        );
+    }
+    thread::scope(|scope| {
+        for (at, member) in (1..4).zip(&members) {
+            let wanted = waiting(write(member.pid, at, at));
+            scope.spawn(move || {
+                assert_eq!(member.node.set_lock(&wanted, WAIT), Ok(()));
+                assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
+            });
+            family.until_waiting(usize::try_from(at).unwrap());
+        }
+        let last = &members[3];
+        let wanted = waiting(write(last.pid, 0, 0));
+        let outcome = last.node.set_lock(&wanted, WAIT);
+        assert_eq!(outcome, Err(Error::Refused(EDEADLK)));
+        // Who gives up what it has lets the next go on, and so all.
+        assert_eq!(last.node.clear_locks(last.pid, WAIT), Ok(()));
+    });
+    assert!(family.is_clean());
+}
+
+#[test]
+fn what_the_dead_held_is_free() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let locks = [write(one.pid, 0, 9), flock(7), ofd(8, 20, 29)];
+    for lock in &locks {
+        assert_eq!(one.node.set_lock(lock, WAIT), Ok(()));
+    }
+    let wanted = [
+        write(two.pid, 0, 9),
+        flock(17),
+        ofd(18, 25, u64::MAX),
+    ];
+    for lock in &wanted {
+        assert_eq!(two.node.set_lock(lock, WAIT), BUSY);
+    }
+    let (sender, served) = channel();
+    thread::scope(|scope| {
+        for lock in wanted {
+            let (two, sender) = (&two, sender.clone());
+            scope.spawn(move || sender.send(two.node.set_lock(&waiting(lock), WAIT)).unwrap());
+        }
+        family.until_waiting(3);
+        one.node.shut_down(Duration::ZERO);
+        for _ in &wanted {
+            assert_eq!(served.recv_timeout(LONG).unwrap(), Ok(()));
+        }
+    });
+    two.node.shut_down(LONG);
+    while !family.is_clean() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn who_dies_waits_no_more() {
+    let family = Family::new();
+    let (one, two, three) = (family.member(), family.member(), family.member());
+    assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
+    let wanted = waiting(write(two.pid, 0, 9));
+    thread::scope(|scope| {
+        scope.spawn(|| two.node.set_lock(&wanted, WAIT));
+        family.until_waiting(1);
+        let served = scope.spawn(|| three.node.set_lock(&waiting(write(three.pid, 5, 5)), WAIT));
+        family.until_waiting(2);
+        two.node.shut_down(Duration::ZERO);
+        family.until_waiting(1);
+        assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
+        assert_eq!(served.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn an_open_file_is_locked_until_the_last_has_closed_it() {
+    let family = Family::new();
+    let (parent, child, other) = (family.member(), family.member(), family.member());
+    for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
+        assert_eq!(parent.node.set_lock(&lock, WAIT), Ok(()));
+        assert_eq!(child.node.hold_handle(lock.handle, WAIT), Ok(()));
+        // It has arrived when an answer to something later has.
+        assert_eq!(child.node.find_lock(&lock, WAIT), Ok(None));
+        assert_eq!(parent.node.close_handle(lock.handle, WAIT), Ok(()));
+        assert_eq!(parent.node.find_lock(&lock, WAIT), Ok(None));
+        assert_eq!(other.node.set_lock(&wanted, WAIT), BUSY);
+        assert_eq!(child.node.close_handle(lock.handle, WAIT), Ok(()));
+        let served = other.node.set_lock(&waiting(wanted), WAIT);
+        assert_eq!(served, Ok(()));
+        assert_eq!(other.node.close_handle(wanted.handle, WAIT), Ok(()));
+    }
+    while !family.is_clean() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn who_never_locked_sends_nothing() {
+    let family = Family::new();
+    let member = family.member();
+    let sent = |node: &HostNode| node.statistics().frames_out;
+    let before = sent(&member.node);
+    for number in 0..20_u8 {
+        let path = [b'/', number];
+        assert_eq!(member.node.close_file(&path, member.pid, WAIT), Ok(()));
+        assert_eq!(member.node.close_handle(number.into(), WAIT), Ok(()));
+    }
+    assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
+    assert_eq!(sent(&member.node), before);
+    // But who did does: closing any descriptor drops the locks.
+    let lock = write(member.pid, 0, 9);
+    assert_eq!(member.node.set_lock(&lock, WAIT), Ok(()));
+    assert_eq!(member.node.close_file(lock.path, member.pid, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
+
+#[test]
+fn at_the_limit_nothing_is_half_done() {
+    let mut config = Config::DEFAULT;
+    config.capacities.locks = LockLimits {
+        locks: 3,
+        files: 2,
+        waiting: 1,
+        handles: 1,
+    };
+    let family = Family::with(config);
+    let (one, two) = (family.member(), family.member());
+    let full = Err(Error::Refused(ENOLCK));
+    let lock = |start| write(one.pid, start, start + 3);
+    for start in [0, 10, 20] {
+        assert_eq!(one.node.set_lock(&lock(start), WAIT), Ok(()));
+    }
+    assert_eq!(one.node.set_lock(&lock(30), WAIT), full);
+    // A split needs one more; a merge needs fewer.
+    assert_eq!(one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT), full);
+    assert_eq!(one.node.set_lock(&write(one.pid, 0, 23), WAIT), Ok(()));
+    assert_eq!(one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT), Ok(()));
+    // The names of files.
+    let named = |path| FileLock {
+        path,
+        ..write(two.pid, 0, 0)
+    };
+    assert_eq!(two.node.set_lock(&named(b"a"), WAIT), Ok(()));
+    assert_eq!(two.node.set_lock(&named(b"b"), WAIT), full);
+    // Open files.
+    let unlocked = FileLock {
+        kind: LockKind::Unlock,
+        ..named(b"a")
+    };
+    assert_eq!(two.node.set_lock(&unlocked, WAIT), Ok(()));
+    assert_eq!(two.node.set_lock(&flock(1), WAIT), Ok(()));
+    assert_eq!(two.node.set_lock(&flock(2), WAIT), full);
+    assert_eq!(two.node.close_handle(1, WAIT), Ok(()));
+    // Who waits.
+    let wanted = waiting(write(two.pid, 0, 0));
+    thread::scope(|scope| {
+        let served = scope.spawn(|| two.node.set_lock(&wanted, WAIT));
+        family.until_waiting(1);
+        let pid = family.leader.pid().unwrap();
+        let outcome = family.leader.set_lock(&waiting(write(pid, 0, 0)), WAIT);
+        assert_eq!(outcome, full);
+        assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
+        assert_eq!(served.join().unwrap(), Ok(()));
+    });
+    assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
