@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity, Vmid};
 
-use crate::process::{Child, Family, idle_ticks, ready, unpin};
-use crate::{REPETITIONS, WAIT, large};
+use crate::common::process::{Child, idle_ticks, ready, unpin};
+use crate::common::{REPETITIONS, WAIT, large};
+use crate::process::Family;
 
 const ROUND: Duration = Duration::from_millis(200);
 

@@ -13,7 +13,7 @@ use libos_ipc::pal::{
 };
 use libos_ipc::{Config, Identity, Node, Vmid};
 
-use crate::WAIT;
+use crate::common::WAIT;
 
 struct Counted {
     host: Host,

@@ -12,8 +12,10 @@ use libos_ipc::{
     SignalReply, Target, Vmid,
 };
 
-use crate::process::{Child, Family, ready, wait_for_the_end};
-use crate::{Asker, REPETITIONS, WAIT, floor, large, median, row};
+use crate::Asker;
+use crate::common::process::{Child, ready, wait_for_the_end};
+use crate::common::{REPETITIONS, WAIT, floor, large, median, row};
+use crate::process::Family;
 
 /// More IDs than a process remembers the owners of.
 const IDS: usize = 256;

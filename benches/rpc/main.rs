@@ -5,8 +5,9 @@
 //! taken in turns in one run, so that the ratios hold on a noisy machine.
 
 mod clients;
+#[path = "../common/mod.rs"]
+mod common;
 mod counted;
-mod floor;
 mod kill;
 mod process;
 
@@ -15,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use libos_ipc::host::{HostNode, raise_descriptor_limit};
 use libos_ipc::wire::{IdRange, Message};
-use libos_ipc::{Capacities, Config, Identity, Vmid, Wait};
-use process::{Family, pin, unpin};
+use libos_ipc::{Config, Identity, Vmid};
 
-const WAIT: Wait<'static> = Wait::FOREVER;
-const REPETITIONS: usize = 9;
+use common::process::{pin, unpin};
+use common::{REPETITIONS, WAIT, floor, large, median, row};
+use process::Family;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -169,30 +170,4 @@ fn idle_connections(pinned: bool) -> Result<()> {
     row("with 10 idle connections", few, None);
     row("with 1,000 idle connections (at most 1.1)", many, Some(few));
     Ok(())
-}
-
-/// The limits of a leader with many members.
-pub(crate) fn large() -> Config {
-    Config {
-        capacities: Capacities::LARGE,
-        ..Config::DEFAULT
-    }
-}
-
-/// The median, the first figure (warming up) left out.
-fn median(mut figures: Vec<Duration>) -> Duration {
-    figures.remove(0);
-    figures.sort_unstable();
-    figures[figures.len() / 2]
-}
-
-fn row(what: &str, figure: Duration, beside: Option<Duration>) {
-    let ratio = beside.map(|beside| figure.as_secs_f64() / beside.as_secs_f64());
-    let ratio = ratio
-        .map(|ratio| format!("{ratio:8.2}"))
-        .unwrap_or_default();
-    println!(
-        "  {what:<62} {:>9.3} µs {ratio}",
-        figure.as_secs_f64() * 1e6
-    );
 }

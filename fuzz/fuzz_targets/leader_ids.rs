@@ -5,16 +5,23 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::{LockLimits, Vmid};
 use libos_ipc::leader::{Leader, Outcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Frame, Message};
+use libos_ipc::{LockLimits, Vmid};
 
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut memory = vec![0; Leader::bytes(RANGES, 0, &LockLimits::NONE)];
-    let mut leader = Leader::new(&mut Arena::new(&mut memory), RANGES, 0, &LockLimits::NONE, true).expect("enough");
+    let mut leader = Leader::new(
+        &mut Arena::new(&mut memory),
+        RANGES,
+        0,
+        &LockLimits::NONE,
+        true,
+    )
+    .expect("enough");
     // Whose an ID was when it was last handed out or changed hands.
     let mut owners = BTreeMap::new();
     // Each step: who, what, and the payload that follows, of the length that the code has.

@@ -13,9 +13,9 @@ use crate::wire::{Answer, FileLock, Hello, IdRange, LockAnswer, Message};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
+use locks::{LockLimits, Locks, Set};
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
 pub(crate) use processes::{is_signal, signal_bit};
-use locks::{LockLimits, Locks, Set};
 pub use ranges::{Alloc, Ranges, Reclaim};
 
 /// What became of a request.

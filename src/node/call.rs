@@ -1,6 +1,7 @@
 //! Sending, and asking: how a call gets its frame out.
 
 use super::data::Data;
+use super::read::Asked;
 use super::wait::{Limits, Wait, interruptible};
 use super::waiters::Claim;
 use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase};
@@ -189,7 +190,8 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.now()
         };
         self.flush(&peer);
-        self.await_outcome(&peer, claim, reading, limits, sent, late, data)
+        let asked = Asked { claim, late, sent };
+        self.await_outcome(&peer, asked, reading, limits, data)
     }
 
     /// Has something of this process itself answered, at once or later, and waits for that.

@@ -205,7 +205,13 @@ impl MetadataReply {
 
 impl<P: Pal> Node<'_, P> {
     /// Answers a request that was put aside. `room` was kept for it.
-    pub(super) fn reply(&self, to: Vmid, seq: u64, answer: &Answer<'_>, room: usize) -> Result<(), Error> {
+    pub(super) fn reply(
+        &self,
+        to: Vmid,
+        seq: u64,
+        answer: &Answer<'_>,
+        room: usize,
+    ) -> Result<(), Error> {
         if seq == 0 {
             return Ok(());
         }

@@ -8,11 +8,11 @@ use super::ids::Ask;
 use super::kill::error_of;
 use super::wait::Limits;
 use super::{Late, Node, Wait};
+use crate::Id;
 use crate::error::{Error, errno};
 use crate::leader::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
 use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
-use crate::Id;
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -93,9 +93,7 @@ impl<P: Pal> Node<'_, P> {
             return self.with_locks(|locks| locks.set(us, 0, lock)).map(drop);
         }
         let limits = Limits::of(wait, &self.pal);
-        let claim = self
-            .waiters
-            .claim(us, Some(Expected::Status), Late::Drop)?;
+        let claim = self.waiters.claim(us, Some(Expected::Status), Late::Drop)?;
         match self.with_locks(|locks| locks.set(us, claim.seq, lock)) {
             Ok(Set::Waits) => {}
             decided => {
@@ -205,9 +203,7 @@ impl<P: Pal> Node<'_, P> {
                 locks.clear_pid(us, pid);
                 Ok(())
             }),
-            Ask::There(leader) => {
-                done(self.ask(leader, &Message::FileLockClearPid(pid), wait)?)
-            }
+            Ask::There(leader) => done(self.ask(leader, &Message::FileLockClearPid(pid), wait)?),
         }
     }
 

@@ -39,9 +39,9 @@ pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 use kill::OwnerCache;
+pub use locks::lock_range;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
-pub use locks::lock_range;
 pub use process::Exit;
 pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
@@ -122,11 +122,7 @@ impl<'m, P: Pal> Node<'m, P> {
             ),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
             leader: if identity.is_leader() {
-                Leader::bytes(
-                    capacities.ranges,
-                    capacities.processes,
-                    &capacities.locks,
-                )
+                Leader::bytes(capacities.ranges, capacities.processes, &capacities.locks)
             } else {
                 0
             },

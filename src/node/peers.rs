@@ -68,6 +68,18 @@ impl<S> Peer<'_, S> {
         queue.closed || queue.room() >= super::ANSWER_RESERVE
     }
 
+    /// Keeps room for an answer that comes later: there is enough for any.
+    pub(crate) fn keep_room(&self, room: usize) {
+        let mut queue = self.queue.lock();
+        queue.reserved = queue.reserved.saturating_add(room);
+    }
+
+    /// The answer came at once.
+    pub(crate) fn free_room(&self, room: usize) {
+        let mut queue = self.queue.lock();
+        queue.reserved = queue.reserved.saturating_sub(room);
+    }
+
     pub(crate) fn incoming(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
         Name::Incoming {

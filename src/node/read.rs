@@ -22,6 +22,16 @@ use crate::wire::{Answer, Message, codes};
 /// How soon a peer with a full queue is told again that a call is off.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
+/// A request that was sent.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) claim: Claim,
+    /// What is to happen if its caller gives up.
+    pub(super) late: Late,
+    /// When; only kept where spinning is an option.
+    pub(super) sent: Time,
+}
+
 /// What a peer answers that was told to give up.
 const INTERRUPTED: i32 = -errno::EINTR;
 
@@ -69,13 +79,12 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn await_outcome(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        claim: Claim,
+        asked: Asked,
         mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
         mut limits: Limits<'_>,
-        sent: Time,
-        late: Late,
         data: &mut Data<'_>,
     ) -> Result<Answer<'static>, Error> {
+        let Asked { claim, late, sent } = asked;
         let mut cut_short = None;
         loop {
             if let Some(event) = self.waiters.event(claim) {

@@ -325,8 +325,13 @@ impl LockAnswer {
             LockKind::Write => true,
             LockKind::Read => false,
         };
+        let family = LockFamily::read(body.family.get())?;
+        // A lock of an open file is told as a record lock of no process.
+        if matches!(family, LockFamily::Ofd) {
+            return Err(Malformed::BadValue);
+        }
         Ok(LockAnswer::Held(HeldLock {
-            family: LockFamily::read(body.family.get())?,
+            family,
             write,
             start: body.start.get(),
             end: body.end.get(),

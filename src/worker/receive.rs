@@ -173,7 +173,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let may_wait = matches!(&message, Message::FileLockSet(lock) if lock.wait);
             let kept = may_wait && frame.seq != 0;
             if kept {
-                self.keep_room(peer, SignalReply::ROOM);
+                peer.keep_room(SignalReply::ROOM);
             }
             let (mut outcome, decided) = {
                 let mut leader = leader.lock();
@@ -181,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 (outcome, leader.locks().has_decided())
             };
             if kept && outcome != Outcome::Later {
-                self.free_room(peer, SignalReply::ROOM);
+                peer.free_room(SignalReply::ROOM);
             }
             if decided {
                 self.tell_decided();
@@ -270,17 +270,6 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         upcalls.push_back(upcall).is_ok()
-    }
-
-    /// Keeps room in the peer's queue for an answer that comes later: there is enough for any.
-    fn keep_room(&self, peer: &PeerRef<'_, 'm, P::Stream>, room: usize) {
-        let mut queue = peer.queue.lock();
-        queue.reserved = queue.reserved.saturating_add(room);
-    }
-
-    fn free_room(&self, peer: &PeerRef<'_, 'm, P::Stream>, room: usize) {
-        let mut queue = peer.queue.lock();
-        queue.reserved = queue.reserved.saturating_sub(room);
     }
 
     /// As the leader: a signal for everybody but the sender.

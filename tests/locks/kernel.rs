@@ -78,6 +78,8 @@ pub(crate) struct Process {
     child: Child,
     thread: u32,
     state: File,
+    /// Which system call the thread is in, where the host tells.
+    call: Option<File>,
 }
 
 impl Process {
@@ -95,12 +97,14 @@ impl Process {
         let answers = child.stderr.as_mut().unwrap();
         answers.read_exact(&mut thread).unwrap();
         let thread = u32::from_le_bytes(thread);
-        let state = format!("/proc/{}/task/{thread}/stat", child.id());
-        let state = File::open(state).unwrap();
+        let about = |what| format!("/proc/{}/task/{thread}/{what}", child.id());
+        let state = File::open(about("stat")).unwrap();
+        let call = File::open(about("syscall")).ok();
         Process {
             child,
             thread,
             state,
+            call,
         }
     }
 
@@ -162,11 +166,17 @@ impl Process {
     }
 
     fn sleeps(&mut self) -> bool {
-        let mut text = String::new();
-        self.state.seek(SeekFrom::Start(0)).unwrap();
-        self.state.read_to_string(&mut text).unwrap();
-        let state = text.rsplit(") ").next().unwrap();
-        state.starts_with('S')
+        let state = text(&mut self.state).unwrap();
+        if !state.rsplit(") ").next().unwrap().starts_with('S') {
+            return false;
+        }
+        // There are other things to sleep for than a lock, if not for long.
+        let Some(Ok(call)) = self.call.as_mut().map(text) else {
+            return true;
+        };
+        let locks = [libc::SYS_fcntl, libc::SYS_flock];
+        let number = call.split(' ').next().and_then(|word| word.parse().ok());
+        number.is_some_and(|number| locks.contains(&number))
     }
 
     /// Interrupts the lock that it waits for.
@@ -181,6 +191,13 @@ impl Process {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+fn text(file: &mut File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn range(order: &[u8], kind: i32) -> libc::flock {

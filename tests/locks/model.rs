@@ -22,10 +22,13 @@ pub(crate) struct Wish {
     pub(crate) write: bool,
 }
 
+/// Which bytes somebody has, and whether to write.
+type Bytes = [Option<bool>; BYTES];
+
 #[derive(Default)]
 pub(crate) struct Model {
-    /// By file and owner, who are told apart by what they print: which bytes, and whether to write.
-    held: BTreeMap<(usize, String), (Owner, [Option<bool>; BYTES])>,
+    /// By file and owner, who are told apart by what they print.
+    held: BTreeMap<(usize, String), (Owner, Bytes)>,
 }
 
 fn sees(one: Owner, other: Owner) -> bool {
@@ -41,7 +44,8 @@ impl Model {
     }
 
     pub(crate) fn forget(&mut self, fits: impl Fn(usize, Owner) -> bool) {
-        self.held.retain(|(file, _), (owner, _)| !fits(*file, *owner));
+        self.held
+            .retain(|(file, _), (owner, _)| !fits(*file, *owner));
     }
 
     /// Who has something that is in the way.

@@ -217,11 +217,7 @@ fn what_the_dead_held_is_free() {
     for lock in &locks {
         assert_eq!(one.node.set_lock(lock, WAIT), Ok(()));
     }
-    let wanted = [
-        write(two.pid, 0, 9),
-        flock(17),
-        ofd(18, 25, u64::MAX),
-    ];
+    let wanted = [write(two.pid, 0, 9), flock(17), ofd(18, 25, u64::MAX)];
     for lock in &wanted {
         assert_eq!(two.node.set_lock(lock, WAIT), BUSY);
     }
@@ -229,7 +225,11 @@ fn what_the_dead_held_is_free() {
     thread::scope(|scope| {
         for lock in wanted {
             let (two, sender) = (&two, sender.clone());
-            scope.spawn(move || sender.send(two.node.set_lock(&waiting(lock), WAIT)).unwrap());
+            scope.spawn(move || {
+                sender
+                    .send(two.node.set_lock(&waiting(lock), WAIT))
+                    .unwrap();
+            });
         }
         family.until_waiting(3);
         one.node.shut_down(Duration::ZERO);
@@ -323,7 +323,10 @@ fn at_the_limit_nothing_is_half_done() {
     // A split needs one more; a merge needs fewer.
     assert_eq!(one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT), full);
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 23), WAIT), Ok(()));
-    assert_eq!(one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT), Ok(()));
+    assert_eq!(
+        one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT),
+        Ok(())
+    );
     // The names of files.
     let named = |path| FileLock {
         path,

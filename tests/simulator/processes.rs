@@ -10,9 +10,8 @@ use fastrand::Rng;
 use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::wire::{ChildExit, ProcessChange};
 use libos_ipc::{
-    LockLimits,
-    Capacities, Config, Driving, Embedder, Error, Exit, Id, Identity, Node, Signal, SignalReply,
-    Target, Wait, Which,
+    Capacities, Config, Driving, Embedder, Error, Exit, Id, Identity, LockLimits, Node, Signal,
+    SignalReply, Target, Wait, Which,
 };
 
 use crate::baton::{Baton, Passing, World};

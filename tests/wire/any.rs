@@ -86,6 +86,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         lock().prop_map(Message::FileLockSet),
         lock().prop_map(Message::FileLockGet),
         any::<u32>().prop_map(Message::FileLockClearPid),
+        any::<u64>().prop_map(Message::FileLockCancel),
+        any::<(u64, bool)>().prop_map(|(handle, held)| Message::FileHandle { handle, held }),
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
             Message::Hello(Hello {
                 version,
@@ -113,7 +115,8 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
 }
 
 fn held() -> impl Strategy<Value = HeldLock> {
-    (select(LockFamily::ALL), any::<(bool, u64, u64, u32, u64)>()).prop_map(
+    let families: &[LockFamily] = &[LockFamily::Posix, LockFamily::Flock];
+    (select(families), any::<(bool, u64, u64, u32, u64)>()).prop_map(
         |(family, (write, start, end, pid, handle))| HeldLock {
             family,
             write,
@@ -206,6 +209,19 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         Message::FileLockSet(lock),
         Message::FileLockGet(FileLock { path: b"", ..lock }),
         Message::FileLockClearPid(1),
+        Message::FileLockSet(FileLock {
+            family: LockFamily::Ofd,
+            ..lock
+        }),
+        Message::FileLockGet(FileLock {
+            family: LockFamily::Ofd,
+            ..lock
+        }),
+        Message::FileLockCancel(1),
+        Message::FileHandle {
+            handle: 1,
+            held: true,
+        },
         Message::Hello(Hello {
             version: 1,
             features: 2,

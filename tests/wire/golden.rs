@@ -59,7 +59,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(69..=255) {
+    for code in (18..64).chain(73..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -453,6 +453,41 @@ fn the_extensions_for_processes() {
 }
 
 #[test]
+fn the_extensions_for_file_locks() {
+    let lock = FileLock {
+        family: LockFamily::Ofd,
+        kind: LockKind::Write,
+        start: 0x0101,
+        end: 0x0202,
+        pid: 0,
+        handle: 0x0303,
+        wait: true,
+        path: b"a",
+    };
+    let body: &[(usize, &[u8])] = &[
+        (0, &[3]),
+        (4, &[1]),
+        (8, &[1, 1]),
+        (16, &[2, 2]),
+        (32, &[3, 3]),
+        (40, &[1, b'a']),
+    ];
+    is(Message::FileLockSet(lock), &frame(67, 69, body));
+    is(Message::FileLockGet(lock), &frame(67, 70, body));
+    is(
+        Message::FileLockCancel(0x0101),
+        &frame(25, 71, &[(0, &[1, 1])]),
+    );
+    is(
+        Message::FileHandle {
+            handle: 0x0101,
+            held: true,
+        },
+        &frame(29, 72, &[(0, &[1, 1]), (8, &[1])]),
+    );
+}
+
+#[test]
 fn requests_and_their_answers() {
     let table = [
         (codes::GET_NEW_VMID, Expected::Vmid),
@@ -464,6 +499,8 @@ fn requests_and_their_answers() {
         (codes::FILE_LOCK_SET, Expected::Status),
         (codes::FILE_LOCK_GET, Expected::Lock),
         (codes::FILE_LOCK_CLEAR_PID, Expected::Status),
+        (codes::FILE_LOCK_OFD_SET, Expected::Status),
+        (codes::FILE_LOCK_OFD_GET, Expected::Lock),
         (codes::PROCESS_START, Expected::Status),
         (codes::PROCESS_CHANGE, Expected::Status),
         (codes::PROCESS_QUERY, Expected::Process),

@@ -101,6 +101,9 @@ fn choices_out_of_range() {
         (codes::FILE_LOCK_SET, 4, 0..=2),
         (codes::FILE_LOCK_GET, 0, 1..=2),
         (codes::FILE_LOCK_GET, 4, 0..=2),
+        (codes::FILE_LOCK_OFD_SET, 0, 3..=3),
+        (codes::FILE_LOCK_OFD_GET, 0, 3..=3),
+        (codes::FILE_HANDLE, 8, 0..=1),
         (codes::PROCESS_CHANGE, 0, 0..=4),
     ];
     let edges = [255, 256, 0x0100_0000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];

@@ -133,9 +133,11 @@ struct File {
     hash: u64,
     name: Name,
     spaces: [Space; 2],
-    /// Holders and waiting requests.
+    /// Holders and waiting requests; [`UNUSED`] if there is no file at this place.
     users: u32,
 }
+
+const UNUSED: u32 = u32::MAX;
 
 /// One owner's locks on one file.
 #[derive(Clone, Copy)]
@@ -191,7 +193,7 @@ impl<'m> Locks<'m> {
                     hash: 0,
                     name: Name::EMPTY,
                     spaces: [EMPTY; 2],
-                    users: 0,
+                    users: UNUSED,
                 })
             })?,
             file_places: Places::new(arena, limits.files)?,
@@ -251,22 +253,22 @@ impl<'m> Locks<'m> {
     ) -> Result<Set, i32> {
         let write = lock.kind == LockKind::Write;
         let space = owner.space();
+        let mine = self.holder(owner, file).unwrap_or(NONE);
+        let is_free = self.in_the_way(file, space, range, write, mine).is_none()
+            && !(lock.wait && self.must_let_pass(file, owner, range, write));
+        if !is_free && lock.wait && self.waits.is_full() {
+            return Err(errno::ENOLCK);
+        }
         let mut released = false;
-        if space == SpaceName::Whole
-            && let Some(holder) = self.holder(owner, file)
-        {
-            let root = self.holder_at(holder).root;
-            if root != NONE && self.trees.at(root).write == write {
+        if space == SpaceName::Whole && mine != NONE {
+            if self.trees.at(self.holder_at(mine).root).write == write {
                 return Ok(Set::Done);
             }
-            // As the kernel does: the old lock is gone, whatever becomes of the new one.
+            // As the kernel does: the old lock is gone, even if the new one can't be had.
             released = self.unlock_quietly(file, owner, range)?;
         }
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        let is_free = self.in_the_way(file, space, range, write, mine).is_none();
-        let outcome = if is_free && !(lock.wait && self.must_let_pass(file, owner, range, write)) {
-            self.lock(file, owner, range, write).map(|also| {
-                released |= also;
+        let outcome = if is_free {
+            self.lock(file, owner, range, write).map(|()| {
                 self.count_passed(file, owner, range, write);
                 Set::Done
             })
@@ -276,7 +278,9 @@ impl<'m> Locks<'m> {
             self.wait(file, owner, range, write, (from, seq))
                 .map(|()| Set::Waits)
         };
-        if released {
+        // Even if nothing was given back: who queues behind another need not when that one waits
+        // for it, and that may be so now.
+        if outcome.is_ok() || released {
             self.serve(file, space);
         }
         outcome
@@ -329,8 +333,13 @@ impl<'m> Locks<'m> {
         self.handles.hold(handle, vmid)
     }
 
-    /// The member has closed the open file: when it was the last that had it, its locks go.
+    /// The member has closed the open file, and waits for no lock of it any more (`EBADF`): when it
+    /// was the last that had it, its locks go.
     pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
+        let is_its = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
+        self.cancel_all(errno::EBADF, |waiting| {
+            waiting.from == vmid && is_its(waiting.owner)
+        });
         if self.handles.close(handle, vmid) {
             self.drop_handle(handle);
         }
@@ -338,7 +347,6 @@ impl<'m> Locks<'m> {
 
     fn drop_handle(&mut self, handle: u64) {
         for owner in [Owner::Open(handle), Owner::Flock(handle)] {
-            self.cancel_all(errno::EBADF, |waiting| waiting.owner == owner);
             self.drop_all(owner);
         }
     }
@@ -346,6 +354,10 @@ impl<'m> Locks<'m> {
     /// The member is gone: what it alone held is free, and its requests wait no more.
     pub fn left(&mut self, vmid: Vmid) {
         self.forget_waiting_of(vmid);
+        let mut at = 0;
+        while let Some(handle) = self.handles.next_of(vmid, &mut at) {
+            self.close_handle(vmid, handle);
+        }
         for place in 0..self.holder_places.used() {
             let holder = *self.holder_at(place);
             if holder.file != NONE
@@ -353,10 +365,6 @@ impl<'m> Locks<'m> {
             {
                 self.drop_holder(place);
             }
-        }
-        let mut at = 0;
-        while let Some(handle) = self.handles.next_of(vmid, &mut at) {
-            self.close_handle(vmid, handle);
         }
     }
 
@@ -416,7 +424,10 @@ impl<'m> Locks<'m> {
 
     fn drop_unused(&mut self, place: u32) {
         let file = *self.file_at(place);
-        if file.users == 0 && place != NONE {
+        if file.users == 0 {
+            if let Some(file) = self.files.get_mut(place as usize) {
+                file.users = UNUSED;
+            }
             self.by_name.remove(file.hash, place);
             self.names.forget(file.name);
             self.file_places.give(place);
@@ -428,7 +439,7 @@ impl<'m> Locks<'m> {
             hash: 0,
             name: Name::EMPTY,
             spaces: [EMPTY; 2],
-            users: 0,
+            users: UNUSED,
         };
         self.files.get(place as usize).unwrap_or(&NOWHERE)
     }
@@ -467,11 +478,10 @@ impl<'m> Locks<'m> {
     }
 
     fn holder(&self, owner: Owner, file: u32) -> Option<u32> {
-        self.by_owner_and_file
-            .find(of_both(owner, file), |place| {
-                let holder = self.holder_at(place);
-                holder.owner == owner && holder.file == file
-            })
+        self.by_owner_and_file.find(of_both(owner, file), |place| {
+            let holder = self.holder_at(place);
+            holder.owner == owner && holder.file == file
+        })
     }
 }
 

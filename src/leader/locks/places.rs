@@ -123,9 +123,10 @@ impl<'m> Buckets<'m> {
 
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         let bucket = self.bucket(hash);
-        if let (Some(head), Some(next)) =
-            (self.heads.get_mut(bucket), self.next.get_mut(place as usize))
-        {
+        if let (Some(head), Some(next)) = (
+            self.heads.get_mut(bucket),
+            self.next.get_mut(place as usize),
+        ) {
             *next = *head;
             *head = place;
         }

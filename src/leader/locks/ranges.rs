@@ -29,9 +29,10 @@ impl Locks<'_> {
         mine: u32,
     ) -> Option<u32> {
         let space = self.space(file, space);
+        // Nobody's lock overlaps one to write.
         let found = self
             .trees
-            .touching(Side::File, space.writes, range, mine, NONE);
+            .last_touching(Side::File, space.writes, range, mine);
         if found.is_some() || !write {
             return found;
         }
@@ -39,22 +40,21 @@ impl Locks<'_> {
             .touching(Side::File, space.reads, range, mine, NONE)
     }
 
-    /// The owner gets the range; nothing is in the way. Returns whether it had more of it before
-    /// than it has now.
+    /// The owner gets the range; nothing is in the way.
     pub(super) fn lock(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
         write: bool,
-    ) -> Result<bool, i32> {
+    ) -> Result<(), i32> {
         let holder = match self.holder(owner, file) {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
         };
         let outcome = self.change(holder, range, Some(write));
         self.drop_empty(holder);
-        outcome
+        outcome.map(drop)
     }
 
     /// Unlocks what the owner has of the range. Returns whether there was anything.
@@ -81,18 +81,22 @@ impl Locks<'_> {
         Ok(())
     }
 
-    fn own(&self, holder: u32, range: Range, after: u32) -> Option<u32> {
+    /// The last of a holder's locks that touches the range.
+    fn own(&self, holder: u32, range: Range) -> Option<u32> {
         let root = self.holder_at(holder).root;
-        self.trees.touching(Side::Holder, root, range, NONE, after)
+        self.trees.last_touching(Side::Holder, root, range, NONE)
     }
 
     fn plan(&self, holder: u32, range: Range, write: Option<bool>) -> Plan {
         let mut plan = Plan::default();
         let [left, right, new] = &mut plan.pieces;
         let mut whole = range;
-        let mut after = NONE;
-        while let Some(own) = self.own(holder, range, after) {
-            after = own;
+        let mut left_to_see = Some(range);
+        while let Some(own) = left_to_see.and_then(|range| self.own(holder, range)) {
+            let before = self.trees.at(own).start.checked_sub(1);
+            left_to_see = before
+                .filter(|before| *before >= range.0)
+                .map(|before| (range.0, before));
             plan.removed = plan.removed.saturating_add(1);
             let lock = self.trees.at(own);
             if Some(lock.write) == write {
@@ -109,7 +113,7 @@ impl Locks<'_> {
         if let Some(write) = write {
             // Neighbours of the same kind become one with it.
             if let Some(before) = range.0.checked_sub(1)
-                && let Some(own) = self.own(holder, (before, before), NONE)
+                && let Some(own) = self.own(holder, (before, before))
                 && self.trees.at(own).end < range.0
                 && self.trees.at(own).write == write
             {
@@ -117,7 +121,7 @@ impl Locks<'_> {
                 plan.removed = plan.removed.saturating_add(1);
             }
             if let Some(behind) = range.1.checked_add(1)
-                && let Some(own) = self.own(holder, (behind, behind), NONE)
+                && let Some(own) = self.own(holder, (behind, behind))
                 && self.trees.at(own).start > range.1
                 && self.trees.at(own).write == write
             {
@@ -133,7 +137,7 @@ impl Locks<'_> {
     /// whether it had more of it before.
     fn change(&mut self, holder: u32, range: Range, write: Option<bool>) -> Result<bool, i32> {
         // Most often there is nothing, or just this.
-        if let Some(own) = self.own(holder, range, NONE) {
+        if let Some(own) = self.own(holder, range) {
             let lock = self.trees.at(own);
             if Some(lock.write) == write && lock.start <= range.0 && lock.end >= range.1 {
                 return Ok(false);
@@ -153,7 +157,7 @@ impl Locks<'_> {
         }
         for _ in 0..plan.removed {
             // In what the new lock covers there are no others than those that go.
-            let Some(own) = self.own(holder, reach, NONE) else {
+            let Some(own) = self.own(holder, reach) else {
                 break;
             };
             let was_write = self.trees.at(own).write;

@@ -8,6 +8,7 @@
 
 use core::cmp::Ordering;
 
+use super::Range;
 use super::places::{NONE, Places};
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
@@ -144,12 +145,22 @@ impl<'m> Trees<'m> {
             return lock;
         }
         let Link { left, right, .. } = *self.link(side, root);
-        if self.order(lock, root).is_lt() {
-            let left = self.insert(side, left, lock);
-            self.change(side, root, |link| link.left = left);
-        } else {
-            let right = self.insert(side, right, lock);
-            self.change(side, root, |link| link.right = right);
+        let is_left = self.order(lock, root).is_lt();
+        let child = if is_left { left } else { right };
+        let height = self.height(side, child);
+        let new = self.insert(side, child, lock);
+        let end = self.at(lock).end;
+        self.change(side, root, |link| {
+            if is_left {
+                link.left = new;
+            } else {
+                link.right = new;
+            }
+            link.end = link.end.max(end);
+        });
+        // Most often the change ends near the leaves, and the siblings need no look.
+        if self.height(side, new) == height {
+            return root;
         }
         self.balance(side, root)
     }
@@ -159,16 +170,12 @@ impl<'m> Trees<'m> {
         if root == NONE {
             return NONE;
         }
-        let Link { left, right, .. } = *self.link(side, root);
-        match self.order(lock, root) {
-            Ordering::Less => {
-                let left = self.remove(side, left, lock);
-                self.change(side, root, |link| link.left = left);
-            }
-            Ordering::Greater => {
-                let right = self.remove(side, right, lock);
-                self.change(side, root, |link| link.right = right);
-            }
+        let Link {
+            left, right, end, ..
+        } = *self.link(side, root);
+        let is_left = match self.order(lock, root) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
             Ordering::Equal => {
                 if right == NONE {
                     return left;
@@ -180,6 +187,19 @@ impl<'m> Trees<'m> {
                 });
                 return self.balance(side, first);
             }
+        };
+        let child = if is_left { left } else { right };
+        let height = self.height(side, child);
+        let new = self.remove(side, child, lock);
+        self.change(side, root, |link| {
+            if is_left {
+                link.left = new;
+            } else {
+                link.right = new;
+            }
+        });
+        if self.height(side, new) == height && self.at(lock).end < end {
+            return root;
         }
         self.balance(side, root)
     }
@@ -264,13 +284,45 @@ impl<'m> Trees<'m> {
         up
     }
 
+    /// The last lock in the tree that touches `start..=end` and is not `mine`'s, where no two locks
+    /// of the tree overlap: one way down and no look aside.
+    pub(super) fn last_touching(
+        &self,
+        side: Side,
+        root: u32,
+        (start, mut end): Range,
+        mine: u32,
+    ) -> Option<u32> {
+        loop {
+            let mut at = root;
+            let mut last = NONE;
+            while at != NONE {
+                let link = self.link(side, at);
+                if self.at(at).start <= end {
+                    last = at;
+                    at = link.right;
+                } else {
+                    at = link.left;
+                }
+            }
+            let lock = self.at(last);
+            if last == NONE || lock.end < start {
+                return None;
+            }
+            if lock.holder != mine {
+                return Some(last);
+            }
+            end = lock.start.checked_sub(1).filter(|end| *end >= start)?;
+        }
+    }
+
     /// The first lock in the tree that touches `start..=end`, is not `mine`'s and comes after the
     /// lock `after` ([`NONE`]: any).
     pub(super) fn touching(
         &self,
         side: Side,
         root: u32,
-        (start, end): (u64, u64),
+        (start, end): Range,
         mine: u32,
         after: u32,
     ) -> Option<u32> {

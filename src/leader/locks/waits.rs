@@ -32,6 +32,8 @@ pub(super) struct Waiting {
     passed: u32,
     /// The last search that came by.
     seen: u32,
+    /// Nothing but an earlier request is in the way.
+    is_queued: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ enum State {
     Free,
     Waiting,
     Decided(i32),
+    /// Its member is gone.
+    Forgotten,
 }
 
 /// What became of a request that waited.
@@ -59,6 +63,8 @@ pub(super) struct Waits<'m> {
     /// Those that are decided, in the order of that, linked by `behind`.
     first_decided: u32,
     last_decided: u32,
+    /// How many only queue behind others.
+    queued: usize,
     search: u32,
     /// What a search has still to look at.
     to_visit: Table<'m, u32>,
@@ -77,6 +83,7 @@ impl<'m> Waits<'m> {
             places: Places::new(arena, capacity)?,
             first_decided: NONE,
             last_decided: NONE,
+            queued: 0,
             search: 0,
             to_visit: arena.table(capacity, |_| Ok(NONE))?,
         })
@@ -94,6 +101,10 @@ impl<'m> Waits<'m> {
 
     pub(super) fn fill(&self) -> (usize, usize) {
         (self.places.taken(), self.places.most())
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.places.left() == 0
     }
 
     /// The places where a request waits.
@@ -114,6 +125,7 @@ const FREE: Waiting = Waiting {
     behind: NONE,
     passed: 0,
     seen: 0,
+    is_queued: false,
 };
 
 impl Waiting {
@@ -150,6 +162,7 @@ impl Locks<'_> {
             behind: NONE,
             passed: 0,
             seen: 0,
+            is_queued: false,
         };
         self.waits.change(place, |free| *free = waiting);
         self.waits.change(last, |last| last.behind = place);
@@ -172,6 +185,7 @@ impl Locks<'_> {
 
     /// Takes the request out of the queue of its file.
     fn unlink(&mut self, place: u32) {
+        self.note_queued(place, false);
         let Waiting {
             file,
             owner,
@@ -253,6 +267,16 @@ impl Locks<'_> {
             let waiting = *self.waits.at(place);
             if waiting.state == State::Waiting && waiting.from == vmid {
                 self.unlink(place);
+                self.waits
+                    .change(place, |waiting| waiting.state = State::Forgotten);
+            }
+        }
+        // Not before all are out, or one of them might be served.
+        for place in 0..self.waits.places.used() {
+            let waiting = *self.waits.at(place);
+            if waiting.state == State::Forgotten {
+                self.waits
+                    .change(place, |waiting| waiting.state = State::Free);
                 self.waits.places.give(place);
                 self.serve(waiting.file, waiting.owner.space());
                 self.drop_unused(waiting.file);
@@ -260,36 +284,68 @@ impl Locks<'_> {
         }
     }
 
-    /// Serves those who wait, in order, as far as nobody is in the way any more.
+    /// Serves those who wait on that file, in order, as far as nobody is in the way any more; and
+    /// those anywhere who only queue behind others, for what they wait for may have changed.
     pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
         let mut again = true;
         while again {
             again = false;
             let mut at = self.space(file, name).first_waiting;
             while at != NONE {
-                let waiting = *self.waits.at(at);
-                if self.has_its_turn(at) {
-                    let Waiting {
-                        owner,
-                        range,
-                        write,
-                        ..
-                    } = waiting;
-                    match self.lock(file, owner, range, write) {
-                        Ok(released) => {
-                            // Others may have waited for just that, even earlier ones.
-                            again |= released;
-                            self.decide(at, 0);
-                        }
-                        Err(errno) => self.decide(at, errno.saturating_neg()),
-                    }
-                }
-                at = waiting.behind;
+                let behind = self.waits.at(at).behind;
+                // It may have had more before, which an earlier one waited for.
+                again |= self.serve_one(at);
+                at = behind;
+            }
+        }
+        while self.waits.queued > 0 {
+            let places = 0..self.waits.places.used();
+            let served = places.fold(false, |served, place| {
+                served | (self.waits.at(place).is_queued && self.serve_one(place))
+            });
+            if !served {
+                return;
             }
         }
     }
 
-    fn has_its_turn(&mut self, place: u32) -> bool {
+    /// Serves a request that waits, if it has its turn.
+    fn serve_one(&mut self, place: u32) -> bool {
+        let turn = self.turn(place);
+        self.note_queued(place, turn == Turn::Queued);
+        if turn != Turn::Now {
+            return false;
+        }
+        let Waiting {
+            file,
+            owner,
+            range,
+            write,
+            ..
+        } = *self.waits.at(place);
+        let status = match self.lock(file, owner, range, write) {
+            Ok(()) => 0,
+            Err(errno) => errno.saturating_neg(),
+        };
+        self.decide(place, status);
+        if status != 0 {
+            self.drop_unused(file);
+        }
+        true
+    }
+
+    fn note_queued(&mut self, place: u32, is_queued: bool) {
+        let was = self.waits.at(place).is_queued;
+        self.waits
+            .change(place, |waiting| waiting.is_queued = is_queued);
+        self.waits.queued = match (was, is_queued) {
+            (false, true) => self.waits.queued.saturating_add(1),
+            (true, false) => self.waits.queued.saturating_sub(1),
+            _ => self.waits.queued,
+        };
+    }
+
+    fn turn(&mut self, place: u32) -> Turn {
         let waiting = *self.waits.at(place);
         let Waiting {
             file,
@@ -303,7 +359,7 @@ impl Locks<'_> {
             .in_the_way(file, owner.space(), range, write, mine)
             .is_some()
         {
-            return false;
+            return Turn::Blocked;
         }
         let mut earlier = waiting.before;
         while earlier != NONE {
@@ -311,11 +367,11 @@ impl Locks<'_> {
             if other.is_in_the_way_of(owner, range, write)
                 && !self.reaches(earlier, owner, Through::Queue)
             {
-                return false;
+                return Turn::Queued;
             }
             earlier = other.before;
         }
-        true
+        Turn::Now
     }
 
     /// Whether a new request that could be served has to queue behind one that was passed by too
@@ -456,12 +512,22 @@ impl Locks<'_> {
         }
         let waiting: usize = self.waits.all().count();
         let idle = (0..self.waits.places.used()).all(|place| {
-            self.waits.at(place).state != State::Waiting || !self.has_its_turn(place)
+            self.waits.at(place).state != State::Waiting || self.turn(place) != Turn::Now
         });
         idle && held == in_files
             && held == self.trees.places().taken()
             && waiting <= self.waits.places.taken()
     }
+}
+
+/// Whether a request that waits can be served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Now,
+    /// Somebody's lock is in the way.
+    Blocked,
+    /// Nobody's lock is, but somebody came first.
+    Queued,
 }
 
 /// What a search follows.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
 
-use crate::process::{Child, ready};
+use super::process::{Child, ready};
 
 /// Two one-way sockets between two processes, one message at a time.
 pub(crate) struct PingPong {

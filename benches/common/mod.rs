@@ -1,0 +1,39 @@
+//! What the benches share.
+// Each takes what it needs.
+#![allow(dead_code)]
+
+pub(crate) mod floor;
+pub(crate) mod process;
+
+use std::time::Duration;
+
+use libos_ipc::{Capacities, Config, Wait};
+
+pub(crate) const WAIT: Wait<'static> = Wait::FOREVER;
+pub(crate) const REPETITIONS: usize = 9;
+
+/// The limits of a leader with many members.
+pub(crate) fn large() -> Config {
+    Config {
+        capacities: Capacities::LARGE,
+        ..Config::DEFAULT
+    }
+}
+
+/// The median, the first figure (warming up) left out.
+pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
+    figures.remove(0);
+    figures.sort_unstable();
+    figures[figures.len() / 2]
+}
+
+pub(crate) fn row(what: &str, figure: Duration, beside: Option<Duration>) {
+    let ratio = beside.map(|beside| figure.as_secs_f64() / beside.as_secs_f64());
+    let ratio = ratio
+        .map(|ratio| format!("{ratio:8.2}"))
+        .unwrap_or_default();
+    println!(
+        "  {what:<62} {:>9.3} µs {ratio}",
+        figure.as_secs_f64() * 1e6
+    );
+}

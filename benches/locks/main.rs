@@ -1,0 +1,168 @@
+//! What a file lock costs, beside the host's kernel and beside a bare exchange of messages.
+//!
+//! `cargo bench --bench locks`. Figures of one row are taken in turns in one run.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod fight;
+mod kernel;
+
+use std::io::Result;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
+use libos_ipc::{Config, Id, Identity};
+
+use common::process::{Child, pin, ready, unpin, wait_for_the_end};
+use common::{REPETITIONS, WAIT, floor, large, median, row};
+
+/// How many locks others hold on the file.
+const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
+/// Bytes between the starts of two of these locks; each is half as long.
+const STEP: u64 = 10;
+const PATH: &[u8] = b"/var/lib/accounts/table";
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
+        return play(&arguments[at + 1..]);
+    }
+    let cores = unpin()?;
+    println!("medians of {REPETITIONS}, {cores} cores");
+    pin()?;
+    println!("\npinned to one core");
+    at_the_leader()?;
+    over_streams(true)?;
+    fight::measure()?;
+    unpin()?;
+    println!("\nunpinned");
+    over_streams(false)?;
+    fight::measure()
+}
+
+fn play(role: &[String]) -> Result<()> {
+    match role[0].as_str() {
+        "leader" => {
+            let node = HostNode::start(role[1].as_ref(), Identity::FIRST, large())?;
+            node.join(WAIT).expect("it is the leader");
+            ready()?;
+            wait_for_the_end()?;
+            drop(node);
+            Ok(())
+        }
+        "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
+        "holder" => kernel::hold(&role[1], role[2].parse().expect("a number")),
+        "fighter" => fight::fighter(role),
+        role => panic!("no role {role}"),
+    }
+}
+
+pub(crate) fn lock(pid: Id, start: u64, kind: LockKind) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start,
+        end: start + STEP / 2 - 1,
+        pid,
+        handle: 0,
+        wait: false,
+        path: PATH,
+    }
+}
+
+/// Where the locks of a measurement are: between those of others, here and there.
+pub(crate) fn places(held: u32) -> Vec<u64> {
+    let mut random = fastrand::Rng::with_seed(1);
+    (0..1024)
+        .map(|_| random.u64(0..=u64::from(held)) * STEP + STEP / 2)
+        .collect()
+}
+
+/// Set and clear in the leader's own process.
+fn at_the_leader() -> Result<()> {
+    println!("  set and clear at the leader, with locks held by others on the same file");
+    let directory = tempfile::tempdir()?;
+    let mut least = Duration::ZERO;
+    for held in HELD {
+        let node = HostNode::start(&directory.path().join("f"), Identity::FIRST, large())?;
+        for number in 0..held {
+            // A hundred others.
+            let other = 1_000 + number % 100;
+            let lock = lock(other, u64::from(number) * STEP, LockKind::Write);
+            node.set_lock(&lock, WAIT).expect("it is free");
+        }
+        let kernel = kernel::Kernel::new(held)?;
+        let places = places(held);
+        let mut rows = [const { Vec::new() }; 2];
+        let mut count = 100_000;
+        let by_kernel = if held > 1_000 { 500 } else { 20_000 };
+        for _ in 0..=REPETITIONS {
+            let start = Instant::now();
+            for place in places.iter().cycle().take(count) {
+                for kind in [LockKind::Write, LockKind::Unlock] {
+                    node.set_lock(&lock(1, *place, kind), WAIT)
+                        .expect("it is free");
+                }
+            }
+            rows[0].push(start.elapsed() / u32::try_from(count).expect("few"));
+            rows[1].push(kernel.set_and_clear(&places, by_kernel)?);
+            count = 100_000;
+        }
+        let [ours, theirs] = rows.map(median);
+        if held == 0 {
+            least = ours;
+        }
+        row(&format!("{held:>6} locks: the kernel"), theirs, None);
+        let times = theirs.as_secs_f64() / ours.as_secs_f64();
+        let flat = ours.as_secs_f64() / least.as_secs_f64();
+        row(
+            &format!("{held:>6} locks: ours, {times:.0} times as fast, {flat:.2} × that of 0"),
+            ours,
+            Some(theirs),
+        );
+    }
+    println!("    (to reach: 10,000 at most 2.5 × that of 0, and 100 times as fast as the kernel)");
+    Ok(())
+}
+
+/// Set and clear by a member: a request each.
+fn over_streams(pinned: bool) -> Result<()> {
+    let count = if pinned { 10_000 } else { 2_000 };
+    let mut floor =
+        floor::PingPong::start(Message::FileLockSet(lock(1, 0, LockKind::Write)).length())?;
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
+    let vmid = libos_ipc::Vmid::new(2).expect("not 0");
+    let identity = Identity::child(vmid, libos_ipc::Vmid::FIRST);
+    let node = HostNode::start(
+        &base,
+        Identity {
+            parent: None,
+            ..identity
+        },
+        Config::DEFAULT,
+    )?;
+    let pid = node.join(WAIT).expect("there is a leader");
+    let mut rows = [const { Vec::new() }; 2];
+    for _ in 0..=REPETITIONS {
+        rows[0].push(floor.round_trip(count)?);
+        let start = Instant::now();
+        for at in 0..count {
+            let kind = [LockKind::Write, LockKind::Unlock][at as usize % 2];
+            node.set_lock(&lock(pid, 5, kind), WAIT)
+                .expect("it is free");
+        }
+        rows[1].push(start.elapsed() / count);
+    }
+    let [floor, ours] = rows.map(median);
+    row("a lock request: bare ping-pong", floor, None);
+    let bar = if pinned { " (at most 1.3)" } else { "" };
+    row(
+        &format!("a lock request by a member{bar}"),
+        ours,
+        Some(floor),
+    );
+    Ok(())
+}

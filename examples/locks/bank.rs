@@ -1,0 +1,197 @@
+//! The bank's file: a table of accounts, and behind it what each teller is about to do.
+//!
+//! A teller may be killed between any two writes. So before it changes an account it marks both,
+//! says in its own entry what they are to become, and commits that with one write; then it writes
+//! the new balances, which takes the marks away. Whoever locks an account that is still marked
+//! knows that its teller is dead, and finishes what was committed, or takes back what was not.
+//! Every write is one system call, which a kill does not cut in two.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// Bytes of an account: its balance, the teller at it, the number of the transfer that marks it.
+pub(crate) const ACCOUNT: u64 = 24;
+const ACCOUNT_BYTES: usize = 24;
+/// Bytes of a teller's entry.
+const ENTRY: u64 = 48;
+const ENTRY_BYTES: usize = 48;
+pub(crate) const BALANCE: i64 = 1_000;
+
+/// An open bank.
+pub(crate) struct Bank {
+    file: File,
+    accounts: u64,
+}
+
+/// What stands in an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) balance: i64,
+    /// Who locked it last, by number.
+    pub(crate) teller: u64,
+    /// That teller's transfer that is not done yet; 0 for none.
+    pub(crate) transfer: u64,
+}
+
+/// What a teller is about to do.
+#[derive(Clone, Copy)]
+struct Entry {
+    transfer: u64,
+    committed: u64,
+    accounts: [u64; 2],
+    balances: [i64; 2],
+}
+
+impl Bank {
+    /// A new bank with that many accounts of [`BALANCE`] each.
+    pub(crate) fn create(path: &Path, accounts: u64) -> Result<Bank> {
+        let file = File::create_new(path).context("the bank's file")?;
+        let bank = Bank { file, accounts };
+        let full = Account {
+            balance: BALANCE,
+            teller: 0,
+            transfer: 0,
+        };
+        for account in 0..accounts {
+            bank.write(account, full)?;
+        }
+        Bank::open(path, accounts)
+    }
+
+    pub(crate) fn open(path: &Path, accounts: u64) -> Result<Bank> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).open(path);
+        let file = file.context("the bank's file")?;
+        Ok(Bank { file, accounts })
+    }
+
+    fn entry_at(&self, teller: u64) -> u64 {
+        self.accounts * ACCOUNT + teller * ENTRY
+    }
+
+    pub(crate) fn read(&self, account: u64) -> Result<Account> {
+        let mut bytes = [0; ACCOUNT_BYTES];
+        self.file.read_exact_at(&mut bytes, account * ACCOUNT)?;
+        let [balance, teller, transfer] = numbers(&bytes);
+        Ok(Account {
+            balance: balance.cast_signed(),
+            teller,
+            transfer,
+        })
+    }
+
+    fn write(&self, account: u64, to: Account) -> Result<()> {
+        let bytes = bytes::<3, ACCOUNT_BYTES>([to.balance.cast_unsigned(), to.teller, to.transfer]);
+        Ok(self.file.write_all_at(&bytes, account * ACCOUNT)?)
+    }
+
+    fn read_entry(&self, teller: u64) -> Result<Entry> {
+        let mut bytes = [0; ENTRY_BYTES];
+        self.file.read_exact_at(&mut bytes, self.entry_at(teller))?;
+        let [transfer, committed, from, to, less, more] = numbers(&bytes);
+        Ok(Entry {
+            transfer,
+            committed,
+            accounts: [from, to],
+            balances: [less.cast_signed(), more.cast_signed()],
+        })
+    }
+
+    fn write_entry(&self, teller: u64, entry: Entry) -> Result<()> {
+        let [from, to] = entry.accounts;
+        let [less, more] = entry.balances.map(i64::cast_unsigned);
+        let numbers = [entry.transfer, entry.committed, from, to, less, more];
+        let bytes = bytes::<6, ENTRY_BYTES>(numbers);
+        Ok(self.file.write_all_at(&bytes, self.entry_at(teller))?)
+    }
+
+    /// What an account holds by rights: with what a dead teller has committed, without what it has
+    /// not. To be called under a lock.
+    pub(crate) fn balance(&self, account: u64) -> Result<i64> {
+        let found = self.read(account)?;
+        if found.transfer == 0 {
+            return Ok(found.balance);
+        }
+        let entry = self.read_entry(found.teller)?;
+        let is_it = entry.transfer == found.transfer && entry.committed != 0;
+        let becomes = entry
+            .accounts
+            .iter()
+            .zip(entry.balances)
+            .find(|(of, _)| is_it && **of == account);
+        Ok(becomes.map_or(found.balance, |(_, balance)| balance))
+    }
+
+    /// Takes a locked account for a teller: finishes what a dead one has left.
+    pub(crate) fn take(&self, account: u64, teller: u64) -> Result<()> {
+        let balance = self.balance(account)?;
+        self.write(
+            account,
+            Account {
+                balance,
+                teller,
+                transfer: 0,
+            },
+        )
+    }
+
+    /// Moves money between two accounts, both locked and taken by the teller. False if the first
+    /// doesn't hold as much.
+    pub(crate) fn transfer(
+        &self,
+        teller: u64,
+        transfer: u64,
+        accounts: [u64; 2],
+        amount: i64,
+    ) -> Result<bool> {
+        let [from, to] = accounts;
+        let (less, more) = (self.read(from)?, self.read(to)?);
+        if less.balance < amount {
+            return Ok(false);
+        }
+        let mut entry = Entry {
+            transfer,
+            committed: 0,
+            accounts,
+            balances: [less.balance - amount, more.balance + amount],
+        };
+        self.write_entry(teller, entry)?;
+        self.write(from, Account { transfer, ..less })?;
+        self.write(to, Account { transfer, ..more })?;
+        entry.committed = 1;
+        self.write_entry(teller, entry)?;
+        for (account, balance) in accounts.into_iter().zip(entry.balances) {
+            let found = self.read(account)?;
+            ensure!(
+                (found.teller, found.transfer) == (teller, transfer),
+                "teller {teller} found {found:?} in its account {account}: somebody else was there"
+            );
+            let done = Account {
+                balance,
+                teller,
+                transfer: 0,
+            };
+            self.write(account, done)?;
+        }
+        Ok(true)
+    }
+
+    /// All the money there is. To be called with the whole table locked.
+    pub(crate) fn sum(&self) -> Result<i64> {
+        (0..self.accounts)
+            .map(|account| self.balance(account))
+            .sum()
+    }
+}
+
+fn numbers<const COUNT: usize>(bytes: &[u8]) -> [u64; COUNT] {
+    let (words, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|at| u64::from_le_bytes(words[at]))
+}
+
+fn bytes<const COUNT: usize, const LENGTH: usize>(numbers: [u64; COUNT]) -> [u8; LENGTH] {
+    std::array::from_fn(|at| numbers[at / 8].to_le_bytes()[at % 8])
+}

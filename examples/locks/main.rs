@@ -1,0 +1,103 @@
+//! A bank whose tellers are processes: transfers between accounts in a shared file, each under two
+//! record locks of the family.
+//!
+//! The parts: [`bank`] is the file, [`teller`] a process that makes transfers, [`run`] starts the
+//! tellers, kills one in mid-work, and counts the money.
+
+mod bank;
+mod run;
+mod teller;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run a small bank on file locks, and check that no money appears or vanishes.
+#[derive(Parser)]
+#[command(
+    name = "locks",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_long_help = "\
+WHAT HAPPENS
+  This process leads a family of tellers, each a process of its own. A teller picks two accounts,
+  locks the one and then the other, and moves money between them. Two that want each other's
+  account are a deadlock: one of them is told so, lets go and tries again. Now and then one locks
+  the whole table to read and counts the money. Half-way through a teller is killed (SIGKILL); what
+  it had begun is finished, or undone, by who locks these accounts next.
+
+WHAT IS CHECKED
+  the sum is the same at every count and at the end
+  no teller ever found that another was at its accounts
+  nobody waited for ever, and all but the one that was killed came to their end
+  nothing is left in the leader's tables
+
+  The last line is `locks: ok` (exit code 0), or before it ends with exit code 1 there is a line
+  `locks: FAILED: ...` for each thing that is wrong.
+
+EXAMPLES
+  locks                                  two seconds, four tellers, ten accounts
+  locks --tellers 16 --accounts 4        a crowd at few accounts: many deadlocks"
+)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Args)]
+struct Options {
+    /// How many tellers to start; one of them will be killed
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=60))]
+    tellers: u32,
+    /// How many accounts there are
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=1_000_000))]
+    accounts: u64,
+    /// How long to work
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    seconds: Duration,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// A teller: started by the leader.
+    #[command(hide = true)]
+    Teller(teller::Options),
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
+        _ => Err("between 0.1 and 3600 seconds".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Role::Teller(options)) = cli.role {
+        return match teller::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("locks: a teller: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut wrong = Vec::new();
+    if let Err(error) = run::run(&cli.options, &mut wrong) {
+        wrong.push(format!("{error:#}"));
+    }
+    for what in &wrong {
+        println!("locks: FAILED: {what}");
+    }
+    if wrong.is_empty() {
+        println!("locks: ok");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

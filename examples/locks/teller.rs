@@ -1,0 +1,209 @@
+//! A teller: locks two accounts, moves money, lets go.
+
+use std::io::{BufRead, Write, stdin, stdout};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use libos_ipc::error::errno::EDEADLK;
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::{Config, Error, Exit, Id, Identity, Wait};
+
+use crate::bank::{ACCOUNT, BALANCE, Bank};
+
+/// Nobody waits as long as this, unless it is for ever.
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+
+/// How often a teller says how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+
+/// One transfer in so many is a count of all the money.
+const COUNT_EVERY: u64 = 50;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the family listens
+    #[arg(long)]
+    base: PathBuf,
+    /// Who this process is: the numbers of its identity
+    #[arg(long, value_delimiter = ',')]
+    identity: Vec<u32>,
+    /// The bank's file
+    #[arg(long)]
+    bank: PathBuf,
+    #[arg(long)]
+    accounts: u64,
+    /// The teller's number
+    #[arg(long)]
+    teller: u64,
+}
+
+/// What a teller has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) transfers: u64,
+    pub(crate) refused: u64,
+    pub(crate) deadlocks: u64,
+    pub(crate) counts: u64,
+    /// The longest wait for a lock, in µs.
+    pub(crate) longest: u64,
+}
+
+impl Tally {
+    pub(crate) fn line(&self) -> String {
+        let Tally {
+            transfers,
+            refused,
+            deadlocks,
+            counts,
+            longest,
+        } = self;
+        format!("{transfers} {refused} {deadlocks} {counts} {longest}")
+    }
+
+    pub(crate) fn read(line: &str) -> Option<Tally> {
+        let mut numbers = line.split(' ').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Tally {
+            transfers: next()?,
+            refused: next()?,
+            deadlocks: next()?,
+            counts: next()?,
+            longest: next()?,
+        })
+    }
+}
+
+/// Sets locks of one process on the bank's file.
+pub(crate) struct Locker<'a> {
+    pub(crate) node: &'a HostNode,
+    pub(crate) pid: Id,
+    pub(crate) path: &'a [u8],
+}
+
+impl Locker<'_> {
+    pub(crate) fn set(&self, kind: LockKind, (start, end): (u64, u64)) -> Result<(), Error> {
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind,
+            start,
+            end,
+            pid: self.pid,
+            handle: 0,
+            wait: true,
+            path: self.path,
+        };
+        self.node.set_lock(&lock, WAIT)
+    }
+}
+
+/// All bytes of the file.
+pub(crate) const ALL: (u64, u64) = (0, u64::MAX);
+
+fn bytes_of(account: u64) -> (u64, u64) {
+    (account * ACCOUNT, account * ACCOUNT + ACCOUNT - 1)
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let numbers = options.identity.as_slice().try_into();
+    let identity = numbers.ok().and_then(Identity::from_numbers);
+    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let node = HostNode::start(&options.base, identity, Config::DEFAULT)?;
+    let pid = node.join(WAIT)?;
+    let bank = Bank::open(&options.bank, options.accounts)?;
+    let over = Arc::new(AtomicBool::new(false));
+    thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            // A line, or the end of whoever would write it.
+            let _ = stdin().lock().read_line(&mut String::new());
+            over.store(true, Ordering::Relaxed);
+        }
+    });
+    let locker = Locker {
+        node: &node,
+        pid,
+        path: options.bank.as_os_str().as_bytes(),
+    };
+    let mut tally = Tally::default();
+    let mut told = Instant::now();
+    while !over.load(Ordering::Relaxed) {
+        if fastrand::u64(..COUNT_EVERY) == 0 {
+            count(&locker, &bank, options, &mut tally)?;
+        } else {
+            transfer(&locker, &bank, options, &mut tally)?;
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tell(&tally);
+        }
+    }
+    tell(&tally);
+    // What a process has locked goes with it.
+    node.exit(Exit::default(), WAIT)?;
+    ensure!(
+        node.shut_down(Duration::from_secs(5)),
+        "something was not sent"
+    );
+    Ok(())
+}
+
+fn tell(tally: &Tally) {
+    let _ = stdout().write_all(format!("{}\n", tally.line()).as_bytes());
+}
+
+fn timed(tally: &mut Tally, set: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let start = Instant::now();
+    let outcome = set();
+    let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tally.longest = tally.longest.max(took);
+    outcome
+}
+
+/// Moves some money between two accounts.
+fn transfer(locker: &Locker<'_>, bank: &Bank, options: &Options, tally: &mut Tally) -> Result<()> {
+    let from = fastrand::u64(..options.accounts);
+    let to = (from + fastrand::u64(1..options.accounts)) % options.accounts;
+    let amount = fastrand::i64(1..=BALANCE);
+    let teller = options.teller;
+    let lock = |account| locker.set(LockKind::Write, bytes_of(account));
+    loop {
+        timed(tally, || lock(from)).context("locking the first account")?;
+        bank.take(from, teller)?;
+        match timed(tally, || lock(to)) {
+            Ok(()) => break,
+            Err(Error::Refused(EDEADLK)) => {
+                tally.deadlocks += 1;
+                locker.set(LockKind::Unlock, bytes_of(from))?;
+            }
+            Err(error) => return Err(error).context("locking the second account"),
+        }
+    }
+    bank.take(to, teller)?;
+    if bank.transfer(teller, tally.transfers + 1, [from, to], amount)? {
+        tally.transfers += 1;
+    } else {
+        tally.refused += 1;
+    }
+    for account in [from, to] {
+        locker.set(LockKind::Unlock, bytes_of(account))?;
+    }
+    Ok(())
+}
+
+/// Counts all the money.
+fn count(locker: &Locker<'_>, bank: &Bank, options: &Options, tally: &mut Tally) -> Result<()> {
+    timed(tally, || locker.set(LockKind::Read, ALL)).context("locking all to read")?;
+    let sum = bank.sum()?;
+    let all = BALANCE * options.accounts.cast_signed();
+    ensure!(sum == all, "there is {sum} in the bank, and not {all}");
+    tally.counts += 1;
+    locker.set(LockKind::Unlock, ALL)?;
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The table of file locks beside a field of bytes: whatever members do, nobody has what is another's,
+//! and who asks is told the truth.
+#![no_main]
+
+#[path = "../../tests/locks/model.rs"]
+mod model;
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+use libos_ipc::Vmid;
+use libos_ipc::leader::locks::{LockLimits, Locks, Owner, Set};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+
+use model::{BYTES, Model, Wish};
+
+const LIMITS: LockLimits = LockLimits {
+    locks: 24,
+    files: 3,
+    waiting: 5,
+    handles: 6,
+};
+const EAGAIN: i32 = 11;
+const EDEADLK: i32 = 35;
+const ENOLCK: i32 = 37;
+
+struct World<'m> {
+    locks: Locks<'m>,
+    model: Model,
+    waiting: BTreeMap<(u32, u64), Wish>,
+}
+
+impl World<'_> {
+    fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>, wish: Wish) {
+        let waiting: Vec<Wish> = self.waiting.values().copied().collect();
+        let is_free = self.model.in_the_way(&wish).is_empty();
+        let is_deadlock = self.model.is_deadlock(&wish, &waiting);
+        let unlock = lock.kind == LockKind::Unlock;
+        match self.locks.set(from, seq, lock) {
+            Ok(Set::Done) => {
+                assert!(unlock || is_free, "{lock:?}");
+                self.model.set(&wish, (!unlock).then_some(wish.write));
+                return;
+            }
+            Ok(Set::Waits) => {
+                assert!(lock.wait && !unlock);
+                assert!(!is_deadlock || !matches!(wish.owner, Owner::Process { .. }));
+                self.waiting.insert((from.get(), seq), wish);
+            }
+            Err(EAGAIN) => assert!(!lock.wait && !is_free),
+            Err(EDEADLK) => assert!(is_deadlock),
+            Err(ENOLCK) => return,
+            Err(errno) => panic!("{errno}"),
+        }
+        if lock.family == LockFamily::Flock {
+            self.model.set(&wish, None);
+        }
+    }
+
+    fn take_decided(&mut self) {
+        while let Some(decided) = self.locks.next_decided() {
+            let key = (decided.from.get(), decided.seq);
+            let Some(wish) = self.waiting.remove(&key) else {
+                panic!("{decided:?} did not wait");
+            };
+            if decided.status == 0 {
+                assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
+                self.model.set(&wish, Some(wish.write));
+            }
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut world = World {
+        locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
+        model: Model::default(),
+        waiting: BTreeMap::new(),
+    };
+    let mut shares: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    for (seq, step) in (1..).zip(bytes.chunks_exact(4)) {
+        let [what, who, start, length] = *step else {
+            return;
+        };
+        let from = Vmid::new(u32::from(who % 3) + 2).expect("not 0");
+        let pid = u32::from(who >> 2) % 2 + 10 * from.get();
+        let handle = u64::from(who >> 4) % 4;
+        let path = &[what >> 6];
+        let (start, end) = match length as usize % BYTES {
+            0 => (start as usize % BYTES, BYTES),
+            length => {
+                let start = start as usize % (BYTES - 1);
+                (start, (start + length).min(BYTES - 1))
+            }
+        };
+        let family = LockFamily::ALL[usize::from(what >> 3) % 3];
+        let lock = FileLock {
+            family,
+            kind: LockKind::ALL[usize::from(what) % 3],
+            start: start as u64,
+            end: if end == BYTES {
+                u64::MAX
+            } else {
+                end as u64 - 1
+            },
+            pid,
+            handle,
+            wait: what & 0x20 != 0,
+            path,
+        };
+        let whole = family == LockFamily::Flock;
+        let wish = Wish {
+            owner: Owner::of(from, &lock),
+            file: usize::from(what >> 6),
+            start: if whole { 0 } else { start },
+            end: if whole { BYTES } else { end },
+            write: lock.kind == LockKind::Write,
+        };
+        match who >> 6 {
+            0 | 1 => {
+                if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
+                    let had = world.locks.handles_fill().0;
+                    world.set(from, seq, &lock, wish);
+                    let members = shares.entry(handle).or_default();
+                    if !members.contains(&from.get()) && world.locks.handles_fill().0 > had {
+                        members.push(from.get());
+                    }
+                } else {
+                    world.set(from, seq, &lock, wish);
+                }
+            }
+            2 => {
+                let free = world.model.in_the_way(&wish).is_empty();
+                if let Ok(found) = world.locks.get(from, &lock) {
+                    assert_eq!(found.is_none(), free);
+                }
+            }
+            _ => match what % 4 {
+                0 => {
+                    world.locks.clear_pid(from, pid);
+                    let owner = Owner::Process { vmid: from, pid };
+                    world.model.forget(|_, of| of == owner);
+                }
+                1 => world.locks.cancel(from, u64::from(start as u8)),
+                2 => {
+                    world.locks.close_handle(from, handle);
+                    close(&mut world, &mut shares, handle, from.get());
+                }
+                _ => {
+                    world.locks.left(from);
+                    world.waiting.retain(|(vmid, _), _| *vmid != from.get());
+                    world
+                        .model
+                        .forget(|_, of| matches!(of, Owner::Process { vmid, .. } if vmid == from));
+                    for handle in shares.keys().copied().collect::<Vec<_>>() {
+                        close(&mut world, &mut shares, handle, from.get());
+                    }
+                }
+            },
+        }
+        world.take_decided();
+        assert!(world.locks.is_sound());
+    }
+    for vmid in 2..5 {
+        world.locks.left(Vmid::new(vmid).expect("not 0"));
+    }
+    while world.locks.next_decided().is_some() {}
+    let fills = [
+        world.locks.fill(),
+        world.locks.files_fill(),
+        world.locks.waiting_fill(),
+        world.locks.handles_fill(),
+    ];
+    assert!(fills.iter().all(|fill| fill.0 == 0), "{fills:?}");
+});
+
+fn close(world: &mut World<'_>, shares: &mut BTreeMap<u64, Vec<u32>>, handle: u64, vmid: u32) {
+    let Some(members) = shares.get_mut(&handle) else {
+        return;
+    };
+    let had = members.contains(&vmid);
+    members.retain(|member| *member != vmid);
+    if had && members.is_empty() {
+        world
+            .model
+            .forget(|_, of| matches!(of, Owner::Open(of) | Owner::Flock(of) if of == handle));
+    }
+}

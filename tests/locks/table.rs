@@ -1,0 +1,192 @@
+//! The table under test, driven as the kernel's processes are.
+
+use std::collections::BTreeMap;
+
+use libos_ipc::Vmid;
+use libos_ipc::leader::locks::{Locks, Owner, Set};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+
+use crate::kernel::{Do, Order, Outcome};
+use crate::model::{BYTES, Model, Wish};
+
+pub(crate) const PROCESSES: usize = 4;
+
+/// The table under test.
+pub(crate) struct Table<'m> {
+    pub(crate) locks: Locks<'m>,
+    pub(crate) model: Model,
+    /// By process: what it waits for.
+    pub(crate) waiting: BTreeMap<usize, Wish>,
+    /// How often each open file was opened anew.
+    opened: BTreeMap<(usize, u8, u8), u64>,
+    lives: [u32; PROCESSES],
+    seq: u64,
+}
+
+fn vmid(process: usize) -> Vmid {
+    Vmid::new(process as u32 + 2).unwrap()
+}
+
+impl<'m> Table<'m> {
+    pub(crate) fn new(locks: Locks<'m>) -> Table<'m> {
+        Table {
+            locks,
+            model: Model::default(),
+            waiting: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            lives: [0; PROCESSES],
+            seq: 0,
+        }
+    }
+
+    /// Ends a process's wait, if it waits.
+    pub(crate) fn interrupt(&mut self, process: usize) {
+        // Its request's number is one of these; to call off another does nothing.
+        for seq in 1..=self.seq {
+            self.locks.cancel(vmid(process), seq);
+        }
+    }
+
+    fn handle(&self, process: usize, order: &Order) -> u64 {
+        let opened = self.opened.get(&(process, order.file, order.handle));
+        (opened.copied().unwrap_or(0) << 32)
+            | (u64::from(self.lives[process]) << 24)
+            | (process as u64) << 16
+            | u64::from(order.file) << 8
+            | u64::from(order.handle)
+    }
+
+    pub(crate) fn message<'a>(
+        &self,
+        process: usize,
+        order: &Order,
+        path: &'a [u8],
+    ) -> FileLock<'a> {
+        let start = u64::from(order.start);
+        FileLock {
+            family: match order.what {
+                Do::Ofd | Do::OfdGet => LockFamily::Ofd,
+                Do::Flock => LockFamily::Flock,
+                _ => LockFamily::Posix,
+            },
+            kind: LockKind::ALL[usize::from(order.kind)],
+            start,
+            end: match order.length {
+                0 => u64::MAX,
+                length => start + u64::from(length) - 1,
+            },
+            pid: 100 + process as u32,
+            handle: self.handle(process, order),
+            wait: order.wait,
+            path,
+        }
+    }
+
+    pub(crate) fn wish(process: usize, order: &Order, lock: &FileLock<'_>) -> Wish {
+        let whole = order.what == Do::Flock;
+        let start = usize::from(order.start);
+        let end = match usize::from(order.length) {
+            0 => BYTES,
+            length => start + length,
+        };
+        Wish {
+            owner: Owner::of(vmid(process), lock),
+            file: order.file.into(),
+            start: if whole { 0 } else { start },
+            end: if whole { BYTES } else { end },
+            write: order.kind == 1,
+        }
+    }
+
+    /// What the table makes of it; `None` if it waits.
+    pub(crate) fn obey(&mut self, process: usize, order: &Order) -> Option<Outcome> {
+        let path = [b'f', order.file];
+        let lock = self.message(process, order, &path);
+        let from = vmid(process);
+        let mut outcome = Outcome {
+            errno: 0,
+            lock: None,
+        };
+        match order.what {
+            Do::PosixGet | Do::OfdGet => {
+                let found = self.locks.get(from, &lock).unwrap();
+                outcome.lock = found.map(|held| {
+                    let length = match held.end {
+                        u64::MAX => 0,
+                        end => u8::try_from(end - held.start + 1).unwrap(),
+                    };
+                    let start = u8::try_from(held.start).unwrap();
+                    (u8::from(held.write), start, length)
+                });
+            }
+            Do::Close => {
+                // The process's own locks go when it closes any of the file's descriptors.
+                let all = FileLock {
+                    family: LockFamily::Posix,
+                    kind: LockKind::Unlock,
+                    start: 0,
+                    end: u64::MAX,
+                    ..lock
+                };
+                assert_eq!(self.locks.set(from, 0, &all), Ok(Set::Done));
+                self.locks.close_handle(from, lock.handle);
+                let own = Owner::of(from, &all);
+                self.model.forget(|file, owner| {
+                    let is_handles = matches!(owner, Owner::Open(handle) | Owner::Flock(handle)
+                        if handle == lock.handle);
+                    is_handles || owner == own && file == usize::from(order.file)
+                });
+                let key = (process, order.file, order.handle);
+                *self.opened.entry(key).or_default() += 1;
+            }
+            _ => {
+                self.seq += 1;
+                let wish = Table::wish(process, order, &lock);
+                let set = self.locks.set(from, self.seq, &lock);
+                // A flock that is changed is dropped first, whatever comes of it; else it stays.
+                let kind = (order.kind < 2).then_some(wish.write);
+                match set {
+                    Ok(Set::Done) => self.model.set(&wish, kind),
+                    _ if order.what == Do::Flock => self.model.set(&wish, None),
+                    _ => {}
+                }
+                match set {
+                    Ok(Set::Done) => {}
+                    Ok(Set::Waits) => {
+                        self.waiting.insert(process, wish);
+                        return None;
+                    }
+                    Err(errno) => outcome.errno = errno,
+                }
+            }
+        }
+        Some(outcome)
+    }
+
+    pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
+        let mut served = BTreeMap::new();
+        while let Some(decided) = self.locks.next_decided() {
+            let process = decided.from.get() as usize - 2;
+            let wish = self.waiting.remove(&process).expect("it waited");
+            if decided.status == 0 {
+                assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
+                self.model.set(&wish, Some(wish.write));
+            }
+            served.insert(process, -decided.status);
+        }
+        served
+    }
+
+    pub(crate) fn die(&mut self, process: usize) {
+        self.locks.left(vmid(process));
+        self.waiting.remove(&process);
+        let life = self.lives[process];
+        self.lives[process] += 1;
+        self.model.forget(|_, owner| match owner {
+            Owner::Process { vmid: of, .. } => of == vmid(process),
+            Owner::Open(handle) | Owner::Flock(handle) => {
+                handle >> 16 & 0xFF == process as u64 && handle >> 24 & 0xFF == u64::from(life)
+            }
+        });
+    }
+}
