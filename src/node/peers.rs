@@ -34,6 +34,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) stream_wanted: AtomicBool,
     /// Its backlog was full: to be tried again.
     pub(crate) connecting: AtomicBool,
+    /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
+    pub(crate) unreachable: AtomicBool,
     /// It has a stream to us.
     pub(crate) heard: AtomicBool,
     /// It has said that it knows this crate's extensions.
@@ -208,6 +210,7 @@ impl<'m, S> Peers<'m, S> {
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
                 connecting: AtomicBool::new(false),
+                unreachable: AtomicBool::new(false),
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 owed: AtomicU64::new(0),
@@ -335,6 +338,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.room_wanted,
             &peer.stream_wanted,
             &peer.connecting,
+            &peer.unreachable,
             &peer.heard,
             &peer.extended,
         ] {

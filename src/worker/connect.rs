@@ -3,7 +3,7 @@
 use crate::sync::Ordering;
 
 use super::receive::Read;
-use super::{Again, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
+use super::{Again, RETRY, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
@@ -137,8 +137,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let now = self.pal.now();
         let mut until = until;
+        self.introduce_again(state);
         for place in state.strangers.iter_mut() {
             let Some(stranger) = place else { continue };
+            if stranger.length == VMID_LENGTH {
+                let soon = now + RETRY;
+                until = Some(until.map_or(soon, |until| until.min(soon)));
+                continue;
+            }
             if stranger.until > now {
                 until = Some(until.map_or(stranger.until, |until| until.min(stranger.until)));
                 continue;
@@ -151,6 +157,16 @@ impl<'m, P: Pal> Node<'m, P> {
         until
     }
 
+    /// Tries those again who have said who they are, but whose place was not free yet.
+    fn introduce_again(&self, state: &mut WorkerState<'m, P::Stream>) {
+        for index in 0..state.strangers.len() {
+            let place = state.strangers.get(index).and_then(Option::as_ref);
+            if place.is_some_and(|stranger| stranger.length == VMID_LENGTH) {
+                self.listen_to_stranger(state, index);
+            }
+        }
+    }
+
     /// A stream has said that it comes from `vmid`.
     fn introduce(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
         let vmid = match Vmid::new(vmid) {
@@ -159,12 +175,12 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if let Some(peer) = self.peers.find(vmid) {
             // The one before may be gone already, and only its end not have been read yet.
-            let gone = if peer.broken.load(Ordering::SeqCst) {
-                self.close(state, &peer) == Again::Whenever
-            } else {
-                peer.is_silent() || self.hear_the_end(state, &peer)
-            };
-            if !gone {
+            if peer.broken.load(Ordering::SeqCst) {
+                if self.close(state, &peer) != Again::Whenever {
+                    // A call has one of its streams yet.
+                    return self.keep_stranger(state, Stranger::of(stream, vmid, self.pal.now()));
+                }
+            } else if !peer.is_silent() && !self.hear_the_end(state, &peer) {
                 return self.refuse(Some(vmid), Refusal::VmidTaken);
             }
         }

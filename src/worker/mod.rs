@@ -37,6 +37,18 @@ pub(crate) struct Stranger<S> {
     until: Time,
 }
 
+impl<S> Stranger<S> {
+    /// One that has said who it is.
+    fn of(stream: S, vmid: Vmid, until: Time) -> Self {
+        Stranger {
+            stream,
+            said: vmid.get().to_le_bytes(),
+            length: VMID_LENGTH,
+            until,
+        }
+    }
+}
+
 /// What only the thread that turns the worker touches. A token.
 pub(crate) struct WorkerState<'m, S> {
     strangers: Table<'m, Option<Stranger<S>>>,
@@ -180,6 +192,10 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(peer) = self.peers.next_wanting() else {
                 break;
             };
+            if peer.unreachable.swap(false, Ordering::SeqCst) && peer.is_silent() {
+                self.refuse(Some(peer.vmid()), Refusal::Unreachable);
+                peer.broken.store(true, Ordering::SeqCst);
+            }
             let how_soon = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {

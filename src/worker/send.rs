@@ -198,7 +198,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
-            Err(ConnectError::Busy) => {
+            // Who has come to us listens, even if it did not just before.
+            Err(error)
+                if error == ConnectError::Busy
+                    || error == ConnectError::NobodyThere && !peer.is_silent() =>
+            {
                 let now = self.pal.now();
                 let since = *sending.connecting_since.get_or_insert(now);
                 if now.since(since) >= self.config.connect_limit {
@@ -210,13 +214,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 false
             }
-            Err(error) => {
-                let refusal = match error {
-                    ConnectError::NotAllowed => Refusal::Foreign,
-                    _ => Refusal::Unreachable,
-                };
-                self.refuse(Some(peer.vmid()), refusal);
+            Err(ConnectError::NotAllowed) => {
+                self.refuse(Some(peer.vmid()), Refusal::Foreign);
                 self.give_up_on(peer);
+                false
+            }
+            Err(_) => {
+                // The worker knows whether it has come meanwhile.
+                peer.unreachable.store(true, Ordering::SeqCst);
+                self.call_worker(peer);
                 false
             }
         }

@@ -6,6 +6,7 @@
 
 mod baton;
 mod hostile;
+mod locks;
 mod model;
 mod processes;
 mod world;

@@ -15,6 +15,7 @@ use libos_ipc::{
 };
 
 use crate::baton::{Baton, Passing, World};
+use crate::locks::{self, Locked};
 
 /// Processes that a run ever has, at most.
 const PROCESSES: usize = 16;
@@ -27,7 +28,7 @@ const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
 /// What happened, for certain.
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// Pids of all processes that joined, and whether they have begun to end.
     joined: BTreeMap<Id, bool>,
     /// How each process that ended did so: code and signal.
@@ -43,6 +44,8 @@ struct Ledger {
     all: Vec<Id>,
     started: usize,
     finish: bool,
+    /// File locks that processes have for certain.
+    pub(crate) locked: Locked,
 }
 
 struct Os<'r> {
@@ -142,7 +145,12 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
                 processes: 24,
                 children: 20,
                 answers: 0,
-                locks: LockLimits::NONE,
+                locks: LockLimits {
+                    locks: 64,
+                    files: 2,
+                    waiting: PROCESSES,
+                    handles: 0,
+                },
             },
             driving: Driving::Caller,
             spin: Duration::ZERO,
@@ -172,6 +180,8 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
             self.act(scope, &node, pid, &mut rng);
         }
         if identity.is_leader() {
+            // Others may wait for what it has, and it is going to wait for them.
+            locks::let_go(self.ledger, &node, pid);
             self.signal_all(&node);
             self.ledger.lock().unwrap().finish = true;
             self.end_of_all(&node);
@@ -191,7 +201,8 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
         pid: Id,
         rng: &mut Rng,
     ) {
-        match rng.u8(0..10) {
+        match rng.u8(0..14) {
+            10.. => locks::act(self.ledger, node, pid, rng),
             0 | 1 => {
                 let mut ledger = self.ledger.lock().unwrap();
                 if ledger.started + 1 < PROCESSES && !ledger.finish {
@@ -315,8 +326,11 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
             pools.peers.now,
             pools.waiters.now,
             pools.own_ranges.now,
+            pools.locks.now,
+            pools.locked_files.now,
+            pools.waiting_for_locks.now,
         ];
-        assert_eq!(left, [0; 6], "{pools:?}");
+        assert_eq!(left, [0; 9], "{pools:?}");
         for (what, times) in &self.ledger.lock().unwrap().delivered {
             assert!(what.1 != TO_ALL || *times == 1, "{what:?} {times} times");
         }
@@ -327,6 +341,7 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
         let (code, says) = (rng.u32(0..256), rng.u8(0..3) > 0);
         {
             let mut ledger = self.ledger.lock().unwrap();
+            ledger.locked.forget(pid);
             ledger.joined.insert(pid, true);
             let end = if says { (code, 0) } else { (0, SIGPWR) };
             ledger.ends.insert(pid, end);
