@@ -13,7 +13,7 @@ use crate::wire::{
 use crate::{Id, Vmid};
 
 /// How many owners a process remembers.
-const OWNERS: usize = 64;
+const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// Who owned an ID when this process last asked.
 pub(crate) struct OwnerCache([(Id, Option<Vmid>); OWNERS]);

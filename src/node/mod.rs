@@ -58,7 +58,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is put aside for the embedder at once, at most. A peer whose message finds no room is left
 /// waiting until there is.
-type Upcalls = heapless::Deque<Upcall, 64>;
+// The model checker has little room on its stacks.
+type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 
 /// How far a node has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,8 @@
 use crate::sync::{AtomicU64, Ordering};
 use crate::wire::{FileLock, LockFamily};
 
-const WORDS: usize = 32;
+/// The model checker has little room on its stacks.
+const WORDS: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// A set that is only roughly known (a Bloom filter with one hash): it may take something for in
 /// it that is not, but never the other way. So a close that needs no message seldom sends one.
