@@ -80,6 +80,8 @@ pub(crate) struct Process {
     state: File,
     /// Which system call the thread is in, where the host tells.
     call: Option<File>,
+    /// How long it has run.
+    run: File,
 }
 
 impl Process {
@@ -100,11 +102,14 @@ impl Process {
         let about = |what| format!("/proc/{}/task/{thread}/{what}", child.id());
         let state = File::open(about("stat")).unwrap();
         let call = File::open(about("syscall")).ok();
+        let run = File::open(about("schedstat")).or_else(|_| File::open(about("status")));
+        let run = run.unwrap();
         Process {
             child,
             thread,
             state,
             call,
+            run,
         }
     }
 
@@ -177,6 +182,11 @@ impl Process {
         let locks = [libc::SYS_fcntl, libc::SYS_flock];
         let number = call.split(' ').next().and_then(|word| word.parse().ok());
         number.is_some_and(|number| locks.contains(&number))
+    }
+
+    /// Something that changes whenever the thread runs.
+    pub(crate) fn has_run(&mut self) -> String {
+        text(&mut self.run).unwrap()
     }
 
     /// Interrupts the lock that it waits for.

@@ -7,6 +7,7 @@
     clippy::trivially_copy_pass_by_ref
 )]
 
+mod checked;
 mod kernel;
 mod model;
 mod program;

@@ -1,0 +1,295 @@
+//! Every order in which a few processes can lock, unlock and die: nobody gets what another has,
+//! nobody waits for ever, and nobody is refused for nothing.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+use libos_ipc::Vmid;
+use libos_ipc::leader::locks::{LockLimits, Locks, Owner, Set};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use stateright::{Checker, Model, Property};
+
+use crate::model::{Model as Field, Wish};
+
+const EDEADLK: i32 = 35;
+const LIMITS: LockLimits = LockLimits {
+    locks: 12,
+    files: 4,
+    waiting: 4,
+    handles: 0,
+};
+
+/// A family of processes, and how many files they lock.
+struct Family {
+    processes: usize,
+    files: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Lock {
+        process: usize,
+        file: usize,
+        write: bool,
+    },
+    Unlock {
+        process: usize,
+        file: usize,
+    },
+    Die {
+        process: usize,
+    },
+}
+
+/// What can be seen of the table after some steps; two that look alike go on alike.
+#[derive(Clone, Debug)]
+struct State {
+    steps: Vec<Step>,
+    /// By process and file: whether to write.
+    held: BTreeMap<(usize, usize), bool>,
+    /// Who waits for which file, in the order of coming.
+    waiting: Vec<(usize, usize, bool)>,
+    /// Somebody was told of a circle, and there was one.
+    refused: bool,
+    wrong: Option<&'static str>,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.held, &self.waiting, self.refused, self.wrong).hash(state);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        let seen = |state: &State| (state.held.clone(), state.waiting.clone());
+        seen(self) == seen(other) && (self.refused, self.wrong) == (other.refused, other.wrong)
+    }
+}
+
+fn vmid(process: usize) -> Vmid {
+    Vmid::new(process as u32 + 2).unwrap()
+}
+
+fn wish((process, file, write): (usize, usize, bool)) -> Wish {
+    Wish {
+        owner: Owner::Process {
+            vmid: vmid(process),
+            pid: 1,
+        },
+        file,
+        start: 0,
+        end: 1,
+        write,
+    }
+}
+
+/// Does a step on the table, and notes what came of it.
+fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
+    let message = |kind, file: usize| FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start: 0,
+        end: 0,
+        pid: 1,
+        handle: 0,
+        wait: kind != LockKind::Unlock,
+        path: [b"a", b"b", b"c"][file],
+    };
+    match step {
+        Step::Lock {
+            process,
+            file,
+            write,
+        } => {
+            let mut field = Field::default();
+            for ((process, file), write) in &state.held {
+                field.set(&wish((*process, *file, *write)), Some(*write));
+            }
+            let waiting: Vec<Wish> = state.waiting.iter().copied().map(wish).collect();
+            let is_circle = field.is_deadlock(&wish((process, file, write)), &waiting);
+            let kind = if write {
+                LockKind::Write
+            } else {
+                LockKind::Read
+            };
+            match locks.set(vmid(process), 1, &message(kind, file)) {
+                Ok(Set::Done) => {
+                    state.held.insert((process, file), write);
+                }
+                Ok(Set::Waits) => {
+                    state.waiting.push((process, file, write));
+                    if is_circle {
+                        state.wrong = Some("a circle that was not refused");
+                    }
+                }
+                Err(EDEADLK) => {
+                    state.refused = true;
+                    if !is_circle {
+                        state.wrong = Some("refused for nothing");
+                    }
+                }
+                Err(_) => state.wrong = Some("an error"),
+            }
+        }
+        Step::Unlock { process, file } => {
+            let unlocked = locks.set(vmid(process), 0, &message(LockKind::Unlock, file));
+            assert_eq!(unlocked, Ok(Set::Done));
+            state.held.remove(&(process, file));
+        }
+        Step::Die { process } => {
+            locks.left(vmid(process));
+            state.held.retain(|(of, _), _| *of != process);
+            state.waiting.retain(|(of, ..)| *of != process);
+        }
+    }
+    while let Some(decided) = locks.next_decided() {
+        let process = decided.from.get() as usize - 2;
+        let at = state.waiting.iter().position(|(of, ..)| *of == process);
+        let (_, file, write) = state.waiting.remove(at.expect("it waits"));
+        if decided.status == 0 {
+            state.held.insert((process, file), write);
+        } else {
+            state.wrong = Some("an error for one that waited");
+        }
+    }
+    if !locks.is_sound() {
+        state.wrong = Some("the table is not sound");
+    }
+}
+
+/// The table after these steps, for something to be done with it.
+fn replay<T>(steps: &[Step], then: impl FnOnce(&mut Locks<'_>, State) -> T) -> T {
+    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+    let mut state = State {
+        steps: steps.to_vec(),
+        held: BTreeMap::new(),
+        waiting: Vec::new(),
+        refused: false,
+        wrong: None,
+    };
+    for one in steps {
+        state.refused = false;
+        step(&mut locks, &mut state, *one);
+    }
+    then(&mut locks, state)
+}
+
+/// Whether all who wait are served when those who don't let go of all they have, again and again.
+fn all_are_served(state: &State) -> bool {
+    replay(&state.steps, |locks, mut state| {
+        while !state.waiting.is_empty() {
+            let free: Vec<(usize, usize)> = state
+                .held
+                .keys()
+                .copied()
+                .filter(|(process, _)| !state.waiting.iter().any(|(of, ..)| of == process))
+                .collect();
+            if free.is_empty() {
+                return false;
+            }
+            for (process, file) in free {
+                step(locks, &mut state, Step::Unlock { process, file });
+            }
+        }
+        state.wrong.is_none()
+    })
+}
+
+impl Model for Family {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![replay(&[], |_, state| state)]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Step>) {
+        for process in 0..self.processes {
+            actions.push(Step::Die { process });
+            if state.waiting.iter().any(|(of, ..)| *of == process) {
+                continue;
+            }
+            for file in 0..self.files {
+                let held = state.held.get(&(process, file));
+                for write in [false, true] {
+                    if held != Some(&write) {
+                        actions.push(Step::Lock {
+                            process,
+                            file,
+                            write,
+                        });
+                    }
+                }
+                if held.is_some() {
+                    actions.push(Step::Unlock { process, file });
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Step) -> Option<State> {
+        let mut steps = state.steps.clone();
+        steps.push(action);
+        Some(replay(&steps, |_, state| state))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("nobody has what another has", |_, state: &State| {
+                state.held.iter().all(|((process, file), write)| {
+                    !state.held.iter().any(|((other, of), theirs)| {
+                        other != process && of == file && (*write || *theirs)
+                    })
+                })
+            }),
+            Property::always("nobody waits for ever", |_, state: &State| {
+                all_are_served(state)
+            }),
+            Property::always("all answers are right", |_, state: &State| {
+                state.wrong.is_none()
+            }),
+            Property::sometimes("a circle is refused", |_, state: &State| state.refused),
+            Property::sometimes("all but one wait", |family: &Family, state: &State| {
+                state.waiting.len() + 1 == family.processes
+            }),
+        ]
+    }
+}
+
+fn check(family: Family) {
+    let (processes, files) = (family.processes, family.files);
+    let checker = family.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{processes} processes, {files} files: {} states",
+        checker.unique_state_count()
+    );
+    checker.assert_properties();
+}
+
+#[test]
+fn three_processes_and_two_files() {
+    check(Family {
+        processes: 3,
+        files: 2,
+    });
+}
+
+#[test]
+fn four_processes_and_one_file() {
+    check(Family {
+        processes: 4,
+        files: 1,
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test --release --test locks three_files -- --ignored"]
+fn three_processes_and_three_files() {
+    check(Family {
+        processes: 3,
+        files: 3,
+    });
+}
