@@ -1,6 +1,7 @@
 //! The example `family --serve`, seen by members that share no code with it.
 #![cfg(feature = "std")]
 
+mod locks;
 mod peer;
 mod server;
 
