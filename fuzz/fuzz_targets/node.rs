@@ -182,4 +182,11 @@ fuzz_target!(|bytes: &[u8]| {
     let (of_leader, of_member) = (leader.statistics().pools, member.statistics().pools);
     assert!(of_leader.peers.now <= 1, "{of_leader:?}");
     assert_eq!(of_leader.waiters.now + of_member.waiters.now, 0);
+    let locks = [
+        of_leader.locks,
+        of_leader.locked_files,
+        of_leader.waiting_for_locks,
+        of_leader.lock_handles,
+    ];
+    assert!(locks.iter().all(|fill| fill.now == 0), "{locks:?}");
 });
