@@ -58,7 +58,11 @@ fn bytes_cross_in_order_and_the_end_is_seen() {
         assert_eq!(wait(&family.two).as_slice(), [(Token(7), Readiness::READ)]);
     }
     drop(out);
-    let ready = wait(&family.two);
+    // A process that another test is just starting may have a copy of it for a moment.
+    let mut ready = wait(&family.two);
+    while ready.as_slice() == [(Token(7), Readiness::READ)] {
+        ready = wait(&family.two);
+    }
     assert_eq!(
         ready.as_slice(),
         [(Token(7), Readiness::READ | Readiness::HANG_UP)]
