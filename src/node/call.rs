@@ -304,6 +304,34 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// Waits until `look` finds something: it is asked again whenever something changes that is
+    /// told to those who wait for room to send to `peer`, or that peer is gone.
+    pub(super) fn wait_until<T>(
+        &self,
+        peer: Vmid,
+        limits: Limits<'_>,
+        mut look: impl FnMut() -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let claim = self.waiters.claim(peer, None, Late::Drop)?;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if let Some(found) = look() {
+                break found;
+            }
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            self.sleep(claim, limits);
+        };
+        self.waiters.give(claim);
+        outcome
+    }
+
     /// Waits on the claim's event.
     pub(super) fn sleep(&self, claim: Claim, limits: Limits<'_>) {
         if let Some(event) = self.waiters.event(claim) {

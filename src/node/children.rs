@@ -5,10 +5,10 @@ use core::time::Duration;
 use super::embedder::Upcall;
 use super::ids::Ask;
 use super::wait::Limits;
-use super::{Late, Node, Wait};
+use super::{Node, Wait};
 use crate::error::Error;
 use crate::member::News;
-use crate::pal::{Event, Pal};
+use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ChildExit, Message, ProcessQuery};
 use crate::{Id, Vmid};
@@ -50,26 +50,9 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::wait_child`].
     pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
         let limits = Limits::of(wait, &self.pal);
-        let claim = self.waiters.claim(self.identity.vmid, None, Late::Drop)?;
-        let outcome = loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            match self.find_zombie(which, wait) {
-                Ok(None) => {}
-                Ok(Some(exit)) => break Ok(exit),
-                Err(error) => break Err(error),
-            }
-            if let Some(Err(error)) = self.waiters.outcome(claim) {
-                break Err(error);
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                break Err(error);
-            }
-            self.sleep(claim, limits);
-        };
-        self.waiters.give(claim);
-        outcome
+        self.wait_until(self.identity.vmid, limits, || {
+            self.find_zombie(which, wait).transpose()
+        })
     }
 
     /// A zombie that fits, or none yet.

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use super::embedder::Upcall;
 use super::wait::Limits;
-use super::{Late, Node, PeerRef, Wait};
+use super::{Node, PeerRef, Wait};
 use crate::Vmid;
 use crate::error::Error;
 use crate::leader::Due;
-use crate::pal::{Event, Pal};
+use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message};
 
@@ -96,23 +96,9 @@ impl<'m, P: Pal> Node<'m, P> {
         self.tell_decided();
         self.pay_dues();
         let limits = Limits::of(wait, &self.pal);
-        let claim = self.waiters.claim(us, None, Late::Drop)?;
-        let outcome = loop {
-            if let Some(event) = self.waiters.event(claim) {
-                event.clear();
-            }
-            if self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us) {
-                break Ok(());
-            }
-            if let Some(Err(error)) = self.waiters.outcome(claim) {
-                break Err(error);
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                break Err(error);
-            }
-            self.sleep(claim, limits);
-        };
-        self.waiters.give(claim);
-        outcome
+        self.wait_until(us, limits, || {
+            let is_last = self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us);
+            is_last.then_some(Ok(()))
+        })
     }
 }

@@ -8,11 +8,11 @@ use super::ids::Ask;
 use super::kill::error_of;
 use super::wait::Limits;
 use super::{Late, Node, Wait};
-use crate::Id;
 use crate::error::{Error, errno};
 use crate::leader::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
 use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
+use crate::{Id, Vmid};
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -72,11 +72,11 @@ impl<P: Pal> Node<'_, P> {
         self.used_locks.note(lock);
         let answer = match self.leader()? {
             Ask::Here(_) => return self.set_lock_here(lock, wait),
-            Ask::There(_) if !self.has_extensions() => {
+            Ask::There(leader) if !self.has_extensions() => {
                 if lock.family == LockFamily::Ofd {
                     return Err(Error::Unsupported);
                 }
-                return self.set_lock_patiently(lock, wait);
+                return self.set_lock_patiently(leader, lock, wait);
             }
             Ask::There(leader) => {
                 let late = if lock.wait { Late::Cancel } else { Late::Drop };
@@ -129,10 +129,12 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Asks again and again, for a leader that does not know how to give up a wait.
-    fn set_lock_patiently(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        let Ask::There(leader) = self.leader()? else {
-            return Err(Error::Invalid);
-        };
+    fn set_lock_patiently(
+        &self,
+        leader: Vmid,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         let limits = Limits::of(wait, &self.pal);
         let now = FileLock {
             wait: false,
@@ -144,16 +146,15 @@ impl<P: Pal> Node<'_, P> {
             if outcome != Err(Error::Refused(errno::EAGAIN)) || !lock.wait {
                 return outcome;
             }
-            let claim = self.waiters.claim(leader, None, Late::Drop)?;
             let until = self.pal.now() + pause;
             let rest = Limits {
                 until: Some(limits.until.map_or(until, |limit| limit.min(until))),
                 ..limits
             };
-            while rest.reached(&self.pal).is_none() {
-                self.sleep(claim, rest);
+            match self.wait_until(leader, rest, || None::<Result<(), Error>>) {
+                Err(Error::TimedOut) => {}
+                ended => return ended,
             }
-            self.waiters.give(claim);
             if let Some(error) = limits.reached(&self.pal) {
                 return Err(error);
             }
