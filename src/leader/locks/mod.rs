@@ -26,7 +26,7 @@ pub use waits::Decided;
 use waits::Waits;
 
 /// The limits of the lock tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockLimits {
     /// Locks: pieces of files that somebody holds.
     pub locks: usize,

@@ -134,7 +134,7 @@ impl Locks<'_> {
     }
 
     /// Makes the holder's locks so that it has the range in that way, or not at all. Returns
-    /// whether it had more of it before.
+    /// whether any that it had went.
     fn change(&mut self, holder: u32, range: Range, write: Option<bool>) -> Result<bool, i32> {
         // Most often there is nothing, or just this.
         if let Some(own) = self.own(holder, range) {
@@ -150,7 +150,6 @@ impl Locks<'_> {
         if needed > self.trees.places().left().saturating_add(plan.removed) {
             return Err(errno::ENOLCK);
         }
-        let mut released = false;
         let mut reach = range;
         if let [.., Some((whole, _))] = plan.pieces {
             reach = whole;
@@ -160,14 +159,12 @@ impl Locks<'_> {
             let Some(own) = self.own(holder, reach) else {
                 break;
             };
-            let was_write = self.trees.at(own).write;
-            released |= write.is_none() || was_write && write == Some(false);
             self.remove(holder, own);
         }
         for (range, write) in plan.pieces.into_iter().flatten() {
             self.insert(holder, range, write);
         }
-        Ok(released)
+        Ok(plan.removed > 0)
     }
 
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
@@ -254,8 +251,11 @@ impl Locks<'_> {
 
     /// Drops all that an owner holds, on any file.
     pub(super) fn drop_all(&mut self, owner: Owner) {
-        let of = |place: u32, locks: &Self| locks.holder_at(place).owner == owner;
-        while let Some(place) = self.by_owner.find(owner.hash(), |place| of(place, self)) {
+        let hash = owner.hash();
+        while let Some(place) = self
+            .by_owner
+            .find(hash, |place| self.holder_at(place).owner == owner)
+        {
             self.drop_holder(place);
         }
     }
