@@ -3,7 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::leader::locks::LockLimits;
+use crate::locks::LockLimits;
+use crate::wire::LentLocks;
 use crate::{Id, Vmid};
 
 /// The limits of one node. Each is the number of things that fit; at the limit a call gets
@@ -33,8 +34,13 @@ pub struct Capacities {
     pub children: usize,
     /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
     pub answers: usize,
-    /// File locks in the leader's tables. A member that is not the leader keeps none.
+    /// File locks in the leader's tables.
     pub locks: LockLimits,
+    /// Files whose record locks the leader may lend to this process at once, if it is not the leader
+    /// itself: locks there take no message. Zero: none. It needs a frame length of
+    /// [`LentLocks::frame_length`](crate::wire::LentLocks::frame_length) of
+    /// [`LentLocks::MOST`](crate::wire::LentLocks::MOST), here and at the leader.
+    pub borrowed_files: usize,
 }
 
 impl Capacities {
@@ -56,6 +62,7 @@ impl Capacities {
             waiting: 64,
             handles: 256,
         },
+        borrowed_files: 8,
     };
 
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
@@ -76,7 +83,24 @@ impl Capacities {
             waiting: 1024,
             handles: 16_384,
         },
+        borrowed_files: 64,
     };
+}
+
+impl Capacities {
+    /// Whether a frame holds all that comes back with a file that was lent.
+    pub(crate) const fn holds_lent_file(&self) -> bool {
+        self.frame_length >= LentLocks::frame_length(LentLocks::MOST)
+    }
+
+    /// How many files a process that is no leader can borrow.
+    pub(crate) const fn borrowable(&self) -> usize {
+        if self.holds_lent_file() {
+            self.borrowed_files
+        } else {
+            0
+        }
+    }
 }
 
 impl Default for Capacities {
@@ -112,6 +136,9 @@ pub struct Config {
     pub keep_ranges_of_dead: bool,
     /// How long a peer whose backlog is full, or that does not say its VMID, is waited for.
     pub connect_limit: Duration,
+    /// How long a member may take to give back a file whose locks are lent to it, while others wait
+    /// for it: then its connection is closed, and its locks are gone.
+    pub recall_limit: Duration,
 }
 
 impl Config {
@@ -123,6 +150,7 @@ impl Config {
         wrap_ids: false,
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
+        recall_limit: Duration::from_secs(5),
     };
 }
 
@@ -229,6 +257,8 @@ pub struct MemoryUse {
     pub own_ids: usize,
     /// This process's children.
     pub children: usize,
+    /// Files whose locks are lent to this process.
+    pub borrowed: usize,
 }
 
 impl MemoryUse {
@@ -241,6 +271,7 @@ impl MemoryUse {
             .saturating_add(self.leader)
             .saturating_add(self.own_ids)
             .saturating_add(self.children)
+            .saturating_add(self.borrowed)
     }
 }
 
@@ -254,6 +285,7 @@ impl fmt::Display for MemoryUse {
             ("leader's tables", self.leader),
             ("own IDs", self.own_ids),
             ("children", self.children),
+            ("borrowed files", self.borrowed),
             ("total", self.total()),
         ] {
             writeln!(f, "{name:<16} {bytes:>12} bytes")?;

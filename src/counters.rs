@@ -23,6 +23,8 @@ pub enum Refusal {
     NoVmid,
     /// It could not be answered: it does not listen, or let its backlog stay full.
     Unreachable,
+    /// It did not give back in time a file whose locks were lent to it.
+    NotReturned,
     /// There is no room for one more peer.
     PeersFull,
     /// It is not of this family (another user).
@@ -30,13 +32,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const OWN: [Refusal; 8] = [
+    const OWN: [Refusal; 9] = [
         Refusal::WrongRole,
         Refusal::WrongAnswer,
         Refusal::BadVmid,
         Refusal::VmidTaken,
         Refusal::NoVmid,
         Refusal::Unreachable,
+        Refusal::NotReturned,
         Refusal::PeersFull,
         Refusal::Foreign,
     ];
@@ -72,6 +75,7 @@ impl fmt::Display for Refusal {
             Refusal::VmidTaken => "VMID of a connected process claimed",
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",
+            Refusal::NotReturned => "file that was lent not given back in time",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::Foreign => "not of this family",
         })
@@ -216,6 +220,10 @@ pub struct Pools {
     pub waiting_for_locks: Fill,
     /// Open files with locks.
     pub lock_handles: Fill,
+    /// Files that the leader has lent to members.
+    pub lent_files: Fill,
+    /// Files that are lent to this process.
+    pub borrowed_files: Fill,
     /// Bytes waiting to be sent to the peer that has the most of them.
     pub send_queue: Fill,
 }

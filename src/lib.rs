@@ -20,6 +20,7 @@ mod config;
 mod counters;
 pub mod error;
 pub mod leader;
+pub mod locks;
 mod log;
 pub mod member;
 mod node;
@@ -37,7 +38,7 @@ pub mod host;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
-pub use leader::locks::LockLimits;
+pub use locks::LockLimits;
 pub use node::{
     Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PATH_MAX, Request, Signal,
     SignalReply, Target, Wait, Which, lock_range,

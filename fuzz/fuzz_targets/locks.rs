@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::leader::locks::{LockLimits, Locks, Owner, Set};
+use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 
 use model::{BYTES, Model, Wish};
 
@@ -64,7 +64,7 @@ impl World<'_> {
             let Some(wish) = self.waiting.remove(&key) else {
                 panic!("{decided:?} did not wait");
             };
-            if decided.status == 0 {
+            if status_of(&decided) == 0 {
                 assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
@@ -186,5 +186,12 @@ fn close(world: &mut World<'_>, shares: &mut BTreeMap<u64, Vec<u32>>, handle: u6
         world
             .model
             .forget(|_, of| matches!(of, Owner::Open(of) | Owner::Flock(of) if of == handle));
+    }
+}
+
+fn status_of(decided: &Decided) -> i32 {
+    match decided.answer {
+        Answer::Status(status) => status,
+        other => panic!("{other:?}"),
     }
 }

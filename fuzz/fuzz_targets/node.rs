@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
         peers: 4,
         strangers: 2,
         waiters: 6,
-        frame_length: 512,
+        frame_length: 816,
         send_queue: 2 * 4400,
         ranges: 24,
         own_ranges: 4,
@@ -69,11 +69,12 @@ fuzz_target!(|bytes: &[u8]| {
         children: 4,
         answers: 1,
         locks: LockLimits {
-            locks: 8,
+            locks: 72,
             files: 3,
             waiting: 3,
             handles: 4,
         },
+        borrowed_files: 2,
     };
     let config = Config {
         capacities,

@@ -3,7 +3,6 @@
 //! A pure state machine: a message of a member goes in, an answer comes out. It has no clock, no
 //! stream and no lock.
 
-pub mod locks;
 mod processes;
 mod ranges;
 
@@ -13,7 +12,7 @@ use crate::wire::{Answer, FileLock, Hello, IdRange, LockAnswer, Message};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
-use locks::{LockLimits, Locks, Set};
+use crate::locks::{LockLimits, Locks, Set};
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
 pub(crate) use processes::{is_signal, signal_bit};
 pub use ranges::{Alloc, Ranges, Reclaim};
@@ -100,6 +99,9 @@ impl<'m> Leader<'m> {
     /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
     /// other ranges are to be taken back with [`Ranges::reclaim`].
     pub fn left(&mut self, vmid: Vmid) {
+        let processes = &self.processes;
+        self.locks
+            .forget_unborn(vmid, |child| processes.is_starting(child));
         self.processes.died(vmid, &mut self.ranges);
         self.locks.left(vmid);
         if let Some(place) = self.departed.get_mut(self.next_departed) {
@@ -161,6 +163,30 @@ impl<'m> Leader<'m> {
             return Err(Error::Invalid);
         }
         self.processes.start(from, vmid, pid)
+    }
+
+    /// A member, or a child that it starts, has an open file or has it no more. False if there is
+    /// no room to note that, or it is no child of its.
+    pub fn note_handle(
+        &mut self,
+        from: Vmid,
+        child: Option<Vmid>,
+        handle: u64,
+        held: bool,
+    ) -> bool {
+        if let Some(child) = child
+            && !self.processes.is_child(child, from)
+        {
+            return false;
+        }
+        match child {
+            _ if !held => {
+                self.locks.close_handle(child.unwrap_or(from), handle);
+                true
+            }
+            Some(child) => self.locks.hold_handle_for(from, child, handle),
+            None => self.locks.hold_handle(from, handle),
+        }
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.
@@ -247,21 +273,29 @@ impl<'m> Leader<'m> {
                 Outcome::NotForLeader
             }
             Message::FileLockSet(lock) => {
-                // Who wants no answer would not know when to go on.
-                let wait = lock.wait && seq != 0;
-                match self.locks.set(from, seq, &FileLock { wait, ..lock }) {
-                    Ok(Set::Done) => Outcome::Answer(status(Ok(()))),
-                    Ok(Set::Waits) => Outcome::Later,
-                    Err(errno) => Outcome::Answer(status(Err(errno))),
+                let set = self.locks.set(from, seq, &with_answer(lock, seq));
+                outcome_of(set)
+            }
+            Message::FileLockBorrow(lock) => {
+                let lock = with_answer(lock, seq);
+                let set = self.locks.borrow(from, seq, &lock, lock.handle);
+                outcome_of(set)
+            }
+            Message::FileLockReturn { loan, locks } => {
+                if self.locks.give_back(from, loan, locks) {
+                    Outcome::Done
+                } else {
+                    Outcome::NotForLeader
                 }
             }
             Message::FileLockGet(lock) => {
-                Outcome::Answer(Answer::Lock(match self.locks.get(from, &lock) {
+                let Some(found) = self.locks.ask(from, seq, &lock) else {
+                    return Outcome::Later;
+                };
+                Outcome::Answer(Answer::Lock(match found {
                     Ok(None) => LockAnswer::Free,
                     Ok(Some(held)) => LockAnswer::Held(held),
-                    Err(errno) => LockAnswer::Failed(
-                        NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN),
-                    ),
+                    Err(errno) => LockAnswer::from_status(errno.saturating_neg()),
                 }))
             }
             Message::FileLockClearPid(pid) => {
@@ -272,23 +306,33 @@ impl<'m> Leader<'m> {
                 self.locks.cancel(from, seq);
                 Outcome::Done
             }
-            Message::FileHandle { handle, held: true } => {
-                if self.locks.hold_handle(from, handle) {
+            Message::FileHandle { handle, held, vmid } => {
+                if self.note_handle(from, Vmid::new(vmid), handle, held) {
                     Outcome::Done
                 } else {
                     Outcome::CannotBeDone
                 }
             }
-            Message::FileHandle {
-                handle,
-                held: false,
-            } => {
-                self.locks.close_handle(from, handle);
-                Outcome::Done
-            }
             _ => Outcome::NotForLeader,
         }
     }
+}
+
+/// Who wants no answer would not know when to go on.
+fn with_answer(lock: FileLock<'_>, seq: u64) -> FileLock<'_> {
+    FileLock {
+        wait: lock.wait && seq != 0,
+        ..lock
+    }
+}
+
+fn outcome_of(set: Result<Set, i32>) -> Outcome {
+    Outcome::Answer(match set {
+        Ok(Set::Waits) => return Outcome::Later,
+        Ok(Set::Lent(locks)) => Answer::Status(i32::try_from(locks).unwrap_or(i32::MAX)),
+        Ok(Set::Done) => status(Ok(())),
+        Err(errno) => status(Err(errno)),
+    })
 }
 
 /// The answer that says how it went: nothing, or a positive error number.

@@ -3,8 +3,10 @@
 //!
 //! A pure state machine, like [`leader`](crate::leader).
 
+mod borrowed;
 mod children;
 mod ids;
 
+pub use borrowed::{Borrowed, Decision};
 pub use children::{Children, News};
 pub use ids::{OwnIds, Take};

@@ -166,7 +166,13 @@ impl<'m, P: Pal> Node<'m, P> {
         let limits = Limits::of(wait, &self.pal);
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
-        let claim = self.waiters.claim(dest, Some(expected), late)?;
+        let claim = match self.waiters.claim(dest, Some(expected), late) {
+            Ok(claim) => claim,
+            Err(error) => {
+                self.not_asked(late);
+                return Err(error);
+            }
+        };
         // Before the request goes out, so that the worker doesn't wake up for the answer.
         let mut reading = self.take_reading(&peer, claim);
         let now = Limits {
@@ -182,6 +188,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Err(error) = put {
             self.give_reading(&peer, reading);
             self.waiters.give(claim);
+            self.not_asked(late);
             return Err(error);
         }
         let sent = if self.config.spin.is_zero() {
@@ -192,6 +199,13 @@ impl<'m, P: Pal> Node<'m, P> {
         self.flush(&peer);
         let asked = Asked { claim, late, sent };
         self.await_outcome(&peer, asked, reading, limits, data)
+    }
+
+    /// A request was not sent.
+    fn not_asked(&self, late: Late) {
+        if let Late::Lent(number) = late {
+            self.borrowed.lock().answered(number, None);
+        }
     }
 
     /// Has something of this process itself answered, at once or later, and waits for that.

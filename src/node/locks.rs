@@ -3,16 +3,18 @@
 use core::time::Duration;
 
 use super::data::Data;
-use super::embedder::SignalReply;
 use super::ids::Ask;
 use super::kill::error_of;
 use super::wait::Limits;
 use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
-use crate::leader::locks::{Locks, Set};
+use crate::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
 use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
 use crate::{Id, Vmid};
+
+/// What a request is answered that is to wait no more.
+const INTERRUPTED: i32 = -errno::EINTR;
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -69,36 +71,65 @@ impl<P: Pal> Node<'_, P> {
     /// and then the lock is not held; [`Error::Unsupported`] for an OFD lock where the leader has
     /// none; else as [`Node::ask`].
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.used_locks.note(lock);
-        let answer = match self.leader()? {
+        let leader = match self.leader()? {
             Ask::Here(_) => return self.set_lock_here(lock, wait),
-            Ask::There(leader) if !self.has_extensions() => {
-                if lock.family == LockFamily::Ofd {
-                    return Err(Error::Unsupported);
-                }
-                return self.set_lock_patiently(leader, lock, wait);
-            }
-            Ask::There(leader) => {
-                let late = if lock.wait { Late::Cancel } else { Late::Drop };
-                let message = Message::FileLockSet(*lock);
-                self.ask_with(leader, &message, late, &mut Data::none(), wait)?
-            }
+            Ask::There(leader) => leader,
         };
-        done(answer)
+        if !self.has_extensions() {
+            self.used_locks.note(lock);
+            if lock.family == LockFamily::Ofd {
+                return Err(Error::Unsupported);
+            }
+            return self.set_lock_patiently(leader, lock, wait);
+        }
+        if let Some(outcome) = self.set_borrowed(leader, lock, wait) {
+            return outcome;
+        }
+        self.used_locks.note(lock);
+        let late = if lock.wait { Late::Cancel } else { Late::Drop };
+        let message = Message::FileLockSet(*lock);
+        done(self.ask_with(leader, &message, late, &mut Data::none(), wait)?)
     }
 
     fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let us = self.identity.vmid;
+        self.used_locks.note(lock);
         if !lock.wait {
-            return self.with_locks(|locks| locks.set(us, 0, lock)).map(drop);
+            // Unless it is lent just now.
+            let done = self.with_locks(|locks| {
+                if locks.is_lent(lock) {
+                    return Ok(false);
+                }
+                locks.set(us, 0, lock).map(|_| true)
+            })?;
+            if done {
+                return Ok(());
+            }
         }
+        let answer = self.wait_here(Expected::Status, wait, |locks, seq| {
+            Ok(match locks.set(us, seq, lock)? {
+                Set::Waits => None,
+                Set::Done | Set::Lent(_) => Some(Answer::Status(0)),
+            })
+        })?;
+        done(answer)
+    }
+
+    /// Asks this process's own table, and waits for the answer if it comes later.
+    fn wait_here(
+        &self,
+        expected: Expected,
+        wait: Wait<'_>,
+        ask: impl FnOnce(&mut Locks<'_>, u64) -> Result<Option<Answer<'static>>, i32>,
+    ) -> Result<Answer<'static>, Error> {
+        let us = self.identity.vmid;
         let limits = Limits::of(wait, &self.pal);
-        let claim = self.waiters.claim(us, Some(Expected::Status), Late::Drop)?;
-        match self.with_locks(|locks| locks.set(us, claim.seq, lock)) {
-            Ok(Set::Waits) => {}
+        let claim = self.waiters.claim(us, Some(expected), Late::Drop)?;
+        match self.with_locks(|locks| ask(locks, claim.seq)) {
+            Ok(None) => {}
             decided => {
                 self.waiters.give(claim);
-                return decided.map(drop);
+                return decided.map(|answer| answer.unwrap_or(Answer::Empty));
             }
         }
         let mut cut_short = None;
@@ -122,9 +153,14 @@ impl<P: Pal> Node<'_, P> {
             self.sleep(claim, limits);
         };
         self.waiters.give(claim);
-        match (done(outcome?), cut_short) {
-            (Err(Error::Refused(errno::EINTR)), Some(error)) => Err(error),
-            (outcome, _) => outcome,
+        match (outcome?, cut_short) {
+            (Answer::Status(INTERRUPTED), Some(error)) => Err(error),
+            (Answer::Lock(LockAnswer::Failed(status)), Some(error))
+                if status.get() == INTERRUPTED =>
+            {
+                Err(error)
+            }
+            (answer, _) => Ok(answer),
         }
     }
 
@@ -175,11 +211,21 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<HeldLock>, Error> {
         let us = self.identity.vmid;
         let answer = match self.leader()? {
-            Ask::Here(_) => return self.with_locks(|locks| locks.get(us, lock)),
+            Ask::Here(_) => self.wait_here(Expected::Lock, wait, |locks, seq| {
+                let found = locks.ask(us, seq, lock);
+                found.map(|found| found.map(found_answer)).transpose()
+            })?,
             Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
                 return Err(Error::Unsupported);
             }
-            Ask::There(leader) => self.ask(leader, &Message::FileLockGet(*lock), wait)?,
+            Ask::There(leader) => {
+                let here = self.borrowed.lock().get(us, lock);
+                match here {
+                    Some(Ok(found)) => return Ok(found),
+                    Some(Err(errno)) => return Err(error_of(errno.saturating_neg())),
+                    None => self.ask(leader, &Message::FileLockGet(*lock), wait)?,
+                }
+            }
         };
         match answer {
             Answer::Lock(LockAnswer::Free) => Ok(None),
@@ -196,6 +242,7 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::ask`].
     pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         let us = self.identity.vmid;
+        self.borrowed.lock().clear_pid(us, pid);
         if !self.used_locks.any() {
             return Ok(());
         }
@@ -239,7 +286,18 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::send`]; [`Error::Refused`] (`ENOLCK`) if there is no room.
     pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.used_locks.note_handle(handle);
-        self.tell_handle(handle, true, wait)
+        self.tell_handle(None, handle, true, wait)
+    }
+
+    /// A child that this process [starts](Node::start_child) inherits an open file with `flock` or
+    /// OFD locks, which now go only when it has closed it, too, or is dead or
+    /// [buried](Node::bury). With this, it need not say so itself. A leader in C is not told.
+    ///
+    /// # Errors
+    /// As [`Node::send`]; [`Error::Refused`] (`ENOLCK`) if there is no room, as far as that is known
+    /// here.
+    pub fn give_handle(&self, child: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.tell_handle(Some(child), handle, true, wait)
     }
 
     /// The last descriptor of an open file in this process was closed: if no other process has it,
@@ -250,25 +308,33 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::send`].
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         if self.used_locks.may_have_handle(handle) {
-            self.tell_handle(handle, false, wait)
+            self.tell_handle(None, handle, false, wait)
         } else {
             Ok(())
         }
     }
 
-    fn tell_handle(&self, handle: u64, held: bool, wait: Wait<'_>) -> Result<(), Error> {
-        let us = self.identity.vmid;
+    fn tell_handle(
+        &self,
+        child: Option<Vmid>,
+        handle: u64,
+        held: bool,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(_) => self.with_locks(|locks| {
-                if !held {
-                    locks.close_handle(us, handle);
-                } else if !locks.hold_handle(us, handle) {
-                    return Err(errno::ENOLCK);
+            Ask::Here(leader) => {
+                let us = self.identity.vmid;
+                let noted = leader.lock().note_handle(us, child, handle, held);
+                self.tell_decided();
+                if noted {
+                    Ok(())
+                } else {
+                    Err(Error::Refused(errno::ENOLCK))
                 }
-                Ok(())
-            }),
+            }
             Ask::There(leader) if self.has_extensions() => {
-                self.send(leader, &Message::FileHandle { handle, held }, wait)
+                let vmid = child.map_or(0, Vmid::get);
+                self.send(leader, &Message::FileHandle { handle, held, vmid }, wait)
             }
             Ask::There(_) => Ok(()),
         }
@@ -285,7 +351,7 @@ impl<P: Pal> Node<'_, P> {
         let (result, decided) = {
             let mut leader = leader.lock();
             let result = change(leader.locks());
-            (result, leader.locks().has_decided())
+            (result, leader.locks().has_news())
         };
         if decided {
             self.tell_decided();
@@ -293,20 +359,34 @@ impl<P: Pal> Node<'_, P> {
         result.map_err(|errno| error_of(errno.saturating_neg()))
     }
 
-    /// As the leader: tells those who waited for a lock what became of it.
+    /// As the leader: tells those who waited for a lock what became of it, and those who are to
+    /// give something back that they are.
     pub(crate) fn tell_decided(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
             let next = leader.lock().locks().next_decided();
-            let Some(decided) = next else { return };
-            let answer = Answer::Status(decided.status);
+            let Some(decided) = next else { break };
+            let answer = decided.answer;
             // If it is gone there is nobody to tell.
-            let _ = self.reply(decided.from, decided.seq, &answer, SignalReply::ROOM);
+            let _ = self.reply(decided.from, decided.seq, &answer, answer.length());
+        }
+        let is_recalling = leader.lock().locks().has_recalls();
+        if is_recalling {
+            self.send_recalls();
+            // The worker sees to the time that it takes, and to those for whom there was no room.
+            self.wake();
         }
     }
 }
 
-fn done(answer: Answer<'_>) -> Result<(), Error> {
+fn found_answer(found: Option<HeldLock>) -> Answer<'static> {
+    Answer::Lock(match found {
+        Some(held) => LockAnswer::Held(held),
+        None => LockAnswer::Free,
+    })
+}
+
+pub(super) fn done(answer: Answer<'_>) -> Result<(), Error> {
     match answer {
         Answer::Status(0) => Ok(()),
         Answer::Status(status) => Err(error_of(status)),

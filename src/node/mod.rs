@@ -7,6 +7,7 @@ mod embedder;
 mod ids;
 mod kill;
 mod lead;
+mod lending;
 mod locks;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -28,7 +29,7 @@ use crate::config::{Config, Driving, Identity, MemoryUse};
 use crate::counters::{Counters, Fill, Pools, Statistics};
 use crate::error::Error;
 use crate::leader::Leader;
-use crate::member::{Children, OwnIds};
+use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::{Event, Pal, Time};
 use crate::store::{Arena, Lock};
 use crate::worker::WorkerState;
@@ -84,6 +85,9 @@ pub struct Node<'m, P: Pal> {
     pub(crate) leader: Option<Lock<Leader<'m>>>,
     pub(crate) own_ids: Lock<OwnIds<'m>>,
     pub(crate) children: Lock<Children<'m>>,
+    pub(crate) borrowed: Lock<Borrowed<'m>>,
+    /// A borrowed file is to go back, and the worker is to see to that.
+    pub(crate) returns_due: AtomicBool,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     used_locks: UsedLocks,
@@ -129,6 +133,11 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             own_ids: OwnIds::bytes(capacities.own_ranges),
             children: Children::bytes(capacities.children),
+            borrowed: if identity.is_leader() {
+                0
+            } else {
+                Borrowed::bytes(capacities.borrowable())
+            },
         }
     }
 
@@ -172,6 +181,12 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let own_ids = Lock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
         let children = Lock::new(Children::new(&mut arena, limits.children)?);
+        let borrowed = if identity.is_leader() {
+            0
+        } else {
+            limits.borrowable()
+        };
+        let borrowed = Lock::new(Borrowed::new(&mut arena, borrowed)?);
         let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
@@ -180,6 +195,8 @@ impl<'m, P: Pal> Node<'m, P> {
             leader,
             own_ids,
             children,
+            borrowed,
+            returns_due: AtomicBool::new(false),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
             used_locks: UsedLocks::new(),
@@ -225,15 +242,18 @@ impl<'m, P: Pal> Node<'m, P> {
             let ranges = (leader.ranges().len(), leader.ranges().most());
             let processes = (leader.processes().len(), leader.processes().most());
             let locks = leader.locks();
+            let lent_limit = locks.lent_limit();
             let locks = [
                 locks.fill(),
                 locks.files_fill(),
                 locks.waiting_fill(),
                 locks.handles_fill(),
+                locks.lent_fill(),
             ];
-            (ranges, processes, locks)
+            (ranges, processes, locks, lent_limit)
         });
-        let (ranges, processes, [locks, files, waiting, handles]) = leader.unwrap_or_default();
+        let (ranges, processes, [locks, files, waiting, handles, lent], lent_limit) =
+            leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
             (own.len(), own.most())
@@ -248,6 +268,8 @@ impl<'m, P: Pal> Node<'m, P> {
             locked_files: fill(files, limits.locks.files),
             waiting_for_locks: fill(waiting, limits.locks.waiting),
             lock_handles: fill(handles, limits.locks.handles),
+            lent_files: fill(lent, lent_limit),
+            borrowed_files: fill(self.borrowed.lock().fill(), limits.borrowable()),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })

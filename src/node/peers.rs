@@ -76,12 +76,6 @@ impl<S> Peer<'_, S> {
         queue.reserved = queue.reserved.saturating_add(room);
     }
 
-    /// The answer came at once.
-    pub(crate) fn free_room(&self, room: usize) {
-        let mut queue = self.queue.lock();
-        queue.reserved = queue.reserved.saturating_sub(room);
-    }
-
     pub(crate) fn incoming(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
         Name::Incoming {

@@ -137,6 +137,7 @@ impl Expected {
             codes::PID_KILL
             | codes::FILE_LOCK_SET
             | codes::FILE_LOCK_OFD_SET
+            | codes::FILE_LOCK_BORROW
             | codes::FILE_LOCK_CLEAR_PID
             | codes::PROCESS_START
             | codes::PROCESS_CHANGE => Expected::Status,

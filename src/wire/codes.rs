@@ -60,10 +60,17 @@ pub const FILE_LOCK_OFD_SET: u8 = 69;
 pub const FILE_LOCK_OFD_GET: u8 = 70;
 /// Member to leader: a request for a file lock is to wait no more.
 pub const FILE_LOCK_CANCEL: u8 = 71;
-/// Member to leader: I have an open file that locks may belong to, or have it no more.
+/// Member to leader: I, or a child that I start, have an open file that locks may belong to, or
+/// have it no more.
 pub const FILE_HANDLE: u8 = 72;
+/// Member to leader: set a record lock, or lend me the file's record locks if nobody else uses them.
+pub const FILE_LOCK_BORROW: u8 = 73;
+/// Leader to member: give back a file that was lent to you.
+pub const FILE_LOCK_RECALL: u8 = 74;
+/// Member to leader: here is a file that was lent to me, with the locks on it.
+pub const FILE_LOCK_RETURN: u8 = 75;
 
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && (code < HELLO || code > FILE_HANDLE)
+    code >= FIRST_UNKNOWN && (code < HELLO || code > FILE_LOCK_RETURN)
 }

@@ -14,7 +14,7 @@ macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($field:ident: $kind:ty = $offset:literal,)* })*) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
+            #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
             #[repr(C)]
             pub(super) struct $name { $(pub(super) $field: $kind,)* }
 
@@ -152,9 +152,29 @@ layouts! {
     }
 
     /// `FILE_HANDLE`
-    FileHandle: 12 {
+    FileHandle: 16 {
         handle: U64 = 0,
         held: U32 = 8,
+        vmid: U32 = 12,
+    }
+
+    /// `FILE_LOCK_RECALL`
+    Recall: 8 {
+        loan: U64 = 0,
+    }
+
+    /// `FILE_LOCK_RETURN` up to its locks
+    LentFile: 16 {
+        loan: U64 = 0,
+        count: U64 = 8,
+    }
+
+    /// One lock of a `FILE_LOCK_RETURN`
+    LentLock: 24 {
+        start: U64 = 0,
+        end: U64 = 8,
+        pid: U32 = 16,
+        kind: I32 = 20,
     }
 
     /// `file_lock_resp`

@@ -5,7 +5,7 @@ use super::frame::{HEADER_LENGTH, begin, fill};
 use super::kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, SyncCode, SyncState,
 };
-use super::{codes, layout};
+use super::{LentLocks, codes, layout};
 use crate::Id;
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -159,12 +159,26 @@ pub enum Message<'a> {
     FileLockClearPid(Id),
     /// My request of that sequence number is to wait no more: answer it.
     FileLockCancel(u64),
-    /// I have this open file, or have it no more.
+    /// Somebody has this open file, or has it no more.
     FileHandle {
         /// The open file.
         handle: u64,
-        /// Whether I have it.
+        /// Whether it is had.
         held: bool,
+        /// The VMID of a child that I start, if it is that; 0 for myself.
+        vmid: u32,
+    },
+    /// Set a lock of a process, or lend me the file: then the answer is positive, and says how many
+    /// locks I may give. The loan goes by the number that stands as the handle.
+    FileLockBorrow(FileLock<'a>),
+    /// Give back what goes by this number.
+    FileLockRecall(u64),
+    /// I give a file back.
+    FileLockReturn {
+        /// What the loan goes by.
+        loan: u64,
+        /// The locks that are on the file now.
+        locks: LentLocks<'a>,
     },
     /// I know the extensions.
     Hello(Hello),
@@ -218,6 +232,9 @@ impl<'a> Message<'a> {
             Message::FileLockGet(_) => codes::FILE_LOCK_GET,
             Message::FileLockCancel(_) => codes::FILE_LOCK_CANCEL,
             Message::FileHandle { .. } => codes::FILE_HANDLE,
+            Message::FileLockBorrow(_) => codes::FILE_LOCK_BORROW,
+            Message::FileLockRecall(_) => codes::FILE_LOCK_RECALL,
+            Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
             Message::Hello(_) => codes::HELLO,
             Message::ProcessStart { .. } => codes::PROCESS_START,
@@ -244,7 +261,14 @@ impl<'a> Message<'a> {
             Message::PidKill(_) => size_of::<layout::PidKill>(),
             Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
             Message::Sync(_, sync) => sync.length(),
-            Message::FileLockSet(lock) | Message::FileLockGet(lock) => lock.length(),
+            Message::FileLockBorrow(lock) if lock.family != LockFamily::Posix => usize::MAX,
+            Message::FileLockSet(lock)
+            | Message::FileLockGet(lock)
+            | Message::FileLockBorrow(lock) => lock.length(),
+            Message::FileLockRecall(_) => size_of::<layout::Recall>(),
+            Message::FileLockReturn { locks, .. } => {
+                size_of::<layout::LentFile>().saturating_add(locks.bytes().len())
+            }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
@@ -297,10 +321,11 @@ impl<'a> Message<'a> {
             Message::FileLockCancel(seq) => {
                 fill(to, &layout::FileLockCancel { seq: seq.into() }, &[])?;
             }
-            Message::FileHandle { handle, held } => {
+            Message::FileHandle { handle, held, vmid } => {
                 let body = layout::FileHandle {
                     handle: handle.into(),
                     held: u32::from(held).into(),
+                    vmid: vmid.into(),
                 };
                 fill(to, &body, &[])?;
             }
@@ -322,7 +347,19 @@ impl<'a> Message<'a> {
             }
             Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
-            Message::FileLockSet(lock) | Message::FileLockGet(lock) => {
+            Message::FileLockRecall(loan) => {
+                fill(to, &layout::Recall { loan: loan.into() }, &[])?;
+            }
+            Message::FileLockReturn { loan, locks } => {
+                let body = layout::LentFile {
+                    loan: loan.into(),
+                    count: (locks.len() as u64).into(),
+                };
+                fill(to, &body, locks.bytes())?;
+            }
+            Message::FileLockSet(lock)
+            | Message::FileLockGet(lock)
+            | Message::FileLockBorrow(lock) => {
                 fill(to, &lock.layout(), lock.path)?;
             }
         }
@@ -375,6 +412,26 @@ impl<'a> Message<'a> {
                         1 => true,
                         _ => return Err(Malformed::BadValue),
                     },
+                    vmid: body.vmid.get(),
+                }
+            }
+            codes::FILE_LOCK_BORROW => {
+                let lock = FileLock::read(payload, false)?;
+                if lock.family != LockFamily::Posix {
+                    return Err(Malformed::BadValue);
+                }
+                Message::FileLockBorrow(lock)
+            }
+            codes::FILE_LOCK_RECALL => {
+                let body: &layout::Recall = exactly(payload)?;
+                Message::FileLockRecall(body.loan.get())
+            }
+            codes::FILE_LOCK_RETURN => {
+                let (body, rest) = layout::LentFile::ref_from_prefix(payload)
+                    .map_err(|_| Malformed::PayloadLength)?;
+                Message::FileLockReturn {
+                    loan: body.loan.get(),
+                    locks: LentLocks::read(rest, body.count.get())?,
                 }
             }
             codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),

@@ -25,6 +25,7 @@ mod error;
 mod frame;
 mod kinds;
 mod layout;
+mod lent;
 mod message;
 mod reader;
 mod writer;
@@ -35,6 +36,7 @@ pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncState,
 };
+pub use lent::{LentList, LentLock, LentLocks};
 pub use message::{ChildExit, FileLock, Hello, IdRange, Message, PidKill, ProcessQuery, Sync};
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

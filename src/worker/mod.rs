@@ -125,6 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
+        let until = self.look_after_recalls(until);
         self.wait(&mut state, until);
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
@@ -214,6 +215,11 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.run_upcalls();
         }
+        let is_due = self.returns_due.swap(false, Ordering::SeqCst);
+        if is_due && !self.try_return_files() {
+            self.returns_due.store(true, Ordering::SeqCst);
+            again = again.min(Again::Soon);
+        }
         if !self.pay_dues() {
             again = again.min(Again::Soon);
         }
@@ -267,6 +273,14 @@ impl<'m, P: Pal> Node<'m, P> {
             Some(vmid) => event!(warn, "process {vmid} is refused: {refusal}"),
             None => event!(warn, "a connection is refused: {refusal}"),
         }
+    }
+
+    /// A borrower has not given back what it was asked for.
+    pub(crate) fn is_late_to_return(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        if !peer.broken.swap(true, Ordering::SeqCst) {
+            self.refuse(Some(peer.vmid()), Refusal::NotReturned);
+        }
+        self.give_up_on(peer);
     }
 
     /// Has the peer's connection closed.

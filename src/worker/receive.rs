@@ -8,7 +8,9 @@ use crate::error::errno;
 use crate::leader::{Outcome, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
 use crate::pal::{Pal, Stream, StreamError};
-use crate::wire::{Answer, Expected, Frame, KillTarget, Message, PidKill, SyncCode, codes};
+use crate::wire::{
+    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, SyncCode, codes,
+};
 
 /// What a read came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -170,20 +172,23 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(self.take_kill_all(peer, frame.seq, kill));
             }
-            let may_wait = matches!(&message, Message::FileLockSet(lock) if lock.wait);
-            let kept = may_wait && frame.seq != 0;
-            if kept {
-                peer.keep_room(SignalReply::ROOM);
-            }
-            let (mut outcome, decided) = {
+            let message = match message {
+                // Nothing is lent that can't come back.
+                Message::FileLockBorrow(lock) if !self.config.capacities.holds_lent_file() => {
+                    Message::FileLockSet(FileLock { handle: 0, ..lock })
+                }
+                message => message,
+            };
+            let (mut outcome, has_news) = {
                 let mut leader = leader.lock();
                 let outcome = leader.handle(peer.vmid(), frame.seq, &message);
-                (outcome, leader.locks().has_decided())
+                // Before anybody else can answer.
+                if outcome == Outcome::Later && frame.seq != 0 {
+                    peer.keep_room(room_for_later(&message));
+                }
+                (outcome, leader.locks().has_news())
             };
-            if kept && outcome != Outcome::Later {
-                peer.free_room(SignalReply::ROOM);
-            }
-            if decided {
+            if has_news {
                 self.tell_decided();
             }
             if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
@@ -235,6 +240,10 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::ChildExit(exit) => self.child_ended(to, *exit),
             Message::Hello(hello) => self.welcome(peer, hello),
+            Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
+                self.recalled(*loan);
+                true
+            }
             Message::Sync(
                 SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade | SyncCode::ConfirmClose,
                 _,
@@ -311,5 +320,13 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         Ok(())
+    }
+}
+
+/// The length of an answer that comes later.
+const fn room_for_later(message: &Message<'_>) -> usize {
+    match message {
+        Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
+        _ => Answer::Status(0).length(),
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use libos_ipc::Vmid;
-use libos_ipc::leader::locks::{LockLimits, Locks, Owner, Set};
+use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 use stateright::{Checker, Model, Property};
 
 use crate::model::{Model as Field, Wish};
@@ -130,7 +130,7 @@ fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
                         state.wrong = Some("refused for nothing");
                     }
                 }
-                Err(_) => state.wrong = Some("an error"),
+                Ok(Set::Lent(_)) | Err(_) => state.wrong = Some("something else"),
             }
         }
         Step::Unlock { process, file } => {
@@ -148,7 +148,7 @@ fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
         let process = decided.from.get() as usize - 2;
         let at = state.waiting.iter().position(|(of, ..)| *of == process);
         let (_, file, write) = state.waiting.remove(at.expect("it waits"));
-        if decided.status == 0 {
+        if status_of(&decided) == 0 {
             state.held.insert((process, file), write);
         } else {
             state.wrong = Some("an error for one that waited");
@@ -292,4 +292,11 @@ fn three_processes_and_three_files() {
         processes: 3,
         files: 3,
     });
+}
+
+fn status_of(decided: &Decided) -> i32 {
+    match decided.answer {
+        Answer::Status(status) => status,
+        other => panic!("{other:?}"),
+    }
 }

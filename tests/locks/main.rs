@@ -9,7 +9,12 @@
 
 mod checked;
 mod kernel;
+mod lending;
+mod loans;
 mod model;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../serve/peer.rs"]
+mod peer;
 mod program;
 mod shares;
 mod table;

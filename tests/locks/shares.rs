@@ -11,28 +11,28 @@ use libos_ipc::{Config, Error, Id, Identity, Interrupt, LockLimits, Wait};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(10);
-const WAIT: Wait<'static> = Wait::at_most(LONG);
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
 const EAGAIN: i32 = 11;
 const EDEADLK: i32 = 35;
 const ENOLCK: i32 = 37;
 
-struct Family {
+pub(crate) struct Family {
     _directory: TempDir,
-    base: PathBuf,
-    leader: HostNode,
+    pub(crate) base: PathBuf,
+    pub(crate) leader: HostNode,
 }
 
-struct Member {
-    node: HostNode,
-    pid: Id,
+pub(crate) struct Member {
+    pub(crate) node: HostNode,
+    pub(crate) pid: Id,
 }
 
 impl Family {
-    fn new() -> Family {
+    pub(crate) fn new() -> Family {
         Family::with(Config::DEFAULT)
     }
 
-    fn with(config: Config) -> Family {
+    pub(crate) fn with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
         let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
@@ -44,7 +44,7 @@ impl Family {
         }
     }
 
-    fn member(&self) -> Member {
+    pub(crate) fn member(&self) -> Member {
         let identity = self.leader.start_child(WAIT).unwrap();
         let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
         let pid = node.join(WAIT).unwrap();
@@ -55,14 +55,14 @@ impl Family {
         self.leader.statistics().pools.waiting_for_locks.now
     }
 
-    fn until_waiting(&self, count: usize) {
+    pub(crate) fn until_waiting(&self, count: usize) {
         while self.waiting() != count {
             thread::yield_now();
         }
     }
 
     /// Nothing is held, noted or waited for.
-    fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         let pools = self.leader.statistics().pools;
         let used = [
             pools.locks,
@@ -74,7 +74,7 @@ impl Family {
     }
 }
 
-fn write(pid: Id, start: u64, end: u64) -> FileLock<'static> {
+pub(crate) fn write(pid: Id, start: u64, end: u64) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Posix,
         kind: LockKind::Write,
@@ -87,11 +87,11 @@ fn write(pid: Id, start: u64, end: u64) -> FileLock<'static> {
     }
 }
 
-fn waiting(lock: FileLock<'static>) -> FileLock<'static> {
+pub(crate) fn waiting(lock: FileLock<'static>) -> FileLock<'static> {
     FileLock { wait: true, ..lock }
 }
 
-fn unlock(lock: FileLock<'static>) -> FileLock<'static> {
+pub(crate) fn unlock(lock: FileLock<'static>) -> FileLock<'static> {
     FileLock {
         kind: LockKind::Unlock,
         wait: false,
@@ -99,7 +99,7 @@ fn unlock(lock: FileLock<'static>) -> FileLock<'static> {
     }
 }
 
-fn flock(handle: u64) -> FileLock<'static> {
+pub(crate) fn flock(handle: u64) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Flock,
         handle,
@@ -107,7 +107,7 @@ fn flock(handle: u64) -> FileLock<'static> {
     }
 }
 
-fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
+pub(crate) fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
     FileLock {
         family: LockFamily::Ofd,
         handle,
@@ -115,7 +115,7 @@ fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
     }
 }
 
-const BUSY: Result<(), Error> = Err(Error::Refused(EAGAIN));
+pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused(EAGAIN));
 
 #[test]
 fn one_waits_for_another_wherever_they_are() {
@@ -300,6 +300,8 @@ fn who_never_locked_sends_nothing() {
     let lock = write(member.pid, 0, 9);
     assert_eq!(member.node.set_lock(&lock, WAIT), Ok(()));
     assert_eq!(member.node.close_file(lock.path, member.pid, WAIT), Ok(()));
+    assert_eq!(member.node.find_lock(&write(1, 0, 9), WAIT), Ok(None));
+    assert_eq!(family.leader.find_lock(&write(1, 0, 9), WAIT), Ok(None));
     assert!(family.is_clean());
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use libos_ipc::Vmid;
-use libos_ipc::leader::locks::{Locks, Owner, Set};
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::locks::{Decided, Locks, Owner, Set};
+use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 
 use crate::kernel::{Do, Order, Outcome};
 use crate::model::{BYTES, Model, Wish};
@@ -152,6 +152,7 @@ impl<'m> Table<'m> {
                 }
                 match set {
                     Ok(Set::Done) => {}
+                    Ok(Set::Lent(_)) => panic!("nobody borrows"),
                     Ok(Set::Waits) => {
                         self.waiting.insert(process, wish);
                         return None;
@@ -168,11 +169,11 @@ impl<'m> Table<'m> {
         while let Some(decided) = self.locks.next_decided() {
             let process = decided.from.get() as usize - 2;
             let wish = self.waiting.remove(&process).expect("it waited");
-            if decided.status == 0 {
+            if status_of(&decided) == 0 {
                 assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
-            served.insert(process, -decided.status);
+            served.insert(process, -status_of(&decided));
         }
         served
     }
@@ -188,5 +189,12 @@ impl<'m> Table<'m> {
                 handle >> 16 & 0xFF == process as u64 && handle >> 24 & 0xFF == u64::from(life)
             }
         });
+    }
+}
+
+fn status_of(decided: &Decided) -> i32 {
+    match decided.answer {
+        Answer::Status(status) => status,
+        other => panic!("{other:?}"),
     }
 }

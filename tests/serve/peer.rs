@@ -40,7 +40,7 @@ pub(crate) fn pair(first: u32, second: u32) -> [u8; 8] {
 /// The numbers that an answer consists of.
 pub(crate) fn numbers(payload: &[u8]) -> Vec<u32> {
     let (numbers, rest) = payload.as_chunks::<4>();
-    assert_eq!(rest, [], "an answer of {} bytes", payload.len());
+    assert!(rest.is_empty(), "an answer of {} bytes", payload.len());
     numbers
         .iter()
         .map(|number| u32::from_le_bytes(*number))

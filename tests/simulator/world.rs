@@ -78,6 +78,7 @@ pub(crate) fn run(seed: u64) {
             waiting: 3,
             handles: 4,
         },
+        borrowed_files: 0,
     };
     let config = Config {
         capacities,

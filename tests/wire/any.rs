@@ -1,9 +1,9 @@
 //! Arbitrary messages and answers.
 
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LockAnswer,
-    LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange, ProcessFlags,
-    ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
+    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
+    LentLock, LentLocks, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process,
+    ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -64,6 +64,22 @@ fn lock() -> impl Strategy<Value = FileLock<'static>> {
     )
 }
 
+fn lent_locks() -> impl Strategy<Value = LentLocks<'static>> {
+    let lock = (any::<(u64, u64)>(), any::<(u32, bool)>());
+    prop::collection::vec(lock, 0..=LentLocks::MOST).prop_map(|locks| {
+        let mut list = LentList::new();
+        for ((one, other), (pid, write)) in locks {
+            assert!(list.push(LentLock {
+                start: one.min(other),
+                end: one.max(other),
+                pid,
+                write,
+            }));
+        }
+        Box::leak(Box::new(list)).locks()
+    })
+}
+
 pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
     let sync = (
         select(SyncCode::ALL),
@@ -87,7 +103,18 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         lock().prop_map(Message::FileLockGet),
         any::<u32>().prop_map(Message::FileLockClearPid),
         any::<u64>().prop_map(Message::FileLockCancel),
-        any::<(u64, bool)>().prop_map(|(handle, held)| Message::FileHandle { handle, held }),
+        any::<(u64, bool, u32)>().prop_map(|(handle, held, vmid)| Message::FileHandle {
+            handle,
+            held,
+            vmid,
+        }),
+        lock().prop_map(|lock| Message::FileLockBorrow(FileLock {
+            family: LockFamily::Posix,
+            ..lock
+        })),
+        any::<u64>().prop_map(Message::FileLockRecall),
+        (any::<u64>(), lent_locks())
+            .prop_map(|(loan, locks)| Message::FileLockReturn { loan, locks }),
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
             Message::Hello(Hello {
                 version,
@@ -168,6 +195,19 @@ fn lock_answer(lock: LockAnswer) -> (Expected, Answer<'static>) {
     (Expected::Lock, Answer::Lock(lock))
 }
 
+fn two_lent() -> LentLocks<'static> {
+    let mut list = LentList::new();
+    for write in [false, true] {
+        assert!(list.push(LentLock {
+            start: 1,
+            end: 2,
+            pid: 3,
+            write,
+        }));
+    }
+    Box::leak(Box::new(list)).locks()
+}
+
 /// One of each shape, for tests that go through all of them.
 pub(crate) fn one_of_each() -> Vec<Message<'static>> {
     let lock = FileLock {
@@ -221,6 +261,13 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         Message::FileHandle {
             handle: 1,
             held: true,
+            vmid: 2,
+        },
+        Message::FileLockBorrow(lock),
+        Message::FileLockRecall(1),
+        Message::FileLockReturn {
+            loan: 1,
+            locks: two_lent(),
         },
         Message::Hello(Hello {
             version: 1,

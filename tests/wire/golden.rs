@@ -3,9 +3,9 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LockAnswer,
-    LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange, ProcessFlags,
-    ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
+    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
+    LentLock, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange,
+    ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -59,7 +59,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(73..=255) {
+    for code in (18..64).chain(76..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -482,8 +482,55 @@ fn the_extensions_for_file_locks() {
         Message::FileHandle {
             handle: 0x0101,
             held: true,
+            vmid: 0x0202,
         },
-        &frame(29, 72, &[(0, &[1, 1]), (8, &[1])]),
+        &frame(33, 72, &[(0, &[1, 1]), (8, &[1]), (12, &[2, 2])]),
+    );
+    let record = FileLock {
+        family: LockFamily::Posix,
+        pid: 4,
+        ..lock
+    };
+    let body: &[(usize, &[u8])] = &[
+        (0, &[1]),
+        (4, &[1]),
+        (8, &[1, 1]),
+        (16, &[2, 2]),
+        (24, &[4]),
+        (32, &[3, 3]),
+        (40, &[1, b'a']),
+    ];
+    is(Message::FileLockBorrow(record), &frame(67, 73, body));
+    is(
+        Message::FileLockRecall(0x0303),
+        &frame(25, 74, &[(0, &[3, 3])]),
+    );
+    let mut lent = LentList::new();
+    for (pid, write) in [(4, false), (5, true)] {
+        assert!(lent.push(LentLock {
+            start: 0x0101,
+            end: 0x0202,
+            pid,
+            write,
+        }));
+    }
+    let body: &[(usize, &[u8])] = &[
+        (0, &[3, 3]),
+        (8, &[2]),
+        (16, &[1, 1]),
+        (24, &[2, 2]),
+        (32, &[4]),
+        (40, &[1, 1]),
+        (48, &[2, 2]),
+        (56, &[5]),
+        (60, &[1]),
+    ];
+    is(
+        Message::FileLockReturn {
+            loan: 0x0303,
+            locks: lent.locks(),
+        },
+        &frame(81, 75, body),
     );
 }
 
@@ -501,6 +548,7 @@ fn requests_and_their_answers() {
         (codes::FILE_LOCK_CLEAR_PID, Expected::Status),
         (codes::FILE_LOCK_OFD_SET, Expected::Status),
         (codes::FILE_LOCK_OFD_GET, Expected::Lock),
+        (codes::FILE_LOCK_BORROW, Expected::Status),
         (codes::PROCESS_START, Expected::Status),
         (codes::PROCESS_CHANGE, Expected::Status),
         (codes::PROCESS_QUERY, Expected::Process),

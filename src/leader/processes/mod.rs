@@ -141,6 +141,13 @@ impl<'m> Processes<'m> {
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
+    /// Whether the one member's process is a child of the other's, and lives or is being started.
+    pub fn is_child(&self, vmid: Vmid, parent: Vmid) -> bool {
+        let of = self.of_vmid(parent).map(|parent| parent.pid);
+        self.of_vmid(vmid)
+            .is_some_and(|child| child.lives() && Some(child.parent) == of)
+    }
+
     /// Whether any process but that of `vmid` lives.
     pub fn any_but(&self, vmid: Vmid) -> bool {
         self.entries

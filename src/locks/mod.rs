@@ -7,6 +7,7 @@
 //! own: the two kinds do not see each other.
 
 mod handles;
+mod lending;
 mod names;
 mod places;
 mod ranges;
@@ -19,11 +20,13 @@ use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 use handles::Handles;
+pub use lending::Overdue;
+use lending::{Lending, Loan};
 use names::{Name, Names};
 use places::{Buckets, NONE, Places, mix};
 use tree::Trees;
 pub use waits::Decided;
-use waits::Waits;
+use waits::{Asked, Waits};
 
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +104,21 @@ impl Owner {
 pub enum Set {
     /// It is done.
     Done,
-    /// It waits; [`Locks::next_decided`] will say what became of it.
+    /// It waits; [`Locks::next_decided`] will say what became of it. So may a request that does not
+    /// want to, if the file is lent: until that has come back.
     Waits,
+    /// Nothing was done, but the member decides on the file's record locks itself from now on, and
+    /// may have that many of them.
+    Lent(usize),
 }
 
-/// The two kinds of locks that don't see each other.
+/// The two kinds of locks that don't see each other; and requests that are held up until a file
+/// that is lent comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpaceName {
     Ranges = 0,
     Whole = 1,
+    HeldUp = 2,
 }
 
 /// The locks of one kind on one file, and who waits for one.
@@ -132,10 +141,23 @@ const EMPTY: Space = Space {
 struct File {
     hash: u64,
     name: Name,
-    spaces: [Space; 2],
-    /// Holders and waiting requests; [`UNUSED`] if there is no file at this place.
+    spaces: [Space; 3],
+    /// To whom the ranges are lent.
+    loan: Option<Loan>,
+    /// Locks that are held.
+    locks: usize,
+    /// Holders, waiting requests and a loan; [`UNUSED`] if there is no file at this place.
     users: u32,
 }
+
+const NO_FILE: File = File {
+    hash: 0,
+    name: Name::EMPTY,
+    spaces: [EMPTY; 3],
+    loan: None,
+    locks: 0,
+    users: UNUSED,
+};
 
 const UNUSED: u32 = u32::MAX;
 
@@ -163,6 +185,7 @@ pub struct Locks<'m> {
     by_owner_and_file: Buckets<'m>,
     waits: Waits<'m>,
     handles: Handles<'m>,
+    lending: Lending<'m>,
 }
 
 impl<'m> Locks<'m> {
@@ -178,6 +201,7 @@ impl<'m> Locks<'m> {
             .saturating_add(Buckets::bytes(limits.locks).saturating_mul(2))
             .saturating_add(Waits::bytes(limits.waiting))
             .saturating_add(Handles::bytes(limits.handles))
+            .saturating_add(Lending::bytes(limits.files))
     }
 
     /// Empty tables, cut from `arena`.
@@ -188,14 +212,7 @@ impl<'m> Locks<'m> {
         Ok(Locks {
             trees: Trees::new(arena, limits.locks)?,
             names: Names::new(arena, limits.files.saturating_mul(PIECES))?,
-            files: arena.table(limits.files, |_| {
-                Ok(File {
-                    hash: 0,
-                    name: Name::EMPTY,
-                    spaces: [EMPTY; 2],
-                    users: UNUSED,
-                })
-            })?,
+            files: arena.table(limits.files, |_| Ok(NO_FILE))?,
             file_places: Places::new(arena, limits.files)?,
             by_name: Buckets::new(arena, limits.files)?,
             holders: arena.table(limits.locks, |_| {
@@ -210,6 +227,7 @@ impl<'m> Locks<'m> {
             by_owner_and_file: Buckets::new(arena, limits.locks)?,
             waits: Waits::new(arena, limits.waiting)?,
             handles: Handles::new(arena, limits.handles)?,
+            lending: Lending::new(arena, limits)?,
         })
     }
 
@@ -221,24 +239,47 @@ impl<'m> Locks<'m> {
     /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
     /// a table is full.
     pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
+        let hash = names::hash(lock.path);
+        if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
+            self.lending.note_use(hash, from);
+        }
+        self.set_hashed(from, seq, lock, hash)
+    }
+
+    fn set_hashed(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        hash: u64,
+    ) -> Result<Set, i32> {
         let owner = Owner::of(from, lock);
         let range = range_of(lock).ok_or(errno::EINVAL)?;
+        let file = self.file_hashed(lock.path, hash);
         if lock.kind == LockKind::Unlock {
-            if let Some(file) = self.file(lock.path) {
-                self.unlock(file, owner, range)?;
-            }
-            return Ok(Set::Done);
+            return match file {
+                // Nobody else has anything there.
+                Some(file) if self.borrower(file, owner.space()) == Some(from) => {
+                    self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+                }
+                Some(file) => self.unlock(file, owner, range).map(|()| Set::Done),
+                None => Ok(Set::Done),
+            };
         }
         if let Owner::Open(handle) | Owner::Flock(handle) = owner
             && !self.handles.hold(handle, from)
         {
             return Err(errno::ENOLCK);
         }
-        let file = match self.file(lock.path) {
+        let file = match file {
             Some(file) => file,
             None => self.add_file(lock.path).ok_or(errno::ENOLCK)?,
         };
-        let set = self.set_on(file, owner, range, (from, seq), lock);
+        let set = if self.borrower(file, owner.space()).is_some() {
+            self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+        } else {
+            self.set_on(file, owner, range, (from, seq), Asked::of(lock))
+        };
         self.drop_unused(file);
         set
     }
@@ -249,14 +290,14 @@ impl<'m> Locks<'m> {
         owner: Owner,
         range: Range,
         (from, seq): (Vmid, u64),
-        lock: &FileLock<'_>,
+        asked: Asked,
     ) -> Result<Set, i32> {
-        let write = lock.kind == LockKind::Write;
+        let (write, wait) = (asked.write(), asked.waits());
         let space = owner.space();
         let mine = self.holder(owner, file).unwrap_or(NONE);
         let is_free = self.in_the_way(file, space, range, write, mine).is_none()
-            && !(lock.wait && self.must_let_pass(file, owner, range, write));
-        if !is_free && lock.wait && self.waits.is_full() {
+            && !(wait && self.must_let_pass(file, owner, range, write));
+        if !is_free && wait && self.waits.is_full() {
             return Err(errno::ENOLCK);
         }
         let mut released = false;
@@ -272,10 +313,10 @@ impl<'m> Locks<'m> {
                 self.count_passed(file, owner, range, write);
                 Set::Done
             })
-        } else if !lock.wait {
+        } else if !wait {
             Err(errno::EAGAIN)
         } else {
-            self.wait(file, owner, range, write, (from, seq))
+            self.wait(file, owner, range, asked, (from, seq))
                 .map(|()| Set::Waits)
         };
         // Even if nothing was given back: who queues behind another need not when that one waits
@@ -284,6 +325,31 @@ impl<'m> Locks<'m> {
             self.serve(file, space);
         }
         outcome
+    }
+
+    /// As [`Locks::get`], for a member that may have to wait for the answer: none yet then. It is
+    /// named by (`from`, `seq`).
+    pub fn ask(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+    ) -> Option<Result<Option<HeldLock>, i32>> {
+        let owner = Owner::of(from, lock);
+        if let Some(range) = range_of(lock)
+            && let Some(file) = self.file(lock.path)
+            && self.borrower(file, owner.space()).is_some()
+            && lock.kind != LockKind::Unlock
+        {
+            let asked = Asked::About {
+                write: lock.kind == LockKind::Write,
+            };
+            return match self.hold_up(file, owner, range, (from, seq), asked) {
+                Ok(_) => None,
+                Err(errno) => Some(Err(errno)),
+            };
+        }
+        Some(self.get(from, lock))
     }
 
     /// A lock that is in the way of the one that is asked about, if there is one.
@@ -299,10 +365,13 @@ impl<'m> Locks<'m> {
         let Some(file) = self.file(lock.path) else {
             return Ok(None);
         };
+        Ok(self.held(file, owner, range, lock.kind == LockKind::Write))
+    }
+
+    fn held(&self, file: u32, owner: Owner, range: Range, write: bool) -> Option<HeldLock> {
         let mine = self.holder(owner, file).unwrap_or(NONE);
-        let write = lock.kind == LockKind::Write;
         let found = self.in_the_way(file, owner.space(), range, write, mine);
-        Ok(found.map(|found| {
+        found.map(|found| {
             let lock = self.trees.at(found);
             let (family, pid, handle) = match self.holder_at(lock.holder).owner {
                 Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
@@ -318,7 +387,7 @@ impl<'m> Locks<'m> {
                 pid,
                 handle,
             }
-        }))
+        })
     }
 
     /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
@@ -331,6 +400,22 @@ impl<'m> Locks<'m> {
     /// The member has the open file, too. False if there is no room to note that.
     pub fn hold_handle(&mut self, vmid: Vmid, handle: u64) -> bool {
         self.handles.hold(handle, vmid)
+    }
+
+    /// A child that the member starts has the open file, too: noted until it closes it or dies, or,
+    /// if it never joins, until the member is gone. False if there is no room to note that.
+    pub fn hold_handle_for(&mut self, vmid: Vmid, child: Vmid, handle: u64) -> bool {
+        self.handles.hold_for(handle, child, Some(vmid))
+    }
+
+    /// The member is going: what it noted for children that have not joined is void.
+    pub fn forget_unborn(&mut self, vmid: Vmid, is_unborn: impl Fn(Vmid) -> bool) {
+        let mut at = 0;
+        while let Some((handle, child)) = self.handles.next_by(vmid, &mut at) {
+            if is_unborn(child) {
+                self.close_handle(child, handle);
+            }
+        }
     }
 
     /// The member has closed the open file, and waits for no lock of it any more (`EBADF`): when it
@@ -366,6 +451,7 @@ impl<'m> Locks<'m> {
                 self.drop_holder(place);
             }
         }
+        self.end_loans_of(vmid);
     }
 
     /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
@@ -395,8 +481,11 @@ impl<'m> Locks<'m> {
         self.handles.fill()
     }
 
-    fn file(&self, path: &[u8]) -> Option<u32> {
-        let hash = names::hash(path);
+    pub(crate) fn file(&self, path: &[u8]) -> Option<u32> {
+        self.file_hashed(path, names::hash(path))
+    }
+
+    fn file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
         self.by_name.find(hash, |place| {
             let file = self.file_at(place);
             file.hash == hash && self.names.is(file.name, path)
@@ -414,8 +503,8 @@ impl<'m> Locks<'m> {
             *file = File {
                 hash,
                 name,
-                spaces: [EMPTY; 2],
                 users: 0,
+                ..NO_FILE
             };
         }
         self.by_name.insert(hash, place);
@@ -435,29 +524,26 @@ impl<'m> Locks<'m> {
     }
 
     fn file_at(&self, place: u32) -> &File {
-        static NOWHERE: File = File {
-            hash: 0,
-            name: Name::EMPTY,
-            spaces: [EMPTY; 2],
-            users: UNUSED,
-        };
+        static NOWHERE: File = NO_FILE;
         self.files.get(place as usize).unwrap_or(&NOWHERE)
     }
 
     fn space(&self, file: u32, name: SpaceName) -> Space {
-        let [ranges, whole] = self.file_at(file).spaces;
+        let [ranges, whole, held_up] = self.file_at(file).spaces;
         match name {
             SpaceName::Ranges => ranges,
             SpaceName::Whole => whole,
+            SpaceName::HeldUp => held_up,
         }
     }
 
     fn change_space(&mut self, file: u32, name: SpaceName, change: impl FnOnce(&mut Space)) {
         if let Some(file) = self.files.get_mut(file as usize) {
-            let [ranges, whole] = &mut file.spaces;
+            let [ranges, whole, held_up] = &mut file.spaces;
             change(match name {
                 SpaceName::Ranges => ranges,
                 SpaceName::Whole => whole,
+                SpaceName::HeldUp => held_up,
             });
         }
     }

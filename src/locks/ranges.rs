@@ -147,7 +147,9 @@ impl Locks<'_> {
         }
         let plan = self.plan(holder, range, write);
         let needed = plan.pieces.iter().flatten().count();
-        if needed > self.trees.places().left().saturating_add(plan.removed) {
+        let free = self.trees.places().left();
+        let free = free.saturating_sub(self.lending.set_aside());
+        if needed > free.saturating_add(plan.removed) {
             return Err(errno::ENOLCK);
         }
         let mut reach = range;
@@ -172,6 +174,7 @@ impl Locks<'_> {
             return;
         };
         let of = *self.holder_at(holder);
+        self.count_lock(of.file, 1);
         let root = self.trees.insert(Side::Holder, of.root, lock);
         self.set_root(holder, root);
         let name = of.owner.space();
@@ -187,6 +190,7 @@ impl Locks<'_> {
 
     fn remove(&mut self, holder: u32, lock: u32) {
         let of = *self.holder_at(holder);
+        self.count_lock(of.file, -1);
         let root = self.trees.remove(Side::Holder, of.root, lock);
         self.set_root(holder, root);
         let name = of.owner.space();
@@ -199,6 +203,12 @@ impl Locks<'_> {
             self.change_space(of.file, name, |space| space.reads = root);
         }
         self.trees.unmake(lock);
+    }
+
+    fn count_lock(&mut self, file: u32, change: isize) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            file.locks = file.locks.saturating_add_signed(change);
+        }
     }
 
     fn set_root(&mut self, holder: u32, root: u32) {

@@ -8,10 +8,11 @@
 
 use super::places::{NONE, Places};
 use super::tree::Side;
-use super::{Locks, Owner, Range, SpaceName};
+use super::{Locks, Owner, Range, Set, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::store::{Arena, Table, bytes_for};
+use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// How often a waiting request is passed by before others have to queue behind it.
 const PATIENCE: u32 = 64;
@@ -24,7 +25,7 @@ pub(super) struct Waiting {
     pub(super) owner: Owner,
     file: u32,
     range: Range,
-    write: bool,
+    asked: Asked,
     state: State,
     before: u32,
     behind: u32,
@@ -36,11 +37,52 @@ pub(super) struct Waiting {
     is_queued: bool,
 }
 
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A lock, or its end.
+    For { kind: LockKind, wait: bool },
+    /// Which lock is in the way.
+    About { write: bool },
+}
+
+impl Asked {
+    pub(super) fn of(lock: &FileLock<'_>) -> Asked {
+        Asked::For {
+            kind: lock.kind,
+            wait: lock.wait,
+        }
+    }
+
+    pub(super) fn write(self) -> bool {
+        match self {
+            Asked::For { kind, .. } => kind == LockKind::Write,
+            Asked::About { write } => write,
+        }
+    }
+
+    pub(super) fn waits(self) -> bool {
+        matches!(self, Asked::For { wait: true, .. })
+    }
+
+    /// The answer that says how it went.
+    pub(super) fn answer(self, result: Result<(), i32>) -> Answer<'static> {
+        let status = result.err().map_or(0, i32::saturating_neg);
+        match self {
+            Asked::For { .. } => Answer::Status(status),
+            Asked::About { .. } => Answer::Lock(LockAnswer::from_status(status)),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Free,
+    /// For a lock that somebody has.
     Waiting,
-    Decided(i32),
+    /// For a file that is lent to come back.
+    HeldUp,
+    Decided(Answer<'static>),
     /// Its member is gone.
     Forgotten,
 }
@@ -52,8 +94,8 @@ pub struct Decided {
     pub from: Vmid,
     /// Its sequence number.
     pub seq: u64,
-    /// 0 if the lock is held now, or a negative error number.
-    pub status: i32,
+    /// What it is to be answered: status 0 if the lock is held now.
+    pub answer: Answer<'static>,
 }
 
 /// A fixed number of requests that wait.
@@ -119,7 +161,7 @@ const FREE: Waiting = Waiting {
     owner: Owner::Open(0),
     file: NONE,
     range: (0, 0),
-    write: false,
+    asked: Asked::About { write: false },
     state: State::Free,
     before: NONE,
     behind: NONE,
@@ -131,10 +173,19 @@ const FREE: Waiting = Waiting {
 impl Waiting {
     /// Whether the two can't be served both.
     fn is_in_the_way_of(&self, owner: Owner, range: Range, write: bool) -> bool {
-        (self.write || write)
+        (self.asked.write() || write)
             && self.owner != owner
             && self.range.0 <= range.1
             && self.range.1 >= range.0
+    }
+
+    /// The queue that it stands in.
+    fn queue(&self) -> SpaceName {
+        if self.state == State::HeldUp {
+            SpaceName::HeldUp
+        } else {
+            self.owner.space()
+        }
     }
 }
 
@@ -145,34 +196,20 @@ impl Locks<'_> {
         file: u32,
         owner: Owner,
         range: Range,
-        write: bool,
+        asked: Asked,
         (from, seq): (Vmid, u64),
     ) -> Result<(), i32> {
-        let place = self.waits.places.take().ok_or(errno::ENOLCK)?;
-        let last = self.space(file, owner.space()).last_waiting;
         let waiting = Waiting {
             from,
             seq,
             owner,
             file,
             range,
-            write,
+            asked,
             state: State::Waiting,
-            before: last,
-            behind: NONE,
-            passed: 0,
-            seen: 0,
-            is_queued: false,
+            ..FREE
         };
-        self.waits.change(place, |free| *free = waiting);
-        self.waits.change(last, |last| last.behind = place);
-        self.change_space(file, owner.space(), |space| {
-            if last == NONE {
-                space.first_waiting = place;
-            }
-            space.last_waiting = place;
-        });
-        self.change_users(file, 1);
+        let place = self.enqueue(waiting)?;
         // Only processes are known to wait with all they hold: not who has an open file.
         let is_process = matches!(owner, Owner::Process { .. });
         if is_process && self.reaches(place, owner, Through::Held) {
@@ -183,19 +220,107 @@ impl Locks<'_> {
         Ok(())
     }
 
+    /// Has the request wait until the file that is lent has come back, and recalls that.
+    pub(super) fn hold_up(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        (from, seq): (Vmid, u64),
+        asked: Asked,
+    ) -> Result<Set, i32> {
+        self.enqueue(Waiting {
+            from,
+            seq,
+            owner,
+            file,
+            range,
+            asked,
+            state: State::HeldUp,
+            ..FREE
+        })?;
+        self.recall(file, from);
+        Ok(Set::Waits)
+    }
+
+    /// Has those who were held up go on: the file is here again.
+    pub(super) fn let_go_on(&mut self, file: u32) {
+        loop {
+            let place = self.space(file, SpaceName::HeldUp).first_waiting;
+            if place == NONE {
+                return;
+            }
+            let Waiting {
+                from,
+                seq,
+                owner,
+                range,
+                asked,
+                ..
+            } = *self.waits.at(place);
+            self.unlink(place);
+            self.waits.places.give(place);
+            let answer = match asked {
+                Asked::About { write } => {
+                    Answer::Lock(match self.held(file, owner, range, write) {
+                        Some(held) => LockAnswer::Held(held),
+                        None => LockAnswer::Free,
+                    })
+                }
+                Asked::For {
+                    kind: LockKind::Unlock,
+                    ..
+                } => asked.answer(self.unlock(file, owner, range)),
+                Asked::For { .. } => match self.set_on(file, owner, range, (from, seq), asked) {
+                    Ok(Set::Waits) => continue,
+                    done => asked.answer(done.map(drop)),
+                },
+            };
+            // The place that was given back is there yet: nobody else waits for anything now.
+            if let Some(place) = self.waits.places.take() {
+                self.waits.change(place, |free| {
+                    *free = Waiting { from, seq, ..FREE };
+                });
+                self.note_decided(place, answer);
+            }
+        }
+    }
+
+    /// Puts a request at the end of its queue.
+    fn enqueue(&mut self, waiting: Waiting) -> Result<u32, i32> {
+        let place = self.waits.places.take().ok_or(errno::ENOLCK)?;
+        let (file, queue) = (waiting.file, waiting.queue());
+        let last = self.space(file, queue).last_waiting;
+        self.waits.change(place, |free| {
+            *free = Waiting {
+                before: last,
+                ..waiting
+            };
+        });
+        self.waits.change(last, |last| last.behind = place);
+        self.change_space(file, queue, |space| {
+            if last == NONE {
+                space.first_waiting = place;
+            }
+            space.last_waiting = place;
+        });
+        self.change_users(file, 1);
+        Ok(place)
+    }
+
     /// Takes the request out of the queue of its file.
     fn unlink(&mut self, place: u32) {
         self.note_queued(place, false);
+        let waiting = *self.waits.at(place);
         let Waiting {
             file,
-            owner,
             before,
             behind,
             ..
-        } = *self.waits.at(place);
+        } = waiting;
         self.waits.change(before, |before| before.behind = behind);
         self.waits.change(behind, |behind| behind.before = before);
-        self.change_space(file, owner.space(), |space| {
+        self.change_space(file, waiting.queue(), |space| {
             if before == NONE {
                 space.first_waiting = behind;
             }
@@ -209,11 +334,16 @@ impl Locks<'_> {
     }
 
     /// Notes what became of a request, which is told of by [`Locks::next_decided`].
-    fn decide(&mut self, place: u32, status: i32) {
+    fn decide(&mut self, place: u32, result: Result<(), i32>) {
+        let answer = self.waits.at(place).asked.answer(result);
         self.unlink(place);
+        self.note_decided(place, answer);
+    }
+
+    fn note_decided(&mut self, place: u32, answer: Answer<'static>) {
         let last = self.waits.last_decided;
         self.waits.change(place, |waiting| {
-            waiting.state = State::Decided(status);
+            waiting.state = State::Decided(answer);
             waiting.behind = NONE;
         });
         self.waits.change(last, |last| last.behind = place);
@@ -228,11 +358,16 @@ impl Locks<'_> {
         self.waits.first_decided != NONE
     }
 
+    /// Whether anybody is to be told anything.
+    pub fn has_news(&self) -> bool {
+        self.has_decided() || self.has_recalls()
+    }
+
     /// The next request that waited and was decided, once.
     pub fn next_decided(&mut self) -> Option<Decided> {
         let place = self.waits.first_decided;
         let waiting = *self.waits.at(place);
-        let State::Decided(status) = waiting.state else {
+        let State::Decided(answer) = waiting.state else {
             return None;
         };
         self.waits.first_decided = waiting.behind;
@@ -245,7 +380,7 @@ impl Locks<'_> {
         Some(Decided {
             from: waiting.from,
             seq: waiting.seq,
-            status,
+            answer,
         })
     }
 
@@ -253,8 +388,9 @@ impl Locks<'_> {
     pub(super) fn cancel_all(&mut self, errno: i32, fits: impl Fn(&Waiting) -> bool) {
         for place in 0..self.waits.places.used() {
             let waiting = *self.waits.at(place);
-            if waiting.state == State::Waiting && fits(&waiting) {
-                self.decide(place, errno.saturating_neg());
+            let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
+            if waits && fits(&waiting) {
+                self.decide(place, Err(errno));
                 self.serve(waiting.file, waiting.owner.space());
                 self.drop_unused(waiting.file);
             }
@@ -265,7 +401,8 @@ impl Locks<'_> {
     pub(super) fn forget_waiting_of(&mut self, vmid: Vmid) {
         for place in 0..self.waits.places.used() {
             let waiting = *self.waits.at(place);
-            if waiting.state == State::Waiting && waiting.from == vmid {
+            let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
+            if waits && waiting.from == vmid {
                 self.unlink(place);
                 self.waits
                     .change(place, |waiting| waiting.state = State::Forgotten);
@@ -320,15 +457,12 @@ impl Locks<'_> {
             file,
             owner,
             range,
-            write,
+            asked,
             ..
         } = *self.waits.at(place);
-        let status = match self.lock(file, owner, range, write) {
-            Ok(()) => 0,
-            Err(errno) => errno.saturating_neg(),
-        };
-        self.decide(place, status);
-        if status != 0 {
+        let locked = self.lock(file, owner, range, asked.write());
+        self.decide(place, locked);
+        if locked.is_err() {
             self.drop_unused(file);
         }
         true
@@ -351,9 +485,10 @@ impl Locks<'_> {
             file,
             owner,
             range,
-            write,
+            asked,
             ..
         } = waiting;
+        let write = asked.write();
         let mine = self.holder(owner, file).unwrap_or(NONE);
         if self
             .in_the_way(file, owner.space(), range, write, mine)
@@ -429,7 +564,11 @@ impl Locks<'_> {
             let waiting = *self.waits.at(place);
             let space = self.space(waiting.file, waiting.owner.space());
             let mine = self.holder(waiting.owner, waiting.file).unwrap_or(NONE);
-            let reads = if waiting.write { space.reads } else { NONE };
+            let reads = if waiting.asked.write() {
+                space.reads
+            } else {
+                NONE
+            };
             for root in [space.writes, reads] {
                 let mut after = NONE;
                 while let Some(lock) =
@@ -450,7 +589,7 @@ impl Locks<'_> {
                 let mut earlier = waiting.before;
                 while earlier != NONE {
                     let other = *self.waits.at(earlier);
-                    if other.is_in_the_way_of(waiting.owner, waiting.range, waiting.write) {
+                    if other.is_in_the_way_of(waiting.owner, waiting.range, waiting.asked.write()) {
                         if other.owner == owner {
                             return true;
                         }
@@ -514,7 +653,8 @@ impl Locks<'_> {
         let idle = (0..self.waits.places.used()).all(|place| {
             self.waits.at(place).state != State::Waiting || self.turn(place) != Turn::Now
         });
-        idle && held == in_files
+        idle && self.loans_are_sound()
+            && held == in_files
             && held == self.trees.places().taken()
             && waiting <= self.waits.places.taken()
     }

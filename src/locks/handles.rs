@@ -10,6 +10,8 @@ struct Share {
     handle: u64,
     /// None: free.
     vmid: Option<Vmid>,
+    /// Which member said so, if it was not this one.
+    by: Option<Vmid>,
 }
 
 /// A fixed number of pairs of an open file and a member that has it.
@@ -32,6 +34,7 @@ impl<'m> Handles<'m> {
                 Ok(Share {
                     handle: 0,
                     vmid: None,
+                    by: None,
                 })
             })?,
             places: Places::new(arena, capacity)?,
@@ -49,6 +52,11 @@ impl<'m> Handles<'m> {
 
     /// Notes that the member has the open file. False if there is no room.
     pub(super) fn hold(&mut self, handle: u64, vmid: Vmid) -> bool {
+        self.hold_for(handle, vmid, None)
+    }
+
+    /// The same, on the word of the member `by`.
+    pub(super) fn hold_for(&mut self, handle: u64, vmid: Vmid, by: Option<Vmid>) -> bool {
         if self.find(handle, vmid).is_some() {
             return true;
         }
@@ -59,6 +67,7 @@ impl<'m> Handles<'m> {
             *share = Share {
                 handle,
                 vmid: Some(vmid),
+                by,
             };
         }
         self.by_handle.insert(mix(handle), place);
@@ -90,6 +99,21 @@ impl<'m> Handles<'m> {
             *at = at.saturating_add(1);
             if share.vmid == Some(vmid) {
                 return Some(share.handle);
+            }
+        }
+        None
+    }
+
+    /// The next open file that another has on the word of that member, and who, from the place `at`
+    /// on, which moves behind it.
+    pub(super) fn next_by(&self, vmid: Vmid, at: &mut u32) -> Option<(u64, Vmid)> {
+        while *at < self.places.used() && *at != NONE {
+            let share = self.shares.get(*at as usize)?;
+            *at = at.saturating_add(1);
+            if share.by == Some(vmid)
+                && let Some(child) = share.vmid
+            {
+                return Some((share.handle, child));
             }
         }
         None

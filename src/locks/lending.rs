@@ -1,0 +1,503 @@
+//! Loans: while a single member uses a file's record locks, it decides on them itself.
+//!
+//! What `NFSv4` calls a delegation. A file whose ranges nobody uses is lent to the member that asks
+//! for a lock there, and is nothing but lent from then on: whatever others ask for there is held up
+//! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
+//! places are set aside, so that they come back into a table that has room for them.
+
+use super::places::{Buckets, NONE, mix};
+use super::tree::Side;
+use super::{LockLimits, Locks, Owner, Set, SpaceName};
+use crate::Vmid;
+use crate::error::Error;
+use crate::pal::Time;
+use crate::store::Arena;
+use crate::wire::{FileLock, LentList, LentLock, LentLocks, LockFamily, LockKind};
+use core::time::Duration;
+
+/// How many locks in a row a single member has to ask for, where others were in its way lately,
+/// before the file is lent to it.
+const PEACE: u32 = 32;
+
+/// Files that several members used lately. Two whose names' hashes meet here forget each other.
+// The model checker has little room on its stacks.
+const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// A file's loan.
+#[derive(Clone, Copy)]
+pub(super) struct Loan {
+    to: Vmid,
+    /// What the borrower calls it.
+    number: u64,
+    is_recalled: bool,
+    /// The borrower was told.
+    is_told: bool,
+    /// The round in which it was last tried to tell it.
+    tried: u32,
+    /// Since when it is known to be recalled to whoever knows the time.
+    since: Option<Time>,
+    before: u32,
+    behind: u32,
+}
+
+/// A file that several members use.
+#[derive(Clone, Copy)]
+struct Quarrel {
+    hash: u64,
+    last: Option<Vmid>,
+    streak: u32,
+}
+
+/// What the table knows of its loans as a whole.
+pub(super) struct Lending<'m> {
+    by_number: Buckets<'m>,
+    loans: usize,
+    most_loans: usize,
+    /// The most that can be lent at once.
+    limit: usize,
+    /// Files that are to come back, the oldest recall first.
+    first_recalled: u32,
+    last_recalled: u32,
+    /// Of these, how many borrowers are still to be told.
+    to_tell: usize,
+    round: u32,
+    quarrels: [Quarrel; QUARRELS],
+}
+
+/// Which borrower is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// None, and no recall is under way.
+    Nobody,
+    /// None yet: the next may be then.
+    NotBefore(Time),
+    /// This one.
+    Member(Vmid),
+}
+
+impl<'m> Lending<'m> {
+    pub(super) const fn bytes(files: usize) -> usize {
+        Buckets::bytes(files)
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
+        let by_locks = limits.locks.checked_div(LentLocks::MOST).unwrap_or(0);
+        Ok(Lending {
+            by_number: Buckets::new(arena, limits.files)?,
+            loans: 0,
+            most_loans: 0,
+            // Half of the table stays for those to whom nothing is lent.
+            limit: by_locks.min(limits.files) / 2,
+            first_recalled: NONE,
+            last_recalled: NONE,
+            to_tell: 0,
+            round: 0,
+            quarrels: [Quarrel {
+                hash: 0,
+                last: None,
+                streak: 0,
+            }; QUARRELS],
+        })
+    }
+
+    /// Locks that are set aside for what comes back.
+    pub(super) fn set_aside(&self) -> usize {
+        self.loans.saturating_mul(LentLocks::MOST)
+    }
+
+    fn quarrel(&mut self, hash: u64) -> Option<&mut Quarrel> {
+        let place = hash.checked_rem(QUARRELS as u64)?;
+        self.quarrels.get_mut(usize::try_from(place).ok()?)
+    }
+
+    /// Somebody else uses the file, too; or the borrower can't go on alone.
+    fn start_quarrel(&mut self, hash: u64, by: Vmid) {
+        if let Some(quarrel) = self.quarrel(hash) {
+            *quarrel = Quarrel {
+                hash,
+                last: Some(by),
+                streak: 0,
+            };
+        }
+    }
+
+    /// A member uses the file. True if there was peace long enough to lend it.
+    pub(super) fn note_use(&mut self, hash: u64, by: Vmid) -> bool {
+        let Some(quarrel) = self.quarrel(hash) else {
+            return false;
+        };
+        if quarrel.last.is_none() || quarrel.hash != hash {
+            return true;
+        }
+        quarrel.streak = if quarrel.last == Some(by) {
+            quarrel.streak.saturating_add(1)
+        } else {
+            0
+        };
+        quarrel.last = Some(by);
+        quarrel.streak >= PEACE
+    }
+}
+
+fn key(to: Vmid, number: u64) -> u64 {
+    mix(number.rotate_left(32) ^ u64::from(to.get()))
+}
+
+impl Locks<'_> {
+    /// As [`Locks::set`] for a lock of a process; but if nobody uses the file's ranges, it may be
+    /// lent to the member instead ([`Set::Lent`]), as what it calls by that number.
+    ///
+    /// # Errors
+    /// As [`Locks::set`].
+    pub fn borrow(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        number: u64,
+    ) -> Result<Set, i32> {
+        let hash = super::names::hash(lock.path);
+        let is_lendable = lock.kind != LockKind::Unlock
+            && lock.start <= lock.end
+            && self.lending.note_use(hash, from)
+            && self.lending.loans < self.lending.limit
+            && self.trees.places().left()
+                >= self.lending.set_aside().saturating_add(LentLocks::MOST)
+            && self.by_number(from, number).is_none();
+        if !is_lendable {
+            return self.set_hashed(from, seq, lock, hash);
+        }
+        let file = match self.file_hashed(lock.path, hash) {
+            Some(file) => Some(file).filter(|file| !self.is_used(*file)),
+            None => self.add_file(lock.path),
+        };
+        let Some(file) = file else {
+            return self.set_hashed(from, seq, lock, hash);
+        };
+        self.change_loan(file, |loan| {
+            *loan = Some(Loan {
+                to: from,
+                number,
+                is_recalled: false,
+                is_told: false,
+                tried: 0,
+                since: None,
+                before: NONE,
+                behind: NONE,
+            });
+        });
+        self.change_users(file, 1);
+        self.lending.by_number.insert(key(from, number), file);
+        self.lending.loans = self.lending.loans.saturating_add(1);
+        self.lending.most_loans = self.lending.most_loans.max(self.lending.loans);
+        Ok(Set::Lent(LentLocks::MOST))
+    }
+
+    /// Whether anybody has, waits for or has borrowed ranges of the file.
+    fn is_used(&self, file: u32) -> bool {
+        let space = self.space(file, SpaceName::Ranges);
+        self.file_at(file).loan.is_some()
+            || space.reads != NONE
+            || space.writes != NONE
+            || space.first_waiting != NONE
+    }
+
+    /// Who decides on that part of the file, if it is lent.
+    pub(super) fn borrower(&self, file: u32, space: SpaceName) -> Option<Vmid> {
+        let loan = self.file_at(file).loan;
+        loan.filter(|_| space == SpaceName::Ranges)
+            .map(|loan| loan.to)
+    }
+
+    /// Whether what is asked for is lent.
+    pub fn is_lent(&self, lock: &FileLock<'_>) -> bool {
+        lock.family != LockFamily::Flock
+            && self
+                .file(lock.path)
+                .is_some_and(|file| self.file_at(file).loan.is_some())
+    }
+
+    fn by_number(&self, to: Vmid, number: u64) -> Option<u32> {
+        self.lending.by_number.find(key(to, number), |file| {
+            let loan = self.file_at(file).loan;
+            loan.is_some_and(|loan| loan.to == to && loan.number == number)
+        })
+    }
+
+    fn change_loan(&mut self, file: u32, change: impl FnOnce(&mut Option<Loan>)) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            change(&mut file.loan);
+        }
+    }
+
+    fn with_loan(&mut self, file: u32, change: impl FnOnce(&mut Loan)) {
+        self.change_loan(file, |loan| {
+            if let Some(loan) = loan {
+                change(loan);
+            }
+        });
+    }
+
+    /// The file is to come back.
+    pub(super) fn recall(&mut self, file: u32, wanted_by: Vmid) {
+        let hash = self.file_at(file).hash;
+        let Some(loan) = self.file_at(file).loan.filter(|loan| !loan.is_recalled) else {
+            return;
+        };
+        self.lending.start_quarrel(hash, wanted_by);
+        let last = self.lending.last_recalled;
+        self.with_loan(file, |changed| {
+            *changed = Loan {
+                is_recalled: true,
+                before: last,
+                behind: NONE,
+                ..loan
+            };
+        });
+        self.with_loan(last, |last| last.behind = file);
+        if last == NONE {
+            self.lending.first_recalled = file;
+        }
+        self.lending.last_recalled = file;
+        self.lending.to_tell = self.lending.to_tell.saturating_add(1);
+    }
+
+    /// Whether borrowers are to be told that they are to give something back.
+    pub fn has_recalls(&self) -> bool {
+        self.lending.to_tell > 0
+    }
+
+    /// Whether anything is to come back.
+    pub fn is_recalling(&self) -> bool {
+        self.lending.first_recalled != NONE
+    }
+
+    /// Begins to tell borrowers: each comes up once until the next such call.
+    pub fn begin_recalls(&mut self) {
+        self.lending.round = self.lending.round.wrapping_add(1).max(1);
+    }
+
+    /// The next borrower that is to be told, and the number of what it is to give back. It comes
+    /// again in the next round, unless [`Locks::recall_was_sent`].
+    pub fn next_recall(&mut self) -> Option<(Vmid, u64)> {
+        if self.lending.to_tell == 0 {
+            return None;
+        }
+        let round = self.lending.round;
+        let mut file = self.lending.first_recalled;
+        while let Some(loan) = self.file_at(file).loan {
+            if !loan.is_told && loan.tried != round {
+                self.with_loan(file, |loan| loan.tried = round);
+                return Some((loan.to, loan.number));
+            }
+            file = loan.behind;
+        }
+        None
+    }
+
+    /// The borrower was told.
+    pub fn recall_was_sent(&mut self, to: Vmid, number: u64) {
+        if let Some(file) = self.by_number(to, number)
+            && let Some(loan) = self.file_at(file).loan
+            && loan.is_recalled
+            && !loan.is_told
+        {
+            self.with_loan(file, |loan| loan.is_told = true);
+            self.lending.to_tell = self.lending.to_tell.saturating_sub(1);
+        }
+    }
+
+    /// Which borrower has been asked for longer than `limit`. From the first time that it is asked
+    /// after a recall, that counts.
+    pub fn overdue(&mut self, now: Time, limit: Duration) -> Overdue {
+        let file = self.lending.first_recalled;
+        let Some(loan) = self.file_at(file).loan else {
+            return Overdue::Nobody;
+        };
+        let since = loan.since.unwrap_or(now);
+        let mut unseen = self.lending.last_recalled;
+        while let Some(loan) = self
+            .file_at(unseen)
+            .loan
+            .filter(|loan| loan.since.is_none())
+        {
+            self.with_loan(unseen, |loan| loan.since = Some(now));
+            unseen = loan.before;
+        }
+        if now.since(since) >= limit {
+            Overdue::Member(loan.to)
+        } else {
+            Overdue::NotBefore(since + limit)
+        }
+    }
+
+    /// A borrower gives a file back, with its locks on it. False if it is not the borrower, or if no
+    /// locks can be like that; then it has none.
+    pub fn give_back(&mut self, from: Vmid, number: u64, locks: LentLocks<'_>) -> bool {
+        let Some(file) = self.by_number(from, number) else {
+            return false;
+        };
+        if self
+            .file_at(file)
+            .loan
+            .is_some_and(|loan| !loan.is_recalled)
+        {
+            let hash = self.file_at(file).hash;
+            self.lending.start_quarrel(hash, from);
+        }
+        self.end_loan(file, |table, file| {
+            if locks.len() > LentLocks::MOST {
+                return false;
+            }
+            let as_they_stand = |lock: LentLock| {
+                let owner = Owner::Process {
+                    vmid: from,
+                    pid: lock.pid,
+                };
+                let range = (lock.start, lock.end);
+                let is_free = table
+                    .in_the_way(file, SpaceName::Ranges, range, true, NONE)
+                    .is_none_or(|other| {
+                        !lock.write
+                            && !table.trees.at(other).write
+                            && table.holder_at(table.trees.at(other).holder).owner != owner
+                    });
+                is_free && table.lock(file, owner, range, lock.write).is_ok()
+            };
+            locks.iter().all(as_they_stand)
+        })
+    }
+
+    /// The file is here again: what the borrower says of its locks is put in, and who was held up
+    /// goes on.
+    fn end_loan(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
+        let Some(loan) = self.file_at(file).loan else {
+            return false;
+        };
+        self.lending
+            .by_number
+            .remove(key(loan.to, loan.number), file);
+        self.lending.loans = self.lending.loans.saturating_sub(1);
+        if loan.is_recalled {
+            self.with_loan(loan.before, |before| before.behind = loan.behind);
+            self.with_loan(loan.behind, |behind| behind.before = loan.before);
+            if loan.before == NONE {
+                self.lending.first_recalled = loan.behind;
+            }
+            if loan.behind == NONE {
+                self.lending.last_recalled = loan.before;
+            }
+            if !loan.is_told {
+                self.lending.to_tell = self.lending.to_tell.saturating_sub(1);
+            }
+        }
+        self.change_loan(file, |loan| *loan = None);
+        let is_right = put(self, file);
+        if !is_right {
+            let vmid = loan.to;
+            for place in 0..self.holder_places.used() {
+                let holder = *self.holder_at(place);
+                let its = matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid);
+                if its && holder.file == file {
+                    self.drop_holder(place);
+                }
+            }
+        }
+        self.let_go_on(file);
+        self.change_users(file, -1);
+        self.drop_unused(file);
+        is_right
+    }
+
+    /// A member is gone: what was lent to it is here again, without locks.
+    pub(super) fn end_loans_of(&mut self, vmid: Vmid) {
+        for file in 0..self.file_places.used() {
+            let loan = self.file_at(file).loan;
+            if loan.is_some_and(|loan| loan.to == vmid) {
+                self.end_loan(file, |_, _| true);
+            }
+        }
+    }
+
+    /// Files that are lent now, and the most ever.
+    pub fn lent_fill(&self) -> (usize, usize) {
+        (self.lending.loans, self.lending.most_loans)
+    }
+
+    /// The most files that can be lent at once.
+    pub fn lent_limit(&self) -> usize {
+        self.lending.limit
+    }
+
+    /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
+    pub(crate) fn keep_file(&mut self, path: &[u8]) -> Option<u32> {
+        let file = self.add_file(path)?;
+        self.change_users(file, 1);
+        Some(file)
+    }
+
+    /// Forgets a file that was borrowed, and all locks on it.
+    pub(crate) fn let_go_of(&mut self, file: u32) {
+        loop {
+            let space = self.space(file, SpaceName::Ranges);
+            let root = space.reads.min(space.writes);
+            if root == NONE {
+                break;
+            }
+            self.drop_holder(self.trees.at(root).holder);
+        }
+        self.change_users(file, -1);
+        self.drop_unused(file);
+    }
+
+    /// How many locks are on the file.
+    pub(crate) fn count(&self, file: u32) -> usize {
+        self.file_at(file).locks
+    }
+
+    /// The file's record locks, for a borrower that gives it back.
+    pub(crate) fn list(&self, file: u32, list: &mut LentList) {
+        let space = self.space(file, SpaceName::Ranges);
+        for root in [space.reads, space.writes] {
+            let mut after = NONE;
+            while let Some(place) =
+                self.trees
+                    .touching(Side::File, root, (0, u64::MAX), NONE, after)
+            {
+                after = place;
+                let lock = self.trees.at(place);
+                if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
+                    list.push(LentLock {
+                        start: lock.start,
+                        end: lock.end,
+                        pid,
+                        write: lock.write,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn loans_are_sound(&self) -> bool {
+        let mut loans = 0_usize;
+        for place in 0..self.file_places.used() {
+            let file = self.file_at(place);
+            let held_up = self.space(place, SpaceName::HeldUp).first_waiting != NONE;
+            let ranges = self.space(place, SpaceName::Ranges);
+            match file.loan {
+                None if held_up => return false,
+                None => {}
+                Some(loan) => {
+                    loans = loans.saturating_add(1);
+                    let is_empty = ranges.reads == NONE
+                        && ranges.writes == NONE
+                        && ranges.first_waiting == NONE;
+                    if !is_empty || held_up && !loan.is_recalled {
+                        return false;
+                    }
+                }
+            }
+        }
+        loans == self.lending.loans
+    }
+}

@@ -1,0 +1,393 @@
+//! Files whose locks the leader lends to a member: nothing is sent, and nobody sees a difference.
+
+use std::io::Read;
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLock, LockKind, Message};
+use libos_ipc::{Config, Error, Id, Refusal};
+
+use crate::peer::{Peer, assert_closed};
+use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
+
+/// The number of frames that the members send while something is done.
+fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
+    let count = || -> u64 {
+        let sent = |member: &&Member| member.node.statistics().frames_out;
+        members.iter().map(sent).sum()
+    };
+    let before = count();
+    what();
+    count() - before
+}
+
+fn lent(family: &Family) -> usize {
+    family.leader.statistics().pools.lent_files.now
+}
+
+fn held(write: bool, start: u64, end: u64, pid: Id) -> Result<Option<HeldLock>, Error> {
+    Ok(Some(HeldLock {
+        family: libos_ipc::wire::LockFamily::Posix,
+        write,
+        start,
+        end,
+        pid,
+        handle: 0,
+    }))
+}
+
+fn set(member: &Member, lock: &FileLock<'_>) {
+    assert_eq!(member.node.set_lock(lock, WAIT), Ok(()), "{lock:?}");
+}
+
+#[test]
+fn who_is_alone_sends_nothing() {
+    let family = Family::new();
+    let one = family.member();
+    set(&one, &write(one.pid, 0, 9));
+    assert_eq!(lent(&family), 1);
+    let frames = sent(&[&one], || {
+        for start in 0..1_000 {
+            let lock = write(one.pid, start * 10, start * 10 + 9);
+            set(&one, &lock);
+            assert_eq!(one.node.find_lock(&lock, WAIT), Ok(None));
+            set(&one, &unlock(lock));
+        }
+        // Another process of the same member.
+        let other = write(one.pid + 1, 5, 15);
+        set(&one, &write(one.pid, 0, 9));
+        assert_eq!(one.node.set_lock(&other, WAIT), BUSY);
+        let found = one.node.find_lock(&other, WAIT);
+        assert_eq!(found, held(true, 0, 9, one.pid));
+        assert_eq!(one.node.close_file(other.path, one.pid, WAIT), Ok(()));
+        set(&one, &other);
+    });
+    assert_eq!(frames, 0);
+}
+
+#[test]
+fn the_locks_come_back_with_the_file() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    set(&one, &write(one.pid, 0, 9));
+    set(&one, &read(one.pid, 20, 29));
+    set(&one, &read(one.pid + 1, 25, 39));
+    assert_eq!(lent(&family), 1);
+    // A question brings it back, too.
+    let all = write(two.pid, 30, u64::MAX);
+    let found = two.node.find_lock(&all, WAIT);
+    assert_eq!(found, held(false, 25, 39, one.pid + 1));
+    assert_eq!(lent(&family), 0);
+    assert_eq!(two.node.set_lock(&write(two.pid, 29, 29), WAIT), BUSY);
+    set(&two, &read(two.pid, 20, 30));
+    set(&two, &write(two.pid, 40, 50));
+    assert_eq!(one.node.set_lock(&write(one.pid, 50, 50), WAIT), BUSY);
+    for member in [&one, &two] {
+        assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
+        assert_eq!(member.node.clear_locks(one.pid + 1, WAIT), Ok(()));
+    }
+    assert!(family.is_clean());
+}
+
+#[test]
+fn a_wait_ends_when_the_borrower_unlocks() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let (first, pid) = (&family.leader, family.leader.pid().unwrap());
+    for (waiter, waiter_pid, path) in [(&two.node, two.pid, b"/a"), (first, pid, b"/b")] {
+        let lock = FileLock {
+            path,
+            ..write(one.pid, 0, 9)
+        };
+        set(&one, &lock);
+        assert_eq!(lent(&family), 1);
+        let wanted = FileLock {
+            pid: waiter_pid,
+            ..lock
+        };
+        // Whether it wants to wait or not: it learns what is so.
+        assert_eq!(waiter.set_lock(&wanted, WAIT), BUSY);
+        assert_eq!(lent(&family), 0);
+        thread::scope(|scope| {
+            let served = scope.spawn(|| waiter.set_lock(&waiting(wanted), WAIT));
+            family.until_waiting(1);
+            set(&one, &unlock(lock));
+            assert_eq!(served.join().unwrap(), Ok(()));
+        });
+        assert_eq!(waiter.set_lock(&unlock(wanted), WAIT), Ok(()));
+    }
+    assert!(family.is_clean());
+}
+
+#[test]
+fn a_circle_through_a_lent_file_is_seen() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let on = |member: &Member, path| FileLock {
+        path,
+        ..write(member.pid, 0, 0)
+    };
+    set(&one, &on(&one, b"/a"));
+    set(&two, &on(&two, b"/b"));
+    assert_eq!(lent(&family), 2);
+    thread::scope(|scope| {
+        let served = scope.spawn(|| one.node.set_lock(&waiting(on(&one, b"/b")), WAIT));
+        family.until_waiting(1);
+        let outcome = two.node.set_lock(&waiting(on(&two, b"/a")), WAIT);
+        assert_eq!(outcome, Err(Error::Refused(35)), "EDEADLK");
+        assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));
+        assert_eq!(served.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn the_dead_borrow_nothing() {
+    let family = Family::new();
+    let (one, two, three) = (family.member(), family.member(), family.member());
+    set(&one, &write(one.pid, 0, 9));
+    assert_eq!(lent(&family), 1);
+    one.node.shut_down(Duration::ZERO);
+    while lent(&family) > 0 {
+        thread::yield_now();
+    }
+    set(&two, &waiting(write(two.pid, 0, 9)));
+    // The next that is alone borrows it at once.
+    two.node.shut_down(Duration::ZERO);
+    while !family.is_clean() {
+        thread::yield_now();
+    }
+    set(&three, &write(three.pid, 0, 9));
+    assert_eq!(lent(&family), 1);
+}
+
+#[test]
+fn after_a_quarrel_the_leader_decides_until_there_was_peace() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    set(&one, &write(one.pid, 0, 9));
+    set(&one, &unlock(write(one.pid, 0, 9)));
+    for member in [&two, &one, &two] {
+        let lock = write(member.pid, 0, 9);
+        set(member, &lock);
+        set(member, &unlock(lock));
+        assert_eq!(lent(&family), 0);
+    }
+    for _ in 0..40 {
+        let lock = write(two.pid, 0, 9);
+        set(&two, &lock);
+        set(&two, &unlock(lock));
+    }
+    assert_eq!(lent(&family), 1);
+}
+
+#[test]
+fn what_does_not_fit_goes_to_the_leader() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    // More locks than come back with one file.
+    for at in 0..100 {
+        set(&one, &write(one.pid, at * 2, at * 2));
+    }
+    assert_eq!(lent(&family), 0);
+    assert_eq!(family.leader.statistics().pools.locks.now, 100);
+    assert_eq!(two.node.set_lock(&write(two.pid, 0, 0), WAIT), BUSY);
+    assert_eq!(two.node.set_lock(&write(two.pid, 198, 198), WAIT), BUSY);
+    // More files than there is room for.
+    let limit = one.node.statistics().pools.borrowed_files.limit;
+    let paths: Vec<[u8; 2]> = (0..=limit).map(|at| [b'a', b'a' + at as u8]).collect();
+    for (at, path) in paths.iter().enumerate() {
+        let lock = FileLock {
+            path,
+            ..write(one.pid, 0, 0)
+        };
+        set(&one, &lock);
+        let theirs = FileLock {
+            pid: two.pid,
+            ..lock
+        };
+        let is_last = at == limit;
+        assert_eq!(lent(&family), at + usize::from(!is_last));
+        if is_last {
+            assert_eq!(two.node.set_lock(&theirs, WAIT), BUSY);
+        }
+    }
+    assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
+    for path in &paths {
+        let theirs = FileLock {
+            path,
+            ..write(two.pid, 0, 0)
+        };
+        set(&two, &theirs);
+    }
+}
+
+#[test]
+fn open_files_have_their_locks_at_the_leader() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    set(&one, &write(one.pid, 0, 9));
+    // Whole files are another matter.
+    set(&two, &flock(7));
+    assert_eq!(lent(&family), 1);
+    assert_eq!(two.node.set_lock(&ofd(8, 5, 5), WAIT), BUSY);
+    assert_eq!(lent(&family), 0);
+    set(&two, &ofd(8, 10, 10));
+    assert_eq!(one.node.set_lock(&write(one.pid, 0, 10), WAIT), BUSY);
+}
+
+#[test]
+fn a_child_has_what_its_parent_gave_it() {
+    let family = Family::new();
+    let (parent, other) = (family.member(), family.member());
+    let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
+    set(&parent, &flock(7));
+    let identity = parent.node.start_child(WAIT).unwrap();
+    assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    // Something later has arrived.
+    assert_eq!(parent.node.find_lock(&flock(9), WAIT).map(drop), Ok(()));
+    assert!(kept(flock(9)), "before it has joined");
+    let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
+    child.join(WAIT).unwrap();
+    parent.node.shut_down(Duration::ZERO);
+    family.leader.query(&Default::default(), WAIT).unwrap();
+    assert!(kept(flock(9)), "without its parent");
+    child.shut_down(Duration::ZERO);
+    set(&other, &waiting(flock(9)));
+    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+
+    // One that never comes has it until its parent says so, or is gone.
+    for buried in [true, false] {
+        let parent = family.member();
+        set(&parent, &flock(7));
+        let identity = parent.node.start_child(WAIT).unwrap();
+        assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
+        assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+        assert_eq!(parent.node.find_lock(&flock(9), WAIT).map(drop), Ok(()));
+        assert!(kept(flock(9)));
+        if buried {
+            parent.node.bury(identity.vmid).unwrap();
+        } else {
+            parent.node.shut_down(Duration::ZERO);
+        }
+        set(&other, &waiting(flock(9)));
+        assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    }
+    // Nobody says so for somebody else's child.
+    let mine = other.node.start_child(WAIT).unwrap();
+    let before = family.leader.statistics().undone;
+    let stranger = family.member();
+    assert_eq!(stranger.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
+    while family.leader.statistics().undone == before {
+        thread::yield_now();
+    }
+    assert_eq!(family.leader.statistics().pools.lock_handles.now, 0);
+}
+
+fn read(pid: Id, start: u64, end: u64) -> FileLock<'static> {
+    FileLock {
+        kind: LockKind::Read,
+        ..write(pid, start, end)
+    }
+}
+
+/// A member that has borrowed the file of [`write`], and reads and says what it likes.
+struct Rogue(Peer);
+
+const HELLO: u8 = 64;
+const RECALL: u8 = 74;
+
+impl Rogue {
+    fn borrowing(family: &Family) -> Rogue {
+        let identity = family.leader.start_child(WAIT).unwrap();
+        let mut rogue = Rogue(Peer::join(&family.base, identity.vmid.get()));
+        let hello = [1, 0, identity.pid, 1].map(u32::to_le_bytes).concat();
+        rogue.0.send(HELLO, &hello);
+        let answer = rogue.next();
+        assert_eq!(answer.0, HELLO);
+        let lock = FileLock {
+            handle: 5,
+            ..write(identity.pid, 0, 9)
+        };
+        rogue.say(1, &Message::FileLockBorrow(lock));
+        let (code, payload) = rogue.next();
+        assert_eq!((code, payload), (0, 32_u32.to_le_bytes().to_vec()));
+        rogue
+    }
+
+    fn say(&mut self, seq: u64, message: &Message<'_>) {
+        let mut frame = vec![0; message.length()];
+        message.encode(seq, &mut frame).unwrap();
+        self.0.send(message.code(), &frame[17..]);
+    }
+
+    /// The next frame: its code, and what belongs to it.
+    fn next(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 17];
+        self.0.from().read_exact(&mut header).unwrap();
+        let size = u64::from_le_bytes(header[..8].try_into().unwrap());
+        let mut payload = vec![0; usize::try_from(size).unwrap() - 17];
+        self.0.from().read_exact(&mut payload).unwrap();
+        (header[16], payload)
+    }
+}
+
+#[test]
+fn who_does_not_give_back_in_time_is_out() {
+    let limit = Duration::from_millis(100);
+    let family = Family::with(Config {
+        recall_limit: limit,
+        ..Config::DEFAULT
+    });
+    let two = family.member();
+    let mut rogue = Rogue::borrowing(&family);
+    // Alone it may take as long as it likes: the limit is for others.
+    assert_eq!(two.node.find_lock(&flock(1), WAIT), Ok(None));
+    let start = std::time::Instant::now();
+    set(&two, &write(two.pid, 0, 9));
+    assert!(start.elapsed() >= limit);
+    assert_eq!(rogue.next(), (RECALL, 5_u64.to_le_bytes().to_vec()));
+    assert_closed(rogue.0.from(), "it has not given back");
+    let statistics = family.leader.statistics();
+    assert_eq!(statistics.refused(Refusal::NotReturned), 1);
+    assert_eq!(lent(&family), 0);
+}
+
+#[test]
+fn nonsense_that_comes_back_costs_the_connection_and_nobody_else_anything() {
+    let lock = |pid, start, end, write| LentLock {
+        start,
+        end,
+        pid,
+        write,
+    };
+    let returns: [(u64, &[LentLock]); 4] = [
+        // Nothing of that name.
+        (6, &[]),
+        // Two who can't both have it.
+        (5, &[lock(1, 0, 9, true), lock(2, 9, 9, false)]),
+        (5, &[lock(1, 0, 9, false), lock(2, 0, 9, true)]),
+        // One who has it twice.
+        (5, &[lock(1, 0, 9, true), lock(1, 5, 15, false)]),
+    ];
+    for (loan, locks) in returns {
+        let family = Family::new();
+        let two = family.member();
+        let mut rogue = Rogue::borrowing(&family);
+        let mut list = LentList::new();
+        assert!(locks.iter().all(|lock| list.push(*lock)));
+        let locks = list.locks();
+        rogue.say(0, &Message::FileLockReturn { loan, locks });
+        assert_closed(rogue.0.from(), "it gave back nonsense");
+        set(&two, &waiting(write(two.pid, 0, 9)));
+        assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));
+        drop(rogue);
+        two.node.shut_down(WAIT_LIMIT);
+        while !family.is_clean() {
+            thread::yield_now();
+        }
+    }
+}
+
+const WAIT_LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,509 @@
+//! Every order in which a file can be lent, used, recalled, given back and left behind: the leader's
+//! table and the members' own, with messages under way between them.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+use libos_ipc::Vmid;
+use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::member::{Borrowed, Decision};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockFamily, LockKind};
+use stateright::{Checker, Model, Property};
+
+/// Room for one loan, and for as many locks as are asked for without one.
+const LIMITS: LockLimits = LockLimits {
+    locks: 64,
+    files: 2,
+    waiting: 4,
+    handles: 0,
+};
+
+struct Family {
+    members: usize,
+    /// How many locks each asks for.
+    times: usize,
+}
+
+/// What a member asks of its leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Up {
+    Borrow {
+        number: u64,
+        write: bool,
+        wait: bool,
+    },
+    Set {
+        write: bool,
+        wait: bool,
+    },
+    Unlock,
+    Return {
+        number: u64,
+        locks: Vec<(u64, u64, bool)>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Down {
+    Answer(i32),
+    Recall(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Lock {
+        who: usize,
+        write: bool,
+        wait: bool,
+    },
+    Unlock {
+        who: usize,
+    },
+    /// The leader hears the next that the member has said.
+    Hear {
+        who: usize,
+    },
+    /// A member gives back of its own accord: it has come to a limit.
+    GiveBack {
+        who: usize,
+    },
+    /// The caller sees the answer.
+    Wake {
+        who: usize,
+    },
+    /// The member hears the next that the leader has said.
+    Told {
+        who: usize,
+    },
+    Die {
+        who: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    Idle,
+    Locking {
+        write: bool,
+        wait: bool,
+        borrowing: Option<u64>,
+    },
+    Unlocking,
+    Holding {
+        write: bool,
+    },
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Seen {
+    at: Vec<At>,
+    left: Vec<usize>,
+    up: Vec<VecDeque<Up>>,
+    down: Vec<VecDeque<Down>>,
+    /// What is lent to each.
+    here: Vec<Option<u64>>,
+    /// An answer that has come, and that the caller has not seen yet.
+    unseen: Vec<Option<i32>>,
+    /// Who asked the leader, for what it thinks of a quarrel.
+    asked: Vec<usize>,
+    lent: usize,
+    wrong: Option<&'static str>,
+    crossed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    steps: Vec<Step>,
+    seen: Seen,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.seen.hash(state);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.seen == other.seen
+    }
+}
+
+fn vmid(who: usize) -> Vmid {
+    Vmid::new(who as u32 + 2).unwrap()
+}
+
+fn lock(kind: LockKind, wait: bool) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start: 0,
+        end: 0,
+        pid: 1,
+        handle: 0,
+        wait,
+        path: b"a",
+    }
+}
+
+fn kind(write: bool) -> LockKind {
+    if write {
+        LockKind::Write
+    } else {
+        LockKind::Read
+    }
+}
+
+/// The real machines, and what is under way between them.
+struct World<'m> {
+    leader: Locks<'m>,
+    members: Vec<Borrowed<'m>>,
+    seen: Seen,
+}
+
+impl World<'_> {
+    fn say(&mut self, who: usize, message: Up) {
+        self.seen.up[who].push_back(message);
+    }
+
+    /// As a node does it: what is to go back goes, then comes what is asked for.
+    fn give_back(&mut self, who: usize) {
+        let mut list = LentList::new();
+        while let Some(number) = self.members[who].next_to_return(&mut list) {
+            let lent = |lock: LentLock| (lock.start, lock.end, lock.write);
+            let locks = list.locks().iter().map(lent).collect();
+            self.say(who, Up::Return { number, locks });
+            self.members[who].went_back(number);
+            list.clear();
+        }
+        if self.members[who].fill().0 == 0 {
+            self.seen.here[who] = None;
+        }
+    }
+
+    fn lock(&mut self, who: usize, write: bool, wait: bool, again: bool) {
+        let mut borrowing = None;
+        match self.members[who].set(vmid(who), &lock(kind(write), wait)) {
+            Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
+            Decision::Borrow(number) if !again => {
+                borrowing = Some(number);
+                self.say(
+                    who,
+                    Up::Borrow {
+                        number,
+                        write,
+                        wait,
+                    },
+                );
+            }
+            _ => {
+                self.give_back(who);
+                self.say(who, Up::Set { write, wait });
+            }
+        }
+        self.seen.at[who] = At::Locking {
+            write,
+            wait,
+            borrowing,
+        };
+    }
+
+    fn ended(&mut self, who: usize, held: Option<bool>) {
+        self.seen.at[who] = held.map_or(At::Idle, |write| At::Holding { write });
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Lock { who, write, wait } => {
+                self.seen.left[who] -= 1;
+                self.lock(who, write, wait, false);
+            }
+            Step::Unlock { who } => {
+                match self.members[who].set(vmid(who), &lock(LockKind::Unlock, false)) {
+                    Decision::Done(result) => {
+                        assert_eq!(result, Ok(()));
+                        self.seen.at[who] = At::Idle;
+                    }
+                    _ => {
+                        self.say(who, Up::Unlock);
+                        self.seen.at[who] = At::Unlocking;
+                    }
+                }
+            }
+            Step::Hear { who } => self.hear(who),
+            Step::Told { who } => match self.seen.down[who].pop_front().unwrap() {
+                Down::Recall(number) => {
+                    self.seen.crossed |= self.seen.here[who].is_none();
+                    self.members[who].recall(number);
+                    self.give_back(who);
+                }
+                Down::Answer(status) => self.seen.unseen[who] = Some(status),
+            },
+            Step::Wake { who } => {
+                let status = self.seen.unseen[who].take().unwrap();
+                self.answered(who, status);
+            }
+            Step::GiveBack { who } => {
+                self.members[who].recall(self.seen.here[who].unwrap());
+                self.give_back(who);
+            }
+            Step::Die { who } => {
+                self.leader.left(vmid(who));
+                self.seen.at[who] = At::Dead;
+                self.seen.up[who].clear();
+                self.seen.down[who].clear();
+                self.seen.here[who] = None;
+                self.seen.unseen[who] = None;
+            }
+        }
+        while let Some(decided) = self.leader.next_decided() {
+            let Answer::Status(status) = decided.answer else {
+                panic!("nobody asks");
+            };
+            self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(status));
+        }
+        self.leader.begin_recalls();
+        while let Some((to, number)) = self.leader.next_recall() {
+            self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
+            self.leader.recall_was_sent(to, number);
+        }
+        self.seen.lent = self.leader.lent_fill().0;
+        if !self.leader.is_sound() {
+            self.seen.wrong = Some("the table is not sound");
+        }
+    }
+
+    fn hear(&mut self, who: usize) {
+        let from = vmid(who);
+        let set = match self.seen.up[who].pop_front().unwrap() {
+            Up::Borrow {
+                number,
+                write,
+                wait,
+            } => {
+                self.seen.asked.push(who);
+                self.leader
+                    .borrow(from, 1, &lock(kind(write), wait), number)
+            }
+            Up::Set { write, wait } => {
+                self.seen.asked.push(who);
+                self.leader.set(from, 1, &lock(kind(write), wait))
+            }
+            Up::Unlock => self.leader.set(from, 1, &lock(LockKind::Unlock, false)),
+            Up::Return { number, locks } => {
+                let mut list = LentList::new();
+                for (start, end, write) in locks {
+                    list.push(LentLock {
+                        start,
+                        end,
+                        pid: 1,
+                        write,
+                    });
+                }
+                if !self.leader.give_back(from, number, list.locks()) {
+                    self.seen.wrong = Some("what came back was not taken");
+                }
+                return;
+            }
+        };
+        let status = match set {
+            Ok(Set::Waits) => return,
+            Ok(Set::Done) => 0,
+            Ok(Set::Lent(most)) => most as i32,
+            Err(errno) => -errno,
+        };
+        self.seen.down[who].push_back(Down::Answer(status));
+    }
+
+    fn answered(&mut self, who: usize, status: i32) {
+        match self.seen.at[who] {
+            At::Unlocking => {
+                assert_eq!(status, 0);
+                self.seen.at[who] = At::Idle;
+            }
+            At::Locking {
+                write,
+                wait,
+                borrowing,
+            } => {
+                if let Some(number) = borrowing {
+                    let most = usize::try_from(status).ok().filter(|most| *most > 0);
+                    self.members[who].answered(number, most);
+                    self.seen.here[who] = most.map(|_| number);
+                    self.give_back(who);
+                    if most.is_some() {
+                        return self.lock(who, write, wait, true);
+                    }
+                }
+                if wait && status != 0 {
+                    self.seen.wrong = Some("refused for nothing");
+                }
+                self.ended(who, (status == 0).then_some(write));
+            }
+            at => panic!("an answer for one that is {at:?}"),
+        }
+    }
+}
+
+/// The world after these steps.
+fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
+    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memories = vec![vec![0; Borrowed::bytes(1)]; family.members];
+    let members = memories
+        .iter_mut()
+        .map(|memory| Borrowed::new(&mut Arena::new(memory), 1).unwrap())
+        .collect();
+    let mut world = World {
+        leader: Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
+        members,
+        seen: Seen {
+            at: vec![At::Idle; family.members],
+            left: vec![family.times; family.members],
+            up: vec![VecDeque::new(); family.members],
+            down: vec![VecDeque::new(); family.members],
+            here: vec![None; family.members],
+            unseen: vec![None; family.members],
+            asked: Vec::new(),
+            lent: 0,
+            wrong: None,
+            crossed: false,
+        },
+    };
+    for step in steps {
+        world.step(*step);
+    }
+    then(world)
+}
+
+fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
+    for who in 0..seen.at.len() {
+        if seen.at[who] == At::Dead {
+            continue;
+        }
+        if !seen.up[who].is_empty() {
+            steps.push(Step::Hear { who });
+        }
+        if !seen.down[who].is_empty() {
+            steps.push(Step::Told { who });
+        }
+        if seen.unseen[who].is_some() {
+            steps.push(Step::Wake { who });
+        }
+        if matches!(seen.at[who], At::Holding { .. }) {
+            steps.push(Step::Unlock { who });
+        }
+    }
+}
+
+/// Whether everybody gets what it asked for when all is heard and all let go.
+fn all_are_served(family: &Family, state: &State) -> bool {
+    let mut steps = state.steps.clone();
+    let mut seen = state.seen.clone();
+    loop {
+        let mut next = Vec::new();
+        steps_of(&seen, &mut next);
+        let Some(step) = next.first() else {
+            let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
+            return seen.wrong.is_none() && seen.at.iter().all(is_idle);
+        };
+        steps.push(*step);
+        seen = replay(family, &steps, |world| world.seen);
+    }
+}
+
+impl Model for Family {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let seen = replay(self, &[], |world| world.seen);
+        vec![State {
+            steps: Vec::new(),
+            seen,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Step>) {
+        let seen = &state.seen;
+        steps_of(seen, actions);
+        for who in 0..self.members {
+            if seen.at[who] != At::Dead {
+                actions.push(Step::Die { who });
+            }
+            if seen.here[who].is_some() {
+                actions.push(Step::GiveBack { who });
+            }
+            if seen.at[who] == At::Idle && seen.left[who] > 0 {
+                for (write, wait) in [(false, true), (true, true), (true, false)] {
+                    actions.push(Step::Lock { who, write, wait });
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Step) -> Option<State> {
+        let mut steps = state.steps.clone();
+        steps.push(action);
+        let seen = replay(self, &steps, |world| world.seen);
+        Some(State { steps, seen })
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("nobody has what another has", |_, state: &State| {
+                let held: Vec<bool> = state
+                    .seen
+                    .at
+                    .iter()
+                    .filter_map(|at| match at {
+                        At::Holding { write } => Some(*write),
+                        _ => None,
+                    })
+                    .collect();
+                held.len() < 2 || held.iter().all(|write| !write)
+            }),
+            Property::always("nobody waits for ever", |family, state: &State| {
+                all_are_served(family, state)
+            }),
+            Property::always("nothing is wrong", |_, state: &State| {
+                state.seen.wrong.is_none()
+            }),
+            Property::sometimes("a file is lent and locked", |_, state: &State| {
+                let is_held = |at: &At| matches!(at, At::Holding { .. });
+                state.seen.lent == 1 && state.seen.at.iter().any(is_held)
+            }),
+            Property::sometimes("a recall finds nothing there", |_, state: &State| {
+                state.seen.crossed
+            }),
+        ]
+    }
+}
+
+fn check(family: Family) {
+    let (members, times) = (family.members, family.times);
+    let checker = family.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{members} members, {times} locks each: {} states",
+        checker.unique_state_count()
+    );
+    checker.assert_properties();
+}
+
+#[test]
+fn two_members_lock_twice() {
+    check(Family {
+        members: 2,
+        times: 2,
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test locks three_members_lock -- --ignored"]
+fn three_members_lock_once() {
+    check(Family {
+        members: 3,
+        times: 1,
+    });
+}
