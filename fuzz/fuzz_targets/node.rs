@@ -81,6 +81,7 @@ fuzz_target!(|bytes: &[u8]| {
         driving: Driving::Caller,
         spin: Duration::ZERO,
         wrap_ids: true,
+        recall_limit: Duration::from_millis(20),
         ..Config::DEFAULT
     };
     let network = Box::new(World::new());
@@ -118,24 +119,24 @@ fuzz_target!(|bytes: &[u8]| {
         let length = usize::from(how >> 2).min(tail.len());
         let (payload, tail) = tail.split_at(length);
         rest = tail;
-        match code % 80 {
+        match code % 96 {
             // Not a frame at all.
-            78 => {
+            94 => {
                 if let Some(stream) = &peer.to[to] {
                     let _ = stream.write(&[payload]);
                 }
             }
-            79 => peer.to[to] = None,
-            77 => {
+            95 => peer.to[to] = None,
+            93 => {
                 while let Ok(stream) = peer.pal.accept() {
                     let _ = stream.read(&mut [0; 600]);
                 }
             }
-            76 => {
+            92 => {
                 let _ = member.kill(Target::All, i32::from(*how), now);
                 let _ = leader.kill(Target::Process(u32::from(*how)), 2, now);
             }
-            75 => {
+            91 => {
                 for os in [&leader_os, &member_os] {
                     for reply in os.0.0.borrow_mut().drain(..) {
                         let _ = reply.send(&leader, Ok(()));
@@ -188,6 +189,7 @@ fuzz_target!(|bytes: &[u8]| {
         of_leader.locked_files,
         of_leader.waiting_for_locks,
         of_leader.lock_handles,
+        of_leader.lent_files,
     ];
     assert!(locks.iter().all(|fill| fill.now == 0), "{locks:?}");
 });

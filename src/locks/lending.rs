@@ -267,11 +267,6 @@ impl Locks<'_> {
         self.lending.to_tell > 0
     }
 
-    /// Whether anything is to come back.
-    pub fn is_recalling(&self) -> bool {
-        self.lending.first_recalled != NONE
-    }
-
     /// Begins to tell borrowers: each comes up once until the next such call.
     pub fn begin_recalls(&mut self) {
         self.lending.round = self.lending.round.wrapping_add(1).max(1);

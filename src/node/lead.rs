@@ -21,9 +21,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         loop {
             let next = leader.lock().processes().next_due();
-            let Some(due) = next else {
-                return self.send_recalls();
-            };
+            let Some(due) = next else { return true };
             if !self.pay_due(due) {
                 leader.lock().processes().put_back(due);
                 return false;

@@ -14,6 +14,9 @@ use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Answer, FileLock, LentList, Message};
 
+/// How soon a borrower is told again for whom there was no room.
+const RETRY: Duration = Duration::from_millis(2);
+
 impl<P: Pal> Node<'_, P> {
     /// Sets a lock on a file that is lent to this process, or that can be. None if the leader is to
     /// be asked.
@@ -128,24 +131,13 @@ impl<P: Pal> Node<'_, P> {
         all
     }
 
-    /// As the leader: tells borrowers to give back what others want. False if there was no room
-    /// for some of it.
-    pub(crate) fn send_recalls(&self) -> bool {
-        let Some(leader) = &self.leader else {
-            return true;
-        };
-        {
-            let mut leader = leader.lock();
-            if !leader.locks().has_recalls() {
-                return true;
-            }
-            leader.locks().begin_recalls();
-        }
+    /// As the leader: tells borrowers to give back what others want, as far as there is room.
+    pub(crate) fn send_recalls(&self) {
+        let Some(leader) = &self.leader else { return };
+        leader.lock().locks().begin_recalls();
         loop {
             let next = leader.lock().locks().next_recall();
-            let Some((to, number)) = next else {
-                return !leader.lock().locks().has_recalls();
-            };
+            let Some((to, number)) = next else { return };
             let now = Wait::at_most(Duration::ZERO);
             let sent = self.send(to, &Message::FileLockRecall(number), now);
             if !matches!(sent, Err(Error::Full(_))) {
@@ -154,20 +146,36 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// As the leader: closes the connection of a borrower that has not given back in time. Returns
-    /// when to look again, if before `until`.
+    /// As the leader: tells borrowers for whom there was no room before, and closes the connection
+    /// of one that has not given back in time. Returns when to look again, if before `until`.
     pub(crate) fn look_after_recalls(&self, until: Option<Time>) -> Option<Time> {
         let Some(leader) = &self.leader else {
             return until;
         };
-        if !leader.lock().locks().is_recalling() {
+        if !self.recalling.load(Ordering::SeqCst) {
             return until;
         }
+        self.send_recalls();
         let now = self.pal.now();
-        let overdue = leader.lock().locks().overdue(now, self.config.recall_limit);
+        let overdue = {
+            let mut leader = leader.lock();
+            let overdue = leader.locks().overdue(now, self.config.recall_limit);
+            if overdue == Overdue::Nobody {
+                self.recalling.store(false, Ordering::SeqCst);
+            }
+            overdue
+        };
         match overdue {
             Overdue::Nobody => until,
-            Overdue::NotBefore(then) => Some(until.map_or(then, |until| until.min(then))),
+            Overdue::NotBefore(then) => {
+                let soon = now + RETRY;
+                let then = if leader.lock().locks().has_recalls() {
+                    then.min(soon)
+                } else {
+                    then
+                };
+                Some(until.map_or(then, |until| until.min(then)))
+            }
             Overdue::Member(vmid) => {
                 match self.peers.find(vmid) {
                     Some(peer) => self.is_late_to_return(&peer),

@@ -10,6 +10,7 @@ use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
 use crate::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
+use crate::sync::Ordering;
 use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
 use crate::{Id, Vmid};
 
@@ -374,6 +375,7 @@ impl<P: Pal> Node<'_, P> {
         if is_recalling {
             self.send_recalls();
             // The worker sees to the time that it takes, and to those for whom there was no room.
+            self.recalling.store(true, Ordering::SeqCst);
             self.wake();
         }
     }

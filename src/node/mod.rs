@@ -88,6 +88,8 @@ pub struct Node<'m, P: Pal> {
     pub(crate) borrowed: Lock<Borrowed<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
+    /// As the leader: files that were lent are to come back.
+    pub(crate) recalling: AtomicBool,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     used_locks: UsedLocks,
@@ -197,6 +199,7 @@ impl<'m, P: Pal> Node<'m, P> {
             children,
             borrowed,
             returns_due: AtomicBool::new(false),
+            recalling: AtomicBool::new(false),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
             used_locks: UsedLocks::new(),

@@ -221,16 +221,13 @@ impl World<'_> {
                 self.lock(who, write, wait, false);
             }
             Step::Unlock { who } => {
-                match self.members[who].set(vmid(who), &lock(LockKind::Unlock, false)) {
-                    Decision::Done(result) => {
-                        assert_eq!(result, Ok(()));
-                        self.seen.at[who] = At::Idle;
-                    }
-                    _ => {
-                        self.say(who, Up::Unlock);
-                        self.seen.at[who] = At::Unlocking;
-                    }
-                }
+                let done = self.members[who].set(vmid(who), &lock(LockKind::Unlock, false));
+                self.seen.at[who] = if done == Decision::Done(Ok(())) {
+                    At::Idle
+                } else {
+                    self.say(who, Up::Unlock);
+                    At::Unlocking
+                };
             }
             Step::Hear { who } => self.hear(who),
             Step::Told { who } => match self.seen.down[who].pop_front().unwrap() {
@@ -311,7 +308,7 @@ impl World<'_> {
         let status = match set {
             Ok(Set::Waits) => return,
             Ok(Set::Done) => 0,
-            Ok(Set::Lent(most)) => most as i32,
+            Ok(Set::Lent(most)) => i32::try_from(most).unwrap(),
             Err(errno) => -errno,
         };
         self.seen.down[who].push_back(Down::Answer(status));
