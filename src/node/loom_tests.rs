@@ -195,6 +195,7 @@ fn loom_no_frame_is_left_behind() {
             children: 0,
             answers: 0,
             locks: crate::LockLimits::NONE,
+            borrowed_files: 0,
         };
         let config = Config {
             capacities,
