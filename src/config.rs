@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::leases::LeaseLimits;
 use crate::locks::LockLimits;
 use crate::wire::LentLocks;
 use crate::{Id, Vmid};
@@ -41,6 +42,13 @@ pub struct Capacities {
     /// [`LentLocks::frame_length`](crate::wire::LentLocks::frame_length) of
     /// [`LentLocks::MOST`](crate::wire::LentLocks::MOST), here and at the leader.
     pub borrowed_files: usize,
+    /// Sync handles that this process uses at once.
+    pub sync_handles: usize,
+    /// The most data of a sync handle, in bytes, the same in all processes of the family. A frame
+    /// with that has to fit the frame length: it is 41 bytes longer.
+    pub sync_data: usize,
+    /// Sync handles in the leader's tables.
+    pub leases: LeaseLimits,
 }
 
 impl Capacities {
@@ -63,6 +71,12 @@ impl Capacities {
             handles: 256,
         },
         borrowed_files: 8,
+        sync_handles: 16,
+        sync_data: 1024,
+        leases: LeaseLimits {
+            handles: 64,
+            clients: 512,
+        },
     };
 
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
@@ -84,6 +98,12 @@ impl Capacities {
             handles: 16_384,
         },
         borrowed_files: 64,
+        sync_handles: 256,
+        sync_data: 1024,
+        leases: LeaseLimits {
+            handles: 1024,
+            clients: 16_384,
+        },
     };
 }
 
@@ -259,6 +279,10 @@ pub struct MemoryUse {
     pub children: usize,
     /// Files whose locks are lent to this process.
     pub borrowed: usize,
+    /// Sync handles of this process.
+    pub sync_handles: usize,
+    /// Sync handles of the family, at the leader.
+    pub leases: usize,
 }
 
 impl MemoryUse {
@@ -272,6 +296,8 @@ impl MemoryUse {
             .saturating_add(self.own_ids)
             .saturating_add(self.children)
             .saturating_add(self.borrowed)
+            .saturating_add(self.sync_handles)
+            .saturating_add(self.leases)
     }
 }
 
@@ -286,6 +312,8 @@ impl fmt::Display for MemoryUse {
             ("own IDs", self.own_ids),
             ("children", self.children),
             ("borrowed files", self.borrowed),
+            ("sync handles", self.sync_handles),
+            ("leases", self.leases),
             ("total", self.total()),
         ] {
             writeln!(f, "{name:<16} {bytes:>12} bytes")?;

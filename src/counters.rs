@@ -25,6 +25,8 @@ pub enum Refusal {
     Unreachable,
     /// It did not give back in time a file whose locks were lent to it.
     NotReturned,
+    /// It sent a sync message that does not fit what it has of the handle.
+    UnfittingSync,
     /// There is no room for one more peer.
     PeersFull,
     /// It is not of this family (another user).
@@ -32,7 +34,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const OWN: [Refusal; 9] = [
+    const OWN: [Refusal; 10] = [
         Refusal::WrongRole,
         Refusal::WrongAnswer,
         Refusal::BadVmid,
@@ -40,6 +42,7 @@ impl Refusal {
         Refusal::NoVmid,
         Refusal::Unreachable,
         Refusal::NotReturned,
+        Refusal::UnfittingSync,
         Refusal::PeersFull,
         Refusal::Foreign,
     ];
@@ -76,6 +79,7 @@ impl fmt::Display for Refusal {
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",
             Refusal::NotReturned => "file that was lent not given back in time",
+            Refusal::UnfittingSync => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::Foreign => "not of this family",
         })
@@ -224,6 +228,12 @@ pub struct Pools {
     pub lent_files: Fill,
     /// Files that are lent to this process.
     pub borrowed_files: Fill,
+    /// Sync handles that this process uses.
+    pub sync_handles: Fill,
+    /// Sync handles that any process uses, at the leader.
+    pub served_handles: Fill,
+    /// Their clients: processes that use them, each counted for each.
+    pub sync_clients: Fill,
     /// Bytes waiting to be sent to the peer that has the most of them.
     pub send_queue: Fill,
 }

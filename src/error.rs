@@ -23,6 +23,8 @@ pub enum Resource {
     Children,
     /// Calls for metadata at once.
     Answers,
+    /// Sync handles that this process uses.
+    SyncHandles,
     /// The length of one frame.
     FrameLength,
     /// The memory handed to the node at its creation.
@@ -40,6 +42,7 @@ impl fmt::Display for Resource {
             Resource::Processes => "the leader's processes",
             Resource::Children => "children of this process",
             Resource::Answers => "calls for metadata",
+            Resource::SyncHandles => "sync handles of this process",
             Resource::FrameLength => "frame length",
             Resource::Memory => "node memory",
         })

@@ -20,6 +20,7 @@ mod config;
 mod counters;
 pub mod error;
 pub mod leader;
+pub mod leases;
 pub mod locks;
 mod log;
 pub mod member;
@@ -38,9 +39,10 @@ pub mod host;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
+pub use leases::LeaseLimits;
 pub use locks::LockLimits;
 pub use node::{
-    Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PATH_MAX, Request, Signal,
-    SignalReply, Target, Wait, Which, lock_range,
+    Embedder, Exit, Interrupt, Metadata, MetadataReply, News, Node, PATH_MAX, Reader, Request,
+    Shared, Signal, SignalReply, SyncHandle, Target, Wait, Which, Writer, lock_range,
 };
 pub use vmid::{ID_MAX, Id, Vmid};

@@ -38,6 +38,7 @@ impl World<'_> {
         let is_deadlock = self.model.is_deadlock(&wish, &waiting);
         let unlock = lock.kind == LockKind::Unlock;
         match self.locks.set(from, seq, lock) {
+            Ok(Set::Lent(_)) => panic!("nobody borrows"),
             Ok(Set::Done) => {
                 assert!(unlock || is_free, "{lock:?}");
                 self.model.set(&wish, (!unlock).then_some(wish.write));

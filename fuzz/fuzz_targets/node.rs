@@ -10,7 +10,7 @@ use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{Pal, Stream, Time};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Id, Identity, LockLimits, Metadata, MetadataReply, Node,
+    Capacities, Config, Driving, Embedder, Id, Identity, LeaseLimits, LockLimits, Metadata, MetadataReply, Node,
     Signal, SignalReply, Target, Vmid, Wait,
 };
 
@@ -75,6 +75,12 @@ fuzz_target!(|bytes: &[u8]| {
             handles: 4,
         },
         borrowed_files: 2,
+        sync_handles: 2,
+        sync_data: 16,
+        leases: LeaseLimits {
+            handles: 2,
+            clients: 4,
+        },
     };
     let config = Config {
         capacities,

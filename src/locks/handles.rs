@@ -1,9 +1,8 @@
 //! Which members have which open files.
 
-use super::places::{Buckets, NONE, Places, mix};
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
 
 #[derive(Clone, Copy)]
 struct Share {

@@ -5,13 +5,12 @@
 //! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
 //! places are set aside, so that they come back into a table that has room for them.
 
-use super::places::{Buckets, NONE, mix};
 use super::tree::Side;
 use super::{LockLimits, Locks, Owner, Set, SpaceName};
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Time;
-use crate::store::Arena;
+use crate::store::{Arena, Buckets, NONE, mix};
 use crate::wire::{FileLock, LentList, LentLock, LentLocks, LockFamily, LockKind};
 use core::time::Duration;
 

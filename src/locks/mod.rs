@@ -9,21 +9,19 @@
 mod handles;
 mod lending;
 mod names;
-mod places;
 mod ranges;
 mod tree;
 mod waits;
 
 use crate::error::{Error, errno};
-use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
 use handles::Handles;
 pub use lending::Overdue;
 use lending::{Lending, Loan};
 use names::{Name, Names};
-use places::{Buckets, NONE, Places, mix};
 use tree::Trees;
 pub use waits::Decided;
 use waits::{Asked, Waits};

@@ -1,8 +1,7 @@
 //! Names of files, in pieces, so that short ones take little and long ones fit.
 
-use super::places::{NONE, Places, mix};
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, NONE, Places, Table, bytes_for, mix};
 
 const PIECE: usize = 60;
 

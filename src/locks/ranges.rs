@@ -1,10 +1,10 @@
 //! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
 //! unlocked.
 
-use super::places::NONE;
 use super::tree::Side;
 use super::{Holder, Locks, Owner, Range, SpaceName, of_both};
 use crate::error::errno;
+use crate::store::NONE;
 
 /// A range to lock, and of which kind.
 type Piece = (Range, bool);

@@ -9,9 +9,8 @@
 use core::cmp::Ordering;
 
 use super::Range;
-use super::places::{NONE, Places};
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, NONE, Places, Table, bytes_for};
 
 /// Which of a lock's two trees.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,11 @@
 //! one itself waits for goes first, or both would wait for ever; and one that was passed by too often
 //! is passed no more by those who can wait.
 
-use super::places::{NONE, Places};
 use super::tree::Side;
 use super::{Locks, Owner, Range, Set, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, NONE, Places, Table, bytes_for};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// How often a waiting request is passed by before others have to queue behind it.

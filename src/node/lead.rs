@@ -94,6 +94,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         leader.lock().left(us);
         self.tell_decided();
+        self.take_back_leases(us);
         self.pay_dues();
         let limits = Limits::of(wait, &self.pal);
         self.wait_until(us, limits, || {

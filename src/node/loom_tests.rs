@@ -196,6 +196,12 @@ fn loom_no_frame_is_left_behind() {
             answers: 0,
             locks: crate::LockLimits::NONE,
             borrowed_files: 0,
+            sync_handles: 0,
+            sync_data: 0,
+            leases: crate::LeaseLimits {
+                handles: 0,
+                clients: 0,
+            },
         };
         let config = Config {
             capacities,

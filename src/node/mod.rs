@@ -7,6 +7,7 @@ mod embedder;
 mod ids;
 mod kill;
 mod lead;
+mod leases;
 mod lending;
 mod locks;
 #[cfg(all(test, loom))]
@@ -16,6 +17,7 @@ mod peers;
 mod process;
 mod processes;
 mod read;
+mod shared;
 mod sides;
 mod spin;
 mod used_locks;
@@ -29,9 +31,11 @@ use crate::config::{Config, Driving, Identity, MemoryUse};
 use crate::counters::{Counters, Fill, Pools, Statistics};
 use crate::error::Error;
 use crate::leader::Leader;
+use crate::leases::Server;
 use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::{Event, Pal, Time};
 use crate::store::{Arena, Lock};
+use crate::wire::{Message, Sync, SyncCode, SyncState};
 use crate::worker::WorkerState;
 
 pub use call::Request;
@@ -40,10 +44,13 @@ pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 use kill::OwnerCache;
+pub(crate) use leases::Leases;
+pub use leases::{News, SyncHandle};
 pub use locks::lock_range;
 pub(crate) use name::Name;
 pub(crate) use peers::{PeerRef, Peers};
 pub use process::Exit;
+pub use shared::{Reader, Shared, Writer};
 pub(crate) use sides::{Reading, Sending};
 pub(crate) use spin::SpinGauge;
 use used_locks::UsedLocks;
@@ -85,6 +92,9 @@ pub struct Node<'m, P: Pal> {
     pub(crate) leader: Option<Lock<Leader<'m>>>,
     pub(crate) own_ids: Lock<OwnIds<'m>>,
     pub(crate) children: Lock<Children<'m>>,
+    /// As the leader: all sync handles.
+    pub(crate) server: Option<Lock<Server<'m>>>,
+    pub(crate) leases: Leases<'m>,
     pub(crate) borrowed: Lock<Borrowed<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
@@ -135,6 +145,12 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             own_ids: OwnIds::bytes(capacities.own_ranges),
             children: Children::bytes(capacities.children),
+            sync_handles: Leases::bytes(capacities.sync_handles, capacities.sync_data),
+            leases: if identity.is_leader() {
+                Server::bytes(&capacities.leases, capacities.sync_data)
+            } else {
+                0
+            },
             borrowed: if identity.is_leader() {
                 0
             } else {
@@ -160,6 +176,20 @@ impl<'m, P: Pal> Node<'m, P> {
         let limits = &config.capacities;
         let smallest_queue = limits.frame_length.saturating_add(ANSWER_RESERVE);
         if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
+            return Err(Error::Invalid);
+        }
+        let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
+        let longest = Message::Sync(
+            SyncCode::ConfirmUpgrade,
+            Sync {
+                id: 0,
+                state: SyncState::None,
+                data: &[],
+            },
+        )
+        .length()
+        .saturating_add(limits.sync_data);
+        if uses_syncs && longest > limits.frame_length {
             return Err(Error::Invalid);
         }
         let mut arena = Arena::new(memory);
@@ -189,6 +219,13 @@ impl<'m, P: Pal> Node<'m, P> {
             limits.borrowable()
         };
         let borrowed = Lock::new(Borrowed::new(&mut arena, borrowed)?);
+        let server = if identity.is_leader() {
+            let server = Server::new(&mut arena, &limits.leases, limits.sync_data)?;
+            Some(Lock::new(server))
+        } else {
+            None
+        };
+        let leases = Leases::new(&mut arena, limits.sync_handles, limits.sync_data)?;
         let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
@@ -197,6 +234,8 @@ impl<'m, P: Pal> Node<'m, P> {
             leader,
             own_ids,
             children,
+            server,
+            leases,
             borrowed,
             returns_due: AtomicBool::new(false),
             recalling: AtomicBool::new(false),
@@ -261,6 +300,11 @@ impl<'m, P: Pal> Node<'m, P> {
             let own = self.own_ids.lock();
             (own.len(), own.most())
         };
+        let served = self.server.as_ref().map(|server| {
+            let server = server.lock();
+            (server.fill(), server.clients_fill())
+        });
+        let (served, clients) = served.unwrap_or_default();
         self.counters.read(Pools {
             peers: fill(self.peers.fill(), limits.peers),
             waiters: fill(self.waiters.fill(), limits.waiters),
@@ -272,6 +316,9 @@ impl<'m, P: Pal> Node<'m, P> {
             waiting_for_locks: fill(waiting, limits.locks.waiting),
             lock_handles: fill(handles, limits.locks.handles),
             lent_files: fill(lent, lent_limit),
+            sync_handles: fill(self.leases.fill(), limits.sync_handles),
+            served_handles: fill(served, limits.leases.handles),
+            sync_clients: fill(clients, limits.leases.clients),
             borrowed_files: fill(self.borrowed.lock().fill(), limits.borrowable()),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
@@ -280,9 +327,10 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether no node of the leader's table was lost. Slow: for tests and self-checks.
     pub fn is_sound(&self) -> bool {
-        self.leader
-            .as_ref()
-            .is_none_or(|leader| leader.lock().is_sound())
+        let leader = self.leader.as_ref();
+        let server = self.server.as_ref();
+        leader.is_none_or(|leader| leader.lock().is_sound())
+            && server.is_none_or(|server| server.lock().is_sound())
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -109,6 +109,18 @@ impl<'a> Limits<'a> {
         }
     }
 
+    /// What is left of it.
+    pub(super) fn rest<P: Pal>(&self, pal: &P) -> Wait<'a> {
+        let limit = self.until.map(|until| match until {
+            Time(0) => Duration::ZERO,
+            until => until - pal.now(),
+        });
+        Wait {
+            limit,
+            interrupt: self.interrupt,
+        }
+    }
+
     pub(super) fn reached<P: Pal>(&self, pal: &P) -> Option<Error> {
         if self.interrupt.is_some_and(Interrupt::is_raised) {
             return Some(Error::Interrupted);

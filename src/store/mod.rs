@@ -6,6 +6,7 @@
 mod arena;
 mod index;
 mod lock;
+mod places;
 mod pool;
 mod spans;
 
@@ -14,5 +15,6 @@ pub(crate) use arena::{Table, bytes_for};
 pub(crate) use index::Index;
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock};
+pub(crate) use places::{Buckets, NONE, Places, mix};
 pub(crate) use pool::Pool;
 pub(crate) use spans::{LONGEST, SpanTable, Sweep};

@@ -69,8 +69,10 @@ pub const FILE_LOCK_BORROW: u8 = 73;
 pub const FILE_LOCK_RECALL: u8 = 74;
 /// Member to leader: here is a file that was lent to me, with the locks on it.
 pub const FILE_LOCK_RETURN: u8 = 75;
+/// Server to client: something about a handle that the protocol has no word for.
+pub const SYNC_NOTE: u8 = 76;
 
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && (code < HELLO || code > FILE_LOCK_RETURN)
+    code >= FIRST_UNKNOWN && (code < HELLO || code > SYNC_NOTE)
 }

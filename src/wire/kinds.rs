@@ -109,6 +109,15 @@ choices! {
         ConfirmClose = codes::SYNC_CONFIRM_CLOSE,
     }
 
+    /// What a server has to say about a handle beyond the protocol.
+    SyncNote: u32 {
+        /// A process died that could change the data: what comes next is the last that the server
+        /// has.
+        OwnerDied = 1,
+        /// There is no room for the handle: what was asked for will not come.
+        NoRoom = 2,
+    }
+
     /// Whose a file lock is, and of which kind. `flock` locks and the others don't see each other.
     LockFamily: u32 {
         /// `fcntl` record locks: a process's own.
@@ -128,5 +137,15 @@ choices! {
         Write = 1,
         /// Drop the lock.
         Unlock = 2,
+    }
+}
+
+impl SyncCode {
+    /// Whether it is a client that says it.
+    pub const fn is_for_server(self) -> bool {
+        matches!(
+            self,
+            SyncCode::RequestUpgrade | SyncCode::ConfirmDowngrade | SyncCode::RequestClose
+        )
     }
 }

@@ -177,6 +177,12 @@ layouts! {
         kind: I32 = 20,
     }
 
+    /// `SYNC_NOTE`
+    SyncNote: 12 {
+        id: U64 = 0,
+        note: U32 = 8,
+    }
+
     /// `file_lock_resp`
     FileLockAnswer: 48 {
         status: I32 = 0,

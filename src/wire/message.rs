@@ -3,7 +3,7 @@
 use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill};
 use super::kinds::{
-    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, SyncCode, SyncState,
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, SyncCode, SyncNote, SyncState,
 };
 use super::{LentLocks, codes, layout};
 use crate::Id;
@@ -180,6 +180,13 @@ pub enum Message<'a> {
         /// The locks that are on the file now.
         locks: LentLocks<'a>,
     },
+    /// Something about a sync handle that the protocol has no word for.
+    SyncNote {
+        /// The handle.
+        id: u64,
+        /// What.
+        note: SyncNote,
+    },
     /// I know the extensions.
     Hello(Hello),
     /// I am starting a child.
@@ -236,6 +243,7 @@ impl<'a> Message<'a> {
             Message::FileLockRecall(_) => codes::FILE_LOCK_RECALL,
             Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
+            Message::SyncNote { .. } => codes::SYNC_NOTE,
             Message::Hello(_) => codes::HELLO,
             Message::ProcessStart { .. } => codes::PROCESS_START,
             Message::ProcessReap(_) => codes::PROCESS_REAP,
@@ -271,6 +279,7 @@ impl<'a> Message<'a> {
             }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
+            Message::SyncNote { .. } => size_of::<layout::SyncNote>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
             Message::ProcessStart { .. } => size_of::<layout::ProcessStart>(),
             Message::ProcessChange { .. } => size_of::<layout::ProcessChange>(),
@@ -326,6 +335,13 @@ impl<'a> Message<'a> {
                     handle: handle.into(),
                     held: u32::from(held).into(),
                     vmid: vmid.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::SyncNote { id, note } => {
+                let body = layout::SyncNote {
+                    id: id.into(),
+                    note: note.number().into(),
                 };
                 fill(to, &body, &[])?;
             }
@@ -435,6 +451,13 @@ impl<'a> Message<'a> {
                 }
             }
             codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
+            codes::SYNC_NOTE => {
+                let body: &layout::SyncNote = exactly(payload)?;
+                Message::SyncNote {
+                    id: body.id.get(),
+                    note: SyncNote::read(body.note.get())?,
+                }
+            }
             codes::HELLO => Message::Hello(Hello::read(payload)?),
             codes::PROCESS_START => {
                 let body: &layout::ProcessStart = exactly(payload)?;

@@ -34,7 +34,8 @@ pub use answer::{Answer, Expected, HeldLock, LockAnswer, Process, ProcessFlags};
 pub use error::{Malformed, TooSmall};
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
-    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncState,
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncNote,
+    SyncState,
 };
 pub use lent::{LentList, LentLock, LentLocks};
 pub use message::{ChildExit, FileLock, Hello, IdRange, Message, PidKill, ProcessQuery, Sync};

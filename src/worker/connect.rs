@@ -8,7 +8,7 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::event;
-use crate::node::{Name, Node, PeerRef, Upcall};
+use crate::node::{Name, Node, PeerRef, Phase, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 
 /// How many streams are accepted in one turn at most, so that the others are heard too.
@@ -310,8 +310,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: what the process owned is free again.
     pub(crate) fn take_back_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
+        // When it goes itself the others live on: nothing of theirs is given away.
+        if self.phase() >= Phase::Closing {
+            return;
+        }
         leader.lock().left(vmid);
         self.tell_decided();
+        self.take_back_leases(vmid);
         if self.config.keep_ranges_of_dead {
             return;
         }

@@ -220,6 +220,9 @@ impl<'m, P: Pal> Node<'m, P> {
             self.returns_due.store(true, Ordering::SeqCst);
             again = again.min(Again::Soon);
         }
+        if !self.say_what_is_due() {
+            again = again.min(Again::Soon);
+        }
         if !self.pay_dues() {
             again = again.min(Again::Soon);
         }

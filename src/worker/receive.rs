@@ -9,7 +9,7 @@ use crate::leader::{Outcome, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{
-    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, SyncCode, codes,
+    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, codes,
 };
 
 /// What a read came to.
@@ -244,11 +244,15 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.recalled(*loan);
                 true
             }
-            Message::Sync(
-                SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade | SyncCode::ConfirmClose,
-                _,
-            ) => {
-                self.counters.undone.add(1);
+            Message::Sync(code, sync) if code.is_for_server() => {
+                self.serve_sync(peer, *code, sync)?
+            }
+            Message::Sync(code, sync) if Some(to) == self.identity.leader => {
+                self.hear_sync(*code, sync)?;
+                true
+            }
+            Message::SyncNote { id, note } if Some(to) == self.identity.leader => {
+                self.hear_sync_note(*id, *note)?;
                 true
             }
             _ => return Err(Refusal::WrongRole),

@@ -10,8 +10,8 @@ use fastrand::Rng;
 use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::wire::{ChildExit, ProcessChange};
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Error, Exit, Id, Identity, LockLimits, Node, Signal,
-    SignalReply, Target, Wait, Which,
+    Capacities, Config, Driving, Embedder, Error, Exit, Id, Identity, LeaseLimits, LockLimits,
+    Node, Signal, SignalReply, Target, Wait, Which,
 };
 
 use crate::baton::{Baton, Passing, World};
@@ -154,6 +154,12 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
                     handles: 0,
                 },
                 borrowed_files: 1,
+                sync_handles: 2,
+                sync_data: 16,
+                leases: LeaseLimits {
+                    handles: 2,
+                    clients: 2 * PROCESSES,
+                },
             },
             driving: Driving::Caller,
             spin: Duration::ZERO,

@@ -7,7 +7,9 @@ use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{Pal, Time};
 use libos_ipc::wire::{Answer, ChildExit, IdRange, Message};
-use libos_ipc::{Capacities, Config, Driving, Error, Identity, LockLimits, Node, Request, Vmid};
+use libos_ipc::{
+    Capacities, Config, Driving, Error, Identity, LeaseLimits, LockLimits, Node, Request, Vmid,
+};
 
 use crate::hostile::Hostile;
 use crate::model::Model;
@@ -79,6 +81,12 @@ pub(crate) fn run(seed: u64) {
             handles: 4,
         },
         borrowed_files: 0,
+        sync_handles: 0,
+        sync_data: 0,
+        leases: LeaseLimits {
+            handles: 2,
+            clients: 4,
+        },
     };
     let config = Config {
         capacities,

@@ -3,7 +3,8 @@
 use libos_ipc::wire::{
     Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
     LentLock, LentLocks, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process,
-    ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
+    ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncNote, SyncState,
+    codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -113,6 +114,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             ..lock
         })),
         any::<u64>().prop_map(Message::FileLockRecall),
+        (any::<u64>(), select(SyncNote::ALL)).prop_map(|(id, note)| Message::SyncNote { id, note }),
         (any::<u64>(), lent_locks())
             .prop_map(|(loan, locks)| Message::FileLockReturn { loan, locks }),
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
@@ -265,6 +267,10 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         },
         Message::FileLockBorrow(lock),
         Message::FileLockRecall(1),
+        Message::SyncNote {
+            id: 1,
+            note: SyncNote::NoRoom,
+        },
         Message::FileLockReturn {
             loan: 1,
             locks: two_lent(),

@@ -5,7 +5,7 @@ use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
     Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
     LentLock, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange,
-    ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncState, codes,
+    ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -59,7 +59,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(76..=255) {
+    for code in (18..64).chain(77..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -531,6 +531,15 @@ fn the_extensions_for_file_locks() {
             locks: lent.locks(),
         },
         &frame(81, 75, body),
+    );
+}
+
+#[test]
+fn the_extension_for_sync_handles() {
+    let note = SyncNote::NoRoom;
+    is(
+        Message::SyncNote { id: 0x0101, note },
+        &frame(29, 76, &[(0, &[1, 1]), (8, &[2])]),
     );
 }
 

@@ -4,11 +4,11 @@ use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 
 /// No place.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// Which of a fixed number of places are free. Places that were never used are not in the list,
 /// so their memory stays untouched.
-pub(super) struct Places<'m> {
+pub(crate) struct Places<'m> {
     next_free: Table<'m, u32>,
     free: u32,
     fresh: usize,
@@ -17,11 +17,11 @@ pub(super) struct Places<'m> {
 }
 
 impl<'m> Places<'m> {
-    pub(super) const fn bytes(capacity: usize) -> usize {
+    pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<u32>(capacity)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Places {
             next_free: arena.table(capacity, |_| Ok(NONE))?,
             free: NONE,
@@ -31,7 +31,7 @@ impl<'m> Places<'m> {
         })
     }
 
-    pub(super) fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let place = if let Some(next) = self.next_free.get(self.free as usize) {
             let place = self.free;
             self.free = *next;
@@ -49,7 +49,7 @@ impl<'m> Places<'m> {
         Some(place)
     }
 
-    pub(super) fn give(&mut self, place: u32) {
+    pub(crate) fn give(&mut self, place: u32) {
         if let Some(next) = self.next_free.get_mut(place as usize) {
             *next = self.free;
             self.free = place;
@@ -58,36 +58,36 @@ impl<'m> Places<'m> {
     }
 
     /// How many more can be taken.
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.next_free.len().saturating_sub(self.taken)
     }
 
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.taken
     }
 
-    pub(super) fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most
     }
 
     /// One beyond the highest place that was ever taken.
-    pub(super) fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         u32::try_from(self.fresh).unwrap_or(NONE)
     }
 }
 
 /// Places found by a hash: a chain for each of a fixed number of buckets.
-pub(super) struct Buckets<'m> {
+pub(crate) struct Buckets<'m> {
     heads: Table<'m, u32>,
     next: Table<'m, u32>,
 }
 
 impl<'m> Buckets<'m> {
-    pub(super) const fn bytes(capacity: usize) -> usize {
+    pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<u32>(capacity).saturating_mul(2)
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Buckets {
             heads: arena.table(capacity, |_| Ok(NONE))?,
             next: arena.table(capacity, |_| Ok(NONE))?,
@@ -100,17 +100,17 @@ impl<'m> Buckets<'m> {
     }
 
     /// The first place of the hash's chain.
-    pub(super) fn first(&self, hash: u64) -> u32 {
+    pub(crate) fn first(&self, hash: u64) -> u32 {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
     }
 
     /// The place behind `place` in its chain.
-    pub(super) fn after(&self, place: u32) -> u32 {
+    pub(crate) fn after(&self, place: u32) -> u32 {
         self.next.get(place as usize).copied().unwrap_or(NONE)
     }
 
     /// The first place of the hash's chain that fits.
-    pub(super) fn find(&self, hash: u64, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, fits: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.first(hash);
         while at != NONE {
             if fits(at) {
@@ -121,7 +121,7 @@ impl<'m> Buckets<'m> {
         None
     }
 
-    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, place: u32) {
         let bucket = self.bucket(hash);
         if let (Some(head), Some(next)) = (
             self.heads.get_mut(bucket),
@@ -132,7 +132,7 @@ impl<'m> Buckets<'m> {
         }
     }
 
-    pub(super) fn remove(&mut self, hash: u64, place: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, place: u32) {
         let behind = self.after(place);
         let bucket = self.bucket(hash);
         if let Some(head) = self.heads.get_mut(bucket).filter(|head| **head == place) {
@@ -154,7 +154,7 @@ impl<'m> Buckets<'m> {
 }
 
 /// Spreads the bits of a number (the finaliser of `SplitMix64`).
-pub(super) const fn mix(number: u64) -> u64 {
+pub(crate) const fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

@@ -1,0 +1,526 @@
+//! A process's side of a handle.
+
+use super::{Unfitting, rank};
+use crate::wire::{Sync, SyncCode, SyncState};
+
+/// What a client has to say to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Say {
+    /// What it says.
+    pub code: SyncCode,
+    /// What it wants, or has from now on.
+    pub state: SyncState,
+    /// Whether its data goes with it.
+    pub with_data: bool,
+}
+
+/// What a request for a handle came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// It is the caller's, until it gives it back.
+    Taken,
+    /// Not yet: to be tried again when something has changed.
+    Wait,
+    /// Somebody who wants to change what the caller reads waits for it to let go.
+    LetGo,
+    /// The server has no room for the handle.
+    NoRoom,
+    /// The handle is closed.
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Free,
+    Open,
+    Closing,
+}
+
+/// A handle as a process has it.
+pub struct Client<'m> {
+    phase: Phase,
+    id: u64,
+    /// Counts the handles that this was.
+    opened: u32,
+    /// The server knows of this client.
+    is_known: bool,
+    /// What it has.
+    current: SyncState,
+    /// What it asks for and has not got.
+    asked: SyncState,
+    /// The most that may come: more than it asks for if it asks for less than before.
+    may_come: SyncState,
+    /// The server understands that it asks for less than before.
+    can_lower: bool,
+    /// What the server wants it to have at most.
+    wanted_back: Option<SyncState>,
+    /// Who uses it in this process.
+    readers: u32,
+    has_writer: bool,
+    /// A reader waits to become the writer.
+    is_upgrading: bool,
+    /// That reader is to let go.
+    must_let_go: bool,
+    /// Who waits to use it: to read, to write.
+    waiting: [u32; 2],
+    /// Something came for who waits, and none has had it yet: it stays until then.
+    is_fresh: bool,
+    no_room: bool,
+    /// Another process has changed the data since it was last used here.
+    is_changed: bool,
+    owner_died: bool,
+    /// Counts what may make somebody look again.
+    changes: u64,
+    out_downgrade: Option<(SyncState, bool)>,
+    out_upgrade: Option<SyncState>,
+    out_close: bool,
+    length: usize,
+    data: &'m mut [u8],
+}
+
+impl<'m> Client<'m> {
+    /// A free place, whose handle may have as much data as there is memory.
+    pub fn new(data: &'m mut [u8]) -> Client<'m> {
+        Client {
+            phase: Phase::Free,
+            id: 0,
+            opened: 0,
+            is_known: false,
+            current: SyncState::Invalid,
+            asked: SyncState::Invalid,
+            may_come: SyncState::Invalid,
+            can_lower: false,
+            wanted_back: None,
+            readers: 0,
+            has_writer: false,
+            is_upgrading: false,
+            must_let_go: false,
+            waiting: [0; 2],
+            is_fresh: false,
+            no_room: false,
+            is_changed: false,
+            owner_died: false,
+            changes: 0,
+            out_downgrade: None,
+            out_upgrade: None,
+            out_close: false,
+            length: 0,
+            data,
+        }
+    }
+
+    /// Opens the handle in this free place. `can_lower`: the server understands that a client asks
+    /// for less than before. Returns which of those that were opened here it is.
+    pub fn open(&mut self, id: u64, can_lower: bool) -> u32 {
+        let (changes, opened) = (self.changes, self.opened.wrapping_add(1));
+        let data = core::mem::take(&mut self.data);
+        *self = Client {
+            phase: Phase::Open,
+            id,
+            opened,
+            changes,
+            can_lower,
+            ..Client::new(data)
+        };
+        opened
+    }
+
+    /// Which of those that were opened here this is.
+    #[inline]
+    pub fn opened(&self) -> u32 {
+        self.opened
+    }
+
+    /// The handle's number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether there is no handle here.
+    pub fn is_free(&self) -> bool {
+        self.phase == Phase::Free
+    }
+
+    /// What this process has of it.
+    pub fn current(&self) -> SyncState {
+        self.current
+    }
+
+    /// Its data, as far as this process knows it.
+    pub fn data(&self) -> &[u8] {
+        self.data.get(..self.length).unwrap_or(&[])
+    }
+
+    /// Whether the data has changed since that was last asked, and whether a process that was
+    /// changing it died.
+    pub fn news(&mut self) -> (bool, bool) {
+        (
+            core::mem::take(&mut self.is_changed),
+            core::mem::take(&mut self.owner_died),
+        )
+    }
+
+    /// Grows whenever somebody who waits is to look again.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether anybody here waits for it.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting != [0; 2] || self.is_upgrading
+    }
+
+    /// Uses the handle, to read or to change it, if that can be done now; asks for the lease if not.
+    /// Who then waits says so with [`Client::wait`].
+    #[inline]
+    pub fn take(&mut self, state: SyncState) -> Take {
+        if self.phase != Phase::Open {
+            return Take::Closed;
+        }
+        let write = state == SyncState::Exclusive;
+        let [_, writers] = self.waiting;
+        let is_free = !self.has_writer
+            && (if write {
+                self.readers == 0
+            } else {
+                // One that waits to write is not passed by for ever.
+                writers == 0 || self.readers == 0 && self.current != SyncState::Exclusive
+            });
+        let is_wanted = self
+            .wanted_back
+            .is_some_and(|most| rank(most) < rank(state));
+        if is_free && rank(self.current) >= rank(state) && (!is_wanted || self.is_fresh) {
+            self.has_writer = write;
+            self.readers = self.readers.saturating_add(u32::from(!write));
+            self.is_fresh = false;
+            return Take::Taken;
+        }
+        if core::mem::take(&mut self.no_room) {
+            return Take::NoRoom;
+        }
+        if rank(self.current) < rank(state) {
+            self.ask(state);
+        }
+        Take::Wait
+    }
+
+    fn ask(&mut self, state: SyncState) {
+        if rank(self.asked) < rank(state) {
+            self.asked = state;
+            if rank(self.may_come) < rank(state) {
+                self.may_come = state;
+            }
+            self.out_upgrade = Some(state);
+        }
+    }
+
+    /// Asks for no more than somebody here still waits for: others may have it meanwhile.
+    fn ask_for_less(&mut self) {
+        let [readers, writers] = self.waiting;
+        let needed = if writers > 0 || self.is_upgrading {
+            SyncState::Exclusive
+        } else if readers > 0 && rank(self.current) == 0 {
+            SyncState::Shared
+        } else {
+            SyncState::Invalid
+        };
+        if rank(needed) >= rank(self.asked) {
+            return;
+        }
+        if !self.is_known {
+            // Nothing of that was said yet.
+            self.asked = needed;
+            self.out_upgrade = Some(needed).filter(|needed| rank(*needed) > 0);
+        } else if self.can_lower {
+            self.asked = needed;
+            self.out_upgrade = Some(needed);
+        }
+    }
+
+    /// Somebody waits to use it, or (with -1) no more.
+    pub fn wait(&mut self, state: SyncState, change: i32) {
+        let [readers, writers] = &mut self.waiting;
+        let count = if state == SyncState::Exclusive {
+            writers
+        } else {
+            readers
+        };
+        *count = count.saturating_add_signed(change);
+        if change < 0 {
+            self.ask_for_less();
+            self.is_fresh &= self.can_serve();
+            self.settle();
+        }
+    }
+
+    /// The only reader becomes the writer, if that can be done now; asks for the lease if not. It
+    /// keeps on trying, or ends with [`Client::stop_upgrade`].
+    pub fn upgrade(&mut self, is_first: bool) -> Take {
+        if is_first {
+            // Two that wait for each other to let go would do so for ever.
+            let invalid = self.wanted_back == Some(SyncState::Invalid);
+            if self.is_upgrading || invalid {
+                return Take::LetGo;
+            }
+            self.is_upgrading = true;
+            self.must_let_go = false;
+        }
+        if self.must_let_go {
+            return Take::LetGo;
+        }
+        if self.current == SyncState::Exclusive && self.readers == 1 {
+            self.readers = 0;
+            self.has_writer = true;
+            self.is_upgrading = false;
+            self.is_fresh = false;
+            return Take::Taken;
+        }
+        if core::mem::take(&mut self.no_room) {
+            return Take::NoRoom;
+        }
+        if self.current != SyncState::Exclusive {
+            self.ask(SyncState::Exclusive);
+        }
+        Take::Wait
+    }
+
+    /// The reader stays one.
+    pub fn stop_upgrade(&mut self) {
+        self.is_upgrading = false;
+        self.must_let_go = false;
+        self.ask_for_less();
+        self.is_fresh &= self.can_serve();
+        self.settle();
+    }
+
+    /// Whether anybody waits for no more than this process has.
+    fn can_serve(&self) -> bool {
+        let [readers, writers] = self.waiting;
+        match self.current {
+            SyncState::Exclusive => readers > 0 || writers > 0 || self.is_upgrading,
+            SyncState::Shared => readers > 0,
+            SyncState::Invalid | SyncState::None => false,
+        }
+    }
+
+    /// Whether somebody here has taken it in that state.
+    pub fn is_taken(&self, state: SyncState) -> bool {
+        if state == SyncState::Exclusive {
+            self.has_writer
+        } else {
+            self.readers > 0
+        }
+    }
+
+    /// The caller uses it no more; with what the data is now, if it has changed that. Longer data
+    /// than there is room for is cut off.
+    #[inline]
+    pub fn give(&mut self, state: SyncState, data: Option<&[u8]>) {
+        if state == SyncState::Exclusive {
+            if let Some(data) = data {
+                let length = data.len().min(self.data.len());
+                if let (Some(to), Some(from)) = (self.data.get_mut(..length), data.get(..length)) {
+                    to.copy_from_slice(from);
+                }
+                self.length = length;
+                self.changes = self.changes.wrapping_add(1);
+            }
+            self.has_writer = false;
+        } else {
+            self.readers = self.readers.saturating_sub(1);
+        }
+        if self.wanted_back.is_some() {
+            self.settle();
+        }
+    }
+
+    /// Gives back what the server wants, as far as nobody here uses it.
+    fn settle(&mut self) {
+        let Some(wanted) = self.wanted_back else {
+            return;
+        };
+        if self.phase != Phase::Open {
+            return;
+        }
+        let used = if self.has_writer || self.is_fresh {
+            rank(self.current)
+        } else {
+            u8::from(self.readers > 0)
+        };
+        let target = if used > rank(wanted) {
+            SyncState::Shared
+        } else {
+            wanted
+        };
+        if used <= rank(target) && rank(target) < rank(self.current) {
+            let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
+            let with_data = had || self.current == SyncState::Exclusive;
+            self.current = target;
+            self.out_downgrade = Some((target, with_data));
+            self.changes = self.changes.wrapping_add(1);
+        }
+        if rank(self.current) <= rank(wanted) {
+            self.wanted_back = None;
+        }
+    }
+
+    /// Closes the handle; nobody uses it. False if somebody does.
+    pub fn close(&mut self) -> bool {
+        if self.phase != Phase::Open || self.has_writer || self.readers > 0 {
+            return false;
+        }
+        self.changes = self.changes.wrapping_add(1);
+        self.out_upgrade = None;
+        if self.is_known {
+            self.phase = Phase::Closing;
+            self.out_close = true;
+        } else {
+            self.phase = Phase::Free;
+        }
+        true
+    }
+
+    /// The server is gone: what was closed stays so.
+    pub fn abandon(&mut self) {
+        if self.phase == Phase::Closing {
+            self.phase = Phase::Free;
+        }
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// What is to be said next. It stays until [`Client::said`].
+    pub fn next(&self) -> Option<Say> {
+        if let Some((state, with_data)) = self.out_downgrade {
+            return Some(Say {
+                code: SyncCode::ConfirmDowngrade,
+                state,
+                with_data,
+            });
+        }
+        if self.out_close {
+            return Some(Say {
+                code: SyncCode::RequestClose,
+                state: self.current,
+                with_data: self.current == SyncState::Exclusive,
+            });
+        }
+        self.out_upgrade.map(|state| Say {
+            code: SyncCode::RequestUpgrade,
+            state,
+            with_data: false,
+        })
+    }
+
+    /// The message that [`Client::next`] gave: what it goes by, and the data.
+    pub fn message(&self, say: Say) -> Sync<'_> {
+        Sync {
+            id: self.id,
+            state: say.state,
+            data: if say.with_data { self.data() } else { &[] },
+        }
+    }
+
+    /// It was said.
+    pub fn said(&mut self, say: Say) {
+        match say.code {
+            SyncCode::ConfirmDowngrade => self.out_downgrade = None,
+            SyncCode::RequestClose => self.out_close = false,
+            _ => {
+                self.out_upgrade = None;
+                self.is_known = true;
+            }
+        }
+    }
+
+    /// The server says something.
+    ///
+    /// # Errors
+    /// [`Unfitting`] if it would not say that as things stand.
+    pub fn hear(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Unfitting> {
+        match (code, self.phase) {
+            (_, Phase::Free) => Ok(()),
+            (SyncCode::ConfirmClose, Phase::Closing) => {
+                self.phase = Phase::Free;
+                self.changes = self.changes.wrapping_add(1);
+                Ok(())
+            }
+            // It does not know yet.
+            (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, Phase::Closing) => Ok(()),
+            (SyncCode::ConfirmUpgrade, Phase::Open) => self.confirmed(sync),
+            (SyncCode::RequestDowngrade, Phase::Open) => self.asked_back(sync.state),
+            _ => Err(Unfitting),
+        }
+    }
+
+    fn confirmed(&mut self, sync: &Sync<'_>) -> Result<(), Unfitting> {
+        let fits = rank(sync.state) > rank(self.current)
+            && rank(sync.state) <= rank(self.may_come)
+            && sync.data.len() <= self.data.len();
+        if !fits {
+            return Err(Unfitting);
+        }
+        // Who could read it already has the data: nobody else could change it.
+        if rank(self.current) == 0 && self.data() != sync.data {
+            self.is_changed = true;
+            if let Some(data) = self.data.get_mut(..sync.data.len()) {
+                data.copy_from_slice(sync.data);
+            }
+            self.length = sync.data.len();
+        }
+        self.current = sync.state;
+        if rank(self.asked) <= rank(self.current) {
+            self.asked = SyncState::Invalid;
+        }
+        if rank(self.may_come) <= rank(self.current) {
+            self.may_come = SyncState::Invalid;
+        }
+        self.is_fresh = self.can_serve();
+        self.changes = self.changes.wrapping_add(1);
+        Ok(())
+    }
+
+    fn asked_back(&mut self, state: SyncState) -> Result<(), Unfitting> {
+        if !matches!(state, SyncState::Shared | SyncState::Invalid) {
+            return Err(Unfitting);
+        }
+        if rank(state) >= rank(self.current) {
+            return Ok(());
+        }
+        let wanted = self.wanted_back.unwrap_or(state);
+        self.wanted_back = Some(if rank(state) < rank(wanted) {
+            state
+        } else {
+            wanted
+        });
+        // One that has got it lets go when it has changed the data.
+        let is_blocking = self.is_upgrading && self.current == SyncState::Shared;
+        if is_blocking && state == SyncState::Invalid {
+            self.must_let_go = true;
+            self.changes = self.changes.wrapping_add(1);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// A process that was changing the data died.
+    pub fn hear_owner_died(&mut self) {
+        self.owner_died = true;
+    }
+
+    /// The server has no room for the handle.
+    pub fn hear_no_room(&mut self) {
+        if self.phase == Phase::Closing {
+            self.phase = Phase::Free;
+        }
+        self.is_known = false;
+        self.asked = SyncState::Invalid;
+        self.may_come = SyncState::Invalid;
+        self.no_room = true;
+        self.changes = self.changes.wrapping_add(1);
+    }
+}

@@ -1,0 +1,650 @@
+//! The leader's side of all handles: who may have a lease, and in which order.
+//!
+//! Requests for a handle are served in the order they came. Those to read that stand together at
+//! the head are served together; one to change waits until all others have given back, and those
+//! that came after it wait for it.
+
+use super::{LeaseLimits, Unfitting, rank};
+use crate::Vmid;
+use crate::error::Error;
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
+use crate::wire::{Sync, SyncCode, SyncState};
+
+struct Handle<'m> {
+    id: u64,
+    /// Its clients, linked by `next`.
+    clients: u32,
+    /// Its requests in their order, linked by `behind`.
+    first_asking: u32,
+    last_asking: u32,
+    /// Clients that read.
+    readers: u32,
+    /// The client that changes.
+    writer: u32,
+    /// A process died that could change the data, and nobody else has done so since.
+    owner_died: bool,
+    length: usize,
+    data: &'m mut [u8],
+}
+
+/// A process that uses a handle.
+#[derive(Clone, Copy)]
+struct Client {
+    vmid: Option<Vmid>,
+    handle: u32,
+    current: SyncState,
+    /// What it asks for.
+    asked: Option<SyncState>,
+    /// What it was told to give back to.
+    wanted_back: Option<SyncState>,
+    /// Of the handle's clients.
+    next: u32,
+    before: u32,
+    behind: u32,
+    out_owner_died: bool,
+    out_confirm: Option<SyncState>,
+    out_downgrade: Option<SyncState>,
+    out_close: bool,
+    /// It is among those to whom something is to be said.
+    is_listed: bool,
+    next_listed: u32,
+}
+
+const NOBODY: Client = Client {
+    vmid: None,
+    handle: NONE,
+    current: SyncState::Invalid,
+    asked: None,
+    wanted_back: None,
+    next: NONE,
+    before: NONE,
+    behind: NONE,
+    out_owner_died: false,
+    out_confirm: None,
+    out_downgrade: None,
+    out_close: false,
+    is_listed: false,
+    next_listed: NONE,
+};
+
+/// What the server has to say to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// A message of the protocol.
+    Message(SyncCode, Sync<'a>),
+    /// A process that was changing the data of this handle died: said before the lease comes.
+    OwnerDied(u64),
+}
+
+/// Why a message came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not fit.
+    Unfitting,
+    /// There is no room for the handle or for one more client.
+    NoRoom,
+}
+
+impl From<Unfitting> for Refused {
+    fn from(Unfitting: Unfitting) -> Refused {
+        Refused::Unfitting
+    }
+}
+
+/// All handles of the family.
+pub struct Server<'m> {
+    handles: Table<'m, Handle<'m>>,
+    handle_places: Places<'m>,
+    by_id: Buckets<'m>,
+    clients: Table<'m, Client>,
+    client_places: Places<'m>,
+    by_client: Buckets<'m>,
+    first_listed: u32,
+    last_listed: u32,
+}
+
+impl<'m> Server<'m> {
+    /// The memory it takes, with that much data for each handle.
+    pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
+        bytes_for::<Handle<'m>>(limits.handles)
+            .saturating_add(limits.handles.saturating_mul(data))
+            .saturating_add(Places::bytes(limits.handles))
+            .saturating_add(Buckets::bytes(limits.handles))
+            .saturating_add(bytes_for::<Client>(limits.clients))
+            .saturating_add(Places::bytes(limits.clients))
+            .saturating_add(Buckets::bytes(limits.clients))
+    }
+
+    /// Without handles, cut from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn new(arena: &mut Arena<'m>, limits: &LeaseLimits, data: usize) -> Result<Self, Error> {
+        let mut memory = arena.split_off(limits.handles.saturating_mul(data))?;
+        Ok(Server {
+            handles: arena.table(limits.handles, |_| {
+                Ok(Handle {
+                    id: 0,
+                    clients: NONE,
+                    first_asking: NONE,
+                    last_asking: NONE,
+                    readers: 0,
+                    writer: NONE,
+                    owner_died: false,
+                    length: 0,
+                    data: memory.bytes(data)?,
+                })
+            })?,
+            handle_places: Places::new(arena, limits.handles)?,
+            by_id: Buckets::new(arena, limits.handles)?,
+            clients: arena.table(limits.clients, |_| Ok(NOBODY))?,
+            client_places: Places::new(arena, limits.clients)?,
+            by_client: Buckets::new(arena, limits.clients)?,
+            first_listed: NONE,
+            last_listed: NONE,
+        })
+    }
+
+    /// A client says something. What there is to say then comes from [`Server::next`].
+    ///
+    /// # Errors
+    /// [`Refused::Unfitting`] if an honest one would not say that as things stand,
+    /// [`Refused::NoRoom`] if a table is full: then nothing has changed.
+    pub fn hear(&mut self, from: Vmid, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refused> {
+        match code {
+            SyncCode::RequestUpgrade => self.asked(from, sync.id, sync.state),
+            SyncCode::ConfirmDowngrade => Ok(self.gave_back(from, sync)?),
+            SyncCode::RequestClose => Ok(self.closed(from, sync)?),
+            _ => Err(Refused::Unfitting),
+        }
+    }
+
+    fn asked(&mut self, from: Vmid, id: u64, state: SyncState) -> Result<(), Refused> {
+        if state == SyncState::None {
+            return Err(Refused::Unfitting);
+        }
+        let place = match self.find(from, id) {
+            Some(place) => place,
+            None if state == SyncState::Invalid => return Ok(()),
+            None => self.add(from, id).ok_or(Refused::NoRoom)?,
+        };
+        let client = *self.client(place);
+        if client.out_close {
+            return Err(Refused::Unfitting);
+        }
+        if rank(state) <= rank(client.current) {
+            // It asks for nothing more. What it has got by now it keeps.
+            self.stop_asking(place);
+            self.serve(client.handle);
+            return Ok(());
+        }
+        // One that asks for more, or less, than before keeps its turn.
+        if client.asked.is_none() {
+            let last = self.handle(client.handle).map_or(NONE, |of| of.last_asking);
+            self.change(place, |client| {
+                client.before = last;
+                client.behind = NONE;
+            });
+            self.change(last, |last| last.behind = place);
+            self.with_handle(client.handle, |handle| {
+                if last == NONE {
+                    handle.first_asking = place;
+                }
+                handle.last_asking = place;
+            });
+        }
+        self.change(place, |client| client.asked = Some(state));
+        self.serve(client.handle);
+        Ok(())
+    }
+
+    fn gave_back(&mut self, from: Vmid, sync: &Sync<'_>) -> Result<(), Unfitting> {
+        let place = self.find(from, sync.id).ok_or(Unfitting)?;
+        let client = *self.client(place);
+        let was_asked = client
+            .wanted_back
+            .is_some_and(|wanted| rank(wanted) <= rank(sync.state));
+        let is_less = rank(sync.state) < rank(client.current) && sync.state != SyncState::None;
+        if client.out_close || !was_asked || !is_less {
+            return Err(Unfitting);
+        }
+        self.take_data(&client, sync)?;
+        self.set_current(place, sync.state);
+        if client
+            .wanted_back
+            .is_some_and(|wanted| rank(sync.state) <= rank(wanted))
+        {
+            self.change(place, |client| client.wanted_back = None);
+        }
+        self.serve(client.handle);
+        Ok(())
+    }
+
+    fn closed(&mut self, from: Vmid, sync: &Sync<'_>) -> Result<(), Unfitting> {
+        let place = self.find(from, sync.id).ok_or(Unfitting)?;
+        let client = *self.client(place);
+        if client.out_close {
+            return Err(Unfitting);
+        }
+        // It may not have heard yet that it can change the data.
+        if sync.state == SyncState::Exclusive || !sync.data.is_empty() {
+            self.take_data(&client, sync)?;
+        }
+        self.forget(place);
+        self.change(place, |client| {
+            client.out_owner_died = false;
+            client.out_confirm = None;
+            client.out_downgrade = None;
+            client.out_close = true;
+        });
+        self.list(place);
+        self.serve(client.handle);
+        Ok(())
+    }
+
+    /// The data that comes from who could change it.
+    fn take_data(&mut self, client: &Client, sync: &Sync<'_>) -> Result<(), Unfitting> {
+        if client.current != SyncState::Exclusive {
+            return Ok(());
+        }
+        let handle = self
+            .handles
+            .get_mut(client.handle as usize)
+            .ok_or(Unfitting)?;
+        let to = handle.data.get_mut(..sync.data.len()).ok_or(Unfitting)?;
+        to.copy_from_slice(sync.data);
+        handle.length = sync.data.len();
+        Ok(())
+    }
+
+    /// A process is gone, and so is what it had.
+    pub fn left(&mut self, vmid: Vmid) {
+        for place in 0..self.client_places.used() {
+            let client = *self.client(place);
+            if client.vmid != Some(vmid) {
+                continue;
+            }
+            if client.current == SyncState::Exclusive {
+                self.with_handle(client.handle, |handle| handle.owner_died = true);
+            }
+            if !client.out_close {
+                self.forget(place);
+            }
+            self.drop_client(place);
+            self.serve(client.handle);
+            self.drop_unused(client.handle);
+        }
+    }
+
+    /// Grants what can be granted, and asks for what is needed for the next.
+    fn serve(&mut self, at: u32) {
+        loop {
+            let Some(handle) = self.handle(at) else {
+                return;
+            };
+            let (place, readers, writer) = (handle.first_asking, handle.readers, handle.writer);
+            let client = *self.client(place);
+            let Some(asked) = client.asked else { return };
+            // What it gives back would be taken for what it gets now.
+            if client.wanted_back.is_some() {
+                return;
+            }
+            if asked == SyncState::Shared {
+                if writer != NONE {
+                    return self.want_back(writer, SyncState::Shared);
+                }
+            } else {
+                let own = u32::from(client.current == SyncState::Shared);
+                if writer != NONE {
+                    return self.want_back(writer, SyncState::Invalid);
+                }
+                if readers > own {
+                    return self.want_all_back(at, place);
+                }
+            }
+            let owner_died = handle.owner_died;
+            if asked == SyncState::Exclusive {
+                self.with_handle(at, |handle| handle.owner_died = false);
+            }
+            self.stop_asking(place);
+            self.set_current(place, asked);
+            self.change(place, |client| {
+                client.out_owner_died = owner_died;
+                client.out_confirm = Some(asked);
+            });
+            self.list(place);
+        }
+    }
+
+    /// Has every other reader give back.
+    fn want_all_back(&mut self, at: u32, but: u32) {
+        let mut place = self.handle(at).map_or(NONE, |handle| handle.clients);
+        while place != NONE {
+            let next = self.client(place).next;
+            if place != but && self.client(place).current == SyncState::Shared {
+                self.want_back(place, SyncState::Invalid);
+            }
+            place = next;
+        }
+    }
+
+    fn want_back(&mut self, place: u32, state: SyncState) {
+        let wanted = self.client(place).wanted_back;
+        if wanted.is_some_and(|wanted| rank(wanted) <= rank(state)) {
+            return;
+        }
+        self.change(place, |client| {
+            client.wanted_back = Some(state);
+            client.out_downgrade = Some(state);
+        });
+        self.list(place);
+    }
+
+    fn set_current(&mut self, place: u32, state: SyncState) {
+        let client = *self.client(place);
+        self.change(place, |client| client.current = state);
+        self.with_handle(client.handle, |handle| {
+            match client.current {
+                SyncState::Shared => handle.readers = handle.readers.saturating_sub(1),
+                SyncState::Exclusive => handle.writer = NONE,
+                SyncState::Invalid | SyncState::None => {}
+            }
+            match state {
+                SyncState::Shared => handle.readers = handle.readers.saturating_add(1),
+                SyncState::Exclusive => handle.writer = place,
+                SyncState::Invalid | SyncState::None => {}
+            }
+        });
+    }
+
+    fn stop_asking(&mut self, place: u32) {
+        let Client {
+            handle,
+            before,
+            behind,
+            asked,
+            ..
+        } = *self.client(place);
+        if asked.is_none() {
+            return;
+        }
+        self.change(place, |client| client.asked = None);
+        self.change(before, |before| before.behind = behind);
+        self.change(behind, |behind| behind.before = before);
+        self.with_handle(handle, |handle| {
+            if before == NONE {
+                handle.first_asking = behind;
+            }
+            if behind == NONE {
+                handle.last_asking = before;
+            }
+        });
+    }
+
+    /// The client has nothing any more, asks for nothing, and is not the handle's.
+    fn forget(&mut self, place: u32) {
+        self.stop_asking(place);
+        self.set_current(place, SyncState::Invalid);
+        self.change(place, |client| client.wanted_back = None);
+    }
+
+    /// What is to be said next, and to whom. It stays until [`Server::said`].
+    pub fn next(&self) -> Option<(Vmid, Told<'_>)> {
+        let client = self.client(self.first_listed);
+        let vmid = client.vmid?;
+        let handle = self.handle(client.handle)?;
+        let message = |code, state, data| {
+            let id = handle.id;
+            Told::Message(code, Sync { id, state, data })
+        };
+        let told = if client.out_owner_died {
+            Told::OwnerDied(handle.id)
+        } else if let Some(state) = client.out_confirm {
+            let data = handle.data.get(..handle.length).unwrap_or(&[]);
+            message(SyncCode::ConfirmUpgrade, state, data)
+        } else if let Some(state) = client.out_downgrade {
+            message(SyncCode::RequestDowngrade, state, &[])
+        } else {
+            message(SyncCode::ConfirmClose, SyncState::Invalid, &[])
+        };
+        Some((vmid, told))
+    }
+
+    /// It was said; or can't be said to that client for now (false): the others come first then.
+    pub fn said(&mut self, was_said: bool) {
+        let place = self.first_listed;
+        if was_said {
+            let mut is_closed = false;
+            self.change(place, |client| {
+                if client.out_owner_died {
+                    client.out_owner_died = false;
+                } else if client.out_confirm.is_some() {
+                    client.out_confirm = None;
+                } else if client.out_downgrade.is_some() {
+                    client.out_downgrade = None;
+                } else {
+                    is_closed = true;
+                }
+            });
+            if is_closed {
+                let handle = self.client(place).handle;
+                self.drop_client(place);
+                self.drop_unused(handle);
+                return;
+            }
+        }
+        let client = *self.client(place);
+        let has_more = client.out_owner_died
+            || client.out_confirm.is_some()
+            || client.out_downgrade.is_some()
+            || client.out_close;
+        if !was_said || !has_more {
+            self.unlist(place);
+        }
+        if has_more && !was_said {
+            self.list(place);
+        }
+    }
+
+    /// How many clients there are to whom something is to be said.
+    pub fn listed(&self) -> usize {
+        let mut count = 0_usize;
+        let mut place = self.first_listed;
+        while place != NONE {
+            count = count.saturating_add(1);
+            place = self.client(place).next_listed;
+        }
+        count
+    }
+
+    fn list(&mut self, place: u32) {
+        if self.client(place).is_listed {
+            return;
+        }
+        let last = self.last_listed;
+        self.change(place, |client| {
+            client.is_listed = true;
+            client.next_listed = NONE;
+        });
+        self.change(last, |last| last.next_listed = place);
+        if last == NONE {
+            self.first_listed = place;
+        }
+        self.last_listed = place;
+    }
+
+    fn unlist(&mut self, place: u32) {
+        if !self.client(place).is_listed {
+            return;
+        }
+        let next = self.client(place).next_listed;
+        self.change(place, |client| client.is_listed = false);
+        if self.first_listed == place {
+            self.first_listed = next;
+            if next == NONE {
+                self.last_listed = NONE;
+            }
+            return;
+        }
+        let mut before = self.first_listed;
+        while before != NONE && self.client(before).next_listed != place {
+            before = self.client(before).next_listed;
+        }
+        self.change(before, |before| before.next_listed = next);
+        if next == NONE {
+            self.last_listed = before;
+        }
+    }
+
+    fn find(&self, vmid: Vmid, id: u64) -> Option<u32> {
+        self.by_client.find(key(vmid, id), |place| {
+            let client = self.client(place);
+            client.vmid == Some(vmid) && self.handle(client.handle).is_some_and(|of| of.id == id)
+        })
+    }
+
+    fn add(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
+        let known = self.by_id.find(mix(id), |place| {
+            self.handle(place).is_some_and(|of| of.id == id)
+        });
+        if self.client_places.left() == 0 {
+            return None;
+        }
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let at = self.handle_places.take()?;
+                self.with_handle(at, |handle| {
+                    handle.id = id;
+                    handle.clients = NONE;
+                    handle.first_asking = NONE;
+                    handle.last_asking = NONE;
+                    handle.readers = 0;
+                    handle.writer = NONE;
+                    handle.owner_died = false;
+                    handle.length = 0;
+                });
+                self.by_id.insert(mix(id), at);
+                at
+            }
+        };
+        let place = self.client_places.take()?;
+        let next = self.handle(at)?.clients;
+        self.change(place, |client| {
+            *client = Client {
+                vmid: Some(vmid),
+                handle: at,
+                next,
+                ..NOBODY
+            };
+        });
+        self.with_handle(at, |handle| handle.clients = place);
+        self.by_client.insert(key(vmid, id), place);
+        Some(place)
+    }
+
+    fn drop_client(&mut self, place: u32) {
+        self.unlist(place);
+        let client = *self.client(place);
+        let Some(vmid) = client.vmid else { return };
+        let (id, mut at) = match self.handle(client.handle) {
+            Some(handle) => (handle.id, handle.clients),
+            None => return,
+        };
+        if at == place {
+            self.with_handle(client.handle, |handle| handle.clients = client.next);
+        } else {
+            while at != NONE && self.client(at).next != place {
+                at = self.client(at).next;
+            }
+            self.change(at, |before| before.next = client.next);
+        }
+        self.by_client.remove(key(vmid, id), place);
+        self.change(place, |client| *client = NOBODY);
+        self.client_places.give(place);
+    }
+
+    fn drop_unused(&mut self, at: u32) {
+        let Some(handle) = self.handle(at).filter(|handle| handle.clients == NONE) else {
+            return;
+        };
+        let id = handle.id;
+        self.by_id.remove(mix(id), at);
+        self.handle_places.give(at);
+    }
+
+    fn client(&self, place: u32) -> &Client {
+        static NOWHERE: Client = NOBODY;
+        self.clients.get(place as usize).unwrap_or(&NOWHERE)
+    }
+
+    fn change(&mut self, place: u32, change: impl FnOnce(&mut Client)) {
+        if let Some(client) = self.clients.get_mut(place as usize) {
+            change(client);
+        }
+    }
+
+    fn handle(&self, at: u32) -> Option<&Handle<'m>> {
+        self.handles.get(at as usize)
+    }
+
+    fn with_handle(&mut self, at: u32, change: impl FnOnce(&mut Handle<'m>)) {
+        if let Some(handle) = self.handles.get_mut(at as usize) {
+            change(handle);
+        }
+    }
+
+    /// Whether any process uses the handle.
+    pub fn is_used(&self, id: u64) -> bool {
+        let is_it = |place| self.handle(place).is_some_and(|of| of.id == id);
+        self.by_id.find(mix(id), is_it).is_some()
+    }
+
+    /// Handles that are in use now, and the most ever.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.handle_places.taken(), self.handle_places.most())
+    }
+
+    /// Clients that use one now, and the most ever.
+    pub fn clients_fill(&self) -> (usize, usize) {
+        (self.client_places.taken(), self.client_places.most())
+    }
+
+    /// Whether nobody has what excludes another, and nobody waits who could be served. Slow: for
+    /// tests.
+    pub fn is_sound(&self) -> bool {
+        (0..self.handle_places.used()).all(|at| {
+            let Some(handle) = self.handle(at) else {
+                return false;
+            };
+            let (mut readers, mut writers) = (0_u32, 0_u32);
+            let mut place = handle.clients;
+            while place != NONE {
+                let client = self.client(place);
+                readers = readers.saturating_add(u32::from(client.current == SyncState::Shared));
+                writers = writers.saturating_add(u32::from(client.current == SyncState::Exclusive));
+                place = client.next;
+            }
+            let head = self.client(handle.first_asking);
+            let can_go = match head.asked {
+                _ if head.wanted_back.is_some() => false,
+                Some(SyncState::Shared) => handle.writer == NONE,
+                Some(_) => {
+                    let own = u32::from(head.current == SyncState::Shared);
+                    handle.writer == NONE && handle.readers <= own
+                }
+                None => false,
+            };
+            let is_used = handle.clients != NONE;
+            !is_used
+                || !can_go
+                    && readers == handle.readers
+                    && writers == u32::from(handle.writer != NONE)
+                    && (writers == 0 || writers == 1 && readers == 0)
+        })
+    }
+}
+
+fn key(vmid: Vmid, id: u64) -> u64 {
+    mix(id.rotate_left(32) ^ u64::from(vmid.get()))
+}

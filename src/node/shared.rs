@@ -1,0 +1,244 @@
+//! Sync handles with a type.
+
+use core::marker::PhantomData;
+use core::mem::{ManuallyDrop, size_of};
+use core::ops::{Deref, DerefMut};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::leases::{News, SyncHandle};
+use super::wait::Limits;
+use super::{Node, Wait};
+use crate::error::Error;
+use crate::leases::Client;
+use crate::pal::Pal;
+use crate::wire::SyncState;
+
+/// A value that several processes share, as a lock for the whole family: many may read it, or one
+/// may change it.
+///
+/// It is all zero bytes until somebody changes it. It is closed when this is dropped, and lives as
+/// long as any process that has used it has not closed it.
+///
+/// ```no_run
+/// # use libos_ipc::{Error, Wait};
+/// # fn example(node: &libos_ipc::host::HostNode) -> Result<(), Error> {
+/// let counter = node.share::<u64>(None)?;
+/// *counter.write(Wait::FOREVER)? += 1;
+/// println!("handle {}: {}", counter.id(), *counter.read(Wait::FOREVER)?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shared<'n, 'm, P: Pal, T> {
+    node: &'n Node<'m, P>,
+    handle: SyncHandle,
+    value: PhantomData<T>,
+}
+
+/// A value that is being read. Nobody changes it until this is dropped.
+#[must_use = "it is given back at once"]
+pub struct Reader<'s, 'n, 'm, P: Pal, T> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    value: T,
+    news: News,
+}
+
+/// A value that is being changed. Nobody else sees it until this is dropped.
+#[must_use = "it is given back at once"]
+pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    value: T,
+    news: News,
+    is_changed: bool,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Opens a sync handle as a value of that type: as [`Node::open_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::open_sync`]; [`Error::Invalid`] if the type is longer than
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data).
+    pub fn share<T>(&self, id: Option<u64>) -> Result<Shared<'_, 'm, P, T>, Error>
+    where
+        T: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        if size_of::<T>() > self.config.capacities.sync_data {
+            return Err(Error::Invalid);
+        }
+        Ok(Shared {
+            node: self,
+            handle: self.open_sync(id)?,
+            value: PhantomData,
+        })
+    }
+}
+
+impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    /// The number by which other processes open it.
+    pub fn id(&self) -> u64 {
+        self.handle.id()
+    }
+
+    /// Reads it. Blocks as [`Node::lock_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::lock_sync`]; [`Error::Invalid`] if what it holds has another size.
+    pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let (value, news) = self.take(SyncState::Shared, wait)?;
+        Ok(Reader {
+            shared: self,
+            value,
+            news,
+        })
+    }
+
+    /// Changes it. Blocks as [`Node::lock_sync`].
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
+        let (value, news) = self.take(SyncState::Exclusive, wait)?;
+        Ok(Writer {
+            shared: self,
+            value,
+            news,
+            is_changed: false,
+        })
+    }
+
+    /// Waits until the value is such that `is_it` says so, and reads it then. It sleeps in between,
+    /// and looks again whenever some process has let go of the value after changing it: so it may
+    /// miss a value that is soon changed again.
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    pub fn wait_for(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let limits = Limits::of(wait, &self.node.pal);
+        loop {
+            let seen = self.node.sync_changes(self.handle)?;
+            let reader = self.read(limits.rest(&self.node.pal))?;
+            if is_it(&reader) {
+                return Ok(reader);
+            }
+            drop(reader);
+            self.node
+                .wait_sync(self.handle, seen, limits.rest(&self.node.pal))?;
+        }
+    }
+
+    #[inline]
+    fn take(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, News), Error> {
+        let read = |client: &mut Client<'m>| {
+            let (changed, owner_died) = client.news();
+            let news = News {
+                changed,
+                owner_died,
+            };
+            let value = match client.data() {
+                [] => Some(T::new_zeroed()),
+                data => T::read_from_bytes(data).ok(),
+            };
+            (value, news)
+        };
+        match self.node.take_sync(self.handle, state, wait, read)? {
+            (Some(value), news) => Ok((value, news)),
+            (None, _) => {
+                self.node.unlock_sync(self.handle, state, None)?;
+                Err(Error::Invalid)
+            }
+        }
+    }
+}
+
+impl<P: Pal, T> Drop for Shared<'_, '_, P, T> {
+    fn drop(&mut self) {
+        // There is nobody to tell if that can't be said any more.
+        let now = Wait::at_most(core::time::Duration::ZERO);
+        let _ = self.node.close_sync(self.handle, now);
+    }
+}
+
+impl<'s, 'n, 'm, P: Pal, T> Reader<'s, 'n, 'm, P, T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    /// Whether another process has changed it since this one last used it, or died changing it.
+    pub fn news(&self) -> News {
+        self.news
+    }
+
+    /// Goes on to change it; nobody else does so in between. Blocks as [`Node::upgrade_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::upgrade_sync`], with the reader, which is to be dropped if the error is `EDEADLK`:
+    /// somebody waits for that.
+    pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
+        if let Err(error) = self.shared.node.upgrade_sync(self.shared.handle, wait) {
+            return Err((self, error));
+        }
+        let this = ManuallyDrop::new(self);
+        let value = T::read_from_bytes(this.value.as_bytes());
+        Ok(Writer {
+            shared: this.shared,
+            value: value.unwrap_or_else(|_| T::new_zeroed()),
+            news: this.news,
+            is_changed: false,
+        })
+    }
+}
+
+impl<P: Pal, T> Deref for Reader<'_, '_, '_, P, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let shared = self.shared;
+        let _ = shared
+            .node
+            .unlock_sync(shared.handle, SyncState::Shared, None);
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
+    /// Whether another process has changed it since this one last used it, or died changing it.
+    pub fn news(&self) -> News {
+        self.news
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Deref for Writer<'_, '_, '_, P, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> DerefMut for Writer<'_, '_, '_, P, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.is_changed = true;
+        &mut self.value
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let shared = self.shared;
+        let data = self.is_changed.then(|| self.value.as_bytes());
+        let _ = shared
+            .node
+            .unlock_sync(shared.handle, SyncState::Exclusive, data);
+    }
+}

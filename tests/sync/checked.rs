@@ -1,0 +1,631 @@
+//! Every order in which clients and the server can hear of each other, and every moment at which a
+//! client can die: nobody has what excludes another, no change is lost, nobody waits for ever.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+use libos_ipc::leases::{Client, LeaseLimits, Server, Take, Told};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Sync, SyncCode, SyncState};
+use libos_ipc::{Vmid, leases::Refused};
+use stateright::{Checker, Model, Property};
+
+struct Family {
+    clients: usize,
+    handles: usize,
+    /// How often each client uses a handle.
+    times: usize,
+}
+
+/// A message under way: its data is the version of the value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Letter {
+    code: u8,
+    handle: usize,
+    state: i32,
+    data: Vec<u8>,
+    owner_died: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// A client wants a handle.
+    Take {
+        who: usize,
+        handle: usize,
+        write: bool,
+    },
+    /// One that reads wants to change.
+    Upgrade {
+        who: usize,
+    },
+    /// One that waits looks whether something has changed.
+    Wake {
+        who: usize,
+    },
+    /// One that waits gives up.
+    GiveUp {
+        who: usize,
+    },
+    /// One gives back, having changed what it could.
+    Give {
+        who: usize,
+    },
+    Close {
+        who: usize,
+        handle: usize,
+    },
+    /// The server hears the next of the client.
+    Hear {
+        who: usize,
+    },
+    /// The client hears the next of the server.
+    Told {
+        who: usize,
+    },
+    Die {
+        who: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    Idle,
+    Wants {
+        handle: usize,
+        write: bool,
+    },
+    Upgrading {
+        handle: usize,
+    },
+    Uses {
+        handle: usize,
+        write: bool,
+    },
+    /// It has upgraded and was told to let go.
+    MustLetGo {
+        handle: usize,
+    },
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Seen {
+    at: Vec<At>,
+    left: Vec<usize>,
+    /// By client and handle: what it has, and whether it is closed.
+    has: Vec<Vec<(i32, bool, u8)>>,
+    up: Vec<VecDeque<Letter>>,
+    down: Vec<VecDeque<Letter>>,
+    /// The last version of each handle that somebody committed, and those that may have died with
+    /// their writer.
+    version: Vec<u8>,
+    in_doubt: Vec<bool>,
+    wrong: Option<&'static str>,
+    was_told_to_let_go: bool,
+    heard_of_death: bool,
+    /// What the server still has in mind besides: the order of those who ask.
+    asking: Vec<(usize, usize)>,
+    /// Who is to look again.
+    woken: Vec<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    steps: Vec<Step>,
+    seen: Seen,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.seen.hash(state);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.seen == other.seen
+    }
+}
+
+fn vmid(who: usize) -> Vmid {
+    Vmid::new(u32::try_from(who).unwrap() + 2).unwrap()
+}
+
+fn code(number: u8) -> SyncCode {
+    *SyncCode::ALL
+        .iter()
+        .find(|code| code.number() == number)
+        .unwrap()
+}
+
+fn state(number: i32) -> SyncState {
+    *SyncState::ALL
+        .iter()
+        .find(|state| state.number() == number)
+        .unwrap()
+}
+
+fn wanted(write: bool) -> SyncState {
+    if write {
+        SyncState::Exclusive
+    } else {
+        SyncState::Shared
+    }
+}
+
+/// The real machines, and what is under way between them.
+struct World<'m> {
+    server: Server<'m>,
+    clients: Vec<Vec<Client<'m>>>,
+    seen: Seen,
+}
+
+impl World<'_> {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Take { who, handle, write } => {
+                self.seen.left[who] -= 1;
+                self.clients[who][handle].wait(wanted(write), 1);
+                self.seen.at[who] = At::Wants { handle, write };
+                self.wake(who);
+            }
+            Step::Upgrade { who } => {
+                let At::Uses { handle, .. } = self.seen.at[who] else {
+                    panic!("it does not read");
+                };
+                let taken = self.clients[who][handle].upgrade(true);
+                self.upgraded(who, handle, taken);
+            }
+            Step::GiveUp { who } => {
+                self.seen.woken[who] = false;
+                match self.seen.at[who] {
+                    At::Wants { handle, write } => {
+                        self.clients[who][handle].wait(wanted(write), -1);
+                        self.seen.at[who] = At::Idle;
+                    }
+                    At::Upgrading { handle } => {
+                        self.clients[who][handle].stop_upgrade();
+                        self.seen.at[who] = At::MustLetGo { handle };
+                    }
+                    at => panic!("{at:?} does not wait"),
+                }
+            }
+            Step::Wake { who } => self.wake(who),
+            Step::Give { who } => self.give(who),
+            Step::Close { who, handle } => {
+                assert!(self.clients[who][handle].close());
+            }
+            Step::Hear { who } => self.hear(who),
+            Step::Told { who } => self.told(who),
+            Step::Die { who } => {
+                for handle in 0..self.clients[who].len() {
+                    // What it has changed last may have been under way.
+                    let is_data =
+                        |letter: &Letter| letter.handle == handle && !letter.data.is_empty();
+                    let had = self.clients[who][handle].current() == SyncState::Exclusive;
+                    self.seen.in_doubt[handle] |= had || self.seen.up[who].iter().any(is_data);
+                }
+                self.server.left(vmid(who));
+                self.seen.woken[who] = false;
+                self.seen.at[who] = At::Dead;
+                self.seen.up[who].clear();
+                self.seen.down[who].clear();
+                self.seen.asking.retain(|(of, _)| *of != who);
+                self.post();
+            }
+        }
+        self.say();
+        for who in 0..self.clients.len() {
+            for (handle, client) in self.clients[who].iter().enumerate() {
+                let version = client.data().first().copied().unwrap_or(0);
+                let closed = !client.is_open();
+                self.seen.has[who][handle] = if self.seen.at[who] == At::Dead {
+                    (0, true, 0)
+                } else if closed {
+                    (1, true, version)
+                } else {
+                    (client.current().number(), closed, version)
+                };
+            }
+        }
+        for handle in 0..self.seen.version.len() {
+            // Nobody has used it, or nobody does any more: its data is gone.
+            if !self.server.is_used(handle as u64) {
+                self.seen.version[handle] = 0;
+                self.seen.in_doubt[handle] = false;
+            }
+        }
+        if !self.server.is_sound() {
+            self.seen.wrong = Some("the server is not sound");
+        }
+    }
+
+    fn wake(&mut self, who: usize) {
+        self.seen.woken[who] = false;
+        match self.seen.at[who] {
+            At::Wants { handle, write } => {
+                let client = &mut self.clients[who][handle];
+                match client.take(wanted(write)) {
+                    Take::Taken => {
+                        let news = client.news();
+                        self.seen.heard_of_death |= news.1;
+                        client.wait(wanted(write), -1);
+                        self.seen.at[who] = At::Uses { handle, write };
+                        self.look(who, handle);
+                    }
+                    Take::Wait => {}
+                    _ => self.seen.wrong = Some("refused for nothing"),
+                }
+            }
+            At::Upgrading { handle } => {
+                let taken = self.clients[who][handle].upgrade(false);
+                self.upgraded(who, handle, taken);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the clients have to say is under way.
+    fn say(&mut self) {
+        for who in 0..self.clients.len() {
+            if self.seen.at[who] == At::Dead {
+                continue;
+            }
+            for handle in 0..self.clients[who].len() {
+                let client = &mut self.clients[who][handle];
+                while let Some(say) = client.next() {
+                    let data = client.message(say).data.to_vec();
+                    client.said(say);
+                    self.seen.up[who].push_back(Letter {
+                        code: say.code.number(),
+                        handle,
+                        state: say.state.number(),
+                        data,
+                        owner_died: false,
+                    });
+                }
+            }
+        }
+    }
+
+    fn upgraded(&mut self, who: usize, handle: usize, taken: Take) {
+        self.seen.at[who] = match taken {
+            Take::Taken => {
+                self.look(who, handle);
+                At::Uses {
+                    handle,
+                    write: true,
+                }
+            }
+            Take::Wait => At::Upgrading { handle },
+            Take::LetGo => {
+                self.clients[who][handle].stop_upgrade();
+                self.seen.was_told_to_let_go = true;
+                At::MustLetGo { handle }
+            }
+            _ => {
+                self.seen.wrong = Some("refused for nothing");
+                At::MustLetGo { handle }
+            }
+        };
+    }
+
+    /// What it sees is the last that was committed.
+    fn look(&mut self, who: usize, handle: usize) {
+        let version = self.clients[who][handle]
+            .data()
+            .first()
+            .copied()
+            .unwrap_or(0);
+        let last = self.seen.version[handle];
+        if self.seen.in_doubt[handle] {
+            if version > last {
+                self.seen.wrong = Some("a version that never was");
+            }
+            let is_alone = matches!(self.seen.at[who], At::Uses { write: true, .. });
+            if is_alone {
+                self.seen.version[handle] = version;
+                self.seen.in_doubt[handle] = false;
+            }
+        } else if version != last {
+            self.seen.wrong = Some("not the last version");
+        }
+    }
+
+    fn give(&mut self, who: usize) {
+        let (handle, write) = match self.seen.at[who] {
+            At::Uses { handle, write } => (handle, write),
+            At::MustLetGo { handle } => (handle, false),
+            at => panic!("{at:?} has nothing"),
+        };
+        let next = self.seen.version[handle] + 1;
+        if write {
+            self.seen.version[handle] = next;
+            self.clients[who][handle].give(SyncState::Exclusive, Some(&[next]));
+        } else {
+            self.clients[who][handle].give(SyncState::Shared, None);
+        }
+        self.seen.at[who] = At::Idle;
+    }
+
+    fn hear(&mut self, who: usize) {
+        let letter = self.seen.up[who].pop_front().unwrap();
+        let sync = Sync {
+            id: letter.handle as u64,
+            state: state(letter.state),
+            data: &letter.data,
+        };
+        match self.server.hear(vmid(who), code(letter.code), &sync) {
+            Ok(()) => {}
+            Err(Refused::Unfitting) => self.seen.wrong = Some("the server is surprised"),
+            Err(Refused::NoRoom) => self.seen.wrong = Some("no room"),
+        }
+        let key = (who, letter.handle);
+        match code(letter.code) {
+            SyncCode::RequestUpgrade if state(letter.state) == SyncState::Invalid => {
+                self.seen.asking.retain(|of| *of != key);
+            }
+            SyncCode::RequestUpgrade if !self.seen.asking.contains(&key) => {
+                self.seen.asking.push(key);
+            }
+            SyncCode::RequestClose => self.seen.asking.retain(|of| *of != key),
+            _ => {}
+        }
+        self.post();
+    }
+
+    /// What the server says is under way.
+    fn post(&mut self) {
+        while let Some((to, told)) = self.server.next() {
+            let letter = match told {
+                Told::Message(code, sync) => Letter {
+                    code: code.number(),
+                    handle: usize::try_from(sync.id).unwrap(),
+                    state: sync.state.number(),
+                    data: sync.data.to_vec(),
+                    owner_died: false,
+                },
+                Told::OwnerDied(id) => Letter {
+                    code: 0,
+                    handle: usize::try_from(id).unwrap(),
+                    state: 0,
+                    data: Vec::new(),
+                    owner_died: true,
+                },
+            };
+            self.server.said(true);
+            let who = to.get() as usize - 2;
+            if letter.code == SyncCode::ConfirmUpgrade.number() {
+                let key = (who, letter.handle);
+                self.seen.asking.retain(|of| *of != key);
+            }
+            self.seen.down[who].push_back(letter);
+        }
+    }
+
+    fn told(&mut self, who: usize) {
+        let letter = self.seen.down[who].pop_front().unwrap();
+        self.seen.woken[who] = matches!(self.seen.at[who], At::Wants { .. } | At::Upgrading { .. });
+        let client = &mut self.clients[who][letter.handle];
+        if letter.owner_died {
+            client.hear_owner_died();
+            return;
+        }
+        let sync = Sync {
+            id: letter.handle as u64,
+            state: state(letter.state),
+            data: &letter.data,
+        };
+        if client.hear(code(letter.code), &sync).is_err() {
+            self.seen.wrong = Some("a client is surprised");
+        }
+    }
+}
+
+/// The world after these steps.
+fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
+    let limits = LeaseLimits {
+        handles: family.handles,
+        clients: family.clients * family.handles,
+    };
+    let mut memory = vec![0; Server::bytes(&limits, 1)];
+    let mut data = vec![[0_u8; 1]; family.clients * family.handles];
+    let mut data = data.iter_mut();
+    let mut clients = Vec::new();
+    for _ in 0..family.clients {
+        let mut own = Vec::new();
+        for handle in 0..family.handles {
+            let mut client = Client::new(data.next().unwrap());
+            client.open(handle as u64, true);
+            own.push(client);
+        }
+        clients.push(own);
+    }
+    let none = vec![VecDeque::new(); family.clients];
+    let mut world = World {
+        server: Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap(),
+        clients,
+        seen: Seen {
+            at: vec![At::Idle; family.clients],
+            left: vec![family.times; family.clients],
+            has: vec![vec![(1, false, 0); family.handles]; family.clients],
+            up: none.clone(),
+            down: none,
+            version: vec![0; family.handles],
+            in_doubt: vec![false; family.handles],
+            wrong: None,
+            was_told_to_let_go: false,
+            heard_of_death: false,
+            asking: Vec::new(),
+            woken: vec![false; family.clients],
+        },
+    };
+    for step in steps {
+        world.step(*step);
+    }
+    then(world)
+}
+
+/// What has to happen sooner or later.
+fn due(seen: &Seen, steps: &mut Vec<Step>) {
+    for who in 0..seen.at.len() {
+        if seen.at[who] == At::Dead {
+            continue;
+        }
+        if !seen.up[who].is_empty() {
+            steps.push(Step::Hear { who });
+        }
+        if seen.woken[who] {
+            steps.push(Step::Wake { who });
+        }
+        if !seen.down[who].is_empty() {
+            steps.push(Step::Told { who });
+        }
+        if matches!(seen.at[who], At::Uses { .. } | At::MustLetGo { .. }) {
+            steps.push(Step::Give { who });
+        }
+    }
+}
+
+/// Whether everybody gets what it wants when all is heard and all let go.
+fn all_are_served(family: &Family, state: &State) -> bool {
+    let mut steps = state.steps.clone();
+    let mut seen = state.seen.clone();
+    loop {
+        let mut next = Vec::new();
+        due(&seen, &mut next);
+        let Some(step) = next.first() else {
+            let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
+            return seen.wrong.is_none() && seen.at.iter().all(is_idle);
+        };
+        steps.push(*step);
+        seen = replay(family, &steps, |world| world.seen);
+    }
+}
+
+impl Model for Family {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let seen = replay(self, &[], |world| world.seen);
+        vec![State {
+            steps: Vec::new(),
+            seen,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Step>) {
+        let seen = &state.seen;
+        due(seen, actions);
+        for who in 0..self.clients {
+            match seen.at[who] {
+                At::Dead => continue,
+                At::Idle if seen.left[who] > 0 => {
+                    for handle in 0..self.handles {
+                        let (_, is_closed, _) = seen.has[who][handle];
+                        if is_closed {
+                            continue;
+                        }
+                        for write in [false, true] {
+                            actions.push(Step::Take { who, handle, write });
+                        }
+                    }
+                }
+                At::Idle => {
+                    for handle in 0..self.handles {
+                        let (_, is_closed, _) = seen.has[who][handle];
+                        if !is_closed {
+                            actions.push(Step::Close { who, handle });
+                        }
+                    }
+                }
+                At::Uses { write: false, .. } => actions.push(Step::Upgrade { who }),
+                At::Wants { .. } | At::Upgrading { .. } => actions.push(Step::GiveUp { who }),
+                _ => {}
+            }
+            actions.push(Step::Die { who });
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Step) -> Option<State> {
+        let mut steps = state.steps.clone();
+        steps.push(action);
+        let seen = replay(self, &steps, |world| world.seen);
+        Some(State { steps, seen })
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("one changes, or many read", |family, state: &State| {
+                (0..family.handles).all(|handle| {
+                    let has = |wanted: i32| {
+                        let count = state.seen.has.iter().filter(|of| of[handle].0 == wanted);
+                        count.count()
+                    };
+                    let (readers, writers) = (has(2), has(3));
+                    writers == 0 || writers == 1 && readers == 0
+                })
+            }),
+            Property::always("nobody waits for ever", |family, state: &State| {
+                all_are_served(family, state)
+            }),
+            Property::always("nothing is wrong", |_, state: &State| {
+                state.seen.wrong.is_none()
+            }),
+            Property::sometimes("one is told to let go", |_, state: &State| {
+                state.seen.was_told_to_let_go
+            }),
+            Property::sometimes("one hears of a death", |_, state: &State| {
+                state.seen.heard_of_death
+            }),
+            Property::sometimes("two have changed it", |_, state: &State| {
+                state.seen.version[0] >= 2
+            }),
+        ]
+    }
+}
+
+fn check(family: Family) {
+    let Family {
+        clients,
+        handles,
+        times,
+    } = family;
+    let checker = family.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{clients} clients, {handles} handles, {times} uses each: {} states",
+        checker.unique_state_count()
+    );
+    checker.assert_properties();
+}
+
+#[test]
+fn two_clients_use_a_handle_twice() {
+    check(Family {
+        clients: 2,
+        handles: 1,
+        times: 2,
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test sync clients -- --ignored"]
+fn three_clients_use_a_handle_once() {
+    check(Family {
+        clients: 3,
+        handles: 1,
+        times: 1,
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test sync clients -- --ignored"]
+fn three_clients_use_two_handles_once() {
+    check(Family {
+        clients: 3,
+        handles: 2,
+        times: 1,
+    });
+}

@@ -1,0 +1,9 @@
+//! Sync handles: state that several processes share coherently.
+#![allow(missing_docs)]
+
+mod checked;
+mod conversation;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../serve/peer.rs"]
+mod peer;
+mod shared;

@@ -1,0 +1,367 @@
+//! Values that real members share.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::SyncState;
+use libos_ipc::{Config, Error, Identity, Interrupt, LeaseLimits, News, Resource, Wait};
+use tempfile::TempDir;
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
+
+pub(crate) struct Family {
+    _directory: TempDir,
+    pub(crate) base: PathBuf,
+    pub(crate) leader: HostNode,
+}
+
+impl Family {
+    pub(crate) fn new() -> Family {
+        Family::with(Config::DEFAULT)
+    }
+
+    fn with(config: Config) -> Family {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
+        leader.join(WAIT).unwrap();
+        Family {
+            _directory: directory,
+            base,
+            leader,
+        }
+    }
+
+    fn member(&self) -> HostNode {
+        let identity = self.leader.start_child(WAIT).unwrap();
+        let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
+        node.join(WAIT).unwrap();
+        node
+    }
+
+    fn until_clean(&self) {
+        let used = || {
+            let pools = self.leader.statistics().pools;
+            pools.served_handles.now + pools.sync_clients.now
+        };
+        while used() > 0 {
+            thread::yield_now();
+        }
+        assert!(self.leader.is_sound());
+    }
+}
+
+/// The frames that a node sends while something is done.
+fn sent(node: &HostNode, what: impl FnOnce()) -> u64 {
+    let before = node.statistics().frames_out;
+    what();
+    node.statistics().frames_out - before
+}
+
+#[test]
+fn what_one_writes_all_read() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let nodes = [&family.leader, &one, &two];
+    let id = one.share::<u64>(None).unwrap().id();
+    let values = nodes.map(|node| node.share::<u64>(Some(id)).unwrap());
+    for writer in 0..3 {
+        for round in 0..3_u64 {
+            let number = writer as u64 * 10 + round + 1;
+            *values[writer].write(WAIT).unwrap() = number;
+            for value in &values {
+                assert_eq!(*value.read(WAIT).unwrap(), number);
+            }
+        }
+    }
+    drop(values);
+    family.until_clean();
+}
+
+#[test]
+fn it_says_whether_another_has_changed_it() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let id = one.share::<u64>(None).unwrap().id();
+    let (mine, theirs) = (one.share::<u64>(Some(id)), two.share::<u64>(Some(id)));
+    let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+    let changed = |changed| News {
+        changed,
+        owner_died: false,
+    };
+    *mine.write(WAIT).unwrap() = 7;
+    assert_eq!(theirs.read(WAIT).unwrap().news(), changed(true));
+    assert_eq!(theirs.read(WAIT).unwrap().news(), changed(false));
+    assert_eq!(mine.read(WAIT).unwrap().news(), changed(false));
+    // Nothing was changed, though it could have been.
+    drop(theirs.write(WAIT).unwrap());
+    assert_eq!(mine.read(WAIT).unwrap().news(), changed(false));
+    *theirs.write(WAIT).unwrap() = 8;
+    assert_eq!(mine.write(WAIT).unwrap().news(), changed(true));
+}
+
+#[test]
+fn who_has_it_sends_nothing() {
+    let family = Family::new();
+    let one = family.member();
+    let value = one.share::<[u64; 8]>(None).unwrap();
+    value.write(WAIT).unwrap()[3] = 1;
+    let frames = sent(&one, || {
+        for _ in 0..1_000 {
+            value.write(WAIT).unwrap()[3] += 1;
+            assert!(value.read(WAIT).unwrap()[3] > 1);
+        }
+    });
+    assert_eq!(frames, 0);
+    // Nobody else has it, so the reader becomes the writer at once.
+    let mut writer = value.read(WAIT).unwrap().upgrade(WAIT).ok().unwrap();
+    writer[0] = 5;
+    drop(writer);
+    assert_eq!(value.read(WAIT).unwrap()[..4], [5, 0, 0, 1001]);
+}
+
+#[test]
+fn nobody_gets_what_another_uses() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.share::<u32>(Some(9)).unwrap();
+    for other in [&two, &family.leader] {
+        let theirs = other.share::<u32>(Some(9)).unwrap();
+        let reader = mine.read(WAIT).unwrap();
+        assert_eq!(*theirs.read(WAIT).unwrap(), 0, "many may read");
+        let short = Wait::at_most(Duration::from_millis(5));
+        assert_eq!(theirs.write(short).err(), Some(Error::TimedOut));
+        let interrupt = Interrupt::new();
+        interrupt.raise(other);
+        let outcome = theirs.write(WAIT.or_until(&interrupt)).err();
+        assert_eq!(outcome, Some(Error::Interrupted));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| drop(theirs.write(WAIT).unwrap()));
+            // Who came later does not pass it: the other waits for us.
+            while mine.read(NOW).is_ok() {
+                thread::yield_now();
+            }
+            drop(reader);
+            writer.join().unwrap();
+        });
+        let writer = mine.write(WAIT).unwrap();
+        assert_eq!(theirs.read(short).err(), Some(Error::TimedOut));
+        assert_eq!(theirs.write(NOW).err(), Some(Error::TimedOut));
+        drop(writer);
+        // It was asked for: so it comes.
+        while theirs.write(NOW).is_err() {
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn two_that_upgrade_do_not_wait_for_each_other() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.share::<u64>(Some(1)).unwrap();
+    let theirs = two.share::<u64>(Some(1)).unwrap();
+    for _ in 0..50 {
+        let (first, second) = (mine.read(WAIT).unwrap(), theirs.read(WAIT).unwrap());
+        let upgrade = |reader: libos_ipc::Reader<'_, '_, '_, _, u64>| match reader.upgrade(WAIT) {
+            Ok(mut writer) => {
+                *writer += 1;
+                true
+            }
+            Err((reader, error)) => {
+                assert_eq!(error, Error::Refused(35), "EDEADLK");
+                drop(reader);
+                false
+            }
+        };
+        let done = thread::scope(|scope| {
+            let other = scope.spawn(|| upgrade(second));
+            [upgrade(first), other.join().unwrap()]
+        });
+        assert_eq!(done.iter().filter(|done| **done).count(), 1);
+    }
+    assert_eq!(*mine.read(WAIT).unwrap(), 50);
+}
+
+#[test]
+fn the_next_is_told_that_the_owner_died() {
+    let family = Family::new();
+    let (one, two, three) = (family.member(), family.member(), family.member());
+    let values = [&two, &three, &family.leader].map(|node| node.share::<u64>(Some(5)).unwrap());
+    *values[0].write(WAIT).unwrap() = 1;
+    {
+        let dying = one.share::<u64>(Some(5)).unwrap();
+        let mut writer = dying.write(WAIT).unwrap();
+        *writer = 2;
+        one.shut_down(Duration::ZERO);
+    }
+    let read = |value: &libos_ipc::Shared<'_, '_, _, u64>| {
+        let reader = value.read(WAIT).unwrap();
+        (*reader, reader.news().owner_died)
+    };
+    assert_eq!(read(&values[0]), (1, true));
+    assert_eq!(read(&values[1]), (1, true), "nobody has seen to it yet");
+    let writer = values[2].write(WAIT).unwrap();
+    assert!(writer.news().owner_died);
+    drop(writer);
+    assert_eq!(read(&values[0]), (1, false));
+    // One that only had the lease does no harm; nor does one that reads.
+    let idle = family.member();
+    drop(idle.share::<u64>(Some(5)).unwrap().read(WAIT).unwrap());
+    idle.shut_down(Duration::ZERO);
+    assert_eq!(read(&values[0]), (1, false));
+}
+
+#[test]
+fn one_waits_for_a_value_without_asking_again() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let (mine, theirs) = (one.share::<u64>(Some(3)), two.share::<u64>(Some(3)));
+    let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+    let ours = family.leader.share::<u64>(Some(3)).unwrap();
+    let short = Wait::at_most(Duration::from_millis(5));
+    assert_eq!(
+        mine.wait_for(short, |value| *value == 9).err(),
+        Some(Error::TimedOut)
+    );
+    thread::scope(|scope| {
+        // A member, another thread of the same, and the leader.
+        let waiting = [&mine, &theirs, &ours]
+            .map(|value| scope.spawn(|| *value.wait_for(WAIT, |value| *value >= 20).unwrap()));
+        for _ in 0..20 {
+            *theirs.write(WAIT).unwrap() += 1;
+        }
+        for waiter in waiting {
+            assert_eq!(waiter.join().unwrap(), 20);
+        }
+    });
+    // It sleeps: while nothing changes nothing is sent.
+    let frames = sent(&one, || {
+        let little = Wait::at_most(Duration::from_millis(20));
+        assert!(mine.wait_for(little, |value| *value > 20).is_err());
+    });
+    assert!(frames <= 2, "{frames} frames");
+}
+
+#[test]
+fn all_threads_of_all_members_count_together() {
+    let family = Family::new();
+    let members: Vec<HostNode> = (0..3).map(|_| family.member()).collect();
+    const TIMES: u64 = 300;
+    let keep = family.leader.share::<u64>(Some(4)).unwrap();
+    drop(keep.read(WAIT).unwrap());
+    let values: Vec<_> = members
+        .iter()
+        .map(|node| node.share::<u64>(Some(4)).unwrap())
+        .collect();
+    thread::scope(|scope| {
+        for value in values.iter().chain([&keep]) {
+            for _ in 0..3 {
+                scope.spawn(move || {
+                    for _ in 0..TIMES {
+                        *value.write(WAIT).unwrap() += 1;
+                        let before = *value.read(WAIT).unwrap();
+                        assert!(*value.read(WAIT).unwrap() >= before);
+                    }
+                });
+            }
+        }
+    });
+    assert_eq!(*keep.read(WAIT).unwrap(), TIMES * 3 * 4);
+}
+
+#[test]
+fn bytes_of_any_length() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.open_sync(None).unwrap();
+    assert_eq!(one.open_sync(Some(mine.id())), Err(Error::Invalid));
+    let theirs = two.open_sync(Some(mine.id())).unwrap();
+    let mut buffer = [0; 2000];
+    let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
+    for length in [0, 1, 1000, 1024, 3, 0] {
+        let data = vec![length as u8; length];
+        one.lock_sync(mine, exclusive, &mut [], WAIT).unwrap();
+        assert_eq!(one.unlock_sync(mine, exclusive, Some(&data)), Ok(()));
+        let (read, _) = two.lock_sync(theirs, shared, &mut buffer, WAIT).unwrap();
+        assert_eq!(buffer[..read], data);
+        let refused = two.unlock_sync(theirs, shared, Some(&data));
+        assert_eq!(refused, Err(Error::Invalid), "it may only read");
+        assert_eq!(two.unlock_sync(theirs, shared, None), Ok(()));
+        assert_eq!(two.unlock_sync(theirs, shared, None), Err(Error::Invalid));
+    }
+    one.lock_sync(mine, exclusive, &mut [], WAIT).unwrap();
+    let too_long = one.unlock_sync(mine, exclusive, Some(&[0; 1025]));
+    assert_eq!(too_long, Err(Error::Invalid));
+    assert_eq!(one.close_sync(mine, WAIT), Err(Error::Invalid), "in use");
+    one.unlock_sync(mine, exclusive, None).unwrap();
+    assert_eq!(one.close_all_syncs(WAIT), Ok(()));
+    assert_eq!(two.close_sync(theirs, WAIT), Ok(()));
+    assert_eq!(two.close_sync(theirs, WAIT), Err(Error::Invalid));
+    let stale = two.lock_sync(theirs, shared, &mut buffer, WAIT);
+    assert_eq!(stale, Err(Error::Invalid));
+    family.until_clean();
+    // It can be opened again, and is empty.
+    let again = one.open_sync(Some(mine.id())).unwrap();
+    let (length, _) = one.lock_sync(again, shared, &mut buffer, WAIT).unwrap();
+    assert_eq!(length, 0);
+}
+
+#[test]
+fn at_the_limit_nothing_is_half_done() {
+    let mut config = Config::DEFAULT;
+    config.capacities.leases = LeaseLimits {
+        handles: 2,
+        clients: 3,
+    };
+    let family = Family::with(config);
+    let (one, two) = (family.member(), family.member());
+    let open = |node: &HostNode, id| node.open_sync(Some(id)).unwrap();
+    let use_it = |node: &HostNode, handle| {
+        node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
+            .and_then(|_| node.unlock_sync(handle, SyncState::Shared, None))
+    };
+    let full = Err(Error::Refused(12));
+    let mine = [1, 2, 3].map(|id| open(&one, id));
+    assert_eq!(use_it(&one, mine[0]), Ok(()));
+    assert_eq!(use_it(&one, mine[1]), Ok(()));
+    assert_eq!(use_it(&one, mine[2]), full, "ENOMEM: handles");
+    let theirs = [1, 2].map(|id| open(&two, id));
+    assert_eq!(use_it(&two, theirs[0]), Ok(()));
+    assert_eq!(use_it(&two, theirs[1]), full, "ENOMEM: clients");
+    let ours = open(&family.leader, 2);
+    assert_eq!(use_it(&family.leader, ours), full);
+    assert_eq!(one.close_sync(mine[0], WAIT), Ok(()));
+    assert_eq!(use_it(&two, theirs[1]), Ok(()));
+    // This process's own limit.
+    let limit = one.statistics().pools.sync_handles.limit;
+    while one.statistics().pools.sync_handles.now < limit {
+        one.open_sync(None).unwrap();
+    }
+    let refused = one.open_sync(None);
+    assert_eq!(refused, Err(Error::Full(Resource::SyncHandles)));
+    assert_eq!(one.close_all_syncs(WAIT), Ok(()));
+    assert_eq!(one.statistics().pools.sync_handles.now, 0);
+}
+
+#[test]
+fn without_a_leader_nothing_hangs() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.share::<u64>(Some(1)).unwrap();
+    let theirs = two.share::<u64>(Some(1)).unwrap();
+    let writer = mine.write(WAIT).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| theirs.write(WAIT).err());
+        while family.leader.statistics().pools.sync_clients.now < 2 {
+            thread::yield_now();
+        }
+        family.leader.shut_down(Duration::ZERO);
+        assert_eq!(waiter.join().unwrap(), Some(Error::LeaderGone));
+    });
+    drop(writer);
+    drop((mine, theirs));
+}
