@@ -137,6 +137,7 @@ impl<'m> Client<'m> {
     }
 
     /// Whether it is open.
+    #[inline]
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
@@ -152,12 +153,14 @@ impl<'m> Client<'m> {
     }
 
     /// Its data, as far as this process knows it.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         self.data.get(..self.length).unwrap_or(&[])
     }
 
     /// Whether the data has changed since that was last asked, and whether a process that was
     /// changing it died.
+    #[inline]
     pub fn news(&mut self) -> (bool, bool) {
         (
             core::mem::take(&mut self.is_changed),
@@ -309,6 +312,7 @@ impl<'m> Client<'m> {
     }
 
     /// Whether somebody here has taken it in that state.
+    #[inline]
     pub fn is_taken(&self, state: SyncState) -> bool {
         if state == SyncState::Exclusive {
             self.has_writer
@@ -317,19 +321,20 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// The caller uses it no more; with what the data is now, if it has changed that. Longer data
-    /// than there is room for is cut off.
+    /// The data, to be changed by who has taken it for that. It is that long from now on; not at all
+    /// if that is longer than there is room for.
     #[inline]
-    pub fn give(&mut self, state: SyncState, data: Option<&[u8]>) {
+    pub fn data_mut(&mut self, length: usize) -> &mut [u8] {
+        self.changes = self.changes.wrapping_add(1);
+        let data = self.data.get_mut(..length).unwrap_or_default();
+        self.length = data.len();
+        data
+    }
+
+    /// The caller uses it no more.
+    #[inline]
+    pub fn give(&mut self, state: SyncState) {
         if state == SyncState::Exclusive {
-            if let Some(data) = data {
-                let length = data.len().min(self.data.len());
-                if let (Some(to), Some(from)) = (self.data.get_mut(..length), data.get(..length)) {
-                    to.copy_from_slice(from);
-                }
-                self.length = length;
-                self.changes = self.changes.wrapping_add(1);
-            }
             self.has_writer = false;
         } else {
             self.readers = self.readers.saturating_sub(1);
@@ -394,6 +399,7 @@ impl<'m> Client<'m> {
     }
 
     /// What is to be said next. It stays until [`Client::said`].
+    #[inline]
     pub fn next(&self) -> Option<Say> {
         if let Some((state, with_data)) = self.out_downgrade {
             return Some(Say {

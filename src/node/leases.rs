@@ -248,6 +248,12 @@ impl<'m, P: Pal> Node<'m, P> {
             self.leader()?;
         }
         let claim = self.waiters.claim(server, None, super::Late::Drop)?;
+        let peer = self
+            .identity
+            .leader
+            .and_then(|leader| self.peers.find(leader));
+        let mut reading = None;
+        let mut since = None;
         let outcome = loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
@@ -279,8 +285,34 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(error) = limits.reached(&self.pal) {
                 break Err(error);
             }
-            self.sleep(claim, limits);
+            let Some(peer) = &peer else {
+                self.sleep(claim, limits);
+                continue;
+            };
+            // Not before what there was to say is said: the first look may find all here.
+            if since.is_none() {
+                since = Some(self.pal.now());
+                reading = self.take_reading(peer, claim);
+                continue;
+            }
+            let goes_on = match reading.as_mut() {
+                Some(reading) => {
+                    let since = since.unwrap_or(Time(0));
+                    !peer.broken.load(Ordering::SeqCst)
+                        && self.read_answers(peer, reading, claim, limits, since)
+                }
+                None => {
+                    self.sleep(claim, limits);
+                    true
+                }
+            };
+            if !goes_on {
+                self.give_reading(peer, reading.take());
+            }
         };
+        if let Some(peer) = &peer {
+            self.give_reading(peer, reading);
+        }
         let _ = slot
             .waiter
             .compare_exchange(claim.name(), 0, Ordering::SeqCst, Ordering::SeqCst);
@@ -308,24 +340,40 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed, or the data too long or not to be changed; then
     /// the handle is not given back.
+    #[inline]
     pub fn unlock_sync(
         &self,
         handle: SyncHandle,
         state: SyncState,
         data: Option<&[u8]>,
     ) -> Result<(), Error> {
-        let slot = self.slot(handle)?;
         let limit = self.config.capacities.sync_data;
         let may_change = state == SyncState::Exclusive;
         if data.is_some_and(|data| !may_change || data.len() > limit) {
             return Err(Error::Invalid);
         }
+        self.give_sync(handle, state, |client| {
+            if let Some(data) = data {
+                client.data_mut(data.len()).copy_from_slice(data);
+            }
+        })
+    }
+
+    #[inline]
+    pub(super) fn give_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        change: impl FnOnce(&mut Client<'m>),
+    ) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
         let has_out = {
             let mut client = slot.client.lock();
             if client.opened() != handle.opened || !client.is_taken(state) {
                 return Err(Error::Invalid);
             }
-            client.give(state, data);
+            change(&mut client);
+            client.give(state);
             client.next().is_some()
         };
         if has_out {
@@ -483,7 +531,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if self.server.is_some() {
             self.exchange_here(slot);
-            return self.tell_clients();
+            return self.tell_clients(false);
         }
         let Some(peer) = self
             .identity
@@ -523,13 +571,21 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: tells clients what the server has for them. False if there is no room for some
-    /// of it for now.
-    fn tell_clients(&self) -> bool {
+    /// As the leader: tells clients what the server has for them; in the worker, when it comes to
+    /// flush them, so that what comes of several messages goes out at once. False if there is no
+    /// room for some of it for now.
+    fn tell_clients(&self, is_worker: bool) -> bool {
         let Some(server) = &self.server else {
             return true;
         };
         let us = self.identity.vmid;
+        let flush = |peer: &PeerRef<'_, 'm, P::Stream>| {
+            if is_worker {
+                self.peers.attend(peer);
+            } else {
+                self.flush(peer);
+            }
+        };
         let mut full = 0_usize;
         let mut unsent: Option<PeerRef<'_, 'm, P::Stream>> = None;
         let all = loop {
@@ -540,7 +596,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if unsent.as_ref().is_some_and(|peer| peer.vmid() != to) {
                 drop(guard);
                 if let Some(peer) = unsent.take() {
-                    self.flush(&peer);
+                    flush(&peer);
                 }
                 continue;
             }
@@ -570,7 +626,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         };
         if let Some(peer) = unsent {
-            self.flush(&peer);
+            flush(&peer);
         }
         all
     }
@@ -625,7 +681,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let heard = server.lock().hear(peer.vmid(), code, sync);
         match heard {
             Ok(()) => {
-                if !self.tell_clients() {
+                if !self.tell_clients(true) {
                     self.leases.due.store(true, Ordering::SeqCst);
                     self.wake();
                 }
@@ -696,7 +752,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn take_back_leases(&self, vmid: Vmid) {
         let Some(server) = &self.server else { return };
         server.lock().left(vmid);
-        if !self.tell_clients() {
+        if !self.tell_clients(false) {
             self.leases.due.store(true, Ordering::SeqCst);
             self.wake();
         }
@@ -707,7 +763,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.leases.due.swap(false, Ordering::SeqCst) {
             return true;
         }
-        let mut all = self.tell_clients();
+        let mut all = self.tell_clients(true);
         for (place, slot) in (0..).zip(self.leases.slots.iter()) {
             let has_out = slot.client.lock().next().is_some();
             all &= !has_out || self.try_say_for(place);

@@ -1,9 +1,9 @@
 //! A call that waits for an answer reads it off the peer's stream itself where it can.
 //!
 //! The stream is taken from the worker's watch for as long as the call lasts, which costs two cheap
-//! system calls and saves a hand-over between threads. Such a call takes in answers only, its own
-//! and others'; the first other frame sends the stream back to the worker, so that nothing that
-//! calls the embedder ever runs in a thread that waits.
+//! system calls and saves a hand-over between threads. Such a call takes in answers, its own and
+//! others', and what the server says about sync handles; the first other frame sends the stream back
+//! to the worker, so that nothing that calls the embedder ever runs in a thread that waits.
 
 use core::time::Duration;
 
@@ -140,7 +140,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Waits for bytes on the peer's stream and takes in the answers among them. False if there is
     /// something for the worker.
-    fn read_answers(
+    pub(super) fn read_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         reading: &mut Reading<'m, P::Stream>,
@@ -207,6 +207,19 @@ impl<'m, P: Pal> Node<'m, P> {
             let length = match reading.frames.peek() {
                 Ok(Some(frame)) if frame.code == codes::RESP => {
                     if self.take_answer(peer, frame.seq, frame.payload).is_err() {
+                        return false;
+                    }
+                    frame.length()
+                }
+                Ok(Some(frame)) if Some(peer.vmid()) == self.identity.leader => {
+                    let heard = match frame.message() {
+                        Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
+                            self.hear_sync(code, &sync)
+                        }
+                        _ => return false,
+                    };
+                    // What does not fit is left to the worker, which sees that, too.
+                    if heard.is_err() {
                         return false;
                     }
                     frame.length()

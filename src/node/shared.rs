@@ -207,7 +207,7 @@ impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
         let shared = self.shared;
         let _ = shared
             .node
-            .unlock_sync(shared.handle, SyncState::Shared, None);
+            .give_sync(shared.handle, SyncState::Shared, |_| ());
     }
 }
 
@@ -236,9 +236,12 @@ impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
     #[inline]
     fn drop(&mut self) {
         let shared = self.shared;
-        let data = self.is_changed.then(|| self.value.as_bytes());
-        let _ = shared
-            .node
-            .unlock_sync(shared.handle, SyncState::Exclusive, data);
+        let state = SyncState::Exclusive;
+        let _ = shared.node.give_sync(shared.handle, state, |client| {
+            if self.is_changed {
+                // Opening it has made sure that there is room.
+                let _ = self.value.write_to(client.data_mut(size_of::<T>()));
+            }
+        });
     }
 }

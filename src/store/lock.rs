@@ -44,7 +44,16 @@ mod imp {
         }
 
         /// Waits for the lock.
+        #[inline]
         pub(crate) fn lock(&self) -> Guard<'_, T> {
+            match self.0.try_lock() {
+                Some(guard) => Guard(guard),
+                None => self.lock_later(),
+            }
+        }
+
+        #[cold]
+        fn lock_later(&self) -> Guard<'_, T> {
             loop {
                 for _ in 0..TRIES {
                     if let Some(guard) = self.0.try_lock() {

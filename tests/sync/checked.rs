@@ -342,9 +342,10 @@ impl World<'_> {
         let next = self.seen.version[handle] + 1;
         if write {
             self.seen.version[handle] = next;
-            self.clients[who][handle].give(SyncState::Exclusive, Some(&[next]));
+            self.clients[who][handle].data_mut(1)[0] = next;
+            self.clients[who][handle].give(SyncState::Exclusive);
         } else {
-            self.clients[who][handle].give(SyncState::Shared, None);
+            self.clients[who][handle].give(SyncState::Shared);
         }
         self.seen.at[who] = At::Idle;
     }

@@ -1,0 +1,236 @@
+//! What a shared value costs, beside a mutex of one process and beside a bare exchange of messages.
+//!
+//! `cargo bench --bench sync`. Figures of one row are taken in turns in one run.
+
+mod common;
+
+use std::hint::black_box;
+use std::io::Result;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{Message, Sync, SyncCode, SyncState};
+use libos_ipc::{Config, Identity, Vmid, Wait};
+
+use common::process::{Child, pin, ready, unpin, wait_for_the_end};
+use common::{REPETITIONS, WAIT, floor, large, median, row};
+
+/// Members that read what another writes.
+const CROWD: u32 = 100;
+/// What the protocol needs for one hand-over: a request and its confirmation, and the server's
+/// request to the holder and the confirmation of that.
+const MESSAGES: f64 = 4.0;
+const HANDLE: u64 = 7;
+const TIME: Duration = Duration::from_millis(500);
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
+        return play(&arguments[at + 1..]);
+    }
+    let cores = unpin()?;
+    println!("medians of {REPETITIONS}, {cores} cores");
+    pin()?;
+    println!("\npinned to one core");
+    uncontended()?;
+    hand_over(true, true)?;
+    fan_out()?;
+    unpin()?;
+    println!("\nunpinned");
+    hand_over(false, true)?;
+    hand_over(false, false)
+}
+
+fn play(role: &[String]) -> Result<()> {
+    match role[0].as_str() {
+        "leader" => {
+            let node = HostNode::start(role[1].as_ref(), Identity::FIRST, large())?;
+            node.join(WAIT).expect("it is the leader");
+            ready()?;
+            wait_for_the_end()?;
+            drop(node);
+            Ok(())
+        }
+        "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
+        "fighter" => {
+            let vmid = role[2].parse().expect("a number");
+            fight(role[1].as_ref(), vmid, role[3] == "turns")
+        }
+        role => panic!("no role {role}"),
+    }
+}
+
+fn member(base: &Path, vmid: u32) -> Result<HostNode> {
+    let identity = Identity {
+        parent: None,
+        ..Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::FIRST)
+    };
+    let node = HostNode::start(base, identity, Config::DEFAULT)?;
+    node.join(WAIT).expect("there is a leader");
+    Ok(node)
+}
+
+/// A value that no other process wants, beside a mutex.
+fn uncontended() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
+    let node = member(&base, 2)?;
+    let value = node.share::<u64>(Some(HANDLE)).expect("there is room");
+    let mutex = Mutex::new(0_u64);
+    let count = 200_000;
+    let mut rows = [const { Vec::new() }; 3];
+    for _ in 0..=REPETITIONS {
+        let start = Instant::now();
+        for _ in 0..count {
+            *black_box(&mutex).lock().expect("not poisoned") += 1;
+        }
+        rows[0].push(start.elapsed() / (count / 100));
+        let start = Instant::now();
+        for _ in 0..count {
+            *black_box(&value).write(WAIT).expect("nobody has it") += 1;
+        }
+        rows[1].push(start.elapsed() / (count / 100));
+        let start = Instant::now();
+        for _ in 0..count {
+            black_box(*black_box(&value).read(WAIT).expect("nobody has it"));
+        }
+        rows[2].push(start.elapsed() / (count / 100));
+    }
+    let [mutex, write, read] = rows.map(median);
+    row("lock and unlock a std::sync::Mutex, 100 times", mutex, None);
+    row("change a shared value (at most 3)", write, Some(mutex));
+    row("read it", read, Some(mutex));
+    Ok(())
+}
+
+/// Changes the value as often as it can, or whenever another has had it; says how often, and how
+/// often another had it before.
+fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
+    let node = member(base, vmid)?;
+    let handle = node.open_sync(Some(HANDLE)).expect("there is room");
+    let mut number = [0; 8];
+    let mut take = |change: bool| {
+        let taken = node.lock_sync(handle, SyncState::Exclusive, &mut number, WAIT);
+        let (_, news) = taken.expect("there is a leader");
+        let next = u64::from_le_bytes(number).wrapping_add(1).to_le_bytes();
+        let data = change.then_some(&next[..]);
+        // The change itself counts as one.
+        let seen = node
+            .sync_changes(handle)
+            .expect("it is open")
+            .wrapping_add(1);
+        node.unlock_sync(handle, SyncState::Exclusive, data)
+            .expect("it is ours");
+        (news.changed, seen)
+    };
+    take(false);
+    ready()?;
+    std::io::stdin().read_line(&mut String::new())?;
+    let start = Instant::now();
+    let (mut count, mut handed_over) = (0_u32, 0_u32);
+    while start.elapsed() < TIME {
+        let (changed, seen) = take(true);
+        handed_over += u32::from(changed);
+        count += 1;
+        if in_turns {
+            // The other may have come to its end.
+            let _ = node.wait_sync(handle, seen, Wait::at_most(TIME));
+        }
+    }
+    println!("{count} {handed_over}");
+    node.close_sync(handle, WAIT).expect("it is ours");
+    node.shut_down(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Two members that both want to change the value: in turns, or all the time.
+fn hand_over(pinned: bool, in_turns: bool) -> Result<()> {
+    let message = Message::Sync(
+        SyncCode::ConfirmUpgrade,
+        Sync {
+            id: HANDLE,
+            state: SyncState::Exclusive,
+            data: &[0; 8],
+        },
+    );
+    let mut floor = floor::PingPong::start(message.length())?;
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let text = base.to_str().expect("UTF-8");
+    let _leader = Child::start(&["leader", text])?;
+    let how = if in_turns { "turns" } else { "fight" };
+    let mut rows = [const { Vec::new() }; 2];
+    let mut turns = Vec::new();
+    for round in 0..=REPETITIONS {
+        rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
+        let names = [2, 3].map(|vmid| (u32::try_from(round).expect("few") * 2 + vmid).to_string());
+        let mut fighters = [
+            Child::start(&["fighter", text, &names[0], how])?,
+            Child::start(&["fighter", text, &names[1], how])?,
+        ];
+        for fighter in &mut fighters {
+            fighter.tell("go")?;
+        }
+        let (mut all, mut handed_over) = (0, 0);
+        for fighter in &mut fighters {
+            let line = fighter.line()?;
+            let (count, changed) = line.split_once(' ').expect("two numbers");
+            all += count.parse::<u32>().expect("a number");
+            handed_over += changed.parse::<u32>().expect("a number");
+        }
+        rows[1].push(TIME / handed_over.max(1));
+        turns.push(f64::from(all) / f64::from(handed_over.max(1)));
+    }
+    let [floor, ours] = rows.map(median);
+    row(
+        "a hand-over between two: half a bare ping-pong",
+        floor / 2,
+        None,
+    );
+    let bar = MESSAGES * 1.2;
+    let what = if in_turns {
+        format!("a hand-over between two members (at most {bar})")
+    } else {
+        "two that take it as fast as they can".to_string()
+    };
+    row(&what, ours, Some(floor / 2));
+    turns.sort_by(f64::total_cmp);
+    println!(
+        "    {:.0} hand-overs a second, {:.2} changes for each",
+        1.0 / ours.as_secs_f64(),
+        turns[turns.len() / 2]
+    );
+    Ok(())
+}
+
+/// One changes the value, and a crowd reads it.
+fn fan_out() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
+    let nodes: Result<Vec<HostNode>> = (2..CROWD + 3).map(|vmid| member(&base, vmid)).collect();
+    let nodes = nodes?;
+    let values: Vec<_> = nodes
+        .iter()
+        .map(|node| node.share::<u64>(Some(HANDLE)).expect("there is room"))
+        .collect();
+    let (writer, readers) = values.split_first().expect("some");
+    let mut rows = [const { Vec::new() }; 2];
+    for _ in 0..=REPETITIONS {
+        let start = Instant::now();
+        *writer.write(WAIT).expect("there is a leader") += 1;
+        rows[0].push(start.elapsed());
+        let start = Instant::now();
+        for reader in readers {
+            drop(reader.read(WAIT).expect("there is a leader"));
+        }
+        rows[1].push(start.elapsed() / CROWD);
+    }
+    let [write, read] = rows.map(median);
+    row(&format!("change what {CROWD} members read"), write, None);
+    row("then each of them reads it", read, None);
+    Ok(())
+}
