@@ -37,6 +37,10 @@ enum Phase {
 }
 
 /// A handle as a process has it.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 pub struct Client<'m> {
     phase: Phase,
     id: u64,
@@ -449,16 +453,16 @@ impl<'m> Client<'m> {
     /// [`Unfitting`] if it would not say that as things stand.
     pub fn hear(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Unfitting> {
         match (code, self.phase) {
-            (_, Phase::Free) => Ok(()),
+            (SyncCode::ConfirmUpgrade, Phase::Open) => self.confirmed(sync),
+            (SyncCode::RequestDowngrade, Phase::Open) => self.asked_back(sync.state),
             (SyncCode::ConfirmClose, Phase::Closing) => {
                 self.phase = Phase::Free;
                 self.changes = self.changes.wrapping_add(1);
                 Ok(())
             }
-            // It does not know yet.
-            (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, Phase::Closing) => Ok(()),
-            (SyncCode::ConfirmUpgrade, Phase::Open) => self.confirmed(sync),
-            (SyncCode::RequestDowngrade, Phase::Open) => self.asked_back(sync.state),
+            // It does not know yet that this one is closed.
+            (_, Phase::Free)
+            | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, Phase::Closing) => Ok(()),
             _ => Err(Unfitting),
         }
     }

@@ -510,23 +510,22 @@ impl<'m> Server<'m> {
         if self.client_places.left() == 0 {
             return None;
         }
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let at = self.handle_places.take()?;
-                self.with_handle(at, |handle| {
-                    handle.id = id;
-                    handle.clients = NONE;
-                    handle.first_asking = NONE;
-                    handle.last_asking = NONE;
-                    handle.readers = 0;
-                    handle.writer = NONE;
-                    handle.owner_died = false;
-                    handle.length = 0;
-                });
-                self.by_id.insert(mix(id), at);
-                at
-            }
+        let at = if let Some(at) = known {
+            at
+        } else {
+            let at = self.handle_places.take()?;
+            self.with_handle(at, |handle| {
+                handle.id = id;
+                handle.clients = NONE;
+                handle.first_asking = NONE;
+                handle.last_asking = NONE;
+                handle.readers = 0;
+                handle.writer = NONE;
+                handle.owner_died = false;
+                handle.length = 0;
+            });
+            self.by_id.insert(mix(id), at);
+            at
         };
         let place = self.client_places.take()?;
         let next = self.handle(at)?.clients;

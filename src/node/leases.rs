@@ -132,14 +132,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// has it open, or is still closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
         let mut directory = self.leases.directory.lock();
-        let id = match id {
-            Some(id) => id,
-            None => {
-                directory.count = directory.count.wrapping_add(1);
-                // As processes in C make them: by their pid. One without has its VMID.
-                let pid = self.pid().unwrap_or(self.identity.vmid.get());
-                u64::from(pid) << 32 | u64::from(directory.count)
-            }
+        let id = if let Some(id) = id {
+            id
+        } else {
+            directory.count = directory.count.wrapping_add(1);
+            // As processes in C make them: by their pid. One without has its VMID.
+            let pid = self.pid().unwrap_or(self.identity.vmid.get());
+            u64::from(pid) << 32 | u64::from(directory.count)
         };
         if directory.find(id).is_some() {
             return Err(Error::Invalid);
@@ -295,16 +294,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 reading = self.take_reading(peer, claim);
                 continue;
             }
-            let goes_on = match reading.as_mut() {
-                Some(reading) => {
-                    let since = since.unwrap_or(Time(0));
-                    !peer.broken.load(Ordering::SeqCst)
-                        && self.read_answers(peer, reading, claim, limits, since)
-                }
-                None => {
-                    self.sleep(claim, limits);
-                    true
-                }
+            let goes_on = if let Some(reading) = reading.as_mut() {
+                let since = since.unwrap_or(Time(0));
+                !peer.broken.load(Ordering::SeqCst)
+                    && self.read_answers(peer, reading, claim, limits, since)
+            } else {
+                self.sleep(claim, limits);
+                true
             };
             if !goes_on {
                 self.give_reading(peer, reading.take());
@@ -560,6 +556,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn exchange_here(&self, slot: &Slot<'m>) {
         let Some(server) = &self.server else { return };
         let us = self.identity.vmid;
+        let mut is_refused = false;
         let mut server = server.lock();
         let mut client = slot.client.lock();
         while let Some(say) = client.next() {
@@ -567,7 +564,13 @@ impl<'m, P: Pal> Node<'m, P> {
             client.said(say);
             if heard == Err(Refused::NoRoom) {
                 client.hear_no_room();
+                is_refused = true;
             }
+        }
+        drop(client);
+        drop(server);
+        if is_refused {
+            self.wake_slot(slot);
         }
     }
 

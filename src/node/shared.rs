@@ -147,13 +147,12 @@ where
             };
             (value, news)
         };
-        match self.node.take_sync(self.handle, state, wait, read)? {
-            (Some(value), news) => Ok((value, news)),
-            (None, _) => {
-                self.node.unlock_sync(self.handle, state, None)?;
-                Err(Error::Invalid)
-            }
-        }
+        let (value, news) = self.node.take_sync(self.handle, state, wait, read)?;
+        let Some(value) = value else {
+            self.node.unlock_sync(self.handle, state, None)?;
+            return Err(Error::Invalid);
+        };
+        Ok((value, news))
     }
 }
 

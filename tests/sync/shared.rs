@@ -10,6 +10,7 @@ use libos_ipc::{Config, Error, Identity, Interrupt, LeaseLimits, News, Resource,
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const TIMES: u64 = 300;
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
 pub(crate) struct Family {
@@ -23,7 +24,7 @@ impl Family {
         Family::with(Config::DEFAULT)
     }
 
-    fn with(config: Config) -> Family {
+    pub(crate) fn with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
         let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
@@ -250,7 +251,6 @@ fn one_waits_for_a_value_without_asking_again() {
 fn all_threads_of_all_members_count_together() {
     let family = Family::new();
     let members: Vec<HostNode> = (0..3).map(|_| family.member()).collect();
-    const TIMES: u64 = 300;
     let keep = family.leader.share::<u64>(Some(4)).unwrap();
     drop(keep.read(WAIT).unwrap());
     let values: Vec<_> = members
@@ -283,7 +283,7 @@ fn bytes_of_any_length() {
     let mut buffer = [0; 2000];
     let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
     for length in [0, 1, 1000, 1024, 3, 0] {
-        let data = vec![length as u8; length];
+        let data = vec![length.to_le_bytes()[0]; length];
         one.lock_sync(mine, exclusive, &mut [], WAIT).unwrap();
         assert_eq!(one.unlock_sync(mine, exclusive, Some(&data)), Ok(()));
         let (read, _) = two.lock_sync(theirs, shared, &mut buffer, WAIT).unwrap();
@@ -325,6 +325,7 @@ fn at_the_limit_nothing_is_half_done() {
             .and_then(|_| node.unlock_sync(handle, SyncState::Shared, None))
     };
     let full = Err(Error::Refused(12));
+    let start = std::time::Instant::now();
     let mine = [1, 2, 3].map(|id| open(&one, id));
     assert_eq!(use_it(&one, mine[0]), Ok(()));
     assert_eq!(use_it(&one, mine[1]), Ok(()));
@@ -336,6 +337,10 @@ fn at_the_limit_nothing_is_half_done() {
     assert_eq!(use_it(&family.leader, ours), full);
     assert_eq!(one.close_sync(mine[0], WAIT), Ok(()));
     assert_eq!(use_it(&two, theirs[1]), Ok(()));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "nobody waits for a refusal"
+    );
     // This process's own limit.
     let limit = one.statistics().pools.sync_handles.limit;
     while one.statistics().pools.sync_handles.now < limit {
