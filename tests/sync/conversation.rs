@@ -153,7 +153,7 @@ fn one_that_changes_is_not_starved_by_those_who_read() {
 
 #[test]
 fn what_does_not_fit_closes_the_connection_and_harms_nobody() {
-    let says: [(&str, &[Said]); 9] = [
+    let says: [(&str, &[Said<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
         ("nothing to give back", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
         ("nothing to close", &[(REQUEST_CLOSE, INVALID, b"")]),
@@ -258,7 +258,7 @@ fn a_member_has_a_leader_in_c() {
     let mut server = Server::start(&directory.path().join("f"));
     let Server { node, to, from } = &mut server;
     let (mut to, mut from) = (to.try_clone().unwrap(), from.try_clone().unwrap());
-    let mut talk = |says: &[Said], hears: &[Said]| {
+    let mut talk = |says: &[Said<'_>], hears: &[Said<'_>]| {
         for (code, state, data) in hears {
             let expected = frame(0, *code, &sync(*state, data));
             let mut bytes = vec![0; expected.len()];
@@ -347,7 +347,7 @@ fn a_member_has_a_leader_in_c() {
 
 #[test]
 fn a_leader_that_says_what_does_not_fit_is_left() {
-    let says: [&[Said]; 5] = [
+    let says: [&[Said<'_>]; 5] = [
         &[(CONFIRM_UPGRADE, EXCLUSIVE, b"more than it asked for")],
         &[(CONFIRM_UPGRADE, SHARED, &[0; 1025])],
         &[(CONFIRM_CLOSE, INVALID, b"")],

@@ -282,7 +282,7 @@ fn bytes_of_any_length() {
     let theirs = two.open_sync(Some(mine.id())).unwrap();
     let mut buffer = [0; 2000];
     let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
-    for length in [0, 1, 1000, 1024, 3, 0] {
+    for length in [0_usize, 1, 1000, 1024, 3, 0] {
         let data = vec![length.to_le_bytes()[0]; length];
         one.lock_sync(mine, exclusive, &mut [], WAIT).unwrap();
         assert_eq!(one.unlock_sync(mine, exclusive, Some(&data)), Ok(()));
