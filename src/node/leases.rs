@@ -505,6 +505,17 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
+    /// Closes what nobody here has taken, without waiting.
+    pub(super) fn close_unused_syncs(&self) {
+        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+            let is_closing = slot.client.lock().close();
+            if is_closing {
+                self.say_for(place);
+                self.leases.free_if_closed(place);
+            }
+        }
+    }
+
     fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
         self.leases
             .slots

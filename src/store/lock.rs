@@ -1,7 +1,8 @@
 //! The spinlock all tables of a node stand behind.
 //!
-//! Order, never the other way: leader tables → peer table → one peer's reading or sending token → its send queue;
-//! waiters, children and own IDs are taken with nothing else held but a token.
+//! Order, never the other way: leader tables, borrowed files or the server of sync handles →
+//! directory of handles → a handle → peer table → one peer's reading or sending token → its send
+//! queue; waiters, children and own IDs are taken with nothing else held but a token.
 //! A *token* (a lock that is only ever tried) may be held over I/O; a lock that is waited for never is.
 
 #[cfg(not(loom))]

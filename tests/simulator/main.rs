@@ -9,6 +9,7 @@ mod hostile;
 mod locks;
 mod model;
 mod processes;
+mod sync;
 mod world;
 
 use std::panic::catch_unwind;

@@ -16,6 +16,7 @@ use libos_ipc::{
 
 use crate::baton::{Baton, Passing, World};
 use crate::locks::{self, Locked};
+use crate::sync::{Syncs, Values};
 
 /// Processes that a run ever has, at most.
 const PROCESSES: usize = 16;
@@ -43,9 +44,10 @@ pub(crate) struct Ledger {
     /// Who has to get the signal for all.
     all: Vec<Id>,
     started: usize,
-    finish: bool,
+    pub(crate) finish: bool,
     /// File locks that processes have for certain.
     pub(crate) locked: Locked,
+    pub(crate) values: Values,
 }
 
 struct Os<'r> {
@@ -185,12 +187,18 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
         *os.pid.lock().unwrap() = pid;
         self.ledger.lock().unwrap().joined.insert(pid, false);
         let mut rng = Rng::with_seed(seed);
+        let mut syncs = Syncs::open(&node);
         for _ in 0..rng.usize(1..STEPS) {
-            self.act(scope, &node, pid, &mut rng);
+            if rng.u8(0..4) == 0 {
+                syncs.act(self.ledger, &node, pid, &mut rng);
+            } else {
+                self.act(scope, &node, pid, &mut rng);
+            }
         }
         if identity.is_leader() {
             // Others may wait for what it has, and it is going to wait for them.
             locks::let_go(self.ledger, &node, pid);
+            syncs.give(self.ledger, &node, pid, true);
             self.signal_all(&node);
             self.ledger.lock().unwrap().finish = true;
             self.end_of_all(&node);
@@ -200,7 +208,7 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
         while rng.bool() && !self.ledger.lock().unwrap().finish {
             node.turn(None);
         }
-        self.end(&node, pid, &mut rng);
+        self.end(&node, pid, &mut syncs, &mut rng);
     }
 
     fn act<'s, 'm>(
@@ -338,19 +346,29 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
             pools.locks.now,
             pools.locked_files.now,
             pools.waiting_for_locks.now,
+            pools.lent_files.now,
+            pools.served_handles.now,
+            pools.sync_clients.now,
         ];
-        assert_eq!(left, [0; 9], "{pools:?}");
+        assert_eq!(left, [0; 12], "{pools:?}");
         for (what, times) in &self.ledger.lock().unwrap().delivered {
             assert!(what.1 != TO_ALL || *times == 1, "{what:?} {times} times");
         }
         node.shut_down(Duration::from_secs(1));
     }
 
-    fn end<'m>(&self, node: &Node<'m, Passing<'m, 'w>>, pid: Id, rng: &mut Rng) {
+    fn end<'m>(&self, node: &Node<'m, Passing<'m, 'w>>, pid: Id, syncs: &mut Syncs, rng: &mut Rng) {
         let (code, says) = (rng.u32(0..256), rng.u8(0..3) > 0);
+        if says {
+            syncs.give(self.ledger, node, pid, true);
+            node.close_all_syncs(WAIT).unwrap();
+        }
         {
             let mut ledger = self.ledger.lock().unwrap();
             ledger.locked.forget(pid);
+            if !says {
+                ledger.values.died(pid);
+            }
             ledger.joined.insert(pid, true);
             let end = if says { (code, 0) } else { (0, SIGPWR) };
             ledger.ends.insert(pid, end);
