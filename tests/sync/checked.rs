@@ -15,6 +15,8 @@ struct Family {
     handles: usize,
     /// How often each client uses a handle.
     times: usize,
+    /// Clients also give up waiting, and close their handles.
+    can_leave: bool,
 }
 
 /// A message under way: its data is the version of the value.
@@ -537,13 +539,15 @@ impl Model for Family {
                 At::Idle => {
                     for handle in 0..self.handles {
                         let (_, is_closed, _) = seen.has[who][handle];
-                        if !is_closed {
+                        if !is_closed && self.can_leave {
                             actions.push(Step::Close { who, handle });
                         }
                     }
                 }
                 At::Uses { write: false, .. } => actions.push(Step::Upgrade { who }),
-                At::Wants { .. } | At::Upgrading { .. } => actions.push(Step::GiveUp { who }),
+                At::Wants { .. } | At::Upgrading { .. } if self.can_leave => {
+                    actions.push(Step::GiveUp { who });
+                }
                 _ => {}
             }
             actions.push(Step::Die { who });
@@ -593,6 +597,7 @@ fn check(family: Family) {
         clients,
         handles,
         times,
+        ..
     } = family;
     let checker = family.checker().threads(2).spawn_bfs().join();
     println!(
@@ -608,6 +613,7 @@ fn two_clients_use_a_handle_twice() {
         clients: 2,
         handles: 1,
         times: 2,
+        can_leave: true,
     });
 }
 
@@ -618,6 +624,7 @@ fn three_clients_use_a_handle_once() {
         clients: 3,
         handles: 1,
         times: 1,
+        can_leave: true,
     });
 }
 
@@ -628,5 +635,6 @@ fn three_clients_use_two_handles_once() {
         clients: 3,
         handles: 2,
         times: 1,
+        can_leave: false,
     });
 }
