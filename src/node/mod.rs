@@ -35,7 +35,7 @@ use crate::leases::Server;
 use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::{Event, Pal, Time};
 use crate::store::{Arena, Lock};
-use crate::wire::{Message, Sync, SyncCode, SyncState};
+use crate::wire::{self, Message, SyncCode, SyncState};
 use crate::worker::WorkerState;
 
 pub use call::Request;
@@ -181,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
         let longest = Message::Sync(
             SyncCode::ConfirmUpgrade,
-            Sync {
+            wire::Sync {
                 id: 0,
                 state: SyncState::None,
                 data: &[],
