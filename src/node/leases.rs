@@ -196,7 +196,11 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
     pub(super) fn take_sync<T>(
         &self,
         handle: SyncHandle,
@@ -215,6 +219,19 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             client.wait(state, 1);
         }
+        self.take_sync_later(handle, slot, state, wait, read)
+    }
+
+    /// It is not here, or in use.
+    #[cold]
+    fn take_sync_later<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
         let limits = Limits::of(wait, &self.pal);
         let taken = self.wait_for_slot(handle, slot, limits, |client| {
             Some(match client.take(state) {
@@ -372,13 +389,17 @@ impl<'m, P: Pal> Node<'m, P> {
             client.give(state);
             client.next().is_some()
         };
-        if has_out {
-            self.say_for(handle.place);
-        }
-        if slot.waiter.load(Ordering::SeqCst) != 0 {
-            self.wake_slot(slot);
+        if has_out || slot.waiter.load(Ordering::SeqCst) != 0 {
+            self.let_others_have(handle, slot);
         }
         Ok(())
+    }
+
+    /// Somebody wants what was given back.
+    #[cold]
+    fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>) {
+        self.say_for(handle.place);
+        self.wake_slot(slot);
     }
 
     /// Makes a handle that was taken [`SyncState::Shared`] [`SyncState::Exclusive`], without letting
@@ -516,6 +537,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    #[inline]
     fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
         self.leases
             .slots

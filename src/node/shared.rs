@@ -86,6 +86,7 @@ where
     ///
     /// # Errors
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if what it holds has another size.
+    #[inline]
     pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let (value, news) = self.take(SyncState::Shared, wait)?;
         Ok(Reader {
@@ -99,6 +100,7 @@ where
     ///
     /// # Errors
     /// As [`Shared::read`].
+    #[inline]
     pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
         let (value, news) = self.take(SyncState::Exclusive, wait)?;
         Ok(Writer {
@@ -133,7 +135,11 @@ where
         }
     }
 
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
     fn take(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, News), Error> {
         let read = |client: &mut Client<'m>| {
             let (changed, owner_died) = client.news();
@@ -195,6 +201,7 @@ where
 
 impl<P: Pal, T> Deref for Reader<'_, '_, '_, P, T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         &self.value
     }
@@ -219,12 +226,14 @@ impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
 
 impl<P: Pal, T: IntoBytes + Immutable> Deref for Writer<'_, '_, '_, P, T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         &self.value
     }
 }
 
 impl<P: Pal, T: IntoBytes + Immutable> DerefMut for Writer<'_, '_, '_, P, T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         self.is_changed = true;
         &mut self.value
