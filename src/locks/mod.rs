@@ -11,6 +11,7 @@ mod lending;
 mod names;
 mod ranges;
 mod tree;
+mod turns;
 mod waits;
 
 use crate::error::{Error, errno};

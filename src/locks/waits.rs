@@ -1,20 +1,11 @@
-//! Requests that wait, and in which order they are served.
-//!
-//! A lock that nobody's lock is in the way of is given at once, whoever waits: so does the kernel,
-//! and a process that holds something may need more of it to let go. Among those who wait, who came
-//! first is served first where they are in each other's way. Two exceptions: one that the earlier
-//! one itself waits for goes first, or both would wait for ever; and one that was passed by too often
-//! is passed no more by those who can wait.
+//! Requests that wait: for a lock that somebody has, or for a file that is lent.
 
-use super::tree::Side;
+use super::turns::Through;
 use super::{Locks, Owner, Range, Set, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::store::{Arena, NONE, Places, Table, bytes_for};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
-
-/// How often a waiting request is passed by before others have to queue behind it.
-const PATIENCE: u32 = 64;
 
 /// A request that waits, or was decided and is not told yet.
 #[derive(Clone, Copy)]
@@ -22,18 +13,18 @@ pub(super) struct Waiting {
     pub(super) from: Vmid,
     pub(super) seq: u64,
     pub(super) owner: Owner,
-    file: u32,
-    range: Range,
-    asked: Asked,
-    state: State,
-    before: u32,
-    behind: u32,
+    pub(super) file: u32,
+    pub(super) range: Range,
+    pub(super) asked: Asked,
+    pub(super) state: State,
+    pub(super) before: u32,
+    pub(super) behind: u32,
     /// How often others were served though this one waits.
-    passed: u32,
+    pub(super) passed: u32,
     /// The last search that came by.
-    seen: u32,
+    pub(super) seen: u32,
     /// Nothing but an earlier request is in the way.
-    is_queued: bool,
+    pub(super) is_queued: bool,
 }
 
 /// What was asked for.
@@ -75,7 +66,7 @@ impl Asked {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Free,
     /// For a lock that somebody has.
     Waiting,
@@ -99,16 +90,16 @@ pub struct Decided {
 
 /// A fixed number of requests that wait.
 pub(super) struct Waits<'m> {
-    waiting: Table<'m, Waiting>,
-    places: Places<'m>,
+    pub(super) waiting: Table<'m, Waiting>,
+    pub(super) places: Places<'m>,
     /// Those that are decided, in the order of that, linked by `behind`.
-    first_decided: u32,
-    last_decided: u32,
+    pub(super) first_decided: u32,
+    pub(super) last_decided: u32,
     /// How many only queue behind others.
-    queued: usize,
-    search: u32,
+    pub(super) queued: usize,
+    pub(super) search: u32,
     /// What a search has still to look at.
-    to_visit: Table<'m, u32>,
+    pub(super) to_visit: Table<'m, u32>,
 }
 
 impl<'m> Waits<'m> {
@@ -130,11 +121,11 @@ impl<'m> Waits<'m> {
         })
     }
 
-    fn at(&self, place: u32) -> &Waiting {
+    pub(super) fn at(&self, place: u32) -> &Waiting {
         self.waiting.get(place as usize).unwrap_or(&FREE)
     }
 
-    fn change(&mut self, place: u32, change: impl FnOnce(&mut Waiting)) {
+    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut Waiting)) {
         if let Some(waiting) = self.waiting.get_mut(place as usize) {
             change(waiting);
         }
@@ -149,7 +140,7 @@ impl<'m> Waits<'m> {
     }
 
     /// The places where a request waits.
-    fn all(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
         (0..self.places.used()).filter(|place| self.at(*place).state == State::Waiting)
     }
 }
@@ -171,7 +162,7 @@ const FREE: Waiting = Waiting {
 
 impl Waiting {
     /// Whether the two can't be served both.
-    fn is_in_the_way_of(&self, owner: Owner, range: Range, write: bool) -> bool {
+    pub(super) fn is_in_the_way_of(&self, owner: Owner, range: Range, write: bool) -> bool {
         (self.asked.write() || write)
             && self.owner != owner
             && self.range.0 <= range.1
@@ -308,7 +299,7 @@ impl Locks<'_> {
     }
 
     /// Takes the request out of the queue of its file.
-    fn unlink(&mut self, place: u32) {
+    pub(super) fn unlink(&mut self, place: u32) {
         self.note_queued(place, false);
         let waiting = *self.waits.at(place);
         let Waiting {
@@ -333,7 +324,7 @@ impl Locks<'_> {
     }
 
     /// Notes what became of a request, which is told of by [`Locks::next_decided`].
-    fn decide(&mut self, place: u32, result: Result<(), i32>) {
+    pub(super) fn decide(&mut self, place: u32, result: Result<(), i32>) {
         let answer = self.waits.at(place).asked.answer(result);
         self.unlink(place);
         self.note_decided(place, answer);
@@ -419,261 +410,4 @@ impl Locks<'_> {
             }
         }
     }
-
-    /// Serves those who wait on that file, in order, as far as nobody is in the way any more; and
-    /// those anywhere who only queue behind others, for what they wait for may have changed.
-    pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
-        let mut again = true;
-        while again {
-            again = false;
-            let mut at = self.space(file, name).first_waiting;
-            while at != NONE {
-                let behind = self.waits.at(at).behind;
-                // It may have had more before, which an earlier one waited for.
-                again |= self.serve_one(at);
-                at = behind;
-            }
-        }
-        while self.waits.queued > 0 {
-            let places = 0..self.waits.places.used();
-            let served = places.fold(false, |served, place| {
-                served | (self.waits.at(place).is_queued && self.serve_one(place))
-            });
-            if !served {
-                return;
-            }
-        }
-    }
-
-    /// Serves a request that waits, if it has its turn.
-    fn serve_one(&mut self, place: u32) -> bool {
-        let turn = self.turn(place);
-        self.note_queued(place, turn == Turn::Queued);
-        if turn != Turn::Now {
-            return false;
-        }
-        let Waiting {
-            file,
-            owner,
-            range,
-            asked,
-            ..
-        } = *self.waits.at(place);
-        let locked = self.lock(file, owner, range, asked.write());
-        self.decide(place, locked);
-        if locked.is_err() {
-            self.drop_unused(file);
-        }
-        true
-    }
-
-    fn note_queued(&mut self, place: u32, is_queued: bool) {
-        let was = self.waits.at(place).is_queued;
-        self.waits
-            .change(place, |waiting| waiting.is_queued = is_queued);
-        self.waits.queued = match (was, is_queued) {
-            (false, true) => self.waits.queued.saturating_add(1),
-            (true, false) => self.waits.queued.saturating_sub(1),
-            _ => self.waits.queued,
-        };
-    }
-
-    fn turn(&mut self, place: u32) -> Turn {
-        let waiting = *self.waits.at(place);
-        let Waiting {
-            file,
-            owner,
-            range,
-            asked,
-            ..
-        } = waiting;
-        let write = asked.write();
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        if self
-            .in_the_way(file, owner.space(), range, write, mine)
-            .is_some()
-        {
-            return Turn::Blocked;
-        }
-        let mut earlier = waiting.before;
-        while earlier != NONE {
-            let other = *self.waits.at(earlier);
-            if other.is_in_the_way_of(owner, range, write)
-                && !self.reaches(earlier, owner, Through::Queue)
-            {
-                return Turn::Queued;
-            }
-            earlier = other.before;
-        }
-        Turn::Now
-    }
-
-    /// Whether a new request that could be served has to queue behind one that was passed by too
-    /// often.
-    pub(super) fn must_let_pass(
-        &mut self,
-        file: u32,
-        owner: Owner,
-        range: Range,
-        write: bool,
-    ) -> bool {
-        let mut at = self.space(file, owner.space()).first_waiting;
-        while at != NONE {
-            let waiting = *self.waits.at(at);
-            if waiting.passed >= PATIENCE
-                && waiting.is_in_the_way_of(owner, range, write)
-                && !self.reaches(at, owner, Through::Queue)
-            {
-                return true;
-            }
-            at = waiting.behind;
-        }
-        false
-    }
-
-    /// A new request was served: those who wait for what it got were passed by.
-    pub(super) fn count_passed(&mut self, file: u32, owner: Owner, range: Range, write: bool) {
-        let mut at = self.space(file, owner.space()).first_waiting;
-        while at != NONE {
-            let waiting = *self.waits.at(at);
-            if waiting.is_in_the_way_of(owner, range, write) {
-                self.waits.change(at, |waiting| {
-                    waiting.passed = waiting.passed.saturating_add(1);
-                });
-            }
-            at = waiting.behind;
-        }
-    }
-
-    /// Whether the request waits for that owner, directly or through others that wait.
-    fn reaches(&mut self, from: u32, owner: Owner, through: Through) -> bool {
-        self.waits.search = self.waits.search.wrapping_add(1);
-        let search = self.waits.search;
-        self.waits.change(from, |waiting| waiting.seen = search);
-        let mut left = 0_usize;
-        if let Some(first) = self.waits.to_visit.first_mut() {
-            *first = from;
-            left = 1;
-        }
-        while left > 0 {
-            left = left.saturating_sub(1);
-            let Some(place) = self.waits.to_visit.get(left).copied() else {
-                break;
-            };
-            let waiting = *self.waits.at(place);
-            let space = self.space(waiting.file, waiting.owner.space());
-            let mine = self.holder(waiting.owner, waiting.file).unwrap_or(NONE);
-            let reads = if waiting.asked.write() {
-                space.reads
-            } else {
-                NONE
-            };
-            for root in [space.writes, reads] {
-                let mut after = NONE;
-                while let Some(lock) =
-                    self.trees
-                        .touching(Side::File, root, waiting.range, mine, after)
-                {
-                    after = lock;
-                    let holder = self.holder_at(self.trees.at(lock).holder).owner;
-                    if holder == owner {
-                        return true;
-                    }
-                    if through == Through::Queue || matches!(holder, Owner::Process { .. }) {
-                        self.visit_waiting_of(holder, search, &mut left);
-                    }
-                }
-            }
-            if through == Through::Queue {
-                let mut earlier = waiting.before;
-                while earlier != NONE {
-                    let other = *self.waits.at(earlier);
-                    if other.is_in_the_way_of(waiting.owner, waiting.range, waiting.asked.write()) {
-                        if other.owner == owner {
-                            return true;
-                        }
-                        self.visit(earlier, search, &mut left);
-                    }
-                    earlier = other.before;
-                }
-            }
-        }
-        false
-    }
-
-    fn visit_waiting_of(&mut self, owner: Owner, search: u32, left: &mut usize) {
-        for place in 0..self.waits.places.used() {
-            let waiting = self.waits.at(place);
-            if waiting.state == State::Waiting && waiting.owner == owner {
-                self.visit(place, search, left);
-            }
-        }
-    }
-
-    /// Puts a request among those a search has still to look at, once.
-    fn visit(&mut self, place: u32, search: u32, left: &mut usize) {
-        if self.waits.at(place).seen == search {
-            return;
-        }
-        self.waits.change(place, |waiting| waiting.seen = search);
-        if let Some(next) = self.waits.to_visit.get_mut(*left) {
-            *next = place;
-            *left = left.saturating_add(1);
-        }
-    }
-
-    /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
-    /// tests.
-    pub fn is_sound(&mut self) -> bool {
-        let mut held = 0_usize;
-        let mut in_files = 0_usize;
-        for place in 0..self.holder_places.used() {
-            let holder = *self.holder_at(place);
-            if holder.file == NONE {
-                continue;
-            }
-            let Some(count) = self.trees.check(Side::Holder, holder.root) else {
-                return false;
-            };
-            held = held.saturating_add(count);
-        }
-        for file in 0..self.file_places.used() {
-            for name in [SpaceName::Ranges, SpaceName::Whole] {
-                let space = self.space(file, name);
-                for root in [space.reads, space.writes] {
-                    let Some(count) = self.trees.check(Side::File, root) else {
-                        return false;
-                    };
-                    in_files = in_files.saturating_add(count);
-                }
-            }
-        }
-        let waiting: usize = self.waits.all().count();
-        let idle = (0..self.waits.places.used()).all(|place| {
-            self.waits.at(place).state != State::Waiting || self.turn(place) != Turn::Now
-        });
-        idle && self.loans_are_sound()
-            && held == in_files
-            && held == self.trees.places().taken()
-            && waiting <= self.waits.places.taken()
-    }
-}
-
-/// Whether a request that waits can be served.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Now,
-    /// Somebody's lock is in the way.
-    Blocked,
-    /// Nobody's lock is, but somebody came first.
-    Queued,
-}
-
-/// What a search follows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Through {
-    /// Locks of processes that wait themselves.
-    Held,
-    /// All locks, and the queues.
-    Queue,
 }

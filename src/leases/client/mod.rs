@@ -1,7 +1,9 @@
 //! A process's side of a handle.
 
-use super::{Unfitting, rank};
-use crate::wire::{Sync, SyncCode, SyncState};
+mod talk;
+
+use super::rank;
+use crate::wire::{SyncCode, SyncState};
 
 /// What a client has to say to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,138 +401,6 @@ impl<'m> Client<'m> {
         if self.phase == Phase::Closing {
             self.phase = Phase::Free;
         }
-        self.changes = self.changes.wrapping_add(1);
-    }
-
-    /// What is to be said next. It stays until [`Client::said`].
-    #[inline]
-    pub fn next(&self) -> Option<Say> {
-        if let Some((state, with_data)) = self.out_downgrade {
-            return Some(Say {
-                code: SyncCode::ConfirmDowngrade,
-                state,
-                with_data,
-            });
-        }
-        if self.out_close {
-            return Some(Say {
-                code: SyncCode::RequestClose,
-                state: self.current,
-                with_data: self.current == SyncState::Exclusive,
-            });
-        }
-        self.out_upgrade.map(|state| Say {
-            code: SyncCode::RequestUpgrade,
-            state,
-            with_data: false,
-        })
-    }
-
-    /// The message that [`Client::next`] gave: what it goes by, and the data.
-    pub fn message(&self, say: Say) -> Sync<'_> {
-        Sync {
-            id: self.id,
-            state: say.state,
-            data: if say.with_data { self.data() } else { &[] },
-        }
-    }
-
-    /// It was said.
-    pub fn said(&mut self, say: Say) {
-        match say.code {
-            SyncCode::ConfirmDowngrade => self.out_downgrade = None,
-            SyncCode::RequestClose => self.out_close = false,
-            _ => {
-                self.out_upgrade = None;
-                self.is_known = true;
-            }
-        }
-    }
-
-    /// The server says something.
-    ///
-    /// # Errors
-    /// [`Unfitting`] if it would not say that as things stand.
-    pub fn hear(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Unfitting> {
-        match (code, self.phase) {
-            (SyncCode::ConfirmUpgrade, Phase::Open) => self.confirmed(sync),
-            (SyncCode::RequestDowngrade, Phase::Open) => self.asked_back(sync.state),
-            (SyncCode::ConfirmClose, Phase::Closing) => {
-                self.phase = Phase::Free;
-                self.changes = self.changes.wrapping_add(1);
-                Ok(())
-            }
-            // It does not know yet that this one is closed.
-            (_, Phase::Free)
-            | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, Phase::Closing) => Ok(()),
-            _ => Err(Unfitting),
-        }
-    }
-
-    fn confirmed(&mut self, sync: &Sync<'_>) -> Result<(), Unfitting> {
-        let fits = rank(sync.state) > rank(self.current)
-            && rank(sync.state) <= rank(self.may_come)
-            && sync.data.len() <= self.data.len();
-        if !fits {
-            return Err(Unfitting);
-        }
-        // Who could read it already has the data: nobody else could change it.
-        if rank(self.current) == 0 && self.data() != sync.data {
-            self.is_changed = true;
-            if let Some(data) = self.data.get_mut(..sync.data.len()) {
-                data.copy_from_slice(sync.data);
-            }
-            self.length = sync.data.len();
-        }
-        self.current = sync.state;
-        if rank(self.asked) <= rank(self.current) {
-            self.asked = SyncState::Invalid;
-        }
-        if rank(self.may_come) <= rank(self.current) {
-            self.may_come = SyncState::Invalid;
-        }
-        self.is_fresh = self.can_serve();
-        self.changes = self.changes.wrapping_add(1);
-        Ok(())
-    }
-
-    fn asked_back(&mut self, state: SyncState) -> Result<(), Unfitting> {
-        if !matches!(state, SyncState::Shared | SyncState::Invalid) {
-            return Err(Unfitting);
-        }
-        if rank(state) >= rank(self.current) {
-            return Ok(());
-        }
-        let wanted = self.wanted_back.unwrap_or(state);
-        self.wanted_back = Some(if rank(state) < rank(wanted) {
-            state
-        } else {
-            wanted
-        });
-        // One that has got it lets go when it has changed the data.
-        let is_blocking = self.is_upgrading && self.current == SyncState::Shared;
-        if is_blocking && state == SyncState::Invalid {
-            self.must_let_go = true;
-            self.changes = self.changes.wrapping_add(1);
-        }
-        self.settle();
-        Ok(())
-    }
-
-    /// A process that was changing the data died.
-    pub fn hear_owner_died(&mut self) {
-        self.owner_died = true;
-    }
-
-    /// The server has no room for the handle.
-    pub fn hear_no_room(&mut self) {
-        if self.phase == Phase::Closing {
-            self.phase = Phase::Free;
-        }
-        self.is_known = false;
-        self.asked = SyncState::Invalid;
-        self.may_come = SyncState::Invalid;
-        self.no_room = true;
         self.changes = self.changes.wrapping_add(1);
     }
 }

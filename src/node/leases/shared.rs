@@ -6,11 +6,11 @@ use core::ops::{Deref, DerefMut};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::leases::{News, SyncHandle};
-use super::wait::Limits;
-use super::{Node, Wait};
+use super::{News, SyncHandle};
 use crate::error::Error;
 use crate::leases::Client;
+use crate::node::wait::Limits;
+use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::wire::SyncState;
 

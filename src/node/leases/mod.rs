@@ -1,0 +1,38 @@
+//! Sync handles: state that several processes share.
+
+mod open;
+mod shared;
+mod slots;
+mod take;
+mod talk;
+
+pub use shared::{Reader, Shared, Writer};
+pub(crate) use slots::Leases;
+
+/// A sync handle that this process has opened.
+///
+/// Its number, [`SyncHandle::id`], is all another process needs to open it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncHandle {
+    place: u32,
+    id: u64,
+    /// Which of those that were opened in that place.
+    opened: u32,
+}
+
+impl SyncHandle {
+    /// The number that it goes by in all processes.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// What is new about a handle that was just taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Another process has changed the data since this one last used it.
+    pub changed: bool,
+    /// A process died while it could change the data: it is what that process last gave back. As
+    /// `EOWNERDEAD` of a robust mutex; `pthread_mutex_lock(3)`.
+    pub owner_died: bool,
+}

@@ -1,0 +1,119 @@
+//! Opening and closing sync handles.
+
+use super::SyncHandle;
+use super::slots::Slot;
+use crate::error::{Error, Resource};
+use crate::node::wait::Limits;
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::store::mix;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Opens a sync handle: the one with that number, or a fresh one (`None`) that no other process
+    /// has. Sends nothing: the leader learns of it when it is first used.
+    ///
+    /// # Errors
+    /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit; [`Error::Invalid`] if this process
+    /// has it open, or is still closing it.
+    pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
+        let mut directory = self.leases.directory.lock();
+        let id = if let Some(id) = id {
+            id
+        } else {
+            directory.count = directory.count.wrapping_add(1);
+            // As processes in C make them: by their pid. One without has its VMID.
+            let pid = self.pid().unwrap_or(self.identity.vmid.get());
+            u64::from(pid) << 32 | u64::from(directory.count)
+        };
+        if directory.find(id).is_some() {
+            return Err(Error::Invalid);
+        }
+        let place = directory
+            .places
+            .take()
+            .ok_or(Error::Full(Resource::SyncHandles))?;
+        if let Some(of) = directory.ids.get_mut(place as usize) {
+            *of = id;
+        }
+        directory.by_id.insert(mix(id), place);
+        let slot = self.leases.slots.get(place as usize);
+        let can_lower = self.server.is_some() || self.has_extensions();
+        let opened = slot.map_or(0, |slot| slot.client.lock().open(id, can_lower));
+        Ok(SyncHandle { place, id, opened })
+    }
+
+    /// Closes a handle that nobody in this process has taken. Its data lives as long as any process
+    /// that has used it has not closed it. Blocks until the leader has said that it knows, as long as `wait` allows; what comes
+    /// of it after that frees the place all the same.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is in use or closed; [`Error::TimedOut`] and
+    /// [`Error::Interrupted`] as `wait` says: it is closed then, too.
+    pub fn close_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
+        let is_free = {
+            let mut client = slot.client.lock();
+            if client.opened() != handle.opened || !client.close() {
+                return Err(Error::Invalid);
+            }
+            client.is_free()
+        };
+        self.wake_slot(slot);
+        if is_free {
+            self.leases.free_if_closed(handle.place);
+            return Ok(());
+        }
+        self.say_for(handle.place);
+        let limits = Limits::of(wait, &self.pal);
+        let closed = self.wait_for_slot(handle, slot, limits, |_| None::<Result<(), Error>>);
+        match closed {
+            // The place is free, or another's.
+            Err(Error::Invalid) => Ok(()),
+            Err(Error::LeaderGone) => {
+                slot.client.lock().abandon();
+                self.leases.free_if_closed(handle.place);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Closes all handles of this process that nobody uses. Blocks as [`Node::close_sync`] for each.
+    ///
+    /// # Errors
+    /// The first that [`Node::close_sync`] gives, [`Error::Invalid`] if some are in use; the
+    /// others are closed all the same.
+    pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+            let (handle, is_open) = {
+                let client = slot.client.lock();
+                let (id, opened) = (client.id(), client.opened());
+                (SyncHandle { place, id, opened }, client.is_open())
+            };
+            if is_open {
+                outcome = outcome.and(self.close_sync(handle, wait));
+            }
+        }
+        outcome
+    }
+
+    /// Closes what nobody here has taken, without waiting.
+    pub(in crate::node) fn close_unused_syncs(&self) {
+        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+            let is_closing = slot.client.lock().close();
+            if is_closing {
+                self.say_for(place);
+                self.leases.free_if_closed(place);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
+        self.leases
+            .slots
+            .get(handle.place as usize)
+            .ok_or(Error::Invalid)
+    }
+}

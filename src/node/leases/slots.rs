@@ -1,0 +1,90 @@
+//! The places of the handles that a process uses.
+
+use crate::error::Error;
+use crate::leases::Client;
+use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
+use crate::sync::{AtomicBool, AtomicU32};
+
+/// A handle's place in this process.
+pub(super) struct Slot<'m> {
+    pub(super) client: Lock<Client<'m>>,
+    /// The name of a call that waits for it; 0 for none.
+    pub(super) waiter: AtomicU32,
+    /// More than one do.
+    pub(super) is_crowded: AtomicBool,
+}
+
+pub(super) struct Directory<'m> {
+    pub(super) ids: Table<'m, u64>,
+    pub(super) places: Places<'m>,
+    pub(super) by_id: Buckets<'m>,
+    /// For fresh ones.
+    pub(super) count: u32,
+}
+
+impl Directory<'_> {
+    pub(super) fn find(&self, id: u64) -> Option<u32> {
+        self.by_id.find(mix(id), |place| {
+            self.ids.get(place as usize).is_some_and(|of| *of == id)
+        })
+    }
+}
+
+/// The handles that this process uses.
+pub(crate) struct Leases<'m> {
+    pub(super) slots: Table<'m, Slot<'m>>,
+    pub(super) directory: Lock<Directory<'m>>,
+    /// Something could not be said yet, for want of room.
+    pub(super) due: AtomicBool,
+}
+
+impl<'m> Leases<'m> {
+    pub(crate) const fn bytes(handles: usize, data: usize) -> usize {
+        bytes_for::<Slot<'m>>(handles)
+            .saturating_add(handles.saturating_mul(data))
+            .saturating_add(bytes_for::<u64>(handles))
+            .saturating_add(Places::bytes(handles))
+            .saturating_add(Buckets::bytes(handles))
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, handles: usize, data: usize) -> Result<Self, Error> {
+        let mut memory = arena.split_off(handles.saturating_mul(data))?;
+        Ok(Leases {
+            slots: arena.table(handles, |_| {
+                Ok(Slot {
+                    client: Lock::new(Client::new(memory.bytes(data)?)),
+                    waiter: AtomicU32::new(0),
+                    is_crowded: AtomicBool::new(false),
+                })
+            })?,
+            directory: Lock::new(Directory {
+                ids: arena.table(handles, |_| Ok(0))?,
+                places: Places::new(arena, handles)?,
+                by_id: Buckets::new(arena, handles)?,
+                count: 0,
+            }),
+            due: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let directory = self.directory.lock();
+        (directory.places.taken(), directory.places.most())
+    }
+
+    /// Frees the place if its handle is closed. True if it was.
+    pub(super) fn free_if_closed(&self, place: u32) -> bool {
+        let mut directory = self.directory.lock();
+        let Some(slot) = self.slots.get(place as usize) else {
+            return false;
+        };
+        let client = slot.client.lock();
+        let id = client.id();
+        if !client.is_free() || directory.find(id) != Some(place) {
+            return false;
+        }
+        directory.by_id.remove(mix(id), place);
+        directory.places.give(place);
+        true
+    }
+}

@@ -1,0 +1,334 @@
+//! Taking sync handles, and giving them back.
+
+use super::slots::Slot;
+use super::{News, SyncHandle};
+use crate::error::{Error, errno};
+use crate::leases::{Client, Take};
+use crate::node::wait::Limits;
+use crate::node::{Late, Node, Wait};
+use crate::pal::{Event, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::SyncState;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Takes the handle: [`SyncState::Shared`] to read its data, together with others;
+    /// [`SyncState::Exclusive`] to change it, alone. The data is copied to `data` as far as there is
+    /// room; returns its whole length, and what is new. Give it back with [`Node::unlock_sync`].
+    ///
+    /// Blocks until the handle is to be had, as long as `wait` allows, and not at all if this process
+    /// still has the lease. With no time at all the lease is asked for all the same, so that it may
+    /// be here next time.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle is closed or the state is none of the two;
+    /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; [`Error::Refused`] (`ENOMEM`)
+    /// if the leader has no room for it; [`Error::LeaderGone`].
+    pub fn lock_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        data: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<(usize, News), Error> {
+        if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
+            return Err(Error::Invalid);
+        }
+        self.take_sync(handle, state, wait, |client| {
+            let from = client.data();
+            for (to, from) in data.iter_mut().zip(from) {
+                *to = *from;
+            }
+            let length = from.len();
+            let (changed, owner_died) = client.news();
+            (
+                length,
+                News {
+                    changed,
+                    owner_died,
+                },
+            )
+        })
+    }
+
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
+    pub(super) fn take_sync<T>(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
+        let slot = self.slot(handle)?;
+        {
+            let mut client = slot.client.lock();
+            if client.opened() != handle.opened {
+                return Err(Error::Invalid);
+            }
+            if client.take(state) == Take::Taken {
+                return Ok(read(&mut client));
+            }
+            client.wait(state, 1);
+        }
+        self.take_sync_later(handle, slot, state, wait, read)
+    }
+
+    /// It is not here, or in use.
+    #[cold]
+    fn take_sync_later<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&mut Client<'m>) -> T,
+    ) -> Result<T, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let taken = self.wait_for_slot(handle, slot, limits, |client| {
+            Some(match client.take(state) {
+                Take::Taken => Ok(read(client)),
+                Take::Wait => return None,
+                other => Err(error_of(other)),
+            })
+        });
+        let has_out = {
+            let mut client = slot.client.lock();
+            client.wait(state, -1);
+            client.next().is_some()
+        };
+        if has_out {
+            self.say_for(handle.place);
+        }
+        taken
+    }
+
+    /// Looks again and again, whenever something changes about the handle.
+    pub(super) fn wait_for_slot<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        limits: Limits<'_>,
+        mut look: impl FnMut(&mut Client<'m>) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let server = self.identity.leader.unwrap_or(self.identity.vmid);
+        if server != self.identity.vmid {
+            self.leader()?;
+        }
+        let claim = self.waiters.claim(server, None, Late::Drop)?;
+        let peer = self
+            .identity
+            .leader
+            .and_then(|leader| self.peers.find(leader));
+        let mut reading = None;
+        let mut since = None;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            let first =
+                slot.waiter
+                    .compare_exchange(0, claim.name(), Ordering::SeqCst, Ordering::SeqCst);
+            if first.is_err_and(|name| name != claim.name()) {
+                slot.is_crowded.store(true, Ordering::SeqCst);
+            }
+            let (found, has_out) = {
+                let mut client = slot.client.lock();
+                let found = if client.opened() == handle.opened && !client.is_free() {
+                    look(&mut client)
+                } else {
+                    Some(Err(Error::Invalid))
+                };
+                (found, client.next().is_some())
+            };
+            if has_out {
+                self.say_for(handle.place);
+            }
+            if let Some(found) = found {
+                break found;
+            }
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            let Some(peer) = &peer else {
+                self.sleep(claim, limits);
+                continue;
+            };
+            // Not before what there was to say is said: the first look may find all here.
+            if since.is_none() {
+                since = Some(self.pal.now());
+                reading = self.take_reading(peer, claim);
+                continue;
+            }
+            let goes_on = if let Some(reading) = reading.as_mut() {
+                let since = since.unwrap_or(Time(0));
+                !peer.broken.load(Ordering::SeqCst)
+                    && self.read_answers(peer, reading, claim, limits, since)
+            } else {
+                self.sleep(claim, limits);
+                true
+            };
+            if !goes_on {
+                self.give_reading(peer, reading.take());
+            }
+        };
+        if let Some(peer) = &peer {
+            self.give_reading(peer, reading);
+        }
+        let _ = slot
+            .waiter
+            .compare_exchange(claim.name(), 0, Ordering::SeqCst, Ordering::SeqCst);
+        self.waiters.give(claim);
+        // It may have been woken for somebody else.
+        if slot.is_crowded.load(Ordering::SeqCst) {
+            self.wake_slot(slot);
+        }
+        outcome
+    }
+
+    pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
+        self.waiters.nudge(slot.waiter.load(Ordering::SeqCst));
+        if slot.is_crowded.swap(false, Ordering::SeqCst) {
+            let server = self.identity.leader.unwrap_or(self.identity.vmid);
+            self.waiters.wake_for_room(server);
+        }
+    }
+
+    /// Gives the handle back that was taken in that state; with what its data is now, if that has
+    /// changed (after [`SyncState::Exclusive`] only; at most
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) bytes). Never blocks: the lease
+    /// stays here until another process asks for it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle is closed, or the data too long or not to be changed; then
+    /// the handle is not given back.
+    #[inline]
+    pub fn unlock_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        data: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let limit = self.config.capacities.sync_data;
+        let may_change = state == SyncState::Exclusive;
+        if data.is_some_and(|data| !may_change || data.len() > limit) {
+            return Err(Error::Invalid);
+        }
+        self.give_sync(handle, state, |client| {
+            if let Some(data) = data {
+                client.data_mut(data.len()).copy_from_slice(data);
+            }
+        })
+    }
+
+    #[inline]
+    pub(super) fn give_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        change: impl FnOnce(&mut Client<'m>),
+    ) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
+        let has_out = {
+            let mut client = slot.client.lock();
+            if client.opened() != handle.opened || !client.is_taken(state) {
+                return Err(Error::Invalid);
+            }
+            change(&mut client);
+            client.give(state);
+            client.next().is_some()
+        };
+        if has_out || slot.waiter.load(Ordering::SeqCst) != 0 {
+            self.let_others_have(handle, slot);
+        }
+        Ok(())
+    }
+
+    /// Somebody wants what was given back.
+    #[cold]
+    fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>) {
+        self.say_for(handle.place);
+        self.wake_slot(slot);
+    }
+
+    /// Makes a handle that was taken [`SyncState::Shared`] [`SyncState::Exclusive`], without letting
+    /// go in between: nobody changes the data meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] (`EDEADLK`) if somebody else wants to change the data and waits for this
+    /// one to let go: it is still `Shared`, and to be given back. Else as [`Node::lock_sync`]; in
+    /// all cases it stays `Shared`.
+    pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
+        {
+            let mut client = slot.client.lock();
+            if client.opened() != handle.opened || !client.is_taken(SyncState::Shared) {
+                return Err(Error::Invalid);
+            }
+            match client.upgrade(true) {
+                Take::Taken => return Ok(()),
+                Take::Wait => {}
+                other => {
+                    if other != Take::LetGo {
+                        client.stop_upgrade();
+                    }
+                    return Err(error_of(other));
+                }
+            }
+        }
+        let limits = Limits::of(wait, &self.pal);
+        let upgraded = self.wait_for_slot(handle, slot, limits, |client| {
+            Some(match client.upgrade(false) {
+                Take::Taken => Ok(()),
+                Take::Wait => return None,
+                other => Err(error_of(other)),
+            })
+        });
+        if upgraded.is_err() {
+            slot.client.lock().stop_upgrade();
+            self.say_for(handle.place);
+        }
+        upgraded
+    }
+
+    /// Waits until the data of a handle may have become another: some process, or another thread of
+    /// this one, was about to change it, or has. To be called without having taken it;
+    /// `seen` is what [`Node::sync_changes`] said before the data was last looked at.
+    ///
+    /// # Errors
+    /// As [`Node::lock_sync`].
+    pub fn wait_sync(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
+        let limits = Limits::of(wait, &self.pal);
+        self.wait_for_slot(handle, slot, limits, |client| {
+            (client.changes() != seen).then_some(Ok(()))
+        })
+    }
+
+    /// A count that grows whenever the data of the handle changes, or may soon.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle is closed.
+    pub fn sync_changes(&self, handle: SyncHandle) -> Result<u64, Error> {
+        let slot = self.slot(handle)?;
+        let client = slot.client.lock();
+        if client.opened() == handle.opened && client.is_open() {
+            Ok(client.changes())
+        } else {
+            Err(Error::Invalid)
+        }
+    }
+}
+
+fn error_of(take: Take) -> Error {
+    match take {
+        Take::LetGo => Error::Refused(errno::EDEADLK),
+        Take::NoRoom => Error::Refused(errno::ENOMEM),
+        Take::Closed | Take::Taken | Take::Wait => Error::Invalid,
+    }
+}

@@ -1,0 +1,284 @@
+//! Between this process's clients, the server, and the streams.
+
+use super::slots::Slot;
+use crate::Vmid;
+use crate::counters::Refusal;
+use crate::error::Error;
+use crate::leases::{Client, Refused, Told};
+use crate::node::wait::Limits;
+use crate::node::{Node, PeerRef};
+use crate::pal::{Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{Message, Sync, SyncCode, SyncNote};
+
+const AT_ONCE: Limits<'static> = Limits {
+    until: Some(Time(0)),
+    interrupt: None,
+};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Says to the server what the client has to say, now or when there is room.
+    pub(super) fn say_for(&self, place: u32) {
+        if !self.try_say_for(place) {
+            self.leases.due.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// False if there is no room for some of it for now.
+    fn try_say_for(&self, place: u32) -> bool {
+        let Some(slot) = self.leases.slots.get(place as usize) else {
+            return true;
+        };
+        if self.server.is_some() {
+            self.exchange_here(slot);
+            return self.tell_clients(false);
+        }
+        let Some(peer) = self
+            .identity
+            .leader
+            .and_then(|leader| self.peers.find_or_add(leader).ok())
+        else {
+            return false;
+        };
+        let all = {
+            let mut client = slot.client.lock();
+            loop {
+                let Some(say) = client.next() else { break true };
+                let message = Message::Sync(say.code, client.message(say));
+                match self.put(&peer, 0, &message, AT_ONCE) {
+                    // A leader that is gone hears nothing any more.
+                    Ok(()) | Err(Error::LeaderGone) => client.said(say),
+                    Err(_) => break false,
+                }
+            }
+        };
+        self.flush(&peer);
+        all
+    }
+
+    /// As the leader: between its own client and the server.
+    fn exchange_here(&self, slot: &Slot<'m>) {
+        let Some(server) = &self.server else { return };
+        let us = self.identity.vmid;
+        let mut is_refused = false;
+        let mut server = server.lock();
+        let mut client = slot.client.lock();
+        while let Some(say) = client.next() {
+            let heard = server.hear(us, say.code, &client.message(say));
+            client.said(say);
+            if heard == Err(Refused::NoRoom) {
+                client.hear_no_room();
+                is_refused = true;
+            }
+        }
+        drop(client);
+        drop(server);
+        if is_refused {
+            self.wake_slot(slot);
+        }
+    }
+
+    /// As the leader: tells clients what the server has for them; in the worker, when it comes to
+    /// flush them, so that what comes of several messages goes out at once. False if there is no
+    /// room for some of it for now.
+    fn tell_clients(&self, is_worker: bool) -> bool {
+        let Some(server) = &self.server else {
+            return true;
+        };
+        let us = self.identity.vmid;
+        let flush = |peer: &PeerRef<'_, 'm, P::Stream>| {
+            if is_worker {
+                self.peers.attend(peer);
+            } else {
+                self.flush(peer);
+            }
+        };
+        let mut full = 0_usize;
+        let mut unsent: Option<PeerRef<'_, 'm, P::Stream>> = None;
+        let all = loop {
+            let mut guard = server.lock();
+            let Some((to, told)) = guard.next() else {
+                break true;
+            };
+            if unsent.as_ref().is_some_and(|peer| peer.vmid() != to) {
+                drop(guard);
+                if let Some(peer) = unsent.take() {
+                    flush(&peer);
+                }
+                continue;
+            }
+            if to == us {
+                let place = self.hear_here(told);
+                guard.said(true);
+                drop(guard);
+                if let Some((place, slot)) = place {
+                    self.wake_slot(slot);
+                    self.exchange_here(slot);
+                    self.free_if_closed(place, slot);
+                }
+                continue;
+            }
+            let peer = unsent.take().or_else(|| self.peers.find(to));
+            // If it is gone there is nobody to tell.
+            let sent = peer
+                .as_ref()
+                .is_none_or(|peer| self.tell_client(peer, told));
+            guard.said(sent);
+            unsent = peer;
+            if !sent {
+                full = full.saturating_add(1);
+                if full > guard.listed() {
+                    break false;
+                }
+            }
+        };
+        if let Some(peer) = unsent {
+            flush(&peer);
+        }
+        all
+    }
+
+    /// Queues it for the client. False if there is no room.
+    fn tell_client(&self, peer: &PeerRef<'_, 'm, P::Stream>, told: Told<'_>) -> bool {
+        let message = match told {
+            Told::Message(code, sync) => Message::Sync(code, sync),
+            Told::OwnerDied(id) if peer.extended.load(Ordering::SeqCst) => Message::SyncNote {
+                id,
+                note: SyncNote::OwnerDied,
+            },
+            Told::OwnerDied(_) => return true,
+        };
+        !matches!(self.put(peer, 0, &message, AT_ONCE), Err(Error::Full(_)))
+    }
+
+    /// As the leader: its own client hears something.
+    fn hear_here(&self, told: Told<'_>) -> Option<(u32, &Slot<'m>)> {
+        let id = match told {
+            Told::Message(_, sync) => sync.id,
+            Told::OwnerDied(id) => id,
+        };
+        let place = self.leases.directory.lock().find(id)?;
+        let slot = self.leases.slots.get(place as usize)?;
+        let mut client = slot.client.lock();
+        match told {
+            // Its own server says nothing unfitting.
+            Told::Message(code, sync) => drop(client.hear(code, &sync)),
+            Told::OwnerDied(_) => client.hear_owner_died(),
+        }
+        drop(client);
+        Some((place, slot))
+    }
+
+    fn free_if_closed(&self, place: u32, slot: &Slot<'m>) {
+        if self.leases.free_if_closed(place) {
+            self.wake_slot(slot);
+        }
+    }
+
+    /// As the leader: a client says something. False if the frame is to be taken up again later.
+    pub(crate) fn serve_sync(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        code: SyncCode,
+        sync: &Sync<'_>,
+    ) -> Result<bool, Refusal> {
+        let Some(server) = &self.server else {
+            return Err(Refusal::WrongRole);
+        };
+        let heard = server.lock().hear(peer.vmid(), code, sync);
+        match heard {
+            Ok(()) => {
+                if !self.tell_clients(true) {
+                    self.leases.due.store(true, Ordering::SeqCst);
+                    self.wake();
+                }
+                Ok(true)
+            }
+            Err(Refused::Unfitting) => Err(Refusal::UnfittingSync),
+            Err(Refused::NoRoom) => {
+                let note = Message::SyncNote {
+                    id: sync.id,
+                    note: SyncNote::NoRoom,
+                };
+                if peer.extended.load(Ordering::SeqCst) {
+                    if self.put(peer, 0, &note, AT_ONCE).is_err() {
+                        return Ok(false);
+                    }
+                } else {
+                    // There is no word for it that a client in C knows.
+                    self.counters.undone.add(1);
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// The server says something about a handle of this process.
+    pub(crate) fn hear_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refusal> {
+        self.hear_about(sync.id, |client| {
+            client.hear(code, sync).map_err(|_| Refusal::UnfittingSync)
+        })
+    }
+
+    /// The server says something that the protocol has no word for.
+    pub(crate) fn hear_sync_note(&self, id: u64, note: SyncNote) -> Result<(), Refusal> {
+        self.hear_about(id, |client| {
+            match note {
+                SyncNote::OwnerDied => client.hear_owner_died(),
+                SyncNote::NoRoom => client.hear_no_room(),
+            }
+            Ok(())
+        })
+    }
+
+    fn hear_about(
+        &self,
+        id: u64,
+        hear: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let place = self.leases.directory.lock().find(id);
+        let slot = place.and_then(|place| Some((place, self.leases.slots.get(place as usize)?)));
+        let Some((place, slot)) = slot else {
+            self.counters.undone.add(1);
+            return Ok(());
+        };
+        let has_out = {
+            let mut client = slot.client.lock();
+            hear(&mut client)?;
+            client.next().is_some()
+        };
+        self.wake_slot(slot);
+        if has_out {
+            self.say_for(place);
+        }
+        self.free_if_closed(place, slot);
+        Ok(())
+    }
+
+    /// As the leader: a process is gone, and its leases with it.
+    pub(crate) fn take_back_leases(&self, vmid: Vmid) {
+        let Some(server) = &self.server else { return };
+        server.lock().left(vmid);
+        if !self.tell_clients(false) {
+            self.leases.due.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// In the worker: says what there was no room for before. False if there still is none for some.
+    pub(crate) fn say_what_is_due(&self) -> bool {
+        if !self.leases.due.swap(false, Ordering::SeqCst) {
+            return true;
+        }
+        let mut all = self.tell_clients(true);
+        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+            let has_out = slot.client.lock().next().is_some();
+            all &= !has_out || self.try_say_for(place);
+        }
+        if !all {
+            self.leases.due.store(true, Ordering::SeqCst);
+        }
+        all
+    }
+}
