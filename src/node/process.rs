@@ -138,9 +138,12 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::send`]; a parent that is gone is none.
     pub fn exit(&self, exit: Exit, wait: Wait<'_>) -> Result<(), Error> {
+        let pid = self.pid().unwrap_or(self.identity.pid);
+        // The leader drops the locks that it has.
+        self.borrowed.lock().clear_pid(self.identity.vmid, pid);
         let notice = Message::ChildExit(ChildExit {
             parent_pid: self.identity.parent_pid,
-            pid: self.pid().unwrap_or(self.identity.pid),
+            pid,
             uid: exit.uid,
             exit_code: exit.code,
             term_signal: exit.signal,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLock, LockFamily, LockKind, Message};
-use libos_ipc::{Config, Error, Id, Refusal};
+use libos_ipc::{Config, Error, Exit, Id, Refusal};
 
 use crate::peer::{Peer, assert_closed};
 use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
@@ -139,6 +139,16 @@ fn a_circle_through_a_lent_file_is_seen() {
         assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));
         assert_eq!(served.join().unwrap(), Ok(()));
     });
+}
+
+#[test]
+fn who_has_ended_holds_nothing_though_its_node_lives_on() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    set(&one, &write(one.pid, 0, 9));
+    assert_eq!(lent(&family), 1);
+    one.node.exit(Exit::default(), WAIT).unwrap();
+    set(&two, &waiting(write(two.pid, 0, 9)));
 }
 
 #[test]
