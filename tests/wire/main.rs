@@ -2,6 +2,7 @@
 //! stream give the same frames.
 
 mod any;
+mod document;
 mod golden;
 mod malformed;
 mod reader;
