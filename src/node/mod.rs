@@ -366,10 +366,10 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// The PAL stops listening when the node is dropped.
     pub fn shut_down(&self, limit: Duration) -> bool {
-        // What was changed here goes to the others.
-        self.close_unused_syncs();
         self.enter(Phase::Flushing);
         self.waiters.fail(None, Error::ShuttingDown);
+        // What was changed here goes to the others.
+        self.close_unused_syncs();
         for peer in self.peers.all() {
             self.flush(&peer);
         }

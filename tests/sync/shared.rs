@@ -353,6 +353,27 @@ fn at_the_limit_nothing_is_half_done() {
 }
 
 #[test]
+fn who_has_shut_down_waits_for_nothing() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.share::<u64>(Some(1)).unwrap();
+    let writer = mine.write(WAIT).unwrap();
+    let theirs = two.share::<u64>(Some(1)).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| theirs.write(Wait::FOREVER).err());
+        while family.leader.statistics().pools.sync_clients.now < 2 {
+            thread::yield_now();
+        }
+        two.shut_down(Duration::ZERO);
+        assert_eq!(waiter.join().unwrap(), Some(Error::ShuttingDown));
+    });
+    let outcome = theirs.write(Wait::FOREVER).err();
+    assert_eq!(outcome, Some(Error::ShuttingDown));
+    drop(writer);
+    drop(theirs);
+}
+
+#[test]
 fn without_a_leader_nothing_hangs() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
@@ -368,5 +389,14 @@ fn without_a_leader_nothing_hangs() {
         assert_eq!(waiter.join().unwrap(), Some(Error::LeaderGone));
     });
     drop(writer);
+    while two.statistics().disconnects == 0 || one.statistics().disconnects == 0 {
+        thread::yield_now();
+    }
+    let connected = [&one, &two].map(|node| node.statistics().connected);
+    // It was to be given back.
+    assert_eq!(mine.write(WAIT).err(), Some(Error::LeaderGone));
+    assert_eq!(theirs.write(WAIT).err(), Some(Error::LeaderGone));
     drop((mine, theirs));
+    let after = [&one, &two].map(|node| node.statistics().connected);
+    assert_eq!(connected, after);
 }

@@ -67,8 +67,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let limits = Limits::of(wait, &self.pal);
         let closed = self.wait_for_slot(handle, slot, limits, |_| None::<Result<(), Error>>);
         match closed {
-            // The place is free, or another's.
-            Err(Error::Invalid) => Ok(()),
+            // The place is free, or another's. Who heard that may not have come to say so yet.
+            Err(Error::Invalid) => {
+                self.leases.free_if_closed(handle.place);
+                Ok(())
+            }
             Err(Error::LeaderGone) => {
                 slot.client.lock().abandon();
                 self.leases.free_if_closed(handle.place);

@@ -5,7 +5,7 @@ use super::{News, SyncHandle};
 use crate::error::{Error, errno};
 use crate::leases::{Client, Take};
 use crate::node::wait::Limits;
-use crate::node::{Late, Node, Wait};
+use crate::node::{Late, Node, Phase, Wait};
 use crate::pal::{Event, Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::SyncState;
@@ -96,7 +96,10 @@ impl<'m, P: Pal> Node<'m, P> {
         });
         let has_out = {
             let mut client = slot.client.lock();
-            client.wait(state, -1);
+            // Unless it was closed, and the place is another's.
+            if client.opened() == handle.opened {
+                client.wait(state, -1);
+            }
             client.next().is_some()
         };
         if has_out {
@@ -114,9 +117,6 @@ impl<'m, P: Pal> Node<'m, P> {
         mut look: impl FnMut(&mut Client<'m>) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let server = self.identity.leader.unwrap_or(self.identity.vmid);
-        if server != self.identity.vmid {
-            self.leader()?;
-        }
         let claim = self.waiters.claim(server, None, Late::Drop)?;
         let peer = self
             .identity
@@ -146,11 +146,23 @@ impl<'m, P: Pal> Node<'m, P> {
             if has_out {
                 self.say_for(handle.place);
             }
-            if let Some(found) = found {
-                break found;
+            match found {
+                // It was closed for that.
+                Some(Err(Error::Invalid)) if self.phase() != Phase::Running => {
+                    break Err(Error::ShuttingDown);
+                }
+                Some(found) => break found,
+                None => {}
             }
             if let Some(Err(error)) = self.waiters.outcome(claim) {
                 break Err(error);
+            }
+            // Before the claim was there nobody could fail it.
+            if self.leader_gone.load(Ordering::SeqCst) {
+                break Err(Error::LeaderGone);
+            }
+            if self.phase() != Phase::Running {
+                break Err(Error::ShuttingDown);
             }
             if let Some(error) = limits.reached(&self.pal) {
                 break Err(error);

@@ -34,6 +34,14 @@ impl<'m, P: Pal> Node<'m, P> {
             self.exchange_here(slot);
             return self.tell_clients(false);
         }
+        if self.leader_gone.load(Ordering::Acquire) {
+            // Nobody hears it, and nobody else has the handle any more.
+            let mut client = slot.client.lock();
+            while let Some(say) = client.next() {
+                client.said(say);
+            }
+            return true;
+        }
         let Some(peer) = self
             .identity
             .leader
