@@ -36,6 +36,7 @@ fn main() -> Result<()> {
     println!("\npinned to one core");
     uncontended()?;
     hand_over(true, true)?;
+    hand_over(true, false)?;
     fan_out()?;
     unpin()?;
     println!("\nunpinned");

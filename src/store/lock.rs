@@ -17,13 +17,14 @@ mod imp {
     static CONTENTION_HOOK: Once<fn()> = Once::new();
 
     /// Names the function that gives the processor to another thread. It is called when a spinlock
-    /// doesn't come free soon; without one (and without the `std` feature) the lock just spins on.
+    /// doesn't come free soon, and now and then by who uses a sync handle that others want all the time; without one (and without the `std` feature) the lock just spins on.
     /// The first call counts.
     pub fn set_contention_hook(hook: fn()) {
         CONTENTION_HOOK.call_once(|| hook);
     }
 
-    fn give_way() {
+    /// Gives the processor to another thread, if the platform can.
+    pub(crate) fn give_way() {
         if let Some(hook) = CONTENTION_HOOK.get() {
             hook();
         } else {
@@ -94,6 +95,8 @@ mod imp {
     /// The model checker gives way by itself.
     pub fn set_contention_hook(_hook: fn()) {}
 
+    pub(crate) fn give_way() {}
+
     #[derive(Debug, Default)]
     pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -115,4 +118,4 @@ mod imp {
 }
 
 pub use imp::set_contention_hook;
-pub(crate) use imp::{Guard, Lock};
+pub(crate) use imp::{Guard, Lock, give_way};

@@ -14,7 +14,7 @@ pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
 pub(crate) use index::Index;
 pub use lock::set_contention_hook;
-pub(crate) use lock::{Guard, Lock};
+pub(crate) use lock::{Guard, Lock, give_way};
 pub(crate) use places::{Buckets, NONE, Places, mix};
 pub(crate) use pool::Pool;
 pub(crate) use spans::{LONGEST, SpanTable, Sweep};

@@ -5,6 +5,13 @@ mod talk;
 use super::rank;
 use crate::wire::{SyncCode, SyncState};
 
+/// A handle that was taken away so often, each time soon, is one that others want all the time.
+const CONTENDED: u32 = 8;
+/// How often such a handle is used before others are let run.
+const USES_AT_ONCE: u32 = 64;
+/// After so many uses that nobody has interrupted, nobody wants it any more.
+const ALONE: u32 = 64 * USES_AT_ONCE;
+
 /// What a client has to say to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Say {
@@ -77,6 +84,13 @@ pub struct Client<'m> {
     owner_died: bool,
     /// Counts what may make somebody look again.
     changes: u64,
+    /// There is something to say, or others want it all the time: the one thing that who gives it back
+    /// looks at.
+    is_wanted: bool,
+    /// How often in a row it was taken away again soon.
+    losses: u32,
+    /// Uses since it came.
+    uses: u32,
     out_downgrade: Option<(SyncState, bool)>,
     out_upgrade: Option<SyncState>,
     out_close: bool,
@@ -107,6 +121,9 @@ impl<'m> Client<'m> {
             is_changed: false,
             owner_died: false,
             changes: 0,
+            is_wanted: false,
+            losses: 0,
+            uses: 0,
             out_downgrade: None,
             out_upgrade: None,
             out_close: false,
@@ -225,6 +242,7 @@ impl<'m> Client<'m> {
                 self.may_come = state;
             }
             self.out_upgrade = Some(state);
+            self.is_wanted = true;
         }
     }
 
@@ -248,6 +266,7 @@ impl<'m> Client<'m> {
         } else if self.can_lower {
             self.asked = needed;
             self.out_upgrade = Some(needed);
+            self.is_wanted = true;
         }
     }
 
@@ -350,6 +369,34 @@ impl<'m> Client<'m> {
         }
     }
 
+    /// Whether there is anything for who gives it back to do: something to say, or others to let run.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// Looks again whether there is.
+    pub(crate) fn note_wanted(&mut self) {
+        self.is_wanted = self.next().is_some() || self.is_contended();
+    }
+
+    /// Whether others want it all the time.
+    pub fn is_contended(&self) -> bool {
+        self.losses >= CONTENDED
+    }
+
+    /// Whether who uses a contended handle had better let others run now: on a single core they can't
+    /// even ask.
+    pub fn is_time_to_yield(&mut self) -> bool {
+        self.uses = self.uses.wrapping_add(1);
+        if self.uses >= ALONE {
+            // Nobody has asked for long.
+            self.losses = 0;
+            self.note_wanted();
+        }
+        self.uses.is_multiple_of(USES_AT_ONCE)
+    }
+
     /// Gives back what the server wants, as far as nobody here uses it.
     fn settle(&mut self) {
         let Some(wanted) = self.wanted_back else {
@@ -372,6 +419,9 @@ impl<'m> Client<'m> {
             let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
             let with_data = had || self.current == SyncState::Exclusive;
             self.current = target;
+            self.is_wanted = true;
+            self.losses = self.losses.saturating_add(1);
+            self.uses = 0;
             self.out_downgrade = Some((target, with_data));
             self.changes = self.changes.wrapping_add(1);
         }

@@ -48,6 +48,7 @@ impl Client<'_> {
                 self.is_known = true;
             }
         }
+        self.note_wanted();
     }
 
     /// The server says something.

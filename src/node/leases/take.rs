@@ -7,6 +7,7 @@ use crate::leases::{Client, Take};
 use crate::node::wait::Limits;
 use crate::node::{Late, Node, Phase, Wait};
 use crate::pal::{Event, Pal, Time};
+use crate::store::give_way;
 use crate::sync::Ordering;
 use crate::wire::SyncState;
 
@@ -246,16 +247,16 @@ impl<'m, P: Pal> Node<'m, P> {
         change: impl FnOnce(&mut Client<'m>),
     ) -> Result<(), Error> {
         let slot = self.slot(handle)?;
-        let has_out = {
+        let is_wanted = {
             let mut client = slot.client.lock();
             if client.opened() != handle.opened || !client.is_taken(state) {
                 return Err(Error::Invalid);
             }
             change(&mut client);
             client.give(state);
-            client.next().is_some()
+            client.is_wanted()
         };
-        if has_out || slot.waiter.load(Ordering::SeqCst) != 0 {
+        if is_wanted || slot.waiter.load(Ordering::SeqCst) != 0 {
             self.let_others_have(handle, slot);
         }
         Ok(())
@@ -264,8 +265,19 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Somebody wants what was given back.
     #[cold]
     fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>) {
-        self.say_for(handle.place);
+        let (has_out, yields) = {
+            let mut client = slot.client.lock();
+            let yields = client.is_contended() && client.is_time_to_yield();
+            client.note_wanted();
+            (client.next().is_some(), yields)
+        };
+        if has_out {
+            self.say_for(handle.place);
+        }
         self.wake_slot(slot);
+        if yields {
+            give_way();
+        }
     }
 
     /// Makes a handle that was taken [`SyncState::Shared`] [`SyncState::Exclusive`], without letting
