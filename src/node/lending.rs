@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::data::Data;
 use super::kill::error_of;
 use super::locks::done;
+use super::wait::Limits;
 use super::{ANSWER_RESERVE, Late, Node, Wait};
 use crate::Vmid;
 use crate::error::Error;
@@ -27,40 +28,41 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Option<Result<(), Error>> {
         let us = self.identity.vmid;
-        let decision = self.borrowed.lock().set(us, lock);
-        let number = match decision {
-            Decision::Done(result) => return Some(decided(result)),
-            Decision::Ask => {
-                self.return_files();
-                return None;
-            }
-            Decision::Borrow(number) => number,
-        };
-        self.used_locks.note(lock);
-        let message = Message::FileLockBorrow(FileLock {
-            handle: number,
-            ..*lock
-        });
-        let late = if lock.wait {
-            Late::Cancel
-        } else {
-            Late::Lent(number)
-        };
-        let answer = match self.ask_with(leader, &message, late, &mut Data::none(), wait) {
-            Ok(answer) => answer,
-            Err(error) => {
-                if late == Late::Cancel {
-                    self.lent(number, &Answer::Empty);
+        let limits = Limits::of(wait, &self.pal);
+        loop {
+            let decision = self.borrowed.lock().set(us, lock);
+            let number = match decision {
+                Decision::Done(result) => return Some(decided(result)),
+                Decision::Ask => {
+                    self.return_files();
+                    return None;
                 }
-                return Some(Err(error));
+                Decision::Borrow(number) => number,
+            };
+            self.used_locks.note(lock);
+            let message = Message::FileLockBorrow(FileLock {
+                handle: number,
+                ..*lock
+            });
+            let late = if lock.wait {
+                Late::Cancel
+            } else {
+                Late::Lent(number)
+            };
+            let wait = limits.rest(&self.pal);
+            let answer = match self.ask_with(leader, &message, late, &mut Data::none(), wait) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    if late == Late::Cancel {
+                        self.lent(number, &Answer::Empty);
+                    }
+                    return Some(Err(error));
+                }
+            };
+            // If it was lent it may be gone again: then it is not lent soon.
+            if !self.lent(number, &answer) {
+                return Some(done(answer));
             }
-        };
-        if !self.lent(number, &answer) {
-            return Some(done(answer));
-        }
-        match self.borrowed.lock().set(us, lock) {
-            Decision::Done(result) => Some(decided(result)),
-            Decision::Ask | Decision::Borrow(_) => None,
         }
     }
 

@@ -183,11 +183,11 @@ impl World<'_> {
         }
     }
 
-    fn lock(&mut self, who: usize, write: bool, wait: bool, again: bool) {
+    fn lock(&mut self, who: usize, write: bool, wait: bool) {
         let mut borrowing = None;
         match self.members[who].set(vmid(who), &lock(kind(write), wait)) {
             Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
-            Decision::Borrow(number) if !again => {
+            Decision::Borrow(number) => {
                 borrowing = Some(number);
                 self.say(
                     who,
@@ -198,7 +198,7 @@ impl World<'_> {
                     },
                 );
             }
-            _ => {
+            Decision::Ask => {
                 self.give_back(who);
                 self.say(who, Up::Set { write, wait });
             }
@@ -218,7 +218,7 @@ impl World<'_> {
         match step {
             Step::Lock { who, write, wait } => {
                 self.seen.left[who] -= 1;
-                self.lock(who, write, wait, false);
+                self.lock(who, write, wait);
             }
             Step::Unlock { who } => {
                 let done = self.members[who].set(vmid(who), &lock(LockKind::Unlock, false));
@@ -331,7 +331,7 @@ impl World<'_> {
                     self.seen.here[who] = most.map(|_| number);
                     self.give_back(who);
                     if most.is_some() {
-                        return self.lock(who, write, wait, true);
+                        return self.lock(who, write, wait);
                     }
                 }
                 if wait && status != 0 {
@@ -394,6 +394,19 @@ fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
     }
 }
 
+/// Whether each member could borrow the file again, or has it.
+fn no_place_is_lost(mut world: World<'_>) -> bool {
+    world
+        .members
+        .iter_mut()
+        .enumerate()
+        .filter(|(who, _)| world.seen.at[*who] != At::Dead)
+        .all(|(who, member)| {
+            let decision = member.set(vmid(who), &lock(LockKind::Read, false));
+            decision != Decision::Ask
+        })
+}
+
 /// Whether everybody gets what it asked for when all is heard and all let go.
 fn all_are_served(family: &Family, state: &State) -> bool {
     let mut steps = state.steps.clone();
@@ -403,7 +416,8 @@ fn all_are_served(family: &Family, state: &State) -> bool {
         steps_of(&seen, &mut next);
         let Some(step) = next.first() else {
             let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-            return seen.wrong.is_none() && seen.at.iter().all(is_idle);
+            let is_quiet = seen.wrong.is_none() && seen.at.iter().all(is_idle);
+            return is_quiet && replay(family, &steps, no_place_is_lost);
         };
         steps.push(*step);
         seen = replay(family, &steps, |world| world.seen);
