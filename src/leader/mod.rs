@@ -293,8 +293,7 @@ impl<'m> Leader<'m> {
                     return Outcome::Later;
                 };
                 Outcome::Answer(Answer::Lock(match found {
-                    Ok(None) => LockAnswer::Free,
-                    Ok(Some(held)) => LockAnswer::Held(held),
+                    Ok(held) => held.into(),
                     Err(errno) => LockAnswer::from_status(errno.saturating_neg()),
                 }))
             }

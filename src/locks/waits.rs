@@ -251,12 +251,7 @@ impl Locks<'_> {
             self.unlink(place);
             self.waits.places.give(place);
             let answer = match asked {
-                Asked::About { write } => {
-                    Answer::Lock(match self.held(file, owner, range, write) {
-                        Some(held) => LockAnswer::Held(held),
-                        None => LockAnswer::Free,
-                    })
-                }
+                Asked::About { write } => Answer::Lock(self.held(file, owner, range, write).into()),
                 Asked::For {
                     kind: LockKind::Unlock,
                     ..

@@ -97,15 +97,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// accepted for, and how many had no room for it.
     pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
         let (mut accepted, mut full) = (0_usize, 0_usize);
-        let now = Limits {
-            until: Some(Time(0)),
-            interrupt: None,
-        };
         for peer in self.peers.all() {
             if Some(peer.vmid()) == except {
                 continue;
             }
-            match self.put(&peer, 0, message, now) {
+            match self.put(&peer, 0, message, Limits::NONE) {
                 Ok(()) => {
                     accepted = accepted.saturating_add(1);
                     self.flush(&peer);
@@ -129,15 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
             node: self,
             claim: Some(claim),
         };
-        self.put(
-            &peer,
-            claim.seq,
-            message,
-            Limits {
-                until: Some(Time(0)),
-                interrupt: None,
-            },
-        )?;
+        self.put(&peer, claim.seq, message, Limits::NONE)?;
         self.flush(&peer);
         Ok(request)
     }

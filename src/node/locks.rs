@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::data::Data;
 use super::ids::Ask;
 use super::kill::error_of;
+use super::read::INTERRUPTED;
 use super::wait::Limits;
 use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
@@ -13,9 +14,6 @@ use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
 use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
 use crate::{Id, Vmid};
-
-/// What a request is answered that is to wait no more.
-const INTERRUPTED: i32 = -errno::EINTR;
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
 const ASK_AGAIN: Duration = Duration::from_millis(1);
@@ -214,7 +212,8 @@ impl<P: Pal> Node<'_, P> {
         let answer = match self.leader()? {
             Ask::Here(_) => self.wait_here(Expected::Lock, wait, |locks, seq| {
                 let found = locks.ask(us, seq, lock);
-                found.map(|found| found.map(found_answer)).transpose()
+                let answer = |held: Option<HeldLock>| Answer::Lock(held.into());
+                found.map(|found| found.map(answer)).transpose()
             })?,
             Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
                 return Err(Error::Unsupported);
@@ -379,13 +378,6 @@ impl<P: Pal> Node<'_, P> {
             self.wake();
         }
     }
-}
-
-fn found_answer(found: Option<HeldLock>) -> Answer<'static> {
-    Answer::Lock(match found {
-        Some(held) => LockAnswer::Held(held),
-        None => LockAnswer::Free,
-    })
 }
 
 pub(super) fn done(answer: Answer<'_>) -> Result<(), Error> {

@@ -33,7 +33,7 @@ pub(super) struct Asked {
 }
 
 /// What a peer answers that was told to give up.
-const INTERRUPTED: i32 = -errno::EINTR;
+pub(super) const INTERRUPTED: i32 = -errno::EINTR;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Takes the stream that the peer's answers come on from the worker, if that can be done.
@@ -123,12 +123,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Tells the peer to give up what the call waits for, and returns how long to wait for it to say
     /// so: as long as it takes, or until there is more room to tell it.
     fn call_off(&self, peer: &PeerRef<'_, 'm, P::Stream>, claim: Claim) -> Limits<'static> {
-        let now = Limits {
-            until: Some(Time(0)),
-            interrupt: None,
-        };
         let message = Message::FileLockCancel(claim.seq);
-        if self.put(peer, 0, &message, now).is_ok() {
+        if self.put(peer, 0, &message, Limits::NONE).is_ok() {
             self.flush(peer);
             return Limits::default();
         }

@@ -95,6 +95,12 @@ pub(super) struct Limits<'a> {
 }
 
 impl<'a> Limits<'a> {
+    /// No time at all.
+    pub(super) const NONE: Limits<'static> = Limits {
+        until: Some(Time(0)),
+        interrupt: None,
+    };
+
     pub(super) fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
         let until = wait.limit.map(|limit| {
             if limit.is_zero() {

@@ -342,6 +342,13 @@ impl LockAnswer {
     }
 }
 
+impl From<Option<HeldLock>> for LockAnswer {
+    /// The lock that is in the way, if there is one.
+    fn from(held: Option<HeldLock>) -> LockAnswer {
+        held.map_or(LockAnswer::Free, LockAnswer::Held)
+    }
+}
+
 impl HeldLock {
     /// The lock's kind, [`LockKind::Read`] or [`LockKind::Write`].
     pub const fn kind(&self) -> LockKind {

@@ -196,11 +196,6 @@ impl<'m> Client<'m> {
         self.changes
     }
 
-    /// Whether anybody here waits for it.
-    pub fn is_waited_for(&self) -> bool {
-        self.waiting != [0; 2] || self.is_upgrading
-    }
-
     /// Uses the handle, to read or to change it, if that can be done now; asks for the lease if not.
     /// Who then waits says so with [`Client::wait`].
     #[inline]

@@ -72,6 +72,12 @@ impl<'m> Leases<'m> {
         (directory.places.taken(), directory.places.most())
     }
 
+    /// The handle of that number, and its place.
+    pub(super) fn of_id(&self, id: u64) -> Option<(u32, &Slot<'m>)> {
+        let place = self.directory.lock().find(id)?;
+        Some((place, self.slots.get(place as usize)?))
+    }
+
     /// Frees the place if its handle is closed. True if it was.
     pub(super) fn free_if_closed(&self, place: u32) -> bool {
         let mut directory = self.directory.lock();

@@ -7,22 +7,22 @@ use crate::error::Error;
 use crate::leases::{Client, Refused, Told};
 use crate::node::wait::Limits;
 use crate::node::{Node, PeerRef};
-use crate::pal::{Pal, Time};
+use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Message, Sync, SyncCode, SyncNote};
-
-const AT_ONCE: Limits<'static> = Limits {
-    until: Some(Time(0)),
-    interrupt: None,
-};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Says to the server what the client has to say, now or when there is room.
     pub(super) fn say_for(&self, place: u32) {
         if !self.try_say_for(place) {
-            self.leases.due.store(true, Ordering::SeqCst);
-            self.wake();
+            self.say_later();
         }
+    }
+
+    /// The worker is to say what there was no room for.
+    fn say_later(&self) {
+        self.leases.due.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// False if there is no room for some of it for now.
@@ -54,7 +54,7 @@ impl<'m, P: Pal> Node<'m, P> {
             loop {
                 let Some(say) = client.next() else { break true };
                 let message = Message::Sync(say.code, client.message(say));
-                match self.put(&peer, 0, &message, AT_ONCE) {
+                match self.put(&peer, 0, &message, Limits::NONE) {
                     // A leader that is gone hears nothing any more.
                     Ok(()) | Err(Error::LeaderGone) => client.said(say),
                     Err(_) => break false,
@@ -157,7 +157,10 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             Told::OwnerDied(_) => return true,
         };
-        !matches!(self.put(peer, 0, &message, AT_ONCE), Err(Error::Full(_)))
+        !matches!(
+            self.put(peer, 0, &message, Limits::NONE),
+            Err(Error::Full(_))
+        )
     }
 
     /// As the leader: its own client hears something.
@@ -166,8 +169,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Told::Message(_, sync) => sync.id,
             Told::OwnerDied(id) => id,
         };
-        let place = self.leases.directory.lock().find(id)?;
-        let slot = self.leases.slots.get(place as usize)?;
+        let (place, slot) = self.leases.of_id(id)?;
         let mut client = slot.client.lock();
         match told {
             // Its own server says nothing unfitting.
@@ -198,8 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
         match heard {
             Ok(()) => {
                 if !self.tell_clients(true) {
-                    self.leases.due.store(true, Ordering::SeqCst);
-                    self.wake();
+                    self.say_later();
                 }
                 Ok(true)
             }
@@ -210,7 +211,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     note: SyncNote::NoRoom,
                 };
                 if peer.extended.load(Ordering::SeqCst) {
-                    if self.put(peer, 0, &note, AT_ONCE).is_err() {
+                    if self.put(peer, 0, &note, Limits::NONE).is_err() {
                         return Ok(false);
                     }
                 } else {
@@ -245,9 +246,7 @@ impl<'m, P: Pal> Node<'m, P> {
         id: u64,
         hear: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let place = self.leases.directory.lock().find(id);
-        let slot = place.and_then(|place| Some((place, self.leases.slots.get(place as usize)?)));
-        let Some((place, slot)) = slot else {
+        let Some((place, slot)) = self.leases.of_id(id) else {
             self.counters.undone.add(1);
             return Ok(());
         };
@@ -269,8 +268,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(server) = &self.server else { return };
         server.lock().left(vmid);
         if !self.tell_clients(false) {
-            self.leases.due.store(true, Ordering::SeqCst);
-            self.wake();
+            self.say_later();
         }
     }
 
