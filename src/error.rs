@@ -155,6 +155,8 @@ pub mod errno {
     pub const EIO: i32 = 5;
     /// No child processes.
     pub const ECHILD: i32 = 10;
+    /// Done already.
+    pub const EALREADY: i32 = 114;
     /// Try again.
     pub const EAGAIN: i32 = 11;
     /// Out of memory.

@@ -16,6 +16,8 @@
 extern crate std;
 
 mod arch;
+#[cfg(feature = "capi")]
+mod capi;
 mod config;
 mod counters;
 pub mod error;
@@ -36,6 +38,9 @@ mod worker;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
+#[cfg(feature = "capi")]
+#[doc(hidden)]
+pub use capi::fatal as c_fatal;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};

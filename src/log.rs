@@ -1,4 +1,5 @@
-//! What is worth a person's attention, for the `log` facade; nothing without that feature.
+//! What is worth a person's attention, for the `log` facade and for a library OS in C;
+//! nothing without those features.
 //!
 //! A logger is the embedder's code: nothing is logged while another thread may spin for a lock.
 
@@ -7,7 +8,9 @@ macro_rules! event {
     ($level:ident, $($said:tt)+) => {{
         #[cfg(feature = "log")]
         log::$level!(target: "libos_ipc", $($said)+);
-        #[cfg(not(feature = "log"))]
+        #[cfg(feature = "capi")]
+        $crate::capi::log::$level(format_args!($($said)+));
+        #[cfg(not(any(feature = "log", feature = "capi")))]
         let _ = format_args!($($said)+);
     }};
 }

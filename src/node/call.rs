@@ -237,6 +237,20 @@ impl<'m, P: Pal> Node<'m, P> {
         self.peers.find_or_add(dest)
     }
 
+    /// Sends an answer that the embedder wrote.
+    #[cfg(feature = "capi")]
+    pub(crate) fn put_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.put(peer, seq, answer, Limits::of(wait, &self.pal))?;
+        self.flush(peer);
+        Ok(())
+    }
+
     /// Puts a frame into the peer's send queue, waiting for room if it must and may.
     pub(super) fn put(
         &self,

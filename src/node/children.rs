@@ -134,7 +134,7 @@ impl<P: Pal> Node<'_, P> {
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to
     /// the children of the dead, so that the parent never sees a zombie before its orphans.
     fn leader_tells(&self) -> bool {
-        self.has_extensions() && !self.leader_gone.load(Ordering::Acquire)
+        self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }
 
     /// Somebody says how a child ended. False if there is no room to put it aside for the
@@ -171,6 +171,13 @@ impl<P: Pal> Node<'_, P> {
 
     /// A peer is gone: it may have been a child, or the last member, or the leader.
     pub(crate) fn peer_gone(&self, vmid: Vmid) {
+        self.child_gone(vmid);
+        self.tell_surely(Upcall::Left(vmid));
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// A process is gone, which may have been a child.
+    pub(crate) fn child_gone(&self, vmid: Vmid) {
         let us = self.pid().unwrap_or(0);
         let counts = !self.leader_tells();
         let exit = self.children.lock().gone(vmid, us, counts);
@@ -184,8 +191,6 @@ impl<P: Pal> Node<'_, P> {
                 self.child_is_zombie(exit);
             }
         }
-        self.tell_surely(Upcall::Left(vmid));
-        self.waiters.wake_for_room(self.identity.vmid);
     }
 }
 

@@ -55,10 +55,20 @@ impl<P: Pal> Node<'_, P> {
     /// such target, [`Error::Refused`] as the target's embedder says (`EPERM`); else as
     /// [`Node::ask`].
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
+        self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
+    }
+
+    /// As [`Node::kill`], for that sender.
+    pub(crate) fn kill_as(
+        &self,
+        sender: Id,
+        target: Target,
+        signal: i32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         if !is_signal(signal) {
             return Err(Error::Invalid);
         }
-        let sender = self.pid().unwrap_or(0);
         let kill = |pid, id, target| PidKill {
             sender,
             pid,
@@ -69,7 +79,7 @@ impl<P: Pal> Node<'_, P> {
         match target {
             Target::Thread { pid, tid } => self.kill_one(kill(pid, tid, KillTarget::Thread), wait),
             Target::Process(pid) => self.kill_one(kill(pid, pid, KillTarget::Process), wait),
-            Target::Group(group) if self.has_extensions() => {
+            Target::Group(group) if self.is_known_process() => {
                 self.kill_group(group, sender, signal, wait)
             }
             // As a process in C does it.
@@ -262,7 +272,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    fn metadata(
+    /// Asks about a pid; the data stands at the start of `data`. Returns its length.
+    pub(crate) fn metadata(
         &self,
         pid: Id,
         what: MetaCode,

@@ -60,8 +60,8 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
     /// the lock was given at the last moment, it says so. A leader in C, or one that this process
-    /// has not [joined](Node::join), can't be told that a wait is over: it is asked again and again
-    /// instead, and others may be served first.
+    /// has not [joined](Node::join), can't be told that a wait is over: unless `wait` is
+    /// [`Wait::FOREVER`] it is asked again and again instead, and others may be served first.
     ///
     /// # Errors
     /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
@@ -78,6 +78,9 @@ impl<P: Pal> Node<'_, P> {
             self.used_locks.note(lock);
             if lock.family == LockFamily::Ofd {
                 return Err(Error::Unsupported);
+            }
+            if !lock.wait || wait.is_forever() {
+                return done(self.ask(leader, &Message::FileLockSet(*lock), wait)?);
             }
             return self.set_lock_patiently(leader, lock, wait);
         }
@@ -178,7 +181,7 @@ impl<P: Pal> Node<'_, P> {
         let mut pause = ASK_AGAIN;
         loop {
             let outcome = done(self.ask(leader, &Message::FileLockSet(now), wait)?);
-            if outcome != Err(Error::Refused(errno::EAGAIN)) || !lock.wait {
+            if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
             let until = self.pal.now() + pause;

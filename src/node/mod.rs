@@ -39,6 +39,8 @@ use crate::worker::WorkerState;
 
 pub use call::Request;
 pub use children::Which;
+#[cfg(feature = "capi")]
+pub(crate) use data::Data;
 pub(crate) use embedder::NoEmbedder;
 pub(crate) use embedder::Upcall;
 pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};

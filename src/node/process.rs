@@ -34,6 +34,12 @@ impl<P: Pal> Node<'_, P> {
         self.identity.is_leader() || self.extended.load(Ordering::Acquire)
     }
 
+    /// Whether the leader has this process in its table: what the table says about groups and ends
+    /// of children is then for it, too.
+    pub(super) fn is_known_process(&self) -> bool {
+        self.has_extensions() && self.pid().is_some()
+    }
+
     /// Makes this process known as such: to the leader, and to its parent, which from now on
     /// notices its end. Returns its pid: that which its parent took for it, or else a fresh one.
     /// To be called once, before anything else that is about processes.

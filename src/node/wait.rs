@@ -31,6 +31,11 @@ impl Wait<'_> {
         }
     }
 
+    /// Whether nothing but the answer ends it.
+    pub(super) const fn is_forever(&self) -> bool {
+        self.limit.is_none() && self.interrupt.is_none()
+    }
+
     /// The same, but for that long at least.
     pub(super) fn at_least(self, limit: Duration) -> Self {
         Wait {

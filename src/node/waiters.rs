@@ -264,6 +264,14 @@ impl<'m, E: Event> Waiters<'m, E> {
         outcome
     }
 
+    /// What a call waits for that asked `peer` with that number.
+    #[cfg(feature = "capi")]
+    pub(crate) fn expected(&self, peer: Vmid, seq: u64) -> Option<Expected> {
+        let state = self.slot_of(seq)?.1.state.lock();
+        let waits = matches!(state.phase, Phase::Waiting | Phase::GaveUp);
+        (waits && state.seq == seq && state.peer == Some(peer)).then_some(state.expected)
+    }
+
     fn slot_of(&self, seq: u64) -> Option<(usize, &Waiter<'m, E>)> {
         let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
         let slot = slot.checked_rem(self.slots.len())?;

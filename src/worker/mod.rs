@@ -272,9 +272,10 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Counts a fault of a peer, or of a stranger whose VMID is not known.
     fn refuse(&self, who: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
-        match who {
-            Some(vmid) => event!(warn, "process {vmid} is refused: {refusal}"),
-            None => event!(warn, "a connection is refused: {refusal}"),
+        if let Some(vmid) = who {
+            event!(warn, "process {vmid} is refused: {refusal}");
+        } else {
+            event!(warn, "a connection is refused: {refusal}");
         }
     }
 

@@ -3,7 +3,11 @@
 use crate::sync::Ordering;
 
 use super::{Again, incoming_interest};
+#[cfg(feature = "capi")]
+use crate::Vmid;
 use crate::counters::Refusal;
+#[cfg(feature = "capi")]
+use crate::error::Error;
 use crate::error::errno;
 use crate::leader::{Outcome, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
@@ -145,6 +149,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.give_up_on(peer);
     }
 
+    /// Does what a message that is no answer asks for; takes an answer to its waiter.
     fn take_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -212,6 +217,30 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         self.take_member_message(peer, frame.seq, &message)
+    }
+
+    /// Takes in a frame as if it had just come from a peer, which loses its connection if it is bad.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if it is not connected, [`Error::Invalid`] for a bad one,
+    /// [`Error::NoIds`] (`EAGAIN`) if there is no room for it now.
+    #[cfg(feature = "capi")]
+    pub(crate) fn take_said(&self, from: Vmid, frame: &Frame<'_>) -> Result<(), Error> {
+        let peer = self.peers.find(from).ok_or(Error::NoSuchProcess)?;
+        if Expected::of(frame.code).is_some() && !peer.has_room() {
+            return Err(Error::NoIds);
+        }
+        let taken = self.take_frame(&peer, frame);
+        self.flush(&peer);
+        self.wake();
+        match taken {
+            Ok(Again::Whenever) => Ok(()),
+            Ok(_) => Err(Error::NoIds),
+            Err(refusal) => {
+                self.fault(&peer, refusal);
+                Err(Error::Invalid)
+            }
+        }
     }
 
     /// A message that any process may get. What is for the embedder is put aside until no lock is

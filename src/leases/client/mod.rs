@@ -170,6 +170,11 @@ impl<'m> Client<'m> {
         self.phase == Phase::Free
     }
 
+    /// Whether anybody here uses it, to read or to change it.
+    pub fn is_used(&self) -> bool {
+        self.has_writer || self.readers > 0
+    }
+
     /// What this process has of it.
     pub fn current(&self) -> SyncState {
         self.current

@@ -25,6 +25,13 @@ impl SyncHandle {
     pub const fn id(&self) -> u64 {
         self.id
     }
+
+    /// Where it is, and which of those that were opened there: in all processes but this one it has
+    /// another.
+    #[cfg(feature = "capi")]
+    pub(crate) const fn place(&self) -> (u32, u32) {
+        (self.place, self.opened)
+    }
 }
 
 /// What is new about a handle that was just taken.

@@ -42,6 +42,15 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(SyncHandle { place, id, opened })
     }
 
+    /// The open handle of that place.
+    #[cfg(feature = "capi")]
+    pub(crate) fn sync_at(&self, (place, opened): (u32, u32)) -> Option<SyncHandle> {
+        let client = self.leases.slots.get(place as usize)?.client.lock();
+        let is_it = client.opened() == opened && client.is_open();
+        let id = client.id();
+        is_it.then_some(SyncHandle { place, id, opened })
+    }
+
     /// Closes a handle that nobody in this process has taken. Its data lives as long as any process
     /// that has used it has not closed it. Blocks until the leader has said that it knows, as long as `wait` allows; what comes
     /// of it after that frees the place all the same.

@@ -153,7 +153,7 @@ where
             };
             (value, news)
         };
-        let (value, news) = self.node.take_sync(self.handle, state, wait, read)?;
+        let (value, news) = self.node.take_sync(self.handle, state, false, wait, read)?;
         let Some(value) = value else {
             self.node.unlock_sync(self.handle, state, None)?;
             return Err(Error::Invalid);

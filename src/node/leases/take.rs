@@ -34,7 +34,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
             return Err(Error::Invalid);
         }
-        self.take_sync(handle, state, wait, |client| {
+        self.take_sync(handle, state, false, wait, |client| {
             let from = client.data();
             for (to, from) in data.iter_mut().zip(from) {
                 *to = *from;
@@ -51,6 +51,31 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
+    /// As [`Node::lock_sync`], but one thread of this process at a time uses the handle, even to read.
+    /// `read` is given the data if it is not what this process last had, and what is new.
+    #[cfg(feature = "capi")]
+    pub(crate) fn lock_sync_alone(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        wait: Wait<'_>,
+        mut read: impl FnMut(&[u8]),
+    ) -> Result<News, Error> {
+        if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
+            return Err(Error::Invalid);
+        }
+        self.take_sync(handle, state, true, wait, |client| {
+            let (changed, owner_died) = client.news();
+            if changed {
+                read(client.data());
+            }
+            News {
+                changed,
+                owner_died,
+            }
+        })
+    }
+
     #[allow(
         clippy::inline_always,
         reason = "a stop in memory on the way costs as much as the rest"
@@ -60,6 +85,7 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         handle: SyncHandle,
         state: SyncState,
+        alone: bool,
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
@@ -69,12 +95,12 @@ impl<'m, P: Pal> Node<'m, P> {
             if client.opened() != handle.opened {
                 return Err(Error::Invalid);
             }
-            if client.take(state) == Take::Taken {
+            if !(alone && client.is_used()) && client.take(state) == Take::Taken {
                 return Ok(read(&mut client));
             }
             client.wait(state, 1);
         }
-        self.take_sync_later(handle, slot, state, wait, read)
+        self.take_sync_later(handle, slot, state, alone, wait, read)
     }
 
     /// It is not here, or in use.
@@ -84,11 +110,15 @@ impl<'m, P: Pal> Node<'m, P> {
         handle: SyncHandle,
         slot: &Slot<'m>,
         state: SyncState,
+        alone: bool,
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
         let limits = Limits::of(wait, &self.pal);
         let taken = self.wait_for_slot(handle, slot, limits, |client| {
+            if alone && client.is_used() {
+                return None;
+            }
             Some(match client.take(state) {
                 Take::Taken => Ok(read(client)),
                 Take::Wait => return None,

@@ -65,6 +65,24 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
+    /// As the leader: takes in what this process itself says about a handle.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it is not the leader, [`Error::Invalid`] if that does not fit what
+    /// it has of the handle, [`Error::Refused`] (`ENOMEM`) if there is no room for it.
+    #[cfg(feature = "capi")]
+    pub(crate) fn hear_own_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
+        let server = self.server.as_ref().ok_or(Error::Unsupported)?;
+        let heard = server.lock().hear(self.identity.vmid, code, sync);
+        if !self.tell_clients(false) {
+            self.say_later();
+        }
+        heard.map_err(|refused| match refused {
+            Refused::NoRoom => Error::Refused(crate::error::errno::ENOMEM),
+            Refused::Unfitting => Error::Invalid,
+        })
+    }
+
     /// As the leader: between its own client and the server.
     fn exchange_here(&self, slot: &Slot<'m>) {
         let Some(server) = &self.server else { return };
