@@ -1,0 +1,110 @@
+//! Memory of the library OS: copied in once before it is looked at, and copied out whole.
+
+use core::ffi::{c_char, c_void};
+
+use heapless::Vec;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::error::{Error, errno};
+
+/// The longest path or message that comes in through a pointer, in bytes. Twice that is the most that a call
+/// takes of the caller's stack for it.
+pub(super) const LONGEST: usize = 4352;
+
+/// Bytes that were copied in.
+pub(super) type Bytes = Vec<u8, LONGEST>;
+
+/// Copies a value in. The pointer need not be aligned.
+///
+/// # Errors
+/// [`Error::Invalid`] for NULL.
+pub(super) fn read<T: FromBytes>(from: *const T) -> Result<T, Error> {
+    if from.is_null() {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: the header asks the caller for a pointer to a whole value; any bytes are a `T`.
+    Ok(unsafe { from.read_unaligned() })
+}
+
+/// Copies a value out; nothing if the pointer is NULL.
+pub(super) fn write<T: IntoBytes + Immutable>(to: *mut T, value: T) {
+    if !to.is_null() {
+        // SAFETY: the header asks the caller for room for a whole value. It has no padding, so
+        // nothing of our memory goes along.
+        unsafe { to.write_unaligned(value) }
+    }
+}
+
+/// Appends `length` bytes from `from`, which is not NULL unless there are none.
+///
+/// # Errors
+/// [`Error::Invalid`] for NULL, [`Error::Full`] if they are too many.
+pub(super) fn append(bytes: &mut Bytes, from: *const c_void, length: usize) -> Result<(), Error> {
+    let too_long = Error::Full(crate::Resource::FrameLength);
+    if length == 0 {
+        return Ok(());
+    }
+    if from.is_null() {
+        return Err(Error::Invalid);
+    }
+    if length > LONGEST.saturating_sub(bytes.len()) {
+        return Err(too_long);
+    }
+    let from = from.cast::<u8>();
+    for at in 0..length {
+        // SAFETY: the header asks the caller for that many bytes.
+        let byte = unsafe { from.add(at).read() };
+        bytes.push(byte).map_err(|_| too_long)?;
+    }
+    Ok(())
+}
+
+/// Appends a string with its NUL, which is looked for while it is copied.
+///
+/// # Errors
+/// [`Error::Invalid`] for NULL, [`Error::Refused`] (`ENAMETOOLONG`) if it doesn't end in time.
+pub(super) fn append_string(bytes: &mut Bytes, from: *const c_char) -> Result<(), Error> {
+    if from.is_null() {
+        return Err(Error::Invalid);
+    }
+    let too_long = Error::Refused(errno::ENAMETOOLONG);
+    for at in 0..crate::PATH_MAX {
+        // SAFETY: the header asks the caller for a string; its NUL was not seen before here.
+        let byte = unsafe { from.cast::<u8>().add(at).read() };
+        bytes.push(byte).map_err(|_| too_long)?;
+        if byte == 0 {
+            return Ok(());
+        }
+    }
+    Err(too_long)
+}
+
+/// Copies bytes out, as many as there is room for.
+pub(super) fn copy_out(bytes: &[u8], to: *mut c_void, room: usize) {
+    if !to.is_null() {
+        let length = bytes.len().min(room);
+        // SAFETY: the header asks the caller for that much room; our bytes are elsewhere.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), length) };
+    }
+}
+
+/// A result that the caller frees: the parts, one after the other.
+///
+/// # Errors
+/// [`Error::Full`] if the library OS has no memory for it.
+pub(super) fn allocate(parts: &[&[u8]]) -> Result<*mut c_void, Error> {
+    let full = Error::Full(crate::Resource::Memory);
+    let length = parts
+        .iter()
+        .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+    let platform = super::setup::platform().ok_or(full)?;
+    let memory = platform.allocate(length.max(1)).ok_or(full)?;
+    let mut at = 0_usize;
+    for part in parts {
+        // SAFETY: `memory` has room for the parts before, this one and those after.
+        let to = unsafe { memory.cast::<u8>().add(at) };
+        copy_out(part, to.cast(), part.len());
+        at = at.saturating_add(part.len());
+    }
+    Ok(memory)
+}

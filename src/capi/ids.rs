@@ -1,0 +1,101 @@
+//! VMIDs, ranges of IDs, single IDs.
+
+use core::ffi::c_int;
+
+use super::foreign::write;
+use super::{CNode, node, status, vmid, wait};
+use crate::error::Error;
+use crate::wire::IdRange;
+use crate::{Id, Vmid};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
+    let made = node().and_then(|node| node.new_vmid(wait()));
+    status(made.map(|vmid| write(out, vmid.get())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
+    let range = node().and_then(|node| node.alloc_range(wait()));
+    status(range.map(|range| {
+        write(out_start, range.start);
+        write(out_end, range.end);
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_release_id_range(start: u32, end: u32) -> c_int {
+    let range = IdRange { start, end };
+    status(node().and_then(|node| node.release_range(range, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
+    status(node().and_then(|node| hand_on(node, id, vmid(new_owner)?)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
+    let owner = node().and_then(|node| node.owner_of(id, wait()));
+    status(owner.map(|owner| write(out_owner, owner.map_or(0, Vmid::get))))
+}
+
+/// Gives an ID to another process. One that is not connected yet is a child with that pid.
+fn hand_on(node: &CNode, id: Id, to: Vmid) -> Result<(), Error> {
+    let is_child = to != node.identity().vmid
+        && !node.peers.has(to)
+        && node.children.lock().pid_of(to).is_none();
+    if is_child {
+        node.children.lock().add(id, to)?;
+    }
+    let handed = match node.hand_on_id(id, to, wait()) {
+        // Not one that `get_new_id` gave.
+        Err(Error::Invalid) => node.change_owner(id, to, wait()),
+        handed => handed,
+    };
+    if handed.is_err() && is_child {
+        node.children.lock().remove(id);
+    }
+    handed
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_bury(dead: u32) -> c_int {
+    status(node().and_then(|node| node.bury(vmid(dead)?)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_id_ranges(preload_tid: u32) -> c_int {
+    let node = match node() {
+        Ok(node) if preload_tid != 0 => node,
+        other => return status(other.map(|_| ())),
+    };
+    status(node.adopt_id(preload_tid))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
+    let id = node().and_then(|node| {
+        let id = node.take_id(wait())?;
+        let Some(to) = Vmid::new(move_ownership_to) else {
+            return Ok(id);
+        };
+        if let Err(error) = hand_on(node, id, to) {
+            // Not if it is still unclear whose it is: then a late answer settles it.
+            let _ = node.release_id(id, wait());
+            return Err(error);
+        }
+        Ok(id)
+    });
+    id.unwrap_or_else(|error| {
+        super::log::error(format_args!("no new ID: {error}"));
+        0
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn release_id(id: u32) {
+    if let Err(error) = node().and_then(|node| node.release_id(id, wait())) {
+        super::log::error(format_args!("ID {id} is not released: {error}"));
+    }
+}

@@ -1,0 +1,124 @@
+//! The library OS in C, as the rest of the crate calls it.
+
+use core::ffi::CStr;
+
+use super::outcome;
+use super::platform::CPlatform;
+use super::setup::SETUP;
+use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
+use crate::error::errno;
+use crate::wire::{ChildExit, KillTarget, MetaCode};
+use crate::{
+    Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Signal, SignalReply, Target, Vmid,
+};
+
+/// The callbacks that were set up.
+pub(super) struct LibraryOs;
+
+fn callbacks() -> Option<(&'static libos_ipc_callbacks, *mut core::ffi::c_void)> {
+    let setup = SETUP.get()?;
+    Some((&setup.callbacks, setup.platform.context))
+}
+
+/// Calls a callback; the default where there is none.
+macro_rules! tell {
+    ($name:ident ($($argument:expr),*), $missing:expr) => {
+        match callbacks().and_then(|(callbacks, context)| Some((callbacks.$name?, context))) {
+            // SAFETY: the function does what the header says, which whoever set it up vouches for;
+            // the pointers are to live memory of ours.
+            Some((function, context)) => unsafe { function(context, $($argument),*) },
+            None => $missing,
+        }
+    };
+}
+
+/// Who this process is, as far as the library OS says.
+pub(super) fn this_process() -> libos_ipc_self {
+    let mut this = libos_ipc_self::default();
+    tell!(this_process(&raw mut this), ());
+    this
+}
+
+/// Whether the library OS has that child as a zombie.
+pub(super) fn is_zombie(pid: Id) -> bool {
+    tell!(is_zombie(pid), false)
+}
+
+/// The name by which a file's locks go; `None` if that is the path.
+pub(super) fn file_key(
+    path: *const core::ffi::c_char,
+    key: &mut [u8],
+) -> Option<Result<usize, i32>> {
+    callbacks()?.0.file_key?;
+    let (to, room) = (key.as_mut_ptr().cast(), key.len());
+    let length = tell!(file_key(path, to, room), 0);
+    Some(match usize::try_from(length) {
+        Ok(length) if length <= room => Ok(length),
+        Ok(_) => Err(errno::ENAMETOOLONG),
+        Err(_) => Err(i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO)),
+    })
+}
+
+impl Embedder<CPlatform> for LibraryOs {
+    fn signal(&self, node: &Node<'_, CPlatform>, signal: &Signal, reply: SignalReply) {
+        let (pid, id, target) = match signal.target {
+            Target::Thread { pid, tid } => (pid, tid, KillTarget::Thread),
+            Target::Process(pid) => (pid, pid, KillTarget::Process),
+            Target::Group(group) => (group, group, KillTarget::Group),
+            Target::All => (0, 0, KillTarget::All),
+        };
+        let kill = libos_ipc_pid_kill {
+            sender: signal.sender,
+            pid,
+            id,
+            signum: signal.signal,
+            target: target.number(),
+        };
+        let delivered = tell!(signal(&raw const kill), -errno::ENOSYS);
+        // A peer that is gone needs no answer.
+        let _ = reply.send(node, outcome(delivered));
+    }
+
+    fn metadata(&self, node: &Node<'_, CPlatform>, pid: Id, what: MetaCode, reply: MetadataReply) {
+        let mut data = [0_u8; PATH_MAX];
+        let (to, room) = (data.as_mut_ptr().cast(), data.len());
+        let length = tell!(
+            metadata(pid, what.number(), to, room),
+            i64::from(-errno::ENOSYS)
+        );
+        let told = match usize::try_from(length) {
+            Ok(length) => read_metadata(what, data.get(..length)).ok_or(errno::EIO),
+            Err(_) => Err(i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO)),
+        };
+        let _ = reply.send(node, told);
+    }
+
+    fn child_ended(&self, node: &Node<'_, CPlatform>, exit: &ChildExit) {
+        // The library OS keeps its zombies itself.
+        node.children.lock().remove(exit.pid);
+        let exit = libos_ipc_cld_exit {
+            ppid: exit.parent_pid,
+            pid: exit.pid,
+            uid: exit.uid,
+            exitcode: exit.exit_code,
+            term_signal: exit.term_signal,
+        };
+        tell!(child_died(&raw const exit), ());
+    }
+
+    fn member_left(&self, _: &Node<'_, CPlatform>, vmid: Vmid) {
+        tell!(disconnected(vmid.get()), ());
+    }
+}
+
+fn read_metadata(what: MetaCode, data: Option<&[u8]>) -> Option<Metadata<'_>> {
+    let data = data?;
+    if what == MetaCode::Credentials {
+        let (uid, gid) = data.split_first_chunk()?;
+        return Some(Metadata::Credentials {
+            uid: u32::from_ne_bytes(*uid),
+            gid: u32::from_ne_bytes(gid.try_into().ok()?),
+        });
+    }
+    CStr::from_bytes_with_nul(data).ok().map(Metadata::Path)
+}

@@ -1,0 +1,166 @@
+//! File locks.
+
+use core::ffi::{c_char, c_int};
+
+use super::foreign::{Bytes, append_string, read, write};
+use super::library_os::file_key;
+use super::tables::libos_file_lock;
+use super::{node, status, wait};
+use crate::Wait;
+use crate::error::Error;
+use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
+
+/// What to do with a file's name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// It is a path, of which the library OS makes a key.
+    Path,
+    /// It is the key.
+    Key,
+}
+
+/// The key of a file, without a NUL.
+fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
+    let mut key = Bytes::new();
+    if name == Name::Path && !path.is_null() {
+        let room = crate::PATH_MAX.saturating_sub(1);
+        key.resize(room, 0).map_err(|_| Error::Invalid)?;
+        match file_key(path, &mut key) {
+            Some(Ok(length)) => {
+                key.truncate(length);
+                return Ok(key);
+            }
+            Some(Err(number)) => return Err(Error::Refused(number)),
+            None => key.clear(),
+        }
+    }
+    append_string(&mut key, path)?;
+    key.pop();
+    Ok(key)
+}
+
+/// The lock that is asked for, as the protocol has it.
+fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
+    let families = [LockFamily::Posix, LockFamily::Flock];
+    let family = families.into_iter().find(|f| f.number() == asked.family);
+    let kind = LockKind::ALL.iter().find(|k| k.number() == asked.kind);
+    Ok(FileLock {
+        family: family.ok_or(Error::Invalid)?,
+        kind: *kind.ok_or(Error::Invalid)?,
+        start: asked.start,
+        end: asked.end,
+        pid: asked.pid,
+        handle: asked.handle_id,
+        wait,
+        path: key,
+    })
+}
+
+fn set(path: *const c_char, name: Name, lock: *const libos_file_lock, waits: bool) -> c_int {
+    status(node().and_then(|node| {
+        let key = key_of(path, name)?;
+        let lock = lock_of(&read(lock)?, &key, waits)?;
+        // To wait for a lock takes as long as others hold it.
+        let wait = if waits { Wait::FOREVER } else { wait() };
+        node.set_lock(&lock, wait)
+    }))
+}
+
+fn get(
+    path: *const c_char,
+    name: Name,
+    lock: *const libos_file_lock,
+    out: *mut libos_file_lock,
+) -> c_int {
+    status(node().and_then(|node| {
+        let key = key_of(path, name)?;
+        let asked: libos_file_lock = read(lock)?;
+        let found = node.find_lock(&lock_of(&asked, &key, false)?, wait())?;
+        write(
+            out,
+            found.map_or_else(|| free(&asked), |held| held_lock(&held)),
+        );
+        Ok(())
+    }))
+}
+
+/// None is in the way.
+fn free(asked: &libos_file_lock) -> libos_file_lock {
+    libos_file_lock {
+        kind: LockKind::Unlock.number(),
+        spare: 0,
+        ..*asked
+    }
+}
+
+fn held_lock(held: &HeldLock) -> libos_file_lock {
+    let kind = if held.write {
+        LockKind::Write
+    } else {
+        LockKind::Read
+    };
+    libos_file_lock {
+        // A lock of an open file that a member in Rust has is one of fcntl(2).
+        family: match held.family {
+            LockFamily::Ofd => LockFamily::Posix.number(),
+            family => family.number(),
+        },
+        kind: kind.number(),
+        start: held.start,
+        end: held.end,
+        pid: held.pid,
+        spare: 0,
+        handle_id: held.handle,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_fs_lock() -> c_int {
+    status(node().map(|_| ()))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn file_lock_set(
+    path: *const c_char,
+    file_lock: *mut libos_file_lock,
+    wait: bool,
+) -> c_int {
+    set(path, Name::Path, file_lock, wait)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn file_lock_get(
+    path: *const c_char,
+    file_lock: *mut libos_file_lock,
+    out_file_lock: *mut libos_file_lock,
+) -> c_int {
+    get(path, Name::Path, file_lock, out_file_lock)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
+    status(node().and_then(|node| node.clear_locks(pid, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_file_lock_set(
+    path: *const c_char,
+    file_lock: *mut libos_file_lock,
+    wait: bool,
+) -> c_int {
+    set(path, Name::Key, file_lock, wait)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_file_lock_get(
+    path: *const c_char,
+    file_lock: *mut libos_file_lock,
+    out_file_lock: *mut libos_file_lock,
+) -> c_int {
+    get(path, Name::Key, file_lock, out_file_lock)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_file_lock_clear_pid(pid: u32) -> c_int {
+    file_lock_clear_pid(pid)
+}

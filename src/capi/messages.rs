@@ -1,0 +1,225 @@
+//! Connections, and messages that the library OS writes itself.
+
+use core::ffi::{c_int, c_void};
+use core::time::Duration;
+
+use zerocopy::IntoBytes;
+
+use super::foreign::{Bytes, allocate, append, read, write};
+use super::processes::write_pointer;
+use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
+use super::{CNode, node, status, vmid, wait};
+use crate::error::{Error, Resource};
+use crate::node::Late;
+use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
+use crate::{PATH_MAX, Vmid, Wait};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn connect_to_process(dest: u32) -> c_int {
+    status(node().and_then(|node| node.connect(vmid(dest)?)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn remove_outgoing_ipc_connection(dest: u32) {
+    if let (Ok(node), Some(dest)) = (node(), Vmid::new(dest)) {
+        node.disconnect(dest);
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
+    let header = ipc_msg_header { size, seq: 0, code };
+    write(msg, libos_ipc_msg { header });
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_ipc_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
+    let code = codes::RESP;
+    let header = ipc_msg_header { size, seq, code };
+    write(msg, libos_ipc_msg { header });
+}
+
+/// A message of the library OS, copied in.
+struct Written {
+    code: u8,
+    seq: u64,
+    payload: Bytes,
+}
+
+impl Written {
+    fn read(msg: *const libos_ipc_msg) -> Result<Written, Error> {
+        let header = read(msg.cast::<ipc_msg_header>())?;
+        let length = header.size.checked_sub(HEADER_LENGTH);
+        let mut payload = Bytes::new();
+        let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
+        append(&mut payload, from.cast(), length.ok_or(Error::Invalid)?)?;
+        let (code, seq) = (header.code, header.seq);
+        Ok(Written { code, seq, payload })
+    }
+
+    /// What it says, if the protocol of processes in C has it.
+    fn message(&self) -> Result<Message<'_>, Error> {
+        message_of(self.code, &self.payload)
+    }
+}
+
+/// What a payload says, if the protocol of processes in C has it.
+pub(super) fn message_of(code: u8, payload: &[u8]) -> Result<Message<'_>, Error> {
+    if code >= codes::FIRST_UNKNOWN {
+        return Err(Error::Invalid);
+    }
+    let seq = 0;
+    let frame = Frame { seq, code, payload };
+    frame.message().map_err(|_| Error::Invalid)
+}
+
+/// Sends a message, or the answer `seq`.
+fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(), Error> {
+    match message {
+        Message::Response(_) => {
+            let peer = node.peers.find(dest).ok_or(Error::NoSuchProcess)?;
+            node.put_answer(&peer, seq, message, wait())
+        }
+        _ => node.send(dest, message, wait()),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
+    status(node().and_then(|node| {
+        let written = Written::read(msg)?;
+        send(node, vmid(dest)?, written.seq, &written.message()?)
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_send_msg_and_get_response(
+    dest: u32,
+    msg: *mut libos_ipc_msg,
+    resp: *mut *mut c_void,
+) -> c_int {
+    status(node().and_then(|node| {
+        let written = Written::read(msg)?;
+        let mut data = [0; PATH_MAX];
+        let mut data = crate::node::Data {
+            bytes: &mut data,
+            length: 0,
+        };
+        let message = written.message()?;
+        // Whoever gives up a range or a lock may have it all the same.
+        let (late, wait) = match message {
+            Message::AllocIdRange => (Late::GiveBack, wait()),
+            Message::FileLockSet(FileLock { wait: true, .. }) => (Late::Drop, Wait::FOREVER),
+            _ => (Late::Drop, wait()),
+        };
+        let answer = node.ask_with(vmid(dest)?, &message, late, &mut data, wait)?;
+        if resp.is_null() {
+            return Ok(());
+        }
+        let data = data.bytes.get(..data.length).ok_or(Error::Invalid)?;
+        write_pointer(resp, allocate_answer(&answer, data)?);
+        Ok(())
+    }))
+}
+
+/// An answer's payload, for the caller to free.
+fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Error> {
+    if let Answer::Meta { status, .. } = answer {
+        let head = libos_ipc_pid_retmeta {
+            datasize: data.len(),
+            ret_val: *status,
+        };
+        return allocate(&[head.as_bytes(), data]);
+    }
+    let mut frame = [0; 128];
+    let length = answer.encode(0, &mut frame).map_err(|_| Error::Invalid)?;
+    allocate(&[frame.get(HEADER_LENGTH..length).unwrap_or(&[])])
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
+    status(node().and_then(|node| {
+        let written = Written::read(msg)?;
+        match node.broadcast(&written.message()?, Vmid::new(exclude_vmid)) {
+            (_, 0) => Ok(()),
+            // EAGAIN
+            _ => Err(Error::NoIds),
+        }
+    }))
+}
+
+/// The payload of a message about a sync handle.
+fn sync_payload(id: u64, state: c_int, size: usize, data: *const c_void) -> Result<Bytes, Error> {
+    let mut payload = Bytes::new();
+    let too_long = |()| Error::Full(Resource::FrameLength);
+    let parts = [
+        &id.to_le_bytes()[..],
+        &size.to_le_bytes(),
+        &state.to_le_bytes(),
+    ];
+    for part in parts {
+        payload.extend_from_slice(part).map_err(|_| too_long(()))?;
+    }
+    append(&mut payload, data, size)?;
+    // The spare bytes that end it.
+    payload
+        .extend_from_slice(&[0; 4])
+        .map_err(|_| too_long(()))?;
+    Ok(payload)
+}
+
+/// The code, if it is one about sync handles.
+fn sync_code(code: c_int) -> Result<u8, Error> {
+    let mut known = SyncCode::ALL.iter().map(|known| known.number());
+    known
+        .find(|known| c_int::from(*known) == code)
+        .ok_or(Error::Invalid)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_sync_client_send(
+    code: c_int,
+    id: u64,
+    state: c_int,
+    data_size: usize,
+    data: *mut c_void,
+) -> c_int {
+    status(node().and_then(|node| {
+        let payload = sync_payload(id, state, data_size, data)?;
+        let message = message_of(sync_code(code)?, &payload)?;
+        match (node.identity().leader, &message) {
+            (Some(leader), _) => node.send(leader, &message, wait()),
+            (None, Message::Sync(code, sync)) => node.hear_own_sync(*code, sync),
+            (None, _) => Err(Error::Invalid),
+        }
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_sync_server_send(
+    dest: u32,
+    code: c_int,
+    id: u64,
+    state: c_int,
+    data_size: usize,
+    data: *mut c_void,
+) -> c_int {
+    status(node().and_then(|node| {
+        let payload = sync_payload(id, state, data_size, data)?;
+        node.send(
+            vmid(dest)?,
+            &message_of(sync_code(code)?, &payload)?,
+            wait(),
+        )
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_file_lock_set_send_response(dest: u32, seq: u64, result: c_int) -> c_int {
+    status(node().and_then(|node| {
+        let peer = node.peers.find(vmid(dest)?).ok_or(Error::NoSuchProcess)?;
+        let answer = result.to_le_bytes();
+        let message = Message::Response(&answer);
+        node.put_answer(&peer, seq, &message, Wait::at_most(Duration::ZERO))
+    }))
+}

@@ -1,0 +1,75 @@
+//! The functions of `include/libos_ipc.h`, which says what each does.
+//!
+//! What comes in through a pointer is copied once and checked then ([`foreign`]), so that nothing
+//! changes between check and use. A handle of a sync object is a name, not an address. The one node
+//! of the process, and the tables it stands on, are in two statics that are written once (`setup`).
+#![allow(unsafe_code)]
+// C reaches them.
+#![allow(unreachable_pub)]
+// The names are those of the C header.
+#![allow(non_camel_case_types, non_upper_case_globals)]
+
+mod arrivals;
+mod foreign;
+mod ids;
+mod library_os;
+mod locks;
+pub(crate) mod log;
+mod messages;
+mod platform;
+mod processes;
+mod setup;
+mod statistics;
+mod syncs;
+mod tables;
+
+use core::ffi::c_int;
+
+use crate::error::Error;
+use crate::{Node, Vmid, Wait};
+
+pub use log::fatal;
+use platform::CPlatform;
+
+/// The node of a process in C.
+type CNode = Node<'static, CPlatform>;
+
+const _: () = assert!(
+    size_of::<usize>() == 8,
+    "the C structs are those of 64 bits"
+);
+
+/// The node, once `init_ipc` has made it.
+fn node() -> Result<&'static CNode, Error> {
+    setup::NODE.get().ok_or(Error::Invalid)
+}
+
+/// How long a call may wait for an answer.
+fn wait() -> Wait<'static> {
+    setup::SETUP
+        .get()
+        .and_then(|setup| setup.call_limit)
+        .map_or(Wait::FOREVER, Wait::at_most)
+}
+
+/// A VMID that must not be 0.
+fn vmid(number: u32) -> Result<Vmid, Error> {
+    Vmid::new(number).ok_or(Error::Invalid)
+}
+
+/// What a function returns: 0 or a negative error number.
+fn status(outcome: Result<(), Error>) -> c_int {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => error.errno().saturating_neg(),
+    }
+}
+
+/// What a function of the library OS returned: 0 or a negative error number. Any other counts as 0.
+fn outcome(returned: c_int) -> Result<(), i32> {
+    if returned < 0 {
+        Err(returned.saturating_neg())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! The platform that the library OS handed over, as the rest of the crate wants it.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+
+use super::outcome;
+use super::tables::{libos_ipc_platform, libos_ipc_ready};
+use crate::Vmid;
+use crate::error::errno;
+use crate::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
+    ReadyList, Stream, StreamError, Time, Token, Woken,
+};
+
+/// What a missing function would return.
+const MISSING: c_int = -errno::ENOSYS;
+
+/// Calls a function of the platform, with its context.
+macro_rules! call {
+    ($table:expr, $name:ident ($($argument:expr),*), $missing:expr) => {
+        match $table.$name {
+            // SAFETY: the function does what the header says, which whoever set it up vouches for;
+            // the pointers are to live memory of ours, or came from the same table.
+            Some(function) => unsafe { function($table.context, $($argument),*) },
+            None => $missing,
+        }
+    };
+}
+pub(super) use call;
+
+impl libos_ipc_platform {
+    /// The name of a function that can't be missing, but is.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        let waits = self.thread_create.is_none() || self.wait_readable.is_some();
+        [
+            (self.now.is_some(), "now"),
+            (self.listen.is_some(), "listen"),
+            (self.connect.is_some(), "connect"),
+            (self.accept.is_some(), "accept"),
+            (self.read.is_some(), "read"),
+            (self.write.is_some(), "write"),
+            (self.close.is_some(), "close"),
+            (self.watch.is_some(), "watch"),
+            (self.rewatch.is_some(), "rewatch"),
+            (self.unwatch.is_some(), "unwatch"),
+            (self.watch_listener.is_some(), "watch_listener"),
+            (self.wait.is_some(), "wait"),
+            (self.wake.is_some(), "wake"),
+            (self.event_create.is_some(), "event_create"),
+            (self.event_set.is_some(), "event_set"),
+            (self.event_clear.is_some(), "event_clear"),
+            (self.event_is_set.is_some(), "event_is_set"),
+            (self.event_wait.is_some(), "event_wait"),
+            (waits, "wait_readable"),
+            (!self.memory.is_null(), "memory"),
+        ]
+        .into_iter()
+        .find(|(is_there, _)| !is_there)
+        .map(|(_, name)| name)
+    }
+
+    pub(super) fn allocate(&self, size: usize) -> Option<*mut c_void> {
+        let memory = call!(self, allocate(size), null_mut());
+        (!memory.is_null()).then_some(memory)
+    }
+
+    pub(super) fn release(&self, memory: *mut c_void) {
+        call!(self, release(memory), ());
+    }
+}
+
+/// The platform of the one node there is.
+pub(super) struct CPlatform(pub(super) &'static libos_ipc_platform);
+
+// SAFETY: the header says that all functions may be called from any thread.
+unsafe impl Send for CPlatform {}
+// SAFETY: as above.
+unsafe impl Sync for CPlatform {}
+
+/// A stream of it.
+pub(super) struct CStream {
+    stream: *mut c_void,
+    table: &'static libos_ipc_platform,
+}
+
+// SAFETY: as for the platform; the pointer is only ever given back to it.
+unsafe impl Send for CStream {}
+// SAFETY: as above.
+unsafe impl Sync for CStream {}
+
+impl CStream {
+    /// What a call that moves bytes returned.
+    fn moved(count: i64, most: usize) -> Result<usize, StreamError> {
+        const AGAIN: i64 = -(errno::EAGAIN as i64);
+        const INTERRUPTED: i64 = -(errno::EINTR as i64);
+        match count {
+            AGAIN => Err(StreamError::WouldBlock),
+            INTERRUPTED => Err(StreamError::Interrupted),
+            _ => usize::try_from(count)
+                .ok()
+                .filter(|count| *count <= most)
+                .ok_or(StreamError::Closed),
+        }
+    }
+}
+
+impl Drop for CStream {
+    fn drop(&mut self) {
+        call!(self.table, close(self.stream), ());
+    }
+}
+
+// The table is called with its own context, not the stream's.
+impl Stream for CStream {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let room = buffer.len();
+        let to = buffer.as_mut_ptr().cast();
+        let count = call!(self.table, read(self.stream, to, room), i64::from(MISSING));
+        Self::moved(count, room)
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        let mut total = 0_usize;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let (from, length) = (part.as_ptr().cast(), part.len());
+            let count = call!(
+                self.table,
+                write(self.stream, from, length),
+                i64::from(MISSING)
+            );
+            match Self::moved(count, length) {
+                Ok(count) => {
+                    total = total.saturating_add(count);
+                    if count < length {
+                        break;
+                    }
+                }
+                Err(error) if total == 0 => return Err(error),
+                // It comes again with the next write.
+                Err(_) => break,
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// An event of it.
+pub(super) struct CEvent {
+    event: *mut c_void,
+    table: &'static libos_ipc_platform,
+}
+
+// SAFETY: as for streams.
+unsafe impl Send for CEvent {}
+// SAFETY: as for streams.
+unsafe impl Sync for CEvent {}
+
+impl Event for CEvent {
+    fn set(&self) {
+        call!(self.table, event_set(self.event), ());
+    }
+
+    fn clear(&self) {
+        call!(self.table, event_clear(self.event), ());
+    }
+
+    fn is_set(&self) -> bool {
+        call!(self.table, event_is_set(self.event), false)
+    }
+}
+
+fn limit(until: Option<Time>) -> u64 {
+    until.map_or(u64::MAX, |until| until.0)
+}
+
+impl Pal for CPlatform {
+    type Stream = CStream;
+    type Event = CEvent;
+
+    // With threads `wait_readable` is there; without it isn't asked.
+    const CALLER_READS: bool = true;
+
+    fn event(&self) -> Result<CEvent, OutOfResources> {
+        let mut event = null_mut();
+        let made = call!(self.0, event_create(&raw mut event), MISSING);
+        outcome(made).map_err(|_| OutOfResources)?;
+        Ok(CEvent {
+            event,
+            table: self.0,
+        })
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<CStream, ConnectError> {
+        let mut stream = null_mut();
+        let connected = call!(self.0, connect(peer.get(), &raw mut stream), MISSING);
+        match outcome(connected) {
+            Ok(()) => Ok(CStream {
+                stream,
+                table: self.0,
+            }),
+            Err(errno::EAGAIN) => Err(ConnectError::Busy),
+            Err(errno::EACCES) => Err(ConnectError::NotAllowed),
+            Err(_) => Err(ConnectError::NobodyThere),
+        }
+    }
+
+    fn accept(&self) -> Result<CStream, AcceptError> {
+        let mut stream = null_mut();
+        let accepted = call!(self.0, accept(&raw mut stream), MISSING);
+        match outcome(accepted) {
+            Ok(()) => Ok(CStream {
+                stream,
+                table: self.0,
+            }),
+            Err(errno::EAGAIN) => Err(AcceptError::WouldBlock),
+            Err(errno::EACCES) => Err(AcceptError::NotAllowed),
+            Err(_) => Err(AcceptError::Exhausted),
+        }
+    }
+
+    fn watch_listener(&self, on: bool) {
+        call!(self.0, watch_listener(on), ());
+    }
+
+    fn watch(
+        &self,
+        stream: &CStream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        let interest = u32::from(interest.bits());
+        let watched = call!(self.0, watch(stream.stream, token.0, interest), MISSING);
+        outcome(watched).map_err(|_| OutOfResources)
+    }
+
+    fn rewatch(&self, stream: &CStream, token: Token, interest: Interest) {
+        let interest = u32::from(interest.bits());
+        call!(self.0, rewatch(stream.stream, token.0, interest), ());
+    }
+
+    fn unwatch(&self, stream: &CStream) {
+        call!(self.0, unwatch(stream.stream), ());
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        let nothing = libos_ipc_ready {
+            token: 0,
+            readiness: 0,
+            reserved: 0,
+        };
+        let mut found = [nothing; READY_AT_ONCE];
+        let to = found.as_mut_ptr();
+        let count = call!(self.0, wait(to, READY_AT_ONCE, limit(until)), 0);
+        for found in found.iter().take(count) {
+            let bits = u8::try_from(found.readiness).unwrap_or(0);
+            let _ = ready.push((Token(found.token), Readiness::from_bits_truncate(bits)));
+        }
+    }
+
+    fn wake(&self) {
+        call!(self.0, wake(), ());
+    }
+
+    fn wait_event(&self, event: &CEvent, until: Option<Time>) {
+        call!(self.0, event_wait(event.event, limit(until)), ());
+    }
+
+    fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Option<Time>) -> Woken {
+        match call!(
+            self.0,
+            wait_readable(stream.stream, event.event, limit(until)),
+            0
+        ) {
+            1 => Woken::Event,
+            2 => Woken::Time,
+            _ => Woken::Readable,
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(call!(self.0, now(), 0))
+    }
+}

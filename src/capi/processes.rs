@@ -1,0 +1,92 @@
+//! Exits, signals, metadata.
+
+use core::ffi::{c_int, c_void};
+
+use zerocopy::IntoBytes;
+
+use super::foreign::{allocate, write};
+use super::library_os::{is_zombie, this_process};
+use super::tables::libos_ipc_pid_retmeta;
+use super::{node, status, wait};
+use crate::error::Error;
+use crate::wire::{ChildExit, Message, MetaCode};
+use crate::{PATH_MAX, Target};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
+    let node = match node() {
+        Ok(node) => node,
+        Err(error) => return status(Err(error)),
+    };
+    let Some(parent) = node.identity().parent else {
+        return 0;
+    };
+    let this = this_process();
+    let notice = Message::ChildExit(ChildExit {
+        parent_pid: this.ppid,
+        pid: this.pid,
+        uid: this.uid,
+        exit_code: exitcode,
+        term_signal,
+    });
+    status(node.send(parent, &notice, wait()))
+}
+
+fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
+    let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait()));
+    match (killed, target) {
+        (Err(Error::NoSuchProcess), Target::Process(pid)) if is_zombie(pid) => 0,
+        (killed, _) => status(killed),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_kill_process(sender: u32, target: u32, sig: c_int) -> c_int {
+    kill(sender, Target::Process(target), sig)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_kill_thread(sender: u32, dest_pid: u32, target: u32, sig: c_int) -> c_int {
+    let target = Target::Thread {
+        pid: dest_pid,
+        tid: target,
+    };
+    kill(sender, target, sig)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
+    kill(sender, Target::Group(pgid), sig)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_kill_all(sender: u32, sig: c_int) -> c_int {
+    kill(sender, Target::All, sig)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ipc_pid_getmeta(
+    pid: u32,
+    code: u32,
+    out: *mut *mut libos_ipc_pid_retmeta,
+) -> c_int {
+    status(ask_metadata(pid, code).map(|answer| write_pointer(out, answer)))
+}
+
+fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
+    let known = MetaCode::ALL.iter().find(|known| known.number() == code);
+    let code = *known.ok_or(Error::Invalid)?;
+    let mut data = [0; PATH_MAX];
+    let length = node()?.metadata(pid, code, &mut data, wait())?;
+    let data = data.get(..length).ok_or(Error::Invalid)?;
+    let head = libos_ipc_pid_retmeta {
+        datasize: data.len(),
+        ret_val: 0,
+    };
+    allocate(&[head.as_bytes(), data])
+}
+
+/// Copies the address of a result out.
+pub(super) fn write_pointer<T>(out: *mut *mut T, result: *mut c_void) {
+    write(out.cast::<usize>(), result.expose_provenance());
+}

@@ -1,0 +1,287 @@
+//! Becoming a member, and leaving.
+
+use core::ffi::{c_int, c_void};
+use core::time::Duration;
+
+use spin::Once;
+
+use super::foreign::{read, write};
+use super::library_os::LibraryOs;
+use super::platform::{CPlatform, call};
+use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
+use super::{CNode, node, status};
+use crate::error::{Error, errno};
+use crate::pal::Time;
+use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
+
+/// How long leaving may take.
+const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+
+/// What the library stands on.
+pub(super) struct Setup {
+    pub(super) platform: libos_ipc_platform,
+    pub(super) callbacks: libos_ipc_callbacks,
+    pub(super) call_limit: Option<Duration>,
+    config: Config,
+}
+
+// SAFETY: the pointers are only given back to functions that, the header says, any thread may call;
+// `memory` is used once, by whoever makes the node.
+unsafe impl Send for Setup {}
+// SAFETY: as above.
+unsafe impl Sync for Setup {}
+
+pub(super) static SETUP: Once<Setup> = Once::new();
+pub(super) static NODE: Once<CNode> = Once::new();
+static LIBRARY_OS: LibraryOs = LibraryOs;
+
+/// Who this process is. Set by the library OS before `init_ipc`.
+#[unsafe(no_mangle)]
+pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
+    self_vmid: 0,
+    parent_vmid: 0,
+    leader_vmid: 0,
+};
+
+pub(super) fn platform() -> Option<&'static libos_ipc_platform> {
+    SETUP.get().map(|setup| &setup.platform)
+}
+
+/// A family of up to 64 processes.
+const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "of the default configuration, where all are small"
+)]
+const fn limits_of(config: &Config) -> libos_ipc_limits {
+    let Capacities {
+        peers,
+        strangers,
+        waiters,
+        frame_length,
+        send_queue,
+        ranges,
+        own_ranges,
+        children,
+        answers,
+        locks,
+        sync_handles,
+        sync_data,
+        leases,
+        ..
+    } = config.capacities;
+    libos_ipc_limits {
+        peers: peers as u32,
+        strangers: strangers as u32,
+        waiters: waiters as u32,
+        frame_length: frame_length as u32,
+        send_queue: send_queue as u32,
+        ranges: ranges as u32,
+        own_ranges: own_ranges as u32,
+        children: children as u32,
+        answers: answers as u32,
+        locks: locks.locks as u32,
+        locked_files: locks.files as u32,
+        waiting_for_locks: locks.waiting as u32,
+        lock_handles: locks.handles as u32,
+        sync_handles: sync_handles as u32,
+        sync_data: sync_data as u32,
+        served_handles: leases.handles as u32,
+        sync_clients: leases.clients as u32,
+        spin_us: config.spin.as_micros() as u32,
+        call_limit_ms: 0,
+        connect_limit_ms: config.connect_limit.as_millis() as u32,
+        wrap_ids: config.wrap_ids as u8,
+        spare: [0; 3],
+    }
+}
+
+fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
+    Config {
+        capacities: Capacities {
+            peers: limits.peers as usize,
+            strangers: limits.strangers as usize,
+            waiters: limits.waiters as usize,
+            frame_length: limits.frame_length as usize,
+            send_queue: limits.send_queue as usize,
+            ranges: limits.ranges as usize,
+            own_ranges: limits.own_ranges as usize,
+            // For members that are in Rust and say how their children end.
+            processes: limits.peers.saturating_mul(2) as usize,
+            children: limits.children as usize,
+            answers: limits.answers as usize,
+            locks: LockLimits {
+                locks: limits.locks as usize,
+                files: limits.locked_files as usize,
+                waiting: limits.waiting_for_locks as usize,
+                handles: limits.lock_handles as usize,
+            },
+            // A process in C does not know loans.
+            borrowed_files: 0,
+            sync_handles: limits.sync_handles as usize,
+            sync_data: limits.sync_data as usize,
+            leases: LeaseLimits {
+                handles: limits.served_handles as usize,
+                clients: limits.sync_clients as usize,
+            },
+        },
+        driving,
+        spin: Duration::from_micros(limits.spin_us.into()),
+        wrap_ids: limits.wrap_ids != 0,
+        connect_limit: Duration::from_millis(limits.connect_limit_ms.into()),
+        ..Config::DEFAULT
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_default_limits(limits: *mut libos_ipc_limits) {
+    write(limits, DEFAULT);
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_memory_size(limits: *const libos_ipc_limits, is_leader: bool) -> usize {
+    let limits = read(limits).unwrap_or(DEFAULT);
+    let identity = if is_leader {
+        Identity::FIRST
+    } else {
+        Identity::child(Vmid::FIRST, Vmid::FIRST)
+    };
+    CNode::memory(&identity, &config_of(&limits, Driving::Worker)).total()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_setup(
+    platform: *const libos_ipc_platform,
+    callbacks: *const libos_ipc_callbacks,
+    limits: *const libos_ipc_limits,
+) -> c_int {
+    if platform.is_null() || callbacks.is_null() {
+        return -errno::EINVAL;
+    }
+    if SETUP.get().is_some() {
+        return -errno::EALREADY;
+    }
+    // SAFETY: the header asks for a pointer to a whole table. Its members are pointers that may be
+    // NULL and numbers: all bits are values.
+    let (platform, callbacks) = unsafe { (platform.read(), callbacks.read()) };
+    let limits = read(limits).unwrap_or(DEFAULT);
+    let missing = platform.missing();
+    if missing.is_some() {
+        // In words, for whoever looks for what is missing.
+        if let (Some(log), Some(missing)) = (callbacks.log, missing) {
+            super::log::missing(log, platform.context, missing);
+        }
+        return -errno::EINVAL;
+    }
+    let driving = if platform.thread_create.is_some() {
+        Driving::Worker
+    } else {
+        Driving::Caller
+    };
+    let call_limit =
+        (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
+    let has_yield = platform.r#yield.is_some();
+    SETUP.call_once(|| Setup {
+        platform,
+        callbacks,
+        call_limit,
+        config: config_of(&limits, driving),
+    });
+    if has_yield {
+        crate::store::set_contention_hook(give_way);
+    }
+    0
+}
+
+fn give_way() {
+    if let Some(platform) = platform() {
+        call!(platform, r#yield(), ());
+    }
+}
+
+/// What `g_process_ipc_ids` says. The first process becomes the leader.
+fn identity() -> Result<Identity, Error> {
+    let place = &raw mut g_process_ipc_ids;
+    // SAFETY: a static, of which C may write any bytes; the header has it set before.
+    let mut ids = unsafe { place.read() };
+    if ids.self_vmid == 0 && ids.parent_vmid == 0 && ids.leader_vmid == 0 {
+        ids.self_vmid = Vmid::FIRST.get();
+        // SAFETY: as above; nobody else writes it while the process starts.
+        unsafe { place.write(ids) };
+    }
+    let numbers = [ids.self_vmid, ids.parent_vmid, ids.leader_vmid, 0, 0];
+    let identity = Identity::from_numbers(numbers).ok_or(Error::Invalid)?;
+    let leads_itself = identity.leader == Some(identity.vmid);
+    let is_orphan = identity.parent.is_none() && !identity.is_leader();
+    if leads_itself || is_orphan || identity.parent == Some(identity.vmid) {
+        return Err(Error::Invalid);
+    }
+    Ok(identity)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_ipc_ids() -> c_int {
+    status(identity().map(|_| ()))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_ipc() -> c_int {
+    if NODE.get().is_some() {
+        return -errno::EALREADY;
+    }
+    status(make_node())
+}
+
+fn make_node() -> Result<(), Error> {
+    let setup = SETUP.get().ok_or(Error::Invalid)?;
+    let identity = identity()?;
+    let platform = &setup.platform;
+    let needed = CNode::memory(&identity, &setup.config).total();
+    if platform.memory_size < needed {
+        super::log::error(format_args!(
+            "{needed} bytes of memory are needed, {} were given: see libos_ipc_memory_size()",
+            platform.memory_size
+        ));
+        return Err(Error::Full(crate::Resource::Memory));
+    }
+    let listening = call!(platform, listen(identity.vmid.get()), -errno::ENOSYS);
+    super::outcome(listening).map_err(Error::Refused)?;
+    // SAFETY: the header gives that memory to the library for good, with its length; it is taken
+    // here only, once (`NODE` is made once).
+    let memory = unsafe {
+        core::slice::from_raw_parts_mut(platform.memory.cast::<u8>(), platform.memory_size)
+    };
+    NODE.try_call_once(|| {
+        Node::new(CPlatform(platform), identity, setup.config, memory)
+            .map(|node| node.with_embedder(&LIBRARY_OS))
+    })?;
+    Ok(())
+}
+
+extern "C" fn work(_: *mut c_void) {
+    if let Ok(node) = node() {
+        node.work();
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_ipc_worker() -> c_int {
+    let (Ok(_), Some(platform)) = (node(), platform()) else {
+        return -errno::EINVAL;
+    };
+    call!(platform, thread_create(work, core::ptr::null_mut()), 0).min(0)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn terminate_ipc_worker() {
+    if let Ok(node) = node() {
+        node.shut_down(LEAVE_LIMIT);
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_turn(until: u64) -> bool {
+    let until = (until != u64::MAX).then_some(Time(until));
+    node().is_ok_and(|node| node.turn(until))
+}

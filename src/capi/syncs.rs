@@ -1,0 +1,176 @@
+//! Sync handles.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::without_provenance_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use super::foreign::copy_out;
+use super::library_os::this_process;
+use super::processes::write_pointer;
+use super::tables::sync_handle;
+use super::{CNode, node, status, wait};
+use crate::SyncHandle;
+use crate::error::Error;
+use crate::wire::SyncState;
+
+/// What is new about a handle that was locked, as in the header.
+const UPDATED: u32 = 1;
+const OWNER_DIED: u32 = 2;
+
+/// For fresh numbers.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The name of a handle: where it is, and which of those that were opened there. Never NULL.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a pointer has 64 bits, as in the header"
+)]
+fn name_of(handle: SyncHandle) -> *mut c_void {
+    let (place, opened) = handle.place();
+    let place = u64::from(place).saturating_add(1);
+    without_provenance_mut((u64::from(opened) << 32 | place) as usize)
+}
+
+/// The open handle of that name.
+fn handle_of(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error> {
+    let name = name.addr() as u64;
+    let numbers = u32::try_from(name >> 32).ok().zip(
+        u32::try_from(name & u64::from(u32::MAX))
+            .ok()
+            .and_then(|place| place.checked_sub(1)),
+    );
+    let (opened, place) = numbers.ok_or(Error::Invalid)?;
+    node.sync_at((place, opened)).ok_or(Error::Invalid)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_sync_server() -> c_int {
+    status(node().and_then(|node| {
+        if node.identity().is_leader() {
+            Ok(())
+        } else {
+            Err(Error::Invalid)
+        }
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn init_sync_client() -> c_int {
+    status(node().map(|_| ()))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn shutdown_sync_client() -> c_int {
+    status(node().and_then(|node| node.close_all_syncs(wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
+    status(node().and_then(|node| {
+        let handle = match id {
+            0 => open_fresh(node)?,
+            id => node.open_sync(Some(id))?,
+        };
+        write_pointer(out, name_of(handle));
+        Ok(())
+    }))
+}
+
+/// Opens a handle with a number that nobody has: of the pid, as processes in C have it.
+fn open_fresh(node: &CNode) -> Result<SyncHandle, Error> {
+    let pid = this_process().pid;
+    if pid == 0 {
+        return node.open_sync(None);
+    }
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    node.open_sync(Some(u64::from(pid) << 32 | u64::from(count)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_sync_id(handle: *mut sync_handle) -> u64 {
+    let handle = node().and_then(|node| handle_of(node, handle));
+    handle.map_or(0, |handle| handle.id())
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
+    let closed = node().and_then(|node| node.close_sync(handle_of(node, handle)?, wait()));
+    if let Err(error) = closed {
+        super::log::error(format_args!("a sync handle is not closed: {error}"));
+    }
+}
+
+fn lock(
+    handle: *mut sync_handle,
+    state: c_int,
+    data: *mut c_void,
+    data_size: usize,
+) -> Result<u32, Error> {
+    let node = node()?;
+    let state = SyncState::ALL.iter().find(|known| known.number() == state);
+    let state = *state.ok_or(Error::Invalid)?;
+    let handle = handle_of(node, handle)?;
+    let news = node.lock_sync_alone(handle, state, wait(), |new| {
+        copy_out(new, data, data_size);
+    })?;
+    let mut what = 0;
+    if news.changed {
+        what |= UPDATED;
+    }
+    if news.owner_died {
+        what |= OWNER_DIED;
+    }
+    Ok(what)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_sync_lock(
+    handle: *mut sync_handle,
+    state: c_int,
+    data: *mut c_void,
+    data_size: usize,
+    news: *mut u32,
+) -> c_int {
+    let locked = lock(handle, state, data, data_size);
+    status(locked.map(|what| super::foreign::write(news, what)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn sync_lock(
+    handle: *mut sync_handle,
+    state: c_int,
+    data: *mut c_void,
+    data_size: usize,
+) -> bool {
+    match lock(handle, state, data, data_size) {
+        Ok(news) => news & UPDATED != 0,
+        Err(error) => {
+            super::log::error(format_args!("a sync handle is not locked: {error}"));
+            false
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn sync_unlock(handle: *mut sync_handle, data: *mut c_void, data_size: usize) {
+    if let Err(error) = unlock(handle, data, data_size) {
+        super::log::error(format_args!("a sync handle is not given back: {error}"));
+    }
+}
+
+fn unlock(handle: *mut sync_handle, data: *mut c_void, data_size: usize) -> Result<(), Error> {
+    let node = node()?;
+    let handle = handle_of(node, handle)?;
+    let data = if data.is_null() {
+        None
+    } else {
+        // SAFETY: the header asks the caller for that many bytes. They are copied, once, and not
+        // looked at.
+        Some(unsafe { core::slice::from_raw_parts(data.cast::<u8>().cast_const(), data_size) })
+    };
+    match node.unlock_sync(handle, SyncState::Exclusive, data) {
+        // It may have been locked to be read.
+        Err(Error::Invalid) => node.unlock_sync(handle, SyncState::Shared, None),
+        given => given,
+    }
+}

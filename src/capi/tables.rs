@@ -1,0 +1,183 @@
+//! What the library OS hands over: structs as the C header has them.
+
+use core::ffi::{c_char, c_int, c_void};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A function of a table, which may be missing.
+type Function<F> = Option<F>;
+
+/// How the library reaches the outside.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct libos_ipc_platform {
+    pub context: *mut c_void,
+    pub memory: *mut c_void,
+    pub memory_size: usize,
+    pub allocate: Function<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>,
+    pub release: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub now: Function<unsafe extern "C" fn(*mut c_void) -> u64>,
+    pub listen: Function<unsafe extern "C" fn(*mut c_void, u32) -> c_int>,
+    pub connect: Function<unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void) -> c_int>,
+    pub accept: Function<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
+    pub read: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, usize) -> i64>,
+    pub write:
+        Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i64>,
+    pub close: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub watch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32) -> c_int>,
+    pub rewatch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32)>,
+    pub unwatch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub watch_listener: Function<unsafe extern "C" fn(*mut c_void, bool)>,
+    pub wait:
+        Function<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_ready, usize, u64) -> usize>,
+    pub wake: Function<unsafe extern "C" fn(*mut c_void)>,
+    pub event_create: Function<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
+    pub event_set: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub event_clear: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub event_is_set: Function<unsafe extern "C" fn(*mut c_void, *mut c_void) -> bool>,
+    pub event_wait: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64)>,
+    pub wait_readable:
+        Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, u64) -> c_int>,
+    pub thread_create: Function<
+        unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int,
+    >,
+    pub r#yield: Function<unsafe extern "C" fn(*mut c_void)>,
+}
+
+/// A stream that is ready.
+#[derive(Clone, Copy, FromBytes)]
+#[repr(C)]
+pub struct libos_ipc_ready {
+    pub token: u64,
+    pub readiness: u32,
+    pub reserved: u32,
+}
+
+/// What the library OS is told and asked.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct libos_ipc_callbacks {
+    pub signal: Function<unsafe extern "C" fn(*mut c_void, *const libos_ipc_pid_kill) -> c_int>,
+    pub metadata: Function<unsafe extern "C" fn(*mut c_void, u32, u32, *mut c_void, usize) -> i64>,
+    pub child_died: Function<unsafe extern "C" fn(*mut c_void, *const libos_ipc_cld_exit)>,
+    pub disconnected: Function<unsafe extern "C" fn(*mut c_void, u32)>,
+    pub is_zombie: Function<unsafe extern "C" fn(*mut c_void, u32) -> bool>,
+    pub this_process: Function<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_self)>,
+    pub file_key:
+        Function<unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_char, usize) -> i64>,
+    pub log: Function<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
+    pub fatal: Function<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+}
+
+/// A signal.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_pid_kill {
+    pub sender: u32,
+    pub pid: u32,
+    pub id: u32,
+    pub signum: i32,
+    pub target: u32,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_cld_exit {
+    pub ppid: u32,
+    pub pid: u32,
+    pub uid: u32,
+    pub exitcode: u32,
+    pub term_signal: u32,
+}
+
+/// Who this process is among processes.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_self {
+    pub pid: u32,
+    pub ppid: u32,
+    pub uid: u32,
+}
+
+/// Who a process is in its family.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+#[allow(clippy::struct_field_names, reason = "the header's names")]
+pub struct libos_ipc_ids {
+    pub self_vmid: u32,
+    pub parent_vmid: u32,
+    pub leader_vmid: u32,
+}
+
+/// Every limit.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_limits {
+    pub peers: u32,
+    pub strangers: u32,
+    pub waiters: u32,
+    pub frame_length: u32,
+    pub send_queue: u32,
+    pub ranges: u32,
+    pub own_ranges: u32,
+    pub children: u32,
+    pub answers: u32,
+    pub locks: u32,
+    pub locked_files: u32,
+    pub waiting_for_locks: u32,
+    pub lock_handles: u32,
+    pub sync_handles: u32,
+    pub sync_data: u32,
+    pub served_handles: u32,
+    pub sync_clients: u32,
+    pub spin_us: u32,
+    pub call_limit_ms: u32,
+    pub connect_limit_ms: u32,
+    /// A `bool`, of which C may have written any value.
+    pub wrap_ids: u8,
+    pub spare: [u8; 3],
+}
+
+/// What every message begins with.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C, packed)]
+pub struct ipc_msg_header {
+    pub size: usize,
+    pub seq: u64,
+    pub code: u8,
+}
+
+/// A message: its payload follows.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C, packed)]
+pub struct libos_ipc_msg {
+    pub header: ipc_msg_header,
+}
+
+/// What is known of a pid: the data follows.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C, packed)]
+pub struct libos_ipc_pid_retmeta {
+    pub datasize: usize,
+    pub ret_val: c_int,
+}
+
+/// A file lock. Its padding is named, so that nothing is left in it.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_file_lock {
+    pub family: u32,
+    pub kind: i32,
+    pub start: u64,
+    pub end: u64,
+    pub pid: u32,
+    pub spare: u32,
+    pub handle_id: u64,
+}
+
+/// A sync handle: never looked at.
+#[repr(C)]
+pub struct sync_handle {
+    nothing: [u8; 0],
+}
