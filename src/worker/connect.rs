@@ -288,7 +288,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let error = self.gone(vmid);
         if error == Error::LeaderGone {
             self.leader_gone.store(true, Ordering::Release);
-            event!(warn, "the leader is gone");
+            // Who leaves closes its streams, and the leader its own.
+            if self.phase() == Phase::Running {
+                event!(warn, "the leader is gone");
+            }
         } else {
             event!(debug, "process {vmid} is gone");
         }

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The leader of a family of C processes, and of one in Rust. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "family.h"
+#include "posix.h"
+
+#define MOST 16
+
+static char** g_programs;
+static IDTYPE g_pids[MOST];
+static unsigned int g_count;
+
+/* Starts a member: a VMID, a pid that is its own from the start, a process that is told both. */
+static IDTYPE start_child(const char* base, const char* program) {
+    IDTYPE vmid;
+    must(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
+    IDTYPE pid = get_new_id(vmid);
+    must(pid ? 0 : -EAGAIN, "get_new_id");
+    char numbers[5][16];
+    IDTYPE values[5] = {vmid, g_process_ipc_ids.self_vmid, g_process_ipc_ids.self_vmid, pid,
+                        g_process.pid};
+    for (int i = 0; i < 5; i++)
+        snprintf(numbers[i], sizeof(numbers[i]), "%u", values[i]);
+    pid_t child = fork();
+    must(child < 0 ? -errno : 0, "fork");
+    if (child == 0) {
+        execl(program, program, base, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
+              (char*)NULL);
+        fprintf(stderr, "leader: FAILED: %s: %s\n", program, strerror(errno));
+        _exit(1);
+    }
+    return pid;
+}
+
+/* Asks until the process is there: a child takes a moment to start. */
+static void check_metadata(IDTYPE pid) {
+    struct libos_ipc_pid_retmeta* answer = NULL;
+    int result = -ESRCH;
+    for (int i = 0; result == -ESRCH && i < 20000; i++) {
+        result = ipc_pid_getmeta(pid, PID_META_EXEC, &answer);
+        if (result == -ESRCH)
+            usleep(1000);
+    }
+    must(result, "ipc_pid_getmeta");
+    printf("leader: process %u is %s\n", pid, answer->data);
+    free(answer);
+}
+
+static void* run(void* unused) {
+    (void)unused;
+    char directory[] = "/tmp/libos-ipc-XXXXXX", base[64];
+    must(mkdtemp(directory) ? 0 : -errno, "mkdtemp");
+    snprintf(base, sizeof(base), "%s/family", directory);
+    start(base, "leader", 0, 0);
+    g_process.pid = get_new_id(0);
+
+    struct sync_handle* counter;
+    must(sync_create(&counter, COUNTER), "sync_create");
+    count(counter, 1);
+    for (char** program = g_programs; *program && g_count < MOST; program++)
+        g_pids[g_count++] = start_child(base, *program);
+    for (unsigned int i = 0; i < g_count; i++)
+        check_metadata(g_pids[i]);
+    count(counter, ROUNDS - 1);
+
+    /* The others have finished when the counter says so. */
+    uint64_t total = 0, expected = (uint64_t)ROUNDS * (g_count + 1);
+    for (int i = 0; total < expected && i < 20000; i++) {
+        total = count(counter, 0);
+        usleep(1000);
+    }
+    printf("leader: %u processes have counted to %lu\n", g_count + 1, (unsigned long)total);
+    for (unsigned int i = 0; i < g_count; i++)
+        must(ipc_kill_process(g_process.pid, g_pids[i], SIGNAL), "ipc_kill_process");
+    await(&g_process.ended, g_count, "exit of all children");
+    for (unsigned int i = 0; i < g_count; i++) {
+        int status;
+        must(wait(&status) < 0 ? -errno : 0, "wait");
+        must(status == 0 ? 0 : -EPROTO, "how a child ended");
+    }
+
+    struct libos_ipc_statistics statistics;
+    must(libos_ipc_get_statistics(&statistics), "libos_ipc_get_statistics");
+    printf("leader: %lu messages came, %lu went; locks left: %lu\n",
+           (unsigned long)statistics.frames_in, (unsigned long)statistics.frames_out,
+           (unsigned long)statistics.locks.now);
+    must(total == expected ? 0 : -EPROTO, "the counter");
+    must(g_process.ended_well == g_count ? 0 : -EPROTO, "the exit codes");
+    must(statistics.locks.now == 0 ? 0 : -EPROTO, "the locks that are left");
+    stop();
+    rmdir(directory);
+    printf("c family: ok\n");
+    return NULL;
+}
+
+int main(int argc, char** argv) {
+    if (argc < 2) {
+        fprintf(stderr, "usage: leader PROGRAM...\n"
+                        "Leads a family, with one member for each PROGRAM: it is started with\n"
+                        "BASE VMID PARENT LEADER PID PARENT-PID.\n");
+        return 2;
+    }
+    g_programs = argv + 1;
+    pthread_t thread;
+    must(posix_small_thread(run, NULL, &thread), "a thread");
+    pthread_join(thread, NULL);
+    return 0;
+}
