@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{Answer, IdRange, Message};
+use libos_ipc::wire::{Answer, IdRange, Message, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid, Wait,
 };
@@ -411,6 +411,29 @@ fn a_single_thread_drives_its_node_itself() {
     assert_eq!(answer, Ok(Answer::Vmid(3)), "this node goes by 2 already");
     drop(request);
     assert!(node.shut_down(LONG));
+}
+
+#[test]
+fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
+    let stage = Stage::new();
+    let config = Config {
+        driving: Driving::Caller,
+        ..Config::DEFAULT
+    };
+    let mut memory = vec![0; Node::<Host>::memory(&Identity::FIRST, &config).total()];
+    let host = Host::listen(&stage.base, Vmid::FIRST).unwrap();
+    let leader = Node::new(host, Identity::FIRST, config, &mut memory).unwrap();
+    let handle = leader.open_sync(Some(7)).unwrap();
+    let start = Instant::now();
+    for state in [SyncState::Shared, SyncState::Exclusive] {
+        leader.lock_sync(handle, state, &mut [], WAIT).unwrap();
+        leader.unlock_sync(handle, state, None).unwrap();
+    }
+    leader.close_sync(handle, WAIT).unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "nothing was waited for"
+    );
 }
 
 #[test]

@@ -407,7 +407,7 @@ impl<'m, P: Pal> Node<'m, P> {
         match self.config.driving {
             Driving::Worker => self.pal.wait_event(event, until),
             Driving::Caller => {
-                self.turn(until);
+                self.turn_for(Some(event), until);
             }
         }
     }

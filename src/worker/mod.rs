@@ -103,6 +103,12 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// [`Driving::Caller`]: crate::Driving::Caller
     pub fn turn(&self, until: Option<Time>) -> bool {
+        self.turn_for(None, until)
+    }
+
+    /// As [`Node::turn`], for a caller that waits for the event: what there is to do before the wait
+    /// may set it, and then there is nothing to wait for.
+    pub(crate) fn turn_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
         // Somebody else turns already.
         let Some(mut state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
@@ -126,7 +132,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
         let until = self.look_after_recalls(until);
-        self.wait(&mut state, until);
+        let is_set = event.is_some_and(Event::is_set);
+        self.wait(&mut state, if is_set { Some(Time(0)) } else { until });
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(&mut state, token, readiness);
