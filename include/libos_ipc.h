@@ -21,7 +21,7 @@
  *   -ESHUTDOWN  terminate_ipc_worker() was called
  *   -EIO        the platform gave no stream or event
  * Calls that say "blocks" wait for another process. All calls may be made from any thread, on
- * small stacks (16 KiB are enough), with any thread register; none may be made from a callback, if
+ * small stacks (32 KiB are enough), with any thread register; none may be made from a callback, if
  * nothing else is said. Nothing is kept of what a pointer points to after the call.
  *
  * The bytes between processes are those of the C implementation that these names come from: processes

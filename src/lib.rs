@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// The static library is for C alone.
+#![cfg(any(not(static_library), feature = "capi"))]
 #![no_std]
 // Nothing a peer can reach may end the process.
 #![cfg_attr(
@@ -38,9 +40,6 @@ mod worker;
 #[path = "../arch/host/mod.rs"]
 pub mod host;
 
-#[cfg(feature = "capi")]
-#[doc(hidden)]
-pub use capi::fatal as c_fatal;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};

@@ -55,7 +55,8 @@ pub(crate) fn debug(text: Arguments<'_>) {
 }
 
 /// The library has a fault and can't go on: tells the library OS, which ends the process.
-pub fn fatal(text: Arguments<'_>) -> ! {
+#[cfg(all(static_library, not(feature = "std")))]
+pub(super) fn fatal(text: Arguments<'_>) -> ! {
     if let Some(setup) = SETUP.get()
         && let Some(fatal) = setup.callbacks.fatal
     {

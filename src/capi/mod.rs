@@ -18,6 +18,8 @@ pub(crate) mod log;
 mod messages;
 mod platform;
 mod processes;
+#[cfg(all(static_library, not(feature = "std")))]
+mod runtime;
 mod setup;
 mod statistics;
 mod syncs;
@@ -28,7 +30,6 @@ use core::ffi::c_int;
 use crate::error::Error;
 use crate::{Node, Vmid, Wait};
 
-pub use log::fatal;
 use platform::CPlatform;
 
 /// The node of a process in C.
@@ -40,8 +41,18 @@ const _: () = assert!(
 );
 
 /// The node, once `init_ipc` has made it.
-fn node() -> Result<&'static CNode, Error> {
+fn node_or_what_is_left() -> Result<&'static CNode, Error> {
     setup::NODE.get().ok_or(Error::Invalid)
+}
+
+/// The node, from `init_ipc` until `terminate_ipc_worker`.
+fn node() -> Result<&'static CNode, Error> {
+    let node = node_or_what_is_left()?;
+    if node.phase() == crate::node::Phase::Running {
+        Ok(node)
+    } else {
+        Err(Error::ShuttingDown)
+    }
 }
 
 /// How long a call may wait for an answer.

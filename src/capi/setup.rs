@@ -9,7 +9,7 @@ use super::foreign::{read, write};
 use super::library_os::LibraryOs;
 use super::platform::{CPlatform, call};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
-use super::{CNode, node, status};
+use super::{CNode, node, node_or_what_is_left, status};
 use crate::error::{Error, errno};
 use crate::pal::Time;
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
@@ -260,7 +260,7 @@ fn make_node() -> Result<(), Error> {
 }
 
 extern "C" fn work(_: *mut c_void) {
-    if let Ok(node) = node() {
+    if let Ok(node) = node_or_what_is_left() {
         node.work();
     }
 }
@@ -275,7 +275,7 @@ pub extern "C" fn init_ipc_worker() -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn terminate_ipc_worker() {
-    if let Ok(node) = node() {
+    if let Ok(node) = node_or_what_is_left() {
         node.shut_down(LEAVE_LIMIT);
     }
 }
@@ -283,5 +283,5 @@ pub extern "C" fn terminate_ipc_worker() {
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_turn(until: u64) -> bool {
     let until = (until != u64::MAX).then_some(Time(until));
-    node().is_ok_and(|node| node.turn(until))
+    node_or_what_is_left().is_ok_and(|node| node.turn(until))
 }

@@ -5,8 +5,8 @@ use core::ffi::c_int;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::foreign::write;
-use super::{node, status};
-use crate::Fill;
+use super::{node_or_what_is_left, status};
+use crate::{Fill, Statistics};
 
 /// How full something is.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
@@ -27,35 +27,69 @@ impl From<Fill> for libos_ipc_fill {
     }
 }
 
-macro_rules! statistics {
-    ($($counter:ident,)* ; $($pool:ident,)*) => {
-        /// What was counted, and how full the pools are.
-        #[derive(Clone, Copy, IntoBytes, Immutable)]
-        #[repr(C)]
-        pub struct libos_ipc_statistics {
-            $(pub $counter: u64,)*
-            pub refused: u64,
-            $(pub $pool: libos_ipc_fill,)*
-        }
-
-        #[unsafe(no_mangle)]
-        pub extern "C" fn libos_ipc_get_statistics(out: *mut libos_ipc_statistics) -> c_int {
-            status(node().map(|node| {
-                let counted = node.statistics();
-                write(out, libos_ipc_statistics {
-                    $($counter: counted.$counter,)*
-                    refused: counted.refused_in_all(),
-                    $($pool: counted.pools.$pool.into(),)*
-                });
-            }))
-        }
-    };
+/// What was counted, and how full the pools are.
+#[derive(Clone, Copy, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_statistics {
+    pub frames_in: u64,
+    pub frames_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub accepted: u64,
+    pub connected: u64,
+    pub disconnects: u64,
+    pub late_answers: u64,
+    pub unknown_codes: u64,
+    pub undone: u64,
+    pub refused: u64,
+    pub peers: libos_ipc_fill,
+    pub waiters: libos_ipc_fill,
+    pub ranges: libos_ipc_fill,
+    pub own_ranges: libos_ipc_fill,
+    pub children: libos_ipc_fill,
+    pub locks: libos_ipc_fill,
+    pub locked_files: libos_ipc_fill,
+    pub waiting_for_locks: libos_ipc_fill,
+    pub lock_handles: libos_ipc_fill,
+    pub sync_handles: libos_ipc_fill,
+    pub served_handles: libos_ipc_fill,
+    pub sync_clients: libos_ipc_fill,
+    pub send_queue: libos_ipc_fill,
 }
 
-statistics! {
-    frames_in, frames_out, bytes_in, bytes_out, accepted, connected, disconnects, late_answers,
-    unknown_codes, undone,
-    ;
-    peers, waiters, ranges, own_ranges, children, locks, locked_files, waiting_for_locks,
-    lock_handles, sync_handles, served_handles, sync_clients, send_queue,
+impl From<&Statistics> for libos_ipc_statistics {
+    fn from(counted: &Statistics) -> Self {
+        let pools = &counted.pools;
+        libos_ipc_statistics {
+            frames_in: counted.frames_in,
+            frames_out: counted.frames_out,
+            bytes_in: counted.bytes_in,
+            bytes_out: counted.bytes_out,
+            accepted: counted.accepted,
+            connected: counted.connected,
+            disconnects: counted.disconnects,
+            late_answers: counted.late_answers,
+            unknown_codes: counted.unknown_codes,
+            undone: counted.undone,
+            refused: counted.refused_in_all(),
+            peers: pools.peers.into(),
+            waiters: pools.waiters.into(),
+            ranges: pools.ranges.into(),
+            own_ranges: pools.own_ranges.into(),
+            children: pools.children.into(),
+            locks: pools.locks.into(),
+            locked_files: pools.locked_files.into(),
+            waiting_for_locks: pools.waiting_for_locks.into(),
+            lock_handles: pools.lock_handles.into(),
+            sync_handles: pools.sync_handles.into(),
+            served_handles: pools.served_handles.into(),
+            sync_clients: pools.sync_clients.into(),
+            send_queue: pools.send_queue.into(),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_get_statistics(statistics: *mut libos_ipc_statistics) -> c_int {
+    status(node_or_what_is_left().map(|node| write(statistics, (&node.statistics()).into())))
 }

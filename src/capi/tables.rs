@@ -4,9 +4,6 @@ use core::ffi::{c_char, c_int, c_void};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A function of a table, which may be missing.
-type Function<F> = Option<F>;
-
 /// How the library reaches the outside.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -14,34 +11,31 @@ pub struct libos_ipc_platform {
     pub context: *mut c_void,
     pub memory: *mut c_void,
     pub memory_size: usize,
-    pub allocate: Function<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>,
-    pub release: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub now: Function<unsafe extern "C" fn(*mut c_void) -> u64>,
-    pub listen: Function<unsafe extern "C" fn(*mut c_void, u32) -> c_int>,
-    pub connect: Function<unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void) -> c_int>,
-    pub accept: Function<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
-    pub read: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, usize) -> i64>,
-    pub write:
-        Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i64>,
-    pub close: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub watch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32) -> c_int>,
-    pub rewatch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32)>,
-    pub unwatch: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub watch_listener: Function<unsafe extern "C" fn(*mut c_void, bool)>,
-    pub wait:
-        Function<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_ready, usize, u64) -> usize>,
-    pub wake: Function<unsafe extern "C" fn(*mut c_void)>,
-    pub event_create: Function<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
-    pub event_set: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub event_clear: Function<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
-    pub event_is_set: Function<unsafe extern "C" fn(*mut c_void, *mut c_void) -> bool>,
-    pub event_wait: Function<unsafe extern "C" fn(*mut c_void, *mut c_void, u64)>,
+    pub allocate: Option<unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void>,
+    pub release: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub now: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
+    pub listen: Option<unsafe extern "C" fn(*mut c_void, u32) -> c_int>,
+    pub connect: Option<unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void) -> c_int>,
+    pub accept: Option<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
+    pub read: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, usize) -> i64>,
+    pub write: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i64>,
+    pub close: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub watch: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32) -> c_int>,
+    pub rewatch: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, u64, u32)>,
+    pub unwatch: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub watch_listener: Option<unsafe extern "C" fn(*mut c_void, bool)>,
+    pub wait: Option<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_ready, usize, u64) -> usize>,
+    pub wake: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub event_create: Option<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
+    pub event_set: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub event_clear: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub event_is_set: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> bool>,
+    pub event_wait: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, u64)>,
     pub wait_readable:
-        Function<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, u64) -> c_int>,
-    pub thread_create: Function<
-        unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int,
-    >,
-    pub r#yield: Function<unsafe extern "C" fn(*mut c_void)>,
+        Option<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, u64) -> c_int>,
+    pub thread_create:
+        Option<unsafe extern "C" fn(*mut c_void, extern "C" fn(*mut c_void), *mut c_void) -> c_int>,
+    pub r#yield: Option<unsafe extern "C" fn(*mut c_void)>,
 }
 
 /// A stream that is ready.
@@ -57,16 +51,16 @@ pub struct libos_ipc_ready {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct libos_ipc_callbacks {
-    pub signal: Function<unsafe extern "C" fn(*mut c_void, *const libos_ipc_pid_kill) -> c_int>,
-    pub metadata: Function<unsafe extern "C" fn(*mut c_void, u32, u32, *mut c_void, usize) -> i64>,
-    pub child_died: Function<unsafe extern "C" fn(*mut c_void, *const libos_ipc_cld_exit)>,
-    pub disconnected: Function<unsafe extern "C" fn(*mut c_void, u32)>,
-    pub is_zombie: Function<unsafe extern "C" fn(*mut c_void, u32) -> bool>,
-    pub this_process: Function<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_self)>,
+    pub signal: Option<unsafe extern "C" fn(*mut c_void, *const libos_ipc_pid_kill) -> c_int>,
+    pub metadata: Option<unsafe extern "C" fn(*mut c_void, u32, u32, *mut c_void, usize) -> i64>,
+    pub child_died: Option<unsafe extern "C" fn(*mut c_void, *const libos_ipc_cld_exit)>,
+    pub disconnected: Option<unsafe extern "C" fn(*mut c_void, u32)>,
+    pub is_zombie: Option<unsafe extern "C" fn(*mut c_void, u32) -> bool>,
+    pub this_process: Option<unsafe extern "C" fn(*mut c_void, *mut libos_ipc_self)>,
     pub file_key:
-        Function<unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_char, usize) -> i64>,
-    pub log: Function<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
-    pub fatal: Function<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+        Option<unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_char, usize) -> i64>,
+    pub log: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
+    pub fatal: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
 }
 
 /// A signal.

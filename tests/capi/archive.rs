@@ -1,0 +1,123 @@
+//! What a link takes from the static library: fit for an enclave.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{has, library, made, run};
+
+/// What the C compiler itself asks of any freestanding program.
+const ALLOWED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
+/// What an enclave can't execute, or the host could lie about.
+const FORBIDDEN: [&str; 20] = [
+    "syscall", "sysenter", "sysexit", "sysret", "int", "int1", "into", "cpuid", "xgetbv", "rdtsc",
+    "rdtscp", "rdpmc", "rdrand", "rdseed", "in", "out", "ins", "outs", "rdfsbase", "wrfsbase",
+];
+/// The most bytes of code and constants.
+const MOST_BYTES: u64 = 160 * 1024;
+
+/// Symbols of an object or archive, by kind. Not through a plugin, which misreads Rust's members.
+fn symbols(object: &Path) -> Vec<(char, String)> {
+    let mut nm = Command::new("nm");
+    nm.arg("--plugin=/nonexistent").arg(object);
+    let text = run(&mut nm);
+    let symbol = |line: &str| {
+        let mut words = line.split_whitespace().rev();
+        let name = words.next()?;
+        let kind = words.next()?.chars().next()?;
+        Some((kind, name.to_owned()))
+    };
+    text.lines().filter_map(symbol).collect()
+}
+
+/// Every function of the header with what it needs, linked into one object.
+fn linked() -> Option<PathBuf> {
+    if !["cc", "ld", "nm", "objdump", "size"].into_iter().all(has) {
+        return None;
+    }
+    let roots = super::header::declared();
+    assert!(roots.len() > 65, "the functions of the header: {roots:?}");
+    let object = made("all.o");
+    let mut link = Command::new("ld");
+    link.args(["-r", "--gc-sections", "-o"]).arg(&object);
+    link.args(roots.iter().flat_map(|root| ["-u", root]));
+    link.args(["-u", "g_process_ipc_ids"]).arg(library());
+    run(&mut link);
+    Some(object)
+}
+
+#[test]
+fn a_link_takes_nothing_of_an_operating_system() {
+    let Some(object) = linked() else { return };
+    for (kind, name) in symbols(&object) {
+        assert!(
+            kind != 'U' || ALLOWED.contains(&&*name),
+            "{name} is not in the library"
+        );
+        let is_runtime = [
+            "__rust_alloc",
+            "__rdl_",
+            "_Unwind_",
+            "pthread_",
+            "__tls_get_addr",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+        assert!(!is_runtime, "{name}");
+    }
+
+    // Only what is executed is disassembled, and the mnemonic alone is looked at.
+    let mut objdump = Command::new("objdump");
+    objdump
+        .args(["-d", "--no-show-raw-insn", "-M", "intel"])
+        .arg(&object);
+    let mut instructions: BTreeMap<String, usize> = BTreeMap::new();
+    let text = run(&mut objdump);
+    for line in text.lines() {
+        let Some((_, instruction)) = line.split_once(":\t") else {
+            continue;
+        };
+        let mnemonic = instruction
+            .split_whitespace()
+            .find(|word| !["lock", "rep", "repz", "repnz", "cs", "ds", "data16"].contains(word));
+        *instructions
+            .entry(mnemonic.unwrap_or("").to_owned())
+            .or_default() += 1;
+        assert!(
+            !instruction.contains("fs:") && !instruction.contains("gs:"),
+            "the thread register is the application's: {line}"
+        );
+    }
+    let count: usize = instructions.values().sum();
+    assert!(count > 10_000, "it was disassembled: {count} instructions");
+    for forbidden in FORBIDDEN {
+        assert!(!instructions.contains_key(forbidden), "{forbidden}");
+    }
+
+    // Thread-local storage would be a section of its own.
+    let mut size = Command::new("size");
+    size.args(["-A", "-d"]).arg(&object);
+    let (mut code, mut constants) = (0, 0);
+    for line in run(&mut size).lines() {
+        let mut words = line.split_whitespace();
+        let (Some(section), Some(bytes)) = (words.next(), words.next()) else {
+            continue;
+        };
+        assert!(
+            !section.starts_with(".tdata") && !section.starts_with(".tbss"),
+            "{line}"
+        );
+        let bytes: u64 = bytes.parse().unwrap_or(0);
+        if section.starts_with(".text") {
+            code += bytes;
+        } else if section.starts_with(".rodata") || section.starts_with(".data.rel.ro") {
+            constants += bytes;
+        }
+    }
+    println!(
+        "{} KiB of code, {} KiB of constants",
+        code.div_ceil(1024),
+        constants.div_ceil(1024)
+    );
+    assert!(code + constants <= MOST_BYTES, "{code} + {constants} bytes");
+}

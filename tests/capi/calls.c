@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* One process calls what the header has, in and out of order, and looks at what comes of it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libos_ipc.h"
+#include "posix.h"
+
+static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
+/* What the calls are made on, and how much of it they may take, callbacks and pthreads included. */
+static _Alignas(4096) unsigned char g_stack[64 * 1024];
+#define STACK_LIMIT (32 * 1024)
+static bool g_polled;
+static int g_failed;
+static int g_signals, g_allocated;
+static char g_said[256];
+
+#define CHECK(condition)                                                        \
+    do {                                                                        \
+        if (!(condition)) {                                                     \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
+            g_failed = 1;                                                       \
+        }                                                                       \
+    } while (0)
+#define IS(call, expected)                                                      \
+    do {                                                                        \
+        long long got = (call), wanted = (expected);                            \
+        if (got != wanted) {                                                    \
+            fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE__, __LINE__, #call, got, wanted); \
+            g_failed = 1;                                                       \
+        }                                                                       \
+    } while (0)
+
+static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
+    (void)context;
+    if (kill->type == KILL_THREAD)
+        return -ESRCH;
+    g_signals += kill->signum != 0;
+    return kill->sender == 77 ? -EPERM : 0;
+}
+
+static int64_t tell(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
+    (void)context, (void)pid, (void)size;
+    if (code == PID_META_CWD)
+        return -ENOENT;
+    memcpy(data, "/bin/sh", 8);
+    return 8;
+}
+
+static void say(void* context, enum libos_ipc_log_level level, const char* message) {
+    (void)context, (void)level;
+    snprintf(g_said, sizeof(g_said), "%s", message);
+}
+
+static void fatal(void* context, const char* message) {
+    (void)context;
+    fprintf(stderr, "fatal: %s\n", message);
+    abort();
+}
+
+static void* allocate(void* context, size_t size) {
+    (void)context;
+    g_allocated++;
+    return malloc(size);
+}
+
+static void before_setup(void) {
+    IDTYPE id;
+    struct sync_handle* handle;
+    struct libos_file_lock lock = {FILE_LOCK_POSIX, 1, 0, 0, 1, 0};
+    IS(init_ipc(), -EINVAL);
+    IS(init_ipc_worker(), -EINVAL);
+    IS(init_sync_server(), -EINVAL);
+    IS(init_sync_client(), -EINVAL);
+    IS(init_fs_lock(), -EINVAL);
+    IS(init_id_ranges(5), -EINVAL);
+    IS(ipc_get_new_vmid(&id), -EINVAL);
+    IS(ipc_kill_process(1, 1, 9), -EINVAL);
+    IS(ipc_cld_exit_send(0, 0), -EINVAL);
+    IS(sync_create(&handle, 0), -EINVAL);
+    IS(file_lock_set("/f", &lock, false), -EINVAL);
+    IS(file_lock_clear_pid(1), -EINVAL);
+    IS(connect_to_process(2), -EINVAL);
+    IS(get_new_id(0), 0);
+    release_id(1);
+    remove_outgoing_ipc_connection(1);
+    ipc_child_disconnect_callback(1);
+    terminate_ipc_worker();
+    CHECK(!libos_ipc_turn(0));
+}
+
+static void setting_up(const char* base) {
+    struct libos_ipc_callbacks callbacks = {.signal = deliver, .metadata = tell, .log = say, .fatal = fatal};
+    struct libos_ipc_platform platform;
+    struct libos_ipc_limits limits;
+    libos_ipc_default_limits(&limits);
+    limits.call_limit_ms = 5000;
+    limits.sync_handles = 2;
+    CHECK(libos_ipc_memory_size(NULL, true) <= LIBOS_IPC_MEMORY_LEADER);
+    CHECK(libos_ipc_memory_size(NULL, false) <= LIBOS_IPC_MEMORY_MEMBER);
+    IS(posix_platform(&platform, base, g_memory, sizeof(g_memory)), 0);
+    if (g_polled) {
+        platform.thread_create = NULL;
+        platform.wait_readable = NULL;
+    }
+    platform.allocate = allocate;
+    IS(libos_ipc_setup(NULL, &callbacks, NULL), -EINVAL);
+    IS(libos_ipc_setup(&platform, NULL, NULL), -EINVAL);
+    struct libos_ipc_platform lacking = platform;
+    lacking.rewatch = NULL;
+    IS(libos_ipc_setup(&lacking, &callbacks, NULL), -EINVAL);
+    CHECK(strstr(g_said, "rewatch"));
+    IS(libos_ipc_setup(&platform, &callbacks, &limits), 0);
+    IS(libos_ipc_setup(&platform, &callbacks, &limits), -EALREADY);
+    /* The tables were copied. */
+    memset(&platform, 0, sizeof(platform));
+    memset(&callbacks, 0, sizeof(callbacks));
+    g_process_ipc_ids = (struct libos_ipc_ids){2, 0, 1};
+    IS(init_ipc(), -EINVAL);
+    g_process_ipc_ids = (struct libos_ipc_ids){2, 2, 1};
+    IS(init_ipc_ids(), -EINVAL);
+    g_process_ipc_ids = (struct libos_ipc_ids){0, 0, 0};
+    IS(init_ipc(), 0);
+    IS(init_ipc(), -EALREADY);
+    IS(g_process_ipc_ids.self_vmid, STARTING_VMID);
+    IS(init_ipc_worker(), 0);
+    IS(init_sync_server(), 0);
+    IS(init_sync_client(), 0);
+    IS(init_fs_lock(), 0);
+}
+
+static void ids(void) {
+    IDTYPE vmid, start, end, owner;
+    IS(ipc_get_new_vmid(&vmid), 0);
+    IS(vmid, STARTING_VMID + 1);
+    IS(ipc_alloc_id_range(&start, &end), 0);
+    IS(end - start + 1, MAX_RANGE_SIZE);
+    IS(ipc_get_id_owner(start, &owner), 0);
+    IS(owner, STARTING_VMID);
+    IS(ipc_change_id_owner(start + 1, vmid), 0);
+    IS(ipc_get_id_owner(start + 1, &owner), 0);
+    IS(owner, vmid);
+    IS(ipc_change_id_owner(start + 1, vmid), -EPERM);
+    IS(libos_ipc_bury(vmid), 0);
+    IS(ipc_get_id_owner(start + 1, &owner), 0);
+    IS(owner, 0);
+    IS(ipc_release_id_range(start, start), 0);
+    IS(ipc_release_id_range(start + 2, end), 0);
+    IS(ipc_get_id_owner(end, &owner), 0);
+    IS(owner, 0);
+    CHECK(ipc_release_id_range(start + 2, end) < 0);
+    IDTYPE id = get_new_id(0);
+    CHECK(id != 0);
+    release_id(id);
+}
+
+static void processes(void) {
+    IDTYPE pid = get_new_id(0);
+    struct libos_ipc_pid_retmeta* answer = NULL;
+    IS(ipc_kill_process(pid, pid, 10), 0);
+    IS(g_signals, 1);
+    IS(ipc_kill_process(77, pid, 10), -EPERM);
+    IS(ipc_kill_thread(pid, pid, pid, 10), -ESRCH);
+    IS(ipc_kill_process(pid, 4000000, 10), -ESRCH);
+    IS(ipc_kill_process(pid, pid, 65), -EINVAL);
+    IS(ipc_kill_all(pid, 10), 0);
+    IS(ipc_pid_getmeta(pid, PID_META_EXEC, &answer), 0);
+    CHECK(answer && answer->datasize == 8 && !answer->ret_val && !strcmp(answer->data, "/bin/sh"));
+    free(answer);
+    IS(g_allocated, 1);
+    IS(ipc_pid_getmeta(pid, PID_META_CWD, &answer), -ENOENT);
+    IS(ipc_pid_getmeta(4000000, PID_META_EXEC, &answer), -ESRCH);
+    IS(g_allocated, 1);
+    IS(ipc_cld_exit_send(0, 0), 0);
+    release_id(pid);
+}
+
+static void handles(void) {
+    struct sync_handle *one, *two, *three;
+    uint64_t data = 0, other = 42;
+    IS(sync_create(&one, 7), 0);
+    IS(libos_ipc_sync_id(one), 7);
+    IS(sync_create(&two, 7), -EINVAL);
+    IS(sync_create(&two, 0), 0);
+    CHECK(libos_ipc_sync_id(two) != 7);
+    IS(sync_create(&three, 0), -ENOMEM);
+    CHECK(!sync_lock(one, SYNC_STATE_EXCLUSIVE, &data, sizeof(data)));
+    sync_unlock(one, &other, sizeof(other));
+    unsigned int news = 9;
+    IS(libos_ipc_sync_lock(one, SYNC_STATE_SHARED, &data, sizeof(data), &news), 0);
+    IS(news, 0);
+    sync_unlock(one, NULL, 0);
+    IS(libos_ipc_sync_lock(one, SYNC_STATE_NUM, &data, sizeof(data), &news), -EINVAL);
+    sync_destroy(two);
+    IS(libos_ipc_sync_id(two), 0);
+    IS(libos_ipc_sync_lock(two, SYNC_STATE_SHARED, &data, sizeof(data), &news), -EINVAL);
+    sync_unlock(two, NULL, 0);
+    sync_destroy(two);
+    IS(shutdown_sync_client(), 0);
+    IS(libos_ipc_sync_id(one), 0);
+}
+
+static void locks(void) {
+    struct libos_file_lock mine = {FILE_LOCK_POSIX, 1, 10, 19, 1, 0}, theirs = {FILE_LOCK_POSIX, 0, 0, FS_LOCK_EOF, 2, 0}, found;
+    IS(file_lock_get("/f", &theirs, &found), 0);
+    IS(found.type, 2);
+    IS(file_lock_set("/f", &mine, false), 0);
+    IS(file_lock_set("/f", &theirs, false), -EAGAIN);
+    IS(file_lock_get("/f", &theirs, &found), 0);
+    CHECK(found.type == 1 && found.start == 10 && found.end == 19 && found.pid == 1);
+    IS(file_lock_set("/g", &theirs, false), 0);
+    IS(ipc_file_lock_clear_pid(1), 0);
+    IS(file_lock_set("/f", &theirs, true), 0);
+    mine.start = 20;
+    IS(file_lock_set("/f", &mine, false), -EINVAL);
+    mine.family = FILE_LOCK_UNKNOWN;
+    mine.start = 0;
+    IS(file_lock_set("/f", &mine, false), -EINVAL);
+    IS(file_lock_set(NULL, &mine, false), -EINVAL);
+    IS(file_lock_clear_pid(2), 0);
+}
+
+static void messages(void) {
+    union {
+        struct libos_ipc_msg message;
+        char bytes[128];
+    } raw = {.bytes = {0}};
+    void* answer = NULL;
+    IDTYPE vmid;
+    /* A fresh VMID for a process that is not there. */
+    IS(ipc_get_new_vmid(&vmid), 0);
+    IS(get_ipc_msg_size(4), sizeof(struct ipc_msg_header) + 4);
+    init_ipc_msg(&raw.message, IPC_MSG_GET_NEW_VMID, get_ipc_msg_size(0));
+    IS(ipc_send_msg_and_get_response(STARTING_VMID, &raw.message, &answer), -EINVAL);
+    IS(ipc_send_msg_and_get_response(vmid, &raw.message, &answer), -ESRCH);
+    CHECK(!answer);
+    init_ipc_msg(&raw.message, IPC_MSG_CODE_BOUND, get_ipc_msg_size(0));
+    IS(ipc_send_message(vmid, &raw.message), -EINVAL);
+    init_ipc_msg(&raw.message, IPC_MSG_GET_ID_OWNER, get_ipc_msg_size(1));
+    IS(ipc_send_message(vmid, &raw.message), -EINVAL);
+    init_ipc_msg(&raw.message, IPC_MSG_GET_ID_OWNER, SIZE_MAX);
+    IS(ipc_send_message(vmid, &raw.message), -ENOMEM);
+    raw.message.header.size = 0;
+    IS(ipc_send_message(vmid, &raw.message), -EINVAL);
+    IS(ipc_get_new_vmid_callback(vmid, NULL, 1), -ESRCH);
+    IS(ipc_pid_kill_callback(vmid, NULL, 1), -EINVAL);
+}
+
+static void at_the_end(void) {
+    struct libos_ipc_statistics statistics;
+    IS(libos_ipc_get_statistics(&statistics), 0);
+    IS(statistics.locks.now, 0);
+    IS(statistics.served_handles.now, 0);
+    IS(statistics.waiters.now, 0);
+    IS(statistics.children.now, 0);
+    terminate_ipc_worker();
+    IDTYPE id;
+    IS(ipc_get_new_vmid(&id), -ESHUTDOWN);
+    terminate_ipc_worker();
+}
+
+static void* run(void* base) {
+    before_setup();
+    setting_up(base);
+    ids();
+    processes();
+    handles();
+    locks();
+    messages();
+    at_the_end();
+    posix_platform_end();
+    return NULL;
+}
+
+/* With `polled` without threads. */
+int main(int argc, char** argv) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    g_polled = argc == 3 && !strcmp(argv[2], "polled");
+    if (argc < 2)
+        return 2;
+    memset(g_stack, 0xA5, sizeof(g_stack));
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, g_stack, sizeof(g_stack));
+    if (pthread_create(&thread, &attributes, run, argv[1]))
+        return 2;
+    pthread_join(thread, NULL);
+    size_t unused = 0;
+    while (g_stack[unused] == 0xA5)
+        unused++;
+    printf("%zu bytes of stack were used\n", sizeof(g_stack) - unused);
+    CHECK(sizeof(g_stack) - unused <= STACK_LIMIT);
+    return g_failed;
+}
