@@ -140,21 +140,18 @@ fn lays_each_struct_out_as_it_is() {
     }
     let structs = generated(ItemType::Structs);
     // Only what is defined gets another name, so that the rest speaks of the header's structs.
-    let renamed = structs
-        .lines()
-        .map(|line| match line.strip_suffix(" {") {
-            Some(head) => format!("{head}_in_rust {{\n"),
-            None => format!("{line}\n"),
-        })
-        .collect::<String>();
-    let mut program = format!("#include \"libos_ipc.h\"\n{renamed}");
+    let mut program = vec!["#include \"libos_ipc.h\"".to_owned()];
+    program.extend(structs.lines().map(|line| match line.strip_suffix(" {") {
+        Some(head) => format!("{head}_in_rust {{"),
+        None => line.to_owned(),
+    }));
     let mut checked = BTreeSet::new();
     let is_looked_into = |(name, _): &(&str, _)| *name != "sync_handle";
     for (name, members) in members(&structs).into_iter().filter(is_looked_into) {
         checked.insert(name);
-        program += &format!(
-            "_Static_assert(sizeof(struct {name}) == sizeof(struct {name}_in_rust), \"{name}\");\n"
-        );
+        program.push(format!(
+            "_Static_assert(sizeof(struct {name}) == sizeof(struct {name}_in_rust), \"{name}\");"
+        ));
         for member in members {
             // Padding has a name in Rust, and some names are words of Rust.
             let in_c = match member {
@@ -163,16 +160,17 @@ fn lays_each_struct_out_as_it_is() {
                 "this_process" => "self",
                 other => other,
             };
-            program += &format!(
+            program.push(format!(
                 "_Static_assert(offsetof(struct {name}, {in_c}) == \
-                 offsetof(struct {name}_in_rust, {member}), \"{name}.{in_c}\");\n"
-            );
+                 offsetof(struct {name}_in_rust, {member}), \"{name}.{in_c}\");"
+            ));
             // Of a truth value C may have written any bits.
             if member != "wrap_ids" {
-                program += &format!(
-                    "_Static_assert(__builtin_types_compatible_p(__typeof__(((struct {name}*)0)->{in_c}), \
-                     __typeof__(((struct {name}_in_rust*)0)->{member})), \"{name}.{in_c}\");\n"
-                );
+                program.push(format!(
+                    "_Static_assert(__builtin_types_compatible_p(\
+                     __typeof__(((struct {name}*)0)->{in_c}), \
+                     __typeof__(((struct {name}_in_rust*)0)->{member})), \"{name}.{in_c}\");"
+                ));
             }
         }
     }
@@ -188,7 +186,7 @@ fn lays_each_struct_out_as_it_is() {
         assert!(checked.contains(&*format!("libos_ipc_{name}")), "{name}");
     }
     let source = made("structs.c");
-    std::fs::write(&source, program).unwrap();
+    std::fs::write(&source, program.join("\n") + "\n").unwrap();
     // A handle is a name: the struct behind it is empty.
     compiles("cc", &["-std=c11", "-Wno-pedantic"], &source);
 }
