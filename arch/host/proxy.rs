@@ -19,14 +19,13 @@ use super::{Host, HostStream};
 use crate::Vmid;
 use crate::pal::mux::{LineFault, Mux, Stop};
 use crate::pal::{
-    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Token,
 };
 
 /// How many streams there are at once, each way.
 const STREAMS: usize = 128;
 /// How much of a stream is kept for a peer that does not read.
-const WINDOW: usize = 8 * 1024;
+const WINDOW: usize = 2 * 1024;
 /// How much is read at once.
 const PIECE: usize = 16 * 1024;
 /// How long peers may take to read what a member that is gone has said last.
@@ -164,9 +163,7 @@ impl Proxy {
                 self.read_family(stream, piece);
             } else if readiness.contains(Readiness::HANG_UP) {
                 self.close_from_member(stream);
-            } else if let Some(Some((watched, _))) =
-                self.from_member.get_mut(usize::from(stream))
-            {
+            } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
                 // It takes more: `settle` gives it more.
                 watched.want(&self.host, Interest::HANG_UP);
             }

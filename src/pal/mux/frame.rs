@@ -48,7 +48,8 @@ pub enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFault {
     /// A frame of no known kind, or with a value that it can't have.
-    Malformed,
+    // Not 0: so "none" is, and a machine that is a `static` takes no room in an image.
+    Malformed = 1,
     /// Its first frame is not HELLO of this version.
     NoHello,
     /// A stream number beyond those that this end has.

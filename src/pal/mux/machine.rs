@@ -24,8 +24,8 @@ pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     opened: Deque<(u16, u32), STREAMS>,
     line: Ring<LINE>,
     hello_sent: bool,
-    /// Something is to be said that found no room on the line.
-    owing: bool,
+    /// Nothing is to be said that is not on the line.
+    paid: bool,
     /// How many streams the other end reads; none before it has said so.
     theirs: Option<u16>,
     /// A frame that came in part.
@@ -59,7 +59,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             opened: Deque::new(),
             line: Ring::new(),
             hello_sent: false,
-            owing: true,
+            paid: false,
             theirs: None,
             head: [0; FRAME],
             head_length: 0,
@@ -218,7 +218,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             to,
             ..Outgoing::FREE
         };
-        self.owing = true;
+        self.paid = false;
         self.pay();
         Some(stream)
     }
@@ -253,7 +253,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let Some(outgoing) = self.outgoing.get(usize::from(stream)) else {
             return 0;
         };
-        if self.owing || self.stopped(stream).is_some() {
+        if !self.paid || self.stopped(stream).is_some() {
             return 0;
         }
         let credit = usize::try_from(outgoing.credit).unwrap_or(usize::MAX);
@@ -297,7 +297,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         };
         if !outgoing.life.is_empty() {
             outgoing.life |= Writing::ENDED;
-            self.owing = true;
+            self.paid = false;
             self.pay();
         }
     }
@@ -318,7 +318,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     pub fn accept(&mut self, stream: u16) {
         if let Ok(incoming) = self.hear(stream) {
             incoming.consumed = WINDOW;
-            self.owing = true;
+            self.paid = false;
             self.pay();
         }
     }
@@ -333,8 +333,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Whether its writer has closed it: what can be read is the rest.
     pub fn is_ended(&self, stream: u16) -> bool {
         let incoming = self.incoming.get(usize::from(stream));
-        self.hung_up
-            || incoming.is_none_or(|incoming| incoming.life.contains(Hearing::ENDED))
+        self.hung_up || incoming.is_none_or(|incoming| incoming.life.contains(Hearing::ENDED))
     }
 
     /// Reads as much as there is and fits; 0 after the last byte of a stream that was closed.
@@ -376,7 +375,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         };
         incoming.consumed = incoming.consumed.saturating_add(count);
         if incoming.due() > 0 {
-            self.owing = true;
+            self.paid = false;
             self.pay();
         }
     }
@@ -390,7 +389,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             incoming.life |= Hearing::STOPPED;
             incoming.stop = stop;
             incoming.ring.clear();
-            self.owing = true;
+            self.paid = false;
             self.pay();
         }
     }
@@ -418,8 +417,8 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Says what is owed, as far as there is room. It needs no queue: each stream knows what is
     /// to be said about it.
     fn pay(&mut self) {
-        if self.owing {
-            self.owing = !self.pay_all();
+        if !self.paid {
+            self.paid = self.pay_all();
         }
     }
 

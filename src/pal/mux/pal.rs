@@ -55,7 +55,7 @@ struct State<const STREAMS: usize, const WINDOW: usize> {
     readers: [Option<Watch>; STREAMS],
     /// Which of those that are opened somebody has come for.
     claimed: [bool; STREAMS],
-    listener_watched: bool,
+    listener_ignored: bool,
     /// Where the next look begins, so that nobody is left out when more are ready than one report
     /// holds.
     next: usize,
@@ -79,7 +79,7 @@ impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WI
                 writers: [None; STREAMS],
                 readers: [None; STREAMS],
                 claimed: [false; STREAMS],
-                listener_watched: true,
+                listener_ignored: false,
                 next: 0,
             }),
             woken: AtomicBool::new(false),
@@ -242,7 +242,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
 
     /// Reports what is ready.
     fn look(&mut self, ready: &mut ReadyList) {
-        if self.listener_watched && self.mux.has_opened() {
+        if !self.listener_ignored && self.mux.has_opened() {
             let _ = ready.push((Token::LISTENER, Readiness::READ));
         }
         let begin = self.next;
@@ -345,7 +345,7 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
     }
 
     fn watch_listener(&self, on: bool) {
-        self.terminal.state.lock().listener_watched = on;
+        self.terminal.state.lock().listener_ignored = !on;
     }
 
     fn watch(
