@@ -19,13 +19,13 @@ const TIMER_COMMAND: u16 = 0x43;
 /// Counter 0, low byte and high byte, one interrupt at the end.
 const ONCE: u8 = 0b0011_0000;
 const LATCH: u8 = 0;
-const INTERRUPT: u8 = 0;
+pub(crate) const INTERRUPT: u8 = 0;
 
 static START: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds for each count of the processor, in 2^-32.
 static PACE: AtomicU64 = AtomicU64::new(0);
-/// When the timer was last set to end a sleep.
-static SET_TO: AtomicU64 = AtomicU64::new(0);
+/// When the timer is going to end a sleep; 0 when it has (`interrupts.rs`).
+pub(crate) static SET_TO: AtomicU64 = AtomicU64::new(0);
 
 fn counts() -> u64 {
     // SAFETY: every x86-64 processor has the counter, and nobody has forbidden to read it.

@@ -8,6 +8,8 @@ use x86_64::instructions::interrupts::{disable, enable_and_hlt};
 use x86_64::instructions::port::Port;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
+use crate::clock;
+
 /// The first vector after those of the processor's faults.
 const FIRST: u8 = 32;
 const COUNT: u8 = 16;
@@ -28,6 +30,11 @@ const CONTROLLERS: [Controller; 2] = [
     },
 ];
 
+/// The processor's own controller, which lets those of the PC through: the register that switches it
+/// on and the one for its pin 0, with what is written there.
+const ON: (usize, u32) = (0xfee0_00f0, 0x1ff);
+const PIN: (usize, u32) = (0xfee0_0350, 0x700);
+
 struct Controller {
     command: u16,
     data: u16,
@@ -36,11 +43,15 @@ struct Controller {
     cascade: u8,
 }
 
-// Tells both controllers that it is done with.
+// That of the timer notes that the timer is not set any more; each tells both controllers that it is
+// done with.
 global_asm!(
     r#"
     .pushsection .text.guest_interrupt, "ax"
+    .globl guest_timer_interrupt
     .globl guest_interrupt
+guest_timer_interrupt:
+    mov qword ptr [rip + {set_to}], 0
 guest_interrupt:
     push rax
     mov al, 0x20
@@ -49,18 +60,25 @@ guest_interrupt:
     pop rax
     iretq
     .popsection
-    "#
+    "#,
+    set_to = sym clock::SET_TO,
 );
 
 unsafe extern "C" {
+    static guest_timer_interrupt: u8;
     static guest_interrupt: u8;
 }
 
 pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
-    let entry = VirtAddr::from_ptr(&raw const guest_interrupt);
-    for vector in FIRST..FIRST + COUNT {
+    for number in 0..COUNT {
+        let entry = if number == clock::INTERRUPT {
+            &raw const guest_timer_interrupt
+        } else {
+            &raw const guest_interrupt
+        };
+        let entry = VirtAddr::from_ptr(entry);
         // SAFETY: the code above leaves everything as it was and returns as an interrupt does.
-        unsafe { table[vector].set_handler_addr(entry) };
+        unsafe { table[FIRST + number].set_handler_addr(entry) };
     }
 }
 
@@ -79,6 +97,10 @@ pub(crate) fn begin() {
         // All off, but for what comes from the second.
         let cascade = if controller.first == FIRST { 1 << 2 } else { 0 };
         write(controller.data, !cascade);
+    }
+    for (register, value) in [ON, PIN] {
+        // SAFETY: every x86-64 processor has these registers there.
+        unsafe { (register as *mut u32).write_volatile(value) };
     }
 }
 

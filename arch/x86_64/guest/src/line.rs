@@ -278,9 +278,7 @@ impl Device {
     fn has_news(&mut self) -> bool {
         // From now on news come with an interrupt.
         self.transport.ack_interrupt();
-        self.reading.is_some()
-            || self.receive.can_pop()
-            || self.blocked && self.transmit.can_pop()
+        self.reading.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
     }
 }
 
@@ -295,12 +293,16 @@ fn must<T>(outcome: Result<T, LineError>) -> T {
 impl Line for VirtioLine {
     fn read(&self, buffer: &mut [u8]) -> usize {
         let mut device = DEVICE.lock();
-        device.as_mut().map_or(0, |device| must(device.read(buffer)))
+        device
+            .as_mut()
+            .map_or(0, |device| must(device.read(buffer)))
     }
 
     fn write(&self, bytes: &[u8]) -> usize {
         let mut device = DEVICE.lock();
-        device.as_mut().map_or(0, |device| must(device.write(bytes)))
+        device
+            .as_mut()
+            .map_or(0, |device| must(device.write(bytes)))
     }
 
     fn rest(&self, until: Option<Time>) {

@@ -177,7 +177,8 @@ impl Guest<'_> {
     /// Locks bytes of the ledger, and keeps them until the host's member has signalled.
     fn own_bytes(&self) -> Result<(), Failed> {
         let own = own_bytes(self.party);
-        self.lock(LockKind::Write, own, false).doing("locking its own bytes")?;
+        self.lock(LockKind::Write, own, false)
+            .doing("locking its own bytes")?;
         self.reach(step::HELD)?;
         self.await_signal(SIGUSR1)?;
         say!("signal {SIGUSR1} came");
@@ -186,7 +187,8 @@ impl Guest<'_> {
 
     fn unlock_own_bytes(&self) -> Result<(), Failed> {
         let own = own_bytes(self.party);
-        self.lock(LockKind::Unlock, own, false).doing("unlocking its own bytes")
+        self.lock(LockKind::Unlock, own, false)
+            .doing("unlocking its own bytes")
     }
 
     /// Fails with its bytes of the ledger locked.
