@@ -74,31 +74,39 @@ impl<P: Pal> Embedder<P> for Os {
     }
 }
 
-/// Runs a member behind a line in this thread.
+/// Runs a member behind a line in this thread. All it says arrives.
 pub(crate) fn run<T>(
     identity: Identity,
     line: UnixStream,
     act: impl FnOnce(&Member<'_>) -> T,
 ) -> T {
+    let (done, is_sent) = run_anyhow(identity, line, act);
+    assert!(is_sent);
+    done
+}
+
+/// The same, and whether all it said was sent.
+pub(crate) fn run_anyhow<T>(
+    identity: Identity,
+    line: UnixStream,
+    act: impl FnOnce(&Member<'_>) -> T,
+) -> (T, bool) {
+    const LIMIT: Duration = Duration::from_secs(1);
     let config = Config {
         driving: Driving::Caller,
         ..Config::DEFAULT
     };
     let terminal = Box::new(End::new(SocketLine::new(line)));
-    let mut memory =
-        vec![
-            0;
-            Node::<OneLine<'_, SocketLine, STREAMS, WINDOW>>::memory(&identity, &config).total()
-        ];
+    let mut memory = vec![0; Member::memory(&identity, &config).total()];
     let node = Node::new(terminal.pal(), identity, config, &mut memory).unwrap();
     let os = Os;
     let node = node.with_embedder(&os);
     let done = act(&node);
-    node.shut_down(Duration::from_secs(5));
+    let is_sent = node.shut_down(LIMIT);
     drop(node);
-    assert!(terminal.flush(terminal.line().now() + Duration::from_secs(5)));
+    let is_sent = terminal.flush(terminal.line().now() + LIMIT) && is_sent;
     assert_eq!(terminal.fault(), None);
-    done
+    (done, is_sent)
 }
 
 #[test]

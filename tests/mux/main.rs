@@ -4,3 +4,5 @@
 
 mod guest;
 mod line;
+mod machine;
+mod proxy;

@@ -168,8 +168,7 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
     /// How many bytes the other end should be allowed now: when half the window was read, so that
     /// one frame goes for many reads.
     pub(super) fn due(&self) -> usize {
-        let is_read = !self.life.intersects(Hearing::ENDED | Hearing::STOPPED);
-        if is_read && self.consumed >= WINDOW.div_ceil(2) {
+        if self.life == Hearing::OPENED && self.consumed >= WINDOW.div_ceil(2) {
             self.consumed
         } else {
             0
