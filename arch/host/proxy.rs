@@ -19,7 +19,8 @@ use super::{Host, HostStream};
 use crate::Vmid;
 use crate::pal::mux::{LineFault, Mux, Stop};
 use crate::pal::{
-    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Token,
+    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
+    Token,
 };
 
 /// How many streams there are at once, each way.
@@ -30,6 +31,9 @@ const WINDOW: usize = 2 * 1024;
 const PIECE: usize = 16 * 1024;
 /// How long peers may take to read what a member that is gone has said last.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How soon streams are accepted again after the system had no more descriptors.
+const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
 /// The line's name among the watches.
 const LINE: Token = Token(u64::MAX >> 1);
@@ -77,6 +81,8 @@ pub struct Proxy {
     /// at their beginning were checked.
     from_member: Vec<Option<(Watched, usize)>>,
     listens: bool,
+    /// Out of descriptors until then.
+    exhausted_until: Option<Time>,
     end: Option<ProxyEnd>,
 }
 
@@ -124,6 +130,7 @@ impl Proxy {
             from_family: (0..STREAMS).map(|_| None).collect(),
             from_member: (0..STREAMS).map(|_| None).collect(),
             listens: true,
+            exhausted_until: None,
             end: None,
         })
     }
@@ -144,7 +151,7 @@ impl Proxy {
                 }
             }
             ready.clear();
-            self.host.wait(&mut ready, last);
+            self.host.wait(&mut ready, last.or(self.exhausted_until));
             for (token, readiness) in &ready {
                 self.on_ready(*token, *readiness, &mut piece);
             }
@@ -186,7 +193,11 @@ impl Proxy {
                     }
                 }
                 Err(AcceptError::NotAllowed) => {}
-                Err(AcceptError::WouldBlock | AcceptError::Exhausted) => return,
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::Exhausted) => {
+                    self.exhausted_until = Some(self.host.now() + RETRY_ACCEPT);
+                    return;
+                }
             }
         }
     }
@@ -251,10 +262,7 @@ impl Proxy {
         while let Some((stream, to)) = self.mux.next_opened() {
             self.connect(stream, to);
         }
-        for place in 0..STREAMS {
-            let Ok(stream) = u16::try_from(place) else {
-                continue;
-            };
+        for (stream, _) in (0..).zip(0..STREAMS) {
             self.write_family(stream);
         }
         self.write_line();
@@ -271,7 +279,9 @@ impl Proxy {
                 watched.want(&self.host, Interest::empty());
             }
         }
-        let listens = self.mux.can_open();
+        let now = || self.host.now();
+        self.exhausted_until = self.exhausted_until.filter(|until| now() < *until);
+        let listens = self.mux.can_open() && self.exhausted_until.is_none();
         if listens != self.listens {
             self.host.watch_listener(listens);
             self.listens = listens;

@@ -1,11 +1,4 @@
-//! What goes over the line: frames of 8 bytes, and the bytes of a stream after one of them.
-//!
-//! | offset | field | type |
-//! | --- | --- | --- |
-//! | 0 | kind | u8 |
-//! | 1 | [`VERSION`] in HELLO, else zero | u8 |
-//! | 2 | stream | u16, little-endian |
-//! | 4 | value | u32, little-endian |
+//! What goes over the line, as the module's page has it.
 
 use core::fmt;
 

@@ -12,6 +12,20 @@
 //! *Opening* waits for the other end's word, so that nobody is taken for reachable who is not:
 //! [`ConnectError::Busy`](crate::pal::ConnectError::Busy) until it has come.
 //!
+//! # What goes over the line
+//! Frames of 8 bytes: kind (u8), 0 (u8; in HELLO the version, 1), stream (u16), value (u32), all
+//! little-endian. After DATA come that stream's bytes. The first three of a stream come from its
+//! writer, the others from its reader.
+//!
+//! | kind | name | stream | value |
+//! | --- | --- | --- | --- |
+//! | 1 | HELLO, the first of each end | how many streams it reads at once | 0 |
+//! | 2 | OPEN | a free number | the VMID it is for; 0 towards the member |
+//! | 3 | DATA | its number | how many bytes follow, at least 1 |
+//! | 4 | END: closed by its writer | its number | 0 |
+//! | 5 | CREDIT; the first one accepts the stream | its number | how many bytes more may be sent |
+//! | 6 | STOP: closed by its reader, or refused | its number | 0 closed or nobody there, 1 busy, 2 not allowed |
+//!
 //! *Numbers.* The writer of a stream chooses its number, and uses it again only when both have
 //! closed it and know that of each other. So no late frame is taken for one of another stream.
 

@@ -373,16 +373,14 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
         let mut has_rested = false;
         loop {
-            {
+            let is_over = {
                 let mut state = self.terminal.state.lock();
                 self.terminal.exchange(&mut state);
                 state.look(ready);
-                // Who tries to connect looks again.
-                if state.mux.take_decided() {
-                    self.wake();
-                }
-            }
-            let is_over = has_rested || !ready.is_empty() || until == Some(Time(0));
+                let is_over = has_rested || !ready.is_empty() || until == Some(Time(0));
+                // Who tries to connect is to look again, instead of resting.
+                is_over || state.mux.take_decided()
+            };
             if self.terminal.woken.swap(false, Ordering::AcqRel) || is_over {
                 return;
             }
