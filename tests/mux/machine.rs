@@ -31,7 +31,7 @@ struct Stream {
 
 /// Two ends and the bytes between them.
 struct Pair {
-    ends: [End; 2],
+    ends: [Box<End>; 2],
     /// What is on its way from each.
     lines: [VecDeque<u8>; 2],
     streams: Vec<Stream>,
@@ -69,7 +69,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 impl Pair {
     fn new() -> Pair {
         Pair {
-            ends: [End::new(), End::new()],
+            ends: [Box::default(), Box::default()],
             lines: [VecDeque::new(), VecDeque::new()],
             streams: Vec::new(),
         }

@@ -16,6 +16,7 @@ const LINE: usize = 16 * 1024;
 /// Nothing in it blocks, waits or asks the time. What it has to say is taken with
 /// [`Mux::to_send`]; what came is given to [`Mux::receive`], which checks every byte of it, and
 /// always takes all: a stream's writer sends no more than the reader has room for.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     outgoing: [Outgoing; STREAMS],

@@ -33,6 +33,11 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
 /// # Safety
 /// As the C function says.
 #[unsafe(no_mangle)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "as the C function has it"
+)]
 unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u8 {
     // SAFETY: the caller vouches for the bytes written.
     unsafe {

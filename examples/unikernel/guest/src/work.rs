@@ -35,7 +35,6 @@ pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(
         party,
         board: node.share(Some(BOARD)).doing("opening the board")?,
     };
-    guest.reach(step::JOINED)?;
     guest.list()?;
     guest.ids()?;
     guest.measure()?;
