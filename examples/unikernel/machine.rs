@@ -61,14 +61,14 @@ pub(crate) fn check(qemu: &Path) -> Result<()> {
     }
 }
 
-/// A machine that runs.
+/// A machine that runs. It does not outlive this.
 pub(crate) struct Machine {
     pub(crate) name: String,
     /// When it was started.
     pub(crate) started: Duration,
     qemu: Child,
-    proxy: JoinHandle<ProxyEnd>,
-    listeners: [JoinHandle<()>; 2],
+    proxy: Option<JoinHandle<ProxyEnd>>,
+    listeners: Vec<JoinHandle<()>>,
 }
 
 impl Machine {
@@ -133,8 +133,8 @@ impl Machine {
         let errors = qemu.stderr.take().context("it is piped")?;
         Ok(Machine {
             started,
-            proxy: thread::spawn(move || proxy.run()),
-            listeners: [
+            proxy: Some(thread::spawn(move || proxy.run())),
+            listeners: vec![
                 account.listen(&name, console),
                 account.listen("qemu", errors),
             ],
@@ -154,16 +154,22 @@ impl Machine {
     }
 
     /// Waits until it is off and all it said was heard: how QEMU ended, and why the stand-in did.
-    pub(crate) fn wait(mut self) -> Result<(ExitStatus, ProxyEnd)> {
+    pub(crate) fn wait(&mut self) -> Result<(ExitStatus, ProxyEnd)> {
         let status = self.qemu.wait()?;
-        let end = self.proxy.join();
-        for listener in self.listeners {
+        for listener in self.listeners.drain(..) {
             // One that panicked has said so.
             let _ = listener.join();
         }
-        let Ok(end) = end else {
-            bail!("the stand-in of {} panicked", self.name);
-        };
+        let end = self.proxy.take().and_then(|proxy| proxy.join().ok());
+        let end = end.with_context(|| format!("the stand-in of {} panicked", self.name))?;
         Ok((status, end))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // If it is off already there is nothing to do.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
     }
 }

@@ -228,9 +228,9 @@ fn see_end(
     if !status.success() {
         wrong.push(format!("process {} ended with {status}", member.pid));
     }
-    for (party, (_, machine)) in GUESTS.into_iter().zip(machines) {
-        let name = machine.name.clone();
+    for (party, (_, mut machine)) in GUESTS.into_iter().zip(machines) {
         let (status, end) = machine.wait()?;
+        let name = &machine.name;
         let expected = match options.fault.filter(|_| party == 2) {
             None => Some(SWITCHED_OFF),
             Some(Fault::Deaf) => None,
