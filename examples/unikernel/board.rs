@@ -1,12 +1,30 @@
 //! What the guests and the host's processes agree on. Compiled into both.
 
+use libos_ipc::Id;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number that the shared board goes by in all processes.
 pub(crate) const BOARD: u64 = 1;
 
-/// The file whose locks they fight for.
-pub(crate) const LEDGER: &[u8] = b"/ledger";
+/// A lock of a process on bytes of the ledger, the file that they fight for.
+pub(crate) const fn lock_of_ledger(
+    pid: Id,
+    kind: LockKind,
+    (start, end): (u64, u64),
+    wait: bool,
+) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start,
+        end,
+        pid,
+        handle: 0,
+        wait,
+        path: b"/ledger",
+    }
+}
 
 /// The bytes of it that the host's member locks at first.
 pub(crate) const FIRST: (u64, u64) = (0, 9);

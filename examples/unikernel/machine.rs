@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use libos_ipc::Identity;
 use libos_ipc::host::{Proxy, ProxyEnd};
 
@@ -17,6 +17,10 @@ use crate::account::Account;
 
 /// Builds the guest, and says where its image is.
 pub(crate) fn build() -> Result<PathBuf> {
+    ensure!(
+        cfg!(all(target_arch = "x86_64", target_os = "linux")),
+        "the guest is built with the host's own target, which has to be x86-64 Linux"
+    );
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = root.join("examples/unikernel/guest/Cargo.toml");
     let target = root.join("target/unikernel");

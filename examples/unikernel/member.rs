@@ -9,13 +9,15 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::error::errno::{EAGAIN, ESRCH};
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode};
+use libos_ipc::wire::{LockKind, MetaCode};
 use libos_ipc::{
     Config, Embedder, Error, Exit, Id, Identity, Node, PATH_MAX, Shared, Signal, SignalReply,
     Target, Wait,
 };
 
-use crate::board::{BOARD, Board, FIRST, GUESTS, INCREMENTS, LEDGER, MEMBER, own_bytes, step};
+use crate::board::{
+    BOARD, Board, FIRST, GUESTS, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step,
+};
 
 /// Nobody waits as long as this, unless it is for ever.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
@@ -123,7 +125,7 @@ impl Member<'_> {
             tried == Err(Error::Refused(EAGAIN)),
             "a lock of guest {guest} is not there: {tried:?}"
         );
-        let lock = self.of_ledger(LockKind::Write, own, false);
+        let lock = lock_of_ledger(self.pid, LockKind::Write, own, false);
         let held = self.node.find_lock(&lock, WAIT)?;
         ensure!(
             held.is_some_and(|held| held.pid == pid),
@@ -174,19 +176,7 @@ impl Member<'_> {
     }
 
     fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
-        self.node.set_lock(&self.of_ledger(kind, bytes, wait), WAIT)
-    }
-
-    fn of_ledger(&self, kind: LockKind, (start, end): (u64, u64), wait: bool) -> FileLock<'static> {
-        FileLock {
-            family: LockFamily::Posix,
-            kind,
-            start,
-            end,
-            pid: self.pid,
-            handle: 0,
-            wait,
-            path: LEDGER,
-        }
+        self.node
+            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
     }
 }

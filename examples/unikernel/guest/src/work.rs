@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 use libos_ipc::error::errno::EAGAIN;
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::wire::LockKind;
 use libos_ipc::{Error, Id, Shared, Target};
 use libos_ipc_guest::{clock, say};
 
-use crate::board::{BOARD, Board, FIRST, INCREMENTS, LEDGER, MEMBER, own_bytes, step};
+use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
 use crate::{Failed, Line, Member, OS, WAIT, While, fault};
 
 const SIGUSR1: i32 = 10;
@@ -134,22 +134,9 @@ impl Guest<'_> {
         Ok(())
     }
 
-    fn lock(&self, kind: LockKind, (start, end): (u64, u64), wait: bool) -> Result<(), Error> {
+    fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
         self.node
-            .set_lock(&self.of_ledger(kind, (start, end), wait), WAIT)
-    }
-
-    fn of_ledger(&self, kind: LockKind, (start, end): (u64, u64), wait: bool) -> FileLock<'static> {
-        FileLock {
-            family: LockFamily::Posix,
-            kind,
-            start,
-            end,
-            pid: self.pid,
-            handle: 0,
-            wait,
-            path: LEDGER,
-        }
+            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
     }
 
     /// Finds bytes of the ledger locked by the host's member, and waits for them.
@@ -160,7 +147,7 @@ impl Guest<'_> {
             Err(error) => return Err(error).doing("trying a lock"),
             Ok(()) => return Err(Failed::because("got a lock that another has")),
         }
-        let lock = self.of_ledger(LockKind::Write, FIRST, false);
+        let lock = lock_of_ledger(self.pid, LockKind::Write, FIRST, false);
         let held = self.node.find_lock(&lock, WAIT).doing("testing a lock")?;
         if held.is_none_or(|held| held.pid != member) {
             return Err(Failed::because("the lock in the way is not the member's"));
