@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A line that begins with this is a figure: its name, its value.
 const FIGURE: &str = "figure ";
 
+/// By who told them, and their names.
+type Figures = BTreeMap<(String, String), Figure>;
+
 /// The account of a run. Its clones share it.
 #[derive(Clone)]
 pub(crate) struct Account {
     begin: Instant,
-    figures: Arc<Mutex<BTreeMap<(String, String), Figure>>>,
+    figures: Arc<Mutex<Figures>>,
+    news: Arc<Condvar>,
 }
 
 /// A figure, and when it came.
@@ -28,6 +32,7 @@ impl Account {
         Account {
             begin: Instant::now(),
             figures: Arc::default(),
+            news: Arc::default(),
         }
     }
 
@@ -65,13 +70,28 @@ impl Account {
             return false;
         };
         let at = self.elapsed();
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.insert((who.to_owned(), name.to_owned()), Figure { value, at });
+        let key = (who.to_owned(), name.to_owned());
+        self.figures().insert(key, Figure { value, at });
+        self.news.notify_all();
         true
     }
 
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn figure(&self, who: &str, name: &str) -> Option<Figure> {
-        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.get(&(who.to_owned(), name.to_owned())).copied()
+        let key = (who.to_owned(), name.to_owned());
+        self.figures().get(&key).copied()
+    }
+
+    /// Waits until a figure is told. False if that takes longer than `limit`.
+    pub(crate) fn wait_for(&self, who: &str, name: &str, limit: Duration) -> bool {
+        let key = (who.to_owned(), name.to_owned());
+        let is_missing = |figures: &mut Figures| !figures.contains_key(&key);
+        let waited = self
+            .news
+            .wait_timeout_while(self.figures(), limit, is_missing);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }

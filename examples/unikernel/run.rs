@@ -11,7 +11,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use indicatif::HumanBytes;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
 use libos_ipc::wire::{ChildExit, MetaCode};
-use libos_ipc::{Config, Error, Id, Identity, PATH_MAX, Shared, Target, Wait, Which};
+use libos_ipc::{Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait, Which};
 
 use crate::account::Account;
 use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};
@@ -70,11 +70,26 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     }
     let starts = [&machines[0].1, &machines[1].1].map(|machine| machine.started);
     see_end(&leader, options, member, machines, &account, wrong)?;
-    check(&leader, &board, options, wrong)?;
+    let parties = PARTIES - usize::from(options.fault.is_some());
+    let sum = INCREMENTS * parties as u64;
+    let counter = board.read(WAIT)?.counter;
+    if counter != sum {
+        wrong.push(format!("the board says {counter}, and not {sum}"));
+    }
     drop(board);
     leader.leave(WAIT)?;
-    if !leader.is_sound() {
-        wrong.push("the leader's tables are not sound".to_owned());
+    let pools = leader.statistics().pools;
+    let left = [
+        pools.locks,
+        pools.waiting_for_locks,
+        pools.peers,
+        pools.children,
+        pools.served_handles,
+    ];
+    if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
+        wrong.push(format!(
+            "something is left in the leader's tables: {left:?}"
+        ));
     }
     figures(&image, &account, starts, wrong)
 }
@@ -148,32 +163,35 @@ fn see_deaf(
     fellow: Id,
     account: &Account,
 ) -> Result<()> {
+    ensure!(
+        account.wait_for(&machine.name, "failing", Duration::from_secs(20)),
+        "the guest does not go deaf"
+    );
     let ask = |pid, limit| {
         let wait = Wait::at_most(Duration::from_millis(limit));
         leader.kill(Target::Process(pid), 0, wait)
     };
-    let begin = Instant::now();
-    // It may still be about to go deaf.
-    let mut answer = Ok(());
-    while answer.is_ok() && begin.elapsed() < Duration::from_secs(5) {
-        answer = ask(pid, 200);
-    }
+    let answer = ask(pid, 200);
     ensure!(
         answer == Err(Error::TimedOut),
         "a deaf guest answered: {answer:?}"
     );
     let mut path = [0; PATH_MAX];
-    let mut sent = 0_u32;
+    let mut asked = 0_u32;
     let full = loop {
         let wait = Wait::at_most(Duration::ZERO);
         match leader.path_of(pid, MetaCode::Root, &mut path, wait) {
-            Err(Error::TimedOut) if sent < 100_000 => sent += 1,
+            Err(Error::TimedOut) => asked += 1,
             end => break end,
         }
     };
+    ensure!(
+        full == Err(Error::Full(Resource::SendQueue)),
+        "a deaf guest was asked {asked} times, and then: {full:?}"
+    );
     account.say(
         "leader",
-        &format!("process {pid} is deaf: after {sent} questions, {full:?}"),
+        &format!("process {pid} is deaf: its queue here was full after {asked} questions"),
     );
     let begin = Instant::now();
     ask(fellow, 5000).context("asking a process that is not deaf")?;
@@ -242,32 +260,6 @@ fn see_end(
         if end != ProxyEnd::Closed {
             wrong.push(format!("{name}: {end}"));
         }
-    }
-    Ok(())
-}
-
-/// Checks what is left behind.
-fn check(
-    leader: &HostNode,
-    board: &SharedBoard<'_>,
-    options: &Options,
-    wrong: &mut Vec<String>,
-) -> Result<()> {
-    let counters = PARTIES - usize::from(options.fault.is_some());
-    let sum = INCREMENTS * counters as u64;
-    let counter = board.read(WAIT)?.counter;
-    if counter != sum {
-        wrong.push(format!("the board says {counter}, and not {sum}"));
-    }
-    let pools = leader.statistics().pools;
-    let left = [
-        pools.locks,
-        pools.waiting_for_locks,
-        pools.peers,
-        pools.children,
-    ];
-    if left.iter().any(|fill| fill.now > 0) {
-        wrong.push(format!("something is left at the leader: {left:?}"));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use libos_ipc_guest::{say, stop};
 
 pub(crate) fn fail(how: &str) {
     say!("now it is going to happen: {how}");
+    say!("figure failing 1");
     match how {
         "panic" => panic!("told to"),
         "null" => {
