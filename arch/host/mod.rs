@@ -9,6 +9,7 @@ mod address;
 mod clock;
 mod event;
 mod node;
+mod proxy;
 mod stream;
 
 use std::io::Result;
@@ -26,6 +27,7 @@ use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 use self::address::{Base, Listener};
 pub use self::event::HostEvent;
 pub use self::node::HostNode;
+pub use self::proxy::{Proxy, ProxyEnd};
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{

@@ -22,6 +22,8 @@ use crate::Vmid;
 
 pub mod faulty;
 pub mod loopback;
+pub mod mux;
+mod ring;
 
 /// A point on the PAL's monotonic clock: nanoseconds since any fixed moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +152,19 @@ bitflags! {
         const WRITE = 2;
         /// The peer closed its end, or the stream broke. There may still be bytes to read.
         const HANG_UP = 4;
+    }
+}
+
+impl Readiness {
+    /// What a watch with that interest reports of a stream that is so.
+    pub(crate) fn of(interest: Interest, readable: bool, writable: bool, hung_up: bool) -> Self {
+        let mut ready = Readiness::empty();
+        let wants_read = interest.contains(Interest::READ);
+        let wants_write = interest.contains(Interest::WRITE);
+        ready.set(Readiness::READ, wants_read && readable);
+        ready.set(Readiness::WRITE, wants_write && writable);
+        ready.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
+        ready
     }
 }
 

@@ -1,5 +1,6 @@
 //! One stream: a ring of bytes with a writer's and a reader's end.
 
+use crate::pal::ring::Ring;
 use crate::pal::{Interest, Readiness, StreamError, Token};
 
 /// Which end of a pipe.
@@ -33,9 +34,7 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_watch: Option<Watch>,
     /// The next one in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
-    bytes: [u8; BYTES],
-    first: usize,
-    length: usize,
+    bytes: Ring<BYTES>,
 }
 
 impl<const BYTES: usize> Pipe<BYTES> {
@@ -46,9 +45,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
             writer_watch: None,
             reader_watch: None,
             next: None,
-            bytes: [0; BYTES],
-            first: 0,
-            length: 0,
+            bytes: Ring::new(),
         }
     }
 
@@ -57,8 +54,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         self.writer_open = true;
         self.reader_open = true;
         self.next = None;
-        self.first = 0;
-        self.length = 0;
+        self.bytes.clear();
     }
 
     pub(super) fn watch(&mut self, side: Side) -> &mut Option<Watch> {
@@ -72,53 +68,21 @@ impl<const BYTES: usize> Pipe<BYTES> {
         if !self.reader_open {
             return Err(StreamError::Closed);
         }
-        let before = self.length;
+        let before = self.bytes.len();
         for part in parts {
-            self.push(part);
+            self.bytes.push(part);
         }
-        match self.length.saturating_sub(before) {
+        match self.bytes.len().saturating_sub(before) {
             0 => Err(StreamError::WouldBlock),
             count => Ok(count),
         }
     }
 
-    /// Puts in as many of `bytes` as fit, in two pieces where the ring wraps.
-    fn push(&mut self, bytes: &[u8]) {
-        let room = BYTES.saturating_sub(self.length);
-        let (bytes, _) = bytes.split_at(bytes.len().min(room));
-        let end = self
-            .first
-            .saturating_add(self.length)
-            .checked_rem(BYTES)
-            .unwrap_or(0);
-        let (front, back) = self.bytes.split_at_mut(end);
-        let (to_end, from_start) = bytes.split_at(bytes.len().min(back.len()));
-        copy(to_end, back);
-        copy(from_start, front);
-        self.length = self.length.saturating_add(bytes.len());
-    }
-
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        if self.length == 0 {
-            return if self.writer_open {
-                Err(StreamError::WouldBlock)
-            } else {
-                Ok(0)
-            };
+        if self.bytes.is_empty() && self.writer_open {
+            return Err(StreamError::WouldBlock);
         }
-        let count = buffer.len().min(self.length);
-        let (buffer, _) = buffer.split_at_mut(count);
-        let (front, back) = self.bytes.split_at(self.first);
-        let (from_back, from_front) = buffer.split_at_mut(count.min(back.len()));
-        copy(back, from_back);
-        copy(front, from_front);
-        self.first = self
-            .first
-            .saturating_add(count)
-            .checked_rem(BYTES)
-            .unwrap_or(0);
-        self.length = self.length.saturating_sub(count);
-        Ok(count)
+        Ok(self.bytes.pull(buffer))
     }
 
     /// What a watch with `interest` on that end reports now.
@@ -127,25 +91,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
             Side::Writer => !self.reader_open,
             Side::Reader => !self.writer_open,
         };
-        let readable = side == Side::Reader && (self.length > 0 || hung_up);
-        let writable = side == Side::Writer && (self.length < BYTES || hung_up);
-        let mut ready = Readiness::empty();
-        ready.set(
-            Readiness::READ,
-            readable && interest.contains(Interest::READ),
-        );
-        ready.set(
-            Readiness::WRITE,
-            writable && interest.contains(Interest::WRITE),
-        );
-        ready.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
-        ready
-    }
-}
-
-/// Copies as much as there is in `from` and fits in `to`.
-fn copy(from: &[u8], to: &mut [u8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
+        let readable = side == Side::Reader && (hung_up || !self.bytes.is_empty());
+        let writable = side == Side::Writer && (hung_up || self.bytes.room() > 0);
+        Readiness::of(interest, readable, writable, hung_up)
     }
 }

@@ -1,0 +1,374 @@
+//! Stands in for a member that reaches the family over one byte channel only: a virtual machine
+//! with a serial port, say.
+//!
+//! To the family it looks like any member's process: it listens at the member's path, and opens
+//! streams to the others. It believes the member nothing: each byte of the line is checked
+//! ([`Mux`]), what it keeps for it is bounded, and each stream has to begin with the member's own
+//! VMID. A member that breaks a rule loses its line, which is its death to the family.
+
+use std::boxed::Box;
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+use std::vec;
+use std::vec::Vec;
+
+use super::{Host, HostStream};
+use crate::Vmid;
+use crate::pal::mux::{LineFault, Mux, Stop};
+use crate::pal::{
+    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
+    Token,
+};
+
+/// How many streams there are at once, each way.
+const STREAMS: usize = 128;
+/// How much of a stream is kept for a peer that does not read.
+const WINDOW: usize = 2 * 1024;
+/// How much is read at once.
+const PIECE: usize = 16 * 1024;
+/// How long peers may take to read what a member that is gone has said last.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How soon streams are accepted again after the system had no more descriptors.
+const RETRY_ACCEPT: Duration = Duration::from_millis(100);
+
+/// The line's name among the watches.
+const LINE: Token = Token(u64::MAX >> 1);
+
+/// The name of a stream that the family writes.
+fn family_token(stream: u16) -> Token {
+    Token(u64::from(stream) << 1)
+}
+
+/// The name of a stream that the member writes.
+fn member_token(stream: u16) -> Token {
+    Token(u64::from(stream) << 1 | 1)
+}
+
+/// Why a [`Proxy`] came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyEnd {
+    /// The line was closed: the member's machine is gone.
+    Closed,
+    /// The member did on its line what it must not.
+    Fault(LineFault),
+    /// The member tried to speak as somebody else.
+    Impostor,
+}
+
+impl fmt::Display for ProxyEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProxyEnd::Closed => f.write_str("the line was closed"),
+            ProxyEnd::Fault(fault) => write!(f, "the line is cut: {fault}"),
+            ProxyEnd::Impostor => f.write_str("the line is cut: it spoke as another process"),
+        }
+    }
+}
+
+/// A member's stand-in on this host. One thread runs it.
+pub struct Proxy {
+    host: Host,
+    member: Vmid,
+    line: Watched,
+    mux: Box<Mux<STREAMS, WINDOW>>,
+    /// Streams that the family writes, by their numbers on the line.
+    from_family: Vec<Option<Watched>>,
+    /// Streams that the member writes, by their numbers on the line, and how many bytes of the VMID
+    /// at their beginning were checked.
+    from_member: Vec<Option<(Watched, usize)>>,
+    listens: bool,
+    /// Out of descriptors until then.
+    exhausted_until: Option<Time>,
+    end: Option<ProxyEnd>,
+}
+
+/// A stream that is watched, and what for.
+struct Watched {
+    stream: HostStream,
+    token: Token,
+    interest: Interest,
+}
+
+impl Watched {
+    /// Watches a stream; none if there is no memory for it.
+    fn new(host: &Host, stream: HostStream, token: Token, interest: Interest) -> Option<Watched> {
+        host.watch(&stream, token, interest).ok()?;
+        Some(Watched {
+            stream,
+            token,
+            interest,
+        })
+    }
+
+    fn want(&mut self, host: &Host, interest: Interest) {
+        if self.interest != interest {
+            host.rewatch(&self.stream, self.token, interest);
+            self.interest = interest;
+        }
+    }
+}
+
+impl Proxy {
+    /// Stands in for `member` in the family at `base`, over that line. From now on others can
+    /// connect with it, so this comes before the member is started.
+    ///
+    /// # Errors
+    /// As [`Host::listen`].
+    pub fn new(base: &Path, member: Vmid, line: UnixStream) -> io::Result<Proxy> {
+        let host = Host::listen(base, member)?;
+        let line = Watched::new(&host, HostStream::new(line.into()), LINE, Interest::READ)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Proxy {
+            host,
+            member,
+            line,
+            mux: Box::new(Mux::new()),
+            from_family: (0..STREAMS).map(|_| None).collect(),
+            from_member: (0..STREAMS).map(|_| None).collect(),
+            listens: true,
+            exhausted_until: None,
+            end: None,
+        })
+    }
+
+    /// Moves bytes until the line comes to its end, and says why it did. If the member's machine is
+    /// gone, what the member has said last is delivered first.
+    pub fn run(mut self) -> ProxyEnd {
+        let mut piece = vec![0; PIECE];
+        let mut ready = ReadyList::new();
+        let mut last = None;
+        loop {
+            self.settle();
+            if let Some(end) = self.end {
+                let last = *last.get_or_insert_with(|| self.host.now() + LINGER);
+                let is_done = self.from_member.iter().all(Option::is_none);
+                if end != ProxyEnd::Closed || is_done || self.host.now() >= last {
+                    return end;
+                }
+            }
+            ready.clear();
+            self.host.wait(&mut ready, last.or(self.exhausted_until));
+            for (token, readiness) in &ready {
+                self.on_ready(*token, *readiness, &mut piece);
+            }
+        }
+    }
+
+    fn on_ready(&mut self, token: Token, readiness: Readiness, piece: &mut [u8]) {
+        if token == Token::LISTENER {
+            self.accept();
+        } else if token == LINE {
+            if readiness.intersects(Readiness::READ | Readiness::HANG_UP) {
+                self.read_line(piece);
+            }
+        } else if let Ok(stream) = u16::try_from(token.0 >> 1) {
+            if token == family_token(stream) {
+                self.read_family(stream, piece);
+            } else if readiness.contains(Readiness::HANG_UP) {
+                self.close_from_member(stream);
+            } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
+                // It takes more: `settle` gives it more.
+                watched.want(&self.host, Interest::HANG_UP);
+            }
+        }
+    }
+
+    /// Takes whoever wants to talk to the member, as long as it has room for more streams.
+    fn accept(&mut self) {
+        while self.mux.can_open() {
+            match self.host.accept() {
+                Ok(stream) => {
+                    let Some(number) = self.mux.open(0) else {
+                        return;
+                    };
+                    let token = family_token(number);
+                    let watched = Watched::new(&self.host, stream, token, Interest::empty());
+                    match self.from_family.get_mut(usize::from(number)) {
+                        Some(place) if watched.is_some() => *place = watched,
+                        _ => self.mux.end(number),
+                    }
+                }
+                Err(AcceptError::NotAllowed) => {}
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::Exhausted) => {
+                    self.exhausted_until = Some(self.host.now() + RETRY_ACCEPT);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_line(&mut self, piece: &mut [u8]) {
+        match self.line.stream.read(piece) {
+            Ok(count) if count > 0 => {
+                let came = piece.get(..count).unwrap_or(&[]);
+                if let Err(fault) = self.mux.receive(came) {
+                    self.end = Some(ProxyEnd::Fault(fault));
+                }
+            }
+            Ok(_) | Err(StreamError::Closed) => self.hang_up(),
+            Err(StreamError::WouldBlock | StreamError::Interrupted) => {}
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.mux.hang_up();
+        self.host.unwatch(&self.line.stream);
+        self.end = Some(ProxyEnd::Closed);
+    }
+
+    /// Reads a stream of the family, as much as the member takes.
+    fn read_family(&mut self, stream: u16, piece: &mut [u8]) {
+        let Some(Some(watched)) = self.from_family.get_mut(usize::from(stream)) else {
+            return;
+        };
+        let room = self.mux.room(stream).min(piece.len());
+        let Some(piece) = piece.get_mut(..room).filter(|piece| !piece.is_empty()) else {
+            return;
+        };
+        match watched.stream.read(piece) {
+            Ok(count) if count > 0 => {
+                let came = piece.get(..count).unwrap_or(&[]);
+                // There was room for it.
+                let _ = self.mux.write(stream, &[came]);
+            }
+            Ok(_) | Err(StreamError::Closed) => self.close_from_family(stream),
+            Err(StreamError::WouldBlock | StreamError::Interrupted) => {}
+        }
+    }
+
+    fn close_from_family(&mut self, stream: u16) {
+        let place = self.from_family.get_mut(usize::from(stream));
+        if let Some(watched) = place.and_then(Option::take) {
+            self.host.unwatch(&watched.stream);
+            self.mux.end(stream);
+        }
+    }
+
+    fn close_from_member(&mut self, stream: u16) {
+        let place = self.from_member.get_mut(usize::from(stream));
+        if let Some((watched, _)) = place.and_then(Option::take) {
+            self.host.unwatch(&watched.stream);
+            self.mux.stop(stream, Stop::Closed);
+        }
+    }
+
+    /// Does what can be done now, and watches for the rest.
+    fn settle(&mut self) {
+        while let Some((stream, to)) = self.mux.next_opened() {
+            self.connect(stream, to);
+        }
+        for (stream, _) in (0..).zip(0..STREAMS) {
+            self.write_family(stream);
+        }
+        self.write_line();
+        // What was written has made room.
+        for (stream, place) in (0..).zip(&mut self.from_family) {
+            let Some(watched) = place else { continue };
+            if self.mux.stopped(stream).is_some() {
+                self.host.unwatch(&watched.stream);
+                *place = None;
+                self.mux.end(stream);
+            } else if self.mux.room(stream) > 0 {
+                watched.want(&self.host, Interest::READ);
+            } else {
+                watched.want(&self.host, Interest::empty());
+            }
+        }
+        let now = || self.host.now();
+        self.exhausted_until = self.exhausted_until.filter(|until| now() < *until);
+        let listens = self.mux.can_open() && self.exhausted_until.is_none();
+        if listens != self.listens {
+            self.host.watch_listener(listens);
+            self.listens = listens;
+        }
+    }
+
+    /// Opens a stream for the member.
+    fn connect(&mut self, stream: u16, to: u32) {
+        let connected = match Vmid::new(to) {
+            Some(peer) => self.host.connect(peer),
+            None => Err(ConnectError::NobodyThere),
+        };
+        let refused = match connected {
+            Ok(connected) => {
+                let token = member_token(stream);
+                let watched = Watched::new(&self.host, connected, token, Interest::HANG_UP);
+                match (watched, self.from_member.get_mut(usize::from(stream))) {
+                    (Some(watched), Some(place)) => {
+                        *place = Some((watched, 0));
+                        return self.mux.accept(stream);
+                    }
+                    _ => Stop::Busy,
+                }
+            }
+            Err(ConnectError::NobodyThere) => Stop::Closed,
+            Err(ConnectError::Busy) => Stop::Busy,
+            Err(ConnectError::NotAllowed) => Stop::NotAllowed,
+        };
+        self.mux.stop(stream, refused);
+    }
+
+    /// Writes what the member has said on one of its streams, as far as its reader takes it.
+    fn write_family(&mut self, stream: u16) {
+        let us = self.member.get().to_le_bytes();
+        loop {
+            let Some(Some((watched, checked))) = self.from_member.get_mut(usize::from(stream))
+            else {
+                return;
+            };
+            if watched.interest.contains(Interest::WRITE) {
+                return;
+            }
+            let said = self.mux.front(stream);
+            if said.is_empty() {
+                if self.mux.is_ended(stream) {
+                    self.close_from_member(stream);
+                }
+                return;
+            }
+            let rest = us.get(*checked..).unwrap_or(&[]);
+            if rest.iter().zip(said).any(|(ours, theirs)| ours != theirs) {
+                self.end = Some(ProxyEnd::Impostor);
+                return;
+            }
+            match watched.stream.write(&[said]) {
+                Ok(count) => {
+                    *checked = checked.saturating_add(count).min(us.len());
+                    self.mux.skip(stream, count);
+                }
+                Err(StreamError::WouldBlock) => {
+                    watched.want(&self.host, Interest::HANG_UP | Interest::WRITE);
+                    return;
+                }
+                Err(StreamError::Interrupted) => {}
+                Err(StreamError::Closed) => return self.close_from_member(stream),
+            }
+        }
+    }
+
+    fn write_line(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        loop {
+            let bytes = self.mux.to_send();
+            if bytes.is_empty() {
+                return self.line.want(&self.host, Interest::READ);
+            }
+            match self.line.stream.write(&[bytes]) {
+                Ok(count) => self.mux.sent(count),
+                Err(StreamError::WouldBlock) => {
+                    let both = Interest::READ | Interest::WRITE;
+                    return self.line.want(&self.host, both);
+                }
+                Err(StreamError::Interrupted) => {}
+                Err(StreamError::Closed) => return self.hang_up(),
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Lets the guest's program say `-Tguest.ld`, wherever this package lies.
+
+fn main() {
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    println!("cargo::rustc-link-search={here}");
+    println!("cargo::rerun-if-changed=guest.ld");
+}

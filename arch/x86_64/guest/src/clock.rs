@@ -1,0 +1,94 @@
+//! The clock: the processor's time-stamp counter, with a pace measured once against the timer that
+//! every PC has (8253), which also ends a sleep in time.
+
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use libos_ipc::pal::Time;
+use x86_64::instructions::port::Port;
+
+/// The timer's pace, in counts a second.
+const TIMER_RATE: u64 = 1_193_182;
+const SECOND: u64 = 1_000_000_000;
+/// The longest that the timer can be set to.
+const LONGEST: u16 = u16::MAX;
+/// How long the pace is measured, in counts: 10 ms.
+const MEASURED: u16 = 11_932;
+const TIMER: u16 = 0x40;
+const TIMER_COMMAND: u16 = 0x43;
+/// Counter 0, low byte and high byte, one interrupt at the end.
+const ONCE: u8 = 0b0011_0000;
+const LATCH: u8 = 0;
+pub(crate) const INTERRUPT: u8 = 0;
+
+static START: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds for each count of the processor, in 2^-32.
+static PACE: AtomicU64 = AtomicU64::new(0);
+/// When the timer is going to end a sleep; 0 when it has (`interrupts.rs`).
+pub(crate) static SET_TO: AtomicU64 = AtomicU64::new(0);
+
+fn counts() -> u64 {
+    // SAFETY: every x86-64 processor has the counter, and nobody has forbidden to read it.
+    unsafe { _rdtsc() }
+}
+
+fn set_timer(count: u16) {
+    let [low, high] = count.to_le_bytes();
+    // SAFETY: the ports of the timer; its interrupt only ends a sleep.
+    unsafe {
+        Port::new(TIMER_COMMAND).write(ONCE);
+        Port::new(TIMER).write(low);
+        Port::new(TIMER).write(high);
+    }
+}
+
+fn timer() -> u16 {
+    // SAFETY: as above.
+    unsafe {
+        Port::new(TIMER_COMMAND).write(LATCH);
+        let (low, high) = (Port::new(TIMER).read(), Port::new(TIMER).read());
+        u16::from_le_bytes([low, high])
+    }
+}
+
+pub(crate) fn begin() {
+    set_timer(LONGEST);
+    let (first, from) = (timer(), counts());
+    let (mut last, mut to) = (first, from);
+    while first.wrapping_sub(last) < MEASURED {
+        (last, to) = (timer(), counts());
+    }
+    let span = u64::from(first.wrapping_sub(last)) * SECOND / TIMER_RATE;
+    let pace = (span << 32).checked_div(to.wrapping_sub(from)).unwrap_or(1);
+    PACE.store(pace, Ordering::Relaxed);
+    START.store(from, Ordering::Relaxed);
+    crate::interrupts::allow(INTERRUPT);
+}
+
+/// The time since the start of this program.
+pub fn now() -> Time {
+    let counts = counts().wrapping_sub(START.load(Ordering::Relaxed));
+    let pace = PACE.load(Ordering::Relaxed);
+    // 2^64 nanoseconds are 584 years.
+    #[allow(clippy::cast_possible_truncation)]
+    Time(((u128::from(counts) * u128::from(pace)) >> 32) as u64)
+}
+
+/// Has an interrupt come at `until`, or before. False if that is past.
+pub(crate) fn set(until: Time) -> bool {
+    let now = now();
+    if until <= now {
+        return false;
+    }
+    // The one that was set for before does as well.
+    let set_to = Time(SET_TO.load(Ordering::Relaxed));
+    if now < set_to && set_to <= until {
+        return true;
+    }
+    let longest = u64::from(LONGEST) * SECOND / TIMER_RATE;
+    let span = (until.0 - now.0).min(longest);
+    let count = (span * TIMER_RATE / SECOND).max(1);
+    set_timer(u16::try_from(count).unwrap_or(LONGEST));
+    SET_TO.store(now.0 + span, Ordering::Relaxed);
+    true
+}

@@ -1,0 +1,43 @@
+//! The console: text on the first serial port.
+
+use core::fmt::{self, Write};
+
+use uart_16550::backend::PioBackend;
+use uart_16550::{Config, Uart16550};
+
+const PORT: u16 = 0x3f8;
+
+/// Writes a line to the console.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::console::line(format_args!($($text)*)) };
+}
+
+struct Console(Uart16550<PioBackend>);
+
+/// The port, whoever else may be writing to it: a report of a fault must not wait for that.
+fn console() -> Option<Console> {
+    // SAFETY: the port is the machine's first serial port, or nobody's. There is one thread.
+    unsafe { Uart16550::new_port(PORT) }.ok().map(Console)
+}
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.send_bytes_exact(text.as_bytes());
+        Ok(())
+    }
+}
+
+pub(crate) fn begin() {
+    if let Some(Console(mut port)) = console() {
+        // A machine without one is silent.
+        let _ = port.init(Config::default());
+    }
+}
+
+/// As [`say!`](crate::say).
+pub fn line(text: fmt::Arguments<'_>) {
+    if let Some(mut console) = console() {
+        let _ = writeln!(console, "{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! Interrupts: they end a wait, and do nothing else. They are off but in [`sleep`], so whatever
+//! they are about is looked after by who slept, and nothing has to be kept from them.
+
+use core::arch::global_asm;
+
+use x86_64::VirtAddr;
+use x86_64::instructions::interrupts::{disable, enable_and_hlt};
+use x86_64::instructions::port::Port;
+use x86_64::structures::idt::InterruptDescriptorTable;
+
+use crate::clock;
+
+/// The first vector after those of the processor's faults.
+const FIRST: u8 = 32;
+const COUNT: u8 = 16;
+
+/// The two controllers (8259) that every PC has.
+const CONTROLLERS: [Controller; 2] = [
+    Controller {
+        command: 0x20,
+        data: 0x21,
+        first: FIRST,
+        cascade: 4,
+    },
+    Controller {
+        command: 0xa0,
+        data: 0xa1,
+        first: FIRST + 8,
+        cascade: 2,
+    },
+];
+
+/// The processor's own controller, which lets those of the PC through: the register that switches it
+/// on and the one for its pin 0, with what is written there.
+const ON: (usize, u32) = (0xfee0_00f0, 0x1ff);
+const PIN: (usize, u32) = (0xfee0_0350, 0x700);
+
+struct Controller {
+    command: u16,
+    data: u16,
+    first: u8,
+    /// Where the second is attached, in the form that each wants to be told.
+    cascade: u8,
+}
+
+// That of the timer notes that the timer is not set any more; each tells both controllers that it is
+// done with.
+global_asm!(
+    r#"
+    .pushsection .text.guest_interrupt, "ax"
+    .globl guest_timer_interrupt
+    .globl guest_interrupt
+guest_timer_interrupt:
+    mov qword ptr [rip + {set_to}], 0
+guest_interrupt:
+    push rax
+    mov al, 0x20
+    out 0xa0, al
+    out 0x20, al
+    pop rax
+    iretq
+    .popsection
+    "#,
+    set_to = sym clock::SET_TO,
+);
+
+unsafe extern "C" {
+    static guest_timer_interrupt: u8;
+    static guest_interrupt: u8;
+}
+
+pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
+    for number in 0..COUNT {
+        let entry = if number == clock::INTERRUPT {
+            &raw const guest_timer_interrupt
+        } else {
+            &raw const guest_interrupt
+        };
+        let entry = VirtAddr::from_ptr(entry);
+        // SAFETY: the code above leaves everything as it was and returns as an interrupt does.
+        unsafe { table[FIRST + number].set_handler_addr(entry) };
+    }
+}
+
+fn write(port: u16, value: u8) {
+    // SAFETY: a port of the interrupt controllers; they only raise the vectors that this module
+    // has entries for.
+    unsafe { Port::new(port).write(value) }
+}
+
+pub(crate) fn begin() {
+    for controller in CONTROLLERS {
+        write(controller.command, 0x11);
+        write(controller.data, controller.first);
+        write(controller.data, controller.cascade);
+        write(controller.data, 1);
+        // All off, but for what comes from the second.
+        let cascade = if controller.first == FIRST { 1 << 2 } else { 0 };
+        write(controller.data, !cascade);
+    }
+    for (register, value) in [ON, PIN] {
+        // SAFETY: every x86-64 processor has these registers there.
+        unsafe { (register as *mut u32).write_volatile(value) };
+    }
+}
+
+/// Lets the interrupt with that number end a [`sleep`].
+pub(crate) fn allow(interrupt: u8) {
+    if let Some(controller) = CONTROLLERS.get(usize::from(interrupt / 8)) {
+        // SAFETY: reads the mask of the interrupt controller.
+        let mask: u8 = unsafe { Port::new(controller.data).read() };
+        write(controller.data, mask & !(1 << (interrupt % 8)));
+    }
+}
+
+/// Sleeps until the next interrupt; not at all if one has come already.
+pub(crate) fn sleep() {
+    enable_and_hlt();
+    disable();
+}

@@ -1,0 +1,318 @@
+//! The line to the host: a virtio console.
+//!
+//! The device puts what comes into buffers that lie ready for it and takes what goes from others; it
+//! tells by an interrupt, which only matters to who sleeps.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use bitflags::bitflags;
+use libos_ipc::pal::Time;
+use libos_ipc::pal::mux::Line;
+use spin::Mutex;
+use virtio_drivers::queue::VirtQueue;
+use virtio_drivers::transport::mmio::MmioTransport;
+use virtio_drivers::transport::{DeviceType, Transport};
+use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+
+use crate::{Start, clock, interrupts};
+
+/// The queues of a console's first port.
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+/// How many buffers there are, each way, and how long each is.
+const BUFFERS: usize = 8;
+const BUFFER: usize = 2048;
+/// What the two queues themselves take: two pages each.
+const PAGES: usize = 4;
+
+type Buffers = [[u8; BUFFER]; BUFFERS];
+type Queue = VirtQueue<Memory, BUFFERS>;
+
+/// Memory that the device works with, too.
+#[repr(C, align(4096))]
+struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: pages are handed out once each (`Memory::dma_alloc`), the buffers once (`open`).
+unsafe impl<T> Sync for Shared<T> {}
+
+static PAGES_OF_QUEUES: Shared<[[u8; PAGE_SIZE]; PAGES]> =
+    Shared(UnsafeCell::new([[0; PAGE_SIZE]; PAGES]));
+static RECEIVE_BUFFERS: Shared<Buffers> = Shared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static TRANSMIT_BUFFERS: Shared<Buffers> = Shared(UnsafeCell::new([[0; BUFFER]; BUFFERS]));
+static PAGES_TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+struct Memory;
+
+// SAFETY: pages come from a static, zeroed, each once; and memory is mapped where it is.
+unsafe impl Hal for Memory {
+    fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        let first = PAGES_TAKEN.fetch_add(pages, Ordering::Relaxed);
+        assert!(first + pages <= PAGES, "the queues take more than was said");
+        let page = PAGES_OF_QUEUES.0.get().cast::<u8>();
+        // SAFETY: within the static, as was just checked.
+        let page = unsafe { NonNull::new_unchecked(page.add(first * PAGE_SIZE)) };
+        (page.addr().get() as PhysAddr, page)
+    }
+
+    unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
+        #[allow(clippy::cast_possible_truncation)]
+        NonNull::new(address as *mut u8).unwrap_or(NonNull::dangling())
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
+        buffer.cast::<u8>().addr().get() as PhysAddr
+    }
+
+    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
+}
+
+/// Why there is no line.
+#[derive(Clone, Copy, Debug)]
+pub enum LineError {
+    /// The machine has no virtio console.
+    NoConsole,
+    /// The device is not as its standard has it.
+    Device(virtio_drivers::Error),
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LineError::NoConsole => f.write_str(
+                "the machine has no virtio console: start QEMU with -device virtio-serial-device \
+                 and -device virtconsole",
+            ),
+            LineError::Device(error) => write!(f, "the virtio console: {error}"),
+        }
+    }
+}
+
+impl From<virtio_drivers::Error> for LineError {
+    fn from(error: virtio_drivers::Error) -> Self {
+        LineError::Device(error)
+    }
+}
+
+/// The machine's line to the host. Nothing goes over it before [`VirtioLine::open`].
+#[derive(Clone, Copy, Debug)]
+pub struct VirtioLine;
+
+static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
+
+struct Device {
+    transport: MmioTransport<'static>,
+    receive: Queue,
+    transmit: Queue,
+    receive_buffers: &'static mut Buffers,
+    transmit_buffers: &'static mut Buffers,
+    /// A buffer that was filled: its number, what was read of it, how long it is.
+    reading: Option<(usize, usize, usize)>,
+    /// Buffers that the device has, by their names in the queue.
+    sending: [Option<(usize, usize)>; BUFFERS],
+    /// The last write did not take all.
+    blocked: bool,
+}
+
+// SAFETY: the device's pointers lead to statics and to the device, which any thread may use.
+unsafe impl Send for Device {}
+
+impl VirtioLine {
+    /// Finds the console among the devices on the command line (`virtio_mmio.device=…`, as QEMU's
+    /// `microvm` writes it), and opens it. Once in a program.
+    ///
+    /// # Errors
+    /// As [`LineError`] says.
+    pub fn open(self, start: Start) -> Result<(), LineError> {
+        let consoles = start.values("virtio_mmio.device").filter_map(|device| {
+            let (address, interrupt) = place(device)?;
+            let header = NonNull::new(address as *mut _)?;
+            // SAFETY: the machine says that a device is there; all below 4 GiB is mapped.
+            let transport = unsafe { MmioTransport::new(header, 512) }.ok()?;
+            (transport.device_type() == DeviceType::Console).then_some((transport, interrupt))
+        });
+        let (transport, interrupt) = { consoles }.next().ok_or(LineError::NoConsole)?;
+        *DEVICE.lock() = Some(Device::begin(transport)?);
+        interrupts::allow(interrupt);
+        Ok(())
+    }
+}
+
+/// Reads `512@0xfeb00e00:12`: address and interrupt.
+fn place(device: &str) -> Option<(usize, u8)> {
+    let (_, place) = device.split_once('@')?;
+    let (address, interrupt) = place.split_once(':')?;
+    let address = usize::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
+    Some((address, interrupt.parse().ok()?))
+}
+
+bitflags! {
+    /// What is asked of the device.
+    #[derive(Clone, Copy, Debug)]
+    struct Features: u64 {
+        const VERSION_1 = 1 << 32;
+    }
+}
+
+impl Device {
+    fn begin(mut transport: MmioTransport<'static>) -> Result<Device, LineError> {
+        transport.begin_init(Features::VERSION_1);
+        let mut device = Device {
+            receive: Queue::new(&mut transport, RECEIVE, false, false)?,
+            transmit: Queue::new(&mut transport, TRANSMIT, false, false)?,
+            transport,
+            // SAFETY: they are taken once: a second console would have found no pages for its
+            // queues just above.
+            receive_buffers: unsafe { &mut *RECEIVE_BUFFERS.0.get() },
+            // SAFETY: as above.
+            transmit_buffers: unsafe { &mut *TRANSMIT_BUFFERS.0.get() },
+            reading: None,
+            sending: [None; BUFFERS],
+            blocked: false,
+        };
+        device.transmit.set_dev_notify(false);
+        device.transport.finish_init();
+        for number in 0..BUFFERS {
+            device.offer(number)?;
+        }
+        Ok(device)
+    }
+
+    /// Gives a buffer to the device, for what comes.
+    fn offer(&mut self, number: usize) -> Result<(), LineError> {
+        let buffer = self.receive_buffers[number].as_mut_slice();
+        // SAFETY: the buffer is a static, and is not touched before it is popped.
+        let token = unsafe { self.receive.add(&[], &mut [buffer]) }?;
+        // The queue names a buffer of one piece by the place that was freed last: its own.
+        if usize::from(token) != number {
+            return Err(virtio_drivers::Error::WrongToken.into());
+        }
+        if self.receive.should_notify() {
+            self.transport.notify(RECEIVE);
+        }
+        Ok(())
+    }
+
+    /// The next buffer that was filled: its number, what was read of it, how long it is.
+    fn filled(&mut self) -> Result<Option<(usize, usize, usize)>, LineError> {
+        if self.reading.is_some() {
+            return Ok(self.reading);
+        }
+        let Some(token) = self.receive.peek_used() else {
+            return Ok(None);
+        };
+        let number = usize::from(token);
+        let buffer = self
+            .receive_buffers
+            .get_mut(number)
+            .ok_or(virtio_drivers::Error::WrongToken)?;
+        // SAFETY: the same buffer as was added under that name.
+        let length = unsafe { self.receive.pop_used(token, &[], &mut [buffer]) }?;
+        self.reading = Some((number, 0, (length as usize).min(BUFFER)));
+        Ok(self.reading)
+    }
+
+    fn read(&mut self, to: &mut [u8]) -> Result<usize, LineError> {
+        let Some((number, done, length)) = self.filled()? else {
+            return Ok(0);
+        };
+        let count = to.len().min(length - done);
+        to[..count].copy_from_slice(&self.receive_buffers[number][done..done + count]);
+        self.reading = Some((number, done + count, length));
+        if done + count == length {
+            self.reading = None;
+            self.offer(number)?;
+        }
+        Ok(count)
+    }
+
+    /// Takes back the buffers that were sent.
+    fn reclaim(&mut self) -> Result<(), LineError> {
+        while let Some(token) = self.transmit.peek_used() {
+            let (number, length) = self
+                .sending
+                .get_mut(usize::from(token))
+                .and_then(Option::take)
+                .ok_or(virtio_drivers::Error::WrongToken)?;
+            let sent = &self.transmit_buffers[number][..length];
+            // SAFETY: the same bytes as were added under that name.
+            unsafe { self.transmit.pop_used(token, &[sent], &mut []) }?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, LineError> {
+        self.reclaim()?;
+        let is_free = |number: &usize| {
+            let mut sending = self.sending.iter().flatten();
+            sending.all(|(other, _)| other != number)
+        };
+        let number = (0..BUFFERS).find(is_free);
+        if self.blocked != number.is_none() {
+            // An interrupt says that a buffer is free, if that is waited for.
+            self.blocked = number.is_none();
+            self.transmit.set_dev_notify(self.blocked);
+        }
+        let Some(number) = number else {
+            return Ok(0);
+        };
+        let count = bytes.len().min(BUFFER);
+        let buffer = &mut self.transmit_buffers[number][..count];
+        buffer.copy_from_slice(&bytes[..count]);
+        // SAFETY: the buffer is a static, and is not touched before it is popped.
+        let token = unsafe { self.transmit.add(&[buffer], &mut []) }?;
+        self.sending[usize::from(token)] = Some((number, count));
+        if self.transmit.should_notify() {
+            self.transport.notify(TRANSMIT);
+        }
+        Ok(count)
+    }
+
+    /// Whether there is something to do: then nobody should sleep.
+    fn has_news(&mut self) -> bool {
+        // From now on news come with an interrupt.
+        self.transport.ack_interrupt();
+        self.reading.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
+    }
+}
+
+/// The device breaks its standard: there is nothing to go on with.
+fn must<T>(outcome: Result<T, LineError>) -> T {
+    match outcome {
+        Ok(done) => done,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl Line for VirtioLine {
+    fn read(&self, buffer: &mut [u8]) -> usize {
+        let mut device = DEVICE.lock();
+        device
+            .as_mut()
+            .map_or(0, |device| must(device.read(buffer)))
+    }
+
+    fn write(&self, bytes: &[u8]) -> usize {
+        let mut device = DEVICE.lock();
+        device
+            .as_mut()
+            .map_or(0, |device| must(device.write(bytes)))
+    }
+
+    fn rest(&self, until: Option<Time>) {
+        let has_news = DEVICE.lock().as_mut().is_some_and(Device::has_news);
+        if !has_news && until.is_none_or(clock::set) {
+            interrupts::sleep();
+        }
+    }
+
+    fn now(&self) -> Time {
+        clock::now()
+    }
+}

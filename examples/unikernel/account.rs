@@ -1,0 +1,97 @@
+//! What all have to say, line by line as it comes, and the figures among it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// A line that begins with this is a figure: its name, its value.
+const FIGURE: &str = "figure ";
+
+/// By who told them, and their names.
+type Figures = BTreeMap<(String, String), Figure>;
+
+/// The account of a run. Its clones share it.
+#[derive(Clone)]
+pub(crate) struct Account {
+    begin: Instant,
+    figures: Arc<Mutex<Figures>>,
+    news: Arc<Condvar>,
+}
+
+/// A figure, and when it came.
+#[derive(Clone, Copy)]
+pub(crate) struct Figure {
+    pub(crate) value: u64,
+    pub(crate) at: Duration,
+}
+
+impl Account {
+    pub(crate) fn new() -> Account {
+        Account {
+            begin: Instant::now(),
+            figures: Arc::default(),
+            news: Arc::default(),
+        }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
+    }
+
+    pub(crate) fn say(&self, who: &str, what: &str) {
+        println!("{:>7.3} s  {who:<8} {what}", self.elapsed().as_secs_f64());
+    }
+
+    /// Says what comes out of a process, until its end.
+    pub(crate) fn listen(&self, who: &str, output: impl Read + Send + 'static) -> JoinHandle<()> {
+        let (account, who) = (self.clone(), who.to_owned());
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end();
+                if !account.note(&who, line) {
+                    account.say(&who, line);
+                }
+            }
+        })
+    }
+
+    /// Notes a figure. False if the line is none.
+    fn note(&self, who: &str, line: &str) -> bool {
+        let words = line
+            .strip_prefix(FIGURE)
+            .and_then(|line| line.split_once(' '));
+        let Some((name, value)) = words else {
+            return false;
+        };
+        let Ok(value) = value.parse() else {
+            return false;
+        };
+        let at = self.elapsed();
+        let key = (who.to_owned(), name.to_owned());
+        self.figures().insert(key, Figure { value, at });
+        self.news.notify_all();
+        true
+    }
+
+    fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn figure(&self, who: &str, name: &str) -> Option<Figure> {
+        let key = (who.to_owned(), name.to_owned());
+        self.figures().get(&key).copied()
+    }
+
+    /// Waits until a figure is told. False if that takes longer than `limit`.
+    pub(crate) fn wait_for(&self, who: &str, name: &str, limit: Duration) -> bool {
+        let key = (who.to_owned(), name.to_owned());
+        let is_missing = |figures: &mut Figures| !figures.contains_key(&key);
+        let waited = self
+            .news
+            .wait_timeout_while(self.figures(), limit, is_missing);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}

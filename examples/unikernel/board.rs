@@ -1,0 +1,73 @@
+//! What the guests and the host's processes agree on. Compiled into both.
+
+use libos_ipc::Id;
+use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The number that the shared board goes by in all processes.
+pub(crate) const BOARD: u64 = 1;
+
+/// A lock of a process on bytes of the ledger, the file that they fight for.
+pub(crate) const fn lock_of_ledger(
+    pid: Id,
+    kind: LockKind,
+    (start, end): (u64, u64),
+    wait: bool,
+) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start,
+        end,
+        pid,
+        handle: 0,
+        wait,
+        path: b"/ledger",
+    }
+}
+
+/// The bytes of it that the host's member locks at first.
+pub(crate) const FIRST: (u64, u64) = (0, 9);
+
+/// The bytes of it that a guest locks for itself.
+pub(crate) const fn own_bytes(party: usize) -> (u64, u64) {
+    let start = party as u64 * 100;
+    (start, start + 9)
+}
+
+/// How often each party increments the counter.
+pub(crate) const INCREMENTS: u64 = 200;
+
+/// The parties: the member on the host, and the guests.
+pub(crate) const MEMBER: usize = 0;
+pub(crate) const GUESTS: [usize; 2] = [1, 2];
+pub(crate) const PARTIES: usize = 3;
+
+/// What a guest returns.
+pub(crate) const fn exit_code(party: usize) -> u32 {
+    if party == GUESTS[0] { 41 } else { 42 }
+}
+
+/// How far a party has come.
+pub(crate) mod step {
+    /// It has done its measurements.
+    pub(crate) const MEASURED: u64 = 1;
+    /// As the member: it has locked the first bytes. As a guest: it has found them locked.
+    pub(crate) const LOCKED: u64 = 2;
+    /// As a guest: it has had the first bytes, and now has its own.
+    pub(crate) const HELD: u64 = 3;
+    /// It has counted.
+    pub(crate) const COUNTED: u64 = 4;
+}
+
+/// The shared value.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Board {
+    /// Incremented by all.
+    pub(crate) counter: u64,
+    /// Each party's last [`step`].
+    pub(crate) steps: [u64; PARTIES],
+    /// Each party's pid.
+    pub(crate) pids: [u64; PARTIES],
+}

@@ -1,0 +1,31 @@
+//! The ways in which a guest can be told to fail.
+
+use core::hint::black_box;
+
+use libos_ipc_guest::{say, stop};
+
+pub(crate) fn fail(how: &str) {
+    say!("now it is going to happen: {how}");
+    say!("figure failing 1");
+    match how {
+        "panic" => panic!("told to"),
+        "null" => {
+            let nowhere = black_box(core::ptr::null_mut::<u32>());
+            // SAFETY: none. The page is missing: this faults, as it is to.
+            unsafe { nowhere.write_volatile(1) };
+        }
+        "stack" => {
+            overflow(0);
+        }
+        // Neither reads nor answers.
+        "deaf" => stop(),
+        _ => say!("nobody knows how to do that"),
+    }
+}
+
+/// Calls itself until the stack is at its end.
+#[allow(unconditional_recursion)]
+fn overflow(depth: u64) -> u64 {
+    let space = black_box([depth; 64]);
+    overflow(depth + 1) + space[0]
+}

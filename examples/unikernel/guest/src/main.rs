@@ -1,0 +1,148 @@
+//! A program without an operating system that is a process of a family on the host.
+//!
+//! It learns from the kernel's command line who it is (`identity=` and five numbers), which of the
+//! guests it plays (`party=`), and how it is to fail, if at all (`fault=`).
+#![no_std]
+#![no_main]
+
+#[path = "../../board.rs"]
+mod board;
+mod fault;
+mod os;
+mod work;
+
+use core::fmt;
+use core::time::Duration;
+
+use libos_ipc::pal::mux::{OneLine, Terminal};
+use libos_ipc::store::Memory;
+use libos_ipc::{Config, Driving, Error, Exit, Identity, Node, Vmid, Wait};
+use libos_ipc_guest::{Start, VirtioLine, clock, image_memory, program, say};
+
+use crate::os::Os;
+
+/// Nobody waits as long as this, unless it is for ever.
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+
+const CONFIG: Config = Config {
+    driving: Driving::Caller,
+    ..Config::DEFAULT
+};
+
+/// A stream for each peer, and for those who have not said yet who they are.
+const STREAMS: usize = CONFIG.capacities.peers + CONFIG.capacities.strangers;
+const WINDOW: usize = 4096;
+
+type Line = OneLine<'static, VirtioLine, STREAMS, WINDOW>;
+type Member = Node<'static, Line>;
+
+/// Any child takes as much memory as another.
+const SOMEBODY: Identity = match Vmid::new(2) {
+    Some(vmid) => Identity::child(vmid, Vmid::FIRST),
+    None => panic!("2 is a VMID"),
+};
+const MEMORY: usize = Member::memory(&SOMEBODY, &CONFIG).total();
+
+static TERMINAL: Terminal<VirtioLine, STREAMS, WINDOW> = Terminal::new(VirtioLine);
+static NODE_MEMORY: Memory<MEMORY> = Memory::new();
+static OS: Os = Os::new();
+
+program!(run);
+
+/// What did not go as it should.
+struct Failed {
+    what: &'static str,
+    error: Option<Error>,
+}
+
+impl Failed {
+    const fn because(what: &'static str) -> Failed {
+        Failed { what, error: None }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.error {
+            Some(error) => write!(f, "{}: {error}", self.what),
+            None => f.write_str(self.what),
+        }
+    }
+}
+
+/// Says what was being done when an error came.
+trait While<T> {
+    fn doing(self, what: &'static str) -> Result<T, Failed>;
+}
+
+impl<T> While<T> for Result<T, Error> {
+    fn doing(self, what: &'static str) -> Result<T, Failed> {
+        self.map_err(|error| Failed {
+            what,
+            error: Some(error),
+        })
+    }
+}
+
+fn run(start: Start) -> u8 {
+    match live(start) {
+        Ok(()) => 0,
+        Err(failed) => {
+            say!("FAILED: {failed}");
+            1
+        }
+    }
+}
+
+fn live(start: Start) -> Result<(), Failed> {
+    say!(
+        "no operating system, one thread, {} KiB in all",
+        image_memory() / 1024
+    );
+    say!("figure memory {}", image_memory());
+    let identity = start.value("identity").and_then(identity);
+    let identity = identity.ok_or(Failed::because("no identity=V,P,L,I,J on the command line"))?;
+    let party = start.value("party").and_then(|party| party.parse().ok());
+    let party = party.filter(|party| board::GUESTS.contains(party));
+    let party = party.ok_or(Failed::because("no party=1 or party=2 on the command line"))?;
+    if let Err(error) = TERMINAL.line().open(start) {
+        say!("{error}");
+        return Err(Failed::because("no line to the host"));
+    }
+    let memory = NODE_MEMORY
+        .take()
+        .ok_or(Failed::because("memory taken twice"))?;
+    let node = Node::new(TERMINAL.pal(), identity, CONFIG, memory).doing("making the node")?;
+    let node = node.with_embedder(&OS);
+    OS.play(party);
+
+    let pid = node.join(WAIT).doing("joining the family")?;
+    say!("I am process {pid}, VMID {}", identity.vmid);
+    say!("figure joined {}", clock::now().0);
+    work::work(&node, party, start.value("fault"))?;
+
+    let exit = Exit {
+        code: board::exit_code(party),
+        ..Exit::default()
+    };
+    node.exit(exit, WAIT)
+        .doing("saying how this process ends")?;
+    if !node.shut_down(Duration::from_secs(5)) {
+        return Err(Failed::because("something was not sent"));
+    }
+    drop(node);
+    if !TERMINAL.flush(clock::now() + Duration::from_secs(5)) {
+        return Err(Failed::because("the line does not take what was sent"));
+    }
+    say!("ended with {}", exit.code);
+    Ok(())
+}
+
+fn identity(text: &str) -> Option<Identity> {
+    let mut numbers = [0; 5];
+    let mut words = text.split(',');
+    for number in &mut numbers {
+        *number = words.next()?.parse().ok()?;
+    }
+    Identity::from_numbers(numbers).filter(|identity| !identity.is_leader())
+}

@@ -1,0 +1,68 @@
+//! What this program is as a library OS: signals are noted, and whoever asks is told what `ps` shows.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use libos_ipc::error::errno::{ENOENT, ESRCH};
+use libos_ipc::wire::MetaCode;
+use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target};
+
+use crate::Line;
+
+const PATHS: [&CStr; 3] = [c"/boot/nobody", c"/boot/guest-1", c"/boot/guest-2"];
+
+pub(crate) struct Os {
+    party: AtomicUsize,
+    /// A bit for each signal that has come.
+    signals: AtomicU64,
+}
+
+impl Os {
+    pub(crate) const fn new() -> Os {
+        Os {
+            party: AtomicUsize::new(0),
+            signals: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn play(&self, party: usize) {
+        self.party.store(party, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_come(&self, signal: i32) -> bool {
+        self.signals.load(Ordering::Relaxed) & bit(signal) != 0
+    }
+}
+
+fn bit(signal: i32) -> u64 {
+    u32::try_from(signal)
+        .ok()
+        .and_then(|signal| 1_u64.checked_shl(signal))
+        .unwrap_or(0)
+}
+
+impl Embedder<Line> for Os {
+    fn signal(&self, node: &Node<'_, Line>, signal: &Signal, reply: SignalReply) {
+        let is_for_us = match signal.target {
+            Target::Process(pid) => node.pid() == Some(pid),
+            Target::All => true,
+            _ => false,
+        };
+        // Signal 0 only asks whether we are here.
+        if is_for_us && signal.signal != 0 {
+            self.signals.fetch_or(bit(signal.signal), Ordering::Relaxed);
+        }
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+    }
+
+    fn metadata(&self, node: &Node<'_, Line>, pid: Id, what: MetaCode, reply: MetadataReply) {
+        let path = PATHS.get(self.party.load(Ordering::Relaxed));
+        let told = match what {
+            _ if node.pid() != Some(pid) => Err(ESRCH),
+            MetaCode::Credentials => Ok(Metadata::Credentials { uid: 0, gid: 0 }),
+            MetaCode::Executable => path.map_or(Err(ENOENT), |path| Ok(Metadata::Path(path))),
+            _ => Ok(Metadata::Path(c"/")),
+        };
+        let _ = reply.send(node, told);
+    }
+}

@@ -1,0 +1,220 @@
+//! What a guest does as a process: IDs, the list of processes, locks, the shared board, signals.
+
+use core::time::Duration;
+
+use libos_ipc::error::errno::EAGAIN;
+use libos_ipc::wire::LockKind;
+use libos_ipc::{Error, Id, Shared, Target};
+use libos_ipc_guest::{clock, say};
+
+use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
+use crate::{Failed, Line, Member, OS, WAIT, While, fault};
+
+const SIGUSR1: i32 = 10;
+const SIGUSR2: i32 = 12;
+
+/// How many IDs are taken: more than one range has.
+const IDS: usize = 40;
+/// How many round trips are measured.
+const ROUND_TRIPS: usize = 1000;
+
+type SharedBoard<'n> = Shared<'n, 'static, Line, Board>;
+
+/// A guest's work.
+struct Guest<'n> {
+    node: &'n Member,
+    pid: Id,
+    party: usize,
+    board: SharedBoard<'n>,
+}
+
+pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(), Failed> {
+    let guest = Guest {
+        node,
+        pid: node.pid().ok_or(Failed::because("no pid"))?,
+        party,
+        board: node.share(Some(BOARD)).doing("opening the board")?,
+    };
+    guest.list()?;
+    guest.ids()?;
+    guest.measure()?;
+    guest.reach(step::MEASURED)?;
+    guest.first_bytes()?;
+    guest.own_bytes()?;
+    if let Some(how) = fault {
+        return guest.fail(how);
+    }
+    guest.unlock_own_bytes()?;
+    guest.count()?;
+    guest.signal_others()
+}
+
+impl Guest<'_> {
+    /// Writes on the board how far this guest is.
+    fn reach(&self, step: u64) -> Result<(), Failed> {
+        let mut board = self.board.write(WAIT).doing("writing on the board")?;
+        board.pids[self.party] = u64::from(self.pid);
+        board.steps[self.party] = step;
+        Ok(())
+    }
+
+    /// Waits until another is that far. Tells its pid.
+    fn wait_for(&self, party: usize, step: u64) -> Result<Id, Failed> {
+        let reached = |board: &Board| board.steps[party] >= step;
+        let board = self
+            .board
+            .wait_for(WAIT, reached)
+            .doing("waiting for another")?;
+        Id::try_from(board.pids[party]).map_err(|_| Failed::because("a pid on the board is none"))
+    }
+
+    /// What `ps` would show.
+    fn list(&self) -> Result<(), Failed> {
+        let mut last = None;
+        let mut found = false;
+        while let Some(process) = self
+            .node
+            .next_process(last.as_ref(), WAIT)
+            .doing("listing the family")?
+        {
+            say!(
+                "  pid {:>3} parent {:>3} VMID {:>2} {:?}",
+                process.pid,
+                process.parent,
+                process.vmid,
+                process.state
+            );
+            found |= process.pid == self.pid;
+            last = Some(process);
+        }
+        if found {
+            Ok(())
+        } else {
+            Err(Failed::because("this process is not in the list"))
+        }
+    }
+
+    fn ids(&self) -> Result<(), Failed> {
+        let mut ids = [0; IDS];
+        for id in &mut ids {
+            *id = self.node.take_id(WAIT).doing("taking an ID")?;
+        }
+        let us = Some(self.node.identity().vmid);
+        for id in ids {
+            if self.node.owner_of(id, WAIT).doing("looking up an ID")? != us {
+                return Err(Failed::because("an ID of this guest has another owner"));
+            }
+            self.node.release_id(id, WAIT).doing("releasing an ID")?;
+        }
+        say!(
+            "took {IDS} IDs, from {} to {}, and gave them back",
+            ids[0],
+            ids[IDS - 1]
+        );
+        Ok(())
+    }
+
+    fn measure(&self) -> Result<(), Failed> {
+        let mut times = [0; ROUND_TRIPS];
+        for time in &mut times {
+            let start = clock::now();
+            self.node
+                .owner_of(self.pid, WAIT)
+                .doing("asking the leader")?;
+            *time = (clock::now() - start).as_nanos();
+        }
+        times.sort_unstable();
+        let at = |percent: usize| times[ROUND_TRIPS * percent / 100];
+        say!(
+            "{ROUND_TRIPS} requests to the leader: half of them within {} µs",
+            at(50) / 1000
+        );
+        say!("figure round-trip {}", at(50));
+        say!("figure round-trip-90 {}", at(90));
+        Ok(())
+    }
+
+    fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
+        self.node
+            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
+    }
+
+    /// Finds bytes of the ledger locked by the host's member, and waits for them.
+    fn first_bytes(&self) -> Result<(), Failed> {
+        let member = self.wait_for(MEMBER, step::LOCKED)?;
+        match self.lock(LockKind::Write, FIRST, false) {
+            Err(Error::Refused(EAGAIN)) => {}
+            Err(error) => return Err(error).doing("trying a lock"),
+            Ok(()) => return Err(Failed::because("got a lock that another has")),
+        }
+        let lock = lock_of_ledger(self.pid, LockKind::Write, FIRST, false);
+        let held = self.node.find_lock(&lock, WAIT).doing("testing a lock")?;
+        if held.is_none_or(|held| held.pid != member) {
+            return Err(Failed::because("the lock in the way is not the member's"));
+        }
+        say!("the ledger is locked by process {member}: waiting");
+        self.reach(step::LOCKED)?;
+        self.lock(LockKind::Write, FIRST, true)
+            .doing("waiting for a lock")?;
+        say!("got the ledger");
+        self.lock(LockKind::Unlock, FIRST, false).doing("unlocking")
+    }
+
+    /// Locks bytes of the ledger, and keeps them until the host's member has signalled.
+    fn own_bytes(&self) -> Result<(), Failed> {
+        let own = own_bytes(self.party);
+        self.lock(LockKind::Write, own, false)
+            .doing("locking its own bytes")?;
+        self.reach(step::HELD)?;
+        self.await_signal(SIGUSR1)?;
+        say!("signal {SIGUSR1} came");
+        Ok(())
+    }
+
+    fn unlock_own_bytes(&self) -> Result<(), Failed> {
+        let own = own_bytes(self.party);
+        self.lock(LockKind::Unlock, own, false)
+            .doing("unlocking its own bytes")
+    }
+
+    /// Fails with its bytes of the ledger locked.
+    fn fail(self, how: &str) -> Result<(), Failed> {
+        if how == "deaf" {
+            // What it does not let go of is only taken back when it is dead.
+            drop(self.board);
+            let until = clock::now() + Duration::from_millis(100);
+            while clock::now() < until {
+                self.node.turn(Some(until));
+            }
+        }
+        fault::fail(how);
+        Err(Failed::because("it did not fail"))
+    }
+
+    fn await_signal(&self, signal: i32) -> Result<(), Failed> {
+        let until = clock::now() + Duration::from_secs(20);
+        while !OS.has_come(signal) {
+            if clock::now() >= until {
+                return Err(Failed::because("the signal did not come"));
+            }
+            self.node.turn(Some(until));
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> Result<(), Failed> {
+        for _ in 0..INCREMENTS {
+            self.board.write(WAIT).doing("counting")?.counter += 1;
+        }
+        say!("counted {INCREMENTS} times on the board");
+        self.reach(step::COUNTED)
+    }
+
+    /// Signals the host's member, which ends when all have.
+    fn signal_others(&self) -> Result<(), Failed> {
+        let member = self.wait_for(MEMBER, step::COUNTED)?;
+        self.node
+            .kill(Target::Process(member), SIGUSR2, WAIT)
+            .doing("signalling the member")
+    }
+}

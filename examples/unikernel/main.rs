@@ -1,0 +1,127 @@
+//! A family whose leader is a process on this host, and two of whose members are programs without an
+//! operating system, each alone in a virtual machine.
+//!
+//! The parts: [`machine`] builds the guest and starts it under QEMU with its stand-in on the host,
+//! [`run`] is the leader's side, [`member`] a process on the host, [`board`] what they all share.
+//! The guest itself is in `guest`, a package of its own.
+
+mod account;
+mod board;
+mod machine;
+mod member;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run two guests without an operating system as members of a family on this host.
+#[derive(Parser)]
+#[command(
+    name = "unikernel",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_long_help = "\
+WHAT HAPPENS
+  This process leads a family. One child is a process on this host. Two more are bare-metal programs
+  (one thread, no allocator, no operating system), each in a virtual machine of its own, whose only
+  way out is one virtio console. For each a thread here stands in: it listens where the guest would,
+  and carries the guest's streams over that line.
+
+  The guests join, list the family, take IDs, wait for a lock that the host's member has, hold locks
+  that it tests, count with it in a shared value, are signalled by it and tell it what ps shows. Then
+  they end with a code, which this process sees as their parent, and switch their machines off.
+
+WHAT IS CHECKED
+  each of these steps, at both sides; the sum in the shared value; the exit codes; that nothing is
+    left in the leader's tables; that the image is at most 512 KiB and all its memory at most 4 MiB
+  with --fault: that the second guest's end is seen as a death, its locks go to who waits for
+    them, and everybody else comes to a good end
+
+  The last line is `unikernel: ok` (exit code 0), or before it ends with exit code 1 there is a line
+  `unikernel: FAILED: ...` for each thing that is wrong.
+
+EXAMPLES
+  unikernel                 both guests come to a good end
+  unikernel --fault panic   the second panics
+  unikernel --fault deaf    the second stops reading"
+)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Args)]
+struct Options {
+    /// How the second guest is to fail in the midst of its work
+    #[arg(long, value_name = "HOW")]
+    fault: Option<Fault>,
+    /// The program that runs the machines
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
+    /// The memory of each machine, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(4..=2048))]
+    memory: u32,
+}
+
+/// How a guest can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Fault {
+    /// A panic in its program
+    Panic,
+    /// A write to address 0
+    Null,
+    /// A recursion without end
+    Stack,
+    /// It goes on running, but neither reads nor answers
+    Deaf,
+}
+
+impl Fault {
+    /// How the guest is told.
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Panic => "panic",
+            Fault::Null => "null",
+            Fault::Stack => "stack",
+            Fault::Deaf => "deaf",
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The member on this host: started by the leader.
+    #[command(hide = true)]
+    Member(member::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Role::Member(options)) = cli.role {
+        return match member::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("unikernel: the member: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut wrong = Vec::new();
+    if let Err(error) = run::run(&cli.options, &mut wrong) {
+        wrong.push(format!("{error:#}"));
+    }
+    for what in &wrong {
+        println!("unikernel: FAILED: {what}");
+    }
+    if wrong.is_empty() {
+        println!("unikernel: ok");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,182 @@
+//! The member on the host, a process of its own: it has the ledger first, and is the guests' partner
+//! in all they do.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use libos_ipc::error::errno::{EAGAIN, ESRCH};
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::wire::{LockKind, MetaCode};
+use libos_ipc::{
+    Config, Embedder, Error, Exit, Id, Identity, Node, PATH_MAX, Shared, Signal, SignalReply,
+    Target, Wait,
+};
+
+use crate::board::{
+    BOARD, Board, FIRST, GUESTS, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step,
+};
+
+/// Nobody waits as long as this, unless it is for ever.
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+
+const SIGUSR1: i32 = 10;
+
+/// How many round trips are measured, for comparison.
+const ROUND_TRIPS: usize = 1000;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the family listens
+    #[arg(long)]
+    base: PathBuf,
+    /// Who this process is: the numbers of its identity
+    #[arg(long, value_delimiter = ',')]
+    identity: Vec<u32>,
+    /// How many guests are going to come to a good end
+    #[arg(long)]
+    survivors: usize,
+}
+
+/// Notes the signals that come.
+struct Os(Sender<i32>);
+
+impl Embedder<Host> for Os {
+    fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
+        let is_for_us = signal.target == node.pid().map_or(Target::All, Target::Process);
+        if is_for_us && signal.signal != 0 {
+            let _ = self.0.send(signal.signal);
+        }
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+    }
+}
+
+struct Member<'n> {
+    node: &'n HostNode,
+    pid: Id,
+    board: Shared<'n, 'static, Host, Board>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let numbers = options.identity.as_slice().try_into();
+    let identity = numbers.ok().and_then(Identity::from_numbers);
+    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let (sender, signals) = channel();
+    let os = Box::new(Os(sender));
+    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, os)?;
+    let pid = node.join(WAIT)?;
+    println!("I am process {pid}, VMID {}", identity.vmid);
+    let member = Member {
+        node: &node,
+        pid,
+        board: node.share(Some(BOARD))?,
+    };
+    member.measure()?;
+    member.work(options, &signals)?;
+    drop(member);
+    node.exit(Exit::default(), WAIT)?;
+    ensure!(
+        node.shut_down(Duration::from_secs(5)),
+        "something was not sent"
+    );
+    Ok(())
+}
+
+impl Member<'_> {
+    fn work(&self, options: &Options, signals: &Receiver<i32>) -> Result<()> {
+        self.lock(LockKind::Write, FIRST, true)?;
+        println!("has locked the ledger");
+        self.reach(step::LOCKED)?;
+        for guest in GUESTS {
+            self.wait_for(guest, step::LOCKED)?;
+        }
+        self.lock(LockKind::Unlock, FIRST, false)?;
+        println!("both guests wait for the ledger: unlocked");
+        for guest in GUESTS {
+            self.meet(guest)?;
+        }
+        for _ in 0..INCREMENTS {
+            self.board.write(WAIT).context("counting")?.counter += 1;
+        }
+        println!("counted {INCREMENTS} times on the board");
+        self.reach(step::COUNTED)?;
+        for guest in GUESTS {
+            let own = own_bytes(guest);
+            self.lock(LockKind::Write, own, true)
+                .with_context(|| format!("waiting for the bytes of guest {guest}"))?;
+            println!("got the bytes of guest {guest}");
+            self.lock(LockKind::Unlock, own, false)?;
+        }
+        for _ in 0..options.survivors {
+            let signal = signals.recv_timeout(Duration::from_secs(20));
+            println!("signal {} came", signal.context("no signal of a guest")?);
+        }
+        Ok(())
+    }
+
+    /// Has to do with a guest that holds its own bytes of the ledger.
+    fn meet(&self, guest: usize) -> Result<()> {
+        let pid = self.wait_for(guest, step::HELD)?;
+        let own = own_bytes(guest);
+        let tried = self.lock(LockKind::Write, own, false);
+        ensure!(
+            tried == Err(Error::Refused(EAGAIN)),
+            "a lock of guest {guest} is not there: {tried:?}"
+        );
+        let lock = lock_of_ledger(self.pid, LockKind::Write, own, false);
+        let held = self.node.find_lock(&lock, WAIT)?;
+        ensure!(
+            held.is_some_and(|held| held.pid == pid),
+            "guest {guest} is process {pid}, but the lock says {held:?}"
+        );
+        let mut path = [0; PATH_MAX];
+        let length = self
+            .node
+            .path_of(pid, MetaCode::Executable, &mut path, WAIT)?;
+        let path = String::from_utf8_lossy(&path[..length]);
+        ensure!(
+            path == format!("/boot/guest-{guest}"),
+            "guest {guest} says that it runs {path}"
+        );
+        let (uid, _) = self.node.credentials(pid, WAIT)?;
+        println!("process {pid} is {path} of user {uid}, and has locks: signalling it");
+        self.node.kill(Target::Process(pid), SIGUSR1, WAIT)?;
+        Ok(())
+    }
+
+    /// How long a request to the leader takes a process on the host.
+    fn measure(&self) -> Result<()> {
+        let mut times = Vec::with_capacity(ROUND_TRIPS);
+        for _ in 0..ROUND_TRIPS {
+            let start = Instant::now();
+            self.node.owner_of(self.pid, WAIT)?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        println!("figure round-trip {}", times[ROUND_TRIPS / 2].as_nanos());
+        Ok(())
+    }
+
+    fn reach(&self, step: u64) -> Result<()> {
+        let mut board = self.board.write(WAIT)?;
+        board.pids[MEMBER] = u64::from(self.pid);
+        board.steps[MEMBER] = step;
+        Ok(())
+    }
+
+    /// Waits until a guest is that far. Tells its pid.
+    fn wait_for(&self, guest: usize, step: u64) -> Result<Id> {
+        let board = self
+            .board
+            .wait_for(WAIT, |board| board.steps[guest] >= step)
+            .with_context(|| format!("waiting for guest {guest}"))?;
+        Ok(Id::try_from(board.pids[guest])?)
+    }
+
+    fn lock(&self, kind: LockKind, bytes: (u64, u64), wait: bool) -> Result<(), Error> {
+        self.node
+            .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
+    }
+}

@@ -1,0 +1,310 @@
+//! The leader's side: starts all others, sees how they end, checks what is left.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use indicatif::HumanBytes;
+use libos_ipc::host::{Host, HostNode, ProxyEnd};
+use libos_ipc::wire::{ChildExit, MetaCode};
+use libos_ipc::{Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait, Which};
+
+use crate::account::Account;
+use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};
+use crate::machine::{self, Machine};
+use crate::member::WAIT;
+use crate::{Fault, Options};
+
+/// What a process that died without a word has died of.
+const SIGPWR: u32 = 30;
+/// The most that the guest's image, and all its memory, may take.
+const IMAGE_LIMIT: u64 = 512 * 1024;
+const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
+/// QEMU's exit code is twice the guest's and one more.
+const SWITCHED_OFF: i32 = 1;
+const FAULT: i32 = 255;
+
+type SharedBoard<'n> = Shared<'n, 'static, Host, Board>;
+
+pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+    machine::check(&options.qemu)?;
+    let account = Account::new();
+    account.say("leader", "building the guest");
+    let image = machine::build()?;
+    let directory = tempfile::tempdir()?;
+    let base = directory.path().join("f");
+    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT)?;
+    leader.join(WAIT)?;
+    let board: SharedBoard<'_> = leader.share(Some(BOARD))?;
+    // The board lives as long as somebody who has used it.
+    drop(board.read(WAIT)?);
+
+    let mut member = Member::start(&leader, &base, options, &account)?;
+    wait_for(&board, MEMBER, step::LOCKED, || member.is_gone())?;
+    let mut machines = Vec::new();
+    for party in GUESTS {
+        let child = leader.start_child(WAIT).context("preparing a guest")?;
+        account.say(
+            "leader",
+            &format!("guest {party} is going to be process {}", child.pid),
+        );
+        let machine = Machine::start(options, &image, &base, child, party, &account)?;
+        machines.push((child.pid, machine));
+        let machine = machines.last_mut().map(|(_, machine)| machine);
+        let machine = machine.context("it was just started")?;
+        // One at a time, for the sake of the figures.
+        wait_for(&board, party, step::MEASURED, || machine.is_off())?;
+    }
+
+    if let Some(fault) = options.fault {
+        // The others have nothing to do with it any more but for its locks.
+        wait_for(&board, MEMBER, step::COUNTED, || member.is_gone())?;
+        if fault == Fault::Deaf {
+            let (pid, machine) = &mut machines[1];
+            see_deaf(&leader, *pid, machine, member.pid, &account)?;
+        }
+    }
+    let starts = [&machines[0].1, &machines[1].1].map(|machine| machine.started);
+    see_end(&leader, options, member, machines, &account, wrong)?;
+    let parties = PARTIES - usize::from(options.fault.is_some());
+    let sum = INCREMENTS * parties as u64;
+    let counter = board.read(WAIT)?.counter;
+    if counter != sum {
+        wrong.push(format!("the board says {counter}, and not {sum}"));
+    }
+    drop(board);
+    leader.leave(WAIT)?;
+    let pools = leader.statistics().pools;
+    let left = [
+        pools.locks,
+        pools.waiting_for_locks,
+        pools.peers,
+        pools.children,
+        pools.served_handles,
+    ];
+    if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
+        wrong.push(format!(
+            "something is left in the leader's tables: {left:?}"
+        ));
+    }
+    figures(&image, &account, starts, wrong)
+}
+
+/// The member on the host.
+struct Member {
+    pid: Id,
+    process: Child,
+    listener: JoinHandle<()>,
+}
+
+impl Member {
+    fn start(
+        leader: &HostNode,
+        base: &Path,
+        options: &Options,
+        account: &Account,
+    ) -> Result<Member> {
+        let child = leader.start_child(WAIT).context("preparing the member")?;
+        let identity = child.numbers().map(|number| number.to_string()).join(",");
+        let survivors = GUESTS.len() - usize::from(options.fault.is_some());
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg("member")
+            .arg("--base")
+            .arg(base)
+            .args(["--identity", &identity])
+            .args(["--survivors", &survivors.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the member")?;
+        let output = process.stdout.take().context("it is piped")?;
+        Ok(Member {
+            pid: child.pid,
+            process,
+            listener: account.listen("member", output),
+        })
+    }
+
+    fn is_gone(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
+    }
+}
+
+/// Waits until a party is that far, unless it is gone before.
+fn wait_for(
+    board: &SharedBoard<'_>,
+    party: usize,
+    step: u64,
+    mut is_gone: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let begin = Instant::now();
+    let glance = Wait::at_most(Duration::from_millis(200));
+    while begin.elapsed() < Duration::from_secs(20) {
+        match board.wait_for(glance, |board| board.steps[party] >= step) {
+            Ok(_) => return Ok(()),
+            Err(Error::TimedOut) if is_gone()? => bail!("party {party} has ended before its time"),
+            Err(Error::TimedOut) => {}
+            Err(error) => return Err(error).context("reading the board"),
+        }
+    }
+    bail!("party {party} did not come as far as step {step} in 20 s")
+}
+
+/// Sees that a guest is deaf, fills all there is between here and there, and ends it. Nobody else
+/// may suffer from it.
+fn see_deaf(
+    leader: &HostNode,
+    pid: Id,
+    machine: &mut Machine,
+    fellow: Id,
+    account: &Account,
+) -> Result<()> {
+    ensure!(
+        account.wait_for(&machine.name, "failing", Duration::from_secs(20)),
+        "the guest does not go deaf"
+    );
+    let ask = |pid, limit| {
+        let wait = Wait::at_most(Duration::from_millis(limit));
+        leader.kill(Target::Process(pid), 0, wait)
+    };
+    let answer = ask(pid, 200);
+    ensure!(
+        answer == Err(Error::TimedOut),
+        "a deaf guest answered: {answer:?}"
+    );
+    let mut path = [0; PATH_MAX];
+    let mut asked = 0_u32;
+    let full = loop {
+        let wait = Wait::at_most(Duration::ZERO);
+        match leader.path_of(pid, MetaCode::Root, &mut path, wait) {
+            Err(Error::TimedOut) => asked += 1,
+            end => break end,
+        }
+    };
+    ensure!(
+        full == Err(Error::Full(Resource::SendQueue)),
+        "a deaf guest was asked {asked} times, and then: {full:?}"
+    );
+    account.say(
+        "leader",
+        &format!("process {pid} is deaf: its queue here was full after {asked} questions"),
+    );
+    let begin = Instant::now();
+    ask(fellow, 5000).context("asking a process that is not deaf")?;
+    let took = begin.elapsed();
+    account.say(
+        "leader",
+        &format!("process {fellow} answered after {took:.1?}"),
+    );
+    machine.kill()?;
+    account.say("leader", "pulled the plug of the deaf one");
+    Ok(())
+}
+
+/// Sees all children end.
+fn see_end(
+    leader: &HostNode,
+    options: &Options,
+    mut member: Member,
+    machines: Vec<(Id, Machine)>,
+    account: &Account,
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    for _ in 0..PARTIES {
+        let exit = leader
+            .wait_child(Which::Any, WAIT)
+            .context("waiting for a child")?;
+        let ChildExit {
+            pid,
+            exit_code: code,
+            term_signal: signal,
+            ..
+        } = exit;
+        let how = if signal == 0 {
+            format!("ended with {code}")
+        } else {
+            format!("died of signal {signal}")
+        };
+        account.say("leader", &format!("process {pid} {how}"));
+        let party = machines.iter().position(|(machine, _)| *machine == pid);
+        let party = party.map_or(MEMBER, |place| GUESTS[place]);
+        let expected = match party {
+            2 if options.fault.is_some() => (0, SIGPWR),
+            MEMBER => (0, 0),
+            guest => (exit_code(guest), 0),
+        };
+        if (code, signal) != expected {
+            wrong.push(format!("process {pid} {how}, and not as {expected:?}"));
+        }
+    }
+    let status = member.process.wait()?;
+    let _ = member.listener.join();
+    if !status.success() {
+        wrong.push(format!("process {} ended with {status}", member.pid));
+    }
+    for (party, (_, mut machine)) in GUESTS.into_iter().zip(machines) {
+        let (status, end) = machine.wait()?;
+        let name = &machine.name;
+        let expected = match options.fault.filter(|_| party == 2) {
+            None => Some(SWITCHED_OFF),
+            Some(Fault::Deaf) => None,
+            Some(_) => Some(FAULT),
+        };
+        if status.code() != expected {
+            wrong.push(format!("QEMU of {name} ended with {status}"));
+        }
+        if end != ProxyEnd::Closed {
+            wrong.push(format!("{name}: {end}"));
+        }
+    }
+    Ok(())
+}
+
+/// What it took.
+fn figures(
+    image: &Path,
+    account: &Account,
+    starts: [Duration; 2],
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    let figure = |who: &str, name: &str| {
+        let figure = account.figure(who, name);
+        figure.with_context(|| format!("{who} has not told its {name}"))
+    };
+    let guests = ["guest 1", "guest 2"];
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["", guests[0], guests[1], "member on the host"]);
+    let span = |nanos: u64| format!("{:.1?}", Duration::from_nanos(nanos));
+    let mut boot = vec!["from the start of QEMU to member".to_owned()];
+    let mut joined = vec!["of that in the guest".to_owned()];
+    let mut asked = vec!["request to the leader and answer, median".to_owned()];
+    for (who, start) in guests.into_iter().zip(starts) {
+        let told = figure(who, "joined")?;
+        boot.push(format!("{:.1?}", told.at.saturating_sub(start)));
+        joined.push(span(told.value));
+        asked.push(span(figure(who, "round-trip")?.value));
+    }
+    asked.push(span(figure("member", "round-trip")?.value));
+    for row in [boot, joined, asked] {
+        table.add_row(row);
+    }
+    let image = std::fs::metadata(image)?.len();
+    let memory = figure("guest 1", "memory")?.value;
+    println!("{table}");
+    println!(
+        "image {}, all memory {} (limits: {}, {})",
+        HumanBytes(image),
+        HumanBytes(memory),
+        HumanBytes(IMAGE_LIMIT),
+        HumanBytes(MEMORY_LIMIT)
+    );
+    if image > IMAGE_LIMIT || memory > MEMORY_LIMIT {
+        wrong.push("the guest takes more than its limits".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,409 @@
+//! The platform of the member at one end of a line.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use spin::Mutex;
+
+use super::{LineFault, Mux, Stop};
+use crate::Vmid;
+use crate::pal::loopback::Flag;
+use crate::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
+    ReadyList, Stream, StreamError, Time, Token, Woken,
+};
+
+/// How many bytes are read from the line at once.
+const PIECE: usize = 1024;
+
+/// How many pieces are read before others have their turn.
+const PIECES_AT_ONCE: u32 = 64;
+
+/// The machine's part of a [`Terminal`]: a byte channel, reliable and in order, and a clock.
+pub trait Line: Send + Sync {
+    /// Reads what has come without blocking, as much as fits, and says how much; 0: nothing.
+    fn read(&self, buffer: &mut [u8]) -> usize;
+
+    /// Writes as many of `bytes` as go without blocking, and says how many.
+    fn write(&self, bytes: &[u8]) -> usize;
+
+    /// Lets time pass until there is something to read, something more can be written after a
+    /// write that did not take all, or the clock reaches `until` (`None`: no limit). May return
+    /// early, but not fail to return for what came just before the call.
+    fn rest(&self, until: Option<Time>);
+
+    /// The monotonic clock. Cheap.
+    fn now(&self) -> Time;
+}
+
+/// One end of a line and its streams: up to `STREAMS` that are written and as many that are read,
+/// with room for `WINDOW` bytes of each of these. All memory is inside, and it can be a `static`.
+///
+/// It is made for a member that has a single thread
+/// ([`Driving::Caller`](crate::Driving::Caller)): a wake from another thread only ends the wait
+/// that comes next.
+#[derive(Debug)]
+pub struct Terminal<L, const STREAMS: usize, const WINDOW: usize> {
+    line: L,
+    state: Mutex<State<STREAMS, WINDOW>>,
+    woken: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State<const STREAMS: usize, const WINDOW: usize> {
+    mux: Mux<STREAMS, WINDOW>,
+    writers: [Option<Watch>; STREAMS],
+    readers: [Option<Watch>; STREAMS],
+    /// Which of those that are opened somebody has come for.
+    claimed: [bool; STREAMS],
+    listener_ignored: bool,
+    /// Where the next look begins, so that nobody is left out when more are ready than one report
+    /// holds.
+    next: usize,
+}
+
+type Watch = (Token, Interest);
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Writer(u16),
+    Reader(u16),
+}
+
+impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WINDOW> {
+    /// An end of that line.
+    pub const fn new(line: L) -> Self {
+        Terminal {
+            line,
+            state: Mutex::new(State {
+                mux: Mux::new(),
+                writers: [None; STREAMS],
+                readers: [None; STREAMS],
+                claimed: [false; STREAMS],
+                listener_ignored: false,
+                next: 0,
+            }),
+            woken: AtomicBool::new(false),
+        }
+    }
+
+    /// The platform of a node at this end. For one node.
+    pub const fn pal(&self) -> OneLine<'_, L, STREAMS, WINDOW> {
+        OneLine { terminal: self }
+    }
+
+    /// The line.
+    pub fn line(&self) -> &L {
+        &self.line
+    }
+
+    /// What the other end did that it must not, if anything.
+    pub fn fault(&self) -> Option<LineFault> {
+        self.state.lock().mux.fault()
+    }
+
+    /// Sends what waits to go out, for after the node is gone. False if that took until `until`.
+    pub fn flush(&self, until: Time) -> bool {
+        loop {
+            let is_sent = {
+                let mut state = self.state.lock();
+                self.send(&mut state);
+                state.mux.to_send().is_empty()
+            };
+            if is_sent || self.line.now() >= until {
+                return is_sent;
+            }
+            self.line.rest(Some(until));
+        }
+    }
+
+    fn send(&self, state: &mut State<STREAMS, WINDOW>) {
+        loop {
+            let bytes = state.mux.to_send();
+            let count = if bytes.is_empty() {
+                0
+            } else {
+                self.line.write(bytes)
+            };
+            if count == 0 {
+                return;
+            }
+            state.mux.sent(count);
+        }
+    }
+
+    /// Moves bytes between the line and the streams, both ways.
+    fn exchange(&self, state: &mut State<STREAMS, WINDOW>) {
+        let mut piece = [0; PIECE];
+        for _ in 0..PIECES_AT_ONCE {
+            let count = self.line.read(&mut piece);
+            let came = piece.get(..count).unwrap_or(&[]);
+            if came.is_empty() || state.mux.receive(came).is_err() {
+                break;
+            }
+        }
+        self.send(state);
+    }
+
+    /// Does something with the streams, and sends what that has to say.
+    fn with<T>(&self, act: impl FnOnce(&mut State<STREAMS, WINDOW>) -> T) -> T {
+        let mut state = self.state.lock();
+        let done = act(&mut state);
+        self.send(&mut state);
+        done
+    }
+}
+
+impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
+    fn watch(&mut self, end: End) -> Option<&mut Option<Watch>> {
+        match end {
+            End::Writer(stream) => self.writers.get_mut(usize::from(stream)),
+            End::Reader(stream) => self.readers.get_mut(usize::from(stream)),
+        }
+    }
+
+    fn claim(&mut self, stream: u16, claimed: bool) {
+        if let Some(place) = self.claimed.get_mut(usize::from(stream)) {
+            *place = claimed;
+        }
+    }
+
+    fn is_claimed(&self, stream: u16) -> bool {
+        self.claimed.get(usize::from(stream)) == Some(&true)
+    }
+
+    /// Begins a stream, or sees what became of it.
+    fn connect(&mut self, to: u32) -> Result<u16, ConnectError> {
+        let begun = self
+            .mux
+            .writing()
+            .find(|(stream, whom)| *whom == to && !self.is_claimed(*stream));
+        let Some((stream, _)) = begun else {
+            if self.mux.open(to).is_none() {
+                // One that was begun for somebody who lost interest makes room, for the next try.
+                self.drop_unclaimed();
+            }
+            return if self.mux.fault().is_some() {
+                Err(ConnectError::NobodyThere)
+            } else {
+                Err(ConnectError::Busy)
+            };
+        };
+        let error = match self.mux.stopped(stream) {
+            None if self.mux.is_accepted(stream) => {
+                self.claim(stream, true);
+                return Ok(stream);
+            }
+            None => return Err(ConnectError::Busy),
+            Some(Stop::Closed) => ConnectError::NobodyThere,
+            Some(Stop::Busy) => ConnectError::Busy,
+            Some(Stop::NotAllowed) => ConnectError::NotAllowed,
+        };
+        self.mux.end(stream);
+        Err(error)
+    }
+
+    fn drop_unclaimed(&mut self) {
+        let unclaimed = self.mux.writing().find(|(stream, _)| {
+            let is_decided = self.mux.is_accepted(*stream) || self.mux.stopped(*stream).is_some();
+            is_decided && !self.is_claimed(*stream)
+        });
+        if let Some((stream, _)) = unclaimed {
+            self.mux.end(stream);
+        }
+    }
+
+    fn close(&mut self, end: End) {
+        if let Some(watch) = self.watch(end) {
+            *watch = None;
+        }
+        match end {
+            End::Writer(stream) => {
+                self.claim(stream, false);
+                self.mux.end(stream);
+            }
+            End::Reader(stream) => self.mux.stop(stream, Stop::Closed),
+        }
+    }
+
+    fn readiness(&self, end: End, interest: Interest) -> Readiness {
+        match end {
+            End::Writer(stream) => {
+                let is_gone = self.mux.stopped(stream).is_some();
+                let takes_more = is_gone || self.mux.room(stream) > 0;
+                Readiness::of(interest, false, takes_more, is_gone)
+            }
+            End::Reader(stream) => {
+                let is_over = self.mux.is_ended(stream);
+                let has_more = is_over || self.mux.readable(stream) > 0;
+                Readiness::of(interest, has_more, false, is_over)
+            }
+        }
+    }
+
+    /// Reports what is ready.
+    fn look(&mut self, ready: &mut ReadyList) {
+        if !self.listener_ignored && self.mux.has_opened() {
+            let _ = ready.push((Token::LISTENER, Readiness::READ));
+        }
+        let begin = self.next;
+        for step in 0..STREAMS {
+            if ready.len().saturating_add(2) > READY_AT_ONCE {
+                return;
+            }
+            let place = begin.saturating_add(step).checked_rem(STREAMS).unwrap_or(0);
+            self.next = place.saturating_add(1);
+            let Ok(stream) = u16::try_from(place) else {
+                return;
+            };
+            for end in [End::Reader(stream), End::Writer(stream)] {
+                let Some(&mut Some((token, interest))) = self.watch(end) else {
+                    continue;
+                };
+                let readiness = self.readiness(end, interest);
+                if !readiness.is_empty() {
+                    let _ = ready.push((token, readiness));
+                }
+            }
+        }
+    }
+}
+
+/// The platform of a member whose streams share one line: the end that a [`Terminal`] keeps.
+#[derive(Debug)]
+pub struct OneLine<'t, L, const STREAMS: usize, const WINDOW: usize> {
+    terminal: &'t Terminal<L, STREAMS, WINDOW>,
+}
+
+/// One end of a stream over a line.
+#[derive(Debug)]
+pub struct LineStream<'t, L: Line, const STREAMS: usize, const WINDOW: usize> {
+    terminal: &'t Terminal<L, STREAMS, WINDOW>,
+    end: End,
+}
+
+impl<L: Line, const STREAMS: usize, const WINDOW: usize> Stream
+    for LineStream<'_, L, STREAMS, WINDOW>
+{
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        match self.end {
+            End::Reader(stream) => self.terminal.with(|state| state.mux.read(stream, buffer)),
+            End::Writer(_) => Err(StreamError::Closed),
+        }
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        match self.end {
+            End::Writer(stream) => self.terminal.with(|state| state.mux.write(stream, parts)),
+            End::Reader(_) => Err(StreamError::Closed),
+        }
+    }
+}
+
+impl<L: Line, const STREAMS: usize, const WINDOW: usize> Drop
+    for LineStream<'_, L, STREAMS, WINDOW>
+{
+    fn drop(&mut self) {
+        self.terminal.with(|state| state.close(self.end));
+    }
+}
+
+impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> OneLine<'t, L, STREAMS, WINDOW> {
+    fn stream(&self, end: End) -> LineStream<'t, L, STREAMS, WINDOW> {
+        LineStream {
+            terminal: self.terminal,
+            end,
+        }
+    }
+}
+
+impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
+    for OneLine<'t, L, STREAMS, WINDOW>
+{
+    type Stream = LineStream<'t, L, STREAMS, WINDOW>;
+    type Event = Flag;
+
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<Flag, OutOfResources> {
+        Ok(Flag::default())
+    }
+
+    /// As a rule the first call for a peer says that it is busy, for the other end has to be asked.
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        let stream = self.terminal.with(|state| state.connect(peer.get()))?;
+        Ok(self.stream(End::Writer(stream)))
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        let opened = self.terminal.with(|state| {
+            let (stream, _) = state.mux.next_opened()?;
+            state.mux.accept(stream);
+            Some(stream)
+        });
+        let stream = opened.ok_or(AcceptError::WouldBlock)?;
+        Ok(self.stream(End::Reader(stream)))
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.terminal.state.lock().listener_ignored = !on;
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.rewatch(stream, token, interest);
+        Ok(())
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        if let Some(watch) = self.terminal.state.lock().watch(stream.end) {
+            *watch = Some((token, interest));
+        }
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        if let Some(watch) = self.terminal.state.lock().watch(stream.end) {
+            *watch = None;
+        }
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        let mut has_rested = false;
+        loop {
+            let is_over = {
+                let mut state = self.terminal.state.lock();
+                self.terminal.exchange(&mut state);
+                state.look(ready);
+                let is_over = has_rested || !ready.is_empty() || until == Some(Time(0));
+                // Who tries to connect is to look again, instead of resting.
+                is_over || state.mux.take_decided()
+            };
+            if self.terminal.woken.swap(false, Ordering::AcqRel) || is_over {
+                return;
+            }
+            self.terminal.line.rest(until);
+            has_rested = true;
+        }
+    }
+
+    fn wake(&self) {
+        self.terminal.woken.store(true, Ordering::Release);
+    }
+
+    fn wait_event(&self, event: &Flag, until: Option<Time>) {
+        if !event.is_set() {
+            self.terminal.line.rest(until);
+        }
+    }
+
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+
+    fn now(&self) -> Time {
+        self.terminal.line.now()
+    }
+}

@@ -1,0 +1,181 @@
+//! The two ends that a stream can have here, as the machine keeps them.
+
+use bitflags::bitflags;
+
+use super::frame::{LineFault, Stop};
+use crate::pal::ring::Ring;
+
+bitflags! {
+    /// What became of a stream that this end writes. None of them: its number is free.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Writing: u8 {
+        /// It was opened here.
+        const OPENED = 1;
+        /// The other end knows of it.
+        const OPEN_SENT = 2;
+        /// It was accepted.
+        const ACCEPTED = 4;
+        /// Closed here.
+        const ENDED = 8;
+        /// The other end knows that.
+        const END_SENT = 16;
+        /// Closed there.
+        const STOPPED = 32;
+    }
+}
+
+bitflags! {
+    /// What became of a stream that this end reads. None of them: its number is free.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct Hearing: u8 {
+        /// It was opened there.
+        const OPENED = 1;
+        /// Closed there: what is in the ring is the rest.
+        const ENDED = 8;
+        /// Closed here: what comes is dropped.
+        const STOPPED = 16;
+        /// The other end knows that.
+        const STOP_SENT = 32;
+    }
+}
+
+/// A stream that this end writes.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) life: Writing,
+    /// Whom it is for.
+    pub(super) to: u32,
+    /// How many bytes may be sent yet.
+    pub(super) credit: u32,
+    /// Why it was stopped.
+    pub(super) stop: Stop,
+}
+
+impl Outgoing {
+    pub(super) const FREE: Outgoing = Outgoing {
+        life: Writing::empty(),
+        to: 0,
+        credit: 0,
+        stop: Stop::Closed,
+    };
+
+    /// Frees the number when both ends know of both ends.
+    pub(super) fn settle(&mut self) {
+        if self.life.contains(Writing::END_SENT | Writing::STOPPED) {
+            *self = Outgoing::FREE;
+        }
+    }
+
+    pub(super) fn allow(&mut self, more: u32) -> Result<(), LineFault> {
+        if !self.is_talked_about() {
+            return Err(LineFault::NotOpen);
+        }
+        self.credit = self
+            .credit
+            .checked_add(more)
+            .ok_or(LineFault::TooMuchCredit)?;
+        self.life |= Writing::ACCEPTED;
+        Ok(())
+    }
+
+    pub(super) fn stopped(&mut self, stop: Stop) -> Result<(), LineFault> {
+        if !self.is_talked_about() {
+            return Err(LineFault::NotOpen);
+        }
+        self.life |= Writing::STOPPED;
+        self.stop = stop;
+        self.settle();
+        Ok(())
+    }
+
+    /// Whether the reader knows of it and has not said its last word about it.
+    fn is_talked_about(&self) -> bool {
+        self.life.contains(Writing::OPEN_SENT) && !self.life.contains(Writing::STOPPED)
+    }
+}
+
+/// A stream that this end reads.
+#[derive(Debug)]
+pub(super) struct Incoming<const WINDOW: usize> {
+    pub(super) life: Hearing,
+    /// What came and was not read yet.
+    pub(super) ring: Ring<WINDOW>,
+    /// How many bytes the other end may send yet.
+    pub(super) granted: usize,
+    /// How many bytes were read that it was not told of.
+    pub(super) consumed: usize,
+    /// What is said when it is closed here.
+    pub(super) stop: Stop,
+}
+
+impl<const WINDOW: usize> Incoming<WINDOW> {
+    pub(super) const fn new() -> Self {
+        Incoming {
+            life: Hearing::empty(),
+            ring: Ring::new(),
+            granted: 0,
+            consumed: 0,
+            stop: Stop::Closed,
+        }
+    }
+
+    pub(super) fn opened(&mut self) -> Result<(), LineFault> {
+        if !self.life.is_empty() {
+            return Err(LineFault::AlreadyOpen);
+        }
+        self.life = Hearing::OPENED;
+        self.ring.clear();
+        self.granted = 0;
+        self.consumed = 0;
+        Ok(())
+    }
+
+    pub(super) fn ended(&mut self) -> Result<(), LineFault> {
+        if !self.is_running() {
+            return Err(LineFault::NotOpen);
+        }
+        self.life |= Hearing::ENDED;
+        self.settle();
+        Ok(())
+    }
+
+    /// That many bytes are going to come.
+    pub(super) fn announced(&mut self, length: usize) -> Result<(), LineFault> {
+        if !self.is_running() {
+            return Err(LineFault::NotOpen);
+        }
+        self.granted = self
+            .granted
+            .checked_sub(length)
+            .ok_or(LineFault::BeyondCredit)?;
+        Ok(())
+    }
+
+    /// Takes in bytes that were announced: there is room for them.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        if !self.life.contains(Hearing::STOPPED) {
+            self.ring.push(bytes);
+        }
+    }
+
+    /// Frees the number when both ends know of both ends.
+    pub(super) fn settle(&mut self) {
+        if self.life.contains(Hearing::ENDED | Hearing::STOP_SENT) {
+            self.life = Hearing::empty();
+        }
+    }
+
+    /// How many bytes the other end should be allowed now: when half the window was read, so that
+    /// one frame goes for many reads.
+    pub(super) fn due(&self) -> usize {
+        if self.life == Hearing::OPENED && self.consumed >= WINDOW.div_ceil(2) {
+            self.consumed
+        } else {
+            0
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.life.contains(Hearing::OPENED) && !self.life.contains(Hearing::ENDED)
+    }
+}

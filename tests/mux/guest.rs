@@ -1,0 +1,149 @@
+//! A member behind a line, and a family around it.
+
+use std::ffi::CString;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use libos_ipc::host::{HostNode, Proxy, ProxyEnd};
+use libos_ipc::pal::Pal;
+use libos_ipc::pal::mux::{Line, OneLine, Terminal};
+use libos_ipc::wire::MetaCode;
+use libos_ipc::{
+    Config, Driving, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal,
+    SignalReply, Target, Wait, Which,
+};
+use tempfile::TempDir;
+
+use crate::line::SocketLine;
+
+pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+const STREAMS: usize = 8;
+const WINDOW: usize = 512;
+
+pub(crate) type End = Terminal<SocketLine, STREAMS, WINDOW>;
+pub(crate) type Member<'t> = Node<'t, OneLine<'t, SocketLine, STREAMS, WINDOW>>;
+
+pub(crate) struct Family {
+    pub(crate) leader: HostNode,
+    directory: TempDir,
+}
+
+impl Family {
+    pub(crate) fn new() -> Family {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        leader.join(WAIT).unwrap();
+        Family { leader, directory }
+    }
+
+    pub(crate) fn base(&self) -> PathBuf {
+        self.directory.path().join("f")
+    }
+
+    pub(crate) fn member(&self) -> HostNode {
+        let child = self.leader.start_child(WAIT).unwrap();
+        let node = HostNode::start(&self.base(), child, Config::DEFAULT).unwrap();
+        node.join(WAIT).unwrap();
+        node
+    }
+
+    /// A child behind a line: who it is, its end of the line, and its stand-in.
+    pub(crate) fn behind_line(&self) -> (Identity, UnixStream, JoinHandle<ProxyEnd>) {
+        let child = self.leader.start_child(WAIT).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let proxy = Proxy::new(&self.base(), child.vmid, theirs).unwrap();
+        (child, ours, thread::spawn(move || proxy.run()))
+    }
+}
+
+struct Os;
+
+const LONG_PATH: &str = "/a/rather/long/path";
+
+impl<P: Pal> Embedder<P> for Os {
+    fn signal(&self, node: &Node<'_, P>, _: &Signal, reply: SignalReply) {
+        reply.send(node, Ok(())).unwrap();
+    }
+
+    fn metadata(&self, node: &Node<'_, P>, _: Id, _: MetaCode, reply: MetadataReply) {
+        let path = CString::new(LONG_PATH.repeat(200)).unwrap();
+        reply.send(node, Ok(Metadata::Path(&path))).unwrap();
+    }
+}
+
+/// Runs a member behind a line in this thread. All it says arrives.
+pub(crate) fn run<T>(
+    identity: Identity,
+    line: UnixStream,
+    act: impl FnOnce(&Member<'_>) -> T,
+) -> T {
+    let (done, is_sent) = run_anyhow(identity, line, act);
+    assert!(is_sent);
+    done
+}
+
+/// The same, and whether all it said was sent.
+pub(crate) fn run_anyhow<T>(
+    identity: Identity,
+    line: UnixStream,
+    act: impl FnOnce(&Member<'_>) -> T,
+) -> (T, bool) {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let config = Config {
+        driving: Driving::Caller,
+        ..Config::DEFAULT
+    };
+    let terminal = Box::new(End::new(SocketLine::new(line)));
+    let mut memory = vec![0; Member::memory(&identity, &config).total()];
+    let node = Node::new(terminal.pal(), identity, config, &mut memory).unwrap();
+    let os = Os;
+    let node = node.with_embedder(&os);
+    let done = act(&node);
+    let is_sent = node.shut_down(LIMIT);
+    drop(node);
+    let is_sent = terminal.flush(terminal.line().now() + LIMIT) && is_sent;
+    assert_eq!(terminal.fault(), None);
+    (done, is_sent)
+}
+
+#[test]
+fn a_member_behind_a_line_is_a_member() {
+    let family = Family::new();
+    let (identity, line, proxy) = family.behind_line();
+    let other = family.member();
+    let handle = family.leader.share::<u64>(Some(1)).unwrap();
+    *handle.write(WAIT).unwrap() = 1;
+    let end = thread::spawn(move || {
+        run(identity, line, |node| {
+            let pid = node.join(WAIT).unwrap();
+            let value = node.share::<u64>(Some(1)).unwrap();
+            *value.write(WAIT).unwrap() += 1;
+            for _ in 0..100 {
+                node.take_id(WAIT).unwrap();
+            }
+            // Until it is told to end.
+            drop(value.wait_for(WAIT, |value| *value == 100).unwrap());
+            drop(value);
+            let exit = Exit {
+                code: 7,
+                ..Exit::default()
+            };
+            node.exit(exit, WAIT).unwrap();
+            pid
+        })
+    });
+    drop(handle.wait_for(WAIT, |value| *value == 2).unwrap());
+    let pid = identity.pid;
+    other.kill(Target::Process(pid), 10, WAIT).unwrap();
+    let mut path = [0; 4096];
+    let length = other.path_of(pid, MetaCode::Root, &mut path, WAIT).unwrap();
+    assert_eq!(length, 200 * LONG_PATH.len());
+    *handle.write(WAIT).unwrap() = 100;
+    assert_eq!(end.join().unwrap(), pid);
+    let exit = family.leader.wait_child(Which::Pid(pid), WAIT).unwrap();
+    assert_eq!((exit.exit_code, exit.term_signal), (7, 0));
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
+}

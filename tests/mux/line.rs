@@ -1,0 +1,61 @@
+//! A line over a socket, as a machine's serial port is one.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use libos_ipc::pal::Time;
+use libos_ipc::pal::mux::Line;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+pub(crate) struct SocketLine {
+    socket: UnixStream,
+    start: Instant,
+}
+
+impl SocketLine {
+    pub(crate) fn new(socket: UnixStream) -> SocketLine {
+        socket.set_nonblocking(true).unwrap();
+        SocketLine {
+            socket,
+            start: Instant::now(),
+        }
+    }
+}
+
+/// A closed line is silent, as a serial port is.
+fn count(result: std::io::Result<usize>) -> usize {
+    match result {
+        Ok(count) => count,
+        Err(error) => {
+            let kinds = [
+                ErrorKind::WouldBlock,
+                ErrorKind::BrokenPipe,
+                ErrorKind::ConnectionReset,
+            ];
+            assert!(kinds.contains(&error.kind()), "{error}");
+            0
+        }
+    }
+}
+
+impl Line for SocketLine {
+    fn read(&self, buffer: &mut [u8]) -> usize {
+        count((&self.socket).read(buffer))
+    }
+
+    fn write(&self, bytes: &[u8]) -> usize {
+        count((&self.socket).write(bytes))
+    }
+
+    fn rest(&self, until: Option<Time>) {
+        let longest = Duration::from_millis(10);
+        let left = until.map_or(longest, |until| until.since(self.now()).min(longest));
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_nanos()).unwrap())
+    }
+}

@@ -1,0 +1,278 @@
+//! The platform at one end of a line, with a machine at the other.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use libos_ipc::Vmid;
+use libos_ipc::pal::mux::{Line, LineStream, Mux, OneLine, Stop, Terminal};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, Pal, READY_AT_ONCE, Readiness, ReadyList, Stream,
+    StreamError, Time, Token,
+};
+
+const STREAMS: usize = 100;
+const WINDOW: usize = 64;
+
+/// A line in memory, whose other end a test plays.
+#[derive(Debug, Default)]
+struct MemoryLine(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    coming: VecDeque<u8>,
+    going: VecDeque<u8>,
+    now: u64,
+    rests: usize,
+}
+
+impl Line for MemoryLine {
+    fn read(&self, buffer: &mut [u8]) -> usize {
+        let mut inner = self.0.lock().unwrap();
+        let count = buffer.len().min(inner.coming.len());
+        for (to, from) in buffer.iter_mut().zip(inner.coming.drain(..count)) {
+            *to = from;
+        }
+        count
+    }
+
+    fn write(&self, bytes: &[u8]) -> usize {
+        self.0.lock().unwrap().going.extend(bytes);
+        bytes.len()
+    }
+
+    fn rest(&self, until: Option<Time>) {
+        let mut inner = self.0.lock().unwrap();
+        inner.rests += 1;
+        if let Some(until) = until {
+            inner.now = until.0;
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.0.lock().unwrap().now)
+    }
+}
+
+type Place<'t> = OneLine<'t, MemoryLine, STREAMS, WINDOW>;
+type End<'t> = LineStream<'t, MemoryLine, STREAMS, WINDOW>;
+
+/// A member's end and the other one.
+struct World {
+    terminal: Box<Terminal<MemoryLine, STREAMS, WINDOW>>,
+    other: RefCell<Box<Mux<STREAMS, WINDOW>>>,
+}
+
+impl World {
+    fn new() -> World {
+        let world = World {
+            terminal: Box::new(Terminal::new(MemoryLine::default())),
+            other: RefCell::new(Box::new(Mux::new())),
+        };
+        world.exchange();
+        world
+    }
+
+    fn pal(&self) -> Place<'_> {
+        self.terminal.pal()
+    }
+
+    /// What each end has said comes to the other, and what is ready at the member's.
+    fn exchange(&self) -> ReadyList {
+        let mut ready = ReadyList::new();
+        for _ in 0..2 {
+            ready.clear();
+            self.pal().wait(&mut ready, Some(Time(0)));
+            let mut inner = self.terminal.line().0.lock().unwrap();
+            let mut other = self.other.borrow_mut();
+            let said: Vec<u8> = inner.going.drain(..).collect();
+            other.receive(&said).unwrap();
+            loop {
+                let bytes = other.to_send();
+                if bytes.is_empty() {
+                    break;
+                }
+                inner.coming.extend(bytes);
+                let count = bytes.len();
+                other.sent(count);
+            }
+        }
+        ready
+    }
+
+    /// A stream to that peer, and its number.
+    fn connected(&self, peer: u32) -> (End<'_>, u16) {
+        assert_eq!(
+            self.pal().connect(vmid(peer)).unwrap_err(),
+            ConnectError::Busy
+        );
+        self.exchange();
+        let (number, to) = self.other.borrow_mut().next_opened().unwrap();
+        assert_eq!(to, peer);
+        self.other.borrow_mut().accept(number);
+        self.exchange();
+        (self.pal().connect(vmid(peer)).unwrap(), number)
+    }
+}
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+#[test]
+fn connecting_waits_for_the_word_of_the_other_end() {
+    let world = World::new();
+    let (stream, number) = world.connected(7);
+    assert_eq!(stream.write(&[b"ab", b"c"]), Ok(3));
+    world.exchange();
+    assert_eq!(world.other.borrow().front(number), b"abc");
+    let refusals = [
+        (Stop::Closed, ConnectError::NobodyThere),
+        (Stop::Busy, ConnectError::Busy),
+        (Stop::NotAllowed, ConnectError::NotAllowed),
+    ];
+    for (stop, error) in refusals {
+        assert_eq!(
+            world.pal().connect(vmid(8)).unwrap_err(),
+            ConnectError::Busy
+        );
+        // Asking again in the meantime opens no other.
+        assert_eq!(
+            world.pal().connect(vmid(8)).unwrap_err(),
+            ConnectError::Busy
+        );
+        world.exchange();
+        let (number, _) = world.other.borrow_mut().next_opened().unwrap();
+        assert!(!world.other.borrow().has_opened());
+        world.other.borrow_mut().stop(number, stop);
+        world.exchange();
+        assert_eq!(world.pal().connect(vmid(8)).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn a_wait_ends_when_a_connection_is_decided() {
+    let world = World::new();
+    assert!(world.pal().connect(vmid(7)).is_err());
+    world.exchange();
+    let (number, _) = world.other.borrow_mut().next_opened().unwrap();
+    world.other.borrow_mut().accept(number);
+    world.exchange();
+    let rests = || world.terminal.line().0.lock().unwrap().rests;
+    let before = rests();
+    // It has come with the last exchange, and nobody has looked since.
+    let mut ready = ReadyList::new();
+    world.pal().wait(&mut ready, None);
+    assert_eq!(rests(), before);
+    world.pal().wait(&mut ready, Some(Time(5)));
+    assert_eq!(rests(), before + 1);
+    assert_eq!(world.pal().now(), Time(5));
+}
+
+#[test]
+fn who_lost_interest_makes_room() {
+    let world = World::new();
+    for peer in 0..STREAMS {
+        let peer = u32::try_from(peer).unwrap() + 10;
+        assert!(world.pal().connect(vmid(peer)).is_err());
+        world.exchange();
+        let (number, _) = world.other.borrow_mut().next_opened().unwrap();
+        world.other.borrow_mut().accept(number);
+        world.exchange();
+    }
+    // All numbers are taken by those for whom nobody came.
+    assert_eq!(
+        world.pal().connect(vmid(9)).unwrap_err(),
+        ConnectError::Busy
+    );
+    world.exchange();
+    for number in 0..u16::try_from(STREAMS).unwrap() {
+        if world.other.borrow().is_ended(number) {
+            world.other.borrow_mut().stop(number, Stop::Closed);
+        }
+    }
+    world.exchange();
+    drop(world.connected(9));
+}
+
+#[test]
+fn readiness_is_that_of_the_stream() {
+    let world = World::new();
+    let token = Token(5);
+    let (stream, number) = world.connected(7);
+    let pal = world.pal();
+    let both = Interest::WRITE | Interest::HANG_UP;
+    pal.watch(&stream, token, both).unwrap();
+    assert_eq!(world.exchange()[..], [(token, Readiness::WRITE)]);
+    assert_eq!(stream.write(&[&[0; 2 * WINDOW]]), Ok(WINDOW));
+    assert_eq!(stream.write(&[&[0]]), Err(StreamError::WouldBlock));
+    assert!(world.exchange().is_empty(), "it has no credit");
+    world.other.borrow_mut().skip(number, WINDOW);
+    assert_eq!(world.exchange()[..], [(token, Readiness::WRITE)]);
+    pal.rewatch(&stream, token, Interest::HANG_UP);
+    assert!(world.exchange().is_empty());
+    world.other.borrow_mut().stop(number, Stop::Closed);
+    assert_eq!(world.exchange()[..], [(token, Readiness::HANG_UP)]);
+    assert_eq!(stream.write(&[&[0]]), Err(StreamError::Closed));
+    pal.unwatch(&stream);
+    assert!(world.exchange().is_empty());
+}
+
+#[test]
+fn what_came_is_read_to_the_end() {
+    let world = World::new();
+    let pal = world.pal();
+    assert_eq!(pal.accept().unwrap_err(), AcceptError::WouldBlock);
+    let number = world.other.borrow_mut().open(0).unwrap();
+    let report = (Token::LISTENER, Readiness::READ);
+    assert_eq!(world.exchange()[..], [report]);
+    pal.watch_listener(false);
+    assert!(world.exchange().is_empty());
+    pal.watch_listener(true);
+    assert_eq!(world.exchange()[..], [report]);
+    let stream = pal.accept().unwrap();
+    pal.watch(&stream, Token(1), Interest::READ).unwrap();
+    assert!(world.exchange().is_empty());
+    let mut buffer = [0; 100];
+    assert_eq!(stream.read(&mut buffer), Err(StreamError::WouldBlock));
+    assert_eq!(world.other.borrow_mut().write(number, &[b"last"]), Ok(4));
+    world.other.borrow_mut().end(number);
+    let over = Readiness::READ | Readiness::HANG_UP;
+    assert_eq!(world.exchange()[..], [(Token(1), over)]);
+    assert_eq!(stream.read(&mut buffer[..3]), Ok(3));
+    assert_eq!(stream.read(&mut buffer), Ok(1));
+    assert_eq!(stream.read(&mut buffer), Ok(0));
+    drop(stream);
+    world.exchange();
+    assert_eq!(
+        world.other.borrow_mut().open(0),
+        Some(number),
+        "it is free again"
+    );
+}
+
+#[test]
+fn nobody_is_left_out_of_the_reports() {
+    let world = World::new();
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|place| {
+            let (stream, _) = world.connected(u32::try_from(place).unwrap() + 10);
+            let token = Token(place as u64);
+            world.pal().watch(&stream, token, Interest::WRITE).unwrap();
+            stream
+        })
+        .collect();
+    let mut seen = vec![false; streams.len()];
+    for _ in 0..4 {
+        let mut ready = ReadyList::new();
+        world.pal().wait(&mut ready, Some(Time(0)));
+        assert!(ready.len() <= READY_AT_ONCE);
+        for (token, _) in ready {
+            seen[usize::try_from(token.0).unwrap()] = true;
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen), "{seen:?}");
+    // All that was said went out.
+    assert!(world.terminal.flush(Time(0) + Duration::from_secs(1)));
+}

@@ -1,0 +1,237 @@
+//! The stand-in on the host, and members that do what they must not.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use libos_ipc::host::{Host, ProxyEnd};
+use libos_ipc::pal::mux::LineFault;
+use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
+use libos_ipc::wire::Message;
+use libos_ipc::{Error, Vmid, Which};
+
+use crate::guest::{Family, WAIT, run, run_anyhow};
+
+/// What a process that died without a word has died of.
+const SIGPWR: u32 = 30;
+
+fn frame(kind: u8, stream: u16, value: u32) -> Vec<u8> {
+    let extra = u8::from(kind == 1);
+    let mut bytes = vec![kind, extra];
+    bytes.extend(stream.to_le_bytes());
+    bytes.extend(value.to_le_bytes());
+    bytes
+}
+
+const HELLO: u8 = 1;
+const OPEN: u8 = 2;
+const DATA: u8 = 3;
+const CREDIT: u8 = 5;
+const STOP: u8 = 6;
+
+/// A member that writes its line's bytes itself.
+struct Raw(UnixStream);
+
+impl Raw {
+    fn new(line: UnixStream) -> Raw {
+        line.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut raw = Raw(line);
+        raw.say(HELLO, 8, 0);
+        assert_eq!(raw.hear().0, HELLO);
+        raw
+    }
+
+    fn say(&mut self, kind: u8, stream: u16, value: u32) {
+        self.0.write_all(&frame(kind, stream, value)).unwrap();
+    }
+
+    fn write(&mut self, stream: u16, bytes: &[u8]) {
+        self.say(DATA, stream, u32::try_from(bytes.len()).unwrap());
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// The next frame's kind, stream and value. Data is dropped.
+    fn hear(&mut self) -> (u8, u16, u32) {
+        let mut head = [0; 8];
+        self.0.read_exact(&mut head).unwrap();
+        let [kind, _, low, high, a, b, c, d] = head;
+        let value = u32::from_le_bytes([a, b, c, d]);
+        if kind == DATA {
+            let mut data = vec![0; value as usize];
+            self.0.read_exact(&mut data).unwrap();
+        }
+        (kind, u16::from_le_bytes([low, high]), value)
+    }
+
+    fn hear_kind(&mut self, kind: u8) -> (u16, u32) {
+        loop {
+            let (heard, stream, value) = self.hear();
+            if heard == kind {
+                return (stream, value);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_cannot_speak_as_another() {
+    let family = Family::new();
+    let (identity, line, proxy) = family.behind_line();
+    let mut raw = Raw::new(line);
+    raw.say(OPEN, 0, 1);
+    raw.hear_kind(CREDIT);
+    // Its own VMID, byte by byte, on one stream; another's on the next.
+    for byte in identity.vmid.get().to_le_bytes() {
+        raw.write(0, &[byte]);
+    }
+    raw.say(OPEN, 1, 1);
+    raw.hear_kind(CREDIT);
+    raw.write(1, &identity.vmid.get().to_le_bytes()[..1]);
+    raw.write(1, &[1, 0, 0]);
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Impostor);
+}
+
+#[test]
+fn a_member_that_breaks_a_rule_is_dead_to_the_family() {
+    let family = Family::new();
+    let other = family.member();
+    let (identity, mut line, proxy) = family.behind_line();
+    let theirs = line.try_clone().unwrap();
+    let member = std::thread::spawn(move || {
+        run_anyhow(identity, theirs, |node| {
+            node.join(WAIT).unwrap();
+            // More than it may, on a stream of its own.
+            line.write_all(&frame(OPEN, 100, 1)).unwrap();
+            line.write_all(&frame(DATA, 100, 1_000_000)).unwrap();
+        })
+    });
+    let leader = &family.leader;
+    let exit = leader.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+    assert_eq!(exit.term_signal, SIGPWR);
+    let end = ProxyEnd::Fault(LineFault::BeyondCredit);
+    assert_eq!(proxy.join().unwrap(), end);
+    member.join().unwrap();
+    assert_eq!(
+        other.owner_of(other.pid().unwrap(), WAIT),
+        Ok(Some(other.identity().vmid))
+    );
+}
+
+#[test]
+fn nobody_is_there() {
+    let family = Family::new();
+    let (_, line, proxy) = family.behind_line();
+    let mut raw = Raw::new(line);
+    for (stream, nobody) in [(0, 0), (1, 77), (2, u32::MAX)] {
+        raw.say(OPEN, stream, nobody);
+        assert_eq!(raw.hear_kind(STOP), (stream, 0));
+    }
+    drop(raw);
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
+    // The same as a node has it.
+    let (identity, line, proxy) = family.behind_line();
+    run(identity, line, |node| {
+        node.join(WAIT).unwrap();
+        let nobody = Vmid::new(77).unwrap();
+        let outcome = node.ask(nobody, &Message::GetIdOwner(1), WAIT);
+        assert_eq!(outcome, Err(Error::NoSuchProcess));
+    });
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
+}
+
+/// A host's process that is no node, to look at each stream.
+fn outsider(family: &Family, number: u32) -> Host {
+    Host::listen(&family.base(), Vmid::new(number).unwrap()).unwrap()
+}
+
+#[test]
+fn a_deaf_member_takes_a_bounded_part_and_is_still_there() {
+    let family = Family::new();
+    let (identity, line, proxy) = family.behind_line();
+    let mut raw = Raw::new(line);
+    let outsider = outsider(&family, 99);
+    let streams: Vec<_> = (0..3)
+        .map(|_| outsider.connect(identity.vmid).unwrap())
+        .collect();
+    for _ in &streams {
+        let (stream, _) = raw.hear_kind(OPEN);
+        raw.say(CREDIT, stream, 1000);
+    }
+    // Nobody reads them: each takes what its socket and the credit hold, and then no more.
+    for stream in &streams {
+        let mut taken = 0;
+        let mut quiet = 0;
+        while quiet < 50 {
+            match stream.write(&[&[0; 1024]]) {
+                Ok(count) => (taken, quiet) = (taken + count, 0),
+                Err(error) => {
+                    assert_eq!(error, StreamError::WouldBlock);
+                    quiet += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            assert!(taken < 1 << 20, "it takes no end");
+        }
+    }
+    // What it says is heard all the same.
+    raw.say(OPEN, 0, 99);
+    raw.hear_kind(CREDIT);
+    raw.write(0, &identity.vmid.get().to_le_bytes());
+    let heard = loop {
+        if let Ok(stream) = outsider.accept() {
+            break stream;
+        }
+    };
+    let mut said = [0; 4];
+    while heard.read(&mut said) == Err(StreamError::WouldBlock) {}
+    assert_eq!(said, identity.vmid.get().to_le_bytes());
+    // And when it goes, everybody sees that.
+    drop(raw);
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
+    assert_eq!(streams[0].write(&[&[0]]), Err(StreamError::Closed));
+    let error = outsider.connect(identity.vmid).unwrap_err();
+    assert_eq!(error, ConnectError::NobodyThere);
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_up_no_other() {
+    let family = Family::new();
+    let (identity, line, _proxy) = family.behind_line();
+    let mut raw = Raw::new(line);
+    let (_deaf, good) = (outsider(&family, 98), outsider(&family, 99));
+    let (to_deaf, to_good) = (0, 1);
+    raw.say(OPEN, to_deaf, 98);
+    raw.say(OPEN, to_good, 99);
+    let mut credit = [0; 2];
+    let mut sent = [0; 2];
+    let mut heard = None;
+    let mut received = 0;
+    let mut buffer = [0; 4096];
+    while received < 1 << 20 {
+        // As much as each may be sent; only the good one is waited for.
+        while credit[1] == 0 {
+            let (stream, more) = raw.hear_kind(CREDIT);
+            credit[usize::from(stream)] += more as usize;
+        }
+        for stream in [to_deaf, to_good] {
+            let place = usize::from(stream);
+            let mut bytes = vec![0; std::mem::take(&mut credit[place])];
+            if bytes.is_empty() {
+                continue;
+            }
+            if sent[place] == 0 {
+                bytes[..4].copy_from_slice(&identity.vmid.get().to_le_bytes());
+            }
+            raw.write(stream, &bytes);
+            sent[place] += bytes.len();
+        }
+        if heard.is_none() {
+            heard = good.accept().ok();
+        }
+        while let Some(Ok(count)) = heard.as_ref().map(|stream| stream.read(&mut buffer)) {
+            received += count;
+        }
+    }
+    assert!(sent[0] < 1 << 20, "the deaf one has taken {sent:?}");
+}

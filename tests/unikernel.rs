@@ -1,0 +1,135 @@
+//! Two guests without an operating system, under QEMU, in a family on this host: the example
+//! `unikernel`, with and without a guest that fails.
+#![allow(missing_docs)]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use std::process::Command;
+
+/// Runs the example, and says what it has said; nothing if there is no QEMU.
+fn account(arguments: &[&str]) -> Option<String> {
+    const QEMU: &str = "qemu-system-x86_64";
+    if Command::new(QEMU).arg("--version").output().is_err() {
+        let why = "there is no QEMU: install the package qemu-system-x86";
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        println!("skipped: {why}");
+        return None;
+    }
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--locked", "--example", "unikernel"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = command
+        .arg("--manifest-path")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .arg("--")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    assert!(text.ends_with("\nunikernel: ok\n"), "{text}");
+    Some(text)
+}
+
+/// What one of them has said, line by line.
+fn lines_of<'t>(account: &'t str, who: &str) -> Vec<&'t str> {
+    let begin = format!(" s  {who:<8} ");
+    let said = account.lines().filter_map(|line| line.split_once(&begin));
+    said.map(|(_, said)| said).collect()
+}
+
+#[track_caller]
+fn in_order(account: &str, who: &str, expected: &[&str]) {
+    let said = lines_of(account, who);
+    let mut rest = said.iter();
+    for expected in expected {
+        assert!(
+            rest.any(|line| line.contains(expected)),
+            "{who} has not said {expected:?}, or not in this place:\n{account}"
+        );
+    }
+}
+
+#[test]
+fn both_guests_come_to_a_good_end() {
+    let Some(account) = account(&[]) else { return };
+    for (guest, pid, code) in [("guest 1", 3, 41), ("guest 2", 4, 42)] {
+        let i_am = format!("I am process {pid}, VMID {pid}");
+        let ended = format!("ended with {code}");
+        in_order(
+            &account,
+            guest,
+            &[
+                "no operating system",
+                &i_am,
+                "Running",
+                "took 40 IDs",
+                "requests to the leader",
+                "the ledger is locked by process 2",
+                "got the ledger",
+                "signal 10 came",
+                "counted 200 times",
+                &ended,
+            ],
+        );
+        in_order(&account, "leader", &[&format!("process {pid} {ended}")]);
+    }
+    let met = "is /boot/guest-2 of user 0, and has locks";
+    in_order(
+        &account,
+        "member",
+        &["has locked the ledger", met, "signal 12 came"],
+    );
+}
+
+/// The family sees it die, and goes on.
+#[track_caller]
+fn dies(account: &str) {
+    in_order(account, "leader", &["process 4 died of signal 30"]);
+    in_order(account, "leader", &["process 3 ended with 41"]);
+    in_order(account, "member", &["got the bytes of guest 2"]);
+}
+
+#[test]
+fn a_panic_is_told_and_is_a_death() {
+    let Some(account) = account(&["--fault", "panic"]) else {
+        return;
+    };
+    in_order(&account, "guest 2", &["PANIC at "]);
+    assert!(account.contains("fault.rs:"), "{account}");
+    dies(&account);
+}
+
+#[test]
+fn a_fault_is_told_and_is_a_death() {
+    for (how, where_to) in [
+        ("null", "writing the address 0000000000000000"),
+        ("stack", "writing"),
+    ] {
+        let Some(account) = account(&["--fault", how]) else {
+            return;
+        };
+        let told = ["FAULT: page fault", "rip 0000", where_to, "rax"];
+        in_order(&account, "guest 2", &told);
+        dies(&account);
+    }
+}
+
+#[test]
+fn a_guest_that_stops_reading_stalls_nobody() {
+    let Some(account) = account(&["--fault", "deaf"]) else {
+        return;
+    };
+    in_order(
+        &account,
+        "leader",
+        &[
+            "process 4 is deaf",
+            "process 2 answered after",
+            "pulled the plug",
+        ],
+    );
+    dies(&account);
+}
