@@ -10,6 +10,8 @@ mod clock;
 mod event;
 mod node;
 mod stream;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 use std::io::Result;
 use std::mem::MaybeUninit;

@@ -84,6 +84,7 @@ pub(crate) struct Start<'a> {
     pub(crate) log: PathBuf,
     pub(crate) seed: u64,
     pub(crate) ids: Option<u64>,
+    pub(crate) traces: Option<&'a Path>,
 }
 
 impl Kin {
@@ -115,6 +116,9 @@ impl Kin {
         }
         if let Some(ids) = start.ids {
             process.args(["--ids", &ids.to_string()]);
+        }
+        if let Some(traces) = start.traces {
+            process.arg("--traces").arg(traces);
         }
         // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
         process

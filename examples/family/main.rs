@@ -7,7 +7,8 @@
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
 //! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
-//! of them answers; [`account`] is what you see; [`serve`] is the leader by itself.
+//! of them answers; [`platform`] is what they stand on, and records; [`account`] is what you see;
+//! [`serve`] is the leader by itself.
 
 mod account;
 mod control;
@@ -16,6 +17,7 @@ mod holds;
 mod kin;
 mod member;
 mod os;
+mod platform;
 mod process;
 mod run;
 mod serve;
@@ -61,6 +63,7 @@ WHAT IS CHECKED
 EXAMPLES
   family                                two seconds with four members
   family --members 30 --ids 20000       until each has taken 20,000 IDs
+  family --trace f.pcapng               record all that they say to each other
   family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
 )]
 struct Cli {
@@ -89,6 +92,12 @@ struct RunOptions {
     /// Where chance begins: which member is killed, and what the members choose to do
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Record every frame of all processes in this file, for Wireshark
+    ///
+    /// `tshark -X lua_script:tools/wireshark/libos_ipc.lua -r FILE` shows them;
+    /// docs/debugging.md says more.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -100,7 +109,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
-        conflicts_with_all = ["members", "ids", "seconds", "seed"]
+        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace"]
     )]
     base: Option<PathBuf>,
     /// Say nothing but errors

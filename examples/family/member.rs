@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use libos_ipc::error::errno;
-use libos_ipc::host::HostNode;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::holds::{Event, Log};
+use crate::os::Os;
+use crate::platform::FamilyNode;
 
 /// How many IDs a member holds at most, before it gets any from others.
 const HELD: usize = 64;
@@ -40,6 +41,9 @@ pub(crate) struct Options {
     /// Where chance begins
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Where to record what is sent and comes
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
     /// How many IDs to take; as many as there is time for if not given
     #[arg(long)]
     pub(crate) ids: Option<u64>,
@@ -60,7 +64,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ..Config::DEFAULT
     };
     let identity = Identity::child(options.vmid, Vmid::FIRST);
-    let node = HostNode::start(&options.base, identity, config)
+    // Nobody signals a member.
+    let (os, _) = Os::new();
+    let traces = options.traces.as_deref();
+    let node = FamilyNode::start(&options.base, identity, config, os, traces)
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
     let mut member = Member {
         node,
@@ -144,7 +151,7 @@ fn tell(word: &Word) -> Result<()> {
 }
 
 struct Member {
-    node: HostNode,
+    node: FamilyNode,
     log: Log,
     others: Vec<Vmid>,
     held: Vec<Id>,
@@ -162,7 +169,7 @@ impl Member {
     }
 
     /// Asks the leader something, and notes how long that took.
-    fn ask<T>(&mut self, ask: impl FnOnce(&HostNode) -> Result<T, Error>) -> Result<T, Error> {
+    fn ask<T>(&mut self, ask: impl FnOnce(&FamilyNode) -> Result<T, Error>) -> Result<T, Error> {
         let start = Instant::now();
         let answer = ask(&self.node);
         self.latency.add(start.elapsed().as_nanos());

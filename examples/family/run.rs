@@ -1,7 +1,7 @@
 //! The leader's side of a run: starts the members, kills one, stops the others, looks at what is
 //! left.
 
-use std::fs::Permissions;
+use std::fs::{Permissions, create_dir};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use libos_ipc::host::{HostNode, raise_descriptor_limit};
+use libos_ipc::host::raise_descriptor_limit;
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -20,6 +20,7 @@ use crate::account::{self, ALL, Account};
 use crate::control::Command;
 use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
+use crate::platform::{FamilyNode, merge_traces};
 use crate::{RunOptions, WAIT, holds, verdict, world};
 
 /// What all members do at once, they do in this time.
@@ -60,7 +61,15 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         .tempdir()
         .context("a directory for the family")?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
-    let mut run = Run::start(options, directory.path())?;
+    let traces = match &options.trace {
+        Some(_) => {
+            let traces = directory.path().join("traces");
+            create_dir(&traces).context("a directory for the recordings")?;
+            Some(traces)
+        }
+        None => None,
+    };
+    let mut run = Run::start(options, directory.path(), traces.as_deref())?;
     run.work()?;
     wrong.extend(run.stop()?);
     let (count, overlaps) = verdict::holds(&run.kin)?;
@@ -74,10 +83,25 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         ..
     } = &run;
     let base = directory.path().join("f");
-    let world = world::run(leader, events, &base, options.members, account);
+    let world = world::run(
+        leader,
+        events,
+        &base,
+        traces.as_deref(),
+        options.members,
+        account,
+    );
     wrong.extend(world.context("the world of processes")?);
     leader.give_back_ids(WAIT)?;
     wrong.extend(verdict::leader(leader));
+    if let (Some(traces), Some(to)) = (traces, &options.trace) {
+        let Run {
+            leader, account, ..
+        } = run;
+        // Its recording ends.
+        drop(leader);
+        merge_traces(&traces, to, &account)?;
+    }
     Ok(())
 }
 
@@ -85,7 +109,7 @@ struct Run<'a> {
     options: &'a RunOptions,
     /// The members go before the leader does.
     kin: Kin,
-    leader: HostNode,
+    leader: FamilyNode,
     /// What happens to this process.
     events: Receiver<Event>,
     /// The one that is going to be killed.
@@ -96,7 +120,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Becomes the leader, and starts the members.
-    fn start(options: &'a RunOptions, directory: &Path) -> Result<Run<'a>> {
+    fn start(options: &'a RunOptions, directory: &Path, traces: Option<&Path>) -> Result<Run<'a>> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
@@ -108,7 +132,7 @@ impl<'a> Run<'a> {
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();
-        let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
+        let leader = FamilyNode::start(&base, Identity::FIRST, config, os, traces)?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);
@@ -136,6 +160,7 @@ impl<'a> Run<'a> {
                 seed: random.u64(..),
                 // The one that is going to be killed is at work until then.
                 ids: options.ids.filter(|_| *vmid != victim),
+                traces,
             })?;
         }
         Ok(Run {
@@ -250,7 +275,7 @@ fn done(options: &RunOptions, kin: &Kin, time: Duration) -> u64 {
 }
 
 /// Kills the member and waits until the leader has taken back what it had.
-fn kill(kin: &mut Kin, leader: &HostNode, victim: Vmid, account: &Account) -> Result<()> {
+fn kill(kin: &mut Kin, leader: &FamilyNode, victim: Vmid, account: &Account) -> Result<()> {
     kin.kill(victim)?;
     let since = Instant::now();
     let log = kin
