@@ -235,21 +235,22 @@ function Reader:bytes(to, length)
     if range then self.tree:add(to, range) end
 end
 
+-- Where the first NUL of the next `length` bytes is, counted from there.
+function Reader:nul(length)
+    for at = 0, length - 1 do
+        if self.range:range(self.at + at, 1):uint() == 0 then return at end
+    end
+end
+
 -- A path with the NUL that ends it.
 function Reader:terminated(to, length)
+    local ends = not self.fault and self:nul(length)
     local range = self:take(length)
     if not range then return nil end
-    local ends = nil
-    for at = 0, length - 1 do
-        if range:range(at, 1):uint() == 0 then
-            ends = at
-            break
-        end
-    end
     if not ends then return self:wrong("a path without the NUL that ends it") end
+    if ends ~= length - 1 then return self:wrong("lengths disagree") end
     local path = ends > 0 and range:range(0, ends):string() or ""
     self.tree:add(to, range, path)
-    if ends ~= length - 1 then return self:wrong("lengths disagree") end
     return path
 end
 
@@ -447,12 +448,12 @@ local ANSWERS = {
         local result = r:status()
         if not result then return end
         if size:tonumber() ~= r:left() then return r:wrong("lengths disagree") end
-        if r:left() == 0 then return end
-        if request.what == 0 then
-            if r:left() ~= 8 then return r:bytes(f.data, r:left()) end
+        if request.what == 0 and r:left() == 8 then
             r:say("user %d, group %d", r:u32(f.uid), r:u32(f.gid))
-        else
+        elseif request.what ~= 0 and r:nul(r:left()) == r:left() - 1 then
             r:say("%s", r:terminated(f.path, r:left()))
+        else
+            r:bytes(f.data, r:left())
         end
     end,
     [15] = status,
