@@ -48,7 +48,7 @@ impl Refusal {
     ];
     const COUNT: usize = Malformed::ALL.len() + Self::OWN.len();
 
-    fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         match self {
             Refusal::Malformed(malformed) => malformed.index(),
             own => Self::OWN

@@ -56,6 +56,7 @@ pub(crate) fn debug(text: Arguments<'_>) {
 
 /// The library has a fault and can't go on: tells the library OS, which ends the process.
 pub fn fatal(text: Arguments<'_>) -> ! {
+    super::events::dump_at_the_end();
     if let Some(setup) = SETUP.get()
         && let Some(fatal) = setup.callbacks.fatal
     {
