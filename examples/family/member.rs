@@ -3,6 +3,7 @@
 use std::io::{BufRead, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::WAIT;
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::holds::{Event, Log};
+use crate::look::{Watcher, lock};
 use crate::os::Os;
 use crate::platform::FamilyNode;
 
@@ -44,6 +46,9 @@ pub(crate) struct Options {
     /// Where to record what is sent and comes
     #[arg(long)]
     pub(crate) traces: Option<PathBuf>,
+    /// Tell what is seen of this member in mid-work
+    #[arg(long)]
+    pub(crate) watched: bool,
     /// How many IDs to take; as many as there is time for if not given
     #[arg(long)]
     pub(crate) ids: Option<u64>,
@@ -69,6 +74,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let traces = options.traces.as_deref();
     let node = FamilyNode::start(&options.base, identity, config, os, traces)
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
+    let node = Arc::new(node);
+    let recent = Arc::new(Mutex::new(Latency::default()));
+    let watcher = options
+        .watched
+        .then(|| Watcher::start(Arc::clone(&node), Arc::clone(&recent)));
     let mut member = Member {
         node,
         log: Log::create(&options.log).context("cannot log")?,
@@ -76,6 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         held: Vec::new(),
         counts: Counts::default(),
         latency: Latency::default(),
+        recent,
         random: fastrand::Rng::with_seed(options.seed),
         highest: 1,
         last_vmid: options.vmid,
@@ -104,7 +115,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 member.empty()?;
                 tell(&Word::Emptied)?;
             }
-            Some(Command::Leave) => return member.leave(),
+            Some(Command::Leave) => {
+                if let Some(watcher) = watcher {
+                    watcher.stop();
+                }
+                return member.leave();
+            }
             None if working => {
                 member.step()?;
                 if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
@@ -151,12 +167,14 @@ fn tell(word: &Word) -> Result<()> {
 }
 
 struct Member {
-    node: FamilyNode,
+    node: Arc<FamilyNode>,
     log: Log,
     others: Vec<Vmid>,
     held: Vec<Id>,
     counts: Counts,
     latency: Latency,
+    /// Of requests since the last look.
+    recent: Arc<Mutex<Latency>>,
     random: fastrand::Rng,
     /// The highest ID seen.
     highest: Id,
@@ -172,7 +190,9 @@ impl Member {
     fn ask<T>(&mut self, ask: impl FnOnce(&FamilyNode) -> Result<T, Error>) -> Result<T, Error> {
         let start = Instant::now();
         let answer = ask(&self.node);
-        self.latency.add(start.elapsed().as_nanos());
+        let took = start.elapsed().as_nanos();
+        self.latency.add(took);
+        lock(&self.recent).add(took);
         answer
     }
 

@@ -161,6 +161,7 @@ impl<'a> Run<'a> {
                 // The one that is going to be killed is at work until then.
                 ids: options.ids.filter(|_| *vmid != victim),
                 traces,
+                is_watched: options.top,
             })?;
         }
         Ok(Run {
@@ -188,6 +189,7 @@ impl<'a> Run<'a> {
         let Run {
             options,
             kin,
+            leader,
             victim,
             account,
             interrupted,
@@ -212,14 +214,14 @@ impl<'a> Run<'a> {
         kin.listen_until(
             "the first half of the work",
             limit,
-            |kin| account.tick(kin, done(kin)),
+            |kin| account.tick(kin, leader, done(kin)),
             |kin| done(kin) >= ALL / 2 && has_begun(kin),
         )?;
-        kill(kin, &self.leader, *victim, account)?;
+        kill(kin, leader, *victim, account)?;
         kin.listen_until(
             "the work",
             limit,
-            |kin| account.tick(kin, done(kin)),
+            |kin| account.tick(kin, leader, done(kin)),
             |kin| done(kin) >= ALL,
         )
     }
