@@ -9,8 +9,6 @@ use libos_ipc::host::trace::{Recorder, Traced, merge};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{Config, Embedder, Identity};
 
-use crate::account::Account;
-
 /// The platform.
 pub(crate) type Platform = Traced<Host>;
 
@@ -56,23 +54,23 @@ impl Deref for FamilyNode {
 const PART: &str = "pcapng";
 
 /// Makes one recording of all those in the directory, and says what is in it.
-pub(crate) fn merge_traces(directory: &Path, to: &Path, account: &Account) -> Result<()> {
+pub(crate) fn merge_traces(directory: &Path, to: &Path) -> Result<()> {
     let parts: Vec<PathBuf> = read_dir(directory)?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     let merged = merge(&parts, to).with_context(|| format!("cannot write {}", to.display()))?;
-    account.say(&format!(
+    println!(
         "{}: {} frames of {} processes, {} of them seen by both sides",
         to.display(),
         merged.frames,
         parts.len(),
         merged.seen_twice
-    ));
+    );
     if merged.lost > 0 {
-        account.say(&format!(
+        println!(
             "note: {} frames were not recorded, as the files were not written fast enough",
             merged.lost
-        ));
+        );
     }
     Ok(())
 }

@@ -32,8 +32,9 @@ const WORK_LIMIT: Duration = Duration::from_mins(10);
 /// How soon the leader has to notice that a member is gone.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many things that are wrong are told one by one.
+/// How many things that are wrong are told one by one, and how many of the leader's last events.
 const TOLD: usize = 20;
+const EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
     let mut wrong = Vec::new();
@@ -69,40 +70,31 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         }
         None => None,
     };
-    let mut run = Run::start(options, directory.path(), traces.as_deref())?;
-    run.work()?;
-    wrong.extend(run.stop()?);
-    let (count, overlaps) = verdict::holds(&run.kin)?;
-    run.account.say(&format!("{count} holds of IDs compared"));
-    wrong.extend(overlaps);
-    account::table(&run.kin, &run.leader.statistics());
-    let Run {
-        leader,
-        events,
-        account,
-        ..
-    } = &run;
-    let base = directory.path().join("f");
-    let world = world::run(
-        leader,
-        events,
-        &base,
-        traces.as_deref(),
-        options.members,
-        account,
-    );
-    wrong.extend(world.context("the world of processes")?);
-    leader.give_back_ids(WAIT)?;
-    wrong.extend(verdict::leader(leader));
+    let outcome = live(options, directory.path(), traces.as_deref(), wrong);
+    // Also, and above all, if something went wrong. All recordings have ended.
     if let (Some(traces), Some(to)) = (traces, &options.trace) {
-        let Run {
-            leader, account, ..
-        } = run;
-        // Its recording ends.
-        drop(leader);
-        merge_traces(&traces, to, &account)?;
+        merge_traces(&traces, to)?;
     }
-    Ok(())
+    outcome
+}
+
+fn live(
+    options: &RunOptions,
+    directory: &Path,
+    traces: Option<&Path>,
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    let mut run = Run::start(options, directory, traces)?;
+    let outcome = run.all(directory, traces, wrong);
+    if outcome.is_err() || !wrong.is_empty() {
+        run.account.finish();
+        let events: Vec<_> = run.leader.events().collect();
+        println!("what happened last at the leader:");
+        for event in events.iter().skip(events.len().saturating_sub(EVENTS)) {
+            println!("{event}");
+        }
+    }
+    outcome
 }
 
 struct Run<'a> {
@@ -173,6 +165,34 @@ impl<'a> Run<'a> {
             account,
             interrupted,
         })
+    }
+
+    /// The work, and the world of processes after it.
+    fn all(
+        &mut self,
+        directory: &Path,
+        traces: Option<&Path>,
+        wrong: &mut Vec<String>,
+    ) -> Result<()> {
+        self.work()?;
+        wrong.extend(self.stop()?);
+        let (count, overlaps) = verdict::holds(&self.kin)?;
+        self.account.say(&format!("{count} holds of IDs compared"));
+        wrong.extend(overlaps);
+        account::table(&self.kin, &self.leader.statistics());
+        let Run {
+            leader,
+            events,
+            account,
+            options,
+            ..
+        } = self;
+        let base = directory.join("f");
+        let world = world::run(leader, events, &base, traces, options.members, account);
+        wrong.extend(world.context("the world of processes")?);
+        leader.give_back_ids(WAIT)?;
+        wrong.extend(verdict::leader(leader));
+        Ok(())
     }
 
     /// From the moment that all are there until all is done, with a death in between.

@@ -87,8 +87,8 @@ fn a_family_is_recorded_as_it_talks() {
             assert_eq!(request["libos_ipc.seq"], row["libos_ipc.seq"]);
             assert_eq!(request["libos_ipc.sender"], row["libos_ipc.receiver"]);
             answers += 1;
-            let times = ["libos_ipc.response_time", "libos_ipc.service_time"];
-            if let [Some(response), Some(service)] = times.map(|time| seconds(row, time)) {
+            let both = ["libos_ipc.response_time", "libos_ipc.service_time"];
+            if let [Some(response), Some(service)] = both.map(|time| seconds(row, time)) {
                 // The asker waits for the way to and fro besides.
                 assert!(response >= service && service >= 0.0, "{row:?}");
                 timed += 1;

@@ -214,11 +214,11 @@ fn a_slow_disk_loses_frames_but_no_time() {
             }
         }
     });
-    let recorded = recorder.finish().unwrap();
+    let end = recorder.finish().unwrap();
     fs::write(&pipe, b"the end.").unwrap();
     reading.join().unwrap();
-    assert!(recorded.lost > 0, "{recorded:?}");
-    assert_eq!(recorded.entries + recorded.lost, FRAMES);
+    assert!(end.lost > 0, "{end:?}");
+    assert_eq!(end.entries + end.lost, FRAMES);
     let bytes = fs::read(&copy).unwrap();
     fs::write(&copy, &bytes[..bytes.len() - 8]).unwrap();
     let said: u64 = entries(&copy)
@@ -226,7 +226,7 @@ fn a_slow_disk_loses_frames_but_no_time() {
         .filter(|entry| entry.kind == 3)
         .map(|entry| entry.index)
         .sum();
-    assert_eq!(said, recorded.lost);
+    assert_eq!(said, end.lost);
 }
 
 #[test]

@@ -103,7 +103,10 @@ mod tests {
         buffer[..length].to_vec()
     }
 
-    fn pieces(bytes: &[u8], at_once: usize) -> (Vec<(bool, Vec<u8>)>, Option<u32>, Vec<u8>) {
+    /// What was found: whether it is a frame, and its bytes.
+    type Found = Vec<(bool, Vec<u8>)>;
+
+    fn pieces(bytes: &[u8], at_once: usize) -> (Found, Option<u32>, Vec<u8>) {
         let (mut found, mut from) = (Vec::new(), None);
         let mut cutter = Cutter::default();
         for part in bytes.chunks(at_once) {

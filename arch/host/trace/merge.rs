@@ -166,15 +166,11 @@ fn write(entries: &[Entry<'_>], origin: u64, to: &Path) -> Result<(), PcapError>
     let mut interfaces: HashMap<u32, u32> = HashMap::new();
     for Entry { record, bytes, .. } in entries {
         let sender = record.sender.get();
-        let number = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
-        let number = match interfaces.get(&sender) {
-            Some(number) => *number,
-            None => {
-                file.write_block(&interface(sender).into_block())?;
-                interfaces.insert(sender, number);
-                number
-            }
-        };
+        let next = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
+        let number = *interfaces.entry(sender).or_insert(next);
+        if number == next {
+            file.write_block(&interface(sender).into_block())?;
+        }
         write_entry(&mut file, number, origin, record, bytes)?;
     }
     file.get_mut().flush().map_err(PcapError::IoError)

@@ -127,7 +127,7 @@ impl Recorder {
         self.shared.changed.notify_all();
         let recorded = thread
             .join()
-            .unwrap_or_else(|_| Err(PcapError::InvalidField("the writer has panicked")));
+            .unwrap_or(Err(PcapError::InvalidField("the writer has panicked")));
         Some(recorded.map_err(io_error))
     }
 }
