@@ -296,6 +296,15 @@ struct libos_ipc_statistics {
 /* What was counted since init_ipc(). */
 int libos_ipc_get_statistics(struct libos_ipc_statistics* statistics);
 
+/* ---- What happened last ------------------------------------------------------------------------- */
+
+/* Says the last 256 events to libos_ipc_callbacks.log, a line each, at LIBOS_IPC_LOG_INFO: messages in
+ * (<-) and out (->), processes that came, went and were refused, calls that began and ended. The
+ * number at the start is the time of libos_ipc_platform.now, in seconds. Takes no lock: it may be
+ * called when something is wrong, from any thread and from callbacks, and is, before
+ * libos_ipc_callbacks.fatal. -EINVAL before init_ipc(). */
+int libos_ipc_dump_events(void);
+
 /* ---- Connections and messages ------------------------------------------------------------------- */
 
 /* Codes of messages. */

@@ -49,6 +49,9 @@ pub struct Capacities {
     pub sync_data: usize,
     /// Sync handles in the leader's tables.
     pub leases: LeaseLimits,
+    /// The last events that are kept, for [`Node::events`](crate::Node::events); made a power of
+    /// two. Zero: none, at no cost.
+    pub events: usize,
 }
 
 impl Capacities {
@@ -77,6 +80,7 @@ impl Capacities {
             handles: 64,
             clients: 512,
         },
+        events: 256,
     };
 
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
@@ -104,6 +108,7 @@ impl Capacities {
             handles: 1024,
             clients: 16_384,
         },
+        events: 4096,
     };
 }
 
@@ -283,6 +288,8 @@ pub struct MemoryUse {
     pub sync_handles: usize,
     /// Sync handles of the family, at the leader.
     pub leases: usize,
+    /// The last events.
+    pub events: usize,
 }
 
 impl MemoryUse {
@@ -298,6 +305,7 @@ impl MemoryUse {
             .saturating_add(self.borrowed)
             .saturating_add(self.sync_handles)
             .saturating_add(self.leases)
+            .saturating_add(self.events)
     }
 }
 
@@ -314,6 +322,7 @@ impl fmt::Display for MemoryUse {
             ("borrowed files", self.borrowed),
             ("sync handles", self.sync_handles),
             ("leases", self.leases),
+            ("events", self.events),
             ("total", self.total()),
         ] {
             writeln!(f, "{name:<16} {bytes:>12} bytes")?;

@@ -48,7 +48,7 @@ impl Refusal {
     ];
     const COUNT: usize = Malformed::ALL.len() + Self::OWN.len();
 
-    fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         match self {
             Refusal::Malformed(malformed) => malformed.index(),
             own => Self::OWN
@@ -200,40 +200,56 @@ pub struct Fill {
     pub limit: usize,
 }
 
-/// How full the pools of a node are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pools {
+/// The pools, each with what it is called for people.
+macro_rules! pools {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// How full the pools of a node are.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Pools {
+            $($(#[$doc])* pub $name: Fill,)*
+        }
+
+        impl Pools {
+            /// Each pool with its name.
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, Fill)> {
+                [$(($text, self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+pools! {
     /// Peers.
-    pub peers: Fill,
+    peers = "peers",
     /// Calls that wait.
-    pub waiters: Fill,
+    waiters = "calls that wait",
     /// ID ranges in the leader's table.
-    pub ranges: Fill,
+    ranges = "ID ranges of the family",
     /// ID ranges of this process.
-    pub own_ranges: Fill,
+    own_ranges = "own ID ranges",
     /// Processes, zombies and names in the leader's table.
-    pub processes: Fill,
+    processes = "processes",
     /// Children of this process.
-    pub children: Fill,
+    children = "children",
     /// File locks in the leader's table.
-    pub locks: Fill,
+    locks = "file locks",
     /// Files in it.
-    pub locked_files: Fill,
+    locked_files = "files with locks",
     /// Requests for file locks that wait.
-    pub waiting_for_locks: Fill,
+    waiting_for_locks = "waiting for file locks",
     /// Open files with locks.
-    pub lock_handles: Fill,
+    lock_handles = "open files with locks",
     /// Files that the leader has lent to members.
-    pub lent_files: Fill,
+    lent_files = "files lent",
     /// Files that are lent to this process.
-    pub borrowed_files: Fill,
+    borrowed_files = "files borrowed",
     /// Sync handles that this process uses.
-    pub sync_handles: Fill,
+    sync_handles = "sync handles",
     /// Sync handles that any process uses, at the leader.
-    pub served_handles: Fill,
+    served_handles = "sync handles of the family",
     /// Their clients: processes that use them, each counted for each.
-    pub sync_clients: Fill,
+    sync_clients = "their clients",
     /// Bytes waiting to be sent to the peer that has the most of them.
-    pub send_queue: Fill,
+    send_queue = "fullest send queue, bytes",
 }

@@ -23,6 +23,7 @@ mod capi;
 mod config;
 mod counters;
 pub mod error;
+pub mod events;
 pub mod leader;
 pub mod leases;
 pub mod locks;
@@ -47,6 +48,7 @@ pub use leases::LeaseLimits;
 pub use locks::LockLimits;
 pub use node::{
     Embedder, Exit, Interrupt, Metadata, MetadataReply, News, Node, PATH_MAX, Reader, Request,
-    Shared, Signal, SignalReply, SyncHandle, Target, Wait, Which, Writer, lock_range,
+    Shared, Signal, SignalReply, SyncHandle, Target, Wait, Waiting, WaitsFor, Which, Writer,
+    lock_range,
 };
 pub use vmid::{ID_MAX, Id, Vmid};

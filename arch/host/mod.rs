@@ -11,6 +11,8 @@ mod event;
 mod node;
 mod proxy;
 mod stream;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 use std::io::Result;
 use std::mem::MaybeUninit;

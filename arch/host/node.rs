@@ -14,34 +14,36 @@ use std::vec;
 
 use super::Host;
 use crate::node::NoEmbedder;
+use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
 
 /// How long a node that is dropped waits for its peers to take what was sent to them.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// A [`Node`] on this host: its memory is taken once, at the start, and its worker runs in a
-/// thread of its own. Everything is given back when it is dropped.
-pub struct HostNode {
-    node: Arc<Owned>,
+/// thread of its own. Everything is given back when it is dropped. `P` is the host, or something
+/// over it.
+pub struct HostNode<P: Pal + 'static = Host> {
+    node: Arc<Owned<P>>,
     worker: Option<JoinHandle<()>>,
 }
 
-struct Owned {
-    node: ManuallyDrop<Node<'static, Host>>,
+struct Owned<P: Pal + 'static> {
+    node: ManuallyDrop<Node<'static, P>>,
     memory: *mut [u8],
-    embedder: *mut LibraryOs,
+    embedder: *mut LibraryOs<P>,
 }
 
 /// What a node calls, kept for as long as it lives.
-type LibraryOs = dyn Embedder<Host> + Send;
+type LibraryOs<P> = dyn Embedder<P> + Send;
 
 // SAFETY: the pointers are only used to free what they point to, by whoever drops the last
 // reference; it may be freed in any thread.
-unsafe impl Send for Owned {}
+unsafe impl<P: Pal> Send for Owned<P> {}
 // SAFETY: as above; everything else in it is shared as a `Node` may be.
-unsafe impl Sync for Owned {}
+unsafe impl<P: Pal> Sync for Owned<P> {}
 
-impl Drop for Owned {
+impl<P: Pal> Drop for Owned<P> {
     fn drop(&mut self) {
         // SAFETY: the node is dropped once, here, and not used after; memory and embedder came from
         // `Box::into_raw` and their only user, the node, is gone.
@@ -75,11 +77,26 @@ impl HostNode {
         embedder: Box<dyn Embedder<Host> + Send>,
     ) -> io::Result<HostNode> {
         let host = Host::listen(base, identity.vmid)?;
-        let bytes = Node::<Host>::memory(&identity, &config).total();
+        Self::over(host, identity, config, embedder)
+    }
+}
+
+impl<P: Pal> HostNode<P> {
+    /// As [`HostNode::start_with`], on a platform that listens already.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or the system gives no thread.
+    pub fn over(
+        pal: P,
+        identity: Identity,
+        config: Config,
+        embedder: Box<dyn Embedder<P> + Send>,
+    ) -> io::Result<HostNode<P>> {
+        let bytes = Node::<P>::memory(&identity, &config).total();
         let memory = Box::into_raw(vec![0_u8; bytes].into_boxed_slice());
         // SAFETY: fresh from `into_raw`, so valid and ours alone; it is freed only after the node
         // that borrows it was dropped (`Owned::drop`), and a node hands out nothing that lives on.
-        let node = match Node::new(host, identity, config, unsafe { &mut *memory }) {
+        let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {
             Ok(node) => node,
             Err(error) => {
                 // SAFETY: the node was not made: nobody borrows the memory any more.
@@ -110,14 +127,14 @@ impl HostNode {
     }
 }
 
-impl Deref for HostNode {
-    type Target = Node<'static, Host>;
+impl<P: Pal> Deref for HostNode<P> {
+    type Target = Node<'static, P>;
     fn deref(&self) -> &Self::Target {
         &self.node.node
     }
 }
 
-impl Drop for HostNode {
+impl<P: Pal> Drop for HostNode<P> {
     fn drop(&mut self) {
         self.shut_down(LEAVE_LIMIT);
         if let Some(worker) = self.worker.take() {

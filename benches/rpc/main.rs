@@ -8,6 +8,7 @@ mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod counted;
+mod events;
 mod kill;
 mod process;
 
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         }
         round_trip(pinned)?;
         one_way()?;
+        events::measure(pinned)?;
         idle_connections(pinned)?;
         clients::at_once(pinned)?;
         kill::measure(pinned)?;

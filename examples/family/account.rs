@@ -13,6 +13,8 @@ use crate::RunOptions;
 use crate::control::say;
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::kin::{Kin, Member};
+use crate::platform::FamilyNode;
+use crate::top::Top;
 
 /// How often a line is written where no bar can be.
 const LINE_EVERY: Duration = Duration::from_millis(500);
@@ -22,6 +24,7 @@ pub(crate) const ALL: u64 = 1000;
 
 pub(crate) struct Account {
     bar: ProgressBar,
+    top: Option<Top>,
     begin: Instant,
     next_line: Instant,
 }
@@ -32,13 +35,18 @@ impl Account {
             Some(ids) => format!("{} IDs each", HumanCount(ids)),
             None => format!("{:?}", options.seconds),
         };
-        let bar = ProgressBar::new(ALL);
+        let bar = if options.top {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new(ALL)
+        };
         if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(aim);
         Account {
             bar,
+            top: options.top.then(Top::new),
             begin: Instant::now(),
             next_line: Instant::now(),
         }
@@ -47,6 +55,9 @@ impl Account {
     /// One line, with the time.
     pub(crate) fn say(&self, what: &str) {
         let line = format!("{:>7.3} s  {what}", self.begin.elapsed().as_secs_f64());
+        if self.top.as_ref().is_some_and(|top| top.say(&line)) {
+            return;
+        }
         if self.bar.is_hidden() || self.bar.is_finished() {
             // If nobody reads it, the work goes on.
             let _ = say(&mut stdout().lock(), &line);
@@ -56,7 +67,10 @@ impl Account {
     }
 
     /// How far it has come, of [`ALL`].
-    pub(crate) fn tick(&mut self, kin: &Kin, done: u64) {
+    pub(crate) fn tick(&mut self, kin: &Kin, leader: &FamilyNode, done: u64) {
+        if let Some(top) = &mut self.top {
+            return top.tick(kin, leader, done);
+        }
         let mut sum = Counts::default();
         for member in &kin.members {
             sum += member.counts;
@@ -78,7 +92,8 @@ impl Account {
     }
 
     /// The work is over.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(&mut self) {
+        self.top = None;
         self.bar.finish_and_clear();
     }
 }

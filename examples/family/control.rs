@@ -9,6 +9,7 @@ use anyhow::{Context, Error, Result, bail};
 use libos_ipc::{Id, Vmid};
 
 use crate::figures::{Counts, Report};
+use crate::look::Look;
 
 /// What a member is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) enum Word {
     Ready,
     /// This far it has come.
     Progress(Counts),
+    /// What is seen of it just now.
+    Look(Box<Look>),
     /// It handed an ID to another member, and the leader agreed.
     Gave { id: Id, to: Vmid },
     /// It has taken as many IDs as it was to take.
@@ -80,6 +83,7 @@ impl fmt::Display for Word {
         match self {
             Word::Ready => f.write_str("ready"),
             Word::Progress(counts) => write!(f, "progress {counts}"),
+            Word::Look(look) => write!(f, "look {look}"),
             Word::Gave { id, to } => write!(f, "gave {id} {to}"),
             Word::Done => f.write_str("done"),
             Word::Stopped => f.write_str("stopped"),
@@ -97,6 +101,7 @@ impl FromStr for Word {
         Ok(match first {
             "ready" => Word::Ready,
             "progress" => Word::Progress(rest.parse()?),
+            "look" => Word::Look(Box::new(rest.parse()?)),
             "gave" => Word::Gave {
                 id: number(&mut words)?,
                 to: vmid(&mut words)?,

@@ -66,6 +66,12 @@ figures!(
     }
 );
 
+figures!(
+    /// A member in mid-work: requests and frames in a second, how long the requests took in
+    /// nanoseconds, calls that wait, bytes that wait to be sent.
+    Glance { requests, p50, p99, frames_in, frames_out, waiters, queued, }
+);
+
 impl From<Statistics> for Ending {
     fn from(statistics: Statistics) -> Self {
         let pools = &statistics.pools;
@@ -111,9 +117,14 @@ impl Latency {
         self.0.len()
     }
 
-    /// What that share of the requests took at most, in microseconds.
+    /// What that share of the requests took at most; 0 if there were none.
+    pub(crate) fn nanoseconds(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile)
+    }
+
+    /// The same in microseconds.
     pub(crate) fn microseconds(&self, quantile: f64) -> f64 {
-        Duration::from_nanos(self.0.value_at_quantile(quantile)).as_secs_f64() * 1e6
+        Duration::from_nanos(self.nanoseconds(quantile)).as_secs_f64() * 1e6
     }
 }
 

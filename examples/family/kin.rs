@@ -14,6 +14,7 @@ use libos_ipc::{Id, Vmid};
 
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Report};
+use crate::look::Look;
 
 /// How far a member has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,7 @@ pub(crate) struct Member {
     pub(crate) log: PathBuf,
     pub(crate) stage: Stage,
     pub(crate) counts: Counts,
+    pub(crate) look: Option<Look>,
     pub(crate) report: Option<Report>,
     pub(crate) exit: Option<ExitStatus>,
     /// When it was killed, if it was.
@@ -84,6 +86,9 @@ pub(crate) struct Start<'a> {
     pub(crate) log: PathBuf,
     pub(crate) seed: u64,
     pub(crate) ids: Option<u64>,
+    pub(crate) traces: Option<&'a Path>,
+    /// It is to be looked at in mid-work.
+    pub(crate) is_watched: bool,
 }
 
 impl Kin {
@@ -116,6 +121,12 @@ impl Kin {
         if let Some(ids) = start.ids {
             process.args(["--ids", &ids.to_string()]);
         }
+        if let Some(traces) = start.traces {
+            process.arg("--traces").arg(traces);
+        }
+        if start.is_watched {
+            process.arg("--watched");
+        }
         // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
         process
             .stdin(Stdio::piped())
@@ -133,6 +144,7 @@ impl Kin {
             log: start.log,
             stage: Stage::Started,
             counts: Counts::default(),
+            look: None,
             report: None,
             exit: None,
             killed: None,
@@ -223,6 +235,7 @@ impl Kin {
         match word.with_context(|| format!("what member {from} said"))? {
             Word::Ready => member.stage = Stage::Ready,
             Word::Progress(counts) => member.counts = counts,
+            Word::Look(look) => member.look = Some(*look),
             Word::Done => member.stage = Stage::Done,
             Word::Stopped => member.stage = Stage::Stopped,
             Word::Emptied => member.stage = Stage::Emptied,

@@ -7,18 +7,22 @@
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
 //! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
-//! of them answers; [`account`] is what you see; [`serve`] is the leader by itself.
+//! of them answers; [`platform`] is what they stand on, and records; [`account`] is what you see,
+//! [`top`] what you see of those who work, and [`look`] where it comes from; [`serve`] is the leader by itself.
 
 mod account;
 mod control;
 mod figures;
 mod holds;
 mod kin;
+mod look;
 mod member;
 mod os;
+mod platform;
 mod process;
 mod run;
 mod serve;
+mod top;
 mod verdict;
 mod world;
 
@@ -61,6 +65,8 @@ WHAT IS CHECKED
 EXAMPLES
   family                                two seconds with four members
   family --members 30 --ids 20000       until each has taken 20,000 IDs
+  family --members 8 --seconds 60 --top watch a longer run
+  family --trace f.pcapng               record all that they say to each other
   family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
 )]
 struct Cli {
@@ -89,6 +95,18 @@ struct RunOptions {
     /// Where chance begins: which member is killed, and what the members choose to do
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Record every frame of all processes in this file, for Wireshark
+    ///
+    /// `tshark -X lua_script:tools/wireshark/libos_ipc.lua -r FILE` shows them;
+    /// docs/debugging.md says more.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Show what goes on while the members work: rates, latencies, how full the leader's pools are,
+    /// who waits for what
+    ///
+    /// A live picture on a terminal, else one every second.
+    #[arg(long)]
+    top: bool,
 }
 
 #[derive(Args)]
@@ -100,7 +118,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
-        conflicts_with_all = ["members", "ids", "seconds", "seed"]
+        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top"]
     )]
     base: Option<PathBuf>,
     /// Say nothing but errors

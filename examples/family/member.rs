@@ -3,19 +3,22 @@
 use std::io::{BufRead, stdin, stdout};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use libos_ipc::error::errno;
-use libos_ipc::host::HostNode;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::holds::{Event, Log};
+use crate::look::{Watcher, lock};
+use crate::os::Os;
+use crate::platform::FamilyNode;
 
 /// How many IDs a member holds at most, before it gets any from others.
 const HELD: usize = 64;
@@ -40,6 +43,12 @@ pub(crate) struct Options {
     /// Where chance begins
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Where to record what is sent and comes
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
+    /// Tell what is seen of this member in mid-work
+    #[arg(long)]
+    pub(crate) watched: bool,
     /// How many IDs to take; as many as there is time for if not given
     #[arg(long)]
     pub(crate) ids: Option<u64>,
@@ -60,8 +69,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ..Config::DEFAULT
     };
     let identity = Identity::child(options.vmid, Vmid::FIRST);
-    let node = HostNode::start(&options.base, identity, config)
+    // Nobody signals a member.
+    let (os, _) = Os::new();
+    let traces = options.traces.as_deref();
+    let node = FamilyNode::start(&options.base, identity, config, os, traces)
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
+    let node = Arc::new(node);
+    let recent = Arc::new(Mutex::new(Latency::default()));
+    let watcher = options
+        .watched
+        .then(|| Watcher::start(Arc::clone(&node), Arc::clone(&recent)));
     let mut member = Member {
         node,
         log: Log::create(&options.log).context("cannot log")?,
@@ -69,6 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         held: Vec::new(),
         counts: Counts::default(),
         latency: Latency::default(),
+        recent,
         random: fastrand::Rng::with_seed(options.seed),
         highest: 1,
         last_vmid: options.vmid,
@@ -97,7 +115,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 member.empty()?;
                 tell(&Word::Emptied)?;
             }
-            Some(Command::Leave) => return member.leave(),
+            Some(Command::Leave) => {
+                if let Some(watcher) = watcher {
+                    watcher.stop();
+                }
+                return member.leave();
+            }
             None if working => {
                 member.step()?;
                 if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
@@ -144,12 +167,14 @@ fn tell(word: &Word) -> Result<()> {
 }
 
 struct Member {
-    node: HostNode,
+    node: Arc<FamilyNode>,
     log: Log,
     others: Vec<Vmid>,
     held: Vec<Id>,
     counts: Counts,
     latency: Latency,
+    /// Of requests since the last look.
+    recent: Arc<Mutex<Latency>>,
     random: fastrand::Rng,
     /// The highest ID seen.
     highest: Id,
@@ -162,10 +187,12 @@ impl Member {
     }
 
     /// Asks the leader something, and notes how long that took.
-    fn ask<T>(&mut self, ask: impl FnOnce(&HostNode) -> Result<T, Error>) -> Result<T, Error> {
+    fn ask<T>(&mut self, ask: impl FnOnce(&FamilyNode) -> Result<T, Error>) -> Result<T, Error> {
         let start = Instant::now();
         let answer = ask(&self.node);
-        self.latency.add(start.elapsed().as_nanos());
+        let took = start.elapsed().as_nanos();
+        self.latency.add(took);
+        lock(&self.recent).add(took);
         answer
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
 
 use crate::WAIT;
 use crate::os::{Event, Os};
+use crate::platform::FamilyNode;
 
 /// Begin to signal each other.
 pub(crate) const GO: i32 = 12;
@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Where the family listens
     #[arg(long)]
     base: PathBuf,
+    /// Where to record what is sent and comes
+    #[arg(long)]
+    traces: Option<PathBuf>,
     /// Who this process is: the numbers of its identity
     #[arg(long, value_delimiter = ',')]
     identity: Vec<u32>,
@@ -40,14 +43,20 @@ pub(crate) struct Options {
 /// Starts a child of this process: this same program in another role. What it says goes where
 /// this process's words go.
 pub(crate) fn start(
-    node: &HostNode,
+    node: &FamilyNode,
     base: &Path,
+    traces: Option<&Path>,
     below: u32,
     output: impl Into<std::process::Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let started = Command::new(std::env::current_exe()?)
-        .arg("process")
+    let mut process = Command::new(std::env::current_exe()?);
+    if let Some(traces) = traces {
+        process.args(["process".as_ref(), "--traces".as_ref(), traces.as_os_str()]);
+    } else {
+        process.arg("process");
+    }
+    let started = process
         .arg("--base")
         .arg(base)
         .args([
@@ -79,7 +88,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let identity = identity.context("--identity takes the five numbers of an identity")?;
     let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
-    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, Box::new(os))?;
+    let node = FamilyNode::start(
+        &options.base,
+        identity,
+        Config::DEFAULT,
+        os,
+        options.traces.as_deref(),
+    )?;
     node.join(WAIT).context("joining the family")?;
     fastrand::seed(options.seed);
     if options.below > 0 {
@@ -93,6 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let (_, process) = start(
                 &node,
                 &options.base,
+                options.traces.as_deref(),
                 options.below - 1,
                 std::process::Stdio::inherit(),
             )?;
@@ -173,7 +189,7 @@ impl Ears {
 }
 
 /// Signals others of the family, whoever they are.
-fn signal_others(node: &HostNode, pid: Id) -> Result<()> {
+fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
     let mut others = Vec::new();
     let mut last = None;
     while let Some(process) = node
@@ -195,7 +211,7 @@ fn signal_others(node: &HostNode, pid: Id) -> Result<()> {
 }
 
 /// Waits for all children.
-pub(crate) fn wait_for_all(node: &HostNode, pid: Id) -> Result<()> {
+pub(crate) fn wait_for_all(node: &FamilyNode, pid: Id) -> Result<()> {
     loop {
         match node.wait_child(Which::Any, WAIT) {
             Ok(exit) => say(&format!("reaped {pid} {}", exit.pid)),

@@ -1,7 +1,7 @@
 //! The leader's side of a run: starts the members, kills one, stops the others, looks at what is
 //! left.
 
-use std::fs::Permissions;
+use std::fs::{Permissions, create_dir};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use libos_ipc::host::{HostNode, raise_descriptor_limit};
+use libos_ipc::host::raise_descriptor_limit;
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -20,6 +20,7 @@ use crate::account::{self, ALL, Account};
 use crate::control::Command;
 use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
+use crate::platform::{FamilyNode, merge_traces};
 use crate::{RunOptions, WAIT, holds, verdict, world};
 
 /// What all members do at once, they do in this time.
@@ -31,8 +32,9 @@ const WORK_LIMIT: Duration = Duration::from_mins(10);
 /// How soon the leader has to notice that a member is gone.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many things that are wrong are told one by one.
+/// How many things that are wrong are told one by one, and how many of the leader's last events.
 const TOLD: usize = 20;
+const EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
     let mut wrong = Vec::new();
@@ -60,32 +62,46 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         .tempdir()
         .context("a directory for the family")?;
     raise_descriptor_limit().context("raising the limit of descriptors")?;
-    let mut run = Run::start(options, directory.path())?;
-    run.work()?;
-    wrong.extend(run.stop()?);
-    let (count, overlaps) = verdict::holds(&run.kin)?;
-    run.account.say(&format!("{count} holds of IDs compared"));
-    wrong.extend(overlaps);
-    account::table(&run.kin, &run.leader.statistics());
-    let Run {
-        leader,
-        events,
-        account,
-        ..
-    } = &run;
-    let base = directory.path().join("f");
-    let world = world::run(leader, events, &base, options.members, account);
-    wrong.extend(world.context("the world of processes")?);
-    leader.give_back_ids(WAIT)?;
-    wrong.extend(verdict::leader(leader));
-    Ok(())
+    let traces = match &options.trace {
+        Some(_) => {
+            let traces = directory.path().join("traces");
+            create_dir(&traces).context("a directory for the recordings")?;
+            Some(traces)
+        }
+        None => None,
+    };
+    let outcome = live(options, directory.path(), traces.as_deref(), wrong);
+    // Also, and above all, if something went wrong. All recordings have ended.
+    if let (Some(traces), Some(to)) = (traces, &options.trace) {
+        merge_traces(&traces, to)?;
+    }
+    outcome
+}
+
+fn live(
+    options: &RunOptions,
+    directory: &Path,
+    traces: Option<&Path>,
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    let mut run = Run::start(options, directory, traces)?;
+    let outcome = run.all(directory, traces, wrong);
+    if outcome.is_err() || !wrong.is_empty() {
+        run.account.finish();
+        let events: Vec<_> = run.leader.events().collect();
+        println!("what happened last at the leader:");
+        for event in events.iter().skip(events.len().saturating_sub(EVENTS)) {
+            println!("{event}");
+        }
+    }
+    outcome
 }
 
 struct Run<'a> {
     options: &'a RunOptions,
     /// The members go before the leader does.
     kin: Kin,
-    leader: HostNode,
+    leader: FamilyNode,
     /// What happens to this process.
     events: Receiver<Event>,
     /// The one that is going to be killed.
@@ -96,7 +112,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Becomes the leader, and starts the members.
-    fn start(options: &'a RunOptions, directory: &Path) -> Result<Run<'a>> {
+    fn start(options: &'a RunOptions, directory: &Path, traces: Option<&Path>) -> Result<Run<'a>> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
@@ -108,7 +124,7 @@ impl<'a> Run<'a> {
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();
-        let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
+        let leader = FamilyNode::start(&base, Identity::FIRST, config, os, traces)?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);
@@ -136,6 +152,8 @@ impl<'a> Run<'a> {
                 seed: random.u64(..),
                 // The one that is going to be killed is at work until then.
                 ids: options.ids.filter(|_| *vmid != victim),
+                traces,
+                is_watched: options.top,
             })?;
         }
         Ok(Run {
@@ -147,6 +165,34 @@ impl<'a> Run<'a> {
             account,
             interrupted,
         })
+    }
+
+    /// The work, and the world of processes after it.
+    fn all(
+        &mut self,
+        directory: &Path,
+        traces: Option<&Path>,
+        wrong: &mut Vec<String>,
+    ) -> Result<()> {
+        self.work()?;
+        wrong.extend(self.stop()?);
+        let (count, overlaps) = verdict::holds(&self.kin)?;
+        self.account.say(&format!("{count} holds of IDs compared"));
+        wrong.extend(overlaps);
+        account::table(&self.kin, &self.leader.statistics());
+        let Run {
+            leader,
+            events,
+            account,
+            options,
+            ..
+        } = self;
+        let base = directory.join("f");
+        let world = world::run(leader, events, &base, traces, options.members, account);
+        wrong.extend(world.context("the world of processes")?);
+        leader.give_back_ids(WAIT)?;
+        wrong.extend(verdict::leader(leader));
+        Ok(())
     }
 
     /// From the moment that all are there until all is done, with a death in between.
@@ -163,6 +209,7 @@ impl<'a> Run<'a> {
         let Run {
             options,
             kin,
+            leader,
             victim,
             account,
             interrupted,
@@ -187,14 +234,14 @@ impl<'a> Run<'a> {
         kin.listen_until(
             "the first half of the work",
             limit,
-            |kin| account.tick(kin, done(kin)),
+            |kin| account.tick(kin, leader, done(kin)),
             |kin| done(kin) >= ALL / 2 && has_begun(kin),
         )?;
-        kill(kin, &self.leader, *victim, account)?;
+        kill(kin, leader, *victim, account)?;
         kin.listen_until(
             "the work",
             limit,
-            |kin| account.tick(kin, done(kin)),
+            |kin| account.tick(kin, leader, done(kin)),
             |kin| done(kin) >= ALL,
         )
     }
@@ -250,7 +297,7 @@ fn done(options: &RunOptions, kin: &Kin, time: Duration) -> u64 {
 }
 
 /// Kills the member and waits until the leader has taken back what it had.
-fn kill(kin: &mut Kin, leader: &HostNode, victim: Vmid, account: &Account) -> Result<()> {
+fn kill(kin: &mut Kin, leader: &FamilyNode, victim: Vmid, account: &Account) -> Result<()> {
     kin.kill(victim)?;
     let since = Instant::now();
     let log = kin

@@ -3,20 +3,20 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use libos_ipc::host::HostNode;
 use libos_ipc::{ID_MAX, Vmid};
 
 use crate::WAIT;
 use crate::figures::Ending;
 use crate::holds::{self, Event, Holds};
 use crate::kin::{Kin, Member};
+use crate::platform::FamilyNode;
 
 /// How soon the leader has to be done with those who left.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// All have given everything back: the leader's table is empty, but for an ID that the killed
 /// member handed on with its last breath, so that the new owner never heard of it.
-pub(crate) fn table(leader: &HostNode, kin: &Kin) -> Result<Vec<String>> {
+pub(crate) fn table(leader: &FamilyNode, kin: &Kin) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut unheard = 0;
     for member in kin.members.iter().filter(|member| member.is_killed()) {
@@ -44,7 +44,7 @@ pub(crate) fn table(leader: &HostNode, kin: &Kin) -> Result<Vec<String>> {
 }
 
 /// Who still owns what.
-fn owners(leader: &HostNode) -> Result<Vec<String>> {
+fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
     let mut found: Vec<(Vmid, u32, u32)> = Vec::new();
     for id in 1..=ID_MAX {
         let Some(owner) = leader.owner_of(id, WAIT)? else {
@@ -60,7 +60,7 @@ fn owners(leader: &HostNode) -> Result<Vec<String>> {
 }
 
 /// All have left: the leader has nothing of them any more.
-pub(crate) fn leader(leader: &HostNode) -> Vec<String> {
+pub(crate) fn leader(leader: &FamilyNode) -> Vec<String> {
     let until = Instant::now() + LIMIT;
     let left = || {
         let pools = leader.statistics().pools;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use libos_ipc::host::HostNode;
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{Error, Id, PATH_MAX, Target, Which};
 use rustix::process::{Pid, Signal as HostSignal, kill_process};
@@ -19,6 +18,7 @@ use rustix::process::{Pid, Signal as HostSignal, kill_process};
 use crate::WAIT;
 use crate::account::Account;
 use crate::os::Event;
+use crate::platform::FamilyNode;
 use crate::process::{GO, HELLO, TERM, start};
 
 /// The most children that the first process starts.
@@ -78,9 +78,10 @@ impl Ledger {
 
 /// Runs the world, whose first process is this one, and says what was wrong.
 pub(crate) fn run(
-    first: &HostNode,
+    first: &FamilyNode,
     events: &Receiver<Event>,
     base: &Path,
+    traces: Option<&Path>,
     members: u32,
     account: &Account,
 ) -> Result<Vec<String>> {
@@ -97,7 +98,7 @@ pub(crate) fn run(
     let mut processes = Vec::new();
     let children = members.min(CHILDREN);
     for _ in 0..children {
-        processes.push(start(first, base, 1, writer.try_clone()?)?.1);
+        processes.push(start(first, base, traces, 1, writer.try_clone()?)?.1);
     }
     drop(writer);
     world.listen_until("starting", |ledger| {
@@ -165,7 +166,7 @@ pub(crate) fn run(
 }
 
 struct World<'a> {
-    first: &'a HostNode,
+    first: &'a FamilyNode,
     events: &'a Receiver<Event>,
     pid: Id,
     ledger: Ledger,
@@ -279,7 +280,7 @@ impl World<'_> {
 }
 
 /// As `ps` shows it.
-fn listing(first: &HostNode) -> Result<()> {
+fn listing(first: &FamilyNode) -> Result<()> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([

@@ -20,7 +20,7 @@ impl Write for Line {
 }
 
 /// The text with a NUL, for as long as `use_it` runs.
-fn with_text(text: Arguments<'_>, use_it: impl FnOnce(&CStr)) {
+pub(super) fn with_text(text: Arguments<'_>, use_it: impl FnOnce(&CStr)) {
     let mut line = Line(String::new());
     // What is too long is cut.
     let _ = line.write_fmt(text);
@@ -52,23 +52,6 @@ pub(crate) fn warn(text: Arguments<'_>) {
 
 pub(crate) fn debug(text: Arguments<'_>) {
     say(2, text);
-}
-
-/// The library has a fault and can't go on: tells the library OS, which ends the process.
-#[cfg(all(static_library, not(feature = "std")))]
-pub(super) fn fatal(text: Arguments<'_>) -> ! {
-    if let Some(setup) = SETUP.get()
-        && let Some(fatal) = setup.callbacks.fatal
-    {
-        // SAFETY: as above; it does not return.
-        with_text(text, |text| unsafe {
-            fatal(setup.platform.context, text.as_ptr());
-        });
-    }
-    // Nobody is there to tell, or it did return.
-    loop {
-        crate::arch::spin_hint();
-    }
 }
 
 /// Says which function of the platform is missing, before there is a log.

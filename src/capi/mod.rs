@@ -10,6 +10,7 @@
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
 mod arrivals;
+mod events;
 mod foreign;
 mod ids;
 mod library_os;

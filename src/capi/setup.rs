@@ -125,6 +125,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
                 handles: limits.served_handles as usize,
                 clients: limits.sync_clients as usize,
             },
+            events: Capacities::DEFAULT.events,
         },
         driving,
         spin: Duration::from_micros(limits.spin_us.into()),

@@ -3,7 +3,7 @@
 use super::data::Data;
 use super::read::Asked;
 use super::wait::{Limits, Wait, interruptible};
-use super::waiters::Claim;
+use super::waiters::{Claim, WaitsFor};
 use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};
@@ -16,6 +16,8 @@ use crate::wire::{Answer, Expected, Message};
 pub struct Request<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
     claim: Option<Claim>,
+    dest: Vmid,
+    code: u8,
 }
 
 impl<P: Pal> Request<'_, '_, P> {
@@ -25,6 +27,8 @@ impl<P: Pal> Request<'_, '_, P> {
         let outcome = self.node.waiters.outcome(claim)?;
         self.node.waiters.give(claim);
         self.claim = None;
+        let events = &self.node.events;
+        events.call_ended(self.dest, self.code, claim.seq, &outcome);
         Some(outcome)
     }
 }
@@ -33,6 +37,9 @@ impl<P: Pal> Drop for Request<'_, '_, P> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             self.node.waiters.give_up(claim, &mut Data::none());
+            let given_up = Err(Error::Interrupted);
+            let events = &self.node.events;
+            events.call_ended(self.dest, self.code, claim.seq, &given_up);
         }
     }
 }
@@ -120,11 +127,15 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
-        let claim = self.waiters.claim(dest, Some(expected), Late::Drop)?;
+        let what = (WaitsFor::Answer(message.code()), self.now());
+        let claim = self.waiters.claim(dest, what, Some(expected), Late::Drop)?;
         let request = Request {
             node: self,
             claim: Some(claim),
+            dest,
+            code: message.code(),
         };
+        self.events.call_begun(dest, request.code, claim.seq);
         self.put(&peer, claim.seq, message, Limits::NONE)?;
         self.flush(&peer);
         Ok(request)
@@ -151,42 +162,61 @@ impl<'m, P: Pal> Node<'m, P> {
         data: &mut Data<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let limits = Limits::of(wait, &self.pal);
+        let now = self.now();
+        let limits = Limits::beginning(wait, || now);
         let peer = self.peer(dest)?;
-        let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
-        let claim = match self.waiters.claim(dest, Some(expected), late) {
+        let code = message.code();
+        let expected = Expected::of(code).ok_or(Error::Invalid)?;
+        let what = (WaitsFor::Answer(code), now);
+        let claim = match self.waiters.claim(dest, what, Some(expected), late) {
             Ok(claim) => claim,
             Err(error) => {
                 self.not_asked(late);
                 return Err(error);
             }
         };
+        self.events.call_begun(dest, code, claim.seq);
+        let asked = Asked {
+            claim,
+            late,
+            sent: now,
+        };
+        let outcome = self.ask_as(&peer, asked, message, limits, data);
+        self.events.call_ended(dest, code, claim.seq, &outcome);
+        outcome
+    }
+
+    /// Sends the request of a call that has its waiter, and waits.
+    fn ask_as(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        mut asked: Asked,
+        message: &Message<'_>,
+        limits: Limits<'_>,
+        data: &mut Data<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        let Asked { claim, late, .. } = asked;
         // Before the request goes out, so that the worker doesn't wake up for the answer.
-        let mut reading = self.take_reading(&peer, claim);
+        let mut reading = self.take_reading(peer, claim);
         let now = Limits {
             until: Some(Time(0)),
             ..limits
         };
-        let mut put = self.put(&peer, claim.seq, message, now);
+        let mut put = self.put(peer, claim.seq, message, now);
         if limits.until != Some(Time(0)) && put == Err(Error::Full(Resource::SendQueue)) {
             // Not while nobody else can read: the peer may wait for that.
-            self.give_reading(&peer, reading.take());
-            put = self.put(&peer, claim.seq, message, limits);
+            self.give_reading(peer, reading.take());
+            put = self.put(peer, claim.seq, message, limits);
+            asked.sent = self.now();
         }
         if let Err(error) = put {
-            self.give_reading(&peer, reading);
+            self.give_reading(peer, reading);
             self.waiters.give(claim);
             self.not_asked(late);
             return Err(error);
         }
-        let sent = if self.config.spin.is_zero() {
-            Time(0)
-        } else {
-            self.pal.now()
-        };
-        self.flush(&peer);
-        let asked = Asked { claim, late, sent };
-        self.await_outcome(&peer, asked, reading, limits, data)
+        self.flush(peer);
+        self.await_outcome(peer, asked, reading, limits, data)
     }
 
     /// A request was not sent.
@@ -196,19 +226,34 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Has something of this process itself answered, at once or later, and waits for that.
+    /// Has this process itself answer what is asked with that code, at once or later, and waits for
+    /// that.
     pub(super) fn ask_here(
         &self,
-        expected: Expected,
+        code: u8,
         data: &mut Data<'_>,
         wait: Wait<'_>,
         ask: impl FnOnce(u64),
     ) -> Result<Answer<'static>, Error> {
-        let limits = Limits::of(wait, &self.pal);
+        let (us, now) = (self.identity.vmid, self.now());
+        let limits = Limits::beginning(wait, || now);
+        let what = (WaitsFor::Answer(code), now);
         let claim = self
             .waiters
-            .claim(self.identity.vmid, Some(expected), Late::Drop)?;
+            .claim(us, what, Expected::of(code), Late::Drop)?;
+        self.events.call_begun(us, code, claim.seq);
         ask(claim.seq);
+        let outcome = self.await_own(claim, limits, data);
+        self.events.call_ended(us, code, claim.seq, &outcome);
+        outcome
+    }
+
+    fn await_own(
+        &self,
+        claim: Claim,
+        limits: Limits<'_>,
+        data: &mut Data<'_>,
+    ) -> Result<Answer<'static>, Error> {
         loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
@@ -279,7 +324,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     break match queue.filling.push(seq, message) {
                         Ok(()) => {
                             queue.note();
-                            self.counters.frames_out.add(1);
+                            self.note_out(peer.vmid(), seq, message);
                             Ok(())
                         }
                         Err(_) => Err(Error::Invalid),
@@ -291,7 +336,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             let Some(claim) = waiting else {
                 self.flush(peer);
-                match self.waiters.claim(peer.vmid(), None, Late::Drop) {
+                let what = (WaitsFor::Room, self.now());
+                match self.waiters.claim(peer.vmid(), what, None, Late::Drop) {
                     Ok(claim) => waiting = Some(claim),
                     Err(error) => break Err(error),
                 }
@@ -325,10 +371,12 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn wait_until<T>(
         &self,
         peer: Vmid,
+        what: WaitsFor,
         limits: Limits<'_>,
         mut look: impl FnMut() -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        let claim = self.waiters.claim(peer, None, Late::Drop)?;
+        let what = (what, self.now());
+        let claim = self.waiters.claim(peer, what, None, Late::Drop)?;
         let outcome = loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::embedder::Upcall;
 use super::ids::Ask;
 use super::wait::Limits;
-use super::{Node, Wait};
+use super::{Node, Wait, WaitsFor};
 use crate::error::Error;
 use crate::member::News;
 use crate::pal::Pal;
@@ -50,7 +50,7 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::wait_child`].
     pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
         let limits = Limits::of(wait, &self.pal);
-        self.wait_until(self.identity.vmid, limits, || {
+        self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
             self.find_zombie(which, wait).transpose()
         })
     }

@@ -231,7 +231,7 @@ impl<P: Pal> Node<'_, P> {
             pushed
         };
         if pushed {
-            self.counters.frames_out.add(1);
+            self.note_answer_out(to, seq, answer);
             self.flush(&peer);
         } else {
             self.give_up_on(&peer);

@@ -8,7 +8,7 @@ use crate::leader::{is_signal, signal_bit};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{
-    Answer, Expected, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState,
+    Answer, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState, codes,
 };
 use crate::{Id, Vmid};
 
@@ -119,7 +119,7 @@ impl<P: Pal> Node<'_, P> {
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
         let answer = if owner == self.identity.vmid {
-            self.ask_here(Expected::Status, &mut Data::none(), wait, |seq| {
+            self.ask_here(codes::PID_KILL, &mut Data::none(), wait, |seq| {
                 let reply = SignalReply { to: owner, seq };
                 self.deliver(&Signal::read(owner, &kill), reply);
             })?
@@ -286,7 +286,7 @@ impl<P: Pal> Node<'_, P> {
                 length: 0,
             };
             let answer = if owner == self.identity.vmid {
-                self.ask_here(Expected::Meta, &mut data, wait, |seq| {
+                self.ask_here(codes::PID_GETMETA, &mut data, wait, |seq| {
                     let reply = MetadataReply { to: owner, seq };
                     self.embedder.metadata(self, pid, what, reply);
                 })?

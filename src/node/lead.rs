@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::embedder::Upcall;
 use super::wait::Limits;
-use super::{Node, PeerRef, Wait};
+use super::{Node, PeerRef, Wait, WaitsFor};
 use crate::Vmid;
 use crate::error::Error;
 use crate::leader::Due;
@@ -97,7 +97,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.take_back_leases(us);
         self.pay_dues();
         let limits = Limits::of(wait, &self.pal);
-        self.wait_until(us, limits, || {
+        self.wait_until(us, WaitsFor::Members, limits, || {
             let is_last = self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us);
             is_last.then_some(Ok(()))
         })

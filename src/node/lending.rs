@@ -120,7 +120,7 @@ impl<P: Pal> Node<'_, P> {
                 }
                 if queue.filling.push(0, &message).is_ok() {
                     queue.note();
-                    self.counters.frames_out.add(1);
+                    self.note_out(leader, 0, &message);
                     is_sent = true;
                 }
             }

@@ -7,12 +7,13 @@ use super::ids::Ask;
 use super::kill::error_of;
 use super::read::INTERRUPTED;
 use super::wait::Limits;
-use super::{Late, Node, Wait};
+use super::waiters::Claim;
+use super::{Late, Node, Wait, WaitsFor};
 use crate::error::{Error, errno};
 use crate::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
-use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message};
+use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message, codes};
 use crate::{Id, Vmid};
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
@@ -108,7 +109,7 @@ impl<P: Pal> Node<'_, P> {
                 return Ok(());
             }
         }
-        let answer = self.wait_here(Expected::Status, wait, |locks, seq| {
+        let answer = self.wait_here(codes::FILE_LOCK_SET, wait, |locks, seq| {
             Ok(match locks.set(us, seq, lock)? {
                 Set::Waits => None,
                 Set::Done | Set::Lent(_) => Some(Answer::Status(0)),
@@ -120,13 +121,15 @@ impl<P: Pal> Node<'_, P> {
     /// Asks this process's own table, and waits for the answer if it comes later.
     fn wait_here(
         &self,
-        expected: Expected,
+        code: u8,
         wait: Wait<'_>,
         ask: impl FnOnce(&mut Locks<'_>, u64) -> Result<Option<Answer<'static>>, i32>,
     ) -> Result<Answer<'static>, Error> {
-        let us = self.identity.vmid;
-        let limits = Limits::of(wait, &self.pal);
-        let claim = self.waiters.claim(us, Some(expected), Late::Drop)?;
+        let (us, now) = (self.identity.vmid, self.now());
+        let limits = Limits::beginning(wait, || now);
+        let what = (WaitsFor::Answer(code), now);
+        let expected = Expected::of(code);
+        let claim = self.waiters.claim(us, what, expected, Late::Drop)?;
         match self.with_locks(|locks| ask(locks, claim.seq)) {
             Ok(None) => {}
             decided => {
@@ -134,6 +137,16 @@ impl<P: Pal> Node<'_, P> {
                 return decided.map(|answer| answer.unwrap_or(Answer::Empty));
             }
         }
+        // One that is decided at once is no event: there are many.
+        self.events.call_begun(us, code, claim.seq);
+        let outcome = self.await_lock(claim, limits);
+        self.events.call_ended(us, code, claim.seq, &outcome);
+        outcome
+    }
+
+    /// Waits until this process's own table has decided.
+    fn await_lock(&self, claim: Claim, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
+        let us = self.identity.vmid;
         let mut cut_short = None;
         let outcome = loop {
             if let Some(event) = self.waiters.event(claim) {
@@ -184,12 +197,12 @@ impl<P: Pal> Node<'_, P> {
             if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
-            let until = self.pal.now() + pause;
+            let until = self.now() + pause;
             let rest = Limits {
                 until: Some(limits.until.map_or(until, |limit| limit.min(until))),
                 ..limits
             };
-            match self.wait_until(leader, rest, || None::<Result<(), Error>>) {
+            match self.wait_until(leader, WaitsFor::Pause, rest, || None::<Result<(), Error>>) {
                 Err(Error::TimedOut) => {}
                 ended => return ended,
             }
@@ -213,7 +226,7 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<HeldLock>, Error> {
         let us = self.identity.vmid;
         let answer = match self.leader()? {
-            Ask::Here(_) => self.wait_here(Expected::Lock, wait, |locks, seq| {
+            Ask::Here(_) => self.wait_here(codes::FILE_LOCK_GET, wait, |locks, seq| {
                 let found = locks.ask(us, seq, lock);
                 let answer = |held: Option<HeldLock>| Answer::Lock(held.into());
                 found.map(|found| found.map(answer)).transpose()

@@ -21,6 +21,7 @@ use crate::wire::{Answer, Expected, FrameReader, Message};
 use crate::{Capacities, Vmid};
 
 const PEER: Vmid = Vmid::FIRST;
+const WHAT: (WaitsFor, Time) = (WaitsFor::Room, Time(0));
 
 struct NoEvent;
 
@@ -55,7 +56,9 @@ fn loom_a_wait_has_one_outcome() {
     for late in [Late::Drop, Late::GiveBack] {
         check(move || {
             let waiters = waiters(1);
-            let claim = waiters.claim(PEER, Some(Expected::Owner), late).unwrap();
+            let claim = waiters
+                .claim(PEER, WHAT, Some(Expected::Owner), late)
+                .unwrap();
             let answering = {
                 let waiters = Arc::clone(&waiters);
                 thread::spawn(move || waiters.answer(PEER, claim.seq, &[7, 0, 0, 0]))
@@ -76,9 +79,9 @@ fn loom_a_wait_has_one_outcome() {
                 (outcome, _) => panic!("{outcome:?}, and something else became of the answer"),
             }
             assert_eq!(waiters.fill().0, 0, "the waiter is free");
-            waiters.claim(PEER, None, Late::Drop).unwrap();
+            waiters.claim(PEER, WHAT, None, Late::Drop).unwrap();
             assert!(
-                waiters.claim(PEER, None, Late::Drop).is_err(),
+                waiters.claim(PEER, WHAT, None, Late::Drop).is_err(),
                 "free only once"
             );
         });
@@ -202,6 +205,7 @@ fn loom_no_frame_is_left_behind() {
                 handles: 0,
                 clients: 0,
             },
+            events: 0,
         };
         let config = Config {
             capacities,

@@ -29,6 +29,7 @@ use core::time::Duration;
 use crate::config::{Config, Driving, Identity, MemoryUse};
 use crate::counters::{Counters, Fill, Pools, Statistics};
 use crate::error::Error;
+use crate::events::Ring;
 use crate::leader::Leader;
 use crate::leases::Server;
 use crate::member::{Borrowed, Children, OwnIds};
@@ -56,6 +57,7 @@ pub(crate) use spin::SpinGauge;
 use used_locks::UsedLocks;
 pub use wait::{Interrupt, Wait};
 pub(crate) use waiters::{Delivery, Late, Waiters};
+pub use waiters::{Waiting, WaitsFor};
 
 /// The room every send queue keeps for one answer, so that a peer's request is only taken up when
 /// its answer can be queued.
@@ -111,6 +113,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) worker: Lock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,
     pub(crate) counters: Counters,
+    pub(crate) events: Ring<'m>,
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
     phase: AtomicU8,
@@ -156,6 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 Borrowed::bytes(capacities.borrowable())
             },
+            events: Ring::bytes(capacities.events),
         }
     }
 
@@ -227,6 +231,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let leases = Leases::new(&mut arena, limits.sync_handles, limits.sync_data)?;
         let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
+        let events = Ring::new(&mut arena, limits.events)?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
             peers,
@@ -248,6 +253,7 @@ impl<'m, P: Pal> Node<'m, P> {
             worker,
             stopped,
             counters: Counters::default(),
+            events,
             caller_spin: SpinGauge::new(),
             leader_gone: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Running as u8),
@@ -323,6 +329,12 @@ impl<'m, P: Pal> Node<'m, P> {
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })
+    }
+
+    /// The calls of this node that wait just now, in no order: at most
+    /// [`Capacities::waiters`](crate::Capacities::waiters).
+    pub fn waits(&self) -> impl Iterator<Item = Waiting> {
+        self.waiters.all(self.pal.now())
     }
 
     /// Whether no node of the leader's table was lost. Slow: for tests and self-checks.

@@ -182,6 +182,7 @@ impl<'m, S> Peers<'m, S> {
                     frames: FrameReader::new(buffers.bytes(frame_length)?),
                     last_reads: 0,
                     held_back: false,
+                    is_noted: false,
                 }),
                 queue: Lock::new(Queue {
                     filling: FrameWriter::new(buffers.bytes(send_queue / 2)?),

@@ -129,7 +129,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Limits::default();
         }
         Limits {
-            until: Some(self.pal.now() + TRY_AGAIN),
+            until: Some(self.now() + TRY_AGAIN),
             interrupt: None,
         }
     }
@@ -161,7 +161,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.config.spin.is_zero() {
             // From before the request went out: on a single core that is when the peer gets to run.
             self.caller_spin
-                .learn(spin, self.pal.now() - sent, self.config.spin);
+                .learn(spin, self.now() - sent, self.config.spin);
         }
         match read {
             // The end is for the worker to see: it closes connections.
@@ -178,14 +178,14 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Reads again and again for a while.
     fn spin_read(&self, stream: &P::Stream, space: &mut [u8]) -> Result<usize, StreamError> {
-        let start = self.pal.now();
+        let start = self.now();
         loop {
             let read = stream.read(space);
             if read != Err(StreamError::WouldBlock) {
                 self.counters.spins_won.add(1);
                 return read;
             }
-            if self.pal.now() - start >= self.config.spin {
+            if self.now() - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
                 return read;
             }
@@ -200,30 +200,33 @@ impl<'m, P: Pal> Node<'m, P> {
         reading: &mut Reading<'m, P::Stream>,
     ) -> bool {
         loop {
-            let length = match reading.frames.peek() {
-                Ok(Some(frame)) if frame.code == codes::RESP => {
-                    if self.take_answer(peer, frame.seq, frame.payload).is_err() {
-                        return false;
-                    }
-                    frame.length()
-                }
-                Ok(Some(frame)) if Some(peer.vmid()) == self.identity.leader => {
-                    let heard = match frame.message() {
-                        Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
-                            self.hear_sync(code, &sync)
-                        }
-                        _ => return false,
-                    };
-                    // What does not fit is left to the worker, which sees that, too.
-                    if heard.is_err() {
-                        return false;
-                    }
-                    frame.length()
-                }
+            let frame = match reading.frames.peek() {
+                Ok(Some(frame)) => frame,
                 // A partial frame: what follows will tell.
                 Ok(None) => return true,
-                _ => return false,
+                Err(_) => return false,
             };
+            self.note_in(peer, &frame, &mut reading.is_noted);
+            let length = frame.length();
+            if frame.code == codes::RESP {
+                if self.take_answer(peer, frame.seq, frame.payload).is_err() {
+                    return false;
+                }
+            } else if Some(peer.vmid()) == self.identity.leader {
+                let heard = match frame.message() {
+                    Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
+                        self.hear_sync(code, &sync)
+                    }
+                    _ => return false,
+                };
+                // What does not fit is left to the worker, which sees that, too.
+                if heard.is_err() {
+                    return false;
+                }
+            } else {
+                return false;
+            }
+            reading.is_noted = false;
             self.counters.frames_in.add(1);
             reading.frames.skip(length);
         }

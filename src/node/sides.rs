@@ -14,6 +14,8 @@ pub(crate) struct Reading<'m, S> {
     pub(crate) last_reads: usize,
     /// Its requests stay unread until it reads our answers.
     pub(crate) held_back: bool,
+    /// The frame at the head stands among the events: it is taken up again.
+    pub(crate) is_noted: bool,
 }
 
 /// What was accepted for sending to a process. A spinlock.
@@ -70,6 +72,7 @@ impl<S> Reading<'_, S> {
     pub(crate) fn reset(&mut self) -> Option<S> {
         self.frames.clear();
         self.held_back = false;
+        self.is_noted = false;
         self.last_reads = 0;
         mem::take(&mut self.stream)
     }

@@ -107,11 +107,16 @@ impl<'a> Limits<'a> {
     };
 
     pub(super) fn of<P: Pal>(wait: Wait<'a>, pal: &P) -> Limits<'a> {
+        Limits::beginning(wait, || pal.now())
+    }
+
+    /// The same, where the time may be known.
+    pub(super) fn beginning(wait: Wait<'a>, now: impl FnOnce() -> Time) -> Limits<'a> {
         let until = wait.limit.map(|limit| {
             if limit.is_zero() {
                 Time(0)
             } else {
-                pal.now() + limit
+                now() + limit
             }
         });
         Limits {

@@ -76,3 +76,54 @@ pub const SYNC_NOTE: u8 = 76;
 pub const fn is_unknown(code: u8) -> bool {
     code >= FIRST_UNKNOWN && (code < HELLO || code > SYNC_NOTE)
 }
+
+/// The name of a code; `None` for one that is free.
+pub const fn name(code: u8) -> Option<&'static str> {
+    Some(match code {
+        RESP => "RESP",
+        GET_NEW_VMID => "GET_NEW_VMID",
+        CHILDEXIT => "CHILDEXIT",
+        ALLOC_ID_RANGE => "ALLOC_ID_RANGE",
+        RELEASE_ID_RANGE => "RELEASE_ID_RANGE",
+        CHANGE_ID_OWNER => "CHANGE_ID_OWNER",
+        GET_ID_OWNER => "GET_ID_OWNER",
+        PID_KILL => "PID_KILL",
+        PID_GETMETA => "PID_GETMETA",
+        SYNC_REQUEST_UPGRADE => "SYNC_REQUEST_UPGRADE",
+        SYNC_REQUEST_DOWNGRADE => "SYNC_REQUEST_DOWNGRADE",
+        SYNC_REQUEST_CLOSE => "SYNC_REQUEST_CLOSE",
+        SYNC_CONFIRM_UPGRADE => "SYNC_CONFIRM_UPGRADE",
+        SYNC_CONFIRM_DOWNGRADE => "SYNC_CONFIRM_DOWNGRADE",
+        SYNC_CONFIRM_CLOSE => "SYNC_CONFIRM_CLOSE",
+        FILE_LOCK_SET => "FILE_LOCK_SET",
+        FILE_LOCK_GET => "FILE_LOCK_GET",
+        FILE_LOCK_CLEAR_PID => "FILE_LOCK_CLEAR_PID",
+        HELLO => "HELLO",
+        PROCESS_START => "PROCESS_START",
+        PROCESS_REAP => "PROCESS_REAP",
+        PROCESS_CHANGE => "PROCESS_CHANGE",
+        PROCESS_QUERY => "PROCESS_QUERY",
+        FILE_LOCK_OFD_SET => "FILE_LOCK_OFD_SET",
+        FILE_LOCK_OFD_GET => "FILE_LOCK_OFD_GET",
+        FILE_LOCK_CANCEL => "FILE_LOCK_CANCEL",
+        FILE_HANDLE => "FILE_HANDLE",
+        FILE_LOCK_BORROW => "FILE_LOCK_BORROW",
+        FILE_LOCK_RECALL => "FILE_LOCK_RECALL",
+        FILE_LOCK_RETURN => "FILE_LOCK_RETURN",
+        SYNC_NOTE => "SYNC_NOTE",
+        _ => return None,
+    })
+}
+
+/// A code in words: its name, or its number if it is free.
+#[derive(Clone, Copy, Debug)]
+pub struct Named(pub u8);
+
+impl core::fmt::Display for Named {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match name(self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "code {}", self.0),
+        }
+    }
+}

@@ -64,7 +64,7 @@ impl<'a> Frame<'a> {
 
 /// How long the frame at the beginning of `bytes` says it is; `None` if it has not said so yet.
 #[inline]
-pub(super) fn size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
+pub(crate) fn size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
     let Some(size) = bytes.first_chunk::<SIZE_LENGTH>() else {
         // A receiver with no room for a header would wait for the size for ever.
         let hopeless = limit < HEADER_LENGTH && !bytes.is_empty();

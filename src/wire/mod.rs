@@ -32,6 +32,8 @@ mod writer;
 
 pub use answer::{Answer, Expected, HeldLock, LockAnswer, Process, ProcessFlags};
 pub use error::{Malformed, TooSmall};
+#[cfg(feature = "trace")]
+pub(crate) use frame::size as frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncNote,

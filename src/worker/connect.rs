@@ -31,7 +31,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::Foreign),
                 Err(AcceptError::Exhausted) => {
-                    state.exhausted_until = Some(self.pal.now() + RETRY_ACCEPT);
+                    state.exhausted_until = Some(self.now() + RETRY_ACCEPT);
                     self.pal.watch_listener(false);
                     event!(
                         warn,
@@ -52,7 +52,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(again) = state.exhausted_until else {
             return until;
         };
-        if self.pal.now() >= again {
+        if self.now() >= again {
             state.exhausted_until = None;
             self.pal.watch_listener(true);
             return until;
@@ -71,7 +71,7 @@ impl<'m, P: Pal> Node<'m, P> {
         match hear(&mut stranger) {
             Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
             Heard::NotAll => {
-                stranger.until = self.pal.now() + self.config.connect_limit;
+                stranger.until = self.now() + self.config.connect_limit;
                 self.keep_stranger(state, stranger);
             }
             Heard::End => self.refuse(None, Refusal::NoVmid),
@@ -135,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if state.strangers_count == 0 || until == Some(Time(0)) {
             return until;
         }
-        let now = self.pal.now();
+        let now = self.now();
         let mut until = until;
         self.introduce_again(state);
         for place in state.strangers.iter_mut() {
@@ -178,7 +178,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if peer.broken.load(Ordering::SeqCst) {
                 if self.close(state, &peer) != Again::Whenever {
                     // A call has one of its streams yet.
-                    return self.keep_stranger(state, Stranger::of(stream, vmid, self.pal.now()));
+                    return self.keep_stranger(state, Stranger::of(stream, vmid, self.now()));
                 }
             } else if !peer.is_silent() && !self.hear_the_end(state, &peer) {
                 return self.refuse(Some(vmid), Refusal::VmidTaken);
@@ -200,6 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.lock().joined(vmid);
         }
         event!(debug, "process {vmid} is connected");
+        self.events.joined(vmid);
         self.tell_surely(Upcall::Joined(vmid));
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
@@ -302,6 +303,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.peer_gone(vmid);
         }
         self.waiters.fail(Some(vmid), error);
+        self.events.left(vmid);
         self.counters.disconnects.add(1);
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);

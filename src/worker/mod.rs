@@ -115,7 +115,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if self.phase() >= Phase::Closing {
             if !self.close_all(&mut state) {
-                let soon = self.pal.now() + RETRY;
+                let soon = self.now() + RETRY;
                 self.wait(&mut state, Some(soon));
                 return true;
             }
@@ -124,7 +124,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = match self.attend(&mut state) {
             Again::AtOnce => Some(Time(0)),
             Again::Soon => {
-                let soon = self.pal.now() + RETRY;
+                let soon = self.now() + RETRY;
                 Some(until.map_or(soon, |until| until.min(soon)))
             }
             Again::Whenever => until,
@@ -156,6 +156,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let limit = self.config.spin;
         if until == Some(Time(0)) || limit.is_zero() {
             self.pal.wait(&mut state.ready, until);
+            if self.events.is_on() && !state.ready.is_empty() {
+                self.now();
+            }
             return;
         }
         let spin = state.spin.is_worth_it();
@@ -166,7 +169,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.wait(&mut state.ready, until);
         }
         if !state.ready.is_empty() {
-            let now = self.pal.now();
+            let now = self.now();
             state.spin.learn(spin, now - state.last_ready, limit);
             state.last_ready = now;
         }
@@ -174,7 +177,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Looks for readiness again and again for a while.
     fn spin(&self, state: &mut WorkerState<'m, P::Stream>) {
-        let start = self.pal.now();
+        let start = self.now();
         loop {
             self.pal.wait(&mut state.ready, Some(Time(0)));
             if !state.ready.is_empty() {
@@ -184,7 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if self.is_woken() {
                 return;
             }
-            if self.pal.now() - start >= self.config.spin {
+            if self.now() - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
                 return;
             }
@@ -279,6 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Counts a fault of a peer, or of a stranger whose VMID is not known.
     fn refuse(&self, who: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
+        self.events.refused(who, refusal);
         if let Some(vmid) = who {
             event!(warn, "process {vmid} is refused: {refusal}");
         } else {

@@ -104,6 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Again::Whenever;
             }
             let length = frame.length();
+            self.note_in(peer, &frame, &mut reading.is_noted);
             match self.take_frame(peer, &frame) {
                 Ok(Again::Whenever) => {}
                 Ok(again) => return again,
@@ -113,12 +114,26 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
             self.counters.frames_in.add(1);
+            reading.is_noted = false;
             reading.frames.skip(length);
         }
         if reading.held_back {
             self.hold_back(peer, reading, false);
         }
         Again::Whenever
+    }
+
+    /// Puts a frame that is to be taken up among the events, once.
+    pub(crate) fn note_in(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+        is_noted: &mut bool,
+    ) {
+        if !core::mem::replace(is_noted, true) {
+            let (code, seq) = (frame.code, frame.seq);
+            self.events.frame_in(peer.vmid(), code, seq, frame.length());
+        }
     }
 
     /// Leaves the peer's requests unread from now on, or no more.

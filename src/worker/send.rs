@@ -2,11 +2,12 @@
 
 use crate::sync::Ordering;
 
+use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::wire::{Answer, KillTarget, Message, PidKill};
+use crate::wire::{Answer, KillTarget, Message, PidKill, codes};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
 /// has more to do than that.
@@ -156,7 +157,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 .compare_exchange(owed, rest, Ordering::SeqCst, Ordering::SeqCst);
             if taken.is_ok() && queue.filling.push(0, &message).is_ok() {
                 queue.note();
-                self.counters.frames_out.add(1);
+                self.note_out(peer.vmid(), 0, &message);
             }
         }
     }
@@ -203,7 +204,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if error == ConnectError::Busy
                     || error == ConnectError::NobodyThere && !peer.is_silent() =>
             {
-                let now = self.pal.now();
+                let now = self.now();
                 let since = *sending.connecting_since.get_or_insert(now);
                 if now.since(since) >= self.config.connect_limit {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
@@ -228,6 +229,22 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
+    /// A message was accepted for sending.
+    pub(crate) fn note_out(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
+        self.counters.frames_out.add(1);
+        if self.events.is_on() {
+            self.events
+                .frame_out(peer, message.code(), seq, message.length());
+        }
+    }
+
+    /// An answer was accepted for sending.
+    pub(crate) fn note_answer_out(&self, peer: Vmid, seq: u64, answer: &Answer<'_>) {
+        self.counters.frames_out.add(1);
+        self.events
+            .frame_out(peer, codes::RESP, seq, answer.length());
+    }
+
     /// Queues an answer. There is room: a request is taken up only if there is.
     pub(super) fn answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) {
         let result = {
@@ -243,7 +260,7 @@ impl<'m, P: Pal> Node<'m, P> {
             result
         };
         match result {
-            Ok(()) => self.counters.frames_out.add(1),
+            Ok(()) => self.note_answer_out(peer.vmid(), seq, answer),
             Err(_) => self.give_up_on(peer),
         }
     }

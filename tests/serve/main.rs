@@ -1,6 +1,8 @@
 //! The example `family --serve`, seen by members that share no code with it.
 #![cfg(feature = "std")]
 
+#[path = "../common/example.rs"]
+mod example;
 mod locks;
 mod peer;
 mod server;

@@ -4,39 +4,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::example::program;
 use crate::peer::LIMIT;
-
-/// The example's program: beside the tests, where all targets are built together.
-fn program() -> PathBuf {
-    static BUILT: Once = Once::new();
-    let deps = std::env::current_exe().unwrap();
-    let profile = deps.parent().and_then(Path::parent).unwrap();
-    let program = profile.join("examples/family");
-    BUILT.call_once(|| {
-        // Not if only this test was asked for.
-        if !program.exists() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo
-                .args(["build", "--example", "family", "--target-dir"])
-                .arg(profile.parent().unwrap());
-            if profile.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(
-                cargo.status().unwrap().success(),
-                "the example can't be built"
-            );
-        }
-    });
-    program
-}
 
 pub(crate) struct Server {
     directory: TempDir,

@@ -162,6 +162,7 @@ impl<'r, 'w: 'r> Run<'r, 'w> {
                     handles: 2,
                     clients: 2 * PROCESSES,
                 },
+                events: 64,
             },
             driving: Driving::Caller,
             spin: Duration::ZERO,

@@ -87,6 +87,7 @@ pub(crate) fn run(seed: u64) {
             handles: 2,
             clients: 4,
         },
+        events: 64,
     };
     let config = Config {
         capacities,

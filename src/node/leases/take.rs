@@ -5,7 +5,7 @@ use super::{News, SyncHandle};
 use crate::error::{Error, errno};
 use crate::leases::{Client, Take};
 use crate::node::wait::Limits;
-use crate::node::{Late, Node, Phase, Wait};
+use crate::node::{Late, Node, Phase, Wait, WaitsFor};
 use crate::pal::{Event, Pal, Time};
 use crate::store::give_way;
 use crate::sync::Ordering;
@@ -148,7 +148,8 @@ impl<'m, P: Pal> Node<'m, P> {
         mut look: impl FnMut(&mut Client<'m>) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let server = self.identity.leader.unwrap_or(self.identity.vmid);
-        let claim = self.waiters.claim(server, None, Late::Drop)?;
+        let what = (WaitsFor::Handle(handle.id), self.now());
+        let claim = self.waiters.claim(server, what, None, Late::Drop)?;
         let peer = self
             .identity
             .leader
@@ -204,7 +205,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             // Not before what there was to say is said: the first look may find all here.
             if since.is_none() {
-                since = Some(self.pal.now());
+                since = Some(self.now());
                 reading = self.take_reading(peer, claim);
                 continue;
             }

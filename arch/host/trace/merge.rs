@@ -1,0 +1,177 @@
+//! One file out of those of several members.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::vec::Vec;
+
+use pcap_file::PcapError;
+use pcap_file::pcapng::{Block, PcapNgBlock, PcapNgParser};
+use zerocopy::FromBytes;
+
+use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
+use super::recorder::{begin, interface, io_error, nanoseconds, write_entry};
+
+/// What a merged file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Frames, each once.
+    pub frames: usize,
+    /// Those of them that both sides saw.
+    pub seen_twice: usize,
+    /// Entries that are no whole frame.
+    pub others: usize,
+    /// Frames that some member could not record.
+    pub lost: u64,
+    /// Files that end in mid-entry: their process was killed.
+    pub cut_off: usize,
+}
+
+/// One entry of a file.
+struct Entry<'f> {
+    record: Record,
+    bytes: &'f [u8],
+    /// It is the other half of one that stands elsewhere.
+    is_double: bool,
+}
+
+/// Writes one file, in the order of time, out of those that the members of one family wrote. A frame
+/// that is in two of them is in it once. The members must have had the same clock. All files are
+/// held in memory.
+///
+/// # Errors
+/// If a file can't be read or written, or is not one that a recorder wrote. That one ends too soon is
+/// no error.
+pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
+    let files: Vec<Vec<u8>> = from.iter().map(fs::read).collect::<io::Result<_>>()?;
+    let mut merged = Merged::default();
+    let (mut entries, mut origin) = (Vec::new(), None);
+    for (bytes, path) in files.iter().zip(from) {
+        let cut_off = read(bytes, &mut entries, &mut origin).map_err(|error| {
+            let said = std::format!("{}: {error}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, said)
+        })?;
+        merged.cut_off = merged.cut_off.saturating_add(cut_off.into());
+    }
+    merged.seen_twice = pair(&mut entries);
+    entries.retain(|entry| !entry.is_double);
+    entries.sort_by_key(|entry| entry.record.time());
+    for entry in &entries {
+        if entry.record.is(Kind::Frame) {
+            merged.frames = merged.frames.saturating_add(1);
+        } else if entry.record.is(Kind::Lost) {
+            merged.lost = merged.lost.saturating_add(entry.record.index.get());
+        } else {
+            merged.others = merged.others.saturating_add(1);
+        }
+    }
+    write(&entries, origin.unwrap_or(0), to).map_err(io_error)?;
+    Ok(merged)
+}
+
+/// Appends the entries of a file. True if it ends in mid-entry.
+fn read<'f>(
+    bytes: &'f [u8],
+    entries: &mut Vec<Entry<'f>>,
+    origin: &mut Option<u64>,
+) -> Result<bool, PcapError> {
+    if bytes.is_empty() {
+        return Ok(true);
+    }
+    let (mut rest, mut parser) = PcapNgParser::new(bytes)?;
+    while !rest.is_empty() {
+        let block = match parser.next_block(rest) {
+            Ok((after, block)) => {
+                rest = after;
+                block
+            }
+            Err(PcapError::IncompleteBuffer) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let Block::EnhancedPacket(packet) = block else {
+            continue;
+        };
+        let std::borrow::Cow::Borrowed(data) = packet.data else {
+            continue;
+        };
+        let (record, bytes) = Record::read_from_prefix(data)
+            .map_err(|_| PcapError::InvalidField("an entry is too short"))?;
+        if record.version != VERSION {
+            return Err(PcapError::InvalidField("an entry of another version"));
+        }
+        origin.get_or_insert(nanoseconds(packet.timestamp).saturating_sub(record.time()));
+        entries.push(Entry {
+            record,
+            bytes,
+            is_double: false,
+        });
+    }
+    Ok(false)
+}
+
+/// Finds for each frame that was received the one that was sent, and makes one of the two. Returns
+/// how many were found.
+fn pair(entries: &mut [Entry<'_>]) -> usize {
+    // A pair of members may have had several streams, so several frames have the same number: the
+    // earliest that is the same fits.
+    let mut sent: HashMap<(u32, u32, u64), Vec<usize>> = HashMap::new();
+    let key = |record: &Record| {
+        (
+            record.sender.get(),
+            record.receiver.get(),
+            record.index.get(),
+        )
+    };
+    for (at, entry) in entries.iter().enumerate() {
+        if entry.record.is(Kind::Frame) && entry.record.seen == BY_SENDER {
+            sent.entry(key(&entry.record)).or_default().push(at);
+        }
+    }
+    let mut found = 0_usize;
+    for at in 0..entries.len() {
+        let Some(&Entry { record, bytes, .. }) = entries.get(at) else {
+            continue;
+        };
+        if record.seen != BY_RECEIVER || !record.is(Kind::Frame) {
+            continue;
+        }
+        let Some(candidates) = sent.get_mut(&key(&record)) else {
+            continue;
+        };
+        let fits = |other: &usize| {
+            entries
+                .get(*other)
+                .is_some_and(|other| other.bytes == bytes && other.record.sent <= record.received)
+        };
+        let Some(place) = candidates.iter().position(fits) else {
+            continue;
+        };
+        let other = candidates.remove(place);
+        if let Some(other) = entries.get_mut(other) {
+            other.record.seen = BY_SENDER | BY_RECEIVER;
+            other.record.received = record.received;
+            found = found.saturating_add(1);
+        }
+        if let Some(entry) = entries.get_mut(at) {
+            entry.is_double = true;
+        }
+    }
+    found
+}
+
+fn write(entries: &[Entry<'_>], origin: u64, to: &Path) -> Result<(), PcapError> {
+    let file = File::create(to).map_err(PcapError::IoError)?;
+    let mut file = begin(BufWriter::new(file))?;
+    let mut interfaces: HashMap<u32, u32> = HashMap::new();
+    for Entry { record, bytes, .. } in entries {
+        let sender = record.sender.get();
+        let next = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
+        let number = *interfaces.entry(sender).or_insert(next);
+        if number == next {
+            file.write_block(&interface(sender).into_block())?;
+        }
+        write_entry(&mut file, number, origin, record, bytes)?;
+    }
+    file.get_mut().flush().map_err(PcapError::IoError)
+}

@@ -1,0 +1,139 @@
+//! What a member sends and gets, in a file that Wireshark reads.
+//!
+//! [`Traced`] is a PAL over any PAL. It cuts what goes through its streams into frames, however they
+//! are split, and hands each to a [`Recorder`], which writes them to a pcapng file in a thread of
+//! its own. Each process records itself; [`merge`] makes one file of all, in which a frame that was
+//! seen by its sender and by its receiver stands once, with both times.
+//!
+//! Tracing never holds a node up: a frame is copied into a buffer of fixed size, or is counted as
+//! lost if there is no room. If the file can't be written, recording ends and
+//! [`Recorder::finish`] says why; the node does not notice.
+//!
+//! `docs/debugging.md` says what the file holds and how to look at it.
+
+mod cutter;
+mod merge;
+mod record;
+mod recorder;
+mod stream;
+
+use std::sync::Arc;
+
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, StreamError, Time, Token,
+    Woken,
+};
+
+pub use self::merge::{Merged, merge};
+use self::record::Side;
+use self::recorder::Book;
+pub use self::recorder::{Recorded, Recorder};
+pub use self::stream::TracedStream;
+
+/// A PAL whose frames are recorded. Without a recorder it only passes on, so that a program can
+/// decide at its start.
+#[derive(Debug)]
+pub struct Traced<P: Pal> {
+    // Its streams read its clock.
+    inner: Arc<P>,
+    book: Option<Book>,
+    us: Vmid,
+}
+
+impl<P: Pal> Traced<P> {
+    /// `inner`, which belongs to the member `us`, with what goes through it in the recorder's file.
+    pub fn new(inner: P, us: Vmid, recorder: Option<&Recorder>) -> Traced<P> {
+        let book = recorder.map(|recorder| recorder.open(us, inner.now()));
+        Traced {
+            inner: Arc::new(inner),
+            book,
+            us,
+        }
+    }
+
+    /// The PAL underneath.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    fn stream(&self, inner: P::Stream, side: Side) -> TracedStream<P> {
+        TracedStream::new(inner, Arc::clone(&self.inner), self.book.clone(), side)
+    }
+}
+
+impl<P: Pal> Pal for Traced<P> {
+    type Stream = TracedStream<P>;
+    type Event = P::Event;
+
+    const CALLER_READS: bool = P::CALLER_READS;
+
+    fn event(&self) -> Result<P::Event, OutOfResources> {
+        self.inner.event()
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        let stream = self.inner.connect(peer)?;
+        Ok(self.stream(stream, Side::sender(self.us, peer)))
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        let stream = self.inner.accept()?;
+        Ok(self.stream(stream, Side::receiver(self.us)))
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.inner.watch_listener(on);
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.inner.watch(&stream.inner, token, interest)
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        self.inner.rewatch(&stream.inner, token, interest);
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        self.inner.unwatch(&stream.inner);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        self.inner.wait(ready, until);
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn wait_event(&self, event: &P::Event, until: Option<Time>) {
+        self.inner.wait_event(event, until);
+    }
+
+    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+        self.inner.wait_readable(&stream.inner, event, until)
+    }
+
+    fn read_waiting(
+        &self,
+        stream: &Self::Stream,
+        event: &P::Event,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> Result<usize, StreamError> {
+        let count = self
+            .inner
+            .read_waiting(&stream.inner, event, buffer, until)?;
+        stream.has_read(buffer, count);
+        Ok(count)
+    }
+
+    fn now(&self) -> Time {
+        self.inner.now()
+    }
+}

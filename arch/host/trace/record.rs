@@ -1,0 +1,141 @@
+//! One entry of the file: what stands before the frame's own bytes. `docs/debugging.md` has the table.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::Vmid;
+use crate::pal::Time;
+
+/// The layout below.
+pub(super) const VERSION: u8 = 1;
+
+/// What an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A whole frame.
+    Frame = 0,
+    /// Bytes that are no frame: the stream has said a length that can't be.
+    NoFrame = 1,
+    /// The beginning of a frame, whose stream ended there.
+    CutOff = 2,
+    /// Nothing: `index` frames were not recorded, as there was no room.
+    Lost = 3,
+}
+
+/// Who has seen it: bits of [`Record::seen`].
+pub(super) const BY_SENDER: u8 = 1;
+pub(super) const BY_RECEIVER: u8 = 2;
+
+/// What stands before the bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
+#[repr(C)]
+pub(super) struct Record {
+    pub(super) version: u8,
+    pub(super) kind: u8,
+    pub(super) seen: u8,
+    pub(super) spare: u8,
+    /// VMIDs; 0 for one that is not known.
+    pub(super) sender: U32,
+    pub(super) receiver: U32,
+    pub(super) spare_too: U32,
+    /// Counts the entries of a stream, from 0.
+    pub(super) index: U64,
+    /// When the sender handed the last byte to the platform, on the clock of the members. 0 if that
+    /// was not seen.
+    pub(super) sent: U64,
+    /// When the receiver had read the last byte; 0 if that was not seen.
+    pub(super) received: U64,
+}
+
+/// How long that is.
+pub(super) const RECORD_LENGTH: usize = size_of::<Record>();
+const _: () = assert!(RECORD_LENGTH == 40);
+
+impl Record {
+    /// When it was first seen.
+    pub(super) fn time(&self) -> u64 {
+        if self.seen & BY_SENDER != 0 {
+            self.sent.get()
+        } else {
+            self.received.get()
+        }
+    }
+
+    pub(super) fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+
+    /// So many frames of the member `us` were not recorded.
+    pub(super) fn lost(us: u32, count: u64, time: u64) -> Record {
+        Record {
+            version: VERSION,
+            kind: Kind::Lost as u8,
+            seen: BY_SENDER,
+            spare: 0,
+            sender: us.into(),
+            receiver: 0.into(),
+            spare_too: 0.into(),
+            index: count.into(),
+            sent: time.into(),
+            received: 0.into(),
+        }
+    }
+}
+
+/// One end of a stream: who is at which end, and which end this is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Side {
+    sender: u32,
+    receiver: u32,
+    seen: u8,
+}
+
+impl Side {
+    /// The end of `us` of a stream to `peer`.
+    pub(super) fn sender(us: Vmid, peer: Vmid) -> Side {
+        Side {
+            sender: us.get(),
+            receiver: peer.get(),
+            seen: BY_SENDER,
+        }
+    }
+
+    /// The end of `us` of a stream from somebody who has not said who it is.
+    pub(super) fn receiver(us: Vmid) -> Side {
+        Side {
+            sender: 0,
+            receiver: us.get(),
+            seen: BY_RECEIVER,
+        }
+    }
+
+    pub(super) fn is_sender(&self) -> bool {
+        self.seen == BY_SENDER
+    }
+
+    /// The stream has said that it comes from `vmid`.
+    pub(super) fn comes_from(&mut self, vmid: u32) {
+        self.sender = vmid;
+    }
+
+    /// Entry `index` of this stream, seen at this end.
+    pub(super) fn record(&self, kind: Kind, index: u64, time: Time) -> Record {
+        let (sent, received) = if self.is_sender() {
+            (time.0, 0)
+        } else {
+            (0, time.0)
+        };
+        Record {
+            version: VERSION,
+            kind: kind as u8,
+            seen: self.seen,
+            spare: 0,
+            sender: self.sender.into(),
+            receiver: self.receiver.into(),
+            spare_too: 0.into(),
+            index: index.into(),
+            sent: sent.into(),
+            received: received.into(),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A look at a member in mid-work, for `--top`.
+
+use std::fmt;
+use std::io::stdout;
+use std::str::FromStr;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result};
+use libos_ipc::{Statistics, Waiting};
+
+use crate::control::{Word, say};
+use crate::figures::{Glance, Latency};
+use crate::platform::FamilyNode;
+
+/// How often a member looks at itself.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How many waits are told at most: the longest.
+const WAITS: usize = 4;
+
+/// What is seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Look {
+    pub(crate) glance: Glance,
+    /// The longest first.
+    pub(crate) waits: Vec<Told>,
+}
+
+/// A call that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) waited: Duration,
+    /// What for and of whom.
+    pub(crate) what: String,
+}
+
+impl From<Waiting> for Told {
+    fn from(waiting: Waiting) -> Told {
+        Told {
+            waited: waiting.waited,
+            what: format!("{} of member {}", waiting.what, waiting.peer),
+        }
+    }
+}
+
+/// What lies between two looks at a node.
+#[derive(Debug)]
+pub(crate) struct Looker {
+    at: Instant,
+    before: Statistics,
+}
+
+impl Looker {
+    pub(crate) fn new(node: &FamilyNode) -> Looker {
+        Looker {
+            at: Instant::now(),
+            before: node.statistics(),
+        }
+    }
+
+    /// What happened since the last look, and what waits now.
+    pub(crate) fn look(&mut self, node: &FamilyNode, latency: &Latency) -> Look {
+        let (now, statistics) = (Instant::now(), node.statistics());
+        let span = now.duration_since(self.at).as_secs_f64().max(1e-3);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        let rate = |count: u64| (count as f64 / span) as u64;
+        let glance = Glance {
+            requests: rate(latency.requests()),
+            p50: latency.nanoseconds(0.5),
+            p99: latency.nanoseconds(0.99),
+            frames_in: rate(statistics.frames_in - self.before.frames_in),
+            frames_out: rate(statistics.frames_out - self.before.frames_out),
+            waiters: statistics.pools.waiters.now as u64,
+            queued: statistics.pools.send_queue.now as u64,
+        };
+        (self.at, self.before) = (now, statistics);
+        let mut waits: Vec<Told> = node.waits().map(Told::from).collect();
+        waits.sort_by_key(|told| std::cmp::Reverse(told.waited));
+        waits.truncate(WAITS);
+        Look { glance, waits }
+    }
+}
+
+/// Looks at a member from time to time, and tells the leader's process.
+pub(crate) struct Watcher {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// `latency` holds the requests since the last look.
+    pub(crate) fn start(node: Arc<FamilyNode>, latency: Arc<Mutex<Latency>>) -> Watcher {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut looker = Looker::new(&node);
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let latency = std::mem::take(&mut *lock(&latency));
+                let look = looker.look(&node, &latency);
+                // If nobody listens any more the member's other words say so.
+                let _ = say(&mut stdout().lock(), &Word::Look(Box::new(look)));
+            }
+        });
+        Watcher { stop, thread }
+    }
+
+    /// No more looks after this.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+pub(crate) fn lock(latency: &Mutex<Latency>) -> std::sync::MutexGuard<'_, Latency> {
+    latency.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Display for Look {
+    /// The figures, then the waits: `1200000 GET_ID_OWNER of member 1;…`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / ", self.glance)?;
+        for Told { waited, what } in &self.waits {
+            write!(f, "{} {what};", waited.as_nanos())?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Look {
+    type Err = Error;
+    fn from_str(line: &str) -> Result<Self> {
+        let (glance, waits) = line.split_once('/').context("a look has two parts")?;
+        let told = |told: &str| {
+            let (waited, what) = told.split_once(' ').context("a wait has two parts")?;
+            Ok(Told {
+                waited: Duration::from_nanos(waited.parse()?),
+                what: what.to_owned(),
+            })
+        };
+        let waits = waits.trim_start().split_terminator(';');
+        Ok(Look {
+            glance: glance.parse()?,
+            waits: waits.map(told).collect::<Result<_>>()?,
+        })
+    }
+}

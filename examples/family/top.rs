@@ -1,0 +1,270 @@
+//! What goes on, on the whole screen; where there is no terminal, a copy of it now and then.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, Table};
+use console::{Term, truncate_str};
+use indicatif::HumanCount;
+use libos_ipc::Fill;
+
+use crate::account::ALL;
+use crate::figures::{Glance, Latency};
+use crate::kin::{Kin, Member, Stage};
+use crate::look::{Look, Looker, Told};
+use crate::platform::FamilyNode;
+
+/// How often a terminal gets a new picture, and anything else.
+const LIVE: Duration = Duration::from_millis(250);
+const PLAIN: Duration = Duration::from_secs(1);
+
+/// How many of the longest waits, and of the last words, are shown.
+const WAITS: usize = 5;
+const WORDS: usize = 5;
+
+/// Lines of the picture beside the members' own: frames of tables, the pools, the waits, the words.
+const OTHER_LINES: usize = 30;
+
+pub(crate) struct Top {
+    term: Term,
+    begin: Instant,
+    next: Instant,
+    looker: Option<Looker>,
+    words: RefCell<VecDeque<String>>,
+}
+
+impl Top {
+    pub(crate) fn new() -> Top {
+        let top = Top {
+            term: Term::buffered_stdout(),
+            begin: Instant::now(),
+            next: Instant::now(),
+            looker: None,
+            words: RefCell::default(),
+        };
+        if top.is_live() {
+            let _ = top.term.hide_cursor();
+            let _ = top.term.clear_screen();
+        }
+        top
+    }
+
+    fn is_live(&self) -> bool {
+        self.term.is_term()
+    }
+
+    /// One line that the program has to say. True if it stands in the picture.
+    pub(crate) fn say(&self, line: &str) -> bool {
+        if !self.is_live() {
+            return false;
+        }
+        let mut words = self.words.borrow_mut();
+        if words.len() == WORDS {
+            words.pop_front();
+        }
+        words.push_back(line.to_owned());
+        true
+    }
+
+    /// Draws the picture if it is time for that.
+    pub(crate) fn tick(&mut self, kin: &Kin, leader: &FamilyNode, done: u64) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.next = now + if self.is_live() { LIVE } else { PLAIN };
+        let looker = self.looker.get_or_insert_with(|| Looker::new(leader));
+        let look = looker.look(leader, &Latency::default());
+        let picture = self.picture(kin, leader, &look, done);
+        // If nobody sees it, the work goes on.
+        let _ = self.draw(&picture);
+    }
+
+    fn draw(&self, picture: &str) -> std::io::Result<()> {
+        if !self.is_live() {
+            self.term.write_line(picture)?;
+            return self.term.flush();
+        }
+        let (height, width) = self.term.size();
+        self.term.move_cursor_to(0, 0)?;
+        for line in picture.lines().take(usize::from(height).saturating_sub(1)) {
+            self.term.clear_line()?;
+            self.term
+                .write_line(&truncate_str(line, width.into(), "…"))?;
+        }
+        self.term.clear_to_end_of_screen()?;
+        self.term.flush()
+    }
+
+    fn picture(&self, kin: &Kin, leader: &FamilyNode, look: &Look, done: u64) -> String {
+        let mut text = format!(
+            "family  {:>6.1} s  {:>3} %  {} members\n",
+            self.begin.elapsed().as_secs_f64(),
+            done.min(ALL) * 100 / ALL,
+            kin.members.len(),
+        );
+        let room = if self.is_live() {
+            usize::from(self.term.size().0).saturating_sub(OTHER_LINES)
+        } else {
+            usize::MAX
+        };
+        let _ = writeln!(text, "{}", members(kin, look, room.max(3)));
+        let _ = writeln!(text, "{}", pools(leader));
+        text += "longest waits\n";
+        let waits = waits(kin, look);
+        for index in 0..WAITS {
+            // Always as many lines, so that nothing jumps.
+            match waits.get(index) {
+                Some((who, told)) => {
+                    let _ = writeln!(text, "  {:>10}  {who}: {}", span(told.waited), told.what);
+                }
+                None if self.is_live() => text.push('\n'),
+                None => {}
+            }
+        }
+        for line in &*self.words.borrow() {
+            let _ = writeln!(text, "{line}");
+        }
+        text
+    }
+}
+
+impl Drop for Top {
+    /// The last picture stays, and what is said comes after it.
+    fn drop(&mut self) {
+        let _ = self.term.show_cursor();
+        let _ = self.term.flush();
+    }
+}
+
+/// The longest waits of all, and whose they are.
+fn waits(kin: &Kin, leader: &Look) -> Vec<(String, Told)> {
+    let of = |name: String, look: &Look| -> Vec<_> {
+        let waits = look.waits.iter();
+        waits.map(|told| (name.clone(), told.clone())).collect()
+    };
+    let mut all = of("member 1".to_owned(), leader);
+    for member in kin.living() {
+        if let Some(look) = &member.look {
+            all.extend(of(format!("member {}", member.vmid), look));
+        }
+    }
+    all.sort_by_key(|(_, told)| std::cmp::Reverse(told.waited));
+    all.truncate(WAITS);
+    all
+}
+
+/// A row for each; the slowest where there is not room for all.
+fn members(kin: &Kin, leader: &Look, room: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "member",
+        "does",
+        "IDs taken",
+        "requests/s",
+        "p50",
+        "p99",
+        "frames in/s",
+        "frames out/s",
+        "waiting",
+        "to send",
+    ]);
+    table.add_row(row("1", "leads", None, &leader.glance));
+    let mut members: Vec<&Member> = kin.members.iter().collect();
+    if members.len() > room {
+        let slowness = |member: &&Member| member.look.as_ref().map_or(0, |look| look.glance.p99);
+        members.sort_by_key(|member| std::cmp::Reverse(slowness(member)));
+    }
+    let nothing = Look::default();
+    for member in members.iter().take(room) {
+        let look = member.look.as_ref().unwrap_or(&nothing);
+        let glance = if member.is_killed() {
+            &nothing.glance
+        } else {
+            &look.glance
+        };
+        let taken = Some(member.counts.taken);
+        table.add_row(row(&member.vmid.to_string(), does(member), taken, glance));
+    }
+    if let Some(more) = members.len().checked_sub(room).filter(|more| *more > 0) {
+        table.add_row([format!("and {more}"), "faster".to_owned()]);
+    }
+    align(&mut table, 2..10);
+    table
+}
+
+fn does(member: &Member) -> &'static str {
+    match member.stage {
+        _ if member.is_killed() => "KILLED",
+        Stage::Started => "starts",
+        Stage::Ready => "works",
+        Stage::Done => "is done",
+        Stage::Stopped => "stops",
+        Stage::Emptied | Stage::Reported => "leaves",
+    }
+}
+
+fn row(name: &str, does: &str, taken: Option<u64>, glance: &Glance) -> Vec<Cell> {
+    let Glance {
+        requests,
+        p50,
+        p99,
+        frames_in,
+        frames_out,
+        waiters,
+        queued,
+    } = *glance;
+    let latency = |nanoseconds| match nanoseconds {
+        0 => String::new(),
+        some => span(Duration::from_nanos(some)),
+    };
+    [
+        name.to_owned(),
+        does.to_owned(),
+        taken.map(count).unwrap_or_default(),
+        count(requests),
+        latency(p50),
+        latency(p99),
+        count(frames_in),
+        count(frames_out),
+        count(waiters),
+        count(queued),
+    ]
+    .map(Cell::new)
+    .into()
+}
+
+/// How full the leader's pools are, those that were ever used.
+fn pools(leader: &FamilyNode) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["the leader's pools", "now", "most", "limit", "filled"]);
+    let pools = leader.statistics().pools;
+    for (name, Fill { now, most, limit }) in pools.all().filter(|(_, fill)| fill.most > 0) {
+        let filled = format!("{} %", now * 100 / limit.max(1));
+        let [now, most, limit] = [now, most, limit].map(|number| count(number as u64));
+        table.add_row([name.to_owned(), now, most, limit, filled]);
+    }
+    align(&mut table, 1..5);
+    table
+}
+
+fn align(table: &mut Table, columns: std::ops::Range<usize>) {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+fn span(span: Duration) -> String {
+    format!("{span:.1?}")
+}

@@ -1,0 +1,14 @@
+//! What happened last, in words, to the log of the library OS.
+
+use core::ffi::c_int;
+
+use super::{log, node, status};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_dump_events() -> c_int {
+    status(node().map(|node| {
+        for event in node.events() {
+            log::debug(format_args!("{event}"));
+        }
+    }))
+}

@@ -1,0 +1,439 @@
+//! What happened last, for whoever has to find out why.
+//!
+//! A node keeps its last [`Capacities::events`](crate::Capacities::events) in memory of its own:
+//! frames, members that come, go and are refused, calls and how they ended. Reading them takes no
+//! lock, so it can be done when something is wrong, from any thread, also after a panic.
+
+mod ring;
+
+use core::fmt;
+
+pub(crate) use self::ring::Ring;
+use self::ring::VALUE;
+use crate::counters::Refusal;
+use crate::error::{Error, Resource};
+use crate::pal::{Pal, Time};
+use crate::wire::{Answer, codes};
+use crate::{Id, Node, Vmid};
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Counts the events of the node, from 0.
+    pub number: u64,
+    /// When the node looked at its clock last before that: it does so when it wakes up and when a
+    /// call begins and ends, so what is done in one go bears one time.
+    pub time: Time,
+    /// What.
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Happening {
+    /// A frame came and is being taken up.
+    FrameIn(FrameOf),
+    /// A frame was accepted for sending.
+    FrameOut(FrameOf),
+    /// A process has connected.
+    Joined(Vmid),
+    /// A process is gone.
+    Left(Vmid),
+    /// A connection was refused or closed for a fault of the peer.
+    Refused {
+        /// Who it was, if it has said so.
+        peer: Option<Vmid>,
+        /// What for.
+        reason: Refusal,
+    },
+    /// A call waits for an answer from now on.
+    CallBegun(Call),
+    /// A call is over.
+    CallEnded(Call, Result<(), Error>),
+}
+
+/// A frame, and whom it came from or goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameOf {
+    /// The other side.
+    pub peer: Vmid,
+    /// One of [`codes`].
+    pub code: u8,
+    /// The low 32 bits of its sequence number; 0 where no answer is awaited.
+    pub seq: u32,
+    /// Its length in bytes, header included; at most 2^24 - 1 is told.
+    pub length: u32,
+}
+
+/// A call that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Who is asked: this process itself for what it decides itself.
+    pub peer: Vmid,
+    /// What is asked: one of [`codes`].
+    pub code: u8,
+    /// The sequence number of the request.
+    pub seq: u32,
+}
+
+// The first byte of an event's words.
+const FRAME_IN: u8 = 1;
+const FRAME_OUT: u8 = 2;
+const JOINED: u8 = 3;
+const LEFT: u8 = 4;
+const REFUSED: u8 = 5;
+const BEGUN: u8 = 6;
+const ENDED: u8 = 7;
+
+/// Every error but [`Error::Refused`], which has a number of its own.
+const ERRORS: [Error; 22] = [
+    Error::Platform,
+    Error::NoSuchProcess,
+    Error::LeaderGone,
+    Error::TimedOut,
+    Error::Interrupted,
+    Error::NoIds,
+    Error::Invalid,
+    Error::NoChild,
+    Error::Unsupported,
+    Error::ShuttingDown,
+    Error::Full(Resource::Peers),
+    Error::Full(Resource::SendQueue),
+    Error::Full(Resource::Waiters),
+    Error::Full(Resource::Ranges),
+    Error::Full(Resource::OwnRanges),
+    Error::Full(Resource::Processes),
+    Error::Full(Resource::Children),
+    Error::Full(Resource::Answers),
+    Error::Full(Resource::SyncHandles),
+    Error::Full(Resource::FrameLength),
+    Error::Full(Resource::Memory),
+    // Keeps the place of the last.
+    Error::Refused(0),
+];
+
+/// The most that stands beside a sequence number: 24 bits.
+const MOST: u32 = (1 << 24) - 1;
+
+/// Puts the parts of an event into its words.
+#[inline]
+fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, beside: u32) -> [u64; 2] {
+    [
+        u64::from(peer) << 24 | u64::from(code) << 16 | u64::from(detail) << 8 | u64::from(kind),
+        (seq & 0xffff_ffff) << 24 | u64::from(beside),
+    ]
+}
+
+impl Happening {
+    fn read([a, b]: [u64; 2]) -> Option<Happening> {
+        let [kind, detail, code, p0, p1, p2, p3, _] = a.to_le_bytes();
+        let peer = Vmid::new(u32::from_le_bytes([p0, p1, p2, p3]));
+        let seq = u32::try_from(b >> 24).unwrap_or(u32::MAX);
+        let beside = u32::try_from(b & u64::from(MOST)).unwrap_or(MOST);
+        Some(match kind {
+            FRAME_IN | FRAME_OUT => {
+                let frame = FrameOf {
+                    peer: peer?,
+                    code,
+                    seq,
+                    length: beside,
+                };
+                if kind == FRAME_IN {
+                    Happening::FrameIn(frame)
+                } else {
+                    Happening::FrameOut(frame)
+                }
+            }
+            JOINED => Happening::Joined(peer?),
+            LEFT => Happening::Left(peer?),
+            REFUSED => Happening::Refused {
+                peer,
+                reason: Refusal::all().nth(detail.into())?,
+            },
+            _ => {
+                let call = Call {
+                    peer: peer?,
+                    code,
+                    seq,
+                };
+                match (kind, detail) {
+                    (BEGUN, _) => Happening::CallBegun(call),
+                    (ENDED, 0) => Happening::CallEnded(call, Ok(())),
+                    (ENDED, detail) => {
+                        let error = match ERRORS.get(usize::from(detail).saturating_sub(1))? {
+                            Error::Refused(_) => Error::Refused(i32::try_from(beside).ok()?),
+                            other => *other,
+                        };
+                        Happening::CallEnded(call, Err(error))
+                    }
+                    _ => return None,
+                }
+            }
+        })
+    }
+}
+
+impl Ring<'_> {
+    #[inline]
+    pub(crate) fn frame_in(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
+        let length = u32::try_from(length).unwrap_or(MOST).min(MOST);
+        self.add(words(FRAME_IN, 0, code, peer.get(), seq, length));
+    }
+
+    #[inline]
+    pub(crate) fn frame_out(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
+        let length = u32::try_from(length).unwrap_or(MOST).min(MOST);
+        self.add(words(FRAME_OUT, 0, code, peer.get(), seq, length));
+    }
+
+    pub(crate) fn joined(&self, peer: Vmid) {
+        self.add(words(JOINED, 0, 0, peer.get(), 0, 0));
+    }
+
+    pub(crate) fn left(&self, peer: Vmid) {
+        self.add(words(LEFT, 0, 0, peer.get(), 0, 0));
+    }
+
+    pub(crate) fn refused(&self, peer: Option<Vmid>, reason: Refusal) {
+        let reason = u8::try_from(reason.index()).unwrap_or(u8::MAX);
+        let peer = peer.map_or(0, Vmid::get);
+        self.add(words(REFUSED, reason, 0, peer, 0, 0));
+    }
+
+    #[inline]
+    pub(crate) fn call_begun(&self, peer: Vmid, code: u8, seq: u64) {
+        self.add(words(BEGUN, 0, code, peer.get(), seq, 0));
+    }
+
+    /// A call is over. An answer that says that it could not be done is an error.
+    #[inline]
+    pub(crate) fn call_ended(
+        &self,
+        peer: Vmid,
+        code: u8,
+        seq: u64,
+        outcome: &Result<Answer<'_>, Error>,
+    ) {
+        let error = match outcome {
+            Ok(Answer::Status(status) | Answer::Meta { status, .. }) if *status < 0 => {
+                Error::Refused(status.saturating_neg())
+            }
+            Ok(_) => return self.add(words(ENDED, 0, code, peer.get(), seq, 0)),
+            Err(error) => *error,
+        };
+        let (known, beside) = match error {
+            Error::Refused(errno) => (
+                Error::Refused(0),
+                u32::try_from(errno).unwrap_or(MOST).min(MOST),
+            ),
+            other => (other, 0),
+        };
+        let place = ERRORS.iter().position(|error| *error == known).unwrap_or(0);
+        let detail = u8::try_from(place).unwrap_or(0).saturating_add(1);
+        self.add(words(ENDED, detail, code, peer.get(), seq, beside));
+    }
+}
+
+/// The events of a node, oldest first. Its `Display` has one a line.
+#[derive(Clone)]
+pub struct Events<'n> {
+    ring: &'n Ring<'n>,
+    numbers: core::ops::Range<u64>,
+    now: Time,
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// The last events, oldest first, as far as they were not overwritten meanwhile. Takes no lock.
+    pub fn events(&self) -> Events<'_> {
+        Events {
+            ring: &self.events,
+            numbers: self.events.numbers(),
+            now: self.pal.now(),
+        }
+    }
+
+    /// What time it is; events from now on bear it.
+    pub(crate) fn now(&self) -> Time {
+        let now = self.pal.now();
+        self.events.tick(now);
+        now
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            let number = self.numbers.next()?;
+            let Some((time, words)) = self.ring.get(number) else {
+                continue;
+            };
+            let Some(what) = Happening::read(words) else {
+                continue;
+            };
+            // Its upper bits are those of the time that is not later than now.
+            let ago = self.now.0.wrapping_sub(time) & VALUE;
+            return Some(Event {
+                number,
+                time: Time(self.now.0.wrapping_sub(ago)),
+                what,
+            });
+        }
+    }
+}
+
+impl fmt::Display for Events<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.clone().try_for_each(|event| writeln!(f, "{event}"))
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = core::time::Duration::from_nanos(self.time.0);
+        let (seconds, micros) = (time.as_secs(), time.subsec_micros());
+        write!(f, "{seconds:>7}.{micros:06}  {}", self.what)
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::FrameIn(frame) => write!(f, "<- {frame}"),
+            Happening::FrameOut(frame) => write!(f, "-> {frame}"),
+            Happening::Joined(peer) => write!(f, "process {peer} is connected"),
+            Happening::Left(peer) => write!(f, "process {peer} is gone"),
+            Happening::Refused {
+                peer: Some(peer),
+                reason,
+            } => write!(f, "process {peer} is refused: {reason}"),
+            Happening::Refused { peer: None, reason } => {
+                write!(f, "a connection is refused: {reason}")
+            }
+            Happening::CallBegun(call) => write!(f, "call {call}"),
+            Happening::CallEnded(call, Ok(())) => write!(f, "call {call}: done"),
+            Happening::CallEnded(call, Err(error)) => write!(f, "call {call}: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for FrameOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.peer, codes::Named(self.code))?;
+        if self.seq != 0 {
+            write!(f, " #{}", self.seq)?;
+        }
+        write!(f, ", {} bytes", self.length)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Call { peer, code, seq } = self;
+        write!(f, "{peer} {} #{seq}", codes::Named(*code))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::store::Arena;
+
+    fn events(ring: &Ring<'_>) -> Vec<Event> {
+        let numbers = ring.numbers();
+        let events = Events {
+            ring,
+            numbers,
+            now: Time(u64::MAX / 3 + 5_000),
+        };
+        events.collect()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut memory = [0; 4096];
+        let ring = Ring::new(&mut Arena::new(&mut memory), 64).unwrap();
+        let peer = Vmid::new(u32::MAX).unwrap();
+        // Beyond what a word holds: the clock may count from any moment.
+        let time = Time(u64::MAX / 3);
+        ring.tick(time);
+        let call = Call {
+            peer,
+            code: 255,
+            seq: u32::MAX,
+        };
+        let mut expected = Vec::new();
+        ring.frame_in(peer, 255, u64::from(u32::MAX), usize::MAX);
+        let frame = FrameOf {
+            peer,
+            code: 255,
+            seq: u32::MAX,
+            length: MOST,
+        };
+        expected.push(Happening::FrameIn(frame));
+        ring.frame_out(Vmid::FIRST, 0, 0, 17);
+        expected.push(Happening::FrameOut(FrameOf {
+            peer: Vmid::FIRST,
+            code: 0,
+            seq: 0,
+            length: 17,
+        }));
+        ring.joined(peer);
+        ring.left(peer);
+        ring.call_begun(peer, 255, u64::from(u32::MAX));
+        expected.extend([
+            Happening::Joined(peer),
+            Happening::Left(peer),
+            Happening::CallBegun(call),
+        ]);
+        for reason in Refusal::all() {
+            ring.refused(None, reason);
+            expected.push(Happening::Refused { peer: None, reason });
+        }
+        let refused = [Error::Refused(1), Error::Refused(4095)];
+        for error in ERRORS.into_iter().take(21).chain(refused) {
+            ring.call_ended(peer, 255, u64::from(u32::MAX), &Err(error));
+            expected.push(Happening::CallEnded(call, Err(error)));
+        }
+        ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(-11)));
+        expected.push(Happening::CallEnded(call, Err(Error::Refused(11))));
+        ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(0)));
+        expected.push(Happening::CallEnded(call, Ok(())));
+        let found = events(&ring);
+        assert!(found.iter().all(|event| event.time == time));
+        let found: Vec<_> = found.into_iter().map(|event| event.what).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn it_reads_well() {
+        let event = |what| Event {
+            number: 7,
+            time: Time(12_345_678_999),
+            what,
+        };
+        let frame = FrameOf {
+            peer: Vmid::FIRST,
+            code: codes::GET_ID_OWNER,
+            seq: 64,
+            length: 21,
+        };
+        let line = event(Happening::FrameIn(frame)).to_string();
+        assert_eq!(line, "     12.345678  <- 1 GET_ID_OWNER #64, 21 bytes");
+        let call = Call {
+            peer: Vmid::FIRST,
+            code: 200,
+            seq: 64,
+        };
+        let line = event(Happening::CallEnded(call, Err(Error::NoChild))).to_string();
+        assert_eq!(
+            line,
+            "     12.345678  call 1 code 200 #64: this process has no such child"
+        );
+    }
+}

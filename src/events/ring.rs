@@ -1,0 +1,233 @@
+//! The last events, in a table of words that any thread writes to without waiting.
+//!
+//! Who adds an event takes a number, which says the place, and stores three words there. Each bears
+//! the low bits of how often the table has gone round by then, so a reader sees which words belong
+//! together: a place whose words do not all bear the round that its number calls for is being
+//! written, and is left out. Nothing depends on the order of stores. Only who sleeps in the middle of
+//! an event for exactly a multiple of 256 rounds could go unnoticed, with one event.
+
+use crate::error::Error;
+use crate::pal::Time;
+use crate::store::{Arena, Table, bytes_for};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The bits of a word beside its round.
+const VALUE_BITS: u32 = 56;
+pub(super) const VALUE: u64 = (1 << VALUE_BITS) - 1;
+
+/// The words of an event beside its time.
+pub(super) type Words = [u64; 2];
+
+type Place = [AtomicU64; 3];
+
+pub(crate) struct Ring<'m> {
+    places: Table<'m, Place>,
+    /// The number of the next event.
+    next: AtomicU64,
+    /// When the node last looked at its clock.
+    clock: AtomicU64,
+}
+
+impl<'m> Ring<'m> {
+    /// How many events there is room for: a power of two, so that finding the place is cheap.
+    const fn length(capacity: usize) -> usize {
+        match capacity.checked_next_power_of_two() {
+            Some(length) if capacity > 0 => length,
+            _ => 0,
+        }
+    }
+
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Place>(Self::length(capacity))
+    }
+
+    pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Ring {
+            places: arena.table(Self::length(capacity), |_| {
+                Ok([AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)])
+            })?,
+            next: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether events are kept.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Events from now on bear this time.
+    #[inline]
+    pub(crate) fn tick(&self, now: Time) {
+        if self.is_on() {
+            self.clock.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The round that an event belongs to, where its words have it, and its place.
+    #[inline]
+    fn round_and_place(&self, number: u64) -> Option<(u64, &Place)> {
+        let length = self.places.len() as u64;
+        let round = number.wrapping_shr(length.trailing_zeros()) << VALUE_BITS;
+        let place = usize::try_from(number & length.wrapping_sub(1)).ok()?;
+        Some((round, self.places.get(place)?))
+    }
+
+    /// Adds an event. The words have [`VALUE_BITS`].
+    #[inline]
+    pub(super) fn add(&self, words: Words) {
+        if !self.is_on() {
+            return;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let time = self.clock.load(Ordering::Relaxed) & VALUE;
+        let Some((round, [first, second, third])) = self.round_and_place(number) else {
+            return;
+        };
+        let [a, b] = words;
+        first.store(round | time, Ordering::Relaxed);
+        second.store(round | a, Ordering::Relaxed);
+        third.store(round | b, Ordering::Relaxed);
+    }
+
+    /// The numbers of the events that can be there, from the oldest on.
+    pub(super) fn numbers(&self) -> core::ops::Range<u64> {
+        let next = self.next.load(Ordering::Acquire);
+        next.saturating_sub(self.places.len() as u64)..next
+    }
+
+    /// The event of that number: the low bits of its time, and its words. `None` if it is being
+    /// written, or a later one is in its place.
+    pub(super) fn get(&self, number: u64) -> Option<(u64, Words)> {
+        let (round, place) = self.round_and_place(number)?;
+        let mut values = [0; 3];
+        for (value, word) in values.iter_mut().zip(place) {
+            let word = word.load(Ordering::Relaxed);
+            if word & !VALUE != round {
+                return None;
+            }
+            *value = word & VALUE;
+        }
+        let [time, a, b] = values;
+        // A place that was never written.
+        (a != 0).then_some((time, [a, b]))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn ring(memory: &mut [u8], capacity: usize) -> Ring<'_> {
+        Ring::new(&mut Arena::new(memory), capacity).unwrap()
+    }
+
+    fn all(ring: &Ring<'_>) -> Vec<(u64, Words)> {
+        ring.numbers()
+            .filter_map(|number| ring.get(number))
+            .collect()
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_in_order() {
+        let mut memory = [0; 1024];
+        let ring = ring(&mut memory, 5);
+        assert!(all(&ring).is_empty());
+        // Round for longer than a round's bits go.
+        for number in 1..=8 * 300_u64 {
+            ring.tick(Time(number * 10));
+            ring.add([number, VALUE - number]);
+            // 5 is made 8.
+            let first = number.saturating_sub(7).max(1);
+            let expected: Vec<_> = (first..=number)
+                .map(|number| (number * 10, [number, VALUE - number]))
+                .collect();
+            assert_eq!(all(&ring), expected);
+        }
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept() {
+        let mut memory = [0; 64];
+        let ring = ring(&mut memory, 0);
+        ring.add([1, 2]);
+        assert!(!ring.is_on() && all(&ring).is_empty());
+        assert_eq!(ring.numbers(), 0..0);
+    }
+
+    /// Threads that add and one that reads: nothing that it sees is put together of two events.
+    #[test]
+    fn no_event_is_half_another() {
+        let mut memory = [0; 1024];
+        let ring = ring(&mut memory, 8);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let adding: Vec<_> = (1..=3_u64)
+                .map(|thread| {
+                    let ring = &ring;
+                    scope.spawn(move || {
+                        for number in 0..100_000 {
+                            let word = thread << 40 | number;
+                            ring.add([word, word ^ VALUE]);
+                        }
+                    })
+                })
+                .collect();
+            let reading = scope.spawn(|| {
+                let mut seen = 0_u64;
+                while !over.load(Ordering::Relaxed) {
+                    for (_, [a, b]) in all(&ring) {
+                        assert_eq!(a ^ b, VALUE);
+                        seen += 1;
+                    }
+                }
+                seen
+            });
+            for thread in adding {
+                thread.join().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+            reading.join().unwrap();
+        });
+        assert_eq!(all(&ring).len(), 8);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::boxed::Box;
+
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// Two threads add at the same place while a third looks: it sees whole events or none.
+    #[test]
+    fn loom_an_event_is_whole() {
+        loom::model(|| {
+            let memory = Box::leak(std::vec![0; Ring::bytes(1)].into_boxed_slice());
+            let ring = Arc::new(Ring::new(&mut Arena::new(memory), 1).unwrap());
+            let adding = [1_u64, 2].map(|word| {
+                let ring = Arc::clone(&ring);
+                thread::spawn(move || ring.add([word, word ^ VALUE]))
+            });
+            for number in ring.numbers() {
+                if let Some((_, [a, b])) = ring.get(number) {
+                    assert_eq!(a ^ b, VALUE);
+                }
+            }
+            for thread in adding {
+                thread.join().unwrap();
+            }
+            let last = ring.get(ring.numbers().start);
+            // Of two at once one may stand over the other, but not halfway.
+            assert!(last.is_none_or(|(_, [a, b])| a ^ b == VALUE));
+        });
+    }
+}

@@ -1,0 +1,30 @@
+//! The program of the example `family`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+/// The example's program: beside the tests, where all targets are built together.
+pub(crate) fn program() -> PathBuf {
+    static BUILT: Once = Once::new();
+    let deps = std::env::current_exe().unwrap();
+    let profile = deps.parent().and_then(Path::parent).unwrap();
+    let program = profile.join("examples/family");
+    BUILT.call_once(|| {
+        // Not if only this test was asked for.
+        if !program.exists() {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo
+                .args(["build", "--example", "family", "--target-dir"])
+                .arg(profile.parent().unwrap());
+            if profile.ends_with("release") {
+                cargo.arg("--release");
+            }
+            assert!(
+                cargo.status().unwrap().success(),
+                "the example can't be built"
+            );
+        }
+    });
+    program
+}

@@ -1,0 +1,208 @@
+//! What a node remembers of what happened, and what its calls wait for.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use libos_ipc::events::{Call, FrameOf, Happening};
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{Malformed, Message, codes};
+use libos_ipc::{Capacities, Config, Error, Identity, Refusal, Vmid, Wait, Waiting, WaitsFor};
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+struct Family {
+    dir: tempfile::TempDir,
+    leader: HostNode,
+    member: HostNode,
+}
+
+impl Family {
+    fn new(events: usize) -> Family {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let config = Config {
+            capacities: Capacities {
+                events,
+                ..Capacities::DEFAULT
+            },
+            ..Config::DEFAULT
+        };
+        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
+        let child = Identity::child(vmid(2), Vmid::FIRST);
+        let member = HostNode::start(&base, child, config).unwrap();
+        Family {
+            dir,
+            leader,
+            member,
+        }
+    }
+
+    fn address(&self, vmid: u32) -> PathBuf {
+        self.dir.path().join(format!("f.{vmid}"))
+    }
+}
+
+fn happened(node: &HostNode) -> Vec<Happening> {
+    node.events().map(|event| event.what).collect()
+}
+
+/// Until it is so, for it happens in another thread.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < limit, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_call_is_seen_from_both_sides() {
+    let family = Family::new(64);
+    let before = Instant::now();
+    family.member.owner_of(7, WAIT).unwrap();
+    let took = before.elapsed();
+    let call = |seq| Call {
+        peer: Vmid::FIRST,
+        code: codes::GET_ID_OWNER,
+        seq,
+    };
+    let frame = |peer, code, seq| FrameOf {
+        peer,
+        code,
+        seq,
+        length: 21,
+    };
+    let seen = happened(&family.member);
+    let Some(Happening::CallBegun(Call { seq, .. })) = seen.first().copied() else {
+        panic!("{seen:?}")
+    };
+    // When the leader's stream comes is of no concern.
+    let seen: Vec<_> = seen
+        .into_iter()
+        .filter(|what| *what != Happening::Joined(Vmid::FIRST))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            Happening::CallBegun(call(seq)),
+            Happening::FrameOut(frame(Vmid::FIRST, codes::GET_ID_OWNER, seq)),
+            Happening::FrameIn(frame(Vmid::FIRST, codes::RESP, seq)),
+            Happening::CallEnded(call(seq), Ok(())),
+        ]
+    );
+    assert_eq!(
+        happened(&family.leader),
+        [
+            Happening::Joined(vmid(2)),
+            Happening::FrameIn(frame(vmid(2), codes::GET_ID_OWNER, seq)),
+            Happening::FrameOut(frame(vmid(2), codes::RESP, seq)),
+        ]
+    );
+    let events: Vec<_> = family.member.events().collect();
+    assert!(events.is_sorted_by_key(|event| event.number));
+    let (first, last) = (events[0].time, events[events.len() - 1].time);
+    assert!(
+        last > first && last - first <= took,
+        "{first:?} to {last:?} in {took:?}"
+    );
+    let text = family.member.events().to_string();
+    assert!(
+        text.contains(&format!("  call 1 GET_ID_OWNER #{seq}: done\n")),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_is_refused_is_remembered_with_the_reason() {
+    let family = Family::new(64);
+    let mut bad = UnixStream::connect(family.address(1)).unwrap();
+    bad.write_all(&9_u32.to_le_bytes()).unwrap();
+    bad.write_all(&[16; 17]).unwrap();
+    until("it is turned away", || {
+        happened(&family.leader).contains(&Happening::Left(vmid(9)))
+    });
+    assert_eq!(
+        happened(&family.leader),
+        [
+            Happening::Joined(vmid(9)),
+            Happening::Refused {
+                peer: Some(vmid(9)),
+                reason: Refusal::Malformed(Malformed::TooLong),
+            },
+            Happening::Left(vmid(9)),
+        ]
+    );
+}
+
+#[test]
+fn a_wait_is_shown_as_long_as_it_lasts() {
+    let family = Family::new(64);
+    // One who never answers.
+    let _silent = UnixListener::bind(family.address(7)).unwrap();
+    let message = Message::GetIdOwner(3);
+    let limit = Wait::at_most(Duration::from_millis(20));
+    assert_eq!(
+        family.member.ask(vmid(7), &message, limit),
+        Err(Error::TimedOut)
+    );
+    let call = |events: Vec<Happening>| match events.last() {
+        Some(Happening::CallEnded(call, Err(error))) => (call.peer, *error),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(call(happened(&family.member)), (vmid(7), Error::TimedOut));
+
+    let waits = || family.member.waits().collect::<Vec<Waiting>>();
+    assert_eq!(waits(), []);
+    let request = family.member.request(vmid(7), &message).unwrap();
+    let [waiting] = waits()[..] else {
+        panic!("{:?}", waits())
+    };
+    assert_eq!(waiting.what, WaitsFor::Answer(codes::GET_ID_OWNER));
+    assert_eq!((waiting.peer, waiting.gave_up), (vmid(7), false));
+    until("it waits for longer", || {
+        waits()[0].waited >= Duration::from_millis(2)
+    });
+    assert!(waits()[0].to_string().starts_with("GET_ID_OWNER of 7 for "));
+    drop(request);
+    assert_eq!(waits(), []);
+    assert_eq!(
+        call(happened(&family.member)),
+        (vmid(7), Error::Interrupted)
+    );
+}
+
+/// What others wait for here is shown here, too.
+#[test]
+fn a_wait_for_what_is_here_says_what_for() {
+    let family = Family::new(0);
+    let waiting_for = |what| {
+        until("somebody waits", || {
+            family.leader.waits().any(|waiting| waiting.what == what)
+        });
+    };
+    family.member.owner_of(1, WAIT).unwrap();
+    let interrupt = libos_ipc::Interrupt::new();
+    std::thread::scope(|scope| {
+        let leaving = scope.spawn(|| family.leader.leave(Wait::FOREVER.or_until(&interrupt)));
+        waiting_for(WaitsFor::Members);
+        interrupt.raise(&family.leader);
+        assert_eq!(leaving.join().unwrap(), Err(Error::Interrupted));
+    });
+    assert_eq!(family.leader.waits().count(), 0);
+}
+
+#[test]
+fn without_room_for_events_there_are_none() {
+    let family = Family::new(0);
+    family.member.owner_of(7, WAIT).unwrap();
+    assert_eq!(family.member.events().count(), 0);
+    assert_eq!(family.member.events().to_string(), "");
+}

@@ -1,0 +1,243 @@
+//! What tshark makes of single messages, held against what the crate makes of them.
+
+use libos_ipc::wire::{Answer, Expected, Frame, codes};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::any;
+use crate::tape::{encoded, frame, record};
+use crate::tshark::{self, Row};
+
+const MALFORMED: &str = "libos_ipc.malformed";
+
+fn is_malformed(row: &Row) -> bool {
+    !row[MALFORMED].is_empty()
+}
+
+/// The codes whose requests expect that answer.
+fn asking(expected: Expected) -> Vec<u8> {
+    (0..=255)
+        .filter(|code| Expected::of(*code) == Some(expected))
+        .collect()
+}
+
+/// Some of all messages and answers there are.
+fn samples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..count)
+        .map(|_| strategy.new_tree(&mut runner).unwrap().current())
+        .collect()
+}
+
+#[test]
+fn every_code_has_a_name() {
+    if !tshark::is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let said: Vec<_> = (0..=255).map(|code| (frame(0, code, &[]), None)).collect();
+    let file = record(directory.path(), &said);
+    let rows = tshark::rows(&file, &["libos_ipc.name", "libos_ipc.unknown_code"]);
+    assert_eq!(rows.len(), 256);
+    for (code, row) in (0..=255_u8).zip(&rows) {
+        let name = match code {
+            codes::RESP => "answer".to_owned(),
+            code => codes::Named(code).to_string(),
+        };
+        assert_eq!(row["libos_ipc.name"], name);
+        let is_marked = !row["libos_ipc.unknown_code"].is_empty();
+        assert_eq!(is_marked, codes::is_unknown(code), "code {code}: {row:?}");
+    }
+}
+
+/// The line of one of each, so that a change of the words is seen.
+#[test]
+fn lines_say_what_messages_say() {
+    if !tshark::is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let said: Vec<_> = any::one_of_each()
+        .iter()
+        .zip(1..)
+        .map(|(message, seq)| (encoded(seq, message), None))
+        .collect();
+    let lines = tshark::lines(&record(directory.path(), &said));
+    for words in [
+        "member 2 → member 1",
+        "GET_NEW_VMID #1",
+        "CHILDEXIT #2 pid 2, by SIGTRAP",
+        "RELEASE_ID_RANGE #4 1..2",
+        "PID_KILL #7 SIGILL to all, from 1",
+        "PID_GETMETA #8 pid 1, root directory",
+        "FILE_LOCK_SET #9 write 1..2 of path, pid 3, waits",
+        "FILE_LOCK_RETURN #19 loan 1, 2 locks",
+        "HELLO #20 version 1, pid 3",
+        "PROCESS_CHANGE #23 session of 1: 2",
+        "PROCESS_QUERY #24 pid 1, group 2, children of 3",
+        "SYNC_REQUEST_UPGRADE #31 handle 1 shared, 1 bytes",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(words)),
+            "{words}: {lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_request_and_its_answer_know_of_each_other() {
+    if !tshark::is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let question = |seq| frame(seq, codes::GET_ID_OWNER, &[7, 0, 0, 0]);
+    let answer = |seq| frame(seq, codes::RESP, &[3, 0, 0, 0]);
+    let file = record(
+        directory.path(),
+        &[
+            (question(64), Some(answer(64))),
+            // Late, after another.
+            (question(128), None),
+            (question(192), Some(answer(192))),
+            (question(256), Some(answer(128))),
+            // Nobody asked for it.
+            (question(320), Some(answer(321))),
+        ],
+    );
+    let names = [
+        "libos_ipc.name",
+        "libos_ipc.request_in",
+        "libos_ipc.response_in",
+        "libos_ipc.response_time",
+        "libos_ipc.unanswered",
+        "libos_ipc.unmatched",
+    ];
+    let rows = tshark::rows(&file, &names);
+    let links: Vec<_> = rows
+        .iter()
+        .map(|row| names.map(|name| row[name].as_str()))
+        .map(|[_, request, response, time, ..]| (request, response, time))
+        .collect();
+    assert_eq!(
+        links,
+        [
+            ("", "2", ""),
+            ("1", "", "0.000040000"),
+            ("", "7", ""),
+            ("", "5", ""),
+            ("4", "", "0.000040000"),
+            ("", "", ""),
+            ("3", "", "0.000100000"),
+            ("", "", ""),
+            ("", "", ""),
+        ]
+    );
+    let marked = |name: &str| {
+        let is_marked = |row: &&Row| !row[name].is_empty();
+        rows.iter().filter(is_marked).count()
+    };
+    assert_eq!((marked(names[4]), marked(names[5])), (2, 1));
+    assert_eq!(rows[1]["libos_ipc.name"], "answer to GET_ID_OWNER");
+}
+
+/// Thousands of messages, whole or damaged: tshark and the crate agree which are malformed.
+#[test]
+fn what_is_malformed_is_marked_and_nothing_else() {
+    if !tshark::is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let (mut said, mut expected) = (Vec::new(), Vec::new());
+    for message in samples(any::message(), 1500) {
+        let payload = damaged(&encoded(0, &message)[17..], &mut random);
+        let code = message.code();
+        if code == codes::RESP {
+            continue;
+        }
+        expected.push(is_refused(code, &payload));
+        said.push((frame(0, code, &payload), None));
+    }
+    for (seq, (shape, answer)) in (1..).zip(samples(any::answer(), 1500)) {
+        let Some(code) = random.choice(asking(shape)) else {
+            continue;
+        };
+        let mut bytes = vec![0; answer.length()];
+        answer.encode(seq, &mut bytes).unwrap();
+        let payload = damaged(&bytes[17..], &mut random);
+        let question = any::one_of_each()
+            .into_iter()
+            .find(|message| message.code() == code)
+            .unwrap();
+        expected.extend([false, Answer::decode(shape, &payload).is_err()]);
+        let reply = frame(seq, codes::RESP, &payload);
+        said.push((encoded(seq, &question), Some(reply)));
+    }
+    assert!(expected.iter().filter(|refused| **refused).count() > 500);
+    let file = record(directory.path(), &said);
+    let rows = tshark::rows(
+        &file,
+        &[MALFORMED, "libos_ipc.code", "data.data", "frame.len"],
+    );
+    let lines = tshark::lines(&file);
+    assert_eq!(rows.len(), expected.len());
+    for ((row, refused), line) in rows.iter().zip(&expected).zip(&lines) {
+        assert_eq!(is_malformed(row), *refused, "{line}");
+    }
+}
+
+fn is_refused(code: u8, payload: &[u8]) -> bool {
+    (Frame {
+        seq: 0,
+        code,
+        payload,
+    })
+    .message()
+    .is_err()
+}
+
+/// The payload as it is, or with one thing changed.
+fn damaged(payload: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    match random.u8(0..4) {
+        0 => payload.truncate(random.usize(0..=payload.len())),
+        1 => payload.push(random.u8(0..2)),
+        2 if !payload.is_empty() => {
+            let at = random.usize(..payload.len());
+            payload[at] = payload[at].wrapping_add(random.u8(1..4));
+        }
+        _ => {}
+    }
+    payload
+}
+
+#[test]
+fn a_stream_that_is_not_made_of_frames_is_shown_as_bytes() {
+    if !tshark::is_there() {
+        return;
+    }
+    assert!(is_refused(codes::GET_ID_OWNER, &[1, 2, 3]));
+    let directory = tempfile::tempdir().unwrap();
+    let mut too_short = frame(1, codes::GET_NEW_VMID, &[]);
+    too_short[0] = 16;
+    let file = record(
+        directory.path(),
+        &[
+            (frame(1, codes::GET_NEW_VMID, &[]), None),
+            (frame(2, codes::GET_ID_OWNER, &[1, 2, 3]), None),
+            (too_short, None),
+            (b"whatever comes then".to_vec(), None),
+        ],
+    );
+    let rows = tshark::rows(&file, &[MALFORMED, "libos_ipc.name", "libos_ipc.raw"]);
+    let marks: Vec<_> = rows.iter().map(is_malformed).collect();
+    // What begins as no frame is told in one piece or more.
+    assert_eq!(marks[..2], [false, true]);
+    assert!(marks.len() >= 4 && marks[2..].iter().all(|marked| *marked));
+    assert_eq!(rows[1]["libos_ipc.name"], "GET_ID_OWNER");
+    let last = &rows.last().unwrap()["libos_ipc.raw"];
+    assert!(
+        last.replace(':', "").starts_with("7768617465766572"),
+        "{last}"
+    );
+}

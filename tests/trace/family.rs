@@ -1,0 +1,135 @@
+//! A family of real processes, recorded and looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use libos_ipc::wire::{Expected, codes};
+
+use crate::example::program;
+use crate::tshark::{self, Row};
+
+const FIELDS: [&str; 16] = [
+    "frame.number",
+    "frame.time_delta",
+    "libos_ipc.record.kind",
+    "libos_ipc.record.index",
+    "libos_ipc.sender",
+    "libos_ipc.receiver",
+    "libos_ipc.code",
+    "libos_ipc.name",
+    "libos_ipc.seq",
+    "libos_ipc.request_in",
+    "libos_ipc.response_in",
+    "libos_ipc.transit",
+    "libos_ipc.response_time",
+    "libos_ipc.service_time",
+    "libos_ipc.malformed",
+    "libos_ipc.not_recorded",
+];
+
+fn number(row: &Row, field: &str) -> u64 {
+    let text = &row[field];
+    text.parse().unwrap_or_else(|_| panic!("{field}: {row:?}"))
+}
+
+fn seconds(row: &Row, field: &str) -> Option<f64> {
+    row[field].parse().ok()
+}
+
+#[test]
+fn a_family_is_recorded_as_it_talks() {
+    if !tshark::is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("family.pcapng");
+    let output = Command::new(program())
+        .args(["--members", "3", "--ids", "400", "--trace"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+
+    let rows = tshark::rows(&file, &FIELDS);
+    let is_frame = |row: &&Row| row["libos_ipc.record.kind"] == "0";
+    let frames: Vec<&Row> = rows.iter().filter(is_frame).collect();
+    assert!(frames.len() > 500, "{} frames", frames.len());
+    let mut seen = BTreeSet::new();
+    for row in &rows {
+        assert_eq!(row["libos_ipc.malformed"], "", "{row:?}");
+        assert_eq!(row["libos_ipc.not_recorded"], "", "{row:?}");
+        assert!(seconds(row, "frame.time_delta").unwrap() >= 0.0, "{row:?}");
+    }
+    for row in &frames {
+        let code = number(row, "libos_ipc.code") as u8;
+        assert!(!codes::is_unknown(code), "{row:?}");
+        let ends = ["libos_ipc.sender", "libos_ipc.receiver"].map(|end| number(row, end));
+        assert!(ends.iter().all(|vmid| *vmid > 0), "{row:?}");
+        // Nobody comes twice, so this names a frame.
+        assert!(
+            seen.insert((ends, number(row, "libos_ipc.record.index"))),
+            "twice: {row:?}"
+        );
+    }
+
+    let by_number: BTreeMap<u64, &Row> = frames
+        .iter()
+        .map(|row| (number(row, "frame.number"), *row))
+        .collect();
+    let killed = killed(&said, &frames);
+    let (mut answers, mut timed) = (0, 0);
+    for row in &frames {
+        let code = number(row, "libos_ipc.code") as u8;
+        if code == codes::RESP {
+            let request = by_number[&number(row, "libos_ipc.request_in")];
+            assert_eq!(request["libos_ipc.response_in"], row["frame.number"]);
+            assert_eq!(request["libos_ipc.seq"], row["libos_ipc.seq"]);
+            assert_eq!(request["libos_ipc.sender"], row["libos_ipc.receiver"]);
+            answers += 1;
+            let both = ["libos_ipc.response_time", "libos_ipc.service_time"];
+            if let [Some(response), Some(service)] = both.map(|time| seconds(row, time)) {
+                // The asker waits for the way to and fro besides.
+                assert!(response >= service && service >= 0.0, "{row:?}");
+                timed += 1;
+            }
+        } else if Expected::of(code).is_some() && row["libos_ipc.seq"] != "0" {
+            let concerns = |end: &str| killed.contains(&number(row, end));
+            assert!(
+                !row["libos_ipc.response_in"].is_empty()
+                    || concerns("libos_ipc.sender")
+                    || concerns("libos_ipc.receiver"),
+                "not answered: {row:?}"
+            );
+        }
+    }
+    assert!(
+        timed > 100 && timed * 10 > answers * 9,
+        "{timed} of {answers}"
+    );
+
+    let lines = tshark::lines(&file);
+    let answer = |line: &&String| line.contains("answer to ALLOC_ID_RANGE") && line.contains("µs)");
+    assert!(lines.iter().any(|line| answer(&line)));
+}
+
+/// The member that was killed, which the program tells of, and the process of the world, which has
+/// joined and not said that it ends.
+fn killed(said: &str, frames: &[&Row]) -> BTreeSet<u64> {
+    let member = said
+        .split_once("; member ")
+        .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+        .expect("it says which member is going to be killed");
+    let said = |code: u8| {
+        frames
+            .iter()
+            .filter(move |row| number(row, "libos_ipc.code") == u64::from(code))
+            .map(|row| number(row, "libos_ipc.sender"))
+            .collect::<BTreeSet<_>>()
+    };
+    let ended = said(codes::CHILDEXIT);
+    let silent = said(codes::HELLO)
+        .into_iter()
+        .filter(|vmid| !ended.contains(vmid));
+    silent.filter(|vmid| *vmid != 1).chain([member]).collect()
+}

@@ -1,0 +1,240 @@
+//! What is in the files.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use libos_ipc::host::trace::{Recorded, Recorder, Traced, merge};
+use libos_ipc::pal::faulty::{Faults, Faulty};
+use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
+use nix::sys::stat::Mode;
+use pcap_file::pcapng::{Block, PcapNgReader};
+
+use crate::tape::{Net, frame, vmid};
+
+/// All that a platform may do without a connection being lost.
+const FAULTS: Faults = Faults {
+    short_read: 500,
+    short_write: 500,
+    would_block: 300,
+    interrupted: 200,
+    connect_busy: 300,
+    ..Faults::NONE
+};
+
+/// An entry: what the recorder says, and the bytes.
+struct Entry {
+    kind: u8,
+    seen: u8,
+    sender: u32,
+    index: u64,
+    sent: u64,
+    received: u64,
+    bytes: Vec<u8>,
+}
+
+fn entries(file: &Path) -> Vec<Entry> {
+    let mut reader = PcapNgReader::new(File::open(file).unwrap()).unwrap();
+    let mut entries = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let Block::EnhancedPacket(packet) = block.unwrap() {
+            let u64_at =
+                |at: usize| u64::from_le_bytes(packet.data[at..at + 8].try_into().unwrap());
+            assert_eq!(packet.data[0], 1, "the version");
+            entries.push(Entry {
+                kind: packet.data[1],
+                seen: packet.data[2],
+                sender: u32::from_le_bytes(packet.data[4..8].try_into().unwrap()),
+                index: u64_at(16),
+                sent: u64_at(24),
+                received: u64_at(32),
+                bytes: packet.data[40..].to_vec(),
+            });
+        }
+    }
+    entries
+}
+
+fn connect<P: Pal>(pal: &P) -> P::Stream {
+    loop {
+        match pal.connect(vmid(2)) {
+            Ok(stream) => return stream,
+            Err(error) => assert_eq!(error, ConnectError::Busy),
+        }
+    }
+}
+
+/// Everything over a stream, and what arrives.
+fn transfer(out: impl Stream, inward: impl Stream, net: &Net, bytes: &[u8]) -> Vec<u8> {
+    let (mut sent, mut got) = (0, Vec::new());
+    let mut buffer = [0; 100];
+    let mut out = Some(out);
+    loop {
+        net.advance(std::time::Duration::from_nanos(100));
+        if let Some(stream) = &out {
+            let part = &bytes[sent..bytes.len().min(sent + 150)];
+            let (first, second) = part.split_at(part.len() / 3);
+            sent += stream.write(&[first, second]).unwrap_or(0);
+        }
+        if sent == bytes.len() {
+            out = None;
+        }
+        match inward.read(&mut buffer) {
+            Ok(0) => return got,
+            Ok(count) => got.extend(&buffer[..count]),
+            Err(StreamError::Closed) => panic!("the stream broke"),
+            Err(_) => {}
+        }
+    }
+}
+
+#[test]
+fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
+    let directory = tempfile::tempdir().unwrap();
+    for seed in 0..20 {
+        let [one, two, both] = ["one", "two", "both"].map(|name| directory.path().join(name));
+        let recorders = [&one, &two].map(|file| Recorder::create(file).unwrap());
+        let net = Box::new(Net::new());
+        let pals = [1, 2]
+            .map(|n| Faulty::new(net.join(vmid(n)).unwrap(), FAULTS, seed * 2 + u64::from(n)));
+        let from = Traced::new(&pals[0], vmid(1), Some(&recorders[0]));
+        let to = Traced::new(&pals[1], vmid(2), Some(&recorders[1]));
+        let mut random = fastrand::Rng::with_seed(seed);
+        let frames: Vec<_> = (0..200)
+            .map(|seq| frame(seq, random.u8(..), &vec![seq as u8; random.usize(0..60)]))
+            .collect();
+        let bytes = [&1_u32.to_le_bytes()[..], &frames.concat()].concat();
+        let out = connect(&from);
+        let inward = loop {
+            if let Ok(stream) = to.accept() {
+                break stream;
+            }
+        };
+        assert_eq!(transfer(out, inward, &net, &bytes), bytes);
+        drop((from, to));
+        for recorder in recorders {
+            let expected = Recorded {
+                entries: 200,
+                lost: 0,
+            };
+            assert_eq!(recorder.finish().unwrap(), expected);
+        }
+
+        let merged = merge(&[one, two], &both).unwrap();
+        assert_eq!(
+            (merged.frames, merged.seen_twice, merged.others),
+            (200, 200, 0)
+        );
+        let entries = entries(&both);
+        for (number, (entry, frame)) in entries.iter().zip(&frames).enumerate() {
+            assert_eq!(entry.index, number as u64);
+            assert_eq!((entry.kind, entry.seen, entry.sender), (0, 3, 1));
+            assert_eq!(&entry.bytes, frame);
+            assert!(entry.sent <= entry.received, "it arrives after it went");
+        }
+        assert!(entries.is_sorted_by_key(|entry| entry.sent));
+    }
+}
+
+/// What a process that is killed leaves: a file that ends anywhere.
+#[test]
+fn a_file_that_ends_anywhere_is_merged_as_far_as_it_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let said: Vec<_> = (1..20).map(|seq| (frame(seq, 3, &[]), None)).collect();
+    let file = crate::tape::record(directory.path(), &said);
+    let whole = fs::read(&file).unwrap();
+    let to = directory.path().join("to");
+    let mut last = 0;
+    for length in 0..=whole.len() {
+        fs::write(&file, &whole[..length]).unwrap();
+        // Within the first block it is no recording yet, or an empty one.
+        let Ok(merged) = merge(std::slice::from_ref(&file), &to) else {
+            assert!(length > 0 && length < 100, "{length} bytes");
+            continue;
+        };
+        assert!(merged.frames >= last && merged.frames <= 19);
+        last = merged.frames;
+        assert_eq!(entries(&to).len(), merged.frames);
+    }
+    assert_eq!(last, 19);
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_nothing_else() {
+    let recorder = Recorder::create(Path::new("/dev/full")).unwrap();
+    let net = Box::new(Net::new());
+    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
+    let to = net.join(vmid(2)).unwrap();
+    let out = from.connect(vmid(2)).unwrap();
+    let inward = to.accept().unwrap();
+    let mut bytes = 1_u32.to_le_bytes().to_vec();
+    bytes.extend((0..5000).flat_map(|seq| frame(seq, 3, &[])));
+    assert_eq!(transfer(out, inward, &net, &bytes), bytes);
+    let error = recorder.finish().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+}
+
+/// A disk that takes nothing: the frames for which there is no room are counted, in the file, too.
+#[test]
+fn a_slow_disk_loses_frames_but_no_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    // Open at both ends, so that neither side waits for the other to come.
+    let mut disk = File::options().read(true).write(true).open(&pipe).unwrap();
+    let recorder = Recorder::create(&pipe).unwrap();
+    let net = Box::new(Net::new());
+    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
+    let to = net.join(vmid(2)).unwrap();
+    let out = from.connect(vmid(2)).unwrap();
+    let inward = to.accept().unwrap();
+    out.write(&[&1_u32.to_le_bytes()]).unwrap();
+    let big = frame(0, 200, &[7; 12_000]);
+    let mut buffer = vec![0; big.len()];
+    // 18 MB: more than the two buffers of 4 MiB and the pipe hold.
+    const FRAMES: u64 = 1500;
+    inward.read(&mut buffer).unwrap();
+    for _ in 0..FRAMES {
+        assert_eq!(out.write(&[&big]), Ok(big.len()));
+        assert_eq!(inward.read(&mut buffer), Ok(big.len()));
+    }
+    // Now it writes again.
+    let copy = directory.path().join("copy");
+    let reading = std::thread::spawn({
+        let copy = copy.clone();
+        move || {
+            let mut file = File::create(copy).unwrap();
+            let mut buffer = vec![0; 65536];
+            loop {
+                let count = disk.read(&mut buffer).unwrap();
+                std::io::Write::write_all(&mut file, &buffer[..count]).unwrap();
+                if buffer[..count].ends_with(b"the end.") {
+                    return;
+                }
+            }
+        }
+    });
+    let end = recorder.finish().unwrap();
+    fs::write(&pipe, b"the end.").unwrap();
+    reading.join().unwrap();
+    assert!(end.lost > 0, "{end:?}");
+    assert_eq!(end.entries + end.lost, FRAMES);
+    let bytes = fs::read(&copy).unwrap();
+    fs::write(&copy, &bytes[..bytes.len() - 8]).unwrap();
+    let said: u64 = entries(&copy)
+        .iter()
+        .filter(|entry| entry.kind == 3)
+        .map(|entry| entry.index)
+        .sum();
+    assert_eq!(said, end.lost);
+}
+
+#[test]
+fn without_a_recorder_nothing_is_recorded() {
+    let net = Box::new(Net::new());
+    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), None);
+    let to = Traced::new(net.join(vmid(2)).unwrap(), vmid(2), None);
+    let out = from.connect(vmid(2)).unwrap();
+    let inward = to.accept().unwrap();
+    assert_eq!(transfer(out, inward, &net, b"any bytes"), b"any bytes");
+}
