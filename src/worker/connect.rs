@@ -271,12 +271,14 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let vmid = peer.vmid();
-        if let Some(stream) = reading.reset() {
-            self.pal.unwatch(&stream);
+        if let Some(stream) = &reading.stream {
+            self.pal.unwatch(stream);
         }
-        if let Some(stream) = sending.reset() {
-            self.pal.unwatch(&stream);
+        reading.reset();
+        if let Some(stream) = &sending.stream {
+            self.pal.unwatch(stream);
         }
+        sending.reset();
         {
             let mut queue = peer.queue.lock();
             queue.filling.clear();

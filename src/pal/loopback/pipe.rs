@@ -1,4 +1,4 @@
-//! One stream: a ring of bytes with a writer's and a reader's end.
+//! One stream: two rings of bytes, one each way, with a writer's and a reader's end.
 
 use crate::pal::{Interest, Readiness, StreamError, Token};
 
@@ -33,9 +33,9 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_watch: Option<Watch>,
     /// The next one in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
-    bytes: [u8; BYTES],
-    first: usize,
-    length: usize,
+    there: Ring<BYTES>,
+    /// Used by wrappers only, for a handshake.
+    back: Ring<BYTES>,
 }
 
 impl<const BYTES: usize> Pipe<BYTES> {
@@ -46,9 +46,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
             writer_watch: None,
             reader_watch: None,
             next: None,
-            bytes: [0; BYTES],
-            first: 0,
-            length: 0,
+            there: Ring::new(),
+            back: Ring::new(),
         }
     }
 
@@ -57,8 +56,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
         self.writer_open = true;
         self.reader_open = true;
         self.next = None;
-        self.first = 0;
-        self.length = 0;
+        self.there.clear();
+        self.back.clear();
     }
 
     pub(super) fn watch(&mut self, side: Side) -> &mut Option<Watch> {
@@ -68,18 +67,87 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    pub(super) fn write(&mut self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        if !self.reader_open {
+    /// Whether the end across from that one is closed.
+    fn is_hung_up(&self, side: Side) -> bool {
+        match side {
+            Side::Writer => !self.reader_open,
+            Side::Reader => !self.writer_open,
+        }
+    }
+
+    pub(super) fn write(&mut self, side: Side, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        if self.is_hung_up(side) {
             return Err(StreamError::Closed);
         }
-        let before = self.length;
+        let ring = match side {
+            Side::Writer => &mut self.there,
+            Side::Reader => &mut self.back,
+        };
+        let before = ring.length;
         for part in parts {
-            self.push(part);
+            ring.push(part);
         }
-        match self.length.saturating_sub(before) {
+        match ring.length.saturating_sub(before) {
             0 => Err(StreamError::WouldBlock),
             count => Ok(count),
         }
+    }
+
+    pub(super) fn read(&mut self, side: Side, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let hung_up = self.is_hung_up(side);
+        let ring = match side {
+            Side::Writer => &mut self.back,
+            Side::Reader => &mut self.there,
+        };
+        match ring.pop(buffer) {
+            0 if !hung_up => Err(StreamError::WouldBlock),
+            count => Ok(count),
+        }
+    }
+
+    /// What a watch with `interest` on that end reports now.
+    pub(super) fn readiness(&self, side: Side, interest: Interest) -> Readiness {
+        let hung_up = self.is_hung_up(side);
+        let (from, to) = match side {
+            Side::Writer => (&self.back, &self.there),
+            Side::Reader => (&self.there, &self.back),
+        };
+        let readable = from.length > 0 || hung_up;
+        let writable = to.length < BYTES || hung_up;
+        let mut ready = Readiness::empty();
+        ready.set(
+            Readiness::READ,
+            readable && interest.contains(Interest::READ),
+        );
+        ready.set(
+            Readiness::WRITE,
+            writable && interest.contains(Interest::WRITE),
+        );
+        ready.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
+        ready
+    }
+}
+
+/// The bytes that go one way.
+#[derive(Debug)]
+struct Ring<const BYTES: usize> {
+    bytes: [u8; BYTES],
+    first: usize,
+    length: usize,
+}
+
+impl<const BYTES: usize> Ring<BYTES> {
+    const fn new() -> Self {
+        Ring {
+            bytes: [0; BYTES],
+            first: 0,
+            length: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.first = 0;
+        self.length = 0;
     }
 
     /// Puts in as many of `bytes` as fit, in two pieces where the ring wraps.
@@ -98,14 +166,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
         self.length = self.length.saturating_add(bytes.len());
     }
 
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        if self.length == 0 {
-            return if self.writer_open {
-                Err(StreamError::WouldBlock)
-            } else {
-                Ok(0)
-            };
-        }
+    /// Takes out as many as there are and fit, and says how many.
+    fn pop(&mut self, buffer: &mut [u8]) -> usize {
         let count = buffer.len().min(self.length);
         let (buffer, _) = buffer.split_at_mut(count);
         let (front, back) = self.bytes.split_at(self.first);
@@ -118,28 +180,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
             .checked_rem(BYTES)
             .unwrap_or(0);
         self.length = self.length.saturating_sub(count);
-        Ok(count)
-    }
-
-    /// What a watch with `interest` on that end reports now.
-    pub(super) fn readiness(&self, side: Side, interest: Interest) -> Readiness {
-        let hung_up = match side {
-            Side::Writer => !self.reader_open,
-            Side::Reader => !self.writer_open,
-        };
-        let readable = side == Side::Reader && (self.length > 0 || hung_up);
-        let writable = side == Side::Writer && (self.length < BYTES || hung_up);
-        let mut ready = Readiness::empty();
-        ready.set(
-            Readiness::READ,
-            readable && interest.contains(Interest::READ),
-        );
-        ready.set(
-            Readiness::WRITE,
-            writable && interest.contains(Interest::WRITE),
-        );
-        ready.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
-        ready
+        count
     }
 }
 
