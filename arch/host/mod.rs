@@ -9,6 +9,8 @@ mod address;
 mod clock;
 mod event;
 mod node;
+#[cfg(feature = "secure")]
+mod secure;
 mod stream;
 
 use std::io::Result;
@@ -26,6 +28,8 @@ use rustix::process::{Resource, Rlimit, Uid, geteuid, getrlimit, setrlimit};
 use self::address::{Base, Listener};
 pub use self::event::HostEvent;
 pub use self::node::HostNode;
+#[cfg(feature = "secure")]
+pub use self::secure::{SecureHost, random};
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{

@@ -1,6 +1,7 @@
 //! A node with its memory and its worker thread, for a program that just wants to be a member.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::boxed::Box;
 use std::format;
 use std::io;
@@ -14,6 +15,7 @@ use std::vec;
 
 use super::Host;
 use crate::node::NoEmbedder;
+use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
 
 /// How long a node that is dropped waits for its peers to take what was sent to them.
@@ -21,34 +23,39 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 /// A [`Node`] on this host: its memory is taken once, at the start, and its worker runs in a
 /// thread of its own. Everything is given back when it is dropped.
-pub struct HostNode {
-    node: Arc<Owned>,
+pub struct HostNode<P: Pal + 'static = Host> {
+    node: Arc<Owned<P>>,
     worker: Option<JoinHandle<()>>,
 }
 
-struct Owned {
-    node: ManuallyDrop<Node<'static, Host>>,
+struct Owned<P: Pal + 'static> {
+    node: ManuallyDrop<Node<'static, P>>,
     memory: *mut [u8],
-    embedder: *mut LibraryOs,
+    embedder: *mut LibraryOs<P>,
+    under: *mut Under,
 }
 
 /// What a node calls, kept for as long as it lives.
-type LibraryOs = dyn Embedder<Host> + Send;
+type LibraryOs<P> = dyn Embedder<P> + Send;
+
+/// What the node's PAL refers to, kept for as long.
+type Under = dyn Any + Send + Sync;
 
 // SAFETY: the pointers are only used to free what they point to, by whoever drops the last
 // reference; it may be freed in any thread.
-unsafe impl Send for Owned {}
+unsafe impl<P: Pal> Send for Owned<P> {}
 // SAFETY: as above; everything else in it is shared as a `Node` may be.
-unsafe impl Sync for Owned {}
+unsafe impl<P: Pal> Sync for Owned<P> {}
 
-impl Drop for Owned {
+impl<P: Pal + 'static> Drop for Owned<P> {
     fn drop(&mut self) {
-        // SAFETY: the node is dropped once, here, and not used after; memory and embedder came from
+        // SAFETY: the node is dropped once, here, and not used after; the others came from
         // `Box::into_raw` and their only user, the node, is gone.
         unsafe {
             ManuallyDrop::drop(&mut self.node);
             drop(Box::from_raw(self.memory));
             drop(Box::from_raw(self.embedder));
+            drop(Box::from_raw(self.under));
         }
     }
 }
@@ -75,15 +82,38 @@ impl HostNode {
         embedder: Box<dyn Embedder<Host> + Send>,
     ) -> io::Result<HostNode> {
         let host = Host::listen(base, identity.vmid)?;
-        let bytes = Node::<Host>::memory(&identity, &config).total();
+        Self::run(
+            host,
+            Box::into_raw(Box::new(())),
+            identity,
+            config,
+            embedder,
+        )
+    }
+}
+
+impl<P: Pal + 'static> HostNode<P> {
+    /// Makes the node and starts its worker. `under` came from `Box::into_raw`; the PAL may refer to
+    /// it, and nobody else does.
+    pub(super) fn run(
+        pal: P,
+        under: *mut Under,
+        identity: Identity,
+        config: Config,
+        embedder: Box<LibraryOs<P>>,
+    ) -> io::Result<HostNode<P>> {
+        let bytes = Node::<P>::memory(&identity, &config).total();
         let memory = Box::into_raw(vec![0_u8; bytes].into_boxed_slice());
         // SAFETY: fresh from `into_raw`, so valid and ours alone; it is freed only after the node
         // that borrows it was dropped (`Owned::drop`), and a node hands out nothing that lives on.
-        let node = match Node::new(host, identity, config, unsafe { &mut *memory }) {
+        let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {
             Ok(node) => node,
             Err(error) => {
-                // SAFETY: the node was not made: nobody borrows the memory any more.
-                drop(unsafe { Box::from_raw(memory) });
+                // SAFETY: the node was not made, and the PAL is gone: nobody refers to them any more.
+                unsafe {
+                    drop(Box::from_raw(memory));
+                    drop(Box::from_raw(under));
+                }
                 return Err(io::Error::other(format!("node of {identity:?}: {error}")));
             }
         };
@@ -94,6 +124,7 @@ impl HostNode {
             node: ManuallyDrop::new(node),
             memory,
             embedder,
+            under,
         });
         let worker = match config.driving {
             Driving::Caller => None,
@@ -110,14 +141,14 @@ impl HostNode {
     }
 }
 
-impl Deref for HostNode {
-    type Target = Node<'static, Host>;
+impl<P: Pal> Deref for HostNode<P> {
+    type Target = Node<'static, P>;
     fn deref(&self) -> &Self::Target {
         &self.node.node
     }
 }
 
-impl Drop for HostNode {
+impl<P: Pal + 'static> Drop for HostNode<P> {
     fn drop(&mut self) {
         self.shut_down(LEAVE_LIMIT);
         if let Some(worker) = self.worker.take() {

@@ -10,6 +10,8 @@ mod common;
 mod counted;
 mod kill;
 mod process;
+#[cfg(feature = "secure")]
+mod secure;
 
 use std::io::Result;
 use std::time::{Duration, Instant};
@@ -45,6 +47,8 @@ fn main() -> Result<()> {
             unpin()?;
         }
         round_trip(pinned)?;
+        #[cfg(feature = "secure")]
+        secure::measure(pinned)?;
         one_way()?;
         idle_connections(pinned)?;
         clients::at_once(pinned)?;

@@ -18,6 +18,8 @@ pub(crate) mod log;
 mod messages;
 mod platform;
 mod processes;
+#[cfg(feature = "secure")]
+mod secure;
 mod setup;
 mod statistics;
 mod syncs;
@@ -31,8 +33,14 @@ use crate::{Node, Vmid, Wait};
 pub use log::fatal;
 use platform::CPlatform;
 
+/// What the node of a process in C stands on.
+#[cfg(not(feature = "secure"))]
+type CPal = CPlatform;
+#[cfg(feature = "secure")]
+type CPal = &'static crate::pal::secure::Secure<CPlatform>;
+
 /// The node of a process in C.
-type CNode = Node<'static, CPlatform>;
+type CNode = Node<'static, CPal>;
 
 const _: () = assert!(
     size_of::<usize>() == 8,

@@ -1,9 +1,9 @@
-//! The handshake: `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`, one message each way.
+//! The handshake: `Noise_NNpsk0_25519_AESGCM_BLAKE2s`, one message each way.
 
 use core::hint::black_box;
 
 use clatter::bytearray::ByteArray;
-use clatter::crypto::cipher::ChaChaPoly;
+use clatter::crypto::cipher::AesGcm;
 use clatter::crypto::dh::X25519;
 use clatter::crypto::hash::Blake2s;
 use clatter::handshakepattern::noise_nn_psk0;
@@ -31,7 +31,7 @@ pub(super) const ANSWER: usize = MESSAGE;
 /// Handshakes of other versions or programs have another.
 const PROTOCOL: &[u8; 18] = b"libos-ipc secure 1";
 
-type Noise = NqHandshakeCore<X25519, ChaChaPoly, Blake2s, Never>;
+type Noise = NqHandshakeCore<X25519, AesGcm, Blake2s, Never>;
 
 /// The opener's handshake, waiting for its answer.
 pub(super) struct Handshake(Noise);

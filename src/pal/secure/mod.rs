@@ -1,7 +1,7 @@
 //! A platform whose streams the host can neither read nor change.
 //!
 //! [`Secure`] wraps any PAL whose streams carry bytes both ways. Each stream begins with a handshake
-//! of the Noise protocol (`Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s`) with the family's key, bound to the
+//! of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's key, bound to the
 //! family and to both VMIDs, and goes on in records that are encrypted and authenticated. A stream
 //! that was altered, replayed, sent elsewhere or cut ends with a reason that is counted ([`Breach`]).
 //! `docs/secure.md` has every byte, and what is claimed and what is not.

@@ -1,7 +1,7 @@
 //! Records: the length of the ciphertext in 2 bytes, then the ciphertext with its tag.
 
 use clatter::cipherstate::CipherState;
-use clatter::crypto::cipher::ChaChaPoly;
+use clatter::crypto::cipher::AesGcm;
 
 /// The most bytes of the node in one record.
 pub const RECORD: usize = 4096;
@@ -16,7 +16,7 @@ pub(super) const TAG: usize = 16;
 pub(super) const LONGEST: usize = HEADER + RECORD + TAG;
 
 /// One direction's key and how many records it has been used for. Wiped when dropped.
-pub(super) struct Key(CipherState<ChaChaPoly>);
+pub(super) struct Key(CipherState<AesGcm>);
 
 /// What is at the head of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) fn is_complete(bytes: &[u8]) -> bool {
 }
 
 impl Key {
-    pub(super) fn new(state: CipherState<ChaChaPoly>) -> Key {
+    pub(super) fn new(state: CipherState<AesGcm>) -> Key {
         Key(state)
     }
 
