@@ -1,7 +1,6 @@
 //! A node with its memory and its worker thread, for a program that just wants to be a member.
 #![allow(unsafe_code)]
 
-use std::any::Any;
 use std::boxed::Box;
 use std::format;
 use std::io;
@@ -32,14 +31,10 @@ struct Owned<P: Pal + 'static> {
     node: ManuallyDrop<Node<'static, P>>,
     memory: *mut [u8],
     embedder: *mut LibraryOs<P>,
-    under: *mut Under,
 }
 
 /// What a node calls, kept for as long as it lives.
 type LibraryOs<P> = dyn Embedder<P> + Send;
-
-/// What the node's PAL refers to, kept for as long.
-type Under = dyn Any + Send + Sync;
 
 // SAFETY: the pointers are only used to free what they point to, by whoever drops the last
 // reference; it may be freed in any thread.
@@ -49,13 +44,12 @@ unsafe impl<P: Pal> Sync for Owned<P> {}
 
 impl<P: Pal + 'static> Drop for Owned<P> {
     fn drop(&mut self) {
-        // SAFETY: the node is dropped once, here, and not used after; the others came from
+        // SAFETY: the node is dropped once, here, and not used after; memory and embedder came from
         // `Box::into_raw` and their only user, the node, is gone.
         unsafe {
             ManuallyDrop::drop(&mut self.node);
             drop(Box::from_raw(self.memory));
             drop(Box::from_raw(self.embedder));
-            drop(Box::from_raw(self.under));
         }
     }
 }
@@ -82,22 +76,14 @@ impl HostNode {
         embedder: Box<dyn Embedder<Host> + Send>,
     ) -> io::Result<HostNode> {
         let host = Host::listen(base, identity.vmid)?;
-        Self::run(
-            host,
-            Box::into_raw(Box::new(())),
-            identity,
-            config,
-            embedder,
-        )
+        Self::run(host, identity, config, embedder)
     }
 }
 
 impl<P: Pal + 'static> HostNode<P> {
-    /// Makes the node and starts its worker. `under` came from `Box::into_raw`; the PAL may refer to
-    /// it, and nobody else does.
+    /// Makes the node and starts its worker.
     pub(super) fn run(
         pal: P,
-        under: *mut Under,
         identity: Identity,
         config: Config,
         embedder: Box<LibraryOs<P>>,
@@ -109,11 +95,8 @@ impl<P: Pal + 'static> HostNode<P> {
         let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {
             Ok(node) => node,
             Err(error) => {
-                // SAFETY: the node was not made, and the PAL is gone: nobody refers to them any more.
-                unsafe {
-                    drop(Box::from_raw(memory));
-                    drop(Box::from_raw(under));
-                }
+                // SAFETY: the node was not made: nobody borrows the memory any more.
+                drop(unsafe { Box::from_raw(memory) });
                 return Err(io::Error::other(format!("node of {identity:?}: {error}")));
             }
         };
@@ -124,7 +107,6 @@ impl<P: Pal + 'static> HostNode<P> {
             node: ManuallyDrop::new(node),
             memory,
             embedder,
-            under,
         });
         let worker = match config.driving {
             Driving::Caller => None,

@@ -1,9 +1,9 @@
 //! Members of a family with a key.
-#![allow(unsafe_code)]
 
 use std::boxed::Box;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -15,7 +15,7 @@ use crate::pal::secure::{FamilyKey, Secure, SecureStatistics};
 use crate::{Config, Embedder, Identity};
 
 /// The host with secure streams.
-pub type SecureHost = &'static Secure<Host>;
+pub type SecureHost = Arc<Secure<Host>>;
 
 /// The kernel's random numbers, for keys and handshakes.
 ///
@@ -63,11 +63,7 @@ impl HostNode<SecureHost> {
             Some(key) => Secure::new(host, identity.vmid, key, random),
             None => Secure::plain(host, identity.vmid),
         };
-        let pal = Box::into_raw(Box::new(pal));
-        // SAFETY: fresh from `into_raw`, so valid; it is freed only after the node that refers to it
-        // was dropped, or was not made, and a node hands its PAL to nobody.
-        let reference: SecureHost = unsafe { &*pal };
-        Self::run(reference, pal, identity, config, embedder)
+        Self::run(Arc::new(pal), identity, config, embedder)
     }
 
     /// What was counted of the streams: handshakes, and why any ended.

@@ -12,7 +12,7 @@ const ANSWER: usize = 48;
 const SAID: [&[u8]; 4] = [b"\x01\0\0\0", b"first", b"second", b"third"];
 
 type Member<'n> = Secure<Plain<'n>>;
-type End<'p, 'n> = SecureStream<'p, Plain<'n>>;
+type End<'p, 'n> = SecureStream<Plain<'n>, &'p Member<'n>>;
 
 /// All that a host may have: the two ends of a stream, and its hands on the bytes between them.
 struct Middle<'p, 'n> {

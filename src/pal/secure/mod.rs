@@ -24,18 +24,16 @@ pub use self::record::{RECORD, REKEY_AFTER};
 pub use self::statistics::{Breach, SecureStatistics};
 pub use self::stream::SecureStream;
 
-use self::incoming::Incoming;
-use self::outgoing::Outgoing;
 use self::statistics::Counters;
-use self::stream::{Side, translate};
+use self::stream::translate;
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, StreamError, Time,
     Token, Woken,
 };
 
-/// A PAL with secure streams. The PAL for a node is a reference to it, so that whoever made it can
-/// read its [`SecureStatistics`] while the node runs.
+/// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
+/// that whoever made it can read its [`SecureStatistics`] while the node runs.
 pub struct Secure<P: Pal> {
     inner: P,
     own: Vmid,
@@ -87,89 +85,94 @@ impl<P: Pal> Secure<P> {
     }
 }
 
-impl<'p, P: Pal> Pal for &'p Secure<P> {
-    type Stream = SecureStream<'p, P>;
-    type Event = P::Event;
+/// One body for all ways to refer to a [`Secure`], for each stream has such a reference.
+macro_rules! pal {
+    ([$($generics:tt)*] $handle:ty) => {
+        impl<$($generics)*> Pal for $handle {
+            type Stream = SecureStream<P, Self>;
+            type Event = P::Event;
 
-    const CALLER_READS: bool = P::CALLER_READS;
+            const CALLER_READS: bool = P::CALLER_READS;
 
-    fn event(&self) -> Result<P::Event, OutOfResources> {
-        self.inner.event()
-    }
+            fn event(&self) -> Result<P::Event, OutOfResources> {
+                self.inner.event()
+            }
 
-    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
-        let stream = self.inner.connect(peer)?;
-        Ok(SecureStream::new(self, stream, |family| {
-            Side::outgoing(Outgoing::new(), family, peer)
-        }))
-    }
+            fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+                let stream = self.inner.connect(peer)?;
+                Ok(SecureStream::opened(self, stream, peer))
+            }
 
-    fn accept(&self) -> Result<Self::Stream, AcceptError> {
-        let stream = self.inner.accept()?;
-        Ok(SecureStream::new(self, stream, |family| {
-            Side::incoming(Incoming::new(), family)
-        }))
-    }
+            fn accept(&self) -> Result<Self::Stream, AcceptError> {
+                let stream = self.inner.accept()?;
+                Ok(SecureStream::accepted(self, stream))
+            }
 
-    fn watch_listener(&self, on: bool) {
-        self.inner.watch_listener(on);
-    }
+            fn watch_listener(&self, on: bool) {
+                self.inner.watch_listener(on);
+            }
 
-    fn watch(
-        &self,
-        stream: &Self::Stream,
-        token: Token,
-        interest: Interest,
-    ) -> Result<(), OutOfResources> {
-        stream.watch(token, interest)
-    }
+            fn watch(
+                &self,
+                stream: &Self::Stream,
+                token: Token,
+                interest: Interest,
+            ) -> Result<(), OutOfResources> {
+                stream.watch(token, interest)
+            }
 
-    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-        stream.rewatch(token, interest);
-    }
+            fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+                stream.rewatch(token, interest);
+            }
 
-    fn unwatch(&self, stream: &Self::Stream) {
-        stream.unwatch();
-    }
+            fn unwatch(&self, stream: &Self::Stream) {
+                stream.unwatch();
+            }
 
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        self.inner.wait(ready, until);
-        if self.is_secure() {
-            for (token, readiness) in ready.iter_mut() {
-                (*token, *readiness) = translate(*token, *readiness);
+            fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+                self.inner.wait(ready, until);
+                if self.is_secure() {
+                    for (token, readiness) in ready.iter_mut() {
+                        (*token, *readiness) = translate(*token, *readiness);
+                    }
+                }
+            }
+
+            fn wake(&self) {
+                self.inner.wake();
+            }
+
+            fn wait_event(&self, event: &P::Event, until: Option<Time>) {
+                self.inner.wait_event(event, until);
+            }
+
+            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+                if event.is_set() {
+                    Woken::Event
+                } else if stream.has_more() {
+                    Woken::Readable
+                } else {
+                    self.inner.wait_readable(stream.inner(), event, until)
+                }
+            }
+
+            fn read_waiting(
+                &self,
+                stream: &Self::Stream,
+                event: &P::Event,
+                buffer: &mut [u8],
+                until: Option<Time>,
+            ) -> Result<usize, StreamError> {
+                stream.read_waiting(event, buffer, until)
+            }
+
+            fn now(&self) -> Time {
+                self.inner.now()
             }
         }
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wait_event(&self, event: &P::Event, until: Option<Time>) {
-        self.inner.wait_event(event, until);
-    }
-
-    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
-        if event.is_set() {
-            Woken::Event
-        } else if stream.has_more() {
-            Woken::Readable
-        } else {
-            self.inner.wait_readable(stream.inner(), event, until)
-        }
-    }
-
-    fn read_waiting(
-        &self,
-        stream: &Self::Stream,
-        event: &P::Event,
-        buffer: &mut [u8],
-        until: Option<Time>,
-    ) -> Result<usize, StreamError> {
-        stream.read_waiting(event, buffer, until)
-    }
-
-    fn now(&self) -> Time {
-        self.inner.now()
-    }
+    };
 }
+
+pal!(['p, P: Pal] &'p Secure<P>);
+#[cfg(feature = "std")]
+pal!([P: Pal] std::sync::Arc<Secure<P>>);

@@ -1,8 +1,10 @@
 //! One end of a secure stream: a machine that knows the protocol, and the stream underneath.
 
+use core::ops::Deref;
+
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::{Breach, Family, Secure};
+use super::{Breach, Secure};
 use crate::Vmid;
 use crate::log::event;
 use crate::pal::{Interest, OutOfResources, Pal, Readiness, Stream, StreamError, Time, Token};
@@ -20,10 +22,10 @@ const WATCHED: u8 = 1 << 7;
 const END_TRIES: u32 = 8;
 
 /// A stream of a [`Secure`] PAL.
-pub struct SecureStream<'p, P: Pal> {
-    pal: &'p Secure<P>,
+pub struct SecureStream<P: Pal, R: Deref<Target = Secure<P>>> {
+    pal: R,
     inner: P::Stream,
-    side: Side<'p>,
+    side: Side,
     /// What the stream underneath must be ready for, for the next step.
     need: AtomicU8,
     /// What the node watches it for.
@@ -36,10 +38,10 @@ pub struct SecureStream<'p, P: Pal> {
     clippy::large_enum_variant,
     reason = "both have a buffer, there is nothing to put it into, and only wrappers without a key are plain"
 )]
-pub(super) enum Side<'p> {
+enum Side {
     Plain,
-    Outgoing(&'p Family, Vmid, Lock<Outgoing>),
-    Incoming(&'p Family, Lock<Incoming>),
+    Outgoing(Vmid, Lock<Outgoing>),
+    Incoming(Lock<Incoming>),
 }
 
 /// Why a read or write moved nothing.
@@ -61,30 +63,12 @@ impl From<Breach> for Stop {
     }
 }
 
-impl<'p> Side<'p> {
-    pub(super) fn outgoing(machine: Outgoing, family: &'p Family, peer: Vmid) -> Side<'p> {
-        Side::Outgoing(family, peer, Lock::new(machine))
-    }
-
-    pub(super) fn incoming(machine: Incoming, family: &'p Family) -> Side<'p> {
-        Side::Incoming(family, Lock::new(machine))
-    }
-
-    /// What a new stream must be ready for.
-    fn first_need(&self) -> Interest {
-        match self {
-            Side::Outgoing(..) => Interest::WRITE,
-            _ => Interest::READ,
-        }
-    }
-}
-
 /// What the stream underneath is watched for where the node asks for `asked`.
-fn inner_interest(side: &Side<'_>, asked: Interest, need: Interest) -> Interest {
+fn inner_interest(side: &Side, asked: Interest, need: Interest) -> Interest {
     let moves = match side {
         Side::Plain => return asked,
         Side::Outgoing(..) => Interest::WRITE,
-        Side::Incoming(..) => Interest::READ,
+        Side::Incoming(_) => Interest::READ,
     };
     let mut interest = asked & Interest::HANG_UP;
     if asked.contains(moves) {
@@ -110,23 +94,33 @@ pub(super) fn translate(token: Token, readiness: Readiness) -> (Token, Readiness
     (Token(token.0 & !OPENED), told)
 }
 
-impl<'p, P: Pal> SecureStream<'p, P> {
-    pub(super) fn new(
-        pal: &'p Secure<P>,
-        inner: P::Stream,
-        side: impl FnOnce(&'p Family) -> Side<'p>,
-    ) -> Self {
-        let side = pal.family.as_ref().map_or(Side::Plain, side);
+impl<P: Pal, R: Deref<Target = Secure<P>> + Clone> SecureStream<P, R> {
+    /// A stream that was opened to `peer`.
+    pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
+        let side = || Side::Outgoing(peer, Lock::new(Outgoing::new()));
+        Self::new(pal, inner, side, Interest::WRITE)
+    }
+
+    /// A stream that was accepted.
+    pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
+        let side = || Side::Incoming(Lock::new(Incoming::new()));
+        Self::new(pal, inner, side, Interest::READ)
+    }
+
+    fn new(pal: &R, inner: P::Stream, side: impl FnOnce() -> Side, need: Interest) -> Self {
+        let side = if pal.is_secure() { side() } else { Side::Plain };
         SecureStream {
-            need: AtomicU8::new(side.first_need().bits()),
-            pal,
+            pal: pal.clone(),
             inner,
             side,
+            need: AtomicU8::new(need.bits()),
             asked: AtomicU8::new(0),
             token: AtomicU64::new(0),
         }
     }
+}
 
+impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     pub(super) fn inner(&self) -> &P::Stream {
         &self.inner
     }
@@ -137,7 +131,7 @@ impl<'p, P: Pal> SecureStream<'p, P> {
 
     /// Whether something can be read that the stream underneath will not tell of.
     pub(super) fn has_more(&self) -> bool {
-        matches!(self.side, Side::Incoming(..)) && self.need().contains(Interest::WRITE)
+        matches!(self.side, Side::Incoming(_)) && self.need().contains(Interest::WRITE)
     }
 
     /// The token and interest that the PAL underneath is to have; `None` if it is not watched.
@@ -228,11 +222,13 @@ impl<'p, P: Pal> SecureStream<'p, P> {
     /// Reads, where `pull` reads the stream underneath.
     fn read_by(
         &self,
-        family: &Family,
         incoming: &Lock<Incoming>,
         buffer: &mut [u8],
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, StreamError> {
+        let Some(family) = &self.pal.family else {
+            return Err(StreamError::Closed);
+        };
         let Some(mut incoming) = incoming.try_lock() else {
             return Err(StreamError::WouldBlock);
         };
@@ -260,11 +256,11 @@ impl<'p, P: Pal> SecureStream<'p, P> {
         until: Option<Time>,
     ) -> Result<usize, StreamError> {
         let pal = &self.pal.inner;
-        let Side::Incoming(family, incoming) = &self.side else {
+        let Side::Incoming(incoming) = &self.side else {
             return pal.read_waiting(&self.inner, event, buffer, until);
         };
         let mut has_waited = false;
-        self.read_by(family, incoming, buffer, |space| {
+        self.read_by(incoming, buffer, |space| {
             if core::mem::replace(&mut has_waited, true) {
                 self.inner.read(space)
             } else {
@@ -274,22 +270,25 @@ impl<'p, P: Pal> SecureStream<'p, P> {
     }
 }
 
-impl<P: Pal> Stream for SecureStream<'_, P> {
+impl<P: Pal, R: Deref<Target = Secure<P>> + Send + Sync> Stream for SecureStream<P, R> {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match &self.side {
             Side::Plain => self.inner.read(buffer),
-            Side::Incoming(family, incoming) => {
-                self.read_by(family, incoming, buffer, |space| self.inner.read(space))
+            Side::Incoming(incoming) => {
+                self.read_by(incoming, buffer, |space| self.inner.read(space))
             }
             Side::Outgoing(..) => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let (family, peer, outgoing) = match &self.side {
+        let (peer, outgoing) = match &self.side {
             Side::Plain => return self.inner.write(parts),
-            Side::Outgoing(family, peer, outgoing) => (family, *peer, outgoing),
-            Side::Incoming(..) => return Err(StreamError::Closed),
+            Side::Outgoing(peer, outgoing) => (*peer, outgoing),
+            Side::Incoming(_) => return Err(StreamError::Closed),
+        };
+        let Some(family) = &self.pal.family else {
+            return Err(StreamError::Closed);
         };
         let Some(mut outgoing) = outgoing.try_lock() else {
             return Err(StreamError::WouldBlock);
@@ -307,10 +306,10 @@ impl<P: Pal> Stream for SecureStream<'_, P> {
     }
 }
 
-impl<P: Pal> Drop for SecureStream<'_, P> {
+impl<P: Pal, R: Deref<Target = Secure<P>>> Drop for SecureStream<P, R> {
     /// Says that this is the end, if that can be said at once: else it looks like a death.
     fn drop(&mut self) {
-        let Side::Outgoing(_, _, outgoing) = &self.side else {
+        let Side::Outgoing(_, outgoing) = &self.side else {
             return;
         };
         if let Some(mut outgoing) = outgoing.try_lock()
