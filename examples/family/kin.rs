@@ -14,6 +14,7 @@ use libos_ipc::{Id, Vmid};
 
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Report};
+use crate::key::Key;
 
 /// How far a member has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +80,7 @@ pub(crate) struct Kin {
 /// What a member is started with.
 pub(crate) struct Start<'a> {
     pub(crate) base: &'a Path,
+    pub(crate) key: &'a Key,
     pub(crate) vmid: Vmid,
     pub(crate) others: Vec<Vmid>,
     pub(crate) log: PathBuf,
@@ -116,6 +118,9 @@ impl Kin {
         if let Some(ids) = start.ids {
             process.args(["--ids", &ids.to_string()]);
         }
+        if start.key.is_there() {
+            process.arg("--secure");
+        }
         // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
         process
             .stdin(Stdio::piped())
@@ -125,7 +130,13 @@ impl Kin {
             .spawn()
             .with_context(|| format!("starting member {}", start.vmid))?;
         let output = process.stdout.take().context("a pipe was asked for")?;
-        let input = process.stdin.take();
+        let mut input = process.stdin.take();
+        if let Some(input) = &mut input {
+            start
+                .key
+                .give(input)
+                .context("giving the key to a member")?;
+        }
         let (index, sender) = (self.members.len(), self.sender.clone());
         thread::spawn(move || listen(index, output, &sender));
         self.members.push(Member {

@@ -6,13 +6,14 @@
 //!
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
-//! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
+//! twice; [`key`] makes the streams secure; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
 //! of them answers; [`account`] is what you see; [`serve`] is the leader by itself.
 
 mod account;
 mod control;
 mod figures;
 mod holds;
+mod key;
 mod kin;
 mod member;
 mod os;
@@ -89,6 +90,11 @@ struct RunOptions {
     /// Where chance begins: which member is killed, and what the members choose to do
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Encrypt and authenticate all streams; needs to be built with `--features secure`
+    ///
+    /// Each child gets the family's key from its parent, on its standard input.
+    #[arg(long)]
+    secure: bool,
 }
 
 #[derive(Args)]
@@ -100,7 +106,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
-        conflicts_with_all = ["members", "ids", "seconds", "seed"]
+        conflicts_with_all = ["members", "ids", "seconds", "seed", "secure"]
     )]
     base: Option<PathBuf>,
     /// Say nothing but errors

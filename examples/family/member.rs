@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use libos_ipc::error::errno;
-use libos_ipc::host::HostNode;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::holds::{Event, Log};
+use crate::key::{HostNode, Key};
+use crate::os::Os;
 
 /// How many IDs a member holds at most, before it gets any from others.
 const HELD: usize = 64;
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// How many IDs to take; as many as there is time for if not given
     #[arg(long)]
     pub(crate) ids: Option<u64>,
+    /// The key comes on the standard input
+    #[arg(long)]
+    pub(crate) secure: bool,
 }
 
 fn vmid(text: &str) -> Result<Vmid> {
@@ -50,6 +54,8 @@ fn vmid(text: &str) -> Result<Vmid> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    // Before anything else is read there.
+    let key = Key::from_parent(options.secure)?;
     let commands = commands();
     let config = Config {
         // Each ID that is handed to this member is a range of its own.
@@ -60,7 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ..Config::DEFAULT
     };
     let identity = Identity::child(options.vmid, Vmid::FIRST);
-    let node = HostNode::start(&options.base, identity, config)
+    let (os, _) = Os::new();
+    let node = key
+        .start(&options.base, identity, config, Box::new(os))
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
     let mut member = Member {
         node,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use libos_ipc::error::errno;
-use libos_ipc::host::Host;
+use libos_ipc::pal::Pal;
 use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
 use rustix::process::{getgid, getuid};
@@ -34,8 +34,8 @@ impl Os {
     }
 }
 
-impl Embedder<Host> for Os {
-    fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
+impl<P: Pal> Embedder<P> for Os {
+    fn signal(&self, node: &Node<'_, P>, signal: &Signal, reply: SignalReply) {
         let is_here = match signal.target {
             Target::Process(pid) => node.pid() == Some(pid),
             Target::All => true,
@@ -48,7 +48,7 @@ impl Embedder<Host> for Os {
         let _ = reply.send(node, if is_here { Ok(()) } else { Err(errno::ESRCH) });
     }
 
-    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, P>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let path = |path: std::io::Result<PathBuf>| {
             let path = path.map_err(|_| errno::ENOENT)?;
             CString::new(path.into_os_string().into_vec()).map_err(|_| errno::ENOENT)
@@ -70,11 +70,11 @@ impl Embedder<Host> for Os {
         };
     }
 
-    fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
+    fn child_ended(&self, _: &Node<'_, P>, exit: &ChildExit) {
         let _ = self.events.send(Event::Ended(*exit));
     }
 
-    fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
+    fn member_left(&self, _: &Node<'_, P>, vmid: Vmid) {
         if vmid == Vmid::FIRST {
             let _ = self.events.send(Event::LeaderLeft);
         }

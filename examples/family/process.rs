@@ -2,16 +2,16 @@
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
 
 use crate::WAIT;
+use crate::key::{HostNode, Key};
 use crate::os::{Event, Os};
 
 /// Begin to signal each other.
@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Where chance begins
     #[arg(long)]
     seed: u64,
+    /// The key comes on the standard input
+    #[arg(long)]
+    secure: bool,
 }
 
 /// Starts a child of this process: this same program in another role. What it says goes where
@@ -42,12 +45,18 @@ pub(crate) struct Options {
 pub(crate) fn start(
     node: &HostNode,
     base: &Path,
+    key: &Key,
     below: u32,
-    output: impl Into<std::process::Stdio>,
+    output: impl Into<Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let started = Command::new(std::env::current_exe()?)
-        .arg("process")
+    let mut command = Command::new(std::env::current_exe()?);
+    if key.is_there() {
+        command.arg("process").arg("--secure").stdin(Stdio::piped());
+    } else {
+        command.arg("process");
+    }
+    let started = command
         .arg("--base")
         .arg(base)
         .args([
@@ -58,13 +67,16 @@ pub(crate) fn start(
         .args(["--seed", &fastrand::u64(..).to_string()])
         .stdout(output)
         .spawn();
-    let process = match started {
+    let mut process = match started {
         Ok(process) => process,
         Err(error) => {
             node.bury(child.vmid)?;
             return Err(error).context("starting a child");
         }
     };
+    if let Some(mut input) = process.stdin.take() {
+        key.give(&mut input).context("giving the key to a child")?;
+    }
     Ok((child.pid, process))
 }
 
@@ -79,7 +91,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let identity = identity.context("--identity takes the five numbers of an identity")?;
     let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
-    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, Box::new(os))?;
+    let key = Key::from_parent(options.secure)?;
+    let node = key.start(&options.base, identity, Config::DEFAULT, Box::new(os))?;
     node.join(WAIT).context("joining the family")?;
     fastrand::seed(options.seed);
     if options.below > 0 {
@@ -93,8 +106,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let (_, process) = start(
                 &node,
                 &options.base,
+                &key,
                 options.below - 1,
-                std::process::Stdio::inherit(),
+                Stdio::inherit(),
             )?;
             children.push(process);
         }

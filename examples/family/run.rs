@@ -12,12 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use libos_ipc::host::{HostNode, raise_descriptor_limit};
+use libos_ipc::host::raise_descriptor_limit;
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::account::{self, ALL, Account};
 use crate::control::Command;
+use crate::key::{HostNode, Key};
 use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
 use crate::{RunOptions, WAIT, holds, verdict, world};
@@ -69,12 +70,13 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
     account::table(&run.kin, &run.leader.statistics());
     let Run {
         leader,
+        key,
         events,
         account,
         ..
     } = &run;
     let base = directory.path().join("f");
-    let world = world::run(leader, events, &base, options.members, account);
+    let world = world::run(leader, events, &base, key, options.members, account);
     wrong.extend(world.context("the world of processes")?);
     leader.give_back_ids(WAIT)?;
     wrong.extend(verdict::leader(leader));
@@ -86,6 +88,7 @@ struct Run<'a> {
     /// The members go before the leader does.
     kin: Kin,
     leader: HostNode,
+    key: Key,
     /// What happens to this process.
     events: Receiver<Event>,
     /// The one that is going to be killed.
@@ -108,7 +111,8 @@ impl<'a> Run<'a> {
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();
-        let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
+        let key = Key::fresh(options.secure)?;
+        let leader = key.start(&base, Identity::FIRST, config, Box::new(os))?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);
@@ -126,6 +130,7 @@ impl<'a> Run<'a> {
         for vmid in &vmids {
             kin.start(Start {
                 base: &base,
+                key: &key,
                 vmid: *vmid,
                 others: vmids
                     .iter()
@@ -142,6 +147,7 @@ impl<'a> Run<'a> {
             options,
             kin,
             leader,
+            key,
             events,
             victim,
             account,

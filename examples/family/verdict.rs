@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use libos_ipc::host::HostNode;
 use libos_ipc::{ID_MAX, Vmid};
 
 use crate::WAIT;
 use crate::figures::Ending;
 use crate::holds::{self, Event, Holds};
+use crate::key::HostNode;
 use crate::kin::{Kin, Member};
 
 /// How soon the leader has to be done with those who left.

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use libos_ipc::host::HostNode;
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{Error, Id, PATH_MAX, Target, Which};
 use rustix::process::{Pid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
 use crate::account::Account;
+use crate::key::{HostNode, Key};
 use crate::os::Event;
 use crate::process::{GO, HELLO, TERM, start};
 
@@ -81,6 +81,7 @@ pub(crate) fn run(
     first: &HostNode,
     events: &Receiver<Event>,
     base: &Path,
+    key: &Key,
     members: u32,
     account: &Account,
 ) -> Result<Vec<String>> {
@@ -97,7 +98,7 @@ pub(crate) fn run(
     let mut processes = Vec::new();
     let children = members.min(CHILDREN);
     for _ in 0..children {
-        processes.push(start(first, base, 1, writer.try_clone()?)?.1);
+        processes.push(start(first, base, key, 1, writer.try_clone()?)?.1);
     }
     drop(writer);
     world.listen_until("starting", |ledger| {
