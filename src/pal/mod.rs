@@ -198,6 +198,10 @@ pub trait Pal: Send + Sync {
     /// it off the stream itself, without a hand-over from the worker.
     const CALLER_READS: bool;
 
+    /// Whether a stream that was accepted says nothing before an exchange with its opener, so that each
+    /// is a stranger for a while: others wait then, rather than that it goes to make room for them.
+    const SHAKES_HANDS: bool = false;
+
     /// A new event. Only called while the node is set up.
     ///
     /// # Errors

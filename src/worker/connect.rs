@@ -23,6 +23,11 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
             self.run_upcalls();
+            if P::SHAKES_HANDS && self.strangers_are_new(state) {
+                state.exhausted_until = Some(self.pal.now() + RETRY);
+                self.pal.watch_listener(false);
+                return;
+            }
             match self.pal.accept() {
                 Ok(stream) => {
                     self.counters.accepted.add(1);
@@ -41,6 +46,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         }
+    }
+
+    /// Whether there is no place for one more stranger, and none has had its time to shake hands.
+    fn strangers_are_new(&self, state: &WorkerState<'m, P::Stream>) -> bool {
+        if state.strangers_count < state.strangers.len() {
+            return false;
+        }
+        let due = self.pal.now() + self.config.connect_limit / 2;
+        let mut strangers = state.strangers.iter().flatten();
+        strangers.all(|stranger| stranger.until > due)
     }
 
     /// Watches the listener again when it is time. Returns when the worker has to look again.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libos_ipc::pal::faulty::{Faults, Faulty};
-use libos_ipc::pal::loopback::Network;
+use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::secure::{Breach, Secure};
 use libos_ipc::pal::{Pal, Time};
 use libos_ipc::wire::{Answer, IdRange, Message};
@@ -89,6 +89,58 @@ fn a_family_works_whatever_the_streams_do() {
         assert_eq!(leader.statistics().refused_in_all(), 0);
         drop(member);
     }
+}
+
+#[test]
+fn many_come_at_once_and_few_can_be_strangers() {
+    let net: Network<21, 60, 600> = Network::new();
+    let pal = |number| {
+        let place = net.join(vmid(number)).unwrap();
+        Secure::new(place, vmid(number), key(), random)
+    };
+    let pals: Vec<_> = (1..=20).map(pal).collect();
+    let mut config = CALLER;
+    config.capacities.strangers = 2;
+    let identity = Identity::FIRST;
+    let bytes = Node::<&Secure<Loopback<'_, 21, 60, 600>>>::memory(&identity, &config).total();
+    let mut memory = vec![0; bytes];
+    let leader = Node::new(&pals[0], identity, config, &mut memory).unwrap();
+    let members: Vec<_> = (2..)
+        .zip(&pals[1..])
+        .map(|(number, pal)| node(pal, number))
+        .collect();
+    let question = Message::GetIdOwner(1);
+    let mut requests: Vec<_> = members
+        .iter()
+        .map(|member| member.request(Vmid::FIRST, &question).unwrap())
+        .collect();
+    let mut answered = 0;
+    for _ in 0..2_000 {
+        leader.turn(Some(Time(0)));
+        for (member, request) in members.iter().zip(&mut requests) {
+            member.turn(Some(Time(0)));
+            if let Some(answer) = request.poll() {
+                assert_eq!(answer, Ok(Answer::Owner(0)));
+                answered += 1;
+            }
+        }
+        net.advance(Duration::from_millis(1));
+    }
+    assert_eq!(answered, members.len());
+    assert_eq!(leader.statistics().refused_in_all(), 0);
+    // Those that never say a word don't keep others out for ever.
+    let silent = net.join(vmid(30)).unwrap();
+    let streams: Vec<_> = (0..10)
+        .map(|_| silent.connect(Vmid::FIRST).unwrap())
+        .collect();
+    drop(requests);
+    drop(members);
+    for _ in 0..20_000 {
+        leader.turn(Some(net.now()));
+        net.advance(Duration::from_millis(1));
+    }
+    assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);
+    drop(streams);
 }
 
 #[test]

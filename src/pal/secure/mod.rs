@@ -93,6 +93,7 @@ macro_rules! pal {
             type Event = P::Event;
 
             const CALLER_READS: bool = P::CALLER_READS;
+            const SHAKES_HANDS: bool = true;
 
             fn event(&self) -> Result<P::Event, OutOfResources> {
                 self.inner.event()
