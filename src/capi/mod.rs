@@ -18,7 +18,6 @@ pub(crate) mod log;
 mod messages;
 mod platform;
 mod processes;
-#[cfg(feature = "secure")]
 mod secure;
 mod setup;
 mod statistics;

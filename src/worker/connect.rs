@@ -53,9 +53,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if state.strangers_count < state.strangers.len() {
             return false;
         }
-        let due = self.pal.now() + self.config.connect_limit / 2;
+        let now = self.pal.now();
+        let half = self.config.connect_limit.checked_div(2);
         let mut strangers = state.strangers.iter().flatten();
-        strangers.all(|stranger| stranger.until > due)
+        strangers.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
     }
 
     /// Watches the listener again when it is time. Returns when the worker has to look again.
