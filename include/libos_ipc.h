@@ -250,6 +250,20 @@ int libos_ipc_setup(const struct libos_ipc_platform* platform,
                     const struct libos_ipc_callbacks* callbacks,
                     const struct libos_ipc_limits* limits);
 
+/* Where the host is not trusted (a library built with the feature `secure`): all streams of this process
+ * are encrypted, authentic and safe from replay, between processes that have the same `instance` and
+ * `key`; nobody else gets in. A child gets both from its parent, over a way that the host can't look into.
+ * `random` (called with the platform's context, from any thread, must not block) fills all of a buffer
+ * with random numbers that nobody can guess, and returns 0 or -errno. Streams of the platform must carry
+ * bytes both ways then, and be watched for either. With that feature, with a key or without, a process
+ * needs about 10 KiB more memory for each peer: ask libos_ipc_memory_size().
+ *
+ * To be called between libos_ipc_setup() and init_ipc(); without it streams are plain. The key is copied:
+ * wipe yours. -EINVAL for NULL or before the set-up, -EALREADY if it is too late, -ENOSYS if the library was
+ * built without the feature. */
+int libos_ipc_set_family_key(uint64_t instance, const uint8_t key[32],
+                             int (*random)(void* context, void* buffer, size_t size));
+
 /* Who this process is: all 0 in the first, which leads the family; in a child what its parent says,
  * set before init_ipc(). Read once, in init_ipc_ids(). */
 struct libos_ipc_ids {

@@ -180,6 +180,11 @@ impl Statistics {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    #[cfg(feature = "secure")]
+    pub(crate) const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
+
     pub(crate) fn add(&self, count: usize) {
         self.0.fetch_add(count as u64, Ordering::Relaxed);
     }

@@ -1,20 +1,20 @@
 //! The embedder's build links into a program that has neither `std` nor `alloc`, and runs there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-#[test]
-fn links_and_runs_without_std_and_alloc() {
+/// Builds the program and runs it: where it is; `None` where it can't be built.
+fn build_and_run(name: &str, flags: &str, features: &[&str]) -> Option<PathBuf> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         assert!(
             std::env::var_os("CI").is_none(),
             "only written for x86-64 Linux"
         );
         println!("skipped: only written for x86-64 Linux");
-        return;
+        return None;
     }
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/freestanding/Cargo.toml");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("freestanding");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let built = Command::new(env!("CARGO"))
         .args([
             "build",
@@ -26,7 +26,8 @@ fn links_and_runs_without_std_and_alloc() {
         .arg(manifest)
         .arg("--target-dir")
         .arg(&target)
-        .env_remove("RUSTFLAGS")
+        .args(features)
+        .env("RUSTFLAGS", flags)
         .status()
         .unwrap();
     assert!(built.success(), "it does not link without std and alloc");
@@ -38,11 +39,37 @@ fn links_and_runs_without_std_and_alloc() {
     assert!(text.contains("send buffers"), "{text}");
     // Linked statically with no library, so what it has is what it needs. An allocator would be
     // asked for by these names.
-    let bytes = std::fs::read(program).unwrap();
+    let bytes = std::fs::read(&program).unwrap();
     for name in ["__rust_alloc", "__rust_no_alloc_shim", "malloc"] {
         let found = bytes
             .windows(name.len())
             .any(|window| window == name.as_bytes());
         assert!(!found, "{name} is in it");
+    }
+    Some(program)
+}
+
+#[test]
+fn links_and_runs_without_std_and_alloc() {
+    build_and_run("freestanding", "", &[]);
+}
+
+/// What an enclave can't do is not in it either, with the flags that `docs/secure.md` names.
+#[test]
+fn secure_streams_need_no_more() {
+    let flags = "-C target-feature=+aes,+pclmulqdq --cfg curve25519_dalek_backend=\"serial\"";
+    let features = ["--features", "secure"];
+    let Some(program) = build_and_run("freestanding-secure", flags, &features) else {
+        return;
+    };
+    let Ok(output) = Command::new("objdump").arg("-d").arg(program).output() else {
+        assert!(std::env::var_os("CI").is_none(), "there is no objdump");
+        println!("skipped: there is no objdump to look for cpuid with");
+        return;
+    };
+    let code = String::from_utf8_lossy(&output.stdout);
+    assert!(code.contains("aesenc"), "not the processor's AES");
+    for instruction in ["cpuid", "xgetbv"] {
+        assert!(!code.contains(instruction), "{instruction} is in it");
     }
 }

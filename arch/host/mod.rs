@@ -10,6 +10,8 @@ mod clock;
 mod event;
 mod node;
 mod proxy;
+#[cfg(feature = "secure")]
+mod secure;
 mod stream;
 #[cfg(feature = "trace")]
 pub mod trace;
@@ -30,6 +32,8 @@ use self::address::{Base, Listener};
 pub use self::event::HostEvent;
 pub use self::node::HostNode;
 pub use self::proxy::{Proxy, ProxyEnd};
+#[cfg(feature = "secure")]
+pub use self::secure::{SecureHost, random};
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{

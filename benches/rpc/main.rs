@@ -11,6 +11,8 @@ mod counted;
 mod events;
 mod kill;
 mod process;
+#[cfg(feature = "secure")]
+mod secure;
 
 use std::io::Result;
 use std::time::{Duration, Instant};
@@ -46,6 +48,8 @@ fn main() -> Result<()> {
             unpin()?;
         }
         round_trip(pinned)?;
+        #[cfg(feature = "secure")]
+        secure::measure(pinned)?;
         one_way()?;
         events::measure(pinned)?;
         idle_connections(pinned)?;

@@ -20,10 +20,15 @@ pub(crate) struct Family {
 
 impl Family {
     pub(crate) fn start(config: &Config) -> Result<Family> {
+        Self::start_as("leader", config)
+    }
+
+    /// With a leader of another kind.
+    pub(crate) fn start_as(role: &str, config: &Config) -> Result<Family> {
         let directory = tempfile::tempdir()?;
         let base = directory.path().join("family");
         let spin = config.spin.as_nanos().to_string();
-        let leader = Child::start(&["leader", base.to_str().expect("UTF-8"), &spin])?;
+        let leader = Child::start(&[role, base.to_str().expect("UTF-8"), &spin])?;
         Ok(Family {
             directory,
             base,
@@ -63,6 +68,8 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
             drop(node);
             Ok(())
         }
+        #[cfg(feature = "secure")]
+        "secure-leader" => crate::secure::leader(&role[1], role[2].parse().expect("a number")),
         "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
         "sink" => floor::sink(&role[1]),
         "target" => crate::kill::target(&role[1]),

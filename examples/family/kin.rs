@@ -14,6 +14,7 @@ use libos_ipc::{Id, Vmid};
 
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Report};
+use crate::key::Key;
 use crate::look::Look;
 
 /// How far a member has come.
@@ -81,6 +82,7 @@ pub(crate) struct Kin {
 /// What a member is started with.
 pub(crate) struct Start<'a> {
     pub(crate) base: &'a Path,
+    pub(crate) key: &'a Key,
     pub(crate) vmid: Vmid,
     pub(crate) others: Vec<Vmid>,
     pub(crate) log: PathBuf,
@@ -127,6 +129,9 @@ impl Kin {
         if start.is_watched {
             process.arg("--watched");
         }
+        if start.key.is_there() {
+            process.arg("--secure");
+        }
         // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
         process
             .stdin(Stdio::piped())
@@ -136,7 +141,13 @@ impl Kin {
             .spawn()
             .with_context(|| format!("starting member {}", start.vmid))?;
         let output = process.stdout.take().context("a pipe was asked for")?;
-        let input = process.stdin.take();
+        let mut input = process.stdin.take();
+        if let Some(input) = &mut input {
+            start
+                .key
+                .give(input)
+                .context("giving the key to a member")?;
+        }
         let (index, sender) = (self.members.len(), self.sender.clone());
         thread::spawn(move || listen(index, output, &sender));
         self.members.push(Member {

@@ -7,13 +7,14 @@
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
 //! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
-//! of them answers; [`platform`] is what they stand on, and records; [`account`] is what you see,
+//! of them answers; [`platform`] is what they stand on, and records; [`key`] makes the streams secure; [`account`] is what you see,
 //! [`top`] what you see of those who work, and [`look`] where it comes from; [`serve`] is the leader by itself.
 
 mod account;
 mod control;
 mod figures;
 mod holds;
+mod key;
 mod kin;
 mod look;
 mod member;
@@ -107,6 +108,11 @@ struct RunOptions {
     /// A live picture on a terminal, else one every second.
     #[arg(long)]
     top: bool,
+    /// Encrypt and authenticate all streams; needs to be built with `--features secure`
+    ///
+    /// Each child gets the family's key from its parent, on its standard input.
+    #[arg(long)]
+    secure: bool,
 }
 
 #[derive(Args)]
@@ -118,7 +124,7 @@ struct ServeOptions {
     #[arg(
         long = "serve",
         value_name = "BASE",
-        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top"]
+        conflicts_with_all = ["members", "ids", "seconds", "seed", "trace", "top", "secure"]
     )]
     base: Option<PathBuf>,
     /// Say nothing but errors

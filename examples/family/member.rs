@@ -16,6 +16,7 @@ use crate::WAIT;
 use crate::control::{Command, Word, say};
 use crate::figures::{Counts, Ending, Latency, Report};
 use crate::holds::{Event, Log};
+use crate::key::Key;
 use crate::look::{Watcher, lock};
 use crate::os::Os;
 use crate::platform::FamilyNode;
@@ -52,6 +53,9 @@ pub(crate) struct Options {
     /// How many IDs to take; as many as there is time for if not given
     #[arg(long)]
     pub(crate) ids: Option<u64>,
+    /// The key comes on the standard input
+    #[arg(long)]
+    pub(crate) secure: bool,
 }
 
 fn vmid(text: &str) -> Result<Vmid> {
@@ -59,6 +63,8 @@ fn vmid(text: &str) -> Result<Vmid> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    // Before anything else is read there.
+    let key = Key::from_parent(options.secure)?;
     let commands = commands();
     let config = Config {
         // Each ID that is handed to this member is a range of its own.
@@ -72,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // Nobody signals a member.
     let (os, _) = Os::new();
     let traces = options.traces.as_deref();
-    let node = FamilyNode::start(&options.base, identity, config, os, traces)
+    let node = FamilyNode::start(&options.base, identity, config, os, traces, &key)
         .with_context(|| format!("cannot join the family at {}", options.base.display()))?;
     let node = Arc::new(node);
     let recent = Arc::new(Mutex::new(Latency::default()));

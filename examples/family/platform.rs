@@ -1,16 +1,19 @@
-//! What each process of this program stands on: the host, recorded if that was asked for.
+//! What each process of this program stands on: the host, with secure streams and recorded if that was
+//! asked for. What is recorded is what they say before it is encrypted.
 
 use std::fs::read_dir;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use libos_ipc::host::HostNode;
 use libos_ipc::host::trace::{Recorder, Traced, merge};
-use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{Config, Embedder, Identity};
 
+use crate::key::{Key, Streams};
+
 /// The platform.
-pub(crate) type Platform = Traced<Host>;
+pub(crate) type Platform = Traced<Streams>;
 
 /// A member, with its recording.
 pub(crate) struct FamilyNode {
@@ -27,14 +30,15 @@ impl FamilyNode {
         config: Config,
         os: impl Embedder<Platform> + Send + 'static,
         traces: Option<&Path>,
+        key: &Key,
     ) -> Result<FamilyNode> {
         let vmid = identity.vmid;
         let recorder = traces
             .map(|directory| Recorder::create(&directory.join(format!("{vmid}.{PART}"))))
             .transpose()
             .context("cannot record")?;
-        let host = Host::listen(base, vmid)?;
-        let traced = Traced::new(host, vmid, recorder.as_ref());
+        let streams = key.listen(base, vmid)?;
+        let traced = Traced::new(streams, vmid, recorder.as_ref());
         let node = HostNode::over(traced, identity, config, Box::new(os))?;
         Ok(FamilyNode {
             node,

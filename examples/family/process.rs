@@ -2,7 +2,7 @@
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use clap::Args;
 use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
 
 use crate::WAIT;
+use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
 
@@ -38,6 +39,9 @@ pub(crate) struct Options {
     /// Where chance begins
     #[arg(long)]
     seed: u64,
+    /// The key comes on the standard input
+    #[arg(long)]
+    secure: bool,
 }
 
 /// Starts a child of this process: this same program in another role. What it says goes where
@@ -46,17 +50,21 @@ pub(crate) fn start(
     node: &FamilyNode,
     base: &Path,
     traces: Option<&Path>,
+    key: &Key,
     below: u32,
-    output: impl Into<std::process::Stdio>,
+    output: impl Into<Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let mut process = Command::new(std::env::current_exe()?);
-    if let Some(traces) = traces {
-        process.args(["process".as_ref(), "--traces".as_ref(), traces.as_os_str()]);
+    let mut command = Command::new(std::env::current_exe()?);
+    if key.is_there() {
+        command.arg("process").arg("--secure").stdin(Stdio::piped());
     } else {
-        process.arg("process");
+        command.arg("process");
     }
-    let started = process
+    if let Some(traces) = traces {
+        command.arg("--traces").arg(traces);
+    }
+    let started = command
         .arg("--base")
         .arg(base)
         .args([
@@ -67,13 +75,16 @@ pub(crate) fn start(
         .args(["--seed", &fastrand::u64(..).to_string()])
         .stdout(output)
         .spawn();
-    let process = match started {
+    let mut process = match started {
         Ok(process) => process,
         Err(error) => {
             node.bury(child.vmid)?;
             return Err(error).context("starting a child");
         }
     };
+    if let Some(mut input) = process.stdin.take() {
+        key.give(&mut input).context("giving the key to a child")?;
+    }
     Ok((child.pid, process))
 }
 
@@ -88,12 +99,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let identity = identity.context("--identity takes the five numbers of an identity")?;
     let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
+    let key = Key::from_parent(options.secure)?;
     let node = FamilyNode::start(
         &options.base,
         identity,
         Config::DEFAULT,
         os,
         options.traces.as_deref(),
+        &key,
     )?;
     node.join(WAIT).context("joining the family")?;
     fastrand::seed(options.seed);
@@ -109,8 +122,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 &node,
                 &options.base,
                 options.traces.as_deref(),
+                &key,
                 options.below - 1,
-                std::process::Stdio::inherit(),
+                Stdio::inherit(),
             )?;
             children.push(process);
         }

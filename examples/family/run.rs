@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::account::{self, ALL, Account};
 use crate::control::Command;
+use crate::key::Key;
 use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
 use crate::platform::{FamilyNode, merge_traces};
@@ -102,6 +103,7 @@ struct Run<'a> {
     /// The members go before the leader does.
     kin: Kin,
     leader: FamilyNode,
+    key: Key,
     /// What happens to this process.
     events: Receiver<Event>,
     /// The one that is going to be killed.
@@ -124,7 +126,8 @@ impl<'a> Run<'a> {
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();
-        let leader = FamilyNode::start(&base, Identity::FIRST, config, os, traces)?;
+        let key = Key::fresh(options.secure)?;
+        let leader = FamilyNode::start(&base, Identity::FIRST, config, os, traces, &key)?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);
@@ -142,6 +145,7 @@ impl<'a> Run<'a> {
         for vmid in &vmids {
             kin.start(Start {
                 base: &base,
+                key: &key,
                 vmid: *vmid,
                 others: vmids
                     .iter()
@@ -160,6 +164,7 @@ impl<'a> Run<'a> {
             options,
             kin,
             leader,
+            key,
             events,
             victim,
             account,
@@ -182,13 +187,14 @@ impl<'a> Run<'a> {
         account::table(&self.kin, &self.leader.statistics());
         let Run {
             leader,
+            key,
             events,
             account,
             options,
             ..
         } = self;
         let base = directory.join("f");
-        let world = world::run(leader, events, &base, traces, options.members, account);
+        let world = world::run(leader, events, &base, traces, key, options.members, account);
         wrong.extend(world.context("the world of processes")?);
         leader.give_back_ids(WAIT)?;
         wrong.extend(verdict::leader(leader));

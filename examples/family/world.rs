@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
 use crate::account::Account;
+use crate::key::Key;
 use crate::os::Event;
 use crate::platform::FamilyNode;
 use crate::process::{GO, HELLO, TERM, start};
@@ -82,6 +83,7 @@ pub(crate) fn run(
     events: &Receiver<Event>,
     base: &Path,
     traces: Option<&Path>,
+    key: &Key,
     members: u32,
     account: &Account,
 ) -> Result<Vec<String>> {
@@ -98,7 +100,7 @@ pub(crate) fn run(
     let mut processes = Vec::new();
     let children = members.min(CHILDREN);
     for _ in 0..children {
-        processes.push(start(first, base, traces, 1, writer.try_clone()?)?.1);
+        processes.push(start(first, base, traces, key, 1, writer.try_clone()?)?.1);
     }
     drop(writer);
     world.listen_until("starting", |ledger| {

@@ -2,8 +2,8 @@
 
 use core::ffi::CStr;
 
+use super::CPal;
 use super::outcome;
-use super::platform::CPlatform;
 use super::setup::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::errno;
@@ -59,8 +59,8 @@ pub(super) fn file_key(
     })
 }
 
-impl Embedder<CPlatform> for LibraryOs {
-    fn signal(&self, node: &Node<'_, CPlatform>, signal: &Signal, reply: SignalReply) {
+impl Embedder<CPal> for LibraryOs {
+    fn signal(&self, node: &Node<'_, CPal>, signal: &Signal, reply: SignalReply) {
         let (pid, id, target) = match signal.target {
             Target::Thread { pid, tid } => (pid, tid, KillTarget::Thread),
             Target::Process(pid) => (pid, pid, KillTarget::Process),
@@ -79,7 +79,7 @@ impl Embedder<CPlatform> for LibraryOs {
         let _ = reply.send(node, outcome(delivered));
     }
 
-    fn metadata(&self, node: &Node<'_, CPlatform>, pid: Id, what: MetaCode, reply: MetadataReply) {
+    fn metadata(&self, node: &Node<'_, CPal>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let mut data = [0_u8; PATH_MAX];
         let (to, room) = (data.as_mut_ptr().cast(), data.len());
         let length = tell!(
@@ -93,7 +93,7 @@ impl Embedder<CPlatform> for LibraryOs {
         let _ = reply.send(node, told);
     }
 
-    fn child_ended(&self, node: &Node<'_, CPlatform>, exit: &ChildExit) {
+    fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
         // The library OS keeps its zombies itself.
         node.children.lock().remove(exit.pid);
         let exit = libos_ipc_cld_exit {
@@ -106,7 +106,7 @@ impl Embedder<CPlatform> for LibraryOs {
         tell!(child_died(&raw const exit), ());
     }
 
-    fn member_left(&self, _: &Node<'_, CPlatform>, vmid: Vmid) {
+    fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {
         tell!(disconnected(vmid.get()), ());
     }
 }

@@ -21,6 +21,7 @@ mod platform;
 mod processes;
 #[cfg(all(static_library, not(feature = "std")))]
 mod runtime;
+mod secure;
 mod setup;
 mod statistics;
 mod syncs;
@@ -33,8 +34,14 @@ use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
 
+/// What the node of a process in C stands on.
+#[cfg(not(feature = "secure"))]
+type CPal = CPlatform;
+#[cfg(feature = "secure")]
+type CPal = &'static crate::pal::secure::Secure<CPlatform>;
+
 /// The node of a process in C.
-type CNode = Node<'static, CPlatform>;
+type CNode = Node<'static, CPal>;
 
 const _: () = assert!(
     size_of::<usize>() == 8,

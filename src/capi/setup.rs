@@ -254,8 +254,10 @@ fn make_node() -> Result<(), Error> {
         core::slice::from_raw_parts_mut(platform.memory.cast::<u8>(), platform.memory_size)
     };
     NODE.try_call_once(|| {
-        Node::new(CPlatform(platform), identity, setup.config, memory)
-            .map(|node| node.with_embedder(&LIBRARY_OS))
+        let pal = CPlatform(platform);
+        #[cfg(feature = "secure")]
+        let pal = super::secure::pal(pal, identity.vmid)?;
+        Node::new(pal, identity, setup.config, memory).map(|node| node.with_embedder(&LIBRARY_OS))
     })?;
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The two one-way streams with a process, each with the buffer that belongs to it.
 
-use core::mem;
-
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -57,23 +55,25 @@ pub(crate) struct Sending<'m, S> {
 }
 
 impl<S> Sending<'_, S> {
-    /// Forgets everything; returns the stream, to be closed.
-    pub(crate) fn reset(&mut self) -> Option<S> {
+    /// Closes the stream and forgets everything.
+    pub(crate) fn reset(&mut self) {
         self.draining.clear();
         self.vmid_sent = 0;
         self.blocked = false;
         self.connecting_since = None;
-        mem::take(&mut self.stream)
+        // Where it is, not moved away first: it may have keys to wipe.
+        self.stream = None;
     }
 }
 
 impl<S> Reading<'_, S> {
-    /// Forgets everything; returns the stream, to be closed.
-    pub(crate) fn reset(&mut self) -> Option<S> {
+    /// Closes the stream and forgets everything.
+    pub(crate) fn reset(&mut self) {
         self.frames.clear();
         self.held_back = false;
         self.is_noted = false;
         self.last_reads = 0;
-        mem::take(&mut self.stream)
+        // As with the other.
+        self.stream = None;
     }
 }

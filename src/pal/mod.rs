@@ -6,7 +6,8 @@
 //!
 //! # What a node relies on
 //! * Streams are reliable, ordered and one-way in use: the connecting side writes, the accepting
-//!   side reads. Reads and writes never block.
+//!   side reads. Reads and writes never block. (A wrapper may need the way back for a handshake, as
+//!   `secure` does.)
 //! * Readiness is *level-triggered*: a stream that is ready and watched is reported by every
 //!   [`Pal::wait`] until it is no longer ready or no longer watched.
 //! * All methods may be called from any thread at any time; only one thread at a time is in
@@ -24,6 +25,8 @@ pub mod faulty;
 pub mod loopback;
 pub mod mux;
 mod ring;
+#[cfg(feature = "secure")]
+pub mod secure;
 
 /// A point on the PAL's monotonic clock: nanoseconds since any fixed moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +80,8 @@ pub trait Stream: Send + Sync {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError>;
 
     /// Writes the bytes of `parts`, in order, as many as go without blocking, and says how many.
-    /// At least one part is not empty; at most 4 parts are given.
+    /// At least one part is not empty; at most 4 parts are given. What it did not take is offered
+    /// again by the next write, before anything else: a wrapper may have begun to send it.
     ///
     /// # Errors
     /// As [`StreamError`] says.
@@ -168,7 +172,8 @@ impl Readiness {
     }
 }
 
-/// What a node calls a stream when it asks to watch it. Opaque to the PAL.
+/// What a node calls a stream when it asks to watch it. Opaque to the PAL. The highest two bits are
+/// clear, so a wrapper can note something in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub u64);
 
@@ -207,6 +212,10 @@ pub trait Pal: Send + Sync {
     /// Whether [`Pal::wait_readable`] works, so that a thread which waits for an answer may read
     /// it off the stream itself, without a hand-over from the worker.
     const CALLER_READS: bool;
+
+    /// Whether a stream that was accepted says nothing before an exchange with its opener, so that each
+    /// is a stranger for a while: others wait then, rather than that it goes to make room for them.
+    const SHAKES_HANDS: bool = false;
 
     /// A new event. Only called while the node is set up.
     ///

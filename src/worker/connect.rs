@@ -23,6 +23,11 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
             self.run_upcalls();
+            if P::SHAKES_HANDS && self.strangers_are_new(state) {
+                state.exhausted_until = Some(self.pal.now() + RETRY);
+                self.pal.watch_listener(false);
+                return;
+            }
             match self.pal.accept() {
                 Ok(stream) => {
                     self.counters.accepted.add(1);
@@ -41,6 +46,17 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
             }
         }
+    }
+
+    /// Whether there is no place for one more stranger, and none has had its time to shake hands.
+    fn strangers_are_new(&self, state: &WorkerState<'m, P::Stream>) -> bool {
+        if state.strangers_count < state.strangers.len() {
+            return false;
+        }
+        let now = self.pal.now();
+        let half = self.config.connect_limit.checked_div(2);
+        let mut strangers = state.strangers.iter().flatten();
+        strangers.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
     }
 
     /// Watches the listener again when it is time. Returns when the worker has to look again.
@@ -272,12 +288,14 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let vmid = peer.vmid();
-        if let Some(stream) = reading.reset() {
-            self.pal.unwatch(&stream);
+        if let Some(stream) = &reading.stream {
+            self.pal.unwatch(stream);
         }
-        if let Some(stream) = sending.reset() {
-            self.pal.unwatch(&stream);
+        reading.reset();
+        if let Some(stream) = &sending.stream {
+            self.pal.unwatch(stream);
         }
+        sending.reset();
         {
             let mut queue = peer.queue.lock();
             queue.filling.clear();

@@ -106,6 +106,7 @@ impl<'p, P: Pal> Pal for &'p Faulty<P> {
     type Event = P::Event;
 
     const CALLER_READS: bool = P::CALLER_READS;
+    const SHAKES_HANDS: bool = P::SHAKES_HANDS;
 
     fn event(&self) -> Result<P::Event, OutOfResources> {
         self.inner.event()

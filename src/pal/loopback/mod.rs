@@ -19,7 +19,7 @@ use crate::Vmid;
 use crate::pal::{OutOfResources, Time};
 
 /// What up to `NODES` nodes are joined by: at most `PIPES` streams at a time, each of which holds
-/// up to `BYTES` bytes that are written and not yet read.
+/// up to `BYTES` bytes each way that are written and not yet read.
 #[derive(Debug)]
 pub struct Network<const NODES: usize, const PIPES: usize, const BYTES: usize> {
     state: Mutex<State<NODES, PIPES, BYTES>>,

@@ -54,15 +54,15 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Stream
 {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match self.network.state.lock().pipe(self.end.pipe) {
-            Some(pipe) if self.end.side == Side::Reader => pipe.read(buffer),
-            _ => Err(StreamError::Closed),
+            Some(pipe) => pipe.read(self.end.side, buffer),
+            None => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         match self.network.state.lock().pipe(self.end.pipe) {
-            Some(pipe) if self.end.side == Side::Writer => pipe.write(parts),
-            _ => Err(StreamError::Closed),
+            Some(pipe) => pipe.write(self.end.side, parts),
+            None => Err(StreamError::Closed),
         }
     }
 }

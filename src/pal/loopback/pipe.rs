@@ -1,4 +1,4 @@
-//! One stream: a ring of bytes with a writer's and a reader's end.
+//! One stream: two rings of bytes, one each way, with a writer's and a reader's end.
 
 use crate::pal::ring::Ring;
 use crate::pal::{Interest, Readiness, StreamError, Token};
@@ -34,7 +34,9 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_watch: Option<Watch>,
     /// The next one in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
-    bytes: Ring<BYTES>,
+    there: Ring<BYTES>,
+    /// Used by wrappers only, for a handshake.
+    back: Ring<BYTES>,
 }
 
 impl<const BYTES: usize> Pipe<BYTES> {
@@ -45,7 +47,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
             writer_watch: None,
             reader_watch: None,
             next: None,
-            bytes: Ring::new(),
+            there: Ring::new(),
+            back: Ring::new(),
         }
     }
 
@@ -54,7 +57,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
         self.writer_open = true;
         self.reader_open = true;
         self.next = None;
-        self.bytes.clear();
+        self.there.clear();
+        self.back.clear();
     }
 
     pub(super) fn watch(&mut self, side: Side) -> &mut Option<Watch> {
@@ -64,35 +68,53 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    pub(super) fn write(&mut self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        if !self.reader_open {
+    /// Whether the end across from that one is closed.
+    fn is_hung_up(&self, side: Side) -> bool {
+        match side {
+            Side::Writer => !self.reader_open,
+            Side::Reader => !self.writer_open,
+        }
+    }
+
+    pub(super) fn write(&mut self, side: Side, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        if self.is_hung_up(side) {
             return Err(StreamError::Closed);
         }
-        let before = self.bytes.len();
+        let ring = match side {
+            Side::Writer => &mut self.there,
+            Side::Reader => &mut self.back,
+        };
+        let before = ring.len();
         for part in parts {
-            self.bytes.push(part);
+            ring.push(part);
         }
-        match self.bytes.len().saturating_sub(before) {
+        match ring.len().saturating_sub(before) {
             0 => Err(StreamError::WouldBlock),
             count => Ok(count),
         }
     }
 
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        if self.bytes.is_empty() && self.writer_open {
-            return Err(StreamError::WouldBlock);
+    pub(super) fn read(&mut self, side: Side, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let hung_up = self.is_hung_up(side);
+        let ring = match side {
+            Side::Writer => &mut self.back,
+            Side::Reader => &mut self.there,
+        };
+        match ring.pull(buffer) {
+            0 if !hung_up => Err(StreamError::WouldBlock),
+            count => Ok(count),
         }
-        Ok(self.bytes.pull(buffer))
     }
 
     /// What a watch with `interest` on that end reports now.
     pub(super) fn readiness(&self, side: Side, interest: Interest) -> Readiness {
-        let hung_up = match side {
-            Side::Writer => !self.reader_open,
-            Side::Reader => !self.writer_open,
+        let hung_up = self.is_hung_up(side);
+        let (from, to) = match side {
+            Side::Writer => (&self.back, &self.there),
+            Side::Reader => (&self.there, &self.back),
         };
-        let readable = side == Side::Reader && (hung_up || !self.bytes.is_empty());
-        let writable = side == Side::Writer && (hung_up || self.bytes.room() > 0);
+        let readable = hung_up || !from.is_empty();
+        let writable = hung_up || to.room() > 0;
         Readiness::of(interest, readable, writable, hung_up)
     }
 }

@@ -7,8 +7,10 @@ mod platform;
 
 use core::fmt::Write;
 
-use libos_ipc::pal::Time;
 use libos_ipc::pal::loopback::{Loopback, Network};
+#[cfg(feature = "secure")]
+use libos_ipc::pal::secure::{FamilyKey, Secure};
+use libos_ipc::pal::{Pal, Time};
 use libos_ipc::store::Memory;
 use libos_ipc::wire::{Answer, IdRange, Message};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid};
@@ -31,21 +33,29 @@ const MEMBER: Identity = match Vmid::new(2) {
 
 type World = Network<2, 4, 4096>;
 type Place = Loopback<'static, 2, 4, 4096>;
+#[cfg(not(feature = "secure"))]
+type Platform = Place;
+#[cfg(feature = "secure")]
+type Platform = &'static Secure<Place>;
 
-const LEADER_MEMORY: usize = Node::<Place>::memory(&Identity::FIRST, &CONFIG).total();
-const MEMBER_MEMORY: usize = Node::<Place>::memory(&MEMBER, &CONFIG).total();
+const LEADER_MEMORY: usize = Node::<Platform>::memory(&Identity::FIRST, &CONFIG).total();
+const MEMBER_MEMORY: usize = Node::<Platform>::memory(&MEMBER, &CONFIG).total();
 
 static NETWORK: World = World::new();
 static LEADER: Memory<LEADER_MEMORY> = Memory::new();
 static MEMBER_PLACE: Memory<MEMBER_MEMORY> = Memory::new();
 
-fn node(identity: Identity, memory: Option<&'static mut [u8]>) -> Option<Node<'static, Place>> {
-    Node::new(NETWORK.join(identity.vmid).ok()?, identity, CONFIG, memory?).ok()
+fn node<'p, P: Pal + 'p>(
+    pal: P,
+    identity: Identity,
+    memory: Option<&'static mut [u8]>,
+) -> Option<Node<'p, P>> {
+    Node::new(pal, identity, CONFIG, memory?).ok()
 }
 
-fn ask(
-    leader: &Node<'static, Place>,
-    member: &Node<'static, Place>,
+fn ask<P: Pal>(
+    leader: &Node<'_, P>,
+    member: &Node<'_, P>,
     message: Message<'_>,
 ) -> Option<Answer<'static>> {
     let mut request = member.request(Vmid::FIRST, &message).ok()?;
@@ -59,13 +69,31 @@ fn ask(
     None
 }
 
+fn join(vmid: Vmid) -> Option<Place> {
+    NETWORK.join(vmid).ok()
+}
+
+#[cfg(not(feature = "secure"))]
 fn run() -> Option<()> {
-    let leader = node(Identity::FIRST, LEADER.take())?;
-    let member = node(MEMBER, MEMBER_PLACE.take())?;
+    family(join(Vmid::FIRST)?, join(MEMBER.vmid)?)
+}
+
+#[cfg(feature = "secure")]
+fn run() -> Option<()> {
+    let key = FamilyKey::generate(platform::random).ok()?;
+    let secure = |vmid, key| Some(Secure::new(join(vmid)?, vmid, key, platform::random));
+    let (leader, member) = (secure(Vmid::FIRST, key.clone())?, secure(MEMBER.vmid, key)?);
+    family(&leader, &member)?;
+    (leader.statistics().handshakes == 2).then_some(())
+}
+
+fn family<P: Pal>(leader: P, member: P) -> Option<()> {
+    let leader = node(leader, Identity::FIRST, LEADER.take())?;
+    let member = node(member, MEMBER, MEMBER_PLACE.take())?;
     let _ = write!(
         Console,
         "{}",
-        Node::<Place>::memory(&Identity::FIRST, &CONFIG)
+        Node::<Platform>::memory(&Identity::FIRST, &CONFIG)
     );
     let range = IdRange { start: 1, end: 32 };
     let exchanges = [

@@ -1,4 +1,4 @@
-//! All that this program has of a platform: an entry, two system calls and five memory functions.
+//! All that this program has of a platform: an entry, three system calls and five memory functions.
 
 /// Those of the guest on bare metal.
 #[path = "../../../arch/x86_64/guest/src/memory.rs"]
@@ -29,6 +29,22 @@ impl fmt::Write for Console {
                 in("rdx") text.len(), out("rcx") _, out("r11") _);
         }
         Ok(())
+    }
+}
+
+/// Random numbers, as an enclave gets them from the processor.
+#[cfg(feature = "secure")]
+pub fn random(buffer: &mut [u8]) -> Result<(), libos_ipc::pal::OutOfResources> {
+    let mut got = 318_isize;
+    // SAFETY: getrandom(buffer, length, 0); the kernel writes only the bytes of `buffer`.
+    unsafe {
+        asm!("syscall", inlateout("rax") got, in("rdi") buffer.as_mut_ptr(), in("rsi") buffer.len(),
+            in("rdx") 0, out("rcx") _, out("r11") _);
+    }
+    if usize::try_from(got) == Ok(buffer.len()) {
+        Ok(())
+    } else {
+        Err(libos_ipc::pal::OutOfResources)
     }
 }
 

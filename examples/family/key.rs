@@ -1,0 +1,108 @@
+//! Whether the family's streams are secure. If so, each child gets the key from its parent: on its
+//! standard input, a pipe that nobody else has, for others can read its command line.
+
+pub(crate) use kind::*;
+
+#[cfg(feature = "secure")]
+mod kind {
+    use std::io::{self, Read, Write, stdin};
+    use std::path::Path;
+
+    use std::sync::Arc;
+
+    use anyhow::{Context, Result, anyhow};
+    use libos_ipc::Vmid;
+    use libos_ipc::host::{self, Host, SecureHost};
+    use libos_ipc::pal::secure::{FamilyKey, Secure};
+
+    /// What a process's streams are.
+    pub(crate) type Streams = SecureHost;
+
+    /// The key of the family, if it has one.
+    #[derive(Clone)]
+    pub(crate) struct Key(Option<FamilyKey>);
+
+    impl Key {
+        /// A new family's.
+        pub(crate) fn fresh(secure: bool) -> Result<Key> {
+            let key = secure.then(|| FamilyKey::generate(host::random));
+            let no_random = |_| anyhow!("the system gives no random numbers");
+            Ok(Key(key.transpose().map_err(no_random)?))
+        }
+
+        /// The one that this process's parent gives to it.
+        pub(crate) fn from_parent(secure: bool) -> Result<Key> {
+            if !secure {
+                return Ok(Key(None));
+            }
+            let mut bytes = [0; FamilyKey::LENGTH];
+            let read = stdin().lock().read_exact(&mut bytes);
+            read.context("the parent gave no key")?;
+            Ok(Key(Some(FamilyKey::from_secret_bytes(&mut bytes))))
+        }
+
+        pub(crate) fn is_there(&self) -> bool {
+            self.0.is_some()
+        }
+
+        /// Gives it to a child.
+        pub(crate) fn give(&self, to: &mut impl Write) -> io::Result<()> {
+            match &self.0 {
+                Some(key) => to.write_all(key.secret_bytes()),
+                None => Ok(()),
+            }
+        }
+
+        /// Begins to listen.
+        pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
+            let host = Host::listen(base, vmid)?;
+            Ok(Arc::new(match &self.0 {
+                Some(key) => Secure::new(host, vmid, key.clone(), host::random),
+                None => Secure::plain(host, vmid),
+            }))
+        }
+    }
+}
+
+#[cfg(not(feature = "secure"))]
+mod kind {
+    use std::io::{self, Write};
+    use std::path::Path;
+
+    use anyhow::{Result, ensure};
+    use libos_ipc::Vmid;
+    use libos_ipc::host::Host;
+
+    pub(crate) use libos_ipc::host::Host as Streams;
+
+    /// There is none in a program that is built without the feature.
+    #[derive(Clone)]
+    pub(crate) struct Key;
+
+    impl Key {
+        pub(crate) fn fresh(secure: bool) -> Result<Key> {
+            ensure!(
+                !secure,
+                "built without secure streams: cargo run --features secure --example family -- --secure"
+            );
+            Ok(Key)
+        }
+
+        pub(crate) fn from_parent(secure: bool) -> Result<Key> {
+            Key::fresh(secure)
+        }
+
+        pub(crate) fn is_there(&self) -> bool {
+            false
+        }
+
+        #[allow(clippy::unnecessary_wraps, reason = "with a key it can fail")]
+        pub(crate) fn give(&self, _: &mut impl Write) -> io::Result<()> {
+            Ok(())
+        }
+
+        pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
+            Host::listen(base, vmid)
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A secure stream between two members, and a host that does anything to its bytes, in either
+//! direction: nothing panics, what is read is what was said, from its beginning and in order, and the
+//! end is only told if all of it was read.
+#![no_main]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libfuzzer_sys::fuzz_target;
+use libos_ipc::Vmid;
+use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::pal::secure::{FamilyKey, Secure};
+use libos_ipc::pal::{Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time, Token};
+
+type World = Network<3, 4, 700>;
+type Platform<'w> = Loopback<'w, 3, 4, 700>;
+type Raw<'w> = LoopbackStream<'w, 3, 4, 700>;
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).expect("not 0")
+}
+
+fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    for chunk in buffer.chunks_mut(8) {
+        let number = NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        chunk.copy_from_slice(&number.to_le_bytes()[..chunk.len()]);
+    }
+    Ok(())
+}
+
+fn member<'w>(world: &'w World, number: u32) -> Secure<Platform<'w>> {
+    let key = FamilyKey::new(1, &[3; 32]);
+    let place = world.join(vmid(number)).expect("there is room");
+    Secure::new(place, vmid(number), key, random)
+}
+
+/// The bytes that go one way, in the host's hands.
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// All that ever came, to be played again.
+    recorded: Vec<u8>,
+}
+
+impl Held {
+    fn take(&mut self, from: &Raw<'_>) {
+        let mut buffer = [0; 700];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            self.bytes.extend_from_slice(&buffer[..count]);
+            self.recorded.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    /// One deed of the host.
+    fn change(&mut self, deed: u8, at: u8, with: &[u8]) {
+        let at = usize::from(at).min(self.bytes.len());
+        let end = (at + with.len()).min(self.bytes.len());
+        match deed {
+            0 => {
+                for (byte, with) in self.bytes[at..].iter_mut().zip(with) {
+                    *byte ^= with;
+                }
+            }
+            1 => drop(self.bytes.drain(at..end)),
+            2 => drop(self.bytes.splice(at..at, with.iter().copied())),
+            3 => {
+                let again = self.recorded[at.min(self.recorded.len())..].to_vec();
+                self.bytes.extend(again);
+            }
+            4 => self.bytes.reverse(),
+            5 => self.bytes.extend_from_slice(with),
+            6 => self.bytes.rotate_left(at),
+            _ => {}
+        }
+    }
+
+    /// Passes on as much as that.
+    fn give(&mut self, to: &Raw<'_>, most: usize) {
+        let most = most.min(self.bytes.len());
+        if let Ok(count) = to.write(&[&self.bytes[..most]]) {
+            self.bytes.drain(..count);
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let (near_world, far_world) = (Box::new(World::new()), Box::new(World::new()));
+    let (one, two) = (member(&near_world, 1), member(&far_world, 2));
+    let (one, two) = (&&one, &&two);
+    let (fake, host) = (
+        near_world.join(vmid(2)).expect("there is room"),
+        far_world.join(vmid(9)).expect("there is room"),
+    );
+    let mut out = one.connect(vmid(2)).ok();
+    let near = fake.accept().expect("it was opened");
+    let mut far = host.connect(vmid(2)).ok();
+    let inward = two.accept().expect("it was opened");
+    if let Some(out) = &out {
+        one.watch(out, Token(1), Interest::WRITE | Interest::HANG_UP)
+            .expect("there is room");
+    }
+    two.watch(&inward, Token(2), Interest::READ)
+        .expect("there is room");
+    let (mut there, mut back) = (Held::default(), Held::default());
+    let (mut said, mut read) = (Vec::new(), Vec::new());
+    let message: Vec<u8> = [1, 0, 0, 0]
+        .into_iter()
+        .chain(4..=255)
+        .cycle()
+        .take(9000)
+        .collect();
+    let (mut has_ended, mut is_broken) = (false, false);
+    let mut rest = bytes;
+    while let [deed, at, length, tail @ ..] = rest {
+        let (with, tail) = tail.split_at(usize::from(*length % 64).min(tail.len()));
+        rest = tail;
+        let held = if deed & 0x80 == 0 {
+            &mut there
+        } else {
+            &mut back
+        };
+        held.change(deed & 0x1f, *at, with);
+        match deed & 0x60 {
+            0x20 => {
+                if let (Some(out), Some(from)) = (&out, message.get(said.len()..)) {
+                    let part = &from[..(1 + usize::from(*at) * 20).min(from.len())];
+                    if !part.is_empty()
+                        && let Ok(count) = out.write(&[part])
+                    {
+                        said.extend_from_slice(&part[..count]);
+                    }
+                }
+            }
+            0x40 if *length == 255 => out = None,
+            0x60 if *length == 255 => far = None,
+            _ => {}
+        }
+        there.take(&near);
+        if let Some(far) = &far {
+            back.take(far);
+            there.give(far, 1 + usize::from(*length) * 4);
+        }
+        back.give(&near, 1 + usize::from(*length) * 4);
+        let mut buffer = [0; 300];
+        match inward.read(&mut buffer[..1 + usize::from(*at)]) {
+            Ok(0) => has_ended = true,
+            Ok(count) => {
+                assert!(!has_ended && !is_broken, "bytes after the end");
+                read.extend_from_slice(&buffer[..count]);
+            }
+            Err(StreamError::Closed) => is_broken = true,
+            Err(_) => {}
+        }
+        for pal in [one, two] {
+            let mut ready = ReadyList::new();
+            pal.wait(&mut ready, Some(Time(0)));
+        }
+        // What was written in part is in the hands of the host already.
+        assert!(message.starts_with(&read), "read what was not said");
+        assert!(!has_ended || out.is_none(), "an end that was not said");
+        assert!(
+            !has_ended || read.len() >= said.len(),
+            "the end before all was read"
+        );
+    }
+});

@@ -1,0 +1,87 @@
+//! The key of the family, which the library OS hands over where streams are to be secure.
+
+use core::ffi::{c_int, c_void};
+
+#[cfg(feature = "secure")]
+pub(super) use family::pal;
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_set_family_key(
+    instance: u64,
+    key: *const u8,
+    random: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int>,
+) -> c_int {
+    #[cfg(feature = "secure")]
+    return family::set(instance, key, random);
+    #[cfg(not(feature = "secure"))]
+    {
+        let _ = (instance, key, random);
+        -crate::error::errno::ENOSYS
+    }
+}
+
+#[cfg(feature = "secure")]
+mod family {
+    use core::ffi::{c_int, c_void};
+
+    use spin::Once;
+
+    use crate::Vmid;
+    use crate::capi::platform::CPlatform;
+    use crate::capi::{CPal, foreign, setup};
+    use crate::error::{Error, errno};
+    use crate::pal::OutOfResources;
+    use crate::pal::secure::{FamilyKey, Secure};
+
+    /// Fills a buffer with random numbers: 0 or a negative error number.
+    type Random = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int;
+
+    struct Family {
+        key: FamilyKey,
+        random: Random,
+    }
+
+    static FAMILY: Once<Family> = Once::new();
+    /// What the node of the process stands on.
+    static PAL: Once<Secure<CPlatform>> = Once::new();
+
+    pub(super) fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
+        let key = foreign::read(key.cast::<[u8; 32]>());
+        let (Ok(key), Some(random), Some(_)) = (key, random, setup::platform()) else {
+            return -errno::EINVAL;
+        };
+        if FAMILY.get().is_some() || setup::NODE.get().is_some() {
+            return -errno::EALREADY;
+        }
+        FAMILY.call_once(|| Family {
+            key: FamilyKey::new(instance, &key),
+            random,
+        });
+        0
+    }
+
+    fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
+        let (Some(family), Some(platform)) = (FAMILY.get(), setup::platform()) else {
+            return Err(OutOfResources);
+        };
+        let (to, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the function does what the header says, which whoever set it vouches for; the
+        // buffer is ours, and as long as that.
+        match unsafe { (family.random)(platform.context, to, length) } {
+            0 => Ok(()),
+            _ => Err(OutOfResources),
+        }
+    }
+
+    /// The platform with secure streams, if there is a key.
+    pub(in crate::capi) fn pal(platform: CPlatform, own: Vmid) -> Result<CPal, Error> {
+        let mut platform = Some(platform);
+        PAL.try_call_once(|| {
+            let platform = platform.take().ok_or(Error::Invalid)?;
+            Ok(match FAMILY.get() {
+                Some(family) => Secure::new(platform, own, family.key.clone(), random),
+                None => Secure::plain(platform, own),
+            })
+        })
+    }
+}

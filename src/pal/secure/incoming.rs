@@ -1,0 +1,276 @@
+//! The side that accepted the stream: it answers the handshake, then receives records.
+//!
+//! Bytes are read into one buffer, records are opened where they lie in it, and what they held is
+//! copied out.
+
+use super::handshake::{ANSWER, HELLO, MAGIC, answer};
+use super::record::{HEADER, Key, LONGEST, Opened, TAG, is_complete};
+use super::stream::Stop;
+use super::{Breach, Family};
+use crate::Vmid;
+use crate::pal::{Interest, StreamError};
+
+pub(super) struct Incoming {
+    stage: Stage,
+    key: Option<Key>,
+    buffer: [u8; LONGEST],
+    /// Opened, and not handed out yet.
+    plain: Span,
+    /// Read, and not opened yet; within the handshake, what is still to be answered.
+    sealed: Span,
+    /// Who the handshake is from, and how many bytes of that the stream has repeated.
+    claimed: [u8; 4],
+    repeated: usize,
+}
+
+/// A piece of the buffer.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    from: usize,
+    to: usize,
+}
+
+impl Span {
+    const fn new(from: usize, length: usize) -> Span {
+        Span {
+            from,
+            to: from.saturating_add(length),
+        }
+    }
+
+    const fn is_empty(self) -> bool {
+        self.from >= self.to
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The first message is awaited.
+    Hello,
+    /// The answer is being sent.
+    Answer,
+    Open,
+    /// The sender has said that it is the end.
+    Ended,
+    /// It is not to be trusted any more; why, until that was told.
+    Broken(Option<Breach>),
+}
+
+impl Incoming {
+    pub(super) const fn new() -> Incoming {
+        Incoming {
+            stage: Stage::Hello,
+            key: None,
+            buffer: [0; LONGEST],
+            plain: Span::new(0, 0),
+            sealed: Span::new(0, 0),
+            claimed: [0; 4],
+            repeated: 0,
+        }
+    }
+
+    /// Who the handshake is from, if that is known.
+    pub(super) fn claimed(&self) -> Option<Vmid> {
+        Vmid::new(u32::from_le_bytes(self.claimed))
+    }
+
+    /// What the stream underneath must be ready for, for the next step: where nothing has to come
+    /// for that, to write, which an idle way back always is.
+    pub(super) fn need(&self) -> Interest {
+        match self.stage {
+            Stage::Answer => Interest::WRITE,
+            _ if self.has_more() => Interest::READ | Interest::WRITE,
+            _ => Interest::READ,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.key.is_some() && self.stage != Stage::Answer
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    /// Whether there is something to be told without reading more.
+    fn has_more(&self) -> bool {
+        let sealed = self.buffer.get(self.sealed.from..self.sealed.to);
+        match self.stage {
+            Stage::Ended | Stage::Broken(_) => true,
+            Stage::Open => !self.plain.is_empty() || sealed.is_some_and(is_complete),
+            Stage::Hello | Stage::Answer => false,
+        }
+    }
+
+    /// Goes on with the handshake if it must, then reads.
+    pub(super) fn read(
+        &mut self,
+        family: &Family,
+        own: Vmid,
+        out: &mut [u8],
+        mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+        push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
+    ) -> Result<usize, Stop> {
+        if self.stage == Stage::Hello {
+            self.hear(&mut pull)?;
+            let mut message = [0; ANSWER];
+            let (hello, _) = self.buffer.split_at(HELLO);
+            let (claimed, key) = answer(family, own, hello, &mut message)?;
+            self.buffer.split_at_mut(ANSWER).0.copy_from_slice(&message);
+            self.sealed = Span::new(0, ANSWER);
+            (self.claimed, self.key) = (claimed, Some(key));
+            self.stage = Stage::Answer;
+        }
+        if self.stage == Stage::Answer {
+            self.answer(push)?;
+        }
+        self.take(out, pull)
+    }
+
+    /// Reads the first message, and no more.
+    fn hear(
+        &mut self,
+        mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+    ) -> Result<(), Stop> {
+        let (hello, _) = self.buffer.split_at_mut(HELLO);
+        while let Some(missing) = hello
+            .get_mut(self.sealed.to..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match pull(missing) {
+                Ok(0) | Err(StreamError::Closed) => return Err(Breach::Unfinished.into()),
+                Ok(count) => self.sealed.to = self.sealed.to.saturating_add(count),
+                Err(error) => return Err(error.into()),
+            }
+            let (said, _) = hello.split_at(self.sealed.to.min(HELLO));
+            if !said.iter().zip(&MAGIC).all(|(said, magic)| said == magic) {
+                return Err(Breach::NotSecure.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
+    ) -> Result<(), Stop> {
+        while let Some(rest) = self
+            .buffer
+            .get(self.sealed.from..self.sealed.to)
+            .filter(|rest| !rest.is_empty())
+        {
+            match push(rest) {
+                Ok(count) => self.sealed.from = self.sealed.from.saturating_add(count),
+                Err(StreamError::Closed) => return Err(Breach::Unfinished.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.sealed = Span::default();
+        self.stage = Stage::Open;
+        Ok(())
+    }
+
+    /// Hands out what records hold, and reads only if there is nothing. What came well before a
+    /// breach is handed out before that is told.
+    fn take(
+        &mut self,
+        out: &mut [u8],
+        mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+    ) -> Result<usize, Stop> {
+        let mut count = self.hand_out(out);
+        while self.stage == Stage::Open && count < out.len() {
+            match self.open_next() {
+                Opened::Record(_) => {
+                    let (_, rest) = out.split_at_mut(count);
+                    count = count.saturating_add(self.hand_out(rest));
+                }
+                Opened::Bad => self.stage = Stage::Broken(Some(Breach::Record)),
+                Opened::NotAll if count > 0 => break,
+                Opened::NotAll => self.pull(&mut pull)?,
+            }
+        }
+        match &mut self.stage {
+            _ if count > 0 => Ok(count),
+            Stage::Broken(why) => Err(why
+                .take()
+                .map_or(Stop::Stream(StreamError::Closed), Stop::Breach)),
+            _ => Ok(0),
+        }
+    }
+
+    /// Opens the record at the head of what was read.
+    fn open_next(&mut self) -> Opened {
+        let sealed = self.buffer.get_mut(self.sealed.from..self.sealed.to);
+        let (Some(key), Some(sealed)) = (&mut self.key, sealed) else {
+            return Opened::Bad;
+        };
+        let opened = key.open(sealed);
+        if let Opened::Record(length) = opened {
+            self.plain = Span::new(self.sealed.from.saturating_add(HEADER), length);
+            self.sealed.from = self.plain.to.saturating_add(TAG);
+            if length == 0 {
+                self.stage = Stage::Ended;
+            } else if !self.repeats_claim() {
+                self.plain = Span::default();
+                self.stage = Stage::Broken(Some(Breach::Vmid));
+            }
+        }
+        opened
+    }
+
+    /// Whether the first bytes of the stream are the VMID of the handshake.
+    fn repeats_claim(&mut self) -> bool {
+        let plain = self.buffer.get(self.plain.from..self.plain.to);
+        let claim = self.claimed.get(self.repeated..);
+        let (Some(plain), Some(claim)) = (plain, claim) else {
+            return false;
+        };
+        self.repeated = self.repeated.saturating_add(plain.len().min(claim.len()));
+        plain
+            .iter()
+            .zip(claim)
+            .all(|(said, claimed)| said == claimed)
+    }
+
+    /// Reads more. A stream that ends without having said so is broken.
+    fn pull(
+        &mut self,
+        pull: impl FnOnce(&mut [u8]) -> Result<usize, StreamError>,
+    ) -> Result<(), Stop> {
+        if self.sealed.from > 0 {
+            self.buffer.copy_within(self.sealed.from..self.sealed.to, 0);
+            self.sealed = Span::new(0, self.sealed.to.saturating_sub(self.sealed.from));
+        }
+        let Some(space) = self.buffer.get_mut(self.sealed.to..) else {
+            return Err(Breach::Record.into());
+        };
+        match pull(space) {
+            Ok(0) | Err(StreamError::Closed) => {
+                self.stage = Stage::Broken(Some(Breach::Truncated));
+            }
+            Ok(count) => self.sealed.to = self.sealed.to.saturating_add(count),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Copies to `out` what was opened, and says how much.
+    fn hand_out(&mut self, out: &mut [u8]) -> usize {
+        let Some(plain) = self.buffer.get(self.plain.from..self.plain.to) else {
+            return 0;
+        };
+        let count = plain.len().min(out.len());
+        let ((plain, _), (out, _)) = (plain.split_at(count), out.split_at_mut(count));
+        out.copy_from_slice(plain);
+        self.plain.from = self.plain.from.saturating_add(count);
+        count
+    }
+
+    /// Forgets the key: nothing of what comes is believed any more.
+    pub(super) fn break_it(&mut self) {
+        self.key = None;
+        if !self.has_ended() {
+            self.stage = Stage::Broken(None);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A platform whose streams the host can neither read nor change.
+//!
+//! [`Secure`] wraps any PAL whose streams carry bytes both ways. Each stream begins with a handshake
+//! of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's key, bound to the
+//! family and to both VMIDs, and goes on in records that are encrypted and authenticated. A stream
+//! that was altered, replayed, sent elsewhere or cut ends with a reason that is counted ([`Breach`]).
+//! `docs/secure.md` has every byte, and what is claimed and what is not.
+//!
+//! No thread and no timer is needed: a handshake goes on in the reads, writes and waits of the node.
+//! Readiness is that of the stream underneath, translated: a stream that was opened is writable when
+//! its next step can be done, be that to read the answer; one that was accepted is readable when
+//! bytes can be had, be it that they were read and decrypted already.
+
+mod handshake;
+mod incoming;
+mod key;
+mod outgoing;
+mod record;
+mod statistics;
+mod stream;
+
+pub use self::key::{FamilyKey, Random};
+pub use self::record::{RECORD, REKEY_AFTER};
+pub use self::statistics::{Breach, SecureStatistics};
+pub use self::stream::SecureStream;
+
+use self::statistics::Counters;
+use self::stream::translate;
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, StreamError, Time,
+    Token, Woken,
+};
+
+/// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
+/// that whoever made it can read its [`SecureStatistics`] while the node runs.
+pub struct Secure<P: Pal> {
+    inner: P,
+    own: Vmid,
+    family: Option<Family>,
+    counters: Counters,
+}
+
+/// What the handshakes need to know.
+struct Family {
+    key: FamilyKey,
+    random: Random,
+}
+
+impl<P: Pal> Secure<P> {
+    /// The PAL of the process `own` over `inner`, for the family that has that key.
+    pub const fn new(inner: P, own: Vmid, key: FamilyKey, random: Random) -> Secure<P> {
+        Secure {
+            inner,
+            own,
+            family: Some(Family { key, random }),
+            counters: Counters::new(),
+        }
+    }
+
+    /// `inner` as it is, **without** any security: for a program that has both kinds of families and
+    /// finds out which when it runs.
+    pub const fn plain(inner: P, own: Vmid) -> Secure<P> {
+        Secure {
+            inner,
+            own,
+            family: None,
+            counters: Counters::new(),
+        }
+    }
+
+    /// Whether there is a key. If not, streams are those of the PAL underneath.
+    pub const fn is_secure(&self) -> bool {
+        self.family.is_some()
+    }
+
+    /// The PAL underneath.
+    pub const fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> SecureStatistics {
+        self.counters.read()
+    }
+}
+
+/// One body for all ways to refer to a [`Secure`], for each stream has such a reference.
+macro_rules! pal {
+    ([$($generics:tt)*] $handle:ty) => {
+        impl<$($generics)*> Pal for $handle {
+            type Stream = SecureStream<P, Self>;
+            type Event = P::Event;
+
+            const CALLER_READS: bool = P::CALLER_READS;
+            const SHAKES_HANDS: bool = true;
+
+            fn event(&self) -> Result<P::Event, OutOfResources> {
+                self.inner.event()
+            }
+
+            fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+                let stream = self.inner.connect(peer)?;
+                Ok(SecureStream::opened(self, stream, peer))
+            }
+
+            fn accept(&self) -> Result<Self::Stream, AcceptError> {
+                let stream = self.inner.accept()?;
+                Ok(SecureStream::accepted(self, stream))
+            }
+
+            fn watch_listener(&self, on: bool) {
+                self.inner.watch_listener(on);
+            }
+
+            fn watch(
+                &self,
+                stream: &Self::Stream,
+                token: Token,
+                interest: Interest,
+            ) -> Result<(), OutOfResources> {
+                stream.watch(token, interest)
+            }
+
+            fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+                stream.rewatch(token, interest);
+            }
+
+            fn unwatch(&self, stream: &Self::Stream) {
+                stream.unwatch();
+            }
+
+            fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+                self.inner.wait(ready, until);
+                if self.is_secure() {
+                    for (token, readiness) in ready.iter_mut() {
+                        (*token, *readiness) = translate(*token, *readiness);
+                    }
+                }
+            }
+
+            fn wake(&self) {
+                self.inner.wake();
+            }
+
+            fn wait_event(&self, event: &P::Event, until: Option<Time>) {
+                self.inner.wait_event(event, until);
+            }
+
+            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+                if event.is_set() {
+                    Woken::Event
+                } else if stream.has_more() {
+                    Woken::Readable
+                } else {
+                    self.inner.wait_readable(stream.inner(), event, until)
+                }
+            }
+
+            fn read_waiting(
+                &self,
+                stream: &Self::Stream,
+                event: &P::Event,
+                buffer: &mut [u8],
+                until: Option<Time>,
+            ) -> Result<usize, StreamError> {
+                stream.read_waiting(event, buffer, until)
+            }
+
+            fn now(&self) -> Time {
+                self.inner.now()
+            }
+        }
+    };
+}
+
+pal!(['p, P: Pal] &'p Secure<P>);
+#[cfg(feature = "std")]
+pal!([P: Pal] std::sync::Arc<Secure<P>>);

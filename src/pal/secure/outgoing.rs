@@ -1,0 +1,168 @@
+//! The side that opened the stream: it shakes hands, then sends records.
+//!
+//! A record that the stream underneath does not take at once stays in the buffer, and its bytes count
+//! as written only when the last of it is out. So what the caller believes to be sent is, and it is
+//! the caller that is told when to go on.
+
+use super::handshake::{ANSWER, HELLO, Handshake};
+use super::record::{HEADER, Key, LONGEST, RECORD};
+use super::stream::Stop;
+use super::{Breach, Family};
+use crate::Vmid;
+use crate::pal::{Interest, StreamError};
+
+pub(super) struct Outgoing {
+    stage: Stage,
+    handshake: Option<Handshake>,
+    key: Option<Key>,
+    buffer: [u8; LONGEST],
+    /// What of the buffer is still to be sent; up to where the answer is there.
+    from: usize,
+    to: usize,
+    /// Bytes of the caller that are in records already, without the caller being told.
+    begun: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was done yet.
+    New,
+    /// The first message is being sent.
+    Hello,
+    /// The answer is awaited.
+    Answer,
+    Open,
+    Broken,
+}
+
+impl Outgoing {
+    pub(super) const fn new() -> Outgoing {
+        Outgoing {
+            stage: Stage::New,
+            handshake: None,
+            key: None,
+            buffer: [0; LONGEST],
+            from: 0,
+            to: 0,
+            begun: 0,
+        }
+    }
+
+    /// What the stream underneath must be ready for, for the next step.
+    pub(super) fn need(&self) -> Interest {
+        match self.stage {
+            Stage::Answer => Interest::READ,
+            _ => Interest::WRITE,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Goes on with the handshake if it must, then writes as many bytes of `parts` as fit one record.
+    pub(super) fn write(
+        &mut self,
+        family: &Family,
+        [own, peer]: [Vmid; 2],
+        parts: &[&[u8]],
+        pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+        mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
+    ) -> Result<usize, Stop> {
+        if self.stage == Stage::New {
+            let (hello, _) = self.buffer.split_at_mut(HELLO);
+            self.handshake = Some(Handshake::begin(family, own, peer, hello)?);
+            (self.stage, self.to) = (Stage::Hello, HELLO);
+        }
+        if self.stage == Stage::Hello {
+            self.push(&mut push).map_err(unfinished)?;
+            (self.stage, self.from, self.to) = (Stage::Answer, 0, 0);
+        }
+        if self.stage == Stage::Answer {
+            self.hear(pull)?;
+        }
+        if self.stage == Stage::Broken {
+            return Err(StreamError::Closed.into());
+        }
+        self.push(&mut push)?;
+        let offered = parts.iter().map(|part| part.len()).sum();
+        if self.begun == 0 {
+            self.begun = self.seal(parts).ok_or(Breach::Record)?;
+            self.push(&mut push)?;
+        }
+        let written = self.begun.min(offered);
+        self.begun = self.begun.saturating_sub(written);
+        Ok(written)
+    }
+
+    /// Reads the answer.
+    fn hear(
+        &mut self,
+        mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+    ) -> Result<(), Stop> {
+        let (answer, _) = self.buffer.split_at_mut(ANSWER);
+        while let Some(missing) = answer.get_mut(self.to..).filter(|rest| !rest.is_empty()) {
+            match pull(missing) {
+                Ok(0) => return Err(Breach::Unfinished.into()),
+                Ok(count) => self.to = self.to.saturating_add(count),
+                Err(error) => return Err(unfinished(error)),
+            }
+        }
+        if let Some(handshake) = &mut self.handshake {
+            self.key = Some(handshake.finish(answer)?);
+        }
+        // Wiped where it lies.
+        self.handshake = None;
+        (self.stage, self.from, self.to) = (Stage::Open, 0, 0);
+        Ok(())
+    }
+
+    /// Sends what is to be sent of the buffer.
+    fn push(
+        &mut self,
+        mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
+    ) -> Result<(), StreamError> {
+        while let Some(rest) = self.buffer.get(self.from..self.to) {
+            if rest.is_empty() {
+                break;
+            }
+            self.from = self.from.saturating_add(push(rest)?);
+        }
+        Ok(())
+    }
+
+    /// Puts as much of `parts` as fits into a record, which is to be sent. How many bytes these are.
+    fn seal(&mut self, parts: &[&[u8]]) -> Option<usize> {
+        let mut count = 0_usize;
+        let (_, body) = self.buffer.split_at_mut(HEADER);
+        for part in parts {
+            let room = RECORD.saturating_sub(count);
+            let (part, _) = part.split_at(part.len().min(room));
+            let end = count.saturating_add(part.len());
+            body.get_mut(count..end)?.copy_from_slice(part);
+            count = end;
+        }
+        let length = self.key.as_mut()?.seal(&mut self.buffer, count)?;
+        (self.from, self.to) = (0, length);
+        Some(count)
+    }
+
+    /// Says that this is the end: a record with nothing in it. False if it could not be said.
+    pub(super) fn end(&mut self, push: impl FnMut(&[u8]) -> Result<usize, StreamError>) -> bool {
+        self.from == self.to && self.seal(&[]).is_some() && self.push(push).is_ok()
+    }
+
+    /// Forgets the keys: nothing goes any more.
+    pub(super) fn break_it(&mut self) {
+        self.stage = Stage::Broken;
+        (self.handshake, self.key) = (None, None);
+    }
+}
+
+/// What an error within the handshake is.
+fn unfinished(error: StreamError) -> Stop {
+    match error {
+        StreamError::Closed => Breach::Unfinished.into(),
+        error => Stop::Stream(error),
+    }
+}

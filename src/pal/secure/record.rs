@@ -1,0 +1,138 @@
+//! Records: the length of the ciphertext in 2 bytes, then the ciphertext with its tag.
+
+use clatter::cipherstate::CipherState;
+use clatter::crypto::cipher::AesGcm;
+
+/// The most bytes of the node in one record.
+pub const RECORD: usize = 4096;
+
+/// After so many records both sides go on with the next key, each by itself, and count from zero
+/// again: no nonce is ever used twice, however long a stream lives.
+pub const REKEY_AFTER: u64 = 1 << 16;
+
+pub(super) const HEADER: usize = 2;
+pub(super) const TAG: usize = 16;
+/// The bytes of the longest record.
+pub(super) const LONGEST: usize = HEADER + RECORD + TAG;
+
+/// One direction's key and how many records it has been used for. Wiped when dropped.
+pub(super) struct Key(CipherState<AesGcm>);
+
+/// What is at the head of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// The beginning of a record, or nothing.
+    NotAll,
+    /// No record, or none that comes next.
+    Bad,
+    /// A record that holds so many bytes, which now stand in clear behind the header.
+    Record(usize),
+}
+
+/// How long the ciphertext is of the record that begins there; `None` if that is not known yet.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    Some(usize::from(u16::from_le_bytes(*header)))
+}
+
+/// Whether something can be said of the record that begins there.
+pub(super) fn is_complete(bytes: &[u8]) -> bool {
+    match length(bytes) {
+        None => false,
+        Some(length) => bytes.len() >= length.saturating_add(HEADER),
+    }
+}
+
+impl Key {
+    pub(super) fn new(state: CipherState<AesGcm>) -> Key {
+        Key(state)
+    }
+
+    /// Makes a record of the `count` bytes behind the header's place, and returns its length.
+    pub(super) fn seal(&mut self, buffer: &mut [u8; LONGEST], count: usize) -> Option<usize> {
+        let sealed = u16::try_from(count.saturating_add(TAG)).ok()?;
+        let (header, body) = buffer.split_at_mut(HEADER);
+        if count > RECORD {
+            return None;
+        }
+        header.copy_from_slice(&sealed.to_le_bytes());
+        let length = self.0.encrypt_with_ad_in_place(header, body, count).ok()?;
+        self.count()?;
+        Some(length.saturating_add(HEADER))
+    }
+
+    /// Opens the record at the head of `bytes`, in place.
+    pub(super) fn open(&mut self, bytes: &mut [u8]) -> Opened {
+        let Some(sealed) = length(bytes) else {
+            return Opened::NotAll;
+        };
+        if !(TAG..=RECORD + TAG).contains(&sealed) {
+            return Opened::Bad;
+        }
+        let (header, body) = bytes.split_at_mut(HEADER);
+        let Some(body) = body.get_mut(..sealed) else {
+            return Opened::NotAll;
+        };
+        let opened = self.0.decrypt_with_ad_in_place(header, body, sealed);
+        match (opened, self.count()) {
+            (Ok(length), Some(())) => Opened::Record(length),
+            _ => Opened::Bad,
+        }
+    }
+
+    fn count(&mut self) -> Option<()> {
+        if self.0.get_nonce() >= REKEY_AFTER {
+            self.0.rekey().ok()?;
+            self.0.set_nonce(0);
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::new(CipherState::new(&[7; 32], 0))
+    }
+
+    #[test]
+    fn the_key_changes_on_both_sides_before_its_nonces_are_used_up() {
+        let (mut from, mut to) = (key(), key());
+        let mut record = [0; LONGEST];
+        let first = {
+            let length = from.seal(&mut record, 1).unwrap();
+            let first = record[..length].to_vec();
+            assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
+            first
+        };
+        for _ in 1..REKEY_AFTER {
+            let length = from.seal(&mut record, 1).unwrap();
+            assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
+        }
+        assert_eq!((from.0.get_nonce(), to.0.get_nonce()), (0, 0));
+        // The same nonce as the first record had, but not the same key.
+        record[..3].copy_from_slice(&[0, 0, 0]);
+        let length = from.seal(&mut record, 1).unwrap();
+        assert_ne!(first, record[..length]);
+        assert_eq!(key().open(&mut record[..length].to_vec()), Opened::Bad);
+        assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
+        // What was recorded under the old key is nothing under the new one.
+        assert_eq!(to.open(&mut first.clone()), Opened::Bad);
+    }
+
+    #[test]
+    fn lengths_that_can_not_be_are_refused_before_the_rest_comes() {
+        for sealed in [0, TAG - 1, RECORD + TAG + 1, 0xffff] {
+            let mut header = u16::try_from(sealed).unwrap().to_le_bytes();
+            assert_eq!(key().open(&mut header), Opened::Bad, "{sealed}");
+        }
+        for sealed in [TAG, RECORD + TAG] {
+            let mut header = u16::try_from(sealed).unwrap().to_le_bytes();
+            assert_eq!(key().open(&mut header), Opened::NotAll, "{sealed}");
+        }
+        assert_eq!(key().open(&mut [0]), Opened::NotAll);
+        assert_eq!(key().seal(&mut [0; LONGEST], RECORD + 1), None);
+    }
+}

@@ -1,0 +1,330 @@
+//! One end of a secure stream: a machine that knows the protocol, and the stream underneath.
+
+use core::ops::Deref;
+
+use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+use super::{Breach, Secure};
+use crate::Vmid;
+use crate::log::event;
+use crate::pal::{Interest, OutOfResources, Pal, Readiness, Stream, StreamError, Time, Token};
+use crate::store::Lock;
+use crate::sync::{AtomicU8, AtomicU64, Ordering};
+
+/// In a token: the stream was opened by this node. What the stream underneath is ready for is then
+/// told as ready to write, else as ready to read.
+const OPENED: u64 = 1 << 63;
+
+/// Among the bits of an [`Interest`]: the stream is watched.
+const WATCHED: u8 = 1 << 7;
+
+/// How often the end is told again at most when that is interrupted.
+const END_TRIES: u32 = 8;
+
+/// A stream of a [`Secure`] PAL.
+pub struct SecureStream<P: Pal, R: Deref<Target = Secure<P>>> {
+    pal: R,
+    inner: P::Stream,
+    side: Side,
+    /// What the stream underneath must be ready for, for the next step.
+    need: AtomicU8,
+    /// What the node watches it for.
+    asked: AtomicU8,
+    token: AtomicU64,
+}
+
+/// Which end it is. The machine is a token, only ever tried: whoever has it may be reading.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "both have a buffer, there is nothing to put it into, and only wrappers without a key are plain"
+)]
+enum Side {
+    Plain,
+    Outgoing(Vmid, Lock<Outgoing>),
+    Incoming(Lock<Incoming>),
+}
+
+/// Why a read or write moved nothing.
+#[derive(Clone, Copy)]
+pub(super) enum Stop {
+    Stream(StreamError),
+    Breach(Breach),
+}
+
+impl From<StreamError> for Stop {
+    fn from(error: StreamError) -> Stop {
+        Stop::Stream(error)
+    }
+}
+
+impl From<Breach> for Stop {
+    fn from(breach: Breach) -> Stop {
+        Stop::Breach(breach)
+    }
+}
+
+/// What the stream underneath is watched for where the node asks for `asked`.
+fn inner_interest(side: &Side, asked: Interest, need: Interest) -> Interest {
+    let moves = match side {
+        Side::Plain => return asked,
+        Side::Outgoing(..) => Interest::WRITE,
+        Side::Incoming(_) => Interest::READ,
+    };
+    let mut interest = asked & Interest::HANG_UP;
+    if asked.contains(moves) {
+        interest |= need;
+    }
+    interest
+}
+
+/// What to tell the node of what is reported of the stream underneath.
+pub(super) fn translate(token: Token, readiness: Readiness) -> (Token, Readiness) {
+    if token == Token::LISTENER {
+        return (token, readiness);
+    }
+    let mut told = readiness & Readiness::HANG_UP;
+    let opened = token.0 & OPENED != 0;
+    if readiness.intersects(Readiness::READ | Readiness::WRITE) {
+        told |= if opened {
+            Readiness::WRITE
+        } else {
+            Readiness::READ
+        };
+    }
+    (Token(token.0 & !OPENED), told)
+}
+
+impl<P: Pal, R: Deref<Target = Secure<P>> + Clone> SecureStream<P, R> {
+    /// A stream that was opened to `peer`.
+    pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
+        let side = || Side::Outgoing(peer, Lock::new(Outgoing::new()));
+        Self::new(pal, inner, side, Interest::WRITE)
+    }
+
+    /// A stream that was accepted.
+    pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
+        let side = || Side::Incoming(Lock::new(Incoming::new()));
+        Self::new(pal, inner, side, Interest::READ)
+    }
+
+    fn new(pal: &R, inner: P::Stream, side: impl FnOnce() -> Side, need: Interest) -> Self {
+        let side = if pal.is_secure() { side() } else { Side::Plain };
+        SecureStream {
+            pal: pal.clone(),
+            inner,
+            side,
+            need: AtomicU8::new(need.bits()),
+            asked: AtomicU8::new(0),
+            token: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
+    pub(super) fn inner(&self) -> &P::Stream {
+        &self.inner
+    }
+
+    fn need(&self) -> Interest {
+        Interest::from_bits_truncate(self.need.load(Ordering::SeqCst))
+    }
+
+    /// Whether something can be read that the stream underneath will not tell of.
+    pub(super) fn has_more(&self) -> bool {
+        matches!(self.side, Side::Incoming(_)) && self.need().contains(Interest::WRITE)
+    }
+
+    /// The token and interest that the PAL underneath is to have; `None` if it is not watched.
+    fn inner_watch(&self) -> Option<(Token, Interest)> {
+        let asked = self.asked.load(Ordering::SeqCst);
+        let interest = Interest::from_bits_truncate(asked & !WATCHED);
+        let interest = inner_interest(&self.side, interest, self.need());
+        let token = Token(self.token.load(Ordering::SeqCst));
+        (asked & WATCHED != 0).then_some((token, interest))
+    }
+
+    /// Brings the watch underneath up to date. Two threads may do so at once: whoever is last has
+    /// seen the latest.
+    fn update_watch(&self) {
+        let mut next = self.inner_watch();
+        while let Some((token, interest)) = next {
+            self.pal.inner.rewatch(&self.inner, token, interest);
+            let now = self.inner_watch();
+            next = now.filter(|_| now != next);
+        }
+    }
+
+    fn set_need(&self, need: Interest) {
+        if self.need.swap(need.bits(), Ordering::SeqCst) != need.bits() {
+            self.update_watch();
+        }
+    }
+
+    /// Notes what the node asks for.
+    fn note(&self, token: Token, interest: Interest) {
+        let opened = match self.side {
+            Side::Outgoing(..) => OPENED,
+            _ => 0,
+        };
+        self.token.store(token.0 | opened, Ordering::SeqCst);
+        self.asked
+            .store(interest.bits() | WATCHED, Ordering::SeqCst);
+    }
+
+    pub(super) fn watch(&self, token: Token, interest: Interest) -> Result<(), OutOfResources> {
+        self.note(token, interest);
+        let Some((token, interest)) = self.inner_watch() else {
+            return Ok(());
+        };
+        let watched = self.pal.inner.watch(&self.inner, token, interest);
+        if watched.is_err() {
+            self.asked.store(0, Ordering::SeqCst);
+        } else if self.inner_watch() != Some((token, interest)) {
+            self.update_watch();
+        }
+        watched
+    }
+
+    pub(super) fn rewatch(&self, token: Token, interest: Interest) {
+        self.note(token, interest);
+        self.update_watch();
+    }
+
+    pub(super) fn unwatch(&self) {
+        self.asked.store(0, Ordering::SeqCst);
+        self.pal.inner.unwatch(&self.inner);
+    }
+
+    /// What a read or write came to, for the node.
+    fn told(
+        &self,
+        result: Result<usize, Stop>,
+        peer: Option<Vmid>,
+        break_it: impl FnOnce(),
+    ) -> Result<usize, StreamError> {
+        match result {
+            Ok(count) => Ok(count),
+            Err(Stop::Stream(error)) => Err(error),
+            Err(Stop::Breach(breach)) => {
+                break_it();
+                self.pal.counters.count(breach);
+                let who = peer.map_or(0, Vmid::get);
+                if breach == Breach::Truncated {
+                    event!(debug, "a stream of process {who} is over: {breach}");
+                } else {
+                    event!(warn, "a stream of process {who} is refused: {breach}");
+                }
+                Err(StreamError::Closed)
+            }
+        }
+    }
+
+    /// Reads, where `pull` reads the stream underneath.
+    fn read_by(
+        &self,
+        incoming: &Lock<Incoming>,
+        buffer: &mut [u8],
+        pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
+    ) -> Result<usize, StreamError> {
+        let Some(family) = &self.pal.family else {
+            return Err(StreamError::Closed);
+        };
+        let Some(mut incoming) = incoming.try_lock() else {
+            return Err(StreamError::WouldBlock);
+        };
+        let before = (incoming.is_open(), incoming.has_ended());
+        let push = |bytes: &[u8]| self.inner.write(&[bytes]);
+        let read = incoming.read(family, self.pal.own, buffer, pull, push);
+        let counters = &self.pal.counters;
+        if !before.0 && incoming.is_open() {
+            counters.handshakes.add(1);
+        }
+        if !before.1 && incoming.has_ended() {
+            counters.ended.add(1);
+        }
+        let peer = incoming.claimed();
+        let told = self.told(read, peer, || incoming.break_it());
+        self.set_need(incoming.need());
+        told
+    }
+
+    /// As [`Pal::read_waiting`].
+    pub(super) fn read_waiting(
+        &self,
+        event: &P::Event,
+        buffer: &mut [u8],
+        until: Option<Time>,
+    ) -> Result<usize, StreamError> {
+        let pal = &self.pal.inner;
+        let Side::Incoming(incoming) = &self.side else {
+            return pal.read_waiting(&self.inner, event, buffer, until);
+        };
+        let mut has_waited = false;
+        self.read_by(incoming, buffer, |space| {
+            if core::mem::replace(&mut has_waited, true) {
+                self.inner.read(space)
+            } else {
+                pal.read_waiting(&self.inner, event, space, until)
+            }
+        })
+    }
+}
+
+impl<P: Pal, R: Deref<Target = Secure<P>> + Send + Sync> Stream for SecureStream<P, R> {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        match &self.side {
+            Side::Plain => self.inner.read(buffer),
+            Side::Incoming(incoming) => {
+                self.read_by(incoming, buffer, |space| self.inner.read(space))
+            }
+            Side::Outgoing(..) => Err(StreamError::Closed),
+        }
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        let (peer, outgoing) = match &self.side {
+            Side::Plain => return self.inner.write(parts),
+            Side::Outgoing(peer, outgoing) => (*peer, outgoing),
+            Side::Incoming(_) => return Err(StreamError::Closed),
+        };
+        let Some(family) = &self.pal.family else {
+            return Err(StreamError::Closed);
+        };
+        let Some(mut outgoing) = outgoing.try_lock() else {
+            return Err(StreamError::WouldBlock);
+        };
+        let was_open = outgoing.is_open();
+        let pull = |space: &mut [u8]| self.inner.read(space);
+        let push = |bytes: &[u8]| self.inner.write(&[bytes]);
+        let written = outgoing.write(family, [self.pal.own, peer], parts, pull, push);
+        if !was_open && outgoing.is_open() {
+            self.pal.counters.handshakes.add(1);
+        }
+        let told = self.told(written, Some(peer), || outgoing.break_it());
+        self.set_need(outgoing.need());
+        told
+    }
+}
+
+impl<P: Pal, R: Deref<Target = Secure<P>>> Drop for SecureStream<P, R> {
+    /// Says that this is the end, if that can be said at once: else it looks like a death.
+    fn drop(&mut self) {
+        let Side::Outgoing(_, outgoing) = &self.side else {
+            return;
+        };
+        if let Some(mut outgoing) = outgoing.try_lock()
+            && outgoing.is_open()
+        {
+            let mut tries = 0_u32;
+            outgoing.end(|bytes| {
+                loop {
+                    let written = self.inner.write(&[bytes]);
+                    tries = tries.saturating_add(1);
+                    if written != Err(StreamError::Interrupted) || tries >= END_TRIES {
+                        return written;
+                    }
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Families over secure streams, in memory and on the host, and who does not get into them.
+
+use std::time::Duration;
+
+use libos_ipc::pal::faulty::{Faults, Faulty};
+use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::pal::secure::{Breach, Secure};
+use libos_ipc::pal::{Pal, Time};
+use libos_ipc::wire::{Answer, IdRange, Message};
+use libos_ipc::{Config, Driving, Identity, Node, Refusal, Vmid};
+
+use super::{assert_breaches, key, random, vmid};
+
+type Net = Network<4, 24, 600>;
+
+const CALLER: Config = Config {
+    driving: Driving::Caller,
+    spin: Duration::ZERO,
+    ..Config::DEFAULT
+};
+
+fn identity(number: u32) -> Identity {
+    if number == 1 {
+        Identity::FIRST
+    } else {
+        Identity::child(vmid(number), Vmid::FIRST)
+    }
+}
+
+fn node<'m, P: Pal + 'm>(pal: P, number: u32) -> Node<'m, P> {
+    let memory = vec![0; Node::<P>::memory(&identity(number), &CALLER).total()].leak();
+    Node::new(pal, identity(number), CALLER, memory).unwrap()
+}
+
+/// What the leader answers, with both turned until it does or time is over; `None` if it doesn't.
+fn ask<P: Pal, Q: Pal>(
+    net: &Net,
+    leader: &Node<'_, P>,
+    member: &Node<'_, Q>,
+    message: &Message<'_>,
+) -> Option<Answer<'static>> {
+    let mut request = member.request(Vmid::FIRST, message).ok()?;
+    for _ in 0..6_000 {
+        leader.turn(Some(Time(0)));
+        member.turn(Some(Time(0)));
+        net.advance(Duration::from_millis(1));
+        if let Some(answer) = request.poll() {
+            return answer.ok();
+        }
+    }
+    None
+}
+
+#[test]
+fn a_family_works_whatever_the_streams_do() {
+    for seed in 0..20 {
+        let faults = if seed == 0 {
+            Faults::NONE
+        } else {
+            Faults {
+                short_read: 300,
+                short_write: 300,
+                would_block: 300,
+                interrupted: 200,
+                connect_busy: 512,
+                ..Faults::NONE
+            }
+        };
+        let net = Net::new();
+        let pal = |number| Faulty::new(net.join(vmid(number)).unwrap(), faults, seed);
+        let (one, two) = (pal(1), pal(2));
+        let one = Secure::new(&one, vmid(1), key(), random);
+        let two = Secure::new(&two, vmid(2), key(), random);
+        let (leader, member) = (node(&one, 1), node(&two, 2));
+        for round in 0..40 {
+            let range = IdRange {
+                start: 1 + round * 32,
+                end: 32 + round * 32,
+            };
+            assert_eq!(
+                ask(&net, &leader, &member, &Message::AllocIdRange),
+                Some(Answer::IdRange(range)),
+                "seed {seed}"
+            );
+        }
+        assert_breaches(&one, &[]);
+        assert_breaches(&two, &[]);
+        assert_eq!(one.statistics().handshakes, 2);
+        assert_eq!(leader.statistics().refused_in_all(), 0);
+        drop(member);
+    }
+}
+
+#[test]
+fn many_come_at_once_and_few_can_be_strangers() {
+    let net: Network<21, 60, 600> = Network::new();
+    let pal = |number| {
+        let place = net.join(vmid(number)).unwrap();
+        Secure::new(place, vmid(number), key(), random)
+    };
+    let pals: Vec<_> = (1..=20).map(pal).collect();
+    let mut config = CALLER;
+    config.capacities.strangers = 2;
+    let identity = Identity::FIRST;
+    let bytes = Node::<&Secure<Loopback<'_, 21, 60, 600>>>::memory(&identity, &config).total();
+    let mut memory = vec![0; bytes];
+    let leader = Node::new(&pals[0], identity, config, &mut memory).unwrap();
+    let members: Vec<_> = (2..)
+        .zip(&pals[1..])
+        .map(|(number, pal)| node(pal, number))
+        .collect();
+    let question = Message::GetIdOwner(1);
+    let mut requests: Vec<_> = members
+        .iter()
+        .map(|member| member.request(Vmid::FIRST, &question).unwrap())
+        .collect();
+    let mut answered = 0;
+    for _ in 0..2_000 {
+        leader.turn(Some(Time(0)));
+        for (member, request) in members.iter().zip(&mut requests) {
+            member.turn(Some(Time(0)));
+            if let Some(answer) = request.poll() {
+                assert_eq!(answer, Ok(Answer::Owner(0)));
+                answered += 1;
+            }
+        }
+        net.advance(Duration::from_millis(1));
+    }
+    assert_eq!(answered, members.len());
+    assert_eq!(leader.statistics().refused_in_all(), 0);
+    // Those that never say a word don't keep others out for ever.
+    let silent = net.join(vmid(30)).unwrap();
+    let streams: Vec<_> = (0..10)
+        .map(|_| silent.connect(Vmid::FIRST).unwrap())
+        .collect();
+    drop(requests);
+    drop(members);
+    for _ in 0..20_000 {
+        leader.turn(Some(net.now()));
+        net.advance(Duration::from_millis(1));
+    }
+    assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);
+    drop(streams);
+}
+
+#[test]
+fn who_has_no_key_is_turned_away_and_nobody_else_notices() {
+    let net = Net::new();
+    let one = Secure::new(net.join(vmid(1)).unwrap(), vmid(1), key(), random);
+    let two = Secure::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let (leader, member) = (node(&one, 1), node(&two, 2));
+    let plain = node(net.join(vmid(3)).unwrap(), 3);
+    let question = Message::GetIdOwner(1);
+    let owner = Some(Answer::Owner(0));
+    assert_eq!(ask(&net, &leader, &member, &question), owner);
+    assert_eq!(ask(&net, &leader, &plain, &question), None);
+    assert_eq!(one.statistics().breaches(Breach::NotSecure), 1);
+    assert_eq!(leader.statistics().refused(Refusal::NoVmid), 1);
+    assert_eq!(leader.statistics().pools.peers.now, 1);
+    assert_eq!(ask(&net, &leader, &member, &question), owner);
+}
+
+#[test]
+fn who_has_a_key_is_turned_away_by_a_plain_family() {
+    let net = Net::new();
+    let two = Secure::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let (leader, member) = (node(net.join(vmid(1)).unwrap(), 1), node(&two, 2));
+    let plain = node(net.join(vmid(3)).unwrap(), 3);
+    let question = Message::GetIdOwner(1);
+    let owner = Some(Answer::Owner(0));
+    assert_eq!(ask(&net, &leader, &plain, &question), owner);
+    assert_eq!(ask(&net, &leader, &member, &question), None);
+    assert_breaches(&two, &[(Breach::Unfinished, 1)]);
+    assert_eq!(leader.statistics().refused(Refusal::BadVmid), 1);
+    assert_eq!(ask(&net, &leader, &plain, &question), owner);
+}
+
+#[cfg(feature = "std")]
+mod host {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use libos_ipc::host::{HostNode, SecureHost, random};
+    use libos_ipc::pal::secure::{Breach, FamilyKey};
+    use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait, Which};
+
+    use super::vmid;
+
+    const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+
+    fn start(base: &Path, identity: Identity, key: &FamilyKey) -> HostNode<SecureHost> {
+        HostNode::start_secure(base, identity, Config::DEFAULT, key.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_family_of_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("f");
+        let key = FamilyKey::generate(random).unwrap();
+        let first = start(&base, Identity::FIRST, &key);
+        first.join(WAIT).unwrap();
+        let identity = first.start_child(WAIT).unwrap();
+        let child = start(&base, identity, &key);
+        let pid = child.join(WAIT).unwrap();
+        let grandchild = child.start_child(WAIT).unwrap();
+        let other = start(&base, grandchild, &key);
+        other.join(WAIT).unwrap();
+        // Threads that ask at once, so that calls read streams themselves and the worker too.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let owner = other.owner_of(pid, WAIT).unwrap();
+                        assert_eq!(owner, Some(identity.vmid));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let id = child.take_id(WAIT).unwrap();
+                    assert_eq!(other.owner_of(id, WAIT).unwrap(), Some(identity.vmid));
+                    child.release_id(id, WAIT).unwrap();
+                }
+            });
+        });
+        let (mine, theirs) = (first.share::<u64>(Some(7)), other.share::<u64>(Some(7)));
+        let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+        *mine.write(WAIT).unwrap() += 5;
+        assert_eq!(*theirs.read(WAIT).unwrap(), 5);
+        drop((mine, theirs));
+        let exit = Exit {
+            code: 3,
+            ..Exit::default()
+        };
+        child.exit(exit, WAIT).unwrap();
+        drop(child);
+        let seen = first.wait_child(Which::Pid(pid), WAIT).unwrap();
+        assert_eq!(seen.exit_code, 3);
+        drop(other);
+        first.leave(WAIT).unwrap();
+        let statistics = first.secure_statistics();
+        assert_eq!((statistics.handshakes, statistics.ended), (4, 2));
+        for breach in Breach::ALL {
+            assert_eq!(statistics.breaches(breach), 0, "{breach}");
+        }
+    }
+
+    #[test]
+    fn strangers_stay_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, plain) = (dir.path().join("s"), dir.path().join("p"));
+        let key = FamilyKey::generate(random).unwrap();
+        let secure_leader = start(&secret, Identity::FIRST, &key);
+        let plain_leader = HostNode::start(&plain, Identity::FIRST, Config::DEFAULT).unwrap();
+        let child = |number| Identity::child(vmid(number), Vmid::FIRST);
+        let plain_member = HostNode::start(&secret, child(2), Config::DEFAULT).unwrap();
+        let secure_member = start(&plain, child(2), &key);
+        assert_eq!(plain_member.owner_of(1, WAIT), Err(Error::LeaderGone));
+        assert_eq!(secure_member.owner_of(1, WAIT), Err(Error::LeaderGone));
+        let other_key = FamilyKey::generate(random).unwrap();
+        let other = start(&secret, child(3), &other_key);
+        assert_eq!(other.owner_of(1, WAIT), Err(Error::LeaderGone));
+        let good = start(&secret, child(4), &key);
+        assert_eq!(good.owner_of(1, WAIT), Ok(None));
+        let statistics = secure_leader.secure_statistics();
+        assert_eq!(statistics.breaches(Breach::NotSecure), 1);
+        assert_eq!(statistics.breaches(Breach::Handshake), 1);
+        assert_eq!(secure_leader.statistics().pools.peers.now, 1);
+        assert_eq!(plain_leader.statistics().pools.peers.now, 0);
+    }
+
+    /// The host between two processes: it hands on what it gets, until it is told to do otherwise.
+    fn forward(mut from: UnixStream, mut to: UnixStream, flip: Option<usize>) {
+        let (mut at, mut buffer) = (0, [0; 4096]);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if let Some(flip) = flip.filter(|flip| (at..at + count).contains(flip)) {
+                buffer[flip - at] ^= 1;
+            }
+            at += count;
+            if to.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    }
+
+    #[test]
+    fn a_host_that_changes_a_bit_gets_a_dead_connection_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = FamilyKey::generate(random).unwrap();
+        let leader = start(&dir.path().join("real"), Identity::FIRST, &key);
+        let good = start(
+            &dir.path().join("real"),
+            Identity::child(vmid(9), Vmid::FIRST),
+            &key,
+        );
+        assert_eq!(good.owner_of(1, WAIT), Ok(None));
+        // The leader as member 2 sees it, and member 2 as the leader does.
+        let door = UnixListener::bind(dir.path().join("seen.1")).unwrap();
+        let back = UnixListener::bind(dir.path().join("real.2")).unwrap();
+        let real = dir.path().join("real.1");
+        let mine = dir.path().join("seen.2");
+        for (listener, to, flip) in [(door, real, Some(5_000)), (back, mine, None)] {
+            std::thread::spawn(move || {
+                let Ok((near, _)) = listener.accept() else {
+                    return;
+                };
+                let far = UnixStream::connect(to).unwrap();
+                let (near2, far2) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || forward(far2, near2, None));
+                forward(near, far, flip);
+            });
+        }
+        let member = start(
+            &dir.path().join("seen"),
+            Identity::child(vmid(2), Vmid::FIRST),
+            &key,
+        );
+        let mut count = 0;
+        let end = loop {
+            match member.owner_of(1, WAIT) {
+                Ok(owner) => assert_eq!(owner, None),
+                Err(error) => break error,
+            }
+            count += 1;
+        };
+        assert_eq!(end, Error::LeaderGone);
+        // The handshake takes 60 bytes, the VMID 4, a request 21 and its record 18 more.
+        assert_eq!(count, (5_000 - 60 - 4) / 39);
+        assert_eq!(leader.secure_statistics().breaches(Breach::Record), 1);
+        assert_eq!(good.owner_of(1, WAIT), Ok(None));
+    }
+}

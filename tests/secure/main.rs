@@ -1,0 +1,59 @@
+//! Secure streams: what arrives, what a hostile host can't do, and families on top.
+#![cfg(feature = "secure")]
+#![allow(missing_docs, clippy::cast_possible_truncation)]
+
+mod attacks;
+mod families;
+mod streams;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libos_ipc::Vmid;
+use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::pal::secure::{Breach, FamilyKey, Secure};
+use libos_ipc::pal::{OutOfResources, Pal, ReadyList};
+
+const PIPE: usize = 5000;
+
+type Net = Network<4, 8, PIPE>;
+type Plain<'n> = Loopback<'n, 4, 8, PIPE>;
+type Raw<'n> = LoopbackStream<'n, 4, 8, PIPE>;
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+/// Never the same twice, which is all that a test needs.
+fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    for chunk in buffer.chunks_mut(8) {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        chunk.copy_from_slice(&mixed[..chunk.len()]);
+    }
+    Ok(())
+}
+
+fn key() -> FamilyKey {
+    FamilyKey::new(5, &[7; 32])
+}
+
+fn member(net: &Net, number: u32) -> Secure<Plain<'_>> {
+    Secure::new(net.join(vmid(number)).unwrap(), vmid(number), key(), random)
+}
+
+fn look<P: Pal>(node: &P) -> ReadyList {
+    let mut ready = ReadyList::new();
+    node.wait(&mut ready, None);
+    ready
+}
+
+/// All breaches that were counted, and nothing else.
+fn assert_breaches<P: Pal>(pal: &Secure<P>, expected: &[(Breach, u64)]) {
+    let counted: Vec<_> = Breach::ALL
+        .into_iter()
+        .map(|breach| (breach, pal.statistics().breaches(breach)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert_eq!(counted, expected);
+}

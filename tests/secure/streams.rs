@@ -1,0 +1,315 @@
+//! What is written arrives, whatever the streams underneath do.
+
+use libos_ipc::pal::faulty::{Faults, Faulty};
+use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, Secure};
+use libos_ipc::pal::{Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token};
+use proptest::prelude::*;
+
+use super::{Net, Plain, assert_breaches, key, look, member, random, vmid};
+
+/// All that a stream must get along with.
+const HARMLESS: Faults = Faults {
+    short_read: 500,
+    short_write: 500,
+    would_block: 300,
+    interrupted: 200,
+    ..Faults::NONE
+};
+
+fn byte(position: usize) -> u8 {
+    (position % 251) as u8
+}
+
+fn faulty<'n>(net: &'n Net, number: u32, faults: Faults, seed: u64) -> Faulty<Plain<'n>> {
+    Faulty::new(net.join(vmid(number)).unwrap(), faults, seed)
+}
+
+/// What came through, and how each side ended: `Closed`, or `None` for well.
+struct Transfer {
+    received: usize,
+    out_end: Option<StreamError>,
+    in_end: Option<StreamError>,
+}
+
+/// Sends `total` bytes (the VMID and others), `at_once` at most in a write, reading `at_most`, as a
+/// node does: only when told that it can.
+fn transfer<P: Pal>(from: &P, to: &P, total: usize, at_once: usize, at_most: usize) -> Transfer {
+    let mut bytes: Vec<u8> = (0..total).map(byte).collect();
+    let claim = 1_u32.to_le_bytes();
+    let length = total.min(4);
+    bytes[..length].copy_from_slice(&claim[..length]);
+    let out = from.connect(vmid(2)).unwrap();
+    let inward = to.accept().unwrap();
+    from.watch(&out, Token(1), Interest::WRITE).unwrap();
+    to.watch(&inward, Token(2), Interest::READ).unwrap();
+    let (mut out, mut sent, mut received) = (Some(out), 0, Vec::new());
+    let (mut out_end, mut buffer) = (None, vec![0; at_most]);
+    for _ in 0..1_000_000 {
+        let (writable, readable) = (look(from), look(to));
+        if let Some(stream) = &out
+            && !writable.is_empty()
+        {
+            assert!(writable[0].1.contains(Readiness::WRITE), "{writable:?}");
+            let part = &bytes[sent..total.min(sent + at_once)];
+            let (a, b) = part.split_at(part.len() / 2);
+            match stream.write(&[a, &[], b]) {
+                Ok(count) => sent += count,
+                Err(StreamError::Closed) => out_end = Some(StreamError::Closed),
+                Err(_) => {}
+            }
+            if sent == total || out_end.is_some() {
+                from.unwatch(stream);
+                out = None;
+            }
+        }
+        if !readable.is_empty() {
+            assert!(readable[0].1.contains(Readiness::READ), "{readable:?}");
+            let end = match inward.read(&mut buffer) {
+                Ok(0) => None,
+                Ok(count) => {
+                    received.extend_from_slice(&buffer[..count]);
+                    continue;
+                }
+                Err(StreamError::Closed) => Some(StreamError::Closed),
+                Err(_) => continue,
+            };
+            // It goes on saying so.
+            assert!(matches!(
+                inward.read(&mut buffer),
+                Ok(0)
+                    | Err(StreamError::Closed | StreamError::Interrupted)
+                    | Err(StreamError::WouldBlock)
+            ));
+            to.unwatch(&inward);
+            if let Some(stream) = &out {
+                from.unwatch(stream);
+            }
+            assert_eq!(received, bytes[..received.len()]);
+            return Transfer {
+                received: received.len(),
+                out_end,
+                in_end: end,
+            };
+        }
+    }
+    panic!("standstill: {sent} bytes out and {} in", received.len());
+}
+
+#[test]
+fn bytes_arrive_and_the_end_is_told_from_a_cut() {
+    let net = Net::new();
+    let (one, two) = (member(&net, 1), member(&net, 2));
+    let done = transfer(&&one, &&two, 30_000, 9_000, 1_000);
+    assert_eq!(done.received, 30_000);
+    assert_eq!((done.out_end, done.in_end), (None, None));
+    for pal in [&one, &two] {
+        assert_breaches(pal, &[]);
+        assert_eq!(pal.statistics().handshakes, 1);
+    }
+    assert_eq!(two.statistics().ended, 1);
+}
+
+#[test]
+fn nothing_of_it_can_be_seen_underneath() {
+    let net = Net::new();
+    let (one, spy) = (member(&net, 1), net.join(vmid(2)).unwrap());
+    let out = (&&one).connect(vmid(2)).unwrap();
+    let _ = out.write(&[&1_u32.to_le_bytes(), b"a secret"]);
+    let mut seen = [0; 200];
+    // Before the other side has answered nothing of it is sent.
+    assert_eq!(spy.accept().unwrap().read(&mut seen), Ok(60));
+    assert_eq!(&seen[..12], b"\0\0\0\0ipc1\x01\0\0\0");
+}
+
+#[test]
+fn a_plain_one_is_the_platform_underneath() {
+    let net = Net::new();
+    let plain = |number| Secure::plain(net.join(vmid(number)).unwrap(), vmid(number));
+    let (one, two) = (plain(1), plain(2));
+    let out = (&&one).connect(vmid(2)).unwrap();
+    assert_eq!(out.write(&[b"as ", b"it is"]), Ok(8));
+    let inward = (&&two).accept().unwrap();
+    (&&two).watch(&inward, Token(2), Interest::READ).unwrap();
+    (&&one).watch(&out, Token(1), Interest::WRITE).unwrap();
+    assert_eq!(look(&&two).as_slice(), [(Token(2), Readiness::READ)]);
+    assert_eq!(look(&&one).as_slice(), [(Token(1), Readiness::WRITE)]);
+    let mut buffer = [0; 20];
+    assert_eq!(inward.read(&mut buffer), Ok(8));
+    assert_eq!(&buffer[..8], b"as it is");
+    assert_eq!(two.statistics().handshakes, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_pieces(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
+        let net = Net::new();
+        let (one, two) = (faulty(&net, 1, HARMLESS, seed), faulty(&net, 2, HARMLESS, !seed));
+        let one = Secure::new(&one, vmid(1), key(), random);
+        let two = Secure::new(&two, vmid(2), key(), random);
+        let done = transfer(&&one, &&two, total, at_once, at_most);
+        prop_assert_eq!(done.received, total);
+        prop_assert_eq!(done.out_end, None);
+        // The last word is said once: where it does not go at once it looks like a death.
+        if done.in_end.is_some() {
+            assert_breaches(&two, &[(Breach::Truncated, 1)]);
+        } else {
+            assert_breaches(&two, &[]);
+        }
+    }
+
+    #[test]
+    fn faults_on_top_of_it_do_no_harm(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
+        let net = Net::new();
+        let (one, two) = (member(&net, 1), member(&net, 2));
+        let (one, two) = (Faulty::new(&one, HARMLESS, seed), Faulty::new(&two, HARMLESS, !seed));
+        let done = transfer(&&one, &&two, total, at_once, at_most);
+        prop_assert_eq!(done.received, total);
+        prop_assert_eq!((done.out_end, done.in_end), (None, None));
+        assert_breaches(two.inner(), &[]);
+    }
+}
+
+#[test]
+fn a_cut_at_any_byte_is_noticed_by_both() {
+    // The handshake's first message, 4 and 96 bytes in two records, and the end.
+    let (total, all) = (100, 60 + (22 + 18 * 2 + 96 - 4 - 18) as u64 + 18);
+    let cut = |at| Faults {
+        cut_after: Some(at),
+        ..Faults::NONE
+    };
+    for at in 0..all + 60 {
+        for at_reader in [false, true] {
+            let net = Net::new();
+            let faults = |here| if here { cut(at) } else { Faults::NONE };
+            let one = faulty(&net, 1, faults(!at_reader), at);
+            let two = faulty(&net, 2, faults(at_reader), at);
+            let one = Secure::new(&one, vmid(1), key(), random);
+            let two = Secure::new(&two, vmid(2), key(), random);
+            let done = transfer(&&one, &&two, total, 50, 64);
+            let why: Vec<_> = Breach::ALL
+                .into_iter()
+                .filter(|breach| two.statistics().breaches(*breach) > 0)
+                .collect();
+            if done.in_end.is_none() {
+                assert_eq!(done.received, total, "cut at {at} and not noticed");
+                assert!(why.is_empty());
+            } else {
+                assert!(
+                    why == [Breach::Unfinished] && done.received == 0 || why == [Breach::Truncated],
+                    "cut at {at}: {why:?}, {}",
+                    done.received
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_read_ahead_is_told_until_it_is_taken() {
+    let net = Net::new();
+    let (one, two) = (member(&net, 1), member(&net, 2));
+    let (one, two) = (&&one, &&two);
+    let out = one.connect(vmid(2)).unwrap();
+    let inward = two.accept().unwrap();
+    one.watch(&out, Token(1), Interest::HANG_UP | Interest::WRITE)
+        .unwrap();
+    two.watch(&inward, Token(2), Interest::READ).unwrap();
+    let vmid = 1_u32.to_le_bytes();
+    assert_eq!(look(one).as_slice(), [(Token(1), Readiness::WRITE)]);
+    assert_eq!(out.write(&[&vmid, b"abcd"]), Err(StreamError::WouldBlock));
+    // Waits for the answer now, and nothing is told before that is there.
+    assert!(look(one).is_empty());
+    assert_eq!(look(two).as_slice(), [(Token(2), Readiness::READ)]);
+    assert_eq!(inward.read(&mut [0; 4]), Err(StreamError::WouldBlock));
+    assert!(look(two).is_empty());
+    assert_eq!(look(one).as_slice(), [(Token(1), Readiness::WRITE)]);
+    assert_eq!(out.write(&[&vmid, b"abcd"]), Ok(8));
+    assert_eq!(out.write(&[b"efgh"]), Ok(4));
+    let mut buffer = [0; 5];
+    assert_eq!(inward.read(&mut buffer[..4]), Ok(4));
+    assert_eq!(buffer[..4], vmid);
+    // The stream underneath is empty.
+    for _ in 0..2 {
+        assert_eq!(look(two).as_slice(), [(Token(2), Readiness::READ)]);
+    }
+    let event = two.event().unwrap();
+    assert_eq!(
+        two.wait_readable(&inward, &event, None),
+        libos_ipc::pal::Woken::Readable
+    );
+    two.rewatch(&inward, Token(3), Interest::empty());
+    assert!(look(two).is_empty());
+    two.rewatch(&inward, Token(3), Interest::READ);
+    assert_eq!(look(two).as_slice(), [(Token(3), Readiness::READ)]);
+    assert_eq!(inward.read(&mut buffer), Ok(5));
+    assert_eq!(&buffer, b"abcde");
+    assert_eq!(look(two).as_slice(), [(Token(3), Readiness::READ)]);
+    assert_eq!(inward.read(&mut buffer), Ok(3));
+    assert!(look(two).is_empty());
+    assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
+    // So is the end that was read with what came before it.
+    assert_eq!(out.write(&[b"!"]), Ok(1));
+    drop(out);
+    assert_eq!(inward.read(&mut buffer[..1]), Ok(1));
+    let all = Readiness::READ | Readiness::HANG_UP;
+    assert_eq!(look(two).as_slice(), [(Token(3), all)]);
+    assert_eq!(inward.read(&mut buffer), Ok(0));
+    assert_eq!(inward.read(&mut buffer), Ok(0));
+}
+
+#[test]
+fn a_stream_outlives_its_keys() {
+    let net = Net::new();
+    let (one, two) = (member(&net, 1), member(&net, 2));
+    let out = (&&one).connect(vmid(2)).unwrap();
+    let inward = (&&two).accept().unwrap();
+    let mut next = 1_u32;
+    let mut seen = Vec::new();
+    let mut buffer = [0; 64];
+    while u64::from(next) <= REKEY_AFTER + 10 {
+        if out.write(&[&next.to_le_bytes()]) == Ok(4) {
+            next += 1;
+        }
+        while let Ok(count) = inward.read(&mut buffer) {
+            seen.extend_from_slice(&buffer[..count]);
+        }
+    }
+    assert!((1..next).flat_map(u32::to_le_bytes).eq(seen));
+}
+
+#[test]
+fn a_batch_is_one_record_and_one_write() {
+    let net = Net::new();
+    let one = faulty(&net, 1, Faults::NONE, 0);
+    let one = Secure::new(&one, vmid(1), key(), random);
+    let two = member(&net, 2);
+    let out = (&&one).connect(vmid(2)).unwrap();
+    let inward = (&&two).accept().unwrap();
+    let claim = 1_u32.to_le_bytes();
+    let _ = out.write(&[&claim]);
+    let _ = inward.read(&mut [0; 1]);
+    assert_eq!(out.write(&[&claim]), Ok(4));
+    let before = one.inner().recorded();
+    assert_eq!(out.write(&[&[1; 20], &[2; RECORD]]), Ok(RECORD));
+    let after = one.inner().recorded();
+    assert_eq!(after.iter().count(), before.iter().count() + 1);
+    assert_eq!(
+        one.inner().bytes_moved(),
+        (60 + 48 + 22 + RECORD + 18) as u64
+    );
+}
+
+#[test]
+fn without_random_numbers_there_is_no_handshake() {
+    let net = Net::new();
+    let broken: libos_ipc::pal::secure::Random = |_| Err(libos_ipc::pal::OutOfResources);
+    let one = Secure::new(net.join(vmid(1)).unwrap(), vmid(1), key(), broken);
+    let out = (&&one).connect(vmid(1)).unwrap();
+    assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
+    assert_breaches(&one, &[(Breach::NoRandom, 1)]);
+    let mut ready = ReadyList::new();
+    (&&one).wait(&mut ready, Some(Time(0)));
+    assert_eq!(ready.as_slice(), [(Token::LISTENER, Readiness::READ)]);
+}
