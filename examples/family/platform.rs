@@ -34,8 +34,8 @@ impl FamilyNode {
             .transpose()
             .context("cannot record")?;
         let host = Host::listen(base, vmid)?;
-        let traced = Traced::new(host, vmid, recorder.as_ref());
-        let node = HostNode::over(traced, identity, config, Box::new(os))?;
+        let pal = Traced::new(host, vmid, recorder.as_ref());
+        let node = HostNode::over(pal, identity, config, Box::new(os))?;
         Ok(FamilyNode {
             node,
             _recorder: recorder,
