@@ -69,7 +69,8 @@ impl<'m> Ring<'m> {
     #[inline]
     fn round_and_place(&self, number: u64) -> Option<(u64, &Place)> {
         let length = self.places.len() as u64;
-        let round = number.wrapping_shr(length.trailing_zeros()) << VALUE_BITS;
+        // From 1: a place that nobody has written to yet bears 0.
+        let round = number.wrapping_shr(length.trailing_zeros()).wrapping_add(1) << VALUE_BITS;
         let place = usize::try_from(number & length.wrapping_sub(1)).ok()?;
         Some((round, self.places.get(place)?))
     }
@@ -110,8 +111,7 @@ impl<'m> Ring<'m> {
             *value = word & VALUE;
         }
         let [time, a, b] = values;
-        // A place that was never written.
-        (a != 0).then_some((time, [a, b]))
+        Some((time, [a, b]))
     }
 }
 

@@ -162,6 +162,8 @@ impl<'m, P: Pal> Node<'m, P> {
             // From before the request went out: on a single core that is when the peer gets to run.
             self.caller_spin
                 .learn(spin, self.now() - sent, self.config.spin);
+        } else if self.events.is_on() {
+            self.now();
         }
         match read {
             // The end is for the worker to see: it closes connections.

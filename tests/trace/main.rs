@@ -1,6 +1,6 @@
 //! Recordings: that they hold every frame once, however it was split, that they are in nobody's way,
 //! and that tshark shows what is in them.
-#![cfg(feature = "std")]
+#![cfg(feature = "trace")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 #[path = "../wire/any.rs"]

@@ -65,7 +65,7 @@ fn connect<P: Pal>(pal: &P) -> P::Stream {
 }
 
 /// Everything over a stream, and what arrives.
-fn transfer(out: impl Stream, inward: impl Stream, net: &Net, bytes: &[u8]) -> Vec<u8> {
+fn transfer(out: impl Stream, inward: &impl Stream, net: &Net, bytes: &[u8]) -> Vec<u8> {
     let (mut sent, mut got) = (0, Vec::new());
     let mut buffer = [0; 100];
     let mut out = Some(out);
@@ -110,7 +110,7 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
                 break stream;
             }
         };
-        assert_eq!(transfer(out, inward, &net, &bytes), bytes);
+        assert_eq!(transfer(out, &inward, &net, &bytes), bytes);
         drop((from, to));
         for recorder in recorders {
             let expected = Recorded {
@@ -169,10 +169,13 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     let inward = to.accept().unwrap();
     let mut bytes = 1_u32.to_le_bytes().to_vec();
     bytes.extend((0..5000).flat_map(|seq| frame(seq, 3, &[])));
-    assert_eq!(transfer(out, inward, &net, &bytes), bytes);
+    assert_eq!(transfer(out, &inward, &net, &bytes), bytes);
     let error = recorder.finish().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
 }
+
+/// 18 MB of frames: more than the two buffers of 4 MiB and the pipe hold.
+const FRAMES: u64 = 1500;
 
 /// A disk that takes nothing: the frames for which there is no room are counted, in the file, too.
 #[test]
@@ -191,8 +194,6 @@ fn a_slow_disk_loses_frames_but_no_time() {
     out.write(&[&1_u32.to_le_bytes()]).unwrap();
     let big = frame(0, 200, &[7; 12_000]);
     let mut buffer = vec![0; big.len()];
-    // 18 MB: more than the two buffers of 4 MiB and the pipe hold.
-    const FRAMES: u64 = 1500;
     inward.read(&mut buffer).unwrap();
     for _ in 0..FRAMES {
         assert_eq!(out.write(&[&big]), Ok(big.len()));
@@ -236,5 +237,5 @@ fn without_a_recorder_nothing_is_recorded() {
     let to = Traced::new(net.join(vmid(2)).unwrap(), vmid(2), None);
     let out = from.connect(vmid(2)).unwrap();
     let inward = to.accept().unwrap();
-    assert_eq!(transfer(out, inward, &net, b"any bytes"), b"any bytes");
+    assert_eq!(transfer(out, &inward, &net, b"any bytes"), b"any bytes");
 }
