@@ -134,6 +134,20 @@ fn a_plain_one_is_the_platform_underneath() {
     assert_eq!(two.statistics().handshakes, 0);
 }
 
+/// All came through. The last word is said once: where it finds no room it looks like a death.
+fn assert_harmless<P: Pal>(done: &Transfer, total: usize, to: &Secure<P>) {
+    assert_eq!((done.received, done.out_end), (total, None));
+    let is_cut = done.in_end.is_some();
+    assert_breaches(
+        to,
+        if is_cut {
+            &[(Breach::Truncated, 1)]
+        } else {
+            &[]
+        },
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -144,14 +158,7 @@ proptest! {
         let one = Secure::new(&one, vmid(1), key(), random);
         let two = Secure::new(&two, vmid(2), key(), random);
         let done = transfer(&&one, &&two, total, at_once, at_most);
-        prop_assert_eq!(done.received, total);
-        prop_assert_eq!(done.out_end, None);
-        // The last word is said once: where it does not go at once it looks like a death.
-        if done.in_end.is_some() {
-            assert_breaches(&two, &[(Breach::Truncated, 1)]);
-        } else {
-            assert_breaches(&two, &[]);
-        }
+        assert_harmless(&done, total, &two);
     }
 
     #[test]
@@ -160,9 +167,7 @@ proptest! {
         let (one, two) = (member(&net, 1), member(&net, 2));
         let (one, two) = (Faulty::new(&one, HARMLESS, seed), Faulty::new(&two, HARMLESS, !seed));
         let done = transfer(&&one, &&two, total, at_once, at_most);
-        prop_assert_eq!(done.received, total);
-        prop_assert_eq!((done.out_end, done.in_end), (None, None));
-        assert_breaches(two.inner(), &[]);
+        assert_harmless(&done, total, two.inner());
     }
 }
 
