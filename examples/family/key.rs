@@ -79,6 +79,11 @@ mod kind {
     #[derive(Clone)]
     pub(crate) struct Key;
 
+    #[allow(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as it is with a key"
+    )]
     impl Key {
         pub(crate) fn fresh(secure: bool) -> Result<Key> {
             ensure!(
@@ -96,7 +101,6 @@ mod kind {
             false
         }
 
-        #[allow(clippy::unnecessary_wraps, reason = "with a key it can fail")]
         pub(crate) fn give(&self, _: &mut impl Write) -> io::Result<()> {
             Ok(())
         }

@@ -24,6 +24,7 @@ fn vmid(number: u32) -> Vmid {
 }
 
 /// Never the same twice, which is all that a test needs.
+#[allow(clippy::unnecessary_wraps, reason = "others can fail")]
 fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     for chunk in buffer.chunks_mut(8) {
