@@ -38,8 +38,8 @@ impl FamilyNode {
             .transpose()
             .context("cannot record")?;
         let streams = key.listen(base, vmid)?;
-        let traced = Traced::new(streams, vmid, recorder.as_ref());
-        let node = HostNode::over(traced, identity, config, Box::new(os))?;
+        let platform = Traced::new(streams, vmid, recorder.as_ref());
+        let node = HostNode::over(platform, identity, config, Box::new(os))?;
         Ok(FamilyNode {
             node,
             _recorder: recorder,
