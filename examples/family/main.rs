@@ -10,6 +10,8 @@
 //! of them answers; [`account`] is what you see; [`serve`] is the leader by itself.
 
 mod account;
+#[path = "../common/mod.rs"]
+mod common;
 mod control;
 mod figures;
 mod holds;
@@ -28,6 +30,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use libos_ipc::Wait;
+
+use common::seconds;
 
 /// No request in this program takes longer than this, unless something is wrong.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -119,14 +123,6 @@ enum Role {
     /// A process of the world that comes after.
     #[command(hide = true)]
     Process(process::Options),
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
-        _ => Err("between 0.1 and 3600 seconds".to_owned()),
-    }
 }
 
 fn main() -> ExitCode {

@@ -1,17 +1,16 @@
 //! A process of the world: starts children, signals others, waits for its children, ends.
 
-use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::Path;
+use std::process::Child;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
+use libos_ipc::{Config, Error, Exit, Id, Target, Which};
 
 use crate::WAIT;
+use crate::common::{ProcessOptions, command, end, tell};
 use crate::os::{Event, Os};
 
 /// Begin to signal each other.
@@ -23,12 +22,8 @@ pub(crate) const HELLO: i32 = 10;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the family listens
-    #[arg(long)]
-    base: PathBuf,
-    /// Who this process is: the numbers of its identity
-    #[arg(long, value_delimiter = ',')]
-    identity: Vec<u32>,
+    #[command(flatten)]
+    process: ProcessOptions,
     /// How many generations come after this one
     #[arg(long)]
     below: u32,
@@ -46,14 +41,7 @@ pub(crate) fn start(
     output: impl Into<std::process::Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let started = Command::new(std::env::current_exe()?)
-        .arg("process")
-        .arg("--base")
-        .arg(base)
-        .args([
-            "--identity",
-            &child.numbers().map(|number| number.to_string()).join(","),
-        ])
+    let started = command("process", base, &child)?
         .args(["--below", &below.to_string()])
         .args(["--seed", &fastrand::u64(..).to_string()])
         .stdout(output)
@@ -68,38 +56,36 @@ pub(crate) fn start(
     Ok((child.pid, process))
 }
 
-/// One line to whoever keeps the account, in one piece.
-fn say(line: &str) {
-    let _ = stdout().write_all(format!("{line}\n").as_bytes());
-}
-
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let numbers = options.identity.as_slice().try_into();
-    let identity = numbers.ok().and_then(Identity::from_numbers);
-    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let identity = options.process.identity()?;
     let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
-    let node = HostNode::start_with(&options.base, identity, Config::DEFAULT, Box::new(os))?;
+    let node = HostNode::start_with(
+        &options.process.base,
+        identity,
+        Config::DEFAULT,
+        Box::new(os),
+    )?;
     node.join(WAIT).context("joining the family")?;
     fastrand::seed(options.seed);
     if options.below > 0 {
         // A group for itself and all that come after it.
         node.set_group(0, 0, WAIT)?;
     }
-    say(&format!("up {pid} {parent_pid} {}", std::process::id()));
+    tell(&format!("up {pid} {parent_pid} {}", std::process::id()));
     let mut children = Vec::new();
     if options.below > 0 {
         for _ in 0..fastrand::u32(1..=2) {
             let (_, process) = start(
                 &node,
-                &options.base,
+                &options.process.base,
                 options.below - 1,
                 std::process::Stdio::inherit(),
             )?;
             children.push(process);
         }
     }
-    say(&format!("ready {pid} {}", children.len()));
+    tell(&format!("ready {pid} {}", children.len()));
     let mut ears = Ears {
         pid,
         events,
@@ -110,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "nobody says when to begin"
     );
     signal_others(&node, pid)?;
-    say(&format!("done {pid}"));
+    tell(&format!("done {pid}"));
     ensure!(
         ears.until(|_, signal| signal == Some(TERM)),
         "nobody says when to end"
@@ -123,19 +109,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let _ = process.wait();
     }
     let code = fastrand::u32(..256);
-    say(&format!("exits {pid} {code}"));
+    tell(&format!("exits {pid} {code}"));
     let exit = Exit {
         uid: rustix::process::getuid().as_raw(),
         code,
         signal: 0,
     };
-    node.exit(exit, WAIT)?;
-    node.give_back_ids(WAIT)?;
-    ensure!(
-        node.shut_down(Duration::from_secs(5)),
-        "something was not sent"
-    );
-    Ok(())
+    end(&node, exit, WAIT)
 }
 
 /// Hears what happens to this process, and tells of it.
@@ -154,13 +134,13 @@ impl Ears {
         loop {
             let signal = match self.events.recv() {
                 Ok(Event::Signal(signal)) => {
-                    say(&format!("got {} {pid} {}", signal.sender, signal.signal));
+                    tell(&format!("got {} {pid} {}", signal.sender, signal.signal));
                     Some(signal.signal)
                 }
                 Ok(Event::Ended(exit)) => {
                     self.ended += 1;
                     let (code, signal) = (exit.exit_code, exit.term_signal);
-                    say(&format!("ended {pid} {} {code} {signal}", exit.pid));
+                    tell(&format!("ended {pid} {} {code} {signal}", exit.pid));
                     None
                 }
                 Ok(Event::LeaderLeft) | Err(_) => return false,
@@ -189,7 +169,7 @@ fn signal_others(node: &HostNode, pid: Id) -> Result<()> {
         let to = others[fastrand::usize(..others.len())];
         node.kill(Target::Process(to), HELLO, WAIT)
             .with_context(|| format!("{pid} signals {to}"))?;
-        say(&format!("sent {pid} {to} {HELLO}"));
+        tell(&format!("sent {pid} {to} {HELLO}"));
     }
     Ok(())
 }
@@ -198,7 +178,7 @@ fn signal_others(node: &HostNode, pid: Id) -> Result<()> {
 pub(crate) fn wait_for_all(node: &HostNode, pid: Id) -> Result<()> {
     loop {
         match node.wait_child(Which::Any, WAIT) {
-            Ok(exit) => say(&format!("reaped {pid} {}", exit.pid)),
+            Ok(exit) => tell(&format!("reaped {pid} {}", exit.pid)),
             Err(Error::NoChild) => return Ok(()),
             Err(error) => return Err(error).context("waiting for children"),
         }
