@@ -82,6 +82,10 @@ impl Latency {
         self.0.len()
     }
 
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_nanos(self.0.max())
+    }
+
     /// What that share of the requests took at most, in microseconds.
     pub(crate) fn microseconds(&self, quantile: f64) -> f64 {
         Duration::from_nanos(self.0.value_at_quantile(quantile)).as_secs_f64() * 1e6

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use libos_ipc::Refusal;
 use libos_ipc::host::HostNode;
 
 /// What a process that was killed has died of, for its family.
@@ -30,8 +31,9 @@ pub(crate) fn verdict(program: &str, wrong: &[String]) -> ExitCode {
     }
 }
 
-/// What the leader still has of others, though all have left, and whom it refused.
-pub(crate) fn left(leader: &HostNode) -> Vec<String> {
+/// What the leader still has of others, though all have left; and how many connections it refused, if
+/// that is not excused by the reason and their number.
+pub(crate) fn left(leader: &HostNode, excused: impl Fn(Refusal, u64) -> bool) -> Vec<String> {
     let until = Instant::now() + LIMIT;
     let left = || {
         let pools = leader.statistics().pools;
@@ -40,6 +42,8 @@ pub(crate) fn left(leader: &HostNode) -> Vec<String> {
             (pools.waiters.now, "waiting calls"),
             (pools.ranges.now, "ID ranges in the table"),
             (pools.own_ranges.now, "ID ranges of its own"),
+            (pools.processes.now, "processes"),
+            (pools.children.now, "children"),
             (pools.locks.now, "file locks"),
             (pools.locked_files.now, "locked files"),
             (pools.waiting_for_locks.now, "requests for locks"),
@@ -66,11 +70,11 @@ pub(crate) fn left(leader: &HostNode) -> Vec<String> {
     if !leader.is_sound() {
         wrong.push("the leader's tables have lost something".to_owned());
     }
-    if statistics.refused_in_all() > 0 {
-        wrong.push(format!(
-            "the leader refused {} connections",
-            statistics.refused_in_all()
-        ));
+    for reason in Refusal::all() {
+        let count = statistics.refused(reason);
+        if count > 0 && !excused(reason, count) {
+            wrong.push(format!("the leader refused {count} connections: {reason}"));
+        }
     }
     if statistics.undone > 0 {
         wrong.push(format!(

@@ -64,7 +64,7 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
     let world = world::run(leader, events, &base, options.members, account);
     wrong.extend(world.context("the world of processes")?);
     leader.give_back_ids(WAIT)?;
-    wrong.extend(left(leader));
+    wrong.extend(left(leader, |_, _| false));
     Ok(())
 }
 
@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
         let all_left = |kin: &Kin| kin.members.iter().all(|member| member.silent);
         self.kin
             .listen_until("leaving", STEP_LIMIT, |_| (), all_left)?;
-        wrong.extend(left(&self.leader));
+        wrong.extend(left(&self.leader, |_, _| false));
         wrong.extend(verdict::members(&self.kin));
         Ok(wrong)
     }
