@@ -364,7 +364,10 @@ impl Run<'_> {
             }
             Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
             Err(error) => {
-                let what = format!("waiting for {pid}, which ended with {status}");
+                let process = self.leader.process(pid, self.wait);
+                let what = format!(
+                    "waiting for {pid}, which ended with {status} and is {process:?} to the leader"
+                );
                 return Err(error).context(what);
             }
         }
