@@ -120,11 +120,13 @@ impl Occupant {
     }
 
     /// It is to go now, in its own way.
-    pub(crate) fn stop(&mut self) {
-        drop(self.input.take());
+    pub(crate) fn stop(&mut self) -> Result<()> {
         if let Some(at) = &mut self.killed_at {
             *at = Instant::now();
         }
+        self.kill_in_time(Instant::now())?;
+        drop(self.input.take());
+        Ok(())
     }
 
     /// How it has ended, as the host knows it.

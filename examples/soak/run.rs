@@ -133,6 +133,10 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
             "these have ended, and their parent was not told: {open:?}"
         ));
     }
+    match leader.wait_child(Which::Any, Wait::at_most(Duration::ZERO)) {
+        Err(Error::NoChild) => {}
+        other => wrong.push(format!("there is another child: {other:?}")),
+    }
     leader.leave(wait)?;
     leader.give_back_ids(wait)?;
     // One may be killed before it has said who it is, or can be answered.
@@ -253,7 +257,7 @@ impl Run<'_> {
             self.turn()?;
         }
         for occupant in self.places.iter_mut().flatten() {
-            occupant.stop();
+            occupant.stop()?;
         }
         let until = Instant::now() + 5 * self.options.limit();
         let ends_open = |run: &Self| {

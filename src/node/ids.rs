@@ -228,7 +228,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
     pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(_) if self.peers.has(vmid) => Ok(()),
+            Ask::Here(_) if self.has_come(vmid) => Ok(()),
             Ask::Here(_) => {
                 if let Some(pid) = self.unborn(vmid) {
                     self.forget_child(pid);
@@ -244,6 +244,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 _ => self.come_and_go(vmid),
             },
         }
+    }
+
+    /// Whether the process is connected, and not only sought by us.
+    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
+        let peer = self.peers.find(vmid);
+        peer.is_some_and(|peer| !peer.is_silent())
     }
 
     /// To the leader it looks as if that process came and went: so a C leader understands as well.

@@ -209,7 +209,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 Outcome::Done | Outcome::Later => return Ok(Again::Whenever),
                 Outcome::Unborn(vmid) => {
-                    if !self.peers.has(vmid) {
+                    if !self.has_come(vmid) {
                         self.take_back_ids(vmid);
                     }
                     return Ok(Again::Whenever);

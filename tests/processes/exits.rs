@@ -1,7 +1,7 @@
 //! A parent learns of each child's end once; an ID doesn't come back too early.
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
@@ -272,6 +272,16 @@ fn a_child_that_never_was_leaves_nothing() {
         family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
     });
     assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    // Not even while the leader tries to reach it.
+    let first = &family.first.node;
+    let never = first.start_child(WAIT).unwrap();
+    let address = family.base.with_extension(never.vmid.to_string());
+    let _backlog = UnixListener::bind(address).unwrap();
+    first.connect(never.vmid).unwrap();
+    first.bury(never.vmid).unwrap();
+    let which = Which::Pid(never.pid);
+    assert_eq!(first.wait_child(which, NOW), Err(Error::NoChild));
+    assert_eq!(first.owner_of(never.pid, WAIT), Ok(None));
     // Nor does one whose parent is gone before it came.
     let never = parent.node.start_child(WAIT).unwrap();
     parent.die();
