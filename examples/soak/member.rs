@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::error::errno::EDEADLK;
+use libos_ipc::error::errno::{EDEADLK, ENOENT, ESRCH};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, Process, ProcessState};
 use libos_ipc::{
@@ -87,11 +87,7 @@ impl Embedder<Host> for OsOf {
         if let Some(count) = count.filter(|_| is_here) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let outcome = if is_here {
-            Ok(())
-        } else {
-            Err(libos_ipc::error::errno::ESRCH)
-        };
+        let outcome = if is_here { Ok(()) } else { Err(ESRCH) };
         let _ = reply.send(node, outcome);
     }
 
@@ -111,13 +107,13 @@ pub(crate) fn answer(node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: Meta
     let program = current_exe().ok();
     let program = program.and_then(|path| std::ffi::CString::new(path.as_os_str().as_bytes()).ok());
     let known = match (what, &program) {
-        _ if node.pid() != Some(pid) => Err(libos_ipc::error::errno::ESRCH),
+        _ if node.pid() != Some(pid) => Err(ESRCH),
         (MetaCode::Credentials, _) => {
             let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
             Ok(Metadata::Credentials { uid, gid })
         }
         (MetaCode::Executable, Some(path)) => Ok(Metadata::Path(path)),
-        _ => Err(libos_ipc::error::errno::ENOENT),
+        _ => Err(ENOENT),
     };
     let _ = reply.send(node, known);
 }
@@ -516,7 +512,7 @@ pub(crate) fn value_of(place: u32) -> u64 {
 fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(Error::NoSuchProcess | Error::Refused(libos_ipc::error::errno::ESRCH)) => Ok(None),
+        Err(Error::NoSuchProcess | Error::Refused(ESRCH)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -8,9 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use libos_ipc::host::HostNode;
 use libos_ipc::wire::ChildExit;
-use libos_ipc::{Id, Vmid, Wait};
+use libos_ipc::{Id, Identity, Vmid};
 
 use crate::Options;
 use crate::common::{SIGPWR, command, hear};
@@ -50,16 +49,26 @@ pub(crate) struct Occupant {
     input: Option<ChildStdin>,
 }
 
+/// What a process is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) child: Identity,
+    pub(crate) place: usize,
+    pub(crate) base: &'a Path,
+    pub(crate) file: &'a Path,
+}
+
 impl Occupant {
     pub(crate) fn start(
-        leader: &HostNode,
-        (place, base, file): (usize, &Path, &Path),
+        start: Start<'_>,
         options: &Options,
         events: &Sender<Event>,
     ) -> Result<Occupant> {
-        let limit = options.limit();
-        let child = leader.start_child(Wait::at_most(limit));
-        let child = child.context("preparing a process")?;
+        let Start {
+            child,
+            place,
+            base,
+            file,
+        } = start;
         let plan = match fastrand::u32(..100) {
             chance if chance >= options.killed => Plan::End,
             chance if chance % 4 == 0 => Plan::Both,
@@ -77,19 +86,13 @@ impl Occupant {
             ("--place", place as u128),
             ("--members", options.members.into()),
             ("--pause", options.pause().as_millis()),
-            ("--limit", limit.as_millis()),
+            ("--limit", options.limit().as_millis()),
             ("--code", code.into()),
         ] {
             start.args([name, &number.to_string()]);
         }
         start.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = match start.spawn() {
-            Ok(process) => process,
-            Err(error) => {
-                leader.bury(child.vmid)?;
-                return Err(error).context("starting a process");
-            }
-        };
+        let mut process = start.spawn().context("starting a process")?;
         let input = process.stdin.take();
         let events = events.clone();
         hear(process.stdout.take().context("piped")?, move |said| {

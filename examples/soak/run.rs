@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use libos_ipc::error::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessState};
 use libos_ipc::{
@@ -20,7 +21,7 @@ use crate::Options;
 use crate::common::left;
 use crate::figures::{Kind, Report};
 use crate::member::{self, ALL, GROUP, ONE, answer};
-use crate::places::{Event, Occupant, Plan, Register, Sent};
+use crate::places::{Event, Occupant, Plan, Register, Sent, Start};
 use crate::shared::{Guarded, SHARERS, Value};
 use crate::verdict::Resources;
 use crate::view::View;
@@ -280,9 +281,19 @@ impl Run<'_> {
         let (base, file) = self.paths;
         for (number, place) in self.places.iter_mut().enumerate() {
             if place.is_none() {
-                let where_to = (number, base, file);
-                let new = Occupant::start(self.leader, where_to, self.options, &self.events)?;
-                self.register.add(new.pid);
+                let limit = Wait::at_most(self.options.limit());
+                let child = self.leader.start_child(limit);
+                let child = child.context("preparing a process")?;
+                // Before it is there and can be heard of.
+                self.register.add(child.pid);
+                let start = Start {
+                    child,
+                    place: number,
+                    base,
+                    file,
+                };
+                let new = Occupant::start(start, self.options, &self.events);
+                let new = new.inspect_err(|_| drop(self.leader.bury(child.vmid)))?;
                 self.totals.started += 1;
                 *place = Some(new);
             }
