@@ -21,7 +21,7 @@ use crate::Options;
 use crate::common::left;
 use crate::figures::{Kind, Report};
 use crate::member::{self, ALL, GROUP, ONE, answer};
-use crate::places::{Event, Occupant, Plan, Register, Sent, Start};
+use crate::places::{Event, Known, Occupant, Plan, Register, Sent, Start};
 use crate::shared::{Guarded, SHARERS, Value};
 use crate::verdict::Resources;
 use crate::view::View;
@@ -37,10 +37,14 @@ struct Os {
 
 impl Embedder<Host> for Os {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
-        // Of one that has ended and was waited for, no more is counted.
-        self.register
-            .change(signal.sender, |known| known.to_first += 1);
-        let _ = reply.send(node, Ok(()));
+        // What comes for a child that is just ending is not for this process.
+        let is_here = matches!(signal.target, Target::Process(pid) if node.pid() == Some(pid));
+        if is_here {
+            let count = |known: &mut Known| known.to_first += 1;
+            self.register.change(signal.sender, count);
+        }
+        let outcome = if is_here { Ok(()) } else { Err(ESRCH) };
+        let _ = reply.send(node, outcome);
     }
 
     fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
@@ -293,7 +297,9 @@ impl Run<'_> {
                     file,
                 };
                 let new = Occupant::start(start, self.options, &self.events);
-                let new = new.inspect_err(|_| drop(self.leader.bury(child.vmid)))?;
+                let new = new.inspect_err(|_| {
+                    let _ = self.leader.bury(child.vmid);
+                })?;
                 self.totals.started += 1;
                 *place = Some(new);
             }
