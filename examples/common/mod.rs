@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use crew::{Crew, Worker};
 pub(crate) use figures::{Latency, figures};
 pub(crate) use process::{ProcessOptions, command, end, hear, over, say, tell};
-pub(crate) use verdict::{SIGPWR, left, verdict};
+pub(crate) use verdict::{SIGPWR, follow, lead, left};
 
 /// Reads a number of seconds from a command line.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {

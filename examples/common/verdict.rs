@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use libos_ipc::Refusal;
 use libos_ipc::host::HostNode;
 
@@ -15,8 +16,12 @@ const TOLD: usize = 20;
 /// How soon the leader has to be done with those who left.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Says what is wrong, or that nothing is.
-pub(crate) fn verdict(program: &str, wrong: &[String]) -> ExitCode {
+/// Runs the leader's side of a program, which adds to what is wrong, and says that, or that nothing is.
+pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) -> ExitCode {
+    let mut wrong = Vec::new();
+    if let Err(error) = run(&mut wrong) {
+        wrong.push(format!("{error:#}"));
+    }
     for what in wrong.iter().take(TOLD) {
         println!("{program}: FAILED: {what}");
     }
@@ -28,6 +33,17 @@ pub(crate) fn verdict(program: &str, wrong: &[String]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// How another process of the program ends: with that code, or a word about what went wrong.
+pub(crate) fn follow(who: &str, outcome: Result<u8>) -> ExitCode {
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{who}: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

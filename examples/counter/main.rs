@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{seconds, verdict};
+use common::{follow, lead, seconds};
 
 /// Have processes count together in a shared value, and check that no increment is lost.
 #[derive(Parser)]
@@ -70,18 +70,10 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Worker(options)) = cli.role {
-        return match worker::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("counter: a worker: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    match cli.role {
+        Some(Role::Worker(options)) => {
+            follow("counter: a worker", worker::run(&options).map(|()| 0))
+        }
+        None => lead("counter", |wrong| run::run(&cli.options, wrong)),
     }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    verdict("counter", &wrong)
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use libos_ipc::Wait;
 
-use common::seconds;
+use common::{follow, seconds};
 
 /// No request in this program takes longer than this, unless something is wrong.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -139,11 +139,5 @@ fn main() -> ExitCode {
         ),
         (None, None) => return run::run(&cli.run),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{who}: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    follow(&who, result.map(|()| 0))
 }

@@ -17,7 +17,7 @@ use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::account::{self, ALL, Account};
-use crate::common::{self, left};
+use crate::common::{lead, left};
 use crate::control::Command;
 use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
@@ -33,11 +33,7 @@ const WORK_LIMIT: Duration = Duration::from_mins(10);
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
-    let mut wrong = Vec::new();
-    if let Err(error) = family(options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    common::verdict("family", &wrong)
+    lead("family", |wrong| family(options, wrong))
 }
 
 fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {

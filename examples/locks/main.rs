@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::{seconds, verdict};
+use common::{follow, lead, seconds};
 
 /// Run a small bank on file locks, and check that no money appears or vanishes.
 #[derive(Parser)]
@@ -74,18 +74,8 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Teller(options)) = cli.role {
-        return match teller::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("locks: a teller: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    match cli.role {
+        Some(Role::Teller(options)) => follow("locks: a teller", teller::run(&options).map(|()| 0)),
+        None => lead("locks", |wrong| run::run(&cli.options, wrong)),
     }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    verdict("locks", &wrong)
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use common::seconds;
+use common::{follow, lead, seconds};
 
 /// Have processes come, work on everything and go, for a long time, and check that nothing is lost,
 /// left behind or late.
@@ -129,18 +129,8 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Member(options)) = cli.role {
-        return match member::run(&options) {
-            Ok(code) => ExitCode::from(code),
-            Err(error) => {
-                eprintln!("soak: a process: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    match cli.role {
+        Some(Role::Member(options)) => follow("soak: a process", member::run(&options)),
+        None => lead("soak", |wrong| run::run(&cli.options, wrong)),
     }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    common::verdict("soak", &wrong)
 }

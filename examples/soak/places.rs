@@ -59,7 +59,7 @@ pub(crate) struct Start<'a> {
 
 impl Occupant {
     pub(crate) fn start(
-        start: Start<'_>,
+        start: &Start<'_>,
         options: &Options,
         events: &Sender<Event>,
     ) -> Result<Occupant> {
@@ -68,7 +68,7 @@ impl Occupant {
             place,
             base,
             file,
-        } = start;
+        } = *start;
         let plan = match fastrand::u32(..100) {
             chance if chance >= options.killed => Plan::End,
             chance if chance % 4 == 0 => Plan::Both,

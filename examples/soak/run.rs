@@ -296,7 +296,7 @@ impl Run<'_> {
                     base,
                     file,
                 };
-                let new = Occupant::start(start, self.options, &self.events);
+                let new = Occupant::start(&start, self.options, &self.events);
                 let new = new.inspect_err(|_| {
                     let _ = self.leader.bury(child.vmid);
                 })?;
