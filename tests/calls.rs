@@ -340,6 +340,32 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
 }
 
 #[test]
+fn who_asks_and_does_not_listen_holds_up_nobody() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let friend = stage.member(3, Config::DEFAULT);
+    friend.take_id(WAIT).unwrap();
+    // It asks, so that it is to be answered, but nobody listens under its name.
+    let mut asks = UnixStream::connect(address(&stage.base, 1)).unwrap();
+    asks.write_all(&2_u32.to_le_bytes()).unwrap();
+    asks.write_all(&frame(1, 6, &7_u32.to_le_bytes())).unwrap();
+    until("it is read", || leader.statistics().frames_in > 1);
+    // Far sooner than the leader gives up on it.
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(friend.owner_of(1, WAIT), Ok(Some(vmid(3))));
+    }
+    let took = start.elapsed();
+    assert!(took < Config::DEFAULT.connect_limit / 5, "{took:?}");
+    // And once its own stream has ended it is gone.
+    drop(asks);
+    let start = Instant::now();
+    until("it is gone", || leader.statistics().pools.peers.now == 1);
+    let took = start.elapsed();
+    assert!(took < Config::DEFAULT.connect_limit / 5, "{took:?}");
+}
+
+#[test]
 fn what_was_accepted_goes_out_before_the_end() {
     let stage = Stage::new();
     let peer = stage.bare(1);

@@ -4,6 +4,8 @@
 //! The parts: [`shared`] is the value, [`worker`] a process that changes it, [`run`] starts the
 //! workers, kills one that has it, and checks the sum.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod run;
 mod shared;
 mod worker;
@@ -12,6 +14,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use common::{follow, lead, seconds};
 
 /// Have processes count together in a shared value, and check that no increment is lost.
 #[derive(Parser)]
@@ -64,36 +68,12 @@ enum Role {
     Worker(worker::Options),
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
-        _ => Err("between 0.1 and 3600 seconds".to_owned()),
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Worker(options)) = cli.role {
-        return match worker::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("counter: a worker: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    for what in &wrong {
-        println!("counter: FAILED: {what}");
-    }
-    if wrong.is_empty() {
-        println!("counter: ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match cli.role {
+        Some(Role::Worker(options)) => {
+            follow("counter: a worker", worker::run(&options).map(|()| 0))
+        }
+        None => lead("counter", |wrong| run::run(&cli.options, wrong)),
     }
 }

@@ -10,8 +10,8 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use libos_ipc::Statistics;
 
 use crate::RunOptions;
-use crate::control::say;
-use crate::figures::{Counts, Ending, Latency, Report};
+use crate::common::{Latency, say};
+use crate::figures::{Counts, Ending, Report};
 use crate::kin::{Kin, Member};
 use crate::platform::FamilyNode;
 use crate::top::Top;

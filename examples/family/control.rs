@@ -2,7 +2,6 @@
 //! output, a line each. It only steers the program: nothing that the family shares goes this way.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::str::{FromStr, SplitWhitespace};
 
 use anyhow::{Context, Error, Result, bail};
@@ -121,11 +120,4 @@ fn number(words: &mut SplitWhitespace<'_>) -> Result<u32> {
 
 fn vmid(words: &mut SplitWhitespace<'_>) -> Result<Vmid> {
     Vmid::new(number(words)?).context("0 is no VMID")
-}
-
-/// Writes one line in one go: whoever reads it has it at once, and a death in between leaves no
-/// half of it.
-pub(crate) fn say(out: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
-    out.write_all(format!("{line}\n").as_bytes())?;
-    out.flush()
 }

@@ -1,18 +1,17 @@
 //! The member processes, as the leader's process sees them.
 
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command as Process, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command as Process, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use libos_ipc::{Id, Vmid};
 
-use crate::control::{Command, Word, say};
+use crate::common::{hear, say};
+use crate::control::{Command, Word};
 use crate::figures::{Counts, Report};
 use crate::key::Key;
 use crate::look::Look;
@@ -149,7 +148,10 @@ impl Kin {
                 .context("giving the key to a member")?;
         }
         let (index, sender) = (self.members.len(), self.sender.clone());
-        thread::spawn(move || listen(index, output, &sender));
+        hear(output, move |said| {
+            let heard = said.map_or(Heard::End(index), |word| Heard::Word(index, word));
+            sender.send(heard).is_ok()
+        });
         self.members.push(Member {
             vmid: start.vmid,
             log: start.log,
@@ -289,17 +291,4 @@ impl Drop for Kin {
             }
         }
     }
-}
-
-fn listen(index: usize, output: ChildStdout, sender: &Sender<Heard>) {
-    for line in BufReader::new(output).lines() {
-        // A line that is not text comes from no member.
-        let word = line
-            .map_err(anyhow::Error::from)
-            .and_then(|line| line.parse());
-        if sender.send(Heard::Word(index, word)).is_err() {
-            return;
-        }
-    }
-    let _ = sender.send(Heard::End(index));
 }

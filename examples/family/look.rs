@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result};
 use libos_ipc::{Statistics, Waiting};
 
-use crate::control::{Word, say};
-use crate::figures::{Glance, Latency};
+use crate::common::{Latency, say};
+use crate::control::Word;
+use crate::figures::Glance;
 use crate::platform::FamilyNode;
 
 /// How often a member looks at itself.

@@ -11,6 +11,8 @@
 //! [`top`] what you see of those who work, and [`look`] where it comes from; [`serve`] is the leader by itself.
 
 mod account;
+#[path = "../common/mod.rs"]
+mod common;
 mod control;
 mod figures;
 mod holds;
@@ -33,6 +35,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use libos_ipc::Wait;
+
+use common::{follow, seconds};
 
 /// No request in this program takes longer than this, unless something is wrong.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -145,14 +149,6 @@ enum Role {
     Process(process::Options),
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
-        _ => Err("between 0.1 and 3600 seconds".to_owned()),
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (who, result) = match (cli.role, cli.serve.base) {
@@ -167,11 +163,5 @@ fn main() -> ExitCode {
         ),
         (None, None) => return run::run(&cli.run),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{who}: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    follow(&who, result.map(|()| 0))
 }

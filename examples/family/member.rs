@@ -13,8 +13,9 @@ use libos_ipc::error::errno;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
-use crate::control::{Command, Word, say};
-use crate::figures::{Counts, Ending, Latency, Report};
+use crate::common::{Latency, say};
+use crate::control::{Command, Word};
+use crate::figures::{Counts, Ending, Report};
 use crate::holds::{Event, Log};
 use crate::key::Key;
 use crate::look::{Watcher, lock};

@@ -1,16 +1,15 @@
 //! A process of the world: starts children, signals others, waits for its children, ends.
 
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::{Config, Error, Exit, Id, Identity, Target, Which};
+use libos_ipc::{Config, Error, Exit, Id, Target, Which};
 
 use crate::WAIT;
+use crate::common::{ProcessOptions, command, end, tell};
 use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
@@ -24,15 +23,11 @@ pub(crate) const HELLO: i32 = 10;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the family listens
-    #[arg(long)]
-    base: PathBuf,
+    #[command(flatten)]
+    process: ProcessOptions,
     /// Where to record what is sent and comes
     #[arg(long)]
     traces: Option<PathBuf>,
-    /// Who this process is: the numbers of its identity
-    #[arg(long, value_delimiter = ',')]
-    identity: Vec<u32>,
     /// How many generations come after this one
     #[arg(long)]
     below: u32,
@@ -55,22 +50,14 @@ pub(crate) fn start(
     output: impl Into<Stdio>,
 ) -> Result<(Id, Child)> {
     let child = node.start_child(WAIT).context("preparing a child")?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = command("process", base, &child)?;
     if key.is_there() {
-        command.arg("process").arg("--secure").stdin(Stdio::piped());
-    } else {
-        command.arg("process");
+        command.arg("--secure").stdin(Stdio::piped());
     }
     if let Some(traces) = traces {
         command.arg("--traces").arg(traces);
     }
     let started = command
-        .arg("--base")
-        .arg(base)
-        .args([
-            "--identity",
-            &child.numbers().map(|number| number.to_string()).join(","),
-        ])
         .args(["--below", &below.to_string()])
         .args(["--seed", &fastrand::u64(..).to_string()])
         .stdout(output)
@@ -88,20 +75,13 @@ pub(crate) fn start(
     Ok((child.pid, process))
 }
 
-/// One line to whoever keeps the account, in one piece.
-fn say(line: &str) {
-    let _ = stdout().write_all(format!("{line}\n").as_bytes());
-}
-
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let numbers = options.identity.as_slice().try_into();
-    let identity = numbers.ok().and_then(Identity::from_numbers);
-    let identity = identity.context("--identity takes the five numbers of an identity")?;
+    let identity = options.process.identity()?;
     let (pid, parent_pid) = (identity.pid, identity.parent_pid);
     let (os, events) = Os::new();
     let key = Key::from_parent(options.secure)?;
     let node = FamilyNode::start(
-        &options.base,
+        &options.process.base,
         identity,
         Config::DEFAULT,
         os,
@@ -114,13 +94,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // A group for itself and all that come after it.
         node.set_group(0, 0, WAIT)?;
     }
-    say(&format!("up {pid} {parent_pid} {}", std::process::id()));
+    tell(&format!("up {pid} {parent_pid} {}", std::process::id()));
     let mut children = Vec::new();
     if options.below > 0 {
         for _ in 0..fastrand::u32(1..=2) {
             let (_, process) = start(
                 &node,
-                &options.base,
+                &options.process.base,
                 options.traces.as_deref(),
                 &key,
                 options.below - 1,
@@ -129,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             children.push(process);
         }
     }
-    say(&format!("ready {pid} {}", children.len()));
+    tell(&format!("ready {pid} {}", children.len()));
     let mut ears = Ears {
         pid,
         events,
@@ -140,7 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "nobody says when to begin"
     );
     signal_others(&node, pid)?;
-    say(&format!("done {pid}"));
+    tell(&format!("done {pid}"));
     ensure!(
         ears.until(|_, signal| signal == Some(TERM)),
         "nobody says when to end"
@@ -153,19 +133,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let _ = process.wait();
     }
     let code = fastrand::u32(..256);
-    say(&format!("exits {pid} {code}"));
+    tell(&format!("exits {pid} {code}"));
     let exit = Exit {
         uid: rustix::process::getuid().as_raw(),
         code,
         signal: 0,
     };
-    node.exit(exit, WAIT)?;
-    node.give_back_ids(WAIT)?;
-    ensure!(
-        node.shut_down(Duration::from_secs(5)),
-        "something was not sent"
-    );
-    Ok(())
+    end(&node, exit, WAIT)
 }
 
 /// Hears what happens to this process, and tells of it.
@@ -184,13 +158,13 @@ impl Ears {
         loop {
             let signal = match self.events.recv() {
                 Ok(Event::Signal(signal)) => {
-                    say(&format!("got {} {pid} {}", signal.sender, signal.signal));
+                    tell(&format!("got {} {pid} {}", signal.sender, signal.signal));
                     Some(signal.signal)
                 }
                 Ok(Event::Ended(exit)) => {
                     self.ended += 1;
                     let (code, signal) = (exit.exit_code, exit.term_signal);
-                    say(&format!("ended {pid} {} {code} {signal}", exit.pid));
+                    tell(&format!("ended {pid} {} {code} {signal}", exit.pid));
                     None
                 }
                 Ok(Event::LeaderLeft) | Err(_) => return false,
@@ -219,7 +193,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
         let to = others[fastrand::usize(..others.len())];
         node.kill(Target::Process(to), HELLO, WAIT)
             .with_context(|| format!("{pid} signals {to}"))?;
-        say(&format!("sent {pid} {to} {HELLO}"));
+        tell(&format!("sent {pid} {to} {HELLO}"));
     }
     Ok(())
 }
@@ -228,7 +202,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
 pub(crate) fn wait_for_all(node: &FamilyNode, pid: Id) -> Result<()> {
     loop {
         match node.wait_child(Which::Any, WAIT) {
-            Ok(exit) => say(&format!("reaped {pid} {}", exit.pid)),
+            Ok(exit) => tell(&format!("reaped {pid} {}", exit.pid)),
             Err(Error::NoChild) => return Ok(()),
             Err(error) => return Err(error).context("waiting for children"),
         }

@@ -17,6 +17,7 @@ use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::account::{self, ALL, Account};
+use crate::common::{lead, left};
 use crate::control::Command;
 use crate::key::Key;
 use crate::kin::{Kin, Member, Stage, Start};
@@ -33,27 +34,11 @@ const WORK_LIMIT: Duration = Duration::from_mins(10);
 /// How soon the leader has to notice that a member is gone.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many things that are wrong are told one by one, and how many of the leader's last events.
-const TOLD: usize = 20;
+/// How many of the leader's last events are told.
 const EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
-    let mut wrong = Vec::new();
-    if let Err(error) = family(options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    for what in wrong.iter().take(TOLD) {
-        println!("family: FAILED: {what}");
-    }
-    if let Some(more) = wrong.len().checked_sub(TOLD + 1) {
-        println!("family: FAILED: and {} things more", more + 1);
-    }
-    if wrong.is_empty() {
-        println!("family: ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    lead("family", |wrong| family(options, wrong))
 }
 
 fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
@@ -197,7 +182,7 @@ impl<'a> Run<'a> {
         let world = world::run(leader, events, &base, traces, key, options.members, account);
         wrong.extend(world.context("the world of processes")?);
         leader.give_back_ids(WAIT)?;
-        wrong.extend(verdict::leader(leader));
+        wrong.extend(left(leader, |_, _| false));
         Ok(())
     }
 
@@ -277,7 +262,7 @@ impl<'a> Run<'a> {
         let all_left = |kin: &Kin| kin.members.iter().all(|member| member.silent);
         self.kin
             .listen_until("leaving", STEP_LIMIT, |_| (), all_left)?;
-        wrong.extend(verdict::leader(&self.leader));
+        wrong.extend(left(&self.leader, |_, _| false));
         wrong.extend(verdict::members(&self.kin));
         Ok(wrong)
     }

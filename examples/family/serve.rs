@@ -13,7 +13,7 @@ use libos_ipc::{Capacities, Config, Identity, Refusal, Statistics};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::control::say;
+use crate::common::say;
 
 /// How often the account is brought up to date.
 const ACCOUNT_EVERY: Duration = Duration::from_secs(1);

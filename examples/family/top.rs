@@ -12,7 +12,8 @@ use indicatif::HumanCount;
 use libos_ipc::Fill;
 
 use crate::account::ALL;
-use crate::figures::{Glance, Latency};
+use crate::common::Latency;
+use crate::figures::Glance;
 use crate::kin::{Kin, Member, Stage};
 use crate::look::{Look, Looker, Told};
 use crate::platform::FamilyNode;

@@ -1,7 +1,5 @@
 //! What must be true at the end.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Result;
 use libos_ipc::{ID_MAX, Vmid};
 
@@ -10,9 +8,6 @@ use crate::figures::Ending;
 use crate::holds::{self, Event, Holds};
 use crate::kin::{Kin, Member};
 use crate::platform::FamilyNode;
-
-/// How soon the leader has to be done with those who left.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// All have given everything back: the leader's table is empty, but for an ID that the killed
 /// member handed on with its last breath, so that the new owner never heard of it.
@@ -57,50 +52,6 @@ fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
     }
     let text = |(owner, start, end)| format!("member {owner} still owns the IDs {start} to {end}");
     Ok(found.into_iter().map(text).collect())
-}
-
-/// All have left: the leader has nothing of them any more.
-pub(crate) fn leader(leader: &FamilyNode) -> Vec<String> {
-    let until = Instant::now() + LIMIT;
-    let left = || {
-        let pools = leader.statistics().pools;
-        [
-            (pools.peers.now, "peers"),
-            (pools.waiters.now, "waiting calls"),
-            (pools.ranges.now, "ID ranges in the table"),
-            (pools.own_ranges.now, "ID ranges of its own"),
-            (pools.send_queue.now, "bytes to send"),
-        ]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| {
-            format!("the leader still has {count} {what}, {LIMIT:?} after all have left")
-        })
-        .collect::<Vec<_>>()
-    };
-    // It is told of a death by the kernel, in its own time.
-    let mut wrong = left();
-    while !wrong.is_empty() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
-        wrong = left();
-    }
-    let statistics = leader.statistics();
-    if !leader.is_sound() {
-        wrong.push("the leader's table of ID ranges has lost something".to_owned());
-    }
-    if statistics.refused_in_all() > 0 {
-        wrong.push(format!(
-            "the leader refused {} connections",
-            statistics.refused_in_all()
-        ));
-    }
-    if statistics.undone > 0 {
-        wrong.push(format!(
-            "the leader could not do {} of the requests",
-            statistics.undone
-        ));
-    }
-    wrong
 }
 
 /// Each member ended well, the killed one apart.

@@ -5,6 +5,8 @@
 //! tellers, kills one in mid-work, and counts the money.
 
 mod bank;
+#[path = "../common/mod.rs"]
+mod common;
 mod run;
 mod teller;
 
@@ -12,6 +14,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use common::{follow, lead, seconds};
 
 /// Run a small bank on file locks, and check that no money appears or vanishes.
 #[derive(Parser)]
@@ -68,36 +72,10 @@ enum Role {
     Teller(teller::Options),
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
-        _ => Err("between 0.1 and 3600 seconds".to_owned()),
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Role::Teller(options)) = cli.role {
-        return match teller::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("locks: a teller: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    let mut wrong = Vec::new();
-    if let Err(error) = run::run(&cli.options, &mut wrong) {
-        wrong.push(format!("{error:#}"));
-    }
-    for what in &wrong {
-        println!("locks: FAILED: {what}");
-    }
-    if wrong.is_empty() {
-        println!("locks: ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match cli.role {
+        Some(Role::Teller(options)) => follow("locks: a teller", teller::run(&options).map(|()| 0)),
+        None => lead("locks", |wrong| run::run(&cli.options, wrong)),
     }
 }

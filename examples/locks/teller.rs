@@ -1,11 +1,8 @@
 //! A teller: locks two accounts, moves money, lets go.
 
-use std::io::{BufRead, Write, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,9 +10,10 @@ use clap::Args;
 use libos_ipc::error::errno::EDEADLK;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Config, Error, Exit, Id, Identity, Wait};
+use libos_ipc::{Config, Error, Exit, Id, Wait};
 
 use crate::bank::{ACCOUNT, BALANCE, Bank};
+use crate::common::{ProcessOptions, end, figures, over, tell};
 
 /// Nobody waits as long as this, unless it is for ever.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
@@ -28,12 +26,8 @@ const COUNT_EVERY: u64 = 50;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the family listens
-    #[arg(long)]
-    base: PathBuf,
-    /// Who this process is: the numbers of its identity
-    #[arg(long, value_delimiter = ',')]
-    identity: Vec<u32>,
+    #[command(flatten)]
+    process: ProcessOptions,
     /// The bank's file
     #[arg(long)]
     bank: PathBuf,
@@ -44,41 +38,10 @@ pub(crate) struct Options {
     teller: u64,
 }
 
-/// What a teller has done.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) transfers: u64,
-    pub(crate) refused: u64,
-    pub(crate) deadlocks: u64,
-    pub(crate) counts: u64,
-    /// The longest wait for a lock, in µs.
-    pub(crate) longest: u64,
-}
-
-impl Tally {
-    pub(crate) fn line(&self) -> String {
-        let Tally {
-            transfers,
-            refused,
-            deadlocks,
-            counts,
-            longest,
-        } = self;
-        format!("{transfers} {refused} {deadlocks} {counts} {longest}")
-    }
-
-    pub(crate) fn read(line: &str) -> Option<Tally> {
-        let mut numbers = line.split(' ').map(|number| number.parse().ok());
-        let mut next = || numbers.next().flatten();
-        Some(Tally {
-            transfers: next()?,
-            refused: next()?,
-            deadlocks: next()?,
-            counts: next()?,
-            longest: next()?,
-        })
-    }
-}
+figures!(
+    /// What a teller has done, and the longest wait for a lock, in µs.
+    Tally { transfers, refused, deadlocks, counts, longest, }
+);
 
 /// Sets locks of one process on the bank's file.
 pub(crate) struct Locker<'a> {
@@ -111,21 +74,11 @@ fn bytes_of(account: u64) -> (u64, u64) {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let numbers = options.identity.as_slice().try_into();
-    let identity = numbers.ok().and_then(Identity::from_numbers);
-    let identity = identity.context("--identity takes the five numbers of an identity")?;
-    let node = HostNode::start(&options.base, identity, Config::DEFAULT)?;
+    let process = &options.process;
+    let node = HostNode::start(&process.base, process.identity()?, Config::DEFAULT)?;
     let pid = node.join(WAIT)?;
     let bank = Bank::open(&options.bank, options.accounts)?;
-    let over = Arc::new(AtomicBool::new(false));
-    thread::spawn({
-        let over = Arc::clone(&over);
-        move || {
-            // A line, or the end of whoever would write it.
-            let _ = stdin().lock().read_line(&mut String::new());
-            over.store(true, Ordering::Relaxed);
-        }
-    });
+    let over = over(|| ());
     let locker = Locker {
         node: &node,
         pid,
@@ -146,16 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     tell(&tally);
     // What a process has locked goes with it.
-    node.exit(Exit::default(), WAIT)?;
-    ensure!(
-        node.shut_down(Duration::from_secs(5)),
-        "something was not sent"
-    );
-    Ok(())
-}
-
-fn tell(tally: &Tally) {
-    let _ = stdout().write_all(format!("{}\n", tally.line()).as_bytes());
+    end(&node, Exit::default(), WAIT)
 }
 
 fn timed(tally: &mut Tally, set: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {

@@ -10,8 +10,8 @@ use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{Pal, Stream, Time};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Id, Identity, LeaseLimits, LockLimits, Metadata, MetadataReply, Node,
-    Signal, SignalReply, Target, Vmid, Wait,
+    Capacities, Config, Driving, Embedder, Id, Identity, LeaseLimits, LockLimits, Metadata,
+    MetadataReply, Node, Signal, SignalReply, Target, Vmid, Wait,
 };
 
 type World = Network<4, 24, 600>;

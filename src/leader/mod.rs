@@ -26,6 +26,9 @@ pub enum Outcome {
     Later,
     /// Done; no answer is due.
     Done,
+    /// This member's process will never come, says its parent. If it is not connected all the same, it
+    /// has left; no answer is due.
+    Unborn(Vmid),
     /// A well-formed request that can't be done, to which no answer is due: to be counted.
     CannotBeDone,
     /// The table is busy with something long: hand the same message in again.
@@ -244,8 +247,9 @@ impl<'m> Leader<'m> {
                 Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
             }
             Message::ProcessReap(pid) => {
+                let starting = self.processes.starting(pid);
                 if self.processes.reap(from, pid, &mut self.ranges) {
-                    Outcome::Done
+                    starting.map_or(Outcome::Done, Outcome::Unborn)
                 } else {
                     Outcome::CannotBeDone
                 }

@@ -108,7 +108,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// The parent has seen the child's end.
-    fn forget_child(&self, pid: Id) {
+    pub(super) fn forget_child(&self, pid: Id) {
         let us = self.identity.vmid;
         match self.leader() {
             Ok(Ask::Here(leader)) => {
@@ -122,13 +122,12 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Forgets a child that will never be.
-    pub(super) fn unborn(&self, vmid: Vmid) {
+    /// Forgets a child that will never be, and says which it was.
+    pub(super) fn unborn(&self, vmid: Vmid) -> Option<Id> {
         let mut children = self.children.lock();
-        let Some(pid) = children.pid_of(vmid) else {
-            return;
-        };
+        let pid = children.pid_of(vmid)?;
         children.remove(pid);
+        Some(pid)
     }
 
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to

@@ -221,17 +221,42 @@ impl<'m, P: Pal> Node<'m, P> {
     /// failed, say, after its VMID was made and its PID handed to it. A process that is connected
     /// with the leader is left alone.
     ///
-    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    /// It is for children that were never seen: one that came, and died before it
+    /// [joined](Node::join), has ended like any other. Blocks only while the queue to the leader is full.
     ///
     /// # Errors
     /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
     pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
         match self.leader()? {
+            Ask::Here(_) if self.has_come(vmid) => Ok(()),
             Ask::Here(_) => {
-                if !self.peers.has(vmid) {
-                    self.take_back_ids(vmid);
-                    self.unborn(vmid);
+                if let Some(pid) = self.unborn(vmid) {
+                    self.forget_child(pid);
                 }
+                self.take_back_ids(vmid);
+                Ok(())
+            }
+            Ask::There(_) => match self.unborn(vmid) {
+                Some(pid) if self.has_extensions() => {
+                    self.forget_child(pid);
+                    Ok(())
+                }
+                _ => self.come_and_go(vmid),
+            },
+        }
+    }
+
+    /// Whether the process is connected, and not only sought by us.
+    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
+        let peer = self.peers.find(vmid);
+        peer.is_some_and(|peer| !peer.is_silent())
+    }
+
+    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    pub(super) fn come_and_go(&self, vmid: Vmid) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(_) => {
+                self.take_back_ids(vmid);
                 Ok(())
             }
             Ask::There(leader) => {
@@ -240,10 +265,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     _ => Error::Platform,
                 })?;
                 match stream.write(&[&vmid.get().to_le_bytes()]) {
-                    Ok(VMID_LENGTH) => {
-                        self.unborn(vmid);
-                        Ok(())
-                    }
+                    Ok(VMID_LENGTH) => Ok(()),
                     _ => Err(Error::Platform),
                 }
             }

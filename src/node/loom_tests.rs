@@ -6,7 +6,7 @@ use std::boxed::Box;
 use std::vec;
 use std::vec::Vec;
 
-use loom::sync::{Arc, Mutex};
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use super::data::Data;
@@ -126,8 +126,32 @@ fn loom_a_peer_is_let_go_once() {
     });
 }
 
-/// A platform with one stream, which takes everything.
-struct Sink(Arc<Mutex<Vec<u8>>>);
+/// An event that is waited for. One that is not set when all wait is a wake that was lost.
+struct Bell {
+    is_set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Event for Bell {
+    fn set(&self) {
+        *self.is_set.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    fn clear(&self) {
+        *self.is_set.lock().unwrap() = false;
+    }
+
+    fn is_set(&self) -> bool {
+        *self.is_set.lock().unwrap()
+    }
+}
+
+/// A platform with one stream, which takes everything; it may have a full backlog at first.
+struct Sink {
+    written: Arc<Mutex<Vec<u8>>>,
+    busy: Mutex<u32>,
+}
 
 struct SinkStream(Arc<Mutex<Vec<u8>>>);
 
@@ -144,15 +168,23 @@ impl Stream for SinkStream {
 
 impl Pal for Sink {
     type Stream = SinkStream;
-    type Event = NoEvent;
+    type Event = Bell;
     const CALLER_READS: bool = false;
 
-    fn event(&self) -> Result<NoEvent, OutOfResources> {
-        Ok(NoEvent)
+    fn event(&self) -> Result<Bell, OutOfResources> {
+        Ok(Bell {
+            is_set: Mutex::new(false),
+            changed: Condvar::new(),
+        })
     }
 
     fn connect(&self, _: Vmid) -> Result<SinkStream, ConnectError> {
-        Ok(SinkStream(Arc::clone(&self.0)))
+        let mut busy = self.busy.lock().unwrap();
+        if let Some(less) = busy.checked_sub(1) {
+            *busy = less;
+            return Err(ConnectError::Busy);
+        }
+        Ok(SinkStream(Arc::clone(&self.written)))
     }
 
     fn accept(&self) -> Result<SinkStream, AcceptError> {
@@ -169,9 +201,15 @@ impl Pal for Sink {
     fn unwatch(&self, _: &SinkStream) {}
     fn wait(&self, _: &mut ReadyList, _: Option<Time>) {}
     fn wake(&self) {}
-    fn wait_event(&self, _: &NoEvent, _: Option<Time>) {}
 
-    fn wait_readable(&self, _: &SinkStream, _: &NoEvent, _: Option<Time>) -> Woken {
+    fn wait_event(&self, event: &Bell, _: Option<Time>) {
+        let mut is_set = event.is_set.lock().unwrap();
+        while !*is_set {
+            is_set = event.changed.wait(is_set).unwrap();
+        }
+    }
+
+    fn wait_readable(&self, _: &SinkStream, _: &Bell, _: Option<Time>) -> Woken {
         Woken::Time
     }
 
@@ -180,79 +218,134 @@ impl Pal for Sink {
     }
 }
 
+/// A member whose leader is [`PEER`].
+fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node<'static, Sink> {
+    let capacities = Capacities {
+        peers: 1,
+        strangers: 0,
+        waiters: 2,
+        frame_length: 128,
+        send_queue: 512,
+        ranges: 0,
+        own_ranges: 0,
+        processes: 0,
+        children: 0,
+        answers: 0,
+        locks: crate::LockLimits::NONE,
+        borrowed_files: 0,
+        sync_handles,
+        sync_data: 8,
+        leases: crate::LeaseLimits {
+            handles: 0,
+            clients: 0,
+        },
+        events: 0,
+    };
+    let config = Config {
+        capacities,
+        spin: Duration::ZERO,
+        ..Config::DEFAULT
+    };
+    let identity = Identity::child(Vmid::new(2).unwrap(), PEER);
+    let bytes = Node::<Sink>::memory(&identity, &config).total();
+    let sink = Sink {
+        written: Arc::clone(written),
+        busy: Mutex::new(busy),
+    };
+    Node::new(sink, identity, config, memory(bytes)).unwrap()
+}
+
+const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
+
 /// Two threads send at once, while the worker looks after who asked for it: nobody waits for the
-/// other, and every frame goes out, whole.
+/// other, and every frame goes out, whole; also if the peer's backlog is full at first.
 #[test]
 fn loom_no_frame_is_left_behind() {
-    check(|| {
+    for busy in [0, 1] {
+        check(move || no_frame_is_left_behind(busy));
+    }
+}
+
+fn no_frame_is_left_behind(busy: u32) {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let node = Arc::new(member(&written, busy, 0));
+    let send = |node: &Node<'static, Sink>, id| {
+        node.send(PEER, &Message::GetIdOwner(id), NOW).unwrap();
+    };
+    let other = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || send(&node, 1))
+    };
+    let worker = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || node.turn(Some(Time(0))))
+    };
+    send(&node, 2);
+    other.join().unwrap();
+    worker.join().unwrap();
+    // The worker goes on for as long as somebody wants it.
+    while node.peers.wanting() > 0 {
+        node.turn(Some(Time(0)));
+    }
+    let written = written.lock().unwrap().clone();
+    assert_eq!(
+        written.get(..4),
+        Some(&2_u32.to_le_bytes()[..]),
+        "the VMID goes first"
+    );
+    let mut buffer = [0; 128];
+    let mut reader = FrameReader::new(&mut buffer);
+    reader.space()[..written.len() - 4].copy_from_slice(&written[4..]);
+    reader.filled(written.len() - 4);
+    let mut ids = Vec::new();
+    while let Ok(Some(frame)) = reader.peek() {
+        let length = frame.length();
+        match frame.message() {
+            Ok(Message::GetIdOwner(id)) => ids.push(id),
+            other => panic!("{other:?}"),
+        }
+        reader.skip(length);
+    }
+    assert!(reader.is_empty());
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2]);
+}
+
+/// Two threads wait for a sync handle while the leader's word comes: both have it, one after the
+/// other, and nobody is left asleep.
+#[test]
+#[ignore = "the model reports a deadlock whose cause is not known yet"]
+fn loom_a_handle_that_comes_wakes_all_who_wait() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let capacities = Capacities {
-            peers: 1,
-            strangers: 0,
-            waiters: 1,
-            frame_length: 128,
-            send_queue: 512,
-            ranges: 0,
-            own_ranges: 0,
-            processes: 0,
-            children: 0,
-            answers: 0,
-            locks: crate::LockLimits::NONE,
-            borrowed_files: 0,
-            sync_handles: 0,
-            sync_data: 0,
-            leases: crate::LeaseLimits {
-                handles: 0,
-                clients: 0,
-            },
-            events: 0,
-        };
-        let config = Config {
-            capacities,
-            spin: Duration::ZERO,
-            ..Config::DEFAULT
-        };
-        let identity = Identity::child(Vmid::new(2).unwrap(), PEER);
-        let bytes = Node::<Sink>::memory(&identity, &config).total();
-        let node = Node::new(Sink(Arc::clone(&written)), identity, config, memory(bytes)).unwrap();
-        let node = Arc::new(node);
-        let send = |node: &Node<'static, Sink>, id| {
-            let message = Message::GetIdOwner(id);
-            node.send(PEER, &message, Wait::at_most(Duration::ZERO))
+        let node = Arc::new(member(&written, 0, 1));
+        let handle = node.open_sync(Some(1)).unwrap();
+        let state = SyncState::Exclusive;
+        // The leader is asked for it.
+        let asked = node.lock_sync(handle, state, &mut [], NOW);
+        assert_eq!(asked.map(drop), Err(Error::TimedOut));
+        let use_it = move |node: &Node<'static, Sink>| {
+            node.lock_sync(handle, state, &mut [], Wait::FOREVER)
                 .unwrap();
+            node.unlock_sync(handle, state, None).unwrap();
         };
         let other = {
             let node = Arc::clone(&node);
-            thread::spawn(move || send(&node, 1))
+            thread::spawn(move || use_it(&node))
         };
         let worker = {
             let node = Arc::clone(&node);
-            thread::spawn(move || node.turn(Some(Time(0))))
+            thread::spawn(move || {
+                let (id, data) = (1, &[][..]);
+                let granted = wire::Sync { id, state, data };
+                node.hear_sync(SyncCode::ConfirmUpgrade, &granted).unwrap();
+            })
         };
-        send(&node, 2);
+        use_it(&node);
         other.join().unwrap();
         worker.join().unwrap();
-        // The worker goes on for as long as somebody wants it.
-        while node.peers.wanting() > 0 {
-            node.turn(Some(Time(0)));
-        }
-        let written = written.lock().unwrap().clone();
-        assert_eq!(written[..4], 2_u32.to_le_bytes(), "the VMID goes first");
-        let mut buffer = [0; 128];
-        let mut reader = FrameReader::new(&mut buffer);
-        reader.space()[..written.len() - 4].copy_from_slice(&written[4..]);
-        reader.filled(written.len() - 4);
-        let mut ids = Vec::new();
-        while let Ok(Some(frame)) = reader.peek() {
-            let length = frame.length();
-            match frame.message() {
-                Ok(Message::GetIdOwner(id)) => ids.push(id),
-                other => panic!("{other:?}"),
-            }
-            reader.skip(length);
-        }
-        assert!(reader.is_empty());
-        ids.sort_unstable();
-        assert_eq!(ids, [1, 2]);
+        assert_eq!(node.waiters.fill().0, 0);
     });
 }

@@ -132,7 +132,13 @@ impl<P: Pal> Node<'_, P> {
         });
         if let Err(error) = started {
             // Nobody ever was this child.
-            let _ = self.bury(vmid);
+            if matches!(error, Error::Refused(_) | Error::Full(_)) {
+                self.unborn(vmid);
+                let _ = self.come_and_go(vmid);
+            } else {
+                // The leader may know of it.
+                let _ = self.bury(vmid);
+            }
             return Err(error);
         }
         Ok(child)

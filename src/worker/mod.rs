@@ -165,7 +165,13 @@ impl<'m, P: Pal> Node<'m, P> {
         if spin {
             self.spin(state);
         }
-        if state.ready.is_empty() && !self.was_woken() {
+        if state.ready.is_empty() {
+            // Whoever calls for the worker all the time keeps nobody's stream from being read.
+            let until = if self.was_woken() {
+                Some(Time(0))
+            } else {
+                until
+            };
             self.pal.wait(&mut state.ready, until);
         }
         if !state.ready.is_empty() {

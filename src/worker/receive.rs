@@ -223,6 +223,12 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Ok(Again::Whenever);
                 }
                 Outcome::Done | Outcome::Later => return Ok(Again::Whenever),
+                Outcome::Unborn(vmid) => {
+                    if !self.has_come(vmid) {
+                        self.take_back_ids(vmid);
+                    }
+                    return Ok(Again::Whenever);
+                }
                 Outcome::CannotBeDone => {
                     self.counters.undone.add(1);
                     return Ok(Again::Whenever);

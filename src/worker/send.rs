@@ -210,8 +210,10 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                     self.give_up_on(peer);
                 } else {
-                    peer.connecting.store(true, Ordering::SeqCst);
-                    self.call_worker(peer);
+                    // From then on the worker comes back to it by itself, now and then.
+                    if !peer.connecting.swap(true, Ordering::SeqCst) {
+                        self.call_worker(peer);
+                    }
                 }
                 false
             }

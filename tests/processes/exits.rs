@@ -1,5 +1,7 @@
 //! A parent learns of each child's end once; an ID doesn't come back too early.
 
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
@@ -270,6 +272,16 @@ fn a_child_that_never_was_leaves_nothing() {
         family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
     });
     assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    // Not even while the leader tries to reach it.
+    let first = &family.first.node;
+    let never = first.start_child(WAIT).unwrap();
+    let address = family.base.with_extension(never.vmid.to_string());
+    let _backlog = UnixListener::bind(address).unwrap();
+    first.connect(never.vmid).unwrap();
+    first.bury(never.vmid).unwrap();
+    let which = Which::Pid(never.pid);
+    assert_eq!(first.wait_child(which, NOW), Err(Error::NoChild));
+    assert_eq!(first.owner_of(never.pid, WAIT), Ok(None));
     // Nor does one whose parent is gone before it came.
     let never = parent.node.start_child(WAIT).unwrap();
     parent.die();
@@ -281,6 +293,38 @@ fn a_child_that_never_was_leaves_nothing() {
         family.first.node.statistics().pools.processes.now == 1
     });
     assert_eq!(family.first.node.owner_of(never.pid, WAIT), Ok(None));
+}
+
+#[test]
+fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
+    let family = Family::new();
+    let parent = family.child();
+    for parent in [&family.first, &parent] {
+        let child = parent.node.start_child(WAIT).unwrap();
+        // It has said which member it is, and then nothing more.
+        let leader = family.base.with_extension("1");
+        let mut stream = UnixStream::connect(leader).unwrap();
+        let said = child.vmid.get().to_le_bytes();
+        stream.write_all(&said).unwrap();
+        drop(stream);
+        let which = Which::Pid(child.pid);
+        let exit = parent.node.wait_child(which, WAIT).unwrap();
+        assert_eq!((exit.pid, exit.term_signal), (child.pid, SIGPWR));
+        until("the embedder hears of it", || !parent.ended().is_empty());
+        assert_eq!(parent.ended(), [(child.pid, 0, SIGPWR)]);
+        until("its pid is free", || {
+            family.first.node.owner_of(child.pid, WAIT) == Ok(None)
+        });
+        // One that is buried has not.
+        let never = parent.node.start_child(WAIT).unwrap();
+        parent.node.bury(never.vmid).unwrap();
+        until("its pid is free", || {
+            family.first.node.owner_of(never.pid, WAIT) == Ok(None)
+        });
+        assert_eq!(parent.ended().len(), 1);
+    }
+    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(family.first.node.statistics().undone, 0);
 }
 
 #[test]

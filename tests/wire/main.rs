@@ -3,6 +3,7 @@
 
 mod any;
 mod document;
+mod edges;
 mod golden;
 mod malformed;
 mod reader;

@@ -141,6 +141,12 @@ impl<'m> Processes<'m> {
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
+    /// The member whose process, by this pid, has not joined yet.
+    pub(super) fn starting(&self, pid: Id) -> Option<Vmid> {
+        let entry = self.of_pid(pid)?;
+        Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
+    }
+
     /// Whether the one member's process is a child of the other's, and lives or is being started.
     pub fn is_child(&self, vmid: Vmid, parent: Vmid) -> bool {
         let of = self.of_vmid(parent).map(|parent| parent.pid);

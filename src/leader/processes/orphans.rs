@@ -19,8 +19,6 @@ impl Processes<'_> {
             return;
         };
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
-        // Of one that never came nobody is told: whoever was to start it says so itself.
-        entry.reaped |= entry.life == Life::Starting;
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.owed = 0;

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::leases::Client;
 use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
-use crate::sync::{AtomicBool, AtomicU32};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A handle's place in this process.
 pub(super) struct Slot<'m> {
@@ -12,6 +12,24 @@ pub(super) struct Slot<'m> {
     pub(super) waiter: AtomicU32,
     /// More than one do.
     pub(super) is_crowded: AtomicBool,
+}
+
+impl Slot<'_> {
+    /// A call of that name is about to look, and to sleep if it has to: it is the waiter, or one of
+    /// those that the waiter wakes when it goes.
+    pub(super) fn queue_up(&self, name: u32) {
+        let become_first = || {
+            let first = self
+                .waiter
+                .compare_exchange(0, name, Ordering::SeqCst, Ordering::SeqCst);
+            first.is_ok() || first == Err(name)
+        };
+        if !become_first() {
+            self.is_crowded.store(true, Ordering::SeqCst);
+            // The one before may have gone just now, and not have seen that.
+            become_first();
+        }
+    }
 }
 
 pub(super) struct Directory<'m> {

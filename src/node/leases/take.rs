@@ -160,12 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
             }
-            let first =
-                slot.waiter
-                    .compare_exchange(0, claim.name(), Ordering::SeqCst, Ordering::SeqCst);
-            if first.is_err_and(|name| name != claim.name()) {
-                slot.is_crowded.store(true, Ordering::SeqCst);
-            }
+            slot.queue_up(claim.name());
             let (found, has_out) = {
                 let mut client = slot.client.lock();
                 let found = if client.opened() == handle.opened && !client.is_free() {
@@ -229,14 +224,17 @@ impl<'m, P: Pal> Node<'m, P> {
             .compare_exchange(claim.name(), 0, Ordering::SeqCst, Ordering::SeqCst);
         self.waiters.give(claim);
         // It may have been woken for somebody else.
-        if slot.is_crowded.load(Ordering::SeqCst) {
-            self.wake_slot(slot);
-        }
+        self.wake_crowd(slot);
         outcome
     }
 
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
         self.waiters.nudge(slot.waiter.load(Ordering::SeqCst));
+        self.wake_crowd(slot);
+    }
+
+    /// Those that are not the waiter look for themselves.
+    fn wake_crowd(&self, slot: &Slot<'m>) {
         if slot.is_crowded.swap(false, Ordering::SeqCst) {
             let server = self.identity.leader.unwrap_or(self.identity.vmid);
             self.waiters.wake_for_room(server);

@@ -1,0 +1,141 @@
+//! A leader's workers: processes that do one thing until they are told to stop, and say how far they
+//! are. One of them is killed.
+
+use std::path::Path;
+use std::process::{Child, ChildStdin, Stdio};
+use std::str::FromStr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use libos_ipc::host::HostNode;
+use libos_ipc::{Id, Wait, Which};
+
+use super::{SIGPWR, command, hear};
+
+/// How long all together may take to come to their end.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// A process that works, and what it said it has done.
+pub(crate) struct Worker<T> {
+    pid: Id,
+    process: Child,
+    pub(crate) input: Option<ChildStdin>,
+    pub(crate) tally: T,
+}
+
+/// All of them, in the order of their numbers.
+pub(crate) struct Crew<'a, T> {
+    pub(crate) workers: Vec<Worker<T>>,
+    leader: &'a HostNode,
+    wait: Wait<'static>,
+    sender: Sender<(usize, T)>,
+    tallies: Receiver<(usize, T)>,
+}
+
+impl<'a, T> Crew<'a, T>
+where
+    T: Clone + Default + FromStr<Err = anyhow::Error> + Send + 'static,
+{
+    pub(crate) fn new(leader: &'a HostNode, wait: Wait<'static>) -> Self {
+        let (sender, tallies) = channel();
+        Crew {
+            workers: Vec::new(),
+            leader,
+            wait,
+            sender,
+            tallies,
+        }
+    }
+
+    /// Starts one: this program in that role, with these arguments besides those of every process.
+    pub(crate) fn start(&mut self, role: &str, base: &Path, arguments: &[&str]) -> Result<()> {
+        let child = self.leader.start_child(self.wait);
+        let child = child.with_context(|| format!("preparing a {role}"))?;
+        let mut process = command(role, base, &child)?
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting a {role}"))?;
+        let input = process.stdin.take();
+        let (number, tallies) = (self.workers.len(), self.sender.clone());
+        hear(
+            process.stdout.take().context("piped")?,
+            move |said| match said {
+                Some(Ok(tally)) => tallies.send((number, tally)).is_ok(),
+                _ => false,
+            },
+        );
+        self.workers.push(Worker {
+            pid: child.pid,
+            process,
+            input,
+            tally: T::default(),
+        });
+        Ok(())
+    }
+
+    /// Shows how the work goes on for a time, or until that is so.
+    pub(crate) fn listen(
+        &mut self,
+        time: Duration,
+        until: impl Fn(&[Worker<T>]) -> bool,
+        message: impl Fn(&Self) -> String,
+    ) {
+        let begin = Instant::now();
+        let bar = ProgressBar::new(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+            bar.set_style(style);
+        }
+        while let Some(left) = time.checked_sub(begin.elapsed())
+            && !until(&self.workers)
+        {
+            if let Ok((number, tally)) = self.tallies.recv_timeout(left) {
+                self.workers[number].tally = tally;
+                bar.set_position(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
+                bar.set_message(message(self));
+            }
+        }
+        bar.finish_and_clear();
+    }
+
+    /// The sum of something that all have counted.
+    pub(crate) fn sum(&self, what: impl Fn(&T) -> u64) -> u64 {
+        self.workers.iter().map(|worker| what(&worker.tally)).sum()
+    }
+
+    /// Kills one, and waits until its parent knows.
+    pub(crate) fn kill(&mut self, victim: usize) -> Result<()> {
+        let worker = &mut self.workers[victim];
+        worker.process.kill()?;
+        let died = self.leader.wait_child(Which::Pid(worker.pid), self.wait)?;
+        ensure!(died.term_signal == SIGPWR, "{died:?} is no sudden death");
+        Ok(())
+    }
+
+    /// Has all come to their end, but for the one that was killed, and says who did not end well.
+    pub(crate) fn stop(&mut self, role: &str, victim: usize) -> Result<Vec<String>> {
+        for worker in &mut self.workers {
+            drop(worker.input.take());
+        }
+        // Until all are silent.
+        self.sender = channel().0;
+        while let Ok((number, tally)) = self.tallies.recv_timeout(END_LIMIT) {
+            self.workers[number].tally = tally;
+        }
+        let mut wrong = Vec::new();
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let status = worker.process.wait()?;
+            if number == victim {
+                continue;
+            }
+            let exit = self.leader.wait_child(Which::Pid(worker.pid), self.wait)?;
+            if !status.success() || (exit.exit_code, exit.term_signal) != (0, 0) {
+                wrong.push(format!("{role} {number} ended with {status} and {exit:?}"));
+            }
+        }
+        Ok(wrong)
+    }
+}

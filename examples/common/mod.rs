@@ -1,0 +1,24 @@
+//! What the examples with many processes have in common: their command lines, how they start
+//! processes of their own and listen to them, what they count, and what must be true at the end.
+#![allow(dead_code, unused_imports, reason = "no example uses all of it")]
+
+mod crew;
+mod figures;
+mod process;
+mod verdict;
+
+use std::time::Duration;
+
+pub(crate) use crew::{Crew, Worker};
+pub(crate) use figures::{Latency, figures};
+pub(crate) use process::{ProcessOptions, command, end, hear, over, say, tell};
+pub(crate) use verdict::{SIGPWR, follow, lead, left};
+
+/// Reads a number of seconds from a command line.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if (0.1..=3600.0).contains(&seconds) => Ok(time),
+        _ => Err("between 0.1 and 3600 seconds".to_owned()),
+    }
+}

@@ -1,0 +1,105 @@
+//! What must be true at the end of a program.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use libos_ipc::pal::Pal;
+use libos_ipc::{Node, Refusal};
+
+/// What a process that was killed has died of, for its family.
+pub(crate) const SIGPWR: u32 = 30;
+
+/// How many things that are wrong are told one by one.
+const TOLD: usize = 20;
+
+/// How soon the leader has to be done with those who left.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs the leader's side of a program, which adds to what is wrong, and says that, or that nothing is.
+pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) -> ExitCode {
+    let mut wrong = Vec::new();
+    if let Err(error) = run(&mut wrong) {
+        wrong.push(format!("{error:#}"));
+    }
+    for what in wrong.iter().take(TOLD) {
+        println!("{program}: FAILED: {what}");
+    }
+    if let Some(more) = wrong.len().checked_sub(TOLD + 1) {
+        println!("{program}: FAILED: and {} things more", more + 1);
+    }
+    if wrong.is_empty() {
+        println!("{program}: ok");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// How another process of the program ends: with that code, or a word about what went wrong.
+pub(crate) fn follow(who: &str, outcome: Result<u8>) -> ExitCode {
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{who}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the leader still has of others, though all have left; and how many connections it refused, if
+/// that is not excused by the reason and their number.
+pub(crate) fn left<P: Pal>(
+    leader: &Node<'_, P>,
+    excused: impl Fn(Refusal, u64) -> bool,
+) -> Vec<String> {
+    let until = Instant::now() + LIMIT;
+    let left = || {
+        let pools = leader.statistics().pools;
+        [
+            (pools.peers.now, "peers"),
+            (pools.waiters.now, "waiting calls"),
+            (pools.ranges.now, "ID ranges in the table"),
+            (pools.own_ranges.now, "ID ranges of its own"),
+            (pools.processes.now, "processes"),
+            (pools.children.now, "children"),
+            (pools.locks.now, "file locks"),
+            (pools.locked_files.now, "locked files"),
+            (pools.waiting_for_locks.now, "requests for locks"),
+            (pools.lock_handles.now, "open files"),
+            (pools.lent_files.now, "files that are lent"),
+            (pools.served_handles.now, "sync handles"),
+            (pools.sync_clients.now, "clients of sync handles"),
+            (pools.send_queue.now, "bytes to send"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| {
+            format!("the leader still has {count} {what}, {LIMIT:?} after all have left")
+        })
+        .collect::<Vec<_>>()
+    };
+    // It is told of a death by the kernel, in its own time.
+    let mut wrong = left();
+    while !wrong.is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+        wrong = left();
+    }
+    let statistics = leader.statistics();
+    if !leader.is_sound() {
+        wrong.push("the leader's tables have lost something".to_owned());
+    }
+    for reason in Refusal::all() {
+        let count = statistics.refused(reason);
+        if count > 0 && !excused(reason, count) {
+            wrong.push(format!("the leader refused {count} connections: {reason}"));
+        }
+    }
+    if statistics.undone > 0 {
+        wrong.push(format!(
+            "the leader could not do {} of the requests",
+            statistics.undone
+        ));
+    }
+    wrong
+}

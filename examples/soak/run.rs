@@ -1,0 +1,455 @@
+//! The leader's side: keeps the places filled, signals who is there, and sees how each ends.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libos_ipc::error::errno::ESRCH;
+use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
+use libos_ipc::wire::{ChildExit, MetaCode, ProcessState};
+use libos_ipc::{
+    Capacities, Config, Embedder, Error, Id, Identity, LeaseLimits, LockLimits, MetadataReply,
+    Node, Refusal, Signal, SignalReply, Target, Wait, Which,
+};
+
+use crate::Options;
+use crate::common::left;
+use crate::figures::{Kind, Report};
+use crate::member::{self, ALL, GROUP, ONE, answer};
+use crate::places::{Event, Known, Occupant, Plan, Register, Sent, Start};
+use crate::shared::{Guarded, SHARERS, Value};
+use crate::verdict::Resources;
+use crate::view::View;
+
+/// How long after its death a process that was killed is held for one that never joined.
+const BURY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the first process does with a signal, and what it is told.
+struct Os {
+    register: Arc<Register>,
+    events: Sender<Event>,
+}
+
+impl Embedder<Host> for Os {
+    fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
+        // What comes for a child that is just ending is not for this process.
+        let is_here = matches!(signal.target, Target::Process(pid) if node.pid() == Some(pid));
+        if is_here {
+            let count = |known: &mut Known| known.to_first += 1;
+            self.register.change(signal.sender, count);
+        }
+        let outcome = if is_here { Ok(()) } else { Err(ESRCH) };
+        let _ = reply.send(node, outcome);
+    }
+
+    fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
+        answer(node, pid, what, reply);
+    }
+
+    fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
+        let _ = self.events.send(Event::Told(*exit));
+    }
+}
+
+/// What all of them together have come to.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) started: u64,
+    pub(crate) ended: u64,
+    pub(crate) killed: u64,
+    /// Killed before they had joined.
+    pub(crate) buried: u64,
+    pub(crate) report: Report,
+}
+
+pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (base, file) = (directory.path().join("f"), directory.path().join("file"));
+    Guarded::create(&file)?;
+    Guarded::create(&file.with_added_extension("flock"))?;
+    raise_descriptor_limit().context("raising the limit of descriptors")?;
+    let config = Config {
+        capacities: capacities(options.members),
+        wrap_ids: true,
+        ..Config::DEFAULT
+    };
+    let (events, happened) = channel();
+    let register = Arc::new(Register::default());
+    let os = Os {
+        register: Arc::clone(&register),
+        events: events.clone(),
+    };
+    let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
+    let wait = Wait::at_most(options.limit());
+    leader.join(wait)?;
+    // They live as long as somebody who has used them.
+    let mut values = Vec::new();
+    for number in 0..options.members.div_ceil(SHARERS) {
+        let value = leader.share::<Value>(Some(member::value_of(number * SHARERS)))?;
+        drop(value.read(wait)?);
+        values.push(value);
+    }
+    let view = View::new(options);
+    let resources = Resources::new(options.seconds)?;
+    let over = AtomicBool::new(false);
+    let alls = AtomicU64::new(0);
+    let mut run = Run {
+        options,
+        paths: (&base, &file),
+        leader: &leader,
+        register: &register,
+        wait,
+        places: (0..options.members).map(|_| None).collect(),
+        ending: Vec::new(),
+        events,
+        happened,
+        totals: Totals::default(),
+        resources,
+        view,
+        begin: Instant::now(),
+        alls: &alls,
+        wrong: Vec::new(),
+    };
+    let outcome = thread::scope(|scope| {
+        let signals = scope.spawn(|| signal(&leader, &register, wait, &over, &alls));
+        let outcome = run.work();
+        over.store(true, Ordering::Relaxed);
+        let signals = signals.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+        outcome.and(signals)
+    });
+    run.places.clear();
+    run.view.finish(&run.totals, &leader.statistics());
+    wrong.append(&mut run.wrong);
+    outcome?;
+    for value in &values {
+        if !value.read(wait)?.is_sound() {
+            wrong.push("a shared value is torn".to_owned());
+        }
+    }
+    drop(values);
+    let open = register.open();
+    if !open.is_empty() {
+        wrong.push(format!(
+            "these have ended, and their parent was not told: {open:?}"
+        ));
+    }
+    match leader.wait_child(Which::Any, Wait::at_most(Duration::ZERO)) {
+        Err(Error::NoChild) => {}
+        other => wrong.push(format!("there is another child: {other:?}")),
+    }
+    leader.leave(wait)?;
+    leader.give_back_ids(wait)?;
+    // One may be killed before it has said who it is, or can be answered.
+    let killed = run.totals.killed;
+    wrong.extend(left(&leader, |reason, count| {
+        matches!(reason, Refusal::NoVmid | Refusal::Unreachable) && count <= killed
+    }));
+    wrong.extend(run.verdict());
+    Ok(())
+}
+
+/// Tables for that many processes.
+fn capacities(members: u32) -> Capacities {
+    let common = member::capacities(members);
+    let members = members as usize;
+    Capacities {
+        ranges: 1024 + 64 * members,
+        processes: 64 + 4 * members,
+        waiters: 64,
+        locks: LockLimits {
+            locks: 1024 + 16 * members,
+            files: 64 + 2 * members,
+            waiting: 64 + members,
+            handles: 64 + members,
+        },
+        leases: LeaseLimits {
+            handles: 64 + members,
+            clients: 64 + 4 * members,
+        },
+        ..common
+    }
+}
+
+/// Signals processes, one by one, by their group, and all of them, until it is over.
+fn signal(
+    leader: &HostNode,
+    register: &Register,
+    wait: Wait<'_>,
+    over: &AtomicBool,
+    alls: &AtomicU64,
+) -> Result<()> {
+    let mut round = 0_u32;
+    while !over.load(Ordering::Relaxed) {
+        round = round.wrapping_add(1);
+        thread::sleep(Duration::from_millis(5));
+        if round.is_multiple_of(200) {
+            leader
+                .kill(Target::All, ALL, wait)
+                .context("signalling all")?;
+            alls.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        let Some(pid) = register.any() else { continue };
+        let by_group = round.is_multiple_of(4);
+        let note = |accepted: u64, unsure: i64| {
+            register.change(pid, |known| {
+                let sent: &mut Sent = if by_group {
+                    &mut known.groups
+                } else {
+                    &mut known.ones
+                };
+                sent.accepted += accepted;
+                sent.unsure = sent.unsure.saturating_add_signed(unsure);
+            });
+        };
+        note(0, 1);
+        let sent = if by_group {
+            leader.kill(Target::Group(pid), GROUP, wait)
+        } else {
+            leader.kill(Target::Process(pid), ONE, wait)
+        };
+        match sent {
+            // A child that has ended and was not waited for can be signalled, too, but hears nothing.
+            Ok(()) => {
+                let process = leader.process(pid, wait);
+                if process.is_ok_and(|process| process.state == ProcessState::Running) {
+                    note(1, -1);
+                }
+            }
+            // It has not joined yet, or has ended; and may have heard it at the last moment.
+            Err(Error::NoSuchProcess | Error::Refused(_)) => {}
+            Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
+        }
+    }
+    Ok(())
+}
+
+/// A process that has ended, and was not waited for.
+struct Ending {
+    gone: Occupant,
+    status: ExitStatus,
+    since: Instant,
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    paths: (&'a Path, &'a Path),
+    leader: &'a HostNode,
+    register: &'a Register,
+    wait: Wait<'static>,
+    places: Vec<Option<Occupant>>,
+    ending: Vec<Ending>,
+    events: Sender<Event>,
+    happened: Receiver<Event>,
+    totals: Totals,
+    resources: Resources,
+    view: View,
+    begin: Instant,
+    alls: &'a AtomicU64,
+    wrong: Vec<String>,
+}
+
+impl Run<'_> {
+    /// Until the time is over and all have gone.
+    fn work(&mut self) -> Result<()> {
+        while self.begin.elapsed() < self.options.seconds {
+            self.fill()?;
+            self.turn()?;
+        }
+        for occupant in self.places.iter_mut().flatten() {
+            occupant.stop()?;
+        }
+        let until = Instant::now() + 5 * self.options.limit();
+        let ends_open = |run: &Self| {
+            let living = run.places.iter().flatten().count();
+            living.max(run.register.open().len())
+        };
+        while ends_open(self) > 0 {
+            ensure!(
+                Instant::now() < until,
+                "{} did not come to their end in {:?}",
+                ends_open(self),
+                5 * self.options.limit()
+            );
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let (base, file) = self.paths;
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if place.is_none() {
+                let limit = Wait::at_most(self.options.limit());
+                let child = self.leader.start_child(limit);
+                let child = child.context("preparing a process")?;
+                // Before it is there and can be heard of.
+                self.register.add(child.pid);
+                let start = Start {
+                    child,
+                    place: number,
+                    base,
+                    file,
+                };
+                let new = Occupant::start(&start, self.options, &self.events);
+                let new = new.inspect_err(|_| {
+                    let _ = self.leader.bury(child.vmid);
+                })?;
+                self.totals.started += 1;
+                *place = Some(new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills who is to be killed, and hears what has happened, for a moment.
+    fn turn(&mut self) -> Result<()> {
+        let now = Instant::now();
+        for occupant in self.places.iter_mut().flatten() {
+            occupant.kill_in_time(now)?;
+        }
+        let until = now + Duration::from_millis(20);
+        while let Ok(event) = self
+            .happened
+            .recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            match event {
+                Event::Said(place, report) => self.hear(place, &(*report)?),
+                Event::Silent(place) => {
+                    let mut gone = self.places[place].take().context("nobody was there")?;
+                    let status = gone.status()?;
+                    self.ending.push(Ending {
+                        gone,
+                        status,
+                        since: Instant::now(),
+                    });
+                }
+                Event::Told(exit) => {
+                    let told = self.register.change(exit.pid, |known| {
+                        known.told += 1;
+                        known.told
+                    });
+                    if told != Some(1) {
+                        self.wrong.push(format!(
+                            "told of an end once more, or of nobody's: {exit:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        for ending in std::mem::take(&mut self.ending) {
+            if !self.reap(&ending)? {
+                self.ending.push(ending);
+            }
+        }
+        self.resources.look(self.begin.elapsed())?;
+        let living = self.places.iter().flatten().count();
+        self.view
+            .show(self.begin.elapsed(), living, &self.totals, &self.resources);
+        Ok(())
+    }
+
+    fn hear(&mut self, place: usize, report: &Report) {
+        if let Some(occupant) = &mut self.places[place] {
+            occupant.counts += report.counts;
+        }
+        self.totals.report.add(report);
+    }
+
+    /// Waits for one that is silent, and looks at its account. False if it is too early for that.
+    fn reap(&mut self, ending: &Ending) -> Result<bool> {
+        let Ending {
+            gone,
+            status,
+            since,
+        } = ending;
+        let pid = gone.pid;
+        let now = Wait::at_most(Duration::ZERO);
+        match self.leader.wait_child(Which::Pid(pid), now) {
+            Ok(exit) => {
+                let latency = self.totals.report.latencies.of_mut(Kind::Wait);
+                latency.add(since.elapsed().as_nanos());
+                self.wrong.extend(gone.fault(*status, &exit));
+            }
+            Err(Error::TimedOut) if since.elapsed() < BURY_AFTER => return Ok(false),
+            // The family never heard of it: only who started it knows that it is dead.
+            Err(Error::TimedOut) if self.is_unborn(pid) && status.code().is_none() => {
+                self.leader.bury(gone.vmid)?;
+                self.register.change(pid, |known| known.told += 1);
+                self.totals.buried += 1;
+            }
+            Err(Error::TimedOut) if since.elapsed() < self.options.limit() => return Ok(false),
+            Err(error) => {
+                let process = self.leader.process(pid, self.wait);
+                let what = format!(
+                    "waiting for {pid}, which ended with {status} and is {process:?} to the leader"
+                );
+                return Err(error).context(what);
+            }
+        }
+        self.totals.ended += 1;
+        self.totals.killed += u64::from(status.code().is_none());
+        let known = self.register.change(pid, |known| {
+            known.reaped = true;
+            known.silent = true;
+            *known
+        });
+        let known = known.with_context(|| format!("{pid} was told of twice"))?;
+        let counts = gone.counts;
+        // One that was killed took the last of its account with it.
+        let is_whole = counts.last == 1;
+        if gone.plan == Plan::End && !is_whole {
+            self.wrong.push(format!("{pid} ended without its account"));
+        }
+        if is_whole {
+            let alls = self.alls.load(Ordering::Relaxed);
+            for (what, is_right) in [
+                ("IDs", counts.taken == counts.released),
+                ("signals to the first", counts.to_first == known.to_first),
+                ("signals to it", known.ones.allows(counts.from_first)),
+                ("signals to its group", known.groups.allows(counts.by_group)),
+                ("signals to all", counts.to_all <= alls + 1),
+            ] {
+                if !is_right {
+                    self.wrong.push(format!(
+                        "{pid}: {what} don't balance: {counts:?}, {known:?}"
+                    ));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a process has not joined yet.
+    fn is_unborn(&self, pid: Id) -> bool {
+        let process = self.leader.process(pid, self.wait);
+        process.is_ok_and(|process| process.state == ProcessState::Starting)
+    }
+
+    /// What is wrong with all of it.
+    fn verdict(&self) -> Vec<String> {
+        let waiters = self.leader.statistics().pools.waiters;
+        let mut wrong = self.resources.verdict(waiters.most);
+        let limit = self.options.limit();
+        for (kind, name) in Kind::ALL {
+            let latency = self.totals.report.latencies.of(kind);
+            let slowest = latency.slowest();
+            if slowest > limit {
+                wrong.push(format!("{name}: {slowest:.1?} is more than {limit:.1?}"));
+            }
+            if latency.requests() == 0 {
+                wrong.push(format!("{name}: nobody ever did that"));
+            }
+        }
+        if self.totals.started != self.totals.ended {
+            let Totals { started, ended, .. } = self.totals;
+            wrong.push(format!("{started} were started, and {ended} have ended"));
+        }
+        wrong
+    }
+}

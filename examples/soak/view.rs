@@ -1,0 +1,145 @@
+//! What you see: a table that changes, or lines where there is no terminal.
+
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use libos_ipc::Statistics;
+
+use crate::Options;
+use crate::common::tell;
+use crate::figures::Kind;
+use crate::run::Totals;
+use crate::verdict::Resources;
+
+/// How often the table changes.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+pub(crate) struct View {
+    bar: ProgressBar,
+    every: Duration,
+    next: Duration,
+    /// When it was last looked, and how many calls of each kind there were.
+    before: (Duration, [u64; Kind::ALL.len()]),
+}
+
+impl View {
+    pub(crate) fn new(options: &Options) -> View {
+        tell(&format!(
+            "{} processes for {:?}: a pause of {:?} between two pieces of work, a life of {:?} on \
+             average, a call at most {:?}",
+            options.members,
+            options.seconds,
+            options.pause(),
+            options.life(),
+            options.limit(),
+        ));
+        let bar = ProgressBar::new(u64::try_from(options.seconds.as_millis()).unwrap_or(u64::MAX));
+        if let Ok(style) = ProgressStyle::with_template("{msg}\n{elapsed} {wide_bar} {eta}") {
+            bar.set_style(style);
+        }
+        let every = if bar.is_hidden() {
+            (options.seconds / 20).max(Duration::from_secs(1))
+        } else {
+            SHOW_EVERY
+        };
+        View {
+            bar,
+            every,
+            next: every,
+            before: (Duration::ZERO, [0; Kind::ALL.len()]),
+        }
+    }
+
+    pub(crate) fn show(
+        &mut self,
+        elapsed: Duration,
+        living: usize,
+        totals: &Totals,
+        resources: &Resources,
+    ) {
+        if elapsed < self.next {
+            return;
+        }
+        self.next = elapsed + self.every;
+        let calls = Kind::ALL.map(|(kind, _)| totals.report.latencies.of(kind).requests());
+        let time = elapsed.saturating_sub(self.before.0);
+        let line = format!(
+            "{living} live, {} have ended, {} of them killed; {} calls a second; \
+             memory {}, {} descriptors",
+            HumanCount(totals.ended),
+            HumanCount(totals.killed),
+            HumanCount(rate(
+                calls.iter().sum::<u64>() - self.before.1.iter().sum::<u64>(),
+                time
+            )),
+            HumanBytes(resources.memory),
+            resources.descriptors,
+        );
+        if self.bar.is_hidden() {
+            tell(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
+        } else {
+            let table = table(totals, &self.before.1, time);
+            self.bar.set_message(format!("{line}\n{table}"));
+            let position = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            self.bar.set_position(position);
+        }
+        self.before = (elapsed, calls);
+    }
+
+    pub(crate) fn finish(&self, totals: &Totals, leader: &Statistics) {
+        let elapsed = self.bar.elapsed();
+        self.bar.finish_and_clear();
+        tell(&table(totals, &[0; Kind::ALL.len()], elapsed));
+        tell(&format!(
+            "{} processes, {} of them killed ({} before they had joined); the leader: {} frames in {} reads, {} frames in {} writes",
+            HumanCount(totals.ended),
+            HumanCount(totals.killed),
+            HumanCount(totals.buried),
+            HumanCount(leader.frames_in),
+            HumanCount(leader.reads),
+            HumanCount(leader.frames_out),
+            HumanCount(leader.writes),
+        ));
+        let counts = totals.report.counts;
+        tell(&format!(
+            "{} changes of shared values, {} signals to others, {} deadlocks refused",
+            HumanCount(counts.changes),
+            HumanCount(counts.to_others + counts.to_first),
+            HumanCount(counts.deadlocks),
+        ));
+    }
+}
+
+/// How many there were of each kind, and how many a second in that time since there were `before`.
+fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["", "calls", "a second", "p50", "p99", "slowest"]);
+    for ((kind, name), before) in Kind::ALL.into_iter().zip(before) {
+        let latency = totals.report.latencies.of(kind);
+        let calls = latency.requests();
+        let took = |share| format!("{:.0} µs", latency.microseconds(share));
+        table.add_row([
+            name.to_owned(),
+            HumanCount(calls).to_string(),
+            HumanCount(rate(calls - before, time)).to_string(),
+            took(0.5),
+            took(0.99),
+            format!("{:.1?}", latency.slowest()),
+        ]);
+    }
+    for index in 1..6 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// How many a second.
+fn rate(count: u64, time: Duration) -> u64 {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1000) / milliseconds
+}

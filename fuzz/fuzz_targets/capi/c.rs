@@ -1,0 +1,190 @@
+//! What of `include/libos_ipc.h` is called here.
+#![allow(non_camel_case_types)]
+
+use std::ffi::{c_char, c_int, c_void};
+
+pub type Pointer = *mut c_void;
+
+#[repr(C)]
+pub struct libos_ipc_ready {
+    pub token: u64,
+    pub readiness: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+pub struct libos_ipc_platform {
+    pub context: Pointer,
+    pub memory: Pointer,
+    pub memory_size: usize,
+    pub allocate: extern "C" fn(Pointer, usize) -> Pointer,
+    pub release: extern "C" fn(Pointer, Pointer),
+    pub now: extern "C" fn(Pointer) -> u64,
+    pub listen: extern "C" fn(Pointer, u32) -> c_int,
+    pub connect: extern "C" fn(Pointer, u32, *mut Pointer) -> c_int,
+    pub accept: extern "C" fn(Pointer, *mut Pointer) -> c_int,
+    pub read: extern "C" fn(Pointer, Pointer, *mut u8, usize) -> i64,
+    pub write: extern "C" fn(Pointer, Pointer, *const u8, usize) -> i64,
+    pub close: extern "C" fn(Pointer, Pointer),
+    pub watch: extern "C" fn(Pointer, Pointer, u64, u32) -> c_int,
+    pub rewatch: extern "C" fn(Pointer, Pointer, u64, u32),
+    pub unwatch: extern "C" fn(Pointer, Pointer),
+    pub watch_listener: extern "C" fn(Pointer, bool),
+    pub wait: extern "C" fn(Pointer, *mut libos_ipc_ready, usize, u64) -> usize,
+    pub wake: extern "C" fn(Pointer),
+    pub event_create: extern "C" fn(Pointer, *mut Pointer) -> c_int,
+    pub event_set: extern "C" fn(Pointer, Pointer),
+    pub event_clear: extern "C" fn(Pointer, Pointer),
+    pub event_is_set: extern "C" fn(Pointer, Pointer) -> bool,
+    pub event_wait: extern "C" fn(Pointer, Pointer, u64),
+    pub wait_readable: Option<extern "C" fn()>,
+    pub thread_create: Option<extern "C" fn()>,
+    pub give_way: Option<extern "C" fn()>,
+}
+
+#[repr(C)]
+pub struct libos_ipc_callbacks {
+    pub signal: extern "C" fn(Pointer, *const c_void) -> c_int,
+    pub metadata: extern "C" fn(Pointer, u32, u32, *mut u8, usize) -> i64,
+    pub child_died: Option<extern "C" fn()>,
+    pub disconnected: Option<extern "C" fn()>,
+    pub is_zombie: extern "C" fn(Pointer, u32) -> bool,
+    pub this_process: extern "C" fn(Pointer, *mut [u32; 3]),
+    pub file_key: Option<extern "C" fn()>,
+    pub log: Option<extern "C" fn()>,
+    pub fatal: extern "C" fn(Pointer, *const c_char),
+}
+
+/// 20 numbers, then whether IDs wrap.
+pub type Limits = [u32; 21];
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct libos_file_lock {
+    pub family: u32,
+    pub kind: c_int,
+    pub start: u64,
+    pub end: u64,
+    pub pid: u32,
+    pub handle_id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fill {
+    pub now: u64,
+    pub most: u64,
+    pub limit: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    pub counters: [u64; 11],
+    pub peers: Fill,
+    pub waiters: Fill,
+    pub ranges: Fill,
+    pub own_ranges: Fill,
+    pub children: Fill,
+    pub locks: Fill,
+    pub locked_files: Fill,
+    pub waiting_for_locks: Fill,
+    pub lock_handles: Fill,
+    pub sync_handles: Fill,
+    pub served_handles: Fill,
+    pub sync_clients: Fill,
+    pub send_queue: Fill,
+}
+
+macro_rules! arrivals {
+    ($($name:ident)*) => {
+        unsafe extern "C" { $(fn $name(src: u32, data: *mut u8, seq: u64) -> c_int;)* }
+        /// Those that take in a message.
+        pub const ARRIVALS: [unsafe extern "C" fn(u32, *mut u8, u64) -> c_int; 17] = [$($name),*];
+    };
+}
+
+arrivals! {
+    ipc_get_new_vmid_callback ipc_cld_exit_callback ipc_alloc_id_range_callback
+    ipc_release_id_range_callback ipc_change_id_owner_callback ipc_get_id_owner_callback
+    ipc_pid_kill_callback ipc_pid_getmeta_callback ipc_sync_request_upgrade_callback
+    ipc_sync_request_downgrade_callback ipc_sync_request_close_callback
+    ipc_sync_confirm_upgrade_callback ipc_sync_confirm_downgrade_callback
+    ipc_sync_confirm_close_callback ipc_file_lock_set_callback ipc_file_lock_get_callback
+    ipc_file_lock_clear_pid_callback
+}
+
+unsafe extern "C" {
+    pub static mut g_process_ipc_ids: [u32; 3];
+    pub fn libos_ipc_default_limits(limits: *mut Limits);
+    pub fn libos_ipc_memory_size(limits: *const Limits, is_leader: bool) -> usize;
+    pub fn libos_ipc_setup(
+        platform: *const libos_ipc_platform,
+        callbacks: *const libos_ipc_callbacks,
+        limits: *const Limits,
+    ) -> c_int;
+    pub fn init_ipc() -> c_int;
+    pub fn init_ipc_ids() -> c_int;
+    pub fn init_ipc_worker() -> c_int;
+    pub fn libos_ipc_turn(until: u64) -> bool;
+    pub fn libos_ipc_get_statistics(out: *mut Statistics) -> c_int;
+    pub fn connect_to_process(dest: u32) -> c_int;
+    pub fn remove_outgoing_ipc_connection(dest: u32);
+    pub fn init_ipc_msg(msg: *mut u8, code: u8, size: usize);
+    pub fn init_ipc_response(msg: *mut u8, seq: u64, size: usize);
+    pub fn ipc_send_message(dest: u32, msg: *mut u8) -> c_int;
+    pub fn ipc_send_msg_and_get_response(dest: u32, msg: *mut u8, resp: *mut Pointer) -> c_int;
+    pub fn ipc_broadcast(msg: *mut u8, exclude: u32) -> c_int;
+    pub fn ipc_get_new_vmid(out: *mut u32) -> c_int;
+    pub fn ipc_alloc_id_range(start: *mut u32, end: *mut u32) -> c_int;
+    pub fn ipc_release_id_range(start: u32, end: u32) -> c_int;
+    pub fn ipc_change_id_owner(id: u32, owner: u32) -> c_int;
+    pub fn ipc_get_id_owner(id: u32, owner: *mut u32) -> c_int;
+    pub fn libos_ipc_bury(vmid: u32) -> c_int;
+    pub fn init_id_ranges(preload: u32) -> c_int;
+    pub fn get_new_id(to: u32) -> u32;
+    pub fn release_id(id: u32);
+    pub fn ipc_cld_exit_send(code: u32, signal: u32) -> c_int;
+    pub fn ipc_kill_process(sender: u32, target: u32, signal: c_int) -> c_int;
+    pub fn ipc_kill_thread(sender: u32, pid: u32, target: u32, signal: c_int) -> c_int;
+    pub fn ipc_kill_pgroup(sender: u32, group: u32, signal: c_int) -> c_int;
+    pub fn ipc_kill_all(sender: u32, signal: c_int) -> c_int;
+    pub fn ipc_pid_getmeta(pid: u32, code: u32, out: *mut Pointer) -> c_int;
+    pub fn shutdown_sync_client() -> c_int;
+    pub fn sync_create(handle: *mut Pointer, id: u64) -> c_int;
+    pub fn libos_ipc_sync_id(handle: Pointer) -> u64;
+    pub fn sync_destroy(handle: Pointer);
+    pub fn libos_ipc_sync_lock(
+        handle: Pointer,
+        state: c_int,
+        data: *mut u8,
+        size: usize,
+        news: *mut u32,
+    ) -> c_int;
+    pub fn sync_unlock(handle: Pointer, data: *mut u8, size: usize);
+    pub fn file_lock_set(path: *const u8, lock: *mut libos_file_lock, wait: bool) -> c_int;
+    pub fn file_lock_get(
+        path: *const u8,
+        lock: *mut libos_file_lock,
+        out: *mut libos_file_lock,
+    ) -> c_int;
+    pub fn file_lock_clear_pid(pid: u32) -> c_int;
+    pub fn ipc_sync_client_send(
+        code: c_int,
+        id: u64,
+        state: c_int,
+        size: usize,
+        data: *mut u8,
+    ) -> c_int;
+    pub fn ipc_sync_server_send(
+        dest: u32,
+        code: c_int,
+        id: u64,
+        state: c_int,
+        size: usize,
+        data: *mut u8,
+    ) -> c_int;
+    pub fn ipc_file_lock_set_send_response(vmid: u32, seq: u64, result: c_int) -> c_int;
+    pub fn ipc_response_callback(src: u32, data: *mut u8, seq: u64) -> c_int;
+    pub fn ipc_child_disconnect_callback(vmid: u32);
+}

@@ -1,0 +1,359 @@
+//! The functions of `include/libos_ipc.h`, in any order and with any arguments that the header allows,
+//! in a process whose peers say anything: nothing panics, no call is for ever, what the platform
+//! gave is used as it should be, and afterwards nothing is left.
+//!
+//! A process can be set up once. So it is, at the first input, as the leader or, with
+//! `LIBOS_IPC_FUZZ_MEMBER` set, as a member; and after each input everything is given back, so
+//! that the next one begins like the first.
+#![no_main]
+
+mod c;
+mod platform;
+
+use std::ptr::null_mut;
+use std::sync::Once;
+
+use libfuzzer_sys::fuzz_target;
+// For its functions.
+use libos_ipc as _;
+
+use c::*;
+use platform::world;
+
+const EINVAL: i32 = -22;
+
+static SETUP: Once = Once::new();
+
+fn set_up() {
+    let is_member = std::env::var_os("LIBOS_IPC_FUZZ_MEMBER").is_some();
+    let mut limits = Limits::default();
+    unsafe {
+        assert_eq!(init_ipc(), EINVAL, "before it was set up");
+        libos_ipc_default_limits(&mut limits);
+        // Small tables, short waits.
+        limits = [
+            4, 2, 6, 816, 8192, 24, 6, 4, 1, 24, 3, 4, 4, 3, 16, 2, 4, 0, 2, 1, 1,
+        ];
+        let size = libos_ipc_memory_size(&limits, !is_member);
+        let memory = vec![0_u128; size.div_ceil(16)].leak();
+        let (platform, callbacks) = (platform::platform(memory), platform::callbacks());
+        assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), 0);
+        assert_eq!(libos_ipc_setup(&platform, &callbacks, &limits), -114);
+        if is_member {
+            g_process_ipc_ids = [4, 2, 2];
+        }
+        assert_eq!(init_ipc(), 0);
+        assert_eq!(init_ipc(), -114);
+        assert_eq!(init_ipc_ids() + init_ipc_worker(), 0);
+    }
+}
+
+/// What an input is read as: numbers, small ones most of the time.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+
+    fn number(&mut self) -> u64 {
+        match self.byte() {
+            255 => u64::MAX,
+            254 => 1 << 40,
+            253 => u64::from(u32::MAX),
+            small => u64::from(small % 40),
+        }
+    }
+
+    fn id(&mut self) -> u32 {
+        self.number() as u32
+    }
+
+    fn int(&mut self) -> i32 {
+        self.number() as i32
+    }
+
+    /// That many bytes, zero where there are no more.
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        let mut bytes = taken.to_vec();
+        bytes.resize(count, 0);
+        bytes
+    }
+
+    /// A path with its NUL.
+    fn path(&mut self) -> Vec<u8> {
+        let mut path = match self.byte() {
+            255 => vec![b'x'; 4095],
+            254 => vec![b'y'; 800],
+            name => vec![b'a' + name % 4],
+        };
+        path.push(0);
+        path
+    }
+
+    fn lock(&mut self) -> libos_file_lock {
+        libos_file_lock {
+            family: self.id() % 5,
+            kind: self.int() % 5,
+            start: self.number(),
+            end: self.number(),
+            pid: self.id() % 6,
+            handle_id: self.number() % 6,
+        }
+    }
+
+    /// A whole message, with small numbers in it. Nobody waits for a lock for ever here.
+    fn message(&mut self) -> Vec<u8> {
+        let (code, length) = (self.byte() % 80, usize::from(self.byte() % 72));
+        let mut payload = self.bytes(length);
+        for (at, byte) in payload.iter_mut().enumerate() {
+            if at % 4 != 0 && at < 24 {
+                *byte = 0;
+            }
+        }
+        if let Some(wait) = payload.get_mut(40).filter(|_| code == 15) {
+            *wait = 0;
+        }
+        let mut message = vec![0; 17];
+        let size = 17 + payload.len();
+        unsafe {
+            if code == 0 {
+                init_ipc_response(message.as_mut_ptr(), u64::from(self.byte()), size);
+            } else {
+                init_ipc_msg(message.as_mut_ptr(), code, size);
+            }
+        }
+        message.extend(payload);
+        message
+    }
+}
+
+/// What was opened and not closed yet.
+#[derive(Default)]
+struct Open {
+    handles: Vec<Pointer>,
+    ids: Vec<u32>,
+    ranges: Vec<(u32, u32)>,
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    SETUP.call_once(set_up);
+    let mut input = Input(bytes);
+    let mut open = Open::default();
+    world().listening = u32::from(input.byte() % 32);
+    while !input.0.is_empty() {
+        step(&mut input, &mut open);
+    }
+    clean_up(&open);
+});
+
+fn step(input: &mut Input<'_>, open: &mut Open) {
+    let peer = 2 + u32::from(input.byte() % 3);
+    let mut out = null_mut();
+    let (mut one, mut two) = (0, 0);
+    unsafe {
+        match input.byte() % 40 {
+            0 => drop(world().stream_of(peer)),
+            1..4 => {
+                let message = input.message();
+                world().stream_of(peer).bytes.extend(message);
+            }
+            4 => {
+                let count = usize::from(input.byte() % 32);
+                let bytes = input.bytes(count);
+                world().stream_of(peer).bytes.extend(bytes);
+            }
+            5 => world().end(peer),
+            6 => world().read_all(peer),
+            7 => world().listening ^= 1 << peer,
+            8 => drop(libos_ipc_turn(0)),
+            9 => drop(connect_to_process(input.id())),
+            10 => remove_outgoing_ipc_connection(input.id()),
+            11 => drop(ipc_send_message(peer, input.message().as_mut_ptr())),
+            12 => {
+                let got =
+                    ipc_send_msg_and_get_response(peer, input.message().as_mut_ptr(), &mut out);
+                assert!(got == 0 || out.is_null());
+            }
+            13 => drop(ipc_broadcast(input.message().as_mut_ptr(), input.id())),
+            14 => drop(ipc_get_new_vmid(&mut one)),
+            15 => {
+                if ipc_alloc_id_range(&mut one, &mut two) == 0 {
+                    assert!(one <= two && two - one < 32 && one > 0, "{one} to {two}");
+                    open.ranges.push((one, two));
+                }
+            }
+            16 => drop(ipc_release_id_range(input.id(), input.id())),
+            17 => drop(ipc_change_id_owner(input.id(), input.id())),
+            18 => drop(ipc_get_id_owner(input.id(), &mut one)),
+            19 => drop(libos_ipc_bury(input.id())),
+            20 => drop(init_id_ranges(input.id())),
+            21 => open
+                .ids
+                .push(get_new_id([0, peer][usize::from(input.byte() & 1)])),
+            22 => release_id(input.id()),
+            23 => drop(ipc_cld_exit_send(input.id(), input.id())),
+            24 => drop(ipc_kill_process(input.id(), input.id(), input.int())),
+            25 => drop(ipc_kill_thread(
+                input.id(),
+                input.id(),
+                input.id(),
+                input.int(),
+            )),
+            26 => drop(ipc_kill_pgroup(input.id(), input.id(), input.int())),
+            27 => drop(ipc_kill_all(input.id(), input.int())),
+            28 => drop(ipc_pid_getmeta(input.id(), input.id(), &mut out)),
+            29 => {
+                let mut handle = null_mut();
+                if sync_create(&mut handle, input.number() % 8) == 0 {
+                    assert_ne!(libos_ipc_sync_id(handle), 0);
+                    open.handles.push(handle);
+                }
+            }
+            30 => sync_destroy(handle(input, open)),
+            31 => {
+                let mut data = [0; 20];
+                let size = usize::from(input.byte()) % data.len();
+                let handle = handle(input, open);
+                libos_ipc_sync_lock(handle, input.int(), data.as_mut_ptr(), size, &mut one);
+            }
+            32 => {
+                let mut data = input.bytes(20);
+                let size = usize::from(input.byte()) % data.len();
+                let handle = handle(input, open);
+                sync_unlock(handle, data.as_mut_ptr(), size);
+            }
+            33 => {
+                let (path, mut lock) = (input.path(), input.lock());
+                file_lock_set(path.as_ptr(), &mut lock, false);
+            }
+            34 => {
+                let (path, mut lock) = (input.path(), input.lock());
+                let mut found = libos_file_lock::default();
+                file_lock_get(path.as_ptr(), &mut lock, &mut found);
+            }
+            35 => drop(file_lock_clear_pid(input.id())),
+            36 => {
+                let mut data = input.bytes(20);
+                let size = usize::from(input.byte()) % data.len();
+                let (code, id, state) = (input.int(), input.number() % 8, input.int());
+                // Who speaks for a handle that the library has open itself is told by nobody when
+                // its place is free.
+                let is_own_business = matches!(code, 9 | 11 | 13);
+                if input.byte() & 1 == 0 && !is_own_business {
+                    ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
+                } else {
+                    ipc_sync_server_send(peer, code, id, state, size, data.as_mut_ptr());
+                }
+            }
+            37 => drop(ipc_file_lock_set_send_response(
+                peer,
+                input.number(),
+                input.int(),
+            )),
+            38 => {
+                let which = usize::from(input.byte()) % ARRIVALS.len();
+                // Sizes and strings in it end within.
+                let mut data = input.bytes(64);
+                for at in (1..24).filter(|at| at % 4 != 0) {
+                    data[at] = 0;
+                }
+                data[8] %= 20;
+                data[60] = 0;
+                ARRIVALS[which](peer, data.as_mut_ptr(), input.number());
+            }
+            _ => {
+                let data = input.bytes(64);
+                let mut memory = data;
+                memory[0] %= 40;
+                memory[1..8].fill(0);
+                let at = memory.as_mut_ptr();
+                world().allocated.insert(at as usize, memory);
+                ipc_response_callback(peer, at, u64::from(input.byte()));
+                ipc_child_disconnect_callback(input.id());
+            }
+        }
+    }
+    if !out.is_null() {
+        platform::release(null_mut(), out);
+    }
+}
+
+/// One that was opened, or none.
+fn handle(input: &mut Input<'_>, open: &Open) -> Pointer {
+    match input.byte() {
+        255 => null_mut(),
+        254 => 77 as Pointer,
+        which => {
+            let count = open.handles.len().max(1);
+            let handle = open.handles.get(usize::from(which) % count);
+            handle.copied().unwrap_or(null_mut())
+        }
+    }
+}
+
+/// Gives everything back, and sees that nothing is left.
+fn clean_up(open: &Open) {
+    unsafe {
+        for handle in &open.handles {
+            for _ in 0..2 {
+                sync_unlock(*handle, null_mut(), 0);
+            }
+        }
+        for peer in 0..40 {
+            world().end(peer);
+        }
+        for _ in 0..8 {
+            libos_ipc_turn(0);
+        }
+        for peer in 0..40 {
+            remove_outgoing_ipc_connection(peer);
+        }
+        shutdown_sync_client();
+        for _ in 0..8 {
+            libos_ipc_turn(0);
+        }
+        for id in 0..40 {
+            file_lock_clear_pid(id);
+            libos_ipc_bury(id);
+        }
+        for id in &open.ids {
+            release_id(*id);
+        }
+        for (start, end) in &open.ranges {
+            ipc_release_id_range(*start, *end);
+        }
+        for path in 0..4 {
+            for handle_id in 0..6 {
+                let mut lock = libos_file_lock {
+                    family: 2,
+                    kind: 2,
+                    end: u64::MAX,
+                    handle_id,
+                    ..libos_file_lock::default()
+                };
+                file_lock_set([b'a' + path, 0].as_ptr(), &mut lock, false);
+            }
+        }
+        for _ in 0..8 {
+            libos_ipc_turn(0);
+        }
+        let mut left = Statistics::default();
+        assert_eq!(libos_ipc_get_statistics(&mut left), 0);
+        let pools = [
+            left.peers,
+            left.waiters,
+            left.waiting_for_locks,
+            left.sync_handles,
+            left.served_handles,
+            left.sync_clients,
+            left.send_queue,
+        ];
+        assert!(pools.iter().all(|pool| pool.now == 0), "{left:?}");
+    }
+    world().reset();
+}

@@ -1,0 +1,379 @@
+//! A platform in memory: a few other processes, all of them the fuzzer's, and a clock that goes on
+//! whenever it is looked at, so that no wait is for ever.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{c_char, c_int};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::c::*;
+
+const EAGAIN: c_int = 11;
+const ECONNREFUSED: c_int = 111;
+/// What a stream takes before it is read.
+const ROOM: usize = 2048;
+/// How far the clock goes each time.
+const TICK: u64 = 20_000;
+
+/// A stream, of either direction.
+#[derive(Default)]
+pub struct Stream {
+    /// Who opened it, or to whom it was opened.
+    pub peer: u32,
+    /// Bytes to be read by the library, or written by it and not read.
+    pub bytes: VecDeque<u8>,
+    is_incoming: bool,
+    is_ended: bool,
+    watched: Option<(u64, u32)>,
+}
+
+#[derive(Default)]
+pub struct World {
+    pub streams: BTreeMap<usize, Stream>,
+    next: usize,
+    waiting: VecDeque<usize>,
+    listens: bool,
+    events: Vec<bool>,
+    time: u64,
+    /// The processes that listen, as bits.
+    pub listening: u32,
+    pub allocated: BTreeMap<usize, Vec<u8>>,
+}
+
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
+
+pub struct Held(MutexGuard<'static, Option<World>>);
+
+impl std::ops::Deref for Held {
+    type Target = World;
+    fn deref(&self) -> &World {
+        self.0.as_ref().expect("it was made")
+    }
+}
+
+impl std::ops::DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut World {
+        self.0.get_or_insert_with(World::default)
+    }
+}
+
+pub fn world() -> Held {
+    let mut world = WORLD.lock().expect("one thread");
+    world.get_or_insert_with(World::default);
+    Held(world)
+}
+
+impl World {
+    fn add(&mut self, stream: Stream) -> usize {
+        self.next += 1;
+        self.streams.insert(self.next, stream);
+        self.next
+    }
+
+    /// The stream that a process has opened to us, new if there is none.
+    pub fn stream_of(&mut self, peer: u32) -> &mut Stream {
+        let is_open =
+            |stream: &Stream| stream.is_incoming && !stream.is_ended && stream.peer == peer;
+        let open = self.streams.iter().find(|(_, stream)| is_open(stream));
+        let name = match open.map(|(name, _)| *name) {
+            Some(name) => name,
+            None => {
+                let name = self.add(Stream {
+                    peer,
+                    is_incoming: true,
+                    bytes: peer.to_le_bytes().into(),
+                    ..Stream::default()
+                });
+                self.waiting.push_back(name);
+                name
+            }
+        };
+        self.streams.get_mut(&name).expect("it is there")
+    }
+
+    /// Ends what a process has open, both ways; what it has sent can be read yet.
+    pub fn end(&mut self, peer: u32) {
+        for stream in self
+            .streams
+            .values_mut()
+            .filter(|stream| stream.peer == peer)
+        {
+            stream.is_ended = true;
+        }
+    }
+
+    /// The process reads all that was sent to it.
+    pub fn read_all(&mut self, peer: u32) {
+        let outgoing = |stream: &&mut Stream| !stream.is_incoming && stream.peer == peer;
+        for stream in self.streams.values_mut().filter(outgoing) {
+            stream.bytes.clear();
+        }
+    }
+
+    /// Before the next input: nobody waits, nobody listens.
+    pub fn reset(&mut self) {
+        let streams = &self.streams;
+        assert!(
+            streams.keys().all(|name| self.waiting.contains(name)),
+            "streams were not closed"
+        );
+        assert!(self.allocated.is_empty(), "a result was not given back");
+        self.streams.clear();
+        self.waiting.clear();
+        self.listening = 0;
+    }
+}
+
+extern "C" fn allocate(_: Pointer, size: usize) -> Pointer {
+    let mut bytes = vec![0; size];
+    let at = bytes.as_mut_ptr();
+    world().allocated.insert(at as usize, bytes);
+    at.cast()
+}
+
+pub extern "C" fn release(_: Pointer, memory: Pointer) {
+    let was = world().allocated.remove(&(memory as usize));
+    assert!(was.is_some(), "nobody has allocated that");
+}
+
+extern "C" fn now(_: Pointer) -> u64 {
+    let mut world = world();
+    world.time += TICK;
+    world.time
+}
+
+extern "C" fn listen(_: Pointer, _: u32) -> c_int {
+    world().listens = true;
+    0
+}
+
+extern "C" fn connect(_: Pointer, peer: u32, stream: *mut Pointer) -> c_int {
+    let mut world = world();
+    if peer >= 32 || world.listening & 1 << peer == 0 {
+        return -ECONNREFUSED;
+    }
+    if world.streams.len() > 64 {
+        return -EAGAIN;
+    }
+    let name = world.add(Stream {
+        peer,
+        ..Stream::default()
+    });
+    unsafe { *stream = name as Pointer };
+    0
+}
+
+extern "C" fn accept(_: Pointer, stream: *mut Pointer) -> c_int {
+    match world().waiting.pop_front() {
+        Some(name) => {
+            unsafe { *stream = name as Pointer };
+            0
+        }
+        None => -EAGAIN,
+    }
+}
+
+extern "C" fn read(_: Pointer, stream: Pointer, buffer: *mut u8, size: usize) -> i64 {
+    let mut world = world();
+    let stream = world
+        .streams
+        .get_mut(&(stream as usize))
+        .expect("it is open");
+    assert!(stream.is_incoming);
+    let count = size.min(stream.bytes.len());
+    for (at, byte) in stream.bytes.drain(..count).enumerate() {
+        unsafe { buffer.add(at).write(byte) };
+    }
+    if count == 0 && !stream.is_ended {
+        -i64::from(EAGAIN)
+    } else {
+        count as i64
+    }
+}
+
+extern "C" fn write(_: Pointer, stream: Pointer, data: *const u8, size: usize) -> i64 {
+    let mut world = world();
+    let stream = world
+        .streams
+        .get_mut(&(stream as usize))
+        .expect("it is open");
+    assert!(!stream.is_incoming);
+    if stream.is_ended {
+        return -32;
+    }
+    let count = size.min(ROOM - stream.bytes.len());
+    if count == 0 {
+        return -i64::from(EAGAIN);
+    }
+    stream
+        .bytes
+        .extend((0..count).map(|at| unsafe { data.add(at).read() }));
+    count as i64
+}
+
+extern "C" fn close(_: Pointer, stream: Pointer) {
+    let was = world().streams.remove(&(stream as usize));
+    assert!(
+        was.is_some_and(|stream| stream.watched.is_none()),
+        "it is watched"
+    );
+}
+
+extern "C" fn watch(_: Pointer, stream: Pointer, token: u64, interest: u32) -> c_int {
+    rewatch(std::ptr::null_mut(), stream, token, interest);
+    0
+}
+
+extern "C" fn rewatch(_: Pointer, stream: Pointer, token: u64, interest: u32) {
+    let mut world = world();
+    let stream = world
+        .streams
+        .get_mut(&(stream as usize))
+        .expect("it is open");
+    stream.watched = Some((token, interest));
+}
+
+extern "C" fn unwatch(_: Pointer, stream: Pointer) {
+    let mut world = world();
+    let stream = world
+        .streams
+        .get_mut(&(stream as usize))
+        .expect("it is open");
+    stream.watched = None;
+}
+
+extern "C" fn watch_listener(_: Pointer, on: bool) {
+    world().listens = on;
+}
+
+extern "C" fn wait(_: Pointer, ready: *mut libos_ipc_ready, most: usize, _: u64) -> usize {
+    let mut world = world();
+    world.time += TICK;
+    let mut found = Vec::new();
+    if world.listens && !world.waiting.is_empty() {
+        found.push((u64::MAX, 1));
+    }
+    for stream in world.streams.values() {
+        let Some((token, interest)) = stream.watched else {
+            continue;
+        };
+        let is_readable = stream.is_incoming && (!stream.bytes.is_empty() || stream.is_ended);
+        let is_writable = !stream.is_incoming && stream.bytes.len() < ROOM;
+        let is = u32::from(is_readable) | u32::from(is_writable) << 1;
+        let readiness = is & interest | u32::from(stream.is_ended) << 2;
+        if readiness != 0 {
+            found.push((token, readiness));
+        }
+    }
+    found.truncate(most);
+    for (at, &(token, readiness)) in found.iter().enumerate() {
+        let entry = libos_ipc_ready {
+            token,
+            readiness,
+            reserved: 0,
+        };
+        unsafe { ready.add(at).write(entry) };
+    }
+    found.len()
+}
+
+extern "C" fn wake(_: Pointer) {}
+
+extern "C" fn event_create(_: Pointer, event: *mut Pointer) -> c_int {
+    let mut world = world();
+    world.events.push(false);
+    unsafe { *event = world.events.len() as Pointer };
+    0
+}
+
+extern "C" fn event_set(_: Pointer, event: Pointer) {
+    world().events[event as usize - 1] = true;
+}
+
+extern "C" fn event_clear(_: Pointer, event: Pointer) {
+    world().events[event as usize - 1] = false;
+}
+
+extern "C" fn event_is_set(_: Pointer, event: Pointer) -> bool {
+    world().events[event as usize - 1]
+}
+
+extern "C" fn event_wait(_: Pointer, _: Pointer, _: u64) {}
+
+extern "C" fn signal(_: Pointer, kill: *const std::ffi::c_void) -> c_int {
+    // The number is the fourth.
+    let number = unsafe { kill.cast::<c_int>().add(3).read() };
+    [0, -3, -1][number.unsigned_abs() as usize % 3]
+}
+
+extern "C" fn metadata(_: Pointer, pid: u32, _: u32, data: *mut u8, size: usize) -> i64 {
+    match pid % 4 {
+        0 => -3,
+        1 => {
+            unsafe { data.write_bytes(1, 8) };
+            8
+        }
+        2 => {
+            unsafe { data.copy_from_nonoverlapping(c"/bin/sh".as_ptr().cast(), 8) };
+            8
+        }
+        // More than there is room for: a fault of the library OS.
+        _ => size as i64 + 1,
+    }
+}
+
+extern "C" fn is_zombie(_: Pointer, pid: u32) -> bool {
+    pid == 3
+}
+
+extern "C" fn this_process(_: Pointer, this: *mut [u32; 3]) {
+    unsafe { this.write([1, 0, 7]) };
+}
+
+extern "C" fn fatal(_: Pointer, _: *const c_char) {
+    panic!("the library has found a fault of its own");
+}
+
+pub fn platform(memory: &'static mut [u128]) -> libos_ipc_platform {
+    libos_ipc_platform {
+        context: std::ptr::null_mut(),
+        memory_size: size_of_val(memory),
+        memory: memory.as_mut_ptr().cast(),
+        allocate,
+        release,
+        now,
+        listen,
+        connect,
+        accept,
+        read,
+        write,
+        close,
+        watch,
+        rewatch,
+        unwatch,
+        watch_listener,
+        wait,
+        wake,
+        event_create,
+        event_set,
+        event_clear,
+        event_is_set,
+        event_wait,
+        wait_readable: None,
+        thread_create: None,
+        give_way: None,
+    }
+}
+
+pub fn callbacks() -> libos_ipc_callbacks {
+    libos_ipc_callbacks {
+        signal,
+        metadata,
+        child_died: None,
+        disconnected: None,
+        is_zombie,
+        this_process,
+        file_key: None,
+        log: None,
+        fatal,
+    }
+}

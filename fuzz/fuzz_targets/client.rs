@@ -1,0 +1,264 @@
+//! A member with all its roles, whose leader and whose peer say anything while it calls them: nothing
+//! panics, no call is for ever, and when they are gone every call says so and nothing is left.
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::pal::{Pal, Stream, Time};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
+use libos_ipc::{
+    Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,
+    SyncHandle, Target, Vmid, Wait, Which,
+};
+
+type World = Network<3, 24, 600>;
+type Platform<'w> = Loopback<'w, 3, 24, 600>;
+type Pipe<'w> = LoopbackStream<'w, 3, 24, 600>;
+
+const HELLO: u8 = 64;
+
+/// The leader, or another process: its streams are the fuzzer's.
+struct Other<'w> {
+    number: u32,
+    pal: Platform<'w>,
+    to: Option<Pipe<'w>>,
+    from: Vec<Pipe<'w>>,
+}
+
+impl Other<'_> {
+    fn say(&mut self, bytes: &[u8]) {
+        if self.to.is_none() {
+            self.to = self.pal.connect(vmid(2)).ok();
+            if let Some(stream) = &self.to {
+                let _ = stream.write(&[&self.number.to_le_bytes()]);
+            }
+        }
+        if let Some(stream) = &self.to {
+            let _ = stream.write(&[bytes]);
+        }
+    }
+
+    fn read(&mut self) {
+        while let Ok(stream) = self.pal.accept() {
+            self.from.push(stream);
+        }
+        for stream in &self.from {
+            while stream.read(&mut [0; 600]).is_ok_and(|count| count > 0) {}
+        }
+    }
+}
+
+fn vmid(number: u32) -> Vmid {
+    Vmid::new(number).expect("not 0")
+}
+
+fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (17 + payload.len() as u64).to_le_bytes().to_vec();
+    frame.extend(seq.to_le_bytes());
+    frame.push(code);
+    frame.extend(payload);
+    frame
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let capacities = Capacities {
+        peers: 3,
+        strangers: 1,
+        waiters: 6,
+        frame_length: 4352,
+        send_queue: 2 * 4480,
+        own_ranges: 4,
+        children: 3,
+        answers: 1,
+        borrowed_files: 2,
+        sync_handles: 2,
+        sync_data: 16,
+        ranges: 0,
+        processes: 0,
+        locks: LockLimits::NONE,
+        leases: LeaseLimits {
+            handles: 0,
+            clients: 0,
+        },
+    };
+    let config = Config {
+        capacities,
+        driving: Driving::Caller,
+        spin: Duration::ZERO,
+        ..Config::DEFAULT
+    };
+    let network = Box::new(World::new());
+    let join = |number| network.join(vmid(number)).expect("there is room");
+    let identity = Identity {
+        pid: 5,
+        parent_pid: 1,
+        ..Identity::child(vmid(2), Vmid::FIRST)
+    };
+    let mut memory = vec![0; Node::<Platform<'_>>::memory(&identity, &config).total()];
+    let member = Node::new(join(2), identity, config, &mut memory).expect("enough memory");
+    let mut others = [1, 3].map(|number| Other {
+        number,
+        pal: join(number),
+        to: None,
+        from: Vec::new(),
+    });
+    let mut handles = Vec::new();
+    let mut ids = Vec::new();
+    // Each step: who or what, a number, and what a frame holds.
+    let mut rest = bytes;
+    while let [what, number, tail @ ..] = rest {
+        rest = tail;
+        let other = &mut others[usize::from(what >> 7)];
+        match what % 64 {
+            // What it says is heard at once, or only by the next call.
+            0..24 => {
+                let (code, seq) = match what % 6 {
+                    0 => (HELLO, 0),
+                    1..4 => (0, u64::from(number % 24)),
+                    _ => (number % 80, u64::from(number >> 6)),
+                };
+                let length = tail.first().map_or(0, |length| usize::from(length % 96));
+                let tail = tail.get(1..).unwrap_or(&[]);
+                let (payload, tail) = tail.split_at(length.min(tail.len()));
+                rest = tail;
+                let mut payload = payload.to_vec();
+                for (at, byte) in payload.iter_mut().enumerate() {
+                    // Small numbers, so that they meet something.
+                    if at % 4 != 0 && at < 48 && *byte < 250 {
+                        *byte = 0;
+                    }
+                }
+                if code == HELLO && what & 0x40 != 0 {
+                    payload = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
+                }
+                other.say(&frame(seq, code, &payload));
+            }
+            24 => other.say(&[*number; 9]),
+            25 => other.to = None,
+            26 => other.from.clear(),
+            27 => other.read(),
+            28..32 => {
+                network.advance(Duration::from_millis(u64::from(*number)));
+                member.turn(Some(Time(0)));
+            }
+            _ => call(&member, &network, *what, *number, &mut handles, &mut ids),
+        }
+        assert!(member.is_sound());
+    }
+    drop(others);
+    for number in [1, 3] {
+        member.disconnect(vmid(number));
+    }
+    let turn = || {
+        for _ in 0..20 {
+            network.advance(Duration::from_secs(1));
+            member.turn(Some(Time(0)));
+        }
+    };
+    turn();
+    let lost = member.request(Vmid::FIRST, &Message::GetIdOwner(7));
+    turn();
+    let lost = lost.map(|mut request| request.poll());
+    assert!(
+        matches!(lost, Err(Error::LeaderGone) | Ok(Some(Err(_)))),
+        "{lost:?}"
+    );
+    turn();
+    let pools = member.statistics().pools;
+    assert_eq!(pools.waiters.now, 0, "{pools:?}");
+    assert_eq!(pools.peers.now, 0, "{pools:?}");
+});
+
+/// A call, that gives up at once or after a while.
+fn call<'w>(
+    member: &Node<'_, Platform<'w>>,
+    network: &'w World,
+    what: u8,
+    number: u8,
+    handles: &mut Vec<SyncHandle>,
+    ids: &mut Vec<u32>,
+) {
+    let wait = Wait::at_most(Duration::ZERO);
+    let id = u32::from(number % 40);
+    let lock = FileLock {
+        family: LockFamily::ALL[usize::from(number) % 3],
+        kind: LockKind::ALL[usize::from(number >> 2) % 3],
+        start: u64::from(number >> 4),
+        end: u64::from(number >> 4) + 5,
+        pid: 5,
+        handle: u64::from(number % 4),
+        // One that waits is called off with the leader's consent, which this one may never give.
+        wait: false,
+        path: &[b'a' + number % 3],
+    };
+    let mut data = [0; PATH_MAX];
+    let handle = handles
+        .get(usize::from(number) % handles.len().max(1))
+        .copied();
+    let state = SyncState::ALL[usize::from(number) % 4];
+    match what % 64 {
+        32 => drop(member.join(wait)),
+        33 => ids.extend(member.take_id(wait)),
+        34 => {
+            if let Some(id) = ids.pop() {
+                let _ = member.release_id(id, wait);
+            }
+        }
+        35 => {
+            if let Some(id) = ids.pop() {
+                let _ = member.hand_on_id(id, vmid(3), wait);
+            }
+        }
+        36 => drop(member.owner_of(id, wait)),
+        37 => drop(member.new_vmid(wait)),
+        38 => drop(member.adopt_id(id)),
+        39 => drop(member.give_back_ids(wait)),
+        40 => drop(member.kill(Target::Process(id), i32::from(number % 20), wait)),
+        41 => drop(member.kill(Target::All, 1, wait)),
+        42 => drop(member.kill(Target::Group(id), 1, wait)),
+        43 => drop(member.credentials(id, wait)),
+        44 => drop(member.path_of(id, MetaCode::Executable, &mut data, wait)),
+        45 => drop(member.start_child(wait)),
+        46 => drop(member.bury(vmid(id + 4))),
+        47 => drop(member.wait_child(Which::Any, wait)),
+        48 => drop(member.process(id, wait)),
+        49 => drop(member.set_group(0, id, wait)),
+        50..53 => drop(member.set_lock(&lock, wait)),
+        53 => drop(member.find_lock(&lock, wait)),
+        54 => drop(member.clear_locks(5, wait)),
+        55 => drop(member.close_handle(u64::from(number % 4), wait)),
+        56 => handles.extend(member.open_sync(Some(u64::from(number % 3)))),
+        57 => {
+            if let Some(handle) = handle {
+                let _ = member.close_sync(handle, wait);
+            }
+        }
+        58 => {
+            if let Some(handle) = handle {
+                let taken = member.lock_sync(handle, state, &mut data, wait);
+                assert!(
+                    taken.is_err() || matches!(state, SyncState::Shared | SyncState::Exclusive)
+                );
+            }
+        }
+        59 => {
+            if let Some(handle) = handle {
+                let changed = (state == SyncState::Exclusive).then_some(&data[..8]);
+                let _ = member.unlock_sync(handle, state, changed);
+            }
+        }
+        60 => {
+            if let Some(handle) = handle {
+                let _ = member.upgrade_sync(handle, wait);
+            }
+        }
+        61 => drop(member.exit(Exit::default(), wait)),
+        62 => drop(member.connect(vmid(3))),
+        _ => {
+            network.advance(Duration::from_millis(1));
+            member.turn(Some(Time(0)));
+        }
+    }
+}

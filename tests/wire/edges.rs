@@ -1,0 +1,145 @@
+//! What lies just inside and just outside of a limit.
+
+use libos_ipc::wire::{
+    FileLock, Frame, FrameReader, LentList, LentLock, LentLocks, LockFamily, LockKind, Malformed,
+    Message, SyncCode,
+};
+
+fn lock(start: u64, end: u64, write: bool) -> LentLock {
+    LentLock {
+        start,
+        end,
+        pid: 7,
+        write,
+    }
+}
+
+/// A file that is given back, as a payload.
+fn payload(loan: u64, count: u64, locks: &[(u64, u64, u32, i32)]) -> Vec<u8> {
+    let mut payload = [loan, count].map(u64::to_le_bytes).concat();
+    for (start, end, pid, kind) in locks {
+        payload.extend(start.to_le_bytes());
+        payload.extend(end.to_le_bytes());
+        payload.extend(pid.to_le_bytes());
+        payload.extend(kind.to_le_bytes());
+    }
+    payload
+}
+
+fn read(payload: &[u8]) -> Result<Message<'_>, Malformed> {
+    let (seq, code) = (0, 75);
+    Frame { seq, code, payload }.message()
+}
+
+#[test]
+fn locks_that_come_back_are_those_that_were_given() {
+    let mut list = LentList::new();
+    assert!(list.locks().is_empty());
+    let locks = [lock(0, 9, true), lock(20, 20, false)];
+    for lock in locks {
+        assert!(list.push(lock));
+    }
+    assert!(!list.locks().is_empty());
+    assert_eq!(list.locks().len(), 2);
+    assert_eq!(list.locks().iter().collect::<Vec<_>>(), locks);
+    assert!(format!("{:?}", list.locks()).contains("start: 20"));
+    let message = Message::FileLockReturn {
+        loan: 5,
+        locks: list.locks(),
+    };
+    assert_eq!(message.length(), LentLocks::frame_length(2));
+    let bytes = payload(5, 2, &[(0, 9, 7, 1), (20, 20, 7, 0)]);
+    assert_eq!(read(&bytes), Ok(message));
+    let others = [
+        payload(5, 2, &[(0, 9, 7, 1), (20, 21, 7, 0)]),
+        payload(5, 1, &[(0, 9, 7, 1)]),
+    ];
+    for other in &others {
+        assert!(read(other).is_ok_and(|other| other != message));
+    }
+    list.clear();
+    assert!(list.locks().is_empty());
+    for at in 0..LentLocks::MOST as u64 {
+        assert!(list.push(lock(at, at, true)));
+    }
+    assert!(!list.push(lock(99, 99, true)));
+}
+
+#[test]
+fn no_other_locks_come_back() {
+    let wrong = [
+        (payload(5, 1, &[(0, 9, 7, 2)]), Malformed::BadValue),
+        (payload(5, 1, &[(0, 9, 7, 3)]), Malformed::BadValue),
+        (payload(5, 1, &[(9, 8, 7, 0)]), Malformed::BadValue),
+        (payload(5, 2, &[(0, 9, 7, 0)]), Malformed::LengthsDisagree),
+        (payload(5, 0, &[(0, 9, 7, 0)]), Malformed::LengthsDisagree),
+    ];
+    for (bytes, reason) in &wrong {
+        assert_eq!(read(bytes), Err(*reason));
+    }
+    assert!(read(&payload(5, 1, &[(8, 8, 7, 0)])).is_ok());
+}
+
+#[test]
+fn who_says_what_about_a_handle() {
+    let of_clients: Vec<_> = SyncCode::ALL
+        .iter()
+        .map(|code| code.is_for_server())
+        .collect();
+    assert_eq!(of_clients, [true, false, true, false, true, false]);
+}
+
+#[test]
+fn an_unknown_message_has_a_code_that_is_unknown() {
+    let mut buffer = [0; 32];
+    for code in 0..=u8::MAX {
+        let is_written = Message::Unknown(code).encode(0, &mut buffer).is_ok();
+        // 0 to 17, and 64 to 76, mean something.
+        let is_free = matches!(code, 18..=63 | 77..);
+        assert_eq!(is_written, is_free, "{code}");
+    }
+}
+
+#[test]
+fn only_record_locks_are_borrowed() {
+    let borrow = |family| {
+        Message::FileLockBorrow(FileLock {
+            family,
+            kind: LockKind::Write,
+            start: 0,
+            end: 9,
+            pid: 1,
+            handle: 1,
+            wait: false,
+            path: b"file",
+        })
+    };
+    let mut buffer = [0; 128];
+    for &family in LockFamily::ALL {
+        let is_written = borrow(family).encode(1, &mut buffer).is_ok();
+        assert_eq!(is_written, family == LockFamily::Posix, "{family:?}");
+    }
+}
+
+#[test]
+fn a_reader_with_room_for_a_header_only_reads_one() {
+    let mut buffer = [0; 17];
+    let mut reader = FrameReader::new(&mut buffer);
+    assert!(reader.is_empty());
+    reader.space()[..3].copy_from_slice(&[17, 0, 0]);
+    reader.filled(3);
+    assert!(!reader.is_empty());
+    assert_eq!(reader.peek().map(|frame| frame.is_none()), Ok(true));
+    reader.space().copy_from_slice(&[0; 14]);
+    reader.filled(14);
+    let frame = reader.peek().unwrap().unwrap();
+    assert_eq!((frame.length(), frame.payload), (17, &[][..]));
+    reader.skip(17);
+    assert!(reader.is_empty());
+    // One byte less is no room for any.
+    let mut buffer = [0; 16];
+    let mut reader = FrameReader::new(&mut buffer);
+    reader.space()[0] = 17;
+    reader.filled(1);
+    assert_eq!(reader.peek().err(), Some(Malformed::TooLong));
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The tests under the sanitizers, and the example in C under valgrind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'EOF'
+usage: tools/sanitizers.sh [address|thread|valgrind]...
+
+Runs the tests with the compiler's checks for bad memory accesses and leaks (address) and for data
+races (thread), and the C program of examples/c, leader and followers, under memcheck (valgrind).
+All three if none is named. The first two need the nightly toolchain; the standard library is not
+rebuilt, so what happens inside it is not seen.
+
+The exit code is 1 if one of them found something.
+EOF
+}
+
+case ${1-} in -h | --help) usage; exit 0 ;; esac
+if [ $# -eq 0 ]; then set -- address thread valgrind; fi
+target=x86_64-unknown-linux-gnu
+step() { printf '\n== %s\n' "$*"; }
+
+# The tests of the wire format leak on purpose.
+# Tests that start other programs of ours, or need a guest, have nothing for a sanitizer to see.
+tests=(--lib --test calls --test faulty_pal --test host_pal --test host_wakeups --test ids_model
+    --test locks --test loopback_pal --test processes --test simulator --test sync)
+
+sanitize() { # name, flags, options
+    step "$1 sanitizer"
+    RUSTFLAGS=$2 cargo +nightly test --quiet --target "$target" --target-dir "target/$1" \
+        "${tests[@]}" -- "${@:3}"
+}
+
+failed=0
+for check; do
+    case $check in
+        address)
+            sanitize address '-Zsanitizer=address' || failed=1
+            ;;
+        thread)
+            # Both are in the standard library and the test harness, which are not instrumented.
+            suppressions=$(mktemp)
+            printf 'race:alloc::sync::Arc\nrace:CompletedTest\n' >"$suppressions"
+            export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0 exitcode=66"
+            sanitize thread '-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' || failed=1
+            rm -f "$suppressions"
+            ;;
+        valgrind)
+            step 'the example in C under valgrind'
+            make --silent -C examples/c valgrind || failed=1
+            ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+    esac
+done
+exit $failed
