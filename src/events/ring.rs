@@ -210,7 +210,9 @@ mod loom_tests {
     /// Two threads add at the same place while a third looks: it sees whole events or none.
     #[test]
     fn loom_an_event_is_whole() {
-        loom::model(|| {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.check(|| {
             let memory = Box::leak(std::vec![0; Ring::bytes(1)].into_boxed_slice());
             let ring = Arc::new(Ring::new(&mut Arena::new(memory), 1).unwrap());
             let adding = [1_u64, 2].map(|word| {

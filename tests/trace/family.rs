@@ -78,35 +78,31 @@ fn a_family_is_recorded_as_it_talks() {
         .map(|row| (number(row, "frame.number"), *row))
         .collect();
     let killed = killed(&said, &frames);
-    let (mut answers, mut timed) = (0, 0);
+    let mut timed = 0;
     for row in &frames {
         let code = number(row, "libos_ipc.code") as u8;
+        // Who is killed does not write the end of its recording.
+        let is_killed = |end: &str| killed.contains(&number(row, end));
+        let concerns_killed = is_killed("libos_ipc.sender") || is_killed("libos_ipc.receiver");
         if code == codes::RESP {
             let request = by_number[&number(row, "libos_ipc.request_in")];
             assert_eq!(request["libos_ipc.response_in"], row["frame.number"]);
             assert_eq!(request["libos_ipc.seq"], row["libos_ipc.seq"]);
             assert_eq!(request["libos_ipc.sender"], row["libos_ipc.receiver"]);
-            answers += 1;
             let both = ["libos_ipc.response_time", "libos_ipc.service_time"];
             if let [Some(response), Some(service)] = both.map(|time| seconds(row, time)) {
                 // The asker waits for the way to and fro besides.
                 assert!(response >= service && service >= 0.0, "{row:?}");
                 timed += 1;
+            } else {
+                assert!(concerns_killed, "not seen by both sides: {row:?}");
             }
         } else if Expected::of(code).is_some() && row["libos_ipc.seq"] != "0" {
-            let concerns = |end: &str| killed.contains(&number(row, end));
-            assert!(
-                !row["libos_ipc.response_in"].is_empty()
-                    || concerns("libos_ipc.sender")
-                    || concerns("libos_ipc.receiver"),
-                "not answered: {row:?}"
-            );
+            let is_answered = !row["libos_ipc.response_in"].is_empty();
+            assert!(is_answered || concerns_killed, "not answered: {row:?}");
         }
     }
-    assert!(
-        timed > 100 && timed * 10 > answers * 9,
-        "{timed} of {answers}"
-    );
+    assert!(timed > 100, "{timed} answers");
 
     let lines = tshark::lines(&file);
     let answer = |line: &&String| line.contains("answer to ALLOC_ID_RANGE") && line.contains("µs)");
