@@ -167,7 +167,13 @@ impl<P: Pal> Node<'_, P> {
         };
         let mut outcome = Err(Error::NoSuchProcess);
         // In the order of birth: a child that is started meanwhile has its turn, too.
-        while let Ok(member) = self.query(&query, wait) {
+        loop {
+            let member = match self.query(&query, wait) {
+                Ok(member) => member,
+                // That was all.
+                Err(Error::NoSuchProcess) => return outcome,
+                Err(error) => return Err(error),
+            };
             query.after = member.born;
             let kill = PidKill {
                 sender,
@@ -194,7 +200,6 @@ impl<P: Pal> Node<'_, P> {
                 one => outcome = one,
             }
         }
-        outcome
     }
 
     fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {

@@ -427,16 +427,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Whether anything accepted for sending is still here.
     fn unsent(&self) -> bool {
         self.peers.all().any(|peer| {
-            if !peer.queue.lock().filling.is_empty() {
-                return true;
-            }
-            let unsent = peer
-                .sending
-                .try_lock()
-                .is_none_or(|sending| !sending.draining.is_empty());
-            // Somebody may have found the token taken.
-            self.flush(&peer);
-            unsent
+            // Somebody may have found the token taken. Who shuts down must not tell itself to look
+            // again: it would do nothing else until the peer reads.
+            self.send_out(&peer);
+            let sending = peer.sending.try_lock();
+            let is_unsent = sending.is_none_or(|sending| !sending.draining.is_empty());
+            is_unsent || !peer.queue.lock().filling.is_empty()
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::event;
-use crate::node::{Name, Node, PeerRef, Phase, Upcall};
+use crate::node::{Name, Node, PeerRef, Phase, Reading, Sending, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 
 /// How many streams are accepted in one turn at most, so that the others are heard too.
@@ -276,12 +276,14 @@ impl<'m, P: Pal> Node<'m, P> {
             let read = self.read(&mut reading);
             let again = self.take_frames(peer, &mut reading);
             if again != Again::Whenever {
+                self.look_away(peer, &reading, &sending);
                 return again;
             }
             match read {
                 Read::Some => {}
                 // What it said last may not be here yet.
                 Read::Nothing if peer.hung_up.load(Ordering::SeqCst) && !peer.is_silent() => {
+                    self.look_away(peer, &reading, &sending);
                     return Again::Soon;
                 }
                 Read::Nothing | Read::End => break,
@@ -328,6 +330,22 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.tell_who_shuts_down();
         Again::Whenever
+    }
+
+    /// A peer that is to be closed is looked at again soon. What its streams report until then is
+    /// no news, and would come again and again.
+    fn look_away(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &Reading<'m, P::Stream>,
+        sending: &Sending<'m, P::Stream>,
+    ) {
+        let incoming = (&reading.stream, peer.incoming());
+        for (stream, token) in [incoming, (&sending.stream, peer.outgoing())] {
+            if let Some(stream) = stream {
+                self.pal.rewatch(stream, token, Interest::empty());
+            }
+        }
     }
 
     /// As the leader: what the process owned is free again.

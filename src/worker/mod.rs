@@ -106,8 +106,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.turn_for(None, until)
     }
 
-    /// As [`Node::turn`], for a caller that waits for the event: what there is to do before the wait
-    /// may set it, and then there is nothing to wait for.
+    /// As [`Node::turn`], for a call that waits for that event: if it is set there is nothing to
+    /// wait for, and the same thread may have set it just before the wait.
     pub(crate) fn turn_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
         // Somebody else turns already.
         let Some(mut state) = self.worker.try_lock() else {
@@ -132,8 +132,12 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
         let until = self.look_after_recalls(until);
-        let is_set = event.is_some_and(Event::is_set);
-        self.wait(&mut state, if is_set { Some(Time(0)) } else { until });
+        let until = if event.is_some_and(Event::is_set) {
+            Some(Time(0))
+        } else {
+            until
+        };
+        self.wait(&mut state, until);
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(&mut state, token, readiness);

@@ -27,16 +27,21 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        self.send_out(peer);
+        // Whoever shuts the node down may have found the token taken, and looks again now.
+        self.tell_who_shuts_down();
+    }
+
+    /// As [`Node::flush`], but does not tell who shuts the node down.
+    pub(crate) fn send_out(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         while let Some(mut sending) = peer.sending.try_lock() {
             let drained = self.drain(peer, &mut sending);
             drop(sending);
-            // Whoever queued a frame while the token was taken relies on this second look, and
-            // whoever shuts the node down on being told to look again.
-            self.tell_who_shuts_down();
             match drained {
                 Drained::Blocked => return,
                 // Not while the token was taken: the worker would have found it so.
                 Drained::Enough => return self.call_worker(peer),
+                // Whoever queued a frame while the token was taken relies on this second look.
                 Drained::All if peer.queue.lock().filling.is_empty() => return,
                 Drained::All => {}
             }

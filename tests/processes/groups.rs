@@ -198,3 +198,17 @@ fn a_stopped_group_that_is_orphaned_gets_hup_and_cont() {
     assert!(orphaned(other_job.pid));
     assert_eq!(other_job.signals(), [], "nobody in it is stopped");
 }
+
+#[test]
+fn a_group_that_could_not_be_asked_in_time_is_not_gone() {
+    let family = Family::new();
+    let child = family.child();
+    assert_eq!(
+        child.node.kill(Target::Group(0), 20, NOW),
+        Err(Error::TimedOut)
+    );
+    assert_eq!(
+        child.node.kill(Target::Group(family.first.pid), 20, NOW),
+        Err(Error::TimedOut)
+    );
+}

@@ -1,49 +1,52 @@
-//! A whole family in one thread: real nodes on the loopback platform, with faults. A seed decides
-//! who runs next, what is asked, what is cut short, and who dies. What was promised is checked
-//! after every step.
-//!
-//! `SIM_SEEDS=N` runs so many seeds of each kind, `SIM_SEED=N` just that one.
+//! Some hundred families in the simulator (`cargo run --release --example sim -- --help`): each must keep all
+//! its promises, and the same seed must give the same run.
 
-mod baton;
-mod hostile;
-mod locks;
-mod model;
-mod processes;
-mod sync;
-mod world;
+#[allow(dead_code, unused_imports, reason = "the tool uses more of it")]
+#[path = "../../examples/sim/simulation/mod.rs"]
+mod simulation;
 
-use std::panic::catch_unwind;
-use std::time::Instant;
+use simulation::{Faults, Options, run};
 
-#[test]
-fn families_keep_their_promises() {
-    run("families_keep", 1_000, world::run);
-}
-
-#[test]
-fn processes_end_and_signal_as_they_should() {
-    run("processes_end", 200, processes::run);
-}
-
-/// Runs as many seeds as asked for, or so many.
-fn run(name: &str, seeds: u64, one: fn(u64)) {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    if let Some(seed) = number("SIM_SEED") {
-        one(seed);
-        return;
+fn options(seed: u64, faults: &str) -> Options {
+    Options {
+        seed,
+        members: None,
+        faults: Faults::parse(faults).unwrap(),
+        only: None,
+        tells: false,
     }
-    let seeds = number("SIM_SEEDS").unwrap_or(seeds);
-    let start = Instant::now();
-    for seed in 0..seeds {
+}
+
+fn keeps_its_promises(seeds: std::ops::Range<u64>, faults: &str) {
+    for seed in seeds {
+        let violation = run(&options(seed, faults)).violation;
         assert!(
-            catch_unwind(|| one(seed)).is_ok(),
-            "seed {seed} fails; again: SIM_SEED={seed} cargo test --test simulator {name}"
+            violation.is_none(),
+            "{violation:?}\nto see it: cargo run --release --example sim -- --seed {seed} --faults {faults}"
         );
     }
-    let rate = f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / start.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {rate:.0} a second");
+}
+
+#[test]
+fn families_without_faults_keep_their_promises() {
+    keeps_its_promises(0..150, "none");
+}
+
+#[test]
+fn families_with_faults_keep_their_promises() {
+    keeps_its_promises(0..300, "all");
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    for seed in 0..30 {
+        let once = run(&options(seed, "all"));
+        let again = run(&options(seed, "all"));
+        assert_eq!(
+            (once.hash, once.events),
+            (again.hash, again.events),
+            "{seed}"
+        );
+        assert!(!again.lines.is_empty() || once.lines.is_empty());
+    }
 }

@@ -1,0 +1,125 @@
+//! The family in a simulator: many seeds, each a whole family with faults, checked after every
+//! step.
+//!
+//! The parts: [`simulation`] is one run, [`sweep`] runs many, [`shrink`] makes a failing one small.
+
+mod shrink;
+mod simulation;
+mod sweep;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use simulation::{Fault, Faults, MOST_MEMBERS, Only, Options};
+
+/// Run families of real nodes in simulated time, with faults, and check all that they promise.
+#[derive(Parser)]
+#[command(name = "sim", version, after_long_help = after_help())]
+pub(crate) struct Cli {
+    /// Run this seed alone
+    #[arg(long, value_name = "N", conflicts_with = "runs")]
+    seed: Option<u64>,
+    /// Run so many seeds
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    runs: u64,
+    /// Begin with this seed
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "seed")]
+    from: u64,
+    /// The most members of a family; without this each seed says
+    #[arg(long, value_name = "N", value_parser = members)]
+    members: Option<usize>,
+    /// What may go wrong: a list, `all` or `none` (see below). Each seed takes about half of it
+    #[arg(long, value_name = "LIST", default_value = "all", value_parser = Faults::parse)]
+    faults: Faults,
+    /// Do these steps alone, as a shrunk seed names them
+    #[arg(long, value_name = "STEPS", requires = "seed", value_parser = Only::parse)]
+    only: Option<Only>,
+    /// Print the account of the seed
+    #[arg(long, short, requires = "seed")]
+    verbose: bool,
+    /// Do not make a failing seed smaller
+    #[arg(long)]
+    no_shrink: bool,
+    /// Seeds that run at the same time; without this, as many as there are processors
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+fn members(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(members) if (1..=MOST_MEMBERS).contains(&members) => Ok(members),
+        _ => Err(format!("between 1 and {MOST_MEMBERS}")),
+    }
+}
+
+fn after_help() -> String {
+    let faults: String = Fault::ALL
+        .iter()
+        .map(|(_, name, about)| format!("  {name:<11} {about}\n"))
+        .collect();
+    format!(
+        "\
+FAULTS
+{faults}
+WHAT HAPPENS
+  A seed stands for a family: how many members, which limits, what each of them does (IDs, children,
+  signals, metadata, file locks, shared values), which faults there are and where they strike. All
+  of it runs in one thread and in simulated time, so it happens again exactly.
+  docs/simulator.md says what is checked.
+
+  The last line is `sim: ok` (exit code 0). Or a seed fails: it is made as small as it goes, and the
+  line that runs just that is printed, with a short account (exit code 1).
+
+EXAMPLES
+  sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
+  sim --seed 7 --verbose                   what happens in the family of seed 7"
+    )
+}
+
+impl Cli {
+    fn options(&self, seed: u64) -> Options {
+        Options {
+            seed,
+            members: self.members,
+            faults: self.faults,
+            only: self.only.clone(),
+            tells: self.verbose,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failed = match cli.seed {
+        Some(seed) => one(&cli, seed),
+        None => sweep::run(&cli),
+    };
+    match failed {
+        None => {
+            println!("sim: ok");
+            ExitCode::SUCCESS
+        }
+        Some(seed) => {
+            shrink::report(&cli.options(seed), !cli.no_shrink);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one seed: itself, if it fails.
+fn one(cli: &Cli, seed: u64) -> Option<u64> {
+    shrink::report_panics(cli.options(seed), !cli.no_shrink);
+    let outcome = simulation::run(&cli.options(seed));
+    for line in &outcome.lines {
+        println!("{line}");
+    }
+    let time = std::time::Duration::from_nanos(outcome.time);
+    println!(
+        "seed {seed}: {} events in {time:?} of simulated time, trace {:016x}",
+        outcome.events, outcome.hash
+    );
+    let violation = outcome.violation?;
+    println!("sim: FAILED: {}: {}", violation.check, violation.what);
+    Some(seed)
+}

@@ -1,0 +1,80 @@
+//! **exits**: a child is reported dead exactly once, in the way it died, by SIGPWR if without a word.
+//! **reaping**: each is waited for once, by one parent, and in the end all are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use libos_ipc::Id;
+use libos_ipc::wire::ChildExit;
+
+use super::family::{Family, SIGPWR, State};
+
+#[derive(Default)]
+pub(crate) struct Exits {
+    /// Which parent's embedder was told of which process's end.
+    told: BTreeSet<(Id, u32)>,
+    /// Whose end was waited for, and by whom.
+    reaped: BTreeMap<Id, u32>,
+}
+
+impl Exits {
+    /// A parent hears of an end.
+    pub(crate) fn told(
+        &mut self,
+        family: &Family,
+        parent: u32,
+        exit: &ChildExit,
+    ) -> Result<(), String> {
+        if !family.is_certain(parent) {
+            // To one that is ending or cut off all are dead.
+            return Ok(());
+        }
+        if !self.told.insert((exit.pid, parent)) {
+            return Err(format!("v{parent} is told of {exit:?} twice"));
+        }
+        as_it_ended(family, exit)
+    }
+
+    /// A parent has waited for a child.
+    pub(crate) fn reaped(
+        &mut self,
+        family: &Family,
+        parent: u32,
+        exit: &ChildExit,
+    ) -> Result<(), String> {
+        as_it_ended(family, exit)?;
+        let before = self.reaped.insert(exit.pid, parent);
+        // It may have died before anybody could know that it had seen this.
+        let died = |vmid| {
+            let kin = family.get(vmid);
+            kin.is_some_and(|kin| kin.ends.contains(&(0, SIGPWR)))
+        };
+        match before {
+            Some(before) if before == parent || !(died(before) || died(parent)) => {
+                Err(format!("{exit:?} was seen by v{before} and by v{parent}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// At the end of all.
+    pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
+        let missing = family.all().find(|kin| {
+            // One that has not joined when its parent ends is not started any more.
+            let counts = kin.vmid != 1 && matches!(kin.state, State::Running | State::Ending);
+            counts && !self.reaped.contains_key(&kin.pid)
+        });
+        match missing {
+            Some(kin) => Err(format!("nobody has waited for {kin:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<(), String> {
+    let kin = family.of_pid(exit.pid);
+    let end = (exit.exit_code, exit.term_signal);
+    match kin {
+        Some(kin) if kin.ends.contains(&end) => Ok(()),
+        _ => Err(format!("{exit:?} is told of {kin:?}")),
+    }
+}

@@ -1,0 +1,137 @@
+//! Who there is, as the simulator itself made it so. Not a check, but what the checks look at.
+
+use std::collections::BTreeMap;
+
+use libos_ipc::Id;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Starting,
+    Running,
+    /// It has begun to end, or is dead for the family.
+    Ending,
+    /// It never came to be.
+    Failed,
+}
+
+/// A process.
+#[derive(Clone, Debug)]
+pub(crate) struct Kin {
+    pub(crate) vmid: u32,
+    pub(crate) pid: Id,
+    pub(crate) state: State,
+    /// It is cut off from the leader.
+    pub(crate) is_doomed: bool,
+    /// How it may have ended: code and signal.
+    pub(crate) ends: Vec<(u32, u32)>,
+    /// Who started it; 0 for the first.
+    pub(crate) parent: u32,
+    /// The group that it is in.
+    pub(crate) group: Id,
+}
+
+/// The signal of a process that died without a word.
+pub(crate) const SIGPWR: u32 = 30;
+
+#[derive(Default)]
+pub(crate) struct Family {
+    kin: BTreeMap<u32, Kin>,
+    by_pid: BTreeMap<Id, u32>,
+}
+
+impl Family {
+    pub(crate) fn born(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
+        let kin = Kin {
+            vmid,
+            pid,
+            state: State::Starting,
+            is_doomed: false,
+            ends: Vec::new(),
+            parent,
+            group,
+        };
+        self.kin.insert(vmid, kin);
+        if pid != 0 {
+            self.by_pid.insert(pid, vmid);
+        }
+    }
+
+    pub(crate) fn get(&self, vmid: u32) -> Option<&Kin> {
+        self.kin.get(&vmid)
+    }
+
+    pub(crate) fn of_pid(&self, pid: Id) -> Option<&Kin> {
+        self.kin.get(self.by_pid.get(&pid)?)
+    }
+
+    pub(crate) fn pid_of(&self, vmid: u32) -> Id {
+        self.kin.get(&vmid).map_or(0, |kin| kin.pid)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Kin> {
+        self.kin.values()
+    }
+
+    pub(crate) fn joined(&mut self, vmid: u32, pid: Id) {
+        self.by_pid.insert(pid, vmid);
+        if let Some(kin) = self.kin.get_mut(&vmid) {
+            kin.pid = pid;
+            if kin.state == State::Starting {
+                kin.state = State::Running;
+            }
+            if kin.group == 0 {
+                kin.group = pid;
+            }
+        }
+    }
+
+    pub(crate) fn failed(&mut self, vmid: u32) {
+        if let Some(kin) = self.kin.get_mut(&vmid) {
+            kin.state = State::Failed;
+            kin.ends.push((0, SIGPWR));
+        }
+    }
+
+    /// It begins to end, in this way.
+    pub(crate) fn ends(&mut self, vmid: u32, end: (u32, u32)) {
+        if let Some(kin) = self.kin.get_mut(&vmid) {
+            kin.state = State::Ending;
+            kin.ends.push(end);
+        }
+    }
+
+    /// It is cut off. False if that makes no difference any more.
+    pub(crate) fn doom(&mut self, vmid: u32) -> bool {
+        let Some(kin) = self.kin.get_mut(&vmid) else {
+            return false;
+        };
+        if kin.is_doomed {
+            return false;
+        }
+        kin.is_doomed = true;
+        // If it has said how it ends, that may have been heard or not.
+        kin.ends.push((0, SIGPWR));
+        let mattered = kin.state == State::Running;
+        if mattered {
+            kin.state = State::Ending;
+        }
+        mattered
+    }
+
+    pub(crate) fn in_group(&mut self, vmid: u32, group: Id) {
+        if let Some(kin) = self.kin.get_mut(&vmid) {
+            kin.group = group;
+        }
+    }
+
+    /// Whether what this process has is certain.
+    pub(crate) fn is_certain(&self, vmid: u32) -> bool {
+        self.kin
+            .get(&vmid)
+            .is_some_and(|kin| kin.state == State::Running)
+    }
+
+    pub(crate) fn is_doomed(&self, vmid: u32) -> bool {
+        self.kin.get(&vmid).is_some_and(|kin| kin.is_doomed)
+    }
+}

@@ -1,0 +1,163 @@
+//! **locks**: nobody is given a lock that is in the way of another's, wherever it was decided.
+//! **deadlocks**: `EDEADLK` is told only where there may be a circle. That no circle is missed,
+//! no waiter forgotten, and no lock kept by the dead, shows in that every wait ends (**calls**).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Bytes of a file that are ever locked.
+pub(crate) const BYTES: usize = 6;
+
+/// Whose lock it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    Process(u32),
+    /// An open file of a process.
+    Handle(u32, u64),
+}
+
+impl Owner {
+    fn vmid(self) -> u32 {
+        match self {
+            Owner::Process(vmid) | Owner::Handle(vmid, _) => vmid,
+        }
+    }
+}
+
+/// A lock that is asked for. The space keeps `flock` locks and the others apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) space: (bool, usize),
+    pub(crate) owner: Owner,
+    pub(crate) bytes: Range<usize>,
+    pub(crate) write: bool,
+}
+
+impl Claim {
+    fn is_in_the_way(&self, other: &Claim) -> bool {
+        self.space == other.space
+            && self.owner != other.owner
+            && (self.write || other.write)
+            && self.bytes.start < other.bytes.end
+            && other.bytes.start < self.bytes.end
+    }
+}
+
+/// A claim, and until when it may have stood.
+struct Span {
+    claim: Claim,
+    to: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Files {
+    /// By space and owner: which bytes it has for certain, and whether to write.
+    held: BTreeMap<((bool, usize), Owner), [Option<bool>; BYTES]>,
+    /// What may be held.
+    maybe: Vec<Span>,
+    /// What is waited for.
+    waits: Vec<Span>,
+}
+
+impl Files {
+    /// A lock is asked for.
+    pub(crate) fn asks(&mut self, claim: &Claim, waits: bool) {
+        let span = || Span {
+            claim: claim.clone(),
+            to: u64::MAX,
+        };
+        self.maybe.push(span());
+        if waits {
+            self.waits.push(span());
+        }
+    }
+
+    /// The answer is there, whatever it is.
+    pub(crate) fn answered(&mut self, asked: &Claim, now: u64) {
+        let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
+        for span in self.waits.iter_mut().filter(|span| is_it(&span.claim)) {
+            span.to = span.to.min(now);
+        }
+    }
+
+    /// It was given.
+    pub(crate) fn given(&mut self, claim: &Claim) -> Result<(), String> {
+        for ((space, other), theirs) in &self.held {
+            if *space != claim.space || *other == claim.owner {
+                continue;
+            }
+            let mut theirs = theirs[claim.bytes.clone()].iter().flatten();
+            if theirs.any(|theirs| *theirs || claim.write) {
+                return Err(format!("{claim:?} was given, which {other:?} has"));
+            }
+        }
+        let own = self.held.entry((claim.space, claim.owner)).or_default();
+        own[claim.bytes.clone()].fill(Some(claim.write));
+        Ok(())
+    }
+
+    /// From before it is given back.
+    pub(crate) fn clear(&mut self, space: (bool, usize), owner: Owner, bytes: Range<usize>) {
+        if let Some(own) = self.held.get_mut(&(space, owner)) {
+            own[bytes].fill(None);
+        }
+    }
+
+    /// It was given back: it is not held any more.
+    pub(crate) fn cleared(
+        &mut self,
+        space: (bool, usize),
+        owner: Owner,
+        bytes: &Range<usize>,
+        now: u64,
+    ) {
+        for span in &mut self.maybe {
+            let claim = &span.claim;
+            let is_whole = bytes.start <= claim.bytes.start && claim.bytes.end <= bytes.end;
+            if claim.space == space && claim.owner == owner && is_whole {
+                span.to = span.to.min(now);
+            }
+        }
+    }
+
+    /// The process has let go of all, or begun to.
+    pub(crate) fn forget(&mut self, vmid: u32, now: u64) {
+        self.held.retain(|(_, of), _| of.vmid() != vmid);
+        for span in self.maybe.iter_mut().chain(&mut self.waits) {
+            // For the leader it may be there for some time yet.
+            if span.claim.owner.vmid() == vmid && span.to == u64::MAX {
+                span.to = now + 1_000;
+            }
+        }
+    }
+
+    /// As [`Files::forget`] for record locks of the process, and done.
+    pub(crate) fn let_go(&mut self, vmid: u32) {
+        self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
+    }
+
+    /// Whether who asked for `claim` at `began` may have closed a circle.
+    pub(crate) fn is_circle(&self, claim: &Claim, began: u64) -> Result<(), String> {
+        let mut seen = vec![claim.owner];
+        let mut ways = vec![claim];
+        while let Some(way) = ways.pop() {
+            let holders = self
+                .maybe
+                .iter()
+                .filter(|span| span.to >= began && span.claim.is_in_the_way(way));
+            for holder in holders {
+                let owner = holder.claim.owner;
+                if owner == claim.owner && way.owner != owner {
+                    return Ok(());
+                }
+                if seen.contains(&owner) {
+                    continue;
+                }
+                seen.push(owner);
+                let theirs = |span: &&Span| span.claim.owner == owner && span.to >= began;
+                ways.extend(self.waits.iter().filter(theirs).map(|span| &span.claim));
+            }
+        }
+        Err(format!("EDEADLK for {claim:?}, and there is no circle"))
+    }
+}

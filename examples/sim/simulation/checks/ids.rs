@@ -1,0 +1,140 @@
+//! **ranges**: ranges don't overlap and are at most 32 long. **ids**: an ID has one owner and is taken
+//! once. **owners**: a look-up says who owned it at some time since it was asked. **pids**: a pid is
+//! not taken again while its process lives, is a zombie, or names a group.
+
+use std::collections::BTreeMap;
+
+use libos_ipc::Id;
+use libos_ipc::wire::IdRange;
+
+use super::family::{Family, State};
+
+/// Who owns what, as far as answers have said it. An ID about which a request is under way that
+/// could change its owner is not in it.
+#[derive(Default)]
+pub(crate) struct Ids {
+    /// Owner of an ID, and since when that is certain.
+    owners: BTreeMap<Id, (u32, u64)>,
+    /// Ranges as their owner may release them.
+    ranges: BTreeMap<Id, (IdRange, u32)>,
+    /// IDs in use, by whom.
+    taken: BTreeMap<Id, u32>,
+    /// Pids whose process was waited for.
+    reaped: BTreeMap<Id, ()>,
+}
+
+impl Ids {
+    /// The leader says that this range is now `owner`'s.
+    pub(crate) fn allocated(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
+        if range.start < 1 || range.end < range.start || range.end - range.start >= 32 {
+            return Err(format!("v{owner} gets {range:?}"));
+        }
+        for id in range.start..=range.end {
+            if let Some((before, _)) = self.owners.insert(id, (owner, now)) {
+                return Err(format!(
+                    "v{owner} gets {range:?}, of which v{before} has {id}"
+                ));
+            }
+        }
+        self.ranges.insert(range.start, (range, owner));
+        Ok(())
+    }
+
+    /// A range of `owner`, if it has one for certain.
+    pub(crate) fn range_of(&self, owner: u32, choice: usize) -> Option<IdRange> {
+        let own = self.ranges.values().filter(|(_, of)| *of == owner);
+        let own: Vec<_> = own.collect();
+        (!own.is_empty()).then(|| own[choice % own.len()].0)
+    }
+
+    /// From now on the owner of these IDs is not certain.
+    pub(crate) fn forget(&mut self, range: IdRange) {
+        self.ranges.remove(&range.start);
+        for id in range.start..=range.end {
+            self.owners.remove(&id);
+        }
+    }
+
+    /// The process is gone, or may be.
+    pub(crate) fn forget_all_of(&mut self, owner: u32) {
+        self.ranges.retain(|_, (_, of)| *of != owner);
+        self.owners.retain(|_, (of, _)| *of != owner);
+        self.taken.retain(|_, of| *of != owner);
+    }
+
+    /// The leader has said that the ID of `from`'s range went to `to`, or stayed.
+    pub(crate) fn changed(
+        &mut self,
+        range: IdRange,
+        id: Id,
+        (from, to): (u32, Option<u32>),
+        now: u64,
+    ) -> Result<(), String> {
+        let parts = [
+            (range.start, id - 1, Some(from)),
+            (id, id, to),
+            (id + 1, range.end, Some(from)),
+        ];
+        for (start, end, owner) in parts {
+            if let Some(owner) = owner.filter(|_| start <= end) {
+                self.allocated(IdRange { start, end }, owner, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader says who owned the ID at some time since `asked`.
+    pub(crate) fn looked_up(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
+        match self.owners.get(&id) {
+            Some((known, since)) if *since < asked && owner != *known => {
+                Err(format!("v{owner} is said to own {id}, which v{known} has"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A process takes an ID.
+    pub(crate) fn taken(&mut self, id: Id, by: u32, now: u64) -> Result<(), String> {
+        if let Some(other) = self.taken.insert(id, by) {
+            return Err(format!("v{by} takes {id}, which v{other} has taken"));
+        }
+        match self.owners.insert(id, (by, now)) {
+            Some((other, _)) if other != by => {
+                Err(format!("v{by} takes {id}, which v{other} owns"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An ID that this process has taken.
+    pub(crate) fn taken_by(&self, by: u32, choice: usize) -> Option<Id> {
+        let own = self.taken.iter().filter(|(_, of)| **of == by);
+        let own: Vec<_> = own.map(|(id, _)| *id).collect();
+        (!own.is_empty()).then(|| own[choice % own.len()])
+    }
+
+    /// From before it is given back, or on.
+    pub(crate) fn let_go(&mut self, id: Id) {
+        self.taken.remove(&id);
+        self.owners.remove(&id);
+    }
+
+    /// Somebody has waited for the process.
+    pub(crate) fn reaped(&mut self, pid: Id) {
+        self.reaped.insert(pid, ());
+    }
+
+    /// Whether this may be taken.
+    pub(crate) fn is_no_pid(&self, id: Id, family: &Family) -> Result<(), String> {
+        for kin in family.all().filter(|kin| kin.state != State::Failed) {
+            let is_there = !self.reaped.contains_key(&kin.pid);
+            if kin.pid == id && is_there {
+                return Err(format!("{id} is taken, the pid of v{}", kin.vmid));
+            }
+            if kin.group == id && is_there && !kin.is_doomed {
+                return Err(format!("{id} is taken, the group of v{}", kin.vmid));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! **metadata**: what is told about a pid is what its process says.
+
+use libos_ipc::Id;
+use libos_ipc::wire::MetaCode;
+
+/// The user of a pid; its group is one more.
+pub(crate) fn user_of(pid: Id) -> u32 {
+    1000 + pid
+}
+
+/// A path of a pid, if there is one.
+pub(crate) fn path_of(pid: Id, what: MetaCode) -> Option<String> {
+    match what {
+        MetaCode::Executable if pid.is_multiple_of(3) => None,
+        MetaCode::Root => Some("/".repeat(1 + pid as usize % 700)),
+        _ => Some(format!("/{}/{pid}", what.number())),
+    }
+}
+
+pub(crate) struct MetaChecks;
+
+impl MetaChecks {
+    pub(crate) fn credentials(&self, pid: Id, told: (u32, u32)) -> Result<(), String> {
+        if told == (user_of(pid), user_of(pid) + 1) {
+            return Ok(());
+        }
+        Err(format!("{pid} is said to be {told:?}"))
+    }
+
+    pub(crate) fn path(&self, pid: Id, what: MetaCode, told: Option<&[u8]>) -> Result<(), String> {
+        let path = path_of(pid, what);
+        if told == path.as_ref().map(String::as_bytes) {
+            return Ok(());
+        }
+        let told = told.map(String::from_utf8_lossy);
+        Err(format!("{what:?} of {pid} is said to be {told:?}"))
+    }
+}

@@ -1,0 +1,48 @@
+//! **bounds**: no pool is ever above its limit. **left-over**: at the end all are empty.
+
+use libos_ipc::{Fill, Pools};
+
+fn all(pools: &Pools) -> [(&'static str, Fill); 16] {
+    [
+        ("peers", pools.peers),
+        ("waiters", pools.waiters),
+        ("ranges", pools.ranges),
+        ("own ranges", pools.own_ranges),
+        ("processes", pools.processes),
+        ("children", pools.children),
+        ("locks", pools.locks),
+        ("locked files", pools.locked_files),
+        ("waiting for locks", pools.waiting_for_locks),
+        ("lock handles", pools.lock_handles),
+        ("lent files", pools.lent_files),
+        ("borrowed files", pools.borrowed_files),
+        ("sync handles", pools.sync_handles),
+        ("served handles", pools.served_handles),
+        ("sync clients", pools.sync_clients),
+        ("send queue", pools.send_queue),
+    ]
+}
+
+pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
+    let above = all(pools)
+        .into_iter()
+        .find(|(_, fill)| fill.most > fill.limit || fill.now > fill.most);
+    match above {
+        Some((name, fill)) => Err(format!("{name}: {fill:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Of the leader, which opens its own handles once and keeps them to the end. The leader keeps the
+/// IDs of children whose start failed half-way, one range each at most.
+pub(crate) fn left_over(pools: &Pools, unborn: usize) -> Result<(), String> {
+    let is_left = |(name, fill): &(&str, Fill)| match *name {
+        "sync handles" => false,
+        "ranges" => fill.now > unborn,
+        _ => fill.now > 0,
+    };
+    match all(pools).into_iter().find(is_left) {
+        Some((name, fill)) => Err(format!("{name}: {fill:?}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,236 @@
+//! **leases**: one process may change a handle's data, or any number read it. **values**: who takes it
+//! sees the last change. **owner-died**: who gets what a dead process may have changed is told, and
+//! nobody else is. **starvation**: later ones don't get it again and again before who waits.
+
+use std::collections::BTreeSet;
+
+use libos_ipc::Id;
+
+use super::super::faults::Faults;
+
+pub(crate) const HANDLES: usize = 2;
+/// How often who waits may be passed by.
+const PATIENCE: u32 = 100;
+
+/// What a value is: how often it was changed, and who has written it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) version: u32,
+    pub(crate) writer: Id,
+}
+
+impl Stamp {
+    pub(crate) fn bytes(self) -> [u8; 8] {
+        let number = u64::from(self.version) << 32 | u64::from(self.writer);
+        number.to_le_bytes()
+    }
+
+    pub(crate) fn read(bytes: [u8; 8]) -> Stamp {
+        let number = u64::from_le_bytes(bytes);
+        Stamp {
+            version: (number >> 32) as u32,
+            writer: (number & u64::from(u32::MAX)) as Id,
+        }
+    }
+}
+
+/// What is known of a handle.
+#[derive(Default)]
+struct Value {
+    /// The last that was given back.
+    now: Stamp,
+    /// What it may be instead, since its writer died.
+    maybe: Vec<Stamp>,
+    /// What its last writer has written that nobody else has seen yet, and what was before.
+    unseen: Vec<Stamp>,
+    /// A process has died that could change it, and none has changed it since.
+    is_orphan: bool,
+    /// Somebody has died who could have been able to change it.
+    may_be_orphan: bool,
+    readers: BTreeSet<Who>,
+    writer: Option<Who>,
+    /// Who has ever asked to change it, and may be able to without asking again.
+    askers: BTreeSet<Id>,
+    waiting: Vec<Waiting>,
+}
+
+/// A thread of a process.
+pub(crate) type Who = (Id, usize);
+
+struct Waiting {
+    who: Who,
+    write: bool,
+    since: u64,
+    passed: u32,
+}
+
+pub(crate) struct Values {
+    values: [Value; HANDLES],
+    are_late: bool,
+    /// Members may be cut off: when the leader takes one for dead is not certain.
+    may_be_cut: bool,
+}
+
+impl Values {
+    pub(crate) fn new(faults: Faults) -> Values {
+        Values {
+            values: <[Value; HANDLES]>::default(),
+            are_late: faults.are_late(),
+            may_be_cut: faults.may_cut_off(),
+        }
+    }
+
+    /// A thread asks for it, and waits.
+    pub(crate) fn waits(&mut self, at: usize, who: Who, write: bool, since: u64) {
+        if write {
+            self.values[at].askers.insert(who.0);
+        }
+        let waiting = Waiting {
+            who,
+            write,
+            since,
+            passed: 0,
+        };
+        self.values[at].waiting.push(waiting);
+    }
+
+    /// It waits no more.
+    pub(crate) fn waited(&mut self, at: usize, who: Who) {
+        self.values[at].waiting.retain(|waiting| waiting.who != who);
+    }
+
+    /// Whether somebody waits to change it.
+    pub(crate) fn is_wanted(&self, at: usize) -> bool {
+        self.values[at].waiting.iter().any(|waiting| waiting.write)
+    }
+
+    /// Nobody is passed by for ever.
+    pub(crate) fn passes(
+        &mut self,
+        at: usize,
+        pid: Id,
+        write: bool,
+        asked: u64,
+    ) -> Result<(), String> {
+        if self.are_late {
+            return Ok(());
+        }
+        for waiting in &mut self.values[at].waiting {
+            let is_other = waiting.who.0 != pid && waiting.since < asked;
+            waiting.passed += u32::from(is_other && (write || waiting.write));
+            if waiting.passed > PATIENCE {
+                return Err(format!("{:?} waits for handle {at} for ever", waiting.who));
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread takes it. `leases`, alone.
+    pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
+        let value = &mut self.values[at];
+        let by_other = value.writer.is_some_and(|writer| writer != who);
+        let read_by_other = value.readers.iter().any(|reader| *reader != who);
+        if by_other || write && read_by_other {
+            return Err(format!(
+                "{who:?} takes handle {at}, which {:?} and {:?} have",
+                value.writer, value.readers
+            ));
+        }
+        if write {
+            value.readers.remove(&who);
+            value.writer = Some(who);
+        } else {
+            value.readers.insert(who);
+        }
+        Ok(())
+    }
+
+    /// What it sees. `values`.
+    pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
+        let value = &mut self.values[at];
+        if stamp != value.now && !value.maybe.contains(&stamp) {
+            return Err(format!(
+                "{pid} reads {stamp:?} in handle {at}, not {:?} or {:?}",
+                value.now, value.maybe
+            ));
+        }
+        value.now = stamp;
+        value.maybe.clear();
+        if stamp.writer != pid {
+            value.unseen.clear();
+        }
+        Ok(())
+    }
+
+    /// What it is told of deaths. `owner-died`.
+    pub(crate) fn heard(
+        &mut self,
+        at: usize,
+        pid: Id,
+        write: bool,
+        owner_died: bool,
+    ) -> Result<(), String> {
+        let value = &mut self.values[at];
+        let (must, may) = (value.is_orphan, value.may_be_orphan);
+        if write && owner_died {
+            (value.is_orphan, value.may_be_orphan) = (false, false);
+        }
+        match (owner_died, must, may) {
+            (false, true, _) => Err(format!("{pid} is not told that the owner of {at} died")),
+            (true, false, false) if !self.may_be_cut => {
+                Err(format!("{pid} is told of a death at {at}: nobody died"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// It is given back, perhaps with a change: what it is then.
+    pub(crate) fn given(&mut self, at: usize, who: Who, changed: bool) -> Stamp {
+        let value = &mut self.values[at];
+        value.readers.remove(&who);
+        if value.writer == Some(who) {
+            value.writer = None;
+            if changed {
+                value.unseen.push(value.now);
+                value.now = Stamp {
+                    version: value.now.version + 1,
+                    writer: who.0,
+                };
+            }
+        }
+        value.now
+    }
+
+    /// What a process that is cut off writes: it may get to the others or not.
+    pub(crate) fn given_by_doomed(&mut self, at: usize, pid: Id) -> Stamp {
+        let value = &mut self.values[at];
+        let others = u32::try_from(value.maybe.len()).unwrap_or(u32::MAX);
+        let stamp = Stamp {
+            version: value.now.version + 1 + others,
+            writer: pid,
+        };
+        if others > 0 {
+            value.maybe.push(stamp);
+        }
+        stamp
+    }
+
+    pub(crate) fn died(&mut self, pid: Id, is_cut_off: bool) {
+        for value in &mut self.values {
+            value.readers.retain(|(of, _)| *of != pid);
+            value.waiting.retain(|waiting| waiting.who.0 != pid);
+            if value.writer.is_some_and(|(of, _)| of == pid) {
+                value.writer = None;
+                // What one that is cut off has said last may have come, or not.
+                value.is_orphan |= !is_cut_off;
+            }
+            if value.askers.remove(&pid) {
+                value.may_be_orphan = true;
+                value.maybe.push(value.now);
+                if value.now.writer == pid {
+                    value.maybe.append(&mut value.unseen);
+                }
+            }
+        }
+    }
+}

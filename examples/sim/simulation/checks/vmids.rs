@@ -1,0 +1,23 @@
+//! **vmids**: a VMID is never given twice, and they rise.
+
+use std::collections::BTreeSet;
+
+#[derive(Default)]
+pub(crate) struct Vmids(BTreeSet<u32>);
+
+impl Vmids {
+    /// The highest that was given so far: one that is asked for from now on is higher.
+    pub(crate) fn highest(&self) -> u32 {
+        self.0.last().copied().unwrap_or(1)
+    }
+
+    pub(crate) fn given(&mut self, vmid: u32, floor: u32) -> Result<(), String> {
+        if !self.0.insert(vmid) {
+            return Err(format!("VMID {vmid} is given twice"));
+        }
+        if vmid <= floor {
+            return Err(format!("VMID {vmid} is given after {floor}"));
+        }
+        Ok(())
+    }
+}

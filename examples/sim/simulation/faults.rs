@@ -1,0 +1,158 @@
+//! What can go wrong in a run.
+
+use fastrand::Rng;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Split,
+    Block,
+    Busy,
+    Delay,
+    Stall,
+    Silence,
+    Disconnect,
+    Crash,
+    Restart,
+    Capacity,
+    Limits,
+    Interrupt,
+    Hostile,
+}
+
+impl Fault {
+    /// All kinds, their names and what they are.
+    pub(crate) const ALL: [(Fault, &'static str, &'static str); 13] = [
+        (
+            Fault::Split,
+            "split",
+            "a read or write moves less than it could, down to a byte",
+        ),
+        (
+            Fault::Block,
+            "block",
+            "a read or write that could go on would block, or was interrupted",
+        ),
+        (
+            Fault::Busy,
+            "busy",
+            "a connect finds the backlog full, an accept no descriptor left",
+        ),
+        (
+            Fault::Delay,
+            "delay",
+            "bytes and ends of streams come late, each by another time",
+        ),
+        (
+            Fault::Stall,
+            "stall",
+            "a stream stands still for up to ten seconds, beyond every time limit",
+        ),
+        (
+            Fault::Silence,
+            "silence",
+            "for a while nothing gets from one member to another, but all the way back",
+        ),
+        (
+            Fault::Disconnect,
+            "disconnect",
+            "a stream breaks, at any byte, and part of what was under way is lost",
+        ),
+        (Fault::Crash, "crash", "a member dies without a word"),
+        (
+            Fault::Restart,
+            "restart",
+            "whoever sees a child dead starts another in its place",
+        ),
+        (
+            Fault::Capacity,
+            "capacity",
+            "the tables of the leader and of members are so small that they are full",
+        ),
+        (
+            Fault::Limits,
+            "limits",
+            "calls have time limits that end them before their answer, down to none at all",
+        ),
+        (
+            Fault::Interrupt,
+            "interrupt",
+            "a thread's call is interrupted by another thread of its process",
+        ),
+        (
+            Fault::Hostile,
+            "hostile",
+            "a member that sends anything: garbage, and well-formed messages out of place",
+        ),
+    ];
+}
+
+/// Some kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Faults(u16);
+
+impl Faults {
+    pub(crate) const NONE: Faults = Faults(0);
+    pub(crate) const ALL: Faults = Faults((1 << Fault::ALL.len()) - 1);
+
+    /// Reads a list of names, separated by commas; `all` and `none` are names, too.
+    pub(crate) fn parse(list: &str) -> Result<Faults, String> {
+        list.split(',').try_fold(Faults::NONE, |faults, name| {
+            let named = |fault: &&(Fault, &str, &str)| fault.1 == name;
+            match name {
+                "all" => Ok(Faults::ALL),
+                "none" => Ok(faults),
+                _ => Fault::ALL.iter().find(named).map_or_else(
+                    || Err(format!("there is no fault {name:?}")),
+                    |(fault, ..)| Ok(faults.with(*fault)),
+                ),
+            }
+        })
+    }
+
+    pub(crate) fn has(self, fault: Fault) -> bool {
+        self.0 & (1 << fault as u16) != 0
+    }
+
+    fn with(self, fault: Fault) -> Faults {
+        Faults(self.0 | 1 << fault as u16)
+    }
+
+    pub(crate) fn without(self, fault: Fault) -> Faults {
+        Faults(self.0 & !(1 << fault as u16))
+    }
+
+    /// About half of these: what does not go wrong in a run lets other things get further.
+    pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
+        Faults(self.0 & rng.u16(..))
+    }
+
+    /// Whether a wait may take longer than a limit of the library itself allows.
+    pub(crate) fn hold_up(self) -> bool {
+        self.has(Fault::Stall) || self.has(Fault::Silence)
+    }
+
+    /// Whether a living member may lose its connection with another.
+    pub(crate) fn may_cut_off(self) -> bool {
+        self.hold_up() || self.has(Fault::Disconnect) || self.has(Fault::Capacity)
+    }
+
+    /// Whether bytes may take any time at all.
+    pub(crate) fn are_late(self) -> bool {
+        self.hold_up() || self.has(Fault::Delay)
+    }
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut names = Fault::ALL
+            .iter()
+            .filter(|(fault, ..)| self.has(*fault))
+            .map(|(_, name, _)| *name)
+            .peekable();
+        if names.peek().is_none() {
+            return f.write_str("none");
+        }
+        f.write_str(&names.collect::<Vec<_>>().join(","))
+    }
+}

@@ -1,0 +1,200 @@
+//! A member that sends anything: garbage, and well-formed messages that are none of its business.
+
+use fastrand::Rng;
+use libos_ipc::Vmid;
+use libos_ipc::pal::{Pal, Stream};
+use libos_ipc::wire::{
+    ChildExit, FileLock, FrameWriter, Hello, IdRange, KillTarget, LockFamily, LockKind, Message,
+    MetaCode, PidKill, ProcessChange, ProcessQuery, Sync, SyncCode, SyncState,
+};
+
+use super::checks::FOREIGN;
+use super::pal::{SimPal, SimStream};
+use super::plan::HOSTILE;
+use super::world::{pause, with};
+
+pub(crate) const VMID: u32 = 900;
+/// The pid that it says it has.
+pub(crate) const PID: u32 = 4_000_000;
+
+/// One stream to each of a few members at a time, and no patience.
+struct Hostile {
+    pal: SimPal<false>,
+    streams: Vec<(u32, SimStream)>,
+    taken: Vec<SimStream>,
+}
+
+/// From its beginning to its end.
+pub(crate) fn live(place: usize) {
+    let mut hostile = Hostile {
+        pal: SimPal(place),
+        streams: Vec::new(),
+        taken: Vec::new(),
+    };
+    for step in with(|world| world.plan.steps(HOSTILE, 0)) {
+        let mut rng = Rng::with_seed(step.seed);
+        if with(|world| world.finish) {
+            break;
+        }
+        hostile.act(&mut rng);
+        let until = with(|world| world.network.now) + rng.u64(..1_000_000);
+        while with(|world| world.network.now) < until {
+            pause(Some(until));
+        }
+    }
+    drop(hostile);
+    with(|world| world.network.leave(place));
+}
+
+impl Hostile {
+    /// Does a few bad things.
+    fn act(&mut self, rng: &mut Rng) {
+        let members = with(|world| world.started) as u32 + 1;
+        let to = if rng.bool() { 1 } else { rng.u32(1..=members) };
+        if self.streams.iter().all(|(of, _)| *of != to) || rng.u8(..) < 16 {
+            self.connect(to, rng);
+        }
+        let Some((_, stream)) = self.streams.iter().find(|(of, _)| *of == to) else {
+            return;
+        };
+        for _ in 0..rng.usize(1..4) {
+            let mut bytes = [0; 300];
+            let length = frame(&mut bytes, rng);
+            let _ = stream.write(&[&bytes[..length.max(1)]]);
+        }
+        // What it is answered it may read or not.
+        if rng.bool()
+            && let Ok(back) = self.pal.accept()
+        {
+            let _ = back.read(&mut [0; 100]);
+            self.taken.push(back);
+        }
+        if rng.u8(..8) == 0 {
+            self.taken.clear();
+        }
+    }
+
+    fn connect(&mut self, to: u32, rng: &mut Rng) {
+        self.streams.retain(|(of, _)| *of != to);
+        let Some(vmid) = Vmid::new(to) else { return };
+        let Ok(stream) = self.pal.connect(vmid) else {
+            return;
+        };
+        // Its own VMID, that of nobody, or one that it can't have; not always all of it.
+        let goes_as = [VMID, VMID, VMID, VMID + 1, 0, to][rng.usize(..6)];
+        let said = goes_as.to_le_bytes();
+        let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
+        let _ = stream.write(&[&said[..length]]);
+        if rng.u8(..4) > 0 {
+            let hello = Message::Hello(Hello {
+                version: Hello::VERSION,
+                features: 0,
+                pid: [0, PID, 1][rng.usize(..3)],
+                parent: rng.u32(..4),
+            });
+            let mut bytes = [0; 64];
+            let length = encode(&hello, 0, &mut bytes);
+            let _ = stream.write(&[&bytes[..length]]);
+        }
+        self.streams.push((to, stream));
+    }
+}
+
+fn encode(message: &Message<'_>, seq: u64, bytes: &mut [u8]) -> usize {
+    let mut writer = FrameWriter::new(bytes);
+    let _ = writer.push(seq, message);
+    writer.unsent().len()
+}
+
+/// A frame, or something like one: its length.
+fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
+    if rng.u8(..8) == 0 {
+        rng.fill(bytes);
+        return rng.usize(..100);
+    }
+    let seq = [0, 1, rng.u64(..)][rng.usize(..3)];
+    let length = encode(&message(rng), seq, bytes);
+    if rng.u8(..8) == 0 {
+        // A bit of it is wrong.
+        bytes[rng.usize(..length.max(1))] ^= 1 << rng.u8(..8);
+    }
+    if rng.u8(..16) == 0 {
+        return rng.usize(..length.max(1));
+    }
+    length
+}
+
+/// Something well-formed about things of others.
+fn message(rng: &mut Rng) -> Message<'static> {
+    let id = [rng.u32(..100), rng.u32(..), 1][rng.usize(..3)];
+    // Not the leader: what that is given stays with it.
+    let vmid = rng.u32(2..10);
+    let lock = FileLock {
+        family: [LockFamily::Posix, LockFamily::Flock][rng.usize(..2)],
+        // It may ask for no lock that is in anybody's way: that would be its right.
+        kind: LockKind::Unlock,
+        start: rng.u64(..6),
+        end: rng.u64(..8),
+        pid: id,
+        handle: u64::from(id) << 8 | rng.u64(..64),
+        wait: rng.bool(),
+        path: [b"/a", b"/b"][rng.usize(..2)],
+    };
+    let code = SyncCode::ALL[rng.usize(..SyncCode::ALL.len())];
+    let sync = Sync {
+        // Nor may it ask for a value that others use.
+        id: if code == SyncCode::RequestUpgrade {
+            rng.u64(1000..)
+        } else {
+            rng.u64(68..75)
+        },
+        state: SyncState::ALL[rng.usize(..4)],
+        data: [&b""[..], b"12345678", b"123456789012345678901234567890"][rng.usize(..3)],
+    };
+    match rng.u8(..20) {
+        0 => Message::GetNewVmid,
+        1 => Message::ChildExit(ChildExit {
+            parent_pid: rng.u32(..100),
+            pid: id,
+            uid: 0,
+            exit_code: 666,
+            term_signal: 0,
+        }),
+        2 => Message::AllocIdRange,
+        3 => Message::ReleaseIdRange(IdRange {
+            start: id,
+            end: id.saturating_add(rng.u32(..40)),
+        }),
+        4 => Message::ChangeIdOwner { id, owner: vmid },
+        5 => Message::GetIdOwner(id),
+        6 | 7 => Message::PidKill(PidKill {
+            sender: PID,
+            pid: id,
+            id,
+            signal: rng.i32(FOREIGN..65),
+            target: KillTarget::ALL[rng.usize(..4)],
+        }),
+        8 => Message::PidGetMeta {
+            pid: id,
+            code: MetaCode::ALL[rng.usize(..4)],
+        },
+        9..13 => Message::Sync(code, sync),
+        13 => Message::FileLockSet(lock),
+        14 => Message::FileLockGet(FileLock {
+            kind: LockKind::Write,
+            ..lock
+        }),
+        15 => Message::FileLockClearPid(id),
+        16 => Message::ProcessChange {
+            what: ProcessChange::ALL[rng.usize(..ProcessChange::ALL.len())],
+            pid: id,
+            value: vmid,
+        },
+        17 => Message::ProcessReap(id),
+        18 => Message::ProcessQuery(ProcessQuery {
+            pid: id,
+            ..ProcessQuery::default()
+        }),
+        _ => Message::Response(b"1234"),
+    }
+}

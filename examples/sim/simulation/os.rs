@@ -1,0 +1,97 @@
+//! The library OS of a simulated process: it answers at once, and tells the checks.
+
+use libos_ipc::error::errno;
+use libos_ipc::wire::{ChildExit, MetaCode};
+use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
+
+use super::checks::{FOREIGN, bounds, path_of, user_of};
+use super::hostile;
+use super::pal::SimPal;
+use super::process::sound;
+use super::world::with;
+
+pub(crate) struct Os {
+    pub(crate) vmid: u32,
+}
+
+impl Os {
+    fn look<const READS: bool>(&self, node: &Node<'_, SimPal<READS>>) {
+        if !node.identity().is_leader() {
+            return;
+        }
+        let (pools, is_sound) = (node.statistics().pools, node.is_sound());
+        with(|world| {
+            world.check("bounds", bounds(&pools));
+            world.check("soundness", sound(is_sound));
+        });
+    }
+}
+
+impl<const READS: bool> Embedder<SimPal<READS>> for Os {
+    fn signal(&self, node: &Node<'_, SimPal<READS>>, signal: &Signal, reply: SignalReply) {
+        let own = node.pid().unwrap_or(0);
+        let is_here = match signal.target {
+            Target::Process(pid) => pid == own,
+            Target::Thread { pid, tid } => pid == own && tid == own,
+            _ => true,
+        };
+        let is_foreign = signal.from.get() == hostile::VMID
+            || signal.sender == hostile::PID
+            || signal.signal >= FOREIGN;
+        if is_here && signal.signal != 0 && !is_foreign {
+            with(|world| {
+                world.tell(format_args!("v{} gets {signal:?}", self.vmid));
+                let number = signal.signal;
+                let (vmid, signals) = (self.vmid, &mut world.checks.signals);
+                let outcome = signals.delivered(vmid, own, number);
+                let check = if matches!(signal.target, Target::All) {
+                    "broadcasts"
+                } else {
+                    "signals"
+                };
+                world.check(check, outcome);
+            });
+        }
+        let outcome = if is_here { Ok(()) } else { Err(errno::ESRCH) };
+        let _ = reply.send(node, outcome);
+    }
+
+    fn metadata(
+        &self,
+        node: &Node<'_, SimPal<READS>>,
+        pid: Id,
+        what: MetaCode,
+        reply: MetadataReply,
+    ) {
+        if node.pid() != Some(pid) {
+            let _ = reply.send(node, Err(errno::ESRCH));
+            return;
+        }
+        if what == MetaCode::Credentials {
+            let (uid, gid) = (user_of(pid), user_of(pid) + 1);
+            let _ = reply.send(node, Ok(Metadata::Credentials { uid, gid }));
+            return;
+        }
+        let path = path_of(pid, what).and_then(|path| std::ffi::CString::new(path).ok());
+        let outcome = path.as_ref().map(|path| Metadata::Path(path));
+        let _ = reply.send(node, outcome.ok_or(errno::ENOENT));
+    }
+
+    fn child_ended(&self, node: &Node<'_, SimPal<READS>>, exit: &ChildExit) {
+        with(|world| {
+            world.tell(format_args!("v{} hears of {exit:?}", self.vmid));
+            let checks = &mut world.checks;
+            let outcome = checks.exits.told(&checks.family, self.vmid, exit);
+            world.check("exits", outcome);
+        });
+        self.look(node);
+    }
+
+    fn member_joined(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
+        self.look(node);
+    }
+
+    fn member_left(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
+        self.look(node);
+    }
+}

@@ -1,0 +1,171 @@
+//! The platform of a simulated process: the world of the present thread, and a place in it. A wait
+//! hands the thread to whoever's turn it is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libos_ipc::Vmid;
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    StreamError, Time, Token, Woken,
+};
+
+use super::network::End;
+use super::world::{pause, with};
+
+/// A process's door to the world. With `READS`, a call that waits may read its answer itself.
+#[derive(Clone, Copy)]
+pub(crate) struct SimPal<const READS: bool>(pub(crate) usize);
+
+/// An end of a simulated stream.
+pub(crate) struct SimStream(End);
+
+/// A flag, and the place whose threads look at it.
+pub(crate) struct SimEvent {
+    place: usize,
+    is_set: AtomicBool,
+}
+
+impl Event for SimEvent {
+    fn set(&self) {
+        self.is_set.store(true, Ordering::Relaxed);
+        with(|world| world.network.stir(self.place));
+    }
+
+    fn clear(&self) {
+        self.is_set.store(false, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Relaxed)
+    }
+}
+
+impl Stream for SimStream {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        with(|world| {
+            let read = world.network.read(self.0, buffer);
+            if let Ok(count) = read {
+                world.account.note_bytes(&buffer[..count]);
+            }
+            world.hear_of_streams();
+            read
+        })
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        with(|world| {
+            let written = world.network.write(self.0, parts);
+            world
+                .account
+                .note(written.map_or(u64::MAX, |count| count as u64));
+            world.hear_of_streams();
+            written
+        })
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        with(|world| {
+            world.network.close(self.0);
+            world.hear_of_streams();
+        });
+    }
+}
+
+impl<const READS: bool> SimPal<READS> {
+    /// Waits until `look` finds something or the time comes.
+    fn wait_for<T>(
+        self,
+        until: Option<Time>,
+        mut look: impl FnMut(&mut super::world::World) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let (found, is_time) = with(|world| {
+                let is_time = until.is_some_and(|until| world.network.now >= until.0);
+                (look(world), is_time)
+            });
+            if found.is_some() || is_time {
+                return found;
+            }
+            pause(until.map(|until| until.0));
+        }
+    }
+}
+
+impl<const READS: bool> Pal for SimPal<READS> {
+    type Stream = SimStream;
+    type Event = SimEvent;
+    const CALLER_READS: bool = READS;
+
+    fn event(&self) -> Result<SimEvent, OutOfResources> {
+        Ok(SimEvent {
+            place: self.0,
+            is_set: AtomicBool::new(false),
+        })
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<SimStream, ConnectError> {
+        with(|world| world.network.connect(self.0, peer.get())).map(SimStream)
+    }
+
+    fn accept(&self) -> Result<SimStream, AcceptError> {
+        with(|world| world.network.accept(self.0)).map(SimStream)
+    }
+
+    fn watch_listener(&self, on: bool) {
+        with(|world| world.network.watch_listener(self.0, on));
+    }
+
+    fn watch(
+        &self,
+        stream: &SimStream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        with(|world| world.network.watch(self.0, stream.0, token, interest));
+        Ok(())
+    }
+
+    fn rewatch(&self, stream: &SimStream, token: Token, interest: Interest) {
+        with(|world| world.network.watch(self.0, stream.0, token, interest));
+    }
+
+    fn unwatch(&self, stream: &SimStream) {
+        with(|world| world.network.unwatch(self.0, stream.0));
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        // Others have their turn also where there is something to do at once.
+        pause(Some(0));
+        self.wait_for(until, |world| {
+            let woken = world.network.look(self.0, ready);
+            (woken || !ready.is_empty()).then_some(())
+        });
+    }
+
+    fn wake(&self) {
+        with(|world| world.network.wake(self.0));
+    }
+
+    fn wait_event(&self, event: &SimEvent, until: Option<Time>) {
+        self.wait_for(until, |_| event.is_set().then_some(()));
+    }
+
+    fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Option<Time>) -> Woken {
+        let woken = self.wait_for(until, |world| {
+            if event.is_set() {
+                Some(Woken::Event)
+            } else if world.network.is_readable(stream.0) {
+                Some(Woken::Readable)
+            } else {
+                None
+            }
+        });
+        woken.unwrap_or(Woken::Time)
+    }
+
+    fn now(&self) -> Time {
+        Time(with(|world| world.network.now))
+    }
+}

@@ -1,0 +1,191 @@
+//! What a seed stands for: the faults of a run, its limits, and what each process is to do.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits};
+
+use super::faults::{Fault, Faults};
+
+/// The most members of a run.
+pub(crate) const MOST_MEMBERS: usize = 12;
+/// The most steps of a thread.
+const MOST_STEPS: usize = 24;
+/// The number that the hostile member's steps go by.
+pub(crate) const HOSTILE: usize = 99;
+
+/// What a run is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    /// How many members there are at most; else the seed says.
+    pub(crate) members: Option<usize>,
+    pub(crate) faults: Faults,
+    /// Nothing but these steps is done.
+    pub(crate) only: Option<Only>,
+    /// The account is written down.
+    pub(crate) tells: bool,
+}
+
+/// A step: that of a process (by the order of birth), of one of its threads, by its place.
+pub(crate) type StepName = (usize, usize, usize);
+
+/// Some of the steps of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Only(pub(crate) Vec<StepName>);
+
+impl Only {
+    /// Reads what `Display` writes: `process.thread.step`, separated by commas; `-` is none.
+    pub(crate) fn parse(text: &str) -> Result<Only, String> {
+        let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+        let step = |name: &str| {
+            let mut parts = name.split('.');
+            let step = (
+                number(parts.next()),
+                number(parts.next()),
+                number(parts.next()),
+            );
+            match step {
+                (Some(process), Some(thread), Some(step)) => Ok((process, thread, step)),
+                _ => Err(format!("{name:?} is no step: process.thread.step")),
+            }
+        };
+        if text == "-" {
+            return Ok(Only::default());
+        }
+        text.split(',')
+            .map(step)
+            .collect::<Result<_, _>>()
+            .map(Only)
+    }
+}
+
+impl std::fmt::Display for Only {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("-");
+        }
+        let name = |(process, thread, step): &StepName| format!("{process}.{thread}.{step}");
+        f.write_str(&self.0.iter().map(name).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// One thing that a thread is to do. What exactly follows from its own seed and how things stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) thread: usize,
+    pub(crate) at: usize,
+    pub(crate) seed: u64,
+}
+
+/// What follows from a seed.
+pub(crate) struct Plan {
+    options: Options,
+    /// What may go wrong in this run.
+    pub(crate) faults: Faults,
+    pub(crate) members: usize,
+    pub(crate) config: Config,
+    /// Whether a node has room for paths.
+    pub(crate) has_paths: bool,
+    seed: u64,
+    pub(crate) network_seed: u64,
+}
+
+impl Plan {
+    pub(crate) fn draw(options: Options) -> Plan {
+        let mut rng = Rng::with_seed(options.seed);
+        let faults = options.faults.draw(&mut rng);
+        let members = rng.usize(2..=8);
+        let has_paths = rng.u8(..) < 80;
+        let network_seed = rng.u64(..);
+        let seed = rng.u64(..);
+        let config = config(faults, has_paths, &mut rng);
+        Plan {
+            members: options.members.unwrap_or(members),
+            faults,
+            has_paths,
+            config,
+            seed,
+            network_seed,
+            options,
+        }
+    }
+
+    /// The seed of something of a process.
+    pub(crate) fn seed_of(&self, process: usize, what: u64) -> u64 {
+        let mut rng = Rng::with_seed(self.seed ^ (process as u64) << 32 ^ what);
+        rng.u64(..)
+    }
+
+    /// Whether a process has threads, and a worker besides.
+    pub(crate) fn has_threads(&self, process: usize) -> bool {
+        self.seed_of(process, 1) % 3 == 0
+    }
+
+    /// What a thread of a process is to do.
+    pub(crate) fn steps(&self, process: usize, thread: usize) -> Vec<Step> {
+        let mut rng = Rng::with_seed(self.seed_of(process, 2 + thread as u64));
+        let count = rng.usize(1..=MOST_STEPS);
+        (0..count)
+            .map(|at| Step {
+                thread,
+                at,
+                seed: rng.u64(..),
+            })
+            .filter(|step| self.is_wanted((process, thread, step.at)))
+            .collect()
+    }
+
+    fn is_wanted(&self, step: StepName) -> bool {
+        let only = self.options.only.as_ref();
+        only.is_none_or(|only| only.0.contains(&step))
+    }
+}
+
+fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
+    let is_tight = faults.has(Fault::Capacity);
+    // At random where tables are to get full, else enough for all that a run does.
+    let mut limit = |tight: std::ops::Range<usize>, ample| {
+        let drawn = rng.usize(tight);
+        if is_tight { drawn } else { ample }
+    };
+    let locks = LockLimits {
+        locks: limit(8..60, 160),
+        files: limit(1..5, 6),
+        waiting: limit(1..8, 40),
+        handles: limit(1..12, 40),
+    };
+    let leases = LeaseLimits {
+        handles: limit(2..4, 3),
+        clients: limit(2..16, 60),
+    };
+    // What a file takes that was lent, or else a path.
+    let (frame_length, queue) = if has_paths { (4352, 4600) } else { (809, 940) };
+    let capacities = Capacities {
+        peers: limit(6..16, 20),
+        strangers: limit(1..5, 8),
+        waiters: limit(2..8, 12),
+        frame_length,
+        send_queue: 2 * (queue + limit(0..300, 600)),
+        ranges: limit(12..60, 600),
+        own_ranges: limit(3..10, 64),
+        processes: limit(4..20, 40),
+        children: limit(1..10, 20),
+        answers: usize::from(has_paths),
+        locks,
+        borrowed_files: limit(0..3, 2),
+        sync_handles: limit(2..4, 3),
+        sync_data: 16,
+        events: 0,
+        leases,
+    };
+    Config {
+        capacities,
+        driving: Driving::Caller,
+        spin: Duration::ZERO,
+        wrap_ids: rng.bool(),
+        keep_ranges_of_dead: false,
+        connect_limit: Duration::from_secs(5),
+        recall_limit: Duration::from_secs(5),
+    }
+}

@@ -1,0 +1,256 @@
+//! VMIDs and IDs.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::error::errno;
+use libos_ipc::wire::Message;
+use libos_ipc::{Error, Id, Vmid, Wait};
+
+use super::super::checks::LONG;
+use super::super::world::with;
+use super::Program;
+
+/// Nothing but what every call may say.
+pub(super) fn nothing(_: Error) -> bool {
+    false
+}
+
+/// Calls that are about another process may find it gone.
+pub(super) fn is_gone(error: Error) -> bool {
+    matches!(error, Error::NoSuchProcess | Error::Refused(errno::ESRCH))
+}
+
+impl<const READS: bool> Program<'_, '_, READS> {
+    pub(super) fn take_id(&self, rng: &mut Rng) {
+        let taken = self.call("take_id", self.limit(rng), nothing, |node, wait| {
+            node.take_id(wait)
+        });
+        let Ok(id) = taken else { return };
+        self.own.shared(|shared| shared.ids.push(id));
+        let vmid = self.own.vmid;
+        with(|world| {
+            let checks = &mut world.checks;
+            let now = checks.tick();
+            let is_free = checks.ids.is_no_pid(id, &checks.family);
+            let taken = if checks.family.is_certain(vmid) {
+                checks.ids.taken(id, vmid, now)
+            } else {
+                Ok(())
+            };
+            world.check("pids", is_free);
+            world.check("ids", taken);
+        });
+    }
+
+    /// Takes one of the own IDs out.
+    fn pick_id(&self, rng: &mut Rng) -> Option<Id> {
+        let id = self.own.shared(|shared| {
+            let count = shared.ids.len();
+            (count > 0).then(|| shared.ids.swap_remove(rng.usize(..count)))
+        })?;
+        with(|world| world.checks.ids.let_go(id));
+        Some(id)
+    }
+
+    pub(super) fn release_id(&self, rng: &mut Rng) {
+        if let Some(id) = self.pick_id(rng) {
+            let limit = self.limit(rng);
+            let _ = self.call("release_id", limit, nothing, |node, wait| {
+                node.release_id(id, wait)
+            });
+        }
+    }
+
+    pub(crate) fn release_all_ids(&self) {
+        self.adopt_ids();
+        for id in self.own.shared(|shared| std::mem::take(&mut shared.ids)) {
+            with(|world| world.checks.ids.let_go(id));
+            let _ = self.call("release_id", LONG, nothing, |node, wait| {
+                node.release_id(id, wait)
+            });
+        }
+    }
+
+    /// Gives an ID to another process, which takes it over when it next has its turn.
+    pub(super) fn hand_on_id(&self, rng: &mut Rng) {
+        self.adopt_ids();
+        let to = self.another(rng).filter(|to| *to != 1);
+        let Some((id, to)) = to.and_then(|to| Some((self.pick_id(rng)?, to))) else {
+            return;
+        };
+        let Some(vmid) = Vmid::new(to) else { return };
+        let handed = self.call("hand_on_id", self.limit(rng), is_gone, |node, wait| {
+            node.hand_on_id(id, vmid, wait)
+        });
+        match handed {
+            Ok(()) => with(|world| world.handed.push((to, id))),
+            Err(Error::TimedOut | Error::Interrupted) => {}
+            Err(_) => self.own.shared(|shared| shared.ids.push(id)),
+        }
+    }
+
+    /// Takes over what others have handed on.
+    pub(crate) fn adopt_ids(&self) {
+        let own = self.own.vmid;
+        let handed = with(|world| {
+            let at = world.handed.iter().position(|(to, _)| *to == own)?;
+            Some(world.handed.swap_remove(at).1)
+        });
+        let Some(id) = handed else { return };
+        let adopted = self.call("adopt_id", LONG, nothing, |node, _| node.adopt_id(id));
+        if adopted.is_err() {
+            return;
+        }
+        // There may be more.
+        self.adopt_ids();
+        self.own.shared(|shared| shared.ids.push(id));
+        with(|world| {
+            let now = world.checks.tick();
+            if world.checks.family.is_certain(own) {
+                let outcome = world.checks.ids.taken(id, own, now);
+                world.check("ids", outcome);
+            }
+        });
+    }
+
+    pub(super) fn look_up(&self, rng: &mut Rng) {
+        let choice = rng.usize(..);
+        let (id, asked) = with(|world| {
+            let own = world.checks.ids.taken_by(self.own.vmid, choice);
+            let any = (choice % 300) as Id;
+            (
+                own.filter(|_| choice % 3 > 0).unwrap_or(any),
+                world.checks.tick(),
+            )
+        });
+        let owner = self.call("owner_of", self.limit(rng), nothing, |node, wait| {
+            node.owner_of(id, wait)
+        });
+        if let Ok(owner) = owner {
+            let owner = owner.map_or(0, Vmid::get);
+            with(|world| {
+                let outcome = world.checks.ids.looked_up(id, owner, asked);
+                world.check("owners", outcome);
+            });
+        }
+    }
+
+    /// A range, as a process in C takes it.
+    pub(super) fn take_range(&self, rng: &mut Rng) {
+        let range = self.call("alloc_range", self.limit(rng), nothing, |node, wait| {
+            node.alloc_range(wait)
+        });
+        let Ok(range) = range else { return };
+        let vmid = self.own.vmid;
+        with(|world| {
+            let now = world.checks.tick();
+            if world.checks.family.is_certain(vmid) {
+                let outcome = world.checks.ids.allocated(range, vmid, now);
+                world.check("ranges", outcome);
+            }
+        });
+        if self.own.is_leader {
+            // Nobody would take it back when this process ends.
+            with(|world| world.checks.ids.forget(range));
+            let _ = self.call("release_range", LONG, nothing, |node, wait| {
+                node.release_range(range, wait)
+            });
+        }
+    }
+
+    pub(super) fn give_range(&self, rng: &mut Rng) {
+        let (vmid, choice) = (self.own.vmid, rng.usize(..));
+        let range = with(|world| {
+            let range = world.checks.ids.range_of(vmid, choice)?;
+            world.checks.ids.forget(range);
+            Some(range)
+        });
+        if let Some(range) = range {
+            let limit = self.limit(rng);
+            let _ = self.call("release_range", limit, nothing, |node, wait| {
+                node.release_range(range, wait)
+            });
+        }
+    }
+
+    /// Gives one ID of a range to another process.
+    pub(super) fn change_owner(&self, rng: &mut Rng) {
+        let (vmid, choice) = (self.own.vmid, rng.usize(..));
+        let to = self.another(rng).filter(|to| *to != 1);
+        // The leader would keep it: nobody takes back what it has.
+        let Some(to) = to else { return };
+        let range = with(|world| {
+            let range = world.checks.ids.range_of(vmid, choice)?;
+            world.checks.ids.forget(range);
+            Some(range)
+        });
+        let Some((range, new)) = range.zip(Vmid::new(to)) else {
+            return;
+        };
+        let id = rng.u32(range.start..=range.end);
+        let changed = self.call("change_owner", self.limit(rng), is_gone, |node, wait| {
+            node.change_owner(id, new, wait)
+        });
+        let is_changed = match changed {
+            Ok(()) => true,
+            Err(Error::Refused(_) | Error::NoSuchProcess) => false,
+            Err(_) => return,
+        };
+        with(|world| {
+            let now = world.checks.tick();
+            let family = &world.checks.family;
+            if !family.is_certain(vmid) {
+                return;
+            }
+            let to = if is_changed {
+                Some(to).filter(|to| family.is_certain(*to))
+            } else {
+                Some(vmid)
+            };
+            let ids = &mut world.checks.ids;
+            let outcome = if is_changed {
+                ids.changed(range, id, (vmid, to), now)
+            } else {
+                ids.allocated(range, vmid, now)
+            };
+            world.check("ranges", outcome);
+        });
+    }
+
+    /// Asks, and does not wait for the answer.
+    pub(super) fn give_up(&self, rng: &mut Rng) {
+        if self.own.is_leader {
+            return;
+        }
+        let message = [Message::GetNewVmid, Message::AllocIdRange][rng.usize(..2)];
+        let _ = self.call("request", Duration::ZERO, nothing, |node, _| {
+            node.request(Vmid::FIRST, &message).map(drop)
+        });
+        let floor = with(|world| world.checks.vmids.highest());
+        let vmid = self.call("new_vmid", self.limit(rng), nothing, |node, wait| {
+            node.new_vmid(wait)
+        });
+        if let Ok(vmid) = vmid {
+            with(|world| {
+                let outcome = world.checks.vmids.given(vmid.get(), floor);
+                world.check("vmids", outcome);
+            });
+            // Nobody will ever be it.
+            let _ = self.node.bury(vmid);
+        }
+    }
+
+    /// Another process of the family, by its VMID.
+    pub(super) fn another(&self, rng: &mut Rng) -> Option<u32> {
+        let choice = rng.usize(..);
+        with(|world| {
+            let others = world.checks.family.all().map(|kin| kin.vmid);
+            let others: Vec<_> = others.filter(|vmid| *vmid != self.own.vmid).collect();
+            (!others.is_empty()).then(|| others[choice % others.len()])
+        })
+    }
+}
+
+/// As long as it takes.
+pub(super) const WAIT: Wait<'static> = Wait::at_most(LONG);

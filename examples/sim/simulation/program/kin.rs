@@ -1,0 +1,243 @@
+//! Children, groups, and what is known of other processes.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::error::errno;
+use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
+use libos_ipc::{Error, Identity, PATH_MAX, Resource, Target, Which};
+
+use super::super::checks::State;
+use super::super::faults::Fault;
+use super::super::process::{Birth, idle};
+use super::super::world::with;
+use super::Program;
+use super::ids::{WAIT, is_gone, nothing};
+
+impl<const READS: bool> Program<'_, '_, READS> {
+    pub(super) fn start_child(&self, rng: &mut Rng) {
+        let number = with(|world| {
+            let has_room = world.started + 1 < world.plan.members && !world.finish;
+            if has_room {
+                world.started += 1;
+            }
+            has_room.then_some(world.started)
+        });
+        let Some(number) = number else { return };
+        let (floor, group) = with(|world| {
+            let group = world.checks.family.get(self.own.vmid);
+            let group = group.map_or(0, |kin| kin.group);
+            (world.checks.vmids.highest(), group)
+        });
+        let child = self.call("start_child", self.limit(rng), nothing, |node, wait| {
+            node.start_child(wait)
+        });
+        let Ok(identity) = child else {
+            // Its ID may have been given to it already: the leader keeps that.
+            with(|world| world.unborn += 1);
+            return;
+        };
+        let parent = self.own.vmid;
+        with(|world| {
+            let (vmid, pid) = (identity.vmid.get(), identity.pid);
+            let checks = &mut world.checks;
+            let given = checks.vmids.given(vmid, floor);
+            let is_free = checks.ids.is_no_pid(pid, &checks.family);
+            let now = checks.tick();
+            let is_certain = checks.family.is_certain(parent);
+            let taken = if is_certain {
+                checks.ids.taken(pid, vmid, now)
+            } else {
+                Ok(())
+            };
+            // Only a process in use is known to own it.
+            checks.ids.let_go(pid);
+            checks.family.born(vmid, pid, parent, group);
+            world.check("vmids", given);
+            world.check("pids", is_free);
+            world.check("ids", taken);
+            world.births.push(Birth { identity, number });
+        });
+        self.await_child(&identity);
+    }
+
+    /// As `fork(2)` returns when there is a child. One that fails is buried.
+    fn await_child(&self, child: &Identity) {
+        let vmid = child.vmid.get();
+        let state = || with(|world| world.checks.family.get(vmid).map(|kin| kin.state));
+        let mut pause = Duration::from_micros(50);
+        while state() == Some(State::Starting) && !self.own.is_over() {
+            idle(self.node, pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+        if state() != Some(State::Failed) {
+            return;
+        }
+        // It may have failed after all knew of it: then it is a child like others.
+        for _ in 0..200 {
+            if self.own.is_over() {
+                return;
+            }
+            match self.node.see_child(Which::Pid(child.pid), WAIT_NONE) {
+                Ok(_) | Err(Error::NoChild) => return,
+                Err(_) => {}
+            }
+            let process = self.node.process(child.pid, WAIT);
+            if process == Err(Error::NoSuchProcess) {
+                break;
+            }
+            idle(self.node, Duration::from_millis(200));
+        }
+        let _ = self.node.bury(child.vmid);
+    }
+
+    pub(super) fn wait_for_child(&self, rng: &mut Rng) {
+        let pid = with(|world| {
+            let children = world.checks.family.all();
+            let own = children.filter(|kin| kin.parent == self.own.vmid);
+            own.map(|kin| kin.pid).next()
+        });
+        let which = match (rng.u8(..4), pid) {
+            (0, Some(pid)) => Which::Pid(pid),
+            (1, _) => Which::Group(0),
+            _ => Which::Any,
+        };
+        let limit = if rng.bool() {
+            Duration::ZERO
+        } else {
+            Duration::from_micros(rng.u64(..5_000))
+        };
+        let exit = self.wait_child(which, limit);
+        let is_to_restart = with(|world| world.has(Fault::Restart) && !world.finish);
+        if exit.is_some_and(|exit| exit.term_signal != 0) && is_to_restart {
+            self.start_child(rng);
+        }
+    }
+
+    /// Waits for a child, and reaps it.
+    pub(crate) fn wait_child(&self, which: Which, limit: Duration) -> Option<ChildExit> {
+        let has_child = || {
+            with(|world| {
+                let family = &world.checks.family;
+                let is_own = |vmid| family.is_certain(vmid) && which == Which::Any;
+                let mut all = family.all();
+                all.any(|kin| kin.parent == self.own.vmid && is_own(kin.vmid))
+            })
+        };
+        let fine = |error| error == Error::NoChild && !(has_child() && self.is_certain());
+        let exit = self.call("wait_child", limit, fine, |node, wait| {
+            node.wait_child(which, wait)
+        });
+        let exit = exit.ok()?;
+        with(|world| {
+            let checks = &mut world.checks;
+            if !checks.family.is_certain(self.own.vmid) {
+                // To one that is ending or cut off all are dead.
+                return;
+            }
+            checks.ids.reaped(exit.pid);
+            let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
+            world.check("reaping", outcome);
+        });
+        Some(exit)
+    }
+
+    pub(super) fn change_group(&self, rng: &mut Rng) {
+        let limit = self.limit(rng);
+        let refused = |error| error == Error::Refused(errno::EPERM);
+        let own = self.own;
+        let changed = match rng.u8(..4) {
+            0 => self.call("set_group", limit, refused, |node, wait| {
+                node.set_group(0, 0, wait)
+            }),
+            1 => self.call("new_session", limit, refused, |node, wait| {
+                node.new_session(wait).map(drop)
+            }),
+            2 => {
+                let on = rng.bool();
+                let _ = self.call("mark", limit, nothing, |node, wait| {
+                    node.mark(ProcessChange::Subreaper, on, wait)
+                });
+                return;
+            }
+            _ => {
+                let is_certain = self.is_certain();
+                let fine = |error| is_gone(error) && !is_certain;
+                let _ = self.call("own group", limit, fine, |node, wait| {
+                    node.kill(Target::Group(0), 0, wait)
+                });
+                return;
+            }
+        };
+        if changed.is_ok() {
+            with(|world| world.checks.family.in_group(own.vmid, own.pid));
+        }
+    }
+
+    /// What the leader knows about a process is so.
+    pub(super) fn ask_about(&self, rng: &mut Rng) {
+        let Some(kin) = self.somebody(rng) else {
+            return;
+        };
+        let was_certain = with(|world| world.checks.family.is_certain(kin.vmid));
+        let may_be_gone = |error| is_gone(error) && !self.is_there(kin.vmid);
+        let told = self.call("process", self.limit(rng), may_be_gone, |node, wait| {
+            node.process(kin.pid, wait)
+        });
+        let Ok(told) = told else { return };
+        with(|world| {
+            let is_certain = was_certain && world.checks.family.is_certain(kin.vmid);
+            let fits = told.vmid == kin.vmid && told.state == ProcessState::Running;
+            let outcome = if is_certain && !fits {
+                Err(format!("{kin:?} is said to be {told:?}"))
+            } else {
+                Ok(())
+            };
+            world.check("metadata", outcome);
+        });
+    }
+
+    pub(super) fn ask_metadata(&self, rng: &mut Rng) {
+        if !with(|world| world.plan.has_paths) {
+            return;
+        }
+        let Some(kin) = self.somebody(rng) else {
+            return;
+        };
+        let may_be_gone = |error| {
+            let is_busy = error == Error::Full(Resource::Answers) && self.own.has_threads;
+            is_busy || is_gone(error) && !self.is_there(kin.vmid)
+        };
+        let limit = self.limit(rng);
+        let what = MetaCode::ALL[rng.usize(..4)];
+        if what == MetaCode::Credentials {
+            let told = self.call("credentials", limit, may_be_gone, |node, wait| {
+                node.credentials(kin.pid, wait)
+            });
+            if let Ok(told) = told {
+                with(|world| {
+                    let outcome = world.checks.metadata.credentials(kin.pid, told);
+                    world.check("metadata", outcome);
+                });
+            }
+            return;
+        }
+        let none = Error::Refused(errno::ENOENT);
+        let fine = |error| error == none || may_be_gone(error);
+        let mut path = vec![0; PATH_MAX];
+        let told = self.call("path_of", limit, fine, |node, wait| {
+            node.path_of(kin.pid, what, &mut path, wait)
+        });
+        let told = match told {
+            Ok(length) => Some(&path[..length]),
+            Err(error) if error == none => None,
+            Err(_) => return,
+        };
+        with(|world| {
+            let outcome = world.checks.metadata.path(kin.pid, what, told);
+            world.check("metadata", outcome);
+        });
+    }
+}
+
+const WAIT_NONE: libos_ipc::Wait<'static> = libos_ipc::Wait::at_most(Duration::ZERO);

@@ -1,0 +1,193 @@
+//! What a thread of a process does, step by step.
+
+mod ids;
+mod kin;
+mod locks;
+mod signals;
+mod syncs;
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::wire::Message;
+use libos_ipc::{Error, Wait};
+
+use super::checks::{Call, LONG, bounds};
+use super::faults::Fault;
+use super::plan::Step;
+use super::process::{Own, SimNode, die, idle, is_cut_off, now, sound};
+use super::world::with;
+
+/// A thread.
+pub(crate) struct Program<'p, 'm, const READS: bool> {
+    pub(crate) node: &'p SimNode<'m, READS>,
+    pub(crate) own: &'p Own,
+    pub(crate) thread: usize,
+}
+
+impl<const READS: bool> Program<'_, '_, READS> {
+    pub(crate) fn run(&self) {
+        self.begin_syncs();
+        let steps = with(|world| world.plan.steps(self.own.number, self.thread));
+        for step in steps {
+            if self.own.is_over() {
+                return;
+            }
+            let name = (self.own.number, step.thread, step.at);
+            with(|world| {
+                let (process, thread, at) = name;
+                let vmid = self.own.vmid;
+                world.tell(format_args!("v{vmid}: step {process}.{thread}.{at}"));
+            });
+            self.step(step);
+            self.look();
+        }
+    }
+
+    fn step(&self, step: Step) {
+        let mut rng = Rng::with_seed(step.seed);
+        match rng.u8(..100) {
+            0..5 => self.take_id(&mut rng),
+            5..8 => self.release_id(&mut rng),
+            8..11 => self.hand_on_id(&mut rng),
+            11..14 => self.look_up(&mut rng),
+            14..17 => self.take_range(&mut rng),
+            17..19 => self.give_range(&mut rng),
+            19..22 => self.change_owner(&mut rng),
+            22..24 => self.give_up(&mut rng),
+            24..34 => self.start_child(&mut rng),
+            34..42 => self.signal_one(&mut rng),
+            42..44 => self.signal_group(&mut rng),
+            44..46 => self.signal_all(self.limit(&mut rng)),
+            46..49 => self.change_group(&mut rng),
+            49..52 => self.ask_about(&mut rng),
+            52..56 => self.ask_metadata(&mut rng),
+            56..61 => self.wait_for_child(&mut rng),
+            61..77 => self.lock_file(&mut rng),
+            77..91 => self.use_sync(&mut rng),
+            91..93 => self.hammer_sync(&mut rng),
+            93..95 => self.interrupt(),
+            95..97 => idle(self.node, Duration::from_micros(rng.u64(..10_000))),
+            97 => self.broadcast(),
+            _ => self.crash(),
+        }
+    }
+
+    /// How long a call may take.
+    fn limit(&self, rng: &mut Rng) -> Duration {
+        let limit = match rng.u8(..4) {
+            0 => Duration::ZERO,
+            1 => Duration::from_micros(rng.u64(..5_000)),
+            _ => LONG,
+        };
+        if with(|world| world.has(Fault::Limits)) {
+            limit
+        } else {
+            LONG
+        }
+    }
+
+    /// Makes a call, and sees to it that it ends as it may: without an error, with one that is
+    /// `fine`, or with one that there is reason for.
+    fn call<T>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        fine: impl FnOnce(Error) -> bool,
+        call: impl FnOnce(&SimNode<'_, READS>, Wait<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let interrupt = &self.own.interrupts[self.thread];
+        interrupt.reset();
+        self.own
+            .shared(|shared| shared.interrupted[self.thread] = false);
+        let began = now();
+        let result = call(self.node, Wait::at_most(limit).or_until(interrupt));
+        let error = result.as_ref().err().copied();
+        let is_fine = error.is_some_and(fine);
+        if error.is_some_and(is_cut_off) {
+            self.own.shared(|shared| shared.is_cut_off = true);
+        }
+        let was_interrupted = self.own.shared(|shared| shared.interrupted[self.thread]);
+        with(|world| {
+            let told = error.map_or("done".to_owned(), |error| error.to_string());
+            let (vmid, thread) = (self.own.vmid, self.thread);
+            world.tell(format_args!("v{vmid}.{thread} {name}: {told}"));
+            world
+                .account
+                .note(error.map_or(0, |error| error.errno() as u64 + 1));
+            let call = Call {
+                name,
+                who: vmid,
+                began,
+                limit,
+                was_interrupted,
+            };
+            let now = world.network.now;
+            let error = error.filter(|_| !is_fine);
+            let outcome = world
+                .checks
+                .calls
+                .ended(&call, error, now, &world.checks.family);
+            world.check("calls", outcome);
+        });
+        result
+    }
+
+    /// A line of the account.
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        let (vmid, thread) = (self.own.vmid, self.thread);
+        with(|world| world.tell(format_args!("v{vmid}.{thread} {what}")));
+    }
+
+    /// After every step: nothing is above its limit, and the leader's tables hold together.
+    fn look(&self) {
+        let pools = self.node.statistics().pools;
+        let is_sound = !self.own.is_leader || self.node.is_sound();
+        with(|world| {
+            world.check("bounds", bounds(&pools));
+            world.check("soundness", sound(is_sound));
+        });
+    }
+
+    /// Whether what this process does is certain to count.
+    fn is_certain(&self) -> bool {
+        with(|world| world.checks.family.is_certain(self.own.vmid))
+    }
+
+    /// Ends the other thread's call.
+    fn interrupt(&self) {
+        if !self.own.has_threads || !with(|world| world.has(Fault::Interrupt)) {
+            return;
+        }
+        let other = 1 - self.thread;
+        self.own.shared(|shared| shared.interrupted[other] = true);
+        self.own.interrupts[other].raise(self.node);
+    }
+
+    /// Something for all to which no answer is due, and which means nothing to them.
+    fn broadcast(&self) {
+        if self.own.is_leader {
+            self.node
+                .broadcast(&Message::FileLockRecall(u64::MAX), None);
+        }
+    }
+
+    fn crash(&self) {
+        if self.own.is_leader || !with(|world| world.has(Fault::Crash)) {
+            return;
+        }
+        if !self
+            .own
+            .shared(|shared| std::mem::replace(&mut shared.is_crashing, true))
+        {
+            die(self.node, self.own);
+        }
+    }
+
+    /// Lets go of all that others may wait for. False if it can't be said any more.
+    pub(crate) fn put_all_down(&self) -> bool {
+        self.let_go_of_files();
+        self.release_all_ids();
+        self.close_syncs() && self.is_certain()
+    }
+}

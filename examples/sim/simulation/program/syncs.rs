@@ -1,0 +1,202 @@
+//! Sync handles: values that all share.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use libos_ipc::error::errno;
+use libos_ipc::wire::SyncState;
+use libos_ipc::{Error, News, SyncHandle};
+
+use super::super::checks::{HANDLES, LONG, Stamp};
+use super::super::process::idle;
+use super::super::world::with;
+use super::Program;
+use super::ids::nothing;
+
+/// Who has a handle may wait for other things: so nobody waits for a handle for long.
+const SHORT: Duration = Duration::from_millis(20);
+
+impl<const READS: bool> Program<'_, '_, READS> {
+    /// The leader sees to it that the values live on.
+    pub(super) fn begin_syncs(&self) {
+        if self.own.is_leader && self.thread == 0 {
+            for at in 0..HANDLES {
+                if self.take(at, SyncState::Shared, LONG) {
+                    self.give(at, SyncState::Shared, false);
+                }
+            }
+        }
+    }
+
+    fn handle(&self, at: usize) -> Option<SyncHandle> {
+        if let Some(handle) = self.own.shared(|shared| shared.syncs[at]) {
+            return Some(handle);
+        }
+        // One that is still being closed can't be opened again yet.
+        let fine = |error| error == Error::Invalid;
+        let opened = self.call("open_sync", LONG, fine, |node, _| {
+            node.open_sync(Some(70 + at as u64))
+        });
+        let handle = opened.ok()?;
+        self.own.shared(|shared| shared.syncs[at] = Some(handle));
+        Some(handle)
+    }
+
+    pub(super) fn use_sync(&self, rng: &mut Rng) {
+        let at = rng.usize(..HANDLES);
+        let limit = if rng.bool() { SHORT } else { Duration::ZERO };
+        let state = [SyncState::Shared, SyncState::Exclusive][rng.usize(..2)];
+        if rng.u8(..16) == 0 {
+            self.close(at);
+            return;
+        }
+        if !self.take(at, state, limit) {
+            return;
+        }
+        self.stay(rng);
+        let state = if state == SyncState::Shared && rng.bool() && self.upgrade(at, limit) {
+            self.stay(rng);
+            SyncState::Exclusive
+        } else {
+            state
+        };
+        self.give(at, state, rng.bool());
+    }
+
+    fn stay(&self, rng: &mut Rng) {
+        if rng.bool() {
+            idle(self.node, Duration::from_micros(rng.u64(..2_000)));
+        }
+    }
+
+    /// Takes it again and again while somebody waits to change it.
+    pub(super) fn hammer_sync(&self, rng: &mut Rng) {
+        let at = rng.usize(..HANDLES);
+        for _ in 0..150 {
+            if !self.take(at, SyncState::Shared, SHORT) {
+                return;
+            }
+            self.give(at, SyncState::Shared, false);
+            if !with(|world| world.checks.values.is_wanted(at)) {
+                return;
+            }
+            idle(self.node, Duration::from_micros(50));
+        }
+    }
+
+    fn take(&self, at: usize, state: SyncState, limit: Duration) -> bool {
+        let Some(handle) = self.handle(at) else {
+            return false;
+        };
+        let (who, write) = ((self.own.pid, self.thread), state == SyncState::Exclusive);
+        let asked = with(|world| {
+            let now = world.checks.tick();
+            world.checks.values.waits(at, who, write, now);
+            now
+        });
+        let mut data = [0; 8];
+        // Another thread may have closed it.
+        let fine = |error| error == Error::Invalid && self.own.has_threads;
+        let taken = self.call("lock_sync", limit, fine, |node, wait| {
+            node.lock_sync(handle, state, &mut data, wait)
+        });
+        with(|world| world.checks.values.waited(at, who));
+        let Ok((_, news)) = taken else { return false };
+        self.has_taken(at, write, Stamp::read(data), news, asked);
+        true
+    }
+
+    fn has_taken(&self, at: usize, write: bool, stamp: Stamp, news: News, asked: u64) {
+        let who = (self.own.pid, self.thread);
+        with(|world| {
+            world.tell(format_args!("  handle {at}: {stamp:?}, {news:?}"));
+            if !world.checks.family.is_certain(self.own.vmid) {
+                return;
+            }
+            let values = &mut world.checks.values;
+            let passed = values.passes(at, who.0, write, asked);
+            let alone = values.taken(at, who, write);
+            let seen = values.seen(at, who.0, stamp);
+            let heard = values.heard(at, who.0, write, news.owner_died);
+            world.check("starvation", passed);
+            world.check("leases", alone);
+            world.check("values", seen);
+            world.check("owner-died", heard);
+        });
+    }
+
+    fn upgrade(&self, at: usize, limit: Duration) -> bool {
+        let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
+            return false;
+        };
+        let who = (self.own.pid, self.thread);
+        with(|world| {
+            let now = world.checks.tick();
+            world.checks.values.waits(at, who, true, now);
+        });
+        let deadlock = |error| error == Error::Refused(errno::EDEADLK);
+        let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
+            node.upgrade_sync(handle, wait)
+        });
+        with(|world| {
+            world.checks.values.waited(at, who);
+            if upgraded.is_ok() && world.checks.family.is_certain(self.own.vmid) {
+                let outcome = world.checks.values.taken(at, who, true);
+                world.check("leases", outcome);
+            }
+        });
+        upgraded.is_ok()
+    }
+
+    fn give(&self, at: usize, state: SyncState, change: bool) {
+        let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
+            return;
+        };
+        let change = change && state == SyncState::Exclusive;
+        let who = (self.own.pid, self.thread);
+        let stamp = with(|world| {
+            if world.checks.family.is_certain(self.own.vmid) {
+                return world.checks.values.given(at, who, change);
+            }
+            world.checks.values.given_by_doomed(at, who.0)
+        });
+        let bytes = stamp.bytes();
+        let data = change.then_some(&bytes[..]);
+        let _ = self.call("unlock_sync", LONG, nothing, |node, _| {
+            node.unlock_sync(handle, state, data)
+        });
+    }
+
+    /// Closes a handle, which others of this process may use just now.
+    fn close(&self, at: usize) {
+        // The leader's keep the values alive.
+        if self.own.is_leader {
+            return;
+        }
+        let Some(handle) = self.own.shared(|shared| shared.syncs[at]) else {
+            return;
+        };
+        let fine = |error| error == Error::Invalid && self.own.has_threads;
+        let closed = self.call("close_sync", LONG, fine, |node, wait| {
+            node.close_sync(handle, wait)
+        });
+        if closed.is_ok() {
+            self.own.shared(|shared| {
+                if shared.syncs[at] == Some(handle) {
+                    shared.syncs[at] = None;
+                }
+            });
+        }
+    }
+
+    /// Closes all, at the end. False if that can't be said.
+    pub(super) fn close_syncs(&self) -> bool {
+        if self.own.is_leader {
+            return true;
+        }
+        let closed = self.call("close_all_syncs", LONG, nothing, |node, wait| {
+            node.close_all_syncs(wait)
+        });
+        closed.is_ok()
+    }
+}

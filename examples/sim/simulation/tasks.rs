@@ -1,0 +1,191 @@
+//! Who runs when. A process is a coroutine that runs until it would wait; its threads are
+//! coroutines inside of it. The seed says whose turn it is among those that can go on, and time
+//! jumps where none can.
+
+use std::cell::RefCell;
+
+use generator::{Generator, Gn};
+
+use super::hostile;
+use super::network::Network;
+use super::process::{self, Birth};
+use super::world::{paused_until, with};
+
+/// In words of 8 bytes.
+const STACK: usize = 0x8000;
+/// Turns that a run takes at most.
+const MOST_TURNS: usize = 200_000;
+/// Simulated nanoseconds that a turn takes, at most.
+const TURN: u64 = 4_000;
+
+type Coroutine<'a> = Generator<'a, (), ()>;
+
+thread_local! {
+    /// Coroutines that came to their end: their stacks are used again.
+    static DONE: RefCell<Vec<Coroutine<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn coroutine(body: impl FnOnce() + Send + 'static) -> Coroutine<'static> {
+    match DONE.with_borrow_mut(Vec::pop) {
+        Some(mut coroutine) => {
+            coroutine.init_code(body);
+            coroutine
+        }
+        None => Gn::<()>::new_opt(STACK, body),
+    }
+}
+
+struct Task {
+    coroutine: Coroutine<'static>,
+    place: usize,
+    /// It hands on to its threads itself what stirs it.
+    has_threads: bool,
+    until: u64,
+    turns: usize,
+}
+
+impl Task {
+    fn new(place: usize, has_threads: bool, body: impl FnOnce() + Send + 'static) -> Task {
+        Task {
+            coroutine: coroutine(body),
+            place,
+            has_threads,
+            until: 0,
+            turns: 0,
+        }
+    }
+
+    fn of(birth: Birth) -> Task {
+        let (vmid, number) = (birth.identity.vmid.get(), birth.number);
+        let (place, has_threads) = with(|world| {
+            let place = world.network.join(vmid, true);
+            (place, world.plan.has_threads(number))
+        });
+        Task::new(place, has_threads, move || {
+            process::live(&birth, place, has_threads)
+        })
+    }
+}
+
+/// Runs all processes to their end, or until something is wrong.
+pub(crate) fn run_all(first: Birth, has_hostile: bool) {
+    let mut tasks = vec![Task::of(first)];
+    if has_hostile {
+        let place = with(|world| world.network.join(hostile::VMID, false));
+        tasks.push(Task::new(place, false, move || hostile::live(place)));
+    }
+    for turn in 0.. {
+        let Some(at) = next(&tasks, turn) else { break };
+        let task = &mut tasks[at];
+        task.turns += 1;
+        task.coroutine.resume();
+        task.until = paused_until();
+        if task.coroutine.is_done() {
+            let done = tasks.swap_remove(at);
+            DONE.with_borrow_mut(|all| all.push(done.coroutine));
+        }
+        let births = with(|world| std::mem::take(&mut world.births));
+        tasks.extend(births.into_iter().map(Task::of));
+    }
+    // After a violation nobody can be brought to an end: what they had is lost.
+    for task in tasks {
+        std::mem::forget(task);
+    }
+}
+
+/// Whose turn it is. None at the end.
+fn next(tasks: &[Task], turn: usize) -> Option<usize> {
+    with(|world| {
+        if tasks.is_empty() || world.violation.is_some() {
+            return None;
+        }
+        // Who does nothing but look again (which is no violation) gets there all the same.
+        let slower = 1 + (turn as u64 / 5_000).pow(2);
+        let spent = world.network.rng.u64(..TURN) * slower;
+        let now = world.network.now + spent;
+        world.network.advance(now);
+        loop {
+            let network = &mut world.network;
+            let can_go_on = |network: &Network, task: &Task| {
+                task.until <= network.now || network.is_stirred(task.place)
+            };
+            let able = tasks.iter().filter(|task| can_go_on(network, task));
+            let count = able.count();
+            if count > 0 && turn < MOST_TURNS {
+                let choice = network.rng.usize(..count);
+                let mut able = (0..tasks.len()).filter(|at| can_go_on(network, &tasks[*at]));
+                let at = able.nth(choice)?;
+                if !tasks[at].has_threads {
+                    world.network.calm(tasks[at].place);
+                }
+                world.account.note(at as u64);
+                return Some(at);
+            }
+            let next = tasks.iter().map(|task| task.until).min();
+            let next = next.into_iter().chain(world.network.next_arrival()).min();
+            match next {
+                Some(next) if next < u64::MAX && turn < MOST_TURNS => world.network.advance(next),
+                _ => {
+                    let how = if turn < MOST_TURNS { "wait" } else { "turn" };
+                    let busiest = tasks.iter().max_by_key(|task| task.turns);
+                    let busiest = busiest.map_or(0, |task| world.network.vmid_of(task.place));
+                    let count = tasks.len();
+                    let outcome = Err(format!("{count} {how} for ever, v{busiest} most of all"));
+                    world.check("calls", outcome);
+                    return None;
+                }
+            }
+        }
+    })
+}
+
+/// Runs a process's threads, and what serves them if `server` is given, until all are done. To be
+/// called within the process's own coroutine.
+pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_>>) {
+    struct Thread<'a> {
+        coroutine: Coroutine<'a>,
+        until: u64,
+        is_stirred: bool,
+    }
+    let thread = |body| Thread {
+        coroutine: Gn::<()>::new_opt(STACK, body),
+        until: 0,
+        is_stirred: true,
+    };
+    let mut threads: Vec<_> = bodies.into_iter().map(thread).collect();
+    loop {
+        let (able, until) = with(|world| {
+            let is_stirred = world.network.calm(place);
+            for thread in &mut threads {
+                thread.is_stirred |= is_stirred;
+            }
+            let now = world.network.now;
+            let able = |thread: &Thread<'_>| thread.is_stirred || thread.until <= now;
+            let count = threads.iter().filter(|thread| able(thread)).count();
+            let until = threads.iter().map(|thread| thread.until).min();
+            if count == 0 {
+                return (None, until);
+            }
+            let choice = world.network.rng.usize(..count);
+            let mut all = (0..threads.len()).filter(|at| able(&threads[*at]));
+            (all.nth(choice), until)
+        });
+        let Some(at) = able else {
+            match until {
+                None => return,
+                Some(until) => super::world::pause(Some(until)),
+            }
+            continue;
+        };
+        let thread = &mut threads[at];
+        thread.is_stirred = false;
+        thread.coroutine.resume();
+        thread.until = paused_until();
+        if thread.coroutine.is_done() {
+            threads.swap_remove(at);
+        } else if with(|world| world.network.rng.bool()) {
+            // Others of the family may come in between.
+            super::world::pause(Some(0));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Many seeds, on all processors.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Cli, shrink, simulation};
+
+/// How often the progress is told where there is no terminal.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs them. The first that fails, if one does.
+pub(crate) fn run(cli: &Cli) -> Option<u64> {
+    let processors = || thread::available_parallelism().map_or(1, usize::from);
+    let jobs = cli.jobs.unwrap_or_else(processors).max(1);
+    let end = cli.from.saturating_add(cli.runs);
+    let (next, failed) = (AtomicU64::new(cli.from), AtomicU64::new(u64::MAX));
+    let events = AtomicU64::new(0);
+    let bar = progress(cli.runs);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while failed.load(Ordering::Relaxed) == u64::MAX {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let options = cli.options(seed);
+                    shrink::report_panics(options.clone(), !cli.no_shrink);
+                    let outcome = simulation::run(&options);
+                    events.fetch_add(outcome.events, Ordering::Relaxed);
+                    if outcome.violation.is_some() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                    bar.inc(1);
+                }
+            });
+        }
+        scope.spawn(|| tell(&bar, cli.runs, &failed));
+    });
+    bar.finish_and_clear();
+    let seconds = start.elapsed().as_secs_f64();
+    let rate = bar.position() as f64 / seconds;
+    let events = events.into_inner();
+    println!(
+        "{} seeds in {seconds:.1} s, {rate:.0} a second; {events} events",
+        bar.position()
+    );
+    Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
+}
+
+fn progress(runs: u64) -> ProgressBar {
+    let style = "{bar:40} {pos}/{len} seeds, {per_sec}, {eta} to go";
+    let style = ProgressStyle::with_template(style);
+    ProgressBar::new(runs).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Tells how far it is, for a log.
+fn tell(bar: &ProgressBar, runs: u64, failed: &AtomicU64) {
+    let mut told = Instant::now();
+    while bar.position() < runs && failed.load(Ordering::Relaxed) == u64::MAX {
+        thread::sleep(Duration::from_millis(50));
+        if bar.is_hidden() && told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            println!("{} of {runs} seeds", bar.position());
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What a node waits for where the platform really waits: time passes only in a wait for which
+//! there is nothing yet.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Duration;
+
+use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream, Time,
+    Token, Woken,
+};
+use libos_ipc::wire::{IdRange, Message, SyncState};
+use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait};
+
+type World = Network<4, 8, 200>;
+type Inner<'w> = Loopback<'w, 4, 8, 200>;
+
+/// A loopback on which a wait takes all the time that it may.
+struct Patient<'w> {
+    network: &'w World,
+    inner: Inner<'w>,
+    woken: AtomicBool,
+    /// Nobody can be connected to for now.
+    is_busy: AtomicBool,
+    /// Waits that took no time, and connects that were in vain.
+    hurries: AtomicU32,
+}
+
+impl<'w> Patient<'w> {
+    fn new(network: &'w World, vmid: u32) -> Self {
+        let inner = network.join(Vmid::new(vmid).unwrap()).unwrap();
+        Patient {
+            network,
+            inner,
+            woken: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
+            hurries: AtomicU32::new(0),
+        }
+    }
+
+    fn hurry(&self, most: u32) {
+        let hurries = self.hurries.fetch_add(1, Relaxed);
+        assert!(hurries < most, "it does nothing but look again");
+    }
+
+    fn sleep(&self, until: Option<Time>) {
+        let until = until.expect("it would wait for ever");
+        self.network.advance(until - self.network.now());
+    }
+}
+
+impl<'w> Pal for &Patient<'w> {
+    type Stream = <Inner<'w> as Pal>::Stream;
+    type Event = <Inner<'w> as Pal>::Event;
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<Self::Event, OutOfResources> {
+        self.inner.event()
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        if self.is_busy.load(Relaxed) {
+            self.hurry(1000);
+            return Err(ConnectError::Busy);
+        }
+        self.inner.connect(peer)
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        self.inner.accept()
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.inner.watch_listener(on);
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.inner.watch(stream, token, interest)
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        self.inner.rewatch(stream, token, interest);
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        self.inner.unwatch(stream);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        self.inner.wait(ready, until);
+        if !ready.is_empty() {
+            self.hurry(100);
+        } else if !self.woken.swap(false, Relaxed) {
+            self.sleep(until);
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Relaxed);
+    }
+
+    fn wait_event(&self, event: &Self::Event, until: Option<Time>) {
+        if event.is_set() {
+            self.hurry(100);
+        } else {
+            self.sleep(until);
+        }
+    }
+
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+
+    fn now(&self) -> Time {
+        self.network.now()
+    }
+}
+
+fn config(driving: Driving) -> Config {
+    Config {
+        driving,
+        spin: Duration::ZERO,
+        capacities: Capacities {
+            frame_length: 200,
+            send_queue: 1000,
+            sync_data: 16,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    }
+}
+
+/// Turns the node for a simulated second.
+fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
+    let until = network.now() + Duration::from_secs(1);
+    while network.now() < until {
+        node.turn(Some(until));
+    }
+}
+
+#[test]
+fn a_full_backlog_is_tried_again_with_pauses() {
+    let network = Box::new(World::new());
+    let pal = Patient::new(&network, 1);
+    pal.is_busy.store(true, Relaxed);
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    node.connect(Vmid::new(2).unwrap()).unwrap();
+    turn_for_a_second(&node, &network);
+}
+
+#[test]
+fn the_last_words_of_a_peer_are_waited_for_in_peace() {
+    let network = Box::new(World::new());
+    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let vmid = Vmid::new(2).unwrap();
+    node.connect(vmid).unwrap();
+    let words = (&&peer).connect(Vmid::FIRST).unwrap();
+    words.write(&[&2_u32.to_le_bytes()]).unwrap();
+    for _ in 0..4 {
+        node.turn(Some(Time(0)));
+    }
+    // It reads no more, and what it has to say last is on its way yet.
+    drop((&&peer).accept().unwrap());
+    let until = network.now() + Duration::from_millis(100);
+    while network.now() < until {
+        node.turn(Some(until));
+    }
+    assert_eq!(node.statistics().disconnects, 0, "it was not waited for");
+}
+
+#[test]
+fn a_leader_of_one_thread_has_its_own_handle_at_once() {
+    let network = Box::new(World::new());
+    let pal = Patient::new(&network, 1);
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let start = network.now();
+    let handle = node.open_sync(Some(7)).unwrap();
+    let hour = Wait::at_most(Duration::from_hours(1));
+    for state in [SyncState::Shared, SyncState::Exclusive] {
+        node.lock_sync(handle, state, &mut [], hour).unwrap();
+        node.unlock_sync(handle, state, None).unwrap();
+    }
+    assert_eq!(network.now(), start, "what is here needs no waiting");
+}
+
+#[test]
+fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
+    let network = Box::new(World::new());
+    let (pal, _deaf) = (Patient::new(&network, 2), Patient::new(&network, 1));
+    let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
+    let config = config(Driving::Worker);
+    let size = Node::<&Patient<'_>>::memory(&identity, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, identity, config, &mut memory).unwrap();
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
+    let now = Wait::at_most(Duration::ZERO);
+    // More than the stream holds, and nothing behind it.
+    for _ in 0..12 {
+        node.queue(Vmid::FIRST, &message, now).unwrap();
+    }
+    node.flush_to(Vmid::FIRST);
+    assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
+}
