@@ -261,7 +261,7 @@ int libos_ipc_setup(const struct libos_ipc_platform* platform,
  * To be called between libos_ipc_setup() and init_ipc(); without it streams are plain. The key is copied:
  * wipe yours. -EINVAL for NULL or before the set-up, -EALREADY if it is too late, -ENOSYS if the library was
  * built without the feature. */
-int libos_ipc_set_family_key(uint64_t instance, const uint8_t key[32],
+int libos_ipc_set_family_key(uint64_t instance, const uint8_t* key,
                              int (*random)(void* context, void* buffer, size_t size));
 
 /* Who this process is: all 0 in the first, which leads the family; in a child what its parent says,
