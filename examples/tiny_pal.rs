@@ -230,7 +230,7 @@ impl Pal for Tiny {
 
     fn wait_event(&self, event: &Flag, until: Option<Time>) {
         let set = event.set.lock().unwrap();
-        let left = self.left(until).unwrap_or(Duration::from_secs(3600));
+        let left = self.left(until).unwrap_or(Duration::from_secs(10));
         if !*set {
             let _ = event.changed.wait_timeout(set, left);
         }

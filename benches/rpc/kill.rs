@@ -151,7 +151,9 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
     for count in CROWDS {
         // Nobody's VMID is used again.
         let first = 1_000 * count;
-        let _crowd = Child::start(&["crowd", base, &first.to_string(), &count.to_string()])?;
+        // The target is one of them.
+        let others = (count - 1).to_string();
+        let _crowd = Child::start(&["crowd", base, &first.to_string(), &others])?;
         let signals = (0..=REPETITIONS)
             .map(|_| each(50, |_| asker.0.kill(Target::All, 10, WAIT)))
             .collect();

@@ -54,8 +54,8 @@ fn shape_of_word(word: &str) -> String {
         rest = &number[length..];
         shape.push_str(before);
         shape.push('#');
-        let units = ["ns", "µs", "ms"].iter();
-        if let Some(behind) = units.filter_map(|unit| rest.strip_prefix(unit)).next() {
+        let mut units = ["ns", "µs", "ms"].iter();
+        if let Some(behind) = units.find_map(|unit| rest.strip_prefix(unit)) {
             shape.push('s');
             rest = behind;
         }
