@@ -5,6 +5,7 @@
 pub(crate) mod floor;
 pub(crate) mod process;
 
+use std::io::Write;
 use std::time::Duration;
 
 use libos_ipc::{Capacities, Config, Wait};
@@ -36,4 +37,18 @@ pub(crate) fn row(what: &str, figure: Duration, beside: Option<Duration>) {
         "  {what:<62} {:>9.3} µs {ratio}",
         figure.as_secs_f64() * 1e6
     );
+}
+
+/// Keeps a figure for a plot, if `LIBOS_IPC_BENCH_OUT` names a file: tools/performance.sh draws them.
+pub(crate) fn point(plot: &str, line: &str, at: impl std::fmt::Display, figure: Duration) {
+    let Some(path) = std::env::var_os("LIBOS_IPC_BENCH_OUT") else {
+        return;
+    };
+    let file = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(&path);
+    let nanoseconds = figure.as_secs_f64() * 1e9;
+    file.and_then(|mut file| writeln!(file, "{plot}\t{line}\t{at}\t{nanoseconds:.1}"))
+        .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
 }

@@ -16,7 +16,7 @@ use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
 use libos_ipc::{Config, Id, Identity, Vmid};
 
 use common::process::{Child, pin, ready, unpin, wait_for_the_end};
-use common::{REPETITIONS, WAIT, floor, large, median, row};
+use common::{REPETITIONS, WAIT, floor, large, median, point, row};
 
 /// How many locks others hold on the file.
 const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
@@ -115,6 +115,8 @@ fn at_the_leader() -> Result<()> {
             least = ours;
         }
         row(&format!("{held:>6} locks: the kernel"), theirs, None);
+        point("locks", "the kernel's fcntl", held, theirs);
+        point("locks", "at the leader", held, ours);
         let times = theirs.as_secs_f64() / ours.as_secs_f64();
         let flat = ours.as_secs_f64() / least.as_secs_f64();
         row(

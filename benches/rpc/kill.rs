@@ -14,12 +14,13 @@ use libos_ipc::{
 
 use crate::Asker;
 use crate::common::process::{Child, ready, wait_for_the_end};
-use crate::common::{REPETITIONS, WAIT, floor, large, median, row};
+use crate::common::{REPETITIONS, WAIT, floor, large, median, point, row};
 use crate::process::Family;
 
 /// More IDs than a process remembers the owners of.
 const IDS: usize = 256;
-const CROWD: u32 = 100;
+/// How many members a signal for all goes to.
+const CROWDS: [u32; 3] = [1, 10, 100];
 
 /// Takes every signal, and tells a long path.
 struct Willing(CString);
@@ -60,8 +61,8 @@ pub(crate) fn target(base: &str) -> Result<()> {
     wait_for_the_end()
 }
 
-/// Many members.
-pub(crate) fn crowd(base: &str) -> Result<()> {
+/// Members with the VMIDs from `first` on.
+pub(crate) fn crowd(base: &str, first: u32, count: u32) -> Result<()> {
     let config = Config {
         capacities: Capacities {
             peers: 4,
@@ -71,7 +72,7 @@ pub(crate) fn crowd(base: &str) -> Result<()> {
         ..Config::DEFAULT
     };
     let mut members = Vec::new();
-    for vmid in 1_000..1_000 + CROWD {
+    for vmid in first..first + count {
         let identity = Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::FIRST);
         let node = HostNode::start_with(Path::new(base), identity, config, Box::new(willing()))?;
         node.owner_of(1, WAIT).expect("the leader answers");
@@ -122,11 +123,6 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
             Ok(())
         }));
     }
-    let _crowd = Child::start(&["crowd", base])?;
-    let mut all = Vec::new();
-    for _ in 0..=REPETITIONS {
-        all.push(each(50, |_| asker.0.kill(Target::All, 10, WAIT)));
-    }
     let [floor, known, unknown, metadata, two] = rows.map(median);
     row("signals: bare ping-pong", floor, None);
     let bar = |ratio: &str| {
@@ -152,11 +148,22 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
         Some(floor),
     );
     row("a path of 4,000 bytes", metadata, Some(floor));
-    row(
-        &format!("a signal for all, {CROWD} members"),
-        median(all),
-        Some(floor),
-    );
+    for count in CROWDS {
+        // Nobody's VMID is used again.
+        let first = 1_000 * count;
+        // The target is one of them.
+        let others = (count - 1).to_string();
+        let _crowd = Child::start(&["crowd", base, &first.to_string(), &others])?;
+        let signals = (0..=REPETITIONS)
+            .map(|_| each(50, |_| asker.0.kill(Target::All, 10, WAIT)))
+            .collect();
+        let all = median(signals);
+        let what = format!("a signal for all, {count} members");
+        row(&what, all, Some(floor));
+        if pinned {
+            point("members", "a signal for all", count, all);
+        }
+    }
     Ok(())
 }
 

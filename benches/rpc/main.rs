@@ -22,8 +22,11 @@ use libos_ipc::wire::{IdRange, Message};
 use libos_ipc::{Config, Identity, Vmid};
 
 use common::process::{pin, unpin};
-use common::{REPETITIONS, WAIT, floor, large, median, row};
+use common::{REPETITIONS, WAIT, floor, large, median, point, row};
 use process::Family;
+
+/// How many members are connected and never ask anything.
+const IDLE: [u32; 4] = [1, 10, 100, 1_000];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -121,6 +124,10 @@ fn round_trip(pinned: bool) -> Result<()> {
         spins,
         Some(floor),
     );
+    let cores = if pinned { "one core" } else { "all cores" };
+    point("round trip", "a bare ping-pong", cores, floor);
+    point("round trip", "a look-up, spin off", cores, never);
+    point("round trip", "a look-up", cores, spins);
     Ok(())
 }
 
@@ -161,19 +168,31 @@ fn one_way() -> Result<()> {
 
 fn idle_connections(pinned: bool) -> Result<()> {
     let count = if pinned { 10_000 } else { 2_000 };
-    let few = Family::start(&large())?;
-    let many = Family::start(&large())?;
-    let mut idle = few.idle(10)?;
-    idle.extend(many.idle(1_000)?);
-    let of_few = Asker::join(&few, 2, Config::DEFAULT.spin)?;
-    let of_many = Asker::join(&many, 2, Config::DEFAULT.spin)?;
-    let mut rows = [const { Vec::new() }; 2];
-    for _ in 0..=REPETITIONS {
-        rows[0].push(of_few.round_trip(count));
-        rows[1].push(of_many.round_trip(count));
+    let families: Vec<Family> = IDLE
+        .iter()
+        .map(|_| Family::start(&large()))
+        .collect::<Result<_>>()?;
+    let mut idle = Vec::new();
+    let mut askers = Vec::new();
+    for (family, count) in families.iter().zip(IDLE) {
+        idle.extend(family.idle(count)?);
+        askers.push(Asker::join(family, 2, Config::DEFAULT.spin)?);
     }
-    let [few, many] = rows.map(median);
-    row("with 10 idle connections", few, None);
-    row("with 1,000 idle connections (at most 1.1)", many, Some(few));
+    let mut rows = [const { Vec::new() }; IDLE.len()];
+    for _ in 0..=REPETITIONS {
+        for (row, asker) in rows.iter_mut().zip(&askers) {
+            row.push(asker.round_trip(count));
+        }
+    }
+    let figures = rows.map(median);
+    let [_, ten, ..] = figures;
+    for (idle, figure) in IDLE.into_iter().zip(figures) {
+        let bar = if idle == 1_000 { " (at most 1.1)" } else { "" };
+        let what = format!("with {idle} idle connections{bar}");
+        row(&what, figure, (idle > 10).then_some(ten));
+        if pinned {
+            point("members", "a look-up at the leader", idle, figure);
+        }
+    }
     Ok(())
 }

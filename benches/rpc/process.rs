@@ -73,7 +73,10 @@ pub(crate) fn play(role: &[String]) -> Result<()> {
         "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
         "sink" => floor::sink(&role[1]),
         "target" => crate::kill::target(&role[1]),
-        "crowd" => crate::kill::crowd(&role[1]),
+        "crowd" => {
+            let number = |at: usize| role[at].parse().expect("a number");
+            crate::kill::crowd(&role[1], number(2), number(3))
+        }
         "client" => crate::clients::client(&role[1], role[2].parse().expect("a number")),
         role => panic!("no role {role}"),
     }

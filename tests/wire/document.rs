@@ -1,4 +1,6 @@
-//! The protocol's document has every code, with its number.
+//! The protocol's document has every code, with its number, and its example is what is sent.
+
+use libos_ipc::wire::{Answer, Message};
 
 #[test]
 fn every_code_is_in_the_document() {
@@ -21,4 +23,33 @@ fn every_code_is_in_the_document() {
         codes += 1;
     }
     assert_eq!(codes, 17 + 13);
+}
+
+#[test]
+fn the_example_is_what_is_sent() {
+    let document = include_str!("../../docs/protocol.md");
+    let example = document
+        .split("```text\n")
+        .find(|block| block.starts_with("member 2"))
+        .and_then(|block| block.split("```").next())
+        .unwrap();
+    let mut shown = [Vec::new(), Vec::new()];
+    let mut side = 0;
+    for line in example.lines() {
+        if line.starts_with("leader") {
+            side = 1;
+        }
+        // Behind the bytes stands what they are.
+        let rest: String = line.chars().skip(21).collect();
+        let bytes = rest.split_whitespace().map_while(|word| {
+            let is_byte = word.len() == 2;
+            is_byte.then(|| u8::from_str_radix(word, 16).ok()).flatten()
+        });
+        shown[side].extend(bytes);
+    }
+    let mut frame = [0; 64];
+    let length = Message::GetIdOwner(7).encode(1, &mut frame).unwrap();
+    assert_eq!(shown[0], [&[2, 0, 0, 0], &frame[..length]].concat());
+    let length = Answer::Owner(2).encode(1, &mut frame).unwrap();
+    assert_eq!(shown[1], [&[1, 0, 0, 0], &frame[..length]].concat());
 }

@@ -1,0 +1,302 @@
+//! A platform in one file: processes that talk over TCP on one machine.
+//!
+//! docs/embedding.md goes through it. It does what `pal::Pal` asks for and nothing more; there is
+//! no check of who connects, so it is to be read, not to be used.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, Readiness, ReadyList, Stream,
+    StreamError, Time, Token, Woken,
+};
+use libos_ipc::{Config, Exit, Identity, Node, Vmid, Wait, Which};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+// 1. A stream moves bytes, as many as go without waiting.
+
+struct Tcp(Arc<TcpStream>);
+
+fn stream_error(error: &io::Error) -> StreamError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => StreamError::WouldBlock,
+        io::ErrorKind::Interrupted => StreamError::Interrupted,
+        _ => StreamError::Closed,
+    }
+}
+
+impl Stream for Tcp {
+    fn read(&self, buffer: &mut [u8]) -> std::result::Result<usize, StreamError> {
+        (&*self.0).read(buffer).map_err(|e| stream_error(&e))
+    }
+
+    fn write(&self, parts: &[&[u8]]) -> std::result::Result<usize, StreamError> {
+        let parts: Vec<_> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        (&*self.0)
+            .write_vectored(&parts)
+            .map_err(|e| stream_error(&e))
+    }
+}
+
+fn stream(stream: TcpStream) -> io::Result<Tcp> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    Ok(Tcp(Arc::new(stream)))
+}
+
+// 2. An event is what a thread sleeps on.
+
+#[derive(Default)]
+struct Flag {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Event for Flag {
+    fn set(&self) {
+        *self.set.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    fn clear(&self) {
+        *self.set.lock().unwrap() = false;
+    }
+
+    fn is_set(&self) -> bool {
+        *self.set.lock().unwrap()
+    }
+}
+
+// 3. The platform finds peers, says which streams are ready, and tells the time.
+
+#[derive(Clone)]
+struct Watch {
+    stream: Arc<TcpStream>,
+    token: Token,
+    interest: Interest,
+}
+
+struct Tiny {
+    listener: TcpListener,
+    /// The same for the whole family; what differs is the address.
+    port: u16,
+    listens: AtomicBool,
+    watches: Mutex<Vec<Watch>>,
+    /// Ends a wait: the pipe has a byte in it while `woken` is set.
+    woken: AtomicBool,
+    bell: (io::PipeReader, io::PipeWriter),
+    start: Instant,
+}
+
+/// Process N is at 127.1.x.y, where x and y are the bytes of N.
+fn address(vmid: Vmid, port: u16) -> SocketAddr {
+    let host = Ipv4Addr::from(0x7f01_0000 | (vmid.get() & 0xffff));
+    (host, port).into()
+}
+
+impl Tiny {
+    /// Listens first: peers may connect as soon as they know the VMID. Port 0 takes any.
+    fn listen(vmid: Vmid, port: u16) -> io::Result<Tiny> {
+        let listener = TcpListener::bind(address(vmid, port))?;
+        listener.set_nonblocking(true)?;
+        Ok(Tiny {
+            port: listener.local_addr()?.port(),
+            listener,
+            listens: AtomicBool::new(true),
+            watches: Mutex::default(),
+            woken: AtomicBool::new(false),
+            bell: io::pipe()?,
+            start: Instant::now(),
+        })
+    }
+
+    fn left(&self, until: Option<Time>) -> Option<Duration> {
+        until.map(|until| until.since(self.now()))
+    }
+}
+
+impl Pal for Tiny {
+    type Stream = Tcp;
+    type Event = Flag;
+    const CALLER_READS: bool = false; // the worker reads all streams: simpler, and slower
+
+    fn event(&self) -> std::result::Result<Flag, OutOfResources> {
+        Ok(Flag::default())
+    }
+
+    fn connect(&self, peer: Vmid) -> std::result::Result<Tcp, ConnectError> {
+        // On one machine this is done or refused at once.
+        match TcpStream::connect(address(peer, self.port)).and_then(stream) {
+            Ok(stream) => Ok(stream),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                Err(ConnectError::NobodyThere)
+            }
+            Err(_) => Err(ConnectError::Busy),
+        }
+    }
+
+    fn accept(&self) -> std::result::Result<Tcp, AcceptError> {
+        match self.listener.accept().and_then(|(new, _)| stream(new)) {
+            Ok(stream) => Ok(stream),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(AcceptError::WouldBlock),
+            Err(_) => Err(AcceptError::Exhausted),
+        }
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.listens.store(on, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn watch(
+        &self,
+        stream: &Tcp,
+        token: Token,
+        interest: Interest,
+    ) -> std::result::Result<(), OutOfResources> {
+        self.watches.lock().unwrap().push(Watch {
+            stream: stream.0.clone(),
+            token,
+            interest,
+        });
+        self.wake(); // a wait under way has to look at it, too
+        Ok(())
+    }
+
+    fn rewatch(&self, stream: &Tcp, token: Token, interest: Interest) {
+        self.unwatch(stream);
+        let _ = self.watch(stream, token, interest);
+    }
+
+    fn unwatch(&self, stream: &Tcp) {
+        let mut watches = self.watches.lock().unwrap();
+        watches.retain(|watch| !Arc::ptr_eq(&watch.stream, &stream.0));
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        let mut watches = self.watches.lock().unwrap().clone();
+        watches.retain(|watch| !watch.interest.is_empty());
+        let mut fds = vec![
+            PollFd::new(&self.bell.0, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::empty()),
+        ];
+        if self.listens.load(Ordering::SeqCst) {
+            fds[1] = PollFd::new(&self.listener, PollFlags::IN);
+        }
+        for watch in &watches {
+            let mut events = PollFlags::RDHUP;
+            events.set(PollFlags::IN, watch.interest.contains(Interest::READ));
+            events.set(PollFlags::OUT, watch.interest.contains(Interest::WRITE));
+            fds.push(PollFd::new(&*watch.stream, events));
+        }
+        let left = self
+            .left(until)
+            .and_then(|left| Timespec::try_from(left).ok());
+        if poll(&mut fds, left.as_ref()).is_err() {
+            return; // interrupted: to return early is allowed
+        }
+        if !fds[0].revents().is_empty() {
+            let _ = (&self.bell.0).read(&mut [0]);
+            self.woken.store(false, Ordering::SeqCst);
+        }
+        if !fds[1].revents().is_empty() {
+            let _ = ready.push((Token::LISTENER, Readiness::READ));
+        }
+        for (watch, fd) in watches.iter().zip(&fds[2..]) {
+            let seen = fd.revents();
+            let hung_up = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut readiness = Readiness::empty();
+            readiness.set(Readiness::READ, seen.contains(PollFlags::IN));
+            readiness.set(Readiness::WRITE, seen.contains(PollFlags::OUT));
+            readiness.set(Readiness::HANG_UP, seen.intersects(hung_up));
+            // What does not fit is still ready the next time.
+            if !readiness.is_empty() && ready.push((watch.token, readiness)).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            let _ = (&self.bell.1).write(&[0]);
+        }
+    }
+
+    fn wait_event(&self, event: &Flag, until: Option<Time>) {
+        let set = event.set.lock().unwrap();
+        let left = self.left(until).unwrap_or(Duration::from_secs(10));
+        if !*set {
+            let _ = event.changed.wait_timeout(set, left);
+        }
+    }
+
+    fn wait_readable(&self, _: &Tcp, _: &Flag, _: Option<Time>) -> Woken {
+        Woken::Time // not called: CALLER_READS is false
+    }
+
+    fn now(&self) -> Time {
+        Time(0) + self.start.elapsed()
+    }
+}
+
+// 4. A node: its memory, its platform, and a thread that moves its bytes.
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+
+fn run(identity: Identity, port: u16, work: impl Fn(&Node<'_, Tiny>) -> Result<()>) -> Result<()> {
+    let mut memory = vec![0; Node::<Tiny>::memory(&identity, &Config::DEFAULT).total()];
+    let platform = Tiny::listen(identity.vmid, port)?;
+    let node = Node::new(platform, identity, Config::DEFAULT, &mut memory)?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| node.work());
+        let done = work(&node);
+        node.shut_down(Duration::from_secs(1)); // ends `work`
+        done
+    })
+}
+
+// 5. Two processes: the first starts the second, and sees how it ends.
+
+fn main() -> Result<()> {
+    let numbers: Vec<u32> = std::env::args()
+        .skip(1)
+        .map(|number| number.parse())
+        .collect::<std::result::Result<_, _>>()?;
+    let [port, numbers @ ..] = &numbers[..] else {
+        return run(Identity::FIRST, 0, first);
+    };
+    let identity = numbers.try_into().ok().and_then(Identity::from_numbers);
+    run(
+        identity.ok_or("not an identity")?,
+        u16::try_from(*port)?,
+        second,
+    )
+}
+
+fn first(node: &Node<'_, Tiny>) -> Result<()> {
+    println!("first: I am process {}", node.join(WAIT)?);
+    let child = node.start_child(WAIT)?;
+    Command::new(std::env::current_exe()?)
+        .arg(node.pal().port.to_string())
+        .args(child.numbers().map(|number| number.to_string()))
+        .spawn()?;
+    let exit = node.wait_child(Which::Any, WAIT)?;
+    println!("first: process {} ended with {}", exit.pid, exit.exit_code);
+    node.leave(WAIT)?; // stays for as long as others need their leader
+    Ok(())
+}
+
+fn second(node: &Node<'_, Tiny>) -> Result<()> {
+    println!("second: I am process {}", node.join(WAIT)?);
+    let exit = Exit {
+        code: 3,
+        ..Exit::default()
+    };
+    Ok(node.exit(exit, WAIT)?)
+}

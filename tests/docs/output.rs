@@ -1,0 +1,108 @@
+//! What the README and docs/embedding.md say that a program prints, beside what it prints.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::{Document, root};
+
+/// An example that cargo has built beside this test. `cargo test` builds all; with `--test` it
+/// builds none.
+fn example(name: &str) -> Option<PathBuf> {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is not built",
+        path.display()
+    );
+    println!(
+        "skipped: {} is not built (cargo build --examples)",
+        path.display()
+    );
+    None
+}
+
+/// The lines with every number, and the unit of every time, made the same.
+fn shape(text: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let words = line.split_whitespace().map(shape_of_word);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    text.lines()
+        .map(line)
+        .filter(|line| !line.is_empty())
+        .collect()
+}
+
+fn shape_of_word(word: &str) -> String {
+    let mut shape = String::new();
+    let mut rest = word;
+    while let Some(at) = rest.find(|it: char| it.is_ascii_digit()) {
+        let (before, number) = rest.split_at(at);
+        let is_inside = |it: char| it.is_ascii_digit() || it == '.' || it == ',';
+        let behind = number.trim_start_matches(is_inside);
+        // A comma or a point at the end is the sentence's.
+        let length = number[..number.len() - behind.len()]
+            .trim_end_matches(['.', ','])
+            .len();
+        rest = &number[length..];
+        shape.push_str(before);
+        shape.push('#');
+        let mut units = ["ns", "µs", "ms"].iter();
+        if let Some(behind) = units.find_map(|unit| rest.strip_prefix(unit)) {
+            shape.push('s');
+            rest = behind;
+        }
+    }
+    shape + rest
+}
+
+/// Runs the example and looks for what the block behind its command shows. `…` stands for lines that
+/// are left out.
+fn holds(document: &str, example_name: &str) {
+    let Some(program) = example(example_name) else {
+        return;
+    };
+    let document = Document::read(&root().join(document));
+    let command = format!("--example {example_name}\n");
+    let at = document
+        .blocks
+        .iter()
+        .position(|block| block.language == "sh" && block.text.ends_with(&command))
+        .unwrap_or_else(|| panic!("no block with the command for {example_name}"));
+    let shown = &document.blocks[at + 1];
+    assert_eq!(shown.language, "text");
+    let output = Command::new(program).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (mut left, shown) = (shape(&printed), shape(&shown.text));
+    let is_whole = !shown.iter().any(|line| line == "…");
+    // Processes print in any order.
+    for line in shown.iter().filter(|line| *line != "…") {
+        let at = left.iter().position(|printed| printed == line);
+        let at = at.unwrap_or_else(|| panic!("not printed: {line}\n{printed}"));
+        left.swap_remove(at);
+    }
+    assert!(!is_whole || left.is_empty(), "not shown: {left:#?}");
+}
+
+#[test]
+fn the_family_prints_what_the_readme_shows() {
+    holds("README.md", "family");
+}
+
+#[test]
+fn the_processes_print_what_the_readme_shows() {
+    holds("README.md", "processes");
+}
+
+#[test]
+fn the_tiny_platform_runs() {
+    holds("docs/embedding.md", "tiny_pal");
+}
