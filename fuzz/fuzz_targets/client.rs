@@ -82,6 +82,7 @@ fuzz_target!(|bytes: &[u8]| {
             handles: 0,
             clients: 0,
         },
+        events: 8,
     };
     let config = Config {
         capacities,
