@@ -314,10 +314,9 @@ fn no_frame_is_left_behind(busy: u32) {
 /// Two threads wait for a sync handle while the leader's word comes: both have it, one after the
 /// other, and nobody is left asleep.
 #[test]
-#[ignore = "the model reports a deadlock whose cause is not known yet"]
 fn loom_a_handle_that_comes_wakes_all_who_wait() {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(3);
     builder.check(|| {
         let written = Arc::new(Mutex::new(Vec::new()));
         let node = Arc::new(member(&written, 0, 1));

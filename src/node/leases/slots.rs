@@ -8,27 +8,54 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering};
 /// A handle's place in this process.
 pub(super) struct Slot<'m> {
     pub(super) client: Lock<Client<'m>>,
-    /// The name of a call that waits for it; 0 for none.
-    pub(super) waiter: AtomicU32,
-    /// More than one do.
-    pub(super) is_crowded: AtomicBool,
+    /// The name of a call that waits for it, and [`CROWD`] if there are more; 0 for none. One word,
+    /// so that whoever changes it knows what was there.
+    waiters: AtomicU32,
 }
+
+/// Others wait besides, and are to look for themselves.
+const CROWD: u32 = 1 << 31;
 
 impl Slot<'_> {
     /// A call of that name is about to look, and to sleep if it has to: it is the waiter, or one of
     /// those that the waiter wakes when it goes.
     pub(super) fn queue_up(&self, name: u32) {
-        let become_first = || {
-            let first = self
-                .waiter
-                .compare_exchange(0, name, Ordering::SeqCst, Ordering::SeqCst);
-            first.is_ok() || first == Err(name)
-        };
-        if !become_first() {
-            self.is_crowded.store(true, Ordering::SeqCst);
-            // The one before may have gone just now, and not have seen that.
-            become_first();
-        }
+        self.change(|waiters| match waiters & !CROWD {
+            0 => name,
+            first if first == name => waiters,
+            _ => waiters | CROWD,
+        });
+    }
+
+    /// The call of that name waits no more. Whether others are to look.
+    pub(super) fn leave(&self, name: u32) -> bool {
+        let waiters = self.change(|waiters| match waiters & !CROWD {
+            first if first == name => 0,
+            first => first,
+        });
+        waiters & CROWD != 0
+    }
+
+    /// Who is to be woken: the name of the waiter, and whether all others.
+    pub(super) fn to_wake(&self) -> (u32, bool) {
+        let waiters = self.change(|waiters| waiters & !CROWD);
+        (waiters & !CROWD, waiters & CROWD != 0)
+    }
+
+    /// Whether anybody waits who queued up before the handle was last locked.
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiters.load(Ordering::Acquire) != 0
+    }
+
+    /// What it was before.
+    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
+        let changed = self
+            .waiters
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiters| {
+                Some(change(waiters))
+            });
+        changed.unwrap_or_else(|waiters| waiters)
     }
 }
 
@@ -71,8 +98,7 @@ impl<'m> Leases<'m> {
             slots: arena.table(handles, |_| {
                 Ok(Slot {
                     client: Lock::new(Client::new(memory.bytes(data)?)),
-                    waiter: AtomicU32::new(0),
-                    is_crowded: AtomicBool::new(false),
+                    waiters: AtomicU32::new(0),
                 })
             })?,
             directory: Lock::new(Directory {

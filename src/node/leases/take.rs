@@ -219,23 +219,22 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(peer) = &peer {
             self.give_reading(peer, reading);
         }
-        let _ = slot
-            .waiter
-            .compare_exchange(claim.name(), 0, Ordering::SeqCst, Ordering::SeqCst);
+        let others = slot.leave(claim.name());
         self.waiters.give(claim);
         // It may have been woken for somebody else.
-        self.wake_crowd(slot);
+        self.wake_crowd(others);
         outcome
     }
 
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
-        self.waiters.nudge(slot.waiter.load(Ordering::SeqCst));
-        self.wake_crowd(slot);
+        let (first, others) = slot.to_wake();
+        self.waiters.nudge(first);
+        self.wake_crowd(others);
     }
 
     /// Those that are not the waiter look for themselves.
-    fn wake_crowd(&self, slot: &Slot<'m>) {
-        if slot.is_crowded.swap(false, Ordering::SeqCst) {
+    fn wake_crowd(&self, others: bool) {
+        if others {
             let server = self.identity.leader.unwrap_or(self.identity.vmid);
             self.waiters.wake_for_room(server);
         }
@@ -285,7 +284,7 @@ impl<'m, P: Pal> Node<'m, P> {
             client.give(state);
             client.is_wanted()
         };
-        if is_wanted || slot.waiter.load(Ordering::SeqCst) != 0 {
+        if is_wanted || slot.is_waited_for() {
             self.let_others_have(handle, slot);
         }
         Ok(())
