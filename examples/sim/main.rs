@@ -54,14 +54,13 @@ fn members(text: &str) -> Result<usize, String> {
 }
 
 fn after_help() -> String {
-    let faults: String = Fault::ALL
-        .iter()
-        .map(|(_, name, about)| format!("  {name:<11} {about}\n"))
-        .collect();
+    let line = |(_, name, about): &(Fault, &str, &str)| format!("  {name:<11} {about}");
+    let faults = Fault::ALL.iter().map(line).collect::<Vec<_>>().join("\n");
     format!(
         "\
 FAULTS
 {faults}
+
 WHAT HAPPENS
   A seed stands for a family: how many members, which limits, what each of them does (IDs, children,
   signals, metadata, file locks, shared values), which faults there are and where they strike. All

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Cli, shrink, simulation};
 
 /// How often the progress is told where there is no terminal.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// Runs them. The first that fails, if one does.
 pub(crate) fn run(cli: &Cli) -> Option<u64> {
@@ -42,13 +42,9 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
         scope.spawn(|| tell(&bar, cli.runs, &failed));
     });
     bar.finish_and_clear();
-    let seconds = start.elapsed().as_secs_f64();
-    let rate = bar.position() as f64 / seconds;
-    let events = events.into_inner();
-    println!(
-        "{} seeds in {seconds:.1} s, {rate:.0} a second; {events} events",
-        bar.position()
-    );
+    let (seeds, took, events) = (bar.position(), start.elapsed(), events.into_inner());
+    let rate = u128::from(seeds) * 1000 / took.as_millis().max(1);
+    println!("{seeds} seeds in {took:.1?}, {rate} a second; {events} events");
     Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn live(place: usize) {
 impl Hostile {
     /// Does a few bad things.
     fn act(&mut self, rng: &mut Rng) {
-        let members = with(|world| world.started) as u32 + 1;
+        let started = with(|world| u32::try_from(world.started));
+        let members = started.map_or(u32::MAX, |started| started.saturating_add(1));
         let to = if rng.bool() { 1 } else { rng.u32(1..=members) };
         if self.streams.iter().all(|(of, _)| *of != to) || rng.u8(..) < 16 {
             self.connect(to, rng);

@@ -60,6 +60,7 @@ impl Rates {
 }
 
 /// A process's place in the network.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Place {
     vmid: u32,
     is_listening: bool,
@@ -113,6 +114,8 @@ enum Arrival {
     Closed(Side),
 }
 
+type Coming = (u64, u64, usize, u32, Arrival);
+
 /// What the checks have to hear of.
 pub(crate) enum News {
     /// A fault broke a stream between these two.
@@ -133,7 +136,8 @@ pub(crate) struct Network {
     places: Vec<Place>,
     pipes: Vec<Pipe>,
     free: Vec<usize>,
-    arrivals: BinaryHeap<Reverse<(u64, u64, usize, u32, Arrival)>>,
+    /// When, and in which order, in which stream and what.
+    arrivals: BinaryHeap<Reverse<Coming>>,
     order: u64,
     /// From whom to whom nothing gets until then.
     silent: Vec<(usize, usize, u64)>,

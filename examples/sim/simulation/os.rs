@@ -15,7 +15,7 @@ pub(crate) struct Os {
 }
 
 impl Os {
-    fn look<const READS: bool>(&self, node: &Node<'_, SimPal<READS>>) {
+    fn look<const READS: bool>(node: &Node<'_, SimPal<READS>>) {
         if !node.identity().is_leader() {
             return;
         }
@@ -84,14 +84,14 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             let outcome = checks.exits.told(&checks.family, self.vmid, exit);
             world.check("exits", outcome);
         });
-        self.look(node);
+        Os::look(node);
     }
 
     fn member_joined(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
-        self.look(node);
+        Os::look(node);
     }
 
     fn member_left(&self, node: &Node<'_, SimPal<READS>>, _: Vmid) {
-        self.look(node);
+        Os::look(node);
     }
 }

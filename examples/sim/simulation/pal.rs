@@ -76,7 +76,6 @@ impl Drop for SimStream {
 impl<const READS: bool> SimPal<READS> {
     /// Waits until `look` finds something or the time comes.
     fn wait_for<T>(
-        self,
         until: Option<Time>,
         mut look: impl FnMut(&mut super::world::World) -> Option<T>,
     ) -> Option<T> {
@@ -138,7 +137,7 @@ impl<const READS: bool> Pal for SimPal<READS> {
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
         // Others have their turn also where there is something to do at once.
         pause(Some(0));
-        self.wait_for(until, |world| {
+        Self::wait_for(until, |world| {
             let woken = world.network.look(self.0, ready);
             (woken || !ready.is_empty()).then_some(())
         });
@@ -149,11 +148,11 @@ impl<const READS: bool> Pal for SimPal<READS> {
     }
 
     fn wait_event(&self, event: &SimEvent, until: Option<Time>) {
-        self.wait_for(until, |_| event.is_set().then_some(()));
+        Self::wait_for(until, |_| event.is_set().then_some(()));
     }
 
     fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Option<Time>) -> Woken {
-        let woken = self.wait_for(until, |world| {
+        let woken = Self::wait_for(until, |world| {
             if event.is_set() {
                 Some(Woken::Event)
             } else if world.network.is_readable(stream.0) {

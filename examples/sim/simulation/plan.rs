@@ -119,7 +119,7 @@ impl Plan {
 
     /// Whether a process has threads, and a worker besides.
     pub(crate) fn has_threads(&self, process: usize) -> bool {
-        self.seed_of(process, 1) % 3 == 0
+        self.seed_of(process, 1).is_multiple_of(3)
     }
 
     /// What a thread of a process is to do.

@@ -145,9 +145,9 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Vec<u8>)
         } else {
             thread(0)();
         }
-        in_threads(node, own, |node, own| end(node, own));
+        in_threads(node, own, end);
     } else {
-        in_threads(&node, &own, |node, own| fail(node, own));
+        in_threads(&node, &own, fail);
     }
 }
 

@@ -62,7 +62,7 @@ impl Task {
             (place, world.plan.has_threads(number))
         });
         Task::new(place, has_threads, move || {
-            process::live(&birth, place, has_threads)
+            process::live(&birth, place, has_threads);
         })
     }
 }

@@ -8,6 +8,9 @@ use std::ops::Range;
 /// Bytes of a file that are ever locked.
 pub(crate) const BYTES: usize = 6;
 
+/// A file's locks, those of `flock` apart from the others.
+pub(crate) type Space = (bool, usize);
+
 /// Whose lock it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
@@ -24,10 +27,10 @@ impl Owner {
     }
 }
 
-/// A lock that is asked for. The space keeps `flock` locks and the others apart.
+/// A lock that is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    pub(crate) space: (bool, usize),
+    pub(crate) space: Space,
     pub(crate) owner: Owner,
     pub(crate) bytes: Range<usize>,
     pub(crate) write: bool,
@@ -49,10 +52,13 @@ struct Span {
     to: u64,
 }
 
+/// For each byte, whether it is locked, and whether to write.
+type Held = [Option<bool>; BYTES];
+
 #[derive(Default)]
 pub(crate) struct Files {
     /// By space and owner: which bytes it has for certain, and whether to write.
-    held: BTreeMap<((bool, usize), Owner), [Option<bool>; BYTES]>,
+    held: BTreeMap<(Space, Owner), Held>,
     /// What may be held.
     maybe: Vec<Span>,
     /// What is waited for.
@@ -97,20 +103,14 @@ impl Files {
     }
 
     /// From before it is given back.
-    pub(crate) fn clear(&mut self, space: (bool, usize), owner: Owner, bytes: Range<usize>) {
+    pub(crate) fn clear(&mut self, space: Space, owner: Owner, bytes: Range<usize>) {
         if let Some(own) = self.held.get_mut(&(space, owner)) {
             own[bytes].fill(None);
         }
     }
 
     /// It was given back: it is not held any more.
-    pub(crate) fn cleared(
-        &mut self,
-        space: (bool, usize),
-        owner: Owner,
-        bytes: &Range<usize>,
-        now: u64,
-    ) {
+    pub(crate) fn cleared(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
         for span in &mut self.maybe {
             let claim = &span.claim;
             let is_whole = bytes.start <= claim.bytes.start && claim.bytes.end <= bytes.end;

@@ -2,7 +2,7 @@
 //! once. **owners**: a look-up says who owned it at some time since it was asked. **pids**: a pid is
 //! not taken again while its process lives, is a zombie, or names a group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libos_ipc::Id;
 use libos_ipc::wire::IdRange;
@@ -20,7 +20,7 @@ pub(crate) struct Ids {
     /// IDs in use, by whom.
     taken: BTreeMap<Id, u32>,
     /// Pids whose process was waited for.
-    reaped: BTreeMap<Id, ()>,
+    reaped: BTreeSet<Id>,
 }
 
 impl Ids {
@@ -121,13 +121,13 @@ impl Ids {
 
     /// Somebody has waited for the process.
     pub(crate) fn reaped(&mut self, pid: Id) {
-        self.reaped.insert(pid, ());
+        self.reaped.insert(pid);
     }
 
     /// Whether this may be taken.
     pub(crate) fn is_no_pid(&self, id: Id, family: &Family) -> Result<(), String> {
         for kin in family.all().filter(|kin| kin.state != State::Failed) {
-            let is_there = !self.reaped.contains_key(&kin.pid);
+            let is_there = !self.reaped.contains(&kin.pid);
             if kin.pid == id && is_there {
                 return Err(format!("{id} is taken, the pid of v{}", kin.vmid));
             }

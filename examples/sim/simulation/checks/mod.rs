@@ -17,8 +17,8 @@ use libos_ipc::Id;
 
 pub(crate) use calls::{Call, LONG};
 pub(crate) use family::State;
-pub(crate) use files::{BYTES, Claim, Owner};
-pub(crate) use metadata::{path_of, user_of};
+pub(crate) use files::{BYTES, Claim, Owner, Space};
+pub(crate) use metadata::{credentials, path, path_of, user_of};
 pub(crate) use pools::{bounds, left_over};
 pub(crate) use signals::FOREIGN;
 pub(crate) use values::{HANDLES, Stamp};
@@ -36,7 +36,6 @@ pub(crate) struct Checks {
     pub(crate) values: values::Values,
     pub(crate) innocents: innocents::Innocents,
     pub(crate) calls: calls::Calls,
-    pub(crate) metadata: metadata::MetaChecks,
     /// Rises with everything that becomes certain.
     clock: u64,
 }
@@ -53,7 +52,6 @@ impl Checks {
             values: values::Values::new(faults),
             innocents: innocents::Innocents::new(faults),
             calls: calls::Calls::new(faults),
-            metadata: metadata::MetaChecks,
             clock: 0,
         }
     }

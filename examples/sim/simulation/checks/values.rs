@@ -25,11 +25,12 @@ impl Stamp {
         number.to_le_bytes()
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
     pub(crate) fn read(bytes: [u8; 8]) -> Stamp {
         let number = u64::from_le_bytes(bytes);
         Stamp {
             version: (number >> 32) as u32,
-            writer: (number & u64::from(u32::MAX)) as Id,
+            writer: number as Id,
         }
     }
 }
@@ -65,7 +66,7 @@ struct Waiting {
 }
 
 pub(crate) struct Values {
-    values: [Value; HANDLES],
+    all: [Value; HANDLES],
     are_late: bool,
     /// Members may be cut off: when the leader takes one for dead is not certain.
     may_be_cut: bool,
@@ -74,7 +75,7 @@ pub(crate) struct Values {
 impl Values {
     pub(crate) fn new(faults: Faults) -> Values {
         Values {
-            values: <[Value; HANDLES]>::default(),
+            all: <[Value; HANDLES]>::default(),
             are_late: faults.are_late(),
             may_be_cut: faults.may_cut_off(),
         }
@@ -83,7 +84,7 @@ impl Values {
     /// A thread asks for it, and waits.
     pub(crate) fn waits(&mut self, at: usize, who: Who, write: bool, since: u64) {
         if write {
-            self.values[at].askers.insert(who.0);
+            self.all[at].askers.insert(who.0);
         }
         let waiting = Waiting {
             who,
@@ -91,17 +92,17 @@ impl Values {
             since,
             passed: 0,
         };
-        self.values[at].waiting.push(waiting);
+        self.all[at].waiting.push(waiting);
     }
 
     /// It waits no more.
     pub(crate) fn waited(&mut self, at: usize, who: Who) {
-        self.values[at].waiting.retain(|waiting| waiting.who != who);
+        self.all[at].waiting.retain(|waiting| waiting.who != who);
     }
 
     /// Whether somebody waits to change it.
     pub(crate) fn is_wanted(&self, at: usize) -> bool {
-        self.values[at].waiting.iter().any(|waiting| waiting.write)
+        self.all[at].waiting.iter().any(|waiting| waiting.write)
     }
 
     /// Nobody is passed by for ever.
@@ -115,7 +116,7 @@ impl Values {
         if self.are_late {
             return Ok(());
         }
-        for waiting in &mut self.values[at].waiting {
+        for waiting in &mut self.all[at].waiting {
             let is_other = waiting.who.0 != pid && waiting.since < asked;
             waiting.passed += u32::from(is_other && (write || waiting.write));
             if waiting.passed > PATIENCE {
@@ -127,7 +128,7 @@ impl Values {
 
     /// A thread takes it. `leases`, alone.
     pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
-        let value = &mut self.values[at];
+        let value = &mut self.all[at];
         let by_other = value.writer.is_some_and(|writer| writer != who);
         let read_by_other = value.readers.iter().any(|reader| *reader != who);
         if by_other || write && read_by_other {
@@ -147,7 +148,7 @@ impl Values {
 
     /// What it sees. `values`.
     pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
-        let value = &mut self.values[at];
+        let value = &mut self.all[at];
         if stamp != value.now && !value.maybe.contains(&stamp) {
             return Err(format!(
                 "{pid} reads {stamp:?} in handle {at}, not {:?} or {:?}",
@@ -170,7 +171,7 @@ impl Values {
         write: bool,
         owner_died: bool,
     ) -> Result<(), String> {
-        let value = &mut self.values[at];
+        let value = &mut self.all[at];
         let (must, may) = (value.is_orphan, value.may_be_orphan);
         if write && owner_died {
             (value.is_orphan, value.may_be_orphan) = (false, false);
@@ -186,7 +187,7 @@ impl Values {
 
     /// It is given back, perhaps with a change: what it is then.
     pub(crate) fn given(&mut self, at: usize, who: Who, changed: bool) -> Stamp {
-        let value = &mut self.values[at];
+        let value = &mut self.all[at];
         value.readers.remove(&who);
         if value.writer == Some(who) {
             value.writer = None;
@@ -203,7 +204,7 @@ impl Values {
 
     /// What a process that is cut off writes: it may get to the others or not.
     pub(crate) fn given_by_doomed(&mut self, at: usize, pid: Id) -> Stamp {
-        let value = &mut self.values[at];
+        let value = &mut self.all[at];
         let others = u32::try_from(value.maybe.len()).unwrap_or(u32::MAX);
         let stamp = Stamp {
             version: value.now.version + 1 + others,
@@ -216,7 +217,7 @@ impl Values {
     }
 
     pub(crate) fn died(&mut self, pid: Id, is_cut_off: bool) {
-        for value in &mut self.values {
+        for value in &mut self.all {
             value.readers.retain(|(of, _)| *of != pid);
             value.waiting.retain(|waiting| waiting.who.0 != pid);
             if value.writer.is_some_and(|(of, _)| of == pid) {

@@ -9,7 +9,7 @@ use libos_ipc::{Error, Id, Vmid, Wait};
 
 use super::super::checks::LONG;
 use super::super::world::with;
-use super::Program;
+use super::{Program, limit};
 
 /// Nothing but what every call may say.
 pub(super) fn nothing(_: Error) -> bool {
@@ -23,7 +23,7 @@ pub(super) fn is_gone(error: Error) -> bool {
 
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn take_id(&self, rng: &mut Rng) {
-        let taken = self.call("take_id", self.limit(rng), nothing, |node, wait| {
+        let taken = self.call("take_id", limit(rng), nothing, |node, wait| {
             node.take_id(wait)
         });
         let Ok(id) = taken else { return };
@@ -55,7 +55,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     pub(super) fn release_id(&self, rng: &mut Rng) {
         if let Some(id) = self.pick_id(rng) {
-            let limit = self.limit(rng);
+            let limit = limit(rng);
             let _ = self.call("release_id", limit, nothing, |node, wait| {
                 node.release_id(id, wait)
             });
@@ -80,7 +80,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         let Some(vmid) = Vmid::new(to) else { return };
-        let handed = self.call("hand_on_id", self.limit(rng), is_gone, |node, wait| {
+        let handed = self.call("hand_on_id", limit(rng), is_gone, |node, wait| {
             node.hand_on_id(id, vmid, wait)
         });
         match handed {
@@ -115,16 +115,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     pub(super) fn look_up(&self, rng: &mut Rng) {
-        let choice = rng.usize(..);
+        let (any, choice) = (rng.u32(..300), rng.usize(..));
         let (id, asked) = with(|world| {
             let own = world.checks.ids.taken_by(self.own.vmid, choice);
-            let any = (choice % 300) as Id;
             (
-                own.filter(|_| choice % 3 > 0).unwrap_or(any),
+                own.filter(|_| !any.is_multiple_of(3)).unwrap_or(any),
                 world.checks.tick(),
             )
         });
-        let owner = self.call("owner_of", self.limit(rng), nothing, |node, wait| {
+        let owner = self.call("owner_of", limit(rng), nothing, |node, wait| {
             node.owner_of(id, wait)
         });
         if let Ok(owner) = owner {
@@ -138,7 +137,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// A range, as a process in C takes it.
     pub(super) fn take_range(&self, rng: &mut Rng) {
-        let range = self.call("alloc_range", self.limit(rng), nothing, |node, wait| {
+        let range = self.call("alloc_range", limit(rng), nothing, |node, wait| {
             node.alloc_range(wait)
         });
         let Ok(range) = range else { return };
@@ -167,7 +166,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Some(range)
         });
         if let Some(range) = range {
-            let limit = self.limit(rng);
+            let limit = limit(rng);
             let _ = self.call("release_range", limit, nothing, |node, wait| {
                 node.release_range(range, wait)
             });
@@ -189,7 +188,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         let id = rng.u32(range.start..=range.end);
-        let changed = self.call("change_owner", self.limit(rng), is_gone, |node, wait| {
+        let changed = self.call("change_owner", limit(rng), is_gone, |node, wait| {
             node.change_owner(id, new, wait)
         });
         let is_changed = match changed {
@@ -228,7 +227,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.request(Vmid::FIRST, &message).map(drop)
         });
         let floor = with(|world| world.checks.vmids.highest());
-        let vmid = self.call("new_vmid", self.limit(rng), nothing, |node, wait| {
+        let vmid = self.call("new_vmid", limit(rng), nothing, |node, wait| {
             node.new_vmid(wait)
         });
         if let Ok(vmid) = vmid {

@@ -7,12 +7,13 @@ use libos_ipc::error::errno;
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
 use libos_ipc::{Error, Identity, PATH_MAX, Resource, Target, Which};
 
-use super::super::checks::State;
+use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
 use super::super::process::{Birth, idle};
 use super::super::world::with;
-use super::Program;
 use super::ids::{WAIT, is_gone, nothing};
+use super::signals::somebody;
+use super::{Program, limit};
 
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn start_child(&self, rng: &mut Rng) {
@@ -29,7 +30,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let group = group.map_or(0, |kin| kin.group);
             (world.checks.vmids.highest(), group)
         });
-        let child = self.call("start_child", self.limit(rng), nothing, |node, wait| {
+        let child = self.call("start_child", limit(rng), nothing, |node, wait| {
             node.start_child(wait)
         });
         let Ok(identity) = child else {
@@ -143,7 +144,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     pub(super) fn change_group(&self, rng: &mut Rng) {
-        let limit = self.limit(rng);
+        let limit = limit(rng);
         let refused = |error| error == Error::Refused(errno::EPERM);
         let own = self.own;
         let changed = match rng.u8(..4) {
@@ -176,12 +177,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// What the leader knows about a process is so.
     pub(super) fn ask_about(&self, rng: &mut Rng) {
-        let Some(kin) = self.somebody(rng) else {
+        let Some(kin) = somebody(rng) else {
             return;
         };
         let was_certain = with(|world| world.checks.family.is_certain(kin.vmid));
         let may_be_gone = |error| is_gone(error) && !self.is_there(kin.vmid);
-        let told = self.call("process", self.limit(rng), may_be_gone, |node, wait| {
+        let told = self.call("process", limit(rng), may_be_gone, |node, wait| {
             node.process(kin.pid, wait)
         });
         let Ok(told) = told else { return };
@@ -201,14 +202,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if !with(|world| world.plan.has_paths) {
             return;
         }
-        let Some(kin) = self.somebody(rng) else {
+        let Some(kin) = somebody(rng) else {
             return;
         };
         let may_be_gone = |error| {
             let is_busy = error == Error::Full(Resource::Answers) && self.own.has_threads;
             is_busy || is_gone(error) && !self.is_there(kin.vmid)
         };
-        let limit = self.limit(rng);
+        let limit = limit(rng);
         let what = MetaCode::ALL[rng.usize(..4)];
         if what == MetaCode::Credentials {
             let told = self.call("credentials", limit, may_be_gone, |node, wait| {
@@ -216,7 +217,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             });
             if let Ok(told) = told {
                 with(|world| {
-                    let outcome = world.checks.metadata.credentials(kin.pid, told);
+                    let outcome = credentials(kin.pid, told);
                     world.check("metadata", outcome);
                 });
             }
@@ -224,17 +225,17 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let none = Error::Refused(errno::ENOENT);
         let fine = |error| error == none || may_be_gone(error);
-        let mut path = vec![0; PATH_MAX];
+        let mut buffer = vec![0; PATH_MAX];
         let told = self.call("path_of", limit, fine, |node, wait| {
-            node.path_of(kin.pid, what, &mut path, wait)
+            node.path_of(kin.pid, what, &mut buffer, wait)
         });
         let told = match told {
-            Ok(length) => Some(&path[..length]),
+            Ok(length) => Some(&buffer[..length]),
             Err(error) if error == none => None,
             Err(_) => return,
         };
         with(|world| {
-            let outcome = world.checks.metadata.path(kin.pid, what, told);
+            let outcome = path(kin.pid, what, told);
             world.check("metadata", outcome);
         });
     }

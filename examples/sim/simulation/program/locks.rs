@@ -7,7 +7,7 @@ use libos_ipc::Error;
 use libos_ipc::error::errno;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 
-use super::super::checks::{BYTES, Claim, LONG, Owner};
+use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::world::with;
 use super::Program;
 use super::ids::nothing;
@@ -106,13 +106,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
             now
         });
         let is_posix = family == LockFamily::Posix;
-        let fine = |error| match error {
+        let may_be = |error| match error {
             Error::Refused(errno::EAGAIN) => !wait && !is_unlock,
             Error::Refused(errno::EDEADLK) => wait && is_posix,
             _ => false,
         };
         let name = if is_unlock { "unlock" } else { "lock" };
-        let outcome = self.call(name, limit, fine, |node, wait| node.set_lock(&lock, wait));
+        let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(&lock, wait));
         with(|world| {
             world.tell(format_args!("  {lock:?}"));
             let now = world.checks.tick();
@@ -174,7 +174,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.close_file(FILES[file], self.own.pid, wait)
         });
         if closed.is_ok() {
-            self.cleared(space, owner);
+            cleared(space, owner);
         }
     }
 
@@ -190,23 +190,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    fn cleared(&self, space: (bool, usize), owner: Owner) {
-        with(|world| {
-            let now = world.checks.tick();
-            world.checks.files.cleared(space, owner, &(0..BYTES), now);
-        });
-    }
-
     /// Lets go of all record locks.
     fn let_go_of_records(&self) {
         let vmid = self.own.vmid;
         with(|world| world.checks.files.let_go(vmid));
-        let cleared = self.call("clear_locks", LONG, nothing, |node, wait| {
+        let done = self.call("clear_locks", LONG, nothing, |node, wait| {
             node.clear_locks(self.own.pid, wait)
         });
-        if cleared.is_ok() {
+        if done.is_ok() {
             for file in 0..FILES.len() {
-                self.cleared((false, file), Owner::Process(vmid));
+                cleared((false, file), Owner::Process(vmid));
             }
         }
     }
@@ -220,4 +213,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
         }
     }
+}
+
+/// It was given back whole.
+fn cleared(space: Space, owner: Owner) {
+    with(|world| {
+        let now = world.checks.tick();
+        world.checks.files.cleared(space, owner, &(0..BYTES), now);
+    });
 }

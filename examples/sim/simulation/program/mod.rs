@@ -58,7 +58,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             24..34 => self.start_child(&mut rng),
             34..42 => self.signal_one(&mut rng),
             42..44 => self.signal_group(&mut rng),
-            44..46 => self.signal_all(self.limit(&mut rng)),
+            44..46 => self.signal_all(limit(&mut rng)),
             46..49 => self.change_group(&mut rng),
             49..52 => self.ask_about(&mut rng),
             52..56 => self.ask_metadata(&mut rng),
@@ -70,20 +70,6 @@ impl<const READS: bool> Program<'_, '_, READS> {
             95..97 => idle(self.node, Duration::from_micros(rng.u64(..10_000))),
             97 => self.broadcast(),
             _ => self.crash(),
-        }
-    }
-
-    /// How long a call may take.
-    fn limit(&self, rng: &mut Rng) -> Duration {
-        let limit = match rng.u8(..4) {
-            0 => Duration::ZERO,
-            1 => Duration::from_micros(rng.u64(..5_000)),
-            _ => LONG,
-        };
-        if with(|world| world.has(Fault::Limits)) {
-            limit
-        } else {
-            LONG
         }
     }
 
@@ -114,7 +100,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.tell(format_args!("v{vmid}.{thread} {name}: {told}"));
             world
                 .account
-                .note(error.map_or(0, |error| error.errno() as u64 + 1));
+                .note(error.map_or(0, |error| u64::from(error.errno().unsigned_abs()) + 1));
             let call = Call {
                 name,
                 who: vmid,
@@ -189,5 +175,19 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.let_go_of_files();
         self.release_all_ids();
         self.close_syncs() && self.is_certain()
+    }
+}
+
+/// How long a call may take.
+fn limit(rng: &mut Rng) -> Duration {
+    let limit = match rng.u8(..4) {
+        0 => Duration::ZERO,
+        1 => Duration::from_micros(rng.u64(..5_000)),
+        _ => LONG,
+    };
+    if with(|world| world.has(Fault::Limits)) {
+        limit
+    } else {
+        LONG
     }
 }

@@ -7,8 +7,8 @@ use libos_ipc::Target;
 
 use super::super::faults::Fault;
 use super::super::world::with;
-use super::Program;
 use super::ids::is_gone;
+use super::{Program, limit};
 
 /// Another process, as far as a thread has to know.
 #[derive(Clone, Copy, Debug)]
@@ -17,18 +17,18 @@ pub(super) struct Somebody {
     pub(super) pid: libos_ipc::Id,
 }
 
-impl<const READS: bool> Program<'_, '_, READS> {
-    /// A process of the family, be it this one or one that is gone.
-    pub(super) fn somebody(&self, rng: &mut Rng) -> Option<Somebody> {
-        let choice = rng.usize(..);
-        with(|world| {
-            let all: Vec<_> = world.checks.family.all().collect();
-            let kin = all.get(choice % all.len().max(1))?;
-            let (vmid, pid) = (kin.vmid, kin.pid);
-            Some(Somebody { vmid, pid })
-        })
-    }
+/// A process of the family, be it this one or one that is gone.
+pub(super) fn somebody(rng: &mut Rng) -> Option<Somebody> {
+    let choice = rng.usize(..);
+    with(|world| {
+        let all: Vec<_> = world.checks.family.all().collect();
+        let kin = all.get(choice % all.len().max(1))?;
+        let (vmid, pid) = (kin.vmid, kin.pid);
+        Some(Somebody { vmid, pid })
+    })
+}
 
+impl<const READS: bool> Program<'_, '_, READS> {
     /// Whether a process must be found by this one.
     pub(super) fn is_there(&self, vmid: u32) -> bool {
         with(|world| {
@@ -41,7 +41,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     pub(super) fn signal_one(&self, rng: &mut Rng) {
         let signal = rng.i32(1..24);
-        let Some(to) = self.somebody(rng) else { return };
+        let Some(to) = somebody(rng) else { return };
         with(|world| {
             let may_break = world.has(Fault::Disconnect) || world.checks.innocents.may_close;
             let times = if may_break { 3 } else { 1 };
@@ -54,7 +54,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         } else {
             Target::Process(to.pid)
         };
-        let limit = self.limit(rng);
+        let limit = limit(rng);
         self.say(format_args!("signal {signal} for {to:?}"));
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
             node.kill(target, signal, wait)
@@ -74,7 +74,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// To a group that somebody is in, or was.
     pub(super) fn signal_group(&self, rng: &mut Rng) {
         let signal = rng.i32(24..32);
-        let Some(one) = self.somebody(rng) else {
+        let Some(one) = somebody(rng) else {
             return;
         };
         let group = with(|world| {
@@ -92,7 +92,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             })
         };
         let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
-        let limit = self.limit(rng);
+        let limit = limit(rng);
         let _ = self.call("kill group", limit, may_be_gone, |node, wait| {
             node.kill(Target::Group(group), signal, wait)
         });
