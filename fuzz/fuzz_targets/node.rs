@@ -81,6 +81,7 @@ fuzz_target!(|bytes: &[u8]| {
             handles: 2,
             clients: 4,
         },
+        events: 8,
     };
     let config = Config {
         capacities,
