@@ -118,6 +118,10 @@ fn run(
         let mut quiet = true;
         while let Some(say) = honest.next() {
             quiet = false;
+            if honest.passes_death_on() {
+                server.hear_owner_died(vmid(0), honest.id()).expect("it fits");
+                honest.said_owner_died();
+            }
             let heard = server.hear(vmid(0), say.code, &honest.message(say));
             honest.said(say);
             match heard {

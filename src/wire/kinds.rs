@@ -112,7 +112,7 @@ choices! {
     /// What a server has to say about a handle beyond the protocol.
     SyncNote: u32 {
         /// A process died that could change the data: what comes next is the last that the server
-        /// has.
+        /// has. A client says it, too, before it gives back what it got after that and has not used.
         OwnerDied = 1,
         /// There is no room for the handle: what was asked for will not come.
         NoRoom = 2,

@@ -305,6 +305,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.hear_sync_note(*id, *note)?;
                 true
             }
+            Message::SyncNote { id, note } => {
+                self.serve_sync_note(to, *id, *note)?;
+                true
+            }
             _ => return Err(Refusal::WrongRole),
         };
         Ok(if done { Again::Whenever } else { Again::Soon })

@@ -29,6 +29,18 @@ struct Letter {
     owner_died: bool,
 }
 
+impl Letter {
+    fn of_death(handle: usize) -> Letter {
+        Letter {
+            code: 0,
+            handle,
+            state: 0,
+            data: Vec::new(),
+            owner_died: true,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
     /// A client wants a handle.
@@ -103,6 +115,10 @@ struct Seen {
     /// their writer.
     version: Vec<u8>,
     in_doubt: Vec<bool>,
+    /// A process died changing the handle, and nobody else has had it to change it since.
+    is_orphan: Vec<bool>,
+    /// Who was told of that.
+    was_told: Vec<Vec<bool>>,
     wrong: Option<&'static str>,
     was_told_to_let_go: bool,
     heard_of_death: bool,
@@ -208,6 +224,16 @@ impl World<'_> {
                     let had = self.clients[who][handle].current() == SyncState::Exclusive;
                     self.seen.in_doubt[handle] |= had || self.seen.up[who].iter().any(is_data);
                 }
+                if let At::Uses {
+                    handle,
+                    write: true,
+                } = self.seen.at[who]
+                {
+                    self.seen.is_orphan[handle] = true;
+                    for told in &mut self.seen.was_told {
+                        told[handle] = false;
+                    }
+                }
                 self.server.left(vmid(who));
                 self.seen.woken[who] = false;
                 self.seen.at[who] = At::Dead;
@@ -236,6 +262,7 @@ impl World<'_> {
             if !self.server.is_used(handle as u64) {
                 self.seen.version[handle] = 0;
                 self.seen.in_doubt[handle] = false;
+                self.seen.is_orphan[handle] = false;
             }
         }
         if !self.server.is_sound() {
@@ -250,8 +277,13 @@ impl World<'_> {
                 let client = &mut self.clients[who][handle];
                 match client.take(wanted(write)) {
                     Take::Taken => {
-                        let news = client.news();
-                        self.seen.heard_of_death |= news.1;
+                        let (_, owner_died) = client.news();
+                        self.seen.heard_of_death |= owner_died;
+                        self.seen.was_told[who][handle] |= owner_died;
+                        if self.seen.is_orphan[handle] && !self.seen.was_told[who][handle] {
+                            self.seen.wrong = Some("not told of a death");
+                        }
+                        self.seen.is_orphan[handle] &= !write;
                         client.wait(wanted(write), -1);
                         self.seen.at[who] = At::Uses { handle, write };
                         self.look(who, handle);
@@ -277,6 +309,10 @@ impl World<'_> {
             for handle in 0..self.clients[who].len() {
                 let client = &mut self.clients[who][handle];
                 while let Some(say) = client.next() {
+                    if client.passes_death_on() {
+                        client.said_owner_died();
+                        self.seen.up[who].push_back(Letter::of_death(handle));
+                    }
                     let data = client.message(say).data.to_vec();
                     client.said(say);
                     self.seen.up[who].push_back(Letter {
@@ -294,6 +330,7 @@ impl World<'_> {
     fn upgraded(&mut self, who: usize, handle: usize, taken: Take) {
         self.seen.at[who] = match taken {
             Take::Taken => {
+                self.seen.is_orphan[handle] = false;
                 self.look(who, handle);
                 At::Uses {
                     handle,
@@ -354,6 +391,13 @@ impl World<'_> {
 
     fn hear(&mut self, who: usize) {
         let letter = self.seen.up[who].pop_front().unwrap();
+        if letter.owner_died {
+            let heard = self.server.hear_owner_died(vmid(who), letter.handle as u64);
+            if heard.is_err() {
+                self.seen.wrong = Some("the server is surprised");
+            }
+            return;
+        }
         let sync = Sync {
             id: letter.handle as u64,
             state: state(letter.state),
@@ -389,13 +433,7 @@ impl World<'_> {
                     data: sync.data.to_vec(),
                     owner_died: false,
                 },
-                Told::OwnerDied(id) => Letter {
-                    code: 0,
-                    handle: usize::try_from(id).unwrap(),
-                    state: 0,
-                    data: Vec::new(),
-                    owner_died: true,
-                },
+                Told::OwnerDied(id) => Letter::of_death(usize::try_from(id).unwrap()),
             };
             self.server.said(true);
             let who = to.get() as usize - 2;
@@ -457,6 +495,8 @@ fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T)
             down: none,
             version: vec![0; family.handles],
             in_doubt: vec![false; family.handles],
+            is_orphan: vec![false; family.handles],
+            was_told: vec![vec![false; family.handles]; family.clients],
             wrong: None,
             was_told_to_let_go: false,
             heard_of_death: false,

@@ -63,7 +63,7 @@ pub struct Client<'m> {
     asked: SyncState,
     /// The most that may come: more than it asks for if it asks for less than before.
     may_come: SyncState,
-    /// The server understands that it asks for less than before.
+    /// The server understands that it asks for less than before, and that it passes a death on.
     can_lower: bool,
     /// What the server wants it to have at most.
     wanted_back: Option<SyncState>,
@@ -82,6 +82,8 @@ pub struct Client<'m> {
     /// Another process has changed the data since it was last used here.
     is_changed: bool,
     owner_died: bool,
+    /// The owner died, and nobody has had it to change it since, here neither.
+    is_orphan: bool,
     /// Counts what may make somebody look again.
     changes: u64,
     /// There is something to say, or others want it all the time: the one thing that who gives it back
@@ -94,6 +96,8 @@ pub struct Client<'m> {
     out_downgrade: Option<(SyncState, bool)>,
     out_upgrade: Option<SyncState>,
     out_close: bool,
+    /// With what is given back: the next is to be told that the owner died.
+    out_owner_died: bool,
     length: usize,
     data: &'m mut [u8],
 }
@@ -120,6 +124,7 @@ impl<'m> Client<'m> {
             no_room: false,
             is_changed: false,
             owner_died: false,
+            is_orphan: false,
             changes: 0,
             is_wanted: false,
             losses: 0,
@@ -127,13 +132,14 @@ impl<'m> Client<'m> {
             out_downgrade: None,
             out_upgrade: None,
             out_close: false,
+            out_owner_died: false,
             length: 0,
             data,
         }
     }
 
     /// Opens the handle in this free place. `can_lower`: the server understands that a client asks
-    /// for less than before. Returns which of those that were opened here it is.
+    /// for less than before, and that it passes a death on. Returns which of those that were opened here it is.
     pub fn open(&mut self, id: u64, can_lower: bool) -> u32 {
         let (changes, opened) = (self.changes, self.opened.wrapping_add(1));
         let data = core::mem::take(&mut self.data);
@@ -222,6 +228,7 @@ impl<'m> Client<'m> {
             .is_some_and(|most| rank(most) < rank(state));
         if is_free && rank(self.current) >= rank(state) && (!is_wanted || self.is_fresh) {
             self.has_writer = write;
+            self.is_orphan &= !write;
             self.readers = self.readers.saturating_add(u32::from(!write));
             self.is_fresh = false;
             return Take::Taken;
@@ -304,6 +311,7 @@ impl<'m> Client<'m> {
         if self.current == SyncState::Exclusive && self.readers == 1 {
             self.readers = 0;
             self.has_writer = true;
+            self.is_orphan = false;
             self.is_upgrading = false;
             self.is_fresh = false;
             return Take::Taken;
@@ -418,7 +426,13 @@ impl<'m> Client<'m> {
         if used <= rank(target) && rank(target) < rank(self.current) {
             let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
             let with_data = had || self.current == SyncState::Exclusive;
+            self.pass_death_on();
             self.current = target;
+            if target == SyncState::Invalid {
+                // It comes with the lease again.
+                self.owner_died = false;
+                self.is_orphan = false;
+            }
             self.is_wanted = true;
             self.losses = self.losses.saturating_add(1);
             self.uses = 0;
@@ -430,6 +444,13 @@ impl<'m> Client<'m> {
         }
     }
 
+    /// A lease to change the data is given back. The server takes it that who got it has seen to what
+    /// a dead process left; here nobody has.
+    fn pass_death_on(&mut self) {
+        let unseen = self.is_orphan && self.current == SyncState::Exclusive;
+        self.out_owner_died |= unseen && self.can_lower;
+    }
+
     /// Closes the handle; nobody uses it. False if somebody does.
     pub fn close(&mut self) -> bool {
         if self.phase != Phase::Open || self.has_writer || self.readers > 0 {
@@ -438,6 +459,7 @@ impl<'m> Client<'m> {
         self.changes = self.changes.wrapping_add(1);
         self.out_upgrade = None;
         if self.is_known {
+            self.pass_death_on();
             self.phase = Phase::Closing;
             self.out_close = true;
         } else {

@@ -29,6 +29,19 @@ impl Client<'_> {
         })
     }
 
+    /// Whether the server is to hear that the owner died ([`Server::hear_owner_died`]), before what
+    /// [`Client::next`] says: this process got the lease to change the data, and has not used it.
+    ///
+    /// [`Server::hear_owner_died`]: crate::leases::Server::hear_owner_died
+    pub fn passes_death_on(&self) -> bool {
+        self.out_owner_died
+    }
+
+    /// That was said.
+    pub fn said_owner_died(&mut self) {
+        self.out_owner_died = false;
+    }
+
     /// The message that [`Client::next`] gave: what it goes by, and the data.
     pub fn message(&self, say: Say) -> Sync<'_> {
         Sync {
@@ -124,6 +137,7 @@ impl Client<'_> {
     /// A process that was changing the data died.
     pub fn hear_owner_died(&mut self) {
         self.owner_died = true;
+        self.is_orphan = true;
     }
 
     /// The server has no room for the handle.

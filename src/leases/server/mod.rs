@@ -39,6 +39,8 @@ struct Client {
     asked: Option<SyncState>,
     /// What it was told to give back to.
     wanted_back: Option<SyncState>,
+    /// It can change the data, and is the first after a process died that could.
+    got_orphan: bool,
     /// Of the handle's clients.
     next: u32,
     before: u32,
@@ -58,6 +60,7 @@ const NOBODY: Client = Client {
     current: SyncState::Invalid,
     asked: None,
     wanted_back: None,
+    got_orphan: false,
     next: NONE,
     before: NONE,
     behind: NONE,
@@ -231,6 +234,9 @@ impl<'m> Server<'m> {
         // It may not have heard yet that it can change the data.
         if sync.state == SyncState::Exclusive || !sync.data.is_empty() {
             self.take_data(&client, sync)?;
+        } else if client.got_orphan {
+            // Nor has it seen to what a dead process left.
+            self.with_handle(client.handle, |handle| handle.owner_died = true);
         }
         self.forget(place);
         self.change(place, |client| {
@@ -241,6 +247,21 @@ impl<'m> Server<'m> {
         });
         self.list(place);
         self.serve(client.handle);
+        Ok(())
+    }
+
+    /// A client that is about to give back what it got to change has not used it: the next is to be
+    /// told, too, that the owner died.
+    ///
+    /// # Errors
+    /// [`Refused::Unfitting`] if it got no such thing.
+    pub fn hear_owner_died(&mut self, from: Vmid, id: u64) -> Result<(), Refused> {
+        let place = self.find(from, id).ok_or(Unfitting)?;
+        let client = *self.client(place);
+        if client.out_close || !client.got_orphan {
+            return Err(Refused::Unfitting);
+        }
+        self.with_handle(client.handle, |handle| handle.owner_died = true);
         Ok(())
     }
 
@@ -311,6 +332,7 @@ impl<'m> Server<'m> {
             self.stop_asking(place);
             self.set_current(place, asked);
             self.change(place, |client| {
+                client.got_orphan = owner_died && asked == SyncState::Exclusive;
                 client.out_owner_died = owner_died;
                 client.out_confirm = Some(asked);
             });
@@ -344,7 +366,10 @@ impl<'m> Server<'m> {
 
     fn set_current(&mut self, place: u32, state: SyncState) {
         let client = *self.client(place);
-        self.change(place, |client| client.current = state);
+        self.change(place, |client| {
+            client.current = state;
+            client.got_orphan = false;
+        });
         self.with_handle(client.handle, |handle| {
             match client.current {
                 SyncState::Shared => handle.readers = handle.readers.saturating_sub(1),

@@ -53,9 +53,18 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut client = slot.client.lock();
             loop {
                 let Some(say) = client.next() else { break true };
-                let message = Message::Sync(say.code, client.message(say));
+                let note = SyncNote::OwnerDied;
+                let message = if client.passes_death_on() {
+                    let id = client.id();
+                    Message::SyncNote { id, note }
+                } else {
+                    Message::Sync(say.code, client.message(say))
+                };
                 match self.put(&peer, 0, &message, Limits::NONE) {
                     // A leader that is gone hears nothing any more.
+                    Ok(()) | Err(Error::LeaderGone) if client.passes_death_on() => {
+                        client.said_owner_died();
+                    }
                     Ok(()) | Err(Error::LeaderGone) => client.said(say),
                     Err(_) => break false,
                 }
@@ -91,6 +100,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut server = server.lock();
         let mut client = slot.client.lock();
         while let Some(say) = client.next() {
+            if client.passes_death_on() {
+                // Its own client says nothing unfitting.
+                let _ = server.hear_owner_died(us, client.id());
+                client.said_owner_died();
+            }
             let heard = server.hear(us, say.code, &client.message(say));
             client.said(say);
             if heard == Err(Refused::NoRoom) {
@@ -239,6 +253,23 @@ impl<'m, P: Pal> Node<'m, P> {
                 Ok(true)
             }
         }
+    }
+
+    /// As the leader: a client passes on that the owner died.
+    pub(crate) fn serve_sync_note(
+        &self,
+        from: Vmid,
+        id: u64,
+        note: SyncNote,
+    ) -> Result<(), Refusal> {
+        let Some(server) = &self.server else {
+            return Err(Refusal::WrongRole);
+        };
+        if note != SyncNote::OwnerDied {
+            return Err(Refusal::WrongRole);
+        }
+        let heard = server.lock().hear_owner_died(from, id);
+        heard.map_err(|_| Refusal::UnfittingSync)
     }
 
     /// The server says something about a handle of this process.

@@ -44,10 +44,14 @@ struct Value {
     maybe: Vec<Stamp>,
     /// What its last writer has written that nobody else has seen yet, and what was before.
     unseen: Vec<Stamp>,
-    /// A process has died that could change it, and none has changed it since.
+    /// A process has died changing it, and none has had it to change it since.
     is_orphan: bool,
+    /// Who was told of that.
+    told: BTreeSet<Id>,
     /// Somebody has died who could have been able to change it.
     may_be_orphan: bool,
+    /// Of one that is cut off nobody knows until when it can still take it, and die again.
+    may_be_again: bool,
     readers: BTreeSet<Who>,
     writer: Option<Who>,
     /// Who has ever asked to change it, and may be able to without asking again.
@@ -68,8 +72,6 @@ struct Waiting {
 pub(crate) struct Values {
     all: [Value; HANDLES],
     are_late: bool,
-    /// Members may be cut off: when the leader takes one for dead is not certain.
-    may_be_cut: bool,
 }
 
 impl Values {
@@ -77,14 +79,20 @@ impl Values {
         Values {
             all: <[Value; HANDLES]>::default(),
             are_late: faults.are_late(),
-            may_be_cut: faults.may_cut_off(),
         }
     }
 
     /// A thread asks for it, and waits.
-    pub(crate) fn waits(&mut self, at: usize, who: Who, write: bool, since: u64) {
+    pub(crate) fn waits(
+        &mut self,
+        at: usize,
+        who: Who,
+        (write, is_cut_off): (bool, bool),
+        since: u64,
+    ) {
         if write {
             self.all[at].askers.insert(who.0);
+            self.all[at].may_be_again |= is_cut_off;
         }
         let waiting = Waiting {
             who,
@@ -163,7 +171,14 @@ impl Values {
         Ok(())
     }
 
-    /// What it is told of deaths. `owner-died`.
+    /// A thread that reads it can change it now. `leases`, alone.
+    pub(crate) fn upgraded(&mut self, at: usize, who: Who) -> Result<(), String> {
+        // Its process was told when it came to read it.
+        self.all[at].is_orphan = false;
+        self.taken(at, who, true)
+    }
+
+    /// What it is told of deaths. `owner-died`: each process once, until one has had it to change it.
     pub(crate) fn heard(
         &mut self,
         at: usize,
@@ -172,15 +187,18 @@ impl Values {
         owner_died: bool,
     ) -> Result<(), String> {
         let value = &mut self.all[at];
-        let (must, may) = (value.is_orphan, value.may_be_orphan);
-        if write && owner_died {
-            (value.is_orphan, value.may_be_orphan) = (false, false);
+        if owner_died {
+            value.told.insert(pid);
+        }
+        let must = value.is_orphan && !value.told.contains(&pid);
+        let may = value.may_be_orphan || value.may_be_again;
+        if write {
+            value.is_orphan = false;
+            value.may_be_orphan &= !owner_died;
         }
         match (owner_died, must, may) {
             (false, true, _) => Err(format!("{pid} is not told that the owner of {at} died")),
-            (true, false, false) if !self.may_be_cut => {
-                Err(format!("{pid} is told of a death at {at}: nobody died"))
-            }
+            (true, _, false) => Err(format!("{pid} is told of a death at {at}: nobody died")),
             _ => Ok(()),
         }
     }
@@ -224,9 +242,11 @@ impl Values {
                 value.writer = None;
                 // What one that is cut off has said last may have come, or not.
                 value.is_orphan |= !is_cut_off;
+                value.told.clear();
             }
             if value.askers.remove(&pid) {
                 value.may_be_orphan = true;
+                value.may_be_again |= is_cut_off;
                 value.maybe.push(value.now);
                 if value.now.writer == pid {
                     value.maybe.append(&mut value.unseen);

@@ -91,7 +91,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let (who, write) = ((self.own.pid, self.thread), state == SyncState::Exclusive);
         let asked = with(|world| {
             let now = world.checks.tick();
-            world.checks.values.waits(at, who, write, now);
+            let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
+            let values = &mut world.checks.values;
+            values.waits(at, who, (write, is_cut_off), now);
             now
         });
         let mut data = [0; 8];
@@ -132,7 +134,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let who = (self.own.pid, self.thread);
         with(|world| {
             let now = world.checks.tick();
-            world.checks.values.waits(at, who, true, now);
+            let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
+            let values = &mut world.checks.values;
+            values.waits(at, who, (true, is_cut_off), now);
         });
         let deadlock = |error| error == Error::Refused(errno::EDEADLK);
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
@@ -141,7 +145,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             world.checks.values.waited(at, who);
             if upgraded.is_ok() && world.checks.family.is_certain(self.own.vmid) {
-                let outcome = world.checks.values.taken(at, who, true);
+                let outcome = world.checks.values.upgraded(at, who);
                 world.check("leases", outcome);
             }
         });
