@@ -3,10 +3,11 @@
 use core::ffi::CStr;
 
 use super::CPal;
+use super::foreign::Bytes;
 use super::outcome;
 use super::setup::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
-use crate::error::errno;
+use crate::error::{Error, errno};
 use crate::wire::{ChildExit, KillTarget, MetaCode};
 use crate::{
     Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Signal, SignalReply, Target, Vmid,
@@ -45,17 +46,19 @@ pub(super) fn is_zombie(pid: Id) -> bool {
 }
 
 /// The name by which a file's locks go; `None` if that is the path.
-pub(super) fn file_key(
-    path: *const core::ffi::c_char,
-    key: &mut [u8],
-) -> Option<Result<usize, i32>> {
+pub(super) fn file_key(path: *const core::ffi::c_char) -> Option<Result<Bytes, Error>> {
     callbacks()?.0.file_key?;
-    let (to, room) = (key.as_mut_ptr().cast(), key.len());
-    let length = tell!(file_key(path, to, room), 0);
+    let mut room = [0_u8; PATH_MAX - 1];
+    let (to, length) = (room.as_mut_ptr().cast(), room.len());
+    let length = tell!(file_key(path, to, length), 0);
     Some(match usize::try_from(length) {
-        Ok(length) if length <= room => Ok(length),
-        Ok(_) => Err(errno::ENAMETOOLONG),
-        Err(_) => Err(i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO)),
+        Ok(length) => room
+            .get(..length)
+            .and_then(|key| Bytes::from_slice(key).ok())
+            .ok_or(Error::Refused(errno::ENAMETOOLONG)),
+        Err(_) => Err(Error::Refused(
+            i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO),
+        )),
     })
 }
 

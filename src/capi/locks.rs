@@ -21,19 +21,13 @@ enum Name {
 
 /// The key of a file, without a NUL.
 fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
-    let mut key = Bytes::new();
-    if name == Name::Path && !path.is_null() {
-        let room = crate::PATH_MAX.saturating_sub(1);
-        key.resize(room, 0).map_err(|_| Error::Invalid)?;
-        match file_key(path, &mut key) {
-            Some(Ok(length)) => {
-                key.truncate(length);
-                return Ok(key);
-            }
-            Some(Err(number)) => return Err(Error::Refused(number)),
-            None => key.clear(),
-        }
+    if name == Name::Path
+        && !path.is_null()
+        && let Some(key) = file_key(path)
+    {
+        return key;
     }
+    let mut key = Bytes::new();
     append_string(&mut key, path)?;
     key.pop();
     Ok(key)
