@@ -72,6 +72,10 @@ impl<'m, P: Pal> Node<'m, P> {
             return Again::Whenever;
         }
         let again = self.take_frames(peer, &mut reading);
+        if again == Again::Soon && !reading.held_back {
+            // That more has come is no news until then, and would be reported again and again.
+            self.hold_back(peer, &mut reading, true);
+        }
         drop(reading);
         self.flush(peer);
         again
