@@ -287,6 +287,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
                 self.put_aside(peer, seq, SignalReply::ROOM, upcall)
             }
+            // It would wait for room for ever, and what comes after it.
+            Message::PidGetMeta { .. } if !self.config.capacities.holds_metadata() => {
+                let (status, data) = (-errno::ENOMEM, &[][..]);
+                if seq != 0 {
+                    self.answer(peer, seq, &Answer::Meta { status, data });
+                }
+                true
+            }
             Message::PidGetMeta { pid, code } => {
                 let reply = MetadataReply { to, seq };
                 let upcall = Upcall::Metadata(*pid, *code, reply);
