@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use crate::leases::LeaseLimits;
 use crate::locks::LockLimits;
+use crate::node::MetadataReply;
 use crate::wire::LentLocks;
 use crate::{Id, Vmid};
 
@@ -22,7 +23,8 @@ pub struct Capacities {
     /// kept for each peer.
     pub frame_length: usize,
     /// The bytes that can wait to be sent to one peer. Two buffers of half this size are kept for
-    /// each peer; half must hold the longest frame.
+    /// each peer; half must hold the longest frame. Where half does not hold a path (4125 bytes),
+    /// who asks for metadata of this process is refused (`ENOMEM`).
     pub send_queue: usize,
     /// ID ranges in the leader's table. A member that is not the leader keeps none.
     pub ranges: usize,
@@ -116,6 +118,11 @@ impl Capacities {
     /// Whether a frame holds all that comes back with a file that was lent.
     pub(crate) const fn holds_lent_file(&self) -> bool {
         self.frame_length >= LentLocks::frame_length(LentLocks::MOST)
+    }
+
+    /// Whether a peer's queue ever has room for an answer with metadata.
+    pub(crate) const fn holds_metadata(&self) -> bool {
+        self.send_queue / 2 >= MetadataReply::ROOM
     }
 
     /// How many files a process that is no leader can borrow.

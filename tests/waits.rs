@@ -10,7 +10,7 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream, Time,
     Token, Woken,
 };
-use libos_ipc::wire::{IdRange, Message, SyncState};
+use libos_ipc::wire::{FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait};
 
 type World = Network<4, 8, 200>;
@@ -216,4 +216,67 @@ fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
     }
     node.flush_to(Vmid::FIRST);
     assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
+}
+
+fn frame(seq: u64, message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = [0; 200];
+    let mut writer = FrameWriter::new(&mut bytes);
+    writer.push(seq, message).unwrap();
+    writer.unsent().to_vec()
+}
+
+#[test]
+fn what_there_is_never_room_for_is_refused() {
+    let network = Box::new(World::new());
+    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let words = (&&peer).connect(Vmid::FIRST).unwrap();
+    // A path would not fit the queue. What comes after that is not to wait for it.
+    let (pid, code) = (1, MetaCode::Root);
+    let path = frame(1, &Message::PidGetMeta { pid, code });
+    let owner = frame(2, &Message::GetIdOwner(1));
+    words.write(&[&2_u32.to_le_bytes(), &path, &owner]).unwrap();
+    for _ in 0..4 {
+        node.turn(Some(Time(0)));
+    }
+    let answers = (&&peer).accept().unwrap();
+    let mut bytes = [0; 100];
+    let length = answers.read(&mut bytes).unwrap();
+    let (first, second) = (4, 4 + 17 + 12);
+    assert_eq!(length, second + 17 + 4, "both are answered");
+    assert_eq!(bytes[first + 8], 1);
+    assert_eq!(bytes[first + 17 + 8..second], (-12_i32).to_le_bytes());
+    assert_eq!(bytes[second + 8], 2);
+}
+
+#[test]
+fn who_asks_and_does_not_listen_is_left_in_peace() {
+    let network = Box::new(World::new());
+    let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
+    let mut config = config(Driving::Caller);
+    // Every request is refused, and the word for that finds no room in the end.
+    config.capacities.leases.handles = 0;
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let words = (&&peer).connect(Vmid::FIRST).unwrap();
+    let hello = Hello {
+        version: Hello::VERSION,
+        features: 0,
+        pid: 2,
+        parent: 1,
+    };
+    let hello = frame(0, &Message::Hello(hello));
+    words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
+    let (id, state, data) = (7, SyncState::Shared, &[][..]);
+    let sync = Sync { id, state, data };
+    let ask = frame(0, &Message::Sync(SyncCode::RequestUpgrade, sync));
+    // Until nobody takes it in any more.
+    while words.write(&[&ask]) == Ok(ask.len()) {
+        node.turn(Some(Time(0)));
+    }
+    turn_for_a_second(&node, &network);
 }

@@ -127,6 +127,11 @@ fn run(
             match heard {
                 Ok(()) => {}
                 Err(Refused::NoRoom) => honest.hear_no_room(),
+                Err(Refused::Closed) => {
+                    let (id, state, data) = (honest.id(), SyncState::Invalid, &[][..]);
+                    let closed = Sync { id, state, data };
+                    honest.hear(SyncCode::ConfirmClose, &closed).expect("it fits");
+                }
                 Err(Refused::Unfitting) => panic!("{say:?}"),
             }
         }

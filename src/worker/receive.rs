@@ -72,6 +72,10 @@ impl<'m, P: Pal> Node<'m, P> {
             return Again::Whenever;
         }
         let again = self.take_frames(peer, &mut reading);
+        if again == Again::Soon && !reading.held_back {
+            // That more has come is no news until then, and would be reported again and again.
+            self.hold_back(peer, &mut reading, true);
+        }
         drop(reading);
         self.flush(peer);
         again
@@ -282,6 +286,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 let reply = SignalReply { to, seq };
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
                 self.put_aside(peer, seq, SignalReply::ROOM, upcall)
+            }
+            // It would wait for room for ever, and what comes after it.
+            Message::PidGetMeta { .. } if !self.config.capacities.holds_metadata() => {
+                let (status, data) = (-errno::ENOMEM, &[][..]);
+                if seq != 0 {
+                    self.answer(peer, seq, &Answer::Meta { status, data });
+                }
+                true
             }
             Message::PidGetMeta { pid, code } => {
                 let reply = MetadataReply { to, seq };

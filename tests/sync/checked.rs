@@ -406,7 +406,7 @@ impl World<'_> {
         match self.server.hear(vmid(who), code(letter.code), &sync) {
             Ok(()) => {}
             Err(Refused::Unfitting) => self.seen.wrong = Some("the server is surprised"),
-            Err(Refused::NoRoom) => self.seen.wrong = Some("no room"),
+            Err(Refused::NoRoom | Refused::Closed) => self.seen.wrong = Some("no room"),
         }
         let key = (who, letter.handle);
         match code(letter.code) {

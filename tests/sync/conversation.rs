@@ -156,7 +156,7 @@ fn what_does_not_fit_closes_the_connection_and_harms_nobody() {
     let says: [(&str, &[Said<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
         ("nothing to give back", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
-        ("nothing to close", &[(REQUEST_CLOSE, INVALID, b"")]),
+        ("nothing to close", &[(REQUEST_CLOSE, SHARED, b"")]),
         (
             "not asked to give back",
             &[
@@ -213,6 +213,8 @@ fn a_client_in_c_that_finds_no_room_lives_on() {
     one.say(REQUEST_UPGRADE, SHARED, b"");
     one.hears_nothing();
     assert_eq!(family.leader.statistics().undone, 1);
+    one.say(REQUEST_CLOSE, INVALID, b"");
+    one.hears(CONFIRM_CLOSE, INVALID, b"");
 }
 
 /// A leader in C, and the member that it has.

@@ -3,6 +3,7 @@
 
 mod checked;
 mod conversation;
+mod full;
 mod orphans;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]

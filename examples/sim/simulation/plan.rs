@@ -156,8 +156,8 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         handles: limit(1..12, 40),
     };
     let leases = LeaseLimits {
-        handles: limit(2..4, 3),
-        clients: limit(2..16, 60),
+        handles: limit(2..4, 100),
+        clients: limit(2..16, 160),
     };
     // What a file takes that was lent, or else a path.
     let (frame_length, queue) = if has_paths { (4352, 4600) } else { (809, 940) };

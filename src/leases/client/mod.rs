@@ -55,7 +55,7 @@ pub struct Client<'m> {
     id: u64,
     /// Counts the handles that this was.
     opened: u32,
-    /// The server knows of this client.
+    /// The server may know of this client.
     is_known: bool,
     /// What it has.
     current: SyncState,

@@ -140,14 +140,10 @@ impl Client<'_> {
         self.is_orphan = true;
     }
 
-    /// The server has no room for the handle.
+    /// The server has no room for the handle. For what was asked after that it may have had: so that
+    /// may come yet, and a close has to be said in any case.
     pub fn hear_no_room(&mut self) {
-        if self.phase == Phase::Closing {
-            self.phase = Phase::Free;
-        }
-        self.is_known = false;
         self.asked = SyncState::Invalid;
-        self.may_come = SyncState::Invalid;
         self.no_room = true;
         self.changes = self.changes.wrapping_add(1);
     }

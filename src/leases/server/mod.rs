@@ -88,6 +88,8 @@ pub enum Refused {
     Unfitting,
     /// There is no room for the handle or for one more client.
     NoRoom,
+    /// It is closed already, for it never found room: to be confirmed all the same.
+    Closed,
 }
 
 impl From<Unfitting> for Refused {
@@ -154,12 +156,13 @@ impl<'m> Server<'m> {
     ///
     /// # Errors
     /// [`Refused::Unfitting`] if an honest one would not say that as things stand,
-    /// [`Refused::NoRoom`] if a table is full: then nothing has changed.
+    /// [`Refused::NoRoom`] if a table is full, [`Refused::Closed`] for a close of what found no room:
+    /// then nothing has changed.
     pub fn hear(&mut self, from: Vmid, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refused> {
         match code {
             SyncCode::RequestUpgrade => self.asked(from, sync.id, sync.state),
             SyncCode::ConfirmDowngrade => Ok(self.gave_back(from, sync)?),
-            SyncCode::RequestClose => Ok(self.closed(from, sync)?),
+            SyncCode::RequestClose => self.closed(from, sync),
             _ => Err(Refused::Unfitting),
         }
     }
@@ -225,11 +228,18 @@ impl<'m> Server<'m> {
         Ok(())
     }
 
-    fn closed(&mut self, from: Vmid, sync: &Sync<'_>) -> Result<(), Unfitting> {
-        let place = self.find(from, sync.id).ok_or(Unfitting)?;
+    fn closed(&mut self, from: Vmid, sync: &Sync<'_>) -> Result<(), Refused> {
+        let Some(place) = self.find(from, sync.id) else {
+            let has_nothing = rank(sync.state) == 0 && sync.data.is_empty();
+            return Err(if has_nothing {
+                Refused::Closed
+            } else {
+                Refused::Unfitting
+            });
+        };
         let client = *self.client(place);
         if client.out_close {
-            return Err(Unfitting);
+            return Err(Refused::Unfitting);
         }
         // It may not have heard yet that it can change the data.
         if sync.state == SyncState::Exclusive || !sync.data.is_empty() {

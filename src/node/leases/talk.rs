@@ -9,7 +9,7 @@ use crate::node::wait::Limits;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Message, Sync, SyncCode, SyncNote};
+use crate::wire::{Message, Sync, SyncCode, SyncNote, SyncState};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Says to the server what the client has to say, now or when there is room.
@@ -88,7 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         heard.map_err(|refused| match refused {
             Refused::NoRoom => Error::Refused(crate::error::errno::ENOMEM),
-            Refused::Unfitting => Error::Invalid,
+            Refused::Unfitting | Refused::Closed => Error::Invalid,
         })
     }
 
@@ -107,9 +107,18 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             let heard = server.hear(us, say.code, &client.message(say));
             client.said(say);
-            if heard == Err(Refused::NoRoom) {
-                client.hear_no_room();
-                is_refused = true;
+            match heard {
+                Err(Refused::NoRoom) => {
+                    client.hear_no_room();
+                    is_refused = true;
+                }
+                Err(Refused::Closed) => {
+                    let closed = closed(client.id());
+                    // Its own server says nothing unfitting.
+                    let _ = client.hear(SyncCode::ConfirmClose, &closed);
+                    is_refused = true;
+                }
+                _ => {}
             }
         }
         drop(client);
@@ -229,30 +238,28 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Refusal::WrongRole);
         };
         let heard = server.lock().hear(peer.vmid(), code, sync);
-        match heard {
+        let answer = match heard {
             Ok(()) => {
                 if !self.tell_clients(true) {
                     self.say_later();
                 }
-                Ok(true)
+                return Ok(true);
             }
-            Err(Refused::Unfitting) => Err(Refusal::UnfittingSync),
-            Err(Refused::NoRoom) => {
-                let note = Message::SyncNote {
-                    id: sync.id,
-                    note: SyncNote::NoRoom,
-                };
-                if peer.extended.load(Ordering::SeqCst) {
-                    if self.put(peer, 0, &note, Limits::NONE).is_err() {
-                        return Ok(false);
-                    }
-                } else {
-                    // There is no word for it that a client in C knows.
-                    self.counters.undone.add(1);
-                }
-                Ok(true)
+            Err(Refused::Unfitting) => return Err(Refusal::UnfittingSync),
+            Err(Refused::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
+                // There is no word for it that a client in C knows.
+                self.counters.undone.add(1);
+                return Ok(true);
             }
-        }
+            Err(Refused::NoRoom) => Message::SyncNote {
+                id: sync.id,
+                note: SyncNote::NoRoom,
+            },
+            Err(Refused::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
+        };
+        // One that is going is told nothing.
+        let put = self.put(peer, 0, &answer, Limits::NONE);
+        Ok(!matches!(put, Err(Error::Full(_))))
     }
 
     /// As the leader: a client passes on that the owner died.
@@ -335,5 +342,14 @@ impl<'m, P: Pal> Node<'m, P> {
             self.leases.due.store(true, Ordering::SeqCst);
         }
         all
+    }
+}
+
+/// What the server says of a handle that is closed.
+fn closed(id: u64) -> Sync<'static> {
+    Sync {
+        id,
+        state: SyncState::Invalid,
+        data: &[],
     }
 }

@@ -77,7 +77,12 @@ impl Family {
         if let Some(kin) = self.kin.get_mut(&vmid) {
             kin.pid = pid;
             if kin.state == State::Starting {
-                kin.state = State::Running;
+                // It may have been cut off before it knew of that.
+                kin.state = if kin.is_doomed {
+                    State::Ending
+                } else {
+                    State::Running
+                };
             }
             if kin.group == 0 {
                 kin.group = pid;

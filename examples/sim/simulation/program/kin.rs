@@ -125,7 +125,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 all.any(|kin| kin.parent == self.own.vmid && is_own(kin.vmid))
             })
         };
-        let fine = |error| error == Error::NoChild && !(has_child() && self.is_certain());
+        // Another thread may start one meanwhile.
+        let had_child = has_child();
+        let fine =
+            |error| error == Error::NoChild && !(had_child && has_child() && self.is_certain());
         let exit = self.call("wait_child", limit, fine, |node, wait| {
             node.wait_child(which, wait)
         });
