@@ -169,7 +169,8 @@ pub struct Config {
     /// How long a peer whose backlog is full, or that does not say its VMID, is waited for.
     pub connect_limit: Duration,
     /// How long a member may take to give back a file whose locks are lent to it, while others wait
-    /// for it: then its connection is closed, and its locks are gone.
+    /// for it: then its connection is closed, and its locks are gone. And how long a leader may take
+    /// to say what became of a wait for a lock that was called off: then the connection is closed, too.
     pub recall_limit: Duration,
 }
 

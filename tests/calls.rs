@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{Answer, IdRange, Message, SyncState};
+use libos_ipc::wire::{Answer, FileLock, IdRange, LockFamily, LockKind, Message, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid, Wait,
 };
@@ -169,6 +169,62 @@ fn a_range_that_comes_too_late_goes_back() {
     until("the waiter is free", || {
         member.statistics().pools.waiters.now == 0
     });
+}
+
+/// A wait for a lock that is called off ends, whatever the leader does: with what it says became
+/// of it; without it if it says nothing.
+#[test]
+fn a_leader_that_does_not_call_off_a_wait_is_left() {
+    let stage = Stage::new();
+    let leader = stage.bare(1);
+    let recall_limit = Duration::from_millis(300);
+    let config = Config {
+        recall_limit,
+        ..Config::DEFAULT
+    };
+    let member = stage.member(2, config);
+    member.connect(Vmid::FIRST).unwrap();
+    let mut requests = leader.accept();
+    // It knows the extensions.
+    let mut answers = leader.connect(2);
+    let hello = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
+    answers.write_all(&frame(0, 64, &hello)).unwrap();
+    until("it was heard", || member.statistics().frames_in == 1);
+    let lock = FileLock {
+        family: LockFamily::Flock,
+        kind: LockKind::Write,
+        start: 0,
+        end: u64::MAX,
+        pid: 2,
+        handle: 9,
+        wait: true,
+        path: b"file",
+    };
+    let soon = Wait::at_most(Duration::from_millis(20));
+    // It was given at the last moment; it was not; and nothing is said.
+    for (said, becomes) in [
+        (Some(0), Ok(())),
+        (Some(-4), Err(Error::TimedOut)),
+        (None, Err(Error::LeaderGone)),
+    ] {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let call = scope.spawn(|| member.set_lock(&lock, soon));
+            let (seq, code, _) = next_frame(&mut requests);
+            assert_eq!(code, 15);
+            let (_, code, called_off) = next_frame(&mut requests);
+            assert_eq!((code, called_off), (71, seq.to_le_bytes().to_vec()));
+            if let Some(said) = said {
+                let said = i32::to_le_bytes(said);
+                answers.write_all(&frame(seq, 0, &said)).unwrap();
+            } else {
+                assert_eq!(requests.read(&mut [0]).unwrap(), 0, "the connection ends");
+                assert!(start.elapsed() >= recall_limit);
+            }
+            assert_eq!(call.join().unwrap(), becomes);
+        });
+    }
+    assert_eq!(member.statistics().pools.waiters.now, 0);
 }
 
 #[test]
@@ -506,6 +562,21 @@ fn what_a_stillborn_child_was_given_comes_back() {
         leader.statistics().refused(Refusal::VmidTaken) == 1
     });
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
+}
+
+/// As the C functions could: what the leader has stays its own.
+#[test]
+fn the_leader_is_not_buried() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    let id = leader.take_id(WAIT).unwrap();
+    let value = leader.share::<u64>(None).unwrap();
+    *value.write(WAIT).unwrap() = 7;
+    leader.bury(Vmid::FIRST).unwrap();
+    assert_eq!(leader.owner_of(id, WAIT), Ok(Some(Vmid::FIRST)));
+    assert_eq!(leader.statistics().pools.sync_clients.now, 1);
+    drop(value);
+    assert_eq!(leader.statistics().pools.sync_handles.now, 0);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
-use libos_ipc::pal::{Pal, Stream, Time};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
+};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,
@@ -16,6 +18,61 @@ use libos_ipc::{
 type World = Network<3, 24, 600>;
 type Platform<'w> = Loopback<'w, 3, 24, 600>;
 type Pipe<'w> = LoopbackStream<'w, 3, 24, 600>;
+type Flag<'w> = <Platform<'w> as Pal>::Event;
+
+/// The member's platform: time goes on when it waits.
+struct Ticking<'w>(Platform<'w>, &'w World);
+
+impl<'w> Pal for Ticking<'w> {
+    type Stream = Pipe<'w>;
+    type Event = Flag<'w>;
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<Flag<'w>, OutOfResources> {
+        self.0.event()
+    }
+    fn connect(&self, peer: Vmid) -> Result<Pipe<'w>, ConnectError> {
+        self.0.connect(peer)
+    }
+    fn accept(&self) -> Result<Pipe<'w>, AcceptError> {
+        self.0.accept()
+    }
+    fn watch_listener(&self, on: bool) {
+        self.0.watch_listener(on);
+    }
+    fn watch(
+        &self,
+        stream: &Pipe<'w>,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.0.watch(stream, token, interest)
+    }
+    fn rewatch(&self, stream: &Pipe<'w>, token: Token, interest: Interest) {
+        self.0.rewatch(stream, token, interest);
+    }
+    fn unwatch(&self, stream: &Pipe<'w>) {
+        self.0.unwatch(stream);
+    }
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        self.0.wait(ready, until);
+        if ready.is_empty() && until.is_none_or(|until| until > self.now()) {
+            self.1.advance(Duration::from_millis(1));
+        }
+    }
+    fn wake(&self) {
+        self.0.wake();
+    }
+    fn wait_event(&self, event: &Flag<'w>, until: Option<Time>) {
+        self.0.wait_event(event, until);
+    }
+    fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+}
 
 const HELLO: u8 = 64;
 
@@ -73,6 +130,7 @@ fuzz_target!(|bytes: &[u8]| {
         children: 3,
         answers: 1,
         borrowed_files: 2,
+        events: 0,
         sync_handles: 2,
         sync_data: 16,
         ranges: 0,
@@ -88,6 +146,7 @@ fuzz_target!(|bytes: &[u8]| {
         capacities,
         driving: Driving::Caller,
         spin: Duration::ZERO,
+        recall_limit: Duration::from_millis(20),
         ..Config::DEFAULT
     };
     let network = Box::new(World::new());
@@ -97,8 +156,9 @@ fuzz_target!(|bytes: &[u8]| {
         parent_pid: 1,
         ..Identity::child(vmid(2), Vmid::FIRST)
     };
-    let mut memory = vec![0; Node::<Platform<'_>>::memory(&identity, &config).total()];
-    let member = Node::new(join(2), identity, config, &mut memory).expect("enough memory");
+    let mut memory = vec![0; Node::<Ticking<'_>>::memory(&identity, &config).total()];
+    let platform = Ticking(join(2), &network);
+    let member = Node::new(platform, identity, config, &mut memory).expect("enough memory");
     let mut others = [1, 3].map(|number| Other {
         number,
         pal: join(number),
@@ -174,7 +234,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// A call, that gives up at once or after a while.
 fn call<'w>(
-    member: &Node<'_, Platform<'w>>,
+    member: &Node<'_, Ticking<'w>>,
     network: &'w World,
     what: u8,
     number: u8,
@@ -190,8 +250,8 @@ fn call<'w>(
         end: u64::from(number >> 4) + 5,
         pid: 5,
         handle: u64::from(number % 4),
-        // One that waits is called off with the leader's consent, which this one may never give.
-        wait: false,
+        // One that waits is called off, and the leader may never say that it was.
+        wait: number & 0x40 != 0,
         path: &[b'a' + number % 3],
     };
     let mut data = [0; PATH_MAX];

@@ -218,8 +218,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Has the leader take back what was handed to a process that will never join: one whose start
-    /// failed, say, after its VMID was made and its PID handed to it. A process that is connected
-    /// with the leader is left alone.
+    /// failed, say, after its VMID was made and its PID handed to it. The leader, and a process
+    /// that is connected with it, is left alone.
     ///
     /// It is for children that were never seen: one that came, and died before it
     /// [joined](Node::join), has ended like any other. Blocks only while the queue to the leader is full.
@@ -228,7 +228,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
     pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(_) if self.has_come(vmid) => Ok(()),
+            Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
             Ask::Here(_) => {
                 if let Some(pid) = self.unborn(vmid) {
                     self.forget_child(pid);

@@ -68,7 +68,9 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
     /// be for ever, `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
     /// that ends before it starts; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says,
-    /// and then the lock is not held; [`Error::Unsupported`] for an OFD lock where the leader has
+    /// and then the lock is not held (a leader that does not confirm that within
+    /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:
+    /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock where the leader has
     /// none; else as [`Node::ask`].
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = match self.leader()? {

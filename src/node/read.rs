@@ -86,6 +86,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Answer<'static>, Error> {
         let Asked { claim, late, sent } = asked;
         let mut cut_short = None;
+        let mut give_up = None;
         loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
@@ -102,7 +103,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.give_reading(peer, reading.take());
                 if late == Late::Cancel {
                     cut_short = cut_short.or(Some(error));
-                    limits = self.call_off(peer, claim);
+                    let until =
+                        *give_up.get_or_insert_with(|| self.now() + self.config.recall_limit);
+                    limits = self.call_off(peer, claim, until);
                     continue;
                 }
                 return self.waiters.give_up(claim, data).unwrap_or(Err(error));
@@ -121,15 +124,29 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Tells the peer to give up what the call waits for, and returns how long to wait for it to say
-    /// so: as long as it takes, or until there is more room to tell it.
-    fn call_off(&self, peer: &PeerRef<'_, 'm, P::Stream>, claim: Claim) -> Limits<'static> {
-        let message = Message::FileLockCancel(claim.seq);
-        if self.put(peer, 0, &message, Limits::NONE).is_ok() {
-            self.flush(peer);
+    /// so. One that has not by then is no peer any more: only so is it known that it holds nothing
+    /// for this process that nobody knows of. Its end ends the call.
+    fn call_off(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        claim: Claim,
+        give_up: Time,
+    ) -> Limits<'static> {
+        let now = self.now();
+        if now >= give_up {
+            self.give_up_on(peer);
             return Limits::default();
         }
+        let message = Message::FileLockCancel(claim.seq);
+        let until = if self.put(peer, 0, &message, Limits::NONE).is_ok() {
+            self.flush(peer);
+            give_up
+        } else {
+            // Until there is more room to tell it.
+            give_up.min(now + TRY_AGAIN)
+        };
         Limits {
-            until: Some(self.now() + TRY_AGAIN),
+            until: Some(until),
             interrupt: None,
         }
     }

@@ -100,7 +100,8 @@ fn declares_each_function_as_it_is() {
     let source = made("functions.c");
     let text = format!("#include \"libos_ipc.h\"\n{declarations}\n");
     std::fs::write(&source, text).unwrap();
-    compiles("cc", &["-std=c11"], &source);
+    // An array among the arguments is a pointer, but the header says how long it is.
+    compiles("cc", &["-std=c11", "-Wno-array-parameter"], &source);
 
     // Those that take in a message are made by a macro, all alike.
     let is_callback = |name: &String| name.starts_with("ipc_") && name.ends_with("_callback");

@@ -49,17 +49,27 @@ fn run(command: &mut Command) -> String {
 /// The static library, built as an enclave would: without `std`.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let target = made("target");
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args(["build", "--release", "--locked", "--quiet"])
-            .args(["--package", "libos-ipc-c", "--no-default-features"])
-            .args(["--features", "capi", "--target-dir"])
-            .arg(&target)
-            .current_dir(file(""))
-            .env_remove("RUSTFLAGS");
-        run(&mut build);
-        target.join("release/liblibos_ipc.a")
-    })
+    LIBRARY.get_or_init(|| build("target", "capi", ""))
+}
+
+/// The same with secure streams, and built as `docs/secure.md` says.
+fn secure_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let flags = "--cfg aes_force_soft --cfg polyval_force_soft \
+                 --cfg curve25519_dalek_backend=\"serial\"";
+    LIBRARY.get_or_init(|| build("secure-target", "capi,secure", flags))
+}
+
+fn build(target: &str, features: &str, flags: &str) -> PathBuf {
+    let target = made(target);
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--package", "libos-ipc-c", "--no-default-features"])
+        .args(["--features", features, "--target-dir"])
+        .arg(&target)
+        .current_dir(file(""))
+        .env("RUSTFLAGS", flags);
+    run(&mut build);
+    target.join("release/liblibos_ipc.a")
 }

@@ -41,6 +41,18 @@ static void child_died(void* context, const struct libos_ipc_cld_exit* child) {
         g_ended++;
 }
 
+/* Which of these stand in a line of the log. */
+static const char* const g_awaited[] = {"call 1 FILE_LOCK_SET #", "-> 1 FILE_LOCK_SET #", "<- 1 RESP #",
+                                        ": done"};
+#define AWAITED (sizeof(g_awaited) / sizeof(*g_awaited))
+static int g_said[AWAITED];
+
+static void say(void* context, enum libos_ipc_log_level level, const char* line) {
+    (void)context;
+    for (size_t i = 0; i < AWAITED; i++)
+        g_said[i] += level == LIBOS_IPC_LOG_INFO && strstr(line, g_awaited[i]);
+}
+
 static void self(void* context, struct libos_ipc_self* self) {
     (void)context;
     *self = (struct libos_ipc_self){g_pid, g_parent_pid, 0};
@@ -48,7 +60,7 @@ static void self(void* context, struct libos_ipc_self* self) {
 
 static void start(const char* base) {
     static const struct libos_ipc_callbacks callbacks = {
-        .signal = deliver, .child_died = child_died, .self = self};
+        .signal = deliver, .child_died = child_died, .self = self, .log = say};
     must(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
     g_platform.thread_create = NULL;
     g_platform.wait_readable = NULL;
@@ -94,6 +106,9 @@ static void member(const char* base, IDTYPE vmid, IDTYPE pid, IDTYPE parent_pid)
         lock.type = 2;
         must(file_lock_set("/f", &lock, false), "file_lock_set, to unlock");
     }
+    must(libos_ipc_dump_events(), "libos_ipc_dump_events");
+    for (size_t i = 0; i < AWAITED; i++)
+        must(g_said[i] >= 20 ? 0 : -EPROTO, g_awaited[i]);
     count(ROUNDS);
     must(ipc_kill_process(pid, parent_pid, 10), "ipc_kill_process");
     turn_until(&g_signals, 1);

@@ -1,13 +1,14 @@
 //! Programs in C that use the library.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{file, has, library, made, run};
+use super::{file, has, library, made, run, secure_library};
 
 /// Builds a program from files in C and the library.
-fn program(name: &str, sources: &[&str]) -> Command {
+fn program(name: &str, sources: &[&str], library: &Path) -> Command {
     let program = made(name);
     let mut compile = Command::new("cc");
     compile
@@ -19,22 +20,26 @@ fn program(name: &str, sources: &[&str]) -> Command {
         .arg("-o")
         .arg(&program)
         .args(sources.iter().map(|source| file(source)))
-        .arg(library());
+        .arg(library);
     run(&mut compile);
     Command::new(program)
 }
 
 /// Builds a program with the platform of the example, and runs it for a family of its own.
 fn runs(name: &str, arguments: &[&str]) {
-    if !has("cc") {
-        return;
+    if has("cc") {
+        runs_with(name, arguments, library());
     }
+}
+
+fn runs_with(name: &str, arguments: &[&str], library: &Path) {
     let directory = TempDir::new().unwrap();
     let source = format!("tests/capi/{name}.c");
     let as_what = arguments.join("");
     let mut program = program(
         &format!("{name}{as_what}"),
         &[&source, "examples/c/posix.c"],
+        library,
     );
     program.arg(directory.path().join("family")).args(arguments);
     print!("{}", run(&mut program));
@@ -53,6 +58,18 @@ fn calls_do_so_without_threads() {
 #[test]
 fn a_family_needs_no_threads() {
     runs("polled", &[]);
+}
+
+#[test]
+fn who_has_not_the_key_is_turned_away() {
+    if has("cc") {
+        runs_with("secure", &[], secure_library());
+    }
+}
+
+#[test]
+fn a_library_without_secure_streams_takes_no_key() {
+    runs("secure", &["plain"]);
 }
 
 #[test]

@@ -62,6 +62,19 @@ fn sent(node: &HostNode, what: impl FnOnce()) -> u64 {
     node.statistics().frames_out - before
 }
 
+/// The server has forgotten what it had by then, and has nothing more to say about it.
+#[test]
+fn a_leader_that_has_left_closes_what_it_has_open() {
+    let Family { leader, .. } = &Family::new();
+    let handle = leader.open_sync(Some(5)).unwrap();
+    let state = SyncState::Exclusive;
+    leader.lock_sync(handle, state, &mut [], WAIT).unwrap();
+    leader.unlock_sync(handle, state, None).unwrap();
+    leader.leave(WAIT).unwrap();
+    assert_eq!(leader.close_sync(handle, WAIT), Ok(()));
+    assert_eq!(leader.statistics().pools.sync_handles.now, 0);
+}
+
 #[test]
 fn what_one_writes_all_read() {
     let family = Family::new();

@@ -30,6 +30,7 @@ struct Handle<'m> {
 }
 
 /// A process that uses a handle.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy)]
 struct Client {
     vmid: Option<Vmid>,

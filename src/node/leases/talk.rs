@@ -112,7 +112,8 @@ impl<'m, P: Pal> Node<'m, P> {
                     client.hear_no_room();
                     is_refused = true;
                 }
-                Err(Refused::Closed) => {
+                // A server that does not know the client, or not any more, has nothing to close.
+                Err(_) if say.code == SyncCode::RequestClose => {
                     let closed = closed(client.id());
                     // Its own server says nothing unfitting.
                     let _ = client.hear(SyncCode::ConfirmClose, &closed);
