@@ -31,6 +31,10 @@ struct Handle<'m> {
 
 /// A process that uses a handle.
 #[derive(Clone, Copy)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 struct Client {
     vmid: Option<Vmid>,
     handle: u32,
