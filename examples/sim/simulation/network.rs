@@ -419,10 +419,23 @@ impl Network {
         let (from, to) = (broken.from, broken.to);
         self.places[from].stirred = true;
         self.places[to].stirred = true;
-        if self.cut(from, to) {
+        if self.is_own(pipe) && self.cut(from, to) {
             let (from, to) = (self.places[from].vmid, self.places[to].vmid);
             self.news.push(News::Cut(from, to));
         }
+    }
+
+    /// Whether it is the stream of its process itself, and not one that says that a VMID will never be.
+    fn is_own(&self, pipe: usize) -> bool {
+        let Pipe { from, to, said, .. } = &self.pipes[pipe];
+        let own = self.places[*from].vmid.to_le_bytes();
+        let has_other = || {
+            let is_other = |(at, other): (usize, &Pipe)| {
+                at != pipe && (other.from, other.to) == (*from, *to) && other.closed == [false; 2]
+            };
+            self.pipes.iter().enumerate().any(is_other)
+        };
+        own.starts_with(said) && !(said.is_empty() && has_other())
     }
 
     /// Notes that the connection of two is not what it was. False if it was noted before, or is
@@ -445,8 +458,7 @@ impl Network {
             Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
             Side::Reader => (pipe.to, pipe.from, !pipe.is_closed(Side::Writer)),
         };
-        let goes_as = pipe.said.first_chunk().copied().map(u32::from_le_bytes);
-        let is_own = goes_as == Some(self.places[pipe.from].vmid);
+        let is_own = pipe.said.len() == 4 && self.is_own(end.pipe);
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
         if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);

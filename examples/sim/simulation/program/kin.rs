@@ -117,7 +117,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Waits for a child, and reaps it.
     pub(crate) fn wait_child(&self, which: Which, limit: Duration) -> Option<ChildExit> {
-        let has_child = || {
+        let is_parent = || {
             with(|world| {
                 let family = &world.checks.family;
                 let is_own = |vmid| family.is_certain(vmid) && which == Which::Any;
@@ -126,9 +126,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             })
         };
         // Another thread may start one meanwhile.
-        let had_child = has_child();
+        let was_parent = is_parent();
         let fine =
-            |error| error == Error::NoChild && !(had_child && has_child() && self.is_certain());
+            |error| error == Error::NoChild && !(was_parent && is_parent() && self.is_certain());
         let exit = self.call("wait_child", limit, fine, |node, wait| {
             node.wait_child(which, wait)
         });
