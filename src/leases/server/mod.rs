@@ -32,10 +32,6 @@ struct Handle<'m> {
 /// A process that uses a handle.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "they are independent of each other"
-)]
 struct Client {
     vmid: Option<Vmid>,
     handle: u32,
