@@ -140,7 +140,6 @@ fuzz_target!(|bytes: &[u8]| {
             handles: 0,
             clients: 0,
         },
-        events: 8,
     };
     let config = Config {
         capacities,
