@@ -130,7 +130,7 @@ fuzz_target!(|bytes: &[u8]| {
         children: 3,
         answers: 1,
         borrowed_files: 2,
-        events: 0,
+        events: 8,
         sync_handles: 2,
         sync_data: 16,
         ranges: 0,
