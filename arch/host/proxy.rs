@@ -367,7 +367,11 @@ impl Proxy {
                     return self.line.want(&self.host, both);
                 }
                 Err(StreamError::Interrupted) => {}
-                Err(StreamError::Closed) => return self.hang_up(),
+                // Nobody takes it any more. What the member has said before is still read, to its end.
+                Err(StreamError::Closed) => {
+                    let count = bytes.len();
+                    self.mux.sent(count);
+                }
             }
         }
     }

@@ -235,3 +235,38 @@ fn a_peer_that_does_not_read_holds_up_no_other() {
     }
     assert!(sent[0] < 1 << 20, "the deaf one has taken {sent:?}");
 }
+
+#[test]
+fn what_a_machine_said_last_arrives_though_it_takes_no_answer() {
+    const EACH: usize = 2000;
+    const STREAMS: u16 = 100;
+    let family = Family::new();
+    let (identity, line, proxy) = family.behind_line();
+    let mut raw = Raw::new(line);
+    let outsider = outsider(&family, 99);
+    for stream in 0..STREAMS {
+        raw.say(OPEN, stream, 99);
+        raw.hear_kind(CREDIT);
+    }
+    // More than is read from the line at once; what was said first brings about credit for more,
+    // which nobody is there to take.
+    let mut words = vec![1; EACH];
+    words[..4].copy_from_slice(&identity.vmid.get().to_le_bytes());
+    let mut all = Vec::new();
+    for stream in 0..STREAMS {
+        all.extend(frame(DATA, stream, u32::try_from(EACH).unwrap()));
+        all.extend(&words);
+    }
+    raw.0.write_all(&all).unwrap();
+    drop(raw);
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
+    let mut buffer = [0; 2 * EACH];
+    for _ in 0..STREAMS {
+        let stream = outsider.accept().unwrap();
+        let mut heard = 0;
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            heard += count;
+        }
+        assert_eq!(heard, EACH);
+    }
+}
