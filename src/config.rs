@@ -26,7 +26,8 @@ pub struct Capacities {
     /// each peer; half must hold the longest frame. Where half does not hold a path (4125 bytes),
     /// who asks for metadata of this process is refused (`ENOMEM`).
     pub send_queue: usize,
-    /// ID ranges in the leader's table. A member that is not the leader keeps none.
+    /// ID ranges in the leader's table; as many as a quarter of them, and 4096 at most, can be IDs that
+    /// were given to processes which have not come yet. A member that is not the leader keeps none.
     pub ranges: usize,
     /// ID ranges that this process can own.
     pub own_ranges: usize,

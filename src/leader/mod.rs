@@ -4,9 +4,10 @@
 //! stream and no lock.
 
 mod processes;
+mod promised;
 mod ranges;
 
-use crate::error::{Error, errno};
+use crate::error::{Error, Resource, errno};
 use crate::store::Arena;
 use crate::wire::{Answer, FileLock, Hello, IdRange, LockAnswer, Message};
 use crate::{Id, Vmid};
@@ -15,6 +16,7 @@ use core::num::NonZeroI32;
 use crate::locks::{LockLimits, Locks, Set};
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
 pub(crate) use processes::{is_signal, signal_bit};
+use promised::Promised;
 pub use ranges::{Alloc, Ranges, Reclaim};
 
 /// What became of a request.
@@ -40,9 +42,13 @@ pub enum Outcome {
 /// How many of those who left are remembered: more than can leave while a request is under way.
 const DEPARTED: usize = 256;
 
+/// How many IDs one call takes back at most.
+const AT_ONCE: usize = 64;
+
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
+    promised: Promised<'m>,
     processes: Processes<'m>,
     locks: Locks<'m>,
     next_vmid: Option<Vmid>,
@@ -55,6 +61,7 @@ impl<'m> Leader<'m> {
     /// The memory the tables take, with room for that many ID ranges, processes and locks.
     pub const fn bytes(ranges: usize, processes: usize, locks: &LockLimits) -> usize {
         Ranges::bytes(ranges)
+            .saturating_add(Promised::bytes(ranges))
             .saturating_add(Processes::bytes(processes))
             .saturating_add(Locks::bytes(locks))
     }
@@ -72,6 +79,7 @@ impl<'m> Leader<'m> {
     ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
+            promised: Promised::new(arena, ranges)?,
             processes: Processes::new(arena, processes)?,
             locks: Locks::new(arena, locks)?,
             next_vmid: Vmid::new(2),
@@ -90,6 +98,7 @@ impl<'m> Leader<'m> {
 
     /// A member joined.
     pub fn joined(&mut self, vmid: Vmid) {
+        self.keep_promises(vmid);
         for departed in self
             .departed
             .iter_mut()
@@ -100,8 +109,10 @@ impl<'m> Leader<'m> {
     }
 
     /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
-    /// other ranges are to be taken back with [`Ranges::reclaim`].
+    /// other ranges are to be taken back with [`Ranges::reclaim`], and what it gave to others with
+    /// [`Leader::break_promises`].
     pub fn left(&mut self, vmid: Vmid) {
+        self.promised.settled(vmid);
         let processes = &self.processes;
         self.locks
             .forget_unborn(vmid, |child| processes.is_starting(child));
@@ -113,10 +124,29 @@ impl<'m> Leader<'m> {
         self.next_departed = self.next_departed.wrapping_add(1) % DEPARTED;
     }
 
-    /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does.
+    /// What was given to that process is its own, for it is there.
+    pub fn keep_promises(&mut self, to: Vmid) {
+        self.promised.settled(to);
+    }
+
+    /// Takes back what a member that left had given to processes which have not come: some of it, for
+    /// the table is behind a spinlock. True when that was all.
+    pub fn break_promises(&mut self, giver: Vmid) -> bool {
+        let ranges = &mut self.ranges;
+        self.promised.broken(giver, AT_ONCE, |id, to| {
+            if Vmid::new(to).is_some_and(|to| ranges.is_single(id, to)) {
+                ranges.free_single(id);
+            }
+        })
+    }
+
+    /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does. If `to` has not
+    /// come when `from` leaves, the ID goes back; if it is there already,
+    /// [`Leader::keep_promises`] is to be called.
     ///
     /// # Errors
-    /// As there; and [`Error::NoSuchProcess`] if `to` has left.
+    /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs wait for
+    /// processes to come.
     pub fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
         if self.departed.contains(&to.get()) {
             return Err(Error::NoSuchProcess);
@@ -124,7 +154,14 @@ impl<'m> Leader<'m> {
         if self.processes.names(id) {
             return Err(Error::Refused(errno::EPERM));
         }
-        self.ranges.change_owner(from, id, to)
+        if to == from || to == Vmid::FIRST {
+            return self.ranges.change_owner(from, id, to);
+        }
+        if !self.promised.has_room() {
+            return Err(Error::Full(Resource::Ranges));
+        }
+        self.ranges.change_owner(from, id, to)?;
+        self.promised.note(from, id, to)
     }
 
     /// Takes back a range, as [`Ranges::release`] does.

@@ -102,13 +102,18 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Gives one ID of this process's ranges to another process. The range falls into up to three,
-    /// each to be released by itself. [`Node::hand_on_id`] does this for IDs that were taken.
+    /// each to be released by itself. [`Node::hand_on_id`] does this for IDs that were taken. If this
+    /// process goes before the other has come, the ID is free again.
     ///
     /// # Errors
     /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(leader) => leader.lock().change_owner(self.identity.vmid, id, to),
+            Ask::Here(leader) => {
+                let changed = leader.lock().change_owner(self.identity.vmid, id, to);
+                self.keep_promises(leader, to.get());
+                changed
+            }
             Ask::There(vmid) => {
                 let message = Message::ChangeIdOwner {
                     id,
@@ -117,6 +122,19 @@ impl<'m, P: Pal> Node<'m, P> {
                 done(self.ask_with(vmid, &message, Late::HandedOn(id), &mut Data::none(), wait)?)
             }
         }
+    }
+
+    /// As the leader: an ID was given to that process. If it is there, or comes just now, it keeps it.
+    pub(crate) fn keep_promises(&self, leader: &Lock<Leader<'m>>, to: u32) {
+        if let Some(to) = Vmid::new(to).filter(|to| self.has_come(*to)) {
+            leader.lock().keep_promises(to);
+        }
+    }
+
+    /// As the leader: a process is gone that gave IDs to processes which have not come.
+    pub(crate) fn break_promises(&self, leader: &Lock<Leader<'m>>, giver: Vmid) {
+        // Not all under one lock: there may be many.
+        while !leader.lock().break_promises(giver) {}
     }
 
     /// Which process owns an ID; `None` if none does.

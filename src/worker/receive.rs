@@ -221,6 +221,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 let vmid = self.next_vmid(leader).map_or(0, crate::Vmid::get);
                 outcome = Outcome::Answer(Answer::Vmid(vmid));
             }
+            if let Message::ChangeIdOwner { owner, .. } = message {
+                self.keep_promises(leader, owner);
+            }
             match outcome {
                 Outcome::Answer(answer) => {
                     self.answer(peer, frame.seq, &answer);

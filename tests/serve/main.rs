@@ -328,6 +328,29 @@ fn what_a_member_had_comes_back_when_it_leaves() {
 }
 
 #[test]
+fn what_was_given_to_nobody_comes_back_when_the_giver_leaves() {
+    let server = Server::start();
+    let mut giver = Peer::join(&server.base(), 2);
+    let mut other = Peer::join(&server.base(), 3);
+    assert_eq!(numbers(&giver.ask(ALLOC_ID_RANGE, &[])), [1, 32]);
+    assert_eq!(numbers(&other.ask(ALLOC_ID_RANGE, &[])), [33, 64]);
+    // To one that is there, one that comes, and one that never does.
+    for (id, to) in [(1, 3), (2, 4), (3, 5)] {
+        assert_eq!(giver.ask(CHANGE_ID_OWNER, &pair(id, to)), []);
+    }
+    assert_eq!(other.ask(CHANGE_ID_OWNER, &pair(33, 5)), []);
+    let mut child = Peer::join(&server.base(), 4);
+    assert_eq!(child.owner_of(3), 5);
+    drop(giver);
+    let until = Instant::now() + LIMIT;
+    while [3, 4].map(|id| other.owner_of(id)) != [0, 0] {
+        assert!(Instant::now() < until, "not within {LIMIT:?}");
+    }
+    // Of the same process, what another gave it is still its own.
+    assert_eq!([1, 2, 33].map(|id| other.owner_of(id)), [3, 4, 5]);
+}
+
+#[test]
 fn a_signal_ends_it_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start();

@@ -132,11 +132,6 @@ impl Faults {
         self.has(Fault::Stall) || self.has(Fault::Silence)
     }
 
-    /// Whether a living member may lose its connection with another.
-    pub(crate) fn may_cut_off(self) -> bool {
-        self.hold_up() || self.has(Fault::Disconnect) || self.has(Fault::Capacity)
-    }
-
     /// Whether bytes may take any time at all.
     pub(crate) fn are_late(self) -> bool {
         self.hold_up() || self.has(Fault::Delay)

@@ -390,12 +390,7 @@ fn end_of_all<const READS: bool>(
     };
     let mut outcome = Ok(());
     for _ in 0..200 {
-        // Where a member may be cut off, any start may have failed without its knowing.
-        let unborn = with(|world| {
-            let may_be = world.faults().may_cut_off();
-            world.unborn + if may_be { world.started } else { 0 }
-        });
-        outcome = left_over(&node.statistics().pools, unborn);
+        outcome = left_over(&node.statistics().pools);
         if outcome.is_ok() {
             break;
         }

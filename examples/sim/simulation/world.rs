@@ -34,8 +34,6 @@ pub(crate) struct World {
     pub(crate) births: Vec<Birth>,
     /// IDs that were handed on, and to whom.
     pub(crate) handed: Vec<(u32, libos_ipc::Id)>,
-    /// Children whose start failed half-way.
-    pub(crate) unborn: usize,
     /// How many were started so far.
     pub(crate) started: usize,
     /// The first process has done its part: nobody starts anything new.
@@ -79,7 +77,6 @@ pub(crate) fn begin(plan: Plan, network: Network, tells: bool) {
         violation: None,
         births: Vec::new(),
         handed: Vec::new(),
-        unborn: 0,
         started: 0,
         finish: false,
         paused_until: 0,

@@ -33,12 +33,10 @@ pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
     }
 }
 
-/// Of the leader, which opens its own handles once and keeps them to the end. The leader keeps the
-/// IDs of children whose start failed half-way, one range each at most.
-pub(crate) fn left_over(pools: &Pools, unborn: usize) -> Result<(), String> {
+/// Of the leader, which opens its own handles once and keeps them to the end.
+pub(crate) fn left_over(pools: &Pools) -> Result<(), String> {
     let is_left = |(name, fill): &(&str, Fill)| match *name {
         "sync handles" => false,
-        "ranges" => fill.now > unborn,
         _ => fill.now > 0,
     };
     match all(pools).into_iter().find(is_left) {

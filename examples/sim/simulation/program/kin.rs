@@ -34,8 +34,6 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.start_child(wait)
         });
         let Ok(identity) = child else {
-            // Its ID may have been given to it already: the leader keeps that.
-            with(|world| world.unborn += 1);
             return;
         };
         let parent = self.own.vmid;

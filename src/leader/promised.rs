@@ -1,0 +1,121 @@
+//! IDs that were given to a process which has not come yet: its PID, as a rule.
+//!
+//! Whoever gave one answers for it until then. If the giver goes first the ID goes back, for there
+//! may never be such a process: nothing else would free it.
+
+use crate::error::{Error, Resource};
+use crate::store::{Arena, Table, bytes_for};
+use crate::{Id, Vmid};
+
+/// The most there can be, however many ranges there are.
+const MOST: usize = 4096;
+
+#[derive(Clone, Copy)]
+struct Promise {
+    id: Id,
+    to: u32,
+    giver: u32,
+}
+
+const NOTHING: Promise = Promise {
+    id: 0,
+    to: 0,
+    giver: 0,
+};
+
+/// The first `count` entries are in use, in no order; each ID is in one at most.
+pub(super) struct Promised<'m> {
+    entries: Table<'m, Promise>,
+    count: usize,
+}
+
+impl<'m> Promised<'m> {
+    /// A quarter of the ranges.
+    const fn capacity(ranges: usize) -> usize {
+        let quarter = ranges.div_ceil(4);
+        if quarter < MOST { quarter } else { MOST }
+    }
+
+    pub(super) const fn bytes(ranges: usize) -> usize {
+        bytes_for::<Promise>(Self::capacity(ranges))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, ranges: usize) -> Result<Self, Error> {
+        Ok(Promised {
+            entries: arena.table(Self::capacity(ranges), |_| Ok(NOTHING))?,
+            count: 0,
+        })
+    }
+
+    /// `giver` gave `id` to `to`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit.
+    pub(super) fn note(&mut self, giver: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+        let used = self.entries.iter().take(self.count);
+        let place = used.enumerate().find(|(_, known)| known.id == id);
+        let place = place.map_or(self.count, |(place, _)| place);
+        let entry = self.entries.get_mut(place);
+        *entry.ok_or(Error::Full(Resource::Ranges))? = Promise {
+            id,
+            to: to.get(),
+            giver: giver.get(),
+        };
+        self.count = self.count.max(place.saturating_add(1));
+        Ok(())
+    }
+
+    /// Whether one more can be noted.
+    pub(super) fn has_room(&self) -> bool {
+        self.count < self.entries.len()
+    }
+
+    /// `to` has come, or never will: what it was given is its own, or goes with it.
+    pub(super) fn settled(&mut self, to: Vmid) {
+        let mut place = 0;
+        while let Some(promise) = self.at(place) {
+            if promise.to == to.get() {
+                self.remove(place);
+            } else {
+                place = place.saturating_add(1);
+            }
+        }
+    }
+
+    /// `giver` is gone: what it gave is promised no more and handed to `take_back`, ID and owner, a
+    /// number of them at most. True when that was all.
+    pub(super) fn broken(
+        &mut self,
+        giver: Vmid,
+        most: usize,
+        mut take_back: impl FnMut(Id, u32),
+    ) -> bool {
+        let (mut place, mut count) = (0_usize, 0_usize);
+        while let Some(promise) = self.at(place) {
+            if promise.giver != giver.get() {
+                place = place.saturating_add(1);
+                continue;
+            }
+            if count == most {
+                return false;
+            }
+            count = count.saturating_add(1);
+            self.remove(place);
+            take_back(promise.id, promise.to);
+        }
+        true
+    }
+
+    fn at(&self, place: usize) -> Option<Promise> {
+        self.entries.iter().take(self.count).nth(place).copied()
+    }
+
+    fn remove(&mut self, place: usize) {
+        let last = self.count.saturating_sub(1);
+        if let Some(used) = self.entries.get_mut(..self.count) {
+            // Both are in use, or there are none.
+            used.swap(place.min(last), last);
+        }
+        self.count = last;
+    }
+}
