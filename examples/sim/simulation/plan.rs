@@ -122,6 +122,14 @@ impl Plan {
         self.seed_of(process, 1).is_multiple_of(3)
     }
 
+    /// Before which step of the first process the IDs are used up: those that were used before are
+    /// given again from then on.
+    pub(crate) fn ids_end_at(&self) -> Option<usize> {
+        let mut rng = Rng::with_seed(self.seed_of(0, 8));
+        let is_one = self.config.wrap_ids && rng.u8(..) < 8;
+        is_one.then(|| rng.usize(..MOST_STEPS))
+    }
+
     /// What a thread of a process is to do.
     pub(crate) fn steps(&self, process: usize, thread: usize) -> Vec<Step> {
         let mut rng = Rng::with_seed(self.seed_of(process, 2 + thread as u64));

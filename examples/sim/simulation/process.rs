@@ -226,7 +226,8 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             Err(error) => {
                 let family = &world.checks.family;
                 // Without its parent it is not started any more.
-                let may_fail = !family.is_certain(parent) || family.is_doomed(own.vmid);
+                let has_parent = own.is_leader || family.is_certain(parent);
+                let may_fail = !has_parent || family.is_doomed(own.vmid);
                 if !may_fail && !world.has(Fault::Capacity) {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use libos_ipc::Id;
 use libos_ipc::wire::ChildExit;
 
 use super::family::{Family, SIGPWR, State};
@@ -11,9 +10,9 @@ use super::family::{Family, SIGPWR, State};
 #[derive(Default)]
 pub(crate) struct Exits {
     /// Which parent's embedder was told of which process's end.
-    told: BTreeSet<(Id, u32)>,
+    told: BTreeSet<(u32, u32)>,
     /// Whose end was waited for, and by whom.
-    reaped: BTreeMap<Id, u32>,
+    reaped: BTreeMap<u32, u32>,
 }
 
 impl Exits {
@@ -28,10 +27,11 @@ impl Exits {
             // To one that is ending or cut off all are dead.
             return Ok(());
         }
-        if !self.told.insert((exit.pid, parent)) {
+        let child = as_it_ended(family, exit)?;
+        if !self.told.insert((child, parent)) {
             return Err(format!("v{parent} is told of {exit:?} twice"));
         }
-        as_it_ended(family, exit)
+        Ok(())
     }
 
     /// A parent has waited for a child.
@@ -41,8 +41,8 @@ impl Exits {
         parent: u32,
         exit: &ChildExit,
     ) -> Result<(), String> {
-        as_it_ended(family, exit)?;
-        let before = self.reaped.insert(exit.pid, parent);
+        let child = as_it_ended(family, exit)?;
+        let before = self.reaped.insert(child, parent);
         // It may have died before anybody could know that it had seen this.
         let died = |vmid| {
             let kin = family.get(vmid);
@@ -61,7 +61,7 @@ impl Exits {
         let missing = family.all().find(|kin| {
             // One that has not joined when its parent ends is not started any more.
             let counts = kin.vmid != 1 && matches!(kin.state, State::Running | State::Ending);
-            counts && !self.reaped.contains_key(&kin.pid)
+            counts && !self.reaped.contains_key(&kin.vmid)
         });
         match missing {
             Some(kin) => Err(format!("nobody has waited for {kin:?}")),
@@ -70,11 +70,12 @@ impl Exits {
     }
 }
 
-fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<(), String> {
+/// Who it was.
+fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let kin = family.of_pid(exit.pid);
     let end = (exit.exit_code, exit.term_signal);
     match kin {
-        Some(kin) if kin.ends.contains(&end) => Ok(()),
+        Some(kin) if kin.ends.contains(&end) => Ok(kin.vmid),
         _ => Err(format!("{exit:?} is told of {kin:?}")),
     }
 }

@@ -26,8 +26,9 @@ pub(crate) struct Kin {
     pub(crate) ends: Vec<(u32, u32)>,
     /// Who started it; 0 for the first.
     pub(crate) parent: u32,
-    /// The group that it is in.
+    /// The group that it is in, or was when that was last known.
     pub(crate) group: Id,
+    pub(crate) is_group_known: bool,
 }
 
 /// The signal of a process that died without a word.
@@ -49,6 +50,7 @@ impl Family {
             ends: Vec::new(),
             parent,
             group,
+            is_group_known: true,
         };
         self.kin.insert(vmid, kin);
         if pid != 0 {
@@ -126,6 +128,14 @@ impl Family {
     pub(crate) fn in_group(&mut self, vmid: u32, group: Id) {
         if let Some(kin) = self.kin.get_mut(&vmid) {
             kin.group = group;
+            kin.is_group_known = true;
+        }
+    }
+
+    /// It may be in another group than is known.
+    pub(crate) fn may_change_group(&mut self, vmid: u32) {
+        if let Some(kin) = self.kin.get_mut(&vmid) {
+            kin.is_group_known = false;
         }
     }
 

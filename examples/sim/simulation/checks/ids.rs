@@ -19,8 +19,8 @@ pub(crate) struct Ids {
     ranges: BTreeMap<Id, (IdRange, u32)>,
     /// IDs in use, by whom.
     taken: BTreeMap<Id, u32>,
-    /// Pids whose process was waited for.
-    reaped: BTreeSet<Id>,
+    /// Who was waited for.
+    reaped: BTreeSet<u32>,
 }
 
 impl Ids {
@@ -120,18 +120,21 @@ impl Ids {
     }
 
     /// Somebody has waited for the process.
-    pub(crate) fn reaped(&mut self, pid: Id) {
-        self.reaped.insert(pid);
+    pub(crate) fn reaped(&mut self, pid: Id, family: &Family) {
+        let kin = family.of_pid(pid);
+        self.reaped.extend(kin.map(|kin| kin.vmid));
     }
 
     /// Whether this may be taken.
     pub(crate) fn is_no_pid(&self, id: Id, family: &Family) -> Result<(), String> {
         for kin in family.all().filter(|kin| kin.state != State::Failed) {
-            let is_there = !self.reaped.contains(&kin.pid);
+            // Of a dead one its parent says when it is gone; of orphans nobody knows who that is.
+            let is_zombie = || family.is_certain(kin.parent) && !self.reaped.contains(&kin.vmid);
+            let is_there = kin.state == State::Running || is_zombie();
             if kin.pid == id && is_there {
                 return Err(format!("{id} is taken, the pid of v{}", kin.vmid));
             }
-            if kin.group == id && is_there && !kin.is_doomed {
+            if kin.group == id && kin.is_group_known && is_there && !kin.is_doomed {
                 return Err(format!("{id} is taken, the group of v{}", kin.vmid));
             }
         }

@@ -23,8 +23,10 @@ struct Broadcast {
 
 #[derive(Default)]
 pub(crate) struct Signals {
-    /// Sent with success, and attempts.
-    sent: BTreeMap<(Id, i32), (u32, u32)>,
+    /// Attempts.
+    tried: BTreeMap<(Id, i32), u32>,
+    /// Sent with success.
+    sent: BTreeMap<(u32, i32), u32>,
     delivered: BTreeMap<(u32, i32), u32>,
     broadcasts: BTreeMap<i32, Broadcast>,
     to_groups: BTreeSet<i32>,
@@ -33,7 +35,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// It is sent, and may be asked for so many times: again if the connection broke meanwhile.
     pub(crate) fn tries(&mut self, target: Id, signal: i32, times: u32) {
-        self.sent.entry((target, signal)).or_default().1 += times;
+        *self.tried.entry((target, signal)).or_default() += times;
     }
 
     /// A group's members are not known for certain: any of them may get it.
@@ -44,8 +46,8 @@ impl Signals {
     /// The answer was 0.
     pub(crate) fn succeeded(&mut self, family: &Family, target: Id, signal: i32) {
         let kin = family.of_pid(target);
-        if kin.is_some_and(|kin| kin.state == State::Running) {
-            self.sent.entry((target, signal)).or_default().0 += 1;
+        if let Some(kin) = kin.filter(|kin| kin.state == State::Running) {
+            *self.sent.entry((kin.vmid, signal)).or_default() += 1;
         }
     }
 
@@ -65,7 +67,7 @@ impl Signals {
                 _ => Ok(()),
             };
         }
-        let tried = self.sent.get(&(pid, signal)).map_or(0, |sent| sent.1);
+        let tried = self.tried.get(&(pid, signal)).copied().unwrap_or(0);
         if times > tried && !self.to_groups.contains(&signal) {
             return Err(format!(
                 "v{vmid} gets signal {signal} {times} times, sent {tried} times"
@@ -121,10 +123,10 @@ impl Signals {
 
     /// Whether all arrived that was sent, once everybody is gone.
     pub(crate) fn all_delivered(&self, family: &Family) -> Result<(), String> {
-        for ((pid, signal), (succeeded, _)) in &self.sent {
-            let vmid = family.of_pid(*pid).map_or(0, |kin| kin.vmid);
-            let times = self.delivered.get(&(vmid, *signal)).copied().unwrap_or(0);
-            if times < *succeeded && !family.is_doomed(vmid) {
+        for ((vmid, signal), succeeded) in &self.sent {
+            let times = self.delivered.get(&(*vmid, *signal));
+            let times = times.copied().unwrap_or(0);
+            if times < *succeeded && !family.is_doomed(*vmid) {
                 return Err(format!(
                     "v{vmid} got signal {signal} {times} times, {succeeded} were said to be"
                 ));

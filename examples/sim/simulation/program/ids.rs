@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use libos_ipc::error::errno;
 use libos_ipc::wire::Message;
-use libos_ipc::{Error, Id, Vmid, Wait};
+use libos_ipc::{Error, ID_MAX, Id, Vmid, Wait};
 
 use super::super::checks::LONG;
 use super::super::world::with;
@@ -145,8 +145,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             let now = world.checks.tick();
             if world.checks.family.is_certain(vmid) {
-                let outcome = world.checks.ids.allocated(range, vmid, now);
+                let checks = &mut world.checks;
+                let outcome = checks.ids.allocated(range, vmid, now);
+                let mut all = range.start..=range.end;
+                let are_free = all.try_for_each(|id| checks.ids.is_no_pid(id, &checks.family));
                 world.check("ranges", outcome);
+                world.check("pids", are_free);
             }
         });
         if self.own.is_leader {
@@ -155,6 +159,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let _ = self.call("release_range", LONG, nothing, |node, wait| {
                 node.release_range(range, wait)
             });
+        }
+    }
+
+    /// Takes IDs and gives them back until the top is reached.
+    pub(super) fn use_ids_up(&self) {
+        while let Ok(range) = self.node.alloc_range(WAIT) {
+            let _ = self.node.release_range(range, WAIT);
+            if range.end == ID_MAX {
+                return;
+            }
         }
     }
 

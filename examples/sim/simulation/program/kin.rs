@@ -51,7 +51,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             };
             // Only a process in use is known to own it.
             checks.ids.let_go(pid);
+            let group_now = checks.family.get(parent).map_or(0, |kin| kin.group);
             checks.family.born(vmid, pid, parent, group);
+            if group_now != group {
+                checks.family.may_change_group(vmid);
+            }
             world.check("vmids", given);
             world.check("pids", is_free);
             world.check("ids", taken);
@@ -133,11 +137,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let exit = exit.ok()?;
         with(|world| {
             let checks = &mut world.checks;
+            checks.ids.reaped(exit.pid, &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
                 // To one that is ending or cut off all are dead.
                 return;
             }
-            checks.ids.reaped(exit.pid);
             let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
             world.check("reaping", outcome);
         });
@@ -148,7 +152,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let limit = limit(rng);
         let refused = |error| error == Error::Refused(errno::EPERM);
         let own = self.own;
-        let changed = match rng.u8(..4) {
+        let choice = rng.u8(..4);
+        if choice < 2 {
+            with(|world| world.checks.family.may_change_group(own.vmid));
+        }
+        let changed = match choice {
             0 => self.call("set_group", limit, refused, |node, wait| {
                 node.set_group(0, 0, wait)
             }),

@@ -39,6 +39,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let vmid = self.own.vmid;
                 world.tell(format_args!("v{vmid}: step {process}.{thread}.{at}"));
             });
+            let ids_end_at = with(|world| world.plan.ids_end_at());
+            if self.own.is_leader && self.thread == 0 && ids_end_at == Some(step.at) {
+                self.use_ids_up();
+            }
             self.step(step);
             self.look();
         }
@@ -127,10 +131,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// After every step: nothing is above its limit, and the leader's tables hold together.
     fn look(&self) {
-        let pools = self.node.statistics().pools;
+        let statistics = self.node.statistics();
         let is_sound = !self.own.is_leader || self.node.is_sound();
         with(|world| {
-            world.check("bounds", bounds(&pools));
+            let innocents = &world.checks.innocents;
+            let refused = innocents.refused(self.own.vmid, &statistics);
+            world.check("innocents", refused);
+            world.check("bounds", bounds(&statistics.pools));
             world.check("soundness", sound(is_sound));
         });
     }
