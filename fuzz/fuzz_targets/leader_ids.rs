@@ -22,8 +22,8 @@ fuzz_target!(|bytes: &[u8]| {
         true,
     )
     .expect("enough");
-    // Four are there; there is never a process with another number.
-    let is_there = |vmid| (2..6).contains(&vmid);
+    // These are there; there is never a process with another number.
+    let is_there = |vmid| (1..6).contains(&vmid);
     // Whose an ID was when it was last handed out or changed hands, and who gave it.
     let mut owners = BTreeMap::new();
     // Each step: who, what, and the payload that follows, of the length that the code has.

@@ -121,7 +121,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             return false;
         }
-        let until = match self.attend(&mut state) {
+        let (again, relisted) = self.attend(&mut state);
+        let until = match again {
             Again::AtOnce => Some(Time(0)),
             Again::Soon => {
                 let soon = self.now() + RETRY;
@@ -132,7 +133,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
         let until = self.look_after_recalls(until);
-        let until = if event.is_some_and(Event::is_set) {
+        // Whoever was listed on the way, after its turn or without one, waits for this thread alone.
+        let is_wanted = self.peers.wanting() > relisted;
+        let until = if is_wanted || event.is_some_and(Event::is_set) {
             Some(Time(0))
         } else {
             until
@@ -205,9 +208,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Looks after the peers that asked for it.
-    fn attend(&self, state: &mut WorkerState<'m, P::Stream>) -> Again {
+    /// Looks after the peers that asked for it. Says how soon to look again, and at how many of them.
+    fn attend(&self, state: &mut WorkerState<'m, P::Stream>) -> (Again, usize) {
         let mut again = Again::Whenever;
+        let mut relisted = 0_usize;
         // Only those that wait now: one that comes back has its turn after the streams.
         for _ in 0..self.peers.wanting() {
             let Some(peer) = self.peers.next_wanting() else {
@@ -230,7 +234,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.resume(&peer).min(connecting)
             };
             if how_soon != Again::Whenever {
-                self.peers.attend(&peer);
+                let is_new = self.peers.attend(&peer);
+                relisted = relisted.saturating_add(usize::from(is_new));
                 again = again.min(how_soon);
             }
             self.run_upcalls();
@@ -248,7 +253,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // What that and other threads put aside.
         self.run_upcalls();
-        again
+        (again, relisted)
     }
 
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {
