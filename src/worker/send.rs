@@ -28,8 +28,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         self.send_out(peer);
-        // Whoever shuts the node down may have found the token taken, and looks again now.
-        self.tell_who_shuts_down();
+        // Whoever shuts the node down may have found the token taken, and looks again now. Not while
+        // nobody can be reached: one who does so by turning the node would never sleep.
+        if !peer.is_connecting() {
+            self.tell_who_shuts_down();
+        }
     }
 
     /// As [`Node::flush`], but does not tell who shuts the node down.
