@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod checked;
+mod client;
 mod conversation;
 mod full;
 mod orphans;
