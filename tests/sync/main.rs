@@ -9,4 +9,5 @@ mod orphans;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod server;
 mod shared;
