@@ -375,3 +375,14 @@ fn the_table_says_how_full_it_is_and_was() {
     assert!(!ranges.is_empty());
     assert_eq!((ranges.len(), ranges.most()), (2, 3));
 }
+
+#[test]
+fn the_last_of_a_range_goes_to_another_alone() {
+    let mut memory = vec![0; Ranges::bytes(4)];
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
+    ranges.alloc(vmid(1));
+    ranges.change_owner(vmid(1), 32, vmid(2)).unwrap();
+    let owners = [31, 32, 33].map(|id| ranges.owner_of(id));
+    assert_eq!(owners, [Some(vmid(1)), Some(vmid(2)), None]);
+    assert_eq!(ranges.len(), 2);
+}
