@@ -328,3 +328,61 @@ proptest! {
         prop_assert!(own.is_empty());
     }
 }
+
+#[test]
+fn a_range_is_used_up_in_order() {
+    let mut memory = vec![0; OwnIds::bytes(3)];
+    let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
+    assert!(own.is_empty());
+    let range = |start, end| IdRange { start, end };
+    let wrong = [(0, 3), (1, 33), (5, 4), (ID_MAX, ID_MAX + 1)];
+    for (start, end) in wrong {
+        assert_eq!(own.add(range(start, end)), Err(Error::Invalid));
+    }
+    own.add(range(ID_MAX - 1, ID_MAX)).unwrap();
+    own.add(range(5, 7)).unwrap();
+    for (start, end) in [(1, 5), (7, 8), (6, 6), (5, 7)] {
+        assert_eq!(
+            own.add(range(start, end)),
+            Err(Error::Invalid),
+            "it overlaps"
+        );
+    }
+    for id in [5, 6, 7, ID_MAX - 1, ID_MAX] {
+        assert_eq!(own.take(), Take::Id(id));
+    }
+    assert_eq!(own.take(), Take::NeedRange);
+    assert_eq!((own.len(), own.most(), own.in_use()), (2, 2, 5));
+    assert!(!own.is_empty());
+    assert_eq!(own.hand_on(4), Err(Error::Invalid));
+    assert_eq!((own.release(ID_MAX), own.release(6)), (Ok(None), Ok(None)));
+    assert_eq!(own.hand_on(6), Err(Error::Invalid), "it is not in use");
+    assert_eq!(own.release(ID_MAX - 1), Ok(Some(range(ID_MAX - 1, ID_MAX))));
+    assert_eq!((own.len(), own.most()), (1, 2));
+}
+
+#[test]
+fn the_table_says_how_full_it_is_and_was() {
+    let mut memory = vec![0; Ranges::bytes(4)];
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
+    assert!(ranges.is_empty());
+    for _ in 0..3 {
+        ranges.alloc(vmid(1));
+    }
+    ranges
+        .release(vmid(1), IdRange { start: 1, end: 32 })
+        .unwrap();
+    assert!(!ranges.is_empty());
+    assert_eq!((ranges.len(), ranges.most()), (2, 3));
+}
+
+#[test]
+fn the_last_of_a_range_goes_to_another_alone() {
+    let mut memory = vec![0; Ranges::bytes(4)];
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
+    ranges.alloc(vmid(1));
+    ranges.change_owner(vmid(1), 32, vmid(2)).unwrap();
+    let owners = [31, 32, 33].map(|id| ranges.owner_of(id));
+    assert_eq!(owners, [Some(vmid(1)), Some(vmid(2)), None]);
+    assert_eq!(ranges.len(), 2);
+}

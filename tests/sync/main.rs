@@ -2,10 +2,12 @@
 #![allow(missing_docs)]
 
 mod checked;
+mod client;
 mod conversation;
 mod full;
 mod orphans;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod server;
 mod shared;

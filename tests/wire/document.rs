@@ -1,12 +1,12 @@
 //! The protocol's document has every code, with its number, and its example is what is sent.
 
-use libos_ipc::wire::{Answer, Message};
+use libos_ipc::wire::{Answer, Message, codes};
 
 #[test]
 fn every_code_is_in_the_document() {
     let document = include_str!("../../docs/protocol.md");
     let source = include_str!("../../src/wire/codes.rs");
-    let mut codes = 0;
+    let mut count = 0;
     for line in source.lines() {
         let Some((name, number)) = line
             .strip_prefix("pub const ")
@@ -15,14 +15,21 @@ fn every_code_is_in_the_document() {
             continue;
         };
         let number = number.trim_end_matches(';');
+        if name != "FIRST_UNKNOWN" {
+            let code = number.parse().unwrap();
+            assert_eq!(codes::name(code), Some(name));
+            assert_eq!(codes::Named(code).to_string(), name);
+        }
         if ["RESP", "FIRST_UNKNOWN"].contains(&name) {
             continue;
         }
         let row = format!("| {number} | `{name}` |");
         assert!(document.contains(&row), "{row} is missing");
-        codes += 1;
+        count += 1;
     }
-    assert_eq!(codes, 17 + 13);
+    assert_eq!(count, 17 + 13);
+    assert_eq!(codes::name(77), None);
+    assert_eq!(codes::Named(77).to_string(), "code 77");
 }
 
 #[test]

@@ -1,0 +1,384 @@
+//! One process's side of a handle: which of its own users has it, and what it says to the server.
+
+use libos_ipc::leases::{Client, Take, Unfitting};
+use libos_ipc::wire::{Sync, SyncCode, SyncState};
+
+const ID: u64 = 7;
+const NOTHING: SyncState = SyncState::Invalid;
+const READ: SyncState = SyncState::Shared;
+const WRITE: SyncState = SyncState::Exclusive;
+
+fn hear(
+    client: &mut Client<'_>,
+    code: SyncCode,
+    state: SyncState,
+    data: &[u8],
+) -> Result<(), Unfitting> {
+    let id = ID;
+    client.hear(code, &Sync { id, state, data })
+}
+
+/// What the client says next, if anything.
+fn says(client: &mut Client<'_>) -> Option<(SyncCode, SyncState)> {
+    let say = client.next()?;
+    client.said(say);
+    Some((say.code, say.state))
+}
+
+fn asks_for(client: &mut Client<'_>) -> Option<SyncState> {
+    let (code, state) = says(client)?;
+    assert_eq!(code, SyncCode::RequestUpgrade);
+    Some(state)
+}
+
+fn gives_back_to(client: &mut Client<'_>) -> Option<SyncState> {
+    let (code, state) = says(client)?;
+    assert_eq!(code, SyncCode::ConfirmDowngrade);
+    Some(state)
+}
+
+fn grant(client: &mut Client<'_>, state: SyncState) {
+    hear(client, SyncCode::ConfirmUpgrade, state, &[]).unwrap();
+}
+
+fn ask_back(client: &mut Client<'_>, state: SyncState) {
+    hear(client, SyncCode::RequestDowngrade, state, &[]).unwrap();
+}
+
+/// Somebody begins to wait, and can't have it yet.
+fn wait(client: &mut Client<'_>, state: SyncState) {
+    client.wait(state, 1);
+    assert_eq!(client.take(state), Take::Wait);
+}
+
+/// A wait ends with the handle in use.
+fn taken(client: &mut Client<'_>, state: SyncState) {
+    assert_eq!(client.take(state), Take::Taken);
+    client.wait(state, -1);
+}
+
+/// An open handle, of which the process has that much, and which nobody uses.
+fn with(state: SyncState, then: impl FnOnce(&mut Client<'_>)) {
+    with_server(state, true, then);
+}
+
+fn with_server(state: SyncState, can_lower: bool, then: impl FnOnce(&mut Client<'_>)) {
+    let mut data = [0; 4];
+    let mut client = Client::new(&mut data);
+    client.open(ID, can_lower);
+    if state != NOTHING {
+        wait(&mut client, state);
+        assert_eq!(asks_for(&mut client), Some(state));
+        grant(&mut client, state);
+        taken(&mut client, state);
+        client.give(state);
+    }
+    assert_eq!(client.next(), None);
+    then(&mut client);
+}
+
+#[test]
+fn one_here_changes_it_or_many_read() {
+    with(WRITE, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.take(WRITE), Take::Wait);
+        client.give(READ);
+        assert_eq!(client.take(WRITE), Take::Wait);
+        assert!(client.is_taken(READ) && !client.is_taken(WRITE) && client.is_used());
+        client.give(READ);
+        assert!(!client.is_used());
+        assert_eq!(client.take(WRITE), Take::Taken);
+        assert!(client.is_taken(WRITE) && !client.is_taken(READ) && client.is_used());
+        assert_eq!(client.take(WRITE), Take::Wait);
+        assert_eq!(client.take(READ), Take::Wait);
+        assert!(!client.close(), "it is in use");
+        // The process has all there is to have.
+        assert_eq!(client.next(), None);
+        client.give(WRITE);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert!(!client.close(), "it is in use");
+    });
+}
+
+#[test]
+fn who_waits_to_change_it_is_not_passed_by() {
+    with(WRITE, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        wait(client, WRITE);
+        assert_eq!(client.take(READ), Take::Wait);
+        client.give(READ);
+        assert_eq!(client.take(READ), Take::Wait);
+        taken(client, WRITE);
+        client.give(WRITE);
+        assert_eq!(client.take(READ), Take::Taken);
+    });
+    // As long as the lease to change it is not there, one may read, but not one after the other.
+    with(READ, |client| {
+        wait(client, WRITE);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.take(READ), Take::Wait);
+        client.wait(WRITE, -1);
+        assert_eq!(client.take(READ), Take::Taken);
+    });
+}
+
+#[test]
+fn what_is_wanted_back_goes_when_it_is_free() {
+    with(WRITE, |client| {
+        assert_eq!(client.take(WRITE), Take::Taken);
+        ask_back(client, READ);
+        assert_eq!(client.next(), None);
+        client.give(WRITE);
+        assert_eq!(gives_back_to(client), Some(READ));
+        assert_eq!(client.take(READ), Take::Taken);
+        // Nobody who comes later keeps it here.
+        ask_back(client, NOTHING);
+        assert_eq!(client.take(READ), Take::Wait);
+        assert_eq!(client.next(), None);
+        client.give(READ);
+        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!((client.next(), client.current()), (None, NOTHING));
+    });
+    // Those who read keep no more than they need.
+    with(WRITE, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        ask_back(client, NOTHING);
+        assert_eq!(gives_back_to(client), Some(READ));
+        client.give(READ);
+        assert_eq!(gives_back_to(client), Some(NOTHING));
+    });
+}
+
+#[test]
+fn what_has_just_come_is_used_once_before_it_goes() {
+    with(NOTHING, |client| {
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        grant(client, WRITE);
+        ask_back(client, NOTHING);
+        assert_eq!(client.next(), None);
+        taken(client, WRITE);
+        client.give(WRITE);
+        assert_eq!(gives_back_to(client), Some(NOTHING));
+    });
+    // Unless nobody waits for it any more.
+    for (waiting, stays) in [(READ, true), (NOTHING, false)] {
+        with(NOTHING, |client| {
+            wait(client, WRITE);
+            assert_eq!(asks_for(client), Some(WRITE));
+            if waiting == READ {
+                wait(client, READ);
+            }
+            grant(client, WRITE);
+            ask_back(client, NOTHING);
+            client.wait(WRITE, -1);
+            assert_eq!(client.next().is_none(), stays);
+        });
+    }
+}
+
+#[test]
+fn a_handle_is_asked_for_once() {
+    with(NOTHING, |client| {
+        wait(client, READ);
+        assert!(client.is_wanted());
+        assert_eq!(asks_for(client), Some(READ));
+        assert!(!client.is_wanted());
+        wait(client, READ);
+        assert_eq!(client.next(), None);
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        wait(client, READ);
+        assert_eq!(client.next(), None);
+    });
+}
+
+#[test]
+fn who_gives_up_leaves_no_request_behind() {
+    // It was not even said.
+    with(NOTHING, |client| {
+        wait(client, WRITE);
+        client.wait(WRITE, -1);
+        assert_eq!(client.next(), None);
+        wait(client, READ);
+        wait(client, WRITE);
+        client.wait(WRITE, -1);
+        assert_eq!(asks_for(client), Some(READ));
+    });
+    // What others here still wait for is asked for.
+    for (others, asked) in [(NOTHING, Some(NOTHING)), (READ, Some(READ)), (WRITE, None)] {
+        with(NOTHING, |client| {
+            if others != NOTHING {
+                wait(client, others);
+            }
+            wait(client, WRITE);
+            assert_eq!(asks_for(client), Some(WRITE));
+            client.wait(WRITE, -1);
+            assert_eq!(client.is_wanted(), asked.is_some());
+            assert_eq!(asks_for(client), asked, "{others:?}");
+        });
+    }
+    // The process can read already.
+    with(READ, |client| {
+        client.wait(READ, 1);
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        client.wait(WRITE, -1);
+        assert_eq!(asks_for(client), Some(NOTHING));
+    });
+    // A reader that is to become the writer waits, too.
+    with(READ, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        client.wait(WRITE, -1);
+        assert_eq!(client.next(), None);
+        client.stop_upgrade();
+        assert_eq!(asks_for(client), Some(NOTHING));
+    });
+    // Not every server understands that.
+    with_server(NOTHING, false, |client| {
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        client.wait(WRITE, -1);
+        assert_eq!(client.next(), None);
+        // So it may come yet.
+        grant(client, WRITE);
+        assert_eq!(client.take(WRITE), Take::Taken);
+    });
+}
+
+#[test]
+fn the_only_reader_becomes_the_writer() {
+    with(WRITE, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        assert_eq!(client.upgrade(true), Take::LetGo, "one of two has to");
+        assert_eq!(client.next(), None);
+        client.give(READ);
+        assert_eq!(client.upgrade(false), Take::Taken);
+        assert!(client.is_taken(WRITE) && !client.is_taken(READ));
+        client.give(WRITE);
+        assert!(!client.is_used());
+    });
+    // Somebody else is to change it first.
+    with(READ, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        assert_eq!(asks_for(client), Some(WRITE));
+        let changes = client.changes();
+        ask_back(client, NOTHING);
+        assert!(client.changes() > changes, "it is to look again");
+        assert_eq!(client.upgrade(false), Take::LetGo);
+        client.stop_upgrade();
+        assert_eq!(asks_for(client), Some(NOTHING));
+        assert_eq!(client.upgrade(true), Take::LetGo);
+        client.give(READ);
+        assert_eq!(gives_back_to(client), Some(NOTHING));
+    });
+    // One that has got the lease need not let go.
+    with(READ, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        assert_eq!(asks_for(client), Some(WRITE));
+        grant(client, WRITE);
+        ask_back(client, NOTHING);
+        assert_eq!(client.next(), None);
+        assert_eq!(client.upgrade(false), Take::Taken);
+        client.give(WRITE);
+        assert_eq!(gives_back_to(client), Some(NOTHING));
+    });
+}
+
+#[test]
+fn a_handle_that_all_want_is_shared_out() {
+    with(NOTHING, |client| {
+        for loss in 0..8 {
+            assert!(!client.is_contended(), "{loss}");
+            wait(client, WRITE);
+            assert_eq!(asks_for(client), Some(WRITE));
+            grant(client, WRITE);
+            taken(client, WRITE);
+            ask_back(client, NOTHING);
+            client.give(WRITE);
+            assert_eq!(gives_back_to(client), Some(NOTHING));
+        }
+        assert!(client.is_contended() && client.is_wanted());
+        // Others are let run now and then, until nobody has asked for long.
+        for uses in 1..4096 {
+            assert_eq!(client.is_time_to_yield(), uses % 64 == 0);
+            assert!(client.is_contended() && client.is_wanted());
+        }
+        client.is_time_to_yield();
+        assert!(!client.is_contended() && !client.is_wanted());
+    });
+}
+
+#[test]
+fn data_has_the_length_that_was_written() {
+    with(WRITE, |client| {
+        let changes = client.changes();
+        client.data_mut(3).copy_from_slice(b"abc");
+        assert!(client.changes() > changes);
+        assert_eq!(client.data(), b"abc");
+        assert!(client.data_mut(5).is_empty(), "there is no room for that");
+        assert_eq!(client.data(), b"");
+        client.data_mut(2).copy_from_slice(b"xy");
+        ask_back(client, NOTHING);
+        let say = client.next().unwrap();
+        assert_eq!(
+            (client.message(say).id, client.message(say).data),
+            (ID, &b"xy"[..])
+        );
+    });
+}
+
+#[test]
+fn a_change_by_others_is_news() {
+    with(NOTHING, |client| {
+        for (data, is_changed) in [(&b"ab"[..], true), (b"ab", false), (b"abcd", true)] {
+            wait(client, READ);
+            assert_eq!(asks_for(client), Some(READ));
+            hear(client, SyncCode::ConfirmUpgrade, READ, data).unwrap();
+            taken(client, READ);
+            assert_eq!(client.data(), data);
+            assert_eq!(client.news(), (is_changed, false));
+            client.give(READ);
+            ask_back(client, NOTHING);
+            assert_eq!(gives_back_to(client), Some(NOTHING));
+        }
+    });
+}
+
+#[test]
+fn a_closed_handle_is_free_once_the_server_says_so() {
+    with(NOTHING, |client| {
+        let (first, changes) = (client.opened(), client.changes());
+        assert!(client.is_open() && !client.is_free());
+        // The server has never heard of it.
+        assert!(client.close() && client.is_free() && client.changes() > changes);
+        assert_eq!((client.next(), client.close()), (None, false));
+        assert_eq!(client.take(READ), Take::Closed);
+        assert_ne!(client.open(ID + 1, true), first);
+        assert_eq!((client.id(), client.is_open()), (ID + 1, true));
+    });
+    with(WRITE, |client| {
+        assert!(client.close());
+        assert!(!client.is_free() && !client.is_open());
+        assert_eq!(says(client), Some((SyncCode::RequestClose, WRITE)));
+        let changes = client.changes();
+        hear(client, SyncCode::ConfirmClose, NOTHING, &[]).unwrap();
+        assert!(client.is_free() && client.changes() > changes);
+    });
+    with(READ, |client| {
+        client.abandon();
+        assert!(client.is_open());
+        let changes = client.changes();
+        assert!(client.close() && !client.is_free());
+        client.abandon();
+        assert!(client.is_free() && client.changes() > changes + 1);
+    });
+}

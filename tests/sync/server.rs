@@ -1,0 +1,119 @@
+//! The server's side of handles: what it counts, and in which order it speaks.
+
+use libos_ipc::Vmid;
+use libos_ipc::leases::{LeaseLimits, Refused, Server, Told};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Sync, SyncCode, SyncState};
+
+const LIMITS: LeaseLimits = LeaseLimits {
+    handles: 2,
+    clients: 4,
+};
+const READ: SyncState = SyncState::Shared;
+const WRITE: SyncState = SyncState::Exclusive;
+const ASK: SyncCode = SyncCode::RequestUpgrade;
+const GIVE: SyncCode = SyncCode::ConfirmDowngrade;
+const CLOSE: SyncCode = SyncCode::RequestClose;
+
+fn vmid(who: u32) -> Vmid {
+    Vmid::new(who).unwrap()
+}
+
+fn with(then: impl FnOnce(&mut Server<'_>)) {
+    let mut memory = vec![0; Server::bytes(&LIMITS, 1)];
+    then(&mut Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap());
+}
+
+fn hear(
+    server: &mut Server<'_>,
+    who: u32,
+    code: SyncCode,
+    id: u64,
+    state: SyncState,
+) -> Result<(), Refused> {
+    let heard = server.hear(
+        vmid(who),
+        code,
+        &Sync {
+            id,
+            state,
+            data: &[],
+        },
+    );
+    assert!(server.is_sound());
+    heard
+}
+
+/// To whom it speaks next, with which code; that is then said, or can't be.
+fn says(server: &mut Server<'_>, was_said: bool) -> Option<(u32, SyncCode)> {
+    let next = server.next().map(|(to, told)| match told {
+        Told::Message(code, _) => (to.get(), code),
+        Told::OwnerDied(_) => panic!("nobody died"),
+    });
+    server.said(was_said);
+    next
+}
+
+#[test]
+fn handles_and_clients_are_counted() {
+    with(|server| {
+        assert_eq!((server.fill(), server.clients_fill()), ((0, 0), (0, 0)));
+        for (who, id) in [(2, 7), (3, 7), (4, 8)] {
+            hear(server, who, ASK, id, READ).unwrap();
+        }
+        assert_eq!((server.fill(), server.clients_fill()), ((2, 2), (3, 3)));
+        assert_eq!(server.listed(), 3);
+        server.left(vmid(4));
+        server.left(vmid(3));
+        assert_eq!((server.fill(), server.clients_fill()), ((1, 2), (1, 3)));
+        assert!(server.is_used(7) && !server.is_used(8));
+        assert_eq!(server.listed(), 1);
+    });
+}
+
+#[test]
+fn one_that_can_not_be_told_does_not_keep_the_others_waiting() {
+    with(|server| {
+        for who in [2, 3, 4] {
+            hear(server, who, ASK, 7, READ).unwrap();
+        }
+        let confirm = SyncCode::ConfirmUpgrade;
+        assert_eq!(says(server, false), Some((2, confirm)));
+        assert_eq!(server.listed(), 3);
+        // One in the middle, and the last, go away.
+        server.left(vmid(4));
+        assert_eq!(server.listed(), 2);
+        hear(server, 5, ASK, 7, READ).unwrap();
+        server.left(vmid(2));
+        assert_eq!(says(server, true), Some((3, confirm)));
+        assert_eq!(says(server, true), Some((5, confirm)));
+        assert_eq!((says(server, true), server.listed()), (None, 0));
+        hear(server, 2, ASK, 7, READ).unwrap();
+        assert_eq!(says(server, true), Some((2, confirm)));
+    });
+}
+
+#[test]
+fn only_what_was_asked_back_is_taken_back() {
+    let unfitting = Err(Refused::Unfitting);
+    with(|server| {
+        hear(server, 2, ASK, 7, WRITE).unwrap();
+        assert_eq!(hear(server, 2, GIVE, 7, READ), unfitting);
+        hear(server, 3, ASK, 7, READ).unwrap();
+        // It was asked back to read, not altogether.
+        assert_eq!(hear(server, 2, GIVE, 7, WRITE), unfitting);
+        assert_eq!(hear(server, 2, GIVE, 7, SyncState::None), unfitting);
+        assert_eq!(hear(server, 2, GIVE, 7, SyncState::Invalid), unfitting);
+        assert_eq!(hear(server, 2, GIVE, 7, READ), Ok(()));
+        assert_eq!(hear(server, 2, CLOSE, 7, READ), Ok(()));
+        assert_eq!(hear(server, 2, CLOSE, 7, READ), unfitting);
+        assert_eq!(hear(server, 2, ASK, 7, READ), unfitting);
+        assert_eq!(server.hear_owner_died(vmid(3), 7), unfitting);
+        // Whoever has nothing may say so: it found no room, or asks for nothing.
+        let nothing = SyncState::Invalid;
+        assert_eq!(hear(server, 4, CLOSE, 7, nothing), Err(Refused::Closed));
+        assert_eq!(hear(server, 4, CLOSE, 7, READ), unfitting);
+        assert_eq!(hear(server, 4, ASK, 8, nothing), Ok(()));
+        assert!(!server.is_used(8));
+    });
+}
