@@ -218,6 +218,24 @@ fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
     assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
 }
 
+#[test]
+fn who_shuts_down_sleeps_while_a_peer_cannot_be_reached() {
+    let network = Box::new(World::new());
+    let pal = Patient::new(&network, 1);
+    pal.is_busy.store(true, Relaxed);
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
+    let now = Wait::at_most(Duration::ZERO);
+    node.send(Vmid::new(2).unwrap(), &message, now).unwrap();
+    assert!(
+        !node.shut_down(Duration::from_millis(400)),
+        "it is not there"
+    );
+}
+
 fn frame(seq: u64, message: &Message<'_>) -> Vec<u8> {
     let mut bytes = [0; 200];
     let mut writer = FrameWriter::new(&mut bytes);

@@ -131,12 +131,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: a process is gone that gave IDs to processes which have not come.
-    pub(crate) fn break_promises(&self, leader: &Lock<Leader<'m>>, giver: Vmid) {
-        // Not all under one lock: there may be many.
-        while !leader.lock().break_promises(giver) {}
-    }
-
     /// Which process owns an ID; `None` if none does.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ impl<'m, P: Pal> Node<'m, P> {
         leader.lock().left(us);
         self.tell_decided();
         self.take_back_leases(us);
-        self.break_promises(leader, us);
+        while !leader.lock().break_promises(us) {}
         self.pay_dues();
         let limits = Limits::of(wait, &self.pal);
         self.wait_until(us, WaitsFor::Members, limits, || {

@@ -358,12 +358,12 @@ impl<'m, P: Pal> Node<'m, P> {
         leader.lock().left(vmid);
         self.tell_decided();
         self.take_back_leases(vmid);
-        self.break_promises(leader, vmid);
+        // Not all under one lock: there may be many.
+        while !leader.lock().break_promises(vmid) {}
         if self.config.keep_ranges_of_dead {
             return;
         }
         let mut reclaim = leader.lock().ranges().reclaim(vmid);
-        // Not all under one lock: there may be many.
         while !leader.lock().ranges().reclaim_on(&mut reclaim) {}
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Exits {
     told: BTreeSet<(u32, u32)>,
     /// Whose end was waited for, and by whom.
     reaped: BTreeMap<u32, u32>,
+    /// Whose end somebody has seen who is cut off: the leader may have heard of it yet, or not.
+    may_be_reaped: BTreeSet<u32>,
 }
 
 impl Exits {
@@ -56,12 +58,18 @@ impl Exits {
         }
     }
 
+    /// One who is cut off has waited for a child.
+    pub(crate) fn may_be_reaped(&mut self, family: &Family, exit: &ChildExit) {
+        self.may_be_reaped.extend(as_it_ended(family, exit));
+    }
+
     /// At the end of all.
     pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
         let missing = family.all().find(|kin| {
             // One that has not joined when its parent ends is not started any more.
             let counts = kin.vmid != 1 && matches!(kin.state, State::Running | State::Ending);
-            counts && !self.reaped.contains_key(&kin.vmid)
+            let is_seen = self.reaped.contains_key(&kin.vmid);
+            counts && !is_seen && !self.may_be_reaped.contains(&kin.vmid)
         });
         match missing {
             Some(kin) => Err(format!("nobody has waited for {kin:?}")),

@@ -140,6 +140,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             checks.ids.reaped(exit.pid, &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
                 // To one that is ending or cut off all are dead.
+                checks.exits.may_be_reaped(&checks.family, &exit);
                 return;
             }
             let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
