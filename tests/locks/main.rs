@@ -8,6 +8,7 @@
 )]
 
 mod checked;
+mod edges;
 mod kernel;
 mod lending;
 mod loans;
