@@ -17,5 +17,6 @@ mod model;
 #[path = "../serve/peer.rs"]
 mod peer;
 mod program;
+mod recalls;
 mod shares;
 mod table;
