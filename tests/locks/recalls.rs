@@ -6,8 +6,8 @@ use std::time::Duration;
 use libos_ipc::locks::{LockLimits, Locks, Overdue, Set};
 use libos_ipc::pal::Time;
 use libos_ipc::wire::{
-    Answer, FileLock, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily,
-    LockKind, Message,
+    Answer, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily, LockKind,
+    Message,
 };
 
 use crate::edges::{
@@ -344,7 +344,7 @@ fn more_than_may_come_back_is_not_taken() {
             for at in 0..count as u64 {
                 payload.extend([at * 2, at * 2].map(u64::to_le_bytes).concat());
                 payload.extend(
-                    [1, LockKind::Write.number() as u32]
+                    [1, LockKind::Write.number().cast_unsigned()]
                         .map(u32::to_le_bytes)
                         .concat(),
                 );
