@@ -236,6 +236,19 @@ fn names_are_told_apart_to_their_last_byte() {
 }
 
 #[test]
+fn names_of_the_same_hash_are_two_names() {
+    with_table(ROOM, |locks| {
+        // The hash mixes the length with the last bytes.
+        let names: [&[u8]; 2] = [b"q", b"t\0\0\0"];
+        for name in names {
+            assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
+        }
+        assert_eq!(locks.files_fill().0, 2);
+        locks.left(member(2));
+    });
+}
+
+#[test]
 fn long_names_take_the_room_of_several() {
     let limits = LockLimits { files: 2, ..ROOM };
     with_table(limits, |locks| {

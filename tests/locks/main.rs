@@ -17,6 +17,7 @@ mod model;
 #[path = "../serve/peer.rs"]
 mod peer;
 mod program;
+mod queues;
 mod recalls;
 mod shares;
 mod table;
