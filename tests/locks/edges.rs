@@ -236,6 +236,18 @@ fn names_are_told_apart_to_their_last_byte() {
 }
 
 #[test]
+fn a_lock_grows_on_either_side() {
+    for (start, end) in [(0, 29), (0, 19), (10, 29), (10, 19)] {
+        with_table(ROOM, |locks| {
+            assert_eq!(locks.set(member(2), 1, &write(1, 10, 19)), DONE);
+            assert_eq!(locks.set(member(2), 1, &write(1, start, end)), DONE);
+            let found = locks.get(member(3), &write(1, 15, 15)).unwrap().unwrap();
+            assert_eq!((found.start, found.end), (start, end));
+        });
+    }
+}
+
+#[test]
 fn names_of_the_same_hash_are_two_names() {
     with_table(ROOM, |locks| {
         // The hash mixes the length with the last bytes.

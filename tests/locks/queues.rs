@@ -1,9 +1,9 @@
 //! Who is served when, of those who are in each other's way.
 
 use libos_ipc::locks::{LockLimits, Locks};
-use libos_ipc::wire::FileLock;
+use libos_ipc::wire::{FileLock, LockKind};
 
-use crate::edges::{DONE, EINTR, WAITS, decided, member, on, read, status, with_table};
+use crate::edges::{DONE, EINTR, ENOLCK, WAITS, decided, member, on, read, status, with_table};
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
 const EBADF: i32 = 9;
@@ -86,6 +86,23 @@ fn who_is_in_nobodys_way_does_not_stand_behind_anybody() {
             assert_eq!(decided(locks), [(5, 5, status(0))]);
         });
     }
+}
+
+#[test]
+fn who_stands_behind_one_that_stands_behind_another_waits_for_both() {
+    with_table(ROOM, |locks| {
+        two_who_wait(locks);
+        gets(locks, 7, write(1, 30, 39));
+        wants(locks, 6, write(1, 25, 39));
+        locks.clear_pid(member(3), 1);
+        locks.clear_pid(member(7), 1);
+        assert_eq!(decided(locks), []);
+        for who in [2, 4, 5] {
+            locks.clear_pid(member(who), 1);
+            assert_eq!(decided(locks).len(), 1);
+        }
+        locks.clear_pid(member(6), 1);
+    });
 }
 
 #[test]
@@ -193,5 +210,26 @@ fn who_need_not_wait_needs_no_place_to() {
             wants(locks, who, write(1, 0, 9));
         }
         gets(locks, 7, waiting(write(1, 10, 19)));
+    });
+}
+
+#[test]
+fn who_finds_no_place_to_wait_keeps_what_it_has() {
+    with_table(ROOM, |locks| {
+        let shared = |handle| FileLock {
+            kind: LockKind::Read,
+            ..flock(handle)
+        };
+        gets(locks, 2, shared(2));
+        gets(locks, 3, shared(3));
+        for who in 4..8 {
+            wants(locks, who, flock(who.into()));
+        }
+        let wanted = waiting(flock(2));
+        assert_eq!(locks.set(member(2), 9, &wanted), Err(ENOLCK));
+        locks.close_handle(member(3), 3);
+        assert_eq!(decided(locks), []);
+        locks.close_handle(member(2), 2);
+        assert_eq!(decided(locks), [(4, 4, status(0))]);
     });
 }
