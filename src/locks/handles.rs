@@ -2,7 +2,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
+use crate::store::{Arena, Buckets, Places, Table, bytes_for, mix};
 
 #[derive(Clone, Copy)]
 struct Share {
@@ -93,7 +93,7 @@ impl<'m> Handles<'m> {
 
     /// The next open file that the member has, from the place `at` on, which moves behind it.
     pub(super) fn next_of(&self, vmid: Vmid, at: &mut u32) -> Option<u64> {
-        while *at < self.places.used() && *at != NONE {
+        while *at < self.places.used() {
             let share = self.shares.get(*at as usize)?;
             *at = at.saturating_add(1);
             if share.vmid == Some(vmid) {
@@ -106,7 +106,7 @@ impl<'m> Handles<'m> {
     /// The next open file that another has on the word of that member, and who, from the place `at`
     /// on, which moves behind it.
     pub(super) fn next_by(&self, vmid: Vmid, at: &mut u32) -> Option<(u64, Vmid)> {
-        while *at < self.places.used() && *at != NONE {
+        while *at < self.places.used() {
             let share = self.shares.get(*at as usize)?;
             *at = at.saturating_add(1);
             if share.by == Some(vmid)

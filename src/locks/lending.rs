@@ -249,7 +249,6 @@ impl Locks<'_> {
             *changed = Loan {
                 is_recalled: true,
                 before: last,
-                behind: NONE,
                 ..loan
             };
         });

@@ -8,6 +8,7 @@
 )]
 
 mod checked;
+mod edges;
 mod kernel;
 mod lending;
 mod loans;
@@ -16,5 +17,7 @@ mod model;
 #[path = "../serve/peer.rs"]
 mod peer;
 mod program;
+mod queues;
+mod recalls;
 mod shares;
 mod table;

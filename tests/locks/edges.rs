@@ -1,0 +1,396 @@
+//! What lies just inside and just outside of a limit, and what each answer says.
+
+use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
+use libos_ipc::{Error, Id, Resource, Vmid};
+
+use crate::shares::{flock, ofd, unlock, waiting, write};
+
+pub(crate) const EINTR: i32 = 4;
+pub(crate) const EAGAIN: i32 = 11;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOLCK: i32 = 37;
+
+pub(crate) const DONE: Result<Set, i32> = Ok(Set::Done);
+pub(crate) const WAITS: Result<Set, i32> = Ok(Set::Waits);
+
+/// One member for each process is enough here.
+pub(crate) fn member(number: u32) -> Vmid {
+    Vmid::new(number).unwrap()
+}
+
+pub(crate) fn read(pid: Id, start: u64, end: u64) -> FileLock<'static> {
+    FileLock {
+        kind: LockKind::Read,
+        ..write(pid, start, end)
+    }
+}
+
+pub(crate) fn on<'a>(path: &'a [u8], lock: FileLock<'static>) -> FileLock<'a> {
+    FileLock { path, ..lock }
+}
+
+/// Does something with a fresh table. At the end all members leave, and nothing may be left of
+/// them.
+pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut Locks<'_>)) {
+    let mut memory = vec![0; Locks::bytes(&limits)];
+    let mut locks = Locks::new(&mut Arena::new(&mut memory), &limits).unwrap();
+    test(&mut locks);
+    assert!(locks.is_sound());
+    for number in 2..10 {
+        locks.left(member(number));
+    }
+    decided(&mut locks);
+    assert_eq!(now(&locks), [0; 5]);
+    assert!(locks.is_sound());
+}
+
+/// Locks, files, requests that wait, open files and loans.
+pub(crate) fn now(locks: &Locks<'_>) -> [usize; 5] {
+    [
+        locks.fill(),
+        locks.files_fill(),
+        locks.waiting_fill(),
+        locks.handles_fill(),
+        locks.lent_fill(),
+    ]
+    .map(|(now, _)| now)
+}
+
+/// Who is told what now, in this order: member, request, answer.
+pub(crate) fn decided(locks: &mut Locks<'_>) -> Vec<(u32, u64, Answer<'static>)> {
+    let mut all = Vec::new();
+    assert_eq!(locks.has_news(), locks.has_decided() || locks.has_recalls());
+    while locks.has_decided() {
+        let one = locks.next_decided().unwrap();
+        all.push((one.from.get(), one.seq, one.answer));
+    }
+    assert_eq!(locks.next_decided(), None);
+    all
+}
+
+pub(crate) const fn status(errno: i32) -> Answer<'static> {
+    Answer::Status(-errno)
+}
+
+const ROOM: LockLimits = LockLimits {
+    locks: 16,
+    files: 4,
+    waiting: 4,
+    handles: 4,
+};
+
+#[test]
+fn the_memory_that_is_asked_for_is_enough_and_not_for_show() {
+    let one_of_many = |many: usize| {
+        [0, 1, 2, 3, 4].map(|which| {
+            let of = |number| if which == number { many } else { 1 };
+            LockLimits {
+                locks: of(0),
+                files: of(1),
+                waiting: of(2),
+                handles: of(3),
+            }
+        })
+    };
+    for limits in one_of_many(1_000).into_iter().chain(one_of_many(0)) {
+        let mut memory = vec![0; Locks::bytes(&limits)];
+        assert!(Locks::new(&mut Arena::new(&mut memory), &limits).is_ok());
+        let less = memory.len() / 2;
+        let few = Locks::new(&mut Arena::new(&mut memory[..less]), &limits);
+        assert_eq!(few.err(), Some(Error::Full(Resource::Memory)));
+    }
+}
+
+#[test]
+fn without_room_there_are_no_locks() {
+    with_table(LockLimits::NONE, |locks| {
+        for lock in [write(1, 0, 9), ofd(1, 0, 9), flock(1)] {
+            assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
+            assert_eq!(locks.borrow(member(2), 1, &lock, 1), Err(ENOLCK));
+            assert_eq!(locks.get(member(2), &lock), Ok(None));
+            assert_eq!(locks.set(member(2), 1, &unlock(lock)), DONE);
+        }
+        assert!(!locks.hold_handle(member(2), 1));
+    });
+}
+
+#[test]
+fn all_that_is_used_is_counted_now_and_at_most() {
+    with_table(ROOM, |locks| {
+        let fills = |locks: &Locks<'_>| {
+            [
+                locks.fill(),
+                locks.files_fill(),
+                locks.waiting_fill(),
+                locks.handles_fill(),
+            ]
+        };
+        assert_eq!(fills(locks), [(0, 0); 4]);
+        assert_eq!(locks.set(member(2), 1, &write(1, 0, 9)), DONE);
+        assert_eq!(locks.set(member(2), 2, &write(1, 20, 29)), DONE);
+        assert_eq!(locks.set(member(2), 3, &on(b"b", write(1, 0, 9))), DONE);
+        assert_eq!(locks.set(member(2), 4, &flock(7)), DONE);
+        assert_eq!(locks.set(member(3), 5, &waiting(write(1, 0, 9))), WAITS);
+        assert!(!locks.has_decided() && !locks.has_news());
+        assert!(locks.hold_handle(member(3), 7));
+        assert!(locks.hold_handle(member(3), 7), "it has it already");
+        assert_eq!(fills(locks), [(4, 4), (2, 2), (1, 1), (2, 2)]);
+        locks.clear_pid(member(2), 1);
+        assert!(locks.has_decided() && locks.has_news());
+        assert_eq!(fills(locks), [(2, 4), (1, 2), (1, 1), (2, 2)]);
+        assert_eq!(decided(locks), [(3, 5, status(0))]);
+        assert!(!locks.has_decided() && !locks.has_news());
+        assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (2, 2)]);
+        locks.left(member(2));
+        assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (1, 2)]);
+    });
+}
+
+#[test]
+fn a_request_that_does_not_fit_leaves_nothing() {
+    let limits = LockLimits {
+        locks: 2,
+        files: 2,
+        waiting: 1,
+        handles: 2,
+    };
+    with_table(limits, |locks| {
+        assert_eq!(locks.set(member(2), 1, &write(1, 0, 9)), DONE);
+        assert_eq!(locks.set(member(2), 1, &write(1, 20, 29)), DONE);
+        let before = now(locks);
+        let more = on(b"b", write(1, 0, 9));
+        for lock in [write(1, 40, 49), write(2, 40, 49), more] {
+            assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
+        }
+        // What is there already takes no room, nor does what becomes one with it.
+        assert_eq!(locks.set(member(2), 1, &write(1, 22, 25)), DONE);
+        assert_eq!(locks.set(member(2), 1, &write(1, 10, 12)), DONE);
+        assert_eq!(locks.set(member(2), 1, &write(1, 18, 19)), DONE);
+        // One more waits, and not one more.
+        let wanted = waiting(write(1, 0, 9));
+        assert_eq!(locks.set(member(3), 5, &wanted), WAITS);
+        assert_eq!(locks.set(member(4), 6, &wanted), Err(ENOLCK));
+        assert_eq!(locks.set(member(4), 6, &write(1, 0, 9)), Err(EAGAIN));
+        let free = waiting(unlock(write(1, 28, 29)));
+        assert_eq!(locks.set(member(2), 7, &free), DONE, "nothing to wait for");
+        locks.cancel(member(3), 5);
+        assert_eq!(decided(locks), [(3, 5, status(EINTR))]);
+        assert_eq!(now(locks), before);
+    });
+}
+
+#[test]
+fn those_for_whom_there_is_no_room_when_it_is_their_turn_are_told() {
+    let limits = LockLimits { locks: 2, ..ROOM };
+    with_table(limits, |locks| {
+        assert_eq!(locks.set(member(2), 1, &write(1, 0, 9)), DONE);
+        assert_eq!(locks.set(member(2), 1, &on(b"b", write(1, 0, 9))), DONE);
+        for number in [3, 4] {
+            let wanted = waiting(read(1, 0, 9));
+            assert_eq!(locks.set(member(number), number.into(), &wanted), WAITS);
+        }
+        assert_eq!(locks.set(member(2), 1, &unlock(write(1, 0, 9))), DONE);
+        let told = [(3, 3, status(0)), (4, 4, status(ENOLCK))];
+        assert_eq!(decided(locks), told);
+        assert_eq!(now(locks), [2, 2, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn names_are_told_apart_to_their_last_byte() {
+    let limits = LockLimits {
+        locks: 64,
+        files: 32,
+        ..ROOM
+    };
+    with_table(limits, |locks| {
+        let mut names = Vec::new();
+        for length in [1, 7, 8, 9, 59, 60, 61, 119, 120, 121, 240] {
+            names.push(vec![b'a'; length]);
+            for at in [0, length / 2, length - 1] {
+                let mut name = vec![b'a'; length];
+                name[at] = b'b';
+                names.push(name);
+            }
+        }
+        names.sort();
+        names.dedup();
+        for names in names.chunks(16) {
+            for (number, name) in (2..).zip(names) {
+                let lock = on(name, write(1, 0, number));
+                assert_eq!(locks.set(member(2), 1, &lock), DONE);
+            }
+            assert_eq!(locks.files_fill().0, names.len());
+            for (number, name) in (2..).zip(names) {
+                let lock = on(name, write(1, 0, 0));
+                let found = locks.get(member(3), &lock).unwrap().unwrap();
+                assert_eq!(found.end, number, "{name:?}");
+                assert_eq!(locks.set(member(3), 1, &lock), Err(EAGAIN));
+            }
+            locks.left(member(2));
+            assert_eq!(locks.files_fill().0, 0);
+        }
+    });
+}
+
+#[test]
+fn a_lock_grows_on_either_side() {
+    for (start, end) in [(0, 29), (0, 19), (10, 29), (10, 19)] {
+        with_table(ROOM, |locks| {
+            assert_eq!(locks.set(member(2), 1, &write(1, 10, 19)), DONE);
+            assert_eq!(locks.set(member(2), 1, &write(1, start, end)), DONE);
+            let found = locks.get(member(3), &write(1, 15, 15)).unwrap().unwrap();
+            assert_eq!((found.start, found.end), (start, end));
+        });
+    }
+}
+
+#[test]
+fn names_of_the_same_hash_are_two_names() {
+    with_table(ROOM, |locks| {
+        // The hash mixes the length with the last bytes.
+        let names: [&[u8]; 2] = [b"q", b"t\0\0\0"];
+        for name in names {
+            assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
+        }
+        assert_eq!(locks.files_fill().0, 2);
+        locks.left(member(2));
+    });
+}
+
+#[test]
+fn long_names_take_the_room_of_several() {
+    let limits = LockLimits { files: 2, ..ROOM };
+    with_table(limits, |locks| {
+        // Room for eight pieces of 60 bytes.
+        let [long, longer, rest] = [420, 421, 60].map(|length| vec![b'a'; length]);
+        for _ in 0..10 {
+            assert_eq!(locks.set(member(2), 1, &on(&long, write(1, 0, 9))), DONE);
+            let two = on(&[b'b'; 61], write(1, 0, 9));
+            assert_eq!(locks.set(member(2), 1, &two), Err(ENOLCK));
+            assert_eq!(locks.set(member(2), 1, &on(&rest, write(1, 0, 9))), DONE);
+            assert_eq!(
+                locks.set(member(3), 1, &on(&long, write(1, 0, 9))),
+                Err(EAGAIN)
+            );
+            assert_eq!(locks.files_fill().0, 2);
+            // Neither a file nor a piece of its name is lost.
+            assert_eq!(
+                locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
+                Err(ENOLCK)
+            );
+            locks.clear_pid(member(2), 1);
+            assert_eq!(locks.set(member(2), 1, &on(&longer, write(1, 0, 9))), DONE);
+            assert_eq!(
+                locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
+                Err(ENOLCK)
+            );
+            locks.clear_pid(member(2), 1);
+            for name in [b"c", b"d"] {
+                assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
+            }
+            assert_eq!(
+                locks.set(member(2), 1, &on(b"e", write(1, 0, 9))),
+                Err(ENOLCK)
+            );
+            locks.left(member(2));
+        }
+    });
+}
+
+#[test]
+fn what_is_in_the_way_is_told_as_it_is() {
+    with_table(ROOM, |locks| {
+        let mine = [write(5, 0, 9), read(6, 20, 29), ofd(7, 40, 49), flock(8)];
+        for lock in &mine {
+            assert_eq!(locks.set(member(2), 1, lock), DONE);
+            assert_eq!(locks.get(member(2), lock), Ok(None), "one's own");
+        }
+        let held = |family, write, (start, end), pid, handle| HeldLock {
+            family,
+            write,
+            start,
+            end,
+            pid,
+            handle,
+        };
+        let posix = LockFamily::Posix;
+        let others = [
+            (write(5, 9, 9), Some(held(posix, true, (0, 9), 5, 0))),
+            (write(5, 10, 19), None),
+            (write(5, 29, 30), Some(held(posix, false, (20, 29), 6, 0))),
+            (read(5, 20, 29), None),
+            (
+                read(5, 0, 50),
+                Some(held(posix, true, (40, 49), Id::MAX, 7)),
+            ),
+            (
+                ofd(9, 49, 60),
+                Some(held(posix, true, (40, 49), Id::MAX, 7)),
+            ),
+            (ofd(9, 50, 60), None),
+            (
+                flock(9),
+                Some(held(LockFamily::Flock, true, (0, u64::MAX), 0, 8)),
+            ),
+        ];
+        for (lock, found) in others {
+            assert_eq!(locks.get(member(3), &lock), Ok(found), "{lock:?}");
+            assert_eq!(locks.ask(member(3), 1, &lock), Some(Ok(found)));
+            let set = locks.set(member(3), 1, &lock);
+            assert_eq!(set.is_err(), found.is_some(), "{lock:?}");
+            locks.left(member(3));
+        }
+        assert_eq!(decided(locks), []);
+    });
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    with_table(ROOM, |locks| {
+        for lock in [write(1, 1, 0), ofd(1, 1, 0)] {
+            assert_eq!(locks.set(member(2), 1, &lock), Err(EINVAL));
+            assert_eq!(locks.borrow(member(2), 1, &lock, 1), Err(EINVAL));
+            assert_eq!(locks.set(member(2), 1, &unlock(lock)), Err(EINVAL));
+            assert_eq!(locks.get(member(2), &lock), Err(EINVAL));
+            assert_eq!(locks.ask(member(2), 1, &lock), Some(Err(EINVAL)));
+        }
+        let nothing = unlock(write(1, 0, 1));
+        assert_eq!(locks.get(member(2), &nothing), Err(EINVAL));
+        assert_eq!(locks.ask(member(2), 1, &nothing), Some(Err(EINVAL)));
+        assert_eq!(now(locks), [0; 5]);
+        // A whole file has no range that could be wrong.
+        let whole = FileLock {
+            start: 1,
+            ..flock(1)
+        };
+        assert_eq!(locks.set(member(2), 1, &whole), DONE);
+    });
+}
+
+#[test]
+fn handles_are_kept_apart_by_whose_they_are() {
+    with_table(ROOM, |locks| {
+        assert_eq!(locks.set(member(2), 1, &flock(7)), DONE);
+        assert_eq!(locks.set(member(2), 1, &flock(8)), Err(EAGAIN));
+        locks.close_handle(member(2), 8);
+        // Two children: one has joined before its parent goes.
+        assert!(locks.hold_handle_for(member(2), member(3), 7));
+        assert!(locks.hold_handle_for(member(2), member(4), 7));
+        assert_eq!(locks.handles_fill().0, 3);
+        locks.forget_unborn(member(5), |_| true);
+        assert_eq!(locks.handles_fill().0, 3, "another's children");
+        locks.close_handle(member(5), 7);
+        locks.close_handle(member(2), 7);
+        locks.forget_unborn(member(2), |child| child == member(4));
+        assert_eq!(locks.handles_fill().0, 1);
+        assert_eq!(locks.set(member(5), 1, &flock(9)), Err(EAGAIN));
+        locks.left(member(3));
+        assert_eq!(locks.set(member(5), 1, &flock(9)), DONE);
+        assert_eq!(locks.set(member(5), 1, &ofd(9, 0, 9)), DONE);
+        locks.close_handle(member(5), 9);
+        assert_eq!(now(locks), [0; 5]);
+    });
+}

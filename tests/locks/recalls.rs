@@ -1,0 +1,419 @@
+//! A file that is lent, at the leader: when it is lent, who is told to give it back, and what comes
+//! back with it.
+
+use std::time::Duration;
+
+use libos_ipc::locks::{LockLimits, Locks, Overdue, Set};
+use libos_ipc::pal::Time;
+use libos_ipc::wire::{
+    Answer, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily, LockKind,
+    Message,
+};
+
+use crate::edges::{
+    DONE, EAGAIN, EINTR, EINVAL, ENOLCK, WAITS, decided, member, now, on, read, status, with_table,
+};
+use crate::shares::{flock, ofd, unlock, waiting, write};
+
+const LENT: Result<Set, i32> = Ok(Set::Lent(LentLocks::MOST));
+
+/// Room for four loans.
+const ROOM: LockLimits = LockLimits {
+    locks: 8 * LentLocks::MOST,
+    files: 8,
+    waiting: 8,
+    handles: 8,
+};
+
+/// The member asks for the file of that name, which it calls by that number.
+fn borrow(locks: &mut Locks<'_>, who: u32, name: u8, number: u64) -> Result<Set, i32> {
+    locks.borrow(member(who), 1, &on(&[name], write(1, 0, 9)), number)
+}
+
+/// The member gives it back with these locks: process, first and last byte, to write.
+fn give(locks: &mut Locks<'_>, who: u32, number: u64, given: &[(u32, u64, u64, bool)]) -> bool {
+    let mut list = LentList::new();
+    for (pid, start, end, write) in given.iter().copied() {
+        assert!(list.push(LentLock {
+            start,
+            end,
+            pid,
+            write
+        }));
+    }
+    locks.give_back(member(who), number, list.locks())
+}
+
+/// Somebody else asks for the file.
+fn recall(locks: &mut Locks<'_>, seq: u64, name: u8) {
+    let name = [name];
+    let lock = on(&name, write(1, 0, 9));
+    assert_eq!(locks.set(member(9), seq, &lock), WAITS);
+}
+
+/// Who is to be told in one round.
+fn round(locks: &mut Locks<'_>) -> Vec<(u32, u64)> {
+    locks.begin_recalls();
+    let mut all = Vec::new();
+    while let Some((to, number)) = locks.next_recall() {
+        all.push((to.get(), number));
+    }
+    all
+}
+
+#[test]
+fn as_much_is_lent_as_could_come_back() {
+    for (locks, files, limit) in [
+        (63, 8, 0),
+        (64, 8, 1),
+        (127, 8, 1),
+        (256, 4, 2),
+        (256, 2, 1),
+    ] {
+        let limits = LockLimits {
+            locks,
+            files,
+            ..ROOM
+        };
+        with_table(limits, |locks| {
+            assert_eq!(locks.lent_limit(), limit);
+            for at in 0..limit {
+                assert_eq!(borrow(locks, 2, at as u8, at as u64), LENT);
+                assert_eq!(locks.lent_fill(), (at + 1, at + 1));
+            }
+            assert_eq!(borrow(locks, 2, 99, 99), DONE);
+            locks.left(member(2));
+            assert_eq!(locks.lent_fill(), (0, limit));
+        });
+    }
+}
+
+#[test]
+fn the_room_for_what_comes_back_is_kept() {
+    let limits = LockLimits { locks: 64, ..ROOM };
+    let own = |at: u64| on(b"own", write(1, at * 2, at * 2));
+    with_table(limits, |locks| {
+        for at in 0..33 {
+            assert_eq!(locks.set(member(3), 1, &own(at)), DONE);
+        }
+        assert_eq!(borrow(locks, 2, b'a', 1), DONE, "no room for 32 more");
+        locks.left(member(2));
+        assert_eq!(locks.set(member(3), 1, &unlock(own(32))), DONE);
+        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        assert_eq!(locks.set(member(3), 1, &own(32)), Err(ENOLCK));
+        let all: Vec<_> = (0..32).map(|at| (1, at * 2, at * 2, true)).collect();
+        assert!(give(locks, 2, 1, &all));
+        assert_eq!(now(locks)[0], 64);
+    });
+}
+
+#[test]
+fn only_what_nobody_uses_is_lent() {
+    with_table(ROOM, |locks| {
+        for lock in [read(1, 0, 0), write(1, 0, 0), ofd(1, 0, 0)] {
+            assert_eq!(locks.set(member(2), 1, &on(b"a", lock)), DONE);
+            let other = on(b"a", read(1, 5, 9));
+            assert_eq!(locks.borrow(member(3), 1, &other, 1), DONE);
+            assert!(!locks.is_lent(&other));
+            locks.left(member(3));
+            locks.left(member(2));
+        }
+        // A lock on the whole is another matter.
+        assert_eq!(locks.set(member(2), 1, &on(b"a", flock(1))), DONE);
+        let lock = on(b"a", write(1, 0, 9));
+        assert_eq!(locks.borrow(member(3), 1, &unlock(write(1, 0, 9)), 1), DONE);
+        assert_eq!(borrow(locks, 3, b'a', 1), LENT);
+        assert!(locks.is_lent(&lock) && locks.is_lent(&on(b"a", ofd(1, 0, 9))));
+        assert!(!locks.is_lent(&on(b"a", flock(1))) && !locks.is_lent(&on(b"b", ofd(1, 0, 9))));
+        assert_eq!(locks.set(member(3), 1, &on(b"a", flock(2))), Err(EAGAIN));
+        // A number names one file of a member, and another of another.
+        assert_eq!(borrow(locks, 3, b'b', 1), DONE);
+        assert_eq!(borrow(locks, 4, b'c', 1), LENT);
+        assert_eq!(borrow(locks, 3, b'd', 2), LENT);
+        assert!(!give(locks, 5, 1, &[]) && !give(locks, 3, 3, &[]));
+        assert!(give(locks, 3, 1, &[(1, 0, 9, true)]));
+        assert_eq!(
+            locks.get(member(4), &lock).map(|found| found.is_some()),
+            Ok(true)
+        );
+        assert_eq!(now(locks)[4], 2);
+    });
+}
+
+#[test]
+fn the_borrower_is_told_in_each_round_until_it_was_reached() {
+    with_table(ROOM, |locks| {
+        for at in 1..=4 {
+            assert_eq!(borrow(locks, at + 1, at as u8, at.into()), LENT);
+        }
+        assert_eq!(round(locks), []);
+        assert!(!locks.has_recalls() && !locks.has_news());
+        locks.recall_was_sent(member(2), 1);
+        for (seq, name) in [(1, 3), (2, 1), (3, 4), (4, 1)] {
+            recall(locks, seq, name);
+        }
+        assert!(locks.has_recalls() && locks.has_news());
+        let all = [(4, 3), (2, 1), (5, 4)];
+        assert_eq!(round(locks), all);
+        assert_eq!(round(locks), all);
+        locks.recall_was_sent(member(3), 2);
+        for _ in 0..2 {
+            locks.recall_was_sent(member(2), 1);
+            assert_eq!(round(locks), [(4, 3), (5, 4)]);
+        }
+        locks.recall_was_sent(member(5), 4);
+        assert!(locks.has_recalls());
+        locks.recall_was_sent(member(4), 3);
+        assert!(!locks.has_recalls());
+        assert_eq!(round(locks), []);
+        recall(locks, 5, 2);
+        assert_eq!(round(locks), [(3, 2)]);
+    });
+}
+
+#[test]
+fn who_gives_back_is_told_no_more_and_the_others_are() {
+    // Each of them first: the oldest, one between two others, the newest.
+    let orders = [
+        [1, 2, 3],
+        [1, 3, 2],
+        [2, 1, 3],
+        [2, 3, 1],
+        [3, 1, 2],
+        [3, 2, 1],
+    ];
+    for order in orders {
+        with_table(ROOM, |locks| {
+            for at in 1..=3 {
+                assert_eq!(borrow(locks, 2, at as u8, at), LENT);
+                recall(locks, at, at as u8);
+            }
+            let mut left = vec![1, 2, 3];
+            for (at, number) in order.into_iter().enumerate() {
+                assert!(give(locks, 2, number, &[]));
+                assert_eq!(decided(locks), [(9, number, status(0))]);
+                left.retain(|other| *other != number);
+                let expected: Vec<_> = left.iter().map(|number| (2, *number)).collect();
+                assert_eq!(round(locks), expected, "{order:?}");
+                assert_eq!(locks.has_recalls(), at < 2);
+            }
+            // And one that is new comes last.
+            assert_eq!(borrow(locks, 2, 4, 4), LENT);
+            assert_eq!(borrow(locks, 2, 5, 5), LENT);
+            recall(locks, 4, 5);
+            recall(locks, 5, 4);
+            assert_eq!(round(locks), [(2, 5), (2, 4)]);
+        });
+    }
+}
+
+#[test]
+fn who_was_asked_longest_is_overdue_first() {
+    let limit = Duration::from_millis(10);
+    let at = |millis: u64| Time(millis * 1_000_000);
+    with_table(ROOM, |locks| {
+        assert_eq!(borrow(locks, 2, 1, 1), LENT);
+        assert_eq!(borrow(locks, 3, 2, 2), LENT);
+        assert_eq!(borrow(locks, 4, 3, 3), LENT);
+        assert_eq!(locks.overdue(at(0), limit), Overdue::Nobody);
+        recall(locks, 1, 1);
+        assert_eq!(locks.overdue(at(5), limit), Overdue::NotBefore(at(15)));
+        recall(locks, 2, 2);
+        recall(locks, 3, 3);
+        assert_eq!(locks.overdue(at(8), limit), Overdue::NotBefore(at(15)));
+        assert_eq!(locks.overdue(at(14), limit), Overdue::NotBefore(at(15)));
+        assert_eq!(locks.overdue(at(15), limit), Overdue::Member(member(2)));
+        locks.left(member(2));
+        assert_eq!(locks.overdue(at(15), limit), Overdue::NotBefore(at(18)));
+        assert!(give(locks, 3, 2, &[]));
+        assert_eq!(locks.overdue(at(17), limit), Overdue::NotBefore(at(18)));
+        assert_eq!(locks.overdue(at(18), limit), Overdue::Member(member(4)));
+        assert!(give(locks, 4, 3, &[]));
+        assert_eq!(locks.overdue(at(99), limit), Overdue::Nobody);
+        assert_eq!(decided(locks).len(), 3);
+    });
+}
+
+#[test]
+fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
+    with_table(ROOM, |locks| {
+        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        let a = |lock| on(b"a", lock);
+        // The borrower unlocks a part, and others ask, want, or wait.
+        assert_eq!(locks.set(member(2), 1, &a(unlock(write(1, 5, 9)))), WAITS);
+        assert_eq!(locks.ask(member(3), 2, &a(write(1, 0, 9))), None);
+        assert_eq!(locks.ask(member(3), 3, &a(read(1, 5, 9))), None);
+        assert_eq!(
+            locks.ask(member(3), 4, &a(read(1, 9, 5))),
+            Some(Err(EINVAL))
+        );
+        assert_eq!(
+            locks.ask(member(3), 4, &a(unlock(read(1, 0, 9)))),
+            Some(Err(EINVAL))
+        );
+        assert_eq!(locks.ask(member(3), 4, &a(flock(1))), Some(Ok(None)));
+        assert_eq!(locks.set(member(4), 5, &a(write(1, 4, 4))), WAITS);
+        assert_eq!(locks.set(member(4), 6, &a(write(1, 5, 5))), WAITS);
+        assert_eq!(locks.set(member(5), 7, &a(waiting(write(1, 3, 3)))), WAITS);
+        assert_eq!(locks.set(member(5), 8, &a(write(1, 6, 6))), WAITS);
+        // Others have nothing to unlock there.
+        assert_eq!(locks.set(member(6), 9, &a(unlock(write(1, 0, 9)))), DONE);
+        assert_eq!(locks.waiting_fill().0, 7);
+        locks.cancel(member(5), 8);
+        assert_eq!(decided(locks), [(5, 8, status(EINTR))]);
+        assert_eq!(round(locks), [(2, 1)]);
+        assert!(give(locks, 2, 1, &[(1, 0, 9, true)]));
+        let found = HeldLock {
+            family: LockFamily::Posix,
+            write: true,
+            start: 0,
+            end: 4,
+            pid: 1,
+            handle: 0,
+        };
+        let lock = |found: Option<HeldLock>| Answer::Lock(LockAnswer::from(found));
+        let told = [
+            (2, 1, status(0)),
+            (3, 2, lock(Some(found))),
+            (3, 3, lock(None)),
+            (4, 5, status(EAGAIN)),
+            (4, 6, status(0)),
+        ];
+        assert_eq!(decided(locks), told);
+        assert_eq!(locks.waiting_fill().0, 1);
+        locks.left(member(2));
+        assert_eq!(decided(locks), [(5, 7, status(0))]);
+    });
+}
+
+#[test]
+fn at_the_limit_of_those_who_wait_nobody_is_held_up() {
+    let limits = LockLimits { waiting: 1, ..ROOM };
+    with_table(limits, |locks| {
+        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        let a = on(b"a", write(1, 0, 9));
+        assert_eq!(locks.ask(member(3), 1, &a), None);
+        assert_eq!(locks.ask(member(3), 2, &a), Some(Err(ENOLCK)));
+        assert_eq!(locks.set(member(3), 2, &a), Err(ENOLCK));
+        locks.left(member(3));
+        assert_eq!(locks.set(member(4), 3, &a), WAITS);
+        locks.left(member(2));
+        assert_eq!(decided(locks), [(4, 3, status(0))]);
+    });
+}
+
+#[test]
+fn what_cannot_be_is_not_taken_and_costs_nothing_else() {
+    let cases: [&[(u32, u64, u64, bool)]; 4] = [
+        &[(1, 0, 9, true), (2, 9, 9, true)],
+        &[(1, 0, 9, true), (2, 9, 9, false)],
+        &[(1, 0, 9, false), (2, 9, 9, true)],
+        &[(1, 0, 9, false), (1, 9, 9, false)],
+    ];
+    for given in cases {
+        with_table(ROOM, |locks| {
+            let kept = [(2, on(b"b", write(1, 0, 9))), (3, on(b"c", write(1, 0, 9)))];
+            for (who, lock) in &kept {
+                assert_eq!(locks.set(member(*who), 1, lock), DONE);
+            }
+            assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+            assert!(!give(locks, 2, 1, given), "{given:?}");
+            assert_eq!(now(locks)[..2], [2, 2]);
+            for (_, lock) in &kept {
+                assert_eq!(locks.set(member(4), 1, lock), Err(EAGAIN));
+            }
+            assert_eq!(borrow(locks, 2, b'a', 2), DONE, "it can't go on alone");
+        });
+    }
+    // Two who read, and one who has two pieces, can be.
+    with_table(ROOM, |locks| {
+        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        let given = [(1, 0, 9, false), (2, 9, 12, false), (2, 20, 29, true)];
+        assert!(give(locks, 2, 1, &given));
+        assert_eq!(now(locks)[0], 3);
+    });
+}
+
+#[test]
+fn more_than_may_come_back_is_not_taken() {
+    with_table(ROOM, |locks| {
+        for (count, is_right) in [(LentLocks::MOST, true), (LentLocks::MOST + 1, false)] {
+            let number = count as u64;
+            assert_eq!(borrow(locks, 2, count as u8, number), LENT);
+            let mut payload = [number, count as u64].map(u64::to_le_bytes).concat();
+            for at in 0..count as u64 {
+                payload.extend([at * 2, at * 2].map(u64::to_le_bytes).concat());
+                payload.extend(
+                    [1, LockKind::Write.number().cast_unsigned()]
+                        .map(u32::to_le_bytes)
+                        .concat(),
+                );
+            }
+            let frame = Frame {
+                seq: 0,
+                code: 75,
+                payload: &payload,
+            };
+            let Ok(Message::FileLockReturn { loan, locks: given }) = frame.message() else {
+                panic!("no such frame");
+            };
+            assert_eq!(locks.give_back(member(2), loan, given), is_right);
+            assert_eq!(now(locks)[0], LentLocks::MOST);
+        }
+    });
+}
+
+/// Two members have quarrelled about the file; the second asked last.
+fn quarrel(locks: &mut Locks<'_>, name: &[u8]) {
+    let lock = on(name, write(1, 0, 9));
+    assert_eq!(locks.borrow(member(2), 1, &lock, 1), LENT);
+    assert_eq!(locks.set(member(3), 1, &lock), WAITS);
+    assert!(give(locks, 2, 1, &[]));
+    assert_eq!(decided(locks), [(3, 1, status(0))]);
+    locks.clear_pid(member(3), 1);
+}
+
+#[test]
+fn after_a_quarrel_one_has_to_ask_so_many_times_in_a_row() {
+    // What somebody else does in between: does it count?
+    let lock = on(b"q", write(1, 0, 9));
+    let between = [
+        (on(b"q", flock(5)), false),
+        (on(b"q", unlock(write(1, 0, 9))), false),
+        (on(b"q", ofd(5, 50, 50)), true),
+        (lock, true),
+    ];
+    for (theirs, counts) in between {
+        with_table(ROOM, |locks| {
+            quarrel(locks, lock.path);
+            for at in 1..32 {
+                // Asking for a loan or not: both is use.
+                let set = if at % 2 == 0 {
+                    locks.set(member(3), 1, &lock)
+                } else {
+                    locks.borrow(member(3), 1, &lock, 2)
+                };
+                assert_eq!(set, DONE, "{at}");
+                locks.clear_pid(member(3), 1);
+            }
+            assert_eq!(locks.set(member(2), 1, &theirs), DONE);
+            locks.left(member(2));
+            let expected = if counts { DONE } else { LENT };
+            assert_eq!(locks.borrow(member(3), 1, &lock, 2), expected);
+        });
+    }
+}
+
+#[test]
+fn who_quarrels_about_one_file_may_borrow_the_others() {
+    with_table(ROOM, |locks| {
+        quarrel(locks, b"q");
+        for number in 0..1_000 {
+            let name = number.to_string();
+            let lock = on(name.as_bytes(), write(1, 0, 9));
+            assert_eq!(locks.borrow(member(3), 1, &lock, 1), LENT, "{number}");
+            locks.left(member(3));
+        }
+        assert_eq!(borrow(locks, 3, b'q', 1), DONE);
+    });
+}
