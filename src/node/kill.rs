@@ -156,11 +156,9 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn kill_group(&self, group: Id, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
-        let group = if group == 0 {
-            self.group_of(0, wait)?
-        } else {
-            group
-        };
+        if group == 0 {
+            return self.kill_own_group(sender, signal, wait);
+        }
         let mut query = ProcessQuery {
             group,
             ..ProcessQuery::default()
@@ -198,6 +196,23 @@ impl<P: Pal> Node<'_, P> {
                 Err(Error::NoSuchProcess) => {}
                 _ if outcome.is_ok() => {}
                 one => outcome = one,
+            }
+        }
+    }
+
+    /// Nobody is without a group of its own: if that is empty another thread has just put this process
+    /// into another.
+    fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
+        let mut group = self.group_of(0, wait)?;
+        loop {
+            let outcome = self.kill_group(group, sender, signal, wait);
+            let before = group;
+            if outcome != Err(Error::NoSuchProcess) {
+                return outcome;
+            }
+            group = self.group_of(0, wait)?;
+            if group == before {
+                return outcome;
             }
         }
     }
