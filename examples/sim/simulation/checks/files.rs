@@ -63,6 +63,9 @@ pub(crate) struct Files {
     maybe: Vec<Span>,
     /// What is waited for.
     waits: Vec<Span>,
+    /// Somebody was given a lock while another thread of its waited: that may close a circle, though
+    /// nobody asks for what he has to wait for. The kernel does not see that either (`fcntl(2)`).
+    may_have_closed: bool,
 }
 
 impl Files {
@@ -97,6 +100,8 @@ impl Files {
                 return Err(format!("{claim:?} was given, which {other:?} has"));
             }
         }
+        let waits = |span: &Span| span.claim.owner == claim.owner && span.to == u64::MAX;
+        self.may_have_closed |= self.waits.iter().any(waits);
         let own = self.held.entry((claim.space, claim.owner)).or_default();
         own[claim.bytes.clone()].fill(Some(claim.write));
         Ok(())
@@ -134,6 +139,11 @@ impl Files {
     /// As [`Files::forget`] for record locks of the process, and done.
     pub(crate) fn let_go(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
+    }
+
+    /// Whether who has waited for `claim` since `began` may be in a circle that nobody was told of.
+    pub(crate) fn is_unseen_circle(&self, claim: &Claim, began: u64) -> bool {
+        self.may_have_closed && self.is_circle(claim, began).is_ok()
     }
 
     /// Whether who asked for `claim` at `began` may have closed a circle.
