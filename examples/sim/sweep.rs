@@ -41,8 +41,8 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
         }
         scope.spawn(|| tell(&bar, cli.runs, &failed));
     });
-    bar.finish_and_clear();
     let (seeds, took, events) = (bar.position(), start.elapsed(), events.into_inner());
+    bar.finish_and_clear();
     let rate = u128::from(seeds) * 1000 / took.as_millis().max(1);
     println!("{seeds} seeds in {took:.1?}, {rate} a second; {events} events");
     Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)

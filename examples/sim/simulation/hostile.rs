@@ -5,7 +5,7 @@ use libos_ipc::Vmid;
 use libos_ipc::pal::{Pal, Stream};
 use libos_ipc::wire::{
     ChildExit, FileLock, FrameWriter, Hello, IdRange, KillTarget, LockFamily, LockKind, Message,
-    MetaCode, PidKill, ProcessChange, ProcessQuery, Sync, SyncCode, SyncState,
+    MetaCode, PidKill, ProcessChange, ProcessQuery, Sync, SyncCode, SyncState, codes,
 };
 
 use super::checks::FOREIGN;
@@ -14,6 +14,9 @@ use super::plan::HOSTILE;
 use super::world::{pause, with};
 
 pub(crate) const VMID: u32 = 900;
+/// Where in a frame its code is, and the highest byte of the handle that it is about.
+const CODE: usize = 16;
+const LAST_OF_ID: usize = 24;
 /// The pid that it says it has.
 pub(crate) const PID: u32 = 4_000_000;
 
@@ -118,6 +121,10 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
     if rng.u8(..8) == 0 {
         // A bit of it is wrong.
         bytes[rng.usize(..length.max(1))] ^= 1 << rng.u8(..8);
+        // Another message may have become one that asks for a value that others use.
+        if bytes[CODE] == codes::SYNC_REQUEST_UPGRADE {
+            bytes[LAST_OF_ID] |= 1;
+        }
     }
     if rng.u8(..16) == 0 {
         return rng.usize(..length.max(1));
