@@ -40,6 +40,8 @@ impl Stamp {
 struct Value {
     /// The last that was given back.
     now: Stamp,
+    /// The leader had no room to keep it: it begins anew whenever nobody has it.
+    is_not_kept: bool,
     /// What it may be instead, since its writer died.
     maybe: Vec<Stamp>,
     /// What its last writer has written that nobody else has seen yet, and what was before.
@@ -154,10 +156,16 @@ impl Values {
         Ok(())
     }
 
+    /// The leader has no room to keep this one.
+    pub(crate) fn is_not_kept(&mut self, at: usize) {
+        self.all[at].is_not_kept = true;
+    }
+
     /// What it sees. `values`.
     pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
         let value = &mut self.all[at];
-        if stamp != value.now && !value.maybe.contains(&stamp) {
+        let begins_anew = value.is_not_kept && stamp == Stamp::default();
+        if stamp != value.now && !value.maybe.contains(&stamp) && !begins_anew {
             return Err(format!(
                 "{pid} reads {stamp:?} in handle {at}, not {:?} or {:?}",
                 value.now, value.maybe

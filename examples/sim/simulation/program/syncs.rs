@@ -23,6 +23,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             for at in 0..HANDLES {
                 if self.take(at, SyncState::Shared, LONG) {
                     self.give(at, SyncState::Shared, false);
+                } else {
+                    with(|world| world.checks.values.is_not_kept(at));
                 }
             }
         }
