@@ -53,6 +53,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             checks.ids.let_go(pid);
             let group_now = checks.family.get(parent).map_or(0, |kin| kin.group);
             checks.family.born(vmid, pid, parent, group);
+            if !checks
+                .family
+                .get(parent)
+                .is_some_and(|kin| kin.is_group_known)
+            {
+                // It is in the group that its parent is in.
+                checks.family.may_change_group(vmid);
+            }
             if group_now != group {
                 checks.family.may_change_group(vmid);
             }
@@ -215,9 +223,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(kin) = somebody(rng) else {
             return;
         };
+        // One that joins just now may not be heard of yet.
+        let was_there = self.is_there(kin.vmid);
         let may_be_gone = |error| {
             let is_busy = error == Error::Full(Resource::Answers) && self.own.has_threads;
-            is_busy || is_gone(error) && !self.is_there(kin.vmid)
+            is_busy || is_gone(error) && !(was_there && self.is_there(kin.vmid))
         };
         let limit = limit(rng);
         let what = MetaCode::ALL[rng.usize(..4)];

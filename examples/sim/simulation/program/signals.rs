@@ -88,7 +88,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let is_in = |vmid| {
             with(|world| {
                 let kin = world.checks.family.get(vmid);
-                kin.is_some_and(|kin| kin.group == group)
+                kin.is_some_and(|kin| kin.group == group && kin.is_group_known)
             })
         };
         let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
