@@ -107,6 +107,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let is_posix = family == LockFamily::Posix;
         let may_be = |error| match error {
+            // Another thread, refused, has let go of all, and of what is waited for.
+            Error::NoSuchProcess => wait && is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_unseen_circle(&claim, began))
             }
