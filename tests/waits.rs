@@ -144,8 +144,8 @@ fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     }
 }
 
-#[test]
-fn a_full_backlog_is_tried_again_with_pauses() {
+/// Does something with a node that can connect to nobody.
+fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &Patient<'_>>, &World)) {
     let network = Box::new(World::new());
     let pal = Patient::new(&network, 1);
     pal.is_busy.store(true, Relaxed);
@@ -153,8 +153,15 @@ fn a_full_backlog_is_tried_again_with_pauses() {
     let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
     let mut memory = vec![0; size];
     let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    node.connect(Vmid::new(2).unwrap()).unwrap();
-    turn_for_a_second(&node, &network);
+    test(&node, &network);
+}
+
+#[test]
+fn a_full_backlog_is_tried_again_with_pauses() {
+    with_unreachable_peers(|node, network| {
+        node.connect(Vmid::new(2).unwrap()).unwrap();
+        turn_for_a_second(node, network);
+    });
 }
 
 #[test]
@@ -220,20 +227,13 @@ fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
 
 #[test]
 fn who_shuts_down_sleeps_while_a_peer_cannot_be_reached() {
-    let network = Box::new(World::new());
-    let pal = Patient::new(&network, 1);
-    pal.is_busy.store(true, Relaxed);
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
-    let now = Wait::at_most(Duration::ZERO);
-    node.send(Vmid::new(2).unwrap(), &message, now).unwrap();
-    assert!(
-        !node.shut_down(Duration::from_millis(400)),
-        "it is not there"
-    );
+    with_unreachable_peers(|node, _| {
+        let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
+        let now = Wait::at_most(Duration::ZERO);
+        node.send(Vmid::new(2).unwrap(), &message, now).unwrap();
+        let limit = Duration::from_millis(400);
+        assert!(!node.shut_down(limit), "it is not there");
+    });
 }
 
 fn frame(seq: u64, message: &Message<'_>) -> Vec<u8> {

@@ -161,7 +161,8 @@ impl<'m> Leader<'m> {
             return Err(Error::Full(Resource::Ranges));
         }
         self.ranges.change_owner(from, id, to)?;
-        self.promised.note(from, id, to)
+        self.promised.note(from, id, to);
+        Ok(())
     }
 
     /// Takes back a range, as [`Ranges::release`] does.

@@ -3,7 +3,7 @@
 //! Whoever gave one answers for it until then. If the giver goes first the ID goes back, for there
 //! may never be such a process: nothing else would free it.
 
-use crate::error::{Error, Resource};
+use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 use crate::{Id, Vmid};
 
@@ -47,22 +47,19 @@ impl<'m> Promised<'m> {
         })
     }
 
-    /// `giver` gave `id` to `to`.
-    ///
-    /// # Errors
-    /// [`Error::Full`] at the limit.
-    pub(super) fn note(&mut self, giver: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
+    /// `giver` gave `id` to `to`. Only if there is room.
+    pub(super) fn note(&mut self, giver: Vmid, id: Id, to: Vmid) {
         let used = self.entries.iter().take(self.count);
         let place = used.enumerate().find(|(_, known)| known.id == id);
         let place = place.map_or(self.count, |(place, _)| place);
-        let entry = self.entries.get_mut(place);
-        *entry.ok_or(Error::Full(Resource::Ranges))? = Promise {
-            id,
-            to: to.get(),
-            giver: giver.get(),
-        };
-        self.count = self.count.max(place.saturating_add(1));
-        Ok(())
+        if let Some(entry) = self.entries.get_mut(place) {
+            *entry = Promise {
+                id,
+                to: to.get(),
+                giver: giver.get(),
+            };
+            self.count = self.count.max(place.saturating_add(1));
+        }
     }
 
     /// Whether one more can be noted.
@@ -73,13 +70,10 @@ impl<'m> Promised<'m> {
     /// `to` has come, or never will: what it was given is its own, or goes with it.
     pub(super) fn settled(&mut self, to: Vmid) {
         let mut place = 0;
-        while let Some(promise) = self.at(place) {
-            if promise.to == to.get() {
-                self.remove(place);
-            } else {
-                place = place.saturating_add(1);
-            }
-        }
+        while self
+            .take(&mut place, |known| known.to == to.get())
+            .is_some()
+        {}
     }
 
     /// `giver` is gone: what it gave is promised no more and handed to `take_back`, ID and owner, a
@@ -90,32 +84,25 @@ impl<'m> Promised<'m> {
         most: usize,
         mut take_back: impl FnMut(Id, u32),
     ) -> bool {
-        let (mut place, mut count) = (0_usize, 0_usize);
-        while let Some(promise) = self.at(place) {
-            if promise.giver != giver.get() {
-                place = place.saturating_add(1);
-                continue;
-            }
-            if count == most {
-                return false;
-            }
-            count = count.saturating_add(1);
-            self.remove(place);
+        let mut place = 0;
+        for _ in 0..most {
+            let Some(promise) = self.take(&mut place, |known| known.giver == giver.get()) else {
+                return true;
+            };
             take_back(promise.id, promise.to);
         }
-        true
+        false
     }
 
-    fn at(&self, place: usize) -> Option<Promise> {
-        self.entries.iter().take(self.count).nth(place).copied()
-    }
-
-    fn remove(&mut self, place: usize) {
+    /// Takes out the next that fits, from `place` on, which moves there.
+    fn take(&mut self, place: &mut usize, fits: impl Fn(&Promise) -> bool) -> Option<Promise> {
+        let used = self.entries.get_mut(..self.count)?;
+        let found = used.iter().skip(*place).position(fits)?;
+        *place = place.saturating_add(found);
+        let promise = used.get(*place).copied()?;
         let last = self.count.saturating_sub(1);
-        if let Some(used) = self.entries.get_mut(..self.count) {
-            // Both are in use, or there are none.
-            used.swap(place.min(last), last);
-        }
+        used.swap(*place, last);
         self.count = last;
+        Some(promise)
     }
 }

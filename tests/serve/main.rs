@@ -302,6 +302,14 @@ fn who_never_reads_disturbs_nobody() {
     assert_eq!(flood.ask(GET_ID_OWNER, &pair(1, 0)[..4]).len(), 4);
 }
 
+/// Waits until these IDs are nobody's, as the leader tells that member.
+fn become_free<const COUNT: usize>(peer: &mut Peer, ids: [u32; COUNT]) {
+    let until = Instant::now() + LIMIT;
+    while ids.map(|id| peer.owner_of(id)) != [0; COUNT] {
+        assert!(Instant::now() < until, "not within {LIMIT:?}");
+    }
+}
+
 #[test]
 fn what_a_member_had_comes_back_when_it_leaves() {
     let server = Server::start();
@@ -318,10 +326,7 @@ fn what_a_member_had_comes_back_when_it_leaves() {
         [2, 3, 2, 2]
     );
     drop(peer);
-    let until = Instant::now() + LIMIT;
-    while [1, 3200, 3210].map(|id| other.owner_of(id)) != [0, 0, 0] {
-        assert!(Instant::now() < until, "not within {LIMIT:?}");
-    }
+    become_free(&mut other, [1, 3200, 3210]);
     // The others keep what they have, and nothing can be handed to the one that left.
     assert_eq!([5, 3201, 3232].map(|id| other.owner_of(id)), [3, 3, 3]);
     assert_eq!(other.ask(CHANGE_ID_OWNER, &pair(5, 2)), refusal(ESRCH));
@@ -342,10 +347,7 @@ fn what_was_given_to_nobody_comes_back_when_the_giver_leaves() {
     let mut child = Peer::join(&server.base(), 4);
     assert_eq!(child.owner_of(3), 5);
     drop(giver);
-    let until = Instant::now() + LIMIT;
-    while [3, 4].map(|id| other.owner_of(id)) != [0, 0] {
-        assert!(Instant::now() < until, "not within {LIMIT:?}");
-    }
+    become_free(&mut other, [3, 4]);
     // Of the same process, what another gave it is still its own.
     assert_eq!([1, 2, 33].map(|id| other.owner_of(id)), [3, 4, 5]);
 }

@@ -51,17 +51,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             };
             // Only a process in use is known to own it.
             checks.ids.let_go(pid);
-            let group_now = checks.family.get(parent).map_or(0, |kin| kin.group);
+            let of_parent = checks.family.get(parent);
+            let is_known = of_parent.is_some_and(|kin| kin.is_group_known && kin.group == group);
             checks.family.born(vmid, pid, parent, group);
-            if !checks
-                .family
-                .get(parent)
-                .is_some_and(|kin| kin.is_group_known)
-            {
-                // It is in the group that its parent is in.
-                checks.family.may_change_group(vmid);
-            }
-            if group_now != group {
+            if !is_known {
+                // It is in the group that its parent was in when the leader heard of it.
                 checks.family.may_change_group(vmid);
             }
             world.check("vmids", given);

@@ -39,8 +39,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let vmid = self.own.vmid;
                 world.tell(format_args!("v{vmid}: step {process}.{thread}.{at}"));
             });
-            let ids_end_at = with(|world| world.plan.ids_end_at());
-            if self.own.is_leader && self.thread == 0 && ids_end_at == Some(step.at) {
+            let ids_end_at = || with(|world| world.plan.ids_end_at());
+            if self.own.is_leader && self.thread == 0 && ids_end_at() == Some(step.at) {
                 self.use_ids_up();
             }
             self.step(step);
