@@ -48,7 +48,8 @@ impl<P: Pal> Node<'_, P> {
     /// A zombie child counts as signalled. A group is asked member by member: 0 if any could be
     /// signalled. [`Target::All`] goes to the leader, which passes it on to every member but this
     /// one and does not wait for them; if a member doesn't read for so long that its queue is
-    /// full, equal signals become one, as with a kernel's pending signals.
+    /// full, equal signals become one, as with a kernel's pending signals. What is for a process that
+    /// has not joined yet is kept by the leader until it has; what is for a thread of it is not.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a signal that isn't one, [`Error::NoSuchProcess`] if there is no

@@ -47,13 +47,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let times = if may_break { 3 } else { 1 };
             world.checks.signals.tries(to.pid, signal, times);
         });
-        let may_be_gone = |error| is_gone(error) && !self.is_there(to.vmid);
-        let target = if rng.u8(..8) == 0 {
+        let is_for_thread = rng.u8(..8) == 0;
+        let target = if is_for_thread {
             let (pid, tid) = (to.pid, to.pid);
             Target::Thread { pid, tid }
         } else {
             Target::Process(to.pid)
         };
+        // A thread of one that has not joined yet is not found.
+        let must_be_there = !is_for_thread || self.is_there(to.vmid);
+        let may_be_gone = |error| is_gone(error) && !(must_be_there && self.is_there(to.vmid));
         let limit = limit(rng);
         self.say(format_args!("signal {signal} for {to:?}"));
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
