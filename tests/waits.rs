@@ -243,6 +243,23 @@ fn frame(seq: u64, message: &Message<'_>) -> Vec<u8> {
     writer.unsent().to_vec()
 }
 
+/// How a process introduces itself.
+fn hello(pid: u32) -> Message<'static> {
+    Message::Hello(Hello {
+        version: Hello::VERSION,
+        features: 0,
+        pid,
+        parent: 1,
+    })
+}
+
+/// A wish for a handle.
+fn wish(id: u64) -> Vec<u8> {
+    let (state, data) = (SyncState::Exclusive, &[][..]);
+    let sync = Sync { id, state, data };
+    frame(0, &Message::Sync(SyncCode::RequestUpgrade, sync))
+}
+
 #[test]
 fn what_there_is_never_room_for_is_refused() {
     let network = Box::new(World::new());
@@ -281,20 +298,64 @@ fn who_asks_and_does_not_listen_is_left_in_peace() {
     let mut memory = vec![0; size];
     let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
     let words = (&&peer).connect(Vmid::FIRST).unwrap();
-    let hello = Hello {
-        version: Hello::VERSION,
-        features: 0,
-        pid: 2,
-        parent: 1,
-    };
-    let hello = frame(0, &Message::Hello(hello));
+    let hello = frame(0, &hello(2));
     words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
-    let (id, state, data) = (7, SyncState::Shared, &[][..]);
-    let sync = Sync { id, state, data };
-    let ask = frame(0, &Message::Sync(SyncCode::RequestUpgrade, sync));
+    let ask = wish(7);
     // Until nobody takes it in any more.
     while words.write(&[&ask]) == Ok(ask.len()) {
         node.turn(Some(Time(0)));
     }
     turn_for_a_second(&node, &network);
+}
+
+/// A leader with one handle, which somebody has. Another asks so often for a second one that the
+/// word for no is too much for it, which does not read; and then for the first. Whether that had to
+/// wait.
+fn recalls_at_once(requests: u32) -> bool {
+    let network = Box::new(World::new());
+    let [pal, holder, asker] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
+    let mut config = config(Driving::Caller);
+    config.capacities.leases.handles = 1;
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let turn = || {
+        for _ in 0..4 {
+            node.turn(Some(Time(0)));
+        }
+    };
+    let [of_holder, of_asker] = [(&holder, 2_u32), (&asker, 3)].map(|(peer, vmid)| {
+        let words = peer.inner.connect(Vmid::FIRST).unwrap();
+        let hello = frame(0, &hello(vmid));
+        words.write(&[&vmid.to_le_bytes(), &hello]).unwrap();
+        words
+    });
+    of_holder.write(&[&wish(1)]).unwrap();
+    turn();
+    let [to_holder, to_asker] = [&holder, &asker].map(|peer| peer.inner.accept().unwrap());
+    let mut bytes = [0; 200];
+    while to_holder.read(&mut bytes).is_ok() {}
+
+    for _ in 0..requests {
+        of_asker.write(&[&wish(2)]).unwrap();
+        turn();
+    }
+    of_asker.write(&[&wish(2), &wish(1)]).unwrap();
+    turn();
+    if to_holder.read(&mut bytes).is_ok() {
+        return false;
+    }
+    let start = network.now();
+    while to_asker.read(&mut bytes).is_ok() {}
+    while network.now() == start {
+        node.turn(Some(start + Duration::from_secs(1)));
+    }
+    assert!(to_holder.read(&mut bytes).is_ok(), "the worker slept on it");
+    true
+}
+
+#[test]
+fn what_comes_up_on_the_way_is_not_slept_on() {
+    let waited = (0..100).any(recalls_at_once);
+    assert!(waited, "there was always room for its answers");
 }
