@@ -93,18 +93,22 @@ impl<'m> Leader<'m> {
     pub fn new_vmid(&mut self) -> Option<Vmid> {
         let vmid = self.next_vmid?;
         self.next_vmid = vmid.get().checked_add(1).and_then(Vmid::new);
+        // Whoever went by it before was somebody else.
+        self.expect(vmid);
         Some(vmid)
     }
 
     /// A member joined.
     pub fn joined(&mut self, vmid: Vmid) {
         self.keep_promises(vmid);
-        for departed in self
-            .departed
-            .iter_mut()
-            .filter(|departed| **departed == vmid.get())
-        {
-            *departed = 0;
+        self.expect(vmid);
+    }
+
+    /// Who has left is not who goes by that VMID from now on.
+    fn expect(&mut self, vmid: Vmid) {
+        let departed = self.departed.iter_mut();
+        for place in departed.filter(|departed| **departed == vmid.get()) {
+            *place = 0;
         }
     }
 
@@ -129,14 +133,16 @@ impl<'m> Leader<'m> {
         self.promised.settled(to);
     }
 
-    /// Takes back what a member that left had given to processes which have not come: some of it, for
-    /// the table is behind a spinlock. True when that was all.
+    /// Takes back what a member that left had given to processes which have not come, unless another
+    /// starts them: some of it, for the table is behind a spinlock. True when that was all.
     pub fn break_promises(&mut self, giver: Vmid) -> bool {
-        let ranges = &mut self.ranges;
+        let (ranges, processes) = (&mut self.ranges, &self.processes);
         self.promised.broken(giver, AT_ONCE, |id, to| {
-            if Vmid::new(to).is_some_and(|to| ranges.is_single(id, to)) {
+            let starter = processes.starter(to);
+            if starter.is_none() && ranges.is_single(id, to) {
                 ranges.free_single(id);
             }
+            starter
         })
     }
 

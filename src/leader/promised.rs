@@ -1,7 +1,8 @@
 //! IDs that were given to a process which has not come yet: its PID, as a rule.
 //!
 //! Whoever gave one answers for it until then. If the giver goes first the ID goes back, for there
-//! may never be such a process: nothing else would free it.
+//! may never be such a process: nothing else would free it. Only where another is known to start that
+//! process does the other answer for it from then on.
 
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
@@ -76,20 +77,25 @@ impl<'m> Promised<'m> {
         {}
     }
 
-    /// `giver` is gone: what it gave is promised no more and handed to `take_back`, ID and owner, a
-    /// number of them at most. True when that was all.
+    /// `giver` is gone: what it gave is handed to `take_back`, ID and owner, a number of them at
+    /// most. That says who answers for it now; nobody, if it was taken back. True when that was all.
     pub(super) fn broken(
         &mut self,
         giver: Vmid,
         most: usize,
-        mut take_back: impl FnMut(Id, u32),
+        mut take_back: impl FnMut(Id, Vmid) -> Option<Vmid>,
     ) -> bool {
         let mut place = 0;
         for _ in 0..most {
             let Some(promise) = self.take(&mut place, |known| known.giver == giver.get()) else {
                 return true;
             };
-            take_back(promise.id, promise.to);
+            let Some(to) = Vmid::new(promise.to) else {
+                continue;
+            };
+            if let Some(heir) = take_back(promise.id, to).filter(|heir| *heir != giver) {
+                self.note(heir, promise.id, to);
+            }
         }
         false
     }

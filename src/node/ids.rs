@@ -103,7 +103,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Gives one ID of this process's ranges to another process. The range falls into up to three,
     /// each to be released by itself. [`Node::hand_on_id`] does this for IDs that were taken. If this
-    /// process goes before the other has come, the ID is free again.
+    /// process goes before the other has come, the ID is free again, unless the leader knows that
+    /// process as one that is being started.
     ///
     /// # Errors
     /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].

@@ -5,6 +5,7 @@
 mod exits;
 mod family;
 mod groups;
+mod ids;
 mod members;
 mod metadata;
 mod signals;

@@ -141,6 +141,13 @@ impl<'m> Processes<'m> {
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
+    /// Who starts the member's process, if that has not joined yet.
+    pub(super) fn starter(&self, vmid: Vmid) -> Option<Vmid> {
+        let child = self.of_vmid(vmid)?;
+        let parent = self.of_pid(child.parent)?;
+        Vmid::new(parent.vmid).filter(|_| child.life == Life::Starting)
+    }
+
     /// The member whose process, by this pid, has not joined yet.
     pub(super) fn starting(&self, pid: Id) -> Option<Vmid> {
         let entry = self.of_pid(pid)?;

@@ -1,0 +1,63 @@
+//! IDs of processes that have not come yet, or never do.
+
+use libos_ipc::{Id, Identity};
+
+use crate::family::{Family, Process, WAIT, until};
+use crate::members::Deaf;
+
+/// That member hands an ID to a process that is being started, and is gone.
+fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
+    let id = giver.node.take_id(WAIT).unwrap();
+    giver.node.hand_on_id(id, to.vmid, WAIT).unwrap();
+    let vmid = giver.vmid();
+    giver.die();
+    has_left(family, vmid.get());
+    id
+}
+
+fn has_left(family: &Family, vmid: u32) {
+    let left = || family.first.os.notes.lock().unwrap().left.clone();
+    until("its end is told", || {
+        left().iter().any(|left| left.get() == vmid)
+    });
+}
+
+#[test]
+fn what_is_handed_to_a_child_before_it_joins_stays_its_own() {
+    let family = Family::new();
+    let giver = family.child();
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let id = hand_on_and_die(&family, giver, &identity);
+    let child = family.started(identity);
+    child.node.adopt_id(id).unwrap();
+    let owner = family.first.node.owner_of(id, WAIT).unwrap();
+    assert_eq!(owner, Some(child.vmid()));
+}
+
+#[test]
+fn what_is_handed_to_a_child_that_never_comes_is_free() {
+    let family = Family::new();
+    let first = &family.first.node;
+    // Its parent says so.
+    let giver = family.child();
+    let identity = first.start_child(WAIT).unwrap();
+    let id = hand_on_and_die(&family, giver, &identity);
+    first.bury(identity.vmid).unwrap();
+    assert_eq!(first.owner_of(id, WAIT), Ok(None));
+    // Or its parent is gone.
+    let (giver, parent) = (family.child(), family.child());
+    let identity = parent.node.start_child(WAIT).unwrap();
+    let id = hand_on_and_die(&family, giver, &identity);
+    assert_eq!(first.owner_of(id, WAIT), Ok(Some(identity.vmid)));
+    parent.die();
+    until("the ID is free", || first.owner_of(id, WAIT) == Ok(None));
+}
+
+#[test]
+fn who_went_by_a_vmid_before_it_was_given_is_in_nobodys_way() {
+    let family = Family::new();
+    drop(Deaf::join(&family, 2));
+    has_left(&family, 2);
+    let child = family.child();
+    assert_eq!(child.vmid().get(), 2);
+}
