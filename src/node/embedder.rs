@@ -34,7 +34,8 @@ pub enum Target {
 pub struct Signal {
     /// The process it came from.
     pub from: Vmid,
-    /// The pid that sent it, as that process says; 0 for none.
+    /// The pid that sent it, as that process says; 0 for none, and where signals of several senders
+    /// had to be kept at the leader for a while.
     pub sender: Id,
     /// For whom it is. A whole group is only asked of a process by peers in C; between processes
     /// of this crate each member of the group is asked for itself.

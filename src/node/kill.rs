@@ -6,7 +6,6 @@ use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
 use crate::leader::{is_signal, signal_bit};
 use crate::pal::Pal;
-use crate::sync::Ordering;
 use crate::wire::{
     Answer, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState, codes,
 };
@@ -244,8 +243,7 @@ impl<P: Pal> Node<'_, P> {
             leader.owe_to_starting(kill.sender, kill.signal);
             for peer in self.peers.all() {
                 if peer.vmid() != from && !leader.processes().is_starting(peer.vmid()) {
-                    peer.owed_by.store(kill.sender, Ordering::SeqCst);
-                    peer.owed.fetch_or(bit, Ordering::SeqCst);
+                    peer.owe(bit, kill.sender);
                 }
             }
         }

@@ -5,11 +5,11 @@ use core::ops::Deref;
 
 use super::name::{GENERATIONS, Name};
 use super::sides::{Queue, Reading, Sending};
-use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::pal::Token;
 use crate::store::{Arena, Index, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
+use crate::{Id, Vmid};
 
 /// One process.
 pub(crate) struct Peer<'m, S> {
@@ -40,7 +40,7 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) heard: AtomicBool,
     /// It has said that it knows this crate's extensions.
     pub(crate) extended: AtomicBool,
-    /// Signals for all that it is still to be sent, a bit each, and who sent the last.
+    /// Signals for all that it is still to be sent, a bit each, and who sent them; 0 for several.
     pub(crate) owed: AtomicU64,
     pub(crate) owed_by: AtomicU32,
     /// The name of the waiter whose call reads its stream; 0 for none.
@@ -48,6 +48,15 @@ pub(crate) struct Peer<'m, S> {
 }
 
 impl<S> Peer<'_, S> {
+    /// It is to be sent this signal for all. One at a time, behind the leader's lock.
+    pub(crate) fn owe(&self, signal: u64, sender: Id) {
+        let is_only =
+            self.owed.load(Ordering::SeqCst) == 0 || self.owed_by.load(Ordering::SeqCst) == sender;
+        let by = if is_only { sender } else { 0 };
+        self.owed_by.store(by, Ordering::SeqCst);
+        self.owed.fetch_or(signal, Ordering::SeqCst);
+    }
+
     /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
     pub(crate) fn vmid(&self) -> Vmid {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)

@@ -140,6 +140,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// when there is.
     pub(crate) fn pay(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         loop {
+            // Most of the time, without the lock.
+            if peer.owed.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            let mut queue = peer.queue.lock();
             let owed = peer.owed.load(Ordering::SeqCst);
             if owed == 0 {
                 return;
@@ -154,16 +159,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 target: KillTarget::All,
             };
             let message = Message::PidKill(kill);
-            let mut queue = peer.queue.lock();
             if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
                 return;
             }
-            // One of several threads that are at it takes the bit.
-            let rest = owed & owed.wrapping_sub(1);
-            let taken = peer
-                .owed
-                .compare_exchange(owed, rest, Ordering::SeqCst, Ordering::SeqCst);
-            if taken.is_ok() && queue.filling.push(0, &message).is_ok() {
+            // There may be more by now.
+            let taken = owed & owed.wrapping_neg();
+            peer.owed.fetch_and(!taken, Ordering::SeqCst);
+            if queue.filling.push(0, &message).is_ok() {
                 queue.note();
                 self.note_out(peer.vmid(), 0, &message);
             }

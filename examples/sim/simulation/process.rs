@@ -289,6 +289,7 @@ fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     if is_word {
         // Some stay for a while.
         idle(node, Duration::from_micros(rng.u64(..20_000)));
+        await_kept_signals(node, own);
     }
     if is_word && program.put_all_down() {
         let code = rng.u32(..256);
@@ -351,6 +352,24 @@ fn begin_end(world: &mut super::world::World, own: &Own, how: (u32, u32)) {
         // Its last words may come too late.
         let without_word = (0, libos_ipc::leader::SIGPWR);
         world.checks.family.ends(own.vmid, without_word);
+    }
+}
+
+/// What was sent to a process before it joined comes, sooner or later.
+fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
+    let not_come = || {
+        with(|world| {
+            let signal = world.checks.signals.not_come(own.vmid)?;
+            world.checks.family.is_certain(own.vmid).then_some(signal)
+        })
+    };
+    let patience = now() + u64::try_from(SETTLED_AT_LAST.as_nanos()).unwrap_or(u64::MAX);
+    while not_come().is_some() && now() < patience {
+        idle(node, Duration::from_millis(20));
+    }
+    if let Some(signal) = not_come() {
+        let what = format!("v{} never gets {signal}, sent before it joined", own.vmid);
+        with(|world| world.check("signals", Err(what)));
     }
 }
 

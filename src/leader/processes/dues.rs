@@ -14,6 +14,15 @@ pub enum Due {
     Signal(Vmid, PidKill),
 }
 
+impl Entry {
+    /// It is to get these signals. There is room for one sender: of several none is named.
+    pub(super) fn owe(&mut self, signals: u64, sender: Id) {
+        let is_only = self.owed == 0 || self.owed_by == sender;
+        self.owed_by = if is_only { sender } else { 0 };
+        self.owed |= signals;
+    }
+}
+
 impl Processes<'_> {
     /// A signal for all: processes that have not joined yet get it when they do.
     pub(in crate::leader) fn owe_to_starting(&mut self, sender: Id, signal: i32) {
@@ -25,8 +34,7 @@ impl Processes<'_> {
             .iter_mut()
             .filter(|entry| entry.life == Life::Starting)
         {
-            entry.owed |= bit;
-            entry.owed_by = sender;
+            entry.owe(bit, sender);
             self.owing = true;
         }
     }
@@ -37,8 +45,7 @@ impl Processes<'_> {
         let is_for_one = kill.target == KillTarget::Process && is_signal(kill.signal);
         match self.of_pid_mut(kill.id).filter(starting) {
             Some(entry) if is_for_one => {
-                entry.owed |= signal_bit(kill.signal).unwrap_or(0);
-                entry.owed_by = kill.sender;
+                entry.owe(signal_bit(kill.signal).unwrap_or(0), kill.sender);
                 self.owing = true;
                 true
             }
@@ -117,7 +124,7 @@ impl Processes<'_> {
                 if let Some(place) = self.by_vmid.get(vmid.get())
                     && let Some(entry) = self.entries.get_mut(place as usize)
                 {
-                    entry.owed |= signal_bit(kill.signal).unwrap_or(0);
+                    entry.owe(signal_bit(kill.signal).unwrap_or(0), kill.sender);
                     self.owing = true;
                 }
             }

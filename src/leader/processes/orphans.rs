@@ -135,8 +135,7 @@ impl Processes<'_> {
             .any(|member| member.flags.contains(ProcessFlags::STOPPED));
         if has_stopped {
             for member in self.entries.iter_mut().filter(of_group) {
-                member.owed |= 1 << (SIGHUP - 1) | 1 << (SIGCONT - 1);
-                member.owed_by = 0;
+                member.owe(1 << (SIGHUP - 1) | 1 << (SIGCONT - 1), 0);
                 self.owing = true;
             }
         }

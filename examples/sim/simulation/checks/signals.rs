@@ -1,6 +1,6 @@
 //! **signals**: a signal that was sent with success to a process that has not begun to end is
-//! delivered, and none that was not sent. **broadcasts**: a signal for all is delivered to every
-//! member once, and not to its sender.
+//! delivered, be it kept until that has joined, and none that was not sent. **broadcasts**: a signal
+//! for all is delivered to every member once, and not to its sender.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,8 @@ pub(crate) struct Signals {
     tried: BTreeMap<(Id, i32), u32>,
     /// Sent with success.
     sent: BTreeMap<(u32, i32), u32>,
+    /// Sent with success to one that had not joined. Equal ones become one.
+    kept: BTreeSet<(u32, i32)>,
     delivered: BTreeMap<(u32, i32), u32>,
     broadcasts: BTreeMap<i32, Broadcast>,
     to_groups: BTreeSet<i32>,
@@ -45,9 +47,15 @@ impl Signals {
 
     /// The answer was 0.
     pub(crate) fn succeeded(&mut self, family: &Family, target: Id, signal: i32) {
-        let kin = family.of_pid(target);
-        if let Some(kin) = kin.filter(|kin| kin.state == State::Running) {
-            *self.sent.entry((kin.vmid, signal)).or_default() += 1;
+        let Some(kin) = family.of_pid(target) else {
+            return;
+        };
+        match kin.state {
+            State::Running => *self.sent.entry((kin.vmid, signal)).or_default() += 1,
+            State::Starting => {
+                self.kept.insert((kin.vmid, signal));
+            }
+            State::Ending | State::Failed => {}
         }
     }
 
@@ -119,6 +127,13 @@ impl Signals {
             }
         }
         Ok(())
+    }
+
+    /// What was sent with success before this process joined, and has not come.
+    pub(crate) fn not_come(&self, vmid: u32) -> Option<i32> {
+        let mut of_it = self.kept.range((vmid, 0)..(vmid + 1, 0));
+        let missing = of_it.find(|key| !self.delivered.contains_key(key));
+        missing.map(|(_, signal)| *signal)
     }
 
     /// Whether all arrived that was sent, once everybody is gone.
