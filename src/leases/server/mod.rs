@@ -243,7 +243,7 @@ impl<'m> Server<'m> {
             return Err(Refused::Unfitting);
         }
         // It may not have heard yet that it can change the data.
-        if sync.state == SyncState::Exclusive || !sync.data.is_empty() {
+        if sync.state == SyncState::Exclusive {
             self.take_data(&client, sync)?;
         } else if client.got_orphan {
             // Nor has it seen to what a dead process left.
@@ -476,10 +476,11 @@ impl<'m> Server<'m> {
             || client.out_confirm.is_some()
             || client.out_downgrade.is_some()
             || client.out_close;
-        if !was_said || !has_more {
-            self.unlist(place);
+        if was_said && has_more {
+            return;
         }
-        if has_more && !was_said {
+        self.unlist(place);
+        if has_more {
             self.list(place);
         }
     }
