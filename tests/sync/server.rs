@@ -217,3 +217,22 @@ fn only_who_can_change_what_a_dead_process_left_passes_that_on() {
         assert_eq!(server.hear_owner_died(vmid(3), 7), Ok(()));
     });
 }
+
+#[test]
+fn one_that_goes_takes_no_message_of_others_along() {
+    for gone in [2, 3, 4] {
+        with(|server| {
+            for who in [2, 3, 4] {
+                hear(server, who, ASK, 7, READ).unwrap();
+            }
+            server.left(vmid(gone));
+            hear(server, 5, ASK, 7, READ).unwrap();
+            let told: Vec<u32> = says_all(server).iter().map(|said| said.0).collect();
+            let others: Vec<u32> = [2, 3, 4, 5]
+                .into_iter()
+                .filter(|who| *who != gone)
+                .collect();
+            assert_eq!(told, others);
+        });
+    }
+}
