@@ -11,3 +11,5 @@ mod orphans;
 mod peer;
 mod server;
 mod shared;
+mod unfitting;
+mod wanted_back;

@@ -14,6 +14,7 @@ const WRITE: SyncState = SyncState::Exclusive;
 const ASK: SyncCode = SyncCode::RequestUpgrade;
 const GIVE: SyncCode = SyncCode::ConfirmDowngrade;
 const CLOSE: SyncCode = SyncCode::RequestClose;
+const NOTHING: SyncState = SyncState::Invalid;
 
 fn vmid(who: u32) -> Vmid {
     Vmid::new(who).unwrap()
@@ -24,6 +25,30 @@ fn with(then: impl FnOnce(&mut Server<'_>)) {
     then(&mut Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap());
 }
 
+/// What is said to whom, with the data.
+type Said = (u32, SyncCode, SyncState, Vec<u8>);
+
+fn confirms(who: u32, state: SyncState, data: &[u8]) -> Said {
+    (who, SyncCode::ConfirmUpgrade, state, data.to_vec())
+}
+
+fn asks_back(who: u32, state: SyncState) -> Said {
+    (who, SyncCode::RequestDowngrade, state, Vec::new())
+}
+
+/// All that the server has to say; nobody died.
+fn says_all(server: &mut Server<'_>) -> Vec<Said> {
+    let mut all = Vec::new();
+    while let Some((to, told)) = server.next() {
+        let Told::Message(code, sync) = told else {
+            panic!("nobody died");
+        };
+        all.push((to.get(), code, sync.state, sync.data.to_vec()));
+        server.said(true);
+    }
+    all
+}
+
 fn hear(
     server: &mut Server<'_>,
     who: u32,
@@ -31,15 +56,18 @@ fn hear(
     id: u64,
     state: SyncState,
 ) -> Result<(), Refused> {
-    let heard = server.hear(
-        vmid(who),
-        code,
-        &Sync {
-            id,
-            state,
-            data: &[],
-        },
-    );
+    hear_with(server, who, code, id, state, &[])
+}
+
+fn hear_with(
+    server: &mut Server<'_>,
+    who: u32,
+    code: SyncCode,
+    id: u64,
+    state: SyncState,
+    data: &[u8],
+) -> Result<(), Refused> {
+    let heard = server.hear(vmid(who), code, &Sync { id, state, data });
     assert!(server.is_sound());
     heard
 }
@@ -103,17 +131,108 @@ fn only_what_was_asked_back_is_taken_back() {
         // It was asked back to read, not altogether.
         assert_eq!(hear(server, 2, GIVE, 7, WRITE), unfitting);
         assert_eq!(hear(server, 2, GIVE, 7, SyncState::None), unfitting);
-        assert_eq!(hear(server, 2, GIVE, 7, SyncState::Invalid), unfitting);
+        assert_eq!(hear(server, 2, GIVE, 7, NOTHING), unfitting);
         assert_eq!(hear(server, 2, GIVE, 7, READ), Ok(()));
         assert_eq!(hear(server, 2, CLOSE, 7, READ), Ok(()));
         assert_eq!(hear(server, 2, CLOSE, 7, READ), unfitting);
         assert_eq!(hear(server, 2, ASK, 7, READ), unfitting);
         assert_eq!(server.hear_owner_died(vmid(3), 7), unfitting);
         // Whoever has nothing may say so: it found no room, or asks for nothing.
-        let nothing = SyncState::Invalid;
-        assert_eq!(hear(server, 4, CLOSE, 7, nothing), Err(Refused::Closed));
+        assert_eq!(hear(server, 4, CLOSE, 7, NOTHING), Err(Refused::Closed));
         assert_eq!(hear(server, 4, CLOSE, 7, READ), unfitting);
-        assert_eq!(hear(server, 4, ASK, 8, nothing), Ok(()));
+        assert_eq!(hear(server, 4, ASK, 8, NOTHING), Ok(()));
         assert!(!server.is_used(8));
     });
+}
+
+#[test]
+fn only_others_who_read_are_asked_to_let_go() {
+    with(|server| {
+        for who in [2, 3] {
+            hear(server, who, ASK, 7, READ).unwrap();
+        }
+        assert_eq!(
+            says_all(server),
+            [confirms(2, READ, b""), confirms(3, READ, b"")]
+        );
+        hear(server, 3, ASK, 7, WRITE).unwrap();
+        assert_eq!(says_all(server), [asks_back(2, NOTHING)]);
+        // Those who come later wait, and nobody is asked twice.
+        for who in [4, 5] {
+            hear(server, who, ASK, 7, READ).unwrap();
+            assert_eq!(says_all(server), []);
+        }
+        hear(server, 2, GIVE, 7, NOTHING).unwrap();
+        assert_eq!(
+            says_all(server),
+            [confirms(3, WRITE, b""), asks_back(3, READ)]
+        );
+    });
+}
+
+#[test]
+fn less_is_asked_back_and_then_all() {
+    with(|server| {
+        hear(server, 2, ASK, 7, WRITE).unwrap();
+        hear(server, 3, ASK, 7, READ).unwrap();
+        hear(server, 3, ASK, 7, WRITE).unwrap();
+        assert_eq!(
+            says_all(server),
+            [confirms(2, WRITE, b""), asks_back(2, NOTHING)]
+        );
+        hear_with(server, 2, GIVE, 7, READ, b"x").unwrap();
+        assert_eq!(says_all(server), []);
+        hear(server, 2, GIVE, 7, NOTHING).unwrap();
+        assert_eq!(says_all(server), [confirms(3, WRITE, b"x")]);
+    });
+}
+
+#[test]
+fn who_closes_it_leaves_what_it_wrote() {
+    with(|server| {
+        // Also if that is nothing.
+        for (who, written) in [(2, &b"x"[..]), (3, b"")] {
+            let next = who + 1;
+            hear(server, who, ASK, 7, WRITE).unwrap();
+            hear(server, next, ASK, 7, READ).unwrap();
+            says_all(server);
+            hear_with(server, who, CLOSE, 7, WRITE, written).unwrap();
+            let closed = (who, SyncCode::ConfirmClose, NOTHING, Vec::new());
+            assert_eq!(says_all(server), [closed, confirms(next, READ, written)]);
+        }
+    });
+}
+
+#[test]
+fn only_who_can_change_what_a_dead_process_left_passes_that_on() {
+    let unfitting = Err(Refused::Unfitting);
+    with(|server| {
+        hear(server, 2, ASK, 7, WRITE).unwrap();
+        assert_eq!(server.hear_owner_died(vmid(2), 7), unfitting);
+        hear(server, 3, ASK, 7, READ).unwrap();
+        server.left(vmid(2));
+        assert_eq!(server.next(), Some((vmid(3), Told::OwnerDied(7))));
+        assert_eq!(server.hear_owner_died(vmid(3), 7), unfitting);
+        hear(server, 3, ASK, 7, WRITE).unwrap();
+        assert_eq!(server.hear_owner_died(vmid(3), 7), Ok(()));
+    });
+}
+
+#[test]
+fn one_that_goes_takes_no_message_of_others_along() {
+    for gone in [2, 3, 4] {
+        with(|server| {
+            for who in [2, 3, 4] {
+                hear(server, who, ASK, 7, READ).unwrap();
+            }
+            server.left(vmid(gone));
+            hear(server, 5, ASK, 7, READ).unwrap();
+            let told: Vec<u32> = says_all(server).iter().map(|said| said.0).collect();
+            let others: Vec<u32> = [2, 3, 4, 5]
+                .into_iter()
+                .filter(|who| *who != gone)
+                .collect();
+            assert_eq!(told, others);
+        });
+    }
 }

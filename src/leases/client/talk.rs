@@ -118,12 +118,8 @@ impl Client<'_> {
         if rank(state) >= rank(self.current) {
             return Ok(());
         }
-        let wanted = self.wanted_back.unwrap_or(state);
-        self.wanted_back = Some(if rank(state) < rank(wanted) {
-            state
-        } else {
-            wanted
-        });
+        // It asks for less and less, until it has got that.
+        self.wanted_back = Some(state);
         // One that has got it lets go when it has changed the data.
         let is_blocking = self.is_upgrading && self.current == SyncState::Shared;
         if is_blocking && state == SyncState::Invalid {

@@ -4,6 +4,7 @@
 //! the head are served together; one to change waits until all others have given back, and those
 //! that came after it wait for it.
 
+mod sound;
 mod table;
 
 use super::{LeaseLimits, Unfitting, rank};
@@ -243,7 +244,7 @@ impl<'m> Server<'m> {
             return Err(Refused::Unfitting);
         }
         // It may not have heard yet that it can change the data.
-        if sync.state == SyncState::Exclusive || !sync.data.is_empty() {
+        if sync.state == SyncState::Exclusive {
             self.take_data(&client, sync)?;
         } else if client.got_orphan {
             // Nor has it seen to what a dead process left.
@@ -476,10 +477,11 @@ impl<'m> Server<'m> {
             || client.out_confirm.is_some()
             || client.out_downgrade.is_some()
             || client.out_close;
-        if !was_said || !has_more {
-            self.unlist(place);
+        if was_said && has_more {
+            return;
         }
-        if has_more && !was_said {
+        self.unlist(place);
+        if has_more {
             self.list(place);
         }
     }
@@ -498,39 +500,5 @@ impl<'m> Server<'m> {
     /// Clients that use one now, and the most ever.
     pub fn clients_fill(&self) -> (usize, usize) {
         (self.client_places.taken(), self.client_places.most())
-    }
-
-    /// Whether nobody has what excludes another, and nobody waits who could be served. Slow: for
-    /// tests.
-    pub fn is_sound(&self) -> bool {
-        (0..self.handle_places.used()).all(|at| {
-            let Some(handle) = self.handle(at) else {
-                return false;
-            };
-            let (mut readers, mut writers) = (0_u32, 0_u32);
-            let mut place = handle.clients;
-            while place != NONE {
-                let client = self.client(place);
-                readers = readers.saturating_add(u32::from(client.current == SyncState::Shared));
-                writers = writers.saturating_add(u32::from(client.current == SyncState::Exclusive));
-                place = client.next;
-            }
-            let head = self.client(handle.first_asking);
-            let can_go = match head.asked {
-                _ if head.wanted_back.is_some() => false,
-                Some(SyncState::Shared) => handle.writer == NONE,
-                Some(_) => {
-                    let own = u32::from(head.current == SyncState::Shared);
-                    handle.writer == NONE && handle.readers <= own
-                }
-                None => false,
-            };
-            let is_used = handle.clients != NONE;
-            !is_used
-                || !can_go
-                    && readers == handle.readers
-                    && writers == u32::from(handle.writer != NONE)
-                    && (writers == 0 || writers == 1 && readers == 0)
-        })
     }
 }
