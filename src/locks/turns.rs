@@ -16,7 +16,8 @@ const PATIENCE: u32 = 64;
 
 impl Locks<'_> {
     /// Serves those who wait on that file, in order, as far as nobody is in the way any more; and
-    /// those anywhere who only queue behind others, for what they wait for may have changed.
+    /// those anywhere who only queue behind others, for what they wait for may have changed. The file
+    /// may be unused then, and is to be dropped by the caller; any other has somebody who waits.
     pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
         let mut again = true;
         while again {
@@ -56,9 +57,6 @@ impl Locks<'_> {
         } = *self.waits.at(place);
         let locked = self.lock(file, owner, range, asked.write());
         self.decide(place, locked);
-        if locked.is_err() {
-            self.drop_unused(file);
-        }
         true
     }
 
