@@ -449,6 +449,24 @@ fn a_range_is_used_up_in_order() {
 }
 
 #[test]
+fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
+    let mut memory = vec![0; OwnIds::bytes(3)];
+    let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
+    let full = Err(Error::Full(Resource::OwnRanges));
+    own.add(IdRange { start: 1, end: 32 }).unwrap();
+    for id in 1..=8 {
+        assert_eq!(own.take(), Take::Id(id));
+    }
+    assert_eq!([3, 5, 7].map(|id| own.hand_on(id)), [Ok(()), Ok(()), full]);
+    assert_eq!(own.adopt(40), full);
+    own.handed_on(3, true);
+    assert_eq!((own.len(), own.adopt(40)), (2, full));
+    own.handed_on(5, false);
+    assert_eq!([40, 50].map(|id| own.adopt(id)), [Ok(()), full]);
+    assert_eq!((own.len(), own.hand_on(7)), (3, full));
+}
+
+#[test]
 fn the_table_says_how_full_it_is_and_was() {
     let mut memory = vec![0; Ranges::bytes(4)];
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();

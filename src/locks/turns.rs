@@ -270,3 +270,66 @@ pub(super) enum Through {
     /// All locks, and the queues.
     Queue,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LockLimits, Set};
+    use super::*;
+    use crate::Vmid;
+    use crate::store::Arena;
+    use crate::wire::{FileLock, LockFamily, LockKind};
+
+    const LIMITS: LockLimits = LockLimits {
+        locks: 4,
+        files: 1,
+        waiting: 1,
+        handles: 0,
+    };
+    const RANGE: Range = (0, 9);
+
+    /// With two locks of one process, for one of which another waits.
+    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
+        let mut memory = [0; Locks::bytes(&LIMITS)];
+        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Write,
+            start: RANGE.0,
+            end: RANGE.1,
+            pid: 1,
+            handle: 0,
+            wait: true,
+            path: b"a",
+        };
+        let other = FileLock {
+            kind: LockKind::Read,
+            start: 20,
+            end: 29,
+            ..lock
+        };
+        let second = Vmid::new(2).unwrap();
+        assert_eq!(locks.set(Vmid::FIRST, 1, &lock), Ok(Set::Done));
+        assert_eq!(locks.set(Vmid::FIRST, 2, &other), Ok(Set::Done));
+        assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
+        fault(&mut locks);
+        locks.is_sound()
+    }
+
+    #[test]
+    fn what_is_lost_or_not_served_is_found_out() {
+        assert!(is_sound_after(|_| {}));
+        let faults: [fn(&mut Locks<'_>); 5] = [
+            |locks| locks.holders[0].root = NONE,
+            |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
+            |locks| assert!(locks.trees.make(40, 49, true, 0).is_some()),
+            |locks| {
+                let owner = locks.holder_at(0).owner;
+                assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
+            },
+            |locks| locks.waits.places.give(0),
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert!(!is_sound_after(fault), "fault {number}");
+        }
+    }
+}
