@@ -241,14 +241,18 @@ impl Locks<'_> {
                 }
             }
         }
-        let waiting: usize = self.waits.all().count();
-        let idle = (0..self.waits.places.used()).all(|place| {
-            self.waits.at(place).state != State::Waiting || self.turn(place) != Turn::Now
-        });
-        idle && self.loans_are_sound()
+        let mut in_use = 0_usize;
+        for place in 0..self.waits.places.used() {
+            let state = self.waits.at(place).state;
+            if state == State::Waiting && self.turn(place) == Turn::Now {
+                return false;
+            }
+            in_use = in_use.saturating_add(usize::from(state != State::Free));
+        }
+        self.loans_are_sound()
             && held == in_files
             && held == self.trees.places().taken()
-            && waiting <= self.waits.places.taken()
+            && in_use == self.waits.places.taken()
     }
 }
 
