@@ -211,6 +211,32 @@ fn the_last_id_of_all_can_be_a_range_of_its_own() {
 }
 
 #[test]
+fn after_the_top_a_range_begins_wherever_ids_are_free() {
+    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut ranges = used_up(true, &mut memory, |number| number == 0);
+    ranges.change_owner(vmid(1), 8, vmid(2)).unwrap();
+    ranges
+        .release(vmid(1), IdRange { start: 9, end: 32 })
+        .unwrap();
+    for (start, end) in [(9, 40), (41, 72)] {
+        let range = IdRange { start, end };
+        assert_eq!(ranges.alloc(vmid(start)), Alloc::Range(range));
+    }
+    let owner = |id| match id {
+        1..8 => 1,
+        8 => 2,
+        9..41 => 9,
+        _ => 41,
+    };
+    // From above, so that what was found before is of no help.
+    for id in (1..=72).rev() {
+        assert_eq!(ranges.owner_of(id), Some(vmid(owner(id))), "{id}");
+    }
+    assert_eq!(ranges.owner_of(73), None);
+    assert!(ranges.is_sound());
+}
+
+#[test]
 fn one_death_takes_many_ranges_and_leaves_the_others() {
     let mut memory = vec![0; Ranges::bytes(1000)];
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
