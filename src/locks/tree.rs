@@ -399,6 +399,34 @@ mod tests {
     }
 
     #[test]
+    fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
+        const MOST: usize = 7;
+        let orders = (1..=MOST).product::<usize>();
+        let mut memory = [0; Trees::bytes(MOST)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        for number in 0..orders {
+            let mut starts = [0, 1, 2, 3, 4, 5, 6];
+            let mut rest = number;
+            for at in 0..MOST {
+                starts.swap(at, at + rest % (MOST - at));
+                rest /= MOST - at;
+            }
+            let mut locks = [NONE; MOST];
+            let mut root = NONE;
+            for (at, start) in starts.into_iter().enumerate() {
+                locks[at] = trees.make(start, start + start % 3 * 4, false, 0).unwrap();
+                root = trees.insert(Side::File, root, locks[at]);
+                assert_eq!(trees.check(Side::File, root), Some(at + 1), "{starts:?}");
+            }
+            for (gone, lock) in (1..).zip(locks) {
+                root = trees.remove(Side::File, root, lock);
+                assert_eq!(trees.check(Side::File, root), Some(MOST - gone));
+                trees.unmake(lock);
+            }
+        }
+    }
+
+    #[test]
     fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
         assert_eq!(count_after(|_| {}), Some(CAPACITY));
         let faults: [fn(&mut Trees<'_>); 5] = [
