@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::leader::{Alloc, Ranges};
+use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges};
 use libos_ipc::member::{OwnIds, Take};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::IdRange;
-use libos_ipc::{Error, ID_MAX, Id, Resource, Vmid};
+use libos_ipc::wire::{Answer, Hello, IdRange, Message};
+use libos_ipc::{Error, ID_MAX, Id, LockLimits, Resource, Vmid};
 use proptest::prelude::*;
 
 fn vmid(number: u32) -> Vmid {
@@ -188,6 +188,55 @@ fn the_top_is_the_end_unless_it_may_wrap() {
 }
 
 #[test]
+fn the_last_id_of_all_can_be_a_range_of_its_own() {
+    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut ranges = used_up(true, &mut memory, |number| number == ID_MAX / 32);
+    ranges.change_owner(vmid(1), ID_MAX - 1, vmid(2)).unwrap();
+    let last = IdRange {
+        start: ID_MAX,
+        end: ID_MAX,
+    };
+    ranges.release(vmid(1), last).unwrap();
+    // Once more from 1 on: the ranges up to the one that is split, and what is free of that.
+    for _ in 0..=ID_MAX / 32 {
+        let Alloc::Range(range) = ranges.alloc(vmid(1)) else {
+            panic!("below {last:?}")
+        };
+        if range == last {
+            return;
+        }
+        ranges.release(vmid(1), range).unwrap();
+    }
+    panic!("it is never given again");
+}
+
+#[test]
+fn after_the_top_a_range_begins_wherever_ids_are_free() {
+    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut ranges = used_up(true, &mut memory, |number| number == 0);
+    ranges.change_owner(vmid(1), 8, vmid(2)).unwrap();
+    ranges
+        .release(vmid(1), IdRange { start: 9, end: 32 })
+        .unwrap();
+    for (start, end) in [(9, 40), (41, 72)] {
+        let range = IdRange { start, end };
+        assert_eq!(ranges.alloc(vmid(start)), Alloc::Range(range));
+    }
+    let owner = |id| match id {
+        1..8 => 1,
+        8 => 2,
+        9..41 => 9,
+        _ => 41,
+    };
+    // From above, so that what was found before is of no help.
+    for id in (1..=72).rev() {
+        assert_eq!(ranges.owner_of(id), Some(vmid(owner(id))), "{id}");
+    }
+    assert_eq!(ranges.owner_of(73), None);
+    assert!(ranges.is_sound());
+}
+
+#[test]
 fn one_death_takes_many_ranges_and_leaves_the_others() {
     let mut memory = vec![0; Ranges::bytes(1000)];
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
@@ -209,6 +258,70 @@ fn one_death_takes_many_ranges_and_leaves_the_others() {
         (ranges.owner_of(1), ranges.owner_of(33)),
         (Some(vmid(1)), None)
     );
+}
+
+#[test]
+fn a_death_costs_little_however_many_others_there_are() {
+    let bytes = Ranges::bytes(1000);
+    assert!(bytes < 1000 * 100, "{bytes}");
+    let mut memory = vec![0; bytes];
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
+    for number in 1..=1000 {
+        assert!(matches!(ranges.alloc(vmid(number)), Alloc::Range(_)));
+    }
+    let mut reclaim = ranges.reclaim(vmid(500));
+    assert!(ranges.reclaim_on(&mut reclaim), "at one go");
+    assert_eq!(ranges.len(), 999);
+}
+
+#[test]
+fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
+    let limits = LockLimits::NONE;
+    let mut memory = vec![0; Leader::bytes(8, 4, &limits)];
+    let mut arena = Arena::new(&mut memory);
+    let mut leader = Leader::new(&mut arena, 8, 4, &limits, false).unwrap();
+    let (parent, child) = (vmid(2), vmid(3));
+    assert!(matches!(leader.ranges().alloc(parent), Alloc::Range(_)));
+    leader.change_owner(parent, 5, child).unwrap();
+    let hello = |pid| Hello {
+        version: Hello::VERSION,
+        features: 0,
+        pid,
+        parent: 0,
+    };
+    for pid in [1, 2, 4, 5, 33] {
+        let joined = leader.join(parent, &hello(pid));
+        assert_eq!(joined, Err(Error::Invalid), "{pid}");
+    }
+    leader.change_owner(parent, 1, parent).unwrap();
+    leader.join(parent, &hello(1)).unwrap();
+    for (pid, status) in [(4, -22), (5, 0)] {
+        let start = Message::ProcessStart { vmid: 3, pid };
+        let started = leader.handle(parent, 1, &start);
+        assert_eq!(started, Outcome::Answer(Answer::Status(status)), "{pid}");
+    }
+    assert!(leader.is_sound());
+}
+
+#[test]
+fn an_id_is_given_if_there_is_room_for_the_parts() {
+    for (id, parts) in [(1, 2), (5, 3), (32, 2)] {
+        for capacity in 1..=parts {
+            let mut memory = vec![0; Ranges::bytes(capacity)];
+            let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, false).unwrap();
+            ranges.alloc(vmid(1));
+            let given = ranges.change_owner(vmid(1), id, vmid(2));
+            if capacity < parts {
+                assert_eq!(given, Err(Error::Full(Resource::Ranges)), "{id}");
+                assert_eq!((ranges.len(), ranges.owner_of(id)), (1, Some(vmid(1))));
+            } else {
+                assert_eq!((given, ranges.len()), (Ok(()), parts), "{id}");
+                // It is one part by now.
+                ranges.change_owner(vmid(2), id, vmid(3)).unwrap();
+                assert_eq!((ranges.len(), ranges.owner_of(id)), (parts, Some(vmid(3))));
+            }
+        }
+    }
 }
 
 /// What a process does with its own IDs.
@@ -359,6 +472,24 @@ fn a_range_is_used_up_in_order() {
     assert_eq!(own.hand_on(6), Err(Error::Invalid), "it is not in use");
     assert_eq!(own.release(ID_MAX - 1), Ok(Some(range(ID_MAX - 1, ID_MAX))));
     assert_eq!((own.len(), own.most()), (1, 2));
+}
+
+#[test]
+fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
+    let mut memory = vec![0; OwnIds::bytes(3)];
+    let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
+    let full = Err(Error::Full(Resource::OwnRanges));
+    own.add(IdRange { start: 1, end: 32 }).unwrap();
+    for id in 1..=8 {
+        assert_eq!(own.take(), Take::Id(id));
+    }
+    assert_eq!([3, 5, 7].map(|id| own.hand_on(id)), [Ok(()), Ok(()), full]);
+    assert_eq!(own.adopt(40), full);
+    own.handed_on(3, true);
+    assert_eq!((own.len(), own.adopt(40)), (2, full));
+    own.handed_on(5, false);
+    assert_eq!([40, 50].map(|id| own.adopt(id)), [Ok(()), full]);
+    assert_eq!((own.len(), own.hand_on(7)), (3, full));
 }
 
 #[test]

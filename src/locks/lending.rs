@@ -494,3 +494,58 @@ impl Locks<'_> {
         loans == self.lending.loans
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::waits::Asked;
+    use super::*;
+
+    const LIMITS: LockLimits = LockLimits {
+        locks: 2 * LentLocks::MOST,
+        files: 2,
+        waiting: 1,
+        handles: 0,
+    };
+    const OWNER: Owner = Owner::Process {
+        vmid: Vmid::FIRST,
+        pid: 1,
+    };
+
+    /// With one file that is lent.
+    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
+        let mut memory = [0; Locks::bytes(&LIMITS)];
+        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Read,
+            start: 0,
+            end: 9,
+            pid: 1,
+            handle: 0,
+            wait: false,
+            path: b"a",
+        };
+        let lent = Ok(Set::Lent(LentLocks::MOST));
+        assert_eq!(locks.borrow(Vmid::FIRST, 1, &lock, 1), lent);
+        fault(&mut locks);
+        locks.loans_are_sound()
+    }
+
+    #[test]
+    fn what_does_not_fit_a_loan_is_found_out() {
+        assert!(is_sound_after(|_| {}));
+        let faults: [fn(&mut Locks<'_>); 3] = [
+            |locks| locks.lending.loans = 0,
+            |locks| assert!(locks.lock(0, OWNER, (0, 9), false).is_ok()),
+            |locks| {
+                let asked = Asked::About { write: false };
+                let file = locks.keep_file(b"b").unwrap();
+                let held_up = locks.hold_up(file, OWNER, (0, 9), (Vmid::FIRST, 1), asked);
+                assert_eq!(held_up, Ok(Set::Waits), "for a file that is not lent");
+            },
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert!(!is_sound_after(fault), "fault {number}");
+        }
+    }
+}

@@ -378,3 +378,74 @@ impl<'m> Trees<'m> {
         is_right.then_some(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: usize = 3;
+
+    /// What the check says of a tree with 1 at its root, 0 on the left and 2 on the right.
+    fn count_after(fault: fn(&mut Trees<'_>)) -> Option<usize> {
+        let mut memory = [0; Trees::bytes(CAPACITY)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
+        let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
+            let lock = trees.make(start, start + 4, true, 0).unwrap();
+            trees.insert(Side::File, root, lock)
+        });
+        assert_eq!(root, 1);
+        fault(&mut trees);
+        trees.check(Side::File, root)
+    }
+
+    #[test]
+    fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
+        const MOST: usize = 7;
+        let orders = (1..=MOST).product::<usize>();
+        let mut memory = [0; Trees::bytes(MOST)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        for number in 0..orders {
+            let mut starts = [0, 1, 2, 3, 4, 5, 6];
+            let mut rest = number;
+            for at in 0..MOST {
+                starts.swap(at, at + rest % (MOST - at));
+                rest /= MOST - at;
+            }
+            let mut locks = [NONE; MOST];
+            let mut root = NONE;
+            for (at, start) in starts.into_iter().enumerate() {
+                locks[at] = trees.make(start, start + start % 3 * 4, false, 0).unwrap();
+                root = trees.insert(Side::File, root, locks[at]);
+                assert_eq!(trees.check(Side::File, root), Some(at + 1), "{starts:?}");
+            }
+            for (gone, lock) in (1..).zip(locks) {
+                root = trees.remove(Side::File, root, lock);
+                assert_eq!(trees.check(Side::File, root), Some(MOST - gone));
+                trees.unmake(lock);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
+        assert_eq!(count_after(|_| {}), Some(CAPACITY));
+        let faults: [fn(&mut Trees<'_>); 5] = [
+            |trees| trees.locks[0].start = 21,
+            |trees| trees.locks[2].start = 19,
+            |trees| trees.change(Side::File, 1, |link| link.height = 3),
+            |trees| trees.change(Side::File, 1, |link| link.end = 24),
+            // The first goes behind the last, and all is right but the balance.
+            |trees| {
+                trees.locks[0].start = 40;
+                for (lock, left, right, height) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
+                    trees.change(Side::File, lock, |link| {
+                        (link.left, link.right, link.height) = (left, right, height);
+                    });
+                }
+            },
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert_eq!(count_after(fault), None, "fault {number}");
+        }
+    }
+}

@@ -16,7 +16,8 @@ const PATIENCE: u32 = 64;
 
 impl Locks<'_> {
     /// Serves those who wait on that file, in order, as far as nobody is in the way any more; and
-    /// those anywhere who only queue behind others, for what they wait for may have changed.
+    /// those anywhere who only queue behind others, for what they wait for may have changed. The file
+    /// may be unused then, and is to be dropped by the caller; any other has somebody who waits.
     pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
         let mut again = true;
         while again {
@@ -56,9 +57,6 @@ impl Locks<'_> {
         } = *self.waits.at(place);
         let locked = self.lock(file, owner, range, asked.write());
         self.decide(place, locked);
-        if locked.is_err() {
-            self.drop_unused(file);
-        }
         true
     }
 
@@ -243,14 +241,18 @@ impl Locks<'_> {
                 }
             }
         }
-        let waiting: usize = self.waits.all().count();
-        let idle = (0..self.waits.places.used()).all(|place| {
-            self.waits.at(place).state != State::Waiting || self.turn(place) != Turn::Now
-        });
-        idle && self.loans_are_sound()
+        let mut in_use = 0_usize;
+        for place in 0..self.waits.places.used() {
+            let state = self.waits.at(place).state;
+            if state == State::Waiting && self.turn(place) == Turn::Now {
+                return false;
+            }
+            in_use = in_use.saturating_add(usize::from(state != State::Free));
+        }
+        self.loans_are_sound()
             && held == in_files
             && held == self.trees.places().taken()
-            && waiting <= self.waits.places.taken()
+            && in_use == self.waits.places.taken()
     }
 }
 
@@ -271,4 +273,67 @@ pub(super) enum Through {
     Held,
     /// All locks, and the queues.
     Queue,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LockLimits, Set};
+    use super::*;
+    use crate::Vmid;
+    use crate::store::Arena;
+    use crate::wire::{FileLock, LockFamily, LockKind};
+
+    const LIMITS: LockLimits = LockLimits {
+        locks: 4,
+        files: 1,
+        waiting: 1,
+        handles: 0,
+    };
+    const RANGE: Range = (0, 9);
+
+    /// With two locks of one process, for one of which another waits.
+    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
+        let mut memory = [0; Locks::bytes(&LIMITS)];
+        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Write,
+            start: RANGE.0,
+            end: RANGE.1,
+            pid: 1,
+            handle: 0,
+            wait: true,
+            path: b"a",
+        };
+        let other = FileLock {
+            kind: LockKind::Read,
+            start: 20,
+            end: 29,
+            ..lock
+        };
+        let second = Vmid::new(2).unwrap();
+        assert_eq!(locks.set(Vmid::FIRST, 1, &lock), Ok(Set::Done));
+        assert_eq!(locks.set(Vmid::FIRST, 2, &other), Ok(Set::Done));
+        assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
+        fault(&mut locks);
+        locks.is_sound()
+    }
+
+    #[test]
+    fn what_is_lost_or_not_served_is_found_out() {
+        assert!(is_sound_after(|_| {}));
+        let faults: [fn(&mut Locks<'_>); 5] = [
+            |locks| locks.holders[0].root = NONE,
+            |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
+            |locks| assert!(locks.trees.make(40, 49, true, 0).is_some()),
+            |locks| {
+                let owner = locks.holder_at(0).owner;
+                assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
+            },
+            |locks| locks.waits.places.give(0),
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert!(!is_sound_after(fault), "fault {number}");
+        }
+    }
 }

@@ -138,11 +138,6 @@ impl<'m> Waits<'m> {
     pub(super) fn is_full(&self) -> bool {
         self.places.left() == 0
     }
-
-    /// The places where a request waits.
-    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
-        (0..self.places.used()).filter(|place| self.at(*place).state == State::Waiting)
-    }
 }
 
 const FREE: Waiting = Waiting {

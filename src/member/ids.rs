@@ -36,7 +36,7 @@ impl OwnRange {
     }
 
     fn is_idle(&self) -> bool {
-        self.in_use | self.leaving == 0
+        self.in_use == 0 && self.leaving == 0
     }
 
     fn range(&self) -> IdRange {

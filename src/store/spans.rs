@@ -65,9 +65,9 @@ impl Span {
     }
 
     fn set(&self, start: u32, end: u32) {
-        let length = end.saturating_sub(start).min(LONGEST - 1);
+        let length_less_one = end.saturating_sub(start);
         self.place
-            .store((start << LENGTH_BITS) | length, Ordering::Relaxed);
+            .store((start << LENGTH_BITS) | length_less_one, Ordering::Relaxed);
     }
 
     fn holds(&self, number: u32) -> bool {
@@ -180,7 +180,8 @@ impl<'m> SpanTable<'m> {
         Ok(cursor.get().map(Span::start))
     }
 
-    /// Adds a span that overlaps none in the table; false if the table is full.
+    /// Adds a span that overlaps none in the table, at most [`LONGEST`] long and not from 0; false
+    /// if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(span) = self.pool.take() else {
             return false;
@@ -200,7 +201,7 @@ impl<'m> SpanTable<'m> {
 
     /// Takes `span` out of the table.
     pub(crate) fn remove(&mut self, span: &'m Span) {
-        if span.owner() == 0 || !span.by_start.is_linked() {
+        if !span.by_start.is_linked() {
             return;
         }
         // SAFETY: `span` is linked by its tree link, and only `insert` does that, into this tree.
@@ -263,7 +264,7 @@ impl<'m> SpanTable<'m> {
         let mut count = 0_usize;
         let mut last = 0;
         for span in &self.tree {
-            if span.start() <= last && count > 0 || span.owner() == 0 {
+            if span.start() <= last || span.owner() == 0 {
                 return false;
             }
             last = span.end();
@@ -326,6 +327,39 @@ impl<'m> SpanTable<'m> {
             // spans out of the table, which no caller has a reason to name: they have owner 0.
             unsafe { chain.spans.cursor_mut_from_ptr(span) }.remove();
             chain.length = chain.length.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_sound_after(fault: fn(&mut SpanTable<'_>)) -> bool {
+        let mut memory = [0; SpanTable::bytes(4)];
+        let mut table = SpanTable::new(&mut Arena::new(&mut memory), 4).unwrap();
+        for start in [1, 33, 65] {
+            table.insert(start, start + 31, 1);
+        }
+        fault(&mut table);
+        table.is_sound()
+    }
+
+    #[test]
+    fn what_does_not_hold_together_is_not_sound() {
+        assert!(is_sound_after(|_| {}));
+        let faults: [fn(&mut SpanTable<'_>); 8] = [
+            |table| table.find(33).unwrap().set(32, 63),
+            |table| table.find(33).unwrap().owner.store(0, Ordering::Relaxed),
+            |table| table.crowds.fill(0),
+            |table| table.crowds.fill(2),
+            |table| assert!(table.pool.take().is_some()),
+            |table| table.in_tree = 2,
+            |table| table.chains[0].spans = LinkedList::new(ByOwner::new()),
+            |table| table.chains[0].length = 2,
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert!(!is_sound_after(fault), "fault {number}");
         }
     }
 }

@@ -129,6 +129,37 @@ fn whom_the_first_waits_for_goes_before_it() {
 }
 
 #[test]
+fn whom_it_waits_for_goes_before_it_once_others_are_served() {
+    with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
+        let more = |locks: &mut Locks<'_>, who, seq, lock: FileLock<'_>| {
+            assert_eq!(locks.set(member(who), seq, &lock), WAITS);
+        };
+        gets(locks, 2, write(1, 0, 9));
+        gets(locks, 3, write(1, 20, 49));
+        gets(locks, 7, on(b"c", write(1, 0, 9)));
+        gets(locks, 8, on(b"b", write(1, 0, 9)));
+        // Another's place, so that 7 is looked at first though it comes last.
+        wants(locks, 9, write(1, 0, 9));
+        wants(locks, 4, write(1, 0, 15));
+        more(locks, 5, 51, waiting(write(1, 15, 29)));
+        more(locks, 5, 52, waiting(write(1, 15, 29)));
+        wants(locks, 6, write(1, 29, 39));
+        locks.left(member(9));
+        wants(locks, 7, write(1, 39, 49));
+        more(locks, 5, 53, on(b"b", waiting(write(1, 0, 9))));
+        more(locks, 5, 54, on(b"c", waiting(write(1, 0, 9))));
+        // From now on they only stand in a queue: 4, 5, 6, 7.
+        locks.clear_pid(member(3), 1);
+        assert_eq!(decided(locks), []);
+        // 4 waits for 2, and that for 5, behind which it stands on the other file. With what 5 has
+        // then, 6 waits for it, and 5 for 7.
+        more(locks, 2, 2, on(b"b", waiting(write(1, 0, 9))));
+        let told = [(5, 51), (5, 52), (7, 7)].map(|(who, seq)| (who, seq, status(0)));
+        assert_eq!(decided(locks), told);
+    });
+}
+
+#[test]
 fn who_has_less_than_before_lets_others_go_on() {
     with_table(ROOM, |locks| {
         gets(locks, 5, write(1, 0, 9));
