@@ -117,7 +117,7 @@ fn no_set_is_lost() {
         let turn = AtomicU32::new(0);
         let until = host.now() + LONG;
         thread::scope(|scope| {
-            for me in [0, 1] {
+            let threads = [0, 1].map(|me| {
                 let (turn, inward) = (&turn, &inward);
                 let (mine, others, polls) = (&events[me], &events[1 - me], polls[me]);
                 scope.spawn(move || {
@@ -135,8 +135,10 @@ fn no_set_is_lost() {
                         turn.store(my_turn + 1, Ordering::Release);
                         others.set();
                     }
-                });
-            }
+                })
+            });
+            // The thread sanitizer does not see the end of a scope.
+            threads.map(|thread| thread.join().unwrap());
         });
     }
 }
