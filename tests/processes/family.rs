@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
@@ -11,6 +11,8 @@ use libos_ipc::{
     Config, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal, SignalReply,
     Target, Vmid, Wait,
 };
+// The thread sanitizer sees what it does, which is not so with that of the standard library.
+use spin::Mutex;
 use tempfile::TempDir;
 
 pub(crate) const LONG: Duration = Duration::from_secs(10);
@@ -47,8 +49,8 @@ pub(crate) struct Os {
 impl Embedder<Host> for Os {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
         let there = match signal.target {
-            Target::Process(pid) => pid == *self.pid.lock().unwrap(),
-            Target::Thread { tid, .. } => self.threads.lock().unwrap().contains(&tid),
+            Target::Process(pid) => pid == *self.pid.lock(),
+            Target::Thread { tid, .. } => self.threads.lock().contains(&tid),
             Target::Group(_) => false,
             Target::All => true,
         };
@@ -56,24 +58,24 @@ impl Embedder<Host> for Os {
             let _ = reply.send(node, Err(ESRCH));
             return;
         }
-        if let Some(errno) = *self.refuses.lock().unwrap() {
+        if let Some(errno) = *self.refuses.lock() {
             let _ = reply.send(node, Err(errno));
             return;
         }
         if signal.signal != 0 {
-            self.notes.lock().unwrap().signals.push(*signal);
+            self.notes.lock().signals.push(*signal);
         }
-        if *self.puts_off.lock().unwrap() {
-            self.notes.lock().unwrap().later.push(reply);
+        if *self.puts_off.lock() {
+            self.notes.lock().later.push(reply);
         } else {
             let _ = reply.send(node, Ok(()));
         }
     }
 
     fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
-        let path = self.path.lock().unwrap();
+        let path = self.path.lock();
         let answer = match (what, &*path) {
-            _ if pid != *self.pid.lock().unwrap() => Err(ESRCH),
+            _ if pid != *self.pid.lock() => Err(ESRCH),
             (MetaCode::Credentials, _) => Ok(Metadata::Credentials {
                 uid: 1000 + pid,
                 gid: 100,
@@ -85,15 +87,15 @@ impl Embedder<Host> for Os {
     }
 
     fn child_ended(&self, _: &Node<'_, Host>, exit: &ChildExit) {
-        self.notes.lock().unwrap().ended.push(*exit);
+        self.notes.lock().ended.push(*exit);
     }
 
     fn member_joined(&self, _: &Node<'_, Host>, vmid: Vmid) {
-        self.notes.lock().unwrap().joined.push(vmid);
+        self.notes.lock().joined.push(vmid);
     }
 
     fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
-        self.notes.lock().unwrap().left.push(vmid);
+        self.notes.lock().left.push(vmid);
     }
 }
 
@@ -109,10 +111,10 @@ impl Process {
         let os = Os::default();
         let config = Config::DEFAULT;
         // A signal may come as soon as the process has joined.
-        *os.pid.lock().unwrap() = identity.pid;
+        *os.pid.lock() = identity.pid;
         let node = HostNode::start_with(base, identity, config, Box::new(os.clone())).unwrap();
         let pid = node.join(WAIT).unwrap();
-        *os.pid.lock().unwrap() = pid;
+        *os.pid.lock() = pid;
         Process { node, os, pid }
     }
 
@@ -121,12 +123,12 @@ impl Process {
     }
 
     pub(crate) fn signals(&self) -> Vec<i32> {
-        let notes = self.os.notes.lock().unwrap();
+        let notes = self.os.notes.lock();
         notes.signals.iter().map(|signal| signal.signal).collect()
     }
 
     pub(crate) fn ended(&self) -> Vec<(Id, u32, u32)> {
-        let notes = self.os.notes.lock().unwrap();
+        let notes = self.os.notes.lock();
         let exits = notes.ended.iter();
         exits
             .map(|exit| (exit.pid, exit.exit_code, exit.term_signal))

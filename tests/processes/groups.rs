@@ -60,9 +60,9 @@ fn a_group_is_signalled_wherever_its_members_live() {
         Err(Error::NoSuchProcess)
     );
     // Not allowed for some: done. Not allowed for any: refused.
-    *two.os.refuses.lock().unwrap() = Some(EPERM);
+    *two.os.refuses.lock() = Some(EPERM);
     assert_eq!(three.node.kill(Target::Group(group), 24, WAIT), Ok(()));
-    *grandchild.os.refuses.lock().unwrap() = Some(EPERM);
+    *grandchild.os.refuses.lock() = Some(EPERM);
     assert_eq!(
         three.node.kill(Target::Group(group), 24, WAIT),
         Err(Error::Refused(EPERM))

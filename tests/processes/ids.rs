@@ -16,7 +16,7 @@ fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
 }
 
 fn has_left(family: &Family, vmid: u32) {
-    let left = || family.first.os.notes.lock().unwrap().left.clone();
+    let left = || family.first.os.notes.lock().left.clone();
     until("its end is told", || {
         left().iter().any(|left| left.get() == vmid)
     });

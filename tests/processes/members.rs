@@ -38,7 +38,7 @@ fn the_leader_is_told_who_comes_and_goes() {
     let one = family.child();
     let two = family.child_of(&one);
     let (first_vmid, second_vmid) = (one.vmid(), two.vmid());
-    let notes = || family.first.os.notes.lock().unwrap();
+    let notes = || family.first.os.notes.lock();
     until("both are told of", || notes().joined.len() == 2);
     assert_eq!(notes().joined, [first_vmid, second_vmid]);
     two.die();

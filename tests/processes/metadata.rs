@@ -28,7 +28,7 @@ fn credentials_and_paths_of_any_pid() {
     );
     for length in [1, 17, 4000, PATH_MAX - 1] {
         let long = "p".repeat(length);
-        *two.os.path.lock().unwrap() = Some(CString::new(long.as_str()).unwrap());
+        *two.os.path.lock() = Some(CString::new(long.as_str()).unwrap());
         for what in [
             MetaCode::Executable,
             MetaCode::WorkingDirectory,
@@ -46,7 +46,7 @@ fn credentials_and_paths_of_any_pid() {
             "there is no room for the NUL"
         );
     }
-    *two.os.path.lock().unwrap() = Some(CString::new("p".repeat(PATH_MAX)).unwrap());
+    *two.os.path.lock() = Some(CString::new("p".repeat(PATH_MAX)).unwrap());
     assert_eq!(
         one.node.path_of(two.pid, MetaCode::Root, &mut path, WAIT),
         Err(Error::Refused(36)),
@@ -69,7 +69,7 @@ fn many_long_paths_at_once() {
     static LONG: [u8; 4000] = [b'q'; 4000];
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
-    *two.os.path.lock().unwrap() = Some(CString::new(&LONG[..]).unwrap());
+    *two.os.path.lock() = Some(CString::new(&LONG[..]).unwrap());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

@@ -18,7 +18,7 @@ fn a_process_gets_its_signals_in_order_from_whoever_sends_them() {
         );
     }
     assert_eq!(two.signals(), [1, 15, 64]);
-    let note = two.os.notes.lock().unwrap().signals[0];
+    let note = two.os.notes.lock().signals[0];
     assert_eq!((note.from, note.sender), (one.vmid(), one.pid));
     assert_eq!(note.target, Target::Process(two.pid));
     // To the first process, and from it.
@@ -71,7 +71,7 @@ fn a_kept_signal_names_its_sender_or_nobody() {
         until("the signals come", || {
             child.signals().len() == expected.len()
         });
-        let notes = child.os.notes.lock().unwrap();
+        let notes = child.os.notes.lock();
         let signals = notes.signals.iter();
         let told: Vec<_> = signals.map(|note| (note.signal, note.sender)).collect();
         assert_eq!(told, expected);
@@ -82,7 +82,7 @@ fn a_kept_signal_names_its_sender_or_nobody() {
 fn a_thread_is_found_by_its_process() {
     let family = Family::new();
     let child = family.child();
-    child.os.threads.lock().unwrap().push(77);
+    child.os.threads.lock().push(77);
     let (pid, node) = (child.pid, &family.first.node);
     assert_eq!(node.kill(Target::Thread { pid, tid: 77 }, 10, WAIT), Ok(()));
     assert_eq!(child.signals(), [10]);
@@ -114,12 +114,12 @@ fn errors_are_those_of_the_man_page() {
             assert_eq!(node.kill(target, signal, WAIT), Err(Error::Invalid));
         }
     }
-    *child.os.refuses.lock().unwrap() = Some(EPERM);
+    *child.os.refuses.lock() = Some(EPERM);
     assert_eq!(
         node.kill(Target::Process(child.pid), 9, WAIT),
         Err(Error::Refused(EPERM))
     );
-    *child.os.refuses.lock().unwrap() = Some(ESRCH);
+    *child.os.refuses.lock() = Some(ESRCH);
     assert_eq!(
         node.kill(Target::Process(child.pid), 9, WAIT),
         Err(Error::NoSuchProcess)
@@ -130,18 +130,16 @@ fn errors_are_those_of_the_man_page() {
 fn an_answer_may_come_later() {
     let family = Family::new();
     let child = family.child();
-    *child.os.puts_off.lock().unwrap() = true;
+    *child.os.puts_off.lock() = true;
     let node = &family.first.node;
     thread::scope(|scope| {
         let calls: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| node.kill(Target::Process(child.pid), 5, WAIT)))
             .collect();
-        until("all are put off", || {
-            child.os.notes.lock().unwrap().later.len() == 8
-        });
+        until("all are put off", || child.os.notes.lock().later.len() == 8);
         // The worker is free for others meanwhile.
         assert_eq!(node.owner_of(child.pid, WAIT), Ok(Some(child.vmid())));
-        let later: Vec<_> = child.os.notes.lock().unwrap().later.drain(..).collect();
+        let later: Vec<_> = child.os.notes.lock().later.drain(..).collect();
         for (at, reply) in later.into_iter().enumerate() {
             let outcome = if at % 2 == 0 { Ok(()) } else { Err(EPERM) };
             assert_eq!(reply.send(&child.node, outcome), Ok(()));
@@ -153,10 +151,8 @@ fn an_answer_may_come_later() {
     // Of its own process, too.
     thread::scope(|scope| {
         let call = scope.spawn(|| child.node.kill(Target::Process(child.pid), 5, WAIT));
-        until("it is put off", || {
-            !child.os.notes.lock().unwrap().later.is_empty()
-        });
-        let reply = child.os.notes.lock().unwrap().later.remove(0);
+        until("it is put off", || !child.os.notes.lock().later.is_empty());
+        let reply = child.os.notes.lock().later.remove(0);
         assert_eq!(reply.send(&child.node, Ok(())), Ok(()));
         assert_eq!(call.join().unwrap(), Ok(()));
     });
@@ -171,13 +167,11 @@ fn one_that_dies_while_it_is_signalled_is_our_zombie_or_gone() {
     let family = Family::new();
     let child = family.child();
     let (pid, other) = (child.pid, family.child());
-    *child.os.puts_off.lock().unwrap() = true;
+    *child.os.puts_off.lock() = true;
     thread::scope(|scope| {
         let parents = scope.spawn(|| family.first.node.kill(Target::Process(pid), 9, WAIT));
         let others = scope.spawn(|| other.node.kill(Target::Process(pid), 9, WAIT));
-        until("both wait", || {
-            child.os.notes.lock().unwrap().later.len() == 2
-        });
+        until("both wait", || child.os.notes.lock().later.len() == 2);
         child.die();
         assert_eq!(parents.join().unwrap(), Ok(()), "it was our child");
         assert!(matches!(
