@@ -138,7 +138,9 @@ fn no_set_is_lost() {
                 })
             });
             // The thread sanitizer does not see the end of a scope.
-            threads.map(|thread| thread.join().unwrap());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         });
     }
 }

@@ -112,3 +112,94 @@ impl<'m> Promised<'m> {
         Some(promise)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGES: usize = 30;
+    const ROOM: usize = 8;
+    const IDS: usize = 12;
+
+    /// To whom each ID was given, and by whom; 0 for none.
+    type Model = [(u32, u32); IDS];
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    /// Who answers for an ID when its giver is gone.
+    fn heir(id: usize) -> Option<Vmid> {
+        id.is_multiple_of(3).then_some(vmid(7))
+    }
+
+    /// Has the giver go: what was taken back, and from whom.
+    fn break_all(promised: &mut Promised<'_>, giver: u32) -> [u32; IDS] {
+        let mut back = [0; IDS];
+        let mut take_back = |id: Id, to: Vmid| {
+            let id = id as usize;
+            if heir(id).is_none() {
+                assert_eq!(back[id], 0, "twice");
+                back[id] = to.get();
+            }
+            heir(id)
+        };
+        while !promised.broken(vmid(giver), 2, &mut take_back) {}
+        back
+    }
+
+    /// The same in the model. Who goes is no heir of its own.
+    fn break_model(model: &mut Model, giver: u32) -> [u32; IDS] {
+        let mut back = [0; IDS];
+        for (id, given) in model.iter_mut().enumerate() {
+            let (to, by) = *given;
+            if to == 0 || by != giver {
+                continue;
+            }
+            let heir = heir(id).map(Vmid::get);
+            back[id] = if heir.is_none() { to } else { 0 };
+            *given = match heir.filter(|heir| *heir != giver) {
+                Some(heir) => (to, heir),
+                None => (0, 0),
+            };
+        }
+        back
+    }
+
+    #[test]
+    fn each_id_is_answered_for_by_whoever_gave_it_last() {
+        let mut memory = [0; Promised::bytes(RANGES)];
+        let mut promised = Promised::new(&mut Arena::new(&mut memory), RANGES).unwrap();
+        let mut model: Model = [(0, 0); IDS];
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let (id, to, giver) = (rng.usize(1..IDS), rng.u32(2..8), rng.u32(2..8));
+            match rng.u8(..8) {
+                0 => {
+                    promised.settled(vmid(to));
+                    for given in model.iter_mut().filter(|(known, _)| *known == to) {
+                        *given = (0, 0);
+                    }
+                }
+                1 => assert_eq!(
+                    break_all(&mut promised, giver),
+                    break_model(&mut model, giver)
+                ),
+                _ => {
+                    if promised.has_room() || model[id].0 != 0 {
+                        model[id] = (to, giver);
+                    }
+                    promised.note(vmid(giver), Id::try_from(id).unwrap(), vmid(to));
+                }
+            }
+            let count = model.iter().filter(|(to, _)| *to != 0).count();
+            assert_eq!((promised.count, promised.has_room()), (count, count < ROOM));
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_the_ranges_may_be_promised() {
+        let rooms = [0, 1, 4, 5, 16_384, 16_388, 100_000].map(Promised::capacity);
+        assert_eq!(rooms, [0, 1, 1, 2, 4096, 4096, 4096]);
+    }
+}
