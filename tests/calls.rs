@@ -171,7 +171,7 @@ fn a_range_that_comes_too_late_goes_back() {
     });
 }
 
-/// A wait for a lock that is called off ends, whatever the leader does: with what it says became
+/// A request for a lock that is called off ends, whatever the leader does: with what it says became
 /// of it; without it if it says nothing.
 #[test]
 fn a_leader_that_does_not_call_off_a_wait_is_left() {
@@ -190,23 +190,26 @@ fn a_leader_that_does_not_call_off_a_wait_is_left() {
     let hello = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
     answers.write_all(&frame(0, 64, &hello)).unwrap();
     until("it was heard", || member.statistics().frames_in == 1);
-    let lock = FileLock {
+    let lock = |wait| FileLock {
         family: LockFamily::Flock,
         kind: LockKind::Write,
         start: 0,
         end: u64::MAX,
         pid: 2,
         handle: 9,
-        wait: true,
+        wait,
         path: b"file",
     };
     let soon = Wait::at_most(Duration::from_millis(20));
     // It was given at the last moment; it was not; and nothing is said.
-    for (said, becomes) in [
-        (Some(0), Ok(())),
-        (Some(-4), Err(Error::TimedOut)),
-        (None, Err(Error::LeaderGone)),
+    for (wait, said, becomes) in [
+        (true, Some(0), Ok(())),
+        (true, Some(-4), Err(Error::TimedOut)),
+        (false, Some(0), Ok(())),
+        (false, Some(-11), Err(Error::Refused(11))),
+        (false, None, Err(Error::LeaderGone)),
     ] {
+        let lock = lock(wait);
         let start = Instant::now();
         thread::scope(|scope| {
             let call = scope.spawn(|| member.set_lock(&lock, soon));

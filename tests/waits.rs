@@ -10,7 +10,9 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream, Time,
     Token, Woken,
 };
-use libos_ipc::wire::{FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState};
+use libos_ipc::wire::{
+    FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState, codes,
+};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait};
 
 type World = Network<4, 8, 200>;
@@ -358,4 +360,37 @@ fn recalls_at_once(requests: u32) -> bool {
 fn what_comes_up_on_the_way_is_not_slept_on() {
     let waited = (0..100).any(recalls_at_once);
     assert!(waited, "there was always room for its answers");
+}
+
+#[test]
+fn a_leader_that_shuts_down_is_no_other_than_before() {
+    let network = Box::new(World::new());
+    let [pal, _deaf, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
+    let config = config(Driving::Caller);
+    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
+    let mut memory = vec![0; size];
+    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
+    let words = late.inner.connect(Vmid::FIRST).unwrap();
+    words.write(&[&3_u32.to_le_bytes()]).unwrap();
+    node.turn(Some(Time(0)));
+    // It is not done as long as this is not read.
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
+    for _ in 0..12 {
+        node.queue(
+            Vmid::new(2).unwrap(),
+            &message,
+            Wait::at_most(Duration::ZERO),
+        )
+        .unwrap();
+    }
+    let hello = frame(0, &hello(3));
+    let question = frame(1, &Message::GetIdOwner(1));
+    words.write(&[&hello, &question]).unwrap();
+    assert!(!node.shut_down(Duration::from_secs(1)), "nobody reads");
+    let answers = late.inner.accept().unwrap();
+    let mut bytes = [0; 200];
+    let length = answers.read(&mut bytes).unwrap();
+    // Whoever gets an answer without the leader's own HELLO takes it for one in C.
+    let code = 4 + 16;
+    assert_eq!(bytes[..length].get(code), Some(&codes::HELLO));
 }

@@ -168,13 +168,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let code = message.code();
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(code), now);
-        let claim = match self.waiters.claim(dest, what, Some(expected), late) {
-            Ok(claim) => claim,
-            Err(error) => {
-                self.not_asked(late);
-                return Err(error);
-            }
-        };
+        let claim = self.waiters.claim(dest, what, Some(expected), late)?;
         self.events.call_begun(dest, code, claim.seq);
         let asked = Asked {
             claim,
@@ -195,7 +189,7 @@ impl<'m, P: Pal> Node<'m, P> {
         limits: Limits<'_>,
         data: &mut Data<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let Asked { claim, late, .. } = asked;
+        let claim = asked.claim;
         // Before the request goes out, so that the worker doesn't wake up for the answer.
         let mut reading = self.take_reading(peer, claim);
         let now = Limits {
@@ -212,18 +206,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Err(error) = put {
             self.give_reading(peer, reading);
             self.waiters.give(claim);
-            self.not_asked(late);
             return Err(error);
         }
         self.flush(peer);
         self.await_outcome(peer, asked, reading, limits, data)
-    }
-
-    /// A request was not sent.
-    fn not_asked(&self, late: Late) {
-        if let Late::Lent(number) = late {
-            self.borrowed.lock().answered(number, None);
-        }
     }
 
     /// Has this process itself answer what is asked with that code, at once or later, and waits for

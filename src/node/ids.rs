@@ -305,9 +305,6 @@ impl<'m, P: Pal> Node<'m, P> {
             (Late::GiveBack, Answer::IdRange(range)) if range.start != 0 => {
                 let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
             }
-            (Late::Lent(number), answer) => {
-                self.lent(number, &answer);
-            }
             (Late::HandedOn(id), answer) => self.handed_on(id, done(answer).is_ok()),
             _ => {}
         }

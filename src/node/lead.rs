@@ -68,7 +68,8 @@ impl<'m, P: Pal> Node<'m, P> {
             pid: 0,
             parent: 0,
         };
-        if !self.try_send(peer.vmid(), &Message::Hello(answer)) {
+        // Even where this node is about to close: it answers until then.
+        if let Err(Error::Full(_)) = self.put(peer, 0, &Message::Hello(answer), Limits::NONE) {
             return false;
         }
         // The process asks what became of it.

@@ -44,18 +44,12 @@ impl<P: Pal> Node<'_, P> {
                 handle: number,
                 ..*lock
             });
-            let late = if lock.wait {
-                Late::Cancel
-            } else {
-                Late::Lent(number)
-            };
             let wait = limits.rest(&self.pal);
-            let answer = match self.ask_with(leader, &message, late, &mut Data::none(), wait) {
+            let asked = self.ask_with(leader, &message, Late::Cancel, &mut Data::none(), wait);
+            let answer = match asked {
                 Ok(answer) => answer,
                 Err(error) => {
-                    if late == Late::Cancel {
-                        self.lent(number, &Answer::Empty);
-                    }
+                    self.lent(number, &Answer::Empty);
                     return Some(Err(error));
                 }
             };

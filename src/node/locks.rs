@@ -13,7 +13,9 @@ use crate::error::{Error, errno};
 use crate::locks::{Locks, Set};
 use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
-use crate::wire::{Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, Message, codes};
+use crate::wire::{
+    Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, LockKind, Message, codes,
+};
 use crate::{Id, Vmid};
 
 /// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
@@ -60,9 +62,10 @@ impl<P: Pal> Node<'_, P> {
     /// kin, and `flock(2)`. Files are told apart by the bytes of their paths alone.
     ///
     /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
-    /// the lock was given at the last moment, it says so. A leader in C, or one that this process
-    /// has not [joined](Node::join), can't be told that a wait is over: unless `wait` is
-    /// [`Wait::FOREVER`] it is asked again and again instead, and others may be served first.
+    /// the lock was given at the last moment, it says so. An unlock that is cut short is done all the
+    /// same. A leader in C, or one that this process has not [joined](Node::join), can't be told that a
+    /// wait is over: unless `wait` is [`Wait::FOREVER`] it is asked again and again instead, and others
+    /// may be served first; what is cut short may be given later.
     ///
     /// # Errors
     /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
@@ -91,7 +94,11 @@ impl<P: Pal> Node<'_, P> {
             return outcome;
         }
         self.used_locks.note(lock);
-        let late = if lock.wait { Late::Cancel } else { Late::Drop };
+        let late = if lock.kind == LockKind::Unlock {
+            Late::Drop
+        } else {
+            Late::Cancel
+        };
         let message = Message::FileLockSet(*lock);
         done(self.ask_with(leader, &message, late, &mut Data::none(), wait)?)
     }
@@ -281,7 +288,7 @@ impl<P: Pal> Node<'_, P> {
     pub fn close_file(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         let all = FileLock {
             family: LockFamily::Posix,
-            kind: crate::wire::LockKind::Unlock,
+            kind: LockKind::Unlock,
             start: 0,
             end: u64::MAX,
             pid,

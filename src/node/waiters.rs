@@ -26,8 +26,6 @@ pub(crate) enum Late {
     Drop,
     /// Nothing, for there is none: the peer can be told to give up, and answers then.
     Cancel,
-    /// The file that goes by this number was lent, or was not.
-    Lent(u64),
     /// A range came: it goes back.
     GiveBack,
     /// This ID was, or was not, handed on.

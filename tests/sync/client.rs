@@ -224,6 +224,15 @@ fn the_only_reader_becomes_the_writer() {
         client.give(READ);
         assert_eq!(gives_back_to(client), Some(NOTHING));
     });
+    // It is wanted back while another reader here keeps it from changing the data.
+    with(WRITE, |client| {
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        ask_back(client, NOTHING);
+        assert_eq!(gives_back_to(client), Some(READ));
+        assert_eq!(client.upgrade(false), Take::LetGo);
+    });
     // One that has got the lease need not let go.
     with(READ, |client| {
         assert_eq!(client.take(READ), Take::Taken);

@@ -441,6 +441,11 @@ impl<'m> Client<'m> {
         }
         if rank(self.current) <= rank(wanted) {
             self.wanted_back = None;
+        } else if self.is_upgrading && self.current == SyncState::Shared && !self.must_let_go {
+            // It reads what is wanted back, and waits for more, which is not to be had before that. One
+            // that has got it lets go when it has changed the data.
+            self.must_let_go = true;
+            self.changes = self.changes.wrapping_add(1);
         }
     }
 

@@ -120,12 +120,6 @@ impl Client<'_> {
         }
         // It asks for less and less, until it has got that.
         self.wanted_back = Some(state);
-        // One that has got it lets go when it has changed the data.
-        let is_blocking = self.is_upgrading && self.current == SyncState::Shared;
-        if is_blocking && state == SyncState::Invalid {
-            self.must_let_go = true;
-            self.changes = self.changes.wrapping_add(1);
-        }
         self.settle();
         Ok(())
     }

@@ -47,8 +47,8 @@ struct Value {
     maybe: Vec<Stamp>,
     /// What its last writer has written that nobody else has seen yet, and what was before.
     unseen: Vec<Stamp>,
-    /// A process has died changing it, and none has had it to change it since.
-    is_orphan: bool,
+    /// Who has died changing it, if none has had it to change it since.
+    orphan_of: Option<Id>,
     /// Who was told of that.
     told: BTreeSet<Id>,
     /// Somebody has died who could have been able to change it.
@@ -183,7 +183,7 @@ impl Values {
     /// A thread that reads it can change it now. `leases`, alone.
     pub(crate) fn upgraded(&mut self, at: usize, who: Who) -> Result<(), String> {
         // Its process was told when it came to read it.
-        self.all[at].is_orphan = false;
+        self.all[at].orphan_of = None;
         self.taken(at, who, true)
     }
 
@@ -199,10 +199,10 @@ impl Values {
         if owner_died {
             value.told.insert(pid);
         }
-        let must = value.is_orphan && !value.told.contains(&pid);
+        let must = value.orphan_of.is_some() && !value.told.contains(&pid);
         let may = value.may_be_orphan || value.may_be_again;
         if write {
-            value.is_orphan = false;
+            value.orphan_of = None;
             value.may_be_orphan &= !owner_died;
         }
         match (owner_died, must, may) {
@@ -229,9 +229,13 @@ impl Values {
         value.now
     }
 
-    /// What a process that is cut off writes: it may get to the others or not.
+    /// What a process writes that is cut off or of which another thread has died: it may get to the
+    /// others or not, and so may that it was given back.
     pub(crate) fn given_by_doomed(&mut self, at: usize, pid: Id) -> Stamp {
         let value = &mut self.all[at];
+        if value.orphan_of == Some(pid) {
+            value.orphan_of = None;
+        }
         let others = u32::try_from(value.maybe.len()).unwrap_or(u32::MAX);
         let stamp = Stamp {
             version: value.now.version + 1 + others,
@@ -250,7 +254,9 @@ impl Values {
             if value.writer.is_some_and(|(of, _)| of == pid) {
                 value.writer = None;
                 // What one that is cut off has said last may have come, or not.
-                value.is_orphan |= !is_cut_off;
+                if !is_cut_off {
+                    value.orphan_of = Some(pid);
+                }
                 value.told.clear();
             }
             if value.askers.remove(&pid) {

@@ -63,13 +63,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         // Some wait, some don't, and some give up just when they have asked.
         let (wait, limit) = match (rng.u8(..3), family) {
-            (0, _) => (false, LONG),
+            (0, _) => (false, [LONG, Duration::ZERO][rng.usize(..2)]),
             (1, LockFamily::Posix) if file != OPEN_FILE => (true, LONG),
             (1, _) => (true, SHORT),
             _ => (true, Duration::ZERO),
         };
         let wait = wait && !is_unlock;
-        let limit = if wait { limit } else { LONG };
+        let limit = if is_unlock { LONG } else { limit };
         let lock = FileLock {
             family,
             kind,
@@ -108,7 +108,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let is_posix = family == LockFamily::Posix;
         let may_be = |error| match error {
             // Another thread, refused, has let go of all, and of what is waited for.
-            Error::NoSuchProcess => wait && is_posix && self.own.has_threads,
+            Error::NoSuchProcess => is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_unseen_circle(&claim, began))
             }
