@@ -55,6 +55,9 @@ struct Span {
 /// For each byte, whether it is locked, and whether to write.
 type Held = [Option<bool>; BYTES];
 
+/// For the leader who is gone, or cut off, may be there for so many steps yet.
+const SEEN_LATE: u64 = 1_000;
+
 #[derive(Default)]
 pub(crate) struct Files {
     /// By space and owner: which bytes it has for certain, and whether to write.
@@ -81,11 +84,12 @@ impl Files {
         }
     }
 
-    /// The answer is there, whatever it is.
-    pub(crate) fn answered(&mut self, asked: &Claim, now: u64) {
+    /// The answer is there, whatever it is. Who is cut off may wait for it yet in the leader's eyes.
+    pub(crate) fn answered(&mut self, asked: &Claim, now: u64, is_certain: bool) {
+        let until = if is_certain { now } else { now + SEEN_LATE };
         let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
         for span in self.waits.iter_mut().filter(|span| is_it(&span.claim)) {
-            span.to = span.to.min(now);
+            span.to = span.to.min(until);
         }
     }
 
@@ -129,9 +133,8 @@ impl Files {
     pub(crate) fn forget(&mut self, vmid: u32, now: u64) {
         self.held.retain(|(_, of), _| of.vmid() != vmid);
         for span in self.maybe.iter_mut().chain(&mut self.waits) {
-            // For the leader it may be there for some time yet.
             if span.claim.owner.vmid() == vmid && span.to == u64::MAX {
-                span.to = now + 1_000;
+                span.to = now + SEEN_LATE;
             }
         }
     }

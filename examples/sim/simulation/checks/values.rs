@@ -36,7 +36,6 @@ impl Stamp {
 }
 
 /// What is known of a handle.
-#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 #[derive(Default)]
 struct Value {
     /// The last that was given back.

@@ -123,7 +123,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let now = world.checks.tick();
             let is_certain = world.checks.family.is_certain(self.own.vmid);
             let files = &mut world.checks.files;
-            files.answered(&claim, now);
+            files.answered(&claim, now, is_certain);
             let checked = match outcome {
                 Ok(()) if is_unlock => {
                     files.cleared(claim.space, owner, &bytes, now);
