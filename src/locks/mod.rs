@@ -6,11 +6,14 @@
 //! overlap, stand in a tree besides. `flock` locks are locks on a whole file in a space of their
 //! own: the two kinds do not see each other.
 
+mod borrowed;
 mod handles;
 mod lending;
 mod names;
 mod owner;
+mod quarrels;
 mod ranges;
+mod recalls;
 mod table;
 mod tree;
 mod turns;
@@ -23,9 +26,9 @@ use crate::{Id, Vmid};
 use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
 use handles::Handles;
 use lending::Lending;
-pub use lending::Overdue;
 use names::Names;
 pub use owner::Owner;
+pub use recalls::Overdue;
 use table::{File, Holder, NO_FILE, SpaceName, of_both};
 use tree::Trees;
 pub use waits::Decided;
