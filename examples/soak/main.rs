@@ -1,9 +1,10 @@
 //! Processes that come, work on everything that a family has, and go or are killed, for as long as
 //! you like; and a check that nothing was lost, left behind or late.
 //!
-//! The parts: [`run`] is the leader's side, which keeps the [`places`] filled; [`member`] is what a
-//! process does while it lives and [`shared`] what all of them share; [`figures`] is what they count,
-//! [`view`] what you see, [`verdict`] what must be true at the end.
+//! The parts: [`run`] is the leader's side, which keeps the [`places`] filled; [`member`] is a
+//! process and [`work`] what it does while it lives; [`shared`] is what all of them share, [`signals`]
+//! what they signal; [`figures`] is what they count, [`view`] what you see, [`verdict`] what must be
+//! true at the end.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,8 +13,10 @@ mod member;
 mod places;
 mod run;
 mod shared;
+mod signals;
 mod verdict;
 mod view;
+mod work;
 
 use std::process::ExitCode;
 use std::thread::available_parallelism;

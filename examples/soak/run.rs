@@ -20,9 +20,10 @@ use libos_ipc::{
 use crate::Options;
 use crate::common::left;
 use crate::figures::{Kind, Report};
-use crate::member::{self, ALL, GROUP, ONE, answer};
-use crate::places::{Event, Known, Occupant, Plan, Register, Sent, Start};
-use crate::shared::{Guarded, SHARERS, Value};
+use crate::member::{self, answer};
+use crate::places::{Event, Known, Occupant, Plan, Register, Start};
+use crate::shared::{Guarded, SHARERS, Value, value_of};
+use crate::signals::signal;
 use crate::verdict::Resources;
 use crate::view::View;
 
@@ -90,7 +91,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     // They live as long as somebody who has used them.
     let mut values = Vec::new();
     for number in 0..options.members.div_ceil(SHARERS) {
-        let value = leader.share::<Value>(Some(member::value_of(number * SHARERS)))?;
+        let value = leader.share::<Value>(Some(value_of(number * SHARERS)))?;
         drop(value.read(wait)?);
         values.push(value);
     }
@@ -173,60 +174,6 @@ fn capacities(members: u32) -> Capacities {
         },
         ..common
     }
-}
-
-/// Signals processes, one by one, by their group, and all of them, until it is over.
-fn signal(
-    leader: &HostNode,
-    register: &Register,
-    wait: Wait<'_>,
-    over: &AtomicBool,
-    alls: &AtomicU64,
-) -> Result<()> {
-    let mut round = 0_u32;
-    while !over.load(Ordering::Relaxed) {
-        round = round.wrapping_add(1);
-        thread::sleep(Duration::from_millis(5));
-        if round.is_multiple_of(200) {
-            leader
-                .kill(Target::All, ALL, wait)
-                .context("signalling all")?;
-            alls.fetch_add(1, Ordering::Relaxed);
-            continue;
-        }
-        let Some(pid) = register.any() else { continue };
-        let by_group = round.is_multiple_of(4);
-        let note = |accepted: u64, unsure: i64| {
-            register.change(pid, |known| {
-                let sent: &mut Sent = if by_group {
-                    &mut known.groups
-                } else {
-                    &mut known.ones
-                };
-                sent.accepted += accepted;
-                sent.unsure = sent.unsure.saturating_add_signed(unsure);
-            });
-        };
-        note(0, 1);
-        let sent = if by_group {
-            leader.kill(Target::Group(pid), GROUP, wait)
-        } else {
-            leader.kill(Target::Process(pid), ONE, wait)
-        };
-        match sent {
-            // A child that has ended and was not waited for can be signalled, too, but hears nothing.
-            Ok(()) => {
-                let process = leader.process(pid, wait);
-                if process.is_ok_and(|process| process.state == ProcessState::Running) {
-                    note(1, -1);
-                }
-            }
-            // It has not joined yet, or has ended; and may have heard it at the last moment.
-            Err(Error::NoSuchProcess | Error::Refused(_)) => {}
-            Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
-        }
-    }
-    Ok(())
 }
 
 /// A process that has ended, and was not waited for.

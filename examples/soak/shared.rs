@@ -34,6 +34,11 @@ impl Value {
     }
 }
 
+/// The number of the value that the process at a place shares with others.
+pub(crate) fn value_of(place: u32) -> u64 {
+    u64::from(place / SHARERS) + 1
+}
+
 /// A file that is written under locks.
 pub(crate) struct Guarded(File);
 

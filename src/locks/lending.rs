@@ -5,46 +5,29 @@
 //! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
 //! places are set aside, so that they come back into a table that has room for them.
 
-use super::tree::Side;
+use super::quarrels::{NO_QUARREL, QUARRELS, Quarrel};
 use super::{LockLimits, Locks, Owner, Set, SpaceName};
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Time;
 use crate::store::{Arena, Buckets, NONE, mix};
-use crate::wire::{FileLock, LentList, LentLock, LentLocks, LockFamily, LockKind};
-use core::time::Duration;
-
-/// How many locks in a row a single member has to ask for, where others were in its way lately,
-/// before the file is lent to it.
-const PEACE: u32 = 32;
-
-/// Files that several members used lately. Two whose names' hashes meet here forget each other.
-// The model checker has little room on its stacks.
-const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
+use crate::wire::{FileLock, LentLock, LentLocks, LockFamily, LockKind};
 
 /// A file's loan.
 #[derive(Clone, Copy)]
 pub(super) struct Loan {
-    to: Vmid,
+    pub(super) to: Vmid,
     /// What the borrower calls it.
-    number: u64,
-    is_recalled: bool,
+    pub(super) number: u64,
+    pub(super) is_recalled: bool,
     /// The borrower was told.
-    is_told: bool,
+    pub(super) is_told: bool,
     /// The round in which it was last tried to tell it.
-    tried: u32,
+    pub(super) tried: u32,
     /// Since when it is known to be recalled to whoever knows the time.
-    since: Option<Time>,
-    before: u32,
-    behind: u32,
-}
-
-/// A file that several members use.
-#[derive(Clone, Copy)]
-struct Quarrel {
-    hash: u64,
-    last: Option<Vmid>,
-    streak: u32,
+    pub(super) since: Option<Time>,
+    pub(super) before: u32,
+    pub(super) behind: u32,
 }
 
 /// What the table knows of its loans as a whole.
@@ -55,23 +38,12 @@ pub(super) struct Lending<'m> {
     /// The most that can be lent at once.
     limit: usize,
     /// Files that are to come back, the oldest recall first.
-    first_recalled: u32,
-    last_recalled: u32,
+    pub(super) first_recalled: u32,
+    pub(super) last_recalled: u32,
     /// Of these, how many borrowers are still to be told.
-    to_tell: usize,
-    round: u32,
-    quarrels: [Quarrel; QUARRELS],
-}
-
-/// Which borrower is late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
-    /// None, and no recall is under way.
-    Nobody,
-    /// None yet: the next may be then.
-    NotBefore(Time),
-    /// This one.
-    Member(Vmid),
+    pub(super) to_tell: usize,
+    pub(super) round: u32,
+    pub(super) quarrels: [Quarrel; QUARRELS],
 }
 
 impl<'m> Lending<'m> {
@@ -91,50 +63,13 @@ impl<'m> Lending<'m> {
             last_recalled: NONE,
             to_tell: 0,
             round: 0,
-            quarrels: [Quarrel {
-                hash: 0,
-                last: None,
-                streak: 0,
-            }; QUARRELS],
+            quarrels: [NO_QUARREL; QUARRELS],
         })
     }
 
     /// Locks that are set aside for what comes back.
     pub(super) fn set_aside(&self) -> usize {
         self.loans.saturating_mul(LentLocks::MOST)
-    }
-
-    fn quarrel(&mut self, hash: u64) -> Option<&mut Quarrel> {
-        let place = hash.checked_rem(QUARRELS as u64)?;
-        self.quarrels.get_mut(usize::try_from(place).ok()?)
-    }
-
-    /// Somebody else uses the file, too; or the borrower can't go on alone.
-    fn start_quarrel(&mut self, hash: u64, by: Vmid) {
-        if let Some(quarrel) = self.quarrel(hash) {
-            *quarrel = Quarrel {
-                hash,
-                last: Some(by),
-                streak: 0,
-            };
-        }
-    }
-
-    /// A member uses the file. True if there was peace long enough to lend it.
-    pub(super) fn note_use(&mut self, hash: u64, by: Vmid) -> bool {
-        let Some(quarrel) = self.quarrel(hash) else {
-            return false;
-        };
-        if quarrel.last.is_none() || quarrel.hash != hash {
-            return true;
-        }
-        quarrel.streak = if quarrel.last == Some(by) {
-            quarrel.streak.saturating_add(1)
-        } else {
-            0
-        };
-        quarrel.last = Some(by);
-        quarrel.streak >= PEACE
     }
 }
 
@@ -216,7 +151,7 @@ impl Locks<'_> {
                 .is_some_and(|file| self.file_at(file).loan.is_some())
     }
 
-    fn by_number(&self, to: Vmid, number: u64) -> Option<u32> {
+    pub(super) fn by_number(&self, to: Vmid, number: u64) -> Option<u32> {
         self.lending.by_number.find(key(to, number), |file| {
             let loan = self.file_at(file).loan;
             loan.is_some_and(|loan| loan.to == to && loan.number == number)
@@ -229,99 +164,12 @@ impl Locks<'_> {
         }
     }
 
-    fn with_loan(&mut self, file: u32, change: impl FnOnce(&mut Loan)) {
+    pub(super) fn with_loan(&mut self, file: u32, change: impl FnOnce(&mut Loan)) {
         self.change_loan(file, |loan| {
             if let Some(loan) = loan {
                 change(loan);
             }
         });
-    }
-
-    /// The file is to come back.
-    pub(super) fn recall(&mut self, file: u32, wanted_by: Vmid) {
-        let hash = self.file_at(file).hash;
-        let Some(loan) = self.file_at(file).loan.filter(|loan| !loan.is_recalled) else {
-            return;
-        };
-        self.lending.start_quarrel(hash, wanted_by);
-        let last = self.lending.last_recalled;
-        self.with_loan(file, |changed| {
-            *changed = Loan {
-                is_recalled: true,
-                before: last,
-                ..loan
-            };
-        });
-        self.with_loan(last, |last| last.behind = file);
-        if last == NONE {
-            self.lending.first_recalled = file;
-        }
-        self.lending.last_recalled = file;
-        self.lending.to_tell = self.lending.to_tell.saturating_add(1);
-    }
-
-    /// Whether borrowers are to be told that they are to give something back.
-    pub fn has_recalls(&self) -> bool {
-        self.lending.to_tell > 0
-    }
-
-    /// Begins to tell borrowers: each comes up once until the next such call.
-    pub fn begin_recalls(&mut self) {
-        self.lending.round = self.lending.round.wrapping_add(1).max(1);
-    }
-
-    /// The next borrower that is to be told, and the number of what it is to give back. It comes
-    /// again in the next round, unless [`Locks::recall_was_sent`].
-    pub fn next_recall(&mut self) -> Option<(Vmid, u64)> {
-        if self.lending.to_tell == 0 {
-            return None;
-        }
-        let round = self.lending.round;
-        let mut file = self.lending.first_recalled;
-        while let Some(loan) = self.file_at(file).loan {
-            if !loan.is_told && loan.tried != round {
-                self.with_loan(file, |loan| loan.tried = round);
-                return Some((loan.to, loan.number));
-            }
-            file = loan.behind;
-        }
-        None
-    }
-
-    /// The borrower was told.
-    pub fn recall_was_sent(&mut self, to: Vmid, number: u64) {
-        if let Some(file) = self.by_number(to, number)
-            && let Some(loan) = self.file_at(file).loan
-            && loan.is_recalled
-            && !loan.is_told
-        {
-            self.with_loan(file, |loan| loan.is_told = true);
-            self.lending.to_tell = self.lending.to_tell.saturating_sub(1);
-        }
-    }
-
-    /// Which borrower has been asked for longer than `limit`. From the first time that it is asked
-    /// after a recall, that counts.
-    pub fn overdue(&mut self, now: Time, limit: Duration) -> Overdue {
-        let file = self.lending.first_recalled;
-        let Some(loan) = self.file_at(file).loan else {
-            return Overdue::Nobody;
-        };
-        let since = loan.since.unwrap_or(now);
-        let mut unseen = self.lending.last_recalled;
-        while let Some(loan) = self
-            .file_at(unseen)
-            .loan
-            .filter(|loan| loan.since.is_none())
-        {
-            self.with_loan(unseen, |loan| loan.since = Some(now));
-            unseen = loan.before;
-        }
-        if now.since(since) >= limit {
-            Overdue::Member(loan.to)
-        } else {
-            Overdue::NotBefore(since + limit)
-        }
     }
 
     /// A borrower gives a file back, with its locks on it. False if it is not the borrower, or if no
@@ -420,55 +268,6 @@ impl Locks<'_> {
     /// The most files that can be lent at once.
     pub fn lent_limit(&self) -> usize {
         self.lending.limit
-    }
-
-    /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
-    pub(crate) fn keep_file(&mut self, path: &[u8]) -> Option<u32> {
-        let file = self.add_file(path)?;
-        self.change_users(file, 1);
-        Some(file)
-    }
-
-    /// Forgets a file that was borrowed, and all locks on it.
-    pub(crate) fn let_go_of(&mut self, file: u32) {
-        loop {
-            let space = self.space(file, SpaceName::Ranges);
-            let root = space.reads.min(space.writes);
-            if root == NONE {
-                break;
-            }
-            self.drop_holder(self.trees.at(root).holder);
-        }
-        self.change_users(file, -1);
-        self.drop_unused(file);
-    }
-
-    /// How many locks are on the file.
-    pub(crate) fn count(&self, file: u32) -> usize {
-        self.file_at(file).locks
-    }
-
-    /// The file's record locks, for a borrower that gives it back.
-    pub(crate) fn list(&self, file: u32, list: &mut LentList) {
-        let space = self.space(file, SpaceName::Ranges);
-        for root in [space.reads, space.writes] {
-            let mut after = NONE;
-            while let Some(place) =
-                self.trees
-                    .touching(Side::File, root, (0, u64::MAX), NONE, after)
-            {
-                after = place;
-                let lock = self.trees.at(place);
-                if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
-                    list.push(LentLock {
-                        start: lock.start,
-                        end: lock.end,
-                        pid,
-                        write: lock.write,
-                    });
-                }
-            }
-        }
     }
 
     pub(super) fn loans_are_sound(&self) -> bool {

@@ -6,10 +6,15 @@
 //! overlap, stand in a tree besides. `flock` locks are locks on a whole file in a space of their
 //! own: the two kinds do not see each other.
 
+mod borrowed;
 mod handles;
 mod lending;
 mod names;
+mod owner;
+mod quarrels;
 mod ranges;
+mod recalls;
+mod table;
 mod tree;
 mod turns;
 mod waits;
@@ -18,11 +23,13 @@ use crate::error::{Error, errno};
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
-use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
 use handles::Handles;
-pub use lending::Overdue;
-use lending::{Lending, Loan};
-use names::{Name, Names};
+use lending::Lending;
+use names::Names;
+pub use owner::Owner;
+pub use recalls::Overdue;
+use table::{File, Holder, NO_FILE, SpaceName, of_both};
 use tree::Trees;
 pub use waits::Decided;
 use waits::{Asked, Waits};
@@ -53,51 +60,6 @@ impl LockLimits {
 /// Pieces of names for each file.
 const PIECES: usize = 4;
 
-/// Whose lock it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// A process's: `F_SETLK`.
-    Process {
-        /// The member it belongs to.
-        vmid: Vmid,
-        /// The process.
-        pid: Id,
-    },
-    /// An open file's, for ranges: `F_OFD_SETLK`.
-    Open(u64),
-    /// An open file's, for the whole file: `flock`.
-    Flock(u64),
-}
-
-impl Owner {
-    /// Whose lock a member's request is about.
-    pub const fn of(from: Vmid, lock: &FileLock<'_>) -> Owner {
-        match lock.family {
-            LockFamily::Posix => Owner::Process {
-                vmid: from,
-                pid: lock.pid,
-            },
-            LockFamily::Ofd => Owner::Open(lock.handle),
-            LockFamily::Flock => Owner::Flock(lock.handle),
-        }
-    }
-
-    const fn hash(self) -> u64 {
-        mix(match self {
-            Owner::Process { vmid, pid } => ((vmid.get() as u64) << 32) | pid as u64,
-            Owner::Open(handle) => handle.wrapping_add(1).rotate_left(21),
-            Owner::Flock(handle) => handle.wrapping_add(2).rotate_left(42),
-        })
-    }
-
-    const fn space(self) -> SpaceName {
-        match self {
-            Owner::Flock(_) => SpaceName::Whole,
-            Owner::Process { .. } | Owner::Open(_) => SpaceName::Ranges,
-        }
-    }
-}
-
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
@@ -109,63 +71,6 @@ pub enum Set {
     /// Nothing was done, but the member decides on the file's record locks itself from now on, and
     /// may have that many of them.
     Lent(usize),
-}
-
-/// The two kinds of locks that don't see each other; and requests that are held up until a file
-/// that is lent comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SpaceName {
-    Ranges = 0,
-    Whole = 1,
-    HeldUp = 2,
-}
-
-/// The locks of one kind on one file, and who waits for one.
-#[derive(Clone, Copy)]
-struct Space {
-    reads: u32,
-    writes: u32,
-    first_waiting: u32,
-    last_waiting: u32,
-}
-
-const EMPTY: Space = Space {
-    reads: NONE,
-    writes: NONE,
-    first_waiting: NONE,
-    last_waiting: NONE,
-};
-
-#[derive(Clone, Copy)]
-struct File {
-    hash: u64,
-    name: Name,
-    spaces: [Space; 3],
-    /// To whom the ranges are lent.
-    loan: Option<Loan>,
-    /// Locks that are held.
-    locks: usize,
-    /// Holders, waiting requests and a loan; [`UNUSED`] if there is no file at this place.
-    users: u32,
-}
-
-const NO_FILE: File = File {
-    hash: 0,
-    name: Name::EMPTY,
-    spaces: [EMPTY; 3],
-    loan: None,
-    locks: 0,
-    users: UNUSED,
-};
-
-const UNUSED: u32 = u32::MAX;
-
-/// One owner's locks on one file.
-#[derive(Clone, Copy)]
-struct Holder {
-    owner: Owner,
-    file: u32,
-    root: u32,
 }
 
 /// A piece of a file.
@@ -479,99 +384,6 @@ impl<'m> Locks<'m> {
     pub fn handles_fill(&self) -> (usize, usize) {
         self.handles.fill()
     }
-
-    pub(crate) fn file(&self, path: &[u8]) -> Option<u32> {
-        self.file_hashed(path, names::hash(path))
-    }
-
-    fn file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
-        self.by_name.find(hash, |place| {
-            let file = self.file_at(place);
-            file.hash == hash && self.names.is(file.name, path)
-        })
-    }
-
-    fn add_file(&mut self, path: &[u8]) -> Option<u32> {
-        let name = self.names.keep(path)?;
-        let Some(place) = self.file_places.take() else {
-            self.names.forget(name);
-            return None;
-        };
-        let hash = names::hash(path);
-        if let Some(file) = self.files.get_mut(place as usize) {
-            *file = File {
-                hash,
-                name,
-                users: 0,
-                ..NO_FILE
-            };
-        }
-        self.by_name.insert(hash, place);
-        Some(place)
-    }
-
-    fn drop_unused(&mut self, place: u32) {
-        let file = *self.file_at(place);
-        if file.users == 0 {
-            if let Some(file) = self.files.get_mut(place as usize) {
-                file.users = UNUSED;
-            }
-            self.by_name.remove(file.hash, place);
-            self.names.forget(file.name);
-            self.file_places.give(place);
-        }
-    }
-
-    fn file_at(&self, place: u32) -> &File {
-        static NOWHERE: File = NO_FILE;
-        self.files.get(place as usize).unwrap_or(&NOWHERE)
-    }
-
-    fn space(&self, file: u32, name: SpaceName) -> Space {
-        let [ranges, whole, held_up] = self.file_at(file).spaces;
-        match name {
-            SpaceName::Ranges => ranges,
-            SpaceName::Whole => whole,
-            SpaceName::HeldUp => held_up,
-        }
-    }
-
-    fn change_space(&mut self, file: u32, name: SpaceName, change: impl FnOnce(&mut Space)) {
-        if let Some(file) = self.files.get_mut(file as usize) {
-            let [ranges, whole, held_up] = &mut file.spaces;
-            change(match name {
-                SpaceName::Ranges => ranges,
-                SpaceName::Whole => whole,
-                SpaceName::HeldUp => held_up,
-            });
-        }
-    }
-
-    fn change_users(&mut self, file: u32, change: i32) {
-        if let Some(file) = self.files.get_mut(file as usize) {
-            file.users = file.users.saturating_add_signed(change);
-        }
-    }
-
-    fn holder_at(&self, place: u32) -> &Holder {
-        static NOBODY: Holder = Holder {
-            owner: Owner::Open(0),
-            file: NONE,
-            root: NONE,
-        };
-        self.holders.get(place as usize).unwrap_or(&NOBODY)
-    }
-
-    fn holder(&self, owner: Owner, file: u32) -> Option<u32> {
-        self.by_owner_and_file.find(of_both(owner, file), |place| {
-            let holder = self.holder_at(place);
-            holder.owner == owner && holder.file == file
-        })
-    }
-}
-
-fn of_both(owner: Owner, file: u32) -> u64 {
-    owner.hash() ^ mix(u64::from(file))
 }
 
 /// The range that a lock is about. None if it ends before it starts.

@@ -3,7 +3,8 @@
 use super::data::Data;
 use super::read::Asked;
 use super::wait::{Limits, Wait, interruptible};
-use super::waiters::{Claim, WaitsFor};
+use super::waiters::Claim;
+use super::waits_for::WaitsFor;
 use super::{ANSWER_RESERVE, Late, Node, PeerRef, Phase};
 use crate::Vmid;
 use crate::error::{Error, Resource};

@@ -22,6 +22,7 @@ mod spin;
 mod used_locks;
 mod wait;
 mod waiters;
+mod waits_for;
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use core::time::Duration;
@@ -57,7 +58,7 @@ pub(crate) use spin::SpinGauge;
 use used_locks::UsedLocks;
 pub use wait::{Interrupt, Wait};
 pub(crate) use waiters::{Delivery, Late, Waiters};
-pub use waiters::{Waiting, WaitsFor};
+pub use waits_for::{Waiting, WaitsFor};
 
 /// The room every send queue keeps for one answer, so that a peer's request is only taken up when
 /// its answer can be queued.

@@ -3,16 +3,14 @@
 //! A waiter is found by its sequence number alone, in O(1), and the number is believed only if it
 //! is that of the present call and the answer comes from the process that was asked.
 
-use core::fmt;
-use core::time::Duration;
-
 use crate::error::{Error, Resource};
 use crate::pal::{Event, OutOfResources, Time};
 use crate::store::{Arena, Lock, Table, bytes_for};
-use crate::wire::{Answer, Expected, codes};
+use crate::wire::{Answer, Expected};
 
 use super::data::{Buffers, Data};
 use super::embedder::PATH_MAX;
+use super::waits_for::{Waiting, WaitsFor};
 use crate::{Id, Vmid};
 
 /// Sequence numbers stay below this: a C leader answers a delayed request with the low 32 bits.
@@ -30,62 +28,6 @@ pub(crate) enum Late {
     GiveBack,
     /// This ID was, or was not, handed on.
     HandedOn(Id),
-}
-
-/// What a call waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WaitsFor {
-    /// The answer to a message with this code (one of [`codes`]). Where the peer is this process
-    /// itself, it decides that itself.
-    Answer(u8),
-    /// Room in the send queue for a message to the peer.
-    Room,
-    /// The time to ask the peer again.
-    Pause,
-    /// The end of a child.
-    Child,
-    /// That all other members are gone.
-    Members,
-    /// Something about the sync handle of this number.
-    Handle(u64),
-}
-
-impl fmt::Display for WaitsFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WaitsFor::Answer(code) => codes::Named(*code).fmt(f),
-            WaitsFor::Room => f.write_str("room to send"),
-            WaitsFor::Pause => f.write_str("asking again"),
-            WaitsFor::Child => f.write_str("a child's end"),
-            WaitsFor::Members => f.write_str("all others to leave"),
-            WaitsFor::Handle(handle) => write!(f, "sync handle {handle:#x}"),
-        }
-    }
-}
-
-/// A call that waits. `Display` says what for, of whom, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// What for.
-    pub what: WaitsFor,
-    /// Of which process; this one's own VMID for what happens here.
-    pub peer: Vmid,
-    /// The sequence number of the request, where it waits for an answer.
-    pub seq: u64,
-    /// For how long.
-    pub waited: Duration,
-    /// Its caller has given up, and only what the answer changes is waited for.
-    pub gave_up: bool,
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Waiting {
-            what, peer, waited, ..
-        } = self;
-        write!(f, "{what} of {peer} for {waited:.1?}")
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! A whole family in simulated time: real nodes, whose streams, clock and threads are the seed's.
 //!
 //! [`run`] is one run. A [`Plan`] follows from the seed: limits, faults, what each process is to do.
-//! [`tasks`] says who runs when, [`network`] what becomes of bytes, [`process`] and [`program`] are
-//! the processes, [`hostile`] the one that means harm, [`checks`] what must be so whatever happens.
+//! [`tasks`] says who runs when, [`network`] what becomes of bytes, [`process`], [`program`]
+//! and [`end`] are the processes, [`hostile`] the one that means harm, [`checks`] what must be so
+//! whatever happens.
 
 mod account;
 mod checks;
+mod end;
 mod faults;
 mod hostile;
 mod network;

@@ -6,12 +6,15 @@
 
 mod sound;
 mod table;
+mod told;
+mod turns;
 
 use super::{LeaseLimits, Unfitting, rank};
 use crate::Vmid;
 use crate::error::Error;
 use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
 use crate::wire::{Sync, SyncCode, SyncState};
+pub use told::Told;
 
 struct Handle<'m> {
     id: u64,
@@ -73,15 +76,6 @@ const NOBODY: Client = Client {
     is_listed: false,
     next_listed: NONE,
 };
-
-/// What the server has to say to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told<'a> {
-    /// A message of the protocol.
-    Message(SyncCode, Sync<'a>),
-    /// A process that was changing the data of this handle died: said before the lease comes.
-    OwnerDied(u64),
-}
 
 /// Why a message came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,181 +302,6 @@ impl<'m> Server<'m> {
             self.drop_client(place);
             self.serve(client.handle);
             self.drop_unused(client.handle);
-        }
-    }
-
-    /// Grants what can be granted, and asks for what is needed for the next.
-    fn serve(&mut self, at: u32) {
-        loop {
-            let Some(handle) = self.handle(at) else {
-                return;
-            };
-            let (place, readers, writer) = (handle.first_asking, handle.readers, handle.writer);
-            let client = *self.client(place);
-            let Some(asked) = client.asked else { return };
-            // What it gives back would be taken for what it gets now.
-            if client.wanted_back.is_some() {
-                return;
-            }
-            if asked == SyncState::Shared {
-                if writer != NONE {
-                    return self.want_back(writer, SyncState::Shared);
-                }
-            } else {
-                let own = u32::from(client.current == SyncState::Shared);
-                if writer != NONE {
-                    return self.want_back(writer, SyncState::Invalid);
-                }
-                if readers > own {
-                    return self.want_all_back(at, place);
-                }
-            }
-            let owner_died = handle.owner_died;
-            if asked == SyncState::Exclusive {
-                self.with_handle(at, |handle| handle.owner_died = false);
-            }
-            self.stop_asking(place);
-            self.set_current(place, asked);
-            self.change(place, |client| {
-                client.got_orphan = owner_died && asked == SyncState::Exclusive;
-                client.out_owner_died = owner_died;
-                client.out_confirm = Some(asked);
-            });
-            self.list(place);
-        }
-    }
-
-    /// Has every other reader give back.
-    fn want_all_back(&mut self, at: u32, but: u32) {
-        let mut place = self.handle(at).map_or(NONE, |handle| handle.clients);
-        while place != NONE {
-            let next = self.client(place).next;
-            if place != but && self.client(place).current == SyncState::Shared {
-                self.want_back(place, SyncState::Invalid);
-            }
-            place = next;
-        }
-    }
-
-    fn want_back(&mut self, place: u32, state: SyncState) {
-        let wanted = self.client(place).wanted_back;
-        if wanted.is_some_and(|wanted| rank(wanted) <= rank(state)) {
-            return;
-        }
-        self.change(place, |client| {
-            client.wanted_back = Some(state);
-            client.out_downgrade = Some(state);
-        });
-        self.list(place);
-    }
-
-    fn set_current(&mut self, place: u32, state: SyncState) {
-        let client = *self.client(place);
-        self.change(place, |client| {
-            client.current = state;
-            client.got_orphan = false;
-        });
-        self.with_handle(client.handle, |handle| {
-            match client.current {
-                SyncState::Shared => handle.readers = handle.readers.saturating_sub(1),
-                SyncState::Exclusive => handle.writer = NONE,
-                SyncState::Invalid | SyncState::None => {}
-            }
-            match state {
-                SyncState::Shared => handle.readers = handle.readers.saturating_add(1),
-                SyncState::Exclusive => handle.writer = place,
-                SyncState::Invalid | SyncState::None => {}
-            }
-        });
-    }
-
-    fn stop_asking(&mut self, place: u32) {
-        let Client {
-            handle,
-            before,
-            behind,
-            asked,
-            ..
-        } = *self.client(place);
-        if asked.is_none() {
-            return;
-        }
-        self.change(place, |client| client.asked = None);
-        self.change(before, |before| before.behind = behind);
-        self.change(behind, |behind| behind.before = before);
-        self.with_handle(handle, |handle| {
-            if before == NONE {
-                handle.first_asking = behind;
-            }
-            if behind == NONE {
-                handle.last_asking = before;
-            }
-        });
-    }
-
-    /// The client has nothing any more, asks for nothing, and is not the handle's.
-    fn forget(&mut self, place: u32) {
-        self.stop_asking(place);
-        self.set_current(place, SyncState::Invalid);
-        self.change(place, |client| client.wanted_back = None);
-    }
-
-    /// What is to be said next, and to whom. It stays until [`Server::said`].
-    pub fn next(&self) -> Option<(Vmid, Told<'_>)> {
-        let client = self.client(self.first_listed);
-        let vmid = client.vmid?;
-        let handle = self.handle(client.handle)?;
-        let message = |code, state, data| {
-            let id = handle.id;
-            Told::Message(code, Sync { id, state, data })
-        };
-        let told = if client.out_owner_died {
-            Told::OwnerDied(handle.id)
-        } else if let Some(state) = client.out_confirm {
-            let data = handle.data.get(..handle.length).unwrap_or(&[]);
-            message(SyncCode::ConfirmUpgrade, state, data)
-        } else if let Some(state) = client.out_downgrade {
-            message(SyncCode::RequestDowngrade, state, &[])
-        } else {
-            message(SyncCode::ConfirmClose, SyncState::Invalid, &[])
-        };
-        Some((vmid, told))
-    }
-
-    /// It was said; or can't be said to that client for now (false): the others come first then.
-    pub fn said(&mut self, was_said: bool) {
-        let place = self.first_listed;
-        if was_said {
-            let mut is_closed = false;
-            self.change(place, |client| {
-                if client.out_owner_died {
-                    client.out_owner_died = false;
-                } else if client.out_confirm.is_some() {
-                    client.out_confirm = None;
-                } else if client.out_downgrade.is_some() {
-                    client.out_downgrade = None;
-                } else {
-                    is_closed = true;
-                }
-            });
-            if is_closed {
-                let handle = self.client(place).handle;
-                self.drop_client(place);
-                self.drop_unused(handle);
-                return;
-            }
-        }
-        let client = *self.client(place);
-        let has_more = client.out_owner_died
-            || client.out_confirm.is_some()
-            || client.out_downgrade.is_some()
-            || client.out_close;
-        if was_said && has_more {
-            return;
-        }
-        self.unlist(place);
-        if has_more {
-            self.list(place);
         }
     }
 

@@ -1,60 +1,10 @@
-//! Which handles there are, who uses them, and to whom something is to be said.
+//! Which handles there are, and who uses them.
 
 use super::{Client, Handle, NOBODY, Server};
 use crate::Vmid;
 use crate::store::{NONE, mix};
 
 impl<'m> Server<'m> {
-    /// How many clients there are to whom something is to be said.
-    pub fn listed(&self) -> usize {
-        let mut count = 0_usize;
-        let mut place = self.first_listed;
-        while place != NONE {
-            count = count.saturating_add(1);
-            place = self.client(place).next_listed;
-        }
-        count
-    }
-
-    pub(super) fn list(&mut self, place: u32) {
-        if self.client(place).is_listed {
-            return;
-        }
-        let last = self.last_listed;
-        self.change(place, |client| {
-            client.is_listed = true;
-            client.next_listed = NONE;
-        });
-        self.change(last, |last| last.next_listed = place);
-        if last == NONE {
-            self.first_listed = place;
-        }
-        self.last_listed = place;
-    }
-
-    pub(super) fn unlist(&mut self, place: u32) {
-        if !self.client(place).is_listed {
-            return;
-        }
-        let next = self.client(place).next_listed;
-        self.change(place, |client| client.is_listed = false);
-        if self.first_listed == place {
-            self.first_listed = next;
-            if next == NONE {
-                self.last_listed = NONE;
-            }
-            return;
-        }
-        let mut before = self.first_listed;
-        while before != NONE && self.client(before).next_listed != place {
-            before = self.client(before).next_listed;
-        }
-        self.change(before, |before| before.next_listed = next);
-        if next == NONE {
-            self.last_listed = before;
-        }
-    }
-
     pub(super) fn find(&self, vmid: Vmid, id: u64) -> Option<u32> {
         self.by_client.find(key(vmid, id), |place| {
             let client = self.client(place);

@@ -13,9 +13,10 @@ use libos_ipc::wire::Message;
 use libos_ipc::{Error, Wait};
 
 use super::checks::{Call, LONG, bounds};
+use super::end::die;
 use super::faults::Fault;
 use super::plan::Step;
-use super::process::{Own, SimNode, die, idle, is_cut_off, now, sound};
+use super::process::{Own, SimNode, idle, is_cut_off, now, sound};
 use super::world::with;
 
 /// A thread.

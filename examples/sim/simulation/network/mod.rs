@@ -1,6 +1,9 @@
 //! Streams in simulated time. Whether and when bytes arrive, and how many a call moves, is for
 //! the seed to say; that they arrive in order or the stream breaks is what every platform promises.
 
+mod arrivals;
+mod ends;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
@@ -10,9 +13,8 @@ use libos_ipc::pal::{
 };
 
 use super::faults::{Fault, Faults};
-
-const MICROSECOND: u64 = 1_000;
-const MILLISECOND: u64 = 1_000_000;
+use arrivals::{Arrival, Coming};
+pub(crate) use ends::News;
 
 /// Which end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,22 +108,6 @@ impl Pipe {
         };
         self.broken || self.seen_closed[other as usize]
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Arrival {
-    Bytes(usize),
-    Closed(Side),
-}
-
-type Coming = (u64, u64, usize, u32, Arrival);
-
-/// What the checks have to hear of.
-pub(crate) enum News {
-    /// A fault broke a stream between these two.
-    Cut(u32, u32),
-    /// The first closed a stream that it had with the second, though neither is at its end.
-    Closed(u32, u32),
 }
 
 /// All streams of a run.
@@ -406,154 +392,5 @@ impl Network {
         } else {
             StreamError::WouldBlock
         }
-    }
-
-    /// A fault: what was under way is lost from some byte on, and both ends find out.
-    fn break_off(&mut self, pipe: usize) {
-        let keep = self.rng.usize(..=self.pipes[pipe].bytes.len());
-        let broken = &mut self.pipes[pipe];
-        broken.bytes.truncate(keep);
-        broken.arrived = keep;
-        broken.broken = true;
-        broken.generation = broken.generation.wrapping_add(1);
-        let (from, to) = (broken.from, broken.to);
-        self.places[from].stirred = true;
-        self.places[to].stirred = true;
-        if self.is_own(pipe) && self.cut(from, to) {
-            let (from, to) = (self.places[from].vmid, self.places[to].vmid);
-            self.news.push(News::Cut(from, to));
-        }
-    }
-
-    /// Whether it is the stream of its process itself, and not one that says that a VMID will never be.
-    fn is_own(&self, pipe: usize) -> bool {
-        let Pipe { from, to, said, .. } = &self.pipes[pipe];
-        let own = self.places[*from].vmid.to_le_bytes();
-        let has_other = || {
-            let is_other = |(at, other): (usize, &Pipe)| {
-                at != pipe && (other.from, other.to) == (*from, *to) && other.closed == [false; 2]
-            };
-            self.pipes.iter().enumerate().any(is_other)
-        };
-        own.starts_with(said) && !(said.is_empty() && has_other())
-    }
-
-    /// Notes that the connection of two is not what it was. False if it was noted before, or is
-    /// that of somebody for whom nothing is promised.
-    fn cut(&mut self, one: usize, other: usize) -> bool {
-        let (one, other) = (&self.places[one], &self.places[other]);
-        let pair = (one.vmid.min(other.vmid), one.vmid.max(other.vmid));
-        one.is_honest && other.is_honest && self.cuts.insert(pair)
-    }
-
-    /// Whether a stream between these two was ever broken or closed before its time.
-    pub(crate) fn is_cut(&self, one: u32, other: u32) -> bool {
-        self.cuts.contains(&(one.min(other), one.max(other)))
-    }
-
-    /// Closes an end.
-    pub(crate) fn close(&mut self, end: End) {
-        let pipe = &self.pipes[end.pipe];
-        let (own, other, is_open) = match end.side {
-            Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
-            Side::Reader => (pipe.to, pipe.from, !pipe.is_closed(Side::Writer)),
-        };
-        let is_own = pipe.said.len() == 4 && self.is_own(end.pipe);
-        let at_end = self.places[own].is_ending || self.places[other].is_ending;
-        if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) {
-            let (own, other) = (self.places[own].vmid, self.places[other].vmid);
-            self.news.push(News::Closed(own, other));
-        }
-        self.unwatch(own, end);
-        let pipe = &mut self.pipes[end.pipe];
-        pipe.closed[end.side as usize] = true;
-        if end.side == Side::Reader {
-            pipe.bytes.clear();
-            pipe.arrived = 0;
-        }
-        if pipe.closed == [true; 2] {
-            pipe.generation = pipe.generation.wrapping_add(1);
-            self.free.push(end.pipe);
-            return;
-        }
-        if !pipe.broken {
-            self.arrives(end.pipe, own, other, Arrival::Closed(end.side));
-        }
-    }
-
-    /// Something is on its way.
-    fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
-        let mut then = self.now;
-        if self.strikes(self.rates.delay) {
-            let most = [50 * MICROSECOND, MILLISECOND, 20 * MILLISECOND][self.rng.usize(..3)];
-            then += self.rng.u64(..most);
-        }
-        if self.strikes(self.rates.stall) {
-            let most = [10, 500, 10_000][self.rng.usize(..3)] * MILLISECOND;
-            then += self.rng.u64(..most);
-        }
-        if self.strikes(self.rates.silence) {
-            let span = [20, 1_000, 30_000][self.rng.usize(..3)] * MILLISECOND;
-            self.silent.push((from, to, self.now + span));
-        }
-        for (of, at, until) in &self.silent {
-            if (*of, *at) == (from, to) {
-                then = then.max(*until);
-            }
-        }
-        let is_forward = self.pipes[pipe].from == from;
-        let sent = &mut self.pipes[pipe];
-        if is_forward {
-            then = then.max(sent.last);
-            sent.last = then;
-        }
-        let generation = sent.generation;
-        if then <= self.now {
-            self.arrive(pipe, generation, what);
-        } else {
-            self.order += 1;
-            self.arrivals
-                .push(Reverse((then, self.order, pipe, generation, what)));
-        }
-    }
-
-    fn arrive(&mut self, pipe: usize, generation: u32, what: Arrival) {
-        let at = &mut self.pipes[pipe];
-        if at.generation != generation {
-            return;
-        }
-        let place = match what {
-            Arrival::Bytes(count) => {
-                at.arrived = (at.arrived + count).min(at.bytes.len());
-                at.to
-            }
-            Arrival::Closed(side) => {
-                at.seen_closed[side as usize] = true;
-                match side {
-                    Side::Writer => at.to,
-                    Side::Reader => at.from,
-                }
-            }
-        };
-        self.places[place].stirred = true;
-    }
-
-    /// When the next of what is under way arrives.
-    pub(crate) fn next_arrival(&self) -> Option<u64> {
-        self.arrivals.peek().map(|Reverse((then, ..))| *then)
-    }
-
-    /// Time passes until `now`.
-    pub(crate) fn advance(&mut self, now: u64) {
-        self.now = self.now.max(now);
-        while let Some(Reverse((then, ..))) = self.arrivals.peek()
-            && *then <= self.now
-        {
-            if let Some(Reverse((_, _, pipe, generation, what))) = self.arrivals.pop() {
-                self.arrive(pipe, generation, what);
-            }
-        }
-        let now = self.now;
-        self.silent.retain(|(.., until)| *until > now);
     }
 }

@@ -1,0 +1,94 @@
+//! What is under way, and when it arrives.
+
+use std::cmp::Reverse;
+
+use super::{Network, Side};
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Arrival {
+    Bytes(usize),
+    Closed(Side),
+}
+
+pub(super) type Coming = (u64, u64, usize, u32, Arrival);
+
+impl Network {
+    /// Something is on its way.
+    pub(super) fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
+        let mut then = self.now;
+        if self.strikes(self.rates.delay) {
+            let most = [50 * MICROSECOND, MILLISECOND, 20 * MILLISECOND][self.rng.usize(..3)];
+            then += self.rng.u64(..most);
+        }
+        if self.strikes(self.rates.stall) {
+            let most = [10, 500, 10_000][self.rng.usize(..3)] * MILLISECOND;
+            then += self.rng.u64(..most);
+        }
+        if self.strikes(self.rates.silence) {
+            let span = [20, 1_000, 30_000][self.rng.usize(..3)] * MILLISECOND;
+            self.silent.push((from, to, self.now + span));
+        }
+        for (of, at, until) in &self.silent {
+            if (*of, *at) == (from, to) {
+                then = then.max(*until);
+            }
+        }
+        let is_forward = self.pipes[pipe].from == from;
+        let sent = &mut self.pipes[pipe];
+        if is_forward {
+            then = then.max(sent.last);
+            sent.last = then;
+        }
+        let generation = sent.generation;
+        if then <= self.now {
+            self.arrive(pipe, generation, what);
+        } else {
+            self.order += 1;
+            self.arrivals
+                .push(Reverse((then, self.order, pipe, generation, what)));
+        }
+    }
+
+    fn arrive(&mut self, pipe: usize, generation: u32, what: Arrival) {
+        let at = &mut self.pipes[pipe];
+        if at.generation != generation {
+            return;
+        }
+        let place = match what {
+            Arrival::Bytes(count) => {
+                at.arrived = (at.arrived + count).min(at.bytes.len());
+                at.to
+            }
+            Arrival::Closed(side) => {
+                at.seen_closed[side as usize] = true;
+                match side {
+                    Side::Writer => at.to,
+                    Side::Reader => at.from,
+                }
+            }
+        };
+        self.places[place].stirred = true;
+    }
+
+    /// When the next of what is under way arrives.
+    pub(crate) fn next_arrival(&self) -> Option<u64> {
+        self.arrivals.peek().map(|Reverse((then, ..))| *then)
+    }
+
+    /// Time passes until `now`.
+    pub(crate) fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        while let Some(Reverse((then, ..))) = self.arrivals.peek()
+            && *then <= self.now
+        {
+            if let Some(Reverse((_, _, pipe, generation, what))) = self.arrivals.pop() {
+                self.arrive(pipe, generation, what);
+            }
+        }
+        let now = self.now;
+        self.silent.retain(|(.., until)| *until > now);
+    }
+}

@@ -1,0 +1,73 @@
+//! What the leader signals to processes, and what these signal.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::ProcessState;
+use libos_ipc::{Error, Target, Wait};
+
+use crate::places::{Register, Sent};
+
+/// What the leader signals to one, to a group, and to all.
+pub(crate) const ONE: i32 = 10;
+pub(crate) const GROUP: i32 = 12;
+pub(crate) const ALL: i32 = 18;
+/// What processes send each other, and the leader.
+pub(crate) const HELLO: i32 = 17;
+
+/// Signals processes, one by one, by their group, and all of them, until it is over.
+pub(crate) fn signal(
+    leader: &HostNode,
+    register: &Register,
+    wait: Wait<'_>,
+    over: &AtomicBool,
+    alls: &AtomicU64,
+) -> Result<()> {
+    let mut round = 0_u32;
+    while !over.load(Ordering::Relaxed) {
+        round = round.wrapping_add(1);
+        thread::sleep(Duration::from_millis(5));
+        if round.is_multiple_of(200) {
+            leader
+                .kill(Target::All, ALL, wait)
+                .context("signalling all")?;
+            alls.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        let Some(pid) = register.any() else { continue };
+        let by_group = round.is_multiple_of(4);
+        let note = |accepted: u64, unsure: i64| {
+            register.change(pid, |known| {
+                let sent: &mut Sent = if by_group {
+                    &mut known.groups
+                } else {
+                    &mut known.ones
+                };
+                sent.accepted += accepted;
+                sent.unsure = sent.unsure.saturating_add_signed(unsure);
+            });
+        };
+        note(0, 1);
+        let sent = if by_group {
+            leader.kill(Target::Group(pid), GROUP, wait)
+        } else {
+            leader.kill(Target::Process(pid), ONE, wait)
+        };
+        match sent {
+            // A child that has ended and was not waited for can be signalled, too, but hears nothing.
+            Ok(()) => {
+                let process = leader.process(pid, wait);
+                if process.is_ok_and(|process| process.state == ProcessState::Running) {
+                    note(1, -1);
+                }
+            }
+            // It has not joined yet, or has ended; and may have heard it at the last moment.
+            Err(Error::NoSuchProcess | Error::Refused(_)) => {}
+            Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
+        }
+    }
+    Ok(())
+}

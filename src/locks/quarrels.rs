@@ -1,0 +1,62 @@
+//! Which files several members used lately: such a file is not lent before one has used it alone
+//! for long.
+
+use super::lending::Lending;
+use crate::Vmid;
+
+/// How many locks in a row a single member has to ask for, where others were in its way lately,
+/// before the file is lent to it.
+const PEACE: u32 = 32;
+
+/// Files that several members used lately. Two whose names' hashes meet here forget each other.
+// The model checker has little room on its stacks.
+pub(super) const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// A file that several members use.
+#[derive(Clone, Copy)]
+pub(super) struct Quarrel {
+    hash: u64,
+    last: Option<Vmid>,
+    streak: u32,
+}
+
+pub(super) const NO_QUARREL: Quarrel = Quarrel {
+    hash: 0,
+    last: None,
+    streak: 0,
+};
+
+impl Lending<'_> {
+    fn quarrel(&mut self, hash: u64) -> Option<&mut Quarrel> {
+        let place = hash.checked_rem(QUARRELS as u64)?;
+        self.quarrels.get_mut(usize::try_from(place).ok()?)
+    }
+
+    /// Somebody else uses the file, too; or the borrower can't go on alone.
+    pub(super) fn start_quarrel(&mut self, hash: u64, by: Vmid) {
+        if let Some(quarrel) = self.quarrel(hash) {
+            *quarrel = Quarrel {
+                hash,
+                last: Some(by),
+                streak: 0,
+            };
+        }
+    }
+
+    /// A member uses the file. True if there was peace long enough to lend it.
+    pub(super) fn note_use(&mut self, hash: u64, by: Vmid) -> bool {
+        let Some(quarrel) = self.quarrel(hash) else {
+            return false;
+        };
+        if quarrel.last.is_none() || quarrel.hash != hash {
+            return true;
+        }
+        quarrel.streak = if quarrel.last == Some(by) {
+            quarrel.streak.saturating_add(1)
+        } else {
+            0
+        };
+        quarrel.last = Some(by);
+        quarrel.streak >= PEACE
+    }
+}

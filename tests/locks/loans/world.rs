@@ -1,0 +1,263 @@
+//! The leader's table and the members' own, and what becomes of them in a step.
+
+use std::collections::VecDeque;
+
+use libos_ipc::Vmid;
+use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::member::{Borrowed, Decision};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockFamily, LockKind};
+
+use super::Family;
+use super::state::{At, Down, Seen, Step, Up};
+
+/// Room for one loan, and for as many locks as are asked for without one.
+const LIMITS: LockLimits = LockLimits {
+    locks: 64,
+    files: 2,
+    waiting: 4,
+    handles: 0,
+};
+
+pub(super) fn vmid(who: usize) -> Vmid {
+    Vmid::new(who as u32 + 2).unwrap()
+}
+
+pub(super) fn lock(kind: LockKind, wait: bool) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start: 0,
+        end: 0,
+        pid: 1,
+        handle: 0,
+        wait,
+        path: b"a",
+    }
+}
+
+fn kind(write: bool) -> LockKind {
+    if write {
+        LockKind::Write
+    } else {
+        LockKind::Read
+    }
+}
+
+/// The real machines, and what is under way between them.
+pub(super) struct World<'m> {
+    leader: Locks<'m>,
+    pub(super) members: Vec<Borrowed<'m>>,
+    pub(super) seen: Seen,
+}
+
+impl World<'_> {
+    fn say(&mut self, who: usize, message: Up) {
+        self.seen.up[who].push_back(message);
+    }
+
+    /// As a node does it: what is to go back goes, then comes what is asked for.
+    fn give_back(&mut self, who: usize) {
+        let mut list = LentList::new();
+        while let Some(number) = self.members[who].next_to_return(&mut list) {
+            let lent = |lock: LentLock| (lock.start, lock.end, lock.write);
+            let locks = list.locks().iter().map(lent).collect();
+            self.say(who, Up::Return { number, locks });
+            self.members[who].went_back(number);
+            list.clear();
+        }
+        if self.members[who].fill().0 == 0 {
+            self.seen.here[who] = None;
+        }
+    }
+
+    fn lock(&mut self, who: usize, write: bool, wait: bool) {
+        let mut borrowing = None;
+        match self.members[who].set(vmid(who), &lock(kind(write), wait)) {
+            Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
+            Decision::Borrow(number) => {
+                borrowing = Some(number);
+                self.say(
+                    who,
+                    Up::Borrow {
+                        number,
+                        write,
+                        wait,
+                    },
+                );
+            }
+            Decision::Ask => {
+                self.give_back(who);
+                self.say(who, Up::Set { write, wait });
+            }
+        }
+        self.seen.at[who] = At::Locking {
+            write,
+            wait,
+            borrowing,
+        };
+    }
+
+    fn ended(&mut self, who: usize, held: Option<bool>) {
+        self.seen.at[who] = held.map_or(At::Idle, |write| At::Holding { write });
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Lock { who, write, wait } => {
+                self.seen.left[who] -= 1;
+                self.lock(who, write, wait);
+            }
+            Step::Unlock { who } => {
+                let done = self.members[who].set(vmid(who), &lock(LockKind::Unlock, false));
+                self.seen.at[who] = if done == Decision::Done(Ok(())) {
+                    At::Idle
+                } else {
+                    self.say(who, Up::Unlock);
+                    At::Unlocking
+                };
+            }
+            Step::Hear { who } => self.hear(who),
+            Step::Told { who } => match self.seen.down[who].pop_front().unwrap() {
+                Down::Recall(number) => {
+                    self.seen.crossed |= self.seen.here[who].is_none();
+                    self.members[who].recall(number);
+                    self.give_back(who);
+                }
+                Down::Answer(status) => self.seen.unseen[who] = Some(status),
+            },
+            Step::Wake { who } => {
+                let status = self.seen.unseen[who].take().unwrap();
+                self.answered(who, status);
+            }
+            Step::GiveBack { who } => {
+                self.members[who].recall(self.seen.here[who].unwrap());
+                self.give_back(who);
+            }
+            Step::Die { who } => {
+                self.leader.left(vmid(who));
+                self.seen.at[who] = At::Dead;
+                self.seen.up[who].clear();
+                self.seen.down[who].clear();
+                self.seen.here[who] = None;
+                self.seen.unseen[who] = None;
+            }
+        }
+        while let Some(decided) = self.leader.next_decided() {
+            let Answer::Status(status) = decided.answer else {
+                panic!("nobody asks");
+            };
+            self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(status));
+        }
+        self.leader.begin_recalls();
+        while let Some((to, number)) = self.leader.next_recall() {
+            self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
+            self.leader.recall_was_sent(to, number);
+        }
+        self.seen.lent = self.leader.lent_fill().0;
+        if !self.leader.is_sound() {
+            self.seen.wrong = Some("the table is not sound");
+        }
+    }
+
+    fn hear(&mut self, who: usize) {
+        let from = vmid(who);
+        let set = match self.seen.up[who].pop_front().unwrap() {
+            Up::Borrow {
+                number,
+                write,
+                wait,
+            } => {
+                self.seen.asked.push(who);
+                self.leader
+                    .borrow(from, 1, &lock(kind(write), wait), number)
+            }
+            Up::Set { write, wait } => {
+                self.seen.asked.push(who);
+                self.leader.set(from, 1, &lock(kind(write), wait))
+            }
+            Up::Unlock => self.leader.set(from, 1, &lock(LockKind::Unlock, false)),
+            Up::Return { number, locks } => {
+                let mut list = LentList::new();
+                for (start, end, write) in locks {
+                    list.push(LentLock {
+                        start,
+                        end,
+                        pid: 1,
+                        write,
+                    });
+                }
+                if !self.leader.give_back(from, number, list.locks()) {
+                    self.seen.wrong = Some("what came back was not taken");
+                }
+                return;
+            }
+        };
+        let status = match set {
+            Ok(Set::Waits) => return,
+            Ok(Set::Done) => 0,
+            Ok(Set::Lent(most)) => i32::try_from(most).unwrap(),
+            Err(errno) => -errno,
+        };
+        self.seen.down[who].push_back(Down::Answer(status));
+    }
+
+    fn answered(&mut self, who: usize, status: i32) {
+        match self.seen.at[who] {
+            At::Unlocking => {
+                assert_eq!(status, 0);
+                self.seen.at[who] = At::Idle;
+            }
+            At::Locking {
+                write,
+                wait,
+                borrowing,
+            } => {
+                if let Some(number) = borrowing {
+                    let most = usize::try_from(status).ok().filter(|most| *most > 0);
+                    self.members[who].answered(number, most);
+                    self.seen.here[who] = most.map(|_| number);
+                    self.give_back(who);
+                    if most.is_some() {
+                        return self.lock(who, write, wait);
+                    }
+                }
+                if wait && status != 0 {
+                    self.seen.wrong = Some("refused for nothing");
+                }
+                self.ended(who, (status == 0).then_some(write));
+            }
+            at => panic!("an answer for one that is {at:?}"),
+        }
+    }
+}
+
+/// The world after these steps.
+pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
+    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memories = vec![vec![0; Borrowed::bytes(1)]; family.members];
+    let members = memories
+        .iter_mut()
+        .map(|memory| Borrowed::new(&mut Arena::new(memory), 1).unwrap())
+        .collect();
+    let mut world = World {
+        leader: Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
+        members,
+        seen: Seen {
+            at: vec![At::Idle; family.members],
+            left: vec![family.times; family.members],
+            up: vec![VecDeque::new(); family.members],
+            down: vec![VecDeque::new(); family.members],
+            here: vec![None; family.members],
+            unseen: vec![None; family.members],
+            asked: Vec::new(),
+            lent: 0,
+            wrong: None,
+            crossed: false,
+        },
+    };
+    for step in steps {
+        world.step(*step);
+    }
+    then(world)
+}

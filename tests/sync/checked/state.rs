@@ -1,0 +1,131 @@
+//! A state of the family: what each has and does, what is under way, and the steps that led there.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+/// A message under way: its data is the version of the value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Letter {
+    pub(super) code: u8,
+    pub(super) handle: usize,
+    pub(super) state: i32,
+    pub(super) data: Vec<u8>,
+    pub(super) owner_died: bool,
+}
+
+impl Letter {
+    pub(super) fn of_death(handle: usize) -> Letter {
+        Letter {
+            code: 0,
+            handle,
+            state: 0,
+            data: Vec::new(),
+            owner_died: true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    /// A client wants a handle.
+    Take {
+        who: usize,
+        handle: usize,
+        write: bool,
+    },
+    /// One that reads wants to change.
+    Upgrade {
+        who: usize,
+    },
+    /// One that waits looks whether something has changed.
+    Wake {
+        who: usize,
+    },
+    /// One that waits gives up.
+    GiveUp {
+        who: usize,
+    },
+    /// One gives back, having changed what it could.
+    Give {
+        who: usize,
+    },
+    Close {
+        who: usize,
+        handle: usize,
+    },
+    /// The server hears the next of the client.
+    Hear {
+        who: usize,
+    },
+    /// The client hears the next of the server.
+    Told {
+        who: usize,
+    },
+    Die {
+        who: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    Idle,
+    Wants {
+        handle: usize,
+        write: bool,
+    },
+    Upgrading {
+        handle: usize,
+    },
+    Uses {
+        handle: usize,
+        write: bool,
+    },
+    /// It has upgraded and was told to let go.
+    MustLetGo {
+        handle: usize,
+    },
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Seen {
+    pub(super) at: Vec<At>,
+    pub(super) left: Vec<usize>,
+    /// By client and handle: what it has, and whether it is closed.
+    pub(super) has: Vec<Vec<(i32, bool, u8)>>,
+    pub(super) up: Vec<VecDeque<Letter>>,
+    pub(super) down: Vec<VecDeque<Letter>>,
+    /// The last version of each handle that somebody committed, and those that may have died with
+    /// their writer.
+    pub(super) version: Vec<u8>,
+    pub(super) in_doubt: Vec<bool>,
+    /// A process died changing the handle, and nobody else has had it to change it since.
+    pub(super) is_orphan: Vec<bool>,
+    /// Who was told of that.
+    pub(super) was_told: Vec<Vec<bool>>,
+    pub(super) wrong: Option<&'static str>,
+    pub(super) was_told_to_let_go: bool,
+    pub(super) heard_of_death: bool,
+    /// What the server still has in mind besides: the order of those who ask.
+    pub(super) asking: Vec<(usize, usize)>,
+    /// Who is to look again.
+    pub(super) woken: Vec<bool>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) steps: Vec<Step>,
+    pub(super) seen: Seen,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.seen.hash(state);
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.seen == other.seen
+    }
+}
