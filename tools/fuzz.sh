@@ -70,8 +70,10 @@ done
 printf '\n%-16s %14s %10s %8s %8s\n' target executions 'a second' corpus result
 for target; do
     statistic() { sed -n "s/^stat::$1: *//p" "$logs/$target" | tail -n 1; }
-    if grep -q 'SUMMARY' "$logs/$target"; then result=FAILED; else result=ok; fi
-    printf '%-16s %14s %10s %8s %8s\n' "$target" "$(statistic number_of_executed_units)" \
+    executions=$(statistic number_of_executed_units)
+    # One that did not build has run nothing.
+    if [ -z "$executions" ] || grep -q 'SUMMARY' "$logs/$target"; then result=FAILED; else result=ok; fi
+    printf '%-16s %14s %10s %8s %8s\n' "$target" "$executions" \
         "$(statistic average_exec_per_sec)" "$(find "fuzz/corpus/$target" -type f | wc -l)" "$result"
 done
 exit $failed
