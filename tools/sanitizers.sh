@@ -39,9 +39,10 @@ for check; do
             sanitize address '-Zsanitizer=address' || failed=1
             ;;
         thread)
-            # Both are in the standard library and the test harness, which are not instrumented.
+            # In the standard library and the test harness, which are not instrumented.
             suppressions=$(mktemp)
-            printf 'race:alloc::sync::Arc\nrace:CompletedTest\n' >"$suppressions"
+            printf 'race:%s\n' alloc::sync::Arc std::sync::once_lock::OnceLock CompletedTest \
+                >"$suppressions"
             # A test is another user for a while.
             chmod a+r "$suppressions"
             export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0 exitcode=66"
