@@ -15,7 +15,7 @@ use core::num::NonZeroI32;
 
 use crate::locks::{LockLimits, Locks, Set};
 pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
-pub(crate) use processes::{is_signal, signal_bit};
+pub(crate) use processes::{is_signal, sender_of_all, signal_bit};
 use promised::Promised;
 pub use ranges::{Alloc, Ranges, Reclaim};
 

@@ -6,6 +6,7 @@ use core::ops::Deref;
 use super::name::{GENERATIONS, Name};
 use super::sides::{Queue, Reading, Sending};
 use crate::error::{Error, Resource};
+use crate::leader::sender_of_all;
 use crate::pal::Token;
 use crate::store::{Arena, Index, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
@@ -50,11 +51,14 @@ pub(crate) struct Peer<'m, S> {
 impl<S> Peer<'_, S> {
     /// It is to be sent this signal for all. One at a time, behind the leader's lock.
     pub(crate) fn owe(&self, signal: u64, sender: Id) {
-        let is_only =
-            self.owed.load(Ordering::SeqCst) == 0 || self.owed_by.load(Ordering::SeqCst) == sender;
-        let by = if is_only { sender } else { 0 };
-        self.owed_by.store(by, Ordering::SeqCst);
-        self.owed.fetch_or(signal, Ordering::SeqCst);
+        let (owed, by) = (&self.owed, &self.owed_by);
+        let by_all = sender_of_all(
+            owed.load(Ordering::SeqCst),
+            by.load(Ordering::SeqCst),
+            sender,
+        );
+        by.store(by_all, Ordering::SeqCst);
+        owed.fetch_or(signal, Ordering::SeqCst);
     }
 
     /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.

@@ -15,10 +15,9 @@ pub enum Due {
 }
 
 impl Entry {
-    /// It is to get these signals. There is room for one sender: of several none is named.
+    /// It is to get these signals.
     pub(super) fn owe(&mut self, signals: u64, sender: Id) {
-        let is_only = self.owed == 0 || self.owed_by == sender;
-        self.owed_by = if is_only { sender } else { 0 };
+        self.owed_by = sender_of_all(self.owed, self.owed_by, sender);
         self.owed |= signals;
     }
 }
@@ -144,4 +143,10 @@ pub(crate) fn is_signal(signal: i32) -> bool {
 pub(crate) fn signal_bit(signal: i32) -> Option<u64> {
     let bit = u32::try_from(signal).ok()?.checked_sub(1)?;
     1_u64.checked_shl(bit)
+}
+
+/// Who is named for signals that are kept together, once one of `sender` joins those of `by`. There is
+/// room for one: of several none is named.
+pub(crate) fn sender_of_all(kept: u64, by: Id, sender: Id) -> Id {
+    if kept == 0 || by == sender { sender } else { 0 }
 }

@@ -16,7 +16,7 @@ use super::Ranges;
 
 pub use dues::Due;
 pub use dues::SIGNAL_MAX;
-pub(crate) use dues::{is_signal, signal_bit};
+pub(crate) use dues::{is_signal, sender_of_all, signal_bit};
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
