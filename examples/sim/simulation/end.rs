@@ -7,7 +7,7 @@ use libos_ipc::{Exit, Wait, Which};
 
 use super::checks::{Call, LONG, State, bounds, left_over};
 use super::faults::Fault;
-use super::process::{Own, SimNode, idle, now, sound};
+use super::process::{Own, SimNode, idle, nanoseconds, now, sound};
 use super::program::Program;
 use super::world::{World, with};
 
@@ -118,8 +118,7 @@ fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
         } else {
             SETTLED
         };
-        let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        let until = world.network.now.saturating_sub(grace);
+        let until = world.network.now.saturating_sub(nanoseconds(grace));
         let checks = &world.checks;
         let outcome = checks.signals.has_got_all(&checks.family, own.vmid, until);
         world.check("broadcasts", outcome);
@@ -132,6 +131,18 @@ fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
     }
 }
 
+/// What is missing yet when all must have come.
+fn missing_at_last<T, const READS: bool>(
+    node: &SimNode<'_, READS>,
+    missing: impl Fn() -> Option<T>,
+) -> Option<T> {
+    let patience = now() + nanoseconds(SETTLED_AT_LAST);
+    while missing().is_some() && now() < patience {
+        idle(node, Duration::from_millis(20));
+    }
+    missing()
+}
+
 /// What was sent to a process before it joined comes, sooner or later.
 fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let not_come = || {
@@ -140,11 +151,7 @@ fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             world.checks.family.is_certain(own.vmid).then_some(signal)
         })
     };
-    let patience = now() + u64::try_from(SETTLED_AT_LAST.as_nanos()).unwrap_or(u64::MAX);
-    while not_come().is_some() && now() < patience {
-        idle(node, Duration::from_millis(20));
-    }
-    if let Some(signal) = not_come() {
+    if let Some(signal) = missing_at_last(node, not_come) {
         let what = format!("v{} never gets {signal}, sent before it joined", own.vmid);
         with(|world| world.check("signals", Err(what)));
     }
@@ -160,13 +167,9 @@ fn end_of_all<const READS: bool>(
     program.put_all_down();
     program.signal_all(LONG);
     with(|world| world.finish = true);
-    let missing = |until| with(|world| world.checks.signals.missing(&world.checks.family, until));
     let until = now();
-    let patience = until + u64::try_from(SETTLED_AT_LAST.as_nanos()).unwrap_or(u64::MAX);
-    while missing(until).is_some() && now() < patience {
-        idle(node, Duration::from_millis(20));
-    }
-    if let Some((vmid, signal)) = missing(until) {
+    let missing = || with(|world| world.checks.signals.missing(&world.checks.family, until));
+    if let Some((vmid, signal)) = missing_at_last(node, missing) {
         let what = Err(format!("v{vmid} never gets the signal {signal} for all"));
         with(|world| world.check("broadcasts", what));
     }

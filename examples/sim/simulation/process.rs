@@ -187,7 +187,7 @@ fn in_threads<const READS: bool>(
 
 /// Lets time pass, with an eye on the streams.
 pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration) {
-    let until = now() + u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let until = now() + nanoseconds(span);
     while now() < until {
         if READS || !node.turn(Some(Time(until))) {
             pause(Some(until));
@@ -197,6 +197,11 @@ pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration)
 
 pub(crate) fn now() -> u64 {
     with(|world| world.network.now)
+}
+
+/// As simulated time counts.
+pub(crate) fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Becomes a process of the family. None if that fails.
