@@ -2,7 +2,6 @@
 //! nobody waits for ever, and nobody is refused for nothing.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 
 use libos_ipc::Vmid;
 use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
@@ -11,6 +10,7 @@ use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 use stateright::{Checker, Model, Property};
 
 use crate::model::{Model as Field, Wish};
+use crate::walk::Walk;
 
 const EDEADLK: i32 = 35;
 const LIMITS: LockLimits = LockLimits {
@@ -42,10 +42,9 @@ enum Step {
     },
 }
 
-/// What can be seen of the table after some steps; two that look alike go on alike.
-#[derive(Clone, Debug)]
-struct State {
-    steps: Vec<Step>,
+/// What can be seen of the table after some steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Seen {
     /// By process and file: whether to write.
     held: BTreeMap<(usize, usize), bool>,
     /// Who waits for which file, in the order of coming.
@@ -55,18 +54,7 @@ struct State {
     wrong: Option<&'static str>,
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.held, &self.waiting, self.refused, self.wrong).hash(state);
-    }
-}
-
-impl PartialEq for State {
-    fn eq(&self, other: &State) -> bool {
-        let seen = |state: &State| (state.held.clone(), state.waiting.clone());
-        seen(self) == seen(other) && (self.refused, self.wrong) == (other.refused, other.wrong)
-    }
-}
+type State = Walk<Step, Seen>;
 
 fn vmid(process: usize) -> Vmid {
     Vmid::new(process as u32 + 2).unwrap()
@@ -86,7 +74,7 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
 }
 
 /// Does a step on the table, and notes what came of it.
-fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
+fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
     let message = |kind, file: usize| FileLock {
         family: LockFamily::Posix,
         kind,
@@ -104,10 +92,10 @@ fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
             write,
         } => {
             let mut field = Field::default();
-            for ((process, file), write) in &state.held {
+            for ((process, file), write) in &seen.held {
                 field.set(&wish((*process, *file, *write)), Some(*write));
             }
-            let waiting: Vec<Wish> = state.waiting.iter().copied().map(wish).collect();
+            let waiting: Vec<Wish> = seen.waiting.iter().copied().map(wish).collect();
             let is_circle = field.is_deadlock(&wish((process, file, write)), &waiting);
             let kind = if write {
                 LockKind::Write
@@ -116,85 +104,83 @@ fn step(locks: &mut Locks<'_>, state: &mut State, step: Step) {
             };
             match locks.set(vmid(process), 1, &message(kind, file)) {
                 Ok(Set::Done) => {
-                    state.held.insert((process, file), write);
+                    seen.held.insert((process, file), write);
                 }
                 Ok(Set::Waits) => {
-                    state.waiting.push((process, file, write));
+                    seen.waiting.push((process, file, write));
                     if is_circle {
-                        state.wrong = Some("a circle that was not refused");
+                        seen.wrong = Some("a circle that was not refused");
                     }
                 }
                 Err(EDEADLK) => {
-                    state.refused = true;
+                    seen.refused = true;
                     if !is_circle {
-                        state.wrong = Some("refused for nothing");
+                        seen.wrong = Some("refused for nothing");
                     }
                 }
-                Ok(Set::Lent(_)) | Err(_) => state.wrong = Some("something else"),
+                Ok(Set::Lent(_)) | Err(_) => seen.wrong = Some("something else"),
             }
         }
         Step::Unlock { process, file } => {
             let unlocked = locks.set(vmid(process), 0, &message(LockKind::Unlock, file));
             assert_eq!(unlocked, Ok(Set::Done));
-            state.held.remove(&(process, file));
+            seen.held.remove(&(process, file));
         }
         Step::Die { process } => {
             locks.left(vmid(process));
-            state.held.retain(|(of, _), _| *of != process);
-            state.waiting.retain(|(of, ..)| *of != process);
+            seen.held.retain(|(of, _), _| *of != process);
+            seen.waiting.retain(|(of, ..)| *of != process);
         }
     }
     while let Some(decided) = locks.next_decided() {
         let process = decided.from.get() as usize - 2;
-        let at = state.waiting.iter().position(|(of, ..)| *of == process);
-        let (_, file, write) = state.waiting.remove(at.expect("it waits"));
+        let at = seen.waiting.iter().position(|(of, ..)| *of == process);
+        let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
         if status_of(&decided) == 0 {
-            state.held.insert((process, file), write);
+            seen.held.insert((process, file), write);
         } else {
-            state.wrong = Some("an error for one that waited");
+            seen.wrong = Some("an error for one that waited");
         }
     }
     if !locks.is_sound() {
-        state.wrong = Some("the table is not sound");
+        seen.wrong = Some("the table is not sound");
     }
 }
 
 /// The table after these steps, for something to be done with it.
-fn replay<T>(steps: &[Step], then: impl FnOnce(&mut Locks<'_>, State) -> T) -> T {
+fn replay<T>(steps: &[Step], then: impl FnOnce(&mut Locks<'_>, Seen) -> T) -> T {
     let mut memory = vec![0; Locks::bytes(&LIMITS)];
     let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
-    let mut state = State {
-        steps: steps.to_vec(),
-        held: BTreeMap::new(),
-        waiting: Vec::new(),
-        refused: false,
-        wrong: None,
-    };
+    let mut seen = Seen::default();
     for one in steps {
-        state.refused = false;
-        step(&mut locks, &mut state, *one);
+        seen.refused = false;
+        step(&mut locks, &mut seen, *one);
     }
-    then(&mut locks, state)
+    then(&mut locks, seen)
+}
+
+fn seen_after(steps: &[Step]) -> Seen {
+    replay(steps, |_, seen| seen)
 }
 
 /// Whether all who wait are served when those who don't let go of all they have, again and again.
 fn all_are_served(state: &State) -> bool {
-    replay(&state.steps, |locks, mut state| {
-        while !state.waiting.is_empty() {
-            let free: Vec<(usize, usize)> = state
+    replay(&state.steps, |locks, mut seen| {
+        while !seen.waiting.is_empty() {
+            let free: Vec<(usize, usize)> = seen
                 .held
                 .keys()
                 .copied()
-                .filter(|(process, _)| !state.waiting.iter().any(|(of, ..)| of == process))
+                .filter(|(process, _)| !seen.waiting.iter().any(|(of, ..)| of == process))
                 .collect();
             if free.is_empty() {
                 return false;
             }
             for (process, file) in free {
-                step(locks, &mut state, Step::Unlock { process, file });
+                step(locks, &mut seen, Step::Unlock { process, file });
             }
         }
-        state.wrong.is_none()
+        seen.wrong.is_none()
     })
 }
 
@@ -203,17 +189,17 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![replay(&[], |_, state| state)]
+        vec![State::start(seen_after)]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
         for process in 0..self.processes {
             actions.push(Step::Die { process });
-            if state.waiting.iter().any(|(of, ..)| *of == process) {
+            if state.seen.waiting.iter().any(|(of, ..)| *of == process) {
                 continue;
             }
             for file in 0..self.files {
-                let held = state.held.get(&(process, file));
+                let held = state.seen.held.get(&(process, file));
                 for write in [false, true] {
                     if held != Some(&write) {
                         actions.push(Step::Lock {
@@ -231,16 +217,14 @@ impl Model for Family {
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        let mut steps = state.steps.clone();
-        steps.push(action);
-        Some(replay(&steps, |_, state| state))
+        Some(state.and(action, seen_after))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("nobody has what another has", |_, state: &State| {
-                state.held.iter().all(|((process, file), write)| {
-                    !state.held.iter().any(|((other, of), theirs)| {
+                state.seen.held.iter().all(|((process, file), write)| {
+                    !state.seen.held.iter().any(|((other, of), theirs)| {
                         other != process && of == file && (*write || *theirs)
                     })
                 })
@@ -249,11 +233,11 @@ impl Model for Family {
                 all_are_served(state)
             }),
             Property::always("all answers are right", |_, state: &State| {
-                state.wrong.is_none()
+                state.seen.wrong.is_none()
             }),
-            Property::sometimes("a circle is refused", |_, state: &State| state.refused),
+            Property::sometimes("a circle is refused", |_, state: &State| state.seen.refused),
             Property::sometimes("all but one wait", |family: &Family, state: &State| {
-                state.waiting.len() + 1 == family.processes
+                state.seen.waiting.len() + 1 == family.processes
             }),
         ]
     }

@@ -52,19 +52,14 @@ fn no_place_is_lost(mut world: World<'_>) -> bool {
 
 /// Whether everybody gets what it asked for when all is heard and all let go.
 fn all_are_served(family: &Family, state: &State) -> bool {
-    let mut steps = state.steps.clone();
-    let mut seen = state.seen.clone();
-    loop {
-        let mut next = Vec::new();
-        steps_of(&seen, &mut next);
-        let Some(step) = next.first() else {
-            let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-            let is_quiet = seen.wrong.is_none() && seen.at.iter().all(is_idle);
-            return is_quiet && replay(family, &steps, no_place_is_lost);
-        };
-        steps.push(*step);
-        seen = replay(family, &steps, |world| world.seen);
-    }
+    let at_last = state.rest(steps_of, |steps| seen_after(family, steps));
+    let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
+    let is_quiet = at_last.seen.wrong.is_none() && at_last.seen.at.iter().all(is_idle);
+    is_quiet && replay(family, &at_last.steps, no_place_is_lost)
+}
+
+fn seen_after(family: &Family, steps: &[Step]) -> Seen {
+    replay(family, steps, |world| world.seen)
 }
 
 impl Model for Family {
@@ -72,11 +67,7 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let seen = replay(self, &[], |world| world.seen);
-        vec![State {
-            steps: Vec::new(),
-            seen,
-        }]
+        vec![State::start(|steps| seen_after(self, steps))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
@@ -98,10 +89,7 @@ impl Model for Family {
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        let mut steps = state.steps.clone();
-        steps.push(action);
-        let seen = replay(self, &steps, |world| world.seen);
-        Some(State { steps, seen })
+        Some(state.and(action, |steps| seen_after(self, steps)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

@@ -21,3 +21,5 @@ mod queues;
 mod recalls;
 mod shares;
 mod table;
+#[path = "../common/walk.rs"]
+mod walk;

@@ -7,7 +7,7 @@ mod world;
 use stateright::{Checker, Model, Property};
 
 use state::{At, Seen, State, Step};
-use world::replay;
+use world::seen_after;
 
 struct Family {
     clients: usize,
@@ -41,18 +41,9 @@ fn due(seen: &Seen, steps: &mut Vec<Step>) {
 
 /// Whether everybody gets what it wants when all is heard and all let go.
 fn all_are_served(family: &Family, state: &State) -> bool {
-    let mut steps = state.steps.clone();
-    let mut seen = state.seen.clone();
-    loop {
-        let mut next = Vec::new();
-        due(&seen, &mut next);
-        let Some(step) = next.first() else {
-            let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-            return seen.wrong.is_none() && seen.at.iter().all(is_idle);
-        };
-        steps.push(*step);
-        seen = replay(family, &steps, |world| world.seen);
-    }
+    let at_last = state.rest(due, |steps| seen_after(family, steps)).seen;
+    let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
+    at_last.wrong.is_none() && at_last.at.iter().all(is_idle)
 }
 
 impl Model for Family {
@@ -60,11 +51,7 @@ impl Model for Family {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        let seen = replay(self, &[], |world| world.seen);
-        vec![State {
-            steps: Vec::new(),
-            seen,
-        }]
+        vec![State::start(|steps| seen_after(self, steps))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
@@ -103,10 +90,7 @@ impl Model for Family {
     }
 
     fn next_state(&self, state: &State, action: Step) -> Option<State> {
-        let mut steps = state.steps.clone();
-        steps.push(action);
-        let seen = replay(self, &steps, |world| world.seen);
-        Some(State { steps, seen })
+        Some(state.and(action, |steps| seen_after(self, steps)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

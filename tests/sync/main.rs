@@ -12,4 +12,6 @@ mod peer;
 mod server;
 mod shared;
 mod unfitting;
+#[path = "../common/walk.rs"]
+mod walk;
 mod wanted_back;

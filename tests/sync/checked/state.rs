@@ -1,7 +1,8 @@
 //! A state of the family: what each has and does, what is under way, and the steps that led there.
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
+
+use crate::walk::Walk;
 
 /// A message under way: its data is the version of the value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -112,20 +113,4 @@ pub(super) struct Seen {
     pub(super) woken: Vec<bool>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct State {
-    pub(super) steps: Vec<Step>,
-    pub(super) seen: Seen,
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.seen.hash(state);
-    }
-}
-
-impl PartialEq for State {
-    fn eq(&self, other: &State) -> bool {
-        self.seen == other.seen
-    }
-}
+pub(super) type State = Walk<Step, Seen>;

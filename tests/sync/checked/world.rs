@@ -328,8 +328,8 @@ impl World<'_> {
     }
 }
 
-/// The world after these steps.
-pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
+/// What is seen after these steps.
+pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
     let limits = LeaseLimits {
         handles: family.handles,
         clients: family.clients * family.handles,
@@ -371,5 +371,5 @@ pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World
     for step in steps {
         world.step(*step);
     }
-    then(world)
+    world.seen
 }

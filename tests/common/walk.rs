@@ -1,0 +1,57 @@
+//! What a model of stateright walks through: machines are not copied, but made again from the steps so far.
+
+use std::hash::{Hash, Hasher};
+
+/// What can be seen after some steps. Two that look alike go on alike, however they came to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk<Step, Seen> {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) seen: Seen,
+}
+
+impl<Step: Copy, Seen> Walk<Step, Seen> {
+    /// Before the first step. `see` does all steps, from the beginning.
+    pub(crate) fn start(see: impl FnOnce(&[Step]) -> Seen) -> Self {
+        let steps = Vec::new();
+        let seen = see(&steps);
+        Walk { steps, seen }
+    }
+
+    /// One step further.
+    pub(crate) fn and(&self, step: Step, see: impl FnOnce(&[Step]) -> Seen) -> Self {
+        let steps = [&self.steps[..], &[step]].concat();
+        let seen = see(&steps);
+        Walk { steps, seen }
+    }
+}
+
+impl<Step: Copy, Seen: Clone> Walk<Step, Seen> {
+    /// Where it comes to rest when what is `due` is done, one after the other.
+    pub(crate) fn rest(
+        &self,
+        due: impl Fn(&Seen, &mut Vec<Step>),
+        see: impl Fn(&[Step]) -> Seen,
+    ) -> Self {
+        let mut at = self.clone();
+        loop {
+            let mut next = Vec::new();
+            due(&at.seen, &mut next);
+            let Some(step) = next.first() else {
+                return at;
+            };
+            at = at.and(*step, &see);
+        }
+    }
+}
+
+impl<Step, Seen: Hash> Hash for Walk<Step, Seen> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.seen.hash(state);
+    }
+}
+
+impl<Step, Seen: PartialEq> PartialEq for Walk<Step, Seen> {
+    fn eq(&self, other: &Self) -> bool {
+        self.seen == other.seen
+    }
+}
