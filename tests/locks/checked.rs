@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use libos_ipc::Vmid;
 use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, LockKind};
 use stateright::{Checker, Model, Property};
 
 use crate::model::{Model as Field, Wish};
+use crate::shares::write;
 use crate::walk::Walk;
 
 const EDEADLK: i32 = 35;
@@ -76,14 +77,10 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
 /// Does a step on the table, and notes what came of it.
 fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
     let message = |kind, file: usize| FileLock {
-        family: LockFamily::Posix,
         kind,
-        start: 0,
-        end: 0,
-        pid: 1,
-        handle: 0,
         wait: kind != LockKind::Unlock,
         path: [b"a", b"b", b"c"][file],
+        ..write(1, 0, 0)
     };
     match step {
         Step::Lock {

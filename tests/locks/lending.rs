@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLock, LockFamily, LockKind, Message};
+use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLock, LockFamily, Message};
 use libos_ipc::{Config, Error, Exit, Id, Refusal};
 
+use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
 use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
 
@@ -302,13 +303,6 @@ fn a_child_has_what_its_parent_gave_it() {
         thread::yield_now();
     }
     assert_eq!(family.leader.statistics().pools.lock_handles.now, 0);
-}
-
-fn read(pid: Id, start: u64, end: u64) -> FileLock<'static> {
-    FileLock {
-        kind: LockKind::Read,
-        ..write(pid, start, end)
-    }
 }
 
 /// A member that has borrowed the file of [`write`], and reads and says what it likes.

@@ -6,10 +6,11 @@ use libos_ipc::Vmid;
 use libos_ipc::locks::{LockLimits, Locks, Set};
 use libos_ipc::member::{Borrowed, Decision};
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockKind};
 
 use super::Family;
 use super::state::{At, Down, Seen, Step, Up};
+use crate::shares::write;
 
 /// Room for one loan, and for as many locks as are asked for without one.
 const LIMITS: LockLimits = LockLimits {
@@ -25,14 +26,9 @@ pub(super) fn vmid(who: usize) -> Vmid {
 
 pub(super) fn lock(kind: LockKind, wait: bool) -> FileLock<'static> {
     FileLock {
-        family: LockFamily::Posix,
         kind,
-        start: 0,
-        end: 0,
-        pid: 1,
-        handle: 0,
         wait,
-        path: b"a",
+        ..write(1, 0, 0)
     }
 }
 
