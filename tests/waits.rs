@@ -138,6 +138,13 @@ fn config(driving: Driving) -> Config {
     }
 }
 
+/// Has the node do what it can do now.
+fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
+    for _ in 0..4 {
+        node.turn(Some(Time(0)));
+    }
+}
+
 /// Turns the node for a simulated second.
 fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     let until = network.now() + Duration::from_secs(1);
@@ -146,16 +153,29 @@ fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     }
 }
 
-/// Does something with a node that can connect to nobody.
+/// Does something with a node there.
+fn with_node<T>(
+    pal: &Patient<'_>,
+    identity: Identity,
+    config: Config,
+    test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T,
+) -> T {
+    let size = Node::<&Patient<'_>>::memory(&identity, &config).total();
+    let mut memory = vec![0; size];
+    test(&Node::new(pal, identity, config, &mut memory).unwrap())
+}
+
+/// Does something with a leader which its caller turns.
+fn with_leader<T>(pal: &Patient<'_>, test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T) -> T {
+    with_node(pal, Identity::FIRST, config(Driving::Caller), test)
+}
+
+/// Does something with a leader that can connect to nobody.
 fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &Patient<'_>>, &World)) {
     let network = Box::new(World::new());
     let pal = Patient::new(&network, 1);
     pal.is_busy.store(true, Relaxed);
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    test(&node, &network);
+    with_leader(&pal, |node| test(node, &network));
 }
 
 #[test]
@@ -170,42 +190,45 @@ fn a_full_backlog_is_tried_again_with_pauses() {
 fn the_last_words_of_a_peer_are_waited_for_in_peace() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let vmid = Vmid::new(2).unwrap();
-    node.connect(vmid).unwrap();
-    let words = (&&peer).connect(Vmid::FIRST).unwrap();
-    words.write(&[&2_u32.to_le_bytes()]).unwrap();
-    for _ in 0..4 {
-        node.turn(Some(Time(0)));
-    }
-    // It reads no more, and what it has to say last is on its way yet.
-    drop((&&peer).accept().unwrap());
-    let until = network.now() + Duration::from_millis(100);
-    while network.now() < until {
-        node.turn(Some(until));
-    }
-    assert_eq!(node.statistics().disconnects, 0, "it was not waited for");
+    with_leader(&pal, |node| {
+        let vmid = Vmid::new(2).unwrap();
+        node.connect(vmid).unwrap();
+        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+        words.write(&[&2_u32.to_le_bytes()]).unwrap();
+        turn_a_little(node);
+        // It reads no more, and what it has to say last is on its way yet.
+        drop((&&peer).accept().unwrap());
+        let until = network.now() + Duration::from_millis(100);
+        while network.now() < until {
+            node.turn(Some(until));
+        }
+        assert_eq!(node.statistics().disconnects, 0, "it was not waited for");
+    });
 }
 
 #[test]
 fn a_leader_of_one_thread_has_its_own_handle_at_once() {
     let network = Box::new(World::new());
     let pal = Patient::new(&network, 1);
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let start = network.now();
-    let handle = node.open_sync(Some(7)).unwrap();
-    let hour = Wait::at_most(Duration::from_hours(1));
-    for state in [SyncState::Shared, SyncState::Exclusive] {
-        node.lock_sync(handle, state, &mut [], hour).unwrap();
-        node.unlock_sync(handle, state, None).unwrap();
+    with_leader(&pal, |node| {
+        let start = network.now();
+        let handle = node.open_sync(Some(7)).unwrap();
+        let hour = Wait::at_most(Duration::from_hours(1));
+        for state in [SyncState::Shared, SyncState::Exclusive] {
+            node.lock_sync(handle, state, &mut [], hour).unwrap();
+            node.unlock_sync(handle, state, None).unwrap();
+        }
+        assert_eq!(network.now(), start, "what is here needs no waiting");
+    });
+}
+
+/// More than the stream holds, and nothing behind it.
+fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
+    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
+    for _ in 0..12 {
+        let now = Wait::at_most(Duration::ZERO);
+        node.queue(to, &message, now).unwrap();
     }
-    assert_eq!(network.now(), start, "what is here needs no waiting");
 }
 
 #[test]
@@ -213,18 +236,11 @@ fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
     let network = Box::new(World::new());
     let (pal, _deaf) = (Patient::new(&network, 2), Patient::new(&network, 1));
     let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
-    let config = config(Driving::Worker);
-    let size = Node::<&Patient<'_>>::memory(&identity, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, identity, config, &mut memory).unwrap();
-    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
-    let now = Wait::at_most(Duration::ZERO);
-    // More than the stream holds, and nothing behind it.
-    for _ in 0..12 {
-        node.queue(Vmid::FIRST, &message, now).unwrap();
-    }
-    node.flush_to(Vmid::FIRST);
-    assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
+    with_node(&pal, identity, config(Driving::Worker), |node| {
+        queue_too_much(node, Vmid::FIRST);
+        node.flush_to(Vmid::FIRST);
+        assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
+    });
 }
 
 #[test]
@@ -266,27 +282,23 @@ fn wish(id: u64) -> Vec<u8> {
 fn what_there_is_never_room_for_is_refused() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let words = (&&peer).connect(Vmid::FIRST).unwrap();
-    // A path would not fit the queue. What comes after that is not to wait for it.
-    let (pid, code) = (1, MetaCode::Root);
-    let path = frame(1, &Message::PidGetMeta { pid, code });
-    let owner = frame(2, &Message::GetIdOwner(1));
-    words.write(&[&2_u32.to_le_bytes(), &path, &owner]).unwrap();
-    for _ in 0..4 {
-        node.turn(Some(Time(0)));
-    }
-    let answers = (&&peer).accept().unwrap();
-    let mut bytes = [0; 100];
-    let length = answers.read(&mut bytes).unwrap();
-    let (first, second) = (4, 4 + 17 + 12);
-    assert_eq!(length, second + 17 + 4, "both are answered");
-    assert_eq!(bytes[first + 8], 1);
-    assert_eq!(bytes[first + 17 + 8..second], (-12_i32).to_le_bytes());
-    assert_eq!(bytes[second + 8], 2);
+    with_leader(&pal, |node| {
+        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+        // A path would not fit the queue. What comes after that is not to wait for it.
+        let (pid, code) = (1, MetaCode::Root);
+        let path = frame(1, &Message::PidGetMeta { pid, code });
+        let owner = frame(2, &Message::GetIdOwner(1));
+        words.write(&[&2_u32.to_le_bytes(), &path, &owner]).unwrap();
+        turn_a_little(node);
+        let answers = (&&peer).accept().unwrap();
+        let mut bytes = [0; 100];
+        let length = answers.read(&mut bytes).unwrap();
+        let (first, second) = (4, 4 + 17 + 12);
+        assert_eq!(length, second + 17 + 4, "both are answered");
+        assert_eq!(bytes[first + 8], 1);
+        assert_eq!(bytes[first + 17 + 8..second], (-12_i32).to_le_bytes());
+        assert_eq!(bytes[second + 8], 2);
+    });
 }
 
 #[test]
@@ -296,18 +308,17 @@ fn who_asks_and_does_not_listen_is_left_in_peace() {
     let mut config = config(Driving::Caller);
     // Every request is refused, and the word for that finds no room in the end.
     config.capacities.leases.handles = 0;
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let words = (&&peer).connect(Vmid::FIRST).unwrap();
-    let hello = frame(0, &hello(2));
-    words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
-    let ask = wish(7);
-    // Until nobody takes it in any more.
-    while words.write(&[&ask]) == Ok(ask.len()) {
-        node.turn(Some(Time(0)));
-    }
-    turn_for_a_second(&node, &network);
+    with_node(&pal, Identity::FIRST, config, |node| {
+        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+        let hello = frame(0, &hello(2));
+        words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
+        let ask = wish(7);
+        // Until nobody takes it in any more.
+        while words.write(&[&ask]) == Ok(ask.len()) {
+            node.turn(Some(Time(0)));
+        }
+        turn_for_a_second(node, &network);
+    });
 }
 
 /// A leader with one handle, which somebody has. Another asks so often for a second one that the
@@ -318,42 +329,36 @@ fn recalls_at_once(requests: u32) -> bool {
     let [pal, holder, asker] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
     let mut config = config(Driving::Caller);
     config.capacities.leases.handles = 1;
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let turn = || {
-        for _ in 0..4 {
-            node.turn(Some(Time(0)));
-        }
-    };
-    let [of_holder, of_asker] = [(&holder, 2_u32), (&asker, 3)].map(|(peer, vmid)| {
-        let words = peer.inner.connect(Vmid::FIRST).unwrap();
-        let hello = frame(0, &hello(vmid));
-        words.write(&[&vmid.to_le_bytes(), &hello]).unwrap();
-        words
-    });
-    of_holder.write(&[&wish(1)]).unwrap();
-    turn();
-    let [to_holder, to_asker] = [&holder, &asker].map(|peer| peer.inner.accept().unwrap());
-    let mut bytes = [0; 200];
-    while to_holder.read(&mut bytes).is_ok() {}
+    with_node(&pal, Identity::FIRST, config, |node| {
+        let [of_holder, of_asker] = [(&holder, 2_u32), (&asker, 3)].map(|(peer, vmid)| {
+            let words = peer.inner.connect(Vmid::FIRST).unwrap();
+            let hello = frame(0, &hello(vmid));
+            words.write(&[&vmid.to_le_bytes(), &hello]).unwrap();
+            words
+        });
+        of_holder.write(&[&wish(1)]).unwrap();
+        turn_a_little(node);
+        let [to_holder, to_asker] = [&holder, &asker].map(|peer| peer.inner.accept().unwrap());
+        let mut bytes = [0; 200];
+        while to_holder.read(&mut bytes).is_ok() {}
 
-    for _ in 0..requests {
-        of_asker.write(&[&wish(2)]).unwrap();
-        turn();
-    }
-    of_asker.write(&[&wish(2), &wish(1)]).unwrap();
-    turn();
-    if to_holder.read(&mut bytes).is_ok() {
-        return false;
-    }
-    let start = network.now();
-    while to_asker.read(&mut bytes).is_ok() {}
-    while network.now() == start {
-        node.turn(Some(start + Duration::from_secs(1)));
-    }
-    assert!(to_holder.read(&mut bytes).is_ok(), "the worker slept on it");
-    true
+        for _ in 0..requests {
+            of_asker.write(&[&wish(2)]).unwrap();
+            turn_a_little(node);
+        }
+        of_asker.write(&[&wish(2), &wish(1)]).unwrap();
+        turn_a_little(node);
+        if to_holder.read(&mut bytes).is_ok() {
+            return false;
+        }
+        let start = network.now();
+        while to_asker.read(&mut bytes).is_ok() {}
+        while network.now() == start {
+            node.turn(Some(start + Duration::from_secs(1)));
+        }
+        assert!(to_holder.read(&mut bytes).is_ok(), "the worker slept on it");
+        true
+    })
 }
 
 #[test]
@@ -366,31 +371,21 @@ fn what_comes_up_on_the_way_is_not_slept_on() {
 fn a_leader_that_shuts_down_is_no_other_than_before() {
     let network = Box::new(World::new());
     let [pal, _deaf, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
-    let config = config(Driving::Caller);
-    let size = Node::<&Patient<'_>>::memory(&Identity::FIRST, &config).total();
-    let mut memory = vec![0; size];
-    let node = Node::new(&pal, Identity::FIRST, config, &mut memory).unwrap();
-    let words = late.inner.connect(Vmid::FIRST).unwrap();
-    words.write(&[&3_u32.to_le_bytes()]).unwrap();
-    node.turn(Some(Time(0)));
-    // It is not done as long as this is not read.
-    let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
-    for _ in 0..12 {
-        node.queue(
-            Vmid::new(2).unwrap(),
-            &message,
-            Wait::at_most(Duration::ZERO),
-        )
-        .unwrap();
-    }
-    let hello = frame(0, &hello(3));
-    let question = frame(1, &Message::GetIdOwner(1));
-    words.write(&[&hello, &question]).unwrap();
-    assert!(!node.shut_down(Duration::from_secs(1)), "nobody reads");
-    let answers = late.inner.accept().unwrap();
-    let mut bytes = [0; 200];
-    let length = answers.read(&mut bytes).unwrap();
-    // Whoever gets an answer without the leader's own HELLO takes it for one in C.
-    let code = 4 + 16;
-    assert_eq!(bytes[..length].get(code), Some(&codes::HELLO));
+    with_leader(&pal, |node| {
+        let words = late.inner.connect(Vmid::FIRST).unwrap();
+        words.write(&[&3_u32.to_le_bytes()]).unwrap();
+        node.turn(Some(Time(0)));
+        // It is not done as long as this is not read.
+        queue_too_much(node, Vmid::new(2).unwrap());
+        let hello = frame(0, &hello(3));
+        let question = frame(1, &Message::GetIdOwner(1));
+        words.write(&[&hello, &question]).unwrap();
+        assert!(!node.shut_down(Duration::from_secs(1)), "nobody reads");
+        let answers = late.inner.accept().unwrap();
+        let mut bytes = [0; 200];
+        let length = answers.read(&mut bytes).unwrap();
+        // Whoever gets an answer without the leader's own HELLO takes it for one in C.
+        let code = 4 + 16;
+        assert_eq!(bytes[..length].get(code), Some(&codes::HELLO));
+    });
 }
