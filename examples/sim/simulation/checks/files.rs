@@ -69,6 +69,17 @@ pub(crate) struct Files {
     /// Somebody was given a lock while another thread of its waited: that may close a circle, though
     /// nobody asks for what he has to wait for. The kernel does not see that either (`fcntl(2)`).
     may_have_closed: bool,
+    /// By process: its calls that drop all its record locks.
+    clears: BTreeMap<u32, Clears>,
+}
+
+/// A process's calls that drop all its record locks, seen from its other threads: a lock that was asked
+/// for before such a call had returned may have been dropped by it, whenever its own answer came.
+#[derive(Default)]
+struct Clears {
+    under_way: usize,
+    /// When the last that has returned did so.
+    returned: u64,
 }
 
 impl Files {
@@ -93,8 +104,8 @@ impl Files {
         }
     }
 
-    /// It was given.
-    pub(crate) fn given(&mut self, claim: &Claim) -> Result<(), String> {
+    /// It was given, having been asked for at `began`.
+    pub(crate) fn given(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
         for ((space, other), theirs) in &self.held {
             if *space != claim.space || *other == claim.owner {
                 continue;
@@ -106,6 +117,9 @@ impl Files {
         }
         let waits = |span: &Span| span.claim.owner == claim.owner && span.to == u64::MAX;
         self.may_have_closed |= self.waits.iter().any(waits);
+        if self.may_be_cleared(claim.owner, began) {
+            return Ok(());
+        }
         let own = self.held.entry((claim.space, claim.owner)).or_default();
         own[claim.bytes.clone()].fill(Some(claim.write));
         Ok(())
@@ -139,9 +153,26 @@ impl Files {
         }
     }
 
-    /// As [`Files::forget`] for record locks of the process, and done.
-    pub(crate) fn let_go(&mut self, vmid: u32) {
+    /// The process begins to drop all its record locks.
+    pub(crate) fn clear_begins(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
+        self.clears.entry(vmid).or_default().under_way += 1;
+    }
+
+    /// The call that drops them has returned.
+    pub(crate) fn clear_returned(&mut self, vmid: u32, now: u64) {
+        let clears = self.clears.entry(vmid).or_default();
+        clears.under_way -= 1;
+        clears.returned = now;
+    }
+
+    /// Whether a lock that was asked for at `began` may have been dropped since by another thread.
+    fn may_be_cleared(&self, owner: Owner, began: u64) -> bool {
+        let Owner::Process(vmid) = owner else {
+            return false;
+        };
+        let clears = self.clears.get(&vmid);
+        clears.is_some_and(|clears| clears.under_way > 0 || clears.returned > began)
     }
 
     /// Whether who has waited for `claim` since `began` may be in a circle that nobody was told of.
@@ -172,5 +203,38 @@ impl Files {
             }
         }
         Err(format!("EDEADLK for {claim:?}, and there is no circle"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(vmid: u32) -> Claim {
+        Claim {
+            space: (false, 0),
+            owner: Owner::Process(vmid),
+            bytes: 0..2,
+            write: true,
+        }
+    }
+
+    #[test]
+    fn a_lock_answered_while_another_thread_clears_all_is_not_certain() {
+        let mut files = Files::default();
+        // One thread asks for a lock, another drops all: the leader may do that last, so the next
+        // process may have the lock before either of the two has seen its answer.
+        files.clear_begins(7);
+        assert_eq!(files.given(&claim(7), 1), Ok(()));
+        assert_eq!(files.given(&claim(3), 2), Ok(()));
+        files.clear_begins(3);
+        files.clear_returned(7, 4);
+        files.clear_returned(3, 5);
+        assert_eq!(files.given(&claim(7), 3), Ok(()), "it was asked for before");
+        assert_eq!(files.given(&claim(3), 6), Ok(()));
+        assert!(
+            files.given(&claim(7), 7).is_err(),
+            "nobody has dropped this one"
+        );
     }
 }

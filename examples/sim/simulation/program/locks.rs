@@ -129,7 +129,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     files.cleared(claim.space, owner, &bytes, now);
                     Ok(())
                 }
-                Ok(()) if is_certain => files.given(&claim),
+                Ok(()) if is_certain => files.given(&claim, began),
                 Err(Error::Refused(errno::EDEADLK)) => {
                     let is_circle = files.is_circle(&claim, began);
                     world.check("deadlocks", is_circle);
@@ -198,9 +198,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Lets go of all record locks.
     fn let_go_of_records(&self) {
         let vmid = self.own.vmid;
-        with(|world| world.checks.files.let_go(vmid));
+        with(|world| world.checks.files.clear_begins(vmid));
         let done = self.call("clear_locks", LONG, nothing, |node, wait| {
             node.clear_locks(self.own.pid, wait)
+        });
+        with(|world| {
+            let now = world.checks.tick();
+            world.checks.files.clear_returned(vmid, now);
         });
         if done.is_ok() {
             for file in 0..FILES.len() {
