@@ -26,7 +26,7 @@ for name in "${names[@]}"; do
     patch --quiet --directory "$tree" --strip 1 <"$patch"
     (cd "$tree" && nice cargo build --quiet --release --example sim "${quick[@]}" 2>"$tree.log") ||
         { cat "$tree.log" && exit 1; }
-    # Another check may see it first, in some other family.
+    # Always the same seeds. Another check may see it first, in some other family.
     from=0
     others=
     while :; do

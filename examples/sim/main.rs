@@ -23,9 +23,9 @@ pub(crate) struct Cli {
     /// Run so many seeds
     #[arg(long, value_name = "N", default_value_t = 1000)]
     runs: u64,
-    /// Begin with this seed
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "seed")]
-    from: u64,
+    /// Begin with this seed; without this, with one drawn at random, which is printed
+    #[arg(long, value_name = "N", conflicts_with = "seed")]
+    from: Option<u64>,
     /// The most members of a family; without this each seed says
     #[arg(long, value_name = "N", value_parser = members)]
     members: Option<usize>,
@@ -72,6 +72,7 @@ WHAT HAPPENS
 
 EXAMPLES
   sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
+  sim --from 0 --runs 20000                the same families every time
   sim --seed 7 --verbose                   what happens in the family of seed 7"
     )
 }

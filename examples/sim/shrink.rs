@@ -10,6 +10,9 @@ use super::simulation::{Fault, Only, Options, StepName, steps};
 /// What a seed that panics is said to have failed.
 const PANIC: &str = "panics";
 
+/// How the simulator is run.
+pub(crate) const COMMAND: &str = "cargo run --release --example sim --";
+
 thread_local! {
     static RUNS: RefCell<Option<(Options, bool)>> = const { RefCell::new(None) };
 }
@@ -84,8 +87,7 @@ pub(crate) fn report(options: &Options, shrinks: bool) {
 }
 
 fn again(options: &Options) -> String {
-    let arguments = arguments(options).join(" ");
-    format!("cargo run --release --example sim -- {arguments}")
+    format!("{COMMAND} {}", arguments(options).join(" "))
 }
 
 /// The smallest that fails in the same way and of which no part can be left out.

@@ -11,12 +11,17 @@ use super::{Cli, shrink, simulation};
 /// How often the progress is told where there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
-/// Runs them. The first that fails, if one does.
+/// A start that is drawn at random lies below this: so that a seed stays a number to read.
+const HIGHEST_START: u64 = 1_000_000_000_000;
+
+/// Runs them, and says first how to run the same ones again. The first that fails, if one does.
 pub(crate) fn run(cli: &Cli) -> Option<u64> {
+    let from = cli.from.unwrap_or_else(|| fastrand::u64(..HIGHEST_START));
+    println!("seeds from {from}: {}", again(cli, from));
     let processors = || thread::available_parallelism().map_or(1, usize::from);
     let jobs = cli.jobs.unwrap_or_else(processors).max(1);
-    let end = cli.from.saturating_add(cli.runs);
-    let (next, failed) = (AtomicU64::new(cli.from), AtomicU64::new(u64::MAX));
+    let end = from.saturating_add(cli.runs);
+    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(u64::MAX));
     let events = AtomicU64::new(0);
     let bar = progress(cli.runs);
     let start = Instant::now();
@@ -46,6 +51,18 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
     let rate = u128::from(seeds) * 1000 / took.as_millis().max(1);
     println!("{seeds} seeds in {took:.1?}, {rate} a second; {events} events");
     Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
+}
+
+/// The command that runs the same seeds with the same options.
+fn again(cli: &Cli, from: u64) -> String {
+    let runs = cli.runs;
+    let members = cli.members.map(|members| format!(" --members {members}"));
+    format!(
+        "{} --from {from} --runs {runs} --faults {}{}",
+        shrink::COMMAND,
+        cli.faults,
+        members.unwrap_or_default()
+    )
 }
 
 fn progress(runs: u64) -> ProgressBar {

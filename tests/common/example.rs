@@ -1,21 +1,22 @@
-//! The program of the example `family`.
+//! The programs of the examples.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-/// The example's program: beside the tests, where all targets are built together.
-pub(crate) fn program() -> PathBuf {
+/// The program of the one example that a test uses: beside the tests, where all targets are built
+/// together.
+pub(crate) fn program(example: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     let deps = std::env::current_exe().unwrap();
     let profile = deps.parent().and_then(Path::parent).unwrap();
-    let program = profile.join("examples/family");
+    let program = profile.join("examples").join(example);
     BUILT.call_once(|| {
         // Not if only this test was asked for.
         if !program.exists() {
             let mut cargo = Command::new(env!("CARGO"));
             cargo
-                .args(["build", "--example", "family", "--target-dir"])
+                .args(["build", "--example", example, "--target-dir"])
                 .arg(profile.parent().unwrap());
             if profile.ends_with("release") {
                 cargo.arg("--release");

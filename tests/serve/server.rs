@@ -35,7 +35,7 @@ impl Server {
 
     /// Starts a leader in that directory.
     pub(crate) fn start_at(directory: TempDir, base: &Path, options: &[&str]) -> Server {
-        let mut process = Command::new(program())
+        let mut process = Command::new(program("family"))
             .arg("--serve")
             .arg(base)
             .args(options)

@@ -5,6 +5,10 @@
 #[path = "../../examples/sim/simulation/mod.rs"]
 mod simulation;
 
+#[path = "../common/example.rs"]
+mod example;
+mod program;
+
 use simulation::{Faults, Options, run};
 
 fn options(seed: u64, faults: &str) -> Options {
@@ -17,24 +21,46 @@ fn options(seed: u64, faults: &str) -> Options {
     }
 }
 
+/// Says which seed it was if the run panics.
+struct Running<'a>(u64, &'a str);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("to see it: {}", again(self.0, self.1));
+        }
+    }
+}
+
+fn again(seed: u64, faults: &str) -> String {
+    format!("cargo run --release --example sim -- --seed {seed} --faults {faults}")
+}
+
+/// The first of some seeds that nobody has run yet.
+fn start() -> u64 {
+    let start = fastrand::u64(..1_000_000_000_000);
+    println!("seeds from {start}");
+    start
+}
+
 fn keeps_its_promises(seeds: std::ops::Range<u64>, faults: &str) {
     for seed in seeds {
+        let _running = Running(seed, faults);
         let violation = run(&options(seed, faults)).violation;
-        assert!(
-            violation.is_none(),
-            "{violation:?}\nto see it: cargo run --release --example sim -- --seed {seed} --faults {faults}"
-        );
+        assert!(violation.is_none(), "{violation:?}");
     }
 }
 
 #[test]
 fn families_without_faults_keep_their_promises() {
-    keeps_its_promises(0..150, "none");
+    let start = start();
+    keeps_its_promises(start..start + 150, "none");
 }
 
 #[test]
 fn families_with_faults_keep_their_promises() {
-    keeps_its_promises(0..300, "all");
+    let start = start();
+    keeps_its_promises(start..start + 300, "all");
 }
 
 /// Each of them has shown a fault once: what lay at the leader until something else happened, an
@@ -52,7 +78,9 @@ fn families_that_broke_a_promise_once_keep_it() {
 
 #[test]
 fn a_seed_gives_the_same_run_again() {
-    for seed in 0..30 {
+    let start = start();
+    for seed in start..start + 30 {
+        let _running = Running(seed, "all");
         let once = run(&options(seed, "all"));
         let again = run(&options(seed, "all"));
         assert_eq!(

@@ -43,7 +43,7 @@ fn a_family_is_recorded_as_it_talks() {
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("family.pcapng");
-    let output = Command::new(program())
+    let output = Command::new(program("family"))
         .args(["--members", "3", "--ids", "400", "--trace"])
         .arg(&file)
         .output()

@@ -140,14 +140,14 @@ impl Faults {
 
 impl std::fmt::Display for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut names = Fault::ALL
+        let names = Fault::ALL
             .iter()
             .filter(|(fault, ..)| self.has(*fault))
-            .map(|(_, name, _)| *name)
-            .peekable();
-        if names.peek().is_none() {
-            return f.write_str("none");
+            .map(|(_, name, _)| *name);
+        match *self {
+            Faults::NONE => f.write_str("none"),
+            Faults::ALL => f.write_str("all"),
+            _ => f.write_str(&names.collect::<Vec<_>>().join(",")),
         }
-        f.write_str(&names.collect::<Vec<_>>().join(","))
     }
 }

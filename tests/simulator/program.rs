@@ -1,0 +1,45 @@
+//! The simulator as a program: which seeds it runs.
+
+use std::process::Command;
+
+use crate::example::program;
+
+/// What it says, run with these arguments.
+fn sim(arguments: &[&str]) -> String {
+    let output = Command::new(program("sim"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The arguments in the line that says how to run the same again.
+fn again(said: &str) -> Vec<String> {
+    let line = said.lines().next().unwrap();
+    let (_, arguments) = line.split_once(" -- ").unwrap();
+    arguments.split(' ').map(str::to_owned).collect()
+}
+
+/// How many events there were in all: other seeds have another number.
+fn events(said: &str) -> &str {
+    let line = said.lines().find(|line| line.ends_with(" events"));
+    line.and_then(|line| line.rsplit_once("; ")).unwrap().1
+}
+
+#[test]
+fn two_sweeps_start_at_different_seeds_and_the_printed_line_runs_the_same_ones_again() {
+    let arguments = ["--runs", "5", "--faults", "delay,split", "--members", "3"];
+    let (one, two) = (sim(&arguments), sim(&arguments));
+    let command = again(&one);
+    assert_ne!(command, again(&two));
+    let repeated = sim(&command.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(again(&repeated), command);
+    assert_eq!(events(&repeated), events(&one));
+}
+
+#[test]
+fn a_sweep_with_a_given_start_runs_from_there() {
+    let said = sim(&["--from", "70", "--runs", "2"]);
+    let line = said.lines().next().unwrap();
+    assert!(line.starts_with("seeds from 70: "), "{line}");
+}
