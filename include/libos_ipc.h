@@ -198,7 +198,7 @@ struct libos_ipc_callbacks {
     void (*disconnected)(void* context, IDTYPE vmid);
     /* Whether a child with that pid has ended and was not waited for: such one can be signalled. */
     bool (*is_zombie)(void* context, IDTYPE pid);
-    /* This process, for ipc_cld_exit_send() and fresh sync handles. */
+    /* This process, for ipc_cld_exit_send(). */
     void (*self)(void* context, struct libos_ipc_self* self);
     /* The name by which a file's locks go: equal bytes, same file. Writes at most `size` (4095)
      * bytes to `key` and returns how many, or -errno. NULL: the path itself. */
@@ -470,8 +470,9 @@ int init_sync_client(void);
  * any more, before terminate_ipc_worker(). Blocks. */
 int shutdown_sync_client(void);
 
-/* Opens a handle: that of the number `id`, or with 0 a fresh one. -EINVAL if this process has it open,
- * -ENOMEM at the limit. Sends nothing. */
+/* Opens a handle: that of the number `id`, or with 0 a fresh one, whose number has its highest bit set
+ * and is never used again in the family. -EINVAL if this process has it open, -ENOMEM at the limit.
+ * Sends nothing. */
 int sync_create(struct sync_handle** handle, uint64_t id);
 /* The number that a handle goes by in all processes; 0 for one that is closed. */
 uint64_t libos_ipc_sync_id(struct sync_handle* handle);

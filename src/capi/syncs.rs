@@ -2,10 +2,8 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::without_provenance_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::foreign::copy_out;
-use super::library_os::this_process;
 use super::processes::write_pointer;
 use super::tables::sync_handle;
 use super::{CNode, node, status, wait};
@@ -16,9 +14,6 @@ use crate::wire::SyncState;
 /// What is new about a handle that was locked, as in the header.
 const UPDATED: u32 = 1;
 const OWNER_DIED: u32 = 2;
-
-/// For fresh numbers.
-static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The name of a handle: where it is, and which of those that were opened there. Never NULL.
 #[allow(
@@ -67,23 +62,10 @@ pub extern "C" fn shutdown_sync_client() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
     status(node().and_then(|node| {
-        let handle = match id {
-            0 => open_fresh(node)?,
-            id => node.open_sync(Some(id))?,
-        };
+        let handle = node.open_sync(Some(id).filter(|id| *id != 0))?;
         write_pointer(out, name_of(handle));
         Ok(())
     }))
-}
-
-/// Opens a handle with a number that nobody has: of the pid, as processes in C have it.
-fn open_fresh(node: &CNode) -> Result<SyncHandle, Error> {
-    let pid = this_process().pid;
-    if pid == 0 {
-        return node.open_sync(None);
-    }
-    let count = COUNT.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-    node.open_sync(Some(u64::from(pid) << 32 | u64::from(count)))
 }
 
 #[unsafe(no_mangle)]

@@ -324,6 +324,88 @@ fn bytes_of_any_length() {
 }
 
 #[test]
+fn unlocking_in_a_state_that_is_not_held_is_refused_and_changes_nothing() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let mine = one.open_sync(Some(6)).unwrap();
+    for held in [SyncState::Shared, SyncState::Exclusive] {
+        one.lock_sync(mine, held, &mut [], WAIT).unwrap();
+        for other in SyncState::ALL.iter().filter(|state| **state != held) {
+            let refused = one.unlock_sync(mine, *other, None);
+            assert_eq!(
+                refused,
+                Err(Error::Invalid),
+                "{other:?} instead of {held:?}"
+            );
+            let taken = one.lock_sync(mine, SyncState::Exclusive, &mut [], NOW);
+            assert_eq!(taken.err(), Some(Error::TimedOut), "it is still {held:?}");
+        }
+        assert_eq!(one.unlock_sync(mine, held, None), Ok(()));
+        for state in SyncState::ALL {
+            let refused = one.unlock_sync(mine, *state, None);
+            assert_eq!(refused, Err(Error::Invalid), "nobody has it");
+        }
+    }
+    // The only reader is in a call that makes it the writer: nobody else can give it back.
+    let theirs = two.open_sync(Some(6)).unwrap();
+    two.lock_sync(theirs, SyncState::Shared, &mut [], WAIT)
+        .unwrap();
+    one.lock_sync(mine, SyncState::Shared, &mut [], WAIT)
+        .unwrap();
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| one.upgrade_sync(mine, WAIT));
+        while one.waits().count() == 0 {
+            thread::yield_now();
+        }
+        let refused = one.unlock_sync(mine, SyncState::Shared, None);
+        assert_eq!(refused, Err(Error::Invalid));
+        two.unlock_sync(theirs, SyncState::Shared, None).unwrap();
+        assert_eq!(upgrade.join().unwrap(), Ok(()));
+    });
+    assert_eq!(one.unlock_sync(mine, SyncState::Exclusive, None), Ok(()));
+}
+
+/// Before it joins a process has no pid; its VMID may be the pid of another.
+#[test]
+fn fresh_numbers_of_processes_with_and_without_a_pid_all_differ() {
+    let family = Family::new();
+    let mut nodes = Vec::new();
+    for vmid in 1_000..1_008 {
+        let identity = Identity::child(libos_ipc::Vmid::new(vmid).unwrap(), libos_ipc::Vmid::FIRST);
+        nodes.push(HostNode::start(&family.base, identity, Config::DEFAULT).unwrap());
+    }
+    for pid in 1_000..1_008 {
+        let identity = Identity {
+            pid,
+            ..family.leader.start_child(WAIT).unwrap()
+        };
+        nodes.push(HostNode::start(&family.base, identity, Config::DEFAULT).unwrap());
+    }
+    nodes.extend((0..4).map(|_| family.member()));
+    let mut ids = std::collections::BTreeSet::new();
+    for node in nodes.iter().chain([&family.leader]) {
+        for _ in 0..4 {
+            let id = node.open_sync(None).unwrap().id();
+            assert!(ids.insert(id), "{:?} makes {id:x} again", node.identity());
+            let is_of_c = id >> 32 <= u64::from(libos_ipc::ID_MAX);
+            assert!(!is_of_c, "a process in C may make {id:x}");
+        }
+    }
+}
+
+#[test]
+fn a_fresh_number_that_is_open_here_is_passed_over() {
+    let family = Family::new();
+    let one = family.member();
+    let first = one.share::<u64>(None).unwrap().id();
+    let open: Vec<_> = (1..=8)
+        .map(|more| one.share::<u64>(Some(first + more)).unwrap())
+        .collect();
+    let fresh = one.share::<u64>(None).unwrap();
+    assert!(open.iter().all(|other| other.id() != fresh.id()));
+}
+
+#[test]
 fn at_the_limit_nothing_is_half_done() {
     let mut config = Config::DEFAULT;
     config.capacities.leases = LeaseLimits {

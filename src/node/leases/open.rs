@@ -9,25 +9,24 @@ use crate::pal::Pal;
 use crate::store::mix;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a sync handle: the one with that number, or a fresh one (`None`) that no other process
-    /// has. Sends nothing: the leader learns of it when it is first used.
+    /// Opens a sync handle: the one with that number, or a fresh one (`None`). A fresh number has its
+    /// highest bit set and belongs to this process's VMID, so no process of the family ever gets it
+    /// again. Numbers that programs choose themselves should leave that bit clear. Sends nothing:
+    /// the leader learns of the handle when it is first used.
     ///
     /// # Errors
-    /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit; [`Error::Invalid`] if this process
-    /// has it open, or is still closing it.
+    /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its
+    /// fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or is
+    /// still closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
         let mut directory = self.leases.directory.lock();
-        let id = if let Some(id) = id {
-            id
-        } else {
-            directory.count = directory.count.wrapping_add(1);
-            // As processes in C make them: by their pid. One without has its VMID.
-            let pid = self.pid().unwrap_or(self.identity.vmid.get());
-            u64::from(pid) << 32 | u64::from(directory.count)
+        let id = match id {
+            Some(id) if directory.find(id).is_some() => return Err(Error::Invalid),
+            Some(id) => id,
+            None => directory
+                .fresh_id(self.identity.vmid)
+                .ok_or(Error::Full(Resource::SyncHandles))?,
         };
-        if directory.find(id).is_some() {
-            return Err(Error::Invalid);
-        }
         let place = directory
             .places
             .take()
