@@ -187,11 +187,16 @@ static void handles(void) {
     IS(libos_ipc_sync_id(one), 7);
     IS(sync_create(&two, 7), -EINVAL);
     IS(sync_create(&two, 0), 0);
-    CHECK(libos_ipc_sync_id(two) != 7);
+    CHECK(libos_ipc_sync_id(two) >> 63);
+    sync_unlock(one, &other, sizeof(other)); /* It is not locked: nothing changes. */
+    unsigned int news = 9;
+    IS(libos_ipc_sync_lock(one, SYNC_STATE_SHARED, &data, sizeof(data), &news), 0);
+    IS(data, 0);
+    sync_unlock(one, NULL, 0);
     IS(sync_create(&three, 0), -ENOMEM);
     CHECK(!sync_lock(one, SYNC_STATE_EXCLUSIVE, &data, sizeof(data)));
     sync_unlock(one, &other, sizeof(other));
-    unsigned int news = 9;
+    news = 9;
     IS(libos_ipc_sync_lock(one, SYNC_STATE_SHARED, &data, sizeof(data), &news), 0);
     IS(news, 0);
     sync_unlock(one, NULL, 0);

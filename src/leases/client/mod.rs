@@ -344,13 +344,14 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Whether somebody here has taken it in that state.
+    /// Whether somebody here has taken it in that state, and can give it back: a reader that waits to
+    /// become the writer can't.
     #[inline]
     pub fn is_taken(&self, state: SyncState) -> bool {
-        if state == SyncState::Exclusive {
-            self.has_writer
-        } else {
-            self.readers > 0
+        match state {
+            SyncState::Exclusive => self.has_writer,
+            SyncState::Shared => self.readers > u32::from(self.is_upgrading),
+            SyncState::Invalid | SyncState::None => false,
         }
     }
 

@@ -246,8 +246,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// stays here until another process asks for it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the handle is closed, or the data too long or not to be changed; then
-    /// the handle is not given back.
+    /// [`Error::Invalid`] if the handle is closed, or nobody here has taken it in that state, or the
+    /// data is too long or not to be changed; then nothing is given back and nothing has changed.
     #[inline]
     pub fn unlock_sync(
         &self,
