@@ -17,6 +17,10 @@ struct Child {
     gone: bool,
     /// How it ended, once that is to be seen: when its own children have new parents.
     end: Option<End>,
+    /// A thread is reaping it: no other thread may.
+    reaping: bool,
+    /// The leader has been told that it is reaped, and has perhaps done so.
+    reap_sent: bool,
 }
 
 const NOBODY: Child = Child {
@@ -25,6 +29,8 @@ const NOBODY: Child = Child {
     said: None,
     gone: false,
     end: None,
+    reaping: false,
+    reap_sent: false,
 };
 
 #[derive(Clone, Copy)]
@@ -168,7 +174,55 @@ impl<'m> Children<'m> {
 
     fn of_pid(&mut self, pid: Id) -> Option<&mut Child> {
         let mut children = self.entries.iter_mut().take(self.count);
-        children.find(|child| child.pid == pid)
+        // The pid of one whose reaping the leader knows of may be another's by now.
+        children.find(|child| child.pid == pid && !child.reap_sent)
+    }
+
+    /// The calling thread reaps that zombie from now on: no other thread sees it until
+    /// [`Children::remove_reaped`] or [`Children::keep_zombie`]. False if there is no such zombie, or
+    /// another thread is reaping it.
+    pub fn claim_zombie(&mut self, pid: Id) -> bool {
+        let mut children = self.entries.iter_mut().take(self.count);
+        let claimed =
+            children.find(|child| child.pid == pid && child.end.is_some() && !child.reaping);
+        claimed.is_some_and(|child| {
+            child.reaping = true;
+            true
+        })
+    }
+
+    fn claimed(&mut self, pid: Id) -> Option<&mut Child> {
+        let mut children = self.entries.iter_mut().take(self.count);
+        children.find(|child| child.pid == pid && child.reaping)
+    }
+
+    /// Whether the leader has been told that the zombie which the calling thread claimed is reaped.
+    pub fn is_reap_sent(&mut self, pid: Id) -> bool {
+        self.claimed(pid).is_none_or(|child| child.reap_sent)
+    }
+
+    /// The leader has been told that the claimed zombie is reaped.
+    pub fn note_reap_sent(&mut self, pid: Id) {
+        if let Some(child) = self.claimed(pid) {
+            child.reap_sent = true;
+        }
+    }
+
+    /// The claimed zombie is reaped.
+    pub fn remove_reaped(&mut self, pid: Id) {
+        let at = self
+            .all()
+            .position(|child| child.pid == pid && child.reaping);
+        if let Some(at) = at {
+            self.remove_at(at);
+        }
+    }
+
+    /// The claimed zombie could not be reaped in time: it is there for the next call.
+    pub fn keep_zombie(&mut self, pid: Id) {
+        if let Some(child) = self.claimed(pid) {
+            child.reaping = false;
+        }
     }
 
     /// Whether the child is dead, as far as is known here, and was not reaped.
@@ -177,9 +231,14 @@ impl<'m> Children<'m> {
         entries.any(|child| child.pid == pid && (child.gone || child.end.is_some()))
     }
 
+    /// The zombies that no thread is reaping.
+    fn zombies(&self) -> impl Iterator<Item = &Child> {
+        self.all().filter(|child| !child.reaping)
+    }
+
     /// The zombie that died first of those that fit.
     pub fn zombie(&self, fits: impl Fn(Id) -> bool) -> Option<ChildExit> {
-        let ends = self.all();
+        let ends = self.zombies();
         ends.filter(|child| fits(child.pid))
             .filter_map(|child| child.end)
             .min_by_key(|end| end.order)
@@ -188,7 +247,7 @@ impl<'m> Children<'m> {
 
     /// The zombie that died first of those that died after `exit`'s did, for a walk over them.
     pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
-        let ends = || self.all().filter_map(|child| child.end);
+        let ends = || self.zombies().filter_map(|child| child.end);
         let after = after
             .and_then(|after| ends().find(|end| end.exit.pid == after.pid))
             .map_or(0, |end| end.order);
@@ -198,10 +257,10 @@ impl<'m> Children<'m> {
             .map(|end| end.exit)
     }
 
-    /// Whether a child that fits lives.
+    /// Whether a child that fits lives, or is being reaped: until that is done it may come back.
     pub fn any_alive(&self, fits: impl Fn(Id) -> bool) -> bool {
         let mut entries = self.all();
-        entries.any(|child| child.end.is_none() && fits(child.pid))
+        entries.any(|child| (child.end.is_none() || child.reaping) && fits(child.pid))
     }
 
     /// Forgets a child. False if there is none with that pid.
@@ -209,12 +268,16 @@ impl<'m> Children<'m> {
         let Some(at) = self.all().position(|child| child.pid == pid) else {
             return false;
         };
+        self.remove_at(at);
+        true
+    }
+
+    fn remove_at(&mut self, at: usize) {
         let last = self.count.saturating_sub(1);
         if let Some(used) = self.entries.get_mut(..self.count) {
             used.swap(at, last);
         }
         self.count = last;
-        true
     }
 
     /// The pid of the child that is that member.

@@ -25,22 +25,38 @@ pub enum Which {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Waits until a child has ended, and reaps it: its pid is free after that, unless it names a
-    /// group or session. With a wait of no time, [`Error::TimedOut`] says that none has ended yet
-    /// (`WNOHANG`). Of several the one that died first comes first.
+    /// Waits until a child has ended, and reaps it: when this returns nobody in the family sees it any
+    /// more, and its pid is free, unless it names a group or session. With a wait of no time,
+    /// [`Error::TimedOut`] says that none has ended yet (`WNOHANG`). Of several the one that died first
+    /// comes first.
+    ///
+    /// A child that has ended is reaped even if `wait` is over or interrupted: the leader has a second for
+    /// that. If it takes longer, the child stays a zombie for the next call.
     ///
     /// # Errors
     /// [`Error::NoChild`] if there is no such child (any more), [`Error::TimedOut`] and
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
     /// process in C.
     pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let which = self.with_group(which, wait)?;
         loop {
-            let exit = self.see_child(which, wait)?;
+            let exit = self.await_zombie(which, limits)?;
             // Another thread may have been quicker.
-            if self.children.lock().remove(exit.pid) {
-                self.forget_child(exit.pid);
-                return Ok(exit);
+            if !self.children.lock().claim_zombie(exit.pid) {
+                continue;
             }
+            let reaped = self.reap(exit.pid, limits);
+            {
+                let mut children = self.children.lock();
+                match reaped {
+                    Ok(()) => children.remove_reaped(exit.pid),
+                    Err(_) => children.keep_zombie(exit.pid),
+                }
+            }
+            // Others may wait for the same child.
+            self.waiters.wake_for_room(self.identity.vmid);
+            return reaped.map(|()| exit);
         }
     }
 
@@ -50,9 +66,58 @@ impl<P: Pal> Node<'_, P> {
     /// As [`Node::wait_child`].
     pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
         let limits = Limits::of(wait, &self.pal);
+        self.await_zombie(self.with_group(which, wait)?, limits)
+    }
+
+    /// The same with the group that this process is in now, if it asks for its own: that does not change
+    /// while a call waits (`wait4(2)`).
+    fn with_group(&self, which: Which, wait: Wait<'_>) -> Result<Which, Error> {
+        match which {
+            Which::Group(0) => self.group_of(0, asking(wait)).map(Which::Group),
+            which => Ok(which),
+        }
+    }
+
+    fn await_zombie(&self, which: Which, limits: Limits<'_>) -> Result<ChildExit, Error> {
         self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
-            self.find_zombie(which, wait).transpose()
+            let rest = limits.rest(&self.pal);
+            self.find_zombie(which, rest).transpose()
         })
+    }
+
+    /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
+    fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        let leader = match self.leader() {
+            Ok(Ask::There(leader)) if self.has_extensions() => leader,
+            _ => {
+                self.forget_child(pid);
+                return Ok(());
+            }
+        };
+        let patience = Wait::at_most(ASKING);
+        loop {
+            let is_sent = self.children.lock().is_reap_sent(pid);
+            let sent = if is_sent {
+                Ok(())
+            } else {
+                self.queue(leader, &Message::ProcessReap(pid), patience)
+            };
+            let answer = sent.and_then(|()| {
+                self.children.lock().note_reap_sent(pid);
+                // The leader takes messages in one by one: its answer to this comes after the reaping.
+                self.ask(leader, &Message::GetIdOwner(pid), patience)
+            });
+            match answer {
+                // Without the leader nobody asks for the pid any more.
+                Ok(_) | Err(Error::LeaderGone) => return Ok(()),
+                Err(Error::TimedOut) => {
+                    if let Some(error) = limits.reached(&self.pal) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A zombie that fits, or none yet.
@@ -74,10 +139,6 @@ impl<P: Pal> Node<'_, P> {
                 if let Which::Pid(pid) = which {
                     query.pid = pid;
                 }
-            }
-            Which::Group(0) => {
-                let own = self.group_of(0, asking(wait))?;
-                return self.find_zombie(Which::Group(own), wait);
             }
             Which::Group(group) => {
                 query.group = group;
@@ -193,7 +254,10 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
+/// The least time that a call has for what it has to ask the leader.
+const ASKING: Duration = Duration::from_secs(1);
+
 /// For the questions that a wait without time has to ask all the same.
 fn asking(wait: Wait<'_>) -> Wait<'_> {
-    wait.at_least(Duration::from_secs(1))
+    wait.at_least(ASKING)
 }

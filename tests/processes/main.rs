@@ -6,6 +6,8 @@ mod exits;
 mod family;
 mod groups;
 mod ids;
+mod kernel;
 mod members;
 mod metadata;
+mod reaping;
 mod signals;

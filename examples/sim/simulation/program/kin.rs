@@ -10,7 +10,7 @@ use libos_ipc::{Error, Identity, PATH_MAX, Resource, Target, Which};
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
 use super::super::process::{Birth, idle};
-use super::super::world::with;
+use super::super::world::{World, with};
 use super::ids::{WAIT, is_gone, nothing};
 use super::signals::somebody;
 use super::{Program, limit};
@@ -148,7 +148,26 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
             world.check("reaping", outcome);
         });
+        self.look_for_reaped(&exit);
         Some(exit)
+    }
+
+    /// Nobody sees a process that was waited for.
+    fn look_for_reaped(&self, exit: &ChildExit) {
+        let vmid = |world: &mut World| {
+            let process = world.checks.family.of_pid(exit.pid);
+            process.map(|process| process.vmid)
+        };
+        let before = with(vmid);
+        let seen = self.node.process(exit.pid, WAIT);
+        with(|world| {
+            // Its pid may be another's by now.
+            let is_same = vmid(world) == before;
+            if seen.is_ok() && is_same && world.checks.family.is_certain(self.own.vmid) {
+                let what = Err(format!("{exit:?} was waited for, and is {seen:?}"));
+                world.check("reaping", what);
+            }
+        });
     }
 
     pub(super) fn change_group(&self, rng: &mut Rng) {

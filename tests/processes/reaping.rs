@@ -1,0 +1,152 @@
+//! When a wait has returned the child is gone for all, and a wait that gives up loses nothing.
+
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::events::Happening;
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{ProcessState, codes};
+use libos_ipc::{Error, Id, Interrupt, Target, Wait, Which};
+
+use crate::family::{EPERM, Family, NOW, WAIT, until};
+use crate::kernel;
+
+const GONE: Error = Error::NoSuchProcess;
+
+/// Nobody who may be asked knows the pid or the group any more.
+fn assert_gone(family: &Family, other: &HostNode, pid: Id) {
+    for node in [&family.first.node, other] {
+        assert_eq!(node.process(pid, WAIT), Err(GONE));
+        assert_eq!(node.group_of(pid, WAIT), Err(GONE));
+        assert_eq!(node.session_of(pid, WAIT), Err(GONE));
+        assert_eq!(node.kill(Target::Process(pid), 0, WAIT), Err(GONE));
+        assert_eq!(node.kill(Target::Group(pid), 0, WAIT), Err(GONE));
+        assert_eq!(node.owner_of(pid, WAIT), Ok(None));
+        assert_eq!(node.set_group(0, pid, WAIT), Err(Error::Refused(EPERM)));
+        let mut last = None;
+        while let Some(process) = node.next_process(last.as_ref(), WAIT).unwrap() {
+            assert_ne!(process.pid, pid, "a listing has it yet");
+            last = Some(process);
+        }
+    }
+}
+
+#[test]
+fn a_child_that_a_member_has_waited_for_is_gone_for_everybody() {
+    let family = Family::new();
+    let (parent, other) = (family.child(), family.child());
+    for round in 0..60 {
+        let child = family.child_of(&parent);
+        parent.node.set_group(child.pid, 0, WAIT).unwrap();
+        let pid = child.pid;
+        // The others have asked about it before, and may remember it.
+        assert_eq!(other.node.kill(Target::Process(pid), 0, WAIT), Ok(()));
+        let which = match round % 3 {
+            0 => Which::Any,
+            1 => Which::Pid(pid),
+            _ => Which::Group(pid),
+        };
+        if round < 30 {
+            child.exit(1);
+        } else {
+            child.die();
+        }
+        let seen = parent.node.see_child(which, WAIT).unwrap();
+        // A zombie is there for all until then.
+        let zombie = family.first.node.process(pid, WAIT).unwrap();
+        assert_eq!(zombie.state, ProcessState::Zombie);
+        assert_eq!(parent.node.wait_child(which, WAIT), Ok(seen));
+        assert_gone(&family, &other.node, pid);
+    }
+}
+
+#[test]
+fn an_interrupt_does_not_keep_a_zombie_from_being_reaped() {
+    let family = Family::new();
+    let parent = family.child();
+    let child = family.child_of(&parent);
+    let pid = child.pid;
+    child.exit(3);
+    parent.node.see_child(Which::Any, WAIT).unwrap();
+    let interrupt = Interrupt::new();
+    interrupt.raise(&parent.node);
+    let wait = Wait::at_most(Duration::ZERO).or_until(&interrupt);
+    let exit = parent.node.wait_child(Which::Any, wait).unwrap();
+    assert_eq!((exit.pid, exit.exit_code), (pid, 3));
+    assert_eq!(family.first.node.process(pid, WAIT), Err(GONE));
+}
+
+#[test]
+fn of_many_threads_that_wait_one_gets_the_child_and_the_others_learn_that_there_is_none() {
+    let family = Family::new();
+    let parent = family.child();
+    for _ in 0..20 {
+        let child = family.child_of(&parent);
+        let got = thread::scope(|scope| {
+            let waiting: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| parent.node.wait_child(Which::Any, WAIT)))
+                .collect();
+            until("all wait", || {
+                parent.node.statistics().pools.waiters.now == 4
+            });
+            child.exit(0);
+            let ended = waiting.into_iter().map(|waiting| waiting.join().unwrap());
+            ended
+                .inspect(|outcome| assert!(matches!(outcome, Ok(_) | Err(Error::NoChild))))
+                .flatten()
+                .count()
+        });
+        assert_eq!(got, 1);
+    }
+}
+
+#[test]
+fn a_wait_for_the_own_group_is_for_that_of_the_call_as_in_the_kernel() {
+    assert!(kernel::own_group_is_that_of_the_call());
+    let family = Family::new();
+    let parent = family.child();
+    let child = family.child_of(&parent);
+    let pid = child.pid;
+    let exit = thread::scope(|scope| {
+        let waiting = scope.spawn(|| parent.node.wait_child(Which::Group(0), WAIT));
+        until("it waits", || {
+            let mut waits = parent.node.waits();
+            waits.any(|wait| wait.what == libos_ipc::WaitsFor::Child)
+        });
+        family.first.node.set_group(parent.pid, 0, WAIT).unwrap();
+        child.exit(4);
+        waiting.join().unwrap()
+    });
+    assert_eq!(exit.map(|exit| exit.pid), Ok(pid));
+}
+
+#[test]
+fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next() {
+    let family = Family::new();
+    let (parent, other) = (family.child(), family.child());
+    let child = family.child_of(&parent);
+    let pid = child.pid;
+    child.exit(5);
+    let seen = parent.node.see_child(Which::Any, WAIT).unwrap();
+    thread::scope(|scope| {
+        // The leader's worker is busy with a question until this is free.
+        let busy = family.first.os.path.lock();
+        let asking = scope.spawn(|| other.node.credentials(family.first.pid, WAIT));
+        until("the leader is at it", || {
+            let mut events = family.first.node.events();
+            events.any(|event| {
+                matches!(event.what, Happening::FrameIn(frame) if frame.code == codes::PID_GETMETA)
+            })
+        });
+        let late = parent.node.wait_child(Which::Pid(pid), NOW);
+        drop(busy);
+        assert!(asking.join().unwrap().is_ok());
+        assert_eq!(late, Err(Error::TimedOut));
+    });
+    // By now the leader may have reaped it: that is not lost.
+    assert_eq!(parent.node.see_child(Which::Any, WAIT), Ok(seen));
+    assert_eq!(parent.node.wait_child(Which::Any, WAIT), Ok(seen));
+    assert_gone(&family, &other.node, pid);
+    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(family.first.node.statistics().undone, 0);
+}
