@@ -531,8 +531,8 @@ int init_fs_lock(void);
  * true, blocks until the lock is to be had. -EDEADLK if that would be for ever, -ENOLCK at the
  * leader's limits. */
 int file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
-/* A lock that is in the way of this one: `out_file_lock->type` is F_UNLCK if there is none. Blocks for
- * the leader's answer. */
+/* The lock that is in the way of this one, of several the one that starts lowest:
+ * `out_file_lock->type` is F_UNLCK if there is none. Blocks for the leader's answer. */
 int file_lock_get(const char* path, struct libos_file_lock* file_lock,
                   struct libos_file_lock* out_file_lock);
 /* Drops all locks of a process: when it exits. Sends nothing if this process never set one. */

@@ -22,6 +22,7 @@ const LIMITS: LockLimits = LockLimits {
     handles: 6,
 };
 const EAGAIN: i32 = 11;
+const EINVAL: i32 = 22;
 const EDEADLK: i32 = 35;
 const ENOLCK: i32 = 37;
 
@@ -133,9 +134,18 @@ fuzz_target!(|bytes: &[u8]| {
                 }
             }
             2 => {
-                let free = world.model.in_the_way(&wish).is_empty();
-                if let Ok(found) = world.locks.get(from, &lock) {
-                    assert_eq!(found.is_none(), free);
+                let found = world.locks.get(from, &lock);
+                let start = found.map(|found| found.map(|held| held.start as usize));
+                match (lock.kind, family) {
+                    (LockKind::Unlock, LockFamily::Ofd) => {
+                        let own = world.model.first_own(&wish);
+                        assert_eq!(start, Ok(own));
+                    }
+                    (LockKind::Unlock, _) => assert_eq!(start, Err(EINVAL)),
+                    _ => {
+                        let lowest = world.model.lowest_in_the_way(&wish);
+                        assert_eq!(start, Ok(lowest.into_iter().min()));
+                    }
                 }
             }
             _ => match what % 4 {

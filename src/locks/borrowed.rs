@@ -1,9 +1,8 @@
 //! The table of a member that has borrowed files: these stay until it gives them back.
 
-use super::tree::Side;
 use super::{Locks, Owner, SpaceName};
 use crate::store::NONE;
-use crate::wire::{LentList, LentLock};
+use crate::wire::{LentList, LentLock, LentLocks};
 
 impl Locks<'_> {
     /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
@@ -32,25 +31,33 @@ impl Locks<'_> {
         self.file_at(file).locks
     }
 
-    /// The file's record locks, for a borrower that gives it back.
+    /// The file's record locks, for a borrower that gives it back: by owner, in the order in which
+    /// these first locked it, so that the leader has them in that order, too.
     pub(crate) fn list(&self, file: u32, list: &mut LentList) {
         let space = self.space(file, SpaceName::Ranges);
+        let mut places = heapless::Vec::<u32, { LentLocks::MOST }>::new();
         for root in [space.reads, space.writes] {
             let mut after = NONE;
-            while let Some(place) =
-                self.trees
-                    .touching(Side::File, root, (0, u64::MAX), NONE, after)
-            {
+            while let Some(place) = self.trees.next_touching(root, (0, u64::MAX), NONE, after) {
                 after = place;
-                let lock = self.trees.at(place);
-                if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
-                    list.push(LentLock {
-                        start: lock.start,
-                        end: lock.end,
-                        pid,
-                        write: lock.write,
-                    });
+                if places.push(place).is_err() {
+                    break;
                 }
+            }
+        }
+        places.sort_unstable_by_key(|place| {
+            let lock = self.trees.at(*place);
+            (lock.since, lock.start)
+        });
+        for place in places {
+            let lock = self.trees.at(place);
+            if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
+                list.push(LentLock {
+                    start: lock.start,
+                    end: lock.end,
+                    pid,
+                    write: lock.write,
+                });
             }
         }
     }

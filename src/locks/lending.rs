@@ -196,14 +196,12 @@ impl Locks<'_> {
                     pid: lock.pid,
                 };
                 let range = (lock.start, lock.end);
-                let is_free = table
-                    .in_the_way(file, SpaceName::Ranges, range, true, NONE)
-                    .is_none_or(|other| {
-                        !lock.write
-                            && !table.trees.at(other).write
-                            && table.holder_at(table.trees.at(other).holder).owner != owner
-                    });
-                is_free && table.lock(file, owner, range, lock.write).is_ok()
+                let mine = table.holder(owner, file).unwrap_or(NONE);
+                let overlaps = table.own(mine, range).is_some();
+                let conflicts = table
+                    .in_the_way(file, SpaceName::Ranges, range, lock.write, mine)
+                    .is_some();
+                !overlaps && !conflicts && table.lock(file, owner, range, lock.write).is_ok()
             };
             locks.iter().all(as_they_stand)
         })

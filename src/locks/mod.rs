@@ -29,7 +29,7 @@ use lending::Lending;
 use names::Names;
 pub use owner::Owner;
 pub use recalls::Overdue;
-use table::{File, Holder, NO_FILE, SpaceName, of_both};
+use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
 use tree::Trees;
 pub use waits::Decided;
 use waits::{Asked, Waits};
@@ -87,6 +87,8 @@ pub struct Locks<'m> {
     holder_places: Places<'m>,
     by_owner: Buckets<'m>,
     by_owner_and_file: Buckets<'m>,
+    /// The number of the holder that came last.
+    last_holder: u64,
     waits: Waits<'m>,
     handles: Handles<'m>,
     lending: Lending<'m>,
@@ -119,16 +121,11 @@ impl<'m> Locks<'m> {
             files: arena.table(limits.files, |_| Ok(NO_FILE))?,
             file_places: Places::new(arena, limits.files)?,
             by_name: Buckets::new(arena, limits.files)?,
-            holders: arena.table(limits.locks, |_| {
-                Ok(Holder {
-                    owner: Owner::Open(0),
-                    file: NONE,
-                    root: NONE,
-                })
-            })?,
+            holders: arena.table(limits.locks, |_| Ok(NO_HOLDER))?,
             holder_places: Places::new(arena, limits.locks)?,
             by_owner: Buckets::new(arena, limits.locks)?,
             by_owner_and_file: Buckets::new(arena, limits.locks)?,
+            last_holder: 0,
             waits: Waits::new(arena, limits.waiting)?,
             handles: Handles::new(arena, limits.handles)?,
             lending: Lending::new(arena, limits)?,
@@ -256,42 +253,54 @@ impl<'m> Locks<'m> {
         Some(self.get(from, lock))
     }
 
-    /// A lock that is in the way of the one that is asked about, if there is one.
+    /// The lock that conflicts with the one that is asked about, if there is one: of several the one
+    /// that starts lowest, and of several readers that start there the one whose owner locked the file first
+    /// (the kernel goes by that alone, `fcntl(2)` leaves it open). For an unlock of an open file's locks
+    /// (`F_OFD_GETLK` with `F_UNLCK`), the first that it has itself in the range.
     ///
     /// # Errors
-    /// `EINVAL` for a range that ends before it starts, or for an unlock.
+    /// `EINVAL` for a range that ends before it starts, or for an unlock of any other family.
     pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, i32> {
         let range = range_of(lock).ok_or(errno::EINVAL)?;
-        if lock.kind == LockKind::Unlock {
+        let is_own = lock.kind == LockKind::Unlock;
+        if is_own && lock.family != LockFamily::Ofd {
             return Err(errno::EINVAL);
         }
         let owner = Owner::of(from, lock);
         let Some(file) = self.file(lock.path) else {
             return Ok(None);
         };
+        if is_own {
+            let mine = self.holder(owner, file).unwrap_or(NONE);
+            let first = self.trees.first_own(self.holder_at(mine).root, range);
+            return Ok(first.map(|first| self.describe(first)));
+        }
         Ok(self.held(file, owner, range, lock.kind == LockKind::Write))
     }
 
     fn held(&self, file: u32, owner: Owner, range: Range, write: bool) -> Option<HeldLock> {
         let mine = self.holder(owner, file).unwrap_or(NONE);
         let found = self.in_the_way(file, owner.space(), range, write, mine);
-        found.map(|found| {
-            let lock = self.trees.at(found);
-            let (family, pid, handle) = match self.holder_at(lock.holder).owner {
-                Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
-                // As the kernel tells it: no process's.
-                Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
-                Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
-            };
-            HeldLock {
-                family,
-                write: lock.write,
-                start: lock.start,
-                end: lock.end,
-                pid,
-                handle,
-            }
-        })
+        found.map(|found| self.describe(found))
+    }
+
+    /// The lock as an answer has it.
+    fn describe(&self, lock: u32) -> HeldLock {
+        let lock = self.trees.at(lock);
+        let (family, pid, handle) = match self.holder_at(lock.holder).owner {
+            Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
+            // As the kernel tells it: no process's.
+            Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
+            Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
+        };
+        HeldLock {
+            family,
+            write: lock.write,
+            start: lock.start,
+            end: lock.end,
+            pid,
+            handle,
+        }
     }
 
     /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).

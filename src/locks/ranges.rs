@@ -19,7 +19,8 @@ struct Plan {
 }
 
 impl Locks<'_> {
-    /// A lock of somebody else (than the holder `mine`) that is in the way.
+    /// The lock of another holder than `mine` that conflicts with such a request: of several the one
+    /// that starts lowest, and of several readers that start there the one whose holder locked the file first.
     pub(super) fn in_the_way(
         &self,
         file: u32,
@@ -29,15 +30,14 @@ impl Locks<'_> {
         mine: u32,
     ) -> Option<u32> {
         let space = self.space(file, space);
-        // Nobody's lock overlaps one to write.
-        let found = self
-            .trees
-            .last_touching(Side::File, space.writes, range, mine);
-        if found.is_some() || !write {
-            return found;
+        let writer = self.trees.first_touching(space.writes, range, mine);
+        if !write {
+            return writer;
         }
-        self.trees
-            .touching(Side::File, space.reads, range, mine, NONE)
+        let reader = self.trees.first_touching(space.reads, range, mine);
+        // Another's lock to read never starts where one to write does.
+        let start = |lock: &u32| self.trees.at(*lock).start;
+        writer.into_iter().chain(reader).min_by_key(start)
     }
 
     /// The owner gets the range; nothing is in the way.
@@ -82,9 +82,9 @@ impl Locks<'_> {
     }
 
     /// The last of a holder's locks that touches the range.
-    fn own(&self, holder: u32, range: Range) -> Option<u32> {
+    pub(super) fn own(&self, holder: u32, range: Range) -> Option<u32> {
         let root = self.holder_at(holder).root;
-        self.trees.last_touching(Side::Holder, root, range, NONE)
+        self.trees.last_own(root, range)
     }
 
     fn plan(&self, holder: u32, range: Range, write: Option<bool>) -> Plan {
@@ -170,10 +170,10 @@ impl Locks<'_> {
     }
 
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
-        let Some(lock) = self.trees.make(start, end, write, holder) else {
+        let of = *self.holder_at(holder);
+        let Some(lock) = self.trees.make((start, end), write, (holder, of.since)) else {
             return;
         };
-        let of = *self.holder_at(holder);
         self.count_lock(of.file, 1);
         let root = self.trees.insert(Side::Holder, of.root, lock);
         self.set_root(holder, root);
@@ -219,11 +219,13 @@ impl Locks<'_> {
 
     fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
         let place = self.holder_places.take()?;
+        self.last_holder = self.last_holder.saturating_add(1);
         if let Some(holder) = self.holders.get_mut(place as usize) {
             *holder = Holder {
                 owner,
                 file,
                 root: NONE,
+                since: self.last_holder,
             };
         }
         self.by_owner.insert(owner.hash(), place);

@@ -60,7 +60,16 @@ pub(super) struct Holder {
     pub(super) owner: Owner,
     pub(super) file: u32,
     pub(super) root: u32,
+    /// Later holders have higher numbers.
+    pub(super) since: u64,
 }
+
+pub(super) const NO_HOLDER: Holder = Holder {
+    owner: Owner::Open(0),
+    file: NONE,
+    root: NONE,
+    since: 0,
+};
 
 impl Locks<'_> {
     pub(crate) fn file(&self, path: &[u8]) -> Option<u32> {
@@ -142,11 +151,7 @@ impl Locks<'_> {
     }
 
     pub(super) fn holder_at(&self, place: u32) -> &Holder {
-        static NOBODY: Holder = Holder {
-            owner: Owner::Open(0),
-            file: NONE,
-            root: NONE,
-        };
+        static NOBODY: Holder = NO_HOLDER;
         self.holders.get(place as usize).unwrap_or(&NOBODY)
     }
 

@@ -2,9 +2,13 @@
 //! a look at the others.
 //!
 //! The trees are AVL trees whose links stand in the locks themselves; each lock is in two of them,
-//! one of its file and one of its holder. A node knows the highest end below it, by which a search
-//! for a range passes over whole subtrees. Links are numbers of a table, not pointers, so there is
-//! nothing unsafe about them.
+//! one of its file and one of its holder. A node of a file's tree knows the highest end below it, and the
+//! highest of any other holder than that one's. So a search for a range passes over whole subtrees, those
+//! of the asker's own locks, too, and the first conflicting lock is found in one way down. Links are
+//! numbers of a table, not pointers, so there is nothing unsafe about them.
+//!
+//! Locks that start at the same byte, which those of several readers may do, stand in the order in
+//! which their holders first locked the file: the kernel's order.
 
 use core::cmp::Ordering;
 
@@ -25,9 +29,55 @@ pub(super) enum Side {
 struct Link {
     left: u32,
     right: u32,
-    /// The highest end in the subtree.
-    end: u64,
     height: u32,
+}
+
+/// How far the locks of a subtree reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reach {
+    /// The highest end.
+    end: u64,
+    /// The highest end of all holders but that one.
+    second_end: u64,
+    /// The holder with the highest end; [`NONE`] where there is no lock.
+    holder: u32,
+    /// A holder with the second highest; [`NONE`] where there is but one.
+    second: u32,
+}
+
+impl Reach {
+    const NOWHERE: Reach = Reach {
+        end: 0,
+        second_end: 0,
+        holder: NONE,
+        second: NONE,
+    };
+
+    /// With another end, of that holder.
+    fn and(mut self, end: u64, holder: u32) -> Reach {
+        if holder == NONE {
+            return self;
+        }
+        if holder == self.holder {
+            self.end = self.end.max(end);
+        } else if self.holder == NONE || end > self.end {
+            (self.second_end, self.second) = (self.end, self.holder);
+            (self.end, self.holder) = (end, holder);
+        } else if self.second == NONE || end > self.second_end {
+            (self.second_end, self.second) = (end, holder);
+        }
+        self
+    }
+
+    /// Whether a lock of another holder than `mine` reaches that byte.
+    fn includes(&self, byte: u64, mine: u32) -> bool {
+        let (end, holder) = if self.holder == mine {
+            (self.second_end, self.second)
+        } else {
+            (self.end, self.holder)
+        };
+        holder != NONE && end >= byte
+    }
 }
 
 /// One lock: a range of a file that somebody holds.
@@ -36,6 +86,10 @@ pub(super) struct Lock {
     pub(super) start: u64,
     /// The last byte.
     pub(super) end: u64,
+    /// When its holder first locked the file: a number that rises with each holder.
+    pub(super) since: u64,
+    /// How far the locks below it in its file's tree reach, and itself.
+    reach: Reach,
     /// The place of its holder.
     pub(super) holder: u32,
     pub(super) write: bool,
@@ -45,7 +99,6 @@ pub(super) struct Lock {
 const LEAF: Link = Link {
     left: NONE,
     right: NONE,
-    end: 0,
     height: 0,
 };
 
@@ -53,6 +106,8 @@ const LEAF: Link = Link {
 static NOWHERE: Lock = Lock {
     start: 0,
     end: 0,
+    since: 0,
+    reach: Reach::NOWHERE,
     holder: NONE,
     write: false,
     links: [LEAF; 2],
@@ -105,13 +160,20 @@ impl<'m> Trees<'m> {
         }
     }
 
-    /// Makes a lock that is in no tree yet.
-    pub(super) fn make(&mut self, start: u64, end: u64, write: bool, holder: u32) -> Option<u32> {
+    /// Makes a lock that is in no tree yet, of a holder that first locked the file at `since`.
+    pub(super) fn make(
+        &mut self,
+        (start, end): Range,
+        write: bool,
+        (holder, since): (u32, u64),
+    ) -> Option<u32> {
         let place = self.places.take()?;
         let lock = self.locks.get_mut(place as usize)?;
         *lock = Lock {
             start,
             end,
+            since,
+            reach: Reach::NOWHERE,
             holder,
             write,
             links: [LEAF; 2],
@@ -124,23 +186,38 @@ impl<'m> Trees<'m> {
         self.places.give(lock);
     }
 
-    /// The order of the trees. Equal starts are told apart by the place.
+    /// The order of the trees. A holder has no two locks with the same start.
     fn order(&self, one: u32, other: u32) -> Ordering {
-        let key = |lock| (self.at(lock).start, lock);
+        let key = |lock| (self.at(lock).start, self.at(lock).since);
         key(one).cmp(&key(other))
+    }
+
+    fn set_reach(&mut self, lock: u32, reach: Reach) {
+        if let Some(lock) = self.locks.get_mut(lock as usize) {
+            lock.reach = reach;
+        }
+    }
+
+    /// How far the locks in the tree reach whose root this lock is.
+    fn reach_of(&self, lock: u32) -> Reach {
+        let Link { left, right, .. } = *self.link(Side::File, lock);
+        let own = self.at(lock);
+        [left, right]
+            .into_iter()
+            .fold(Reach::NOWHERE.and(own.end, own.holder), |reach, child| {
+                let below = self.at(child).reach;
+                let reach = reach.and(below.end, below.holder);
+                reach.and(below.second_end, below.second)
+            })
     }
 
     /// Puts a lock into the tree; returns the tree's new root.
     pub(super) fn insert(&mut self, side: Side, root: u32, lock: u32) -> u32 {
         if root == NONE {
-            let end = self.at(lock).end;
-            self.change(side, lock, |link| {
-                *link = Link {
-                    end,
-                    height: 1,
-                    ..LEAF
-                };
-            });
+            self.change(side, lock, |link| *link = Link { height: 1, ..LEAF });
+            if side == Side::File {
+                self.set_reach(lock, self.reach_of(lock));
+            }
             return lock;
         }
         let Link { left, right, .. } = *self.link(side, root);
@@ -148,15 +225,17 @@ impl<'m> Trees<'m> {
         let child = if is_left { left } else { right };
         let height = self.height(side, child);
         let new = self.insert(side, child, lock);
-        let end = self.at(lock).end;
         self.change(side, root, |link| {
             if is_left {
                 link.left = new;
             } else {
                 link.right = new;
             }
-            link.end = link.end.max(end);
         });
+        if side == Side::File {
+            let Lock { end, holder, .. } = *self.at(lock);
+            self.set_reach(root, self.at(root).reach.and(end, holder));
+        }
         // Most often the change ends near the leaves, and the siblings need no look.
         if self.height(side, new) == height {
             return root;
@@ -169,9 +248,7 @@ impl<'m> Trees<'m> {
         if root == NONE {
             return NONE;
         }
-        let Link {
-            left, right, end, ..
-        } = *self.link(side, root);
+        let Link { left, right, .. } = *self.link(side, root);
         let is_left = match self.order(lock, root) {
             Ordering::Less => true,
             Ordering::Greater => false,
@@ -197,7 +274,16 @@ impl<'m> Trees<'m> {
                 link.right = new;
             }
         });
-        if self.height(side, new) == height && self.at(lock).end < end {
+        // Most often the lock was not one of those that reach farthest.
+        let reach = self.at(root).reach;
+        let end = self.at(lock).end;
+        let far = if reach.second == NONE {
+            reach.end
+        } else {
+            reach.second_end
+        };
+        let is_far = side == Side::File && end >= far;
+        if self.height(side, new) == height && !is_far {
             return root;
         }
         self.balance(side, root)
@@ -221,14 +307,11 @@ impl<'m> Trees<'m> {
     /// Makes the node's own figures right after a change below it.
     fn refresh(&mut self, side: Side, lock: u32) {
         let Link { left, right, .. } = *self.link(side, lock);
-        let (one, other) = (self.link(side, left), self.link(side, right));
-        // Where there is nothing the end is 0, which is no more than any other.
-        let end = self.at(lock).end.max(one.end).max(other.end);
-        let height = one.height.max(other.height).saturating_add(1);
-        self.change(side, lock, |link| {
-            link.end = end;
-            link.height = height;
-        });
+        let below = self.height(side, left).max(self.height(side, right));
+        self.change(side, lock, |link| link.height = below.saturating_add(1));
+        if side == Side::File {
+            self.set_reach(lock, self.reach_of(lock));
+        }
     }
 
     /// Restores the balance at `root`, one of whose subtrees has changed by one level at most.
@@ -283,74 +366,88 @@ impl<'m> Trees<'m> {
         up
     }
 
-    /// The last lock in the tree that touches `start..=end` and is not `mine`'s, where no two locks
-    /// of the tree overlap: one way down and no look aside.
-    pub(super) fn last_touching(
-        &self,
-        side: Side,
-        root: u32,
-        (start, mut end): Range,
-        mine: u32,
-    ) -> Option<u32> {
-        loop {
-            let mut at = root;
-            let mut last = NONE;
-            while at != NONE {
-                let link = self.link(side, at);
-                if self.at(at).start <= end {
-                    last = at;
-                    at = link.right;
-                } else {
-                    at = link.left;
-                }
+    /// The last lock of a holder's tree that touches `start..=end`. No two locks of it overlap.
+    pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {
+        let mut at = root;
+        let mut last = NONE;
+        while at != NONE {
+            let link = self.link(Side::Holder, at);
+            if self.at(at).start <= end {
+                last = at;
+                at = link.right;
+            } else {
+                at = link.left;
             }
-            let lock = self.at(last);
-            if last == NONE || lock.end < start {
-                return None;
-            }
-            if lock.holder != mine {
-                return Some(last);
-            }
-            end = lock.start.checked_sub(1).filter(|end| *end >= start)?;
         }
+        (last != NONE && self.at(last).end >= start).then_some(last)
     }
 
-    /// The first lock in the tree that touches `start..=end`, is not `mine`'s and comes after the
-    /// lock `after` ([`NONE`]: any).
-    pub(super) fn touching(
+    /// The first lock of a holder's tree that touches `start..=end`.
+    pub(super) fn first_own(&self, root: u32, (start, end): Range) -> Option<u32> {
+        let mut at = root;
+        let mut first = NONE;
+        while at != NONE {
+            let link = self.link(Side::Holder, at);
+            if self.at(at).end >= start {
+                first = at;
+                at = link.left;
+            } else {
+                at = link.right;
+            }
+        }
+        (first != NONE && self.at(first).start <= end).then_some(first)
+    }
+
+    /// The first lock of a file's tree that touches `start..=end` and is not `mine`'s: one way down.
+    pub(super) fn first_touching(&self, root: u32, (start, end): Range, mine: u32) -> Option<u32> {
+        let mut at = root;
+        while self.at(at).reach.includes(start, mine) {
+            let Link { left, right, .. } = *self.link(Side::File, at);
+            if self.at(left).reach.includes(start, mine) {
+                at = left;
+                continue;
+            }
+            let lock = self.at(at);
+            if lock.start > end {
+                return None;
+            }
+            if lock.end >= start && lock.holder != mine {
+                return Some(at);
+            }
+            at = right;
+        }
+        None
+    }
+
+    /// The same of those that come after the lock `after` ([`NONE`]: any).
+    pub(super) fn next_touching(
         &self,
-        side: Side,
         root: u32,
-        (start, end): Range,
+        range: Range,
         mine: u32,
         after: u32,
     ) -> Option<u32> {
-        if root == NONE {
+        if after == NONE {
+            return self.first_touching(root, range, mine);
+        }
+        if !self.at(root).reach.includes(range.0, mine) {
             return None;
         }
-        let Link {
-            left,
-            right,
-            end: highest,
-            ..
-        } = *self.link(side, root);
-        if highest < start {
-            return None;
-        }
-        let lock = self.at(root);
-        let is_after = after == NONE || self.order(root, after).is_gt();
-        if is_after {
-            if let Some(found) = self.touching(side, left, (start, end), mine, after) {
+        let Link { left, right, .. } = *self.link(Side::File, root);
+        if self.order(root, after).is_gt() {
+            if let Some(found) = self.next_touching(left, range, mine, after) {
                 return Some(found);
             }
-            if lock.start <= end && lock.end >= start && lock.holder != mine {
+            let lock = self.at(root);
+            if lock.start > range.1 {
+                return None;
+            }
+            if lock.end >= range.0 && lock.holder != mine {
                 return Some(root);
             }
+            return self.first_touching(right, range, mine);
         }
-        if lock.start > end {
-            return None;
-        }
-        self.touching(side, right, (start, end), mine, after)
+        self.next_touching(right, range, mine, after)
     }
 
     /// Whether the tree is in order and balanced, and how many locks are in it. Slow: for tests.
@@ -361,7 +458,6 @@ impl<'m> Trees<'m> {
         let Link {
             left,
             right,
-            end,
             height,
         } = *self.link(side, root);
         let count = self
@@ -374,8 +470,17 @@ impl<'m> Trees<'m> {
         let is_right = in_order
             && one.height.abs_diff(other.height) <= 1
             && height == one.height.max(other.height).saturating_add(1)
-            && end == self.at(root).end.max(one.end).max(other.end);
+            && (side == Side::Holder || self.has_right_reach(root));
         is_right.then_some(count)
+    }
+
+    /// Which of two holders with the same highest end is named may differ.
+    fn has_right_reach(&self, lock: u32) -> bool {
+        let (is, should_be) = (self.at(lock).reach, self.reach_of(lock));
+        (is.end, is.second_end) == (should_be.end, should_be.second_end)
+            && (is.second == NONE) == (should_be.second == NONE)
+            && (is.holder == should_be.holder || is.end == is.second_end)
+            && is.holder != is.second
     }
 }
 
@@ -390,7 +495,7 @@ mod tests {
         let mut memory = [0; Trees::bytes(CAPACITY)];
         let mut trees = Trees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
         let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
-            let lock = trees.make(start, start + 4, true, 0).unwrap();
+            let lock = trees.make((start, start + 4), true, (0, 0)).unwrap();
             trees.insert(Side::File, root, lock)
         });
         assert_eq!(root, 1);
@@ -414,7 +519,8 @@ mod tests {
             let mut locks = [NONE; MOST];
             let mut root = NONE;
             for (at, start) in starts.into_iter().enumerate() {
-                locks[at] = trees.make(start, start + start % 3 * 4, false, 0).unwrap();
+                let range = (start, start + start % 3 * 4);
+                locks[at] = trees.make(range, false, (0, 0)).unwrap();
                 root = trees.insert(Side::File, root, locks[at]);
                 assert_eq!(trees.check(Side::File, root), Some(at + 1), "{starts:?}");
             }
@@ -427,13 +533,84 @@ mod tests {
     }
 
     #[test]
+    fn the_first_lock_that_touches_is_found_whoever_asks_and_whoever_has_others() {
+        const LOCKS: usize = 24;
+        const BYTES: u64 = 12;
+        const HOLDERS: u32 = 4;
+        let mut rng = 1_u64;
+        let mut random = |below: u64| {
+            rng = crate::store::mix(rng.wrapping_add(1));
+            rng % below
+        };
+        let mut memory = [0; Trees::bytes(LOCKS)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
+        let mut root = NONE;
+        let mut all: [Option<u32>; LOCKS] = [None; LOCKS];
+        for _ in 0..4_000 {
+            let slot = usize::try_from(random(LOCKS as u64)).unwrap();
+            if let Some(lock) = all[slot].take() {
+                root = trees.remove(Side::File, root, lock);
+                trees.unmake(lock);
+            } else {
+                // Ends at the first and at the last byte there can be are among them.
+                let start = random(BYTES);
+                let end = [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()];
+                let holder = u32::try_from(random(HOLDERS.into())).unwrap();
+                let since = HOLDERS - holder;
+                let taken = |lock: &u32| {
+                    let lock = trees.at(*lock);
+                    lock.start == start && lock.holder == holder
+                };
+                if !all.iter().flatten().any(taken) {
+                    let lock = trees
+                        .make((start, end), false, (holder, since.into()))
+                        .unwrap();
+                    root = trees.insert(Side::File, root, lock);
+                    all[slot] = Some(lock);
+                }
+            }
+            assert_eq!(
+                trees.check(Side::File, root),
+                Some(all.iter().flatten().count())
+            );
+            let start = random(BYTES);
+            let range = (
+                start,
+                [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()],
+            );
+            let mine = [NONE, 0, 1, 2, 3][usize::try_from(random(5)).unwrap()];
+            let touching = |lock: &u32| {
+                let lock = trees.at(*lock);
+                lock.start <= range.1 && lock.end >= range.0 && lock.holder != mine
+            };
+            let in_order = |lock: &u32| (trees.at(*lock).start, trees.at(*lock).since);
+            let mut expected: heapless::Vec<u32, LOCKS> =
+                all.into_iter().flatten().filter(touching).collect();
+            expected.sort_unstable_by_key(in_order);
+            assert_eq!(
+                trees.first_touching(root, range, mine),
+                expected.first().copied()
+            );
+            let mut after = NONE;
+            for lock in expected {
+                let next = trees.next_touching(root, range, mine, after);
+                assert_eq!(next, Some(lock));
+                after = lock;
+            }
+            if after != NONE {
+                assert_eq!(trees.next_touching(root, range, mine, after), None);
+            }
+        }
+    }
+
+    #[test]
     fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
         assert_eq!(count_after(|_| {}), Some(CAPACITY));
         let faults: [fn(&mut Trees<'_>); 5] = [
             |trees| trees.locks[0].start = 21,
             |trees| trees.locks[2].start = 19,
             |trees| trees.change(Side::File, 1, |link| link.height = 3),
-            |trees| trees.change(Side::File, 1, |link| link.end = 24),
+            |trees| trees.locks[1].reach.end = 24,
             // The first goes behind the last, and all is right but the balance.
             |trees| {
                 trees.locks[0].start = 40;

@@ -163,10 +163,7 @@ impl Locks<'_> {
             };
             for root in [space.writes, reads] {
                 let mut after = NONE;
-                while let Some(lock) =
-                    self.trees
-                        .touching(Side::File, root, waiting.range, mine, after)
-                {
+                while let Some(lock) = self.trees.next_touching(root, waiting.range, mine, after) {
                     after = lock;
                     let holder = self.holder_at(self.trees.at(lock).holder).owner;
                     if holder == owner {
@@ -325,7 +322,7 @@ mod tests {
         let faults: [fn(&mut Locks<'_>); 5] = [
             |locks| locks.holders[0].root = NONE,
             |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
-            |locks| assert!(locks.trees.make(40, 49, true, 0).is_some()),
+            |locks| assert!(locks.trees.make((40, 49), true, (0, 1)).is_some()),
             |locks| {
                 let owner = locks.holder_at(0).owner;
                 assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));

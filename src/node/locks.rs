@@ -222,11 +222,15 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// A lock that is in the way of this one, if there is any: `F_GETLK` and `F_OFD_GETLK`. That of
-    /// an open file has the pid `u32::MAX` (-1), as the kernel tells it.
+    /// The lock that conflicts with this one, if there is any: `F_GETLK` and `F_OFD_GETLK`
+    /// (`fcntl(2)`). Of several it is the one that starts lowest, to read or to write; of several readers
+    /// that start there, the one whose owner locked the file first. That of an open file has the pid
+    /// `u32::MAX` (-1), as the kernel tells it. For an unlock of an open file's locks
+    /// ([`LockFamily::Ofd`]) it is the first lock in the range that the open file has itself, as Linux
+    /// has it. Blocks for the leader's answer, unless this process decides on the file itself.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unlock or a range that ends before it starts,
+    /// [`Error::Invalid`] for an unlock of another family or a range that ends before it starts,
     /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [`Node::ask`].
     pub fn find_lock(
         &self,

@@ -218,6 +218,19 @@ static void locks(void) {
     IS(file_lock_set("/f", &theirs, false), -EAGAIN);
     IS(file_lock_get("/f", &theirs, &found), 0);
     CHECK(found.type == 1 && found.start == 10 && found.end == 19 && found.pid == 1);
+    /* Of several in the way the one that starts lowest, be it to read or to write. */
+    static const struct libos_file_lock more[] = {{FILE_LOCK_POSIX, 1, 60, 69, 1, 0}, {FILE_LOCK_POSIX, 0, 2, 4, 1, 0},
+                                                  {FILE_LOCK_POSIX, 1, 30, FS_LOCK_EOF, 1, 0}};
+    for (int i = 0; i < 3; i++) {
+        struct libos_file_lock one = more[i];
+        IS(file_lock_set("/f", &one, false), 0);
+    }
+    struct libos_file_lock all = {FILE_LOCK_POSIX, 1, 0, FS_LOCK_EOF, 2, 0};
+    IS(ipc_file_lock_get("/f", &all, &found), 0);
+    CHECK(found.type == 0 && found.start == 2 && found.end == 4);
+    all.start = 20;
+    IS(file_lock_get("/f", &all, &found), 0);
+    CHECK(found.type == 1 && found.start == 30 && found.end == FS_LOCK_EOF);
     IS(file_lock_set("/g", &theirs, false), 0);
     IS(ipc_file_lock_clear_pid(1), 0);
     IS(file_lock_set("/f", &theirs, true), 0);

@@ -322,8 +322,9 @@ fn what_is_in_the_way_is_told_as_it_is() {
             (write(5, 10, 19), None),
             (write(5, 29, 30), Some(held(posix, false, (20, 29), 6, 0))),
             (read(5, 20, 29), None),
+            (read(5, 0, 50), Some(held(posix, true, (0, 9), 5, 0))),
             (
-                read(5, 0, 50),
+                read(5, 10, 50),
                 Some(held(posix, true, (40, 49), Id::MAX, 7)),
             ),
             (

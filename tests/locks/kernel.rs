@@ -63,14 +63,24 @@ pub(crate) struct Order {
 }
 
 const ORDER_LENGTH: usize = 7;
-const ANSWER_LENGTH: usize = 6;
+const ANSWER_LENGTH: usize = 9;
 
 /// What came of it: an error number or 0, and the lock in the way if that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) errno: i32,
-    /// Kind, first byte, length (0: to the end of the file).
-    pub(crate) lock: Option<(u8, u8, u8)>,
+    pub(crate) lock: Option<Found>,
+}
+
+/// A lock that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) kind: u8,
+    pub(crate) start: u8,
+    /// 0: to the end of the file.
+    pub(crate) length: u8,
+    /// The process that has it; for an open file's lock -1.
+    pub(crate) pid: i32,
 }
 
 /// A process under command.
@@ -111,6 +121,10 @@ impl Process {
             call,
             run,
         }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
     }
 
     pub(crate) fn order(&mut self, order: Order) {
@@ -163,10 +177,16 @@ impl Process {
         let mut bytes = [0; ANSWER_LENGTH];
         let answers = self.child.stderr.as_mut().unwrap();
         answers.read_exact(&mut bytes).unwrap();
-        let [errno, is_there, kind, start, length, _] = bytes;
+        let [errno, is_there, kind, start, length, pid @ ..] = bytes;
+        let found = Found {
+            kind,
+            start,
+            length,
+            pid: i32::from_le_bytes(pid),
+        };
         Outcome {
             errno: i32::from(errno),
-            lock: (is_there != 0).then_some((kind, start, length)),
+            lock: (is_there != 0).then_some(found),
         }
     }
 
@@ -261,15 +281,12 @@ fn process_under_command() {
     while input.read_exact(&mut order).is_ok() {
         stderr().write_all(&[BEGUN]).unwrap();
         let outcome = obey(&mut files, &directory, &order);
-        let lock = outcome.lock.unwrap_or_default();
-        let answer = [
-            u8::try_from(outcome.errno).unwrap(),
-            u8::from(outcome.lock.is_some()),
-            lock.0,
-            lock.1,
-            lock.2,
-            0,
-        ];
+        let mut answer = [0; ANSWER_LENGTH];
+        answer[0] = u8::try_from(outcome.errno).unwrap();
+        if let Some(found) = outcome.lock {
+            answer[1..5].copy_from_slice(&[1, found.kind, found.start, found.length]);
+            answer[5..].copy_from_slice(&found.pid.to_le_bytes());
+        }
         stderr().write_all(&answer).unwrap();
     }
     std::process::exit(0);
@@ -295,12 +312,13 @@ fn obey(files: &mut Vec<Vec<File>>, directory: &Path, order: &[u8; ORDER_LENGTH]
             } else {
                 fcntl(descriptor, FcntlArg::F_OFD_GETLK(&mut lock))
             };
-            if i32::from(lock.l_type) != libc::F_UNLCK {
-                found = Some((
-                    u8::from(i32::from(lock.l_type) == libc::F_WRLCK),
-                    u8::try_from(lock.l_start).unwrap(),
-                    u8::try_from(lock.l_len).unwrap(),
-                ));
+            if result.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK {
+                found = Some(Found {
+                    kind: u8::from(i32::from(lock.l_type) == libc::F_WRLCK),
+                    start: u8::try_from(lock.l_start).unwrap(),
+                    length: u8::try_from(lock.l_len).unwrap(),
+                    pid: lock.l_pid,
+                });
             }
             result.map(drop)
         }

@@ -13,7 +13,7 @@ use crate::peer::{Peer, assert_closed};
 use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
 
 /// The number of frames that the members send while something is done.
-fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
+pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
     let count = || -> u64 {
         let sent = |member: &&Member| member.node.statistics().frames_out;
         members.iter().map(sent).sum()
@@ -23,11 +23,11 @@ fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
     count() - before
 }
 
-fn lent(family: &Family) -> usize {
+pub(crate) fn lent(family: &Family) -> usize {
     family.leader.statistics().pools.lent_files.now
 }
 
-fn held(write: bool, start: u64, end: u64, pid: Id) -> HeldLock {
+pub(crate) fn held(write: bool, start: u64, end: u64, pid: Id) -> HeldLock {
     HeldLock {
         family: LockFamily::Posix,
         write,
@@ -38,7 +38,7 @@ fn held(write: bool, start: u64, end: u64, pid: Id) -> HeldLock {
     }
 }
 
-fn set(member: &Member, lock: &FileLock<'_>) {
+pub(crate) fn set(member: &Member, lock: &FileLock<'_>) {
     assert_eq!(member.node.set_lock(lock, WAIT), Ok(()), "{lock:?}");
 }
 

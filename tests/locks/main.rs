@@ -12,6 +12,7 @@ mod edges;
 mod kernel;
 mod lending;
 mod loans;
+mod lookup;
 mod model;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]

@@ -1,8 +1,8 @@
 //! File locks as a child would do them: a field of bytes, and who has which.
 //!
 //! It decides where the table under test and the kernel may differ: whether a wait is a true
-//! deadlock (the kernel looks along one lock at a time, and gives up after ten), and whether
-//! somebody who waits could be served.
+//! deadlock (the kernel looks along one lock at a time, and gives up after ten), whether somebody who
+//! waits could be served, and which lock `F_GETLK` is to name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +63,29 @@ impl Model {
             })
             .map(|(_, (owner, _))| *owner)
             .collect()
+    }
+
+    /// The first byte of the lowest lock that each owner in the way has there: of locks that touch the
+    /// range, though they may begin before it.
+    pub(crate) fn lowest_in_the_way(&self, wish: &Wish) -> Vec<usize> {
+        let conflicts = |lock: bool| lock || wish.write;
+        self.in_the_way(wish)
+            .into_iter()
+            .filter_map(|owner| self.first_of(owner, wish, conflicts))
+            .collect()
+    }
+
+    /// The first byte of the first lock that the owner itself has in the range.
+    pub(crate) fn first_own(&self, wish: &Wish) -> Option<usize> {
+        self.first_of(wish.owner, wish, |_| true)
+    }
+
+    fn first_of(&self, owner: Owner, wish: &Wish, fits: impl Fn(bool) -> bool) -> Option<usize> {
+        let key = (wish.file, format!("{owner:?}"));
+        let (_, bytes) = self.held.get(&key)?;
+        let at = (wish.start..wish.end).find(|at| bytes[*at].is_some_and(&fits))?;
+        let before = bytes[..at].iter().rev();
+        Some(at - before.take_while(|lock| **lock == bytes[at]).count())
     }
 
     /// Whether a process that waited for this would wait for itself.

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
 
-use crate::kernel::{Do, FILES, HANDLES, Order, Outcome, Process};
-use crate::model::{BYTES, Wish};
-use crate::table::{PROCESSES, Table};
+use crate::kernel::{Do, FILES, Found, HANDLES, Order, Outcome, Process};
+use crate::model::Wish;
+use crate::table::{FIRST_PID, PROCESSES, Table};
 
 const EDEADLK: i32 = 35;
 
@@ -37,8 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         14 => Just(Do::Posix),
         5 => Just(Do::Ofd),
         5 => Just(Do::Flock),
-        2 => Just(Do::PosixGet),
-        1 => Just(Do::OfdGet),
+        3 => Just(Do::PosixGet),
+        2 => Just(Do::OfdGet),
         1 => Just(Do::Close),
     ];
     let kind = prop_oneof![3 => Just(0_u8), 5 => Just(1), 3 => Just(2)];
@@ -58,11 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
                     what,
                     file,
                     handle,
-                    kind: if matches!(what, Do::PosixGet | Do::OfdGet) {
-                        kind.min(1)
-                    } else {
-                        kind
-                    },
+                    kind,
                     wait: wait && kind != 2,
                     start,
                     length,
@@ -227,7 +223,6 @@ fn lock(
     let wish = Table::wish(process, order, &message);
     let waiting: Vec<Wish> = table.waiting.values().copied().collect();
     let is_deadlock = table.model.is_deadlock(&wish, &waiting);
-    let is_free = table.model.in_the_way(&wish).is_empty();
     let ours = table.obey(process, order);
     kernel.processes[process].order(*order);
     let theirs = kernel.processes[process].outcome();
@@ -252,25 +247,52 @@ fn lock(
         return Ok(Flow::Leave("a deadlock only the kernel sees"));
     }
     let same = match (order.what, ours, theirs) {
-        (Do::PosixGet | Do::OfdGet, Some(ours), Some(theirs)) => {
-            // Any lock that is in the way will do.
-            let is_in_the_way = |(kind, start, length): (u8, u8, u8)| {
-                let start = usize::from(start);
-                let end = match usize::from(length) {
-                    0 => BYTES,
-                    length => start + length,
-                };
-                !is_free && start < wish.end && end > wish.start && (kind == 1 || wish.write)
-            };
-            ours.lock.is_some() == theirs.lock.is_some() && ours.lock.is_none_or(is_in_the_way)
+        (Do::PosixGet | Do::OfdGet, Some(ours), Some(theirs)) if order.kind < 2 => {
+            let theirs = named_as_ours(theirs, kernel);
+            ours.errno == theirs.errno && is_right_lock(ours.lock, theirs.lock, &wish, table)
         }
-        _ => ours == theirs,
+        (Do::OfdGet, Some(ours), Some(theirs)) => {
+            let first = ours.lock.map(|found| usize::from(found.start));
+            ours == named_as_ours(theirs, kernel) && first == table.model.first_own(&wish)
+        }
+        (_, ours, theirs) => ours == theirs.map(|theirs| named_as_ours(theirs, kernel)),
     };
     if same {
         Ok(Flow::On)
     } else {
         Err(format!("{ours:?}, the kernel: {theirs:?}"))
     }
+}
+
+/// The kernel's answer with the process that it names as the table calls it.
+fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
+    if let Some(found) = &mut theirs.lock
+        && let Some(at) = (FIRST_PID..)
+            .zip(&kernel.processes)
+            .find_map(|(pid, process)| (process.pid() == found.pid).then_some(pid))
+    {
+        found.pid = at.cast_signed();
+    }
+    theirs
+}
+
+/// Whether `F_GETLK` names the right one of the locks in the way: the kernel's where these have one
+/// owner or each owner's first starts at the same byte; else one that starts lowest.
+fn is_right_lock(
+    ours: Option<Found>,
+    theirs: Option<Found>,
+    wish: &Wish,
+    table: &Table<'_>,
+) -> bool {
+    let lowest = table.model.lowest_in_the_way(wish);
+    let Some(first) = lowest.iter().min() else {
+        return ours.is_none() && theirs.is_none();
+    };
+    if lowest.iter().all(|start| start == first) {
+        return ours == theirs;
+    }
+    ours.is_some_and(|ours| usize::from(ours.start) == *first)
+        && theirs.is_some_and(|theirs| lowest.contains(&usize::from(theirs.start)))
 }
 
 /// Compares whose wait has ended.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use libos_ipc::Vmid;
 use libos_ipc::locks::{Decided, Locks, Owner, Set};
-use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
+use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 
-use crate::kernel::{Do, Order, Outcome};
+use crate::kernel::{Do, Found, Order, Outcome};
 use crate::model::{BYTES, Model, Wish};
 
 pub(crate) const PROCESSES: usize = 4;
+/// The pid of the first process; the others' follow.
+pub(crate) const FIRST_PID: u32 = 100;
 
 /// The table under test.
 pub(crate) struct Table<'m> {
@@ -75,7 +77,7 @@ impl<'m> Table<'m> {
                 0 => u64::MAX,
                 length => start + u64::from(length) - 1,
             },
-            pid: 100 + process as u32,
+            pid: FIRST_PID + process as u32,
             handle: self.handle(process, order),
             wait: order.wait,
             path,
@@ -108,17 +110,10 @@ impl<'m> Table<'m> {
             lock: None,
         };
         match order.what {
-            Do::PosixGet | Do::OfdGet => {
-                let found = self.locks.get(from, &lock).unwrap();
-                outcome.lock = found.map(|held| {
-                    let length = match held.end {
-                        u64::MAX => 0,
-                        end => u8::try_from(end - held.start + 1).unwrap(),
-                    };
-                    let start = u8::try_from(held.start).unwrap();
-                    (u8::from(held.write), start, length)
-                });
-            }
+            Do::PosixGet | Do::OfdGet => match self.locks.get(from, &lock) {
+                Ok(found) => outcome.lock = found.map(|held| found_of(&held)),
+                Err(errno) => outcome.errno = errno,
+            },
             Do::Close => {
                 // The process's own locks go when it closes any of the file's descriptors.
                 let all = FileLock {
@@ -189,6 +184,18 @@ impl<'m> Table<'m> {
                 handle >> 16 & 0xFF == process as u64 && handle >> 24 & 0xFF == u64::from(life)
             }
         });
+    }
+}
+
+fn found_of(held: &HeldLock) -> Found {
+    Found {
+        kind: u8::from(held.write),
+        start: u8::try_from(held.start).unwrap(),
+        length: match held.end {
+            u64::MAX => 0,
+            end => u8::try_from(end - held.start + 1).unwrap(),
+        },
+        pid: held.pid.cast_signed(),
     }
 }
 
