@@ -8,6 +8,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use libos_ipc::leader::{Alloc, Ranges};
+use std::mem::MaybeUninit;
+
 use libos_ipc::store::Arena;
 use libos_ipc::wire::IdRange;
 use libos_ipc::{Id, Vmid};
@@ -23,7 +25,7 @@ fn main() {
     );
     for count in [10, 10_000, 100_000] {
         let capacity = usize::try_from(count).expect("small") + 2;
-        let mut memory = vec![0; Ranges::bytes(capacity)];
+        let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
         let mut sides = Sides::filled(&mut memory, capacity, count);
         sides.compare(count);
         let bytes = Ranges::bytes(100_000).div_ceil(100_000);
@@ -40,7 +42,7 @@ struct Sides<'m> {
 }
 
 impl<'m> Sides<'m> {
-    fn filled(memory: &'m mut [u8], capacity: usize, count: u32) -> Sides<'m> {
+    fn filled(memory: &'m mut [MaybeUninit<u8>], capacity: usize, count: u32) -> Sides<'m> {
         let mut ours = Ranges::new(&mut Arena::new(memory), capacity, true).expect("enough");
         let mut theirs = BTreeMap::new();
         for number in 0..count {
@@ -73,7 +75,7 @@ impl<'m> Sides<'m> {
             .map(|number| number * LENGTH + 17)
             .collect();
         let capacity = usize::try_from(count).expect("small") * 2 + 2;
-        let mut memory = vec![0; Ranges::bytes(capacity)];
+        let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
         let mut sides = Sides::filled(&mut memory, capacity, count);
         for id in parted {
             let from = sides.ours.owner_of(id).expect("owned");

@@ -250,7 +250,8 @@ impl Pal for Tiny {
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 
 fn run(identity: Identity, port: u16, work: impl Fn(&Node<'_, Tiny>) -> Result<()>) -> Result<()> {
-    let mut memory = vec![0; Node::<Tiny>::memory(&identity, &Config::DEFAULT).total()];
+    let mut memory =
+        Box::new_uninit_slice(Node::<Tiny>::memory(&identity, &Config::DEFAULT).total());
     let platform = Tiny::listen(identity.vmid, port)?;
     let node = Node::new(platform, identity, Config::DEFAULT, &mut memory)?;
     std::thread::scope(|scope| {

@@ -473,7 +473,7 @@ fn a_single_thread_drives_its_node_itself() {
         ..Config::DEFAULT
     };
     let identity = Identity::child(vmid(2), Vmid::FIRST);
-    let mut memory = vec![0; Node::<Host>::memory(&identity, &config).total()];
+    let mut memory = Box::new_uninit_slice(Node::<Host>::memory(&identity, &config).total());
     let host = Host::listen(&stage.base, vmid(2)).unwrap();
     let node = Node::new(host, identity, config, &mut memory).unwrap();
     let id = node.take_id(WAIT).unwrap();
@@ -505,7 +505,7 @@ fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
         driving: Driving::Caller,
         ..Config::DEFAULT
     };
-    let mut memory = vec![0; Node::<Host>::memory(&Identity::FIRST, &config).total()];
+    let mut memory = Box::new_uninit_slice(Node::<Host>::memory(&Identity::FIRST, &config).total());
     let host = Host::listen(&stage.base, Vmid::FIRST).unwrap();
     let leader = Node::new(host, Identity::FIRST, config, &mut memory).unwrap();
     let handle = leader.open_sync(Some(7)).unwrap();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges};
 use libos_ipc::member::{OwnIds, Take};
+use std::mem::MaybeUninit;
+
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Hello, IdRange, Message};
 use libos_ipc::{Error, ID_MAX, Id, LockLimits, Resource, Vmid};
@@ -63,7 +65,7 @@ proptest! {
         capacity in 1..12_usize,
         deeds in prop::collection::vec(deed(), 1..120),
     ) {
-        let mut memory = vec![0; Ranges::bytes(capacity)];
+        let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
         let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, false).unwrap();
         let mut plain = Plain::default();
         for deed in deeds {
@@ -139,7 +141,7 @@ proptest! {
 }
 
 /// A table in which all IDs were handed out once, and which ranges are still held.
-fn used_up(wrap: bool, memory: &mut [u8], kept: impl Fn(u32) -> bool) -> Ranges<'_> {
+fn used_up(wrap: bool, memory: &mut [MaybeUninit<u8>], kept: impl Fn(u32) -> bool) -> Ranges<'_> {
     let mut ranges = Ranges::new(&mut Arena::new(memory), 1000, wrap).unwrap();
     let mut highest = 0;
     for number in 0.. {
@@ -160,7 +162,7 @@ fn used_up(wrap: bool, memory: &mut [u8], kept: impl Fn(u32) -> bool) -> Ranges<
 
 #[test]
 fn the_top_is_the_end_unless_it_may_wrap() {
-    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(false, &mut memory, |_| false);
     assert_eq!(ranges.alloc(vmid(1)), Alloc::NoneLeft);
 
@@ -189,7 +191,7 @@ fn the_top_is_the_end_unless_it_may_wrap() {
 
 #[test]
 fn the_last_id_of_all_can_be_a_range_of_its_own() {
-    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(true, &mut memory, |number| number == ID_MAX / 32);
     ranges.change_owner(vmid(1), ID_MAX - 1, vmid(2)).unwrap();
     let last = IdRange {
@@ -212,7 +214,7 @@ fn the_last_id_of_all_can_be_a_range_of_its_own() {
 
 #[test]
 fn after_the_top_a_range_begins_wherever_ids_are_free() {
-    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(true, &mut memory, |number| number == 0);
     ranges.change_owner(vmid(1), 8, vmid(2)).unwrap();
     ranges
@@ -238,7 +240,7 @@ fn after_the_top_a_range_begins_wherever_ids_are_free() {
 
 #[test]
 fn one_death_takes_many_ranges_and_leaves_the_others() {
-    let mut memory = vec![0; Ranges::bytes(1000)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
     for number in 0..1000 {
         assert!(matches!(
@@ -264,7 +266,7 @@ fn one_death_takes_many_ranges_and_leaves_the_others() {
 fn a_death_costs_little_however_many_others_there_are() {
     let bytes = Ranges::bytes(1000);
     assert!(bytes < 1000 * 100, "{bytes}");
-    let mut memory = vec![0; bytes];
+    let mut memory = Box::new_uninit_slice(bytes);
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
     for number in 1..=1000 {
         assert!(matches!(ranges.alloc(vmid(number)), Alloc::Range(_)));
@@ -277,7 +279,7 @@ fn a_death_costs_little_however_many_others_there_are() {
 #[test]
 fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
     let limits = LockLimits::NONE;
-    let mut memory = vec![0; Leader::bytes(8, 4, &limits)];
+    let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &limits));
     let mut arena = Arena::new(&mut memory);
     let mut leader = Leader::new(&mut arena, 8, 4, &limits, false).unwrap();
     let (parent, child) = (vmid(2), vmid(3));
@@ -307,7 +309,7 @@ fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
 fn an_id_is_given_if_there_is_room_for_the_parts() {
     for (id, parts) in [(1, 2), (5, 3), (32, 2)] {
         for capacity in 1..=parts {
-            let mut memory = vec![0; Ranges::bytes(capacity)];
+            let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
             let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, false).unwrap();
             ranges.alloc(vmid(1));
             let given = ranges.change_owner(vmid(1), id, vmid(2));
@@ -352,7 +354,7 @@ proptest! {
         capacity in 1..6_usize,
         uses in prop::collection::vec(usage(), 1..200),
     ) {
-        let mut memory = vec![0; OwnIds::bytes(capacity)];
+        let mut memory = Box::new_uninit_slice(OwnIds::bytes(capacity));
         let mut own = OwnIds::new(&mut Arena::new(&mut memory), capacity).unwrap();
         // IDs this process owns: free to take, in use, or being handed on.
         let (mut owned, mut used, mut leaving) = (vec![], vec![], vec![]);
@@ -444,7 +446,7 @@ proptest! {
 
 #[test]
 fn a_range_is_used_up_in_order() {
-    let mut memory = vec![0; OwnIds::bytes(3)];
+    let mut memory = Box::new_uninit_slice(OwnIds::bytes(3));
     let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
     assert!(own.is_empty());
     let range = |start, end| IdRange { start, end };
@@ -476,7 +478,7 @@ fn a_range_is_used_up_in_order() {
 
 #[test]
 fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
-    let mut memory = vec![0; OwnIds::bytes(3)];
+    let mut memory = Box::new_uninit_slice(OwnIds::bytes(3));
     let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
     let full = Err(Error::Full(Resource::OwnRanges));
     own.add(IdRange { start: 1, end: 32 }).unwrap();
@@ -494,7 +496,7 @@ fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
 
 #[test]
 fn the_table_says_how_full_it_is_and_was() {
-    let mut memory = vec![0; Ranges::bytes(4)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(4));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
     assert!(ranges.is_empty());
     for _ in 0..3 {
@@ -509,7 +511,7 @@ fn the_table_says_how_full_it_is_and_was() {
 
 #[test]
 fn the_last_of_a_range_goes_to_another_alone() {
-    let mut memory = vec![0; Ranges::bytes(4)];
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(4));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
     ranges.alloc(vmid(1));
     ranges.change_owner(vmid(1), 32, vmid(2)).unwrap();

@@ -161,7 +161,7 @@ fn with_node<T>(
     test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T,
 ) -> T {
     let size = Node::<&Patient<'_>>::memory(&identity, &config).total();
-    let mut memory = vec![0; size];
+    let mut memory = Box::new_uninit_slice(size);
     test(&Node::new(pal, identity, config, &mut memory).unwrap())
 }
 

@@ -4,13 +4,12 @@
 use std::boxed::Box;
 use std::format;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::vec;
 
 use super::Host;
 use crate::node::NoEmbedder;
@@ -30,7 +29,7 @@ pub struct HostNode<P: Pal + 'static = Host> {
 
 struct Owned<P: Pal + 'static> {
     node: ManuallyDrop<Node<'static, P>>,
-    memory: *mut [u8],
+    memory: *mut [MaybeUninit<u8>],
     embedder: *mut LibraryOs<P>,
 }
 
@@ -93,7 +92,7 @@ impl<P: Pal> HostNode<P> {
         embedder: Box<dyn Embedder<P> + Send>,
     ) -> io::Result<HostNode<P>> {
         let bytes = Node::<P>::memory(&identity, &config).total();
-        let memory = Box::into_raw(vec![0_u8; bytes].into_boxed_slice());
+        let memory = Box::into_raw(Box::<[u8]>::new_uninit_slice(bytes));
         // SAFETY: fresh from `into_raw`, so valid and ours alone; it is freed only after the node
         // that borrows it was dropped (`Owned::drop`), and a node hands out nothing that lives on.
         let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {

@@ -148,7 +148,9 @@ pub(crate) fn system_calls() -> Result<()> {
             host,
             count: Arc::clone(&count),
         };
-        let memory = vec![0; Node::<Counted>::memory(&identity, &config).total()].leak();
+        let memory = Box::leak(Box::new_uninit_slice(
+            Node::<Counted>::memory(&identity, &config).total(),
+        ));
         let node = Node::new(pal, identity, config, memory).expect("enough memory");
         Ok((Arc::new(node), count))
     };

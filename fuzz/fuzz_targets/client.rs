@@ -155,7 +155,7 @@ fuzz_target!(|bytes: &[u8]| {
         parent_pid: 1,
         ..Identity::child(vmid(2), Vmid::FIRST)
     };
-    let mut memory = vec![0; Node::<Ticking<'_>>::memory(&identity, &config).total()];
+    let mut memory = Box::new_uninit_slice(Node::<Ticking<'_>>::memory(&identity, &config).total());
     let platform = Ticking(join(2), &network);
     let member = Node::new(platform, identity, config, &mut memory).expect("enough memory");
     let mut others = [1, 3].map(|number| Other {

@@ -13,7 +13,7 @@ use libos_ipc::{LockLimits, Vmid};
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = vec![0; Leader::bytes(RANGES, 0, &LockLimits::NONE)];
+    let mut memory = Box::new_uninit_slice(Leader::bytes(RANGES, 0, &LockLimits::NONE));
     let mut leader = Leader::new(
         &mut Arena::new(&mut memory),
         RANGES,

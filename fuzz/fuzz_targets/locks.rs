@@ -75,7 +75,7 @@ impl World<'_> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
     let mut world = World {
         locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
         model: Model::default(),

@@ -96,8 +96,8 @@ fuzz_target!(|bytes: &[u8]| {
     let (leader_os, member_os) = (Single(Os::default()), Single(Os::default()));
     let identity = Identity::child(vmid(2), Vmid::FIRST);
     let mut leader_memory =
-        vec![0; Node::<Platform<'_>>::memory(&Identity::FIRST, &config).total()];
-    let mut member_memory = vec![0; Node::<Platform<'_>>::memory(&identity, &config).total()];
+        Box::new_uninit_slice(Node::<Platform<'_>>::memory(&Identity::FIRST, &config).total());
+    let mut member_memory = Box::new_uninit_slice(Node::<Platform<'_>>::memory(&identity, &config).total());
     let leader = Node::new(join(1), Identity::FIRST, config, &mut leader_memory)
         .expect("enough memory")
         .with_embedder(&leader_os);

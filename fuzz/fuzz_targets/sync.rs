@@ -18,7 +18,7 @@ fn vmid(who: usize) -> Vmid {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = vec![0; Server::bytes(&LIMITS, 8)];
+    let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 8));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 8).expect("enough");
     // One client that behaves, towards the server.
     let mut data = [0; 8];

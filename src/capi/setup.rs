@@ -250,9 +250,8 @@ fn make_node() -> Result<(), Error> {
     super::outcome(listening).map_err(Error::Refused)?;
     // SAFETY: the header gives that memory to the library for good, with its length; it is taken
     // here only, once (`NODE` is made once).
-    let memory = unsafe {
-        core::slice::from_raw_parts_mut(platform.memory.cast::<u8>(), platform.memory_size)
-    };
+    let memory =
+        unsafe { core::slice::from_raw_parts_mut(platform.memory.cast(), platform.memory_size) };
     NODE.try_call_once(|| {
         let pal = CPlatform(platform);
         #[cfg(feature = "secure")]

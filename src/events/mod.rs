@@ -341,6 +341,8 @@ mod tests {
     use std::string::ToString;
     use std::vec::Vec;
 
+    use core::mem::MaybeUninit;
+
     use super::*;
     use crate::store::Arena;
 
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out() {
-        let mut memory = [0; 4096];
+        let mut memory = [MaybeUninit::uninit(); 4096];
         let ring = Ring::new(&mut Arena::new(&mut memory), 64).unwrap();
         let peer = Vmid::new(u32::MAX).unwrap();
         // Beyond what a word holds: the clock may count from any moment.

@@ -121,9 +121,11 @@ mod tests {
     use std::thread;
     use std::vec::Vec;
 
+    use core::mem::MaybeUninit;
+
     use super::*;
 
-    fn ring(memory: &mut [u8], capacity: usize) -> Ring<'_> {
+    fn ring(memory: &mut [MaybeUninit<u8>], capacity: usize) -> Ring<'_> {
         Ring::new(&mut Arena::new(memory), capacity).unwrap()
     }
 
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_kept_in_order() {
-        let mut memory = [0; 1024];
+        let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 5);
         assert!(all(&ring).is_empty());
         // Round for longer than a round's bits go.
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn without_room_nothing_is_kept() {
-        let mut memory = [0; 64];
+        let mut memory = [MaybeUninit::uninit(); 64];
         let ring = ring(&mut memory, 0);
         ring.add([1, 2]);
         assert!(!ring.is_on() && all(&ring).is_empty());
@@ -163,7 +165,7 @@ mod tests {
     /// Threads that add and one that reads: nothing that it sees is put together of two events.
     #[test]
     fn no_event_is_half_another() {
-        let mut memory = [0; 1024];
+        let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 8);
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -213,7 +215,7 @@ mod loom_tests {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(2);
         builder.check(|| {
-            let memory = Box::leak(std::vec![0; Ring::bytes(1)].into_boxed_slice());
+            let memory = Box::leak(Box::new_uninit_slice(Ring::bytes(1)));
             let ring = Arc::new(Ring::new(&mut Arena::new(memory), 1).unwrap());
             let adding = [1_u64, 2].map(|word| {
                 let ring = Arc::clone(&ring);

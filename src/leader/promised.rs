@@ -115,6 +115,8 @@ impl<'m> Promised<'m> {
 
 #[cfg(test)]
 mod tests {
+    use core::mem::MaybeUninit;
+
     use super::*;
 
     const RANGES: usize = 30;
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn each_id_is_answered_for_by_whoever_gave_it_last() {
-        let mut memory = [0; Promised::bytes(RANGES)];
+        let mut memory = [MaybeUninit::uninit(); Promised::bytes(RANGES)];
         let mut promised = Promised::new(&mut Arena::new(&mut memory), RANGES).unwrap();
         let mut model: Model = [(0, 0); IDS];
         let mut rng = fastrand::Rng::with_seed(1);

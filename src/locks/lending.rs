@@ -295,6 +295,8 @@ impl Locks<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::waits::Asked;
+    use core::mem::MaybeUninit;
+
     use super::*;
 
     const LIMITS: LockLimits = LockLimits {
@@ -310,7 +312,7 @@ mod tests {
 
     /// With one file that is lent.
     fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
-        let mut memory = [0; Locks::bytes(&LIMITS)];
+        let mut memory = [MaybeUninit::uninit(); Locks::bytes(&LIMITS)];
         let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let lock = FileLock {
             family: LockFamily::Posix,

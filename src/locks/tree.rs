@@ -486,13 +486,15 @@ impl<'m> Trees<'m> {
 
 #[cfg(test)]
 mod tests {
+    use core::mem::MaybeUninit;
+
     use super::*;
 
     const CAPACITY: usize = 3;
 
     /// What the check says of a tree with 1 at its root, 0 on the left and 2 on the right.
     fn count_after(fault: fn(&mut Trees<'_>)) -> Option<usize> {
-        let mut memory = [0; Trees::bytes(CAPACITY)];
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(CAPACITY)];
         let mut trees = Trees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
         let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
             let lock = trees.make((start, start + 4), true, (0, 0)).unwrap();
@@ -507,7 +509,7 @@ mod tests {
     fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
         const MOST: usize = 7;
         let orders = (1..=MOST).product::<usize>();
-        let mut memory = [0; Trees::bytes(MOST)];
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
         let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
         for number in 0..orders {
             let mut starts = [0, 1, 2, 3, 4, 5, 6];
@@ -542,7 +544,7 @@ mod tests {
             rng = crate::store::mix(rng.wrapping_add(1));
             rng % below
         };
-        let mut memory = [0; Trees::bytes(LOCKS)];
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(LOCKS)];
         let mut trees = Trees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
         let mut root = NONE;
         let mut all: [Option<u32>; LOCKS] = [None; LOCKS];

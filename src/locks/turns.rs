@@ -275,6 +275,8 @@ pub(super) enum Through {
 #[cfg(test)]
 mod tests {
     use super::super::{LockLimits, Set};
+    use core::mem::MaybeUninit;
+
     use super::*;
     use crate::Vmid;
     use crate::store::Arena;
@@ -290,7 +292,7 @@ mod tests {
 
     /// With two locks of one process, for one of which another waits.
     fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
-        let mut memory = [0; Locks::bytes(&LIMITS)];
+        let mut memory = [MaybeUninit::uninit(); Locks::bytes(&LIMITS)];
         let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let lock = FileLock {
             family: LockFamily::Posix,

@@ -1,7 +1,7 @@
 //! The data that comes with an answer.
 
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Buffer, Table, bytes_for};
 
 /// Where a caller wants the data of an answer, and how long that turned out to be.
 pub(crate) struct Data<'a> {
@@ -21,31 +21,31 @@ impl Data<'_> {
 
 /// Buffers for the data of answers that wait for their callers: a stack.
 pub(super) struct Buffers<'m> {
-    stack: Table<'m, Option<&'m mut [u8]>>,
+    stack: Table<'m, Option<Buffer<'m>>>,
     free: usize,
 }
 
 impl<'m> Buffers<'m> {
     pub(super) const fn bytes(count: usize, length: usize) -> usize {
-        bytes_for::<Option<&mut [u8]>>(count).saturating_add(count.saturating_mul(length))
+        bytes_for::<Option<Buffer<'_>>>(count).saturating_add(count.saturating_mul(length))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, count: usize, length: usize) -> Result<Self, Error> {
         let mut memory = arena.split_off(count.saturating_mul(length))?;
         Ok(Buffers {
-            stack: arena.table(count, |_| Ok(Some(memory.bytes(length)?)))?,
+            stack: arena.table(count, |_| Ok(Some(memory.buffer(length)?)))?,
             free: count,
         })
     }
 
-    pub(super) fn take(&mut self) -> Option<&'m mut [u8]> {
+    pub(super) fn take(&mut self) -> Option<Buffer<'m>> {
         let free = self.free.checked_sub(1)?;
         let buffer = self.stack.get_mut(free)?.take();
         self.free = free;
         buffer
     }
 
-    pub(super) fn give(&mut self, buffer: &'m mut [u8]) {
+    pub(super) fn give(&mut self, buffer: Buffer<'m>) {
         if let Some(place) = self.stack.get_mut(self.free) {
             *place = Some(buffer);
             self.free = self.free.saturating_add(1);

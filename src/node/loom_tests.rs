@@ -3,7 +3,6 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`
 
 use std::boxed::Box;
-use std::vec;
 use std::vec::Vec;
 
 use loom::sync::{Arc, Condvar, Mutex};
@@ -39,8 +38,8 @@ fn check(threads: impl Fn() + Sync + Send + 'static) {
     builder.check(threads);
 }
 
-fn memory(bytes: usize) -> &'static mut [u8] {
-    Box::leak(vec![0; bytes].into_boxed_slice())
+fn memory(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
+    Box::leak(Box::new_uninit_slice(bytes))
 }
 
 fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {

@@ -25,6 +25,7 @@ mod waiters;
 mod waits_for;
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use crate::config::{Config, Driving, Identity, MemoryUse};
@@ -165,7 +166,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Makes the node that is `identity`. Its address must be listened at by `pal` already. The
-    /// memory must be at least [`Node::memory`] bytes; best zeroed and untouched.
+    /// memory must be at least [`Node::memory`] bytes, whatever is in them; best untouched, for the
+    /// node touches what it uses only.
     ///
     /// With [`Driving::Worker`] a thread must then be put into [`Node::work`].
     ///
@@ -176,7 +178,7 @@ impl<'m, P: Pal> Node<'m, P> {
         pal: P,
         identity: Identity,
         config: Config,
-        memory: &'m mut [u8],
+        memory: &'m mut [MaybeUninit<u8>],
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
         let smallest_queue = limits.frame_length.saturating_add(ANSWER_RESERVE);

@@ -192,13 +192,13 @@ impl<'m, S> Peers<'m, S> {
                 vmid: AtomicU32::new(0),
                 reading: Lock::new(Reading {
                     stream: None,
-                    frames: FrameReader::new(buffers.bytes(frame_length)?),
+                    frames: FrameReader::over(buffers.buffer(frame_length)?),
                     last_reads: 0,
                     held_back: false,
                     is_noted: false,
                 }),
                 queue: Lock::new(Queue {
-                    filling: FrameWriter::new(buffers.bytes(send_queue / 2)?),
+                    filling: FrameWriter::over(buffers.buffer(send_queue / 2)?),
                     closed: true,
                     faulty: false,
                     reserved: 0,
@@ -207,7 +207,7 @@ impl<'m, S> Peers<'m, S> {
                 sending: Lock::new(Sending {
                     stream: None,
                     vmid_sent: 0,
-                    draining: FrameWriter::new(buffers.bytes(send_queue / 2)?),
+                    draining: FrameWriter::over(buffers.buffer(send_queue / 2)?),
                     blocked: false,
                     connecting_since: None,
                 }),
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn who_has_the_token_does_not_make_a_peer_heard() {
-        let mut memory = std::vec![0; Peers::<()>::bytes(1) + 1024];
+        let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
         let mut arena = Arena::new(&mut memory);
         let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
         let peer = peers.find_or_add(Vmid::FIRST).unwrap();

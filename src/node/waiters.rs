@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Resource};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Lock, Table, bytes_for};
+use crate::store::{Arena, Buffer, Lock, Table, bytes_for, copy};
 use crate::wire::{Answer, Expected};
 
 use super::data::{Buffers, Data};
@@ -52,7 +52,7 @@ struct State<'m> {
     expected: Expected,
     late: Late,
     /// Where an answer's data is put, for a request that has such an answer.
-    buffer: Option<&'m mut [u8]>,
+    buffer: Option<Buffer<'m>>,
     length: usize,
 }
 
@@ -233,10 +233,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             };
             if let Some(buffer) = buffer {
                 data.length = length;
-                let whole = buffer.get(..length).unwrap_or(&[]);
-                for (to, from) in data.bytes.iter_mut().zip(whole) {
-                    *to = *from;
-                }
+                copy(data.bytes, buffer.made().get(..length).unwrap_or(&[]));
                 self.buffers.lock().give(buffer);
             }
             self.free(claim.slot);
@@ -421,10 +418,9 @@ impl State<'_> {
             Answer::Lock(lock) => Answer::Lock(lock),
             Answer::Process(process) => Answer::Process(process),
             Answer::Meta { status, data } => {
-                self.buffer
-                    .as_mut()?
-                    .get_mut(..data.len())?
-                    .copy_from_slice(data);
+                let buffer = self.buffer.as_mut()?;
+                let fits = data.len() <= buffer.capacity();
+                copy(fits.then(|| buffer.first(data.len()))?, data);
                 self.length = data.len();
                 Answer::Meta { status, data: &[] }
             }

@@ -5,9 +5,12 @@ use core::cell::UnsafeCell;
 use core::mem::{self, MaybeUninit};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::Buffer;
 use crate::error::{Error, Resource};
 
-/// Memory for one node as a `static`: all zero, so it costs no room in the image.
+/// Memory for one node as a `static`: all zero, so it costs no room in the image. Its type doesn't
+/// say so: once a node has lived in it, some bytes are padding between values, which nobody may
+/// read.
 ///
 /// ```
 /// use libos_ipc::store::Memory;
@@ -17,7 +20,7 @@ use crate::error::{Error, Resource};
 /// ```
 #[repr(C, align(64))]
 pub struct Memory<const BYTES: usize> {
-    bytes: UnsafeCell<[u8; BYTES]>,
+    bytes: UnsafeCell<[MaybeUninit<u8>; BYTES]>,
     taken: AtomicBool,
 }
 
@@ -28,14 +31,14 @@ impl<const BYTES: usize> Memory<BYTES> {
     /// Fresh memory.
     pub const fn new() -> Self {
         Memory {
-            bytes: UnsafeCell::new([0; BYTES]),
+            bytes: UnsafeCell::new([MaybeUninit::zeroed(); BYTES]),
             taken: AtomicBool::new(false),
         }
     }
 
     /// The memory, to the first who asks; `None` to everybody after.
     #[allow(clippy::mut_from_ref)] // handed out once
-    pub fn take(&'static self) -> Option<&'static mut [u8]> {
+    pub fn take(&'static self) -> Option<&'static mut [MaybeUninit<u8>]> {
         if self.taken.swap(true, Ordering::AcqRel) {
             return None;
         }
@@ -59,14 +62,26 @@ pub(crate) const fn bytes_for<T>(count: usize) -> usize {
 }
 
 /// What is left of a block of memory while tables are cut from it.
+///
+/// The memory is [`MaybeUninit`], for what the tables write into it has padding, and who gave the
+/// memory gets it back with bytes that may not be read. So plain bytes are refused:
+///
+/// ```compile_fail
+/// let mut memory = [0_u8; 64];
+/// libos_ipc::store::Arena::new(&mut memory);
+/// ```
+/// ```
+/// let mut memory = [core::mem::MaybeUninit::<u8>::uninit(); 64];
+/// assert_eq!(libos_ipc::store::Arena::new(&mut memory).left(), 64);
+/// ```
 pub struct Arena<'m> {
-    rest: &'m mut [u8],
+    rest: &'m mut [MaybeUninit<u8>],
 }
 
 impl<'m> Arena<'m> {
-    /// An arena of that memory. Best zeroed and untouched: pages that are never used then never
-    /// become real on a host.
-    pub fn new(memory: &'m mut [u8]) -> Self {
+    /// An arena of that memory. Best untouched: pages that are never used then never become real on
+    /// a host.
+    pub fn new(memory: &'m mut [MaybeUninit<u8>]) -> Self {
         Arena { rest: memory }
     }
 
@@ -76,15 +91,22 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off `count` bytes, as they are.
-    pub(crate) fn bytes(&mut self, count: usize) -> Result<&'m mut [u8], Error> {
+    fn cut(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<u8>], Error> {
         let rest = mem::take(&mut self.rest);
         if count > rest.len() {
             self.rest = rest;
             return Err(Error::Full(Resource::Memory));
         }
-        let (cut, rest) = rest.split_at_mut(count);
+        let (cut, rest) = rest
+            .split_at_mut_checked(count)
+            .ok_or(Error::Full(Resource::Memory))?;
         self.rest = rest;
         Ok(cut)
+    }
+
+    /// Cuts off a buffer of `count` bytes.
+    pub(crate) fn buffer(&mut self, count: usize) -> Result<Buffer<'m>, Error> {
+        self.cut(count).map(Buffer::unmade)
     }
 
     /// Cuts off `count` bytes from the far end, as an arena of their own.
@@ -94,7 +116,9 @@ impl<'m> Arena<'m> {
             self.rest = rest;
             return Err(Error::Full(Resource::Memory));
         };
-        let (rest, end) = rest.split_at_mut(at);
+        let (rest, end) = rest
+            .split_at_mut_checked(at)
+            .ok_or(Error::Full(Resource::Memory))?;
         self.rest = rest;
         Ok(Arena { rest: end })
     }
@@ -102,11 +126,11 @@ impl<'m> Arena<'m> {
     /// Cuts off room for `count` things of type `T` that nobody has made yet.
     pub(crate) fn room<T>(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<T>], Error> {
         let padding = self.rest.as_ptr().align_offset(align_of::<T>());
-        self.bytes(padding)?;
+        self.cut(padding)?;
         let length = count
             .checked_mul(size_of::<T>())
             .ok_or(Error::Full(Resource::Memory))?;
-        let cut = self.bytes(length)?;
+        let cut = self.cut(length)?;
         // SAFETY: `cut` is exclusively ours for 'm, aligned for T by the padding cut before it, and
         // exactly `count` times T's size long. Uninitialised T may hold any bytes.
         Ok(unsafe { core::slice::from_raw_parts_mut(cut.as_mut_ptr().cast(), count) })

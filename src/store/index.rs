@@ -1,6 +1,6 @@
 //! Numbers that name places of a table.
 
-use super::{Arena, Table, bytes_for};
+use super::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::error::Error;
 
 #[derive(Clone, Copy, Default)]
@@ -51,7 +51,7 @@ impl<'m> Index<'m> {
         let Some(behind) = self.entries.get_mut(at..count) else {
             return false;
         };
-        behind.rotate_right(1);
+        make_gap(behind);
         if let Some(entry) = behind.first_mut() {
             *entry = Entry { number, place };
         }
@@ -66,7 +66,7 @@ impl<'m> Index<'m> {
             return false;
         };
         if let Some(behind) = self.entries.get_mut(at..self.count) {
-            behind.rotate_left(1);
+            close_gap(behind);
         }
         self.count = self.count.saturating_sub(1);
         true

@@ -4,6 +4,8 @@
 //! where `unsafe` may stand.
 
 mod arena;
+mod buffer;
+mod copy;
 mod index;
 mod lock;
 mod places;
@@ -12,6 +14,8 @@ mod spans;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
+pub(crate) use buffer::Buffer;
+pub(crate) use copy::{close_gap, copy, make_gap, move_to_front};
 pub(crate) use index::Index;
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock, give_way};

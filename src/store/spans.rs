@@ -333,10 +333,12 @@ impl<'m> SpanTable<'m> {
 
 #[cfg(test)]
 mod tests {
+    use core::mem::MaybeUninit;
+
     use super::*;
 
     fn is_sound_after(fault: fn(&mut SpanTable<'_>)) -> bool {
-        let mut memory = [0; SpanTable::bytes(4)];
+        let mut memory = [MaybeUninit::uninit(); SpanTable::bytes(4)];
         let mut table = SpanTable::new(&mut Arena::new(&mut memory), 4).unwrap();
         for start in [1, 33, 65] {
             table.insert(start, start + 31, 1);

@@ -2,6 +2,7 @@
 
 use super::error::Malformed;
 use super::frame::{Frame, HEADER_LENGTH, size};
+use crate::store::{Buffer, move_to_front};
 
 /// Takes bytes as they come and gives whole frames, in place.
 ///
@@ -11,7 +12,7 @@ use super::frame::{Frame, HEADER_LENGTH, size};
 /// [`skip`](FrameReader::skip) until no whole frame is left.
 #[derive(Debug)]
 pub struct FrameReader<'m> {
-    bytes: &'m mut [u8],
+    bytes: Buffer<'m>,
     /// `start..end` of the bytes came and were not skipped yet. Both are 0 when there are none.
     start: usize,
     end: usize,
@@ -20,8 +21,13 @@ pub struct FrameReader<'m> {
 impl<'m> FrameReader<'m> {
     /// A reader that has read nothing yet.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
+        FrameReader::over(Buffer::of(buffer))
+    }
+
+    /// As [`FrameReader::new`].
+    pub(crate) const fn over(bytes: Buffer<'m>) -> Self {
         FrameReader {
-            bytes: buffer,
+            bytes,
             start: 0,
             end: 0,
         }
@@ -35,22 +41,27 @@ impl<'m> FrameReader<'m> {
         // Only a frame that has begun and would not fit is worth moving. With a bad size nothing
         // more will be read, so that is left to `peek`.
         if self.start > 0
-            && let Ok(size) = size(self.pending(), self.bytes.len())
+            && let Ok(size) = size(self.pending(), self.bytes.capacity())
         {
             let wanted = self.start.saturating_add(size.unwrap_or(HEADER_LENGTH));
-            if wanted > self.bytes.len() {
-                self.bytes.copy_within(self.start..self.end, 0);
+            if wanted > self.bytes.capacity() {
+                move_to_front(self.bytes.made_mut(), self.start, self.end);
                 self.end = self.buffered();
                 self.start = 0;
             }
         }
-        self.bytes.get_mut(self.end..).unwrap_or_default()
+        // As long as the bytes that are made suffice, no more of them are.
+        self.bytes.make(self.end.saturating_add(1));
+        self.bytes
+            .made_mut()
+            .get_mut(self.end..)
+            .unwrap_or_default()
     }
 
     /// That many bytes came into [`space`](FrameReader::space).
     #[inline]
     pub fn filled(&mut self, count: usize) {
-        self.end = self.end.saturating_add(count).min(self.bytes.len());
+        self.end = self.end.saturating_add(count).min(self.bytes.made().len());
     }
 
     /// The next whole frame, if it is all there. It stays until it is skipped.
@@ -61,7 +72,7 @@ impl<'m> FrameReader<'m> {
     /// than the buffer's. Nothing more can be read from the stream then.
     #[inline]
     pub fn peek(&self) -> Result<Option<Frame<'_>>, Malformed> {
-        Frame::first(self.pending(), self.bytes.len())
+        Frame::first(self.pending(), self.bytes.capacity())
     }
 
     /// Drops that many bytes, normally the [`length`](Frame::length) of the frame that was peeked
@@ -95,6 +106,7 @@ impl<'m> FrameReader<'m> {
 
     #[inline]
     fn pending(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
+        let made = self.bytes.made();
+        made.get(self.start..self.end).unwrap_or_default()
     }
 }

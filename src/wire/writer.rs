@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::error::TooSmall;
 use super::message::Message;
+use crate::store::{Buffer, move_to_front};
 
 /// Collects frames until the stream takes them, in whatever pieces it does.
 ///
@@ -11,7 +12,7 @@ use super::message::Message;
 /// [`sent`](FrameWriter::sent).
 #[derive(Debug)]
 pub struct FrameWriter<'m> {
-    bytes: &'m mut [u8],
+    bytes: Buffer<'m>,
     /// `start..end` of the bytes are to be sent yet. Both are 0 when none are.
     start: usize,
     end: usize,
@@ -20,8 +21,13 @@ pub struct FrameWriter<'m> {
 impl<'m> FrameWriter<'m> {
     /// A writer with nothing to send.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
+        FrameWriter::over(Buffer::of(buffer))
+    }
+
+    /// As [`FrameWriter::new`].
+    pub(crate) const fn over(bytes: Buffer<'m>) -> Self {
         FrameWriter {
-            bytes: buffer,
+            bytes,
             start: 0,
             end: 0,
         }
@@ -62,7 +68,8 @@ impl<'m> FrameWriter<'m> {
     /// What the stream should take next.
     #[inline]
     pub fn unsent(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
+        let made = self.bytes.made();
+        made.get(self.start..self.end).unwrap_or_default()
     }
 
     /// The stream took that many bytes of [`unsent`](FrameWriter::unsent).
@@ -78,7 +85,7 @@ impl<'m> FrameWriter<'m> {
     #[inline]
     pub const fn room(&self) -> usize {
         self.bytes
-            .len()
+            .capacity()
             .saturating_sub(self.end.saturating_sub(self.start))
     }
 
@@ -98,23 +105,30 @@ impl<'m> FrameWriter<'m> {
     /// How many bytes can wait at most.
     #[inline]
     pub const fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.bytes.capacity()
     }
 
     fn tail(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.end..).unwrap_or_default()
+        self.bytes
+            .made_mut()
+            .get_mut(self.end..)
+            .unwrap_or_default()
     }
 
-    /// Moves what is unsent to the front, if that helps. A stream that takes only pieces would
-    /// otherwise never leave room again, for the front is free only once all is sent.
+    /// Makes more of the buffer, or moves what is unsent to the front, if that helps. A stream that
+    /// takes only pieces would otherwise never leave room again, for the front is free only once all
+    /// is sent.
     #[cold]
     fn make_room(&mut self, length: usize) -> Result<&mut [u8], TooSmall> {
         if length > self.room() {
             return Err(TooSmall);
         }
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end = self.end.saturating_sub(self.start);
-        self.start = 0;
+        if self.end.saturating_add(length) > self.bytes.capacity() {
+            move_to_front(self.bytes.made_mut(), self.start, self.end);
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        self.bytes.make(self.end.saturating_add(length));
         Ok(self.tail())
     }
 }

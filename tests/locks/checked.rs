@@ -146,7 +146,7 @@ fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
 
 /// The table after these steps, for something to be done with it.
 fn replay<T>(steps: &[Step], then: impl FnOnce(&mut Locks<'_>, Seen) -> T) -> T {
-    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
     let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     let mut seen = Seen::default();
     for one in steps {

@@ -34,7 +34,7 @@ pub(crate) fn on<'a>(path: &'a [u8], lock: FileLock<'static>) -> FileLock<'a> {
 /// Does something with a fresh table. At the end all members leave, and nothing may be left of
 /// them.
 pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut Locks<'_>)) {
-    let mut memory = vec![0; Locks::bytes(&limits)];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&limits));
     let mut locks = Locks::new(&mut Arena::new(&mut memory), &limits).unwrap();
     test(&mut locks);
     assert!(locks.is_sound());
@@ -95,7 +95,7 @@ fn the_memory_that_is_asked_for_is_enough_and_not_for_show() {
         })
     };
     for limits in one_of_many(1_000).into_iter().chain(one_of_many(0)) {
-        let mut memory = vec![0; Locks::bytes(&limits)];
+        let mut memory = Box::new_uninit_slice(Locks::bytes(&limits));
         assert!(Locks::new(&mut Arena::new(&mut memory), &limits).is_ok());
         let less = memory.len() / 2;
         let few = Locks::new(&mut Arena::new(&mut memory[..less]), &limits);

@@ -173,7 +173,7 @@ enum Flow {
 
 /// Runs a program on both. An error says where they differ.
 fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), String> {
-    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
     let locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     let mut table = Table::new(locks);
     kernel.reset();

@@ -97,7 +97,7 @@ pub(crate) fn run_anyhow<T>(
         ..Config::DEFAULT
     };
     let terminal = Box::new(End::new(SocketLine::new(line)));
-    let mut memory = vec![0; Member::memory(&identity, &config).total()];
+    let mut memory = Box::new_uninit_slice(Member::memory(&identity, &config).total());
     let node = Node::new(terminal.pal(), identity, config, &mut memory).unwrap();
     let os = Os;
     let node = node.with_embedder(&os);

@@ -28,7 +28,9 @@ fn identity(number: u32) -> Identity {
 }
 
 fn node<'m, P: Pal + 'm>(pal: P, number: u32) -> Node<'m, P> {
-    let memory = vec![0; Node::<P>::memory(&identity(number), &CALLER).total()].leak();
+    let memory = Box::leak(Box::new_uninit_slice(
+        Node::<P>::memory(&identity(number), &CALLER).total(),
+    ));
     Node::new(pal, identity(number), CALLER, memory).unwrap()
 }
 
@@ -103,7 +105,7 @@ fn many_come_at_once_and_few_can_be_strangers() {
     config.capacities.strangers = 2;
     let identity = Identity::FIRST;
     let bytes = Node::<&Secure<Loopback<'_, 21, 60, 600>>>::memory(&identity, &config).total();
-    let mut memory = vec![0; bytes];
+    let mut memory = Box::new_uninit_slice(bytes);
     let leader = Node::new(&pals[0], identity, config, &mut memory).unwrap();
     let members: Vec<_> = (2..)
         .zip(&pals[1..])

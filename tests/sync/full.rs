@@ -26,7 +26,7 @@ fn say(server: &mut Server<'_>, who: u32, client: &mut Client<'_>) -> Result<(),
 
 /// Another has the only place.
 fn with_full_server(then: impl FnOnce(&mut Server<'_>, &mut Client<'_>)) {
-    let mut memory = vec![0; Server::bytes(&LIMITS, 1)];
+    let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap();
     let mut data = [0; 1];
     let mut client = Client::new(&mut data);

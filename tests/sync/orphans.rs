@@ -47,7 +47,7 @@ fn hear(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
 /// The first dies while it changes the handle, and the second is the next to get it; `then` says
 /// what becomes of that. Returns whether the third is told.
 fn third_is_told(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bool {
-    let mut memory = vec![0; Server::bytes(&LIMITS, 1)];
+    let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap();
     let mut data = [[0; 1]; 3];
     let mut clients = data.each_mut().map(|data| Client::new(data));

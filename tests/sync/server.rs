@@ -21,7 +21,7 @@ fn vmid(who: u32) -> Vmid {
 }
 
 fn with(then: impl FnOnce(&mut Server<'_>)) {
-    let mut memory = vec![0; Server::bytes(&LIMITS, 1)];
+    let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     then(&mut Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap());
 }
 

@@ -1,6 +1,7 @@
 //! A process: it joins and does its steps.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub(crate) type SimNode<'m, const READS: bool> = Node<'m, SimPal<READS>>;
 
 thread_local! {
     /// Memory of nodes that are gone: it is used again.
-    static MEMORY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static MEMORY: RefCell<Vec<Box<[MaybeUninit<u8>]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A process, from its beginning to its end.
@@ -89,7 +90,7 @@ pub(crate) fn live(birth: &Birth, place: usize, has_threads: bool) {
     });
 }
 
-fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Vec<u8>) {
+fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[MaybeUninit<u8>]>) {
     let identity = birth.identity;
     let driving = if READS {
         Driving::Worker
@@ -102,7 +103,7 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Vec<u8>)
     };
     let size = Node::<SimPal<READS>>::memory(&identity, &config).total();
     if memory.len() < size {
-        *memory = vec![0; size];
+        *memory = Box::new_uninit_slice(size);
     }
     let os = Os {
         vmid: identity.vmid.get(),

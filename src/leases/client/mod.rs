@@ -3,6 +3,7 @@
 mod talk;
 
 use super::rank;
+use crate::store::Buffer;
 use crate::wire::{SyncCode, SyncState};
 
 /// A handle that was taken away so often, each time soon, is one that others want all the time.
@@ -99,12 +100,17 @@ pub struct Client<'m> {
     /// With what is given back: the next is to be told that the owner died.
     out_owner_died: bool,
     length: usize,
-    data: &'m mut [u8],
+    data: Buffer<'m>,
 }
 
 impl<'m> Client<'m> {
     /// A free place, whose handle may have as much data as there is memory.
     pub fn new(data: &'m mut [u8]) -> Client<'m> {
+        Client::over(Buffer::of(data))
+    }
+
+    /// As [`Client::new`].
+    pub(crate) fn over(data: Buffer<'m>) -> Client<'m> {
         Client {
             phase: Phase::Free,
             id: 0,
@@ -149,7 +155,7 @@ impl<'m> Client<'m> {
             opened,
             changes,
             can_lower,
-            ..Client::new(data)
+            ..Client::over(data)
         };
         opened
     }
@@ -189,7 +195,7 @@ impl<'m> Client<'m> {
     /// Its data, as far as this process knows it.
     #[inline]
     pub fn data(&self) -> &[u8] {
-        self.data.get(..self.length).unwrap_or(&[])
+        self.data.made().get(..self.length).unwrap_or(&[])
     }
 
     /// Whether the data has changed since that was last asked, and whether a process that was
@@ -360,7 +366,8 @@ impl<'m> Client<'m> {
     #[inline]
     pub fn data_mut(&mut self, length: usize) -> &mut [u8] {
         self.changes = self.changes.wrapping_add(1);
-        let data = self.data.get_mut(..length).unwrap_or_default();
+        let fits = length <= self.data.capacity();
+        let data = self.data.first(if fits { length } else { 0 });
         self.length = data.len();
         data
     }

@@ -2,6 +2,7 @@
 
 use super::{Client, Phase, Say};
 use crate::leases::{Unfitting, rank};
+use crate::store::copy;
 use crate::wire::{Sync, SyncCode, SyncState};
 
 impl Client<'_> {
@@ -87,16 +88,14 @@ impl Client<'_> {
     fn confirmed(&mut self, sync: &Sync<'_>) -> Result<(), Unfitting> {
         let fits = rank(sync.state) > rank(self.current)
             && rank(sync.state) <= rank(self.may_come)
-            && sync.data.len() <= self.data.len();
+            && sync.data.len() <= self.data.capacity();
         if !fits {
             return Err(Unfitting);
         }
         // Who could read it already has the data: nobody else could change it.
         if rank(self.current) == 0 && self.data() != sync.data {
             self.is_changed = true;
-            if let Some(data) = self.data.get_mut(..sync.data.len()) {
-                data.copy_from_slice(sync.data);
-            }
+            copy(self.data.first(sync.data.len()), sync.data);
             self.length = sync.data.len();
         }
         self.current = sync.state;

@@ -12,7 +12,7 @@ mod turns;
 use super::{LeaseLimits, Unfitting, rank};
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
+use crate::store::{Arena, Buckets, Buffer, NONE, Places, Table, bytes_for, copy, mix};
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use told::Told;
 
@@ -30,7 +30,7 @@ struct Handle<'m> {
     /// A process died that could change the data, and nobody else has done so since.
     owner_died: bool,
     length: usize,
-    data: &'m mut [u8],
+    data: Buffer<'m>,
 }
 
 /// A process that uses a handle.
@@ -135,7 +135,7 @@ impl<'m> Server<'m> {
                     writer: NONE,
                     owner_died: false,
                     length: 0,
-                    data: memory.bytes(data)?,
+                    data: memory.buffer(data)?,
                 })
             })?,
             handle_places: Places::new(arena, limits.handles)?,
@@ -280,9 +280,12 @@ impl<'m> Server<'m> {
             .handles
             .get_mut(client.handle as usize)
             .ok_or(Unfitting)?;
-        let to = handle.data.get_mut(..sync.data.len()).ok_or(Unfitting)?;
-        to.copy_from_slice(sync.data);
-        handle.length = sync.data.len();
+        let length = sync.data.len();
+        if length > handle.data.capacity() {
+            return Err(Unfitting);
+        }
+        copy(handle.data.first(length), sync.data);
+        handle.length = length;
         Ok(())
     }
 

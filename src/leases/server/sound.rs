@@ -43,7 +43,7 @@ impl Server<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::vec;
+    use std::boxed::Box;
 
     use super::*;
     use crate::Vmid;
@@ -65,7 +65,7 @@ mod tests {
             handles: 1,
             clients: 3,
         };
-        let mut memory = vec![0; Server::bytes(&limits, 0)];
+        let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 0));
         let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 0).unwrap();
         for &(who, state) in asked {
             let (id, data) = (ID, &[][..]);

@@ -27,7 +27,7 @@ impl Server<'_> {
         let told = if client.out_owner_died {
             Told::OwnerDied(handle.id)
         } else if let Some(state) = client.out_confirm {
-            let data = handle.data.get(..handle.length).unwrap_or(&[]);
+            let data = handle.data.made().get(..handle.length).unwrap_or(&[]);
             message(SyncCode::ConfirmUpgrade, state, data)
         } else if let Some(state) = client.out_downgrade {
             message(SyncCode::RequestDowngrade, state, &[])

@@ -125,7 +125,7 @@ impl<'m> Leases<'m> {
         Ok(Leases {
             slots: arena.table(handles, |_| {
                 Ok(Slot {
-                    client: Lock::new(Client::new(memory.bytes(data)?)),
+                    client: Lock::new(Client::over(memory.buffer(data)?)),
                     waiters: AtomicU32::new(0),
                 })
             })?,
@@ -169,7 +169,7 @@ impl<'m> Leases<'m> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::vec;
+    use std::boxed::Box;
 
     use super::*;
 
@@ -208,7 +208,7 @@ mod tests {
             assert_eq!(fresh_id(vmid(number), 1 << bits), None);
             assert_eq!(fresh_id(vmid(number), u64::MAX), None);
         }
-        let mut memory = vec![0; Leases::bytes(1, 0)];
+        let mut memory = Box::new_uninit_slice(Leases::bytes(1, 0));
         let leases = Leases::new(&mut Arena::new(&mut memory), 1, 0).unwrap();
         let mut directory = leases.directory.lock();
         directory.count = u64::MAX;

@@ -6,6 +6,7 @@
 mod platform;
 
 use core::fmt::Write;
+use core::mem::MaybeUninit;
 
 use libos_ipc::pal::loopback::{Loopback, Network};
 #[cfg(feature = "secure")]
@@ -48,7 +49,7 @@ static MEMBER_PLACE: Memory<MEMBER_MEMORY> = Memory::new();
 fn node<'p, P: Pal + 'p>(
     pal: P,
     identity: Identity,
-    memory: Option<&'static mut [u8]>,
+    memory: Option<&'static mut [MaybeUninit<u8>]>,
 ) -> Option<Node<'p, P>> {
     Node::new(pal, identity, CONFIG, memory?).ok()
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use libos_ipc::Vmid;
 use libos_ipc::locks::{LockLimits, Locks, Set};
 use libos_ipc::member::{Borrowed, Decision};
+use std::mem::MaybeUninit;
+
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockKind};
 
@@ -230,8 +232,8 @@ impl World<'_> {
 
 /// The world after these steps.
 pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
-    let mut memory = vec![0; Locks::bytes(&LIMITS)];
-    let mut memories = vec![vec![0; Borrowed::bytes(1)]; family.members];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
+    let mut memories = vec![vec![MaybeUninit::uninit(); Borrowed::bytes(1)]; family.members];
     let members = memories
         .iter_mut()
         .map(|memory| Borrowed::new(&mut Arena::new(memory), 1).unwrap())

@@ -334,7 +334,7 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
         handles: family.handles,
         clients: family.clients * family.handles,
     };
-    let mut memory = vec![0; Server::bytes(&limits, 1)];
+    let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 1));
     let mut data = vec![[0_u8; 1]; family.clients * family.handles];
     let mut data = data.iter_mut();
     let mut clients = Vec::new();

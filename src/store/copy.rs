@@ -1,0 +1,85 @@
+//! Moves of what stands in slices that cannot panic: those of `core` do where lengths don't fit, and
+//! a library that ends up in an enclave has no use for that code.
+#![allow(unsafe_code)]
+
+use core::ptr;
+
+/// Copies as many bytes as both have.
+#[inline]
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    let count = to.len().min(from.len());
+    // SAFETY: both have that many bytes, and a slice that may be written overlaps no other.
+    unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), count) }
+}
+
+/// Moves the bytes from `start` to before `end` to the front. Nothing if they are not all there.
+pub(crate) fn move_to_front(bytes: &mut [u8], start: usize, end: usize) {
+    let Some(part) = bytes.get(start..end) else {
+        return;
+    };
+    let count = part.len();
+    let to = bytes.as_mut_ptr();
+    // SAFETY: `start + count` is `end`, which is within the slice, and so is `count`.
+    unsafe { ptr::copy(to.wrapping_add(start), to, count) }
+}
+
+/// Moves everything one place up. What was last is gone, what was first stands there still, to be
+/// overwritten.
+pub(crate) fn make_gap<T: Copy>(things: &mut [T]) {
+    if let Some(most) = things.len().checked_sub(1) {
+        let first = things.as_mut_ptr();
+        // SAFETY: there are `most` things from the first on, and as many from the second on.
+        unsafe { ptr::copy(first, first.wrapping_add(1), most) }
+    }
+}
+
+/// Moves everything one place down. What was first is gone, what was last stands there still.
+pub(crate) fn close_gap<T: Copy>(things: &mut [T]) {
+    if let Some(most) = things.len().checked_sub(1) {
+        let first = things.as_mut_ptr();
+        // SAFETY: there are `most` things from the second on, and as many from the first on.
+        unsafe { ptr::copy(first.wrapping_add(1), first, most) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_what_both_have_room_for() {
+        for (to, from) in [(0, 3), (3, 0), (3, 3), (2, 5), (5, 2)] {
+            let mut copied = [0; 5];
+            copy(&mut copied[..to], &[1, 2, 3, 4, 5][..from]);
+            let count = to.min(from);
+            assert_eq!(copied[..count], [1, 2, 3, 4, 5][..count]);
+            assert_eq!(copied[count..], [0; 5][count..]);
+        }
+    }
+
+    #[test]
+    fn moves_to_the_front_what_is_there() {
+        for (start, end) in [(0, 0), (0, 4), (1, 4), (2, 3), (4, 4), (3, 2), (2, 5)] {
+            let (mut moved, mut expected) = ([1, 2, 3, 4], [1, 2, 3, 4]);
+            move_to_front(&mut moved, start, end);
+            if start <= end && end <= 4 {
+                expected.copy_within(start..end, 0);
+            }
+            assert_eq!(moved, expected, "{start}..{end}");
+        }
+    }
+
+    #[test]
+    fn a_gap_is_made_at_the_front_and_closed_there() {
+        let mut things = [1, 2, 3, 4];
+        make_gap(&mut things);
+        assert_eq!(things, [1, 1, 2, 3]);
+        close_gap(&mut things);
+        assert_eq!(things, [1, 2, 3, 3]);
+        for few in [&mut [][..], &mut [7]] {
+            make_gap(few);
+            close_gap(few);
+            assert!(few.first().is_none_or(|only| *only == 7));
+        }
+    }
+}
