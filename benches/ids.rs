@@ -217,12 +217,9 @@ impl Side<'_, '_> {
 
 /// A range above all that are held; the search wraps round now and then.
 fn alloc(ranges: &mut Ranges<'_>) -> IdRange {
-    loop {
-        match ranges.alloc(owner(1)) {
-            Alloc::Range(range) => return range,
-            Alloc::Again => {}
-            full => panic!("{full:?}"),
-        }
+    match ranges.alloc(owner(1)) {
+        Alloc::Range(range) => range,
+        full => panic!("{full:?}"),
     }
 }
 

@@ -233,7 +233,7 @@ struct libos_ipc_limits {
     uint32_t spin_us;           /* how long who waits looks again before it sleeps; 0: not at all */
     uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: as long as it takes */
     uint32_t connect_limit_ms;  /* how long a process with a full backlog is waited for */
-    bool wrap_ids;              /* IDs that were released are given out again after the highest */
+    bool wrap_ids;              /* IDs that were released are given out again after the highest (default) */
 };
 
 void libos_ipc_default_limits(struct libos_ipc_limits* limits);
@@ -408,7 +408,8 @@ int ipc_get_id_owner(IDTYPE id, IDTYPE* out_owner);
  * more. */
 int libos_ipc_bury(IDTYPE vmid);
 
-/* The allocator of single IDs above that. It asks the leader once in MAX_RANGE_SIZE IDs. */
+/* The allocator of single IDs above that. It asks the leader once in MAX_RANGE_SIZE IDs. Those that go to
+ * other processes come out of a range of their own. */
 
 /* In a child: takes over the ID that its parent handed to it; 0: none. */
 int init_id_ranges(IDTYPE preload_tid);

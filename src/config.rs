@@ -163,7 +163,8 @@ pub struct Config {
     /// core may take longer than the whole exchange. It is given up by itself, and tried again
     /// now and then, where it doesn't pay (a single core, a slow peer). Zero: never.
     pub spin: Duration,
-    /// Whether the leader hands out released IDs again once the highest was reached.
+    /// Whether the leader hands out released IDs again once the highest was reached, as a kernel does
+    /// with pids. Without, a family has come to its end when it has used 131,072 ranges.
     pub wrap_ids: bool,
     /// Whether the leader leaves a dead member's ID ranges alone. By default it takes them back.
     pub keep_ranges_of_dead: bool,
@@ -176,12 +177,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The default limits, a worker thread, and a short spin.
+    /// The default limits, a worker thread, a short spin, and IDs that are given out again.
     pub const DEFAULT: Config = Config {
         capacities: Capacities::DEFAULT,
         driving: Driving::Worker,
         spin: Duration::from_micros(100),
-        wrap_ids: false,
+        wrap_ids: true,
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),

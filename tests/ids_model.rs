@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges};
-use libos_ipc::member::{OwnIds, Take};
+use libos_ipc::member::{OwnIds, Purpose, Take};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
@@ -140,6 +140,167 @@ proptest! {
     }
 }
 
+/// How many IDs at each end of the space the random program below is about. All between are taken.
+const END: Id = 320;
+
+/// The owner of all between.
+const MIDDLE: u32 = 9;
+
+/// The plain model of a table that wraps.
+struct Wrapping {
+    plain: Plain,
+    next: Id,
+}
+
+impl Wrapping {
+    /// The next free IDs at or after `next`, 32 at most; from 2 on after the highest.
+    fn alloc(&mut self, who: u32) -> Option<IdRange> {
+        let free = |from: Id| {
+            let mut id = from;
+            while let Some((taken, _)) = self.plain.holding(id) {
+                id = taken.end + 1;
+            }
+            (id <= ID_MAX).then_some(id)
+        };
+        let start = free(self.next).or_else(|| free(2))?;
+        let behind = self.plain.ranges.range(start..).next();
+        let free_to = behind.map_or(ID_MAX, |(taken, _)| taken - 1);
+        let end = free_to.min(start + 31);
+        self.plain.ranges.insert(start, (end, who));
+        self.next = end + 1;
+        Some(IdRange { start, end })
+    }
+}
+
+/// A table that wraps, of which the middle is taken, and its model.
+fn with_a_taken_middle(memory: &mut [MaybeUninit<u8>], capacity: usize) -> (Ranges<'_>, Wrapping) {
+    let mut ranges = Ranges::new(&mut Arena::new(memory), capacity, true).unwrap();
+    let last = ID_MAX - END;
+    loop {
+        let Alloc::Range(range) = ranges.alloc(vmid(MIDDLE)) else {
+            panic!("there are IDs")
+        };
+        if range.start <= END || range.start > last {
+            ranges.release(vmid(MIDDLE), range).unwrap();
+        }
+        if range.end == ID_MAX {
+            break;
+        }
+    }
+    let mut plain = Plain::default();
+    let last = Id::try_from(ranges.len()).unwrap() * 32 + END;
+    plain.ranges.insert(END + 1, (last, MIDDLE));
+    let next = ID_MAX + 1;
+    (ranges, Wrapping { plain, next })
+}
+
+#[test]
+fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
+    let capacity = 131_072 + 200;
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
+    let (mut ranges, mut model) = with_a_taken_middle(&mut memory, capacity);
+    let taken = ranges.len();
+    assert!(taken > 131_000);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut shortest = 32;
+    let mut times_wrapped = 0;
+    for deed in 0..40_000 {
+        // Small ones by turns with great ones: more is held, and less.
+        let allocs = if deed / 1000 % 2 == 0 { 6 } else { 2 };
+        let who = rng.u32(1..5);
+        let near = rng.u32(1..=END);
+        let id = if rng.bool() { near } else { ID_MAX + 1 - near };
+        let held = model
+            .plain
+            .holding(id)
+            .filter(|(_, owner)| *owner != MIDDLE);
+        match rng.u32(..10) {
+            number if number < allocs => {
+                if ranges.len() == capacity {
+                    continue;
+                }
+                let before = model.next;
+                let expected = model.alloc(who);
+                if model.next < before {
+                    times_wrapped += 1;
+                }
+                let got = ranges.alloc(vmid(who));
+                match expected {
+                    Some(range) => {
+                        assert_eq!(got, Alloc::Range(range));
+                        shortest = shortest.min(range.end - range.start + 1);
+                    }
+                    None => assert_eq!(got, Alloc::NoneLeft),
+                }
+            }
+            number if number < 8 => {
+                if let Some((range, owner)) = held {
+                    ranges.release(vmid(owner), range).unwrap();
+                    model.plain.ranges.remove(&range.start);
+                }
+            }
+            8 => {
+                // As a parent does with its child's pid, which then stays while its neighbours go.
+                let room = capacity - ranges.len() >= 2;
+                if let Some((range, owner)) = held.filter(|_| room) {
+                    ranges.change_owner(vmid(owner), id, vmid(who)).unwrap();
+                    for (start, end, of) in [
+                        (range.start, id - 1, owner),
+                        (id, id, who),
+                        (id + 1, range.end, owner),
+                    ] {
+                        if start <= end {
+                            model.plain.ranges.insert(start, (end, of));
+                        }
+                    }
+                }
+            }
+            _ => {
+                let expected = model.plain.holding(id).map(|(_, owner)| vmid(owner));
+                assert_eq!(ranges.owner_of(id), expected, "owner of {id}");
+            }
+        }
+        assert_eq!(ranges.len(), taken + model.plain.ranges.len() - 1);
+        if deed % 4000 == 0 {
+            assert!(ranges.is_sound());
+        }
+    }
+    assert!(ranges.is_sound());
+    assert_eq!(shortest, 1, "single IDs between others");
+    assert!(times_wrapped > 100, "{times_wrapped}");
+}
+
+#[test]
+fn with_all_ids_but_one_taken_that_one_is_handed_out_again_and_again() {
+    let capacity = 131_076;
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
+    let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, true).unwrap();
+    let mut count = 0;
+    while let Alloc::Range(range) = ranges.alloc(vmid(1)) {
+        count += 1;
+        assert!(range.end <= ID_MAX);
+    }
+    assert_eq!((count, ranges.alloc(vmid(1))), (131_072, Alloc::NoneLeft));
+    ranges.change_owner(vmid(1), 2_000_000, vmid(2)).unwrap();
+    let (start, end) = (2_000_000, 2_000_000);
+    for _ in 0..10_000 {
+        ranges.release(vmid(2), IdRange { start, end }).unwrap();
+        let given = ranges.alloc(vmid(2));
+        assert_eq!(given, Alloc::Range(IdRange { start, end }));
+    }
+    assert_eq!(ranges.alloc(vmid(2)), Alloc::NoneLeft);
+}
+
+#[test]
+fn the_first_id_of_all_is_handed_out_once() {
+    let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
+    let mut ranges = used_up(true, &mut memory, |_| false);
+    let lowest = IdRange { start: 2, end: 33 };
+    assert_eq!(ranges.alloc(vmid(1)), Alloc::Range(lowest));
+}
+
 /// A table in which all IDs were handed out once, and which ranges are still held.
 fn used_up(wrap: bool, memory: &mut [MaybeUninit<u8>], kept: impl Fn(u32) -> bool) -> Ranges<'_> {
     let mut ranges = Ranges::new(&mut Arena::new(memory), 1000, wrap).unwrap();
@@ -176,12 +337,9 @@ fn the_top_is_the_end_unless_it_may_wrap() {
     ranges
         .release(vmid(1), IdRange { start: 41, end: 64 })
         .unwrap();
-    let mut next = || loop {
-        match ranges.alloc(vmid(3)) {
-            Alloc::Again => {}
-            Alloc::Range(range) => return (range.start, range.end),
-            full => panic!("{full:?}"),
-        }
+    let mut next = || match ranges.alloc(vmid(3)) {
+        Alloc::Range(range) => (range.start, range.end),
+        full => panic!("{full:?}"),
     };
     assert_eq!(next(), (40, 64), "the first gap, whole");
     assert_eq!(next(), (150 * 32 + 1, 150 * 32 + 32));
@@ -329,7 +487,8 @@ fn an_id_is_given_if_there_is_room_for_the_parts() {
 /// What a process does with its own IDs.
 #[derive(Clone, Copy, Debug)]
 enum Use {
-    Take,
+    Take(Purpose),
+    TakeAny,
     Add { length: u32 },
     Release { choice: usize },
     HandOn { choice: usize },
@@ -339,7 +498,9 @@ enum Use {
 
 fn usage() -> impl Strategy<Value = Use> {
     prop_oneof![
-        6 => Just(Use::Take),
+        4 => Just(Use::Take(Purpose::Own)),
+        3 => Just(Use::Take(Purpose::Child)),
+        1 => Just(Use::TakeAny),
         2 => (1..=32_u32).prop_map(|length| Use::Add { length }),
         4 => any::<usize>().prop_map(|choice| Use::Release { choice }),
         2 => any::<usize>().prop_map(|choice| Use::HandOn { choice }),
@@ -368,10 +529,21 @@ proptest! {
         };
         for usage in uses {
             match usage {
-                Use::Take => if let Take::Id(id) = own.take() {
+                Use::Take(purpose) => if let Take::Id(id) = own.take_for(purpose) {
                     prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
                     used.push(id);
                 },
+                // It may have been in use before, but is not now.
+                Use::TakeAny => {
+                    let is_free = |id: &Id| !used.contains(id) && !leaving.contains(id);
+                    if let Some(id) = own.take_any() {
+                        prop_assert!(owned.contains(&id) && is_free(&id), "{} has a use", id);
+                        ever.insert(id);
+                        used.push(id);
+                    } else {
+                        prop_assert_eq!(owned.iter().find(|id| is_free(id)), None);
+                    }
+                }
                 Use::Add { length } => {
                     let range = IdRange { start: fresh, end: fresh + length - 1 };
                     fresh += 64;
@@ -492,6 +664,26 @@ fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
     own.handed_on(5, false);
     assert_eq!([40, 50].map(|id| own.adopt(id)), [Ok(()), full]);
     assert_eq!((own.len(), own.hand_on(7)), (3, full));
+}
+
+#[test]
+fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
+    let mut memory = Box::new_uninit_slice(OwnIds::bytes(2));
+    let mut own = OwnIds::new(&mut Arena::new(&mut memory), 2).unwrap();
+    let full = Err(Error::Full(Resource::OwnRanges));
+    own.add(IdRange { start: 1, end: 32 }).unwrap();
+    for id in 1..=3 {
+        assert_eq!(own.take(), Take::Id(id));
+    }
+    assert_eq!(own.take_for(Purpose::Child), Take::NeedRange);
+    own.add(IdRange { start: 33, end: 64 }).unwrap();
+    for id in 33..=64 {
+        assert_eq!(own.take_for(Purpose::Child), Take::Id(id));
+        assert_eq!([own.hand_on(2), own.hand_on(id)], [full, Ok(())]);
+        assert_eq!(own.handed_on(id, true), [None; 2]);
+    }
+    // The range for children is gone; the threads' is as it was.
+    assert_eq!((own.len(), own.most(), own.take()), (1, 2, Take::Id(4)));
 }
 
 #[test]

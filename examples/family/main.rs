@@ -134,8 +134,9 @@ struct ServeOptions {
     /// Say nothing but errors
     #[arg(long, requires = "base")]
     quiet: bool,
-    /// Hand out released IDs again once the highest was reached
-    #[arg(long, requires = "base")]
+    /// Whether released IDs are handed out again once the highest was reached
+    #[arg(long, requires = "base", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     wrap_ids: bool,
 }
 

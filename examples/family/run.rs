@@ -107,7 +107,6 @@ impl<'a> Run<'a> {
         let base = directory.join("f");
         let config = Config {
             capacities: Capacities::LARGE,
-            wrap_ids: true,
             ..Config::DEFAULT
         };
         let (os, events) = Os::new();

@@ -76,7 +76,6 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     raise_descriptor_limit().context("raising the limit of descriptors")?;
     let config = Config {
         capacities: capacities(options.members),
-        wrap_ids: true,
         ..Config::DEFAULT
     };
     let (events, happened) = channel();

@@ -5,6 +5,7 @@ use core::ffi::c_int;
 use super::foreign::write;
 use super::{CNode, node, status, vmid, wait};
 use crate::error::Error;
+use crate::member::Purpose;
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -76,10 +77,10 @@ pub extern "C" fn init_id_ranges(preload_tid: u32) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
     let id = node().and_then(|node| {
-        let id = node.take_id(wait())?;
         let Some(to) = Vmid::new(move_ownership_to) else {
-            return Ok(id);
+            return node.take_id(wait());
         };
+        let id = node.take_for(Purpose::Child, wait())?;
         if let Err(error) = hand_on(node, id, to) {
             // Not if it is still unclear whose it is: then a late answer settles it.
             let _ = node.release_id(id, wait());

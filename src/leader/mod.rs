@@ -33,8 +33,6 @@ pub enum Outcome {
     Unborn(Vmid),
     /// A well-formed request that can't be done, to which no answer is due: to be counted.
     CannotBeDone,
-    /// The table is busy with something long: hand the same message in again.
-    Again,
     /// No message of a leader's role.
     NotForLeader,
 }
@@ -268,7 +266,6 @@ impl<'m> Leader<'m> {
                 Alloc::NoneLeft | Alloc::TableFull => {
                     Outcome::Answer(Answer::IdRange(IdRange { start: 0, end: 0 }))
                 }
-                Alloc::Again => Outcome::Again,
             },
             Message::ReleaseIdRange(range) => match self.release(from, range) {
                 Ok(()) => Outcome::Done,

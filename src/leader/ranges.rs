@@ -3,13 +3,17 @@
 use crate::error::{Error, Resource, errno};
 use crate::store::{Arena, SpanTable, Sweep};
 use crate::wire::IdRange;
-use crate::{ID_MAX, Id, Vmid};
+use crate::{Id, Vmid};
 
 /// The longest range that is handed out at once.
 const LONGEST_RANGE: u32 = 32;
 const _: () = assert!(LONGEST_RANGE <= crate::store::LONGEST);
 
-/// How many ranges one call passes over at most: the table is behind a spinlock.
+/// Where the search goes on after the highest ID. ID 1 is the first that a family has given out:
+/// that of its first process, as a rule, so no other process ever has it.
+const FIRST_AGAIN: Id = 2;
+
+/// How many ranges of a dead owner one call passes over at most: the table is behind a spinlock.
 const STEPS_AT_ONCE: u32 = 64;
 
 /// What [`Ranges::alloc`] found.
@@ -21,8 +25,6 @@ pub enum Alloc {
     NoneLeft,
     /// The table is full ([`Resource::Ranges`]).
     TableFull,
-    /// Nothing yet: many ranges stand in the way. Ask again, after others had their turn.
-    Again,
 }
 
 /// What is still to be done to take back the ranges of one owner.
@@ -34,8 +36,6 @@ pub struct Ranges<'m> {
     spans: SpanTable<'m>,
     /// Where the search for free IDs goes on.
     next: Id,
-    /// How many IDs were passed over since the last range was handed out.
-    passed: u32,
     wrap: bool,
 }
 
@@ -46,7 +46,7 @@ impl<'m> Ranges<'m> {
     }
 
     /// An empty table of `capacity` ranges, cut from `arena`. With `wrap`, IDs that were released
-    /// are handed out again once the top is reached; without, the top is the end.
+    /// are handed out again once the top is reached, from 2 on; without, the top is the end.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -54,46 +54,30 @@ impl<'m> Ranges<'m> {
         Ok(Ranges {
             spans: SpanTable::new(arena, capacity)?,
             next: 1,
-            passed: 0,
             wrap,
         })
     }
 
-    /// Hands out the next free range after the last one handed out, at most 32 long.
+    /// Hands out the next free range after the last one handed out, at most 32 long: a shorter one
+    /// where IDs that are still owned leave no more room. O(log n) steps, however many ranges stand
+    /// in the way.
     pub fn alloc(&mut self, owner: Vmid) -> Alloc {
         if self.spans.left() == 0 {
             return Alloc::TableFull;
         }
-        for _ in 0..STEPS_AT_ONCE {
-            if self.next > ID_MAX {
-                if !self.wrap {
-                    return Alloc::NoneLeft;
-                }
-                self.next = 1;
-            }
-            let free_to = match self.spans.gap(self.next) {
-                Ok(taken) => taken.map_or(ID_MAX, |taken| taken.saturating_sub(1)),
-                Err(span) => {
-                    let behind = span.end().saturating_add(1);
-                    self.passed = self.passed.saturating_add(behind.saturating_sub(self.next));
-                    self.next = behind;
-                    if self.passed >= ID_MAX {
-                        self.passed = 0;
-                        return Alloc::NoneLeft;
-                    }
-                    continue;
-                }
-            };
-            let start = self.next;
-            let end = start.saturating_add(LONGEST_RANGE - 1).min(free_to);
-            if !self.spans.insert(start, end, owner.get()) {
-                return Alloc::TableFull;
-            }
-            self.passed = 0;
-            self.next = end.saturating_add(1);
-            return Alloc::Range(IdRange { start, end });
+        let mut found = self.spans.next_free(self.next);
+        if found.is_none() && self.wrap {
+            found = self.spans.next_free(FIRST_AGAIN);
         }
-        Alloc::Again
+        let Some((start, free_to)) = found else {
+            return Alloc::NoneLeft;
+        };
+        let end = start.saturating_add(LONGEST_RANGE - 1).min(free_to);
+        if !self.spans.insert(start, end, owner.get()) {
+            return Alloc::TableFull;
+        }
+        self.next = end.saturating_add(1);
+        Alloc::Range(IdRange { start, end })
     }
 
     /// Takes a range back from its owner: a whole one, just as the table has it.

@@ -3,6 +3,10 @@
 //! A range is at most 32 long, so a bit for each ID tells what is in use. IDs are taken one after
 //! the other; one that was released is not taken again before its whole range went back to the
 //! leader and came out anew, so that a PID doesn't come back soon.
+//!
+//! IDs for children come out of a range of their own. A child's ID leaves the range at once
+//! ([`OwnIds::handed_on`]), so that range has no ID in use, and a fork splits nothing that stays. Out of
+//! one range for both, each thread that lives between two forks would be a range by itself.
 
 use core::mem;
 
@@ -18,6 +22,15 @@ pub enum Take {
     Id(Id),
     /// The ranges are used up: get a new one from the leader, [`OwnIds::add`] it, ask again.
     NeedRange,
+}
+
+/// What an ID is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Something that stays here: a thread.
+    Own,
+    /// A new process, to which the ID is [handed on](OwnIds::hand_on) at once.
+    Child,
 }
 
 /// One range of this process. The bits count from its start.
@@ -37,6 +50,13 @@ impl OwnRange {
 
     fn is_idle(&self) -> bool {
         self.in_use == 0 && self.leaving == 0
+    }
+
+    /// The first ID that is neither in use nor being handed on.
+    fn first_free(&self) -> Option<Id> {
+        let taken = self.in_use | self.leaving;
+        let id = self.start.saturating_add(taken.trailing_ones());
+        (id <= self.end).then_some(id)
     }
 
     fn range(&self) -> IdRange {
@@ -68,9 +88,37 @@ pub struct OwnIds<'m> {
     table: Table<'m, OwnRange>,
     count: usize,
     most: usize,
-    /// The range that IDs are taken from, by its end (which splits leave as it is), and the next
-    /// ID to take.
-    current: Option<(Id, Id)>,
+    current: Currents,
+}
+
+/// The ranges that IDs are taken from.
+#[derive(Clone, Copy, Default)]
+struct Currents {
+    own: Option<Current>,
+    children: Option<Current>,
+}
+
+/// A range that IDs are taken from.
+#[derive(Clone, Copy)]
+struct Current {
+    /// The range is known by its end, which splits leave as it is.
+    end: Id,
+    /// The next ID to take.
+    next: Id,
+}
+
+impl Currents {
+    fn has(&self, end: Id) -> bool {
+        let mut both = self.own.iter().chain(&self.children);
+        both.any(|current| current.end == end)
+    }
+
+    fn of(&mut self, purpose: Purpose) -> &mut Option<Current> {
+        match purpose {
+            Purpose::Own => &mut self.own,
+            Purpose::Child => &mut self.children,
+        }
+    }
 }
 
 impl<'m> OwnIds<'m> {
@@ -89,30 +137,56 @@ impl<'m> OwnIds<'m> {
             table,
             count: 0,
             most: 0,
-            current: None,
+            current: Currents::default(),
         })
     }
 
-    /// Takes the next ID.
+    /// Takes the next ID for something that stays here.
     pub fn take(&mut self) -> Take {
-        if self.current.is_none() {
+        self.take_for(Purpose::Own)
+    }
+
+    /// Takes the next ID of the range for that purpose.
+    pub fn take_for(&mut self, purpose: Purpose) -> Take {
+        let current = *self.current.of(purpose);
+        let current = current.or_else(|| {
             // An idle range is there if two threads asked the leader at once.
-            let idle = self.ranges().iter().find(|range| range.is_idle());
-            self.current = idle.map(|range| (range.end, range.start));
-        }
-        let Some((end, id)) = self.current else {
+            let mut ranges = self.ranges().iter();
+            let idle = ranges.find(|range| range.is_idle() && !self.current.has(range.end))?;
+            Some(Current {
+                end: idle.end,
+                next: idle.start,
+            })
+        });
+        let Some(Current { end, next: id }) = current else {
             return Take::NeedRange;
         };
         let Some(range) = self.holding(id) else {
             return Take::NeedRange;
         };
         range.in_use |= range.bit(id);
-        self.current = if id < end {
-            Some((end, id.saturating_add(1)))
-        } else {
-            None
-        };
+        *self.current.of(purpose) = (id < end).then_some(Current {
+            end,
+            next: id.saturating_add(1),
+        });
         Take::Id(id)
+    }
+
+    /// Takes an ID where no further range is to be had: out of the range for another purpose, or else
+    /// one that was in use before.
+    pub fn take_any(&mut self) -> Option<Id> {
+        for purpose in [Purpose::Own, Purpose::Child] {
+            if let Take::Id(id) = self.take_for(purpose) {
+                return Some(id);
+            }
+        }
+        let count = self.count;
+        let used = self.table.get_mut(..count)?;
+        let (range, id) = used
+            .iter_mut()
+            .find_map(|range| range.first_free().map(|id| (range, id)))?;
+        range.in_use |= range.bit(id);
+        Some(id)
     }
 
     /// Adds a fresh range of the leader's, to take IDs from once the present one is used up.
@@ -138,7 +212,6 @@ impl<'m> OwnIds<'m> {
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here.
     pub fn release(&mut self, id: Id) -> Result<Option<IdRange>, Error> {
-        let current = self.current;
         let range = self.holding(id).ok_or(Error::Invalid)?;
         let bit = range.bit(id);
         if range.in_use & bit == 0 {
@@ -146,7 +219,7 @@ impl<'m> OwnIds<'m> {
         }
         range.in_use &= !bit;
         let (idle, end) = (range.is_idle(), range.end);
-        Ok(if idle && current.is_none_or(|(at, _)| at != end) {
+        Ok(if idle && !self.current.has(end) {
             self.remove(id)
         } else {
             None
@@ -167,8 +240,10 @@ impl<'m> OwnIds<'m> {
         if range.in_use & bit == 0 {
             return Err(Error::Invalid);
         }
-        // One range becomes at most two; each hand-over under way may want one more.
-        if room <= parts {
+        // One range becomes at most two, and only if there is something on both sides of the ID;
+        // each hand-over under way may want one more.
+        let is_inside = range.start < id && id < range.end;
+        if is_inside && room <= parts {
             return Err(Error::Full(Resource::OwnRanges));
         }
         range.in_use &= !bit;
@@ -199,8 +274,7 @@ impl<'m> OwnIds<'m> {
         ];
         parts.map(|part| {
             let part = part?;
-            let taking = self.current.is_some_and(|(end, _)| end == part.end);
-            if part.is_idle() && !taking {
+            if part.is_idle() && !self.current.has(part.end) {
                 return Some(part.range());
             }
             // There is room: `hand_on` saw to it.
@@ -212,7 +286,7 @@ impl<'m> OwnIds<'m> {
     /// Gives up a range none of which is in use, also the one that IDs are taken from: to be
     /// called until it says `None`, before leaving. What is returned is to be given back.
     pub fn close(&mut self) -> Option<IdRange> {
-        self.current = None;
+        self.current = Currents::default();
         let idle = self.ranges().iter().find(|range| range.is_idle())?.start;
         self.remove(idle)
     }
@@ -258,10 +332,14 @@ impl<'m> OwnIds<'m> {
             .filter(|range| range.start <= id)
     }
 
+    /// How many ranges more there may be once all IDs that are being handed on have gone.
     fn parts_under_way(&self) -> usize {
         self.ranges()
             .iter()
-            .map(|range| range.leaving.count_ones() as usize)
+            .map(|range| {
+                let ends = range.bit(range.start) | range.bit(range.end);
+                (range.leaving & !ends).count_ones() as usize
+            })
             .sum()
     }
 

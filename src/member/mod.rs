@@ -9,4 +9,4 @@ mod ids;
 
 pub use borrowed::{Borrowed, Decision};
 pub use children::{Children, News};
-pub use ids::{OwnIds, Take};
+pub use ids::{OwnIds, Purpose, Take};

@@ -2,9 +2,9 @@
 
 use super::data::Data;
 use super::{Late, Node, Wait};
-use crate::error::Error;
+use crate::error::{Error, Resource};
 use crate::leader::{Alloc, Leader};
-use crate::member::Take;
+use crate::member::{Purpose, Take};
 use crate::pal::{ConnectError, Pal, Stream};
 use crate::store::Lock;
 use crate::wire::{Answer, IdRange, Message};
@@ -59,15 +59,14 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
         let range = match self.leader()? {
-            Ask::Here(leader) => loop {
+            Ask::Here(leader) => {
                 let allocated = leader.lock().ranges().alloc(self.identity.vmid);
                 match allocated {
-                    Alloc::Range(range) => break range,
+                    Alloc::Range(range) => range,
                     Alloc::NoneLeft => return Err(Error::NoIds),
-                    Alloc::TableFull => return Err(Error::Full(crate::Resource::Ranges)),
-                    Alloc::Again => {}
+                    Alloc::TableFull => return Err(Error::Full(Resource::Ranges)),
                 }
-            },
+            }
             Ask::There(vmid) => {
                 match self.ask_with(
                     vmid,
@@ -146,32 +145,57 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes an ID that nobody in the family uses. Asks the leader only when the last range is
-    /// used up.
+    /// Takes an ID that nobody in the family uses, for a thread of this process. Asks the leader only
+    /// when the last range is used up. Where no further range is to be had, it is one that was in use
+    /// here before, or one of those that were meant for children.
     ///
     /// # Errors
-    /// [`Error::Full`] at the limit of own ranges; else as [`Node::alloc_range`].
+    /// [`Error::Full`] at the limit of own ranges, [`Error::NoIds`] if the family has none left: if all
+    /// that this process owns are in use. Else as [`Node::alloc_range`].
     pub fn take_id(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.take_for(Purpose::Own, wait)
+    }
+
+    pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
         loop {
-            if let Take::Id(id) = self.own_ids.lock().take() {
+            if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
                 return Ok(id);
             }
-            let range = self.alloc_range(wait)?;
-            let added = self.own_ids.lock().add(range);
-            if let Err(error) = added {
-                self.release_range(range, wait)?;
-                return Err(error);
+            match self.add_range(wait) {
+                Ok(()) => {}
+                Err(
+                    error @ (Error::NoIds | Error::Full(Resource::Ranges | Resource::OwnRanges)),
+                ) => {
+                    return self.own_ids.lock().take_any().ok_or(error);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
+    /// Gets a range of the leader's, to take IDs from.
+    fn add_range(&self, wait: Wait<'_>) -> Result<(), Error> {
+        let range = self.alloc_range(wait)?;
+        let added = self.own_ids.lock().add(range);
+        if added.is_err() {
+            self.release_range(range, wait)?;
+        }
+        added
+    }
+
     /// Takes an ID for a new process: it belongs to `to` from the start, who is to
-    /// [`Node::adopt_id`] it.
+    /// [`Node::adopt_id`] it. Such IDs come out of a range of their own, so the threads that live
+    /// between two forks don't break it up.
     ///
     /// # Errors
     /// As [`Node::take_id`] and [`Node::hand_on_id`].
     pub fn take_id_for(&self, to: Vmid, wait: Wait<'_>) -> Result<Id, Error> {
-        let id = self.take_id(wait)?;
+        let purpose = if to == self.identity.vmid {
+            Purpose::Own
+        } else {
+            Purpose::Child
+        };
+        let id = self.take_for(purpose, wait)?;
         match self.hand_on_id(id, to, wait) {
             Ok(()) => Ok(id),
             Err(error) => {

@@ -6,6 +6,7 @@
 mod arena;
 mod buffer;
 mod copy;
+mod full;
 mod index;
 mod lock;
 mod places;

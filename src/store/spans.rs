@@ -1,11 +1,12 @@
 //! Non-overlapping spans of numbers, each with an owner: found by a number in them, or by owner.
 //!
-//! Beside the tree stand three small tables. `hints` remembers for each block of 32 numbers the span
+//! Beside the tree stand four small tables. `hints` remembers for each block of 32 numbers the span
 //! last found there, so that most look-ups touch one node instead of a path of the tree: with
 //! 100,000 spans a path is a dozen cache misses. A hint is believed only if its node holds the
 //! number; nodes are never unmade, so a stale hint does no harm. `crowds` counts the spans that
 //! touch a block, so that an empty block is known as such. Blocks share slots where there are more
 //! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
+//! `full` says which blocks have nothing free, so that a free number is found without a walk either.
 #![allow(unsafe_code, missing_docs, clippy::expl_impl_clone_on_copy)] // `intrusive_adapter!`
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +16,9 @@ use intrusive_collections::{
     intrusive_adapter,
 };
 
+use super::full::{FullBlocks, block_of, bounds};
 use super::{Arena, Pool, Table, bytes_for};
+use crate::ID_MAX;
 use crate::error::Error;
 
 /// The longest span there can be.
@@ -64,6 +67,11 @@ impl Span {
         self.owner.load(Ordering::Relaxed)
     }
 
+    /// The blocks that it touches.
+    fn blocks(&self) -> core::ops::RangeInclusive<u32> {
+        block_of(self.start())..=block_of(self.end())
+    }
+
     fn set(&self, start: u32, end: u32) {
         let length_less_one = end.saturating_sub(start);
         self.place
@@ -97,6 +105,7 @@ pub(crate) struct SpanTable<'m> {
     /// few: the count fits.
     crowds: Table<'m, u16>,
     chains: Table<'m, Chain<'m>>,
+    full: FullBlocks<'m>,
 }
 
 impl<'m> SpanTable<'m> {
@@ -110,6 +119,7 @@ impl<'m> SpanTable<'m> {
             .saturating_add(bytes_for::<Option<&Span>>(capacity))
             .saturating_add(bytes_for::<u16>(capacity))
             .saturating_add(bytes_for::<Chain<'m>>(Self::chains_for(capacity)))
+            .saturating_add(FullBlocks::bytes())
     }
 
     /// An empty table of `capacity` spans, cut from `arena`.
@@ -126,6 +136,7 @@ impl<'m> SpanTable<'m> {
                     length: 0,
                 })
             })?,
+            full: FullBlocks::new(arena)?,
         })
     }
 
@@ -168,20 +179,41 @@ impl<'m> SpanTable<'m> {
         Some(span)
     }
 
-    /// What is free from `number` on: the first number that is not (`Ok`; `None` if all above is
-    /// free), or the span that holds `number` itself (`Err`).
-    pub(crate) fn gap(&self, number: u32) -> Result<Option<u32>, &'m Span> {
-        let mut cursor = self.tree.upper_bound(Bound::Included(&number));
-        if let Some(span) = cursor.clone_pointer().filter(|span| span.holds(number)) {
-            return Err(span);
-        }
-        // From before the first, this comes to the first.
-        cursor.move_next();
-        Ok(cursor.get().map(Span::start))
+    /// The lowest free numbers from `from` on: the first and the last of them.
+    pub(crate) fn next_free(&self, from: u32) -> Option<(u32, u32)> {
+        // In the block of `from` it may be that only lower numbers are free.
+        let block = self.full.next_not_full(block_of(from))?;
+        let (first, last) = bounds(block);
+        self.first_free(from.max(first), last).or_else(|| {
+            let behind = self.full.next_not_full(block.saturating_add(1))?;
+            let (first, last) = bounds(behind);
+            self.first_free(first, last)
+        })
     }
 
-    /// Adds a span that overlaps none in the table, at most [`LONGEST`] long and not from 0; false
-    /// if the table is full.
+    /// The lowest free number from `from` to `last`, which are in one block, and the last of those
+    /// that are free behind it.
+    fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
+        let mut cursor = self.tree.upper_bound(Bound::Included(&from));
+        if cursor.is_null() {
+            // From before the first, this comes to the first.
+            cursor.move_next();
+        }
+        while from <= last {
+            let Some(span) = cursor.get() else {
+                return Some((from, ID_MAX));
+            };
+            if from < span.start() {
+                return Some((from, span.start().saturating_sub(1)));
+            }
+            from = from.max(span.end().saturating_add(1));
+            cursor.move_next();
+        }
+        None
+    }
+
+    /// Adds a span that overlaps none in the table, at most [`LONGEST`] long, not from 0 and not
+    /// above [`ID_MAX`]; false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(span) = self.pool.take() else {
             return false;
@@ -191,6 +223,7 @@ impl<'m> SpanTable<'m> {
         self.tree.insert(span);
         self.in_tree = self.in_tree.saturating_add(1);
         self.crowd(start, end, 1);
+        self.fill(start, end);
         let slot = self.slot(start);
         if let Some(hint) = slot.and_then(|slot| self.hints.get_mut(slot)) {
             *hint = Some(span);
@@ -208,6 +241,7 @@ impl<'m> SpanTable<'m> {
         unsafe { self.tree.cursor_mut_from_ptr(span) }.remove();
         self.in_tree = self.in_tree.saturating_sub(1);
         self.crowd(span.start(), span.end(), -1);
+        self.free(span.start(), span.end());
         self.unchain(span);
         span.owner.store(0, Ordering::Relaxed);
         self.pool.give(span);
@@ -215,9 +249,13 @@ impl<'m> SpanTable<'m> {
 
     /// Cuts the end of `span` off; `end` must be in it.
     pub(crate) fn shorten(&mut self, span: &'m Span, end: u32) {
-        self.crowd(span.start(), span.end(), -1);
+        let before = span.end();
+        self.crowd(span.start(), before, -1);
         span.set(span.start(), end);
         self.crowd(span.start(), end, 1);
+        if end < before {
+            self.free(end.saturating_add(1), before);
+        }
     }
 
     /// Gives `span` to another owner.
@@ -282,7 +320,21 @@ impl<'m> SpanTable<'m> {
             .map(|crowd| usize::from(*crowd))
             .sum::<usize>();
         let crowded = crowds >= count && crowds <= count.saturating_mul(2);
+        let mut blocks = 0_usize;
+        let mut highest = None;
+        for block in self.tree.iter().flat_map(Span::blocks) {
+            if highest < Some(block) {
+                highest = Some(block);
+                let (first, last) = bounds(block);
+                let is_full = self.first_free(first, last).is_none();
+                if self.full.is_full(block) != is_full {
+                    return false;
+                }
+                blocks = blocks.saturating_add(usize::from(is_full));
+            }
+        }
         crowded
+            && blocks == self.full.len()
             && count == self.pool.taken()
             && count == self.in_tree
             && count == chained
@@ -290,8 +342,7 @@ impl<'m> SpanTable<'m> {
     }
 
     fn slot(&self, number: u32) -> Option<usize> {
-        let block = number.wrapping_sub(1) >> LENGTH_BITS;
-        (block as usize).checked_rem(self.hints.len())
+        (block_of(number) as usize).checked_rem(self.hints.len())
     }
 
     /// One span more or less in the blocks from `start` to `end`: at most two.
@@ -301,6 +352,24 @@ impl<'m> SpanTable<'m> {
             if let Some(crowd) = self.crowds.get_mut(slot) {
                 *crowd = crowd.saturating_add_signed(change);
             }
+        }
+    }
+
+    /// The numbers from `start` to `end`, at most [`LONGEST`], were taken. Looks whether their blocks
+    /// are full now: a step for each span in them.
+    fn fill(&mut self, start: u32, end: u32) {
+        for block in block_of(start)..=block_of(end) {
+            let (first, last) = bounds(block);
+            let covers = start <= first && last <= end;
+            let is_full = covers || self.first_free(first, last).is_none();
+            self.full.set(block, is_full);
+        }
+    }
+
+    /// The numbers from `start` to `end` are free now.
+    fn free(&mut self, start: u32, end: u32) {
+        for block in block_of(start)..=block_of(end) {
+            self.full.set(block, false);
         }
     }
 
@@ -333,12 +402,11 @@ impl<'m> SpanTable<'m> {
 
 #[cfg(test)]
 mod tests {
-    use core::mem::MaybeUninit;
 
     use super::*;
 
     fn is_sound_after(fault: fn(&mut SpanTable<'_>)) -> bool {
-        let mut memory = [MaybeUninit::uninit(); SpanTable::bytes(4)];
+        let mut memory = std::boxed::Box::new_uninit_slice(SpanTable::bytes(4));
         let mut table = SpanTable::new(&mut Arena::new(&mut memory), 4).unwrap();
         for start in [1, 33, 65] {
             table.insert(start, start + 31, 1);
@@ -350,7 +418,7 @@ mod tests {
     #[test]
     fn what_does_not_hold_together_is_not_sound() {
         assert!(is_sound_after(|_| {}));
-        let faults: [fn(&mut SpanTable<'_>); 8] = [
+        let faults: [fn(&mut SpanTable<'_>); 10] = [
             |table| table.find(33).unwrap().set(32, 63),
             |table| table.find(33).unwrap().owner.store(0, Ordering::Relaxed),
             |table| table.crowds.fill(0),
@@ -359,6 +427,8 @@ mod tests {
             |table| table.in_tree = 2,
             |table| table.chains[0].spans = LinkedList::new(ByOwner::new()),
             |table| table.chains[0].length = 2,
+            |table| table.full.set(1, false),
+            |table| table.full.set(3, true),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             assert!(!is_sound_after(fault), "fault {number}");

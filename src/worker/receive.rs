@@ -240,7 +240,6 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.counters.undone.add(1);
                     return Ok(Again::Whenever);
                 }
-                Outcome::Again => return Ok(Again::AtOnce),
                 Outcome::NotForLeader => {}
             }
         }

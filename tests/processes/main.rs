@@ -2,8 +2,10 @@
 //! is known about a pid. The semantics are those of `wait(2)`, `kill(2)`, `setpgid(2)`,
 //! `setsid(2)` and POSIX's orphaned groups.
 
+mod c_leader;
 mod exits;
 mod family;
+mod forks;
 mod groups;
 mod ids;
 mod kernel;

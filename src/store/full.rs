@@ -1,0 +1,173 @@
+//! Which blocks of 32 numbers have no free number left.
+
+use super::{Arena, Table, bytes_for};
+use crate::ID_MAX;
+use crate::error::Error;
+
+/// The first and the last number of a block.
+pub(crate) fn bounds(block: u32) -> (u32, u32) {
+    let before = block.saturating_mul(super::LONGEST);
+    let last = before.saturating_add(super::LONGEST);
+    (before.saturating_add(1), last.min(ID_MAX))
+}
+
+/// The block that `number` is in. Number 1 is the first of block 0.
+pub(crate) fn block_of(number: u32) -> u32 {
+    number.wrapping_sub(1) / super::LONGEST
+}
+
+/// How many blocks there are.
+const BLOCKS: usize = (ID_MAX as usize).div_ceil(super::LONGEST as usize);
+
+/// How many words each level has: a bit for each block, then one for each word below.
+const WORDS: [usize; 3] = [
+    BLOCKS.div_ceil(BITS),
+    BLOCKS.div_ceil(BITS * BITS),
+    BLOCKS.div_ceil(BITS * BITS * BITS),
+];
+const BITS: usize = u64::BITS as usize;
+const _: () = assert!(WORDS[2] == 1);
+
+/// A bit for each block, set if the block is full. A word whose bits are all set has its own bit set
+/// in the level above, so the next block that is not full is found in at most five steps.
+pub(crate) struct FullBlocks<'m> {
+    levels: [Table<'m, u64>; 3],
+    count: usize,
+}
+
+impl<'m> FullBlocks<'m> {
+    /// The memory that the bits take.
+    pub(crate) const fn bytes() -> usize {
+        bytes_for::<u64>(WORDS[0])
+            .saturating_add(bytes_for::<u64>(WORDS[1]))
+            .saturating_add(bytes_for::<u64>(WORDS[2]))
+    }
+
+    /// No block is full. The bits are cut from `arena`.
+    pub(crate) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
+        let mut level = |words| arena.table(words, |_| Ok(0));
+        Ok(FullBlocks {
+            levels: [level(WORDS[0])?, level(WORDS[1])?, level(WORDS[2])?],
+            count: 0,
+        })
+    }
+
+    /// How many blocks are full.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether that block is full.
+    pub(crate) fn is_full(&self, block: u32) -> bool {
+        let [lowest, ..] = &self.levels;
+        let (at, bit) = place(block as usize);
+        lowest.get(at).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Notes whether that block is full.
+    pub(crate) fn set(&mut self, block: u32, full: bool) {
+        if self.is_full(block) == full {
+            return;
+        }
+        self.count = if full {
+            self.count.saturating_add(1)
+        } else {
+            self.count.saturating_sub(1)
+        };
+        let mut number = block as usize;
+        for level in &mut self.levels {
+            let (at, bit) = place(number);
+            let Some(word) = level.get_mut(at) else {
+                return;
+            };
+            let was_full = *word == u64::MAX;
+            if full {
+                *word |= bit;
+            } else {
+                *word &= !bit;
+            }
+            if was_full == (*word == u64::MAX) {
+                return;
+            }
+            number = at;
+        }
+    }
+
+    /// The first block from `block` on that is not full.
+    pub(crate) fn next_not_full(&self, block: u32) -> Option<u32> {
+        let mut number = block as usize;
+        for (height, level) in self.levels.iter().enumerate() {
+            let (at, bit) = place(number);
+            // The numbers before this one count as full.
+            let word = level.get(at)? | bit.wrapping_sub(1);
+            if word != u64::MAX {
+                let mut found = first_clear(at, word);
+                for below in self.levels.iter().take(height).rev() {
+                    found = first_clear(found, *below.get(found)?);
+                }
+                return u32::try_from(found).ok().filter(|_| found < BLOCKS);
+            }
+            number = at.saturating_add(1);
+        }
+        None
+    }
+}
+
+/// The word and the bit that stand for a number.
+fn place(number: usize) -> (usize, u64) {
+    (number / BITS, 1 << (number % BITS))
+}
+
+/// The number of the lowest bit of word `at` that is not set.
+fn first_clear(at: usize, word: u64) -> usize {
+    at.saturating_mul(BITS)
+        .saturating_add(word.trailing_ones() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_next_block_that_is_not_full_is_the_lowest_of_those() {
+        let mut memory = std::boxed::Box::new_uninit_slice(FullBlocks::bytes() + 8);
+        let mut full = FullBlocks::new(&mut Arena::new(&mut memory)).unwrap();
+        let blocks = u32::try_from(BLOCKS).unwrap();
+        let mut model: BTreeSet<u32> = (0..blocks).collect();
+        let mut rng = fastrand::Rng::new();
+        // All of them, then some of them again and again.
+        for block in 0..blocks {
+            full.set(block, true);
+            model.remove(&block);
+            assert_eq!(full.next_not_full(0), model.first().copied());
+        }
+        assert_eq!(full.len(), BLOCKS);
+        for _ in 0..20_000 {
+            let block = rng.u32(..blocks);
+            let is_full = rng.u8(..4) > 0;
+            full.set(block, is_full);
+            if is_full {
+                model.remove(&block);
+            } else {
+                model.insert(block);
+            }
+            let from = rng.u32(..blocks + 2);
+            assert_eq!(
+                full.next_not_full(from),
+                model.range(from..).next().copied(),
+                "from {from}"
+            );
+            assert_eq!(full.len(), BLOCKS - model.len());
+        }
+    }
+
+    #[test]
+    fn the_last_block_ends_with_the_highest_id() {
+        assert_eq!(bounds(0), (1, 32));
+        assert_eq!((block_of(1), block_of(32), block_of(33)), (0, 0, 1));
+        let (first, last) = bounds(block_of(ID_MAX));
+        assert_eq!((first, last), (ID_MAX - 30, ID_MAX));
+        assert_eq!(block_of(ID_MAX) as usize, BLOCKS - 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! A leader as the implementation in C has it, as far as IDs go: it knows codes 1 to 6, skips all
+//! others, and never hands out an ID twice.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Config, Id, Identity, Vmid};
+
+/// What the member has asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// Ranges that were handed out.
+    pub(crate) allocated: u32,
+    /// Ranges that came back.
+    pub(crate) released: u32,
+    /// Requests about what is not the member's, or not a range of the table.
+    pub(crate) wrong: u32,
+}
+
+/// The leader, and the family that it is the leader of.
+pub(crate) struct CLeader {
+    base: PathBuf,
+    thread: JoinHandle<Account>,
+}
+
+impl CLeader {
+    /// Leads a family of one member, with that number.
+    pub(crate) fn start(base: &Path, member: u32) -> CLeader {
+        let address = |vmid: u32| PathBuf::from(format!("{}.{vmid}", base.display()));
+        let listener = UnixListener::bind(address(1)).unwrap();
+        let to = address(member);
+        let thread = thread::spawn(move || {
+            let (mut from, _) = listener.accept().unwrap();
+            let mut said = [0; 4];
+            from.read_exact(&mut said).unwrap();
+            assert_eq!(u32::from_le_bytes(said), member);
+            let mut to = UnixStream::connect(to).unwrap();
+            to.write_all(&1_u32.to_le_bytes()).unwrap();
+            Table::default().serve(member, &mut from, &mut to)
+        });
+        CLeader {
+            base: base.to_owned(),
+            thread,
+        }
+    }
+
+    /// The member.
+    pub(crate) fn member(&self, vmid: u32) -> HostNode {
+        let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::FIRST);
+        HostNode::start(&self.base, identity, Config::DEFAULT).unwrap()
+    }
+
+    /// What it was asked for until the member has gone.
+    pub(crate) fn end(self) -> Account {
+        self.thread.join().unwrap()
+    }
+}
+
+/// Ranges by their start, with end and owner.
+#[derive(Default)]
+struct Table {
+    ranges: BTreeMap<Id, (Id, u32)>,
+    highest: Id,
+    account: Account,
+}
+
+impl Table {
+    /// Answers until the member's stream ends.
+    fn serve(mut self, member: u32, from: &mut UnixStream, to: &mut UnixStream) -> Account {
+        let mut header = [0; 17];
+        loop {
+            match from.read_exact(&mut header) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.account,
+                Err(error) => panic!("{error}"),
+            }
+            let size = u64::from_le_bytes(header[..8].try_into().unwrap());
+            let mut payload = vec![0; usize::try_from(size).unwrap() - header.len()];
+            from.read_exact(&mut payload).unwrap();
+            let (numbers, _) = payload.as_chunks::<4>();
+            let numbers: Vec<_> = numbers.iter().map(|n| u32::from_le_bytes(*n)).collect();
+            let answer: Vec<u32> = match (header[16], &numbers[..]) {
+                (3, []) => self.alloc(member).into(),
+                (4, [start, end]) => {
+                    self.release(member, *start, *end);
+                    continue;
+                }
+                (5, [id, owner]) => {
+                    self.change_owner(member, *id, *owner);
+                    vec![]
+                }
+                (6, [id]) => vec![self.holding(*id).map_or(0, |(_, _, owner)| owner)],
+                _ => continue,
+            };
+            let answer: Vec<u8> = answer.iter().flat_map(|n| n.to_le_bytes()).collect();
+            let size = (header.len() + answer.len()) as u64;
+            let answer = [&size.to_le_bytes()[..], &header[8..16], &[0], &answer].concat();
+            to.write_all(&answer).unwrap();
+        }
+    }
+
+    fn alloc(&mut self, owner: u32) -> [u32; 2] {
+        let start = self.highest + 1;
+        self.highest += 32;
+        self.ranges.insert(start, (self.highest, owner));
+        self.account.allocated += 1;
+        [start, self.highest]
+    }
+
+    fn release(&mut self, owner: u32, start: Id, end: Id) {
+        if self.ranges.get(&start) == Some(&(end, owner)) {
+            self.ranges.remove(&start);
+            self.account.released += 1;
+        } else {
+            self.account.wrong += 1;
+        }
+    }
+
+    fn change_owner(&mut self, from: u32, id: Id, to: u32) {
+        let Some((start, end, _)) = self.holding(id).filter(|(_, _, owner)| *owner == from) else {
+            self.account.wrong += 1;
+            return;
+        };
+        for (start, end, owner) in [(start, id - 1, from), (id, id, to), (id + 1, end, from)] {
+            if start <= end {
+                self.ranges.insert(start, (end, owner));
+            }
+        }
+    }
+
+    fn holding(&self, id: Id) -> Option<(Id, Id, u32)> {
+        let (start, (end, owner)) = self.ranges.range(..=id).next_back()?;
+        (id <= *end).then_some((*start, *end, *owner))
+    }
+}

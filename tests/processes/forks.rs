@@ -1,0 +1,215 @@
+//! Where the IDs of children and threads come from, over many forks.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Capacities, Config, Error, ID_MAX, Id, Identity, Resource, Vmid, Which};
+
+use crate::c_leader::CLeader;
+use crate::family::{Family, LONG, WAIT};
+
+/// A million takes too long where nothing is optimised.
+const FORKS: u32 = if cfg!(debug_assertions) {
+    200_000
+} else {
+    1_000_000
+};
+
+/// IDs that live for a while, the last so many that were taken.
+struct Living {
+    ids: HashSet<Id>,
+    order: VecDeque<Id>,
+    most: usize,
+}
+
+impl Living {
+    fn new(most: usize) -> Living {
+        Living {
+            ids: HashSet::new(),
+            order: VecDeque::new(),
+            most,
+        }
+    }
+
+    /// One more; the one that has lived for longest is over if there are too many.
+    fn add(&mut self, id: Id) -> Option<Id> {
+        assert!(self.ids.insert(id), "{id} lives already");
+        self.order.push_back(id);
+        if self.order.len() <= self.most {
+            return None;
+        }
+        let over = self.order.pop_front()?;
+        self.ids.remove(&over);
+        Some(over)
+    }
+}
+
+/// A leader by itself.
+fn leader(base: &Path, wrap_ids: bool, own_ranges: usize) -> HostNode {
+    let config = Config {
+        capacities: Capacities {
+            own_ranges,
+            ..Capacities::DEFAULT
+        },
+        wrap_ids,
+        ..Config::DEFAULT
+    };
+    let leader = HostNode::start(base, Identity::FIRST, config).unwrap();
+    leader.join(WAIT).unwrap();
+    leader
+}
+
+/// Takes ranges and gives them back until this ID was handed out.
+fn use_up_to(last: Id, leader: &HostNode) {
+    while let Ok(range) = leader.alloc_range(WAIT) {
+        leader.release_range(range, WAIT).unwrap();
+        if range.end >= last {
+            return;
+        }
+    }
+}
+
+#[test]
+fn pids_of_many_forks_rise_and_wrap_and_are_never_those_of_the_living() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(&directory.path().join("f"), Config::DEFAULT.wrap_ids, 128);
+    // Some live from the beginning to the end.
+    let old: HashSet<Id> = (0..64).map(|_| leader.take_id(WAIT).unwrap()).collect();
+    use_up_to(ID_MAX - 10_000, &leader);
+    let mut threads = Living::new(100);
+    let mut children = Living::new(30);
+    let (mut last, mut times_lower) = (0, 0);
+    for _ in 0..FORKS {
+        let child = leader.start_child(WAIT).unwrap();
+        assert!(!old.contains(&child.pid) && !threads.ids.contains(&child.pid));
+        times_lower += u32::from(child.pid < last);
+        last = child.pid;
+        children.add(child.pid);
+        if children.order.len() == 30 {
+            leader.bury(child.vmid).unwrap();
+            children.ids.remove(&child.pid);
+            children.order.pop_back();
+        }
+        let thread = leader.take_id(WAIT).unwrap();
+        assert!(!old.contains(&thread) && !children.ids.contains(&thread));
+        if let Some(over) = threads.add(thread) {
+            leader.release_id(over, WAIT).unwrap();
+        }
+    }
+    // Only where the highest ID was reached.
+    assert_eq!(times_lower, 1);
+}
+
+#[test]
+fn a_thousand_forks_with_a_thread_after_each_that_stays_take_few_ranges() {
+    let family = Family::new();
+    let node = &family.child().node;
+    for _ in 0..1000 {
+        let child = node.start_child(WAIT).unwrap();
+        node.take_id(WAIT).unwrap();
+        node.bury(child.vmid).unwrap();
+    }
+    let most = node.statistics().pools.own_ranges.most;
+    assert!(most <= 1000 / 32 + 2, "{most} ranges");
+}
+
+#[test]
+fn a_process_that_never_forks_has_no_range_for_children() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    for _ in 0..20 {
+        one.node.take_id(WAIT).unwrap();
+        let child = two.node.start_child(WAIT).unwrap();
+        two.node.bury(child.vmid).unwrap();
+    }
+    for process in [one, two] {
+        assert_eq!(process.node.statistics().pools.own_ranges.most, 1);
+    }
+}
+
+#[test]
+fn the_rest_of_the_range_for_children_is_free_when_their_parent_has_ended() {
+    let family = Family::new();
+    let ranges = || family.first.node.statistics().pools.ranges.now;
+    let parent = family.child();
+    let before = ranges();
+    let child = family.child_of(&parent);
+    assert_eq!(ranges(), before + 2, "the child's pid, and the rest");
+    let (parent_pid, child_pid) = (parent.pid, child.pid);
+    parent.die();
+    let first = &family.first.node;
+    first.wait_child(Which::Pid(parent_pid), WAIT).unwrap();
+    assert_eq!(first.owner_of(child_pid + 1, WAIT), Ok(None));
+    let owner = first.owner_of(child_pid, WAIT);
+    assert_eq!(owner, Ok(Some(child.vmid())));
+    child.exit(0);
+    first.wait_child(Which::Pid(child_pid), WAIT).unwrap();
+    assert_eq!(first.owner_of(child_pid, WAIT), Ok(None));
+}
+
+#[test]
+fn where_no_second_range_is_to_be_had_children_and_threads_share_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(&directory.path().join("f"), false, 128);
+    let first = leader.take_id(WAIT).unwrap();
+    use_up_to(ID_MAX, &leader);
+    assert_eq!(leader.alloc_range(WAIT), Err(Error::NoIds));
+    for id in (first + 1..=32).step_by(2) {
+        let child = leader.start_child(WAIT).unwrap();
+        assert_eq!(child.pid, id);
+        leader.bury(child.vmid).unwrap();
+        let thread = leader.take_id(WAIT);
+        assert_eq!(
+            thread,
+            if id < 32 {
+                Ok(id + 1)
+            } else {
+                Err(Error::NoIds)
+            }
+        );
+    }
+    assert_eq!(leader.start_child(WAIT), Err(Error::NoIds));
+}
+
+#[test]
+fn at_the_limit_of_ranges_an_id_that_was_released_is_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(&directory.path().join("f"), true, 2);
+    let ids: Vec<_> = (0..).map_while(|_| leader.take_id(WAIT).ok()).collect();
+    assert_eq!(
+        leader.take_id(WAIT),
+        Err(Error::Full(Resource::OwnRanges)),
+        "{} are in use",
+        ids.len()
+    );
+    for id in [ids[3], ids[40]] {
+        leader.release_id(id, WAIT).unwrap();
+        assert_eq!(leader.take_id(WAIT), Ok(id));
+    }
+}
+
+#[test]
+fn a_hundred_thousand_forks_under_a_leader_in_c_take_one_range_in_32() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().join("f");
+    let forks = 100_000;
+    let leader = CLeader::start(&base, 2);
+    let node = leader.member(2);
+    let mut threads = Living::new(100);
+    for number in 0..forks {
+        let child = Vmid::new(1000 + number).unwrap();
+        let pid = node.take_id_for(child, WAIT).unwrap();
+        assert!(!threads.ids.contains(&pid));
+        if let Some(over) = threads.add(node.take_id(WAIT).unwrap()) {
+            node.release_id(over, WAIT).unwrap();
+        }
+    }
+    let most = node.statistics().pools.own_ranges.most;
+    assert!(most <= 6, "{most} ranges");
+    assert!(node.shut_down(LONG));
+    let account = leader.end();
+    assert!(account.allocated <= 2 * (forks / 32 + 1), "{account:?}");
+    assert!(account.released >= forks / 32 - 5, "{account:?}");
+    assert_eq!(account.wrong, 0, "{account:?}");
+}
