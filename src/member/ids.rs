@@ -291,6 +291,14 @@ impl<'m> OwnIds<'m> {
         self.remove(idle)
     }
 
+    /// Gives up a range, also one that is in use: the process ends. To be called until it says
+    /// `None`; what is returned is to be given back.
+    pub fn let_go(&mut self) -> Option<IdRange> {
+        self.current = Currents::default();
+        let first = self.ranges().first()?.start;
+        self.remove(first)
+    }
+
     /// How many IDs are in use.
     pub fn in_use(&self) -> usize {
         self.ranges()

@@ -52,6 +52,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
     pub fn connect(&self, dest: Vmid) -> Result<(), Error> {
+        self.alive()?;
         let peer = self.peer(dest)?;
         peer.stream_wanted.store(true, Ordering::SeqCst);
         self.flush(&peer);
@@ -76,11 +77,33 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
     /// gone. That it was accepted does not mean that it arrived.
     pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.queue(dest, message, wait)?;
+        self.alive()?;
+        self.post(dest, message, wait)
+    }
+
+    /// As [`Node::send`], also for a leader whose own process has ended.
+    pub(super) fn post(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.post_later(dest, message, wait)?;
         if let Some(peer) = self.peers.find(dest) {
             self.flush(&peer);
         }
         Ok(())
+    }
+
+    /// As [`Node::post`], but leaves the frame in the send queue for now.
+    pub(super) fn post_later(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let peer = self.peer(dest)?;
+        self.put(&peer, 0, message, Limits::of(wait, &self.pal))
     }
 
     /// As [`Node::send`], but leaves the frame in the send queue until the next send, request or
@@ -90,8 +113,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::send`].
     pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        let peer = self.peer(dest)?;
-        self.put(&peer, 0, message, Limits::of(wait, &self.pal))
+        self.alive()?;
+        self.post_later(dest, message, wait)
     }
 
     /// Sends what [`Node::queue`] left.
@@ -102,9 +125,12 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
-    /// accepted for, and how many had no room for it.
+    /// accepted for, and how many had no room for it: none once this process has ended.
     pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
         let (mut accepted, mut full) = (0_usize, 0_usize);
+        if self.alive().is_err() {
+            return (accepted, full);
+        }
         for peer in self.peers.all() {
             if Some(peer.vmid()) == except {
                 continue;
@@ -126,6 +152,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
     /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
     pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
+        self.alive()?;
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(message.code()), self.now());
@@ -152,6 +179,7 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
+        self.alive()?;
         self.ask_with(dest, message, Late::Drop, &mut Data::none(), wait)
     }
 
@@ -170,6 +198,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(code), now);
         let claim = self.waiters.claim(dest, what, Some(expected), late)?;
+        // Calls that were there before have been failed; this one would get no answer.
+        if self.has_ended() {
+            self.waiters.give(claim);
+            return Err(Error::ShuttingDown);
+        }
         self.events.call_begun(dest, code, claim.seq);
         let asked = Asked {
             claim,
@@ -257,7 +290,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     fn peer(&self, dest: Vmid) -> Result<PeerRef<'_, 'm, P::Stream>, Error> {
-        if self.phase() != Phase::Running {
+        if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
         if dest == self.identity.vmid {

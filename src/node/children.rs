@@ -38,6 +38,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
     /// process in C.
     pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.alive()?;
         let limits = Limits::of(wait, &self.pal);
         let which = self.with_group(which, wait)?;
         loop {
@@ -65,6 +66,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::wait_child`].
     pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.alive()?;
         let limits = Limits::of(wait, &self.pal);
         self.await_zombie(self.with_group(which, wait)?, limits)
     }
@@ -80,6 +82,9 @@ impl<P: Pal> Node<'_, P> {
 
     fn await_zombie(&self, which: Which, limits: Limits<'_>) -> Result<ChildExit, Error> {
         self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
+            if let Err(error) = self.alive() {
+                return Some(Err(error));
+            }
             let rest = limits.rest(&self.pal);
             self.find_zombie(which, rest).transpose()
         })
@@ -89,6 +94,7 @@ impl<P: Pal> Node<'_, P> {
     fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let leader = match self.leader() {
             Ok(Ask::There(leader)) if self.has_extensions() => leader,
+            Err(error @ Error::ShuttingDown) => return Err(error),
             _ => {
                 self.forget_child(pid);
                 return Ok(());
@@ -100,7 +106,7 @@ impl<P: Pal> Node<'_, P> {
             let sent = if is_sent {
                 Ok(())
             } else {
-                self.queue(leader, &Message::ProcessReap(pid), patience)
+                self.post_later(leader, &Message::ProcessReap(pid), patience)
             };
             let answer = sent.and_then(|()| {
                 self.children.lock().note_reap_sent(pid);
@@ -177,7 +183,7 @@ impl<P: Pal> Node<'_, P> {
             }
             Ok(Ask::There(leader)) if self.has_extensions() => {
                 // Without the leader nobody asks for the pid any more.
-                let _ = self.send(leader, &Message::ProcessReap(pid), Wait::FOREVER);
+                let _ = self.post(leader, &Message::ProcessReap(pid), Wait::FOREVER);
             }
             _ => {}
         }

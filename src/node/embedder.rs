@@ -264,6 +264,10 @@ impl<P: Pal> Node<'_, P> {
             match next {
                 None => return,
                 Some(Upcall::Signal(signal, reply)) => self.deliver(&signal, reply),
+                Some(Upcall::Metadata(_, _, reply)) if self.has_ended() => {
+                    // A peer that is gone needs no answer.
+                    let _ = reply.send(self, Err(errno::ESRCH));
+                }
                 Some(Upcall::Metadata(pid, what, reply)) => {
                     self.embedder.metadata(self, pid, what, reply);
                 }
@@ -277,6 +281,8 @@ impl<P: Pal> Node<'_, P> {
     /// Delivers a signal here. That a zombie could be signalled needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
         let outcome = match signal.target {
+            // A zombie is asked for at its parent.
+            _ if self.has_ended() => Err(errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
             _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
             _ => return self.embedder.signal(self, signal, reply),

@@ -1,7 +1,7 @@
 //! VMIDs and IDs, as a process of the family asks for them.
 
 use super::data::Data;
-use super::{Late, Node, Wait};
+use super::{Late, Node, Phase, Wait};
 use crate::error::{Error, Resource};
 use crate::leader::{Alloc, Leader};
 use crate::member::{Purpose, Take};
@@ -19,7 +19,9 @@ pub(super) enum Ask<'a, 'm> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
+    /// Where this process's calls to the leader go.
     pub(super) fn leader(&self) -> Result<Ask<'_, 'm>, Error> {
+        self.alive()?;
         match (&self.leader, self.identity.leader) {
             (Some(leader), _) => Ok(Ask::Here(leader)),
             (None, Some(vmid)) => Ok(Ask::There(vmid)),
@@ -60,7 +62,12 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
         let range = match self.leader()? {
             Ask::Here(leader) => {
-                let allocated = leader.lock().ranges().alloc(self.identity.vmid);
+                let allocated = {
+                    let mut leader = leader.lock();
+                    // What this process has when it ends is taken back once.
+                    self.alive()?;
+                    leader.ranges().alloc(self.identity.vmid)
+                };
                 match allocated {
                     Alloc::Range(range) => range,
                     Alloc::NoneLeft => return Err(Error::NoIds),
@@ -158,6 +165,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
         loop {
+            self.alive()?;
             if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
                 return Ok(id);
             }
@@ -213,6 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// ranges; else as [`Node::change_owner`]. After [`Error::TimedOut`] or
     /// [`Error::Interrupted`] the ID is neither here nor there until the leader's answer comes.
     pub fn hand_on_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         self.own_ids.lock().hand_on(id)?;
         let changed = self.change_owner(id, to, wait);
         if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
@@ -226,6 +235,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
     pub fn adopt_id(&self, id: Id) -> Result<(), Error> {
+        self.alive()?;
         self.own_ids.lock().adopt(id)
     }
 
@@ -236,16 +246,20 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the ID is released all the same, but its range stays with the leader until this process
     /// goes.
     pub fn release_id(&self, id: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let range = self.own_ids.lock().release(id)?;
         range.map_or(Ok(()), |range| self.release_range(range, wait))
     }
 
     /// Gives back every range none of which is in use, also the one that IDs are taken from: the
-    /// last thing before [`Node::shut_down`]. What is in use stays.
+    /// last thing before [`Node::shut_down`]. What is in use stays. After [`Node::exit`] there is none.
     ///
     /// # Errors
     /// As [`Node::release_range`].
     pub fn give_back_ids(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.phase() >= Phase::Flushing {
+            return Err(Error::ShuttingDown);
+        }
         loop {
             let Some(range) = self.own_ids.lock().close() else {
                 return Ok(());

@@ -6,6 +6,7 @@ use super::{Late, Node, Wait};
 use crate::error::{Error, errno};
 use crate::leader::{is_signal, signal_bit};
 use crate::pal::Pal;
+use crate::sync::Ordering;
 use crate::wire::{
     Answer, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState, codes,
 };
@@ -66,6 +67,7 @@ impl<P: Pal> Node<'_, P> {
         signal: i32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
+        self.alive()?;
         if !is_signal(signal) {
             return Err(Error::Invalid);
         }
@@ -242,7 +244,9 @@ impl<P: Pal> Node<'_, P> {
             let mut leader = leader.lock();
             leader.owe_to_starting(kill.sender, kill.signal);
             for peer in self.peers.all() {
-                if peer.vmid() != from && !leader.processes().is_starting(peer.vmid()) {
+                let has_ended = peer.ended.load(Ordering::SeqCst);
+                if peer.vmid() != from && !has_ended && !leader.processes().is_starting(peer.vmid())
+                {
                     peer.owe(bit, kill.sender);
                 }
             }
@@ -259,6 +263,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
     /// else as [`Node::ask`].
     pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
+        self.alive()?;
         let mut data = [0; 8];
         if self.metadata(pid, MetaCode::Credentials, &mut data, wait)? != data.len() {
             return Err(Error::Invalid);
@@ -281,6 +286,7 @@ impl<P: Pal> Node<'_, P> {
         path: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
+        self.alive()?;
         if what == MetaCode::Credentials {
             return Err(Error::Invalid);
         }

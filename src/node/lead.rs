@@ -4,11 +4,12 @@ use core::time::Duration;
 
 use super::embedder::Upcall;
 use super::wait::Limits;
-use super::{Node, PeerRef, Wait, WaitsFor};
+use super::{Node, PeerRef, Phase, Wait, WaitsFor};
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::Due;
+use crate::leader::{Due, Leader};
 use crate::pal::Pal;
+use crate::store::Lock;
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message};
 
@@ -50,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends without waiting. False if there is no room; a peer that is gone needs nothing.
     fn try_send(&self, to: Vmid, message: &Message<'_>) -> bool {
         let now = Wait::at_most(Duration::ZERO);
-        !matches!(self.send(to, message, now), Err(Error::Full(_)))
+        !matches!(self.post(to, message, now), Err(Error::Full(_)))
     }
 
     /// As the leader: a HELLO came, and is answered.
@@ -79,6 +80,16 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
+    /// As the leader: its own process is dead for the others from now on, and has nothing any more.
+    pub(super) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
+        let us = self.identity.vmid;
+        leader.lock().left(us);
+        self.tell_decided();
+        self.take_back_leases(us);
+        while !leader.lock().break_promises(us) {}
+        self.pay_dues();
+    }
+
     /// As the leader, whose own process has ended: stays until the last member is gone, so that
     /// they can go on. Its process is dead for the others from now on. Anywhere else: returns at
     /// once. [`Node::shut_down`] comes after.
@@ -88,16 +99,16 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; it can be called again.
+    /// [`Error::ShuttingDown`] after [`Node::shut_down`].
     pub fn leave(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.phase() >= Phase::Flushing {
+            return Err(Error::ShuttingDown);
+        }
         let Some(leader) = &self.leader else {
             return Ok(());
         };
         let us = self.identity.vmid;
-        leader.lock().left(us);
-        self.tell_decided();
-        self.take_back_leases(us);
-        while !leader.lock().break_promises(us) {}
-        self.pay_dues();
+        self.end_own_process(leader);
         let limits = Limits::of(wait, &self.pal);
         self.wait_until(us, WaitsFor::Members, limits, || {
             let is_last = self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us);

@@ -135,7 +135,7 @@ impl<P: Pal> Node<'_, P> {
             let next = leader.lock().locks().next_recall();
             let Some((to, number)) = next else { return };
             let now = Wait::at_most(Duration::ZERO);
-            let sent = self.send(to, &Message::FileLockRecall(number), now);
+            let sent = self.post(to, &Message::FileLockRecall(number), now);
             if !matches!(sent, Err(Error::Full(_))) {
                 leader.lock().locks().recall_was_sent(to, number);
             }

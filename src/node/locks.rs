@@ -168,10 +168,11 @@ impl<P: Pal> Node<'_, P> {
                 && let Some(error) = limits.reached(&self.pal)
             {
                 cut_short = Some(error);
-                self.with_locks(|locks| {
+                // One that has ended has no request any more, and is told so.
+                let _ = self.with_locks(|locks| {
                     locks.cancel(us, claim.seq);
                     Ok(())
-                })?;
+                });
                 continue;
             }
             self.sleep(claim, limits);
@@ -270,6 +271,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::ask`].
     pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let us = self.identity.vmid;
         self.borrowed.lock().clear_pid(us, pid);
         if !self.used_locks.any() {
@@ -300,6 +302,7 @@ impl<P: Pal> Node<'_, P> {
             wait: false,
             path,
         };
+        self.alive()?;
         if self.used_locks.may_have_file(path) {
             self.set_lock(&all, wait)
         } else {
@@ -314,6 +317,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::send`]; [`Error::Refused`] (`ENOLCK`) if there is no room.
     pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         self.used_locks.note_handle(handle);
         self.tell_handle(None, handle, true, wait)
     }
@@ -336,6 +340,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::send`].
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         if self.used_locks.may_have_handle(handle) {
             self.tell_handle(None, handle, false, wait)
         } else {
@@ -353,7 +358,11 @@ impl<P: Pal> Node<'_, P> {
         match self.leader()? {
             Ask::Here(leader) => {
                 let us = self.identity.vmid;
-                let noted = leader.lock().note_handle(us, child, handle, held);
+                let noted = {
+                    let mut leader = leader.lock();
+                    self.alive()?;
+                    leader.note_handle(us, child, handle, held)
+                };
                 self.tell_decided();
                 if noted {
                     Ok(())
@@ -379,6 +388,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let (result, decided) = {
             let mut leader = leader.lock();
+            self.alive()?;
             let result = change(leader.locks());
             (result, leader.locks().has_news())
         };

@@ -78,11 +78,13 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 #[repr(u8)]
 pub(crate) enum Phase {
     Running = 0,
+    /// The process ends, or has ended: it makes no new calls. A leader serves the others on.
+    Ending = 1,
     /// No new calls; what was accepted for sending still goes out.
-    Flushing = 1,
+    Flushing = 2,
     /// The worker closes all streams and returns.
-    Closing = 2,
-    Closed = 3,
+    Closing = 3,
+    Closed = 4,
 }
 
 /// One process of a family.
@@ -119,6 +121,8 @@ pub struct Node<'m, P: Pal> {
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
     phase: AtomicU8,
+    /// The process has ended for the family.
+    ended: AtomicBool,
     woken: AtomicBool,
     pub(crate) identity: Identity,
     pub(crate) config: Config,
@@ -260,6 +264,7 @@ impl<'m, P: Pal> Node<'m, P> {
             caller_spin: SpinGauge::new(),
             leader_gone: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Running as u8),
+            ended: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             identity,
             config,
@@ -351,14 +356,41 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
-            1 => Phase::Flushing,
-            2 => Phase::Closing,
+            1 => Phase::Ending,
+            2 => Phase::Flushing,
+            3 => Phase::Closing,
             _ => Phase::Closed,
         }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Goes from one phase to another. False if it is in neither of the two, or in the other already.
+    pub(super) fn change_phase(&self, from: Phase, to: Phase) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        self.phase
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Whether the process may make calls: it has not ended, and the node is not shutting down.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] if not.
+    #[inline]
+    pub(crate) fn alive(&self) -> Result<(), Error> {
+        if self.phase() == Phase::Running {
+            Ok(())
+        } else {
+            Err(Error::ShuttingDown)
+        }
+    }
+
+    /// Whether the process has [ended](Node::exit) for the family.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// Has the worker look around: it does so at least once after this.

@@ -41,6 +41,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) heard: AtomicBool,
     /// It has said that it knows this crate's extensions.
     pub(crate) extended: AtomicBool,
+    /// As the leader: its process has ended, and has nothing to say any more.
+    pub(crate) ended: AtomicBool,
     /// Signals for all that it is still to be sent, a bit each, and who sent them; 0 for several.
     pub(crate) owed: AtomicU64,
     pub(crate) owed_by: AtomicU32,
@@ -221,6 +223,7 @@ impl<'m, S> Peers<'m, S> {
                 unreachable: AtomicBool::new(false),
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
                 owed: AtomicU64::new(0),
                 owed_by: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
@@ -349,6 +352,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.unreachable,
             &peer.heard,
             &peer.extended,
+            &peer.ended,
         ] {
             flag.store(false, Ordering::Relaxed);
         }

@@ -1,12 +1,14 @@
 //! A process's life: joining, starting children, ending.
 
+use super::data::Data;
 use super::ids::Ask;
-use super::{Node, Wait};
+use super::wait::Limits;
+use super::{Late, Node, Phase, Wait, WaitsFor};
 use crate::config::Identity;
 use crate::error::Error;
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{ChildExit, Hello, Message, ProcessQuery};
+use crate::wire::{ChildExit, Hello, IdRange, Message, ProcessQuery};
 use crate::{Id, Vmid};
 
 /// How a process ends.
@@ -48,6 +50,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the
     /// leader has no room or the pid is not this process's; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.alive()?;
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
@@ -108,6 +111,7 @@ impl<P: Pal> Node<'_, P> {
     /// children or, at the leader, of processes ([`Error::Refused`], `ENOMEM`); else as
     /// [`Node::take_id_for`].
     pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
+        self.alive()?;
         let parent_pid = self.pid().ok_or(Error::Unsupported)?;
         let vmid = self.new_vmid(wait)?;
         let pid = self.take_id_for(vmid, wait)?;
@@ -144,15 +148,29 @@ impl<P: Pal> Node<'_, P> {
         Ok(child)
     }
 
-    /// Says how this process ends: to its parent, and to the leader, which tells whoever inherits
-    /// it. The last thing before [`Node::shut_down`], but for [`Node::give_back_ids`].
+    /// Ends this process for the family: first its file locks, open files, IDs and leases go, then its
+    /// parent learns how it ended. Shared values that no thread uses just then are closed; others
+    /// learn of those that one is changing that their owner died. When this returns the leader has
+    /// done all that, and every call of this process but [`Node::leave`], [`Node::give_back_ids`] and
+    /// [`Node::shut_down`] says [`Error::ShuttingDown`]: so do calls that wait in other threads, and a
+    /// second exit. Its node still answers others until [`Node::shut_down`], which comes next.
+    ///
+    /// Where this process is the leader its own process ends, and no more: it serves the others on,
+    /// until [`Node::leave`]. A leader in C learns of the end when the streams are closed.
     ///
     /// # Errors
-    /// As [`Node::send`]; a parent that is gone is none.
+    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [`Node::send`] if
+    /// there was no room to say so in time: then it lives on, but its calls that waited have failed, and
+    /// values are closed. [`Error::TimedOut`] and [`Error::Interrupted`] also if the leader had that but did not
+    /// say so in time: then a second call says [`Error::ShuttingDown`]. A parent or leader that is
+    /// gone is none.
     pub fn exit(&self, exit: Exit, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.change_phase(Phase::Running, Phase::Ending) {
+            return Err(Error::ShuttingDown);
+        }
+        self.waiters.fail(None, Error::ShuttingDown);
+        let limits = Limits::of(wait, &self.pal);
         let pid = self.pid().unwrap_or(self.identity.pid);
-        // The leader drops the locks that it has.
-        self.borrowed.lock().clear_pid(self.identity.vmid, pid);
         let notice = Message::ChildExit(ChildExit {
             parent_pid: self.identity.parent_pid,
             pid,
@@ -160,17 +178,121 @@ impl<P: Pal> Node<'_, P> {
             exit_code: exit.code,
             term_signal: exit.signal,
         });
-        let parent = self.identity.parent;
-        let leader = self
-            .identity
-            .leader
-            .filter(|leader| Some(*leader) != parent && self.has_extensions());
-        for to in [leader, parent].into_iter().flatten() {
-            match self.send(to, &notice, wait) {
-                Ok(()) | Err(Error::NoSuchProcess | Error::LeaderGone) => {}
+        let is_led = self.has_extensions();
+        let begun = match (&self.leader, self.identity.leader) {
+            (Some(leader), _) => {
+                self.close_unused_syncs();
+                self.ended.store(true, Ordering::SeqCst);
+                self.end_own_process(leader);
+                let us = self.identity.vmid;
+                self.release_all_ids(|range| {
+                    // It is the table's own, or was taken out of it by another thread just now.
+                    let _ = leader.lock().release(us, range);
+                });
+                Ok(())
+            }
+            (None, Some(leader)) if is_led => self
+                .say_closes(leader, limits)
+                .and_then(|()| self.say_end(leader, &notice, limits)),
+            (None, Some(leader)) => self.end_at_c_leader(leader, pid, limits),
+            (None, None) => Ok(()),
+        };
+        if begun.is_err() {
+            self.change_phase(Phase::Ending, Phase::Running);
+            return begun;
+        }
+        // The parent learns of it when the leader has taken back what this process had.
+        let known = if is_led {
+            self.is_end_known(pid, limits)
+        } else {
+            Ok(())
+        };
+        let is_told = |parent| is_led && Some(parent) == self.identity.leader;
+        let told = match self.identity.parent {
+            Some(parent) if !is_told(parent) => self.say_end(parent, &notice, limits),
+            _ => Ok(()),
+        };
+        if told.is_err() && !is_led {
+            // Nobody has heard of it.
+            self.change_phase(Phase::Ending, Phase::Running);
+            return told;
+        }
+        self.finish_exit();
+        known.and(told)
+    }
+
+    /// Calls that were about to wait when it began are not answered any more.
+    fn finish_exit(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.release_all_ids(|_| {});
+        self.waiters.fail(None, Error::ShuttingDown);
+    }
+
+    fn release_all_ids(&self, mut release: impl FnMut(IdRange)) {
+        loop {
+            let range = self.own_ids.lock().let_go();
+            let Some(range) = range else { return };
+            release(range);
+        }
+    }
+
+    /// Closes the sync handles that no thread uses, and returns when the data of all is on its way.
+    fn say_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
+        self.close_unused_syncs();
+        if self.say_all() {
+            return Ok(());
+        }
+        let said = self.wait_until(leader, WaitsFor::Room, limits, || {
+            if let Some(peer) = self.peers.find(leader) {
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            self.say_all().then_some(Ok(()))
+        });
+        match said {
+            Err(Error::LeaderGone) => Ok(()),
+            said => said,
+        }
+    }
+
+    fn say_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
+        match self.post(to, notice, limits.rest(&self.pal)) {
+            Err(Error::NoSuchProcess | Error::LeaderGone) => Ok(()),
+            said => said,
+        }
+    }
+
+    /// Returns when the leader knows that this process has ended.
+    fn is_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        let Some(leader) = self.identity.leader else {
+            return Ok(());
+        };
+        let rest = limits.rest(&self.pal);
+        let question = Message::GetIdOwner(pid);
+        // It takes in one message after the other.
+        match self.ask_with(leader, &question, Late::Drop, &mut Data::none(), rest) {
+            Ok(_) | Err(Error::LeaderGone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A leader in C keeps what it is not asked to let go of.
+    fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        self.say_closes(leader, limits)?;
+        let rest = || limits.rest(&self.pal);
+        if self.used_locks.any() {
+            let clear = Message::FileLockClearPid(pid);
+            match self.ask_with(leader, &clear, Late::Drop, &mut Data::none(), rest()) {
+                Ok(_) | Err(Error::LeaderGone) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        loop {
+            let range = self.own_ids.lock().close();
+            let Some(range) = range else { return Ok(()) };
+            match self.post(leader, &Message::ReleaseIdRange(range), rest()) {
+                Ok(()) | Err(Error::LeaderGone) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

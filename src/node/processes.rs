@@ -17,6 +17,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
     /// C or this process has not joined; else as [`Node::ask`].
     pub fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
+        self.alive()?;
         if !self.has_extensions() {
             return Err(Error::Unsupported);
         }
@@ -64,6 +65,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::query`].
     pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
+        self.alive()?;
         let pid = match pid {
             0 => self.pid().ok_or(Error::Unsupported)?,
             pid => pid,
@@ -107,6 +109,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::query`].
     pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.alive()?;
         let pid = self.pid().ok_or(Error::Unsupported)?;
         self.change(ProcessChange::Session, pid, 0, wait)?;
         Ok(pid)
@@ -118,6 +121,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::query`].
     pub fn mark(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         if matches!(mark, ProcessChange::Group | ProcessChange::Session) {
             return Err(Error::Invalid);
         }
@@ -131,6 +135,7 @@ impl<P: Pal> Node<'_, P> {
         value: u32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
+        self.alive()?;
         if !self.has_extensions() {
             return Err(Error::Unsupported);
         }
@@ -145,10 +150,14 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         let answer = match self.leader()? {
-            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, 0, message) {
-                Outcome::Answer(answer) => answer,
-                _ => return Err(Error::Invalid),
-            },
+            Ask::Here(leader) => {
+                let mut leader = leader.lock();
+                self.alive()?;
+                match leader.handle(self.identity.vmid, 0, message) {
+                    Outcome::Answer(answer) => answer,
+                    _ => return Err(Error::Invalid),
+                }
+            }
             Ask::There(leader) => self.ask(leader, message, wait)?,
         };
         match answer {

@@ -3,6 +3,7 @@
 use crate::sync::Ordering;
 
 use super::{Again, incoming_interest};
+use crate::Id;
 #[cfg(feature = "capi")]
 use crate::Vmid;
 use crate::counters::Refusal;
@@ -178,6 +179,10 @@ impl<'m, P: Pal> Node<'m, P> {
             self.take_answer(peer, frame.seq, frame.payload)?;
             return Ok(Again::Whenever);
         }
+        // One whose process has ended only asks whether the leader knows that.
+        if peer.ended.load(Ordering::SeqCst) && frame.code != codes::GET_ID_OWNER {
+            return Ok(Again::Whenever);
+        }
         let message = match frame.message() {
             // From a peer that does not know the extensions, their codes mean nothing.
             _ if frame.code > codes::HELLO && !peer.extended.load(Ordering::SeqCst) => {
@@ -243,7 +248,23 @@ impl<'m, P: Pal> Node<'m, P> {
                 Outcome::NotForLeader => {}
             }
         }
-        self.take_member_message(peer, frame.seq, &message)
+        let again = self.take_member_message(peer, frame.seq, &message)?;
+        if again == Again::Whenever
+            && let Message::ChildExit(exit) = message
+        {
+            self.process_ended(peer, exit.pid);
+        }
+        Ok(again)
+    }
+
+    /// As the leader: a member's process says that it ends. One that has said `HELLO` has ended with
+    /// that; a process in C has when it closes its streams.
+    fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
+        let Some(leader) = &self.leader else { return };
+        if leader.lock().processes().is_running(peer.vmid(), pid) {
+            peer.ended.store(true, Ordering::SeqCst);
+            self.take_back_ids(peer.vmid());
+        }
     }
 
     /// Takes in a frame as if it had just come from a peer, which loses its connection if it is bad.

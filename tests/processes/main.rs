@@ -3,6 +3,7 @@
 //! `setsid(2)` and POSIX's orphaned groups.
 
 mod c_leader;
+mod ending;
 mod exits;
 mod family;
 mod forks;

@@ -141,6 +141,12 @@ impl<'m> Processes<'m> {
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
+    /// Whether that is the pid of the member's process, which has joined.
+    pub fn is_running(&self, vmid: Vmid, pid: Id) -> bool {
+        self.of_vmid(vmid)
+            .is_some_and(|entry| entry.life == Life::Running && entry.pid == pid)
+    }
+
     /// Who starts the member's process, if that has not joined yet.
     pub(super) fn starter(&self, vmid: Vmid) -> Option<Vmid> {
         let child = self.of_vmid(vmid)?;

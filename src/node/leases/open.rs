@@ -19,6 +19,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or is
     /// still closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
+        self.alive()?;
         let mut directory = self.leases.directory.lock();
         let id = match id {
             Some(id) if directory.find(id).is_some() => return Err(Error::Invalid),
@@ -58,6 +59,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Invalid`] if it is in use or closed; [`Error::TimedOut`] and
     /// [`Error::Interrupted`] as `wait` says: it is closed then, too.
     pub fn close_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let slot = self.slot(handle)?;
         let is_free = {
             let mut client = slot.client.lock();
@@ -95,6 +97,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The first that [`Node::close_sync`] gives, [`Error::Invalid`] if some are in use; the
     /// others are closed all the same.
     pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let mut outcome = Ok(());
         for (place, slot) in (0..).zip(self.leases.slots.iter()) {
             let (handle, is_open) = {

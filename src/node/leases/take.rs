@@ -89,6 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
+        self.alive()?;
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
@@ -255,6 +256,7 @@ impl<'m, P: Pal> Node<'m, P> {
         state: SyncState,
         data: Option<&[u8]>,
     ) -> Result<(), Error> {
+        self.alive()?;
         let limit = self.config.capacities.sync_data;
         let may_change = state == SyncState::Exclusive;
         if data.is_some_and(|data| !may_change || data.len() > limit) {
@@ -316,6 +318,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// one to let go: it is still `Shared`, and to be given back. Else as [`Node::lock_sync`]; in
     /// all cases it stays `Shared`.
     pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
@@ -355,6 +358,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::lock_sync`].
     pub fn wait_sync(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         let slot = self.slot(handle)?;
         let limits = Limits::of(wait, &self.pal);
         self.wait_for_slot(handle, slot, limits, |client| {
@@ -367,6 +371,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed.
     pub fn sync_changes(&self, handle: SyncHandle) -> Result<u64, Error> {
+        self.alive()?;
         let slot = self.slot(handle)?;
         let client = slot.client.lock();
         if client.opened() == handle.opened && client.is_open() {

@@ -74,6 +74,16 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
+    /// Says what all clients have to say, as far as there is room. True if that was all.
+    pub(in crate::node) fn say_all(&self) -> bool {
+        let mut all = true;
+        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+            let has_out = slot.client.lock().next().is_some();
+            all &= !has_out || self.try_say_for(place);
+        }
+        all
+    }
+
     /// As the leader: takes in what this process itself says about a handle.
     ///
     /// # Errors
@@ -335,10 +345,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         }
         let mut all = self.tell_clients(true);
-        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
-            let has_out = slot.client.lock().next().is_some();
-            all &= !has_out || self.try_say_for(place);
-        }
+        all &= self.say_all();
         if !all {
             self.leases.due.store(true, Ordering::SeqCst);
         }

@@ -13,7 +13,8 @@ pub(crate) struct Exits {
     told: BTreeSet<(u32, u32)>,
     /// Whose end was waited for, and by whom.
     reaped: BTreeMap<u32, u32>,
-    /// Whose end somebody has seen who is cut off: the leader may have heard of it yet, or not.
+    /// Whose end somebody has seen, or was about to see, who is cut off or did not hear from the leader in
+    /// time: the leader may have heard of it yet, or not.
     may_be_reaped: BTreeSet<u32>,
 }
 
@@ -59,8 +60,13 @@ impl Exits {
     }
 
     /// One who is cut off has waited for a child.
-    pub(crate) fn may_be_reaped(&mut self, family: &Family, exit: &ChildExit) {
+    pub(crate) fn may_be_reaped_as(&mut self, family: &Family, exit: &ChildExit) {
         self.may_be_reaped.extend(as_it_ended(family, exit));
+    }
+
+    /// One who ended meanwhile, or did not hear from the leader in time, was about to reap that process.
+    pub(crate) fn may_be_reaped(&mut self, vmid: u32) {
+        self.may_be_reaped.insert(vmid);
     }
 
     /// At the end of all.

@@ -9,7 +9,7 @@ use libos_ipc::{Error, Identity, PATH_MAX, Resource, Target, Which};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
-use super::super::process::{Birth, idle};
+use super::super::process::{Birth, idle, is_cut_off};
 use super::super::world::{World, with};
 use super::ids::{WAIT, is_gone, nothing};
 use super::signals::somebody;
@@ -136,13 +136,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let exit = self.call("wait_child", limit, fine, |node, wait| {
             node.wait_child(which, wait)
         });
+        if let Err(error) = exit {
+            self.note_unanswered(error);
+        }
         let exit = exit.ok()?;
         with(|world| {
             let checks = &mut world.checks;
             checks.ids.reaped(exit.pid, &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
                 // To one that is ending or cut off all are dead.
-                checks.exits.may_be_reaped(&checks.family, &exit);
+                checks.exits.may_be_reaped_as(&checks.family, &exit);
                 return;
             }
             let outcome = checks.exits.reaped(&checks.family, self.own.vmid, &exit);
@@ -150,6 +153,25 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         self.look_for_reaped(&exit);
         Some(exit)
+    }
+
+    /// A wait that the leader did not answer in time has left a zombie that the leader may have reaped:
+    /// this process sees it the next time, but nobody who inherits its children.
+    fn note_unanswered(&self, error: Error) {
+        let has_ended = is_cut_off(error);
+        if !(has_ended || with(|world| world.faults().are_late())) {
+            return;
+        }
+        let children: Vec<_> = with(|world| {
+            let all = world.checks.family.all();
+            let own = all.filter(|kin| kin.parent == self.own.vmid && kin.state == State::Ending);
+            own.map(|kin| (kin.vmid, kin.pid)).collect()
+        });
+        for (vmid, pid) in children {
+            if has_ended || self.node.see_child(Which::Pid(pid), WAIT_NONE).is_ok() {
+                with(|world| world.checks.exits.may_be_reaped(vmid));
+            }
+        }
     }
 
     /// Nobody sees a process that was waited for.

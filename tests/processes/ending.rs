@@ -1,0 +1,347 @@
+//! What `exit` ends, what is free then, and what can be called after it.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::{
+    FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, ProcessChange, ProcessQuery,
+    ProcessState, SyncState,
+};
+use libos_ipc::{Error, Exit, SyncHandle, Target, Vmid, Wait, Which};
+
+use crate::family::{Family, LONG, NOW, Process, WAIT, until};
+
+fn with_code(code: u32) -> Exit {
+    Exit {
+        uid: 7,
+        code,
+        signal: 0,
+    }
+}
+
+fn posix(pid: u32) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 0,
+        end: u64::MAX,
+        pid,
+        handle: 0,
+        wait: false,
+        path: b"/file",
+    }
+}
+
+fn flock(handle: u64) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Flock,
+        handle,
+        pid: 0,
+        ..posix(0)
+    }
+}
+
+#[test]
+fn exit_ends_a_process_though_its_node_is_there() {
+    let family = Family::new();
+    let parent = family.child();
+    for of in [&family.first, &parent] {
+        let child = family.child_of(of);
+        let pid = child.pid;
+        assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
+        let process = family.first.node.process(pid, WAIT).unwrap();
+        assert_eq!(process.state, ProcessState::Zombie);
+        let exit = of.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+        assert_eq!((exit.exit_code, exit.term_signal), (3, 0));
+        // Others may remember who had that pid.
+        for node in [&family.first.node, &parent.node] {
+            let killed = node.kill(Target::Process(pid), 0, WAIT);
+            assert_eq!(killed, Err(Error::NoSuchProcess));
+            assert!(node.credentials(pid, WAIT).is_err());
+        }
+        assert_eq!(child.signals(), []);
+        assert!(child.node.shut_down(LONG));
+        until("the embedder hears of it", || !of.ended().is_empty());
+        assert_eq!(of.ended(), [(pid, 3, 0)]);
+    }
+}
+
+#[test]
+fn a_second_exit_changes_nothing() {
+    let family = Family::new();
+    let child = family.child();
+    assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
+    let again = child.node.exit(with_code(4), WAIT);
+    assert_eq!(again, Err(Error::ShuttingDown));
+    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    assert_eq!(exit.exit_code, 3);
+    assert!(child.node.shut_down(LONG));
+    let nothing = family.first.node.wait_child(Which::Any, NOW);
+    assert_eq!(nothing, Err(Error::NoChild));
+}
+
+#[test]
+fn what_a_process_had_is_free_when_its_parent_has_waited_for_it() {
+    let family = Family::new();
+    let (parent, other) = (family.child(), family.child());
+    let value = other.node.share::<u64>(None).unwrap();
+    let number = value.id();
+    assert_eq!(*value.read(WAIT).unwrap(), 0);
+    for round in 0..50 {
+        let child = family.child_of(&parent);
+        let (node, pid) = (&child.node, child.pid);
+        node.set_lock(&posix(pid), WAIT).unwrap();
+        node.set_lock(&flock(9), WAIT).unwrap();
+        let id = node.take_id(WAIT).unwrap();
+        {
+            let value = node.share::<u64>(Some(number)).unwrap();
+            *value.write(WAIT).unwrap() = round;
+        }
+        let (of, named) = if round % 2 == 0 {
+            (&parent, Which::Pid(pid))
+        } else {
+            (&parent, Which::Any)
+        };
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| of.node.wait_child(named, WAIT));
+            assert_eq!(node.exit(with_code(1), WAIT), Ok(()));
+            assert_eq!(waiting.join().unwrap().unwrap().pid, pid);
+        });
+        // Without waiting, and while the node of the dead is still there.
+        assert_eq!(other.node.set_lock(&posix(other.pid), WAIT), Ok(()));
+        assert_eq!(other.node.set_lock(&flock(8), WAIT), Ok(()));
+        assert_eq!(other.node.owner_of(id, WAIT), Ok(None));
+        assert_eq!(other.node.owner_of(pid, WAIT), Ok(None));
+        let read = value.read(WAIT).unwrap();
+        assert_eq!((*read, read.news().owner_died), (round, false));
+        drop(read);
+        other.node.clear_locks(other.pid, WAIT).unwrap();
+        other.node.close_handle(8, WAIT).unwrap();
+        if round % 3 == 0 {
+            drop(child);
+        }
+    }
+}
+
+#[test]
+fn calls_that_wait_end_when_another_thread_ends_the_process() {
+    let family = Family::new();
+    let child = family.child();
+    let _grandchild = family.child_of(&child);
+    let holder = family.child();
+    holder.node.set_lock(&posix(holder.pid), WAIT).unwrap();
+    let waiting = FileLock {
+        wait: true,
+        ..posix(child.pid)
+    };
+    thread::scope(|scope| {
+        let node = &child.node;
+        let lock = scope.spawn(|| node.set_lock(&waiting, Wait::FOREVER));
+        let wait = scope.spawn(|| node.wait_child(Which::Any, Wait::FOREVER));
+        until("both wait", || node.statistics().pools.waiters.now == 2);
+        assert_eq!(node.exit(with_code(0), WAIT), Ok(()));
+        assert_eq!(lock.join().unwrap(), Err(Error::ShuttingDown));
+        assert_eq!(wait.join().unwrap(), Err(Error::ShuttingDown));
+    });
+    // Its request does not get the lock after its end.
+    holder.node.clear_locks(holder.pid, WAIT).unwrap();
+    assert_eq!(holder.node.set_lock(&posix(holder.pid), WAIT), Ok(()));
+}
+
+#[test]
+fn the_first_process_may_exit_and_lead_on() {
+    let family = Family::new();
+    let (one, two) = (family.child(), family.child());
+    let first = &family.first;
+    first.node.set_lock(&posix(first.pid), WAIT).unwrap();
+    let id = first.node.take_id(WAIT).unwrap();
+    assert_eq!(first.node.exit(with_code(1), WAIT), Ok(()));
+    assert_eq!(one.node.set_lock(&posix(one.pid), WAIT), Ok(()));
+    assert_eq!(one.node.owner_of(id, WAIT), Ok(None));
+    let gone = Err(Error::NoSuchProcess);
+    assert_eq!(one.node.process(first.pid, WAIT).map(drop), gone);
+    assert_eq!(one.node.kill(Target::Process(first.pid), 0, WAIT), gone);
+    assert_eq!(one.node.kill(Target::All, 5, WAIT), Ok(()));
+    until("it is passed on", || two.signals() == [5]);
+    assert_eq!(first.signals(), []);
+    // The others start and see children, lock, and end.
+    let child = family.child_of(&two);
+    assert_eq!(two.node.kill(Target::Process(child.pid), 6, WAIT), Ok(()));
+    let pid = child.pid;
+    child.exit(2);
+    assert_eq!(two.node.wait_child(Which::Any, WAIT).unwrap().pid, pid);
+    thread::scope(|scope| {
+        let leaving = scope.spawn(|| first.node.leave(WAIT));
+        one.exit(0);
+        two.die();
+        assert_eq!(leaving.join().unwrap(), Ok(()));
+    });
+    assert_eq!(first.node.give_back_ids(WAIT), Ok(()));
+    let pools = first.node.statistics().pools;
+    assert_eq!((pools.processes.now, pools.ranges.now), (0, 0));
+    assert!(first.node.is_sound());
+    assert!(first.node.shut_down(LONG));
+}
+
+/// What changes nothing, and says how things are.
+const TELLS: [&str; 10] = [
+    "events",
+    "identity",
+    "ids_in_use",
+    "is_sound",
+    "memory",
+    "pal",
+    "pid",
+    "statistics",
+    "waits",
+    "new",
+];
+/// What belongs to the end itself, or has no result that could say so.
+const ENDS: [&str; 9] = [
+    "broadcast",
+    "disconnect",
+    "drop",
+    "flush_to",
+    "give_back_ids",
+    "leave",
+    "shut_down",
+    "turn",
+    "work",
+];
+
+/// Every other call: its name and what it says.
+fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error>)> {
+    let (me, other) = (node.identity().vmid, Vmid::new(99).unwrap());
+    let range = IdRange { start: 1, end: 1 };
+    let query = ProcessQuery::default();
+    let lock = posix(1);
+    let message = Message::ReleaseIdRange(range);
+    let mut bytes = [0; 4096];
+    vec![
+        ("adopt_id", node.adopt_id(4_000_000).err()),
+        ("alloc_range", node.alloc_range(WAIT).err()),
+        ("ask", node.ask(other, &Message::GetNewVmid, WAIT).err()),
+        ("bury", node.bury(other).err()),
+        ("change_owner", node.change_owner(1, other, WAIT).err()),
+        ("clear_locks", node.clear_locks(1, WAIT).err()),
+        ("close_all_syncs", node.close_all_syncs(WAIT).err()),
+        ("close_file", node.close_file(b"/other", 1, WAIT).err()),
+        ("close_handle", node.close_handle(5, WAIT).err()),
+        ("close_sync", node.close_sync(handle, WAIT).err()),
+        ("connect", node.connect(other).err()),
+        ("credentials", node.credentials(1, WAIT).err()),
+        ("exit", node.exit(Exit::default(), WAIT).err()),
+        ("find_lock", node.find_lock(&lock, WAIT).err()),
+        ("give_handle", node.give_handle(other, 5, WAIT).err()),
+        ("group_of", node.group_of(0, WAIT).err()),
+        ("hand_on_id", node.hand_on_id(1, other, WAIT).err()),
+        ("hold_handle", node.hold_handle(5, WAIT).err()),
+        ("join", node.join(WAIT).err()),
+        ("kill", node.kill(Target::Process(1), 0, WAIT).err()),
+        ("kill", node.kill(Target::Group(0), 1, WAIT).err()),
+        ("kill", node.kill(Target::All, 1, WAIT).err()),
+        (
+            "lock_sync",
+            node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
+                .err(),
+        ),
+        ("mark", node.mark(ProcessChange::Stopped, true, WAIT).err()),
+        ("new_session", node.new_session(WAIT).err()),
+        ("new_vmid", node.new_vmid(WAIT).err()),
+        ("next_process", node.next_process(None, WAIT).err()),
+        ("open_sync", node.open_sync(None).err()),
+        ("owner_of", node.owner_of(1, WAIT).err()),
+        (
+            "path_of",
+            node.path_of(1, MetaCode::Executable, &mut bytes, WAIT)
+                .err(),
+        ),
+        ("process", node.process(0, WAIT).err()),
+        ("query", node.query(&query, WAIT).err()),
+        ("queue", node.queue(other, &message, WAIT).err()),
+        ("release_id", node.release_id(1, WAIT).err()),
+        ("release_range", node.release_range(range, WAIT).err()),
+        ("request", node.request(other, &Message::GetNewVmid).err()),
+        ("see_child", node.see_child(Which::Any, WAIT).err()),
+        ("see_child", node.see_child(Which::Group(0), NOW).err()),
+        ("send", node.send(other, &message, WAIT).err()),
+        ("session_of", node.session_of(0, WAIT).err()),
+        ("set_group", node.set_group(0, 0, WAIT).err()),
+        ("set_lock", node.set_lock(&lock, WAIT).err()),
+        ("share", node.share::<u64>(None).err()),
+        ("start_child", node.start_child(WAIT).err()),
+        ("sync_changes", node.sync_changes(handle).err()),
+        ("take_id", node.take_id(WAIT).err()),
+        ("take_id_for", node.take_id_for(me, WAIT).err()),
+        (
+            "unlock_sync",
+            node.unlock_sync(handle, SyncState::Shared, None).err(),
+        ),
+        ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
+        ("wait_child", node.wait_child(Which::Any, WAIT).err()),
+        ("wait_child", node.wait_child(Which::Pid(1), NOW).err()),
+        ("wait_sync", node.wait_sync(handle, 0, WAIT).err()),
+    ]
+}
+
+fn assert_all_refused(node: &HostNode, handle: SyncHandle) {
+    let called = calls(node, handle);
+    for (name, error) in &called {
+        assert_eq!(*error, Some(Error::ShuttingDown), "{name}");
+    }
+    let all = include_str!("../../docs/public-api.txt").lines();
+    let methods: BTreeSet<_> = all
+        .filter_map(|line| line.split_once("fn libos_ipc::Node<'")?.1.split_once(">::"))
+        .filter_map(|(_, call)| call.split(['(', '<']).next())
+        .filter(|name| !name.starts_with("with_"))
+        .collect();
+    assert!(methods.len() > 50, "{methods:?}");
+    for name in methods {
+        let is_tried = called.iter().any(|(called, _)| *called == name);
+        let is_other = TELLS.contains(&name) || ENDS.contains(&name);
+        assert!(is_tried != is_other, "{name}");
+    }
+}
+
+/// A process with something of each kind.
+fn laden(process: &Process) -> SyncHandle {
+    let node = &process.node;
+    let handle = node.open_sync(None).unwrap();
+    node.lock_sync(handle, SyncState::Exclusive, &mut [], WAIT)
+        .unwrap();
+    node.set_lock(&posix(process.pid), WAIT).unwrap();
+    node.take_id(WAIT).unwrap();
+    node.start_child(WAIT).unwrap();
+    handle
+}
+
+#[test]
+fn every_call_after_exit_says_that_it_is_too_late() {
+    let family = Family::new();
+    let child = family.child();
+    for process in [&child, &family.first] {
+        let handle = laden(process);
+        assert_eq!(process.node.exit(Exit::default(), WAIT), Ok(()));
+        assert_all_refused(&process.node, handle);
+        // There is nothing left to give back.
+        assert_eq!(process.node.ids_in_use(), 0);
+        assert_eq!(process.node.give_back_ids(WAIT), Ok(()));
+        assert_eq!(process.node.broadcast(&Message::GetNewVmid, None), (0, 0));
+    }
+}
+
+#[test]
+fn every_call_after_shut_down_says_that_it_is_too_late() {
+    let family = Family::new();
+    let child = family.child();
+    for process in [&child, &family.first] {
+        let handle = laden(process);
+        process.node.shut_down(LONG);
+        assert_all_refused(&process.node, handle);
+        let too_late = Err(Error::ShuttingDown);
+        assert_eq!(process.node.give_back_ids(WAIT), too_late);
+        assert_eq!(process.node.leave(WAIT), too_late);
+        assert_eq!(process.node.broadcast(&Message::GetNewVmid, None), (0, 0));
+    }
+}
