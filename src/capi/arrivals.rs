@@ -35,13 +35,17 @@ const META: Layout = Layout::Sized {
 };
 
 /// Copies a payload in.
-fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
+///
+/// # Safety
+/// `data` is NULL or points to a payload that is laid out like that.
+unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
     let mut bytes = Bytes::new();
     let head = match layout {
         Layout::Fixed(length) => length,
         Layout::Sized { head, .. } | Layout::Path { head, .. } => head,
     };
-    append(&mut bytes, data, head)?;
+    // SAFETY: the caller's promise.
+    unsafe { append(&mut bytes, data, head) }?;
     let rest = data.cast::<u8>().wrapping_add(head);
     let spare = match layout {
         Layout::Fixed(_) => 0,
@@ -50,11 +54,13 @@ fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
             let size = bytes.get(size_at..).and_then(<[u8]>::first_chunk::<8>);
             let size = u64::from_le_bytes(*size.ok_or(Error::Invalid)?);
             let size = usize::try_from(size).map_err(|_| Error::Invalid)?;
-            append(&mut bytes, rest.cast(), size)?;
+            // SAFETY: the caller's promise.
+            unsafe { append(&mut bytes, rest.cast(), size) }?;
             spare
         }
         Layout::Path { spare, .. } => {
-            append_string(&mut bytes, rest.cast())?;
+            // SAFETY: the caller's promise.
+            unsafe { append_string(&mut bytes, rest.cast()) }?;
             spare
         }
     };
@@ -66,9 +72,13 @@ fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
 }
 
 /// Takes a message in.
-fn take(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
+///
+/// # Safety
+/// As for `payload`.
+unsafe fn take(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
     status(node().and_then(|node| {
-        let payload = payload(layout, data)?;
+        // SAFETY: the caller's promise.
+        let payload = unsafe { payload(layout, data) }?;
         let frame = Frame {
             seq,
             code,
@@ -82,8 +92,9 @@ macro_rules! callbacks {
     ($($name:ident = $code:ident, $layout:expr;)*) => {
         $(
             #[unsafe(no_mangle)]
-            pub extern "C" fn $name(src: u32, data: *mut c_void, seq: u64) -> c_int {
-                take(src, codes::$code, $layout, data, seq)
+            pub unsafe extern "C" fn $name(src: u32, data: *mut c_void, seq: u64) -> c_int {
+                // SAFETY: the header asks for the payload of that message.
+                unsafe { take(src, codes::$code, $layout, data, seq) }
             }
         )*
     };
@@ -110,7 +121,7 @@ callbacks! {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq: u64) -> c_int {
+pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq: u64) -> c_int {
     let taken = node().and_then(|node| {
         let src = vmid(src)?;
         let layout = match node.waiters.expected(src, seq) {
@@ -124,15 +135,18 @@ pub extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq: u64) -
                 Layout::Fixed(0)
             }
         };
+        // SAFETY: the header asks for the payload of an answer to that message.
+        let payload = unsafe { payload(layout, data) }?;
         let frame = Frame {
             seq,
             code: codes::RESP,
-            payload: &payload(layout, data)?,
+            payload: &payload,
         };
         node.take_said(src, &frame)
     });
     if let Some(platform) = setup::platform().filter(|_| !data.is_null()) {
-        platform.release(data);
+        // SAFETY: the header says that `data` is the library's from now on.
+        unsafe { platform.release(data) };
     }
     status(taken)
 }

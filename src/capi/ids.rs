@@ -10,17 +10,21 @@ use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
+pub unsafe extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
     let made = node().and_then(|node| node.new_vmid(wait()));
-    status(made.map(|vmid| write(out, vmid.get())))
+    // SAFETY: the header asks for NULL or room for a value.
+    status(made.map(|vmid| unsafe { write(out, vmid.get()) }))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
+pub unsafe extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
     let range = node().and_then(|node| node.alloc_range(wait()));
     status(range.map(|range| {
-        write(out_start, range.start);
-        write(out_end, range.end);
+        // SAFETY: the header asks for NULL or room for a value.
+        unsafe {
+            write(out_start, range.start);
+            write(out_end, range.end);
+        }
     }))
 }
 
@@ -36,9 +40,10 @@ pub extern "C" fn ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
+pub unsafe extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
     let owner = node().and_then(|node| node.owner_of(id, wait()));
-    status(owner.map(|owner| write(out_owner, owner.map_or(0, Vmid::get))))
+    // SAFETY: the header asks for NULL or room for a value.
+    status(owner.map(|owner| unsafe { write(out_owner, owner.map_or(0, Vmid::get)) }))
 }
 
 /// Gives an ID to another process. One that is not connected yet is a child with that pid.

@@ -46,7 +46,10 @@ pub(super) fn is_zombie(pid: Id) -> bool {
 }
 
 /// The name by which a file's locks go; `None` if that is the path.
-pub(super) fn file_key(path: *const core::ffi::c_char) -> Option<Result<Bytes, Error>> {
+///
+/// # Safety
+/// `path` points to a string.
+pub(super) unsafe fn file_key(path: *const core::ffi::c_char) -> Option<Result<Bytes, Error>> {
     callbacks()?.0.file_key?;
     let mut room = [0_u8; PATH_MAX - 1];
     let (to, length) = (room.as_mut_ptr().cast(), room.len());

@@ -20,15 +20,20 @@ enum Name {
 }
 
 /// The key of a file, without a NUL.
-fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
+///
+/// # Safety
+/// `path` is NULL or points to a string.
+unsafe fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
     if name == Name::Path
         && !path.is_null()
-        && let Some(key) = file_key(path)
+        // SAFETY: the caller's promise.
+        && let Some(key) = unsafe { file_key(path) }
     {
         return key;
     }
     let mut key = Bytes::new();
-    append_string(&mut key, path)?;
+    // SAFETY: the caller's promise.
+    unsafe { append_string(&mut key, path) }?;
     key.pop();
     Ok(key)
 }
@@ -50,30 +55,34 @@ fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<Fil
     })
 }
 
-fn set(path: *const c_char, name: Name, lock: *const libos_file_lock, waits: bool) -> c_int {
+/// # Safety
+/// `path` and `lock` are NULL or point to a string and a whole lock.
+unsafe fn set(path: *const c_char, name: Name, lock: *const libos_file_lock, waits: bool) -> c_int {
     status(node().and_then(|node| {
-        let key = key_of(path, name)?;
-        let lock = lock_of(&read(lock)?, &key, waits)?;
+        // SAFETY: the caller's promise.
+        let (key, asked) = unsafe { (key_of(path, name)?, read(lock)?) };
+        let lock = lock_of(&asked, &key, waits)?;
         // To wait for a lock takes as long as others hold it.
         let wait = if waits { Wait::FOREVER } else { wait() };
         node.set_lock(&lock, wait)
     }))
 }
 
-fn get(
+/// # Safety
+/// As for `set`; and `out` is NULL or points to room for a lock.
+unsafe fn get(
     path: *const c_char,
     name: Name,
     lock: *const libos_file_lock,
     out: *mut libos_file_lock,
 ) -> c_int {
     status(node().and_then(|node| {
-        let key = key_of(path, name)?;
-        let asked: libos_file_lock = read(lock)?;
+        // SAFETY: the caller's promise.
+        let (key, asked) = unsafe { (key_of(path, name)?, read(lock)?) };
         let found = node.find_lock(&lock_of(&asked, &key, false)?, wait())?;
-        write(
-            out,
-            found.map_or_else(|| free(&asked), |held| held_lock(&held)),
-        );
+        let found = found.map_or_else(|| free(&asked), |held| held_lock(&held));
+        // SAFETY: the caller's promise.
+        unsafe { write(out, found) };
         Ok(())
     }))
 }
@@ -114,21 +123,23 @@ pub extern "C" fn init_fs_lock() -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn file_lock_set(
+pub unsafe extern "C" fn file_lock_set(
     path: *const c_char,
     file_lock: *mut libos_file_lock,
     wait: bool,
 ) -> c_int {
-    set(path, Name::Path, file_lock, wait)
+    // SAFETY: the header asks for no less.
+    unsafe { set(path, Name::Path, file_lock, wait) }
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn file_lock_get(
+pub unsafe extern "C" fn file_lock_get(
     path: *const c_char,
     file_lock: *mut libos_file_lock,
     out_file_lock: *mut libos_file_lock,
 ) -> c_int {
-    get(path, Name::Path, file_lock, out_file_lock)
+    // SAFETY: the header asks for no less.
+    unsafe { get(path, Name::Path, file_lock, out_file_lock) }
 }
 
 #[unsafe(no_mangle)]
@@ -137,21 +148,23 @@ pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_file_lock_set(
+pub unsafe extern "C" fn ipc_file_lock_set(
     path: *const c_char,
     file_lock: *mut libos_file_lock,
     wait: bool,
 ) -> c_int {
-    set(path, Name::Key, file_lock, wait)
+    // SAFETY: the header asks for no less.
+    unsafe { set(path, Name::Key, file_lock, wait) }
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_file_lock_get(
+pub unsafe extern "C" fn ipc_file_lock_get(
     path: *const c_char,
     file_lock: *mut libos_file_lock,
     out_file_lock: *mut libos_file_lock,
 ) -> c_int {
-    get(path, Name::Key, file_lock, out_file_lock)
+    // SAFETY: the header asks for no less.
+    unsafe { get(path, Name::Key, file_lock, out_file_lock) }
 }
 
 #[unsafe(no_mangle)]

@@ -27,16 +27,18 @@ pub extern "C" fn remove_outgoing_ipc_connection(dest: u32) {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
+pub unsafe extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
     let header = ipc_msg_header { size, seq: 0, code };
-    write(msg, libos_ipc_msg { header });
+    // SAFETY: the header asks for NULL or room for it.
+    unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn init_ipc_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
+pub unsafe extern "C" fn init_ipc_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
     let code = codes::RESP;
     let header = ipc_msg_header { size, seq, code };
-    write(msg, libos_ipc_msg { header });
+    // SAFETY: the header asks for NULL or room for it.
+    unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
 /// A message of the library OS, copied in.
@@ -47,12 +49,17 @@ struct Written {
 }
 
 impl Written {
-    fn read(msg: *const libos_ipc_msg) -> Result<Written, Error> {
-        let header = read(msg.cast::<ipc_msg_header>())?;
+    /// # Safety
+    /// `msg` is NULL or points to a message as long as it says.
+    unsafe fn read(msg: *const libos_ipc_msg) -> Result<Written, Error> {
+        // SAFETY: the caller's promise.
+        let header = unsafe { read(msg.cast::<ipc_msg_header>()) }?;
         let length = header.size.checked_sub(HEADER_LENGTH);
         let mut payload = Bytes::new();
         let from = msg.cast::<u8>().wrapping_add(HEADER_LENGTH);
-        append(&mut payload, from.cast(), length.ok_or(Error::Invalid)?)?;
+        let length = length.ok_or(Error::Invalid)?;
+        // SAFETY: the caller's promise.
+        unsafe { append(&mut payload, from.cast(), length) }?;
         let (code, seq) = (header.code, header.seq);
         Ok(Written { code, seq, payload })
     }
@@ -85,21 +92,23 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
+pub unsafe extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
     status(node().and_then(|node| {
-        let written = Written::read(msg)?;
+        // SAFETY: the header asks for a whole message.
+        let written = unsafe { Written::read(msg) }?;
         send(node, vmid(dest)?, written.seq, &written.message()?)
     }))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_send_msg_and_get_response(
+pub unsafe extern "C" fn ipc_send_msg_and_get_response(
     dest: u32,
     msg: *mut libos_ipc_msg,
     resp: *mut *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        let written = Written::read(msg)?;
+        // SAFETY: the header asks for a whole message.
+        let written = unsafe { Written::read(msg) }?;
         let mut data = [0; PATH_MAX];
         let mut data = crate::node::Data {
             bytes: &mut data,
@@ -117,7 +126,9 @@ pub extern "C" fn ipc_send_msg_and_get_response(
             return Ok(());
         }
         let data = data.bytes.get(..data.length).ok_or(Error::Invalid)?;
-        write_pointer(resp, allocate_answer(&answer, data)?);
+        let answer = allocate_answer(&answer, data)?;
+        // SAFETY: the header asks for NULL or room for a pointer.
+        unsafe { write_pointer(resp, answer) };
         Ok(())
     }))
 }
@@ -137,9 +148,10 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
+pub unsafe extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
     status(node().and_then(|node| {
-        let written = Written::read(msg)?;
+        // SAFETY: the header asks for a whole message.
+        let written = unsafe { Written::read(msg) }?;
         match node.broadcast(&written.message()?, Vmid::new(exclude_vmid)) {
             (_, 0) => Ok(()),
             // EAGAIN
@@ -149,7 +161,15 @@ pub extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c
 }
 
 /// The payload of a message about a sync handle.
-fn sync_payload(id: u64, state: c_int, size: usize, data: *const c_void) -> Result<Bytes, Error> {
+///
+/// # Safety
+/// `data` is NULL or points to `size` bytes.
+unsafe fn sync_payload(
+    id: u64,
+    state: c_int,
+    size: usize,
+    data: *const c_void,
+) -> Result<Bytes, Error> {
     let mut payload = Bytes::new();
     let too_long = |()| Error::Full(Resource::FrameLength);
     let parts = [
@@ -160,7 +180,8 @@ fn sync_payload(id: u64, state: c_int, size: usize, data: *const c_void) -> Resu
     for part in parts {
         payload.extend_from_slice(part).map_err(|_| too_long(()))?;
     }
-    append(&mut payload, data, size)?;
+    // SAFETY: the caller's promise.
+    unsafe { append(&mut payload, data, size) }?;
     // The spare bytes that end it.
     payload
         .extend_from_slice(&[0; 4])
@@ -177,7 +198,7 @@ fn sync_code(code: c_int) -> Result<u8, Error> {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_sync_client_send(
+pub unsafe extern "C" fn ipc_sync_client_send(
     code: c_int,
     id: u64,
     state: c_int,
@@ -185,7 +206,8 @@ pub extern "C" fn ipc_sync_client_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        let payload = sync_payload(id, state, data_size, data)?;
+        // SAFETY: the header asks for NULL or that many bytes.
+        let payload = unsafe { sync_payload(id, state, data_size, data) }?;
         let message = message_of(sync_code(code)?, &payload)?;
         match (node.identity().leader, &message) {
             (Some(leader), _) => node.send(leader, &message, wait()),
@@ -196,7 +218,7 @@ pub extern "C" fn ipc_sync_client_send(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_sync_server_send(
+pub unsafe extern "C" fn ipc_sync_server_send(
     dest: u32,
     code: c_int,
     id: u64,
@@ -205,7 +227,8 @@ pub extern "C" fn ipc_sync_server_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        let payload = sync_payload(id, state, data_size, data)?;
+        // SAFETY: the header asks for NULL or that many bytes.
+        let payload = unsafe { sync_payload(id, state, data_size, data) }?;
         node.send(
             vmid(dest)?,
             &message_of(sync_code(code)?, &payload)?,

@@ -64,7 +64,11 @@ impl libos_ipc_platform {
         (!memory.is_null()).then_some(memory)
     }
 
-    pub(super) fn release(&self, memory: *mut c_void) {
+    /// Gives memory back.
+    ///
+    /// # Safety
+    /// `memory` came from the library OS, which gave it to the library.
+    pub(super) unsafe fn release(&self, memory: *mut c_void) {
         call!(self, release(memory), ());
     }
 }

@@ -65,12 +65,14 @@ pub extern "C" fn ipc_kill_all(sender: u32, sig: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ipc_pid_getmeta(
+pub unsafe extern "C" fn ipc_pid_getmeta(
     pid: u32,
     code: u32,
     out: *mut *mut libos_ipc_pid_retmeta,
 ) -> c_int {
-    status(ask_metadata(pid, code).map(|answer| write_pointer(out, answer)))
+    let answer = ask_metadata(pid, code);
+    // SAFETY: the header asks for NULL or room for a pointer.
+    status(answer.map(|answer| unsafe { write_pointer(out, answer) }))
 }
 
 fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
@@ -87,6 +89,10 @@ fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
 }
 
 /// Copies the address of a result out.
-pub(super) fn write_pointer<T>(out: *mut *mut T, result: *mut c_void) {
-    write(out.cast::<usize>(), result.expose_provenance());
+///
+/// # Safety
+/// `out` is NULL or points to room for a pointer.
+pub(super) unsafe fn write_pointer<T>(out: *mut *mut T, result: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { write(out.cast::<usize>(), result.expose_provenance()) };
 }

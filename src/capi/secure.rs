@@ -6,13 +6,14 @@ use core::ffi::{c_int, c_void};
 pub(super) use family::pal;
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_set_family_key(
+pub unsafe extern "C" fn libos_ipc_set_family_key(
     instance: u64,
     key: *const u8,
     random: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int>,
 ) -> c_int {
     #[cfg(feature = "secure")]
-    return family::set(instance, key, random);
+    // SAFETY: the header asks for a key of 32 bytes.
+    return unsafe { family::set(instance, key, random) };
     #[cfg(not(feature = "secure"))]
     {
         let _ = (instance, key, random);
@@ -24,14 +25,13 @@ pub extern "C" fn libos_ipc_set_family_key(
 mod family {
     use core::ffi::{c_int, c_void};
 
-    use spin::Once;
-
     use crate::Vmid;
     use crate::capi::platform::CPlatform;
     use crate::capi::{CPal, foreign, setup};
     use crate::error::{Error, errno};
     use crate::pal::OutOfResources;
     use crate::pal::secure::{FamilyKey, Secure};
+    use crate::store::Once;
 
     /// Fills a buffer with random numbers: 0 or a negative error number.
     type Random = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int;
@@ -45,19 +45,20 @@ mod family {
     /// What the node of the process stands on.
     static PAL: Once<Secure<CPlatform>> = Once::new();
 
-    pub(super) fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
-        let key = foreign::read(key.cast::<[u8; 32]>());
+    /// # Safety
+    /// `key` is NULL or points to 32 bytes.
+    pub(super) unsafe fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
+        // SAFETY: the caller's promise.
+        let key = unsafe { foreign::read(key.cast::<[u8; 32]>()) };
         let (Ok(key), Some(random), Some(_)) = (key, random, setup::platform()) else {
             return -errno::EINVAL;
         };
-        if FAMILY.get().is_some() || setup::NODE.get().is_some() {
-            return -errno::EALREADY;
+        let key = FamilyKey::new(instance, &key);
+        if setup::NODE.get().is_none() && FAMILY.set(Family { key, random }) {
+            0
+        } else {
+            -errno::EALREADY
         }
-        FAMILY.call_once(|| Family {
-            key: FamilyKey::new(instance, &key),
-            random,
-        });
-        0
     }
 
     fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
@@ -75,13 +76,11 @@ mod family {
 
     /// The platform with secure streams, if there is a key.
     pub(in crate::capi) fn pal(platform: CPlatform, own: Vmid) -> Result<CPal, Error> {
-        let mut platform = Some(platform);
-        PAL.try_call_once(|| {
-            let platform = platform.take().ok_or(Error::Invalid)?;
-            Ok(match FAMILY.get() {
-                Some(family) => Secure::new(platform, own, family.key.clone(), random),
-                None => Secure::plain(platform, own),
-            })
-        })
+        let make = || match FAMILY.get() {
+            Some(family) => Secure::new(platform, own, family.key.clone(), random),
+            None => Secure::plain(platform, own),
+        };
+        PAL.make(|| Ok::<_, Error>(make()));
+        PAL.get().ok_or(Error::Invalid)
     }
 }

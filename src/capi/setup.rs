@@ -3,8 +3,6 @@
 use core::ffi::{c_int, c_void};
 use core::time::Duration;
 
-use spin::Once;
-
 use super::foreign::{read, write};
 use super::library_os::LibraryOs;
 use super::platform::{CPlatform, call};
@@ -12,6 +10,7 @@ use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_
 use super::{CNode, node, node_or_what_is_left, status};
 use crate::error::{Error, errno};
 use crate::pal::Time;
+use crate::store::Once;
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
 
 /// How long leaving may take.
@@ -136,13 +135,18 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_default_limits(limits: *mut libos_ipc_limits) {
-    write(limits, DEFAULT);
+pub unsafe extern "C" fn libos_ipc_default_limits(limits: *mut libos_ipc_limits) {
+    // SAFETY: the header asks for NULL or room for them.
+    unsafe { write(limits, DEFAULT) };
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_memory_size(limits: *const libos_ipc_limits, is_leader: bool) -> usize {
-    let limits = read(limits).unwrap_or(DEFAULT);
+pub unsafe extern "C" fn libos_ipc_memory_size(
+    limits: *const libos_ipc_limits,
+    is_leader: bool,
+) -> usize {
+    // SAFETY: the header asks for NULL or all limits.
+    let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
     let identity = if is_leader {
         Identity::FIRST
     } else {
@@ -152,7 +156,7 @@ pub extern "C" fn libos_ipc_memory_size(limits: *const libos_ipc_limits, is_lead
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_setup(
+pub unsafe extern "C" fn libos_ipc_setup(
     platform: *const libos_ipc_platform,
     callbacks: *const libos_ipc_callbacks,
     limits: *const libos_ipc_limits,
@@ -165,8 +169,9 @@ pub extern "C" fn libos_ipc_setup(
     }
     // SAFETY: the header asks for a pointer to a whole table. Its members are pointers that may be
     // NULL and numbers: all bits are values.
-    let (platform, callbacks) = unsafe { (platform.read(), callbacks.read()) };
-    let limits = read(limits).unwrap_or(DEFAULT);
+    let (platform, callbacks) = unsafe { (platform.read_unaligned(), callbacks.read_unaligned()) };
+    // SAFETY: the header asks for NULL or all limits.
+    let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
     let missing = platform.missing();
     if missing.is_some() {
         // In words, for whoever looks for what is missing.
@@ -183,12 +188,16 @@ pub extern "C" fn libos_ipc_setup(
     let call_limit =
         (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
     let has_yield = platform.r#yield.is_some();
-    SETUP.call_once(|| Setup {
+    let setup = Setup {
         platform,
         callbacks,
         call_limit,
         config: config_of(&limits, driving),
-    });
+    };
+    // Of two calls at once one sets up, and the other is too late.
+    if !SETUP.set(setup) {
+        return -errno::EALREADY;
+    }
     if has_yield {
         crate::store::set_contention_hook(give_way);
     }
@@ -228,13 +237,15 @@ pub extern "C" fn init_ipc_ids() -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn init_ipc() -> c_int {
-    if NODE.get().is_some() {
-        return -errno::EALREADY;
+    // Of two calls at once one makes the node, and the other is too late.
+    match NODE.make(make_node) {
+        Some(made) => status(made.map(|_| ())),
+        None => -errno::EALREADY,
     }
-    status(make_node())
 }
 
-fn make_node() -> Result<(), Error> {
+/// Makes the node: in one thread at a time, and once with success.
+fn make_node() -> Result<CNode, Error> {
     let setup = SETUP.get().ok_or(Error::Invalid)?;
     let identity = identity()?;
     let platform = &setup.platform;
@@ -248,17 +259,14 @@ fn make_node() -> Result<(), Error> {
     }
     let listening = call!(platform, listen(identity.vmid.get()), -errno::ENOSYS);
     super::outcome(listening).map_err(Error::Refused)?;
-    // SAFETY: the header gives that memory to the library for good, with its length; it is taken
-    // here only, once (`NODE` is made once).
+    // SAFETY: the header gives that memory to the library for good, with its length. It is taken
+    // here only, by one thread at a time; a node that was not made has left it.
     let memory =
         unsafe { core::slice::from_raw_parts_mut(platform.memory.cast(), platform.memory_size) };
-    NODE.try_call_once(|| {
-        let pal = CPlatform(platform);
-        #[cfg(feature = "secure")]
-        let pal = super::secure::pal(pal, identity.vmid)?;
-        Node::new(pal, identity, setup.config, memory).map(|node| node.with_embedder(&LIBRARY_OS))
-    })?;
-    Ok(())
+    let pal = CPlatform(platform);
+    #[cfg(feature = "secure")]
+    let pal = super::secure::pal(pal, identity.vmid)?;
+    Node::new(pal, identity, setup.config, memory).map(|node| node.with_embedder(&LIBRARY_OS))
 }
 
 extern "C" fn work(_: *mut c_void) {

@@ -90,6 +90,8 @@ impl From<&Statistics> for libos_ipc_statistics {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_get_statistics(statistics: *mut libos_ipc_statistics) -> c_int {
-    status(node_or_what_is_left().map(|node| write(statistics, (&node.statistics()).into())))
+pub unsafe extern "C" fn libos_ipc_get_statistics(statistics: *mut libos_ipc_statistics) -> c_int {
+    let counted = node_or_what_is_left().map(|node| (&node.statistics()).into());
+    // SAFETY: the header asks for NULL or room for them.
+    status(counted.map(|counted| unsafe { write(statistics, counted) }))
 }

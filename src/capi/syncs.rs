@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::without_provenance_mut;
 
-use super::foreign::copy_out;
+use super::foreign::{copy_in, copy_out, write};
 use super::processes::write_pointer;
 use super::tables::sync_handle;
 use super::{CNode, node, status, wait};
@@ -60,10 +60,11 @@ pub extern "C" fn shutdown_sync_client() -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
+pub unsafe extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
     status(node().and_then(|node| {
         let handle = node.open_sync(Some(id).filter(|id| *id != 0))?;
-        write_pointer(out, name_of(handle));
+        // SAFETY: the header asks for NULL or room for a pointer.
+        unsafe { write_pointer(out, name_of(handle)) };
         Ok(())
     }))
 }
@@ -82,7 +83,9 @@ pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
     }
 }
 
-fn lock(
+/// # Safety
+/// `data` is NULL or points to `data_size` bytes of room.
+unsafe fn lock(
     handle: *mut sync_handle,
     state: c_int,
     data: *mut c_void,
@@ -93,7 +96,8 @@ fn lock(
     let state = *state.ok_or(Error::Invalid)?;
     let handle = handle_of(node, handle)?;
     let news = node.lock_sync_alone(handle, state, wait(), |new| {
-        copy_out(new, data, data_size);
+        // SAFETY: the caller's promise.
+        unsafe { copy_out(new, data, data_size) };
     })?;
     let mut what = 0;
     if news.changed {
@@ -106,25 +110,28 @@ fn lock(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn libos_ipc_sync_lock(
+pub unsafe extern "C" fn libos_ipc_sync_lock(
     handle: *mut sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
     news: *mut u32,
 ) -> c_int {
-    let locked = lock(handle, state, data, data_size);
-    status(locked.map(|what| super::foreign::write(news, what)))
+    // SAFETY: the header asks for NULL or that much room.
+    let locked = unsafe { lock(handle, state, data, data_size) };
+    // SAFETY: the header asks for NULL or room for a number.
+    status(locked.map(|what| unsafe { write(news, what) }))
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn sync_lock(
+pub unsafe extern "C" fn sync_lock(
     handle: *mut sync_handle,
     state: c_int,
     data: *mut c_void,
     data_size: usize,
 ) -> bool {
-    match lock(handle, state, data, data_size) {
+    // SAFETY: the header asks for NULL or that much room.
+    match unsafe { lock(handle, state, data, data_size) } {
         Ok(news) => news & UPDATED != 0,
         Err(error) => {
             super::log::error(format_args!("a sync handle is not locked: {error}"));
@@ -134,23 +141,30 @@ pub extern "C" fn sync_lock(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn sync_unlock(handle: *mut sync_handle, data: *mut c_void, data_size: usize) {
-    if let Err(error) = unlock(handle, data, data_size) {
+pub unsafe extern "C" fn sync_unlock(
+    handle: *mut sync_handle,
+    data: *mut c_void,
+    data_size: usize,
+) {
+    // SAFETY: the header asks for NULL or that many bytes.
+    if let Err(error) = unsafe { unlock(handle, data, data_size) } {
         super::log::error(format_args!("a sync handle is not given back: {error}"));
     }
 }
 
-fn unlock(handle: *mut sync_handle, data: *mut c_void, data_size: usize) -> Result<(), Error> {
+/// # Safety
+/// `data` is NULL or points to `data_size` bytes.
+unsafe fn unlock(
+    handle: *mut sync_handle,
+    data: *mut c_void,
+    data_size: usize,
+) -> Result<(), Error> {
     let node = node()?;
     let handle = handle_of(node, handle)?;
-    let data = if data.is_null() {
-        None
-    } else {
-        // SAFETY: the header asks the caller for that many bytes. They are copied, once, and not
-        // looked at.
-        Some(unsafe { core::slice::from_raw_parts(data.cast::<u8>().cast_const(), data_size) })
-    };
-    match node.unlock_sync(handle, SyncState::Exclusive, data) {
+    let length = (!data.is_null()).then_some(data_size);
+    // SAFETY: the caller's promise. The room is as long as `length` says.
+    let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
+    match node.unlock_sync_with(handle, SyncState::Exclusive, length, fill) {
         // It may have been locked to be read.
         Err(Error::Invalid) => node.unlock_sync(handle, SyncState::Shared, None),
         given => given,

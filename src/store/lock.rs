@@ -7,8 +7,8 @@
 
 #[cfg(not(loom))]
 mod imp {
+    use super::super::once::Once;
     use core::ops::{Deref, DerefMut};
-    use spin::Once;
     use spin::mutex::{SpinMutex, SpinMutexGuard};
 
     /// How often a lock is tried before the contention hook is asked to give way.
@@ -20,7 +20,7 @@ mod imp {
     /// doesn't come free soon, and now and then by who uses a sync handle that others want all the time; without one (and without the `std` feature) the lock just spins on.
     /// The first call counts.
     pub fn set_contention_hook(hook: fn()) {
-        CONTENTION_HOOK.call_once(|| hook);
+        CONTENTION_HOOK.set(hook);
     }
 
     /// Gives the processor to another thread, if the platform can.

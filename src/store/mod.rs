@@ -9,6 +9,7 @@ mod copy;
 mod full;
 mod index;
 mod lock;
+mod once;
 mod places;
 mod pool;
 mod spans;
@@ -20,6 +21,8 @@ pub(crate) use copy::{close_gap, copy, make_gap, move_to_front};
 pub(crate) use index::Index;
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock, give_way};
+#[cfg(feature = "capi")]
+pub(crate) use once::Once;
 pub(crate) use places::{Buckets, NONE, Places, mix};
 pub(crate) use pool::Pool;
 pub(crate) use spans::{LONGEST, SpanTable, Sweep};

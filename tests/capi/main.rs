@@ -4,6 +4,7 @@
 
 mod archive;
 mod header;
+mod pointers;
 mod programs;
 
 use std::path::{Path, PathBuf};

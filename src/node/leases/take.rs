@@ -7,7 +7,7 @@ use crate::leases::{Client, Take};
 use crate::node::wait::Limits;
 use crate::node::{Late, Node, Phase, Wait, WaitsFor};
 use crate::pal::{Event, Pal, Time};
-use crate::store::give_way;
+use crate::store::{copy, give_way};
 use crate::sync::Ordering;
 use crate::wire::SyncState;
 
@@ -256,15 +256,30 @@ impl<'m, P: Pal> Node<'m, P> {
         state: SyncState,
         data: Option<&[u8]>,
     ) -> Result<(), Error> {
+        let length = data.map(<[u8]>::len);
+        let fill = |room: &mut [u8]| copy(room, data.unwrap_or(&[]));
+        self.unlock_sync_with(handle, state, length, fill)
+    }
+
+    /// As [`Node::unlock_sync`]; what the data is now is that long, and `fill` writes it: where it
+    /// is to be kept, and only once its length is known to fit.
+    #[inline]
+    pub(crate) fn unlock_sync_with(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        length: Option<usize>,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Error> {
         self.alive()?;
         let limit = self.config.capacities.sync_data;
         let may_change = state == SyncState::Exclusive;
-        if data.is_some_and(|data| !may_change || data.len() > limit) {
+        if length.is_some_and(|length| !may_change || length > limit) {
             return Err(Error::Invalid);
         }
         self.give_sync(handle, state, |client| {
-            if let Some(data) = data {
-                client.data_mut(data.len()).copy_from_slice(data);
+            if let Some(length) = length {
+                fill(client.data_mut(length));
             }
         })
     }

@@ -1,0 +1,100 @@
+//! A value that is set once and stays.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+const EMPTY: u8 = 0;
+/// One caller makes the value.
+const BEGUN: u8 = 1;
+const MADE: u8 = 2;
+
+/// A value for a `static`, made by the first who wants to and never dropped. Nobody waits: a second
+/// caller is refused while the first one is at it.
+#[derive(Debug)]
+pub(crate) struct Once<T> {
+    state: AtomicU8,
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+// SAFETY: the value comes from one thread and is then seen by all, by shared reference only.
+unsafe impl<T: Send + Sync> Sync for Once<T> {}
+
+impl<T> Once<T> {
+    pub(crate) const fn new() -> Self {
+        Once {
+            state: AtomicU8::new(EMPTY),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    /// The value, once it is made.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.state.load(Ordering::Acquire) != MADE {
+            return None;
+        }
+        // SAFETY: `MADE` is stored after the value was written, and nobody writes it again.
+        Some(unsafe { (*self.value.get()).assume_init_ref() })
+    }
+
+    /// Makes the value; `None` if another has made it, or is at it. After an error the next may try.
+    pub(crate) fn make<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Option<Result<&T, E>> {
+        let (old, new) = (Ordering::Acquire, Ordering::Relaxed);
+        let begun = self.state.compare_exchange(EMPTY, BEGUN, old, new);
+        begun.ok()?;
+        let outcome = make().map(|value| {
+            // SAFETY: `state` went from `EMPTY` to `BEGUN` for this caller alone, and others touch
+            // the value only once it is `MADE`.
+            unsafe { (*self.value.get()).write(value) as &T }
+        });
+        let state = if outcome.is_ok() { MADE } else { EMPTY };
+        self.state.store(state, Ordering::Release);
+        Some(outcome)
+    }
+
+    /// Sets the value; false if that was done already.
+    pub(crate) fn set(&self, value: T) -> bool {
+        self.make(|| Ok::<T, ()>(value)).is_some()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::thread;
+
+    #[test]
+    fn of_many_who_make_a_value_at_once_one_does() {
+        for _ in 0..200 {
+            let once = Once::new();
+            let start = Barrier::new(4);
+            let made = thread::scope(|scope| {
+                let makers = [1, 2, 3, 4].map(|number| {
+                    let (once, start) = (&once, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        once.make(|| Ok::<_, ()>(number)).is_some()
+                    })
+                });
+                makers.map(|maker| maker.join().unwrap())
+            });
+            assert_eq!(made.iter().filter(|made| **made).count(), 1);
+            let at = once.get().copied().unwrap_or(0);
+            assert_eq!(made.get(at - 1), Some(&true));
+        }
+    }
+
+    #[test]
+    fn what_fails_may_be_tried_again_and_what_is_made_stays() {
+        let once = Once::new();
+        assert_eq!(once.make(|| Err::<u8, _>("no")), Some(Err("no")));
+        assert_eq!(once.get(), None);
+        let inner = once.make(|| Ok::<_, ()>(if once.set(1) { 2 } else { 3 }));
+        assert_eq!(inner, Some(Ok(&3)), "refused while another is at it");
+        assert!(!once.set(4));
+        assert_eq!(once.get(), Some(&3));
+    }
+}

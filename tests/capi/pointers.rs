@@ -1,0 +1,50 @@
+//! What the Rust code does with pointers that C hands over.
+
+use super::file;
+
+/// The sources behind the header, with their names.
+fn sources() -> Vec<(String, String)> {
+    let read = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path.display().to_string(), text)
+    };
+    let files = std::fs::read_dir(file("src/capi")).unwrap();
+    files.map(|found| read(found.unwrap().path())).collect()
+}
+
+/// A function that C calls may trust no pointer by itself: it has a caller that vouches for it.
+/// (The address of a sync handle is a name, which is looked up and never followed.)
+#[test]
+fn a_function_that_takes_a_pointer_is_unsafe_to_call() {
+    let mut count = 0;
+    for (name, text) in sources() {
+        for (at, _) in text.match_indices("extern \"C\" fn ") {
+            let head = text[at..].split(['{', ';']).next().unwrap();
+            let line = text[..at].rsplit('\n').next().unwrap();
+            let is_pointer_type = line.contains(':') || head.starts_with("extern \"C\" fn (");
+            if is_pointer_type || line.trim_start().starts_with("//") {
+                continue;
+            }
+            count += 1;
+            let mut pointers = head.replace("*mut sync_handle", "name");
+            pointers = pointers.replace("_: *mut c_void", "nothing");
+            let takes_one = pointers.contains("*mut ") || pointers.contains("*const ");
+            assert_eq!(takes_one, line.contains("unsafe"), "{name}: {line}{head}");
+        }
+    }
+    assert!(count > 45, "they were found: {count}");
+}
+
+/// Another thread of the program may change its memory at any time, and what a reference is to must
+/// not change: so bytes are copied one by one, and no slice or string is made of memory that is C's.
+#[test]
+fn no_reference_is_made_to_memory_that_c_may_change() {
+    for (name, text) in sources() {
+        for maker in ["from_raw_parts(", "CStr::from_ptr(", ".as_ref()"] {
+            assert!(!text.contains(maker), "{name}: {maker}");
+        }
+        // The memory that the node lives in is the library's for good.
+        let whole = text.matches("from_raw_parts_mut(").count();
+        assert_eq!(whole, usize::from(name.ends_with("setup.rs")), "{name}");
+    }
+}
