@@ -275,7 +275,8 @@ extern struct libos_ipc_ids g_process_ipc_ids;
 #define STARTING_VMID 1
 
 /* Makes this process a member: takes the memory and listens. Calls init_ipc_ids(). -EALREADY the
- * second time, -ENOMEM if the memory is too small, -EINVAL if limits contradict each other. */
+ * second time, also while another thread is at it, -ENOMEM if the memory is too small, -EINVAL if limits
+ * contradict each other. */
 int init_ipc(void);
 /* Checks g_process_ipc_ids, and makes the first process the leader (self_vmid = STARTING_VMID). */
 int init_ipc_ids(void);
