@@ -113,7 +113,7 @@ struct libos_ipc_platform {
      * can be moved for now, -EINTR if it should be tried again at once, any other -errno: broken. */
     int64_t (*read)(void* context, void* stream, void* buffer, size_t size);
     int64_t (*write)(void* context, void* stream, const void* data, size_t size);
-    /* Closes it. It is not watched any more. */
+    /* Closes it, also if a forked process has a copy (shutdown(2)). It is not watched any more. */
     void (*close)(void* context, void* stream);
 
     /* Begins to watch a stream for `interest` (enum libos_ipc_readiness, or'ed) under the name

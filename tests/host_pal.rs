@@ -58,13 +58,8 @@ fn bytes_cross_in_order_and_the_end_is_seen() {
         assert_eq!(wait(&family.two).as_slice(), [(Token(7), Readiness::READ)]);
     }
     drop(out);
-    // A process that another test is just starting may have a copy of it for a moment.
-    let mut ready = wait(&family.two);
-    while ready.as_slice() == [(Token(7), Readiness::READ)] {
-        ready = wait(&family.two);
-    }
     assert_eq!(
-        ready.as_slice(),
+        wait(&family.two).as_slice(),
         [(Token(7), Readiness::READ | Readiness::HANG_UP)]
     );
     assert_eq!(inward.read(&mut buffer), Ok(10));
@@ -182,6 +177,15 @@ fn paths_that_cannot_work_are_explained() {
         fails(&dir.path().join("a\0b")).kind(),
         ErrorKind::InvalidInput
     );
+    // They would name files in another directory than they seem to.
+    for name in [".", "..", "x/.", "x/..", "x//", "x//."] {
+        let error = fails(&dir.path().join(name));
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+        assert!(!dir.path().join("x").exists());
+    }
+    for name in [".", "..", "./.", "x/."] {
+        assert_eq!(fails(Path::new(name)).kind(), ErrorKind::InvalidInput);
+    }
 
     std::fs::write(dir.path().join("family.1"), "precious").unwrap();
     let error = fails(&base(&dir));
@@ -211,11 +215,84 @@ fn files_and_directories_are_for_us_alone() {
     assert!(!host.directory_is_private());
 }
 
-/// Closes the stream, also for a program that another test starts just now, which has the
-/// descriptor too until it runs.
-fn end(stream: libos_ipc::host::HostStream) {
-    rustix::net::shutdown(&stream, rustix::net::Shutdown::Both).unwrap();
-    drop(stream);
+/// The directory that is checked is the one that the sockets are in.
+#[test]
+fn a_directory_is_private_if_the_one_with_the_sockets_is() {
+    let dir = TempDir::new().unwrap();
+    let (private, public) = (dir.path().join("private"), dir.path().join("public"));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir_all(private.join("public")).unwrap();
+    std::fs::create_dir_all(public.join("private")).unwrap();
+    for (path, bits) in [
+        (&private, 0o700),
+        (&private.join("public"), 0o777),
+        (&public, 0o777),
+        (&public.join("private"), 0o700),
+    ] {
+        mode(path, bits);
+    }
+    std::os::unix::fs::symlink("../public", private.join("link")).unwrap();
+    std::os::unix::fs::symlink("../private", public.join("link")).unwrap();
+    for (base, is_private) in [
+        ("private/f", true),
+        ("private//f", true),
+        ("private/./f", true),
+        ("private/public/../f", true),
+        ("private/public/f", false),
+        ("private/public/./f", false),
+        ("private/public//f", false),
+        ("private/link/f", false),
+        ("public/link/f", true),
+        ("public/private/f", true),
+        ("public/private/../f", false),
+    ] {
+        let host = Host::listen(&dir.path().join(base), vmid(1)).unwrap();
+        assert_eq!(host.directory_is_private(), is_private, "{base}");
+        let directory = host.path().parent().unwrap().canonicalize().unwrap();
+        let bits = std::fs::metadata(&directory).unwrap().permissions().mode();
+        assert_eq!(bits & 0o022 == 0, is_private, "{base}");
+    }
+}
+
+#[test]
+fn a_directory_that_takes_the_place_of_the_first_is_not_the_one_that_is_checked() {
+    let dir = TempDir::new().unwrap();
+    let (name, moved) = (dir.path().join("a"), dir.path().join("b"));
+    let host = Host::listen(&name.join("f"), vmid(1)).unwrap();
+    std::fs::rename(&name, &moved).unwrap();
+    std::fs::create_dir(&name).unwrap();
+    assert!(host.directory_is_private());
+    std::fs::set_permissions(&moved, PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(!host.directory_is_private());
+}
+
+/// The process of the test below, which changes its current directory.
+#[test]
+fn wanderer() {
+    let Ok(to) = std::env::var("WANDERS_TO") else {
+        return;
+    };
+    let one = Host::listen(Path::new("f"), vmid(1)).unwrap();
+    let two = Host::listen(Path::new("f"), vmid(2)).unwrap();
+    let path = two.path().to_owned();
+    std::env::set_current_dir(to).unwrap();
+    one.connect(vmid(2)).unwrap();
+    assert!(path.exists());
+    drop(two);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_relative_path_leads_to_the_same_directory_from_anywhere() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "wanderer"])
+        .env("WANDERS_TO", to.path())
+        .current_dir(from.path())
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[test]
@@ -231,7 +308,7 @@ fn a_hang_up_is_reported_to_every_interest() {
         let family = family();
         let (out, inward) = family.stream();
         family.one.watch(&out, Token(1), interest).unwrap();
-        end(inward);
+        drop(inward);
         for _ in 0..3 {
             let ready = wait(&family.one);
             assert_eq!(ready.len(), 1);
@@ -242,7 +319,7 @@ fn a_hang_up_is_reported_to_every_interest() {
         }
         let (out, inward) = family.stream();
         family.two.watch(&inward, Token(2), interest).unwrap();
-        end(out);
+        drop(out);
         for _ in 0..3 {
             let ready = wait(&family.two);
             assert_eq!(ready.len(), 1);

@@ -1,6 +1,6 @@
 //! Where members listen: one socket file each, `{base}.{vmid}`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::format;
 use std::fs::{DirBuilder, Metadata};
 use std::io::{Error, ErrorKind, Result};
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::string::String;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, open, statat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{bind, connect, listen, socket_with};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
 use rustix::process::Uid;
 
+use super::stream::HostStream;
 use crate::Vmid;
 
 /// How many connections may wait to be accepted. The system's own limit (`somaxconn`) is 4096.
@@ -27,7 +28,12 @@ const SUFFIX: usize = 11;
 
 /// The addresses of a family: they differ in the VMID at their end.
 #[derive(Debug)]
-pub(super) struct Base(PathBuf);
+pub(super) struct Base {
+    path: PathBuf,
+    /// The directory that the sockets are in, as it was found at the start: whatever `path` leads
+    /// to later.
+    directory: OwnedFd,
+}
 
 impl Base {
     /// Checks that every member's address fits into a socket address, so that no peer turns out
@@ -41,44 +47,65 @@ impl Base {
                 base.display()
             )));
         }
-        if base.file_name().is_none() || base.as_os_str().as_bytes().ends_with(b"/") {
+        let bytes = base.as_os_str().as_bytes();
+        // Split as the kernel does it: `Path` would leave out a dot at the end.
+        let (directory, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
+            Some(0) => bytes.split_at(1),
+            Some(slash) => (
+                bytes.get(..slash).unwrap_or(b"/"),
+                bytes.get(slash.saturating_add(1)..).unwrap_or(b""),
+            ),
+            None => (&b"."[..], bytes),
+        };
+        if matches!(name, b"" | b"." | b"..") {
             return Err(invalid(format!(
-                "{:?} does not end in a file name: take a directory and a name for the family in it",
+                "{} does not end in a file name: take a directory and a name for the family in it",
                 base.display()
             )));
         }
-        if base.as_os_str().as_bytes().contains(&0) {
+        if bytes.contains(&0) {
             return Err(invalid(format!(
                 "{:?} has a zero byte in it",
                 base.display()
             )));
         }
-        let base = Base(base.to_path_buf());
-        let directory = base.directory();
+        let directory = Path::new(OsStr::from_bytes(directory));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
             .map_err(|error| explain(&error, "cannot make the directory", directory))?;
-        Ok(base)
-    }
-
-    fn directory(&self) -> &Path {
-        match self.0.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = open(directory, flags, Mode::empty())
+            .map_err(|error| explain(&error.into(), "cannot open the directory", directory))?;
+        // From wherever this process goes later the path leads to the same directory, if that fits.
+        let path = std::path::absolute(base)
+            .ok()
+            .filter(|path| path.as_os_str().len().saturating_add(SUFFIX) <= PATH_LIMIT)
+            .unwrap_or_else(|| base.to_path_buf());
+        Ok(Base {
+            path,
+            directory: opened,
+        })
     }
 
     /// Whether the directory is ours and nobody else can put files there or take them away.
     pub(super) fn directory_is_private(&self, us: Uid) -> bool {
-        std::fs::metadata(self.directory())
-            .is_ok_and(|found| found.uid() == us.as_raw() && found.mode() & 0o022 == 0)
+        fstat(&self.directory)
+            .is_ok_and(|found| found.st_uid == us.as_raw() && found.st_mode & 0o022 == 0)
+    }
+
+    /// Whether that socket file is in the directory. It is not if another directory has taken its
+    /// name meanwhile.
+    fn holds(&self, path: &Path, file: (u64, u64)) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == file)
     }
 
     pub(super) fn path(&self, vmid: Vmid) -> PathBuf {
-        let mut path = OsString::with_capacity(self.0.as_os_str().len().saturating_add(SUFFIX));
-        path.push(&self.0);
+        let mut path = OsString::with_capacity(self.path.as_os_str().len().saturating_add(SUFFIX));
+        path.push(&self.path);
         path.push(format!(".{vmid}"));
         PathBuf::from(path)
     }
@@ -120,6 +147,12 @@ impl Listener {
         }
         let file = identity(&std::fs::symlink_metadata(&path)?);
         let listener = Listener { socket, path, file };
+        if !base.holds(&listener.path, file) {
+            return Err(Error::other(format!(
+                "{} is in another directory than a moment ago: take one that nobody replaces",
+                listener.path.display()
+            )));
+        }
         listen(&listener.socket, BACKLOG)
             .map_err(|error| explain(&error.into(), "cannot listen at", &listener.path))?;
         Ok(listener)
@@ -137,10 +170,17 @@ impl AsFd for Listener {
 }
 
 impl Drop for Listener {
-    /// Takes the file away unless somebody else has put theirs in its place.
+    /// Takes the file away unless somebody else has put theirs in its place, and ends what was not
+    /// accepted: a process that was forked meanwhile has a copy of the socket, which would keep it
+    /// open.
     fn drop(&mut self) {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
             let _ = std::fs::remove_file(&self.path);
+        }
+        // Nobody gets in from now on.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        while let Ok(stream) = accept_with(&self.socket, SocketFlags::CLOEXEC) {
+            drop(HostStream::new(stream));
         }
     }
 }

@@ -4,6 +4,12 @@
 //! the same user get in: the files are theirs alone from the first moment on, and each side asks
 //! the kernel who the other one is. Readiness comes from one epoll set a member; events are
 //! futexes. Members have to be in one PID namespace.
+//!
+//! *Forks.* All descriptors are closed in programs that are executed. A process that was forked and
+//! executes nothing has copies of them, which do no harm: when a member closes a stream or drops its
+//! [`Host`], the connection ends and its address answers nobody, whatever copies there are. The copy
+//! itself must not use or drop the node. One thing can't be told: if a member is killed while such a
+//! copy lives, its connections stay open, and it is taken to live until the copy ends, too.
 
 mod address;
 mod clock;
@@ -71,11 +77,14 @@ pub struct Host {
 impl Host {
     /// Listens at `{base}.{vmid}`, which peers with the same `base` reach. A directory that is not
     /// there is made, for this user only. A socket file that a dead process left is replaced.
-    /// A relative `base` is looked up from the current directory each time: do not change that.
+    /// A relative `base` is taken from the current directory, as that is now; only where the whole
+    /// path would be too long for a socket it is looked up from there each time: then do not change
+    /// that.
     ///
     /// # Errors
-    /// If the path is too long for a socket, is served by a live process, or can't be made; or if
-    /// the process is short of descriptors. The text says what to do.
+    /// If the path is too long for a socket, ends in no file name (but in `/`, `.` or `..`), is served by
+    /// a live process, or can't be made; or if the process is short of descriptors. The text says what
+    /// to do.
     pub fn listen(base: &Path, vmid: Vmid) -> Result<Host> {
         let base = Base::new(base)?;
         let listener = Listener::new(&base, vmid)?;
@@ -105,7 +114,8 @@ impl Host {
         self.listener.path()
     }
 
-    /// Whether the directory of the sockets belongs to this user and nobody else may write there.
+    /// Whether the directory of the sockets belongs to this user and nobody else may write there. It is
+    /// the one that was there when this member began to listen, wherever its path leads by now.
     /// If not, others can get in this family's way (not in: that is checked for each connection).
     pub fn directory_is_private(&self) -> bool {
         self.base.directory_is_private(self.us)

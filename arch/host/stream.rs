@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg, sockopt};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
 
 use super::clock;
@@ -55,6 +56,16 @@ impl HostStream {
     /// A peer outside of our PID namespace shows no credentials we could read: it is a stranger.
     pub(super) fn peer_is(&self, user: Uid) -> bool {
         sockopt::socket_peercred(&self.socket).is_ok_and(|peer| peer.uid == user)
+    }
+}
+
+impl Drop for HostStream {
+    /// Ends the connection. To close the descriptor alone is not enough: a process that was forked
+    /// meanwhile has a copy, which keeps the connection open. The peer still reads what was written
+    /// before.
+    fn drop(&mut self) {
+        // It fails if the socket is not connected, or no more.
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 

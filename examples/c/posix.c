@@ -178,6 +178,8 @@ static void platform_unwatch(void* context, void* stream) {
 
 static void platform_close(void* context, void* stream) {
     platform_unwatch(context, stream);
+    /* A process that was forked meanwhile may have a copy, which would keep it open. */
+    shutdown(fd_of(stream), SHUT_RDWR);
     close(fd_of(stream));
 }
 
@@ -339,6 +341,8 @@ int posix_platform(struct libos_ipc_platform* platform, const char* base, void* 
 
 void posix_platform_end(void) {
     struct sockaddr_un address = address_of(g_process_ipc_ids.self_vmid);
-    if (g.listener >= 0)
+    if (g.listener >= 0) {
         unlink(address.sun_path);
+        shutdown(g.listener, SHUT_RDWR);
+    }
 }

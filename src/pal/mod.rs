@@ -70,7 +70,8 @@ pub enum StreamError {
     Closed,
 }
 
-/// One end of a byte stream. Dropping it closes it.
+/// One end of a byte stream. Dropping it ends it for the peer, too, which still reads what was written
+/// before: also if the process was forked and the copy has the descriptor (`shutdown(2)`).
 pub trait Stream: Send + Sync {
     /// Reads at most `buffer.len()` bytes without blocking and says how many; 0 says that the
     /// peer closed its end and everything was read. `buffer` is never empty.

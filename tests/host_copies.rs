@@ -1,0 +1,146 @@
+//! A forked process has copies of a member's sockets and goes on: for the family the member is gone
+//! when it says so.
+#![cfg(feature = "std")]
+#![allow(missing_docs)]
+
+mod common;
+#[path = "common/copy.rs"]
+mod copy;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{LONG, base, family, vmid};
+use copy::Copy;
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
+    Token,
+};
+use libos_ipc::{Config, Exit, Identity, Vmid, Wait, Which};
+use tempfile::TempDir;
+
+const WAIT: Wait<'static> = Wait::at_most(LONG);
+
+/// What is ready now.
+fn look(host: &Host) -> ReadyList {
+    let mut ready = ReadyList::new();
+    host.wait(&mut ready, Some(Time(0)));
+    ready
+}
+
+#[test]
+fn a_closed_stream_ends_and_what_was_written_is_read() {
+    let family = family();
+    let (out, inward) = family.stream();
+    family.two.watch(&inward, Token(7), Interest::READ).unwrap();
+    out.write(&[b"the ", b"last"]).unwrap();
+    let _copy = Copy::fork();
+    drop(out);
+    let all = Readiness::READ | Readiness::HANG_UP;
+    assert_eq!(look(&family.two).as_slice(), [(Token(7), all)]);
+    let mut buffer = [0; 16];
+    assert_eq!(inward.read(&mut buffer), Ok(8));
+    assert_eq!(&buffer[..8], b"the last");
+    assert_eq!(inward.read(&mut buffer), Ok(0));
+}
+
+#[test]
+fn a_stream_whose_reader_has_closed_it_takes_nothing() {
+    let family = family();
+    let (out, inward) = family.stream();
+    family.one.watch(&out, Token(7), Interest::HANG_UP).unwrap();
+    out.write(&[b"unread"]).unwrap();
+    let _copy = Copy::fork();
+    drop(inward);
+    let gone = [(Token(7), Readiness::HANG_UP)];
+    assert_eq!(look(&family.one).as_slice(), gone);
+    assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
+}
+
+#[test]
+fn a_closed_stream_is_not_reported_any_more() {
+    let family = family();
+    let (out, inward) = family.stream();
+    family.two.watch(&inward, Token(7), Interest::READ).unwrap();
+    let _copy = Copy::fork();
+    drop(out);
+    family.two.unwatch(&inward);
+    drop(inward);
+    assert!(look(&family.two).is_empty());
+}
+
+#[test]
+fn nobody_answers_at_the_address_of_a_member_that_has_gone() {
+    let family = family();
+    let waiting = family.one.connect(vmid(2)).unwrap();
+    let said_last = family.one.connect(vmid(2)).unwrap();
+    said_last.write(&[b"unread"]).unwrap();
+    let elsewhere = family.dir.path().join("link");
+    std::fs::hard_link(family.two.path(), &elsewhere).unwrap();
+    let _copy = Copy::fork();
+    drop(family.two);
+    for stream in [&waiting, &said_last] {
+        assert_eq!(stream.write(&[b"x"]), Err(StreamError::Closed));
+    }
+    let refused = family.one.connect(vmid(2)).err();
+    assert_eq!(refused, Some(ConnectError::NobodyThere));
+    // Nor by another name, by which the socket itself is found.
+    let refused = std::os::unix::net::UnixStream::connect(elsewhere);
+    let kind = std::io::ErrorKind::ConnectionRefused;
+    assert_eq!(refused.unwrap_err().kind(), kind);
+    // The next with that number is reached.
+    let next = Host::listen(&base(&family.dir), vmid(2)).unwrap();
+    family.one.connect(vmid(2)).unwrap();
+    next.accept().unwrap();
+    assert_eq!(next.accept().err(), Some(AcceptError::WouldBlock));
+}
+
+#[test]
+fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
+    let dir = TempDir::new().unwrap();
+    let leader = HostNode::start(&base(&dir), Identity::FIRST, Config::DEFAULT).unwrap();
+    leader.join(WAIT).unwrap();
+    let start = |identity| {
+        let node = HostNode::start(&base(&dir), identity, Config::DEFAULT).unwrap();
+        node.join(WAIT).unwrap();
+        node
+    };
+    let parent = start(leader.start_child(WAIT).unwrap());
+    let identity = parent.start_child(WAIT).unwrap();
+    let child = start(identity);
+    child.owner_of(parent.pid().unwrap(), WAIT).unwrap();
+    let _copy = Copy::fork();
+    child.exit(Exit::default(), WAIT).unwrap();
+    drop(child);
+    let ended = parent.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+    assert_eq!(ended.pid, identity.pid);
+    // This one says nothing before it goes.
+    let pid = parent.pid().unwrap();
+    drop(parent);
+    let ended = leader.wait_child(Which::Pid(pid), WAIT).unwrap();
+    assert_eq!(ended.pid, pid);
+    assert_eq!(leader.leave(WAIT), Ok(()));
+    assert!(leader.shut_down(Duration::from_secs(5)));
+}
+
+#[test]
+fn a_program_that_is_executed_has_none_of_the_descriptors() {
+    let dir = TempDir::new().unwrap();
+    let leader = HostNode::start(&base(&dir), Identity::FIRST, Config::DEFAULT).unwrap();
+    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let member = HostNode::start(&base(&dir), identity, Config::DEFAULT).unwrap();
+    member.take_id(WAIT).unwrap();
+    let list = Command::new("ls")
+        .args(["-l", "/proc/self/fd/"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.contains("/dev/null"), "{list}");
+    for kind in ["socket:", "anon_inode:", &*dir.path().to_string_lossy()] {
+        assert!(!list.contains(kind), "{list}");
+    }
+    drop((member, leader));
+}
