@@ -27,6 +27,8 @@ pub enum Resource {
     SyncHandles,
     /// The length of one frame.
     FrameLength,
+    /// The most data of a sync handle, which has to be the same in all processes of the family.
+    SyncData,
     /// The memory handed to the node at its creation.
     Memory,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Resource {
             Resource::Answers => "calls for metadata",
             Resource::SyncHandles => "sync handles of this process",
             Resource::FrameLength => "frame length",
+            Resource::SyncData => "data of a sync handle",
             Resource::Memory => "node memory",
         })
     }
@@ -63,6 +66,17 @@ pub enum Error {
     Interrupted,
     /// A bounded resource of this node is full (`ENOMEM`).
     Full(Resource),
+    /// A limit of this process does not go with that of a peer: [`Resource::SyncData`] of the leader is
+    /// another (`EPROTO`), or the peer takes no frames as long as this one
+    /// ([`Resource::FrameLength`], `EMSGSIZE`).
+    LimitsDiffer {
+        /// Which limit of [`Capacities`](crate::Capacities).
+        limit: Resource,
+        /// What it is here.
+        ours: u32,
+        /// What it is there.
+        theirs: u32,
+    },
     /// The leader has no IDs or VMIDs left to give (`EAGAIN`).
     NoIds,
     /// The peer refused with this error number (positive, Linux numbering).
@@ -88,6 +102,11 @@ impl Error {
             Error::TimedOut => errno::ETIMEDOUT,
             Error::Interrupted => errno::EINTR,
             Error::Full(_) => errno::ENOMEM,
+            Error::LimitsDiffer {
+                limit: Resource::FrameLength,
+                ..
+            } => errno::EMSGSIZE,
+            Error::LimitsDiffer { .. } => errno::EPROTO,
             Error::NoIds => errno::EAGAIN,
             Error::Refused(number) => number,
             Error::Invalid => errno::EINVAL,
@@ -116,6 +135,16 @@ impl fmt::Display for Error {
                     "at the limit of {resource}: raise it in Capacities, or ask for less at once"
                 )
             }
+            Error::LimitsDiffer {
+                limit,
+                ours,
+                theirs,
+            } => {
+                write!(
+                    f,
+                    "the limit of {limit} is {ours} here and {theirs} at the peer: make them equal in Capacities"
+                )
+            }
             Error::NoIds => f.write_str("the leader has no IDs left to give"),
             Error::Refused(number) => write!(f, "the peer refused with error {number}"),
             Error::Invalid => f.write_str("an argument is out of its range"),
@@ -141,6 +170,10 @@ pub mod errno {
     pub const EDEADLK: i32 = 35;
     /// No locks available.
     pub const ENOLCK: i32 = 37;
+    /// Protocol error.
+    pub const EPROTO: i32 = 71;
+    /// Message too long.
+    pub const EMSGSIZE: i32 = 90;
     /// Value too large.
     pub const EOVERFLOW: i32 = 75;
     /// Operation not permitted.

@@ -100,8 +100,18 @@ fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The sequence number and the code of the next frame.
+/// The sequence number, the code and the payload of the next frame behind the HELLO.
 fn next_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
+    loop {
+        let frame = any_frame(stream);
+        if frame.1 != 64 {
+            return frame;
+        }
+    }
+}
+
+/// The same of any frame.
+fn any_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
     let mut header = [0; 17];
     stream.read_exact(&mut header).unwrap();
     let size = u64::from_le_bytes(header[..8].try_into().unwrap());

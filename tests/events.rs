@@ -50,8 +50,16 @@ impl Family {
     }
 }
 
+/// But for what a member and its leader say of themselves first.
 fn happened(node: &HostNode) -> Vec<Happening> {
-    node.events().map(|event| event.what).collect()
+    let is_greeting = |what: &Happening| match what {
+        Happening::FrameIn(frame) | Happening::FrameOut(frame) => {
+            [codes::HELLO, codes::LIMITS].contains(&frame.code)
+        }
+        _ => false,
+    };
+    let events = node.events().map(|event| event.what);
+    events.filter(|what| !is_greeting(what)).collect()
 }
 
 /// Until it is so, for it happens in another thread.

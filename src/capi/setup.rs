@@ -266,7 +266,10 @@ fn make_node() -> Result<CNode, Error> {
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    Node::new(pal, identity, setup.config, memory).map(|node| node.with_embedder(&LIBRARY_OS))
+    let mut node = Node::new(pal, identity, setup.config, memory)?;
+    node.embedder = &LIBRARY_OS;
+    node.never_joins = true;
+    Ok(node)
 }
 
 extern "C" fn work(_: *mut c_void) {

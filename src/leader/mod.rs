@@ -202,6 +202,11 @@ impl<'m> Leader<'m> {
             .join(from, hello.pid, Vmid::new(hello.parent))
     }
 
+    /// The process of `from` is one in C, which says no HELLO: it runs.
+    pub fn runs_unjoined(&mut self, from: Vmid) {
+        self.processes.runs_unjoined(from);
+    }
+
     fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
         if !self.ranges.is_single(pid, vmid) {

@@ -328,6 +328,13 @@ impl<'m, P: Pal> Node<'m, P> {
         if length > self.config.capacities.frame_length {
             return Err(Error::Full(Resource::FrameLength));
         }
+        if !peer.takes(length) {
+            return Err(Error::LimitsDiffer {
+                limit: Resource::FrameLength,
+                ours: self.limits().frame_length,
+                theirs: peer.longest_frame(),
+            });
+        }
         let mut waiting: Option<Claim> = None;
         let result = loop {
             if let Some(event) = waiting.and_then(|claim| self.waiters.event(claim)) {
@@ -341,6 +348,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     break Err(self.gone(peer.vmid()));
                 }
                 if queue.room() >= length.saturating_add(ANSWER_RESERVE) {
+                    self.say_hello_first(peer, &mut queue);
                     break match queue.filling.push(seq, message) {
                         Ok(()) => {
                             queue.note();

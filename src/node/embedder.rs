@@ -221,12 +221,22 @@ impl<P: Pal> Node<'_, P> {
             return Ok(());
         }
         let peer = self.peers.find(to).ok_or(Error::NoSuchProcess)?;
+        let too_long = Answer::Meta {
+            status: -errno::EMSGSIZE,
+            data: &[],
+        };
+        let answer = if peer.takes(answer.length()) {
+            answer
+        } else {
+            &too_long
+        };
         let pushed = {
             let mut queue = peer.queue.lock();
             if queue.closed || queue.reserved < room {
                 return Err(Error::NoSuchProcess);
             }
             queue.reserved = queue.reserved.saturating_sub(room);
+            self.say_hello_first(&peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.note();
             pushed

@@ -288,7 +288,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Ok(())
             }
             Ask::There(_) => match self.unborn(vmid) {
-                Some(pid) if self.has_extensions() => {
+                Some(pid) if self.is_known_process() => {
                     self.forget_child(pid);
                     Ok(())
                 }

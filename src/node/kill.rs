@@ -3,7 +3,7 @@
 use super::data::Data;
 use super::embedder::{MetadataReply, Signal, SignalReply, Target};
 use super::{Late, Node, Wait};
-use crate::error::{Error, errno};
+use crate::error::{Error, Resource, errno};
 use crate::leader::{is_signal, signal_bit};
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -317,10 +317,15 @@ impl<P: Pal> Node<'_, P> {
                 })?
             } else {
                 let message = Message::PidGetMeta { pid, code: what };
+                self.tell_short_limits(owner, wait)?;
                 self.ask_with(owner, &message, Late::Drop, &mut data, wait)?
             };
             match answer {
                 Answer::Meta { status: 0, .. } => Ok(data.length),
+                // What was asked for is longer than what this process takes.
+                Answer::Meta { status, .. } if status == -errno::EMSGSIZE => {
+                    Err(Error::Full(Resource::FrameLength))
+                }
                 Answer::Meta { status, .. } => Err(error_of(status)),
                 _ => Err(Error::Invalid),
             }

@@ -60,17 +60,16 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             if Some(peer.vmid()) == self.identity.leader {
                 self.extended.store(true, Ordering::Release);
+                self.leases.server_is_extended();
             }
             return true;
         };
-        let answer = Hello {
-            version: Hello::VERSION,
-            features: 0,
-            pid: 0,
-            parent: 0,
-        };
         // Even where this node is about to close: it answers until then.
-        if let Err(Error::Full(_)) = self.put(peer, 0, &Message::Hello(answer), Limits::NONE) {
+        let answer = Message::Hello(Hello::NOBODY);
+        if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
+            return false;
+        }
+        if !self.tell_limits(peer) {
             return false;
         }
         // The process asks what became of it.

@@ -9,6 +9,7 @@ mod kill;
 mod lead;
 mod leases;
 mod lending;
+mod limits;
 mod locks;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -24,7 +25,7 @@ mod wait;
 mod waiters;
 mod waits_for;
 
-use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
@@ -120,10 +121,14 @@ pub struct Node<'m, P: Pal> {
     pub(crate) events: Ring<'m>,
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
+    /// The leader's `sync_data`, if it is another than this process's; else [`limits::NONE`].
+    leaders_sync_data: AtomicU64,
     phase: AtomicU8,
     /// The process has ended for the family.
     ended: AtomicBool,
     woken: AtomicBool,
+    /// It is a process in C, which does not [join](Node::join).
+    pub(crate) never_joins: bool,
     pub(crate) identity: Identity,
     pub(crate) config: Config,
     pub(crate) pal: P,
@@ -263,9 +268,11 @@ impl<'m, P: Pal> Node<'m, P> {
             events,
             caller_spin: SpinGauge::new(),
             leader_gone: AtomicBool::new(false),
+            leaders_sync_data: AtomicU64::new(limits::NONE),
             phase: AtomicU8::new(Phase::Running as u8),
             ended: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            never_joins: false,
             identity,
             config,
             pal,

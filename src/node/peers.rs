@@ -43,6 +43,12 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) extended: AtomicBool,
     /// As the leader: its process has ended, and has nothing to say any more.
     pub(crate) ended: AtomicBool,
+    /// It was told the limits of this process.
+    pub(crate) limits_told: AtomicBool,
+    /// The longest frame that it takes, as it said itself; no limit is known before.
+    takes: AtomicU32,
+    /// As the leader: its sync handles do not fit those of this process.
+    pub(crate) syncs_refused: AtomicBool,
     /// Signals for all that it is still to be sent, a bit each, and who sent them; 0 for several.
     pub(crate) owed: AtomicU64,
     pub(crate) owed_by: AtomicU32,
@@ -89,6 +95,22 @@ impl<S> Peer<'_, S> {
     pub(crate) fn keep_room(&self, room: usize) {
         let mut queue = self.queue.lock();
         queue.reserved = queue.reserved.saturating_add(room);
+    }
+
+    /// It takes no longer frames than that. Every process takes those of [`super::ANSWER_RESERVE`] bytes.
+    pub(super) fn set_longest_frame(&self, length: u32) {
+        let least = u32::try_from(super::ANSWER_RESERVE).unwrap_or(u32::MAX);
+        self.takes.store(length.max(least), Ordering::SeqCst);
+    }
+
+    /// The longest frame that it takes, as far as that is known.
+    pub(super) fn longest_frame(&self) -> u32 {
+        self.takes.load(Ordering::SeqCst)
+    }
+
+    /// Whether it takes a frame of that length, as far as that is known.
+    pub(super) fn takes(&self, length: usize) -> bool {
+        length <= self.longest_frame() as usize
     }
 
     pub(crate) fn incoming(&self) -> Token {
@@ -203,6 +225,7 @@ impl<'m, S> Peers<'m, S> {
                     filling: FrameWriter::over(buffers.buffer(send_queue / 2)?),
                     closed: true,
                     faulty: false,
+                    is_new: false,
                     reserved: 0,
                     most: 0,
                 }),
@@ -224,6 +247,9 @@ impl<'m, S> Peers<'m, S> {
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
+                limits_told: AtomicBool::new(false),
+                takes: AtomicU32::new(u32::MAX),
+                syncs_refused: AtomicBool::new(false),
                 owed: AtomicU64::new(0),
                 owed_by: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
@@ -287,6 +313,7 @@ impl<'m, S> Peers<'m, S> {
             // The lock order is table → queue, and nobody else knows this place yet.
             let mut queue = peer.queue.lock();
             (queue.closed, queue.faulty, queue.reserved) = (false, false, 0);
+            queue.is_new = true;
             drop(queue);
             index
         };
@@ -353,9 +380,12 @@ impl<'m, S> Peers<'m, S> {
             &peer.heard,
             &peer.extended,
             &peer.ended,
+            &peer.limits_told,
+            &peer.syncs_refused,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
+        peer.takes.store(u32::MAX, Ordering::Relaxed);
         peer.owed.store(0, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {

@@ -48,12 +48,15 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the
-    /// leader has no room or the pid is not this process's; else as [`Node::take_id_for`].
+    /// leader has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) is not that of the leader, and both use
+    /// sync handles; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
         self.alive()?;
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
+        self.meet_leader(wait)?;
         let pid = match self.identity.pid {
             0 => self.take_id_for(self.identity.vmid, wait)?,
             pid => pid,

@@ -22,6 +22,8 @@ pub(crate) struct Queue<'m> {
     pub(crate) closed: bool,
     /// The peer broke the protocol: nothing more of it is heard.
     pub(crate) faulty: bool,
+    /// Nothing was put in yet.
+    pub(crate) is_new: bool,
     /// Room that is kept for answers that the embedder owes.
     pub(crate) reserved: usize,
     pub(super) most: usize,

@@ -3,7 +3,10 @@
 use super::error::Malformed;
 use super::kinds::{KillTarget, LockFamily, LockKind, SyncState};
 use super::layout;
-use super::message::{ChildExit, FileLock, Hello, IdRange, PidKill, ProcessQuery, Sync, exactly};
+use super::message::{
+    ChildExit, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery, Sync,
+    exactly,
+};
 use core::mem::size_of;
 use zerocopy::FromBytes;
 
@@ -95,6 +98,31 @@ impl Hello {
             features: body.features.get(),
             pid: body.pid.get(),
             parent: body.parent.get(),
+        })
+    }
+}
+
+impl PeerLimits {
+    #[inline]
+    pub(super) fn layout(self) -> layout::Limits {
+        layout::Limits {
+            version: self.version.into(),
+            flags: self.flags.bits().into(),
+            frame_length: self.frame_length.into(),
+            sync_data: self.sync_data.into(),
+        }
+    }
+
+    /// What a later version adds at the end is not looked at, nor are its flags.
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<PeerLimits, Malformed> {
+        let (body, _) =
+            layout::Limits::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
+        Ok(PeerLimits {
+            version: body.version.get(),
+            flags: LimitFlags::from_bits_truncate(body.flags.get()),
+            frame_length: body.frame_length.get(),
+            sync_data: body.sync_data.get(),
         })
     }
 }

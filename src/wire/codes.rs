@@ -72,9 +72,12 @@ pub const FILE_LOCK_RETURN: u8 = 75;
 /// Server to client: something about a handle that the protocol has no word for.
 pub const SYNC_NOTE: u8 = 76;
 
+/// Either peer to the other, after HELLO: the limits of mine that both have to keep.
+pub const LIMITS: u8 = 96;
+
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && (code < HELLO || code > SYNC_NOTE)
+    code >= FIRST_UNKNOWN && !matches!(code, HELLO..=SYNC_NOTE | LIMITS)
 }
 
 /// The name of a code; `None` for one that is free.
@@ -111,6 +114,7 @@ pub const fn name(code: u8) -> Option<&'static str> {
         FILE_LOCK_RECALL => "FILE_LOCK_RECALL",
         FILE_LOCK_RETURN => "FILE_LOCK_RETURN",
         SYNC_NOTE => "SYNC_NOTE",
+        LIMITS => "LIMITS",
         _ => return None,
     })
 }

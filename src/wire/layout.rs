@@ -183,6 +183,14 @@ layouts! {
         note: U32 = 8,
     }
 
+    /// `LIMITS` up to what later versions add
+    Limits: 16 {
+        version: U32 = 0,
+        flags: U32 = 4,
+        frame_length: U32 = 8,
+        sync_data: U32 = 12,
+    }
+
     /// `file_lock_resp`
     FileLockAnswer: 48 {
         status: I32 = 0,

@@ -7,6 +7,7 @@ use super::kinds::{
 };
 use super::{LentLocks, codes, layout};
 use crate::Id;
+use bitflags::bitflags;
 use core::mem::size_of;
 use zerocopy::FromBytes;
 
@@ -103,6 +104,45 @@ pub struct Hello {
 impl Hello {
     /// The version of the extensions that this crate speaks.
     pub const VERSION: u32 = 1;
+
+    /// Of a peer that speaks for no process: a leader, or one that has not joined.
+    pub const NOBODY: Hello = Hello {
+        version: Hello::VERSION,
+        features: 0,
+        pid: 0,
+        parent: 0,
+    };
+}
+
+bitflags! {
+    /// What a process says about itself beside its limits.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct LimitFlags: u32 {
+        /// It uses sync handles, or serves them: then its `sync_data` counts.
+        const USES_SYNC = 1;
+        /// It is no process of the leader's table until its parent says so, and never joins: it is
+        /// running from now on.
+        const NEVER_JOINS = 2;
+    }
+}
+
+/// The limits of a process that its peers have to keep. Longer messages of later versions are read as
+/// far as this version knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerLimits {
+    /// The version of this message, [`PeerLimits::VERSION`].
+    pub version: u32,
+    /// What else there is to say.
+    pub flags: LimitFlags,
+    /// The longest frame that it takes, in bytes.
+    pub frame_length: u32,
+    /// The most data of a sync handle, in bytes.
+    pub sync_data: u32,
+}
+
+impl PeerLimits {
+    /// The version that this crate speaks.
+    pub const VERSION: u32 = 1;
 }
 
 /// What is asked about the family's processes.
@@ -189,6 +229,8 @@ pub enum Message<'a> {
     },
     /// I know the extensions.
     Hello(Hello),
+    /// These are limits of mine that both of us have to keep.
+    Limits(PeerLimits),
     /// I am starting a child.
     ProcessStart {
         /// Its VMID.
@@ -245,6 +287,7 @@ impl<'a> Message<'a> {
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
             Message::SyncNote { .. } => codes::SYNC_NOTE,
             Message::Hello(_) => codes::HELLO,
+            Message::Limits(_) => codes::LIMITS,
             Message::ProcessStart { .. } => codes::PROCESS_START,
             Message::ProcessReap(_) => codes::PROCESS_REAP,
             Message::ProcessChange { .. } => codes::PROCESS_CHANGE,
@@ -281,6 +324,7 @@ impl<'a> Message<'a> {
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
             Message::SyncNote { .. } => size_of::<layout::SyncNote>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
+            Message::Limits(_) => size_of::<layout::Limits>(),
             Message::ProcessStart { .. } => size_of::<layout::ProcessStart>(),
             Message::ProcessChange { .. } => size_of::<layout::ProcessChange>(),
             Message::ProcessQuery(_) => size_of::<layout::ProcessQuery>(),
@@ -346,6 +390,7 @@ impl<'a> Message<'a> {
                 fill(to, &body, &[])?;
             }
             Message::Hello(hello) => fill(to, &hello.layout(), &[])?,
+            Message::Limits(limits) => fill(to, &limits.layout(), &[])?,
             Message::ProcessStart { vmid, pid } => {
                 let body = layout::ProcessStart {
                     vmid: vmid.into(),
@@ -459,6 +504,7 @@ impl<'a> Message<'a> {
                 }
             }
             codes::HELLO => Message::Hello(Hello::read(payload)?),
+            codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
             codes::PROCESS_START => {
                 let body: &layout::ProcessStart = exactly(payload)?;
                 Message::ProcessStart {

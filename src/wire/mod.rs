@@ -40,6 +40,9 @@ pub use kinds::{
     SyncState,
 };
 pub use lent::{LentList, LentLock, LentLocks};
-pub use message::{ChildExit, FileLock, Hello, IdRange, Message, PidKill, ProcessQuery, Sync};
+pub use message::{
+    ChildExit, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill, ProcessQuery,
+    Sync,
+};
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

@@ -325,6 +325,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::ChildExit(exit) => self.child_ended(to, *exit),
             Message::Hello(hello) => self.welcome(peer, hello),
+            Message::Limits(limits) => self.note_limits(peer, limits),
             Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
                 self.recalled(*loan);
                 true

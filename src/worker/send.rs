@@ -264,6 +264,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if queue.closed {
                 return;
             }
+            self.say_hello_first(peer, &mut queue);
             let result = queue
                 .filling
                 .push_answer(seq, answer)

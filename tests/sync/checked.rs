@@ -16,6 +16,8 @@ struct Family {
     times: usize,
     /// Clients also give up waiting, and close their handles.
     can_leave: bool,
+    /// The server is the one of the C implementation. Then no client dies, for that would end it.
+    in_c: bool,
 }
 
 /// What has to happen sooner or later.
@@ -85,7 +87,9 @@ impl Model for Family {
                 }
                 _ => {}
             }
-            actions.push(Step::Die { who });
+            if !self.in_c {
+                actions.push(Step::Die { who });
+            }
         }
     }
 
@@ -94,7 +98,7 @@ impl Model for Family {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties: Vec<Property<Self>> = vec![
             Property::always("one changes, or many read", |family, state: &State| {
                 (0..family.handles).all(|handle| {
                     let has = |wanted: i32| {
@@ -111,16 +115,26 @@ impl Model for Family {
             Property::always("nothing is wrong", |_, state: &State| {
                 state.seen.wrong.is_none()
             }),
-            Property::sometimes("one is told to let go", |_, state: &State| {
-                state.seen.was_told_to_let_go
-            }),
-            Property::sometimes("one hears of a death", |_, state: &State| {
-                state.seen.heard_of_death
-            }),
             Property::sometimes("two have changed it", |_, state: &State| {
                 state.seen.version[0] >= 2
             }),
-        ]
+        ];
+        if self.in_c {
+            properties.push(Property::sometimes(
+                "one can't go on to change it",
+                |_, state: &State| state.seen.was_unsupported,
+            ));
+        } else {
+            properties.extend([
+                Property::sometimes("one is told to let go", |_, state: &State| {
+                    state.seen.was_told_to_let_go
+                }),
+                Property::sometimes("one hears of a death", |_, state: &State| {
+                    state.seen.heard_of_death
+                }),
+            ]);
+        }
+        properties
     }
 }
 
@@ -146,6 +160,7 @@ fn two_clients_use_a_handle_twice() {
         handles: 1,
         times: 2,
         can_leave: true,
+        in_c: false,
     });
 }
 
@@ -157,6 +172,7 @@ fn three_clients_use_a_handle_once() {
         handles: 1,
         times: 1,
         can_leave: true,
+        in_c: false,
     });
 }
 
@@ -168,5 +184,28 @@ fn three_clients_use_two_handles_once() {
         handles: 2,
         times: 1,
         can_leave: false,
+        in_c: false,
+    });
+}
+
+#[test]
+fn two_clients_of_a_server_in_c_use_a_handle_twice() {
+    check(Family {
+        clients: 2,
+        handles: 1,
+        times: 2,
+        can_leave: true,
+        in_c: true,
+    });
+}
+
+#[test]
+fn three_clients_of_a_server_in_c_use_a_handle_once() {
+    check(Family {
+        clients: 3,
+        handles: 1,
+        times: 1,
+        can_leave: false,
+        in_c: true,
     });
 }

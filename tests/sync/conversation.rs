@@ -217,6 +217,14 @@ fn a_client_in_c_that_finds_no_room_lives_on() {
     one.hears(CONFIRM_CLOSE, INVALID, b"");
 }
 
+/// What a member says first to a leader, which skips it if it is in C.
+fn hears_hello(from: &mut UnixStream) {
+    let mut bytes = [0; 33];
+    from.read_exact(&mut bytes).unwrap();
+    let hello = [&1_u32.to_le_bytes()[..], &[0; 12]].concat();
+    assert_eq!(bytes[..], frame(0, 64, &hello));
+}
+
 /// A leader in C, and the member that it has.
 struct Server {
     node: HostNode,
@@ -260,6 +268,7 @@ fn a_member_has_a_leader_in_c() {
     let mut server = Server::start(&directory.path().join("f"));
     let Server { node, to, from } = &mut server;
     let (mut to, mut from) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+    let mut hello_from = from.try_clone().unwrap();
     let mut talk = |says: &[Said<'_>], hears: &[Said<'_>]| {
         for (code, state, data) in hears {
             let expected = frame(0, *code, &sync(*state, data));
@@ -276,6 +285,7 @@ fn a_member_has_a_leader_in_c() {
     let mut data = [0; 8];
     thread::scope(|scope| {
         let taken = scope.spawn(|| node.lock_sync(handle, shared, &mut data, WAIT).unwrap().0);
+        hears_hello(&mut hello_from);
         talk(
             &[(CONFIRM_UPGRADE, SHARED, b"abc")],
             &[(REQUEST_UPGRADE, SHARED, b"")],
@@ -283,14 +293,19 @@ fn a_member_has_a_leader_in_c() {
         assert_eq!(taken.join().unwrap(), 3);
     });
     assert_eq!(&data[..3], b"abc");
-    // In place, without giving it back.
+    // Not in place: others would come in between. What is not used goes back first.
+    assert_eq!(node.upgrade_sync(handle, WAIT), Err(Error::Unsupported));
+    node.unlock_sync(handle, shared, None).unwrap();
     thread::scope(|scope| {
-        let upgraded = scope.spawn(|| node.upgrade_sync(handle, WAIT));
+        let taken = scope.spawn(|| node.lock_sync(handle, exclusive, &mut [], WAIT).unwrap().0);
         talk(
             &[(CONFIRM_UPGRADE, EXCLUSIVE, b"abc")],
-            &[(REQUEST_UPGRADE, EXCLUSIVE, b"")],
+            &[
+                (CONFIRM_DOWNGRADE, INVALID, b""),
+                (REQUEST_UPGRADE, EXCLUSIVE, b""),
+            ],
         );
-        assert_eq!(upgraded.join().unwrap(), Ok(()));
+        assert_eq!(taken.join().unwrap(), 3);
     });
     // Asked back to the one and then to the other while it is in use: both are heard when the member
     // answers something else.
@@ -367,6 +382,7 @@ fn a_leader_that_says_what_does_not_fit_is_left() {
         let _ = server
             .node
             .lock_sync(handle, SyncState::Shared, &mut [], now);
+        hears_hello(&mut server.from);
         server.hears(REQUEST_UPGRADE, SHARED, b"");
         for (code, state, data) in says {
             server.say(*code, *state, data);

@@ -1,6 +1,9 @@
 //! Sync handles: state that several processes share coherently.
 #![allow(missing_docs)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../common/c_server.rs"]
+mod c_server;
 mod checked;
 mod client;
 mod conversation;

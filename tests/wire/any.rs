@@ -2,9 +2,9 @@
 
 use libos_ipc::wire::{
     Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
-    LentLock, LentLocks, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process,
-    ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncNote, SyncState,
-    codes,
+    LentLock, LentLocks, LimitFlags, LockAnswer, LockFamily, LockKind, Message, MetaCode,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync,
+    SyncCode, SyncNote, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -123,6 +123,14 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
                 features,
                 pid,
                 parent,
+            })
+        }),
+        any::<[u32; 4]>().prop_map(|[version, flags, frame_length, sync_data]| {
+            Message::Limits(PeerLimits {
+                version,
+                flags: LimitFlags::from_bits_truncate(flags),
+                frame_length,
+                sync_data,
             })
         }),
         any::<(u32, u32)>().prop_map(|(vmid, pid)| Message::ProcessStart { vmid, pid }),
@@ -280,6 +288,12 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             features: 2,
             pid: 3,
             parent: 4,
+        }),
+        Message::Limits(PeerLimits {
+            version: 1,
+            flags: LimitFlags::USES_SYNC,
+            frame_length: 3,
+            sync_data: 4,
         }),
         Message::ProcessStart { vmid: 1, pid: 2 },
         Message::ProcessReap(1),

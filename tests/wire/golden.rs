@@ -3,9 +3,10 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
-    LentLock, LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Process, ProcessChange,
-    ProcessFlags, ProcessQuery, ProcessState, Sync, SyncCode, SyncNote, SyncState, codes,
+    Answer, ChildExit, Expected, FileLock, Frame, HeldLock, Hello, IdRange, KillTarget, LentList,
+    LentLock, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed, Message, MetaCode,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync,
+    SyncCode, SyncNote, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -59,7 +60,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(77..=255) {
+    for code in (18..64).chain(77..=95).chain(97..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -541,6 +542,34 @@ fn the_extension_for_sync_handles() {
         Message::SyncNote { id: 0x0101, note },
         &frame(29, 76, &[(0, &[1, 1]), (8, &[2])]),
     );
+}
+
+#[test]
+fn limits_are_read_as_far_as_they_are_known() {
+    let limits = PeerLimits {
+        version: 1,
+        flags: LimitFlags::USES_SYNC,
+        frame_length: 0x0202,
+        sync_data: 0x0303,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1]), (4, &[1]), (8, &[2, 2]), (12, &[3, 3])];
+    is(Message::Limits(limits), &frame(33, 96, body));
+    // A later version says more, and has more flags.
+    let more: &[(usize, &[u8])] = &[
+        (0, &[1]),
+        (4, &[0xfd, 0xff]),
+        (8, &[2, 2]),
+        (12, &[3, 3]),
+        (16, &[4]),
+    ];
+    let bytes = frame(40, 96, more);
+    let payload = &bytes[17..];
+    let read = |payload| {
+        let (seq, code) = (0, 96);
+        Frame { seq, code, payload }.message()
+    };
+    assert_eq!(read(payload), Ok(Message::Limits(limits)));
+    assert_eq!(read(&payload[..15]), Err(Malformed::PayloadLength));
 }
 
 #[test]

@@ -52,6 +52,10 @@ fn every_truncation_and_every_extension() {
                 "{message:?} cut to {length}: {reason:?}"
             );
         }
+        // A later version may say more limits.
+        if matches!(message, Message::Limits(_)) {
+            continue;
+        }
         for byte in [0, 1, 255] {
             let longer = [&payload[..], &[byte]].concat();
             let reason = refused(message.code(), &longer);

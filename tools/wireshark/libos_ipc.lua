@@ -28,6 +28,7 @@ local CODES = {
     [68] = "PROCESS_QUERY", [69] = "FILE_LOCK_OFD_SET", [70] = "FILE_LOCK_OFD_GET",
     [71] = "FILE_LOCK_CANCEL", [72] = "FILE_HANDLE", [73] = "FILE_LOCK_BORROW",
     [74] = "FILE_LOCK_RECALL", [75] = "FILE_LOCK_RETURN", [76] = "SYNC_NOTE",
+    [96] = "LIMITS",
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }
@@ -49,7 +50,7 @@ local ERRORS = {
     [0] = "done", [-1] = "EPERM", [-2] = "ENOENT", [-3] = "ESRCH", [-4] = "EINTR", [-5] = "EIO",
     [-9] = "EBADF", [-10] = "ECHILD", [-11] = "EAGAIN", [-12] = "ENOMEM", [-13] = "EACCES",
     [-22] = "EINVAL", [-35] = "EDEADLK", [-36] = "ENAMETOOLONG", [-37] = "ENOLCK",
-    [-38] = "ENOSYS", [-75] = "EOVERFLOW", [-107] = "ENOTCONN", [-108] = "ESHUTDOWN",
+    [-38] = "ENOSYS", [-71] = "EPROTO", [-75] = "EOVERFLOW", [-90] = "EMSGSIZE", [-107] = "ENOTCONN", [-108] = "ESHUTDOWN",
     [-110] = "ETIMEDOUT", [-114] = "EALREADY",
 }
 
@@ -134,6 +135,9 @@ local f = {
     child = u32("child", "VMID of a child"),
     hello_version = u32("hello.version", "Version"),
     features = field("uint32", "hello.features", "Features", base.HEX),
+    limit_flags = field("uint32", "limits.flags", "Flags", base.HEX),
+    longest_frame = u32("limits.frame", "Longest frame"),
+    most_sync_data = u32("limits.sync_data", "Most data of a handle"),
     change = u32("change", "What", CHANGES),
     value = u32("change.value", "Value"),
     group = u32("group", "Process group"),
@@ -400,6 +404,12 @@ local MESSAGES = {
         if count:tonumber() ~= r:left() / 24 then return r:wrong("lengths disagree") end
         r:say("loan %s, %s locks", loan, count)
         while r:left() > 0 and not r.fault do lent_lock(r) end
+    end,
+    [96] = function(r)
+        local _, flags = r:u32(f.hello_version), r:u32(f.limit_flags)
+        local frame, data = r:u32(f.longest_frame), r:u32(f.most_sync_data)
+        r:say("frames of %d, handles of %d bytes, flags %d", frame, data, flags)
+        r:skip(r:left())
     end,
     [76] = function(r) r:say("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
 }

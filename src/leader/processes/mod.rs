@@ -257,6 +257,15 @@ impl<'m> Processes<'m> {
         })
     }
 
+    /// The member's process runs, though it has not said so: it is one in C.
+    pub(super) fn runs_unjoined(&mut self, vmid: Vmid) {
+        let place = self.by_vmid.get(vmid.get());
+        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        if let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) {
+            entry.life = Life::Running;
+        }
+    }
+
     /// A process says how it ends.
     pub(super) fn ends(&mut self, from: Vmid, exit: ChildExit) -> bool {
         match self.of_pid_mut(exit.pid) {

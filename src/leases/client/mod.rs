@@ -35,6 +35,8 @@ pub enum Take {
     LetGo,
     /// The server has no room for the handle.
     NoRoom,
+    /// The server is one in C: between reading and changing others would come.
+    Unsupported,
     /// The handle is closed.
     Closed,
 }
@@ -64,8 +66,9 @@ pub struct Client<'m> {
     asked: SyncState,
     /// The most that may come: more than it asks for if it asks for less than before.
     may_come: SyncState,
-    /// The server understands that it asks for less than before, and that it passes a death on.
-    can_lower: bool,
+    /// The server has said HELLO: it understands that the client asks for less than before, that it
+    /// passes a death on, and that it asks for more while it reads.
+    is_extended: bool,
     /// What the server wants it to have at most.
     wanted_back: Option<SyncState>,
     /// Who uses it in this process.
@@ -119,7 +122,7 @@ impl<'m> Client<'m> {
             current: SyncState::Invalid,
             asked: SyncState::Invalid,
             may_come: SyncState::Invalid,
-            can_lower: false,
+            is_extended: false,
             wanted_back: None,
             readers: 0,
             has_writer: false,
@@ -144,9 +147,9 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Opens the handle in this free place. `can_lower`: the server understands that a client asks
-    /// for less than before, and that it passes a death on. Returns which of those that were opened here it is.
-    pub fn open(&mut self, id: u64, can_lower: bool) -> u32 {
+    /// Opens the handle in this free place. `is_extended`: the server has said HELLO, or is of this
+    /// process. Returns which of those that were opened here it is.
+    pub fn open(&mut self, id: u64, is_extended: bool) -> u32 {
         let (changes, opened) = (self.changes, self.opened.wrapping_add(1));
         let data = core::mem::take(&mut self.data);
         *self = Client {
@@ -154,10 +157,15 @@ impl<'m> Client<'m> {
             id,
             opened,
             changes,
-            can_lower,
+            is_extended,
             ..Client::over(data)
         };
         opened
+    }
+
+    /// The server has said HELLO.
+    pub fn server_is_extended(&mut self) {
+        self.is_extended = true;
     }
 
     /// Which of those that were opened here this is.
@@ -226,8 +234,10 @@ impl<'m> Client<'m> {
             && (if write {
                 self.readers == 0
             } else {
-                // One that waits to write is not passed by for ever.
-                writers == 0 || self.readers == 0 && self.current != SyncState::Exclusive
+                // One that waits to write is not passed by for ever: a server in C does not even know
+                // of it before nobody reads here.
+                writers == 0
+                    || self.is_extended && self.readers == 0 && self.current != SyncState::Exclusive
             });
         let is_wanted = self
             .wanted_back
@@ -249,6 +259,9 @@ impl<'m> Client<'m> {
     }
 
     fn ask(&mut self, state: SyncState) {
+        if !self.is_extended && !self.can_ask_in_c(state) {
+            return;
+        }
         if rank(self.asked) < rank(state) {
             self.asked = state;
             if rank(self.may_come) < rank(state) {
@@ -257,6 +270,21 @@ impl<'m> Client<'m> {
             self.out_upgrade = Some(state);
             self.is_wanted = true;
         }
+    }
+
+    /// Whether a server in C can be asked for that now. It has a client that asks for more give back what
+    /// that has, and takes what comes then for what it has just granted. So a client asks it for
+    /// nothing before the last request was granted, and lets go of what it has before it asks for more.
+    fn can_ask_in_c(&mut self, state: SyncState) -> bool {
+        if rank(self.asked) > 0 || self.readers > 0 {
+            return false;
+        }
+        if state == SyncState::Exclusive && self.current == SyncState::Shared {
+            self.lower_to(SyncState::Invalid);
+            self.wanted_back = None;
+            self.is_fresh = false;
+        }
+        true
     }
 
     /// Asks for no more than somebody here still waits for: others may have it meanwhile.
@@ -276,7 +304,7 @@ impl<'m> Client<'m> {
             // Nothing of that was said yet.
             self.asked = needed;
             self.out_upgrade = Some(needed).filter(|needed| rank(*needed) > 0);
-        } else if self.can_lower {
+        } else if self.is_extended {
             self.asked = needed;
             self.out_upgrade = Some(needed);
             self.is_wanted = true;
@@ -302,6 +330,9 @@ impl<'m> Client<'m> {
     /// The only reader becomes the writer, if that can be done now; asks for the lease if not. It
     /// keeps on trying, or ends with [`Client::stop_upgrade`].
     pub fn upgrade(&mut self, is_first: bool) -> Take {
+        if !self.is_extended && self.current != SyncState::Exclusive {
+            return Take::Unsupported;
+        }
         if is_first {
             // Two that wait for each other to let go would do so for ever.
             let invalid = self.wanted_back == Some(SyncState::Invalid);
@@ -432,20 +463,9 @@ impl<'m> Client<'m> {
             wanted
         };
         if used <= rank(target) && rank(target) < rank(self.current) {
-            let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
-            let with_data = had || self.current == SyncState::Exclusive;
-            self.pass_death_on();
-            self.current = target;
-            if target == SyncState::Invalid {
-                // It comes with the lease again.
-                self.owner_died = false;
-                self.is_orphan = false;
-            }
-            self.is_wanted = true;
             self.losses = self.losses.saturating_add(1);
             self.uses = 0;
-            self.out_downgrade = Some((target, with_data));
-            self.changes = self.changes.wrapping_add(1);
+            self.lower_to(target);
         }
         if rank(self.current) <= rank(wanted) {
             self.wanted_back = None;
@@ -457,11 +477,27 @@ impl<'m> Client<'m> {
         }
     }
 
+    /// Gives back what it has beyond that.
+    fn lower_to(&mut self, target: SyncState) {
+        let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
+        let with_data = had || self.current == SyncState::Exclusive;
+        self.pass_death_on();
+        self.current = target;
+        if target == SyncState::Invalid {
+            // It comes with the lease again.
+            self.owner_died = false;
+            self.is_orphan = false;
+        }
+        self.is_wanted = true;
+        self.out_downgrade = Some((target, with_data));
+        self.changes = self.changes.wrapping_add(1);
+    }
+
     /// A lease to change the data is given back. The server takes it that who got it has seen to what
     /// a dead process left; here nobody has.
     fn pass_death_on(&mut self) {
         let unseen = self.is_orphan && self.current == SyncState::Exclusive;
-        self.out_owner_died |= unseen && self.can_lower;
+        self.out_owner_died |= unseen && self.is_extended;
     }
 
     /// Closes the handle; nobody uses it. False if somebody does.

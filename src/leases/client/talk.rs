@@ -118,7 +118,12 @@ impl Client<'_> {
             return Ok(());
         }
         // It asks for less and less, until it has got that.
-        self.wanted_back = Some(state);
+        if self
+            .wanted_back
+            .is_none_or(|wanted| rank(state) < rank(wanted))
+        {
+            self.wanted_back = Some(state);
+        }
         self.settle();
         Ok(())
     }

@@ -37,8 +37,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         directory.by_id.insert(mix(id), place);
         let slot = self.leases.slots.get(place as usize);
-        let can_lower = self.server.is_some() || self.has_extensions();
-        let opened = slot.map_or(0, |slot| slot.client.lock().open(id, can_lower));
+        let opened = slot.map_or(0, |slot| {
+            let mut client = slot.client.lock();
+            // Under the lock: a HELLO that comes just now finds the handle, or is seen here.
+            let is_extended = self.has_extensions();
+            client.open(id, is_extended)
+        });
         Ok(SyncHandle { place, id, opened })
     }
 
@@ -82,7 +86,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.leases.free_if_closed(handle.place);
                 Ok(())
             }
-            Err(Error::LeaderGone) => {
+            // There is nobody who could confirm it.
+            Err(Error::LeaderGone | Error::LimitsDiffer { .. }) => {
                 slot.client.lock().abandon();
                 self.leases.free_if_closed(handle.place);
                 Ok(())

@@ -150,6 +150,13 @@ impl<'m> Leases<'m> {
         Some((place, self.slots.get(place as usize)?))
     }
 
+    /// The server has said HELLO: it understands what only this crate says.
+    pub(crate) fn server_is_extended(&self) {
+        for slot in self.slots.iter() {
+            slot.client.lock().server_is_extended();
+        }
+    }
+
     /// Frees the place if its handle is closed. True if it was.
     pub(super) fn free_if_closed(&self, place: u32) -> bool {
         let mut directory = self.directory.lock();

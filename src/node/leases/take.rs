@@ -23,7 +23,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed or the state is none of the two;
     /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; [`Error::Refused`] (`ENOMEM`)
-    /// if the leader has no room for it; [`Error::LeaderGone`].
+    /// if the leader has no room for it; [`Error::LimitsDiffer`] if its handles have another length;
+    /// [`Error::LeaderGone`].
     pub fn lock_sync(
         &self,
         handle: SyncHandle,
@@ -192,6 +193,9 @@ impl<'m, P: Pal> Node<'m, P> {
             if self.phase() != Phase::Running {
                 break Err(Error::ShuttingDown);
             }
+            if let Err(error) = self.check_limits() {
+                break Err(error);
+            }
             if let Some(error) = limits.reached(&self.pal) {
                 break Err(error);
             }
@@ -330,8 +334,10 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Refused`] (`EDEADLK`) if somebody else wants to change the data and waits for this
-    /// one to let go: it is still `Shared`, and to be given back. Else as [`Node::lock_sync`]; in
-    /// all cases it stays `Shared`.
+    /// one to let go: it is still `Shared`, and to be given back. [`Error::Unsupported`] if the leader
+    /// is a process in C, and this process has not got the handle to change it: such a leader can't
+    /// keep others from changing the data in between. Else as [`Node::lock_sync`]; in all cases it
+    /// stays `Shared`.
     pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
         let slot = self.slot(handle)?;
@@ -344,7 +350,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Take::Taken => return Ok(()),
                 Take::Wait => {}
                 other => {
-                    if other != Take::LetGo {
+                    if !matches!(other, Take::LetGo | Take::Unsupported) {
                         client.stop_upgrade();
                     }
                     return Err(error_of(other));
@@ -401,6 +407,7 @@ fn error_of(take: Take) -> Error {
     match take {
         Take::LetGo => Error::Refused(errno::EDEADLK),
         Take::NoRoom => Error::Refused(errno::ENOMEM),
+        Take::Unsupported => Error::Unsupported,
         Take::Closed | Take::Taken | Take::Wait => Error::Invalid,
     }
 }

@@ -34,8 +34,8 @@ impl<'m, P: Pal> Node<'m, P> {
             self.exchange_here(slot);
             return self.tell_clients(false);
         }
-        if self.leader_gone.load(Ordering::Acquire) {
-            // Nobody hears it, and nobody else has the handle any more.
+        if self.leader_gone.load(Ordering::Acquire) || self.check_limits().is_err() {
+            // Nobody hears it.
             let mut client = slot.client.lock();
             while let Some(say) = client.next() {
                 client.said(say);
@@ -248,7 +248,15 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(server) = &self.server else {
             return Err(Refusal::WrongRole);
         };
-        let heard = server.lock().hear(peer.vmid(), code, sync);
+        let heard = if peer.syncs_refused.load(Ordering::SeqCst) {
+            match code {
+                SyncCode::RequestUpgrade => Err(Refused::NoRoom),
+                SyncCode::RequestClose => Err(Refused::Closed),
+                _ => Ok(()),
+            }
+        } else {
+            server.lock().hear(peer.vmid(), code, sync)
+        };
         let answer = match heard {
             Ok(()) => {
                 if !self.tell_clients(true) {
@@ -313,7 +321,9 @@ impl<'m, P: Pal> Node<'m, P> {
         id: u64,
         hear: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let Some((place, slot)) = self.leases.of_id(id) else {
+        let handle = self.leases.of_id(id);
+        // A leader whose handles have another length takes back what it gave when it hears of that.
+        let Some((place, slot)) = handle.filter(|_| self.check_limits().is_ok()) else {
             self.counters.undone.add(1);
             return Ok(());
         };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::c_server::CServer;
 use crate::walk::Walk;
 
 /// A message under way: its data is the version of the value.
@@ -106,7 +107,11 @@ pub(super) struct Seen {
     pub(super) was_told: Vec<Vec<bool>>,
     pub(super) wrong: Option<&'static str>,
     pub(super) was_told_to_let_go: bool,
+    /// A client of a server in C was refused to go on from reading to changing.
+    pub(super) was_unsupported: bool,
     pub(super) heard_of_death: bool,
+    /// The server, if it is one in C.
+    pub(super) in_c: Option<CServer>,
     /// What the server still has in mind besides: the order of those who ask.
     pub(super) asking: Vec<(usize, usize)>,
     /// Who is to look again.

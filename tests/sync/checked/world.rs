@@ -9,6 +9,7 @@ use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
 use super::Family;
 use super::state::{At, Letter, Seen, Step};
+use crate::c_server::CServer;
 
 fn vmid(who: usize) -> Vmid {
     Vmid::new(u32::try_from(who).unwrap() + 2).unwrap()
@@ -123,7 +124,11 @@ impl World<'_> {
         }
         for handle in 0..self.seen.version.len() {
             // Nobody has used it, or nobody does any more: its data is gone.
-            if !self.server.is_used(handle as u64) {
+            let is_used = match &self.seen.in_c {
+                Some(server) => server.is_used(handle as u64),
+                None => self.server.is_used(handle as u64),
+            };
+            if !is_used {
                 self.seen.version[handle] = 0;
                 self.seen.in_doubt[handle] = false;
                 self.seen.is_orphan[handle] = false;
@@ -202,6 +207,11 @@ impl World<'_> {
                 }
             }
             Take::Wait => At::Upgrading { handle },
+            Take::Unsupported if self.seen.in_c.is_some() => {
+                self.clients[who][handle].stop_upgrade();
+                self.seen.was_unsupported = true;
+                At::MustLetGo { handle }
+            }
             Take::LetGo => {
                 self.clients[who][handle].stop_upgrade();
                 self.seen.was_told_to_let_go = true;
@@ -259,6 +269,25 @@ impl World<'_> {
             let heard = self.server.hear_owner_died(vmid(who), letter.handle as u64);
             if heard.is_err() {
                 self.seen.wrong = Some("the server is surprised");
+            }
+            return;
+        }
+        if let Some(server) = &mut self.seen.in_c {
+            let id = letter.handle as u64;
+            let from = vmid(who).get();
+            match server.hear(from, letter.code, id, letter.state, &letter.data) {
+                Err(fault) => self.seen.wrong = Some(fault),
+                Ok(said) => {
+                    for said in said {
+                        self.seen.down[said.to as usize - 2].push_back(Letter {
+                            code: said.code,
+                            handle: letter.handle,
+                            state: said.state,
+                            data: said.data,
+                            owner_died: false,
+                        });
+                    }
+                }
             }
             return;
         }
@@ -342,7 +371,7 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
         let mut own = Vec::new();
         for handle in 0..family.handles {
             let mut client = Client::new(data.next().unwrap());
-            client.open(handle as u64, true);
+            client.open(handle as u64, !family.in_c);
             own.push(client);
         }
         clients.push(own);
@@ -363,6 +392,8 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
             was_told: vec![vec![false; family.handles]; family.clients],
             wrong: None,
             was_told_to_let_go: false,
+            was_unsupported: false,
+            in_c: family.in_c.then(CServer::default),
             heard_of_death: false,
             asking: Vec::new(),
             woken: vec![false; family.clients],

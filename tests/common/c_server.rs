@@ -1,0 +1,192 @@
+//! The sync server of the C implementation, as its clients meet it.
+//!
+//! It behaves as the protocol describes it, faults included: it goes over a handle's leases once
+//! after every message, has a client that asks for more give back what that has, and ends its process
+//! at a surprise.
+
+pub(crate) const REQUEST_UPGRADE: u8 = 9;
+pub(crate) const REQUEST_DOWNGRADE: u8 = 10;
+pub(crate) const REQUEST_CLOSE: u8 = 11;
+pub(crate) const CONFIRM_UPGRADE: u8 = 12;
+pub(crate) const CONFIRM_DOWNGRADE: u8 = 13;
+pub(crate) const CONFIRM_CLOSE: u8 = 14;
+
+pub(crate) const NONE: i32 = 0;
+pub(crate) const INVALID: i32 = 1;
+pub(crate) const SHARED: i32 = 2;
+pub(crate) const EXCLUSIVE: i32 = 3;
+
+/// What it says to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Said {
+    pub(crate) to: u32,
+    pub(crate) code: u8,
+    pub(crate) id: u64,
+    pub(crate) state: i32,
+    pub(crate) data: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Lease {
+    client: u32,
+    state: i32,
+    client_wish: i32,
+    server_wish: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Handle {
+    id: u64,
+    /// The newest request last.
+    leases: Vec<Lease>,
+    data: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct CServer {
+    handles: Vec<Handle>,
+}
+
+impl CServer {
+    /// A client's message comes in; what the server says to that comes out.
+    ///
+    /// # Errors
+    /// What ends the server's process.
+    pub(crate) fn hear(
+        &mut self,
+        from: u32,
+        code: u8,
+        id: u64,
+        state: i32,
+        data: &[u8],
+    ) -> Result<Vec<Said>, &'static str> {
+        let at = match self.handles.iter().position(|handle| handle.id == id) {
+            Some(at) => at,
+            None if code == REQUEST_UPGRADE => {
+                self.handles.push(Handle {
+                    id,
+                    leases: Vec::new(),
+                    data: Vec::new(),
+                });
+                self.handles.len() - 1
+            }
+            None => return Err("a handle that it does not know"),
+        };
+        let handle = &mut self.handles[at];
+        let mut said = Vec::new();
+        let place = handle.leases.iter().position(|lease| lease.client == from);
+        match (code, place) {
+            (REQUEST_UPGRADE, place) => {
+                let mut lease = match place {
+                    Some(place) => handle.leases.remove(place),
+                    None => Lease {
+                        client: from,
+                        state: INVALID,
+                        client_wish: NONE,
+                        server_wish: NONE,
+                    },
+                };
+                if state <= lease.state {
+                    return Err("a request that does not raise the state");
+                }
+                lease.client_wish = state;
+                handle.leases.push(lease);
+            }
+            (CONFIRM_DOWNGRADE, Some(place)) => {
+                let lease = &mut handle.leases[place];
+                if state >= lease.state {
+                    return Err("a confirmation that does not lower the state");
+                }
+                if lease.state == EXCLUSIVE {
+                    handle.data = data.to_vec();
+                } else if !data.is_empty() {
+                    return Err("data of one that only reads");
+                }
+                lease.state = state;
+                if state <= lease.server_wish {
+                    lease.server_wish = NONE;
+                }
+            }
+            (REQUEST_CLOSE, Some(place)) => {
+                if state == EXCLUSIVE {
+                    handle.data = data.to_vec();
+                }
+                handle.leases.remove(place);
+                said.push(Said {
+                    to: from,
+                    code: CONFIRM_CLOSE,
+                    id,
+                    state: INVALID,
+                    data: Vec::new(),
+                });
+            }
+            _ => return Err("a client that it does not know, or a message that is not a client's"),
+        }
+        handle.process(&mut said);
+        if handle.leases.is_empty() {
+            self.handles.remove(at);
+        }
+        Ok(said)
+    }
+
+    /// Whether any client has a lease of that handle.
+    pub(crate) fn is_used(&self, id: u64) -> bool {
+        self.handles.iter().any(|handle| handle.id == id)
+    }
+}
+
+impl Handle {
+    fn count(&self, state: i32) -> usize {
+        let leases = self.leases.iter();
+        leases.filter(|lease| lease.state == state).count()
+    }
+
+    /// Grants what it can, and asks for what is in the way.
+    fn process(&mut self, said: &mut Vec<Said>) {
+        let id = self.id;
+        for at in 0..self.leases.len() {
+            let (readers, writers) = (self.count(SHARED), self.count(EXCLUSIVE));
+            let data = self.data.clone();
+            let lease = &mut self.leases[at];
+            let is_granted = match lease.client_wish {
+                SHARED => writers == 0,
+                EXCLUSIVE => {
+                    writers == 0 && (readers == 0 || readers == 1 && lease.state == SHARED)
+                }
+                _ => false,
+            };
+            if is_granted {
+                lease.state = lease.client_wish;
+                lease.client_wish = NONE;
+                said.push(Said {
+                    to: lease.client,
+                    code: CONFIRM_UPGRADE,
+                    id,
+                    state: lease.state,
+                    data,
+                });
+            }
+        }
+        let is_wanted = |wish: i32| self.leases.iter().any(|lease| lease.client_wish == wish);
+        let (from, wish) = if is_wanted(EXCLUSIVE) {
+            (SHARED, INVALID)
+        } else if is_wanted(SHARED) {
+            (EXCLUSIVE, SHARED)
+        } else {
+            return;
+        };
+        for lease in &mut self.leases {
+            let is_asked = lease.server_wish != NONE && lease.server_wish <= wish;
+            if lease.state >= from && !is_asked {
+                lease.server_wish = wish;
+                said.push(Said {
+                    to: lease.client,
+                    code: REQUEST_DOWNGRADE,
+                    id,
+                    state: wish,
+                    data: Vec::new(),
+                });
+            }
+        }
+    }
+}
