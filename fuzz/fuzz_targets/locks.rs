@@ -2,6 +2,7 @@
 //! and who asks is told the truth.
 #![no_main]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../../tests/locks/model.rs"]
 mod model;
 
@@ -173,6 +174,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
         world.take_decided();
         assert!(world.locks.is_sound());
+        for wish in world.waiting.values() {
+            let held = world.model.in_the_way(wish);
+            assert!(!held.is_empty(), "a wait for nobody: {wish:?}");
+        }
     }
     for vmid in 2..5 {
         world.locks.left(Vmid::new(vmid).expect("not 0"));

@@ -14,6 +14,7 @@ mod owner;
 mod quarrels;
 mod ranges;
 mod recalls;
+mod search;
 mod table;
 mod tree;
 mod turns;
@@ -196,8 +197,7 @@ impl<'m> Locks<'m> {
         let (write, wait) = (asked.write(), asked.waits());
         let space = owner.space();
         let mine = self.holder(owner, file).unwrap_or(NONE);
-        let is_free = self.in_the_way(file, space, range, write, mine).is_none()
-            && !(wait && self.must_let_pass(file, owner, range, write));
+        let is_free = self.in_the_way(file, space, range, write, mine).is_none();
         if !is_free && wait && self.waits.is_full() {
             return Err(errno::ENOLCK);
         }
@@ -210,8 +210,8 @@ impl<'m> Locks<'m> {
             released = self.unlock_quietly(file, owner, range)?;
         }
         let outcome = if is_free {
-            self.lock(file, owner, range, write).map(|()| {
-                self.count_passed(file, owner, range, write);
+            self.lock(file, owner, range, write).map(|has_released| {
+                released |= has_released;
                 Set::Done
             })
         } else if !wait {
@@ -220,9 +220,7 @@ impl<'m> Locks<'m> {
             self.wait(file, owner, range, asked, (from, seq))
                 .map(|()| Set::Waits)
         };
-        // Even if nothing was given back: who queues behind another need not when that one waits
-        // for it, and that may be so now.
-        if outcome.is_ok() || released {
+        if released {
             self.serve(file, space);
         }
         outcome

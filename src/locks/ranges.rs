@@ -40,21 +40,22 @@ impl Locks<'_> {
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
-    /// The owner gets the range; nothing is in the way.
+    /// The owner gets the range; nothing is in the way. Returns whether a lock that it had before is
+    /// gone.
     pub(super) fn lock(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
         write: bool,
-    ) -> Result<(), i32> {
+    ) -> Result<bool, i32> {
         let holder = match self.holder(owner, file) {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
         };
         let outcome = self.change(holder, range, Some(write));
         self.drop_empty(holder);
-        outcome.map(drop)
+        outcome
     }
 
     /// Unlocks what the owner has of the range. Returns whether there was anything.

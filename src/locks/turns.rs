@@ -1,51 +1,38 @@
-//! Requests that wait, and in which order they are served.
+//! Which requests that wait are served when, and which wait would never end.
 //!
-//! A lock that nobody's lock is in the way of is given at once, whoever waits: so does the kernel,
-//! and a process that holds something may need more of it to let go. Among those who wait, who came
-//! first is served first where they are in each other's way. Two exceptions: one that the earlier
-//! one itself waits for goes first, or both would wait for ever; and one that was passed by too often
-//! is passed no more by those who can wait.
+//! As in the kernel a request conflicts with locks that are held, and never with requests that wait: a
+//! reader does not wait for a writer that only waits, and a holder may take more that is free. Requests
+//! that wait are tried in the order in which they came. So each wait is for a holder, and a wait that
+//! never ends is a cycle of holders.
 
 use super::tree::Side;
 use super::waits::{State, Waiting};
-use super::{Locks, Owner, Range, SpaceName};
+use super::{Locks, Owner, SpaceName};
 use crate::store::NONE;
 
-/// How often a waiting request is passed by before others have to queue behind it.
-const PATIENCE: u32 = 64;
-
 impl Locks<'_> {
-    /// Serves those who wait on that file, in order, as far as nobody is in the way any more; and
-    /// those anywhere who only queue behind others, for what they wait for may have changed. The file
-    /// may be unused then, and is to be dropped by the caller; any other has somebody who waits.
+    /// Serves the requests that wait on that file, in order, as far as no lock conflicts with them any
+    /// more. The file may be unused then, and is to be dropped by the caller.
     pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
-        let mut again = true;
-        while again {
-            again = false;
+        loop {
+            let mut has_released = false;
             let mut at = self.space(file, name).first_waiting;
             while at != NONE {
-                let behind = self.waits.at(at).behind;
-                // It may have had more before, which an earlier one waited for.
-                again |= self.serve_one(at);
-                at = behind;
+                let next = self.waits.at(at).behind;
+                has_released |= self.serve_one(at);
+                at = next;
             }
-        }
-        while self.waits.queued > 0 {
-            let places = 0..self.waits.places.used();
-            let served = places.fold(false, |served, place| {
-                served | (self.waits.at(place).is_queued && self.serve_one(place))
-            });
-            if !served {
+            // An owner that had a lock to write and now has one to read lets earlier requests in, too.
+            if !has_released {
                 return;
             }
         }
     }
 
-    /// Serves a request that waits, if it has its turn.
+    /// Serves a request that waits, if no lock conflicts with it. Returns whether a lock that its owner
+    /// had before is gone.
     fn serve_one(&mut self, place: u32) -> bool {
-        let turn = self.turn(place);
-        self.note_queued(place, turn == Turn::Queued);
-        if turn != Turn::Now {
+        if self.is_blocked(place) {
             return false;
         }
         let Waiting {
@@ -56,98 +43,31 @@ impl Locks<'_> {
             ..
         } = *self.waits.at(place);
         let locked = self.lock(file, owner, range, asked.write());
-        self.decide(place, locked);
-        true
+        self.decide(place, locked.map(drop));
+        locked == Ok(true)
     }
 
-    pub(super) fn note_queued(&mut self, place: u32, is_queued: bool) {
-        let was = self.waits.at(place).is_queued;
-        self.waits
-            .change(place, |waiting| waiting.is_queued = is_queued);
-        self.waits.queued = match (was, is_queued) {
-            (false, true) => self.waits.queued.saturating_add(1),
-            (true, false) => self.waits.queued.saturating_sub(1),
-            _ => self.waits.queued,
-        };
-    }
-
-    fn turn(&mut self, place: u32) -> Turn {
-        let waiting = *self.waits.at(place);
+    /// Whether a lock that is held conflicts with the request.
+    fn is_blocked(&self, place: u32) -> bool {
         let Waiting {
             file,
             owner,
             range,
             asked,
             ..
-        } = waiting;
-        let write = asked.write();
+        } = *self.waits.at(place);
         let mine = self.holder(owner, file).unwrap_or(NONE);
-        if self
-            .in_the_way(file, owner.space(), range, write, mine)
+        self.in_the_way(file, owner.space(), range, asked.write(), mine)
             .is_some()
-        {
-            return Turn::Blocked;
-        }
-        let mut earlier = waiting.before;
-        while earlier != NONE {
-            let other = *self.waits.at(earlier);
-            if other.is_in_the_way_of(owner, range, write)
-                && !self.reaches(earlier, owner, Through::Queue)
-            {
-                return Turn::Queued;
-            }
-            earlier = other.before;
-        }
-        Turn::Now
     }
 
-    /// Whether a new request that could be served has to queue behind one that was passed by too
-    /// often.
-    pub(super) fn must_let_pass(
-        &mut self,
-        file: u32,
-        owner: Owner,
-        range: Range,
-        write: bool,
-    ) -> bool {
-        let mut at = self.space(file, owner.space()).first_waiting;
-        while at != NONE {
-            let waiting = *self.waits.at(at);
-            if waiting.passed >= PATIENCE
-                && waiting.is_in_the_way_of(owner, range, write)
-                && !self.reaches(at, owner, Through::Queue)
-            {
-                return true;
-            }
-            at = waiting.behind;
-        }
-        false
-    }
-
-    /// A new request was served: those who wait for what it got were passed by.
-    pub(super) fn count_passed(&mut self, file: u32, owner: Owner, range: Range, write: bool) {
-        let mut at = self.space(file, owner.space()).first_waiting;
-        while at != NONE {
-            let waiting = *self.waits.at(at);
-            if waiting.is_in_the_way_of(owner, range, write) {
-                self.waits.change(at, |waiting| {
-                    waiting.passed = waiting.passed.saturating_add(1);
-                });
-            }
-            at = waiting.behind;
-        }
-    }
-
-    /// Whether the request waits for that owner, directly or through others that wait.
-    pub(super) fn reaches(&mut self, from: u32, owner: Owner, through: Through) -> bool {
+    /// Whether the request waits for its own owner, through other processes that wait.
+    pub(super) fn closes_cycle(&mut self, from: u32) -> bool {
+        let owner = self.waits.at(from).owner;
         self.waits.search = self.waits.search.wrapping_add(1);
         let search = self.waits.search;
-        self.waits.change(from, |waiting| waiting.seen = search);
-        let mut left = 0_usize;
-        if let Some(first) = self.waits.to_visit.first_mut() {
-            *first = from;
-            left = 1;
-        }
+        let mut left = 0;
+        self.visit(from, search, &mut left);
         while left > 0 {
             left = left.saturating_sub(1);
             let Some(place) = self.waits.to_visit.get(left).copied() else {
@@ -169,22 +89,9 @@ impl Locks<'_> {
                     if holder == owner {
                         return true;
                     }
-                    if through == Through::Queue || matches!(holder, Owner::Process { .. }) {
+                    if matches!(holder, Owner::Process { .. }) {
                         self.visit_waiting_of(holder, search, &mut left);
                     }
-                }
-            }
-            if through == Through::Queue {
-                let mut earlier = waiting.before;
-                while earlier != NONE {
-                    let other = *self.waits.at(earlier);
-                    if other.is_in_the_way_of(waiting.owner, waiting.range, waiting.asked.write()) {
-                        if other.owner == owner {
-                            return true;
-                        }
-                        self.visit(earlier, search, &mut left);
-                    }
-                    earlier = other.before;
                 }
             }
         }
@@ -214,7 +121,7 @@ impl Locks<'_> {
 
     /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
     /// tests.
-    pub fn is_sound(&mut self) -> bool {
+    pub fn is_sound(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
         for place in 0..self.holder_places.used() {
@@ -241,7 +148,7 @@ impl Locks<'_> {
         let mut in_use = 0_usize;
         for place in 0..self.waits.places.used() {
             let state = self.waits.at(place).state;
-            if state == State::Waiting && self.turn(place) == Turn::Now {
+            if state == State::Waiting && !self.is_blocked(place) {
                 return false;
             }
             in_use = in_use.saturating_add(usize::from(state != State::Free));
@@ -251,25 +158,6 @@ impl Locks<'_> {
             && held == self.trees.places().taken()
             && in_use == self.waits.places.taken()
     }
-}
-
-/// Whether a request that waits can be served.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Now,
-    /// Somebody's lock is in the way.
-    Blocked,
-    /// Nobody's lock is, but somebody came first.
-    Queued,
-}
-
-/// What a search follows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Through {
-    /// Locks of processes that wait themselves.
-    Held,
-    /// All locks, and the queues.
-    Queue,
 }
 
 #[cfg(test)]
@@ -288,7 +176,7 @@ mod tests {
         waiting: 1,
         handles: 0,
     };
-    const RANGE: Range = (0, 9);
+    const RANGE: (u64, u64) = (0, 9);
 
     /// With two locks of one process, for one of which another waits.
     fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {

@@ -1,6 +1,5 @@
 //! Requests that wait: for a lock that somebody has, or for a file that is lent.
 
-use super::turns::Through;
 use super::{Locks, Owner, Range, Set, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
@@ -19,12 +18,8 @@ pub(super) struct Waiting {
     pub(super) state: State,
     pub(super) before: u32,
     pub(super) behind: u32,
-    /// How often others were served though this one waits.
-    pub(super) passed: u32,
     /// The last search that came by.
     pub(super) seen: u32,
-    /// Nothing but an earlier request is in the way.
-    pub(super) is_queued: bool,
 }
 
 /// What was asked for.
@@ -73,8 +68,6 @@ pub(super) enum State {
     /// For a file that is lent to come back.
     HeldUp,
     Decided(Answer<'static>),
-    /// Its member is gone.
-    Forgotten,
 }
 
 /// What became of a request that waited.
@@ -95,8 +88,6 @@ pub(super) struct Waits<'m> {
     /// Those that are decided, in the order of that, linked by `behind`.
     pub(super) first_decided: u32,
     pub(super) last_decided: u32,
-    /// How many only queue behind others.
-    pub(super) queued: usize,
     pub(super) search: u32,
     /// What a search has still to look at.
     pub(super) to_visit: Table<'m, u32>,
@@ -115,7 +106,6 @@ impl<'m> Waits<'m> {
             places: Places::new(arena, capacity)?,
             first_decided: NONE,
             last_decided: NONE,
-            queued: 0,
             search: 0,
             to_visit: arena.table(capacity, |_| Ok(NONE))?,
         })
@@ -150,20 +140,10 @@ const FREE: Waiting = Waiting {
     state: State::Free,
     before: NONE,
     behind: NONE,
-    passed: 0,
     seen: 0,
-    is_queued: false,
 };
 
 impl Waiting {
-    /// Whether the two can't be served both.
-    pub(super) fn is_in_the_way_of(&self, owner: Owner, range: Range, write: bool) -> bool {
-        (self.asked.write() || write)
-            && self.owner != owner
-            && self.range.0 <= range.1
-            && self.range.1 >= range.0
-    }
-
     /// The queue that it stands in.
     fn queue(&self) -> SpaceName {
         if self.state == State::HeldUp {
@@ -197,7 +177,7 @@ impl Locks<'_> {
         let place = self.enqueue(waiting)?;
         // Only processes are known to wait with all they hold: not who has an open file.
         let is_process = matches!(owner, Owner::Process { .. });
-        if is_process && self.reaches(place, owner, Through::Held) {
+        if is_process && self.closes_cycle(place) {
             self.unlink(place);
             self.waits.places.give(place);
             return Err(errno::EDEADLK);
@@ -290,7 +270,6 @@ impl Locks<'_> {
 
     /// Takes the request out of the queue of its file.
     pub(super) fn unlink(&mut self, place: u32) {
-        self.note_queued(place, false);
         let waiting = *self.waits.at(place);
         let Waiting {
             file,
@@ -371,7 +350,6 @@ impl Locks<'_> {
             let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
             if waits && fits(&waiting) {
                 self.decide(place, Err(errno));
-                self.serve(waiting.file, waiting.owner.space());
                 self.drop_unused(waiting.file);
             }
         }
@@ -384,18 +362,7 @@ impl Locks<'_> {
             let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
             if waits && waiting.from == vmid {
                 self.unlink(place);
-                self.waits
-                    .change(place, |waiting| waiting.state = State::Forgotten);
-            }
-        }
-        // Not before all are out, or one of them might be served.
-        for place in 0..self.waits.places.used() {
-            let waiting = *self.waits.at(place);
-            if waiting.state == State::Forgotten {
-                self.waits
-                    .change(place, |waiting| waiting.state = State::Free);
                 self.waits.places.give(place);
-                self.serve(waiting.file, waiting.owner.space());
                 self.drop_unused(waiting.file);
             }
         }

@@ -1,7 +1,8 @@
 //! Every order in which a few processes can lock, unlock and die: nobody gets what another has,
-//! nobody waits for ever, and nobody is refused for nothing.
+//! nobody waits for ever or for one that only waits, the first that waits is served first, and nobody is
+//! refused for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use libos_ipc::Vmid;
 use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
@@ -74,6 +75,27 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
     }
 }
 
+/// The processes that wait for nothing that is held now, and for which file, in the order in which they
+/// are to be served.
+fn in_turn(seen: &Seen) -> VecDeque<(usize, usize)> {
+    let mut held = seen.held.clone();
+    let mut waiting = seen.waiting.clone();
+    let mut served = VecDeque::new();
+    loop {
+        let is_free = |(process, file, write): &(usize, usize, bool)| {
+            !held
+                .iter()
+                .any(|((other, of), theirs)| other != process && of == file && (*write || *theirs))
+        };
+        let Some(at) = waiting.iter().position(is_free) else {
+            return served;
+        };
+        let (process, file, write) = waiting.remove(at);
+        held.insert((process, file), write);
+        served.push_back((process, file));
+    }
+}
+
 /// Does a step on the table, and notes what came of it.
 fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
     let message = |kind, file: usize| FileLock {
@@ -129,15 +151,24 @@ fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
             seen.waiting.retain(|(of, ..)| *of != process);
         }
     }
+    let mut expected = in_turn(seen);
     while let Some(decided) = locks.next_decided() {
         let process = decided.from.get() as usize - 2;
         let at = seen.waiting.iter().position(|(of, ..)| *of == process);
         let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
+        // Between two files there is no order.
+        let next = expected.iter().position(|(_, of)| *of == file);
+        if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
+            seen.wrong = Some("another order than that of arrival");
+        }
         if status_of(&decided) == 0 {
             seen.held.insert((process, file), write);
         } else {
             seen.wrong = Some("an error for one that waited");
         }
+    }
+    if !expected.is_empty() {
+        seen.wrong = Some("a wait for nobody");
     }
     if !locks.is_sound() {
         seen.wrong = Some("the table is not sound");

@@ -20,6 +20,7 @@ mod peer;
 mod program;
 mod queues;
 mod recalls;
+mod scenes;
 mod shares;
 mod table;
 #[path = "../common/walk.rs"]

@@ -25,7 +25,7 @@ pub(crate) struct Wish {
 /// Which bytes somebody has, and whether to write.
 type Bytes = [Option<bool>; BYTES];
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Model {
     /// By file and owner, who are told apart by what they print.
     held: BTreeMap<(usize, String), (Owner, Bytes)>,
@@ -34,6 +34,18 @@ pub(crate) struct Model {
 fn sees(one: Owner, other: Owner) -> bool {
     let whole = |owner| matches!(owner, Owner::Flock(_));
     whole(one) == whole(other)
+}
+
+impl Wish {
+    /// Whether the two can't be had both.
+    pub(crate) fn conflicts_with(&self, other: &Wish) -> bool {
+        self.owner != other.owner
+            && self.file == other.file
+            && sees(self.owner, other.owner)
+            && (self.write || other.write)
+            && self.start < other.end
+            && other.start < self.end
+    }
 }
 
 impl Model {

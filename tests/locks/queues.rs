@@ -1,4 +1,4 @@
-//! Who is served when, of those who are in each other's way.
+//! Which of several requests that wait are served when.
 
 use libos_ipc::locks::{LockLimits, Locks};
 use libos_ipc::wire::{FileLock, LockKind};
@@ -26,8 +26,8 @@ fn wants(locks: &mut Locks<'_>, who: u32, lock: FileLock<'static>) {
     assert_eq!(set, WAITS, "{who}: {lock:?}");
 }
 
-/// Two who wait: 4 for what 2 and nobody else has, 5 for what 3 has; both for what lies between.
-fn two_who_wait(locks: &mut Locks<'_>) {
+/// Two that wait: 4 for what 2 and nobody else has, 5 for what 3 has; both for what lies between.
+fn two_that_wait(locks: &mut Locks<'_>) {
     gets(locks, 2, write(1, 0, 9));
     gets(locks, 3, write(1, 20, 29));
     wants(locks, 4, write(1, 0, 19));
@@ -35,20 +35,36 @@ fn two_who_wait(locks: &mut Locks<'_>) {
 }
 
 #[test]
-fn who_came_first_is_served_first() {
+fn of_two_that_wait_for_one_lock_the_first_is_served_first() {
     with_table(ROOM, |locks| {
-        two_who_wait(locks);
-        locks.clear_pid(member(3), 1);
-        assert_eq!(decided(locks), []);
-        locks.clear_pid(member(2), 1);
-        assert_eq!(decided(locks), [(4, 4, status(0))]);
-        gets(locks, 4, unlock(write(1, 19, 19)));
-        assert_eq!(decided(locks), [(5, 5, status(0))]);
+        gets(locks, 2, write(1, 0, 9));
+        for who in [4, 3, 5] {
+            wants(locks, who, write(1, 0, 9));
+        }
+        for (who, next) in [(2, 4), (4, 3), (3, 5)] {
+            locks.clear_pid(member(who), 1);
+            let told = (next, u64::from(next), status(0));
+            assert_eq!(decided(locks), [told]);
+        }
     });
 }
 
 #[test]
-fn who_stood_behind_one_that_gives_up_is_served() {
+fn a_waiter_is_served_though_an_earlier_one_waits_for_the_same_bytes() {
+    with_table(ROOM, |locks| {
+        two_that_wait(locks);
+        locks.clear_pid(member(3), 1);
+        assert_eq!(decided(locks), [(5, 5, status(0))]);
+        // What it has now the first waits for, too.
+        locks.clear_pid(member(2), 1);
+        assert_eq!(decided(locks), []);
+        gets(locks, 5, unlock(write(1, 19, 19)));
+        assert_eq!(decided(locks), [(4, 4, status(0))]);
+    });
+}
+
+#[test]
+fn a_waiter_that_gives_up_changes_nothing_for_the_others() {
     type GiveUp = fn(&mut Locks<'_>);
     let ways: [(GiveUp, Option<i32>); 3] = [
         (|locks| locks.cancel(member(4), 4), Some(EINTR)),
@@ -57,21 +73,21 @@ fn who_stood_behind_one_that_gives_up_is_served() {
     ];
     for (give_up, errno) in ways {
         with_table(ROOM, |locks| {
-            two_who_wait(locks);
-            locks.clear_pid(member(3), 1);
-            assert_eq!(decided(locks), []);
+            two_that_wait(locks);
             give_up(locks);
-            let mut told = vec![(5, 5, status(0))];
-            told.extend(errno.map(|errno| (4, 4, status(errno))));
-            let mut all = decided(locks);
-            all.sort_by_key(|(who, ..)| std::cmp::Reverse(*who));
-            assert_eq!(all, told);
+            let told: Vec<_> = errno
+                .map(|errno| (4, 4, status(errno)))
+                .into_iter()
+                .collect();
+            assert_eq!(decided(locks), told);
+            locks.clear_pid(member(3), 1);
+            assert_eq!(decided(locks), [(5, 5, status(0))]);
         });
     }
 }
 
 #[test]
-fn who_is_in_nobodys_way_does_not_stand_behind_anybody() {
+fn a_waiter_is_served_past_others_that_it_does_not_conflict_with() {
     let pairs = [
         (write(1, 0, 18), write(1, 19, 29)),
         (read(1, 0, 19), read(1, 10, 29)),
@@ -89,24 +105,23 @@ fn who_is_in_nobodys_way_does_not_stand_behind_anybody() {
 }
 
 #[test]
-fn who_stands_behind_one_that_stands_behind_another_waits_for_both() {
+fn of_a_chain_of_waiters_each_waits_for_what_is_held_alone() {
     with_table(ROOM, |locks| {
-        two_who_wait(locks);
+        two_that_wait(locks);
         gets(locks, 7, write(1, 30, 39));
         wants(locks, 6, write(1, 25, 39));
         locks.clear_pid(member(3), 1);
+        assert_eq!(decided(locks), [(5, 5, status(0))]);
         locks.clear_pid(member(7), 1);
+        locks.clear_pid(member(2), 1);
         assert_eq!(decided(locks), []);
-        for who in [2, 4, 5] {
-            locks.clear_pid(member(who), 1);
-            assert_eq!(decided(locks).len(), 1);
-        }
-        locks.clear_pid(member(6), 1);
+        locks.clear_pid(member(5), 1);
+        assert_eq!(decided(locks), [(4, 4, status(0)), (6, 6, status(0))]);
     });
 }
 
 #[test]
-fn whom_the_first_waits_for_goes_before_it() {
+fn a_process_that_an_earlier_waiter_waits_for_is_served_before_it() {
     with_table(ROOM, |locks| {
         gets(locks, 5, write(1, 0, 9));
         gets(locks, 3, write(1, 20, 29));
@@ -115,47 +130,24 @@ fn whom_the_first_waits_for_goes_before_it() {
         locks.clear_pid(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
     });
-    // Through another, who comes to wait for it only when it stands in the queue.
-    with_table(ROOM, |locks| {
-        two_who_wait(locks);
-        gets(locks, 5, on(b"b", write(1, 0, 9)));
-        locks.clear_pid(member(3), 1);
-        assert_eq!(decided(locks), []);
-        let other = waiting(write(1, 9, 9));
-        let set = locks.set(member(2), 2, &on(b"b", other));
-        assert_eq!(set, WAITS);
-        assert_eq!(decided(locks), [(5, 5, status(0))]);
-    });
 }
 
 #[test]
-fn whom_it_waits_for_goes_before_it_once_others_are_served() {
+fn a_wait_on_another_file_holds_nobody_up() {
     with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
-        let more = |locks: &mut Locks<'_>, who, seq, lock: FileLock<'_>| {
-            assert_eq!(locks.set(member(who), seq, &lock), WAITS);
-        };
         gets(locks, 2, write(1, 0, 9));
         gets(locks, 3, write(1, 20, 49));
-        gets(locks, 7, on(b"c", write(1, 0, 9)));
         gets(locks, 8, on(b"b", write(1, 0, 9)));
-        // Another's place, so that 7 is looked at first though it comes last.
-        wants(locks, 9, write(1, 0, 9));
         wants(locks, 4, write(1, 0, 15));
-        more(locks, 5, 51, waiting(write(1, 15, 29)));
-        more(locks, 5, 52, waiting(write(1, 15, 29)));
-        wants(locks, 6, write(1, 29, 39));
-        locks.left(member(9));
-        wants(locks, 7, write(1, 39, 49));
-        more(locks, 5, 53, on(b"b", waiting(write(1, 0, 9))));
-        more(locks, 5, 54, on(b"c", waiting(write(1, 0, 9))));
-        // From now on they only stand in a queue: 4, 5, 6, 7.
+        wants(locks, 5, write(1, 15, 29));
+        wants(locks, 7, write(1, 29, 49));
+        // 4 waits for 2, which waits for 8.
+        let set = locks.set(member(2), 2, &on(b"b", waiting(write(1, 0, 9))));
+        assert_eq!(set, WAITS);
         locks.clear_pid(member(3), 1);
-        assert_eq!(decided(locks), []);
-        // 4 waits for 2, and that for 5, behind which it stands on the other file. With what 5 has
-        // then, 6 waits for it, and 5 for 7.
-        more(locks, 2, 2, on(b"b", waiting(write(1, 0, 9))));
-        let told = [(5, 51), (5, 52), (7, 7)].map(|(who, seq)| (who, seq, status(0)));
-        assert_eq!(decided(locks), told);
+        assert_eq!(decided(locks), [(5, 5, status(0))]);
+        locks.clear_pid(member(5), 1);
+        assert_eq!(decided(locks), [(7, 7, status(0))]);
     });
 }
 
@@ -172,30 +164,64 @@ fn who_has_less_than_before_lets_others_go_on() {
 }
 
 #[test]
-fn who_is_passed_by_too_often_is_passed_no_more() {
+fn a_downgrade_lets_in_every_reader_that_waits_and_no_writer() {
+    let shared = |lock| FileLock {
+        kind: LockKind::Read,
+        ..lock
+    };
+    let families: [fn(u64) -> FileLock<'static>; 3] =
+        [|_| write(1, 0, 9), |handle| ofd(handle, 0, 9), flock];
+    for lock in families {
+        with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
+            gets(locks, 2, lock(2));
+            wants(locks, 3, lock(3));
+            wants(locks, 4, shared(lock(4)));
+            wants(locks, 5, lock(5));
+            wants(locks, 6, shared(lock(6)));
+            gets(locks, 2, shared(lock(2)));
+            assert_eq!(decided(locks), [(4, 4, status(0)), (6, 6, status(0))]);
+            for who in [2, 4, 6] {
+                locks.left(member(who));
+            }
+            assert_eq!(decided(locks), [(3, 3, status(0))]);
+            locks.left(member(3));
+            assert_eq!(decided(locks), [(5, 5, status(0))]);
+        });
+    }
+}
+
+#[test]
+fn a_split_lets_in_those_that_wait_for_what_it_frees() {
+    with_table(ROOM, |locks| {
+        gets(locks, 2, write(1, 0, 29));
+        wants(locks, 3, write(1, 5, 14));
+        wants(locks, 4, write(1, 10, 19));
+        wants(locks, 5, read(1, 15, 19));
+        gets(locks, 2, unlock(write(1, 10, 19)));
+        assert_eq!(decided(locks), [(4, 4, status(0))]);
+        gets(locks, 2, read(1, 0, 9));
+        assert_eq!(decided(locks), []);
+        locks.left(member(4));
+        assert_eq!(decided(locks), [(5, 5, status(0))]);
+    });
+}
+
+#[test]
+fn a_reader_never_waits_for_a_writer_that_only_waits() {
     with_table(ROOM, |locks| {
         gets(locks, 2, read(1, 0, 9));
         wants(locks, 3, write(1, 0, 9));
-        // What is not in its way does not count.
-        for _ in 0..100 {
-            gets(locks, 4, waiting(read(1, 10, 19)));
-            locks.clear_pid(member(4), 1);
-        }
-        for _ in 0..64 {
+        for _ in 0..200 {
             gets(locks, 4, waiting(read(1, 0, 9)));
             locks.clear_pid(member(4), 1);
         }
-        wants(locks, 4, read(1, 0, 9));
-        // But who can't wait, who is not in its way, and whom it waits for itself.
+        gets(locks, 4, waiting(read(1, 0, 9)));
         gets(locks, 5, read(1, 0, 9));
-        gets(locks, 6, waiting(read(1, 10, 19)));
-        gets(locks, 2, waiting(read(1, 5, 15)));
         locks.clear_pid(member(2), 1);
-        assert_eq!(decided(locks), []);
         locks.clear_pid(member(5), 1);
+        assert_eq!(decided(locks), []);
+        locks.clear_pid(member(4), 1);
         assert_eq!(decided(locks), [(3, 3, status(0))]);
-        locks.clear_pid(member(3), 1);
-        assert_eq!(decided(locks), [(4, 4, status(0))]);
     });
 }
 

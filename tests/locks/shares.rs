@@ -156,6 +156,77 @@ fn one_waits_for_another_wherever_they_are() {
 }
 
 #[test]
+fn a_member_does_not_wait_for_a_writer_that_only_waits() {
+    let family = Family::new();
+    let [reader, writer, other, child] = [(); 4].map(|()| family.member());
+    let shared = |lock| FileLock {
+        kind: LockKind::Read,
+        ..lock
+    };
+    // By family: the lock of the reader, of the writer, of another reader; the second of the first
+    // reader, which is that of its child for record locks of processes.
+    let posix = |member: &Member| write(member.pid, 0, 9);
+    let families = [
+        [&reader, &writer, &other, &child].map(posix),
+        [1, 2, 3, 4].map(|handle| ofd(handle, 0, 9)),
+        [1, 2, 3, 4].map(flock),
+    ];
+    for [first, wanted, passing, second] in families {
+        let by_child = first.family == LockFamily::Posix;
+        let again = if by_child { &child } else { &reader };
+        assert_eq!(reader.node.set_lock(&shared(first), WAIT), Ok(()));
+        thread::scope(|scope| {
+            let served = scope.spawn(|| writer.node.set_lock(&waiting(wanted), WAIT));
+            family.until_waiting(1);
+            for _ in 0..200 {
+                let lock = waiting(shared(passing));
+                assert_eq!(other.node.set_lock(&lock, WAIT), Ok(()));
+                assert_eq!(other.node.set_lock(&unlock(passing), WAIT), Ok(()));
+            }
+            let lock = waiting(shared(second));
+            assert_eq!(again.node.set_lock(&lock, WAIT), Ok(()));
+            assert_eq!(family.waiting(), 1);
+            assert_eq!(reader.node.set_lock(&unlock(first), WAIT), Ok(()));
+            assert_eq!(again.node.set_lock(&unlock(second), WAIT), Ok(()));
+            assert_eq!(served.join().unwrap(), Ok(()));
+        });
+        assert_eq!(writer.node.set_lock(&unlock(wanted), WAIT), Ok(()));
+    }
+}
+
+#[test]
+fn a_downgrade_at_a_member_lets_in_the_readers_behind_a_writer_that_waits() {
+    let family = Family::new();
+    let [one, two, three] = [(); 3].map(|()| family.member());
+    let posix = |member: &Member| write(member.pid, 0, 9);
+    let families = [
+        [&one, &two, &three].map(posix),
+        [1, 2, 3].map(|handle| ofd(handle, 0, 9)),
+        [1, 2, 3].map(flock),
+    ];
+    for [held, to_write, to_read] in families {
+        let shared = |lock| FileLock {
+            kind: LockKind::Read,
+            ..lock
+        };
+        assert_eq!(one.node.set_lock(&held, WAIT), Ok(()));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| two.node.set_lock(&waiting(to_write), WAIT));
+            family.until_waiting(1);
+            let reader = scope.spawn(|| three.node.set_lock(&waiting(shared(to_read)), WAIT));
+            family.until_waiting(2);
+            assert_eq!(one.node.set_lock(&shared(held), WAIT), Ok(()));
+            assert_eq!(reader.join().unwrap(), Ok(()));
+            assert_eq!(family.waiting(), 1);
+            assert_eq!(one.node.set_lock(&unlock(held), WAIT), Ok(()));
+            assert_eq!(three.node.set_lock(&unlock(to_read), WAIT), Ok(()));
+            assert_eq!(writer.join().unwrap(), Ok(()));
+        });
+        assert_eq!(two.node.set_lock(&unlock(to_write), WAIT), Ok(()));
+    }
+}
+
+#[test]
 fn a_wait_can_be_given_up() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());

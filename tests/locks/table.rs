@@ -9,7 +9,7 @@ use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 use crate::kernel::{Do, Found, Order, Outcome};
 use crate::model::{BYTES, Model, Wish};
 
-pub(crate) const PROCESSES: usize = 4;
+pub(crate) const PROCESSES: usize = 6;
 /// The pid of the first process; the others' follow.
 pub(crate) const FIRST_PID: u32 = 100;
 

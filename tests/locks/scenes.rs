@@ -1,0 +1,248 @@
+//! Who is served when, in scenes that the host's kernel plays, too: on the table and on the kernel each
+//! step has the same outcome.
+
+use libos_ipc::locks::Locks;
+use libos_ipc::store::Arena;
+
+use crate::kernel::{Do, Order};
+use crate::program::{Kernel, LIMITS};
+use crate::table::Table;
+
+const READ: u8 = 0;
+const WRITE: u8 = 1;
+const UNLOCK: u8 = 2;
+
+const EAGAIN: i32 = 11;
+const NOBODY: [usize; 0] = [];
+
+/// Record locks of processes, locks of open files, locks on whole files.
+const FAMILIES: [Do; 3] = [Do::Posix, Do::Ofd, Do::Flock];
+
+/// The table and the kernel.
+struct Both<'m> {
+    table: Table<'m>,
+    kernel: Kernel,
+}
+
+/// Plays a scene on both.
+fn on_both(scene: impl FnOnce(&mut Both<'_>)) {
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
+    let locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+    scene(&mut Both {
+        table: Table::new(locks),
+        kernel: Kernel::new(),
+    });
+}
+
+impl Both<'_> {
+    /// A process asks for that through its open file of that number: the error number, 0, or none if it
+    /// waits.
+    fn asks(&mut self, process: usize, handle: u8, lock: Order) -> Option<i32> {
+        let order = Order { handle, ..lock };
+        let ours = self.table.obey(process, &order);
+        self.kernel.processes[process].order(order);
+        let theirs = self.kernel.processes[process].outcome();
+        if theirs.is_none() {
+            self.kernel.waiting.insert(process);
+        }
+        assert_eq!(ours, theirs, "{process}: {order:?}");
+        ours.map(|outcome| outcome.errno)
+    }
+
+    /// It has it at once, though it would wait.
+    fn gets(&mut self, process: usize, handle: u8, lock: Order) {
+        assert_eq!(
+            self.asks(process, handle, lock),
+            Some(0),
+            "{process}: {lock:?}"
+        );
+    }
+
+    fn waits(&mut self, process: usize, handle: u8, lock: Order) {
+        assert_eq!(
+            self.asks(process, handle, lock),
+            None,
+            "{process}: {lock:?}"
+        );
+    }
+
+    /// Those whose wait has ended since, all with their locks.
+    fn served(&mut self) -> Vec<usize> {
+        let ours = self.table.served();
+        assert_eq!(ours, self.kernel.served());
+        assert!(ours.values().all(|errno| *errno == 0), "{ours:?}");
+        ours.into_keys().collect()
+    }
+}
+
+/// A request that waits if it has to, for the first ten bytes.
+fn lock(what: Do, kind: u8) -> Order {
+    Order {
+        what,
+        file: 0,
+        handle: 0,
+        kind,
+        wait: kind != UNLOCK,
+        start: 0,
+        length: 10,
+    }
+}
+
+#[test]
+fn a_reader_does_not_wait_for_a_writer_that_only_waits() {
+    for what in FAMILIES {
+        on_both(|both| {
+            both.gets(0, 0, lock(what, READ));
+            both.waits(1, 0, lock(what, WRITE));
+            for _ in 0..200 {
+                both.gets(2, 0, lock(what, READ));
+                both.gets(2, 0, lock(what, UNLOCK));
+            }
+            // The holder's second open file, or the child that it waits for.
+            let second = if what == Do::Posix { (3, 0) } else { (0, 1) };
+            both.gets(second.0, second.1, lock(what, READ));
+            both.gets(0, 0, lock(what, UNLOCK));
+            assert_eq!(both.served(), NOBODY);
+            both.gets(second.0, second.1, lock(what, UNLOCK));
+            assert_eq!(both.served(), [1]);
+        });
+    }
+}
+
+#[test]
+fn a_downgrade_lets_in_the_readers_behind_a_writer_that_waits() {
+    for what in FAMILIES {
+        on_both(|both| {
+            both.gets(0, 0, lock(what, WRITE));
+            both.waits(1, 0, lock(what, WRITE));
+            both.waits(2, 0, lock(what, READ));
+            both.waits(3, 0, lock(what, READ));
+            both.gets(0, 0, lock(what, READ));
+            assert_eq!(both.served(), [2, 3]);
+            for process in [0, 2, 3] {
+                both.gets(process, 0, lock(what, UNLOCK));
+            }
+            assert_eq!(both.served(), [1]);
+        });
+    }
+}
+
+#[test]
+fn a_death_and_a_close_let_in_the_readers_behind_a_writer_that_waits() {
+    for what in FAMILIES {
+        for dies in [true, false] {
+            on_both(|both| {
+                both.gets(0, 0, lock(what, WRITE));
+                both.waits(2, 0, lock(what, READ));
+                both.waits(3, 0, lock(what, READ));
+                if dies {
+                    both.table.die(0);
+                    both.kernel.die(0);
+                } else {
+                    both.gets(0, 0, lock(Do::Close, READ));
+                }
+                assert_eq!(both.served(), [2, 3]);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_split_lets_in_those_that_wait_for_what_it_frees_alone() {
+    for what in [Do::Posix, Do::Ofd] {
+        on_both(|both| {
+            let bytes = |kind, start, length| Order {
+                start,
+                length,
+                ..lock(what, kind)
+            };
+            both.gets(0, 0, bytes(WRITE, 0, 0));
+            both.waits(1, 0, bytes(WRITE, 2, 2));
+            both.waits(2, 0, bytes(WRITE, 8, 4));
+            both.waits(3, 0, bytes(READ, 20, 0));
+            both.gets(0, 0, bytes(UNLOCK, 4, 8));
+            assert_eq!(both.served(), [2]);
+            both.gets(0, 0, bytes(READ, 12, 0));
+            assert_eq!(both.served(), [3]);
+            both.gets(0, 0, bytes(UNLOCK, 3, 1));
+            assert_eq!(both.served(), NOBODY);
+            both.gets(0, 0, bytes(UNLOCK, 0, 3));
+            assert_eq!(both.served(), [1]);
+        });
+    }
+}
+
+#[test]
+fn converting_a_flock_that_conflicts_drops_the_old_one_first() {
+    on_both(|both| {
+        let at_once = |kind| Order {
+            wait: false,
+            ..lock(Do::Flock, kind)
+        };
+        both.gets(0, 0, lock(Do::Flock, READ));
+        both.gets(1, 0, lock(Do::Flock, READ));
+        both.waits(2, 0, lock(Do::Flock, WRITE));
+        assert_eq!(both.asks(0, 0, at_once(WRITE)), Some(EAGAIN));
+        // It has lost the lock to read: the last that has one may convert it, past the one that waits.
+        both.gets(1, 0, lock(Do::Flock, WRITE));
+        assert_eq!(both.served(), NOBODY);
+        assert_eq!(both.asks(0, 0, at_once(READ)), Some(EAGAIN));
+        both.gets(1, 0, lock(Do::Flock, UNLOCK));
+        assert_eq!(both.served(), [2]);
+    });
+    // One that waits for the conversion has let go of the old lock, too.
+    on_both(|both| {
+        both.gets(0, 0, lock(Do::Flock, READ));
+        both.gets(1, 0, lock(Do::Flock, READ));
+        both.waits(0, 0, lock(Do::Flock, WRITE));
+        both.gets(1, 0, lock(Do::Flock, WRITE));
+        both.gets(1, 0, lock(Do::Flock, UNLOCK));
+        assert_eq!(both.served(), [0]);
+    });
+}
+
+#[test]
+fn getlk_names_the_lowest_of_one_owners_locks_and_ofd_getlk_ones_own() {
+    on_both(|both| {
+        let bytes = |what, kind, start, length| Order {
+            start,
+            length,
+            wait: false,
+            ..lock(what, kind)
+        };
+        for start in [8, 0, 16, 12] {
+            both.gets(0, 0, bytes(Do::Posix, WRITE, start, 2));
+        }
+        both.gets(0, 0, bytes(Do::Posix, READ, 4, 2));
+        // The pid is left out: it is not the same, and there is but one.
+        let mut ask = |what, kind, start, length| {
+            let order = bytes(what, kind, start, length);
+            let ours = both.table.obey(1, &order).unwrap();
+            both.kernel.processes[1].order(order);
+            let theirs = both.kernel.processes[1].outcome().unwrap();
+            let range = |found: crate::kernel::Found| (found.kind, found.start, found.length);
+            assert_eq!(ours.lock.map(range), theirs.lock.map(range), "{order:?}");
+            assert_eq!(ours.errno, theirs.errno, "{order:?}");
+            ours.lock.map(range)
+        };
+        assert_eq!(ask(Do::PosixGet, WRITE, 0, 20), Some((WRITE, 0, 2)));
+        assert_eq!(ask(Do::OfdGet, WRITE, 2, 0), Some((READ, 4, 2)));
+        assert_eq!(ask(Do::PosixGet, READ, 2, 0), Some((WRITE, 8, 2)));
+        assert_eq!(ask(Do::PosixGet, UNLOCK, 0, 0), None);
+        assert_eq!(ask(Do::OfdGet, UNLOCK, 0, 0), None);
+        both.gets(1, 0, bytes(Do::Ofd, WRITE, 20, 2));
+        both.gets(1, 0, bytes(Do::Ofd, READ, 18, 2));
+        let mut own = |start, length| {
+            let order = bytes(Do::OfdGet, UNLOCK, start, length);
+            assert_eq!(both.asks(1, 0, order), Some(0));
+            both.table
+                .obey(1, &order)
+                .unwrap()
+                .lock
+                .map(|found| found.start)
+        };
+        assert_eq!(own(0, 0), Some(18));
+        assert_eq!(own(20, 0), Some(20));
+        assert_eq!(own(22, 1), None);
+    });
+}
