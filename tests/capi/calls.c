@@ -118,6 +118,7 @@ static void setting_up(const char* base) {
     struct libos_ipc_platform platform;
     struct libos_ipc_limits limits;
     libos_ipc_default_limits(&limits);
+    IS(limits.wrap_ids, true);
     limits.call_limit_ms = 5000;
     limits.sync_handles = 2;
     CHECK(libos_ipc_memory_size(NULL, true) <= LIBOS_IPC_MEMORY_LEADER);

@@ -13,7 +13,7 @@ use crate::family::until;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -38,7 +38,7 @@ fn close(end: c_int) {
 }
 
 /// Forks a process that ends with what `body` returns.
-fn fork(body: impl FnOnce() -> c_int) -> pid_t {
+pub(crate) fn fork(body: impl FnOnce() -> c_int) -> pid_t {
     // SAFETY: the copy only makes system calls, and ends without unwinding or running destructors.
     match unsafe { libc::fork() } {
         0 => {
@@ -54,7 +54,7 @@ fn fork(body: impl FnOnce() -> c_int) -> pid_t {
 }
 
 /// Waits for that child: the code that it ended with.
-fn code_of(pid: pid_t) -> c_int {
+pub(crate) fn code_of(pid: pid_t) -> c_int {
     let mut status = 0;
     // SAFETY: room for a status.
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);

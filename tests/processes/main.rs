@@ -12,5 +12,6 @@ mod ids;
 mod kernel;
 mod members;
 mod metadata;
+mod pids;
 mod reaping;
 mod signals;

@@ -1,0 +1,194 @@
+//! Which pids come again once the highest was reached, beside the host's kernel.
+#![allow(unsafe_code)]
+
+use libc::{c_int, pid_t};
+use libos_ipc::{ID_MAX, Id, Which};
+
+use crate::family::{Family, WAIT};
+use crate::kernel::{alone, code_of, fork};
+
+/// Whether the pid of a living process comes again, that of a zombie, of one that was waited for, and of one
+/// that led a group, or a session, in which somebody is, and in which nobody is any more.
+type Again = [bool; 7];
+
+/// What has to be so.
+const EXPECTED: Again = [false, false, true, false, true, false, true];
+
+/// What was found for a living process; then for a zombie, a group and a session, while something goes by
+/// their pids, and after that.
+fn in_order(living: bool, before: [bool; 3], after: [bool; 3]) -> Again {
+    let [zombie, group, session] = before;
+    let [reaped, no_group, no_session] = after;
+    [living, zombie, reaped, group, no_group, session, no_session]
+}
+
+/// As the code of an exit.
+fn code(again: Again) -> c_int {
+    let bits = again.iter();
+    bits.fold(0, |bits, again| bits << 1 | c_int::from(*again))
+}
+
+#[test]
+fn a_pid_comes_again_when_nothing_goes_by_it_any_more() {
+    let family = Family::new();
+    let first = &family.first.node;
+    // Once through all that is free, and some short ranges.
+    let come_again = |pids: [Id; 3]| {
+        let mut again = [false; 3];
+        for _ in 0..ID_MAX / 32 + 100 {
+            let range = first.alloc_range(WAIT).unwrap();
+            first.release_range(range, WAIT).unwrap();
+            for (again, pid) in again.iter_mut().zip(pids) {
+                *again |= (range.start..=range.end).contains(&pid);
+            }
+        }
+        again
+    };
+    let reap = |pid| first.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let (living, zombie) = (family.child(), family.child());
+    let (group, in_group) = (family.child(), family.child());
+    let session = family.child();
+    session.node.new_session(WAIT).unwrap();
+    let in_session = family.child_of(&session);
+    in_session.node.set_group(0, 0, WAIT).unwrap();
+    group.node.set_group(0, 0, WAIT).unwrap();
+    first.set_group(in_group.pid, group.pid, WAIT).unwrap();
+    let (zombie_pid, group_pid, session_pid) = (zombie.pid, group.pid, session.pid);
+    zombie.exit(0);
+    group.exit(0);
+    session.exit(0);
+    reap(group_pid);
+    reap(session_pid);
+    first.see_child(Which::Pid(zombie_pid), WAIT).unwrap();
+    let [is_living, ..] = come_again([living.pid; 3]);
+    let before = come_again([zombie_pid, group_pid, session_pid]);
+    reap(zombie_pid);
+    for member in [in_group, in_session] {
+        let pid = member.pid;
+        member.exit(0);
+        reap(pid);
+    }
+    let after = come_again([zombie_pid, group_pid, session_pid]);
+    assert_eq!(in_order(is_living, before, after), EXPECTED);
+}
+
+#[test]
+fn so_it_is_with_the_kernel() {
+    let _alone = alone();
+    let found = code_of(fork(|| {
+        // A PID space of its own, in which this is the first process.
+        // SAFETY: no memory is involved.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } < 0 {
+            return UNKNOWN;
+        }
+        code_of(fork(|| kernel().map_or(UNKNOWN, code)))
+    }));
+    // It needs privileges.
+    assert!(found == UNKNOWN || found == code(EXPECTED), "{found:07b}");
+}
+
+/// The code of an exit that says that nothing was found out.
+const UNKNOWN: c_int = 255;
+
+/// A process that lives until it is killed.
+fn child(before: impl FnOnce()) -> pid_t {
+    fork(|| {
+        before();
+        loop {
+            // SAFETY: no memory is involved.
+            unsafe { libc::pause() };
+        }
+    })
+}
+
+fn end(pid: pid_t) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+fn reap(pid: pid_t) {
+    // SAFETY: no status is asked for.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
+/// Waits until the child has ended, and leaves it a zombie.
+fn await_end(pid: pid_t) {
+    let flags = libc::WEXITED | libc::WNOWAIT;
+    let id = pid.unsigned_abs();
+    // SAFETY: nothing is asked for.
+    unsafe { libc::waitid(libc::P_PID, id, std::ptr::null_mut(), flags) };
+}
+
+/// Whether the pid is the next if it is its turn; none if the kernel does not let us say so.
+fn comes_next(pid: pid_t) -> Option<bool> {
+    let path = c"/proc/sys/kernel/ns_last_pid";
+    // In decimal, without any memory.
+    let mut digits = [0_u8; 10];
+    let mut rest = pid - 1;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    // SAFETY: the path ends in a zero byte, and `digits` has so many bytes.
+    let written = unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY);
+        let written = libc::write(file, digits.as_ptr().cast(), digits.len());
+        libc::close(file);
+        written
+    };
+    if written <= 0 {
+        return None;
+    }
+    let next = fork(|| 0);
+    reap(next);
+    Some(next == pid)
+}
+
+/// What the kernel does, in the first process of a PID space.
+fn kernel() -> Option<Again> {
+    let (living, zombie) = (child(|| ()), child(|| ()));
+    let (group, in_group) = (child(|| ()), child(|| ()));
+    // SAFETY: no memory is involved, here and below.
+    unsafe {
+        libc::setpgid(group, group);
+        libc::setpgid(in_group, group);
+    }
+    let session = child(|| {
+        // SAFETY: no memory is involved.
+        unsafe { libc::setsid() };
+        child(|| {
+            // SAFETY: no memory is involved.
+            unsafe { libc::setpgid(0, 0) };
+        });
+    });
+    // Its child is the next; when it is in a group of its own all is as it should be.
+    let in_session = session + 1;
+    // SAFETY: no memory is involved.
+    while unsafe { libc::getpgid(in_session) } != in_session {
+        // SAFETY: no memory is involved.
+        unsafe { libc::sched_yield() };
+    }
+    for ended in [zombie, group, session] {
+        end(ended);
+        await_end(ended);
+    }
+    reap(group);
+    reap(session);
+    let is_living = comes_next(living)?;
+    let before = [
+        comes_next(zombie)?,
+        comes_next(group)?,
+        comes_next(session)?,
+    ];
+    reap(zombie);
+    for member in [in_group, in_session] {
+        end(member);
+        reap(member);
+    }
+    let after = [
+        comes_next(zombie)?,
+        comes_next(group)?,
+        comes_next(session)?,
+    ];
+    Some(in_order(is_living, before, after))
+}
