@@ -135,10 +135,11 @@ struct libos_ipc_platform {
     void (*event_set)(void* context, void* event);
     void (*event_clear)(void* context, void* event);
     bool (*event_is_set)(void* context, void* event);
-    /* Waits until the event is set or it is `until`. May come back early. */
+    /* Waits until the event is set or it is `until`, and comes back at once then. May come back early. */
     void (*event_wait)(void* context, void* event, uint64_t until);
-    /* Waits until the stream can be read or hung up, the event is set, or it is `until`: enum
-     * libos_ipc_woken. Not used without threads: may be NULL then. */
+    /* Waits until the stream can be read or hung up, the event is set, or it is `until`, and comes back
+     * at once whichever it is: enum libos_ipc_woken. Time limits, interrupts and what threads hand
+     * to each other are as prompt as this is. Not used without threads: may be NULL then. */
     int (*wait_readable)(void* context, void* stream, void* event, uint64_t until);
 
     /* Starts a thread that runs `run(argument)`; 0 or -errno. NULL: there are no threads, and

@@ -50,9 +50,9 @@ use crate::pal::{
 /// Reported by the epoll set for [`Pal::wake`].
 const WAKE: u64 = Token::LISTENER.0 - 1;
 
-/// Time limits below this are kept to the nanosecond, longer ones rounded up to a millisecond,
-/// which saves a system call and which no long wait minds.
-const EXACT_BELOW: Timespec = Timespec {
+/// The last of a wait is kept to the nanosecond, which takes a system call more: `epoll` counts in
+/// milliseconds. A longer wait sleeps in `epoll` until there is less than this left.
+const EXACT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
@@ -204,16 +204,24 @@ impl Pal for Host {
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        let mut limit = until.map(|until| clock::left(until).min(LONGEST));
-        if let Some(exact) = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT_BELOW) {
-            let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
-            let _ = poll(&mut set, Some(&exact));
-            limit = Some(NO_TIME);
-        }
         let mut space = [const { MaybeUninit::uninit() }; READY_AT_ONCE];
-        // An error is an interruption: an early return, which the caller expects at any time.
-        let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], limit.as_ref()) else {
-            return;
+        let mut limit = until.map(|until| clock::left(until).min(LONGEST));
+        let events = loop {
+            let exact = limit.filter(|limit| *limit > NO_TIME && *limit < EXACT);
+            if let Some(exact) = exact {
+                let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
+                let _ = poll(&mut set, Some(&exact));
+                limit = Some(NO_TIME);
+            }
+            let most = limit.map(|limit| limit.checked_sub(EXACT).unwrap_or(NO_TIME).max(NO_TIME));
+            // An error is an interruption: an early return, which the caller expects at any time.
+            let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], most.as_ref()) else {
+                return;
+            };
+            if !events.is_empty() || limit.is_none_or(|limit| limit < EXACT) {
+                break events;
+            }
+            limit = until.map(|until| clock::left(until).min(LONGEST));
         };
         for event in events {
             let (data, flags) = (event.data.u64(), event.flags);
@@ -255,7 +263,7 @@ impl Pal for Host {
                 return read;
             }
         }
-        // It takes longer: from now on the event counts, too.
+        // It takes longer: from now on the event is heeded at once.
         self.wait_readable(stream, event, until);
         stream.read(buffer)
     }

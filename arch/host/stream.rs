@@ -27,12 +27,16 @@ const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 /// How long one read may block: nothing but bytes can end it before.
 const PATIENCE: Duration = Duration::from_millis(2);
 
+/// How long the kernel may take for that: it rounds up to its ticks, of which there may be as few as a
+/// hundred a second. No read blocks whose time limit is nearer.
+const LATEST: Duration = Duration::from_millis(50);
+
 impl HostStream {
     pub(super) fn new(socket: OwnedFd) -> HostStream {
         HostStream { socket }
     }
 
-    /// Lets [`HostStream::read_blocking`] block, for no longer than [`PATIENCE`].
+    /// Lets [`HostStream::read_blocking`] block, for [`PATIENCE`] and what the kernel makes of it.
     pub(super) fn allow_blocking(&self) -> Result<(), Errno> {
         sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(PATIENCE))
     }
@@ -44,7 +48,7 @@ impl HostStream {
         buffer: &mut [u8],
         until: Option<Time>,
     ) -> Result<usize, StreamError> {
-        if until.is_some_and(|until| until < clock::now() + PATIENCE) {
+        if until.is_some_and(|until| until < clock::now() + LATEST) {
             return Err(StreamError::WouldBlock);
         }
         let (count, _) = recv(&self.socket, buffer, RecvFlags::empty()).map_err(stream_error)?;

@@ -159,7 +159,11 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             own_ids: OwnIds::bytes(capacities.own_ranges),
             children: Children::bytes(capacities.children),
-            sync_handles: Leases::bytes(capacities.sync_handles, capacities.sync_data),
+            sync_handles: Leases::bytes(
+                capacities.sync_handles,
+                capacities.sync_data,
+                capacities.waiters,
+            ),
             leases: if identity.is_leader() {
                 Server::bytes(&capacities.leases, capacities.sync_data)
             } else {
@@ -241,7 +245,12 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             None
         };
-        let leases = Leases::new(&mut arena, limits.sync_handles, limits.sync_data)?;
+        let leases = Leases::new(
+            &mut arena,
+            limits.sync_handles,
+            limits.sync_data,
+            limits.waiters,
+        )?;
         let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
         let events = Ring::new(&mut arena, limits.events)?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;

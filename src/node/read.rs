@@ -14,7 +14,7 @@ use super::{Late, Node, PeerRef, Reading};
 use crate::arch::spin_hint;
 use crate::config::Driving;
 use crate::error::{Error, errno};
-use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
+use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time, Woken};
 use crate::store::Guard;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, codes};
@@ -30,6 +30,15 @@ pub(super) struct Asked {
     pub(super) late: Late,
     /// When; only kept where spinning is an option.
     pub(super) sent: Time,
+}
+
+/// What may end a wait for bytes beside the bytes, the end of the stream and the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Nothing but the end of the connection, which need not be noticed at once.
+    Bytes,
+    /// The event of the call: an interrupt, or another thread of this process.
+    Event,
 }
 
 /// What a peer answers that was told to give up.
@@ -111,8 +120,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 return self.waiters.give_up(claim, data).unwrap_or(Err(error));
             }
             let goes_on = if let Some(reading) = reading.as_mut() {
+                let wake = if limits.interrupt.is_some() {
+                    Wake::Event
+                } else {
+                    Wake::Bytes
+                };
                 !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits, sent)
+                    && self.read_answers(peer, reading, claim, limits, (sent, wake))
             } else {
                 self.sleep(claim, limits);
                 true
@@ -159,22 +173,28 @@ impl<'m, P: Pal> Node<'m, P> {
         reading: &mut Reading<'m, P::Stream>,
         claim: Claim,
         limits: Limits<'_>,
-        sent: Time,
+        (sent, wake): (Time, Wake),
     ) -> bool {
         let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
             return false;
         };
         let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
         let mut read = Err(StreamError::WouldBlock);
-        if spin {
-            read = self.spin_read(stream, reading.frames.space());
-        }
-        if read == Err(StreamError::WouldBlock) {
-            interruptible(claim, limits, || {
-                let space = reading.frames.space();
+        interruptible(claim, limits, || {
+            let space = reading.frames.space();
+            if spin {
+                read = self.spin_read(stream, event, space, limits.until);
+            }
+            if read != Err(StreamError::WouldBlock) || event.is_set() {
+                return;
+            }
+            // After a spin in vain one system call more is nothing.
+            if wake == Wake::Bytes && !spin {
                 read = self.pal.read_waiting(stream, event, space, limits.until);
-            });
-        }
+            } else if self.pal.wait_readable(stream, event, limits.until) == Woken::Readable {
+                read = stream.read(space);
+            }
+        });
         if !self.config.spin.is_zero() {
             // From before the request went out: on a single core that is when the peer gets to run.
             self.caller_spin
@@ -195,8 +215,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads again and again for a while.
-    fn spin_read(&self, stream: &P::Stream, space: &mut [u8]) -> Result<usize, StreamError> {
+    /// Reads again and again for a while; not beyond `until`, nor if the event is set.
+    fn spin_read(
+        &self,
+        stream: &P::Stream,
+        event: &P::Event,
+        space: &mut [u8],
+        until: Option<Time>,
+    ) -> Result<usize, StreamError> {
         let start = self.now();
         loop {
             let read = stream.read(space);
@@ -204,7 +230,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.spins_won.add(1);
                 return read;
             }
-            if self.now() - start >= self.config.spin {
+            let now = self.now();
+            let is_over = until.is_some_and(|until| now >= until) || event.is_set();
+            if is_over || now - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
                 return read;
             }

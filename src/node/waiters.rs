@@ -368,6 +368,17 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
+    /// As [`Waiters::nudge`], for all that wait for that and that `is_meant` says yes to.
+    pub(crate) fn nudge_all(&self, what: WaitsFor, is_meant: impl Fn(u32) -> bool) {
+        for (name, waiter) in (1..).zip(self.slots.iter()) {
+            let state = waiter.state.lock();
+            if state.phase == Phase::ForRoom && state.what == what && is_meant(name) {
+                drop(state);
+                waiter.event.set();
+            }
+        }
+    }
+
     /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
     pub(crate) fn nudge(&self, name: u32) {
         let slot = name

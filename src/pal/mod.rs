@@ -267,11 +267,15 @@ pub trait Pal: Send + Sync {
     /// Ends the [`Pal::wait`] under way, or the next one if there is none.
     fn wake(&self);
 
-    /// Waits until `event` is set or the clock reaches `until`. May return early.
+    /// Waits until `event` is set or the clock reaches `until`, and comes back at once then. May return
+    /// early.
     fn wait_event(&self, event: &Self::Event, until: Option<Time>);
 
-    /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`.
-    /// May say [`Woken::Readable`] when it is not. Called only where [`Pal::CALLER_READS`].
+    /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`, and
+    /// comes back at once whichever of the three it is: the time limits and interrupts of a node's calls
+    /// are as exact as this is, and a thread of the same process may hand something over by the event.
+    /// A platform whose wait for a stream can't be ended like that sets [`Pal::CALLER_READS`] to
+    /// false. May say [`Woken::Readable`] when it is not. Called only where [`Pal::CALLER_READS`].
     fn wait_readable(
         &self,
         stream: &Self::Stream,
@@ -280,7 +284,8 @@ pub trait Pal: Send + Sync {
     ) -> Woken;
 
     /// Waits as [`Pal::wait_readable`] does, and reads. A platform where one call can do both
-    /// does so; it may heed `event` late by a few milliseconds.
+    /// does so; it may heed `event`, and nothing else, late by some milliseconds. So the node calls
+    /// this only where the event means no more than that the connection is to end.
     ///
     /// # Errors
     /// As [`Stream::read`]; [`StreamError::WouldBlock`] if the event or the time ended it.

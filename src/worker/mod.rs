@@ -170,7 +170,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let spin = state.spin.is_worth_it();
         if spin {
-            self.spin(state);
+            self.spin(state, until);
         }
         if state.ready.is_empty() {
             // Whoever calls for the worker all the time keeps nobody's stream from being read.
@@ -188,8 +188,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Looks for readiness again and again for a while.
-    fn spin(&self, state: &mut WorkerState<'m, P::Stream>) {
+    /// Looks for readiness again and again for a while, not beyond `until`.
+    fn spin(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
         let start = self.now();
         loop {
             self.pal.wait(&mut state.ready, Some(Time(0)));
@@ -197,10 +197,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.spins_won.add(1);
                 return;
             }
-            if self.is_woken() {
+            let now = self.now();
+            if self.is_woken() || until.is_some_and(|until| now >= until) {
                 return;
             }
-            if self.now() - start >= self.config.spin {
+            if now - start >= self.config.spin {
                 self.counters.spins_lost.add(1);
                 return;
             }

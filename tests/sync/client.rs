@@ -102,25 +102,63 @@ fn one_here_changes_it_or_many_read() {
 }
 
 #[test]
-fn who_waits_to_change_it_is_not_passed_by() {
+fn a_caller_that_comes_later_passes_nobody_it_is_in_the_way_of() {
+    for has in [READ, WRITE] {
+        with(has, |client| {
+            assert!(client.may_pass(READ) && client.may_pass(WRITE));
+            client.wait(READ, 1);
+            assert!(client.may_pass(READ) && !client.may_pass(WRITE));
+            client.wait(WRITE, 1);
+            assert!(!client.may_pass(READ) && !client.may_pass(WRITE));
+            client.wait(READ, -1);
+            assert!(!client.may_pass(READ) && !client.may_pass(WRITE));
+            // It asks for what it needs all the same.
+            let asks = has == READ;
+            assert_eq!(client.take_in_turn(WRITE, false), Take::Wait);
+            assert_eq!(asks_for(client), Some(WRITE).filter(|_| asks));
+            assert_eq!(client.take_in_turn(READ, false), Take::Wait);
+            client.wait(WRITE, -1);
+            assert!(client.may_pass(READ) && client.may_pass(WRITE));
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_is_to_become_the_writer_is_passed_by_no_reader() {
     with(WRITE, |client| {
         assert_eq!(client.take(READ), Take::Taken);
-        wait(client, WRITE);
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.upgrade(true), Take::Wait);
         assert_eq!(client.take(READ), Take::Wait);
         client.give(READ);
         assert_eq!(client.take(READ), Take::Wait);
-        taken(client, WRITE);
+        assert_eq!(client.upgrade(false), Take::Taken);
         client.give(WRITE);
         assert_eq!(client.take(READ), Take::Taken);
-    });
-    // As long as the lease to change it is not there, one may read, but not one after the other.
-    with(READ, |client| {
-        wait(client, WRITE);
+        // One that gives up keeps nobody out.
         assert_eq!(client.take(READ), Take::Taken);
-        assert_eq!(client.take(READ), Take::Wait);
-        client.wait(WRITE, -1);
+        assert_eq!(client.upgrade(true), Take::Wait);
+        client.stop_upgrade();
         assert_eq!(client.take(READ), Take::Taken);
     });
+}
+
+/// The lease that has come is for one that comes after a writer: it is not kept, for the writer gets
+/// its own only when it has gone back.
+#[test]
+fn a_lease_that_the_first_in_line_cannot_use_goes_back_at_once() {
+    for (first, stays) in [(WRITE, false), (READ, true)] {
+        with(NOTHING, |client| {
+            wait(client, READ);
+            assert_eq!(asks_for(client), Some(READ));
+            wait(client, WRITE);
+            assert_eq!(asks_for(client), Some(WRITE));
+            client.set_first(Some(first));
+            grant(client, READ);
+            ask_back(client, NOTHING);
+            assert_eq!(gives_back_to(client), Some(NOTHING).filter(|_| !stays));
+        });
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod orphans;
 mod peer;
 mod server;
 mod shared;
+mod threads;
 mod unfitting;
 #[path = "../common/walk.rs"]
 mod walk;

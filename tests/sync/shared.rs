@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    fn member(&self) -> HostNode {
+    pub(crate) fn member(&self) -> HostNode {
         let identity = self.leader.start_child(WAIT).unwrap();
         let node = HostNode::start(&self.base, identity, Config::DEFAULT).unwrap();
         node.join(WAIT).unwrap();

@@ -80,6 +80,8 @@ pub struct Client<'m> {
     must_let_go: bool,
     /// Who waits to use it: to read, to write.
     waiting: [u32; 2],
+    /// What the first of those wants who stand in line for it.
+    first_wants: Option<SyncState>,
     /// Something came for who waits, and none has had it yet: it stays until then.
     is_fresh: bool,
     no_room: bool,
@@ -129,6 +131,7 @@ impl<'m> Client<'m> {
             is_upgrading: false,
             must_let_go: false,
             waiting: [0; 2],
+            first_wants: None,
             is_fresh: false,
             no_room: false,
             is_changed: false,
@@ -221,24 +224,32 @@ impl<'m> Client<'m> {
         self.changes
     }
 
+    /// Whether a caller that comes now may use the handle before those that wait: a reader passes
+    /// readers, which it keeps from nothing, and nobody passes a writer.
+    #[inline]
+    pub fn may_pass(&self, state: SyncState) -> bool {
+        let [readers, writers] = self.waiting;
+        writers == 0 && (readers == 0 || state == SyncState::Shared)
+    }
+
     /// Uses the handle, to read or to change it, if that can be done now; asks for the lease if not.
-    /// Who then waits says so with [`Client::wait`].
+    /// It is the caller's turn: nobody has come before it. A caller that then waits says so with
+    /// [`Client::wait`].
     #[inline]
     pub fn take(&mut self, state: SyncState) -> Take {
+        self.take_in_turn(state, true)
+    }
+
+    /// As [`Client::take`]; but a caller that does not have its turn only asks for the lease.
+    #[inline]
+    pub fn take_in_turn(&mut self, state: SyncState, has_turn: bool) -> Take {
         if self.phase != Phase::Open {
             return Take::Closed;
         }
         let write = state == SyncState::Exclusive;
-        let [_, writers] = self.waiting;
-        let is_free = !self.has_writer
-            && (if write {
-                self.readers == 0
-            } else {
-                // One that waits to write is not passed by for ever: a server in C does not even know
-                // of it before nobody reads here.
-                writers == 0
-                    || self.is_extended && self.readers == 0 && self.current != SyncState::Exclusive
-            });
+        // A reader that is to become the writer waits for the other readers: no more of them come.
+        let is_free =
+            !self.has_writer && !self.is_upgrading && (!write || self.readers == 0) && has_turn;
         let is_wanted = self
             .wanted_back
             .is_some_and(|most| rank(most) < rank(state));
@@ -371,14 +382,29 @@ impl<'m> Client<'m> {
         self.settle();
     }
 
-    /// Whether anybody waits for no more than this process has.
+    /// What the first of those wants who stand in line, `None` if nobody does. Others may wait who do
+    /// not stand there yet.
+    pub fn set_first(&mut self, wants: Option<SyncState>) {
+        self.first_wants = wants;
+    }
+
+    /// Whether the next who is to use it waits for no more than this process has.
     fn can_serve(&self) -> bool {
         let [readers, writers] = self.waiting;
-        match self.current {
-            SyncState::Exclusive => readers > 0 || writers > 0 || self.is_upgrading,
-            SyncState::Shared => readers > 0,
-            SyncState::Invalid | SyncState::None => false,
+        if self.is_upgrading {
+            return self.current == SyncState::Exclusive;
         }
+        match (self.current, self.first_wants) {
+            (current, Some(wants)) => rank(current) >= rank(wants),
+            (SyncState::Exclusive, None) => readers > 0 || writers > 0,
+            (SyncState::Shared, None) => readers > 0,
+            (SyncState::Invalid | SyncState::None, None) => false,
+        }
+    }
+
+    /// Whether this process has what it takes to use it in that state.
+    pub fn has(&self, state: SyncState) -> bool {
+        rank(self.current) >= rank(state)
     }
 
     /// Whether somebody here has taken it in that state, and can give it back: a reader that waits to

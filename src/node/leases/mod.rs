@@ -1,5 +1,6 @@
 //! Sync handles: state that several processes share.
 
+mod line;
 mod open;
 mod shared;
 mod slots;

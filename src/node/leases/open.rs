@@ -1,6 +1,7 @@
 //! Opening and closing sync handles.
 
 use super::SyncHandle;
+use super::line::For;
 use super::slots::Slot;
 use crate::error::{Error, Resource};
 use crate::node::wait::Limits;
@@ -79,7 +80,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.say_for(handle.place);
         let limits = Limits::of(wait, &self.pal);
-        let closed = self.wait_for_slot(handle, slot, limits, |_| None::<Result<(), Error>>);
+        let closed = self.wait_for_slot(handle, slot, For::Close, limits, |_, _| {
+            None::<Result<(), Error>>
+        });
         match closed {
             // The place is free, or another's. Who heard that may not have come to say so yet.
             Err(Error::Invalid) => {

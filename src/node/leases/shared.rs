@@ -17,6 +17,8 @@ use crate::wire::SyncState;
 /// A value that several processes share, as a lock for the whole family: many may read it, or one
 /// may change it.
 ///
+/// Threads of one process are served in the order in which they called ([`Node::lock_sync`]).
+///
 /// It is all zero bytes until somebody changes it. It is closed when this is dropped, and lives as
 /// long as any process that has used it has not closed it.
 ///

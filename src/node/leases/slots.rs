@@ -1,63 +1,17 @@
 //! The places of the handles that a process uses.
 
+use super::line::{Line, Links};
 use crate::Vmid;
 use crate::error::Error;
 use crate::leases::Client;
 use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::AtomicBool;
 
 /// A handle's place in this process.
 pub(super) struct Slot<'m> {
     pub(super) client: Lock<Client<'m>>,
-    /// The name of a call that waits for it, and [`CROWD`] if there are more; 0 for none. One word,
-    /// so that whoever changes it knows what was there.
-    waiters: AtomicU32,
-}
-
-/// Others wait besides, and are to look for themselves.
-const CROWD: u32 = 1 << 31;
-
-impl Slot<'_> {
-    /// A call of that name is about to look, and to sleep if it has to: it is the waiter, or one of
-    /// those that the waiter wakes when it goes.
-    pub(super) fn queue_up(&self, name: u32) {
-        self.change(|waiters| match waiters & !CROWD {
-            0 => name,
-            first if first == name => waiters,
-            _ => waiters | CROWD,
-        });
-    }
-
-    /// The call of that name waits no more. Whether others are to look.
-    pub(super) fn leave(&self, name: u32) -> bool {
-        let waiters = self.change(|waiters| match waiters & !CROWD {
-            first if first == name => 0,
-            first => first,
-        });
-        waiters & CROWD != 0
-    }
-
-    /// Who is to be woken: the name of the waiter, and whether all others.
-    pub(super) fn to_wake(&self) -> (u32, bool) {
-        let waiters = self.change(|waiters| waiters & !CROWD);
-        (waiters & !CROWD, waiters & CROWD != 0)
-    }
-
-    /// Whether anybody waits who queued up before the handle was last locked.
-    #[inline]
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.waiters.load(Ordering::Acquire) != 0
-    }
-
-    /// What it was before.
-    fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
-        let changed = self
-            .waiters
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiters| {
-                Some(change(waiters))
-            });
-        changed.unwrap_or_else(|waiters| waiters)
-    }
+    /// The calls that wait for it.
+    pub(super) line: Line,
 }
 
 pub(super) struct Directory<'m> {
@@ -106,29 +60,37 @@ impl Directory<'_> {
 /// The handles that this process uses.
 pub(crate) struct Leases<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
+    pub(super) links: Links<'m>,
     pub(super) directory: Lock<Directory<'m>>,
     /// Something could not be said yet, for want of room.
     pub(super) due: AtomicBool,
 }
 
 impl<'m> Leases<'m> {
-    pub(crate) const fn bytes(handles: usize, data: usize) -> usize {
+    pub(crate) const fn bytes(handles: usize, data: usize, waiters: usize) -> usize {
         bytes_for::<Slot<'m>>(handles)
+            .saturating_add(Links::bytes(waiters))
             .saturating_add(handles.saturating_mul(data))
             .saturating_add(bytes_for::<u64>(handles))
             .saturating_add(Places::bytes(handles))
             .saturating_add(Buckets::bytes(handles))
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, handles: usize, data: usize) -> Result<Self, Error> {
+    pub(crate) fn new(
+        arena: &mut Arena<'m>,
+        handles: usize,
+        data: usize,
+        waiters: usize,
+    ) -> Result<Self, Error> {
         let mut memory = arena.split_off(handles.saturating_mul(data))?;
         Ok(Leases {
             slots: arena.table(handles, |_| {
                 Ok(Slot {
                     client: Lock::new(Client::over(memory.buffer(data)?)),
-                    waiters: AtomicU32::new(0),
+                    line: Line::new(),
                 })
             })?,
+            links: Links::new(arena, waiters)?,
             directory: Lock::new(Directory {
                 ids: arena.table(handles, |_| Ok(0))?,
                 places: Places::new(arena, handles)?,
@@ -215,8 +177,8 @@ mod tests {
             assert_eq!(fresh_id(vmid(number), 1 << bits), None);
             assert_eq!(fresh_id(vmid(number), u64::MAX), None);
         }
-        let mut memory = Box::new_uninit_slice(Leases::bytes(1, 0));
-        let leases = Leases::new(&mut Arena::new(&mut memory), 1, 0).unwrap();
+        let mut memory = Box::new_uninit_slice(Leases::bytes(1, 0, 0));
+        let leases = Leases::new(&mut Arena::new(&mut memory), 1, 0, 0).unwrap();
         let mut directory = leases.directory.lock();
         directory.count = u64::MAX;
         assert_eq!(directory.fresh_id(vmid(1)), None);

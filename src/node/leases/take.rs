@@ -1,10 +1,13 @@
 //! Taking sync handles, and giving them back.
 
+use super::line::{For, Wakes};
 use super::slots::Slot;
 use super::{News, SyncHandle};
 use crate::error::{Error, errno};
 use crate::leases::{Client, Take};
+use crate::node::read::Wake;
 use crate::node::wait::Limits;
+use crate::node::waiters::Claim;
 use crate::node::{Late, Node, Phase, Wait, WaitsFor};
 use crate::pal::{Event, Pal, Time};
 use crate::store::{copy, give_way};
@@ -17,7 +20,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// room; returns its whole length, and what is new. Give it back with [`Node::unlock_sync`].
     ///
     /// Blocks until the handle is to be had, as long as `wait` allows, and not at all if this process
-    /// still has the lease. With no time at all the lease is asked for all the same, so that it may
+    /// still has the lease and nobody here uses the handle or waits for it. Threads of this process are
+    /// served in the order in which they called: one that wants to change the data is passed by
+    /// nobody who calls later, one that wants to read only by others that do. A thread that has taken the handle
+    /// and calls this again may wait for itself.
+    ///
+    /// With no time at all the lease is asked for all the same, so that it may
     /// be here next time.
     ///
     /// # Errors
@@ -97,7 +105,10 @@ impl<'m, P: Pal> Node<'m, P> {
             if client.opened() != handle.opened {
                 return Err(Error::Invalid);
             }
-            if !(alone && client.is_used()) && client.take(state) == Take::Taken {
+            // Who uses it alone is passed by nobody, and passes nobody.
+            let passes_as = if alone { SyncState::Exclusive } else { state };
+            let has_turn = client.may_pass(passes_as) && !(alone && client.is_used());
+            if client.take_in_turn(state, has_turn) == Take::Taken {
                 return Ok(read(&mut client));
             }
             client.wait(state, 1);
@@ -117,20 +128,43 @@ impl<'m, P: Pal> Node<'m, P> {
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
         let limits = Limits::of(wait, &self.pal);
-        let taken = self.wait_for_slot(handle, slot, limits, |client| {
-            if alone && client.is_used() {
-                return None;
-            }
-            Some(match client.take(state) {
+        self.wait_for_slot(handle, slot, For::Use(state), limits, |client, is_first| {
+            let has_turn = is_first && !(alone && client.is_used());
+            Some(match client.take_in_turn(state, has_turn) {
                 Take::Taken => Ok(read(client)),
                 Take::Wait => return None,
                 other => Err(error_of(other)),
             })
-        });
+        })
+    }
+
+    /// Looks again and again, whenever something changes about the handle that may end the wait. `look`
+    /// is told whether the call is the first in line.
+    pub(super) fn wait_for_slot<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        what: For,
+        limits: Limits<'_>,
+        look: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let server = self.identity.leader.unwrap_or(self.identity.vmid);
+        let shown = (WaitsFor::Handle(handle.id), self.now());
+        let claimed = self.waiters.claim(server, shown, None, Late::Drop);
+        let outcome = match claimed {
+            Ok(claim) => {
+                let outcome = self.wait_in_line(handle, slot, what, (claim, limits), look);
+                self.waiters.give(claim);
+                outcome
+            }
+            Err(error) => Err(error),
+        };
         let has_out = {
             let mut client = slot.client.lock();
             // Unless it was closed, and the place is another's.
-            if client.opened() == handle.opened {
+            if let For::Use(state) = what
+                && client.opened() == handle.opened
+            {
                 client.wait(state, -1);
             }
             client.next().is_some()
@@ -138,20 +172,23 @@ impl<'m, P: Pal> Node<'m, P> {
         if has_out {
             self.say_for(handle.place);
         }
-        taken
+        outcome
     }
 
-    /// Looks again and again, whenever something changes about the handle.
-    pub(super) fn wait_for_slot<T>(
+    fn wait_in_line<T>(
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
-        limits: Limits<'_>,
-        mut look: impl FnMut(&mut Client<'m>) -> Option<Result<T, Error>>,
+        what: For,
+        (claim, limits): (Claim, Limits<'_>),
+        mut look: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        let server = self.identity.leader.unwrap_or(self.identity.vmid);
-        let what = (WaitsFor::Handle(handle.id), self.now());
-        let claim = self.waiters.claim(server, what, None, Late::Drop)?;
+        let (name, links) = (claim.name(), &self.leases.links);
+        {
+            let mut client = slot.client.lock();
+            slot.line.join(links, name, what);
+            client.set_first(slot.line.first_wants(links));
+        }
         let peer = self
             .identity
             .leader
@@ -162,15 +199,15 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
             }
-            slot.queue_up(claim.name());
-            let (found, has_out) = {
+            let (found, wake, has_out) = {
                 let mut client = slot.client.lock();
                 let found = if client.opened() == handle.opened && !client.is_free() {
-                    look(&mut client)
+                    look(&mut client, slot.line.is_first(name))
                 } else {
                     Some(Err(Error::Invalid))
                 };
-                (found, client.next().is_some())
+                let wake = server_wake(&client, what, slot.line.is_first(name), limits);
+                (found, wake, client.next().is_some())
             };
             if has_out {
                 self.say_for(handle.place);
@@ -199,7 +236,10 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(error) = limits.reached(&self.pal) {
                 break Err(error);
             }
-            let Some(peer) = &peer else {
+            let (Some(peer), Some(wake)) = (&peer, wake) else {
+                if let Some(peer) = &peer {
+                    self.give_reading(peer, reading.take());
+                }
                 self.sleep(claim, limits);
                 continue;
             };
@@ -212,7 +252,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let goes_on = if let Some(reading) = reading.as_mut() {
                 let since = since.unwrap_or(Time(0));
                 !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits, since)
+                    && self.read_answers(peer, reading, claim, limits, (since, wake))
             } else {
                 self.sleep(claim, limits);
                 true
@@ -224,24 +264,34 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(peer) = &peer {
             self.give_reading(peer, reading);
         }
-        let others = slot.leave(claim.name());
-        self.waiters.give(claim);
-        // It may have been woken for somebody else.
-        self.wake_crowd(others);
+        let next = {
+            let mut client = slot.client.lock();
+            let was_first = slot.line.is_first(name);
+            slot.line.leave(links, name, what);
+            let wants = slot.line.first_wants(links);
+            client.set_first(wants);
+            // A reader lets the readers behind it in; a call that gave up, all.
+            let can_go = !client.is_used()
+                || wants == Some(SyncState::Shared) && !client.is_taken(SyncState::Exclusive);
+            let is_free = (was_first || what == For::Upgrade) && can_go;
+            if is_free { slot.line.wakes().first } else { 0 }
+        };
+        self.waiters.nudge(next);
         outcome
     }
 
+    /// Has the calls look again that wait for the handle.
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
-        let (first, others) = slot.to_wake();
-        self.waiters.nudge(first);
-        self.wake_crowd(others);
+        self.wake_these(slot, slot.line.wakes());
     }
 
-    /// Those that are not the waiter look for themselves.
-    fn wake_crowd(&self, others: bool) {
-        if others {
-            let server = self.identity.leader.unwrap_or(self.identity.vmid);
-            self.waiters.wake_for_room(server);
+    fn wake_these(&self, slot: &Slot<'m>, wakes: Wakes) {
+        self.waiters.nudge(wakes.first);
+        self.waiters.nudge(wakes.upgrader);
+        if wakes.aside {
+            let what = WaitsFor::Handle(slot.client.lock().id());
+            let links = &self.leases.links;
+            self.waiters.nudge_all(what, |name| links.is_aside(name));
         }
     }
 
@@ -296,41 +346,50 @@ impl<'m, P: Pal> Node<'m, P> {
         change: impl FnOnce(&mut Client<'m>),
     ) -> Result<(), Error> {
         let slot = self.slot(handle)?;
-        let is_wanted = {
+        let (is_wanted, has_changed) = {
             let mut client = slot.client.lock();
             if client.opened() != handle.opened || !client.is_taken(state) {
                 return Err(Error::Invalid);
             }
+            let changes = client.changes();
             change(&mut client);
             client.give(state);
-            client.is_wanted()
+            let is_wanted = client.is_wanted() || slot.line.is_waited_for();
+            (is_wanted, client.changes() != changes)
         };
-        if is_wanted || slot.is_waited_for() {
-            self.let_others_have(handle, slot);
+        if is_wanted {
+            self.let_others_have(handle, slot, has_changed);
         }
         Ok(())
     }
 
-    /// Somebody wants what was given back.
+    /// Somebody wants what was given back, or waits for what has changed.
     #[cold]
-    fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>) {
-        let (has_out, yields) = {
+    fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
+        let (has_out, yields, wakes) = {
             let mut client = slot.client.lock();
             let yields = client.is_contended() && client.is_time_to_yield();
             client.note_wanted();
-            (client.next().is_some(), yields)
+            let mut wakes = slot.line.wakes();
+            if client.is_used() {
+                // The first in line waits for the last that uses it.
+                wakes.first = 0;
+            }
+            wakes.aside &= has_changed;
+            (client.next().is_some(), yields, wakes)
         };
         if has_out {
             self.say_for(handle.place);
         }
-        self.wake_slot(slot);
+        self.wake_these(slot, wakes);
         if yields {
             give_way();
         }
     }
 
     /// Makes a handle that was taken [`SyncState::Shared`] [`SyncState::Exclusive`], without letting
-    /// go in between: nobody changes the data meanwhile.
+    /// go in between: nobody changes the data meanwhile. It waits for those of this process that read
+    /// already, and for nobody that calls later or waits for its turn.
     ///
     /// # Errors
     /// [`Error::Refused`] (`EDEADLK`) if somebody else wants to change the data and waits for this
@@ -353,12 +412,14 @@ impl<'m, P: Pal> Node<'m, P> {
                     if !matches!(other, Take::LetGo | Take::Unsupported) {
                         client.stop_upgrade();
                     }
+                    drop(client);
+                    self.wake_slot(slot);
                     return Err(error_of(other));
                 }
             }
         }
         let limits = Limits::of(wait, &self.pal);
-        let upgraded = self.wait_for_slot(handle, slot, limits, |client| {
+        let upgraded = self.wait_for_slot(handle, slot, For::Upgrade, limits, |client, _| {
             Some(match client.upgrade(false) {
                 Take::Taken => Ok(()),
                 Take::Wait => return None,
@@ -368,6 +429,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if upgraded.is_err() {
             slot.client.lock().stop_upgrade();
             self.say_for(handle.place);
+            // Readers that came meanwhile may have their turn now.
+            self.wake_slot(slot);
         }
         upgraded
     }
@@ -382,7 +445,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.alive()?;
         let slot = self.slot(handle)?;
         let limits = Limits::of(wait, &self.pal);
-        self.wait_for_slot(handle, slot, limits, |client| {
+        self.wait_for_slot(handle, slot, For::Change, limits, |client, _| {
             (client.changes() != seen).then_some(Ok(()))
         })
     }
@@ -401,6 +464,19 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(Error::Invalid)
         }
     }
+}
+
+/// What may end the wait, if the call waits for the server's word; `None` if only other threads of this
+/// process can bring it on.
+fn server_wake(client: &Client<'_>, what: For, is_first: bool, limits: Limits<'_>) -> Option<Wake> {
+    let needs_server = match what {
+        For::Use(state) => is_first && !client.has(state),
+        For::Upgrade => !client.has(SyncState::Exclusive),
+        For::Change | For::Close => true,
+    };
+    let by_event = limits.interrupt.is_some() || what == For::Change || client.is_used();
+    let wake = if by_event { Wake::Event } else { Wake::Bytes };
+    needs_server.then_some(wake)
 }
 
 fn error_of(take: Take) -> Error {

@@ -1,6 +1,7 @@
 //! **leases**: one process may change a handle's data, or any number read it. **values**: who takes it
 //! sees the last change. **owner-died**: who gets what a dead process may have changed is told, and
-//! nobody else is. **starvation**: later ones don't get it again and again before who waits.
+//! nobody else is. **starvation**: later ones don't get it again and again before who waits, and of the
+//! threads of one process none gets it before one that came earlier.
 
 use std::collections::BTreeSet;
 
@@ -115,19 +116,29 @@ impl Values {
         self.all[at].waiting.iter().any(|waiting| waiting.write)
     }
 
-    /// Nobody is passed by for ever.
+    /// Nobody is passed by for ever, and threads of one process pass each other not even once.
     pub(crate) fn passes(
         &mut self,
         at: usize,
-        pid: Id,
+        who: Who,
         write: bool,
         asked: u64,
     ) -> Result<(), String> {
+        for waiting in &self.all[at].waiting {
+            let (pid, since) = (waiting.who.0, waiting.since);
+            let is_before = pid == who.0 && waiting.who != who && since < asked;
+            if is_before && (write || waiting.write) {
+                return Err(format!(
+                    "{:?} waits for handle {at}, and {who:?} passes it",
+                    waiting.who
+                ));
+            }
+        }
         if self.are_late {
             return Ok(());
         }
         for waiting in &mut self.all[at].waiting {
-            let is_other = waiting.who.0 != pid && waiting.since < asked;
+            let is_other = waiting.who.0 != who.0 && waiting.since < asked;
             waiting.passed += u32::from(is_other && (write || waiting.write));
             if waiting.passed > PATIENCE {
                 return Err(format!("{:?} waits for handle {at} for ever", waiting.who));

@@ -118,7 +118,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 return;
             }
             let values = &mut world.checks.values;
-            let passed = values.passes(at, who.0, write, asked);
+            let passed = values.passes(at, who, write, asked);
             let alone = values.taken(at, who, write);
             let seen = values.seen(at, who.0, stamp);
             let heard = values.heard(at, who.0, write, news.owner_died);

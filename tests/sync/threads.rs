@@ -1,0 +1,155 @@
+//! Threads of one process that want the same value: they are served in the order in which they came.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libos_ipc::host::HostNode;
+use libos_ipc::{Error, Wait};
+
+use crate::shared::Family;
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
+
+/// Until so many calls of the process wait.
+fn until_waiting(node: &HostNode, count: usize) {
+    let start = Instant::now();
+    while node.waits().count() < count {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "it does not wait"
+        );
+        thread::yield_now();
+    }
+}
+
+/// At the leader, at a member, and at a member whose value another process reads, too.
+fn in_each_place(then: impl Fn(&HostNode, u64)) {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    then(&family.leader, 1);
+    then(&one, 2);
+    let other = two.share::<u64>(Some(3)).unwrap();
+    drop(other.read(WAIT).unwrap());
+    then(&one, 3);
+}
+
+#[test]
+fn no_reader_of_its_process_passes_one_that_upgrades() {
+    in_each_place(|node, id| {
+        let value = node.share::<u64>(Some(id)).unwrap();
+        let other = value.read(WAIT).unwrap();
+        let reader = value.read(WAIT).unwrap();
+        thread::scope(|scope| {
+            let upgrade = scope.spawn(|| match reader.upgrade(WAIT) {
+                Ok(mut writer) => *writer += 1,
+                Err((_, error)) => panic!("{error}"),
+            });
+            until_waiting(node, 1);
+            for _ in 0..100 {
+                assert_eq!(value.read(NOW).err(), Some(Error::TimedOut));
+            }
+            // One that waits has its turn after that.
+            let late = scope.spawn(|| *value.read(WAIT).unwrap());
+            until_waiting(node, 2);
+            drop(other);
+            upgrade.join().unwrap();
+            assert_eq!(late.join().unwrap(), 1);
+        });
+    });
+}
+
+#[test]
+fn readers_go_on_when_an_upgrade_has_failed() {
+    in_each_place(|node, id| {
+        let value = node.share::<u64>(Some(id)).unwrap();
+        let other = value.read(WAIT).unwrap();
+        let reader = value.read(WAIT).unwrap();
+        thread::scope(|scope| {
+            let interrupt = libos_ipc::Interrupt::new();
+            let (value, raised) = (&value, &interrupt);
+            thread::scope(|inner| {
+                let upgrade = inner.spawn(move || {
+                    let upgraded = reader.upgrade(WAIT.or_until(raised));
+                    upgraded.map(drop).map_err(|(_, error)| error)
+                });
+                until_waiting(node, 1);
+                let late = scope.spawn(move || drop(value.read(WAIT).unwrap()));
+                until_waiting(node, 2);
+                interrupt.raise(node);
+                assert_eq!(upgrade.join().unwrap(), Err(Error::Interrupted));
+                late.join().unwrap();
+            });
+        });
+        drop(other);
+    });
+}
+
+#[test]
+fn a_writer_that_waits_is_passed_by_no_reader_and_by_no_writer() {
+    in_each_place(|node, id| {
+        let value = node.share::<u64>(Some(id)).unwrap();
+        let reader = value.read(WAIT).unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| *value.write(WAIT).unwrap() += 1);
+            until_waiting(node, 1);
+            for _ in 0..100 {
+                assert_eq!(value.read(NOW).err(), Some(Error::TimedOut));
+                assert_eq!(value.write(NOW).err(), Some(Error::TimedOut));
+            }
+            drop(reader);
+            writer.join().unwrap();
+        });
+        assert_eq!(*value.read(WAIT).unwrap(), 1);
+    });
+}
+
+/// A thread that takes the value again and again, each time as soon as it has given it back, has its
+/// turns between those of the others. A round does not count in which a waiter was stopped between
+/// being seen and standing in line: that is rare.
+#[test]
+fn a_thread_that_writes_in_a_loop_keeps_no_other_thread_out() {
+    const ROUNDS: u32 = 100;
+    in_each_place(|node, id| {
+        let value = node.share::<u64>(Some(id)).unwrap();
+        for writes in [false, true] {
+            let (served, passed) = (AtomicU32::new(0), AtomicU32::new(0));
+            let (is_over, start) = (AtomicBool::new(false), Barrier::new(2));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..ROUNDS {
+                        if writes {
+                            let writer = value.write(WAIT).unwrap();
+                            served.fetch_add(1, Ordering::SeqCst);
+                            drop(writer);
+                        } else {
+                            let reader = value.read(WAIT).unwrap();
+                            served.fetch_add(1, Ordering::SeqCst);
+                            drop(reader);
+                        }
+                    }
+                    is_over.store(true, Ordering::SeqCst);
+                });
+                start.wait();
+                while !is_over.load(Ordering::SeqCst) {
+                    let mut writer = value.write(WAIT).unwrap();
+                    *writer += 1;
+                    let is_waited_for = node.waits().next().is_some();
+                    let before = served.load(Ordering::SeqCst);
+                    drop(writer);
+                    drop(value.write(WAIT).unwrap());
+                    let was_passed = served.load(Ordering::SeqCst) == before;
+                    let now = u32::from(is_waited_for && was_passed);
+                    if passed.fetch_add(now, Ordering::SeqCst) > ROUNDS {
+                        break;
+                    }
+                }
+            });
+            let passed = passed.load(Ordering::SeqCst);
+            assert!(passed < ROUNDS / 10, "passed {passed} times, {writes}");
+        }
+    });
+}
