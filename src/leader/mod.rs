@@ -115,10 +115,11 @@ impl<'m> Leader<'m> {
     /// [`Leader::break_promises`].
     pub fn left(&mut self, vmid: Vmid) {
         self.promised.settled(vmid);
-        let processes = &self.processes;
-        self.locks
-            .forget_unborn(vmid, |child| processes.is_starting(child));
         self.processes.died(vmid, &mut self.ranges);
+        let processes = &self.processes;
+        // A child that may still come keeps what it was handed.
+        self.locks
+            .forget_unborn(vmid, |child| !processes.is_starting(child));
         self.locks.left(vmid);
         if let Some(place) = self.departed.get_mut(self.next_departed) {
             *place = vmid.get();
@@ -129,6 +130,7 @@ impl<'m> Leader<'m> {
     /// What was given to that process is its own, for it is there.
     pub fn keep_promises(&mut self, to: Vmid) {
         self.promised.settled(to);
+        self.locks.has_come(to);
     }
 
     /// Takes back what a member that left had given to processes which have not come, unless another
@@ -215,28 +217,42 @@ impl<'m> Leader<'m> {
         self.processes.start(from, vmid, pid)
     }
 
-    /// A member, or a child that it starts, has an open file or has it no more. False if there is
-    /// no room to note that, or it is no child of its.
+    /// A member has an open file (`held`), or has it no more; or, with another's VMID, it hands one on,
+    /// or takes back what it could not hand on. `is_there`: the other is connected.
+    ///
+    /// # Errors
+    /// `ESRCH` if the other has left, `ENOLCK` if there is no room; then nothing has changed.
     pub fn note_handle(
         &mut self,
         from: Vmid,
-        child: Option<Vmid>,
+        other: Option<Vmid>,
         handle: u64,
         held: bool,
-    ) -> bool {
-        if let Some(child) = child
-            && !self.processes.is_child(child, from)
-        {
-            return false;
-        }
-        match child {
-            _ if !held => {
-                self.locks.close_handle(child.unwrap_or(from), handle);
+        is_there: bool,
+    ) -> Result<(), i32> {
+        let is_noted = match (other, held) {
+            (Some(to), true) if self.departed.contains(&to.get()) => return Err(errno::ESRCH),
+            (Some(to), true) if is_there && !self.processes.is_starting(to) => {
+                self.locks.send_handle(from, to, handle)
+            }
+            (Some(to), true) => {
+                let is_noted = self.locks.hold_handle_for(from, to, handle);
+                if is_there {
+                    self.locks.has_come(to);
+                }
+                is_noted
+            }
+            (None, true) => self.locks.hold_handle(from, handle),
+            (Some(to), false) => {
+                self.locks.take_back_handle(from, to, handle);
                 true
             }
-            Some(child) => self.locks.hold_handle_for(from, child, handle),
-            None => self.locks.hold_handle(from, handle),
-        }
+            (None, false) => {
+                self.locks.close_handle(from, handle);
+                true
+            }
+        };
+        if is_noted { Ok(()) } else { Err(errno::ENOLCK) }
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.
@@ -320,6 +336,7 @@ impl<'m> Leader<'m> {
             Message::ChildExit(exit) => {
                 self.processes.ends(from, exit);
                 self.locks.clear_pid(from, exit.pid);
+                self.locks.close_all(from);
                 Outcome::NotForLeader
             }
             Message::FileLockSet(lock) => {
@@ -354,13 +371,6 @@ impl<'m> Leader<'m> {
             Message::FileLockCancel(seq) => {
                 self.locks.cancel(from, seq);
                 Outcome::Done
-            }
-            Message::FileHandle { handle, held, vmid } => {
-                if self.note_handle(from, Vmid::new(vmid), handle, held) {
-                    Outcome::Done
-                } else {
-                    Outcome::CannotBeDone
-                }
             }
             _ => Outcome::NotForLeader,
         }

@@ -1,23 +1,67 @@
-//! Which members have which open files.
+//! Which members hold which open files.
+//!
+//! A member holds an open file that it has locked or has said that it has, and one that another
+//! member has handed on to it. A process that starts inherits an open file once. Each one that is
+//! sent to a member takes a place of its own until it has arrived: several may be under way at once, and
+//! closing one of them leaves the others. The locks of an open file go with its last holder.
 
 use crate::Vmid;
 use crate::error::Error;
 use crate::store::{Arena, Buckets, Places, Table, bytes_for, mix};
 
+/// How a member stands to an open file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It uses the open file.
+    Held,
+    /// It has closed the open file while a request of its own still waits for a lock of it. Like a
+    /// system call under way, the request keeps the open file until it ends.
+    Closing,
+    /// It has inherited the open file from `by`, and has not used it yet.
+    Inherited {
+        by: Vmid,
+        /// The heir's process is there.
+        has_come: bool,
+    },
+    /// `by` sends it the open file, which is under way.
+    Sent { by: Vmid },
+}
+
+/// Whether the receiver knows that it was handed an open file, and so has to say when it closes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Note {
+    /// The receiver can't be told yet.
+    None,
+    /// The receiver is to be told.
+    Due,
+    Sent,
+}
+
 #[derive(Clone, Copy)]
 struct Share {
     handle: u64,
-    /// None: free.
+    /// None: the place is free.
     vmid: Option<Vmid>,
-    /// Which member said so, if it was not this one.
-    by: Option<Vmid>,
+    standing: Standing,
+    note: Note,
 }
 
-/// A fixed number of pairs of an open file and a member that has it.
+const FREE: Share = Share {
+    handle: 0,
+    vmid: None,
+    standing: Standing::Held,
+    note: Note::Sent,
+};
+
+/// A fixed number of pairs of an open file and a member that holds it.
 pub(super) struct Handles<'m> {
     shares: Table<'m, Share>,
     places: Places<'m>,
     by_handle: Buckets<'m>,
+    /// How many are [`Standing::Closing`].
+    closing: usize,
+    /// How many are [`Note::Due`].
+    due: usize,
 }
 
 impl<'m> Handles<'m> {
@@ -29,96 +73,282 @@ impl<'m> Handles<'m> {
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Handles {
-            shares: arena.table(capacity, |_| {
-                Ok(Share {
-                    handle: 0,
-                    vmid: None,
-                    by: None,
-                })
-            })?,
+            shares: arena.table(capacity, |_| Ok(FREE))?,
             places: Places::new(arena, capacity)?,
             by_handle: Buckets::new(arena, capacity)?,
+            closing: 0,
+            due: 0,
         })
     }
 
-    fn find(&self, handle: u64, vmid: Vmid) -> Option<u32> {
+    fn find(&self, handle: u64, fits: impl Fn(&Share) -> bool) -> Option<u32> {
         self.by_handle.find(mix(handle), |place| {
-            self.shares
-                .get(place as usize)
-                .is_some_and(|share| share.handle == handle && share.vmid == Some(vmid))
+            let share = self.shares.get(place as usize);
+            share.is_some_and(|share| share.handle == handle && fits(share))
         })
     }
 
-    /// Notes that the member has the open file. False if there is no room.
-    pub(super) fn hold(&mut self, handle: u64, vmid: Vmid) -> bool {
-        self.hold_for(handle, vmid, None)
+    fn find_of(&self, handle: u64, vmid: Vmid, fits: impl Fn(Standing) -> bool) -> Option<u32> {
+        self.find(handle, |share| {
+            share.vmid == Some(vmid) && fits(share.standing)
+        })
     }
 
-    /// The same, on the word of the member `by`.
-    pub(super) fn hold_for(&mut self, handle: u64, vmid: Vmid, by: Option<Vmid>) -> bool {
-        if self.find(handle, vmid).is_some() {
-            return true;
-        }
+    /// The open file that the member has: not one that is under way to it.
+    fn find_had(&self, handle: u64, vmid: Vmid) -> Option<u32> {
+        self.find_of(handle, vmid, |standing| !is_sent(standing))
+    }
+
+    fn add(&mut self, share: Share) -> bool {
         let Some(place) = self.places.take() else {
             return false;
         };
-        if let Some(share) = self.shares.get_mut(place as usize) {
-            *share = Share {
-                handle,
-                vmid: Some(vmid),
-                by,
-            };
+        if let Some(free) = self.shares.get_mut(place as usize) {
+            *free = share;
         }
-        self.by_handle.insert(mix(handle), place);
+        self.by_handle.insert(mix(share.handle), place);
         true
     }
 
-    /// The member has it no more. True if it was the last that had.
-    pub(super) fn close(&mut self, handle: u64, vmid: Vmid) -> bool {
-        let Some(place) = self.find(handle, vmid) else {
-            return false;
+    fn change(&mut self, place: u32, change: impl FnOnce(&mut Share)) {
+        let Some(share) = self.shares.get_mut(place as usize) else {
+            return;
         };
+        let (was, had) = (share.standing, share.note);
+        change(share);
+        let (is, has) = (share.standing, share.note);
+        count(
+            &mut self.closing,
+            was == Standing::Closing,
+            is == Standing::Closing,
+        );
+        count(&mut self.due, had == Note::Due, has == Note::Due);
+    }
+
+    /// Frees the place. True if nobody holds the open file any more.
+    fn remove(&mut self, place: u32) -> bool {
+        let handle = self
+            .shares
+            .get(place as usize)
+            .map_or(0, |share| share.handle);
         self.by_handle.remove(mix(handle), place);
-        if let Some(share) = self.shares.get_mut(place as usize) {
-            share.vmid = None;
-        }
+        self.change(place, |share| *share = FREE);
         self.places.give(place);
-        let others = self.by_handle.find(mix(handle), |place| {
-            self.shares
-                .get(place as usize)
-                .is_some_and(|share| share.handle == handle)
+        self.find(handle, |_| true).is_none()
+    }
+
+    /// The member uses the open file. False if there is no room to note that.
+    pub(super) fn hold(&mut self, handle: u64, vmid: Vmid) -> bool {
+        let had = self.find_had(handle, vmid);
+        // What it uses has arrived.
+        match had.or_else(|| self.find_of(handle, vmid, is_sent)) {
+            Some(place) => {
+                self.change(place, |share| {
+                    share.standing = Standing::Held;
+                    share.note = Note::Sent;
+                });
+                true
+            }
+            None => self.add(Share {
+                handle,
+                vmid: Some(vmid),
+                ..FREE
+            }),
+        }
+    }
+
+    /// The member says that it has the open file: one that was sent to it has arrived. False if there
+    /// is no room to note that.
+    pub(super) fn accept(&mut self, handle: u64, vmid: Vmid) -> bool {
+        if self.find_had(handle, vmid).is_some()
+            && let Some(arrived) = self.find_of(handle, vmid, is_sent)
+        {
+            self.remove(arrived);
+        }
+        self.hold(handle, vmid)
+    }
+
+    /// The member `by`, which holds the open file from now on if it did not before, hands it on to a
+    /// process that inherits it, or sends it to a member. False if there is no room to note all that;
+    /// then nothing is noted.
+    pub(super) fn give(&mut self, handle: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
+        let is_new = to != by && !(inherits && self.find_had(handle, to).is_some());
+        let is_held = self.find_of(handle, by, |_| true).is_some();
+        let needed = usize::from(is_new).saturating_add(usize::from(!is_held));
+        if self.places.left() < needed || !self.hold(handle, by) {
+            return false;
+        }
+        let standing = if inherits {
+            Standing::Inherited {
+                by,
+                has_come: false,
+            }
+        } else {
+            Standing::Sent { by }
+        };
+        !is_new
+            || self.add(Share {
+                handle,
+                vmid: Some(to),
+                standing,
+                note: Note::None,
+            })
+    }
+
+    /// What the member `by` handed on to `to` could not be sent, or its child will not come. True if
+    /// nobody holds the open file any more.
+    pub(super) fn take_back(&mut self, handle: u64, by: Vmid, to: Vmid) -> bool {
+        let given = self.find_of(handle, to, |standing| match standing {
+            Standing::Sent { by: giver } => giver == by,
+            Standing::Inherited {
+                by: giver,
+                has_come,
+            } => giver == by && !has_come,
+            Standing::Held | Standing::Closing => false,
         });
-        others.is_none()
+        given.is_some_and(|place| self.remove(place))
     }
 
-    /// The next open file that the member has, from the place `at` on, which moves behind it.
-    pub(super) fn next_of(&self, vmid: Vmid, at: &mut u32) -> Option<u64> {
-        while *at < self.places.used() {
-            let share = self.shares.get(*at as usize)?;
-            *at = at.saturating_add(1);
-            if share.vmid == Some(vmid) {
-                return Some(share.handle);
-            }
+    /// The member has closed the open file; or, if it has not said that it has it, one that was sent to
+    /// it. If a request of the member still waits for a lock of the open file, it keeps that until then.
+    /// True if nobody holds the open file any more.
+    pub(super) fn close(&mut self, handle: u64, vmid: Vmid, is_waiting: bool) -> bool {
+        let is_had = |standing| !is_sent(standing) && standing != Standing::Closing;
+        let had = self.find_of(handle, vmid, is_had);
+        if let Some(place) = had
+            && is_waiting
+        {
+            self.change(place, |share| share.standing = Standing::Closing);
+            return false;
         }
-        None
+        let place = had.or_else(|| self.find_of(handle, vmid, is_sent));
+        place.is_some_and(|place| self.remove(place))
     }
 
-    /// The next open file that another has on the word of that member, and who, from the place `at`
-    /// on, which moves behind it.
-    pub(super) fn next_by(&self, vmid: Vmid, at: &mut u32) -> Option<(u64, Vmid)> {
-        while *at < self.places.used() {
-            let share = self.shares.get(*at as usize)?;
-            *at = at.saturating_add(1);
-            if share.by == Some(vmid)
-                && let Some(child) = share.vmid
+    /// Takes the next open file from a member that is gone, as [`Handles::take`] does.
+    pub(super) fn take_from(&mut self, vmid: Vmid, at: &mut u32) -> Option<(u64, bool)> {
+        self.take(at, |share| share.vmid == Some(vmid))
+    }
+
+    /// Takes an open file that a member has closed and none of whose requests waits for a lock of it
+    /// any more, as [`Handles::take`] does.
+    pub(super) fn take_closed(
+        &mut self,
+        is_waiting: impl Fn(Vmid, u64) -> bool,
+    ) -> Option<(u64, bool)> {
+        if self.closing == 0 {
+            return None;
+        }
+        self.take(&mut 0, |share| {
+            let vmid = share.vmid.filter(|_| share.standing == Standing::Closing);
+            vmid.is_some_and(|vmid| !is_waiting(vmid, share.handle))
+        })
+    }
+
+    /// The member's process is there: what it has inherited is its own.
+    pub(super) fn come(&mut self, vmid: Vmid) {
+        self.change_all(|share| {
+            if share.vmid == Some(vmid)
+                && let Standing::Inherited { has_come, .. } = &mut share.standing
             {
-                return Some((share.handle, child));
+                *has_come = true;
+            }
+        });
+    }
+
+    /// Takes the next open file that the member `by`, which is gone, has handed on to a process that
+    /// has not come and never will, as [`Handles::take`] does.
+    pub(super) fn take_unborn(
+        &mut self,
+        by: Vmid,
+        at: &mut u32,
+        is_unborn: impl Fn(Vmid) -> bool,
+    ) -> Option<(u64, bool)> {
+        let unborn = Standing::Inherited {
+            by,
+            has_come: false,
+        };
+        let is_its = |share: &Share| share.standing == unborn;
+        self.take(at, |share| {
+            is_its(share) && share.vmid.is_some_and(&is_unborn)
+        })
+    }
+
+    /// The member can be told what it was handed from now on.
+    pub(super) fn can_be_told(&mut self, vmid: Vmid) {
+        self.change_all(|share| {
+            if share.vmid == Some(vmid) && share.note == Note::None {
+                share.note = Note::Due;
+            }
+        });
+    }
+
+    /// The next open file of which its receiver is to be told, from the place `at` on, which moves
+    /// behind it.
+    pub(super) fn next_note(&self, at: &mut u32) -> Option<(Vmid, u64)> {
+        if self.due == 0 {
+            return None;
+        }
+        while *at < self.places.used() {
+            let share = self.shares.get(*at as usize)?;
+            *at = at.saturating_add(1);
+            if share.note == Note::Due {
+                return Some((share.vmid?, share.handle));
             }
         }
         None
+    }
+
+    /// The member was told of the open file.
+    pub(super) fn was_told(&mut self, vmid: Vmid, handle: u64) {
+        let is_due = |share: &Share| share.vmid == Some(vmid) && share.note == Note::Due;
+        while let Some(place) = self.find(handle, is_due) {
+            self.change(place, |share| share.note = Note::Sent);
+        }
+    }
+
+    /// Takes out the first share that fits, from the place `at` on, which moves behind it. Says which
+    /// open file it is, and whether nobody else holds that.
+    fn take(&mut self, at: &mut u32, fits: impl Fn(&Share) -> bool) -> Option<(u64, bool)> {
+        while *at < self.places.used() {
+            let place = *at;
+            *at = at.saturating_add(1);
+            let share = *self.shares.get(place as usize)?;
+            if share.vmid.is_some() && fits(&share) {
+                return Some((share.handle, self.remove(place)));
+            }
+        }
+        None
+    }
+
+    fn change_all(&mut self, mut change: impl FnMut(&mut Share)) {
+        for place in 0..self.places.used() {
+            self.change(place, |share| change(share));
+        }
+    }
+
+    /// Whether the counters agree with the table. Slow: for tests.
+    pub(super) fn is_sound(&self) -> bool {
+        let number =
+            |fits: fn(&Share) -> bool| self.shares.iter().filter(|share| fits(share)).count();
+        self.closing == number(|share| share.standing == Standing::Closing)
+            && self.due == number(|share| share.note == Note::Due)
+            && self.places.taken() == number(|share| share.vmid.is_some())
     }
 
     pub(super) fn fill(&self) -> (usize, usize) {
         (self.places.taken(), self.places.most())
     }
+}
+
+fn is_sent(standing: Standing) -> bool {
+    matches!(standing, Standing::Sent { .. })
+}
+
+fn count(counter: &mut usize, was: bool, is: bool) {
+    *counter = match (was, is) {
+        (false, true) => counter.saturating_add(1),
+        (true, false) => counter.saturating_sub(1),
+        _ => *counter,
+    };
 }

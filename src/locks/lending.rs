@@ -186,7 +186,7 @@ impl Locks<'_> {
             let hash = self.file_at(file).hash;
             self.lending.start_quarrel(hash, from);
         }
-        self.end_loan(file, |table, file| {
+        let is_right = self.end_loan(file, |table, file| {
             if locks.len() > LentLocks::MOST {
                 return false;
             }
@@ -204,7 +204,9 @@ impl Locks<'_> {
                 !overlaps && !conflicts && table.lock(file, owner, range, lock.write).is_ok()
             };
             locks.iter().all(as_they_stand)
-        })
+        });
+        self.drop_closed();
+        is_right
     }
 
     /// The file is here again: what the borrower says of its locks is put in, and who was held up

@@ -33,7 +33,7 @@ pub use recalls::Overdue;
 use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
 use tree::Trees;
 pub use waits::Decided;
-use waits::{Asked, Waits};
+use waits::{Asked, State, Waits};
 
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +149,18 @@ impl<'m> Locks<'m> {
     }
 
     fn set_hashed(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        hash: u64,
+    ) -> Result<Set, i32> {
+        let set = self.set_named(from, seq, lock, hash);
+        self.drop_closed();
+        set
+    }
+
+    fn set_named(
         &mut self,
         from: Vmid,
         seq: u64,
@@ -306,39 +318,77 @@ impl<'m> Locks<'m> {
         let owner = Owner::Process { vmid, pid };
         self.cancel_all(errno::ESRCH, |waiting| waiting.owner == owner);
         self.drop_all(owner);
+        self.drop_closed();
     }
 
-    /// The member has the open file, too. False if there is no room to note that.
+    /// The member says that it has the open file: if that was [sent](Locks::send_handle) to it, it has
+    /// arrived. False if there is no room to note that.
     pub fn hold_handle(&mut self, vmid: Vmid, handle: u64) -> bool {
-        self.handles.hold(handle, vmid)
+        self.handles.accept(handle, vmid)
     }
 
-    /// A child that the member starts has the open file, too: noted until it closes it or dies, or,
-    /// if it never joins, until the member is gone. False if there is no room to note that.
+    /// The member, which has the open file, starts a process that inherits it, and holds it from now on
+    /// until it closes it or is gone. More than once is as good as once. False if there is no room to
+    /// note that; then nothing was noted.
     pub fn hold_handle_for(&mut self, vmid: Vmid, child: Vmid, handle: u64) -> bool {
-        self.handles.hold_for(handle, child, Some(vmid))
+        self.handles.give(handle, vmid, child, true)
     }
 
-    /// The member is going: what it noted for children that have not joined is void.
+    /// The member, which has the open file, sends it to another, which holds it from now on: until it
+    /// [has arrived](Locks::hold_handle) and is closed, or that member is gone. Each that is sent counts.
+    /// False if there is no room to note that; then nothing was noted.
+    pub fn send_handle(&mut self, vmid: Vmid, to: Vmid, handle: u64) -> bool {
+        self.handles.give(handle, vmid, to, false)
+    }
+
+    /// The member could not send the open file, or the process that it started will not come. If the
+    /// receiver has it already, this does nothing.
+    pub fn take_back_handle(&mut self, vmid: Vmid, from: Vmid, handle: u64) {
+        if self.handles.take_back(handle, vmid, from) {
+            self.drop_handle(handle);
+        }
+    }
+
+    /// The member's process is there: what it has inherited stays with it when its parent goes.
+    pub fn has_come(&mut self, vmid: Vmid) {
+        self.handles.come(vmid);
+    }
+
+    /// The member is going: what its children that have not come, and never will, have inherited is
+    /// void.
     pub fn forget_unborn(&mut self, vmid: Vmid, is_unborn: impl Fn(Vmid) -> bool) {
         let mut at = 0;
-        while let Some((handle, child)) = self.handles.next_by(vmid, &mut at) {
-            if is_unborn(child) {
-                self.close_handle(child, handle);
+        while let Some((handle, is_free)) = self.handles.take_unborn(vmid, &mut at, &is_unborn) {
+            if is_free {
+                self.drop_handle(handle);
             }
         }
     }
 
-    /// The member has closed the open file, and waits for no lock of it any more (`EBADF`): when it
-    /// was the last that had it, its locks go.
+    /// The member has closed the open file: when it was the last that had it, its locks go. A
+    /// request of the member that waits for a lock of it goes on, as a system call does in another
+    /// thread; the lock that it gets goes at once, if nobody else has the open file then.
     pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
-        let is_its = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
-        self.cancel_all(errno::EBADF, |waiting| {
-            waiting.from == vmid && is_its(waiting.owner)
-        });
-        if self.handles.close(handle, vmid) {
+        let is_waiting = waits_for(&self.waits, vmid, handle);
+        if self.handles.close(handle, vmid, is_waiting) {
             self.drop_handle(handle);
         }
+        self.drop_closed();
+    }
+
+    /// The member's process has ended: it holds no open file any more, and waits for none of their
+    /// locks (`ESRCH`).
+    pub fn close_all(&mut self, vmid: Vmid) {
+        self.cancel_all(errno::ESRCH, |waiting| {
+            waiting.from == vmid && !matches!(waiting.owner, Owner::Process { .. })
+        });
+        let mut at = 0;
+        while let Some((handle, is_free)) = self.handles.take_from(vmid, &mut at) {
+            if is_free {
+                self.drop_handle(handle);
+            }
+        }
+        self.drop_closed();
     }
 
     fn drop_handle(&mut self, handle: u64) {
@@ -347,13 +397,53 @@ impl<'m> Locks<'m> {
         }
     }
 
+    /// Drops the open files that were closed while a request waited, if none does any more. Each may
+    /// serve a request that waited for another.
+    fn drop_closed(&mut self) {
+        loop {
+            let waits = &self.waits;
+            match self
+                .handles
+                .take_closed(|vmid, handle| waits_for(waits, vmid, handle))
+            {
+                Some((handle, true)) => self.drop_handle(handle),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// The member can be told what it was handed, with [`Locks::next_note`].
+    pub fn can_be_told(&mut self, vmid: Vmid) {
+        self.handles.can_be_told(vmid);
+    }
+
+    /// Whether [`Locks::next_note`] has something to say to that member.
+    pub fn has_note_for(&self, vmid: Vmid) -> bool {
+        let mut at = 0;
+        while let Some((to, _)) = self.handles.next_note(&mut at) {
+            if to == vmid {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The next member that is to be told of an open file that it was handed, from `at` on (0 at
+    /// first), which moves on. It is said again until [`Locks::was_told`].
+    pub fn next_note(&self, at: &mut u32) -> Option<(Vmid, u64)> {
+        self.handles.next_note(at)
+    }
+
+    /// The member was told of the open file.
+    pub fn was_told(&mut self, vmid: Vmid, handle: u64) {
+        self.handles.was_told(vmid, handle);
+    }
+
     /// The member is gone: what it alone held is free, and its requests wait no more.
     pub fn left(&mut self, vmid: Vmid) {
         self.forget_waiting_of(vmid);
-        let mut at = 0;
-        while let Some(handle) = self.handles.next_of(vmid, &mut at) {
-            self.close_handle(vmid, handle);
-        }
+        self.close_all(vmid);
         for place in 0..self.holder_places.used() {
             let holder = *self.holder_at(place);
             if holder.file != NONE
@@ -370,6 +460,7 @@ impl<'m> Locks<'m> {
         self.cancel_all(errno::EINTR, |waiting| {
             waiting.from == from && waiting.seq == seq
         });
+        self.drop_closed();
     }
 
     /// Locks that are held now, and the most ever.
@@ -391,6 +482,15 @@ impl<'m> Locks<'m> {
     pub fn handles_fill(&self) -> (usize, usize) {
         self.handles.fill()
     }
+}
+
+/// Whether a request of the member waits for a lock of the open file.
+fn waits_for(waits: &Waits<'_>, vmid: Vmid, handle: u64) -> bool {
+    (0..waits.places.used()).any(|place| {
+        let waiting = waits.at(place);
+        let is_its = waiting.owner == Owner::Open(handle) || waiting.owner == Owner::Flock(handle);
+        waiting.from == vmid && is_its && matches!(waiting.state, State::Waiting | State::HeldUp)
+    })
 }
 
 /// The range that a lock is about. None if it ends before it starts.

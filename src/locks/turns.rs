@@ -154,6 +154,7 @@ impl Locks<'_> {
             in_use = in_use.saturating_add(usize::from(state != State::Free));
         }
         self.loans_are_sound()
+            && self.handles.is_sound()
             && held == in_files
             && held == self.trees.places().taken()
             && in_use == self.waits.places.taken()

@@ -22,7 +22,9 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         loop {
             let next = leader.lock().processes().next_due();
-            let Some(due) = next else { return true };
+            let Some(due) = next else {
+                return self.send_notes();
+            };
             if !self.pay_due(due) {
                 leader.lock().processes().put_back(due);
                 return false;
@@ -56,8 +58,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader: a HELLO came, and is answered.
     pub(crate) fn welcome(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
-        peer.extended.store(true, Ordering::SeqCst);
         let Some(leader) = &self.leader else {
+            peer.extended.store(true, Ordering::SeqCst);
             if Some(peer.vmid()) == self.identity.leader {
                 self.extended.store(true, Ordering::Release);
                 self.leases.server_is_extended();
@@ -70,6 +72,11 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         if !self.tell_limits(peer) {
+            return false;
+        }
+        // Nothing that needs it is sent before it.
+        peer.extended.store(true, Ordering::SeqCst);
+        if !self.tell_handed(leader, peer.vmid()) {
             return false;
         }
         // The process asks what became of it.

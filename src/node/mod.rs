@@ -14,6 +14,7 @@ mod locks;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod name;
+mod open_files;
 mod peers;
 mod process;
 mod processes;

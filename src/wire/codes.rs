@@ -60,8 +60,8 @@ pub const FILE_LOCK_OFD_SET: u8 = 69;
 pub const FILE_LOCK_OFD_GET: u8 = 70;
 /// Member to leader: a request for a file lock is to wait no more.
 pub const FILE_LOCK_CANCEL: u8 = 71;
-/// Member to leader: I, or a child that I start, have an open file that locks may belong to, or
-/// have it no more.
+/// Member to leader: I have an open file that locks may belong to, I have closed it, I hand it on to
+/// another member, or I could not.
 pub const FILE_HANDLE: u8 = 72;
 /// Member to leader: set a record lock, or lend me the file's record locks if nobody else uses them.
 pub const FILE_LOCK_BORROW: u8 = 73;
@@ -74,10 +74,12 @@ pub const SYNC_NOTE: u8 = 76;
 
 /// Either peer to the other, after HELLO: the limits of mine that both have to keep.
 pub const LIMITS: u8 = 96;
+/// Leader to member: another member has handed an open file on to you.
+pub const FILE_GIVEN: u8 = 97;
 
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && !matches!(code, HELLO..=SYNC_NOTE | LIMITS)
+    code >= FIRST_UNKNOWN && !matches!(code, HELLO..=SYNC_NOTE | LIMITS | FILE_GIVEN)
 }
 
 /// The name of a code; `None` for one that is free.
@@ -115,6 +117,7 @@ pub const fn name(code: u8) -> Option<&'static str> {
         FILE_LOCK_RETURN => "FILE_LOCK_RETURN",
         SYNC_NOTE => "SYNC_NOTE",
         LIMITS => "LIMITS",
+        FILE_GIVEN => "FILE_GIVEN",
         _ => return None,
     })
 }

@@ -158,6 +158,11 @@ layouts! {
         vmid: U32 = 12,
     }
 
+    /// `FILE_GIVEN`
+    FileGiven: 8 {
+        handle: U64 = 0,
+    }
+
     /// `FILE_LOCK_RECALL`
     Recall: 8 {
         loan: U64 = 0,

@@ -199,15 +199,17 @@ pub enum Message<'a> {
     FileLockClearPid(Id),
     /// My request of that sequence number is to wait no more: answer it.
     FileLockCancel(u64),
-    /// Somebody has this open file, or has it no more.
+    /// I have this open file, or have closed it; or I hand it on to another member, or could not.
     FileHandle {
         /// The open file.
         handle: u64,
-        /// Whether it is had.
+        /// Whether I have it, or hand it on.
         held: bool,
-        /// The VMID of a child that I start, if it is that; 0 for myself.
+        /// The VMID of the member that I hand it on to; 0 for myself.
         vmid: u32,
     },
+    /// This open file was handed on to you.
+    FileGiven(u64),
     /// Set a lock of a process, or lend me the file: then the answer is positive, and says how many
     /// locks I may give. The loan goes by the number that stands as the handle.
     FileLockBorrow(FileLock<'a>),
@@ -281,6 +283,7 @@ impl<'a> Message<'a> {
             Message::FileLockGet(_) => codes::FILE_LOCK_GET,
             Message::FileLockCancel(_) => codes::FILE_LOCK_CANCEL,
             Message::FileHandle { .. } => codes::FILE_HANDLE,
+            Message::FileGiven(_) => codes::FILE_GIVEN,
             Message::FileLockBorrow(_) => codes::FILE_LOCK_BORROW,
             Message::FileLockRecall(_) => codes::FILE_LOCK_RECALL,
             Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
@@ -322,6 +325,7 @@ impl<'a> Message<'a> {
             }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
+            Message::FileGiven(_) => size_of::<layout::FileGiven>(),
             Message::SyncNote { .. } => size_of::<layout::SyncNote>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
             Message::Limits(_) => size_of::<layout::Limits>(),
@@ -381,6 +385,10 @@ impl<'a> Message<'a> {
                     vmid: vmid.into(),
                 };
                 fill(to, &body, &[])?;
+            }
+            Message::FileGiven(handle) => {
+                let handle = handle.into();
+                fill(to, &layout::FileGiven { handle }, &[])?;
             }
             Message::SyncNote { id, note } => {
                 let body = layout::SyncNote {
@@ -475,6 +483,10 @@ impl<'a> Message<'a> {
                     },
                     vmid: body.vmid.get(),
                 }
+            }
+            codes::FILE_GIVEN => {
+                let body: &layout::FileGiven = exactly(payload)?;
+                Message::FileGiven(body.handle.get())
             }
             codes::FILE_LOCK_BORROW => {
                 let lock = FileLock::read(payload, false)?;

@@ -210,7 +210,13 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             let (mut outcome, has_news) = {
                 let mut leader = leader.lock();
-                let outcome = leader.handle(peer.vmid(), frame.seq, &message);
+                let from = peer.vmid();
+                let outcome = match message {
+                    Message::FileHandle { handle, held, vmid } => {
+                        self.take_handle(&mut leader, from, frame.seq, (handle, held, vmid))
+                    }
+                    _ => leader.handle(from, frame.seq, &message),
+                };
                 // Before anybody else can answer.
                 if outcome == Outcome::Later && frame.seq != 0 {
                     peer.keep_room(room_for_later(&message));
@@ -219,6 +225,10 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             if has_news {
                 self.tell_decided();
+            }
+            if matches!(message, Message::FileHandle { .. }) {
+                // Before the giver knows; what finds no room is sent later.
+                self.send_notes();
             }
             if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
                 && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
@@ -326,6 +336,10 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::ChildExit(exit) => self.child_ended(to, *exit),
             Message::Hello(hello) => self.welcome(peer, hello),
             Message::Limits(limits) => self.note_limits(peer, limits),
+            Message::FileGiven(handle) if Some(to) == self.identity.leader => {
+                self.was_handed(*handle);
+                true
+            }
             Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
                 self.recalled(*loan);
                 true

@@ -9,6 +9,7 @@
 
 mod checked;
 mod edges;
+mod holders;
 mod kernel;
 mod lending;
 mod loans;

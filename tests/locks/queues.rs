@@ -3,10 +3,11 @@
 use libos_ipc::locks::{LockLimits, Locks};
 use libos_ipc::wire::{FileLock, LockKind};
 
-use crate::edges::{DONE, EINTR, ENOLCK, WAITS, decided, member, on, read, status, with_table};
+use crate::edges::{
+    DONE, EAGAIN, EINTR, ENOLCK, WAITS, decided, member, on, read, status, with_table,
+};
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-const EBADF: i32 = 9;
 const ESRCH: i32 = 3;
 const ROOM: LockLimits = LockLimits {
     locks: 32,
@@ -238,24 +239,40 @@ fn an_open_files_wait_makes_no_circle() {
     });
 }
 
+/// The kernel keeps an open file for a system call under way, and so its locks.
 #[test]
-fn who_closes_an_open_file_waits_for_it_no_more() {
+fn a_close_leaves_the_open_file_to_the_requests_that_wait() {
     with_table(ROOM, |locks| {
         gets(locks, 2, ofd(1, 0, 9));
         gets(locks, 2, flock(1));
-        let wanted = [(3, 1, ofd(7, 0, 9)), (3, 2, flock(7)), (3, 3, ofd(8, 0, 9))];
+        let wanted = [(3, 1, ofd(7, 0, 9)), (3, 2, flock(7))];
         for (who, seq, lock) in wanted {
             assert_eq!(locks.set(member(who), seq, &waiting(lock)), WAITS);
         }
-        assert_eq!(locks.set(member(4), 4, &waiting(ofd(7, 0, 9))), WAITS);
+        assert_eq!(locks.set(member(5), 5, &waiting(ofd(8, 0, 9))), WAITS);
         locks.close_handle(member(3), 7);
-        assert_eq!(
-            decided(locks),
-            [(3, 1, status(EBADF)), (3, 2, status(EBADF))]
-        );
-        locks.left(member(4));
+        locks.close_handle(member(3), 7);
+        assert_eq!(decided(locks), []);
+        // The one gets its lock, and the other waits on.
+        gets(locks, 2, unlock(flock(1)));
+        assert_eq!(decided(locks), [(3, 2, status(0))]);
+        assert_eq!(locks.set(member(4), 6, &flock(4)), Err(EAGAIN));
+        // When that gives up, nobody has the open file any more.
+        locks.cancel(member(3), 1);
+        assert_eq!(decided(locks), [(3, 1, status(EINTR))]);
+        gets(locks, 4, flock(4));
         locks.left(member(2));
-        assert_eq!(decided(locks), [(3, 3, status(0))]);
+        assert_eq!(decided(locks), [(5, 5, status(0))]);
+        // What it gets goes to the next at once.
+        assert_eq!(locks.set(member(3), 7, &waiting(ofd(7, 0, 9))), WAITS);
+        assert_eq!(locks.set(member(6), 8, &waiting(ofd(6, 0, 9))), WAITS);
+        locks.close_handle(member(3), 7);
+        locks.close_handle(member(5), 8);
+        assert_eq!(decided(locks), [(3, 7, status(0)), (6, 8, status(0))]);
+        locks.close_handle(member(6), 6);
+        locks.close_handle(member(4), 4);
+        assert_eq!(locks.handles_fill().0, 0);
+        assert_eq!(locks.fill().0, 0);
     });
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             held,
             vmid,
         }),
+        any::<u64>().prop_map(Message::FileGiven),
         lock().prop_map(|lock| Message::FileLockBorrow(FileLock {
             family: LockFamily::Posix,
             ..lock
@@ -273,6 +274,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             held: true,
             vmid: 2,
         },
+        Message::FileGiven(1),
         Message::FileLockBorrow(lock),
         Message::FileLockRecall(1),
         Message::SyncNote {

@@ -29,6 +29,7 @@ local CODES = {
     [71] = "FILE_LOCK_CANCEL", [72] = "FILE_HANDLE", [73] = "FILE_LOCK_BORROW",
     [74] = "FILE_LOCK_RECALL", [75] = "FILE_LOCK_RETURN", [76] = "SYNC_NOTE",
     [96] = "LIMITS",
+    [97] = "FILE_GIVEN",
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }
@@ -391,9 +392,12 @@ local MESSAGES = {
     [71] = function(r) r:say("of #%s", r:u64(f.cancelled)) end,
     [72] = function(r)
         local handle, held = r:u64(f.handle), r:u32(f.held, YES_NO)
-        local child = r:u32(f.child)
-        r:say("handle %s %s", handle, held == 1 and "held" or "closed")
-        if child ~= 0 then r:say("by child %d", child) end
+        local to = r:u32(f.child)
+        if to == 0 then
+            r:say("handle %s %s", handle, held == 1 and "held" or "closed")
+        else
+            r:say("handle %s %s %d", handle, held == 1 and "handed on to" or "taken back from", to)
+        end
     end,
     [73] = file_lock(BORROWED),
     [74] = function(r) r:say("loan %s", r:u64(f.loan)) end,
@@ -411,6 +415,7 @@ local MESSAGES = {
         r:say("frames of %d, handles of %d bytes, flags %d", frame, data, flags)
         r:skip(r:left())
     end,
+    [97] = function(r) r:say("handle %s", r:u64(f.handle)) end,
     [76] = function(r) r:say("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
 }
 
@@ -471,6 +476,7 @@ local ANSWERS = {
     [17] = status,
     [65] = status,
     [67] = status,
+    [72] = status,
     [68] = function(r)
         local result = r:i32(f.status)
         local pid, vmid = r:u32(f.pid), r:u32(f.vmid)

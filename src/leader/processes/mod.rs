@@ -160,13 +160,6 @@ impl<'m> Processes<'m> {
         Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
     }
 
-    /// Whether the one member's process is a child of the other's, and lives or is being started.
-    pub fn is_child(&self, vmid: Vmid, parent: Vmid) -> bool {
-        let of = self.of_vmid(parent).map(|parent| parent.pid);
-        self.of_vmid(vmid)
-            .is_some_and(|child| child.lives() && Some(child.parent) == of)
-    }
-
     /// Whether any process but that of `vmid` lives.
     pub fn any_but(&self, vmid: Vmid) -> bool {
         self.entries

@@ -1,0 +1,386 @@
+//! Open files that several members hold: who lets go, who hands on, who dies.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::FileLock;
+use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait, Which};
+
+use crate::peer::{GET_ID_OWNER, frame};
+use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
+
+const LONG: Duration = Duration::from_secs(10);
+const ENOLCK: i32 = 37;
+const TRIES: usize = 500;
+
+/// Another open file: what it can lock nobody holds.
+fn is_free(other: &HostNode, lock: FileLock<'static>) -> bool {
+    match other.set_lock(&lock, WAIT) {
+        Ok(()) => {
+            assert_eq!(other.set_lock(&unlock(lock), WAIT), Ok(()));
+            true
+        }
+        busy => {
+            assert_eq!(busy, BUSY);
+            false
+        }
+    }
+}
+
+fn shared(family: &Family) -> usize {
+    family.leader.statistics().pools.lock_handles.now
+}
+
+#[test]
+fn closing_a_locked_handle_frees_the_lock_before_close_returns() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let leader = &family.leader;
+    let pairs = [
+        (&one.node, &two.node),
+        (&one.node, leader),
+        (leader, &two.node),
+    ];
+    for (closes, asks) in pairs {
+        for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
+            for _ in 0..TRIES {
+                assert_eq!(closes.set_lock(&lock, WAIT), Ok(()));
+                assert_eq!(closes.close_handle(lock.handle, WAIT), Ok(()));
+                assert_eq!(asks.set_lock(&wanted, WAIT), Ok(()));
+                assert_eq!(asks.close_handle(wanted.handle, WAIT), Ok(()));
+            }
+        }
+    }
+    assert!(family.is_clean());
+}
+
+#[test]
+fn a_lock_stays_when_one_of_two_holders_closes() {
+    let family = Family::new();
+    let (one, two, other) = (family.member(), family.member(), family.member());
+    let pairs = [
+        (&one.node, &two.node),
+        (&family.leader, &two.node),
+        (&one.node, &family.leader),
+    ];
+    for (first, second) in pairs {
+        for _ in 0..TRIES {
+            assert_eq!(first.set_lock(&flock(7), WAIT), Ok(()));
+            assert_eq!(second.hold_handle(7, WAIT), Ok(()));
+            assert_eq!(first.close_handle(7, WAIT), Ok(()));
+            assert_eq!(other.node.set_lock(&flock(9), WAIT), BUSY);
+            assert_eq!(second.close_handle(7, WAIT), Ok(()));
+            assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
+            assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+        }
+    }
+    assert!(family.is_clean());
+}
+
+#[test]
+fn a_process_holds_an_open_file_before_it_joins() {
+    let family = Family::new();
+    let (parent, other) = (family.member(), family.member());
+    for _ in 0..20 {
+        assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
+        let identity = parent.node.start_child(WAIT).unwrap();
+        let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
+        assert_eq!(child.hold_handle(7, WAIT), Ok(()));
+        assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+        assert!(!is_free(&other.node, flock(9)));
+        child.join(WAIT).unwrap();
+        assert!(!is_free(&other.node, flock(9)));
+        assert_eq!(child.close_handle(7, WAIT), Ok(()));
+        assert!(is_free(&other.node, flock(9)));
+        child.exit(Exit::default(), WAIT).unwrap();
+        child.shut_down(LONG);
+        let which = Which::Pid(identity.pid);
+        assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
+    }
+}
+
+#[test]
+fn an_open_file_handed_on_is_held_though_the_giver_closes_or_dies() {
+    let family = Family::new();
+    let (receiver, other) = (family.member(), family.member());
+    for dies in [false, true] {
+        for to in [&receiver.node, &family.leader] {
+            let giver = family.member();
+            assert_eq!(giver.node.set_lock(&flock(7), WAIT), Ok(()));
+            let vmid = to.identity().vmid;
+            assert_eq!(giver.node.give_handle(vmid, 7, WAIT), Ok(()));
+            assert_eq!(shared(&family), 2);
+            if dies {
+                giver.node.shut_down(Duration::ZERO);
+                while shared(&family) == 2 {
+                    thread::yield_now();
+                }
+            } else {
+                assert_eq!(giver.node.close_handle(7, WAIT), Ok(()));
+            }
+            assert!(!is_free(&other.node, flock(9)));
+            // The descriptor arrives, and is closed.
+            assert_eq!(to.hold_handle(7, WAIT), Ok(()));
+            assert_eq!(shared(&family), 2, "its, and the other's own");
+            assert!(!is_free(&other.node, flock(9)));
+            assert_eq!(to.close_handle(7, WAIT), Ok(()));
+            assert!(is_free(&other.node, flock(9)));
+            assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+            assert!(family.is_clean());
+        }
+    }
+}
+
+/// `(flock 9; work) 9>file`: the shell opens, its child locks and ends, the shell closes.
+#[test]
+fn a_lock_that_a_child_set_stays_until_the_parent_closes() {
+    let family = Family::new();
+    let (parent, other) = (family.member(), family.member());
+    for parent in [&parent.node, &family.leader] {
+        for tries in 0..20 {
+            let identity = parent.start_child(WAIT).unwrap();
+            assert_eq!(parent.give_handle(identity.vmid, 7, WAIT), Ok(()));
+            let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
+            child.join(WAIT).unwrap();
+            assert_eq!(child.set_lock(&flock(7), WAIT), Ok(()));
+            if tries % 2 == 0 {
+                child.exit(Exit::default(), WAIT).unwrap();
+            }
+            child.shut_down(LONG);
+            let which = Which::Pid(identity.pid);
+            assert_eq!(parent.wait_child(which, WAIT).map(drop), Ok(()));
+            assert!(!is_free(&other.node, flock(9)), "the parent has it open");
+            assert_eq!(parent.close_handle(7, WAIT), Ok(()));
+            assert!(is_free(&other.node, flock(9)));
+        }
+    }
+}
+
+#[test]
+fn a_child_that_only_closes_what_it_was_handed_lets_go_of_it() {
+    let family = Family::new();
+    let (parent, other) = (family.member(), family.member());
+    for _ in 0..20 {
+        let handles = [flock(7), ofd(8, 0, 9)];
+        for lock in &handles {
+            assert_eq!(parent.node.set_lock(lock, WAIT), Ok(()));
+        }
+        let identity = parent.node.start_child(WAIT).unwrap();
+        for lock in &handles {
+            // The same again changes nothing for a process that starts.
+            for _ in 0..2 {
+                let given = parent.node.give_handle(identity.vmid, lock.handle, WAIT);
+                assert_eq!(given, Ok(()));
+            }
+        }
+        let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
+        child.join(WAIT).unwrap();
+        for (lock, wanted) in handles.into_iter().zip([flock(9), ofd(10, 5, 5)]) {
+            assert_eq!(parent.node.close_handle(lock.handle, WAIT), Ok(()));
+            assert!(!is_free(&other.node, wanted));
+            assert_eq!(child.close_handle(lock.handle, WAIT), Ok(()));
+            assert!(is_free(&other.node, wanted));
+        }
+        // Of what it was not handed it says nothing.
+        let sent = child.statistics().frames_out;
+        assert_eq!(child.close_handle(5, WAIT), Ok(()));
+        assert_eq!(child.statistics().frames_out, sent);
+        child.shut_down(LONG);
+        let which = Which::Pid(identity.pid);
+        assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
+    }
+}
+
+#[test]
+fn each_descriptor_under_way_keeps_the_lock() {
+    let family = Family::new();
+    let (one, two, other) = (family.member(), family.member(), family.member());
+    let vmid = two.node.identity().vmid;
+    let kept = || !is_free(&other.node, flock(9));
+    assert_eq!(one.node.set_lock(&flock(7), WAIT), Ok(()));
+    // Three are sent: one is closed again before the next arrives, and one can't be sent at all.
+    for _ in 0..3 {
+        assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
+    }
+    assert_eq!(one.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert!(kept());
+    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
+    assert!(kept());
+    assert_eq!(one.node.take_back_handle(vmid, 7, WAIT), Ok(()));
+    assert!(kept());
+    assert_eq!(
+        one.node.take_back_handle(vmid, 7, WAIT),
+        Ok(()),
+        "what is used stays"
+    );
+    assert!(kept());
+    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert!(!kept());
+    // One that is there already arrives again.
+    assert_eq!(two.node.set_lock(&flock(7), WAIT), Ok(()));
+    assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
+    assert_eq!(one.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert!(!kept());
+    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
+
+#[test]
+fn a_process_that_never_comes_holds_what_it_was_handed_until_it_is_given_up() {
+    let family = Family::new();
+    let other = family.member();
+    let parent = family.member();
+    assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
+    let identity = parent.node.start_child(WAIT).unwrap();
+    assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    assert!(!is_free(&other.node, flock(9)));
+    assert_eq!(parent.node.bury(identity.vmid), Ok(()));
+    assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
+    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    // A VMID that nobody ever uses: with the giver.
+    assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
+    let vmid = parent.node.new_vmid(WAIT).unwrap();
+    assert_eq!(parent.node.give_handle(vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    assert!(!is_free(&other.node, flock(9)));
+    parent.node.shut_down(LONG);
+    assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
+    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert!(family.is_clean());
+    // One that has left.
+    let vmid = parent.node.identity().vmid;
+    let given = other.node.give_handle(vmid, 9, WAIT);
+    assert_eq!(given, Err(Error::NoSuchProcess));
+    assert!(family.is_clean());
+}
+
+#[test]
+fn at_the_limit_the_giver_is_refused_and_nothing_is_noted() {
+    let mut config = Config::DEFAULT;
+    config.capacities.locks.handles = 2;
+    let family = Family::with(config);
+    let (one, two, other) = (family.member(), family.member(), family.member());
+    let full = Err(Error::Refused(ENOLCK));
+    let vmid = two.node.identity().vmid;
+    assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
+    // Two places are missing, and one is there.
+    assert_eq!(one.node.give_handle(vmid, 7, WAIT), full);
+    assert_eq!(shared(&family), 1);
+    assert_eq!(other.node.give_handle(vmid, 9, WAIT), Ok(()));
+    assert_eq!(other.node.give_handle(vmid, 9, WAIT), full);
+    assert_eq!(one.node.hold_handle(7, WAIT), full);
+    // To use what was handed on takes no place, nor does letting go.
+    assert_eq!(two.node.hold_handle(9, WAIT), Ok(()));
+    assert_eq!(two.node.set_lock(&flock(9), WAIT), Ok(()));
+    assert_eq!(two.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
+
+/// As the host's kernel does it, which `tests/open_files.rs` asks.
+#[test]
+fn a_close_does_not_end_a_wait_of_the_same_process() {
+    let family = Family::new();
+    let (one, two, other) = (family.member(), family.member(), family.member());
+    for waiter in [&two.node, &family.leader] {
+        for (held, lock, wanted) in [
+            (flock(7), flock(8), flock(9)),
+            (ofd(7, 0, 9), ofd(8, 0, 9), ofd(9, 0, 9)),
+        ] {
+            assert_eq!(one.node.set_lock(&held, WAIT), Ok(()));
+            thread::scope(|scope| {
+                let waits = scope.spawn(|| waiter.set_lock(&waiting(lock), WAIT));
+                family.until_waiting(1);
+                assert_eq!(waiter.close_handle(8, WAIT), Ok(()));
+                assert_eq!(family.leader.statistics().pools.waiting_for_locks.now, 1);
+                assert_eq!(one.node.set_lock(&unlock(held), WAIT), Ok(()));
+                assert_eq!(waits.join().unwrap(), Ok(()), "it got the lock");
+            });
+            assert!(
+                is_free(&other.node, wanted),
+                "which went with the open file"
+            );
+            // One that gives up goes, too.
+            assert_eq!(one.node.set_lock(&held, WAIT), Ok(()));
+            let shared_before = shared(&family);
+            thread::scope(|scope| {
+                let wait = Wait::at_most(Duration::from_millis(30));
+                let waits = scope.spawn(move || waiter.set_lock(&waiting(lock), wait));
+                family.until_waiting(1);
+                assert_eq!(waiter.close_handle(8, WAIT), Ok(()));
+                assert_eq!(waits.join().unwrap(), Err(Error::TimedOut));
+            });
+            assert_eq!(shared(&family), shared_before);
+            for (member, handle) in [(&one.node, 7), (&other.node, 9)] {
+                assert_eq!(member.close_handle(handle, WAIT), Ok(()));
+            }
+            assert!(family.is_clean());
+        }
+    }
+}
+
+#[test]
+fn an_exit_that_was_waited_for_has_let_go_of_open_files() {
+    let family = Family::new();
+    let (parent, other) = (family.member(), family.member());
+    for _ in 0..50 {
+        let identity = parent.node.start_child(WAIT).unwrap();
+        let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
+        child.join(WAIT).unwrap();
+        assert_eq!(child.set_lock(&flock(7), WAIT), Ok(()));
+        assert_eq!(child.set_lock(&ofd(8, 0, 9), WAIT), Ok(()));
+        child.exit(Exit::default(), WAIT).unwrap();
+        child.shut_down(LONG);
+        let which = Which::Pid(identity.pid);
+        assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
+        assert!(is_free(&other.node, flock(9)));
+        assert!(is_free(&other.node, ofd(10, 0, 9)));
+    }
+}
+
+/// A leader in C as far as its member 2 asks who owns an ID: it skips what it does not know.
+fn answer_as_in_c(listener: &UnixListener, base: &Path) {
+    let (mut from, _) = listener.accept().unwrap();
+    let mut said = [0; 4];
+    from.read_exact(&mut said).unwrap();
+    let mut to = UnixStream::connect(format!("{}.2", base.display())).unwrap();
+    to.write_all(&1_u32.to_le_bytes()).unwrap();
+    let mut header = [0; 17];
+    while from.read_exact(&mut header).is_ok() {
+        let size = u64::from_le_bytes(header[..8].try_into().unwrap());
+        let seq = u64::from_le_bytes(header[8..16].try_into().unwrap());
+        let mut payload = vec![0; usize::try_from(size).unwrap() - header.len()];
+        from.read_exact(&mut payload).unwrap();
+        if header[16] == GET_ID_OWNER {
+            to.write_all(&frame(seq, 0, &1_u32.to_le_bytes())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_leader_in_c_does_not_know_who_has_an_open_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().join("f");
+    let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| answer_as_in_c(&listener, &base));
+        let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
+        let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
+        assert_eq!(member.close_handle(7, WAIT), Ok(()), "never locked");
+        let cannot = Err(Error::Unsupported);
+        assert_eq!(member.hold_handle(7, WAIT), cannot);
+        assert_eq!(member.give_handle(Vmid::FIRST, 7, WAIT), cannot);
+        assert_eq!(member.take_back_handle(Vmid::FIRST, 7, WAIT), cannot);
+        assert_eq!(member.close_handle(7, WAIT), cannot);
+        member.shut_down(LONG);
+    });
+}
