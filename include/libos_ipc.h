@@ -541,6 +541,33 @@ int file_lock_get(const char* path, struct libos_file_lock* file_lock,
 /* Drops all locks of a process: when it exits. Sends nothing if this process never set one. */
 int file_lock_clear_pid(IDTYPE pid);
 
+/* Who holds an open file (libos_file_lock.handle_id): its FILE_LOCK_FLOCK locks go with the last process that
+ * holds it. A process holds an open file when it has locked it, or was handed it, until it closes it
+ * or ends. All four block, and are done when they return. -ENOSYS where the leader is a process of the C
+ * implementation, which does not know who has an open file: there a lock stays until somebody unlocks
+ * it.
+ *
+ * Before a process starts another that inherits its open files (fork(2), exec(3)), or sends another a
+ * descriptor, it gives each of them to that process: then the lock is never without a holder, whoever closes
+ * or ends first. A process that gives an open file holds it itself from then on, even if it has never
+ * locked it: so what a child locks and leaves locked stays locked until the parent has closed the open
+ * file, too (in a shell, `(flock 9; work) 9>file`). */
+
+/* Gives an open file to another process: one that this process is about to start, with the VMID of
+ * ipc_get_new_vmid(), or any other. -ESRCH if it has left, -ENOLCK at the limit `lock_handles`: then
+ * nothing has changed. What was given to a process that never comes is held until libos_ipc_bury(), or
+ * until this process ends. */
+int libos_ipc_give_open_file(uint64_t handle_id, IDTYPE to);
+/* Takes that back, if the descriptor could not be sent, or the process not be started. Does nothing if
+ * the other process has it already. */
+int libos_ipc_take_back_open_file(uint64_t handle_id, IDTYPE from);
+/* A descriptor of the open file has come in a message: to be called once for each. A process need not
+ * call it for what it inherited. */
+int libos_ipc_hold_open_file(uint64_t handle_id);
+/* The last descriptor of the open file in this process was closed. Sends nothing if this process has
+ * never locked, held or given it, except for a question to the leader once in a process's life. */
+int libos_ipc_close_open_file(uint64_t handle_id);
+
 /* What the messages about file locks carry. */
 struct libos_ipc_file_lock {
     enum libos_file_lock_family family;

@@ -5,7 +5,7 @@ use core::ffi::{c_char, c_int};
 use super::foreign::{Bytes, append_string, read, write};
 use super::library_os::file_key;
 use super::tables::libos_file_lock;
-use super::{node, status, wait};
+use super::{node, status, vmid, wait};
 use crate::Wait;
 use crate::error::Error;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
@@ -145,6 +145,26 @@ pub unsafe extern "C" fn file_lock_get(
 #[unsafe(no_mangle)]
 pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
     status(node().and_then(|node| node.clear_locks(pid, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_give_open_file(handle_id: u64, to: u32) -> c_int {
+    status(node().and_then(|node| node.give_handle(vmid(to)?, handle_id, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_take_back_open_file(handle_id: u64, from: u32) -> c_int {
+    status(node().and_then(|node| node.take_back_handle(vmid(from)?, handle_id, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_hold_open_file(handle_id: u64) -> c_int {
+    status(node().and_then(|node| node.hold_handle(handle_id, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_close_open_file(handle_id: u64) -> c_int {
+    status(node().and_then(|node| node.close_handle(handle_id, wait())))
 }
 
 #[unsafe(no_mangle)]

@@ -111,6 +111,8 @@ pub struct Node<'m, P: Pal> {
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     used_locks: UsedLocks,
+    /// The leader has told which open files this process has inherited, though it has not joined.
+    knows_inherited: AtomicBool,
     pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
     /// This process's pid; 0 before it joined.
     own_pid: AtomicU32,
@@ -269,6 +271,7 @@ impl<'m, P: Pal> Node<'m, P> {
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
             used_locks: UsedLocks::new(),
+            knows_inherited: AtomicBool::new(false),
             embedder: &NoEmbedder,
             own_pid: AtomicU32::new(0),
             extended: AtomicBool::new(false),

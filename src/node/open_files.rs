@@ -80,18 +80,38 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The last descriptor of an open file in this process was closed: if no other process holds it, its
     /// `flock` and OFD locks go, and when this returns others can have them. A request for one of its
     /// locks that waits in another thread goes on: what it gets is let go at once, as with the host's
-    /// kernel. Sends nothing if this process has never locked, held or handed on that open file.
+    /// kernel. Sends nothing if this process has never locked, held or handed on that open file, nor was
+    /// handed it; a process that has not [joined](Node::join) may have to ask for that, once.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
     /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.used_locks.may_have_handle(handle) {
+            self.await_notes(wait)?;
+        }
         if self.used_locks.may_have_handle(handle) {
             self.say_of_handle(What::Close, handle, wait)
         } else {
             Ok(())
         }
+    }
+
+    /// Makes sure that this process knows what it has inherited: the leader tells that in answer to
+    /// HELLO, before any other answer.
+    fn await_notes(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.leader.is_some()
+            || self.pid().is_some()
+            || self.knows_inherited.load(Ordering::SeqCst)
+        {
+            return Ok(());
+        }
+        self.meet_leader(wait)?;
+        // One in C answers this, too.
+        self.owner_of(1, wait)?;
+        self.knows_inherited.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     fn say_of_handle(&self, what: What, handle: u64, wait: Wait<'_>) -> Result<(), Error> {

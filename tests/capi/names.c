@@ -151,6 +151,10 @@ IS_FUNCTION(int, init_fs_lock, (void));
 IS_FUNCTION(int, file_lock_set, (const char*, struct libos_file_lock*, bool));
 IS_FUNCTION(int, file_lock_get, (const char*, struct libos_file_lock*, struct libos_file_lock*));
 IS_FUNCTION(int, file_lock_clear_pid, (IDTYPE));
+IS_FUNCTION(int, libos_ipc_give_open_file, (uint64_t, IDTYPE));
+IS_FUNCTION(int, libos_ipc_take_back_open_file, (uint64_t, IDTYPE));
+IS_FUNCTION(int, libos_ipc_hold_open_file, (uint64_t));
+IS_FUNCTION(int, libos_ipc_close_open_file, (uint64_t));
 IS_FUNCTION(int, ipc_file_lock_set, (const char*, struct libos_file_lock*, bool));
 IS_FUNCTION(int, ipc_file_lock_set_send_response, (IDTYPE, unsigned long, int));
 IS_FUNCTION(int, ipc_file_lock_get,

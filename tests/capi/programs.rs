@@ -61,6 +61,11 @@ fn a_family_needs_no_threads() {
 }
 
 #[test]
+fn a_lock_goes_with_the_last_process_that_has_the_open_file() {
+    runs("open_files", &[]);
+}
+
+#[test]
 fn who_has_not_the_key_is_turned_away() {
     if has("cc") {
         runs_with("secure", &[], secure_library());
