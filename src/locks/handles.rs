@@ -53,6 +53,22 @@ const FREE: Share = Share {
     note: Note::Sent,
 };
 
+impl Share {
+    fn is_closing(&self) -> bool {
+        self.standing == Standing::Closing
+    }
+
+    fn is_unborn(&self) -> bool {
+        matches!(
+            self.standing,
+            Standing::Inherited {
+                has_come: false,
+                ..
+            }
+        )
+    }
+}
+
 /// A fixed number of pairs of an open file and a member that holds it.
 pub(super) struct Handles<'m> {
     shares: Table<'m, Share>,
@@ -60,6 +76,10 @@ pub(super) struct Handles<'m> {
     by_handle: Buckets<'m>,
     /// How many are [`Standing::Closing`].
     closing: usize,
+    /// How many are [`Standing::Inherited`] by a process that has not come.
+    unborn: usize,
+    /// How many are [`Note::None`].
+    untold: usize,
     /// How many are [`Note::Due`].
     due: usize,
 }
@@ -77,6 +97,8 @@ impl<'m> Handles<'m> {
             places: Places::new(arena, capacity)?,
             by_handle: Buckets::new(arena, capacity)?,
             closing: 0,
+            unborn: 0,
+            untold: 0,
             due: 0,
         })
     }
@@ -103,9 +125,7 @@ impl<'m> Handles<'m> {
         let Some(place) = self.places.take() else {
             return false;
         };
-        if let Some(free) = self.shares.get_mut(place as usize) {
-            *free = share;
-        }
+        self.change(place, |free| *free = share);
         self.by_handle.insert(mix(share.handle), place);
         true
     }
@@ -114,15 +134,21 @@ impl<'m> Handles<'m> {
         let Some(share) = self.shares.get_mut(place as usize) else {
             return;
         };
-        let (was, had) = (share.standing, share.note);
+        let was = *share;
         change(share);
-        let (is, has) = (share.standing, share.note);
-        count(
-            &mut self.closing,
-            was == Standing::Closing,
-            is == Standing::Closing,
-        );
-        count(&mut self.due, had == Note::Due, has == Note::Due);
+        let is = *share;
+        for (counter, fits) in [
+            (&mut self.closing, Share::is_closing as fn(&Share) -> bool),
+            (&mut self.unborn, Share::is_unborn),
+            (&mut self.untold, |share| share.note == Note::None),
+            (&mut self.due, |share| share.note == Note::Due),
+        ] {
+            *counter = match (fits(&was), fits(&is)) {
+                (false, true) => counter.saturating_add(1),
+                (true, false) => counter.saturating_sub(1),
+                _ => *counter,
+            };
+        }
     }
 
     /// Frees the place. True if nobody holds the open file any more.
@@ -247,6 +273,9 @@ impl<'m> Handles<'m> {
 
     /// The member's process is there: what it has inherited is its own.
     pub(super) fn come(&mut self, vmid: Vmid) {
+        if self.unborn == 0 {
+            return;
+        }
         self.change_all(|share| {
             if share.vmid == Some(vmid)
                 && let Standing::Inherited { has_come, .. } = &mut share.standing
@@ -276,6 +305,9 @@ impl<'m> Handles<'m> {
 
     /// The member can be told what it was handed from now on.
     pub(super) fn can_be_told(&mut self, vmid: Vmid) {
+        if self.untold == 0 {
+            return;
+        }
         self.change_all(|share| {
             if share.vmid == Some(vmid) && share.note == Note::None {
                 share.note = Note::Due;
@@ -331,7 +363,9 @@ impl<'m> Handles<'m> {
     pub(super) fn is_sound(&self) -> bool {
         let number =
             |fits: fn(&Share) -> bool| self.shares.iter().filter(|share| fits(share)).count();
-        self.closing == number(|share| share.standing == Standing::Closing)
+        self.closing == number(Share::is_closing)
+            && self.unborn == number(Share::is_unborn)
+            && self.untold == number(|share| share.note == Note::None)
             && self.due == number(|share| share.note == Note::Due)
             && self.places.taken() == number(|share| share.vmid.is_some())
     }
@@ -343,12 +377,4 @@ impl<'m> Handles<'m> {
 
 fn is_sent(standing: Standing) -> bool {
     matches!(standing, Standing::Sent { .. })
-}
-
-fn count(counter: &mut usize, was: bool, is: bool) {
-    *counter = match (was, is) {
-        (false, true) => counter.saturating_add(1),
-        (true, false) => counter.saturating_sub(1),
-        _ => *counter,
-    };
 }

@@ -41,6 +41,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::handles`](crate::LockLimits);
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
     pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         self.used_locks.note_handle(handle);
         self.say_of_handle(What::Hold, handle, wait)
     }
@@ -88,6 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
         if !self.used_locks.may_have_handle(handle) {
             self.await_notes(wait)?;
         }
@@ -126,6 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let us = self.identity.vmid;
                 let noted = {
                     let mut leader = leader.lock();
+                    self.alive()?;
                     self.note_handle(&mut leader, us, other, (handle, held))
                 };
                 self.tell_decided();
