@@ -196,7 +196,7 @@ impl World<'_> {
 
 fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut memory = vec![0; Locks::bytes(&LIMITS)];
+    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
     let mut world = World {
         locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
         directory: tempfile::tempdir().unwrap(),

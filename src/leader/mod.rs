@@ -336,7 +336,6 @@ impl<'m> Leader<'m> {
             Message::ChildExit(exit) => {
                 self.processes.ends(from, exit);
                 self.locks.clear_pid(from, exit.pid);
-                self.locks.close_all(from);
                 Outcome::NotForLeader
             }
             Message::FileLockSet(lock) => {

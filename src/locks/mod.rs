@@ -376,21 +376,6 @@ impl<'m> Locks<'m> {
         self.drop_closed();
     }
 
-    /// The member's process has ended: it holds no open file any more, and waits for none of their
-    /// locks (`ESRCH`).
-    pub fn close_all(&mut self, vmid: Vmid) {
-        self.cancel_all(errno::ESRCH, |waiting| {
-            waiting.from == vmid && !matches!(waiting.owner, Owner::Process { .. })
-        });
-        let mut at = 0;
-        while let Some((handle, is_free)) = self.handles.take_from(vmid, &mut at) {
-            if is_free {
-                self.drop_handle(handle);
-            }
-        }
-        self.drop_closed();
-    }
-
     fn drop_handle(&mut self, handle: u64) {
         for owner in [Owner::Open(handle), Owner::Flock(handle)] {
             self.drop_all(owner);
@@ -443,7 +428,12 @@ impl<'m> Locks<'m> {
     /// The member is gone: what it alone held is free, and its requests wait no more.
     pub fn left(&mut self, vmid: Vmid) {
         self.forget_waiting_of(vmid);
-        self.close_all(vmid);
+        let mut at = 0;
+        while let Some((handle, is_free)) = self.handles.take_from(vmid, &mut at) {
+            if is_free {
+                self.drop_handle(handle);
+            }
+        }
         for place in 0..self.holder_places.used() {
             let holder = *self.holder_at(place);
             if holder.file != NONE
@@ -453,6 +443,7 @@ impl<'m> Locks<'m> {
             }
         }
         self.end_loans_of(vmid);
+        self.drop_closed();
     }
 
     /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
