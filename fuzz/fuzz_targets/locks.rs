@@ -6,7 +6,7 @@
 #[path = "../../tests/locks/model.rs"]
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
@@ -31,6 +31,10 @@ struct World<'m> {
     locks: Locks<'m>,
     model: Model,
     waiting: BTreeMap<(u32, u64), Wish>,
+    /// Who holds each open file.
+    shares: BTreeMap<u64, Vec<u32>>,
+    /// Open files that a member closed while it waited for a lock of them.
+    closing: BTreeSet<(u64, u32)>,
 }
 
 impl World<'_> {
@@ -71,6 +75,30 @@ impl World<'_> {
                 assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
+            if let Owner::Open(handle) | Owner::Flock(handle) = wish.owner
+                && !self.waits_for(key.0, handle)
+                && self.closing.remove(&(handle, key.0))
+            {
+                self.close(handle, key.0);
+            }
+        }
+    }
+
+    fn waits_for(&self, vmid: u32, handle: u64) -> bool {
+        let is_its = |owner| owner == Owner::Open(handle) || owner == Owner::Flock(handle);
+        let mut all = self.waiting.iter();
+        all.any(|((of, _), wish)| *of == vmid && is_its(wish.owner))
+    }
+
+    fn close(&mut self, handle: u64, vmid: u32) {
+        let Some(members) = self.shares.get_mut(&handle) else {
+            return;
+        };
+        let had = members.contains(&vmid);
+        members.retain(|member| *member != vmid);
+        if had && members.is_empty() {
+            self.model
+                .forget(|_, of| matches!(of, Owner::Open(of) | Owner::Flock(of) if of == handle));
         }
     }
 }
@@ -81,8 +109,9 @@ fuzz_target!(|bytes: &[u8]| {
         locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
         model: Model::default(),
         waiting: BTreeMap::new(),
+        shares: BTreeMap::new(),
+        closing: BTreeSet::new(),
     };
-    let mut shares: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for (seq, step) in (1..).zip(bytes.chunks_exact(4)) {
         let [what, who, start, length] = *step else {
             return;
@@ -125,8 +154,9 @@ fuzz_target!(|bytes: &[u8]| {
             0 | 1 => {
                 if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
                     let had = world.locks.handles_fill().0;
+                    world.closing.remove(&(handle, from.get()));
                     world.set(from, seq, &lock, wish);
-                    let members = shares.entry(handle).or_default();
+                    let members = world.shares.entry(handle).or_default();
                     if !members.contains(&from.get()) && world.locks.handles_fill().0 > had {
                         members.push(from.get());
                     }
@@ -158,7 +188,11 @@ fuzz_target!(|bytes: &[u8]| {
                 1 => world.locks.cancel(from, u64::from(start as u8)),
                 2 => {
                     world.locks.close_handle(from, handle);
-                    close(&mut world, &mut shares, handle, from.get());
+                    if world.waits_for(from.get(), handle) {
+                        world.closing.insert((handle, from.get()));
+                    } else {
+                        world.close(handle, from.get());
+                    }
                 }
                 _ => {
                     world.locks.left(from);
@@ -166,8 +200,9 @@ fuzz_target!(|bytes: &[u8]| {
                     world
                         .model
                         .forget(|_, of| matches!(of, Owner::Process { vmid, .. } if vmid == from));
-                    for handle in shares.keys().copied().collect::<Vec<_>>() {
-                        close(&mut world, &mut shares, handle, from.get());
+                    world.closing.retain(|(_, vmid)| *vmid != from.get());
+                    for handle in world.shares.keys().copied().collect::<Vec<_>>() {
+                        world.close(handle, from.get());
                     }
                 }
             },
@@ -191,19 +226,6 @@ fuzz_target!(|bytes: &[u8]| {
     ];
     assert!(fills.iter().all(|fill| fill.0 == 0), "{fills:?}");
 });
-
-fn close(world: &mut World<'_>, shares: &mut BTreeMap<u64, Vec<u32>>, handle: u64, vmid: u32) {
-    let Some(members) = shares.get_mut(&handle) else {
-        return;
-    };
-    let had = members.contains(&vmid);
-    members.retain(|member| *member != vmid);
-    if had && members.is_empty() {
-        world
-            .model
-            .forget(|_, of| matches!(of, Owner::Open(of) | Owner::Flock(of) if of == handle));
-    }
-}
 
 fn status_of(decided: &Decided) -> i32 {
     match decided.answer {
