@@ -109,8 +109,7 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             return Ok(());
         }
-        self.meet_leader(wait)?;
-        // One in C answers this, too.
+        // A leader in C answers this, too.
         self.owner_of(1, wait)?;
         self.knows_inherited.store(true, Ordering::SeqCst);
         Ok(())
@@ -137,7 +136,10 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Ask::There(leader) => leader,
         };
-        self.meet_leader(wait)?;
+        if !self.has_extensions() {
+            // Before its first answer the leader says what it is.
+            self.owner_of(1, wait)?;
+        }
         if !self.has_extensions() {
             return Err(Error::Unsupported);
         }

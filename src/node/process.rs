@@ -76,25 +76,6 @@ impl<P: Pal> Node<'_, P> {
         introduced.map(|()| pid)
     }
 
-    /// Makes sure that the leader has said what it is, if it ever does.
-    pub(super) fn meet_leader(&self, wait: Wait<'_>) -> Result<(), Error> {
-        let Ask::There(leader) = self.leader()? else {
-            return Ok(());
-        };
-        if !self.has_extensions() {
-            let hello = Hello {
-                version: Hello::VERSION,
-                features: 0,
-                pid: 0,
-                parent: 0,
-            };
-            self.send(leader, &Message::Hello(hello), wait)?;
-            // One in C answers only this.
-            self.owner_of(1, wait)?;
-        }
-        Ok(())
-    }
-
     fn say_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
         // The parent first: when the leader knows of this process, its parent does.
         if let Some(parent) = self.identity.parent {

@@ -308,6 +308,7 @@ struct Rogue(Peer);
 
 const HELLO: u8 = 64;
 const RECALL: u8 = 74;
+const LIMITS: u8 = 96;
 
 impl Rogue {
     fn borrowing(family: &Family) -> Rogue {
@@ -317,6 +318,7 @@ impl Rogue {
         rogue.0.send(HELLO, &hello);
         let answer = rogue.next();
         assert_eq!(answer.0, HELLO);
+        assert_eq!(rogue.next().0, LIMITS);
         let lock = FileLock {
             handle: 5,
             ..write(identity.pid, 0, 9)
