@@ -347,6 +347,7 @@ impl<'m> Locks<'m> {
         if self.handles.take_back(handle, vmid, from) {
             self.drop_handle(handle);
         }
+        self.drop_closed();
     }
 
     /// The member's process is there: what it has inherited stays with it when its parent goes.
@@ -363,6 +364,7 @@ impl<'m> Locks<'m> {
                 self.drop_handle(handle);
             }
         }
+        self.drop_closed();
     }
 
     /// The member has closed the open file: when it was the last that had it, its locks go. A
