@@ -4,7 +4,7 @@
 //! no check of who connects, so it is to be read, not to be used.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -41,6 +41,13 @@ impl Stream for Tcp {
         (&*self.0)
             .write_vectored(&parts)
             .map_err(|e| stream_error(&e))
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        // A process that was forked meanwhile may have a copy, which would keep the stream open.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 

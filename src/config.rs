@@ -29,7 +29,8 @@ pub struct Capacities {
     /// ID ranges in the leader's table; as many as a quarter of them, and 4096 at most, can be IDs that
     /// were given to processes which have not come yet. A member that is not the leader keeps none.
     pub ranges: usize,
-    /// ID ranges that this process can own.
+    /// ID ranges that this process can own: one for its children, those of its threads (32 in each), and IDs
+    /// that were handed to it.
     pub own_ranges: usize,
     /// Processes in the leader's table, and zombies, and pids that only name a group or session
     /// yet. A member that is not the leader keeps none.

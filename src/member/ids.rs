@@ -4,9 +4,9 @@
 //! the other; one that was released is not taken again before its whole range went back to the
 //! leader and came out anew, so that a PID doesn't come back soon.
 //!
-//! IDs for children come out of a range of their own. A child's ID leaves the range at once
-//! ([`OwnIds::handed_on`]), so that range has no ID in use, and a fork splits nothing that stays. Out of
-//! one range for both, each thread that lives between two forks would be a range by itself.
+//! IDs for children come out of a range of their own as soon as a thread has one. A child's ID leaves the
+//! range at once ([`OwnIds::handed_on`]), so that range has no ID in use, and a fork splits nothing that
+//! stays. Out of one range for both, each thread that lives between two forks would be a range by itself.
 
 use core::mem;
 
@@ -146,8 +146,14 @@ impl<'m> OwnIds<'m> {
         self.take_for(Purpose::Own)
     }
 
-    /// Takes the next ID of the range for that purpose.
+    /// Takes the next ID of the range for that purpose. As long as nothing that stays has an ID of the
+    /// one range there is, that serves both.
     pub fn take_for(&mut self, purpose: Purpose) -> Take {
+        let purpose = if self.current.children.is_none() && self.has_nothing_that_stays() {
+            Purpose::Own
+        } else {
+            purpose
+        };
         let current = *self.current.of(purpose);
         let current = current.or_else(|| {
             // An idle range is there if two threads asked the leader at once.
@@ -170,6 +176,13 @@ impl<'m> OwnIds<'m> {
             next: id.saturating_add(1),
         });
         Take::Id(id)
+    }
+
+    /// Whether there is a range to take IDs from, and none of it is in use.
+    fn has_nothing_that_stays(&mut self) -> bool {
+        let own = self.current.own;
+        let range = own.and_then(|own| self.holding(own.next));
+        range.is_some_and(|range| range.in_use == 0)
     }
 
     /// Takes an ID where no further range is to be had: out of the range for another purpose, or else

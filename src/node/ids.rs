@@ -192,8 +192,8 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Takes an ID for a new process: it belongs to `to` from the start, who is to
-    /// [`Node::adopt_id`] it. Such IDs come out of a range of their own, so the threads that live
-    /// between two forks don't break it up.
+    /// [`Node::adopt_id`] it. Once a thread has an ID, those for processes come out of a range of
+    /// their own, so that no thread which lives between two forks breaks it up.
     ///
     /// # Errors
     /// As [`Node::take_id`] and [`Node::hand_on_id`].

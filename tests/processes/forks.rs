@@ -115,6 +115,14 @@ fn a_thousand_forks_with_a_thread_after_each_that_stays_take_few_ranges() {
 }
 
 #[test]
+fn a_process_without_threads_gives_its_children_the_ids_after_its_own() {
+    let family = Family::new();
+    let children = [(); 3].map(|()| family.first.node.start_child(WAIT).unwrap().pid);
+    assert_eq!((family.first.pid, children), (1, [2, 3, 4]));
+    assert_eq!(family.first.node.statistics().pools.own_ranges.now, 1);
+}
+
+#[test]
 fn a_process_that_never_forks_has_no_range_for_children() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
