@@ -106,9 +106,11 @@ impl<'m> Promised<'m> {
         let found = used.iter().skip(*place).position(fits)?;
         *place = place.saturating_add(found);
         let promise = used.get(*place).copied()?;
-        let last = self.count.saturating_sub(1);
-        used.swap(*place, last);
-        self.count = last;
+        // The last one takes its place.
+        if let (Some(last), Some(free)) = (used.last().copied(), used.get_mut(*place)) {
+            *free = last;
+        }
+        self.count = self.count.saturating_sub(1);
         Some(promise)
     }
 }

@@ -1,7 +1,7 @@
 //! The table of a member that has borrowed files: these stay until it gives them back.
 
 use super::{Locks, Owner, SpaceName};
-use crate::store::NONE;
+use crate::store::{NONE, sort};
 use crate::wire::{LentList, LentLock, LentLocks};
 
 impl Locks<'_> {
@@ -45,7 +45,7 @@ impl Locks<'_> {
                 }
             }
         }
-        places.sort_unstable_by_key(|place| {
+        sort(&mut places, |place| {
             let lock = self.trees.at(*place);
             (lock.since, lock.start)
         });

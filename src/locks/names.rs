@@ -1,7 +1,7 @@
 //! Names of files, in pieces, so that short ones take little and long ones fit.
 
 use crate::error::Error;
-use crate::store::{Arena, NONE, Places, Table, bytes_for, mix};
+use crate::store::{Arena, NONE, Places, Table, bytes_for, copy, mix};
 
 const PIECE: usize = 60;
 
@@ -61,7 +61,7 @@ impl<'m> Names<'m> {
         for part in name.chunks(PIECE).rev() {
             let place = self.places.take()?;
             let piece = self.pieces.get_mut(place as usize)?;
-            piece.bytes.get_mut(..part.len())?.copy_from_slice(part);
+            copy(&mut piece.bytes, part);
             piece.next = kept.first;
             kept.first = place;
         }

@@ -274,8 +274,10 @@ impl<'m> Children<'m> {
 
     fn remove_at(&mut self, at: usize) {
         let last = self.count.saturating_sub(1);
-        if let Some(used) = self.entries.get_mut(..self.count) {
-            used.swap(at, last);
+        // The last one takes its place.
+        let moved = self.entries.get(last).copied();
+        if let (Some(last), Some(free)) = (moved, self.entries.get_mut(at)) {
+            *free = last;
         }
         self.count = last;
     }

@@ -12,7 +12,7 @@ use core::mem;
 
 use crate::Id;
 use crate::error::{Error, Resource};
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::wire::IdRange;
 
 /// What [`OwnIds::take`] found.
@@ -393,7 +393,7 @@ impl<'m> OwnIds<'m> {
         let place = self.place(range.start);
         let count = self.count.saturating_add(1);
         if let Some(behind) = self.table.get_mut(place..count) {
-            behind.rotate_right(1);
+            make_gap(behind);
             if let Some(first) = behind.first_mut() {
                 *first = range;
                 self.count = count;
@@ -407,7 +407,7 @@ impl<'m> OwnIds<'m> {
         let count = self.count;
         let behind = self.table.get_mut(place..count)?;
         let range = mem::take(behind.first_mut()?).range();
-        behind.rotate_left(1);
+        close_gap(behind);
         self.count = count.saturating_sub(1);
         Some(range)
     }

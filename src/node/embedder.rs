@@ -178,7 +178,7 @@ impl MetadataReply {
         node: &Node<'_, P>,
         outcome: Result<Metadata<'_>, i32>,
     ) -> Result<(), Error> {
-        let mut numbers = [0; 8];
+        let numbers;
         let failed = |errno: i32| Answer::Meta {
             status: errno.saturating_neg(),
             data: &[],
@@ -186,9 +186,7 @@ impl MetadataReply {
         let answer = match outcome {
             Err(errno) => failed(errno),
             Ok(Metadata::Credentials { uid, gid }) => {
-                let (first, second) = numbers.split_at_mut(4);
-                first.copy_from_slice(&uid.to_le_bytes());
-                second.copy_from_slice(&gid.to_le_bytes());
+                numbers = (u64::from(gid) << 32 | u64::from(uid)).to_le_bytes();
                 Answer::Meta {
                     status: 0,
                     data: &numbers,

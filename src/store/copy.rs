@@ -42,6 +42,24 @@ pub(crate) fn close_gap<T: Copy>(things: &mut [T]) {
     }
 }
 
+/// Sorts a few things: each is put among those before it, which takes a move of what lies behind.
+/// Equal ones keep their order.
+pub(crate) fn sort<T: Copy, K: Ord>(things: &mut [T], key: impl Fn(&T) -> K) {
+    for count in 1..=things.len() {
+        let Some((last, before)) = things.get_mut(..count).and_then(<[T]>::split_last_mut) else {
+            return;
+        };
+        let thing = *last;
+        let place = before.partition_point(|other| key(other) <= key(&thing));
+        if let Some(behind) = things.get_mut(place..count) {
+            make_gap(behind);
+            if let Some(first) = behind.first_mut() {
+                *first = thing;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +84,19 @@ mod tests {
                 expected.copy_within(start..end, 0);
             }
             assert_eq!(moved, expected, "{start}..{end}");
+        }
+    }
+
+    #[test]
+    fn sorts_as_the_standard_library_does() {
+        let mut rng = fastrand::Rng::new();
+        for length in 0..100 {
+            let mut things: std::vec::Vec<(u8, usize)> =
+                (0..length).map(|at| (rng.u8(..20), at)).collect();
+            let mut expected = things.clone();
+            expected.sort_by_key(|(key, _)| *key);
+            sort(&mut things, |(key, _)| *key);
+            assert_eq!(things, expected);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Memory: the arena a node lives in, locks, and pools of linked things.
+//! Memory: the arena a node lives in, locks, and tables of things that are linked by number.
 //!
 //! Knows nothing of the protocol. With the platform code and the C face it is the only place
 //! where `unsafe` may stand.
@@ -11,18 +11,17 @@ mod index;
 mod lock;
 mod once;
 mod places;
-mod pool;
+mod slots;
 mod spans;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
 pub(crate) use buffer::Buffer;
-pub(crate) use copy::{close_gap, copy, make_gap, move_to_front};
+pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use index::Index;
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock, give_way};
 #[cfg(feature = "capi")]
 pub(crate) use once::Once;
 pub(crate) use places::{Buckets, NONE, Places, mix};
-pub(crate) use pool::Pool;
 pub(crate) use spans::{LONGEST, SpanTable, Sweep};

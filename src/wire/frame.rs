@@ -3,6 +3,7 @@
 use super::error::{Malformed, TooSmall};
 use super::layout::Header;
 use super::message::Message;
+use crate::store::copy;
 use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -114,7 +115,7 @@ pub(super) fn fill(
         .ok_or(TooSmall)?;
     head.write_to(to).map_err(|_| TooSmall)?;
     let (to, spare) = rest.split_at_mut_checked(data.len()).ok_or(TooSmall)?;
-    to.copy_from_slice(data);
+    copy(to, data);
     spare.fill(0);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a link takes from the static library: fit for an enclave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,6 +59,95 @@ fn a_link_takes_nothing_of_an_operating_system() {
 fn nor_does_one_with_secure_streams() {
     if can_look() {
         fit_for_an_enclave(&linked(secure_library(), "all-secure.o"));
+    }
+}
+
+/// What the names of functions have in them that end in a panic, or are there for one.
+const PANICS: [&str; 7] = [
+    "panic",
+    "rust_begin_unwind",
+    "unwrap_failed",
+    "expect_failed",
+    "index_fail",
+    "mismatch_fail",
+    "handle_alloc_error",
+];
+
+fn is_panic(name: &str) -> bool {
+    PANICS.iter().any(|part| name.contains(part))
+}
+
+/// Which functions of an object each function refers to, by their names as the linker has them.
+fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut objdump = Command::new("objdump");
+    objdump.args(["-dr", "--no-show-raw-insn"]).arg(object);
+    let text = run(&mut objdump);
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut function = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_suffix(">:").and_then(|l| l.split_once('<')) {
+            name.1.clone_into(&mut function);
+        } else if let Some((_, to)) = line.split_once(": R_X86_64_")
+            && let Some(to) = to.split_whitespace().nth(1)
+        {
+            // A section has the name of the only function in it.
+            let to = to.strip_prefix(".text.").unwrap_or(to);
+            let name = to.rsplit_once(['-', '+']).map_or(to, |(name, _)| name);
+            found
+                .entry(function.clone())
+                .or_default()
+                .insert(name.to_owned());
+        }
+    }
+    found
+}
+
+/// The ways from functions of this crate to one that panics, a line each.
+fn ways_to_a_panic(object: &Path) -> String {
+    let references = references(object);
+    let callers = |name: &str| {
+        let calls = |(from, to): &(&String, &BTreeSet<String>)| to.contains(name) && *from != name;
+        let callers = references.iter().filter(calls);
+        callers.map(|(from, _)| from.clone()).collect::<Vec<_>>()
+    };
+    let is_ours = |name: &str| name.contains("libos_ipc") || !name.starts_with('_');
+    let targets = references.values().flatten().filter(|name| is_panic(name));
+    let targets: BTreeSet<_> = targets.cloned().collect();
+    let mut seen = targets.clone();
+    let mut ways: Vec<Vec<String>> = targets.into_iter().map(|name| vec![name]).collect();
+    let mut whole = Vec::new();
+    while let Some(way) = ways.pop() {
+        let first = &way[0];
+        if is_ours(first) {
+            whole.push(way.join("\n    -> "));
+            continue;
+        }
+        for caller in callers(first) {
+            if is_ours(&caller) || seen.insert(caller.clone()) {
+                ways.push([vec![caller], way.clone()].concat());
+            }
+        }
+    }
+    whole.join("\n")
+}
+
+/// A panic would end the enclave. That a linker finds no code for one is more than that nobody has
+/// seen one.
+#[test]
+fn a_link_takes_nothing_that_can_panic() {
+    if !can_look() {
+        return;
+    }
+    let object = linked(library(), "all-panics.o");
+    let mut found = symbols(&object).into_iter().map(|(_, name)| name);
+    if let Some(name) = found.find(|name| is_panic(name)) {
+        panic!(
+            "{name} is linked in. These lead there:\n\n{}\n\
+             Take what cannot panic instead: `get`, iterators, `split_at_checked`; for moves \
+             and sorting there is `store::{{copy, make_gap, close_gap, sort}}`; for flags \
+             `crate::sync::AtomicBool`. If nothing leads there, look at tables of functions.",
+            ways_to_a_panic(&object)
+        );
     }
 }
 

@@ -7,19 +7,14 @@
 //! touch a block, so that an empty block is known as such. Blocks share slots where there are more
 //! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
 //! `full` says which blocks have nothing free, so that a free number is found without a walk either.
-#![allow(unsafe_code, missing_docs, clippy::expl_impl_clone_on_copy)] // `intrusive_adapter!`
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
-use intrusive_collections::{
-    Bound, KeyAdapter, LinkedList, LinkedListAtomicLink, RBTree, RBTreeAtomicLink,
-    intrusive_adapter,
-};
+mod tree;
 
 use super::full::{FullBlocks, block_of, bounds};
-use super::{Arena, Pool, Table, bytes_for};
+use super::{Arena, NONE, Table, bytes_for};
 use crate::ID_MAX;
 use crate::error::Error;
+use tree::{Node, Tree};
 
 /// The longest span there can be.
 pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
@@ -29,64 +24,46 @@ const LENGTH_BITS: u32 = 5;
 /// How many spans share one chain, at a full table.
 const SPANS_PER_CHAIN: usize = 16;
 
-/// A span in the table. Its owner is never 0; in the pool it is.
-#[derive(Default)]
+/// A span as it was found in the table. Once the table has changed it may be there no more, and then
+/// nothing is done to it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    by_start: RBTreeAtomicLink,
-    by_owner: LinkedListAtomicLink,
-    /// The start and, in the low bits, the length less one. Written only while the table is
-    /// borrowed mutably; atomic because links are shared references.
-    place: AtomicU32,
-    owner: AtomicU32,
-}
-
-intrusive_adapter!(pub(crate) ByStart<'m> = &'m Span: Span { by_start => RBTreeAtomicLink });
-intrusive_adapter!(pub(crate) ByOwner<'m> = &'m Span: Span { by_owner => LinkedListAtomicLink });
-
-impl<'a> KeyAdapter<'a> for ByStart<'_> {
-    type Key = u32;
-    fn get_key(&self, span: &'a Span) -> u32 {
-        span.start()
-    }
+    at: u32,
+    start: u32,
+    end: u32,
+    owner: u32,
 }
 
 impl Span {
     /// The first number in it.
     pub(crate) fn start(&self) -> u32 {
-        self.place.load(Ordering::Relaxed) >> LENGTH_BITS
+        self.start
     }
 
     /// The last number in it.
     pub(crate) fn end(&self) -> u32 {
-        let place = self.place.load(Ordering::Relaxed);
-        (place >> LENGTH_BITS).saturating_add(place & (LONGEST - 1))
+        self.end
     }
 
     /// Who owns it.
     pub(crate) fn owner(&self) -> u32 {
-        self.owner.load(Ordering::Relaxed)
-    }
-
-    /// The blocks that it touches.
-    fn blocks(&self) -> core::ops::RangeInclusive<u32> {
-        block_of(self.start())..=block_of(self.end())
-    }
-
-    fn set(&self, start: u32, end: u32) {
-        let length_less_one = end.saturating_sub(start);
-        self.place
-            .store((start << LENGTH_BITS) | length_less_one, Ordering::Relaxed);
-    }
-
-    fn holds(&self, number: u32) -> bool {
-        self.start() <= number && number <= self.end() && self.owner() != 0
+        self.owner
     }
 }
 
-struct Chain<'m> {
-    spans: LinkedList<ByOwner<'m>>,
+/// The spans of some owners: linked by their slots.
+#[derive(Clone, Copy)]
+struct Chain {
+    first: u32,
+    last: u32,
     length: usize,
 }
+
+const EMPTY: Chain = Chain {
+    first: NONE,
+    last: NONE,
+    length: 0,
+};
 
 /// Where the search for the spans of one owner stands.
 #[derive(Debug)]
@@ -97,14 +74,12 @@ pub(crate) struct Sweep {
 
 /// A fixed number of spans.
 pub(crate) struct SpanTable<'m> {
-    pool: Pool<'m, Span, ByOwner<'m>>,
-    tree: RBTree<ByStart<'m>>,
-    in_tree: usize,
-    hints: Table<'m, Option<&'m Span>>,
+    tree: Tree<'m>,
+    hints: Table<'m, u32>,
     /// A slot is shared by two blocks at most if there are many slots, by few spans if there are
     /// few: the count fits.
     crowds: Table<'m, u16>,
-    chains: Table<'m, Chain<'m>>,
+    chains: Table<'m, Chain>,
     full: FullBlocks<'m>,
 }
 
@@ -115,68 +90,60 @@ impl<'m> SpanTable<'m> {
 
     /// The memory that a table of `capacity` spans takes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        Pool::<Span, ByOwner<'m>>::bytes(capacity)
-            .saturating_add(bytes_for::<Option<&Span>>(capacity))
+        Tree::bytes(capacity)
+            .saturating_add(bytes_for::<u32>(capacity))
             .saturating_add(bytes_for::<u16>(capacity))
-            .saturating_add(bytes_for::<Chain<'m>>(Self::chains_for(capacity)))
+            .saturating_add(bytes_for::<Chain>(Self::chains_for(capacity)))
             .saturating_add(FullBlocks::bytes())
     }
 
     /// An empty table of `capacity` spans, cut from `arena`.
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(SpanTable {
-            pool: Pool::new(arena, capacity, ByOwner::new())?,
-            tree: RBTree::new(ByStart::new()),
-            in_tree: 0,
-            hints: arena.table(capacity, |_| Ok(None))?,
+            tree: Tree::new(arena, capacity)?,
+            hints: arena.table(capacity, |_| Ok(NONE))?,
             crowds: arena.table(capacity, |_| Ok(0))?,
-            chains: arena.table(Self::chains_for(capacity), |_| {
-                Ok(Chain {
-                    spans: LinkedList::new(ByOwner::new()),
-                    length: 0,
-                })
-            })?,
+            chains: arena.table(Self::chains_for(capacity), |_| Ok(EMPTY))?,
             full: FullBlocks::new(arena)?,
         })
     }
 
     /// How many more spans fit.
     pub(crate) fn left(&self) -> usize {
-        self.pool.left()
+        self.tree.left()
     }
 
     /// How many spans are in the table.
     pub(crate) fn len(&self) -> usize {
-        self.pool.taken()
+        self.tree.len()
     }
 
     /// The most spans that were ever in the table at once.
     pub(crate) fn most(&self) -> usize {
-        self.pool.most_taken()
+        self.tree.most()
     }
 
     /// The span that holds `number`.
     #[inline]
-    pub(crate) fn find(&mut self, number: u32) -> Option<&'m Span> {
+    pub(crate) fn find(&mut self, number: u32) -> Option<Span> {
         let slot = self.slot(number)?;
         let hint = self.hints.get_mut(slot)?;
-        if let Some(span) = *hint
-            && span.holds(number)
-        {
-            return Some(span);
+        if let Some(node) = self.tree.get(*hint).filter(|node| node.holds(number)) {
+            return Some(span(*hint, node));
         }
         if *self.crowds.get(slot)? == 0 {
             return None;
         }
-        let span = self
-            .tree
-            .upper_bound(Bound::Included(&number))
-            .clone_pointer()?;
-        if !span.holds(number) {
-            return None;
-        }
-        *hint = Some(span);
-        Some(span)
+        let at = self.tree.at_most(number);
+        let node = self.tree.get(at).filter(|node| node.holds(number))?;
+        *hint = at;
+        Some(span(at, node))
+    }
+
+    /// What is in the table of a span that was found: the span itself, or nothing.
+    fn node(&mut self, span: Span) -> Option<&mut Node> {
+        let node = self.tree.get_mut(span.at)?;
+        (node.start() == span.start && node.owner == span.owner).then_some(node)
     }
 
     /// The lowest free numbers from `from` on: the first and the last of them.
@@ -194,75 +161,64 @@ impl<'m> SpanTable<'m> {
     /// The lowest free number from `from` to `last`, which are in one block, and the last of those
     /// that are free behind it.
     fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
-        let mut cursor = self.tree.upper_bound(Bound::Included(&from));
-        if cursor.is_null() {
-            // From before the first, this comes to the first.
-            cursor.move_next();
-        }
-        while from <= last {
-            let Some(span) = cursor.get() else {
-                return Some((from, ID_MAX));
-            };
-            if from < span.start() {
-                return Some((from, span.start().saturating_sub(1)));
-            }
-            from = from.max(span.end().saturating_add(1));
-            cursor.move_next();
-        }
-        None
+        let next = self.tree.pass(&mut from, last);
+        let free_to = next.map_or(ID_MAX, |next| next.saturating_sub(1));
+        (from <= last).then_some((from, free_to))
     }
 
     /// Adds a span that overlaps none in the table, at most [`LONGEST`] long, not from 0 and not
     /// above [`ID_MAX`]; false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
-        let Some(span) = self.pool.take() else {
+        let Some(at) = self.tree.insert(start, end, owner) else {
             return false;
         };
-        span.set(start, end);
-        span.owner.store(owner, Ordering::Relaxed);
-        self.tree.insert(span);
-        self.in_tree = self.in_tree.saturating_add(1);
         self.crowd(start, end, 1);
         self.fill(start, end);
         let slot = self.slot(start);
         if let Some(hint) = slot.and_then(|slot| self.hints.get_mut(slot)) {
-            *hint = Some(span);
+            *hint = at;
         }
-        self.chain(span);
+        self.chain(at, owner);
         true
     }
 
     /// Takes `span` out of the table.
-    pub(crate) fn remove(&mut self, span: &'m Span) {
-        if !span.by_start.is_linked() {
+    pub(crate) fn remove(&mut self, span: Span) {
+        let Some(node) = self.node(span) else {
             return;
-        }
-        // SAFETY: `span` is linked by its tree link, and only `insert` does that, into this tree.
-        unsafe { self.tree.cursor_mut_from_ptr(span) }.remove();
-        self.in_tree = self.in_tree.saturating_sub(1);
-        self.crowd(span.start(), span.end(), -1);
-        self.free(span.start(), span.end());
-        self.unchain(span);
-        span.owner.store(0, Ordering::Relaxed);
-        self.pool.give(span);
+        };
+        let (start, end) = (node.start(), node.end());
+        self.unchain(span.at);
+        self.tree.remove(start);
+        self.crowd(start, end, -1);
+        self.free(start, end);
     }
 
     /// Cuts the end of `span` off; `end` must be in it.
-    pub(crate) fn shorten(&mut self, span: &'m Span, end: u32) {
-        let before = span.end();
-        self.crowd(span.start(), before, -1);
-        span.set(span.start(), end);
-        self.crowd(span.start(), end, 1);
-        if end < before {
-            self.free(end.saturating_add(1), before);
+    pub(crate) fn shorten(&mut self, span: Span, end: u32) {
+        let Some(node) = self.node(span) else {
+            return;
+        };
+        let (start, before) = (node.start(), node.end());
+        if end < start || end >= before {
+            return;
         }
+        node.set_end(end);
+        self.crowd(start, before, -1);
+        self.crowd(start, end, 1);
+        self.free(end.saturating_add(1), before);
     }
 
     /// Gives `span` to another owner.
-    pub(crate) fn give(&mut self, span: &'m Span, owner: u32) {
-        self.unchain(span);
-        span.owner.store(owner, Ordering::Relaxed);
-        self.chain(span);
+    pub(crate) fn give(&mut self, span: Span, owner: u32) {
+        if self.node(span).is_none() {
+            return;
+        }
+        self.unchain(span.at);
+        if let Some(node) = self.tree.get_mut(span.at) {
+            node.owner = owner;
+        }
+        self.chain(span.at, owner);
     }
 
     /// Begins to look for the spans of `owner`.
@@ -284,45 +240,42 @@ impl<'m> SpanTable<'m> {
             let Some(chain) = self.chain_of(sweep.owner) else {
                 return true;
             };
-            // To the back with it, so that the next step meets another.
-            let Some(span) = chain.spans.pop_front() else {
+            let at = chain.first;
+            let Some(node) = self.tree.get(at) else {
                 return true;
             };
-            chain.spans.push_back(span);
-            if span.owner() == sweep.owner {
-                self.remove(span);
+            let (found, owner) = (span(at, node), node.owner);
+            if owner == sweep.owner {
+                self.remove(found);
+            } else {
+                // To the back with it, so that the next step meets another.
+                self.unchain(at);
+                self.chain(at, owner);
             }
         }
         sweep.left == 0
     }
 
-    /// Whether every span out of the pool is in the tree and in one chain, and the tree is sound.
-    /// Slow: for tests.
+    /// Whether every span is in the tree and in one chain, and the tree is sound. Slow: for tests.
     pub(crate) fn is_sound(&self) -> bool {
-        let mut count = 0_usize;
-        let mut last = 0;
-        for span in &self.tree {
-            if span.start() <= last || span.owner() == 0 {
-                return false;
-            }
-            last = span.end();
-            count = count.saturating_add(1);
-        }
-        let chained = self
-            .chains
-            .iter()
-            .map(|chain| chain.spans.iter().count())
-            .sum::<usize>();
-        let lengths = self.chains.iter().map(|chain| chain.length).sum::<usize>();
-        let crowds = self
-            .crowds
-            .iter()
-            .map(|crowd| usize::from(*crowd))
-            .sum::<usize>();
+        let count = self.tree.len();
+        let in_order = || {
+            let next = |at: &Option<u32>| {
+                let start = at.map_or(0, |at| self.tree.get(at).map_or(u32::MAX, Node::start));
+                Some(self.tree.above(start)).filter(|at| *at != NONE)
+            };
+            core::iter::successors(next(&None), move |at| next(&Some(*at)))
+                .filter_map(|at| self.tree.get(at))
+        };
+        let chains = || self.chains.iter().enumerate();
+        let chained = chains().all(|(number, chain)| self.is_chained(number, chain));
+        let lengths = chains().map(|(_, chain)| chain.length).sum::<usize>();
+        let crowds = self.crowds.iter();
+        let crowds = crowds.map(|crowd| usize::from(*crowd)).sum::<usize>();
         let crowded = crowds >= count && crowds <= count.saturating_mul(2);
         let mut blocks = 0_usize;
         let mut highest = None;
-        for block in self.tree.iter().flat_map(Span::blocks) {
+        for block in in_order().flat_map(|node| block_of(node.start())..=block_of(node.end())) {
             if highest < Some(block) {
                 highest = Some(block);
                 let (first, last) = bounds(block);
@@ -333,12 +286,20 @@ impl<'m> SpanTable<'m> {
                 blocks = blocks.saturating_add(usize::from(is_full));
             }
         }
-        crowded
-            && blocks == self.full.len()
-            && count == self.pool.taken()
-            && count == self.in_tree
-            && count == chained
-            && count == lengths
+        self.tree.is_sound() && crowded && blocks == self.full.len() && chained && count == lengths
+    }
+
+    /// Whether a chain is as long as it says, and all in it belong there.
+    fn is_chained(&self, number: usize, chain: &Chain) -> bool {
+        let (mut at, mut before) = (chain.first, NONE);
+        for _ in 0..chain.length {
+            let belongs = self.tree.get(at).filter(|node| {
+                node.before == before && self.chain_number(node.owner) == Some(number)
+            });
+            let Some(node) = belongs else { return false };
+            (before, at) = (at, node.after);
+        }
+        at == NONE && before == chain.last
     }
 
     fn slot(&self, number: u32) -> Option<usize> {
@@ -373,30 +334,70 @@ impl<'m> SpanTable<'m> {
         }
     }
 
-    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain<'m>> {
-        let slots = self.chains.len();
-        self.chains.get_mut((owner as usize).checked_rem(slots)?)
+    fn chain_number(&self, owner: u32) -> Option<usize> {
+        (owner as usize).checked_rem(self.chains.len())
     }
 
-    fn chain(&mut self, span: &'m Span) {
-        if let Some(chain) = self.chain_of(span.owner()) {
-            chain.spans.push_back(span);
-            chain.length = chain.length.saturating_add(1);
-        }
+    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain> {
+        let number = self.chain_number(owner)?;
+        self.chains.get_mut(number)
     }
 
-    fn unchain(&mut self, span: &'m Span) {
-        if !span.by_owner.is_linked() {
+    /// Puts the span at the end of its owner's chain.
+    fn chain(&mut self, at: u32, owner: u32) {
+        let Some(chain) = self.chain_of(owner) else {
             return;
+        };
+        let before = chain.last;
+        chain.last = at;
+        chain.length = chain.length.saturating_add(1);
+        if before == NONE {
+            chain.first = at;
         }
-        if let Some(chain) = self.chain_of(span.owner()) {
-            // SAFETY: `span` is linked, and a span in the table is in the chain of its owner:
-            // `chain` and `unchain` are the only ones to link it there, and `give` moves it
-            // whenever the owner changes. The pool's free list uses the same link, but only for
-            // spans out of the table, which no caller has a reason to name: they have owner 0.
-            unsafe { chain.spans.cursor_mut_from_ptr(span) }.remove();
-            chain.length = chain.length.saturating_sub(1);
+        if let Some(node) = self.tree.get_mut(before) {
+            node.after = at;
         }
+        if let Some(node) = self.tree.get_mut(at) {
+            (node.before, node.after) = (before, NONE);
+        }
+    }
+
+    /// Takes the span out of its owner's chain.
+    fn unchain(&mut self, at: u32) {
+        let Some(&Node {
+            owner,
+            before,
+            after,
+            ..
+        }) = self.tree.get(at)
+        else {
+            return;
+        };
+        let Some(chain) = self.chain_of(owner) else {
+            return;
+        };
+        chain.length = chain.length.saturating_sub(1);
+        if before == NONE {
+            chain.first = after;
+        }
+        if after == NONE {
+            chain.last = before;
+        }
+        if let Some(node) = self.tree.get_mut(before) {
+            node.after = after;
+        }
+        if let Some(node) = self.tree.get_mut(after) {
+            node.before = before;
+        }
+    }
+}
+
+fn span(at: u32, node: &Node) -> Span {
+    Span {
+        at,
+        start: node.start(),
+        end: node.end(),
+        owner: node.owner,
     }
 }
 
@@ -416,16 +417,44 @@ mod tests {
     }
 
     #[test]
+    fn a_span_that_is_another_tables_or_gone_is_not_touched() {
+        let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(SpanTable::bytes(4)));
+        let mut tables = memory
+            .each_mut()
+            .map(|memory| SpanTable::new(&mut Arena::new(memory), 4).unwrap());
+        let [one, other] = &mut tables;
+        one.insert(1, 32, 1);
+        other.insert(33, 64, 1);
+        let (foreign, gone) = (other.find(33).unwrap(), one.find(1).unwrap());
+        one.remove(foreign);
+        one.shorten(foreign, 40);
+        one.give(foreign, 2);
+        assert!(one.is_sound() && one.len() == 1);
+        assert_eq!(
+            one.find(5).map(|span| (span.end(), span.owner())),
+            Some((32, 1))
+        );
+        one.remove(gone);
+        one.insert(65, 96, 3);
+        one.remove(gone);
+        one.give(gone, 4);
+        assert!(one.is_sound() && one.len() == 1);
+        assert_eq!(one.find(70).map(|span| span.owner()), Some(3));
+        assert!(other.is_sound() && other.len() == 1);
+    }
+
+    #[test]
     fn what_does_not_hold_together_is_not_sound() {
         assert!(is_sound_after(|_| {}));
-        let faults: [fn(&mut SpanTable<'_>); 10] = [
-            |table| table.find(33).unwrap().set(32, 63),
-            |table| table.find(33).unwrap().owner.store(0, Ordering::Relaxed),
+        let faults: [fn(&mut SpanTable<'_>); 9] = [
+            |table| {
+                let _ = table.tree.insert(97, 97, 1);
+            },
+            |table| table.tree.get_mut(1).unwrap().owner = 0,
+            |table| table.tree.get_mut(0).unwrap().set_end(40),
             |table| table.crowds.fill(0),
             |table| table.crowds.fill(2),
-            |table| assert!(table.pool.take().is_some()),
-            |table| table.in_tree = 2,
-            |table| table.chains[0].spans = LinkedList::new(ByOwner::new()),
+            |table| table.chains[0] = EMPTY,
             |table| table.chains[0].length = 2,
             |table| table.full.set(1, false),
             |table| table.full.set(3, true),
