@@ -40,8 +40,8 @@ impl Locks<'_> {
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
-    /// The owner gets the range; nothing is in the way. Returns whether a lock that it had before is
-    /// gone.
+    /// The owner gets the range; nothing is in the way. Returns whether others may have more of it than
+    /// before: it may have had a lock to write where it has one to read now.
     pub(super) fn lock(
         &mut self,
         file: u32,
@@ -55,7 +55,7 @@ impl Locks<'_> {
         };
         let outcome = self.change(holder, range, Some(write));
         self.drop_empty(holder);
-        outcome
+        outcome.map(|has_removed| has_removed && !write)
     }
 
     /// Unlocks what the owner has of the range. Returns whether there was anything.

@@ -29,8 +29,8 @@ impl Locks<'_> {
         }
     }
 
-    /// Serves a request that waits, if no lock conflicts with it. Returns whether a lock that its owner
-    /// had before is gone.
+    /// Serves a request that waits, if no lock conflicts with it. Returns whether others may have more
+    /// than before.
     fn serve_one(&mut self, place: u32) -> bool {
         if self.is_blocked(place) {
             return false;
