@@ -29,6 +29,18 @@ type Bytes = [Option<bool>; BYTES];
 pub(crate) struct Model {
     /// By file and owner, who are told apart by what they print.
     held: BTreeMap<(usize, String), (Owner, Bytes)>,
+    /// When each of them first locked the file.
+    since: BTreeMap<(usize, String), u64>,
+    /// The number of the step.
+    pub(crate) now: u64,
+}
+
+/// The lowest lock that an owner has in somebody's way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lowest {
+    pub(crate) start: usize,
+    /// The step in which its owner first locked the file.
+    pub(crate) since: u64,
 }
 
 fn sees(one: Owner, other: Owner) -> bool {
@@ -51,7 +63,13 @@ impl Wish {
 impl Model {
     pub(crate) fn set(&mut self, wish: &Wish, lock: Option<bool>) {
         let key = (wish.file, format!("{:?}", wish.owner));
-        let entry = self.held.entry(key).or_insert((wish.owner, [None; BYTES]));
+        let entry = self
+            .held
+            .entry(key.clone())
+            .or_insert((wish.owner, [None; BYTES]));
+        if entry.1.iter().all(Option::is_none) {
+            self.since.insert(key, self.now);
+        }
         entry.1[wish.start..wish.end].fill(lock);
     }
 
@@ -77,13 +95,19 @@ impl Model {
             .collect()
     }
 
-    /// The first byte of the lowest lock that each owner in the way has there: of locks that touch the
-    /// range, though they may begin before it.
-    pub(crate) fn lowest_in_the_way(&self, wish: &Wish) -> Vec<usize> {
+    /// The lowest lock that each owner in the way has there: of locks that touch the range, though they
+    /// may begin before it.
+    pub(crate) fn lowest_in_the_way(&self, wish: &Wish) -> Vec<Lowest> {
         let conflicts = |lock: bool| lock || wish.write;
         self.in_the_way(wish)
             .into_iter()
-            .filter_map(|owner| self.first_of(owner, wish, conflicts))
+            .filter_map(|owner| {
+                let key = (wish.file, format!("{owner:?}"));
+                Some(Lowest {
+                    start: self.first_of(owner, wish, conflicts)?,
+                    since: *self.since.get(&key)?,
+                })
+            })
             .collect()
     }
 

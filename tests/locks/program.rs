@@ -250,6 +250,7 @@ fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), S
     tally.programs += 1;
     for (at, step) in program.iter().enumerate() {
         tally.steps += 1;
+        table.model.now = tally.steps;
         let flow = match step {
             Step::Lock(process, order) => {
                 // One that waits can't: the next that does not does it.
@@ -360,7 +361,8 @@ fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
 }
 
 /// Whether `F_GETLK` names the right one of the locks in the way: the kernel's where these have one
-/// owner or each owner's first starts at the same byte; else one that starts lowest.
+/// owner or each owner's first starts at the same byte; else one that starts lowest. Which of two owners
+/// locked the file first is not known where both were served in one step.
 fn is_right_lock(
     ours: Option<Found>,
     theirs: Option<Found>,
@@ -368,14 +370,19 @@ fn is_right_lock(
     table: &Table<'_>,
 ) -> bool {
     let lowest = table.model.lowest_in_the_way(wish);
-    let Some(first) = lowest.iter().min() else {
+    let Some(first) = lowest.iter().map(|lock| lock.start).min() else {
         return ours.is_none() && theirs.is_none();
     };
-    if lowest.iter().all(|start| start == first) {
+    let owners: BTreeSet<u64> = lowest.iter().map(|lock| lock.since).collect();
+    let is_same_start = lowest.iter().all(|lock| lock.start == first);
+    if is_same_start && owners.len() == lowest.len() {
         return ours == theirs;
     }
-    ours.is_some_and(|ours| usize::from(ours.start) == *first)
-        && theirs.is_some_and(|theirs| lowest.contains(&usize::from(theirs.start)))
+    let starts_at = |found: Found| {
+        let start = usize::from(found.start);
+        lowest.iter().any(|lock| lock.start == start)
+    };
+    ours.is_some_and(|ours| usize::from(ours.start) == first) && theirs.is_some_and(starts_at)
 }
 
 /// Compares whose wait has ended. The same waiters have to be served where no two that wait conflict with
