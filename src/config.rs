@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::leader::SignalLimits;
 use crate::leases::LeaseLimits;
 use crate::locks::LockLimits;
 use crate::node::MetadataReply;
@@ -35,6 +36,11 @@ pub struct Capacities {
     /// Processes in the leader's table, and zombies, and pids that only name a group or session
     /// yet. A member that is not the leader keeps none.
     pub processes: usize,
+    /// Real-time signals (32 to 64), and signals for threads, that wait at the leader one by one: until
+    /// their target has joined, or reads. At the limit one for a thread is refused (`EAGAIN`), and one
+    /// for a process, a group or all is pending once, as with `kill(2)`. As many calls can wait at the
+    /// leader for such a target's answer. A member that is not the leader keeps none.
+    pub queued_signals: usize,
     /// Children of this process that live or were not reaped.
     pub children: usize,
     /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
@@ -69,6 +75,7 @@ impl Capacities {
         ranges: 2048,
         own_ranges: 128,
         processes: 128,
+        queued_signals: 256,
         children: 64,
         answers: 4,
         locks: LockLimits {
@@ -97,6 +104,7 @@ impl Capacities {
         ranges: 262_144,
         own_ranges: 1024,
         processes: 4096,
+        queued_signals: 4096,
         children: 1024,
         answers: 64,
         locks: LockLimits {
@@ -125,6 +133,14 @@ impl Capacities {
     /// Whether a peer's queue ever has room for an answer with metadata.
     pub(crate) const fn holds_metadata(&self) -> bool {
         self.send_queue / 2 >= MetadataReply::ROOM
+    }
+
+    /// The limits of the leader's signals. A target is a process or a connected member.
+    pub(crate) const fn signals(&self) -> SignalLimits {
+        SignalLimits {
+            targets: self.processes.saturating_add(self.peers),
+            queued: self.queued_signals,
+        }
     }
 
     /// How many files a process that is no leader can borrow.

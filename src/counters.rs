@@ -235,6 +235,8 @@ pools! {
     own_ranges = "own ID ranges",
     /// Processes, zombies and names in the leader's table.
     processes = "processes",
+    /// Signals that wait one by one at the leader.
+    queued_signals = "queued signals",
     /// Children of this process.
     children = "children",
     /// File locks in the leader's table.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges};
+use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges, SignalLimits};
 use libos_ipc::member::{OwnIds, Purpose, Take};
 use std::mem::MaybeUninit;
 
@@ -437,9 +437,9 @@ fn a_death_costs_little_however_many_others_there_are() {
 #[test]
 fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
     let limits = LockLimits::NONE;
-    let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &limits));
+    let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &SignalLimits::NONE, &limits));
     let mut arena = Arena::new(&mut memory);
-    let mut leader = Leader::new(&mut arena, 8, 4, &limits, false).unwrap();
+    let mut leader = Leader::new(&mut arena, 8, 4, &SignalLimits::NONE, &limits, false).unwrap();
     let (parent, child) = (vmid(2), vmid(3));
     assert!(matches!(leader.ranges().alloc(parent), Alloc::Range(_)));
     leader.change_owner(parent, 5, child).unwrap();

@@ -62,6 +62,7 @@ pub(crate) fn left<P: Pal>(
             (pools.ranges.now, "ID ranges in the table"),
             (pools.own_ranges.now, "ID ranges of its own"),
             (pools.processes.now, "processes"),
+            (pools.queued_signals.now, "queued signals"),
             (pools.children.now, "children"),
             (pools.locks.now, "file locks"),
             (pools.locked_files.now, "locked files"),

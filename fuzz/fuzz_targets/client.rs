@@ -135,6 +135,7 @@ fuzz_target!(|bytes: &[u8]| {
         sync_data: 16,
         ranges: 0,
         processes: 0,
+        queued_signals: 0,
         locks: LockLimits::NONE,
         leases: LeaseLimits {
             handles: 0,

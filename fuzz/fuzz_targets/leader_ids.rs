@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::leader::{Leader, Outcome};
+use libos_ipc::leader::{Leader, Outcome, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Frame, Message};
 use libos_ipc::{LockLimits, Vmid};
@@ -13,11 +13,12 @@ use libos_ipc::{LockLimits, Vmid};
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = Box::new_uninit_slice(Leader::bytes(RANGES, 0, &LockLimits::NONE));
+    let mut memory = Box::new_uninit_slice(Leader::bytes(RANGES, 0, &SignalLimits::NONE, &LockLimits::NONE));
     let mut leader = Leader::new(
         &mut Arena::new(&mut memory),
         RANGES,
         0,
+        &SignalLimits::NONE,
         &LockLimits::NONE,
         true,
     )

@@ -66,6 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
         ranges: 24,
         own_ranges: 4,
         processes: 8,
+        queued_signals: 2,
         children: 4,
         answers: 1,
         locks: LockLimits {
@@ -197,6 +198,7 @@ fuzz_target!(|bytes: &[u8]| {
         of_leader.waiting_for_locks,
         of_leader.lock_handles,
         of_leader.lent_files,
+        of_leader.queued_signals,
     ];
     assert!(locks.iter().all(|fill| fill.now == 0), "{locks:?}");
 });

@@ -36,6 +36,12 @@ fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
     let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait()));
     match (killed, target) {
         (Err(Error::NoSuchProcess), Target::Process(pid)) if is_zombie(pid) => 0,
+        // The main thread of a zombie.
+        (Err(Error::NoSuchProcess), Target::Thread { pid, tid })
+            if pid == tid && is_zombie(pid) =>
+        {
+            0
+        }
         (killed, _) => status(killed),
     }
 }

@@ -108,6 +108,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             own_ranges: limits.own_ranges as usize,
             // For members that are in Rust and say how their children end.
             processes: limits.peers.saturating_mul(2) as usize,
+            queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
             answers: limits.answers as usize,
             locks: LockLimits {

@@ -6,6 +6,7 @@
 mod processes;
 mod promised;
 mod ranges;
+mod signals;
 
 use crate::error::{Error, Resource, errno};
 use crate::store::Arena;
@@ -14,10 +15,12 @@ use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
 use crate::locks::{LockLimits, Locks, Set};
-pub use processes::{Due, Processes, SIGNAL_MAX, SIGPWR};
-pub(crate) use processes::{is_signal, sender_of_all, signal_bit};
+pub(crate) use processes::Receiver;
+pub use processes::{Due, Processes, SIGPWR};
 use promised::Promised;
 pub use ranges::{Alloc, Ranges, Reclaim};
+pub(crate) use signals::{Outgoing, Signals, is_signal};
+pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +59,16 @@ pub struct Leader<'m> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory the tables take, with room for that many ID ranges, processes and locks.
-    pub const fn bytes(ranges: usize, processes: usize, locks: &LockLimits) -> usize {
+    /// The memory the tables take, with room for that many ID ranges, processes, signals and locks.
+    pub const fn bytes(
+        ranges: usize,
+        processes: usize,
+        signals: &SignalLimits,
+        locks: &LockLimits,
+    ) -> usize {
         Ranges::bytes(ranges)
             .saturating_add(Promised::bytes(ranges))
-            .saturating_add(Processes::bytes(processes))
+            .saturating_add(Processes::bytes(processes, signals))
             .saturating_add(Locks::bytes(locks))
     }
 
@@ -72,13 +80,14 @@ impl<'m> Leader<'m> {
         arena: &mut Arena<'m>,
         ranges: usize,
         processes: usize,
+        signals: &SignalLimits,
         locks: &LockLimits,
         wrap_ids: bool,
     ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
             promised: Promised::new(arena, ranges)?,
-            processes: Processes::new(arena, processes)?,
+            processes: Processes::new(arena, processes, signals)?,
             locks: Locks::new(arena, locks)?,
             next_vmid: Vmid::new(2),
             departed: [0; DEPARTED],
@@ -260,11 +269,6 @@ impl<'m> Leader<'m> {
         self.ranges.is_sound() && self.processes.is_sound() && self.locks.is_sound()
     }
 
-    /// A signal for all is passed on: those who have not joined yet get it when they do.
-    pub fn owe_to_starting(&mut self, sender: Id, signal: i32) {
-        self.processes.owe_to_starting(sender, signal);
-    }
-
     /// The table of ID ranges.
     pub fn ranges(&mut self) -> &mut Ranges<'m> {
         &mut self.ranges
@@ -326,11 +330,6 @@ impl<'m> Leader<'m> {
                 Outcome::Answer(Answer::Process(process.map_err(|errno| {
                     NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
                 })))
-            }
-            // A process that has not joined yet can't be asked itself: it gets the signal when it
-            // has.
-            Message::PidKill(kill) if self.processes.owe_if_starting(&kill) => {
-                Outcome::Answer(Answer::Status(0))
             }
             // The leader learns how every process ends, and the parent does where that is it.
             Message::ChildExit(exit) => {

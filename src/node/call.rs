@@ -21,7 +21,42 @@ pub struct Request<'n, 'm, P: Pal> {
     code: u8,
 }
 
-impl<P: Pal> Request<'_, '_, P> {
+impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
+    /// A request that this process answers itself.
+    pub(super) fn here(node: &'n Node<'m, P>, code: u8) -> Result<Self, Error> {
+        let us = node.identity.vmid;
+        let what = (WaitsFor::Answer(code), node.now());
+        let claim = node
+            .waiters
+            .claim(us, what, Expected::of(code), Late::Drop)?;
+        node.events.call_begun(us, code, claim.seq);
+        Ok(Request {
+            node,
+            claim: Some(claim),
+            dest: us,
+            code,
+        })
+    }
+
+    /// The sequence number that the answer is to have.
+    pub(super) fn seq(&self) -> u64 {
+        self.claim.map_or(0, |claim| claim.seq)
+    }
+
+    /// To be called before the last look at whether the answer is there.
+    pub(super) fn prepare_to_sleep(&self) {
+        if let Some(event) = self.claim.and_then(|claim| self.node.waiters.event(claim)) {
+            event.clear();
+        }
+    }
+
+    /// Sleeps until the answer has come, or the limits are reached.
+    pub(super) fn sleep(&self, limits: Limits<'_>) {
+        if let Some(claim) = self.claim {
+            self.node.sleep(claim, limits);
+        }
+    }
+
     /// What became of it: `None` as long as nothing did. Once it has said something it says `None`.
     pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
         let claim = self.claim?;

@@ -32,10 +32,10 @@ pub enum Target {
 /// A signal that is to be delivered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signal {
-    /// The process it came from.
+    /// The process it came from: the leader, where it came through that.
     pub from: Vmid,
     /// The pid that sent it, as that process says; 0 for none, and where signals of several senders
-    /// had to be kept at the leader for a while.
+    /// became one at the leader.
     pub sender: Id,
     /// For whom it is. A whole group is only asked of a process by peers in C; between processes
     /// of this crate each member of the group is asked for itself.
@@ -292,6 +292,9 @@ impl<P: Pal> Node<'_, P> {
             // A zombie is asked for at its parent.
             _ if self.has_ended() => Err(errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
+            Target::Thread { pid, tid } if pid == tid && self.children.lock().is_zombie(pid) => {
+                Ok(())
+            }
             _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
             _ => return self.embedder.signal(self, signal, reply),
         };

@@ -2,59 +2,104 @@
 
 use super::data::Data;
 use super::embedder::{MetadataReply, Signal, SignalReply, Target};
+use super::ids::Ask;
 use super::{Late, Node, Wait};
 use crate::error::{Error, Resource, errno};
-use crate::leader::{is_signal, signal_bit};
+use crate::leader::is_signal;
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{
-    Answer, KillTarget, Message, MetaCode, PidKill, ProcessQuery, ProcessState, codes,
-};
+use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill, codes};
 use crate::{Id, Vmid};
 
 /// How many owners a process remembers.
 const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
+/// The leader's answer to [`Message::KillOrdered`]: nothing is under way, so the asker sends its signal
+/// itself.
+pub(super) const NOT_NEEDED: i32 = 1;
+/// The leader's answer to [`Message::KillOrdered`]: the signal is pending at the leader.
+pub(super) const KEPT: i32 = 2;
+
+/// What became of a signal that was to go through the leader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Done,
+    /// It is not sent: the way to the target is free.
+    NotNeeded,
+}
+
+/// What is known of an ID.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    pub(super) owner: Vmid,
+    /// How often this process had sent something through the leader when nothing of that was under way
+    /// to the owner any more.
+    pub(super) passed: u64,
+}
+
 /// Who owned an ID when this process last asked.
-pub(crate) struct OwnerCache([(Id, Option<Vmid>); OWNERS]);
+pub(crate) struct OwnerCache([(Id, Option<Known>); OWNERS]);
 
 impl OwnerCache {
     pub(crate) const fn new() -> Self {
         OwnerCache([(0, None); OWNERS])
     }
 
-    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<Vmid>)> {
+    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<Known>)> {
         let at = (id as usize).checked_rem(OWNERS)?;
         self.0.get_mut(at)
     }
 
-    fn get(&mut self, id: Id) -> Option<Vmid> {
+    pub(super) fn get(&mut self, id: Id) -> Option<Known> {
         self.place(id)
             .filter(|known| known.0 == id)
             .and_then(|known| known.1)
     }
 
     fn put(&mut self, id: Id, owner: Option<Vmid>) {
+        let before = self.get(id);
         if let Some(place) = self.place(id) {
-            *place = (id, owner);
+            let known = owner.map(|owner| Known {
+                owner,
+                passed: before
+                    .filter(|before| before.owner == owner)
+                    .map_or(0, |before| before.passed),
+            });
+            *place = (id, known);
+        }
+    }
+
+    fn set_passed(&mut self, id: Id, passed: u64) {
+        if let Some((_, Some(known))) = self.place(id).filter(|known| known.0 == id) {
+            known.passed = passed;
         }
     }
 }
 
 impl<P: Pal> Node<'_, P> {
     /// Sends a signal. `signal` 0 only asks whether it could be sent. The sender is the process
-    /// that [joined](Node::join), or 0.
+    /// that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.
     ///
-    /// A zombie child counts as signalled. A group is asked member by member: 0 if any could be
-    /// signalled. [`Target::All`] goes to the leader, which passes it on to every member but this
-    /// one and does not wait for them; if a member doesn't read for so long that its queue is
-    /// full, equal signals become one, as with a kernel's pending signals. What is for a process that
-    /// has not joined yet is kept by the leader until it has; what is for a thread of it is not.
+    /// What this process sends to another arrives in the order in which it was sent, whatever the targets
+    /// are (the process, a thread of it, its group, all). A call that was ended by `wait` does not say
+    /// when its signal comes.
+    ///
+    /// A zombie counts as signalled, and so does its main thread. All of a group is signalled before any
+    /// answer is waited for: `Ok` if any could be signalled. A member that has not answered when
+    /// [`Config::recall_limit`](crate::Config::recall_limit) is over counts as signalled. [`Target::All`] goes to the leader, which passes it on to every
+    /// member but this one and does not wait for them.
+    ///
+    /// What is for a process that has not joined yet, or for a member that does not read, waits at the
+    /// leader. Equal signals up to 31 become one there; real-time signals (32 to 64) are queued, as many as
+    /// [`Capacities::queued_signals`](crate::Capacities::queued_signals) says. SIGCONT discards the stop
+    /// signals that wait, and a stop signal SIGCONT. A thread of a process that has not joined is
+    /// found only by the process's pid.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a signal that isn't one, [`Error::NoSuchProcess`] if there is no
-    /// such target, [`Error::Refused`] as the target's embedder says (`EPERM`); else as
-    /// [`Node::ask`].
+    /// such target (for [`Target::All`]: no other process), [`Error::Refused`] as the target's embedder says
+    /// (`EPERM`), or with `EAGAIN` for a real-time signal for a thread that would have to wait at the leader
+    /// and finds no room; else as [`Node::ask`].
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
         self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
     }
@@ -91,32 +136,107 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn kill_one(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let is_zombie =
-            || kill.target == KillTarget::Process && self.children.lock().is_zombie(kill.id);
-        if is_zombie() {
+        if self.is_for_zombie(&kill) {
             return Ok(());
         }
-        let ask = || match self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait)) {
+        match self.kill_in_order(kill, wait) {
             // It died meanwhile.
-            Err(Error::NoSuchProcess) if is_zombie() => Ok(()),
+            Err(Error::NoSuchProcess) if self.is_for_zombie(&kill) => Ok(()),
             outcome => outcome,
-        };
-        let outcome = ask();
-        if outcome != Err(Error::NoSuchProcess) {
-            return outcome;
-        }
-        // Perhaps it was only about to join.
-        match self.process(kill.pid, wait).map(|process| process.state) {
-            Ok(ProcessState::Starting) => self.kill_starting(kill, wait).or_else(|_| ask()),
-            Ok(ProcessState::Running) => ask(),
-            _ => outcome,
         }
     }
 
-    /// A process that has not joined yet can't be asked: the leader passes the signal on when it
-    /// has.
-    fn kill_starting(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        self.change_process(&Message::PidKill(kill), wait)
+    /// Whether it is for a zombie of this process, or the main thread of one: that can be signalled.
+    pub(super) fn is_for_zombie(&self, kill: &PidKill) -> bool {
+        kill.is_for_main_thread() && self.children.lock().is_zombie(kill.pid)
+    }
+
+    /// Sends a signal to its target's owner, behind those of this process that are under way to it
+    /// through the leader.
+    fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let passed = self.passed.load(Ordering::Acquire);
+        let is_ordered = self.is_ordered(&kill, None, passed);
+        if !is_ordered {
+            match self.kill_through_leader(kill, false, wait) {
+                Ok(Through::NotNeeded) | Err(Error::LeaderGone) => {}
+                Ok(Through::Done) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let outcome = self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait));
+        if !is_ordered {
+            self.owners.lock().set_passed(kill.pid, passed);
+        }
+        if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
+            return outcome;
+        }
+        // Perhaps it was only about to join, or is just ending, or its connection is.
+        if !self.has_extensions() {
+            return outcome;
+        }
+        match self.kill_through_leader(kill, true, wait) {
+            Err(Error::LeaderGone) | Ok(Through::NotNeeded) => outcome,
+            Err(error) => Err(error),
+            Ok(Through::Done) => Ok(()),
+        }
+    }
+
+    /// Whether nothing of this process is under way to the target through the leader: its owner is asked
+    /// at once then. `passed` is how often anything was sent so.
+    pub(super) fn is_ordered(&self, kill: &PidKill, owner: Option<Vmid>, passed: u64) -> bool {
+        if passed == 0 || kill.signal == 0 || !self.has_extensions() {
+            return true;
+        }
+        let known = self.owners.lock().get(kill.pid);
+        let owner = owner.or(known.map(|known| known.owner));
+        // What a process sends itself never goes through the leader, and what it sends to the leader's
+        // process goes on the same stream.
+        let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
+        owner.is_some_and(is_near)
+            || Some(kill.pid) == self.pid()
+            || known.is_some_and(|known| known.passed == passed)
+    }
+
+    /// Has the leader send a signal, behind those of this process that it has not delivered yet:
+    /// only if there are such, or `always`.
+    fn kill_through_leader(
+        &self,
+        kill: PidKill,
+        always: bool,
+        wait: Wait<'_>,
+    ) -> Result<Through, Error> {
+        let answer = match self.leader()? {
+            Ask::Here(_) => {
+                let us = self.identity.vmid;
+                let code = codes::PID_KILL_ORDERED;
+                self.ask_here(code, &mut Data::none(), wait, |seq| {
+                    if let Some(status) = self.kill_ordered(us, seq, &kill, always) {
+                        self.waiters.answer_here(us, seq, &Answer::Status(status));
+                    }
+                })
+            }
+            Ask::There(leader) => self.ask(leader, &Message::KillOrdered { kill, always }, wait),
+        };
+        match answer {
+            Ok(Answer::Status(0)) => Ok(Through::Done),
+            Ok(Answer::Status(NOT_NEEDED)) => Ok(Through::NotNeeded),
+            Ok(Answer::Status(KEPT)) => {
+                self.note_passed();
+                Ok(Through::Done)
+            }
+            Ok(Answer::Status(status)) => Err(error_of(status)),
+            Ok(_) => Err(Error::Invalid),
+            // It may be under way.
+            Err(error) => {
+                self.note_passed();
+                Err(error)
+            }
+        }
+    }
+
+    /// Something of this process is, or may be, under way through the leader from now on.
+    pub(super) fn note_passed(&self) {
+        self.passed.fetch_add(1, Ordering::AcqRel);
     }
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
@@ -142,7 +262,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
         mut ask: impl FnMut(Vmid) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let known = self.owners.lock().get(id);
+        let known = self.owners.lock().get(id).map(|known| known.owner);
         if let Some(owner) = known {
             match ask(owner) {
                 Err(Error::NoSuchProcess | Error::LeaderGone) => {}
@@ -157,103 +277,23 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    fn kill_group(&self, group: Id, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
-        if group == 0 {
-            return self.kill_own_group(sender, signal, wait);
-        }
-        let mut query = ProcessQuery {
-            group,
-            ..ProcessQuery::default()
-        };
-        let mut outcome = Err(Error::NoSuchProcess);
-        // In the order of birth: a child that is started meanwhile has its turn, too.
-        loop {
-            let member = match self.query(&query, wait) {
-                Ok(member) => member,
-                // That was all.
-                Err(Error::NoSuchProcess) => return outcome,
-                Err(error) => return Err(error),
-            };
-            query.after = member.born;
-            let kill = PidKill {
-                sender,
-                pid: member.pid,
-                id: member.pid,
-                signal,
-                target: KillTarget::Process,
-            };
-            let one = match (Vmid::new(member.vmid), member.state) {
-                (_, ProcessState::Zombie) => Ok(()),
-                (_, ProcessState::Starting) => match self.kill_starting(kill, wait) {
-                    // It has joined meanwhile.
-                    Err(_) => self.kill_one(kill, wait),
-                    done => done,
-                },
-                (Some(vmid), _) => self.kill_at(vmid, kill, wait),
-                (None, _) => Err(Error::NoSuchProcess),
-            };
-            match one {
-                Err(Error::TimedOut | Error::Interrupted | Error::ShuttingDown) => return one,
-                // One that died meanwhile says nothing about the others.
-                Err(Error::NoSuchProcess) => {}
-                _ if outcome.is_ok() => {}
-                one => outcome = one,
-            }
-        }
-    }
-
-    /// Nobody is without a group of its own: if that is empty another thread has just put this process
-    /// into another.
-    fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
-        let mut group = self.group_of(0, wait)?;
-        loop {
-            let outcome = self.kill_group(group, sender, signal, wait);
-            let before = group;
-            if outcome != Err(Error::NoSuchProcess) {
-                return outcome;
-            }
-            group = self.group_of(0, wait)?;
-            if group == before {
-                return outcome;
-            }
-        }
-    }
-
     fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        match self.identity.leader {
-            None => {
-                self.pass_on(self.identity.vmid, &kill);
+        let Some(leader) = self.identity.leader else {
+            return if self.pass_on(self.identity.vmid, &kill) {
+                self.note_passed();
                 Ok(())
-            }
-            Some(leader) => match self.ask(leader, &Message::PidKill(kill), wait)? {
-                Answer::Status(0) => Ok(()),
-                Answer::Status(status) => Err(error_of(status)),
-                _ => Err(Error::Invalid),
-            },
-        }
-    }
-
-    /// As the leader: passes a signal on to every member but the sender.
-    pub(crate) fn pass_on(&self, from: Vmid, kill: &PidKill) {
-        let Some(bit) = signal_bit(kill.signal) else {
-            return;
+            } else {
+                Err(Error::NoSuchProcess)
+            };
         };
-        let Some(leader) = &self.leader else { return };
-        {
-            // In one step: who joins just now gets it by one way or the other.
-            let mut leader = leader.lock();
-            leader.owe_to_starting(kill.sender, kill.signal);
-            for peer in self.peers.all() {
-                let has_ended = peer.ended.load(Ordering::SeqCst);
-                if peer.vmid() != from && !has_ended && !leader.processes().is_starting(peer.vmid())
-                {
-                    peer.owe(bit, kill.sender);
-                }
-            }
+        let answer = self.ask(leader, &Message::PidKill(kill), wait);
+        if kill.signal != 0 {
+            self.note_passed();
         }
-        for peer in self.peers.all() {
-            self.pay(&peer);
-            self.flush(&peer);
+        match answer? {
+            Answer::Status(0) => Ok(()),
+            Answer::Status(status) => Err(error_of(status)),
+            _ => Err(Error::Invalid),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use super::embedder::Upcall;
 use super::wait::Limits;
 use super::{Node, PeerRef, Phase, Wait, WaitsFor};
 use crate::Vmid;
@@ -35,18 +34,12 @@ impl<'m, P: Pal> Node<'m, P> {
     fn pay_due(&self, due: Due) -> bool {
         let us = self.identity.vmid;
         // What is for this process itself is for its worker to tell.
-        if matches!(due, Due::Notice(to, _) | Due::Signal(to, _) if to == us) {
+        if matches!(due, Due::Notice(to, _) if to == us) {
             self.wake();
         }
         match due {
             Due::Notice(to, exit) if to == us => self.child_ended(us, exit),
-            Due::Signal(to, kill) if to == us => {
-                let signal = super::embedder::Signal::read(us, &kill);
-                let reply = super::embedder::SignalReply { to: us, seq: 0 };
-                self.tell(Upcall::Signal(signal, reply))
-            }
             Due::Notice(to, exit) => self.try_send(to, &Message::ChildExit(exit)),
-            Due::Signal(to, kill) => self.try_send(to, &Message::PidKill(kill)),
         }
     }
 
@@ -90,6 +83,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
         let us = self.identity.vmid;
         leader.lock().left(us);
+        self.give_signal_answers();
         self.tell_decided();
         self.take_back_leases(us);
         while !leader.lock().break_promises(us) {}

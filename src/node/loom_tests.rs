@@ -228,6 +228,7 @@ fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node
         ranges: 0,
         own_ranges: 0,
         processes: 0,
+        queued_signals: 0,
         children: 0,
         answers: 0,
         locks: crate::LockLimits::NONE,

@@ -6,6 +6,7 @@ mod data;
 mod embedder;
 mod ids;
 mod kill;
+mod kill_group;
 mod lead;
 mod leases;
 mod lending;
@@ -15,6 +16,7 @@ mod locks;
 mod loom_tests;
 mod name;
 mod open_files;
+mod passed;
 mod peers;
 mod process;
 mod processes;
@@ -110,6 +112,8 @@ pub struct Node<'m, P: Pal> {
     pub(crate) recalling: AtomicBool,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
+    /// How often this process has sent something through the leader that may be under way.
+    passed: AtomicU64,
     used_locks: UsedLocks,
     /// The leader has told which open files this process has inherited, though it has not joined.
     knows_inherited: AtomicBool,
@@ -156,7 +160,12 @@ impl<'m, P: Pal> Node<'m, P> {
             ),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
             leader: if identity.is_leader() {
-                Leader::bytes(capacities.ranges, capacities.processes, &capacities.locks)
+                Leader::bytes(
+                    capacities.ranges,
+                    capacities.processes,
+                    &capacities.signals(),
+                    &capacities.locks,
+                )
             } else {
                 0
             },
@@ -228,6 +237,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 &mut arena,
                 limits.ranges,
                 limits.processes,
+                &limits.signals(),
                 &limits.locks,
                 config.wrap_ids,
             )?))
@@ -270,6 +280,7 @@ impl<'m, P: Pal> Node<'m, P> {
             recalling: AtomicBool::new(false),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
+            passed: AtomicU64::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
             embedder: &NoEmbedder,
@@ -317,6 +328,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut leader = leader.lock();
             let ranges = (leader.ranges().len(), leader.ranges().most());
             let processes = (leader.processes().len(), leader.processes().most());
+            let signals = leader.processes().signals.fill();
             let locks = leader.locks();
             let lent_limit = locks.lent_limit();
             let locks = [
@@ -326,9 +338,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 locks.handles_fill(),
                 locks.lent_fill(),
             ];
-            (ranges, processes, locks, lent_limit)
+            (ranges, processes, signals, locks, lent_limit)
         });
-        let (ranges, processes, [locks, files, waiting, handles, lent], lent_limit) =
+        let (ranges, processes, signals, [locks, files, waiting, handles, lent], lent_limit) =
             leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
@@ -344,6 +356,7 @@ impl<'m, P: Pal> Node<'m, P> {
             waiters: fill(self.waiters.fill(), limits.waiters),
             ranges: fill(ranges, limits.ranges),
             processes: fill(processes, limits.processes),
+            queued_signals: fill(signals, limits.queued_signals),
             children: fill(self.children.lock().fill(), limits.children),
             locks: fill(locks, limits.locks.locks),
             locked_files: fill(files, limits.locks.files),

@@ -1,16 +1,15 @@
 //! The processes this node is connected with: one place for each, found by VMID.
 
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use core::ops::Deref;
 
 use super::name::{GENERATIONS, Name};
 use super::sides::{Queue, Reading, Sending};
+use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::leader::sender_of_all;
 use crate::pal::Token;
 use crate::store::{Arena, Index, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
-use crate::{Id, Vmid};
 
 /// One process.
 pub(crate) struct Peer<'m, S> {
@@ -49,26 +48,13 @@ pub(crate) struct Peer<'m, S> {
     takes: AtomicU32,
     /// As the leader: its sync handles do not fit those of this process.
     pub(crate) syncs_refused: AtomicBool,
-    /// Signals for all that it is still to be sent, a bit each, and who sent them; 0 for several.
-    pub(crate) owed: AtomicU64,
-    pub(crate) owed_by: AtomicU32,
+    /// As the leader: signals for it may wait to be sent.
+    pub(crate) signals_wait: AtomicBool,
     /// The name of the waiter whose call reads its stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }
 
 impl<S> Peer<'_, S> {
-    /// It is to be sent this signal for all. One at a time, behind the leader's lock.
-    pub(crate) fn owe(&self, signal: u64, sender: Id) {
-        let (owed, by) = (&self.owed, &self.owed_by);
-        let by_all = sender_of_all(
-            owed.load(Ordering::SeqCst),
-            by.load(Ordering::SeqCst),
-            sender,
-        );
-        by.store(by_all, Ordering::SeqCst);
-        owed.fetch_or(signal, Ordering::SeqCst);
-    }
-
     /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
     pub(crate) fn vmid(&self) -> Vmid {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
@@ -250,8 +236,7 @@ impl<'m, S> Peers<'m, S> {
                 limits_told: AtomicBool::new(false),
                 takes: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
-                owed: AtomicU64::new(0),
-                owed_by: AtomicU32::new(0),
+                signals_wait: AtomicBool::new(false),
                 reader: AtomicU32::new(0),
             })
         })?;
@@ -382,11 +367,11 @@ impl<'m, S> Peers<'m, S> {
             &peer.ended,
             &peer.limits_told,
             &peer.syncs_refused,
+            &peer.signals_wait,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
         peer.takes.store(u32::MAX, Ordering::Relaxed);
-        peer.owed.store(0, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;

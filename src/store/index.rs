@@ -42,6 +42,13 @@ impl<'m> Index<'m> {
         self.entries.get(at).map(|entry| entry.place)
     }
 
+    /// The lowest number above `last`.
+    pub(crate) fn next(&self, last: u32) -> Option<u32> {
+        let used = self.entries.get(..self.count)?;
+        let at = used.partition_point(|entry| entry.number <= last);
+        used.get(at).map(|entry| entry.number)
+    }
+
     /// Notes where the number stands. False if it is there already, or there is no room.
     pub(crate) fn insert(&mut self, number: u32, place: u32) -> bool {
         let Err(at) = self.find(number) else {

@@ -135,6 +135,8 @@ impl Expected {
             codes::CHANGE_ID_OWNER => Expected::StatusOrEmpty,
             codes::GET_ID_OWNER => Expected::Owner,
             codes::PID_KILL
+            | codes::PID_KILL_ORDERED
+            | codes::PID_KILL_PASSED
             | codes::FILE_LOCK_SET
             | codes::FILE_LOCK_OFD_SET
             | codes::FILE_LOCK_BORROW

@@ -4,8 +4,8 @@ use super::error::Malformed;
 use super::kinds::{KillTarget, LockFamily, LockKind, SyncState};
 use super::layout;
 use super::message::{
-    ChildExit, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery, Sync,
-    exactly,
+    ChildExit, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill, ProcessQuery,
+    Sync, exactly,
 };
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -76,6 +76,39 @@ impl PidKill {
             signal: body.signal.get(),
             target: KillTarget::read(body.target.get())?,
         })
+    }
+
+    pub(super) fn ordered(self, always: bool) -> layout::OrderedKill {
+        layout::OrderedKill {
+            sender: self.sender.into(),
+            pid: self.pid.into(),
+            id: self.id.into(),
+            signal: self.signal.into(),
+            target: self.target.number().into(),
+            always: u32::from(always).into(),
+        }
+    }
+
+    /// The leader passes on signals for a process or a thread; those for all have their own way.
+    pub(super) fn read_ordered(payload: &[u8]) -> Result<Message<'_>, Malformed> {
+        let body: &layout::OrderedKill = exactly(payload)?;
+        let target = match KillTarget::read(body.target.get())? {
+            target @ (KillTarget::Thread | KillTarget::Process) => target,
+            KillTarget::Group | KillTarget::All => return Err(Malformed::BadValue),
+        };
+        let kill = PidKill {
+            sender: body.sender.get(),
+            pid: body.pid.get(),
+            id: body.id.get(),
+            signal: body.signal.get(),
+            target,
+        };
+        let always = match body.always.get() {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed::BadValue),
+        };
+        Ok(Message::KillOrdered { kill, always })
     }
 }
 

@@ -77,9 +77,18 @@ pub const LIMITS: u8 = 96;
 /// Leader to member: another member has handed an open file on to you.
 pub const FILE_GIVEN: u8 = 97;
 
+/// Member to leader: send this signal after those of mine that you have not delivered yet.
+pub const PID_KILL_ORDERED: u8 = 99;
+/// Leader to member: a signal that another member sent through the leader.
+pub const PID_KILL_PASSED: u8 = 100;
+
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
-    code >= FIRST_UNKNOWN && !matches!(code, HELLO..=SYNC_NOTE | LIMITS | FILE_GIVEN)
+    code >= FIRST_UNKNOWN
+        && !matches!(
+            code,
+            HELLO..=SYNC_NOTE | LIMITS | FILE_GIVEN | PID_KILL_ORDERED | PID_KILL_PASSED
+        )
 }
 
 /// The name of a code; `None` for one that is free.
@@ -118,6 +127,8 @@ pub const fn name(code: u8) -> Option<&'static str> {
         SYNC_NOTE => "SYNC_NOTE",
         LIMITS => "LIMITS",
         FILE_GIVEN => "FILE_GIVEN",
+        PID_KILL_ORDERED => "PID_KILL_ORDERED",
+        PID_KILL_PASSED => "PID_KILL_PASSED",
         _ => return None,
     })
 }

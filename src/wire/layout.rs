@@ -196,6 +196,16 @@ layouts! {
         sync_data: U32 = 12,
     }
 
+    /// `PID_KILL_ORDERED`
+    OrderedKill: 24 {
+        sender: U32 = 0,
+        pid: U32 = 4,
+        id: U32 = 8,
+        signal: I32 = 12,
+        target: U32 = 16,
+        always: U32 = 20,
+    }
+
     /// `file_lock_resp`
     FileLockAnswer: 48 {
         status: I32 = 0,

@@ -55,6 +55,17 @@ pub struct PidKill {
     pub target: KillTarget,
 }
 
+impl PidKill {
+    /// Whether it is for a process, or for the thread that goes by its process's pid.
+    pub(crate) const fn is_for_main_thread(&self) -> bool {
+        match self.target {
+            KillTarget::Process => true,
+            KillTarget::Thread => self.id == self.pid,
+            KillTarget::Group | KillTarget::All => false,
+        }
+    }
+}
+
 /// A step in the life of a sync handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sync<'a> {
@@ -229,6 +240,16 @@ pub enum Message<'a> {
         /// What.
         note: SyncNote,
     },
+    /// Send this signal after those of mine that are under way through you.
+    KillOrdered {
+        /// The signal, for a process or a thread.
+        kill: PidKill,
+        /// Whether to send it even if none is under way. Otherwise the answer is then 1, and the
+        /// asker sends it to the target's owner itself.
+        always: bool,
+    },
+    /// A signal that somebody sent through me.
+    KillPassed(PidKill),
     /// I know the extensions.
     Hello(Hello),
     /// These are limits of mine that both of us have to keep.
@@ -289,6 +310,8 @@ impl<'a> Message<'a> {
             Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
             Message::FileLockClearPid(_) => codes::FILE_LOCK_CLEAR_PID,
             Message::SyncNote { .. } => codes::SYNC_NOTE,
+            Message::KillOrdered { .. } => codes::PID_KILL_ORDERED,
+            Message::KillPassed(_) => codes::PID_KILL_PASSED,
             Message::Hello(_) => codes::HELLO,
             Message::Limits(_) => codes::LIMITS,
             Message::ProcessStart { .. } => codes::PROCESS_START,
@@ -312,7 +335,13 @@ impl<'a> Message<'a> {
             Message::GetIdOwner(_) | Message::FileLockClearPid(_) | Message::ProcessReap(_) => {
                 size_of::<layout::Number>()
             }
-            Message::PidKill(_) => size_of::<layout::PidKill>(),
+            Message::PidKill(_) | Message::KillPassed(_) => size_of::<layout::PidKill>(),
+            Message::KillOrdered { kill, .. }
+                if matches!(kill.target, KillTarget::Group | KillTarget::All) =>
+            {
+                usize::MAX
+            }
+            Message::KillOrdered { .. } => size_of::<layout::OrderedKill>(),
             Message::PidGetMeta { .. } => size_of::<layout::PidGetMeta>(),
             Message::Sync(_, sync) => sync.length(),
             Message::FileLockBorrow(lock) if lock.family != LockFamily::Posix => usize::MAX,
@@ -367,7 +396,8 @@ impl<'a> Message<'a> {
             Message::GetIdOwner(id) | Message::FileLockClearPid(id) | Message::ProcessReap(id) => {
                 fill(to, &layout::Number { number: id.into() }, &[])?;
             }
-            Message::PidKill(kill) => fill(to, &kill.layout(), &[])?,
+            Message::PidKill(kill) | Message::KillPassed(kill) => fill(to, &kill.layout(), &[])?,
+            Message::KillOrdered { kill, always } => fill(to, &kill.ordered(always), &[])?,
             Message::PidGetMeta { pid, code } => {
                 let body = layout::PidGetMeta {
                     pid: pid.into(),
@@ -515,6 +545,8 @@ impl<'a> Message<'a> {
                     note: SyncNote::read(body.note.get())?,
                 }
             }
+            codes::PID_KILL_ORDERED => PidKill::read_ordered(payload)?,
+            codes::PID_KILL_PASSED => Message::KillPassed(PidKill::read(payload)?),
             codes::HELLO => Message::Hello(Hello::read(payload)?),
             codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
             codes::PROCESS_START => {

@@ -356,6 +356,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         }
         leader.lock().left(vmid);
+        self.give_signal_answers();
         self.tell_decided();
         self.take_back_leases(vmid);
         // Not all under one lock: there may be many.

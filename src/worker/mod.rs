@@ -225,7 +225,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let how_soon = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
-                self.pay(&peer);
+                self.send_passed(&peer);
                 self.flush(&peer);
                 let connecting = if peer.is_connecting() {
                     Again::Soon
@@ -250,6 +250,9 @@ impl<'m, P: Pal> Node<'m, P> {
             again = again.min(Again::Soon);
         }
         if !self.pay_dues() {
+            again = again.min(Again::Soon);
+        }
+        if !self.send_all_passed() {
             again = again.min(Again::Soon);
         }
         // What that and other threads put aside.

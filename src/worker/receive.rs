@@ -10,7 +10,7 @@ use crate::counters::Refusal;
 #[cfg(feature = "capi")]
 use crate::error::Error;
 use crate::error::errno;
-use crate::leader::{Outcome, is_signal};
+use crate::leader::{Outcome, Signals, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{
@@ -201,6 +201,13 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(self.take_kill_all(peer, frame.seq, kill));
             }
+            if let Message::KillOrdered { kill, always } = &message {
+                let status = self.kill_ordered(peer.vmid(), frame.seq, kill, *always);
+                if let Some(status) = status.filter(|_| frame.seq != 0) {
+                    self.answer(peer, frame.seq, &Answer::Status(status));
+                }
+                return Ok(Again::Whenever);
+            }
             let message = match message {
                 // Nothing is lent that can't come back.
                 Message::FileLockBorrow(lock) if !self.config.capacities.holds_lent_file() => {
@@ -320,6 +327,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
                 self.put_aside(peer, seq, SignalReply::ROOM, upcall)
             }
+            // Nobody waits for what becomes of it: its place in the order is all that is answered.
+            Message::KillPassed(kill) if Some(to) == self.identity.leader => {
+                let reply = SignalReply { to, seq: 0 };
+                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
+                let done = self.put_aside(peer, 0, 0, upcall);
+                if done && seq != 0 {
+                    self.answer(peer, seq, &Answer::Status(0));
+                }
+                done
+            }
             // It would wait for room for ever, and what comes after it.
             Message::PidGetMeta { .. } if !self.config.capacities.holds_metadata() => {
                 let (status, data) = (-errno::ENOMEM, &[][..]);
@@ -394,11 +411,15 @@ impl<'m, P: Pal> Node<'m, P> {
         let from = peer.vmid();
         let status = if is_signal(kill.signal) {
             let reply = SignalReply { to: from, seq: 0 };
-            if kill.signal != 0 && !self.tell(Upcall::Signal(Signal::read(from, kill), reply)) {
+            let is_for_us = kill.signal != 0 && !self.first_has_left();
+            if is_for_us && !self.tell(Upcall::Signal(Signal::read(from, kill), reply)) {
                 return Again::AtOnce;
             }
-            self.pass_on(from, kill);
-            0
+            if self.pass_on(from, kill) {
+                0
+            } else {
+                -errno::ESRCH
+            }
         } else {
             -errno::EINVAL
         };
@@ -415,6 +436,9 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
+        if self.leader.is_some() && Signals::is_passed(seq) {
+            return self.take_signal_answer(peer, seq, payload);
+        }
         match self.waiters.answer(peer.vmid(), seq, payload) {
             Delivery::Done => {}
             Delivery::Dropped => self.counters.late_answers.add(1),
@@ -426,6 +450,25 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.fault(peer, Refusal::WrongAnswer);
                 return Err(Refusal::WrongAnswer);
             }
+        }
+        Ok(())
+    }
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// As the leader: a member answers a signal that came through here.
+    fn take_signal_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<(), Refusal> {
+        let Ok(Answer::Status(status)) = Answer::decode(Expected::Status, payload) else {
+            self.fault(peer, Refusal::WrongAnswer);
+            return Err(Refusal::WrongAnswer);
+        };
+        if !self.signal_answered(peer.vmid(), seq, status) {
+            self.counters.late_answers.add(1);
         }
         Ok(())
     }

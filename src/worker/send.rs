@@ -5,9 +5,9 @@ use crate::sync::Ordering;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::node::{ANSWER_RESERVE, Node, PeerRef, Sending};
+use crate::node::{Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::wire::{Answer, KillTarget, Message, PidKill, codes};
+use crate::wire::{Answer, Message, codes};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
 /// has more to do than that.
@@ -130,45 +130,10 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.room_wanted.swap(false, Ordering::SeqCst) {
             self.waiters.wake_for_room(peer.vmid());
         }
-        let waits = peer.held_back.load(Ordering::SeqCst) || peer.owed.load(Ordering::SeqCst) != 0;
+        let waits =
+            peer.held_back.load(Ordering::SeqCst) || peer.signals_wait.load(Ordering::SeqCst);
         if waits {
             self.call_worker(peer);
-        }
-    }
-
-    /// Queues the signals for all that the peer is owed, as far as there is room; the others go
-    /// when there is.
-    pub(crate) fn pay(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        loop {
-            // Most of the time, without the lock.
-            if peer.owed.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            let mut queue = peer.queue.lock();
-            let owed = peer.owed.load(Ordering::SeqCst);
-            if owed == 0 {
-                return;
-            }
-            let kill = PidKill {
-                sender: peer.owed_by.load(Ordering::SeqCst),
-                pid: 0,
-                id: 0,
-                signal: i32::try_from(owed.trailing_zeros())
-                    .unwrap_or(0)
-                    .saturating_add(1),
-                target: KillTarget::All,
-            };
-            let message = Message::PidKill(kill);
-            if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
-                return;
-            }
-            // There may be more by now.
-            let taken = owed & owed.wrapping_neg();
-            peer.owed.fetch_and(!taken, Ordering::SeqCst);
-            if queue.filling.push(0, &message).is_ok() {
-                queue.note();
-                self.note_out(peer.vmid(), 0, &message);
-            }
         }
     }
 

@@ -107,9 +107,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(base: &std::path::Path, identity: Identity) -> Process {
-        let os = Os::default();
-        let config = Config::DEFAULT;
+    fn start(base: &std::path::Path, identity: Identity, config: Config, os: Os) -> Process {
         // A signal may come as soon as the process has joined.
         *os.pid.lock() = identity.pid;
         let node = HostNode::start_with(base, identity, config, Box::new(os.clone())).unwrap();
@@ -162,9 +160,14 @@ pub(crate) struct Family {
 
 impl Family {
     pub(crate) fn new() -> Family {
+        Family::led_with(Config::DEFAULT)
+    }
+
+    /// A family whose first process has this configuration.
+    pub(crate) fn led_with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let first = Process::start(&base, Identity::FIRST);
+        let first = Process::start(&base, Identity::FIRST, config, Os::default());
         Family {
             _directory: directory,
             base,
@@ -179,7 +182,12 @@ impl Family {
 
     /// The process that was prepared.
     pub(crate) fn started(&self, identity: Identity) -> Process {
-        Process::start(&self.base, identity)
+        self.started_as(identity, Os::default())
+    }
+
+    /// The process that was prepared, with that library OS.
+    pub(crate) fn started_as(&self, identity: Identity, os: Os) -> Process {
+        Process::start(&self.base, identity, Config::DEFAULT, os)
     }
 
     pub(crate) fn child(&self) -> Process {

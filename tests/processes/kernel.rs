@@ -18,7 +18,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A pipe: what is read from and what is written to.
-fn pipe() -> [c_int; 2] {
+pub(crate) fn pipe() -> [c_int; 2] {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
     assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
@@ -26,13 +26,13 @@ fn pipe() -> [c_int; 2] {
 }
 
 /// Reads one byte: returns when the other end is closed, or something was written.
-fn await_byte(end: c_int) -> bool {
+pub(crate) fn await_byte(end: c_int) -> bool {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
     unsafe { libc::read(end, (&raw mut byte).cast(), 1) == 1 }
 }
 
-fn close(end: c_int) {
+pub(crate) fn close(end: c_int) {
     // SAFETY: no memory is involved.
     unsafe { libc::close(end) };
 }

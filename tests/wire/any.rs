@@ -115,6 +115,33 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             ..lock
         })),
         any::<u64>().prop_map(Message::FileLockRecall),
+        (
+            any::<[u32; 3]>(),
+            any::<i32>(),
+            select(&KillTarget::ALL[..2]),
+            any::<bool>()
+        )
+            .prop_map(
+                |([sender, pid, id], signal, target, always)| Message::KillOrdered {
+                    kill: PidKill {
+                        sender,
+                        pid,
+                        id,
+                        signal,
+                        target
+                    },
+                    always,
+                }
+            ),
+        (any::<[u32; 3]>(), any::<i32>(), select(KillTarget::ALL)).prop_map(
+            |([sender, pid, id], signal, target)| Message::KillPassed(PidKill {
+                sender,
+                pid,
+                id,
+                signal,
+                target,
+            })
+        ),
         (any::<u64>(), select(SyncNote::ALL)).prop_map(|(id, note)| Message::SyncNote { id, note }),
         (any::<u64>(), lent_locks())
             .prop_map(|(loan, locks)| Message::FileLockReturn { loan, locks }),
@@ -219,6 +246,26 @@ fn two_lent() -> LentLocks<'static> {
     Box::leak(Box::new(list)).locks()
 }
 
+/// One of each that carries a signal.
+fn signals() -> [Message<'static>; 3] {
+    let kill = PidKill {
+        sender: 1,
+        pid: 2,
+        id: 3,
+        signal: 4,
+        target: KillTarget::Process,
+    };
+    let for_all = PidKill {
+        target: KillTarget::All,
+        ..kill
+    };
+    [
+        Message::PidKill(for_all),
+        Message::KillOrdered { kill, always: true },
+        Message::KillPassed(for_all),
+    ]
+}
+
 /// One of each shape, for tests that go through all of them.
 pub(crate) fn one_of_each() -> Vec<Message<'static>> {
     let lock = FileLock {
@@ -238,13 +285,6 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         exit_code: 4,
         term_signal: 5,
     };
-    let kill = PidKill {
-        sender: 1,
-        pid: 2,
-        id: 3,
-        signal: 4,
-        target: KillTarget::All,
-    };
     let mut all = vec![
         Message::GetNewVmid,
         Message::ChildExit(exit),
@@ -252,7 +292,6 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         Message::ReleaseIdRange(IdRange { start: 1, end: 2 }),
         Message::ChangeIdOwner { id: 1, owner: 2 },
         Message::GetIdOwner(1),
-        Message::PidKill(kill),
         Message::PidGetMeta {
             pid: 1,
             code: MetaCode::Root,
@@ -311,6 +350,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             after: 4,
         }),
     ];
+    all.extend(signals());
     for data in [&b""[..], b"d", b"data"] {
         let sync = Sync {
             id: 1,

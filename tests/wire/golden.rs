@@ -60,7 +60,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(77..=95).chain(98..=255) {
+    for code in (18..64).chain(77..=95).chain([98]).chain(101..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -574,6 +574,29 @@ fn limits_are_read_as_far_as_they_are_known() {
 }
 
 #[test]
+fn the_extensions_for_signals() {
+    let kill = PidKill {
+        sender: 0x0101,
+        pid: 0x0202,
+        id: 0x0303,
+        signal: 40,
+        target: KillTarget::Thread,
+    };
+    let body: &[(usize, &[u8])] = &[(0, &[1, 1]), (4, &[2, 2]), (8, &[3, 3]), (12, &[40])];
+    let always = [body, &[(20, &[1])]].concat();
+    is(
+        Message::KillOrdered { kill, always: true },
+        &frame(41, 99, &always),
+    );
+    let kill = PidKill {
+        target: KillTarget::All,
+        ..kill
+    };
+    let for_all = [body, &[(16, &[3])]].concat();
+    is(Message::KillPassed(kill), &frame(37, 100, &for_all));
+}
+
+#[test]
 fn requests_and_their_answers() {
     let table = [
         (codes::GET_NEW_VMID, Expected::Vmid),
@@ -581,6 +604,8 @@ fn requests_and_their_answers() {
         (codes::CHANGE_ID_OWNER, Expected::StatusOrEmpty),
         (codes::GET_ID_OWNER, Expected::Owner),
         (codes::PID_KILL, Expected::Status),
+        (codes::PID_KILL_ORDERED, Expected::Status),
+        (codes::PID_KILL_PASSED, Expected::Status),
         (codes::PID_GETMETA, Expected::Meta),
         (codes::FILE_LOCK_SET, Expected::Status),
         (codes::FILE_LOCK_GET, Expected::Lock),

@@ -109,6 +109,9 @@ fn choices_out_of_range() {
         (codes::FILE_LOCK_OFD_GET, 0, 3..=3),
         (codes::FILE_HANDLE, 8, 0..=1),
         (codes::PROCESS_CHANGE, 0, 0..=4),
+        (codes::PID_KILL_ORDERED, 16, 0..=1),
+        (codes::PID_KILL_ORDERED, 20, 0..=1),
+        (codes::PID_KILL_PASSED, 16, 0..=3),
     ];
     let edges = [255, 256, 0x0100_0000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
     for (code, offset, good) in rows {

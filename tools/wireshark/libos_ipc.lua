@@ -30,6 +30,7 @@ local CODES = {
     [74] = "FILE_LOCK_RECALL", [75] = "FILE_LOCK_RETURN", [76] = "SYNC_NOTE",
     [96] = "LIMITS",
     [97] = "FILE_GIVEN",
+    [99] = "PID_KILL_ORDERED", [100] = "PID_KILL_PASSED",
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }
@@ -133,6 +134,7 @@ local f = {
     count = u64("count", "Locks"),
     lock = field("none", "lock", "Lock"),
     held = u32("held", "Held", YES_NO),
+    always = u32("kill.always", "In any case", YES_NO),
     child = u32("child", "VMID of another member"),
     hello_version = u32("hello.version", "Version"),
     features = field("uint32", "hello.features", "Features", base.HEX),
@@ -333,6 +335,19 @@ local function lent_lock(r)
     r.tree = outer
 end
 
+local function kill(r)
+    local sender = r:u32(f.sending_pid)
+    r:u32(f.pid)
+    local id = r:u32(f.id)
+    local signal, target = r:i32(f.signal), r:u32(f.target, TARGETS)
+    if target == 3 then
+        r:say("%s to all", named(SIGNALS, signal))
+    else
+        r:say("%s to %s %d", named(SIGNALS, signal), named(TARGETS, target), id)
+    end
+    r:say("from %d", sender)
+end
+
 local MESSAGES = {
     [1] = nothing,
     [2] = function(r)
@@ -350,18 +365,7 @@ local MESSAGES = {
     [4] = function(r) r:say("%d..%d", r:u32(f.start_id), r:u32(f.end_id)) end,
     [5] = function(r) r:say("id %d to member %d", r:u32(f.id), r:u32(f.owner)) end,
     [6] = function(r) r:say("id %d", r:u32(f.id)) end,
-    [7] = function(r)
-        local sender = r:u32(f.sending_pid)
-        r:u32(f.pid)
-        local id = r:u32(f.id)
-        local signal, target = r:i32(f.signal), r:u32(f.target, TARGETS)
-        if target == 3 then
-            r:say("%s to all", named(SIGNALS, signal))
-        else
-            r:say("%s to %s %d", named(SIGNALS, signal), named(TARGETS, target), id)
-        end
-        r:say("from %d", sender)
-    end,
+    [7] = kill,
     [8] = function(r) r:say("pid %d, %s", r:u32(f.pid), named(WHATS, r:u32(f.what, WHATS))) end,
     [9] = sync, [10] = sync, [11] = sync, [12] = sync, [13] = sync, [14] = sync,
     [15] = file_lock(CLASSIC),
@@ -417,6 +421,11 @@ local MESSAGES = {
     end,
     [97] = function(r) r:say("handle %s", r:u64(f.handle)) end,
     [76] = function(r) r:say("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
+    [99] = function(r)
+        kill(r)
+        if r:u32(f.always, YES_NO) == 1 then r:say("in any case") end
+    end,
+    [100] = kill,
 }
 
 -- ---- Payloads of answers, by the code that is answered ------------------------------------------
@@ -475,6 +484,8 @@ local ANSWERS = {
     [16] = held_lock,
     [17] = status,
     [65] = status,
+    [99] = status,
+    [100] = status,
     [67] = status,
     [72] = status,
     [68] = function(r)

@@ -116,7 +116,8 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
         rng.fill(bytes);
         return rng.usize(..100);
     }
-    let seq = [0, 1, rng.u64(..)][rng.usize(..3)];
+    // Some of them are such as the leader gives to signals that it passes on.
+    let seq = [0, 1, rng.u64(..), 1 << 62 | rng.u64(..8)][rng.usize(..4)];
     let length = encode(&message(rng), seq, bytes);
     if rng.u8(..8) == 0 {
         // A bit of it is wrong.
@@ -159,7 +160,7 @@ fn message(rng: &mut Rng) -> Message<'static> {
         state: SyncState::ALL[rng.usize(..4)],
         data: [&b""[..], b"12345678", b"123456789012345678901234567890"][rng.usize(..3)],
     };
-    match rng.u8(..20) {
+    match rng.u8(..22) {
         0 => Message::GetNewVmid,
         1 => Message::ChildExit(ChildExit {
             parent_pid: rng.u32(..100),
@@ -182,6 +183,16 @@ fn message(rng: &mut Rng) -> Message<'static> {
             signal: rng.i32(FOREIGN..65),
             target: KillTarget::ALL[rng.usize(..4)],
         }),
+        20 => Message::KillOrdered {
+            kill: PidKill {
+                sender: PID,
+                pid: id,
+                id,
+                signal: rng.i32(FOREIGN..65),
+                target: KillTarget::ALL[rng.usize(..2)],
+            },
+            always: rng.bool(),
+        },
         8 => Message::PidGetMeta {
             pid: id,
             code: MetaCode::ALL[rng.usize(..4)],

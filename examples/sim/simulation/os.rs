@@ -5,6 +5,7 @@ use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
 
 use super::checks::{FOREIGN, bounds, path_of, user_of};
+use super::faults::Fault;
 use super::hostile;
 use super::pal::SimPal;
 use super::process::sound;
@@ -50,6 +51,13 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                     "signals"
                 };
                 world.check(check, outcome);
+                // Where a connection breaks, a signal may be sent twice.
+                let may_be_twice = world.has(Fault::Disconnect) || world.checks.innocents.may_close;
+                if signal.sender != 0 && !may_be_twice {
+                    let signals = &mut world.checks.signals;
+                    let outcome = signals.in_order(self.vmid, signal.sender, number);
+                    world.check("order", outcome);
+                }
             });
         }
         let outcome = if is_here { Ok(()) } else { Err(errno::ESRCH) };

@@ -178,6 +178,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         ranges: limit(12..60, 600),
         own_ranges: limit(3..10, 64),
         processes: limit(4..20, 40),
+        queued_signals: limit(0..6, 32),
         children: limit(1..10, 20),
         answers: usize::from(has_paths),
         locks,

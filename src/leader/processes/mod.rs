@@ -6,6 +6,7 @@
 mod dues;
 mod groups;
 mod orphans;
+mod signals;
 
 use crate::error::{Error, Resource};
 use crate::store::{Arena, Index, Table, bytes_for};
@@ -13,10 +14,10 @@ use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 
 use super::Ranges;
+use super::signals::{SignalLimits, Signals};
 
 pub use dues::Due;
-pub use dues::SIGNAL_MAX;
-pub(crate) use dues::{is_signal, sender_of_all, signal_bit};
+pub(crate) use signals::Receiver;
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
@@ -50,9 +51,6 @@ struct Entry {
     born: u64,
     /// What it said when it ended.
     exit: Option<ChildExit>,
-    /// Signals it is still to be sent, a bit each, and who sent the last.
-    owed: u64,
-    owed_by: Id,
 }
 
 const NOBODY: Entry = Entry {
@@ -68,8 +66,6 @@ const NOBODY: Entry = Entry {
     named_by: 0,
     born: 0,
     exit: None,
-    owed: 0,
-    owed_by: 0,
 };
 
 impl Entry {
@@ -93,18 +89,26 @@ pub struct Processes<'m> {
     born: u64,
     /// How many processes are stopped; while there are none, orphaned groups don't matter.
     stopped: usize,
-    /// Whether anybody is owed a notice or a signal.
+    /// Whether anybody is owed a notice.
     owing: bool,
+    pub(crate) signals: Signals<'m>,
+    /// The first process has ended, though its node may still serve the others.
+    first_has_left: bool,
 }
 
 impl<'m> Processes<'m> {
-    pub(super) const fn bytes(capacity: usize) -> usize {
+    pub(super) const fn bytes(capacity: usize, signals: &SignalLimits) -> usize {
         bytes_for::<Entry>(capacity)
             .saturating_add(bytes_for::<u32>(capacity))
             .saturating_add(Index::bytes(capacity).saturating_mul(2))
+            .saturating_add(Signals::bytes(signals))
     }
 
-    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        signals: &SignalLimits,
+    ) -> Result<Self, Error> {
         Ok(Processes {
             entries: arena.table(capacity, |_| Ok(NOBODY))?,
             free: arena.table(capacity, |index| {
@@ -117,6 +121,8 @@ impl<'m> Processes<'m> {
             born: 0,
             stopped: 0,
             owing: false,
+            signals: Signals::new(arena, signals)?,
+            first_has_left: false,
         })
     }
 
@@ -236,6 +242,7 @@ impl<'m> Processes<'m> {
                 .filter(|entry| entry.pid == pid)
                 .ok_or(Error::Invalid)?;
             entry.life = Life::Running;
+            self.signals.is_due = true;
             return Ok(());
         }
         let parent = parent.and_then(|parent| self.of_vmid(parent)).copied();
@@ -256,6 +263,7 @@ impl<'m> Processes<'m> {
         let entry = place.and_then(|place| self.entries.get_mut(place as usize));
         if let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) {
             entry.life = Life::Running;
+            self.signals.is_due = true;
         }
     }
 
@@ -340,7 +348,8 @@ impl<'m> Processes<'m> {
                 })
                 .sum::<u32>()
         };
-        used == self.by_pid.len()
+        self.signals.is_sound()
+            && used == self.by_pid.len()
             && used.saturating_add(self.free_count) == self.entries.len()
             && self
                 .entries

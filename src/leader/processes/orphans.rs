@@ -1,19 +1,22 @@
 //! What a death changes for the others: zombies, orphans, orphaned groups.
 
-use super::{Entry, Life, Processes};
+use super::signals::status_of_dead;
+use super::{Entry, Life, NOBODY, Processes};
+use crate::error::errno;
 use crate::leader::Ranges;
+use crate::leader::signals::{SIGCONT, SIGHUP};
 use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
-
-const SIGHUP: u64 = 1;
-const SIGCONT: u64 = 18;
 
 impl Processes<'_> {
     /// A member is gone. Its process is a zombie from now on, its children are orphans.
     pub(in crate::leader) fn died(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
+        self.first_has_left |= vmid == Vmid::FIRST;
         let Some(place) = self.by_vmid.get(vmid.get()) else {
+            self.signals.left(vmid, |_| -errno::ESRCH);
             return;
         };
+        self.signals.left(vmid, status_of_dead);
         self.by_vmid.remove(vmid.get());
         let Some(entry) = self.entries.get_mut(place as usize) else {
             return;
@@ -21,7 +24,6 @@ impl Processes<'_> {
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
         entry.life = Life::Dead;
         entry.vmid = 0;
-        entry.owed = 0;
         entry.flags.remove(ProcessFlags::STOPPED);
         let dead = *entry;
         self.stopped = self.stopped.saturating_sub(usize::from(had_stopped));
@@ -73,6 +75,9 @@ impl Processes<'_> {
         } else if child.life == Life::Starting {
             // Whoever was to start it is gone: it may never come.
             self.by_vmid.remove(child.vmid);
+            if let Some(vmid) = Vmid::new(child.vmid) {
+                self.signals.left(vmid, status_of_dead);
+            }
             if let Some(entry) = self.of_pid_mut(child.pid) {
                 entry.life = Life::Dead;
                 entry.vmid = 0;
@@ -134,9 +139,12 @@ impl Processes<'_> {
             .filter(of_group)
             .any(|member| member.flags.contains(ProcessFlags::STOPPED));
         if has_stopped {
-            for member in self.entries.iter_mut().filter(of_group) {
-                member.owe(1 << (SIGHUP - 1) | 1 << (SIGCONT - 1), 0);
-                self.owing = true;
+            for at in 0..self.entries.len() {
+                let member = self.entries.get(at).copied().unwrap_or(NOBODY);
+                if member.lives() && member.group == group {
+                    self.signal_from_nobody(&member, SIGHUP);
+                    self.signal_from_nobody(&member, SIGCONT);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod files;
 mod ids;
 mod innocents;
 mod metadata;
+mod order;
 mod pools;
 mod signals;
 mod values;
@@ -20,7 +21,7 @@ pub(crate) use family::State;
 pub(crate) use files::{BYTES, Claim, Owner, Space};
 pub(crate) use metadata::{credentials, path, path_of, user_of};
 pub(crate) use pools::{bounds, left_over};
-pub(crate) use signals::FOREIGN;
+pub(crate) use signals::{FOREIGN, group_signal_of, signal_of};
 pub(crate) use values::{HANDLES, Stamp};
 
 use super::faults::Faults;

@@ -2,13 +2,14 @@
 
 use libos_ipc::{Fill, Pools};
 
-fn all(pools: &Pools) -> [(&'static str, Fill); 16] {
+fn all(pools: &Pools) -> [(&'static str, Fill); 17] {
     [
         ("peers", pools.peers),
         ("waiters", pools.waiters),
         ("ranges", pools.ranges),
         ("own ranges", pools.own_ranges),
         ("processes", pools.processes),
+        ("queued signals", pools.queued_signals),
         ("children", pools.children),
         ("locks", pools.locks),
         ("locked files", pools.locked_files),

@@ -1,17 +1,46 @@
 //! **signals**: a signal that was sent with success to a process that has not begun to end is
-//! delivered, be it kept until that has joined, and none that was not sent. **broadcasts**: a signal
-//! for all is delivered to every member once, and not to its sender.
+//! delivered, be it kept until that has joined, and none that was not sent; real-time signals come as
+//! often as they were sent. **broadcasts**: a signal for all is delivered to every member once, and not
+//! to its sender. **order**: what one thread of a process has sent arrives in that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fastrand::Rng;
 use libos_ipc::Id;
 
 use super::family::{Family, State};
+use super::order::Order;
 
-/// Signals below are for one process or group, from here on for all.
-pub(crate) const FOR_ALL: i32 = 32;
+/// Signals below are for a group, from here on for all.
+const FOR_GROUPS: i32 = 24;
+pub(super) const FOR_ALL: i32 = 32;
+/// Real-time signals for one process, from here on.
+const REAL_TIME: i32 = 48;
 /// From here on nobody honest sends any.
-pub(crate) const FOREIGN: i32 = 50;
+pub(crate) const FOREIGN: i32 = 56;
+/// SIGCONT and the stop signals discard each other as long as they are not delivered.
+const DISCARDED: std::ops::Range<i32> = 18..23;
+
+/// A signal for one process, by which its thread is known.
+pub(crate) fn signal_of(thread: usize, rng: &mut Rng, is_real_time: bool) -> i32 {
+    let (first, count) = match (is_real_time, thread) {
+        (false, 0) => (1, 11),
+        (false, _) => (12, FOR_GROUPS - 12),
+        (true, 0) => (REAL_TIME, 4),
+        (true, _) => (REAL_TIME + 4, 4),
+    };
+    rng.i32(first..first + count)
+}
+
+/// A signal for a group, by which its thread is known.
+pub(crate) fn group_signal_of(thread: usize, rng: &mut Rng) -> i32 {
+    let first = if thread == 0 {
+        FOR_GROUPS
+    } else {
+        FOR_GROUPS + 4
+    };
+    rng.i32(first..first + 4)
+}
 
 struct Broadcast {
     sender: u32,
@@ -32,6 +61,7 @@ pub(crate) struct Signals {
     delivered: BTreeMap<(u32, i32), u32>,
     broadcasts: BTreeMap<i32, Broadcast>,
     to_groups: BTreeSet<i32>,
+    order: Order,
 }
 
 impl Signals {
@@ -45,15 +75,38 @@ impl Signals {
         self.to_groups.insert(signal);
     }
 
-    /// The answer was 0.
-    pub(crate) fn succeeded(&mut self, family: &Family, target: Id, signal: i32) {
+    /// A thread sends a signal, to all that may be meant if no member is named.
+    pub(crate) fn sends(&mut self, sender: Id, thread: usize, to: Option<u32>, signal: i32) {
+        self.order.sends(sender, thread, to, signal);
+    }
+
+    /// Its call ended before it was known what became of the signal.
+    pub(crate) fn cut_short(&mut self, sender: Id, thread: usize) {
+        self.order.cut_short(sender, thread);
+    }
+
+    /// The answer was 0. The target ran before the call if that `was_running`.
+    pub(crate) fn succeeded(
+        &mut self,
+        family: &Family,
+        target: Id,
+        signal: i32,
+        was_running: bool,
+        is_tight: bool,
+    ) {
         let Some(kin) = family.of_pid(target) else {
             return;
         };
+        let may_be_discarded = DISCARDED.contains(&signal);
+        let may_be_one = !was_running && signal < REAL_TIME || is_tight;
         match kin.state {
-            State::Running => *self.sent.entry((kin.vmid, signal)).or_default() += 1,
-            State::Starting => {
+            State::Running | State::Starting if may_be_discarded => {}
+            State::Running | State::Starting if may_be_one => {
                 self.kept.insert((kin.vmid, signal));
+            }
+            State::Running | State::Starting => {
+                self.kept.insert((kin.vmid, signal));
+                *self.sent.entry((kin.vmid, signal)).or_default() += 1;
             }
             State::Ending | State::Failed => {}
         }
@@ -63,7 +116,7 @@ impl Signals {
         let times = self.delivered.entry((vmid, signal)).or_default();
         *times += 1;
         let times = *times;
-        if signal >= FOR_ALL {
+        if (FOR_ALL..REAL_TIME).contains(&signal) {
             return match self.broadcasts.get(&signal) {
                 None => Err(format!(
                     "v{vmid} gets signal {signal}, which nobody has sent"
@@ -84,10 +137,15 @@ impl Signals {
         Ok(())
     }
 
+    /// Whether a signal comes after those that its sender's thread has sent before it.
+    pub(crate) fn in_order(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
+        self.order.delivered(vmid, sender, signal)
+    }
+
     /// A signal for all goes out: its number, if there is one left.
     pub(crate) fn begin_broadcast(&mut self, family: &Family, sender: u32) -> Option<i32> {
         let count = i32::try_from(self.broadcasts.len()).ok()?;
-        let signal = Some(FOR_ALL + count).filter(|signal| *signal < FOREIGN)?;
+        let signal = Some(FOR_ALL + count).filter(|signal| *signal < REAL_TIME)?;
         let is_meant = |vmid: &u32| *vmid != sender && family.is_certain(*vmid);
         let all = family.all().map(|kin| kin.vmid).filter(is_meant).collect();
         let broadcast = Broadcast {
@@ -129,10 +187,13 @@ impl Signals {
         Ok(())
     }
 
-    /// What was sent with success before this process joined, and has not come.
+    /// What was sent with success to this process, and has not come as often.
     pub(crate) fn not_come(&self, vmid: u32) -> Option<i32> {
         let mut of_it = self.kept.range((vmid, 0)..(vmid + 1, 0));
-        let missing = of_it.find(|key| !self.delivered.contains_key(key));
+        let missing = of_it.find(|key| {
+            let sent = self.sent.get(key).copied().unwrap_or(1);
+            self.delivered.get(key).copied().unwrap_or(0) < sent
+        });
         missing.map(|(_, signal)| *signal)
     }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::Target;
+use libos_ipc::error::errno;
+use libos_ipc::{Error, Target};
 
+use super::super::checks::{group_signal_of, signal_of};
 use super::super::faults::Fault;
 use super::super::world::with;
 use super::ids::is_gone;
@@ -40,11 +42,24 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     pub(super) fn signal_one(&self, rng: &mut Rng) {
-        let signal = rng.i32(1..24);
         let Some(to) = somebody(rng) else { return };
+        // Now and then several in a row: real-time signals are queued, others may become one.
+        let is_burst = rng.u8(..4) == 0;
+        let times = if is_burst { rng.u8(2..6) } else { 1 };
+        for _ in 0..times {
+            let is_real_time = is_burst && rng.bool();
+            let signal = signal_of(self.thread, rng, is_real_time);
+            if !self.signal(rng, to, signal) {
+                return;
+            }
+        }
+    }
+
+    /// Sends one signal to one process. False if that failed.
+    fn signal(&self, rng: &mut Rng, to: Somebody, signal: i32) -> bool {
         with(|world| {
             let may_break = world.has(Fault::Disconnect) || world.checks.innocents.may_close;
-            let times = if may_break { 3 } else { 1 };
+            let times = if may_break { 4 } else { 1 };
             world.checks.signals.tries(to.pid, signal, times);
         });
         let is_for_thread = rng.u8(..8) == 0;
@@ -54,29 +69,57 @@ impl<const READS: bool> Program<'_, '_, READS> {
         } else {
             Target::Process(to.pid)
         };
-        // A thread of one that has not joined yet is not found.
-        let must_be_there = !is_for_thread || self.is_there(to.vmid);
-        let may_be_gone = |error| is_gone(error) && !(must_be_there && self.is_there(to.vmid));
+        let may_be_gone = |error| {
+            let is_refused = is_for_thread && error == Error::Refused(errno::EAGAIN);
+            is_gone(error) && !self.is_there(to.vmid)
+                || is_refused && with(|world| world.has(Fault::Capacity))
+        };
         let limit = limit(rng);
         self.say(format_args!("signal {signal} for {to:?}"));
+        let was_running = self.begin_signal(Some(to.vmid), signal);
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
             node.kill(target, signal, wait)
         });
+        self.end_signal(sent);
         if sent.is_ok() {
             with(|world| {
                 // A child that its parent is cut off from is a zombie for that.
                 if world.network.is_cut(self.own.vmid, to.vmid) {
                     return;
                 }
+                let is_tight = world.has(Fault::Capacity);
                 let checks = &mut world.checks;
-                checks.signals.succeeded(&checks.family, to.pid, signal);
+                let (signals, family) = (&mut checks.signals, &checks.family);
+                signals.succeeded(family, to.pid, signal, was_running, is_tight);
             });
+        }
+        sent.is_ok()
+    }
+
+    /// Notes that a signal is sent now, and says whether its target runs.
+    fn begin_signal(&self, to: Option<u32>, signal: i32) -> bool {
+        with(|world| {
+            let (pid, thread) = (self.own.pid, self.thread);
+            world.checks.signals.sends(pid, thread, to, signal);
+            to.is_some_and(|to| world.checks.family.is_certain(to))
+        })
+    }
+
+    /// Notes how the call ended: what was cut short may be under way, and come when it will.
+    fn end_signal(&self, sent: Result<(), Error>) {
+        let is_answered = !matches!(
+            sent,
+            Err(Error::TimedOut | Error::Interrupted | Error::Full(_))
+        );
+        if !is_answered {
+            let (pid, thread) = (self.own.pid, self.thread);
+            with(|world| world.checks.signals.cut_short(pid, thread));
         }
     }
 
     /// To a group that somebody is in, or was.
     pub(super) fn signal_group(&self, rng: &mut Rng) {
-        let signal = rng.i32(24..32);
+        let signal = group_signal_of(self.thread, rng);
         let Some(one) = somebody(rng) else {
             return;
         };
@@ -96,9 +139,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
         let limit = limit(rng);
-        let _ = self.call("kill group", limit, may_be_gone, |node, wait| {
+        self.begin_signal(None, signal);
+        let sent = self.call("kill group", limit, may_be_gone, |node, wait| {
             node.kill(Target::Group(group), signal, wait)
         });
+        self.end_signal(sent);
     }
 
     pub(crate) fn signal_all(&self, limit: Duration) {
@@ -108,9 +153,20 @@ impl<const READS: bool> Program<'_, '_, READS> {
             checks.signals.begin_broadcast(&checks.family, vmid)
         });
         let Some(signal) = signal else { return };
-        let sent = self.call("kill all", limit, super::ids::nothing, |node, wait| {
+        self.begin_signal(None, signal);
+        // Nobody but this process may be there.
+        let is_any_certain = || {
+            with(|world| {
+                let family = &world.checks.family;
+                let mut others = family.all().filter(|kin| kin.vmid != vmid);
+                others.any(|kin| family.is_certain(kin.vmid))
+            })
+        };
+        let may_be_gone = |error| is_gone(error) && !is_any_certain();
+        let sent = self.call("kill all", limit, may_be_gone, |node, wait| {
             node.kill(Target::All, signal, wait)
         });
+        self.end_signal(sent);
         if sent.is_ok() {
             with(|world| {
                 let now = world.network.now;

@@ -1,0 +1,402 @@
+//! Signals that are under way through the leader: to processes that have not joined, to members that
+//! do not read, and behind such.
+//!
+//! Each target has its signals in the order in which the leader was given them, whoever sent them. A
+//! signal whose sender waits for the target's answer is *asked*; any other is *kept*. Of a kept signal
+//! 1 to 31 one is pending at a time; kept signals 32 to 64, and those for threads, are queued one by one
+//! in places of a pool. At that pool's limit a signal is pending once, too, as with `kill(2)`.
+
+mod rules;
+mod sending;
+mod sound;
+
+use crate::error::{Error, Resource, errno};
+use crate::store::{Arena, Index, NONE, Places, Table, bytes_for};
+use crate::wire::{KillTarget, PidKill};
+use crate::{Id, Vmid};
+use rules::{REAL_TIME, discarded_by, signal_bit};
+
+pub use rules::SIGNAL_MAX;
+pub(crate) use rules::is_signal;
+pub(super) use rules::{SIGCONT, SIGHUP};
+
+/// How many different signals there are.
+const ALL: usize = 64;
+
+/// How much of it counts how often the place was used.
+const GENERATIONS: u32 = (1 << 28) - 1;
+
+/// The limits of the leader's signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalLimits {
+    /// Members that signals are under way to at once: as many as there can be, so that none is lost.
+    pub targets: usize,
+    /// Signals that are queued one by one, and calls that wait for an answer.
+    pub queued: usize,
+}
+
+impl SignalLimits {
+    /// No signals.
+    pub const NONE: SignalLimits = SignalLimits {
+        targets: 0,
+        queued: 0,
+    };
+
+    const fn places(&self) -> usize {
+        self.queued.saturating_mul(2)
+    }
+}
+
+/// A signal that is pending once.
+#[derive(Clone, Copy)]
+struct Once {
+    stamp: u64,
+    sender: Id,
+    /// The process it is for; 0 for all.
+    pid: Id,
+}
+
+/// A member that signals are under way to.
+#[derive(Clone, Copy)]
+struct Target {
+    vmid: u32,
+    /// Which signals are pending once.
+    pending: u64,
+    once: [Once; ALL],
+    /// The places of those that are queued, in their order.
+    first: u32,
+    last: u32,
+    /// The places of those that were sent and are not answered, in no order.
+    sent: u32,
+    /// How many kept signals were sent and are not answered.
+    unanswered: u32,
+}
+
+const IDLE: Target = Target {
+    vmid: 0,
+    pending: 0,
+    once: [Once {
+        stamp: 0,
+        sender: 0,
+        pid: 0,
+    }; ALL],
+    first: NONE,
+    last: NONE,
+    sent: NONE,
+    unanswered: 0,
+};
+
+/// Who waits for the answer of a target.
+#[derive(Clone, Copy)]
+struct Asker {
+    vmid: Vmid,
+    seq: u64,
+}
+
+/// A signal with a place of its own.
+#[derive(Clone, Copy)]
+struct Queued {
+    kill: PidKill,
+    stamp: u64,
+    asker: Option<Asker>,
+    next: u32,
+    generation: u32,
+    /// The answer, once it is known.
+    status: i32,
+}
+
+const EMPTY: Queued = Queued {
+    kill: PidKill {
+        sender: 0,
+        pid: 0,
+        id: 0,
+        signal: 0,
+        target: KillTarget::Process,
+    },
+    stamp: 0,
+    asker: None,
+    next: NONE,
+    generation: 0,
+    status: 0,
+};
+
+/// A signal that is to be sent to its target now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outgoing {
+    pub(crate) kill: PidKill,
+    /// By which the target answers it.
+    pub(crate) seq: u64,
+    /// Whether somebody waits for the answer.
+    pub(crate) is_asked: bool,
+}
+
+/// An answer for somebody who signalled through the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SignalAnswer {
+    pub(crate) to: Vmid,
+    pub(crate) seq: u64,
+    /// 0 or a negative error number.
+    pub(crate) status: i32,
+}
+
+/// The signals under way.
+pub(crate) struct Signals<'m> {
+    targets: Table<'m, Target>,
+    free_targets: Places<'m>,
+    by_vmid: Index<'m>,
+    queue: Table<'m, Queued>,
+    free: Places<'m>,
+    limit: usize,
+    kept: usize,
+    most_kept: usize,
+    asked: usize,
+    /// The places of answers that are to be given.
+    answers: u32,
+    /// The leader is to look whether something can be sent.
+    pub(crate) is_due: bool,
+    stamp: u64,
+}
+
+impl<'m> Signals<'m> {
+    pub(super) const fn bytes(limits: &SignalLimits) -> usize {
+        bytes_for::<Target>(limits.targets)
+            .saturating_add(Places::bytes(limits.targets))
+            .saturating_add(Index::bytes(limits.targets))
+            .saturating_add(bytes_for::<Queued>(limits.places()))
+            .saturating_add(Places::bytes(limits.places()))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Result<Self, Error> {
+        if u32::try_from(limits.places()).is_err() {
+            return Err(Error::Full(Resource::Memory));
+        }
+        Ok(Signals {
+            targets: arena.table(limits.targets, |_| Ok(IDLE))?,
+            free_targets: Places::new(arena, limits.targets)?,
+            by_vmid: Index::new(arena, limits.targets)?,
+            queue: arena.table(limits.places(), |_| Ok(EMPTY))?,
+            free: Places::new(arena, limits.places())?,
+            limit: limits.queued,
+            kept: 0,
+            most_kept: 0,
+            asked: 0,
+            answers: NONE,
+            is_due: false,
+            stamp: 0,
+        })
+    }
+
+    /// How many signals are queued one by one, and the most there ever were.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        (self.kept, self.most_kept)
+    }
+
+    /// Whether nothing is under way to the member: it has answered all that it was sent.
+    pub(crate) fn is_clear(&self, to: Vmid) -> bool {
+        self.by_vmid.get(to.get()).is_none()
+    }
+
+    /// Whether something waits to be sent to the member.
+    pub(crate) fn is_waiting(&self, to: Vmid) -> bool {
+        self.of(to)
+            .is_some_and(|target| target.pending != 0 || target.first != NONE)
+    }
+
+    fn of(&self, to: Vmid) -> Option<&Target> {
+        self.targets.get(self.by_vmid.get(to.get())? as usize)
+    }
+
+    fn of_mut(&mut self, to: Vmid) -> Option<&mut Target> {
+        self.targets.get_mut(self.by_vmid.get(to.get())? as usize)
+    }
+
+    /// The member's target, new if nothing is under way to it yet.
+    fn target(&mut self, to: Vmid) -> Option<&mut Target> {
+        if self.by_vmid.get(to.get()).is_none() {
+            let place = self.free_targets.take()?;
+            self.by_vmid.insert(to.get(), place);
+            *self.targets.get_mut(place as usize)? = Target {
+                vmid: to.get(),
+                ..IDLE
+            };
+        }
+        self.of_mut(to)
+    }
+
+    /// Forgets the target if nothing is under way to it.
+    fn drop_if_idle(&mut self, to: Vmid) {
+        let Some(place) = self.by_vmid.get(to.get()) else {
+            return;
+        };
+        let is_idle = self.targets.get(place as usize).is_some_and(|target| {
+            target.pending == 0
+                && target.first == NONE
+                && target.sent == NONE
+                && target.unanswered == 0
+        });
+        if is_idle {
+            self.by_vmid.remove(to.get());
+            self.free_targets.give(place);
+        }
+    }
+
+    fn next_stamp(&mut self) -> u64 {
+        self.is_due = true;
+        self.stamp = self.stamp.saturating_add(1);
+        self.stamp
+    }
+
+    /// A signal whose sender waits for no answer.
+    ///
+    /// # Errors
+    /// A positive error number: `EAGAIN` for a real-time signal for a thread, at the limit.
+    pub(crate) fn keep(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
+        let Some(bit) = signal_bit(kill.signal) else {
+            return Ok(());
+        };
+        let is_for_thread = kill.target == KillTarget::Thread;
+        let is_real_time = kill.signal >= REAL_TIME;
+        let is_full = self.kept >= self.limit;
+        if is_for_thread && is_real_time && is_full {
+            return Err(errno::EAGAIN);
+        }
+        self.discard(to, discarded_by(kill.signal));
+        if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None) {
+            self.kept = self.kept.saturating_add(1);
+            self.most_kept = self.most_kept.max(self.kept);
+            return Ok(());
+        }
+        if is_real_time && self.is_queued(to, kill.signal) {
+            // Then it is pending already.
+            return Ok(());
+        }
+        let stamp = self.next_stamp();
+        let Some(target) = self.target(to) else {
+            return Err(errno::EAGAIN);
+        };
+        let place = usize::try_from(kill.signal)
+            .ok()
+            .and_then(|signal| signal.checked_sub(1));
+        let Some(once) = place.and_then(|place| target.once.get_mut(place)) else {
+            return Err(errno::EINVAL);
+        };
+        let pid = match kill.target {
+            KillTarget::All | KillTarget::Group => 0,
+            KillTarget::Process | KillTarget::Thread => kill.pid,
+        };
+        if target.pending & bit == 0 {
+            *once = Once {
+                stamp,
+                sender: kill.sender,
+                pid,
+            };
+        } else if once.sender != kill.sender {
+            // There is room for one sender: of several none is named.
+            once.sender = 0;
+        }
+        target.pending |= bit;
+        Ok(())
+    }
+
+    /// A signal whose sender waits for the target's answer. False if there is no room for that: then
+    /// it can only be kept.
+    pub(crate) fn ask(&mut self, to: Vmid, kill: &PidKill, vmid: Vmid, seq: u64) -> bool {
+        if self.asked >= self.limit {
+            return false;
+        }
+        self.discard(to, discarded_by(kill.signal));
+        let is_asked = self.enqueue(to, kill, Some(Asker { vmid, seq }));
+        self.asked = self.asked.saturating_add(usize::from(is_asked));
+        is_asked
+    }
+
+    /// Puts a signal into a place at the end of the target's queue.
+    fn enqueue(&mut self, to: Vmid, kill: &PidKill, asker: Option<Asker>) -> bool {
+        if self.target(to).is_none() {
+            return false;
+        }
+        let Some(place) = self.free.take() else {
+            self.drop_if_idle(to);
+            return false;
+        };
+        let stamp = self.next_stamp();
+        if let Some(queued) = self.queue.get_mut(place as usize) {
+            *queued = Queued {
+                kill: *kill,
+                stamp,
+                asker,
+                next: NONE,
+                generation: queued.generation.wrapping_add(1) & GENERATIONS,
+                status: 0,
+            };
+        }
+        let Some(target) = self.of_mut(to) else {
+            return false;
+        };
+        let last = core::mem::replace(&mut target.last, place);
+        if last == NONE {
+            target.first = place;
+        } else if let Some(last) = self.queue.get_mut(last as usize) {
+            last.next = place;
+        }
+        true
+    }
+
+    /// The places of a list.
+    fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Queued)> {
+        let get = |place: u32| Some((place, self.queue.get(place as usize)?));
+        core::iter::successors(get(first), move |(_, queued)| get(queued.next))
+    }
+
+    fn is_queued(&self, to: Vmid, signal: i32) -> bool {
+        let first = self.of(to).map_or(NONE, |target| target.first);
+        self.list(first)
+            .any(|(_, queued)| queued.kill.signal == signal)
+    }
+
+    /// Takes the signals out that have not been sent yet. Their senders have sent them all the same.
+    fn discard(&mut self, to: Vmid, signals: u64) {
+        if signals == 0 {
+            return;
+        }
+        let Some(target) = self.of_mut(to) else {
+            return;
+        };
+        target.pending &= !signals;
+        let mut at = core::mem::replace(&mut target.first, NONE);
+        target.last = NONE;
+        // The queue is made anew of what stays.
+        while let Some(queued) = self.queue.get_mut(at as usize) {
+            let next = core::mem::replace(&mut queued.next, NONE);
+            let bit = signal_bit(queued.kill.signal).unwrap_or(0);
+            if bit & signals != 0 {
+                self.finish(at, 0);
+            } else if let Some(target) = self.of_mut(to) {
+                let last = core::mem::replace(&mut target.last, at);
+                if last == NONE {
+                    target.first = at;
+                } else if let Some(last) = self.queue.get_mut(last as usize) {
+                    last.next = at;
+                }
+            }
+            at = next;
+        }
+        self.drop_if_idle(to);
+    }
+
+    /// A place that is in no list has served: whoever waits for its answer is to get it.
+    fn finish(&mut self, place: u32, status: i32) {
+        let answers = self.answers;
+        let Some(queued) = self.queue.get_mut(place as usize) else {
+            return;
+        };
+        if queued.asker.is_some() {
+            queued.status = status;
+            queued.next = answers;
+            self.answers = place;
+        } else {
+            self.kept = self.kept.saturating_sub(1);
+            self.free.give(place);
+        }
+    }
+}

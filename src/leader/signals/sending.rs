@@ -1,0 +1,186 @@
+//! From a target's queue to its stream, and what it answers.
+
+use super::rules::signal_bit;
+use super::{IDLE, Once, Outgoing, Queued, SignalAnswer, Signals, Target};
+use crate::Vmid;
+use crate::store::NONE;
+use crate::wire::{KillTarget, PidKill};
+
+/// What the sequence number has besides, by which a target answers a signal that came through the
+/// leader: no call of the leader's own process has it.
+const PASSED: u64 = 1 << 62;
+impl Signals<'_> {
+    /// The next signal for the member, which [`Signals::sent`] takes out.
+    pub(crate) fn next(&self, to: Vmid) -> Option<Outgoing> {
+        let target = self.of(to)?;
+        let queued = self.queue.get(target.first as usize);
+        match (Self::first_once(target), queued) {
+            (Some((_, once)), Some(queued)) if once.stamp > queued.stamp => {
+                Some(Self::outgoing(target.first, queued))
+            }
+            (Some((signal, once)), _) => {
+                let target = if once.pid == 0 {
+                    KillTarget::All
+                } else {
+                    KillTarget::Process
+                };
+                let kill = PidKill {
+                    sender: once.sender,
+                    pid: once.pid,
+                    id: once.pid,
+                    signal,
+                    target,
+                };
+                let (seq, is_asked) = (PASSED | u64::from(NONE), false);
+                Some(Outgoing {
+                    kill,
+                    seq,
+                    is_asked,
+                })
+            }
+            (None, queued) => queued.map(|queued| Self::outgoing(target.first, queued)),
+        }
+    }
+
+    /// The one that has been pending once for longest.
+    fn first_once(target: &Target) -> Option<(i32, &Once)> {
+        if target.pending == 0 {
+            return None;
+        }
+        (1_i32..)
+            .zip(&target.once)
+            .filter(|(signal, _)| target.pending & signal_bit(*signal).unwrap_or(0) != 0)
+            .min_by_key(|(_, once)| once.stamp)
+    }
+
+    fn outgoing(place: u32, queued: &Queued) -> Outgoing {
+        let is_asked = queued.asker.is_some();
+        let place = if is_asked { place } else { NONE };
+        let generation = u64::from(queued.generation) << u32::BITS;
+        Outgoing {
+            kill: queued.kill,
+            seq: PASSED | generation | u64::from(place),
+            is_asked,
+        }
+    }
+
+    /// What [`Signals::next`] said was sent. `is_answered` says whether the member answers what is
+    /// kept, too.
+    pub(crate) fn sent(&mut self, to: Vmid, outgoing: &Outgoing, is_answered: bool) {
+        let Some(target) = self.of_mut(to) else {
+            return;
+        };
+        let first = target.first;
+        let once_stamp = Self::first_once(target).map_or(u64::MAX, |(_, once)| once.stamp);
+        if !outgoing.is_asked {
+            target.unanswered = target.unanswered.saturating_add(u32::from(is_answered));
+        }
+        let queued = self.queue.get(first as usize).copied();
+        match queued.filter(|queued| queued.stamp < once_stamp) {
+            Some(queued) => {
+                let Some(target) = self.of_mut(to) else {
+                    return;
+                };
+                target.first = queued.next;
+                if queued.next == NONE {
+                    target.last = NONE;
+                }
+                let sent = target.sent;
+                if queued.asker.is_some() {
+                    target.sent = first;
+                    if let Some(queued) = self.queue.get_mut(first as usize) {
+                        queued.next = sent;
+                    }
+                } else {
+                    self.finish(first, 0);
+                }
+            }
+            None => {
+                if let Some(target) = self.of_mut(to) {
+                    target.pending &= !signal_bit(outgoing.kill.signal).unwrap_or(0);
+                }
+            }
+        }
+        self.drop_if_idle(to);
+    }
+
+    /// The first member behind `last` that something is under way to, for a walk over all.
+    pub(crate) fn next_target(&self, last: Option<Vmid>) -> Option<Vmid> {
+        let number = self.by_vmid.next(last.map_or(0, Vmid::get))?;
+        Vmid::new(number)
+    }
+
+    /// Whether a sequence number is one of those by which targets answer.
+    pub(crate) const fn is_passed(seq: u64) -> bool {
+        seq & PASSED != 0
+    }
+
+    /// A member answers a signal that came through the leader. False if it was sent none such.
+    pub(crate) fn answered(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
+        let place = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
+        let Some(target) = self.of_mut(from) else {
+            return false;
+        };
+        if place == NONE {
+            let was_sent = target.unanswered > 0;
+            target.unanswered = target.unanswered.saturating_sub(1);
+            self.drop_if_idle(from);
+            return was_sent;
+        }
+        let (sent, mut before) = (target.sent, NONE);
+        let mut at = sent;
+        while let Some(queued) = self.queue.get(at as usize).copied() {
+            if at != place {
+                (before, at) = (at, queued.next);
+                continue;
+            }
+            if Self::outgoing(place, &queued).seq != seq {
+                return false;
+            }
+            if let Some(before) = self.queue.get_mut(before as usize) {
+                before.next = queued.next;
+            } else if let Some(target) = self.of_mut(from) {
+                target.sent = queued.next;
+            }
+            self.finish(place, status);
+            self.drop_if_idle(from);
+            return true;
+        }
+        false
+    }
+
+    /// The member is gone, or will never come: nothing is under way to it any more. Those who wait for its
+    /// answer get what `status` says: 0 or a negative error number.
+    pub(crate) fn left(&mut self, vmid: Vmid, status: impl Fn(&PidKill) -> i32) {
+        let Some(target) = self.of_mut(vmid) else {
+            return;
+        };
+        let lists = [target.first, target.sent];
+        *target = Target {
+            vmid: target.vmid,
+            ..IDLE
+        };
+        for mut at in lists {
+            while let Some(queued) = self.queue.get(at as usize).copied() {
+                self.finish(at, status(&queued.kill));
+                at = queued.next;
+            }
+        }
+        self.drop_if_idle(vmid);
+    }
+
+    /// The next answer that is to be given, once.
+    pub(crate) fn next_answer(&mut self) -> Option<SignalAnswer> {
+        let place = self.answers;
+        let queued = self.queue.get_mut(place as usize)?;
+        let (asker, status) = (queued.asker.take()?, queued.status);
+        self.answers = queued.next;
+        self.asked = self.asked.saturating_sub(1);
+        self.free.give(place);
+        Some(SignalAnswer {
+            to: asker.vmid,
+            seq: asker.seq,
+            status,
+        })
+    }
+}

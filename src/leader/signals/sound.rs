@@ -1,0 +1,33 @@
+//! Whether the tables agree with each other.
+
+use super::Signals;
+
+impl Signals<'_> {
+    /// Whether the counts agree with the lists. Slow: for tests.
+    pub(in crate::leader) fn is_sound(&self) -> bool {
+        let targets = || {
+            let places = self.targets.iter().enumerate();
+            places.filter(|(place, target)| {
+                let found = self.by_vmid.get(target.vmid);
+                found.is_some_and(|found| found as usize == *place)
+            })
+        };
+        let lists = || targets().flat_map(|(_, target)| [target.first, target.sent]);
+        let of_targets = || lists().flat_map(|first| self.list(first));
+        let kept = of_targets().filter(|(_, queued)| queued.asker.is_none());
+        let asked = of_targets().filter(|(_, queued)| queued.asker.is_some());
+        let answers = self.list(self.answers).count();
+        let kept = kept.count();
+        let is_ordered = targets().all(|(_, target)| {
+            let mut stamps = self.list(target.first).map(|(_, queued)| queued.stamp);
+            let mut last = 0;
+            stamps.all(|stamp| core::mem::replace(&mut last, stamp) < stamp)
+        });
+        kept == self.kept
+            && kept <= self.limit
+            && asked.count().saturating_add(answers) == self.asked
+            && self.free.taken() == self.kept.saturating_add(self.asked)
+            && targets().count() == self.free_targets.taken()
+            && is_ordered
+    }
+}

@@ -1,0 +1,188 @@
+//! A member of a family that is no node: it reads and answers when the test says so.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use libos_ipc::wire::{Answer, FrameReader, FrameWriter, Hello, Message, codes};
+use libos_ipc::{Identity, Vmid};
+
+use crate::family::{Family, LONG};
+
+/// What came from a peer: a request that is to be answered has a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Came {
+    pub(crate) from: u32,
+    pub(crate) code: u8,
+    pub(crate) signal: i32,
+    pub(crate) seq: u64,
+}
+
+struct Incoming {
+    from: u32,
+    stream: UnixStream,
+    frames: FrameReader<'static>,
+}
+
+pub(crate) struct Bare {
+    identity: Identity,
+    base: PathBuf,
+    listener: UnixListener,
+    to_leader: UnixStream,
+    incoming: Vec<Incoming>,
+    outgoing: Vec<(u32, UnixStream)>,
+}
+
+impl Bare {
+    /// Joins as the child that it was prepared to be.
+    pub(crate) fn join(family: &Family, identity: Identity) -> Bare {
+        let base = family.base.clone();
+        let listener = UnixListener::bind(address(&base, identity.vmid)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let to_leader = open(&base, identity.vmid, Vmid::FIRST);
+        let mut member = Bare {
+            identity,
+            base,
+            listener,
+            to_leader,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        };
+        let hello = Message::Hello(Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid: identity.pid,
+            parent: identity.parent.map_or(0, Vmid::get),
+        });
+        member.to_leader.write_all(&bytes_of(0, &hello)).unwrap();
+        // The leader's own, and what follows it.
+        while member.next_frame(1, |code| code == codes::HELLO).is_none() {}
+        member
+    }
+
+    /// Opens a stream to another member, as whoever answers it must.
+    pub(crate) fn connect(&mut self, to: Vmid) {
+        let stream = open(&self.base, self.identity.vmid, to);
+        self.outgoing.push((to.get(), stream));
+    }
+
+    /// Closes the stream that a member has to this one, without having read it.
+    pub(crate) fn hang_up_on(&mut self, from: Vmid) {
+        self.accept();
+        self.incoming.retain(|incoming| incoming.from != from.get());
+    }
+
+    /// Whether a member has a stream to this one.
+    pub(crate) fn is_reached_by(&mut self, from: Vmid) -> bool {
+        self.accept();
+        self.incoming
+            .iter()
+            .any(|incoming| incoming.from == from.get())
+    }
+
+    fn accept(&mut self) {
+        while let Ok((mut stream, _)) = self.listener.accept() {
+            stream.set_nonblocking(false).unwrap();
+            let mut vmid = [0; 4];
+            if stream.read_exact(&mut vmid).is_err() {
+                continue;
+            }
+            stream.set_nonblocking(true).unwrap();
+            let buffer = Box::leak(vec![0; 4352].into_boxed_slice());
+            self.incoming.push(Incoming {
+                from: u32::from_le_bytes(vmid),
+                stream,
+                frames: FrameReader::new(buffer),
+            });
+        }
+    }
+
+    /// The next frame of a member that fits, if it has come; others of it are skipped.
+    fn next_frame(&mut self, from: u32, fits: impl Fn(u8) -> bool) -> Option<Came> {
+        self.accept();
+        let incoming = &mut self.incoming;
+        let incoming = incoming.iter_mut().find(|incoming| incoming.from == from)?;
+        loop {
+            if let Some(frame) = incoming.frames.peek().unwrap() {
+                let signal = match frame.message().unwrap() {
+                    Message::PidKill(kill) | Message::KillPassed(kill) => kill.signal,
+                    _ => 0,
+                };
+                let (code, seq, length) = (frame.code, frame.seq, frame.length());
+                incoming.frames.skip(length);
+                if fits(code) {
+                    return Some(Came {
+                        from,
+                        code,
+                        signal,
+                        seq,
+                    });
+                }
+                continue;
+            }
+            match incoming.stream.read(incoming.frames.space()) {
+                Ok(0) => return None,
+                Ok(count) => incoming.frames.filled(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// A signal that a member has sent, if one has come.
+    pub(crate) fn signal_from(&mut self, from: Vmid) -> Option<Came> {
+        let is_signal = |code| code == codes::PID_KILL || code == codes::PID_KILL_PASSED;
+        self.next_frame(from.get(), is_signal)
+    }
+
+    /// The next signal that a member has sent.
+    pub(crate) fn await_signal_from(&mut self, from: Vmid) -> Came {
+        let start = Instant::now();
+        loop {
+            if let Some(came) = self.signal_from(from) {
+                return came;
+            }
+            assert!(start.elapsed() < LONG, "no signal of {from} comes");
+            thread::yield_now();
+        }
+    }
+
+    /// Says that a signal was delivered.
+    pub(crate) fn answer(&mut self, came: Came) {
+        if came.seq == 0 {
+            return;
+        }
+        let mut buffer = [0; 64];
+        let mut writer = FrameWriter::new(&mut buffer);
+        writer.push_answer(came.seq, &Answer::Status(0)).unwrap();
+        if came.from == 1 {
+            return self.to_leader.write_all(writer.unsent()).unwrap();
+        }
+        let mut outgoing = self.outgoing.iter_mut();
+        let found = outgoing.find(|(to, _)| *to == came.from);
+        let (to, stream) = found.expect("a stream to that");
+        if stream.write_all(writer.unsent()).is_err() {
+            // That has closed it.
+            *stream = open(&self.base, self.identity.vmid, Vmid::new(*to).unwrap());
+            stream.write_all(writer.unsent()).unwrap();
+        }
+    }
+}
+
+fn address(base: &std::path::Path, vmid: Vmid) -> PathBuf {
+    PathBuf::from(format!("{}.{vmid}", base.display()))
+}
+
+fn open(base: &std::path::Path, us: Vmid, to: Vmid) -> UnixStream {
+    let mut stream = UnixStream::connect(address(base, to)).unwrap();
+    stream.write_all(&us.get().to_le_bytes()).unwrap();
+    stream
+}
+
+fn bytes_of(seq: u64, message: &Message<'_>) -> Vec<u8> {
+    let mut buffer = [0; 128];
+    let length = message.encode(seq, &mut buffer).unwrap();
+    buffer[..length].to_vec()
+}

@@ -1,0 +1,197 @@
+//! Signals for a group, and for all: nobody is left out, whatever another does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use libos_ipc::wire::ProcessState;
+use libos_ipc::{Error, Target, Wait, Which};
+
+use crate::bare::Bare;
+use crate::family::{EPERM, Family, NOW, Process, WAIT, until};
+
+/// Children of one process in a group of their own, which the first of them leads.
+fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
+    let members: Vec<Process> = (0..count).map(|_| family.child_of(parent)).collect();
+    let group = members[0].pid;
+    for member in &members {
+        parent.node.set_group(member.pid, group, WAIT).unwrap();
+    }
+    members
+}
+
+#[test]
+fn a_member_that_does_not_answer_keeps_nobody_of_its_group_from_being_signalled() {
+    let family = Family::new();
+    let first = &family.first;
+    let deaf = first.node.start_child(WAIT).unwrap();
+    let mut bare = Bare::join(&family, deaf);
+    first.node.set_group(deaf.pid, deaf.pid, WAIT).unwrap();
+    let sender = family.child();
+    // More than one call waits for at once.
+    let others: Vec<Process> = (0..20).map(|_| family.child()).collect();
+    for other in &others {
+        first.node.set_group(other.pid, deaf.pid, WAIT).unwrap();
+    }
+    let short = Wait::at_most(Duration::from_millis(300));
+    for (signal, process) in [(10, &sender), (12, first), (40, &others[3])] {
+        let outcome = process.node.kill(Target::Group(deaf.pid), signal, short);
+        assert_eq!(outcome, Ok(()), "some could be signalled");
+        for other in &others {
+            until("it is signalled", || other.signals().contains(&signal));
+        }
+    }
+    // The one that did not answer gets all of it, too.
+    let mut came = Vec::new();
+    until("it comes", || {
+        for from in [first.vmid(), sender.vmid(), others[3].vmid()] {
+            came.extend(bare.signal_from(from).map(|came| came.signal));
+        }
+        came.len() == 3
+    });
+}
+
+#[test]
+fn a_group_with_more_members_than_are_waited_for_is_signalled_once_each() {
+    let family = Family::new();
+    let parent = family.child();
+    let members = group_of(&family, &parent, 24);
+    let group = Target::Group(members[0].pid);
+    for (signal, sender) in [(10, &parent), (12, &members[5]), (15, &family.first)] {
+        assert_eq!(sender.node.kill(group, signal, WAIT), Ok(()));
+    }
+    for member in &members {
+        until("all come", || member.signals().len() == 3);
+        assert_eq!(member.signals(), [10, 12, 15]);
+    }
+    // Nobody may: refused. One may: done.
+    for member in &members {
+        *member.os.refuses.lock() = Some(EPERM);
+    }
+    *members[7].os.refuses.lock() = None;
+    assert_eq!(parent.node.kill(group, 1, WAIT), Ok(()));
+}
+
+#[test]
+fn a_group_whose_only_process_is_just_ending_can_be_signalled_until_that_is_reaped() {
+    let family = Family::new();
+    let sender = family.child();
+    for round in 0..120 {
+        let child = family.child();
+        child.node.set_group(0, 0, WAIT).unwrap();
+        let (pid, is_reaped) = (child.pid, AtomicBool::new(false));
+        thread::scope(|scope| {
+            let senders: Vec<_> = [&sender, &family.first]
+                .into_iter()
+                .map(|sender| {
+                    scope.spawn(|| {
+                        let signal = round % 2;
+                        while !is_reaped.load(Ordering::SeqCst) {
+                            let outcome = sender.node.kill(Target::Group(pid), signal, WAIT);
+                            if is_reaped.load(Ordering::SeqCst) {
+                                return;
+                            }
+                            assert_eq!(outcome, Ok(()));
+                            let outcome = sender.node.kill(Target::Process(pid), signal, WAIT);
+                            if is_reaped.load(Ordering::SeqCst) {
+                                return;
+                            }
+                            assert_eq!(outcome, Ok(()));
+                        }
+                    })
+                })
+                .collect();
+            if round % 3 == 0 {
+                child.die();
+            } else {
+                child.exit(0);
+            }
+            until("it is a zombie", || {
+                let process = family.first.node.process(pid, WAIT);
+                process.is_ok_and(|process| process.state == ProcessState::Zombie)
+            });
+            is_reaped.store(true, Ordering::SeqCst);
+            let which = Which::Pid(pid);
+            family.first.node.wait_child(which, WAIT).unwrap();
+            for sender in senders {
+                sender.join().unwrap();
+            }
+        });
+        let gone = Err(Error::NoSuchProcess);
+        assert_eq!(sender.node.kill(Target::Group(pid), 0, WAIT), gone);
+    }
+}
+
+#[test]
+fn a_group_of_starting_processes_and_zombies_can_be_signalled() {
+    let family = Family::new();
+    let parent = family.child();
+    let identity = parent.node.start_child(WAIT).unwrap();
+    parent.node.set_group(identity.pid, 0, WAIT).unwrap();
+    let group = Target::Group(identity.pid);
+    for signal in [0, 10] {
+        assert_eq!(family.first.node.kill(group, signal, WAIT), Ok(()));
+        assert_eq!(parent.node.kill(group, signal, WAIT), Ok(()));
+    }
+    let child = family.started(identity);
+    until("it comes", || child.signals() == [10]);
+    child.exit(0);
+    until("it is a zombie", || !parent.ended().is_empty());
+    for signal in [0, 10] {
+        assert_eq!(family.first.node.kill(group, signal, WAIT), Ok(()));
+        assert_eq!(parent.node.kill(group, signal, WAIT), Ok(()));
+    }
+}
+
+#[test]
+fn a_signal_for_all_with_nobody_there_says_so() {
+    let family = Family::new();
+    let first = &family.first.node;
+    let gone = Err(Error::NoSuchProcess);
+    for signal in [0, 10, 40] {
+        assert_eq!(first.kill(Target::All, signal, WAIT), gone);
+    }
+    // One that is being started counts, and so does a zombie.
+    let identity = first.start_child(WAIT).unwrap();
+    assert_eq!(first.kill(Target::All, 0, WAIT), Ok(()));
+    let child = family.started(identity);
+    let pid = child.pid;
+    child.exit(0);
+    until("it is a zombie", || !family.first.ended().is_empty());
+    assert_eq!(first.kill(Target::All, 10, WAIT), Ok(()));
+    first.wait_child(Which::Pid(pid), WAIT).unwrap();
+    assert_eq!(first.kill(Target::All, 10, WAIT), gone);
+    // The sender does not count: where the first process has ended, a last one is alone.
+    let last = family.child();
+    assert_eq!(last.node.kill(Target::All, 10, WAIT), Ok(()));
+    until("it comes", || family.first.signals() == [10]);
+    assert_eq!(first.leave(NOW), Err(Error::TimedOut));
+    for signal in [0, 10] {
+        assert_eq!(last.node.kill(Target::All, signal, WAIT), gone);
+    }
+    assert_eq!(family.first.signals(), [10], "it has ended");
+    last.exit(0);
+}
+
+#[test]
+fn every_form_of_a_signal_checks_its_number() {
+    let family = Family::new();
+    let child = family.child();
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let pids = [child.pid, identity.pid, family.first.pid];
+    for signal in [-1, 65, i32::MAX, i32::MIN] {
+        for process in [&family.first, &child] {
+            for pid in pids {
+                for target in [
+                    Target::Process(pid),
+                    Target::Thread { pid, tid: pid },
+                    Target::Group(family.first.pid),
+                    Target::Group(0),
+                    Target::All,
+                ] {
+                    assert_eq!(process.node.kill(target, signal, WAIT), Err(Error::Invalid));
+                }
+            }
+        }
+    }
+}

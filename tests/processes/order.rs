@@ -1,0 +1,192 @@
+//! What one process sends to another arrives in the order in which it was sent, whatever way it takes.
+
+use std::thread;
+
+use libos_ipc::wire::codes;
+use libos_ipc::{Error, Target};
+
+use crate::bare::Bare;
+use crate::family::{Family, WAIT, until};
+
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
+
+#[test]
+fn stop_and_cont_for_a_starting_child_leave_the_one_that_was_sent_last() {
+    let family = Family::new();
+    let first = &family.first.node;
+    for (sent, expected) in [
+        ([SIGSTOP, SIGCONT, 10], [SIGCONT, 10]),
+        ([SIGCONT, SIGSTOP, 1], [SIGSTOP, 1]),
+    ] {
+        let identity = first.start_child(WAIT).unwrap();
+        for signal in sent {
+            let target = Target::Process(identity.pid);
+            assert_eq!(first.kill(target, signal, WAIT), Ok(()));
+        }
+        let child = family.started(identity);
+        until("both come", || child.signals().len() == expected.len());
+        assert_eq!(child.signals(), expected);
+    }
+}
+
+#[test]
+fn signals_for_a_starting_child_come_in_the_order_in_which_they_were_sent() {
+    let family = Family::new();
+    let (sender, first) = (family.child(), &family.first.node);
+    let identity = first.start_child(WAIT).unwrap();
+    let target = Target::Process(identity.pid);
+    let sent = [15, 40, 1, 64, 34, 10, 40, 2];
+    for signal in sent {
+        assert_eq!(sender.node.kill(target, signal, WAIT), Ok(()));
+    }
+    let child = family.started(identity);
+    // Behind those.
+    assert_eq!(sender.node.kill(target, 3, WAIT), Ok(()));
+    let expected: Vec<i32> = sent.into_iter().chain([3]).collect();
+    assert_eq!(child.signals(), expected);
+}
+
+#[test]
+fn a_signal_for_one_comes_after_one_for_all_that_was_sent_before() {
+    let family = Family::new();
+    let (sender, target) = (family.child(), family.child());
+    let others: Vec<_> = (0..3).map(|_| family.child()).collect();
+    for round in 0..1500 {
+        assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
+        let to = match round % 3 {
+            0 => Target::Process(target.pid),
+            1 => Target::Group(0),
+            _ => Target::Thread {
+                pid: target.pid,
+                tid: target.pid,
+            },
+        };
+        target.os.threads.lock().push(target.pid);
+        assert_eq!(sender.node.kill(to, 12, WAIT), Ok(()));
+    }
+    until("all come", || target.signals().len() == 3000);
+    let expected = [10, 12].repeat(1500);
+    assert_eq!(target.signals(), expected);
+    drop(others);
+}
+
+/// A member that reads one stream and not another.
+#[test]
+fn a_signal_waits_for_one_that_is_under_way_through_the_leader() {
+    let family = Family::new();
+    let sender = family.child();
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let mut target = Bare::join(&family, identity);
+    let (one, leader) = (Target::Process(identity.pid), family.first.vmid());
+    target.connect(sender.vmid());
+    thread::scope(|scope| {
+        // The way is known.
+        let direct = scope.spawn(|| sender.node.kill(one, 1, WAIT));
+        let came = target.await_signal_from(sender.vmid());
+        target.answer(came);
+        assert_eq!(direct.join().unwrap(), Ok(()));
+        assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
+        let behind = scope.spawn(|| sender.node.kill(one, 12, WAIT));
+        let for_all = target.await_signal_from(leader);
+        assert_eq!((for_all.code, for_all.signal), (codes::PID_KILL_PASSED, 10));
+        let came = target.await_signal_from(leader);
+        assert_eq!((came.code, came.signal), (codes::PID_KILL, 12));
+        assert_eq!(target.signal_from(sender.vmid()), None);
+        target.answer(for_all);
+        target.answer(came);
+        assert_eq!(behind.join().unwrap(), Ok(()));
+        // Nothing is under way any more: the short way again.
+        let direct = scope.spawn(|| sender.node.kill(one, 15, WAIT));
+        let came = target.await_signal_from(sender.vmid());
+        assert_eq!((came.code, came.signal), (codes::PID_KILL, 15));
+        target.answer(came);
+        assert_eq!(direct.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_slow_member_gets_what_was_sent_in_order_and_delays_nobody() {
+    const MANY: usize = 3000;
+    let family = Family::new();
+    let (sender, other) = (family.child(), family.child());
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let mut slow = Bare::join(&family, identity);
+    let leader = family.first.vmid();
+    // More than its stream and its queue hold.
+    for _ in 0..MANY {
+        assert_eq!(sender.node.kill(Target::All, 1, WAIT), Ok(()));
+    }
+    let last = [SIGSTOP, SIGCONT, 15, 40, 2, 40, 41, 40];
+    for signal in last {
+        assert_eq!(sender.node.kill(Target::All, signal, WAIT), Ok(()));
+    }
+    until("the other gets all", || {
+        other.signals().len() == MANY + last.len()
+    });
+    let mut came = Vec::new();
+    while came.last() != Some(&40) || came.iter().filter(|signal| **signal == 40).count() < 3 {
+        let signal = slow.await_signal_from(leader);
+        slow.answer(signal);
+        came.push(signal.signal);
+    }
+    let first_other = came.iter().position(|signal| *signal != 1).unwrap();
+    assert!(first_other < MANY, "equal ones became one");
+    assert_eq!(came[first_other..], [SIGCONT, 15, 40, 2, 40, 41, 40]);
+}
+
+/// Seed 5024934 of the simulator: the target has hung up on the sender, whose stream it never read, but
+/// not on the leader.
+#[test]
+fn a_process_that_can_not_be_reached_directly_is_signalled_through_the_leader() {
+    let family = Family::new();
+    let sender = family.child();
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let mut target = Bare::join(&family, identity);
+    target.connect(sender.vmid());
+    sender.node.connect(identity.vmid).unwrap();
+    until("it is reached", || target.is_reached_by(sender.vmid()));
+    target.hang_up_on(sender.vmid());
+    let leader = family.first.vmid();
+    for signal in [10, 12, 15] {
+        let one = Target::Process(identity.pid);
+        thread::scope(|scope| {
+            let call = scope.spawn(|| sender.node.kill(one, signal, WAIT));
+            let came = loop {
+                if let Some(came) = target.signal_from(leader) {
+                    break came;
+                }
+                // It may come directly again, once the old connection is closed.
+                if let Some(came) = target.signal_from(sender.vmid()) {
+                    break came;
+                }
+                assert!(!call.is_finished(), "{:?}", call.join());
+                thread::yield_now();
+            };
+            assert_eq!(came.signal, signal);
+            target.answer(came);
+            assert_eq!(call.join().unwrap(), Ok(()));
+        });
+    }
+}
+
+#[test]
+fn a_signal_through_the_leader_has_the_answer_of_its_target() {
+    let family = Family::new();
+    let (sender, target) = (family.child(), family.child());
+    let nobody = Target::Thread {
+        pid: target.pid,
+        tid: 4_000_000,
+    };
+    for _ in 0..200 {
+        *target.os.refuses.lock() = None;
+        assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
+        *target.os.refuses.lock() = Some(crate::family::EPERM);
+        let one = Target::Process(target.pid);
+        let refused = Err(Error::Refused(crate::family::EPERM));
+        assert_eq!(sender.node.kill(one, 12, WAIT), refused);
+        assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
+        let gone = Err(Error::NoSuchProcess);
+        assert_eq!(sender.node.kill(nobody, 12, WAIT), gone);
+    }
+}

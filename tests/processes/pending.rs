@@ -1,0 +1,152 @@
+//! What the host's kernel does with signals that are not delivered yet, and for zombies.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+
+use libc::{c_int, pid_t, sigset_t};
+
+use crate::kernel::{alone, await_byte, close, code_of, fork, pipe};
+
+/// How a signal is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// `kill(2)`
+    Process(c_int),
+    /// `tgkill(2)` of the main thread
+    Thread(c_int),
+}
+
+impl How {
+    pub(crate) fn signal(self) -> c_int {
+        match self {
+            How::Process(signal) | How::Thread(signal) => signal,
+        }
+    }
+}
+
+fn all() -> sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` fills it.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+fn result_of(returned: c_int) -> c_int {
+    if returned == 0 {
+        return 0;
+    }
+    std::io::Error::last_os_error().raw_os_error().unwrap()
+}
+
+fn send(to: pid_t, tid: pid_t, how: How) -> c_int {
+    // SAFETY: no memory is involved.
+    result_of(unsafe {
+        match how {
+            How::Process(signal) => libc::kill(to, signal),
+            How::Thread(signal) => {
+                c_int::try_from(libc::syscall(libc::SYS_tgkill, to, tid, signal)).unwrap()
+            }
+        }
+    })
+}
+
+/// How many signals are queued for all processes of this user. Timers count, too.
+fn queued_now() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigQ:"));
+    let queued = line.unwrap().trim().split('/').next().unwrap();
+    queued.parse().unwrap()
+}
+
+/// As [`pending_after`], for a process that may have so many queued.
+pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
+    loop {
+        let others = queued_now();
+        let outcome = pending_after(signals, Some(others + queued));
+        if queued_now() == others {
+            return outcome;
+        }
+    }
+}
+
+/// Sends the signals to a process that has all of them blocked, and may have so many queued. What each
+/// call said, and what was pending in the end, by number.
+pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>, Vec<c_int>) {
+    let _alone = alone();
+    let (go, out) = (pipe(), pipe());
+    let (set, mut before) = (all(), MaybeUninit::uninit());
+    // The copy has them blocked from its beginning.
+    // SAFETY: both are signal sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr()) };
+    let child = fork(|| {
+        close(go[1]);
+        if let Some(queued) = queued {
+            let limit = libc::rlimit {
+                rlim_cur: queued,
+                rlim_max: queued,
+            };
+            // SAFETY: a limit.
+            unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) };
+        }
+        // It is ready.
+        let zero = 0_u8;
+        // SAFETY: one byte.
+        unsafe { libc::write(out[1], (&raw const zero).cast(), 1) };
+        await_byte(go[0]);
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        loop {
+            // SAFETY: a set and a time.
+            let signal = unsafe { libc::sigtimedwait(&raw const set, null_mut(), &raw const now) };
+            let Ok(number) = u8::try_from(signal) else {
+                return 0;
+            };
+            // SAFETY: one byte.
+            unsafe { libc::write(out[1], (&raw const number).cast(), 1) };
+        }
+    });
+    // SAFETY: the set that was.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
+    close(out[1]);
+    assert!(await_byte(out[0]));
+    let said = signals.iter().map(|how| send(child, child, *how)).collect();
+    close(go[1]);
+    let mut pending = Vec::new();
+    let mut number = 0_u8;
+    // SAFETY: room for one byte.
+    while unsafe { libc::read(out[0], (&raw mut number).cast(), 1) } == 1 {
+        pending.push(c_int::from(number));
+    }
+    code_of(child);
+    close(go[0]);
+    close(out[0]);
+    (said, pending)
+}
+
+/// What the calls for a zombie say, which leads a group of its own: for itself, its main thread, another
+/// thread, its group.
+pub(crate) fn signals_for_a_zombie(signal: c_int) -> [c_int; 4] {
+    let _alone = alone();
+    // SAFETY: no memory is involved.
+    let zombie = fork(|| unsafe { libc::setpgid(0, 0) });
+    let mut ended = MaybeUninit::uninit();
+    // SAFETY: room for what is told.
+    unsafe {
+        let id = libc::id_t::try_from(zombie).unwrap();
+        let how = libc::WEXITED | libc::WNOWAIT;
+        assert_eq!(libc::waitid(libc::P_PID, id, ended.as_mut_ptr(), how), 0);
+    }
+    let said = [
+        send(zombie, zombie, How::Process(signal)),
+        send(zombie, zombie, How::Thread(signal)),
+        send(zombie, zombie + 1, How::Thread(signal)),
+        send(-zombie, zombie, How::Process(signal)),
+    ];
+    code_of(zombie);
+    said
+}

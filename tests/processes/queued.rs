@@ -1,0 +1,156 @@
+//! Signals that wait at the leader, compared with the kernel's pending signals.
+
+use std::collections::BTreeMap;
+
+use libos_ipc::{Capacities, Config, Error, Identity, Target};
+
+use crate::family::{Family, Os, Process, WAIT, until};
+use crate::pending::{How, pending_after, pending_at_limit, signals_for_a_zombie};
+
+const EAGAIN: i32 = 11;
+
+fn errno_of(outcome: Result<(), Error>) -> i32 {
+    outcome.err().map_or(0, Error::errno)
+}
+
+fn kill(process: &Process, to: Identity, how: How) -> i32 {
+    let pid = to.pid;
+    let target = match how {
+        How::Process(_) => Target::Process(pid),
+        How::Thread(_) => Target::Thread { pid, tid: pid },
+    };
+    errno_of(process.node.kill(target, how.signal(), WAIT))
+}
+
+fn counted(signals: impl IntoIterator<Item = i32>) -> BTreeMap<i32, usize> {
+    let mut counts = BTreeMap::new();
+    for signal in signals {
+        *counts.entry(signal).or_default() += 1;
+    }
+    counts
+}
+
+/// Sends the same to a child that has not joined: what each call said, and what it gets.
+fn kept_after(family: &Family, signals: &[How]) -> (Vec<i32>, Vec<i32>) {
+    let identity = family.first.node.start_child(WAIT).unwrap();
+    let said = signals
+        .iter()
+        .map(|how| kill(&family.first, identity, *how))
+        .collect();
+    let os = Os::default();
+    os.threads.lock().push(identity.pid);
+    let child = family.started_as(identity, os);
+    // Behind all that was kept.
+    let last = Target::Process(identity.pid);
+    assert_eq!(family.first.node.kill(last, 9, WAIT), Ok(()));
+    let mut came = child.signals();
+    assert_eq!(came.pop(), Some(9));
+    (said, came)
+}
+
+#[test]
+fn what_is_kept_for_a_starting_process_is_what_the_kernel_keeps_for_one_that_blocks_it() {
+    const SIGNALS: [i32; 12] = [1, 2, 10, 12, 15, 18, 20, 21, 22, 34, 40, 64];
+    let family = Family::new();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..60 {
+        let sent: Vec<How> = (0..rng.usize(1..12))
+            .map(|_| How::Process(SIGNALS[rng.usize(..SIGNALS.len())]))
+            .collect();
+        let (said, pending) = pending_after(&sent, None);
+        let (own_said, kept) = kept_after(&family, &sent);
+        assert_eq!(own_said, said, "{sent:?}");
+        assert_eq!(counted(kept.clone()), counted(pending), "{sent:?}");
+        // And in the order in which it was sent: the first of those that became one counts.
+        let mut rest = kept.iter();
+        let mut expected = rest.next();
+        for how in &sent {
+            if expected == Some(&how.signal()) {
+                expected = rest.next();
+            }
+        }
+        assert_eq!(expected, None, "{kept:?} of {sent:?}");
+    }
+}
+
+#[test]
+fn real_time_signals_for_a_starting_process_are_queued_one_by_one() {
+    let family = Family::new();
+    let (_, kept) = kept_after(&family, &[How::Process(40); 4]);
+    assert_eq!(kept, [40; 4]);
+    assert_eq!(family.first.node.statistics().pools.queued_signals.now, 0);
+    assert_eq!(family.first.node.statistics().pools.queued_signals.most, 4);
+}
+
+#[test]
+fn at_the_limit_of_queued_signals_a_process_has_one_pending_and_a_thread_is_refused() {
+    const LIMIT: usize = 6;
+    let config = Config {
+        capacities: Capacities {
+            queued_signals: LIMIT,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    };
+    let mut sent = vec![How::Process(40); LIMIT + 3];
+    sent.extend([How::Process(41); 3]);
+    sent.extend([How::Thread(42), How::Thread(40), How::Process(42)]);
+    sent.extend([How::Process(15), How::Process(15)]);
+    let (said, pending) = pending_at_limit(&sent, LIMIT as u64);
+    assert!(said.contains(&EAGAIN));
+    let family = Family::led_with(config);
+    let (own_said, kept) = kept_after(&family, &sent);
+    assert_eq!(own_said, said);
+    assert_eq!(counted(kept), counted(pending));
+    // It is free again.
+    let (_, kept) = kept_after(&family, &[How::Process(40); LIMIT]);
+    assert_eq!(kept.len(), LIMIT);
+}
+
+#[test]
+fn what_is_queued_for_a_process_that_never_comes_is_free_again() {
+    let family = Family::new();
+    let first = &family.first.node;
+    let queued = || first.statistics().pools.queued_signals.now;
+    for _ in 0..3 {
+        let identity = first.start_child(WAIT).unwrap();
+        for _ in 0..200 {
+            assert_eq!(kill(&family.first, identity, How::Process(50)), 0);
+        }
+        assert_eq!(queued(), 200);
+        first.bury(identity.vmid).unwrap();
+        until("the places are free", || queued() == 0);
+    }
+    // And so are those of one that dies with its parent, or later.
+    let parent = family.child();
+    let identity = parent.node.start_child(WAIT).unwrap();
+    assert_eq!(kill(&family.first, identity, How::Process(50)), 0);
+    assert_eq!(queued(), 1);
+    assert!(first.is_sound());
+}
+
+#[test]
+fn a_zombie_is_signalled_as_the_kernel_has_it() {
+    let family = Family::new();
+    let other = family.child();
+    for signal in [0, 10, 40] {
+        let child = family.child();
+        child.node.set_group(0, 0, WAIT).unwrap();
+        let pid = child.pid;
+        child.exit(0);
+        until("it is a zombie", || {
+            family.first.ended().iter().any(|ended| ended.0 == pid)
+        });
+        let expected = signals_for_a_zombie(signal);
+        for process in [&family.first, &other] {
+            let said = [
+                Target::Process(pid),
+                Target::Thread { pid, tid: pid },
+                Target::Thread { pid, tid: pid + 1 },
+                Target::Group(pid),
+            ]
+            .map(|target| errno_of(process.node.kill(target, signal, WAIT)));
+            assert_eq!(said, expected, "{signal}");
+        }
+    }
+}
