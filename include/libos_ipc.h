@@ -486,7 +486,8 @@ void sync_destroy(struct sync_handle* handle);
  * since this process last had it, it is copied to `data` (as much as there is) and the result is
  * true. What a process has stays with it until another wants it: to lock it again takes no message.
  * Blocks. If it can't be had (the leader is gone) the log says so, and the result is false:
- * libos_ipc_sync_lock() tells. */
+ * libos_ipc_sync_lock() tells. That a process died changing the data is only logged, too, and kept
+ * for the next libos_ipc_sync_lock() of any process. */
 bool sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size)
     __attribute__((warn_unused_result));
 /* Gives it back; if it was SYNC_STATE_EXCLUSIVE, with what the data is now (NULL: it is as it was). */
@@ -495,7 +496,8 @@ void sync_unlock(struct sync_handle* handle, void* data, size_t data_size);
 enum libos_ipc_sync_news {
     LIBOS_IPC_SYNC_UPDATED = 1,    /* the data has changed, and was copied */
     LIBOS_IPC_SYNC_OWNER_DIED = 2, /* a process died while it could change the data: it is what that
-                                      process last gave back */
+                                      process last gave back. All are told until one that is told has
+                                      locked it SYNC_STATE_EXCLUSIVE */
 };
 int libos_ipc_sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size,
                         unsigned int* news);

@@ -90,12 +90,13 @@ unsafe fn lock(
     state: c_int,
     data: *mut c_void,
     data_size: usize,
+    hears_of_death: bool,
 ) -> Result<u32, Error> {
     let node = node()?;
     let state = SyncState::ALL.iter().find(|known| known.number() == state);
     let state = *state.ok_or(Error::Invalid)?;
     let handle = handle_of(node, handle)?;
-    let news = node.lock_sync_alone(handle, state, wait(), |new| {
+    let news = node.lock_sync_alone(handle, state, hears_of_death, wait(), |new| {
         // SAFETY: the caller's promise.
         unsafe { copy_out(new, data, data_size) };
     })?;
@@ -118,7 +119,7 @@ pub unsafe extern "C" fn libos_ipc_sync_lock(
     news: *mut u32,
 ) -> c_int {
     // SAFETY: the header asks for NULL or that much room.
-    let locked = unsafe { lock(handle, state, data, data_size) };
+    let locked = unsafe { lock(handle, state, data, data_size, true) };
     // SAFETY: the header asks for NULL or room for a number.
     status(locked.map(|what| unsafe { write(news, what) }))
 }
@@ -131,8 +132,15 @@ pub unsafe extern "C" fn sync_lock(
     data_size: usize,
 ) -> bool {
     // SAFETY: the header asks for NULL or that much room.
-    match unsafe { lock(handle, state, data, data_size) } {
-        Ok(news) => news & UPDATED != 0,
+    match unsafe { lock(handle, state, data, data_size, false) } {
+        Ok(news) => {
+            if news & OWNER_DIED != 0 {
+                super::log::warn(format_args!(
+                    "a process died while it could change a sync handle that is locked now"
+                ));
+            }
+            news & UPDATED != 0
+        }
         Err(error) => {
             super::log::error(format_args!("a sync handle is not locked: {error}"));
             false

@@ -91,6 +91,21 @@ fn so_does_one_that_is_closed() {
 }
 
 #[test]
+fn one_whose_user_could_not_be_told_leaves_it_to_the_next() {
+    for state in [WRITE, SyncState::Shared] {
+        assert!(third_is_told(|server, clients| {
+            hear(server, clients);
+            assert!(clients[1].take(state) == Take::Taken);
+            let news = clients[1].news();
+            assert_eq!(news, (false, true));
+            clients[1].put_news_back(news);
+            clients[1].give(state);
+            clients[1].wait(WRITE, -1);
+        }));
+    }
+}
+
+#[test]
 fn one_that_was_used_does_not() {
     assert!(!third_is_told(|server, clients| {
         hear(server, clients);

@@ -229,6 +229,115 @@ fn the_next_is_told_that_the_owner_died() {
     assert_eq!(read(&values[0]), (1, false));
 }
 
+/// A member that has died while it changed the value.
+fn die_changing(family: &Family, id: u64) {
+    let dying = family.member();
+    let value = dying.share::<u64>(Some(id)).unwrap();
+    let mut writer = value.write(WAIT).unwrap();
+    *writer = 99;
+    dying.shut_down(Duration::ZERO);
+}
+
+#[test]
+fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
+    let family = Family::new();
+    let (one, two, dying) = (family.member(), family.member(), family.member());
+    let value = dying.share::<u64>(Some(5)).unwrap();
+    let values = [&one, &two, &family.leader].map(|node| node.share::<u64>(Some(5)).unwrap());
+    *values[0].write(WAIT).unwrap() = 1;
+    let mut writer = value.write(WAIT).unwrap();
+    *writer = 7;
+    thread::scope(|scope| {
+        let waiting: Vec<_> = values
+            .iter()
+            .chain(&values)
+            .map(|value| {
+                scope.spawn(|| {
+                    let reader = value.wait_for(WAIT, |value| *value == 7).unwrap();
+                    (*reader, reader.news().owner_died)
+                })
+            })
+            .collect();
+        for node in [&one, &two, &family.leader] {
+            while node.waits().count() < 2 {
+                thread::yield_now();
+            }
+        }
+        dying.shut_down(Duration::ZERO);
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap(), (1, true));
+        }
+    });
+    // A wait that is called again goes on; the death is still told with what it gets.
+    let short = Wait::at_most(Duration::from_millis(5));
+    let again = values[0].wait_for(short, |value| *value == 7);
+    assert_eq!(again.err(), Some(Error::TimedOut));
+    let reader = values[0].wait_for(WAIT, |value| *value == 1).unwrap();
+    assert!(reader.news().owner_died);
+    drop(reader);
+    // Until somebody has had it to change it.
+    let mut writer = values[1].write(WAIT).unwrap();
+    assert!(writer.news().owner_died);
+    *writer = 8;
+    drop(writer);
+    for value in &values {
+        assert!(!value.read(WAIT).unwrap().news().owner_died);
+    }
+}
+
+#[test]
+fn a_call_that_fails_leaves_the_death_to_the_next() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let keep = family.leader.share::<u64>(Some(6)).unwrap();
+    *keep.write(WAIT).unwrap() = 3;
+    let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
+    for state in [shared, exclusive] {
+        die_changing(&family, 6);
+        // The value has another size.
+        let wrong = one.share::<u32>(Some(6)).unwrap();
+        if state == exclusive {
+            assert_eq!(wrong.write(WAIT).err(), Some(Error::Invalid));
+        } else {
+            assert_eq!(wrong.read(WAIT).err(), Some(Error::Invalid));
+        }
+        wrong_is_closed(&one, wrong);
+        // What was opened in that place, and never read, tells nobody.
+        drop(one.share::<u64>(Some(6)).unwrap());
+        let theirs = two.share::<u64>(Some(6)).unwrap();
+        let failed = theirs.wait_for(NOW, |value| *value == 99).err();
+        assert_eq!(failed, Some(Error::TimedOut));
+        for _ in 0..2 {
+            assert!(theirs.read(WAIT).unwrap().news().owner_died, "{state:?}");
+        }
+        assert!(keep.write(WAIT).unwrap().news().owner_died, "{state:?}");
+        assert!(!theirs.read(WAIT).unwrap().news().owner_died);
+    }
+}
+
+fn wrong_is_closed(node: &HostNode, value: libos_ipc::Shared<'_, '_, libos_ipc::host::Host, u32>) {
+    drop(value);
+    while node.statistics().pools.sync_handles.now > 0 {
+        let _ = node.close_all_syncs(WAIT);
+    }
+}
+
+#[test]
+fn a_change_that_a_failed_wait_has_seen_is_news_for_the_next_call() {
+    let family = Family::new();
+    let (one, two) = (family.member(), family.member());
+    let (mine, theirs) = (one.share::<u64>(Some(8)), two.share::<u64>(Some(8)));
+    let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
+    *theirs.write(WAIT).unwrap() = 1;
+    let short = Wait::at_most(Duration::from_millis(50));
+    assert!(mine.wait_for(short, |value| *value == 2).is_err());
+    assert!(mine.read(WAIT).unwrap().news().changed);
+    assert!(!mine.read(WAIT).unwrap().news().changed);
+    *theirs.write(WAIT).unwrap() = 2;
+    let reader = mine.wait_for(WAIT, |value| *value == 2).unwrap();
+    assert!(reader.news().changed);
+}
+
 #[test]
 fn one_waits_for_a_value_without_asking_again() {
     let family = Family::new();

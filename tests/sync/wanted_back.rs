@@ -129,6 +129,25 @@ fn a_death_is_news_as_long_as_it_can_be_seen_here() {
 }
 
 #[test]
+fn all_who_take_it_are_told_of_a_death_until_one_writes() {
+    with(NOTHING, |client| {
+        wait(client, WRITE);
+        assert_eq!(asks_for(client), Some(WRITE));
+        client.hear_owner_died();
+        assert!(client.deaths() != client.told_deaths());
+        grant(client, WRITE);
+        for state in [READ, READ, WRITE] {
+            assert_eq!(client.take(state), Take::Taken);
+            assert_eq!(client.news(), (false, true));
+            assert_eq!(client.deaths(), client.told_deaths());
+            client.give(state);
+        }
+        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.news(), (false, false));
+    });
+}
+
+#[test]
 fn a_handle_that_all_want_is_shared_out() {
     with(NOTHING, |client| {
         for loss in 0..8 {

@@ -87,9 +87,13 @@ pub struct Client<'m> {
     no_room: bool,
     /// Another process has changed the data since it was last used here.
     is_changed: bool,
-    owner_died: bool,
     /// The owner died, and nobody has had it to change it since, here neither.
     is_orphan: bool,
+    /// It was so when the handle was last taken.
+    was_orphan: bool,
+    /// Counts the deaths that this process heard of, and how many it has told its callers.
+    deaths: u32,
+    told_deaths: u32,
     /// Counts what may make somebody look again.
     changes: u64,
     /// There is something to say, or others want it all the time: the one thing that who gives it back
@@ -135,8 +139,10 @@ impl<'m> Client<'m> {
             is_fresh: false,
             no_room: false,
             is_changed: false,
-            owner_died: false,
             is_orphan: false,
+            was_orphan: false,
+            deaths: 0,
+            told_deaths: 0,
             changes: 0,
             is_wanted: false,
             losses: 0,
@@ -209,14 +215,33 @@ impl<'m> Client<'m> {
         self.data.made().get(..self.length).unwrap_or(&[])
     }
 
-    /// Whether the data has changed since that was last asked, and whether a process that was
-    /// changing it died.
+    /// For who has just taken it: whether the data has changed since that was last asked, and whether
+    /// a process died that was changing it. The death is told to all who take it here until one of
+    /// them, or another process, has had it to change it.
     #[inline]
     pub fn news(&mut self) -> (bool, bool) {
-        (
-            core::mem::take(&mut self.is_changed),
-            core::mem::take(&mut self.owner_died),
-        )
+        self.told_deaths = self.deaths;
+        (core::mem::take(&mut self.is_changed), self.was_orphan)
+    }
+
+    /// The news come to nobody: they are for the next who takes it. A death only as long as the handle
+    /// is still taken.
+    pub fn put_news_back(&mut self, (is_changed, owner_died): (bool, bool)) {
+        self.is_changed |= is_changed;
+        if owner_died {
+            self.is_orphan = true;
+            self.told_deaths = self.deaths.wrapping_sub(1);
+        }
+    }
+
+    /// How many deaths this process heard of.
+    pub fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    /// How many of them it has told its callers.
+    pub fn told_deaths(&self) -> u32 {
+        self.told_deaths
     }
 
     /// Grows whenever somebody who waits is to look again.
@@ -255,6 +280,7 @@ impl<'m> Client<'m> {
             .is_some_and(|most| rank(most) < rank(state));
         if is_free && rank(self.current) >= rank(state) && (!is_wanted || self.is_fresh) {
             self.has_writer = write;
+            self.was_orphan = self.is_orphan;
             self.is_orphan &= !write;
             self.readers = self.readers.saturating_add(u32::from(!write));
             self.is_fresh = false;
@@ -511,7 +537,6 @@ impl<'m> Client<'m> {
         self.current = target;
         if target == SyncState::Invalid {
             // It comes with the lease again.
-            self.owner_died = false;
             self.is_orphan = false;
         }
         self.is_wanted = true;

@@ -130,8 +130,8 @@ impl Client<'_> {
 
     /// A process that was changing the data died.
     pub fn hear_owner_died(&mut self) {
-        self.owner_died = true;
         self.is_orphan = true;
+        self.deaths = self.deaths.wrapping_add(1);
     }
 
     /// The server has no room for the handle. For what was asked after that it may have had: so that

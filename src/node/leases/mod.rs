@@ -41,6 +41,7 @@ pub struct News {
     /// Another process has changed the data since this one last used it.
     pub changed: bool,
     /// A process died while it could change the data: it is what that process last gave back. As
-    /// `EOWNERDEAD` of a robust mutex; `pthread_mutex_lock(3)`.
+    /// `EOWNERDEAD` of a robust mutex; `pthread_mutex_lock(3)`. All who take it are told until one
+    /// has taken it to change it.
     pub owner_died: bool,
 }

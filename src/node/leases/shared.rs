@@ -117,24 +117,43 @@ where
     /// and looks again whenever some process has let go of the value after changing it: so it may
     /// miss a value that is soon changed again.
     ///
+    /// A process that dies while it changes the value ends the wait, too, whatever the value is:
+    /// [`News::owner_died`] says so, and the value is the last that was given back. That goes for a death
+    /// that this process has not been told of when it calls; called again, this waits on.
+    ///
     /// # Errors
-    /// As [`Shared::read`].
+    /// As [`Shared::read`]. Then the news are kept for the next call.
     pub fn wait_for(
         &self,
         wait: Wait<'_>,
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let limits = Limits::of(wait, &self.node.pal);
-        loop {
-            let seen = self.node.sync_changes(self.handle)?;
-            let reader = self.read(limits.rest(&self.node.pal))?;
-            if is_it(&reader) {
+        let (_, told) = self.node.sync_deaths(self.handle)?;
+        let mut changed = false;
+        let error = loop {
+            let seen = match self.node.sync_changes(self.handle) {
+                Ok(seen) => seen,
+                Err(error) => break error,
+            };
+            let mut reader = match self.read(limits.rest(&self.node.pal)) {
+                Ok(reader) => reader,
+                Err(error) => break error,
+            };
+            changed |= reader.news.changed;
+            reader.news.changed = changed;
+            let is_told = reader.news.owner_died && self.node.sync_deaths(self.handle)?.0 != told;
+            if is_told || is_it(&reader) {
                 return Ok(reader);
             }
             drop(reader);
-            self.node
-                .wait_sync(self.handle, seen, limits.rest(&self.node.pal))?;
-        }
+            let rest = limits.rest(&self.node.pal);
+            if let Err(error) = self.node.wait_sync(self.handle, seen, rest) {
+                break error;
+            }
+        };
+        self.node.keep_sync_change(self.handle, changed);
+        Err(error)
     }
 
     #[allow(
@@ -157,7 +176,9 @@ where
         };
         let (value, news) = self.node.take_sync(self.handle, state, false, wait, read)?;
         let Some(value) = value else {
-            self.node.unlock_sync(self.handle, state, None)?;
+            self.node.give_sync(self.handle, state, |client| {
+                client.put_news_back((news.changed, news.owner_died));
+            })?;
             return Err(Error::Invalid);
         };
         Ok((value, news))

@@ -61,12 +61,14 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As [`Node::lock_sync`], but one thread of this process at a time uses the handle, even to read.
-    /// `read` is given the data if it is not what this process last had, and what is new.
+    /// `read` is given the data if it is not what this process last had. A caller that can't be told of a
+    /// death (`hears_of_death` is false) leaves that to the next.
     #[cfg(feature = "capi")]
     pub(crate) fn lock_sync_alone(
         &self,
         handle: SyncHandle,
         state: SyncState,
+        hears_of_death: bool,
         wait: Wait<'_>,
         mut read: impl FnMut(&[u8]),
     ) -> Result<News, Error> {
@@ -77,6 +79,9 @@ impl<'m, P: Pal> Node<'m, P> {
             let (changed, owner_died) = client.news();
             if changed {
                 read(client.data());
+            }
+            if owner_died && !hears_of_death {
+                client.put_news_back((false, true));
             }
             News {
                 changed,
@@ -448,6 +453,27 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wait_for_slot(handle, slot, For::Change, limits, |client, _| {
             (client.changes() != seen).then_some(Ok(()))
         })
+    }
+
+    /// How many deaths this process heard of that left the handle behind, and how many of them it has told
+    /// its callers.
+    pub(super) fn sync_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
+        let client = self.slot(handle)?.client.lock();
+        if client.opened() == handle.opened {
+            Ok((client.deaths(), client.told_deaths()))
+        } else {
+            Err(Error::Invalid)
+        }
+    }
+
+    /// The data has changed, and a call that has seen that has failed: the next is to be told.
+    pub(super) fn keep_sync_change(&self, handle: SyncHandle, is_changed: bool) {
+        if let Ok(slot) = self.slot(handle) {
+            let mut client = slot.client.lock();
+            if client.opened() == handle.opened {
+                client.put_news_back((is_changed, false));
+            }
+        }
     }
 
     /// A count that grows whenever the data of the handle changes, or may soon.

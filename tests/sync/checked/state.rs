@@ -103,8 +103,6 @@ pub(super) struct Seen {
     pub(super) in_doubt: Vec<bool>,
     /// A process died changing the handle, and nobody else has had it to change it since.
     pub(super) is_orphan: Vec<bool>,
-    /// Who was told of that.
-    pub(super) was_told: Vec<Vec<bool>>,
     pub(super) wrong: Option<&'static str>,
     pub(super) was_told_to_let_go: bool,
     /// A client of a server in C was refused to go on from reading to changing.

@@ -95,9 +95,6 @@ impl World<'_> {
                 } = self.seen.at[who]
                 {
                     self.seen.is_orphan[handle] = true;
-                    for told in &mut self.seen.was_told {
-                        told[handle] = false;
-                    }
                 }
                 self.server.left(vmid(who));
                 self.seen.woken[who] = false;
@@ -148,8 +145,7 @@ impl World<'_> {
                     Take::Taken => {
                         let (_, owner_died) = client.news();
                         self.seen.heard_of_death |= owner_died;
-                        self.seen.was_told[who][handle] |= owner_died;
-                        if self.seen.is_orphan[handle] && !self.seen.was_told[who][handle] {
+                        if self.seen.is_orphan[handle] && !owner_died {
                             self.seen.wrong = Some("not told of a death");
                         }
                         self.seen.is_orphan[handle] &= !write;
@@ -389,7 +385,6 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
             version: vec![0; family.handles],
             in_doubt: vec![false; family.handles],
             is_orphan: vec![false; family.handles],
-            was_told: vec![vec![false; family.handles]; family.clients],
             wrong: None,
             was_told_to_let_go: false,
             was_unsupported: false,

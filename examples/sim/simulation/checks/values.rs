@@ -49,8 +49,6 @@ struct Value {
     unseen: Vec<Stamp>,
     /// Who has died changing it, if none has had it to change it since.
     orphan_of: Option<Id>,
-    /// Who was told of that.
-    told: BTreeSet<Id>,
     /// Somebody has died who could have been able to change it.
     may_be_orphan: bool,
     /// Of one that is cut off nobody knows until when it can still take it, and die again.
@@ -197,7 +195,7 @@ impl Values {
         self.taken(at, who, true)
     }
 
-    /// What it is told of deaths. `owner-died`: each process once, until one has had it to change it.
+    /// What it is told of deaths. `owner-died`: all who take it, until one has had it to change it.
     pub(crate) fn heard(
         &mut self,
         at: usize,
@@ -206,10 +204,7 @@ impl Values {
         owner_died: bool,
     ) -> Result<(), String> {
         let value = &mut self.all[at];
-        if owner_died {
-            value.told.insert(pid);
-        }
-        let must = value.orphan_of.is_some() && !value.told.contains(&pid);
+        let must = value.orphan_of.is_some();
         let may = value.may_be_orphan || value.may_be_again;
         if write {
             value.orphan_of = None;
@@ -267,7 +262,6 @@ impl Values {
                 if !is_cut_off {
                     value.orphan_of = Some(pid);
                 }
-                value.told.clear();
             }
             if value.askers.remove(&pid) {
                 value.may_be_orphan = true;
