@@ -225,6 +225,21 @@ impl<'m> Children<'m> {
         }
     }
 
+    /// The child with that pid, while its end is not known.
+    pub fn living(&self, pid: Id) -> Option<Vmid> {
+        let mut children = self.all();
+        let child = children.find(|child| child.pid == pid && child.end.is_none())?;
+        child.vmid
+    }
+
+    /// How a child ended of which the leader knows no more than `exit`: as the child said itself, if
+    /// it did.
+    pub fn as_said(&self, exit: ChildExit) -> ChildExit {
+        let mut children = self.all();
+        let child = children.find(|child| child.pid == exit.pid);
+        child.and_then(|child| child.said).unwrap_or(exit)
+    }
+
     /// Whether the child is dead, as far as is known here, and was not reaped.
     pub fn is_zombie(&self, pid: Id) -> bool {
         let mut entries = self.all();

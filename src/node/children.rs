@@ -7,6 +7,7 @@ use super::ids::Ask;
 use super::wait::Limits;
 use super::{Node, Wait, WaitsFor};
 use crate::error::Error;
+use crate::leader::SIGPWR;
 use crate::member::News;
 use crate::pal::Pal;
 use crate::sync::Ordering;
@@ -210,6 +211,11 @@ impl<P: Pal> Node<'_, P> {
             return false;
         }
         let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
+        let exit = if by_leader {
+            self.as_child_said(exit)
+        } else {
+            exit
+        };
         let news = {
             let mut children = self.children.lock();
             if by_leader && self.leader_tells() {
@@ -227,6 +233,19 @@ impl<P: Pal> Node<'_, P> {
             News::Nothing => {}
         }
         true
+    }
+
+    /// How a child ended that has not told the leader: a process in C tells its parent alone. It did so
+    /// before the leader saw its end, so that is here to be read.
+    fn as_child_said(&self, exit: ChildExit) -> ChildExit {
+        if exit.term_signal != SIGPWR {
+            return exit;
+        }
+        let child = self.children.lock().living(exit.pid);
+        if let Some(peer) = child.and_then(|child| self.peers.find(child)) {
+            self.receive(&peer);
+        }
+        self.children.lock().as_said(exit)
     }
 
     fn child_is_zombie(&self, exit: ChildExit) {

@@ -42,6 +42,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) extended: AtomicBool,
     /// As the leader: its process has ended, and has nothing to say any more.
     pub(crate) ended: AtomicBool,
+    /// It has sent something, and no HELLO before: it is a process in C.
+    pub(crate) is_plain: AtomicBool,
     /// It was told the limits of this process.
     pub(crate) limits_told: AtomicBool,
     /// The longest frame that it takes, as it said itself; no limit is known before.
@@ -233,6 +235,7 @@ impl<'m, S> Peers<'m, S> {
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
+                is_plain: AtomicBool::new(false),
                 limits_told: AtomicBool::new(false),
                 takes: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
@@ -365,6 +368,7 @@ impl<'m, S> Peers<'m, S> {
             &peer.heard,
             &peer.extended,
             &peer.ended,
+            &peer.is_plain,
             &peer.limits_told,
             &peer.syncs_refused,
             &peer.signals_wait,

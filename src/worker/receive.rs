@@ -27,7 +27,7 @@ pub(super) enum Read {
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Reads the peer's stream once, and does what it asks for.
-    pub(super) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(crate) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         // Not the worker's now: a call reads its answer there. It gives the stream back.
         let Some(mut reading) = peer.reading.try_lock() else {
             return;
@@ -175,6 +175,9 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,
     ) -> Result<Again, Refusal> {
+        if frame.code != codes::HELLO && !peer.extended.load(Ordering::SeqCst) {
+            self.note_plain(peer);
+        }
         if frame.code == codes::RESP {
             self.take_answer(peer, frame.seq, frame.payload)?;
             return Ok(Again::Whenever);
@@ -281,6 +284,15 @@ impl<'m, P: Pal> Node<'m, P> {
         if leader.lock().processes().is_running(peer.vmid(), pid) {
             peer.ended.store(true, Ordering::SeqCst);
             self.take_back_ids(peer.vmid());
+        }
+    }
+
+    /// As the leader: the peer has sent something, and no HELLO before. So it is a process in C, which
+    /// never says that it has begun to run.
+    fn note_plain(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        let Some(leader) = &self.leader else { return };
+        if !peer.is_plain.swap(true, Ordering::SeqCst) {
+            leader.lock().runs_unjoined(peer.vmid());
         }
     }
 

@@ -2,6 +2,7 @@
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+mod children;
 mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]

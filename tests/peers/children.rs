@@ -1,0 +1,125 @@
+//! Processes in C that a parent of this crate starts: they never say HELLO.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libos_ipc::host::HostNode;
+use libos_ipc::wire::ProcessState;
+use libos_ipc::{Config, Identity, Target, Wait, Which};
+use tempfile::TempDir;
+
+use crate::peer::{Peer, frame};
+
+const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
+const PID_KILL: u8 = 7;
+const CHILD_EXIT: u8 = 2;
+
+struct Family {
+    _directory: TempDir,
+    base: PathBuf,
+    leader: HostNode,
+    parent: HostNode,
+}
+
+impl Family {
+    fn new() -> Family {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().join("f");
+        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        leader.join(WAIT).unwrap();
+        let identity = leader.start_child(WAIT).unwrap();
+        let parent = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
+        parent.join(WAIT).unwrap();
+        Family {
+            _directory: directory,
+            base,
+            leader,
+            parent,
+        }
+    }
+
+    /// A process in C that is this child, once it has spoken to the leader.
+    fn runs(&self, child: Identity) -> Peer {
+        let mut peer = Peer::join(&self.base, child.vmid.get());
+        assert_eq!(peer.owner_of(child.pid), child.vmid.get());
+        peer
+    }
+}
+
+/// The next signal: its number, what it is for, and for whom.
+fn signal(peer: &mut Peer) -> (u32, u32, u32) {
+    let from = peer.from();
+    let mut bytes = [0; 37];
+    from.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes[16], PID_KILL);
+    let word = |at: usize| u32::from_le_bytes(bytes[17 + at..21 + at].try_into().unwrap());
+    (word(12), word(16), word(8))
+}
+
+const PROCESS: u32 = 1;
+const ALL: u32 = 3;
+
+#[test]
+fn a_signal_for_all_reaches_a_child_in_c() {
+    let family = Family::new();
+    for parent in [&family.parent, &family.leader] {
+        let child = parent.start_child(WAIT).unwrap();
+        // While it is only starting signals wait for it.
+        family.parent.kill(Target::All, 12, WAIT).unwrap();
+        let state = |pid| parent.process(pid, WAIT).unwrap().state;
+        assert_eq!(state(child.pid), ProcessState::Starting);
+        let mut peer = family.runs(child);
+        assert_eq!(state(child.pid), ProcessState::Running);
+        assert_eq!(signal(&mut peer), (12, PROCESS, child.pid));
+        for number in [10, 15] {
+            family.parent.kill(Target::All, number, WAIT).unwrap();
+            assert_eq!(signal(&mut peer), (number.unsigned_abs(), ALL, 0));
+        }
+        drop(peer);
+        parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+    }
+}
+
+#[test]
+fn the_exit_code_of_a_child_in_c_comes_to_its_parent() {
+    let family = Family::new();
+    for round in 0..50 {
+        for parent in [&family.parent, &family.leader] {
+            let child = parent.start_child(WAIT).unwrap();
+            let peer = family.runs(child);
+            let at = parent.identity().vmid;
+            // To its parent alone, and last thing.
+            let words = [child.parent_pid, child.pid, 1000, round, 0];
+            let exit: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let exit = frame(0, CHILD_EXIT, &exit);
+            if at.get() == 1 {
+                let mut to = &peer.to;
+                to.write_all(&exit).unwrap();
+                drop(peer);
+            } else {
+                let address = format!("{}.{at}", family.base.display());
+                let mut to = UnixStream::connect(address).unwrap();
+                to.write_all(&child.vmid.get().to_le_bytes()).unwrap();
+                to.write_all(&exit).unwrap();
+                drop(peer);
+                drop(to);
+            }
+            let seen = parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+            assert_eq!((seen.exit_code, seen.term_signal), (round, 0));
+        }
+    }
+    assert!(family.leader.is_sound());
+}
+
+#[test]
+fn a_child_in_c_that_ends_without_a_word_was_killed() {
+    let family = Family::new();
+    for parent in [&family.parent, &family.leader] {
+        let child = parent.start_child(WAIT).unwrap();
+        drop(family.runs(child));
+        let seen = parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+        assert_eq!((seen.exit_code, seen.term_signal), (0, 30));
+    }
+}
