@@ -72,6 +72,9 @@ pub(crate) const ANSWER_RESERVE: usize = 128;
 /// How long [`Node::shut_down`] waits for the worker to close the streams.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long a node that is dropped waits for a leader in C to confirm that its handles are closed.
+const DROP_LIMIT: Duration = Duration::from_millis(500);
+
 /// What is put aside for the embedder at once, at most. A peer whose message finds no room is left
 /// waiting until there is.
 // The model checker has little room on its stacks.
@@ -446,6 +449,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// was accepted for sending goes out, for at most `limit`; then all streams are closed and
     /// [`Node::work`] returns. Blocks until that is done. True if everything went out.
     ///
+    /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so its
+    /// confirmations are waited for, too, within the same `limit`.
+    ///
     /// The PAL stops listening when the node is dropped.
     pub fn shut_down(&self, limit: Duration) -> bool {
         self.enter(Phase::Flushing);
@@ -460,7 +466,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut flushed = false;
         while self.phase() == Phase::Flushing && !flushed {
             self.stopped.clear();
-            flushed = !self.unsent();
+            flushed = !self.unsent() && !self.awaits_c_server();
             if flushed || self.pal.now() >= until {
                 break;
             }
@@ -507,6 +513,15 @@ impl<'m, P: Pal> Node<'m, P> {
 
 impl<P: Pal> Drop for Node<'_, P> {
     fn drop(&mut self) {
+        // A process may be gone without a word, but a leader in C would end with it.
+        let has_c_leader = self.identity.leader.is_some() && !self.has_extensions();
+        if has_c_leader && self.phase() < Phase::Closing {
+            self.config.driving = Driving::Caller;
+            self.close_unused_syncs();
+            if self.awaits_c_server() {
+                self.shut_down(DROP_LIMIT);
+            }
+        }
         // A PAL may keep watches by stream: they end before the streams go.
         self.enter(Phase::Closing);
         self.turn(Some(Time(0)));

@@ -151,7 +151,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Has whoever shuts this node down look whether everything is out.
-    pub(super) fn tell_who_shuts_down(&self) {
+    pub(crate) fn tell_who_shuts_down(&self) {
         if self.phase() != Phase::Running {
             self.stopped.set();
         }

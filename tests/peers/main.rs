@@ -2,8 +2,14 @@
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../common/c_server.rs"]
+mod c_server;
 mod children;
+mod closing;
+mod leader;
 mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod values;

@@ -568,6 +568,23 @@ impl<'m> Client<'m> {
         true
     }
 
+    /// As [`Client::close`], at the end of the process. A server in C would end with a client that has
+    /// something: toward that the handle is closed even if it is in use, without what was not given back.
+    pub fn close_at_end(&mut self) -> bool {
+        if !self.is_extended {
+            self.readers = 0;
+            self.has_writer = false;
+            self.is_upgrading = false;
+        }
+        self.close()
+    }
+
+    /// Whether the server in C, which ends if the connection does before that, has yet to confirm the
+    /// close.
+    pub fn awaits_c_server(&self) -> bool {
+        self.phase == Phase::Closing && !self.is_extended
+    }
+
     /// The server is gone: what was closed stays so.
     pub fn abandon(&mut self) {
         if self.phase == Phase::Closing {

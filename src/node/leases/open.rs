@@ -8,6 +8,7 @@ use crate::node::wait::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
 use crate::store::mix;
+use crate::sync::Ordering;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a sync handle: the one with that number, or a fresh one (`None`). A fresh number has its
@@ -120,10 +121,17 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
-    /// Closes what nobody here has taken, without waiting.
+    /// Whether a leader in C is there and has not confirmed a close.
+    pub(in crate::node) fn awaits_c_server(&self) -> bool {
+        let mut slots = self.leases.slots.iter();
+        !self.leader_gone.load(Ordering::SeqCst)
+            && slots.any(|slot| slot.client.lock().awaits_c_server())
+    }
+
+    /// Closes what nobody here has taken, without waiting; with a leader in C also what is in use.
     pub(in crate::node) fn close_unused_syncs(&self) {
         for (place, slot) in (0..).zip(self.leases.slots.iter()) {
-            let is_closing = slot.client.lock().close();
+            let is_closing = slot.client.lock().close_at_end();
             if is_closing {
                 self.say_for(place);
                 self.leases.free_if_closed(place);

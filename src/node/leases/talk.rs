@@ -235,6 +235,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn free_if_closed(&self, place: u32, slot: &Slot<'m>) {
         if self.leases.free_if_closed(place) {
             self.wake_slot(slot);
+            self.tell_who_shuts_down();
         }
     }
 
