@@ -1,13 +1,14 @@
 //! The processes this node is connected with: one place for each, found by VMID.
 
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
+use core::time::Duration;
 
 use super::name::{GENERATIONS, Name};
 use super::sides::{Queue, Reading, Sending};
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::pal::Token;
+use crate::pal::{Time, Token};
 use crate::store::{Arena, Index, Lock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -34,6 +35,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) stream_wanted: AtomicBool,
     /// Its backlog was full: to be tried again.
     pub(crate) connecting: AtomicBool,
+    /// Not before that time.
+    pub(crate) retry_at: AtomicU64,
     /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
     pub(crate) unreachable: AtomicBool,
     /// It has a stream to us.
@@ -71,6 +74,12 @@ impl<S> Peer<'_, S> {
     /// Whether its backlog was full when we last tried.
     pub(crate) fn is_connecting(&self) -> bool {
         self.connecting.load(Ordering::SeqCst)
+    }
+
+    /// When to try again to connect, if its backlog was full.
+    pub(crate) fn next_try(&self) -> Option<Time> {
+        self.is_connecting()
+            .then(|| Time(self.retry_at.load(Ordering::SeqCst)))
     }
 
     /// Whether an answer to it can be queued, or will be dropped as it is going.
@@ -223,6 +232,7 @@ impl<'m, S> Peers<'m, S> {
                     draining: FrameWriter::over(buffers.buffer(send_queue / 2)?),
                     blocked: false,
                     connecting_since: None,
+                    pause: Duration::ZERO,
                 }),
                 listed: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
@@ -231,6 +241,7 @@ impl<'m, S> Peers<'m, S> {
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
                 connecting: AtomicBool::new(false),
+                retry_at: AtomicU64::new(0),
                 unreachable: AtomicBool::new(false),
                 heard: AtomicBool::new(false),
                 extended: AtomicBool::new(false),

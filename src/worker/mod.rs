@@ -61,6 +61,8 @@ pub(crate) struct WorkerState<'m, S> {
     /// The platform has no more streams: the listener is not watched until then, or until one was
     /// closed.
     exhausted_until: Option<Time>,
+    /// When to try next to connect to a peer whose backlog was full.
+    next_try: Option<Time>,
 }
 
 impl<'m, S: Stream> WorkerState<'m, S> {
@@ -76,6 +78,7 @@ impl<'m, S: Stream> WorkerState<'m, S> {
             spin: SpinGauge::new(),
             last_ready: Time(0),
             exhausted_until: None,
+            next_try: None,
         })
     }
 }
@@ -129,6 +132,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 Some(until.map_or(soon, |until| until.min(soon)))
             }
             Again::Whenever => until,
+        };
+        let until = match state.next_try {
+            Some(next) => Some(until.map_or(next, |until| until.min(next))),
+            None => until,
         };
         let until = self.expire_strangers(&mut state, until);
         let until = self.accept_again(&mut state, until);
@@ -213,6 +220,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn attend(&self, state: &mut WorkerState<'m, P::Stream>) -> (Again, usize) {
         let mut again = Again::Whenever;
         let mut relisted = 0_usize;
+        state.next_try = None;
         // Only those that wait now: one that comes back has its turn after the streams.
         for _ in 0..self.peers.wanting() {
             let Some(peer) = self.peers.next_wanting() else {
@@ -227,12 +235,17 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 self.send_passed(&peer);
                 self.flush(&peer);
-                let connecting = if peer.is_connecting() {
-                    Again::Soon
-                } else {
-                    Again::Whenever
-                };
-                self.resume(&peer).min(connecting)
+                let again = self.resume(&peer);
+                if let Some(next) = peer.next_try() {
+                    // Later if another thread was at it, and it was not tried.
+                    let now = self.now();
+                    let next = if next > now { next } else { now + RETRY };
+                    let first = state.next_try.unwrap_or(next);
+                    state.next_try = Some(first.min(next));
+                    let is_new = self.peers.attend(&peer);
+                    relisted = relisted.saturating_add(usize::from(is_new));
+                }
+                again
             };
             if how_soon != Again::Whenever {
                 let is_new = self.peers.attend(&peer);

@@ -1,5 +1,7 @@
 //! Getting queued frames onto the stream, opening it if need be.
 
+use core::time::Duration;
+
 use crate::sync::Ordering;
 
 use crate::Vmid;
@@ -7,6 +9,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
+use crate::store::mix;
 use crate::wire::{Answer, Message, codes};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
@@ -21,6 +24,20 @@ enum Drained {
     Blocked,
     /// More comes in than one flush sends.
     Enough,
+}
+
+/// The pauses between tries to connect to a peer whose backlog is full: at most that long at first, and
+/// twice as long each time. Hundreds may try at once, and the peer has to get to accept them.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// Between half of a pause and the whole, so that not all try at the same time.
+fn jittered(pause: Duration, seed: u64) -> Duration {
+    let half = pause / 2;
+    let span = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
+    half.saturating_add(Duration::from_nanos(
+        mix(seed).checked_rem(span).unwrap_or(0),
+    ))
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -158,6 +175,9 @@ impl<'m, P: Pal> Node<'m, P> {
         peer: &PeerRef<'_, 'm, P::Stream>,
         sending: &mut Sending<'m, P::Stream>,
     ) -> bool {
+        if peer.next_try().is_some_and(|next| self.now() < next) {
+            return false;
+        }
         match self.pal.connect(peer.vmid()) {
             Ok(stream) => {
                 if self
@@ -171,6 +191,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.connected.add(1);
                 sending.stream = Some(stream);
                 sending.connecting_since = None;
+                sending.pause = Duration::ZERO;
                 peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
@@ -185,6 +206,14 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                     self.give_up_on(peer);
                 } else {
+                    let vmid = self.identity.vmid;
+                    sending.pause = sending
+                        .pause
+                        .saturating_mul(2)
+                        .clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                    let next = now
+                        + jittered(sending.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
+                    peer.retry_at.store(next.0, Ordering::SeqCst);
                     // From then on the worker comes back to it by itself, now and then.
                     if !peer.connecting.swap(true, Ordering::SeqCst) {
                         self.call_worker(peer);
