@@ -13,4 +13,5 @@ mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod upgrade;
 mod values;

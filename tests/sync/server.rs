@@ -236,3 +236,61 @@ fn one_that_goes_takes_no_message_of_others_along() {
         });
     }
 }
+
+/// As [`hear_with`], from a client in C.
+fn hear_from_c(server: &mut Server<'_>, who: u32, code: SyncCode, state: SyncState, data: &[u8]) {
+    let sync = Sync { id: 1, state, data };
+    server.hear_from_c(vmid(who), code, &sync).unwrap();
+    assert!(server.is_sound());
+}
+
+/// Two read, the first of them in C; the data is one byte long.
+fn two_read(then: impl FnOnce(&mut Server<'_>)) {
+    with(|server| {
+        hear_from_c(server, 2, ASK, WRITE, &[]);
+        hear(server, 3, ASK, 1, READ).unwrap();
+        hear_from_c(server, 2, GIVE, READ, &[7]);
+        says_all(server);
+        then(server);
+    });
+}
+
+#[test]
+fn a_client_in_c_that_upgrades_is_served_before_others_that_do() {
+    for is_first in [true, false] {
+        two_read(|server| {
+            if is_first {
+                hear_from_c(server, 2, ASK, WRITE, &[]);
+                hear(server, 3, ASK, 1, WRITE).unwrap();
+                assert_eq!(says_all(server), [asks_back(3, NOTHING)]);
+            } else {
+                hear(server, 3, ASK, 1, WRITE).unwrap();
+                hear_from_c(server, 2, ASK, WRITE, &[]);
+                let both = [asks_back(2, NOTHING), asks_back(3, NOTHING)];
+                assert_eq!(says_all(server), both);
+            }
+            // The other lets go; the one in C gives nothing back before it has what it asked for.
+            hear(server, 3, GIVE, 1, NOTHING).unwrap();
+            let told = says_all(server);
+            assert_eq!(told[0], confirms(2, WRITE, &[7]));
+            assert_eq!(told[1..].len(), usize::from(is_first));
+            hear_from_c(server, 2, GIVE, NOTHING, &[8]);
+            assert_eq!(says_all(server), [confirms(3, WRITE, &[8])]);
+        });
+    }
+}
+
+#[test]
+fn what_a_client_in_c_gives_back_late_does_not_end_what_it_was_given_since() {
+    two_read(|server| {
+        hear(server, 3, ASK, 1, WRITE).unwrap();
+        hear_from_c(server, 2, ASK, WRITE, &[]);
+        hear(server, 3, GIVE, 1, NOTHING).unwrap();
+        says_all(server);
+        // This one answers at once, for what it read.
+        hear_from_c(server, 2, GIVE, NOTHING, &[]);
+        assert_eq!(says_all(server), [asks_back(2, NOTHING)]);
+        hear_from_c(server, 2, GIVE, NOTHING, &[8]);
+        assert_eq!(says_all(server), [confirms(3, WRITE, &[8])]);
+    });
+}

@@ -44,6 +44,11 @@ struct Client {
     asked: Option<SyncState>,
     /// What it was told to give back to.
     wanted_back: Option<SyncState>,
+    /// It is a client in C that reads and asks to change the data: it keeps what it has until then, so
+    /// nobody else can be served before.
+    keeps_shared: bool,
+    /// It was given more though it had been asked to give back what it read: that may come yet.
+    gives_back_late: bool,
     /// It can change the data, and is the first after a process died that could.
     got_orphan: bool,
     /// Of the handle's clients.
@@ -65,6 +70,8 @@ const NOBODY: Client = Client {
     current: SyncState::Invalid,
     asked: None,
     wanted_back: None,
+    keeps_shared: false,
+    gives_back_late: false,
     got_orphan: false,
     next: NONE,
     before: NONE,
@@ -163,6 +170,37 @@ impl<'m> Server<'m> {
         }
     }
 
+    /// As [`Server::hear`], from a client that has not said HELLO. One in C that goes on from reading to
+    /// changing the data does not give back what it has before that, whatever it is asked: it is served
+    /// first, and others that want the same let go.
+    ///
+    /// # Errors
+    /// As [`Server::hear`].
+    pub fn hear_from_c(
+        &mut self,
+        from: Vmid,
+        code: SyncCode,
+        sync: &Sync<'_>,
+    ) -> Result<(), Refused> {
+        let is_upgrade = code == SyncCode::RequestUpgrade && sync.state == SyncState::Exclusive;
+        let place = self.find(from, sync.id).filter(|_| is_upgrade);
+        let keeps = place.is_some_and(|place| {
+            let client = self.client(place);
+            client.current == SyncState::Shared && !client.out_close
+        });
+        let (Some(place), true) = (place, keeps) else {
+            return self.hear(from, code, sync);
+        };
+        self.stop_asking(place);
+        self.change(place, |client| {
+            client.asked = Some(SyncState::Exclusive);
+            client.keeps_shared = true;
+        });
+        self.queue_first(place);
+        self.serve(self.client(place).handle);
+        Ok(())
+    }
+
     fn asked(&mut self, from: Vmid, id: u64, state: SyncState) -> Result<(), Refused> {
         if state == SyncState::None {
             return Err(Refused::Unfitting);
@@ -211,6 +249,14 @@ impl<'m> Server<'m> {
         let is_less = rank(sync.state) < rank(client.current) && sync.state != SyncState::None;
         if client.out_close || !was_asked || !is_less {
             return Err(Unfitting);
+        }
+        let has_data = self.handle(client.handle).is_some_and(|of| of.length > 0);
+        self.change(place, |client| client.gives_back_late = false);
+        if client.gives_back_late && has_data && sync.data.is_empty() {
+            // It gave back what it read, and did not know yet that it can change the data.
+            self.change(place, |client| client.wanted_back = None);
+            self.serve(client.handle);
+            return Ok(());
         }
         self.take_data(&client, sync)?;
         self.set_current(place, sync.state);

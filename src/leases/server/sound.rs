@@ -30,7 +30,7 @@ impl Server<'_> {
     fn could_serve(&self, handle: &Handle<'_>) -> bool {
         let head = self.client(handle.first_asking);
         match head.asked {
-            _ if head.wanted_back.is_some() => false,
+            _ if head.wanted_back.is_some() && !head.keeps_shared => false,
             Some(SyncState::Shared) => handle.writer == NONE,
             Some(_) => {
                 let own = u32::from(head.current == SyncState::Shared);

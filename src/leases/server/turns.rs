@@ -16,7 +16,7 @@ impl Server<'_> {
             let client = *self.client(place);
             let Some(asked) = client.asked else { return };
             // What it gives back would be taken for what it gets now.
-            if client.wanted_back.is_some() {
+            if client.wanted_back.is_some() && !client.keeps_shared {
                 return;
             }
             if asked == SyncState::Shared {
@@ -39,6 +39,7 @@ impl Server<'_> {
             self.stop_asking(place);
             self.set_current(place, asked);
             self.change(place, |client| {
+                client.gives_back_late = client.wanted_back.is_some();
                 client.got_orphan = owner_died && asked == SyncState::Exclusive;
                 client.out_owner_died = owner_died;
                 client.out_confirm = Some(asked);
@@ -91,6 +92,30 @@ impl Server<'_> {
         });
     }
 
+    /// Puts a request before all others but those of the same kind that came before it.
+    pub(super) fn queue_first(&mut self, place: u32) {
+        let at = self.client(place).handle;
+        let mut before = NONE;
+        let mut behind = self.handle(at).map_or(NONE, |handle| handle.first_asking);
+        while self.client(behind).keeps_shared {
+            before = behind;
+            behind = self.client(behind).behind;
+        }
+        self.change(place, |client| {
+            (client.before, client.behind) = (before, behind)
+        });
+        self.change(before, |before| before.behind = place);
+        self.change(behind, |behind| behind.before = place);
+        self.with_handle(at, |handle| {
+            if before == NONE {
+                handle.first_asking = place;
+            }
+            if behind == NONE {
+                handle.last_asking = place;
+            }
+        });
+    }
+
     pub(super) fn stop_asking(&mut self, place: u32) {
         let Client {
             handle,
@@ -102,7 +127,10 @@ impl Server<'_> {
         if asked.is_none() {
             return;
         }
-        self.change(place, |client| client.asked = None);
+        self.change(place, |client| {
+            client.asked = None;
+            client.keeps_shared = false;
+        });
         self.change(before, |before| before.behind = behind);
         self.change(behind, |behind| behind.before = before);
         self.with_handle(handle, |handle| {

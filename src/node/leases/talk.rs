@@ -255,8 +255,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 SyncCode::RequestClose => Err(Refused::Closed),
                 _ => Ok(()),
             }
-        } else {
+        } else if peer.extended.load(Ordering::SeqCst) {
             server.lock().hear(peer.vmid(), code, sync)
+        } else {
+            server.lock().hear_from_c(peer.vmid(), code, sync)
         };
         let answer = match heard {
             Ok(()) => {
