@@ -33,11 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// Between half of a pause and the whole, so that not all try at the same time.
 fn jittered(pause: Duration, seed: u64) -> Duration {
-    let half = pause / 2;
-    let span = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
-    half.saturating_add(Duration::from_nanos(
-        mix(seed).checked_rem(span).unwrap_or(0),
-    ))
+    let most = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+    let less = mix(seed).checked_rem((most >> 1).max(1)).unwrap_or(0);
+    pause.saturating_sub(Duration::from_nanos(less))
 }
 
 impl<'m, P: Pal> Node<'m, P> {

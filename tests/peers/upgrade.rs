@@ -79,11 +79,14 @@ fn the_client_in_c_is_served_and_the_other_is_told_to_let_go() {
         assert_eq!(next(&mut peer), (CONFIRM_UPGRADE, EXCLUSIVE));
         thread::scope(|scope| {
             let read = scope.spawn(|| *value.read(WAIT).unwrap());
+            let mut state = INVALID;
             if is_first {
-                // As far as the other wants it: it may have asked to change it, too.
-                assert_eq!(next(&mut peer).0, REQUEST_DOWNGRADE);
+                let (code, wanted) = next(&mut peer);
+                assert_eq!(code, REQUEST_DOWNGRADE);
+                // The other may have asked to change it, too.
+                state = wanted;
             }
-            say(&mut peer, CONFIRM_DOWNGRADE, INVALID, &5_u64.to_le_bytes());
+            say(&mut peer, CONFIRM_DOWNGRADE, state, &5_u64.to_le_bytes());
             assert_eq!(read.join().unwrap(), 5);
         });
     }

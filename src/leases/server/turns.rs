@@ -102,7 +102,7 @@ impl Server<'_> {
             behind = self.client(behind).behind;
         }
         self.change(place, |client| {
-            (client.before, client.behind) = (before, behind)
+            (client.before, client.behind) = (before, behind);
         });
         self.change(before, |before| before.behind = place);
         self.change(behind, |behind| behind.before = place);
