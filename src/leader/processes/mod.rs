@@ -264,6 +264,7 @@ impl<'m> Processes<'m> {
         if let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) {
             entry.life = Life::Running;
             self.signals.is_due = true;
+            self.signals.is_due = true;
         }
     }
 
