@@ -1,14 +1,15 @@
 //! A forked process has copies of a member's sockets and goes on: for the family the member is gone
 //! when it says so.
 #![cfg(feature = "std")]
-#![allow(missing_docs)]
+#![allow(missing_docs, unsafe_code)]
 
 mod common;
 #[path = "common/copy.rs"]
 mod copy;
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{LONG, base, family, vmid};
 use copy::Copy;
@@ -17,7 +18,11 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
     Token,
 };
-use libos_ipc::{Config, Exit, Identity, Vmid, Wait, Which};
+use libos_ipc::{Config, Driving, Exit, Identity, Vmid, Wait, Which};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(LONG);
@@ -143,4 +148,105 @@ fn a_program_that_is_executed_has_none_of_the_descriptors() {
         assert!(!list.contains(kind), "{list}");
     }
     drop((member, leader));
+}
+
+/// What a forked process does with its copies; whether it came to a good end, in time.
+fn forked(work: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the copy works on its own copies, and takes no lock that another thread may hold but
+    // the allocator's, which the C library sees to.
+    let child = match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = i32::from(!work());
+            // SAFETY: it ends the process at once.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let until = Instant::now() + LONG;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
+            WaitStatus::Exited(_, code) => return code == 0,
+            WaitStatus::StillAlive if Instant::now() < until => thread::yield_now(),
+            _ => {
+                kill(child, Signal::SIGKILL).unwrap();
+                waitpid(child, None).unwrap();
+                return false;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forked_process_that_drops_the_node_takes_nothing_from_its_maker() {
+    let dir = TempDir::new().unwrap();
+    for driving in [Driving::Worker, Driving::Caller] {
+        let config = Config {
+            driving,
+            ..Config::DEFAULT
+        };
+        let base = base(&dir);
+        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        let identity = Identity::child(vmid(2), Vmid::FIRST);
+        let member = HostNode::start(&base, identity, config).unwrap();
+        assert_eq!(member.owner_of(77, WAIT), Ok(None));
+        // Its own copies, of all that it has: the streams, too.
+        let copies = || {
+            // SAFETY: the copy never uses the originals again.
+            drop(unsafe {
+                [
+                    core::ptr::read(&raw const member),
+                    core::ptr::read(&raw const leader),
+                ]
+            });
+            true
+        };
+        assert!(forked(copies), "{driving:?}");
+        assert_eq!(member.owner_of(77, WAIT), Ok(None));
+        assert_eq!(leader.statistics().disconnects, 0);
+        // The sockets are there, and who connects is heard.
+        let identity = Identity::child(vmid(3), Vmid::FIRST);
+        let newcomer = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
+        assert_eq!(newcomer.owner_of(77, WAIT), Ok(None));
+    }
+}
+
+#[test]
+fn a_forked_process_that_drops_the_platform_takes_nothing_from_its_maker() {
+    let family = family();
+    let (out, inward) = family.stream();
+    let copies = || {
+        let hosts = [&raw const family.one, &raw const family.two];
+        let streams = [&raw const out, &raw const inward];
+        // SAFETY: the copy never uses the originals again.
+        drop(unsafe { (streams.map(|at| at.read()), hosts.map(|at| at.read())) });
+        true
+    };
+    assert!(forked(copies));
+    assert_eq!(out.write(&[b"still"]), Ok(5));
+    assert_eq!(inward.read(&mut [0; 8]), Ok(5));
+    let (out, _inward) = family.stream();
+    assert_eq!(out.write(&[b"new"]), Ok(3));
+}
+
+#[test]
+fn a_umask_that_leaves_a_socket_or_its_directory_unusable_is_an_error_that_says_so() {
+    let dir = TempDir::new().unwrap();
+    let refused = |mask: u32, base: &std::path::Path| {
+        forked(|| {
+            umask(Mode::from_bits_truncate(mask));
+            match Host::listen(base, vmid(2)) {
+                Ok(_) => mask == 0o077,
+                Err(error) => mask != 0o077 && error.to_string().contains("umask"),
+            }
+        })
+    };
+    for mask in [0o200, 0o277, 0o777, 0o077] {
+        assert!(refused(mask, &base(&dir)), "{mask:03o}");
+        assert!(!base(&dir).with_extension("2").exists(), "nothing is left");
+    }
+    for mask in [0o100, 0o277, 0o777, 0o077] {
+        let new = dir.path().join(format!("{mask:o}"));
+        assert!(refused(mask, &new.join("family")), "{mask:03o}");
+        assert_eq!(new.exists(), mask == 0o077, "nothing is left");
+    }
 }

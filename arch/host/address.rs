@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
 use rustix::process::Uid;
 
+use super::process::Maker;
 use super::stream::HostStream;
 use crate::Vmid;
 
@@ -70,11 +71,19 @@ impl Base {
             )));
         }
         let directory = Path::new(OsStr::from_bytes(directory));
+        let was_there = directory.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
             .map_err(|error| explain(&error, "cannot make the directory", directory))?;
+        if !was_there {
+            let made = std::fs::metadata(directory)?.mode();
+            if made & 0o700 != 0o700 {
+                let _ = std::fs::remove_dir(directory);
+                return Err(umask(directory, made, "nobody could listen in it"));
+            }
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = open(directory, flags, Mode::empty())
             .map_err(|error| explain(&error.into(), "cannot open the directory", directory))?;
@@ -128,6 +137,7 @@ pub(super) struct Listener {
     path: PathBuf,
     /// Device and inode, by which we know the file as ours.
     file: (u64, u64),
+    maker: Maker,
 }
 
 impl Listener {
@@ -145,8 +155,21 @@ impl Listener {
             }
             other => other.map_err(failed)?,
         }
-        let file = identity(&std::fs::symlink_metadata(&path)?);
-        let listener = Listener { socket, path, file };
+        let found = std::fs::symlink_metadata(&path)?;
+        let file = identity(&found);
+        let listener = Listener {
+            socket,
+            path,
+            file,
+            maker: Maker::this(),
+        };
+        if found.mode() & CONNECT != CONNECT {
+            return Err(umask(
+                &listener.path,
+                found.mode(),
+                "no process could connect",
+            ));
+        }
         if !base.holds(&listener.path, file) {
             return Err(Error::other(format!(
                 "{} is in another directory than a moment ago: take one that nobody replaces",
@@ -172,8 +195,11 @@ impl AsFd for Listener {
 impl Drop for Listener {
     /// Takes the file away unless somebody else has put theirs in its place, and ends what was not
     /// accepted: a process that was forked meanwhile has a copy of the socket, which would keep it
-    /// open.
+    /// open. The copy itself only closes its descriptor.
     fn drop(&mut self) {
+        if !self.maker.is_this() {
+            return;
+        }
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -225,6 +251,22 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The right of its owner to connect to a socket, as its file's mode has it.
+const CONNECT: u32 = 0o200;
+
+/// The umask took away what the mode of a new file or directory needs.
+fn umask(path: &Path, mode: u32, so: &str) -> Error {
+    let mode = mode & 0o777;
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "{} was made with mode {mode:03o}, so {so}: the umask of this process must leave its own \
+             user's rights (077 does)",
+            path.display()
+        ),
+    )
 }
 
 fn invalid(why: String) -> Error {

@@ -8,13 +8,15 @@
 //! *Forks.* All descriptors are closed in programs that are executed. A process that was forked and
 //! executes nothing has copies of them, which do no harm: when a member closes a stream or drops its
 //! [`Host`], the connection ends and its address answers nobody, whatever copies there are. The copy
-//! itself must not use or drop the node. One thing can't be told: if a member is killed while such a
+//! itself must not use the node. If it drops it, all that happens is a line on standard error: the
+//! node's sockets, streams and thread are its maker's, and stay as they are. One thing can't be told: if a member is killed while such a
 //! copy lives, its connections stay open, and it is taken to live until the copy ends, too.
 
 mod address;
 mod clock;
 mod event;
 mod node;
+mod process;
 mod proxy;
 #[cfg(feature = "secure")]
 mod secure;

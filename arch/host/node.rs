@@ -4,7 +4,7 @@
 use std::boxed::Box;
 use std::format;
 use std::io;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::{ManuallyDrop, MaybeUninit, forget};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Host;
+use super::process::Maker;
 use crate::node::NoEmbedder;
 use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
@@ -23,8 +24,9 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 /// thread of its own. Everything is given back when it is dropped. `P` is the host, or something
 /// over it.
 pub struct HostNode<P: Pal + 'static = Host> {
-    node: Arc<Owned<P>>,
+    node: ManuallyDrop<Arc<Owned<P>>>,
     worker: Option<JoinHandle<()>>,
+    maker: Maker,
 }
 
 struct Owned<P: Pal + 'static> {
@@ -122,7 +124,11 @@ impl<P: Pal> HostNode<P> {
                 )
             }
         };
-        Ok(HostNode { node, worker })
+        Ok(HostNode {
+            node: ManuallyDrop::new(node),
+            worker,
+            maker: Maker::this(),
+        })
     }
 }
 
@@ -134,11 +140,29 @@ impl<P: Pal> Deref for HostNode<P> {
 }
 
 impl<P: Pal> Drop for HostNode<P> {
+    /// Says goodbye to the family and gives everything back. A process that was forked has a copy of
+    /// the node, whose sockets are the maker's and whose worker it has not: it says so on standard
+    /// error, and leaves all as it is.
     fn drop(&mut self) {
+        if !self.maker.is_this() {
+            let text = format!(
+                "libos-ipc: process {} drops its copy of the node {} that process {} made: a forked \
+                 process must not use it, and nothing was done\n",
+                Maker::this().pid(),
+                self.identity().vmid,
+                self.maker.pid()
+            );
+            // Not by `std`'s handle: the lock may have been held when this process was forked.
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            forget(self.worker.take());
+            return;
+        }
         self.shut_down(LEAVE_LIMIT);
         if let Some(worker) = self.worker.take() {
             // A worker that panicked has said so already.
             let _ = worker.join();
         }
+        // SAFETY: it is dropped once, here, and not used after.
+        unsafe { ManuallyDrop::drop(&mut self.node) };
     }
 }

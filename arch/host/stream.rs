@@ -10,6 +10,7 @@ use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
 
 use super::clock;
+use super::process::Maker;
 use crate::pal::{Stream, StreamError, Time};
 
 /// How many parts one write takes; the contract of [`Stream::write`] allows no more.
@@ -19,6 +20,7 @@ const PARTS: usize = 4;
 #[derive(Debug)]
 pub struct HostStream {
     socket: OwnedFd,
+    maker: Maker,
 }
 
 /// Without NOSIGNAL a peer that goes away would end the embedder by SIGPIPE.
@@ -33,7 +35,10 @@ const LATEST: Duration = Duration::from_millis(50);
 
 impl HostStream {
     pub(super) fn new(socket: OwnedFd) -> HostStream {
-        HostStream { socket }
+        HostStream {
+            socket,
+            maker: Maker::this(),
+        }
     }
 
     /// Lets [`HostStream::read_blocking`] block, for [`PATIENCE`] and what the kernel makes of it.
@@ -66,10 +71,12 @@ impl HostStream {
 impl Drop for HostStream {
     /// Ends the connection. To close the descriptor alone is not enough: a process that was forked
     /// meanwhile has a copy, which keeps the connection open. The peer still reads what was written
-    /// before.
+    /// before. The copy itself only closes its descriptor.
     fn drop(&mut self) {
-        // It fails if the socket is not connected, or no more.
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        if self.maker.is_this() {
+            // It fails if the socket is not connected, or no more.
+            let _ = shutdown(&self.socket, Shutdown::Both);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
+use crate::host::process::Maker;
 use crate::pal::Time;
 
 /// How many bytes wait to be written at most; what comes when it is full is lost, and counted.
@@ -48,6 +49,7 @@ pub struct Recorded {
 pub struct Recorder {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<Recorded, PcapError>>>,
+    maker: Maker,
 }
 
 /// A way to write entries into the buffer.
@@ -100,6 +102,7 @@ impl Recorder {
         Ok(Recorder {
             shared,
             thread: Some(thread),
+            maker: Maker::this(),
         })
     }
 
@@ -133,8 +136,14 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
+    /// As [`Recorder::finish`], whose errors are lost. A process that was forked has no writer to
+    /// wait for, and leaves the file to its maker.
     fn drop(&mut self) {
-        self.end();
+        if self.maker.is_this() {
+            self.end();
+        } else {
+            mem::forget(self.thread.take());
+        }
     }
 }
 

@@ -1,0 +1,24 @@
+//! Whether this is still the process that made something.
+
+use rustix::process::{Pid, getpid};
+
+/// The process that a thing belongs to. One that was forked from it has a copy of the thing, and may
+/// close its own descriptors, but do nothing that the maker would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Maker(Pid);
+
+impl Maker {
+    /// This process.
+    pub(super) fn this() -> Maker {
+        Maker(getpid())
+    }
+
+    /// Whether that is this process.
+    pub(super) fn is_this(self) -> bool {
+        self == Maker::this()
+    }
+
+    pub(super) fn pid(self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+}
