@@ -27,6 +27,8 @@ pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             .is_some_and(|kin| kin.state == State::Starting)
         {
             world.checks.family.failed(own.vmid);
+            let now = world.checks.tick();
+            world.checks.files.forget(own.vmid, now);
         }
     });
 }

@@ -140,6 +140,10 @@ impl World {
             let pid = self.checks.family.pid_of(vmid);
             self.tell(format_args!("v{vmid} is dead for the family"));
             self.checks.forget(vmid, pid, false);
+        } else {
+            // One that has not joined has open files all the same.
+            let now = self.checks.tick();
+            self.checks.files.forget(vmid, now);
         }
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::holders::Holders;
+
 /// Bytes of a file that are ever locked.
 pub(crate) const BYTES: usize = 6;
 
@@ -15,16 +17,8 @@ pub(crate) type Space = (bool, usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     Process(u32),
-    /// An open file of a process.
-    Handle(u32, u64),
-}
-
-impl Owner {
-    fn vmid(self) -> u32 {
-        match self {
-            Owner::Process(vmid) | Owner::Handle(vmid, _) => vmid,
-        }
-    }
+    /// An open file, which several processes may have.
+    Handle(u64),
 }
 
 /// A lock that is asked for.
@@ -71,6 +65,8 @@ pub(crate) struct Files {
     may_have_closed: bool,
     /// By process: its calls that drop all its record locks.
     clears: BTreeMap<u32, Clears>,
+    /// Who has which open file: its locks live exactly as long as anybody has.
+    pub(crate) holders: Holders,
 }
 
 /// A process's calls that drop all its record locks, seen from its other threads: a lock that was asked
@@ -145,12 +141,52 @@ impl Files {
 
     /// The process has let go of all, or begun to.
     pub(crate) fn forget(&mut self, vmid: u32, now: u64) {
-        self.held.retain(|(_, of), _| of.vmid() != vmid);
+        let mut gone = vec![Owner::Process(vmid)];
+        for handle in self.holders.forget(vmid) {
+            if !self.holders.is_held(handle) {
+                gone.push(Owner::Handle(handle));
+            }
+        }
+        self.held.retain(|(_, of), _| !gone.contains(of));
         for span in self.maybe.iter_mut().chain(&mut self.waits) {
-            if span.claim.owner.vmid() == vmid && span.to == u64::MAX {
+            if gone.contains(&span.claim.owner) && span.to == u64::MAX {
                 span.to = now + SEEN_LATE;
             }
         }
+    }
+
+    /// The process is about to close an open file: unless another has it, its locks are free.
+    pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
+        self.holders.closes(vmid, handle);
+        if !self.holders.is_held(handle) {
+            self.held.retain(|(_, of), _| *of != Owner::Handle(handle));
+        }
+    }
+
+    /// It was closed: what the last who had it has locked is free now.
+    pub(crate) fn closed(&mut self, handle: u64, now: u64) {
+        if !self.holders.is_held(handle) && self.holders.is_sure(handle) {
+            for span in &mut self.maybe {
+                if span.claim.owner == Owner::Handle(handle) {
+                    span.to = span.to.min(now);
+                }
+            }
+        }
+    }
+
+    /// A lock that does not wait was refused, having been asked for at `began`: somebody may have what is in
+    /// its way. Only of `flock` locks, which are whole, it is known well enough.
+    pub(crate) fn refused(&self, claim: &Claim, began: u64) -> Result<(), String> {
+        let is_lost =
+            |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
+        let mut all = self.maybe.iter();
+        let is_right = all.any(|span| {
+            span.claim.is_in_the_way(claim) && (span.to >= began || is_lost(span.claim.owner))
+        });
+        if is_right || !claim.space.0 {
+            return Ok(());
+        }
+        Err(format!("{claim:?} was refused, and nobody has it"))
     }
 
     /// The process begins to drop all its record locks.

@@ -5,6 +5,7 @@ mod calls;
 mod exits;
 mod family;
 mod files;
+mod holders;
 mod ids;
 mod innocents;
 mod metadata;
@@ -68,6 +69,16 @@ impl Checks {
         let now = self.tick();
         self.ids.forget_all_of(vmid);
         self.files.forget(vmid, now);
+        // A child that it starts may be given up with it.
+        let starting: Vec<u32> = self
+            .family
+            .all()
+            .filter(|kin| kin.parent == vmid && kin.state == State::Starting)
+            .map(|kin| kin.vmid)
+            .collect();
+        for child in starting {
+            self.files.forget(child, now);
+        }
         if !had_given_back {
             self.values.died(pid, self.family.is_doomed(vmid));
         }

@@ -61,8 +61,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("vmids", given);
             world.check("pids", is_free);
             world.check("ids", taken);
-            world.births.push(Birth { identity, number });
         });
+        self.bequeath(identity.vmid, rng);
+        with(|world| world.births.push(Birth { identity, number }));
         self.await_child(&identity);
     }
 

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::Error;
 use libos_ipc::error::errno;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::{Error, Vmid};
 
 use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
+use super::super::faults::Fault;
 use super::super::world::with;
-use super::Program;
 use super::ids::nothing;
+use super::signals::somebody;
+use super::{Program, limit};
 
 const FILES: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
-/// Open files of a process for each file.
-const HANDLES: u64 = 2;
 /// Only there are locks of open files, which no search for circles goes through.
 const OPEN_FILE: usize = 2;
 /// For waits that may be for ever: nobody looks for circles of open files.
@@ -35,28 +35,43 @@ impl<const READS: bool> Program<'_, '_, READS> {
             1 | 2 => self.find_lock(file, rng),
             3..6 => self.set_lock(file, LockFamily::Flock, rng),
             6..9 if file == OPEN_FILE => self.set_lock(file, LockFamily::Ofd, rng),
-            9 => self.close_handle(file, rng.u64(..HANDLES)),
+            9 => self.close_handle(file, rng.usize(..)),
+            10 | 11 => self.hand_on(file, rng),
+            12..15 => self.receive(),
             _ => self.set_lock(file, LockFamily::Posix, rng),
         }
         self.own.shared(|shared| shared.busy_files[file] = false);
     }
 
-    /// One of the open files of this process.
-    fn open_file(&self, file: usize, which: u64) -> u64 {
-        u64::from(self.own.pid) << 8 | (file as u64) << 4 | which
+    /// An open file of this process's, that nobody says anything of but this thread until it has
+    /// done so.
+    fn with_open_file(&self, file: usize, choice: usize, act: impl FnOnce(u64)) {
+        let vmid = self.own.vmid;
+        let handle = with(|world| world.checks.files.holders.take(vmid, file, choice));
+        if let Some(handle) = handle {
+            act(handle);
+            with(|world| world.checks.files.holders.done(handle));
+        }
     }
 
     fn set_lock(&self, file: usize, family: LockFamily, rng: &mut Rng) {
+        if family == LockFamily::Posix {
+            return self.set_lock_of(file, family, 0, rng);
+        }
+        self.with_open_file(file, rng.usize(..), |handle| {
+            self.set_lock_of(file, family, handle, rng);
+        });
+    }
+
+    fn set_lock_of(&self, file: usize, family: LockFamily, handle: u64, rng: &mut Rng) {
         let start = rng.usize(..BYTES);
         let mut bytes = start..rng.usize(start..BYTES) + 1;
         let kind = LockKind::ALL[rng.usize(..3)];
         let is_unlock = kind == LockKind::Unlock;
         let is_flock = family == LockFamily::Flock;
         let mut owner = Owner::Process(self.own.vmid);
-        let mut handle = 0;
         if family != LockFamily::Posix {
-            handle = self.open_file(file, rng.u64(..HANDLES));
-            owner = Owner::Handle(self.own.vmid, handle);
+            owner = Owner::Handle(handle);
         }
         if is_flock {
             bytes = 0..BYTES;
@@ -122,6 +137,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.tell(format_args!("  {lock:?}"));
             let now = world.checks.tick();
             let is_certain = world.checks.family.is_certain(self.own.vmid);
+            let is_hostile = world.has(Fault::Hostile);
             let files = &mut world.checks.files;
             files.answered(&claim, now, is_certain);
             let checked = match outcome {
@@ -130,6 +146,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Ok(())
                 }
                 Ok(()) if is_certain => files.given(&claim, began),
+                Err(Error::Refused(errno::EAGAIN)) if is_certain && !is_hostile => {
+                    files.refused(&claim, began)
+                }
                 Err(Error::Refused(errno::EDEADLK)) => {
                     let is_circle = files.is_circle(&claim, began);
                     world.check("deadlocks", is_circle);
@@ -183,16 +202,101 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    fn close_handle(&self, file: usize, which: u64) {
-        let handle = self.open_file(file, which);
-        let owner = Owner::Handle(self.own.vmid, handle);
-        for is_flock in [false, true] {
-            with(|world| world.checks.files.clear((is_flock, file), owner, 0..BYTES));
-        }
-        // Nobody says when it is done.
-        let _ = self.call("close_handle", LONG, nothing, |node, wait| {
-            node.close_handle(handle, wait)
+    fn close_handle(&self, file: usize, choice: usize) {
+        self.with_open_file(file, choice, |handle| {
+            let vmid = self.own.vmid;
+            with(|world| world.checks.files.closes(vmid, handle));
+            let closed = self.call("close_handle", LONG, nothing, |node, wait| {
+                node.close_handle(handle, wait)
+            });
+            with(|world| {
+                let now = world.checks.tick();
+                match closed {
+                    Ok(()) => world.checks.files.closed(handle, now),
+                    Err(_) => world.checks.files.holders.is_unsure(handle),
+                }
+            });
         });
+    }
+
+    /// Sends a descriptor to somebody, or tries to and can't.
+    fn hand_on(&self, file: usize, rng: &mut Rng) {
+        let Some(to) = somebody(rng) else { return };
+        if to.vmid == self.own.vmid || !self.is_there(to.vmid) {
+            return;
+        }
+        let can_send = rng.u8(..4) > 0;
+        let Some(receiver) = Vmid::new(to.vmid) else {
+            return;
+        };
+        self.with_open_file(file, rng.usize(..), |handle| {
+            let may_be_gone = |error| error == Error::NoSuchProcess && !self.is_there(to.vmid);
+            let limit = limit(rng);
+            let given = self.call("give_handle", limit, may_be_gone, |node, wait| {
+                node.give_handle(receiver, handle, wait)
+            });
+            let is_sent = given.is_ok() && self.is_there(to.vmid);
+            with(|world| {
+                let holders = &mut world.checks.files.holders;
+                if is_sent {
+                    holders.sends(to.vmid, handle);
+                } else {
+                    holders.is_unsure(handle);
+                }
+            });
+            if is_sent && !can_send {
+                // From before it is taken back.
+                with(|world| world.checks.files.holders.takes_back(to.vmid, handle));
+                let taken = self.call("take_back_handle", LONG, nothing, |node, wait| {
+                    node.take_back_handle(receiver, handle, wait)
+                });
+                if taken.is_err() {
+                    with(|world| world.checks.files.holders.is_unsure(handle));
+                }
+            }
+        });
+    }
+
+    /// Takes a descriptor that has come.
+    fn receive(&self) {
+        let vmid = self.own.vmid;
+        let handle = with(|world| {
+            let handle = world.checks.files.holders.next_sent(vmid)?;
+            world.checks.files.holders.has(vmid, handle);
+            Some(handle)
+        });
+        let Some(handle) = handle else { return };
+        let held = self.call("hold_handle", LONG, nothing, |node, wait| {
+            node.hold_handle(handle, wait)
+        });
+        with(|world| {
+            let holders = &mut world.checks.files.holders;
+            if held.is_err() {
+                holders.is_unsure(handle);
+            }
+            holders.done(handle);
+        });
+    }
+
+    /// A child inherits some open files.
+    pub(super) fn bequeath(&self, child: Vmid, rng: &mut Rng) {
+        let file = rng.usize(..FILES.len());
+        for _ in 0..rng.usize(..3) {
+            self.with_open_file(file, rng.usize(..), |handle| {
+                let given = self.call("give_handle", LONG, nothing, |node, wait| {
+                    node.give_handle(child, handle, wait)
+                });
+                let is_certain = self.is_certain();
+                with(|world| {
+                    let holders = &mut world.checks.files.holders;
+                    if given.is_ok() && is_certain {
+                        holders.has(child.get(), handle);
+                    } else {
+                        holders.is_unsure(handle);
+                    }
+                });
+            });
+        }
     }
 
     /// Lets go of all record locks.
@@ -217,8 +321,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn let_go_of_files(&self) {
         self.let_go_of_records();
         for file in 0..FILES.len() {
-            for which in 0..HANDLES {
-                self.close_handle(file, which);
+            let vmid = self.own.vmid;
+            let count = with(|world| world.checks.files.holders.of(vmid, file).count());
+            for _ in 0..count {
+                self.close_handle(file, 0);
             }
         }
     }
