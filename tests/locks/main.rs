@@ -10,6 +10,7 @@
 mod checked;
 mod edges;
 mod holders;
+mod holders_checked;
 mod kernel;
 mod lending;
 mod loans;
