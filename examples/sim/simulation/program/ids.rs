@@ -149,8 +149,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let outcome = checks.ids.allocated(range, vmid, now);
                 let mut all = range.start..=range.end;
                 let are_free = all.try_for_each(|id| checks.ids.is_no_pid(id, &checks.family));
-                world.check("ranges", outcome);
-                world.check("pids", are_free);
+                world.check("ranges", outcome.and(are_free));
             }
         });
         if self.own.is_leader {
