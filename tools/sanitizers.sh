@@ -5,19 +5,20 @@ cd "$(dirname "$0")/.."
 
 usage() {
     cat <<'EOF'
-usage: tools/sanitizers.sh [address|thread|valgrind]...
+usage: tools/sanitizers.sh [address|thread|memory|valgrind]...
 
 Runs the tests with the compiler's checks for bad memory accesses and leaks (address) and for data
-races (thread), and the C program of examples/c, leader and followers, under memcheck (valgrind).
-All three if none is named. The first two need the nightly toolchain; the standard library is not
-rebuilt, so what happens inside it is not seen.
+races (thread), a family in a program without the standard library with the check for bytes that were
+never written (memory), and the C program of examples/c, leader and followers, under memcheck
+(valgrind). All four if none is named. The first three need the nightly toolchain; the standard library
+is not rebuilt, so what happens inside it is not seen.
 
 The exit code is 1 if one of them found something.
 EOF
 }
 
 case ${1-} in -h | --help) usage; exit 0 ;; esac
-if [ $# -eq 0 ]; then set -- address thread valgrind; fi
+if [ $# -eq 0 ]; then set -- address thread memory valgrind; fi
 target=x86_64-unknown-linux-gnu
 step() { printf '\n== %s\n' "$*"; }
 
@@ -30,6 +31,19 @@ sanitize() { # name, flags
     step "$1 sanitizer"
     RUSTFLAGS=$2 cargo +nightly test --quiet --target "$target" --target-dir "target/$1" \
         --no-fail-fast "${tests[@]}"
+}
+
+memory() {
+    step 'memory sanitizer'
+    RUSTFLAGS='-Zsanitizer=memory -Zsanitizer-memory-track-origins=2 -Cunsafe-allow-abi-mismatch=sanitizer' \
+        cargo +nightly build --quiet --locked --release --target "$target" --target-dir target/memory \
+        --manifest-path tests/memory_sanitizer/Cargo.toml || return 1
+    local program=target/memory/$target/release/memory-sanitizer
+    if "$program" with-a-mistake >/dev/null 2>&1; then
+        printf 'the sanitizer does not see a byte that was never written\n'
+        return 1
+    fi
+    "$program"
 }
 
 failed=0
@@ -48,6 +62,9 @@ for check; do
             export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0 exitcode=66"
             sanitize thread '-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' || failed=1
             rm -f "$suppressions"
+            ;;
+        memory)
+            memory || failed=1
             ;;
         valgrind)
             step 'the example in C under valgrind'
