@@ -2,7 +2,6 @@
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
-use core::time::Duration;
 
 use super::name::{GENERATIONS, Name};
 use super::sides::{Queue, Reading, Sending};
@@ -232,7 +231,7 @@ impl<'m, S> Peers<'m, S> {
                     draining: FrameWriter::over(buffers.buffer(send_queue / 2)?),
                     blocked: false,
                     connecting_since: None,
-                    pause: Duration::ZERO,
+                    pause: 0,
                 }),
                 listed: AtomicBool::new(false),
                 broken: AtomicBool::new(false),

@@ -1,7 +1,5 @@
 //! The two one-way streams with a process, each with the buffer that belongs to it.
 
-use core::time::Duration;
-
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -56,8 +54,8 @@ pub(crate) struct Sending<'m, S> {
     pub(crate) blocked: bool,
     /// Since when its backlog is full.
     pub(crate) connecting_since: Option<Time>,
-    /// How long the last pause between two tries to connect was at most.
-    pub(crate) pause: Duration,
+    /// How long the last pause between two tries to connect was at most, in nanoseconds.
+    pub(crate) pause: u64,
 }
 
 impl<S> Sending<'_, S> {
@@ -67,7 +65,7 @@ impl<S> Sending<'_, S> {
         self.vmid_sent = 0;
         self.blocked = false;
         self.connecting_since = None;
-        self.pause = Duration::ZERO;
+        self.pause = 0;
         // Where it is, not moved away first: it may have keys to wipe.
         self.stream = None;
     }

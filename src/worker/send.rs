@@ -27,15 +27,14 @@ enum Drained {
 }
 
 /// The pauses between tries to connect to a peer whose backlog is full: at most that long at first, and
-/// twice as long each time. Hundreds may try at once, and the peer has to get to accept them.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+/// twice as long each time, in nanoseconds. Hundreds may try at once, and the peer has to get to accept them.
+const FIRST_PAUSE: u64 = 1_000_000;
+const LONGEST_PAUSE: u64 = 64_000_000;
 
 /// Between half of a pause and the whole, so that not all try at the same time.
-fn jittered(pause: Duration, seed: u64) -> Duration {
-    let most = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
-    let less = mix(seed).checked_rem((most >> 1).max(1)).unwrap_or(0);
-    pause.saturating_sub(Duration::from_nanos(less))
+fn jittered(pause: u64, seed: u64) -> Duration {
+    let less = mix(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
+    Duration::from_nanos(pause.saturating_sub(less))
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -189,7 +188,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.connected.add(1);
                 sending.stream = Some(stream);
                 sending.connecting_since = None;
-                sending.pause = Duration::ZERO;
+                sending.pause = 0;
                 peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
