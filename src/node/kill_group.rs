@@ -18,7 +18,7 @@ use crate::{Id, Vmid};
 
 /// How many answers one call waits for at once. Members beyond that are signalled through the leader,
 /// and their answers are not waited for.
-const AT_ONCE: usize = if cfg!(loom) { 1 } else { 16 };
+const AT_ONCE: usize = if cfg!(loom) { 1 } else { 8 };
 
 /// How often answers are looked at besides the one that is slept for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -41,6 +41,8 @@ struct GroupKill<'n, 'm, P: Pal> {
 impl<'m, P: Pal> Node<'m, P> {
     /// Signals every process of a group, in the order of their birth: a child that is started meanwhile
     /// has its turn, too.
+    // What it keeps is not for the stack of other calls.
+    #[inline(never)]
     pub(super) fn kill_group(
         &self,
         group: Id,

@@ -191,7 +191,8 @@ static void processes(void) {
     IS(ipc_kill_thread(pid, pid, pid, 10), -ESRCH);
     IS(ipc_kill_process(pid, 4000000, 10), -ESRCH);
     IS(ipc_kill_process(pid, pid, 65), -EINVAL);
-    IS(ipc_kill_all(pid, 10), 0);
+    /* Nobody else is there. */
+    IS(ipc_kill_all(pid, 10), -ESRCH);
     IS(ipc_pid_getmeta(pid, PID_META_EXEC, &answer), 0);
     CHECK(answer && answer->datasize == 8 && !answer->ret_val && !strcmp(answer->data, "/bin/sh"));
     free(answer);
