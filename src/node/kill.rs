@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) owner: Vmid,
     /// How often this process had sent something through the leader when nothing of that was under way
     /// to the owner any more.
-    pub(super) passed: u64,
+    pub(super) passed: u32,
 }
 
 /// Who owned an ID when this process last asked.
@@ -69,7 +69,7 @@ impl OwnerCache {
         }
     }
 
-    fn set_passed(&mut self, id: Id, passed: u64) {
+    fn set_passed(&mut self, id: Id, passed: u32) {
         if let Some((_, Some(known))) = self.place(id).filter(|known| known.0 == id) {
             known.passed = passed;
         }
@@ -183,7 +183,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Whether nothing of this process is under way to the target through the leader: its owner is asked
     /// at once then. `passed` is how often anything was sent so.
-    pub(super) fn is_ordered(&self, kill: &PidKill, owner: Option<Vmid>, passed: u64) -> bool {
+    pub(super) fn is_ordered(&self, kill: &PidKill, owner: Option<Vmid>, passed: u32) -> bool {
         if passed == 0 || kill.signal == 0 || !self.has_extensions() {
             return true;
         }
@@ -194,7 +194,7 @@ impl<P: Pal> Node<'_, P> {
         let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
         owner.is_some_and(is_near)
             || Some(kill.pid) == self.pid()
-            || known.is_some_and(|known| known.passed == passed)
+            || known.is_some_and(|known| known.passed == passed && passed < u32::MAX)
     }
 
     /// Has the leader send a signal, behind those of this process that it has not delivered yet:
@@ -236,7 +236,11 @@ impl<P: Pal> Node<'_, P> {
 
     /// Something of this process is, or may be, under way through the leader from now on.
     pub(super) fn note_passed(&self) {
-        self.passed.fetch_add(1, Ordering::AcqRel);
+        let next = |passed: u32| passed.checked_add(1);
+        // At the end of the numbers nothing counts as clear any more.
+        let _ = self
+            .passed
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {

@@ -116,7 +116,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     /// How often this process has sent something through the leader that may be under way.
-    passed: AtomicU64,
+    passed: AtomicU32,
     used_locks: UsedLocks,
     /// The leader has told which open files this process has inherited, though it has not joined.
     knows_inherited: AtomicBool,
@@ -283,7 +283,7 @@ impl<'m, P: Pal> Node<'m, P> {
             recalling: AtomicBool::new(false),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
-            passed: AtomicU64::new(0),
+            passed: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
             embedder: &NoEmbedder,
