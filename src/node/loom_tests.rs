@@ -35,6 +35,7 @@ impl Event for NoEvent {
 fn check(threads: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
+    builder.max_branches = 10_000;
     builder.check(threads);
 }
 
@@ -150,6 +151,8 @@ impl Event for Bell {
 struct Sink {
     written: Arc<Mutex<Vec<u8>>>,
     busy: Mutex<u32>,
+    /// Each look at the clock is later, so that what is to be tried again is.
+    clock: core::sync::atomic::AtomicU64,
 }
 
 struct SinkStream(Arc<Mutex<Vec<u8>>>);
@@ -213,7 +216,11 @@ impl Pal for Sink {
     }
 
     fn now(&self) -> Time {
-        Time(0)
+        let pause = 10_000_000;
+        Time(
+            self.clock
+                .fetch_add(pause, core::sync::atomic::Ordering::Relaxed),
+        )
     }
 }
 
@@ -251,6 +258,7 @@ fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node
     let sink = Sink {
         written: Arc::clone(written),
         busy: Mutex::new(busy),
+        clock: core::sync::atomic::AtomicU64::new(1),
     };
     Node::new(sink, identity, config, memory(bytes)).unwrap()
 }
@@ -293,20 +301,23 @@ fn no_frame_is_left_behind(busy: u32) {
         Some(&2_u32.to_le_bytes()[..]),
         "the VMID goes first"
     );
-    let mut buffer = [0; 128];
+    let mut buffer = [0; 256];
     let mut reader = FrameReader::new(&mut buffer);
     reader.space()[..written.len() - 4].copy_from_slice(&written[4..]);
     reader.filled(written.len() - 4);
-    let mut ids = Vec::new();
+    let (mut ids, mut hellos) = (Vec::new(), 0);
     while let Ok(Some(frame)) = reader.peek() {
         let length = frame.length();
         match frame.message() {
             Ok(Message::GetIdOwner(id)) => ids.push(id),
+            Ok(Message::Hello(_)) if ids.is_empty() => hellos += 1,
+            Ok(Message::Limits(_)) => {}
             other => panic!("{other:?}"),
         }
         reader.skip(length);
     }
     assert!(reader.is_empty());
+    assert_eq!(hellos, 1, "a peer hears HELLO first, once");
     ids.sort_unstable();
     assert_eq!(ids, [1, 2]);
 }
@@ -317,6 +328,7 @@ fn no_frame_is_left_behind(busy: u32) {
 fn loom_a_handle_that_comes_wakes_all_who_wait() {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
+    builder.max_branches = 10_000;
     builder.check(|| {
         let written = Arc::new(Mutex::new(Vec::new()));
         let node = Arc::new(member(&written, 0, 1));
