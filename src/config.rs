@@ -191,6 +191,10 @@ pub struct Config {
     /// for it: then its connection is closed, and its locks are gone. And how long a leader may take
     /// to say what became of a wait for a lock that was called off: then the connection is closed, too.
     pub recall_limit: Duration,
+    /// As the leader: how long a process that is being started may take to join after its parent has
+    /// ended. One that has not come by then is abandoned, and what it was given is free. While its parent
+    /// lives there is no such limit: the parent [buries](crate::Node::bury) one that will not come.
+    pub start_limit: Duration,
 }
 
 impl Config {
@@ -203,6 +207,7 @@ impl Config {
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
+        start_limit: Duration::from_mins(1),
     };
 }
 

@@ -143,7 +143,8 @@ counters! {
     unknown_codes,
     /// Well-formed requests that could not be done and to which no answer is due.
     undone,
-    /// Orphans that this process inherited whose end found no room in its table of children.
+    /// Orphans that this process inherited whose end found no room in its table of children, and that
+    /// nobody waits for, since its library OS is in C and keeps its zombies itself.
     reaped_unseen,
     /// Times a peer's requests were left unread until it reads its answers.
     held_back,

@@ -131,9 +131,9 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
             Some(Expected::Lock) => Layout::Fixed(48),
             Some(Expected::Meta) => META,
             // A process in C is answered without a word.
-            Some(Expected::StatusOrEmpty | Expected::Anything | Expected::Process) => {
-                Layout::Fixed(0)
-            }
+            Some(
+                Expected::StatusOrEmpty | Expected::Anything | Expected::Process | Expected::End,
+            ) => Layout::Fixed(0),
         };
         // SAFETY: the header asks for the payload of an answer to that message.
         let payload = unsafe { payload(layout, data) }?;

@@ -101,7 +101,11 @@ impl Embedder<CPal> for LibraryOs {
 
     fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
         // The library OS keeps its zombies itself.
-        node.children.lock().remove(exit.pid);
+        if !node.children.lock().remove(exit.pid) {
+            // There was no room for it, and nobody will ask the leader for it.
+            node.counters.reaped_unseen.add(1);
+            node.forget_child(exit.pid);
+        }
         let exit = libos_ipc_cld_exit {
             ppid: exit.parent_pid,
             pid: exit.pid,

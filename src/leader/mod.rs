@@ -10,13 +10,13 @@ mod signals;
 
 use crate::error::{Error, Resource, errno};
 use crate::store::Arena;
-use crate::wire::{Answer, FileLock, Hello, IdRange, LockAnswer, Message};
+use crate::wire::{Answer, EndQuery, FileLock, Hello, IdRange, LockAnswer, Message, ProcessNote};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
 use crate::locks::{LockLimits, Locks, Set};
 pub(crate) use processes::Receiver;
-pub use processes::{Due, Processes, SIGPWR};
+pub use processes::{Due, Note, Processes, SIGPWR, Starts};
 use promised::Promised;
 pub use ranges::{Alloc, Ranges, Reclaim};
 pub(crate) use signals::{Outgoing, Signals, is_signal};
@@ -279,6 +279,19 @@ impl<'m> Leader<'m> {
         &mut self.locks
     }
 
+    fn note(&mut self, from: Vmid, note: ProcessNote) -> Outcome {
+        let is_wanted = match note {
+            ProcessNote::WatchParent => true,
+            ProcessNote::IgnoreParent => false,
+            ProcessNote::ParentEnded | ProcessNote::ChildAbandoned => return Outcome::NotForLeader,
+        };
+        if self.processes.watch_parent(from, is_wanted) {
+            Outcome::Done
+        } else {
+            Outcome::CannotBeDone
+        }
+    }
+
     /// Handles a message of the member `from`, whose answer is to have that sequence number (0: it
     /// wants none).
     pub fn handle(&mut self, from: Vmid, seq: u64, message: &Message<'_>) -> Outcome {
@@ -327,10 +340,13 @@ impl<'m> Leader<'m> {
             }
             Message::ProcessQuery(query) => {
                 let process = self.processes.query(&query);
-                Outcome::Answer(Answer::Process(process.map_err(|errno| {
-                    NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
-                })))
+                Outcome::Answer(Answer::Process(process.map_err(negative)))
             }
+            Message::ProcessEnd(EndQuery { pid, group }) => {
+                let end = self.processes.end_of_child(from, pid, group);
+                Outcome::Answer(Answer::End(end.map_err(negative)))
+            }
+            Message::ProcessNote(note) => self.note(from, note.note),
             // The leader learns how every process ends, and the parent does where that is it.
             Message::ChildExit(exit) => {
                 self.processes.ends(from, exit);
@@ -390,6 +406,11 @@ fn outcome_of(set: Result<Set, i32>) -> Outcome {
         Ok(Set::Done) => status(Ok(())),
         Err(errno) => status(Err(errno)),
     })
+}
+
+/// An error number as it stands in an answer.
+fn negative(errno: i32) -> NonZeroI32 {
+    NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
 }
 
 /// The answer that says how it went: nothing, or a positive error number.

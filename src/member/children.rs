@@ -45,7 +45,8 @@ struct End {
 pub enum News {
     /// It was news: the parent is to be told.
     Ended,
-    /// The table is full: nobody will ever ask for it.
+    /// The table is full: it stays at the leader, and is [taken in](Children::take_in) when it is
+    /// asked for.
     NoRoom,
     /// It was known already, or is no child of this process.
     Nothing,
@@ -55,6 +56,12 @@ pub enum News {
 pub struct Children<'m> {
     /// The first `count` are in use, in no order.
     entries: Table<'m, Child>,
+    /// A zombie for which there was no room, taken in from the leader for a thread that waits.
+    taken_in: Option<Child>,
+    /// How many there were ever for which there was no room; 0 when the leader has none of them.
+    missed: u64,
+    /// How many were reaped.
+    reaped: u64,
     order: u64,
     count: usize,
     most: usize,
@@ -73,6 +80,9 @@ impl<'m> Children<'m> {
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Children {
             entries: arena.table(capacity, |_| Ok(NOBODY))?,
+            taken_in: None,
+            missed: 0,
+            reaped: 0,
             order: 0,
             count: 0,
             most: 0,
@@ -88,7 +98,12 @@ impl<'m> Children<'m> {
     }
 
     fn all(&self) -> impl Iterator<Item = &Child> {
-        self.entries.iter().take(self.count)
+        self.entries.iter().take(self.count).chain(&self.taken_in)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        let used = self.entries.iter_mut().take(self.count);
+        used.chain(&mut self.taken_in)
     }
 
     /// A child is started.
@@ -126,9 +141,11 @@ impl<'m> Children<'m> {
                     end,
                     ..NOBODY
                 };
-                match self.put(child) {
-                    Ok(()) => News::Ended,
-                    Err(_) => News::NoRoom,
+                if self.put(child).is_ok() {
+                    News::Ended
+                } else {
+                    self.missed = self.missed.saturating_add(1);
+                    News::NoRoom
                 }
             }
         }
@@ -173,7 +190,7 @@ impl<'m> Children<'m> {
     }
 
     fn of_pid(&mut self, pid: Id) -> Option<&mut Child> {
-        let mut children = self.entries.iter_mut().take(self.count);
+        let mut children = self.all_mut();
         // The pid of one whose reaping the leader knows of may be another's by now.
         children.find(|child| child.pid == pid && !child.reap_sent)
     }
@@ -182,7 +199,7 @@ impl<'m> Children<'m> {
     /// [`Children::remove_reaped`] or [`Children::keep_zombie`]. False if there is no such zombie, or
     /// another thread is reaping it.
     pub fn claim_zombie(&mut self, pid: Id) -> bool {
-        let mut children = self.entries.iter_mut().take(self.count);
+        let mut children = self.all_mut();
         let claimed =
             children.find(|child| child.pid == pid && child.end.is_some() && !child.reaping);
         claimed.is_some_and(|child| {
@@ -192,8 +209,48 @@ impl<'m> Children<'m> {
     }
 
     fn claimed(&mut self, pid: Id) -> Option<&mut Child> {
-        let mut children = self.entries.iter_mut().take(self.count);
+        let mut children = self.all_mut();
         children.find(|child| child.pid == pid && child.reaping)
+    }
+
+    /// How many ends this table had no room for, if the leader may have some of them yet; else 0.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// How many zombies were reaped here.
+    pub fn reaped(&self) -> u64 {
+        self.reaped
+    }
+
+    /// The leader has none of those any more, if there were no more since there were that many.
+    pub fn none_missed(&mut self, missed: u64) {
+        if self.missed == missed {
+            self.missed = 0;
+        }
+    }
+
+    /// A zombie that the leader has told of for a thread that waits: it is seen as one of the table's
+    /// from now on, in the place of one that was taken in before and that nobody has reaped. False if it
+    /// can't be had now: threads are reaping it or the one before, or may have reaped it since that many
+    /// were reaped, when the leader was asked.
+    pub fn take_in(&mut self, exit: ChildExit, reaped: u64) -> bool {
+        if self.reaped != reaped {
+            return false;
+        }
+        if let Some(child) = self.all().find(|child| child.pid == exit.pid) {
+            return child.end.is_some() && !child.reaping;
+        }
+        if self.taken_in.is_some_and(|child| child.reaping) {
+            return false;
+        }
+        let end = Some(self.end(exit));
+        self.taken_in = Some(Child {
+            pid: exit.pid,
+            end,
+            ..NOBODY
+        });
+        true
     }
 
     /// Whether the leader has been told that the zombie which the calling thread claimed is reaped.
@@ -215,6 +272,7 @@ impl<'m> Children<'m> {
             .position(|child| child.pid == pid && child.reaping);
         if let Some(at) = at {
             self.remove_at(at);
+            self.reaped = self.reaped.saturating_add(1);
         }
     }
 
@@ -288,6 +346,10 @@ impl<'m> Children<'m> {
     }
 
     fn remove_at(&mut self, at: usize) {
+        if at == self.count {
+            self.taken_in = None;
+            return;
+        }
         let last = self.count.saturating_sub(1);
         // The last one takes its place.
         let moved = self.entries.get(last).copied();

@@ -6,12 +6,12 @@ use super::embedder::Upcall;
 use super::ids::Ask;
 use super::wait::Limits;
 use super::{Node, Wait, WaitsFor};
-use crate::error::Error;
-use crate::leader::SIGPWR;
+use crate::error::{Error, errno};
+use crate::leader::{Outcome, SIGPWR};
 use crate::member::News;
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{ChildExit, Message, ProcessQuery};
+use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
 use crate::{Id, Vmid};
 
 /// Which children [`Node::wait_child`] waits for.
@@ -140,8 +140,13 @@ impl<P: Pal> Node<'_, P> {
                 if let Some(exit) = children.zombie(fits) {
                     return Ok(Some(exit));
                 }
-                if children.any_alive(fits) {
+                let missed = children.missed();
+                if missed == 0 && children.any_alive(fits) {
                     return Ok(None);
+                }
+                drop(children);
+                if missed != 0 {
+                    return self.take_in_zombie(which, wait);
                 }
                 if let Which::Pid(pid) = which {
                     query.pid = pid;
@@ -162,6 +167,9 @@ impl<P: Pal> Node<'_, P> {
                     }
                 }
                 query.pid = 0;
+                if self.children.lock().missed() != 0 {
+                    return self.take_in_zombie(which, wait);
+                }
             }
         }
         // None known here, but there may be some that were inherited and live.
@@ -175,8 +183,49 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
+    /// A zombie that fits, for which there was no room here: the leader is asked for it.
+    fn take_in_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+        let (pid, group) = match which {
+            Which::Any => (0, 0),
+            Which::Pid(pid) => (pid, 0),
+            Which::Group(group) => (0, group),
+        };
+        let (missed, reaped) = {
+            let children = self.children.lock();
+            (children.missed(), children.reaped())
+        };
+        let message = Message::ProcessEnd(EndQuery { pid, group });
+        let answer = match self.leader()? {
+            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, 0, &message) {
+                Outcome::Answer(answer) => answer,
+                _ => return Err(Error::Invalid),
+            },
+            Ask::There(leader) => self.ask(leader, &message, asking(wait))?,
+        };
+        let Answer::End(end) = answer else {
+            return Err(Error::Invalid);
+        };
+        let mut children = self.children.lock();
+        match end.map_err(|status| status.get().saturating_neg()) {
+            // When another thread has reaped one this looks again.
+            Ok(exit) => Ok(children.take_in(exit, reaped).then_some(exit)),
+            Err(error) => {
+                if which == Which::Any {
+                    children.none_missed(missed);
+                }
+                let fits = |of| pid == 0 || of == pid;
+                let is_alive = group == 0 && children.any_alive(fits);
+                if error == errno::EAGAIN || is_alive {
+                    Ok(None)
+                } else {
+                    Err(Error::NoChild)
+                }
+            }
+        }
+    }
+
     /// The parent has seen the child's end.
-    pub(super) fn forget_child(&self, pid: Id) {
+    pub(crate) fn forget_child(&self, pid: Id) {
         let us = self.identity.vmid;
         match self.leader() {
             Ok(Ask::Here(leader)) => {
@@ -200,7 +249,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to
     /// the children of the dead, so that the parent never sees a zombie before its orphans.
-    fn leader_tells(&self) -> bool {
+    pub(super) fn leader_tells(&self) -> bool {
         self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }
 
@@ -225,11 +274,8 @@ impl<P: Pal> Node<'_, P> {
             }
         };
         match news {
-            News::Ended => self.child_is_zombie(exit),
-            News::NoRoom => {
-                self.counters.reaped_unseen.add(1);
-                self.forget_child(exit.pid);
-            }
+            // One without room is a zombie at the leader until a thread asks for it.
+            News::Ended | News::NoRoom => self.child_is_zombie(exit),
             News::Nothing => {}
         }
         true
@@ -257,7 +303,9 @@ impl<P: Pal> Node<'_, P> {
     /// A peer is gone: it may have been a child, or the last member, or the leader.
     pub(crate) fn peer_gone(&self, vmid: Vmid) {
         self.child_gone(vmid);
-        self.tell_surely(Upcall::Left(vmid));
+        if Some(vmid) != self.identity.parent {
+            self.tell_surely(Upcall::Left(vmid));
+        }
         self.waiters.wake_for_room(self.identity.vmid);
     }
 

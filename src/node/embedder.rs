@@ -69,12 +69,19 @@ pub trait Embedder<P: Pal>: Sync {
         let _ = (node, exit);
     }
 
+    /// This process's parent has ended, if [`Node::watch_parent`] was called before; once for each.
+    /// `parent` is the pid of the one that it has now, 0 for none.
+    fn parent_ended(&self, node: &Node<'_, P>, parent: Id) {
+        let _ = (node, parent);
+    }
+
     /// A process is connected with this one. The leader hears of every member.
     fn member_joined(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
     }
 
-    /// A process that was connected is gone.
+    /// A process that was connected is gone; the one that started this one also if it never opened a
+    /// stream to it.
     fn member_left(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
     }
@@ -91,6 +98,7 @@ pub(crate) enum Upcall {
     Signal(Signal, SignalReply),
     Metadata(Id, MetaCode, MetadataReply),
     ChildEnded(ChildExit),
+    ParentEnded(Id),
     Joined(Vmid),
     Left(Vmid),
 }
@@ -280,6 +288,8 @@ impl<P: Pal> Node<'_, P> {
                     self.embedder.metadata(self, pid, what, reply);
                 }
                 Some(Upcall::ChildEnded(exit)) => self.embedder.child_ended(self, &exit),
+                Some(Upcall::ParentEnded(_)) if self.has_ended() => {}
+                Some(Upcall::ParentEnded(parent)) => self.embedder.parent_ended(self, parent),
                 Some(Upcall::Joined(vmid)) => self.embedder.member_joined(self, vmid),
                 Some(Upcall::Left(vmid)) => self.embedder.member_left(self, vmid),
             }

@@ -278,7 +278,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
     pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
-        match self.leader()? {
+        let buried = match self.leader()? {
             Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
             Ask::Here(_) => {
                 if let Some(pid) = self.unborn(vmid) {
@@ -294,7 +294,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 _ => self.come_and_go(vmid),
             },
-        }
+        };
+        // A thread that waits for it waits for nobody.
+        self.waiters.wake_for_room(self.identity.vmid);
+        buried
     }
 
     /// Whether the process is connected, and not only sought by us.

@@ -6,11 +6,11 @@ use super::wait::Limits;
 use super::{Node, PeerRef, Phase, Wait, WaitsFor};
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Due, Leader};
-use crate::pal::Pal;
+use crate::leader::{Due, Leader, Note, Starts};
+use crate::pal::{Pal, Time};
 use crate::store::Lock;
 use crate::sync::Ordering;
-use crate::wire::{Hello, Message};
+use crate::wire::{Hello, Message, RelativeNote};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: sends what is to be told of its own accord. False if some of it could not be
@@ -21,14 +21,37 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         loop {
             let next = leader.lock().processes().next_due();
-            let Some(due) = next else {
-                return self.send_notes();
-            };
+            let Some(due) = next else { break };
             if !self.pay_due(due) {
                 leader.lock().processes().put_back(due);
                 return false;
             }
         }
+        loop {
+            let next = leader.lock().processes().next_note();
+            let Some(note) = next else {
+                return self.send_notes();
+            };
+            if !self.send_note(&note) {
+                leader.lock().processes().put_back_note(&note);
+                return false;
+            }
+        }
+    }
+
+    /// Tells a process about a relative. False if there is no room for now.
+    fn send_note(&self, note: &Note) -> bool {
+        if note.to == self.identity.vmid {
+            // It has no parent: a child that it inherited is abandoned.
+            self.waiters.wake_for_room(note.to);
+            return true;
+        }
+        let message = Message::ProcessNote(RelativeNote {
+            note: note.note,
+            pid: note.parent,
+            vmid: note.parent_vmid,
+        });
+        self.try_send(note.to, &message)
     }
 
     fn pay_due(&self, due: Due) -> bool {
@@ -79,13 +102,68 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
+    /// As the leader: a member has nothing any more but IDs.
+    pub(crate) fn has_left(&self, leader: &Lock<Leader<'m>>, vmid: Vmid) {
+        let has_orphans = {
+            let mut leader = leader.lock();
+            leader.left(vmid);
+            leader.processes().has_orphaned_starts()
+        };
+        if has_orphans && !self.awaiting_starts.swap(true, Ordering::SeqCst) {
+            // The worker sees to the time that they have.
+            self.wake();
+        }
+        self.give_signal_answers();
+        self.tell_decided();
+        self.take_back_leases(vmid);
+    }
+
+    /// As the leader: abandons processes that are being started, whose parent has ended, and that have not
+    /// come in time. Returns when to look again, if before `until`.
+    pub(crate) fn look_after_starts(&self, until: Option<Time>) -> Option<Time> {
+        let Some(leader) = &self.leader else {
+            return until;
+        };
+        if !self.awaiting_starts.load(Ordering::SeqCst) {
+            return until;
+        }
+        let now = self.pal.now();
+        let mut until = until;
+        loop {
+            let overdue = {
+                let mut leader = leader.lock();
+                let overdue = leader
+                    .processes()
+                    .overdue_start(now, self.config.start_limit);
+                match overdue {
+                    Starts::Nobody => self.awaiting_starts.store(false, Ordering::SeqCst),
+                    Starts::Overdue(vmid) if self.has_come(vmid) => {
+                        leader.processes().put_off_start(vmid);
+                        continue;
+                    }
+                    Starts::Overdue(vmid) => leader.processes().abandon(vmid),
+                    Starts::NotBefore(_) => {}
+                }
+                overdue
+            };
+            match overdue {
+                Starts::Nobody => return until,
+                Starts::NotBefore(then) => {
+                    return Some(until.map_or(then, |until| until.min(then)));
+                }
+                Starts::Overdue(vmid) => {
+                    self.take_back_ids(vmid);
+                    // Its parent is to be told.
+                    until = Some(Time(0));
+                }
+            }
+        }
+    }
+
     /// As the leader: its own process is dead for the others from now on, and has nothing any more.
     pub(super) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
         let us = self.identity.vmid;
-        leader.lock().left(us);
-        self.give_signal_answers();
-        self.tell_decided();
-        self.take_back_leases(us);
+        self.has_left(leader, us);
         while !leader.lock().break_promises(us) {}
         self.pay_dues();
     }

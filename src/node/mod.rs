@@ -16,6 +16,7 @@ mod locks;
 mod loom_tests;
 mod name;
 mod open_files;
+mod parent;
 mod passed;
 mod peers;
 mod process;
@@ -56,6 +57,7 @@ pub(crate) use leases::Leases;
 pub use leases::{News, Reader, Shared, SyncHandle, Writer};
 pub use locks::lock_range;
 pub(crate) use name::Name;
+use parent::Parent;
 pub(crate) use peers::{PeerRef, Peers};
 pub use process::Exit;
 pub(crate) use sides::{Reading, Sending};
@@ -105,6 +107,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) leader: Option<Lock<Leader<'m>>>,
     pub(crate) own_ids: Lock<OwnIds<'m>>,
     pub(crate) children: Lock<Children<'m>>,
+    parent: Lock<Parent>,
     /// As the leader: all sync handles.
     pub(crate) server: Option<Lock<Server<'m>>>,
     pub(crate) leases: Leases<'m>,
@@ -113,6 +116,8 @@ pub struct Node<'m, P: Pal> {
     pub(crate) returns_due: AtomicBool,
     /// As the leader: files that were lent are to come back.
     pub(crate) recalling: AtomicBool,
+    /// As the leader: processes are being started whose parent has ended.
+    pub(crate) awaiting_starts: AtomicBool,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     /// How often this process has sent something through the leader that may be under way.
@@ -276,11 +281,13 @@ impl<'m, P: Pal> Node<'m, P> {
             leader,
             own_ids,
             children,
+            parent: Lock::new(Parent::new(identity.parent, identity.parent_pid)),
             server,
             leases,
             borrowed,
             returns_due: AtomicBool::new(false),
             recalling: AtomicBool::new(false),
+            awaiting_starts: AtomicBool::new(false),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
             passed: AtomicU32::new(0),

@@ -199,7 +199,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return is_all;
             };
             let now = Wait::at_most(Duration::ZERO);
-            match self.send(to, &Message::FileGiven(handle), now) {
+            match self.post(to, &Message::FileGiven(handle), now) {
                 Err(Error::Full(_)) => is_all = false,
                 // A peer that is gone needs nothing.
                 _ => leader.lock().locks().was_told(to, handle),

@@ -105,7 +105,8 @@ impl<P: Pal> Node<'_, P> {
 
     /// Prepares a child: its VMID, its pid, its places in the tables. The child is to be made with
     /// the identity that this returns, and to [`Node::join`]. It is in this process's group and
-    /// session. A child that has not joined when this process ends is not started any more.
+    /// session. If this process ends before the child has joined, that becomes a child of another, as any
+    /// orphan, and has [`Config::start_limit`](crate::Config::start_limit) left to join.
     ///
     /// If its start fails, [`Node::bury`] it.
     ///

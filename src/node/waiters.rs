@@ -428,6 +428,7 @@ impl State<'_> {
             Answer::Status(status) => Answer::Status(status),
             Answer::Lock(lock) => Answer::Lock(lock),
             Answer::Process(process) => Answer::Process(process),
+            Answer::End(end) => Answer::End(end),
             Answer::Meta { status, data } => {
                 let buffer = self.buffer.as_mut()?;
                 let fits = data.len() <= buffer.capacity();

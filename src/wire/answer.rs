@@ -5,7 +5,7 @@ use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill};
 use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
-use super::message::{IdRange, exactly, number};
+use super::message::{ChildExit, IdRange, exactly, number};
 use crate::Id;
 use core::mem::size_of;
 use core::num::NonZeroI32;
@@ -35,6 +35,8 @@ pub enum Answer<'a> {
     Lock(LockAnswer),
     /// A process, or the negative error number that says why not.
     Process(Result<Process, NonZeroI32>),
+    /// How a child ended, or the negative error number that says why that is not known.
+    End(Result<ChildExit, NonZeroI32>),
 }
 
 bitflags::bitflags! {
@@ -121,6 +123,8 @@ pub enum Expected {
     Lock,
     /// [`Answer::Process`]
     Process,
+    /// [`Answer::End`]
+    End,
     /// Any bytes at all. They are not read: the answer is [`Answer::Empty`].
     Anything,
 }
@@ -145,6 +149,7 @@ impl Expected {
             | codes::PROCESS_START
             | codes::PROCESS_CHANGE => Expected::Status,
             codes::PROCESS_QUERY => Expected::Process,
+            codes::PROCESS_END => Expected::End,
             codes::PID_GETMETA => Expected::Meta,
             codes::FILE_LOCK_GET | codes::FILE_LOCK_OFD_GET => Expected::Lock,
             _ => return None,
@@ -164,6 +169,7 @@ impl<'a> Answer<'a> {
             Answer::Meta { data, .. } => size_of::<layout::PidRetMeta>().saturating_add(data.len()),
             Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
             Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
+            Answer::End(_) => size_of::<layout::EndAnswer>(),
         };
         HEADER_LENGTH.saturating_add(payload)
     }
@@ -211,6 +217,14 @@ impl<'a> Answer<'a> {
             }
             Answer::Lock(lock) => fill(to, &lock.layout(), &[])?,
             Answer::Process(process) => fill(to, &process_layout(process), &[])?,
+            Answer::End(end) => {
+                let mut body = layout::EndAnswer::new_zeroed();
+                match end {
+                    Err(status) => body.status = status.get().into(),
+                    Ok(exit) => body.exit = exit.layout(),
+                }
+                fill(to, &body, &[])?;
+            }
         }
         Ok(length)
     }
@@ -243,6 +257,13 @@ impl<'a> Answer<'a> {
             }
             Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
             Expected::Process => Answer::Process(read_process(payload)?),
+            Expected::End => {
+                let body: &layout::EndAnswer = exactly(payload)?;
+                Answer::End(match NonZeroI32::new(body.status.get()) {
+                    Some(status) => Err(status),
+                    None => Ok(ChildExit::of(&body.exit)),
+                })
+            }
             Expected::Anything => Answer::Empty,
         })
     }

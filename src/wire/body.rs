@@ -1,11 +1,11 @@
 //! Between the payloads as a program has them and their bytes.
 
 use super::error::Malformed;
-use super::kinds::{KillTarget, LockFamily, LockKind, SyncState};
+use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
 use super::message::{
-    ChildExit, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill, ProcessQuery,
-    Sync, exactly,
+    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill,
+    ProcessQuery, RelativeNote, Sync, exactly,
 };
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -43,13 +43,57 @@ impl ChildExit {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<ChildExit, Malformed> {
-        let body: &layout::ChildExit = exactly(payload)?;
-        Ok(ChildExit {
+        Ok(ChildExit::of(exactly(payload)?))
+    }
+
+    #[inline]
+    pub(super) fn of(body: &layout::ChildExit) -> ChildExit {
+        ChildExit {
             parent_pid: body.parent_pid.get(),
             pid: body.pid.get(),
             uid: body.uid.get(),
             exit_code: body.exit_code.get(),
             term_signal: body.term_signal.get(),
+        }
+    }
+}
+
+impl EndQuery {
+    #[inline]
+    pub(super) fn layout(self) -> layout::ProcessEnd {
+        layout::ProcessEnd {
+            pid: self.pid.into(),
+            group: self.group.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<EndQuery, Malformed> {
+        let body: &layout::ProcessEnd = exactly(payload)?;
+        Ok(EndQuery {
+            pid: body.pid.get(),
+            group: body.group.get(),
+        })
+    }
+}
+
+impl RelativeNote {
+    #[inline]
+    pub(super) fn layout(self) -> layout::ProcessNote {
+        layout::ProcessNote {
+            note: self.note.number().into(),
+            pid: self.pid.into(),
+            vmid: self.vmid.into(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read(payload: &[u8]) -> Result<RelativeNote, Malformed> {
+        let body: &layout::ProcessNote = exactly(payload)?;
+        Ok(RelativeNote {
+            note: ProcessNote::read(body.note.get())?,
+            pid: body.pid.get(),
+            vmid: body.vmid.get(),
         })
     }
 }

@@ -81,13 +81,25 @@ pub const FILE_GIVEN: u8 = 97;
 pub const PID_KILL_ORDERED: u8 = 99;
 /// Leader to member: a signal that another member sent through the leader.
 pub const PID_KILL_PASSED: u8 = 100;
+/// Member to leader: how did a child of mine end, of which I have no room to keep the end?
+pub const PROCESS_END: u8 = 101;
+/// Member to leader: tell me when my parent ends. Leader to member: it has ended, or a child that was
+/// being started was abandoned.
+pub const PROCESS_NOTE: u8 = 102;
 
 /// Whether the code is free: a frame that has it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
     code >= FIRST_UNKNOWN
         && !matches!(
             code,
-            HELLO..=SYNC_NOTE | LIMITS | FILE_GIVEN | PID_KILL_ORDERED | PID_KILL_PASSED
+            HELLO
+                ..=SYNC_NOTE
+                    | LIMITS
+                    | FILE_GIVEN
+                    | PID_KILL_ORDERED
+                    | PID_KILL_PASSED
+                    | PROCESS_END
+                    | PROCESS_NOTE
         )
 }
 
@@ -129,6 +141,8 @@ pub const fn name(code: u8) -> Option<&'static str> {
         FILE_GIVEN => "FILE_GIVEN",
         PID_KILL_ORDERED => "PID_KILL_ORDERED",
         PID_KILL_PASSED => "PID_KILL_PASSED",
+        PROCESS_END => "PROCESS_END",
+        PROCESS_NOTE => "PROCESS_NOTE",
         _ => return None,
     })
 }

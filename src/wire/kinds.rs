@@ -118,6 +118,18 @@ choices! {
         NoRoom = 2,
     }
 
+    /// What a member and the leader have to say about the member's process and its relatives.
+    ProcessNote: u32 {
+        /// Member to leader: tell me when my parent ends, this one and each that I get after it.
+        WatchParent = 1,
+        /// Member to leader: tell me no more.
+        IgnoreParent = 2,
+        /// Leader to member: your parent has ended. With the pid and VMID of the new one; 0 for none.
+        ParentEnded = 3,
+        /// Leader to member: a child that you have inherited while it was being started never came.
+        ChildAbandoned = 4,
+    }
+
     /// Whose a file lock is, and of which kind. `flock` locks and the others don't see each other.
     LockFamily: u32 {
         /// `fcntl` record locks: a process's own.

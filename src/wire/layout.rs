@@ -146,6 +146,25 @@ layouts! {
         born: U64 = 32,
     }
 
+    /// `PROCESS_END`
+    ProcessEnd: 8 {
+        pid: U32 = 0,
+        group: U32 = 4,
+    }
+
+    /// The answer to `PROCESS_END`
+    EndAnswer: 24 {
+        status: I32 = 0,
+        exit: ChildExit = 4,
+    }
+
+    /// `PROCESS_NOTE`
+    ProcessNote: 12 {
+        note: U32 = 0,
+        pid: U32 = 4,
+        vmid: U32 = 8,
+    }
+
     /// `FILE_LOCK_CANCEL`
     FileLockCancel: 8 {
         seq: U64 = 0,

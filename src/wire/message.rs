@@ -3,7 +3,8 @@
 use super::error::{Malformed, TooSmall};
 use super::frame::{HEADER_LENGTH, begin, fill};
 use super::kinds::{
-    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, SyncCode, SyncNote, SyncState,
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, SyncCode, SyncNote,
+    SyncState,
 };
 use super::{LentLocks, codes, layout};
 use crate::Id;
@@ -169,6 +170,26 @@ pub struct ProcessQuery {
     pub after: u64,
 }
 
+/// Which child's end is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EndQuery {
+    /// Which child; 0 for any.
+    pub pid: Id,
+    /// Only a child of this group; 0 for any.
+    pub group: Id,
+}
+
+/// Something about a process and its relatives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RelativeNote {
+    /// What.
+    pub note: ProcessNote,
+    /// The pid of the relative that it is about, where it is about one; else 0.
+    pub pid: Id,
+    /// The VMID of that process.
+    pub vmid: u32,
+}
+
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -274,6 +295,10 @@ pub enum Message<'a> {
     },
     /// Tell me about a process.
     ProcessQuery(ProcessQuery),
+    /// How did a child of mine end: the first of those that fit?
+    ProcessEnd(EndQuery),
+    /// Something about a process and its relatives.
+    ProcessNote(RelativeNote),
     /// A code that the protocol leaves free ([`codes::is_unknown`]). Its payload is dropped. With
     /// another code it can't be sent.
     Unknown(u8),
@@ -318,6 +343,8 @@ impl<'a> Message<'a> {
             Message::ProcessReap(_) => codes::PROCESS_REAP,
             Message::ProcessChange { .. } => codes::PROCESS_CHANGE,
             Message::ProcessQuery(_) => codes::PROCESS_QUERY,
+            Message::ProcessEnd(_) => codes::PROCESS_END,
+            Message::ProcessNote(_) => codes::PROCESS_NOTE,
             Message::Unknown(code) => *code,
         }
     }
@@ -361,6 +388,8 @@ impl<'a> Message<'a> {
             Message::ProcessStart { .. } => size_of::<layout::ProcessStart>(),
             Message::ProcessChange { .. } => size_of::<layout::ProcessChange>(),
             Message::ProcessQuery(_) => size_of::<layout::ProcessQuery>(),
+            Message::ProcessEnd(_) => size_of::<layout::ProcessEnd>(),
+            Message::ProcessNote(_) => size_of::<layout::ProcessNote>(),
             Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
             Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };
@@ -445,6 +474,8 @@ impl<'a> Message<'a> {
                 fill(to, &body, &[])?;
             }
             Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
+            Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
+            Message::ProcessNote(note) => fill(to, &note.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
             Message::FileLockRecall(loan) => {
                 fill(to, &layout::Recall { loan: loan.into() }, &[])?;
@@ -557,18 +588,22 @@ impl<'a> Message<'a> {
                 }
             }
             codes::PROCESS_REAP => Message::ProcessReap(number(payload)?),
-            codes::PROCESS_CHANGE => {
-                let body: &layout::ProcessChange = exactly(payload)?;
-                Message::ProcessChange {
-                    what: ProcessChange::read(body.what.get())?,
-                    pid: body.pid.get(),
-                    value: body.value.get(),
-                }
-            }
+            codes::PROCESS_CHANGE => process_change(payload)?,
             codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
+            codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
+            codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
             codes::FIRST_UNKNOWN.. => Message::Unknown(code),
         })
     }
+}
+
+fn process_change<'a>(payload: &[u8]) -> Result<Message<'a>, Malformed> {
+    let body: &layout::ProcessChange = exactly(payload)?;
+    Ok(Message::ProcessChange {
+        what: ProcessChange::read(body.what.get())?,
+        pid: body.pid.get(),
+        value: body.value.get(),
+    })
 }
 
 /// A message without a payload.

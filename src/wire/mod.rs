@@ -36,13 +36,13 @@ pub use error::{Malformed, TooSmall};
 pub(crate) use frame::size as frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
-    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessState, SyncCode, SyncNote,
-    SyncState,
+    KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState, SyncCode,
+    SyncNote, SyncState,
 };
 pub use lent::{LentList, LentLock, LentLocks};
 pub use message::{
-    ChildExit, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill, ProcessQuery,
-    Sync,
+    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill,
+    ProcessQuery, RelativeNote, Sync,
 };
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

@@ -316,6 +316,7 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             event!(debug, "process {vmid} is gone");
         }
+        self.parent_gone(vmid);
         // One that never came has not gone either: only we tried to reach it.
         if !peer.is_silent() {
             self.take_back_ids(vmid);
@@ -355,10 +356,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.phase() >= Phase::Closing {
             return;
         }
-        leader.lock().left(vmid);
-        self.give_signal_answers();
-        self.tell_decided();
-        self.take_back_leases(vmid);
+        self.has_left(leader, vmid);
         // Not all under one lock: there may be many.
         while !leader.lock().break_promises(vmid) {}
         if self.config.keep_ranges_of_dead {

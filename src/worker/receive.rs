@@ -3,9 +3,6 @@
 use crate::sync::Ordering;
 
 use super::{Again, incoming_interest};
-use crate::Id;
-#[cfg(feature = "capi")]
-use crate::Vmid;
 use crate::counters::Refusal;
 #[cfg(feature = "capi")]
 use crate::error::Error;
@@ -14,8 +11,11 @@ use crate::leader::{Outcome, Signals, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Reading, Signal, SignalReply, Upcall};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{
-    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, codes,
+    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, ProcessNote,
+    RelativeNote, codes,
 };
+
+use crate::{Id, Vmid};
 
 /// What a read came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -281,7 +281,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// that; a process in C has when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         let Some(leader) = &self.leader else { return };
-        if leader.lock().processes().is_running(peer.vmid(), pid) {
+        if peer.extended.load(Ordering::SeqCst)
+            && leader.lock().processes().is_running(peer.vmid(), pid)
+        {
             peer.ended.store(true, Ordering::SeqCst);
             self.take_back_ids(peer.vmid());
         }
@@ -363,6 +365,9 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.put_aside(peer, seq, MetadataReply::ROOM, upcall)
             }
             Message::ChildExit(exit) => self.child_ended(to, *exit),
+            Message::ProcessNote(note) if Some(to) == self.identity.leader => {
+                self.take_note(note)?
+            }
             Message::Hello(hello) => self.welcome(peer, hello),
             Message::Limits(limits) => self.note_limits(peer, limits),
             Message::FileGiven(handle) if Some(to) == self.identity.leader => {
@@ -416,6 +421,18 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         upcalls.push_back(upcall).is_ok()
+    }
+
+    /// The leader says something about a relative of this process. False if there is no room for now.
+    fn take_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
+        match note.note {
+            ProcessNote::ParentEnded => Ok(self.parent_ended(note.pid, Vmid::new(note.vmid))),
+            ProcessNote::ChildAbandoned => {
+                self.waiters.wake_for_room(self.identity.vmid);
+                Ok(true)
+            }
+            ProcessNote::WatchParent | ProcessNote::IgnoreParent => Err(Refusal::WrongRole),
+        }
     }
 
     /// As the leader: a signal for everybody but the sender.

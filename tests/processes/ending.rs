@@ -278,8 +278,13 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
             "unlock_sync",
             node.unlock_sync(handle, SyncState::Shared, None).err(),
         ),
+        (
+            "take_back_handle",
+            node.take_back_handle(other, 5, WAIT).err(),
+        ),
         ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
         ("wait_child", node.wait_child(Which::Any, WAIT).err()),
+        ("watch_parent", node.watch_parent(true, WAIT).err()),
         ("wait_child", node.wait_child(Which::Pid(1), NOW).err()),
         ("wait_sync", node.wait_sync(handle, 0, WAIT).err()),
     ]

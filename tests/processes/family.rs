@@ -30,6 +30,8 @@ pub(crate) struct Notes {
     pub(crate) ended: Vec<ChildExit>,
     pub(crate) joined: Vec<Vmid>,
     pub(crate) left: Vec<Vmid>,
+    /// The parents that it got when one had ended.
+    pub(crate) parents: Vec<Id>,
     /// Answers put off.
     pub(crate) later: Vec<SignalReply>,
 }
@@ -90,6 +92,10 @@ impl Embedder<Host> for Os {
         self.notes.lock().ended.push(*exit);
     }
 
+    fn parent_ended(&self, _: &Node<'_, Host>, parent: Id) {
+        self.notes.lock().parents.push(parent);
+    }
+
     fn member_joined(&self, _: &Node<'_, Host>, vmid: Vmid) {
         self.notes.lock().joined.push(vmid);
     }
@@ -131,6 +137,11 @@ impl Process {
         exits
             .map(|exit| (exit.pid, exit.exit_code, exit.term_signal))
             .collect()
+    }
+
+    /// Whom it got as parent, each time that one had ended.
+    pub(crate) fn parents(&self) -> Vec<Id> {
+        self.os.notes.lock().parents.clone()
     }
 
     /// Ends with this code.
@@ -188,6 +199,11 @@ impl Family {
     /// The process that was prepared, with that library OS.
     pub(crate) fn started_as(&self, identity: Identity, os: Os) -> Process {
         Process::start(&self.base, identity, Config::DEFAULT, os)
+    }
+
+    /// The process that was prepared, configured so.
+    pub(crate) fn started_with(&self, identity: Identity, config: Config) -> Process {
+        Process::start(&self.base, identity, config, Os::default())
     }
 
     pub(crate) fn child(&self) -> Process {

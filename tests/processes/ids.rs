@@ -1,6 +1,8 @@
 //! IDs of processes that have not come yet, or never do.
 
-use libos_ipc::{Id, Identity};
+use std::time::Duration;
+
+use libos_ipc::{Config, Id, Identity};
 
 use crate::family::{Family, Process, WAIT, until};
 use crate::members::Deaf;
@@ -36,7 +38,10 @@ fn what_is_handed_to_a_child_before_it_joins_stays_its_own() {
 
 #[test]
 fn what_is_handed_to_a_child_that_never_comes_is_free() {
-    let family = Family::new();
+    let family = Family::led_with(Config {
+        start_limit: Duration::ZERO,
+        ..Config::DEFAULT
+    });
     let first = &family.first.node;
     // Its parent says so.
     let giver = family.child();
@@ -44,7 +49,7 @@ fn what_is_handed_to_a_child_that_never_comes_is_free() {
     let id = hand_on_and_die(&family, giver, &identity);
     first.bury(identity.vmid).unwrap();
     assert_eq!(first.owner_of(id, WAIT), Ok(None));
-    // Or its parent is gone.
+    // Or its parent is gone, and it has not come in time.
     let (giver, parent) = (family.child(), family.child());
     let identity = parent.node.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);

@@ -94,3 +94,120 @@ pub(crate) fn own_group_is_that_of_the_call() -> bool {
     close(read);
     code_of(parent) == 0
 }
+
+fn say(end: c_int, byte: u8) {
+    // SAFETY: one byte is there.
+    assert_eq!(unsafe { libc::write(end, (&raw const byte).cast(), 1) }, 1);
+}
+
+fn hear(end: c_int) -> u8 {
+    let mut byte = 0_u8;
+    // SAFETY: room for one byte.
+    assert_eq!(unsafe { libc::read(end, (&raw mut byte).cast(), 1) }, 1);
+    byte
+}
+
+/// The signal that stands for a parent's end, alone.
+fn end_of_parent() -> libc::sigset_t {
+    // SAFETY: the set is made here.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        set
+    }
+}
+
+/// From now on the end of the calling process's parent is kept for [`await_end`].
+fn watch_parent() {
+    let set = end_of_parent();
+    // SAFETY: the set lives; no other memory is involved.
+    unsafe {
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
+    }
+}
+
+fn await_end() {
+    let (set, mut signal) = (end_of_parent(), 0);
+    // SAFETY: the set lives, and there is room for a number.
+    unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+}
+
+fn is_end_kept() -> bool {
+    let mut set = end_of_parent();
+    // SAFETY: room for a set.
+    unsafe {
+        libc::sigpending(&raw mut set);
+        libc::sigismember(&raw const set, libc::SIGUSR1) == 1
+    }
+}
+
+/// What a process hears by `PR_SET_PDEATHSIG`: `e` for each end. One that asks before its parent ends, and
+/// one that asks after that; then the subreaper ends that both have got.
+pub(crate) fn ends_of_parents() -> [String; 2] {
+    let _alone = alone();
+    let [from_early, early] = pipe();
+    let [from_late, late] = pipe();
+    let [from_reaper, reaper_says] = pipe();
+    let [late_may, let_late] = pipe();
+    let [parent_may, let_parent] = pipe();
+    let [reaper_may, let_reaper] = pipe();
+    let reaper = fork(|| {
+        // SAFETY: no memory is involved.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+        let parent = fork(|| {
+            fork(|| {
+                watch_parent();
+                say(early, b'b');
+                for _ in 0..2 {
+                    await_end();
+                    say(early, b'e');
+                }
+                say(early, if is_end_kept() { b'e' } else { b'.' });
+                0
+            });
+            fork(|| {
+                hear(late_may);
+                watch_parent();
+                say(late, if is_end_kept() { b'e' } else { b'b' });
+                await_end();
+                say(late, b'e');
+                say(late, if is_end_kept() { b'e' } else { b'.' });
+                0
+            });
+            hear(parent_may);
+            0
+        });
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(parent, std::ptr::null_mut(), 0) };
+        say(reaper_says, b'b');
+        hear(reaper_may);
+        0
+    });
+    let mut heard = [String::new(), String::new()];
+    let mut next = |who: usize, from| heard[who].push(char::from(hear(from)));
+    next(0, from_early);
+    say(let_parent, 0);
+    next(0, from_early);
+    hear(from_reaper);
+    say(let_late, 0);
+    next(1, from_late);
+    say(let_reaper, 0);
+    for _ in 0..2 {
+        next(0, from_early);
+        next(1, from_late);
+    }
+    assert_eq!(code_of(reaper), 0);
+    for ends in [
+        [from_early, early],
+        [from_late, late],
+        [from_reaper, reaper_says],
+        [late_may, let_late],
+        [parent_may, let_parent],
+        [reaper_may, let_reaper],
+    ] {
+        ends.into_iter().for_each(close);
+    }
+    heard
+}

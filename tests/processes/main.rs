@@ -15,6 +15,7 @@ mod kernel;
 mod members;
 mod metadata;
 mod order;
+mod orphans;
 mod pending;
 mod pids;
 mod queued;

@@ -1,10 +1,10 @@
 //! Arbitrary messages and answers.
 
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget, LentList,
-    LentLock, LentLocks, LimitFlags, LockAnswer, LockFamily, LockKind, Message, MetaCode,
-    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync,
-    SyncCode, SyncNote, SyncState, codes,
+    Answer, ChildExit, EndQuery, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget,
+    LentList, LentLock, LentLocks, LimitFlags, LockAnswer, LockFamily, LockKind, Message, MetaCode,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -143,6 +143,9 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             })
         ),
         (any::<u64>(), select(SyncNote::ALL)).prop_map(|(id, note)| Message::SyncNote { id, note }),
+        any::<(u32, u32)>().prop_map(|(pid, group)| Message::ProcessEnd(EndQuery { pid, group })),
+        (select(ProcessNote::ALL), any::<(u32, u32)>())
+            .prop_map(|(note, (pid, vmid))| Message::ProcessNote(RelativeNote { note, pid, vmid })),
         (any::<u64>(), lent_locks())
             .prop_map(|(loan, locks)| Message::FileLockReturn { loan, locks }),
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
@@ -226,6 +229,8 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
         process().prop_map(|process| (Expected::Process, Answer::Process(Ok(process)))),
         any::<std::num::NonZeroI32>()
             .prop_map(|status| (Expected::Process, Answer::Process(Err(status)))),
+        exit().prop_map(|exit| (Expected::End, Answer::End(Ok(exit)))),
+        any::<std::num::NonZeroI32>().prop_map(|status| (Expected::End, Answer::End(Err(status)))),
     ]
 }
 
@@ -267,6 +272,30 @@ fn signals() -> [Message<'static>; 3] {
 }
 
 /// One of each shape, for tests that go through all of them.
+fn about_processes() -> Vec<Message<'static>> {
+    vec![
+        Message::ProcessStart { vmid: 1, pid: 2 },
+        Message::ProcessReap(1),
+        Message::ProcessEnd(EndQuery { pid: 1, group: 2 }),
+        Message::ProcessNote(RelativeNote {
+            note: ProcessNote::ChildAbandoned,
+            pid: 1,
+            vmid: 2,
+        }),
+        Message::ProcessChange {
+            what: ProcessChange::Session,
+            pid: 1,
+            value: 2,
+        },
+        Message::ProcessQuery(ProcessQuery {
+            pid: 1,
+            group: 2,
+            parent: 3,
+            after: 4,
+        }),
+    ]
+}
+
 pub(crate) fn one_of_each() -> Vec<Message<'static>> {
     let lock = FileLock {
         family: LockFamily::Posix,
@@ -336,21 +365,9 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             frame_length: 3,
             sync_data: 4,
         }),
-        Message::ProcessStart { vmid: 1, pid: 2 },
-        Message::ProcessReap(1),
-        Message::ProcessChange {
-            what: ProcessChange::Session,
-            pid: 1,
-            value: 2,
-        },
-        Message::ProcessQuery(ProcessQuery {
-            pid: 1,
-            group: 2,
-            parent: 3,
-            after: 4,
-        }),
     ];
     all.extend(signals());
+    all.extend(about_processes());
     for data in [&b""[..], b"d", b"data"] {
         let sync = Sync {
             id: 1,

@@ -3,10 +3,10 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, ChildExit, Expected, FileLock, Frame, HeldLock, Hello, IdRange, KillTarget, LentList,
-    LentLock, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed, Message, MetaCode,
-    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState, Sync,
-    SyncCode, SyncNote, SyncState, codes,
+    Answer, ChildExit, EndQuery, Expected, FileLock, Frame, HeldLock, Hello, IdRange, KillTarget,
+    LentList, LentLock, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed, Message, MetaCode,
+    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -60,7 +60,7 @@ fn the_whole_of_a_frame() {
 fn messages_without_payload() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
-    for code in (18..64).chain(77..=95).chain([98]).chain(101..=255) {
+    for code in (18..64).chain(77..=95).chain([98]).chain(103..=255) {
         is(Message::Unknown(code), &frame(17, code, &[]));
     }
 }
@@ -537,6 +537,45 @@ fn the_extensions_for_file_locks() {
 }
 
 #[test]
+fn the_extensions_for_relatives() {
+    is(
+        Message::ProcessEnd(EndQuery {
+            pid: 0x0101,
+            group: 0x0202,
+        }),
+        &frame(25, 101, &[(0, &[1, 1]), (4, &[2, 2])]),
+    );
+    is(
+        Message::ProcessNote(RelativeNote {
+            note: ProcessNote::ParentEnded,
+            pid: 0x0101,
+            vmid: 0x0202,
+        }),
+        &frame(29, 102, &[(0, &[3]), (4, &[1, 1]), (8, &[2, 2])]),
+    );
+    let exit = ChildExit {
+        parent_pid: 0x0101,
+        pid: 0x0202,
+        uid: 0x0303,
+        exit_code: 0x0404,
+        term_signal: 0x0505,
+    };
+    let body: &[(usize, &[u8])] = &[
+        (4, &[1, 1]),
+        (8, &[2, 2]),
+        (12, &[3, 3]),
+        (16, &[4, 4]),
+        (20, &[5, 5]),
+    ];
+    answers(Answer::End(Ok(exit)), Expected::End, &frame(41, 0, body));
+    answers(
+        Answer::End(Err(NonZeroI32::new(-10).unwrap())),
+        Expected::End,
+        &frame(41, 0, &[(0, &[0xF6, 0xFF, 0xFF, 0xFF])]),
+    );
+}
+
+#[test]
 fn the_extension_for_sync_handles() {
     let note = SyncNote::NoRoom;
     is(
@@ -617,6 +656,7 @@ fn requests_and_their_answers() {
         (codes::PROCESS_START, Expected::Status),
         (codes::PROCESS_CHANGE, Expected::Status),
         (codes::PROCESS_QUERY, Expected::Process),
+        (codes::PROCESS_END, Expected::End),
     ];
     for code in 0..=255 {
         let row = table.iter().find(|row| row.0 == code).map(|row| row.1);

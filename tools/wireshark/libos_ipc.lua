@@ -31,6 +31,7 @@ local CODES = {
     [96] = "LIMITS",
     [97] = "FILE_GIVEN",
     [99] = "PID_KILL_ORDERED", [100] = "PID_KILL_PASSED",
+    [101] = "PROCESS_END", [102] = "PROCESS_NOTE",
 }
 
 local TARGETS = { [0] = "thread", "process", "group", "all" }
@@ -40,6 +41,9 @@ local FAMILIES = { "record lock", "flock lock", "record lock of an open file" }
 local KINDS_OF_LOCK = { [0] = "read", "write", "unlock" }
 local CHANGES = { [0] = "group", "session", "subreaper", "executed", "stopped" }
 local STATES = { [0] = "starting", "running", "zombie" }
+local PROCESS_NOTES = {
+    "watch my parent", "do not watch my parent", "the parent ended", "a child was abandoned",
+}
 local NOTES = { "the owner died", "no room" }
 local YES_NO = { [0] = "no", "yes" }
 local SIGNALS = {
@@ -124,6 +128,7 @@ local f = {
     handle = u64("handle", "Handle"),
     state = i32("sync.state", "State", SYNC_STATES),
     note = u32("sync.note", "Note", NOTES),
+    process_note = u32("process.note", "Note", PROCESS_NOTES),
     family = u32("lock.family", "Family", FAMILIES),
     lock_kind = i32("lock.kind", "Kind", KINDS_OF_LOCK),
     first_byte = u64("lock.start", "First byte"),
@@ -426,6 +431,18 @@ local MESSAGES = {
         if r:u32(f.always, YES_NO) == 1 then r:say("in any case") end
     end,
     [100] = kill,
+    [101] = function(r)
+        local pid, group = r:u32(f.pid), r:u32(f.group)
+        if pid ~= 0 then r:say("pid %d", pid) end
+        if group ~= 0 then r:say("group %d", group) end
+    end,
+    [102] = function(r)
+        local note = r:u32(f.process_note, PROCESS_NOTES)
+        r:say("%s", named(PROCESS_NOTES, note))
+        local pid = r:u32(f.pid)
+        r:u32(f.vmid)
+        if note == 3 then r:say("now %d", pid) end
+    end,
 }
 
 -- ---- Payloads of answers, by the code that is answered ------------------------------------------
@@ -512,6 +529,14 @@ local ANSWERS = {
         r:say("pid %d, member %d, %s", pid, vmid, STATES[state])
     end,
     [69] = status,
+    [101] = function(r)
+        local result = r:i32(f.status)
+        if result == 0 then return MESSAGES[2](r) end
+        r:skip(20)
+        if r.fault then return end
+        r.failed = true
+        r:say("%s", ERRORS[result] or tostring(result))
+    end,
     [70] = held_lock,
     [73] = function(r)
         local range = r:take(4)

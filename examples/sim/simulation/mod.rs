@@ -51,6 +51,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let first = Birth {
         identity: Identity::FIRST,
         number: 0,
+        born: 0,
     };
     tasks::run_all(first, faults.has(Fault::Hostile));
     let mut world = world::end().expect("begun above");

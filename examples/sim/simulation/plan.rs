@@ -11,6 +11,8 @@ use super::faults::{Fault, Faults};
 pub(crate) const MOST_MEMBERS: usize = 12;
 /// The most steps of a thread.
 const MOST_STEPS: usize = 24;
+/// How long a process may take to join after its parent has died.
+pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
 /// The number that the hostile member's steps go by.
 pub(crate) const HOSTILE: usize = 99;
 
@@ -196,5 +198,6 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         keep_ranges_of_dead: false,
         connect_limit: Duration::from_secs(5),
         recall_limit: Duration::from_secs(5),
+        start_limit: START_LIMIT,
     }
 }

@@ -13,6 +13,7 @@ use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;
 use super::pal::SimPal;
+use super::plan::START_LIMIT;
 use super::program::Program;
 use super::tasks::run_threads;
 use super::world::{pause, with};
@@ -26,6 +27,8 @@ pub(crate) struct Birth {
     pub(crate) identity: Identity,
     /// In the order of birth: its steps go by it.
     pub(crate) number: usize,
+    /// When its parent began to start it.
+    pub(crate) born: u64,
 }
 
 /// What the threads of a process share.
@@ -50,6 +53,7 @@ pub(crate) struct Own {
     pub(crate) vmid: u32,
     pub(crate) pid: Id,
     pub(crate) place: usize,
+    pub(crate) born: u64,
     pub(crate) is_leader: bool,
     pub(crate) has_threads: bool,
     pub(crate) interrupts: [Interrupt; THREADS],
@@ -121,6 +125,7 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[May
         vmid: identity.vmid.get(),
         pid: identity.pid,
         place,
+        born: birth.born,
         is_leader: identity.is_leader(),
         has_threads: READS,
         interrupts: [const { Interrupt::new() }; THREADS],
@@ -226,9 +231,10 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             }
             Err(error) => {
                 let family = &world.checks.family;
-                // Without its parent it is not started any more.
+                // Without its parent it has only some time.
+                let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
-                let may_fail = !has_parent || family.is_doomed(own.vmid);
+                let may_fail = !has_parent && is_late || family.is_doomed(own.vmid);
                 if !may_fail && !world.has(Fault::Capacity) {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);

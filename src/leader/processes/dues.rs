@@ -1,6 +1,6 @@
 //! What the leader has to send of its own accord: notices to parents that inherited a child.
 
-use super::{Life, Processes, SIGPWR};
+use super::{Life, Processes};
 use crate::Vmid;
 use crate::wire::ChildExit;
 
@@ -30,18 +30,7 @@ impl Processes<'_> {
                 let Some(vmid) = parent.and_then(|parent| Vmid::new(parent.vmid)) else {
                     continue;
                 };
-                let exit = entry.exit.unwrap_or(ChildExit {
-                    parent_pid: 0,
-                    pid: entry.pid,
-                    uid: 0,
-                    exit_code: 0,
-                    term_signal: SIGPWR,
-                });
-                let exit = ChildExit {
-                    parent_pid: entry.parent,
-                    ..exit
-                };
-                return Some(Due::Notice(vmid, exit));
+                return Some(Due::Notice(vmid, entry.end()));
             }
         }
         self.owing = self.entries.iter().any(|entry| entry.notice_due);

@@ -5,10 +5,12 @@
 
 mod dues;
 mod groups;
+mod notes;
 mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
+use crate::pal::Time;
 use crate::store::{Arena, Index, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
@@ -17,6 +19,8 @@ use super::Ranges;
 use super::signals::{SignalLimits, Signals};
 
 pub use dues::Due;
+pub use notes::Note;
+pub use orphans::Starts;
 pub(crate) use signals::Receiver;
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
@@ -29,6 +33,17 @@ enum Life {
     Starting,
     Running,
     Dead,
+}
+
+/// Whether a process that is being started has lost the parent that starts it.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Orphaned {
+    #[default]
+    No,
+    /// It has, and nobody has looked at the time since.
+    JustNow,
+    /// It had by then.
+    Since(Time),
 }
 
 #[derive(Clone, Copy)]
@@ -49,6 +64,14 @@ struct Entry {
     /// How many processes that are not reaped have its pid as their group, and as their session.
     named_by: u32,
     born: u64,
+    /// Rises from death to death; 0 while it lives.
+    died: u64,
+    /// If it is to be told when its parent ends: how many have ended that it is still to be told of.
+    parents_ended: Option<u32>,
+    /// A child that it inherited while that was being started was abandoned: it is to look again.
+    child_abandoned: bool,
+    /// Whether its parent ended while it was being started.
+    orphaned: Orphaned,
     /// What it said when it ended.
     exit: Option<ChildExit>,
 }
@@ -65,6 +88,10 @@ const NOBODY: Entry = Entry {
     session: 0,
     named_by: 0,
     born: 0,
+    died: 0,
+    parents_ended: None,
+    child_abandoned: false,
+    orphaned: Orphaned::No,
     exit: None,
 };
 
@@ -87,6 +114,9 @@ pub struct Processes<'m> {
     by_pid: Index<'m>,
     by_vmid: Index<'m>,
     born: u64,
+    died: u64,
+    /// How many processes are being started whose parent has ended.
+    orphaned_starts: usize,
     /// How many processes are stopped; while there are none, orphaned groups don't matter.
     stopped: usize,
     /// Whether anybody is owed a notice.
@@ -94,6 +124,8 @@ pub struct Processes<'m> {
     pub(crate) signals: Signals<'m>,
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
+    /// Whether anybody is to be sent a note.
+    noting: bool,
 }
 
 impl<'m> Processes<'m> {
@@ -119,10 +151,13 @@ impl<'m> Processes<'m> {
             by_pid: Index::new(arena, capacity)?,
             by_vmid: Index::new(arena, capacity)?,
             born: 0,
+            died: 0,
+            orphaned_starts: 0,
             stopped: 0,
             owing: false,
             signals: Signals::new(arena, signals)?,
             first_has_left: false,
+            noting: false,
         })
     }
 
@@ -153,11 +188,13 @@ impl<'m> Processes<'m> {
             .is_some_and(|entry| entry.life == Life::Running && entry.pid == pid)
     }
 
-    /// Who starts the member's process, if that has not joined yet.
+    /// Who answers for the member's process, if that has not joined yet: its parent, or the leader if
+    /// it has none.
     pub(super) fn starter(&self, vmid: Vmid) -> Option<Vmid> {
         let child = self.of_vmid(vmid)?;
-        let parent = self.of_pid(child.parent)?;
-        Vmid::new(parent.vmid).filter(|_| child.life == Life::Starting)
+        let parent = self.of_pid(child.parent);
+        let starter = parent.and_then(|parent| Vmid::new(parent.vmid));
+        (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::FIRST))
     }
 
     /// The member whose process, by this pid, has not joined yet.
@@ -236,13 +273,11 @@ impl<'m> Processes<'m> {
     /// it; else it is `parent`'s child if that is known, and leads a group and session if not.
     pub(super) fn join(&mut self, from: Vmid, pid: Id, parent: Option<Vmid>) -> Result<(), Error> {
         if let Some(place) = self.by_vmid.get(from.get()) {
-            let entry = self
-                .entries
-                .get_mut(place as usize)
-                .filter(|entry| entry.pid == pid)
-                .ok_or(Error::Invalid)?;
-            entry.life = Life::Running;
-            self.signals.is_due = true;
+            let entry = self.entries.get(place as usize);
+            if entry.is_none_or(|entry| entry.pid != pid) {
+                return Err(Error::Invalid);
+            }
+            self.runs(place);
             return Ok(());
         }
         let parent = parent.and_then(|parent| self.of_vmid(parent)).copied();
@@ -259,12 +294,21 @@ impl<'m> Processes<'m> {
 
     /// The member's process runs, though it has not said so: it is one in C.
     pub(super) fn runs_unjoined(&mut self, vmid: Vmid) {
-        let place = self.by_vmid.get(vmid.get());
-        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
-        if let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) {
+        if self.is_starting(vmid)
+            && let Some(place) = self.by_vmid.get(vmid.get())
+        {
+            self.runs(place);
+        }
+    }
+
+    /// A process that was being started is there.
+    fn runs(&mut self, place: u32) {
+        if let Some(entry) = self.entries.get_mut(place as usize) {
             entry.life = Life::Running;
             self.signals.is_due = true;
-            self.signals.is_due = true;
+            if core::mem::take(&mut entry.orphaned) != Orphaned::No {
+                self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
+            }
         }
     }
 

@@ -1,12 +1,26 @@
 //! What a death changes for the others: zombies, orphans, orphaned groups.
 
+use core::time::Duration;
+
 use super::signals::status_of_dead;
-use super::{Entry, Life, NOBODY, Processes};
+use super::{Entry, Life, NOBODY, Orphaned, Processes};
 use crate::error::errno;
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
+use crate::pal::Time;
 use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
+
+/// What is to be done about processes that are being started and whose parent has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starts {
+    /// There are none.
+    Nobody,
+    /// Nothing before then.
+    NotBefore(Time),
+    /// This one has not come in time.
+    Overdue(Vmid),
+}
 
 impl Processes<'_> {
     /// A member is gone. Its process is a zombie from now on, its children are orphans.
@@ -25,6 +39,11 @@ impl Processes<'_> {
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.flags.remove(ProcessFlags::STOPPED);
+        self.died = self.died.saturating_add(1);
+        entry.died = self.died;
+        if core::mem::take(&mut entry.orphaned) != Orphaned::No {
+            self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
+        }
         let dead = *entry;
         self.stopped = self.stopped.saturating_sub(usize::from(had_stopped));
         let heir = self.heir(dead.parent);
@@ -67,25 +86,77 @@ impl Processes<'_> {
         heir: Option<(Id, Vmid)>,
         ranges: &mut Ranges<'_>,
     ) {
+        let mut is_told = false;
+        let mut is_new = false;
         if let Some(entry) = self.of_pid_mut(child.pid) {
             entry.parent = heir.map_or(0, |(pid, _)| pid);
+            if let Some(ended) = &mut entry.parents_ended {
+                *ended = ended.saturating_add(1);
+                is_told = true;
+            }
+            // Its start may be under way, and take as long as one may.
+            if entry.life == Life::Starting && entry.orphaned == Orphaned::No {
+                entry.orphaned = Orphaned::JustNow;
+                is_new = true;
+            }
         }
+        self.noting |= is_told;
+        self.orphaned_starts = self.orphaned_starts.saturating_add(usize::from(is_new));
         if child.life == Life::Dead {
             self.mourn(child.pid, ranges);
-        } else if child.life == Life::Starting {
-            // Whoever was to start it is gone: it may never come.
-            self.by_vmid.remove(child.vmid);
-            if let Some(vmid) = Vmid::new(child.vmid) {
-                self.signals.left(vmid, status_of_dead);
-            }
-            if let Some(entry) = self.of_pid_mut(child.pid) {
-                entry.life = Life::Dead;
-                entry.vmid = 0;
-                entry.reaped = true;
-            }
-            self.settle(child.pid, ranges);
         } else if child.group != parent.group && child.session == parent.session {
             self.hang_up_if_orphaned(child.group);
+        }
+    }
+
+    /// Whether processes are being started whose parent has ended.
+    pub(crate) fn has_orphaned_starts(&self) -> bool {
+        self.orphaned_starts > 0
+    }
+
+    /// Which process, if any, was to join by now, `limit` after it was first seen here that its parent had
+    /// ended.
+    pub(crate) fn overdue_start(&mut self, now: Time, limit: Duration) -> Starts {
+        let mut next: Option<Time> = None;
+        for entry in self.entries.iter_mut() {
+            let since = match entry.orphaned {
+                Orphaned::No => continue,
+                Orphaned::JustNow => now,
+                Orphaned::Since(since) => since,
+            };
+            entry.orphaned = Orphaned::Since(since);
+            let until = since + limit;
+            if until > now {
+                next = Some(next.map_or(until, |next| next.min(until)));
+            } else if let Some(vmid) = Vmid::new(entry.vmid) {
+                return Starts::Overdue(vmid);
+            }
+        }
+        next.map_or(Starts::Nobody, Starts::NotBefore)
+    }
+
+    /// The process is connected: it is about to join, or to go. It has its time once more.
+    pub(crate) fn put_off_start(&mut self, vmid: Vmid) {
+        let place = self.by_vmid.get(vmid.get());
+        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        if let Some(entry) = entry.filter(|entry| entry.orphaned != Orphaned::No) {
+            entry.orphaned = Orphaned::JustNow;
+        }
+    }
+
+    /// A process that is being started will not come. Nobody is told how it ended, but its parent looks
+    /// again; the rest is as when a member [leaves](Processes::died).
+    pub(crate) fn abandon(&mut self, vmid: Vmid) {
+        let place = self.by_vmid.get(vmid.get());
+        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) else {
+            return;
+        };
+        entry.reaped = true;
+        let parent = entry.parent;
+        if let Some(parent) = self.of_pid_mut(parent) {
+            parent.child_abandoned = true;
+            self.noting = true;
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Exits {
     /// Whose end somebody has seen, or was about to see, who is cut off or did not hear from the leader in
     /// time: the leader may have heard of it yet, or not.
     may_be_reaped: BTreeSet<u32>,
+    /// How many calls of a process wait for a child.
+    waiting: BTreeMap<u32, u32>,
 }
 
 impl Exits {
@@ -69,12 +71,26 @@ impl Exits {
         self.may_be_reaped.insert(vmid);
     }
 
+    /// A call of that process begins to wait for a child.
+    pub(crate) fn wait_begins(&mut self, vmid: u32) {
+        *self.waiting.entry(vmid).or_default() += 1;
+    }
+
+    pub(crate) fn wait_ends(&mut self, vmid: u32) {
+        *self.waiting.entry(vmid).or_default() -= 1;
+    }
+
     /// At the end of all.
     pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
         let missing = family.all().find(|kin| {
             // One that has not joined when its parent ends is not started any more.
             let counts = kin.vmid != 1 && matches!(kin.state, State::Running | State::Ending);
-            let is_seen = self.reaped.contains_key(&kin.vmid);
+            // A call that has not come back, of a parent that is cut off, may have been about to see it.
+            let is_being_seen = self
+                .waiting
+                .get(&kin.parent)
+                .is_some_and(|calls| *calls > 0);
+            let is_seen = is_being_seen || self.reaped.contains_key(&kin.vmid);
             counts && !is_seen && !self.may_be_reaped.contains(&kin.vmid)
         });
         match missing {

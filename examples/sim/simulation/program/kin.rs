@@ -63,7 +63,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("ids", taken);
         });
         self.bequeath(identity.vmid, rng);
-        with(|world| world.births.push(Birth { identity, number }));
+        with(|world| {
+            let born = world.network.now;
+            world.births.push(Birth {
+                identity,
+                number,
+                born,
+            });
+        });
         self.await_child(&identity);
     }
 
@@ -134,9 +141,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let was_parent = is_parent();
         let fine =
             |error| error == Error::NoChild && !(was_parent && is_parent() && self.is_certain());
+        with(|world| world.checks.exits.wait_begins(self.own.vmid));
         let exit = self.call("wait_child", limit, fine, |node, wait| {
             node.wait_child(which, wait)
         });
+        with(|world| world.checks.exits.wait_ends(self.own.vmid));
         if let Err(error) = exit {
             self.note_unanswered(error);
         }
