@@ -18,9 +18,10 @@ use crate::wire::{
 };
 use crate::{Id, Vmid};
 
-/// How soon a leader that can't be told to give up a wait is asked again, at first and at last.
-const ASK_AGAIN: Duration = Duration::from_millis(1);
-const ASK_AGAIN_AT_LAST: Duration = Duration::from_millis(50);
+/// How soon a leader that can't be told to give up a wait is asked again, at first and at last, in
+/// milliseconds.
+const ASK_AGAIN: u64 = 1;
+const ASK_AGAIN_AT_LAST: u64 = 50;
 
 /// The first and the last byte of what `struct flock` says with `l_start` (counted from the start
 /// of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`, "Advisory record locking".
@@ -207,7 +208,7 @@ impl<P: Pal> Node<'_, P> {
             if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
-            let until = self.now() + pause;
+            let until = self.now() + Duration::from_millis(pause);
             let rest = Limits {
                 until: Some(limits.until.map_or(until, |limit| limit.min(until))),
                 ..limits
