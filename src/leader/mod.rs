@@ -339,7 +339,11 @@ impl<'m> Leader<'m> {
                 Outcome::Answer(status(changed))
             }
             Message::ProcessQuery(query) => {
-                let process = self.processes.query(&query);
+                let process = self.processes.query(&query).or_else(|errno| {
+                    // A thread has an ID of its process. Whether it is one only that process knows.
+                    let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
+                    self.processes.query_owner(&query, owner)
+                });
                 Outcome::Answer(Answer::Process(process.map_err(negative)))
             }
             Message::ProcessEnd(EndQuery { pid, group }) => {

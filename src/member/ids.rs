@@ -344,6 +344,12 @@ impl<'m> OwnIds<'m> {
         self.ranges().partition_point(|range| range.end < id)
     }
 
+    /// Whether that ID is in use here.
+    pub fn is_in_use(&self, id: Id) -> bool {
+        let range = self.ranges().get(self.place(id));
+        range.is_some_and(|range| range.start <= id && range.in_use & range.bit(id) != 0)
+    }
+
     fn holding(&mut self, id: Id) -> Option<&mut OwnRange> {
         let place = self.place(id);
         let count = self.count;

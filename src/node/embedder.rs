@@ -298,6 +298,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Delivers a signal here. That a zombie could be signalled needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
+        let is_thread = |id| Some(id) != self.pid() && self.own_ids.lock().is_in_use(id);
         let outcome = match signal.target {
             // A zombie is asked for at its parent.
             _ if self.has_ended() => Err(errno::ESRCH),
@@ -306,6 +307,23 @@ impl<P: Pal> Node<'_, P> {
                 Ok(())
             }
             _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
+            // Only asked by who has found no process by that ID.
+            Target::Thread { pid, tid }
+                if pid == tid && Some(pid) != self.pid() && signal.signal == 0 =>
+            {
+                if is_thread(tid) {
+                    Ok(())
+                } else {
+                    Err(errno::ESRCH)
+                }
+            }
+            // As `kill(2)` finds the process of a thread.
+            Target::Process(id) if is_thread(id) => {
+                let target = Target::Process(self.pid().unwrap_or(id));
+                return self
+                    .embedder
+                    .signal(self, &Signal { target, ..*signal }, reply);
+            }
             _ => return self.embedder.signal(self, signal, reply),
         };
         // A peer that is gone needs no answer.

@@ -4,14 +4,16 @@ use super::data::Data;
 use super::ids::Ask;
 use super::kill::error_of;
 use super::{Late, Node, Wait};
-use crate::Id;
 use crate::error::Error;
 use crate::leader::Outcome;
 use crate::pal::Pal;
-use crate::wire::{Answer, Message, Process, ProcessChange, ProcessQuery};
+use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
+use crate::{Id, Vmid};
 
 impl<P: Pal> Node<'_, P> {
-    /// Asks the leader about the family's processes.
+    /// Asks the leader about the family's processes. If it is about a pid that there is not, but whose ID
+    /// is out of a range of a process, the answer is that process: the ID may be a thread's, which
+    /// [`Node::process`] finds out.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
@@ -60,7 +62,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// What the family knows about a process, 0 for this one.
+    /// What the family knows about a process, 0 for this one. The ID of a thread finds its process.
     ///
     /// # Errors
     /// As [`Node::query`].
@@ -74,10 +76,37 @@ impl<P: Pal> Node<'_, P> {
             pid,
             ..ProcessQuery::default()
         };
-        self.query(&query, wait)
+        let process = self.query(&query, wait)?;
+        // The leader knows whose the ID is, and only its process whether it is a thread's.
+        if process.pid == pid || self.is_thread(process.vmid, pid, wait)? {
+            Ok(process)
+        } else {
+            Err(Error::NoSuchProcess)
+        }
     }
 
-    /// The process group of a process, 0 for this one: `getpgid(2)`.
+    /// Whether an ID is in use in a process: its threads' are.
+    fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
+        let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
+        if of == self.identity.vmid {
+            return Ok(self.own_ids.lock().is_in_use(id));
+        }
+        // A thread that leads no process is asked for under its process's pid; so this can only be
+        // about the ID itself.
+        let kill = PidKill {
+            sender: self.pid().unwrap_or(0),
+            pid: id,
+            id,
+            signal: 0,
+            target: KillTarget::Thread,
+        };
+        match self.ask(of, &Message::PidKill(kill), wait)? {
+            Answer::Status(status) => Ok(status == 0),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread finds its process.
     ///
     /// # Errors
     /// As [`Node::query`].
@@ -85,7 +114,7 @@ impl<P: Pal> Node<'_, P> {
         self.process(pid, wait).map(|process| process.group)
     }
 
-    /// The session of a process, 0 for this one: `getsid(2)`.
+    /// The session of a process, 0 for this one: `getsid(2)`. The ID of a thread finds its process.
     ///
     /// # Errors
     /// As [`Node::query`].
@@ -98,9 +127,19 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as the man page
-    /// has them; else as [`Node::query`].
+    /// has them; [`Error::Invalid`] if `pid` is the ID of a thread, whose process it does not lead; else
+    /// as [`Node::query`].
     pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
-        self.change(ProcessChange::Group, pid, group, wait)
+        let changed = self.change(ProcessChange::Group, pid, group, wait);
+        if pid != 0
+            && changed == Err(Error::NoSuchProcess)
+            && self
+                .process(pid, wait)
+                .is_ok_and(|process| process.pid != pid)
+        {
+            return Err(Error::Invalid);
+        }
+        changed
     }
 
     /// Makes this process the leader of a new session and group: `setsid(2)`. Returns the

@@ -212,3 +212,41 @@ fn a_group_that_could_not_be_asked_in_time_is_not_gone() {
         Err(Error::TimedOut)
     );
 }
+
+#[test]
+fn the_id_of_a_thread_finds_its_process_as_in_the_kernel() {
+    const EINVAL: i32 = 22;
+    const ECHILD: i32 = 10;
+    let kernel = crate::kernel::calls_with_a_thread();
+    assert_eq!(kernel, ([true, true], [EINVAL, 0, ECHILD]));
+    let family = Family::new();
+    let (child, other) = (family.child(), family.child());
+    child.node.new_session(WAIT).unwrap();
+    let tid = child.node.take_id(WAIT).unwrap();
+    let gone = Err(Error::NoSuchProcess);
+    for process in [&family.first, &child, &other] {
+        let node = &process.node;
+        assert_eq!(node.group_of(tid, WAIT), Ok(child.pid));
+        assert_eq!(node.session_of(tid, WAIT), Ok(child.pid));
+        assert_eq!(node.process(tid, WAIT).unwrap().pid, child.pid);
+        assert_eq!(node.set_group(tid, 0, WAIT), Err(Error::Invalid));
+        assert_eq!(node.kill(Target::Process(tid), 0, WAIT), Ok(()));
+        assert_eq!(node.kill(Target::Process(tid), 40, WAIT), Ok(()));
+        assert_eq!(node.wait_child(Which::Pid(tid), NOW), Err(Error::NoChild));
+        // No group has its ID.
+        assert_eq!(node.set_group(0, tid, WAIT), Err(Error::Refused(EPERM)));
+        assert_eq!(node.kill(Target::Group(tid), 0, WAIT), gone);
+        // One out of the same range that is nobody's.
+        assert_eq!(node.group_of(tid + 1, WAIT).map(drop), gone);
+        assert_eq!(node.set_group(tid + 1, 0, WAIT), gone);
+        assert_eq!(node.kill(Target::Process(tid + 1), 0, WAIT), gone);
+    }
+    assert_eq!(child.signals(), [40, 40, 40]);
+    // Another thread keeps the range: the ID of one that has ended is nobody's.
+    child.node.take_id(WAIT).unwrap();
+    child.node.release_id(tid, WAIT).unwrap();
+    for process in [&family.first, &child, &other] {
+        assert_eq!(process.node.group_of(tid, WAIT).map(drop), gone);
+        assert_eq!(process.node.set_group(tid, 0, WAIT), gone);
+    }
+}

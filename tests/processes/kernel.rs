@@ -211,3 +211,33 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
     }
     heard
 }
+
+/// What the kernel says of a thread's ID: `getpgid`, `getsid`, `setpgid`, `kill` with 0 and `waitpid`. The
+/// first two: whether they are those of its process. The others: the error number, or 0.
+pub(crate) fn calls_with_a_thread() -> ([bool; 2], [c_int; 3]) {
+    let _alone = alone();
+    let errno = |result: c_int| {
+        if result == -1 {
+            std::io::Error::last_os_error().raw_os_error().unwrap()
+        } else {
+            0
+        }
+    };
+    std::thread::spawn(move || {
+        // SAFETY: no memory is involved but that of a NULL status.
+        unsafe {
+            let tid = libc::gettid();
+            assert_ne!(tid, libc::getpid());
+            let same = [
+                libc::getpgid(tid) == libc::getpgid(0),
+                libc::getsid(tid) == libc::getsid(0),
+            ];
+            let set = errno(libc::setpgid(tid, 0));
+            let killed = errno(libc::kill(tid, 0));
+            let waited = errno(libc::waitpid(tid, std::ptr::null_mut(), libc::WNOHANG));
+            (same, [set, killed, waited])
+        }
+    })
+    .join()
+    .unwrap()
+}

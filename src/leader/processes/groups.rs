@@ -105,6 +105,31 @@ impl Processes<'_> {
         Ok(())
     }
 
+    /// What is known about the process that owns the ID which a query is about. That is no pid.
+    ///
+    /// # Errors
+    /// `ESRCH` if it is one, or was and still names something; or if there is no such process.
+    pub(in crate::leader) fn query_owner(
+        &self,
+        query: &ProcessQuery,
+        owner: Vmid,
+    ) -> Result<Process, i32> {
+        let of_thread = ProcessQuery {
+            pid: query.pid,
+            ..ProcessQuery::default()
+        };
+        let process = self.of_vmid(owner).filter(|process| process.lives());
+        match process {
+            Some(process) if *query == of_thread && !self.names(query.pid) => {
+                self.query(&ProcessQuery {
+                    pid: process.pid,
+                    ..of_thread
+                })
+            }
+            _ => Err(errno::ESRCH),
+        }
+    }
+
     /// What is known about a process, or the next that fits, as the query says.
     ///
     /// # Errors

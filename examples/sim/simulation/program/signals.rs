@@ -62,6 +62,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let times = if may_break { 4 } else { 1 };
             world.checks.signals.tries(to.pid, signal, times);
         });
+        if !self.is_there(to.vmid) {
+            // Its pid may be the ID of another's thread by now: that process gets it then.
+            with(|world| world.checks.signals.tries_group(signal));
+        }
         let is_for_thread = rng.u8(..8) == 0;
         let target = if is_for_thread {
             let (pid, tid) = (to.pid, to.pid);
