@@ -80,7 +80,7 @@ mod family {
             Some(family) => Secure::new(platform, own, family.key.clone(), random),
             None => Secure::plain(platform, own),
         };
-        PAL.make(|| Ok::<_, Error>(make()));
+        PAL.make(|place| Ok::<_, Error>(place.write(make())));
         PAL.get().ok_or(Error::Invalid)
     }
 }

@@ -1,6 +1,7 @@
 //! Becoming a member, and leaving.
 
 use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use super::foreign::{read, write};
@@ -246,7 +247,7 @@ pub extern "C" fn init_ipc() -> c_int {
 }
 
 /// Makes the node: in one thread at a time, and once with success.
-fn make_node() -> Result<CNode, Error> {
+fn make_node(place: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     let setup = SETUP.get().ok_or(Error::Invalid)?;
     let identity = identity()?;
     let platform = &setup.platform;
@@ -267,7 +268,7 @@ fn make_node() -> Result<CNode, Error> {
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let mut node = Node::new(pal, identity, setup.config, memory)?;
+    let node = place.write(Node::new(pal, identity, setup.config, memory)?);
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)

@@ -9,7 +9,7 @@ mod ranges;
 mod signals;
 
 use crate::error::{Error, Resource, errno};
-use crate::store::Arena;
+use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{Answer, EndQuery, FileLock, Hello, IdRange, LockAnswer, Message, ProcessNote};
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
@@ -54,7 +54,7 @@ pub struct Leader<'m> {
     locks: Locks<'m>,
     next_vmid: Option<Vmid>,
     /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
-    departed: [u32; DEPARTED],
+    departed: Table<'m, u32>,
     next_departed: usize,
 }
 
@@ -70,6 +70,7 @@ impl<'m> Leader<'m> {
             .saturating_add(Promised::bytes(ranges))
             .saturating_add(Processes::bytes(processes, signals))
             .saturating_add(Locks::bytes(locks))
+            .saturating_add(bytes_for::<u32>(DEPARTED))
     }
 
     /// Empty tables, cut from `arena`; `wrap_ids` as in [`Ranges::new`].
@@ -90,7 +91,7 @@ impl<'m> Leader<'m> {
             processes: Processes::new(arena, processes, signals)?,
             locks: Locks::new(arena, locks)?,
             next_vmid: Vmid::new(2),
-            departed: [0; DEPARTED],
+            departed: arena.table(DEPARTED, |_| Ok(0))?,
             next_departed: 0,
         })
     }

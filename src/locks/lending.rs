@@ -5,12 +5,12 @@
 //! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
 //! places are set aside, so that they come back into a table that has room for them.
 
-use super::quarrels::{NO_QUARREL, QUARRELS, Quarrel};
+use super::quarrels::{NO_QUARREL, Quarrel, quarrels};
 use super::{LockLimits, Locks, Owner, Set, SpaceName};
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Time;
-use crate::store::{Arena, Buckets, NONE, mix};
+use crate::store::{Arena, Buckets, NONE, Table, bytes_for, mix};
 use crate::wire::{FileLock, LentLock, LentLocks, LockFamily, LockKind};
 
 /// A file's loan.
@@ -43,12 +43,12 @@ pub(super) struct Lending<'m> {
     /// Of these, how many borrowers are still to be told.
     pub(super) to_tell: usize,
     pub(super) round: u32,
-    pub(super) quarrels: [Quarrel; QUARRELS],
+    pub(super) quarrels: Table<'m, Quarrel>,
 }
 
 impl<'m> Lending<'m> {
     pub(super) const fn bytes(files: usize) -> usize {
-        Buckets::bytes(files)
+        Buckets::bytes(files).saturating_add(bytes_for::<Quarrel>(quarrels(files)))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
@@ -63,7 +63,7 @@ impl<'m> Lending<'m> {
             last_recalled: NONE,
             to_tell: 0,
             round: 0,
-            quarrels: [NO_QUARREL; QUARRELS],
+            quarrels: arena.table(quarrels(limits.files), |_| Ok(NO_QUARREL))?,
         })
     }
 

@@ -10,7 +10,12 @@ const PEACE: u32 = 32;
 
 /// Files that several members used lately. Two whose names' hashes meet here forget each other.
 // The model checker has little room on its stacks.
-pub(super) const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
+const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// The length of the table of a lock table with room for that many files.
+pub(super) const fn quarrels(files: usize) -> usize {
+    if files == 0 { 0 } else { QUARRELS }
+}
 
 /// A file that several members use.
 #[derive(Clone, Copy)]

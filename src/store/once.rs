@@ -39,24 +39,30 @@ impl<T> Once<T> {
         Some(unsafe { (*self.value.get()).assume_init_ref() })
     }
 
-    /// Makes the value; `None` if another has made it, or is at it. After an error the next may try.
-    pub(crate) fn make<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Option<Result<&T, E>> {
+    /// Makes the value where it is to stay; `None` if another has made it, or is at it. After an error
+    /// the next may try. `make` returns the value that it has written to its argument: a large value is
+    /// then never moved through the stack.
+    pub(crate) fn make<E>(
+        &self,
+        make: impl for<'a> FnOnce(&'a mut MaybeUninit<T>) -> Result<&'a mut T, E>,
+    ) -> Option<Result<&T, E>> {
         let (old, new) = (Ordering::Acquire, Ordering::Relaxed);
         let begun = self.state.compare_exchange(EMPTY, BEGUN, old, new);
         begun.ok()?;
-        let outcome = make().map(|value| {
-            // SAFETY: `state` went from `EMPTY` to `BEGUN` for this caller alone, and others touch
-            // the value only once it is `MADE`.
-            unsafe { (*self.value.get()).write(value) as &T }
-        });
-        let state = if outcome.is_ok() { MADE } else { EMPTY };
+        // SAFETY: `state` went from `EMPTY` to `BEGUN` for this caller alone, and others touch the
+        // value only once it is `MADE`.
+        let place = unsafe { &mut *self.value.get() };
+        let here = place.as_ptr();
+        let outcome = make(place).map(|value| &*value);
+        let is_here = matches!(&outcome, Ok(value) if core::ptr::eq(*value, here));
+        let state = if is_here { MADE } else { EMPTY };
         self.state.store(state, Ordering::Release);
         Some(outcome)
     }
 
     /// Sets the value; false if that was done already.
     pub(crate) fn set(&self, value: T) -> bool {
-        self.make(|| Ok::<T, ()>(value)).is_some()
+        self.make(|place| Ok::<_, ()>(place.write(value))).is_some()
     }
 }
 
@@ -76,7 +82,8 @@ mod tests {
                     let (once, start) = (&once, &start);
                     scope.spawn(move || {
                         start.wait();
-                        once.make(|| Ok::<_, ()>(number)).is_some()
+                        once.make(|place| Ok::<_, ()>(place.write(number)))
+                            .is_some()
                     })
                 });
                 makers.map(|maker| maker.join().unwrap())
@@ -90,9 +97,9 @@ mod tests {
     #[test]
     fn what_fails_may_be_tried_again_and_what_is_made_stays() {
         let once = Once::new();
-        assert_eq!(once.make(|| Err::<u8, _>("no")), Some(Err("no")));
+        assert_eq!(once.make(|_| Err::<&mut u8, _>("no")), Some(Err("no")));
         assert_eq!(once.get(), None);
-        let inner = once.make(|| Ok::<_, ()>(if once.set(1) { 2 } else { 3 }));
+        let inner = once.make(|place| Ok::<_, ()>(place.write(if once.set(1) { 2 } else { 3 })));
         assert_eq!(inner, Some(Ok(&3)), "refused while another is at it");
         assert!(!once.set(4));
         assert_eq!(once.get(), Some(&3));
