@@ -79,6 +79,23 @@ fn files_are_there() {
 }
 
 #[test]
+fn every_test_that_a_document_names_exists() {
+    let mut complaints = Complaints(Vec::new());
+    for document in Document::all() {
+        for name in document.code() {
+            let Some((file, test)) = name.split_once(".rs::") else {
+                continue;
+            };
+            let path = root().join(format!("{file}.rs"));
+            let exists = std::fs::read_to_string(path)
+                .is_ok_and(|source| source.contains(&format!("fn {test}(")));
+            complaints.check(&document, exists, &name);
+        }
+    }
+    complaints.none();
+}
+
+#[test]
 fn commands_name_what_there_is() {
     let manifest = read("Cargo.toml");
     let features = features();
