@@ -2,10 +2,10 @@
 
 use std::ffi::CString;
 
-use libos_ipc::wire::{MetaCode, ProcessState};
-use libos_ipc::{Error, PATH_MAX};
+use libos_ipc::wire::{Message, MetaCode, ProcessState};
+use libos_ipc::{Capacities, Config, Error, PATH_MAX, Resource, Vmid};
 
-use crate::family::{Family, NOW, WAIT};
+use crate::family::{Family, NOW, WAIT, until};
 
 #[test]
 fn credentials_and_paths_of_any_pid() {
@@ -109,4 +109,28 @@ fn the_family_can_be_listed() {
         children[2].vmid().get()
     );
     assert_eq!(node.process(0, NOW), Err(Error::TimedOut));
+}
+
+#[test]
+fn a_call_that_finds_no_room_leaves_no_peer_behind() {
+    let capacities = Capacities {
+        answers: 0,
+        ..Capacities::DEFAULT
+    };
+    let family = Family::led_with(Config {
+        capacities,
+        ..Config::DEFAULT
+    });
+    let node = &family.first.node;
+    let nobody = Vmid::new(99).unwrap();
+    let id = node.take_id_for(nobody, WAIT).unwrap();
+    let full = |resource| Some(Error::Full(resource));
+    assert_eq!(node.credentials(id, WAIT).err(), full(Resource::Answers));
+    let long = vec![1; Capacities::DEFAULT.frame_length];
+    let message = Message::Response(&long);
+    let too_long = full(Resource::FrameLength);
+    assert_eq!(node.send(nobody, &message, WAIT).err(), too_long);
+    until("it is found out that nobody is there", || {
+        node.statistics().pools.peers.now == 0
+    });
 }
