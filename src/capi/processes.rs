@@ -34,15 +34,18 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
 
 fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
     let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait()));
-    match (killed, target) {
-        (Err(Error::NoSuchProcess), Target::Process(pid)) if is_zombie(pid) => 0,
-        // The main thread of a zombie.
-        (Err(Error::NoSuchProcess), Target::Thread { pid, tid })
-            if pid == tid && is_zombie(pid) =>
-        {
-            0
+    // A zombie, or the main thread of one, can be signalled.
+    let zombie = match target {
+        Target::Process(pid) => Some(pid),
+        Target::Thread { pid, tid } => (pid == tid).then_some(pid),
+        Target::Group(_) | Target::All => None,
+    };
+    match killed {
+        Err(Error::NoSuchProcess) if zombie.is_some_and(is_zombie) => {
+            let is_signal = crate::leader::is_signal(signal);
+            status(is_signal.then_some(()).ok_or(Error::Invalid))
         }
-        (killed, _) => status(killed),
+        killed => status(killed),
     }
 }
 

@@ -96,8 +96,8 @@ impl<P: Pal> Node<'_, P> {
     /// found only by the process's pid.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a signal that isn't one, [`Error::NoSuchProcess`] if there is no
-    /// such target (for [`Target::All`]: no other process), [`Error::Refused`] as the target's embedder says
+    /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process), whatever
+    /// the signal; [`Error::Invalid`] for a signal that isn't one, [`Error::Refused`] as the target's embedder says
     /// (`EPERM`), or with `EAGAIN` for a real-time signal for a thread that would have to wait at the leader
     /// and finds no room; else as [`Node::ask`].
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
@@ -114,7 +114,11 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<(), Error> {
         self.alive()?;
         if !is_signal(signal) {
-            return Err(Error::Invalid);
+            // The kernel looks for the target before it looks at the signal.
+            return match self.kill_as(sender, target, 0, wait) {
+                Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
+                _ => Err(Error::Invalid),
+            };
         }
         let kill = |pid, id, target| PidKill {
             sender,

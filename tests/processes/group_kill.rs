@@ -9,6 +9,7 @@ use libos_ipc::{Error, Target, Wait, Which};
 
 use crate::bare::Bare;
 use crate::family::{EPERM, Family, NOW, Process, WAIT, until};
+use crate::pending::kill_nobody;
 
 /// Children of one process in a group of their own, which the first of them leads.
 fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
@@ -179,6 +180,9 @@ fn every_form_of_a_signal_checks_its_number() {
     let child = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
     let pids = [child.pid, identity.pid, family.first.pid];
+    for process in [&family.first, &child] {
+        process.os.threads.lock().push(process.pid);
+    }
     for signal in [-1, 65, i32::MAX, i32::MIN] {
         for process in [&family.first, &child] {
             for pid in pids {
@@ -189,9 +193,24 @@ fn every_form_of_a_signal_checks_its_number() {
                     Target::Group(0),
                     Target::All,
                 ] {
-                    assert_eq!(process.node.kill(target, signal, WAIT), Err(Error::Invalid));
+                    let said = process.node.kill(target, signal, WAIT);
+                    assert_eq!(said, Err(Error::Invalid), "{target:?}");
                 }
             }
+            // The target is looked for first, as by the kernel.
+            let nobody = 4_000_000;
+            for target in [
+                Target::Process(nobody),
+                Target::Thread {
+                    pid: nobody,
+                    tid: nobody,
+                },
+                Target::Group(nobody),
+            ] {
+                let said = process.node.kill(target, signal, WAIT);
+                assert_eq!(said, Err(Error::NoSuchProcess));
+            }
+            assert_eq!(kill_nobody(signal), libc::ESRCH);
         }
     }
 }

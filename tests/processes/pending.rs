@@ -25,6 +25,14 @@ impl How {
     }
 }
 
+/// What `kill(2)` says of a signal for a pid that no process has: an error number, or 0.
+pub(crate) fn kill_nobody(signal: c_int) -> c_int {
+    // SAFETY: no memory is passed; there is no such process.
+    let said = unsafe { libc::kill(pid_t::MAX, signal) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    if said == 0 { 0 } else { error.unwrap_or(0) }
+}
+
 fn all() -> sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigfillset` fills it.
