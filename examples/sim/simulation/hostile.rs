@@ -1,5 +1,7 @@
 //! A member that sends anything: garbage, and well-formed messages that are none of its business.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 use libos_ipc::Vmid;
 use libos_ipc::pal::{Pal, Stream};
@@ -14,6 +16,8 @@ use super::plan::HOSTILE;
 use super::world::{pause, with};
 
 pub(crate) const VMID: u32 = 900;
+/// The VMIDs that it goes by, if it does not claim to be a member.
+pub(crate) const VMIDS: RangeInclusive<u32> = VMID..=VMID + 1;
 /// Where in a frame its code is, and the highest byte of the handle that it is about.
 const CODE: usize = 16;
 const LAST_OF_ID: usize = 24;
@@ -85,7 +89,7 @@ impl Hostile {
             return;
         };
         // Its own VMID, that of nobody, or one that it can't have; not always all of it.
-        let goes_as = [VMID, VMID, VMID, VMID + 1, 0, to][rng.usize(..6)];
+        let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
         let said = goes_as.to_le_bytes();
         let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
         let _ = stream.write(&[&said[..length]]);

@@ -36,7 +36,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             Target::Thread { pid, tid } => pid == own && tid == own,
             _ => true,
         };
-        let is_foreign = signal.from.get() == hostile::VMID
+        let is_foreign = hostile::VMIDS.contains(&signal.from.get())
             || signal.sender == hostile::PID
             || signal.signal >= FOREIGN;
         if is_here && signal.signal != 0 && !is_foreign {
