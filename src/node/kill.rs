@@ -82,7 +82,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// What this process sends to another arrives in the order in which it was sent, whatever the targets
     /// are (the process, a thread of it, its group, all). A call that was ended by `wait` does not say
-    /// when its signal comes.
+    /// when its signal comes, and neither does one for a group of which a member has not answered.
     ///
     /// A zombie counts as signalled, and so does its main thread. All of a group is signalled before any
     /// answer is waited for: `Ok` if any could be signalled. A member that has not answered when

@@ -189,7 +189,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             }
             Ok(Ask::There(leader)) => {
                 let message = Message::KillOrdered { kill, always: true };
-                node.send(leader, &message, Wait::FOREVER)
+                node.send(leader, &message, Wait::at_most(node.config.recall_limit))
             }
             Err(error) => Err(error),
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use libos_ipc::error::errno;
-use libos_ipc::{Error, Target};
+use libos_ipc::{Config, Error, Target};
 
 use super::super::checks::{group_signal_of, signal_of};
 use super::super::faults::Fault;
@@ -144,10 +144,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
         let limit = limit(rng);
         self.begin_signal(None, signal);
+        let begun = with(|world| world.network.now);
         let sent = self.call("kill group", limit, may_be_gone, |node, wait| {
             node.kill(Target::Group(group), signal, wait)
         });
-        self.end_signal(sent);
+        let took = Duration::from_nanos(with(|world| world.network.now) - begun);
+        // A member may not have answered, as the answer of the others is enough then.
+        let is_over = took >= limit.min(Config::DEFAULT.recall_limit);
+        self.end_signal(if is_over { Err(Error::TimedOut) } else { sent });
     }
 
     pub(crate) fn signal_all(&self, limit: Duration) {
