@@ -1,4 +1,4 @@
-//! Memory: the arena a node lives in, locks, and tables of things that are linked by number.
+//! Memory: the arena a node lives in, locks, and the tables of a node.
 //!
 //! Knows nothing of the protocol. With the platform code and the C face it is the only place
 //! where `unsafe` may stand.
@@ -11,7 +11,6 @@ mod index;
 mod lock;
 mod once;
 mod places;
-mod slots;
 mod spans;
 
 pub use arena::{Arena, Memory};

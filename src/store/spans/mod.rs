@@ -8,13 +8,16 @@
 //! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
 //! `full` says which blocks have nothing free, so that a free number is found without a walk either.
 
+mod node;
 mod tree;
 
+use core::ptr;
+
 use super::full::{FullBlocks, block_of, bounds};
-use super::{Arena, NONE, Table, bytes_for};
-use crate::ID_MAX;
+use super::{Arena, Table, bytes_for};
 use crate::error::Error;
-use tree::{Node, Tree};
+use node::Node;
+use tree::Tree;
 
 /// The longest span there can be.
 pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
@@ -27,14 +30,29 @@ const SPANS_PER_CHAIN: usize = 16;
 /// A span as it was found in the table. Once the table has changed it may be there no more, and then
 /// nothing is done to it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    at: u32,
+pub(crate) struct Span<'m> {
+    /// Only to be compared: it may be another table's.
+    node: *const Node<'m>,
     start: u32,
     end: u32,
     owner: u32,
 }
 
-impl Span {
+impl<'m> Span<'m> {
+    fn of(node: &'m Node<'m>) -> Self {
+        Span {
+            node,
+            start: node.start(),
+            end: node.end(),
+            owner: node.owner.get(),
+        }
+    }
+
+    /// Whether it was found there, and its owner has not changed.
+    fn is_at(&self, node: &Node<'m>) -> bool {
+        ptr::eq(self.node, node) && node.owner.get() == self.owner
+    }
+
     /// The first number in it.
     pub(crate) fn start(&self) -> u32 {
         self.start
@@ -51,19 +69,13 @@ impl Span {
     }
 }
 
-/// The spans of some owners: linked by their slots.
-#[derive(Clone, Copy)]
-struct Chain {
-    first: u32,
-    last: u32,
+/// The spans of some owners.
+#[derive(Default)]
+struct Chain<'m> {
+    first: Option<&'m Node<'m>>,
+    last: Option<&'m Node<'m>>,
     length: usize,
 }
-
-const EMPTY: Chain = Chain {
-    first: NONE,
-    last: NONE,
-    length: 0,
-};
 
 /// Where the search for the spans of one owner stands.
 #[derive(Debug)]
@@ -75,11 +87,11 @@ pub(crate) struct Sweep {
 /// A fixed number of spans.
 pub(crate) struct SpanTable<'m> {
     tree: Tree<'m>,
-    hints: Table<'m, u32>,
+    hints: Table<'m, Option<&'m Node<'m>>>,
     /// A slot is shared by two blocks at most if there are many slots, by few spans if there are
     /// few: the count fits.
     crowds: Table<'m, u16>,
-    chains: Table<'m, Chain>,
+    chains: Table<'m, Chain<'m>>,
     full: FullBlocks<'m>,
 }
 
@@ -91,9 +103,9 @@ impl<'m> SpanTable<'m> {
     /// The memory that a table of `capacity` spans takes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         Tree::bytes(capacity)
-            .saturating_add(bytes_for::<u32>(capacity))
+            .saturating_add(bytes_for::<Option<&Node<'_>>>(capacity))
             .saturating_add(bytes_for::<u16>(capacity))
-            .saturating_add(bytes_for::<Chain>(Self::chains_for(capacity)))
+            .saturating_add(bytes_for::<Chain<'_>>(Self::chains_for(capacity)))
             .saturating_add(FullBlocks::bytes())
     }
 
@@ -101,9 +113,9 @@ impl<'m> SpanTable<'m> {
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(SpanTable {
             tree: Tree::new(arena, capacity)?,
-            hints: arena.table(capacity, |_| Ok(NONE))?,
+            hints: arena.table(capacity, |_| Ok(None))?,
             crowds: arena.table(capacity, |_| Ok(0))?,
-            chains: arena.table(Self::chains_for(capacity), |_| Ok(EMPTY))?,
+            chains: arena.table(Self::chains_for(capacity), |_| Ok(Chain::default()))?,
             full: FullBlocks::new(arena)?,
         })
     }
@@ -125,25 +137,21 @@ impl<'m> SpanTable<'m> {
 
     /// The span that holds `number`.
     #[inline]
-    pub(crate) fn find(&mut self, number: u32) -> Option<Span> {
+    pub(crate) fn find(&mut self, number: u32) -> Option<Span<'m>> {
         let slot = self.slot(number)?;
         let hint = self.hints.get_mut(slot)?;
-        if let Some(node) = self.tree.get(*hint).filter(|node| node.holds(number)) {
-            return Some(span(*hint, node));
+        if let Some(node) = hint.filter(|node| node.holds(number)) {
+            return Some(Span::of(node));
         }
         if *self.crowds.get(slot)? == 0 {
             return None;
         }
-        let at = self.tree.at_most(number);
-        let node = self.tree.get(at).filter(|node| node.holds(number))?;
-        *hint = at;
-        Some(span(at, node))
-    }
-
-    /// What is in the table of a span that was found: the span itself, or nothing.
-    fn node(&mut self, span: Span) -> Option<&mut Node> {
-        let node = self.tree.get_mut(span.at)?;
-        (node.start() == span.start && node.owner == span.owner).then_some(node)
+        let node = self.tree.at_most(number)?;
+        if !node.holds(number) {
+            return None;
+        }
+        *hint = Some(node);
+        Some(Span::of(node))
     }
 
     /// The lowest free numbers from `from` on: the first and the last of them.
@@ -151,52 +159,43 @@ impl<'m> SpanTable<'m> {
         // In the block of `from` it may be that only lower numbers are free.
         let block = self.full.next_not_full(block_of(from))?;
         let (first, last) = bounds(block);
-        self.first_free(from.max(first), last).or_else(|| {
+        self.tree.first_free(from.max(first), last).or_else(|| {
             let behind = self.full.next_not_full(block.saturating_add(1))?;
             let (first, last) = bounds(behind);
-            self.first_free(first, last)
+            self.tree.first_free(first, last)
         })
-    }
-
-    /// The lowest free number from `from` to `last`, which are in one block, and the last of those
-    /// that are free behind it.
-    fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
-        let next = self.tree.pass(&mut from, last);
-        let free_to = next.map_or(ID_MAX, |next| next.saturating_sub(1));
-        (from <= last).then_some((from, free_to))
     }
 
     /// Adds a span that overlaps none in the table, at most [`LONGEST`] long, not from 0 and not
     /// above [`ID_MAX`]; false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
-        let Some(at) = self.tree.insert(start, end, owner) else {
+        let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
         };
         self.crowd(start, end, 1);
         self.fill(start, end);
         let slot = self.slot(start);
         if let Some(hint) = slot.and_then(|slot| self.hints.get_mut(slot)) {
-            *hint = at;
+            *hint = Some(node);
         }
-        self.chain(at, owner);
+        self.chain(node);
         true
     }
 
     /// Takes `span` out of the table.
-    pub(crate) fn remove(&mut self, span: Span) {
-        let Some(node) = self.node(span) else {
+    pub(crate) fn remove(&mut self, span: Span<'m>) {
+        let Some(node) = self.tree.remove(span) else {
             return;
         };
-        let (start, end) = (node.start(), node.end());
-        self.unchain(span.at);
-        self.tree.remove(start);
-        self.crowd(start, end, -1);
-        self.free(start, end);
+        self.unchain(node);
+        node.owner.set(0);
+        self.crowd(node.start(), node.end(), -1);
+        self.free(node.start(), node.end());
     }
 
     /// Cuts the end of `span` off; `end` must be in it.
-    pub(crate) fn shorten(&mut self, span: Span, end: u32) {
-        let Some(node) = self.node(span) else {
+    pub(crate) fn shorten(&mut self, span: Span<'m>, end: u32) {
+        let Some(node) = self.tree.find(span) else {
             return;
         };
         let (start, before) = (node.start(), node.end());
@@ -210,15 +209,12 @@ impl<'m> SpanTable<'m> {
     }
 
     /// Gives `span` to another owner.
-    pub(crate) fn give(&mut self, span: Span, owner: u32) {
-        if self.node(span).is_none() {
-            return;
+    pub(crate) fn give(&mut self, span: Span<'m>, owner: u32) {
+        if let Some(node) = self.tree.find(span) {
+            self.unchain(node);
+            node.owner.set(owner);
+            self.chain(node);
         }
-        self.unchain(span.at);
-        if let Some(node) = self.tree.get_mut(span.at) {
-            node.owner = owner;
-        }
-        self.chain(span.at, owner);
     }
 
     /// Begins to look for the spans of `owner`.
@@ -240,17 +236,15 @@ impl<'m> SpanTable<'m> {
             let Some(chain) = self.chain_of(sweep.owner) else {
                 return true;
             };
-            let at = chain.first;
-            let Some(node) = self.tree.get(at) else {
+            let Some(node) = chain.first else {
                 return true;
             };
-            let (found, owner) = (span(at, node), node.owner);
-            if owner == sweep.owner {
-                self.remove(found);
+            if node.owner.get() == sweep.owner {
+                self.remove(Span::of(node));
             } else {
                 // To the back with it, so that the next step meets another.
-                self.unchain(at);
-                self.chain(at, owner);
+                self.unchain(node);
+                self.chain(node);
             }
         }
         sweep.left == 0
@@ -259,14 +253,6 @@ impl<'m> SpanTable<'m> {
     /// Whether every span is in the tree and in one chain, and the tree is sound. Slow: for tests.
     pub(crate) fn is_sound(&self) -> bool {
         let count = self.tree.len();
-        let in_order = || {
-            let next = |at: &Option<u32>| {
-                let start = at.map_or(0, |at| self.tree.get(at).map_or(u32::MAX, Node::start));
-                Some(self.tree.above(start)).filter(|at| *at != NONE)
-            };
-            core::iter::successors(next(&None), move |at| next(&Some(*at)))
-                .filter_map(|at| self.tree.get(at))
-        };
         let chains = || self.chains.iter().enumerate();
         let chained = chains().all(|(number, chain)| self.is_chained(number, chain));
         let lengths = chains().map(|(_, chain)| chain.length).sum::<usize>();
@@ -275,11 +261,12 @@ impl<'m> SpanTable<'m> {
         let crowded = crowds >= count && crowds <= count.saturating_mul(2);
         let mut blocks = 0_usize;
         let mut highest = None;
-        for block in in_order().flat_map(|node| block_of(node.start())..=block_of(node.end())) {
+        let touched = |node: &Node<'_>| block_of(node.start())..=block_of(node.end());
+        for block in self.tree.iter().flat_map(touched) {
             if highest < Some(block) {
                 highest = Some(block);
                 let (first, last) = bounds(block);
-                let is_full = self.first_free(first, last).is_none();
+                let is_full = self.tree.first_free(first, last).is_none();
                 if self.full.is_full(block) != is_full {
                     return false;
                 }
@@ -290,16 +277,17 @@ impl<'m> SpanTable<'m> {
     }
 
     /// Whether a chain is as long as it says, and all in it belong there.
-    fn is_chained(&self, number: usize, chain: &Chain) -> bool {
-        let (mut at, mut before) = (chain.first, NONE);
+    fn is_chained(&self, number: usize, chain: &Chain<'_>) -> bool {
+        let (mut next, mut before) = (chain.first, None);
         for _ in 0..chain.length {
-            let belongs = self.tree.get(at).filter(|node| {
-                node.before == before && self.chain_number(node.owner) == Some(number)
+            let belongs = next.filter(|node| {
+                is_same(node.before.get(), before)
+                    && self.chain_number(node.owner.get()) == Some(number)
             });
             let Some(node) = belongs else { return false };
-            (before, at) = (at, node.after);
+            (before, next) = (next, node.after.get());
         }
-        at == NONE && before == chain.last
+        next.is_none() && is_same(before, chain.last)
     }
 
     fn slot(&self, number: u32) -> Option<usize> {
@@ -322,7 +310,7 @@ impl<'m> SpanTable<'m> {
         for block in block_of(start)..=block_of(end) {
             let (first, last) = bounds(block);
             let covers = start <= first && last <= end;
-            let is_full = covers || self.first_free(first, last).is_none();
+            let is_full = covers || self.tree.first_free(first, last).is_none();
             self.full.set(block, is_full);
         }
     }
@@ -338,72 +326,50 @@ impl<'m> SpanTable<'m> {
         (owner as usize).checked_rem(self.chains.len())
     }
 
-    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain> {
+    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain<'m>> {
         let number = self.chain_number(owner)?;
         self.chains.get_mut(number)
     }
 
     /// Puts the span at the end of its owner's chain.
-    fn chain(&mut self, at: u32, owner: u32) {
-        let Some(chain) = self.chain_of(owner) else {
+    fn chain(&mut self, node: &'m Node<'m>) {
+        let Some(chain) = self.chain_of(node.owner.get()) else {
             return;
         };
-        let before = chain.last;
-        chain.last = at;
+        let before = chain.last.replace(node);
         chain.length = chain.length.saturating_add(1);
-        if before == NONE {
-            chain.first = at;
+        match before {
+            Some(before) => before.after.set(Some(node)),
+            None => chain.first = Some(node),
         }
-        if let Some(node) = self.tree.get_mut(before) {
-            node.after = at;
-        }
-        if let Some(node) = self.tree.get_mut(at) {
-            (node.before, node.after) = (before, NONE);
-        }
+        node.before.set(before);
+        node.after.set(None);
     }
 
     /// Takes the span out of its owner's chain.
-    fn unchain(&mut self, at: u32) {
-        let Some(&Node {
-            owner,
-            before,
-            after,
-            ..
-        }) = self.tree.get(at)
-        else {
-            return;
-        };
-        let Some(chain) = self.chain_of(owner) else {
+    fn unchain(&mut self, node: &'m Node<'m>) {
+        let Some(chain) = self.chain_of(node.owner.get()) else {
             return;
         };
         chain.length = chain.length.saturating_sub(1);
-        if before == NONE {
-            chain.first = after;
+        let (before, after) = (node.before.get(), node.after.get());
+        match before {
+            Some(before) => before.after.set(after),
+            None => chain.first = after,
         }
-        if after == NONE {
-            chain.last = before;
-        }
-        if let Some(node) = self.tree.get_mut(before) {
-            node.after = after;
-        }
-        if let Some(node) = self.tree.get_mut(after) {
-            node.before = before;
+        match after {
+            Some(after) => after.before.set(before),
+            None => chain.last = before,
         }
     }
 }
 
-fn span(at: u32, node: &Node) -> Span {
-    Span {
-        at,
-        start: node.start(),
-        end: node.end(),
-        owner: node.owner,
-    }
+fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
+    one.map(ptr::from_ref) == other.map(ptr::from_ref)
 }
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn is_sound_after(fault: fn(&mut SpanTable<'_>)) -> bool {
@@ -450,11 +416,11 @@ mod tests {
             |table| {
                 let _ = table.tree.insert(97, 97, 1);
             },
-            |table| table.tree.get_mut(1).unwrap().owner = 0,
-            |table| table.tree.get_mut(0).unwrap().set_end(40),
+            |table| table.tree.at_most(33).unwrap().owner.set(0),
+            |table| table.tree.at_most(33).unwrap().set(32, 63),
             |table| table.crowds.fill(0),
             |table| table.crowds.fill(2),
-            |table| table.chains[0] = EMPTY,
+            |table| table.chains[0] = Chain::default(),
             |table| table.chains[0].length = 2,
             |table| table.full.set(1, false),
             |table| table.full.set(3, true),

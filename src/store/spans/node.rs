@@ -1,0 +1,221 @@
+//! A span in memory, and how the red-black tree of `intrusive-collections` links it.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::ptr;
+
+use intrusive_collections::rbtree::{Color, RBTreeOps};
+use intrusive_collections::{Adapter, DefaultPointerOps, KeyAdapter, LinkOps};
+
+use super::{LENGTH_BITS, LONGEST};
+use crate::ID_MAX;
+
+type Link<'m> = Cell<Option<&'m Node<'m>>>;
+
+/// A span, in a tree by its start and in the chain of its owner. One that is free has no owner, is in
+/// no tree, and hangs on the free list by `left`.
+#[derive(Default)]
+pub(super) struct Node<'m> {
+    pub(super) left: Link<'m>,
+    right: Link<'m>,
+    parent: Link<'m>,
+    pub(super) before: Link<'m>,
+    pub(super) after: Link<'m>,
+    /// From the top: the colour in the tree, the start, and the length less one.
+    bounds: Cell<u32>,
+    pub(super) owner: Cell<u32>,
+}
+
+// SAFETY: only methods of `SpanTable` and its `Tree` that have the table to themselves (`&mut self`)
+// write to these cells. Those that share it only read, and no reference to a node leaves the table.
+unsafe impl Sync for Node<'_> {}
+
+const BLACK: u32 = 1 << 31;
+const _: () = assert!(ID_MAX < BLACK >> LENGTH_BITS);
+
+impl Node<'_> {
+    pub(super) fn start(&self) -> u32 {
+        (self.bounds.get() & !BLACK) >> LENGTH_BITS
+    }
+
+    pub(super) fn end(&self) -> u32 {
+        self.start()
+            .saturating_add(self.bounds.get() & (LONGEST - 1))
+    }
+
+    pub(super) fn set_end(&self, end: u32) {
+        self.set(self.start(), end);
+    }
+
+    pub(super) fn set(&self, start: u32, end: u32) {
+        let color = self.bounds.get() & BLACK;
+        self.bounds
+            .set(color | (start << LENGTH_BITS) | end.saturating_sub(start));
+    }
+
+    pub(super) fn holds(&self, number: u32) -> bool {
+        self.start() <= number && number <= self.end() && self.owner.get() != 0
+    }
+
+    /// A root is never red, so a node without parent that is red is in no tree.
+    fn is_linked(&self) -> bool {
+        self.parent.get().is_some() || self.bounds.get() & BLACK != 0
+    }
+}
+
+/// Spans in a tree by their start. With the crate's own links an insertion asks whether the span is
+/// linked already, and has code to panic if so, which the static library must not have.
+pub(super) struct ByStart<'m>(DefaultPointerOps<&'m Node<'m>>);
+
+impl ByStart<'_> {
+    pub(super) fn new() -> Self {
+        ByStart(DefaultPointerOps::new())
+    }
+}
+
+/// A node as the tree has it.
+#[derive(Clone, Copy)]
+pub(super) struct At<'m>(&'m Node<'m>);
+
+impl PartialEq for At<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for At<'_> {}
+
+// SAFETY: `Tree::insert` alone links a node, and takes a new one or one from the free list of that very
+// tree. `Tree::remove` alone puts nodes there, each when it has just unlinked it. So `acquire_link` is
+// right to say of every node that it is free.
+unsafe impl<'m> LinkOps for ByStart<'m> {
+    type LinkPtr = At<'m>;
+
+    #[inline]
+    unsafe fn acquire_link(&mut self, at: At<'m>) -> bool {
+        debug_assert!(!at.0.is_linked(), "a free span is in no tree");
+        true
+    }
+
+    #[inline]
+    unsafe fn release_link(&mut self, at: At<'m>) {
+        at.0.parent.set(None);
+        at.0.bounds.set(at.0.bounds.get() & !BLACK);
+    }
+}
+
+// SAFETY: what is set is what is got until it is set again, and nothing here panics.
+unsafe impl<'m> RBTreeOps for ByStart<'m> {
+    #[inline]
+    unsafe fn left(&self, at: At<'m>) -> Option<At<'m>> {
+        at.0.left.get().map(At)
+    }
+
+    #[inline]
+    unsafe fn right(&self, at: At<'m>) -> Option<At<'m>> {
+        at.0.right.get().map(At)
+    }
+
+    #[inline]
+    unsafe fn parent(&self, at: At<'m>) -> Option<At<'m>> {
+        at.0.parent.get().map(At)
+    }
+
+    #[inline]
+    unsafe fn color(&self, at: At<'m>) -> Color {
+        if at.0.bounds.get() & BLACK == 0 {
+            Color::Red
+        } else {
+            Color::Black
+        }
+    }
+
+    #[inline]
+    unsafe fn set_left(&mut self, at: At<'m>, left: Option<At<'m>>) {
+        at.0.left.set(left.map(|left| left.0));
+    }
+
+    #[inline]
+    unsafe fn set_right(&mut self, at: At<'m>, right: Option<At<'m>>) {
+        at.0.right.set(right.map(|right| right.0));
+    }
+
+    #[inline]
+    unsafe fn set_parent(&mut self, at: At<'m>, parent: Option<At<'m>>) {
+        at.0.parent.set(parent.map(|parent| parent.0));
+    }
+
+    #[inline]
+    unsafe fn set_color(&mut self, at: At<'m>, color: Color) {
+        let bounds = at.0.bounds.get() & !BLACK;
+        at.0.bounds.set(match color {
+            Color::Red => bounds,
+            Color::Black => bounds | BLACK,
+        });
+    }
+}
+
+// SAFETY: a link is a reference to the node itself.
+unsafe impl<'m> Adapter for ByStart<'m> {
+    type LinkOps = Self;
+    type PointerOps = DefaultPointerOps<&'m Node<'m>>;
+
+    #[inline]
+    unsafe fn get_value(&self, at: At<'m>) -> *const Node<'m> {
+        at.0
+    }
+
+    #[inline]
+    unsafe fn get_link(&self, value: *const Node<'m>) -> At<'m> {
+        // SAFETY: `Tree::insert` alone leads here, with a node that it has as `&'m Node<'m>`.
+        At(unsafe { &*value })
+    }
+
+    #[inline]
+    fn link_ops(&self) -> &Self {
+        self
+    }
+
+    #[inline]
+    fn link_ops_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    #[inline]
+    fn pointer_ops(&self) -> &Self::PointerOps {
+        &self.0
+    }
+}
+
+impl<'a, 'm> KeyAdapter<'a> for ByStart<'m> {
+    type Key = u32;
+
+    #[inline]
+    fn get_key(&self, node: &'a Node<'m>) -> u32 {
+        node.start()
+    }
+}
+
+#[cfg(test)]
+impl<'m> Node<'m> {
+    /// How many black nodes are on each way down from here; `None` if the ways differ, a red node is
+    /// below a red one, or a child has another parent.
+    pub(super) fn black_height(&self) -> Option<u32> {
+        let is_red = |node: &Node<'m>| node.bounds.get() & BLACK == 0;
+        let below = |child: &Link<'m>| match child.get() {
+            None => Some(0),
+            Some(child) => {
+                let is_parent = child.parent.get().is_some_and(|it| ptr::eq(it, self));
+                let is_right = is_parent && !(is_red(self) && is_red(child));
+                child.black_height().filter(|_| is_right)
+            }
+        };
+        let height = below(&self.left)?;
+        let is_level = below(&self.right) == Some(height);
+        is_level.then_some(height + u32::from(!is_red(self)))
+    }
+
+    pub(super) fn has_parent(&self) -> bool {
+        self.parent.get().is_some()
+    }
+}
