@@ -1,6 +1,6 @@
-//! **ranges**: ranges overlap neither each other nor a pid, and are at most 32 long. **ids**: an ID has one
-//! owner and is taken once. **owners**: a look-up says who owned it at some time since it was asked.
-//! **pids**: a pid is not taken again while its process lives, is a zombie, or names a group.
+//! **ranges**: ranges hold nothing of each other and no pid that lives, and are at most 32 long. **ids**: an
+//! ID has one owner and is taken once. **owners**: a look-up says who owned it at some time since it was
+//! asked. **pids**: a pid is not taken again while its process lives, is a zombie, or names a group.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,7 +7,7 @@ use libos_ipc::error::errno;
 use libos_ipc::wire::Message;
 use libos_ipc::{Error, ID_MAX, Id, Vmid, Wait};
 
-use super::super::checks::LONG;
+use super::super::checks::{LONG, State};
 use super::super::world::with;
 use super::{Program, limit};
 
@@ -147,9 +147,20 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if world.checks.family.is_certain(vmid) {
                 let checks = &mut world.checks;
                 let outcome = checks.ids.allocated(range, vmid, now);
+                let (ids, family) = (&checks.ids, &checks.family);
                 let mut all = range.start..=range.end;
-                let are_free = all.try_for_each(|id| checks.ids.is_no_pid(id, &checks.family));
-                world.check("ranges", outcome.and(are_free));
+                let is_living = |id| {
+                    family
+                        .of_pid(id)
+                        .is_some_and(|kin| kin.state == State::Running)
+                };
+                let outcome = match all.clone().find(|id| is_living(*id)) {
+                    Some(id) => Err(format!("{range:?} has the pid {id}, which lives")),
+                    None => outcome,
+                };
+                let are_free = all.try_for_each(|id| ids.is_no_pid(id, family));
+                world.check("ranges", outcome);
+                world.check("pids", are_free);
             }
         });
         if self.own.is_leader {
