@@ -149,8 +149,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.kill(Target::Group(group), signal, wait)
         });
         let took = Duration::from_nanos(with(|world| world.network.now) - begun);
-        // A member may not have answered, as the answer of the others is enough then.
-        let is_over = took >= limit.min(Config::DEFAULT.recall_limit);
+        // A member may not have answered: the answer of the others is enough where the call had to end.
+        let is_over = took >= limit.min(Config::DEFAULT.recall_limit)
+            || with(|world| world.has(Fault::Interrupt));
         self.end_signal(if is_over { Err(Error::TimedOut) } else { sent });
     }
 
