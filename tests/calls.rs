@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{Answer, FileLock, IdRange, LockFamily, LockKind, Message, SyncState};
+use libos_ipc::wire::{
+    Answer, FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, SyncState,
+};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid, Wait,
 };
@@ -612,7 +614,58 @@ fn a_full_table_says_what_is_full() {
         member.owner_of(1, WAIT),
         Err(Error::Full(Resource::Waiters))
     );
+    member.connect(Vmid::FIRST).unwrap();
     assert_eq!(member.connect(vmid(3)), Err(Error::Full(Resource::Peers)));
+}
+
+#[test]
+fn a_call_that_fails_before_it_sends_leaves_no_peer() {
+    let stage = Stage::new();
+    let capacities = Capacities {
+        answers: 0,
+        ..Capacities::DEFAULT
+    };
+    let config = Config {
+        capacities,
+        ..Config::DEFAULT
+    };
+    let leader = HostNode::start(&stage.base, Identity::FIRST, config).unwrap();
+    let question = Message::PidGetMeta {
+        pid: 7,
+        code: MetaCode::Executable,
+    };
+    let gone = vmid(9);
+    assert_eq!(
+        leader.ask(gone, &question, WAIT),
+        Err(Error::Full(Resource::Answers))
+    );
+    assert_eq!(
+        leader.request(gone, &question).err(),
+        Some(Error::Full(Resource::Answers))
+    );
+    let too_long = [0; 5000];
+    assert_eq!(
+        leader.send(gone, &Message::Response(&too_long), WAIT),
+        Err(Error::Full(Resource::FrameLength))
+    );
+    // At once, and nobody tried to reach it.
+    assert_eq!(leader.statistics().pools.peers.now, 0);
+    assert_eq!(leader.statistics().refused_in_all(), 0);
+    leader.leave(WAIT).unwrap();
+}
+
+#[test]
+fn frames_that_nobody_sends_do_not_keep_the_leader() {
+    let stage = Stage::new();
+    let leader = stage.leader();
+    leader
+        .queue(vmid(9), &Message::FileLockClearPid(7), WAIT)
+        .unwrap();
+    assert_eq!(leader.statistics().pools.peers.now, 1);
+    let start = Instant::now();
+    leader.leave(WAIT).unwrap();
+    assert!(start.elapsed() < LONG / 2, "nothing woke the call");
+    assert_eq!(leader.statistics().pools.peers.now, 0);
 }
 
 #[test]

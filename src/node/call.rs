@@ -88,17 +88,12 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
     pub fn connect(&self, dest: Vmid) -> Result<(), Error> {
         self.alive()?;
-        self.reach(&self.peer(dest)?);
-        Ok(())
-    }
-
-    /// Opens a stream to the peer, if there is none. One that nobody is at is found out, and goes: so a
-    /// peer to which nothing could be sent does not stay for ever.
-    fn reach(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        let peer = self.peer(dest)?;
         peer.stream_wanted.store(true, Ordering::SeqCst);
-        self.flush(peer);
+        self.flush(&peer);
         // If another thread was sending just then, it may not have seen the wish.
-        self.call_worker(peer);
+        self.call_worker(&peer);
+        Ok(())
     }
 
     /// Closes the connection with `dest`, if there is one. Calls that wait for its answer get
@@ -196,8 +191,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(message.code()), self.now());
-        let claim = self.waiters.claim(dest, what, Some(expected), Late::Drop);
-        let claim = claim.inspect_err(|_| self.reach(&peer))?;
+        let claim = self.waiters.claim(dest, what, Some(expected), Late::Drop)?;
         let request = Request {
             node: self,
             claim: Some(claim),
@@ -238,8 +232,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let code = message.code();
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(code), now);
-        let claim = self.waiters.claim(dest, what, Some(expected), late);
-        let claim = claim.inspect_err(|_| self.reach(&peer))?;
+        let claim = self.waiters.claim(dest, what, Some(expected), late)?;
         // Calls that were there before have been failed; this one would get no answer.
         if self.has_ended() {
             self.waiters.give(claim);
@@ -368,7 +361,6 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<(), Error> {
         let length = message.length();
         if length > self.config.capacities.frame_length {
-            self.reach(peer);
             return Err(Error::Full(Resource::FrameLength));
         }
         if !peer.takes(length) {

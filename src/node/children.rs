@@ -306,7 +306,6 @@ impl<P: Pal> Node<'_, P> {
         if Some(vmid) != self.identity.parent {
             self.tell_surely(Upcall::Left(vmid));
         }
-        self.waiters.wake_for_room(self.identity.vmid);
     }
 
     /// A process is gone, which may have been a child.

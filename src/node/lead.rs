@@ -188,8 +188,12 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         self.end_own_process(leader);
         let limits = Limits::of(wait, &self.pal);
+        // Frames that nobody sends would keep their peer here, even one that is gone.
+        for peer in self.peers.all() {
+            self.flush(&peer);
+        }
         self.wait_until(us, WaitsFor::Members, limits, || {
-            let is_last = self.peers.fill().0 == 0 && !leader.lock().processes().any_but(us);
+            let is_last = !self.peers.is_any_connected() && !leader.lock().processes().any_but(us);
             is_last.then_some(Ok(()))
         })
     }

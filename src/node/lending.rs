@@ -112,6 +112,7 @@ impl<P: Pal> Node<'_, P> {
                 if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
                     break false;
                 }
+                self.say_hello_first(&peer, &mut queue);
                 if queue.filling.push(0, &message).is_ok() {
                     queue.note();
                     self.note_out(leader, 0, &message);

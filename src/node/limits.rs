@@ -86,8 +86,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.limits_told.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
             return Ok(());
         }
-        self.queue(dest, &Message::Hello(Hello::NOBODY), wait)?;
-        self.queue(dest, &Message::Limits(self.limits()), wait)?;
+        // Sent at once: the question may fail before it is sent, and would leave them unsent.
+        self.send(dest, &Message::Hello(Hello::NOBODY), wait)?;
+        self.send(dest, &Message::Limits(self.limits()), wait)?;
         peer.limits_told.store(true, Ordering::SeqCst);
         Ok(())
     }

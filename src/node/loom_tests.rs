@@ -100,6 +100,7 @@ fn loom_a_peer_is_let_go_once() {
                 let peers = Arc::clone(&peers);
                 thread::spawn(move || {
                     if let Ok(peer) = peers.find_or_add(PEER) {
+                        peer.stream_wanted.store(true, Ordering::SeqCst);
                         peers.attend(&peer);
                     }
                 })
@@ -118,11 +119,14 @@ fn loom_a_peer_is_let_go_once() {
             peers.remove(&peer);
         }
         assert_eq!(peers.fill().0, 0);
-        assert!(peers.find_or_add(PEER).is_ok(), "the place is free");
+        let peer = peers.find_or_add(PEER);
+        assert!(peer.is_ok(), "the place is free");
         assert!(
             peers.find_or_add(Vmid::new(2).unwrap()).is_err(),
             "and there is one only"
         );
+        drop(peer);
+        assert_eq!(peers.fill().0, 0, "nothing was sent to it");
     });
 }
 

@@ -70,6 +70,14 @@ impl<S> Peer<'_, S> {
         !self.heard.load(Ordering::SeqCst)
     }
 
+    /// Whether it has a stream to us, or ours to it is open or will be opened. The worker sees the end of
+    /// either, and then removes the peer; nobody would remove one that has none.
+    fn has_connection(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
+            || self.stream_wanted.load(Ordering::SeqCst)
+            || !self.queue.lock().is_new
+    }
+
     /// Whether its backlog was full when we last tried.
     pub(crate) fn is_connecting(&self) -> bool {
         self.connecting.load(Ordering::SeqCst)
@@ -361,10 +369,20 @@ impl<'m, S> Peers<'m, S> {
             return;
         };
         used.users = used.users.saturating_sub(1);
-        if used.users > 0 || !used.removed {
+        if used.users > 0 {
             return;
         }
-        *used = Use::default();
+        if !used.removed {
+            if peer.has_connection() {
+                return;
+            }
+            // A call failed before it sent anything.
+            peer.queue.lock().closed = true;
+            directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed));
+        }
+        if let Some(used) = directory.uses.get_mut(peer.index as usize) {
+            *used = Use::default();
+        }
         peer.vmid.store(0, Ordering::Relaxed);
         peer.generation.fetch_add(1, Ordering::Relaxed);
         for flag in [
@@ -435,6 +453,11 @@ impl<'m, S> Peers<'m, S> {
                 return Some(peer);
             }
         }
+    }
+
+    /// Whether any peer has a connection with this process, or will get one.
+    pub(crate) fn is_any_connected(&self) -> bool {
+        self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
     }
 
     /// How many peers there are now, and the most ever.

@@ -22,7 +22,7 @@ pub(crate) struct Queue<'m> {
     pub(crate) closed: bool,
     /// The peer broke the protocol: nothing more of it is heard.
     pub(crate) faulty: bool,
-    /// Nothing was put in yet.
+    /// Nothing was put in yet since the peer came into the table.
     pub(crate) is_new: bool,
     /// Room that is kept for answers that the embedder owes.
     pub(crate) reserved: usize,
@@ -35,8 +35,9 @@ impl Queue<'_> {
         self.filling.room().saturating_sub(self.reserved)
     }
 
-    /// Notes how full the queue is.
+    /// Notes that a frame was put in, and how full the queue is.
     pub(crate) fn note(&mut self) {
+        self.is_new = false;
         self.most = self.most.max(self.filling.unsent().len());
     }
 }

@@ -323,6 +323,8 @@ impl<'m, P: Pal> Node<'m, P> {
             // Before its callers know of it, so that a child is a zombie for them.
             self.peer_gone(vmid);
         }
+        // Calls that wait for children, or for all others to leave, look again.
+        self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(vmid), error);
         self.events.left(vmid);
         self.counters.disconnects.add(1);

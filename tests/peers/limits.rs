@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
@@ -277,4 +277,25 @@ fn a_process_in_c_is_told_no_limits() {
     assert_eq!(next(&mut peer).0, 12);
     assert_eq!(family.leader.statistics().unknown_codes, 1);
     family.is_whole();
+}
+
+#[test]
+fn limits_of_a_question_that_fails_leave_no_peer() {
+    let config = config(|limits| {
+        (limits.frame_length, limits.sync_data) = (512, 256);
+        limits.answers = 0;
+    });
+    let family = Family::new(config);
+    let child = family.leader.start_child(WAIT).unwrap();
+    let mut path = [0; 100];
+    // Either that the answer has no room, or already that nobody is there.
+    let asked = family
+        .leader
+        .path_of(child.pid, MetaCode::Executable, &mut path, WAIT);
+    assert!(asked.is_err());
+    let until = Instant::now() + Duration::from_secs(10);
+    while family.leader.statistics().pools.peers.now > 0 {
+        assert!(Instant::now() < until, "the peer is left");
+        std::thread::yield_now();
+    }
 }
