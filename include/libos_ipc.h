@@ -563,8 +563,8 @@ int libos_ipc_give_open_file(uint64_t handle_id, IDTYPE to);
 /* Takes that back, if the descriptor could not be sent, or the process not be started. Does nothing if
  * the other process has it already. */
 int libos_ipc_take_back_open_file(uint64_t handle_id, IDTYPE from);
-/* A descriptor of the open file has come in a message: to be called once for each. A process need not
- * call it for what it inherited. */
+/* A descriptor of the open file has come in a message: to be called once for each, before it is used or
+ * closed. A process need not call it for what it inherited. */
 int libos_ipc_hold_open_file(uint64_t handle_id);
 /* The last descriptor of the open file in this process was closed. Sends nothing if this process has
  * never locked, held or given it, except for a question to the leader once in a process's life. */

@@ -221,7 +221,9 @@ impl<'m> Leader<'m> {
 
     fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
-        if !self.ranges.is_single(pid, vmid) {
+        // A child's VMID was given out; the leader's own is nobody's child.
+        let is_given = self.next_vmid.is_none_or(|next| vmid < next);
+        if vmid == Vmid::FIRST || !is_given || !self.ranges.is_single(pid, vmid) {
             return Err(Error::Invalid);
         }
         self.processes.start(from, vmid, pid)

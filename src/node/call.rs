@@ -192,6 +192,11 @@ impl<'m, P: Pal> Node<'m, P> {
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(message.code()), self.now());
         let claim = self.waiters.claim(dest, what, Some(expected), Late::Drop)?;
+        // Calls that were there before have been failed; this one would get no answer.
+        if self.has_ended() {
+            self.waiters.give(claim);
+            return Err(Error::ShuttingDown);
+        }
         let request = Request {
             node: self,
             claim: Some(claim),
@@ -296,6 +301,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let claim = self
             .waiters
             .claim(us, what, Expected::of(code), Late::Drop)?;
+        if self.has_ended() {
+            self.waiters.give(claim);
+            return Err(Error::ShuttingDown);
+        }
         self.events.call_begun(us, code, claim.seq);
         ask(claim.seq);
         let outcome = self.await_own(claim, limits, data);

@@ -4,6 +4,7 @@ use core::ffi::CStr;
 
 use super::Node;
 use crate::error::{Error, errno};
+use crate::leader::Signals;
 use crate::pal::Pal;
 use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PidKill};
 use crate::{Id, Vmid};
@@ -299,7 +300,14 @@ impl<P: Pal> Node<'_, P> {
     /// Delivers a signal here. That a zombie could be signalled needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
         let is_thread = |id| Some(id) != self.pid() && self.own_ids.lock().is_in_use(id);
+        let is_main = match signal.target {
+            Target::Process(_) => true,
+            Target::Thread { pid, tid } => pid == tid,
+            Target::Group(_) | Target::All => false,
+        };
         let outcome = match signal.target {
+            // To the leader it has not ended yet: a process can be signalled until it is reaped.
+            _ if self.has_ended() && is_main && Signals::is_passed(reply.seq) => Ok(()),
             // A zombie is asked for at its parent.
             _ if self.has_ended() => Err(errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),

@@ -19,24 +19,27 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             return true;
         };
+        let (mut is_all, mut at) = (true, 0_usize);
         loop {
-            let next = leader.lock().processes().next_due();
+            let next = leader.lock().processes().next_due(&mut at);
             let Some(due) = next else { break };
             if !self.pay_due(due) {
                 leader.lock().processes().put_back(due);
-                return false;
+                at = at.saturating_add(1);
+                is_all = false;
             }
         }
+        at = 0;
         loop {
-            let next = leader.lock().processes().next_note();
-            let Some(note) = next else {
-                return self.send_notes();
-            };
+            let next = leader.lock().processes().next_note(&mut at);
+            let Some(note) = next else { break };
             if !self.send_note(&note) {
                 leader.lock().processes().put_back_note(&note);
-                return false;
+                at = at.saturating_add(1);
+                is_all = false;
             }
         }
+        self.send_notes() && is_all
     }
 
     /// Tells a process about a relative. False if there is no room for now.
@@ -166,6 +169,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.has_left(leader, us);
         while !leader.lock().break_promises(us) {}
         self.pay_dues();
+        // The worker sends what a group that is orphaned now gets, and what found no room.
+        self.wake();
     }
 
     /// As the leader, whose own process has ended: stays until the last member is gone, so that

@@ -63,8 +63,9 @@ impl<P: Pal> Node<'_, P> {
     /// kin, and `flock(2)`. Files are told apart by the bytes of their paths alone.
     ///
     /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
-    /// the lock was given at the last moment, it says so. An unlock that is cut short is done all the
-    /// same. A leader in C, or one that this process has not [joined](Node::join), can't be told that a
+    /// the lock was given at the last moment, it says so. An unlock that was sent is done
+    /// all the same if it is cut short; where its frame found no room in time it is not, so one that failed
+    /// is to be made again. A leader in C, or one that this process has not [joined](Node::join), can't be told that a
     /// wait is over: unless `wait` is [`Wait::FOREVER`] it is asked again and again instead, and others
     /// may be served first; what is cut short may be given later.
     ///

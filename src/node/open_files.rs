@@ -52,9 +52,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// may close it or end: the open file's `flock` and OFD locks go with the last process that holds
     /// it. This process holds it, too, from now on, even if it has never locked it.
     ///
-    /// An open file counts once for a process that has not joined, however often it is handed on; a
-    /// member has to [close](Node::close_handle) each that arrives, or [say](Node::hold_handle) that it
-    /// has come, for as long as it has not used it. A child that never joins holds it until it is
+    /// An open file counts once for a process that has not joined, however often it is handed on. A member
+    /// [says](Node::hold_handle) of each descriptor that arrives that it has come, before it uses or
+    /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word. A child that never joins holds it until it is
     /// [buried](Node::bury), or abandoned. If the descriptor can't be sent,
     /// [`Node::take_back_handle`].
     ///

@@ -88,6 +88,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         let mut leader = leader.lock();
         let receiver = leader.processes().receiver(kill.pid);
+        let is_process = leader.processes().is_there(kill.pid);
         let owner = leader.ranges().owner_of(kill.pid);
         let signals = &mut leader.processes().signals;
         let keep = |signals: &mut crate::leader::Signals<'m>, to| match signals.keep(to, kill) {
@@ -110,7 +111,9 @@ impl<'m, P: Pal> Node<'m, P> {
             return (None, Some(NOT_NEEDED));
         }
         let Some(peer) = self.peers.find(to).filter(|peer| !peer.is_silent()) else {
-            return nobody;
+            // A process whose connection has just ended can be signalled until it is reaped.
+            let is_ending = is_process && kill.is_for_main_thread();
+            return (None, Some(if is_ending { 0 } else { -errno::ESRCH }));
         };
         let is_clear = if from == us {
             // What was sent is on the same stream.

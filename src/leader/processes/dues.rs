@@ -12,18 +12,20 @@ pub enum Due {
 }
 
 impl Processes<'_> {
-    /// The next thing to be sent; it is due no more. What can't be sent is to be handed back with
-    /// [`Processes::put_back`].
-    pub(crate) fn next_due(&mut self) -> Option<Due> {
+    /// The next thing to be sent, from the place `at` on, which moves there; it is due no more. What can't be
+    /// sent is to be handed back with [`Processes::put_back`], and `at` to be moved on: a parent that does
+    /// not read keeps nobody else's notices.
+    pub(crate) fn next_due(&mut self, at: &mut usize) -> Option<Due> {
         if !self.owing {
             return None;
         }
-        for at in 0..self.entries.len() {
-            let Some(entry) = self.entries.get(at).copied() else {
+        for place in *at..self.entries.len() {
+            *at = place;
+            let Some(entry) = self.entries.get(place).copied() else {
                 break;
             };
             if entry.notice_due {
-                if let Some(slot) = self.entries.get_mut(at) {
+                if let Some(slot) = self.entries.get_mut(place) {
                     slot.notice_due = false;
                 }
                 let parent = self.of_pid(entry.parent);

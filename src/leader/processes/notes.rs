@@ -48,18 +48,20 @@ impl Processes<'_> {
         })
     }
 
-    /// The next note to be sent; it is due no more. What can't be sent is to be handed back with
-    /// [`Processes::put_back_note`].
-    pub(crate) fn next_note(&mut self) -> Option<Note> {
+    /// The next note to be sent, from the place `at` on, which moves there; it is due no more. What can't be
+    /// sent is to be handed back with [`Processes::put_back_note`], and `at` to be moved on: a process
+    /// that does not read keeps nobody else's notes.
+    pub(crate) fn next_note(&mut self, at: &mut usize) -> Option<Note> {
         if !self.noting {
             return None;
         }
-        for at in 0..self.entries.len() {
-            let entry = self.entries.get(at).copied()?;
+        for place in *at..self.entries.len() {
+            *at = place;
+            let entry = self.entries.get(place).copied()?;
             let Some(to) = Vmid::new(entry.vmid).filter(|_| entry.life == Life::Running) else {
                 continue;
             };
-            let slot = self.entries.get_mut(at)?;
+            let slot = self.entries.get_mut(place)?;
             let note = if let Some(ended @ 1..) = entry.parents_ended {
                 slot.parents_ended = Some(ended.saturating_sub(1));
                 ProcessNote::ParentEnded
@@ -81,7 +83,11 @@ impl Processes<'_> {
                 parent_vmid,
             });
         }
-        self.noting = false;
+        self.noting = self.entries.iter().any(|entry| {
+            let has_note =
+                entry.parents_ended.is_some_and(|ended| ended > 0) || entry.child_abandoned;
+            entry.life == Life::Running && has_note
+        });
         None
     }
 

@@ -31,6 +31,11 @@ impl Processes<'_> {
         }
     }
 
+    /// Whether the pid is that of a process, or a zombie.
+    pub(crate) fn is_there(&self, pid: Id) -> bool {
+        self.of_pid(pid).is_some_and(Entry::is_there)
+    }
+
     /// Keeps a signal for all for those that have not joined yet.
     pub(crate) fn keep_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {

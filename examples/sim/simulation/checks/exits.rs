@@ -80,6 +80,12 @@ impl Exits {
         *self.waiting.entry(vmid).or_default() -= 1;
     }
 
+    /// Whether the leader may have reaped the process though no wait has returned it yet.
+    pub(crate) fn may_be_gone(&self, vmid: u32, parent: u32) -> bool {
+        let calls = self.waiting.get(&parent).copied().unwrap_or(0);
+        calls > 0 || self.may_be_reaped.contains(&vmid)
+    }
+
     /// At the end of all.
     pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
         let missing = family.all().find(|kin| {

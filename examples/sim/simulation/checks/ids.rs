@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use libos_ipc::Id;
 use libos_ipc::wire::IdRange;
 
+use super::exits::Exits;
 use super::family::{Family, State};
 
 /// Who owns what, as far as answers have said it. An ID about which a request is under way that
@@ -126,10 +127,14 @@ impl Ids {
     }
 
     /// Whether this may be taken.
-    pub(crate) fn is_no_pid(&self, id: Id, family: &Family) -> Result<(), String> {
+    pub(crate) fn is_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
         for kin in family.all().filter(|kin| kin.state != State::Failed) {
             // Of a dead one its parent says when it is gone; of orphans nobody knows who that is.
-            let is_zombie = || family.is_certain(kin.parent) && !self.reaped.contains(&kin.vmid);
+            let is_zombie = || {
+                let is_reaped = self.reaped.contains(&kin.vmid);
+                let may_be_gone = is_reaped || exits.may_be_gone(kin.vmid, kin.parent);
+                family.is_certain(kin.parent) && !may_be_gone
+            };
             let is_there = kin.state == State::Running || is_zombie();
             if kin.pid == id && is_there {
                 return Err(format!("{id} is taken, the pid of v{}", kin.vmid));

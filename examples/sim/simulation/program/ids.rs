@@ -32,7 +32,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             let checks = &mut world.checks;
             let now = checks.tick();
-            let is_free = checks.ids.is_no_pid(id, &checks.family);
+            let is_free = checks.ids.is_no_pid(id, &checks.family, &checks.exits);
             let taken = if checks.family.is_certain(vmid) {
                 checks.ids.taken(id, vmid, now)
             } else {
@@ -147,7 +147,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if world.checks.family.is_certain(vmid) {
                 let checks = &mut world.checks;
                 let outcome = checks.ids.allocated(range, vmid, now);
-                let (ids, family) = (&checks.ids, &checks.family);
+                let (ids, family, exits) = (&checks.ids, &checks.family, &checks.exits);
                 let mut all = range.start..=range.end;
                 let is_living = |id| {
                     family
@@ -158,7 +158,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Some(id) => Err(format!("{range:?} has the pid {id}, which lives")),
                     None => outcome,
                 };
-                let are_free = all.try_for_each(|id| ids.is_no_pid(id, family));
+                let are_free = all.try_for_each(|id| ids.is_no_pid(id, family, exits));
                 world.check("ranges", outcome);
                 world.check("pids", are_free);
             }

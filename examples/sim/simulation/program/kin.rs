@@ -41,7 +41,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let (vmid, pid) = (identity.vmid.get(), identity.pid);
             let checks = &mut world.checks;
             let given = checks.vmids.given(vmid, floor);
-            let is_free = checks.ids.is_no_pid(pid, &checks.family);
+            let is_free = checks.ids.is_no_pid(pid, &checks.family, &checks.exits);
             let now = checks.tick();
             let is_certain = checks.family.is_certain(parent);
             let taken = if is_certain {
