@@ -424,3 +424,47 @@ fn negative(errno: i32) -> NonZeroI32 {
 fn status(result: Result<(), i32>) -> Answer<'static> {
     Answer::Status(result.err().map_or(0, i32::saturating_neg))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+
+    use super::*;
+
+    const SIGNALS: SignalLimits = SignalLimits {
+        targets: 4,
+        queued: 4,
+    };
+
+    #[test]
+    fn a_child_cannot_have_the_leaders_vmid_or_one_that_was_not_given_out() {
+        let bytes = Leader::bytes(8, 4, &SIGNALS, &LockLimits::NONE);
+        let mut memory = Box::new_uninit_slice(bytes);
+        let mut arena = Arena::new(&mut memory);
+        let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
+            panic!("a range is to be had");
+        };
+        let parent = leader.new_vmid().unwrap();
+        let child = leader.new_vmid().unwrap();
+        let hello = |pid| Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid,
+            parent: 0,
+        };
+        let of_parent = range.start;
+        leader
+            .ranges
+            .change_owner(Vmid::FIRST, of_parent, parent)
+            .unwrap();
+        leader.join(parent, &hello(of_parent)).unwrap();
+        let not_given = Vmid::new(child.get() + 1).unwrap();
+        for (place, vmid) in (1..).zip([Vmid::FIRST, not_given, child]) {
+            let pid = range.start + place;
+            leader.ranges.change_owner(Vmid::FIRST, pid, vmid).unwrap();
+            let started = leader.start(parent, vmid.get(), pid);
+            assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
+        }
+    }
+}

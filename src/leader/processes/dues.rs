@@ -51,3 +51,83 @@ impl Processes<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+
+    use super::*;
+    use crate::Id;
+    use crate::leader::{Alloc, Leader, SignalLimits};
+    use crate::locks::LockLimits;
+    use crate::store::Arena;
+    use crate::wire::{Hello, Message};
+
+    const SIGNALS: SignalLimits = SignalLimits {
+        targets: 8,
+        queued: 8,
+    };
+    const BYTES: usize = Leader::bytes(32, 8, &SIGNALS, &LockLimits::NONE);
+
+    fn hello(pid: Id, parent: u32) -> Hello {
+        Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid,
+            parent,
+        }
+    }
+
+    /// A child of `parent`, which has the pid `pid` and has joined.
+    fn child(leader: &mut Leader<'_>, parent: Vmid, pid: Id) -> Vmid {
+        let vmid = leader.new_vmid().unwrap();
+        leader.ranges().change_owner(parent, pid, vmid).unwrap();
+        let start = Message::ProcessStart {
+            vmid: vmid.get(),
+            pid,
+        };
+        leader.handle(parent, 1, &start);
+        leader.joined(vmid);
+        leader.join(vmid, &hello(pid, parent.get())).unwrap();
+        vmid
+    }
+
+    #[test]
+    fn a_notice_that_finds_no_room_keeps_no_other_back() {
+        let mut memory = Box::new_uninit_slice(BYTES);
+        let mut arena = Arena::new(&mut memory);
+        let mut leader = Leader::new(&mut arena, 32, 8, &SIGNALS, &LockLimits::NONE, true).unwrap();
+        let Alloc::Range(range) = leader.ranges().alloc(Vmid::FIRST) else {
+            panic!("a range is to be had");
+        };
+        let start = range.start;
+        leader
+            .ranges()
+            .change_owner(Vmid::FIRST, start, Vmid::FIRST)
+            .unwrap();
+        leader.join(Vmid::FIRST, &hello(start, 0)).unwrap();
+        let parents = [1, 2].map(|pid| child(&mut leader, Vmid::FIRST, start + pid));
+        for (parent, pid) in parents.into_iter().zip([3, 4]) {
+            let ranges = leader.ranges();
+            ranges
+                .change_owner(Vmid::FIRST, start + pid, parent)
+                .unwrap();
+            let dead = child(&mut leader, parent, start + pid);
+            leader.left(dead);
+        }
+        let mut at = 0;
+        let Some(first) = leader.processes().next_due(&mut at) else {
+            panic!("a notice is due");
+        };
+        leader.processes().put_back(first);
+        at += 1;
+        let Some(second) = leader.processes().next_due(&mut at) else {
+            panic!("the other parent's is due, too");
+        };
+        assert_ne!(first, second);
+        assert_eq!(leader.processes().next_due(&mut at), None);
+        // The first comes again when there may be room.
+        assert_eq!(leader.processes().next_due(&mut 0), Some(first));
+        assert_eq!(leader.processes().next_due(&mut 0), None);
+    }
+}
