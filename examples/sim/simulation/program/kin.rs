@@ -173,8 +173,17 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         let children: Vec<_> = with(|world| {
-            let all = world.checks.family.all();
-            let own = all.filter(|kin| kin.parent == self.own.vmid && kin.state == State::Ending);
+            let family = &world.checks.family;
+            // It may have inherited those whose parent has ended.
+            let is_own = |parent| {
+                let parent_lives = matches!(
+                    family.get(parent).map(|kin| kin.state),
+                    Some(State::Running)
+                );
+                parent == self.own.vmid || !parent_lives
+            };
+            let dead = family.all().filter(|kin| kin.state == State::Ending);
+            let own = dead.filter(|kin| is_own(kin.parent));
             own.map(|kin| (kin.vmid, kin.pid)).collect()
         });
         for (vmid, pid) in children {
