@@ -43,8 +43,9 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             with(|world| {
                 world.tell(format_args!("v{} gets {signal:?}", self.vmid));
                 let number = signal.signal;
-                let (vmid, signals) = (self.vmid, &mut world.checks.signals);
-                let outcome = signals.delivered(vmid, own, number);
+                let checks = &mut world.checks;
+                let (signals, family) = (&mut checks.signals, &checks.family);
+                let outcome = signals.delivered(family, self.vmid, own, number);
                 let check = if matches!(signal.target, Target::All) {
                     "broadcasts"
                 } else {
