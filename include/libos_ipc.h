@@ -242,7 +242,7 @@ void libos_ipc_default_limits(struct libos_ipc_limits* limits);
 /* The memory that a process with these limits (NULL: the default ones) needs, in bytes. With the
  * default limits it is less than LIBOS_IPC_MEMORY_LEADER and LIBOS_IPC_MEMORY_MEMBER. */
 size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_leader);
-#define LIBOS_IPC_MEMORY_LEADER (2048 * 1024)
+#define LIBOS_IPC_MEMORY_LEADER (2304 * 1024)
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
 
 /* What the library stands on from now on. The tables are copied; `limits` may be NULL. To be called
