@@ -440,7 +440,7 @@ fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
     let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &SignalLimits::NONE, &limits));
     let mut arena = Arena::new(&mut memory);
     let mut leader = Leader::new(&mut arena, 8, 4, &SignalLimits::NONE, &limits, false).unwrap();
-    let (parent, child) = (vmid(2), vmid(3));
+    let (parent, child) = (leader.new_vmid().unwrap(), leader.new_vmid().unwrap());
     assert!(matches!(leader.ranges().alloc(parent), Alloc::Range(_)));
     leader.change_owner(parent, 5, child).unwrap();
     let hello = |pid| Hello {
