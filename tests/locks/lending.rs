@@ -277,7 +277,13 @@ fn a_child_has_what_its_parent_gave_it() {
 
     // One that never comes has it until its parent says so, or is gone.
     for buried in [true, false] {
-        let parent = family.member();
+        // Where the parent is gone that is when the time for its start is over.
+        let family = Family::with(Config {
+            start_limit: Duration::from_millis(100),
+            ..Config::DEFAULT
+        });
+        let (parent, other) = (family.member(), family.member());
+        let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
         set(&parent, &flock(7));
         let identity = parent.node.start_child(WAIT).unwrap();
         assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));

@@ -340,11 +340,12 @@ local function lent_lock(r)
     r.tree = outer
 end
 
-local function kill(r)
+-- `targets`: those that there may be.
+local function kill(r, targets)
     local sender = r:u32(f.sending_pid)
     r:u32(f.pid)
     local id = r:u32(f.id)
-    local signal, target = r:i32(f.signal), r:u32(f.target, TARGETS)
+    local signal, target = r:i32(f.signal), r:u32(f.target, targets)
     if target == 3 then
         r:say("%s to all", named(SIGNALS, signal))
     else
@@ -370,7 +371,7 @@ local MESSAGES = {
     [4] = function(r) r:say("%d..%d", r:u32(f.start_id), r:u32(f.end_id)) end,
     [5] = function(r) r:say("id %d to member %d", r:u32(f.id), r:u32(f.owner)) end,
     [6] = function(r) r:say("id %d", r:u32(f.id)) end,
-    [7] = kill,
+    [7] = function(r) kill(r, TARGETS) end,
     [8] = function(r) r:say("pid %d, %s", r:u32(f.pid), named(WHATS, r:u32(f.what, WHATS))) end,
     [9] = sync, [10] = sync, [11] = sync, [12] = sync, [13] = sync, [14] = sync,
     [15] = file_lock(CLASSIC),
@@ -427,10 +428,10 @@ local MESSAGES = {
     [97] = function(r) r:say("handle %s", r:u64(f.handle)) end,
     [76] = function(r) r:say("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
     [99] = function(r)
-        kill(r)
+        kill(r, { [0] = "thread", "process" })
         if r:u32(f.always, YES_NO) == 1 then r:say("in any case") end
     end,
-    [100] = kill,
+    [100] = function(r) kill(r, TARGETS) end,
     [101] = function(r)
         local pid, group = r:u32(f.pid), r:u32(f.group)
         if pid ~= 0 then r:say("pid %d", pid) end
