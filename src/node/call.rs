@@ -191,12 +191,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(message.code()), self.now());
-        let claim = self.waiters.claim(dest, what, Some(expected), Late::Drop)?;
-        // Calls that were there before have been failed; this one would get no answer.
-        if self.has_ended() {
-            self.waiters.give(claim);
-            return Err(Error::ShuttingDown);
-        }
+        let claim = self.claim_to_ask(dest, what, Some(expected), Late::Drop)?;
         let request = Request {
             node: self,
             claim: Some(claim),
@@ -237,12 +232,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let code = message.code();
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
         let what = (WaitsFor::Answer(code), now);
-        let claim = self.waiters.claim(dest, what, Some(expected), late)?;
-        // Calls that were there before have been failed; this one would get no answer.
-        if self.has_ended() {
-            self.waiters.give(claim);
-            return Err(Error::ShuttingDown);
-        }
+        let claim = self.claim_to_ask(dest, what, Some(expected), late)?;
         self.events.call_begun(dest, code, claim.seq);
         let asked = Asked {
             claim,
@@ -286,6 +276,23 @@ impl<'m, P: Pal> Node<'m, P> {
         self.await_outcome(peer, asked, reading, limits, data)
     }
 
+    /// Takes a waiter for a request. When this process ends, it fails the calls that wait; a request that
+    /// came later would get no answer, so it is refused here.
+    fn claim_to_ask(
+        &self,
+        dest: Vmid,
+        what: (WaitsFor, Time),
+        expected: Option<Expected>,
+        late: Late,
+    ) -> Result<Claim, Error> {
+        let claim = self.waiters.claim(dest, what, expected, late)?;
+        if self.has_ended() {
+            self.waiters.give(claim);
+            return Err(Error::ShuttingDown);
+        }
+        Ok(claim)
+    }
+
     /// Has this process itself answer what is asked with that code, at once or later, and waits for
     /// that.
     pub(super) fn ask_here(
@@ -298,13 +305,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let (us, now) = (self.identity.vmid, self.now());
         let limits = Limits::beginning(wait, || now);
         let what = (WaitsFor::Answer(code), now);
-        let claim = self
-            .waiters
-            .claim(us, what, Expected::of(code), Late::Drop)?;
-        if self.has_ended() {
-            self.waiters.give(claim);
-            return Err(Error::ShuttingDown);
-        }
+        let claim = self.claim_to_ask(us, what, Expected::of(code), Late::Drop)?;
         self.events.call_begun(us, code, claim.seq);
         ask(claim.seq);
         let outcome = self.await_own(claim, limits, data);
