@@ -290,14 +290,16 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let vmid = peer.vmid();
-        if let Some(stream) = &reading.stream {
-            self.pal.unwatch(stream);
-        }
-        reading.reset();
+        // The outgoing stream ends first: a peer that sees its own stream closed finds the end of
+        // this one, and what was written before it, without waiting.
         if let Some(stream) = &sending.stream {
             self.pal.unwatch(stream);
         }
         sending.reset();
+        if let Some(stream) = &reading.stream {
+            self.pal.unwatch(stream);
+        }
+        reading.reset();
         {
             let mut queue = peer.queue.lock();
             queue.filling.clear();

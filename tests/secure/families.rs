@@ -243,7 +243,8 @@ mod host {
         drop(other);
         first.leave(WAIT).unwrap();
         let statistics = first.secure_statistics();
-        assert_eq!((statistics.handshakes, statistics.ended), (4, 2));
+        let counts = (statistics.handshakes, statistics.ended);
+        assert_eq!(counts, (4, 2), "{statistics:?}");
         for breach in Breach::ALL {
             assert_eq!(statistics.breaches(breach), 0, "{breach}");
         }
