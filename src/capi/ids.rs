@@ -6,6 +6,7 @@ use super::foreign::write;
 use super::{CNode, node, status, vmid, wait};
 use crate::error::Error;
 use crate::member::Purpose;
+use crate::node::Wait;
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -36,7 +37,7 @@ pub extern "C" fn ipc_release_id_range(start: u32, end: u32) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
-    status(node().and_then(|node| hand_on(node, id, vmid(new_owner)?)))
+    status(node().and_then(|node| hand_on(node, id, vmid(new_owner)?, wait())))
 }
 
 #[unsafe(no_mangle)]
@@ -47,16 +48,16 @@ pub unsafe extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int
 }
 
 /// Gives an ID to another process. One that is not connected yet is a child with that pid.
-fn hand_on(node: &CNode, id: Id, to: Vmid) -> Result<(), Error> {
+fn hand_on(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
     let is_child = to != node.identity().vmid
         && !node.peers.has(to)
         && node.children.lock().pid_of(to).is_none();
     if is_child {
         node.children.lock().add(id, to)?;
     }
-    let handed = match node.hand_on_id(id, to, wait()) {
+    let handed = match node.hand_on_id(id, to, wait) {
         // Not one that `get_new_id` gave.
-        Err(Error::Invalid) => node.change_owner(id, to, wait()),
+        Err(Error::Invalid) => node.change_owner(id, to, wait),
         handed => handed,
     };
     if handed.is_err() && is_child {
@@ -85,10 +86,11 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
         let Some(to) = Vmid::new(move_ownership_to) else {
             return node.take_id(wait());
         };
-        let id = node.take_for(Purpose::Child, wait())?;
-        if let Err(error) = hand_on(node, id, to) {
+        let wait = node.begin(wait());
+        let id = node.take_for(Purpose::Child, wait)?;
+        if let Err(error) = hand_on(node, id, to, wait) {
             // Not if it is still unclear whose it is: then a late answer settles it.
-            let _ = node.release_id(id, wait());
+            let _ = node.release_id(id, wait);
             return Err(error);
         }
         Ok(id)

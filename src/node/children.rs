@@ -41,9 +41,10 @@ impl<P: Pal> Node<'_, P> {
     pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
         self.alive()?;
         let limits = Limits::of(wait, &self.pal);
-        let which = self.with_group(which, wait)?;
+        let asking = self.asking(limits);
+        let which = self.with_group(which, asking)?;
         loop {
-            let exit = self.await_zombie(which, limits)?;
+            let exit = self.await_zombie(which, limits, asking)?;
             // Another thread may have been quicker.
             if !self.children.lock().claim_zombie(exit.pid) {
                 continue;
@@ -69,25 +70,40 @@ impl<P: Pal> Node<'_, P> {
     pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
         self.alive()?;
         let limits = Limits::of(wait, &self.pal);
-        self.await_zombie(self.with_group(which, wait)?, limits)
+        let asking = self.asking(limits);
+        self.await_zombie(self.with_group(which, asking)?, limits, asking)
     }
 
     /// The same with the group that this process is in now, if it asks for its own: that does not change
     /// while a call waits (`wait4(2)`).
     fn with_group(&self, which: Which, wait: Wait<'_>) -> Result<Which, Error> {
         match which {
-            Which::Group(0) => self.group_of(0, asking(wait)).map(Which::Group),
+            Which::Group(0) => self.group_of(0, wait).map(Which::Group),
             which => Ok(which),
         }
     }
 
-    fn await_zombie(&self, which: Which, limits: Limits<'_>) -> Result<ChildExit, Error> {
+    /// For the questions that a call without time has to ask all the same: one time for all of them.
+    fn asking<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
+        if limits.until.is_none() {
+            return limits.wait();
+        }
+        limits.not_before(self.pal.now() + ASKING).wait()
+    }
+
+    /// Waits for a zombie within `limits`, and for the leader's answers about that as long as `asking`
+    /// says.
+    fn await_zombie(
+        &self,
+        which: Which,
+        limits: Limits<'_>,
+        asking: Wait<'_>,
+    ) -> Result<ChildExit, Error> {
         self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
             if let Err(error) = self.alive() {
                 return Some(Err(error));
             }
-            let rest = limits.rest(&self.pal);
-            self.find_zombie(which, rest).transpose()
+            self.find_zombie(which, asking).transpose()
         })
     }
 
@@ -101,8 +117,8 @@ impl<P: Pal> Node<'_, P> {
                 return Ok(());
             }
         };
-        let patience = Wait::at_most(ASKING);
         loop {
+            let patience = self.begin(Wait::at_most(ASKING));
             let is_sent = self.children.lock().is_reap_sent(pid);
             let sent = if is_sent {
                 Ok(())
@@ -160,7 +176,7 @@ impl<P: Pal> Node<'_, P> {
                     let Some(exit) = next else { break };
                     last = Some(exit);
                     query.pid = exit.pid;
-                    match self.query(&query, asking(wait)) {
+                    match self.query(&query, wait) {
                         Ok(_) => return Ok(Some(exit)),
                         Err(Error::NoSuchProcess) => {}
                         Err(error) => return Err(error),
@@ -176,7 +192,7 @@ impl<P: Pal> Node<'_, P> {
         if !self.has_extensions() || query.parent == 0 {
             return Err(Error::NoChild);
         }
-        match self.query(&query, asking(wait)) {
+        match self.query(&query, wait) {
             Ok(_) => Ok(None),
             Err(Error::NoSuchProcess) => Err(Error::NoChild),
             Err(error) => Err(error),
@@ -200,7 +216,7 @@ impl<P: Pal> Node<'_, P> {
                 Outcome::Answer(answer) => answer,
                 _ => return Err(Error::Invalid),
             },
-            Ask::There(leader) => self.ask(leader, &message, asking(wait))?,
+            Ask::There(leader) => self.ask(leader, &message, wait)?,
         };
         let Answer::End(end) = answer else {
             return Err(Error::Invalid);
@@ -328,8 +344,3 @@ impl<P: Pal> Node<'_, P> {
 
 /// The least time that a call has for what it has to ask the leader.
 const ASKING: Duration = Duration::from_secs(1);
-
-/// For the questions that a wait without time has to ask all the same.
-fn asking(wait: Wait<'_>) -> Wait<'_> {
-    wait.at_least(ASKING)
-}

@@ -164,6 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
+        let wait = self.begin(wait);
         loop {
             self.alive()?;
             if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
@@ -203,6 +204,7 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             Purpose::Child
         };
+        let wait = self.begin(wait);
         let id = self.take_for(purpose, wait)?;
         match self.hand_on_id(id, to, wait) {
             Ok(()) => Ok(id),
@@ -260,6 +262,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
+        let wait = self.begin(wait);
         loop {
             let Some(range) = self.own_ids.lock().close() else {
                 return Ok(());

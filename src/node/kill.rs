@@ -86,7 +86,8 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// A zombie counts as signalled, and so does its main thread. All of a group is signalled before any
     /// answer is waited for: `Ok` if any could be signalled. A member that has not answered when
-    /// [`Config::recall_limit`](crate::Config::recall_limit) is over counts as signalled. [`Target::All`] goes to the leader, which passes it on to every
+    /// [`Config::recall_limit`](crate::Config::recall_limit) is over counts as signalled. Where there was no room in
+    /// time to signal all of it, the call says so, though others of the group may have been signalled. [`Target::All`] goes to the leader, which passes it on to every
     /// member but this one and does not wait for them.
     ///
     /// What is for a process that has not joined yet, or for a member that does not read, waits at the
@@ -113,6 +114,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         self.alive()?;
+        let wait = self.begin(wait);
         if !is_signal(signal) {
             // The kernel looks for the target before it looks at the signal.
             return match self.kill_as(sender, target, 0, wait) {
@@ -353,6 +355,7 @@ impl<P: Pal> Node<'_, P> {
         data: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
+        let wait = self.begin(wait);
         self.at_owner(pid, wait, |owner| {
             let mut data = Data {
                 bytes: &mut *data,

@@ -34,8 +34,12 @@ struct Asked<'n, 'm, P: Pal> {
 struct GroupKill<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
     asked: [Option<Asked<'n, 'm, P>>; AT_ONCE],
+    /// How long it may wait for room to hand members over to the leader, all together.
+    handing_over: Wait<'n>,
     /// What `kill(2)` says: 0 if any could be signalled.
     outcome: Result<(), Error>,
+    /// A member was not signalled, since there was no room for that in time.
+    cut_short: Option<Error>,
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -54,6 +58,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.kill_own_group(sender, signal, wait);
         }
         let limits = Limits::of(wait, &self.pal);
+        let patience = self.pal.now() + self.config.recall_limit;
         let mut query = ProcessQuery {
             group,
             ..ProcessQuery::default()
@@ -61,10 +66,12 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut call = GroupKill {
             node: self,
             asked: [const { None }; AT_ONCE],
+            handing_over: limits.not_after(patience).wait(),
             outcome: Err(Error::NoSuchProcess),
+            cut_short: None,
         };
         loop {
-            let member = match self.query(&query, wait) {
+            let member = match self.query(&query, limits.wait()) {
                 Ok(member) => member,
                 // That was all.
                 Err(Error::NoSuchProcess) => break,
@@ -189,12 +196,17 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             }
             Ok(Ask::There(leader)) => {
                 let message = Message::KillOrdered { kill, always: true };
-                node.send(leader, &message, Wait::at_most(node.config.recall_limit))
+                node.send(leader, &message, self.handing_over)
             }
             Err(error) => Err(error),
         };
         node.note_passed();
-        self.note(handed_over);
+        match handed_over {
+            Err(error @ (Error::Full(_) | Error::TimedOut | Error::Interrupted)) => {
+                self.cut_short = Some(error);
+            }
+            handed_over => self.note(handed_over),
+        }
     }
 
     /// Whether the answer of one more can be waited for. Other calls need waiters, too.
@@ -264,17 +276,17 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             self.look();
             let waiting = || self.asked.iter().flatten();
             let Some(first) = waiting().next() else {
-                return self.outcome;
+                return self.cut_short.map_or(self.outcome, Err);
             };
             if let Some(error) = limits.reached(&node.pal) {
                 self.give_up();
-                return self.outcome.map_err(|_| error);
+                return self.cut_short.map_or(self.outcome.map_err(|_| error), Err);
             }
             let now = node.pal.now();
             if now >= patience {
                 self.note(Ok(()));
                 self.give_up();
-                return self.outcome;
+                return self.cut_short.map_or(self.outcome, Err);
             }
             let mut until = limits.until.map_or(patience, |until| until.min(patience));
             if waiting().nth(1).is_some() {

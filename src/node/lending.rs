@@ -5,7 +5,6 @@ use core::time::Duration;
 use super::data::Data;
 use super::kill::error_of;
 use super::locks::done;
-use super::wait::Limits;
 use super::{ANSWER_RESERVE, Late, Node, Wait};
 use crate::Vmid;
 use crate::error::Error;
@@ -28,7 +27,6 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Option<Result<(), Error>> {
         let us = self.identity.vmid;
-        let limits = Limits::of(wait, &self.pal);
         loop {
             let decision = self.borrowed.lock().set(us, lock);
             let number = match decision {
@@ -44,7 +42,6 @@ impl<P: Pal> Node<'_, P> {
                 handle: number,
                 ..*lock
             });
-            let wait = limits.rest(&self.pal);
             let asked = self.ask_with(leader, &message, Late::Cancel, &mut Data::none(), wait);
             let answer = match asked {
                 Ok(answer) => answer,

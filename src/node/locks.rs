@@ -92,6 +92,7 @@ impl<P: Pal> Node<'_, P> {
             }
             return self.set_lock_patiently(leader, lock, wait);
         }
+        let wait = self.begin(wait);
         if let Some(outcome) = self.set_borrowed(leader, lock, wait) {
             return outcome;
         }
@@ -205,15 +206,13 @@ impl<P: Pal> Node<'_, P> {
         };
         let mut pause = ASK_AGAIN;
         loop {
-            let outcome = done(self.ask(leader, &Message::FileLockSet(now), wait)?);
+            let message = Message::FileLockSet(now);
+            let outcome = done(self.ask(leader, &message, limits.wait())?);
             if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
             let until = self.now() + Duration::from_millis(pause);
-            let rest = Limits {
-                until: Some(limits.until.map_or(until, |limit| limit.min(until))),
-                ..limits
-            };
+            let rest = limits.not_after(until);
             match self.wait_until(leader, WaitsFor::Pause, rest, || None::<Result<(), Error>>) {
                 Err(Error::TimedOut) => {}
                 ended => return ended,

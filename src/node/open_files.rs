@@ -90,6 +90,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
+        let wait = self.begin(wait);
         if !self.used_locks.may_have_handle(handle) {
             self.await_notes(wait)?;
         }
@@ -136,6 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Ask::There(leader) => leader,
         };
+        let wait = self.begin(wait);
         if !self.has_extensions() {
             // Before its first answer the leader says what it is.
             self.owner_of(1, wait)?;

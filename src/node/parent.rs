@@ -53,6 +53,7 @@ impl<P: Pal> Node<'_, P> {
         } else {
             ProcessNote::IgnoreParent
         };
+        let wait = self.begin(wait);
         let message = Message::ProcessNote(RelativeNote {
             note,
             pid: 0,

@@ -56,6 +56,7 @@ impl<P: Pal> Node<'_, P> {
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
+        let wait = self.begin(wait);
         self.meet_leader(wait)?;
         let pid = match self.identity.pid {
             0 => self.take_id_for(self.identity.vmid, wait)?,
@@ -117,6 +118,7 @@ impl<P: Pal> Node<'_, P> {
     pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
         self.alive()?;
         let parent_pid = self.pid().ok_or(Error::Unsupported)?;
+        let wait = self.begin(wait);
         let vmid = self.new_vmid(wait)?;
         let pid = self.take_id_for(vmid, wait)?;
         let child = Identity {
@@ -259,7 +261,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn say_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
-        match self.post(to, notice, limits.rest(&self.pal)) {
+        match self.post(to, notice, limits.wait()) {
             Err(Error::NoSuchProcess | Error::LeaderGone) => Ok(()),
             said => said,
         }
@@ -270,10 +272,10 @@ impl<P: Pal> Node<'_, P> {
         let Some(leader) = self.identity.leader else {
             return Ok(());
         };
-        let rest = limits.rest(&self.pal);
         let question = Message::GetIdOwner(pid);
         // It takes in one message after the other.
-        match self.ask_with(leader, &question, Late::Drop, &mut Data::none(), rest) {
+        let wait = limits.wait();
+        match self.ask_with(leader, &question, Late::Drop, &mut Data::none(), wait) {
             Ok(_) | Err(Error::LeaderGone) => Ok(()),
             Err(error) => Err(error),
         }
@@ -282,10 +284,10 @@ impl<P: Pal> Node<'_, P> {
     /// A leader in C keeps what it is not asked to let go of.
     fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         self.say_closes(leader, limits)?;
-        let rest = || limits.rest(&self.pal);
+        let wait = limits.wait();
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);
-            match self.ask_with(leader, &clear, Late::Drop, &mut Data::none(), rest()) {
+            match self.ask_with(leader, &clear, Late::Drop, &mut Data::none(), wait) {
                 Ok(_) | Err(Error::LeaderGone) => {}
                 Err(error) => return Err(error),
             }
@@ -293,7 +295,7 @@ impl<P: Pal> Node<'_, P> {
         loop {
             let range = self.own_ids.lock().close();
             let Some(range) = range else { return Ok(()) };
-            match self.post(leader, &Message::ReleaseIdRange(range), rest()) {
+            match self.post(leader, &Message::ReleaseIdRange(range), wait) {
                 Ok(()) | Err(Error::LeaderGone) => {}
                 Err(error) => return Err(error),
             }

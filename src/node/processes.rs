@@ -76,6 +76,7 @@ impl<P: Pal> Node<'_, P> {
             pid,
             ..ProcessQuery::default()
         };
+        let wait = self.begin(wait);
         let process = self.query(&query, wait)?;
         // The leader knows whose the ID is, and only its process whether it is a thread's.
         if process.pid == pid || self.is_thread(process.vmid, pid, wait)? {
@@ -130,16 +131,16 @@ impl<P: Pal> Node<'_, P> {
     /// has them; [`Error::Invalid`] if `pid` is the ID of a thread, whose process it does not lead; else
     /// as [`Node::query`].
     pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
+        let wait = self.begin(wait);
         let changed = self.change(ProcessChange::Group, pid, group, wait);
-        if pid != 0
-            && changed == Err(Error::NoSuchProcess)
-            && self
-                .process(pid, wait)
-                .is_ok_and(|process| process.pid != pid)
-        {
-            return Err(Error::Invalid);
+        if pid == 0 || changed != Err(Error::NoSuchProcess) {
+            return changed;
         }
-        changed
+        match self.process(pid, wait) {
+            Ok(process) if process.pid != pid => Err(Error::Invalid),
+            Err(error @ (Error::TimedOut | Error::Interrupted)) => Err(error),
+            _ => changed,
+        }
     }
 
     /// Makes this process the leader of a new session and group: `setsid(2)`. Returns the

@@ -9,39 +9,42 @@ use crate::error::Error;
 use crate::pal::{Pal, Time};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
-/// How long a call may wait, and who may interrupt it.
+/// How long a call may wait, and who may interrupt it. The limit is for the whole call, however many
+/// questions it asks; where a call needs longer than that for something, its description says so.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait<'a> {
-    limit: Option<Duration>,
+    limit: Limit,
     interrupt: Option<&'a Interrupt>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Limit {
+    #[default]
+    None,
+    /// From the beginning of the call on.
+    For(Duration),
+    /// The call has begun: all its steps end then. `Time(0)` is no time at all.
+    Until(Time),
 }
 
 impl Wait<'_> {
     /// As long as it takes: until the answer or the peer's end.
     pub const FOREVER: Wait<'static> = Wait {
-        limit: None,
+        limit: Limit::None,
         interrupt: None,
     };
 
     /// At most that long; then [`Error::TimedOut`].
     pub const fn at_most(limit: Duration) -> Wait<'static> {
         Wait {
-            limit: Some(limit),
+            limit: Limit::For(limit),
             interrupt: None,
         }
     }
 
     /// Whether nothing but the answer ends it.
     pub(super) const fn is_forever(&self) -> bool {
-        self.limit.is_none() && self.interrupt.is_none()
-    }
-
-    /// The same, but for that long at least.
-    pub(super) fn at_least(self, limit: Duration) -> Self {
-        Wait {
-            limit: self.limit.map(|given| given.max(limit)),
-            ..self
-        }
+        matches!(self.limit, Limit::None) && self.interrupt.is_none()
     }
 
     /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
@@ -112,28 +115,39 @@ impl<'a> Limits<'a> {
 
     /// The same, where the time may be known.
     pub(super) fn beginning(wait: Wait<'a>, now: impl FnOnce() -> Time) -> Limits<'a> {
-        let until = wait.limit.map(|limit| {
-            if limit.is_zero() {
-                Time(0)
-            } else {
-                now() + limit
-            }
-        });
+        let until = match wait.limit {
+            Limit::None => None,
+            Limit::For(Duration::ZERO) => Some(Time(0)),
+            Limit::For(limit) => Some(now() + limit),
+            Limit::Until(until) => Some(until),
+        };
         Limits {
             until,
             interrupt: wait.interrupt,
         }
     }
 
-    /// What is left of it.
-    pub(super) fn rest<P: Pal>(&self, pal: &P) -> Wait<'a> {
-        let limit = self.until.map(|until| match until {
-            Time(0) => Duration::ZERO,
-            until => until - pal.now(),
-        });
+    /// For the steps of the call: they end when it does.
+    pub(super) fn wait(self) -> Wait<'a> {
         Wait {
-            limit,
+            limit: self.until.map_or(Limit::None, Limit::Until),
             interrupt: self.interrupt,
+        }
+    }
+
+    /// The same, but not before that time.
+    pub(super) fn not_before(self, time: Time) -> Limits<'a> {
+        Limits {
+            until: self.until.map(|until| until.max(time)),
+            ..self
+        }
+    }
+
+    /// The same, but not after that time.
+    pub(super) fn not_after(self, time: Time) -> Limits<'a> {
+        Limits {
+            until: Some(self.until.map_or(time, |until| until.min(time))),
+            ..self
         }
     }
 
@@ -143,6 +157,13 @@ impl<'a> Limits<'a> {
         }
         let until = self.until?;
         (until == Time(0) || pal.now() >= until).then_some(Error::TimedOut)
+    }
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Begins a call of several steps: its limit is for all of them together.
+    pub(crate) fn begin<'w>(&self, wait: Wait<'w>) -> Wait<'w> {
+        Limits::of(wait, &self.pal).wait()
     }
 }
 

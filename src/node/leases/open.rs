@@ -107,6 +107,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// others are closed all the same.
     pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
+        let wait = self.begin(wait);
         let mut outcome = Ok(());
         for (place, slot) in (0..).zip(self.leases.slots.iter()) {
             let (handle, is_open) = {

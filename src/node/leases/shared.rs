@@ -136,7 +136,7 @@ where
                 Ok(seen) => seen,
                 Err(error) => break error,
             };
-            let mut reader = match self.read(limits.rest(&self.node.pal)) {
+            let mut reader = match self.read(limits.wait()) {
                 Ok(reader) => reader,
                 Err(error) => break error,
             };
@@ -147,8 +147,7 @@ where
                 return Ok(reader);
             }
             drop(reader);
-            let rest = limits.rest(&self.node.pal);
-            if let Err(error) = self.node.wait_sync(self.handle, seen, rest) {
+            if let Err(error) = self.node.wait_sync(self.handle, seen, limits.wait()) {
                 break error;
             }
         };

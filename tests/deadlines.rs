@@ -1,0 +1,311 @@
+//! The limit of a call is for all of its steps together: calls to a leader that answers each question
+//! late, in simulated time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::pal::{
+    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
+};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, codes};
+use libos_ipc::{
+    Capacities, Config, Driving, Error, Identity, Interrupt, Node, Target, Vmid, Wait, Which,
+};
+
+type World = Network<4, 16, 4096>;
+type Inner<'w> = Loopback<'w, 4, 16, 4096>;
+
+/// The platform of a member whose leader has its turn once in a while only, and of no other process.
+struct Slow<'w> {
+    network: &'w World,
+    inner: Inner<'w>,
+    woken: AtomicBool,
+    pause: Duration,
+    next_turn: Mutex<Time>,
+    leader: &'w (dyn Fn() + Sync),
+}
+
+impl Slow<'_> {
+    fn sleep(&self, until: Option<Time>) {
+        let mut next = self.next_turn.lock().unwrap();
+        let until = until.map_or(*next, |until| until.min(*next));
+        self.network.advance(until - self.network.now());
+        if self.network.now() >= *next {
+            (self.leader)();
+            *next = self.network.now() + self.pause;
+        }
+    }
+}
+
+impl<'w> Pal for &Slow<'w> {
+    type Stream = <Inner<'w> as Pal>::Stream;
+    type Event = <Inner<'w> as Pal>::Event;
+    const CALLER_READS: bool = false;
+
+    fn event(&self) -> Result<Self::Event, OutOfResources> {
+        self.inner.event()
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        self.inner.connect(peer)
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        self.inner.accept()
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.inner.watch_listener(on);
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        self.inner.watch(stream, token, interest)
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        self.inner.rewatch(stream, token, interest);
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        self.inner.unwatch(stream);
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        self.inner.wait(ready, until);
+        if ready.is_empty() && until != Some(Time(0)) && !self.woken.swap(false, Relaxed) {
+            self.sleep(until);
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Relaxed);
+    }
+
+    fn wait_event(&self, _: &Self::Event, until: Option<Time>) {
+        self.sleep(until);
+    }
+
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> Woken {
+        Woken::Time
+    }
+
+    fn now(&self) -> Time {
+        self.network.now()
+    }
+}
+
+type Member<'m, 'a, 'w> = Node<'m, &'a Slow<'w>>;
+
+fn config() -> Config {
+    Config {
+        driving: Driving::Caller,
+        spin: Duration::ZERO,
+        capacities: Capacities {
+            frame_length: 4200,
+            send_queue: 16_384,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    }
+}
+
+fn with_node<P: Pal, T>(pal: P, identity: Identity, test: impl FnOnce(&Node<'_, P>) -> T) -> T {
+    let size = Node::<P>::memory(&identity, &config()).total();
+    let mut memory = Box::new_uninit_slice(size);
+    test(&Node::new(pal, identity, config(), &mut memory).unwrap())
+}
+
+/// Does something with a member whose leader has its turn each `pause`. The first is the clock.
+fn with_slow_leader<T>(
+    pause: Duration,
+    leader: &(dyn Fn() + Sync),
+    network: &World,
+    test: impl FnOnce(&World, &Member<'_, '_, '_>) -> T,
+) -> T {
+    let two = Vmid::new(2).unwrap();
+    let slow = Slow {
+        network,
+        inner: network.join(two).unwrap(),
+        woken: AtomicBool::new(false),
+        pause,
+        next_turn: Mutex::new(network.now() + pause),
+        leader,
+    };
+    let identity = Identity::child(two, Vmid::FIRST);
+    with_node(&slow, identity, |node| test(network, node))
+}
+
+/// The same with a leader of this crate, whose process is there.
+fn with_slow_family<T>(pause: Duration, test: impl FnOnce(&World, &Member<'_, '_, '_>) -> T) -> T {
+    let network = Box::new(World::new());
+    let pal = network.join(Vmid::FIRST).unwrap();
+    with_node(pal, Identity::FIRST, |leader| {
+        leader.join(Wait::FOREVER).unwrap();
+        let turn = || {
+            for _ in 0..10 {
+                leader.turn(Some(Time(0)));
+            }
+        };
+        with_slow_leader(pause, &turn, &network, test)
+    })
+}
+
+const PAUSE: Duration = Duration::from_millis(60);
+/// More than one pause, and less than two.
+const LIMIT: Duration = Duration::from_millis(100);
+
+type Call = fn(&Member<'_, '_, '_>, Wait<'_>) -> Result<(), Error>;
+
+/// Makes the call with time enough, and then another member's with so little that it ends after its first
+/// step.
+fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
+    let family = |test: &dyn Fn(&World, &Member<'_, '_, '_>)| {
+        with_slow_family(PAUSE, |network, node| {
+            if is_joined {
+                node.join(Wait::FOREVER).unwrap();
+            }
+            test(network, node);
+        });
+    };
+    family(&|network, node| {
+        let start = network.now();
+        let outcome = call(node, Wait::FOREVER);
+        assert!(
+            network.now() - start > LIMIT,
+            "{name} is a single step: {outcome:?}"
+        );
+    });
+    family(&|network, node| {
+        let start = network.now();
+        assert_eq!(
+            call(node, Wait::at_most(LIMIT)),
+            Err(Error::TimedOut),
+            "{name}"
+        );
+        assert_eq!(network.now() - start, LIMIT, "{name}");
+        // The interrupt stays with all steps, too.
+        let interrupt = Interrupt::new();
+        interrupt.raise(node);
+        let start = network.now();
+        let outcome = call(node, Wait::at_most(LIMIT).or_until(&interrupt));
+        assert_eq!(outcome, Err(Error::Interrupted), "{name}");
+        assert_eq!(network.now(), start, "{name}");
+    });
+}
+
+#[test]
+fn a_call_of_several_steps_ends_at_its_limit() {
+    ends_at_its_limit("join", false, |node, wait| node.join(wait).map(drop));
+    ends_at_its_limit("hold_handle", false, |node, wait| node.hold_handle(7, wait));
+    ends_at_its_limit("close_handle", false, |node, wait| {
+        // It is known here from now on, and the leader is not.
+        let _ = node.give_handle(Vmid::FIRST, 7, Wait::at_most(Duration::ZERO));
+        node.close_handle(7, wait)
+    });
+    ends_at_its_limit("start_child", true, |node, wait| {
+        node.start_child(wait).map(drop)
+    });
+    ends_at_its_limit("take_id_for", true, |node, wait| {
+        // Children's IDs come out of a range of their own from now on.
+        let _ = node.take_id(Wait::at_most(Duration::ZERO));
+        node.take_id_for(Vmid::new(9).unwrap(), wait).map(drop)
+    });
+    ends_at_its_limit("kill", true, |node, wait| {
+        node.kill(Target::Process(1), 0, wait)
+    });
+    ends_at_its_limit("kill of a group", true, |node, wait| {
+        node.kill(Target::Group(0), 0, wait)
+    });
+    ends_at_its_limit("credentials", true, |node, wait| {
+        node.credentials(1, wait).map(drop)
+    });
+    ends_at_its_limit("set_group", true, |node, wait| node.set_group(31, 0, wait));
+}
+
+#[test]
+fn a_wait_without_time_asks_all_its_questions_in_one_second() {
+    with_slow_family(Duration::from_millis(600), |network, node| {
+        node.join(Wait::FOREVER).unwrap();
+        let start = network.now();
+        let now = Wait::at_most(Duration::ZERO);
+        assert_eq!(node.wait_child(Which::Group(0), now), Err(Error::TimedOut));
+        assert!(network.now() - start <= Duration::from_secs(1));
+    });
+}
+
+/// A leader in C: every lock is another's, and each answer takes a turn.
+fn refuse_all<'w>(inner: &Inner<'w>, streams: &Mutex<Vec<Streams<'w>>>) {
+    let mut streams = streams.lock().unwrap();
+    while let Ok(from) = inner.accept() {
+        let to = inner.connect(Vmid::new(2).unwrap()).unwrap();
+        to.write(&[&1_u32.to_le_bytes()]).unwrap();
+        streams.push(Streams {
+            from,
+            to,
+            heard: Vec::new(),
+        });
+    }
+    for stream in streams.iter_mut() {
+        let mut bytes = [0; 500];
+        while let Ok(length @ 1..) = stream.from.read(&mut bytes) {
+            stream.heard.extend(&bytes[..length]);
+        }
+        // Behind the VMID: length, sequence number, code.
+        let mut at = 4;
+        while let Some(header) = stream.heard.get(at..at + 17) {
+            let length = usize::try_from(u64::from_le_bytes(header[..8].try_into().unwrap()));
+            if header[16] == codes::FILE_LOCK_SET {
+                let mut answer = [0; 21];
+                answer[0] = 21;
+                answer[8..16].copy_from_slice(&header[8..16]);
+                answer[17..].copy_from_slice(&(-11_i32).to_le_bytes());
+                stream.to.write(&[&answer]).unwrap();
+            }
+            at += length.unwrap();
+        }
+        stream
+            .heard
+            .drain(4.min(at)..at.max(4).min(stream.heard.len()));
+    }
+}
+
+struct Streams<'w> {
+    from: <Inner<'w> as Pal>::Stream,
+    to: <Inner<'w> as Pal>::Stream,
+    heard: Vec<u8>,
+}
+
+#[test]
+fn a_lock_that_is_asked_for_again_and_again_is_not_asked_for_beyond_the_limit() {
+    let network = Box::new(World::new());
+    let inner = network.join(Vmid::FIRST).unwrap();
+    let streams = Mutex::new(Vec::new());
+    let turn = || refuse_all(&inner, &streams);
+    with_slow_leader(PAUSE, &turn, &network, |network, node| {
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Write,
+            start: 0,
+            end: 9,
+            pid: 2,
+            handle: 0,
+            wait: true,
+            path: b"a",
+        };
+        let start = network.now();
+        let outcome = node.set_lock(&lock, Wait::at_most(LIMIT));
+        assert_eq!(outcome, Err(Error::TimedOut));
+        assert_eq!(
+            network.now() - start,
+            LIMIT,
+            "the second request has a limit of its own"
+        );
+    });
+}
