@@ -87,8 +87,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.end_signal(sent);
         if sent.is_ok() {
             with(|world| {
-                // A child that its parent is cut off from is a zombie for that.
-                if world.network.is_cut(self.own.vmid, to.vmid) {
+                // A child that its parent is cut off from is a zombie for that parent. The pid may be
+                // another process's by now.
+                let holder = world.checks.family.of_pid(to.pid).map_or(0, |kin| kin.vmid);
+                let is_cut = |vmid| world.network.is_cut(self.own.vmid, vmid);
+                if is_cut(to.vmid) || is_cut(holder) {
                     return;
                 }
                 let is_tight = world.has(Fault::Capacity);
