@@ -22,7 +22,7 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
     let jobs = cli.jobs.unwrap_or_else(processors).max(1);
     let end = from.saturating_add(cli.runs);
     let (next, failed) = (AtomicU64::new(from), AtomicU64::new(u64::MAX));
-    let events = AtomicU64::new(0);
+    let (events, traces) = (AtomicU64::new(0), AtomicU64::new(0));
     let bar = progress(cli.runs);
     let start = Instant::now();
     thread::scope(|scope| {
@@ -37,6 +37,7 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
                     shrink::report_panics(options.clone(), !cli.no_shrink);
                     let outcome = simulation::run(&options);
                     events.fetch_add(outcome.events, Ordering::Relaxed);
+                    traces.fetch_add(digest(seed, outcome.hash), Ordering::Relaxed);
                     if outcome.violation.is_some() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
@@ -46,11 +47,21 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
         }
         scope.spawn(|| tell(&bar, cli.runs, &failed));
     });
-    let (seeds, took, events) = (bar.position(), start.elapsed(), events.into_inner());
+    let (seeds, took) = (bar.position(), start.elapsed());
+    let (events, traces) = (events.into_inner(), traces.into_inner());
     bar.finish_and_clear();
     let rate = u128::from(seeds) * 1000 / took.as_millis().max(1);
-    println!("{seeds} seeds in {took:.1?}, {rate} a second; {events} events");
+    println!("{seeds} seeds in {took:.1?}, {rate} a second; {events} events, traces {traces:016x}");
     Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
+}
+
+/// One seed's part of the digest of all traces. The parts are added up, so the digest does not depend
+/// on the order in which the seeds end; the seed takes part, so two seeds cannot swap their traces.
+fn digest(seed: u64, trace: u64) -> u64 {
+    // The constants are those of splitmix64.
+    let mixed =
+        (trace ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ (mixed >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
 /// The command that runs the same seeds with the same options.
