@@ -3,10 +3,10 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::file_locks::LockLimits;
 use crate::leader::SignalLimits;
-use crate::leases::LeaseLimits;
-use crate::locks::LockLimits;
 use crate::node::MetadataReply;
+use crate::shared_state::LeaseLimits;
 use crate::wire::LentLocks;
 use crate::{Id, Vmid};
 

@@ -24,18 +24,18 @@ mod config;
 mod counters;
 pub mod error;
 pub mod events;
+pub mod file_locks;
 pub mod leader;
-pub mod leases;
-pub mod locks;
 mod log;
 pub mod member;
 mod node;
 pub mod pal;
+pub mod shared_state;
 pub mod store;
 mod sync;
+pub mod testing;
 mod vmid;
 pub mod wire;
-mod worker;
 
 #[cfg(feature = "std")]
 #[path = "../arch/host/mod.rs"]
@@ -44,11 +44,11 @@ pub mod host;
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
-pub use leases::LeaseLimits;
-pub use locks::LockLimits;
+pub use file_locks::LockLimits;
 pub use node::{
     Embedder, Exit, Interrupt, Metadata, MetadataReply, News, Node, PATH_MAX, Reader, Request,
     Shared, Signal, SignalReply, SyncHandle, Target, Wait, Waiting, WaitsFor, Which, Writer,
     lock_range,
 };
+pub use shared_state::LeaseLimits;
 pub use vmid::{ID_MAX, Id, Vmid};

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
 };
+use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, codes};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Identity, Interrupt, Node, Target, Vmid, Wait, Which,

@@ -2,11 +2,11 @@
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::faulty::{Faults, Faulty, Operation, Outcome, RECORDED};
-use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{
     ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token,
 };
+use libos_ipc::testing::fault_injector::{Faults, Faulty, Operation, Outcome, RECORDED};
+use libos_ipc::testing::loopback::{Loopback, Network};
 
 type Net = Network<2, 4, 64>;
 type Node<'n> = Loopback<'n, 2, 4, 64>;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, Pal, Readiness, ReadyList, Stream, StreamError,
     Time, Token,
 };
+use libos_ipc::testing::loopback::{Loopback, Network};
 
 type Net = Network<4, 100, 16>;
 type Node<'n> = Loopback<'n, 4, 100, 16>;

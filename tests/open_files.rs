@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use libos_ipc::Vmid;
-use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use nix::fcntl::{FcntlArg, fcntl};

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream, Time,
     Token, Woken,
 };
+use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{
     FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState, codes,
 };

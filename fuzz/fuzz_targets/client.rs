@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
 };

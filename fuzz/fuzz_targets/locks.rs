@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
+use libos_ipc::file_locks::{Decided, LockLimits, Locks, Owner, Set};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 

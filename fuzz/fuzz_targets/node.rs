@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{Pal, Stream, Time};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{

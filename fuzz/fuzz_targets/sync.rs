@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::leases::{Client, LeaseLimits, Refused, Server, Take, Told};
+use libos_ipc::shared_state::{Client, LeaseLimits, Refused, Server, Take, Told};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 

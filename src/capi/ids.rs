@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 
-use super::foreign::write;
+use super::ffi_copy::write;
 use super::{CNode, node, status, vmid, wait};
 use crate::error::Error;
 use crate::member::Purpose;

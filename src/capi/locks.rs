@@ -2,7 +2,7 @@
 
 use core::ffi::{c_char, c_int};
 
-use super::foreign::{Bytes, append_string, read, write};
+use super::ffi_copy::{Bytes, append_string, read, write};
 use super::library_os::file_key;
 use super::tables::libos_file_lock;
 use super::{node, status, vmid, wait};

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use zerocopy::IntoBytes;
 
-use super::foreign::{Bytes, allocate, append, read, write};
+use super::ffi_copy::{Bytes, allocate, append, read, write};
 use super::processes::write_pointer;
 use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};

@@ -1,6 +1,6 @@
 //! The functions of `include/libos_ipc.h`, which says what each does.
 //!
-//! What comes in through a pointer is copied once and checked then ([`foreign`]), so that nothing
+//! What comes in through a pointer is copied once and checked then ([`ffi_copy`]), so that nothing
 //! changes between check and use. A handle of a sync object is a name, not an address. The one node
 //! of the process, and the tables it stands on, are in two statics that are written once (`setup`).
 #![allow(unsafe_code)]
@@ -9,10 +9,10 @@
 // The names are those of the C header.
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
-mod arrivals;
 mod events;
-mod foreign;
+mod ffi_copy;
 mod ids;
+mod inbound;
 mod library_os;
 mod locks;
 pub(crate) mod log;

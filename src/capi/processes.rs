@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_void};
 
 use zerocopy::IntoBytes;
 
-use super::foreign::{allocate, write};
+use super::ffi_copy::{allocate, write};
 use super::library_os::{is_zombie, this_process};
 use super::tables::libos_ipc_pid_retmeta;
 use super::{node, status, wait};

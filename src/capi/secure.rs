@@ -27,7 +27,7 @@ mod family {
 
     use crate::Vmid;
     use crate::capi::platform::CPlatform;
-    use crate::capi::{CPal, foreign, setup};
+    use crate::capi::{CPal, ffi_copy, setup};
     use crate::error::{Error, errno};
     use crate::pal::OutOfResources;
     use crate::pal::secure::{FamilyKey, Secure};
@@ -49,7 +49,7 @@ mod family {
     /// `key` is NULL or points to 32 bytes.
     pub(super) unsafe fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
         // SAFETY: the caller's promise.
-        let key = unsafe { foreign::read(key.cast::<[u8; 32]>()) };
+        let key = unsafe { ffi_copy::read(key.cast::<[u8; 32]>()) };
         let (Ok(key), Some(random), Some(_)) = (key, random, setup::platform()) else {
             return -errno::EINVAL;
         };

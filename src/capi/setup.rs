@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
-use super::foreign::{read, write};
+use super::ffi_copy::{read, write};
 use super::library_os::LibraryOs;
 use super::platform::{CPlatform, call};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};

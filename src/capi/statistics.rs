@@ -4,7 +4,7 @@ use core::ffi::c_int;
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::foreign::write;
+use super::ffi_copy::write;
 use super::{node_or_what_is_left, status};
 use crate::{Fill, Statistics};
 

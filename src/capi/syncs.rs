@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::without_provenance_mut;
 
-use super::foreign::{copy_in, copy_out, write};
+use super::ffi_copy::{copy_in, copy_out, write};
 use super::processes::write_pointer;
 use super::tables::sync_handle;
 use super::{CNode, node, status, wait};

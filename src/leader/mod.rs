@@ -3,9 +3,8 @@
 //! A pure state machine: a message of a member goes in, an answer comes out. It has no clock, no
 //! stream and no lock.
 
+mod ids;
 mod processes;
-mod promised;
-mod ranges;
 mod signals;
 
 use crate::error::{Error, Resource, errno};
@@ -14,11 +13,11 @@ use crate::wire::{Answer, EndQuery, FileLock, Hello, IdRange, LockAnswer, Messag
 use crate::{Id, Vmid};
 use core::num::NonZeroI32;
 
-use crate::locks::{LockLimits, Locks, Set};
+use crate::file_locks::{LockLimits, Locks, Set};
+use ids::Promised;
+pub use ids::{Alloc, Ranges, Reclaim};
 pub(crate) use processes::Receiver;
 pub use processes::{Due, Note, Processes, SIGPWR, Starts};
-use promised::Promised;
-pub use ranges::{Alloc, Ranges, Reclaim};
 pub(crate) use signals::{Outgoing, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 

@@ -3,10 +3,10 @@
 //!
 //! A pure state machine, like [`leader`](crate::leader).
 
-mod borrowed;
 mod children;
+mod delegated_files;
 mod ids;
 
-pub use borrowed::{Borrowed, Decision};
 pub use children::{Children, News};
+pub use delegated_files::{Borrowed, Decision};
 pub use ids::{OwnIds, Purpose, Take};

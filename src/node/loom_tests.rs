@@ -8,9 +8,9 @@ use std::vec::Vec;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-use super::data::Data;
-use super::peers::Peers;
-use super::waiters::{Delivery, Late, Waiters};
+use super::connection::Peers;
+use super::rpc::Data;
+use super::rpc::{Delivery, Late, Waiters};
 use super::*;
 use crate::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, ReadyList, Stream, StreamError, Token,

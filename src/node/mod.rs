@@ -1,33 +1,11 @@
 //! One process of a family: the thread-safe face of the crate.
 
-mod call;
-mod children;
-mod data;
-mod embedder;
-mod ids;
-mod kill;
-mod kill_group;
-mod lead;
-mod leases;
-mod lending;
-mod limits;
-mod locks;
+mod api;
+mod connection;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod name;
-mod open_files;
-mod parent;
-mod passed;
-mod peers;
-mod process;
-mod processes;
-mod read;
-mod sides;
-mod spin;
-mod used_locks;
-mod wait;
-mod waiters;
-mod waits_for;
+mod rpc;
+mod upcall;
 
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::mem::MaybeUninit;
@@ -38,34 +16,36 @@ use crate::counters::{Counters, Fill, Pools, Statistics};
 use crate::error::Error;
 use crate::events::Ring;
 use crate::leader::Leader;
-use crate::leases::Server;
 use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::{Event, Pal, Time};
+use crate::shared_state::Server;
 use crate::store::{Arena, Lock};
 use crate::wire::{self, Message, SyncCode, SyncState};
-use crate::worker::WorkerState;
+use connection::WorkerState;
 
-pub use call::Request;
-pub use children::Which;
+pub use api::Exit;
+pub(crate) use api::Leases;
+use api::OwnerCache;
+use api::Parent;
+use api::UsedLocks;
+pub use api::Which;
+pub use api::lock_range;
+pub use api::{News, Reader, Shared, SyncHandle, Writer};
+pub(crate) use connection::Name;
+pub(crate) use connection::SpinGauge;
+#[cfg(feature = "trace")]
+pub(crate) use connection::VMID_LENGTH;
+pub(crate) use connection::{PeerRef, Peers};
+pub(crate) use connection::{Reading, Sending};
 #[cfg(feature = "capi")]
-pub(crate) use data::Data;
-pub(crate) use embedder::NoEmbedder;
-pub(crate) use embedder::Upcall;
-pub use embedder::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
-use kill::OwnerCache;
-pub(crate) use leases::Leases;
-pub use leases::{News, Reader, Shared, SyncHandle, Writer};
-pub use locks::lock_range;
-pub(crate) use name::Name;
-use parent::Parent;
-pub(crate) use peers::{PeerRef, Peers};
-pub use process::Exit;
-pub(crate) use sides::{Reading, Sending};
-pub(crate) use spin::SpinGauge;
-use used_locks::UsedLocks;
-pub use wait::{Interrupt, Wait};
-pub(crate) use waiters::{Delivery, Late, Waiters};
-pub use waits_for::{Waiting, WaitsFor};
+pub(crate) use rpc::Data;
+pub use rpc::Request;
+pub(crate) use rpc::{Delivery, Late, Waiters};
+pub use rpc::{Interrupt, Wait};
+pub use rpc::{Waiting, WaitsFor};
+pub(crate) use upcall::NoEmbedder;
+pub(crate) use upcall::Upcall;
+pub use upcall::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
 
 /// The room every send queue keeps for one answer, so that a peer's request is only taken up when
 /// its answer can be queued.
@@ -302,7 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
             events,
             caller_spin: SpinGauge::new(),
             leader_gone: AtomicBool::new(false),
-            leaders_sync_data: AtomicU64::new(limits::NONE),
+            leaders_sync_data: AtomicU64::new(connection::NO_LIMIT),
             phase: AtomicU8::new(Phase::Running as u8),
             ended: AtomicBool::new(false),
             woken: AtomicBool::new(false),

@@ -21,10 +21,7 @@ use bitflags::bitflags;
 
 use crate::Vmid;
 
-pub mod faulty;
-pub mod loopback;
 pub mod mux;
-mod ring;
 #[cfg(feature = "secure")]
 pub mod secure;
 

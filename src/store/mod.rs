@@ -5,22 +5,24 @@
 
 mod arena;
 mod buffer;
+mod byte_ring;
 mod copy;
 mod full;
-mod index;
+mod interval_map;
 mod lock;
 mod once;
-mod places;
-mod spans;
+mod slab;
+mod sorted_map;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
 pub(crate) use buffer::Buffer;
+pub(crate) use byte_ring::Ring;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
-pub(crate) use index::Index;
+pub(crate) use interval_map::{LONGEST, SpanTable, Sweep};
 pub use lock::set_contention_hook;
 pub(crate) use lock::{Guard, Lock, give_way};
 #[cfg(feature = "capi")]
 pub(crate) use once::Once;
-pub(crate) use places::{Buckets, NONE, Places, mix};
-pub(crate) use spans::{LONGEST, SpanTable, Sweep};
+pub(crate) use slab::{Buckets, NONE, Places, mix};
+pub(crate) use sorted_map::Index;

@@ -17,20 +17,20 @@
 //!
 //! Where the protocol has padding or spare bytes, they are written as zero and not read.
 
-pub mod codes;
-
 mod answer;
 mod body;
+pub mod codes;
+mod delegation;
 mod error;
 mod frame;
 mod kinds;
 mod layout;
-mod lent;
 mod message;
 mod reader;
 mod writer;
 
 pub use answer::{Answer, Expected, HeldLock, LockAnswer, Process, ProcessFlags};
+pub use delegation::{LentList, LentLock, LentLocks};
 pub use error::{Malformed, TooSmall};
 #[cfg(feature = "trace")]
 pub(crate) use frame::size as frame_size;
@@ -39,7 +39,6 @@ pub use kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState, SyncCode,
     SyncNote, SyncState,
 };
-pub use lent::{LentList, LentLock, LentLocks};
 pub use message::{
     ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill,
     ProcessQuery, RelativeNote, Sync,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use libos_ipc::Vmid;
-use libos_ipc::locks::{Decided, LockLimits, Locks, Owner, Set};
+use libos_ipc::file_locks::{Decided, LockLimits, Locks, Owner, Set};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind};
 use stateright::{Checker, Model, Property};

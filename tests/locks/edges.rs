@@ -1,6 +1,6 @@
 //! What lies just inside and just outside of a limit, and what each answer says.
 
-use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 use libos_ipc::{Error, Id, Resource, Vmid};

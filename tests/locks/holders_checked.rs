@@ -1,7 +1,7 @@
 //! Every order in which a few processes can hand an open file on, close it and die: its lock lives exactly
 //! as long as it has a holder.
 
-use libos_ipc::locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, Locks};
 
 use crate::edges::{DONE, EAGAIN, member, with_table};
 use crate::shares::flock;

@@ -1,6 +1,6 @@
 //! Which lock `F_GETLK` and `F_OFD_GETLK` name.
 
-use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLocks, LockFamily};
 use libos_ipc::{Id, Vmid};
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use libos_ipc::locks::Owner;
+use libos_ipc::file_locks::Owner;
 
 /// Bytes of a file; the last stands for all that follow.
 pub(crate) const BYTES: usize = 24;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use libos_ipc::locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, Locks};
 use libos_ipc::store::Arena;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};

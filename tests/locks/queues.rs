@@ -1,6 +1,6 @@
 //! Which of several requests that wait are served when.
 
-use libos_ipc::locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, Locks};
 use libos_ipc::wire::{FileLock, LockKind};
 
 use crate::edges::{

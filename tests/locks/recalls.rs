@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use libos_ipc::locks::{LockLimits, Locks, Overdue, Set};
+use libos_ipc::file_locks::{LockLimits, Locks, Overdue, Set};
 use libos_ipc::pal::Time;
 use libos_ipc::wire::{
     Answer, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily, LockKind,

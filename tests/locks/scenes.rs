@@ -1,7 +1,7 @@
 //! Who is served when, in scenes that the host's kernel plays, too: on the table and on the kernel each
 //! step has the same outcome.
 
-use libos_ipc::locks::Locks;
+use libos_ipc::file_locks::Locks;
 use libos_ipc::store::Arena;
 
 use crate::kernel::{Do, Order};

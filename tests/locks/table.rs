@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use libos_ipc::Vmid;
-use libos_ipc::locks::{Decided, Locks, Owner, Set};
+use libos_ipc::file_locks::{Decided, Locks, Owner, Set};
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 
 use crate::kernel::{Do, Found, Order, Outcome};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use libos_ipc::pal::faulty::{Faults, Faulty};
-use libos_ipc::pal::loopback::{Loopback, Network};
 use libos_ipc::pal::secure::{Breach, Secure};
 use libos_ipc::pal::{Pal, Time};
+use libos_ipc::testing::fault_injector::{Faults, Faulty};
+use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
 use libos_ipc::{Config, Driving, Identity, Node, Refusal, Vmid};
 

@@ -9,9 +9,9 @@ mod streams;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::secure::{Breach, FamilyKey, Secure};
 use libos_ipc::pal::{OutOfResources, Pal, ReadyList};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
 const PIPE: usize = 5000;
 

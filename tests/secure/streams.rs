@@ -1,8 +1,8 @@
 //! What is written arrives, whatever the streams underneath do.
 
-use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, Secure};
 use libos_ipc::pal::{Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token};
+use libos_ipc::testing::fault_injector::{Faults, Faulty};
 use proptest::prelude::*;
 
 use super::{Net, Plain, assert_breaches, key, look, member, random, vmid};

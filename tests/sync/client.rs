@@ -1,6 +1,6 @@
 //! One process's side of a handle: which of its own users has it, and what it says to the server.
 
-use libos_ipc::leases::{Client, Take, Unfitting};
+use libos_ipc::shared_state::{Client, Take, Unfitting};
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
 const ID: u64 = 7;

@@ -1,7 +1,7 @@
 //! A server without room for one more client, and what crosses its word for that.
 
 use libos_ipc::Vmid;
-use libos_ipc::leases::{Client, LeaseLimits, Refused, Server, Take};
+use libos_ipc::shared_state::{Client, LeaseLimits, Refused, Server, Take};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 

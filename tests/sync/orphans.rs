@@ -2,7 +2,7 @@
 //! also if somebody else was given the lease before, and did not use it.
 
 use libos_ipc::Vmid;
-use libos_ipc::leases::{Client, LeaseLimits, Server, Take, Told};
+use libos_ipc::shared_state::{Client, LeaseLimits, Server, Take, Told};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::SyncState;
 

@@ -1,7 +1,7 @@
 //! The server's side of handles: what it counts, and in which order it speaks.
 
 use libos_ipc::Vmid;
-use libos_ipc::leases::{LeaseLimits, Refused, Server, Told};
+use libos_ipc::shared_state::{LeaseLimits, Refused, Server, Told};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 

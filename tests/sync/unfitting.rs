@@ -1,6 +1,6 @@
 //! A server that breaks its word: what it could not say as things stand is refused, and changes nothing.
 
-use libos_ipc::leases::{Client, Unfitting};
+use libos_ipc::shared_state::{Client, Unfitting};
 use libos_ipc::wire::{SyncCode, SyncState};
 
 use crate::client::{

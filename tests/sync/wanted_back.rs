@@ -1,6 +1,6 @@
 //! What the server wants back from one process: when it goes, and who uses it before.
 
-use libos_ipc::leases::Take;
+use libos_ipc::shared_state::Take;
 
 use crate::client::{
     NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, taken, wait, with,

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use libos_ipc::host::trace::{Recorded, Recorder, Traced, merge};
-use libos_ipc::pal::faulty::{Faults, Faulty};
 use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
+use libos_ipc::testing::fault_injector::{Faults, Faulty};
 use nix::sys::stat::Mode;
 use pcap_file::pcapng::{Block, PcapNgReader};
 

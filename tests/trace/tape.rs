@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use libos_ipc::Vmid;
 use libos_ipc::host::trace::{Recorder, Traced};
-use libos_ipc::pal::loopback::Network;
 use libos_ipc::pal::{Pal, Stream};
+use libos_ipc::testing::loopback::Network;
 use libos_ipc::wire::{HEADER_LENGTH, Message};
 
 pub(crate) type Net = Network<2, 4, 16384>;

@@ -11,7 +11,7 @@
 //!
 //! `docs/debugging.md` says what the file holds and how to look at it.
 
-mod cutter;
+mod framer;
 mod merge;
 mod record;
 mod recorder;

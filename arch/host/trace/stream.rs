@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::cutter::{Cutter, Piece};
+use super::framer::{Cutter, Piece};
 use super::record::{Kind, Side};
 use super::recorder::Book;
 use crate::pal::{Pal, Stream, StreamError, Time};

@@ -3,9 +3,9 @@
 //! A pid stays taken while its process lives, while that is a zombie which nobody reaped, and
 //! while it names a group or a session. Until then its entry stays, too.
 
-mod dues;
 mod groups;
 mod notes;
+mod notifications;
 mod orphans;
 mod signals;
 
@@ -18,8 +18,8 @@ use crate::{Id, Vmid};
 use super::Ranges;
 use super::signals::{SignalLimits, Signals};
 
-pub use dues::Due;
 pub use notes::Note;
+pub use notifications::Due;
 pub use orphans::Starts;
 pub(crate) use signals::Receiver;
 

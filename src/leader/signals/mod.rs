@@ -6,9 +6,9 @@
 //! 1 to 31 one is pending at a time; kept signals 32 to 64, and those for threads, are queued one by one
 //! in places of a pool. At that pool's limit a signal is pending once, too, as with `kill(2)`.
 
+mod invariants;
 mod rules;
 mod sending;
-mod sound;
 
 use crate::error::{Error, Resource, errno};
 use crate::store::{Arena, Index, NONE, Places, Table, bytes_for};

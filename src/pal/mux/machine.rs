@@ -5,7 +5,7 @@ use heapless::Deque;
 use super::frame::{FRAME, Frame, Kind, LineFault, Stop};
 use super::streams::{Hearing, Incoming, Outgoing, Writing};
 use crate::pal::StreamError;
-use crate::pal::ring::Ring;
+use crate::store::Ring;
 
 /// How many bytes wait to go out on the line at most.
 const LINE: usize = 16 * 1024;

@@ -6,11 +6,11 @@ use spin::Mutex;
 
 use super::{LineFault, Mux, Stop};
 use crate::Vmid;
-use crate::pal::loopback::Flag;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
     ReadyList, Stream, StreamError, Time, Token, Woken,
 };
+use crate::testing::loopback::Flag;
 
 /// How many bytes are read from the line at once.
 const PIECE: usize = 1024;

@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::frame::{LineFault, Stop};
-use crate::pal::ring::Ring;
+use crate::store::Ring;
 
 bitflags! {
     /// What became of a stream that this end writes. None of them: its number is free.

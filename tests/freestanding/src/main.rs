@@ -8,11 +8,11 @@ mod platform;
 use core::fmt::Write;
 use core::mem::MaybeUninit;
 
-use libos_ipc::pal::loopback::{Loopback, Network};
 #[cfg(feature = "secure")]
 use libos_ipc::pal::secure::{FamilyKey, Secure};
 use libos_ipc::pal::{Pal, Time};
 use libos_ipc::store::Memory;
+use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
 use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid};
 use platform::{Console, exit};

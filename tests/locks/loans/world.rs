@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use libos_ipc::Vmid;
-use libos_ipc::locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::member::{Borrowed, Decision};
 use std::mem::MaybeUninit;
 

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use libos_ipc::pal::Time;
-use libos_ipc::pal::loopback::{Loopback, Network};
+use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{Capacities, Config, Driving, Error, Exit, Identity, Node, Target, Vmid, Wait};
 

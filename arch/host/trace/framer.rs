@@ -1,0 +1,158 @@
+//! Frames out of the bytes of a stream, which come in any pieces.
+
+use std::vec::Vec;
+
+use crate::node::VMID_LENGTH;
+use crate::wire::frame_size;
+
+/// The longest frame that is put together again; a stream that announces a longer one is shown as
+/// bytes.
+pub(super) const LONGEST: usize = 1 << 20;
+
+/// What the bytes come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Who opened the stream: the first thing on it.
+    Vmid(u32),
+    /// A whole frame.
+    Frame(&'a [u8]),
+    /// There are no more frames on this stream, only bytes.
+    NoFrame(&'a [u8]),
+}
+
+/// The state of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Cutter {
+    vmid: Option<u32>,
+    /// The beginning of what is not all there yet.
+    partial: Vec<u8>,
+    broken: bool,
+}
+
+impl Cutter {
+    /// Takes in what moved, and calls `each` for all that is complete now.
+    pub(super) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
+        while !bytes.is_empty() {
+            if self.broken {
+                each(Piece::NoFrame(bytes));
+                return;
+            }
+            if self.partial.is_empty() && self.vmid.is_some() {
+                // The usual case: nothing is copied.
+                if let Ok(Some(size)) = frame_size(bytes, LONGEST)
+                    && let Some((frame, rest)) = bytes.split_at_checked(size)
+                {
+                    each(Piece::Frame(frame));
+                    bytes = rest;
+                    continue;
+                }
+            }
+            bytes = self.gather(bytes, &mut each);
+        }
+    }
+
+    /// Adds to what is there already, up to the next end. Returns what is left.
+    fn gather<'b>(&mut self, bytes: &'b [u8], each: &mut impl FnMut(Piece<'_>)) -> &'b [u8] {
+        let whole = match (self.vmid, frame_size(&self.partial, LONGEST)) {
+            (None, _) => VMID_LENGTH,
+            // Until it has said its size.
+            (_, Ok(None) | Err(_)) => size_of::<u64>(),
+            (_, Ok(Some(size))) => size,
+        };
+        let missing = whole.saturating_sub(self.partial.len());
+        let (taken, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+        self.partial.extend_from_slice(taken);
+        if self.vmid.is_none() {
+            if let Some(vmid) = self.partial.first_chunk() {
+                let vmid = u32::from_le_bytes(*vmid);
+                self.vmid = Some(vmid);
+                self.partial.clear();
+                each(Piece::Vmid(vmid));
+            }
+            return rest;
+        }
+        match frame_size(&self.partial, LONGEST) {
+            Ok(Some(size)) if size == self.partial.len() => {
+                each(Piece::Frame(&self.partial));
+                self.partial.clear();
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.broken = true;
+                each(Piece::NoFrame(&self.partial));
+                self.partial = Vec::new();
+            }
+        }
+        rest
+    }
+
+    /// What came of a frame that is not all there.
+    pub(super) fn left_over(&self) -> &[u8] {
+        &self.partial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Message;
+
+    fn frame(seq: u64) -> Vec<u8> {
+        let mut buffer = [0; 64];
+        let length = Message::GetIdOwner(7).encode(seq, &mut buffer).unwrap();
+        buffer[..length].to_vec()
+    }
+
+    /// What was found: whether it is a frame, and its bytes.
+    type Found = Vec<(bool, Vec<u8>)>;
+
+    fn pieces(bytes: &[u8], at_once: usize) -> (Found, Option<u32>, Vec<u8>) {
+        let (mut found, mut from) = (Vec::new(), None);
+        let mut cutter = Cutter::default();
+        for part in bytes.chunks(at_once) {
+            cutter.take(part, |piece| match piece {
+                Piece::Vmid(vmid) => from = Some(vmid),
+                Piece::Frame(bytes) => found.push((true, bytes.to_vec())),
+                Piece::NoFrame(bytes) => found.push((false, bytes.to_vec())),
+            });
+        }
+        (found, from, cutter.left_over().to_vec())
+    }
+
+    #[test]
+    fn a_split_changes_nothing() {
+        let mut bytes = 9_u32.to_le_bytes().to_vec();
+        let frames: Vec<_> = (1..5).map(frame).collect();
+        bytes.extend(frames.concat());
+        bytes.extend(&frame(5)[..11]);
+        for at_once in 1..=bytes.len() {
+            let (found, from, rest) = pieces(&bytes, at_once);
+            assert_eq!(from, Some(9));
+            let expected: Vec<_> = frames.iter().cloned().map(|frame| (true, frame)).collect();
+            assert_eq!(found, expected, "{at_once} bytes at once");
+            assert_eq!(rest, &frame(5)[..11]);
+        }
+    }
+
+    #[test]
+    fn after_an_impossible_size_all_is_bytes() {
+        for size in [0_u64, 16, LONGEST as u64 + 1, u64::MAX] {
+            let mut bytes = 9_u32.to_le_bytes().to_vec();
+            bytes.extend(frame(1));
+            let mut bad = size.to_le_bytes().to_vec();
+            bad.extend(frame(2));
+            bytes.extend(&bad);
+            for at_once in 1..=bytes.len() {
+                let (found, _, rest) = pieces(&bytes, at_once);
+                assert_eq!(found[0], (true, frame(1)));
+                assert!(found[1..].iter().all(|(is_frame, _)| !is_frame));
+                let raw: Vec<u8> = found[1..]
+                    .iter()
+                    .flat_map(|found| found.1.clone())
+                    .collect();
+                assert_eq!(raw, bad, "size {size}, {at_once} bytes at once");
+                assert!(rest.is_empty());
+            }
+        }
+    }
+}

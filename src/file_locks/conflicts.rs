@@ -1,0 +1,275 @@
+//! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
+//! unlocked.
+
+use super::interval_tree::Side;
+use super::{Holder, Locks, Owner, Range, SpaceName, of_both};
+use crate::error::errno;
+use crate::store::NONE;
+
+/// A range to lock, and of which kind.
+type Piece = (Range, bool);
+
+/// What a change does to an owner's locks.
+#[derive(Default)]
+struct Plan {
+    /// What is left of the owner's locks that reach out of the range, and the new lock.
+    pieces: [Option<Piece>; 3],
+    /// How many locks go.
+    removed: usize,
+}
+
+impl Locks<'_> {
+    /// The lock of another holder than `mine` that conflicts with such a request: of several the one
+    /// that starts lowest, and of several readers that start there the one whose holder locked the file first.
+    pub(super) fn in_the_way(
+        &self,
+        file: u32,
+        space: SpaceName,
+        range: Range,
+        write: bool,
+        mine: u32,
+    ) -> Option<u32> {
+        let space = self.space(file, space);
+        let writer = self.trees.first_touching(space.writes, range, mine);
+        if !write {
+            return writer;
+        }
+        let reader = self.trees.first_touching(space.reads, range, mine);
+        // Another's lock to read never starts where one to write does.
+        let start = |lock: &u32| self.trees.at(*lock).start;
+        writer.into_iter().chain(reader).min_by_key(start)
+    }
+
+    /// The owner gets the range; nothing is in the way. Returns whether others may have more of it than
+    /// before: it may have had a lock to write where it has one to read now.
+    pub(super) fn lock(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        write: bool,
+    ) -> Result<bool, i32> {
+        let holder = match self.holder(owner, file) {
+            Some(holder) => holder,
+            None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
+        };
+        let outcome = self.change(holder, range, Some(write));
+        self.drop_empty(holder);
+        outcome.map(|has_removed| has_removed && !write)
+    }
+
+    /// Unlocks what the owner has of the range. Returns whether there was anything.
+    pub(super) fn unlock_quietly(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+    ) -> Result<bool, i32> {
+        let Some(holder) = self.holder(owner, file) else {
+            return Ok(false);
+        };
+        let outcome = self.change(holder, range, None);
+        self.drop_empty(holder);
+        outcome
+    }
+
+    /// The same, and serves those who waited for it.
+    pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
+        if self.unlock_quietly(file, owner, range)? {
+            self.serve(file, owner.space());
+        }
+        self.drop_unused(file);
+        Ok(())
+    }
+
+    /// The last of a holder's locks that touches the range.
+    pub(super) fn own(&self, holder: u32, range: Range) -> Option<u32> {
+        let root = self.holder_at(holder).root;
+        self.trees.last_own(root, range)
+    }
+
+    fn plan(&self, holder: u32, range: Range, write: Option<bool>) -> Plan {
+        let mut plan = Plan::default();
+        let [left, right, new] = &mut plan.pieces;
+        let mut whole = range;
+        let mut left_to_see = Some(range);
+        while let Some(own) = left_to_see.and_then(|range| self.own(holder, range)) {
+            let before = self.trees.at(own).start.checked_sub(1);
+            left_to_see = before
+                .filter(|before| *before >= range.0)
+                .map(|before| (range.0, before));
+            plan.removed = plan.removed.saturating_add(1);
+            let lock = self.trees.at(own);
+            if Some(lock.write) == write {
+                whole = (whole.0.min(lock.start), whole.1.max(lock.end));
+                continue;
+            }
+            if lock.start < range.0 {
+                *left = Some(((lock.start, range.0.saturating_sub(1)), lock.write));
+            }
+            if lock.end > range.1 {
+                *right = Some(((range.1.saturating_add(1), lock.end), lock.write));
+            }
+        }
+        if let Some(write) = write {
+            // Neighbours of the same kind become one with it.
+            if let Some(before) = range.0.checked_sub(1)
+                && let Some(own) = self.own(holder, (before, before))
+                && self.trees.at(own).end < range.0
+                && self.trees.at(own).write == write
+            {
+                whole.0 = self.trees.at(own).start;
+                plan.removed = plan.removed.saturating_add(1);
+            }
+            if let Some(behind) = range.1.checked_add(1)
+                && let Some(own) = self.own(holder, (behind, behind))
+                && self.trees.at(own).start > range.1
+                && self.trees.at(own).write == write
+            {
+                whole.1 = self.trees.at(own).end;
+                plan.removed = plan.removed.saturating_add(1);
+            }
+            *new = Some((whole, write));
+        }
+        plan
+    }
+
+    /// Makes the holder's locks so that it has the range in that way, or not at all. Returns
+    /// whether any that it had went.
+    fn change(&mut self, holder: u32, range: Range, write: Option<bool>) -> Result<bool, i32> {
+        // Most often there is nothing, or just this.
+        if let Some(own) = self.own(holder, range) {
+            let lock = self.trees.at(own);
+            if Some(lock.write) == write && lock.start <= range.0 && lock.end >= range.1 {
+                return Ok(false);
+            }
+        } else if write.is_none() {
+            return Ok(false);
+        }
+        let plan = self.plan(holder, range, write);
+        let needed = plan.pieces.iter().flatten().count();
+        let free = self.trees.places().left();
+        let free = free.saturating_sub(self.lending.set_aside());
+        if needed > free.saturating_add(plan.removed) {
+            return Err(errno::ENOLCK);
+        }
+        let mut reach = range;
+        if let [.., Some((whole, _))] = plan.pieces {
+            reach = whole;
+        }
+        for _ in 0..plan.removed {
+            // In what the new lock covers there are no others than those that go.
+            let Some(own) = self.own(holder, reach) else {
+                break;
+            };
+            self.remove(holder, own);
+        }
+        for (range, write) in plan.pieces.into_iter().flatten() {
+            self.insert(holder, range, write);
+        }
+        Ok(plan.removed > 0)
+    }
+
+    fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
+        let of = *self.holder_at(holder);
+        let Some(lock) = self.trees.make((start, end), write, (holder, of.since)) else {
+            return;
+        };
+        self.count_lock(of.file, 1);
+        let root = self.trees.insert(Side::Holder, of.root, lock);
+        self.set_root(holder, root);
+        let name = of.owner.space();
+        let space = self.space(of.file, name);
+        if write {
+            let root = self.trees.insert(Side::File, space.writes, lock);
+            self.change_space(of.file, name, |space| space.writes = root);
+        } else {
+            let root = self.trees.insert(Side::File, space.reads, lock);
+            self.change_space(of.file, name, |space| space.reads = root);
+        }
+    }
+
+    fn remove(&mut self, holder: u32, lock: u32) {
+        let of = *self.holder_at(holder);
+        self.count_lock(of.file, -1);
+        let root = self.trees.remove(Side::Holder, of.root, lock);
+        self.set_root(holder, root);
+        let name = of.owner.space();
+        let space = self.space(of.file, name);
+        if self.trees.at(lock).write {
+            let root = self.trees.remove(Side::File, space.writes, lock);
+            self.change_space(of.file, name, |space| space.writes = root);
+        } else {
+            let root = self.trees.remove(Side::File, space.reads, lock);
+            self.change_space(of.file, name, |space| space.reads = root);
+        }
+        self.trees.unmake(lock);
+    }
+
+    fn count_lock(&mut self, file: u32, change: isize) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            file.locks = file.locks.saturating_add_signed(change);
+        }
+    }
+
+    fn set_root(&mut self, holder: u32, root: u32) {
+        if let Some(holder) = self.holders.get_mut(holder as usize) {
+            holder.root = root;
+        }
+    }
+
+    fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
+        let place = self.holder_places.take()?;
+        self.last_holder = self.last_holder.saturating_add(1);
+        if let Some(holder) = self.holders.get_mut(place as usize) {
+            *holder = Holder {
+                owner,
+                file,
+                root: NONE,
+                since: self.last_holder,
+            };
+        }
+        self.by_owner.insert(owner.hash(), place);
+        self.by_owner_and_file.insert(of_both(owner, file), place);
+        self.change_users(file, 1);
+        Some(place)
+    }
+
+    fn drop_empty(&mut self, place: u32) {
+        let holder = *self.holder_at(place);
+        if holder.root != NONE || holder.file == NONE {
+            return;
+        }
+        self.by_owner.remove(holder.owner.hash(), place);
+        self.by_owner_and_file
+            .remove(of_both(holder.owner, holder.file), place);
+        if let Some(holder) = self.holders.get_mut(place as usize) {
+            holder.file = NONE;
+        }
+        self.holder_places.give(place);
+        self.change_users(holder.file, -1);
+    }
+
+    /// Drops all that a holder holds, and serves those who waited for it.
+    pub(super) fn drop_holder(&mut self, place: u32) {
+        let holder = *self.holder_at(place);
+        while self.holder_at(place).root != NONE {
+            let root = self.holder_at(place).root;
+            self.remove(place, root);
+        }
+        self.drop_empty(place);
+        self.serve(holder.file, holder.owner.space());
+        self.drop_unused(holder.file);
+    }
+
+    /// Drops all that an owner holds, on any file.
+    pub(super) fn drop_all(&mut self, owner: Owner) {
+        let hash = owner.hash();
+        while let Some(place) = self
+            .by_owner
+            .find(hash, |place| self.holder_at(place).owner == owner)
+        {
+            self.drop_holder(place);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Files whose record locks the leader has delegated to a member.
+
+mod contention;
+mod holder;
+mod recall;
+mod table;
+
+pub use recall::Overdue;
+pub(super) use table::{Lending, Loan};

@@ -1,0 +1,494 @@
+//! The family's file locks: what `fcntl(2)` and `flock(2)` do, for all members.
+//!
+//! A pure state machine, as the rest of the leader. A file is there as long as somebody has a lock
+//! on it or waits for one. Its locks stand in trees by range, those to read and those to write
+//! apart, for two readers are never in each other's way; each holder's own locks, which never
+//! overlap, stand in a tree besides. `flock` locks are locks on a whole file in a space of their
+//! own: the two kinds do not see each other.
+
+mod conflicts;
+mod delegation;
+mod interval_tree;
+mod names;
+mod open_files;
+mod owner;
+mod scheduling;
+mod search;
+mod table;
+mod wait_queue;
+
+use crate::error::{Error, errno};
+use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
+use crate::{Id, Vmid};
+
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
+use delegation::Lending;
+pub use delegation::Overdue;
+use interval_tree::Trees;
+use names::Names;
+use open_files::Handles;
+pub use owner::Owner;
+use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
+pub use wait_queue::Decided;
+use wait_queue::{Asked, State, Waits};
+
+/// The limits of the lock tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockLimits {
+    /// Locks: pieces of files that somebody holds.
+    pub locks: usize,
+    /// Files that are locked or waited for. Their names may be 240 bytes long on average.
+    pub files: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Open files with `flock` or OFD locks, counted once for each process that has them.
+    pub handles: usize,
+}
+
+impl LockLimits {
+    /// No locks at all: each request gets `ENOLCK`.
+    pub const NONE: LockLimits = LockLimits {
+        locks: 0,
+        files: 0,
+        waiting: 0,
+        handles: 0,
+    };
+}
+
+/// Pieces of names for each file.
+const PIECES: usize = 4;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// It is done.
+    Done,
+    /// It waits; [`Locks::next_decided`] will say what became of it. So may a request that does not
+    /// want to, if the file is lent: until that has come back.
+    Waits,
+    /// Nothing was done, but the member decides on the file's record locks itself from now on, and
+    /// may have that many of them.
+    Lent(usize),
+}
+
+/// A piece of a file.
+type Range = (u64, u64);
+
+/// The table of file locks.
+pub struct Locks<'m> {
+    trees: Trees<'m>,
+    names: Names<'m>,
+    files: Table<'m, File>,
+    file_places: Places<'m>,
+    by_name: Buckets<'m>,
+    holders: Table<'m, Holder>,
+    holder_places: Places<'m>,
+    by_owner: Buckets<'m>,
+    by_owner_and_file: Buckets<'m>,
+    /// The number of the holder that came last.
+    last_holder: u64,
+    waits: Waits<'m>,
+    handles: Handles<'m>,
+    lending: Lending<'m>,
+}
+
+impl<'m> Locks<'m> {
+    /// The memory the tables take.
+    pub const fn bytes(limits: &LockLimits) -> usize {
+        Trees::bytes(limits.locks)
+            .saturating_add(Names::bytes(limits.files.saturating_mul(PIECES)))
+            .saturating_add(bytes_for::<File>(limits.files))
+            .saturating_add(Places::bytes(limits.files))
+            .saturating_add(Buckets::bytes(limits.files))
+            .saturating_add(bytes_for::<Holder>(limits.locks))
+            .saturating_add(Places::bytes(limits.locks))
+            .saturating_add(Buckets::bytes(limits.locks).saturating_mul(2))
+            .saturating_add(Waits::bytes(limits.waiting))
+            .saturating_add(Handles::bytes(limits.handles))
+            .saturating_add(Lending::bytes(limits.files))
+    }
+
+    /// Empty tables, cut from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the arena is too small.
+    pub fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
+        Ok(Locks {
+            trees: Trees::new(arena, limits.locks)?,
+            names: Names::new(arena, limits.files.saturating_mul(PIECES))?,
+            files: arena.table(limits.files, |_| Ok(NO_FILE))?,
+            file_places: Places::new(arena, limits.files)?,
+            by_name: Buckets::new(arena, limits.files)?,
+            holders: arena.table(limits.locks, |_| Ok(NO_HOLDER))?,
+            holder_places: Places::new(arena, limits.locks)?,
+            by_owner: Buckets::new(arena, limits.locks)?,
+            by_owner_and_file: Buckets::new(arena, limits.locks)?,
+            last_holder: 0,
+            waits: Waits::new(arena, limits.waiting)?,
+            handles: Handles::new(arena, limits.handles)?,
+            lending: Lending::new(arena, limits)?,
+        })
+    }
+
+    /// Sets, changes or drops a lock for the member `from`. If the request may wait and has to, it
+    /// is named by (`from`, `seq`) from then on.
+    ///
+    /// # Errors
+    /// As `fcntl(2)` and `flock(2)` have them: `EINVAL` for a range that ends before it starts,
+    /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
+    /// a table is full.
+    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
+        let hash = names::hash(lock.path);
+        if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
+            self.lending.note_use(hash, from);
+        }
+        self.set_hashed(from, seq, lock, hash)
+    }
+
+    fn set_hashed(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        hash: u64,
+    ) -> Result<Set, i32> {
+        let set = self.set_named(from, seq, lock, hash);
+        self.drop_closed();
+        set
+    }
+
+    fn set_named(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+        hash: u64,
+    ) -> Result<Set, i32> {
+        let owner = Owner::of(from, lock);
+        let range = range_of(lock).ok_or(errno::EINVAL)?;
+        let file = self.file_hashed(lock.path, hash);
+        if lock.kind == LockKind::Unlock {
+            return match file {
+                // Nobody else has anything there.
+                Some(file) if self.borrower(file, owner.space()) == Some(from) => {
+                    self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+                }
+                Some(file) => self.unlock(file, owner, range).map(|()| Set::Done),
+                None => Ok(Set::Done),
+            };
+        }
+        if let Owner::Open(handle) | Owner::Flock(handle) = owner
+            && !self.handles.hold(handle, from)
+        {
+            return Err(errno::ENOLCK);
+        }
+        let file = match file {
+            Some(file) => file,
+            None => self.add_file(lock.path).ok_or(errno::ENOLCK)?,
+        };
+        let set = if self.borrower(file, owner.space()).is_some() {
+            self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+        } else {
+            self.set_on(file, owner, range, (from, seq), Asked::of(lock))
+        };
+        self.drop_unused(file);
+        set
+    }
+
+    fn set_on(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        (from, seq): (Vmid, u64),
+        asked: Asked,
+    ) -> Result<Set, i32> {
+        let (write, wait) = (asked.write(), asked.waits());
+        let space = owner.space();
+        let mine = self.holder(owner, file).unwrap_or(NONE);
+        let is_free = self.in_the_way(file, space, range, write, mine).is_none();
+        if !is_free && wait && self.waits.is_full() {
+            return Err(errno::ENOLCK);
+        }
+        let mut released = false;
+        if space == SpaceName::Whole && mine != NONE {
+            if self.trees.at(self.holder_at(mine).root).write == write {
+                return Ok(Set::Done);
+            }
+            // As the kernel does: the old lock is gone, even if the new one can't be had.
+            released = self.unlock_quietly(file, owner, range)?;
+        }
+        let outcome = if is_free {
+            self.lock(file, owner, range, write).map(|has_released| {
+                released |= has_released;
+                Set::Done
+            })
+        } else if !wait {
+            Err(errno::EAGAIN)
+        } else {
+            self.wait(file, owner, range, asked, (from, seq))
+                .map(|()| Set::Waits)
+        };
+        if released {
+            self.serve(file, space);
+        }
+        outcome
+    }
+
+    /// As [`Locks::get`], for a member that may have to wait for the answer: none yet then. It is
+    /// named by (`from`, `seq`).
+    pub fn ask(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        lock: &FileLock<'_>,
+    ) -> Option<Result<Option<HeldLock>, i32>> {
+        let owner = Owner::of(from, lock);
+        if let Some(range) = range_of(lock)
+            && let Some(file) = self.file(lock.path)
+            && self.borrower(file, owner.space()).is_some()
+            && lock.kind != LockKind::Unlock
+        {
+            let asked = Asked::About {
+                write: lock.kind == LockKind::Write,
+            };
+            return match self.hold_up(file, owner, range, (from, seq), asked) {
+                Ok(_) => None,
+                Err(errno) => Some(Err(errno)),
+            };
+        }
+        Some(self.get(from, lock))
+    }
+
+    /// The lock that conflicts with the one that is asked about, if there is one: of several the one
+    /// that starts lowest, and of several readers that start there the one whose owner locked the file first
+    /// (the kernel goes by that alone, `fcntl(2)` leaves it open). For an unlock of an open file's locks
+    /// (`F_OFD_GETLK` with `F_UNLCK`), the first that it has itself in the range.
+    ///
+    /// # Errors
+    /// `EINVAL` for a range that ends before it starts, or for an unlock of any other family.
+    pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, i32> {
+        let range = range_of(lock).ok_or(errno::EINVAL)?;
+        let is_own = lock.kind == LockKind::Unlock;
+        if is_own && lock.family != LockFamily::Ofd {
+            return Err(errno::EINVAL);
+        }
+        let owner = Owner::of(from, lock);
+        let Some(file) = self.file(lock.path) else {
+            return Ok(None);
+        };
+        if is_own {
+            let mine = self.holder(owner, file).unwrap_or(NONE);
+            let first = self.trees.first_own(self.holder_at(mine).root, range);
+            return Ok(first.map(|first| self.describe(first)));
+        }
+        Ok(self.held(file, owner, range, lock.kind == LockKind::Write))
+    }
+
+    fn held(&self, file: u32, owner: Owner, range: Range, write: bool) -> Option<HeldLock> {
+        let mine = self.holder(owner, file).unwrap_or(NONE);
+        let found = self.in_the_way(file, owner.space(), range, write, mine);
+        found.map(|found| self.describe(found))
+    }
+
+    /// The lock as an answer has it.
+    fn describe(&self, lock: u32) -> HeldLock {
+        let lock = self.trees.at(lock);
+        let (family, pid, handle) = match self.holder_at(lock.holder).owner {
+            Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
+            // As the kernel tells it: no process's.
+            Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
+            Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
+        };
+        HeldLock {
+            family,
+            write: lock.write,
+            start: lock.start,
+            end: lock.end,
+            pid,
+            handle,
+        }
+    }
+
+    /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
+    pub fn clear_pid(&mut self, vmid: Vmid, pid: Id) {
+        let owner = Owner::Process { vmid, pid };
+        self.cancel_all(errno::ESRCH, |waiting| waiting.owner == owner);
+        self.drop_all(owner);
+        self.drop_closed();
+    }
+
+    /// The member says that it has the open file: if that was [sent](Locks::send_handle) to it, it has
+    /// arrived. False if there is no room to note that.
+    pub fn hold_handle(&mut self, vmid: Vmid, handle: u64) -> bool {
+        self.handles.accept(handle, vmid)
+    }
+
+    /// The member, which has the open file, starts a process that inherits it, and holds it from now on
+    /// until it closes it or is gone. More than once is as good as once. False if there is no room to
+    /// note that; then nothing was noted.
+    pub fn hold_handle_for(&mut self, vmid: Vmid, child: Vmid, handle: u64) -> bool {
+        self.handles.give(handle, vmid, child, true)
+    }
+
+    /// The member, which has the open file, sends it to another, which holds it from now on: until it
+    /// [has arrived](Locks::hold_handle) and is closed, or that member is gone. Each that is sent counts.
+    /// False if there is no room to note that; then nothing was noted.
+    pub fn send_handle(&mut self, vmid: Vmid, to: Vmid, handle: u64) -> bool {
+        self.handles.give(handle, vmid, to, false)
+    }
+
+    /// The member could not send the open file, or the process that it started will not come. If the
+    /// receiver has it already, this does nothing.
+    pub fn take_back_handle(&mut self, vmid: Vmid, from: Vmid, handle: u64) {
+        if self.handles.take_back(handle, vmid, from) {
+            self.drop_handle(handle);
+        }
+        self.drop_closed();
+    }
+
+    /// The member's process is there: what it has inherited stays with it when its parent goes.
+    pub fn has_come(&mut self, vmid: Vmid) {
+        self.handles.come(vmid);
+    }
+
+    /// The member is going: what its children that have not come, and never will, have inherited is
+    /// void.
+    pub fn forget_unborn(&mut self, vmid: Vmid, is_unborn: impl Fn(Vmid) -> bool) {
+        let mut at = 0;
+        while let Some((handle, is_free)) = self.handles.take_unborn(vmid, &mut at, &is_unborn) {
+            if is_free {
+                self.drop_handle(handle);
+            }
+        }
+        self.drop_closed();
+    }
+
+    /// The member has closed the open file: when it was the last that had it, its locks go. A
+    /// request of the member that waits for a lock of it goes on, as a system call does in another
+    /// thread; the lock that it gets goes at once, if nobody else has the open file then.
+    pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
+        let is_waiting = waits_for(&self.waits, vmid, handle);
+        if self.handles.close(handle, vmid, is_waiting) {
+            self.drop_handle(handle);
+        }
+        self.drop_closed();
+    }
+
+    fn drop_handle(&mut self, handle: u64) {
+        for owner in [Owner::Open(handle), Owner::Flock(handle)] {
+            self.drop_all(owner);
+        }
+    }
+
+    /// Drops the open files that were closed while a request waited, if none does any more. Each may
+    /// serve a request that waited for another.
+    fn drop_closed(&mut self) {
+        loop {
+            let waits = &self.waits;
+            match self
+                .handles
+                .take_closed(|vmid, handle| waits_for(waits, vmid, handle))
+            {
+                Some((handle, true)) => self.drop_handle(handle),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// The member can be told what it was handed, with [`Locks::next_note`].
+    pub fn can_be_told(&mut self, vmid: Vmid) {
+        self.handles.can_be_told(vmid);
+    }
+
+    /// Whether [`Locks::next_note`] has something to say to that member.
+    pub fn has_note_for(&self, vmid: Vmid) -> bool {
+        let mut at = 0;
+        while let Some((to, _)) = self.handles.next_note(&mut at) {
+            if to == vmid {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The next member that is to be told of an open file that it was handed, from `at` on (0 at
+    /// first), which moves on. It is said again until [`Locks::was_told`].
+    pub fn next_note(&self, at: &mut u32) -> Option<(Vmid, u64)> {
+        self.handles.next_note(at)
+    }
+
+    /// The member was told of the open file.
+    pub fn was_told(&mut self, vmid: Vmid, handle: u64) {
+        self.handles.was_told(vmid, handle);
+    }
+
+    /// The member is gone: what it alone held is free, and its requests wait no more.
+    pub fn left(&mut self, vmid: Vmid) {
+        self.forget_waiting_of(vmid);
+        let mut at = 0;
+        while let Some((handle, is_free)) = self.handles.take_from(vmid, &mut at) {
+            if is_free {
+                self.drop_handle(handle);
+            }
+        }
+        for place in 0..self.holder_places.used() {
+            let holder = *self.holder_at(place);
+            if holder.file != NONE
+                && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
+            {
+                self.drop_holder(place);
+            }
+        }
+        self.end_loans_of(vmid);
+        self.drop_closed();
+    }
+
+    /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
+    pub fn cancel(&mut self, from: Vmid, seq: u64) {
+        self.cancel_all(errno::EINTR, |waiting| {
+            waiting.from == from && waiting.seq == seq
+        });
+        self.drop_closed();
+    }
+
+    /// Locks that are held now, and the most ever.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.trees.places().taken(), self.trees.places().most())
+    }
+
+    /// Requests that wait now, and the most ever.
+    pub fn waiting_fill(&self) -> (usize, usize) {
+        self.waits.fill()
+    }
+
+    /// Files that are locked or waited for now, and the most ever.
+    pub fn files_fill(&self) -> (usize, usize) {
+        (self.file_places.taken(), self.file_places.most())
+    }
+
+    /// Open files that are noted now, and the most ever.
+    pub fn handles_fill(&self) -> (usize, usize) {
+        self.handles.fill()
+    }
+}
+
+/// Whether a request of the member waits for a lock of the open file.
+fn waits_for(waits: &Waits<'_>, vmid: Vmid, handle: u64) -> bool {
+    (0..waits.places.used()).any(|place| {
+        let waiting = waits.at(place);
+        let is_its = waiting.owner == Owner::Open(handle) || waiting.owner == Owner::Flock(handle);
+        waiting.from == vmid && is_its && matches!(waiting.state, State::Waiting | State::HeldUp)
+    })
+}
+
+/// The range that a lock is about. None if it ends before it starts.
+fn range_of(lock: &FileLock<'_>) -> Option<Range> {
+    match lock.family {
+        LockFamily::Flock => Some((0, u64::MAX)),
+        LockFamily::Posix | LockFamily::Ofd => {
+            (lock.start <= lock.end).then_some((lock.start, lock.end))
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Finding locks in the trees: those of a holder, and those that touch a range and are another's.
+
+use super::Range;
+use super::interval_tree::{Link, Side, Trees};
+use crate::store::NONE;
+
+/// How far the locks of a subtree reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// The highest end.
+    pub(super) end: u64,
+    /// The highest end of all holders but that one.
+    pub(super) second_end: u64,
+    /// The holder with the highest end; [`NONE`] where there is no lock.
+    pub(super) holder: u32,
+    /// A holder with the second highest; [`NONE`] where there is but one.
+    pub(super) second: u32,
+}
+
+impl Reach {
+    pub(super) const NOWHERE: Reach = Reach {
+        end: 0,
+        second_end: 0,
+        holder: NONE,
+        second: NONE,
+    };
+
+    /// With another end, of that holder.
+    pub(super) fn and(mut self, end: u64, holder: u32) -> Reach {
+        if holder == NONE {
+            return self;
+        }
+        if holder == self.holder {
+            self.end = self.end.max(end);
+        } else if self.holder == NONE || end > self.end {
+            (self.second_end, self.second) = (self.end, self.holder);
+            (self.end, self.holder) = (end, holder);
+        } else if self.second == NONE || end > self.second_end {
+            (self.second_end, self.second) = (end, holder);
+        }
+        self
+    }
+
+    /// Whether a lock of another holder than `mine` reaches that byte.
+    fn includes(&self, byte: u64, mine: u32) -> bool {
+        let (end, holder) = if self.holder == mine {
+            (self.second_end, self.second)
+        } else {
+            (self.end, self.holder)
+        };
+        holder != NONE && end >= byte
+    }
+}
+
+impl Trees<'_> {
+    /// The last lock of a holder's tree that touches `start..=end`. No two locks of it overlap.
+    pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {
+        let mut at = root;
+        let mut last = NONE;
+        while at != NONE {
+            let link = self.link(Side::Holder, at);
+            if self.at(at).start <= end {
+                last = at;
+                at = link.right;
+            } else {
+                at = link.left;
+            }
+        }
+        (last != NONE && self.at(last).end >= start).then_some(last)
+    }
+
+    /// The first lock of a holder's tree that touches `start..=end`.
+    pub(super) fn first_own(&self, root: u32, (start, end): Range) -> Option<u32> {
+        let mut at = root;
+        let mut first = NONE;
+        while at != NONE {
+            let link = self.link(Side::Holder, at);
+            if self.at(at).end >= start {
+                first = at;
+                at = link.left;
+            } else {
+                at = link.right;
+            }
+        }
+        (first != NONE && self.at(first).start <= end).then_some(first)
+    }
+
+    /// The first lock of a file's tree that touches `start..=end` and is not `mine`'s: one way down.
+    pub(super) fn first_touching(&self, root: u32, (start, end): Range, mine: u32) -> Option<u32> {
+        let mut at = root;
+        while self.at(at).reach.includes(start, mine) {
+            let Link { left, right, .. } = *self.link(Side::File, at);
+            if self.at(left).reach.includes(start, mine) {
+                at = left;
+                continue;
+            }
+            let lock = self.at(at);
+            if lock.start > end {
+                return None;
+            }
+            if lock.end >= start && lock.holder != mine {
+                return Some(at);
+            }
+            at = right;
+        }
+        None
+    }
+
+    /// The same of those that come after the lock `after` ([`NONE`]: any).
+    pub(super) fn next_touching(
+        &self,
+        root: u32,
+        range: Range,
+        mine: u32,
+        after: u32,
+    ) -> Option<u32> {
+        if after == NONE {
+            return self.first_touching(root, range, mine);
+        }
+        if !self.at(root).reach.includes(range.0, mine) {
+            return None;
+        }
+        let Link { left, right, .. } = *self.link(Side::File, root);
+        if self.order(root, after).is_gt() {
+            if let Some(found) = self.next_touching(left, range, mine, after) {
+                return Some(found);
+            }
+            let lock = self.at(root);
+            if lock.start > range.1 {
+                return None;
+            }
+            if lock.end >= range.0 && lock.holder != mine {
+                return Some(root);
+            }
+            return self.first_touching(right, range, mine);
+        }
+        self.next_touching(right, range, mine, after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::MaybeUninit;
+
+    use super::*;
+    use crate::store::Arena;
+
+    #[test]
+    fn the_first_lock_that_touches_is_found_whoever_asks_and_whoever_has_others() {
+        const LOCKS: usize = 24;
+        const BYTES: u64 = 12;
+        const HOLDERS: u32 = 4;
+        let mut rng = 1_u64;
+        let mut random = |below: u64| {
+            rng = crate::store::mix(rng.wrapping_add(1));
+            rng % below
+        };
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(LOCKS)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
+        let mut root = NONE;
+        let mut all: [Option<u32>; LOCKS] = [None; LOCKS];
+        for _ in 0..4_000 {
+            let slot = usize::try_from(random(LOCKS as u64)).unwrap();
+            if let Some(lock) = all[slot].take() {
+                root = trees.remove(Side::File, root, lock);
+                trees.unmake(lock);
+            } else {
+                // Ends at the first and at the last byte there can be are among them.
+                let start = random(BYTES);
+                let end = [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()];
+                let holder = u32::try_from(random(HOLDERS.into())).unwrap();
+                let since = HOLDERS - holder;
+                let taken = |lock: &u32| {
+                    let lock = trees.at(*lock);
+                    lock.start == start && lock.holder == holder
+                };
+                if !all.iter().flatten().any(taken) {
+                    let lock = trees
+                        .make((start, end), false, (holder, since.into()))
+                        .unwrap();
+                    root = trees.insert(Side::File, root, lock);
+                    all[slot] = Some(lock);
+                }
+            }
+            assert_eq!(
+                trees.check(Side::File, root),
+                Some(all.iter().flatten().count())
+            );
+            let start = random(BYTES);
+            let range = (
+                start,
+                [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()],
+            );
+            let mine = [NONE, 0, 1, 2, 3][usize::try_from(random(5)).unwrap()];
+            let touching = |lock: &u32| {
+                let lock = trees.at(*lock);
+                lock.start <= range.1 && lock.end >= range.0 && lock.holder != mine
+            };
+            let in_order = |lock: &u32| (trees.at(*lock).start, trees.at(*lock).since);
+            let mut expected: heapless::Vec<u32, LOCKS> =
+                all.into_iter().flatten().filter(touching).collect();
+            expected.sort_unstable_by_key(in_order);
+            assert_eq!(
+                trees.first_touching(root, range, mine),
+                expected.first().copied()
+            );
+            let mut after = NONE;
+            for lock in expected {
+                let next = trees.next_touching(root, range, mine, after);
+                assert_eq!(next, Some(lock));
+                after = lock;
+            }
+            if after != NONE {
+                assert_eq!(trees.next_touching(root, range, mine, after), None);
+            }
+        }
+    }
+}

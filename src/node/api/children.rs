@@ -1,0 +1,346 @@
+//! Waiting for children, and learning of their ends.
+
+use core::time::Duration;
+
+use super::ids::Ask;
+use crate::error::{Error, errno};
+use crate::leader::{Outcome, SIGPWR};
+use crate::member::News;
+use crate::node::rpc::Limits;
+use crate::node::upcall::Upcall;
+use crate::node::{Node, Wait, WaitsFor};
+use crate::pal::Pal;
+use crate::sync::Ordering;
+use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
+use crate::{Id, Vmid};
+
+/// Which children [`Node::wait_child`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Any child.
+    Any,
+    /// The child with this pid.
+    Pid(Id),
+    /// Any child in this process group; 0 for this process's own.
+    Group(Id),
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Waits until a child has ended, and reaps it: when this returns nobody in the family sees it any
+    /// more, and its pid is free, unless it names a group or session. With a wait of no time,
+    /// [`Error::TimedOut`] says that none has ended yet (`WNOHANG`). Of several the one that died first
+    /// comes first.
+    ///
+    /// A child that has ended is reaped even if `wait` is over or interrupted: the leader has a second for
+    /// that. If it takes longer, the child stays a zombie for the next call.
+    ///
+    /// # Errors
+    /// [`Error::NoChild`] if there is no such child (any more), [`Error::TimedOut`] and
+    /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
+    /// process in C.
+    pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.alive()?;
+        let limits = Limits::of(wait, &self.pal);
+        let asking = self.asking(limits);
+        let which = self.with_group(which, asking)?;
+        loop {
+            let exit = self.await_zombie(which, limits, asking)?;
+            // Another thread may have been quicker.
+            if !self.children.lock().claim_zombie(exit.pid) {
+                continue;
+            }
+            let reaped = self.reap(exit.pid, limits);
+            {
+                let mut children = self.children.lock();
+                match reaped {
+                    Ok(()) => children.remove_reaped(exit.pid),
+                    Err(_) => children.keep_zombie(exit.pid),
+                }
+            }
+            // Others may wait for the same child.
+            self.waiters.wake_for_room(self.identity.vmid);
+            return reaped.map(|()| exit);
+        }
+    }
+
+    /// As [`Node::wait_child`], but leaves the child a zombie (`WNOWAIT`).
+    ///
+    /// # Errors
+    /// As [`Node::wait_child`].
+    pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.alive()?;
+        let limits = Limits::of(wait, &self.pal);
+        let asking = self.asking(limits);
+        self.await_zombie(self.with_group(which, asking)?, limits, asking)
+    }
+
+    /// The same with the group that this process is in now, if it asks for its own: that does not change
+    /// while a call waits (`wait4(2)`).
+    fn with_group(&self, which: Which, wait: Wait<'_>) -> Result<Which, Error> {
+        match which {
+            Which::Group(0) => self.group_of(0, wait).map(Which::Group),
+            which => Ok(which),
+        }
+    }
+
+    /// For the questions that a call without time has to ask all the same: one time for all of them.
+    fn asking<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
+        if limits.until.is_none() {
+            return limits.wait();
+        }
+        limits.not_before(self.pal.now() + ASKING).wait()
+    }
+
+    /// Waits for a zombie within `limits`, and for the leader's answers about that as long as `asking`
+    /// says.
+    fn await_zombie(
+        &self,
+        which: Which,
+        limits: Limits<'_>,
+        asking: Wait<'_>,
+    ) -> Result<ChildExit, Error> {
+        self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
+            if let Err(error) = self.alive() {
+                return Some(Err(error));
+            }
+            self.find_zombie(which, asking).transpose()
+        })
+    }
+
+    /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
+    fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        let leader = match self.leader() {
+            Ok(Ask::There(leader)) if self.has_extensions() => leader,
+            Err(error @ Error::ShuttingDown) => return Err(error),
+            _ => {
+                self.forget_child(pid);
+                return Ok(());
+            }
+        };
+        loop {
+            let patience = self.begin(Wait::at_most(ASKING));
+            let is_sent = self.children.lock().is_reap_sent(pid);
+            let sent = if is_sent {
+                Ok(())
+            } else {
+                self.post_later(leader, &Message::ProcessReap(pid), patience)
+            };
+            let answer = sent.and_then(|()| {
+                self.children.lock().note_reap_sent(pid);
+                // The leader takes messages in one by one: its answer to this comes after the reaping.
+                self.ask(leader, &Message::GetIdOwner(pid), patience)
+            });
+            match answer {
+                // Without the leader nobody asks for the pid any more.
+                Ok(_) | Err(Error::LeaderGone) => return Ok(()),
+                Err(Error::TimedOut) => {
+                    if let Some(error) = limits.reached(&self.pal) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A zombie that fits, or none yet.
+    fn find_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+        let mut query = ProcessQuery {
+            parent: self.pid().unwrap_or(0),
+            ..ProcessQuery::default()
+        };
+        match which {
+            Which::Any | Which::Pid(_) => {
+                let fits = |pid| which == Which::Any || which == Which::Pid(pid);
+                let children = self.children.lock();
+                if let Some(exit) = children.zombie(fits) {
+                    return Ok(Some(exit));
+                }
+                let missed = children.missed();
+                if missed == 0 && children.any_alive(fits) {
+                    return Ok(None);
+                }
+                drop(children);
+                if missed != 0 {
+                    return self.take_in_zombie(which, wait);
+                }
+                if let Which::Pid(pid) = which {
+                    query.pid = pid;
+                }
+            }
+            Which::Group(group) => {
+                query.group = group;
+                let mut last = None;
+                loop {
+                    let next = self.children.lock().next_zombie(last.as_ref());
+                    let Some(exit) = next else { break };
+                    last = Some(exit);
+                    query.pid = exit.pid;
+                    match self.query(&query, wait) {
+                        Ok(_) => return Ok(Some(exit)),
+                        Err(Error::NoSuchProcess) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                query.pid = 0;
+                if self.children.lock().missed() != 0 {
+                    return self.take_in_zombie(which, wait);
+                }
+            }
+        }
+        // None known here, but there may be some that were inherited and live.
+        if !self.has_extensions() || query.parent == 0 {
+            return Err(Error::NoChild);
+        }
+        match self.query(&query, wait) {
+            Ok(_) => Ok(None),
+            Err(Error::NoSuchProcess) => Err(Error::NoChild),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A zombie that fits, for which there was no room here: the leader is asked for it.
+    fn take_in_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+        let (pid, group) = match which {
+            Which::Any => (0, 0),
+            Which::Pid(pid) => (pid, 0),
+            Which::Group(group) => (0, group),
+        };
+        let (missed, reaped) = {
+            let children = self.children.lock();
+            (children.missed(), children.reaped())
+        };
+        let message = Message::ProcessEnd(EndQuery { pid, group });
+        let answer = match self.leader()? {
+            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, 0, &message) {
+                Outcome::Answer(answer) => answer,
+                _ => return Err(Error::Invalid),
+            },
+            Ask::There(leader) => self.ask(leader, &message, wait)?,
+        };
+        let Answer::End(end) = answer else {
+            return Err(Error::Invalid);
+        };
+        let mut children = self.children.lock();
+        match end.map_err(|status| status.get().saturating_neg()) {
+            // When another thread has reaped one this looks again.
+            Ok(exit) => Ok(children.take_in(exit, reaped).then_some(exit)),
+            Err(error) => {
+                if which == Which::Any {
+                    children.none_missed(missed);
+                }
+                let fits = |of| pid == 0 || of == pid;
+                let is_alive = group == 0 && children.any_alive(fits);
+                if error == errno::EAGAIN || is_alive {
+                    Ok(None)
+                } else {
+                    Err(Error::NoChild)
+                }
+            }
+        }
+    }
+
+    /// The parent has seen the child's end.
+    pub(crate) fn forget_child(&self, pid: Id) {
+        let us = self.identity.vmid;
+        match self.leader() {
+            Ok(Ask::Here(leader)) => {
+                leader.lock().handle(us, 0, &Message::ProcessReap(pid));
+            }
+            Ok(Ask::There(leader)) if self.has_extensions() => {
+                // Without the leader nobody asks for the pid any more.
+                let _ = self.post(leader, &Message::ProcessReap(pid), Wait::FOREVER);
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets a child that will never be, and says which it was.
+    pub(in crate::node) fn unborn(&self, vmid: Vmid) -> Option<Id> {
+        let mut children = self.children.lock();
+        let pid = children.pid_of(vmid)?;
+        children.remove(pid);
+        Some(pid)
+    }
+
+    /// Whether the leader tells parents of their children's ends. It does so when it has seen to
+    /// the children of the dead, so that the parent never sees a zombie before its orphans.
+    pub(in crate::node) fn leader_tells(&self) -> bool {
+        self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
+    }
+
+    /// Somebody says how a child ended. False if there is no room to put it aside for the
+    /// embedder: to be tried again.
+    pub(crate) fn child_ended(&self, from: Vmid, exit: ChildExit) -> bool {
+        if self.upcalls.lock().is_full() {
+            return false;
+        }
+        let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
+        let exit = if by_leader {
+            self.as_child_said(exit)
+        } else {
+            exit
+        };
+        let news = {
+            let mut children = self.children.lock();
+            if by_leader && self.leader_tells() {
+                children.ended(exit)
+            } else {
+                children.said(from, exit, !self.leader_tells())
+            }
+        };
+        match news {
+            // One without room is a zombie at the leader until a thread asks for it.
+            News::Ended | News::NoRoom => self.child_is_zombie(exit),
+            News::Nothing => {}
+        }
+        true
+    }
+
+    /// How a child ended that has not told the leader: a process in C tells its parent alone. It did so
+    /// before the leader saw its end, so that is here to be read.
+    fn as_child_said(&self, exit: ChildExit) -> ChildExit {
+        if exit.term_signal != SIGPWR {
+            return exit;
+        }
+        let child = self.children.lock().living(exit.pid);
+        if let Some(peer) = child.and_then(|child| self.peers.find(child)) {
+            self.receive(&peer);
+        }
+        self.children.lock().as_said(exit)
+    }
+
+    fn child_is_zombie(&self, exit: ChildExit) {
+        // There is room, or this is the worker without a lock.
+        self.tell_surely(Upcall::ChildEnded(exit));
+        self.waiters.wake_for_room(self.identity.vmid);
+    }
+
+    /// A peer is gone: it may have been a child, or the last member, or the leader.
+    pub(crate) fn peer_gone(&self, vmid: Vmid) {
+        self.child_gone(vmid);
+        if Some(vmid) != self.identity.parent {
+            self.tell_surely(Upcall::Left(vmid));
+        }
+    }
+
+    /// A process is gone, which may have been a child.
+    pub(crate) fn child_gone(&self, vmid: Vmid) {
+        let us = self.pid().unwrap_or(0);
+        let counts = !self.leader_tells();
+        let exit = self.children.lock().gone(vmid, us, counts);
+        if let Some(exit) = exit {
+            self.child_is_zombie(exit);
+        }
+        if counts {
+            loop {
+                let untold = self.children.lock().next_untold(us);
+                let Some(exit) = untold else { break };
+                self.child_is_zombie(exit);
+            }
+        }
+    }
+}
+
+/// The least time that a call has for what it has to ask the leader.
+const ASKING: Duration = Duration::from_secs(1);

@@ -1,0 +1,186 @@
+//! Files whose locks the leader lends to members: asking for them, and giving them back.
+
+use core::time::Duration;
+
+use super::file_locks::done;
+use super::signals::error_of;
+use crate::Vmid;
+use crate::error::Error;
+use crate::file_locks::Overdue;
+use crate::member::Decision;
+use crate::node::rpc::Data;
+use crate::node::{ANSWER_RESERVE, Late, Node, Wait};
+use crate::pal::{Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::{Answer, FileLock, LentList, Message};
+
+/// How soon a borrower is told again for whom there was no room.
+const RETRY: Duration = Duration::from_millis(2);
+
+impl<P: Pal> Node<'_, P> {
+    /// Sets a lock on a file that is lent to this process, or that can be. None if the leader is to
+    /// be asked.
+    pub(in crate::node) fn set_borrowed(
+        &self,
+        leader: Vmid,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Option<Result<(), Error>> {
+        let us = self.identity.vmid;
+        loop {
+            let decision = self.borrowed.lock().set(us, lock);
+            let number = match decision {
+                Decision::Done(result) => return Some(decided(result)),
+                Decision::Ask => {
+                    self.return_files();
+                    return None;
+                }
+                Decision::Borrow(number) => number,
+            };
+            self.used_locks.note(lock);
+            let message = Message::FileLockBorrow(FileLock {
+                handle: number,
+                ..*lock
+            });
+            let asked = self.ask_with(leader, &message, Late::Cancel, &mut Data::none(), wait);
+            let answer = match asked {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.lent(number, &Answer::Empty);
+                    return Some(Err(error));
+                }
+            };
+            // If it was lent it may be gone again: then it is not lent soon.
+            if !self.lent(number, &answer) {
+                return Some(done(answer));
+            }
+        }
+    }
+
+    /// The leader's answer to who wanted to borrow. True if the file is here now.
+    pub(in crate::node) fn lent(&self, number: u64, answer: &Answer<'_>) -> bool {
+        let most = match answer {
+            Answer::Status(most) => usize::try_from(*most).ok().filter(|most| *most > 0),
+            _ => None,
+        };
+        self.borrowed.lock().answered(number, most);
+        self.return_files();
+        most.is_some()
+    }
+
+    /// The leader wants a file back.
+    pub(crate) fn recalled(&self, number: u64) {
+        self.borrowed.lock().recall(number);
+        self.return_files();
+    }
+
+    /// Gives back what is to go back, now or as soon as there is room to send it.
+    fn return_files(&self) {
+        if !self.try_return_files() {
+            self.returns_due.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// Gives back what is to go back. False if there is no room to send all of it for now.
+    pub(crate) fn try_return_files(&self) -> bool {
+        let Some(leader) = self.identity.leader else {
+            return true;
+        };
+        let mut list = LentList::new();
+        let mut is_sent = false;
+        let all = loop {
+            let mut borrowed = self.borrowed.lock();
+            list.clear();
+            let Some(number) = borrowed.next_to_return(&mut list) else {
+                break true;
+            };
+            let Some(peer) = self.peers.find(leader) else {
+                // It is gone, and so is all it has lent.
+                break true;
+            };
+            let message = Message::FileLockReturn {
+                loan: number,
+                locks: list.locks(),
+            };
+            // Both at once: what is asked of the leader next comes after this.
+            let mut queue = peer.queue.lock();
+            if !queue.closed {
+                if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
+                    break false;
+                }
+                self.say_hello_first(&peer, &mut queue);
+                if queue.filling.push(0, &message).is_ok() {
+                    queue.note();
+                    self.note_out(leader, 0, &message);
+                    is_sent = true;
+                }
+            }
+            drop(queue);
+            borrowed.went_back(number);
+        };
+        if is_sent && let Some(peer) = self.peers.find(leader) {
+            self.flush(&peer);
+        }
+        all
+    }
+
+    /// As the leader: tells borrowers to give back what others want, as far as there is room.
+    pub(crate) fn send_recalls(&self) {
+        let Some(leader) = &self.leader else { return };
+        leader.lock().locks().begin_recalls();
+        loop {
+            let next = leader.lock().locks().next_recall();
+            let Some((to, number)) = next else { return };
+            let now = Wait::at_most(Duration::ZERO);
+            let sent = self.post(to, &Message::FileLockRecall(number), now);
+            if !matches!(sent, Err(Error::Full(_))) {
+                leader.lock().locks().recall_was_sent(to, number);
+            }
+        }
+    }
+
+    /// As the leader: tells borrowers for whom there was no room before, and closes the connection
+    /// of one that has not given back in time. Returns when to look again, if before `until`.
+    pub(crate) fn look_after_recalls(&self, until: Option<Time>) -> Option<Time> {
+        let Some(leader) = &self.leader else {
+            return until;
+        };
+        if !self.recalling.load(Ordering::SeqCst) {
+            return until;
+        }
+        self.send_recalls();
+        let now = self.pal.now();
+        let overdue = {
+            let mut leader = leader.lock();
+            let overdue = leader.locks().overdue(now, self.config.recall_limit);
+            if overdue == Overdue::Nobody {
+                self.recalling.store(false, Ordering::SeqCst);
+            }
+            overdue
+        };
+        match overdue {
+            Overdue::Nobody => until,
+            Overdue::NotBefore(then) => {
+                let soon = now + RETRY;
+                let then = if leader.lock().locks().has_recalls() {
+                    then.min(soon)
+                } else {
+                    then
+                };
+                Some(until.map_or(then, |until| until.min(then)))
+            }
+            Overdue::Member(vmid) => {
+                match self.peers.find(vmid) {
+                    Some(peer) => self.is_late_to_return(&peer),
+                    None => self.take_back_ids(vmid),
+                }
+                until
+            }
+        }
+    }
+}
+
+fn decided(result: Result<(), i32>) -> Result<(), Error> {
+    result.map_err(|errno| error_of(errno.saturating_neg()))
+}

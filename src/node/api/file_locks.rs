@@ -1,0 +1,361 @@
+//! File locks, decided at the leader for all members.
+
+use core::time::Duration;
+
+use super::ids::Ask;
+use super::signals::error_of;
+use crate::error::{Error, errno};
+use crate::file_locks::{Locks, Set};
+use crate::node::rpc::Claim;
+use crate::node::rpc::Data;
+use crate::node::rpc::INTERRUPTED;
+use crate::node::rpc::Limits;
+use crate::node::{Late, Node, Wait, WaitsFor};
+use crate::pal::{Event, Pal};
+use crate::sync::Ordering;
+use crate::wire::{
+    Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, LockKind, Message, codes,
+};
+use crate::{Id, Vmid};
+
+/// How soon a leader that can't be told to give up a wait is asked again, at first and at last, in
+/// milliseconds.
+const ASK_AGAIN: u64 = 1;
+const ASK_AGAIN_AT_LAST: u64 = 50;
+
+/// The first and the last byte of what `struct flock` says with `l_start` (counted from the start
+/// of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`, "Advisory record locking".
+///
+/// # Errors
+/// [`Error::Invalid`] (`EINVAL`) if it would begin before the file, [`Error::Refused`]
+/// (`EOVERFLOW`) if it would end beyond the longest.
+///
+/// ```
+/// # use libos_ipc::lock_range;
+/// assert_eq!(lock_range(10, 5), Ok((10, 14)));
+/// assert_eq!(lock_range(10, 0), Ok((10, u64::MAX)), "to the end of the file");
+/// assert_eq!(lock_range(10, -5), Ok((5, 9)));
+/// ```
+pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
+    let (first, last) = match length {
+        0 => (start, None),
+        1.. => {
+            let last = start.checked_add(length.saturating_sub(1));
+            (start, Some(last.ok_or(Error::Refused(errno::EOVERFLOW))?))
+        }
+        _ => {
+            let first = start.checked_add(length).ok_or(Error::Invalid)?;
+            (first, Some(start.saturating_sub(1)))
+        }
+    };
+    let first = u64::try_from(first).map_err(|_| Error::Invalid)?;
+    let last = last.map_or(Ok(u64::MAX), u64::try_from);
+    // To the last byte there can be is to the end.
+    let last = match last.map_err(|_| Error::Invalid)? {
+        last if last >= i64::MAX.unsigned_abs() => u64::MAX,
+        last => last,
+    };
+    Ok((first, last))
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Sets, changes or drops a file lock: `fcntl(2)` with `F_SETLK`, `F_SETLKW` and their `F_OFD_`
+    /// kin, and `flock(2)`. Files are told apart by the bytes of their paths alone.
+    ///
+    /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
+    /// the lock was given at the last moment, it says so. An unlock that was sent is done
+    /// all the same if it is cut short; where its frame found no room in time it is not, so one that failed
+    /// is to be made again. A leader in C, or one that this process has not [joined](Node::join), can't be told that a
+    /// wait is over: unless `wait` is [`Wait::FOREVER`] it is asked again and again instead, and others
+    /// may be served first; what is cut short may be given later.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
+    /// be for ever, `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
+    /// that ends before it starts; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says,
+    /// and then the lock is not held (a leader that does not confirm that within
+    /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:
+    /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock where the leader has
+    /// none; else as [`Node::ask`].
+    pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let leader = match self.leader()? {
+            Ask::Here(_) => return self.set_lock_here(lock, wait),
+            Ask::There(leader) => leader,
+        };
+        if !self.has_extensions() {
+            self.used_locks.note(lock);
+            if lock.family == LockFamily::Ofd {
+                return Err(Error::Unsupported);
+            }
+            if !lock.wait || wait.is_forever() {
+                return done(self.ask(leader, &Message::FileLockSet(*lock), wait)?);
+            }
+            return self.set_lock_patiently(leader, lock, wait);
+        }
+        let wait = self.begin(wait);
+        if let Some(outcome) = self.set_borrowed(leader, lock, wait) {
+            return outcome;
+        }
+        self.used_locks.note(lock);
+        let late = if lock.kind == LockKind::Unlock {
+            Late::Drop
+        } else {
+            Late::Cancel
+        };
+        let message = Message::FileLockSet(*lock);
+        done(self.ask_with(leader, &message, late, &mut Data::none(), wait)?)
+    }
+
+    fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        let us = self.identity.vmid;
+        self.used_locks.note(lock);
+        if !lock.wait {
+            // Unless it is lent just now.
+            let done = self.with_locks(|locks| {
+                if locks.is_lent(lock) {
+                    return Ok(false);
+                }
+                locks.set(us, 0, lock).map(|_| true)
+            })?;
+            if done {
+                return Ok(());
+            }
+        }
+        let answer = self.wait_here(codes::FILE_LOCK_SET, wait, |locks, seq| {
+            Ok(match locks.set(us, seq, lock)? {
+                Set::Waits => None,
+                Set::Done | Set::Lent(_) => Some(Answer::Status(0)),
+            })
+        })?;
+        done(answer)
+    }
+
+    /// Asks this process's own table, and waits for the answer if it comes later.
+    fn wait_here(
+        &self,
+        code: u8,
+        wait: Wait<'_>,
+        ask: impl FnOnce(&mut Locks<'_>, u64) -> Result<Option<Answer<'static>>, i32>,
+    ) -> Result<Answer<'static>, Error> {
+        let (us, now) = (self.identity.vmid, self.now());
+        let limits = Limits::beginning(wait, || now);
+        let what = (WaitsFor::Answer(code), now);
+        let expected = Expected::of(code);
+        let claim = self.waiters.claim(us, what, expected, Late::Drop)?;
+        match self.with_locks(|locks| ask(locks, claim.seq)) {
+            Ok(None) => {}
+            decided => {
+                self.waiters.give(claim);
+                return decided.map(|answer| answer.unwrap_or(Answer::Empty));
+            }
+        }
+        // One that is decided at once is no event: there are many.
+        self.events.call_begun(us, code, claim.seq);
+        let outcome = self.await_lock(claim, limits);
+        self.events.call_ended(us, code, claim.seq, &outcome);
+        outcome
+    }
+
+    /// Waits until this process's own table has decided.
+    fn await_lock(&self, claim: Claim, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
+        let us = self.identity.vmid;
+        let mut cut_short = None;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            if let Some(outcome) = self.waiters.outcome(claim) {
+                break outcome;
+            }
+            if cut_short.is_none()
+                && let Some(error) = limits.reached(&self.pal)
+            {
+                cut_short = Some(error);
+                // One that has ended has no request any more, and is told so.
+                let _ = self.with_locks(|locks| {
+                    locks.cancel(us, claim.seq);
+                    Ok(())
+                });
+                continue;
+            }
+            self.sleep(claim, limits);
+        };
+        self.waiters.give(claim);
+        match (outcome?, cut_short) {
+            (Answer::Status(INTERRUPTED), Some(error)) => Err(error),
+            (Answer::Lock(LockAnswer::Failed(status)), Some(error))
+                if status.get() == INTERRUPTED =>
+            {
+                Err(error)
+            }
+            (answer, _) => Ok(answer),
+        }
+    }
+
+    /// Asks again and again, for a leader that does not know how to give up a wait.
+    fn set_lock_patiently(
+        &self,
+        leader: Vmid,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let limits = Limits::of(wait, &self.pal);
+        let now = FileLock {
+            wait: false,
+            ..*lock
+        };
+        let mut pause = ASK_AGAIN;
+        loop {
+            let message = Message::FileLockSet(now);
+            let outcome = done(self.ask(leader, &message, limits.wait())?);
+            if outcome != Err(Error::Refused(errno::EAGAIN)) {
+                return outcome;
+            }
+            let until = self.now() + Duration::from_millis(pause);
+            let rest = limits.not_after(until);
+            match self.wait_until(leader, WaitsFor::Pause, rest, || None::<Result<(), Error>>) {
+                Err(Error::TimedOut) => {}
+                ended => return ended,
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                return Err(error);
+            }
+            pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
+        }
+    }
+
+    /// The lock that conflicts with this one, if there is any: `F_GETLK` and `F_OFD_GETLK`
+    /// (`fcntl(2)`). Of several it is the one that starts lowest, to read or to write; of several readers
+    /// that start there, the one whose owner locked the file first. That of an open file has the pid
+    /// `u32::MAX` (-1), as the kernel tells it. For an unlock of an open file's locks
+    /// ([`LockFamily::Ofd`]) it is the first lock in the range that the open file has itself, as Linux
+    /// has it. Blocks for the leader's answer, unless this process decides on the file itself.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unlock of another family or a range that ends before it starts,
+    /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [`Node::ask`].
+    pub fn find_lock(
+        &self,
+        lock: &FileLock<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Option<HeldLock>, Error> {
+        let us = self.identity.vmid;
+        let answer = match self.leader()? {
+            Ask::Here(_) => self.wait_here(codes::FILE_LOCK_GET, wait, |locks, seq| {
+                let found = locks.ask(us, seq, lock);
+                let answer = |held: Option<HeldLock>| Answer::Lock(held.into());
+                found.map(|found| found.map(answer)).transpose()
+            })?,
+            Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
+                return Err(Error::Unsupported);
+            }
+            Ask::There(leader) => {
+                let here = self.borrowed.lock().get(us, lock);
+                match here {
+                    Some(Ok(found)) => return Ok(found),
+                    Some(Err(errno)) => return Err(error_of(errno.saturating_neg())),
+                    None => self.ask(leader, &Message::FileLockGet(*lock), wait)?,
+                }
+            }
+        };
+        match answer {
+            Answer::Lock(LockAnswer::Free) => Ok(None),
+            Answer::Lock(LockAnswer::Held(held)) => Ok(Some(held)),
+            Answer::Lock(LockAnswer::Failed(status)) => Err(error_of(status.get())),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Drops all locks of a process (`F_SETLK`'s kind) on all files: when it exits. Sends nothing
+    /// if this process never set one.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        let us = self.identity.vmid;
+        self.borrowed.lock().clear_pid(us, pid);
+        if !self.used_locks.any() {
+            return Ok(());
+        }
+        match self.leader()? {
+            Ask::Here(_) => self.with_locks(|locks| {
+                locks.clear_pid(us, pid);
+                Ok(())
+            }),
+            Ask::There(leader) => done(self.ask(leader, &Message::FileLockClearPid(pid), wait)?),
+        }
+    }
+
+    /// A process has closed a descriptor of a file: its locks on that file go, as `fcntl(2)` has
+    /// it. Sends nothing if this process never set one there.
+    ///
+    /// # Errors
+    /// As [`Node::set_lock`].
+    pub fn close_file(&self, path: &[u8], pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        let all = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Unlock,
+            start: 0,
+            end: u64::MAX,
+            pid,
+            handle: 0,
+            wait: false,
+            path,
+        };
+        self.alive()?;
+        if self.used_locks.may_have_file(path) {
+            self.set_lock(&all, wait)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Does something with the leader's table, here, and tells those whose wait that ended.
+    fn with_locks<T>(
+        &self,
+        change: impl FnOnce(&mut Locks<'_>) -> Result<T, i32>,
+    ) -> Result<T, Error> {
+        let Some(leader) = &self.leader else {
+            return Err(Error::Invalid);
+        };
+        let (result, decided) = {
+            let mut leader = leader.lock();
+            self.alive()?;
+            let result = change(leader.locks());
+            (result, leader.locks().has_news())
+        };
+        if decided {
+            self.tell_decided();
+        }
+        result.map_err(|errno| error_of(errno.saturating_neg()))
+    }
+
+    /// As the leader: tells those who waited for a lock what became of it, and those who are to
+    /// give something back that they are.
+    pub(crate) fn tell_decided(&self) {
+        let Some(leader) = &self.leader else { return };
+        loop {
+            let next = leader.lock().locks().next_decided();
+            let Some(decided) = next else { break };
+            let answer = decided.answer;
+            // If it is gone there is nobody to tell.
+            let _ = self.reply(decided.from, decided.seq, &answer, answer.length());
+        }
+        let is_recalling = leader.lock().locks().has_recalls();
+        if is_recalling {
+            self.send_recalls();
+            // The worker sees to the time that it takes, and to those for whom there was no room.
+            self.recalling.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+}
+
+pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
+    match answer {
+        Answer::Status(0) => Ok(()),
+        Answer::Status(status) => Err(error_of(status)),
+        _ => Err(Error::Invalid),
+    }
+}

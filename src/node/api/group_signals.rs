@@ -1,0 +1,309 @@
+//! Signals for a group: all of it is signalled, then its answers are waited for.
+
+use core::time::Duration;
+
+use super::ids::Ask;
+use super::signals::{KEPT, NOT_NEEDED, error_of};
+use crate::error::Error;
+use crate::node::rpc::Limits;
+use crate::node::rpc::Request;
+use crate::node::upcall::{Signal, SignalReply};
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::sync::Ordering;
+use crate::wire::{
+    Answer, KillTarget, Message, PidKill, Process, ProcessQuery, ProcessState, codes,
+};
+use crate::{Id, Vmid};
+
+/// How many answers one call waits for at once. Members beyond that are signalled through the leader,
+/// and their answers are not waited for.
+const AT_ONCE: usize = if cfg!(loom) { 1 } else { 8 };
+
+/// How often answers are looked at besides the one that is slept for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A member that was signalled and has not answered.
+struct Asked<'n, 'm, P: Pal> {
+    kill: PidKill,
+    request: Request<'n, 'm, P>,
+    through_leader: bool,
+}
+
+/// A call that signals a group.
+struct GroupKill<'n, 'm, P: Pal> {
+    node: &'n Node<'m, P>,
+    asked: [Option<Asked<'n, 'm, P>>; AT_ONCE],
+    /// How long it may wait for room to hand members over to the leader, all together.
+    handing_over: Wait<'n>,
+    /// What `kill(2)` says: 0 if any could be signalled.
+    outcome: Result<(), Error>,
+    /// A member was not signalled, since there was no room for that in time.
+    cut_short: Option<Error>,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Signals every process of a group, in the order of their birth: a child that is started meanwhile
+    /// has its turn, too.
+    // What it keeps is not for the stack of other calls.
+    #[inline(never)]
+    pub(in crate::node) fn kill_group(
+        &self,
+        group: Id,
+        sender: Id,
+        signal: i32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        if group == 0 {
+            return self.kill_own_group(sender, signal, wait);
+        }
+        let limits = Limits::of(wait, &self.pal);
+        let patience = self.pal.now() + self.config.recall_limit;
+        let mut query = ProcessQuery {
+            group,
+            ..ProcessQuery::default()
+        };
+        let mut call = GroupKill {
+            node: self,
+            asked: [const { None }; AT_ONCE],
+            handing_over: limits.not_after(patience).wait(),
+            outcome: Err(Error::NoSuchProcess),
+            cut_short: None,
+        };
+        loop {
+            let member = match self.query(&query, limits.wait()) {
+                Ok(member) => member,
+                // That was all.
+                Err(Error::NoSuchProcess) => break,
+                Err(error) => {
+                    call.give_up();
+                    return Err(error);
+                }
+            };
+            query.after = member.born;
+            let kill = PidKill {
+                sender,
+                pid: member.pid,
+                id: member.pid,
+                signal,
+                target: KillTarget::Process,
+            };
+            call.signal(kill, &member);
+        }
+        call.collect(limits)
+    }
+
+    /// Nobody is without a group of its own: if that is empty another thread has just put this process
+    /// into another.
+    fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
+        let mut group = self.group_of(0, wait)?;
+        loop {
+            let outcome = self.kill_group(group, sender, signal, wait);
+            let before = group;
+            if outcome != Err(Error::NoSuchProcess) {
+                return outcome;
+            }
+            group = self.group_of(0, wait)?;
+            if group == before {
+                return outcome;
+            }
+        }
+    }
+
+    /// Sends a request that this process itself answers, at once or later.
+    fn request_here(&self, code: u8, ask: impl FnOnce(u64)) -> Result<Request<'_, 'm, P>, Error> {
+        let request = Request::here(self, code)?;
+        ask(request.seq());
+        Ok(request)
+    }
+}
+
+impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
+    /// Signals a member of the group, without waiting for it.
+    fn signal(&mut self, kill: PidKill, member: &Process) {
+        if member.state == ProcessState::Zombie || self.node.is_for_zombie(&kill) {
+            return self.note(Ok(()));
+        }
+        let passed = self.node.passed.load(Ordering::Acquire);
+        let running = Vmid::new(member.vmid).filter(|_| member.state == ProcessState::Running);
+        match running.filter(|owner| self.node.is_ordered(&kill, Some(*owner), passed)) {
+            Some(owner) => self.ask_owner(kill, owner),
+            None => self.ask_leader(kill),
+        }
+    }
+
+    /// One of several outcomes.
+    fn note(&mut self, outcome: Result<(), Error>) {
+        // One that died meanwhile says nothing about the others.
+        if self.outcome.is_err() && outcome != Err(Error::NoSuchProcess) {
+            self.outcome = outcome;
+        }
+    }
+
+    fn ask_owner(&mut self, kill: PidKill, owner: Vmid) {
+        let node = self.node;
+        if !self.has_room() {
+            return self.hand_over(kill);
+        }
+        let request = if owner == node.identity.vmid {
+            node.request_here(codes::PID_KILL, |seq| {
+                let reply = SignalReply { to: owner, seq };
+                node.deliver(&Signal::read(owner, &kill), reply);
+            })
+        } else {
+            node.request(owner, &Message::PidKill(kill))
+        };
+        match request {
+            Ok(request) => self.keep(kill, request, false),
+            Err(Error::Full(_)) => self.hand_over(kill),
+            Err(_) => self.ask_leader(kill),
+        }
+    }
+
+    /// Has the leader signal a member: one that has not joined, or can't be reached, or has something of
+    /// this process to come first.
+    fn ask_leader(&mut self, kill: PidKill) {
+        let node = self.node;
+        if !self.has_room() {
+            return self.hand_over(kill);
+        }
+        let request = match node.leader() {
+            Ok(Ask::Here(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
+                let us = node.identity.vmid;
+                if let Some(status) = node.kill_ordered(us, seq, &kill, true) {
+                    node.waiters.answer_here(us, seq, &Answer::Status(status));
+                }
+            }),
+            Ok(Ask::There(leader)) => {
+                node.request(leader, &Message::KillOrdered { kill, always: true })
+            }
+            Err(error) => Err(error),
+        };
+        match request {
+            Ok(request) => self.keep(kill, request, true),
+            Err(Error::Full(_)) => self.hand_over(kill),
+            Err(error) => self.note(Err(error)),
+        }
+    }
+
+    /// Has the leader signal a member, without an answer.
+    fn hand_over(&mut self, kill: PidKill) {
+        let node = self.node;
+        let handed_over = match node.leader() {
+            Ok(Ask::Here(_)) => {
+                node.kill_ordered(node.identity.vmid, 0, &kill, true);
+                Ok(())
+            }
+            Ok(Ask::There(leader)) => {
+                let message = Message::KillOrdered { kill, always: true };
+                node.send(leader, &message, self.handing_over)
+            }
+            Err(error) => Err(error),
+        };
+        node.note_passed();
+        match handed_over {
+            Err(error @ (Error::Full(_) | Error::TimedOut | Error::Interrupted)) => {
+                self.cut_short = Some(error);
+            }
+            handed_over => self.note(handed_over),
+        }
+    }
+
+    /// Whether the answer of one more can be waited for. Other calls need waiters, too.
+    fn has_room(&mut self) -> bool {
+        let quarter = self.node.config.capacities.waiters / 4;
+        let limit = quarter.clamp(1, AT_ONCE);
+        let count = |call: &Self| call.asked.iter().flatten().count();
+        if count(self) >= limit {
+            self.look();
+        }
+        count(self) < limit
+    }
+
+    fn keep(&mut self, kill: PidKill, request: Request<'n, 'm, P>, through_leader: bool) {
+        if let Some(place) = self.asked.iter_mut().find(|place| place.is_none()) {
+            *place = Some(Asked {
+                kill,
+                request,
+                through_leader,
+            });
+        }
+    }
+
+    /// Takes the answers that have come. One of a member that could not be reached is asked for at the
+    /// leader.
+    fn look(&mut self) {
+        for at in 0..AT_ONCE {
+            let place = self.asked.get_mut(at);
+            let answered = place.and_then(|place| {
+                let asked = place.as_mut()?;
+                asked.request.prepare_to_sleep();
+                let outcome = asked.request.poll()?;
+                let asked = place.take()?;
+                Some((asked.kill, asked.through_leader, outcome))
+            });
+            match answered {
+                None => {}
+                Some((kill, false, Err(Error::NoSuchProcess))) => self.ask_leader(kill),
+                Some((_, _, Ok(Answer::Status(0)))) => self.note(Ok(())),
+                // The leader's own process can't be reached, or this one is just ending.
+                Some((_, true, Ok(Answer::Status(NOT_NEEDED)))) => {
+                    self.note(Err(Error::NoSuchProcess));
+                }
+                Some((_, true, Ok(Answer::Status(KEPT)))) => {
+                    self.node.note_passed();
+                    self.note(Ok(()));
+                }
+                // It is just ending: the leader's table has it yet.
+                Some((_, false, Ok(Answer::Status(status))))
+                    if error_of(status) == Error::NoSuchProcess =>
+                {
+                    self.note(Ok(()));
+                }
+                Some((_, _, Ok(Answer::Status(status)))) => self.note(Err(error_of(status))),
+                Some((_, _, Ok(_))) => self.note(Err(Error::Invalid)),
+                Some((_, _, Err(error))) => self.note(Err(error)),
+            }
+        }
+    }
+
+    /// Waits for the answers. A member that gives none has the signal pending, as a process has that does
+    /// not run: it counts as signalled after a while.
+    fn collect(mut self, limits: Limits<'_>) -> Result<(), Error> {
+        let node = self.node;
+        let patience = node.pal.now() + node.config.recall_limit;
+        loop {
+            self.look();
+            let waiting = || self.asked.iter().flatten();
+            let Some(first) = waiting().next() else {
+                return self.cut_short.map_or(self.outcome, Err);
+            };
+            if let Some(error) = limits.reached(&node.pal) {
+                self.give_up();
+                return self.cut_short.map_or(self.outcome.map_err(|_| error), Err);
+            }
+            let now = node.pal.now();
+            if now >= patience {
+                self.note(Ok(()));
+                self.give_up();
+                return self.cut_short.map_or(self.outcome, Err);
+            }
+            let mut until = limits.until.map_or(patience, |until| until.min(patience));
+            if waiting().nth(1).is_some() {
+                until = until.min(now + LOOK_AGAIN);
+            }
+            first.request.sleep(Limits {
+                until: Some(until),
+                ..limits
+            });
+        }
+    }
+
+    /// Those that have not answered are signalled, but that may be under way yet.
+    fn give_up(&self) {
+        let mut waiting = self.asked.iter().flatten();
+        if waiting.any(|asked| asked.through_leader) {
+            self.node.note_passed();
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! VMIDs and IDs, as a process of the family asks for them.
+
+use crate::error::{Error, Resource};
+use crate::leader::{Alloc, Leader};
+use crate::member::{Purpose, Take};
+use crate::node::connection::VMID_LENGTH;
+use crate::node::rpc::Data;
+use crate::node::{Late, Node, Phase, Wait};
+use crate::pal::{ConnectError, Pal, Stream};
+use crate::store::Lock;
+use crate::wire::{Answer, IdRange, Message};
+use crate::{Id, Vmid};
+
+/// Where a question to the leader goes.
+pub(in crate::node) enum Ask<'a, 'm> {
+    /// This process is the leader.
+    Here(&'a Lock<Leader<'m>>),
+    There(Vmid),
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Where this process's calls to the leader go.
+    pub(in crate::node) fn leader(&self) -> Result<Ask<'_, 'm>, Error> {
+        self.alive()?;
+        match (&self.leader, self.identity.leader) {
+            (Some(leader), _) => Ok(Ask::Here(leader)),
+            (None, Some(vmid)) => Ok(Ask::There(vmid)),
+            (None, None) => Err(Error::LeaderGone),
+        }
+    }
+
+    /// A VMID for a new process of the family.
+    ///
+    /// # Errors
+    /// [`Error::NoIds`] when all are used up; else as [`Node::ask`].
+    pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
+        match self.leader()? {
+            Ask::Here(leader) => self.next_vmid(leader),
+            Ask::There(vmid) => match self.ask(vmid, &Message::GetNewVmid, wait)? {
+                Answer::Vmid(vmid) => Vmid::new(vmid),
+                _ => None,
+            },
+        }
+        .ok_or(Error::NoIds)
+    }
+
+    /// The leader's next VMID that nobody goes by already.
+    pub(crate) fn next_vmid(&self, leader: &Lock<Leader<'m>>) -> Option<Vmid> {
+        loop {
+            let vmid = leader.lock().new_vmid()?;
+            // A process may have joined under a number of its own choice.
+            if !self.peers.has(vmid) {
+                return Some(vmid);
+            }
+        }
+    }
+
+    /// A fresh range of IDs, owned by this process. [`Node::take_id`] does this by itself.
+    ///
+    /// # Errors
+    /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
+    pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
+        let range = match self.leader()? {
+            Ask::Here(leader) => {
+                let allocated = {
+                    let mut leader = leader.lock();
+                    // What this process has when it ends is taken back once.
+                    self.alive()?;
+                    leader.ranges().alloc(self.identity.vmid)
+                };
+                match allocated {
+                    Alloc::Range(range) => range,
+                    Alloc::NoneLeft => return Err(Error::NoIds),
+                    Alloc::TableFull => return Err(Error::Full(Resource::Ranges)),
+                }
+            }
+            Ask::There(vmid) => {
+                match self.ask_with(
+                    vmid,
+                    &Message::AllocIdRange,
+                    Late::GiveBack,
+                    &mut Data::none(),
+                    wait,
+                )? {
+                    Answer::IdRange(range) => range,
+                    _ => return Err(Error::NoIds),
+                }
+            }
+        };
+        if range.start == 0 {
+            Err(Error::NoIds)
+        } else {
+            Ok(range)
+        }
+    }
+
+    /// Gives a range back: a whole one, as it was allocated or as [`Node::change_owner`] left it.
+    /// Nobody tells whether the leader agreed.
+    ///
+    /// # Errors
+    /// As [`Node::send`]; where this process is the leader, [`Error::Invalid`] or
+    /// [`Error::Refused`] if the range is not one of its own.
+    pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(leader) => leader.lock().release(self.identity.vmid, range),
+            Ask::There(vmid) => self.send(vmid, &Message::ReleaseIdRange(range), wait),
+        }
+    }
+
+    /// Gives one ID of this process's ranges to another process. The range falls into up to three,
+    /// each to be released by itself. [`Node::hand_on_id`] does this for IDs that were taken. If this
+    /// process goes before the other has come, the ID is free again, unless the leader knows that
+    /// process as one that is being started.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].
+    pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(leader) => {
+                let changed = leader.lock().change_owner(self.identity.vmid, id, to);
+                self.keep_promises(leader, to.get());
+                changed
+            }
+            Ask::There(vmid) => {
+                let message = Message::ChangeIdOwner {
+                    id,
+                    owner: to.get(),
+                };
+                done(self.ask_with(vmid, &message, Late::HandedOn(id), &mut Data::none(), wait)?)
+            }
+        }
+    }
+
+    /// As the leader: an ID was given to that process. If it is there, or comes just now, it keeps it.
+    pub(crate) fn keep_promises(&self, leader: &Lock<Leader<'m>>, to: u32) {
+        if let Some(to) = Vmid::new(to).filter(|to| self.has_come(*to)) {
+            leader.lock().keep_promises(to);
+        }
+    }
+
+    /// Which process owns an ID; `None` if none does.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub fn owner_of(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
+        match self.leader()? {
+            Ask::Here(leader) => Ok(leader.lock().ranges().owner_of(id)),
+            Ask::There(vmid) => match self.ask(vmid, &Message::GetIdOwner(id), wait)? {
+                Answer::Owner(owner) => Ok(Vmid::new(owner)),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// Takes an ID that nobody in the family uses, for a thread of this process. Asks the leader only
+    /// when the last range is used up. Where no further range is to be had, it is one that was in use
+    /// here before, or one of those that were meant for children.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit of own ranges, [`Error::NoIds`] if the family has none left: if all
+    /// that this process owns are in use. Else as [`Node::alloc_range`].
+    pub fn take_id(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.take_for(Purpose::Own, wait)
+    }
+
+    pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
+        let wait = self.begin(wait);
+        loop {
+            self.alive()?;
+            if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
+                return Ok(id);
+            }
+            match self.add_range(wait) {
+                Ok(()) => {}
+                Err(
+                    error @ (Error::NoIds | Error::Full(Resource::Ranges | Resource::OwnRanges)),
+                ) => {
+                    return self.own_ids.lock().take_any().ok_or(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Gets a range of the leader's, to take IDs from.
+    fn add_range(&self, wait: Wait<'_>) -> Result<(), Error> {
+        let range = self.alloc_range(wait)?;
+        let added = self.own_ids.lock().add(range);
+        if added.is_err() {
+            self.release_range(range, wait)?;
+        }
+        added
+    }
+
+    /// Takes an ID for a new process: it belongs to `to` from the start, who is to
+    /// [`Node::adopt_id`] it. Once a thread has an ID, those for processes come out of a range of
+    /// their own, so that no thread which lives between two forks breaks it up.
+    ///
+    /// # Errors
+    /// As [`Node::take_id`] and [`Node::hand_on_id`].
+    pub fn take_id_for(&self, to: Vmid, wait: Wait<'_>) -> Result<Id, Error> {
+        let purpose = if to == self.identity.vmid {
+            Purpose::Own
+        } else {
+            Purpose::Child
+        };
+        let wait = self.begin(wait);
+        let id = self.take_for(purpose, wait)?;
+        match self.hand_on_id(id, to, wait) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                // Not if it is still unclear whose it is: then a late answer settles it.
+                let _ = self.release_id(id, Wait::at_most(core::time::Duration::ZERO));
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands an ID that this process uses to another, which is to [`Node::adopt_id`] it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] at the limit of own
+    /// ranges; else as [`Node::change_owner`]. After [`Error::TimedOut`] or
+    /// [`Error::Interrupted`] the ID is neither here nor there until the leader's answer comes.
+    pub fn hand_on_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        self.own_ids.lock().hand_on(id)?;
+        let changed = self.change_owner(id, to, wait);
+        if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
+            self.handed_on(id, changed.is_ok());
+        }
+        changed
+    }
+
+    /// Takes over an ID that another process handed to this one.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
+    pub fn adopt_id(&self, id: Id) -> Result<(), Error> {
+        self.alive()?;
+        self.own_ids.lock().adopt(id)
+    }
+
+    /// Ends the use of an ID. The range goes back to the leader when none of it is in use.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the ID is not in use here; else as [`Node::release_range`], and then
+    /// the ID is released all the same, but its range stays with the leader until this process
+    /// goes.
+    pub fn release_id(&self, id: Id, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        let range = self.own_ids.lock().release(id)?;
+        range.map_or(Ok(()), |range| self.release_range(range, wait))
+    }
+
+    /// Gives back every range none of which is in use, also the one that IDs are taken from: the
+    /// last thing before [`Node::shut_down`]. What is in use stays. After [`Node::exit`] there is none.
+    ///
+    /// # Errors
+    /// As [`Node::release_range`].
+    pub fn give_back_ids(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.phase() >= Phase::Flushing {
+            return Err(Error::ShuttingDown);
+        }
+        let wait = self.begin(wait);
+        loop {
+            let Some(range) = self.own_ids.lock().close() else {
+                return Ok(());
+            };
+            self.release_range(range, wait)?;
+        }
+    }
+
+    /// Has the leader take back what was handed to a process that will never join: one whose start
+    /// failed, say, after its VMID was made and its PID handed to it. The leader, and a process
+    /// that is connected with it, is left alone.
+    ///
+    /// It is for children that were never seen: one that came, and died before it
+    /// [joined](Node::join), has ended like any other. Blocks only while the queue to the leader is full.
+    ///
+    /// # Errors
+    /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
+    pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
+        let buried = match self.leader()? {
+            Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
+            Ask::Here(_) => {
+                if let Some(pid) = self.unborn(vmid) {
+                    self.forget_child(pid);
+                }
+                self.take_back_ids(vmid);
+                Ok(())
+            }
+            Ask::There(_) => match self.unborn(vmid) {
+                Some(pid) if self.is_known_process() => {
+                    self.forget_child(pid);
+                    Ok(())
+                }
+                _ => self.come_and_go(vmid),
+            },
+        };
+        // A thread that waits for it waits for nobody.
+        self.waiters.wake_for_room(self.identity.vmid);
+        buried
+    }
+
+    /// Whether the process is connected, and not only sought by us.
+    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
+        let peer = self.peers.find(vmid);
+        peer.is_some_and(|peer| !peer.is_silent())
+    }
+
+    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    pub(in crate::node) fn come_and_go(&self, vmid: Vmid) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(_) => {
+                self.take_back_ids(vmid);
+                Ok(())
+            }
+            Ask::There(leader) => {
+                let stream = self.pal.connect(leader).map_err(|error| match error {
+                    ConnectError::NobodyThere => Error::LeaderGone,
+                    _ => Error::Platform,
+                })?;
+                match stream.write(&[&vmid.get().to_le_bytes()]) {
+                    Ok(VMID_LENGTH) => Ok(()),
+                    _ => Err(Error::Platform),
+                }
+            }
+        }
+    }
+
+    /// How many IDs this process has in use.
+    pub fn ids_in_use(&self) -> usize {
+        self.own_ids.lock().in_use()
+    }
+
+    /// The leader has settled whose the ID is.
+    fn handed_on(&self, id: Id, done: bool) {
+        let idle = self.own_ids.lock().handed_on(id, done);
+        for range in idle.into_iter().flatten() {
+            // Without room the range stays with the leader until this process goes.
+            let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
+        }
+    }
+
+    /// An answer came to a call that had given up.
+    pub(crate) fn late(&self, late: Late, answer: Answer<'static>) {
+        match (late, answer) {
+            (Late::GiveBack, Answer::IdRange(range)) if range.start != 0 => {
+                let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
+            }
+            (Late::HandedOn(id), answer) => self.handed_on(id, done(answer).is_ok()),
+            _ => {}
+        }
+    }
+}
+
+/// What a status answer says.
+pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
+    match answer {
+        Answer::Empty | Answer::Status(0) => Ok(()),
+        Answer::Status(status) => Err(Error::Refused(status.saturating_neg())),
+        _ => Err(Error::Invalid),
+    }
+}

@@ -1,0 +1,205 @@
+//! What only the leader does: it welcomes processes, tells what it owes them, and leaves last.
+
+use core::time::Duration;
+
+use crate::Vmid;
+use crate::error::Error;
+use crate::leader::{Due, Leader, Note, Starts};
+use crate::node::rpc::Limits;
+use crate::node::{Node, PeerRef, Phase, Wait, WaitsFor};
+use crate::pal::{Pal, Time};
+use crate::store::Lock;
+use crate::sync::Ordering;
+use crate::wire::{Hello, Message, RelativeNote};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// As the leader: sends what is to be told of its own accord. False if some of it could not be
+    /// sent yet.
+    pub(crate) fn pay_dues(&self) -> bool {
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        let (mut is_all, mut at) = (true, 0_usize);
+        loop {
+            let next = leader.lock().processes().next_due(&mut at);
+            let Some(due) = next else { break };
+            if !self.pay_due(due) {
+                leader.lock().processes().put_back(due);
+                at = at.saturating_add(1);
+                is_all = false;
+            }
+        }
+        at = 0;
+        loop {
+            let next = leader.lock().processes().next_note(&mut at);
+            let Some(note) = next else { break };
+            if !self.send_note(&note) {
+                leader.lock().processes().put_back_note(&note);
+                at = at.saturating_add(1);
+                is_all = false;
+            }
+        }
+        self.send_notes() && is_all
+    }
+
+    /// Tells a process about a relative. False if there is no room for now.
+    fn send_note(&self, note: &Note) -> bool {
+        if note.to == self.identity.vmid {
+            // It has no parent: a child that it inherited is abandoned.
+            self.waiters.wake_for_room(note.to);
+            return true;
+        }
+        let message = Message::ProcessNote(RelativeNote {
+            note: note.note,
+            pid: note.parent,
+            vmid: note.parent_vmid,
+        });
+        self.try_send(note.to, &message)
+    }
+
+    fn pay_due(&self, due: Due) -> bool {
+        let us = self.identity.vmid;
+        // What is for this process itself is for its worker to tell.
+        if matches!(due, Due::Notice(to, _) if to == us) {
+            self.wake();
+        }
+        match due {
+            Due::Notice(to, exit) if to == us => self.child_ended(us, exit),
+            Due::Notice(to, exit) => self.try_send(to, &Message::ChildExit(exit)),
+        }
+    }
+
+    /// Sends without waiting. False if there is no room; a peer that is gone needs nothing.
+    fn try_send(&self, to: Vmid, message: &Message<'_>) -> bool {
+        let now = Wait::at_most(Duration::ZERO);
+        !matches!(self.post(to, message, now), Err(Error::Full(_)))
+    }
+
+    /// As the leader: a HELLO came, and is answered.
+    pub(crate) fn welcome(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
+        let Some(leader) = &self.leader else {
+            peer.extended.store(true, Ordering::SeqCst);
+            if Some(peer.vmid()) == self.identity.leader {
+                self.extended.store(true, Ordering::Release);
+                self.leases.server_is_extended();
+            }
+            return true;
+        };
+        // Even where this node is about to close: it answers until then.
+        let answer = Message::Hello(Hello::NOBODY);
+        if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
+            return false;
+        }
+        if !self.tell_limits(peer) {
+            return false;
+        }
+        // Nothing that needs it is sent before it.
+        peer.extended.store(true, Ordering::SeqCst);
+        if !self.tell_handed(leader, peer.vmid()) {
+            return false;
+        }
+        // The process asks what became of it.
+        if leader.lock().join(peer.vmid(), hello).is_err() {
+            self.counters.undone.add(1);
+        }
+        true
+    }
+
+    /// As the leader: a member has nothing any more but IDs.
+    pub(crate) fn has_left(&self, leader: &Lock<Leader<'m>>, vmid: Vmid) {
+        let has_orphans = {
+            let mut leader = leader.lock();
+            leader.left(vmid);
+            leader.processes().has_orphaned_starts()
+        };
+        if has_orphans && !self.awaiting_starts.swap(true, Ordering::SeqCst) {
+            // The worker sees to the time that they have.
+            self.wake();
+        }
+        self.give_signal_answers();
+        self.tell_decided();
+        self.take_back_leases(vmid);
+    }
+
+    /// As the leader: abandons processes that are being started, whose parent has ended, and that have not
+    /// come in time. Returns when to look again, if before `until`.
+    pub(crate) fn look_after_starts(&self, until: Option<Time>) -> Option<Time> {
+        let Some(leader) = &self.leader else {
+            return until;
+        };
+        if !self.awaiting_starts.load(Ordering::SeqCst) {
+            return until;
+        }
+        let now = self.pal.now();
+        let mut until = until;
+        loop {
+            let overdue = {
+                let mut leader = leader.lock();
+                let overdue = leader
+                    .processes()
+                    .overdue_start(now, self.config.start_limit);
+                match overdue {
+                    Starts::Nobody => self.awaiting_starts.store(false, Ordering::SeqCst),
+                    Starts::Overdue(vmid) if self.has_come(vmid) => {
+                        leader.processes().put_off_start(vmid);
+                        continue;
+                    }
+                    Starts::Overdue(vmid) => leader.processes().abandon(vmid),
+                    Starts::NotBefore(_) => {}
+                }
+                overdue
+            };
+            match overdue {
+                Starts::Nobody => return until,
+                Starts::NotBefore(then) => {
+                    return Some(until.map_or(then, |until| until.min(then)));
+                }
+                Starts::Overdue(vmid) => {
+                    self.take_back_ids(vmid);
+                    // Its parent is to be told.
+                    until = Some(Time(0));
+                }
+            }
+        }
+    }
+
+    /// As the leader: its own process is dead for the others from now on, and has nothing any more.
+    pub(in crate::node) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
+        let us = self.identity.vmid;
+        self.has_left(leader, us);
+        while !leader.lock().break_promises(us) {}
+        self.pay_dues();
+        // The worker sends what a group that is orphaned now gets, and what found no room.
+        self.wake();
+    }
+
+    /// As the leader, whose own process has ended: stays until the last member is gone, so that
+    /// they can go on. Its process is dead for the others from now on. Anywhere else: returns at
+    /// once. [`Node::shut_down`] comes after.
+    ///
+    /// A leader that shuts down without this takes the family's tables with it: the others get
+    /// [`Error::LeaderGone`].
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; it can be called again.
+    /// [`Error::ShuttingDown`] after [`Node::shut_down`].
+    pub fn leave(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.phase() >= Phase::Flushing {
+            return Err(Error::ShuttingDown);
+        }
+        let Some(leader) = &self.leader else {
+            return Ok(());
+        };
+        let us = self.identity.vmid;
+        self.end_own_process(leader);
+        let limits = Limits::of(wait, &self.pal);
+        // Frames that nobody sends would keep their peer here, even one that is gone.
+        for peer in self.peers.all() {
+            self.flush(&peer);
+        }
+        self.wait_until(us, WaitsFor::Members, limits, || {
+            let is_last = !self.peers.is_any_connected() && !leader.lock().processes().any_but(us);
+            is_last.then_some(Ok(()))
+        })
+    }
+}

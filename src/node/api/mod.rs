@@ -1,0 +1,25 @@
+//! What an embedder calls, one file for each subject.
+
+mod children;
+mod delegations;
+mod file_locks;
+mod forwarded_signals;
+mod group_signals;
+mod ids;
+mod leadership;
+mod open_files;
+mod parent;
+mod process;
+mod process_table;
+mod shared_state;
+mod signals;
+mod used_locks;
+
+pub use children::Which;
+pub use file_locks::lock_range;
+pub(crate) use parent::Parent;
+pub use process::Exit;
+pub(crate) use shared_state::Leases;
+pub use shared_state::{News, Reader, Shared, SyncHandle, Writer};
+pub(crate) use signals::OwnerCache;
+pub(crate) use used_locks::UsedLocks;

@@ -1,0 +1,224 @@
+//! Open files with `flock` or OFD locks: which members hold them.
+
+use core::time::Duration;
+
+use super::file_locks::done;
+use super::ids::Ask;
+use super::signals::error_of;
+use crate::Vmid;
+use crate::error::Error;
+use crate::leader::{Leader, Outcome};
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::store::Lock;
+use crate::sync::Ordering;
+use crate::wire::{Answer, Message};
+
+/// What a process says about an open file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It has the open file.
+    Hold,
+    /// It has closed the open file.
+    Close,
+    /// It hands the open file on.
+    Give(Vmid),
+    /// It could not hand the open file on.
+    TakeBack(Vmid),
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// This process has an open file that it was handed: one that it has inherited, or whose descriptor
+    /// has come in a message. The open file's `flock` and OFD locks now go only when this process has
+    /// [closed](Node::close_handle) it, too. When this returns, the leader knows. It may be called
+    /// before [`Node::join`].
+    ///
+    /// A process that was [handed](Node::give_handle) an open file holds it already, so nothing is lost
+    /// before this call. To be called once for each descriptor that has come in a message: another one
+    /// may be under way. A child need not call it for what it was handed before it joined.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::handles`](crate::LockLimits);
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
+    pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        self.used_locks.note_handle(handle);
+        self.say_of_handle(What::Hold, handle, wait)
+    }
+
+    /// Hands an open file on to another process of the family: to a child that this process
+    /// [starts](Node::start_child), before it lets the child run, or to any member, before it sends the
+    /// member a descriptor. When this returns, the other process holds the open file, and this process
+    /// may close it or end: the open file's `flock` and OFD locks go with the last process that holds
+    /// it. This process holds it, too, from now on, even if it has never locked it.
+    ///
+    /// An open file counts once for a process that has not joined, however often it is handed on. A member
+    /// [says](Node::hold_handle) of each descriptor that arrives that it has come, before it uses or
+    /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word. A child that never joins holds it until it is
+    /// [buried](Node::bury), or abandoned. If the descriptor can't be sent,
+    /// [`Node::take_back_handle`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit of
+    /// [`LockLimits::handles`](crate::LockLimits), and then nothing has changed;
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`]. After
+    /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
+    /// [`Node::take_back_handle`] makes sure that it was not.
+    pub fn give_handle(&self, to: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.used_locks.note_handle(handle);
+        self.say_of_handle(What::Give(to), handle, wait)
+    }
+
+    /// Takes back an open file that this process has [handed on](Node::give_handle) to another, since
+    /// the descriptor could not be sent. If the other process has used it, this does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
+    pub fn take_back_handle(&self, from: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.say_of_handle(What::TakeBack(from), handle, wait)
+    }
+
+    /// The last descriptor of an open file in this process was closed: if no other process holds it, its
+    /// `flock` and OFD locks go, and when this returns others can have them. A request for one of its
+    /// locks that waits in another thread goes on: what it gets is let go at once, as with the host's
+    /// kernel. Sends nothing if this process has never locked, held or handed on that open file, nor was
+    /// handed it; a process that has not [joined](Node::join) may have to ask for that, once.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
+    /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
+    /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
+    pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        let wait = self.begin(wait);
+        if !self.used_locks.may_have_handle(handle) {
+            self.await_notes(wait)?;
+        }
+        if self.used_locks.may_have_handle(handle) {
+            self.say_of_handle(What::Close, handle, wait)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes sure that this process knows what it has inherited: the leader tells that in answer to
+    /// HELLO, before any other answer.
+    fn await_notes(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if self.leader.is_some()
+            || self.pid().is_some()
+            || self.knows_inherited.load(Ordering::SeqCst)
+        {
+            return Ok(());
+        }
+        // A leader in C answers this, too.
+        self.owner_of(1, wait)?;
+        self.knows_inherited.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn say_of_handle(&self, what: What, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        let (other, held) = match what {
+            What::Hold => (None, true),
+            What::Close => (None, false),
+            What::Give(to) => (Some(to), true),
+            What::TakeBack(from) => (Some(from), false),
+        };
+        let leader = match self.leader()? {
+            Ask::Here(leader) => {
+                let us = self.identity.vmid;
+                let noted = {
+                    let mut leader = leader.lock();
+                    self.alive()?;
+                    self.note_handle(&mut leader, us, other, (handle, held))
+                };
+                self.tell_decided();
+                self.send_notes();
+                return noted.map_err(|errno| error_of(errno.saturating_neg()));
+            }
+            Ask::There(leader) => leader,
+        };
+        let wait = self.begin(wait);
+        if !self.has_extensions() {
+            // Before its first answer the leader says what it is.
+            self.owner_of(1, wait)?;
+        }
+        if !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
+        let vmid = other.map_or(0, Vmid::get);
+        done(self.ask(leader, &Message::FileHandle { handle, held, vmid }, wait)?)
+    }
+
+    /// As the leader: a member says something about an open file.
+    fn note_handle(
+        &self,
+        leader: &mut Leader<'m>,
+        from: Vmid,
+        other: Option<Vmid>,
+        (handle, held): (u64, bool),
+    ) -> Result<(), i32> {
+        let us = self.identity.vmid;
+        let is_there = other.is_some_and(|other| other == us || self.has_come(other));
+        leader.note_handle(from, other, handle, held, is_there)?;
+        if let Some(to) = other.filter(|_| held) {
+            let peer = self.peers.find(to);
+            if to == us {
+                self.used_locks.note_handle(handle);
+            } else if peer.is_some_and(|peer| peer.extended.load(Ordering::SeqCst)) {
+                leader.locks().can_be_told(to);
+            }
+        }
+        Ok(())
+    }
+
+    /// As the leader: the same, from another process. Says what is to be answered.
+    pub(crate) fn take_handle(
+        &self,
+        leader: &mut Leader<'m>,
+        from: Vmid,
+        seq: u64,
+        (handle, held, other): (u64, bool, u32),
+    ) -> Outcome {
+        match self.note_handle(leader, from, Vmid::new(other), (handle, held)) {
+            noted if seq != 0 => {
+                Outcome::Answer(Answer::Status(noted.err().map_or(0, i32::saturating_neg)))
+            }
+            Ok(()) => Outcome::Done,
+            Err(_) => Outcome::CannotBeDone,
+        }
+    }
+
+    /// As the leader: tells members which open files they were handed, so that they say when they close
+    /// them. False if there was no room to tell some of it.
+    pub(crate) fn send_notes(&self) -> bool {
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        let (mut at, mut is_all) = (0, true);
+        loop {
+            let next = leader.lock().locks().next_note(&mut at);
+            let Some((to, handle)) = next else {
+                return is_all;
+            };
+            let now = Wait::at_most(Duration::ZERO);
+            match self.post(to, &Message::FileGiven(handle), now) {
+                Err(Error::Full(_)) => is_all = false,
+                // A peer that is gone needs nothing.
+                _ => leader.lock().locks().was_told(to, handle),
+            }
+        }
+    }
+
+    /// As the leader, before the peer is answered anything else: tells it which open files it was
+    /// handed. False if there was no room to tell all.
+    pub(in crate::node) fn tell_handed(&self, leader: &Lock<Leader<'m>>, to: Vmid) -> bool {
+        leader.lock().locks().can_be_told(to);
+        self.send_notes();
+        !leader.lock().locks().has_note_for(to)
+    }
+
+    /// The leader says that this process was handed an open file.
+    pub(crate) fn was_handed(&self, handle: u64) {
+        self.used_locks.note_handle(handle);
+    }
+}

@@ -1,0 +1,115 @@
+//! The parent of this process, and its end.
+
+use super::ids::Ask;
+use crate::error::Error;
+use crate::node::upcall::Upcall;
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::wire::{Message, ProcessNote, RelativeNote};
+use crate::{Id, Vmid};
+
+/// What is known of the parent.
+pub(crate) struct Parent {
+    /// None if it has none any more, or none that is a member.
+    vmid: Option<Vmid>,
+    pid: Id,
+    /// The process wants to be told of its end.
+    is_watched: bool,
+    /// Its connection is closed. The leader says what that means, where it can.
+    has_gone: bool,
+    /// The embedder has been told that the process which started this one is gone.
+    is_left: bool,
+}
+
+impl Parent {
+    pub(in crate::node) const fn new(vmid: Option<Vmid>, pid: Id) -> Parent {
+        Parent {
+            vmid,
+            pid,
+            is_watched: false,
+            has_gone: false,
+            is_left: false,
+        }
+    }
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Has [`Embedder::parent_ended`](crate::Embedder::parent_ended) called when this process's parent
+    /// ends, and then when each that gets it after that does; or no more (`PR_SET_PDEATHSIG` of
+    /// `prctl(2)`). Returns the pid of the parent that it has now, 0 for none: whoever compares that
+    /// with the parent that started it learns of an end before this. Ends before the call are not told.
+    ///
+    /// The leader tells of it. If that is a process in C, or is gone, the end of the connection with
+    /// the process that started this one counts; then there is no parent after it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if this process has not joined; else as [`Node::query`].
+    pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Id, Error> {
+        self.alive()?;
+        self.pid().ok_or(Error::Unsupported)?;
+        self.parent.lock().is_watched = is_wanted;
+        let note = if is_wanted {
+            ProcessNote::WatchParent
+        } else {
+            ProcessNote::IgnoreParent
+        };
+        let wait = self.begin(wait);
+        let message = Message::ProcessNote(RelativeNote {
+            note,
+            pid: 0,
+            vmid: 0,
+        });
+        match self.leader() {
+            Ok(Ask::Here(leader)) => {
+                leader.lock().handle(self.identity.vmid, 0, &message);
+            }
+            Ok(Ask::There(leader)) if self.has_extensions() => self.send(leader, &message, wait)?,
+            Ok(Ask::There(_)) => return Ok(self.parent.lock().pid),
+            Err(error) => return Err(error),
+        }
+        self.process(0, wait).map(|process| process.parent)
+    }
+
+    /// The leader says that the parent has ended, and which process is the parent now. False if there is
+    /// no room to put that aside for the embedder: to be tried again.
+    pub(crate) fn parent_ended(&self, pid: Id, vmid: Option<Vmid>) -> bool {
+        if self.upcalls.lock().is_full() {
+            return false;
+        }
+        let is_watched = {
+            let mut parent = self.parent.lock();
+            parent.vmid = vmid;
+            parent.pid = pid;
+            parent.has_gone = false;
+            parent.is_watched
+        };
+        if is_watched {
+            // There is room.
+            self.tell_surely(Upcall::ParentEnded(pid));
+        }
+        true
+    }
+
+    /// The connection with a process is closed, which may have been the parent, or the leader.
+    pub(crate) fn parent_gone(&self, vmid: Vmid) {
+        let counts = !self.leader_tells();
+        let (is_told, has_left) = {
+            let mut parent = self.parent.lock();
+            parent.has_gone |= parent.vmid == Some(vmid);
+            let ends = counts && parent.has_gone && parent.vmid.is_some();
+            if ends {
+                parent.vmid = None;
+                parent.pid = 0;
+            }
+            let has_left = Some(vmid) == self.identity.parent && !parent.is_left;
+            parent.is_left |= has_left;
+            (ends && parent.is_watched, has_left)
+        };
+        if is_told {
+            self.tell_surely(Upcall::ParentEnded(0));
+        }
+        if has_left {
+            self.tell_surely(Upcall::Left(vmid));
+        }
+    }
+}

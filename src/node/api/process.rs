@@ -1,0 +1,304 @@
+//! A process's life: joining, starting children, ending.
+
+use super::ids::Ask;
+use crate::config::Identity;
+use crate::error::Error;
+use crate::node::rpc::Data;
+use crate::node::rpc::Limits;
+use crate::node::{Late, Node, Phase, Wait, WaitsFor};
+use crate::pal::Pal;
+use crate::sync::Ordering;
+use crate::wire::{ChildExit, Hello, IdRange, Message, ProcessQuery};
+use crate::{Id, Vmid};
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its user.
+    pub uid: u32,
+    /// What it returns.
+    pub code: u32,
+    /// The signal that ends it; 0 if none does.
+    pub signal: u32,
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// This process's pid, once it [joined](Node::join).
+    pub fn pid(&self) -> Option<Id> {
+        match self.own_pid.load(Ordering::Acquire) {
+            0 => None,
+            pid => Some(pid),
+        }
+    }
+
+    /// Whether the leader is known to have this crate's extensions.
+    pub(in crate::node) fn has_extensions(&self) -> bool {
+        self.identity.is_leader() || self.extended.load(Ordering::Acquire)
+    }
+
+    /// Whether the leader has this process in its table: what the table says about groups and ends
+    /// of children is then for it, too.
+    pub(in crate::node) fn is_known_process(&self) -> bool {
+        self.has_extensions() && self.pid().is_some()
+    }
+
+    /// Makes this process known as such: to the leader, and to its parent, which from now on
+    /// notices its end. Returns its pid: that which its parent took for it, or else a fresh one.
+    /// To be called once, before anything else that is about processes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the
+    /// leader has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) is not that of the leader, and both use
+    /// sync handles; else as [`Node::take_id_for`].
+    pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.alive()?;
+        if self.pid().is_some() {
+            return Err(Error::Invalid);
+        }
+        let wait = self.begin(wait);
+        self.meet_leader(wait)?;
+        let pid = match self.identity.pid {
+            0 => self.take_id_for(self.identity.vmid, wait)?,
+            pid => pid,
+        };
+        let hello = Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid,
+            parent: self.identity.parent.map_or(0, Vmid::get),
+        };
+        // From the moment that others know of it, it is asked about its pid.
+        self.own_pid.store(pid, Ordering::Release);
+        let introduced = self.say_hello(&hello, wait);
+        if introduced.is_err() {
+            self.own_pid.store(0, Ordering::Release);
+        }
+        introduced.map(|()| pid)
+    }
+
+    fn say_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
+        // The parent first: when the leader knows of this process, its parent does.
+        if let Some(parent) = self.identity.parent {
+            self.connect(parent)?;
+        }
+        let leader = match self.leader()? {
+            Ask::Here(leader) => return leader.lock().join(self.identity.vmid, hello),
+            Ask::There(leader) => leader,
+        };
+        self.send(leader, &Message::Hello(*hello), wait)?;
+        // A leader in C knows no HELLO and sends none. One of ours has sent its own before it
+        // answers this.
+        self.owner_of(hello.pid, wait)?;
+        if !self.has_extensions() {
+            return Ok(());
+        }
+        let query = ProcessQuery {
+            pid: hello.pid,
+            ..ProcessQuery::default()
+        };
+        if self.query(&query, wait)?.vmid == self.identity.vmid.get() {
+            Ok(())
+        } else {
+            Err(Error::Invalid)
+        }
+    }
+
+    /// Prepares a child: its VMID, its pid, its places in the tables. The child is to be made with
+    /// the identity that this returns, and to [`Node::join`]. It is in this process's group and
+    /// session. If this process ends before the child has joined, that becomes a child of another, as any
+    /// orphan, and has [`Config::start_limit`](crate::Config::start_limit) left to join.
+    ///
+    /// If its start fails, [`Node::bury`] it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if this process has not joined; [`Error::Full`] at the limit of
+    /// children or, at the leader, of processes ([`Error::Refused`], `ENOMEM`); else as
+    /// [`Node::take_id_for`].
+    pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
+        self.alive()?;
+        let parent_pid = self.pid().ok_or(Error::Unsupported)?;
+        let wait = self.begin(wait);
+        let vmid = self.new_vmid(wait)?;
+        let pid = self.take_id_for(vmid, wait)?;
+        let child = Identity {
+            vmid,
+            parent: Some(self.identity.vmid),
+            leader: self.identity.leader.or(Some(self.identity.vmid)),
+            pid,
+            parent_pid,
+        };
+        let added = self.children.lock().add(pid, vmid);
+        let started = added.and_then(|()| {
+            if self.has_extensions() {
+                let message = Message::ProcessStart {
+                    vmid: vmid.get(),
+                    pid,
+                };
+                self.change_process(&message, wait)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = started {
+            // Nobody ever was this child.
+            if matches!(error, Error::Refused(_) | Error::Full(_)) {
+                self.unborn(vmid);
+                let _ = self.come_and_go(vmid);
+            } else {
+                // The leader may know of it.
+                let _ = self.bury(vmid);
+            }
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    /// Ends this process for the family: first its file locks, open files, IDs and leases go, then its
+    /// parent learns how it ended. Shared values that no thread uses just then are closed; others
+    /// learn of those that one is changing that their owner died. When this returns the leader has
+    /// done all that, and every call of this process but [`Node::leave`], [`Node::give_back_ids`] and
+    /// [`Node::shut_down`] says [`Error::ShuttingDown`]: so do calls that wait in other threads, and a
+    /// second exit. Its node still answers others until [`Node::shut_down`], which comes next.
+    ///
+    /// Where this process is the leader its own process ends, and no more: it serves the others on,
+    /// until [`Node::leave`]. A leader in C learns of the end when the streams are closed.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [`Node::send`] if
+    /// there was no room to say so in time: then it lives on, but its calls that waited have failed, and
+    /// values are closed. [`Error::TimedOut`] and [`Error::Interrupted`] also if the leader had that but did not
+    /// say so in time: then a second call says [`Error::ShuttingDown`]. A parent or leader that is
+    /// gone is none.
+    pub fn exit(&self, exit: Exit, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.change_phase(Phase::Running, Phase::Ending) {
+            return Err(Error::ShuttingDown);
+        }
+        self.waiters.fail(None, Error::ShuttingDown);
+        let limits = Limits::of(wait, &self.pal);
+        let pid = self.pid().unwrap_or(self.identity.pid);
+        let notice = Message::ChildExit(ChildExit {
+            parent_pid: self.identity.parent_pid,
+            pid,
+            uid: exit.uid,
+            exit_code: exit.code,
+            term_signal: exit.signal,
+        });
+        let is_led = self.has_extensions();
+        let begun = match (&self.leader, self.identity.leader) {
+            (Some(leader), _) => {
+                self.close_unused_syncs();
+                self.ended.store(true, Ordering::SeqCst);
+                self.end_own_process(leader);
+                let us = self.identity.vmid;
+                self.release_all_ids(|range| {
+                    // It is the table's own, or was taken out of it by another thread just now.
+                    let _ = leader.lock().release(us, range);
+                });
+                Ok(())
+            }
+            (None, Some(leader)) if is_led => self
+                .say_closes(leader, limits)
+                .and_then(|()| self.say_end(leader, &notice, limits)),
+            (None, Some(leader)) => self.end_at_c_leader(leader, pid, limits),
+            (None, None) => Ok(()),
+        };
+        if begun.is_err() {
+            self.change_phase(Phase::Ending, Phase::Running);
+            return begun;
+        }
+        // The parent learns of it when the leader has taken back what this process had.
+        let known = if is_led {
+            self.is_end_known(pid, limits)
+        } else {
+            Ok(())
+        };
+        let is_told = |parent| is_led && Some(parent) == self.identity.leader;
+        let told = match self.identity.parent {
+            Some(parent) if !is_told(parent) => self.say_end(parent, &notice, limits),
+            _ => Ok(()),
+        };
+        if told.is_err() && !is_led {
+            // Nobody has heard of it.
+            self.change_phase(Phase::Ending, Phase::Running);
+            return told;
+        }
+        self.finish_exit();
+        known.and(told)
+    }
+
+    /// Calls that were about to wait when it began are not answered any more.
+    fn finish_exit(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.release_all_ids(|_| {});
+        self.waiters.fail(None, Error::ShuttingDown);
+    }
+
+    fn release_all_ids(&self, mut release: impl FnMut(IdRange)) {
+        loop {
+            let range = self.own_ids.lock().let_go();
+            let Some(range) = range else { return };
+            release(range);
+        }
+    }
+
+    /// Closes the sync handles that no thread uses, and returns when the data of all is on its way.
+    fn say_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
+        self.close_unused_syncs();
+        if self.say_all() {
+            return Ok(());
+        }
+        let said = self.wait_until(leader, WaitsFor::Room, limits, || {
+            if let Some(peer) = self.peers.find(leader) {
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            self.say_all().then_some(Ok(()))
+        });
+        match said {
+            Err(Error::LeaderGone) => Ok(()),
+            said => said,
+        }
+    }
+
+    fn say_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
+        match self.post(to, notice, limits.wait()) {
+            Err(Error::NoSuchProcess | Error::LeaderGone) => Ok(()),
+            said => said,
+        }
+    }
+
+    /// Returns when the leader knows that this process has ended.
+    fn is_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        let Some(leader) = self.identity.leader else {
+            return Ok(());
+        };
+        let question = Message::GetIdOwner(pid);
+        // It takes in one message after the other.
+        let wait = limits.wait();
+        match self.ask_with(leader, &question, Late::Drop, &mut Data::none(), wait) {
+            Ok(_) | Err(Error::LeaderGone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A leader in C keeps what it is not asked to let go of.
+    fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+        self.say_closes(leader, limits)?;
+        let wait = limits.wait();
+        if self.used_locks.any() {
+            let clear = Message::FileLockClearPid(pid);
+            match self.ask_with(leader, &clear, Late::Drop, &mut Data::none(), wait) {
+                Ok(_) | Err(Error::LeaderGone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        loop {
+            let range = self.own_ids.lock().close();
+            let Some(range) = range else { return Ok(()) };
+            match self.post(leader, &Message::ReleaseIdRange(range), wait) {
+                Ok(()) | Err(Error::LeaderGone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The family's table of processes: who there is, groups, sessions.
+
+use super::ids::Ask;
+use super::signals::error_of;
+use crate::error::Error;
+use crate::leader::Outcome;
+use crate::node::rpc::Data;
+use crate::node::{Late, Node, Wait};
+use crate::pal::Pal;
+use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
+use crate::{Id, Vmid};
+
+impl<P: Pal> Node<'_, P> {
+    /// Asks the leader about the family's processes. If it is about a pid that there is not, but whose ID
+    /// is out of a range of a process, the answer is that process: the ID may be a thread's, which
+    /// [`Node::process`] finds out.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
+    /// C or this process has not joined; else as [`Node::ask`].
+    pub fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
+        self.alive()?;
+        if !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
+        let message = Message::ProcessQuery(*query);
+        let answer = match self.leader()? {
+            Ask::Here(leader) => leader.lock().handle(self.identity.vmid, 0, &message),
+            Ask::There(leader) => Outcome::Answer(self.ask_with(
+                leader,
+                &message,
+                Late::Drop,
+                &mut Data::none(),
+                wait,
+            )?),
+        };
+        match answer {
+            Outcome::Answer(Answer::Process(Ok(process))) => Ok(process),
+            Outcome::Answer(Answer::Process(Err(status))) => Err(error_of(status.get())),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The next process of the family after `last` in the order of their start, or the first:
+    /// for a listing as `ps(1)` gives it. `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn next_process(
+        &self,
+        last: Option<&Process>,
+        wait: Wait<'_>,
+    ) -> Result<Option<Process>, Error> {
+        let query = ProcessQuery {
+            after: last.map_or(0, |last| last.born),
+            ..ProcessQuery::default()
+        };
+        match self.query(&query, wait) {
+            Ok(process) => Ok(Some(process)),
+            Err(Error::NoSuchProcess) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the family knows about a process, 0 for this one. The ID of a thread finds its process.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
+        self.alive()?;
+        let pid = match pid {
+            0 => self.pid().ok_or(Error::Unsupported)?,
+            pid => pid,
+        };
+        let query = ProcessQuery {
+            pid,
+            ..ProcessQuery::default()
+        };
+        let wait = self.begin(wait);
+        let process = self.query(&query, wait)?;
+        // The leader knows whose the ID is, and only its process whether it is a thread's.
+        if process.pid == pid || self.is_thread(process.vmid, pid, wait)? {
+            Ok(process)
+        } else {
+            Err(Error::NoSuchProcess)
+        }
+    }
+
+    /// Whether an ID is in use in a process: its threads' are.
+    fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
+        let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
+        if of == self.identity.vmid {
+            return Ok(self.own_ids.lock().is_in_use(id));
+        }
+        // A thread that leads no process is asked for under its process's pid; so this can only be
+        // about the ID itself.
+        let kill = PidKill {
+            sender: self.pid().unwrap_or(0),
+            pid: id,
+            id,
+            signal: 0,
+            target: KillTarget::Thread,
+        };
+        match self.ask(of, &Message::PidKill(kill), wait)? {
+            Answer::Status(status) => Ok(status == 0),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread finds its process.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn group_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+        self.process(pid, wait).map(|process| process.group)
+    }
+
+    /// The session of a process, 0 for this one: `getsid(2)`. The ID of a thread finds its process.
+    ///
+    /// # Errors
+    /// As [`Node::query`].
+    pub fn session_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
+        self.process(pid, wait).map(|process| process.session)
+    }
+
+    /// Moves this process (0) or a child into a group of its session, or into a new one named by
+    /// its own pid (0): `setpgid(2)`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as the man page
+    /// has them; [`Error::Invalid`] if `pid` is the ID of a thread, whose process it does not lead; else
+    /// as [`Node::query`].
+    pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
+        let wait = self.begin(wait);
+        let changed = self.change(ProcessChange::Group, pid, group, wait);
+        if pid == 0 || changed != Err(Error::NoSuchProcess) {
+            return changed;
+        }
+        match self.process(pid, wait) {
+            Ok(process) if process.pid != pid => Err(Error::Invalid),
+            Err(error @ (Error::TimedOut | Error::Interrupted)) => Err(error),
+            _ => changed,
+        }
+    }
+
+    /// Makes this process the leader of a new session and group: `setsid(2)`. Returns the
+    /// session's ID.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::query`].
+    pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.alive()?;
+        let pid = self.pid().ok_or(Error::Unsupported)?;
+        self.change(ProcessChange::Session, pid, 0, wait)?;
+        Ok(pid)
+    }
+
+    /// Sets or clears one of this process's marks: subreaper (`prctl(2)`), executed (after which
+    /// its parent can't change its group), stopped (by a signal).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::query`].
+    pub fn mark(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        if matches!(mark, ProcessChange::Group | ProcessChange::Session) {
+            return Err(Error::Invalid);
+        }
+        self.change(mark, 0, u32::from(on), wait)
+    }
+
+    fn change(
+        &self,
+        what: ProcessChange,
+        pid: Id,
+        value: u32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.alive()?;
+        if !self.has_extensions() {
+            return Err(Error::Unsupported);
+        }
+        let message = Message::ProcessChange { what, pid, value };
+        self.change_process(&message, wait)
+    }
+
+    /// Sends a change to the table of processes.
+    pub(in crate::node) fn change_process(
+        &self,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let answer = match self.leader()? {
+            Ask::Here(leader) => {
+                let mut leader = leader.lock();
+                self.alive()?;
+                match leader.handle(self.identity.vmid, 0, message) {
+                    Outcome::Answer(answer) => answer,
+                    _ => return Err(Error::Invalid),
+                }
+            }
+            Ask::There(leader) => self.ask(leader, message, wait)?,
+        };
+        match answer {
+            Answer::Status(0) => Ok(()),
+            Answer::Status(status) => Err(error_of(status)),
+            _ => Err(Error::Invalid),
+        }
+    }
+}

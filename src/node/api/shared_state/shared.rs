@@ -1,0 +1,277 @@
+//! Sync handles with a type.
+
+use core::marker::PhantomData;
+use core::mem::{ManuallyDrop, size_of};
+use core::ops::{Deref, DerefMut};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{News, SyncHandle};
+use crate::error::Error;
+use crate::node::rpc::Limits;
+use crate::node::{Node, Wait};
+use crate::pal::Pal;
+use crate::shared_state::Client;
+use crate::wire::SyncState;
+
+/// A value that several processes share, as a lock for the whole family: many may read it, or one
+/// may change it.
+///
+/// Threads of one process are served in the order in which they called ([`Node::lock_sync`]).
+///
+/// It is all zero bytes until somebody changes it. It is closed when this is dropped, and lives as
+/// long as any process that has used it has not closed it.
+///
+/// ```no_run
+/// # use libos_ipc::{Error, Wait};
+/// # fn example(node: &libos_ipc::host::HostNode) -> Result<(), Error> {
+/// let counter = node.share::<u64>(None)?;
+/// *counter.write(Wait::FOREVER)? += 1;
+/// println!("handle {}: {}", counter.id(), *counter.read(Wait::FOREVER)?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Shared<'n, 'm, P: Pal, T> {
+    node: &'n Node<'m, P>,
+    handle: SyncHandle,
+    value: PhantomData<T>,
+}
+
+/// A value that is being read. Nobody changes it until this is dropped.
+#[must_use = "it is given back at once"]
+pub struct Reader<'s, 'n, 'm, P: Pal, T> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    value: T,
+    news: News,
+}
+
+/// A value that is being changed. Nobody else sees it until this is dropped.
+#[must_use = "it is given back at once"]
+pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
+    shared: &'s Shared<'n, 'm, P, T>,
+    value: T,
+    news: News,
+    is_changed: bool,
+}
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Opens a sync handle as a value of that type: as [`Node::open_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::open_sync`]; [`Error::Invalid`] if the type is longer than
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data).
+    pub fn share<T>(&self, id: Option<u64>) -> Result<Shared<'_, 'm, P, T>, Error>
+    where
+        T: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        if size_of::<T>() > self.config.capacities.sync_data {
+            return Err(Error::Invalid);
+        }
+        Ok(Shared {
+            node: self,
+            handle: self.open_sync(id)?,
+            value: PhantomData,
+        })
+    }
+}
+
+impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    /// The number by which other processes open it.
+    pub fn id(&self) -> u64 {
+        self.handle.id()
+    }
+
+    /// Reads it. Blocks as [`Node::lock_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::lock_sync`]; [`Error::Invalid`] if what it holds has another size.
+    #[inline]
+    pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let (value, news) = self.take(SyncState::Shared, wait)?;
+        Ok(Reader {
+            shared: self,
+            value,
+            news,
+        })
+    }
+
+    /// Changes it. Blocks as [`Node::lock_sync`].
+    ///
+    /// # Errors
+    /// As [`Shared::read`].
+    #[inline]
+    pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
+        let (value, news) = self.take(SyncState::Exclusive, wait)?;
+        Ok(Writer {
+            shared: self,
+            value,
+            news,
+            is_changed: false,
+        })
+    }
+
+    /// Waits until the value is such that `is_it` says so, and reads it then. It sleeps in between,
+    /// and looks again whenever some process has let go of the value after changing it: so it may
+    /// miss a value that is soon changed again.
+    ///
+    /// A process that dies while it changes the value ends the wait, too, whatever the value is:
+    /// [`News::owner_died`] says so, and the value is the last that was given back. That goes for a death
+    /// that this process has not been told of when it calls; called again, this waits on.
+    ///
+    /// # Errors
+    /// As [`Shared::read`]. Then the news are kept for the next call.
+    pub fn wait_for(
+        &self,
+        wait: Wait<'_>,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
+        let limits = Limits::of(wait, &self.node.pal);
+        let (_, told) = self.node.sync_deaths(self.handle)?;
+        let mut changed = false;
+        let error = loop {
+            let seen = match self.node.sync_changes(self.handle) {
+                Ok(seen) => seen,
+                Err(error) => break error,
+            };
+            let mut reader = match self.read(limits.wait()) {
+                Ok(reader) => reader,
+                Err(error) => break error,
+            };
+            changed |= reader.news.changed;
+            reader.news.changed = changed;
+            let is_told = reader.news.owner_died && self.node.sync_deaths(self.handle)?.0 != told;
+            if is_told || is_it(&reader) {
+                return Ok(reader);
+            }
+            drop(reader);
+            if let Err(error) = self.node.wait_sync(self.handle, seen, limits.wait()) {
+                break error;
+            }
+        };
+        self.node.keep_sync_change(self.handle, changed);
+        Err(error)
+    }
+
+    #[allow(
+        clippy::inline_always,
+        reason = "a stop in memory on the way costs as much as the rest"
+    )]
+    #[inline(always)]
+    fn take(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, News), Error> {
+        let read = |client: &mut Client<'m>| {
+            let (changed, owner_died) = client.news();
+            let news = News {
+                changed,
+                owner_died,
+            };
+            let value = match client.data() {
+                [] => Some(T::new_zeroed()),
+                data => T::read_from_bytes(data).ok(),
+            };
+            (value, news)
+        };
+        let (value, news) = self.node.take_sync(self.handle, state, false, wait, read)?;
+        let Some(value) = value else {
+            self.node.give_sync(self.handle, state, |client| {
+                client.put_news_back((news.changed, news.owner_died));
+            })?;
+            return Err(Error::Invalid);
+        };
+        Ok((value, news))
+    }
+}
+
+impl<P: Pal, T> Drop for Shared<'_, '_, P, T> {
+    fn drop(&mut self) {
+        // There is nobody to tell if that can't be said any more.
+        let now = Wait::at_most(core::time::Duration::ZERO);
+        let _ = self.node.close_sync(self.handle, now);
+    }
+}
+
+impl<'s, 'n, 'm, P: Pal, T> Reader<'s, 'n, 'm, P, T>
+where
+    T: FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    /// Whether another process has changed it since this one last used it, or died changing it.
+    pub fn news(&self) -> News {
+        self.news
+    }
+
+    /// Goes on to change it; nobody else does so in between. Blocks as [`Node::upgrade_sync`].
+    ///
+    /// # Errors
+    /// As [`Node::upgrade_sync`], with the reader, which is to be dropped if the error is `EDEADLK`:
+    /// somebody waits for that.
+    pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
+        if let Err(error) = self.shared.node.upgrade_sync(self.shared.handle, wait) {
+            return Err((self, error));
+        }
+        let this = ManuallyDrop::new(self);
+        let value = T::read_from_bytes(this.value.as_bytes());
+        Ok(Writer {
+            shared: this.shared,
+            value: value.unwrap_or_else(|_| T::new_zeroed()),
+            news: this.news,
+            is_changed: false,
+        })
+    }
+}
+
+impl<P: Pal, T> Deref for Reader<'_, '_, '_, P, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let shared = self.shared;
+        let _ = shared
+            .node
+            .give_sync(shared.handle, SyncState::Shared, |_| ());
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
+    /// Whether another process has changed it since this one last used it, or died changing it.
+    pub fn news(&self) -> News {
+        self.news
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Deref for Writer<'_, '_, '_, P, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> DerefMut for Writer<'_, '_, '_, P, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.is_changed = true;
+        &mut self.value
+    }
+}
+
+impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let shared = self.shared;
+        let state = SyncState::Exclusive;
+        let _ = shared.node.give_sync(shared.handle, state, |client| {
+            if self.is_changed {
+                // Opening it has made sure that there is room.
+                let _ = self.value.write_to(client.data_mut(size_of::<T>()));
+            }
+        });
+    }
+}

@@ -1,0 +1,187 @@
+//! The places of the handles that a process uses.
+
+use super::line::{Line, Links};
+use crate::Vmid;
+use crate::error::Error;
+use crate::shared_state::Client;
+use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
+use crate::sync::AtomicBool;
+
+/// A handle's place in this process.
+pub(super) struct Slot<'m> {
+    pub(super) client: Lock<Client<'m>>,
+    /// The calls that wait for it.
+    pub(super) line: Line,
+}
+
+pub(super) struct Directory<'m> {
+    pub(super) ids: Table<'m, u64>,
+    pub(super) places: Places<'m>,
+    pub(super) by_id: Buckets<'m>,
+    /// How many fresh numbers this process has made.
+    count: u64,
+}
+
+/// The fresh number `count` of a process: the bit that no number of a process in C has, the bytes of
+/// the VMID less one in two bits, the VMID in that many bytes, and the count in the rest. A VMID is
+/// never used twice, so neither is the number. `None` if the count has no room.
+fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
+    let vmid = vmid.get();
+    let bytes = 4_u32.saturating_sub(vmid.leading_zeros() / 8);
+    let count_bits = 61_u32.saturating_sub(bytes.saturating_mul(8));
+    if count.checked_shr(count_bits)? > 0 {
+        return None;
+    }
+    let class = u64::from(bytes.saturating_sub(1)) << 61;
+    Some(1 << 63 | class | u64::from(vmid).checked_shl(count_bits)? | count)
+}
+
+impl Directory<'_> {
+    /// The next fresh number of the process with that VMID that is not open here. `None` if there is
+    /// none any more.
+    pub(super) fn fresh_id(&mut self, vmid: Vmid) -> Option<u64> {
+        // Each number that is passed over has a place here, so the loop ends.
+        loop {
+            let id = fresh_id(vmid, self.count)?;
+            self.count = self.count.saturating_add(1);
+            if self.find(id).is_none() {
+                return Some(id);
+            }
+        }
+    }
+
+    pub(super) fn find(&self, id: u64) -> Option<u32> {
+        self.by_id.find(mix(id), |place| {
+            self.ids.get(place as usize).is_some_and(|of| *of == id)
+        })
+    }
+}
+
+/// The handles that this process uses.
+pub(crate) struct Leases<'m> {
+    pub(super) slots: Table<'m, Slot<'m>>,
+    pub(super) links: Links<'m>,
+    pub(super) directory: Lock<Directory<'m>>,
+    /// Something could not be said yet, for want of room.
+    pub(super) due: AtomicBool,
+}
+
+impl<'m> Leases<'m> {
+    pub(crate) const fn bytes(handles: usize, data: usize, waiters: usize) -> usize {
+        bytes_for::<Slot<'m>>(handles)
+            .saturating_add(Links::bytes(waiters))
+            .saturating_add(handles.saturating_mul(data))
+            .saturating_add(bytes_for::<u64>(handles))
+            .saturating_add(Places::bytes(handles))
+            .saturating_add(Buckets::bytes(handles))
+    }
+
+    pub(crate) fn new(
+        arena: &mut Arena<'m>,
+        handles: usize,
+        data: usize,
+        waiters: usize,
+    ) -> Result<Self, Error> {
+        let mut memory = arena.split_off(handles.saturating_mul(data))?;
+        Ok(Leases {
+            slots: arena.table(handles, |_| {
+                Ok(Slot {
+                    client: Lock::new(Client::over(memory.buffer(data)?)),
+                    line: Line::new(),
+                })
+            })?,
+            links: Links::new(arena, waiters)?,
+            directory: Lock::new(Directory {
+                ids: arena.table(handles, |_| Ok(0))?,
+                places: Places::new(arena, handles)?,
+                by_id: Buckets::new(arena, handles)?,
+                count: 0,
+            }),
+            due: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let directory = self.directory.lock();
+        (directory.places.taken(), directory.places.most())
+    }
+
+    /// The handle of that number, and its place.
+    pub(super) fn of_id(&self, id: u64) -> Option<(u32, &Slot<'m>)> {
+        let place = self.directory.lock().find(id)?;
+        Some((place, self.slots.get(place as usize)?))
+    }
+
+    /// The server has said HELLO: it understands what only this crate says.
+    pub(crate) fn server_is_extended(&self) {
+        for slot in self.slots.iter() {
+            slot.client.lock().server_is_extended();
+        }
+    }
+
+    /// Frees the place if its handle is closed. True if it was.
+    pub(super) fn free_if_closed(&self, place: u32) -> bool {
+        let mut directory = self.directory.lock();
+        let Some(slot) = self.slots.get(place as usize) else {
+            return false;
+        };
+        let client = slot.client.lock();
+        let id = client.id();
+        if !client.is_free() || directory.find(id) != Some(place) {
+            return false;
+        }
+        directory.by_id.remove(mix(id), place);
+        directory.places.give(place);
+        true
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::boxed::Box;
+
+    use super::*;
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    #[test]
+    fn fresh_numbers_of_two_processes_or_two_counts_differ() {
+        let vmids = [
+            1,
+            2,
+            0xff,
+            0x100,
+            0xffff,
+            0x1_0000,
+            0xff_ffff,
+            0x100_0000,
+            u32::MAX,
+        ];
+        let counts = [0, 1, 0xff, 0x100, 0xffff, (1 << 29) - 1];
+        let mut ids = std::collections::BTreeSet::new();
+        for number in vmids {
+            for count in counts {
+                let id = fresh_id(vmid(number), count).unwrap();
+                assert!(ids.insert(id), "vmid {number}, count {count}");
+                assert!(id >> 63 == 1, "a process in C makes pid << 32 | count");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_has_used_up_its_fresh_numbers_gets_none() {
+        for (number, bits) in [(1, 53), (0x100, 45), (0x1_0000, 37), (u32::MAX, 29)] {
+            assert!(fresh_id(vmid(number), (1 << bits) - 1).is_some());
+            assert_eq!(fresh_id(vmid(number), 1 << bits), None);
+            assert_eq!(fresh_id(vmid(number), u64::MAX), None);
+        }
+        let mut memory = Box::new_uninit_slice(Leases::bytes(1, 0, 0));
+        let leases = Leases::new(&mut Arena::new(&mut memory), 1, 0, 0).unwrap();
+        let mut directory = leases.directory.lock();
+        directory.count = u64::MAX;
+        assert_eq!(directory.fresh_id(vmid(1)), None);
+        assert_eq!(directory.fresh_id(vmid(1)), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! Signals for any process of the family (`kill(2)`), and what is known of a pid.
+
+use super::ids::Ask;
+use crate::error::{Error, Resource, errno};
+use crate::leader::is_signal;
+use crate::node::rpc::Data;
+use crate::node::upcall::{MetadataReply, Signal, SignalReply, Target};
+use crate::node::{Late, Node, Wait};
+use crate::pal::Pal;
+use crate::sync::Ordering;
+use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill, codes};
+use crate::{Id, Vmid};
+
+/// How many owners a process remembers.
+const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// The leader's answer to [`Message::KillOrdered`]: nothing is under way, so the asker sends its signal
+/// itself.
+pub(in crate::node) const NOT_NEEDED: i32 = 1;
+/// The leader's answer to [`Message::KillOrdered`]: the signal is pending at the leader.
+pub(in crate::node) const KEPT: i32 = 2;
+
+/// What became of a signal that was to go through the leader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Done,
+    /// It is not sent: the way to the target is free.
+    NotNeeded,
+}
+
+/// What is known of an ID.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Known {
+    pub(in crate::node) owner: Vmid,
+    /// How often this process had sent something through the leader when nothing of that was under way
+    /// to the owner any more.
+    pub(in crate::node) passed: u32,
+}
+
+/// Who owned an ID when this process last asked.
+pub(crate) struct OwnerCache([(Id, Option<Known>); OWNERS]);
+
+impl OwnerCache {
+    pub(crate) const fn new() -> Self {
+        OwnerCache([(0, None); OWNERS])
+    }
+
+    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<Known>)> {
+        let at = (id as usize).checked_rem(OWNERS)?;
+        self.0.get_mut(at)
+    }
+
+    pub(in crate::node) fn get(&mut self, id: Id) -> Option<Known> {
+        self.place(id)
+            .filter(|known| known.0 == id)
+            .and_then(|known| known.1)
+    }
+
+    fn put(&mut self, id: Id, owner: Option<Vmid>) {
+        let before = self.get(id);
+        if let Some(place) = self.place(id) {
+            let known = owner.map(|owner| Known {
+                owner,
+                passed: before
+                    .filter(|before| before.owner == owner)
+                    .map_or(0, |before| before.passed),
+            });
+            *place = (id, known);
+        }
+    }
+
+    fn set_passed(&mut self, id: Id, passed: u32) {
+        if let Some((_, Some(known))) = self.place(id).filter(|known| known.0 == id) {
+            known.passed = passed;
+        }
+    }
+}
+
+impl<P: Pal> Node<'_, P> {
+    /// Sends a signal. `signal` 0 only asks whether it could be sent. The sender is the process
+    /// that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.
+    ///
+    /// What this process sends to another arrives in the order in which it was sent, whatever the targets
+    /// are (the process, a thread of it, its group, all). A call that was ended by `wait` does not say
+    /// when its signal comes, and neither does one for a group of which a member has not answered.
+    ///
+    /// A zombie counts as signalled, and so does its main thread. All of a group is signalled before any
+    /// answer is waited for: `Ok` if any could be signalled. A member that has not answered when
+    /// [`Config::recall_limit`](crate::Config::recall_limit) is over counts as signalled. Where there was no room in
+    /// time to signal all of it, the call says so, though others of the group may have been signalled. [`Target::All`] goes to the leader, which passes it on to every
+    /// member but this one and does not wait for them.
+    ///
+    /// What is for a process that has not joined yet, or for a member that does not read, waits at the
+    /// leader. Equal signals up to 31 become one there; real-time signals (32 to 64) are queued, as many as
+    /// [`Capacities::queued_signals`](crate::Capacities::queued_signals) says. SIGCONT discards the stop
+    /// signals that wait, and a stop signal SIGCONT. A thread of a process that has not joined is
+    /// found only by the process's pid.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process), whatever
+    /// the signal; [`Error::Invalid`] for a signal that isn't one, [`Error::Refused`] as the target's embedder says
+    /// (`EPERM`), or with `EAGAIN` for a real-time signal for a thread that would have to wait at the leader
+    /// and finds no room; else as [`Node::ask`].
+    pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
+        self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
+    }
+
+    /// As [`Node::kill`], for that sender.
+    pub(crate) fn kill_as(
+        &self,
+        sender: Id,
+        target: Target,
+        signal: i32,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.alive()?;
+        let wait = self.begin(wait);
+        if !is_signal(signal) {
+            // The kernel looks for the target before it looks at the signal.
+            return match self.kill_as(sender, target, 0, wait) {
+                Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
+                _ => Err(Error::Invalid),
+            };
+        }
+        let kill = |pid, id, target| PidKill {
+            sender,
+            pid,
+            id,
+            signal,
+            target,
+        };
+        match target {
+            Target::Thread { pid, tid } => self.kill_one(kill(pid, tid, KillTarget::Thread), wait),
+            Target::Process(pid) => self.kill_one(kill(pid, pid, KillTarget::Process), wait),
+            Target::Group(group) if self.is_known_process() => {
+                self.kill_group(group, sender, signal, wait)
+            }
+            // As a process in C does it.
+            Target::Group(group) => self.kill_one(kill(group, group, KillTarget::Group), wait),
+            Target::All => self.kill_all(kill(0, 0, KillTarget::All), wait),
+        }
+    }
+
+    fn kill_one(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        if self.is_for_zombie(&kill) {
+            return Ok(());
+        }
+        match self.kill_in_order(kill, wait) {
+            // It died meanwhile.
+            Err(Error::NoSuchProcess) if self.is_for_zombie(&kill) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether it is for a zombie of this process, or the main thread of one: that can be signalled.
+    pub(in crate::node) fn is_for_zombie(&self, kill: &PidKill) -> bool {
+        kill.is_for_main_thread() && self.children.lock().is_zombie(kill.pid)
+    }
+
+    /// Sends a signal to its target's owner, behind those of this process that are under way to it
+    /// through the leader.
+    fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let passed = self.passed.load(Ordering::Acquire);
+        let is_ordered = self.is_ordered(&kill, None, passed);
+        if !is_ordered {
+            match self.kill_through_leader(kill, false, wait) {
+                Ok(Through::NotNeeded) | Err(Error::LeaderGone) => {}
+                Ok(Through::Done) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let outcome = self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait));
+        if !is_ordered {
+            self.owners.lock().set_passed(kill.pid, passed);
+        }
+        if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
+            return outcome;
+        }
+        // Perhaps it was only about to join, or is just ending, or its connection is.
+        if !self.has_extensions() {
+            return outcome;
+        }
+        match self.kill_through_leader(kill, true, wait) {
+            Err(Error::LeaderGone) | Ok(Through::NotNeeded) => outcome,
+            Err(error) => Err(error),
+            Ok(Through::Done) => Ok(()),
+        }
+    }
+
+    /// Whether nothing of this process is under way to the target through the leader: its owner is asked
+    /// at once then. `passed` is how often anything was sent so.
+    pub(in crate::node) fn is_ordered(
+        &self,
+        kill: &PidKill,
+        owner: Option<Vmid>,
+        passed: u32,
+    ) -> bool {
+        if passed == 0 || kill.signal == 0 || !self.has_extensions() {
+            return true;
+        }
+        let known = self.owners.lock().get(kill.pid);
+        let owner = owner.or(known.map(|known| known.owner));
+        // What a process sends itself never goes through the leader, and what it sends to the leader's
+        // process goes on the same stream.
+        let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
+        owner.is_some_and(is_near)
+            || Some(kill.pid) == self.pid()
+            || known.is_some_and(|known| known.passed == passed && passed < u32::MAX)
+    }
+
+    /// Has the leader send a signal, behind those of this process that it has not delivered yet:
+    /// only if there are such, or `always`.
+    fn kill_through_leader(
+        &self,
+        kill: PidKill,
+        always: bool,
+        wait: Wait<'_>,
+    ) -> Result<Through, Error> {
+        let answer = match self.leader()? {
+            Ask::Here(_) => {
+                let us = self.identity.vmid;
+                let code = codes::PID_KILL_ORDERED;
+                self.ask_here(code, &mut Data::none(), wait, |seq| {
+                    if let Some(status) = self.kill_ordered(us, seq, &kill, always) {
+                        self.waiters.answer_here(us, seq, &Answer::Status(status));
+                    }
+                })
+            }
+            Ask::There(leader) => self.ask(leader, &Message::KillOrdered { kill, always }, wait),
+        };
+        match answer {
+            Ok(Answer::Status(0)) => Ok(Through::Done),
+            Ok(Answer::Status(NOT_NEEDED)) => Ok(Through::NotNeeded),
+            Ok(Answer::Status(KEPT)) => {
+                self.note_passed();
+                Ok(Through::Done)
+            }
+            Ok(Answer::Status(status)) => Err(error_of(status)),
+            Ok(_) => Err(Error::Invalid),
+            // It may be under way.
+            Err(error) => {
+                self.note_passed();
+                Err(error)
+            }
+        }
+    }
+
+    /// Something of this process is, or may be, under way through the leader from now on.
+    pub(in crate::node) fn note_passed(&self) {
+        let next = |passed: u32| passed.checked_add(1);
+        // At the end of the numbers nothing counts as clear any more.
+        let _ = self
+            .passed
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+
+    fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let answer = if owner == self.identity.vmid {
+            self.ask_here(codes::PID_KILL, &mut Data::none(), wait, |seq| {
+                let reply = SignalReply { to: owner, seq };
+                self.deliver(&Signal::read(owner, &kill), reply);
+            })?
+        } else {
+            self.ask(owner, &Message::PidKill(kill), wait)?
+        };
+        match answer {
+            Answer::Status(0) => Ok(()),
+            Answer::Status(status) => Err(error_of(status)),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Asks an ID's owner, who is looked up again if it is not who was thought.
+    fn at_owner<T>(
+        &self,
+        id: Id,
+        wait: Wait<'_>,
+        mut ask: impl FnMut(Vmid) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let known = self.owners.lock().get(id).map(|known| known.owner);
+        if let Some(owner) = known {
+            match ask(owner) {
+                Err(Error::NoSuchProcess | Error::LeaderGone) => {}
+                outcome => return outcome,
+            }
+        }
+        let owner = self.owner_of(id, wait)?;
+        self.owners.lock().put(id, owner);
+        match owner {
+            Some(owner) if Some(owner) != known => ask(owner),
+            _ => Err(Error::NoSuchProcess),
+        }
+    }
+
+    fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
+        let Some(leader) = self.identity.leader else {
+            return if self.pass_on(self.identity.vmid, &kill) {
+                self.note_passed();
+                Ok(())
+            } else {
+                Err(Error::NoSuchProcess)
+            };
+        };
+        let answer = self.ask(leader, &Message::PidKill(kill), wait);
+        if kill.signal != 0 {
+            self.note_passed();
+        }
+        match answer? {
+            Answer::Status(0) => Ok(()),
+            Answer::Status(status) => Err(error_of(status)),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// What the user and group of a pid are, anywhere in the family.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
+    /// else as [`Node::ask`].
+    pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
+        self.alive()?;
+        let mut data = [0; 8];
+        if self.metadata(pid, MetaCode::Credentials, &mut data, wait)? != data.len() {
+            return Err(Error::Invalid);
+        }
+        let number = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        Ok((number(data.first_chunk()), number(data.last_chunk())))
+    }
+
+    /// A pid's executable, working directory or root, anywhere in the family. Returns the path's
+    /// length; it stands at the start of `path`, without its NUL.
+    ///
+    /// # Errors
+    /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer
+    /// than the buffer, which [`PATH_MAX`](crate::PATH_MAX) bytes are enough for;
+    /// [`Error::Full`] at the limit of such calls at once.
+    pub fn path_of(
+        &self,
+        pid: Id,
+        what: MetaCode,
+        path: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<usize, Error> {
+        self.alive()?;
+        if what == MetaCode::Credentials {
+            return Err(Error::Invalid);
+        }
+        let length = self.metadata(pid, what, path, wait)?;
+        match path.get(..length).and_then(|path| path.split_last()) {
+            Some((0, path)) if !path.contains(&0) => Ok(path.len()),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Asks about a pid; the data stands at the start of `data`. Returns its length.
+    pub(crate) fn metadata(
+        &self,
+        pid: Id,
+        what: MetaCode,
+        data: &mut [u8],
+        wait: Wait<'_>,
+    ) -> Result<usize, Error> {
+        let wait = self.begin(wait);
+        self.at_owner(pid, wait, |owner| {
+            let mut data = Data {
+                bytes: &mut *data,
+                length: 0,
+            };
+            let answer = if owner == self.identity.vmid {
+                self.ask_here(codes::PID_GETMETA, &mut data, wait, |seq| {
+                    let reply = MetadataReply { to: owner, seq };
+                    self.embedder.metadata(self, pid, what, reply);
+                })?
+            } else {
+                let message = Message::PidGetMeta { pid, code: what };
+                self.tell_short_limits(owner, wait)?;
+                self.ask_with(owner, &message, Late::Drop, &mut data, wait)?
+            };
+            match answer {
+                Answer::Meta { status: 0, .. } => Ok(data.length),
+                // What was asked for is longer than what this process takes.
+                Answer::Meta { status, .. } if status == -errno::EMSGSIZE => {
+                    Err(Error::Full(Resource::FrameLength))
+                }
+                Answer::Meta { status, .. } => Err(error_of(status)),
+                _ => Err(Error::Invalid),
+            }
+        })
+    }
+}
+
+/// What a negative status stands for.
+pub(in crate::node) fn error_of(status: i32) -> Error {
+    match status.saturating_neg() {
+        errno::ESRCH => Error::NoSuchProcess,
+        errno::EINVAL => Error::Invalid,
+        number => Error::Refused(number),
+    }
+}

@@ -1,0 +1,77 @@
+//! Which files and open files this process has ever locked.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::wire::{FileLock, LockFamily};
+
+/// The model checker has little room on its stacks.
+const WORDS: usize = if cfg!(loom) { 1 } else { 32 };
+
+/// A set that is only roughly known (a Bloom filter with one hash): it may take something for in
+/// it that is not, but never the other way. So a close that needs no message seldom sends one.
+pub(crate) struct UsedLocks([AtomicU64; WORDS]);
+
+impl UsedLocks {
+    pub(in crate::node) fn new() -> UsedLocks {
+        UsedLocks(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    pub(in crate::node) fn note(&self, lock: &FileLock<'_>) {
+        match lock.family {
+            LockFamily::Posix => self.put(of_path(lock.path)),
+            LockFamily::Flock | LockFamily::Ofd => self.note_handle(lock.handle),
+        }
+    }
+
+    pub(in crate::node) fn note_handle(&self, handle: u64) {
+        self.put(of_handle(handle));
+    }
+
+    /// Whether the process may have locked the file.
+    pub(in crate::node) fn may_have_file(&self, path: &[u8]) -> bool {
+        self.has(of_path(path))
+    }
+
+    /// Whether it may have locked the open file.
+    pub(in crate::node) fn may_have_handle(&self, handle: u64) -> bool {
+        self.has(of_handle(handle))
+    }
+
+    /// Whether it has locked anything.
+    pub(in crate::node) fn any(&self) -> bool {
+        self.0.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    fn put(&self, hash: u64) {
+        if let Some((word, bit)) = self.place(hash)
+            && word.load(Ordering::Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    fn has(&self, hash: u64) -> bool {
+        self.place(hash)
+            .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn place(&self, hash: u64) -> Option<(&AtomicU64, u64)> {
+        let word = usize::try_from(hash >> 6).ok()?.checked_rem(WORDS)?;
+        Some((self.0.get(word)?, 1 << (hash & 63)))
+    }
+}
+
+fn of_path(path: &[u8]) -> u64 {
+    path.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        spread(hash ^ u64::from(*byte))
+    })
+}
+
+fn of_handle(handle: u64) -> u64 {
+    let hash = spread(handle ^ 0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 32)
+}
+
+/// FNV-1a's step.
+fn spread(hash: u64) -> u64 {
+    hash.wrapping_mul(0x0100_0000_01b3)
+}

@@ -1,0 +1,398 @@
+//! Who comes and who goes.
+
+use crate::sync::Ordering;
+
+use super::poll_loop::{Again, RETRY, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
+use super::rx::Read;
+use crate::Vmid;
+use crate::counters::Refusal;
+use crate::error::Error;
+use crate::log::event;
+use crate::node::{Name, Node, PeerRef, Phase, Reading, Sending, Upcall};
+use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
+
+/// How many streams are accepted in one turn at most, so that the others are heard too.
+const ACCEPTED_AT_ONCE: usize = 256;
+
+/// How often a stream is read at most before it is closed: its peer is gone and can't write more
+/// than the stream holds, unless it is only pretending.
+const LAST_READS: usize = 256;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Accepts who is waiting.
+    pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            self.run_upcalls();
+            if P::SHAKES_HANDS && self.strangers_are_new(state) {
+                state.exhausted_until = Some(self.pal.now() + RETRY);
+                self.pal.watch_listener(false);
+                return;
+            }
+            match self.pal.accept() {
+                Ok(stream) => {
+                    self.counters.accepted.add(1);
+                    self.greet(state, stream);
+                }
+                Err(AcceptError::WouldBlock) => return,
+                Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::Foreign),
+                Err(AcceptError::Exhausted) => {
+                    state.exhausted_until = Some(self.now() + RETRY_ACCEPT);
+                    self.pal.watch_listener(false);
+                    event!(
+                        warn,
+                        "the platform has no more streams: nobody is accepted for now"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether there is no place for one more stranger, and none has had its time to shake hands.
+    fn strangers_are_new(&self, state: &WorkerState<'m, P::Stream>) -> bool {
+        if state.strangers_count < state.strangers.len() {
+            return false;
+        }
+        let now = self.pal.now();
+        let half = self.config.connect_limit.checked_div(2);
+        let mut strangers = state.strangers.iter().flatten();
+        strangers.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
+    }
+
+    /// Watches the listener again when it is time. Returns when the worker has to look again.
+    pub(super) fn accept_again(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        until: Option<Time>,
+    ) -> Option<Time> {
+        let Some(again) = state.exhausted_until else {
+            return until;
+        };
+        if self.now() >= again {
+            state.exhausted_until = None;
+            self.pal.watch_listener(true);
+            return until;
+        }
+        Some(until.map_or(again, |until| until.min(again)))
+    }
+
+    /// Hears a new stream's VMID, or puts it among the strangers until it says it.
+    fn greet(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
+        let mut stranger = Stranger {
+            stream,
+            said: [0; VMID_LENGTH],
+            length: 0,
+            until: Time(0),
+        };
+        match hear(&mut stranger) {
+            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
+            Heard::NotAll => {
+                stranger.until = self.now() + self.config.connect_limit;
+                self.keep_stranger(state, stranger);
+            }
+            Heard::End => self.refuse(None, Refusal::NoVmid),
+        }
+    }
+
+    fn keep_stranger(&self, state: &mut WorkerState<'m, P::Stream>, stranger: Stranger<P::Stream>) {
+        // Where there is no room, the one that has been silent for longest goes.
+        let Some((index, place)) = state
+            .strangers
+            .iter_mut()
+            .enumerate()
+            .min_by_key(|(_, place)| place.as_ref().map(|stranger| stranger.until))
+        else {
+            self.refuse(None, Refusal::NoVmid);
+            return;
+        };
+        if let Some(oldest) = place.take() {
+            self.pal.unwatch(&oldest.stream);
+            self.refuse(None, Refusal::NoVmid);
+        } else {
+            state.strangers_count = state.strangers_count.saturating_add(1);
+        }
+        let token = Name::Stranger(index).token();
+        if self
+            .pal
+            .watch(&stranger.stream, token, Interest::READ)
+            .is_ok()
+        {
+            *place = Some(stranger);
+        } else {
+            state.strangers_count = state.strangers_count.saturating_sub(1);
+        }
+    }
+
+    /// A stranger says something.
+    pub(super) fn listen_to_stranger(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
+        let Some(place) = state.strangers.get_mut(index) else {
+            return;
+        };
+        let Some(stranger) = place else { return };
+        let heard = hear(stranger);
+        if heard == Heard::NotAll {
+            return;
+        }
+        let Some(stranger) = place.take() else { return };
+        state.strangers_count = state.strangers_count.saturating_sub(1);
+        self.pal.unwatch(&stranger.stream);
+        match heard {
+            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
+            _ => self.refuse(None, Refusal::NoVmid),
+        }
+    }
+
+    /// Turns strangers away whose time is over. Returns when the worker has to look again.
+    pub(super) fn expire_strangers(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        until: Option<Time>,
+    ) -> Option<Time> {
+        if state.strangers_count == 0 || until == Some(Time(0)) {
+            return until;
+        }
+        let now = self.now();
+        let mut until = until;
+        self.introduce_again(state);
+        for place in state.strangers.iter_mut() {
+            let Some(stranger) = place else { continue };
+            if stranger.length == VMID_LENGTH {
+                let soon = now + RETRY;
+                until = Some(until.map_or(soon, |until| until.min(soon)));
+                continue;
+            }
+            if stranger.until > now {
+                until = Some(until.map_or(stranger.until, |until| until.min(stranger.until)));
+                continue;
+            }
+            self.pal.unwatch(&stranger.stream);
+            *place = None;
+            state.strangers_count = state.strangers_count.saturating_sub(1);
+            self.refuse(None, Refusal::NoVmid);
+        }
+        until
+    }
+
+    /// Tries those again who have said who they are, but whose place was not free yet.
+    fn introduce_again(&self, state: &mut WorkerState<'m, P::Stream>) {
+        for index in 0..state.strangers.len() {
+            let place = state.strangers.get(index).and_then(Option::as_ref);
+            if place.is_some_and(|stranger| stranger.length == VMID_LENGTH) {
+                self.listen_to_stranger(state, index);
+            }
+        }
+    }
+
+    /// A stream has said that it comes from `vmid`.
+    fn introduce(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
+        let vmid = match Vmid::new(vmid) {
+            Some(vmid) if vmid != self.identity.vmid => vmid,
+            _ => return self.refuse(None, Refusal::BadVmid),
+        };
+        if let Some(peer) = self.peers.find(vmid) {
+            // The one before may be gone already, and only its end not have been read yet.
+            if peer.broken.load(Ordering::SeqCst) {
+                if self.close(state, &peer) != Again::Whenever {
+                    // A call has one of its streams yet.
+                    return self.keep_stranger(state, Stranger::of(stream, vmid, self.now()));
+                }
+            } else if !peer.is_silent() && !self.hear_the_end(state, &peer) {
+                return self.refuse(Some(vmid), Refusal::VmidTaken);
+            }
+        }
+        let Ok(peer) = self.peers.find_or_add(vmid) else {
+            return self.refuse(Some(vmid), Refusal::PeersFull);
+        };
+        if self
+            .pal
+            .watch(&stream, peer.incoming(), Interest::READ)
+            .is_err()
+        {
+            return self.refuse(Some(vmid), Refusal::PeersFull);
+        }
+        peer.reading.lock().stream = Some(stream);
+        peer.heard.store(true, Ordering::SeqCst);
+        if let Some(leader) = &self.leader {
+            leader.lock().joined(vmid);
+        }
+        event!(debug, "process {vmid} is connected");
+        self.events.joined(vmid);
+        self.tell_surely(Upcall::Joined(vmid));
+        // What came with the VMID: no need to be told of it.
+        self.receive(&peer);
+    }
+
+    /// Reads the peer's stream to its end, if that is there already, and closes the connection.
+    fn hear_the_end(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> bool {
+        for _ in 0..LAST_READS {
+            let Some(mut reading) = peer.reading.try_lock() else {
+                return false;
+            };
+            let read = self.read(&mut reading);
+            let again = self.take_frames(peer, &mut reading);
+            drop(reading);
+            self.flush(peer);
+            if again != Again::Whenever {
+                self.peers.attend(peer);
+            }
+            match read {
+                Read::Some => {}
+                Read::Nothing => return false,
+                Read::End => {
+                    peer.broken.store(true, Ordering::SeqCst);
+                    return self.close(state, peer) == Again::Whenever;
+                }
+            }
+        }
+        false
+    }
+
+    /// Closes the connection with a peer for good, and tells whoever it concerns. Comes back with
+    /// a wish to be tried again if another thread is at one of its streams.
+    pub(super) fn close(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+    ) -> Again {
+        let Some(mut reading) = peer.reading.try_lock() else {
+            self.waiters.nudge(peer.reader.load(Ordering::SeqCst));
+            return Again::Soon;
+        };
+        let Some(mut sending) = peer.sending.try_lock() else {
+            return Again::Soon;
+        };
+        let faulty = {
+            let mut queue = peer.queue.lock();
+            queue.closed = true;
+            queue.faulty
+        };
+        // An answer or a last wish that came before the end is heard.
+        while !faulty && reading.last_reads < LAST_READS {
+            reading.last_reads = reading.last_reads.saturating_add(1);
+            let read = self.read(&mut reading);
+            let again = self.take_frames(peer, &mut reading);
+            if again != Again::Whenever {
+                self.look_away(peer, &reading, &sending);
+                return again;
+            }
+            match read {
+                Read::Some => {}
+                // What it said last may not be here yet.
+                Read::Nothing if peer.hung_up.load(Ordering::SeqCst) && !peer.is_silent() => {
+                    self.look_away(peer, &reading, &sending);
+                    return Again::Soon;
+                }
+                Read::Nothing | Read::End => break,
+            }
+        }
+        let vmid = peer.vmid();
+        // The outgoing stream ends first: a peer that sees its own stream closed finds the end of
+        // this one, and what was written before it, without waiting.
+        if let Some(stream) = &sending.stream {
+            self.pal.unwatch(stream);
+        }
+        sending.reset();
+        if let Some(stream) = &reading.stream {
+            self.pal.unwatch(stream);
+        }
+        reading.reset();
+        {
+            let mut queue = peer.queue.lock();
+            queue.filling.clear();
+            queue.reserved = 0;
+        }
+        drop(sending);
+        drop(reading);
+        self.peers.remove(peer);
+        let error = self.gone(vmid);
+        if error == Error::LeaderGone {
+            self.leader_gone.store(true, Ordering::Release);
+            // Who leaves closes its streams, and the leader its own.
+            if self.phase() == Phase::Running {
+                event!(warn, "the leader is gone");
+            }
+        } else {
+            event!(debug, "process {vmid} is gone");
+        }
+        self.parent_gone(vmid);
+        // One that never came has not gone either: only we tried to reach it.
+        if !peer.is_silent() {
+            self.take_back_ids(vmid);
+            // Before its callers know of it, so that a child is a zombie for them.
+            self.peer_gone(vmid);
+        }
+        // Calls that wait for children, or for all others to leave, look again.
+        self.waiters.wake_for_room(self.identity.vmid);
+        self.waiters.fail(Some(vmid), error);
+        self.events.left(vmid);
+        self.counters.disconnects.add(1);
+        if state.exhausted_until.take().is_some() {
+            self.pal.watch_listener(true);
+        }
+        self.tell_who_shuts_down();
+        Again::Whenever
+    }
+
+    /// A peer that is to be closed is looked at again soon. What its streams report until then is
+    /// no news, and would come again and again.
+    fn look_away(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        reading: &Reading<'m, P::Stream>,
+        sending: &Sending<'m, P::Stream>,
+    ) {
+        let incoming = (&reading.stream, peer.incoming());
+        for (stream, token) in [incoming, (&sending.stream, peer.outgoing())] {
+            if let Some(stream) = stream {
+                self.pal.rewatch(stream, token, Interest::empty());
+            }
+        }
+    }
+
+    /// As the leader: what the process owned is free again.
+    pub(crate) fn take_back_ids(&self, vmid: Vmid) {
+        let Some(leader) = &self.leader else { return };
+        // When it goes itself the others live on: nothing of theirs is given away.
+        if self.phase() >= Phase::Closing {
+            return;
+        }
+        self.has_left(leader, vmid);
+        // Not all under one lock: there may be many.
+        while !leader.lock().break_promises(vmid) {}
+        if self.config.keep_ranges_of_dead {
+            return;
+        }
+        let mut reclaim = leader.lock().ranges().reclaim(vmid);
+        while !leader.lock().ranges().reclaim_on(&mut reclaim) {}
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Vmid(u32),
+    NotAll,
+    End,
+}
+
+/// Reads no more than the VMID.
+fn hear<S: Stream>(stranger: &mut Stranger<S>) -> Heard {
+    loop {
+        let Some(missing) = stranger
+            .said
+            .get_mut(stranger.length..)
+            .filter(|rest| !rest.is_empty())
+        else {
+            return Heard::Vmid(u32::from_le_bytes(stranger.said));
+        };
+        match stranger.stream.read(missing) {
+            Ok(0) | Err(StreamError::Closed) => return Heard::End,
+            Ok(count) => stranger.length = stranger.length.saturating_add(count),
+            Err(StreamError::Interrupted) => {}
+            Err(StreamError::WouldBlock) => return Heard::NotAll,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The limits of this process and of its peers that have to fit each other.
+//!
+//! The first frame to a leader is a HELLO. A leader that knows it answers with its own HELLO and with
+//! its LIMITS, before any other answer; the member then says LIMITS, too. So neither is sent to a
+//! peer in C.
+
+use super::halves::Queue;
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::log::event;
+use crate::node::rpc::Limits;
+use crate::node::{Node, PATH_MAX, PeerRef, Wait};
+use crate::pal::Pal;
+use crate::sync::Ordering;
+use crate::wire::{Answer, Hello, LimitFlags, Message, PeerLimits};
+
+/// No limit of the leader stands against ours.
+pub(in crate::node) const NONE: u64 = u64::MAX;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// What this process says of its limits.
+    pub(in crate::node) fn limits(&self) -> PeerLimits {
+        let limits = &self.config.capacities;
+        let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+        let mut flags = LimitFlags::empty();
+        flags.set(
+            LimitFlags::USES_SYNC,
+            limits.sync_handles > 0 || self.server.is_some() && limits.leases.handles > 0,
+        );
+        flags.set(LimitFlags::NEVER_JOINS, self.never_joins);
+        PeerLimits {
+            version: PeerLimits::VERSION,
+            flags,
+            frame_length: number(limits.frame_length),
+            sync_data: number(limits.sync_data),
+        }
+    }
+
+    /// The first frame to the leader is a HELLO, so that it knows what it talks to. To be called
+    /// before anything is put into a queue.
+    #[inline]
+    pub(crate) fn say_hello_first(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
+        if queue.is_new {
+            self.begin_queue(peer, queue);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_queue(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
+        queue.is_new = false;
+        if Some(peer.vmid()) != self.identity.leader {
+            return;
+        }
+        let hello = Message::Hello(Hello::NOBODY);
+        // The queue is empty, and half of it holds more than the longest frame by a HELLO.
+        if queue.filling.push(0, &hello).is_ok() {
+            self.note_out(peer.vmid(), 0, &hello);
+        }
+    }
+
+    /// Tells the peer this process's limits, once. False if there is no room for that now.
+    pub(in crate::node) fn tell_limits(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        if peer.limits_told.load(Ordering::SeqCst) {
+            return true;
+        }
+        let message = Message::Limits(self.limits());
+        if let Err(Error::Full(_)) = self.put(peer, 0, &message, Limits::NONE) {
+            return false;
+        }
+        peer.limits_told.store(true, Ordering::SeqCst);
+        true
+    }
+
+    /// Before a member is asked for something that may be longer than what this process takes: tells
+    /// it how much that is. A process in C skips it.
+    pub(in crate::node) fn tell_short_limits(
+        &self,
+        dest: Vmid,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let longest = Answer::Meta {
+            status: 0,
+            data: &[0; PATH_MAX],
+        };
+        if self.config.capacities.frame_length >= longest.length() {
+            return Ok(());
+        }
+        let peer = self.peers.find_or_add(dest)?;
+        if peer.limits_told.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
+            return Ok(());
+        }
+        // Sent at once: the question may fail before it is sent, and would leave them unsent.
+        self.send(dest, &Message::Hello(Hello::NOBODY), wait)?;
+        self.send(dest, &Message::Limits(self.limits()), wait)?;
+        peer.limits_told.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// A peer says its limits. False if there is no room to answer: to be taken up again.
+    pub(crate) fn note_limits(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        theirs: &PeerLimits,
+    ) -> bool {
+        peer.set_longest_frame(theirs.frame_length);
+        let ours = self.limits();
+        let both = ours.flags & theirs.flags;
+        let fits = !both.contains(LimitFlags::USES_SYNC) || ours.sync_data == theirs.sync_data;
+        if Some(peer.vmid()) == self.identity.leader {
+            if !fits {
+                self.leaders_sync_data
+                    .store(theirs.sync_data.into(), Ordering::SeqCst);
+                let (ours, theirs) = (ours.sync_data, theirs.sync_data);
+                event!(
+                    error,
+                    "sync_data is {ours} here and {theirs} at the leader: sync handles can't be used"
+                );
+                // Calls that wait for a handle look again.
+                self.waiters.wake_for_room(peer.vmid());
+            }
+            return self.tell_limits(peer);
+        }
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        if theirs.flags.contains(LimitFlags::NEVER_JOINS) {
+            leader.lock().runs_unjoined(peer.vmid());
+        }
+        if !fits {
+            let (who, ours, theirs) = (peer.vmid(), ours.sync_data, theirs.sync_data);
+            event!(
+                warn,
+                "sync_data is {ours} here and {theirs} at process {who}: it can't use sync handles"
+            );
+            peer.syncs_refused.store(true, Ordering::SeqCst);
+            // What it may have been given before that was known.
+            self.take_back_leases(who);
+        }
+        true
+    }
+
+    /// Whether the limits that both have to share are the leader's, as far as it has said.
+    ///
+    /// # Errors
+    /// [`Error::LimitsDiffer`] if they are not.
+    pub(in crate::node) fn check_limits(&self) -> Result<(), Error> {
+        match u32::try_from(self.leaders_sync_data.load(Ordering::SeqCst)) {
+            Err(_) => Ok(()),
+            Ok(theirs) => Err(Error::LimitsDiffer {
+                limit: Resource::SyncData,
+                ours: self.limits().sync_data,
+                theirs,
+            }),
+        }
+    }
+
+    /// Makes sure that the leader has said what it is and what its limits are, if it ever does.
+    pub(in crate::node) fn meet_leader(&self, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.has_extensions() {
+            // One in C answers only this.
+            self.owner_of(1, wait)?;
+        }
+        self.check_limits()
+    }
+}

@@ -1,0 +1,18 @@
+//! The streams to and from peers, and the loop that moves their bytes.
+
+mod adaptive_spin;
+mod halves;
+mod handshake;
+mod limits;
+mod peer_table;
+mod poll_loop;
+mod rx;
+mod stream_key;
+mod tx;
+
+pub(crate) use adaptive_spin::SpinGauge;
+pub(crate) use halves::{Reading, Sending};
+pub(super) use limits::NONE as NO_LIMIT;
+pub(crate) use peer_table::{PeerRef, Peers};
+pub(crate) use poll_loop::{VMID_LENGTH, WorkerState};
+pub(crate) use stream_key::Name;

@@ -1,0 +1,494 @@
+//! The processes this node is connected with: one place for each, found by VMID.
+
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::ops::Deref;
+
+use super::halves::{Queue, Reading, Sending};
+use super::stream_key::{GENERATIONS, Name};
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::pal::{Time, Token};
+use crate::store::{Arena, Index, Lock, Table, bytes_for};
+use crate::wire::{FrameReader, FrameWriter};
+
+/// One process.
+pub(crate) struct Peer<'m, S> {
+    index: u32,
+    /// Changes when the place goes to another process, so that stale names are known as such.
+    generation: AtomicU32,
+    vmid: AtomicU32,
+    pub(crate) reading: Lock<Reading<'m, S>>,
+    pub(crate) queue: Lock<Queue<'m>>,
+    pub(crate) sending: Lock<Sending<'m, S>>,
+    /// It is in the attention queue.
+    listed: AtomicBool,
+    /// It is to be closed.
+    pub(crate) broken: AtomicBool,
+    /// It has closed its end of our stream to it: the end of its own is sure to come.
+    pub(crate) hung_up: AtomicBool,
+    /// Its requests are held back: tell the worker when there is room again.
+    pub(crate) held_back: AtomicBool,
+    /// A call waits for room to send to it.
+    pub(crate) room_wanted: AtomicBool,
+    /// A stream to it is to be opened though nothing is to be sent yet.
+    pub(crate) stream_wanted: AtomicBool,
+    /// Its backlog was full: to be tried again.
+    pub(crate) connecting: AtomicBool,
+    /// Not before that time.
+    pub(crate) retry_at: AtomicU64,
+    /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
+    pub(crate) unreachable: AtomicBool,
+    /// It has a stream to us.
+    pub(crate) heard: AtomicBool,
+    /// It has said that it knows this crate's extensions.
+    pub(crate) extended: AtomicBool,
+    /// As the leader: its process has ended, and has nothing to say any more.
+    pub(crate) ended: AtomicBool,
+    /// It has sent something, and no HELLO before: it is a process in C.
+    pub(crate) is_plain: AtomicBool,
+    /// It was told the limits of this process.
+    pub(crate) limits_told: AtomicBool,
+    /// The longest frame that it takes, as it said itself; no limit is known before.
+    takes: AtomicU32,
+    /// As the leader: its sync handles do not fit those of this process.
+    pub(crate) syncs_refused: AtomicBool,
+    /// As the leader: signals for it may wait to be sent.
+    pub(crate) signals_wait: AtomicBool,
+    /// The name of the waiter whose call reads its stream; 0 for none.
+    pub(crate) reader: AtomicU32,
+}
+
+impl<S> Peer<'_, S> {
+    /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
+    pub(crate) fn vmid(&self) -> Vmid {
+        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
+    }
+
+    /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever
+    /// has the reading token just then makes no difference.
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.heard.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has a stream to us, or ours to it is open or will be opened. The worker sees the end of
+    /// either, and then removes the peer; nobody would remove one that has none.
+    fn has_connection(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
+            || self.stream_wanted.load(Ordering::SeqCst)
+            || !self.queue.lock().is_new
+    }
+
+    /// Whether its backlog was full when we last tried.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting.load(Ordering::SeqCst)
+    }
+
+    /// When to try again to connect, if its backlog was full.
+    pub(crate) fn next_try(&self) -> Option<Time> {
+        self.is_connecting()
+            .then(|| Time(self.retry_at.load(Ordering::SeqCst)))
+    }
+
+    /// Whether an answer to it can be queued, or will be dropped as it is going.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.closed || queue.room() >= crate::node::ANSWER_RESERVE
+    }
+
+    /// Keeps room for an answer that comes later: there is enough for any.
+    pub(crate) fn keep_room(&self, room: usize) {
+        let mut queue = self.queue.lock();
+        queue.reserved = queue.reserved.saturating_add(room);
+    }
+
+    /// It takes no longer frames than that. Every process takes those of [`crate::node::ANSWER_RESERVE`] bytes.
+    pub(in crate::node) fn set_longest_frame(&self, length: u32) {
+        let least = u32::try_from(crate::node::ANSWER_RESERVE).unwrap_or(u32::MAX);
+        self.takes.store(length.max(least), Ordering::SeqCst);
+    }
+
+    /// The longest frame that it takes, as far as that is known.
+    pub(in crate::node) fn longest_frame(&self) -> u32 {
+        self.takes.load(Ordering::SeqCst)
+    }
+
+    /// Whether it takes a frame of that length, as far as that is known.
+    pub(in crate::node) fn takes(&self, length: usize) -> bool {
+        length <= self.longest_frame() as usize
+    }
+
+    pub(crate) fn incoming(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Incoming {
+            index: self.index,
+            generation,
+        }
+        .token()
+    }
+
+    pub(crate) fn outgoing(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Outgoing {
+            index: self.index,
+            generation,
+        }
+        .token()
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Use {
+    users: u32,
+    removed: bool,
+}
+
+struct Directory<'m> {
+    by_vmid: Index<'m>,
+    uses: Table<'m, Use>,
+    free: Table<'m, u32>,
+    free_count: usize,
+}
+
+impl Directory<'_> {
+    fn index_of(&self, vmid: Vmid) -> Option<u32> {
+        self.by_vmid.get(vmid.get())
+    }
+
+    fn hold(&mut self, index: u32) {
+        if let Some(used) = self.uses.get_mut(index as usize) {
+            used.users = used.users.saturating_add(1);
+        }
+    }
+}
+
+pub(crate) struct Peers<'m, S> {
+    places: Table<'m, Peer<'m, S>>,
+    directory: Lock<Directory<'m>>,
+    attention: Lock<Attention<'m>>,
+}
+
+/// Peers that want something of the worker, each at most once: a ring.
+struct Attention<'m> {
+    ring: Table<'m, u32>,
+    first: usize,
+    count: usize,
+}
+
+/// A peer, kept from being reused as long as this lives.
+pub(crate) struct PeerRef<'a, 'm, S> {
+    peers: &'a Peers<'m, S>,
+    peer: &'a Peer<'m, S>,
+}
+
+impl<'m, S> Deref for PeerRef<'_, 'm, S> {
+    type Target = Peer<'m, S>;
+    fn deref(&self) -> &Peer<'m, S> {
+        self.peer
+    }
+}
+
+impl<S> Drop for PeerRef<'_, '_, S> {
+    fn drop(&mut self) {
+        self.peers.let_go(self.peer);
+    }
+}
+
+impl<'m, S> Peers<'m, S> {
+    /// The memory of the places themselves.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<Peer<'m, S>>(capacity)
+            .saturating_add(Index::bytes(capacity))
+            .saturating_add(bytes_for::<Use>(capacity))
+            .saturating_add(bytes_for::<u32>(capacity).saturating_mul(2))
+    }
+
+    pub(crate) fn new(
+        arena: &mut Arena<'m>,
+        capacity: usize,
+        frame_length: usize,
+        send_queue: usize,
+    ) -> Result<Self, Error> {
+        let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
+        // The buffers come from the far end, so that the tables stand together.
+        let mut buffers = arena.split_off(capacity.saturating_mul(
+            frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
+        ))?;
+        let places = arena.table(capacity, |index| {
+            Ok(Peer {
+                index: number(index)?,
+                generation: AtomicU32::new(0),
+                vmid: AtomicU32::new(0),
+                reading: Lock::new(Reading {
+                    stream: None,
+                    frames: FrameReader::over(buffers.buffer(frame_length)?),
+                    last_reads: 0,
+                    held_back: false,
+                    is_noted: false,
+                }),
+                queue: Lock::new(Queue {
+                    filling: FrameWriter::over(buffers.buffer(send_queue / 2)?),
+                    closed: true,
+                    faulty: false,
+                    is_new: false,
+                    reserved: 0,
+                    most: 0,
+                }),
+                sending: Lock::new(Sending {
+                    stream: None,
+                    vmid_sent: 0,
+                    draining: FrameWriter::over(buffers.buffer(send_queue / 2)?),
+                    blocked: false,
+                    connecting_since: None,
+                    pause: 0,
+                }),
+                listed: AtomicBool::new(false),
+                broken: AtomicBool::new(false),
+                hung_up: AtomicBool::new(false),
+                held_back: AtomicBool::new(false),
+                room_wanted: AtomicBool::new(false),
+                stream_wanted: AtomicBool::new(false),
+                connecting: AtomicBool::new(false),
+                retry_at: AtomicU64::new(0),
+                unreachable: AtomicBool::new(false),
+                heard: AtomicBool::new(false),
+                extended: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
+                is_plain: AtomicBool::new(false),
+                limits_told: AtomicBool::new(false),
+                takes: AtomicU32::new(u32::MAX),
+                syncs_refused: AtomicBool::new(false),
+                signals_wait: AtomicBool::new(false),
+                reader: AtomicU32::new(0),
+            })
+        })?;
+        let directory = Directory {
+            by_vmid: Index::new(arena, capacity)?,
+            uses: arena.table(capacity, |_| Ok(Use::default()))?,
+            free: arena.table(capacity, |index| {
+                number(capacity.saturating_sub(index).saturating_sub(1))
+            })?,
+            free_count: capacity,
+        };
+        let attention = Attention {
+            ring: arena.table(capacity, |_| Ok(0))?,
+            first: 0,
+            count: 0,
+        };
+        Ok(Peers {
+            places,
+            directory: Lock::new(directory),
+            attention: Lock::new(attention),
+        })
+    }
+
+    fn reference(&self, index: u32) -> Option<PeerRef<'_, 'm, S>> {
+        self.places
+            .get(index as usize)
+            .map(|peer| PeerRef { peers: self, peer })
+    }
+
+    /// The peer with that VMID.
+    pub(crate) fn find(&self, vmid: Vmid) -> Option<PeerRef<'_, 'm, S>> {
+        let mut directory = self.directory.lock();
+        let index = directory.index_of(vmid)?;
+        directory.hold(index);
+        drop(directory);
+        self.reference(index)
+    }
+
+    /// Whether there is a peer with that VMID.
+    pub(crate) fn has(&self, vmid: Vmid) -> bool {
+        self.directory.lock().index_of(vmid).is_some()
+    }
+
+    /// The peer with that VMID, new if there is none yet.
+    pub(crate) fn find_or_add(&self, vmid: Vmid) -> Result<PeerRef<'_, 'm, S>, Error> {
+        let full = Error::Full(Resource::Peers);
+        let mut directory = self.directory.lock();
+        let index = if let Some(index) = directory.index_of(vmid) {
+            index
+        } else {
+            let free_count = directory.free_count.checked_sub(1).ok_or(full)?;
+            let index = *directory.free.get(free_count).ok_or(full)?;
+            let peer = self.places.get(index as usize).ok_or(full)?;
+            if !directory.by_vmid.insert(vmid.get(), index) {
+                return Err(full);
+            }
+            directory.free_count = free_count;
+            peer.vmid.store(vmid.get(), Ordering::Relaxed);
+            // The lock order is table → queue, and nobody else knows this place yet.
+            let mut queue = peer.queue.lock();
+            (queue.closed, queue.faulty, queue.reserved) = (false, false, 0);
+            queue.is_new = true;
+            drop(queue);
+            index
+        };
+        directory.hold(index);
+        drop(directory);
+        self.reference(index).ok_or(full)
+    }
+
+    /// The peer that a name of its stream means, if it is still there.
+    pub(crate) fn named(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
+        let peer = self.places.get(index as usize)?;
+        let mut directory = self.directory.lock();
+        let present = directory.index_of(Vmid::new(peer.vmid.load(Ordering::Relaxed))?)? == index;
+        if !present || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
+            return None;
+        }
+        directory.hold(index);
+        drop(directory);
+        self.reference(index)
+    }
+
+    /// All peers that are there as the walk passes them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = PeerRef<'_, 'm, S>> {
+        self.places.iter().filter_map(|peer| {
+            self.named(
+                peer.index,
+                peer.generation.load(Ordering::Relaxed) & GENERATIONS,
+            )
+        })
+    }
+
+    /// Takes the peer out of the table: its streams are closed and its buffers empty. The place is
+    /// free once nobody has a reference to it any more.
+    pub(crate) fn remove(&self, peer: &Peer<'m, S>) {
+        let mut directory = self.directory.lock();
+        if !directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed)) {
+            return;
+        }
+        if let Some(used) = directory.uses.get_mut(peer.index as usize) {
+            used.removed = true;
+        }
+    }
+
+    fn let_go(&self, peer: &Peer<'m, S>) {
+        let mut directory = self.directory.lock();
+        let Some(used) = directory.uses.get_mut(peer.index as usize) else {
+            return;
+        };
+        used.users = used.users.saturating_sub(1);
+        if used.users > 0 {
+            return;
+        }
+        if !used.removed {
+            if peer.has_connection() {
+                return;
+            }
+            // A call failed before it sent anything.
+            peer.queue.lock().closed = true;
+            directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed));
+        }
+        if let Some(used) = directory.uses.get_mut(peer.index as usize) {
+            *used = Use::default();
+        }
+        peer.vmid.store(0, Ordering::Relaxed);
+        peer.generation.fetch_add(1, Ordering::Relaxed);
+        for flag in [
+            &peer.broken,
+            &peer.hung_up,
+            &peer.held_back,
+            &peer.room_wanted,
+            &peer.stream_wanted,
+            &peer.connecting,
+            &peer.unreachable,
+            &peer.heard,
+            &peer.extended,
+            &peer.ended,
+            &peer.is_plain,
+            &peer.limits_told,
+            &peer.syncs_refused,
+            &peer.signals_wait,
+        ] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        peer.takes.store(u32::MAX, Ordering::Relaxed);
+        let free_count = directory.free_count;
+        if let Some(free) = directory.free.get_mut(free_count) {
+            *free = peer.index;
+            directory.free_count = free_count.saturating_add(1);
+        }
+    }
+
+    /// Puts the peer before the worker. True if it wasn't there already.
+    pub(crate) fn attend(&self, peer: &Peer<'m, S>) -> bool {
+        if peer.listed.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let mut attention = self.attention.lock();
+        let next = attention.first.wrapping_add(attention.count);
+        let length = attention.ring.len();
+        if let Some(place) = next
+            .checked_rem(length)
+            .and_then(|at| attention.ring.get_mut(at))
+        {
+            *place = peer.index;
+            attention.count = attention.count.saturating_add(1);
+        }
+        true
+    }
+
+    /// How many peers want the worker.
+    pub(crate) fn wanting(&self) -> usize {
+        self.attention.lock().count
+    }
+
+    /// The next peer that wants the worker.
+    pub(crate) fn next_wanting(&self) -> Option<PeerRef<'_, 'm, S>> {
+        loop {
+            let index = {
+                let mut attention = self.attention.lock();
+                attention.count = attention.count.checked_sub(1)?;
+                let first = attention.first;
+                let index = *attention.ring.get(first)?;
+                attention.first = first.wrapping_add(1).checked_rem(attention.ring.len())?;
+                index
+            };
+            let peer = self.places.get(index as usize)?;
+            // Before the look at what it wants: what is wanted later lists it again.
+            peer.listed.swap(false, Ordering::SeqCst);
+            let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
+            if let Some(peer) = self.named(index, generation) {
+                return Some(peer);
+            }
+        }
+    }
+
+    /// Whether any peer has a connection with this process, or will get one.
+    pub(crate) fn is_any_connected(&self) -> bool {
+        self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
+    }
+
+    /// How many peers there are now, and the most ever.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let directory = self.directory.lock();
+        (directory.by_vmid.len(), directory.by_vmid.most())
+    }
+
+    /// Bytes in the fullest send queue now, and the most ever in one.
+    pub(crate) fn queue_fill(&self) -> (usize, usize) {
+        self.places.iter().fold((0, 0), |(now, most), peer| {
+            let queue = peer.queue.lock();
+            (now.max(queue.filling.unsent().len()), most.max(queue.most))
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_the_token_does_not_make_a_peer_heard() {
+        let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
+        let mut arena = Arena::new(&mut memory);
+        let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
+        let peer = peers.find_or_add(Vmid::FIRST).unwrap();
+        // A call looks whether there is a stream to read, while the worker accepts the first.
+        let reading = peer.reading.try_lock().unwrap();
+        assert!(peer.is_silent());
+        drop(reading);
+        assert!(peer.is_silent());
+    }
+}

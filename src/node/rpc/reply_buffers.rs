@@ -1,0 +1,58 @@
+//! The data that comes with an answer.
+
+use crate::error::Error;
+use crate::store::{Arena, Buffer, Table, bytes_for};
+
+/// Where a caller wants the data of an answer, and how long that turned out to be.
+pub(crate) struct Data<'a> {
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) length: usize,
+}
+
+impl Data<'_> {
+    /// For an answer without.
+    pub(crate) const fn none() -> Self {
+        Data {
+            bytes: &mut [],
+            length: 0,
+        }
+    }
+}
+
+/// Buffers for the data of answers that wait for their callers: a stack.
+pub(in crate::node) struct Buffers<'m> {
+    stack: Table<'m, Option<Buffer<'m>>>,
+    free: usize,
+}
+
+impl<'m> Buffers<'m> {
+    pub(in crate::node) const fn bytes(count: usize, length: usize) -> usize {
+        bytes_for::<Option<Buffer<'_>>>(count).saturating_add(count.saturating_mul(length))
+    }
+
+    pub(in crate::node) fn new(
+        arena: &mut Arena<'m>,
+        count: usize,
+        length: usize,
+    ) -> Result<Self, Error> {
+        let mut memory = arena.split_off(count.saturating_mul(length))?;
+        Ok(Buffers {
+            stack: arena.table(count, |_| Ok(Some(memory.buffer(length)?)))?,
+            free: count,
+        })
+    }
+
+    pub(in crate::node) fn take(&mut self) -> Option<Buffer<'m>> {
+        let free = self.free.checked_sub(1)?;
+        let buffer = self.stack.get_mut(free)?.take();
+        self.free = free;
+        buffer
+    }
+
+    pub(in crate::node) fn give(&mut self, buffer: Buffer<'m>) {
+        if let Some(place) = self.stack.get_mut(self.free) {
+            *place = Some(buffer);
+            self.free = self.free.saturating_add(1);
+        }
+    }
+}

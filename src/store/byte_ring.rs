@@ -1,0 +1,90 @@
+//! A ring of bytes.
+
+/// Up to `BYTES` bytes that were put in and not yet taken out.
+#[derive(Debug)]
+pub(crate) struct Ring<const BYTES: usize> {
+    bytes: [u8; BYTES],
+    first: usize,
+    length: usize,
+}
+
+impl<const BYTES: usize> Ring<BYTES> {
+    pub(crate) const fn new() -> Self {
+        Ring {
+            bytes: [0; BYTES],
+            first: 0,
+            length: 0,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.first = 0;
+        self.length = 0;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        BYTES.saturating_sub(self.length)
+    }
+
+    /// Puts in as many of `bytes` as fit, in two pieces where the ring wraps, and says how many.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
+        let (bytes, _) = bytes.split_at(bytes.len().min(self.room()));
+        let end = self
+            .first
+            .saturating_add(self.length)
+            .checked_rem(BYTES)
+            .unwrap_or(0);
+        let (front, back) = self.bytes.split_at_mut(end);
+        let (to_end, from_start) = bytes.split_at(bytes.len().min(back.len()));
+        copy(to_end, back);
+        copy(from_start, front);
+        self.length = self.length.saturating_add(bytes.len());
+        bytes.len()
+    }
+
+    /// Takes out as many bytes as there are and fit, and says how many.
+    pub(crate) fn pull(&mut self, buffer: &mut [u8]) -> usize {
+        let count = buffer.len().min(self.length);
+        let (buffer, _) = buffer.split_at_mut(count);
+        let (front, back) = self.bytes.split_at(self.first);
+        let (from_back, from_front) = buffer.split_at_mut(count.min(back.len()));
+        copy(back, from_back);
+        copy(front, from_front);
+        self.skip(count);
+        count
+    }
+
+    /// The oldest bytes: all of them, or those up to where the ring wraps.
+    pub(crate) fn front(&self) -> &[u8] {
+        let (_, back) = self.bytes.split_at(self.first);
+        let (front, _) = back.split_at(back.len().min(self.length));
+        front
+    }
+
+    /// Drops the `count` oldest bytes.
+    pub(crate) fn skip(&mut self, count: usize) {
+        let count = count.min(self.length);
+        self.first = self
+            .first
+            .saturating_add(count)
+            .checked_rem(BYTES)
+            .unwrap_or(0);
+        self.length = self.length.saturating_sub(count);
+    }
+}
+
+/// Copies as much as there is in `from` and fits in `to`.
+fn copy(from: &[u8], to: &mut [u8]) {
+    let count = from.len().min(to.len());
+    let (to, _) = to.split_at_mut(count);
+    let (from, _) = from.split_at(count);
+    to.copy_from_slice(from);
+}

@@ -1,0 +1,185 @@
+//! A platform that misbehaves as platforms do, at random but repeatably.
+//!
+//! [`Faulty`] wraps any PAL. Its streams read and write less than they could, say that they would
+//! block or were interrupted, and break; its connects find everybody busy. What goes wrong follows
+//! from a seed: one thread that does the same gets the same. A node on top must stay correct and
+//! live with any [`Faults`] but `disconnect` and `cut_after`, and correct with these.
+
+mod record;
+mod state;
+mod stream;
+
+use spin::Mutex;
+
+use crate::Vmid;
+use crate::pal::{
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, Readiness, ReadyList, Time,
+    Token, Woken,
+};
+pub use record::{Operation, Outcome, RECORDED, Record, Recorded};
+use state::State;
+pub use stream::FaultyStream;
+
+/// What goes wrong, and how often: of 1024 calls where it could, so many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A read gives less than there is.
+    pub short_read: u16,
+    /// A write takes less than there is room for.
+    pub short_write: u16,
+    /// A read or write that could go on says that it would block.
+    pub would_block: u16,
+    /// A read or write says that it was interrupted.
+    pub interrupted: u16,
+    /// A read or write finds the stream broken; the peer sees it closed.
+    pub disconnect: u16,
+    /// A connect finds the peer busy.
+    pub connect_busy: u16,
+    /// When that many bytes have been read and written by this node, the stream that moved the
+    /// last of them breaks. Once.
+    pub cut_after: Option<u64>,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub const NONE: Faults = Faults {
+        short_read: 0,
+        short_write: 0,
+        would_block: 0,
+        interrupted: 0,
+        disconnect: 0,
+        connect_busy: 0,
+        cut_after: None,
+    };
+}
+
+/// A PAL with faults. The PAL for a node is a reference to it, so that whoever made it can look at
+/// what was recorded while the node runs.
+#[derive(Debug)]
+pub struct Faulty<P: Pal> {
+    inner: P,
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+impl<P: Pal> Faulty<P> {
+    /// `inner` with those faults, in the order that `seed` leads to.
+    pub const fn new(inner: P, faults: Faults, seed: u64) -> Faulty<P> {
+        Faulty {
+            inner,
+            faults,
+            state: Mutex::new(State::new(seed, faults.cut_after)),
+        }
+    }
+
+    /// The PAL underneath.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// The last [`RECORDED`] operations, oldest first.
+    pub fn recorded(&self) -> Recorded {
+        self.state.lock().records.all()
+    }
+
+    /// How many bytes this node has read and written.
+    pub fn bytes_moved(&self) -> u64 {
+        self.state.lock().moved
+    }
+
+    fn record(&self, operation: Operation, asked: usize, outcome: Outcome) {
+        self.state.lock().records.add(Record {
+            operation,
+            asked,
+            outcome,
+        });
+    }
+
+    /// Whether something that goes wrong `rate` of 1024 times does so now.
+    fn strikes(&self, rate: u16) -> bool {
+        rate > 0 && self.state.lock().dice.strikes(rate)
+    }
+}
+
+impl<'p, P: Pal> Pal for &'p Faulty<P> {
+    type Stream = FaultyStream<'p, P>;
+    type Event = P::Event;
+
+    const CALLER_READS: bool = P::CALLER_READS;
+    const SHAKES_HANDS: bool = P::SHAKES_HANDS;
+
+    fn event(&self) -> Result<P::Event, OutOfResources> {
+        self.inner.event()
+    }
+
+    fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        let result = if self.strikes(self.faults.connect_busy) {
+            Err(ConnectError::Busy)
+        } else {
+            self.inner.connect(peer)
+        };
+        self.record(Operation::Connect(peer), 0, Outcome::of_connect(&result));
+        Ok(FaultyStream::new(self, result?))
+    }
+
+    fn accept(&self) -> Result<Self::Stream, AcceptError> {
+        let stream = self.inner.accept()?;
+        self.record(Operation::Accept, 0, Outcome::Done);
+        Ok(FaultyStream::new(self, stream))
+    }
+
+    fn watch_listener(&self, on: bool) {
+        self.inner.watch_listener(on);
+    }
+
+    fn watch(
+        &self,
+        stream: &Self::Stream,
+        token: Token,
+        interest: Interest,
+    ) -> Result<(), OutOfResources> {
+        stream.watch(token, interest)
+    }
+
+    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
+        stream.rewatch(token, interest);
+    }
+
+    fn unwatch(&self, stream: &Self::Stream) {
+        stream.unwatch();
+    }
+
+    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
+        // The broken streams of this node are not watched by the PAL underneath any more.
+        let broken = !self.state.lock().broken.is_empty();
+        self.inner
+            .wait(ready, if broken { Some(Time(0)) } else { until });
+        let state = self.state.lock();
+        for (token, interest) in &state.broken {
+            let mut readiness = Readiness::HANG_UP;
+            readiness.set(Readiness::READ, interest.contains(Interest::READ));
+            readiness.set(Readiness::WRITE, interest.contains(Interest::WRITE));
+            let _ = ready.push((*token, readiness));
+        }
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn wait_event(&self, event: &P::Event, until: Option<Time>) {
+        self.inner.wait_event(event, until);
+    }
+
+    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+        if event.is_set() {
+            Woken::Event
+        } else {
+            stream.wait_readable(event, until)
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.inner.now()
+    }
+}
