@@ -18,9 +18,11 @@ use super::world::{pause, with};
 pub(crate) const VMID: u32 = 900;
 /// The VMIDs that it goes by, if it does not claim to be a member.
 pub(crate) const VMIDS: RangeInclusive<u32> = VMID..=VMID + 1;
-/// Where in a frame its code is, and the highest byte of the handle that it is about.
+/// Where in a frame its code is, the highest byte of the handle that it is about, and the lowest of
+/// the VMID that an ID goes to.
 const CODE: usize = 16;
 const LAST_OF_ID: usize = 24;
+const OWNER: usize = 21;
 /// The pid that it says it has.
 pub(crate) const PID: u32 = 4_000_000;
 
@@ -126,9 +128,12 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
     if rng.u8(..8) == 0 {
         // A bit of it is wrong.
         bytes[rng.usize(..length.max(1))] ^= 1 << rng.u8(..8);
-        // Another message may have become one that asks for a value that others use.
-        if bytes[CODE] == codes::SYNC_REQUEST_UPGRADE {
-            bytes[LAST_OF_ID] |= 1;
+        // The message may ask for a value that others use now, or give an ID to the leader's process,
+        // which keeps what it is given.
+        match bytes[CODE] {
+            codes::SYNC_REQUEST_UPGRADE => bytes[LAST_OF_ID] |= 1,
+            codes::CHANGE_ID_OWNER => bytes[OWNER] |= 2,
+            _ => {}
         }
     }
     if rng.u8(..16) == 0 {
