@@ -85,6 +85,13 @@ impl Signals {
         self.order.cut_short(sender, thread);
     }
 
+    /// The sender's pid is that of another process from now on: the order of two senders is not known.
+    pub(crate) fn pid_is_reused(&mut self, sender: Id) {
+        for thread in 0..2 {
+            self.order.cut_short(sender, thread);
+        }
+    }
+
     /// The answer was 0. The target ran before the call if that `was_running`.
     pub(crate) fn succeeded(
         &mut self,

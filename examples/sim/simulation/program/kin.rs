@@ -53,6 +53,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             checks.ids.let_go(pid);
             let of_parent = checks.family.get(parent);
             let is_known = of_parent.is_some_and(|kin| kin.is_group_known && kin.group == group);
+            if checks.family.of_pid(pid).is_some() {
+                // A signal of the process that had this pid before may arrive after those of this one.
+                checks.signals.pid_is_reused(pid);
+            }
             checks.family.born(vmid, pid, parent, group);
             if !is_known {
                 // It is in the group that its parent was in when the leader heard of it.
