@@ -5,9 +5,8 @@ use core::time::Duration;
 
 use crate::file_locks::LockLimits;
 use crate::leader::SignalLimits;
-use crate::node::MetadataReply;
 use crate::shared_state::LeaseLimits;
-use crate::wire::LentLocks;
+use crate::wire::{Answer, LentLocks};
 use crate::{Id, Vmid};
 
 /// The limits of one node. Each is the number of things that fit; at the limit a call gets
@@ -132,7 +131,7 @@ impl Capacities {
 
     /// Whether a peer's queue ever has room for an answer with metadata.
     pub(crate) const fn holds_metadata(&self) -> bool {
-        self.send_queue / 2 >= MetadataReply::ROOM
+        self.send_queue / 2 >= Answer::LONGEST_META
     }
 
     /// The limits of the leader's signals. A target is a process or a connected member.

@@ -45,7 +45,7 @@ pub use rpc::{Interrupt, Wait};
 pub use rpc::{Waiting, WaitsFor};
 pub(crate) use upcall::NoEmbedder;
 pub(crate) use upcall::Upcall;
-pub use upcall::{Embedder, Metadata, MetadataReply, PATH_MAX, Signal, SignalReply, Target};
+pub use upcall::{Embedder, Metadata, MetadataReply, Signal, SignalReply, Target};
 
 /// The room every send queue keeps for one answer, so that a peer's request is only taken up when
 /// its answer can be queued.

@@ -6,11 +6,8 @@ use super::Node;
 use crate::error::{Error, errno};
 use crate::leader::Signals;
 use crate::pal::Pal;
-use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PidKill};
+use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
 use crate::{Id, Vmid};
-
-/// The longest path of an answer, with its NUL, in bytes (`PATH_MAX`).
-pub const PATH_MAX: usize = 4096;
 
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,12 +167,7 @@ pub struct MetadataReply {
 
 impl MetadataReply {
     /// The room that is kept for it.
-    pub(crate) const ROOM: usize = Answer::Meta {
-        status: 0,
-        data: &[],
-    }
-    .length()
-    .saturating_add(PATH_MAX);
+    pub(crate) const ROOM: usize = Answer::LONGEST_META;
 
     /// Answers: the data, or a positive error number. A path that is too long comes as
     /// `ENAMETOOLONG`.

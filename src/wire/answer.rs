@@ -2,14 +2,17 @@
 
 use super::codes;
 use super::error::{Malformed, TooSmall};
-use super::frame::{HEADER_LENGTH, begin, fill};
+use super::frame::{HEADER_LENGTH, begin, exactly, fill, number};
 use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
-use super::message::{ChildExit, IdRange, exactly, number};
+use super::payload::{ChildExit, IdRange};
 use crate::Id;
 use core::mem::size_of;
 use core::num::NonZeroI32;
 use zerocopy::{FromBytes, FromZeros};
+
+/// The longest path of an answer, with its NUL, in bytes (`PATH_MAX`).
+pub const PATH_MAX: usize = 4096;
 
 /// An answer. A status is 0 or a negative error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +161,14 @@ impl Expected {
 }
 
 impl<'a> Answer<'a> {
+    /// The length of the longest frame with metadata: that of a path.
+    pub(crate) const LONGEST_META: usize = Answer::Meta {
+        status: 0,
+        data: &[],
+    }
+    .length()
+    .saturating_add(PATH_MAX);
+
     /// The length of the whole frame, saturating.
     #[inline]
     pub const fn length(&self) -> usize {

@@ -1,11 +1,13 @@
 //! Between the payloads as a program has them and their bytes.
 
 use super::error::Malformed;
+use super::frame::exactly;
 use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
-use super::message::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill,
-    ProcessQuery, RelativeNote, Sync, exactly,
+use super::message::Message;
+use super::payload::{
+    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
+    RelativeNote, Sync,
 };
 use core::mem::size_of;
 use zerocopy::FromBytes;

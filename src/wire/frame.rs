@@ -1,8 +1,7 @@
 //! One frame: a header and the payload after it.
 
 use super::error::{Malformed, TooSmall};
-use super::layout::Header;
-use super::message::Message;
+use super::layout::{self, Header};
 use crate::store::copy;
 use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
@@ -29,16 +28,6 @@ impl<'a> Frame<'a> {
     #[inline]
     pub const fn length(&self) -> usize {
         HEADER_LENGTH.saturating_add(self.payload.len())
-    }
-
-    /// What the frame says, checked completely.
-    ///
-    /// # Errors
-    ///
-    /// [`Malformed`] if the payload is not what the code calls for.
-    #[inline]
-    pub fn message(&self) -> Result<Message<'a>, Malformed> {
-        Message::decode(self.code, self.payload)
     }
 
     /// The frame at the beginning of `bytes`; `None` if it is not all there yet.
@@ -118,4 +107,19 @@ pub(super) fn fill(
     copy(to, data);
     spare.fill(0);
     Ok(())
+}
+
+/// A payload that is one struct and nothing else.
+#[inline]
+pub(super) fn exactly<T>(payload: &[u8]) -> Result<&T, Malformed>
+where
+    T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
+{
+    T::ref_from_bytes(payload).map_err(|_| Malformed::PayloadLength)
+}
+
+/// A payload that is one number.
+#[inline]
+pub(super) fn number(payload: &[u8]) -> Result<u32, Malformed> {
+    Ok(exactly::<layout::Number>(payload)?.number.get())
 }

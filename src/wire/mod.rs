@@ -19,6 +19,7 @@
 
 mod answer;
 mod body;
+mod codec;
 pub mod codes;
 mod delegation;
 mod error;
@@ -26,10 +27,11 @@ mod frame;
 mod kinds;
 mod layout;
 mod message;
+mod payload;
 mod reader;
 mod writer;
 
-pub use answer::{Answer, Expected, HeldLock, LockAnswer, Process, ProcessFlags};
+pub use answer::{Answer, Expected, HeldLock, LockAnswer, PATH_MAX, Process, ProcessFlags};
 pub use delegation::{LentList, LentLock, LentLocks};
 pub use error::{Malformed, TooSmall};
 #[cfg(feature = "trace")]
@@ -39,9 +41,10 @@ pub use kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState, SyncCode,
     SyncNote, SyncState,
 };
-pub use message::{
-    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, Message, PeerLimits, PidKill,
-    ProcessQuery, RelativeNote, Sync,
+pub use message::Message;
+pub use payload::{
+    ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
+    RelativeNote, Sync,
 };
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

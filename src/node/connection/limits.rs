@@ -9,10 +9,10 @@ use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::log::event;
 use crate::node::rpc::Limits;
-use crate::node::{Node, PATH_MAX, PeerRef, Wait};
+use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Answer, Hello, LimitFlags, Message, PeerLimits};
+use crate::wire::{Answer, Hello, LimitFlags, Message, PATH_MAX, PeerLimits};
 
 /// No limit of the leader stands against ours.
 pub(in crate::node) const NONE: u64 = u64::MAX;

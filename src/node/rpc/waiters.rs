@@ -10,7 +10,7 @@ use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{Buffers, Data};
 use super::wait_reason::{Waiting, WaitsFor};
-use crate::node::upcall::PATH_MAX;
+use crate::wire::PATH_MAX;
 use crate::{Id, Vmid};
 
 /// Sequence numbers stay below this: a C leader answers a delayed request with the low 32 bits.

@@ -1,0 +1,245 @@
+//! Messages as frames: each message to its bytes, and a frame's bytes, checked completely, to its
+//! message.
+
+use super::error::{Malformed, TooSmall};
+use super::frame::{Frame, begin, exactly, fill, number};
+use super::kinds::{LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
+use super::message::Message;
+use super::payload::{
+    ChildExit, EndQuery, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery, RelativeNote,
+    Sync,
+};
+use super::{LentLocks, codes, layout};
+use zerocopy::FromBytes;
+
+impl<'a> Message<'a> {
+    /// Writes the message as one frame at the buffer's start and tells its length. Padding and
+    /// spare bytes are zero.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSmall`] if the frame does not fit, and for a message that no frame can hold (see
+    /// [`length`](Message::length)). Nothing is written then.
+    #[inline]
+    pub fn encode(&self, seq: u64, buffer: &mut [u8]) -> Result<usize, TooSmall> {
+        let length = self.length();
+        let to = begin(buffer, seq, self.code(), length)?;
+        match *self {
+            Message::Response(payload) => fill(to, &(), payload)?,
+            Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => {}
+            Message::ChildExit(exit) => fill(to, &exit.layout(), &[])?,
+            Message::ReleaseIdRange(range) => fill(to, &range.layout(), &[])?,
+            Message::ChangeIdOwner { id, owner } => {
+                fill(
+                    to,
+                    &layout::IdOwner {
+                        id: id.into(),
+                        owner: owner.into(),
+                    },
+                    &[],
+                )?;
+            }
+            Message::GetIdOwner(id) | Message::FileLockClearPid(id) | Message::ProcessReap(id) => {
+                fill(to, &layout::Number { number: id.into() }, &[])?;
+            }
+            Message::PidKill(kill) | Message::KillPassed(kill) => fill(to, &kill.layout(), &[])?,
+            Message::KillOrdered { kill, always } => fill(to, &kill.ordered(always), &[])?,
+            Message::PidGetMeta { pid, code } => {
+                let body = layout::PidGetMeta {
+                    pid: pid.into(),
+                    code: code.number().into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::FileLockCancel(seq) => {
+                fill(to, &layout::FileLockCancel { seq: seq.into() }, &[])?;
+            }
+            Message::FileHandle { handle, held, vmid } => {
+                let body = layout::FileHandle {
+                    handle: handle.into(),
+                    held: u32::from(held).into(),
+                    vmid: vmid.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::FileGiven(handle) => {
+                let handle = handle.into();
+                fill(to, &layout::FileGiven { handle }, &[])?;
+            }
+            Message::SyncNote { id, note } => {
+                let body = layout::SyncNote {
+                    id: id.into(),
+                    note: note.number().into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::Hello(hello) => fill(to, &hello.layout(), &[])?,
+            Message::Limits(limits) => fill(to, &limits.layout(), &[])?,
+            Message::ProcessStart { vmid, pid } => {
+                let body = layout::ProcessStart {
+                    vmid: vmid.into(),
+                    pid: pid.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::ProcessChange { what, pid, value } => {
+                let body = layout::ProcessChange {
+                    what: what.number().into(),
+                    pid: pid.into(),
+                    value: value.into(),
+                };
+                fill(to, &body, &[])?;
+            }
+            Message::ProcessQuery(query) => fill(to, &query.layout(), &[])?,
+            Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
+            Message::ProcessNote(note) => fill(to, &note.layout(), &[])?,
+            Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
+            Message::FileLockRecall(loan) => {
+                fill(to, &layout::Recall { loan: loan.into() }, &[])?;
+            }
+            Message::FileLockReturn { loan, locks } => {
+                let body = layout::LentFile {
+                    loan: loan.into(),
+                    count: (locks.len() as u64).into(),
+                };
+                fill(to, &body, locks.bytes())?;
+            }
+            Message::FileLockSet(lock)
+            | Message::FileLockGet(lock)
+            | Message::FileLockBorrow(lock) => {
+                fill(to, &lock.layout(), lock.path)?;
+            }
+        }
+        Ok(length)
+    }
+
+    /// What a payload says that came with this code.
+    #[inline]
+    pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
+        Ok(match code {
+            codes::RESP => Message::Response(payload),
+            codes::GET_NEW_VMID => empty(payload, Message::GetNewVmid)?,
+            codes::CHILDEXIT => Message::ChildExit(ChildExit::read(payload)?),
+            codes::ALLOC_ID_RANGE => empty(payload, Message::AllocIdRange)?,
+            codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
+            codes::CHANGE_ID_OWNER => {
+                let body: &layout::IdOwner = exactly(payload)?;
+                Message::ChangeIdOwner {
+                    id: body.id.get(),
+                    owner: body.owner.get(),
+                }
+            }
+            codes::GET_ID_OWNER => Message::GetIdOwner(number(payload)?),
+            codes::PID_KILL => Message::PidKill(PidKill::read(payload)?),
+            codes::PID_GETMETA => {
+                let body: &layout::PidGetMeta = exactly(payload)?;
+                let code = MetaCode::read(body.code.get())?;
+                Message::PidGetMeta {
+                    pid: body.pid.get(),
+                    code,
+                }
+            }
+            codes::SYNC_REQUEST_UPGRADE..=codes::SYNC_CONFIRM_CLOSE => {
+                Message::Sync(SyncCode::read(code)?, Sync::read(payload)?)
+            }
+            codes::FILE_LOCK_SET => Message::FileLockSet(FileLock::read(payload, false)?),
+            codes::FILE_LOCK_GET => Message::FileLockGet(FileLock::read(payload, false)?),
+            codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
+            codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
+            codes::FILE_LOCK_CANCEL => {
+                let body: &layout::FileLockCancel = exactly(payload)?;
+                Message::FileLockCancel(body.seq.get())
+            }
+            codes::FILE_HANDLE => {
+                let body: &layout::FileHandle = exactly(payload)?;
+                Message::FileHandle {
+                    handle: body.handle.get(),
+                    held: match body.held.get() {
+                        0 => false,
+                        1 => true,
+                        _ => return Err(Malformed::BadValue),
+                    },
+                    vmid: body.vmid.get(),
+                }
+            }
+            codes::FILE_GIVEN => {
+                let body: &layout::FileGiven = exactly(payload)?;
+                Message::FileGiven(body.handle.get())
+            }
+            codes::FILE_LOCK_BORROW => {
+                let lock = FileLock::read(payload, false)?;
+                if lock.family != LockFamily::Posix {
+                    return Err(Malformed::BadValue);
+                }
+                Message::FileLockBorrow(lock)
+            }
+            codes::FILE_LOCK_RECALL => {
+                let body: &layout::Recall = exactly(payload)?;
+                Message::FileLockRecall(body.loan.get())
+            }
+            codes::FILE_LOCK_RETURN => {
+                let (body, rest) = layout::LentFile::ref_from_prefix(payload)
+                    .map_err(|_| Malformed::PayloadLength)?;
+                Message::FileLockReturn {
+                    loan: body.loan.get(),
+                    locks: LentLocks::read(rest, body.count.get())?,
+                }
+            }
+            codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
+            codes::SYNC_NOTE => {
+                let body: &layout::SyncNote = exactly(payload)?;
+                Message::SyncNote {
+                    id: body.id.get(),
+                    note: SyncNote::read(body.note.get())?,
+                }
+            }
+            codes::PID_KILL_ORDERED => PidKill::read_ordered(payload)?,
+            codes::PID_KILL_PASSED => Message::KillPassed(PidKill::read(payload)?),
+            codes::HELLO => Message::Hello(Hello::read(payload)?),
+            codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
+            codes::PROCESS_START => {
+                let body: &layout::ProcessStart = exactly(payload)?;
+                Message::ProcessStart {
+                    vmid: body.vmid.get(),
+                    pid: body.pid.get(),
+                }
+            }
+            codes::PROCESS_REAP => Message::ProcessReap(number(payload)?),
+            codes::PROCESS_CHANGE => process_change(payload)?,
+            codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
+            codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
+            codes::PROCESS_NOTE => Message::ProcessNote(RelativeNote::read(payload)?),
+            codes::FIRST_UNKNOWN.. => Message::Unknown(code),
+        })
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// What the frame says, checked completely.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the payload is not what the code calls for.
+    #[inline]
+    pub fn message(&self) -> Result<Message<'a>, Malformed> {
+        Message::decode(self.code, self.payload)
+    }
+}
+
+fn process_change<'a>(payload: &[u8]) -> Result<Message<'a>, Malformed> {
+    let body: &layout::ProcessChange = exactly(payload)?;
+    Ok(Message::ProcessChange {
+        what: ProcessChange::read(body.what.get())?,
+        pid: body.pid.get(),
+        value: body.value.get(),
+    })
+}
+
+/// A message without a payload.
+fn empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
+    if payload.is_empty() {
+        Ok(message)
+    } else {
+        Err(Malformed::PayloadLength)
+    }
+}
