@@ -11,6 +11,7 @@ mod counted;
 mod events;
 mod kill;
 mod process;
+mod roles;
 #[cfg(feature = "secure")]
 mod secure;
 
@@ -31,7 +32,7 @@ const IDLE: [u32; 4] = [1, 10, 100, 1_000];
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--role") {
-        return process::play(&arguments[at + 1..]);
+        return roles::play(&arguments[at + 1..]);
     }
     raise_descriptor_limit()?;
     let cores = unpin()?;

@@ -3,13 +3,11 @@
 use std::io::{Result, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use libos_ipc::Config;
 use tempfile::TempDir;
 
-use crate::common::floor;
-use crate::common::process::{Child, ready, wait_for_the_end};
+use crate::common::process::Child;
 
 /// A leader in a process of its own.
 pub(crate) struct Family {
@@ -50,34 +48,5 @@ impl Family {
                 Ok(stream)
             })
             .collect()
-    }
-}
-
-/// What a child does.
-pub(crate) fn play(role: &[String]) -> Result<()> {
-    match role[0].as_str() {
-        "leader" => {
-            let spin = Duration::from_nanos(role[2].parse().expect("a number"));
-            let config = Config {
-                spin,
-                ..crate::common::large()
-            };
-            let node = crate::kill::leader(&role[1], config)?;
-            ready()?;
-            wait_for_the_end()?;
-            drop(node);
-            Ok(())
-        }
-        #[cfg(feature = "secure")]
-        "secure-leader" => crate::secure::leader(&role[1], role[2].parse().expect("a number")),
-        "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
-        "sink" => floor::sink(&role[1]),
-        "target" => crate::kill::target(&role[1]),
-        "crowd" => {
-            let number = |at: usize| role[at].parse().expect("a number");
-            crate::kill::crowd(&role[1], number(2), number(3))
-        }
-        "client" => crate::clients::client(&role[1], role[2].parse().expect("a number")),
-        role => panic!("no role {role}"),
     }
 }

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
 };
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::secure::{FamilyKey, Secure};
 use libos_ipc::pal::{Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time, Token};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
 type World = Network<3, 4, 700>;
 type Platform<'w> = Loopback<'w, 3, 4, 700>;

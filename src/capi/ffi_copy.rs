@@ -139,7 +139,7 @@ pub(super) fn allocate(parts: &[&[u8]]) -> Result<*mut c_void, Error> {
     let length = parts
         .iter()
         .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-    let platform = super::setup::platform().ok_or(full)?;
+    let platform = super::state::platform().ok_or(full)?;
     let memory = platform.allocate(length.max(1)).ok_or(full)?;
     let mut at = 0_usize;
     for part in parts {

@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_void};
 
 use super::ffi_copy::{Bytes, append, append_string};
-use super::{node, setup, status, vmid};
+use super::{node, state, status, vmid};
 use crate::error::{Error, Resource};
 use crate::wire::{Expected, Frame, codes};
 
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
         };
         node.take_said(src, &frame)
     });
-    if let Some(platform) = setup::platform().filter(|_| !data.is_null()) {
+    if let Some(platform) = state::platform().filter(|_| !data.is_null()) {
         // SAFETY: the header says that `data` is the library's from now on.
         unsafe { platform.release(data) };
     }

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use super::CPal;
 use super::ffi_copy::Bytes;
 use super::outcome;
-use super::setup::SETUP;
+use super::state::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Error, errno};
 use crate::wire::{ChildExit, KillTarget, MetaCode};

@@ -5,7 +5,7 @@ use core::fmt::{Arguments, Write};
 
 use heapless::String;
 
-use super::setup::SETUP;
+use super::state::SETUP;
 
 /// A line of text, as much of it as there is room for.
 struct Line(String<254>);

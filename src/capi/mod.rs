@@ -2,7 +2,7 @@
 //!
 //! What comes in through a pointer is copied once and checked then ([`ffi_copy`]), so that nothing
 //! changes between check and use. A handle of a sync object is a name, not an address. The one node
-//! of the process, and the tables it stands on, are in two statics that are written once (`setup`).
+//! of the process, and the tables it stands on, are in two statics that are written once (`state`).
 #![allow(unsafe_code)]
 // C reaches them.
 #![allow(unreachable_pub)]
@@ -23,6 +23,7 @@ mod processes;
 mod runtime;
 mod secure;
 mod setup;
+mod state;
 mod statistics;
 mod syncs;
 mod tables;
@@ -50,7 +51,7 @@ const _: () = assert!(
 
 /// The node, once `init_ipc` has made it.
 fn node_or_what_is_left() -> Result<&'static CNode, Error> {
-    setup::NODE.get().ok_or(Error::Invalid)
+    state::NODE.get().ok_or(Error::Invalid)
 }
 
 /// The node, from `init_ipc` until `terminate_ipc_worker`.
@@ -65,7 +66,7 @@ fn node() -> Result<&'static CNode, Error> {
 
 /// How long a call may wait for an answer.
 fn wait() -> Wait<'static> {
-    setup::SETUP
+    state::SETUP
         .get()
         .and_then(|setup| setup.call_limit)
         .map_or(Wait::FOREVER, Wait::at_most)

@@ -3,7 +3,7 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::setup::SETUP;
+use super::state::SETUP;
 
 /// Whether the end has begun: what happened last is said only once, should saying it fail, too.
 static FATAL: AtomicBool = AtomicBool::new(false);

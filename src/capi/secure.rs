@@ -27,7 +27,7 @@ mod family {
 
     use crate::Vmid;
     use crate::capi::platform::CPlatform;
-    use crate::capi::{CPal, ffi_copy, setup};
+    use crate::capi::{CPal, ffi_copy, state};
     use crate::error::{Error, errno};
     use crate::pal::OutOfResources;
     use crate::pal::secure::{FamilyKey, Secure};
@@ -50,11 +50,11 @@ mod family {
     pub(super) unsafe fn set(instance: u64, key: *const u8, random: Option<Random>) -> c_int {
         // SAFETY: the caller's promise.
         let key = unsafe { ffi_copy::read(key.cast::<[u8; 32]>()) };
-        let (Ok(key), Some(random), Some(_)) = (key, random, setup::platform()) else {
+        let (Ok(key), Some(random), Some(_)) = (key, random, state::platform()) else {
             return -errno::EINVAL;
         };
         let key = FamilyKey::new(instance, &key);
-        if setup::NODE.get().is_none() && FAMILY.set(Family { key, random }) {
+        if state::NODE.get().is_none() && FAMILY.set(Family { key, random }) {
             0
         } else {
             -errno::EALREADY
@@ -62,7 +62,7 @@ mod family {
     }
 
     fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
-        let (Some(family), Some(platform)) = (FAMILY.get(), setup::platform()) else {
+        let (Some(family), Some(platform)) = (FAMILY.get(), state::platform()) else {
             return Err(OutOfResources);
         };
         let (to, length) = (buffer.as_mut_ptr().cast(), buffer.len());

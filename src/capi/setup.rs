@@ -7,32 +7,16 @@ use core::time::Duration;
 use super::ffi_copy::{read, write};
 use super::library_os::LibraryOs;
 use super::platform::{CPlatform, call};
+use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_or_what_is_left, status};
 use crate::error::{Error, errno};
 use crate::pal::Time;
-use crate::store::Once;
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
 
 /// How long leaving may take.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
-/// What the library stands on.
-pub(super) struct Setup {
-    pub(super) platform: libos_ipc_platform,
-    pub(super) callbacks: libos_ipc_callbacks,
-    pub(super) call_limit: Option<Duration>,
-    config: Config,
-}
-
-// SAFETY: the pointers are only given back to functions that, the header says, any thread may call;
-// `memory` is used once, by whoever makes the node.
-unsafe impl Send for Setup {}
-// SAFETY: as above.
-unsafe impl Sync for Setup {}
-
-pub(super) static SETUP: Once<Setup> = Once::new();
-pub(super) static NODE: Once<CNode> = Once::new();
 static LIBRARY_OS: LibraryOs = LibraryOs;
 
 /// Who this process is. Set by the library OS before `init_ipc`.
@@ -42,10 +26,6 @@ pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
     parent_vmid: 0,
     leader_vmid: 0,
 };
-
-pub(super) fn platform() -> Option<&'static libos_ipc_platform> {
-    SETUP.get().map(|setup| &setup.platform)
-}
 
 /// A family of up to 64 processes.
 const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);

@@ -13,7 +13,7 @@
 use core::cmp::Ordering;
 
 use super::Range;
-use super::search::Reach;
+use super::reach::Reach;
 use crate::error::Error;
 use crate::store::{Arena, NONE, Places, Table, bytes_for};
 

@@ -7,11 +7,14 @@
 //! own: the two kinds do not see each other.
 
 mod conflicts;
+mod deadlock;
 mod delegation;
 mod interval_tree;
+mod invariants;
 mod names;
 mod open_files;
 mod owner;
+mod reach;
 mod scheduling;
 mod search;
 mod table;
@@ -140,7 +143,7 @@ impl<'m> Locks<'m> {
     pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
         let hash = names::hash(lock.path);
         if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
-            self.lending.note_use(hash, from);
+            self.lending.contention.note_use(hash, from);
         }
         self.set_hashed(from, seq, lock, hash)
     }

@@ -1,16 +1,108 @@
-//! Which requests that wait are served when, and which wait would never end.
+//! Which requests wait, and when each is served.
 //!
 //! As in the kernel a request conflicts with locks that are held, and never with requests that wait: a
 //! reader does not wait for a writer that only waits, and a holder may take more that is free. Requests
-//! that wait are tried in the order in which they came. So each wait is for a holder, and a wait that
-//! never ends is a cycle of holders.
+//! that wait are tried in the order in which they came.
 
-use super::interval_tree::Side;
-use super::wait_queue::{State, Waiting};
-use super::{Locks, Owner, SpaceName};
+use super::wait_queue::{Asked, FREE, State, Waiting};
+use super::{Locks, Owner, Range, Set, SpaceName};
+use crate::Vmid;
+use crate::error::errno;
 use crate::store::NONE;
+use crate::wire::{Answer, LockKind};
 
 impl Locks<'_> {
+    /// Has the request wait for its lock.
+    pub(super) fn wait(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        asked: Asked,
+        (from, seq): (Vmid, u64),
+    ) -> Result<(), i32> {
+        let waiting = Waiting {
+            from,
+            seq,
+            owner,
+            file,
+            range,
+            asked,
+            state: State::Waiting,
+            ..FREE
+        };
+        let place = self.enqueue(waiting)?;
+        // Only processes are known to wait with all they hold: not who has an open file.
+        let is_process = matches!(owner, Owner::Process { .. });
+        if is_process && self.closes_cycle(place) {
+            self.unlink(place);
+            self.waits.places.give(place);
+            return Err(errno::EDEADLK);
+        }
+        Ok(())
+    }
+
+    /// Has the request wait until the file that is lent has come back, and recalls that.
+    pub(super) fn hold_up(
+        &mut self,
+        file: u32,
+        owner: Owner,
+        range: Range,
+        (from, seq): (Vmid, u64),
+        asked: Asked,
+    ) -> Result<Set, i32> {
+        self.enqueue(Waiting {
+            from,
+            seq,
+            owner,
+            file,
+            range,
+            asked,
+            state: State::HeldUp,
+            ..FREE
+        })?;
+        self.recall(file, from);
+        Ok(Set::Waits)
+    }
+
+    /// Has those who were held up go on: the file is here again.
+    pub(super) fn let_go_on(&mut self, file: u32) {
+        loop {
+            let place = self.space(file, SpaceName::HeldUp).first_waiting;
+            if place == NONE {
+                return;
+            }
+            let Waiting {
+                from,
+                seq,
+                owner,
+                range,
+                asked,
+                ..
+            } = *self.waits.at(place);
+            self.unlink(place);
+            self.waits.places.give(place);
+            let answer = match asked {
+                Asked::About { write } => Answer::Lock(self.held(file, owner, range, write).into()),
+                Asked::For {
+                    kind: LockKind::Unlock,
+                    ..
+                } => asked.answer(self.unlock(file, owner, range)),
+                Asked::For { .. } => match self.set_on(file, owner, range, (from, seq), asked) {
+                    Ok(Set::Waits) => continue,
+                    done => asked.answer(done.map(drop)),
+                },
+            };
+            // The place that was given back is there yet: nobody else waits for anything now.
+            if let Some(place) = self.waits.places.take() {
+                self.waits.change(place, |free| {
+                    *free = Waiting { from, seq, ..FREE };
+                });
+                self.note_decided(place, answer);
+            }
+        }
+    }
+
     /// Serves the requests that wait on that file, in order, as far as no lock conflicts with them any
     /// more. The file may be unused then, and is to be dropped by the caller.
     pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
@@ -48,7 +140,7 @@ impl Locks<'_> {
     }
 
     /// Whether a lock that is held conflicts with the request.
-    fn is_blocked(&self, place: u32) -> bool {
+    pub(super) fn is_blocked(&self, place: u32) -> bool {
         let Waiting {
             file,
             owner,
@@ -59,169 +151,5 @@ impl Locks<'_> {
         let mine = self.holder(owner, file).unwrap_or(NONE);
         self.in_the_way(file, owner.space(), range, asked.write(), mine)
             .is_some()
-    }
-
-    /// Whether the request waits for its own owner, through other processes that wait.
-    pub(super) fn closes_cycle(&mut self, from: u32) -> bool {
-        let owner = self.waits.at(from).owner;
-        self.waits.search = self.waits.search.wrapping_add(1);
-        let search = self.waits.search;
-        let mut left = 0;
-        self.visit(from, search, &mut left);
-        while left > 0 {
-            left = left.saturating_sub(1);
-            let Some(place) = self.waits.to_visit.get(left).copied() else {
-                break;
-            };
-            let waiting = *self.waits.at(place);
-            let space = self.space(waiting.file, waiting.owner.space());
-            let mine = self.holder(waiting.owner, waiting.file).unwrap_or(NONE);
-            let reads = if waiting.asked.write() {
-                space.reads
-            } else {
-                NONE
-            };
-            for root in [space.writes, reads] {
-                let mut after = NONE;
-                while let Some(lock) = self.trees.next_touching(root, waiting.range, mine, after) {
-                    after = lock;
-                    let holder = self.holder_at(self.trees.at(lock).holder).owner;
-                    if holder == owner {
-                        return true;
-                    }
-                    if matches!(holder, Owner::Process { .. }) {
-                        self.visit_waiting_of(holder, search, &mut left);
-                    }
-                }
-            }
-        }
-        false
-    }
-
-    fn visit_waiting_of(&mut self, owner: Owner, search: u32, left: &mut usize) {
-        for place in 0..self.waits.places.used() {
-            let waiting = self.waits.at(place);
-            if waiting.state == State::Waiting && waiting.owner == owner {
-                self.visit(place, search, left);
-            }
-        }
-    }
-
-    /// Puts a request among those a search has still to look at, once.
-    fn visit(&mut self, place: u32, search: u32, left: &mut usize) {
-        if self.waits.at(place).seen == search {
-            return;
-        }
-        self.waits.change(place, |waiting| waiting.seen = search);
-        if let Some(next) = self.waits.to_visit.get_mut(*left) {
-            *next = place;
-            *left = left.saturating_add(1);
-        }
-    }
-
-    /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
-    /// tests.
-    pub fn is_sound(&self) -> bool {
-        let mut held = 0_usize;
-        let mut in_files = 0_usize;
-        for place in 0..self.holder_places.used() {
-            let holder = *self.holder_at(place);
-            if holder.file == NONE {
-                continue;
-            }
-            let Some(count) = self.trees.check(Side::Holder, holder.root) else {
-                return false;
-            };
-            held = held.saturating_add(count);
-        }
-        for file in 0..self.file_places.used() {
-            for name in [SpaceName::Ranges, SpaceName::Whole] {
-                let space = self.space(file, name);
-                for root in [space.reads, space.writes] {
-                    let Some(count) = self.trees.check(Side::File, root) else {
-                        return false;
-                    };
-                    in_files = in_files.saturating_add(count);
-                }
-            }
-        }
-        let mut in_use = 0_usize;
-        for place in 0..self.waits.places.used() {
-            let state = self.waits.at(place).state;
-            if state == State::Waiting && !self.is_blocked(place) {
-                return false;
-            }
-            in_use = in_use.saturating_add(usize::from(state != State::Free));
-        }
-        self.loans_are_sound()
-            && self.handles.is_sound()
-            && held == in_files
-            && held == self.trees.places().taken()
-            && in_use == self.waits.places.taken()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::file_locks::{LockLimits, Set};
-    use core::mem::MaybeUninit;
-
-    use super::*;
-    use crate::Vmid;
-    use crate::store::Arena;
-    use crate::wire::{FileLock, LockFamily, LockKind};
-
-    const LIMITS: LockLimits = LockLimits {
-        locks: 4,
-        files: 1,
-        waiting: 1,
-        handles: 0,
-    };
-    const RANGE: (u64, u64) = (0, 9);
-
-    /// With two locks of one process, for one of which another waits.
-    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
-        let mut memory = [MaybeUninit::uninit(); Locks::bytes(&LIMITS)];
-        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
-        let lock = FileLock {
-            family: LockFamily::Posix,
-            kind: LockKind::Write,
-            start: RANGE.0,
-            end: RANGE.1,
-            pid: 1,
-            handle: 0,
-            wait: true,
-            path: b"a",
-        };
-        let other = FileLock {
-            kind: LockKind::Read,
-            start: 20,
-            end: 29,
-            ..lock
-        };
-        let second = Vmid::new(2).unwrap();
-        assert_eq!(locks.set(Vmid::FIRST, 1, &lock), Ok(Set::Done));
-        assert_eq!(locks.set(Vmid::FIRST, 2, &other), Ok(Set::Done));
-        assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
-        fault(&mut locks);
-        locks.is_sound()
-    }
-
-    #[test]
-    fn what_is_lost_or_not_served_is_found_out() {
-        assert!(is_sound_after(|_| {}));
-        let faults: [fn(&mut Locks<'_>); 5] = [
-            |locks| locks.holders[0].root = NONE,
-            |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
-            |locks| assert!(locks.trees.make((40, 49), true, (0, 1)).is_some()),
-            |locks| {
-                let owner = locks.holder_at(0).owner;
-                assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
-            },
-            |locks| locks.waits.places.give(0),
-        ];
-        for (number, fault) in faults.into_iter().enumerate() {
-            assert!(!is_sound_after(fault), "fault {number}");
-        }
     }
 }

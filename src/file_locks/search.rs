@@ -4,54 +4,6 @@ use super::Range;
 use super::interval_tree::{Link, Side, Trees};
 use crate::store::NONE;
 
-/// How far the locks of a subtree reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
-    /// The highest end.
-    pub(super) end: u64,
-    /// The highest end of all holders but that one.
-    pub(super) second_end: u64,
-    /// The holder with the highest end; [`NONE`] where there is no lock.
-    pub(super) holder: u32,
-    /// A holder with the second highest; [`NONE`] where there is but one.
-    pub(super) second: u32,
-}
-
-impl Reach {
-    pub(super) const NOWHERE: Reach = Reach {
-        end: 0,
-        second_end: 0,
-        holder: NONE,
-        second: NONE,
-    };
-
-    /// With another end, of that holder.
-    pub(super) fn and(mut self, end: u64, holder: u32) -> Reach {
-        if holder == NONE {
-            return self;
-        }
-        if holder == self.holder {
-            self.end = self.end.max(end);
-        } else if self.holder == NONE || end > self.end {
-            (self.second_end, self.second) = (self.end, self.holder);
-            (self.end, self.holder) = (end, holder);
-        } else if self.second == NONE || end > self.second_end {
-            (self.second_end, self.second) = (end, holder);
-        }
-        self
-    }
-
-    /// Whether a lock of another holder than `mine` reaches that byte.
-    fn includes(&self, byte: u64, mine: u32) -> bool {
-        let (end, holder) = if self.holder == mine {
-            (self.second_end, self.second)
-        } else {
-            (self.end, self.holder)
-        };
-        holder != NONE && end >= byte
-    }
-}
-
 impl Trees<'_> {
     /// The last lock of a holder's tree that touches `start..=end`. No two locks of it overlap.
     pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {

@@ -1,6 +1,6 @@
-//! Requests that wait: for a lock that somebody has, or for a file that is lent.
+//! The queue of the requests that wait: for a lock that somebody has, or for a file that is lent.
 
-use super::{Locks, Owner, Range, Set, SpaceName};
+use super::{Locks, Owner, Range, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::store::{Arena, NONE, Places, Table, bytes_for};
@@ -130,7 +130,7 @@ impl<'m> Waits<'m> {
     }
 }
 
-const FREE: Waiting = Waiting {
+pub(super) const FREE: Waiting = Waiting {
     from: Vmid::FIRST,
     seq: 0,
     owner: Owner::Open(0),
@@ -155,99 +155,8 @@ impl Waiting {
 }
 
 impl Locks<'_> {
-    /// Has the request wait for its lock.
-    pub(super) fn wait(
-        &mut self,
-        file: u32,
-        owner: Owner,
-        range: Range,
-        asked: Asked,
-        (from, seq): (Vmid, u64),
-    ) -> Result<(), i32> {
-        let waiting = Waiting {
-            from,
-            seq,
-            owner,
-            file,
-            range,
-            asked,
-            state: State::Waiting,
-            ..FREE
-        };
-        let place = self.enqueue(waiting)?;
-        // Only processes are known to wait with all they hold: not who has an open file.
-        let is_process = matches!(owner, Owner::Process { .. });
-        if is_process && self.closes_cycle(place) {
-            self.unlink(place);
-            self.waits.places.give(place);
-            return Err(errno::EDEADLK);
-        }
-        Ok(())
-    }
-
-    /// Has the request wait until the file that is lent has come back, and recalls that.
-    pub(super) fn hold_up(
-        &mut self,
-        file: u32,
-        owner: Owner,
-        range: Range,
-        (from, seq): (Vmid, u64),
-        asked: Asked,
-    ) -> Result<Set, i32> {
-        self.enqueue(Waiting {
-            from,
-            seq,
-            owner,
-            file,
-            range,
-            asked,
-            state: State::HeldUp,
-            ..FREE
-        })?;
-        self.recall(file, from);
-        Ok(Set::Waits)
-    }
-
-    /// Has those who were held up go on: the file is here again.
-    pub(super) fn let_go_on(&mut self, file: u32) {
-        loop {
-            let place = self.space(file, SpaceName::HeldUp).first_waiting;
-            if place == NONE {
-                return;
-            }
-            let Waiting {
-                from,
-                seq,
-                owner,
-                range,
-                asked,
-                ..
-            } = *self.waits.at(place);
-            self.unlink(place);
-            self.waits.places.give(place);
-            let answer = match asked {
-                Asked::About { write } => Answer::Lock(self.held(file, owner, range, write).into()),
-                Asked::For {
-                    kind: LockKind::Unlock,
-                    ..
-                } => asked.answer(self.unlock(file, owner, range)),
-                Asked::For { .. } => match self.set_on(file, owner, range, (from, seq), asked) {
-                    Ok(Set::Waits) => continue,
-                    done => asked.answer(done.map(drop)),
-                },
-            };
-            // The place that was given back is there yet: nobody else waits for anything now.
-            if let Some(place) = self.waits.places.take() {
-                self.waits.change(place, |free| {
-                    *free = Waiting { from, seq, ..FREE };
-                });
-                self.note_decided(place, answer);
-            }
-        }
-    }
-
     /// Puts a request at the end of its queue.
-    fn enqueue(&mut self, waiting: Waiting) -> Result<u32, i32> {
+    pub(super) fn enqueue(&mut self, waiting: Waiting) -> Result<u32, i32> {
         let place = self.waits.places.take().ok_or(errno::ENOLCK)?;
         let (file, queue) = (waiting.file, waiting.queue());
         let last = self.space(file, queue).last_waiting;
@@ -299,7 +208,7 @@ impl Locks<'_> {
         self.note_decided(place, answer);
     }
 
-    fn note_decided(&mut self, place: u32, answer: Answer<'static>) {
+    pub(super) fn note_decided(&mut self, place: u32, answer: Answer<'static>) {
         let last = self.waits.last_decided;
         self.waits.change(place, |waiting| {
             waiting.state = State::Decided(answer);

@@ -21,9 +21,12 @@ use bitflags::bitflags;
 
 use crate::Vmid;
 
+mod flag;
 pub mod mux;
 #[cfg(feature = "secure")]
 pub mod secure;
+
+pub use flag::Flag;
 
 /// A point on the PAL's monotonic clock: nanoseconds since any fixed moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,6 @@ mod arena;
 mod buffer;
 mod byte_ring;
 mod copy;
-mod full;
 mod interval_map;
 mod lock;
 mod once;

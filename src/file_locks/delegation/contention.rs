@@ -1,8 +1,9 @@
 //! Which files several members used lately: such a file is not lent before one has used it alone
 //! for long.
 
-use super::table::Lending;
 use crate::Vmid;
+use crate::error::Error;
+use crate::store::{Arena, Table, bytes_for};
 
 /// How many locks in a row a single member has to ask for, where others were in its way lately,
 /// before the file is lent to it.
@@ -12,33 +13,45 @@ const PEACE: u32 = 32;
 // The model checker has little room on its stacks.
 const QUARRELS: usize = if cfg!(loom) { 1 } else { 64 };
 
-/// The length of the table of a lock table with room for that many files.
-pub(in crate::file_locks) const fn quarrels(files: usize) -> usize {
-    if files == 0 { 0 } else { QUARRELS }
-}
-
 /// A file that several members use.
 #[derive(Clone, Copy)]
-pub(in crate::file_locks) struct Quarrel {
+struct Quarrel {
     hash: u64,
     last: Option<Vmid>,
     streak: u32,
 }
 
-pub(in crate::file_locks) const NO_QUARREL: Quarrel = Quarrel {
+const NO_QUARREL: Quarrel = Quarrel {
     hash: 0,
     last: None,
     streak: 0,
 };
 
-impl Lending<'_> {
+/// The files that several members used lately.
+pub(in crate::file_locks) struct Contention<'m>(Table<'m, Quarrel>);
+
+impl<'m> Contention<'m> {
+    /// The length of the table, for a lock table with room for that many files.
+    const fn length(files: usize) -> usize {
+        if files == 0 { 0 } else { QUARRELS }
+    }
+
+    pub(super) const fn bytes(files: usize) -> usize {
+        bytes_for::<Quarrel>(Self::length(files))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
+        let quarrels = arena.table(Self::length(files), |_| Ok(NO_QUARREL))?;
+        Ok(Contention(quarrels))
+    }
+
     fn quarrel(&mut self, hash: u64) -> Option<&mut Quarrel> {
         let place = hash.checked_rem(QUARRELS as u64)?;
-        self.quarrels.get_mut(usize::try_from(place).ok()?)
+        self.0.get_mut(usize::try_from(place).ok()?)
     }
 
     /// Somebody else uses the file, too; or the borrower can't go on alone.
-    pub(in crate::file_locks) fn start_quarrel(&mut self, hash: u64, by: Vmid) {
+    pub(super) fn start_quarrel(&mut self, hash: u64, by: Vmid) {
         if let Some(quarrel) = self.quarrel(hash) {
             *quarrel = Quarrel {
                 hash,

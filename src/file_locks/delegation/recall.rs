@@ -26,7 +26,7 @@ impl Locks<'_> {
         let Some(loan) = self.file_at(file).loan.filter(|loan| !loan.is_recalled) else {
             return;
         };
-        self.lending.start_quarrel(hash, wanted_by);
+        self.lending.contention.start_quarrel(hash, wanted_by);
         let last = self.lending.last_recalled;
         self.with_loan(file, |changed| {
             *changed = Loan {

@@ -5,12 +5,12 @@
 //! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
 //! places are set aside, so that they come back into a table that has room for them.
 
-use super::contention::{NO_QUARREL, Quarrel, quarrels};
+use super::contention::Contention;
 use crate::Vmid;
 use crate::error::Error;
 use crate::file_locks::{LockLimits, Locks, Owner, Set, SpaceName};
 use crate::pal::Time;
-use crate::store::{Arena, Buckets, NONE, Table, bytes_for, mix};
+use crate::store::{Arena, Buckets, NONE, mix};
 use crate::wire::{FileLock, LentLock, LentLocks, LockFamily, LockKind};
 
 /// A file's loan.
@@ -43,12 +43,12 @@ pub(in crate::file_locks) struct Lending<'m> {
     /// Of these, how many borrowers are still to be told.
     pub(in crate::file_locks) to_tell: usize,
     pub(in crate::file_locks) round: u32,
-    pub(in crate::file_locks) quarrels: Table<'m, Quarrel>,
+    pub(in crate::file_locks) contention: Contention<'m>,
 }
 
 impl<'m> Lending<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
-        Buckets::bytes(files).saturating_add(bytes_for::<Quarrel>(quarrels(files)))
+        Buckets::bytes(files).saturating_add(Contention::bytes(files))
     }
 
     pub(in crate::file_locks) fn new(
@@ -66,7 +66,7 @@ impl<'m> Lending<'m> {
             last_recalled: NONE,
             to_tell: 0,
             round: 0,
-            quarrels: arena.table(quarrels(limits.files), |_| Ok(NO_QUARREL))?,
+            contention: Contention::new(arena, limits.files)?,
         })
     }
 
@@ -96,7 +96,7 @@ impl Locks<'_> {
         let hash = crate::file_locks::names::hash(lock.path);
         let is_lendable = lock.kind != LockKind::Unlock
             && lock.start <= lock.end
-            && self.lending.note_use(hash, from)
+            && self.lending.contention.note_use(hash, from)
             && self.lending.loans < self.lending.limit
             && self.trees.places().left()
                 >= self.lending.set_aside().saturating_add(LentLocks::MOST)
@@ -187,7 +187,7 @@ impl Locks<'_> {
             .is_some_and(|loan| !loan.is_recalled)
         {
             let hash = self.file_at(file).hash;
-            self.lending.start_quarrel(hash, from);
+            self.lending.contention.start_quarrel(hash, from);
         }
         let is_right = self.end_loan(file, |table, file| {
             if locks.len() > LentLocks::MOST {

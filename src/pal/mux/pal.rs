@@ -7,10 +7,9 @@ use spin::Mutex;
 use super::{LineFault, Mux, Stop};
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
-    ReadyList, Stream, StreamError, Time, Token, Woken,
+    AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, READY_AT_ONCE,
+    Readiness, ReadyList, Stream, StreamError, Time, Token, Woken,
 };
-use crate::testing::loopback::Flag;
 
 /// How many bytes are read from the line at once.
 const PIECE: usize = 1024;

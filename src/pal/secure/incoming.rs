@@ -5,7 +5,7 @@
 
 use super::handshake::{ANSWER, HELLO, MAGIC, answer};
 use super::record::{HEADER, Key, LONGEST, Opened, TAG, is_complete};
-use super::stream::Stop;
+use super::stop::Stop;
 use super::{Breach, Family};
 use crate::Vmid;
 use crate::pal::{Interest, StreamError};

@@ -17,6 +17,7 @@ mod key;
 mod outgoing;
 mod record;
 mod statistics;
+mod stop;
 mod stream;
 
 pub use self::key::{FamilyKey, Random};

@@ -6,7 +6,7 @@
 
 use super::handshake::{ANSWER, HELLO, Handshake};
 use super::record::{HEADER, Key, LONGEST, RECORD};
-use super::stream::Stop;
+use super::stop::Stop;
 use super::{Breach, Family};
 use crate::Vmid;
 use crate::pal::{Interest, StreamError};

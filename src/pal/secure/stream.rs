@@ -4,6 +4,7 @@ use core::ops::Deref;
 
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::stop::Stop;
 use super::{Breach, Secure};
 use crate::Vmid;
 use crate::log::event;
@@ -42,25 +43,6 @@ enum Side {
     Plain,
     Outgoing(Vmid, Lock<Outgoing>),
     Incoming(Lock<Incoming>),
-}
-
-/// Why a read or write moved nothing.
-#[derive(Clone, Copy)]
-pub(super) enum Stop {
-    Stream(StreamError),
-    Breach(Breach),
-}
-
-impl From<StreamError> for Stop {
-    fn from(error: StreamError) -> Stop {
-        Stop::Stream(error)
-    }
-}
-
-impl From<Breach> for Stop {
-    fn from(breach: Breach) -> Stop {
-        Stop::Breach(breach)
-    }
 }
 
 /// What the stream underneath is watched for where the node asks for `asked`.

@@ -8,21 +8,18 @@
 //! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
 //! `full` says which blocks have nothing free, so that a free number is found without a walk either.
 
+mod full_blocks;
 mod node;
 mod tree;
 
 use core::ptr;
 
-use super::full::{FullBlocks, block_of, bounds};
 use super::{Arena, Table, bytes_for};
 use crate::error::Error;
+use full_blocks::{FullBlocks, block_of, bounds};
+pub(crate) use node::LONGEST;
 use node::Node;
 use tree::Tree;
-
-/// The longest span there can be.
-pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
-
-const LENGTH_BITS: u32 = 5;
 
 /// How many spans share one chain, at a full table.
 const SPANS_PER_CHAIN: usize = 16;

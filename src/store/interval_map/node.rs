@@ -7,7 +7,6 @@ use core::ptr;
 use intrusive_collections::rbtree::{Color, RBTreeOps};
 use intrusive_collections::{Adapter, DefaultPointerOps, KeyAdapter, LinkOps};
 
-use super::{LENGTH_BITS, LONGEST};
 use crate::ID_MAX;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
@@ -29,6 +28,11 @@ pub(super) struct Node<'m> {
 // SAFETY: only methods of `SpanTable` and its `Tree` that have the table to themselves (`&mut self`)
 // write to these cells. Those that share it only read, and no reference to a node leaves the table.
 unsafe impl Sync for Node<'_> {}
+
+/// The longest span there can be.
+pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
+
+const LENGTH_BITS: u32 = 5;
 
 const BLACK: u32 = 1 << 31;
 const _: () = assert!(ID_MAX < BLACK >> LENGTH_BITS);

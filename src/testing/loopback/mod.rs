@@ -15,7 +15,7 @@ use spin::Mutex;
 
 use crate::Vmid;
 use crate::pal::{OutOfResources, Time};
-pub use node::{Flag, Loopback, LoopbackStream};
+pub use node::{Loopback, LoopbackStream};
 use state::State;
 
 /// What up to `NODES` nodes are joined by: at most `PIPES` streams at a time, each of which holds

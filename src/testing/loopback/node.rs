@@ -1,12 +1,10 @@
 //! One node of a network.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use super::Network;
 use super::pipe::{End, Side};
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, ReadyList, Stream,
     StreamError, Time, Token, Woken,
 };
 
@@ -72,24 +70,6 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Drop
 {
     fn drop(&mut self) {
         self.network.state.lock().close(self.node, self.end);
-    }
-}
-
-/// An event of the loopback platform: set or not, with nobody to wake.
-#[derive(Debug, Default)]
-pub struct Flag(AtomicBool);
-
-impl Event for Flag {
-    fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn clear(&self) {
-        self.0.store(false, Ordering::Release);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
     }
 }
 

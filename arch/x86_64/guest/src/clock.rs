@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use libos_ipc::pal::Time;
 use x86_64::instructions::port::Port;
 
+use crate::interrupts::{self, TIMER_SET_TO};
+
 /// The timer's pace, in counts a second.
 const TIMER_RATE: u64 = 1_193_182;
 const SECOND: u64 = 1_000_000_000;
@@ -19,13 +21,10 @@ const TIMER_COMMAND: u16 = 0x43;
 /// Counter 0, low byte and high byte, one interrupt at the end.
 const ONCE: u8 = 0b0011_0000;
 const LATCH: u8 = 0;
-pub(crate) const INTERRUPT: u8 = 0;
 
 static START: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds for each count of the processor, in 2^-32.
 static PACE: AtomicU64 = AtomicU64::new(0);
-/// When the timer is going to end a sleep; 0 when it has (`interrupts.rs`).
-pub(crate) static SET_TO: AtomicU64 = AtomicU64::new(0);
 
 fn counts() -> u64 {
     // SAFETY: every x86-64 processor has the counter, and nobody has forbidden to read it.
@@ -62,7 +61,7 @@ pub(crate) fn begin() {
     let pace = (span << 32).checked_div(to.wrapping_sub(from)).unwrap_or(1);
     PACE.store(pace, Ordering::Relaxed);
     START.store(from, Ordering::Relaxed);
-    crate::interrupts::allow(INTERRUPT);
+    interrupts::allow(interrupts::TIMER);
 }
 
 /// The time since the start of this program.
@@ -81,7 +80,7 @@ pub(crate) fn set(until: Time) -> bool {
         return false;
     }
     // The one that was set for before does as well.
-    let set_to = Time(SET_TO.load(Ordering::Relaxed));
+    let set_to = Time(TIMER_SET_TO.load(Ordering::Relaxed));
     if now < set_to && set_to <= until {
         return true;
     }
@@ -89,6 +88,6 @@ pub(crate) fn set(until: Time) -> bool {
     let span = (until.0 - now.0).min(longest);
     let count = (span * TIMER_RATE / SECOND).max(1);
     set_timer(u16::try_from(count).unwrap_or(LONGEST));
-    SET_TO.store(now.0 + span, Ordering::Relaxed);
+    TIMER_SET_TO.store(now.0 + span, Ordering::Relaxed);
     true
 }

@@ -2,17 +2,21 @@
 //! they are about is looked after by who slept, and nothing has to be kept from them.
 
 use core::arch::global_asm;
+use core::sync::atomic::AtomicU64;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::interrupts::{disable, enable_and_hlt};
 use x86_64::instructions::port::Port;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
-use crate::clock;
-
 /// The first vector after those of the processor's faults.
 const FIRST: u8 = 32;
 const COUNT: u8 = 16;
+/// The number of the timer's interrupt.
+pub(crate) const TIMER: u8 = 0;
+
+/// When the timer is going to end a sleep. The clock sets it; the timer's interrupt sets it to 0.
+pub(crate) static TIMER_SET_TO: AtomicU64 = AtomicU64::new(0);
 
 /// The two controllers (8259) that every PC has.
 const CONTROLLERS: [Controller; 2] = [
@@ -61,7 +65,7 @@ guest_interrupt:
     iretq
     .popsection
     "#,
-    set_to = sym clock::SET_TO,
+    set_to = sym TIMER_SET_TO,
 );
 
 unsafe extern "C" {
@@ -71,7 +75,7 @@ unsafe extern "C" {
 
 pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
     for number in 0..COUNT {
-        let entry = if number == clock::INTERRUPT {
+        let entry = if number == TIMER {
             &raw const guest_timer_interrupt
         } else {
             &raw const guest_interrupt

@@ -1,23 +1,24 @@
 //! Which blocks of 32 numbers have no free number left.
 
-use super::{Arena, Table, bytes_for};
+use super::node::LONGEST;
 use crate::ID_MAX;
 use crate::error::Error;
+use crate::store::{Arena, Table, bytes_for};
 
 /// The first and the last number of a block.
-pub(crate) fn bounds(block: u32) -> (u32, u32) {
-    let before = block.saturating_mul(super::LONGEST);
-    let last = before.saturating_add(super::LONGEST);
+pub(super) fn bounds(block: u32) -> (u32, u32) {
+    let before = block.saturating_mul(LONGEST);
+    let last = before.saturating_add(LONGEST);
     (before.saturating_add(1), last.min(ID_MAX))
 }
 
 /// The block that `number` is in. Number 1 is the first of block 0.
-pub(crate) fn block_of(number: u32) -> u32 {
-    number.wrapping_sub(1) / super::LONGEST
+pub(super) fn block_of(number: u32) -> u32 {
+    number.wrapping_sub(1) / LONGEST
 }
 
 /// How many blocks there are.
-const BLOCKS: usize = (ID_MAX as usize).div_ceil(super::LONGEST as usize);
+const BLOCKS: usize = (ID_MAX as usize).div_ceil(LONGEST as usize);
 
 /// How many words each level has: a bit for each block, then one for each word below.
 const WORDS: [usize; 3] = [
@@ -30,21 +31,21 @@ const _: () = assert!(WORDS[2] == 1);
 
 /// A bit for each block, set if the block is full. A word whose bits are all set has its own bit set
 /// in the level above, so the next block that is not full is found in at most five steps.
-pub(crate) struct FullBlocks<'m> {
+pub(super) struct FullBlocks<'m> {
     levels: [Table<'m, u64>; 3],
     count: usize,
 }
 
 impl<'m> FullBlocks<'m> {
     /// The memory that the bits take.
-    pub(crate) const fn bytes() -> usize {
+    pub(super) const fn bytes() -> usize {
         bytes_for::<u64>(WORDS[0])
             .saturating_add(bytes_for::<u64>(WORDS[1]))
             .saturating_add(bytes_for::<u64>(WORDS[2]))
     }
 
     /// No block is full. The bits are cut from `arena`.
-    pub(crate) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
+    pub(super) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
         let mut level = |words| arena.table(words, |_| Ok(0));
         Ok(FullBlocks {
             levels: [level(WORDS[0])?, level(WORDS[1])?, level(WORDS[2])?],
@@ -53,19 +54,19 @@ impl<'m> FullBlocks<'m> {
     }
 
     /// How many blocks are full.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.count
     }
 
     /// Whether that block is full.
-    pub(crate) fn is_full(&self, block: u32) -> bool {
+    pub(super) fn is_full(&self, block: u32) -> bool {
         let [lowest, ..] = &self.levels;
         let (at, bit) = place(block as usize);
         lowest.get(at).is_some_and(|word| word & bit != 0)
     }
 
     /// Notes whether that block is full.
-    pub(crate) fn set(&mut self, block: u32, full: bool) {
+    pub(super) fn set(&mut self, block: u32, full: bool) {
         if self.is_full(block) == full {
             return;
         }
@@ -94,7 +95,7 @@ impl<'m> FullBlocks<'m> {
     }
 
     /// The first block from `block` on that is not full.
-    pub(crate) fn next_not_full(&self, block: u32) -> Option<u32> {
+    pub(super) fn next_not_full(&self, block: u32) -> Option<u32> {
         let mut number = block as usize;
         for (height, level) in self.levels.iter().enumerate() {
             let (at, bit) = place(number);

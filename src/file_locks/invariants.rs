@@ -1,0 +1,114 @@
+//! Whether the tables agree with each other.
+
+use super::interval_tree::Side;
+use super::wait_queue::State;
+use super::{Locks, SpaceName};
+use crate::store::NONE;
+
+impl Locks<'_> {
+    /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
+    /// tests.
+    pub fn is_sound(&self) -> bool {
+        let mut held = 0_usize;
+        let mut in_files = 0_usize;
+        for place in 0..self.holder_places.used() {
+            let holder = *self.holder_at(place);
+            if holder.file == NONE {
+                continue;
+            }
+            let Some(count) = self.trees.check(Side::Holder, holder.root) else {
+                return false;
+            };
+            held = held.saturating_add(count);
+        }
+        for file in 0..self.file_places.used() {
+            for name in [SpaceName::Ranges, SpaceName::Whole] {
+                let space = self.space(file, name);
+                for root in [space.reads, space.writes] {
+                    let Some(count) = self.trees.check(Side::File, root) else {
+                        return false;
+                    };
+                    in_files = in_files.saturating_add(count);
+                }
+            }
+        }
+        let mut in_use = 0_usize;
+        for place in 0..self.waits.places.used() {
+            let state = self.waits.at(place).state;
+            if state == State::Waiting && !self.is_blocked(place) {
+                return false;
+            }
+            in_use = in_use.saturating_add(usize::from(state != State::Free));
+        }
+        self.loans_are_sound()
+            && self.handles.is_sound()
+            && held == in_files
+            && held == self.trees.places().taken()
+            && in_use == self.waits.places.taken()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::file_locks::{LockLimits, Set};
+    use core::mem::MaybeUninit;
+
+    use super::*;
+    use crate::Vmid;
+    use crate::store::Arena;
+    use crate::wire::{FileLock, LockFamily, LockKind};
+
+    const LIMITS: LockLimits = LockLimits {
+        locks: 4,
+        files: 1,
+        waiting: 1,
+        handles: 0,
+    };
+    const RANGE: (u64, u64) = (0, 9);
+
+    /// With two locks of one process, for one of which another waits.
+    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
+        let mut memory = [MaybeUninit::uninit(); Locks::bytes(&LIMITS)];
+        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+        let lock = FileLock {
+            family: LockFamily::Posix,
+            kind: LockKind::Write,
+            start: RANGE.0,
+            end: RANGE.1,
+            pid: 1,
+            handle: 0,
+            wait: true,
+            path: b"a",
+        };
+        let other = FileLock {
+            kind: LockKind::Read,
+            start: 20,
+            end: 29,
+            ..lock
+        };
+        let second = Vmid::new(2).unwrap();
+        assert_eq!(locks.set(Vmid::FIRST, 1, &lock), Ok(Set::Done));
+        assert_eq!(locks.set(Vmid::FIRST, 2, &other), Ok(Set::Done));
+        assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
+        fault(&mut locks);
+        locks.is_sound()
+    }
+
+    #[test]
+    fn what_is_lost_or_not_served_is_found_out() {
+        assert!(is_sound_after(|_| {}));
+        let faults: [fn(&mut Locks<'_>); 5] = [
+            |locks| locks.holders[0].root = NONE,
+            |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
+            |locks| assert!(locks.trees.make((40, 49), true, (0, 1)).is_some()),
+            |locks| {
+                let owner = locks.holder_at(0).owner;
+                assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
+            },
+            |locks| locks.waits.places.give(0),
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert!(!is_sound_after(fault), "fault {number}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! How far the locks of a subtree reach: the figure by which a search for a range passes over it.
+
+use crate::store::NONE;
+
+/// How far the locks of a subtree reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// The highest end.
+    pub(super) end: u64,
+    /// The highest end of all holders but that one.
+    pub(super) second_end: u64,
+    /// The holder with the highest end; [`NONE`] where there is no lock.
+    pub(super) holder: u32,
+    /// A holder with the second highest; [`NONE`] where there is but one.
+    pub(super) second: u32,
+}
+
+impl Reach {
+    pub(super) const NOWHERE: Reach = Reach {
+        end: 0,
+        second_end: 0,
+        holder: NONE,
+        second: NONE,
+    };
+
+    /// With another end, of that holder.
+    pub(super) fn and(mut self, end: u64, holder: u32) -> Reach {
+        if holder == NONE {
+            return self;
+        }
+        if holder == self.holder {
+            self.end = self.end.max(end);
+        } else if self.holder == NONE || end > self.end {
+            (self.second_end, self.second) = (self.end, self.holder);
+            (self.end, self.holder) = (end, holder);
+        } else if self.second == NONE || end > self.second_end {
+            (self.second_end, self.second) = (end, holder);
+        }
+        self
+    }
+
+    /// Whether a lock of another holder than `mine` reaches that byte.
+    pub(super) fn includes(&self, byte: u64, mine: u32) -> bool {
+        let (end, holder) = if self.holder == mine {
+            (self.second_end, self.second)
+        } else {
+            (self.end, self.holder)
+        };
+        holder != NONE && end >= byte
+    }
+}
