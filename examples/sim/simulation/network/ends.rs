@@ -62,12 +62,11 @@ impl Network {
             Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
             Side::Reader => (pipe.to, pipe.from, !pipe.is_closed(Side::Writer)),
         };
-        // A reader with no place left for newcomers closes streams that have not named their writer
-        // yet. The writer finds the connection gone; nothing was promised that would be news.
-        let is_named = pipe.said.len() == 4;
+        // A reader may also close a stream whose writer has not named itself yet: it had no place left
+        // for one more, or has waited too long.
         let is_own = self.is_own(end.pipe);
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
-        if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) && is_named {
+        if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
             self.news.push(News::Closed(own, other));
         }
