@@ -8,11 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Id, Wait, Which};
 
-use super::{SIGPWR, command, hear};
+use super::{Progress, SIGPWR, command, hear};
 
 /// How long all together may take to come to their end.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -85,20 +84,18 @@ where
         message: impl Fn(&Self) -> String,
     ) {
         let begin = Instant::now();
-        let bar = ProgressBar::new(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
-            bar.set_style(style);
-        }
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let progress = Progress::new();
         while let Some(left) = time.checked_sub(begin.elapsed())
             && !until(&self.workers)
         {
             if let Ok((number, tally)) = self.tallies.recv_timeout(left) {
                 self.workers[number].tally = tally;
-                bar.set_position(u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX));
-                bar.set_message(message(self));
+                let done = milliseconds(begin.elapsed());
+                progress.show(done, milliseconds(time), &message(self));
             }
         }
-        bar.finish_and_clear();
+        progress.clear();
     }
 
     /// The sum of something that all have counted.

@@ -1,11 +1,11 @@
 //! What processes count, as one line of `key=value` pairs, and how long things took.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use hdrhistogram::Histogram;
 
 /// A struct of numbers which reads and writes itself as `name=1 other=2`.
 macro_rules! figures {
@@ -53,61 +53,71 @@ macro_rules! figures {
 }
 pub(crate) use figures;
 
-/// How long requests took, in nanoseconds.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Latency(Histogram<u64>);
+/// How long requests took, in nanoseconds: how many there were of each class of times, by the longest
+/// time of the class. That is at most a hundredth longer than the shortest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Latency(BTreeMap<u64, u64>);
 
-impl Default for Latency {
-    fn default() -> Self {
-        // Up to a minute, to a hundredth.
-        let histogram = Histogram::new_with_bounds(1, 60_000_000_000, 2);
-        Latency(histogram.unwrap_or_else(|error| unreachable!("the bounds are fixed: {error}")))
-    }
+/// Nothing is taken to be longer: a minute.
+const LONGEST: u64 = 60_000_000_000;
+
+/// How many binary digits of a time make its class.
+const DIGITS: u32 = 8;
+
+/// The longest time of the class to which this one belongs.
+fn longest_like(nanoseconds: u64) -> u64 {
+    let nanoseconds = nanoseconds.clamp(1, LONGEST);
+    let below = (nanoseconds.ilog2() + 1).saturating_sub(DIGITS);
+    nanoseconds | ((1 << below) - 1)
 }
 
 impl Latency {
     pub(crate) fn add(&mut self, nanoseconds: u128) {
-        self.0
-            .saturating_record(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        self.add_many(u64::try_from(nanoseconds).unwrap_or(u64::MAX), 1);
+    }
+
+    fn add_many(&mut self, nanoseconds: u64, count: u64) {
+        *self.0.entry(longest_like(nanoseconds)).or_default() += count;
     }
 
     pub(crate) fn merge(&mut self, other: &Latency) {
-        for bucket in other.0.iter_recorded() {
-            self.0
-                .saturating_record_n(bucket.value_iterated_to(), bucket.count_at_value());
+        for (longest, count) in &other.0 {
+            self.add_many(*longest, *count);
         }
     }
 
     pub(crate) fn requests(&self) -> u64 {
-        self.0.len()
+        self.0.values().sum()
     }
 
     pub(crate) fn slowest(&self) -> Duration {
-        Duration::from_nanos(self.0.max())
+        Duration::from_nanos(self.0.keys().next_back().copied().unwrap_or(0))
     }
 
-    /// What that share of the requests took at most; 0 if there were none.
-    pub(crate) fn nanoseconds(&self, quantile: f64) -> u64 {
-        self.0.value_at_quantile(quantile)
+    /// What so many percent of the requests took at most; 0 if there were none.
+    pub(crate) fn nanoseconds(&self, percent: u64) -> u64 {
+        let rank = (self.requests() * percent).div_ceil(100);
+        let mut counted = 0;
+        let mut reaches = |count: u64| {
+            counted += count;
+            counted >= rank
+        };
+        let class = self.0.iter().find(|(_, count)| reaches(**count));
+        class.map_or(0, |(longest, _)| *longest)
     }
 
     /// The same in microseconds.
-    pub(crate) fn microseconds(&self, quantile: f64) -> f64 {
-        Duration::from_nanos(self.nanoseconds(quantile)).as_secs_f64() * 1e6
+    pub(crate) fn microseconds(&self, percent: u64) -> f64 {
+        Duration::from_nanos(self.nanoseconds(percent)).as_secs_f64() * 1e6
     }
 }
 
 impl fmt::Display for Latency {
     /// The number of requests for each time: `1023*5,2047*1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, bucket) in self.0.iter_recorded().enumerate() {
+        for (index, (longest, count)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            write!(
-                f,
-                "{comma}{}*{}",
-                bucket.value_iterated_to(),
-                bucket.count_at_value()
-            )?;
+            write!(f, "{comma}{longest}*{count}")?;
         }
         Ok(())
     }
@@ -121,9 +131,7 @@ impl FromStr for Latency {
             let (value, count) = bucket
                 .split_once('*')
                 .with_context(|| format!("{bucket:?} is no time*count"))?;
-            latency
-                .0
-                .saturating_record_n(value.parse()?, count.parse()?);
+            latency.add_many(value.parse()?, count.parse()?);
         }
         Ok(latency)
     }

@@ -4,14 +4,18 @@
 
 mod crew;
 mod figures;
+mod human;
 mod process;
+mod progress;
 mod verdict;
 
 use std::time::Duration;
 
 pub(crate) use crew::{Crew, Worker};
 pub(crate) use figures::{Latency, figures};
+pub(crate) use human::{HumanBytes, HumanCount};
 pub(crate) use process::{ProcessOptions, command, end, hear, over, say, tell};
+pub(crate) use progress::Progress;
 pub(crate) use verdict::{SIGPWR, follow, lead, left};
 
 /// Reads a number of seconds from a command line.

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use indicatif::HumanCount;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity};
 
 use crate::Options;
-use crate::common::{Crew, Worker};
+use crate::common::{Crew, HumanCount, Worker};
 use crate::shared::{HANDLE, Value, WAIT};
 use crate::worker::Tally;
 

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Row, Table};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use libos_ipc::Statistics;
 
 use crate::RunOptions;
-use crate::common::{Latency, say};
+use crate::common::{HumanBytes, HumanCount, Latency, Progress, say};
 use crate::figures::{Counts, Ending, Report};
 use crate::kin::{Kin, Member};
 use crate::platform::FamilyNode;
@@ -23,7 +22,9 @@ const LINE_EVERY: Duration = Duration::from_millis(500);
 pub(crate) const ALL: u64 = 1000;
 
 pub(crate) struct Account {
-    bar: ProgressBar,
+    progress: Progress,
+    /// How much is to be done.
+    aim: String,
     top: Option<Top>,
     begin: Instant,
     next_line: Instant,
@@ -35,17 +36,9 @@ impl Account {
             Some(ids) => format!("{} IDs each", HumanCount(ids)),
             None => format!("{:?}", options.seconds),
         };
-        let bar = if options.top {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(ALL)
-        };
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(aim);
         Account {
-            bar,
+            progress: Progress::new(),
+            aim,
             top: options.top.then(Top::new),
             begin: Instant::now(),
             next_line: Instant::now(),
@@ -58,12 +51,9 @@ impl Account {
         if self.top.as_ref().is_some_and(|top| top.say(&line)) {
             return;
         }
-        if self.bar.is_hidden() || self.bar.is_finished() {
-            // If nobody reads it, the work goes on.
-            let _ = say(&mut stdout().lock(), &line);
-        } else {
-            self.bar.suspend(|| println!("{line}"));
-        }
+        self.progress.clear();
+        // If nobody reads it, the work goes on.
+        let _ = say(&mut stdout().lock(), &line);
     }
 
     /// How far it has come, of [`ALL`].
@@ -82,9 +72,9 @@ impl Account {
             HumanCount(sum.looked_up),
             HumanCount(sum.released),
         );
-        if !self.bar.is_hidden() {
-            self.bar.set_position(done.min(ALL));
-            self.bar.set_message(message);
+        if self.progress.is_shown() {
+            let text = format!("{}: {message}", self.aim);
+            self.progress.show(done, ALL, &text);
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_EVERY;
             self.say(&format!("{:>3} %: {message}", done.min(ALL) * 100 / ALL));
@@ -94,7 +84,7 @@ impl Account {
     /// The work is over.
     pub(crate) fn finish(&mut self) {
         self.top = None;
-        self.bar.finish_and_clear();
+        self.progress.clear();
     }
 }
 
@@ -184,7 +174,8 @@ fn row(name: &str, report: &Report, end: &str) -> Row {
         cells.extend(["-"; 5].map(str::to_owned));
     } else {
         cells.push(HumanCount(report.latency.requests()).to_string());
-        cells.extend([0.5, 0.99].map(|share| format!("{:.1}", report.latency.microseconds(share))));
+        cells
+            .extend([50, 99].map(|percent| format!("{:.1}", report.latency.microseconds(percent))));
         cells.push(HumanCount(frames_in + frames_out).to_string());
         cells.push(HumanBytes(bytes_in + bytes_out).to_string());
     }

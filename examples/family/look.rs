@@ -74,8 +74,8 @@ impl Looker {
         let rate = |count: u64| (count as f64 / span) as u64;
         let glance = Glance {
             requests: rate(latency.requests()),
-            p50: latency.nanoseconds(0.5),
-            p99: latency.nanoseconds(0.99),
+            p50: latency.nanoseconds(50),
+            p99: latency.nanoseconds(99),
             frames_in: rate(statistics.frames_in - self.before.frames_in),
             frames_out: rate(statistics.frames_out - self.before.frames_out),
             waiters: statistics.pools.waiters.now as u64,

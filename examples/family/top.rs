@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use console::{Term, truncate_str};
-use indicatif::HumanCount;
 use libos_ipc::Fill;
 
 use crate::account::ALL;
-use crate::common::Latency;
+use crate::common::{HumanCount, Latency};
 use crate::figures::Glance;
 use crate::kin::{Kin, Member, Stage};
 use crate::look::{Look, Looker, Told};

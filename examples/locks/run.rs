@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use indicatif::HumanCount;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::LockKind;
 use libos_ipc::{Config, Identity};
 
 use crate::Options;
 use crate::bank::{BALANCE, Bank};
-use crate::common::{Crew, Worker};
+use crate::common::{Crew, HumanCount, Worker};
 use crate::teller::{ALL, Locker, Tally, WAIT};
 
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {

@@ -1,14 +1,13 @@
 //! What you see: a table that changes, or lines where there is no terminal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use libos_ipc::Statistics;
 
 use crate::Options;
-use crate::common::tell;
+use crate::common::{HumanBytes, HumanCount, Progress, tell};
 use crate::figures::Kind;
 use crate::run::Totals;
 use crate::verdict::Resources;
@@ -17,7 +16,9 @@ use crate::verdict::Resources;
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct View {
-    bar: ProgressBar,
+    progress: Progress,
+    begin: Instant,
+    seconds: Duration,
     every: Duration,
     next: Duration,
     /// When it was last looked, and how many calls of each kind there were.
@@ -35,17 +36,16 @@ impl View {
             options.life(),
             options.limit(),
         ));
-        let bar = ProgressBar::new(u64::try_from(options.seconds.as_millis()).unwrap_or(u64::MAX));
-        if let Ok(style) = ProgressStyle::with_template("{msg}\n{elapsed} {wide_bar} {eta}") {
-            bar.set_style(style);
-        }
-        let every = if bar.is_hidden() {
-            (options.seconds / 20).max(Duration::from_secs(1))
-        } else {
+        let progress = Progress::new();
+        let every = if progress.is_shown() {
             SHOW_EVERY
+        } else {
+            (options.seconds / 20).max(Duration::from_secs(1))
         };
         View {
-            bar,
+            progress,
+            begin: Instant::now(),
+            seconds: options.seconds,
             every,
             next: every,
             before: (Duration::ZERO, [0; Kind::ALL.len()]),
@@ -77,20 +77,20 @@ impl View {
             HumanBytes(resources.memory),
             resources.descriptors,
         );
-        if self.bar.is_hidden() {
-            tell(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
-        } else {
+        if self.progress.is_shown() {
             let table = table(totals, &self.before.1, time);
-            self.bar.set_message(format!("{line}\n{table}"));
-            let position = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            self.bar.set_position(position);
+            let text = format!("{line}\n{table}");
+            self.progress
+                .show(elapsed.as_secs(), self.seconds.as_secs(), &text);
+        } else {
+            tell(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
         }
         self.before = (elapsed, calls);
     }
 
     pub(crate) fn finish(&self, totals: &Totals, leader: &Statistics) {
-        let elapsed = self.bar.elapsed();
-        self.bar.finish_and_clear();
+        let elapsed = self.begin.elapsed();
+        self.progress.clear();
         tell(&table(totals, &[0; Kind::ALL.len()], elapsed));
         tell(&format!(
             "{} processes, {} of them killed ({} before they had joined); the leader: {} frames in {} reads, {} frames in {} writes",
@@ -120,13 +120,13 @@ fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Ta
     for ((kind, name), before) in Kind::ALL.into_iter().zip(before) {
         let latency = totals.report.latencies.of(kind);
         let calls = latency.requests();
-        let took = |share| format!("{:.0} µs", latency.microseconds(share));
+        let took = |percent| format!("{:.0} µs", latency.microseconds(percent));
         table.add_row([
             name.to_owned(),
             HumanCount(calls).to_string(),
             HumanCount(rate(calls - before, time)).to_string(),
-            took(0.5),
-            took(0.99),
+            took(50),
+            took(99),
             format!("{:.1?}", latency.slowest()),
         ]);
     }

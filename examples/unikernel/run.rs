@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use indicatif::HumanBytes;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
 use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait, Which};
@@ -298,13 +297,17 @@ fn figures(
     println!("{table}");
     println!(
         "image {}, all memory {} (limits: {}, {})",
-        HumanBytes(image),
-        HumanBytes(memory),
-        HumanBytes(IMAGE_LIMIT),
-        HumanBytes(MEMORY_LIMIT)
+        kibibytes(image),
+        kibibytes(memory),
+        kibibytes(IMAGE_LIMIT),
+        kibibytes(MEMORY_LIMIT)
     );
     if image > IMAGE_LIMIT || memory > MEMORY_LIMIT {
         wrong.push("the guest takes more than its limits".to_owned());
     }
     Ok(())
+}
+
+fn kibibytes(bytes: u64) -> String {
+    format!("{} KiB", bytes.div_ceil(1024))
 }
