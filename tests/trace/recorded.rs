@@ -159,6 +159,42 @@ fn a_file_that_ends_anywhere_is_merged_as_far_as_it_goes() {
     assert_eq!(last, 19);
 }
 
+/// Whatever bytes a file holds, it is merged or refused.
+#[test]
+fn a_file_that_no_recorder_wrote_is_refused_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let said: Vec<_> = (1..5).map(|seq| (frame(seq, 3, &[]), None)).collect();
+    let file = crate::tape::record(directory.path(), &said);
+    let whole = fs::read(&file).unwrap();
+    let to = directory.path().join("to");
+    let refusal = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        merge(std::slice::from_ref(&file), &to)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        refusal(b"some text, which is no recording")
+            .ends_with("tape.pcapng: it is not a pcapng file")
+    );
+    // The first block says the byte order behind its kind and its length.
+    let mut other_order = whole.clone();
+    other_order[8..12].reverse();
+    assert!(refusal(&other_order).ends_with("it is not in little endian"));
+    let mut no_length = whole.clone();
+    no_length[4..8].copy_from_slice(&11_u32.to_le_bytes());
+    assert!(refusal(&no_length).ends_with("a block has a length that cannot be"));
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..2000 {
+        let mut damaged = whole.clone();
+        let at = random.usize(..damaged.len());
+        damaged[at] = random.u8(..);
+        fs::write(&file, &damaged).unwrap();
+        // Any answer will do.
+        let _ = merge(std::slice::from_ref(&file), &to);
+    }
+}
+
 #[test]
 fn a_full_disk_ends_the_recording_and_nothing_else() {
     let recorder = Recorder::create(Path::new("/dev/full")).unwrap();

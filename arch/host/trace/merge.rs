@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::vec::Vec;
 
-use pcap_file::PcapError;
-use pcap_file::pcapng::{Block, PcapNgBlock, PcapNgParser};
 use zerocopy::FromBytes;
 
+use super::pcapng::{Next, Packets, write_interface};
 use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
-use super::recorder::{begin, interface, io_error, nanoseconds, write_entry};
+use super::recorder::{begin, interface_name, write_entry};
 
 /// What a merged file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
             merged.others = merged.others.saturating_add(1);
         }
     }
-    write(&entries, origin.unwrap_or(0), to).map_err(io_error)?;
+    write(&entries, origin.unwrap_or(0), to)?;
     Ok(merged)
 }
 
@@ -75,39 +74,26 @@ fn read<'f>(
     bytes: &'f [u8],
     entries: &mut Vec<Entry<'f>>,
     origin: &mut Option<u64>,
-) -> Result<bool, PcapError> {
-    if bytes.is_empty() {
-        return Ok(true);
-    }
-    let (mut rest, mut parser) = PcapNgParser::new(bytes)?;
-    while !rest.is_empty() {
-        let block = match parser.next_block(rest) {
-            Ok((after, block)) => {
-                rest = after;
-                block
-            }
-            Err(PcapError::IncompleteBuffer) => return Ok(true),
-            Err(error) => return Err(error),
+) -> Result<bool, &'static str> {
+    let mut packets = Packets::new(bytes);
+    loop {
+        let packet = match packets.next()? {
+            Next::Packet(packet) => packet,
+            Next::End => return Ok(false),
+            Next::CutOff => return Ok(true),
         };
-        let Block::EnhancedPacket(packet) = block else {
-            continue;
-        };
-        let std::borrow::Cow::Borrowed(data) = packet.data else {
-            continue;
-        };
-        let (record, bytes) = Record::read_from_prefix(data)
-            .map_err(|_| PcapError::InvalidField("an entry is too short"))?;
+        let (record, bytes) =
+            Record::read_from_prefix(packet.data).map_err(|_| "an entry is too short")?;
         if record.version != VERSION {
-            return Err(PcapError::InvalidField("an entry of another version"));
+            return Err("an entry of another version");
         }
-        origin.get_or_insert(nanoseconds(packet.timestamp).saturating_sub(record.time()));
+        origin.get_or_insert(packet.time.saturating_sub(record.time()));
         entries.push(Entry {
             record,
             bytes,
             is_double: false,
         });
     }
-    Ok(false)
 }
 
 /// Finds for each frame that was received the one that was sent, and makes one of the two. Returns
@@ -160,18 +146,17 @@ fn pair(entries: &mut [Entry<'_>]) -> usize {
     found
 }
 
-fn write(entries: &[Entry<'_>], origin: u64, to: &Path) -> Result<(), PcapError> {
-    let file = File::create(to).map_err(PcapError::IoError)?;
-    let mut file = begin(BufWriter::new(file))?;
+fn write(entries: &[Entry<'_>], origin: u64, to: &Path) -> io::Result<()> {
+    let mut file = begin(File::create(to)?)?;
     let mut interfaces: HashMap<u32, u32> = HashMap::new();
     for Entry { record, bytes, .. } in entries {
         let sender = record.sender.get();
         let next = u32::try_from(interfaces.len()).unwrap_or(u32::MAX);
         let number = *interfaces.entry(sender).or_insert(next);
         if number == next {
-            file.write_block(&interface(sender).into_block())?;
+            write_interface(&mut file, &interface_name(sender))?;
         }
         write_entry(&mut file, number, origin, record, bytes)?;
     }
-    file.get_mut().flush().map_err(PcapError::IoError)
+    file.flush()
 }

@@ -13,6 +13,7 @@
 
 mod framer;
 mod merge;
+mod pcapng;
 mod record;
 mod recorder;
 mod stream;

@@ -1,25 +1,18 @@
 //! Writing entries to a file, in a thread that may be as slow as the disk is.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::mem;
 use std::path::Path;
+use std::string::String;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::vec;
 use std::vec::Vec;
 
-use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption,
-};
-use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
-use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
-use pcap_file::{DataLink, Endianness, PcapError};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::pcapng::{write_interface, write_packet, write_section};
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
 use crate::host::process::Maker;
@@ -48,7 +41,7 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<Recorded, PcapError>>>,
+    thread: Option<JoinHandle<io::Result<Recorded>>>,
     maker: Maker,
 }
 
@@ -82,7 +75,7 @@ impl Recorder {
     /// # Errors
     /// If the file can't be created, or the system gives no thread.
     pub fn create(path: &Path) -> io::Result<Recorder> {
-        let file = BufWriter::new(File::create(path)?);
+        let file = File::create(path)?;
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Waiting {
                 entries: Vec::with_capacity(BUFFER),
@@ -111,7 +104,8 @@ impl Recorder {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let origin = nanoseconds(wall).saturating_sub(now.0);
+        let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        let origin = wall.saturating_sub(now.0);
         self.shared.waiting().origin.get_or_insert((us, origin));
         Book(Arc::clone(&self.shared))
     }
@@ -130,8 +124,8 @@ impl Recorder {
         self.shared.changed.notify_all();
         let recorded = thread
             .join()
-            .unwrap_or(Err(PcapError::InvalidField("the writer has panicked")));
-        Some(recorded.map_err(io_error))
+            .unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")));
+        Some(recorded)
     }
 }
 
@@ -207,7 +201,7 @@ impl Shared {
     }
 
     /// Writes the file until the recorder is closed.
-    fn write_to(&self, file: BufWriter<File>) -> Result<Recorded, PcapError> {
+    fn write_to(&self, file: File) -> io::Result<Recorded> {
         let mut file = begin(file)?;
         let mut batch = Vec::with_capacity(BUFFER);
         let mut recorded = Recorded::default();
@@ -220,7 +214,7 @@ impl Shared {
             } = self.gather(&mut batch);
             if let Some((us, origin)) = origin {
                 if !begun {
-                    file.write_block(&interface(us.get()).into_block())?;
+                    write_interface(&mut file, &interface_name(us.get()))?;
                     begun = true;
                 }
                 let mut rest = batch.as_slice();
@@ -237,7 +231,7 @@ impl Shared {
                 }
             }
             batch.clear();
-            file.get_mut().flush().map_err(PcapError::IoError)?;
+            file.flush()?;
             if is_last {
                 return Ok(recorded);
             }
@@ -261,59 +255,25 @@ fn next_entry(bytes: &[u8]) -> Option<(Record, &[u8], &[u8])> {
 }
 
 /// A pcapng file with nothing in it.
-pub(super) fn begin<W: Write>(to: W) -> Result<PcapNgWriter<W>, PcapError> {
-    let application = concat!("libos-ipc ", env!("CARGO_PKG_VERSION"));
-    let section = SectionHeaderBlock {
-        endianness: Endianness::Little,
-        options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed(
-            application,
-        ))],
-        ..SectionHeaderBlock::default()
-    };
-    PcapNgWriter::with_section_header(to, section)
+pub(super) fn begin(file: File) -> io::Result<BufWriter<File>> {
+    let mut file = BufWriter::new(file);
+    write_section(&mut file, concat!("libos-ipc ", env!("CARGO_PKG_VERSION")))?;
+    Ok(file)
 }
 
 /// What stands in the file for the member that sends.
-pub(super) fn interface(vmid: u32) -> InterfaceDescriptionBlock<'static> {
-    InterfaceDescriptionBlock {
-        linktype: DataLink::USER0,
-        snaplen: 0,
-        options: vec![
-            InterfaceDescriptionOption::IfName(Cow::Owned(std::format!("member {vmid}"))),
-            // Nanoseconds.
-            InterfaceDescriptionOption::IfTsResol(9),
-        ],
-    }
+pub(super) fn interface_name(vmid: u32) -> String {
+    std::format!("member {vmid}")
 }
 
 /// Writes one entry, at the time of day that its own is if the clock was 0 at `origin`.
-pub(super) fn write_entry<W: Write>(
-    file: &mut PcapNgWriter<W>,
+pub(super) fn write_entry(
+    file: &mut impl Write,
     interface: u32,
     origin: u64,
     record: &Record,
     bytes: &[u8],
-) -> Result<(), PcapError> {
-    let data = [record.as_bytes(), bytes].concat();
-    let block = EnhancedPacketBlock {
-        interface_id: interface,
-        timestamp: Duration::from_nanos(origin.saturating_add(record.time())),
-        original_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
-        data: Cow::Owned(data),
-        options: vec![],
-    };
-    file.write_block(&block.into_block())?;
-    Ok(())
-}
-
-pub(super) fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What went wrong, as an error of input and output.
-pub(super) fn io_error(error: PcapError) -> io::Error {
-    match error {
-        PcapError::IoError(error) => error,
-        other => io::Error::other(other),
-    }
+) -> io::Result<()> {
+    let time = origin.saturating_add(record.time());
+    write_packet(file, interface, time, [record.as_bytes(), bytes])
 }
