@@ -13,7 +13,7 @@ fn build_and_run(name: &str, flags: &str, features: &[&str]) -> Option<PathBuf> 
         println!("skipped: only written for x86-64 Linux");
         return None;
     }
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/freestanding/Cargo.toml");
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("freestanding/Cargo.toml");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let built = Command::new(env!("CARGO"))
         .args([

@@ -21,7 +21,7 @@ fn account(arguments: &[&str]) -> Option<String> {
     }
     let output = command
         .arg("--manifest-path")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
         .arg("--")
         .args(arguments)
         .output()

@@ -9,7 +9,9 @@ export CARGO_TARGET_DIR=$PWD/target/planted
 # Built again for each bug: quickly is better than well.
 export CARGO_INCREMENTAL=1
 quick=(--config 'profile.release.package.libos-ipc.opt-level=1'
-    --config 'profile.release.package.libos-ipc.debug=0')
+    --config 'profile.release.package.libos-ipc.debug=0'
+    --config 'profile.release.package.libos-ipc-simulator.opt-level=1'
+    --config 'profile.release.package.libos-ipc-simulator.debug=0')
 sim=$CARGO_TARGET_DIR/release/examples/sim
 tree=$CARGO_TARGET_DIR/tree
 rm -rf "$tree"

@@ -16,7 +16,7 @@ pub(crate) fn program(example: &str) -> PathBuf {
         if !program.exists() {
             let mut cargo = Command::new(env!("CARGO"));
             cargo
-                .args(["build", "--example", example, "--target-dir"])
+                .args(["build", "--workspace", "--example", example, "--target-dir"])
                 .arg(profile.parent().unwrap());
             if profile.ends_with("release") {
                 cargo.arg("--release");

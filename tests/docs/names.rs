@@ -1,7 +1,5 @@
 //! Every file, link, example, test, bench and feature that a document names is there.
 
-use std::path::Path;
-
 use super::{Document, read, root};
 
 /// What there is to say against a document.
@@ -97,7 +95,13 @@ fn every_test_that_a_document_names_exists() {
 
 #[test]
 fn commands_name_what_there_is() {
-    let manifest = read("Cargo.toml");
+    let manifests = [
+        "Cargo.toml",
+        "benches/Cargo.toml",
+        "tests/Cargo.toml",
+        "tests/simulator/Cargo.toml",
+    ];
+    let manifests = manifests.map(read).concat();
     let features = features();
     let mut complaints = Complaints(Vec::new());
     for document in Document::all() {
@@ -119,9 +123,9 @@ fn commands_name_what_there_is() {
             for pair in words.windows(2) {
                 let [option, value] = [pair[0], pair[1]];
                 let is_there = match option {
-                    "--example" => is_target("examples", "example", value, &manifest),
-                    "--test" => is_target("tests", "test", value, &manifest),
-                    "--bench" => is_target("benches", "bench", value, &manifest),
+                    "--example" => is_example(value, &manifests),
+                    "--test" => is_in(&manifests, "test", value),
+                    "--bench" => is_in(&manifests, "bench", value),
                     "--features" => value
                         .split(',')
                         .all(|feature| features.iter().any(|it| it == feature)),
@@ -136,11 +140,33 @@ fn commands_name_what_there_is() {
     complaints.none();
 }
 
-fn is_target(directory: &str, kind: &str, name: &str, manifest: &str) -> bool {
-    let at = |path: String| Path::new(root()).join(directory).join(path).exists();
-    at(format!("{name}.rs"))
-        || at(format!("{name}/main.rs"))
-        || manifest.contains(&format!("[[{kind}]]\nname = \"{name}\""))
+/// Cargo finds most of the examples by itself, and no test and no bench.
+fn is_example(name: &str, manifests: &str) -> bool {
+    let at = |path: String| root().join("examples").join(path).exists();
+    at(format!("{name}.rs")) || at(format!("{name}/main.rs")) || is_in(manifests, "example", name)
+}
+
+fn is_in(manifests: &str, kind: &str, name: &str) -> bool {
+    manifests.contains(&format!("[[{kind}]]\nname = \"{name}\"\n"))
+}
+
+/// Cargo would pass over a file that is not named, in silence.
+#[test]
+fn every_test_and_every_bench_is_a_target_of_its_package() {
+    for (directory, kind) in [("tests", "test"), ("benches", "bench")] {
+        let manifest = read(format!("{directory}/Cargo.toml"));
+        for entry in root().join(directory).read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            // A package of its own has a manifest.
+            let is_folder = path.join("main.rs").exists() && !path.join("Cargo.toml").exists();
+            if is_source || is_folder {
+                let named = is_in(&manifest, kind, name);
+                assert!(named, "{directory}/Cargo.toml does not name {name}");
+            }
+        }
+    }
 }
 
 fn features() -> Vec<String> {

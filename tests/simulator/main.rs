@@ -2,7 +2,6 @@
 //! its promises, and the same seed must give the same run.
 
 #[allow(dead_code, unused_imports, reason = "the tool uses more of it")]
-#[path = "../../examples/sim/simulation/mod.rs"]
 mod simulation;
 
 #[path = "../common/example.rs"]

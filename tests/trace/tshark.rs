@@ -45,7 +45,7 @@ pub(crate) fn lines(file: &Path) -> Vec<String> {
 }
 
 fn dissecting(file: &Path) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/wireshark/libos_ipc.lua");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/wireshark/libos_ipc.lua");
     let mut tshark = Command::new("tshark");
     tshark
         .arg("-X")

@@ -15,7 +15,7 @@ const SEQ: u64 = 0x0102_0304_0506_0708;
 
 /// What C makes, by name. None if there is no C compiler.
 fn vectors() -> Option<BTreeMap<String, Vec<u8>>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/vectors.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/vectors.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vectors");
     let built = Command::new("cc")
         .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-o"])

@@ -4,6 +4,7 @@
 //! The parts: [`simulation`] is one run, [`sweep`] runs many, [`shrink`] makes a failing one small.
 
 mod shrink;
+#[path = "../simulation/mod.rs"]
 mod simulation;
 mod sweep;
 
