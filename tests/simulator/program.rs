@@ -20,9 +20,9 @@ fn again(said: &str) -> Vec<String> {
     arguments.split(' ').map(str::to_owned).collect()
 }
 
-/// How many events there were in all: other seeds have another number.
+/// How many events there were in all, and the digest of their traces: other seeds have others.
 fn events(said: &str) -> &str {
-    let line = said.lines().find(|line| line.ends_with(" events"));
+    let line = said.lines().find(|line| line.contains(" events, traces "));
     line.and_then(|line| line.rsplit_once("; ")).unwrap().1
 }
 
