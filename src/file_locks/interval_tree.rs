@@ -1,7 +1,9 @@
 //! Locks in trees: by their first byte, and such that those that touch a range are found without
 //! a look at the others.
 //!
-//! The trees are AVL trees whose links stand in the locks themselves; each lock is in two of them,
+//! The trees are weak AVL trees (Haeupler, Sen, Tarjan: "Rank-Balanced Trees"): a lock's rank is one or two
+//! above that of each child. So a lock that comes and goes in the same place leaves the ranks above it as
+//! they are. The links stand in the locks themselves; each lock is in two trees,
 //! one of its file and one of its holder. A node of a file's tree knows the highest end below it, and the
 //! highest of any other holder than that one's. So a search for a range passes over whole subtrees, those
 //! of the asker's own locks, too, and the first conflicting lock is found in one way down. Links are
@@ -11,6 +13,8 @@
 //! which their holders first locked the file: the kernel's order.
 
 use core::cmp::Ordering;
+
+use heapless::Vec;
 
 use super::Range;
 use super::reach::Reach;
@@ -30,7 +34,8 @@ pub(super) enum Side {
 pub(super) struct Link {
     pub(super) left: u32,
     pub(super) right: u32,
-    height: u32,
+    /// 1 for a lock that has none below it, 0 where there is no lock.
+    rank: u32,
 }
 
 /// One lock: a range of a file that somebody holds.
@@ -49,10 +54,27 @@ pub(super) struct Lock {
     links: [Link; 2],
 }
 
+impl Lock {
+    #[inline]
+    pub(super) fn link(&self, side: Side) -> &Link {
+        let [file, holder] = &self.links;
+        match side {
+            Side::File => file,
+            Side::Holder => holder,
+        }
+    }
+
+    /// Where it stands in its trees. A holder has no two locks with the same start.
+    #[inline]
+    fn key(&self) -> (u64, u64) {
+        (self.start, self.since)
+    }
+}
+
 const LEAF: Link = Link {
     left: NONE,
     right: NONE,
-    height: 0,
+    rank: 0,
 };
 
 /// What stands at [`NONE`].
@@ -65,6 +87,37 @@ static NOWHERE: Lock = Lock {
     write: false,
     links: [LEAF; 2],
 };
+
+/// As many levels as a tree of 2³² locks can have: no rank is higher than twice the logarithm to base 2.
+const MOST_LEVELS: usize = 64;
+
+/// The locks that a way down a tree went through.
+struct Path(Vec<u32, MOST_LEVELS>);
+
+impl Path {
+    fn new() -> Path {
+        Path(Vec::new())
+    }
+
+    fn enter(&mut self, lock: u32) {
+        // No tree is that deep.
+        let _ = self.0.push(lock);
+    }
+
+    fn leave(&mut self) -> Option<u32> {
+        self.0.pop()
+    }
+
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    fn replace(&mut self, at: usize, lock: u32) {
+        if let Some(old) = self.0.get_mut(at) {
+            *old = lock;
+        }
+    }
+}
 
 /// A fixed number of locks, and the trees they are in.
 pub(super) struct Trees<'m> {
@@ -95,11 +148,7 @@ impl<'m> Trees<'m> {
 
     #[inline]
     pub(super) fn link(&self, side: Side, lock: u32) -> &Link {
-        let [file, holder] = &self.at(lock).links;
-        match side {
-            Side::File => file,
-            Side::Holder => holder,
-        }
+        self.at(lock).link(side)
     }
 
     #[inline]
@@ -139,10 +188,21 @@ impl<'m> Trees<'m> {
         self.places.give(lock);
     }
 
-    /// The order of the trees. A holder has no two locks with the same start.
+    /// The order of the trees.
     pub(super) fn order(&self, one: u32, other: u32) -> Ordering {
-        let key = |lock| (self.at(lock).start, self.at(lock).since);
-        key(one).cmp(&key(other))
+        self.at(one).key().cmp(&self.at(other).key())
+    }
+
+    /// The child of the lock `at` on whose side a lock with that key stands, or would.
+    #[inline]
+    fn toward(&self, side: Side, key: (u64, u64), at: u32) -> u32 {
+        let lock = self.at(at);
+        let link = lock.link(side);
+        if key < lock.key() {
+            link.left
+        } else {
+            link.right
+        }
     }
 
     fn set_reach(&mut self, lock: u32, reach: Reach) {
@@ -166,137 +226,137 @@ impl<'m> Trees<'m> {
 
     /// Puts a lock into the tree; returns the tree's new root.
     pub(super) fn insert(&mut self, side: Side, root: u32, lock: u32) -> u32 {
-        if root == NONE {
-            self.change(side, lock, |link| *link = Link { height: 1, ..LEAF });
-            if side == Side::File {
-                self.set_reach(lock, self.reach_of(lock));
-            }
-            return lock;
+        self.change(side, lock, |link| *link = LEAF);
+        self.refresh(side, lock);
+        let key = self.at(lock).key();
+        let mut path = Path::new();
+        let mut at = root;
+        while at != NONE {
+            path.enter(at);
+            at = self.toward(side, key, at);
         }
-        let Link { left, right, .. } = *self.link(side, root);
-        let is_left = self.order(lock, root).is_lt();
-        let child = if is_left { left } else { right };
-        let height = self.height(side, child);
-        let new = self.insert(side, child, lock);
-        self.change(side, root, |link| {
-            if is_left {
-                link.left = new;
-            } else {
-                link.right = new;
-            }
-        });
-        if side == Side::File {
-            let Lock { end, holder, .. } = *self.at(lock);
-            self.set_reach(root, self.at(root).reach.and(end, holder));
-        }
-        // Most often the change ends near the leaves, and the siblings need no look.
-        if self.height(side, new) == height {
-            return root;
-        }
-        self.balance(side, root)
+        let deepest = path.length();
+        self.hang(side, root, path, (lock, lock), deepest)
     }
 
     /// Takes a lock out of the tree; returns the tree's new root.
     pub(super) fn remove(&mut self, side: Side, root: u32, lock: u32) -> u32 {
-        if root == NONE {
-            return NONE;
+        let key = self.at(lock).key();
+        let mut path = Path::new();
+        let mut at = root;
+        while at != lock {
+            if at == NONE {
+                return root;
+            }
+            path.enter(at);
+            at = self.toward(side, key, at);
         }
-        let Link { left, right, .. } = *self.link(side, root);
-        let is_left = match self.order(lock, root) {
-            Ordering::Less => true,
-            Ordering::Greater => false,
-            Ordering::Equal => {
-                if right == NONE {
-                    return left;
-                }
-                let (first, right) = self.remove_first(side, right);
-                self.change(side, first, |link| {
-                    link.left = left;
-                    link.right = right;
-                });
-                return self.balance(side, first);
-            }
-        };
-        let child = if is_left { left } else { right };
-        let height = self.height(side, child);
-        let new = self.remove(side, child, lock);
-        self.change(side, root, |link| {
-            if is_left {
-                link.left = new;
-            } else {
-                link.right = new;
-            }
+        let depth = path.length();
+        let Link { left, right, rank } = *self.link(side, lock);
+        if right == NONE {
+            return self.hang(side, root, path, (lock, left), depth);
+        }
+        // The lock behind it takes its place.
+        path.enter(lock);
+        let mut next = right;
+        while self.link(side, next).left != NONE {
+            path.enter(next);
+            next = self.link(side, next).left;
+        }
+        path.replace(depth, next);
+        let orphan = self.link(side, next).right;
+        self.change(side, next, |link| {
+            *link = Link { left, right, rank };
         });
-        // Most often the lock was not one of those that reach farthest.
-        let reach = self.at(root).reach;
-        let end = self.at(lock).end;
-        let far = if reach.second == NONE {
-            reach.end
-        } else {
-            reach.second_end
-        };
-        let is_far = side == Side::File && end >= far;
-        if self.height(side, new) == height && !is_far {
-            return root;
-        }
-        self.balance(side, root)
+        self.hang(side, root, path, (next, orphan), depth)
     }
 
-    /// Takes out the first lock of a tree that is not empty: it, and the new root.
-    fn remove_first(&mut self, side: Side, root: u32) -> (u32, u32) {
-        let Link { left, right, .. } = *self.link(side, root);
-        if left == NONE {
-            return (root, right);
+    /// Hangs `new` in the place where a way down ended that led to the key of the lock `key`, and makes
+    /// right what stands above it; returns the tree's new root. From the lock that is `settled` levels
+    /// below the root upwards it stops where nothing changes any more.
+    fn hang(
+        &mut self,
+        side: Side,
+        root: u32,
+        mut path: Path,
+        (key, mut new): (u32, u32),
+        settled: usize,
+    ) -> u32 {
+        let key = self.at(key).key();
+        let mut has_new_reach = side == Side::File;
+        while let Some(up) = path.leave() {
+            let lock = self.at(up);
+            let (reach, before, is_left) = (lock.reach, *lock.link(side), key < lock.key());
+            let beside = if is_left { before.right } else { before.left };
+            let (below, beside) = (self.rank(side, new), self.rank(side, beside));
+            let (low, high) = (below.min(beside), below.max(beside));
+            // One that has nothing below it any more has the lowest rank there is.
+            let highest = if high == 0 { 1 } else { low.saturating_add(2) };
+            let rank = before.rank.max(high.saturating_add(1)).min(highest);
+            self.change(side, up, |link| {
+                if is_left {
+                    link.left = new;
+                } else {
+                    link.right = new;
+                }
+                link.rank = rank;
+            });
+            new = up;
+            if high.saturating_sub(low) > 1 {
+                new = self.rotate(side, up);
+            } else if has_new_reach {
+                self.set_reach(up, self.reach_of(up));
+            }
+            if path.length() < settled {
+                has_new_reach = has_new_reach && self.at(new).reach != reach;
+                if new == up && !has_new_reach && rank == before.rank {
+                    return root;
+                }
+            }
         }
-        let (first, left) = self.remove_first(side, left);
-        self.change(side, root, |link| link.left = left);
-        (first, self.balance(side, root))
+        new
     }
 
-    fn height(&self, side: Side, lock: u32) -> u32 {
-        self.link(side, lock).height
+    fn rank(&self, side: Side, lock: u32) -> u32 {
+        self.link(side, lock).rank
     }
 
     /// Makes the node's own figures right after a change below it.
     fn refresh(&mut self, side: Side, lock: u32) {
         let Link { left, right, .. } = *self.link(side, lock);
-        let below = self.height(side, left).max(self.height(side, right));
-        self.change(side, lock, |link| link.height = below.saturating_add(1));
+        let below = self.rank(side, left).max(self.rank(side, right));
+        self.change(side, lock, |link| link.rank = below.saturating_add(1));
         if side == Side::File {
             self.set_reach(lock, self.reach_of(lock));
         }
     }
 
-    /// Restores the balance at `root`, one of whose subtrees has changed by one level at most.
-    fn balance(&mut self, side: Side, root: u32) -> u32 {
+    /// Restores the balance at `root`, whose children's ranks differ by two; returns
+    /// the lock that stands there then.
+    fn rotate(&mut self, side: Side, root: u32) -> u32 {
         let Link { left, right, .. } = *self.link(side, root);
-        let (on_left, on_right) = (self.height(side, left), self.height(side, right));
-        if on_left > on_right.saturating_add(1) {
+        if self.rank(side, left) > self.rank(side, right) {
             let Link {
                 left: outer,
                 right: inner,
                 ..
             } = *self.link(side, left);
-            if self.height(side, inner) > self.height(side, outer) {
+            if self.rank(side, inner) > self.rank(side, outer) {
                 let left = self.rotate_left(side, left);
                 self.change(side, root, |link| link.left = left);
             }
             return self.rotate_right(side, root);
         }
-        if on_right > on_left.saturating_add(1) {
-            let Link {
-                left: inner,
-                right: outer,
-                ..
-            } = *self.link(side, right);
-            if self.height(side, inner) > self.height(side, outer) {
-                let right = self.rotate_right(side, right);
-                self.change(side, root, |link| link.right = right);
-            }
-            return self.rotate_left(side, root);
+        let Link {
+            left: inner,
+            right: outer,
+            ..
+        } = *self.link(side, right);
+        if self.rank(side, inner) > self.rank(side, outer) {
+            let right = self.rotate_right(side, right);
+            self.change(side, root, |link| link.right = right);
         }
-        self.refresh(side, root);
-        root
+        self.rotate_left(side, root)
     }
 
     fn rotate_left(&mut self, side: Side, root: u32) -> u32 {
@@ -324,21 +384,19 @@ impl<'m> Trees<'m> {
         if root == NONE {
             return Some(0);
         }
-        let Link {
-            left,
-            right,
-            height,
-        } = *self.link(side, root);
+        let Link { left, right, rank } = *self.link(side, root);
         let count = self
             .check(side, left)?
             .checked_add(self.check(side, right)?)?
             .checked_add(1)?;
         let (one, other) = (self.link(side, left), self.link(side, right));
+        let is_leaf = left == NONE && right == NONE;
         let in_order = (left == NONE || self.order(left, root).is_lt())
             && (right == NONE || self.order(right, root).is_gt());
         let is_right = in_order
-            && one.height.abs_diff(other.height) <= 1
-            && height == one.height.max(other.height).saturating_add(1)
+            && (1..=2).contains(&rank.saturating_sub(one.rank))
+            && (1..=2).contains(&rank.saturating_sub(other.rank))
+            && (!is_leaf || rank == 1)
             && (side == Side::Holder || self.has_right_reach(root));
         is_right.then_some(count)
     }
@@ -404,19 +462,43 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_comes_and_goes_in_the_same_place_leaves_the_root_alone_from_the_second_time_on()
+    {
+        const MOST: usize = 16;
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        // A full tree of four levels, where one more has no room above the fifth.
+        let mut root = (0..15).fold(NONE, |root, at| {
+            let lock = trees.make((10 * at, 10 * at), true, (0, 0)).unwrap();
+            trees.insert(Side::File, root, lock)
+        });
+        let mut ranks = [0; 3];
+        for rank in &mut ranks {
+            let lock = trees.make((5, 5), true, (0, 0)).unwrap();
+            root = trees.insert(Side::File, root, lock);
+            *rank = trees.rank(Side::File, root);
+            root = trees.remove(Side::File, root, lock);
+            trees.unmake(lock);
+            assert_eq!(trees.rank(Side::File, root), *rank);
+            assert_eq!(trees.check(Side::File, root), Some(15));
+        }
+        assert_eq!(ranks, [5, 5, 5]);
+    }
+
+    #[test]
     fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
         assert_eq!(count_after(|_| {}), Some(CAPACITY));
         let faults: [fn(&mut Trees<'_>); 5] = [
             |trees| trees.locks[0].start = 21,
             |trees| trees.locks[2].start = 19,
-            |trees| trees.change(Side::File, 1, |link| link.height = 3),
+            |trees| trees.change(Side::File, 1, |link| link.rank = 4),
             |trees| trees.locks[1].reach.end = 24,
             // The first goes behind the last, and all is right but the balance.
             |trees| {
                 trees.locks[0].start = 40;
-                for (lock, left, right, height) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
+                for (lock, left, right, rank) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
                     trees.change(Side::File, lock, |link| {
-                        (link.left, link.right, link.height) = (left, right, height);
+                        (link.left, link.right, link.rank) = (left, right, rank);
                     });
                 }
             },

@@ -40,20 +40,25 @@ impl Trees<'_> {
     /// The first lock of a file's tree that touches `start..=end` and is not `mine`'s: one way down.
     pub(super) fn first_touching(&self, root: u32, (start, end): Range, mine: u32) -> Option<u32> {
         let mut at = root;
-        while self.at(at).reach.includes(start, mine) {
-            let Link { left, right, .. } = *self.link(Side::File, at);
-            if self.at(left).reach.includes(start, mine) {
-                at = left;
-                continue;
+        let mut lock = self.at(at);
+        while lock.reach.includes(start, mine) {
+            // As long as there is one on the left it is before this one.
+            loop {
+                let Link { left, .. } = *lock.link(Side::File);
+                let before = self.at(left);
+                if !before.reach.includes(start, mine) {
+                    break;
+                }
+                (at, lock) = (left, before);
             }
-            let lock = self.at(at);
             if lock.start > end {
                 return None;
             }
             if lock.end >= start && lock.holder != mine {
                 return Some(at);
             }
-            at = right;
+            at = lock.link(Side::File).right;
+            lock = self.at(at);
         }
         None
     }
