@@ -76,7 +76,7 @@ impl<'m> Places<'m> {
     }
 }
 
-/// Places found by a hash: a chain for each of a fixed number of buckets.
+/// Places found by a hash that is well [mixed](mix): a chain for each of a fixed number of buckets.
 pub(crate) struct Buckets<'m> {
     heads: Table<'m, u32>,
     next: Table<'m, u32>,
@@ -94,8 +94,11 @@ impl<'m> Buckets<'m> {
         })
     }
 
+    /// The hash's upper bits choose the bucket, as a fraction of all: a division would take several
+    /// times as long.
+    #[inline]
     fn bucket(&self, hash: u64) -> usize {
-        let bucket = hash.checked_rem(self.heads.len() as u64).unwrap_or(0);
+        let bucket = u128::from(hash).wrapping_mul(self.heads.len() as u128) >> 64;
         usize::try_from(bucket).unwrap_or(0)
     }
 
@@ -135,11 +138,14 @@ impl<'m> Buckets<'m> {
     pub(crate) fn remove(&mut self, hash: u64, place: u32) {
         let behind = self.after(place);
         let bucket = self.bucket(hash);
-        if let Some(head) = self.heads.get_mut(bucket).filter(|head| **head == place) {
+        let Some(head) = self.heads.get_mut(bucket) else {
+            return;
+        };
+        if *head == place {
             *head = behind;
             return;
         }
-        let mut at = self.first(hash);
+        let mut at = *head;
         while at != NONE {
             let next = self.after(at);
             if next == place {
