@@ -1,7 +1,7 @@
 //! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
 //! unlocked.
 
-use super::interval_tree::Side;
+use super::interval_tree::{Lock, Side};
 use super::{Holder, Locks, Owner, Range, SpaceName, of_both};
 use crate::error::errno;
 use crate::store::NONE;
@@ -53,7 +53,7 @@ impl Locks<'_> {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
         };
-        let outcome = self.change(holder, range, Some(write));
+        let outcome = self.put(holder, range, write);
         self.drop_empty(holder);
         outcome.map(|has_removed| has_removed && !write)
     }
@@ -68,7 +68,7 @@ impl Locks<'_> {
         let Some(holder) = self.holder(owner, file) else {
             return Ok(false);
         };
-        let outcome = self.change(holder, range, None);
+        let outcome = self.cut(holder, range);
         self.drop_empty(holder);
         outcome
     }
@@ -88,7 +88,7 @@ impl Locks<'_> {
         self.trees.last_own(root, range)
     }
 
-    fn plan(&self, holder: u32, range: Range, write: Option<bool>) -> Plan {
+    fn plan(&self, holder: u32, range: Range, write: bool) -> Plan {
         let mut plan = Plan::default();
         let [left, right, new] = &mut plan.pieces;
         let mut whole = range;
@@ -100,7 +100,7 @@ impl Locks<'_> {
                 .map(|before| (range.0, before));
             plan.removed = plan.removed.saturating_add(1);
             let lock = self.trees.at(own);
-            if Some(lock.write) == write {
+            if lock.write == write {
                 whole = (whole.0.min(lock.start), whole.1.max(lock.end));
                 continue;
             }
@@ -111,46 +111,47 @@ impl Locks<'_> {
                 *right = Some(((range.1.saturating_add(1), lock.end), lock.write));
             }
         }
-        if let Some(write) = write {
-            // Neighbours of the same kind become one with it.
-            if let Some(before) = range.0.checked_sub(1)
-                && let Some(own) = self.own(holder, (before, before))
-                && self.trees.at(own).end < range.0
-                && self.trees.at(own).write == write
-            {
-                whole.0 = self.trees.at(own).start;
-                plan.removed = plan.removed.saturating_add(1);
-            }
-            if let Some(behind) = range.1.checked_add(1)
-                && let Some(own) = self.own(holder, (behind, behind))
-                && self.trees.at(own).start > range.1
-                && self.trees.at(own).write == write
-            {
-                whole.1 = self.trees.at(own).end;
-                plan.removed = plan.removed.saturating_add(1);
-            }
-            *new = Some((whole, write));
+        // Neighbours of the same kind become one with it.
+        if let Some(before) = range.0.checked_sub(1)
+            && let Some(own) = self.own(holder, (before, before))
+            && self.trees.at(own).end < range.0
+            && self.trees.at(own).write == write
+        {
+            whole.0 = self.trees.at(own).start;
+            plan.removed = plan.removed.saturating_add(1);
         }
+        if let Some(behind) = range.1.checked_add(1)
+            && let Some(own) = self.own(holder, (behind, behind))
+            && self.trees.at(own).start > range.1
+            && self.trees.at(own).write == write
+        {
+            whole.1 = self.trees.at(own).end;
+            plan.removed = plan.removed.saturating_add(1);
+        }
+        *new = Some((whole, write));
         plan
     }
 
-    /// Makes the holder's locks so that it has the range in that way, or not at all. Returns
-    /// whether any that it had went.
-    fn change(&mut self, holder: u32, range: Range, write: Option<bool>) -> Result<bool, i32> {
-        // Most often there is nothing, or just this.
+    /// Gives the holder the range, or changes nothing. Returns whether any lock that it had went.
+    fn put(&mut self, holder: u32, range: Range, write: bool) -> Result<bool, i32> {
+        // Most often it has none there or beside it, or just this.
+        let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
+        if self.own(holder, near).is_none() {
+            if self.free_locks() == 0 {
+                return Err(errno::ENOLCK);
+            }
+            self.insert(holder, range, write);
+            return Ok(false);
+        }
         if let Some(own) = self.own(holder, range) {
             let lock = self.trees.at(own);
-            if Some(lock.write) == write && lock.start <= range.0 && lock.end >= range.1 {
+            if lock.write == write && lock.start <= range.0 && lock.end >= range.1 {
                 return Ok(false);
             }
-        } else if write.is_none() {
-            return Ok(false);
         }
         let plan = self.plan(holder, range, write);
         let needed = plan.pieces.iter().flatten().count();
-        let free = self.trees.places().left();
-        let free = free.saturating_sub(self.lending.set_aside());
-        if needed > free.saturating_add(plan.removed) {
+        if needed > self.free_locks().saturating_add(plan.removed) {
             return Err(errno::ENOLCK);
         }
         let mut reach = range;
@@ -168,6 +169,36 @@ impl Locks<'_> {
             self.insert(holder, range, write);
         }
         Ok(plan.removed > 0)
+    }
+
+    /// Takes the range from the holder, or changes nothing. Returns whether it had any of it.
+    fn cut(&mut self, holder: u32, range: Range) -> Result<bool, i32> {
+        let mut has_removed = false;
+        while let Some(own) = self.own(holder, range) {
+            let Lock {
+                start, end, write, ..
+            } = *self.trees.at(own);
+            let (has_left, has_right) = (start < range.0, end > range.1);
+            // Only a lock that is cut in two takes more places, and then there is no other in the range.
+            if has_left && has_right && self.free_locks() == 0 {
+                return Err(errno::ENOLCK);
+            }
+            self.remove(holder, own);
+            if has_left {
+                self.insert(holder, (start, range.0.saturating_sub(1)), write);
+            }
+            if has_right {
+                self.insert(holder, (range.1.saturating_add(1), end), write);
+            }
+            has_removed = true;
+        }
+        Ok(has_removed)
+    }
+
+    /// Places for locks that are not set aside.
+    fn free_locks(&self) -> usize {
+        let left = self.trees.places().left();
+        left.saturating_sub(self.lending.set_aside())
     }
 
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
