@@ -29,6 +29,7 @@ use delegation::Lending;
 pub use delegation::Overdue;
 use interval_tree::Trees;
 use names::Names;
+pub(crate) use names::hash as hash_path;
 use open_files::Handles;
 pub use owner::Owner;
 use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
@@ -141,11 +142,37 @@ impl<'m> Locks<'m> {
     /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
     /// a table is full.
     pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
-        let hash = names::hash(lock.path);
+        let hash = hash_path(lock.path);
+        self.note_use(from, lock, hash);
+        self.set_hashed(from, seq, lock, hash)
+    }
+
+    /// As [`Locks::set`] for a request that cannot wait, of a file whose path has that
+    /// [hash](hash_path). False if its record locks are lent and the lock is one of them: nothing was done.
+    ///
+    /// # Errors
+    /// As [`Locks::set`].
+    pub(crate) fn set_at_once(
+        &mut self,
+        from: Vmid,
+        lock: &FileLock<'_>,
+        hash: u64,
+    ) -> Result<bool, i32> {
+        let file = self.file_hashed(lock.path, hash);
+        let space = Owner::of(from, lock).space();
+        if file.is_some_and(|file| self.borrower(file, space).is_some()) {
+            return Ok(false);
+        }
+        self.note_use(from, lock, hash);
+        let set = self.set_on_file(from, 0, lock, (file, hash));
+        self.drop_closed();
+        set.map(|_| true)
+    }
+
+    fn note_use(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) {
         if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
             self.lending.contention.note_use(hash, from);
         }
-        self.set_hashed(from, seq, lock, hash)
     }
 
     fn set_hashed(
@@ -155,21 +182,22 @@ impl<'m> Locks<'m> {
         lock: &FileLock<'_>,
         hash: u64,
     ) -> Result<Set, i32> {
-        let set = self.set_named(from, seq, lock, hash);
+        let file = self.file_hashed(lock.path, hash);
+        let set = self.set_on_file(from, seq, lock, (file, hash));
         self.drop_closed();
         set
     }
 
-    fn set_named(
+    /// The same, where it is known already whether the file is in the table.
+    fn set_on_file(
         &mut self,
         from: Vmid,
         seq: u64,
         lock: &FileLock<'_>,
-        hash: u64,
+        (file, hash): (Option<u32>, u64),
     ) -> Result<Set, i32> {
         let owner = Owner::of(from, lock);
         let range = range_of(lock).ok_or(errno::EINVAL)?;
-        let file = self.file_hashed(lock.path, hash);
         if lock.kind == LockKind::Unlock {
             return match file {
                 // Nobody else has anything there.
@@ -187,7 +215,7 @@ impl<'m> Locks<'m> {
         }
         let file = match file {
             Some(file) => file,
-            None => self.add_file(lock.path).ok_or(errno::ENOLCK)?,
+            None => self.add_file(lock.path, hash).ok_or(errno::ENOLCK)?,
         };
         let set = if self.borrower(file, owner.space()).is_some() {
             self.hold_up(file, owner, range, (from, seq), Asked::of(lock))

@@ -96,16 +96,18 @@ impl<'m> Names<'m> {
     }
 }
 
-/// A hash of a name.
-pub(super) fn hash(name: &[u8]) -> u64 {
+/// A hash of a file's name, which is computed once for a request.
+pub(crate) fn hash(name: &[u8]) -> u64 {
     let (words, rest) = name.as_chunks::<8>();
     let mut hash = name.len() as u64;
     for word in words {
         hash = mix(hash ^ u64::from_le_bytes(*word));
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
+    // The last bytes, again in part; of a short name all of them.
+    let last = name.last_chunk().copied().unwrap_or_else(|| {
+        let mut last = [0; 8];
+        copy(&mut last, rest);
+        last
+    });
     mix(hash ^ u64::from_le_bytes(last))
 }

@@ -76,20 +76,19 @@ impl Locks<'_> {
         self.file_hashed(path, names::hash(path))
     }
 
-    pub(super) fn file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
+    pub(crate) fn file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
         self.by_name.find(hash, |place| {
             let file = self.file_at(place);
             file.hash == hash && self.names.is(file.name, path)
         })
     }
 
-    pub(super) fn add_file(&mut self, path: &[u8]) -> Option<u32> {
+    pub(super) fn add_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
         let name = self.names.keep(path)?;
         let Some(place) = self.file_places.take() else {
             self.names.forget(name);
             return None;
         };
-        let hash = names::hash(path);
         if let Some(file) = self.files.get_mut(place as usize) {
             *file = File {
                 hash,

@@ -6,7 +6,7 @@
 use crate::Id;
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::file_locks::{LockLimits, Locks, Set};
+use crate::file_locks::{LockLimits, Locks, hash_path};
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{FileLock, HeldLock, LentList, LockFamily, LockKind};
 
@@ -97,7 +97,8 @@ impl<'m> Borrowed<'m> {
         if lock.family != LockFamily::Posix || self.loans.is_empty() {
             return Decision::Ask;
         }
-        let Some(file) = self.locks.file(lock.path) else {
+        let hash = hash_path(lock.path);
+        let Some(file) = self.locks.file_hashed(lock.path, hash) else {
             if lock.kind == LockKind::Unlock {
                 return Decision::Ask;
             }
@@ -112,9 +113,9 @@ impl<'m> Borrowed<'m> {
             wait: false,
             ..*lock
         };
-        let done = is_room.then(|| self.locks.set(us, 0, &now));
+        let done = is_room.then(|| self.locks.set_at_once(us, &now, hash));
         match done {
-            Some(Ok(Set::Done)) => return Decision::Done(Ok(())),
+            Some(Ok(true)) => return Decision::Done(Ok(())),
             Some(Err(errno::EAGAIN)) if lock.wait => {}
             Some(Err(errno)) if errno != errno::ENOLCK => return Decision::Done(Err(errno)),
             _ => {}

@@ -1,13 +1,13 @@
 //! The table of a member that has borrowed files: these stay until it gives them back.
 
-use crate::file_locks::{Locks, Owner, SpaceName};
+use crate::file_locks::{Locks, Owner, SpaceName, hash_path};
 use crate::store::{NONE, sort};
 use crate::wire::{LentList, LentLock, LentLocks};
 
 impl Locks<'_> {
     /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
     pub(crate) fn keep_file(&mut self, path: &[u8]) -> Option<u32> {
-        let file = self.add_file(path)?;
+        let file = self.add_file(path, hash_path(path))?;
         self.change_users(file, 1);
         Some(file)
     }

@@ -93,7 +93,7 @@ impl Locks<'_> {
         lock: &FileLock<'_>,
         number: u64,
     ) -> Result<Set, i32> {
-        let hash = crate::file_locks::names::hash(lock.path);
+        let hash = crate::file_locks::hash_path(lock.path);
         let is_lendable = lock.kind != LockKind::Unlock
             && lock.start <= lock.end
             && self.lending.contention.note_use(hash, from)
@@ -106,7 +106,7 @@ impl Locks<'_> {
         }
         let file = match self.file_hashed(lock.path, hash) {
             Some(file) => Some(file).filter(|file| !self.is_used(*file)),
-            None => self.add_file(lock.path),
+            None => self.add_file(lock.path, hash),
         };
         let Some(file) = file else {
             return self.set_hashed(from, seq, lock, hash);

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::ids::Ask;
 use super::signals::error_of;
 use crate::error::{Error, errno};
-use crate::file_locks::{Locks, Set};
+use crate::file_locks::{Locks, Set, hash_path};
 use crate::node::rpc::Claim;
 use crate::node::rpc::Data;
 use crate::node::rpc::INTERRUPTED;
@@ -108,15 +108,11 @@ impl<P: Pal> Node<'_, P> {
 
     fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let us = self.identity.vmid;
-        self.used_locks.note(lock);
+        let hash = hash_path(lock.path);
+        self.used_locks.note_hashed(lock, hash);
         if !lock.wait {
             // Unless it is lent just now.
-            let done = self.with_locks(|locks| {
-                if locks.is_lent(lock) {
-                    return Ok(false);
-                }
-                locks.set(us, 0, lock).map(|_| true)
-            })?;
+            let done = self.with_locks(|locks| locks.set_at_once(us, lock, hash))?;
             if done {
                 return Ok(());
             }

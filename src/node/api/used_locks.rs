@@ -1,5 +1,6 @@
 //! Which files and open files this process has ever locked.
 
+use crate::file_locks::hash_path;
 use crate::sync::{AtomicU64, Ordering};
 use crate::wire::{FileLock, LockFamily};
 
@@ -16,8 +17,13 @@ impl UsedLocks {
     }
 
     pub(in crate::node) fn note(&self, lock: &FileLock<'_>) {
+        self.note_hashed(lock, hash_path(lock.path));
+    }
+
+    /// The same for a caller that has the hash of the path.
+    pub(in crate::node) fn note_hashed(&self, lock: &FileLock<'_>, hash: u64) {
         match lock.family {
-            LockFamily::Posix => self.put(of_path(lock.path)),
+            LockFamily::Posix => self.put(hash),
             LockFamily::Flock | LockFamily::Ofd => self.note_handle(lock.handle),
         }
     }
@@ -28,7 +34,7 @@ impl UsedLocks {
 
     /// Whether the process may have locked the file.
     pub(in crate::node) fn may_have_file(&self, path: &[u8]) -> bool {
-        self.has(of_path(path))
+        self.has(hash_path(path))
     }
 
     /// Whether it may have locked the open file.
@@ -60,18 +66,8 @@ impl UsedLocks {
     }
 }
 
-fn of_path(path: &[u8]) -> u64 {
-    path.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        spread(hash ^ u64::from(*byte))
-    })
-}
-
 fn of_handle(handle: u64) -> u64 {
-    let hash = spread(handle ^ 0x9e37_79b9_7f4a_7c15);
+    // FNV-1a's step.
+    let hash = (handle ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0x0100_0000_01b3);
     hash ^ (hash >> 32)
-}
-
-/// FNV-1a's step.
-fn spread(hash: u64) -> u64 {
-    hash.wrapping_mul(0x0100_0000_01b3)
 }
