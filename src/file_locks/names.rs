@@ -103,11 +103,9 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
     for word in words {
         hash = mix(hash ^ u64::from_le_bytes(*word));
     }
-    // The last bytes, again in part; of a short name all of them.
-    let last = name.last_chunk().copied().unwrap_or_else(|| {
-        let mut last = [0; 8];
-        copy(&mut last, rest);
-        last
-    });
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
     mix(hash ^ u64::from_le_bytes(last))
 }
