@@ -34,7 +34,7 @@ use open_files::Handles;
 pub use owner::Owner;
 use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
 pub use wait_queue::Decided;
-use wait_queue::{Asked, State, Waits};
+use wait_queue::{Asked, Waits};
 
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,8 +399,7 @@ impl<'m> Locks<'m> {
     /// request of the member that waits for a lock of it goes on, as a system call does in another
     /// thread; the lock that it gets goes at once, if nobody else has the open file then.
     pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
-        let is_waiting = waits_for(&self.waits, vmid, handle);
-        if self.handles.close(handle, vmid, is_waiting) {
+        if self.handles.close(handle, vmid) {
             self.drop_handle(handle);
         }
         self.drop_closed();
@@ -415,15 +414,9 @@ impl<'m> Locks<'m> {
     /// Drops the open files that were closed while a request waited, if none does any more. Each may
     /// serve a request that waited for another.
     fn drop_closed(&mut self) {
-        loop {
-            let waits = &self.waits;
-            match self
-                .handles
-                .take_closed(|vmid, handle| waits_for(waits, vmid, handle))
-            {
-                Some((handle, true)) => self.drop_handle(handle),
-                Some(_) => {}
-                None => return,
+        while let Some((handle, is_free)) = self.handles.take_closed() {
+            if is_free {
+                self.drop_handle(handle);
             }
         }
     }
@@ -433,21 +426,15 @@ impl<'m> Locks<'m> {
         self.handles.can_be_told(vmid);
     }
 
-    /// Whether [`Locks::next_note`] has something to say to that member.
-    pub fn has_note_for(&self, vmid: Vmid) -> bool {
-        let mut at = 0;
-        while let Some((to, _)) = self.handles.next_note(&mut at) {
-            if to == vmid {
-                return true;
-            }
-        }
-        false
+    /// The next open file that a member was handed and is to be told of: any member, or that one. It is
+    /// said again until [`Locks::was_told`].
+    pub fn next_note(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
+        self.handles.next_note(to)
     }
 
-    /// The next member that is to be told of an open file that it was handed, from `at` on (0 at
-    /// first), which moves on. It is said again until [`Locks::was_told`].
-    pub fn next_note(&self, at: &mut u32) -> Option<(Vmid, u64)> {
-        self.handles.next_note(at)
+    /// There was no room to tell the member: others are to be told first.
+    pub fn put_note_off(&mut self, vmid: Vmid, handle: u64) {
+        self.handles.put_note_off(vmid, handle);
     }
 
     /// The member was told of the open file.
@@ -503,15 +490,6 @@ impl<'m> Locks<'m> {
     pub fn handles_fill(&self) -> (usize, usize) {
         self.handles.fill()
     }
-}
-
-/// Whether a request of the member waits for a lock of the open file.
-fn waits_for(waits: &Waits<'_>, vmid: Vmid, handle: u64) -> bool {
-    (0..waits.places.used()).any(|place| {
-        let waiting = waits.at(place);
-        let is_its = waiting.owner == Owner::Open(handle) || waiting.owner == Owner::Flock(handle);
-        waiting.from == vmid && is_its && matches!(waiting.state, State::Waiting | State::HeldUp)
-    })
 }
 
 /// The range that a lock is about. None if it ends before it starts.

@@ -7,7 +7,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buckets, Places, Table, bytes_for, mix};
+use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
 
 /// How a member stands to an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,13 @@ struct Share {
     vmid: Option<Vmid>,
     standing: Standing,
     note: Note,
+    /// How many requests of the member wait for a lock of the open file.
+    requests: u32,
+    /// It is among those that [`Handles::take_closed`] has to look at.
+    is_listed: bool,
+    /// Its neighbours among those that are [`Note::Due`].
+    before: u32,
+    behind: u32,
 }
 
 const FREE: Share = Share {
@@ -51,6 +58,10 @@ const FREE: Share = Share {
     vmid: None,
     standing: Standing::Held,
     note: Note::Sent,
+    requests: 0,
+    is_listed: false,
+    before: NONE,
+    behind: NONE,
 };
 
 impl Share {
@@ -74,14 +85,17 @@ pub(super) struct Handles<'m> {
     shares: Table<'m, Share>,
     places: Places<'m>,
     by_handle: Buckets<'m>,
-    /// How many are [`Standing::Closing`].
-    closing: usize,
+    /// The first `listed` are the places of shares whose last request has ended while they were
+    /// [`Standing::Closing`]. A place is there once at most, and none is at the end of an operation.
+    closed: Table<'m, u32>,
+    listed: usize,
     /// How many are [`Standing::Inherited`] by a process that has not come.
     unborn: usize,
     /// How many are [`Note::None`].
     untold: usize,
-    /// How many are [`Note::Due`].
-    due: usize,
+    /// Those that are [`Note::Due`], a list.
+    first_due: u32,
+    last_due: u32,
 }
 
 impl<'m> Handles<'m> {
@@ -89,6 +103,7 @@ impl<'m> Handles<'m> {
         bytes_for::<Share>(capacity)
             .saturating_add(Places::bytes(capacity))
             .saturating_add(Buckets::bytes(capacity))
+            .saturating_add(bytes_for::<u32>(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
@@ -96,10 +111,12 @@ impl<'m> Handles<'m> {
             shares: arena.table(capacity, |_| Ok(FREE))?,
             places: Places::new(arena, capacity)?,
             by_handle: Buckets::new(arena, capacity)?,
-            closing: 0,
+            closed: arena.table(capacity, |_| Ok(0))?,
+            listed: 0,
             unborn: 0,
             untold: 0,
-            due: 0,
+            first_due: NONE,
+            last_due: NONE,
         })
     }
 
@@ -121,6 +138,10 @@ impl<'m> Handles<'m> {
         self.find_of(handle, vmid, |standing| !is_sent(standing))
     }
 
+    fn at(&self, place: u32) -> &Share {
+        self.shares.get(place as usize).unwrap_or(&FREE)
+    }
+
     fn add(&mut self, share: Share) -> bool {
         let Some(place) = self.places.take() else {
             return false;
@@ -136,12 +157,11 @@ impl<'m> Handles<'m> {
         };
         let was = *share;
         change(share);
+        (share.before, share.behind) = (was.before, was.behind);
         let is = *share;
         for (counter, fits) in [
-            (&mut self.closing, Share::is_closing as fn(&Share) -> bool),
-            (&mut self.unborn, Share::is_unborn),
+            (&mut self.unborn, Share::is_unborn as fn(&Share) -> bool),
             (&mut self.untold, |share| share.note == Note::None),
-            (&mut self.due, |share| share.note == Note::Due),
         ] {
             *counter = match (fits(&was), fits(&is)) {
                 (false, true) => counter.saturating_add(1),
@@ -149,14 +169,48 @@ impl<'m> Handles<'m> {
                 _ => *counter,
             };
         }
+        match (was.note == Note::Due, is.note == Note::Due) {
+            (false, true) => self.enlist_note(place),
+            (true, false) => self.unlist_note(place),
+            _ => {}
+        }
+    }
+
+    fn with_share(&mut self, place: u32, change: impl FnOnce(&mut Share)) {
+        if let Some(share) = self.shares.get_mut(place as usize) {
+            change(share);
+        }
+    }
+
+    /// Puts the share behind all that are due.
+    fn enlist_note(&mut self, place: u32) {
+        let last = self.last_due;
+        self.with_share(place, |share| {
+            (share.before, share.behind) = (last, NONE);
+        });
+        self.with_share(last, |last| last.behind = place);
+        if last == NONE {
+            self.first_due = place;
+        }
+        self.last_due = place;
+    }
+
+    fn unlist_note(&mut self, place: u32) {
+        let Share { before, behind, .. } = *self.at(place);
+        self.with_share(before, |before| before.behind = behind);
+        self.with_share(behind, |behind| behind.before = before);
+        if before == NONE {
+            self.first_due = behind;
+        }
+        if behind == NONE {
+            self.last_due = before;
+        }
+        self.with_share(place, |share| (share.before, share.behind) = (NONE, NONE));
     }
 
     /// Frees the place. True if nobody holds the open file any more.
     fn remove(&mut self, place: u32) -> bool {
-        let handle = self
-            .shares
-            .get(place as usize)
-            .map_or(0, |share| share.handle);
+        let handle = self.at(place).handle;
         self.by_handle.remove(mix(handle), place);
         self.change(place, |share| *share = FREE);
         self.places.give(place);
@@ -218,6 +272,7 @@ impl<'m> Handles<'m> {
                 vmid: Some(to),
                 standing,
                 note: Note::None,
+                ..FREE
             })
     }
 
@@ -238,11 +293,11 @@ impl<'m> Handles<'m> {
     /// The member has closed the open file; or, if it has not said that it has it, one that was sent to
     /// it. If a request of the member still waits for a lock of the open file, it keeps that until then.
     /// True if nobody holds the open file any more.
-    pub(super) fn close(&mut self, handle: u64, vmid: Vmid, is_waiting: bool) -> bool {
+    pub(super) fn close(&mut self, handle: u64, vmid: Vmid) -> bool {
         let is_had = |standing| !is_sent(standing) && standing != Standing::Closing;
         let had = self.find_of(handle, vmid, is_had);
         if let Some(place) = had
-            && is_waiting
+            && self.at(place).requests > 0
         {
             self.change(place, |share| share.standing = Standing::Closing);
             return false;
@@ -256,19 +311,48 @@ impl<'m> Handles<'m> {
         self.take(at, |share| share.vmid == Some(vmid))
     }
 
+    /// A request of the member, which holds the open file, waits for a lock of it from now on.
+    pub(super) fn request_waits(&mut self, handle: u64, vmid: Vmid) {
+        if let Some(place) = self.find_had(handle, vmid) {
+            self.change(place, |share| {
+                share.requests = share.requests.saturating_add(1);
+            });
+        }
+    }
+
+    /// One of them waits no more.
+    pub(super) fn request_ended(&mut self, handle: u64, vmid: Vmid) {
+        let Some(place) = self.find_had(handle, vmid) else {
+            return;
+        };
+        self.change(place, |share| {
+            share.requests = share.requests.saturating_sub(1);
+        });
+        let share = *self.at(place);
+        if share.requests == 0
+            && share.is_closing()
+            && !share.is_listed
+            && let Some(free) = self.closed.get_mut(self.listed)
+        {
+            *free = place;
+            self.listed = self.listed.saturating_add(1);
+            self.change(place, |share| share.is_listed = true);
+        }
+    }
+
     /// Takes an open file that a member has closed and none of whose requests waits for a lock of it
     /// any more, as [`Handles::take`] does.
-    pub(super) fn take_closed(
-        &mut self,
-        is_waiting: impl Fn(Vmid, u64) -> bool,
-    ) -> Option<(u64, bool)> {
-        if self.closing == 0 {
-            return None;
+    pub(super) fn take_closed(&mut self) -> Option<(u64, bool)> {
+        loop {
+            self.listed = self.listed.checked_sub(1)?;
+            let place = *self.closed.get(self.listed)?;
+            self.change(place, |share| share.is_listed = false);
+            let share = *self.at(place);
+            // The member may wait for another lock by now, or be gone.
+            if share.requests == 0 && share.is_closing() {
+                return Some((share.handle, self.remove(place)));
+            }
         }
-        self.take(&mut 0, |share| {
-            let vmid = share.vmid.filter(|_| share.standing == Standing::Closing);
-            vmid.is_some_and(|vmid| !is_waiting(vmid, share.handle))
-        })
     }
 
     /// The member's process is there: what it has inherited is its own.
@@ -315,20 +399,25 @@ impl<'m> Handles<'m> {
         });
     }
 
-    /// The next open file of which its receiver is to be told, from the place `at` on, which moves
-    /// behind it.
-    pub(super) fn next_note(&self, at: &mut u32) -> Option<(Vmid, u64)> {
-        if self.due == 0 {
-            return None;
+    fn due(&self) -> impl Iterator<Item = &Share> {
+        let at = |place: u32| self.shares.get(place as usize);
+        core::iter::successors(at(self.first_due), move |share| at(share.behind))
+    }
+
+    /// The open file of which its receiver is to be told next: any member, or that one.
+    pub(super) fn next_note(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
+        let mut due = self.due();
+        let share = due.find(|share| to.is_none() || share.vmid == to)?;
+        Some((share.vmid?, share.handle))
+    }
+
+    /// There was no room to tell the member of the open file: others come first.
+    pub(super) fn put_note_off(&mut self, vmid: Vmid, handle: u64) {
+        let is_due = |share: &Share| share.vmid == Some(vmid) && share.note == Note::Due;
+        if let Some(place) = self.find(handle, is_due) {
+            self.unlist_note(place);
+            self.enlist_note(place);
         }
-        while *at < self.places.used() {
-            let share = self.shares.get(*at as usize)?;
-            *at = at.saturating_add(1);
-            if share.note == Note::Due {
-                return Some((share.vmid?, share.handle));
-            }
-        }
-        None
     }
 
     /// The member was told of the open file.
@@ -363,10 +452,12 @@ impl<'m> Handles<'m> {
     pub(super) fn is_sound(&self) -> bool {
         let number =
             |fits: fn(&Share) -> bool| self.shares.iter().filter(|share| fits(share)).count();
-        self.closing == number(Share::is_closing)
+        self.listed == 0
+            && number(|share| share.is_closing() && share.requests == 0) == 0
             && self.unborn == number(Share::is_unborn)
             && self.untold == number(|share| share.note == Note::None)
-            && self.due == number(|share| share.note == Note::Due)
+            && self.due().count() == number(|share| share.note == Note::Due)
+            && self.due().all(|share| share.note == Note::Due)
             && self.places.taken() == number(|share| share.vmid.is_some())
     }
 

@@ -144,6 +144,14 @@ pub(super) const FREE: Waiting = Waiting {
 };
 
 impl Waiting {
+    /// The open file for a lock of which it waits. A question about one keeps nothing.
+    fn keeps(&self) -> Option<u64> {
+        match (self.owner, self.asked) {
+            (Owner::Open(handle) | Owner::Flock(handle), Asked::For { .. }) => Some(handle),
+            _ => None,
+        }
+    }
+
     /// The queue that it stands in.
     fn queue(&self) -> SpaceName {
         if self.state == State::HeldUp {
@@ -174,6 +182,9 @@ impl Locks<'_> {
             space.last_waiting = place;
         });
         self.change_users(file, 1);
+        if let Some(handle) = waiting.keeps() {
+            self.handles.request_waits(handle, waiting.from);
+        }
         Ok(place)
     }
 
@@ -199,6 +210,9 @@ impl Locks<'_> {
         self.waits
             .change(place, |waiting| waiting.state = State::Free);
         self.change_users(file, -1);
+        if let Some(handle) = waiting.keeps() {
+            self.handles.request_ended(handle, waiting.from);
+        }
     }
 
     /// Notes what became of a request, which is told of by [`Locks::next_decided`].

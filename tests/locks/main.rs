@@ -15,6 +15,7 @@ mod kernel;
 mod lending;
 mod loans;
 mod lookup;
+mod many_handles;
 mod model;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]

@@ -14,6 +14,9 @@ use crate::store::Lock;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message};
 
+/// How many members are told at most what they were handed before others have their turn.
+const NOTES_AT_ONCE: usize = 16;
+
 /// What a process says about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -189,32 +192,47 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: tells members which open files they were handed, so that they say when they close
-    /// them. False if there was no room to tell some of it.
+    /// them. False if some of them are still to be told.
     pub(crate) fn send_notes(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
         };
-        let (mut at, mut is_all) = (0, true);
-        loop {
-            let next = leader.lock().locks().next_note(&mut at);
-            let Some((to, handle)) = next else {
-                return is_all;
+        for _ in 0..NOTES_AT_ONCE {
+            let next = leader.lock().locks().next_note(None);
+            let Some(note) = next else {
+                return true;
             };
-            let now = Wait::at_most(Duration::ZERO);
-            match self.post(to, &Message::FileGiven(handle), now) {
-                Err(Error::Full(_)) => is_all = false,
-                // A peer that is gone needs nothing.
-                _ => leader.lock().locks().was_told(to, handle),
+            if !self.send_given(leader, note) {
+                leader.lock().locks().put_note_off(note.0, note.1);
             }
         }
+        leader.lock().locks().next_note(None).is_none()
+    }
+
+    /// False if there was no room.
+    fn send_given(&self, leader: &Lock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
+        let now = Wait::at_most(Duration::ZERO);
+        if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(handle), now) {
+            return false;
+        }
+        // A peer that is gone needs nothing.
+        leader.lock().locks().was_told(to, handle);
+        true
     }
 
     /// As the leader, before the peer is answered anything else: tells it which open files it was
     /// handed. False if there was no room to tell all.
     pub(in crate::node) fn tell_handed(&self, leader: &Lock<Leader<'m>>, to: Vmid) -> bool {
         leader.lock().locks().can_be_told(to);
-        self.send_notes();
-        !leader.lock().locks().has_note_for(to)
+        loop {
+            let next = leader.lock().locks().next_note(Some(to));
+            let Some(note) = next else {
+                return true;
+            };
+            if !self.send_given(leader, note) {
+                return false;
+            }
+        }
     }
 
     /// The leader says that this process was handed an open file.
