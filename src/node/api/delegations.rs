@@ -5,11 +5,11 @@ use core::time::Duration;
 use super::file_locks::done;
 use super::signals::error_of;
 use crate::Vmid;
-use crate::error::Error;
+use crate::error::{Error, Resource};
 use crate::file_locks::Overdue;
 use crate::member::Decision;
-use crate::node::rpc::Data;
-use crate::node::{ANSWER_RESERVE, Late, Node, Wait};
+use crate::node::rpc::{Data, Limits};
+use crate::node::{ANSWER_RESERVE, Late, Node, Wait, WaitsFor};
 use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Answer, FileLock, LentList, Message};
@@ -31,10 +31,7 @@ impl<P: Pal> Node<'_, P> {
             let decision = self.borrowed.lock().set(us, lock);
             let number = match decision {
                 Decision::Done(result) => return Some(decided(result)),
-                Decision::Ask => {
-                    self.return_files();
-                    return None;
-                }
+                Decision::Ask => return self.return_before(leader, wait).err().map(Err),
                 Decision::Borrow(number) => number,
             };
             self.used_locks.note(lock);
@@ -72,6 +69,29 @@ impl<P: Pal> Node<'_, P> {
     pub(crate) fn recalled(&self, number: u64) {
         self.borrowed.lock().recall(number);
         self.return_files();
+    }
+
+    /// Gives back what is to go back before the leader is asked for something else. An unlock that came
+    /// before it would have to wait at the leader, which may have no room for that.
+    fn return_before(&self, leader: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        if self.try_return_files() {
+            return Ok(());
+        }
+        self.returns_due.store(true, Ordering::SeqCst);
+        self.wake();
+        let limits = Limits::of(wait, &self.pal);
+        let returned = self.wait_until(leader, WaitsFor::Room, limits, || {
+            if let Some(peer) = self.peers.find(leader) {
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            self.try_return_files().then_some(Ok(()))
+        });
+        match returned {
+            Err(Error::TimedOut) if limits.until == Some(Time(0)) => {
+                Err(Error::Full(Resource::SendQueue))
+            }
+            returned => returned,
+        }
     }
 
     /// Gives back what is to go back, now or as soon as there is room to send it.
@@ -119,7 +139,10 @@ impl<P: Pal> Node<'_, P> {
             drop(queue);
             borrowed.went_back(number);
         };
-        if is_sent && let Some(peer) = self.peers.find(leader) {
+        // Frames that were only queued may take up the room.
+        if (is_sent || !all)
+            && let Some(peer) = self.peers.find(leader)
+        {
             self.flush(&peer);
         }
         all
