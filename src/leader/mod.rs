@@ -222,7 +222,10 @@ impl<'m> Leader<'m> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
         // A child's VMID was given out; the leader's own is nobody's child.
         let is_given = self.next_vmid.is_none_or(|next| vmid < next);
-        if vmid == Vmid::FIRST || !is_given || !self.ranges.is_single(pid, vmid) {
+        // Its pid is its own, out of its parent's range, and it has not come.
+        let is_promised = self.promised.receiver(from, pid) == Some(vmid);
+        let is_its = is_promised && self.ranges.is_single(pid, vmid);
+        if vmid == Vmid::FIRST || !is_given || !is_its {
             return Err(Error::Invalid);
         }
         self.processes.start(from, vmid, pid)
@@ -332,7 +335,10 @@ impl<'m> Leader<'m> {
                 if self.processes.reap(from, pid, &mut self.ranges) {
                     starting.map_or(Outcome::Done, Outcome::Unborn)
                 } else {
-                    Outcome::CannotBeDone
+                    // Its parent has not started it yet, but its pid is its own already.
+                    let promised = self.promised.receiver(from, pid);
+                    let promised = promised.filter(|_| !self.processes.names(pid));
+                    promised.map_or(Outcome::CannotBeDone, Outcome::Unborn)
                 }
             }
             Message::ProcessChange { what, pid, value } => {
@@ -459,11 +465,48 @@ mod tests {
             .unwrap();
         leader.join(parent, &hello(of_parent)).unwrap();
         let not_given = Vmid::new(child.get() + 1).unwrap();
-        for (place, vmid) in (1..).zip([Vmid::FIRST, not_given, child]) {
-            let pid = range.start + place;
-            leader.ranges.change_owner(Vmid::FIRST, pid, vmid).unwrap();
+        let Alloc::Range(range) = leader.ranges.alloc(parent) else {
+            panic!("a second range is to be had");
+        };
+        for (pid, vmid) in (range.start..).zip([Vmid::FIRST, not_given, child]) {
+            leader.change_owner(parent, pid, vmid).unwrap();
             let started = leader.start(parent, vmid.get(), pid);
             assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
         }
+    }
+
+    #[test]
+    fn a_process_that_is_there_or_has_its_pid_from_another_is_not_started() {
+        let bytes = Leader::bytes(8, 4, &SIGNALS, &LockLimits::NONE);
+        let mut memory = Box::new_uninit_slice(bytes);
+        let mut arena = Arena::new(&mut memory);
+        let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
+            panic!("a range is to be had");
+        };
+        let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
+        let mut pids = range.start..;
+        let mut next = || pids.next().unwrap();
+        let of_parent = next();
+        leader.change_owner(Vmid::FIRST, of_parent, parent).unwrap();
+        leader.joined(parent);
+        let hello = Hello {
+            version: Hello::VERSION,
+            features: 0,
+            pid: of_parent,
+            parent: 0,
+        };
+        leader.join(parent, &hello).unwrap();
+        let Alloc::Range(own) = leader.ranges.alloc(parent) else {
+            panic!("a second range is to be had");
+        };
+        leader.change_owner(parent, own.start, connected).unwrap();
+        leader.joined(connected);
+        let start = leader.start(parent, connected.get(), own.start);
+        assert_eq!(start, Err(Error::Invalid), "it has come");
+        let of_others = next();
+        leader.change_owner(Vmid::FIRST, of_others, others).unwrap();
+        let start = leader.start(parent, others.get(), of_others);
+        assert_eq!(start, Err(Error::Invalid), "it is another's child");
     }
 }

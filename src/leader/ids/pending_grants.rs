@@ -63,6 +63,13 @@ impl<'m> Promised<'m> {
         }
     }
 
+    /// To whom that member has given the ID, if that one has not come.
+    pub(in crate::leader) fn receiver(&self, giver: Vmid, id: Id) -> Option<Vmid> {
+        let mut used = self.entries.iter().take(self.count);
+        let promise = used.find(|known| known.id == id && known.giver == giver.get())?;
+        Vmid::new(promise.to)
+    }
+
     /// Whether one more can be noted.
     pub(in crate::leader) fn has_room(&self) -> bool {
         self.count < self.entries.len()
