@@ -9,9 +9,10 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
 };
 use libos_ipc::testing::loopback::{Loopback, Network};
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, codes};
+use libos_ipc::wire::{FileLock, IdRange, LentLocks, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
-    Capacities, Config, Driving, Error, Identity, Interrupt, Node, Target, Vmid, Wait, Which,
+    Capacities, Config, Driving, Error, Identity, Interrupt, LockLimits, Node, Target, Vmid, Wait,
+    Which,
 };
 
 type World = Network<4, 16, 4096>;
@@ -25,6 +26,8 @@ struct Slow<'w> {
     pause: Duration,
     next_turn: Mutex<Time>,
     leader: &'w (dyn Fn() + Sync),
+    /// The leader's backlog is full.
+    is_busy: AtomicBool,
 }
 
 impl Slow<'_> {
@@ -49,6 +52,9 @@ impl<'w> Pal for &Slow<'w> {
     }
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
+        if self.is_busy.load(Relaxed) {
+            return Err(ConnectError::Busy);
+        }
         self.inner.connect(peer)
     }
 
@@ -110,6 +116,11 @@ fn config() -> Config {
         capacities: Capacities {
             frame_length: 4200,
             send_queue: 16_384,
+            locks: LockLimits {
+                // Nobody can wait at the leader.
+                waiting: 0,
+                ..Capacities::DEFAULT.locks
+            },
             ..Capacities::DEFAULT
         },
         ..Config::DEFAULT
@@ -127,7 +138,7 @@ fn with_slow_leader<T>(
     pause: Duration,
     leader: &(dyn Fn() + Sync),
     network: &World,
-    test: impl FnOnce(&World, &Member<'_, '_, '_>) -> T,
+    test: impl FnOnce(&Slow<'_>, &Member<'_, '_, '_>) -> T,
 ) -> T {
     let two = Vmid::new(2).unwrap();
     let slow = Slow {
@@ -137,13 +148,17 @@ fn with_slow_leader<T>(
         pause,
         next_turn: Mutex::new(network.now() + pause),
         leader,
+        is_busy: AtomicBool::new(false),
     };
     let identity = Identity::child(two, Vmid::FIRST);
-    with_node(&slow, identity, |node| test(network, node))
+    with_node(&slow, identity, |node| test(&slow, node))
 }
 
 /// The same with a leader of this crate, whose process is there.
-fn with_slow_family<T>(pause: Duration, test: impl FnOnce(&World, &Member<'_, '_, '_>) -> T) -> T {
+fn with_slow_family<T>(
+    pause: Duration,
+    test: impl FnOnce(&World, &Member<'_, '_, '_>, &Node<'_, Inner<'_>>) -> T,
+) -> T {
     let network = Box::new(World::new());
     let pal = network.join(Vmid::FIRST).unwrap();
     with_node(pal, Identity::FIRST, |leader| {
@@ -153,10 +168,13 @@ fn with_slow_family<T>(pause: Duration, test: impl FnOnce(&World, &Member<'_, '_
                 leader.turn(Some(Time(0)));
             }
         };
-        with_slow_leader(pause, &turn, &network, test)
+        with_slow_leader(pause, &turn, &network, |slow, node| {
+            test(slow.network, node, leader)
+        })
     })
 }
 
+const NO_TIME: Wait<'static> = Wait::at_most(Duration::ZERO);
 const PAUSE: Duration = Duration::from_millis(60);
 /// More than one pause, and less than two.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -167,7 +185,7 @@ type Call = fn(&Member<'_, '_, '_>, Wait<'_>) -> Result<(), Error>;
 /// step.
 fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
     let family = |test: &dyn Fn(&World, &Member<'_, '_, '_>)| {
-        with_slow_family(PAUSE, |network, node| {
+        with_slow_family(PAUSE, |network, node, _| {
             if is_joined {
                 node.join(Wait::FOREVER).unwrap();
             }
@@ -231,12 +249,127 @@ fn a_call_of_several_steps_ends_at_its_limit() {
 
 #[test]
 fn a_wait_without_time_asks_all_its_questions_in_one_second() {
-    with_slow_family(Duration::from_millis(600), |network, node| {
+    with_slow_family(Duration::from_millis(600), |network, node, _| {
         node.join(Wait::FOREVER).unwrap();
         let start = network.now();
         let now = Wait::at_most(Duration::ZERO);
         assert_eq!(node.wait_child(Which::Group(0), now), Err(Error::TimedOut));
         assert!(network.now() - start <= Duration::from_secs(1));
+    });
+}
+
+/// Turns the member, and with it its leader, for a while.
+fn turn_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
+    let until = network.now() + span;
+    while network.now() < until {
+        node.turn(Some(until));
+    }
+}
+
+#[test]
+fn a_child_is_buried_without_waiting_for_room() {
+    with_slow_family(PAUSE, |network, node, leader| {
+        node.join(Wait::FOREVER).unwrap();
+        let child = node.start_child(Wait::FOREVER).unwrap();
+        let filler = Message::ReleaseIdRange(IdRange { start: 0, end: 0 });
+        while node.send(Vmid::FIRST, &filler, NO_TIME).is_ok() {}
+        let start = network.now();
+        node.bury(child.vmid).unwrap();
+        assert_eq!(network.now(), start);
+        // One that waits for it learns that there is none when the leader knows.
+        let waited = node.wait_child(Which::Pid(child.pid), Wait::FOREVER);
+        assert_eq!(waited, Err(Error::NoChild));
+        turn_for(Duration::from_secs(1), network, node);
+        assert_eq!(leader.owner_of(child.pid, NO_TIME), Ok(None));
+        assert_eq!(node.statistics().pools.children.now, 0);
+    });
+}
+
+#[test]
+fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
+    for limit in (5..400).step_by(15).map(Duration::from_millis) {
+        with_slow_family(PAUSE, |network, node, leader| {
+            node.join(Wait::FOREVER).unwrap();
+            // Its children's IDs come out of a range that it does not have yet.
+            node.take_id(NO_TIME).unwrap();
+            let ranges = leader.statistics().pools.ranges.now;
+            let ids = node.ids_in_use();
+            let start = network.now();
+            let Err(error) = node.start_child(Wait::at_most(limit)) else {
+                assert!(limit > 3 * PAUSE, "{limit:?}");
+                return;
+            };
+            assert_eq!(error, Error::TimedOut);
+            assert_eq!(network.now() - start, limit);
+            turn_for(Duration::from_secs(1), network, node);
+            assert_eq!(node.ids_in_use(), ids, "{limit:?}");
+            assert_eq!(node.statistics().pools.children.now, 0, "{limit:?}");
+            assert_eq!(leader.statistics().pools.processes.now, 2, "{limit:?}");
+            let waited = node.wait_child(Which::Any, Wait::FOREVER);
+            assert_eq!(waited, Err(Error::NoChild), "{limit:?}");
+            node.give_back_ids(Wait::FOREVER).unwrap();
+            turn_for(Duration::from_secs(1), network, node);
+            let now = leader.statistics().pools.ranges.now;
+            assert!(now <= ranges, "{limit:?}: {now} ranges of {ranges}");
+        });
+    }
+}
+
+#[test]
+fn a_child_is_buried_at_a_c_leader_when_its_backlog_has_room() {
+    let network = Box::new(World::new());
+    let inner = network.join(Vmid::FIRST).unwrap();
+    let said = Mutex::new(Vec::new());
+    let turn = || {
+        while let Ok(stream) = inner.accept() {
+            let mut bytes = [0; 4];
+            assert_eq!(stream.read(&mut bytes), Ok(4));
+            said.lock().unwrap().push(u32::from_le_bytes(bytes));
+        }
+    };
+    with_slow_leader(PAUSE, &turn, &network, |slow, node| {
+        slow.is_busy.store(true, Relaxed);
+        node.bury(Vmid::new(9).unwrap()).unwrap();
+        turn_for(Duration::from_secs(1), &network, node);
+        assert!(said.lock().unwrap().is_empty());
+        slow.is_busy.store(false, Relaxed);
+        turn_for(Duration::from_secs(1), &network, node);
+        assert_eq!(*said.lock().unwrap(), [9]);
+        assert_eq!(node.statistics().pools.children.now, 0);
+    });
+}
+
+/// A lock of a process on some bytes of a file.
+fn lock_on(kind: LockKind, start: u64, end: u64) -> FileLock<'static> {
+    FileLock {
+        family: LockFamily::Posix,
+        kind,
+        start,
+        end,
+        pid: 2,
+        handle: 0,
+        wait: false,
+        path: b"a",
+    }
+}
+
+#[test]
+fn an_unlock_of_a_file_that_has_no_room_to_go_back_is_done_behind_that() {
+    with_slow_family(PAUSE, |network, node, leader| {
+        node.join(Wait::FOREVER).unwrap();
+        // As many locks as can be decided on here, without a word to the leader.
+        for at in 1..LentLocks::MOST as u64 {
+            let lock = lock_on(LockKind::Write, 10 * at, 10 * at + 2);
+            node.set_lock(&lock, Wait::FOREVER).unwrap();
+        }
+        assert_eq!(leader.statistics().pools.lent_files.now, 1);
+        // There is room again when these are sent.
+        let filler = Message::ReleaseIdRange(IdRange { start: 0, end: 0 });
+        while node.queue(Vmid::FIRST, &filler, NO_TIME).is_ok() {}
+        let unlock = lock_on(LockKind::Unlock, 11, 11);
+        assert_eq!(node.set_lock(&unlock, Wait::FOREVER), Ok(()));
+        assert!(network.now() >= Time(0) + PAUSE, "the leader is asked");
+        assert_eq!(leader.statistics().pools.locks.now, LentLocks::MOST);
     });
 }
 
@@ -288,16 +421,11 @@ fn a_lock_that_is_asked_for_again_and_again_is_not_asked_for_beyond_the_limit() 
     let inner = network.join(Vmid::FIRST).unwrap();
     let streams = Mutex::new(Vec::new());
     let turn = || refuse_all(&inner, &streams);
-    with_slow_leader(PAUSE, &turn, &network, |network, node| {
+    with_slow_leader(PAUSE, &turn, &network, |slow, node| {
+        let network = slow.network;
         let lock = FileLock {
-            family: LockFamily::Posix,
-            kind: LockKind::Write,
-            start: 0,
-            end: 9,
-            pid: 2,
-            handle: 0,
             wait: true,
-            path: b"a",
+            ..lock_on(LockKind::Write, 0, 9)
         };
         let start = network.now();
         let outcome = node.set_lock(&lock, Wait::at_most(LIMIT));

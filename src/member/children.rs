@@ -13,8 +13,7 @@ struct Child {
     vmid: Option<Vmid>,
     /// How it says it ends. It may not be dead yet.
     said: Option<ChildExit>,
-    /// Its connection is closed.
-    gone: bool,
+    presence: Presence,
     /// How it ended, once that is to be seen: when its own children have new parents.
     end: Option<End>,
     /// A thread is reaping it: no other thread may.
@@ -23,15 +22,41 @@ struct Child {
     reap_sent: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It starts, or has come.
+    Here,
+    /// Its connection is closed.
+    Gone,
+    /// It has not started, or will never come: nobody sees it. The leader is to be told, which a thread
+    /// does that has claimed it as one that reaps.
+    Unborn,
+}
+
+impl Child {
+    fn is_unborn(&self) -> bool {
+        self.presence == Presence::Unborn
+    }
+}
+
 const NOBODY: Child = Child {
     pid: 0,
     vmid: None,
     said: None,
-    gone: false,
+    presence: Presence::Here,
     end: None,
     reaping: false,
     reap_sent: false,
 };
+
+/// A child that will never come, of which the leader is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unborn {
+    /// Its VMID.
+    pub vmid: Vmid,
+    /// Its pid, if it was this process's child.
+    pub pid: Option<Id>,
+}
 
 #[derive(Clone, Copy)]
 struct End {
@@ -97,13 +122,108 @@ impl<'m> Children<'m> {
         Ok(())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Child> {
+    fn places(&self) -> impl Iterator<Item = &Child> {
         self.entries.iter().take(self.count).chain(&self.taken_in)
     }
 
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+    fn places_mut(&mut self) -> impl Iterator<Item = &mut Child> {
         let used = self.entries.iter_mut().take(self.count);
         used.chain(&mut self.taken_in)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Child> {
+        self.places().filter(|child| !child.is_unborn())
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.places_mut().filter(|child| !child.is_unborn())
+    }
+
+    fn unborn(&mut self, vmid: Vmid) -> Option<&mut Child> {
+        let mut places = self.places_mut();
+        places.find(|child| child.is_unborn() && child.vmid == Some(vmid))
+    }
+
+    /// Keeps a place for a child that is to be started, which nobody sees yet.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit.
+    pub fn keep_place(&mut self, vmid: Vmid) -> Result<(), Error> {
+        self.put(Child {
+            vmid: Some(vmid),
+            presence: Presence::Unborn,
+            reaping: true,
+            ..NOBODY
+        })
+    }
+
+    /// The child for which a place was kept is started, under that pid.
+    pub fn start(&mut self, vmid: Vmid, pid: Id) {
+        if let Some(child) = self.unborn(vmid) {
+            (child.pid, child.presence, child.reaping) = (pid, Presence::Here, false);
+        }
+    }
+
+    /// The child is not started, and nothing was handed to it.
+    pub fn give_place(&mut self, vmid: Vmid) {
+        let at = self.places().position(|child| child.vmid == Some(vmid));
+        if let Some(at) = at {
+            self.remove_at(at);
+        }
+    }
+
+    /// The child will never come, or a process that was not started as a child: the leader is to be told.
+    /// False if there is no room to note that.
+    pub fn will_not_come(&mut self, vmid: Vmid) -> bool {
+        if self.unborn(vmid).is_some() {
+            return true;
+        }
+        let unborn = Child {
+            vmid: Some(vmid),
+            presence: Presence::Unborn,
+            ..NOBODY
+        };
+        let child = self.all_mut().find(|child| child.vmid == Some(vmid));
+        if let Some(child) = child {
+            *child = Child {
+                pid: child.pid,
+                ..unborn
+            };
+            return true;
+        }
+        self.put(unborn).is_ok()
+    }
+
+    /// A child that will never come, of which the calling thread is to tell the leader. No other thread does
+    /// until [`Children::unborn_told`].
+    pub fn claim_unborn(&mut self) -> Option<Unborn> {
+        let mut places = self.places_mut();
+        let child = places.find(|child| child.is_unborn() && !child.reaping)?;
+        child.reaping = true;
+        Some(Unborn {
+            vmid: child.vmid?,
+            pid: Some(child.pid).filter(|pid| *pid != 0),
+        })
+    }
+
+    /// The leader was told of the child that will never come, or (`is_told` is false) is to be told later.
+    pub fn unborn_told(&mut self, vmid: Vmid, is_told: bool) {
+        if is_told {
+            let is_it = |child: &Child| child.is_unborn() && child.vmid == Some(vmid);
+            let at = self.places().position(is_it);
+            if let Some(at) = at {
+                self.remove_at(at);
+            }
+        } else if let Some(child) = self.unborn(vmid) {
+            child.reaping = false;
+        }
+    }
+
+    /// Forgets a child that will never come, and says which it was.
+    pub fn remove_unborn(&mut self, vmid: Vmid) -> Option<Id> {
+        let pid = self.pid_of(vmid)?;
+        self.remove(pid);
+        Some(pid)
     }
 
     /// A child is started.
@@ -168,9 +288,9 @@ impl<'m> Children<'m> {
     /// A process is gone. If it was a child, and no leader will say how it ended: as it said
     /// itself, or else killed by SIGPWR.
     pub fn gone(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
-        let mut children = self.entries.iter_mut().take(self.count);
-        let child = children.find(|child| child.vmid == Some(vmid) && child.end.is_none())?;
-        child.gone = true;
+        let is_it = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
+        let child = self.all_mut().find(is_it)?;
+        child.presence = Presence::Gone;
         let exit = child.said.unwrap_or(ChildExit {
             parent_pid,
             pid: child.pid,
@@ -184,7 +304,9 @@ impl<'m> Children<'m> {
     /// The leader is gone: a child that has ended and was not told of yet, of which there may be
     /// more.
     pub fn next_untold(&mut self, parent_pid: Id) -> Option<ChildExit> {
-        let untold = |child: &&Child| child.end.is_none() && (child.gone || child.said.is_some());
+        let untold = |child: &&Child| {
+            child.end.is_none() && (child.presence == Presence::Gone || child.said.is_some())
+        };
         let vmid = self.all().find(untold)?.vmid?;
         self.gone(vmid, parent_pid, true)
     }
@@ -268,8 +390,8 @@ impl<'m> Children<'m> {
     /// The claimed zombie is reaped.
     pub fn remove_reaped(&mut self, pid: Id) {
         let at = self
-            .all()
-            .position(|child| child.pid == pid && child.reaping);
+            .places()
+            .position(|child| child.pid == pid && child.reaping && !child.is_unborn());
         if let Some(at) = at {
             self.remove_at(at);
             self.reaped = self.reaped.saturating_add(1);
@@ -301,7 +423,9 @@ impl<'m> Children<'m> {
     /// Whether the child is dead, as far as is known here, and was not reaped.
     pub fn is_zombie(&self, pid: Id) -> bool {
         let mut entries = self.all();
-        entries.any(|child| child.pid == pid && (child.gone || child.end.is_some()))
+        entries.any(|child| {
+            child.pid == pid && (child.presence == Presence::Gone || child.end.is_some())
+        })
     }
 
     /// The zombies that no thread is reaping.
@@ -338,7 +462,8 @@ impl<'m> Children<'m> {
 
     /// Forgets a child. False if there is none with that pid.
     pub fn remove(&mut self, pid: Id) -> bool {
-        let Some(at) = self.all().position(|child| child.pid == pid) else {
+        let is_it = |child: &Child| child.pid == pid && !child.is_unborn();
+        let Some(at) = self.places().position(is_it) else {
             return false;
         };
         self.remove_at(at);

@@ -87,6 +87,10 @@ pub struct Node<'m, P: Pal> {
     pub(crate) leader: Option<Lock<Leader<'m>>>,
     pub(crate) own_ids: Lock<OwnIds<'m>>,
     pub(crate) children: Lock<Children<'m>>,
+    /// When the worker is to tell the leader of children that will never come; 0 if there are none.
+    unborn_at: AtomicU64,
+    /// How long it waited before, in nanoseconds.
+    unborn_pause: AtomicU64,
     parent: Lock<Parent>,
     /// As the leader: all sync handles.
     pub(crate) server: Option<Lock<Server<'m>>>,
@@ -265,6 +269,8 @@ impl<'m, P: Pal> Node<'m, P> {
             server,
             leases,
             borrowed,
+            unborn_at: AtomicU64::new(0),
+            unborn_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             recalling: AtomicBool::new(false),
             awaiting_starts: AtomicBool::new(false),

@@ -248,19 +248,12 @@ impl<P: Pal> Node<'_, P> {
                 leader.lock().handle(us, 0, &Message::ProcessReap(pid));
             }
             Ok(Ask::There(leader)) if self.has_extensions() => {
-                // Without the leader nobody asks for the pid any more.
-                let _ = self.post(leader, &Message::ProcessReap(pid), Wait::FOREVER);
+                // Without the leader nobody asks for the pid any more. Where there is no room it stays a
+                // zombie until this process ends: the worker, which may be the caller, waits for nobody.
+                let _ = self.tell_reaped(leader, pid);
             }
             _ => {}
         }
-    }
-
-    /// Forgets a child that will never be, and says which it was.
-    pub(in crate::node) fn unborn(&self, vmid: Vmid) -> Option<Id> {
-        let mut children = self.children.lock();
-        let pid = children.pid_of(vmid)?;
-        children.remove(pid);
-        Some(pid)
     }
 
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to

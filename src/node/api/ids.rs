@@ -3,10 +3,9 @@
 use crate::error::{Error, Resource};
 use crate::leader::{Alloc, Leader};
 use crate::member::{Purpose, Take};
-use crate::node::connection::VMID_LENGTH;
 use crate::node::rpc::Data;
 use crate::node::{Late, Node, Phase, Wait};
-use crate::pal::{ConnectError, Pal, Stream};
+use crate::pal::Pal;
 use crate::store::Lock;
 use crate::wire::{Answer, IdRange, Message};
 use crate::{Id, Vmid};
@@ -271,64 +270,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Has the leader take back what was handed to a process that will never join: one whose start
-    /// failed, say, after its VMID was made and its PID handed to it. The leader, and a process
-    /// that is connected with it, is left alone.
-    ///
-    /// It is for children that were never seen: one that came, and died before it
-    /// [joined](Node::join), has ended like any other. Blocks only while the queue to the leader is full.
-    ///
-    /// # Errors
-    /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now.
-    pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
-        let buried = match self.leader()? {
-            Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
-            Ask::Here(_) => {
-                if let Some(pid) = self.unborn(vmid) {
-                    self.forget_child(pid);
-                }
-                self.take_back_ids(vmid);
-                Ok(())
-            }
-            Ask::There(_) => match self.unborn(vmid) {
-                Some(pid) if self.is_known_process() => {
-                    self.forget_child(pid);
-                    Ok(())
-                }
-                _ => self.come_and_go(vmid),
-            },
-        };
-        // A thread that waits for it waits for nobody.
-        self.waiters.wake_for_room(self.identity.vmid);
-        buried
-    }
-
-    /// Whether the process is connected, and not only sought by us.
-    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
-        let peer = self.peers.find(vmid);
-        peer.is_some_and(|peer| !peer.is_silent())
-    }
-
-    /// To the leader it looks as if that process came and went: so a C leader understands as well.
-    pub(in crate::node) fn come_and_go(&self, vmid: Vmid) -> Result<(), Error> {
-        match self.leader()? {
-            Ask::Here(_) => {
-                self.take_back_ids(vmid);
-                Ok(())
-            }
-            Ask::There(leader) => {
-                let stream = self.pal.connect(leader).map_err(|error| match error {
-                    ConnectError::NobodyThere => Error::LeaderGone,
-                    _ => Error::Platform,
-                })?;
-                match stream.write(&[&vmid.get().to_le_bytes()]) {
-                    Ok(VMID_LENGTH) => Ok(()),
-                    _ => Err(Error::Platform),
-                }
-            }
-        }
-    }
-
     /// How many IDs this process has in use.
     pub fn ids_in_use(&self) -> usize {
         self.own_ids.lock().in_use()
@@ -340,6 +281,13 @@ impl<'m, P: Pal> Node<'m, P> {
         for range in idle.into_iter().flatten() {
             // Without room the range stays with the leader until this process goes.
             let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
+        }
+    }
+
+    /// A request was given up before it was sent: there will be no answer that settles anything.
+    pub(crate) fn was_not_sent(&self, late: Late) {
+        if let Late::HandedOn(id) = late {
+            self.handed_on(id, false);
         }
     }
 

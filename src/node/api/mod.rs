@@ -13,6 +13,7 @@ mod process;
 mod process_table;
 mod shared_state;
 mod signals;
+mod unborn;
 mod used_locks;
 
 pub use children::Which;

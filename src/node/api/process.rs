@@ -1,8 +1,11 @@
 //! A process's life: joining, starting children, ending.
 
+use core::time::Duration;
+
 use super::ids::Ask;
 use crate::config::Identity;
 use crate::error::Error;
+use crate::member::Purpose;
 use crate::node::rpc::Data;
 use crate::node::rpc::Limits;
 use crate::node::{Late, Node, Phase, Wait, WaitsFor};
@@ -109,7 +112,8 @@ impl<P: Pal> Node<'_, P> {
     /// session. If this process ends before the child has joined, that becomes a child of another, as any
     /// orphan, and has [`Config::start_limit`](crate::Config::start_limit) left to join.
     ///
-    /// If its start fails, [`Node::bury`] it.
+    /// If its start fails, [`Node::bury`] it. If this call fails there is no child, and the leader takes
+    /// back what it had given to it, if need be after the call.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; [`Error::Full`] at the limit of
@@ -120,7 +124,15 @@ impl<P: Pal> Node<'_, P> {
         let parent_pid = self.pid().ok_or(Error::Unsupported)?;
         let wait = self.begin(wait);
         let vmid = self.new_vmid(wait)?;
-        let pid = self.take_id_for(vmid, wait)?;
+        self.children.lock().keep_place(vmid)?;
+        let pid = match self.take_for(Purpose::Child, wait) {
+            Ok(pid) => pid,
+            Err(error) => {
+                self.children.lock().give_place(vmid);
+                return Err(error);
+            }
+        };
+        self.children.lock().start(vmid, pid);
         let child = Identity {
             vmid,
             parent: Some(self.identity.vmid),
@@ -128,28 +140,25 @@ impl<P: Pal> Node<'_, P> {
             pid,
             parent_pid,
         };
-        let added = self.children.lock().add(pid, vmid);
-        let started = added.and_then(|()| {
-            if self.has_extensions() {
-                let message = Message::ProcessStart {
-                    vmid: vmid.get(),
-                    pid,
-                };
-                self.change_process(&message, wait)
-            } else {
-                Ok(())
-            }
-        });
-        if let Err(error) = started {
-            // Nobody ever was this child.
-            if matches!(error, Error::Refused(_) | Error::Full(_)) {
-                self.unborn(vmid);
-                let _ = self.come_and_go(vmid);
-            } else {
-                // The leader may know of it.
+        if let Err(error) = self.hand_on_id(pid, vmid, wait) {
+            let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
+            if released == Err(Error::Invalid) {
+                // It is unclear whose it is.
                 let _ = self.bury(vmid);
+            } else {
+                self.children.lock().give_place(vmid);
             }
             return Err(error);
+        }
+        if self.has_extensions() {
+            let message = Message::ProcessStart {
+                vmid: vmid.get(),
+                pid,
+            };
+            if let Err(error) = self.change_process(&message, wait) {
+                let _ = self.bury(vmid);
+                return Err(error);
+            }
         }
         Ok(child)
     }

@@ -16,3 +16,4 @@ pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{VMID_LENGTH, WorkerState};
 pub(crate) use stream_key::Name;
+pub(crate) use tx::{jittered, longer_pause};

@@ -137,6 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.accept_again(&mut state, until);
         let until = self.look_after_recalls(until);
         let until = self.look_after_starts(until);
+        let until = self.look_after_unborn(until);
         // Whoever was listed on the way, after its turn or without one, waits for this thread alone.
         let is_wanted = self.peers.wanting() > relisted;
         let until = if is_wanted || event.is_some_and(Event::is_set) {

@@ -32,9 +32,14 @@ const FIRST_PAUSE: u64 = 1_000_000;
 const LONGEST_PAUSE: u64 = 64_000_000;
 
 /// Between half of a pause and the whole, so that not all try at the same time.
-fn jittered(pause: u64, seed: u64) -> Duration {
+pub(crate) fn jittered(pause: u64, seed: u64) -> Duration {
     let less = mix(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
     Duration::from_nanos(pause.saturating_sub(less))
+}
+
+/// The pause after that one.
+pub(crate) fn longer_pause(pause: u64) -> u64 {
+    pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -204,10 +209,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.give_up_on(peer);
                 } else {
                     let vmid = self.identity.vmid;
-                    sending.pause = sending
-                        .pause
-                        .saturating_mul(2)
-                        .clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                    sending.pause = longer_pause(sending.pause);
                     let next = now
                         + jittered(sending.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
                     peer.retry_at.store(next.0, Ordering::SeqCst);

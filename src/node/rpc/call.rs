@@ -270,6 +270,9 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Err(error) = put {
             self.give_reading(peer, reading);
             self.waiters.give(claim);
+            if matches!(error, Error::TimedOut | Error::Interrupted) {
+                self.was_not_sent(asked.late);
+            }
             return Err(error);
         }
         self.flush(peer);

@@ -1,0 +1,134 @@
+//! Children that will never come: the leader takes back what was handed to them.
+//!
+//! A leader of this crate is told their pid. To one in C it looks as if they came and went. Where
+//! there is no room to say so, or the leader's backlog is full, the worker says it later.
+
+use core::time::Duration;
+
+use super::ids::Ask;
+use crate::error::Error;
+use crate::member::Unborn;
+use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
+use crate::node::{Node, Wait};
+use crate::pal::{ConnectError, Pal, Stream, Time};
+use crate::sync::Ordering;
+use crate::wire::Message;
+use crate::{Id, Vmid};
+
+impl<P: Pal> Node<'_, P> {
+    /// Has the leader take back what was handed to a process that will never join: one whose start
+    /// failed, say, after its VMID was made and its PID handed to it. The leader, and a process
+    /// that is connected with it, is left alone.
+    ///
+    /// It is for children that were never seen: one that came, and died before it
+    /// [joined](Node::join), has ended like any other. Never blocks: what can't be said to the leader at
+    /// once is said as soon as there is room for it.
+    ///
+    /// # Errors
+    /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now, and the table of
+    /// children is full, so that it can't be tried later.
+    pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
+        let buried = match self.leader()? {
+            Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
+            Ask::Here(_) => {
+                let unborn = self.children.lock().remove_unborn(vmid);
+                if let Some(pid) = unborn {
+                    self.forget_child(pid);
+                }
+                self.take_back_ids(vmid);
+                Ok(())
+            }
+            Ask::There(leader) => {
+                if self.children.lock().will_not_come(vmid) {
+                    self.tell_unborn()
+                } else {
+                    self.come_and_go(leader, vmid)
+                }
+            }
+        };
+        // A thread that waits for it waits for nobody.
+        self.waiters.wake_for_room(self.identity.vmid);
+        buried
+    }
+
+    /// Tells the leader of all children that will never come, or has the worker do so later.
+    pub(in crate::node) fn tell_unborn(&self) -> Result<(), Error> {
+        let Some(leader) = self.identity.leader else {
+            return Ok(());
+        };
+        let mut outcome = Ok(());
+        loop {
+            let next = self.children.lock().claim_unborn();
+            let Some(unborn) = next else {
+                return outcome;
+            };
+            let told = match unborn {
+                Unborn { pid: Some(pid), .. } if self.is_known_process() => {
+                    self.tell_reaped(leader, pid)
+                }
+                Unborn { vmid, .. } => self.come_and_go(leader, vmid),
+            };
+            let is_for_later = matches!(told, Err(Error::Full(_) | Error::Platform));
+            self.children.lock().unborn_told(unborn.vmid, !is_for_later);
+            if is_for_later {
+                self.tell_unborn_later();
+                return outcome;
+            }
+            self.unborn_pause.store(0, Ordering::SeqCst);
+            self.waiters.wake_for_room(self.identity.vmid);
+            outcome = outcome.and(told);
+        }
+    }
+
+    fn tell_unborn_later(&self) {
+        let (now, us) = (self.pal.now(), self.identity.vmid);
+        let pause = longer_pause(self.unborn_pause.load(Ordering::SeqCst));
+        self.unborn_pause.store(pause, Ordering::SeqCst);
+        let seed = now.0 ^ u64::from(us.get()).rotate_left(32);
+        let then = now + jittered(pause, seed);
+        self.unborn_at.store(then.0.max(1), Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Tells the leader of children that will never come, if it is time to. Returns when the worker has
+    /// to look again, if before `until`.
+    pub(crate) fn look_after_unborn(&self, until: Option<Time>) -> Option<Time> {
+        let due = || Some(Time(self.unborn_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0));
+        let Some(at) = due() else {
+            return until;
+        };
+        if self.now() >= at {
+            self.unborn_at.store(0, Ordering::SeqCst);
+            // A leader that is gone has taken everything with it.
+            let _ = self.tell_unborn();
+        }
+        match due() {
+            Some(at) => Some(until.map_or(at, |until| until.min(at))),
+            None => until,
+        }
+    }
+
+    /// Tells the leader that a child is reaped, if there is room to.
+    pub(in crate::node) fn tell_reaped(&self, leader: Vmid, pid: Id) -> Result<(), Error> {
+        let now = Wait::at_most(Duration::ZERO);
+        self.post(leader, &Message::ProcessReap(pid), now)
+    }
+
+    /// Whether the process is connected, and not only sought by us.
+    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
+        let peer = self.peers.find(vmid);
+        peer.is_some_and(|peer| !peer.is_silent())
+    }
+
+    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    fn come_and_go(&self, leader: Vmid, vmid: Vmid) -> Result<(), Error> {
+        let stream = self.pal.connect(leader).map_err(|error| match error {
+            ConnectError::NobodyThere | ConnectError::NotAllowed => Error::LeaderGone,
+            ConnectError::Busy => Error::Platform,
+        })?;
+        match stream.write(&[&vmid.get().to_le_bytes()]) {
+            Ok(VMID_LENGTH) => Ok(()),
+            _ => Err(Error::Platform),
+        }
+    }
+}
