@@ -564,7 +564,8 @@ int libos_ipc_give_open_file(uint64_t handle_id, IDTYPE to);
  * the other process has it already. */
 int libos_ipc_take_back_open_file(uint64_t handle_id, IDTYPE from);
 /* A descriptor of the open file has come in a message: to be called once for each, before it is used or
- * closed. A process need not call it for what it inherited. */
+ * closed. The descriptor may come before the leader's word that it was given: a close before both is not
+ * noticed, and the lock stays until this process ends. A process need not call it for what it inherited. */
 int libos_ipc_hold_open_file(uint64_t handle_id);
 /* The last descriptor of the open file in this process was closed. Sends nothing if this process has
  * never locked, held or given it, except for a question to the leader once in a process's life. */

@@ -57,7 +57,8 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// An open file counts once for a process that has not joined, however often it is handed on. A member
     /// [says](Node::hold_handle) of each descriptor that arrives that it has come, before it uses or
-    /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word. A child that never joins holds it until it is
+    /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word,
+    /// and a close before both is not noticed: the lock stays until the member ends. A child that never joins holds it until it is
     /// [buried](Node::bury), or abandoned. If the descriptor can't be sent,
     /// [`Node::take_back_handle`].
     ///
