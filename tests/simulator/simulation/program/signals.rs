@@ -80,7 +80,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let limit = limit(rng);
         self.say(format_args!("signal {signal} for {to:?}"));
-        let was_running = self.begin_signal(Some(to.vmid), signal);
+        // A pid whose process is gone may be an ID of any other by now.
+        let named = self.is_there(to.vmid).then_some(to.vmid);
+        let was_running = self.begin_signal(named, signal);
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
             node.kill(target, signal, wait)
         });
