@@ -115,7 +115,7 @@ fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
     let mut number = [0; 8];
     let mut take = |change: bool| {
         let taken = node.lock_sync(handle, SyncState::Exclusive, &mut number, WAIT);
-        let (_, news) = taken.expect("there is a leader");
+        let (_, status) = taken.expect("there is a leader");
         let next = u64::from_le_bytes(number).wrapping_add(1).to_le_bytes();
         let data = change.then_some(&next[..]);
         // The change itself counts as one.
@@ -125,7 +125,7 @@ fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
             .wrapping_add(1);
         node.unlock_sync(handle, SyncState::Exclusive, data)
             .expect("it is ours");
-        (news.changed, seen)
+        (status.changed, seen)
     };
     take(false);
     ready()?;

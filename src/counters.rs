@@ -26,7 +26,7 @@ pub enum Refusal {
     /// It did not give back in time a file whose locks were lent to it.
     NotReturned,
     /// It sent a sync message that does not fit what it has of the handle.
-    UnfittingSync,
+    SyncProtocolViolation,
     /// There is no room for one more peer.
     PeersFull,
     /// It is not of this family (another user).
@@ -42,7 +42,7 @@ impl Refusal {
         Refusal::NoVmid,
         Refusal::Unreachable,
         Refusal::NotReturned,
-        Refusal::UnfittingSync,
+        Refusal::SyncProtocolViolation,
         Refusal::PeersFull,
         Refusal::Foreign,
     ];
@@ -79,7 +79,7 @@ impl fmt::Display for Refusal {
             Refusal::NoVmid => "VMID not said in time",
             Refusal::Unreachable => "peer can't be answered: it doesn't listen",
             Refusal::NotReturned => "file that was lent not given back in time",
-            Refusal::UnfittingSync => "sync message that does not fit the handle's state",
+            Refusal::SyncProtocolViolation => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
             Refusal::Foreign => "not of this family",
         })

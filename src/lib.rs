@@ -46,8 +46,9 @@ pub use counters::{Fill, Pools, Refusal, Statistics};
 pub use error::{Error, Resource};
 pub use file_locks::LockLimits;
 pub use node::{
-    Embedder, Exit, Interrupt, Metadata, MetadataReply, News, Node, Reader, Request, Shared,
-    Signal, SignalReply, SyncHandle, Target, Wait, Waiting, WaitsFor, Which, Writer, lock_range,
+    Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, Reader, Request, Shared, Signal,
+    SignalReply, SyncHandle, Target, ValueStatus, Wait, Waiting, WaitsFor, Which, Writer,
+    lock_range,
 };
 pub use shared_state::LeaseLimits;
 pub use vmid::{ID_MAX, Id, Vmid};

@@ -50,19 +50,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut told = Instant::now();
     while !over.load(Ordering::Relaxed) {
         let start = Instant::now();
-        let news;
+        let status;
         if fastrand::u64(..READ_EVERY) == 0 {
             let reader = value.read(WAIT).context("reading")?;
-            news = reader.news();
+            status = reader.status();
             if let Some(fault) = reader.fault() {
                 anyhow::bail!("{fault}");
             }
             tally.reads += 1;
         } else {
             let mut writer = value.write(WAIT).context("changing")?;
-            news = writer.news();
+            status = writer.status();
             // When others have changed it since, what was done before is not lost any more.
-            if hold.load(Ordering::Relaxed) && news.changed {
+            if hold.load(Ordering::Relaxed) && status.changed {
                 tally.holding = 1;
                 tell(&tally);
                 writer.increment(options.worker);
@@ -76,8 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         let took = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         tally.longest = tally.longest.max(took);
-        tally.handed_over += u64::from(news.changed);
-        tally.deaths += u64::from(news.owner_died);
+        tally.handed_over += u64::from(status.changed);
+        tally.deaths += u64::from(status.owner_died);
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             tell(&tally);

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{Client, LeaseLimits, Refused, Server, Take, Told};
+use libos_ipc::shared_state::{Client, LeaseLimits, RequestError, Server, Acquisition, ServerMessage};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
@@ -48,50 +48,50 @@ fuzz_target!(|bytes: &[u8]| {
             0 => {
                 // A client that says anything is out when it says what does not fit.
                 let who = usize::from(length >> 4) % 3 + 1;
-                if server.hear(vmid(who), code, &sync) == Err(Refused::Unfitting) {
-                    server.left(vmid(who));
+                if server.on_message(vmid(who), code, &sync) == Err(RequestError::ProtocolViolation) {
+                    server.reclaim(vmid(who));
                 }
             }
             1 => {
                 let who = usize::from(how) % 3 + 1;
-                server.left(vmid(who));
+                server.reclaim(vmid(who));
             }
             2 => {
                 if code.is_for_server() {
                     use_it(&mut talked_to, write, length);
-                } else if talked_to.hear(code, &Sync { id: 0, ..sync }).is_err() {
+                } else if talked_to.on_message(code, &Sync { id: 0, ..sync }).is_err() {
                     return;
                 }
             }
             _ => match (has, waits) {
                 (None, None) => {
-                    honest.wait(write, 1);
+                    honest.change_waiters(write, 1);
                     waits = Some(write);
                 }
                 (Some(state), _) => {
-                    honest.give(state);
+                    honest.release(state);
                     has = None;
                 }
                 (None, Some(_)) => {}
             },
         }
         run(&mut server, &mut honest, &mut has, &mut waits);
-        assert!(server.is_sound());
+        assert!(server.check_invariants());
     }
     // When all others are gone the one that behaves gets what it waits for.
     for who in 1..=3 {
-        server.left(vmid(who));
+        server.reclaim(vmid(who));
     }
     run(&mut server, &mut honest, &mut has, &mut waits);
     assert_eq!(waits, None);
     if let Some(state) = has {
-        honest.give(state);
+        honest.release(state);
     }
     assert!(honest.close() || !honest.is_open());
     run(&mut server, &mut honest, &mut None, &mut None);
     assert!(honest.is_free());
-    assert_eq!(server.clients_fill().0, 0);
-    assert_eq!(server.fill().0, 0);
+    assert_eq!(server.client_usage().0, 0);
+    assert_eq!(server.handle_usage().0, 0);
 });
 
 /// All that the one that behaves and the server have to say to each other.
@@ -103,47 +103,47 @@ fn run(
 ) {
     loop {
         if let Some(state) = *waits {
-            match honest.take(state) {
-                Take::Taken => {
-                    honest.wait(state, -1);
+            match honest.acquire(state) {
+                Acquisition::Acquired => {
+                    honest.change_waiters(state, -1);
                     (*has, *waits) = (Some(state), None);
                 }
-                Take::NoRoom => {
-                    honest.wait(state, -1);
+                Acquisition::NoRoom => {
+                    honest.change_waiters(state, -1);
                     *waits = None;
                 }
                 _ => {}
             }
         }
         let mut quiet = true;
-        while let Some(say) = honest.next() {
+        while let Some(say) = honest.poll_transmit() {
             quiet = false;
-            if honest.passes_death_on() {
-                server.hear_owner_died(vmid(0), honest.id()).expect("it fits");
-                honest.said_owner_died();
+            if honest.forwards_owner_death() {
+                server.on_owner_died(vmid(0), honest.id()).expect("it fits");
+                honest.mark_owner_death_sent();
             }
-            let heard = server.hear(vmid(0), say.code, &honest.message(say));
-            honest.said(say);
+            let heard = server.on_message(vmid(0), say.code, &honest.payload(say));
+            honest.mark_sent(say);
             match heard {
                 Ok(()) => {}
-                Err(Refused::NoRoom) => honest.hear_no_room(),
-                Err(Refused::Closed) => {
+                Err(RequestError::NoRoom) => honest.on_no_room(),
+                Err(RequestError::Closed) => {
                     let (id, state, data) = (honest.id(), SyncState::Invalid, &[][..]);
                     let closed = Sync { id, state, data };
-                    honest.hear(SyncCode::ConfirmClose, &closed).expect("it fits");
+                    honest.on_message(SyncCode::ConfirmClose, &closed).expect("it fits");
                 }
-                Err(Refused::Unfitting) => panic!("{say:?}"),
+                Err(RequestError::ProtocolViolation) => panic!("{say:?}"),
             }
         }
-        while let Some((to, told)) = server.next() {
+        while let Some((to, told)) = server.poll_transmit() {
             quiet = false;
             if to == vmid(0) {
                 match told {
-                    Told::Message(code, sync) => honest.hear(code, &sync).expect("it fits"),
-                    Told::OwnerDied(_) => honest.hear_owner_died(),
+                    ServerMessage::Sync(code, sync) => honest.on_message(code, &sync).expect("it fits"),
+                    ServerMessage::OwnerDied(_) => honest.on_owner_died(),
                 }
             }
-            server.said(true);
+            server.mark_sent(true);
         }
         if quiet {
             return;
@@ -155,33 +155,33 @@ fn run(
 fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
     match how % 5 {
         0 => {
-            if client.take(state) == Take::Taken {
+            if client.acquire(state) == Acquisition::Acquired {
                 let others =
-                    [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_taken(of));
+                    [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_held(of));
                 assert!(others != [true, true]);
                 if how & 0x10 != 0 {
-                    client.give(state);
+                    client.release(state);
                 }
             }
         }
         1 => {
-            if client.is_taken(state) {
-                client.give(state);
+            if client.is_held(state) {
+                client.release(state);
             }
         }
         2 => {
-            client.wait(state, 1);
-            client.wait(state, -1);
+            client.change_waiters(state, 1);
+            client.change_waiters(state, -1);
         }
         3 => {
-            if client.is_taken(SyncState::Shared) && client.upgrade(true) != Take::Taken {
-                client.stop_upgrade();
+            if client.is_held(SyncState::Shared) && client.upgrade(true) != Acquisition::Acquired {
+                client.cancel_upgrade();
             }
         }
         _ => {
-            while let Some(say) = client.next() {
-                assert!(client.message(say).data.len() <= 8);
-                client.said(say);
+            while let Some(say) = client.poll_transmit() {
+                assert!(client.payload(say).data.len() <= 8);
+                client.mark_sent(say);
             }
         }
     }

@@ -211,7 +211,7 @@ pub unsafe extern "C" fn ipc_sync_client_send(
         let message = message_of(sync_code(code)?, &payload)?;
         match (node.identity().leader, &message) {
             (Some(leader), _) => node.send(leader, &message, wait()),
-            (None, Message::Sync(code, sync)) => node.hear_own_sync(*code, sync),
+            (None, Message::Sync(code, sync)) => node.on_own_sync_message(*code, sync),
             (None, _) => Err(Error::Invalid),
         }
     }))

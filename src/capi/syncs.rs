@@ -15,15 +15,15 @@ use crate::wire::SyncState;
 const UPDATED: u32 = 1;
 const OWNER_DIED: u32 = 2;
 
-/// The name of a handle: where it is, and which of those that were opened there. Never NULL.
+/// The name of a handle: where it is, and which of those that were generation there. Never NULL.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "a pointer has 64 bits, as in the header"
 )]
 fn name_of(handle: SyncHandle) -> *mut c_void {
-    let (place, opened) = handle.place();
+    let (place, generation) = handle.slot_and_generation();
     let place = u64::from(place).saturating_add(1);
-    without_provenance_mut((u64::from(opened) << 32 | place) as usize)
+    without_provenance_mut((u64::from(generation) << 32 | place) as usize)
 }
 
 /// The open handle of that name.
@@ -34,8 +34,8 @@ fn handle_of(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error> 
             .ok()
             .and_then(|place| place.checked_sub(1)),
     );
-    let (opened, place) = numbers.ok_or(Error::Invalid)?;
-    node.sync_at((place, opened)).ok_or(Error::Invalid)
+    let (generation, place) = numbers.ok_or(Error::Invalid)?;
+    node.sync_at((place, generation)).ok_or(Error::Invalid)
 }
 
 #[unsafe(no_mangle)]
@@ -90,21 +90,21 @@ unsafe fn lock(
     state: c_int,
     data: *mut c_void,
     data_size: usize,
-    hears_of_death: bool,
+    reports_owner_death: bool,
 ) -> Result<u32, Error> {
     let node = node()?;
     let state = SyncState::ALL.iter().find(|known| known.number() == state);
     let state = *state.ok_or(Error::Invalid)?;
     let handle = handle_of(node, handle)?;
-    let news = node.lock_sync_alone(handle, state, hears_of_death, wait(), |new| {
+    let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait(), |new| {
         // SAFETY: the caller's promise.
         unsafe { copy_out(new, data, data_size) };
     })?;
     let mut what = 0;
-    if news.changed {
+    if value_status.changed {
         what |= UPDATED;
     }
-    if news.owner_died {
+    if value_status.owner_died {
         what |= OWNER_DIED;
     }
     Ok(what)

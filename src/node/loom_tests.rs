@@ -355,7 +355,8 @@ fn loom_a_handle_that_comes_wakes_all_who_wait() {
             thread::spawn(move || {
                 let (id, data) = (1, &[][..]);
                 let granted = wire::Sync { id, state, data };
-                node.hear_sync(SyncCode::ConfirmUpgrade, &granted).unwrap();
+                node.on_server_sync(SyncCode::ConfirmUpgrade, &granted)
+                    .unwrap();
             })
         };
         use_it(&node);

@@ -24,13 +24,13 @@ use crate::wire::{self, Message, SyncCode, SyncState};
 use connection::WorkerState;
 
 pub use api::Exit;
-pub(crate) use api::Leases;
 use api::OwnerCache;
 use api::Parent;
+pub(crate) use api::SyncHandles;
 use api::UsedLocks;
 pub use api::Which;
 pub use api::lock_range;
-pub use api::{News, Reader, Shared, SyncHandle, Writer};
+pub use api::{Reader, Shared, SyncHandle, ValueStatus, Writer};
 pub(crate) use connection::Name;
 pub(crate) use connection::SpinGauge;
 #[cfg(feature = "trace")]
@@ -94,7 +94,7 @@ pub struct Node<'m, P: Pal> {
     parent: Lock<Parent>,
     /// As the leader: all sync handles.
     pub(crate) server: Option<Lock<Server<'m>>>,
-    pub(crate) leases: Leases<'m>,
+    pub(crate) sync_handles: SyncHandles<'m>,
     pub(crate) borrowed: Lock<Borrowed<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
@@ -163,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             own_ids: OwnIds::bytes(capacities.own_ranges),
             children: Children::bytes(capacities.children),
-            sync_handles: Leases::bytes(
+            sync_handles: SyncHandles::bytes(
                 capacities.sync_handles,
                 capacities.sync_data,
                 capacities.waiters,
@@ -250,7 +250,7 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             None
         };
-        let leases = Leases::new(
+        let sync_handles = SyncHandles::new(
             &mut arena,
             limits.sync_handles,
             limits.sync_data,
@@ -267,7 +267,7 @@ impl<'m, P: Pal> Node<'m, P> {
             children,
             parent: Lock::new(Parent::new(identity.parent, identity.parent_pid)),
             server,
-            leases,
+            sync_handles,
             borrowed,
             unborn_at: AtomicU64::new(0),
             unborn_pause: AtomicU64::new(0),
@@ -344,7 +344,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let served = self.server.as_ref().map(|server| {
             let server = server.lock();
-            (server.fill(), server.clients_fill())
+            (server.handle_usage(), server.client_usage())
         });
         let (served, clients) = served.unwrap_or_default();
         self.counters.read(Pools {
@@ -359,7 +359,7 @@ impl<'m, P: Pal> Node<'m, P> {
             waiting_for_locks: fill(waiting, limits.locks.waiting),
             lock_handles: fill(handles, limits.locks.handles),
             lent_files: fill(lent, lent_limit),
-            sync_handles: fill(self.leases.fill(), limits.sync_handles),
+            sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
             served_handles: fill(served, limits.leases.handles),
             sync_clients: fill(clients, limits.leases.clients),
             borrowed_files: fill(self.borrowed.lock().fill(), limits.borrowable()),
@@ -379,7 +379,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let leader = self.leader.as_ref();
         let server = self.server.as_ref();
         leader.is_none_or(|leader| leader.lock().is_sound())
-            && server.is_none_or(|server| server.lock().is_sound())
+            && server.is_none_or(|server| server.lock().check_invariants())
     }
 
     pub(crate) fn phase(&self) -> Phase {

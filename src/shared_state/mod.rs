@@ -10,17 +10,17 @@
 mod client;
 mod server;
 
-pub use client::{Client, Say, Take};
-pub use server::{Refused, Server, Told};
+pub use client::{Acquisition, Client, ClientMessage};
+pub use server::{RequestError, Server, ServerMessage};
 
 use crate::wire::SyncState;
 
 /// A message that an honest peer does not send as things stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfitting;
+pub struct ProtocolViolation;
 
 /// How much a state allows: nothing, reading, or changing.
-const fn rank(state: SyncState) -> u8 {
+const fn strength(state: SyncState) -> u8 {
     match state {
         SyncState::None | SyncState::Invalid => 0,
         SyncState::Shared => 1,

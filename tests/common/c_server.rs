@@ -52,7 +52,7 @@ impl CServer {
     ///
     /// # Errors
     /// What ends the server's process.
-    pub(crate) fn hear(
+    pub(crate) fn on_message(
         &mut self,
         from: u32,
         code: u8,

@@ -205,7 +205,7 @@ impl State {
         let id = u64::from_le_bytes(payload[..8].try_into().unwrap());
         let state = i32::from_le_bytes(payload[16..20].try_into().unwrap());
         let data = &payload[20..payload.len() - 4];
-        for said in self.syncs.hear(from, code, id, state, data)? {
+        for said in self.syncs.on_message(from, code, id, state, data)? {
             let payload = [
                 &said.id.to_le_bytes()[..],
                 &(said.data.len() as u64).to_le_bytes(),

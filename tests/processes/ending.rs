@@ -114,7 +114,7 @@ fn what_a_process_had_is_free_when_its_parent_has_waited_for_it() {
         assert_eq!(other.node.owner_of(id, WAIT), Ok(None));
         assert_eq!(other.node.owner_of(pid, WAIT), Ok(None));
         let read = value.read(WAIT).unwrap();
-        assert_eq!((*read, read.news().owner_died), (round, false));
+        assert_eq!((*read, read.status().owner_died), (round, false));
         drop(read);
         other.node.clear_locks(other.pid, WAIT).unwrap();
         other.node.close_handle(8, WAIT).unwrap();

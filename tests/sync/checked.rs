@@ -27,13 +27,13 @@ fn due(seen: &Seen, steps: &mut Vec<Step>) {
             continue;
         }
         if !seen.up[who].is_empty() {
-            steps.push(Step::Hear { who });
+            steps.push(Step::Receive { who });
         }
         if seen.woken[who] {
             steps.push(Step::Wake { who });
         }
         if !seen.down[who].is_empty() {
-            steps.push(Step::Told { who });
+            steps.push(Step::Deliver { who });
         }
         if matches!(seen.at[who], At::Uses { .. } | At::MustLetGo { .. }) {
             steps.push(Step::Give { who });
@@ -69,7 +69,7 @@ impl Model for Family {
                             continue;
                         }
                         for write in [false, true] {
-                            actions.push(Step::Take { who, handle, write });
+                            actions.push(Step::Acquire { who, handle, write });
                         }
                     }
                 }

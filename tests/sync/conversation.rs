@@ -192,8 +192,8 @@ fn what_does_not_fit_closes_the_connection_and_harms_nobody() {
         }
         assert_closed(&mut bad.0.to, what);
         let statistics = family.leader.statistics();
-        let refused =
-            statistics.refused(Refusal::UnfittingSync) + statistics.refused(Refusal::WrongRole);
+        let refused = statistics.refused(Refusal::SyncProtocolViolation)
+            + statistics.refused(Refusal::WrongRole);
         assert_eq!(refused, 1, "{what}");
         good.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
         good.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"");
@@ -389,7 +389,7 @@ fn a_leader_that_says_what_does_not_fit_is_left() {
         }
         assert_closed(&mut server.from, "it is surprised");
         let statistics = server.node.statistics();
-        let refused = statistics.refused(Refusal::UnfittingSync)
+        let refused = statistics.refused(Refusal::SyncProtocolViolation)
             + statistics.refused(Refusal::WrongRole)
             + Refusal::all()
                 .filter(|refusal| matches!(refusal, Refusal::Malformed(_)))

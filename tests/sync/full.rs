@@ -1,7 +1,7 @@
 //! A server without room for one more client, and what crosses its word for that.
 
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{Client, LeaseLimits, Refused, Server, Take};
+use libos_ipc::shared_state::{Acquisition, Client, LeaseLimits, RequestError, Server};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
@@ -17,10 +17,10 @@ fn vmid(who: u32) -> Vmid {
 }
 
 /// Has the server hear what the client says first.
-fn say(server: &mut Server<'_>, who: u32, client: &mut Client<'_>) -> Result<(), Refused> {
-    let say = client.next().unwrap();
-    let heard = server.hear(vmid(who), say.code, &client.message(say));
-    client.said(say);
+fn say(server: &mut Server<'_>, who: u32, client: &mut Client<'_>) -> Result<(), RequestError> {
+    let say = client.poll_transmit().unwrap();
+    let heard = server.on_message(vmid(who), say.code, &client.payload(say));
+    client.mark_sent(say);
     heard
 }
 
@@ -36,25 +36,25 @@ fn with_full_server(then: impl FnOnce(&mut Server<'_>, &mut Client<'_>)) {
         state: SyncState::Shared,
         data: &[],
     };
-    let asked = server.hear(vmid(2), SyncCode::RequestUpgrade, &shared);
+    let asked = server.on_message(vmid(2), SyncCode::RequestUpgrade, &shared);
     assert_eq!(asked, Ok(()));
-    client.wait(SyncState::Shared, 1);
-    assert!(client.take(SyncState::Shared) == Take::Wait);
+    client.change_waiters(SyncState::Shared, 1);
+    assert!(client.acquire(SyncState::Shared) == Acquisition::Pending);
     let refused = say(&mut server, 3, &mut client);
-    assert_eq!(refused, Err(Refused::NoRoom));
+    assert_eq!(refused, Err(RequestError::NoRoom));
     then(&mut server, &mut client);
 }
 
 #[test]
 fn it_is_closed_before_that_is_heard() {
     with_full_server(|server, client| {
-        client.wait(SyncState::Shared, -1);
+        client.change_waiters(SyncState::Shared, -1);
         assert!(client.close());
-        while client.next().is_some() {
+        while client.poll_transmit().is_some() {
             let heard = say(server, 3, client);
-            assert!(heard.is_ok() || heard == Err(Refused::Closed));
+            assert!(heard.is_ok() || heard == Err(RequestError::Closed));
         }
-        client.hear_no_room();
+        client.on_no_room();
         // Not yet: what is opened here next would hear that it is closed.
         assert!(!client.is_free());
         let closed = Sync {
@@ -62,7 +62,7 @@ fn it_is_closed_before_that_is_heard() {
             state: SyncState::Invalid,
             data: &[],
         };
-        client.hear(SyncCode::ConfirmClose, &closed).unwrap();
+        client.on_message(SyncCode::ConfirmClose, &closed).unwrap();
         assert!(client.is_free());
     });
 }
@@ -70,22 +70,24 @@ fn it_is_closed_before_that_is_heard() {
 #[test]
 fn it_is_asked_for_again_before_that_is_heard() {
     with_full_server(|server, client| {
-        server.left(vmid(2));
-        client.wait(WRITE, 1);
-        assert!(client.take(WRITE) == Take::Wait);
+        server.reclaim(vmid(2));
+        client.change_waiters(WRITE, 1);
+        assert!(client.acquire(WRITE) == Acquisition::Pending);
         assert_eq!(say(server, 3, client), Ok(()));
-        client.hear_no_room();
-        assert!(client.take(WRITE) == Take::NoRoom);
+        client.on_no_room();
+        assert!(client.acquire(WRITE) == Acquisition::NoRoom);
         // It had room meanwhile.
         let granted = Sync {
             id: ID,
             state: WRITE,
             data: &[],
         };
-        client.hear(SyncCode::ConfirmUpgrade, &granted).unwrap();
-        assert!(client.take(WRITE) == Take::Taken);
-        client.give(WRITE);
+        client
+            .on_message(SyncCode::ConfirmUpgrade, &granted)
+            .unwrap();
+        assert!(client.acquire(WRITE) == Acquisition::Acquired);
+        client.release(WRITE);
         assert!(client.close());
-        assert_eq!(client.next().unwrap().code, SyncCode::RequestClose);
+        assert_eq!(client.poll_transmit().unwrap().code, SyncCode::RequestClose);
     });
 }

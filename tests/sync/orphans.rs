@@ -2,7 +2,7 @@
 //! also if somebody else was given the lease before, and did not use it.
 
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{Client, LeaseLimits, Server, Take, Told};
+use libos_ipc::shared_state::{Acquisition, Client, LeaseLimits, Server, ServerMessage};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::SyncState;
 
@@ -20,27 +20,27 @@ fn vmid(who: u32) -> Vmid {
 /// What a client has to say is heard.
 fn say(server: &mut Server<'_>, clients: &mut [Client<'_>; 3], who: u32) {
     let client = &mut clients[who as usize];
-    while let Some(say) = client.next() {
-        if client.passes_death_on() {
-            server.hear_owner_died(vmid(who), ID).unwrap();
-            client.said_owner_died();
+    while let Some(say) = client.poll_transmit() {
+        if client.forwards_owner_death() {
+            server.on_owner_died(vmid(who), ID).unwrap();
+            client.mark_owner_death_sent();
         }
         server
-            .hear(vmid(who), say.code, &client.message(say))
+            .on_message(vmid(who), say.code, &client.payload(say))
             .unwrap();
-        client.said(say);
+        client.mark_sent(say);
     }
 }
 
 /// What the server has to say is heard.
-fn hear(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
-    while let Some((to, told)) = server.next() {
+fn receive(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
+    while let Some((to, told)) = server.poll_transmit() {
         let client = &mut clients[to.get() as usize - 2];
         match told {
-            Told::Message(code, sync) => client.hear(code, &sync).unwrap(),
-            Told::OwnerDied(_) => client.hear_owner_died(),
+            ServerMessage::Sync(code, sync) => client.on_message(code, &sync).unwrap(),
+            ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
-        server.said(true);
+        server.mark_sent(true);
     }
 }
 
@@ -54,36 +54,36 @@ fn third_is_told(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bo
     for who in 0..3 {
         let client = &mut clients[who as usize];
         client.open(ID, true);
-        client.wait(WRITE, 1);
-        assert!(client.take(WRITE) == Take::Wait);
+        client.change_waiters(WRITE, 1);
+        assert!(client.acquire(WRITE) == Acquisition::Pending);
         say(&mut server, &mut clients, who);
     }
-    hear(&mut server, &mut clients);
-    assert!(clients[0].take(WRITE) == Take::Taken);
-    server.left(vmid(0));
+    receive(&mut server, &mut clients);
+    assert!(clients[0].acquire(WRITE) == Acquisition::Acquired);
+    server.reclaim(vmid(0));
     then(&mut server, &mut clients);
     for who in [1, 2, 1] {
         say(&mut server, &mut clients, who);
-        hear(&mut server, &mut clients);
+        receive(&mut server, &mut clients);
     }
-    assert!(clients[2].take(WRITE) == Take::Taken);
-    let (_, owner_died) = clients[2].news();
+    assert!(clients[2].acquire(WRITE) == Acquisition::Acquired);
+    let (_, owner_died) = clients[2].take_status();
     owner_died
 }
 
 #[test]
 fn a_lease_that_nobody_used_leaves_it_to_the_next() {
     assert!(third_is_told(|server, clients| {
-        hear(server, clients);
-        clients[1].wait(WRITE, -1);
+        receive(server, clients);
+        clients[1].change_waiters(WRITE, -1);
     }));
 }
 
 #[test]
 fn so_does_one_that_is_closed() {
     assert!(third_is_told(|server, clients| {
-        hear(server, clients);
-        clients[1].wait(WRITE, -1);
+        receive(server, clients);
+        clients[1].change_waiters(WRITE, -1);
         assert!(clients[1].close());
     }));
     // It does not know yet that it has it.
@@ -94,13 +94,13 @@ fn so_does_one_that_is_closed() {
 fn one_whose_user_could_not_be_told_leaves_it_to_the_next() {
     for state in [WRITE, SyncState::Shared] {
         assert!(third_is_told(|server, clients| {
-            hear(server, clients);
-            assert!(clients[1].take(state) == Take::Taken);
-            let news = clients[1].news();
+            receive(server, clients);
+            assert!(clients[1].acquire(state) == Acquisition::Acquired);
+            let news = clients[1].take_status();
             assert_eq!(news, (false, true));
-            clients[1].put_news_back(news);
-            clients[1].give(state);
-            clients[1].wait(WRITE, -1);
+            clients[1].restore_status(news);
+            clients[1].release(state);
+            clients[1].change_waiters(WRITE, -1);
         }));
     }
 }
@@ -108,10 +108,10 @@ fn one_whose_user_could_not_be_told_leaves_it_to_the_next() {
 #[test]
 fn one_that_was_used_does_not() {
     assert!(!third_is_told(|server, clients| {
-        hear(server, clients);
-        assert!(clients[1].take(WRITE) == Take::Taken);
-        assert_eq!(clients[1].news(), (false, true));
-        clients[1].give(WRITE);
-        clients[1].wait(WRITE, -1);
+        receive(server, clients);
+        assert!(clients[1].acquire(WRITE) == Acquisition::Acquired);
+        assert_eq!(clients[1].take_status(), (false, true));
+        clients[1].release(WRITE);
+        clients[1].change_waiters(WRITE, -1);
     }));
 }

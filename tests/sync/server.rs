@@ -1,7 +1,7 @@
 //! The server's side of handles: what it counts, and in which order it speaks.
 
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{LeaseLimits, Refused, Server, Told};
+use libos_ipc::shared_state::{LeaseLimits, RequestError, Server, ServerMessage};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
@@ -39,63 +39,72 @@ fn asks_back(who: u32, state: SyncState) -> Said {
 /// All that the server has to say; nobody died.
 fn says_all(server: &mut Server<'_>) -> Vec<Said> {
     let mut all = Vec::new();
-    while let Some((to, told)) = server.next() {
-        let Told::Message(code, sync) = told else {
+    while let Some((to, told)) = server.poll_transmit() {
+        let ServerMessage::Sync(code, sync) = told else {
             panic!("nobody died");
         };
         all.push((to.get(), code, sync.state, sync.data.to_vec()));
-        server.said(true);
+        server.mark_sent(true);
     }
     all
 }
 
-fn hear(
+fn receive(
     server: &mut Server<'_>,
     who: u32,
     code: SyncCode,
     id: u64,
     state: SyncState,
-) -> Result<(), Refused> {
-    hear_with(server, who, code, id, state, &[])
+) -> Result<(), RequestError> {
+    receive_with(server, who, code, id, state, &[])
 }
 
-fn hear_with(
+fn receive_with(
     server: &mut Server<'_>,
     who: u32,
     code: SyncCode,
     id: u64,
     state: SyncState,
     data: &[u8],
-) -> Result<(), Refused> {
-    let heard = server.hear(vmid(who), code, &Sync { id, state, data });
-    assert!(server.is_sound());
+) -> Result<(), RequestError> {
+    let heard = server.on_message(vmid(who), code, &Sync { id, state, data });
+    assert!(server.check_invariants());
     heard
 }
 
 /// To whom it speaks next, with which code; that is then said, or can't be.
 fn says(server: &mut Server<'_>, was_said: bool) -> Option<(u32, SyncCode)> {
-    let next = server.next().map(|(to, told)| match told {
-        Told::Message(code, _) => (to.get(), code),
-        Told::OwnerDied(_) => panic!("nobody died"),
+    let next = server.poll_transmit().map(|(to, told)| match told {
+        ServerMessage::Sync(code, _) => (to.get(), code),
+        ServerMessage::OwnerDied(_) => panic!("nobody died"),
     });
-    server.said(was_said);
+    server.mark_sent(was_said);
     next
 }
 
 #[test]
 fn handles_and_clients_are_counted() {
     with(|server| {
-        assert_eq!((server.fill(), server.clients_fill()), ((0, 0), (0, 0)));
+        assert_eq!(
+            (server.handle_usage(), server.client_usage()),
+            ((0, 0), (0, 0))
+        );
         for (who, id) in [(2, 7), (3, 7), (4, 8)] {
-            hear(server, who, ASK, id, READ).unwrap();
+            receive(server, who, ASK, id, READ).unwrap();
         }
-        assert_eq!((server.fill(), server.clients_fill()), ((2, 2), (3, 3)));
-        assert_eq!(server.listed(), 3);
-        server.left(vmid(4));
-        server.left(vmid(3));
-        assert_eq!((server.fill(), server.clients_fill()), ((1, 2), (1, 3)));
+        assert_eq!(
+            (server.handle_usage(), server.client_usage()),
+            ((2, 2), (3, 3))
+        );
+        assert_eq!(server.queued_clients(), 3);
+        server.reclaim(vmid(4));
+        server.reclaim(vmid(3));
+        assert_eq!(
+            (server.handle_usage(), server.client_usage()),
+            ((1, 2), (1, 3))
+        );
         assert!(server.is_used(7) && !server.is_used(8));
-        assert_eq!(server.listed(), 1);
+        assert_eq!(server.queued_clients(), 1);
     });
 }
 
@@ -103,44 +112,47 @@ fn handles_and_clients_are_counted() {
 fn one_that_can_not_be_told_does_not_keep_the_others_waiting() {
     with(|server| {
         for who in [2, 3, 4] {
-            hear(server, who, ASK, 7, READ).unwrap();
+            receive(server, who, ASK, 7, READ).unwrap();
         }
         let confirm = SyncCode::ConfirmUpgrade;
         assert_eq!(says(server, false), Some((2, confirm)));
-        assert_eq!(server.listed(), 3);
+        assert_eq!(server.queued_clients(), 3);
         // One in the middle, and the last, go away.
-        server.left(vmid(4));
-        assert_eq!(server.listed(), 2);
-        hear(server, 5, ASK, 7, READ).unwrap();
-        server.left(vmid(2));
+        server.reclaim(vmid(4));
+        assert_eq!(server.queued_clients(), 2);
+        receive(server, 5, ASK, 7, READ).unwrap();
+        server.reclaim(vmid(2));
         assert_eq!(says(server, true), Some((3, confirm)));
         assert_eq!(says(server, true), Some((5, confirm)));
-        assert_eq!((says(server, true), server.listed()), (None, 0));
-        hear(server, 2, ASK, 7, READ).unwrap();
+        assert_eq!((says(server, true), server.queued_clients()), (None, 0));
+        receive(server, 2, ASK, 7, READ).unwrap();
         assert_eq!(says(server, true), Some((2, confirm)));
     });
 }
 
 #[test]
 fn only_what_was_asked_back_is_taken_back() {
-    let unfitting = Err(Refused::Unfitting);
+    let unfitting = Err(RequestError::ProtocolViolation);
     with(|server| {
-        hear(server, 2, ASK, 7, WRITE).unwrap();
-        assert_eq!(hear(server, 2, GIVE, 7, READ), unfitting);
-        hear(server, 3, ASK, 7, READ).unwrap();
+        receive(server, 2, ASK, 7, WRITE).unwrap();
+        assert_eq!(receive(server, 2, GIVE, 7, READ), unfitting);
+        receive(server, 3, ASK, 7, READ).unwrap();
         // It was asked back to read, not altogether.
-        assert_eq!(hear(server, 2, GIVE, 7, WRITE), unfitting);
-        assert_eq!(hear(server, 2, GIVE, 7, SyncState::None), unfitting);
-        assert_eq!(hear(server, 2, GIVE, 7, NOTHING), unfitting);
-        assert_eq!(hear(server, 2, GIVE, 7, READ), Ok(()));
-        assert_eq!(hear(server, 2, CLOSE, 7, READ), Ok(()));
-        assert_eq!(hear(server, 2, CLOSE, 7, READ), unfitting);
-        assert_eq!(hear(server, 2, ASK, 7, READ), unfitting);
-        assert_eq!(server.hear_owner_died(vmid(3), 7), unfitting);
+        assert_eq!(receive(server, 2, GIVE, 7, WRITE), unfitting);
+        assert_eq!(receive(server, 2, GIVE, 7, SyncState::None), unfitting);
+        assert_eq!(receive(server, 2, GIVE, 7, NOTHING), unfitting);
+        assert_eq!(receive(server, 2, GIVE, 7, READ), Ok(()));
+        assert_eq!(receive(server, 2, CLOSE, 7, READ), Ok(()));
+        assert_eq!(receive(server, 2, CLOSE, 7, READ), unfitting);
+        assert_eq!(receive(server, 2, ASK, 7, READ), unfitting);
+        assert_eq!(server.on_owner_died(vmid(3), 7), unfitting);
         // Whoever has nothing may say so: it found no room, or asks for nothing.
-        assert_eq!(hear(server, 4, CLOSE, 7, NOTHING), Err(Refused::Closed));
-        assert_eq!(hear(server, 4, CLOSE, 7, READ), unfitting);
-        assert_eq!(hear(server, 4, ASK, 8, NOTHING), Ok(()));
+        assert_eq!(
+            receive(server, 4, CLOSE, 7, NOTHING),
+            Err(RequestError::Closed)
+        );
+        assert_eq!(receive(server, 4, CLOSE, 7, READ), unfitting);
+        assert_eq!(receive(server, 4, ASK, 8, NOTHING), Ok(()));
         assert!(!server.is_used(8));
     });
 }
@@ -149,20 +161,20 @@ fn only_what_was_asked_back_is_taken_back() {
 fn only_others_who_read_are_asked_to_let_go() {
     with(|server| {
         for who in [2, 3] {
-            hear(server, who, ASK, 7, READ).unwrap();
+            receive(server, who, ASK, 7, READ).unwrap();
         }
         assert_eq!(
             says_all(server),
             [confirms(2, READ, b""), confirms(3, READ, b"")]
         );
-        hear(server, 3, ASK, 7, WRITE).unwrap();
+        receive(server, 3, ASK, 7, WRITE).unwrap();
         assert_eq!(says_all(server), [asks_back(2, NOTHING)]);
         // Those who come later wait, and nobody is asked twice.
         for who in [4, 5] {
-            hear(server, who, ASK, 7, READ).unwrap();
+            receive(server, who, ASK, 7, READ).unwrap();
             assert_eq!(says_all(server), []);
         }
-        hear(server, 2, GIVE, 7, NOTHING).unwrap();
+        receive(server, 2, GIVE, 7, NOTHING).unwrap();
         assert_eq!(
             says_all(server),
             [confirms(3, WRITE, b""), asks_back(3, READ)]
@@ -173,16 +185,16 @@ fn only_others_who_read_are_asked_to_let_go() {
 #[test]
 fn less_is_asked_back_and_then_all() {
     with(|server| {
-        hear(server, 2, ASK, 7, WRITE).unwrap();
-        hear(server, 3, ASK, 7, READ).unwrap();
-        hear(server, 3, ASK, 7, WRITE).unwrap();
+        receive(server, 2, ASK, 7, WRITE).unwrap();
+        receive(server, 3, ASK, 7, READ).unwrap();
+        receive(server, 3, ASK, 7, WRITE).unwrap();
         assert_eq!(
             says_all(server),
             [confirms(2, WRITE, b""), asks_back(2, NOTHING)]
         );
-        hear_with(server, 2, GIVE, 7, READ, b"x").unwrap();
+        receive_with(server, 2, GIVE, 7, READ, b"x").unwrap();
         assert_eq!(says_all(server), []);
-        hear(server, 2, GIVE, 7, NOTHING).unwrap();
+        receive(server, 2, GIVE, 7, NOTHING).unwrap();
         assert_eq!(says_all(server), [confirms(3, WRITE, b"x")]);
     });
 }
@@ -193,10 +205,10 @@ fn who_closes_it_leaves_what_it_wrote() {
         // Also if that is nothing.
         for (who, written) in [(2, &b"x"[..]), (3, b"")] {
             let next = who + 1;
-            hear(server, who, ASK, 7, WRITE).unwrap();
-            hear(server, next, ASK, 7, READ).unwrap();
+            receive(server, who, ASK, 7, WRITE).unwrap();
+            receive(server, next, ASK, 7, READ).unwrap();
             says_all(server);
-            hear_with(server, who, CLOSE, 7, WRITE, written).unwrap();
+            receive_with(server, who, CLOSE, 7, WRITE, written).unwrap();
             let closed = (who, SyncCode::ConfirmClose, NOTHING, Vec::new());
             assert_eq!(says_all(server), [closed, confirms(next, READ, written)]);
         }
@@ -205,16 +217,19 @@ fn who_closes_it_leaves_what_it_wrote() {
 
 #[test]
 fn only_who_can_change_what_a_dead_process_left_passes_that_on() {
-    let unfitting = Err(Refused::Unfitting);
+    let unfitting = Err(RequestError::ProtocolViolation);
     with(|server| {
-        hear(server, 2, ASK, 7, WRITE).unwrap();
-        assert_eq!(server.hear_owner_died(vmid(2), 7), unfitting);
-        hear(server, 3, ASK, 7, READ).unwrap();
-        server.left(vmid(2));
-        assert_eq!(server.next(), Some((vmid(3), Told::OwnerDied(7))));
-        assert_eq!(server.hear_owner_died(vmid(3), 7), unfitting);
-        hear(server, 3, ASK, 7, WRITE).unwrap();
-        assert_eq!(server.hear_owner_died(vmid(3), 7), Ok(()));
+        receive(server, 2, ASK, 7, WRITE).unwrap();
+        assert_eq!(server.on_owner_died(vmid(2), 7), unfitting);
+        receive(server, 3, ASK, 7, READ).unwrap();
+        server.reclaim(vmid(2));
+        assert_eq!(
+            server.poll_transmit(),
+            Some((vmid(3), ServerMessage::OwnerDied(7)))
+        );
+        assert_eq!(server.on_owner_died(vmid(3), 7), unfitting);
+        receive(server, 3, ASK, 7, WRITE).unwrap();
+        assert_eq!(server.on_owner_died(vmid(3), 7), Ok(()));
     });
 }
 
@@ -223,10 +238,10 @@ fn one_that_goes_takes_no_message_of_others_along() {
     for gone in [2, 3, 4] {
         with(|server| {
             for who in [2, 3, 4] {
-                hear(server, who, ASK, 7, READ).unwrap();
+                receive(server, who, ASK, 7, READ).unwrap();
             }
-            server.left(vmid(gone));
-            hear(server, 5, ASK, 7, READ).unwrap();
+            server.reclaim(vmid(gone));
+            receive(server, 5, ASK, 7, READ).unwrap();
             let told: Vec<u32> = says_all(server).iter().map(|said| said.0).collect();
             let others: Vec<u32> = [2, 3, 4, 5]
                 .into_iter()
@@ -237,19 +252,25 @@ fn one_that_goes_takes_no_message_of_others_along() {
     }
 }
 
-/// As [`hear_with`], from a client in C.
-fn hear_from_c(server: &mut Server<'_>, who: u32, code: SyncCode, state: SyncState, data: &[u8]) {
+/// As [`receive_with`], from a client in C.
+fn on_message_from_c(
+    server: &mut Server<'_>,
+    who: u32,
+    code: SyncCode,
+    state: SyncState,
+    data: &[u8],
+) {
     let sync = Sync { id: 1, state, data };
-    server.hear_from_c(vmid(who), code, &sync).unwrap();
-    assert!(server.is_sound());
+    server.on_message_from_c(vmid(who), code, &sync).unwrap();
+    assert!(server.check_invariants());
 }
 
 /// Two read, the first of them in C; the data is one byte long.
 fn two_read(then: impl FnOnce(&mut Server<'_>)) {
     with(|server| {
-        hear_from_c(server, 2, ASK, WRITE, &[]);
-        hear(server, 3, ASK, 1, READ).unwrap();
-        hear_from_c(server, 2, GIVE, READ, &[7]);
+        on_message_from_c(server, 2, ASK, WRITE, &[]);
+        receive(server, 3, ASK, 1, READ).unwrap();
+        on_message_from_c(server, 2, GIVE, READ, &[7]);
         says_all(server);
         then(server);
     });
@@ -260,21 +281,21 @@ fn a_client_in_c_that_upgrades_is_served_before_others_that_do() {
     for is_first in [true, false] {
         two_read(|server| {
             if is_first {
-                hear_from_c(server, 2, ASK, WRITE, &[]);
-                hear(server, 3, ASK, 1, WRITE).unwrap();
+                on_message_from_c(server, 2, ASK, WRITE, &[]);
+                receive(server, 3, ASK, 1, WRITE).unwrap();
                 assert_eq!(says_all(server), [asks_back(3, NOTHING)]);
             } else {
-                hear(server, 3, ASK, 1, WRITE).unwrap();
-                hear_from_c(server, 2, ASK, WRITE, &[]);
+                receive(server, 3, ASK, 1, WRITE).unwrap();
+                on_message_from_c(server, 2, ASK, WRITE, &[]);
                 let both = [asks_back(2, NOTHING), asks_back(3, NOTHING)];
                 assert_eq!(says_all(server), both);
             }
             // The other lets go; the one in C gives nothing back before it has what it asked for.
-            hear(server, 3, GIVE, 1, NOTHING).unwrap();
+            receive(server, 3, GIVE, 1, NOTHING).unwrap();
             let told = says_all(server);
             assert_eq!(told[0], confirms(2, WRITE, &[7]));
             assert_eq!(told[1..].len(), usize::from(is_first));
-            hear_from_c(server, 2, GIVE, NOTHING, &[8]);
+            on_message_from_c(server, 2, GIVE, NOTHING, &[8]);
             assert_eq!(says_all(server), [confirms(3, WRITE, &[8])]);
         });
     }
@@ -283,14 +304,14 @@ fn a_client_in_c_that_upgrades_is_served_before_others_that_do() {
 #[test]
 fn what_a_client_in_c_gives_back_late_does_not_end_what_it_was_given_since() {
     two_read(|server| {
-        hear(server, 3, ASK, 1, WRITE).unwrap();
-        hear_from_c(server, 2, ASK, WRITE, &[]);
-        hear(server, 3, GIVE, 1, NOTHING).unwrap();
+        receive(server, 3, ASK, 1, WRITE).unwrap();
+        on_message_from_c(server, 2, ASK, WRITE, &[]);
+        receive(server, 3, GIVE, 1, NOTHING).unwrap();
         says_all(server);
         // This one answers at once, for what it read.
-        hear_from_c(server, 2, GIVE, NOTHING, &[]);
+        on_message_from_c(server, 2, GIVE, NOTHING, &[]);
         assert_eq!(says_all(server), [asks_back(2, NOTHING)]);
-        hear_from_c(server, 2, GIVE, NOTHING, &[8]);
+        on_message_from_c(server, 2, GIVE, NOTHING, &[8]);
         assert_eq!(says_all(server), [confirms(3, WRITE, &[8])]);
     });
 }

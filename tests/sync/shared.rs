@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::SyncState;
-use libos_ipc::{Config, Error, Identity, Interrupt, LeaseLimits, News, Resource, Wait};
+use libos_ipc::{Config, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait};
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -102,19 +102,19 @@ fn it_says_whether_another_has_changed_it() {
     let id = one.share::<u64>(None).unwrap().id();
     let (mine, theirs) = (one.share::<u64>(Some(id)), two.share::<u64>(Some(id)));
     let (mine, theirs) = (mine.unwrap(), theirs.unwrap());
-    let changed = |changed| News {
+    let changed = |changed| ValueStatus {
         changed,
         owner_died: false,
     };
     *mine.write(WAIT).unwrap() = 7;
-    assert_eq!(theirs.read(WAIT).unwrap().news(), changed(true));
-    assert_eq!(theirs.read(WAIT).unwrap().news(), changed(false));
-    assert_eq!(mine.read(WAIT).unwrap().news(), changed(false));
+    assert_eq!(theirs.read(WAIT).unwrap().status(), changed(true));
+    assert_eq!(theirs.read(WAIT).unwrap().status(), changed(false));
+    assert_eq!(mine.read(WAIT).unwrap().status(), changed(false));
     // Nothing was changed, though it could have been.
     drop(theirs.write(WAIT).unwrap());
-    assert_eq!(mine.read(WAIT).unwrap().news(), changed(false));
+    assert_eq!(mine.read(WAIT).unwrap().status(), changed(false));
     *theirs.write(WAIT).unwrap() = 8;
-    assert_eq!(mine.write(WAIT).unwrap().news(), changed(true));
+    assert_eq!(mine.write(WAIT).unwrap().status(), changed(true));
 }
 
 #[test]
@@ -214,12 +214,12 @@ fn the_next_is_told_that_the_owner_died() {
     }
     let read = |value: &libos_ipc::Shared<'_, '_, _, u64>| {
         let reader = value.read(WAIT).unwrap();
-        (*reader, reader.news().owner_died)
+        (*reader, reader.status().owner_died)
     };
     assert_eq!(read(&values[0]), (1, true));
     assert_eq!(read(&values[1]), (1, true), "nobody has seen to it yet");
     let writer = values[2].write(WAIT).unwrap();
-    assert!(writer.news().owner_died);
+    assert!(writer.status().owner_died);
     drop(writer);
     assert_eq!(read(&values[0]), (1, false));
     // One that only had the lease does no harm; nor does one that reads.
@@ -254,7 +254,7 @@ fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
             .map(|value| {
                 scope.spawn(|| {
                     let reader = value.wait_for(WAIT, |value| *value == 7).unwrap();
-                    (*reader, reader.news().owner_died)
+                    (*reader, reader.status().owner_died)
                 })
             })
             .collect();
@@ -273,15 +273,15 @@ fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
     let again = values[0].wait_for(short, |value| *value == 7);
     assert_eq!(again.err(), Some(Error::TimedOut));
     let reader = values[0].wait_for(WAIT, |value| *value == 1).unwrap();
-    assert!(reader.news().owner_died);
+    assert!(reader.status().owner_died);
     drop(reader);
     // Until somebody has had it to change it.
     let mut writer = values[1].write(WAIT).unwrap();
-    assert!(writer.news().owner_died);
+    assert!(writer.status().owner_died);
     *writer = 8;
     drop(writer);
     for value in &values {
-        assert!(!value.read(WAIT).unwrap().news().owner_died);
+        assert!(!value.read(WAIT).unwrap().status().owner_died);
     }
 }
 
@@ -308,10 +308,10 @@ fn a_call_that_fails_leaves_the_death_to_the_next() {
         let failed = theirs.wait_for(NOW, |value| *value == 99).err();
         assert_eq!(failed, Some(Error::TimedOut));
         for _ in 0..2 {
-            assert!(theirs.read(WAIT).unwrap().news().owner_died, "{state:?}");
+            assert!(theirs.read(WAIT).unwrap().status().owner_died, "{state:?}");
         }
-        assert!(keep.write(WAIT).unwrap().news().owner_died, "{state:?}");
-        assert!(!theirs.read(WAIT).unwrap().news().owner_died);
+        assert!(keep.write(WAIT).unwrap().status().owner_died, "{state:?}");
+        assert!(!theirs.read(WAIT).unwrap().status().owner_died);
     }
 }
 
@@ -331,11 +331,11 @@ fn a_change_that_a_failed_wait_has_seen_is_news_for_the_next_call() {
     *theirs.write(WAIT).unwrap() = 1;
     let short = Wait::at_most(Duration::from_millis(50));
     assert!(mine.wait_for(short, |value| *value == 2).is_err());
-    assert!(mine.read(WAIT).unwrap().news().changed);
-    assert!(!mine.read(WAIT).unwrap().news().changed);
+    assert!(mine.read(WAIT).unwrap().status().changed);
+    assert!(!mine.read(WAIT).unwrap().status().changed);
     *theirs.write(WAIT).unwrap() = 2;
     let reader = mine.wait_for(WAIT, |value| *value == 2).unwrap();
-    assert!(reader.news().changed);
+    assert!(reader.status().changed);
 }
 
 #[test]

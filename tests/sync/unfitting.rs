@@ -1,19 +1,27 @@
 //! A server that breaks its word: what it could not say as things stand is refused, and changes nothing.
 
-use libos_ipc::shared_state::{Client, Unfitting};
+use libos_ipc::shared_state::{Client, ProtocolViolation};
 use libos_ipc::wire::{SyncCode, SyncState};
 
 use crate::client::{
-    NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, hear, taken, wait, with,
+    NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, receive, taken, wait, with,
 };
 
 const CONFIRM: SyncCode = SyncCode::ConfirmUpgrade;
 
 fn refuses(client: &mut Client<'_>, code: SyncCode, state: SyncState, data: &[u8]) {
-    let before = (client.current(), client.data().to_vec(), client.changes());
-    let heard = hear(client, code, state, data);
-    assert_eq!(heard, Err(Unfitting), "{code:?} {state:?} {data:?}");
-    let after = (client.current(), client.data().to_vec(), client.changes());
+    let before = (
+        client.current(),
+        client.data().to_vec(),
+        client.change_count(),
+    );
+    let heard = receive(client, code, state, data);
+    assert_eq!(heard, Err(ProtocolViolation), "{code:?} {state:?} {data:?}");
+    let after = (
+        client.current(),
+        client.data().to_vec(),
+        client.change_count(),
+    );
     assert_eq!(before, after);
 }
 
@@ -27,7 +35,7 @@ fn nothing_comes_that_was_not_asked_for() {
         refuses(client, CONFIRM, READ, b"too long");
         refuses(client, CONFIRM, NOTHING, b"less");
         refuses(client, CONFIRM, SyncState::None, b"less");
-        hear(client, CONFIRM, READ, b"data").unwrap();
+        receive(client, CONFIRM, READ, b"data").unwrap();
         taken(client, READ);
         assert_eq!(client.data(), b"data");
         refuses(client, CONFIRM, READ, b"news");

@@ -1,6 +1,6 @@
 //! What the server wants back from one process: when it goes, and who uses it before.
 
-use libos_ipc::shared_state::Take;
+use libos_ipc::shared_state::Acquisition;
 
 use crate::client::{
     NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, taken, wait, with,
@@ -9,26 +9,26 @@ use crate::client::{
 #[test]
 fn what_is_wanted_back_goes_when_it_is_free() {
     with(WRITE, |client| {
-        assert_eq!(client.take(WRITE), Take::Taken);
+        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
         ask_back(client, READ);
-        assert_eq!(client.next(), None);
-        client.give(WRITE);
+        assert_eq!(client.poll_transmit(), None);
+        client.release(WRITE);
         assert_eq!(gives_back_to(client), Some(READ));
-        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.acquire(READ), Acquisition::Acquired);
         // Nobody who comes later keeps it here.
         ask_back(client, NOTHING);
-        assert_eq!(client.take(READ), Take::Wait);
-        assert_eq!(client.next(), None);
-        client.give(READ);
+        assert_eq!(client.acquire(READ), Acquisition::Pending);
+        assert_eq!(client.poll_transmit(), None);
+        client.release(READ);
         assert_eq!(gives_back_to(client), Some(NOTHING));
-        assert_eq!((client.next(), client.current()), (None, NOTHING));
+        assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
     // Those who read keep no more than they need.
     with(WRITE, |client| {
-        assert_eq!(client.take(READ), Take::Taken);
+        assert_eq!(client.acquire(READ), Acquisition::Acquired);
         ask_back(client, NOTHING);
         assert_eq!(gives_back_to(client), Some(READ));
-        client.give(READ);
+        client.release(READ);
         assert_eq!(gives_back_to(client), Some(NOTHING));
     });
 }
@@ -41,9 +41,9 @@ fn what_has_just_come_is_used_once_before_it_goes() {
             assert_eq!(asks_for(client), Some(state));
             grant(client, state);
             ask_back(client, NOTHING);
-            assert_eq!(client.next(), None);
+            assert_eq!(client.poll_transmit(), None);
             taken(client, state);
-            client.give(state);
+            client.release(state);
             assert_eq!(gives_back_to(client), Some(NOTHING));
         });
     }
@@ -57,8 +57,8 @@ fn what_has_just_come_is_used_once_before_it_goes() {
             }
             grant(client, WRITE);
             ask_back(client, NOTHING);
-            client.wait(WRITE, -1);
-            assert_eq!(client.next().is_none(), stays);
+            client.change_waiters(WRITE, -1);
+            assert_eq!(client.poll_transmit().is_none(), stays);
         });
     }
     // Nobody did any more when it came.
@@ -66,7 +66,7 @@ fn what_has_just_come_is_used_once_before_it_goes() {
         with(NOTHING, |client| {
             wait(client, state);
             assert_eq!(asks_for(client), Some(state));
-            client.wait(state, -1);
+            client.change_waiters(state, -1);
             assert_eq!(asks_for(client), Some(NOTHING));
             grant(client, state);
             ask_back(client, NOTHING);
@@ -83,12 +83,12 @@ fn all_who_wait_to_read_do_so_before_it_goes() {
         wait(client, WRITE);
         assert_eq!(asks_for(client), Some(WRITE));
         grant(client, WRITE);
-        client.wait(WRITE, -1);
+        client.change_waiters(WRITE, -1);
         // Others want to read, too: that is no reason not to read here.
         ask_back(client, READ);
-        assert_eq!(client.take(READ), Take::Taken);
-        assert_eq!(client.take(READ), Take::Taken);
-        client.wait(READ, -1);
+        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        client.change_waiters(READ, -1);
         assert_eq!(gives_back_to(client), Some(READ));
     });
 }
@@ -96,12 +96,12 @@ fn all_who_wait_to_read_do_so_before_it_goes() {
 #[test]
 fn less_is_wanted_back_and_then_all() {
     with(WRITE, |client| {
-        assert_eq!(client.take(WRITE), Take::Taken);
+        assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
         ask_back(client, READ);
         ask_back(client, NOTHING);
-        client.give(WRITE);
+        client.release(WRITE);
         assert_eq!(gives_back_to(client), Some(NOTHING));
-        assert_eq!((client.next(), client.current()), (None, NOTHING));
+        assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
 }
 
@@ -111,9 +111,9 @@ fn a_death_is_news_as_long_as_it_can_be_seen_here() {
         with(NOTHING, |client| {
             wait(client, WRITE);
             assert_eq!(asks_for(client), Some(WRITE));
-            client.hear_owner_died();
+            client.on_owner_died();
             grant(client, WRITE);
-            client.wait(WRITE, -1);
+            client.change_waiters(WRITE, -1);
             ask_back(client, left);
             assert_eq!(gives_back_to(client), Some(left));
             // Without a lease it is another's to see to, and said again if nobody has.
@@ -122,8 +122,8 @@ fn a_death_is_news_as_long_as_it_can_be_seen_here() {
                 assert_eq!(asks_for(client), Some(READ));
                 grant(client, READ);
             }
-            assert_eq!(client.take(READ), Take::Taken);
-            assert_eq!(client.news(), (false, is_news), "{left:?}");
+            assert_eq!(client.acquire(READ), Acquisition::Acquired);
+            assert_eq!(client.take_status(), (false, is_news), "{left:?}");
         });
     }
 }
@@ -133,17 +133,17 @@ fn all_who_take_it_are_told_of_a_death_until_one_writes() {
     with(NOTHING, |client| {
         wait(client, WRITE);
         assert_eq!(asks_for(client), Some(WRITE));
-        client.hear_owner_died();
-        assert!(client.deaths() != client.told_deaths());
+        client.on_owner_died();
+        assert!(client.owner_deaths() != client.reported_deaths());
         grant(client, WRITE);
         for state in [READ, READ, WRITE] {
-            assert_eq!(client.take(state), Take::Taken);
-            assert_eq!(client.news(), (false, true));
-            assert_eq!(client.deaths(), client.told_deaths());
-            client.give(state);
+            assert_eq!(client.acquire(state), Acquisition::Acquired);
+            assert_eq!(client.take_status(), (false, true));
+            assert_eq!(client.owner_deaths(), client.reported_deaths());
+            client.release(state);
         }
-        assert_eq!(client.take(READ), Take::Taken);
-        assert_eq!(client.news(), (false, false));
+        assert_eq!(client.acquire(READ), Acquisition::Acquired);
+        assert_eq!(client.take_status(), (false, false));
     });
 }
 
@@ -157,16 +157,16 @@ fn a_handle_that_all_want_is_shared_out() {
             grant(client, WRITE);
             taken(client, WRITE);
             ask_back(client, NOTHING);
-            client.give(WRITE);
+            client.release(WRITE);
             assert_eq!(gives_back_to(client), Some(NOTHING));
         }
-        assert!(client.is_contended() && client.is_wanted());
+        assert!(client.is_contended() && client.has_release_work());
         // Others are let run now and then, until nobody has asked for long.
         for uses in 1..4096 {
-            assert_eq!(client.is_time_to_yield(), uses % 64 == 0);
-            assert!(client.is_contended() && client.is_wanted());
+            assert_eq!(client.should_yield(), uses % 64 == 0);
+            assert!(client.is_contended() && client.has_release_work());
         }
-        client.is_time_to_yield();
-        assert!(!client.is_contended() && !client.is_wanted());
+        client.should_yield();
+        assert!(!client.is_contended() && !client.has_release_work());
     });
 }

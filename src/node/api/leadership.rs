@@ -81,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
             peer.extended.store(true, Ordering::SeqCst);
             if Some(peer.vmid()) == self.identity.leader {
                 self.extended.store(true, Ordering::Release);
-                self.leases.server_is_extended();
+                self.sync_handles.on_server_hello();
             }
             return true;
         };
@@ -118,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.give_signal_answers();
         self.tell_decided();
-        self.take_back_leases(vmid);
+        self.reclaim_leases(vmid);
     }
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that have not

@@ -254,14 +254,14 @@ impl<P: Pal> Node<'_, P> {
     /// Closes the sync handles that no thread uses, and returns when the data of all is on its way.
     fn say_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
         self.close_unused_syncs();
-        if self.say_all() {
+        if self.send_all_client_messages() {
             return Ok(());
         }
         let said = self.wait_until(leader, WaitsFor::Room, limits, || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
-            self.say_all().then_some(Ok(()))
+            self.send_all_client_messages().then_some(Ok(()))
         });
         match said {
             Err(Error::LeaderGone) => Ok(()),

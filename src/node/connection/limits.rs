@@ -135,7 +135,7 @@ impl<'m, P: Pal> Node<'m, P> {
             );
             peer.syncs_refused.store(true, Ordering::SeqCst);
             // What it may have been given before that was known.
-            self.take_back_leases(who);
+            self.reclaim_leases(who);
         }
         true
     }

@@ -257,7 +257,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.returns_due.store(true, Ordering::SeqCst);
             again = again.min(Again::Soon);
         }
-        if !self.say_what_is_due() {
+        if !self.send_deferred_sync_messages() {
             again = again.min(Again::Soon);
         }
         if !self.pay_dues() {

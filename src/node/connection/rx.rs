@@ -379,18 +379,18 @@ impl<'m, P: Pal> Node<'m, P> {
                 true
             }
             Message::Sync(code, sync) if code.is_for_server() => {
-                self.serve_sync(peer, *code, sync)?
+                self.on_client_sync(peer, *code, sync)?
             }
             Message::Sync(code, sync) if Some(to) == self.identity.leader => {
-                self.hear_sync(*code, sync)?;
+                self.on_server_sync(*code, sync)?;
                 true
             }
             Message::SyncNote { id, note } if Some(to) == self.identity.leader => {
-                self.hear_sync_note(*id, *note)?;
+                self.on_server_sync_note(*id, *note)?;
                 true
             }
             Message::SyncNote { id, note } => {
-                self.serve_sync_note(to, *id, *note)?;
+                self.on_client_sync_note(to, *id, *note)?;
                 true
             }
             _ => return Err(Refusal::WrongRole),

@@ -262,7 +262,7 @@ impl<'m, P: Pal> Node<'m, P> {
             } else if Some(peer.vmid()) == self.identity.leader {
                 let heard = match frame.message() {
                     Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
-                        self.hear_sync(code, &sync)
+                        self.on_server_sync(code, &sync)
                     }
                     _ => return false,
                 };

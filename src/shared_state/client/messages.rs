@@ -1,144 +1,148 @@
 //! What a client and the server say to each other.
 
-use super::{Client, Phase, Say};
-use crate::shared_state::{Unfitting, rank};
+use super::{Client, ClientMessage, ClientPhase};
+use crate::shared_state::{ProtocolViolation, strength};
 use crate::store::copy;
 use crate::wire::{Sync, SyncCode, SyncState};
 
 impl Client<'_> {
-    /// What is to be said next. It stays until [`Client::said`].
+    /// What is to be said next. It stays until [`Client::mark_sent`].
     #[inline]
-    pub fn next(&self) -> Option<Say> {
+    pub fn poll_transmit(&self) -> Option<ClientMessage> {
         if let Some((state, with_data)) = self.out_downgrade {
-            return Some(Say {
+            return Some(ClientMessage {
                 code: SyncCode::ConfirmDowngrade,
                 state,
                 with_data,
             });
         }
         if self.out_close {
-            return Some(Say {
+            return Some(ClientMessage {
                 code: SyncCode::RequestClose,
                 state: self.current,
                 with_data: self.current == SyncState::Exclusive,
             });
         }
-        self.out_upgrade.map(|state| Say {
+        self.out_upgrade.map(|state| ClientMessage {
             code: SyncCode::RequestUpgrade,
             state,
             with_data: false,
         })
     }
 
-    /// Whether the server is to hear that the owner died ([`Server::hear_owner_died`]), before what
-    /// [`Client::next`] says: this process got the lease to change the data, and has not used it.
+    /// Whether the server is to hear that the owner died ([`Server::on_owner_died`]), before what
+    /// [`Client::poll_transmit`] says: this process got the lease to change the data, and has not used it.
     ///
-    /// [`Server::hear_owner_died`]: crate::shared_state::Server::hear_owner_died
-    pub fn passes_death_on(&self) -> bool {
+    /// [`Server::on_owner_died`]: crate::shared_state::Server::hear_owner_died
+    pub fn forwards_owner_death(&self) -> bool {
         self.out_owner_died
     }
 
     /// That was said.
-    pub fn said_owner_died(&mut self) {
+    pub fn mark_owner_death_sent(&mut self) {
         self.out_owner_died = false;
     }
 
-    /// The message that [`Client::next`] gave: what it goes by, and the data.
-    pub fn message(&self, say: Say) -> Sync<'_> {
+    /// The message that [`Client::poll_transmit`] gave: what it goes by, and the data.
+    pub fn payload(&self, outgoing: ClientMessage) -> Sync<'_> {
         Sync {
             id: self.id,
-            state: say.state,
-            data: if say.with_data { self.data() } else { &[] },
+            state: outgoing.state,
+            data: if outgoing.with_data { self.data() } else { &[] },
         }
     }
 
     /// It was said.
-    pub fn said(&mut self, say: Say) {
-        match say.code {
+    pub fn mark_sent(&mut self, outgoing: ClientMessage) {
+        match outgoing.code {
             SyncCode::ConfirmDowngrade => self.out_downgrade = None,
             SyncCode::RequestClose => self.out_close = false,
             _ => {
                 self.out_upgrade = None;
-                self.is_known = true;
+                self.is_known_to_server = true;
             }
         }
-        self.note_wanted();
+        self.update_release_work();
     }
 
     /// The server says something.
     ///
     /// # Errors
-    /// [`Unfitting`] if it would not say that as things stand.
-    pub fn hear(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Unfitting> {
+    /// [`ProtocolViolation`] if it would not say that as things stand.
+    pub fn on_message(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), ProtocolViolation> {
         match (code, self.phase) {
-            (SyncCode::ConfirmUpgrade, Phase::Open) => self.confirmed(sync),
-            (SyncCode::RequestDowngrade, Phase::Open) => self.asked_back(sync.state),
-            (SyncCode::ConfirmClose, Phase::Closing) => {
-                self.phase = Phase::Free;
-                self.changes = self.changes.wrapping_add(1);
+            (SyncCode::ConfirmUpgrade, ClientPhase::Open) => self.on_confirm_upgrade(sync),
+            (SyncCode::RequestDowngrade, ClientPhase::Open) => {
+                self.on_request_downgrade(sync.state)
+            }
+            (SyncCode::ConfirmClose, ClientPhase::Closing) => {
+                self.phase = ClientPhase::Free;
+                self.change_count = self.change_count.wrapping_add(1);
                 Ok(())
             }
             // It does not know yet that this one is closed.
-            (_, Phase::Free)
-            | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, Phase::Closing) => Ok(()),
-            _ => Err(Unfitting),
+            (_, ClientPhase::Free)
+            | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, ClientPhase::Closing) => {
+                Ok(())
+            }
+            _ => Err(ProtocolViolation),
         }
     }
 
-    fn confirmed(&mut self, sync: &Sync<'_>) -> Result<(), Unfitting> {
-        let fits = rank(sync.state) > rank(self.current)
-            && rank(sync.state) <= rank(self.may_come)
+    fn on_confirm_upgrade(&mut self, sync: &Sync<'_>) -> Result<(), ProtocolViolation> {
+        let fits = strength(sync.state) > strength(self.current)
+            && strength(sync.state) <= strength(self.max_grant)
             && sync.data.len() <= self.data.capacity();
         if !fits {
-            return Err(Unfitting);
+            return Err(ProtocolViolation);
         }
         // Who could read it already has the data: nobody else could change it.
-        if rank(self.current) == 0 && self.data() != sync.data {
+        if strength(self.current) == 0 && self.data() != sync.data {
             self.is_changed = true;
             copy(self.data.first(sync.data.len()), sync.data);
             self.length = sync.data.len();
         }
         self.current = sync.state;
-        if rank(self.asked) <= rank(self.current) {
-            self.asked = SyncState::Invalid;
+        if strength(self.requested) <= strength(self.current) {
+            self.requested = SyncState::Invalid;
         }
-        if rank(self.may_come) <= rank(self.current) {
-            self.may_come = SyncState::Invalid;
+        if strength(self.max_grant) <= strength(self.current) {
+            self.max_grant = SyncState::Invalid;
         }
-        self.is_fresh = self.can_serve();
-        self.changes = self.changes.wrapping_add(1);
+        self.is_grant_unused = self.can_serve();
+        self.change_count = self.change_count.wrapping_add(1);
         Ok(())
     }
 
-    fn asked_back(&mut self, state: SyncState) -> Result<(), Unfitting> {
+    fn on_request_downgrade(&mut self, state: SyncState) -> Result<(), ProtocolViolation> {
         if !matches!(state, SyncState::Shared | SyncState::Invalid) {
-            return Err(Unfitting);
+            return Err(ProtocolViolation);
         }
-        if rank(state) >= rank(self.current) {
+        if strength(state) >= strength(self.current) {
             return Ok(());
         }
         // It asks for less and less, until it has got that.
         if self
-            .wanted_back
-            .is_none_or(|wanted| rank(state) < rank(wanted))
+            .revoke_to
+            .is_none_or(|revoke_to| strength(state) < strength(revoke_to))
         {
-            self.wanted_back = Some(state);
+            self.revoke_to = Some(state);
         }
-        self.settle();
+        self.return_revoked();
         Ok(())
     }
 
     /// A process that was changing the data died.
-    pub fn hear_owner_died(&mut self) {
-        self.is_orphan = true;
-        self.deaths = self.deaths.wrapping_add(1);
+    pub fn on_owner_died(&mut self) {
+        self.owner_died = true;
+        self.owner_deaths = self.owner_deaths.wrapping_add(1);
     }
 
     /// The server has no room for the handle. For what was asked after that it may have had: so that
     /// may come yet, and a close has to be said in any case.
-    pub fn hear_no_room(&mut self) {
-        self.asked = SyncState::Invalid;
+    pub fn on_no_room(&mut self) {
+        self.requested = SyncState::Invalid;
         self.no_room = true;
-        self.changes = self.changes.wrapping_add(1);
+        self.change_count = self.change_count.wrapping_add(1);
     }
 }

@@ -1,36 +1,36 @@
 //! What always holds of the server's tables.
 
-use super::{Handle, Server};
+use super::{HandleRecord, Server};
 use crate::store::NONE;
 use crate::wire::SyncState;
 
 impl Server<'_> {
     /// Whether nobody has what excludes another, and nobody waits who could be served. Slow: for
     /// tests.
-    pub fn is_sound(&self) -> bool {
-        (0..self.handle_places.used()).all(|at| {
-            let Some(handle) = self.handle(at) else {
+    pub fn check_invariants(&self) -> bool {
+        (0..self.handle_slots.used()).all(|handle_index| {
+            let Some(handle) = self.handle(handle_index) else {
                 return false;
             };
             let (mut readers, mut writers) = (0_u32, 0_u32);
-            let mut place = handle.clients;
-            while place != NONE {
-                let client = self.client(place);
+            let mut index = handle.clients;
+            while index != NONE {
+                let client = self.client(index);
                 readers = readers.saturating_add(u32::from(client.current == SyncState::Shared));
                 writers = writers.saturating_add(u32::from(client.current == SyncState::Exclusive));
-                place = client.next;
+                index = client.next_of_handle;
             }
-            !self.could_serve(handle)
+            !self.can_grant(handle)
                 && readers == handle.readers
                 && writers == u32::from(handle.writer != NONE)
                 && (writers == 0 || readers == 0)
         })
     }
 
-    fn could_serve(&self, handle: &Handle<'_>) -> bool {
-        let head = self.client(handle.first_asking);
-        match head.asked {
-            _ if head.wanted_back.is_some() && !head.keeps_shared => false,
+    fn can_grant(&self, handle: &HandleRecord<'_>) -> bool {
+        let head = self.client(handle.queue_head);
+        match head.requested {
+            _ if head.revoke_to.is_some() && !head.upgrades_in_place => false,
             Some(SyncState::Shared) => handle.writer == NONE,
             Some(_) => {
                 let own = u32::from(head.current == SyncState::Shared);
@@ -55,8 +55,8 @@ mod tests {
     const WRITE: SyncState = SyncState::Exclusive;
     const ID: u64 = 7;
 
-    fn vmid(who: u32) -> Vmid {
-        Vmid::new(who).unwrap()
+    fn vmid(process: u32) -> Vmid {
+        Vmid::new(process).unwrap()
     }
 
     /// Whether that is noticed, after these have asked.
@@ -67,48 +67,48 @@ mod tests {
         };
         let mut memory = Box::new_uninit_slice(Server::bytes(&limits, 0));
         let mut server = Server::new(&mut Arena::new(&mut memory), &limits, 0).unwrap();
-        for &(who, state) in asked {
+        for &(process, state) in asked {
             let (id, data) = (ID, &[][..]);
             let sync = Sync { id, state, data };
             server
-                .hear(vmid(who), SyncCode::RequestUpgrade, &sync)
+                .on_message(vmid(process), SyncCode::RequestUpgrade, &sync)
                 .unwrap();
-            assert!(server.is_sound());
+            assert!(server.check_invariants());
         }
         wrong(&mut server);
-        !server.is_sound()
+        !server.check_invariants()
     }
 
-    fn place(server: &Server<'_>, who: u32) -> u32 {
-        server.find(vmid(who), ID).unwrap()
+    fn index(server: &Server<'_>, process: u32) -> u32 {
+        server.find_client(vmid(process), ID).unwrap()
     }
 
     #[test]
     fn one_who_waits_for_nothing_is_noticed() {
-        for asked in [
+        for requested in [
             &[(2, WRITE), (3, READ)][..],
             &[(2, READ), (3, WRITE)],
             &[(2, READ), (3, READ), (3, WRITE)],
         ] {
-            assert!(is_noticed(asked, |server| {
-                server.set_current(place(server, 2), SyncState::Invalid);
+            assert!(is_noticed(requested, |server| {
+                server.set_current(index(server, 2), SyncState::Invalid);
             }));
         }
         // It could read together with another.
-        let asked = [(2, READ), (3, WRITE), (4, READ)];
-        assert!(is_noticed(&asked, |server| {
-            server.stop_asking(place(server, 3));
+        let requested = [(2, READ), (3, WRITE), (4, READ)];
+        assert!(is_noticed(&requested, |server| {
+            server.dequeue_request(index(server, 3));
         }));
     }
 
     #[test]
     fn what_excludes_another_is_noticed() {
         assert!(is_noticed(&[(2, READ), (3, READ)], |server| {
-            server.set_current(place(server, 3), WRITE);
+            server.set_current(index(server, 3), WRITE);
         }));
         assert!(is_noticed(&[(2, WRITE), (3, WRITE)], |server| {
-            let second = place(server, 3);
-            server.stop_asking(second);
+            let second = index(server, 3);
+            server.dequeue_request(second);
             server.set_current(second, WRITE);
         }));
     }
@@ -117,11 +117,11 @@ mod tests {
     fn a_wrong_count_is_noticed() {
         for (state, readers) in [(READ, 0), (READ, 2), (WRITE, 1)] {
             assert!(is_noticed(&[(2, state)], |server| {
-                server.with_handle(0, |handle| handle.readers = readers);
+                server.update_handle(0, |handle| handle.readers = readers);
             }));
         }
         assert!(is_noticed(&[(2, WRITE)], |server| {
-            server.with_handle(0, |handle| handle.writer = NONE);
+            server.update_handle(0, |handle| handle.writer = NONE);
         }));
     }
 }

@@ -7,25 +7,25 @@ use crate::wire::{Sync, SyncCode, SyncState};
 
 /// What the server has to say to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told<'a> {
+pub enum ServerMessage<'a> {
     /// A message of the protocol.
-    Message(SyncCode, Sync<'a>),
+    Sync(SyncCode, Sync<'a>),
     /// A process that was changing the data of this handle died: said before the lease comes.
     OwnerDied(u64),
 }
 
 impl Server<'_> {
-    /// What is to be said next, and to whom. It stays until [`Server::said`].
-    pub fn next(&self) -> Option<(Vmid, Told<'_>)> {
-        let client = self.client(self.first_listed);
+    /// What is to be said next, and to whom. It stays until [`Server::mark_sent`].
+    pub fn poll_transmit(&self) -> Option<(Vmid, ServerMessage<'_>)> {
+        let client = self.client(self.outbox_head);
         let vmid = client.vmid?;
         let handle = self.handle(client.handle)?;
         let message = |code, state, data| {
             let id = handle.id;
-            Told::Message(code, Sync { id, state, data })
+            ServerMessage::Sync(code, Sync { id, state, data })
         };
-        let told = if client.out_owner_died {
-            Told::OwnerDied(handle.id)
+        let message_out = if client.out_owner_died {
+            ServerMessage::OwnerDied(handle.id)
         } else if let Some(state) = client.out_confirm {
             let data = handle.data.made().get(..handle.length).unwrap_or(&[]);
             message(SyncCode::ConfirmUpgrade, state, data)
@@ -34,15 +34,15 @@ impl Server<'_> {
         } else {
             message(SyncCode::ConfirmClose, SyncState::Invalid, &[])
         };
-        Some((vmid, told))
+        Some((vmid, message_out))
     }
 
     /// It was said; or can't be said to that client for now (false): the others come first then.
-    pub fn said(&mut self, was_said: bool) {
-        let place = self.first_listed;
-        if was_said {
+    pub fn mark_sent(&mut self, was_sent: bool) {
+        let index = self.outbox_head;
+        if was_sent {
             let mut is_closed = false;
-            self.change(place, |client| {
+            self.update_client(index, |client| {
                 if client.out_owner_died {
                     client.out_owner_died = false;
                 } else if client.out_confirm.is_some() {
@@ -54,73 +54,73 @@ impl Server<'_> {
                 }
             });
             if is_closed {
-                let handle = self.client(place).handle;
-                self.drop_client(place);
-                self.drop_unused(handle);
+                let handle = self.client(index).handle;
+                self.remove_client(index);
+                self.remove_if_unused(handle);
                 return;
             }
         }
-        let client = *self.client(place);
+        let client = *self.client(index);
         let has_more = client.out_owner_died
             || client.out_confirm.is_some()
             || client.out_downgrade.is_some()
             || client.out_close;
-        if was_said && has_more {
+        if was_sent && has_more {
             return;
         }
-        self.unlist(place);
+        self.dequeue_output(index);
         if has_more {
-            self.list(place);
+            self.enqueue_output(index);
         }
     }
 
     /// How many clients there are to whom something is to be said.
-    pub fn listed(&self) -> usize {
+    pub fn queued_clients(&self) -> usize {
         let mut count = 0_usize;
-        let mut place = self.first_listed;
-        while place != NONE {
+        let mut index = self.outbox_head;
+        while index != NONE {
             count = count.saturating_add(1);
-            place = self.client(place).next_listed;
+            index = self.client(index).outbox_next;
         }
         count
     }
 
-    pub(super) fn list(&mut self, place: u32) {
-        if self.client(place).is_listed {
+    pub(super) fn enqueue_output(&mut self, index: u32) {
+        if self.client(index).is_in_outbox {
             return;
         }
-        let last = self.last_listed;
-        self.change(place, |client| {
-            client.is_listed = true;
-            client.next_listed = NONE;
+        let last = self.outbox_tail;
+        self.update_client(index, |client| {
+            client.is_in_outbox = true;
+            client.outbox_next = NONE;
         });
-        self.change(last, |last| last.next_listed = place);
+        self.update_client(last, |last| last.outbox_next = index);
         if last == NONE {
-            self.first_listed = place;
+            self.outbox_head = index;
         }
-        self.last_listed = place;
+        self.outbox_tail = index;
     }
 
-    pub(super) fn unlist(&mut self, place: u32) {
-        if !self.client(place).is_listed {
+    pub(super) fn dequeue_output(&mut self, index: u32) {
+        if !self.client(index).is_in_outbox {
             return;
         }
-        let next = self.client(place).next_listed;
-        self.change(place, |client| client.is_listed = false);
-        if self.first_listed == place {
-            self.first_listed = next;
+        let next = self.client(index).outbox_next;
+        self.update_client(index, |client| client.is_in_outbox = false);
+        if self.outbox_head == index {
+            self.outbox_head = next;
             if next == NONE {
-                self.last_listed = NONE;
+                self.outbox_tail = NONE;
             }
             return;
         }
-        let mut before = self.first_listed;
-        while before != NONE && self.client(before).next_listed != place {
-            before = self.client(before).next_listed;
+        let mut prev = self.outbox_head;
+        while prev != NONE && self.client(prev).outbox_next != index {
+            prev = self.client(prev).outbox_next;
         }
-        self.change(before, |before| before.next_listed = next);
+        self.update_client(prev, |prev| prev.outbox_next = next);
         if next == NONE {
-            self.last_listed = before;
+            self.outbox_tail = prev;
         }
     }
 }

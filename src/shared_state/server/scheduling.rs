@@ -1,84 +1,88 @@
 //! Who has its turn: what can be granted, and who is to give back for it.
 
-use super::{Client, Server};
-use crate::shared_state::rank;
+use super::{ClientRecord, Server};
+use crate::shared_state::strength;
 use crate::store::NONE;
 use crate::wire::SyncState;
 
 impl Server<'_> {
     /// Grants what can be granted, and asks for what is needed for the next.
-    pub(super) fn serve(&mut self, at: u32) {
+    pub(super) fn grant_next(&mut self, handle_index: u32) {
         loop {
-            let Some(handle) = self.handle(at) else {
+            let Some(handle) = self.handle(handle_index) else {
                 return;
             };
-            let (place, readers, writer) = (handle.first_asking, handle.readers, handle.writer);
-            let client = *self.client(place);
-            let Some(asked) = client.asked else { return };
+            let (index, readers, writer) = (handle.queue_head, handle.readers, handle.writer);
+            let client = *self.client(index);
+            let Some(requested) = client.requested else {
+                return;
+            };
             // What it gives back would be taken for what it gets now.
-            if client.wanted_back.is_some() && !client.keeps_shared {
+            if client.revoke_to.is_some() && !client.upgrades_in_place {
                 return;
             }
-            if asked == SyncState::Shared {
+            if requested == SyncState::Shared {
                 if writer != NONE {
-                    return self.want_back(writer, SyncState::Shared);
+                    return self.revoke(writer, SyncState::Shared);
                 }
             } else {
                 let own = u32::from(client.current == SyncState::Shared);
                 if writer != NONE {
-                    return self.want_back(writer, SyncState::Invalid);
+                    return self.revoke(writer, SyncState::Invalid);
                 }
                 if readers > own {
-                    return self.want_all_back(at, place);
+                    return self.revoke_readers(handle_index, index);
                 }
             }
             let owner_died = handle.owner_died;
-            if asked == SyncState::Exclusive {
-                self.with_handle(at, |handle| handle.owner_died = false);
+            if requested == SyncState::Exclusive {
+                self.update_handle(handle_index, |handle| handle.owner_died = false);
             }
-            self.stop_asking(place);
-            self.set_current(place, asked);
-            self.change(place, |client| {
-                client.gives_back_late = client.wanted_back.is_some();
-                client.got_orphan = owner_died && asked == SyncState::Exclusive;
+            self.dequeue_request(index);
+            self.set_current(index, requested);
+            self.update_client(index, |client| {
+                client.expects_stale_downgrade = client.revoke_to.is_some();
+                client.owner_died_unacked = owner_died && requested == SyncState::Exclusive;
                 client.out_owner_died = owner_died;
-                client.out_confirm = Some(asked);
+                client.out_confirm = Some(requested);
             });
-            self.list(place);
+            self.enqueue_output(index);
         }
     }
 
     /// Has every other reader give back.
-    fn want_all_back(&mut self, at: u32, but: u32) {
-        let mut place = self.handle(at).map_or(NONE, |handle| handle.clients);
-        while place != NONE {
-            let next = self.client(place).next;
-            if place != but && self.client(place).current == SyncState::Shared {
-                self.want_back(place, SyncState::Invalid);
+    fn revoke_readers(&mut self, handle_index: u32, but: u32) {
+        let mut index = self
+            .handle(handle_index)
+            .map_or(NONE, |handle| handle.clients);
+        while index != NONE {
+            let next_of_handle = self.client(index).next_of_handle;
+            if index != but && self.client(index).current == SyncState::Shared {
+                self.revoke(index, SyncState::Invalid);
             }
-            place = next;
+            index = next_of_handle;
         }
     }
 
-    fn want_back(&mut self, place: u32, state: SyncState) {
-        let wanted = self.client(place).wanted_back;
-        if wanted.is_some_and(|wanted| rank(wanted) <= rank(state)) {
+    fn revoke(&mut self, index: u32, state: SyncState) {
+        let revoke_to = self.client(index).revoke_to;
+        if revoke_to.is_some_and(|revoke_to| strength(revoke_to) <= strength(state)) {
             return;
         }
-        self.change(place, |client| {
-            client.wanted_back = Some(state);
+        self.update_client(index, |client| {
+            client.revoke_to = Some(state);
             client.out_downgrade = Some(state);
         });
-        self.list(place);
+        self.enqueue_output(index);
     }
 
-    pub(super) fn set_current(&mut self, place: u32, state: SyncState) {
-        let client = *self.client(place);
-        self.change(place, |client| {
+    pub(super) fn set_current(&mut self, index: u32, state: SyncState) {
+        let client = *self.client(index);
+        self.update_client(index, |client| {
             client.current = state;
-            client.got_orphan = false;
+            client.owner_died_unacked = false;
         });
-        self.with_handle(client.handle, |handle| {
+        self.update_handle(client.handle, |handle| {
             match client.current {
                 SyncState::Shared => handle.readers = handle.readers.saturating_sub(1),
                 SyncState::Exclusive => handle.writer = NONE,
@@ -86,67 +90,69 @@ impl Server<'_> {
             }
             match state {
                 SyncState::Shared => handle.readers = handle.readers.saturating_add(1),
-                SyncState::Exclusive => handle.writer = place,
+                SyncState::Exclusive => handle.writer = index,
                 SyncState::Invalid | SyncState::None => {}
             }
         });
     }
 
     /// Puts a request before all others but those of the same kind that came before it.
-    pub(super) fn queue_first(&mut self, place: u32) {
-        let at = self.client(place).handle;
-        let mut before = NONE;
-        let mut behind = self.handle(at).map_or(NONE, |handle| handle.first_asking);
-        while self.client(behind).keeps_shared {
-            before = behind;
-            behind = self.client(behind).behind;
+    pub(super) fn enqueue_upgrade(&mut self, index: u32) {
+        let handle_index = self.client(index).handle;
+        let mut prev = NONE;
+        let mut next = self
+            .handle(handle_index)
+            .map_or(NONE, |handle| handle.queue_head);
+        while self.client(next).upgrades_in_place {
+            prev = next;
+            next = self.client(next).next;
         }
-        self.change(place, |client| {
-            (client.before, client.behind) = (before, behind);
+        self.update_client(index, |client| {
+            (client.prev, client.next) = (prev, next);
         });
-        self.change(before, |before| before.behind = place);
-        self.change(behind, |behind| behind.before = place);
-        self.with_handle(at, |handle| {
-            if before == NONE {
-                handle.first_asking = place;
+        self.update_client(prev, |prev| prev.next = index);
+        self.update_client(next, |next| next.prev = index);
+        self.update_handle(handle_index, |handle| {
+            if prev == NONE {
+                handle.queue_head = index;
             }
-            if behind == NONE {
-                handle.last_asking = place;
+            if next == NONE {
+                handle.queue_tail = index;
             }
         });
     }
 
-    pub(super) fn stop_asking(&mut self, place: u32) {
-        let Client {
+    pub(super) fn dequeue_request(&mut self, index: u32) {
+        let ClientRecord {
             handle,
-            before,
-            behind,
-            asked,
+            prev,
+            next,
+            requested,
             ..
-        } = *self.client(place);
-        if asked.is_none() {
+        } = *self.client(index);
+        if requested.is_none() {
             return;
         }
-        self.change(place, |client| {
-            client.asked = None;
-            client.keeps_shared = false;
+        self.update_client(index, |client| {
+            client.requested = None;
+            client.upgrades_in_place = false;
         });
-        self.change(before, |before| before.behind = behind);
-        self.change(behind, |behind| behind.before = before);
-        self.with_handle(handle, |handle| {
-            if before == NONE {
-                handle.first_asking = behind;
+        self.update_client(prev, |prev| prev.next = next);
+        self.update_client(next, |next| next.prev = prev);
+        self.update_handle(handle, |handle| {
+            if prev == NONE {
+                handle.queue_head = next;
             }
-            if behind == NONE {
-                handle.last_asking = before;
+            if next == NONE {
+                handle.queue_tail = prev;
             }
         });
     }
 
     /// The client has nothing any more, asks for nothing, and is not the handle's.
-    pub(super) fn forget(&mut self, place: u32) {
-        self.stop_asking(place);
-        self.set_current(place, SyncState::Invalid);
-        self.change(place, |client| client.wanted_back = None);
+    pub(super) fn release_lease(&mut self, index: u32) {
+        self.dequeue_request(index);
+        self.set_current(index, SyncState::Invalid);
+        self.update_client(index, |client| client.revoke_to = None);
     }
 }

@@ -1,108 +1,119 @@
 //! Which handles there are, and who uses them.
 
-use super::{Client, Handle, NOBODY, Server};
+use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;
 use crate::store::{NONE, mix};
 
 impl<'m> Server<'m> {
-    pub(super) fn find(&self, vmid: Vmid, id: u64) -> Option<u32> {
-        self.by_client.find(key(vmid, id), |place| {
-            let client = self.client(place);
+    pub(super) fn find_client(&self, vmid: Vmid, id: u64) -> Option<u32> {
+        self.by_client.find(client_key(vmid, id), |index| {
+            let client = self.client(index);
             client.vmid == Some(vmid) && self.handle(client.handle).is_some_and(|of| of.id == id)
         })
     }
 
-    pub(super) fn add(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
-        let known = self.by_id.find(mix(id), |place| {
-            self.handle(place).is_some_and(|of| of.id == id)
+    pub(super) fn add_client(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
+        let known = self.by_id.find(mix(id), |index| {
+            self.handle(index).is_some_and(|of| of.id == id)
         });
-        if self.client_places.left() == 0 {
+        if self.client_slots.left() == 0 {
             return None;
         }
-        let at = if let Some(at) = known {
-            at
+        let handle_index = if let Some(handle_index) = known {
+            handle_index
         } else {
-            let at = self.handle_places.take()?;
-            self.with_handle(at, |handle| {
+            let handle_index = self.handle_slots.take()?;
+            self.update_handle(handle_index, |handle| {
                 handle.id = id;
                 handle.clients = NONE;
-                handle.first_asking = NONE;
-                handle.last_asking = NONE;
+                handle.queue_head = NONE;
+                handle.queue_tail = NONE;
                 handle.readers = 0;
                 handle.writer = NONE;
                 handle.owner_died = false;
                 handle.length = 0;
             });
-            self.by_id.insert(mix(id), at);
-            at
+            self.by_id.insert(mix(id), handle_index);
+            handle_index
         };
-        let place = self.client_places.take()?;
-        let next = self.handle(at)?.clients;
-        self.change(place, |client| {
-            *client = Client {
+        let index = self.client_slots.take()?;
+        let next_of_handle = self.handle(handle_index)?.clients;
+        self.update_client(index, |client| {
+            *client = ClientRecord {
                 vmid: Some(vmid),
-                handle: at,
-                next,
-                ..NOBODY
+                handle: handle_index,
+                next_of_handle,
+                ..EMPTY
             };
         });
-        self.with_handle(at, |handle| handle.clients = place);
-        self.by_client.insert(key(vmid, id), place);
-        Some(place)
+        self.update_handle(handle_index, |handle| handle.clients = index);
+        self.by_client.insert(client_key(vmid, id), index);
+        Some(index)
     }
 
-    pub(super) fn drop_client(&mut self, place: u32) {
-        self.unlist(place);
-        let client = *self.client(place);
+    pub(super) fn remove_client(&mut self, index: u32) {
+        self.dequeue_output(index);
+        let client = *self.client(index);
         let Some(vmid) = client.vmid else { return };
-        let (id, mut at) = match self.handle(client.handle) {
+        let (id, mut handle_index) = match self.handle(client.handle) {
             Some(handle) => (handle.id, handle.clients),
             None => return,
         };
-        if at == place {
-            self.with_handle(client.handle, |handle| handle.clients = client.next);
+        if handle_index == index {
+            self.update_handle(client.handle, |handle| {
+                handle.clients = client.next_of_handle
+            });
         } else {
-            while at != NONE && self.client(at).next != place {
-                at = self.client(at).next;
+            while handle_index != NONE && self.client(handle_index).next_of_handle != index {
+                handle_index = self.client(handle_index).next_of_handle;
             }
-            self.change(at, |before| before.next = client.next);
+            self.update_client(handle_index, |prev| {
+                prev.next_of_handle = client.next_of_handle
+            });
         }
-        self.by_client.remove(key(vmid, id), place);
-        self.change(place, |client| *client = NOBODY);
-        self.client_places.give(place);
+        self.by_client.remove(client_key(vmid, id), index);
+        self.update_client(index, |client| *client = EMPTY);
+        self.client_slots.give(index);
     }
 
-    pub(super) fn drop_unused(&mut self, at: u32) {
-        let Some(handle) = self.handle(at).filter(|handle| handle.clients == NONE) else {
+    pub(super) fn remove_if_unused(&mut self, handle_index: u32) {
+        let Some(handle) = self
+            .handle(handle_index)
+            .filter(|handle| handle.clients == NONE)
+        else {
             return;
         };
         let id = handle.id;
-        self.by_id.remove(mix(id), at);
-        self.handle_places.give(at);
+        self.by_id.remove(mix(id), handle_index);
+        self.handle_slots.give(handle_index);
     }
 
-    pub(super) fn client(&self, place: u32) -> &Client {
-        static NOWHERE: Client = NOBODY;
-        self.clients.get(place as usize).unwrap_or(&NOWHERE)
+    pub(super) fn client(&self, index: u32) -> &ClientRecord {
+        static NOWHERE: ClientRecord = EMPTY;
+        self.clients.get(index as usize).unwrap_or(&NOWHERE)
     }
 
-    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut Client)) {
-        if let Some(client) = self.clients.get_mut(place as usize) {
-            change(client);
+    pub(super) fn update_client(&mut self, index: u32, update: impl FnOnce(&mut ClientRecord)) {
+        if let Some(client) = self.clients.get_mut(index as usize) {
+            update(client);
         }
     }
 
-    pub(super) fn handle(&self, at: u32) -> Option<&Handle<'m>> {
-        self.handles.get(at as usize)
+    pub(super) fn handle(&self, handle_index: u32) -> Option<&HandleRecord<'m>> {
+        self.handles.get(handle_index as usize)
     }
 
-    pub(super) fn with_handle(&mut self, at: u32, change: impl FnOnce(&mut Handle<'m>)) {
-        if let Some(handle) = self.handles.get_mut(at as usize) {
-            change(handle);
+    pub(super) fn update_handle(
+        &mut self,
+        handle_index: u32,
+        update: impl FnOnce(&mut HandleRecord<'m>),
+    ) {
+        if let Some(handle) = self.handles.get_mut(handle_index as usize) {
+            update(handle);
         }
     }
 }
 
-fn key(vmid: Vmid, id: u64) -> u64 {
+fn client_key(vmid: Vmid, id: u64) -> u64 {
     mix(id.rotate_left(32) ^ u64::from(vmid.get()))
 }

@@ -30,7 +30,7 @@ impl Letter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     /// A client wants a handle.
-    Take {
+    Acquire {
         who: usize,
         handle: usize,
         write: bool,
@@ -56,11 +56,11 @@ pub(super) enum Step {
         handle: usize,
     },
     /// The server hears the next of the client.
-    Hear {
+    Receive {
         who: usize,
     },
     /// The client hears the next of the server.
-    Told {
+    Deliver {
         who: usize,
     },
     Die {

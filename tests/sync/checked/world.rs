@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{Client, LeaseLimits, Refused, Server, Take, Told};
+use libos_ipc::shared_state::{
+    Acquisition, Client, LeaseLimits, RequestError, Server, ServerMessage,
+};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
@@ -47,9 +49,9 @@ pub(super) struct World<'m> {
 impl World<'_> {
     fn step(&mut self, step: Step) {
         match step {
-            Step::Take { who, handle, write } => {
+            Step::Acquire { who, handle, write } => {
                 self.seen.left[who] -= 1;
-                self.clients[who][handle].wait(wanted(write), 1);
+                self.clients[who][handle].change_waiters(wanted(write), 1);
                 self.seen.at[who] = At::Wants { handle, write };
                 self.wake(who);
             }
@@ -64,11 +66,11 @@ impl World<'_> {
                 self.seen.woken[who] = false;
                 match self.seen.at[who] {
                     At::Wants { handle, write } => {
-                        self.clients[who][handle].wait(wanted(write), -1);
+                        self.clients[who][handle].change_waiters(wanted(write), -1);
                         self.seen.at[who] = At::Idle;
                     }
                     At::Upgrading { handle } => {
-                        self.clients[who][handle].stop_upgrade();
+                        self.clients[who][handle].cancel_upgrade();
                         self.seen.at[who] = At::MustLetGo { handle };
                     }
                     at => panic!("{at:?} does not wait"),
@@ -79,8 +81,8 @@ impl World<'_> {
             Step::Close { who, handle } => {
                 assert!(self.clients[who][handle].close());
             }
-            Step::Hear { who } => self.hear(who),
-            Step::Told { who } => self.told(who),
+            Step::Receive { who } => self.receive(who),
+            Step::Deliver { who } => self.told(who),
             Step::Die { who } => {
                 for handle in 0..self.clients[who].len() {
                     // What it has changed last may have been under way.
@@ -96,7 +98,7 @@ impl World<'_> {
                 {
                     self.seen.is_orphan[handle] = true;
                 }
-                self.server.left(vmid(who));
+                self.server.reclaim(vmid(who));
                 self.seen.woken[who] = false;
                 self.seen.at[who] = At::Dead;
                 self.seen.up[who].clear();
@@ -131,7 +133,7 @@ impl World<'_> {
                 self.seen.is_orphan[handle] = false;
             }
         }
-        if !self.server.is_sound() {
+        if !self.server.check_invariants() {
             self.seen.wrong = Some("the server is not sound");
         }
     }
@@ -141,19 +143,19 @@ impl World<'_> {
         match self.seen.at[who] {
             At::Wants { handle, write } => {
                 let client = &mut self.clients[who][handle];
-                match client.take(wanted(write)) {
-                    Take::Taken => {
-                        let (_, owner_died) = client.news();
+                match client.acquire(wanted(write)) {
+                    Acquisition::Acquired => {
+                        let (_, owner_died) = client.take_status();
                         self.seen.heard_of_death |= owner_died;
                         if self.seen.is_orphan[handle] && !owner_died {
                             self.seen.wrong = Some("not told of a death");
                         }
                         self.seen.is_orphan[handle] &= !write;
-                        client.wait(wanted(write), -1);
+                        client.change_waiters(wanted(write), -1);
                         self.seen.at[who] = At::Uses { handle, write };
                         self.look(who, handle);
                     }
-                    Take::Wait => {}
+                    Acquisition::Pending => {}
                     _ => self.seen.wrong = Some("refused for nothing"),
                 }
             }
@@ -173,13 +175,13 @@ impl World<'_> {
             }
             for handle in 0..self.clients[who].len() {
                 let client = &mut self.clients[who][handle];
-                while let Some(say) = client.next() {
-                    if client.passes_death_on() {
-                        client.said_owner_died();
+                while let Some(say) = client.poll_transmit() {
+                    if client.forwards_owner_death() {
+                        client.mark_owner_death_sent();
                         self.seen.up[who].push_back(Letter::of_death(handle));
                     }
-                    let data = client.message(say).data.to_vec();
-                    client.said(say);
+                    let data = client.payload(say).data.to_vec();
+                    client.mark_sent(say);
                     self.seen.up[who].push_back(Letter {
                         code: say.code.number(),
                         handle,
@@ -192,9 +194,9 @@ impl World<'_> {
         }
     }
 
-    fn upgraded(&mut self, who: usize, handle: usize, taken: Take) {
+    fn upgraded(&mut self, who: usize, handle: usize, taken: Acquisition) {
         self.seen.at[who] = match taken {
-            Take::Taken => {
+            Acquisition::Acquired => {
                 self.seen.is_orphan[handle] = false;
                 self.look(who, handle);
                 At::Uses {
@@ -202,14 +204,14 @@ impl World<'_> {
                     write: true,
                 }
             }
-            Take::Wait => At::Upgrading { handle },
-            Take::Unsupported if self.seen.in_c.is_some() => {
-                self.clients[who][handle].stop_upgrade();
+            Acquisition::Pending => At::Upgrading { handle },
+            Acquisition::Unsupported if self.seen.in_c.is_some() => {
+                self.clients[who][handle].cancel_upgrade();
                 self.seen.was_unsupported = true;
                 At::MustLetGo { handle }
             }
-            Take::LetGo => {
-                self.clients[who][handle].stop_upgrade();
+            Acquisition::UpgradeDeadlock => {
+                self.clients[who][handle].cancel_upgrade();
                 self.seen.was_told_to_let_go = true;
                 At::MustLetGo { handle }
             }
@@ -252,17 +254,17 @@ impl World<'_> {
         if write {
             self.seen.version[handle] = next;
             self.clients[who][handle].data_mut(1)[0] = next;
-            self.clients[who][handle].give(SyncState::Exclusive);
+            self.clients[who][handle].release(SyncState::Exclusive);
         } else {
-            self.clients[who][handle].give(SyncState::Shared);
+            self.clients[who][handle].release(SyncState::Shared);
         }
         self.seen.at[who] = At::Idle;
     }
 
-    fn hear(&mut self, who: usize) {
+    fn receive(&mut self, who: usize) {
         let letter = self.seen.up[who].pop_front().unwrap();
         if letter.owner_died {
-            let heard = self.server.hear_owner_died(vmid(who), letter.handle as u64);
+            let heard = self.server.on_owner_died(vmid(who), letter.handle as u64);
             if heard.is_err() {
                 self.seen.wrong = Some("the server is surprised");
             }
@@ -271,7 +273,7 @@ impl World<'_> {
         if let Some(server) = &mut self.seen.in_c {
             let id = letter.handle as u64;
             let from = vmid(who).get();
-            match server.hear(from, letter.code, id, letter.state, &letter.data) {
+            match server.on_message(from, letter.code, id, letter.state, &letter.data) {
                 Err(fault) => self.seen.wrong = Some(fault),
                 Ok(said) => {
                     for said in said {
@@ -292,10 +294,12 @@ impl World<'_> {
             state: state(letter.state),
             data: &letter.data,
         };
-        match self.server.hear(vmid(who), code(letter.code), &sync) {
+        match self.server.on_message(vmid(who), code(letter.code), &sync) {
             Ok(()) => {}
-            Err(Refused::Unfitting) => self.seen.wrong = Some("the server is surprised"),
-            Err(Refused::NoRoom | Refused::Closed) => self.seen.wrong = Some("no room"),
+            Err(RequestError::ProtocolViolation) => {
+                self.seen.wrong = Some("the server is surprised")
+            }
+            Err(RequestError::NoRoom | RequestError::Closed) => self.seen.wrong = Some("no room"),
         }
         let key = (who, letter.handle);
         match code(letter.code) {
@@ -313,18 +317,18 @@ impl World<'_> {
 
     /// What the server says is under way.
     fn post(&mut self) {
-        while let Some((to, told)) = self.server.next() {
+        while let Some((to, told)) = self.server.poll_transmit() {
             let letter = match told {
-                Told::Message(code, sync) => Letter {
+                ServerMessage::Sync(code, sync) => Letter {
                     code: code.number(),
                     handle: usize::try_from(sync.id).unwrap(),
                     state: sync.state.number(),
                     data: sync.data.to_vec(),
                     owner_died: false,
                 },
-                Told::OwnerDied(id) => Letter::of_death(usize::try_from(id).unwrap()),
+                ServerMessage::OwnerDied(id) => Letter::of_death(usize::try_from(id).unwrap()),
             };
-            self.server.said(true);
+            self.server.mark_sent(true);
             let who = to.get() as usize - 2;
             if letter.code == SyncCode::ConfirmUpgrade.number() {
                 let key = (who, letter.handle);
@@ -339,7 +343,7 @@ impl World<'_> {
         self.seen.woken[who] = matches!(self.seen.at[who], At::Wants { .. } | At::Upgrading { .. });
         let client = &mut self.clients[who][letter.handle];
         if letter.owner_died {
-            client.hear_owner_died();
+            client.on_owner_died();
             return;
         }
         let sync = Sync {
@@ -347,7 +351,7 @@ impl World<'_> {
             state: state(letter.state),
             data: &letter.data,
         };
-        if client.hear(code(letter.code), &sync).is_err() {
+        if client.on_message(code(letter.code), &sync).is_err() {
             self.seen.wrong = Some("a client is surprised");
         }
     }

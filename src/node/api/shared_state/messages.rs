@@ -7,38 +7,38 @@ use crate::error::Error;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
-use crate::shared_state::{Client, Refused, Told};
+use crate::shared_state::{Client, RequestError, ServerMessage};
 use crate::sync::Ordering;
 use crate::wire::{Message, Sync, SyncCode, SyncNote, SyncState};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Says to the server what the client has to say, now or when there is room.
-    pub(super) fn say_for(&self, place: u32) {
-        if !self.try_say_for(place) {
-            self.say_later();
+    pub(super) fn send_client_messages(&self, slot_index: u32) {
+        if !self.try_send_client_messages(slot_index) {
+            self.defer_sync_messages();
         }
     }
 
     /// The worker is to say what there was no room for.
-    fn say_later(&self) {
-        self.leases.due.store(true, Ordering::SeqCst);
+    fn defer_sync_messages(&self) {
+        self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
         self.wake();
     }
 
     /// False if there is no room for some of it for now.
-    fn try_say_for(&self, place: u32) -> bool {
-        let Some(slot) = self.leases.slots.get(place as usize) else {
+    fn try_send_client_messages(&self, slot_index: u32) -> bool {
+        let Some(slot) = self.sync_handles.slots.get(slot_index as usize) else {
             return true;
         };
         if self.server.is_some() {
-            self.exchange_here(slot);
-            return self.tell_clients(false);
+            self.exchange_locally(slot);
+            return self.send_server_messages(false);
         }
         if self.leader_gone.load(Ordering::Acquire) || self.check_limits().is_err() {
             // Nobody hears it.
             let mut client = slot.client.lock();
-            while let Some(say) = client.next() {
-                client.said(say);
+            while let Some(outgoing) = client.poll_transmit() {
+                client.mark_sent(outgoing);
             }
             return true;
         }
@@ -52,20 +52,22 @@ impl<'m, P: Pal> Node<'m, P> {
         let all = {
             let mut client = slot.client.lock();
             loop {
-                let Some(say) = client.next() else { break true };
+                let Some(outgoing) = client.poll_transmit() else {
+                    break true;
+                };
                 let note = SyncNote::OwnerDied;
-                let message = if client.passes_death_on() {
+                let message = if client.forwards_owner_death() {
                     let id = client.id();
                     Message::SyncNote { id, note }
                 } else {
-                    Message::Sync(say.code, client.message(say))
+                    Message::Sync(outgoing.code, client.payload(outgoing))
                 };
                 match self.put(&peer, 0, &message, Limits::NONE) {
                     // A leader that is gone hears nothing any more.
-                    Ok(()) | Err(Error::LeaderGone) if client.passes_death_on() => {
-                        client.said_owner_died();
+                    Ok(()) | Err(Error::LeaderGone) if client.forwards_owner_death() => {
+                        client.mark_owner_death_sent();
                     }
-                    Ok(()) | Err(Error::LeaderGone) => client.said(say),
+                    Ok(()) | Err(Error::LeaderGone) => client.mark_sent(outgoing),
                     Err(_) => break false,
                 }
             }
@@ -75,11 +77,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Says what all clients have to say, as far as there is room. True if that was all.
-    pub(in crate::node) fn say_all(&self) -> bool {
+    pub(in crate::node) fn send_all_client_messages(&self) -> bool {
         let mut all = true;
-        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
-            let has_out = slot.client.lock().next().is_some();
-            all &= !has_out || self.try_say_for(place);
+        for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
+            let has_output = slot.client.lock().poll_transmit().is_some();
+            all &= !has_output || self.try_send_client_messages(slot_index);
         }
         all
     }
@@ -90,43 +92,43 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if it is not the leader, [`Error::Invalid`] if that does not fit what
     /// it has of the handle, [`Error::Refused`] (`ENOMEM`) if there is no room for it.
     #[cfg(feature = "capi")]
-    pub(crate) fn hear_own_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
+    pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
         let server = self.server.as_ref().ok_or(Error::Unsupported)?;
-        let heard = server.lock().hear(self.identity.vmid, code, sync);
-        if !self.tell_clients(false) {
-            self.say_later();
+        let result = server.lock().on_message(self.identity.vmid, code, sync);
+        if !self.send_server_messages(false) {
+            self.defer_sync_messages();
         }
-        heard.map_err(|refused| match refused {
-            Refused::NoRoom => Error::Refused(crate::error::errno::ENOMEM),
-            Refused::Unfitting | Refused::Closed => Error::Invalid,
+        result.map_err(|refused| match refused {
+            RequestError::NoRoom => Error::Refused(crate::error::errno::ENOMEM),
+            RequestError::ProtocolViolation | RequestError::Closed => Error::Invalid,
         })
     }
 
     /// As the leader: between its own client and the server.
-    fn exchange_here(&self, slot: &Slot<'m>) {
+    fn exchange_locally(&self, slot: &Slot<'m>) {
         let Some(server) = &self.server else { return };
         let us = self.identity.vmid;
         let mut is_refused = false;
         let mut server = server.lock();
         let mut client = slot.client.lock();
-        while let Some(say) = client.next() {
-            if client.passes_death_on() {
+        while let Some(outgoing) = client.poll_transmit() {
+            if client.forwards_owner_death() {
                 // Its own client says nothing unfitting.
-                let _ = server.hear_owner_died(us, client.id());
-                client.said_owner_died();
+                let _ = server.on_owner_died(us, client.id());
+                client.mark_owner_death_sent();
             }
-            let heard = server.hear(us, say.code, &client.message(say));
-            client.said(say);
-            match heard {
-                Err(Refused::NoRoom) => {
-                    client.hear_no_room();
+            let result = server.on_message(us, outgoing.code, &client.payload(outgoing));
+            client.mark_sent(outgoing);
+            match result {
+                Err(RequestError::NoRoom) => {
+                    client.on_no_room();
                     is_refused = true;
                 }
                 // A server that does not know the client, or not any more, has nothing to close.
-                Err(_) if say.code == SyncCode::RequestClose => {
+                Err(_) if outgoing.code == SyncCode::RequestClose => {
                     let closed = closed(client.id());
                     // Its own server says nothing unfitting.
-                    let _ = client.hear(SyncCode::ConfirmClose, &closed);
+                    let _ = client.on_message(SyncCode::ConfirmClose, &closed);
                     is_refused = true;
                 }
                 _ => {}
@@ -142,7 +144,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: tells clients what the server has for them; in the worker, when it comes to
     /// flush them, so that what comes of several messages goes out at once. False if there is no
     /// room for some of it for now.
-    fn tell_clients(&self, is_worker: bool) -> bool {
+    fn send_server_messages(&self, is_worker: bool) -> bool {
         let Some(server) = &self.server else {
             return true;
         };
@@ -158,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut unsent: Option<PeerRef<'_, 'm, P::Stream>> = None;
         let all = loop {
             let mut guard = server.lock();
-            let Some((to, told)) = guard.next() else {
+            let Some((to, server_message)) = guard.poll_transmit() else {
                 break true;
             };
             if unsent.as_ref().is_some_and(|peer| peer.vmid() != to) {
@@ -169,13 +171,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 continue;
             }
             if to == us {
-                let place = self.hear_here(told);
-                guard.said(true);
+                let delivered = self.deliver_locally(server_message);
+                guard.mark_sent(true);
                 drop(guard);
-                if let Some((place, slot)) = place {
+                if let Some((slot_index, slot)) = delivered {
                     self.wake_slot(slot);
-                    self.exchange_here(slot);
-                    self.free_if_closed(place, slot);
+                    self.exchange_locally(slot);
+                    self.free_if_closed(slot_index, slot);
                 }
                 continue;
             }
@@ -183,12 +185,12 @@ impl<'m, P: Pal> Node<'m, P> {
             // If it is gone there is nobody to tell.
             let sent = peer
                 .as_ref()
-                .is_none_or(|peer| self.tell_client(peer, told));
-            guard.said(sent);
+                .is_none_or(|peer| self.enqueue_server_message(peer, server_message));
+            guard.mark_sent(sent);
             unsent = peer;
             if !sent {
                 full = full.saturating_add(1);
-                if full > guard.listed() {
+                if full > guard.queued_clients() {
                     break false;
                 }
             }
@@ -200,14 +202,20 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Queues it for the client. False if there is no room.
-    fn tell_client(&self, peer: &PeerRef<'_, 'm, P::Stream>, told: Told<'_>) -> bool {
-        let message = match told {
-            Told::Message(code, sync) => Message::Sync(code, sync),
-            Told::OwnerDied(id) if peer.extended.load(Ordering::SeqCst) => Message::SyncNote {
-                id,
-                note: SyncNote::OwnerDied,
-            },
-            Told::OwnerDied(_) => return true,
+    fn enqueue_server_message(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        server_message: ServerMessage<'_>,
+    ) -> bool {
+        let message = match server_message {
+            ServerMessage::Sync(code, sync) => Message::Sync(code, sync),
+            ServerMessage::OwnerDied(id) if peer.extended.load(Ordering::SeqCst) => {
+                Message::SyncNote {
+                    id,
+                    note: SyncNote::OwnerDied,
+                }
+            }
+            ServerMessage::OwnerDied(_) => return true,
         };
         !matches!(
             self.put(peer, 0, &message, Limits::NONE),
@@ -216,31 +224,31 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: its own client hears something.
-    fn hear_here(&self, told: Told<'_>) -> Option<(u32, &Slot<'m>)> {
-        let id = match told {
-            Told::Message(_, sync) => sync.id,
-            Told::OwnerDied(id) => id,
+    fn deliver_locally(&self, server_message: ServerMessage<'_>) -> Option<(u32, &Slot<'m>)> {
+        let id = match server_message {
+            ServerMessage::Sync(_, sync) => sync.id,
+            ServerMessage::OwnerDied(id) => id,
         };
-        let (place, slot) = self.leases.of_id(id)?;
+        let (slot_index, slot) = self.sync_handles.of_id(id)?;
         let mut client = slot.client.lock();
-        match told {
+        match server_message {
             // Its own server says nothing unfitting.
-            Told::Message(code, sync) => drop(client.hear(code, &sync)),
-            Told::OwnerDied(_) => client.hear_owner_died(),
+            ServerMessage::Sync(code, sync) => drop(client.on_message(code, &sync)),
+            ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
         drop(client);
-        Some((place, slot))
+        Some((slot_index, slot))
     }
 
-    fn free_if_closed(&self, place: u32, slot: &Slot<'m>) {
-        if self.leases.free_if_closed(place) {
+    fn free_if_closed(&self, slot_index: u32, slot: &Slot<'m>) {
+        if self.sync_handles.free_if_closed(slot_index) {
             self.wake_slot(slot);
             self.tell_who_shuts_down();
         }
     }
 
     /// As the leader: a client says something. False if the frame is to be taken up again later.
-    pub(crate) fn serve_sync(
+    pub(crate) fn on_client_sync(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         code: SyncCode,
@@ -249,35 +257,35 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(server) = &self.server else {
             return Err(Refusal::WrongRole);
         };
-        let heard = if peer.syncs_refused.load(Ordering::SeqCst) {
+        let result = if peer.syncs_refused.load(Ordering::SeqCst) {
             match code {
-                SyncCode::RequestUpgrade => Err(Refused::NoRoom),
-                SyncCode::RequestClose => Err(Refused::Closed),
+                SyncCode::RequestUpgrade => Err(RequestError::NoRoom),
+                SyncCode::RequestClose => Err(RequestError::Closed),
                 _ => Ok(()),
             }
         } else if peer.extended.load(Ordering::SeqCst) {
-            server.lock().hear(peer.vmid(), code, sync)
+            server.lock().on_message(peer.vmid(), code, sync)
         } else {
-            server.lock().hear_from_c(peer.vmid(), code, sync)
+            server.lock().on_message_from_c(peer.vmid(), code, sync)
         };
-        let answer = match heard {
+        let answer = match result {
             Ok(()) => {
-                if !self.tell_clients(true) {
-                    self.say_later();
+                if !self.send_server_messages(true) {
+                    self.defer_sync_messages();
                 }
                 return Ok(true);
             }
-            Err(Refused::Unfitting) => return Err(Refusal::UnfittingSync),
-            Err(Refused::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
+            Err(RequestError::ProtocolViolation) => return Err(Refusal::SyncProtocolViolation),
+            Err(RequestError::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
                 // There is no word for it that a client in C knows.
                 self.counters.undone.add(1);
                 return Ok(true);
             }
-            Err(Refused::NoRoom) => Message::SyncNote {
+            Err(RequestError::NoRoom) => Message::SyncNote {
                 id: sync.id,
                 note: SyncNote::NoRoom,
             },
-            Err(Refused::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
+            Err(RequestError::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
         };
         // One that is going is told nothing.
         let put = self.put(peer, 0, &answer, Limits::NONE);
@@ -285,7 +293,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: a client passes on that the owner died.
-    pub(crate) fn serve_sync_note(
+    pub(crate) fn on_client_sync_note(
         &self,
         from: Vmid,
         id: u64,
@@ -297,70 +305,72 @@ impl<'m, P: Pal> Node<'m, P> {
         if note != SyncNote::OwnerDied {
             return Err(Refusal::WrongRole);
         }
-        let heard = server.lock().hear_owner_died(from, id);
-        heard.map_err(|_| Refusal::UnfittingSync)
+        let result = server.lock().on_owner_died(from, id);
+        result.map_err(|_| Refusal::SyncProtocolViolation)
     }
 
     /// The server says something about a handle of this process.
-    pub(crate) fn hear_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refusal> {
-        self.hear_about(sync.id, |client| {
-            client.hear(code, sync).map_err(|_| Refusal::UnfittingSync)
+    pub(crate) fn on_server_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refusal> {
+        self.update_client(sync.id, |client| {
+            client
+                .on_message(code, sync)
+                .map_err(|_| Refusal::SyncProtocolViolation)
         })
     }
 
     /// The server says something that the protocol has no word for.
-    pub(crate) fn hear_sync_note(&self, id: u64, note: SyncNote) -> Result<(), Refusal> {
-        self.hear_about(id, |client| {
+    pub(crate) fn on_server_sync_note(&self, id: u64, note: SyncNote) -> Result<(), Refusal> {
+        self.update_client(id, |client| {
             match note {
-                SyncNote::OwnerDied => client.hear_owner_died(),
-                SyncNote::NoRoom => client.hear_no_room(),
+                SyncNote::OwnerDied => client.on_owner_died(),
+                SyncNote::NoRoom => client.on_no_room(),
             }
             Ok(())
         })
     }
 
-    fn hear_about(
+    fn update_client(
         &self,
         id: u64,
-        hear: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
+        update: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
-        let handle = self.leases.of_id(id);
+        let handle = self.sync_handles.of_id(id);
         // A leader whose handles have another length takes back what it gave when it hears of that.
-        let Some((place, slot)) = handle.filter(|_| self.check_limits().is_ok()) else {
+        let Some((slot_index, slot)) = handle.filter(|_| self.check_limits().is_ok()) else {
             self.counters.undone.add(1);
             return Ok(());
         };
-        let has_out = {
+        let has_output = {
             let mut client = slot.client.lock();
-            hear(&mut client)?;
-            client.next().is_some()
+            update(&mut client)?;
+            client.poll_transmit().is_some()
         };
         self.wake_slot(slot);
-        if has_out {
-            self.say_for(place);
+        if has_output {
+            self.send_client_messages(slot_index);
         }
-        self.free_if_closed(place, slot);
+        self.free_if_closed(slot_index, slot);
         Ok(())
     }
 
     /// As the leader: a process is gone, and its leases with it.
-    pub(crate) fn take_back_leases(&self, vmid: Vmid) {
+    pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
         let Some(server) = &self.server else { return };
-        server.lock().left(vmid);
-        if !self.tell_clients(false) {
-            self.say_later();
+        server.lock().reclaim(vmid);
+        if !self.send_server_messages(false) {
+            self.defer_sync_messages();
         }
     }
 
     /// In the worker: says what there was no room for before. False if there still is none for some.
-    pub(crate) fn say_what_is_due(&self) -> bool {
-        if !self.leases.due.swap(false, Ordering::SeqCst) {
+    pub(crate) fn send_deferred_sync_messages(&self) -> bool {
+        if !self.sync_handles.has_deferred.swap(false, Ordering::SeqCst) {
             return true;
         }
-        let mut all = self.tell_clients(true);
-        all &= self.say_all();
+        let mut all = self.send_server_messages(true);
+        all &= self.send_all_client_messages();
         if !all {
-            self.leases.due.store(true, Ordering::SeqCst);
+            self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
         }
         all
     }

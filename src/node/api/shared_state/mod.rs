@@ -1,24 +1,24 @@
 //! Sync handles: state that several processes share.
 
-mod line;
+mod acquire;
 mod messages;
 mod open;
 mod shared;
 mod slots;
-mod take;
+mod wait_queue;
 
 pub use shared::{Reader, Shared, Writer};
-pub(crate) use slots::Leases;
+pub(crate) use slots::SyncHandles;
 
 /// A sync handle that this process has opened.
 ///
 /// Its number, [`SyncHandle::id`], is all another process needs to open it, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncHandle {
-    place: u32,
+    slot_index: u32,
     id: u64,
     /// Which of those that were opened in that place.
-    opened: u32,
+    generation: u32,
 }
 
 impl SyncHandle {
@@ -30,14 +30,14 @@ impl SyncHandle {
     /// Where it is, and which of those that were opened there: in all processes but this one it has
     /// another.
     #[cfg(feature = "capi")]
-    pub(crate) const fn place(&self) -> (u32, u32) {
-        (self.place, self.opened)
+    pub(crate) const fn slot_and_generation(&self) -> (u32, u32) {
+        (self.slot_index, self.generation)
     }
 }
 
 /// What is new about a handle that was just taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct ValueStatus {
     /// Another process has changed the data since this one last used it.
     pub changed: bool,
     /// A process died while it could change the data: it is what that process last gave back. As

@@ -1,8 +1,8 @@
 //! Opening and closing sync handles.
 
 use super::SyncHandle;
-use super::line::For;
 use super::slots::Slot;
+use super::wait_queue::WaitKind;
 use crate::error::{Error, Resource};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
@@ -22,7 +22,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// still closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
         self.alive()?;
-        let mut directory = self.leases.directory.lock();
+        let mut directory = self.sync_handles.directory.lock();
         let id = match id {
             Some(id) if directory.find(id).is_some() => return Err(Error::Invalid),
             Some(id) => id,
@@ -30,31 +30,44 @@ impl<'m, P: Pal> Node<'m, P> {
                 .fresh_id(self.identity.vmid)
                 .ok_or(Error::Full(Resource::SyncHandles))?,
         };
-        let place = directory
-            .places
+        let slot_index = directory
+            .slot_allocator
             .take()
             .ok_or(Error::Full(Resource::SyncHandles))?;
-        if let Some(of) = directory.ids.get_mut(place as usize) {
+        if let Some(of) = directory.ids.get_mut(slot_index as usize) {
             *of = id;
         }
-        directory.by_id.insert(mix(id), place);
-        let slot = self.leases.slots.get(place as usize);
-        let opened = slot.map_or(0, |slot| {
+        directory.by_id.insert(mix(id), slot_index);
+        let slot = self.sync_handles.slots.get(slot_index as usize);
+        let generation = slot.map_or(0, |slot| {
             let mut client = slot.client.lock();
             // Under the lock: a HELLO that comes just now finds the handle, or is seen here.
             let is_extended = self.has_extensions();
             client.open(id, is_extended)
         });
-        Ok(SyncHandle { place, id, opened })
+        Ok(SyncHandle {
+            slot_index,
+            id,
+            generation,
+        })
     }
 
     /// The open handle of that place.
     #[cfg(feature = "capi")]
-    pub(crate) fn sync_at(&self, (place, opened): (u32, u32)) -> Option<SyncHandle> {
-        let client = self.leases.slots.get(place as usize)?.client.lock();
-        let is_it = client.opened() == opened && client.is_open();
+    pub(crate) fn sync_at(&self, (slot_index, generation): (u32, u32)) -> Option<SyncHandle> {
+        let client = self
+            .sync_handles
+            .slots
+            .get(slot_index as usize)?
+            .client
+            .lock();
+        let is_it = client.generation() == generation && client.is_open();
         let id = client.id();
-        is_it.then_some(SyncHandle { place, id, opened })
+        is_it.then_some(SyncHandle {
+            slot_index,
+            id,
+            generation,
+        })
     }
 
     /// Closes a handle that nobody in this process has taken. Its data lives as long as any process
@@ -69,31 +82,31 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.slot(handle)?;
         let is_free = {
             let mut client = slot.client.lock();
-            if client.opened() != handle.opened || !client.close() {
+            if client.generation() != handle.generation || !client.close() {
                 return Err(Error::Invalid);
             }
             client.is_free()
         };
         self.wake_slot(slot);
         if is_free {
-            self.leases.free_if_closed(handle.place);
+            self.sync_handles.free_if_closed(handle.slot_index);
             return Ok(());
         }
-        self.say_for(handle.place);
+        self.send_client_messages(handle.slot_index);
         let limits = Limits::of(wait, &self.pal);
-        let closed = self.wait_for_slot(handle, slot, For::Close, limits, |_, _| {
+        let closed = self.wait_for_slot(handle, slot, WaitKind::Close, limits, |_, _| {
             None::<Result<(), Error>>
         });
         match closed {
             // The place is free, or another's. Who heard that may not have come to say so yet.
             Err(Error::Invalid) => {
-                self.leases.free_if_closed(handle.place);
+                self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())
             }
             // There is nobody who could confirm it.
             Err(Error::LeaderGone | Error::LimitsDiffer { .. }) => {
                 slot.client.lock().abandon();
-                self.leases.free_if_closed(handle.place);
+                self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())
             }
             other => other,
@@ -109,11 +122,18 @@ impl<'m, P: Pal> Node<'m, P> {
         self.alive()?;
         let wait = self.begin(wait);
         let mut outcome = Ok(());
-        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
+        for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
             let (handle, is_open) = {
                 let client = slot.client.lock();
-                let (id, opened) = (client.id(), client.opened());
-                (SyncHandle { place, id, opened }, client.is_open())
+                let (id, generation) = (client.id(), client.generation());
+                (
+                    SyncHandle {
+                        slot_index,
+                        id,
+                        generation,
+                    },
+                    client.is_open(),
+                )
             };
             if is_open {
                 outcome = outcome.and(self.close_sync(handle, wait));
@@ -124,27 +144,27 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether a leader in C is there and has not confirmed a close.
     pub(in crate::node) fn awaits_c_server(&self) -> bool {
-        let mut slots = self.leases.slots.iter();
+        let mut slots = self.sync_handles.slots.iter();
         !self.leader_gone.load(Ordering::SeqCst)
             && slots.any(|slot| slot.client.lock().awaits_c_server())
     }
 
     /// Closes what nobody here has taken, without waiting; with a leader in C also what is in use.
     pub(in crate::node) fn close_unused_syncs(&self) {
-        for (place, slot) in (0..).zip(self.leases.slots.iter()) {
-            let is_closing = slot.client.lock().close_at_end();
+        for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
+            let is_closing = slot.client.lock().close_at_exit();
             if is_closing {
-                self.say_for(place);
-                self.leases.free_if_closed(place);
+                self.send_client_messages(slot_index);
+                self.sync_handles.free_if_closed(slot_index);
             }
         }
     }
 
     #[inline]
     pub(super) fn slot(&self, handle: SyncHandle) -> Result<&Slot<'m>, Error> {
-        self.leases
+        self.sync_handles
             .slots
-            .get(handle.place as usize)
+            .get(handle.slot_index as usize)
             .ok_or(Error::Invalid)
     }
 }

@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{News, SyncHandle};
+use super::{SyncHandle, ValueStatus};
 use crate::error::Error;
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
@@ -42,7 +42,7 @@ pub struct Shared<'n, 'm, P: Pal, T> {
 pub struct Reader<'s, 'n, 'm, P: Pal, T> {
     shared: &'s Shared<'n, 'm, P, T>,
     value: T,
-    news: News,
+    status: ValueStatus,
 }
 
 /// A value that is being changed. Nobody else sees it until this is dropped.
@@ -50,7 +50,7 @@ pub struct Reader<'s, 'n, 'm, P: Pal, T> {
 pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
     shared: &'s Shared<'n, 'm, P, T>,
     value: T,
-    news: News,
+    status: ValueStatus,
     is_changed: bool,
 }
 
@@ -90,11 +90,11 @@ where
     /// As [`Node::lock_sync`]; [`Error::Invalid`] if what it holds has another size.
     #[inline]
     pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
-        let (value, news) = self.take(SyncState::Shared, wait)?;
+        let (value, status) = self.acquire(SyncState::Shared, wait)?;
         Ok(Reader {
             shared: self,
             value,
-            news,
+            status,
         })
     }
 
@@ -104,11 +104,11 @@ where
     /// As [`Shared::read`].
     #[inline]
     pub fn write(&self, wait: Wait<'_>) -> Result<Writer<'_, 'n, 'm, P, T>, Error> {
-        let (value, news) = self.take(SyncState::Exclusive, wait)?;
+        let (value, status) = self.acquire(SyncState::Exclusive, wait)?;
         Ok(Writer {
             shared: self,
             value,
-            news,
+            status,
             is_changed: false,
         })
     }
@@ -118,7 +118,7 @@ where
     /// miss a value that is soon changed again.
     ///
     /// A process that dies while it changes the value ends the wait, too, whatever the value is:
-    /// [`News::owner_died`] says so, and the value is the last that was given back. That goes for a death
+    /// [`ValueStatus::owner_died`] says so, and the value is the last that was given back. That goes for a death
     /// that this process has not been told of when it calls; called again, this waits on.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ where
         mut is_it: impl FnMut(&T) -> bool,
     ) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let limits = Limits::of(wait, &self.node.pal);
-        let (_, told) = self.node.sync_deaths(self.handle)?;
+        let (_, reported) = self.node.sync_owner_deaths(self.handle)?;
         let mut changed = false;
         let error = loop {
             let seen = match self.node.sync_changes(self.handle) {
@@ -140,10 +140,11 @@ where
                 Ok(reader) => reader,
                 Err(error) => break error,
             };
-            changed |= reader.news.changed;
-            reader.news.changed = changed;
-            let is_told = reader.news.owner_died && self.node.sync_deaths(self.handle)?.0 != told;
-            if is_told || is_it(&reader) {
+            changed |= reader.status.changed;
+            reader.status.changed = changed;
+            let is_new_death =
+                reader.status.owner_died && self.node.sync_owner_deaths(self.handle)?.0 != reported;
+            if is_new_death || is_it(&reader) {
                 return Ok(reader);
             }
             drop(reader);
@@ -151,7 +152,7 @@ where
                 break error;
             }
         };
-        self.node.keep_sync_change(self.handle, changed);
+        self.node.restore_sync_change(self.handle, changed);
         Err(error)
     }
 
@@ -160,10 +161,10 @@ where
         reason = "a stop in memory on the way costs as much as the rest"
     )]
     #[inline(always)]
-    fn take(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, News), Error> {
+    fn acquire(&self, state: SyncState, wait: Wait<'_>) -> Result<(T, ValueStatus), Error> {
         let read = |client: &mut Client<'m>| {
-            let (changed, owner_died) = client.news();
-            let news = News {
+            let (changed, owner_died) = client.take_status();
+            let status = ValueStatus {
                 changed,
                 owner_died,
             };
@@ -171,16 +172,18 @@ where
                 [] => Some(T::new_zeroed()),
                 data => T::read_from_bytes(data).ok(),
             };
-            (value, news)
+            (value, status)
         };
-        let (value, news) = self.node.take_sync(self.handle, state, false, wait, read)?;
+        let (value, status) = self
+            .node
+            .acquire_sync(self.handle, state, false, wait, read)?;
         let Some(value) = value else {
-            self.node.give_sync(self.handle, state, |client| {
-                client.put_news_back((news.changed, news.owner_died));
+            self.node.release_sync(self.handle, state, |client| {
+                client.restore_status((status.changed, status.owner_died));
             })?;
             return Err(Error::Invalid);
         };
-        Ok((value, news))
+        Ok((value, status))
     }
 }
 
@@ -197,8 +200,8 @@ where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
     /// Whether another process has changed it since this one last used it, or died changing it.
-    pub fn news(&self) -> News {
-        self.news
+    pub fn status(&self) -> ValueStatus {
+        self.status
     }
 
     /// Goes on to change it; nobody else does so in between. Blocks as [`Node::upgrade_sync`].
@@ -215,7 +218,7 @@ where
         Ok(Writer {
             shared: this.shared,
             value: value.unwrap_or_else(|_| T::new_zeroed()),
-            news: this.news,
+            status: this.status,
             is_changed: false,
         })
     }
@@ -235,14 +238,14 @@ impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
         let shared = self.shared;
         let _ = shared
             .node
-            .give_sync(shared.handle, SyncState::Shared, |_| ());
+            .release_sync(shared.handle, SyncState::Shared, |_| ());
     }
 }
 
 impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
     /// Whether another process has changed it since this one last used it, or died changing it.
-    pub fn news(&self) -> News {
-        self.news
+    pub fn status(&self) -> ValueStatus {
+        self.status
     }
 }
 
@@ -267,7 +270,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
     fn drop(&mut self) {
         let shared = self.shared;
         let state = SyncState::Exclusive;
-        let _ = shared.node.give_sync(shared.handle, state, |client| {
+        let _ = shared.node.release_sync(shared.handle, state, |client| {
             if self.is_changed {
                 // Opening it has made sure that there is room.
                 let _ = self.value.write_to(client.data_mut(size_of::<T>()));

@@ -1,6 +1,6 @@
 //! The places of the handles that a process uses.
 
-use super::line::{Line, Links};
+use super::wait_queue::{WaitLinks, WaitQueue};
 use crate::Vmid;
 use crate::error::Error;
 use crate::shared_state::Client;
@@ -11,12 +11,12 @@ use crate::sync::AtomicBool;
 pub(super) struct Slot<'m> {
     pub(super) client: Lock<Client<'m>>,
     /// The calls that wait for it.
-    pub(super) line: Line,
+    pub(super) wait_queue: WaitQueue,
 }
 
 pub(super) struct Directory<'m> {
     pub(super) ids: Table<'m, u64>,
-    pub(super) places: Places<'m>,
+    pub(super) slot_allocator: Places<'m>,
     pub(super) by_id: Buckets<'m>,
     /// How many fresh numbers this process has made.
     count: u64,
@@ -51,25 +51,25 @@ impl Directory<'_> {
     }
 
     pub(super) fn find(&self, id: u64) -> Option<u32> {
-        self.by_id.find(mix(id), |place| {
-            self.ids.get(place as usize).is_some_and(|of| *of == id)
+        self.by_id.find(mix(id), |index| {
+            self.ids.get(index as usize).is_some_and(|of| *of == id)
         })
     }
 }
 
 /// The handles that this process uses.
-pub(crate) struct Leases<'m> {
+pub(crate) struct SyncHandles<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
-    pub(super) links: Links<'m>,
+    pub(super) links: WaitLinks<'m>,
     pub(super) directory: Lock<Directory<'m>>,
     /// Something could not be said yet, for want of room.
-    pub(super) due: AtomicBool,
+    pub(super) has_deferred: AtomicBool,
 }
 
-impl<'m> Leases<'m> {
+impl<'m> SyncHandles<'m> {
     pub(crate) const fn bytes(handles: usize, data: usize, waiters: usize) -> usize {
         bytes_for::<Slot<'m>>(handles)
-            .saturating_add(Links::bytes(waiters))
+            .saturating_add(WaitLinks::bytes(waiters))
             .saturating_add(handles.saturating_mul(data))
             .saturating_add(bytes_for::<u64>(handles))
             .saturating_add(Places::bytes(handles))
@@ -83,55 +83,58 @@ impl<'m> Leases<'m> {
         waiters: usize,
     ) -> Result<Self, Error> {
         let mut memory = arena.split_off(handles.saturating_mul(data))?;
-        Ok(Leases {
+        Ok(SyncHandles {
             slots: arena.table(handles, |_| {
                 Ok(Slot {
-                    client: Lock::new(Client::over(memory.buffer(data)?)),
-                    line: Line::new(),
+                    client: Lock::new(Client::from_buffer(memory.buffer(data)?)),
+                    wait_queue: WaitQueue::new(),
                 })
             })?,
-            links: Links::new(arena, waiters)?,
+            links: WaitLinks::new(arena, waiters)?,
             directory: Lock::new(Directory {
                 ids: arena.table(handles, |_| Ok(0))?,
-                places: Places::new(arena, handles)?,
+                slot_allocator: Places::new(arena, handles)?,
                 by_id: Buckets::new(arena, handles)?,
                 count: 0,
             }),
-            due: AtomicBool::new(false),
+            has_deferred: AtomicBool::new(false),
         })
     }
 
-    pub(crate) fn fill(&self) -> (usize, usize) {
+    pub(crate) fn usage(&self) -> (usize, usize) {
         let directory = self.directory.lock();
-        (directory.places.taken(), directory.places.most())
+        (
+            directory.slot_allocator.taken(),
+            directory.slot_allocator.most(),
+        )
     }
 
     /// The handle of that number, and its place.
     pub(super) fn of_id(&self, id: u64) -> Option<(u32, &Slot<'m>)> {
-        let place = self.directory.lock().find(id)?;
-        Some((place, self.slots.get(place as usize)?))
+        let index = self.directory.lock().find(id)?;
+        Some((index, self.slots.get(index as usize)?))
     }
 
     /// The server has said HELLO: it understands what only this crate says.
-    pub(crate) fn server_is_extended(&self) {
+    pub(crate) fn on_server_hello(&self) {
         for slot in self.slots.iter() {
-            slot.client.lock().server_is_extended();
+            slot.client.lock().on_server_hello();
         }
     }
 
     /// Frees the place if its handle is closed. True if it was.
-    pub(super) fn free_if_closed(&self, place: u32) -> bool {
+    pub(super) fn free_if_closed(&self, index: u32) -> bool {
         let mut directory = self.directory.lock();
-        let Some(slot) = self.slots.get(place as usize) else {
+        let Some(slot) = self.slots.get(index as usize) else {
             return false;
         };
         let client = slot.client.lock();
         let id = client.id();
-        if !client.is_free() || directory.find(id) != Some(place) {
+        if !client.is_free() || directory.find(id) != Some(index) {
             return false;
         }
-        directory.by_id.remove(mix(id), place);
-        directory.places.give(place);
+        directory.by_id.remove(mix(id), index);
+        directory.slot_allocator.give(index);
         true
     }
 }
@@ -177,9 +180,9 @@ mod tests {
             assert_eq!(fresh_id(vmid(number), 1 << bits), None);
             assert_eq!(fresh_id(vmid(number), u64::MAX), None);
         }
-        let mut memory = Box::new_uninit_slice(Leases::bytes(1, 0, 0));
-        let leases = Leases::new(&mut Arena::new(&mut memory), 1, 0, 0).unwrap();
-        let mut directory = leases.directory.lock();
+        let mut memory = Box::new_uninit_slice(SyncHandles::bytes(1, 0, 0));
+        let handles = SyncHandles::new(&mut Arena::new(&mut memory), 1, 0, 0).unwrap();
+        let mut directory = handles.directory.lock();
         directory.count = u64::MAX;
         assert_eq!(directory.fresh_id(vmid(1)), None);
         assert_eq!(directory.fresh_id(vmid(1)), None);

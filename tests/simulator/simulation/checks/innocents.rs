@@ -37,7 +37,7 @@ impl Innocents {
             Refusal::WrongRole,
             Refusal::WrongAnswer,
             Refusal::BadVmid,
-            Refusal::UnfittingSync,
+            Refusal::SyncProtocolViolation,
             Refusal::Foreign,
         ];
         let malformed = Malformed::ALL.into_iter().map(Refusal::Malformed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use libos_ipc::error::errno;
 use libos_ipc::wire::SyncState;
-use libos_ipc::{Error, News, SyncHandle};
+use libos_ipc::{Error, SyncHandle, ValueStatus};
 
 use super::super::checks::{HANDLES, LONG, Stamp};
 use super::super::process::idle;
@@ -36,10 +36,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         // One that is still being closed can't be opened again yet.
         let fine = |error| error == Error::Invalid;
-        let opened = self.call("open_sync", LONG, fine, |node, _| {
+        let generation = self.call("open_sync", LONG, fine, |node, _| {
             node.open_sync(Some(70 + at as u64))
         });
-        let handle = opened.ok()?;
+        let handle = generation.ok()?;
         self.own.shared(|shared| shared.syncs[at] = Some(handle));
         Some(handle)
     }
@@ -105,15 +105,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.lock_sync(handle, state, &mut data, wait)
         });
         with(|world| world.checks.values.waited(at, who));
-        let Ok((_, news)) = taken else { return false };
-        self.has_taken(at, write, Stamp::read(data), news, asked);
+        let Ok((_, status)) = taken else { return false };
+        self.has_taken(at, write, Stamp::read(data), status, asked);
         true
     }
 
-    fn has_taken(&self, at: usize, write: bool, stamp: Stamp, news: News, asked: u64) {
+    fn has_taken(&self, at: usize, write: bool, stamp: Stamp, status: ValueStatus, asked: u64) {
         let who = (self.own.pid, self.thread);
         with(|world| {
-            world.tell(format_args!("  handle {at}: {stamp:?}, {news:?}"));
+            world.tell(format_args!("  handle {at}: {stamp:?}, {status:?}"));
             if !world.checks.family.is_certain(self.own.vmid) {
                 return;
             }
@@ -121,7 +121,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let passed = values.passes(at, who, write, asked);
             let alone = values.taken(at, who, write);
             let seen = values.seen(at, who.0, stamp);
-            let heard = values.heard(at, who.0, write, news.owner_died);
+            let heard = values.heard(at, who.0, write, status.owner_died);
             world.check("starvation", passed);
             world.check("leases", alone);
             world.check("values", seen);

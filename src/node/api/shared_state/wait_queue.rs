@@ -12,7 +12,7 @@ use crate::wire::SyncState;
 
 /// What a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum WaitKind {
     /// Its turn to use the handle in that state.
     Use(SyncState),
     /// That it can become the writer.
@@ -24,117 +24,111 @@ pub(super) enum For {
 }
 
 /// A call that waits: its neighbours in the line, by name, and what it wants.
-struct Link {
-    before: AtomicU32,
+struct WaitLink {
+    prev: AtomicU32,
     next: AtomicU32,
     wants: AtomicU32,
 }
 
 const READS: u32 = 0;
 const WRITES: u32 = 1;
-const STANDS_ASIDE: u32 = 2;
+const OBSERVES: u32 = 2;
 
 /// The links of all calls of a node that wait. A call waits for one handle at a time, so it needs one
 /// link.
-pub(super) struct Links<'m>(Table<'m, Link>);
+pub(super) struct WaitLinks<'m>(Table<'m, WaitLink>);
 
-impl<'m> Links<'m> {
+impl<'m> WaitLinks<'m> {
     pub(super) const fn bytes(waiters: usize) -> usize {
-        bytes_for::<Link>(waiters)
+        bytes_for::<WaitLink>(waiters)
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, waiters: usize) -> Result<Self, Error> {
         let link = |_| {
-            Ok(Link {
-                before: AtomicU32::new(0),
+            Ok(WaitLink {
+                prev: AtomicU32::new(0),
                 next: AtomicU32::new(0),
                 wants: AtomicU32::new(READS),
             })
         };
-        Ok(Links(arena.table(waiters, link)?))
+        Ok(WaitLinks(arena.table(waiters, link)?))
     }
 
     /// Whether the call of that name stands aside; for one that has gone that may be so or not.
-    pub(super) fn is_aside(&self, name: u32) -> bool {
+    pub(super) fn is_observer(&self, name: u32) -> bool {
         self.of(name)
-            .is_some_and(|link| get(&link.wants) == STANDS_ASIDE)
+            .is_some_and(|link| get(&link.wants) == OBSERVES)
     }
 
-    fn of(&self, name: u32) -> Option<&Link> {
+    fn of(&self, name: u32) -> Option<&WaitLink> {
         self.0.get(name.checked_sub(1)? as usize)
     }
 }
 
 /// Who waits for one handle. All is changed with the lock of the handle's client held, which orders
 /// it; calls are known by the names of their waiters, and 0 is nobody.
-pub(super) struct Line {
+pub(super) struct WaitQueue {
     first: AtomicU32,
     last: AtomicU32,
     upgrader: AtomicU32,
     /// How many stand aside.
-    aside: AtomicU32,
+    observers: AtomicU32,
     /// How many wait in any way.
     all: AtomicU32,
 }
 
 /// Who is to look again.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Wakes {
+pub(super) struct WakeSet {
     pub(super) first: u32,
     pub(super) upgrader: u32,
-    pub(super) aside: bool,
+    pub(super) observers: bool,
 }
 
-impl Line {
-    pub(super) fn new() -> Line {
-        Line {
+impl WaitQueue {
+    pub(super) fn new() -> WaitQueue {
+        WaitQueue {
             first: AtomicU32::new(0),
             last: AtomicU32::new(0),
             upgrader: AtomicU32::new(0),
-            aside: AtomicU32::new(0),
+            observers: AtomicU32::new(0),
             all: AtomicU32::new(0),
         }
     }
 
-    pub(super) fn join(&self, links: &Links<'_>, name: u32, what: For) {
+    pub(super) fn enqueue(&self, links: &WaitLinks<'_>, name: u32, what: WaitKind) {
         add(&self.all, 1);
         let Some(link) = links.of(name) else { return };
         let wants = match what {
-            For::Use(SyncState::Exclusive) | For::Upgrade => WRITES,
-            For::Use(_) => READS,
-            For::Change | For::Close => STANDS_ASIDE,
+            WaitKind::Use(SyncState::Exclusive) | WaitKind::Upgrade => WRITES,
+            WaitKind::Use(_) => READS,
+            WaitKind::Change | WaitKind::Close => OBSERVES,
         };
         put(&link.wants, wants);
         match what {
-            For::Use(_) => {
+            WaitKind::Use(_) => {
                 let last = get(&self.last);
-                put(&link.before, last);
+                put(&link.prev, last);
                 put(&link.next, 0);
                 put(links.of(last).map_or(&self.first, |link| &link.next), name);
                 put(&self.last, name);
             }
-            For::Upgrade => put(&self.upgrader, name),
-            For::Change | For::Close => add(&self.aside, 1),
+            WaitKind::Upgrade => put(&self.upgrader, name),
+            WaitKind::Change | WaitKind::Close => add(&self.observers, 1),
         }
     }
 
-    pub(super) fn leave(&self, links: &Links<'_>, name: u32, what: For) {
+    pub(super) fn dequeue(&self, links: &WaitLinks<'_>, name: u32, what: WaitKind) {
         add(&self.all, -1);
         match what {
-            For::Use(_) => {
+            WaitKind::Use(_) => {
                 let Some(link) = links.of(name) else { return };
-                let (before, next) = (get(&link.before), get(&link.next));
-                put(
-                    links.of(before).map_or(&self.first, |link| &link.next),
-                    next,
-                );
-                put(
-                    links.of(next).map_or(&self.last, |link| &link.before),
-                    before,
-                );
+                let (prev, next) = (get(&link.prev), get(&link.next));
+                put(links.of(prev).map_or(&self.first, |link| &link.next), next);
+                put(links.of(next).map_or(&self.last, |link| &link.prev), prev);
             }
-            For::Upgrade => put(&self.upgrader, 0),
-            For::Change | For::Close => add(&self.aside, -1),
+            WaitKind::Upgrade => put(&self.upgrader, 0),
+            WaitKind::Change | WaitKind::Close => add(&self.observers, -1),
         }
     }
 
@@ -143,7 +137,7 @@ impl Line {
     }
 
     /// What the first in line wants.
-    pub(super) fn first_wants(&self, links: &Links<'_>) -> Option<SyncState> {
+    pub(super) fn head_request(&self, links: &WaitLinks<'_>) -> Option<SyncState> {
         let link = links.of(get(&self.first))?;
         Some(if get(&link.wants) == WRITES {
             SyncState::Exclusive
@@ -154,16 +148,16 @@ impl Line {
 
     /// Whether anybody waits.
     #[inline]
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub(super) fn has_waiters(&self) -> bool {
         get(&self.all) != 0
     }
 
     /// Everybody who may look again.
-    pub(super) fn wakes(&self) -> Wakes {
-        Wakes {
+    pub(super) fn wakes(&self) -> WakeSet {
+        WakeSet {
             first: get(&self.first),
             upgrader: get(&self.upgrader),
-            aside: get(&self.aside) != 0,
+            observers: get(&self.observers) != 0,
         }
     }
 }
@@ -188,50 +182,53 @@ mod tests {
 
     use super::*;
 
-    const READ: For = For::Use(SyncState::Shared);
-    const WRITE: For = For::Use(SyncState::Exclusive);
+    const READ: WaitKind = WaitKind::Use(SyncState::Shared);
+    const WRITE: WaitKind = WaitKind::Use(SyncState::Exclusive);
 
-    fn with(then: impl FnOnce(&Line, &Links<'_>)) {
-        let mut memory = Box::new_uninit_slice(Links::bytes(8));
-        let links = Links::new(&mut Arena::new(&mut memory), 8).unwrap();
-        then(&Line::new(), &links);
+    fn with(then: impl FnOnce(&WaitQueue, &WaitLinks<'_>)) {
+        let mut memory = Box::new_uninit_slice(WaitLinks::bytes(8));
+        let links = WaitLinks::new(&mut Arena::new(&mut memory), 8).unwrap();
+        then(&WaitQueue::new(), &links);
     }
 
     /// The calls in line, in order; all leave.
-    fn order(line: &Line, links: &Links<'_>) -> Vec<(u32, Option<SyncState>)> {
+    fn order(wait_queue: &WaitQueue, links: &WaitLinks<'_>) -> Vec<(u32, Option<SyncState>)> {
         let mut order = Vec::new();
-        while line.wakes().first != 0 {
-            let name = line.wakes().first;
-            order.push((name, line.first_wants(links)));
-            line.leave(links, name, READ);
+        while wait_queue.wakes().first != 0 {
+            let name = wait_queue.wakes().first;
+            order.push((name, wait_queue.head_request(links)));
+            wait_queue.dequeue(links, name, READ);
         }
-        assert!(!line.is_waited_for() && get(&line.last) == 0);
+        assert!(!wait_queue.has_waiters() && get(&wait_queue.last) == 0);
         order
     }
 
     #[test]
     fn calls_are_served_in_the_order_of_their_arrival() {
         let (shared, exclusive) = (Some(SyncState::Shared), Some(SyncState::Exclusive));
-        with(|line, links| {
+        with(|wait_queue, links| {
             for (name, what) in [(3, READ), (1, WRITE), (8, READ), (2, READ)] {
-                line.join(links, name, what);
+                wait_queue.enqueue(links, name, what);
             }
-            assert!(line.is_first(3) && !line.is_first(1));
+            assert!(wait_queue.is_first(3) && !wait_queue.is_first(1));
             let expected = [(3, shared), (1, exclusive), (8, shared), (2, shared)];
-            assert_eq!(order(line, links), expected);
+            assert_eq!(order(wait_queue, links), expected);
         });
     }
 
     #[test]
     fn a_call_that_gives_up_leaves_the_order_of_the_others() {
         for gone in [4, 5, 6] {
-            with(|line, links| {
+            with(|wait_queue, links| {
                 for name in [4, 5, 6] {
-                    line.join(links, name, WRITE);
+                    wait_queue.enqueue(links, name, WRITE);
                 }
-                line.leave(links, gone, WRITE);
-                line.join(links, 7, WRITE);
-                let names: Vec<u32> = order(line, links).iter().map(|(name, _)| *name).collect();
+                wait_queue.dequeue(links, gone, WRITE);
+                wait_queue.enqueue(links, 7, WRITE);
+                let names: Vec<u32> = order(wait_queue, links)
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .collect();
                 let left: Vec<u32> = (4..=7).filter(|name| *name != gone).collect();
                 assert_eq!(names, left);
             });
@@ -240,16 +237,16 @@ mod tests {
 
     #[test]
     fn calls_that_use_nothing_stand_aside() {
-        with(|line, links| {
-            line.join(links, 1, For::Change);
-            line.join(links, 2, For::Upgrade);
-            assert!(line.is_waited_for() && line.wakes().first == 0);
-            assert!(line.wakes().aside && line.wakes().upgrader == 2);
-            line.join(links, 3, WRITE);
-            line.leave(links, 1, For::Change);
-            line.leave(links, 2, For::Upgrade);
-            assert!(!line.wakes().aside && line.wakes().upgrader == 0);
-            assert_eq!(order(line, links).len(), 1);
+        with(|wait_queue, links| {
+            wait_queue.enqueue(links, 1, WaitKind::Change);
+            wait_queue.enqueue(links, 2, WaitKind::Upgrade);
+            assert!(wait_queue.has_waiters() && wait_queue.wakes().first == 0);
+            assert!(wait_queue.wakes().observers && wait_queue.wakes().upgrader == 2);
+            wait_queue.enqueue(links, 3, WRITE);
+            wait_queue.dequeue(links, 1, WaitKind::Change);
+            wait_queue.dequeue(links, 2, WaitKind::Upgrade);
+            assert!(!wait_queue.wakes().observers && wait_queue.wakes().upgrader == 0);
+            assert_eq!(order(wait_queue, links).len(), 1);
         });
     }
 }

@@ -1,15 +1,15 @@
 //! Taking sync handles, and giving them back.
 
-use super::line::{For, Wakes};
 use super::slots::Slot;
-use super::{News, SyncHandle};
+use super::wait_queue::{WaitKind, WakeSet};
+use super::{SyncHandle, ValueStatus};
 use crate::error::{Error, errno};
 use crate::node::rpc::Claim;
 use crate::node::rpc::Limits;
 use crate::node::rpc::Wake;
 use crate::node::{Late, Node, Phase, Wait, WaitsFor};
 use crate::pal::{Event, Pal, Time};
-use crate::shared_state::{Client, Take};
+use crate::shared_state::{Acquisition, Client};
 use crate::store::{copy, give_way};
 use crate::sync::Ordering;
 use crate::wire::SyncState;
@@ -39,20 +39,20 @@ impl<'m, P: Pal> Node<'m, P> {
         state: SyncState,
         data: &mut [u8],
         wait: Wait<'_>,
-    ) -> Result<(usize, News), Error> {
+    ) -> Result<(usize, ValueStatus), Error> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
             return Err(Error::Invalid);
         }
-        self.take_sync(handle, state, false, wait, |client| {
+        self.acquire_sync(handle, state, false, wait, |client| {
             let from = client.data();
             for (to, from) in data.iter_mut().zip(from) {
                 *to = *from;
             }
             let length = from.len();
-            let (changed, owner_died) = client.news();
+            let (changed, owner_died) = client.take_status();
             (
                 length,
-                News {
+                ValueStatus {
                     changed,
                     owner_died,
                 },
@@ -62,28 +62,28 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As [`Node::lock_sync`], but one thread of this process at a time uses the handle, even to read.
     /// `read` is given the data if it is not what this process last had. A caller that can't be told of a
-    /// death (`hears_of_death` is false) leaves that to the next.
+    /// death (`reports_owner_death` is false) leaves that to the next.
     #[cfg(feature = "capi")]
     pub(crate) fn lock_sync_alone(
         &self,
         handle: SyncHandle,
         state: SyncState,
-        hears_of_death: bool,
+        reports_owner_death: bool,
         wait: Wait<'_>,
         mut read: impl FnMut(&[u8]),
-    ) -> Result<News, Error> {
+    ) -> Result<ValueStatus, Error> {
         if !matches!(state, SyncState::Shared | SyncState::Exclusive) {
             return Err(Error::Invalid);
         }
-        self.take_sync(handle, state, true, wait, |client| {
-            let (changed, owner_died) = client.news();
+        self.acquire_sync(handle, state, true, wait, |client| {
+            let (changed, owner_died) = client.take_status();
             if changed {
                 read(client.data());
             }
-            if owner_died && !hears_of_death {
-                client.put_news_back((false, true));
+            if owner_died && !reports_owner_death {
+                client.restore_status((false, true));
             }
-            News {
+            ValueStatus {
                 changed,
                 owner_died,
             }
@@ -95,7 +95,7 @@ impl<'m, P: Pal> Node<'m, P> {
         reason = "a stop in memory on the way costs as much as the rest"
     )]
     #[inline(always)]
-    pub(super) fn take_sync<T>(
+    pub(super) fn acquire_sync<T>(
         &self,
         handle: SyncHandle,
         state: SyncState,
@@ -107,23 +107,23 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
-            if client.opened() != handle.opened {
+            if client.generation() != handle.generation {
                 return Err(Error::Invalid);
             }
             // Who uses it alone is passed by nobody, and passes nobody.
             let passes_as = if alone { SyncState::Exclusive } else { state };
-            let has_turn = client.may_pass(passes_as) && !(alone && client.is_used());
-            if client.take_in_turn(state, has_turn) == Take::Taken {
+            let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
+            if client.acquire_in_turn(state, has_turn) == Acquisition::Acquired {
                 return Ok(read(&mut client));
             }
-            client.wait(state, 1);
+            client.change_waiters(state, 1);
         }
-        self.take_sync_later(handle, slot, state, alone, wait, read)
+        self.acquire_sync_slow(handle, slot, state, alone, wait, read)
     }
 
     /// It is not here, or in use.
     #[cold]
-    fn take_sync_later<T>(
+    fn acquire_sync_slow<T>(
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
@@ -133,66 +133,72 @@ impl<'m, P: Pal> Node<'m, P> {
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
         let limits = Limits::of(wait, &self.pal);
-        self.wait_for_slot(handle, slot, For::Use(state), limits, |client, is_first| {
-            let has_turn = is_first && !(alone && client.is_used());
-            Some(match client.take_in_turn(state, has_turn) {
-                Take::Taken => Ok(read(client)),
-                Take::Wait => return None,
-                other => Err(error_of(other)),
-            })
-        })
+        self.wait_for_slot(
+            handle,
+            slot,
+            WaitKind::Use(state),
+            limits,
+            |client, is_first| {
+                let has_turn = is_first && !(alone && client.is_in_use());
+                Some(match client.acquire_in_turn(state, has_turn) {
+                    Acquisition::Acquired => Ok(read(client)),
+                    Acquisition::Pending => return None,
+                    other => Err(error_of(other)),
+                })
+            },
+        )
     }
 
-    /// Looks again and again, whenever something changes about the handle that may end the wait. `look`
+    /// Looks again and again, whenever something changes about the handle that may end the wait. `poll`
     /// is told whether the call is the first in line.
     pub(super) fn wait_for_slot<T>(
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
-        what: For,
+        what: WaitKind,
         limits: Limits<'_>,
-        look: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
+        poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let server = self.identity.leader.unwrap_or(self.identity.vmid);
         let shown = (WaitsFor::Handle(handle.id), self.now());
         let claimed = self.waiters.claim(server, shown, None, Late::Drop);
         let outcome = match claimed {
             Ok(claim) => {
-                let outcome = self.wait_in_line(handle, slot, what, (claim, limits), look);
+                let outcome = self.wait_queued(handle, slot, what, (claim, limits), poll);
                 self.waiters.give(claim);
                 outcome
             }
             Err(error) => Err(error),
         };
-        let has_out = {
+        let has_output = {
             let mut client = slot.client.lock();
             // Unless it was closed, and the place is another's.
-            if let For::Use(state) = what
-                && client.opened() == handle.opened
+            if let WaitKind::Use(state) = what
+                && client.generation() == handle.generation
             {
-                client.wait(state, -1);
+                client.change_waiters(state, -1);
             }
-            client.next().is_some()
+            client.poll_transmit().is_some()
         };
-        if has_out {
-            self.say_for(handle.place);
+        if has_output {
+            self.send_client_messages(handle.slot_index);
         }
         outcome
     }
 
-    fn wait_in_line<T>(
+    fn wait_queued<T>(
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
-        what: For,
+        what: WaitKind,
         (claim, limits): (Claim, Limits<'_>),
-        mut look: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
+        mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        let (name, links) = (claim.name(), &self.leases.links);
+        let (name, links) = (claim.name(), &self.sync_handles.links);
         {
             let mut client = slot.client.lock();
-            slot.line.join(links, name, what);
-            client.set_first(slot.line.first_wants(links));
+            slot.wait_queue.enqueue(links, name, what);
+            client.set_head_request(slot.wait_queue.head_request(links));
         }
         let peer = self
             .identity
@@ -204,18 +210,18 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
             }
-            let (found, wake, has_out) = {
+            let (found, wake, has_output) = {
                 let mut client = slot.client.lock();
-                let found = if client.opened() == handle.opened && !client.is_free() {
-                    look(&mut client, slot.line.is_first(name))
+                let found = if client.generation() == handle.generation && !client.is_free() {
+                    poll(&mut client, slot.wait_queue.is_first(name))
                 } else {
                     Some(Err(Error::Invalid))
                 };
-                let wake = server_wake(&client, what, slot.line.is_first(name), limits);
-                (found, wake, client.next().is_some())
+                let wake = wake_source(&client, what, slot.wait_queue.is_first(name), limits);
+                (found, wake, client.poll_transmit().is_some())
             };
-            if has_out {
-                self.say_for(handle.place);
+            if has_output {
+                self.send_client_messages(handle.slot_index);
             }
             match found {
                 // It was closed for that.
@@ -271,15 +277,19 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let next = {
             let mut client = slot.client.lock();
-            let was_first = slot.line.is_first(name);
-            slot.line.leave(links, name, what);
-            let wants = slot.line.first_wants(links);
-            client.set_first(wants);
+            let was_first = slot.wait_queue.is_first(name);
+            slot.wait_queue.dequeue(links, name, what);
+            let wants = slot.wait_queue.head_request(links);
+            client.set_head_request(wants);
             // A reader lets the readers behind it in; a call that gave up, all.
-            let can_go = !client.is_used()
-                || wants == Some(SyncState::Shared) && !client.is_taken(SyncState::Exclusive);
-            let is_free = (was_first || what == For::Upgrade) && can_go;
-            if is_free { slot.line.wakes().first } else { 0 }
+            let can_go = !client.is_in_use()
+                || wants == Some(SyncState::Shared) && !client.is_held(SyncState::Exclusive);
+            let is_free = (was_first || what == WaitKind::Upgrade) && can_go;
+            if is_free {
+                slot.wait_queue.wakes().first
+            } else {
+                0
+            }
         };
         self.waiters.nudge(next);
         outcome
@@ -287,16 +297,16 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Has the calls look again that wait for the handle.
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
-        self.wake_these(slot, slot.line.wakes());
+        self.wake_set(slot, slot.wait_queue.wakes());
     }
 
-    fn wake_these(&self, slot: &Slot<'m>, wakes: Wakes) {
+    fn wake_set(&self, slot: &Slot<'m>, wakes: WakeSet) {
         self.waiters.nudge(wakes.first);
         self.waiters.nudge(wakes.upgrader);
-        if wakes.aside {
+        if wakes.observers {
             let what = WaitsFor::Handle(slot.client.lock().id());
-            let links = &self.leases.links;
-            self.waiters.nudge_all(what, |name| links.is_aside(name));
+            let links = &self.sync_handles.links;
+            self.waiters.nudge_all(what, |name| links.is_observer(name));
         }
     }
 
@@ -336,7 +346,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if length.is_some_and(|length| !may_change || length > limit) {
             return Err(Error::Invalid);
         }
-        self.give_sync(handle, state, |client| {
+        self.release_sync(handle, state, |client| {
             if let Some(length) = length {
                 fill(client.data_mut(length));
             }
@@ -344,7 +354,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     #[inline]
-    pub(super) fn give_sync(
+    pub(super) fn release_sync(
         &self,
         handle: SyncHandle,
         state: SyncState,
@@ -353,40 +363,40 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.slot(handle)?;
         let (is_wanted, has_changed) = {
             let mut client = slot.client.lock();
-            if client.opened() != handle.opened || !client.is_taken(state) {
+            if client.generation() != handle.generation || !client.is_held(state) {
                 return Err(Error::Invalid);
             }
-            let changes = client.changes();
+            let changes = client.change_count();
             change(&mut client);
-            client.give(state);
-            let is_wanted = client.is_wanted() || slot.line.is_waited_for();
-            (is_wanted, client.changes() != changes)
+            client.release(state);
+            let is_wanted = client.has_release_work() || slot.wait_queue.has_waiters();
+            (is_wanted, client.change_count() != changes)
         };
         if is_wanted {
-            self.let_others_have(handle, slot, has_changed);
+            self.wake_after_release(handle, slot, has_changed);
         }
         Ok(())
     }
 
     /// Somebody wants what was given back, or waits for what has changed.
     #[cold]
-    fn let_others_have(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
-        let (has_out, yields, wakes) = {
+    fn wake_after_release(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
+        let (has_output, yields, wakes) = {
             let mut client = slot.client.lock();
-            let yields = client.is_contended() && client.is_time_to_yield();
-            client.note_wanted();
-            let mut wakes = slot.line.wakes();
-            if client.is_used() {
+            let yields = client.is_contended() && client.should_yield();
+            client.update_release_work();
+            let mut wakes = slot.wait_queue.wakes();
+            if client.is_in_use() {
                 // The first in line waits for the last that uses it.
                 wakes.first = 0;
             }
-            wakes.aside &= has_changed;
-            (client.next().is_some(), yields, wakes)
+            wakes.observers &= has_changed;
+            (client.poll_transmit().is_some(), yields, wakes)
         };
-        if has_out {
-            self.say_for(handle.place);
+        if has_output {
+            self.send_client_messages(handle.slot_index);
         }
-        self.wake_these(slot, wakes);
+        self.wake_set(slot, wakes);
         if yields {
             give_way();
         }
@@ -407,15 +417,18 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
-            if client.opened() != handle.opened || !client.is_taken(SyncState::Shared) {
+            if client.generation() != handle.generation || !client.is_held(SyncState::Shared) {
                 return Err(Error::Invalid);
             }
             match client.upgrade(true) {
-                Take::Taken => return Ok(()),
-                Take::Wait => {}
+                Acquisition::Acquired => return Ok(()),
+                Acquisition::Pending => {}
                 other => {
-                    if !matches!(other, Take::LetGo | Take::Unsupported) {
-                        client.stop_upgrade();
+                    if !matches!(
+                        other,
+                        Acquisition::UpgradeDeadlock | Acquisition::Unsupported
+                    ) {
+                        client.cancel_upgrade();
                     }
                     drop(client);
                     self.wake_slot(slot);
@@ -424,16 +437,16 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let limits = Limits::of(wait, &self.pal);
-        let upgraded = self.wait_for_slot(handle, slot, For::Upgrade, limits, |client, _| {
+        let upgraded = self.wait_for_slot(handle, slot, WaitKind::Upgrade, limits, |client, _| {
             Some(match client.upgrade(false) {
-                Take::Taken => Ok(()),
-                Take::Wait => return None,
+                Acquisition::Acquired => Ok(()),
+                Acquisition::Pending => return None,
                 other => Err(error_of(other)),
             })
         });
         if upgraded.is_err() {
-            slot.client.lock().stop_upgrade();
-            self.say_for(handle.place);
+            slot.client.lock().cancel_upgrade();
+            self.send_client_messages(handle.slot_index);
             // Readers that came meanwhile may have their turn now.
             self.wake_slot(slot);
         }
@@ -450,28 +463,28 @@ impl<'m, P: Pal> Node<'m, P> {
         self.alive()?;
         let slot = self.slot(handle)?;
         let limits = Limits::of(wait, &self.pal);
-        self.wait_for_slot(handle, slot, For::Change, limits, |client, _| {
-            (client.changes() != seen).then_some(Ok(()))
+        self.wait_for_slot(handle, slot, WaitKind::Change, limits, |client, _| {
+            (client.change_count() != seen).then_some(Ok(()))
         })
     }
 
     /// How many deaths this process heard of that left the handle behind, and how many of them it has told
     /// its callers.
-    pub(super) fn sync_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
+    pub(super) fn sync_owner_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
         let client = self.slot(handle)?.client.lock();
-        if client.opened() == handle.opened {
-            Ok((client.deaths(), client.told_deaths()))
+        if client.generation() == handle.generation {
+            Ok((client.owner_deaths(), client.reported_deaths()))
         } else {
             Err(Error::Invalid)
         }
     }
 
     /// The data has changed, and a call that has seen that has failed: the next is to be told.
-    pub(super) fn keep_sync_change(&self, handle: SyncHandle, is_changed: bool) {
+    pub(super) fn restore_sync_change(&self, handle: SyncHandle, is_changed: bool) {
         if let Ok(slot) = self.slot(handle) {
             let mut client = slot.client.lock();
-            if client.opened() == handle.opened {
-                client.put_news_back((is_changed, false));
+            if client.generation() == handle.generation {
+                client.restore_status((is_changed, false));
             }
         }
     }
@@ -484,8 +497,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.alive()?;
         let slot = self.slot(handle)?;
         let client = slot.client.lock();
-        if client.opened() == handle.opened && client.is_open() {
-            Ok(client.changes())
+        if client.generation() == handle.generation && client.is_open() {
+            Ok(client.change_count())
         } else {
             Err(Error::Invalid)
         }
@@ -494,22 +507,27 @@ impl<'m, P: Pal> Node<'m, P> {
 
 /// What may end the wait, if the call waits for the server's word; `None` if only other threads of this
 /// process can bring it on.
-fn server_wake(client: &Client<'_>, what: For, is_first: bool, limits: Limits<'_>) -> Option<Wake> {
+fn wake_source(
+    client: &Client<'_>,
+    what: WaitKind,
+    is_first: bool,
+    limits: Limits<'_>,
+) -> Option<Wake> {
     let needs_server = match what {
-        For::Use(state) => is_first && !client.has(state),
-        For::Upgrade => !client.has(SyncState::Exclusive),
-        For::Change | For::Close => true,
+        WaitKind::Use(state) => is_first && !client.has_lease(state),
+        WaitKind::Upgrade => !client.has_lease(SyncState::Exclusive),
+        WaitKind::Change | WaitKind::Close => true,
     };
-    let by_event = limits.interrupt.is_some() || what == For::Change || client.is_used();
+    let by_event = limits.interrupt.is_some() || what == WaitKind::Change || client.is_in_use();
     let wake = if by_event { Wake::Event } else { Wake::Bytes };
     needs_server.then_some(wake)
 }
 
-fn error_of(take: Take) -> Error {
+fn error_of(take: Acquisition) -> Error {
     match take {
-        Take::LetGo => Error::Refused(errno::EDEADLK),
-        Take::NoRoom => Error::Refused(errno::ENOMEM),
-        Take::Unsupported => Error::Unsupported,
-        Take::Closed | Take::Taken | Take::Wait => Error::Invalid,
+        Acquisition::UpgradeDeadlock => Error::Refused(errno::EDEADLK),
+        Acquisition::NoRoom => Error::Refused(errno::ENOMEM),
+        Acquisition::Unsupported => Error::Unsupported,
+        Acquisition::Closed | Acquisition::Acquired | Acquisition::Pending => Error::Invalid,
     }
 }
