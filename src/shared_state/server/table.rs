@@ -61,14 +61,14 @@ impl<'m> Server<'m> {
         };
         if handle_index == index {
             self.update_handle(client.handle, |handle| {
-                handle.clients = client.next_of_handle
+                handle.clients = client.next_of_handle;
             });
         } else {
             while handle_index != NONE && self.client(handle_index).next_of_handle != index {
                 handle_index = self.client(handle_index).next_of_handle;
             }
             self.update_client(handle_index, |prev| {
-                prev.next_of_handle = client.next_of_handle
+                prev.next_of_handle = client.next_of_handle;
             });
         }
         self.by_client.remove(client_key(vmid, id), index);
