@@ -1,11 +1,13 @@
-//! Sync handles: state that several processes share coherently.
+//! Values that several processes share coherently.
 //!
-//! A handle is a number that names some bytes. A process that uses it has a [`Client`]; the leader's
-//! [`Server`] says which clients have a *lease*: any number to read (`SHARED`), or one to change
-//! the data (`EXCLUSIVE`), which travels with the lease. A client keeps what it has until the
-//! server asks for it back, so using it again costs no message.
+//! A sync handle is a number that names a value: some bytes. Each process that uses the handle has
+//! a [`Client`] for it; the leader's [`Server`] records which clients hold a *lease*. Any number of
+//! clients may hold a lease to read (`SHARED`), or one client a lease to change the value
+//! (`EXCLUSIVE`); the value travels with the lease. A client keeps its lease until the server
+//! revokes it, so repeated use costs no message.
 //!
-//! Both are pure state machines: what they have to say stays with them until it is taken.
+//! Both are deterministic state machines without I/O. An outgoing message stays in the machine
+//! until the caller marks it as sent.
 
 mod client;
 mod server;
@@ -15,11 +17,11 @@ pub use server::{RequestError, Server, ServerMessage};
 
 use crate::wire::SyncState;
 
-/// A message that an honest peer does not send as things stand.
+/// A message that a correct peer does not send in the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolViolation;
 
-/// How much a state allows: nothing, reading, or changing.
+/// The strength of a lease: 0 allows nothing, 1 reading, 2 changing.
 const fn strength(state: SyncState) -> u8 {
     match state {
         SyncState::None | SyncState::Invalid => 0,
@@ -28,11 +30,11 @@ const fn strength(state: SyncState) -> u8 {
     }
 }
 
-/// The limits of the server.
+/// The limits of the [`Server`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseLimits {
-    /// Handles that any process uses.
+    /// The largest number of handles in use in the whole family.
     pub handles: usize,
-    /// Clients: one for each process and handle it uses.
+    /// The largest number of clients. Each process has one client for each handle it uses.
     pub clients: usize,
 }

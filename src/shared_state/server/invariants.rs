@@ -1,12 +1,12 @@
-//! What always holds of the server's tables.
+//! The invariants of the server's tables.
 
 use super::{HandleRecord, Server};
 use crate::store::NONE;
 use crate::wire::SyncState;
 
 impl Server<'_> {
-    /// Whether nobody has what excludes another, and nobody waits who could be served. Slow: for
-    /// tests.
+    /// Whether no lease excludes another, no client waits for a lease that could be granted, and
+    /// the counts are right. It visits every client; for tests.
     pub fn check_invariants(&self) -> bool {
         (0..self.handle_slots.used()).all(|handle_index| {
             let Some(handle) = self.handle(handle_index) else {
@@ -59,7 +59,7 @@ mod tests {
         Vmid::new(process).unwrap()
     }
 
-    /// Whether that is noticed, after these have asked.
+    /// Whether the check notices a fault that `wrong` makes after these requests.
     fn is_noticed(asked: &[(u32, SyncState)], wrong: impl FnOnce(&mut Server<'_>)) -> bool {
         let limits = LeaseLimits {
             handles: 1,
@@ -94,7 +94,7 @@ mod tests {
                 server.set_current(index(server, 2), SyncState::Invalid);
             }));
         }
-        // It could read together with another.
+        // The third client could read together with the first.
         let requested = [(2, READ), (3, WRITE), (4, READ)];
         assert!(is_noticed(&requested, |server| {
             server.dequeue_request(index(server, 3));

@@ -1,8 +1,8 @@
-//! The leader's side of all handles: who may have a lease, and in which order.
+//! The leader's part of the shared values: it grants leases, and revokes them.
 //!
-//! Requests for a handle are served in the order they came. Those to read that stand together at
-//! the head are served together; one to change waits until all others have given back, and those
-//! that came after it wait for it.
+//! The server grants the requests for a handle in the order of their arrival. It grants adjacent
+//! requests to read at the head of the queue together. A request to change the value is granted
+//! after all other clients have given their leases back; later requests wait behind it.
 
 mod invariants;
 mod outbox;
@@ -18,40 +18,43 @@ pub use outbox::ServerMessage;
 
 struct HandleRecord<'m> {
     id: u64,
-    /// Its clients, linked by `next_of_handle`.
+    /// The first of its clients, which are linked by `next_of_handle`.
     clients: u32,
-    /// Its requests in their order, linked by `next`.
+    /// The ends of the queue of requests, which are linked by `next`.
     queue_head: u32,
     queue_tail: u32,
-    /// Clients that read.
+    /// The number of clients with a lease to read.
     readers: u32,
-    /// The client that changes.
+    /// The client with the lease to change the value.
     writer: u32,
-    /// A process died that could change the data, and nobody else has done so since.
+    /// A process died while it held the lease to change the value, and no other process has held
+    /// that lease since.
     owner_died: bool,
     length: usize,
     data: Buffer<'m>,
 }
 
-/// A process that uses a handle.
+/// A client: one process and one handle that it uses.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy)]
 struct ClientRecord {
     vmid: Option<Vmid>,
     handle: u32,
     current: SyncState,
-    /// What it asks for.
+    /// The requested lease.
     requested: Option<SyncState>,
-    /// What it was told to give back to.
+    /// The strongest lease that the server still allows it, if the server has revoked more.
     revoke_to: Option<SyncState>,
-    /// It is a client in C that reads and asks to change the data: it keeps what it has until then, so
-    /// nobody else can be served before.
+    /// A client in C reads and requests the lease to change the value. It keeps its lease to read
+    /// until then, so the server can grant nothing to others before.
     upgrades_in_place: bool,
-    /// It was given more though it had been asked to give back what it read: that may come yet.
+    /// The server granted it more after it had revoked the lease to read: the confirmation of that
+    /// revocation may still arrive.
     expects_stale_downgrade: bool,
-    /// It can change the data, and is the first after a process died that could.
+    /// It holds the lease to change the value, is the first to do so after the owner died, and has
+    /// not acknowledged that.
     owner_died_unacked: bool,
-    /// Of the handle's clients.
+    /// The next client of the same handle.
     next_of_handle: u32,
     prev: u32,
     next: u32,
@@ -59,7 +62,7 @@ struct ClientRecord {
     out_confirm: Option<SyncState>,
     out_downgrade: Option<SyncState>,
     out_close: bool,
-    /// It is among those to whom something is to be said.
+    /// It is in the outbox.
     is_in_outbox: bool,
     outbox_next: u32,
 }
@@ -84,14 +87,15 @@ const EMPTY: ClientRecord = ClientRecord {
     outbox_next: NONE,
 };
 
-/// Why a message came to nothing.
+/// The error of a client's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// It does not fit.
+    /// A correct client does not send the message in this state.
     ProtocolViolation,
-    /// There is no room for the handle or for one more client.
+    /// There is no room for the handle, or for one more client.
     NoRoom,
-    /// It is closed already, for it never found room: to be confirmed all the same.
+    /// The client closes a handle that the server does not know, because it never had room for it.
+    /// The caller confirms the close.
     Closed,
 }
 
@@ -101,7 +105,7 @@ impl From<ProtocolViolation> for RequestError {
     }
 }
 
-/// All handles of the family.
+/// The leases of all handles of the family.
 pub struct Server<'m> {
     handles: Table<'m, HandleRecord<'m>>,
     handle_slots: Places<'m>,
@@ -114,7 +118,8 @@ pub struct Server<'m> {
 }
 
 impl<'m> Server<'m> {
-    /// The memory it takes, with that much data for each handle.
+    /// The number of bytes of memory that a server takes, with `data` bytes for each handle's
+    /// value.
     pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
         bytes_for::<HandleRecord<'m>>(limits.handles)
             .saturating_add(limits.handles.saturating_mul(data))
@@ -125,7 +130,7 @@ impl<'m> Server<'m> {
             .saturating_add(Buckets::bytes(limits.clients))
     }
 
-    /// Without handles, cut from `arena`.
+    /// A server without handles, in memory from `arena`, with `data` bytes for each handle's value.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -155,12 +160,10 @@ impl<'m> Server<'m> {
         })
     }
 
-    /// A client says something. What there is to say then comes from [`Server::next_of_handle`].
+    /// Handles a message from a client. [`Server::poll_transmit`] returns the resulting messages.
     ///
     /// # Errors
-    /// [`RequestError::ProtocolViolation`] if an honest one would not say that as things stand,
-    /// [`RequestError::NoRoom`] if a table is full, [`RequestError::Closed`] for a close of what found no room:
-    /// then nothing has changed.
+    /// [`RequestError::ProtocolViolation`] if a correct client does not send the message in this state, [`RequestError::NoRoom`] if a table is full, [`RequestError::Closed`] for the close of a handle that had no room. The state does not change in these cases.
     pub fn on_message(
         &mut self,
         from: Vmid,
@@ -175,9 +178,10 @@ impl<'m> Server<'m> {
         }
     }
 
-    /// As [`Server::on_message`], from a client that has not said HELLO. One in C that goes on from reading to
-    /// changing the data does not give back what it has before that, whatever it is asked: it is served
-    /// first, and others that want the same let go.
+    /// As [`Server::on_message`], for a client that has not sent HELLO. A client in C that requests
+    /// the lease to change the value while it reads does not give its lease back before, even if
+    /// the server revokes it. So the server grants its request first, and the other clients give
+    /// their leases back.
     ///
     /// # Errors
     /// As [`Server::on_message`].
@@ -225,12 +229,12 @@ impl<'m> Server<'m> {
             return Err(RequestError::ProtocolViolation);
         }
         if strength(state) <= strength(client.current) {
-            // It asks for nothing more. What it has got by now it keeps.
+            // The client withdraws its request. It keeps the lease that it holds by now.
             self.dequeue_request(index);
             self.grant_next(client.handle);
             return Ok(());
         }
-        // One that asks for more, or less, than before keeps its turn.
+        // A client that changes its request keeps its place in the queue.
         if client.requested.is_none() {
             let last = self.handle(client.handle).map_or(NONE, |of| of.queue_tail);
             self.update_client(index, |client| {
@@ -268,7 +272,8 @@ impl<'m> Server<'m> {
         let has_data = self.handle(client.handle).is_some_and(|of| of.length > 0);
         self.update_client(index, |client| client.expects_stale_downgrade = false);
         if client.expects_stale_downgrade && has_data && sync.data.is_empty() {
-            // It gave back what it read, and did not know yet that it can change the data.
+            // The client gave its lease to read back before it knew of the lease to change the
+            // value.
             self.update_client(index, |client| client.revoke_to = None);
             self.grant_next(client.handle);
             return Ok(());
@@ -298,11 +303,11 @@ impl<'m> Server<'m> {
         if client.out_close {
             return Err(RequestError::ProtocolViolation);
         }
-        // It may not have heard yet that it can change the data.
+        // The client may not know yet that it can change the value.
         if sync.state == SyncState::Exclusive {
             self.store_data(&client, sync)?;
         } else if client.owner_died_unacked {
-            // Nor has it seen to what a dead process left.
+            // For the same reason it has not handled the death of the previous owner.
             self.update_handle(client.handle, |handle| handle.owner_died = true);
         }
         self.release_lease(index);
@@ -317,11 +322,11 @@ impl<'m> Server<'m> {
         Ok(())
     }
 
-    /// A client that is about to give back what it got to change has not used it: the next is to be
-    /// told, too, that the owner died.
+    /// Handles the note of a client that gives back an unused lease to change the value: the server
+    /// reports the death of the previous owner to the next client, too.
     ///
     /// # Errors
-    /// [`RequestError::ProtocolViolation`] if it got no such thing.
+    /// [`RequestError::ProtocolViolation`] if the server did not report a death to this client with its present lease.
     pub fn on_owner_died(&mut self, from: Vmid, id: u64) -> Result<(), RequestError> {
         let index = self.find_client(from, id).ok_or(ProtocolViolation)?;
         let client = *self.client(index);
@@ -332,7 +337,7 @@ impl<'m> Server<'m> {
         Ok(())
     }
 
-    /// The data that comes from who could change it.
+    /// Stores the value that comes from the client with the lease to change it.
     fn store_data(
         &mut self,
         client: &ClientRecord,
@@ -354,7 +359,7 @@ impl<'m> Server<'m> {
         Ok(())
     }
 
-    /// A process is gone, and so is what it had.
+    /// Reclaims all leases and requests of a process that has ended.
     pub fn reclaim(&mut self, vmid: Vmid) {
         for index in 0..self.client_slots.used() {
             let client = *self.client(index);
@@ -379,12 +384,12 @@ impl<'m> Server<'m> {
         self.by_id.find(mix(id), is_it).is_some()
     }
 
-    /// Handles that are in use now, and the most ever.
+    /// The number of handles in use: now, and at most so far.
     pub fn handle_usage(&self) -> (usize, usize) {
         (self.handle_slots.taken(), self.handle_slots.most())
     }
 
-    /// Clients that use one now, and the most ever.
+    /// The number of clients: now, and at most so far.
     pub fn client_usage(&self) -> (usize, usize) {
         (self.client_slots.taken(), self.client_slots.most())
     }

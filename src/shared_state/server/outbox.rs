@@ -1,21 +1,21 @@
-//! What the server has to say, and to whom next.
+//! The outbox of the server: its clients with outgoing messages, in order.
 
 use super::Server;
 use crate::Vmid;
 use crate::store::NONE;
 use crate::wire::{Sync, SyncCode, SyncState};
 
-/// What the server has to say to a client.
+/// A message from the server to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerMessage<'a> {
-    /// A message of the protocol.
+    /// A message of the C protocol.
     Sync(SyncCode, Sync<'a>),
-    /// A process that was changing the data of this handle died: said before the lease comes.
+    /// A process died while it changed the value of this handle. The message precedes the lease.
     OwnerDied(u64),
 }
 
 impl Server<'_> {
-    /// What is to be said next, and to whom. It stays until [`Server::mark_sent`].
+    /// The next outgoing message and its receiver. It stays until [`Server::mark_sent`].
     pub fn poll_transmit(&self) -> Option<(Vmid, ServerMessage<'_>)> {
         let client = self.client(self.outbox_head);
         let vmid = client.vmid?;
@@ -37,7 +37,9 @@ impl Server<'_> {
         Some((vmid, message_out))
     }
 
-    /// It was said; or can't be said to that client for now (false): the others come first then.
+    /// Records that the caller sent the message of [`Server::poll_transmit`], or that the receiver
+    /// has no room for it at present (`was_sent` is false): the other clients precede that one
+    /// then.
     pub fn mark_sent(&mut self, was_sent: bool) {
         let index = self.outbox_head;
         if was_sent {
@@ -74,7 +76,7 @@ impl Server<'_> {
         }
     }
 
-    /// How many clients there are to whom something is to be said.
+    /// The number of clients with outgoing messages.
     pub fn queued_clients(&self) -> usize {
         let mut count = 0_usize;
         let mut index = self.outbox_head;

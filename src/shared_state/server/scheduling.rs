@@ -1,4 +1,4 @@
-//! Who has its turn: what can be granted, and who is to give back for it.
+//! The order of the requests: which of them can be granted, and which leases are revoked for that.
 
 use super::{ClientRecord, Server};
 use crate::shared_state::strength;
@@ -6,7 +6,8 @@ use crate::store::NONE;
 use crate::wire::SyncState;
 
 impl Server<'_> {
-    /// Grants what can be granted, and asks for what is needed for the next.
+    /// Grants all requests of a handle that can be granted, and revokes the leases that exclude the
+    /// next.
     pub(super) fn grant_next(&mut self, handle_index: u32) {
         loop {
             let Some(handle) = self.handle(handle_index) else {
@@ -17,7 +18,8 @@ impl Server<'_> {
             let Some(requested) = client.requested else {
                 return;
             };
-            // What it gives back would be taken for what it gets now.
+            // The server could not tell the lease that the client gives back from the one it would
+            // get now.
             if client.revoke_to.is_some() && !client.upgrades_in_place {
                 return;
             }
@@ -50,7 +52,7 @@ impl Server<'_> {
         }
     }
 
-    /// Has every other reader give back.
+    /// Revokes the leases of all readers but one.
     fn revoke_readers(&mut self, handle_index: u32, but: u32) {
         let mut index = self
             .handle(handle_index)
@@ -96,7 +98,8 @@ impl Server<'_> {
         });
     }
 
-    /// Puts a request before all others but those of the same kind that came before it.
+    /// Queues the request of a client that upgrades in place before all others except earlier ones
+    /// of its kind.
     pub(super) fn enqueue_upgrade(&mut self, index: u32) {
         let handle_index = self.client(index).handle;
         let mut prev = NONE;
@@ -149,7 +152,7 @@ impl Server<'_> {
         });
     }
 
-    /// The client has nothing any more, asks for nothing, and is not the handle's.
+    /// Takes the client's lease and its request away, and drops any revocation.
     pub(super) fn release_lease(&mut self, index: u32) {
         self.dequeue_request(index);
         self.set_current(index, SyncState::Invalid);

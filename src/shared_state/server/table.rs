@@ -1,4 +1,4 @@
-//! Which handles there are, and who uses them.
+//! The tables of handles and clients.
 
 use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;

@@ -1,4 +1,4 @@
-//! Taking sync handles, and giving them back.
+//! Acquiring and releasing sync handles.
 
 use super::slots::Slot;
 use super::wait_queue::{WaitKind, WakeSet};
@@ -15,24 +15,22 @@ use crate::sync::Ordering;
 use crate::wire::SyncState;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Takes the handle: [`SyncState::Shared`] to read its data, together with others;
-    /// [`SyncState::Exclusive`] to change it, alone. The data is copied to `data` as far as there is
-    /// room; returns its whole length, and what is new. Give it back with [`Node::unlock_sync`].
+    /// Acquires the handle: [`SyncState::Shared`] to read the value, together with others;
+    /// [`SyncState::Exclusive`] to change it, alone. Copies the value to `data` as far as it has
+    /// room; returns the value's whole length in bytes, and its status. The caller releases the
+    /// handle with [`Node::unlock_sync`].
     ///
-    /// Blocks until the handle is to be had, as long as `wait` allows, and not at all if this process
-    /// still has the lease and nobody here uses the handle or waits for it. Threads of this process are
-    /// served in the order in which they called: one that wants to change the data is passed by
-    /// nobody who calls later, one that wants to read only by others that do. A thread that has taken the handle
-    /// and calls this again may wait for itself.
+    /// Blocks until the handle is available, at most as long as `wait` allows. It does not block if
+    /// this process holds the lease and no other thread of it uses the handle or waits for it.
+    /// Threads of this process get the handle in the order in which they called: no later call
+    /// overtakes one that wants to change the value; only readers overtake one that wants to read.
+    /// A thread that holds the handle and calls this again may wait for itself.
     ///
-    /// With no time at all the lease is asked for all the same, so that it may
-    /// be here next time.
+    /// With a limit of no time the call requests the lease as well, so that it may be here next
+    /// time.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the handle is closed or the state is none of the two;
-    /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; [`Error::Refused`] (`ENOMEM`)
-    /// if the leader has no room for it; [`Error::LimitsDiffer`] if its handles have another length;
-    /// [`Error::LeaderGone`].
+    /// [`Error::Invalid`] if the handle is closed or the state is neither of the two; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says; [`Error::Refused`] (`ENOMEM`) if the leader has no room for the handle; [`Error::LimitsDiffer`] if the leader's values have another length; [`Error::LeaderGone`].
     pub fn lock_sync(
         &self,
         handle: SyncHandle,
@@ -60,9 +58,9 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// As [`Node::lock_sync`], but one thread of this process at a time uses the handle, even to read.
-    /// `read` is given the data if it is not what this process last had. A caller that can't be told of a
-    /// death (`reports_owner_death` is false) leaves that to the next.
+    /// As [`Node::lock_sync`], but only one thread of this process at a time uses the handle, even
+    /// to read. Calls `read` with the value if another process has changed it. A caller that cannot
+    /// report the death of an owner (`reports_owner_death` is false) leaves it to the next.
     #[cfg(feature = "capi")]
     pub(crate) fn lock_sync_alone(
         &self,
@@ -110,7 +108,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if client.generation() != handle.generation {
                 return Err(Error::Invalid);
             }
-            // Who uses it alone is passed by nobody, and passes nobody.
+            // A call that uses the handle alone neither overtakes others nor is overtaken.
             let passes_as = if alone { SyncState::Exclusive } else { state };
             let has_turn = client.may_overtake(passes_as) && !(alone && client.is_in_use());
             if client.acquire_in_turn(state, has_turn) == Acquisition::Acquired {
@@ -121,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.acquire_sync_slow(handle, slot, state, alone, wait, read)
     }
 
-    /// It is not here, or in use.
+    /// The slow path: the lease is elsewhere, or the handle is in use.
     #[cold]
     fn acquire_sync_slow<T>(
         &self,
@@ -149,13 +147,14 @@ impl<'m, P: Pal> Node<'m, P> {
         )
     }
 
-    /// Looks again and again, whenever something changes about the handle that may end the wait. `poll`
-    /// is told whether the call is the first in line.
+    /// Waits until `poll` returns a result, and calls it whenever the handle changes in a way that
+    /// may end the wait. The second argument of `poll` says whether the call is the first in the
+    /// queue.
     pub(super) fn wait_for_slot<T>(
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
-        what: WaitKind,
+        kind: WaitKind,
         limits: Limits<'_>,
         poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
@@ -164,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let claimed = self.waiters.claim(server, shown, None, Late::Drop);
         let outcome = match claimed {
             Ok(claim) => {
-                let outcome = self.wait_queued(handle, slot, what, (claim, limits), poll);
+                let outcome = self.wait_queued(handle, slot, kind, (claim, limits), poll);
                 self.waiters.give(claim);
                 outcome
             }
@@ -172,8 +171,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let has_output = {
             let mut client = slot.client.lock();
-            // Unless it was closed, and the place is another's.
-            if let WaitKind::Use(state) = what
+            // The handle may have been closed meanwhile, and the slot opened again.
+            if let WaitKind::Use(state) = kind
                 && client.generation() == handle.generation
             {
                 client.change_waiters(state, -1);
@@ -190,14 +189,14 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         handle: SyncHandle,
         slot: &Slot<'m>,
-        what: WaitKind,
+        kind: WaitKind,
         (claim, limits): (Claim, Limits<'_>),
         mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let (name, links) = (claim.name(), &self.sync_handles.links);
         {
             let mut client = slot.client.lock();
-            slot.wait_queue.enqueue(links, name, what);
+            slot.wait_queue.enqueue(links, name, kind);
             client.set_head_request(slot.wait_queue.head_request(links));
         }
         let peer = self
@@ -217,14 +216,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 } else {
                     Some(Err(Error::Invalid))
                 };
-                let wake = wake_source(&client, what, slot.wait_queue.is_first(name), limits);
+                let wake = wake_source(&client, kind, slot.wait_queue.is_first(name), limits);
                 (found, wake, client.poll_transmit().is_some())
             };
             if has_output {
                 self.send_client_messages(handle.slot_index);
             }
             match found {
-                // It was closed for that.
+                // The shutdown has closed the handle.
                 Some(Err(Error::Invalid)) if self.phase() != Phase::Running => {
                     break Err(Error::ShuttingDown);
                 }
@@ -234,7 +233,8 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Some(Err(error)) = self.waiters.outcome(claim) {
                 break Err(error);
             }
-            // Before the claim was there nobody could fail it.
+            // The leader may have ended before the wait was registered, so that nothing failed the
+            // wait.
             if self.leader_gone.load(Ordering::SeqCst) {
                 break Err(Error::LeaderGone);
             }
@@ -254,7 +254,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.sleep(claim, limits);
                 continue;
             };
-            // Not before what there was to say is said: the first look may find all here.
+            // The call takes over the reading only after its messages are queued: the first poll
+            // may succeed without the server.
             if since.is_none() {
                 since = Some(self.now());
                 reading = self.take_reading(peer, claim);
@@ -278,13 +279,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let next = {
             let mut client = slot.client.lock();
             let was_first = slot.wait_queue.is_first(name);
-            slot.wait_queue.dequeue(links, name, what);
+            slot.wait_queue.dequeue(links, name, kind);
             let wants = slot.wait_queue.head_request(links);
             client.set_head_request(wants);
-            // A reader lets the readers behind it in; a call that gave up, all.
+            // A call that acquired the handle to read lets the readers behind it in; one that gave
+            // up lets any call in.
             let can_go = !client.is_in_use()
                 || wants == Some(SyncState::Shared) && !client.is_held(SyncState::Exclusive);
-            let is_free = (was_first || what == WaitKind::Upgrade) && can_go;
+            let is_free = (was_first || kind == WaitKind::Upgrade) && can_go;
             if is_free {
                 slot.wait_queue.wakes().first
             } else {
@@ -295,7 +297,7 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
-    /// Has the calls look again that wait for the handle.
+    /// Wakes the calls that wait for the handle.
     pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
         self.wake_set(slot, slot.wait_queue.wakes());
     }
@@ -310,14 +312,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Gives the handle back that was taken in that state; with what its data is now, if that has
-    /// changed (after [`SyncState::Exclusive`] only; at most
+    /// Releases a handle that was acquired in that state, and stores `data` as the new value if it
+    /// is given (after [`SyncState::Exclusive`] only; at most
     /// [`Capacities::sync_data`](crate::Capacities::sync_data) bytes). Never blocks: the lease
-    /// stays here until another process asks for it.
+    /// stays in this process until another one requests it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the handle is closed, or nobody here has taken it in that state, or the
-    /// data is too long or not to be changed; then nothing is given back and nothing has changed.
+    /// [`Error::Invalid`] if the handle is closed, if no thread of this process holds it in that state, if the data is too long, or if the caller may not change the value; the handle and the value stay as they are then.
     #[inline]
     pub fn unlock_sync(
         &self,
@@ -330,8 +331,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.unlock_sync_with(handle, state, length, fill)
     }
 
-    /// As [`Node::unlock_sync`]; what the data is now is that long, and `fill` writes it: where it
-    /// is to be kept, and only once its length is known to fit.
+    /// As [`Node::unlock_sync`]. The new value has `length` bytes, and `fill` writes it in place,
+    /// once its length is known to fit.
     #[inline]
     pub(crate) fn unlock_sync_with(
         &self,
@@ -378,7 +379,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// Somebody wants what was given back, or waits for what has changed.
+    /// Wakes the calls that may proceed after a release, and sends what the release has queued.
     #[cold]
     fn wake_after_release(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
         let (has_output, yields, wakes) = {
@@ -387,7 +388,7 @@ impl<'m, P: Pal> Node<'m, P> {
             client.update_release_work();
             let mut wakes = slot.wait_queue.wakes();
             if client.is_in_use() {
-                // The first in line waits for the last that uses it.
+                // The first call in the queue waits for the last user.
                 wakes.first = 0;
             }
             wakes.observers &= has_changed;
@@ -402,16 +403,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes a handle that was taken [`SyncState::Shared`] [`SyncState::Exclusive`], without letting
-    /// go in between: nobody changes the data meanwhile. It waits for those of this process that read
-    /// already, and for nobody that calls later or waits for its turn.
+    /// Turns a handle that was acquired [`SyncState::Shared`] into [`SyncState::Exclusive`] without
+    /// releasing it: no process changes the value meanwhile. Blocks until the other readers of this
+    /// process have released it, and other processes have given their leases back; later calls and
+    /// queued ones do not delay it.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`EDEADLK`) if somebody else wants to change the data and waits for this
-    /// one to let go: it is still `Shared`, and to be given back. [`Error::Unsupported`] if the leader
-    /// is a process in C, and this process has not got the handle to change it: such a leader can't
-    /// keep others from changing the data in between. Else as [`Node::lock_sync`]; in all cases it
-    /// stays `Shared`.
+    /// [`Error::Refused`] (`EDEADLK`) if another thread or process wants to change the value and waits for this reader: it stays `Shared`, and the caller must release it. [`Error::Unsupported`] if the leader is a process in C and this process does not hold the lease to change the value: such a leader cannot keep others from changing it in between. Otherwise as [`Node::lock_sync`]. The handle stays `Shared` after every error.
     pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
         let slot = self.slot(handle)?;
@@ -447,15 +445,15 @@ impl<'m, P: Pal> Node<'m, P> {
         if upgraded.is_err() {
             slot.client.lock().cancel_upgrade();
             self.send_client_messages(handle.slot_index);
-            // Readers that came meanwhile may have their turn now.
+            // Readers that arrived meanwhile may proceed now.
             self.wake_slot(slot);
         }
         upgraded
     }
 
-    /// Waits until the data of a handle may have become another: some process, or another thread of
-    /// this one, was about to change it, or has. To be called without having taken it;
-    /// `seen` is what [`Node::sync_changes`] said before the data was last looked at.
+    /// Waits until the value of a handle may have changed: a process, or another thread of this
+    /// one, was about to change it, or has done so. The caller does not hold the handle. `seen` is
+    /// the result of [`Node::sync_changes`] before the caller last looked at the value.
     ///
     /// # Errors
     /// As [`Node::lock_sync`].
@@ -468,8 +466,8 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// How many deaths this process heard of that left the handle behind, and how many of them it has told
-    /// its callers.
+    /// The number of deaths of owners of the handle that this process knows of, and the number of
+    /// those that it has reported to a caller.
     pub(super) fn sync_owner_deaths(&self, handle: SyncHandle) -> Result<(u32, u32), Error> {
         let client = self.slot(handle)?.client.lock();
         if client.generation() == handle.generation {
@@ -479,7 +477,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The data has changed, and a call that has seen that has failed: the next is to be told.
+    /// Keeps the information that the value has changed for the next caller, after a call that saw
+    /// it has failed.
     pub(super) fn restore_sync_change(&self, handle: SyncHandle, is_changed: bool) {
         if let Ok(slot) = self.slot(handle) {
             let mut client = slot.client.lock();
@@ -489,7 +488,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A count that grows whenever the data of the handle changes, or may soon.
+    /// A count that grows whenever the value of the handle changes, or may soon change.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed.
@@ -505,20 +504,20 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// What may end the wait, if the call waits for the server's word; `None` if only other threads of this
-/// process can bring it on.
+/// The way in which the server's answer ends the wait; `None` if only other threads of this process
+/// can end it.
 fn wake_source(
     client: &Client<'_>,
-    what: WaitKind,
+    kind: WaitKind,
     is_first: bool,
     limits: Limits<'_>,
 ) -> Option<Wake> {
-    let needs_server = match what {
+    let needs_server = match kind {
         WaitKind::Use(state) => is_first && !client.has_lease(state),
         WaitKind::Upgrade => !client.has_lease(SyncState::Exclusive),
         WaitKind::Change | WaitKind::Close => true,
     };
-    let by_event = limits.interrupt.is_some() || what == WaitKind::Change || client.is_in_use();
+    let by_event = limits.interrupt.is_some() || kind == WaitKind::Change || client.is_in_use();
     let wake = if by_event { Wake::Event } else { Wake::Bytes };
     needs_server.then_some(wake)
 }

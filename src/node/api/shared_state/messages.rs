@@ -1,4 +1,4 @@
-//! Between this process's clients, the server, and the streams.
+//! The messages between this process's clients, the server, and the streams.
 
 use super::slots::Slot;
 use crate::Vmid;
@@ -12,20 +12,20 @@ use crate::sync::Ordering;
 use crate::wire::{Message, Sync, SyncCode, SyncNote, SyncState};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Says to the server what the client has to say, now or when there is room.
+    /// Queues the client's messages to the server, now or when there is room.
     pub(super) fn send_client_messages(&self, slot_index: u32) {
         if !self.try_send_client_messages(slot_index) {
             self.defer_sync_messages();
         }
     }
 
-    /// The worker is to say what there was no room for.
+    /// Lets the worker queue the messages that had no room.
     fn defer_sync_messages(&self) {
         self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// False if there is no room for some of it for now.
+    /// False if some message has no room at present.
     fn try_send_client_messages(&self, slot_index: u32) -> bool {
         let Some(slot) = self.sync_handles.slots.get(slot_index as usize) else {
             return true;
@@ -35,7 +35,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.send_server_messages(false);
         }
         if self.leader_gone.load(Ordering::Acquire) || self.check_limits().is_err() {
-            // Nobody hears it.
+            // There is no server that could receive the messages.
             let mut client = slot.client.lock();
             while let Some(outgoing) = client.poll_transmit() {
                 client.mark_sent(outgoing);
@@ -63,7 +63,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     Message::Sync(outgoing.code, client.payload(outgoing))
                 };
                 match self.put(&peer, 0, &message, Limits::NONE) {
-                    // A leader that is gone hears nothing any more.
+                    // Messages to a leader that has ended are dropped.
                     Ok(()) | Err(Error::LeaderGone) if client.forwards_owner_death() => {
                         client.mark_owner_death_sent();
                     }
@@ -76,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// Says what all clients have to say, as far as there is room. True if that was all.
+    /// Queues the messages of all clients, as far as there is room. True if all were queued.
     pub(in crate::node) fn send_all_client_messages(&self) -> bool {
         let mut all = true;
         for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
@@ -86,11 +86,10 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// As the leader: takes in what this process itself says about a handle.
+    /// At the leader: handles a message of this process itself about a handle.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it is not the leader, [`Error::Invalid`] if that does not fit what
-    /// it has of the handle, [`Error::Refused`] (`ENOMEM`) if there is no room for it.
+    /// [`Error::Unsupported`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
     #[cfg(feature = "capi")]
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
         let server = self.server.as_ref().ok_or(Error::Unsupported)?;
@@ -104,7 +103,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// As the leader: between its own client and the server.
+    /// At the leader: passes the messages of its own client to the server.
     fn exchange_locally(&self, slot: &Slot<'m>) {
         let Some(server) = &self.server else { return };
         let us = self.identity.vmid;
@@ -113,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut client = slot.client.lock();
         while let Some(outgoing) = client.poll_transmit() {
             if client.forwards_owner_death() {
-                // Its own client says nothing unfitting.
+                // The leader's own client does not violate the protocol.
                 let _ = server.on_owner_died(us, client.id());
                 client.mark_owner_death_sent();
             }
@@ -124,10 +123,10 @@ impl<'m, P: Pal> Node<'m, P> {
                     client.on_no_room();
                     is_refused = true;
                 }
-                // A server that does not know the client, or not any more, has nothing to close.
+                // A server that does not know the client has nothing to close.
                 Err(_) if outgoing.code == SyncCode::RequestClose => {
                     let closed = closed(client.id());
-                    // Its own server says nothing unfitting.
+                    // The leader's own server does not violate the protocol.
                     let _ = client.on_message(SyncCode::ConfirmClose, &closed);
                     is_refused = true;
                 }
@@ -141,9 +140,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: tells clients what the server has for them; in the worker, when it comes to
-    /// flush them, so that what comes of several messages goes out at once. False if there is no
-    /// room for some of it for now.
+    /// At the leader: queues the server's messages for their clients. The worker flushes them
+    /// later, so that the messages of one round go out in one write. False if some message has no
+    /// room at present.
     fn send_server_messages(&self, is_worker: bool) -> bool {
         let Some(server) = &self.server else {
             return true;
@@ -182,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 continue;
             }
             let peer = unsent.take().or_else(|| self.peers.find(to));
-            // If it is gone there is nobody to tell.
+            // The messages of a peer that has ended are dropped.
             let sent = peer
                 .as_ref()
                 .is_none_or(|peer| self.enqueue_server_message(peer, server_message));
@@ -201,7 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
         all
     }
 
-    /// Queues it for the client. False if there is no room.
+    /// Queues the message for the client. False if there is no room.
     fn enqueue_server_message(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -223,7 +222,7 @@ impl<'m, P: Pal> Node<'m, P> {
         )
     }
 
-    /// As the leader: its own client hears something.
+    /// At the leader: delivers a message to its own client.
     fn deliver_locally(&self, server_message: ServerMessage<'_>) -> Option<(u32, &Slot<'m>)> {
         let id = match server_message {
             ServerMessage::Sync(_, sync) => sync.id,
@@ -232,7 +231,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let (slot_index, slot) = self.sync_handles.of_id(id)?;
         let mut client = slot.client.lock();
         match server_message {
-            // Its own server says nothing unfitting.
+            // The leader's own server does not violate the protocol.
             ServerMessage::Sync(code, sync) => drop(client.on_message(code, &sync)),
             ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
@@ -247,7 +246,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: a client says something. False if the frame is to be taken up again later.
+    /// At the leader: handles a client's message. False if the caller has to process the frame
+    /// again later.
     pub(crate) fn on_client_sync(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -277,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Err(RequestError::ProtocolViolation) => return Err(Refusal::SyncProtocolViolation),
             Err(RequestError::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
-                // There is no word for it that a client in C knows.
+                // No message of the C protocol says so.
                 self.counters.undone.add(1);
                 return Ok(true);
             }
@@ -287,12 +287,12 @@ impl<'m, P: Pal> Node<'m, P> {
             },
             Err(RequestError::Closed) => Message::Sync(SyncCode::ConfirmClose, closed(sync.id)),
         };
-        // One that is going is told nothing.
+        // A peer that has ended gets no answer.
         let put = self.put(peer, 0, &answer, Limits::NONE);
         Ok(!matches!(put, Err(Error::Full(_))))
     }
 
-    /// As the leader: a client passes on that the owner died.
+    /// At the leader: handles the note of a client that an owner died.
     pub(crate) fn on_client_sync_note(
         &self,
         from: Vmid,
@@ -309,7 +309,7 @@ impl<'m, P: Pal> Node<'m, P> {
         result.map_err(|_| Refusal::SyncProtocolViolation)
     }
 
-    /// The server says something about a handle of this process.
+    /// Handles a message from the server about a handle of this process.
     pub(crate) fn on_server_sync(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Refusal> {
         self.update_client(sync.id, |client| {
             client
@@ -318,7 +318,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// The server says something that the protocol has no word for.
+    /// Handles a note from the server, which the C protocol does not have.
     pub(crate) fn on_server_sync_note(&self, id: u64, note: SyncNote) -> Result<(), Refusal> {
         self.update_client(id, |client| {
             match note {
@@ -335,7 +335,8 @@ impl<'m, P: Pal> Node<'m, P> {
         update: impl FnOnce(&mut Client<'m>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let handle = self.sync_handles.of_id(id);
-        // A leader whose handles have another length takes back what it gave when it hears of that.
+        // This process closes or never opened the handle; or the leader's values have another
+        // length, and then it reclaims the lease when it learns of that.
         let Some((slot_index, slot)) = handle.filter(|_| self.check_limits().is_ok()) else {
             self.counters.undone.add(1);
             return Ok(());
@@ -353,7 +354,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// As the leader: a process is gone, and its leases with it.
+    /// At the leader: reclaims the leases of a process that has ended.
     pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
         let Some(server) = &self.server else { return };
         server.lock().reclaim(vmid);
@@ -362,7 +363,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// In the worker: says what there was no room for before. False if there still is none for some.
+    /// In the worker: queues the messages that had no room before. False if some still have none.
     pub(crate) fn send_deferred_sync_messages(&self) -> bool {
         if !self.sync_handles.has_deferred.swap(false, Ordering::SeqCst) {
             return true;
@@ -376,7 +377,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// What the server says of a handle that is closed.
+/// The payload of the message that confirms a close.
 fn closed(id: u64) -> Sync<'static> {
     Sync {
         id,

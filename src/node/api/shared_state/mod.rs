@@ -1,4 +1,4 @@
-//! Sync handles: state that several processes share.
+//! Sync handles: values that several processes share.
 
 mod acquire;
 mod messages;
@@ -12,36 +12,35 @@ pub(crate) use slots::SyncHandles;
 
 /// A sync handle that this process has opened.
 ///
-/// Its number, [`SyncHandle::id`], is all another process needs to open it, too.
+/// Another process opens the same handle by its number, [`SyncHandle::id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncHandle {
     slot_index: u32,
     id: u64,
-    /// Which of those that were opened in that place.
+    /// Counts the handles opened in that slot, so that a closed handle does not name a later one.
     generation: u32,
 }
 
 impl SyncHandle {
-    /// The number that it goes by in all processes.
+    /// The handle's number, which is the same in all processes.
     pub const fn id(&self) -> u64 {
         self.id
     }
 
-    /// Where it is, and which of those that were opened there: in all processes but this one it has
-    /// another.
+    /// Its slot in this process, and the generation of that slot. Other processes have other slots.
     #[cfg(feature = "capi")]
     pub(crate) const fn slot_and_generation(&self) -> (u32, u32) {
         (self.slot_index, self.generation)
     }
 }
 
-/// What is new about a handle that was just taken.
+/// What happened to a value before a caller acquired it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ValueStatus {
-    /// Another process has changed the data since this one last used it.
+    /// Another process has changed the value since this one last used it.
     pub changed: bool,
-    /// A process died while it could change the data: it is what that process last gave back. As
-    /// `EOWNERDEAD` of a robust mutex; `pthread_mutex_lock(3)`. All who take it are told until one
-    /// has taken it to change it.
+    /// A process died while it held the lease to change the value: the value is the last one that
+    /// process gave back. As `EOWNERDEAD` of a robust mutex; `pthread_mutex_lock(3)`. All callers
+    /// that acquire the value see this until one of them has acquired it to change it.
     pub owner_died: bool,
 }

@@ -11,15 +11,13 @@ use crate::store::mix;
 use crate::sync::Ordering;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a sync handle: the one with that number, or a fresh one (`None`). A fresh number has its
-    /// highest bit set and belongs to this process's VMID, so no process of the family ever gets it
-    /// again. Numbers that programs choose themselves should leave that bit clear. Sends nothing:
-    /// the leader learns of the handle when it is first used.
+    /// Opens a sync handle: the one with the given number, or one with a fresh number (`None`). A
+    /// fresh number has its highest bit set and contains this process's VMID, so no other process
+    /// of the family ever gets it. Numbers that programs choose should leave that bit clear. Never
+    /// blocks and sends nothing: the leader learns of the handle at its first use.
     ///
     /// # Errors
-    /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its
-    /// fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or is
-    /// still closing it.
+    /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or has not finished closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
         self.alive()?;
         let mut directory = self.sync_handles.directory.lock();
@@ -41,7 +39,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let slot = self.sync_handles.slots.get(slot_index as usize);
         let generation = slot.map_or(0, |slot| {
             let mut client = slot.client.lock();
-            // Under the lock: a HELLO that comes just now finds the handle, or is seen here.
+            // `has_extensions` is read under the client's lock: a HELLO that arrives at this moment
+            // either finds the handle or is seen here.
             let is_extended = self.has_extensions();
             client.open(id, is_extended)
         });
@@ -52,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// The open handle of that place.
+    /// The handle that is open in that slot, if its generation matches.
     #[cfg(feature = "capi")]
     pub(crate) fn sync_at(&self, (slot_index, generation): (u32, u32)) -> Option<SyncHandle> {
         let client = self
@@ -70,13 +69,12 @@ impl<'m, P: Pal> Node<'m, P> {
         })
     }
 
-    /// Closes a handle that nobody in this process has taken. Its data lives as long as any process
-    /// that has used it has not closed it. Blocks until the leader has said that it knows, as long as `wait` allows; what comes
-    /// of it after that frees the place all the same.
+    /// Closes a handle that no thread of this process holds. The value lives until all processes
+    /// that used it have closed it. Blocks until the leader has confirmed the close, at most as
+    /// long as `wait` allows; a later confirmation frees the slot as well.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is in use or closed; [`Error::TimedOut`] and
-    /// [`Error::Interrupted`] as `wait` says: it is closed then, too.
+    /// [`Error::Invalid`] if the handle is in use or closed; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says: the handle is closed in these cases, too.
     pub fn close_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
         let slot = self.slot(handle)?;
@@ -98,12 +96,13 @@ impl<'m, P: Pal> Node<'m, P> {
             None::<Result<(), Error>>
         });
         match closed {
-            // The place is free, or another's. Who heard that may not have come to say so yet.
+            // The slot is free, or holds a later handle. The thread that handled the confirmation
+            // may not have freed it yet.
             Err(Error::Invalid) => {
                 self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())
             }
-            // There is nobody who could confirm it.
+            // No leader can confirm it.
             Err(Error::LeaderGone | Error::LimitsDiffer { .. }) => {
                 slot.client.lock().abandon();
                 self.sync_handles.free_if_closed(handle.slot_index);
@@ -113,11 +112,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Closes all handles of this process that nobody uses. Blocks as [`Node::close_sync`] for each.
+    /// Closes all handles of this process that no thread holds. Blocks as [`Node::close_sync`];
+    /// `wait` limits the whole call.
     ///
     /// # Errors
-    /// The first that [`Node::close_sync`] gives, [`Error::Invalid`] if some are in use; the
-    /// others are closed all the same.
+    /// The first error of [`Node::close_sync`]; [`Error::Invalid`] if some handles are in use. The
+    /// other handles are closed in any case.
     pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
         self.alive()?;
         let wait = self.begin(wait);
@@ -142,14 +142,15 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
-    /// Whether a leader in C is there and has not confirmed a close.
+    /// Whether a connected leader in C has not confirmed a close.
     pub(in crate::node) fn awaits_c_server(&self) -> bool {
         let mut slots = self.sync_handles.slots.iter();
         !self.leader_gone.load(Ordering::SeqCst)
             && slots.any(|slot| slot.client.lock().awaits_c_server())
     }
 
-    /// Closes what nobody here has taken, without waiting; with a leader in C also what is in use.
+    /// Closes the handles that no thread holds, without waiting; with a leader in C also the
+    /// others.
     pub(in crate::node) fn close_unused_syncs(&self) {
         for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {
             let is_closing = slot.client.lock().close_at_exit();

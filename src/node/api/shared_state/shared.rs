@@ -1,4 +1,4 @@
-//! Sync handles with a type.
+//! Typed sync handles.
 
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, size_of};
@@ -14,13 +14,13 @@ use crate::pal::Pal;
 use crate::shared_state::Client;
 use crate::wire::SyncState;
 
-/// A value that several processes share, as a lock for the whole family: many may read it, or one
-/// may change it.
+/// A value that several processes share, guarded by a readers-writer lock of the whole family: many
+/// may read it, or one may change it.
 ///
-/// Threads of one process are served in the order in which they called ([`Node::lock_sync`]).
+/// Threads of one process get it in the order in which they called ([`Node::lock_sync`]).
 ///
-/// It is all zero bytes until somebody changes it. It is closed when this is dropped, and lives as
-/// long as any process that has used it has not closed it.
+/// All its bytes are zero until a process changes it. Dropping it closes the handle. The value
+/// lives until all processes that used it have closed it.
 ///
 /// ```no_run
 /// # use libos_ipc::{Error, Wait};
@@ -37,7 +37,7 @@ pub struct Shared<'n, 'm, P: Pal, T> {
     value: PhantomData<T>,
 }
 
-/// A value that is being read. Nobody changes it until this is dropped.
+/// A value held to read. No process changes it until this is dropped.
 #[must_use = "it is given back at once"]
 pub struct Reader<'s, 'n, 'm, P: Pal, T> {
     shared: &'s Shared<'n, 'm, P, T>,
@@ -45,7 +45,7 @@ pub struct Reader<'s, 'n, 'm, P: Pal, T> {
     status: ValueStatus,
 }
 
-/// A value that is being changed. Nobody else sees it until this is dropped.
+/// A value held to change. No other thread or process sees it until this is dropped.
 #[must_use = "it is given back at once"]
 pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
     shared: &'s Shared<'n, 'm, P, T>,
@@ -55,7 +55,7 @@ pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a sync handle as a value of that type: as [`Node::open_sync`].
+    /// Opens a sync handle as a value of type `T`, as [`Node::open_sync`].
     ///
     /// # Errors
     /// As [`Node::open_sync`]; [`Error::Invalid`] if the type is longer than
@@ -79,15 +79,15 @@ impl<'n, 'm, P: Pal, T> Shared<'n, 'm, P, T>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// The number by which other processes open it.
+    /// The handle's number, by which other processes open it.
     pub fn id(&self) -> u64 {
         self.handle.id()
     }
 
-    /// Reads it. Blocks as [`Node::lock_sync`].
+    /// Acquires the value to read it. Blocks as [`Node::lock_sync`].
     ///
     /// # Errors
-    /// As [`Node::lock_sync`]; [`Error::Invalid`] if what it holds has another size.
+    /// As [`Node::lock_sync`]; [`Error::Invalid`] if the value has another size.
     #[inline]
     pub fn read(&self, wait: Wait<'_>) -> Result<Reader<'_, 'n, 'm, P, T>, Error> {
         let (value, status) = self.acquire(SyncState::Shared, wait)?;
@@ -98,7 +98,7 @@ where
         })
     }
 
-    /// Changes it. Blocks as [`Node::lock_sync`].
+    /// Acquires the value to change it. Blocks as [`Node::lock_sync`].
     ///
     /// # Errors
     /// As [`Shared::read`].
@@ -113,16 +113,17 @@ where
         })
     }
 
-    /// Waits until the value is such that `is_it` says so, and reads it then. It sleeps in between,
-    /// and looks again whenever some process has let go of the value after changing it: so it may
-    /// miss a value that is soon changed again.
+    /// Waits until the predicate `is_it` accepts the value, and acquires it to read. The call
+    /// sleeps, and evaluates the predicate whenever a process has released the value after changing
+    /// it; so it may miss a value that is soon changed again.
     ///
-    /// A process that dies while it changes the value ends the wait, too, whatever the value is:
-    /// [`ValueStatus::owner_died`] says so, and the value is the last that was given back. That goes for a death
-    /// that this process has not been told of when it calls; called again, this waits on.
+    /// The death of a process that held the value to change it ends the wait, too, whatever the
+    /// value is: [`ValueStatus::owner_died`] is set then, and the value is the last one that was
+    /// given back. Only a death that this process has not reported to a caller before ends the
+    /// wait, so a second call waits on.
     ///
     /// # Errors
-    /// As [`Shared::read`]. Then the news are kept for the next call.
+    /// As [`Shared::read`]. The status is kept for the next call then.
     pub fn wait_for(
         &self,
         wait: Wait<'_>,
@@ -189,7 +190,7 @@ where
 
 impl<P: Pal, T> Drop for Shared<'_, '_, P, T> {
     fn drop(&mut self) {
-        // There is nobody to tell if that can't be said any more.
+        // The handle is closed even if the message cannot be sent.
         let now = Wait::at_most(core::time::Duration::ZERO);
         let _ = self.node.close_sync(self.handle, now);
     }
@@ -199,16 +200,18 @@ impl<'s, 'n, 'm, P: Pal, T> Reader<'s, 'n, 'm, P, T>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    /// Whether another process has changed it since this one last used it, or died changing it.
+    /// Whether another process has changed the value since this one last used it, and whether one
+    /// died while it held it to change.
     pub fn status(&self) -> ValueStatus {
         self.status
     }
 
-    /// Goes on to change it; nobody else does so in between. Blocks as [`Node::upgrade_sync`].
+    /// Becomes the writer; no other thread or process changes the value in between. Blocks as
+    /// [`Node::upgrade_sync`].
     ///
     /// # Errors
-    /// As [`Node::upgrade_sync`], with the reader, which is to be dropped if the error is `EDEADLK`:
-    /// somebody waits for that.
+    /// As [`Node::upgrade_sync`], with the reader. If the error is `EDEADLK`, another process waits
+    /// for the caller to drop the reader.
     pub fn upgrade(self, wait: Wait<'_>) -> Result<Writer<'s, 'n, 'm, P, T>, (Self, Error)> {
         if let Err(error) = self.shared.node.upgrade_sync(self.shared.handle, wait) {
             return Err((self, error));
@@ -243,7 +246,8 @@ impl<P: Pal, T> Drop for Reader<'_, '_, '_, P, T> {
 }
 
 impl<P: Pal, T: IntoBytes + Immutable> Writer<'_, '_, '_, P, T> {
-    /// Whether another process has changed it since this one last used it, or died changing it.
+    /// Whether another process has changed the value since this one last used it, and whether one
+    /// died while it held it to change.
     pub fn status(&self) -> ValueStatus {
         self.status
     }
@@ -272,7 +276,7 @@ impl<P: Pal, T: IntoBytes + Immutable> Drop for Writer<'_, '_, '_, P, T> {
         let state = SyncState::Exclusive;
         let _ = shared.node.release_sync(shared.handle, state, |client| {
             if self.is_changed {
-                // Opening it has made sure that there is room.
+                // `Node::share` has checked that there is room.
                 let _ = self.value.write_to(client.data_mut(size_of::<T>()));
             }
         });

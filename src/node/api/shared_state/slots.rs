@@ -1,4 +1,4 @@
-//! The places of the handles that a process uses.
+//! The handles of this process: their slots, their numbers, and the calls that wait for them.
 
 use super::wait_queue::{WaitLinks, WaitQueue};
 use crate::Vmid;
@@ -7,10 +7,10 @@ use crate::shared_state::Client;
 use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
 use crate::sync::AtomicBool;
 
-/// A handle's place in this process.
+/// The slot of a handle.
 pub(super) struct Slot<'m> {
     pub(super) client: Lock<Client<'m>>,
-    /// The calls that wait for it.
+    /// The calls that wait for the handle.
     pub(super) wait_queue: WaitQueue,
 }
 
@@ -18,13 +18,14 @@ pub(super) struct Directory<'m> {
     pub(super) ids: Table<'m, u64>,
     pub(super) slot_allocator: Places<'m>,
     pub(super) by_id: Buckets<'m>,
-    /// How many fresh numbers this process has made.
+    /// The number of fresh numbers made so far.
     count: u64,
 }
 
-/// The fresh number `count` of a process: the bit that no number of a process in C has, the bytes of
-/// the VMID less one in two bits, the VMID in that many bytes, and the count in the rest. A VMID is
-/// never used twice, so neither is the number. `None` if the count has no room.
+/// The fresh number `count` of a process. It consists of: the highest bit, which no number of a
+/// process in C has; the length of the VMID in bytes, less one, in two bits; the VMID in that many
+/// bytes; the count in the rest. A VMID is never used twice, so no number is. `None` if the count
+/// has no room.
 fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
     let vmid = vmid.get();
     let bytes = 4_u32.saturating_sub(vmid.leading_zeros() / 8);
@@ -37,10 +38,10 @@ fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
 }
 
 impl Directory<'_> {
-    /// The next fresh number of the process with that VMID that is not open here. `None` if there is
-    /// none any more.
+    /// The next fresh number of the process with that VMID that is not open here. `None` if all are
+    /// used up.
     pub(super) fn fresh_id(&mut self, vmid: Vmid) -> Option<u64> {
-        // Each number that is passed over has a place here, so the loop ends.
+        // Each number skipped has a slot here, so the loop ends.
         loop {
             let id = fresh_id(vmid, self.count)?;
             self.count = self.count.saturating_add(1);
@@ -57,12 +58,12 @@ impl Directory<'_> {
     }
 }
 
-/// The handles that this process uses.
+/// All handles that this process uses.
 pub(crate) struct SyncHandles<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
     pub(super) links: WaitLinks<'m>,
     pub(super) directory: Lock<Directory<'m>>,
-    /// Something could not be said yet, for want of room.
+    /// Some message had no room and waits for the worker.
     pub(super) has_deferred: AtomicBool,
 }
 
@@ -109,20 +110,20 @@ impl<'m> SyncHandles<'m> {
         )
     }
 
-    /// The handle of that number, and its place.
+    /// The slot of the handle with that number, and its index.
     pub(super) fn of_id(&self, id: u64) -> Option<(u32, &Slot<'m>)> {
         let index = self.directory.lock().find(id)?;
         Some((index, self.slots.get(index as usize)?))
     }
 
-    /// The server has said HELLO: it understands what only this crate says.
+    /// Records that the server has sent HELLO, so it understands this crate's extensions.
     pub(crate) fn on_server_hello(&self) {
         for slot in self.slots.iter() {
             slot.client.lock().on_server_hello();
         }
     }
 
-    /// Frees the place if its handle is closed. True if it was.
+    /// Frees the slot if its handle is closed. True if it did.
     pub(super) fn free_if_closed(&self, index: u32) -> bool {
         let mut directory = self.directory.lock();
         let Some(slot) = self.slots.get(index as usize) else {

@@ -1,29 +1,29 @@
-//! The calls of this process that wait for a sync handle, and the order in which they are served.
+//! The queue of the calls of this process that wait for one sync handle.
 //!
-//! Calls that want to use the handle stand in a line in the order of their arrival, and only the first
-//! of them may take it; a reader that has taken it wakes the next. A reader that waits to become the
-//! writer has something already, so it goes before the line. Calls that wait for a change of the data,
-//! or for a close, use nothing and stand aside.
+//! Calls that want to use the handle are queued in the order of their arrival, and only the first
+//! may acquire it; a reader that has acquired it wakes the next call. A reader that waits to become
+//! the writer holds the handle already, so it precedes the queue. Calls that wait for a change of
+//! the value or for a close do not use the handle: they are observers, which are only counted.
 
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wire::SyncState;
 
-/// What a call waits for.
+/// The event that a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitKind {
-    /// Its turn to use the handle in that state.
+    /// To use the handle in that state.
     Use(SyncState),
-    /// That it can become the writer.
+    /// To become the writer, as the only reader.
     Upgrade,
-    /// Another value.
+    /// A change of the value.
     Change,
-    /// The server's word that the handle is closed.
+    /// The server's confirmation of a close.
     Close,
 }
 
-/// A call that waits: its neighbours in the line, by name, and what it wants.
+/// A waiting call: the names of its neighbours in the queue, and the access it wants.
 struct WaitLink {
     prev: AtomicU32,
     next: AtomicU32,
@@ -34,7 +34,7 @@ const READS: u32 = 0;
 const WRITES: u32 = 1;
 const OBSERVES: u32 = 2;
 
-/// The links of all calls of a node that wait. A call waits for one handle at a time, so it needs one
+/// The links of all waiting calls of a node. A call waits for one handle at a time, so it needs one
 /// link.
 pub(super) struct WaitLinks<'m>(Table<'m, WaitLink>);
 
@@ -54,7 +54,8 @@ impl<'m> WaitLinks<'m> {
         Ok(WaitLinks(arena.table(waiters, link)?))
     }
 
-    /// Whether the call of that name stands aside; for one that has gone that may be so or not.
+    /// Whether the call of that name is an observer; the answer for a call that has ended may be
+    /// either.
     pub(super) fn is_observer(&self, name: u32) -> bool {
         self.of(name)
             .is_some_and(|link| get(&link.wants) == OBSERVES)
@@ -65,19 +66,19 @@ impl<'m> WaitLinks<'m> {
     }
 }
 
-/// Who waits for one handle. All is changed with the lock of the handle's client held, which orders
-/// it; calls are known by the names of their waiters, and 0 is nobody.
+/// The waiting calls of one handle. The lock of the handle's client guards all fields. A call is
+/// known by the name of its waiter; 0 means none.
 pub(super) struct WaitQueue {
     first: AtomicU32,
     last: AtomicU32,
     upgrader: AtomicU32,
-    /// How many stand aside.
+    /// The number of observers.
     observers: AtomicU32,
-    /// How many wait in any way.
+    /// The number of all waiting calls.
     all: AtomicU32,
 }
 
-/// Who is to look again.
+/// The calls to wake.
 #[derive(Clone, Copy, Default)]
 pub(super) struct WakeSet {
     pub(super) first: u32,
@@ -96,16 +97,16 @@ impl WaitQueue {
         }
     }
 
-    pub(super) fn enqueue(&self, links: &WaitLinks<'_>, name: u32, what: WaitKind) {
+    pub(super) fn enqueue(&self, links: &WaitLinks<'_>, name: u32, kind: WaitKind) {
         add(&self.all, 1);
         let Some(link) = links.of(name) else { return };
-        let wants = match what {
+        let wants = match kind {
             WaitKind::Use(SyncState::Exclusive) | WaitKind::Upgrade => WRITES,
             WaitKind::Use(_) => READS,
             WaitKind::Change | WaitKind::Close => OBSERVES,
         };
         put(&link.wants, wants);
-        match what {
+        match kind {
             WaitKind::Use(_) => {
                 let last = get(&self.last);
                 put(&link.prev, last);
@@ -118,9 +119,9 @@ impl WaitQueue {
         }
     }
 
-    pub(super) fn dequeue(&self, links: &WaitLinks<'_>, name: u32, what: WaitKind) {
+    pub(super) fn dequeue(&self, links: &WaitLinks<'_>, name: u32, kind: WaitKind) {
         add(&self.all, -1);
-        match what {
+        match kind {
             WaitKind::Use(_) => {
                 let Some(link) = links.of(name) else { return };
                 let (prev, next) = (get(&link.prev), get(&link.next));
@@ -136,7 +137,7 @@ impl WaitQueue {
         get(&self.first) == name
     }
 
-    /// What the first in line wants.
+    /// The access that the first call in the queue wants.
     pub(super) fn head_request(&self, links: &WaitLinks<'_>) -> Option<SyncState> {
         let link = links.of(get(&self.first))?;
         Some(if get(&link.wants) == WRITES {
@@ -146,13 +147,13 @@ impl WaitQueue {
         })
     }
 
-    /// Whether anybody waits.
+    /// Whether any call waits.
     #[inline]
     pub(super) fn has_waiters(&self) -> bool {
         get(&self.all) != 0
     }
 
-    /// Everybody who may look again.
+    /// All calls that may proceed.
     pub(super) fn wakes(&self) -> WakeSet {
         WakeSet {
             first: get(&self.first),
@@ -191,7 +192,7 @@ mod tests {
         then(&WaitQueue::new(), &links);
     }
 
-    /// The calls in line, in order; all leave.
+    /// Removes all calls from the queue and returns them in order.
     fn order(wait_queue: &WaitQueue, links: &WaitLinks<'_>) -> Vec<(u32, Option<SyncState>)> {
         let mut order = Vec::new();
         while wait_queue.wakes().first != 0 {
@@ -207,8 +208,8 @@ mod tests {
     fn calls_are_served_in_the_order_of_their_arrival() {
         let (shared, exclusive) = (Some(SyncState::Shared), Some(SyncState::Exclusive));
         with(|wait_queue, links| {
-            for (name, what) in [(3, READ), (1, WRITE), (8, READ), (2, READ)] {
-                wait_queue.enqueue(links, name, what);
+            for (name, kind) in [(3, READ), (1, WRITE), (8, READ), (2, READ)] {
+                wait_queue.enqueue(links, name, kind);
             }
             assert!(wait_queue.is_first(3) && !wait_queue.is_first(1));
             let expected = [(3, shared), (1, exclusive), (8, shared), (2, shared)];
