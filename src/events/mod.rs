@@ -4,17 +4,16 @@
 //! frames, members that come, go and are refused, calls and how they ended. Reading them takes no
 //! lock, so it can be done when something is wrong, from any thread, also after a panic.
 
+mod display;
 mod ring;
-
-use core::fmt;
 
 pub(crate) use self::ring::Ring;
 use self::ring::VALUE;
 use crate::counters::Refusal;
 use crate::error::{Error, Resource};
-use crate::pal::{Pal, Time};
-use crate::wire::{Answer, codes};
-use crate::{Id, Node, Vmid};
+use crate::pal::Time;
+use crate::wire::Answer;
+use crate::{Id, Vmid};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,21 +242,14 @@ pub struct Events<'n> {
     now: Time,
 }
 
-impl<P: Pal> Node<'_, P> {
-    /// The last events, oldest first, as far as they were not overwritten meanwhile. Takes no lock.
-    pub fn events(&self) -> Events<'_> {
+impl<'n> Events<'n> {
+    /// The events of that ring, as seen at that time.
+    pub(crate) fn of(ring: &'n Ring<'n>, now: Time) -> Self {
         Events {
-            ring: &self.events,
-            numbers: self.events.numbers(),
-            now: self.pal.now(),
+            ring,
+            numbers: ring.numbers(),
+            now,
         }
-    }
-
-    /// What time it is; events from now on bear it.
-    pub(crate) fn now(&self) -> Time {
-        let now = self.pal.now();
-        self.events.tick(now);
-        now
     }
 }
 
@@ -284,61 +276,8 @@ impl Iterator for Events<'_> {
     }
 }
 
-impl fmt::Display for Events<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.clone().try_for_each(|event| writeln!(f, "{event}"))
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = core::time::Duration::from_nanos(self.time.0);
-        let (seconds, micros) = (time.as_secs(), time.subsec_micros());
-        write!(f, "{seconds:>7}.{micros:06}  {}", self.what)
-    }
-}
-
-impl fmt::Display for Happening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Happening::FrameIn(frame) => write!(f, "<- {frame}"),
-            Happening::FrameOut(frame) => write!(f, "-> {frame}"),
-            Happening::Joined(peer) => write!(f, "process {peer} is connected"),
-            Happening::Left(peer) => write!(f, "process {peer} is gone"),
-            Happening::Refused {
-                peer: Some(peer),
-                reason,
-            } => write!(f, "process {peer} is refused: {reason}"),
-            Happening::Refused { peer: None, reason } => {
-                write!(f, "a connection is refused: {reason}")
-            }
-            Happening::CallBegun(call) => write!(f, "call {call}"),
-            Happening::CallEnded(call, Ok(())) => write!(f, "call {call}: done"),
-            Happening::CallEnded(call, Err(error)) => write!(f, "call {call}: {error}"),
-        }
-    }
-}
-
-impl fmt::Display for FrameOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.peer, codes::Named(self.code))?;
-        if self.seq != 0 {
-            write!(f, " #{}", self.seq)?;
-        }
-        write!(f, ", {} bytes", self.length)
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Call { peer, code, seq } = self;
-        write!(f, "{peer} {} #{seq}", codes::Named(*code))
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::string::ToString;
     use std::vec::Vec;
 
     use core::mem::MaybeUninit;
@@ -410,32 +349,5 @@ mod tests {
         assert!(found.iter().all(|event| event.time == time));
         let found: Vec<_> = found.into_iter().map(|event| event.what).collect();
         assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn it_reads_well() {
-        let event = |what| Event {
-            number: 7,
-            time: Time(12_345_678_999),
-            what,
-        };
-        let frame = FrameOf {
-            peer: Vmid::FIRST,
-            code: codes::GET_ID_OWNER,
-            seq: 64,
-            length: 21,
-        };
-        let line = event(Happening::FrameIn(frame)).to_string();
-        assert_eq!(line, "     12.345678  <- 1 GET_ID_OWNER #64, 21 bytes");
-        let call = Call {
-            peer: Vmid::FIRST,
-            code: 200,
-            seq: 64,
-        };
-        let line = event(Happening::CallEnded(call, Err(Error::NoChild))).to_string();
-        assert_eq!(
-            line,
-            "     12.345678  call 1 code 200 #64: this process has no such child"
-        );
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`
 
+use core::mem::MaybeUninit;
+use core::time::Duration;
 use std::boxed::Box;
 use std::vec::Vec;
 
@@ -12,11 +14,13 @@ use super::connection::Peers;
 use super::rpc::Data;
 use super::rpc::{Delivery, Late, Waiters};
 use super::*;
+use crate::error::Error;
 use crate::pal::{
-    AcceptError, ConnectError, Interest, OutOfResources, ReadyList, Stream, StreamError, Token,
-    Woken,
+    AcceptError, ConnectError, Event, Interest, OutOfResources, ReadyList, Stream, StreamError,
+    Token, Woken,
 };
-use crate::wire::{Answer, Expected, FrameReader, Message};
+use crate::store::Arena;
+use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncState};
 use crate::{Capacities, Vmid};
 
 const PEER: Vmid = Vmid::FIRST;

@@ -1,9 +1,11 @@
 //! The streams to and from peers, and the loop that moves their bytes.
 
 mod adaptive_spin;
+mod dispatch;
 mod halves;
 mod handshake;
 mod limits;
+mod peer;
 mod peer_table;
 mod poll_loop;
 mod rx;

@@ -2,15 +2,19 @@
 
 mod call;
 mod caller_read;
+mod delivery;
 mod reply_buffers;
+mod request;
+mod send;
 mod wait;
 mod wait_reason;
 mod waiters;
 
-pub use call::Request;
 pub(super) use caller_read::{INTERRUPTED, Wake};
+pub(crate) use delivery::Delivery;
 pub(crate) use reply_buffers::Data;
+pub use request::Request;
 pub(super) use wait::Limits;
 pub use wait::{Interrupt, Wait};
 pub use wait_reason::{Waiting, WaitsFor};
-pub(crate) use waiters::{Claim, Delivery, Late, Waiters};
+pub(crate) use waiters::{Claim, Late, Waiters};

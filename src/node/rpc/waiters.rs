@@ -31,7 +31,7 @@ pub(crate) enum Late {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Free,
     /// For room to send to the peer.
     ForRoom,
@@ -43,34 +43,22 @@ enum Phase {
     Failed(Error),
 }
 
-struct State<'m> {
-    phase: Phase,
-    peer: Option<Vmid>,
-    what: WaitsFor,
+pub(super) struct State<'m> {
+    pub(super) phase: Phase,
+    pub(super) peer: Option<Vmid>,
+    pub(super) what: WaitsFor,
     since: Time,
-    seq: u64,
-    expected: Expected,
-    late: Late,
+    pub(super) seq: u64,
+    pub(super) expected: Expected,
+    pub(super) late: Late,
     /// Where an answer's data is put, for a request that has such an answer.
-    buffer: Option<Buffer<'m>>,
-    length: usize,
+    pub(super) buffer: Option<Buffer<'m>>,
+    pub(super) length: usize,
 }
 
 pub(crate) struct Waiter<'m, E> {
-    event: E,
-    state: Lock<State<'m>>,
-}
-
-/// What became of an answer that came in.
-pub(crate) enum Delivery {
-    /// Its waiter has it.
-    Done,
-    /// Nobody waits for it any more.
-    Dropped,
-    /// Its caller had given up; this is to be done.
-    Late(Late, Answer<'static>),
-    /// It doesn't have the form of the request.
-    Wrong,
+    pub(super) event: E,
+    pub(super) state: Lock<State<'m>>,
 }
 
 struct FreeList<'m> {
@@ -80,7 +68,7 @@ struct FreeList<'m> {
 }
 
 pub(crate) struct Waiters<'m, E> {
-    slots: Table<'m, Waiter<'m, E>>,
+    pub(super) slots: Table<'m, Waiter<'m, E>>,
     free: Lock<FreeList<'m>>,
     buffers: Lock<Buffers<'m>>,
 }
@@ -275,117 +263,18 @@ impl<'m, E: Event> Waiters<'m, E> {
         (waits && state.seq == seq && state.peer == Some(peer)).then_some(state.expected)
     }
 
-    fn slot_of(&self, seq: u64) -> Option<(usize, &Waiter<'m, E>)> {
+    pub(super) fn slot_of(&self, seq: u64) -> Option<(usize, &Waiter<'m, E>)> {
         let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
         let slot = slot.checked_rem(self.slots.len())?;
         Some((slot, self.slots.get(slot)?))
     }
 
-    fn free(&self, slot: usize) {
+    pub(super) fn free(&self, slot: usize) {
         let mut list = self.free.lock();
         let free = list.free;
         if let Some(place) = list.stack.get_mut(free) {
             *place = u32::try_from(slot).unwrap_or(0);
             list.free = free.saturating_add(1);
-        }
-    }
-
-    /// Takes in the answer `seq` of `peer`.
-    pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
-        let Some((slot, waiter)) = self.slot_of(seq) else {
-            return Delivery::Dropped;
-        };
-        let mut state = waiter.state.lock();
-        let fits = state.seq == seq && state.peer == Some(peer);
-        if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
-            return Delivery::Dropped;
-        }
-        let Ok(answer) = Answer::decode(state.expected, payload) else {
-            return Delivery::Wrong;
-        };
-        let Some(answer) = state.keep(answer) else {
-            return Delivery::Wrong;
-        };
-        if state.phase == Phase::GaveUp {
-            let late = state.late;
-            state.phase = Phase::Free;
-            drop(state);
-            self.free(slot);
-            return Delivery::Late(late, answer);
-        }
-        state.phase = Phase::Answered(answer);
-        drop(state);
-        waiter.event.set();
-        Delivery::Done
-    }
-
-    /// Takes in an answer of this process to itself.
-    pub(crate) fn answer_here(&self, us: Vmid, seq: u64, answer: &Answer<'_>) {
-        let Some(waiter) = self.slot_of(seq) else {
-            return;
-        };
-        let mut state = waiter.1.state.lock();
-        if state.seq == seq && state.peer == Some(us) && state.phase == Phase::Waiting {
-            if let Some(answer) = state.keep(*answer) {
-                state.phase = Phase::Answered(answer);
-            }
-            drop(state);
-            waiter.1.event.set();
-        }
-    }
-
-    /// Fails every wait on `peer`; all waits if that is `None`.
-    pub(crate) fn fail(&self, peer: Option<Vmid>, error: Error) {
-        for (slot, waiter) in self.slots.iter().enumerate() {
-            let mut state = waiter.state.lock();
-            if peer.is_some() && state.peer != peer {
-                continue;
-            }
-            match state.phase {
-                Phase::Waiting | Phase::ForRoom => {
-                    state.phase = Phase::Failed(error);
-                    drop(state);
-                    waiter.event.set();
-                }
-                Phase::GaveUp => {
-                    state.phase = Phase::Free;
-                    drop(state);
-                    self.free(slot);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Wakes whoever waits for room to send to `peer`.
-    pub(crate) fn wake_for_room(&self, peer: Vmid) {
-        for waiter in self.slots.iter() {
-            let state = waiter.state.lock();
-            if state.phase == Phase::ForRoom && state.peer == Some(peer) {
-                drop(state);
-                waiter.event.set();
-            }
-        }
-    }
-
-    /// As [`Waiters::nudge`], for all that wait for that and that `is_meant` says yes to.
-    pub(crate) fn nudge_all(&self, what: WaitsFor, is_meant: impl Fn(u32) -> bool) {
-        for (name, waiter) in (1..).zip(self.slots.iter()) {
-            let state = waiter.state.lock();
-            if state.phase == Phase::ForRoom && state.what == what && is_meant(name) {
-                drop(state);
-                waiter.event.set();
-            }
-        }
-    }
-
-    /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
-    pub(crate) fn nudge(&self, name: u32) {
-        let slot = name
-            .checked_sub(1)
-            .and_then(|slot| self.slots.get(slot as usize));
-        if let Some(waiter) = slot {
-            waiter.event.set();
         }
     }
 
@@ -413,29 +302,5 @@ impl<'m, E: Event> Waiters<'m, E> {
             limit.saturating_sub(list.free),
             limit.saturating_sub(list.least_free),
         )
-    }
-}
-
-impl State<'_> {
-    /// The answer without borrowed data, which goes into the buffer. None if there is none, or the
-    /// data is longer.
-    fn keep(&mut self, answer: Answer<'_>) -> Option<Answer<'static>> {
-        Some(match answer {
-            Answer::Empty => Answer::Empty,
-            Answer::Vmid(vmid) => Answer::Vmid(vmid),
-            Answer::IdRange(range) => Answer::IdRange(range),
-            Answer::Owner(owner) => Answer::Owner(owner),
-            Answer::Status(status) => Answer::Status(status),
-            Answer::Lock(lock) => Answer::Lock(lock),
-            Answer::Process(process) => Answer::Process(process),
-            Answer::End(end) => Answer::End(end),
-            Answer::Meta { status, data } => {
-                let buffer = self.buffer.as_mut()?;
-                let fits = data.len() <= buffer.capacity();
-                copy(fits.then(|| buffer.first(data.len()))?, data);
-                self.length = data.len();
-                Answer::Meta { status, data: &[] }
-            }
-        })
     }
 }

@@ -3,6 +3,8 @@
 mod acquire;
 mod messages;
 mod open;
+mod queued_wait;
+mod release;
 mod shared;
 mod slots;
 mod wait_queue;

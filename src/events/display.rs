@@ -1,0 +1,95 @@
+//! Events as lines of text.
+
+use core::fmt;
+
+use super::{Call, Event, Events, FrameOf, Happening};
+use crate::wire::codes;
+
+impl fmt::Display for Events<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.clone().try_for_each(|event| writeln!(f, "{event}"))
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = core::time::Duration::from_nanos(self.time.0);
+        let (seconds, micros) = (time.as_secs(), time.subsec_micros());
+        write!(f, "{seconds:>7}.{micros:06}  {}", self.what)
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::FrameIn(frame) => write!(f, "<- {frame}"),
+            Happening::FrameOut(frame) => write!(f, "-> {frame}"),
+            Happening::Joined(peer) => write!(f, "process {peer} is connected"),
+            Happening::Left(peer) => write!(f, "process {peer} is gone"),
+            Happening::Refused {
+                peer: Some(peer),
+                reason,
+            } => write!(f, "process {peer} is refused: {reason}"),
+            Happening::Refused { peer: None, reason } => {
+                write!(f, "a connection is refused: {reason}")
+            }
+            Happening::CallBegun(call) => write!(f, "call {call}"),
+            Happening::CallEnded(call, Ok(())) => write!(f, "call {call}: done"),
+            Happening::CallEnded(call, Err(error)) => write!(f, "call {call}: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for FrameOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.peer, codes::Named(self.code))?;
+        if self.seq != 0 {
+            write!(f, " #{}", self.seq)?;
+        }
+        write!(f, ", {} bytes", self.length)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Call { peer, code, seq } = self;
+        write!(f, "{peer} {} #{seq}", codes::Named(*code))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+    use crate::Vmid;
+    use crate::error::Error;
+    use crate::pal::Time;
+
+    #[test]
+    fn it_reads_well() {
+        let event = |what| Event {
+            number: 7,
+            time: Time(12_345_678_999),
+            what,
+        };
+        let frame = FrameOf {
+            peer: Vmid::FIRST,
+            code: codes::GET_ID_OWNER,
+            seq: 64,
+            length: 21,
+        };
+        let line = event(Happening::FrameIn(frame)).to_string();
+        assert_eq!(line, "     12.345678  <- 1 GET_ID_OWNER #64, 21 bytes");
+        let call = Call {
+            peer: Vmid::FIRST,
+            code: 200,
+            seq: 64,
+        };
+        let line = event(Happening::CallEnded(call, Err(Error::NoChild))).to_string();
+        assert_eq!(
+            line,
+            "     12.345678  call 1 code 200 #64: this process has no such child"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! How a call waits for a sync handle, in the queue of its process.
+
+use super::SyncHandle;
+use super::slots::Slot;
+use super::wait_queue::{WaitKind, WakeSet};
+use crate::error::Error;
+use crate::node::rpc::Claim;
+use crate::node::rpc::Limits;
+use crate::node::rpc::Wake;
+use crate::node::{Late, Node, Phase, WaitsFor};
+use crate::pal::{Event, Pal, Time};
+use crate::shared_state::Client;
+use crate::sync::Ordering;
+use crate::wire::SyncState;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Waits until `poll` returns a result, and calls it whenever the handle changes in a way that
+    /// may end the wait. The second argument of `poll` says whether the call is the first in the
+    /// queue.
+    pub(super) fn wait_for_slot<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        kind: WaitKind,
+        limits: Limits<'_>,
+        poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let server = self.identity.leader.unwrap_or(self.identity.vmid);
+        let shown = (WaitsFor::Handle(handle.id), self.now());
+        let claimed = self.waiters.claim(server, shown, None, Late::Drop);
+        let outcome = match claimed {
+            Ok(claim) => {
+                let outcome = self.wait_queued(handle, slot, kind, (claim, limits), poll);
+                self.waiters.give(claim);
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        let has_output = {
+            let mut client = slot.client.lock();
+            // The handle may have been closed meanwhile, and the slot opened again.
+            if let WaitKind::Use(state) = kind
+                && client.generation() == handle.generation
+            {
+                client.change_waiters(state, -1);
+            }
+            client.poll_transmit().is_some()
+        };
+        if has_output {
+            self.send_client_messages(handle.slot_index);
+        }
+        outcome
+    }
+
+    fn wait_queued<T>(
+        &self,
+        handle: SyncHandle,
+        slot: &Slot<'m>,
+        kind: WaitKind,
+        (claim, limits): (Claim, Limits<'_>),
+        mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let (name, links) = (claim.name(), &self.sync_handles.links);
+        {
+            let mut client = slot.client.lock();
+            slot.wait_queue.enqueue(links, name, kind);
+            client.set_head_request(slot.wait_queue.head_request(links));
+        }
+        let peer = self
+            .identity
+            .leader
+            .and_then(|leader| self.peers.find(leader));
+        let mut reading = None;
+        let mut since = None;
+        let outcome = loop {
+            if let Some(event) = self.waiters.event(claim) {
+                event.clear();
+            }
+            let (found, wake, has_output) = {
+                let mut client = slot.client.lock();
+                let found = if client.generation() == handle.generation && !client.is_free() {
+                    poll(&mut client, slot.wait_queue.is_first(name))
+                } else {
+                    Some(Err(Error::Invalid))
+                };
+                let wake = wake_source(&client, kind, slot.wait_queue.is_first(name), limits);
+                (found, wake, client.poll_transmit().is_some())
+            };
+            if has_output {
+                self.send_client_messages(handle.slot_index);
+            }
+            match found {
+                // The shutdown has closed the handle.
+                Some(Err(Error::Invalid)) if self.phase() != Phase::Running => {
+                    break Err(Error::ShuttingDown);
+                }
+                Some(found) => break found,
+                None => {}
+            }
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            // The leader may have ended before the wait was registered, so that nothing failed the
+            // wait.
+            if self.leader_gone.load(Ordering::SeqCst) {
+                break Err(Error::LeaderGone);
+            }
+            if self.phase() != Phase::Running {
+                break Err(Error::ShuttingDown);
+            }
+            if let Err(error) = self.check_limits() {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            let (Some(peer), Some(wake)) = (&peer, wake) else {
+                if let Some(peer) = &peer {
+                    self.give_reading(peer, reading.take());
+                }
+                self.sleep(claim, limits);
+                continue;
+            };
+            // The call takes over the reading only after its messages are queued: the first poll
+            // may succeed without the server.
+            if since.is_none() {
+                since = Some(self.now());
+                reading = self.take_reading(peer, claim);
+                continue;
+            }
+            let goes_on = if let Some(reading) = reading.as_mut() {
+                let since = since.unwrap_or(Time(0));
+                !peer.broken.load(Ordering::SeqCst)
+                    && self.read_answers(peer, reading, claim, limits, (since, wake))
+            } else {
+                self.sleep(claim, limits);
+                true
+            };
+            if !goes_on {
+                self.give_reading(peer, reading.take());
+            }
+        };
+        if let Some(peer) = &peer {
+            self.give_reading(peer, reading);
+        }
+        let next = {
+            let mut client = slot.client.lock();
+            let was_first = slot.wait_queue.is_first(name);
+            slot.wait_queue.dequeue(links, name, kind);
+            let wants = slot.wait_queue.head_request(links);
+            client.set_head_request(wants);
+            // A call that acquired the handle to read lets the readers behind it in; one that gave
+            // up lets any call in.
+            let can_go = !client.is_in_use()
+                || wants == Some(SyncState::Shared) && !client.is_held(SyncState::Exclusive);
+            let is_free = (was_first || kind == WaitKind::Upgrade) && can_go;
+            if is_free {
+                slot.wait_queue.wakes().first
+            } else {
+                0
+            }
+        };
+        self.waiters.nudge(next);
+        outcome
+    }
+
+    /// Wakes the calls that wait for the handle.
+    pub(super) fn wake_slot(&self, slot: &Slot<'m>) {
+        self.wake_set(slot, slot.wait_queue.wakes());
+    }
+
+    pub(super) fn wake_set(&self, slot: &Slot<'m>, wakes: WakeSet) {
+        self.waiters.nudge(wakes.first);
+        self.waiters.nudge(wakes.upgrader);
+        if wakes.observers {
+            let what = WaitsFor::Handle(slot.client.lock().id());
+            let links = &self.sync_handles.links;
+            self.waiters.nudge_all(what, |name| links.is_observer(name));
+        }
+    }
+}
+
+/// The way in which the server's answer ends the wait; `None` if only other threads of this process
+/// can end it.
+fn wake_source(
+    client: &Client<'_>,
+    kind: WaitKind,
+    is_first: bool,
+    limits: Limits<'_>,
+) -> Option<Wake> {
+    let needs_server = match kind {
+        WaitKind::Use(state) => is_first && !client.has_lease(state),
+        WaitKind::Upgrade => !client.has_lease(SyncState::Exclusive),
+        WaitKind::Change | WaitKind::Close => true,
+    };
+    let by_event = limits.interrupt.is_some() || kind == WaitKind::Change || client.is_in_use();
+    let wake = if by_event { Wake::Event } else { Wake::Bytes };
+    needs_server.then_some(wake)
+}

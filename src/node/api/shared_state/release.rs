@@ -1,0 +1,103 @@
+//! Releasing sync handles.
+
+use super::SyncHandle;
+use super::slots::Slot;
+use crate::error::Error;
+use crate::node::Node;
+use crate::pal::Pal;
+use crate::shared_state::Client;
+use crate::store::{copy, give_way};
+use crate::wire::SyncState;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Releases a handle that was acquired in that state, and stores `data` as the new value if it
+    /// is given (after [`SyncState::Exclusive`] only; at most
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) bytes). Never blocks: the lease
+    /// stays in this process until another one requests it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the handle is closed, if no thread of this process holds it in that state, if the data is too long, or if the caller may not change the value; the handle and the value stay as they are then.
+    #[inline]
+    pub fn unlock_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        data: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let length = data.map(<[u8]>::len);
+        let fill = |room: &mut [u8]| copy(room, data.unwrap_or(&[]));
+        self.unlock_sync_with(handle, state, length, fill)
+    }
+
+    /// As [`Node::unlock_sync`]. The new value has `length` bytes, and `fill` writes it in place,
+    /// once its length is known to fit.
+    #[inline]
+    pub(crate) fn unlock_sync_with(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        length: Option<usize>,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Error> {
+        self.alive()?;
+        let limit = self.config.capacities.sync_data;
+        let may_change = state == SyncState::Exclusive;
+        if length.is_some_and(|length| !may_change || length > limit) {
+            return Err(Error::Invalid);
+        }
+        self.release_sync(handle, state, |client| {
+            if let Some(length) = length {
+                fill(client.data_mut(length));
+            }
+        })
+    }
+
+    #[inline]
+    pub(super) fn release_sync(
+        &self,
+        handle: SyncHandle,
+        state: SyncState,
+        change: impl FnOnce(&mut Client<'m>),
+    ) -> Result<(), Error> {
+        let slot = self.slot(handle)?;
+        let (is_wanted, has_changed) = {
+            let mut client = slot.client.lock();
+            if client.generation() != handle.generation || !client.is_held(state) {
+                return Err(Error::Invalid);
+            }
+            let changes = client.change_count();
+            change(&mut client);
+            client.release(state);
+            let is_wanted = client.has_release_work() || slot.wait_queue.has_waiters();
+            (is_wanted, client.change_count() != changes)
+        };
+        if is_wanted {
+            self.wake_after_release(handle, slot, has_changed);
+        }
+        Ok(())
+    }
+
+    /// Wakes the calls that may proceed after a release, and sends what the release has queued.
+    #[cold]
+    fn wake_after_release(&self, handle: SyncHandle, slot: &Slot<'m>, has_changed: bool) {
+        let (has_output, yields, wakes) = {
+            let mut client = slot.client.lock();
+            let yields = client.is_contended() && client.should_yield();
+            client.update_release_work();
+            let mut wakes = slot.wait_queue.wakes();
+            if client.is_in_use() {
+                // The first call in the queue waits for the last user.
+                wakes.first = 0;
+            }
+            wakes.observers &= has_changed;
+            (client.poll_transmit().is_some(), yields, wakes)
+        };
+        if has_output {
+            self.send_client_messages(handle.slot_index);
+        }
+        self.wake_set(slot, wakes);
+        if yields {
+            give_way();
+        }
+    }
+}

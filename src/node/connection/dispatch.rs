@@ -1,0 +1,359 @@
+//! From a frame to what it asks for.
+
+use crate::sync::Ordering;
+
+use super::poll_loop::Again;
+use crate::counters::Refusal;
+#[cfg(feature = "capi")]
+use crate::error::Error;
+use crate::error::errno;
+use crate::leader::{Outcome, Signals, is_signal};
+use crate::node::{Delivery, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall};
+use crate::pal::Pal;
+use crate::wire::{
+    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, ProcessNote,
+    RelativeNote, codes,
+};
+
+use crate::{Id, Vmid};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Does what a message that is no answer asks for; takes an answer to its waiter.
+    pub(super) fn take_frame(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        frame: &Frame<'_>,
+    ) -> Result<Again, Refusal> {
+        if frame.code != codes::HELLO && !peer.extended.load(Ordering::SeqCst) {
+            self.note_plain(peer);
+        }
+        if frame.code == codes::RESP {
+            self.take_answer(peer, frame.seq, frame.payload)?;
+            return Ok(Again::Whenever);
+        }
+        // One whose process has ended only asks whether the leader knows that.
+        if peer.ended.load(Ordering::SeqCst) && frame.code != codes::GET_ID_OWNER {
+            return Ok(Again::Whenever);
+        }
+        let message = match frame.message() {
+            // From a peer that does not know the extensions, their codes mean nothing.
+            _ if frame.code > codes::HELLO && !peer.extended.load(Ordering::SeqCst) => {
+                Message::Unknown(frame.code)
+            }
+            Err(_) if frame.code == codes::HELLO => Message::Unknown(frame.code),
+            message => message.map_err(Refusal::Malformed)?,
+        };
+        if matches!(message, Message::Unknown(_)) {
+            self.counters.unknown_codes.add(1);
+            return Ok(Again::Whenever);
+        }
+        if let Some(leader) = &self.leader {
+            if let Message::PidKill(kill) = &message
+                && kill.target == KillTarget::All
+            {
+                return Ok(self.take_kill_all(peer, frame.seq, kill));
+            }
+            if let Message::KillOrdered { kill, always } = &message {
+                let status = self.kill_ordered(peer.vmid(), frame.seq, kill, *always);
+                if let Some(status) = status.filter(|_| frame.seq != 0) {
+                    self.answer(peer, frame.seq, &Answer::Status(status));
+                }
+                return Ok(Again::Whenever);
+            }
+            let message = match message {
+                // Nothing is lent that can't come back.
+                Message::FileLockBorrow(lock) if !self.config.capacities.holds_lent_file() => {
+                    Message::FileLockSet(FileLock { handle: 0, ..lock })
+                }
+                message => message,
+            };
+            let (mut outcome, has_news) = {
+                let mut leader = leader.lock();
+                let from = peer.vmid();
+                let outcome = match message {
+                    Message::FileHandle { handle, held, vmid } => {
+                        self.take_handle(&mut leader, from, frame.seq, (handle, held, vmid))
+                    }
+                    _ => leader.handle(from, frame.seq, &message),
+                };
+                // Before anybody else can answer.
+                if outcome == Outcome::Later && frame.seq != 0 {
+                    peer.keep_room(room_for_later(&message));
+                }
+                (outcome, leader.locks().has_news())
+            };
+            if has_news {
+                self.tell_decided();
+            }
+            if matches!(message, Message::FileHandle { .. }) {
+                // Before the giver knows; what finds no room is sent later.
+                self.send_notes();
+            }
+            if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
+                && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
+            {
+                let vmid = self.next_vmid(leader).map_or(0, crate::Vmid::get);
+                outcome = Outcome::Answer(Answer::Vmid(vmid));
+            }
+            if let Message::ChangeIdOwner { owner, .. } = message {
+                self.keep_promises(leader, owner);
+            }
+            match outcome {
+                Outcome::Answer(answer) => {
+                    self.answer(peer, frame.seq, &answer);
+                    return Ok(Again::Whenever);
+                }
+                Outcome::Done | Outcome::Later => return Ok(Again::Whenever),
+                Outcome::Unborn(vmid) => {
+                    if !self.has_come(vmid) {
+                        self.take_back_ids(vmid);
+                    }
+                    return Ok(Again::Whenever);
+                }
+                Outcome::CannotBeDone => {
+                    self.counters.undone.add(1);
+                    return Ok(Again::Whenever);
+                }
+                Outcome::NotForLeader => {}
+            }
+        }
+        let again = self.take_member_message(peer, frame.seq, &message)?;
+        if again == Again::Whenever
+            && let Message::ChildExit(exit) = message
+        {
+            self.process_ended(peer, exit.pid);
+        }
+        Ok(again)
+    }
+
+    /// As the leader: a member's process says that it ends. One that has said `HELLO` has ended with
+    /// that; a process in C has when it closes its streams.
+    fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
+        let Some(leader) = &self.leader else { return };
+        if peer.extended.load(Ordering::SeqCst)
+            && leader.lock().processes().is_running(peer.vmid(), pid)
+        {
+            peer.ended.store(true, Ordering::SeqCst);
+            self.take_back_ids(peer.vmid());
+        }
+    }
+
+    /// As the leader: the peer has sent something, and no HELLO before. So it is a process in C, which
+    /// never says that it has begun to run.
+    fn note_plain(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        let Some(leader) = &self.leader else { return };
+        if !peer.is_plain.swap(true, Ordering::SeqCst) {
+            leader.lock().runs_unjoined(peer.vmid());
+        }
+    }
+
+    /// Takes in a frame as if it had just come from a peer, which loses its connection if it is bad.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] if it is not connected, [`Error::Invalid`] for a bad one,
+    /// [`Error::NoIds`] (`EAGAIN`) if there is no room for it now.
+    #[cfg(feature = "capi")]
+    pub(crate) fn take_said(&self, from: Vmid, frame: &Frame<'_>) -> Result<(), Error> {
+        let peer = self.peers.find(from).ok_or(Error::NoSuchProcess)?;
+        if Expected::of(frame.code).is_some() && !peer.has_room() {
+            return Err(Error::NoIds);
+        }
+        let taken = self.take_frame(&peer, frame);
+        self.flush(&peer);
+        self.wake();
+        match taken {
+            Ok(Again::Whenever) => Ok(()),
+            Ok(_) => Err(Error::NoIds),
+            Err(refusal) => {
+                self.fault(&peer, refusal);
+                Err(Error::Invalid)
+            }
+        }
+    }
+
+    /// A message that any process may get. What is for the embedder is put aside until no lock is
+    /// held; where there is no room for that, or for the answer, the frame stays where it is.
+    fn take_member_message(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+    ) -> Result<Again, Refusal> {
+        let to = peer.vmid();
+        let done = match message {
+            Message::PidKill(kill) => {
+                // Only the leader passes signals for all on.
+                if kill.target == KillTarget::All && Some(to) != self.identity.leader {
+                    return Err(Refusal::WrongRole);
+                }
+                let reply = SignalReply { to, seq };
+                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
+                self.put_aside(peer, seq, SignalReply::ROOM, upcall)
+            }
+            // Nobody waits for what becomes of it: its place in the order is all that is answered.
+            Message::KillPassed(kill) if Some(to) == self.identity.leader => {
+                let reply = SignalReply { to, seq: 0 };
+                let upcall = Upcall::Signal(Signal::read(to, kill), reply);
+                let done = self.put_aside(peer, 0, 0, upcall);
+                if done && seq != 0 {
+                    self.answer(peer, seq, &Answer::Status(0));
+                }
+                done
+            }
+            // It would wait for room for ever, and what comes after it.
+            Message::PidGetMeta { .. } if !self.config.capacities.holds_metadata() => {
+                let (status, data) = (-errno::ENOMEM, &[][..]);
+                if seq != 0 {
+                    self.answer(peer, seq, &Answer::Meta { status, data });
+                }
+                true
+            }
+            Message::PidGetMeta { pid, code } => {
+                let reply = MetadataReply { to, seq };
+                let upcall = Upcall::Metadata(*pid, *code, reply);
+                self.put_aside(peer, seq, MetadataReply::ROOM, upcall)
+            }
+            Message::ChildExit(exit) => self.child_ended(to, *exit),
+            Message::ProcessNote(note) if Some(to) == self.identity.leader => {
+                self.take_note(note)?
+            }
+            Message::Hello(hello) => self.welcome(peer, hello),
+            Message::Limits(limits) => self.note_limits(peer, limits),
+            Message::FileGiven(handle) if Some(to) == self.identity.leader => {
+                self.was_handed(*handle);
+                true
+            }
+            Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
+                self.recalled(*loan);
+                true
+            }
+            Message::Sync(code, sync) if code.is_for_server() => {
+                self.on_client_sync(peer, *code, sync)?
+            }
+            Message::Sync(code, sync) if Some(to) == self.identity.leader => {
+                self.on_server_sync(*code, sync)?;
+                true
+            }
+            Message::SyncNote { id, note } if Some(to) == self.identity.leader => {
+                self.on_server_sync_note(*id, *note)?;
+                true
+            }
+            Message::SyncNote { id, note } => {
+                self.on_client_sync_note(to, *id, *note)?;
+                true
+            }
+            _ => return Err(Refusal::WrongRole),
+        };
+        Ok(if done { Again::Whenever } else { Again::Soon })
+    }
+
+    /// Keeps room for the answer, and puts the request aside for the embedder.
+    fn put_aside(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        room: usize,
+        upcall: Upcall,
+    ) -> bool {
+        let mut upcalls = self.upcalls.lock();
+        if upcalls.is_full() {
+            return false;
+        }
+        if seq != 0 {
+            let mut queue = peer.queue.lock();
+            // A peer that is going gets no answers any more.
+            if !queue.closed {
+                if queue.room() < room {
+                    return false;
+                }
+                queue.reserved = queue.reserved.saturating_add(room);
+            }
+        }
+        upcalls.push_back(upcall).is_ok()
+    }
+
+    /// The leader says something about a relative of this process. False if there is no room for now.
+    fn take_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
+        match note.note {
+            ProcessNote::ParentEnded => Ok(self.parent_ended(note.pid, Vmid::new(note.vmid))),
+            ProcessNote::ChildAbandoned => {
+                self.waiters.wake_for_room(self.identity.vmid);
+                Ok(true)
+            }
+            ProcessNote::WatchParent | ProcessNote::IgnoreParent => Err(Refusal::WrongRole),
+        }
+    }
+
+    /// As the leader: a signal for everybody but the sender.
+    fn take_kill_all(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, kill: &PidKill) -> Again {
+        let from = peer.vmid();
+        let status = if is_signal(kill.signal) {
+            let reply = SignalReply { to: from, seq: 0 };
+            let is_for_us = kill.signal != 0 && !self.first_has_left();
+            if is_for_us && !self.tell(Upcall::Signal(Signal::read(from, kill), reply)) {
+                return Again::AtOnce;
+            }
+            if self.pass_on(from, kill) {
+                0
+            } else {
+                -errno::ESRCH
+            }
+        } else {
+            -errno::EINVAL
+        };
+        if seq != 0 {
+            self.answer(peer, seq, &Answer::Status(status));
+        }
+        Again::Whenever
+    }
+
+    /// Takes an answer to its waiter.
+    pub(crate) fn take_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<(), Refusal> {
+        if self.leader.is_some() && Signals::is_passed(seq) {
+            return self.take_signal_answer(peer, seq, payload);
+        }
+        match self.waiters.answer(peer.vmid(), seq, payload) {
+            Delivery::Done => {}
+            Delivery::Dropped => self.counters.late_answers.add(1),
+            Delivery::Late(late, answer) => {
+                self.counters.late_answers.add(1);
+                self.late(late, answer);
+            }
+            Delivery::Wrong => {
+                self.fault(peer, Refusal::WrongAnswer);
+                return Err(Refusal::WrongAnswer);
+            }
+        }
+        Ok(())
+    }
+
+    /// As the leader: a member answers a signal that came through here.
+    fn take_signal_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        payload: &[u8],
+    ) -> Result<(), Refusal> {
+        let Ok(Answer::Status(status)) = Answer::decode(Expected::Status, payload) else {
+            self.fault(peer, Refusal::WrongAnswer);
+            return Err(Refusal::WrongAnswer);
+        };
+        if !self.signal_answered(peer.vmid(), seq, status) {
+            self.counters.late_answers.add(1);
+        }
+        Ok(())
+    }
+}
+
+/// The length of an answer that comes later.
+const fn room_for_later(message: &Message<'_>) -> usize {
+    match message {
+        Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
+        _ => Answer::Status(0).length(),
+    }
+}

@@ -1,0 +1,133 @@
+//! One process that this node is connected with.
+
+use super::halves::{Queue, Reading, Sending};
+use super::stream_key::Name;
+use crate::Vmid;
+use crate::pal::{Time, Token};
+use crate::store::Lock;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// One process.
+pub(crate) struct Peer<'m, S> {
+    pub(super) index: u32,
+    /// Changes when the place goes to another process, so that stale names are known as such.
+    pub(super) generation: AtomicU32,
+    pub(super) vmid: AtomicU32,
+    pub(crate) reading: Lock<Reading<'m, S>>,
+    pub(crate) queue: Lock<Queue<'m>>,
+    pub(crate) sending: Lock<Sending<'m, S>>,
+    /// It is in the attention queue.
+    pub(super) listed: AtomicBool,
+    /// It is to be closed.
+    pub(crate) broken: AtomicBool,
+    /// It has closed its end of our stream to it: the end of its own is sure to come.
+    pub(crate) hung_up: AtomicBool,
+    /// Its requests are held back: tell the worker when there is room again.
+    pub(crate) held_back: AtomicBool,
+    /// A call waits for room to send to it.
+    pub(crate) room_wanted: AtomicBool,
+    /// A stream to it is to be opened though nothing is to be sent yet.
+    pub(crate) stream_wanted: AtomicBool,
+    /// Its backlog was full: to be tried again.
+    pub(crate) connecting: AtomicBool,
+    /// Not before that time.
+    pub(crate) retry_at: AtomicU64,
+    /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
+    pub(crate) unreachable: AtomicBool,
+    /// It has a stream to us.
+    pub(crate) heard: AtomicBool,
+    /// It has said that it knows this crate's extensions.
+    pub(crate) extended: AtomicBool,
+    /// As the leader: its process has ended, and has nothing to say any more.
+    pub(crate) ended: AtomicBool,
+    /// It has sent something, and no HELLO before: it is a process in C.
+    pub(crate) is_plain: AtomicBool,
+    /// It was told the limits of this process.
+    pub(crate) limits_told: AtomicBool,
+    /// The longest frame that it takes, as it said itself; no limit is known before.
+    pub(super) takes: AtomicU32,
+    /// As the leader: its sync handles do not fit those of this process.
+    pub(crate) syncs_refused: AtomicBool,
+    /// As the leader: signals for it may wait to be sent.
+    pub(crate) signals_wait: AtomicBool,
+    /// The name of the waiter whose call reads its stream; 0 for none.
+    pub(crate) reader: AtomicU32,
+}
+
+impl<S> Peer<'_, S> {
+    /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
+    pub(crate) fn vmid(&self) -> Vmid {
+        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
+    }
+
+    /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever
+    /// has the reading token just then makes no difference.
+    pub(crate) fn is_silent(&self) -> bool {
+        !self.heard.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has a stream to us, or ours to it is open or will be opened. The worker sees the end of
+    /// either, and then removes the peer; nobody would remove one that has none.
+    pub(super) fn has_connection(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
+            || self.stream_wanted.load(Ordering::SeqCst)
+            || !self.queue.lock().is_new
+    }
+
+    /// Whether its backlog was full when we last tried.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting.load(Ordering::SeqCst)
+    }
+
+    /// When to try again to connect, if its backlog was full.
+    pub(crate) fn next_try(&self) -> Option<Time> {
+        self.is_connecting()
+            .then(|| Time(self.retry_at.load(Ordering::SeqCst)))
+    }
+
+    /// Whether an answer to it can be queued, or will be dropped as it is going.
+    pub(crate) fn has_room(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.closed || queue.room() >= crate::node::ANSWER_RESERVE
+    }
+
+    /// Keeps room for an answer that comes later: there is enough for any.
+    pub(crate) fn keep_room(&self, room: usize) {
+        let mut queue = self.queue.lock();
+        queue.reserved = queue.reserved.saturating_add(room);
+    }
+
+    /// It takes no longer frames than that. Every process takes those of [`crate::node::ANSWER_RESERVE`] bytes.
+    pub(in crate::node) fn set_longest_frame(&self, length: u32) {
+        let least = u32::try_from(crate::node::ANSWER_RESERVE).unwrap_or(u32::MAX);
+        self.takes.store(length.max(least), Ordering::SeqCst);
+    }
+
+    /// The longest frame that it takes, as far as that is known.
+    pub(in crate::node) fn longest_frame(&self) -> u32 {
+        self.takes.load(Ordering::SeqCst)
+    }
+
+    /// Whether it takes a frame of that length, as far as that is known.
+    pub(in crate::node) fn takes(&self, length: usize) -> bool {
+        length <= self.longest_frame() as usize
+    }
+
+    pub(crate) fn incoming(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Incoming {
+            index: self.index,
+            generation,
+        }
+        .token()
+    }
+
+    pub(crate) fn outgoing(&self) -> Token {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Name::Outgoing {
+            index: self.index,
+            generation,
+        }
+        .token()
+    }
+}

@@ -1,0 +1,187 @@
+//! How a node is made, and how much memory it takes.
+
+use core::mem::MaybeUninit;
+
+use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
+use super::connection::{NO_LIMIT, Peers, SpinGauge, WorkerState};
+use super::rpc::Waiters;
+
+use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
+use crate::config::{Config, Identity, MemoryUse};
+use crate::counters::Counters;
+use crate::error::Error;
+use crate::events::Ring;
+use crate::leader::Leader;
+use crate::member::{Borrowed, Children, OwnIds};
+use crate::pal::Pal;
+use crate::shared_state::Server;
+use crate::store::{Arena, Lock};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use crate::wire::{self, Message, SyncCode, SyncState};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// How much memory a node with that configuration takes. A `const fn`, so that the memory can
+    /// be a [`Memory`](crate::store::Memory) in a `static`.
+    pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
+        let capacities = &config.capacities;
+        MemoryUse {
+            peers: Peers::<P::Stream>::bytes(capacities.peers).saturating_add(WorkerState::<
+                P::Stream,
+            >::bytes(
+                capacities.strangers,
+            )),
+            receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
+            send_buffers: capacities.peers.saturating_mul(
+                capacities
+                    .send_queue
+                    .saturating_sub(capacities.send_queue % 2),
+            ),
+            waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
+            leader: if identity.is_leader() {
+                Leader::bytes(
+                    capacities.ranges,
+                    capacities.processes,
+                    &capacities.signals(),
+                    &capacities.locks,
+                )
+            } else {
+                0
+            },
+            own_ids: OwnIds::bytes(capacities.own_ranges),
+            children: Children::bytes(capacities.children),
+            sync_handles: SyncHandles::bytes(
+                capacities.sync_handles,
+                capacities.sync_data,
+                capacities.waiters,
+            ),
+            leases: if identity.is_leader() {
+                Server::bytes(&capacities.leases, capacities.sync_data)
+            } else {
+                0
+            },
+            borrowed: if identity.is_leader() {
+                0
+            } else {
+                Borrowed::bytes(capacities.borrowable())
+            },
+            events: Ring::bytes(capacities.events),
+        }
+    }
+
+    /// Makes the node that is `identity`. Its address must be listened at by `pal` already. The
+    /// memory must be at least [`Node::memory`] bytes, whatever is in them; best untouched, for the
+    /// node touches what it uses only.
+    ///
+    /// With [`Driving::Worker`] a thread must then be put into [`Node::work`].
+    ///
+    /// # Errors
+    /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if
+    /// the capacities contradict each other, [`Error::Platform`] if the PAL has no events left.
+    pub fn new(
+        pal: P,
+        identity: Identity,
+        config: Config,
+        memory: &'m mut [MaybeUninit<u8>],
+    ) -> Result<Self, Error> {
+        let limits = &config.capacities;
+        let smallest_queue = limits.frame_length.saturating_add(ANSWER_RESERVE);
+        if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
+            return Err(Error::Invalid);
+        }
+        let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
+        let longest = Message::Sync(
+            SyncCode::ConfirmUpgrade,
+            wire::Sync {
+                id: 0,
+                state: SyncState::None,
+                data: &[],
+            },
+        )
+        .length()
+        .saturating_add(limits.sync_data);
+        if uses_syncs && longest > limits.frame_length {
+            return Err(Error::Invalid);
+        }
+        let mut arena = Arena::new(memory);
+        let peers = Peers::new(
+            &mut arena,
+            limits.peers,
+            limits.frame_length,
+            limits.send_queue,
+        )?;
+        let waiters = Waiters::new(&mut arena, limits.waiters, limits.answers, || pal.event())?;
+        let leader = if identity.is_leader() {
+            Some(Lock::new(Leader::new(
+                &mut arena,
+                limits.ranges,
+                limits.processes,
+                &limits.signals(),
+                &limits.locks,
+                config.wrap_ids,
+            )?))
+        } else {
+            None
+        };
+        let own_ids = Lock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
+        let children = Lock::new(Children::new(&mut arena, limits.children)?);
+        let borrowed = if identity.is_leader() {
+            0
+        } else {
+            limits.borrowable()
+        };
+        let borrowed = Lock::new(Borrowed::new(&mut arena, borrowed)?);
+        let server = if identity.is_leader() {
+            let server = Server::new(&mut arena, &limits.leases, limits.sync_data)?;
+            Some(Lock::new(server))
+        } else {
+            None
+        };
+        let sync_handles = SyncHandles::new(
+            &mut arena,
+            limits.sync_handles,
+            limits.sync_data,
+            limits.waiters,
+        )?;
+        let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
+        let events = Ring::new(&mut arena, limits.events)?;
+        let stopped = pal.event().map_err(|_| Error::Platform)?;
+        Ok(Node {
+            peers,
+            waiters,
+            leader,
+            own_ids,
+            children,
+            parent: Lock::new(Parent::new(identity.parent, identity.parent_pid)),
+            server,
+            sync_handles,
+            borrowed,
+            unborn_at: AtomicU64::new(0),
+            unborn_pause: AtomicU64::new(0),
+            returns_due: AtomicBool::new(false),
+            recalling: AtomicBool::new(false),
+            awaiting_starts: AtomicBool::new(false),
+            upcalls: Lock::new(Upcalls::new()),
+            owners: Lock::new(OwnerCache::new()),
+            passed: AtomicU32::new(0),
+            used_locks: UsedLocks::new(),
+            knows_inherited: AtomicBool::new(false),
+            embedder: &NoEmbedder,
+            own_pid: AtomicU32::new(0),
+            extended: AtomicBool::new(false),
+            worker,
+            stopped,
+            counters: Counters::default(),
+            events,
+            caller_spin: SpinGauge::new(),
+            leader_gone: AtomicBool::new(false),
+            leaders_sync_data: AtomicU64::new(NO_LIMIT),
+            phase: AtomicU8::new(Phase::Running as u8),
+            ended: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            never_joins: false,
+            identity,
+            config,
+            pal,
+        })
+    }
+}

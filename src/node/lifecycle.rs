@@ -1,0 +1,142 @@
+//! How far a node has come, and how it leaves its family.
+
+use core::time::Duration;
+
+use super::Node;
+use crate::config::Driving;
+use crate::error::Error;
+use crate::pal::{Event, Pal, Time};
+use crate::sync::Ordering;
+
+/// How long [`Node::shut_down`] waits for the worker to close the streams.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a node that is dropped waits for a leader in C to confirm that its handles are closed.
+const DROP_LIMIT: Duration = Duration::from_millis(500);
+
+/// How far a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    Running = 0,
+    /// The process ends, or has ended: it makes no new calls. A leader serves the others on.
+    Ending = 1,
+    /// No new calls; what was accepted for sending still goes out.
+    Flushing = 2,
+    /// The worker closes all streams and returns.
+    Closing = 3,
+    Closed = 4,
+}
+
+impl<P: Pal> Node<'_, P> {
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Ending,
+            2 => Phase::Flushing,
+            3 => Phase::Closing,
+            _ => Phase::Closed,
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Goes from one phase to another. False if it is in neither of the two, or in the other already.
+    pub(super) fn change_phase(&self, from: Phase, to: Phase) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        self.phase
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Whether the process may make calls: it has not ended, and the node is not shutting down.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] if not.
+    #[inline]
+    pub(crate) fn alive(&self) -> Result<(), Error> {
+        if self.phase() == Phase::Running {
+            Ok(())
+        } else {
+            Err(Error::ShuttingDown)
+        }
+    }
+
+    /// Whether the process has [ended](Node::exit) for the family.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Leaves the family: new calls fail with [`Error::ShuttingDown`], as do calls that wait; what
+    /// was accepted for sending goes out, for at most `limit`; then all streams are closed and
+    /// [`Node::work`] returns. Blocks until that is done. True if everything went out.
+    ///
+    /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so its
+    /// confirmations are waited for, too, within the same `limit`.
+    ///
+    /// The PAL stops listening when the node is dropped.
+    pub fn shut_down(&self, limit: Duration) -> bool {
+        self.enter(Phase::Flushing);
+        self.waiters.fail(None, Error::ShuttingDown);
+        // What was changed here goes to the others.
+        self.close_unused_syncs();
+        for peer in self.peers.all() {
+            self.flush(&peer);
+        }
+        self.wake();
+        let until = self.pal.now() + limit;
+        let mut flushed = false;
+        while self.phase() == Phase::Flushing && !flushed {
+            self.stopped.clear();
+            flushed = !self.unsent() && !self.awaits_c_server();
+            if flushed || self.pal.now() >= until {
+                break;
+            }
+            self.rest(&self.stopped, Some(until));
+        }
+        self.enter(Phase::Closing);
+        self.wake();
+        // The worker needs no more than a turn or two for that; without one there is nothing to
+        // wait for.
+        let until = self.pal.now() + CLOSE_LIMIT;
+        loop {
+            self.stopped.clear();
+            if self.phase() == Phase::Closed || self.pal.now() >= until {
+                break;
+            }
+            self.rest(&self.stopped, Some(until));
+        }
+        flushed
+    }
+
+    /// Whether anything accepted for sending is still here.
+    fn unsent(&self) -> bool {
+        self.peers.all().any(|peer| {
+            // Somebody may have found the token taken. Who shuts down must not tell itself to look
+            // again: it would do nothing else until the peer reads.
+            self.send_out(&peer);
+            let sending = peer.sending.try_lock();
+            let is_unsent = sending.is_none_or(|sending| !sending.draining.is_empty());
+            is_unsent || !peer.queue.lock().filling.is_empty()
+        })
+    }
+}
+
+impl<P: Pal> Drop for Node<'_, P> {
+    fn drop(&mut self) {
+        // A process may be gone without a word, but a leader in C would end with it.
+        let has_c_leader = self.identity.leader.is_some() && !self.has_extensions();
+        if has_c_leader && self.phase() < Phase::Closing {
+            self.config.driving = Driving::Caller;
+            self.close_unused_syncs();
+            if self.awaits_c_server() {
+                self.shut_down(DROP_LIMIT);
+            }
+        }
+        // A PAL may keep watches by stream: they end before the streams go.
+        self.enter(Phase::Closing);
+        self.turn(Some(Time(0)));
+    }
+}

@@ -1,0 +1,79 @@
+//! A request whose caller polls it.
+
+use super::reply_buffers::Data;
+use super::wait::Limits;
+use super::wait_reason::WaitsFor;
+use super::waiters::{Claim, Late};
+use crate::Vmid;
+use crate::error::Error;
+use crate::node::Node;
+use crate::pal::{Event, Pal};
+use crate::wire::{Answer, Expected};
+
+/// A request under way, for a caller that doesn't want to block. Dropped before its answer came,
+/// it is given up: a late answer is dropped and counted.
+pub struct Request<'n, 'm, P: Pal> {
+    pub(super) node: &'n Node<'m, P>,
+    pub(super) claim: Option<Claim>,
+    pub(super) dest: Vmid,
+    pub(super) code: u8,
+}
+
+impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
+    /// A request that this process answers itself.
+    pub(in crate::node) fn here(node: &'n Node<'m, P>, code: u8) -> Result<Self, Error> {
+        let us = node.identity.vmid;
+        let what = (WaitsFor::Answer(code), node.now());
+        let claim = node
+            .waiters
+            .claim(us, what, Expected::of(code), Late::Drop)?;
+        node.events.call_begun(us, code, claim.seq);
+        Ok(Request {
+            node,
+            claim: Some(claim),
+            dest: us,
+            code,
+        })
+    }
+
+    /// The sequence number that the answer is to have.
+    pub(in crate::node) fn seq(&self) -> u64 {
+        self.claim.map_or(0, |claim| claim.seq)
+    }
+
+    /// To be called before the last look at whether the answer is there.
+    pub(in crate::node) fn prepare_to_sleep(&self) {
+        if let Some(event) = self.claim.and_then(|claim| self.node.waiters.event(claim)) {
+            event.clear();
+        }
+    }
+
+    /// Sleeps until the answer has come, or the limits are reached.
+    pub(in crate::node) fn sleep(&self, limits: Limits<'_>) {
+        if let Some(claim) = self.claim {
+            self.node.sleep(claim, limits);
+        }
+    }
+
+    /// What became of it: `None` as long as nothing did. Once it has said something it says `None`.
+    pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
+        let claim = self.claim?;
+        let outcome = self.node.waiters.outcome(claim)?;
+        self.node.waiters.give(claim);
+        self.claim = None;
+        let events = &self.node.events;
+        events.call_ended(self.dest, self.code, claim.seq, &outcome);
+        Some(outcome)
+    }
+}
+
+impl<P: Pal> Drop for Request<'_, '_, P> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.node.waiters.give_up(claim, &mut Data::none());
+            let given_up = Err(Error::Interrupted);
+            let events = &self.node.events;
+            events.call_ended(self.dest, self.code, claim.seq, &given_up);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! How a frame gets to the send queue of a peer.
+
+use super::wait::{Limits, Wait};
+use super::wait_reason::WaitsFor;
+use super::waiters::{Claim, Late};
+use crate::Vmid;
+use crate::error::{Error, Resource};
+use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
+use crate::pal::{Event, Pal, Time};
+use crate::sync::Ordering;
+use crate::wire::Message;
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Opens a stream to `dest`, if there is none yet. Returns before it is known whether anybody
+    /// is there.
+    ///
+    /// # Errors
+    /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
+    pub fn connect(&self, dest: Vmid) -> Result<(), Error> {
+        self.alive()?;
+        let peer = self.peer(dest)?;
+        peer.stream_wanted.store(true, Ordering::SeqCst);
+        self.flush(&peer);
+        // If another thread was sending just then, it may not have seen the wish.
+        self.call_worker(&peer);
+        Ok(())
+    }
+
+    /// Closes the connection with `dest`, if there is one. Calls that wait for its answer get
+    /// [`Error::NoSuchProcess`]; what waits to be sent to it is dropped.
+    pub fn disconnect(&self, dest: Vmid) {
+        if let Some(peer) = self.peers.find(dest) {
+            self.give_up_on(&peer);
+        }
+    }
+
+    /// Sends a message that has no answer. Blocks only for room in the peer's send queue, as long
+    /// as `wait` allows.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
+    /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
+    /// gone. That it was accepted does not mean that it arrived.
+    pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        self.post(dest, message, wait)
+    }
+
+    /// As [`Node::send`], also for a leader whose own process has ended.
+    pub(in crate::node) fn post(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.post_later(dest, message, wait)?;
+        if let Some(peer) = self.peers.find(dest) {
+            self.flush(&peer);
+        }
+        Ok(())
+    }
+
+    /// As [`Node::post`], but leaves the frame in the send queue for now.
+    pub(in crate::node) fn post_later(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        let peer = self.peer(dest)?;
+        self.put(&peer, 0, message, Limits::of(wait, &self.pal))
+    }
+
+    /// As [`Node::send`], but leaves the frame in the send queue until the next send, request or
+    /// [`Node::flush_to`] to the same peer, or until there is no more room: many frames go in
+    /// one write.
+    ///
+    /// # Errors
+    /// As [`Node::send`].
+    pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.alive()?;
+        self.post_later(dest, message, wait)
+    }
+
+    /// Sends what [`Node::queue`] left.
+    pub fn flush_to(&self, dest: Vmid) {
+        if let Some(peer) = self.peers.find(dest) {
+            self.flush(&peer);
+        }
+    }
+
+    /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
+    /// accepted for, and how many had no room for it: none once this process has ended.
+    pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
+        let (mut accepted, mut full) = (0_usize, 0_usize);
+        if self.alive().is_err() {
+            return (accepted, full);
+        }
+        for peer in self.peers.all() {
+            if Some(peer.vmid()) == except {
+                continue;
+            }
+            match self.put(&peer, 0, message, Limits::NONE) {
+                Ok(()) => {
+                    accepted = accepted.saturating_add(1);
+                    self.flush(&peer);
+                }
+                Err(_) => full = full.saturating_add(1),
+            }
+        }
+        (accepted, full)
+    }
+
+    pub(super) fn peer(&self, dest: Vmid) -> Result<PeerRef<'_, 'm, P::Stream>, Error> {
+        if self.phase() >= Phase::Flushing {
+            return Err(Error::ShuttingDown);
+        }
+        if dest == self.identity.vmid {
+            return Err(Error::Invalid);
+        }
+        if Some(dest) == self.identity.leader && self.leader_gone.load(Ordering::Acquire) {
+            return Err(Error::LeaderGone);
+        }
+        self.peers.find_or_add(dest)
+    }
+
+    /// Sends an answer that the embedder wrote.
+    #[cfg(feature = "capi")]
+    pub(crate) fn put_answer(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        answer: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.put(peer, seq, answer, Limits::of(wait, &self.pal))?;
+        self.flush(peer);
+        Ok(())
+    }
+
+    /// Puts a frame into the peer's send queue, waiting for room if it must and may.
+    pub(in crate::node) fn put(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        message: &Message<'_>,
+        limits: Limits<'_>,
+    ) -> Result<(), Error> {
+        let length = message.length();
+        if length > self.config.capacities.frame_length {
+            return Err(Error::Full(Resource::FrameLength));
+        }
+        if !peer.takes(length) {
+            return Err(Error::LimitsDiffer {
+                limit: Resource::FrameLength,
+                ours: self.limits().frame_length,
+                theirs: peer.longest_frame(),
+            });
+        }
+        let mut waiting: Option<Claim> = None;
+        let result = loop {
+            if let Some(event) = waiting.and_then(|claim| self.waiters.event(claim)) {
+                event.clear();
+                // Before the look at the queue: whoever makes room after that look sees the wish.
+                peer.room_wanted.store(true, Ordering::SeqCst);
+            }
+            {
+                let mut queue = peer.queue.lock();
+                if queue.closed {
+                    break Err(self.gone(peer.vmid()));
+                }
+                if queue.room() >= length.saturating_add(ANSWER_RESERVE) {
+                    self.say_hello_first(peer, &mut queue);
+                    break match queue.filling.push(seq, message) {
+                        Ok(()) => {
+                            queue.note();
+                            self.note_out(peer.vmid(), seq, message);
+                            Ok(())
+                        }
+                        Err(_) => Err(Error::Invalid),
+                    };
+                }
+            }
+            if limits.until == Some(Time(0)) {
+                break Err(Error::Full(Resource::SendQueue));
+            }
+            let Some(claim) = waiting else {
+                self.flush(peer);
+                let what = (WaitsFor::Room, self.now());
+                match self.waiters.claim(peer.vmid(), what, None, Late::Drop) {
+                    Ok(claim) => waiting = Some(claim),
+                    Err(error) => break Err(error),
+                }
+                continue;
+            };
+            if let Some(Err(error)) = self.waiters.outcome(claim) {
+                break Err(error);
+            }
+            if let Some(error) = limits.reached(&self.pal) {
+                break Err(error);
+            }
+            self.sleep(claim, limits);
+        };
+        if let Some(claim) = waiting {
+            self.waiters.give(claim);
+        }
+        result
+    }
+
+    /// What a call to a peer that is gone gets.
+    pub(crate) fn gone(&self, vmid: Vmid) -> Error {
+        if Some(vmid) == self.identity.leader {
+            Error::LeaderGone
+        } else {
+            Error::NoSuchProcess
+        }
+    }
+}

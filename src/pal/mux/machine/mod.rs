@@ -1,0 +1,104 @@
+//! The machine at one end of a line: streams on one side, the line's bytes on the other.
+
+mod readers;
+mod rx;
+mod tx;
+mod writers;
+
+use heapless::Deque;
+
+use super::frame::{FRAME, LineFault};
+use super::streams::{Incoming, Outgoing};
+use crate::store::Ring;
+
+/// How many bytes wait to go out on the line at most.
+const LINE: usize = 16 * 1024;
+
+/// One end of a line: up to `STREAMS` streams that are written here and as many that are read here,
+/// with up to `WINDOW` bytes of each that came and were not read.
+///
+/// Nothing in it blocks, waits or asks the time. What it has to say is taken with
+/// [`Mux::to_send`]; what came is given to [`Mux::receive`], which checks every byte of it, and
+/// always takes all: a stream's writer sends no more than the reader has room for.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Debug)]
+pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
+    outgoing: [Outgoing; STREAMS],
+    incoming: [Incoming<WINDOW>; STREAMS],
+    /// Streams that were opened there and not yet looked at here, with whom they are for.
+    opened: Deque<(u16, u32), STREAMS>,
+    line: Ring<LINE>,
+    hello_sent: bool,
+    /// Nothing is to be said that is not on the line.
+    paid: bool,
+    /// How many streams the other end reads; none before it has said so.
+    theirs: Option<u16>,
+    /// A frame that came in part.
+    head: [u8; FRAME],
+    head_length: usize,
+    /// The stream whose data comes, and how much of it.
+    coming: Option<(u16, usize)>,
+    /// Something became of a stream that was opened here.
+    decided: bool,
+    /// Nothing comes any more.
+    hung_up: bool,
+    fault: Option<LineFault>,
+}
+
+impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
+    const COUNT: u16 = {
+        assert!(STREAMS > 0 && STREAMS <= u16::MAX as usize);
+        // Credits are counted in 32 bits.
+        assert!(WINDOW > 0 && WINDOW <= 1 << 30);
+        #[allow(clippy::cast_possible_truncation, reason = "just checked")]
+        {
+            STREAMS as u16
+        }
+    };
+
+    /// One end of a fresh line.
+    pub const fn new() -> Self {
+        Mux {
+            outgoing: [Outgoing::FREE; STREAMS],
+            incoming: [const { Incoming::new() }; STREAMS],
+            opened: Deque::new(),
+            line: Ring::new(),
+            hello_sent: false,
+            paid: false,
+            theirs: None,
+            head: [0; FRAME],
+            head_length: 0,
+            coming: None,
+            decided: false,
+            hung_up: false,
+            fault: None,
+        }
+    }
+
+    /// What the other end did that it must not, if anything. All streams are closed then.
+    pub fn fault(&self) -> Option<LineFault> {
+        self.fault
+    }
+
+    /// What is to go out on the line next; empty if nothing is.
+    pub fn to_send(&mut self) -> &[u8] {
+        self.pay();
+        self.line.front()
+    }
+
+    /// The first `count` bytes of [`Mux::to_send`] are on their way.
+    pub fn sent(&mut self, count: usize) {
+        self.line.skip(count);
+    }
+
+    /// Whether the other end has accepted or refused a stream since this was last asked.
+    pub fn take_decided(&mut self) -> bool {
+        core::mem::take(&mut self.decided)
+    }
+}
+
+impl<const STREAMS: usize, const WINDOW: usize> Default for Mux<STREAMS, WINDOW> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,98 @@
+//! Streams that are read at this end.
+
+use super::Mux;
+use crate::pal::StreamError;
+use crate::pal::mux::frame::Stop;
+use crate::pal::mux::streams::Hearing;
+
+impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
+    /// The next stream that the other end has opened, and whom it is for.
+    pub fn next_opened(&mut self) -> Option<(u16, u32)> {
+        self.opened.pop_front()
+    }
+
+    /// Whether [`Mux::next_opened`] has one.
+    pub fn has_opened(&self) -> bool {
+        !self.opened.is_empty()
+    }
+
+    /// Accepts it: its writer may send.
+    pub fn accept(&mut self, stream: u16) {
+        if let Ok(incoming) = self.hear(stream) {
+            incoming.consumed = WINDOW;
+            self.paid = false;
+            self.pay();
+        }
+    }
+
+    /// How many bytes of it can be read.
+    pub fn readable(&self, stream: u16) -> usize {
+        self.incoming
+            .get(usize::from(stream))
+            .map_or(0, |incoming| incoming.ring.len())
+    }
+
+    /// Whether its writer has closed it: what can be read is the rest.
+    pub fn is_ended(&self, stream: u16) -> bool {
+        let incoming = self.incoming.get(usize::from(stream));
+        self.hung_up || incoming.is_none_or(|incoming| incoming.life.contains(Hearing::ENDED))
+    }
+
+    /// Reads as much as there is and fits; 0 after the last byte of a stream that was closed.
+    ///
+    /// # Errors
+    /// [`StreamError::WouldBlock`] if there is nothing for now.
+    pub fn read(&mut self, stream: u16, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let is_ended = self.is_ended(stream);
+        let Ok(incoming) = self.hear(stream) else {
+            return Err(StreamError::Closed);
+        };
+        let count = incoming.ring.pull(buffer);
+        self.was_read(stream, count);
+        if count == 0 && !is_ended {
+            Err(StreamError::WouldBlock)
+        } else {
+            Ok(count)
+        }
+    }
+
+    /// What can be read, or its first part, to look at; [`Mux::skip`] takes it away.
+    pub fn front(&self, stream: u16) -> &[u8] {
+        self.incoming
+            .get(usize::from(stream))
+            .map_or(&[], |incoming| incoming.ring.front())
+    }
+
+    /// Drops the first `count` bytes of [`Mux::front`].
+    pub fn skip(&mut self, stream: u16, count: usize) {
+        if let Ok(incoming) = self.hear(stream) {
+            incoming.ring.skip(count);
+            self.was_read(stream, count);
+        }
+    }
+
+    fn was_read(&mut self, stream: u16, count: usize) {
+        let Ok(incoming) = self.hear(stream) else {
+            return;
+        };
+        incoming.consumed = incoming.consumed.saturating_add(count);
+        if incoming.due() > 0 {
+            self.paid = false;
+            self.pay();
+        }
+    }
+
+    /// Closes it. What comes yet is dropped.
+    pub fn stop(&mut self, stream: u16, stop: Stop) {
+        let Ok(incoming) = self.hear(stream) else {
+            return;
+        };
+        if incoming.life.contains(Hearing::OPENED) {
+            incoming.life |= Hearing::STOPPED;
+            incoming.stop = stop;
+            incoming.ring.clear();
+            self.paid = false;
+            self.pay();
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Streams that are written at this end.
+
+use super::Mux;
+use crate::pal::StreamError;
+use crate::pal::mux::frame::{FRAME, Kind, Stop};
+use crate::pal::mux::streams::{Outgoing, Writing};
+
+impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
+    /// Whether [`Mux::open`] can begin a stream.
+    pub fn can_open(&self) -> bool {
+        self.free().is_some()
+    }
+
+    /// The lowest number that is free at both ends.
+    fn free(&self) -> Option<u16> {
+        if self.hung_up {
+            return None;
+        }
+        let limit = usize::from(self.theirs?).min(STREAMS);
+        (0..)
+            .zip(self.outgoing.iter().take(limit))
+            .find_map(|(stream, outgoing)| outgoing.life.is_empty().then_some(stream))
+    }
+
+    /// Begins a stream, if one is free. It takes bytes when the other end has accepted it.
+    pub fn open(&mut self, to: u32) -> Option<u16> {
+        let stream = self.free()?;
+        let outgoing = self.outgoing.get_mut(usize::from(stream))?;
+        *outgoing = Outgoing {
+            life: Writing::OPENED,
+            to,
+            ..Outgoing::FREE
+        };
+        self.paid = false;
+        self.pay();
+        Some(stream)
+    }
+
+    /// The streams that are open here, with whom they are for.
+    pub fn writing(&self) -> impl Iterator<Item = (u16, u32)> {
+        (0..).zip(&self.outgoing).filter_map(|(stream, outgoing)| {
+            let is_open = !outgoing.life.is_empty() && !outgoing.life.contains(Writing::ENDED);
+            is_open.then_some((stream, outgoing.to))
+        })
+    }
+
+    /// Whether the other end has accepted it.
+    pub fn is_accepted(&self, stream: u16) -> bool {
+        self.outgoing
+            .get(usize::from(stream))
+            .is_some_and(|outgoing| outgoing.life.contains(Writing::ACCEPTED))
+    }
+
+    /// Why nothing that is written to it goes anywhere, if it is so.
+    pub fn stopped(&self, stream: u16) -> Option<Stop> {
+        let outgoing = self.outgoing.get(usize::from(stream))?;
+        if self.hung_up {
+            return Some(Stop::Closed);
+        }
+        let is_stopped = outgoing.life.contains(Writing::STOPPED);
+        is_stopped.then_some(outgoing.stop)
+    }
+
+    /// How many bytes go into it now.
+    pub fn room(&self, stream: u16) -> usize {
+        let Some(outgoing) = self.outgoing.get(usize::from(stream)) else {
+            return 0;
+        };
+        if !self.paid || self.stopped(stream).is_some() {
+            return 0;
+        }
+        let credit = usize::try_from(outgoing.credit).unwrap_or(usize::MAX);
+        credit.min(self.line.room().saturating_sub(FRAME))
+    }
+
+    /// Writes the bytes of `parts`, as many as go, and says how many.
+    ///
+    /// # Errors
+    /// [`StreamError::WouldBlock`] if none go now, [`StreamError::Closed`] if none ever will.
+    pub fn write(&mut self, stream: u16, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        if self.stopped(stream).is_some() {
+            return Err(StreamError::Closed);
+        }
+        self.pay();
+        let asked = parts
+            .iter()
+            .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        let count = asked.min(self.room(stream));
+        let Ok(value) = u32::try_from(count) else {
+            return Err(StreamError::WouldBlock);
+        };
+        if count == 0 || !self.say(Kind::Data, stream, value) {
+            return Err(StreamError::WouldBlock);
+        }
+        let mut left = count;
+        for part in parts {
+            let (part, _) = part.split_at(part.len().min(left));
+            left = left.saturating_sub(self.line.push(part));
+        }
+        if let Some(outgoing) = self.outgoing.get_mut(usize::from(stream)) {
+            outgoing.credit = outgoing.credit.saturating_sub(value);
+        }
+        Ok(count)
+    }
+
+    /// Closes it: what was written still arrives.
+    pub fn end(&mut self, stream: u16) {
+        let Some(outgoing) = self.outgoing.get_mut(usize::from(stream)) else {
+            return;
+        };
+        if !outgoing.life.is_empty() {
+            outgoing.life |= Writing::ENDED;
+            self.paid = false;
+            self.pay();
+        }
+    }
+}
