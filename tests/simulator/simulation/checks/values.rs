@@ -53,6 +53,11 @@ struct Value {
     may_be_orphan: bool,
     /// Of one that is cut off nobody knows until when it can still take it, and die again.
     may_be_again: bool,
+    /// Any process has died that may have been able to change it.
+    has_died: bool,
+    /// Processes that may have got it after their call had ended, and with it the word of a death that
+    /// none of their threads has heard yet.
+    late: BTreeSet<Id>,
     readers: BTreeSet<Who>,
     writer: Option<Who>,
     /// Who has ever asked to change it, and may be able to without asking again.
@@ -145,6 +150,11 @@ impl Values {
         Ok(())
     }
 
+    /// A call of that process to take it has ended without it.
+    pub(crate) fn cut_short(&mut self, at: usize, pid: Id) {
+        self.all[at].late.insert(pid);
+    }
+
     /// A thread takes it. `leases`, alone.
     pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
         let value = &mut self.all[at];
@@ -205,7 +215,8 @@ impl Values {
     ) -> Result<(), String> {
         let value = &mut self.all[at];
         let must = value.orphan_of.is_some();
-        let may = value.may_be_orphan || value.may_be_again;
+        let is_late = value.late.remove(&pid) && value.has_died;
+        let may = value.may_be_orphan || value.may_be_again || is_late;
         if write {
             value.orphan_of = None;
             value.may_be_orphan &= !owner_died;
@@ -265,6 +276,7 @@ impl Values {
             }
             if value.askers.remove(&pid) {
                 value.may_be_orphan = true;
+                value.has_died = true;
                 value.may_be_again |= is_cut_off;
                 value.maybe.push(value.now);
                 if value.now.writer == pid {

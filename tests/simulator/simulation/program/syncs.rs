@@ -105,7 +105,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.lock_sync(handle, state, &mut data, wait)
         });
         with(|world| world.checks.values.waited(at, who));
-        let Ok((_, status)) = taken else { return false };
+        let Ok((_, status)) = taken else {
+            with(|world| world.checks.values.cut_short(at, who.0));
+            return false;
+        };
         self.has_taken(at, write, Stamp::read(data), status, asked);
         true
     }
