@@ -5,15 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream, Time,
-    Token, Woken,
-};
+use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, Stream, Time, Woken};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{
     FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState, codes,
 };
-use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait};
+use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait, forward_pal};
 
 type World = Network<4, 8, 200>;
 type Inner<'w> = Loopback<'w, 4, 8, 200>;
@@ -57,9 +54,8 @@ impl<'w> Pal for &Patient<'w> {
     type Event = <Inner<'w> as Pal>::Event;
     const CALLER_READS: bool = false;
 
-    fn event(&self) -> Result<Self::Event, OutOfResources> {
-        self.inner.event()
-    }
+    forward_pal!(inner: event, watch_listener);
+    forward_pal!(inner, stream: watch, rewatch, unwatch);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         if self.is_busy.load(Relaxed) {
@@ -71,27 +67,6 @@ impl<'w> Pal for &Patient<'w> {
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         self.inner.accept()
-    }
-
-    fn watch_listener(&self, on: bool) {
-        self.inner.watch_listener(on);
-    }
-
-    fn watch(
-        &self,
-        stream: &Self::Stream,
-        token: Token,
-        interest: Interest,
-    ) -> Result<(), OutOfResources> {
-        self.inner.watch(stream, token, interest)
-    }
-
-    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-        self.inner.rewatch(stream, token, interest);
-    }
-
-    fn unwatch(&self, stream: &Self::Stream) {
-        self.inner.unwatch(stream);
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {

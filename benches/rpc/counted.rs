@@ -11,7 +11,7 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time,
     Token, Woken,
 };
-use libos_ipc::{Config, Identity, Node, Vmid};
+use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
 use crate::common::WAIT;
 
@@ -48,9 +48,8 @@ impl Pal for Counted {
     type Event = HostEvent;
     const CALLER_READS: bool = true;
 
-    fn event(&self) -> std::result::Result<HostEvent, OutOfResources> {
-        self.host.event()
-    }
+    forward_pal!(host: event, watch_listener, now);
+    forward_pal!(host, stream.stream: unwatch);
 
     fn connect(&self, peer: Vmid) -> std::result::Result<CountedStream, ConnectError> {
         let stream = self.host.connect(peer)?;
@@ -68,10 +67,6 @@ impl Pal for Counted {
         })
     }
 
-    fn watch_listener(&self, on: bool) {
-        self.host.watch_listener(on);
-    }
-
     fn watch(
         &self,
         stream: &CountedStream,
@@ -85,10 +80,6 @@ impl Pal for Counted {
     fn rewatch(&self, stream: &CountedStream, token: Token, interest: Interest) {
         self.one();
         self.host.rewatch(&stream.stream, token, interest);
-    }
-
-    fn unwatch(&self, stream: &CountedStream) {
-        self.host.unwatch(&stream.stream);
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
@@ -125,10 +116,6 @@ impl Pal for Counted {
     ) -> std::result::Result<usize, StreamError> {
         self.one();
         self.host.read_waiting(&stream.stream, event, buffer, until)
-    }
-
-    fn now(&self) -> Time {
-        self.host.now()
     }
 }
 

@@ -5,14 +5,12 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, Time, Token, Woken,
-};
+use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Woken};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,
-    SyncHandle, Target, Vmid, Wait, Which,
+    SyncHandle, Target, Vmid, Wait, Which, forward_pal,
 };
 
 type World = Network<3, 24, 600>;
@@ -28,31 +26,14 @@ impl<'w> Pal for Ticking<'w> {
     type Event = Flag<'w>;
     const CALLER_READS: bool = false;
 
-    fn event(&self) -> Result<Flag<'w>, OutOfResources> {
-        self.0.event()
-    }
+    forward_pal!(0: event, watch_listener, wake, wait_event, now);
+    forward_pal!(0, stream: watch, rewatch, unwatch);
+
     fn connect(&self, peer: Vmid) -> Result<Pipe<'w>, ConnectError> {
         self.0.connect(peer)
     }
     fn accept(&self) -> Result<Pipe<'w>, AcceptError> {
         self.0.accept()
-    }
-    fn watch_listener(&self, on: bool) {
-        self.0.watch_listener(on);
-    }
-    fn watch(
-        &self,
-        stream: &Pipe<'w>,
-        token: Token,
-        interest: Interest,
-    ) -> Result<(), OutOfResources> {
-        self.0.watch(stream, token, interest)
-    }
-    fn rewatch(&self, stream: &Pipe<'w>, token: Token, interest: Interest) {
-        self.0.rewatch(stream, token, interest);
-    }
-    fn unwatch(&self, stream: &Pipe<'w>) {
-        self.0.unwatch(stream);
     }
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
         self.0.wait(ready, until);
@@ -60,17 +41,8 @@ impl<'w> Pal for Ticking<'w> {
             self.1.advance(Duration::from_millis(1));
         }
     }
-    fn wake(&self) {
-        self.0.wake();
-    }
-    fn wait_event(&self, event: &Flag<'w>, until: Option<Time>) {
-        self.0.wait_event(event, until);
-    }
     fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Option<Time>) -> Woken {
         Woken::Time
-    }
-    fn now(&self) -> Time {
-        self.0.now()
     }
 }
 

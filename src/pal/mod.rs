@@ -2,7 +2,8 @@
 //!
 //! A [`Pal`] gives a node one-way byte streams to and from its peers, tells which of them are
 //! ready, lets a thread wait for an [`Event`], and tells the time. A node never asks more of the
-//! platform than this. Wrappers (faults, tracing, encryption) are PALs over a PAL, so they stack.
+//! platform than this. Wrappers (faults, tracing, encryption) are PALs over a PAL, so they
+//! stack; [`forward_pal`](crate::forward_pal) writes what they only pass on.
 //!
 //! # What a node relies on
 //! * Streams are reliable, ordered and one-way in use: the connecting side writes, the accepting
@@ -22,6 +23,7 @@ use bitflags::bitflags;
 use crate::Vmid;
 
 mod flag;
+mod forward;
 pub mod mux;
 #[cfg(feature = "secure")]
 pub mod secure;

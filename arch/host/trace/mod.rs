@@ -21,10 +21,7 @@ mod stream;
 use std::sync::Arc;
 
 use crate::Vmid;
-use crate::pal::{
-    AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, StreamError, Time, Token,
-    Woken,
-};
+use crate::pal::{AcceptError, ConnectError, Pal, StreamError, Time};
 
 pub use self::merge::{Merged, merge};
 use self::record::Side;
@@ -69,9 +66,8 @@ impl<P: Pal> Pal for Traced<P> {
 
     const CALLER_READS: bool = P::CALLER_READS;
 
-    fn event(&self) -> Result<P::Event, OutOfResources> {
-        self.inner.event()
-    }
+    crate::forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
+    crate::forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let stream = self.inner.connect(peer)?;
@@ -81,43 +77,6 @@ impl<P: Pal> Pal for Traced<P> {
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         let stream = self.inner.accept()?;
         Ok(self.stream(stream, Side::receiver(self.us)))
-    }
-
-    fn watch_listener(&self, on: bool) {
-        self.inner.watch_listener(on);
-    }
-
-    fn watch(
-        &self,
-        stream: &Self::Stream,
-        token: Token,
-        interest: Interest,
-    ) -> Result<(), OutOfResources> {
-        self.inner.watch(&stream.inner, token, interest)
-    }
-
-    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-        self.inner.rewatch(&stream.inner, token, interest);
-    }
-
-    fn unwatch(&self, stream: &Self::Stream) {
-        self.inner.unwatch(&stream.inner);
-    }
-
-    fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        self.inner.wait(ready, until);
-    }
-
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wait_event(&self, event: &P::Event, until: Option<Time>) {
-        self.inner.wait_event(event, until);
-    }
-
-    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
-        self.inner.wait_readable(&stream.inner, event, until)
     }
 
     fn read_waiting(
@@ -132,9 +91,5 @@ impl<P: Pal> Pal for Traced<P> {
             .read_waiting(&stream.inner, event, buffer, until)?;
         stream.has_read(buffer, count);
         Ok(count)
-    }
-
-    fn now(&self) -> Time {
-        self.inner.now()
     }
 }

@@ -28,10 +28,7 @@ pub use self::stream::SecureStream;
 use self::statistics::Counters;
 use self::stream::translate;
 use crate::Vmid;
-use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, StreamError, Time,
-    Token, Woken,
-};
+use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, Time, Woken};
 
 /// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
 /// that whoever made it can read its [`SecureStatistics`] while the node runs.
@@ -96,9 +93,8 @@ macro_rules! pal {
             const CALLER_READS: bool = P::CALLER_READS;
             const SHAKES_HANDS: bool = true;
 
-            fn event(&self) -> Result<P::Event, OutOfResources> {
-                self.inner.event()
-            }
+            crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
+            crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
             fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
                 let stream = self.inner.connect(peer)?;
@@ -110,27 +106,6 @@ macro_rules! pal {
                 Ok(SecureStream::accepted(self, stream))
             }
 
-            fn watch_listener(&self, on: bool) {
-                self.inner.watch_listener(on);
-            }
-
-            fn watch(
-                &self,
-                stream: &Self::Stream,
-                token: Token,
-                interest: Interest,
-            ) -> Result<(), OutOfResources> {
-                stream.watch(token, interest)
-            }
-
-            fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-                stream.rewatch(token, interest);
-            }
-
-            fn unwatch(&self, stream: &Self::Stream) {
-                stream.unwatch();
-            }
-
             fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
                 self.inner.wait(ready, until);
                 if self.is_secure() {
@@ -138,14 +113,6 @@ macro_rules! pal {
                         (*token, *readiness) = translate(*token, *readiness);
                     }
                 }
-            }
-
-            fn wake(&self) {
-                self.inner.wake();
-            }
-
-            fn wait_event(&self, event: &P::Event, until: Option<Time>) {
-                self.inner.wait_event(event, until);
             }
 
             fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
@@ -168,9 +135,6 @@ macro_rules! pal {
                 stream.read_waiting(event, buffer, until)
             }
 
-            fn now(&self) -> Time {
-                self.inner.now()
-            }
         }
     };
 }

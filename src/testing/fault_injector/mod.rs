@@ -13,8 +13,7 @@ use spin::Mutex;
 
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, Readiness, ReadyList, Time,
-    Token, Woken,
+    AcceptError, ConnectError, Event, Interest, Pal, Readiness, ReadyList, Time, Woken,
 };
 pub use record::{Operation, Outcome, RECORDED, Record, Recorded};
 use state::State;
@@ -108,9 +107,8 @@ impl<'p, P: Pal> Pal for &'p Faulty<P> {
     const CALLER_READS: bool = P::CALLER_READS;
     const SHAKES_HANDS: bool = P::SHAKES_HANDS;
 
-    fn event(&self) -> Result<P::Event, OutOfResources> {
-        self.inner.event()
-    }
+    crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
+    crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let result = if self.strikes(self.faults.connect_busy) {
@@ -128,27 +126,6 @@ impl<'p, P: Pal> Pal for &'p Faulty<P> {
         Ok(FaultyStream::new(self, stream))
     }
 
-    fn watch_listener(&self, on: bool) {
-        self.inner.watch_listener(on);
-    }
-
-    fn watch(
-        &self,
-        stream: &Self::Stream,
-        token: Token,
-        interest: Interest,
-    ) -> Result<(), OutOfResources> {
-        stream.watch(token, interest)
-    }
-
-    fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-        stream.rewatch(token, interest);
-    }
-
-    fn unwatch(&self, stream: &Self::Stream) {
-        stream.unwatch();
-    }
-
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
         // The broken streams of this node are not watched by the PAL underneath any more.
         let broken = !self.state.lock().broken.is_empty();
@@ -163,23 +140,11 @@ impl<'p, P: Pal> Pal for &'p Faulty<P> {
         }
     }
 
-    fn wake(&self) {
-        self.inner.wake();
-    }
-
-    fn wait_event(&self, event: &P::Event, until: Option<Time>) {
-        self.inner.wait_event(event, until);
-    }
-
     fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
         if event.is_set() {
             Woken::Event
         } else {
             stream.wait_readable(event, until)
         }
-    }
-
-    fn now(&self) -> Time {
-        self.inner.now()
     }
 }

@@ -297,7 +297,7 @@ impl World<'_> {
         match self.server.on_message(vmid(who), code(letter.code), &sync) {
             Ok(()) => {}
             Err(RequestError::ProtocolViolation) => {
-                self.seen.wrong = Some("the server is surprised")
+                self.seen.wrong = Some("the server is surprised");
             }
             Err(RequestError::NoRoom | RequestError::Closed) => self.seen.wrong = Some("no room"),
         }

@@ -1,0 +1,140 @@
+//! What a wrapper leaves to the platform that it wraps.
+
+/// Writes the methods of a [`Pal`](crate::pal::Pal) that a wrapper forwards, inside its `impl` of that
+/// trait.
+///
+/// The first name is the field with the platform that is wrapped. Methods that take a stream also need
+/// the field of the wrapper's stream that has the stream which is wrapped, or `stream` alone where the two
+/// are of one type. `stream.itself` forwards the watches to methods of the same names and arguments that the
+/// wrapper's stream has.
+///
+/// ```
+/// use libos_ipc::pal::{AcceptError, ConnectError, OutOfResources, Pal};
+/// use libos_ipc::{Vmid, forward_pal};
+///
+/// /// A platform where nobody can be connected to.
+/// struct Deaf<P>(P);
+///
+/// impl<P: Pal> Pal for Deaf<P> {
+///     type Stream = P::Stream;
+///     type Event = P::Event;
+///
+///     const CALLER_READS: bool = P::CALLER_READS;
+///
+///     forward_pal!(0: event, watch_listener, wait, wake, wait_event, now);
+///     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
+///
+///     fn connect(&self, _: Vmid) -> Result<P::Stream, ConnectError> {
+///         Err(ConnectError::NobodyThere)
+///     }
+///
+///     fn accept(&self) -> Result<P::Stream, AcceptError> {
+///         self.0.accept()
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! forward_pal {
+    ($inner:tt: $($method:ident),+) => {
+        $($crate::forward_pal!(@$method $inner);)+
+    };
+    (stream.itself: $($method:ident),+) => {
+        $($crate::forward_pal!(@stream $method);)+
+    };
+    ($inner:tt, stream: $($method:ident),+) => {
+        $($crate::forward_pal!(@$method $inner);)+
+    };
+    ($inner:tt, stream.$field:tt: $($method:ident),+) => {
+        $($crate::forward_pal!(@$method $inner $field);)+
+    };
+    (@event $inner:tt) => {
+        fn event(&self) -> ::core::result::Result<Self::Event, $crate::pal::OutOfResources> {
+            self.$inner.event()
+        }
+    };
+    (@watch_listener $inner:tt) => {
+        fn watch_listener(&self, on: bool) {
+            self.$inner.watch_listener(on);
+        }
+    };
+    (@wait $inner:tt) => {
+        fn wait(&self, ready: &mut $crate::pal::ReadyList, until: ::core::option::Option<$crate::pal::Time>) {
+            self.$inner.wait(ready, until);
+        }
+    };
+    (@wake $inner:tt) => {
+        fn wake(&self) {
+            self.$inner.wake();
+        }
+    };
+    (@wait_event $inner:tt) => {
+        fn wait_event(&self, event: &Self::Event, until: ::core::option::Option<$crate::pal::Time>) {
+            self.$inner.wait_event(event, until);
+        }
+    };
+    (@now $inner:tt) => {
+        fn now(&self) -> $crate::pal::Time {
+            self.$inner.now()
+        }
+    };
+    (@watch $inner:tt $($field:tt)?) => {
+        fn watch(
+            &self,
+            stream: &Self::Stream,
+            token: $crate::pal::Token,
+            interest: $crate::pal::Interest,
+        ) -> ::core::result::Result<(), $crate::pal::OutOfResources> {
+            self.$inner.watch(&(*stream)$(.$field)?, token, interest)
+        }
+    };
+    (@rewatch $inner:tt $($field:tt)?) => {
+        fn rewatch(
+            &self,
+            stream: &Self::Stream,
+            token: $crate::pal::Token,
+            interest: $crate::pal::Interest,
+        ) {
+            self.$inner.rewatch(&(*stream)$(.$field)?, token, interest);
+        }
+    };
+    (@unwatch $inner:tt $($field:tt)?) => {
+        fn unwatch(&self, stream: &Self::Stream) {
+            self.$inner.unwatch(&(*stream)$(.$field)?);
+        }
+    };
+    (@wait_readable $inner:tt $($field:tt)?) => {
+        fn wait_readable(
+            &self,
+            stream: &Self::Stream,
+            event: &Self::Event,
+            until: ::core::option::Option<$crate::pal::Time>,
+        ) -> $crate::pal::Woken {
+            self.$inner.wait_readable(&(*stream)$(.$field)?, event, until)
+        }
+    };
+    (@stream watch) => {
+        fn watch(
+            &self,
+            stream: &Self::Stream,
+            token: $crate::pal::Token,
+            interest: $crate::pal::Interest,
+        ) -> ::core::result::Result<(), $crate::pal::OutOfResources> {
+            stream.watch(token, interest)
+        }
+    };
+    (@stream rewatch) => {
+        fn rewatch(
+            &self,
+            stream: &Self::Stream,
+            token: $crate::pal::Token,
+            interest: $crate::pal::Interest,
+        ) {
+            stream.rewatch(token, interest);
+        }
+    };
+    (@stream unwatch) => {
+        fn unwatch(&self, stream: &Self::Stream) {
+            stream.unwatch();
+        }
+    };
+}
