@@ -1,6 +1,6 @@
-//! What ends a wait ends it at once: a thread that hands something over, a time limit, an interrupt.
-//! The judge is what the standard library takes for the same, measured in the same run; a machine that
-//! is busy with something else gets several tries.
+//! Each event that ends a wait ends it at once: a release by another thread, a time limit, an
+//! interrupt. The oracle is the time of the standard library's primitives for the same, measured in
+//! the same run; a busy machine gets several tries.
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
@@ -19,11 +19,11 @@ use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const SAMPLES: usize = 21;
-/// How often a busy machine may be to blame.
+/// The number of tries, because other programs may keep the machine busy.
 const TRIES: usize = 12;
-/// How long a value is held while another thread waits for it.
+/// How long a thread holds a value while another thread waits for it.
 const HELD: Duration = Duration::from_micros(200);
-/// How much later than the standard library's a wait may end.
+/// The most by which a wait may end later than one of the standard library.
 const LATE: Duration = Duration::from_micros(200);
 
 fn median(mut of: Vec<Duration>) -> Duration {
@@ -31,7 +31,8 @@ fn median(mut of: Vec<Duration>) -> Duration {
     of[of.len() / 2]
 }
 
-/// Tries until `ours` is as good as it has to be beside `theirs`, which are measured in turns.
+/// Repeats the measurement until `is_fine` accepts the medians of `ours` and `theirs`, which are
+/// measured alternately.
 fn compare(
     what: &str,
     ours: impl Fn() -> Duration,
@@ -82,7 +83,7 @@ impl Family {
     }
 }
 
-/// A leader that never says anything: every request to it waits.
+/// A leader that never answers: every request to it waits.
 struct Mute {
     _directory: TempDir,
     _streams: (UnixListener, UnixStream),
@@ -113,7 +114,7 @@ impl Mute {
     }
 }
 
-/// How long it takes from one thread's giving back, which says when that was, until another has it.
+/// The time from one thread's release until another thread holds the value.
 fn hand_over<G>(take: impl Fn() -> G + Sync, is_waited_for: impl Fn() -> bool) -> Duration {
     thread::scope(|scope| {
         let held = take();
@@ -154,7 +155,7 @@ fn hands_over_as_soon_as_a_lock(node: &HostNode, what: &str) {
 }
 
 #[test]
-fn a_value_goes_from_thread_to_thread_as_soon_as_a_lock_of_the_standard_library() {
+fn value_reaches_the_next_thread_as_soon_as_a_std_lock() {
     let family = Family::new();
     hands_over_as_soon_as_a_lock(&family.leader, "a hand-over at the leader");
     let member = family.member(Config::DEFAULT);
@@ -167,7 +168,7 @@ fn a_value_goes_from_thread_to_thread_as_soon_as_a_lock_of_the_standard_library(
 }
 
 #[test]
-fn a_change_by_a_thread_of_the_same_process_wakes_who_waits_for_it() {
+fn change_by_a_thread_wakes_the_waiting_thread_of_the_same_process() {
     let family = Family::new();
     let member = family.member(Config::DEFAULT);
     for (node, what) in [(&family.leader, "the leader"), (&member, "a member")] {
@@ -214,7 +215,7 @@ fn a_change_by_a_thread_of_the_same_process_wakes_who_waits_for_it() {
     }
 }
 
-/// How much later than `limit` a wait of the standard library ends.
+/// By how much a wait of the standard library ends after `limit`.
 fn standard_lateness(limit: Duration) -> Duration {
     let (state, changed) = (Mutex::new(()), Condvar::new());
     let start = Instant::now();
@@ -248,7 +249,7 @@ fn ends_on_its_limit(what: &str, call: impl Fn(Wait<'_>) -> Result<(), Error>) {
     }
 }
 
-/// How long it takes a call to end after it was interrupted.
+/// Checks the time that a call takes to end after an interrupt.
 fn ends_on_its_interrupt(
     what: &str,
     node: &HostNode,
@@ -294,7 +295,7 @@ fn ends_on_its_interrupt(
         unparked,
         |ours, theirs| ours <= theirs + LATE,
     );
-    // One that was raised before ends the call as well.
+    // An interrupt that was raised before the call ends it as well.
     let interrupt = Interrupt::new();
     interrupt.raise(node);
     let outcome = call(WAIT.or_until(&interrupt));
@@ -302,7 +303,7 @@ fn ends_on_its_interrupt(
 }
 
 #[test]
-fn a_request_that_is_not_answered_ends_on_its_limit_and_its_interrupt() {
+fn unanswered_request_ends_at_its_limit_and_its_interrupt() {
     for spin in [Duration::ZERO, Config::DEFAULT.spin] {
         let Mute { node, .. } = &Mute::new(spin);
         let ask = |wait: Wait<'_>| {
@@ -317,7 +318,7 @@ fn a_request_that_is_not_answered_ends_on_its_limit_and_its_interrupt() {
 }
 
 #[test]
-fn a_wait_for_a_value_ends_on_its_limit_and_its_interrupt() {
+fn wait_for_a_value_ends_at_its_limit_and_its_interrupt() {
     let family = Family::new();
     let (one, two) = (
         family.member(Config::DEFAULT),
@@ -336,12 +337,12 @@ fn a_wait_for_a_value_ends_on_its_limit_and_its_interrupt() {
         }
         Ok(())
     };
-    // Another thread of the same process has it.
+    // Another thread of the same process holds the value.
     let held = here.write(WAIT).unwrap();
     ends_on_its_limit("a wait for another thread", write);
     ends_on_its_interrupt("a wait for another thread", &one, write);
     drop(held);
-    // Another process has it.
+    // Another process holds the value.
     let held = there.read(WAIT).unwrap();
     ends_on_its_limit("a wait for another process", write);
     ends_on_its_interrupt("a wait for another process", &one, write);
@@ -356,7 +357,7 @@ fn a_wait_for_a_value_ends_on_its_limit_and_its_interrupt() {
 }
 
 #[test]
-fn a_wait_for_a_lock_or_a_child_ends_on_its_limit_and_its_interrupt() {
+fn wait_for_a_lock_or_a_child_ends_at_its_limit_and_its_interrupt() {
     let family = Family::new();
     let (one, two) = (
         family.member(Config::DEFAULT),
@@ -381,9 +382,9 @@ fn a_wait_for_a_lock_or_a_child_ends_on_its_limit_and_its_interrupt() {
     ends_on_its_interrupt("wait", &one, wait_child);
 }
 
-/// The thread that calls moves the bytes itself.
+/// The calling thread moves the bytes itself.
 #[test]
-fn a_call_of_a_process_with_one_thread_ends_on_its_limit() {
+fn call_of_a_process_with_one_thread_ends_at_its_limit() {
     let family = Family::new();
     let config = Config {
         driving: Driving::Caller,

@@ -1,51 +1,59 @@
-//! Every order in which clients and the server can hear of each other, and every moment at which a
-//! client can die: nobody has what excludes another, no change is lost, nobody waits for ever.
+//! The model checker stateright tries all orders of messages between clients and the server, and
+//! all moments at which a client can die. It checks that no leases exclude each other, that no
+//! change is lost, and that no client waits for ever.
 
 mod state;
 mod world;
 
 use stateright::{Checker, Model, Property};
 
-use state::{At, Seen, State, Step};
+use state::{Activity, Observed, State, Step};
 use world::seen_after;
 
 struct Family {
     clients: usize,
     handles: usize,
-    /// How often each client uses a handle.
+    /// The number of times that each client uses a handle.
     times: usize,
-    /// Clients also give up waiting, and close their handles.
+    /// Clients also cancel their waits, and close their handles.
     can_leave: bool,
-    /// The server is the one of the C implementation. Then no client dies, for that would end it.
+    /// The server is the model of the C implementation. No client dies then, because that would end
+    /// such a server.
     in_c: bool,
 }
 
-/// What has to happen sooner or later.
-fn due(seen: &Seen, steps: &mut Vec<Step>) {
-    for who in 0..seen.at.len() {
-        if seen.at[who] == At::Dead {
+/// The steps that happen sooner or later.
+fn pending_steps(seen: &Observed, steps: &mut Vec<Step>) {
+    for process in 0..seen.activity.len() {
+        if seen.activity[process] == Activity::Dead {
             continue;
         }
-        if !seen.up[who].is_empty() {
-            steps.push(Step::Receive { who });
+        if !seen.up[process].is_empty() {
+            steps.push(Step::Receive { process });
         }
-        if seen.woken[who] {
-            steps.push(Step::Wake { who });
+        if seen.is_woken[process] {
+            steps.push(Step::Wake { process });
         }
-        if !seen.down[who].is_empty() {
-            steps.push(Step::Deliver { who });
+        if !seen.down[process].is_empty() {
+            steps.push(Step::Deliver { process });
         }
-        if matches!(seen.at[who], At::Uses { .. } | At::MustLetGo { .. }) {
-            steps.push(Step::Give { who });
+        if matches!(
+            seen.activity[process],
+            Activity::Uses { .. } | Activity::MustRelease { .. }
+        ) {
+            steps.push(Step::Release { process });
         }
     }
 }
 
-/// Whether everybody gets what it wants when all is heard and all let go.
+/// Whether every request is granted once all messages are delivered and all clients release their
+/// handles.
 fn all_are_served(family: &Family, state: &State) -> bool {
-    let at_last = state.rest(due, |steps| seen_after(family, steps)).seen;
-    let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
-    at_last.wrong.is_none() && at_last.at.iter().all(is_idle)
+    let at_last = state
+        .rest(pending_steps, |steps| seen_after(family, steps))
+        .seen;
+    let is_idle = |at: &Activity| matches!(at, Activity::Idle | Activity::Dead);
+    at_last.wrong.is_none() && at_last.activity.iter().all(is_idle)
 }
 
 impl Model for Family {
@@ -58,37 +66,41 @@ impl Model for Family {
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
         let seen = &state.seen;
-        due(seen, actions);
-        for who in 0..self.clients {
-            match seen.at[who] {
-                At::Dead => continue,
-                At::Idle if seen.left[who] > 0 => {
+        pending_steps(seen, actions);
+        for process in 0..self.clients {
+            match seen.activity[process] {
+                Activity::Dead => continue,
+                Activity::Idle if seen.left[process] > 0 => {
                     for handle in 0..self.handles {
-                        let (_, is_closed, _) = seen.has[who][handle];
+                        let (_, is_closed, _) = seen.has[process][handle];
                         if is_closed {
                             continue;
                         }
                         for write in [false, true] {
-                            actions.push(Step::Acquire { who, handle, write });
+                            actions.push(Step::Acquire {
+                                process,
+                                handle,
+                                write,
+                            });
                         }
                     }
                 }
-                At::Idle => {
+                Activity::Idle => {
                     for handle in 0..self.handles {
-                        let (_, is_closed, _) = seen.has[who][handle];
+                        let (_, is_closed, _) = seen.has[process][handle];
                         if !is_closed && self.can_leave {
-                            actions.push(Step::Close { who, handle });
+                            actions.push(Step::Close { process, handle });
                         }
                     }
                 }
-                At::Uses { write: false, .. } => actions.push(Step::Upgrade { who }),
-                At::Wants { .. } | At::Upgrading { .. } if self.can_leave => {
-                    actions.push(Step::GiveUp { who });
+                Activity::Uses { write: false, .. } => actions.push(Step::Upgrade { process }),
+                Activity::Wants { .. } | Activity::Upgrading { .. } if self.can_leave => {
+                    actions.push(Step::GiveUp { process });
                 }
                 _ => {}
             }
             if !self.in_c {
-                actions.push(Step::Die { who });
+                actions.push(Step::Die { process });
             }
         }
     }
@@ -99,17 +111,20 @@ impl Model for Family {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties: Vec<Property<Self>> = vec![
-            Property::always("one changes, or many read", |family, state: &State| {
-                (0..family.handles).all(|handle| {
-                    let has = |wanted: i32| {
-                        let count = state.seen.has.iter().filter(|of| of[handle].0 == wanted);
-                        count.count()
-                    };
-                    let (readers, writers) = (has(2), has(3));
-                    writers == 0 || writers == 1 && readers == 0
-                })
-            }),
-            Property::always("nobody waits for ever", |family, state: &State| {
+            Property::always(
+                "one client changes the value, or several read it",
+                |family, state: &State| {
+                    (0..family.handles).all(|handle| {
+                        let has = |wanted: i32| {
+                            let count = state.seen.has.iter().filter(|of| of[handle].0 == wanted);
+                            count.count()
+                        };
+                        let (readers, writers) = (has(2), has(3));
+                        writers == 0 || writers == 1 && readers == 0
+                    })
+                },
+            ),
+            Property::always("no client waits for ever", |family, state: &State| {
                 all_are_served(family, state)
             }),
             Property::always("nothing is wrong", |_, state: &State| {
@@ -121,16 +136,16 @@ impl Model for Family {
         ];
         if self.in_c {
             properties.push(Property::sometimes(
-                "one can't go on to change it",
+                "an upgrade is impossible",
                 |_, state: &State| state.seen.was_unsupported,
             ));
         } else {
             properties.extend([
-                Property::sometimes("one is told to let go", |_, state: &State| {
-                    state.seen.was_told_to_let_go
+                Property::sometimes("an upgrade is refused", |_, state: &State| {
+                    state.seen.upgrade_was_refused
                 }),
-                Property::sometimes("one hears of a death", |_, state: &State| {
-                    state.seen.heard_of_death
+                Property::sometimes("a death is reported", |_, state: &State| {
+                    state.seen.death_was_reported
                 }),
             ]);
         }
@@ -154,7 +169,7 @@ fn check(family: Family) {
 }
 
 #[test]
-fn two_clients_use_a_handle_twice() {
+fn two_clients_that_use_a_handle_twice_exclude_each_other_and_end() {
     check(Family {
         clients: 2,
         handles: 1,
@@ -166,7 +181,7 @@ fn two_clients_use_a_handle_twice() {
 
 #[test]
 #[ignore = "takes minutes: cargo test --release --test sync clients -- --ignored"]
-fn three_clients_use_a_handle_once() {
+fn three_clients_that_use_a_handle_once_exclude_each_other_and_end() {
     check(Family {
         clients: 3,
         handles: 1,
@@ -178,7 +193,7 @@ fn three_clients_use_a_handle_once() {
 
 #[test]
 #[ignore = "takes minutes: cargo test --release --test sync clients -- --ignored"]
-fn three_clients_use_two_handles_once() {
+fn three_clients_that_use_two_handles_once_exclude_each_other_and_end() {
     check(Family {
         clients: 3,
         handles: 2,
@@ -189,7 +204,7 @@ fn three_clients_use_two_handles_once() {
 }
 
 #[test]
-fn two_clients_of_a_server_in_c_use_a_handle_twice() {
+fn two_clients_of_a_c_server_that_use_a_handle_twice_exclude_each_other_and_end() {
     check(Family {
         clients: 2,
         handles: 1,
@@ -200,7 +215,7 @@ fn two_clients_of_a_server_in_c_use_a_handle_twice() {
 }
 
 #[test]
-fn three_clients_of_a_server_in_c_use_a_handle_once() {
+fn three_clients_of_a_c_server_that_use_a_handle_once_exclude_each_other_and_end() {
     check(Family {
         clients: 3,
         handles: 1,

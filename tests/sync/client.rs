@@ -1,4 +1,5 @@
-//! One process's side of a handle: which of its own users has it, and what it says to the server.
+//! The client of one process and one handle: which of its threads may use it, and its messages to
+//! the server. The oracle is `docs/protocol.md`.
 
 use libos_ipc::shared_state::{Acquisition, Client, ProtocolViolation};
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
@@ -18,21 +19,21 @@ pub(super) fn receive(
     client.on_message(code, &Sync { id, state, data })
 }
 
-/// What the client says next, if anything.
-fn says(client: &mut Client<'_>) -> Option<(SyncCode, SyncState)> {
-    let say = client.poll_transmit()?;
-    client.mark_sent(say);
-    Some((say.code, say.state))
+/// Takes the next message of the client, if there is one.
+fn next_message(client: &mut Client<'_>) -> Option<(SyncCode, SyncState)> {
+    let outgoing = client.poll_transmit()?;
+    client.mark_sent(outgoing);
+    Some((outgoing.code, outgoing.state))
 }
 
-pub(super) fn asks_for(client: &mut Client<'_>) -> Option<SyncState> {
-    let (code, state) = says(client)?;
+pub(super) fn takes_request(client: &mut Client<'_>) -> Option<SyncState> {
+    let (code, state) = next_message(client)?;
     assert_eq!(code, SyncCode::RequestUpgrade);
     Some(state)
 }
 
-pub(super) fn gives_back_to(client: &mut Client<'_>) -> Option<SyncState> {
-    let (code, state) = says(client)?;
+pub(super) fn takes_downgrade(client: &mut Client<'_>) -> Option<SyncState> {
+    let (code, state) = next_message(client)?;
     assert_eq!(code, SyncCode::ConfirmDowngrade);
     Some(state)
 }
@@ -41,23 +42,23 @@ pub(super) fn grant(client: &mut Client<'_>, state: SyncState) {
     receive(client, SyncCode::ConfirmUpgrade, state, &[]).unwrap();
 }
 
-pub(super) fn ask_back(client: &mut Client<'_>, state: SyncState) {
+pub(super) fn revoke(client: &mut Client<'_>, state: SyncState) {
     receive(client, SyncCode::RequestDowngrade, state, &[]).unwrap();
 }
 
-/// Somebody begins to wait, and can't have it yet.
+/// A call begins to wait, and cannot acquire the handle yet.
 pub(super) fn wait(client: &mut Client<'_>, state: SyncState) {
     client.change_waiters(state, 1);
     assert_eq!(client.acquire(state), Acquisition::Pending);
 }
 
-/// A wait ends with the handle in use.
+/// A wait ends: the call acquires the handle.
 pub(super) fn taken(client: &mut Client<'_>, state: SyncState) {
     assert_eq!(client.acquire(state), Acquisition::Acquired);
     client.change_waiters(state, -1);
 }
 
-/// An open handle, of which the process has that much, and which nobody uses.
+/// Runs the test with an open handle: the process holds that lease, and no thread uses it.
 pub(super) fn with(state: SyncState, then: impl FnOnce(&mut Client<'_>)) {
     with_server(state, true, then);
 }
@@ -68,7 +69,7 @@ fn with_server(state: SyncState, can_lower: bool, then: impl FnOnce(&mut Client<
     client.open(ID, can_lower);
     if state != NOTHING {
         wait(&mut client, state);
-        assert_eq!(asks_for(&mut client), Some(state));
+        assert_eq!(takes_request(&mut client), Some(state));
         grant(&mut client, state);
         taken(&mut client, state);
         client.release(state);
@@ -78,7 +79,7 @@ fn with_server(state: SyncState, can_lower: bool, then: impl FnOnce(&mut Client<
 }
 
 #[test]
-fn one_here_changes_it_or_many_read() {
+fn one_thread_changes_the_value_or_several_read_it() {
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
@@ -93,7 +94,7 @@ fn one_here_changes_it_or_many_read() {
         assert_eq!(client.acquire(WRITE), Acquisition::Pending);
         assert_eq!(client.acquire(READ), Acquisition::Pending);
         assert!(!client.close(), "it is in use");
-        // The process has all there is to have.
+        // The process holds the strongest lease.
         assert_eq!(client.poll_transmit(), None);
         client.release(WRITE);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
@@ -102,7 +103,7 @@ fn one_here_changes_it_or_many_read() {
 }
 
 #[test]
-fn a_caller_that_comes_later_passes_nobody_it_is_in_the_way_of() {
+fn later_caller_does_not_overtake_a_waiter_that_it_delays() {
     for has in [READ, WRITE] {
         with(has, |client| {
             assert!(client.may_overtake(READ) && client.may_overtake(WRITE));
@@ -112,10 +113,10 @@ fn a_caller_that_comes_later_passes_nobody_it_is_in_the_way_of() {
             assert!(!client.may_overtake(READ) && !client.may_overtake(WRITE));
             client.change_waiters(READ, -1);
             assert!(!client.may_overtake(READ) && !client.may_overtake(WRITE));
-            // It asks for what it needs all the same.
+            // The call requests the lease that it needs all the same.
             let asks = has == READ;
             assert_eq!(client.acquire_in_turn(WRITE, false), Acquisition::Pending);
-            assert_eq!(asks_for(client), Some(WRITE).filter(|_| asks));
+            assert_eq!(takes_request(client), Some(WRITE).filter(|_| asks));
             assert_eq!(client.acquire_in_turn(READ, false), Acquisition::Pending);
             client.change_waiters(WRITE, -1);
             assert!(client.may_overtake(READ) && client.may_overtake(WRITE));
@@ -124,7 +125,7 @@ fn a_caller_that_comes_later_passes_nobody_it_is_in_the_way_of() {
 }
 
 #[test]
-fn a_reader_that_is_to_become_the_writer_is_passed_by_no_reader() {
+fn new_reader_does_not_overtake_an_upgrading_reader() {
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
@@ -135,7 +136,7 @@ fn a_reader_that_is_to_become_the_writer_is_passed_by_no_reader() {
         assert_eq!(client.upgrade(false), Acquisition::Acquired);
         client.release(WRITE);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        // One that gives up keeps nobody out.
+        // An upgrade that is cancelled delays no reader.
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         client.cancel_upgrade();
@@ -143,43 +144,43 @@ fn a_reader_that_is_to_become_the_writer_is_passed_by_no_reader() {
     });
 }
 
-/// The lease that has come is for one that comes after a writer: it is not kept, for the writer gets
-/// its own only when it has gone back.
+/// The granted lease serves only a call behind a writer. The client does not keep it, because the
+/// writer gets its own lease only after this one has gone back.
 #[test]
-fn a_lease_that_the_first_in_line_cannot_use_goes_back_at_once() {
+fn lease_that_the_first_waiter_cannot_use_is_returned_at_once() {
     for (first, stays) in [(WRITE, false), (READ, true)] {
         with(NOTHING, |client| {
             wait(client, READ);
-            assert_eq!(asks_for(client), Some(READ));
+            assert_eq!(takes_request(client), Some(READ));
             wait(client, WRITE);
-            assert_eq!(asks_for(client), Some(WRITE));
+            assert_eq!(takes_request(client), Some(WRITE));
             client.set_head_request(Some(first));
             grant(client, READ);
-            ask_back(client, NOTHING);
-            assert_eq!(gives_back_to(client), Some(NOTHING).filter(|_| !stays));
+            revoke(client, NOTHING);
+            assert_eq!(takes_downgrade(client), Some(NOTHING).filter(|_| !stays));
         });
     }
 }
 
 #[test]
-fn a_handle_is_asked_for_once() {
+fn lease_is_requested_once_for_several_waiters() {
     with(NOTHING, |client| {
         wait(client, READ);
         assert!(client.has_release_work());
-        assert_eq!(asks_for(client), Some(READ));
+        assert_eq!(takes_request(client), Some(READ));
         assert!(!client.has_release_work());
         wait(client, READ);
         assert_eq!(client.poll_transmit(), None);
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         wait(client, READ);
         assert_eq!(client.poll_transmit(), None);
     });
 }
 
 #[test]
-fn who_gives_up_leaves_no_request_behind() {
-    // It was not even said.
+fn waiter_that_gives_up_withdraws_its_request() {
+    // The request was not sent yet.
     with(NOTHING, |client| {
         wait(client, WRITE);
         client.change_waiters(WRITE, -1);
@@ -187,54 +188,54 @@ fn who_gives_up_leaves_no_request_behind() {
         wait(client, READ);
         wait(client, WRITE);
         client.change_waiters(WRITE, -1);
-        assert_eq!(asks_for(client), Some(READ));
+        assert_eq!(takes_request(client), Some(READ));
     });
-    // What others here still wait for is asked for.
+    // The client requests what other calls still wait for.
     for (others, asked) in [(NOTHING, Some(NOTHING)), (READ, Some(READ)), (WRITE, None)] {
         with(NOTHING, |client| {
             if others != NOTHING {
                 wait(client, others);
             }
             wait(client, WRITE);
-            assert_eq!(asks_for(client), Some(WRITE));
+            assert_eq!(takes_request(client), Some(WRITE));
             client.change_waiters(WRITE, -1);
             assert_eq!(client.has_release_work(), asked.is_some());
-            assert_eq!(asks_for(client), asked, "{others:?}");
+            assert_eq!(takes_request(client), asked, "{others:?}");
         });
     }
-    // The process can read already.
+    // The process holds the lease to read.
     with(READ, |client| {
         client.change_waiters(READ, 1);
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
-        assert_eq!(asks_for(client), Some(NOTHING));
+        assert_eq!(takes_request(client), Some(NOTHING));
     });
-    // A reader that is to become the writer waits, too.
+    // An upgrading reader waits for the lease, too.
     with(READ, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
         assert_eq!(client.poll_transmit(), None);
         client.cancel_upgrade();
-        assert_eq!(asks_for(client), Some(NOTHING));
+        assert_eq!(takes_request(client), Some(NOTHING));
     });
-    // Not every server understands that.
+    // A server in C does not understand a weaker request.
     with_server(NOTHING, false, |client| {
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         client.change_waiters(WRITE, -1);
         assert_eq!(client.poll_transmit(), None);
-        // So it may come yet.
+        // So the lease may still be granted.
         grant(client, WRITE);
         assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
     });
 }
 
 #[test]
-fn the_only_reader_becomes_the_writer() {
+fn only_reader_becomes_the_writer_unless_the_lease_is_revoked() {
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
@@ -242,7 +243,7 @@ fn the_only_reader_becomes_the_writer() {
         assert_eq!(
             client.upgrade(true),
             Acquisition::UpgradeDeadlock,
-            "one of two has to"
+            "one of two must release it"
         );
         assert_eq!(client.poll_transmit(), None);
         client.release(READ);
@@ -251,46 +252,46 @@ fn the_only_reader_becomes_the_writer() {
         client.release(WRITE);
         assert!(!client.is_in_use());
     });
-    // Somebody else is to change it first.
+    // Another process is to change the value first.
     with(READ, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         let changes = client.change_count();
-        ask_back(client, NOTHING);
-        assert!(client.change_count() > changes, "it is to look again");
+        revoke(client, NOTHING);
+        assert!(client.change_count() > changes, "the reader polls again");
         assert_eq!(client.upgrade(false), Acquisition::UpgradeDeadlock);
         client.cancel_upgrade();
-        assert_eq!(asks_for(client), Some(NOTHING));
+        assert_eq!(takes_request(client), Some(NOTHING));
         assert_eq!(client.upgrade(true), Acquisition::UpgradeDeadlock);
         client.release(READ);
-        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!(takes_downgrade(client), Some(NOTHING));
     });
-    // It is wanted back while another reader here keeps it from changing the data.
+    // The server revokes the lease while another reader of this process delays the upgrade.
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        ask_back(client, NOTHING);
-        assert_eq!(gives_back_to(client), Some(READ));
+        revoke(client, NOTHING);
+        assert_eq!(takes_downgrade(client), Some(READ));
         assert_eq!(client.upgrade(false), Acquisition::UpgradeDeadlock);
     });
-    // One that has got the lease need not let go.
+    // An upgrading reader that got the lease does not have to release the handle.
     with(READ, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.upgrade(true), Acquisition::Pending);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         grant(client, WRITE);
-        ask_back(client, NOTHING);
+        revoke(client, NOTHING);
         assert_eq!(client.poll_transmit(), None);
         assert_eq!(client.upgrade(false), Acquisition::Acquired);
         client.release(WRITE);
-        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!(takes_downgrade(client), Some(NOTHING));
     });
 }
 
 #[test]
-fn data_has_the_length_that_was_written() {
+fn value_has_the_length_that_was_written() {
     with(WRITE, |client| {
         let changes = client.change_count();
         client.data_mut(3).copy_from_slice(b"abc");
@@ -299,38 +300,38 @@ fn data_has_the_length_that_was_written() {
         assert!(client.data_mut(5).is_empty(), "there is no room for that");
         assert_eq!(client.data(), b"");
         client.data_mut(2).copy_from_slice(b"xy");
-        ask_back(client, NOTHING);
-        let say = client.poll_transmit().unwrap();
+        revoke(client, NOTHING);
+        let outgoing = client.poll_transmit().unwrap();
         assert_eq!(
-            (client.payload(say).id, client.payload(say).data),
+            (client.payload(outgoing).id, client.payload(outgoing).data),
             (ID, &b"xy"[..])
         );
     });
 }
 
 #[test]
-fn a_change_by_others_is_news() {
+fn status_reports_a_change_by_another_process_once() {
     with(NOTHING, |client| {
         for (data, is_changed) in [(&b"ab"[..], true), (b"ab", false), (b"abcd", true)] {
             wait(client, READ);
-            assert_eq!(asks_for(client), Some(READ));
+            assert_eq!(takes_request(client), Some(READ));
             receive(client, SyncCode::ConfirmUpgrade, READ, data).unwrap();
             taken(client, READ);
             assert_eq!(client.data(), data);
             assert_eq!(client.take_status(), (is_changed, false));
             client.release(READ);
-            ask_back(client, NOTHING);
-            assert_eq!(gives_back_to(client), Some(NOTHING));
+            revoke(client, NOTHING);
+            assert_eq!(takes_downgrade(client), Some(NOTHING));
         }
     });
 }
 
 #[test]
-fn a_closed_handle_is_free_once_the_server_says_so() {
+fn closed_handle_is_free_after_the_confirmation() {
     with(NOTHING, |client| {
         let (first, changes) = (client.generation(), client.change_count());
         assert!(client.is_open() && !client.is_free());
-        // The server has never heard of it.
+        // The server does not know the handle.
         assert!(client.close() && client.is_free() && client.change_count() > changes);
         assert_eq!((client.poll_transmit(), client.close()), (None, false));
         assert_eq!(client.acquire(READ), Acquisition::Closed);
@@ -340,13 +341,13 @@ fn a_closed_handle_is_free_once_the_server_says_so() {
         assert_eq!((client.id(), client.is_open()), (ID + 1, true));
         assert!(
             client.change_count() >= changes,
-            "who waits looks no earlier"
+            "the count does not go back"
         );
     });
     with(WRITE, |client| {
         assert!(client.close());
         assert!(!client.is_free() && !client.is_open());
-        assert_eq!(says(client), Some((SyncCode::RequestClose, WRITE)));
+        assert_eq!(next_message(client), Some((SyncCode::RequestClose, WRITE)));
         let changes = client.change_count();
         receive(client, SyncCode::ConfirmClose, NOTHING, &[]).unwrap();
         assert!(client.is_free() && client.change_count() > changes);

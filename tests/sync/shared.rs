@@ -1,4 +1,5 @@
-//! Values that real members share.
+//! Shared values of real members over real sockets. The expected results follow from the calls of
+//! the test, or from `EOWNERDEAD` of robust mutexes.
 
 use std::path::PathBuf;
 use std::thread;
@@ -55,16 +56,16 @@ impl Family {
     }
 }
 
-/// The frames that a node sends while something is done.
+/// The number of frames that a node sends while `what` runs.
 fn sent(node: &HostNode, what: impl FnOnce()) -> u64 {
     let before = node.statistics().frames_out;
     what();
     node.statistics().frames_out - before
 }
 
-/// The server has forgotten what it had by then, and has nothing more to say about it.
+/// The server has dropped the leader's own client by then, and sends nothing more about it.
 #[test]
-fn a_leader_that_has_left_closes_what_it_has_open() {
+fn leader_that_has_left_closes_its_open_handles() {
     let Family { leader, .. } = &Family::new();
     let handle = leader.open_sync(Some(5)).unwrap();
     let state = SyncState::Exclusive;
@@ -76,7 +77,7 @@ fn a_leader_that_has_left_closes_what_it_has_open() {
 }
 
 #[test]
-fn what_one_writes_all_read() {
+fn written_value_is_read_by_all_members() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let nodes = [&family.leader, &one, &two];
@@ -96,7 +97,7 @@ fn what_one_writes_all_read() {
 }
 
 #[test]
-fn it_says_whether_another_has_changed_it() {
+fn status_reports_changes_of_other_members() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let id = one.share::<u64>(None).unwrap().id();
@@ -110,7 +111,7 @@ fn it_says_whether_another_has_changed_it() {
     assert_eq!(theirs.read(WAIT).unwrap().status(), changed(true));
     assert_eq!(theirs.read(WAIT).unwrap().status(), changed(false));
     assert_eq!(mine.read(WAIT).unwrap().status(), changed(false));
-    // Nothing was changed, though it could have been.
+    // The member could have changed the value, but did not.
     drop(theirs.write(WAIT).unwrap());
     assert_eq!(mine.read(WAIT).unwrap().status(), changed(false));
     *theirs.write(WAIT).unwrap() = 8;
@@ -118,7 +119,7 @@ fn it_says_whether_another_has_changed_it() {
 }
 
 #[test]
-fn who_has_it_sends_nothing() {
+fn use_with_a_held_lease_sends_no_message() {
     let family = Family::new();
     let one = family.member();
     let value = one.share::<[u64; 8]>(None).unwrap();
@@ -130,7 +131,7 @@ fn who_has_it_sends_nothing() {
         }
     });
     assert_eq!(frames, 0);
-    // Nobody else has it, so the reader becomes the writer at once.
+    // No other process holds a lease, so the reader becomes the writer at once.
     let mut writer = value.read(WAIT).unwrap().upgrade(WAIT).ok().unwrap();
     writer[0] = 5;
     drop(writer);
@@ -138,7 +139,7 @@ fn who_has_it_sends_nothing() {
 }
 
 #[test]
-fn nobody_gets_what_another_uses() {
+fn value_in_use_is_not_acquired_by_other_members() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.share::<u32>(Some(9)).unwrap();
@@ -154,7 +155,7 @@ fn nobody_gets_what_another_uses() {
         assert_eq!(outcome, Some(Error::Interrupted));
         thread::scope(|scope| {
             let writer = scope.spawn(|| drop(theirs.write(WAIT).unwrap()));
-            // Who came later does not pass it: the other waits for us.
+            // The later reader does not overtake the writer, which waits for this process.
             while mine.read(NOW).is_ok() {
                 thread::yield_now();
             }
@@ -165,7 +166,7 @@ fn nobody_gets_what_another_uses() {
         assert_eq!(theirs.read(short).err(), Some(Error::TimedOut));
         assert_eq!(theirs.write(NOW).err(), Some(Error::TimedOut));
         drop(writer);
-        // It was asked for: so it comes.
+        // The failed call requested the lease, so it arrives.
         while theirs.write(NOW).is_err() {
             thread::yield_now();
         }
@@ -173,7 +174,7 @@ fn nobody_gets_what_another_uses() {
 }
 
 #[test]
-fn two_that_upgrade_do_not_wait_for_each_other() {
+fn one_of_two_upgrading_readers_gets_edeadlk() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.share::<u64>(Some(1)).unwrap();
@@ -201,7 +202,7 @@ fn two_that_upgrade_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn the_next_is_told_that_the_owner_died() {
+fn owner_death_is_reported_to_the_next_members_until_one_may_change() {
     let family = Family::new();
     let (one, two, three) = (family.member(), family.member(), family.member());
     let values = [&two, &three, &family.leader].map(|node| node.share::<u64>(Some(5)).unwrap());
@@ -217,19 +218,19 @@ fn the_next_is_told_that_the_owner_died() {
         (*reader, reader.status().owner_died)
     };
     assert_eq!(read(&values[0]), (1, true));
-    assert_eq!(read(&values[1]), (1, true), "nobody has seen to it yet");
+    assert_eq!(read(&values[1]), (1, true), "no caller could change it yet");
     let writer = values[2].write(WAIT).unwrap();
     assert!(writer.status().owner_died);
     drop(writer);
     assert_eq!(read(&values[0]), (1, false));
-    // One that only had the lease does no harm; nor does one that reads.
+    // Neither a process that only held the lease nor one that reads is a dead owner.
     let idle = family.member();
     drop(idle.share::<u64>(Some(5)).unwrap().read(WAIT).unwrap());
     idle.shut_down(Duration::ZERO);
     assert_eq!(read(&values[0]), (1, false));
 }
 
-/// A member that has died while it changed the value.
+/// Lets a member die while it changes the value.
 fn die_changing(family: &Family, id: u64) {
     let dying = family.member();
     let value = dying.share::<u64>(Some(id)).unwrap();
@@ -239,7 +240,7 @@ fn die_changing(family: &Family, id: u64) {
 }
 
 #[test]
-fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
+fn owner_death_ends_the_waits_of_all_threads_and_processes() {
     let family = Family::new();
     let (one, two, dying) = (family.member(), family.member(), family.member());
     let value = dying.share::<u64>(Some(5)).unwrap();
@@ -268,14 +269,14 @@ fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
             assert_eq!(waiting.join().unwrap(), (1, true));
         }
     });
-    // A wait that is called again goes on; the death is still told with what it gets.
+    // A second wait goes on, and its result still reports the death.
     let short = Wait::at_most(Duration::from_millis(5));
     let again = values[0].wait_for(short, |value| *value == 7);
     assert_eq!(again.err(), Some(Error::TimedOut));
     let reader = values[0].wait_for(WAIT, |value| *value == 1).unwrap();
     assert!(reader.status().owner_died);
     drop(reader);
-    // Until somebody has had it to change it.
+    // A call that may change the value ends the report.
     let mut writer = values[1].write(WAIT).unwrap();
     assert!(writer.status().owner_died);
     *writer = 8;
@@ -286,7 +287,7 @@ fn a_death_ends_a_wait_for_a_value_of_every_thread_and_process() {
 }
 
 #[test]
-fn a_call_that_fails_leaves_the_death_to_the_next() {
+fn failed_call_leaves_the_owner_death_to_the_next_caller() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let keep = family.leader.share::<u64>(Some(6)).unwrap();
@@ -294,7 +295,7 @@ fn a_call_that_fails_leaves_the_death_to_the_next() {
     let (exclusive, shared) = (SyncState::Exclusive, SyncState::Shared);
     for state in [shared, exclusive] {
         die_changing(&family, 6);
-        // The value has another size.
+        // The type has another size than the value.
         let wrong = one.share::<u32>(Some(6)).unwrap();
         if state == exclusive {
             assert_eq!(wrong.write(WAIT).err(), Some(Error::Invalid));
@@ -302,7 +303,7 @@ fn a_call_that_fails_leaves_the_death_to_the_next() {
             assert_eq!(wrong.read(WAIT).err(), Some(Error::Invalid));
         }
         wrong_is_closed(&one, wrong);
-        // What was opened in that place, and never read, tells nobody.
+        // A handle that is opened in that slot and never read reports nothing.
         drop(one.share::<u64>(Some(6)).unwrap());
         let theirs = two.share::<u64>(Some(6)).unwrap();
         let failed = theirs.wait_for(NOW, |value| *value == 99).err();
@@ -323,7 +324,7 @@ fn wrong_is_closed(node: &HostNode, value: libos_ipc::Shared<'_, '_, libos_ipc::
 }
 
 #[test]
-fn a_change_that_a_failed_wait_has_seen_is_news_for_the_next_call() {
+fn change_seen_by_a_failed_wait_is_reported_to_the_next_caller() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let (mine, theirs) = (one.share::<u64>(Some(8)), two.share::<u64>(Some(8)));
@@ -339,7 +340,7 @@ fn a_change_that_a_failed_wait_has_seen_is_news_for_the_next_call() {
 }
 
 #[test]
-fn one_waits_for_a_value_without_asking_again() {
+fn wait_for_a_value_sends_nothing_while_it_is_unchanged() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let (mine, theirs) = (one.share::<u64>(Some(3)), two.share::<u64>(Some(3)));
@@ -351,7 +352,7 @@ fn one_waits_for_a_value_without_asking_again() {
         Some(Error::TimedOut)
     );
     thread::scope(|scope| {
-        // A member, another thread of the same, and the leader.
+        // A member, the member that writes, and the leader.
         let waiting = [&mine, &theirs, &ours]
             .map(|value| scope.spawn(|| *value.wait_for(WAIT, |value| *value >= 20).unwrap()));
         for _ in 0..20 {
@@ -361,7 +362,7 @@ fn one_waits_for_a_value_without_asking_again() {
             assert_eq!(waiter.join().unwrap(), 20);
         }
     });
-    // It sleeps: while nothing changes nothing is sent.
+    // The call sleeps: it sends nothing while the value is unchanged.
     let frames = sent(&one, || {
         let little = Wait::at_most(Duration::from_millis(20));
         assert!(mine.wait_for(little, |value| *value > 20).is_err());
@@ -370,7 +371,7 @@ fn one_waits_for_a_value_without_asking_again() {
 }
 
 #[test]
-fn all_threads_of_all_members_count_together() {
+fn increments_of_all_threads_and_members_are_kept() {
     let family = Family::new();
     let members: Vec<HostNode> = (0..3).map(|_| family.member()).collect();
     let keep = family.leader.share::<u64>(Some(4)).unwrap();
@@ -396,7 +397,7 @@ fn all_threads_of_all_members_count_together() {
 }
 
 #[test]
-fn bytes_of_any_length() {
+fn value_of_any_length_up_to_the_limit_is_shared() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.open_sync(None).unwrap();
@@ -426,14 +427,14 @@ fn bytes_of_any_length() {
     let stale = two.lock_sync(theirs, shared, &mut buffer, WAIT);
     assert_eq!(stale, Err(Error::Invalid));
     family.until_clean();
-    // It can be opened again, and is empty.
+    // The handle can be opened again, and its value is empty.
     let again = one.open_sync(Some(mine.id())).unwrap();
     let (length, _) = one.lock_sync(again, shared, &mut buffer, WAIT).unwrap();
     assert_eq!(length, 0);
 }
 
 #[test]
-fn unlocking_in_a_state_that_is_not_held_is_refused_and_changes_nothing() {
+fn unlock_in_a_state_that_is_not_held_is_refused_without_effect() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.open_sync(Some(6)).unwrap();
@@ -452,10 +453,10 @@ fn unlocking_in_a_state_that_is_not_held_is_refused_and_changes_nothing() {
         assert_eq!(one.unlock_sync(mine, held, None), Ok(()));
         for state in SyncState::ALL {
             let refused = one.unlock_sync(mine, *state, None);
-            assert_eq!(refused, Err(Error::Invalid), "nobody has it");
+            assert_eq!(refused, Err(Error::Invalid), "no thread holds it");
         }
     }
-    // The only reader is in a call that makes it the writer: nobody else can give it back.
+    // The only reader is in a call that makes it the writer, so no other thread can release it.
     let theirs = two.open_sync(Some(6)).unwrap();
     two.lock_sync(theirs, SyncState::Shared, &mut [], WAIT)
         .unwrap();
@@ -474,9 +475,9 @@ fn unlocking_in_a_state_that_is_not_held_is_refused_and_changes_nothing() {
     assert_eq!(one.unlock_sync(mine, SyncState::Exclusive, None), Ok(()));
 }
 
-/// Before it joins a process has no pid; its VMID may be the pid of another.
+/// Before it joins a process has no pid, and its VMID may be the pid of another process.
 #[test]
-fn fresh_numbers_of_processes_with_and_without_a_pid_all_differ() {
+fn fresh_numbers_of_all_processes_differ() {
     let family = Family::new();
     let mut nodes = Vec::new();
     for vmid in 1_000..1_008 {
@@ -503,7 +504,7 @@ fn fresh_numbers_of_processes_with_and_without_a_pid_all_differ() {
 }
 
 #[test]
-fn a_fresh_number_that_is_open_here_is_passed_over() {
+fn fresh_number_that_is_open_is_skipped() {
     let family = Family::new();
     let one = family.member();
     let first = one.share::<u64>(None).unwrap().id();
@@ -543,9 +544,9 @@ fn at_the_limit_nothing_is_half_done() {
     assert_eq!(use_it(&two, theirs[1]), Ok(()));
     assert!(
         start.elapsed() < Duration::from_secs(5),
-        "nobody waits for a refusal"
+        "a refusal does not wait"
     );
-    // This process's own limit.
+    // The limit of the process itself.
     let limit = one.statistics().pools.sync_handles.limit;
     while one.statistics().pools.sync_handles.now < limit {
         one.open_sync(None).unwrap();
@@ -557,7 +558,7 @@ fn at_the_limit_nothing_is_half_done() {
 }
 
 #[test]
-fn who_has_shut_down_waits_for_nothing() {
+fn shutdown_ends_all_waits_for_values() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.share::<u64>(Some(1)).unwrap();
@@ -578,7 +579,7 @@ fn who_has_shut_down_waits_for_nothing() {
 }
 
 #[test]
-fn without_a_leader_nothing_hangs() {
+fn end_of_the_leader_ends_all_waits_for_values() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let mine = one.share::<u64>(Some(1)).unwrap();
@@ -597,7 +598,7 @@ fn without_a_leader_nothing_hangs() {
         thread::yield_now();
     }
     let connected = [&one, &two].map(|node| node.statistics().connected);
-    // It was to be given back.
+    // The leader had revoked the lease, so it cannot be used any more.
     assert_eq!(mine.write(WAIT).err(), Some(Error::LeaderGone));
     assert_eq!(theirs.write(WAIT).err(), Some(Error::LeaderGone));
     drop((mine, theirs));

@@ -1,4 +1,5 @@
-//! Threads of one process that want the same value: they are served in the order in which they came.
+//! Threads of one process that want the same value get it in the order in which they called. The
+//! oracle is the order of the calls in the test.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,7 +14,7 @@ use crate::shared::Family;
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
-/// Until so many calls of the process wait.
+/// Returns when `count` calls of the process wait.
 fn until_waiting(node: &HostNode, count: usize) {
     let start = Instant::now();
     while node.waits().count() < count {
@@ -25,8 +26,8 @@ fn until_waiting(node: &HostNode, count: usize) {
     }
 }
 
-/// At the leader, at a member, and at a member whose value another process reads, too.
-fn in_each_place(then: impl Fn(&HostNode, u64)) {
+/// Runs the test at the leader, at a member, and at a member whose value another process reads.
+fn in_each_role(then: impl Fn(&HostNode, u64)) {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     then(&family.leader, 1);
@@ -37,8 +38,8 @@ fn in_each_place(then: impl Fn(&HostNode, u64)) {
 }
 
 #[test]
-fn no_reader_of_its_process_passes_one_that_upgrades() {
-    in_each_place(|node, id| {
+fn new_reader_thread_does_not_overtake_an_upgrading_reader() {
+    in_each_role(|node, id| {
         let value = node.share::<u64>(Some(id)).unwrap();
         let other = value.read(WAIT).unwrap();
         let reader = value.read(WAIT).unwrap();
@@ -51,7 +52,7 @@ fn no_reader_of_its_process_passes_one_that_upgrades() {
             for _ in 0..100 {
                 assert_eq!(value.read(NOW).err(), Some(Error::TimedOut));
             }
-            // One that waits has its turn after that.
+            // A waiting reader gets the value after that.
             let late = scope.spawn(|| *value.read(WAIT).unwrap());
             until_waiting(node, 2);
             drop(other);
@@ -62,8 +63,8 @@ fn no_reader_of_its_process_passes_one_that_upgrades() {
 }
 
 #[test]
-fn readers_go_on_when_an_upgrade_has_failed() {
-    in_each_place(|node, id| {
+fn readers_proceed_after_a_failed_upgrade() {
+    in_each_role(|node, id| {
         let value = node.share::<u64>(Some(id)).unwrap();
         let other = value.read(WAIT).unwrap();
         let reader = value.read(WAIT).unwrap();
@@ -88,8 +89,8 @@ fn readers_go_on_when_an_upgrade_has_failed() {
 }
 
 #[test]
-fn a_writer_that_waits_is_passed_by_no_reader_and_by_no_writer() {
-    in_each_place(|node, id| {
+fn waiting_writer_is_overtaken_by_no_later_thread() {
+    in_each_role(|node, id| {
         let value = node.share::<u64>(Some(id)).unwrap();
         let reader = value.read(WAIT).unwrap();
         thread::scope(|scope| {
@@ -106,13 +107,14 @@ fn a_writer_that_waits_is_passed_by_no_reader_and_by_no_writer() {
     });
 }
 
-/// A thread that takes the value again and again, each time as soon as it has given it back, has its
-/// turns between those of the others. A waiter may be stopped between being seen and standing in line, and
-/// is passed for as long as that takes: such a turn counts once, and there are few.
+/// A thread that acquires the value again and again, each time right after it has released it,
+/// alternates with the other threads. The other thread may be stopped between its count as waiting
+/// and its place in the queue, and is overtaken for as long as that takes: such an interval counts
+/// once, and there are few.
 #[test]
-fn a_thread_that_writes_in_a_loop_keeps_no_other_thread_out() {
+fn thread_that_writes_in_a_loop_does_not_starve_other_threads() {
     const ROUNDS: u32 = 100;
-    in_each_place(|node, id| {
+    in_each_role(|node, id| {
         let value = node.share::<u64>(Some(id)).unwrap();
         for writes in [false, true] {
             let (served, mut passed, mut last_passed) = (AtomicU32::new(0), 0, None);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_for_nothing_is_noticed() {
+    fn request_that_could_be_granted_breaks_the_invariants() {
         for requested in [
             &[(2, WRITE), (3, READ)][..],
             &[(2, READ), (3, WRITE)],
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_excludes_another_is_noticed() {
+    fn leases_that_exclude_each_other_break_the_invariants() {
         assert!(is_noticed(&[(2, READ), (3, READ)], |server| {
             server.set_current(index(server, 3), WRITE);
         }));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_count_is_noticed() {
+    fn wrong_count_breaks_the_invariants() {
         for (state, readers) in [(READ, 0), (READ, 2), (WRITE, 1)] {
             assert!(is_noticed(&[(2, state)], |server| {
                 server.update_handle(0, |handle| handle.readers = readers);

@@ -1,13 +1,14 @@
-//! A state of the family: what each has and does, what is under way, and the steps that led there.
+//! A state of the model: the leases and activities of the clients, the messages in flight, and the
+//! steps that led there.
 
 use std::collections::VecDeque;
 
 use crate::c_server::CServer;
 use crate::walk::Walk;
 
-/// A message under way: its data is the version of the value.
+/// A message in flight: its data is the version of the value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Letter {
+pub(super) struct InFlight {
     pub(super) code: u8,
     pub(super) handle: usize,
     pub(super) state: i32,
@@ -15,9 +16,9 @@ pub(super) struct Letter {
     pub(super) owner_died: bool,
 }
 
-impl Letter {
-    pub(super) fn of_death(handle: usize) -> Letter {
-        Letter {
+impl InFlight {
+    pub(super) fn owner_death(handle: usize) -> InFlight {
+        InFlight {
             code: 0,
             handle,
             state: 0,
@@ -29,47 +30,47 @@ impl Letter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
-    /// A client wants a handle.
+    /// A client begins to acquire a handle.
     Acquire {
-        who: usize,
+        process: usize,
         handle: usize,
         write: bool,
     },
-    /// One that reads wants to change.
+    /// A reader begins to upgrade.
     Upgrade {
-        who: usize,
+        process: usize,
     },
-    /// One that waits looks whether something has changed.
+    /// A waiting client polls.
     Wake {
-        who: usize,
+        process: usize,
     },
-    /// One that waits gives up.
+    /// A waiting client gives up.
     GiveUp {
-        who: usize,
+        process: usize,
     },
-    /// One gives back, having changed what it could.
-    Give {
-        who: usize,
+    /// A client releases its handle, after it changed the value if it could.
+    Release {
+        process: usize,
     },
     Close {
-        who: usize,
+        process: usize,
         handle: usize,
     },
-    /// The server hears the next of the client.
+    /// The server receives the next message of the client.
     Receive {
-        who: usize,
+        process: usize,
     },
-    /// The client hears the next of the server.
+    /// The client receives the next message of the server.
     Deliver {
-        who: usize,
+        process: usize,
     },
     Die {
-        who: usize,
+        process: usize,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum At {
+pub(super) enum Activity {
     Idle,
     Wants {
         handle: usize,
@@ -82,38 +83,39 @@ pub(super) enum At {
         handle: usize,
         write: bool,
     },
-    /// It has upgraded and was told to let go.
-    MustLetGo {
+    /// Its upgrade has failed, so it must release the handle.
+    MustRelease {
         handle: usize,
     },
     Dead,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Seen {
-    pub(super) at: Vec<At>,
+pub(super) struct Observed {
+    pub(super) activity: Vec<Activity>,
     pub(super) left: Vec<usize>,
-    /// By client and handle: what it has, and whether it is closed.
+    /// By client and handle: the lease, whether the handle is closed, and the version of the value.
     pub(super) has: Vec<Vec<(i32, bool, u8)>>,
-    pub(super) up: Vec<VecDeque<Letter>>,
-    pub(super) down: Vec<VecDeque<Letter>>,
-    /// The last version of each handle that somebody committed, and those that may have died with
-    /// their writer.
+    pub(super) up: Vec<VecDeque<InFlight>>,
+    pub(super) down: Vec<VecDeque<InFlight>>,
+    /// By handle: the last version that a client committed, and whether a later one may have died
+    /// with its writer.
     pub(super) version: Vec<u8>,
-    pub(super) in_doubt: Vec<bool>,
-    /// A process died changing the handle, and nobody else has had it to change it since.
-    pub(super) is_orphan: Vec<bool>,
+    pub(super) is_uncertain: Vec<bool>,
+    /// By handle: a process died while it changed the value, and no other has held the lease to
+    /// change it since.
+    pub(super) owner_died: Vec<bool>,
     pub(super) wrong: Option<&'static str>,
-    pub(super) was_told_to_let_go: bool,
-    /// A client of a server in C was refused to go on from reading to changing.
+    pub(super) upgrade_was_refused: bool,
+    /// A server in C made an upgrade impossible.
     pub(super) was_unsupported: bool,
-    pub(super) heard_of_death: bool,
-    /// The server, if it is one in C.
+    pub(super) death_was_reported: bool,
+    /// The model of the C implementation's server, if that is used.
     pub(super) in_c: Option<CServer>,
-    /// What the server still has in mind besides: the order of those who ask.
-    pub(super) asking: Vec<(usize, usize)>,
-    /// Who is to look again.
-    pub(super) woken: Vec<bool>,
+    /// The order of the requests at the server, which is part of its state.
+    pub(super) requests: Vec<(usize, usize)>,
+    /// The clients that are to poll.
+    pub(super) is_woken: Vec<bool>,
 }
 
-pub(super) type State = Walk<Step, Seen>;
+pub(super) type State = Walk<Step, Observed>;

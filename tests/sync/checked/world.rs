@@ -1,4 +1,4 @@
-//! The real machines, and what becomes of them in a step.
+//! The real machines, and the steps of the model.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,11 @@ use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
 use super::Family;
-use super::state::{At, Letter, Seen, Step};
+use super::state::{Activity, InFlight, Observed, Step};
 use crate::c_server::CServer;
 
-fn vmid(who: usize) -> Vmid {
-    Vmid::new(u32::try_from(who).unwrap() + 2).unwrap()
+fn vmid(process: usize) -> Vmid {
+    Vmid::new(u32::try_from(process).unwrap() + 2).unwrap()
 }
 
 fn code(number: u8) -> SyncCode {
@@ -39,80 +39,85 @@ fn wanted(write: bool) -> SyncState {
     }
 }
 
-/// The real machines, and what is under way between them.
+/// The real machines, and the messages between them.
 pub(super) struct World<'m> {
     server: Server<'m>,
     clients: Vec<Vec<Client<'m>>>,
-    pub(super) seen: Seen,
+    pub(super) seen: Observed,
 }
 
 impl World<'_> {
     fn step(&mut self, step: Step) {
         match step {
-            Step::Acquire { who, handle, write } => {
-                self.seen.left[who] -= 1;
-                self.clients[who][handle].change_waiters(wanted(write), 1);
-                self.seen.at[who] = At::Wants { handle, write };
-                self.wake(who);
+            Step::Acquire {
+                process,
+                handle,
+                write,
+            } => {
+                self.seen.left[process] -= 1;
+                self.clients[process][handle].change_waiters(wanted(write), 1);
+                self.seen.activity[process] = Activity::Wants { handle, write };
+                self.wake(process);
             }
-            Step::Upgrade { who } => {
-                let At::Uses { handle, .. } = self.seen.at[who] else {
+            Step::Upgrade { process } => {
+                let Activity::Uses { handle, .. } = self.seen.activity[process] else {
                     panic!("it does not read");
                 };
-                let taken = self.clients[who][handle].upgrade(true);
-                self.upgraded(who, handle, taken);
+                let taken = self.clients[process][handle].upgrade(true);
+                self.upgraded(process, handle, taken);
             }
-            Step::GiveUp { who } => {
-                self.seen.woken[who] = false;
-                match self.seen.at[who] {
-                    At::Wants { handle, write } => {
-                        self.clients[who][handle].change_waiters(wanted(write), -1);
-                        self.seen.at[who] = At::Idle;
+            Step::GiveUp { process } => {
+                self.seen.is_woken[process] = false;
+                match self.seen.activity[process] {
+                    Activity::Wants { handle, write } => {
+                        self.clients[process][handle].change_waiters(wanted(write), -1);
+                        self.seen.activity[process] = Activity::Idle;
                     }
-                    At::Upgrading { handle } => {
-                        self.clients[who][handle].cancel_upgrade();
-                        self.seen.at[who] = At::MustLetGo { handle };
+                    Activity::Upgrading { handle } => {
+                        self.clients[process][handle].cancel_upgrade();
+                        self.seen.activity[process] = Activity::MustRelease { handle };
                     }
                     at => panic!("{at:?} does not wait"),
                 }
             }
-            Step::Wake { who } => self.wake(who),
-            Step::Give { who } => self.give(who),
-            Step::Close { who, handle } => {
-                assert!(self.clients[who][handle].close());
+            Step::Wake { process } => self.wake(process),
+            Step::Release { process } => self.release(process),
+            Step::Close { process, handle } => {
+                assert!(self.clients[process][handle].close());
             }
-            Step::Receive { who } => self.receive(who),
-            Step::Deliver { who } => self.told(who),
-            Step::Die { who } => {
-                for handle in 0..self.clients[who].len() {
-                    // What it has changed last may have been under way.
+            Step::Receive { process } => self.receive(process),
+            Step::Deliver { process } => self.deliver(process),
+            Step::Die { process } => {
+                for handle in 0..self.clients[process].len() {
+                    // Its last change may be in flight.
                     let is_data =
-                        |letter: &Letter| letter.handle == handle && !letter.data.is_empty();
-                    let had = self.clients[who][handle].current() == SyncState::Exclusive;
-                    self.seen.in_doubt[handle] |= had || self.seen.up[who].iter().any(is_data);
+                        |message: &InFlight| message.handle == handle && !message.data.is_empty();
+                    let had = self.clients[process][handle].current() == SyncState::Exclusive;
+                    self.seen.is_uncertain[handle] |=
+                        had || self.seen.up[process].iter().any(is_data);
                 }
-                if let At::Uses {
+                if let Activity::Uses {
                     handle,
                     write: true,
-                } = self.seen.at[who]
+                } = self.seen.activity[process]
                 {
-                    self.seen.is_orphan[handle] = true;
+                    self.seen.owner_died[handle] = true;
                 }
-                self.server.reclaim(vmid(who));
-                self.seen.woken[who] = false;
-                self.seen.at[who] = At::Dead;
-                self.seen.up[who].clear();
-                self.seen.down[who].clear();
-                self.seen.asking.retain(|(of, _)| *of != who);
-                self.post();
+                self.server.reclaim(vmid(process));
+                self.seen.is_woken[process] = false;
+                self.seen.activity[process] = Activity::Dead;
+                self.seen.up[process].clear();
+                self.seen.down[process].clear();
+                self.seen.requests.retain(|(of, _)| *of != process);
+                self.send_server_messages();
             }
         }
-        self.say();
-        for who in 0..self.clients.len() {
-            for (handle, client) in self.clients[who].iter().enumerate() {
+        self.send_client_messages();
+        for process in 0..self.clients.len() {
+            for (handle, client) in self.clients[process].iter().enumerate() {
                 let version = client.data().first().copied().unwrap_or(0);
                 let closed = !client.is_open();
-                self.seen.has[who][handle] = if self.seen.at[who] == At::Dead {
+                self.seen.has[process][handle] = if self.seen.activity[process] == Activity::Dead {
                     (0, true, 0)
                 } else if closed {
                     (1, true, version)
@@ -122,70 +127,70 @@ impl World<'_> {
             }
         }
         for handle in 0..self.seen.version.len() {
-            // Nobody has used it, or nobody does any more: its data is gone.
+            // No client uses the handle, so its value is gone.
             let is_used = match &self.seen.in_c {
                 Some(server) => server.is_used(handle as u64),
                 None => self.server.is_used(handle as u64),
             };
             if !is_used {
                 self.seen.version[handle] = 0;
-                self.seen.in_doubt[handle] = false;
-                self.seen.is_orphan[handle] = false;
+                self.seen.is_uncertain[handle] = false;
+                self.seen.owner_died[handle] = false;
             }
         }
         if !self.server.check_invariants() {
-            self.seen.wrong = Some("the server is not sound");
+            self.seen.wrong = Some("the server's invariants do not hold");
         }
     }
 
-    fn wake(&mut self, who: usize) {
-        self.seen.woken[who] = false;
-        match self.seen.at[who] {
-            At::Wants { handle, write } => {
-                let client = &mut self.clients[who][handle];
+    fn wake(&mut self, process: usize) {
+        self.seen.is_woken[process] = false;
+        match self.seen.activity[process] {
+            Activity::Wants { handle, write } => {
+                let client = &mut self.clients[process][handle];
                 match client.acquire(wanted(write)) {
                     Acquisition::Acquired => {
                         let (_, owner_died) = client.take_status();
-                        self.seen.heard_of_death |= owner_died;
-                        if self.seen.is_orphan[handle] && !owner_died {
-                            self.seen.wrong = Some("not told of a death");
+                        self.seen.death_was_reported |= owner_died;
+                        if self.seen.owner_died[handle] && !owner_died {
+                            self.seen.wrong = Some("a death was not reported");
                         }
-                        self.seen.is_orphan[handle] &= !write;
+                        self.seen.owner_died[handle] &= !write;
                         client.change_waiters(wanted(write), -1);
-                        self.seen.at[who] = At::Uses { handle, write };
-                        self.look(who, handle);
+                        self.seen.activity[process] = Activity::Uses { handle, write };
+                        self.check_version(process, handle);
                     }
                     Acquisition::Pending => {}
-                    _ => self.seen.wrong = Some("refused for nothing"),
+                    _ => self.seen.wrong = Some("refused without a reason"),
                 }
             }
-            At::Upgrading { handle } => {
-                let taken = self.clients[who][handle].upgrade(false);
-                self.upgraded(who, handle, taken);
+            Activity::Upgrading { handle } => {
+                let taken = self.clients[process][handle].upgrade(false);
+                self.upgraded(process, handle, taken);
             }
             _ => {}
         }
     }
 
-    /// What the clients have to say is under way.
-    fn say(&mut self) {
-        for who in 0..self.clients.len() {
-            if self.seen.at[who] == At::Dead {
+    /// Puts the messages of the clients in flight.
+    fn send_client_messages(&mut self) {
+        for process in 0..self.clients.len() {
+            if self.seen.activity[process] == Activity::Dead {
                 continue;
             }
-            for handle in 0..self.clients[who].len() {
-                let client = &mut self.clients[who][handle];
-                while let Some(say) = client.poll_transmit() {
+            for handle in 0..self.clients[process].len() {
+                let client = &mut self.clients[process][handle];
+                while let Some(outgoing) = client.poll_transmit() {
                     if client.forwards_owner_death() {
                         client.mark_owner_death_sent();
-                        self.seen.up[who].push_back(Letter::of_death(handle));
+                        self.seen.up[process].push_back(InFlight::owner_death(handle));
                     }
-                    let data = client.payload(say).data.to_vec();
-                    client.mark_sent(say);
-                    self.seen.up[who].push_back(Letter {
-                        code: say.code.number(),
+                    let data = client.payload(outgoing).data.to_vec();
+                    client.mark_sent(outgoing);
+                    self.seen.up[process].push_back(InFlight {
+                        code: outgoing.code.number(),
                         handle,
-                        state: say.state.number(),
+                        state: outgoing.state.number(),
                         data,
                         owner_died: false,
                     });
@@ -194,92 +199,97 @@ impl World<'_> {
         }
     }
 
-    fn upgraded(&mut self, who: usize, handle: usize, taken: Acquisition) {
-        self.seen.at[who] = match taken {
+    fn upgraded(&mut self, process: usize, handle: usize, taken: Acquisition) {
+        self.seen.activity[process] = match taken {
             Acquisition::Acquired => {
-                self.seen.is_orphan[handle] = false;
-                self.look(who, handle);
-                At::Uses {
+                self.seen.owner_died[handle] = false;
+                self.check_version(process, handle);
+                Activity::Uses {
                     handle,
                     write: true,
                 }
             }
-            Acquisition::Pending => At::Upgrading { handle },
+            Acquisition::Pending => Activity::Upgrading { handle },
             Acquisition::Unsupported if self.seen.in_c.is_some() => {
-                self.clients[who][handle].cancel_upgrade();
+                self.clients[process][handle].cancel_upgrade();
                 self.seen.was_unsupported = true;
-                At::MustLetGo { handle }
+                Activity::MustRelease { handle }
             }
             Acquisition::UpgradeDeadlock => {
-                self.clients[who][handle].cancel_upgrade();
-                self.seen.was_told_to_let_go = true;
-                At::MustLetGo { handle }
+                self.clients[process][handle].cancel_upgrade();
+                self.seen.upgrade_was_refused = true;
+                Activity::MustRelease { handle }
             }
             _ => {
-                self.seen.wrong = Some("refused for nothing");
-                At::MustLetGo { handle }
+                self.seen.wrong = Some("refused without a reason");
+                Activity::MustRelease { handle }
             }
         };
     }
 
-    /// What it sees is the last that was committed.
-    fn look(&mut self, who: usize, handle: usize) {
-        let version = self.clients[who][handle]
+    /// Checks that the client sees the last committed version.
+    fn check_version(&mut self, process: usize, handle: usize) {
+        let version = self.clients[process][handle]
             .data()
             .first()
             .copied()
             .unwrap_or(0);
         let last = self.seen.version[handle];
-        if self.seen.in_doubt[handle] {
+        if self.seen.is_uncertain[handle] {
             if version > last {
-                self.seen.wrong = Some("a version that never was");
+                self.seen.wrong = Some("a version that was never committed");
             }
-            let is_alone = matches!(self.seen.at[who], At::Uses { write: true, .. });
+            let is_alone = matches!(
+                self.seen.activity[process],
+                Activity::Uses { write: true, .. }
+            );
             if is_alone {
                 self.seen.version[handle] = version;
-                self.seen.in_doubt[handle] = false;
+                self.seen.is_uncertain[handle] = false;
             }
         } else if version != last {
             self.seen.wrong = Some("not the last version");
         }
     }
 
-    fn give(&mut self, who: usize) {
-        let (handle, write) = match self.seen.at[who] {
-            At::Uses { handle, write } => (handle, write),
-            At::MustLetGo { handle } => (handle, false),
+    fn release(&mut self, process: usize) {
+        let (handle, write) = match self.seen.activity[process] {
+            Activity::Uses { handle, write } => (handle, write),
+            Activity::MustRelease { handle } => (handle, false),
             at => panic!("{at:?} has nothing"),
         };
         let next = self.seen.version[handle] + 1;
         if write {
             self.seen.version[handle] = next;
-            self.clients[who][handle].data_mut(1)[0] = next;
-            self.clients[who][handle].release(SyncState::Exclusive);
+            self.clients[process][handle].data_mut(1)[0] = next;
+            self.clients[process][handle].release(SyncState::Exclusive);
         } else {
-            self.clients[who][handle].release(SyncState::Shared);
+            self.clients[process][handle].release(SyncState::Shared);
         }
-        self.seen.at[who] = At::Idle;
+        self.seen.activity[process] = Activity::Idle;
     }
 
-    fn receive(&mut self, who: usize) {
-        let letter = self.seen.up[who].pop_front().unwrap();
-        if letter.owner_died {
-            let heard = self.server.on_owner_died(vmid(who), letter.handle as u64);
+    fn receive(&mut self, process: usize) {
+        let message = self.seen.up[process].pop_front().unwrap();
+        if message.owner_died {
+            let heard = self
+                .server
+                .on_owner_died(vmid(process), message.handle as u64);
             if heard.is_err() {
-                self.seen.wrong = Some("the server is surprised");
+                self.seen.wrong = Some("the server received a protocol violation");
             }
             return;
         }
         if let Some(server) = &mut self.seen.in_c {
-            let id = letter.handle as u64;
-            let from = vmid(who).get();
-            match server.on_message(from, letter.code, id, letter.state, &letter.data) {
+            let id = message.handle as u64;
+            let from = vmid(process).get();
+            match server.on_message(from, message.code, id, message.state, &message.data) {
                 Err(fault) => self.seen.wrong = Some(fault),
                 Ok(said) => {
                     for said in said {
-                        self.seen.down[said.to as usize - 2].push_back(Letter {
+                        self.seen.down[said.to as usize - 2].push_back(InFlight {
                             code: said.code,
-                            handle: letter.handle,
+                            handle: message.handle,
                             state: said.state,
                             data: said.data,
                             owner_died: false,
@@ -290,75 +300,81 @@ impl World<'_> {
             return;
         }
         let sync = Sync {
-            id: letter.handle as u64,
-            state: state(letter.state),
-            data: &letter.data,
+            id: message.handle as u64,
+            state: state(message.state),
+            data: &message.data,
         };
-        match self.server.on_message(vmid(who), code(letter.code), &sync) {
+        match self
+            .server
+            .on_message(vmid(process), code(message.code), &sync)
+        {
             Ok(()) => {}
             Err(RequestError::ProtocolViolation) => {
-                self.seen.wrong = Some("the server is surprised");
+                self.seen.wrong = Some("the server received a protocol violation");
             }
             Err(RequestError::NoRoom | RequestError::Closed) => self.seen.wrong = Some("no room"),
         }
-        let key = (who, letter.handle);
-        match code(letter.code) {
-            SyncCode::RequestUpgrade if state(letter.state) == SyncState::Invalid => {
-                self.seen.asking.retain(|of| *of != key);
+        let key = (process, message.handle);
+        match code(message.code) {
+            SyncCode::RequestUpgrade if state(message.state) == SyncState::Invalid => {
+                self.seen.requests.retain(|of| *of != key);
             }
-            SyncCode::RequestUpgrade if !self.seen.asking.contains(&key) => {
-                self.seen.asking.push(key);
+            SyncCode::RequestUpgrade if !self.seen.requests.contains(&key) => {
+                self.seen.requests.push(key);
             }
-            SyncCode::RequestClose => self.seen.asking.retain(|of| *of != key),
+            SyncCode::RequestClose => self.seen.requests.retain(|of| *of != key),
             _ => {}
         }
-        self.post();
+        self.send_server_messages();
     }
 
-    /// What the server says is under way.
-    fn post(&mut self) {
+    /// Puts the messages of the server in flight.
+    fn send_server_messages(&mut self) {
         while let Some((to, told)) = self.server.poll_transmit() {
-            let letter = match told {
-                ServerMessage::Sync(code, sync) => Letter {
+            let message = match told {
+                ServerMessage::Sync(code, sync) => InFlight {
                     code: code.number(),
                     handle: usize::try_from(sync.id).unwrap(),
                     state: sync.state.number(),
                     data: sync.data.to_vec(),
                     owner_died: false,
                 },
-                ServerMessage::OwnerDied(id) => Letter::of_death(usize::try_from(id).unwrap()),
+                ServerMessage::OwnerDied(id) => InFlight::owner_death(usize::try_from(id).unwrap()),
             };
             self.server.mark_sent(true);
-            let who = to.get() as usize - 2;
-            if letter.code == SyncCode::ConfirmUpgrade.number() {
-                let key = (who, letter.handle);
-                self.seen.asking.retain(|of| *of != key);
+            let process = to.get() as usize - 2;
+            if message.code == SyncCode::ConfirmUpgrade.number() {
+                let key = (process, message.handle);
+                self.seen.requests.retain(|of| *of != key);
             }
-            self.seen.down[who].push_back(letter);
+            self.seen.down[process].push_back(message);
         }
     }
 
-    fn told(&mut self, who: usize) {
-        let letter = self.seen.down[who].pop_front().unwrap();
-        self.seen.woken[who] = matches!(self.seen.at[who], At::Wants { .. } | At::Upgrading { .. });
-        let client = &mut self.clients[who][letter.handle];
-        if letter.owner_died {
+    fn deliver(&mut self, process: usize) {
+        let message = self.seen.down[process].pop_front().unwrap();
+        self.seen.is_woken[process] = matches!(
+            self.seen.activity[process],
+            Activity::Wants { .. } | Activity::Upgrading { .. }
+        );
+        let client = &mut self.clients[process][message.handle];
+        if message.owner_died {
             client.on_owner_died();
             return;
         }
         let sync = Sync {
-            id: letter.handle as u64,
-            state: state(letter.state),
-            data: &letter.data,
+            id: message.handle as u64,
+            state: state(message.state),
+            data: &message.data,
         };
-        if client.on_message(code(letter.code), &sync).is_err() {
-            self.seen.wrong = Some("a client is surprised");
+        if client.on_message(code(message.code), &sync).is_err() {
+            self.seen.wrong = Some("a client received a protocol violation");
         }
     }
 }
 
-/// What is seen after these steps.
-pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
+/// The observed state after these steps.
+pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Observed {
     let limits = LeaseLimits {
         handles: family.handles,
         clients: family.clients * family.handles,
@@ -380,22 +396,22 @@ pub(super) fn seen_after(family: &Family, steps: &[Step]) -> Seen {
     let mut world = World {
         server: Server::new(&mut Arena::new(&mut memory), &limits, 1).unwrap(),
         clients,
-        seen: Seen {
-            at: vec![At::Idle; family.clients],
+        seen: Observed {
+            activity: vec![Activity::Idle; family.clients],
             left: vec![family.times; family.clients],
             has: vec![vec![(1, false, 0); family.handles]; family.clients],
             up: none.clone(),
             down: none,
             version: vec![0; family.handles],
-            in_doubt: vec![false; family.handles],
-            is_orphan: vec![false; family.handles],
+            is_uncertain: vec![false; family.handles],
+            owner_died: vec![false; family.handles],
             wrong: None,
-            was_told_to_let_go: false,
+            upgrade_was_refused: false,
             was_unsupported: false,
             in_c: family.in_c.then(CServer::default),
-            heard_of_death: false,
-            asking: Vec::new(),
-            woken: vec![false; family.clients],
+            death_was_reported: false,
+            requests: Vec::new(),
+            is_woken: vec![false; family.clients],
         },
     };
     for step in steps {

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_numbers_of_two_processes_or_two_counts_differ() {
+    fn fresh_numbers_differ_by_process_and_by_count() {
         let vmids = [
             1,
             2,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_used_up_its_fresh_numbers_gets_none() {
+    fn used_up_fresh_numbers_are_refused() {
         for (number, bits) in [(1, 53), (0x100, 45), (0x1_0000, 37), (u32::MAX, 29)] {
             assert!(fresh_id(vmid(number), (1 << bits) - 1).is_some());
             assert_eq!(fresh_id(vmid(number), 1 << bits), None);

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_served_in_the_order_of_their_arrival() {
+    fn queued_calls_keep_the_order_of_their_arrival() {
         let (shared, exclusive) = (Some(SyncState::Shared), Some(SyncState::Exclusive));
         with(|wait_queue, links| {
             for (name, kind) in [(3, READ), (1, WRITE), (8, READ), (2, READ)] {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_gives_up_leaves_the_order_of_the_others() {
+    fn dequeued_call_keeps_the_order_of_the_others() {
         for gone in [4, 5, 6] {
             with(|wait_queue, links| {
                 for name in [4, 5, 6] {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_use_nothing_stand_aside() {
+    fn calls_that_do_not_use_the_handle_are_observers() {
         with(|wait_queue, links| {
             wait_queue.enqueue(links, 1, WaitKind::Change);
             wait_queue.enqueue(links, 2, WaitKind::Upgrade);

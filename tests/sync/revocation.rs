@@ -1,138 +1,140 @@
-//! What the server wants back from one process: when it goes, and who uses it before.
+//! Leases that the server revokes: when the client returns them, and which calls use them before.
+//! The oracle is `docs/protocol.md`.
 
 use libos_ipc::shared_state::Acquisition;
 
 use crate::client::{
-    NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, taken, wait, with,
+    NOTHING, READ, WRITE, grant, revoke, taken, takes_downgrade, takes_request, wait, with,
 };
 
 #[test]
-fn what_is_wanted_back_goes_when_it_is_free() {
+fn revoked_lease_is_returned_when_no_thread_uses_it() {
     with(WRITE, |client| {
         assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
-        ask_back(client, READ);
+        revoke(client, READ);
         assert_eq!(client.poll_transmit(), None);
         client.release(WRITE);
-        assert_eq!(gives_back_to(client), Some(READ));
+        assert_eq!(takes_downgrade(client), Some(READ));
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        // Nobody who comes later keeps it here.
-        ask_back(client, NOTHING);
+        // A later call does not keep the lease in this process.
+        revoke(client, NOTHING);
         assert_eq!(client.acquire(READ), Acquisition::Pending);
         assert_eq!(client.poll_transmit(), None);
         client.release(READ);
-        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!(takes_downgrade(client), Some(NOTHING));
         assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
-    // Those who read keep no more than they need.
+    // Readers keep only the lease to read.
     with(WRITE, |client| {
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
-        ask_back(client, NOTHING);
-        assert_eq!(gives_back_to(client), Some(READ));
+        revoke(client, NOTHING);
+        assert_eq!(takes_downgrade(client), Some(READ));
         client.release(READ);
-        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!(takes_downgrade(client), Some(NOTHING));
     });
 }
 
 #[test]
-fn what_has_just_come_is_used_once_before_it_goes() {
+fn new_lease_is_used_once_before_it_is_returned() {
     for state in [READ, WRITE] {
         with(NOTHING, |client| {
             wait(client, state);
-            assert_eq!(asks_for(client), Some(state));
+            assert_eq!(takes_request(client), Some(state));
             grant(client, state);
-            ask_back(client, NOTHING);
+            revoke(client, NOTHING);
             assert_eq!(client.poll_transmit(), None);
             taken(client, state);
             client.release(state);
-            assert_eq!(gives_back_to(client), Some(NOTHING));
+            assert_eq!(takes_downgrade(client), Some(NOTHING));
         });
     }
-    // Unless nobody waits for it any more.
+    // The lease goes at once if no call waits for it any more.
     for (waiting, stays) in [(READ, true), (NOTHING, false)] {
         with(NOTHING, |client| {
             wait(client, WRITE);
-            assert_eq!(asks_for(client), Some(WRITE));
+            assert_eq!(takes_request(client), Some(WRITE));
             if waiting == READ {
                 wait(client, READ);
             }
             grant(client, WRITE);
-            ask_back(client, NOTHING);
+            revoke(client, NOTHING);
             client.change_waiters(WRITE, -1);
             assert_eq!(client.poll_transmit().is_none(), stays);
         });
     }
-    // Nobody did any more when it came.
+    // No call waited any more when the lease was granted.
     for state in [READ, WRITE] {
         with(NOTHING, |client| {
             wait(client, state);
-            assert_eq!(asks_for(client), Some(state));
+            assert_eq!(takes_request(client), Some(state));
             client.change_waiters(state, -1);
-            assert_eq!(asks_for(client), Some(NOTHING));
+            assert_eq!(takes_request(client), Some(NOTHING));
             grant(client, state);
-            ask_back(client, NOTHING);
-            assert_eq!(gives_back_to(client), Some(NOTHING));
+            revoke(client, NOTHING);
+            assert_eq!(takes_downgrade(client), Some(NOTHING));
         });
     }
 }
 
 #[test]
-fn all_who_wait_to_read_do_so_before_it_goes() {
+fn all_waiting_readers_read_before_the_lease_is_returned() {
     with(NOTHING, |client| {
         wait(client, READ);
         wait(client, READ);
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         grant(client, WRITE);
         client.change_waiters(WRITE, -1);
-        // Others want to read, too: that is no reason not to read here.
-        ask_back(client, READ);
+        // Another process wants to read, too; that does not exclude the readers here.
+        revoke(client, READ);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         assert_eq!(client.acquire(READ), Acquisition::Acquired);
         client.change_waiters(READ, -1);
-        assert_eq!(gives_back_to(client), Some(READ));
+        assert_eq!(takes_downgrade(client), Some(READ));
     });
 }
 
 #[test]
-fn less_is_wanted_back_and_then_all() {
+fn second_revocation_returns_the_whole_lease() {
     with(WRITE, |client| {
         assert_eq!(client.acquire(WRITE), Acquisition::Acquired);
-        ask_back(client, READ);
-        ask_back(client, NOTHING);
+        revoke(client, READ);
+        revoke(client, NOTHING);
         client.release(WRITE);
-        assert_eq!(gives_back_to(client), Some(NOTHING));
+        assert_eq!(takes_downgrade(client), Some(NOTHING));
         assert_eq!((client.poll_transmit(), client.current()), (None, NOTHING));
     });
 }
 
 #[test]
-fn a_death_is_news_as_long_as_it_can_be_seen_here() {
-    for (left, is_news) in [(READ, true), (NOTHING, false)] {
+fn owner_death_is_reported_while_the_lease_stays() {
+    for (left, is_reported) in [(READ, true), (NOTHING, false)] {
         with(NOTHING, |client| {
             wait(client, WRITE);
-            assert_eq!(asks_for(client), Some(WRITE));
+            assert_eq!(takes_request(client), Some(WRITE));
             client.on_owner_died();
             grant(client, WRITE);
             client.change_waiters(WRITE, -1);
-            ask_back(client, left);
-            assert_eq!(gives_back_to(client), Some(left));
-            // Without a lease it is another's to see to, and said again if nobody has.
+            revoke(client, left);
+            assert_eq!(takes_downgrade(client), Some(left));
+            // Without the lease the death is a matter of the next holder, and the server reports it
+            // again if that one has not used the value.
             if left == NOTHING {
                 wait(client, READ);
-                assert_eq!(asks_for(client), Some(READ));
+                assert_eq!(takes_request(client), Some(READ));
                 grant(client, READ);
             }
             assert_eq!(client.acquire(READ), Acquisition::Acquired);
-            assert_eq!(client.take_status(), (false, is_news), "{left:?}");
+            assert_eq!(client.take_status(), (false, is_reported), "{left:?}");
         });
     }
 }
 
 #[test]
-fn all_who_take_it_are_told_of_a_death_until_one_writes() {
+fn owner_death_is_reported_until_a_caller_may_change_the_value() {
     with(NOTHING, |client| {
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         client.on_owner_died();
         assert!(client.owner_deaths() != client.reported_deaths());
         grant(client, WRITE);
@@ -148,20 +150,20 @@ fn all_who_take_it_are_told_of_a_death_until_one_writes() {
 }
 
 #[test]
-fn a_handle_that_all_want_is_shared_out() {
+fn contended_handle_yields_until_it_is_not_revoked_any_more() {
     with(NOTHING, |client| {
         for loss in 0..8 {
             assert!(!client.is_contended(), "{loss}");
             wait(client, WRITE);
-            assert_eq!(asks_for(client), Some(WRITE));
+            assert_eq!(takes_request(client), Some(WRITE));
             grant(client, WRITE);
             taken(client, WRITE);
-            ask_back(client, NOTHING);
+            revoke(client, NOTHING);
             client.release(WRITE);
-            assert_eq!(gives_back_to(client), Some(NOTHING));
+            assert_eq!(takes_downgrade(client), Some(NOTHING));
         }
         assert!(client.is_contended() && client.has_release_work());
-        // Others are let run now and then, until nobody has asked for long.
+        // The client yields now and then, until the lease has not been revoked for long.
         for uses in 1..4096 {
             assert_eq!(client.should_yield(), uses % 64 == 0);
             assert!(client.is_contended() && client.has_release_work());

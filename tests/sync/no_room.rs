@@ -1,4 +1,4 @@
-//! A server without room for one more client, and what crosses its word for that.
+//! A server without room for one more client, and the messages that cross its note of that.
 
 use libos_ipc::Vmid;
 use libos_ipc::shared_state::{Acquisition, Client, LeaseLimits, RequestError, Server};
@@ -12,19 +12,23 @@ const LIMITS: LeaseLimits = LeaseLimits {
 const ID: u64 = 7;
 const WRITE: SyncState = SyncState::Exclusive;
 
-fn vmid(who: u32) -> Vmid {
-    Vmid::new(who).unwrap()
+fn vmid(process: u32) -> Vmid {
+    Vmid::new(process).unwrap()
 }
 
-/// Has the server hear what the client says first.
-fn say(server: &mut Server<'_>, who: u32, client: &mut Client<'_>) -> Result<(), RequestError> {
-    let say = client.poll_transmit().unwrap();
-    let heard = server.on_message(vmid(who), say.code, &client.payload(say));
-    client.mark_sent(say);
+/// Delivers the first message of the client to the server.
+fn deliver_next(
+    server: &mut Server<'_>,
+    process: u32,
+    client: &mut Client<'_>,
+) -> Result<(), RequestError> {
+    let outgoing = client.poll_transmit().unwrap();
+    let heard = server.on_message(vmid(process), outgoing.code, &client.payload(outgoing));
+    client.mark_sent(outgoing);
     heard
 }
 
-/// Another has the only place.
+/// Runs the test with a server whose only slot another client has.
 fn with_full_server(then: impl FnOnce(&mut Server<'_>, &mut Client<'_>)) {
     let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap();
@@ -40,22 +44,23 @@ fn with_full_server(then: impl FnOnce(&mut Server<'_>, &mut Client<'_>)) {
     assert_eq!(asked, Ok(()));
     client.change_waiters(SyncState::Shared, 1);
     assert!(client.acquire(SyncState::Shared) == Acquisition::Pending);
-    let refused = say(&mut server, 3, &mut client);
+    let refused = deliver_next(&mut server, 3, &mut client);
     assert_eq!(refused, Err(RequestError::NoRoom));
     then(&mut server, &mut client);
 }
 
 #[test]
-fn it_is_closed_before_that_is_heard() {
+fn close_crossing_a_note_of_no_room_frees_the_handle_after_its_confirmation() {
     with_full_server(|server, client| {
         client.change_waiters(SyncState::Shared, -1);
         assert!(client.close());
         while client.poll_transmit().is_some() {
-            let heard = say(server, 3, client);
+            let heard = deliver_next(server, 3, client);
             assert!(heard.is_ok() || heard == Err(RequestError::Closed));
         }
         client.on_no_room();
-        // Not yet: what is opened here next would hear that it is closed.
+        // The slot is not free yet: a handle opened here would receive the confirmation of the
+        // close.
         assert!(!client.is_free());
         let closed = Sync {
             id: ID,
@@ -68,15 +73,15 @@ fn it_is_closed_before_that_is_heard() {
 }
 
 #[test]
-fn it_is_asked_for_again_before_that_is_heard() {
+fn grant_after_a_note_of_no_room_is_used() {
     with_full_server(|server, client| {
         server.reclaim(vmid(2));
         client.change_waiters(WRITE, 1);
         assert!(client.acquire(WRITE) == Acquisition::Pending);
-        assert_eq!(say(server, 3, client), Ok(()));
+        assert_eq!(deliver_next(server, 3, client), Ok(()));
         client.on_no_room();
         assert!(client.acquire(WRITE) == Acquisition::NoRoom);
-        // It had room meanwhile.
+        // The server had room for the second request.
         let granted = Sync {
             id: ID,
             state: WRITE,

@@ -1,10 +1,11 @@
-//! A server that breaks its word: what it could not say as things stand is refused, and changes nothing.
+//! A server that violates the protocol: the client refuses the message, and its state does not
+//! change.
 
 use libos_ipc::shared_state::{Client, ProtocolViolation};
 use libos_ipc::wire::{SyncCode, SyncState};
 
 use crate::client::{
-    NOTHING, READ, WRITE, ask_back, asks_for, gives_back_to, grant, receive, taken, wait, with,
+    NOTHING, READ, WRITE, grant, receive, revoke, taken, takes_downgrade, takes_request, wait, with,
 };
 
 const CONFIRM: SyncCode = SyncCode::ConfirmUpgrade;
@@ -26,11 +27,11 @@ fn refuses(client: &mut Client<'_>, code: SyncCode, state: SyncState, data: &[u8
 }
 
 #[test]
-fn nothing_comes_that_was_not_asked_for() {
+fn grant_beyond_the_request_is_a_protocol_violation() {
     with(NOTHING, |client| {
         refuses(client, CONFIRM, READ, b"");
         wait(client, READ);
-        assert_eq!(asks_for(client), Some(READ));
+        assert_eq!(takes_request(client), Some(READ));
         refuses(client, CONFIRM, WRITE, b"more");
         refuses(client, CONFIRM, READ, b"too long");
         refuses(client, CONFIRM, NOTHING, b"less");
@@ -40,29 +41,29 @@ fn nothing_comes_that_was_not_asked_for() {
         assert_eq!(client.data(), b"data");
         refuses(client, CONFIRM, READ, b"news");
         refuses(client, CONFIRM, WRITE, b"news");
-        // Once more has been asked for, only that is news.
+        // After a stronger request the client accepts only its grant.
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         refuses(client, CONFIRM, READ, b"news");
         grant(client, WRITE);
     });
 }
 
 #[test]
-fn what_was_asked_for_comes_once() {
+fn second_grant_of_one_request_is_a_protocol_violation() {
     for state in [READ, WRITE] {
         with(state, |client| {
-            ask_back(client, NOTHING);
-            assert_eq!(gives_back_to(client), Some(NOTHING));
+            revoke(client, NOTHING);
+            assert_eq!(takes_downgrade(client), Some(NOTHING));
             refuses(client, CONFIRM, READ, b"");
             refuses(client, CONFIRM, WRITE, b"");
         });
     }
-    // First less, and then what was asked for besides.
+    // The server grants the weaker request first, and then the stronger one.
     with(NOTHING, |client| {
         wait(client, READ);
         wait(client, WRITE);
-        assert_eq!(asks_for(client), Some(WRITE));
+        assert_eq!(takes_request(client), Some(WRITE));
         grant(client, READ);
         taken(client, READ);
         grant(client, WRITE);
@@ -70,7 +71,7 @@ fn what_was_asked_for_comes_once() {
 }
 
 #[test]
-fn it_has_no_say_beyond_its_part() {
+fn message_for_a_server_is_a_protocol_violation_at_a_client() {
     with(READ, |client| {
         refuses(client, SyncCode::RequestDowngrade, WRITE, b"");
         refuses(client, SyncCode::RequestDowngrade, SyncState::None, b"");
@@ -81,7 +82,7 @@ fn it_has_no_say_beyond_its_part() {
         ] {
             refuses(client, code, NOTHING, b"");
         }
-        // Nobody has closed it.
+        // The handle is open, so no close can be confirmed.
         refuses(client, SyncCode::ConfirmClose, NOTHING, b"");
         assert!(client.is_open());
     });

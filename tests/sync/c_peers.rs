@@ -1,4 +1,5 @@
-//! Sync handles, byte for byte: with processes in C on either side.
+//! Sync handles with processes in C as peers, byte for byte. The oracle is the layout of the C
+//! implementation in `docs/protocol.md`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -29,10 +30,10 @@ const EXCLUSIVE: i32 = 3;
 
 const ID: u64 = 0x0000_0002_0000_0001;
 
-/// A code, a state, data.
-type Said<'a> = (u8, i32, &'a [u8]);
+/// A message: its code, state and data.
+type Sent<'a> = (u8, i32, &'a [u8]);
 
-/// What C lays out: the data begins in the struct's padding, and four spare bytes end it.
+/// The layout of C: the data begins in the struct's padding, and four spare bytes end it.
 fn sync(state: i32, data: &[u8]) -> Vec<u8> {
     let mut bytes = ID.to_le_bytes().to_vec();
     bytes.extend((data.len() as u64).to_le_bytes());
@@ -50,21 +51,21 @@ impl Client {
         Client(Peer::join(&family.base, vmid))
     }
 
-    fn say(&mut self, code: u8, state: i32, data: &[u8]) {
+    fn send(&mut self, code: u8, state: i32, data: &[u8]) {
         let bytes = frame(0, code, &sync(state, data));
         self.0.to.write_all(&bytes).unwrap();
     }
 
-    /// The next that the server says is exactly this.
-    fn hears(&mut self, code: u8, state: i32, data: &[u8]) {
+    /// Checks that the next message of the server is exactly this.
+    fn expect_message(&mut self, code: u8, state: i32, data: &[u8]) {
         let expected = frame(0, code, &sync(state, data));
         let mut bytes = vec![0; expected.len()];
         self.0.from().read_exact(&mut bytes).unwrap();
         assert_eq!(bytes, expected);
     }
 
-    /// The server has nothing more to say: it answers something else first.
-    fn hears_nothing(&mut self) {
+    /// Checks that the server has no message: it answers another request first.
+    fn expect_no_message(&mut self) {
         assert_eq!(self.0.owner_of(1), 1);
     }
 }
@@ -74,86 +75,86 @@ fn family() -> Family {
 }
 
 #[test]
-fn the_data_goes_from_one_to_the_other() {
+fn value_moves_with_the_lease_between_c_clients() {
     let family = family();
     let (mut one, mut two) = (Client::join(&family, 2), Client::join(&family, 3));
-    one.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    one.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"");
-    two.say(REQUEST_UPGRADE, SHARED, b"");
-    one.hears(REQUEST_DOWNGRADE, SHARED, b"");
-    two.hears_nothing();
-    one.say(CONFIRM_DOWNGRADE, SHARED, b"data");
-    two.hears(CONFIRM_UPGRADE, SHARED, b"data");
-    two.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    one.hears(REQUEST_DOWNGRADE, INVALID, b"");
-    one.say(CONFIRM_DOWNGRADE, INVALID, b"");
-    two.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"data");
-    two.say(REQUEST_CLOSE, EXCLUSIVE, b"more data");
-    two.hears(CONFIRM_CLOSE, INVALID, b"");
-    one.say(REQUEST_UPGRADE, SHARED, b"");
-    one.hears(CONFIRM_UPGRADE, SHARED, b"more data");
-    one.say(REQUEST_CLOSE, SHARED, b"");
-    one.hears(CONFIRM_CLOSE, INVALID, b"");
+    one.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    one.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"");
+    two.send(REQUEST_UPGRADE, SHARED, b"");
+    one.expect_message(REQUEST_DOWNGRADE, SHARED, b"");
+    two.expect_no_message();
+    one.send(CONFIRM_DOWNGRADE, SHARED, b"data");
+    two.expect_message(CONFIRM_UPGRADE, SHARED, b"data");
+    two.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    one.expect_message(REQUEST_DOWNGRADE, INVALID, b"");
+    one.send(CONFIRM_DOWNGRADE, INVALID, b"");
+    two.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"data");
+    two.send(REQUEST_CLOSE, EXCLUSIVE, b"more data");
+    two.expect_message(CONFIRM_CLOSE, INVALID, b"");
+    one.send(REQUEST_UPGRADE, SHARED, b"");
+    one.expect_message(CONFIRM_UPGRADE, SHARED, b"more data");
+    one.send(REQUEST_CLOSE, SHARED, b"");
+    one.expect_message(CONFIRM_CLOSE, INVALID, b"");
     assert_eq!(family.leader.statistics().pools.served_handles.now, 0);
 }
 
 #[test]
-fn a_client_asks_for_more_before_it_has_less() {
+fn c_client_that_requests_twice_gets_the_stronger_lease() {
     let family = family();
     let (mut one, mut two) = (Client::join(&family, 2), Client::join(&family, 3));
-    // Both are granted, one after the other.
-    one.say(REQUEST_UPGRADE, SHARED, b"");
-    one.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    one.hears(CONFIRM_UPGRADE, SHARED, b"");
-    one.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"");
-    // Where another is in the way, only the more.
-    two.say(REQUEST_UPGRADE, SHARED, b"");
-    two.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    one.hears(REQUEST_DOWNGRADE, SHARED, b"");
-    one.hears(REQUEST_DOWNGRADE, INVALID, b"");
-    one.say(CONFIRM_DOWNGRADE, SHARED, b"1");
-    two.hears_nothing();
-    one.say(CONFIRM_DOWNGRADE, INVALID, b"");
-    two.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"1");
-    // Or both are confirmed at once.
-    one.say(REQUEST_UPGRADE, SHARED, b"");
-    two.hears(REQUEST_DOWNGRADE, SHARED, b"");
-    one.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    two.hears(REQUEST_DOWNGRADE, INVALID, b"");
-    two.say(CONFIRM_DOWNGRADE, INVALID, b"2");
-    one.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"2");
+    // The server grants both requests, one after the other.
+    one.send(REQUEST_UPGRADE, SHARED, b"");
+    one.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    one.expect_message(CONFIRM_UPGRADE, SHARED, b"");
+    one.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"");
+    // While another client excludes them, only the stronger one counts.
+    two.send(REQUEST_UPGRADE, SHARED, b"");
+    two.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    one.expect_message(REQUEST_DOWNGRADE, SHARED, b"");
+    one.expect_message(REQUEST_DOWNGRADE, INVALID, b"");
+    one.send(CONFIRM_DOWNGRADE, SHARED, b"1");
+    two.expect_no_message();
+    one.send(CONFIRM_DOWNGRADE, INVALID, b"");
+    two.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"1");
+    // The server grants the stronger one at once.
+    one.send(REQUEST_UPGRADE, SHARED, b"");
+    two.expect_message(REQUEST_DOWNGRADE, SHARED, b"");
+    one.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    two.expect_message(REQUEST_DOWNGRADE, INVALID, b"");
+    two.send(CONFIRM_DOWNGRADE, INVALID, b"2");
+    one.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"2");
 }
 
 #[test]
-fn one_that_changes_is_not_starved_by_those_who_read() {
+fn writer_is_not_starved_by_readers_of_other_processes() {
     let family = family();
     let mut clients = [2, 3, 4, 5].map(|vmid| Client::join(&family, vmid));
     let [one, two, writer, late] = &mut clients;
     for reader in [&mut *one, &mut *two] {
-        reader.say(REQUEST_UPGRADE, SHARED, b"");
-        reader.hears(CONFIRM_UPGRADE, SHARED, b"");
+        reader.send(REQUEST_UPGRADE, SHARED, b"");
+        reader.expect_message(CONFIRM_UPGRADE, SHARED, b"");
     }
-    writer.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-    one.hears(REQUEST_DOWNGRADE, INVALID, b"");
-    two.hears(REQUEST_DOWNGRADE, INVALID, b"");
-    late.say(REQUEST_UPGRADE, SHARED, b"");
-    one.say(CONFIRM_DOWNGRADE, INVALID, b"");
-    one.say(REQUEST_UPGRADE, SHARED, b"");
+    writer.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+    one.expect_message(REQUEST_DOWNGRADE, INVALID, b"");
+    two.expect_message(REQUEST_DOWNGRADE, INVALID, b"");
+    late.send(REQUEST_UPGRADE, SHARED, b"");
+    one.send(CONFIRM_DOWNGRADE, INVALID, b"");
+    one.send(REQUEST_UPGRADE, SHARED, b"");
     for waiting in [&mut *one, &mut *late, &mut *writer] {
-        waiting.hears_nothing();
+        waiting.expect_no_message();
     }
-    two.say(CONFIRM_DOWNGRADE, INVALID, b"");
-    writer.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"");
-    writer.hears(REQUEST_DOWNGRADE, SHARED, b"");
-    writer.say(CONFIRM_DOWNGRADE, SHARED, b"x");
+    two.send(CONFIRM_DOWNGRADE, INVALID, b"");
+    writer.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"");
+    writer.expect_message(REQUEST_DOWNGRADE, SHARED, b"");
+    writer.send(CONFIRM_DOWNGRADE, SHARED, b"x");
     for waiting in [one, late] {
-        waiting.hears(CONFIRM_UPGRADE, SHARED, b"x");
+        waiting.expect_message(CONFIRM_UPGRADE, SHARED, b"x");
     }
 }
 
 #[test]
-fn what_does_not_fit_closes_the_connection_and_harms_nobody() {
-    let says: [(&str, &[Said<'_>]); 9] = [
+fn protocol_violation_closes_only_its_own_connection() {
+    let says: [(&str, &[Sent<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
         ("nothing to give back", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
         ("nothing to close", &[(REQUEST_CLOSE, SHARED, b"")]),
@@ -188,21 +189,21 @@ fn what_does_not_fit_closes_the_connection_and_harms_nobody() {
         let mut good = Client::join(&family, 2);
         let mut bad = Client::join(&family, 3);
         for (code, state, data) in says {
-            bad.say(*code, *state, data);
+            bad.send(*code, *state, data);
         }
         assert_closed(&mut bad.0.to, what);
         let statistics = family.leader.statistics();
         let refused = statistics.refused(Refusal::SyncProtocolViolation)
             + statistics.refused(Refusal::WrongRole);
         assert_eq!(refused, 1, "{what}");
-        good.say(REQUEST_UPGRADE, EXCLUSIVE, b"");
-        good.hears(CONFIRM_UPGRADE, EXCLUSIVE, b"");
+        good.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
+        good.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"");
         assert!(family.leader.is_sound());
     }
 }
 
 #[test]
-fn a_client_in_c_that_finds_no_room_lives_on() {
+fn c_client_without_room_keeps_its_connection() {
     let mut config = Config::DEFAULT;
     config.capacities.leases = LeaseLimits {
         handles: 0,
@@ -210,22 +211,22 @@ fn a_client_in_c_that_finds_no_room_lives_on() {
     };
     let family = Family::with(config);
     let mut one = Client::join(&family, 2);
-    one.say(REQUEST_UPGRADE, SHARED, b"");
-    one.hears_nothing();
+    one.send(REQUEST_UPGRADE, SHARED, b"");
+    one.expect_no_message();
     assert_eq!(family.leader.statistics().undone, 1);
-    one.say(REQUEST_CLOSE, INVALID, b"");
-    one.hears(CONFIRM_CLOSE, INVALID, b"");
+    one.send(REQUEST_CLOSE, INVALID, b"");
+    one.expect_message(CONFIRM_CLOSE, INVALID, b"");
 }
 
-/// What a member says first to a leader, which skips it if it is in C.
-fn hears_hello(from: &mut UnixStream) {
+/// Reads the HELLO that a member sends to a leader first; a leader in C skips it.
+fn expect_hello(from: &mut UnixStream) {
     let mut bytes = [0; 33];
     from.read_exact(&mut bytes).unwrap();
     let hello = [&1_u32.to_le_bytes()[..], &[0; 12]].concat();
     assert_eq!(bytes[..], frame(0, 64, &hello));
 }
 
-/// A leader in C, and the member that it has.
+/// A leader in C, and its member.
 struct Server {
     node: HostNode,
     to: UnixStream,
@@ -248,13 +249,13 @@ impl Server {
         Server { node, to, from }
     }
 
-    fn say(&mut self, code: u8, state: i32, data: &[u8]) {
+    fn send(&mut self, code: u8, state: i32, data: &[u8]) {
         self.to
             .write_all(&frame(0, code, &sync(state, data)))
             .unwrap();
     }
 
-    fn hears(&mut self, code: u8, state: i32, data: &[u8]) {
+    fn expect_message(&mut self, code: u8, state: i32, data: &[u8]) {
         let expected = frame(0, code, &sync(state, data));
         let mut bytes = vec![0; expected.len()];
         self.from.read_exact(&mut bytes).unwrap();
@@ -263,13 +264,13 @@ impl Server {
 }
 
 #[test]
-fn a_member_has_a_leader_in_c() {
+fn member_shares_values_through_a_c_leader() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Server::start(&directory.path().join("f"));
     let Server { node, to, from } = &mut server;
     let (mut to, mut from) = (to.try_clone().unwrap(), from.try_clone().unwrap());
     let mut hello_from = from.try_clone().unwrap();
-    let mut talk = |says: &[Said<'_>], hears: &[Said<'_>]| {
+    let mut talk = |says: &[Sent<'_>], hears: &[Sent<'_>]| {
         for (code, state, data) in hears {
             let expected = frame(0, *code, &sync(*state, data));
             let mut bytes = vec![0; expected.len()];
@@ -285,7 +286,7 @@ fn a_member_has_a_leader_in_c() {
     let mut data = [0; 8];
     thread::scope(|scope| {
         let taken = scope.spawn(|| node.lock_sync(handle, shared, &mut data, WAIT).unwrap().0);
-        hears_hello(&mut hello_from);
+        expect_hello(&mut hello_from);
         talk(
             &[(CONFIRM_UPGRADE, SHARED, b"abc")],
             &[(REQUEST_UPGRADE, SHARED, b"")],
@@ -293,7 +294,8 @@ fn a_member_has_a_leader_in_c() {
         assert_eq!(taken.join().unwrap(), 3);
     });
     assert_eq!(&data[..3], b"abc");
-    // Not in place: others would come in between. What is not used goes back first.
+    // The lease is not upgraded in place, for the leader in C would let others change the value in
+    // between. The unused lease goes back first.
     assert_eq!(node.upgrade_sync(handle, WAIT), Err(Error::Unsupported));
     node.unlock_sync(handle, shared, None).unwrap();
     thread::scope(|scope| {
@@ -307,8 +309,8 @@ fn a_member_has_a_leader_in_c() {
         );
         assert_eq!(taken.join().unwrap(), 3);
     });
-    // Asked back to the one and then to the other while it is in use: both are heard when the member
-    // answers something else.
+    // The leader revokes the lease in two steps while it is in use; the member has received both
+    // when it answers another request.
     talk(
         &[
             (REQUEST_DOWNGRADE, SHARED, b""),
@@ -321,7 +323,7 @@ fn a_member_has_a_leader_in_c() {
     }
     node.unlock_sync(handle, exclusive, Some(b"defg")).unwrap();
     talk(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"defg")]);
-    // Unused it goes back at once, step by step.
+    // An unused lease goes back at once, in two steps.
     thread::scope(|scope| {
         let taken = scope.spawn(|| {
             node.lock_sync(handle, exclusive, &mut data, WAIT)
@@ -341,7 +343,8 @@ fn a_member_has_a_leader_in_c() {
         &[(CONFIRM_DOWNGRADE, SHARED, b"hi")],
     );
     talk(&[], &[(CONFIRM_DOWNGRADE, INVALID, b"")]);
-    // A leader in C is not told that a wait is over: what comes late is kept.
+    // A leader in C does not learn that a wait has ended: the member keeps the lease that arrives
+    // late.
     let short = Wait::at_most(Duration::from_millis(5));
     let late = node.lock_sync(handle, exclusive, &mut data, short);
     assert_eq!(late.err(), Some(Error::TimedOut));
@@ -363,8 +366,8 @@ fn a_member_has_a_leader_in_c() {
 }
 
 #[test]
-fn a_leader_that_says_what_does_not_fit_is_left() {
-    let says: [&[Said<'_>]; 5] = [
+fn leader_that_violates_the_protocol_is_disconnected() {
+    let says: [&[Sent<'_>]; 5] = [
         &[(CONFIRM_UPGRADE, EXCLUSIVE, b"more than it asked for")],
         &[(CONFIRM_UPGRADE, SHARED, &[0; 1025])],
         &[(CONFIRM_CLOSE, INVALID, b"")],
@@ -382,10 +385,10 @@ fn a_leader_that_says_what_does_not_fit_is_left() {
         let _ = server
             .node
             .lock_sync(handle, SyncState::Shared, &mut [], now);
-        hears_hello(&mut server.from);
-        server.hears(REQUEST_UPGRADE, SHARED, b"");
+        expect_hello(&mut server.from);
+        server.expect_message(REQUEST_UPGRADE, SHARED, b"");
         for (code, state, data) in says {
-            server.say(*code, *state, data);
+            server.send(*code, *state, data);
         }
         assert_closed(&mut server.from, "it is surprised");
         let statistics = server.node.statistics();

@@ -1,5 +1,6 @@
-//! What a process left that died while it changed a handle: whoever has it next to change it is told,
-//! also if somebody else was given the lease before, and did not use it.
+//! The death of a process that held the lease to change a value: the server reports it to the next
+//! client that gets that lease, also if a client before that one got the lease and did not use it.
+//! As `EOWNERDEAD` of robust mutexes.
 
 use libos_ipc::Vmid;
 use libos_ipc::shared_state::{Acquisition, Client, LeaseLimits, Server, ServerMessage};
@@ -13,30 +14,30 @@ const LIMITS: LeaseLimits = LeaseLimits {
 const ID: u64 = 7;
 const WRITE: SyncState = SyncState::Exclusive;
 
-fn vmid(who: u32) -> Vmid {
-    Vmid::new(who + 2).unwrap()
+fn vmid(process: u32) -> Vmid {
+    Vmid::new(process + 2).unwrap()
 }
 
-/// What a client has to say is heard.
-fn say(server: &mut Server<'_>, clients: &mut [Client<'_>; 3], who: u32) {
-    let client = &mut clients[who as usize];
-    while let Some(say) = client.poll_transmit() {
+/// Delivers all messages of a client.
+fn deliver_next(server: &mut Server<'_>, clients: &mut [Client<'_>; 3], process: u32) {
+    let client = &mut clients[process as usize];
+    while let Some(outgoing) = client.poll_transmit() {
         if client.forwards_owner_death() {
-            server.on_owner_died(vmid(who), ID).unwrap();
+            server.on_owner_died(vmid(process), ID).unwrap();
             client.mark_owner_death_sent();
         }
         server
-            .on_message(vmid(who), say.code, &client.payload(say))
+            .on_message(vmid(process), outgoing.code, &client.payload(outgoing))
             .unwrap();
-        client.mark_sent(say);
+        client.mark_sent(outgoing);
     }
 }
 
-/// What the server has to say is heard.
+/// Delivers all messages of the server.
 fn receive(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
-    while let Some((to, told)) = server.poll_transmit() {
+    while let Some((to, message)) = server.poll_transmit() {
         let client = &mut clients[to.get() as usize - 2];
-        match told {
+        match message {
             ServerMessage::Sync(code, sync) => client.on_message(code, &sync).unwrap(),
             ServerMessage::OwnerDied(_) => client.on_owner_died(),
         }
@@ -44,26 +45,26 @@ fn receive(server: &mut Server<'_>, clients: &mut [Client<'_>; 3]) {
     }
 }
 
-/// The first dies while it changes the handle, and the second is the next to get it; `then` says
-/// what becomes of that. Returns whether the third is told.
-fn third_is_told(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bool {
+/// The first client dies while it changes the value, and the second is the next to get the lease;
+/// `then` says how the second uses it. Returns whether the server reports the death to the third.
+fn third_gets_report(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bool {
     let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 1));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 1).unwrap();
     let mut data = [[0; 1]; 3];
     let mut clients = data.each_mut().map(|data| Client::new(data));
-    for who in 0..3 {
-        let client = &mut clients[who as usize];
+    for process in 0..3 {
+        let client = &mut clients[process as usize];
         client.open(ID, true);
         client.change_waiters(WRITE, 1);
         assert!(client.acquire(WRITE) == Acquisition::Pending);
-        say(&mut server, &mut clients, who);
+        deliver_next(&mut server, &mut clients, process);
     }
     receive(&mut server, &mut clients);
     assert!(clients[0].acquire(WRITE) == Acquisition::Acquired);
     server.reclaim(vmid(0));
     then(&mut server, &mut clients);
-    for who in [1, 2, 1] {
-        say(&mut server, &mut clients, who);
+    for process in [1, 2, 1] {
+        deliver_next(&mut server, &mut clients, process);
         receive(&mut server, &mut clients);
     }
     assert!(clients[2].acquire(WRITE) == Acquisition::Acquired);
@@ -72,33 +73,33 @@ fn third_is_told(then: impl FnOnce(&mut Server<'_>, &mut [Client<'_>; 3])) -> bo
 }
 
 #[test]
-fn a_lease_that_nobody_used_leaves_it_to_the_next() {
-    assert!(third_is_told(|server, clients| {
+fn unused_lease_leaves_the_owner_death_to_the_next_holder() {
+    assert!(third_gets_report(|server, clients| {
         receive(server, clients);
         clients[1].change_waiters(WRITE, -1);
     }));
 }
 
 #[test]
-fn so_does_one_that_is_closed() {
-    assert!(third_is_told(|server, clients| {
+fn closed_unused_handle_leaves_the_owner_death_to_the_next_holder() {
+    assert!(third_gets_report(|server, clients| {
         receive(server, clients);
         clients[1].change_waiters(WRITE, -1);
         assert!(clients[1].close());
     }));
-    // It does not know yet that it has it.
-    assert!(third_is_told(|_, clients| assert!(clients[1].close())));
+    // The second client does not know yet that it holds the lease.
+    assert!(third_gets_report(|_, clients| assert!(clients[1].close())));
 }
 
 #[test]
-fn one_whose_user_could_not_be_told_leaves_it_to_the_next() {
+fn restored_status_leaves_the_owner_death_to_the_next_holder() {
     for state in [WRITE, SyncState::Shared] {
-        assert!(third_is_told(|server, clients| {
+        assert!(third_gets_report(|server, clients| {
             receive(server, clients);
             assert!(clients[1].acquire(state) == Acquisition::Acquired);
-            let news = clients[1].take_status();
-            assert_eq!(news, (false, true));
-            clients[1].restore_status(news);
+            let status = clients[1].take_status();
+            assert_eq!(status, (false, true));
+            clients[1].restore_status(status);
             clients[1].release(state);
             clients[1].change_waiters(WRITE, -1);
         }));
@@ -106,8 +107,8 @@ fn one_whose_user_could_not_be_told_leaves_it_to_the_next() {
 }
 
 #[test]
-fn one_that_was_used_does_not() {
-    assert!(!third_is_told(|server, clients| {
+fn used_lease_ends_the_report_of_the_owner_death() {
+    assert!(!third_gets_report(|server, clients| {
         receive(server, clients);
         assert!(clients[1].acquire(WRITE) == Acquisition::Acquired);
         assert_eq!(clients[1].take_status(), (false, true));
