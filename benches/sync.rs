@@ -1,6 +1,7 @@
-//! What a shared value costs, beside a mutex of one process and beside a bare exchange of messages.
+//! The cost of a shared value, beside a mutex of one process and beside a bare exchange of
+//! messages.
 //!
-//! `cargo bench --bench sync`. Figures of one row are taken in turns in one run.
+//! `cargo bench --bench sync`. The figures of one row are measured alternately in one run.
 
 mod common;
 
@@ -17,10 +18,10 @@ use libos_ipc::{Config, Identity, Vmid, Wait};
 use common::process::{Child, pin, ready, unpin, wait_for_the_end};
 use common::{REPETITIONS, WAIT, floor, large, median, row};
 
-/// Members that read what another writes.
-const CROWD: u32 = 100;
-/// What the protocol needs for one hand-over: a request and its confirmation, and the server's
-/// request to the holder and the confirmation of that.
+/// The number of members that read a value that another one writes.
+const READERS: u32 = 100;
+/// The messages of one hand-over: a request and its confirmation, and the server's revocation of
+/// the lease and its confirmation.
 const MESSAGES: f64 = 4.0;
 const HANDLE: u64 = 7;
 const TIME: Duration = Duration::from_millis(500);
@@ -55,9 +56,9 @@ fn play(role: &[String]) -> Result<()> {
             Ok(())
         }
         "echo" => floor::echo(&role[1], role[2].parse().expect("a number")),
-        "fighter" => {
+        "contender" => {
             let vmid = role[2].parse().expect("a number");
-            fight(role[1].as_ref(), vmid, role[3] == "turns")
+            contend(role[1].as_ref(), vmid, role[3] == "alternate")
         }
         role => panic!("no role {role}"),
     }
@@ -73,7 +74,7 @@ fn member(base: &Path, vmid: u32) -> Result<HostNode> {
     Ok(node)
 }
 
-/// A value that no other process wants, beside a mutex.
+/// A value that no other process uses, beside a mutex.
 fn uncontended() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
@@ -91,12 +92,18 @@ fn uncontended() -> Result<()> {
         rows[0].push(start.elapsed() / (count / 100));
         let start = Instant::now();
         for _ in 0..count {
-            *black_box(&value).write(WAIT).expect("nobody has it") += 1;
+            *black_box(&value)
+                .write(WAIT)
+                .expect("no other process holds it") += 1;
         }
         rows[1].push(start.elapsed() / (count / 100));
         let start = Instant::now();
         for _ in 0..count {
-            black_box(*black_box(&value).read(WAIT).expect("nobody has it"));
+            black_box(
+                *black_box(&value)
+                    .read(WAIT)
+                    .expect("no other process holds it"),
+            );
         }
         rows[2].push(start.elapsed() / (count / 100));
     }
@@ -107,18 +114,18 @@ fn uncontended() -> Result<()> {
     Ok(())
 }
 
-/// Changes the value as often as it can, or whenever another has had it; says how often, and how
-/// often another had it before.
-fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
+/// Changes the value as often as it can, or (`alternates`) after each change by the other process;
+/// prints how often, and how often the other had changed it before.
+fn contend(base: &Path, vmid: u32, alternates: bool) -> Result<()> {
     let node = member(base, vmid)?;
     let handle = node.open_sync(Some(HANDLE)).expect("there is room");
     let mut number = [0; 8];
-    let mut take = |change: bool| {
+    let mut change_once = |change: bool| {
         let taken = node.lock_sync(handle, SyncState::Exclusive, &mut number, WAIT);
         let (_, status) = taken.expect("there is a leader");
         let next = u64::from_le_bytes(number).wrapping_add(1).to_le_bytes();
         let data = change.then_some(&next[..]);
-        // The change itself counts as one.
+        // The change itself counts once.
         let seen = node
             .sync_changes(handle)
             .expect("it is open")
@@ -127,17 +134,17 @@ fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
             .expect("it is ours");
         (status.changed, seen)
     };
-    take(false);
+    change_once(false);
     ready()?;
     std::io::stdin().read_line(&mut String::new())?;
     let start = Instant::now();
     let (mut count, mut handed_over) = (0_u32, 0_u32);
     while start.elapsed() < TIME {
-        let (changed, seen) = take(true);
+        let (changed, seen) = change_once(true);
         handed_over += u32::from(changed);
         count += 1;
-        if in_turns {
-            // The other may have come to its end.
+        if alternates {
+            // The other process may have ended.
             let _ = node.wait_sync(handle, seen, Wait::at_most(TIME));
         }
     }
@@ -147,8 +154,8 @@ fn fight(base: &Path, vmid: u32, in_turns: bool) -> Result<()> {
     Ok(())
 }
 
-/// Two members that both want to change the value: in turns, or all the time.
-fn hand_over(pinned: bool, in_turns: bool) -> Result<()> {
+/// Two members that change the value: alternately, or as often as each can.
+fn hand_over(pinned: bool, alternates: bool) -> Result<()> {
     let message = Message::Sync(
         SyncCode::ConfirmUpgrade,
         Sync {
@@ -162,28 +169,28 @@ fn hand_over(pinned: bool, in_turns: bool) -> Result<()> {
     let base = directory.path().join("f");
     let text = base.to_str().expect("UTF-8");
     let _leader = Child::start(&["leader", text])?;
-    let how = if in_turns { "turns" } else { "fight" };
+    let how = if alternates { "alternate" } else { "contend" };
     let mut rows = [const { Vec::new() }; 2];
-    let mut turns = Vec::new();
+    let mut uses_per_hand_over = Vec::new();
     for round in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(if pinned { 5_000 } else { 1_000 })?);
         let names = [2, 3].map(|vmid| (u32::try_from(round).expect("few") * 2 + vmid).to_string());
-        let mut fighters = [
-            Child::start(&["fighter", text, &names[0], how])?,
-            Child::start(&["fighter", text, &names[1], how])?,
+        let mut contenders = [
+            Child::start(&["contender", text, &names[0], how])?,
+            Child::start(&["contender", text, &names[1], how])?,
         ];
-        for fighter in &mut fighters {
-            fighter.tell("go")?;
+        for contender in &mut contenders {
+            contender.tell("go")?;
         }
         let (mut all, mut handed_over) = (0, 0);
-        for fighter in &mut fighters {
-            let line = fighter.line()?;
+        for contender in &mut contenders {
+            let line = contender.line()?;
             let (count, changed) = line.split_once(' ').expect("two numbers");
             all += count.parse::<u32>().expect("a number");
             handed_over += changed.parse::<u32>().expect("a number");
         }
         rows[1].push(TIME / handed_over.max(1));
-        turns.push(f64::from(all) / f64::from(handed_over.max(1)));
+        uses_per_hand_over.push(f64::from(all) / f64::from(handed_over.max(1)));
     }
     let [floor, ours] = rows.map(median);
     row(
@@ -192,27 +199,27 @@ fn hand_over(pinned: bool, in_turns: bool) -> Result<()> {
         None,
     );
     let bar = MESSAGES * 1.2;
-    let what = if in_turns {
+    let what = if alternates {
         format!("a hand-over between two members (at most {bar})")
     } else {
         "two that take it as fast as they can".to_string()
     };
     row(&what, ours, Some(floor / 2));
-    turns.sort_by(f64::total_cmp);
+    uses_per_hand_over.sort_by(f64::total_cmp);
     println!(
         "    {:.0} hand-overs a second, {:.2} changes for each",
         1.0 / ours.as_secs_f64(),
-        turns[turns.len() / 2]
+        uses_per_hand_over[uses_per_hand_over.len() / 2]
     );
     Ok(())
 }
 
-/// One changes the value, and a crowd reads it.
+/// One member changes the value, and many read it.
 fn fan_out() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
-    let nodes: Result<Vec<HostNode>> = (2..CROWD + 3).map(|vmid| member(&base, vmid)).collect();
+    let nodes: Result<Vec<HostNode>> = (2..READERS + 3).map(|vmid| member(&base, vmid)).collect();
     let nodes = nodes?;
     let values: Vec<_> = nodes
         .iter()
@@ -228,10 +235,10 @@ fn fan_out() -> Result<()> {
         for reader in readers {
             drop(reader.read(WAIT).expect("there is a leader"));
         }
-        rows[1].push(start.elapsed() / CROWD);
+        rows[1].push(start.elapsed() / READERS);
     }
     let [write, read] = rows.map(median);
-    row(&format!("change what {CROWD} members read"), write, None);
+    row(&format!("change what {READERS} members read"), write, None);
     row("then each of them reads it", read, None);
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! A counter and a ring that several processes share: each increments the one and appends to the
-//! other, all the time.
+//! A counter and a ring that several processes share: each process increments the counter and
+//! appends to the ring, as fast as it can.
 //!
-//! The parts: [`shared`] is the value, [`worker`] a process that changes it, [`run`] starts the
-//! workers, kills one that has it, and checks the sum.
+//! The parts: [`shared`] is the value, [`worker`] a process that changes it; [`run`] starts the
+//! workers, kills one that holds the value, and checks the sum.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -26,23 +26,24 @@ use common::{follow, lead, seconds};
     disable_help_subcommand = true,
     after_long_help = "\
 WHAT HAPPENS
-  This process leads a family of workers, each a process of its own. A worker takes the value to
-  change it (EXCLUSIVE), increments the counter, appends to the ring, and lets go; now and then it
-  only reads it (SHARED). Half-way through one is killed (SIGKILL) while it has the value.
+  This process leads a family of workers, each a process of its own. A worker acquires the
+  value to change it (EXCLUSIVE), increments the counter, appends to the ring, and releases it; now
+  and then it only reads it (SHARED). Half-way through the leader kills one worker (SIGKILL) that
+  holds the value.
 
 WHAT IS CHECKED
-  the counter is the sum of what the workers have done, as they say themselves; of the one that was
-    killed its last may be missing
+  the counter is the sum of the increments that the workers report; the last increment of the killed
+    worker may be missing
   the ring holds the last increments, each worker's in order
-  the next to take the value after the death was told of it
-  nobody waited for ever, and nothing is left in the leader's tables
+  the next worker that acquires the value after the death gets a report of it
+  no wait lasts for ever, and the leader's tables are empty at the end
 
-  The last line is `counter: ok` (exit code 0), or before it ends with exit code 1 there is a line
-  `counter: FAILED: ...` for each thing that is wrong.
+  The last line is `counter: ok` (exit code 0), or exit code 1 after a line `counter: FAILED: ...`
+  for each fault.
 
 EXAMPLES
   counter                            two seconds, four workers
-  counter --workers 16 --seconds 10  a crowd"
+  counter --workers 16 --seconds 10  many workers"
 )]
 struct Cli {
     #[command(flatten)]
@@ -53,17 +54,17 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// How many workers to start; one of them will be killed
+    /// The number of workers to start; one of them will be killed
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=shared::WORKERS as i64))]
     workers: u32,
-    /// How long to work
+    /// The time to work
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     seconds: Duration,
 }
 
 #[derive(Subcommand)]
 enum Role {
-    /// A worker: started by the leader.
+    /// A worker, started by the leader.
     #[command(hide = true)]
     Worker(worker::Options),
 }

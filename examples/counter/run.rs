@@ -1,4 +1,4 @@
-//! The leader's side: starts the workers, kills one that has the value, checks the sum.
+//! The leader: it starts the workers, kills one that holds the value, and checks the sum.
 
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT)?;
     leader.join(WAIT)?;
     let value = leader.share::<Value>(Some(HANDLE))?;
-    // The value lives as long as somebody who has used it.
+    // The value lives until all processes that used it have closed it.
     drop(value.read(WAIT)?);
     let mut crew = Crew::new(&leader, WAIT);
     for number in 0..options.workers {
@@ -44,11 +44,11 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     ensure!(holds(&crew.workers), "worker {victim} never got the value");
     crew.kill(victim)?;
     say(&format!(
-        "worker {victim} was killed while it had the value"
+        "worker {victim} was killed while it held the value"
     ));
     crew.listen(half, |_| false, message);
     wrong.extend(crew.stop("worker", victim)?);
-    say("all others have come to their end");
+    say("all others have ended");
 
     check(&*value.read(WAIT)?, &crew.workers, victim, wrong);
     table(&crew.workers, victim);
@@ -83,7 +83,7 @@ fn check(value: &Value, workers: &[Worker<Tally>], victim: usize, wrong: &mut Ve
     }
     for (number, worker) in workers.iter().enumerate() {
         let (done, counted) = (worker.tally.increments, value.by_worker[number]);
-        // The last of the one that was killed is in doubt.
+        // The last increment of the killed worker may or may not count.
         let is_right = counted == done || number == victim && counted == done + 1;
         if !is_right {
             wrong.push(format!(
@@ -92,10 +92,10 @@ fn check(value: &Value, workers: &[Worker<Tally>], victim: usize, wrong: &mut Ve
         }
     }
     if value.counter == 0 {
-        wrong.push("nothing was counted at all".to_owned());
+        wrong.push("the counter is zero".to_owned());
     }
     if workers.iter().all(|worker| worker.tally.deaths == 0) {
-        wrong.push("nobody was told that a worker died with the value".to_owned());
+        wrong.push("no worker got a report that a worker died while it held the value".to_owned());
     }
 }
 

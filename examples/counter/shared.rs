@@ -1,23 +1,23 @@
-//! The value that all share.
+//! The shared value.
 
 use std::time::Duration;
 
 use libos_ipc::Wait;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The most workers there can be.
+/// The largest number of workers.
 pub(crate) const WORKERS: usize = 32;
 
-/// How many increments the ring remembers.
+/// The number of increments in the ring.
 const RING: usize = 32;
 
-/// Nobody waits as long as this, unless it is for ever.
+/// The limit of every wait: a wait that takes longer is a fault.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
-/// The number that the value goes by in all processes.
+/// The handle's number in all processes.
 pub(crate) const HANDLE: u64 = 1;
 
-/// An increment: whose, and which of its own.
+/// An increment: the worker, and its own count.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Entry {
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
 #[repr(C)]
 pub(crate) struct Value {
     pub(crate) counter: u64,
-    /// The same by worker.
+    /// The increments of each worker.
     pub(crate) by_worker: [u64; WORKERS],
     ring: [Entry; RING],
 }
@@ -44,19 +44,19 @@ impl Value {
         };
     }
 
-    /// What is wrong about it, if anything is.
+    /// The fault of the value, if it has one.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.counter != self.by_worker.iter().sum::<u64>() {
             return Some("the counter is not the sum of the workers' increments");
         }
-        // From the last to the first: each worker's own count backwards.
+        // From the last entry to the first, the numbers of each worker count backwards.
         let mut expected = self.by_worker;
         let remembered = self.counter.min(RING as u64);
         for at in (self.counter - remembered + 1..=self.counter).rev() {
             let entry = self.ring[place(at)];
             let worker = usize::try_from(entry.worker).unwrap_or(usize::MAX);
             let Some(number) = expected.get_mut(worker) else {
-                return Some("the ring names a worker that there is not");
+                return Some("the ring names a worker that does not exist");
             };
             if entry.number != *number {
                 return Some("the ring is out of order");
@@ -67,7 +67,7 @@ impl Value {
     }
 }
 
-/// Where in the ring an increment stands.
+/// The place of an increment in the ring.
 fn place(number: u64) -> usize {
     usize::try_from(number % RING as u64).unwrap_or(0)
 }

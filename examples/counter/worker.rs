@@ -1,4 +1,4 @@
-//! A worker: takes the value, increments, lets go.
+//! A worker: it acquires the value, increments it, and releases it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use libos_ipc::{Config, Exit};
 use crate::common::{ProcessOptions, end, figures, over, tell};
 use crate::shared::{HANDLE, Value, WAIT};
 
-/// How often a worker says how far it is.
-const TELL_EVERY: Duration = Duration::from_millis(50);
+/// The interval between two reports of a worker.
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// One use in so many only reads.
+/// One use in this many only reads.
 const READ_EVERY: u64 = 16;
 
 #[derive(Args)]
@@ -29,9 +29,9 @@ pub(crate) struct Options {
 }
 
 figures!(
-    /// What a worker has done: how often it had the value, how often another had changed it before it
-    /// got it, how often it was told that a worker died with it; the longest wait, in µs; and
-    /// whether it keeps it.
+    /// The report of a worker: how often it changed and read the value, how often another process
+    /// had changed it before, how often the owner had died, the longest wait in µs, and whether it
+    /// keeps the value.
     Tally { increments, reads, handed_over, deaths, longest, holding, }
 );
 
@@ -40,14 +40,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let node = HostNode::start(&process.base, process.identity()?, Config::DEFAULT)?;
     node.join(WAIT)?;
     let value = node.share::<Value>(Some(HANDLE))?;
-    // A line says to keep the value at the next chance.
+    // A line of input tells the worker to keep the value at the next chance.
     let hold = Arc::new(AtomicBool::new(false));
     let over = over({
         let hold = Arc::clone(&hold);
         move || hold.store(true, Ordering::Relaxed)
     });
     let mut tally = Tally::default();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     while !over.load(Ordering::Relaxed) {
         let start = Instant::now();
         let status;
@@ -61,12 +61,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         } else {
             let mut writer = value.write(WAIT).context("changing")?;
             status = writer.status();
-            // When others have changed it since, what was done before is not lost any more.
+            // Once another process has changed the value, all earlier increments of this one are
+            // safe.
             if hold.load(Ordering::Relaxed) && status.changed {
                 tally.holding = 1;
                 tell(&tally);
                 writer.increment(options.worker);
-                // For whoever kills this process.
+                // The leader kills this process here.
                 loop {
                     thread::park();
                 }
@@ -78,13 +79,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tally.longest = tally.longest.max(took);
         tally.handed_over += u64::from(status.changed);
         tally.deaths += u64::from(status.owner_died);
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
             tell(&tally);
         }
     }
     tell(&tally);
-    // Its last increments go to the leader with it.
+    // The close sends its last increments to the leader.
     drop(value);
     end(&node, Exit::default(), WAIT)
 }

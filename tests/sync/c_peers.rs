@@ -156,10 +156,10 @@ fn writer_is_not_starved_by_readers_of_other_processes() {
 fn protocol_violation_closes_only_its_own_connection() {
     let says: [(&str, &[Sent<'_>]); 9] = [
         ("no state", &[(REQUEST_UPGRADE, NONE, b"")]),
-        ("nothing to give back", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
+        ("nothing to return", &[(CONFIRM_DOWNGRADE, INVALID, b"")]),
         ("nothing to close", &[(REQUEST_CLOSE, SHARED, b"")]),
         (
-            "not asked to give back",
+            "not revoked",
             &[
                 (REQUEST_UPGRADE, SHARED, b""),
                 (CONFIRM_DOWNGRADE, INVALID, b""),
@@ -241,9 +241,9 @@ impl Server {
         let node = HostNode::start(base, identity, Config::DEFAULT).unwrap();
         node.connect(Vmid::FIRST).unwrap();
         let (mut from, _) = listener.accept().unwrap();
-        let mut said = [0; 4];
-        from.read_exact(&mut said).unwrap();
-        assert_eq!(said, 2_u32.to_le_bytes());
+        let mut sent = [0; 4];
+        from.read_exact(&mut sent).unwrap();
+        assert_eq!(sent, 2_u32.to_le_bytes());
         let mut to = UnixStream::connect(format!("{}.2", base.display())).unwrap();
         to.write_all(&1_u32.to_le_bytes()).unwrap();
         Server { node, to, from }

@@ -23,9 +23,9 @@ fn deliver_next(
     client: &mut Client<'_>,
 ) -> Result<(), RequestError> {
     let outgoing = client.poll_transmit().unwrap();
-    let heard = server.on_message(vmid(process), outgoing.code, &client.payload(outgoing));
+    let result = server.on_message(vmid(process), outgoing.code, &client.payload(outgoing));
     client.mark_sent(outgoing);
-    heard
+    result
 }
 
 /// Runs the test with a server whose only slot another client has.
@@ -55,8 +55,8 @@ fn close_crossing_a_note_of_no_room_frees_the_handle_after_its_confirmation() {
         client.change_waiters(SyncState::Shared, -1);
         assert!(client.close());
         while client.poll_transmit().is_some() {
-            let heard = deliver_next(server, 3, client);
-            assert!(heard.is_ok() || heard == Err(RequestError::Closed));
+            let result = deliver_next(server, 3, client);
+            assert!(result.is_ok() || result == Err(RequestError::Closed));
         }
         client.on_no_room();
         // The slot is not free yet: a handle opened here would receive the confirmation of the

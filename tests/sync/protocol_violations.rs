@@ -16,8 +16,12 @@ fn refuses(client: &mut Client<'_>, code: SyncCode, state: SyncState, data: &[u8
         client.data().to_vec(),
         client.change_count(),
     );
-    let heard = receive(client, code, state, data);
-    assert_eq!(heard, Err(ProtocolViolation), "{code:?} {state:?} {data:?}");
+    let result = receive(client, code, state, data);
+    assert_eq!(
+        result,
+        Err(ProtocolViolation),
+        "{code:?} {state:?} {data:?}"
+    );
     let after = (
         client.current(),
         client.data().to_vec(),
@@ -39,12 +43,12 @@ fn grant_beyond_the_request_is_a_protocol_violation() {
         receive(client, CONFIRM, READ, b"data").unwrap();
         taken(client, READ);
         assert_eq!(client.data(), b"data");
-        refuses(client, CONFIRM, READ, b"news");
-        refuses(client, CONFIRM, WRITE, b"news");
+        refuses(client, CONFIRM, READ, b"late");
+        refuses(client, CONFIRM, WRITE, b"late");
         // After a stronger request the client accepts only its grant.
         wait(client, WRITE);
         assert_eq!(takes_request(client), Some(WRITE));
-        refuses(client, CONFIRM, READ, b"news");
+        refuses(client, CONFIRM, READ, b"late");
         grant(client, WRITE);
     });
 }

@@ -68,9 +68,9 @@ fn receive_with(
     state: SyncState,
     data: &[u8],
 ) -> Result<(), RequestError> {
-    let heard = server.on_message(vmid(process), code, &Sync { id, state, data });
+    let result = server.on_message(vmid(process), code, &Sync { id, state, data });
     assert!(server.check_invariants());
-    heard
+    result
 }
 
 /// The receiver and the code of the next message, which is then marked as sent or as without room.
@@ -246,12 +246,12 @@ fn end_of_a_client_keeps_the_messages_of_other_clients() {
             }
             server.reclaim(vmid(gone));
             receive(server, 5, ASK, 7, READ).unwrap();
-            let message: Vec<u32> = take_messages(server).iter().map(|said| said.0).collect();
+            let receivers: Vec<u32> = take_messages(server).iter().map(|sent| sent.0).collect();
             let others: Vec<u32> = [2, 3, 4, 5]
                 .into_iter()
                 .filter(|process| *process != gone)
                 .collect();
-            assert_eq!(message, others);
+            assert_eq!(receivers, others);
         });
     }
 }

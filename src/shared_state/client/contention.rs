@@ -1,37 +1,37 @@
-//! A handle that other processes want all the time.
+//! Contention: other processes request a lease again and again.
 
 use super::Client;
 
-/// A handle that was taken away so often, each time soon, is one that others want all the time.
+/// A lease that was revoked this often in a row, each time soon, is contended.
 const CONTENTION_THRESHOLD: u32 = 8;
-/// How often such a handle is used before others are let run.
+/// The number of uses of a contended handle after which its user yields.
 const USES_PER_YIELD: u32 = 64;
-/// After so many uses that nobody has interrupted, nobody wants it any more.
+/// After this many uses without a revocation the handle is contended no more.
 const USES_WITHOUT_REVOCATION: u32 = 64 * USES_PER_YIELD;
 
 impl Client<'_> {
-    /// Whether there is anything for who gives it back to do: something to say, or others to let run.
+    /// Whether a call that releases the handle has more to do: to send a message, or to yield.
     #[inline]
     pub fn has_release_work(&self) -> bool {
         self.has_release_work
     }
 
-    /// Looks again whether there is.
+    /// Updates [`Client::has_release_work`].
     pub(crate) fn update_release_work(&mut self) {
         self.has_release_work = self.poll_transmit().is_some() || self.is_contended();
     }
 
-    /// Whether others want it all the time.
+    /// Whether the handle is contended.
     pub fn is_contended(&self) -> bool {
         self.quick_revocations >= CONTENTION_THRESHOLD
     }
 
-    /// Whether who uses a contended handle had better let others run now: on a single core they can't
-    /// even ask.
+    /// Counts a use of a contended handle. True if the user should yield now: on a single core
+    /// other processes cannot even request the lease before.
     pub fn should_yield(&mut self) -> bool {
         self.uses_since_grant = self.uses_since_grant.wrapping_add(1);
         if self.uses_since_grant >= USES_WITHOUT_REVOCATION {
-            // Nobody has asked for long.
+            // The server has not revoked the lease for long.
             self.quick_revocations = 0;
             self.update_release_work();
         }

@@ -1,4 +1,4 @@
-//! The lease of this process: asking the server for it, and giving it back.
+//! The lease of this process: its request, and its return.
 
 use super::{Client, ClientPhase};
 use crate::shared_state::strength;
@@ -19,9 +19,11 @@ impl Client<'_> {
         }
     }
 
-    /// Whether a server in C can be asked for that now. It has a client that asks for more give back what
-    /// that has, and takes what comes then for what it has just granted. So a client asks it for
-    /// nothing before the last request was granted, and lets go of what it has before it asks for more.
+    /// Whether the client can request that lease from a server in C now. Such a server expects a
+    /// client that requests a stronger lease to return the one it holds, and takes a return that
+    /// arrives then for the return of the lease it has just granted. So a client requests nothing
+    /// from it before the last request was granted, and returns the lease it holds before it
+    /// requests a stronger one.
     fn can_request_from_c(&mut self, state: SyncState) -> bool {
         if strength(self.requested) > 0 || self.readers > 0 {
             return false;
@@ -34,7 +36,8 @@ impl Client<'_> {
         true
     }
 
-    /// Asks for no more than somebody here still waits for: others may have it meanwhile.
+    /// Reduces the request to the strongest lease that a call still waits for, so that other
+    /// processes may have it meanwhile.
     pub(super) fn reduce_request(&mut self) {
         let [readers, writers] = self.waiting;
         let needed = if writers > 0 || self.is_upgrading {
@@ -48,7 +51,7 @@ impl Client<'_> {
             return;
         }
         if !self.is_known_to_server {
-            // Nothing of that was said yet.
+            // The request was not sent yet.
             self.requested = needed;
             self.out_upgrade = Some(needed).filter(|needed| strength(*needed) > 0);
         } else if self.is_extended {
@@ -58,7 +61,7 @@ impl Client<'_> {
         }
     }
 
-    /// Gives back what the server wants, as far as nobody here uses it.
+    /// Returns what the server has revoked, as far as no thread of this process uses it.
     pub(super) fn return_revoked(&mut self) {
         let Some(revoke_to) = self.revoke_to else {
             return;
@@ -84,21 +87,22 @@ impl Client<'_> {
         if strength(self.current) <= strength(revoke_to) {
             self.revoke_to = None;
         } else if self.is_upgrading && self.current == SyncState::Shared && !self.upgrade_deadlock {
-            // It reads what is wanted back, and waits for more, which is not to be had before that. One
-            // that has got it lets go when it has changed the data.
+            // The upgrading reader uses the revoked lease, and waits for a stronger one that the
+            // server cannot grant before. A reader that has got the stronger lease returns it after
+            // its change.
             self.upgrade_deadlock = true;
             self.change_count = self.change_count.wrapping_add(1);
         }
     }
 
-    /// Gives back what it has beyond that.
+    /// Returns what the lease allows beyond `target`.
     fn downgrade_to(&mut self, target: SyncState) {
         let had = self.out_downgrade.is_some_and(|(_, with_data)| with_data);
         let with_data = had || self.current == SyncState::Exclusive;
         self.forward_owner_death();
         self.current = target;
         if target == SyncState::Invalid {
-            // It comes with the lease again.
+            // The server reports the death again with the next lease.
             self.owner_died = false;
         }
         self.has_release_work = true;
@@ -106,8 +110,9 @@ impl Client<'_> {
         self.change_count = self.change_count.wrapping_add(1);
     }
 
-    /// A lease to change the data is given back. The server takes it that who got it has seen to what
-    /// a dead process left; here nobody has.
+    /// Called when a lease to change the value is returned. The server assumes that its holder has
+    /// handled the death of the previous owner. If no thread has done so, the client reports the
+    /// death to the server, for the next holder.
     pub(super) fn forward_owner_death(&mut self) {
         let unseen = self.owner_died && self.current == SyncState::Exclusive;
         self.out_owner_died |= unseen && self.is_extended;

@@ -1,4 +1,4 @@
-//! What a client and the server say to each other.
+//! The messages between a client and the server.
 
 use super::{Client, ClientMessage, ClientPhase};
 use crate::shared_state::{ProtocolViolation, strength};
@@ -6,7 +6,7 @@ use crate::store::copy;
 use crate::wire::{Sync, SyncCode, SyncState};
 
 impl Client<'_> {
-    /// What is to be said next. It stays until [`Client::mark_sent`].
+    /// The next outgoing message. It stays until [`Client::mark_sent`].
     #[inline]
     pub fn poll_transmit(&self) -> Option<ClientMessage> {
         if let Some((state, with_data)) = self.out_downgrade {
@@ -30,20 +30,22 @@ impl Client<'_> {
         })
     }
 
-    /// Whether the server is to hear that the owner died ([`Server::on_owner_died`]), before what
-    /// [`Client::poll_transmit`] says: this process got the lease to change the data, and has not used it.
+    /// Whether the caller has to tell the server that the owner died ([`Server::on_owner_died`]),
+    /// before it sends the message of [`Client::poll_transmit`]: this process got the lease to
+    /// change the value, and has not used it.
     ///
-    /// [`Server::on_owner_died`]: crate::shared_state::Server::hear_owner_died
+    /// [`Server::on_owner_died`]: crate::shared_state::Server::on_owner_died
     pub fn forwards_owner_death(&self) -> bool {
         self.out_owner_died
     }
 
-    /// That was said.
+    /// Records that the caller has told the server of the death.
     pub fn mark_owner_death_sent(&mut self) {
         self.out_owner_died = false;
     }
 
-    /// The message that [`Client::poll_transmit`] gave: what it goes by, and the data.
+    /// The payload of the message that [`Client::poll_transmit`] returned: the handle's number, and
+    /// the value if it goes along.
     pub fn payload(&self, outgoing: ClientMessage) -> Sync<'_> {
         Sync {
             id: self.id,
@@ -52,7 +54,7 @@ impl Client<'_> {
         }
     }
 
-    /// It was said.
+    /// Records that the caller has sent the message.
     pub fn mark_sent(&mut self, outgoing: ClientMessage) {
         match outgoing.code {
             SyncCode::ConfirmDowngrade => self.out_downgrade = None,
@@ -65,10 +67,10 @@ impl Client<'_> {
         self.update_release_work();
     }
 
-    /// The server says something.
+    /// Handles a message from the server.
     ///
     /// # Errors
-    /// [`ProtocolViolation`] if it would not say that as things stand.
+    /// [`ProtocolViolation`] if a correct server does not send the message in this state.
     pub fn on_message(&mut self, code: SyncCode, sync: &Sync<'_>) -> Result<(), ProtocolViolation> {
         match (code, self.phase) {
             (SyncCode::ConfirmUpgrade, ClientPhase::Open) => self.on_confirm_upgrade(sync),
@@ -80,7 +82,7 @@ impl Client<'_> {
                 self.change_count = self.change_count.wrapping_add(1);
                 Ok(())
             }
-            // It does not know yet that this one is closed.
+            // The server does not know yet that the handle is closed.
             (_, ClientPhase::Free)
             | (SyncCode::RequestDowngrade | SyncCode::ConfirmUpgrade, ClientPhase::Closing) => {
                 Ok(())
@@ -96,7 +98,7 @@ impl Client<'_> {
         if !fits {
             return Err(ProtocolViolation);
         }
-        // Who could read it already has the data: nobody else could change it.
+        // A client that could read has the value already, because no other could change it.
         if strength(self.current) == 0 && self.data() != sync.data {
             self.is_changed = true;
             copy(self.data.first(sync.data.len()), sync.data);
@@ -121,7 +123,7 @@ impl Client<'_> {
         if strength(state) >= strength(self.current) {
             return Ok(());
         }
-        // It asks for less and less, until it has got that.
+        // Until the client has returned its lease, each revocation leaves it less.
         if self
             .revoke_to
             .is_none_or(|revoke_to| strength(state) < strength(revoke_to))
@@ -132,14 +134,15 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// A process that was changing the data died.
+    /// Handles the note that a process died while it held the lease to change the value.
     pub fn on_owner_died(&mut self) {
         self.owner_died = true;
         self.owner_deaths = self.owner_deaths.wrapping_add(1);
     }
 
-    /// The server has no room for the handle. For what was asked after that it may have had: so that
-    /// may come yet, and a close has to be said in any case.
+    /// Handles the note that the server has no room for the handle. The server may have had room
+    /// for a later request, so a grant may still arrive, and the client has to send a close in any
+    /// case.
     pub fn on_no_room(&mut self) {
         self.requested = SyncState::Invalid;
         self.no_room = true;

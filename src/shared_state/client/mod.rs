@@ -1,4 +1,4 @@
-//! A process's side of a handle.
+//! A process's part of a shared value: its lease, and the use of the value by its threads.
 
 mod contention;
 mod lease;
@@ -8,29 +8,30 @@ mod usage;
 use crate::store::Buffer;
 use crate::wire::{SyncCode, SyncState};
 
-/// What a client has to say to the server.
+/// A message from a client to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientMessage {
-    /// What it says.
+    /// The code of the message.
     pub code: SyncCode,
-    /// What it wants, or has from now on.
+    /// The requested lease, or the one the client keeps.
     pub state: SyncState,
-    /// Whether its data goes with it.
+    /// Whether the value goes along.
     pub with_data: bool,
 }
 
-/// What a request for a handle came to.
+/// The result of an attempt to acquire a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquisition {
-    /// It is the caller's, until it gives it back.
+    /// The caller holds the handle until it releases it.
     Acquired,
-    /// Not yet: to be tried again when something has changed.
+    /// The handle is not available yet: the caller tries again when [`Client::change_count`] has
+    /// changed.
     Pending,
-    /// Somebody who wants to change what the caller reads waits for it to let go.
+    /// Another process or thread that wants to change the value waits for the caller to release it.
     UpgradeDeadlock,
     /// The server has no room for the handle.
     NoRoom,
-    /// The server is one in C: between reading and changing others would come.
+    /// The server is a process in C, which would let others change the value in between.
     Unsupported,
     /// The handle is closed.
     Closed,
@@ -43,7 +44,7 @@ enum ClientPhase {
     Closing,
 }
 
-/// A handle as a process has it.
+/// The state of one handle in one process.
 #[allow(
     clippy::struct_excessive_bools,
     reason = "they are independent of each other"
@@ -51,64 +52,67 @@ enum ClientPhase {
 pub struct Client<'m> {
     phase: ClientPhase,
     id: u64,
-    /// Counts the handles that this was.
+    /// Counts the handles that this slot has had.
     generation: u32,
-    /// The server may know of this client.
+    /// The server may know this client, because a request was sent.
     is_known_to_server: bool,
-    /// What it has.
+    /// The lease that this process holds.
     current: SyncState,
-    /// What it asks for and has not got.
+    /// The requested lease that was not granted yet.
     requested: SyncState,
-    /// The most that may come: more than it asks for if it asks for less than before.
+    /// The strongest lease that may be granted: stronger than `requested` after the request was
+    /// reduced.
     max_grant: SyncState,
-    /// The server has said HELLO: it understands that the client asks for less than before, that it
-    /// passes a death on, and that it asks for more while it reads.
+    /// The server has sent HELLO: it understands a reduced request, the forwarded death of an
+    /// owner, and a request for a stronger lease while the client reads.
     is_extended: bool,
-    /// What the server wants it to have at most.
+    /// The strongest lease that the server leaves this process, if it has revoked more.
     revoke_to: Option<SyncState>,
-    /// Who uses it in this process.
+    /// The users in this process: the number of readers, and whether there is a writer.
     readers: u32,
     has_writer: bool,
     /// A reader waits to become the writer.
     is_upgrading: bool,
-    /// That reader is to let go.
+    /// The upgrade of that reader has failed, because the server has revoked the lease it uses.
     upgrade_deadlock: bool,
-    /// Who waits to use it: to read, to write.
+    /// The number of calls that wait to read, and to change the value.
     waiting: [u32; 2],
-    /// What the first of those wants who stand in line for it.
+    /// The access that the first queued call wants.
     head_request: Option<SyncState>,
-    /// Something came for who waits, and none has had it yet: it stays until then.
+    /// The lease was granted for a waiting call, and no call has used it yet: it stays until then.
     is_grant_unused: bool,
     no_room: bool,
-    /// Another process has changed the data since it was last used here.
+    /// Another process has changed the value since this one last used it.
     is_changed: bool,
-    /// The owner died, and nobody has had it to change it since, here neither.
+    /// The owner died, and no process has held the lease to change the value since, nor has a
+    /// thread of this one used it.
     owner_died: bool,
-    /// It was so when the handle was last taken.
+    /// The value of `owner_died` when the handle was last acquired.
     owner_died_at_acquire: bool,
-    /// Counts the deaths that this process heard of, and how many it has told its callers.
+    /// The number of deaths of owners that this process knows of, and of those it has reported to
+    /// its callers.
     owner_deaths: u32,
     reported_deaths: u32,
-    /// Counts what may make somebody look again.
+    /// Counts the events that may let a waiting call proceed.
     change_count: u64,
-    /// There is something to say, or others want it all the time: the one thing that who gives it back
-    /// looks at.
+    /// There is a message to send, or the handle is contended. It is the one field that a release
+    /// reads.
     has_release_work: bool,
-    /// How often in a row it was taken away again soon.
+    /// The number of revocations in a row, each soon after the grant.
     quick_revocations: u32,
-    /// Uses since it came.
+    /// The number of uses since the lease was granted.
     uses_since_grant: u32,
     out_downgrade: Option<(SyncState, bool)>,
     out_upgrade: Option<SyncState>,
     out_close: bool,
-    /// With what is given back: the next is to be told that the owner died.
+    /// The next message returns a lease with an unreported death of its owner.
     out_owner_died: bool,
     length: usize,
     data: Buffer<'m>,
 }
 
 impl<'m> Client<'m> {
-    /// A free place, whose handle may have as much data as there is memory.
+    /// A free slot. `data` is the memory for a handle's value, and limits its length.
     pub fn new(data: &'m mut [u8]) -> Client<'m> {
         Client::from_buffer(Buffer::of(data))
     }
@@ -151,8 +155,8 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Opens the handle in this free place. `is_extended`: the server has said HELLO, or is of this
-    /// process. Returns which of those that were opened here it is.
+    /// Opens the handle with that number in this free slot. `is_extended` says whether the server
+    /// has sent HELLO, or is in this process. Returns the slot's new generation.
     pub fn open(&mut self, id: u64, is_extended: bool) -> u32 {
         let (change_count, generation) = (self.change_count, self.generation.wrapping_add(1));
         let data = core::mem::take(&mut self.data);
@@ -167,12 +171,12 @@ impl<'m> Client<'m> {
         generation
     }
 
-    /// The server has said HELLO.
+    /// Records that the server has sent HELLO.
     pub fn on_server_hello(&mut self) {
         self.is_extended = true;
     }
 
-    /// Which of those that were opened here this is.
+    /// The generation of the slot: the number of handles opened here so far.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.generation
@@ -183,36 +187,37 @@ impl<'m> Client<'m> {
         self.id
     }
 
-    /// Whether it is open.
+    /// Whether the handle is open.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.phase == ClientPhase::Open
     }
 
-    /// Whether there is no handle here.
+    /// Whether the slot is free.
     pub fn is_free(&self) -> bool {
         self.phase == ClientPhase::Free
     }
 
-    /// Whether anybody here uses it, to read or to change it.
+    /// Whether a thread of this process reads or changes the value.
     pub fn is_in_use(&self) -> bool {
         self.has_writer || self.readers > 0
     }
 
-    /// What this process has of it.
+    /// The lease that this process holds.
     pub fn current(&self) -> SyncState {
         self.current
     }
 
-    /// Its data, as far as this process knows it.
+    /// The value, as far as this process knows it.
     #[inline]
     pub fn data(&self) -> &[u8] {
         self.data.made().get(..self.length).unwrap_or(&[])
     }
 
-    /// For who has just taken it: whether the data has changed since that was last asked, and whether
-    /// a process died that was changing it. The death is told to all who take it here until one of
-    /// them, or another process, has had it to change it.
+    /// For a caller that has just acquired the handle: whether the value has changed since the last
+    /// call of this function, and whether a process died while it held the lease to change it. All
+    /// callers get the report of a death until one of them, or another process, has held the lease
+    /// to change the value.
     #[inline]
     pub fn take_status(&mut self) -> (bool, bool) {
         self.reported_deaths = self.owner_deaths;
@@ -222,8 +227,8 @@ impl<'m> Client<'m> {
         )
     }
 
-    /// The news come to nobody: they are for the next who takes it. A death only as long as the handle
-    /// is still taken.
+    /// Keeps the status for the next caller, because the present one could not report it. The death
+    /// is kept only while the handle is held.
     pub fn restore_status(&mut self, (is_changed, owner_died): (bool, bool)) {
         self.is_changed |= is_changed;
         if owner_died {
@@ -232,22 +237,22 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// How many deaths this process heard of.
+    /// The number of deaths of owners that this process knows of.
     pub fn owner_deaths(&self) -> u32 {
         self.owner_deaths
     }
 
-    /// How many of them it has told its callers.
+    /// The number of those deaths that were reported to a caller.
     pub fn reported_deaths(&self) -> u32 {
         self.reported_deaths
     }
 
-    /// Grows whenever somebody who waits is to look again.
+    /// A count that grows with each event that may let a waiting call proceed.
     pub fn change_count(&self) -> u64 {
         self.change_count
     }
 
-    /// Closes the handle; nobody uses it. False if somebody does.
+    /// Closes the handle. False if a thread of this process uses it.
     pub fn close(&mut self) -> bool {
         if self.phase != ClientPhase::Open || self.has_writer || self.readers > 0 {
             return false;
@@ -264,8 +269,9 @@ impl<'m> Client<'m> {
         true
     }
 
-    /// As [`Client::close`], at the end of the process. A server in C would end with a client that has
-    /// something: toward that the handle is closed even if it is in use, without what was not given back.
+    /// As [`Client::close`], at the end of the process. A server in C would end with a client that
+    /// holds a lease, so toward such a server the handle is closed even if it is in use, with the
+    /// value that was last released.
     pub fn close_at_exit(&mut self) -> bool {
         if !self.is_extended {
             self.readers = 0;
@@ -275,13 +281,13 @@ impl<'m> Client<'m> {
         self.close()
     }
 
-    /// Whether the server in C, which ends if the connection does before that, has yet to confirm the
-    /// close.
+    /// Whether the server is a process in C that has not confirmed the close. Such a server ends if
+    /// the connection ends before.
     pub fn awaits_c_server(&self) -> bool {
         self.phase == ClientPhase::Closing && !self.is_extended
     }
 
-    /// The server is gone: what was closed stays so.
+    /// Handles the end of the server: a handle that was being closed is closed.
     pub fn abandon(&mut self) {
         if self.phase == ClientPhase::Closing {
             self.phase = ClientPhase::Free;

@@ -1,34 +1,34 @@
-//! The callers of this process that use the handle, and those that wait for it.
+//! The calls of this process that use the handle, and those that wait for it.
 
 use super::{Acquisition, Client, ClientPhase};
 use crate::shared_state::strength;
 use crate::wire::SyncState;
 
 impl Client<'_> {
-    /// Whether a caller that comes now may use the handle before those that wait: a reader passes
-    /// readers, which it keeps from nothing, and nobody passes a writer.
+    /// Whether a new call may use the handle before those that wait: a reader may overtake readers,
+    /// which it does not delay, and no call overtakes a writer.
     #[inline]
     pub fn may_overtake(&self, state: SyncState) -> bool {
         let [readers, writers] = self.waiting;
         writers == 0 && (readers == 0 || state == SyncState::Shared)
     }
 
-    /// Uses the handle, to read or to change it, if that can be done now; asks for the lease if not.
-    /// It is the caller's turn: nobody has come before it. A caller that then waits says so with
+    /// Acquires the handle to read or to change the value, if that is possible now; else requests
+    /// the lease. No call precedes this one in the queue. A call that waits then is counted with
     /// [`Client::change_waiters`].
     #[inline]
     pub fn acquire(&mut self, state: SyncState) -> Acquisition {
         self.acquire_in_turn(state, true)
     }
 
-    /// As [`Client::acquire`]; but a caller that does not have its turn only asks for the lease.
+    /// As [`Client::acquire`]; but a call that does not have its turn only requests the lease.
     #[inline]
     pub fn acquire_in_turn(&mut self, state: SyncState, has_turn: bool) -> Acquisition {
         if self.phase != ClientPhase::Open {
             return Acquisition::Closed;
         }
         let write = state == SyncState::Exclusive;
-        // A reader that is to become the writer waits for the other readers: no more of them come.
+        // An upgrading reader waits for the other readers, so no new ones are admitted.
         let is_free =
             !self.has_writer && !self.is_upgrading && (!write || self.readers == 0) && has_turn;
         let is_revoked = self
@@ -54,7 +54,7 @@ impl Client<'_> {
         Acquisition::Pending
     }
 
-    /// Somebody waits to use it, or (with -1) no more.
+    /// Counts a call that begins to wait (1), or that ends its wait (-1).
     pub fn change_waiters(&mut self, state: SyncState, change: i32) {
         let [readers, writers] = &mut self.waiting;
         let count = if state == SyncState::Exclusive {
@@ -70,14 +70,14 @@ impl Client<'_> {
         }
     }
 
-    /// The only reader becomes the writer, if that can be done now; asks for the lease if not. It
-    /// keeps on trying, or ends with [`Client::cancel_upgrade`].
+    /// Makes the only reader the writer, if that is possible now; else requests the lease. The
+    /// caller repeats the call, or ends it with [`Client::cancel_upgrade`].
     pub fn upgrade(&mut self, is_first: bool) -> Acquisition {
         if !self.is_extended && self.current != SyncState::Exclusive {
             return Acquisition::Unsupported;
         }
         if is_first {
-            // Two that wait for each other to let go would do so for ever.
+            // Two upgrading readers would wait for each other for ever.
             let invalid = self.revoke_to == Some(SyncState::Invalid);
             if self.is_upgrading || invalid {
                 return Acquisition::UpgradeDeadlock;
@@ -105,7 +105,7 @@ impl Client<'_> {
         Acquisition::Pending
     }
 
-    /// The reader stays one.
+    /// Ends the upgrade; the reader stays one.
     pub fn cancel_upgrade(&mut self) {
         self.is_upgrading = false;
         self.upgrade_deadlock = false;
@@ -114,13 +114,13 @@ impl Client<'_> {
         self.return_revoked();
     }
 
-    /// What the first of those wants who stand in line, `None` if nobody does. Others may wait who do
-    /// not stand there yet.
+    /// Sets the access that the first queued call wants; `None` if the queue is empty. Calls that
+    /// are not queued yet may wait besides.
     pub fn set_head_request(&mut self, head: Option<SyncState>) {
         self.head_request = head;
     }
 
-    /// Whether the next who is to use it waits for no more than this process has.
+    /// Whether the lease of this process suffices for the next call.
     pub(super) fn can_serve(&self) -> bool {
         let [readers, writers] = self.waiting;
         if self.is_upgrading {
@@ -134,13 +134,13 @@ impl Client<'_> {
         }
     }
 
-    /// Whether this process has what it takes to use it in that state.
+    /// Whether this process holds a lease that allows use in that state.
     pub fn has_lease(&self, state: SyncState) -> bool {
         strength(self.current) >= strength(state)
     }
 
-    /// Whether somebody here has taken it in that state, and can give it back: a reader that waits to
-    /// become the writer can't.
+    /// Whether a thread of this process holds the handle in that state and can release it. An
+    /// upgrading reader cannot.
     #[inline]
     pub fn is_held(&self, state: SyncState) -> bool {
         match state {
@@ -150,8 +150,8 @@ impl Client<'_> {
         }
     }
 
-    /// The data, to be changed by who has taken it for that. It is that long from now on; not at all
-    /// if that is longer than there is room for.
+    /// The value, for the holder that may change it. It has `length` bytes from now on, or none if
+    /// there is no room for that many.
     #[inline]
     pub fn data_mut(&mut self, length: usize) -> &mut [u8] {
         self.change_count = self.change_count.wrapping_add(1);
@@ -161,7 +161,7 @@ impl Client<'_> {
         data
     }
 
-    /// The caller uses it no more.
+    /// Releases the handle.
     #[inline]
     pub fn release(&mut self, state: SyncState) {
         if state == SyncState::Exclusive {

@@ -272,10 +272,10 @@ impl World<'_> {
     fn receive(&mut self, process: usize) {
         let message = self.seen.up[process].pop_front().unwrap();
         if message.owner_died {
-            let heard = self
+            let result = self
                 .server
                 .on_owner_died(vmid(process), message.handle as u64);
-            if heard.is_err() {
+            if result.is_err() {
                 self.seen.wrong = Some("the server received a protocol violation");
             }
             return;
@@ -285,13 +285,13 @@ impl World<'_> {
             let from = vmid(process).get();
             match server.on_message(from, message.code, id, message.state, &message.data) {
                 Err(fault) => self.seen.wrong = Some(fault),
-                Ok(said) => {
-                    for said in said {
-                        self.seen.down[said.to as usize - 2].push_back(InFlight {
-                            code: said.code,
+                Ok(sent) => {
+                    for sent in sent {
+                        self.seen.down[sent.to as usize - 2].push_back(InFlight {
+                            code: sent.code,
                             handle: message.handle,
-                            state: said.state,
-                            data: said.data,
+                            state: sent.state,
+                            data: sent.data,
                             owner_died: false,
                         });
                     }
@@ -330,8 +330,8 @@ impl World<'_> {
 
     /// Puts the messages of the server in flight.
     fn send_server_messages(&mut self) {
-        while let Some((to, told)) = self.server.poll_transmit() {
-            let message = match told {
+        while let Some((to, output)) = self.server.poll_transmit() {
+            let message = match output {
                 ServerMessage::Sync(code, sync) => InFlight {
                     code: code.number(),
                     handle: usize::try_from(sync.id).unwrap(),
