@@ -14,6 +14,7 @@ mod invariants;
 mod names;
 mod open_files;
 mod owner;
+mod query;
 mod reach;
 mod scheduling;
 mod search;
@@ -21,7 +22,7 @@ mod table;
 mod wait_queue;
 
 use crate::error::{Error, errno};
-use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
+use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
@@ -266,180 +267,12 @@ impl<'m> Locks<'m> {
         outcome
     }
 
-    /// As [`Locks::get`], for a member that may have to wait for the answer: none yet then. It is
-    /// named by (`from`, `seq`).
-    pub fn ask(
-        &mut self,
-        from: Vmid,
-        seq: u64,
-        lock: &FileLock<'_>,
-    ) -> Option<Result<Option<HeldLock>, i32>> {
-        let owner = Owner::of(from, lock);
-        if let Some(range) = range_of(lock)
-            && let Some(file) = self.file(lock.path)
-            && self.borrower(file, owner.space()).is_some()
-            && lock.kind != LockKind::Unlock
-        {
-            let asked = Asked::About {
-                write: lock.kind == LockKind::Write,
-            };
-            return match self.hold_up(file, owner, range, (from, seq), asked) {
-                Ok(_) => None,
-                Err(errno) => Some(Err(errno)),
-            };
-        }
-        Some(self.get(from, lock))
-    }
-
-    /// The lock that conflicts with the one that is asked about, if there is one: of several the one
-    /// that starts lowest, and of several readers that start there the one whose owner locked the file first
-    /// (the kernel goes by that alone, `fcntl(2)` leaves it open). For an unlock of an open file's locks
-    /// (`F_OFD_GETLK` with `F_UNLCK`), the first that it has itself in the range.
-    ///
-    /// # Errors
-    /// `EINVAL` for a range that ends before it starts, or for an unlock of any other family.
-    pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, i32> {
-        let range = range_of(lock).ok_or(errno::EINVAL)?;
-        let is_own = lock.kind == LockKind::Unlock;
-        if is_own && lock.family != LockFamily::Ofd {
-            return Err(errno::EINVAL);
-        }
-        let owner = Owner::of(from, lock);
-        let Some(file) = self.file(lock.path) else {
-            return Ok(None);
-        };
-        if is_own {
-            let mine = self.holder(owner, file).unwrap_or(NONE);
-            let first = self.trees.first_own(self.holder_at(mine).root, range);
-            return Ok(first.map(|first| self.describe(first)));
-        }
-        Ok(self.held(file, owner, range, lock.kind == LockKind::Write))
-    }
-
-    fn held(&self, file: u32, owner: Owner, range: Range, write: bool) -> Option<HeldLock> {
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        let found = self.in_the_way(file, owner.space(), range, write, mine);
-        found.map(|found| self.describe(found))
-    }
-
-    /// The lock as an answer has it.
-    fn describe(&self, lock: u32) -> HeldLock {
-        let lock = self.trees.at(lock);
-        let (family, pid, handle) = match self.holder_at(lock.holder).owner {
-            Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
-            // As the kernel tells it: no process's.
-            Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
-            Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
-        };
-        HeldLock {
-            family,
-            write: lock.write,
-            start: lock.start,
-            end: lock.end,
-            pid,
-            handle,
-        }
-    }
-
     /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
     pub fn clear_pid(&mut self, vmid: Vmid, pid: Id) {
         let owner = Owner::Process { vmid, pid };
         self.cancel_all(errno::ESRCH, |waiting| waiting.owner == owner);
         self.drop_all(owner);
         self.drop_closed();
-    }
-
-    /// The member says that it has the open file: if that was [sent](Locks::send_handle) to it, it has
-    /// arrived. False if there is no room to note that.
-    pub fn hold_handle(&mut self, vmid: Vmid, handle: u64) -> bool {
-        self.handles.accept(handle, vmid)
-    }
-
-    /// The member, which has the open file, starts a process that inherits it, and holds it from now on
-    /// until it closes it or is gone. More than once is as good as once. False if there is no room to
-    /// note that; then nothing was noted.
-    pub fn hold_handle_for(&mut self, vmid: Vmid, child: Vmid, handle: u64) -> bool {
-        self.handles.give(handle, vmid, child, true)
-    }
-
-    /// The member, which has the open file, sends it to another, which holds it from now on: until it
-    /// [has arrived](Locks::hold_handle) and is closed, or that member is gone. Each that is sent counts.
-    /// False if there is no room to note that; then nothing was noted.
-    pub fn send_handle(&mut self, vmid: Vmid, to: Vmid, handle: u64) -> bool {
-        self.handles.give(handle, vmid, to, false)
-    }
-
-    /// The member could not send the open file, or the process that it started will not come. If the
-    /// receiver has it already, this does nothing.
-    pub fn take_back_handle(&mut self, vmid: Vmid, from: Vmid, handle: u64) {
-        if self.handles.take_back(handle, vmid, from) {
-            self.drop_handle(handle);
-        }
-        self.drop_closed();
-    }
-
-    /// The member's process is there: what it has inherited stays with it when its parent goes.
-    pub fn has_come(&mut self, vmid: Vmid) {
-        self.handles.come(vmid);
-    }
-
-    /// The member is going: what its children that have not come, and never will, have inherited is
-    /// void.
-    pub fn forget_unborn(&mut self, vmid: Vmid, is_unborn: impl Fn(Vmid) -> bool) {
-        let mut at = 0;
-        while let Some((handle, is_free)) = self.handles.take_unborn(vmid, &mut at, &is_unborn) {
-            if is_free {
-                self.drop_handle(handle);
-            }
-        }
-        self.drop_closed();
-    }
-
-    /// The member has closed the open file: when it was the last that had it, its locks go. A
-    /// request of the member that waits for a lock of it goes on, as a system call does in another
-    /// thread; the lock that it gets goes at once, if nobody else has the open file then.
-    pub fn close_handle(&mut self, vmid: Vmid, handle: u64) {
-        if self.handles.close(handle, vmid) {
-            self.drop_handle(handle);
-        }
-        self.drop_closed();
-    }
-
-    fn drop_handle(&mut self, handle: u64) {
-        for owner in [Owner::Open(handle), Owner::Flock(handle)] {
-            self.drop_all(owner);
-        }
-    }
-
-    /// Drops the open files that were closed while a request waited, if none does any more. Each may
-    /// serve a request that waited for another.
-    fn drop_closed(&mut self) {
-        while let Some((handle, is_free)) = self.handles.take_closed() {
-            if is_free {
-                self.drop_handle(handle);
-            }
-        }
-    }
-
-    /// The member can be told what it was handed, with [`Locks::next_note`].
-    pub fn can_be_told(&mut self, vmid: Vmid) {
-        self.handles.can_be_told(vmid);
-    }
-
-    /// The next open file that a member was handed and is to be told of: any member, or that one. It is
-    /// said again until [`Locks::was_told`].
-    pub fn next_note(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
-        self.handles.next_note(to)
-    }
-
-    /// There was no room to tell the member: others are to be told first.
-    pub fn put_note_off(&mut self, vmid: Vmid, handle: u64) {
-        self.handles.put_note_off(vmid, handle);
-    }
-
-    /// The member was told of the open file.
-    pub fn was_told(&mut self, vmid: Vmid, handle: u64) {
-        self.handles.was_told(vmid, handle);
     }
 
     /// The member is gone: what it alone held is free, and its requests wait no more.

@@ -1,10 +1,14 @@
 //! The children of this process: who lives, who is a zombie, whose end was seen.
 
+mod unborn;
+mod zombies;
+
 use crate::error::{Error, Resource};
 use crate::leader::SIGPWR;
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::ChildExit;
 use crate::{Id, Vmid};
+pub use unborn::Unborn;
 
 #[derive(Clone, Copy)]
 struct Child {
@@ -48,15 +52,6 @@ const NOBODY: Child = Child {
     reaping: false,
     reap_sent: false,
 };
-
-/// A child that will never come, of which the leader is to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unborn {
-    /// Its VMID.
-    pub vmid: Vmid,
-    /// Its pid, if it was this process's child.
-    pub pid: Option<Id>,
-}
 
 #[derive(Clone, Copy)]
 struct End {
@@ -172,60 +167,6 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// The child will never come, or a process that was not started as a child: the leader is to be told.
-    /// False if there is no room to note that.
-    pub fn will_not_come(&mut self, vmid: Vmid) -> bool {
-        if self.unborn(vmid).is_some() {
-            return true;
-        }
-        let unborn = Child {
-            vmid: Some(vmid),
-            presence: Presence::Unborn,
-            ..NOBODY
-        };
-        let child = self.all_mut().find(|child| child.vmid == Some(vmid));
-        if let Some(child) = child {
-            *child = Child {
-                pid: child.pid,
-                ..unborn
-            };
-            return true;
-        }
-        self.put(unborn).is_ok()
-    }
-
-    /// A child that will never come, of which the calling thread is to tell the leader. No other thread does
-    /// until [`Children::unborn_told`].
-    pub fn claim_unborn(&mut self) -> Option<Unborn> {
-        let mut places = self.places_mut();
-        let child = places.find(|child| child.is_unborn() && !child.reaping)?;
-        child.reaping = true;
-        Some(Unborn {
-            vmid: child.vmid?,
-            pid: Some(child.pid).filter(|pid| *pid != 0),
-        })
-    }
-
-    /// The leader was told of the child that will never come, or (`is_told` is false) is to be told later.
-    pub fn unborn_told(&mut self, vmid: Vmid, is_told: bool) {
-        if is_told {
-            let is_it = |child: &Child| child.is_unborn() && child.vmid == Some(vmid);
-            let at = self.places().position(is_it);
-            if let Some(at) = at {
-                self.remove_at(at);
-            }
-        } else if let Some(child) = self.unborn(vmid) {
-            child.reaping = false;
-        }
-    }
-
-    /// Forgets a child that will never come, and says which it was.
-    pub fn remove_unborn(&mut self, vmid: Vmid) -> Option<Id> {
-        let pid = self.pid_of(vmid)?;
-        self.remove(pid);
-        Some(pid)
-    }
-
     /// A child is started.
     ///
     /// # Errors
@@ -317,94 +258,6 @@ impl<'m> Children<'m> {
         children.find(|child| child.pid == pid && !child.reap_sent)
     }
 
-    /// The calling thread reaps that zombie from now on: no other thread sees it until
-    /// [`Children::remove_reaped`] or [`Children::keep_zombie`]. False if there is no such zombie, or
-    /// another thread is reaping it.
-    pub fn claim_zombie(&mut self, pid: Id) -> bool {
-        let mut children = self.all_mut();
-        let claimed =
-            children.find(|child| child.pid == pid && child.end.is_some() && !child.reaping);
-        claimed.is_some_and(|child| {
-            child.reaping = true;
-            true
-        })
-    }
-
-    fn claimed(&mut self, pid: Id) -> Option<&mut Child> {
-        let mut children = self.all_mut();
-        children.find(|child| child.pid == pid && child.reaping)
-    }
-
-    /// How many ends this table had no room for, if the leader may have some of them yet; else 0.
-    pub fn missed(&self) -> u64 {
-        self.missed
-    }
-
-    /// How many zombies were reaped here.
-    pub fn reaped(&self) -> u64 {
-        self.reaped
-    }
-
-    /// The leader has none of those any more, if there were no more since there were that many.
-    pub fn none_missed(&mut self, missed: u64) {
-        if self.missed == missed {
-            self.missed = 0;
-        }
-    }
-
-    /// A zombie that the leader has told of for a thread that waits: it is seen as one of the table's
-    /// from now on, in the place of one that was taken in before and that nobody has reaped. False if it
-    /// can't be had now: threads are reaping it or the one before, or may have reaped it since that many
-    /// were reaped, when the leader was asked.
-    pub fn take_in(&mut self, exit: ChildExit, reaped: u64) -> bool {
-        if self.reaped != reaped {
-            return false;
-        }
-        if let Some(child) = self.all().find(|child| child.pid == exit.pid) {
-            return child.end.is_some() && !child.reaping;
-        }
-        if self.taken_in.is_some_and(|child| child.reaping) {
-            return false;
-        }
-        let end = Some(self.end(exit));
-        self.taken_in = Some(Child {
-            pid: exit.pid,
-            end,
-            ..NOBODY
-        });
-        true
-    }
-
-    /// Whether the leader has been told that the zombie which the calling thread claimed is reaped.
-    pub fn is_reap_sent(&mut self, pid: Id) -> bool {
-        self.claimed(pid).is_none_or(|child| child.reap_sent)
-    }
-
-    /// The leader has been told that the claimed zombie is reaped.
-    pub fn note_reap_sent(&mut self, pid: Id) {
-        if let Some(child) = self.claimed(pid) {
-            child.reap_sent = true;
-        }
-    }
-
-    /// The claimed zombie is reaped.
-    pub fn remove_reaped(&mut self, pid: Id) {
-        let at = self
-            .places()
-            .position(|child| child.pid == pid && child.reaping && !child.is_unborn());
-        if let Some(at) = at {
-            self.remove_at(at);
-            self.reaped = self.reaped.saturating_add(1);
-        }
-    }
-
-    /// The claimed zombie could not be reaped in time: it is there for the next call.
-    pub fn keep_zombie(&mut self, pid: Id) {
-        if let Some(child) = self.claimed(pid) {
-            child.reaping = false;
-        }
-    }
-
     /// The child with that pid, while its end is not known.
     pub fn living(&self, pid: Id) -> Option<Vmid> {
         let mut children = self.all();
@@ -418,40 +271,6 @@ impl<'m> Children<'m> {
         let mut children = self.all();
         let child = children.find(|child| child.pid == exit.pid);
         child.and_then(|child| child.said).unwrap_or(exit)
-    }
-
-    /// Whether the child is dead, as far as is known here, and was not reaped.
-    pub fn is_zombie(&self, pid: Id) -> bool {
-        let mut entries = self.all();
-        entries.any(|child| {
-            child.pid == pid && (child.presence == Presence::Gone || child.end.is_some())
-        })
-    }
-
-    /// The zombies that no thread is reaping.
-    fn zombies(&self) -> impl Iterator<Item = &Child> {
-        self.all().filter(|child| !child.reaping)
-    }
-
-    /// The zombie that died first of those that fit.
-    pub fn zombie(&self, fits: impl Fn(Id) -> bool) -> Option<ChildExit> {
-        let ends = self.zombies();
-        ends.filter(|child| fits(child.pid))
-            .filter_map(|child| child.end)
-            .min_by_key(|end| end.order)
-            .map(|end| end.exit)
-    }
-
-    /// The zombie that died first of those that died after `exit`'s did, for a walk over them.
-    pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
-        let ends = || self.zombies().filter_map(|child| child.end);
-        let after = after
-            .and_then(|after| ends().find(|end| end.exit.pid == after.pid))
-            .map_or(0, |end| end.order);
-        ends()
-            .filter(|end| end.order > after)
-            .min_by_key(|end| end.order)
-            .map(|end| end.exit)
     }
 
     /// Whether a child that fits lives, or is being reaped: until that is done it may come back.

@@ -1,0 +1,136 @@
+//! Whether a tree is in order and balanced.
+
+use super::{Link, Side, Trees};
+use crate::store::NONE;
+
+impl Trees<'_> {
+    /// Whether the tree is in order and balanced, and how many locks are in it. Slow: for tests.
+    pub(in crate::file_locks) fn check(&self, side: Side, root: u32) -> Option<usize> {
+        if root == NONE {
+            return Some(0);
+        }
+        let Link { left, right, rank } = *self.link(side, root);
+        let count = self
+            .check(side, left)?
+            .checked_add(self.check(side, right)?)?
+            .checked_add(1)?;
+        let (one, other) = (self.link(side, left), self.link(side, right));
+        let is_leaf = left == NONE && right == NONE;
+        let in_order = (left == NONE || self.order(left, root).is_lt())
+            && (right == NONE || self.order(right, root).is_gt());
+        let is_right = in_order
+            && (1..=2).contains(&rank.saturating_sub(one.rank))
+            && (1..=2).contains(&rank.saturating_sub(other.rank))
+            && (!is_leaf || rank == 1)
+            && (side == Side::Holder || self.has_right_reach(root));
+        is_right.then_some(count)
+    }
+
+    /// Which of two holders with the same highest end is named may differ.
+    fn has_right_reach(&self, lock: u32) -> bool {
+        let (is, should_be) = (self.at(lock).reach, self.reach_of(lock));
+        (is.end, is.second_end) == (should_be.end, should_be.second_end)
+            && (is.second == NONE) == (should_be.second == NONE)
+            && (is.holder == should_be.holder || is.end == is.second_end)
+            && is.holder != is.second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::MaybeUninit;
+
+    use super::*;
+    use crate::store::Arena;
+
+    const CAPACITY: usize = 3;
+
+    /// What the check says of a tree with 1 at its root, 0 on the left and 2 on the right.
+    fn count_after(fault: fn(&mut Trees<'_>)) -> Option<usize> {
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(CAPACITY)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
+        let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
+            let lock = trees.make((start, start + 4), true, (0, 0)).unwrap();
+            trees.insert(Side::File, root, lock)
+        });
+        assert_eq!(root, 1);
+        fault(&mut trees);
+        trees.check(Side::File, root)
+    }
+
+    #[test]
+    fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
+        const MOST: usize = 7;
+        let orders = (1..=MOST).product::<usize>();
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        for number in 0..orders {
+            let mut starts = [0, 1, 2, 3, 4, 5, 6];
+            let mut rest = number;
+            for at in 0..MOST {
+                starts.swap(at, at + rest % (MOST - at));
+                rest /= MOST - at;
+            }
+            let mut locks = [NONE; MOST];
+            let mut root = NONE;
+            for (at, start) in starts.into_iter().enumerate() {
+                let range = (start, start + start % 3 * 4);
+                locks[at] = trees.make(range, false, (0, 0)).unwrap();
+                root = trees.insert(Side::File, root, locks[at]);
+                assert_eq!(trees.check(Side::File, root), Some(at + 1), "{starts:?}");
+            }
+            for (gone, lock) in (1..).zip(locks) {
+                root = trees.remove(Side::File, root, lock);
+                assert_eq!(trees.check(Side::File, root), Some(MOST - gone));
+                trees.unmake(lock);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_that_comes_and_goes_in_the_same_place_leaves_the_root_alone_from_the_second_time_on()
+    {
+        const MOST: usize = 16;
+        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
+        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        // A full tree of four levels, where one more has no room above the fifth.
+        let mut root = (0..15).fold(NONE, |root, at| {
+            let lock = trees.make((10 * at, 10 * at), true, (0, 0)).unwrap();
+            trees.insert(Side::File, root, lock)
+        });
+        let mut ranks = [0; 3];
+        for rank in &mut ranks {
+            let lock = trees.make((5, 5), true, (0, 0)).unwrap();
+            root = trees.insert(Side::File, root, lock);
+            *rank = trees.rank(Side::File, root);
+            root = trees.remove(Side::File, root, lock);
+            trees.unmake(lock);
+            assert_eq!(trees.rank(Side::File, root), *rank);
+            assert_eq!(trees.check(Side::File, root), Some(15));
+        }
+        assert_eq!(ranks, [5, 5, 5]);
+    }
+
+    #[test]
+    fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
+        assert_eq!(count_after(|_| {}), Some(CAPACITY));
+        let faults: [fn(&mut Trees<'_>); 5] = [
+            |trees| trees.locks[0].start = 21,
+            |trees| trees.locks[2].start = 19,
+            |trees| trees.change(Side::File, 1, |link| link.rank = 4),
+            |trees| trees.locks[1].reach.end = 24,
+            // The first goes behind the last, and all is right but the balance.
+            |trees| {
+                trees.locks[0].start = 40;
+                for (lock, left, right, rank) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
+                    trees.change(Side::File, lock, |link| {
+                        (link.left, link.right, link.rank) = (left, right, rank);
+                    });
+                }
+            },
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            assert_eq!(count_after(fault), None, "fault {number}");
+        }
+    }
+}
