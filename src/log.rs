@@ -9,10 +9,39 @@ macro_rules! event {
         #[cfg(feature = "log")]
         log::$level!(target: "libos_ipc", $($said)+);
         #[cfg(feature = "capi")]
-        $crate::capi::log::$level(format_args!($($said)+));
+        $crate::log::c::$level(format_args!($($said)+));
         #[cfg(not(any(feature = "log", feature = "capi")))]
         let _ = format_args!($($said)+);
     }};
 }
 
 pub(crate) use event;
+
+/// The way of an event to a library OS in C, which the C API sets up.
+#[cfg(feature = "capi")]
+pub(crate) mod c {
+    use core::fmt::Arguments;
+
+    use crate::store::Once;
+
+    /// Takes a level (0 error, 1 warning, 2 debug) and the text. Until it is set nothing is logged.
+    pub(crate) static SINK: Once<fn(u32, Arguments<'_>)> = Once::new();
+
+    fn send(level: u32, text: Arguments<'_>) {
+        if let Some(sink) = SINK.get() {
+            sink(level, text);
+        }
+    }
+
+    pub(crate) fn error(text: Arguments<'_>) {
+        send(0, text);
+    }
+
+    pub(crate) fn warn(text: Arguments<'_>) {
+        send(1, text);
+    }
+
+    pub(crate) fn debug(text: Arguments<'_>) {
+        send(2, text);
+    }
+}

@@ -2,13 +2,13 @@
 
 use core::ffi::c_int;
 
-use super::{log, node, status};
+use super::{node, status};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_dump_events() -> c_int {
     status(node().map(|node| {
         for event in node.events() {
-            log::debug(format_args!("{event}"));
+            crate::log::c::debug(format_args!("{event}"));
         }
     }))
 }

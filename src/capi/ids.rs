@@ -96,7 +96,7 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
         Ok(id)
     });
     id.unwrap_or_else(|error| {
-        super::log::error(format_args!("no new ID: {error}"));
+        crate::log::c::error(format_args!("no new ID: {error}"));
         0
     })
 }
@@ -104,6 +104,6 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn release_id(id: u32) {
     if let Err(error) = node().and_then(|node| node.release_id(id, wait())) {
-        super::log::error(format_args!("ID {id} is not released: {error}"));
+        crate::log::c::error(format_args!("ID {id} is not released: {error}"));
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn with_text(text: Arguments<'_>, use_it: impl FnOnce(&CStr)) {
     use_it(CStr::from_bytes_until_nul(&bytes).unwrap_or(c""));
 }
 
-fn say(level: u32, text: Arguments<'_>) {
+/// Hands a line to the library OS, if it has a log.
+pub(super) fn write(level: u32, text: Arguments<'_>) {
     let Some(setup) = SETUP.get() else { return };
     let Some(log) = setup.callbacks.log else {
         return;
@@ -40,18 +41,6 @@ fn say(level: u32, text: Arguments<'_>) {
     with_text(text, |text| unsafe {
         log(setup.platform.context, level, text.as_ptr());
     });
-}
-
-pub(crate) fn error(text: Arguments<'_>) {
-    say(0, text);
-}
-
-pub(crate) fn warn(text: Arguments<'_>) {
-    say(1, text);
-}
-
-pub(crate) fn debug(text: Arguments<'_>) {
-    say(2, text);
 }
 
 /// Says which function of the platform is missing, before there is a log.

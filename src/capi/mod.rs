@@ -15,7 +15,7 @@ mod ids;
 mod inbound;
 mod library_os;
 mod locks;
-pub(crate) mod log;
+mod log;
 mod messages;
 mod platform;
 mod processes;

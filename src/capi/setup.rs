@@ -180,6 +180,8 @@ pub unsafe extern "C" fn libos_ipc_setup(
     if !SETUP.set(setup) {
         return -errno::EALREADY;
     }
+    // The setup is set once, so this is, too.
+    crate::log::c::SINK.set(super::log::write);
     if has_yield {
         crate::store::set_contention_hook(give_way);
     }
@@ -233,7 +235,7 @@ fn make_node(place: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     let platform = &setup.platform;
     let needed = CNode::memory(&identity, &setup.config).total();
     if platform.memory_size < needed {
-        super::log::error(format_args!(
+        crate::log::c::error(format_args!(
             "{needed} bytes of memory are needed, {} were given: see libos_ipc_memory_size()",
             platform.memory_size
         ));

@@ -79,7 +79,7 @@ pub extern "C" fn libos_ipc_sync_id(handle: *mut sync_handle) -> u64 {
 pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
     let closed = node().and_then(|node| node.close_sync(handle_of(node, handle)?, wait()));
     if let Err(error) = closed {
-        super::log::error(format_args!("a sync handle is not closed: {error}"));
+        crate::log::c::error(format_args!("a sync handle is not closed: {error}"));
     }
 }
 
@@ -135,14 +135,14 @@ pub unsafe extern "C" fn sync_lock(
     match unsafe { lock(handle, state, data, data_size, false) } {
         Ok(news) => {
             if news & OWNER_DIED != 0 {
-                super::log::warn(format_args!(
+                crate::log::c::warn(format_args!(
                     "a process died while it could change a sync handle that is locked now"
                 ));
             }
             news & UPDATED != 0
         }
         Err(error) => {
-            super::log::error(format_args!("a sync handle is not locked: {error}"));
+            crate::log::c::error(format_args!("a sync handle is not locked: {error}"));
             false
         }
     }
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn sync_unlock(
 ) {
     // SAFETY: the header asks for NULL or that many bytes.
     if let Err(error) = unsafe { unlock(handle, data, data_size) } {
-        super::log::error(format_args!("a sync handle is not given back: {error}"));
+        crate::log::c::error(format_args!("a sync handle is not given back: {error}"));
     }
 }
 
