@@ -57,7 +57,7 @@ pub enum Happening {
 pub struct FrameOf {
     /// The other side.
     pub peer: Vmid,
-    /// One of [`codes`].
+    /// One of [`codes`](crate::wire::codes).
     pub code: u8,
     /// The low 32 bits of its sequence number; 0 where no answer is awaited.
     pub seq: u32,
@@ -70,7 +70,7 @@ pub struct FrameOf {
 pub struct Call {
     /// Who is asked: this process itself for what it decides itself.
     pub peer: Vmid,
-    /// What is asked: one of [`codes`].
+    /// What is asked: one of [`codes`](crate::wire::codes).
     pub code: u8,
     /// The sequence number of the request.
     pub seq: u32,

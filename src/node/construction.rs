@@ -72,7 +72,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// memory must be at least [`Node::memory`] bytes, whatever is in them; best untouched, for the
     /// node touches what it uses only.
     ///
-    /// With [`Driving::Worker`] a thread must then be put into [`Node::work`].
+    /// With [`Driving::Worker`](crate::Driving::Worker) a thread must then be put into [`Node::work`].
     ///
     /// # Errors
     /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if

@@ -89,7 +89,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) events: Ring<'m>,
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
-    /// The leader's `sync_data`, if it is another than this process's; else [`limits::NONE`].
+    /// The leader's `sync_data`, if it is another than this process's; else `connection::NO_LIMIT`.
     leaders_sync_data: AtomicU64,
     phase: AtomicU8,
     /// The process has ended for the family.

@@ -55,7 +55,7 @@ pub(crate) struct Peer<'m, S> {
 }
 
 impl<S> Peer<'_, S> {
-    /// The process's VMID. Only a [`PeerRef`] reaches it, and keeps the place from being reused.
+    /// The process's VMID. Only a [`PeerRef`](super::PeerRef) reaches it, and keeps the place from being reused.
     pub(crate) fn vmid(&self) -> Vmid {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
     }

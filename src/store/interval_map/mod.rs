@@ -164,7 +164,7 @@ impl<'m> SpanTable<'m> {
     }
 
     /// Adds a span that overlaps none in the table, at most [`LONGEST`] long, not from 0 and not
-    /// above [`ID_MAX`]; false if the table is full.
+    /// above [`ID_MAX`](crate::ID_MAX); false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
