@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::leader::{Alloc, Leader, Outcome, Ranges, SignalLimits};
+use libos_ipc::leader::{Alloc, Leader, Op, Outcome, Presence, Ranges, SignalLimits};
 use libos_ipc::member::{OwnIds, Purpose, Take};
 use std::mem::MaybeUninit;
 
@@ -440,24 +440,44 @@ fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
     let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &SignalLimits::NONE, &limits));
     let mut arena = Arena::new(&mut memory);
     let mut leader = Leader::new(&mut arena, 8, 4, &SignalLimits::NONE, &limits, false).unwrap();
-    let (parent, child) = (leader.new_vmid().unwrap(), leader.new_vmid().unwrap());
-    assert!(matches!(leader.ranges().alloc(parent), Alloc::Range(_)));
-    leader.change_owner(parent, 5, child).unwrap();
+    let mut request = |from: Vmid, message| {
+        leader.apply(&Op::Request {
+            from,
+            seq: 1,
+            message,
+            other: Presence::Absent,
+        })
+    };
+    let parent = vmid(2);
+    for number in [2, 3] {
+        let given = request(vmid(1), Message::GetNewVmid);
+        assert_eq!(given, Outcome::Answer(Answer::Vmid(number)));
+    }
+    let range = IdRange { start: 1, end: 32 };
+    let given = request(parent, Message::AllocIdRange);
+    assert_eq!(given, Outcome::Answer(Answer::IdRange(range)));
+    let changed = request(parent, Message::ChangeIdOwner { id: 5, owner: 3 });
+    assert_eq!(changed, Outcome::Answer(Answer::Empty));
     let hello = |pid| Hello {
         version: Hello::VERSION,
         features: 0,
         pid,
         parent: 0,
     };
-    for pid in [1, 2, 4, 5, 33] {
-        let joined = leader.join(parent, &hello(pid));
-        assert_eq!(joined, Err(Error::Invalid), "{pid}");
+    let changed = request(parent, Message::ChangeIdOwner { id: 1, owner: 2 });
+    assert_eq!(changed, Outcome::Answer(Answer::Empty));
+    for pid in [2, 4, 5, 33] {
+        let joined = leader.apply(&Op::Join(parent, hello(pid)));
+        assert_eq!(joined, Outcome::Rejected, "{pid}");
     }
-    leader.change_owner(parent, 1, parent).unwrap();
-    leader.join(parent, &hello(1)).unwrap();
+    assert_eq!(leader.apply(&Op::Join(parent, hello(1))), Outcome::Done);
     for (pid, status) in [(4, -22), (5, 0)] {
-        let start = Message::ProcessStart { vmid: 3, pid };
-        let started = leader.handle(parent, 1, &start);
+        let started = leader.apply(&Op::Request {
+            from: parent,
+            seq: 1,
+            message: Message::ProcessStart { vmid: 3, pid },
+            other: Presence::Absent,
+        });
         assert_eq!(started, Outcome::Answer(Answer::Status(status)), "{pid}");
     }
     assert!(leader.is_sound());

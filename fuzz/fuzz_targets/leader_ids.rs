@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::leader::{Leader, Outcome, SignalLimits};
+use libos_ipc::leader::{Leader, Op, Outcome, Presence, SignalLimits};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Frame, Message};
 use libos_ipc::{LockLimits, Vmid};
@@ -41,20 +41,26 @@ fuzz_target!(|bytes: &[u8]| {
         rest = tail;
         let from = Vmid::new(u32::from(who % 4) + 2).expect("not 0");
         if who % 16 == 15 {
-            leader.left(from);
-            let mut reclaim = leader.ranges().reclaim(from);
-            while !leader.ranges().reclaim_on(&mut reclaim) {}
-            while !leader.break_promises(from) {}
+            leader.apply(&Op::Left(from));
+            let mut left = leader.ranges_to_reclaim(from);
+            while left > 0 {
+                let portion = Op::ReclaimRanges { owner: from, left };
+                let Outcome::Left(rest) = leader.apply(&portion) else {
+                    panic!("a portion says what is left");
+                };
+                left = rest;
+            }
+            while leader.apply(&Op::RevokeGrants(from)) != Outcome::Left(0) {}
             owners.retain(|id, (owner, giver)| {
                 let is_promised = *giver == from.get() && !is_there(*owner);
                 let stays = *owner != from.get() && !is_promised;
                 assert!(
-                    stays || leader.ranges().owner_of(*id).is_none(),
+                    stays || leader.owner_of(*id).is_none(),
                     "{id} is left"
                 );
                 stays
             });
-            leader.joined(from);
+            leader.apply(&Op::Connected(from));
         }
         // Small IDs, so that they meet.
         let mut small = [0; 24];
@@ -70,7 +76,20 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(message) = frame.message() else {
             continue;
         };
-        match (message, leader.handle(from, 1, &message)) {
+        let other = match message {
+            Message::ChangeIdOwner { owner, .. } if is_there(owner) => Presence::Connected,
+            _ => Presence::Absent,
+        };
+        let outcome = match leader.look_up(from, &message) {
+            Some(answer) => Outcome::Answer(answer),
+            None => leader.apply(&Op::Request {
+                from,
+                seq: 1,
+                message,
+                other,
+            }),
+        };
+        match (message, outcome) {
             (Message::AllocIdRange, Outcome::Answer(Answer::IdRange(range))) => {
                 for id in range.start..=range.end {
                     if id != 0 {
@@ -89,9 +108,6 @@ fuzz_target!(|bytes: &[u8]| {
                 let before = owners.insert(id, (owner, from.get()));
                 let before = before.map(|(owner, _)| owner);
                 assert_eq!(before, Some(from.get()), "{id} was not its own");
-                if is_there(owner) {
-                    leader.keep_promises(Vmid::new(owner).expect("not 0"));
-                }
             }
             (Message::GetIdOwner(id), Outcome::Answer(Answer::Owner(owner))) => {
                 assert_eq!(

@@ -27,7 +27,6 @@ use crate::{Id, Vmid};
 
 use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
 use delegation::Lending;
-pub use delegation::Overdue;
 use interval_tree::Trees;
 use names::Names;
 pub(crate) use names::hash as hash_path;

@@ -245,25 +245,32 @@ impl Locks<'_> {
         self.has_decided() || self.has_recalls()
     }
 
-    /// The next request that waited and was decided, once.
-    pub fn next_decided(&mut self) -> Option<Decided> {
-        let place = self.waits.first_decided;
-        let waiting = *self.waits.at(place);
+    /// The first request that waited and was decided. It stays until [`Locks::next_decided`].
+    pub fn first_decided(&self) -> Option<Decided> {
+        let waiting = self.waits.at(self.waits.first_decided);
         let State::Decided(answer) = waiting.state else {
             return None;
         };
-        self.waits.first_decided = waiting.behind;
-        if waiting.behind == NONE {
-            self.waits.last_decided = NONE;
-        }
-        self.waits
-            .change(place, |waiting| waiting.state = State::Free);
-        self.waits.places.give(place);
         Some(Decided {
             from: waiting.from,
             seq: waiting.seq,
             answer,
         })
+    }
+
+    /// The next request that waited and was decided, once.
+    pub fn next_decided(&mut self) -> Option<Decided> {
+        let decided = self.first_decided()?;
+        let place = self.waits.first_decided;
+        let behind = self.waits.at(place).behind;
+        self.waits.first_decided = behind;
+        if behind == NONE {
+            self.waits.last_decided = NONE;
+        }
+        self.waits
+            .change(place, |waiting| waiting.state = State::Free);
+        self.waits.places.give(place);
+        Some(decided)
     }
 
     /// Ends the requests that fit with that error.

@@ -4,6 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
 use super::connection::{NO_LIMIT, Peers, SpinGauge, WorkerState};
+use super::deadlines::LeaderLimits;
 use super::rpc::Waiters;
 
 use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
@@ -158,8 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
             unborn_at: AtomicU64::new(0),
             unborn_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
-            recalling: AtomicBool::new(false),
-            awaiting_starts: AtomicBool::new(false),
+            leader_limits: LeaderLimits::new(),
             upcalls: Lock::new(Upcalls::new()),
             owners: Lock::new(OwnerCache::new()),
             passed: AtomicU32::new(0),

@@ -3,6 +3,7 @@
 mod api;
 mod connection;
 mod construction;
+mod deadlines;
 mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -21,6 +22,7 @@ use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
 use crate::store::Lock;
 use connection::WorkerState;
+use deadlines::LeaderLimits;
 
 pub(crate) use api::SyncHandles;
 pub use api::{Exit, Reader, Shared, SyncHandle, ValueStatus, Which, Writer, lock_range};
@@ -67,10 +69,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) borrowed: Lock<Borrowed<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
-    /// As the leader: files that were lent are to come back.
-    pub(crate) recalling: AtomicBool,
-    /// As the leader: processes are being started whose parent has ended.
-    pub(crate) awaiting_starts: AtomicBool,
+    leader_limits: LeaderLimits,
     pub(crate) upcalls: Lock<Upcalls>,
     pub(crate) owners: Lock<OwnerCache>,
     /// How often this process has sent something through the leader that may be under way.

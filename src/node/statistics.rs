@@ -11,7 +11,7 @@ impl<P: Pal> Node<'_, P> {
         let limits = &self.config.capacities;
         let fill = |(now, most): (usize, usize), limit| Fill { now, most, limit };
         let leader = self.leader.as_ref().map(|leader| {
-            let mut leader = leader.lock();
+            let leader = leader.lock();
             let ranges = (leader.ranges().len(), leader.ranges().most());
             let processes = (leader.processes().len(), leader.processes().most());
             let signals = leader.processes().signals.fill();

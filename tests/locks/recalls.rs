@@ -1,10 +1,7 @@
 //! A file that is lent, at the leader: when it is lent, who is told to give it back, and what comes
 //! back with it.
 
-use std::time::Duration;
-
-use libos_ipc::file_locks::{LockLimits, Locks, Overdue, Set};
-use libos_ipc::pal::Time;
+use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::wire::{
     Answer, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily, LockKind,
     Message,
@@ -53,10 +50,10 @@ fn recall(locks: &mut Locks<'_>, seq: u64, name: u8) {
 
 /// Who is to be told in one round.
 fn round(locks: &mut Locks<'_>) -> Vec<(u32, u64)> {
-    locks.begin_recalls();
-    let mut all = Vec::new();
-    while let Some((to, number)) = locks.next_recall() {
+    let (mut all, mut last) = (Vec::new(), 0);
+    while let Some((recall, to, number)) = locks.next_recall(last) {
         all.push((to.get(), number));
+        last = recall;
     }
     all
 }
@@ -208,28 +205,23 @@ fn who_gives_back_is_told_no_more_and_the_others_are() {
 }
 
 #[test]
-fn who_was_asked_longest_is_overdue_first() {
-    let limit = Duration::from_millis(10);
-    let at = |millis: u64| Time(millis * 1_000_000);
+fn the_recall_that_is_outstanding_longest_comes_first() {
     with_table(ROOM, |locks| {
         assert_eq!(borrow(locks, 2, 1, 1), LENT);
         assert_eq!(borrow(locks, 3, 2, 2), LENT);
         assert_eq!(borrow(locks, 4, 3, 3), LENT);
-        assert_eq!(locks.overdue(at(0), limit), Overdue::Nobody);
-        recall(locks, 1, 1);
-        assert_eq!(locks.overdue(at(5), limit), Overdue::NotBefore(at(15)));
-        recall(locks, 2, 2);
-        recall(locks, 3, 3);
-        assert_eq!(locks.overdue(at(8), limit), Overdue::NotBefore(at(15)));
-        assert_eq!(locks.overdue(at(14), limit), Overdue::NotBefore(at(15)));
-        assert_eq!(locks.overdue(at(15), limit), Overdue::Member(member(2)));
+        assert_eq!((locks.first_recall(), locks.last_recall()), (None, 0));
+        for at in 1..=3 {
+            recall(locks, at, at as u8);
+            assert_eq!(locks.first_recall(), Some((1, member(2))));
+            assert_eq!(locks.last_recall(), at);
+        }
         locks.left(member(2));
-        assert_eq!(locks.overdue(at(15), limit), Overdue::NotBefore(at(18)));
+        assert_eq!(locks.first_recall(), Some((2, member(3))));
         assert!(give(locks, 3, 2, &[]));
-        assert_eq!(locks.overdue(at(17), limit), Overdue::NotBefore(at(18)));
-        assert_eq!(locks.overdue(at(18), limit), Overdue::Member(member(4)));
+        assert_eq!(locks.first_recall(), Some((3, member(4))));
         assert!(give(locks, 4, 3, &[]));
-        assert_eq!(locks.overdue(at(99), limit), Overdue::Nobody);
+        assert_eq!((locks.first_recall(), locks.last_recall()), (None, 3));
         assert_eq!(decided(locks).len(), 3);
     });
 }

@@ -5,5 +5,4 @@ mod holder;
 mod recall;
 mod table;
 
-pub use recall::Overdue;
 pub(super) use table::{Lending, Loan};

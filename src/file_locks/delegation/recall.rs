@@ -1,23 +1,9 @@
-//! Files that are to come back: who is to be told of it, and who has been for too long.
-
-use core::time::Duration;
+//! Recalls: files that are to come back, and the borrowers that are still to be sent that.
 
 use super::table::Loan;
 use crate::Vmid;
 use crate::file_locks::Locks;
-use crate::pal::Time;
 use crate::store::NONE;
-
-/// Which borrower is late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
-    /// None, and no recall is under way.
-    Nobody,
-    /// None yet: the next may be then.
-    NotBefore(Time),
-    /// This one.
-    Member(Vmid),
-}
 
 impl Locks<'_> {
     /// The file is to come back.
@@ -27,10 +13,13 @@ impl Locks<'_> {
             return;
         };
         self.lending.contention.start_quarrel(hash, wanted_by);
+        let number = self.lending.last_recall.saturating_add(1);
+        self.lending.last_recall = number;
         let last = self.lending.last_recalled;
         self.with_loan(file, |changed| {
             *changed = Loan {
                 is_recalled: true,
+                recall: number,
                 before: last,
                 ..loan
             };
@@ -48,27 +37,31 @@ impl Locks<'_> {
         self.lending.to_tell > 0
     }
 
-    /// Begins to tell borrowers: each comes up once until the next such call.
-    pub fn begin_recalls(&mut self) {
-        self.lending.round = self.lending.round.wrapping_add(1).max(1);
-    }
-
-    /// The next borrower that is to be told, and the number of what it is to give back. It comes
-    /// again in the next round, unless [`Locks::recall_was_sent`].
-    pub fn next_recall(&mut self) -> Option<(Vmid, u64)> {
+    /// The first recall behind the one with that number that is still to be sent: its number, the
+    /// borrower, and what the borrower calls the file. It stays until [`Locks::recall_was_sent`].
+    pub fn next_recall(&self, last: u64) -> Option<(u64, Vmid, u64)> {
         if self.lending.to_tell == 0 {
             return None;
         }
-        let round = self.lending.round;
         let mut file = self.lending.first_recalled;
         while let Some(loan) = self.file_at(file).loan {
-            if !loan.is_told && loan.tried != round {
-                self.with_loan(file, |loan| loan.tried = round);
-                return Some((loan.to, loan.number));
+            if !loan.is_told && loan.recall > last {
+                return Some((loan.recall, loan.to, loan.number));
             }
             file = loan.behind;
         }
         None
+    }
+
+    /// The number of the last recall. Later recalls have higher numbers.
+    pub fn last_recall(&self) -> u64 {
+        self.lending.last_recall
+    }
+
+    /// The oldest recall whose file has not come back: its number, and the borrower.
+    pub fn first_recall(&self) -> Option<(u64, Vmid)> {
+        let loan = self.file_at(self.lending.first_recalled).loan?;
+        Some((loan.recall, loan.to))
     }
 
     /// The borrower was told.
@@ -80,30 +73,6 @@ impl Locks<'_> {
         {
             self.with_loan(file, |loan| loan.is_told = true);
             self.lending.to_tell = self.lending.to_tell.saturating_sub(1);
-        }
-    }
-
-    /// Which borrower has been asked for longer than `limit`. From the first time that it is asked
-    /// after a recall, that counts.
-    pub fn overdue(&mut self, now: Time, limit: Duration) -> Overdue {
-        let file = self.lending.first_recalled;
-        let Some(loan) = self.file_at(file).loan else {
-            return Overdue::Nobody;
-        };
-        let since = loan.since.unwrap_or(now);
-        let mut unseen = self.lending.last_recalled;
-        while let Some(loan) = self
-            .file_at(unseen)
-            .loan
-            .filter(|loan| loan.since.is_none())
-        {
-            self.with_loan(unseen, |loan| loan.since = Some(now));
-            unseen = loan.before;
-        }
-        if now.since(since) >= limit {
-            Overdue::Member(loan.to)
-        } else {
-            Overdue::NotBefore(since + limit)
         }
     }
 }

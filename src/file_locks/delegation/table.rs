@@ -9,7 +9,6 @@ use super::contention::Contention;
 use crate::Vmid;
 use crate::error::Error;
 use crate::file_locks::{LockLimits, Locks, Owner, Set, SpaceName};
-use crate::pal::Time;
 use crate::store::{Arena, Buckets, NONE, mix};
 use crate::wire::{FileLock, LentLock, LentLocks, LockFamily, LockKind};
 
@@ -22,10 +21,8 @@ pub(in crate::file_locks) struct Loan {
     pub(in crate::file_locks) is_recalled: bool,
     /// The borrower was told.
     pub(in crate::file_locks) is_told: bool,
-    /// The round in which it was last tried to tell it.
-    pub(in crate::file_locks) tried: u32,
-    /// Since when it is known to be recalled to whoever knows the time.
-    pub(in crate::file_locks) since: Option<Time>,
+    /// The number of the recall; 0 for none.
+    pub(in crate::file_locks) recall: u64,
     pub(in crate::file_locks) before: u32,
     pub(in crate::file_locks) behind: u32,
 }
@@ -42,7 +39,8 @@ pub(in crate::file_locks) struct Lending<'m> {
     pub(in crate::file_locks) last_recalled: u32,
     /// Of these, how many borrowers are still to be told.
     pub(in crate::file_locks) to_tell: usize,
-    pub(in crate::file_locks) round: u32,
+    /// The number of the last recall.
+    pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Contention<'m>,
 }
 
@@ -65,7 +63,7 @@ impl<'m> Lending<'m> {
             first_recalled: NONE,
             last_recalled: NONE,
             to_tell: 0,
-            round: 0,
+            last_recall: 0,
             contention: Contention::new(arena, limits.files)?,
         })
     }
@@ -117,8 +115,7 @@ impl Locks<'_> {
                 number,
                 is_recalled: false,
                 is_told: false,
-                tried: 0,
-                since: None,
+                recall: 0,
                 before: NONE,
                 behind: NONE,
             });

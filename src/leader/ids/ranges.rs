@@ -168,6 +168,23 @@ impl<'m> Ranges<'m> {
         self.spans.sweep_on(&mut reclaim.0, STEPS_AT_ONCE as usize)
     }
 
+    /// How many ranges [`Ranges::reclaim_portion`] has to look at for that owner.
+    pub(in crate::leader) fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
+        self.spans.sweep(owner.get()).left() as u64
+    }
+
+    /// Takes back ranges of `owner`, who is gone, among the next of the `left` that are still to be looked
+    /// at. Returns how many are left.
+    pub(in crate::leader) fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut sweep = Sweep::resume(owner.get(), left);
+        if self.spans.sweep_on(&mut sweep, STEPS_AT_ONCE as usize) {
+            0
+        } else {
+            sweep.left() as u64
+        }
+    }
+
     /// How many ranges are owned.
     pub fn len(&self) -> usize {
         self.spans.len()

@@ -10,7 +10,6 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
-use crate::pal::Time;
 use crate::store::{Arena, Index, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
@@ -18,10 +17,9 @@ use crate::{Id, Vmid};
 use super::Ranges;
 use super::signals::{SignalLimits, Signals};
 
-pub use notes::Note;
-pub use notifications::Due;
-pub use orphans::Starts;
-pub(crate) use signals::Receiver;
+pub use notes::Notice;
+pub use notifications::ExitNotice;
+pub(in crate::leader) use signals::Receiver;
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
@@ -33,17 +31,6 @@ enum Life {
     Starting,
     Running,
     Dead,
-}
-
-/// Whether a process that is being started has lost the parent that starts it.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Orphaned {
-    #[default]
-    No,
-    /// It has, and nobody has looked at the time since.
-    JustNow,
-    /// It had by then.
-    Since(Time),
 }
 
 #[derive(Clone, Copy)]
@@ -70,8 +57,9 @@ struct Entry {
     parents_ended: Option<u32>,
     /// A child that it inherited while that was being started was abandoned: it is to look again.
     child_abandoned: bool,
-    /// Whether its parent ended while it was being started.
-    orphaned: Orphaned,
+    /// If its parent ended while it was being started: the number of that event, or of the last time
+    /// that its time to join began once more. Later events have higher numbers; 0 for none.
+    orphaned: u64,
     /// What it said when it ended.
     exit: Option<ChildExit>,
 }
@@ -91,7 +79,7 @@ const NOBODY: Entry = Entry {
     died: 0,
     parents_ended: None,
     child_abandoned: false,
-    orphaned: Orphaned::No,
+    orphaned: 0,
     exit: None,
 };
 
@@ -117,15 +105,17 @@ pub struct Processes<'m> {
     died: u64,
     /// How many processes are being started whose parent has ended.
     orphaned_starts: usize,
+    /// The highest number in [`Entry::orphaned`] so far.
+    last_orphaned: u64,
     /// How many processes are stopped; while there are none, orphaned groups don't matter.
     stopped: usize,
-    /// Whether anybody is owed a notice.
-    owing: bool,
+    /// Whether a notice of how a child ended is due.
+    has_exits: bool,
     pub(crate) signals: Signals<'m>,
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
-    /// Whether anybody is to be sent a note.
-    noting: bool,
+    /// Whether a notice about a relative is due.
+    has_notices: bool,
 }
 
 impl<'m> Processes<'m> {
@@ -153,11 +143,12 @@ impl<'m> Processes<'m> {
             born: 0,
             died: 0,
             orphaned_starts: 0,
+            last_orphaned: 0,
             stopped: 0,
-            owing: false,
+            has_exits: false,
             signals: Signals::new(arena, signals)?,
             first_has_left: false,
-            noting: false,
+            has_notices: false,
         })
     }
 
@@ -305,8 +296,8 @@ impl<'m> Processes<'m> {
     fn runs(&mut self, place: u32) {
         if let Some(entry) = self.entries.get_mut(place as usize) {
             entry.life = Life::Running;
-            self.signals.is_due = true;
-            if core::mem::take(&mut entry.orphaned) != Orphaned::No {
+            self.signals.raise();
+            if core::mem::take(&mut entry.orphaned) != 0 {
                 self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
             }
         }

@@ -1,26 +1,37 @@
-//! What processes are told about their relatives: that a parent has ended, that a child never came. And
-//! how a child ended, for a parent that had no room to keep that.
+//! Notices to processes about their relatives: a parent has ended, a child will never come. And how a
+//! child ended, for a parent that had no room to keep that.
 
 use super::{Entry, Life, Processes, SIGPWR};
 use crate::error::errno;
 use crate::wire::{ChildExit, ProcessNote};
 use crate::{Id, Vmid};
 
-/// Something that a process is to be told.
+/// A notice to a process about a relative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Notice {
     /// The member whose process it is.
     pub to: Vmid,
-    /// What.
+    /// The event.
     pub note: ProcessNote,
-    /// The pid of its parent now, if that is what it is told; 0 for none.
+    /// The pid of its parent now, if the notice is about that; 0 for none.
     pub parent: Id,
     /// That process's VMID.
     pub parent_vmid: u32,
 }
 
 impl Entry {
-    /// How it ended, as its parent is told.
+    /// The notice that the process is to be sent, if it can be sent one.
+    fn notice(&self) -> Option<(Vmid, ProcessNote)> {
+        let to = Vmid::new(self.vmid).filter(|_| self.life == Life::Running)?;
+        if self.parents_ended.is_some_and(|ended| ended > 0) {
+            Some((to, ProcessNote::ParentEnded))
+        } else {
+            let is_due = self.child_abandoned;
+            is_due.then_some((to, ProcessNote::ChildAbandoned))
+        }
+    }
+
+    /// How the process ended, as the notice to its parent has it.
     pub(super) fn end(&self) -> ChildExit {
         let exit = self.exit.unwrap_or(ChildExit {
             parent_pid: 0,
@@ -37,38 +48,29 @@ impl Entry {
 }
 
 impl Processes<'_> {
-    /// A process wants to be told when its parent ends, or no more.
+    /// A process wants a notice when its parent ends, or no more.
     pub(in crate::leader) fn watch_parent(&mut self, from: Vmid, is_wanted: bool) -> bool {
         let place = self.by_vmid.get(from.get());
         let entry = place.and_then(|place| self.entries.get_mut(place as usize));
         entry.is_some_and(|entry| {
-            let untold = entry.parents_ended.unwrap_or(0);
-            entry.parents_ended = is_wanted.then_some(untold);
+            let due = entry.parents_ended.unwrap_or(0);
+            entry.parents_ended = is_wanted.then_some(due);
             true
         })
     }
 
-    /// The next note to be sent, from the place `at` on, which moves there; it is due no more. What can't be
-    /// sent is to be handed back with [`Processes::put_back_note`], and `at` to be moved on: a process
-    /// that does not read keeps nobody else's notes.
-    pub(crate) fn next_note(&mut self, at: &mut usize) -> Option<Note> {
-        if !self.noting {
+    /// The next notice to be sent, from the entry `at` on, which moves there. It stays until
+    /// [`Processes::take_notice`]. A notice that can't be sent is to be handed back with
+    /// [`Processes::requeue_notice`], and `at` to be moved on: a process that does not read keeps nobody
+    /// else's notices.
+    pub(crate) fn next_notice(&self, at: &mut usize) -> Option<Notice> {
+        if !self.has_notices {
             return None;
         }
         for place in *at..self.entries.len() {
             *at = place;
-            let entry = self.entries.get(place).copied()?;
-            let Some(to) = Vmid::new(entry.vmid).filter(|_| entry.life == Life::Running) else {
-                continue;
-            };
-            let slot = self.entries.get_mut(place)?;
-            let note = if let Some(ended @ 1..) = entry.parents_ended {
-                slot.parents_ended = Some(ended.saturating_sub(1));
-                ProcessNote::ParentEnded
-            } else if entry.child_abandoned {
-                slot.child_abandoned = false;
-                ProcessNote::ChildAbandoned
-            } else {
+            let entry = self.entries.get(place)?;
+            let Some((to, note)) = entry.notice() else {
                 continue;
             };
             let parent = self.of_pid(entry.parent).filter(|parent| parent.lives());
@@ -76,34 +78,39 @@ impl Processes<'_> {
                 (ProcessNote::ParentEnded, Some(parent)) => (parent.pid, parent.vmid),
                 _ => (0, 0),
             };
-            return Some(Note {
+            return Some(Notice {
                 to,
                 note,
                 parent,
                 parent_vmid,
             });
         }
-        self.noting = self.entries.iter().any(|entry| {
-            let has_note =
-                entry.parents_ended.is_some_and(|ended| ended > 0) || entry.child_abandoned;
-            entry.life == Life::Running && has_note
-        });
         None
     }
 
-    /// It could not be sent yet.
-    pub(crate) fn put_back_note(&mut self, note: &Note) {
-        let place = self.by_vmid.get(note.to.get());
+    /// The notice is about to be sent, and is due no more.
+    pub(in crate::leader) fn take_notice(&mut self, to: Vmid, note: ProcessNote) {
+        let place = self.by_vmid.get(to.get());
         if let Some(entry) = place.and_then(|place| self.entries.get_mut(place as usize)) {
-            match note.note {
-                ProcessNote::ParentEnded => {
-                    if let Some(ended) = &mut entry.parents_ended {
-                        *ended = ended.saturating_add(1);
-                    }
-                }
+            match (note, &mut entry.parents_ended) {
+                (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_sub(1),
+                (ProcessNote::ParentEnded, None) => {}
+                _ => entry.child_abandoned = false,
+            }
+        }
+        self.has_notices = self.entries.iter().any(|entry| entry.notice().is_some());
+    }
+
+    /// The notice could not be sent: it is due again.
+    pub(in crate::leader) fn requeue_notice(&mut self, to: Vmid, note: ProcessNote) {
+        let place = self.by_vmid.get(to.get());
+        if let Some(entry) = place.and_then(|place| self.entries.get_mut(place as usize)) {
+            match (note, &mut entry.parents_ended) {
+                (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_add(1),
+                (ProcessNote::ParentEnded, None) => {}
                 _ => entry.child_abandoned = true,
             }
-            self.noting = true;
+            self.has_notices = true;
         }
     }
 

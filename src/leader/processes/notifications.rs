@@ -1,53 +1,60 @@
-//! What the leader has to send of its own accord: notices to parents that inherited a child.
+//! Notices to parents of how their children ended.
 
-use super::{Life, Processes};
-use crate::Vmid;
+use super::{Entry, Life, Processes};
 use crate::wire::ChildExit;
+use crate::{Id, Vmid};
 
-/// Something the leader is to send of its own accord.
+/// The notice to a parent of how its child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// To the parent: how its child ended.
-    Notice(Vmid, ChildExit),
+pub struct ExitNotice {
+    /// The member whose process is the parent.
+    pub to: Vmid,
+    /// How the child ended.
+    pub exit: ChildExit,
 }
 
 impl Processes<'_> {
-    /// The next thing to be sent, from the place `at` on, which moves there; it is due no more. What can't be
-    /// sent is to be handed back with [`Processes::put_back`], and `at` to be moved on: a parent that does
-    /// not read keeps nobody else's notices.
-    pub(crate) fn next_due(&mut self, at: &mut usize) -> Option<Due> {
-        if !self.owing {
+    fn exit_notice(&self, entry: &Entry) -> Option<ExitNotice> {
+        let parent = self.of_pid(entry.parent).filter(|_| entry.notice_due)?;
+        Some(ExitNotice {
+            to: Vmid::new(parent.vmid)?,
+            exit: entry.end(),
+        })
+    }
+
+    /// The next notice to be sent, from the entry `at` on, which moves there. It stays until
+    /// [`Processes::take_exit`]. A notice that can't be sent is to be handed back with
+    /// [`Processes::requeue_exit`], and `at` to be moved on: a parent that does not read keeps nobody
+    /// else's notices.
+    pub(crate) fn next_exit(&self, at: &mut usize) -> Option<ExitNotice> {
+        if !self.has_exits {
             return None;
         }
         for place in *at..self.entries.len() {
             *at = place;
-            let Some(entry) = self.entries.get(place).copied() else {
-                break;
-            };
-            if entry.notice_due {
-                if let Some(slot) = self.entries.get_mut(place) {
-                    slot.notice_due = false;
-                }
-                let parent = self.of_pid(entry.parent);
-                let Some(vmid) = parent.and_then(|parent| Vmid::new(parent.vmid)) else {
-                    continue;
-                };
-                return Some(Due::Notice(vmid, entry.end()));
+            if let Some(notice) = self.exit_notice(self.entries.get(place)?) {
+                return Some(notice);
             }
         }
-        self.owing = self.entries.iter().any(|entry| entry.notice_due);
         None
     }
 
-    /// It could not be sent yet.
-    pub(crate) fn put_back(&mut self, due: Due) {
-        let Due::Notice(_, exit) = due;
-        if let Some(entry) = self.of_pid_mut(exit.pid)
+    /// The notice of the end of that process is about to be sent, and is due no more.
+    pub(in crate::leader) fn take_exit(&mut self, pid: Id) {
+        if let Some(entry) = self.of_pid_mut(pid) {
+            entry.notice_due = false;
+        }
+        self.has_exits = self.entries.iter().any(|entry| entry.notice_due);
+    }
+
+    /// The notice could not be sent: it is due again, unless the parent has reaped the child meanwhile.
+    pub(in crate::leader) fn requeue_exit(&mut self, pid: Id) {
+        if let Some(entry) = self.of_pid_mut(pid)
             && entry.life == Life::Dead
             && !entry.reaped
         {
             entry.notice_due = true;
-            self.owing = true;
+            self.has_exits = true;
         }
     }
 }
@@ -57,9 +64,8 @@ mod tests {
     use std::boxed::Box;
 
     use super::*;
-    use crate::Id;
     use crate::file_locks::LockLimits;
-    use crate::leader::{Alloc, Leader, SignalLimits};
+    use crate::leader::{Alloc, Leader, Op, Presence, SignalLimits};
     use crate::store::Arena;
     use crate::wire::{Hello, Message};
 
@@ -81,53 +87,58 @@ mod tests {
     /// A child of `parent`, which has the pid `pid` and has joined.
     fn child(leader: &mut Leader<'_>, parent: Vmid, pid: Id) -> Vmid {
         let vmid = leader.new_vmid().unwrap();
-        leader.ranges().change_owner(parent, pid, vmid).unwrap();
-        let start = Message::ProcessStart {
-            vmid: vmid.get(),
-            pid,
-        };
-        leader.handle(parent, 1, &start);
-        leader.joined(vmid);
+        leader.ranges.change_owner(parent, pid, vmid).unwrap();
+        leader.apply(&Op::Request {
+            from: parent,
+            seq: 1,
+            message: Message::ProcessStart {
+                vmid: vmid.get(),
+                pid,
+            },
+            other: Presence::Absent,
+        });
+        leader.apply(&Op::Connected(vmid));
         leader.join(vmid, &hello(pid, parent.get())).unwrap();
         vmid
     }
 
     #[test]
-    fn a_notice_that_finds_no_room_keeps_no_other_back() {
+    fn notice_that_finds_no_room_delays_no_other() {
         let mut memory = Box::new_uninit_slice(BYTES);
         let mut arena = Arena::new(&mut memory);
         let mut leader = Leader::new(&mut arena, 32, 8, &SIGNALS, &LockLimits::NONE, true).unwrap();
-        let Alloc::Range(range) = leader.ranges().alloc(Vmid::FIRST) else {
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
             panic!("a range is to be had");
         };
         let start = range.start;
         leader
-            .ranges()
+            .ranges
             .change_owner(Vmid::FIRST, start, Vmid::FIRST)
             .unwrap();
         leader.join(Vmid::FIRST, &hello(start, 0)).unwrap();
         let parents = [1, 2].map(|pid| child(&mut leader, Vmid::FIRST, start + pid));
         for (parent, pid) in parents.into_iter().zip([3, 4]) {
-            let ranges = leader.ranges();
+            let ranges = &mut leader.ranges;
             ranges
                 .change_owner(Vmid::FIRST, start + pid, parent)
                 .unwrap();
             let dead = child(&mut leader, parent, start + pid);
-            leader.left(dead);
+            leader.apply(&Op::Left(dead));
         }
+        let take = |leader: &mut Leader<'_>, at: &mut usize| {
+            let notice = leader.processes.next_exit(at)?;
+            leader.apply(&Op::ExitTaken(notice.exit.pid));
+            Some(notice)
+        };
         let mut at = 0;
-        let Some(first) = leader.processes().next_due(&mut at) else {
-            panic!("a notice is due");
-        };
-        leader.processes().put_back(first);
+        let first = take(&mut leader, &mut at).expect("a notice is due");
+        leader.apply(&Op::ExitRequeued(first.exit.pid));
         at += 1;
-        let Some(second) = leader.processes().next_due(&mut at) else {
-            panic!("the other parent's is due, too");
-        };
+        let second = take(&mut leader, &mut at).expect("the other parent's is due, too");
         assert_ne!(first, second);
-        assert_eq!(leader.processes().next_due(&mut at), None);
+        assert_eq!(take(&mut leader, &mut at), None);
         // The first comes again when there may be room.
-        assert_eq!(leader.processes().next_due(&mut 0), Some(first));
-        assert_eq!(leader.processes().next_due(&mut 0), None);
+        assert_eq!(take(&mut leader, &mut 0), Some(first));
+        assert_eq!(take(&mut leader, &mut 0), None);
     }
 }

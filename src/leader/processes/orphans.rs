@@ -1,26 +1,12 @@
 //! What a death changes for the others: zombies, orphans, orphaned groups.
 
-use core::time::Duration;
-
 use super::signals::status_of_dead;
-use super::{Entry, Life, NOBODY, Orphaned, Processes};
+use super::{Entry, Life, NOBODY, Processes};
 use crate::error::errno;
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
-use crate::pal::Time;
 use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
-
-/// What is to be done about processes that are being started and whose parent has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Starts {
-    /// There are none.
-    Nobody,
-    /// Nothing before then.
-    NotBefore(Time),
-    /// This one has not come in time.
-    Overdue(Vmid),
-}
 
 impl Processes<'_> {
     /// A member is gone. Its process is a zombie from now on, its children are orphans.
@@ -41,7 +27,7 @@ impl Processes<'_> {
         entry.flags.remove(ProcessFlags::STOPPED);
         self.died = self.died.saturating_add(1);
         entry.died = self.died;
-        if core::mem::take(&mut entry.orphaned) != Orphaned::No {
+        if core::mem::take(&mut entry.orphaned) != 0 {
             self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
         }
         let dead = *entry;
@@ -88,6 +74,7 @@ impl Processes<'_> {
     ) {
         let mut is_told = false;
         let mut is_new = false;
+        let number = self.last_orphaned.saturating_add(1);
         if let Some(entry) = self.of_pid_mut(child.pid) {
             entry.parent = heir.map_or(0, |(pid, _)| pid);
             if let Some(ended) = &mut entry.parents_ended {
@@ -95,13 +82,16 @@ impl Processes<'_> {
                 is_told = true;
             }
             // Its start may be under way, and take as long as one may.
-            if entry.life == Life::Starting && entry.orphaned == Orphaned::No {
-                entry.orphaned = Orphaned::JustNow;
+            if entry.life == Life::Starting && entry.orphaned == 0 {
+                entry.orphaned = number;
                 is_new = true;
             }
         }
-        self.noting |= is_told;
-        self.orphaned_starts = self.orphaned_starts.saturating_add(usize::from(is_new));
+        self.has_notices |= is_told;
+        if is_new {
+            self.orphaned_starts = self.orphaned_starts.saturating_add(1);
+            self.last_orphaned = number;
+        }
         if child.life == Life::Dead {
             self.mourn(child.pid, ranges);
         } else if child.group != parent.group && child.session == parent.session {
@@ -114,39 +104,34 @@ impl Processes<'_> {
         self.orphaned_starts > 0
     }
 
-    /// Which process, if any, was to join by now, `limit` after it was first seen here that its parent had
-    /// ended.
-    pub(crate) fn overdue_start(&mut self, now: Time, limit: Duration) -> Starts {
-        let mut next: Option<Time> = None;
-        for entry in self.entries.iter_mut() {
-            let since = match entry.orphaned {
-                Orphaned::No => continue,
-                Orphaned::JustNow => now,
-                Orphaned::Since(since) => since,
-            };
-            entry.orphaned = Orphaned::Since(since);
-            let until = since + limit;
-            if until > now {
-                next = Some(next.map_or(until, |next| next.min(until)));
-            } else if let Some(vmid) = Vmid::new(entry.vmid) {
-                return Starts::Overdue(vmid);
-            }
-        }
-        next.map_or(Starts::Nobody, Starts::NotBefore)
+    /// The highest number of an orphaned start so far. The time limit of a start counts from when the node
+    /// first sees its number.
+    pub(crate) fn last_orphaned_start(&self) -> u64 {
+        self.last_orphaned
     }
 
-    /// The process is connected: it is about to join, or to go. It has its time once more.
-    pub(crate) fn put_off_start(&mut self, vmid: Vmid) {
+    /// The process among those that are being started and have lost their parent whose number is the
+    /// lowest; and that number.
+    pub(crate) fn first_orphaned_start(&self) -> Option<(u64, Vmid)> {
+        let orphans = self.entries.iter().filter(|entry| entry.orphaned != 0);
+        let first = orphans.min_by_key(|entry| entry.orphaned)?;
+        Some((first.orphaned, Vmid::new(first.vmid)?))
+    }
+
+    /// The process is connected, so it is about to join or to go: it has its time once more.
+    pub(in crate::leader) fn defer_start(&mut self, vmid: Vmid) {
+        let number = self.last_orphaned.saturating_add(1);
         let place = self.by_vmid.get(vmid.get());
         let entry = place.and_then(|place| self.entries.get_mut(place as usize));
-        if let Some(entry) = entry.filter(|entry| entry.orphaned != Orphaned::No) {
-            entry.orphaned = Orphaned::JustNow;
+        if let Some(entry) = entry.filter(|entry| entry.orphaned != 0) {
+            entry.orphaned = number;
+            self.last_orphaned = number;
         }
     }
 
     /// A process that is being started will not come. Nobody is told how it ended, but its parent looks
     /// again; the rest is as when a member [leaves](Processes::died).
-    pub(crate) fn abandon(&mut self, vmid: Vmid) {
+    pub(in crate::leader) fn abandon(&mut self, vmid: Vmid) {
         let place = self.by_vmid.get(vmid.get());
         let entry = place.and_then(|place| self.entries.get_mut(place as usize));
         let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) else {
@@ -156,7 +141,7 @@ impl Processes<'_> {
         let parent = entry.parent;
         if let Some(parent) = self.of_pid_mut(parent) {
             parent.child_abandoned = true;
-            self.noting = true;
+            self.has_notices = true;
         }
     }
 
@@ -177,9 +162,10 @@ impl Processes<'_> {
                 dead.notice_due = true;
                 // Who asks for the zombie is sent to its parent.
                 ranges.give_single(pid, parent);
-                self.owing = true;
+                self.has_exits = true;
             }
             _ => {
+                dead.notice_due = false;
                 dead.reaped = true;
                 self.settle(pid, ranges);
             }

@@ -7,7 +7,7 @@ use crate::{Id, Vmid};
 
 /// Where a signal for a pid goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Receiver {
+pub(in crate::leader) enum Receiver {
     /// To this member, once it has joined.
     Starting(Vmid),
     /// Nowhere: a zombie can be signalled, and nothing comes of it.
@@ -20,7 +20,7 @@ pub(crate) enum Receiver {
 
 impl Processes<'_> {
     /// Where a signal for that pid goes.
-    pub(crate) fn receiver(&self, pid: Id) -> Receiver {
+    pub(in crate::leader) fn receiver(&self, pid: Id) -> Receiver {
         match self.of_pid(pid) {
             Some(entry) if !entry.is_there() => Receiver::Nobody,
             Some(entry) if entry.life == Life::Dead => Receiver::Zombie,
@@ -37,7 +37,7 @@ impl Processes<'_> {
     }
 
     /// Keeps a signal for all for those that have not joined yet.
-    pub(crate) fn keep_for_starting(&mut self, from: Vmid, kill: &PidKill) {
+    pub(in crate::leader) fn keep_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {
             let Some(entry) = self.entries.get(at) else {
                 return;

@@ -17,7 +17,7 @@ use crate::{Id, Vmid};
 use rules::{REAL_TIME, discarded_by, signal_bit};
 
 pub use rules::SIGNAL_MAX;
-pub(crate) use rules::is_signal;
+pub(crate) use rules::{KEPT, NOT_NEEDED, is_signal};
 pub(super) use rules::{SIGCONT, SIGHUP};
 
 /// How many different signals there are.
@@ -88,9 +88,9 @@ const IDLE: Target = Target {
 
 /// Who waits for the answer of a target.
 #[derive(Clone, Copy)]
-struct Asker {
-    vmid: Vmid,
-    seq: u64,
+pub(in crate::leader) struct Asker {
+    pub(in crate::leader) vmid: Vmid,
+    pub(in crate::leader) seq: u64,
 }
 
 /// A signal with a place of its own.
@@ -152,8 +152,8 @@ pub(crate) struct Signals<'m> {
     asked: usize,
     /// The places of answers that are to be given.
     answers: u32,
-    /// The leader is to look whether something can be sent.
-    pub(crate) is_due: bool,
+    /// See [`Signals::raised`].
+    raised: u64,
     stamp: u64,
 }
 
@@ -181,7 +181,7 @@ impl<'m> Signals<'m> {
             most_kept: 0,
             asked: 0,
             answers: NONE,
-            is_due: false,
+            raised: 0,
             stamp: 0,
         })
     }
@@ -240,8 +240,18 @@ impl<'m> Signals<'m> {
         }
     }
 
+    /// The number of times that something may have become ready to be sent. It tells whether a look at all
+    /// targets is due.
+    pub(crate) fn raised(&self) -> u64 {
+        self.raised
+    }
+
+    pub(in crate::leader) fn raise(&mut self) {
+        self.raised = self.raised.wrapping_add(1);
+    }
+
     fn next_stamp(&mut self) -> u64 {
-        self.is_due = true;
+        self.raise();
         self.stamp = self.stamp.saturating_add(1);
         self.stamp
     }
@@ -250,7 +260,7 @@ impl<'m> Signals<'m> {
     ///
     /// # Errors
     /// A positive error number: `EAGAIN` for a real-time signal for a thread, at the limit.
-    pub(crate) fn keep(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
+    pub(in crate::leader) fn keep(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
         let Some(bit) = signal_bit(kill.signal) else {
             return Ok(());
         };
@@ -300,12 +310,12 @@ impl<'m> Signals<'m> {
 
     /// A signal whose sender waits for the target's answer. False if there is no room for that: then
     /// it can only be kept.
-    pub(crate) fn ask(&mut self, to: Vmid, kill: &PidKill, vmid: Vmid, seq: u64) -> bool {
+    pub(in crate::leader) fn ask(&mut self, to: Vmid, kill: &PidKill, asker: Asker) -> bool {
         if self.asked >= self.limit {
             return false;
         }
         self.discard(to, discarded_by(kill.signal));
-        let is_asked = self.enqueue(to, kill, Some(Asker { vmid, seq }));
+        let is_asked = self.enqueue(to, kill, Some(asker));
         self.asked = self.asked.saturating_add(usize::from(is_asked));
         is_asked
     }

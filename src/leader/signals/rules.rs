@@ -11,6 +11,13 @@ pub(in crate::leader) const SIGCONT: i32 = 18;
 const STOPS: u64 = 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21;
 const CONT: u64 = 1 << 17;
 
+/// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): nothing is under way, so the
+/// asker sends its signal itself.
+pub(crate) const NOT_NEEDED: i32 = 1;
+/// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): the signal is pending at the
+/// leader.
+pub(crate) const KEPT: i32 = 2;
+
 /// Whether there is such a signal, or it is 0.
 pub(crate) fn is_signal(signal: i32) -> bool {
     (0..=SIGNAL_MAX).contains(&signal)

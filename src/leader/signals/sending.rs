@@ -10,7 +10,7 @@ use crate::wire::{KillTarget, PidKill};
 /// leader: no call of the leader's own process has it.
 const PASSED: u64 = 1 << 62;
 impl Signals<'_> {
-    /// The next signal for the member, which [`Signals::sent`] takes out.
+    /// The next signal for the member. It stays until [`Signals::sent`].
     pub(crate) fn next(&self, to: Vmid) -> Option<Outgoing> {
         let target = self.of(to)?;
         let queued = self.queue.get(target.first as usize);
@@ -64,9 +64,12 @@ impl Signals<'_> {
         }
     }
 
-    /// What [`Signals::next`] said was sent. `is_answered` says whether the member answers what is
+    /// The [next](Signals::next) signal was sent. `is_answered` says whether the member answers what is
     /// kept, too.
-    pub(crate) fn sent(&mut self, to: Vmid, outgoing: &Outgoing, is_answered: bool) {
+    pub(in crate::leader) fn sent(&mut self, to: Vmid, is_answered: bool) {
+        let Some(outgoing) = self.next(to) else {
+            return;
+        };
         let Some(target) = self.of_mut(to) else {
             return;
         };
@@ -116,7 +119,7 @@ impl Signals<'_> {
     }
 
     /// A member answers a signal that came through the leader. False if it was sent none such.
-    pub(crate) fn answered(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
+    pub(in crate::leader) fn answered(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
         let place = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
         let Some(target) = self.of_mut(from) else {
             return false;
@@ -151,7 +154,7 @@ impl Signals<'_> {
 
     /// The member is gone, or will never come: nothing is under way to it any more. Those who wait for its
     /// answer get what `status` says: 0 or a negative error number.
-    pub(crate) fn left(&mut self, vmid: Vmid, status: impl Fn(&PidKill) -> i32) {
+    pub(in crate::leader) fn left(&mut self, vmid: Vmid, status: impl Fn(&PidKill) -> i32) {
         let Some(target) = self.of_mut(vmid) else {
             return;
         };
@@ -169,18 +172,26 @@ impl Signals<'_> {
         self.drop_if_idle(vmid);
     }
 
-    /// The next answer that is to be given, once.
-    pub(crate) fn next_answer(&mut self) -> Option<SignalAnswer> {
-        let place = self.answers;
-        let queued = self.queue.get_mut(place as usize)?;
-        let (asker, status) = (queued.asker.take()?, queued.status);
-        self.answers = queued.next;
-        self.asked = self.asked.saturating_sub(1);
-        self.free.give(place);
+    /// The next answer that is to be sent. It stays until [`Signals::take_answer`].
+    pub(crate) fn next_answer(&self) -> Option<SignalAnswer> {
+        let queued = self.queue.get(self.answers as usize)?;
+        let asker = queued.asker?;
         Some(SignalAnswer {
             to: asker.vmid,
             seq: asker.seq,
-            status,
+            status: queued.status,
         })
+    }
+
+    /// The next answer is about to be sent.
+    pub(in crate::leader) fn take_answer(&mut self) {
+        let place = self.answers;
+        let Some(queued) = self.queue.get_mut(place as usize) else {
+            return;
+        };
+        queued.asker = None;
+        self.answers = queued.next;
+        self.asked = self.asked.saturating_sub(1);
+        self.free.give(place);
     }
 }

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use super::ids::Ask;
 use crate::error::{Error, errno};
-use crate::leader::{Outcome, SIGPWR};
+use crate::leader::SIGPWR;
 use crate::member::News;
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
-use crate::node::{Node, Wait, WaitsFor};
+use crate::node::{Late, Node, Wait, WaitsFor};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
@@ -211,14 +211,7 @@ impl<P: Pal> Node<'_, P> {
             (children.missed(), children.reaped())
         };
         let message = Message::ProcessEnd(EndQuery { pid, group });
-        let answer = match self.leader()? {
-            Ask::Here(leader) => match leader.lock().handle(self.identity.vmid, 0, &message) {
-                Outcome::Answer(answer) => answer,
-                _ => return Err(Error::Invalid),
-            },
-            Ask::There(leader) => self.ask(leader, &message, wait)?,
-        };
-        let Answer::End(end) = answer else {
+        let Answer::End(end) = self.ask_leader(&message, Late::Drop, wait)? else {
             return Err(Error::Invalid);
         };
         let mut children = self.children.lock();
@@ -243,17 +236,17 @@ impl<P: Pal> Node<'_, P> {
     /// The parent has seen the child's end.
     pub(crate) fn forget_child(&self, pid: Id) {
         let us = self.identity.vmid;
-        match self.leader() {
-            Ok(Ask::Here(leader)) => {
-                leader.lock().handle(us, 0, &Message::ProcessReap(pid));
-            }
+        let reap = Message::ProcessReap(pid);
+        // Without the leader nobody asks for the pid any more.
+        let _ = match self.leader() {
+            Ok(Ask::Here(leader)) => self.apply_request(leader, (us, 0), &reap, None).map(drop),
             Ok(Ask::There(leader)) if self.has_extensions() => {
-                // Without the leader nobody asks for the pid any more. Where there is no room it stays a
-                // zombie until this process ends: the worker, which may be the caller, waits for nobody.
-                let _ = self.tell_reaped(leader, pid);
+                // Where there is no room it stays a zombie until this process ends: the worker, which may
+                // be the caller, waits for nobody.
+                self.tell_reaped(leader, pid)
             }
-            _ => {}
-        }
+            _ => Ok(()),
+        };
     }
 
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to

@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use super::file_locks::done;
+use super::leader_request::done;
 use super::signals::error_of;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::file_locks::Overdue;
+use crate::leader::Op;
 use crate::member::Decision;
 use crate::node::rpc::{Data, Limits};
 use crate::node::{ANSWER_RESERVE, Late, Node, Wait, WaitsFor};
@@ -151,14 +151,17 @@ impl<P: Pal> Node<'_, P> {
     /// As the leader: tells borrowers to give back what others want, as far as there is room.
     pub(crate) fn send_recalls(&self) {
         let Some(leader) = &self.leader else { return };
-        leader.lock().locks().begin_recalls();
+        let mut last = 0;
         loop {
-            let next = leader.lock().locks().next_recall();
-            let Some((to, number)) = next else { return };
+            let next = leader.lock().locks().next_recall(last);
+            let Some((recall, to, number)) = next else {
+                return;
+            };
+            last = recall;
             let now = Wait::at_most(Duration::ZERO);
             let sent = self.post(to, &Message::FileLockRecall(number), now);
             if !matches!(sent, Err(Error::Full(_))) {
-                leader.lock().locks().recall_was_sent(to, number);
+                leader.lock().apply(&Op::RecallSent(to, number));
             }
         }
     }
@@ -169,38 +172,39 @@ impl<P: Pal> Node<'_, P> {
         let Some(leader) = &self.leader else {
             return until;
         };
-        if !self.recalling.load(Ordering::SeqCst) {
+        if !self.leader_limits.recalling.load(Ordering::SeqCst) {
             return until;
         }
         self.send_recalls();
         let now = self.pal.now();
-        let overdue = {
-            let mut leader = leader.lock();
-            let overdue = leader.locks().overdue(now, self.config.recall_limit);
-            if overdue == Overdue::Nobody {
-                self.recalling.store(false, Ordering::SeqCst);
+        let (first, last, has_recalls) = {
+            let leader = leader.lock();
+            let locks = leader.locks();
+            let first = locks.first_recall();
+            if first.is_none() {
+                self.leader_limits.recalling.store(false, Ordering::SeqCst);
             }
-            overdue
+            (first, locks.last_recall(), locks.has_recalls())
         };
-        match overdue {
-            Overdue::Nobody => until,
-            Overdue::NotBefore(then) => {
-                let soon = now + RETRY;
-                let then = if leader.lock().locks().has_recalls() {
-                    then.min(soon)
-                } else {
-                    then
-                };
-                Some(until.map_or(then, |until| until.min(then)))
-            }
-            Overdue::Member(vmid) => {
-                match self.peers.find(vmid) {
-                    Some(peer) => self.is_late_to_return(&peer),
-                    None => self.take_back_ids(vmid),
-                }
-                until
-            }
+        let Some((first, vmid)) = first else {
+            return until;
+        };
+        let limit = self.config.recall_limit;
+        let then = self
+            .leader_limits
+            .recalls
+            .lock()
+            .of(first, last, now, limit);
+        if then > now {
+            let soon = now + RETRY;
+            let then = if has_recalls { then.min(soon) } else { then };
+            return Some(until.map_or(then, |until| until.min(then)));
         }
+        match self.peers.find(vmid) {
+            Some(peer) => self.is_late_to_return(&peer),
+            None => self.take_back_ids(vmid),
+        }
+        until
     }
 }
 

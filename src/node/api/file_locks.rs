@@ -3,9 +3,11 @@
 use core::time::Duration;
 
 use super::ids::Ask;
+use super::leader_request::done;
 use super::signals::error_of;
 use crate::error::{Error, errno};
-use crate::file_locks::{Locks, Set, hash_path};
+use crate::file_locks::hash_path;
+use crate::leader::{Op, Outcome};
 use crate::node::rpc::Claim;
 use crate::node::rpc::Data;
 use crate::node::rpc::INTERRUPTED;
@@ -14,7 +16,7 @@ use crate::node::{Late, Node, Wait, WaitsFor};
 use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
 use crate::wire::{
-    Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, LockKind, Message, codes,
+    Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, LockKind, Message,
 };
 use crate::{Id, Vmid};
 
@@ -111,38 +113,53 @@ impl<P: Pal> Node<'_, P> {
         let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);
         if !lock.wait {
-            // Unless it is lent just now.
-            let done = self.with_locks(|locks| locks.set_at_once(us, lock, hash))?;
-            if done {
-                return Ok(());
+            let op = Op::SetLock {
+                from: us,
+                lock: *lock,
+                hash,
+            };
+            if let Outcome::Answer(answer) = self.apply_own(&op)? {
+                return done(answer);
             }
         }
-        let answer = self.wait_here(codes::FILE_LOCK_SET, wait, |locks, seq| {
-            Ok(match locks.set(us, seq, lock)? {
-                Set::Waits => None,
-                Set::Done | Set::Lent(_) => Some(Answer::Status(0)),
-            })
-        })?;
-        done(answer)
+        let message = Message::FileLockSet(*lock);
+        done(self.wait_here(&message, wait)?)
+    }
+
+    /// As the leader: applies a lock request of this process that cannot wait.
+    fn apply_own(&self, op: &Op<'_>) -> Result<Outcome, Error> {
+        let Some(leader) = &self.leader else {
+            return Err(Error::Invalid);
+        };
+        let (outcome, has_news) = {
+            let mut leader = leader.lock();
+            self.alive()?;
+            (leader.apply(op), leader.locks().has_news())
+        };
+        if has_news {
+            self.tell_decided();
+        }
+        Ok(outcome)
     }
 
     /// Asks this process's own table, and waits for the answer if it comes later.
-    fn wait_here(
-        &self,
-        code: u8,
-        wait: Wait<'_>,
-        ask: impl FnOnce(&mut Locks<'_>, u64) -> Result<Option<Answer<'static>>, i32>,
-    ) -> Result<Answer<'static>, Error> {
-        let (us, now) = (self.identity.vmid, self.now());
+    fn wait_here(&self, message: &Message<'_>, wait: Wait<'_>) -> Result<Answer<'static>, Error> {
+        let Some(leader) = &self.leader else {
+            return Err(Error::Invalid);
+        };
+        let (us, now, code) = (self.identity.vmid, self.now(), message.code());
         let limits = Limits::beginning(wait, || now);
         let what = (WaitsFor::Answer(code), now);
         let expected = Expected::of(code);
         let claim = self.waiters.claim(us, what, expected, Late::Drop)?;
-        match self.with_locks(|locks| ask(locks, claim.seq)) {
-            Ok(None) => {}
+        match self.apply_request(leader, (us, claim.seq), message, None) {
+            Ok(Outcome::Later) => {}
             decided => {
                 self.waiters.give(claim);
-                return decided.map(|answer| answer.unwrap_or(Answer::Empty));
+                return match decided? {
+                    Outcome::Answer(answer) => Ok(answer),
+                    _ => Err(Error::Invalid),
+                };
             }
         }
         // One that is decided at once is no event: there are many.
@@ -168,10 +185,10 @@ impl<P: Pal> Node<'_, P> {
             {
                 cut_short = Some(error);
                 // One that has ended has no request any more, and is told so.
-                let _ = self.with_locks(|locks| {
-                    locks.cancel(us, claim.seq);
-                    Ok(())
-                });
+                if let Some(leader) = &self.leader {
+                    let cancel = Message::FileLockCancel(claim.seq);
+                    let _ = self.apply_request(leader, (us, 0), &cancel, None);
+                }
                 continue;
             }
             self.sleep(claim, limits);
@@ -237,11 +254,7 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<HeldLock>, Error> {
         let us = self.identity.vmid;
         let answer = match self.leader()? {
-            Ask::Here(_) => self.wait_here(codes::FILE_LOCK_GET, wait, |locks, seq| {
-                let found = locks.ask(us, seq, lock);
-                let answer = |held: Option<HeldLock>| Answer::Lock(held.into());
-                found.map(|found| found.map(answer)).transpose()
-            })?,
+            Ask::Here(_) => self.wait_here(&Message::FileLockGet(*lock), wait)?,
             Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
                 return Err(Error::Unsupported);
             }
@@ -274,13 +287,7 @@ impl<P: Pal> Node<'_, P> {
         if !self.used_locks.any() {
             return Ok(());
         }
-        match self.leader()? {
-            Ask::Here(_) => self.with_locks(|locks| {
-                locks.clear_pid(us, pid);
-                Ok(())
-            }),
-            Ask::There(leader) => done(self.ask(leader, &Message::FileLockClearPid(pid), wait)?),
-        }
+        done(self.ask_leader(&Message::FileLockClearPid(pid), Late::Drop, wait)?)
     }
 
     /// A process has closed a descriptor of a file: its locks on that file go, as `fcntl(2)` has
@@ -307,32 +314,19 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Does something with the leader's table, here, and tells those whose wait that ended.
-    fn with_locks<T>(
-        &self,
-        change: impl FnOnce(&mut Locks<'_>) -> Result<T, i32>,
-    ) -> Result<T, Error> {
-        let Some(leader) = &self.leader else {
-            return Err(Error::Invalid);
-        };
-        let (result, decided) = {
-            let mut leader = leader.lock();
-            self.alive()?;
-            let result = change(leader.locks());
-            (result, leader.locks().has_news())
-        };
-        if decided {
-            self.tell_decided();
-        }
-        result.map_err(|errno| error_of(errno.saturating_neg()))
-    }
-
     /// As the leader: tells those who waited for a lock what became of it, and those who are to
     /// give something back that they are.
     pub(crate) fn tell_decided(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
-            let next = leader.lock().locks().next_decided();
+            let next = {
+                let mut leader = leader.lock();
+                let next = leader.locks().first_decided();
+                if next.is_some() {
+                    leader.apply(&Op::CompletionTaken);
+                }
+                next
+            };
             let Some(decided) = next else { break };
             let answer = decided.answer;
             // If it is gone there is nobody to tell.
@@ -342,16 +336,8 @@ impl<P: Pal> Node<'_, P> {
         if is_recalling {
             self.send_recalls();
             // The worker sees to the time that it takes, and to those for whom there was no room.
-            self.recalling.store(true, Ordering::SeqCst);
+            self.leader_limits.recalling.store(true, Ordering::SeqCst);
             self.wake();
         }
-    }
-}
-
-pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
-    match answer {
-        Answer::Status(0) => Ok(()),
-        Answer::Status(status) => Err(error_of(status)),
-        _ => Err(Error::Invalid),
     }
 }

@@ -1,9 +1,8 @@
 //! As the leader: signals that members send through here.
 
-use super::signals::{KEPT, NOT_NEEDED};
 use crate::Vmid;
 use crate::error::errno;
-use crate::leader::{Outgoing, Receiver, is_signal};
+use crate::leader::{Op, Outcome, Outgoing};
 use crate::node::upcall::{Signal, SignalReply, Upcall};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::Pal;
@@ -27,19 +26,17 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             // In one step: who joins just now gets it by one way or the other.
             let mut leader = leader.lock();
-            let processes = leader.processes();
-            let is_first_there = from != us && !processes.first_has_left();
-            is_any_there |= is_first_there || processes.is_any_there_but(from);
-            processes.keep_for_starting(from, kill);
+            let is_first_there = from != us && !leader.processes().first_has_left();
+            is_any_there |= is_first_there || leader.processes().is_any_there_but(from);
+            leader.apply(&Op::SignalStarting { from, kill: *kill });
             for peer in self.peers.all() {
                 let to = peer.vmid();
                 let is_here = !peer.is_silent() && !peer.ended.load(Ordering::SeqCst);
-                if to == from || !is_here || processes.is_starting(to) {
+                if to == from || !is_here || leader.processes().is_starting(to) {
                     continue;
                 }
                 is_any_there = true;
-                // One for all is never refused.
-                let _ = processes.signals.keep(to, kill);
+                leader.apply(&Op::Signal(to, *kill));
                 peer.signals_wait.store(true, Ordering::SeqCst);
             }
         }
@@ -51,88 +48,22 @@ impl<'m, P: Pal> Node<'m, P> {
         is_any_there
     }
 
-    /// A member, or this process, wants a signal sent after those of its own that are under way. Returns
+    /// As the leader: this process wants a signal sent after those of its own that are under way. Returns
     /// the answer's status, if that is known.
-    pub(crate) fn kill_ordered(
-        &self,
-        from: Vmid,
-        seq: u64,
-        kill: &PidKill,
-        always: bool,
-    ) -> Option<i32> {
-        if !is_signal(kill.signal) {
-            return Some(-errno::EINVAL);
-        }
-        let (to, status) = self.queue_signal(from, seq, kill, always);
-        if let Some(peer) = to.and_then(|to| self.peers.find(to)) {
-            peer.signals_wait.store(true, Ordering::SeqCst);
-            self.send_passed(&peer);
-            self.flush(&peer);
-        }
-        self.give_signal_answers();
-        status
-    }
-
-    /// Whom the signal goes to through here, if so, and the answer's status, if that is known.
-    fn queue_signal(
-        &self,
-        from: Vmid,
-        seq: u64,
-        kill: &PidKill,
-        always: bool,
-    ) -> (Option<Vmid>, Option<i32>) {
-        let nobody = (None, Some(-errno::ESRCH));
+    pub(crate) fn kill_ordered(&self, seq: u64, kill: &PidKill, always: bool) -> Option<i32> {
+        let from = self.identity.vmid;
         let Some(leader) = &self.leader else {
-            return nobody;
+            return Some(-errno::ESRCH);
         };
-        let us = self.identity.vmid;
-        let mut leader = leader.lock();
-        let receiver = leader.processes().receiver(kill.pid);
-        let is_process = leader.processes().is_there(kill.pid);
-        let owner = leader.ranges().owner_of(kill.pid);
-        let signals = &mut leader.processes().signals;
-        let keep = |signals: &mut crate::leader::Signals<'m>, to| match signals.keep(to, kill) {
-            Ok(()) if kill.signal == 0 => Some(0),
-            Ok(()) => Some(KEPT),
-            Err(errno) => Some(errno.saturating_neg()),
+        let message = Message::KillOrdered {
+            kill: *kill,
+            always,
         };
-        let to = match (receiver, owner) {
-            // The library OS that knows its other threads is not there.
-            (Receiver::Starting(_) | Receiver::Zombie, _) if !kill.is_for_main_thread() => {
-                return nobody;
-            }
-            (Receiver::Starting(to), _) => return (None, keep(signals, to)),
-            (Receiver::Zombie, _) => return (None, Some(0)),
-            (Receiver::Owner, Some(to)) => to,
-            (Receiver::Nobody, _) | (Receiver::Owner, None) => return nobody,
-        };
-        if to == us || to == from {
-            // What comes from the asker comes in order there.
-            return (None, Some(NOT_NEEDED));
+        match self.apply_request(leader, (from, seq), &message, None) {
+            Ok(Outcome::Answer(Answer::Status(status))) => Some(status),
+            Ok(_) => None,
+            Err(error) => Some(error.errno().saturating_neg()),
         }
-        let Some(peer) = self.peers.find(to).filter(|peer| !peer.is_silent()) else {
-            // A process whose connection has just ended can be signalled until it is reaped.
-            let is_ending = is_process && kill.is_for_main_thread();
-            return (None, Some(if is_ending { 0 } else { -errno::ESRCH }));
-        };
-        let is_clear = if from == us {
-            // What was sent is on the same stream.
-            !signals.is_waiting(to)
-        } else {
-            // Nobody knows when a process in C has taken what it was sent.
-            signals.is_clear(to) && peer.extended.load(Ordering::SeqCst)
-        };
-        if is_clear && !always {
-            return (None, Some(NOT_NEEDED));
-        }
-        if seq == 0 || !signals.ask(to, kill, from, seq) {
-            return (Some(to), keep(signals, to));
-        }
-        // Before anybody else can answer.
-        if let Some(asker) = self.peers.find(from) {
-            asker.keep_room(SignalReply::ROOM);
-        }
-        (Some(to), None)
     }
 
     /// Queues the signals that wait for the peer, as far as there is room; the others go when there is.
@@ -158,7 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 queue.note();
                 self.note_out(to, seq, &message);
             }
-            processes.signals.sent(to, &next, is_answered);
+            leader.apply(&Op::SignalSent { to, is_answered });
         }
     }
 
@@ -168,11 +99,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             return true;
         };
-        let is_due = {
-            let mut leader = leader.lock();
-            core::mem::take(&mut leader.processes().signals.is_due)
-        };
-        if !is_due {
+        let raised = leader.lock().processes().signals.raised();
+        if raised == self.leader_limits.signals_sent.load(Ordering::SeqCst) {
             return true;
         }
         let mut done = true;
@@ -189,8 +117,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.flush(&peer);
             }
         }
-        if !done {
-            leader.lock().processes().signals.is_due = true;
+        if done {
+            self.leader_limits
+                .signals_sent
+                .store(raised, Ordering::SeqCst);
         }
         done
     }
@@ -202,15 +132,17 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         loop {
             let mut leader = leader.lock();
-            let signals = &mut leader.processes().signals;
-            let Some(next) = signals.next(us) else {
+            let Some(next) = leader.processes().signals.next(us) else {
                 return true;
             };
             let reply = SignalReply { to: us, seq: 0 };
             if !self.tell(Upcall::Signal(Signal::read(us, &next.kill), reply)) {
                 return false;
             }
-            signals.sent(us, &next, false);
+            leader.apply(&Op::SignalSent {
+                to: us,
+                is_answered: false,
+            });
         }
     }
 
@@ -221,19 +153,25 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // What is positive is for the leader alone to say.
         let status = status.min(0);
-        let was_sent = {
-            let mut leader = leader.lock();
-            leader.processes().signals.answered(from, seq, status)
-        };
+        let answered = leader
+            .lock()
+            .apply(&Op::SignalAnswered { from, seq, status });
         self.give_signal_answers();
-        was_sent
+        answered == Outcome::Done
     }
 
     /// Answers those whose signals have come to something.
     pub(crate) fn give_signal_answers(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
-            let next = leader.lock().processes().signals.next_answer();
+            let next = {
+                let mut leader = leader.lock();
+                let next = leader.processes().signals.next_answer();
+                if next.is_some() {
+                    leader.apply(&Op::SignalAnswerTaken);
+                }
+                next
+            };
             let Some(answer) = next else { return };
             let status = Answer::Status(answer.status);
             // An asker that is gone needs no answer.

@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::ids::Ask;
-use super::signals::{KEPT, NOT_NEEDED, error_of};
+use super::signals::error_of;
 use crate::error::Error;
+use crate::leader::{KEPT, NOT_NEEDED};
 use crate::node::rpc::Limits;
 use crate::node::rpc::Request;
 use crate::node::upcall::{Signal, SignalReply};
@@ -170,7 +171,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         let request = match node.leader() {
             Ok(Ask::Here(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
                 let us = node.identity.vmid;
-                if let Some(status) = node.kill_ordered(us, seq, &kill, true) {
+                if let Some(status) = node.kill_ordered(seq, &kill, true) {
                     node.waiters.answer_here(us, seq, &Answer::Status(status));
                 }
             }),
@@ -191,7 +192,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         let node = self.node;
         let handed_over = match node.leader() {
             Ok(Ask::Here(_)) => {
-                node.kill_ordered(node.identity.vmid, 0, &kill, true);
+                node.kill_ordered(0, &kill, true);
                 Ok(())
             }
             Ok(Ask::There(leader)) => {

@@ -1,9 +1,9 @@
 //! VMIDs and IDs, as a process of the family asks for them.
 
+use super::leader_request::done;
 use crate::error::{Error, Resource};
-use crate::leader::{Alloc, Leader};
+use crate::leader::Leader;
 use crate::member::{Purpose, Take};
-use crate::node::rpc::Data;
 use crate::node::{Late, Node, Phase, Wait};
 use crate::pal::Pal;
 use crate::store::Lock;
@@ -33,24 +33,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] when all are used up; else as [`Node::ask`].
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
-        match self.leader()? {
-            Ask::Here(leader) => self.next_vmid(leader),
-            Ask::There(vmid) => match self.ask(vmid, &Message::GetNewVmid, wait)? {
-                Answer::Vmid(vmid) => Vmid::new(vmid),
-                _ => None,
-            },
-        }
-        .ok_or(Error::NoIds)
-    }
-
-    /// The leader's next VMID that nobody goes by already.
-    pub(crate) fn next_vmid(&self, leader: &Lock<Leader<'m>>) -> Option<Vmid> {
-        loop {
-            let vmid = leader.lock().new_vmid()?;
-            // A process may have joined under a number of its own choice.
-            if !self.peers.has(vmid) {
-                return Some(vmid);
-            }
+        match self.ask_leader(&Message::GetNewVmid, Late::Drop, wait)? {
+            Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
+            _ => Err(Error::NoIds),
         }
     }
 
@@ -59,37 +44,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
-        let range = match self.leader()? {
-            Ask::Here(leader) => {
-                let allocated = {
-                    let mut leader = leader.lock();
-                    // What this process has when it ends is taken back once.
-                    self.alive()?;
-                    leader.ranges().alloc(self.identity.vmid)
-                };
-                match allocated {
-                    Alloc::Range(range) => range,
-                    Alloc::NoneLeft => return Err(Error::NoIds),
-                    Alloc::TableFull => return Err(Error::Full(Resource::Ranges)),
-                }
-            }
-            Ask::There(vmid) => {
-                match self.ask_with(
-                    vmid,
-                    &Message::AllocIdRange,
-                    Late::GiveBack,
-                    &mut Data::none(),
-                    wait,
-                )? {
-                    Answer::IdRange(range) => range,
-                    _ => return Err(Error::NoIds),
-                }
-            }
-        };
-        if range.start == 0 {
-            Err(Error::NoIds)
-        } else {
-            Ok(range)
+        match self.ask_leader(&Message::AllocIdRange, Late::GiveBack, wait)? {
+            Answer::IdRange(range) if range.start != 0 => Ok(range),
+            _ => Err(Error::NoIds),
         }
     }
 
@@ -97,13 +54,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Nobody tells whether the leader agreed.
     ///
     /// # Errors
-    /// As [`Node::send`]; where this process is the leader, [`Error::Invalid`] or
-    /// [`Error::Refused`] if the range is not one of its own.
+    /// As [`Node::send`].
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
-        match self.leader()? {
-            Ask::Here(leader) => leader.lock().release(self.identity.vmid, range),
-            Ask::There(vmid) => self.send(vmid, &Message::ReleaseIdRange(range), wait),
-        }
+        self.send_to_leader(&Message::ReleaseIdRange(range), wait)
     }
 
     /// Gives one ID of this process's ranges to another process. The range falls into up to three,
@@ -112,29 +65,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// process as one that is being started.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`EPERM`, `ESRCH`, `ENOMEM`) as the leader says; else as [`Node::ask`].
+    /// [`Error::NoSuchProcess`] if nobody owns the ID, or the other process has left; [`Error::Refused`]
+    /// with `EPERM` if another process owns it, or it is a pid, and with `ENOMEM` at the limit of the
+    /// leader's ranges; else as [`Node::ask`].
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
-        match self.leader()? {
-            Ask::Here(leader) => {
-                let changed = leader.lock().change_owner(self.identity.vmid, id, to);
-                self.keep_promises(leader, to.get());
-                changed
-            }
-            Ask::There(vmid) => {
-                let message = Message::ChangeIdOwner {
-                    id,
-                    owner: to.get(),
-                };
-                done(self.ask_with(vmid, &message, Late::HandedOn(id), &mut Data::none(), wait)?)
-            }
-        }
-    }
-
-    /// As the leader: an ID was given to that process. If it is there, or comes just now, it keeps it.
-    pub(crate) fn keep_promises(&self, leader: &Lock<Leader<'m>>, to: u32) {
-        if let Some(to) = Vmid::new(to).filter(|to| self.has_come(*to)) {
-            leader.lock().keep_promises(to);
-        }
+        let message = Message::ChangeIdOwner {
+            id,
+            owner: to.get(),
+        };
+        done(self.ask_leader(&message, Late::HandedOn(id), wait)?)
     }
 
     /// Which process owns an ID; `None` if none does.
@@ -142,12 +81,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::ask`].
     pub fn owner_of(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
-        match self.leader()? {
-            Ask::Here(leader) => Ok(leader.lock().ranges().owner_of(id)),
-            Ask::There(vmid) => match self.ask(vmid, &Message::GetIdOwner(id), wait)? {
-                Answer::Owner(owner) => Ok(Vmid::new(owner)),
-                _ => Ok(None),
-            },
+        match self.ask_leader(&Message::GetIdOwner(id), Late::Drop, wait)? {
+            Answer::Owner(owner) => Ok(Vmid::new(owner)),
+            _ => Ok(None),
         }
     }
 
@@ -300,14 +236,5 @@ impl<'m, P: Pal> Node<'m, P> {
             (Late::HandedOn(id), answer) => self.handed_on(id, done(answer).is_ok()),
             _ => {}
         }
-    }
-}
-
-/// What a status answer says.
-pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
-    match answer {
-        Answer::Empty | Answer::Status(0) => Ok(()),
-        Answer::Status(status) => Err(Error::Refused(status.saturating_neg())),
-        _ => Err(Error::Invalid),
     }
 }

@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Due, Leader, Note, Starts};
+use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
+use crate::node::connection::revoke_grants;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Phase, Wait, WaitsFor};
 use crate::pal::{Pal, Time};
@@ -21,20 +22,35 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let (mut is_all, mut at) = (true, 0_usize);
         loop {
-            let next = leader.lock().processes().next_due(&mut at);
-            let Some(due) = next else { break };
-            if !self.pay_due(due) {
-                leader.lock().processes().put_back(due);
+            let next = {
+                let mut leader = leader.lock();
+                let next = leader.processes().next_exit(&mut at);
+                if let Some(notice) = next {
+                    leader.apply(&Op::ExitTaken(notice.exit.pid));
+                }
+                next
+            };
+            let Some(notice) = next else { break };
+            if !self.send_exit(notice) {
+                leader.lock().apply(&Op::ExitRequeued(notice.exit.pid));
                 at = at.saturating_add(1);
                 is_all = false;
             }
         }
         at = 0;
         loop {
-            let next = leader.lock().processes().next_note(&mut at);
-            let Some(note) = next else { break };
-            if !self.send_note(&note) {
-                leader.lock().processes().put_back_note(&note);
+            let next = {
+                let mut leader = leader.lock();
+                let next = leader.processes().next_notice(&mut at);
+                if let Some(notice) = next {
+                    leader.apply(&Op::NoticeTaken(notice.to, notice.note));
+                }
+                next
+            };
+            let Some(notice) = next else { break };
+            if !self.send_notice(&notice) {
+                let requeued = Op::NoticeRequeued(notice.to, notice.note);
+                leader.lock().apply(&requeued);
                 at = at.saturating_add(1);
                 is_all = false;
             }
@@ -43,7 +59,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Tells a process about a relative. False if there is no room for now.
-    fn send_note(&self, note: &Note) -> bool {
+    fn send_notice(&self, note: &Notice) -> bool {
         if note.to == self.identity.vmid {
             // It has no parent: a child that it inherited is abandoned.
             self.waiters.wake_for_room(note.to);
@@ -57,15 +73,14 @@ impl<'m, P: Pal> Node<'m, P> {
         self.try_send(note.to, &message)
     }
 
-    fn pay_due(&self, due: Due) -> bool {
-        let us = self.identity.vmid;
-        // What is for this process itself is for its worker to tell.
-        if matches!(due, Due::Notice(to, _) if to == us) {
+    /// Sends a parent the notice of its child's end. False if there is no room for now.
+    fn send_exit(&self, ExitNotice { to, exit }: ExitNotice) -> bool {
+        if to == self.identity.vmid {
+            // What is for this process itself is for its worker to tell.
             self.wake();
-        }
-        match due {
-            Due::Notice(to, exit) if to == us => self.child_ended(us, exit),
-            Due::Notice(to, exit) => self.try_send(to, &Message::ChildExit(exit)),
+            self.child_ended(to, exit)
+        } else {
+            self.try_send(to, &Message::ChildExit(exit))
         }
     }
 
@@ -99,7 +114,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         // The process asks what became of it.
-        if leader.lock().join(peer.vmid(), hello).is_err() {
+        if leader.lock().apply(&Op::Join(peer.vmid(), *hello)) != Outcome::Done {
             self.counters.undone.add(1);
         }
         true
@@ -109,10 +124,15 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn has_left(&self, leader: &Lock<Leader<'m>>, vmid: Vmid) {
         let has_orphans = {
             let mut leader = leader.lock();
-            leader.left(vmid);
+            leader.apply(&Op::Left(vmid));
             leader.processes().has_orphaned_starts()
         };
-        if has_orphans && !self.awaiting_starts.swap(true, Ordering::SeqCst) {
+        if has_orphans
+            && !self
+                .leader_limits
+                .awaiting_starts
+                .swap(true, Ordering::SeqCst)
+        {
             // The worker sees to the time that they have.
             self.wake();
         }
@@ -127,7 +147,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             return until;
         };
-        if !self.awaiting_starts.load(Ordering::SeqCst) {
+        if !self.leader_limits.awaiting_starts.load(Ordering::SeqCst) {
             return until;
         }
         let now = self.pal.now();
@@ -135,31 +155,28 @@ impl<'m, P: Pal> Node<'m, P> {
         loop {
             let overdue = {
                 let mut leader = leader.lock();
-                let overdue = leader
-                    .processes()
-                    .overdue_start(now, self.config.start_limit);
-                match overdue {
-                    Starts::Nobody => self.awaiting_starts.store(false, Ordering::SeqCst),
-                    Starts::Overdue(vmid) if self.has_come(vmid) => {
-                        leader.processes().put_off_start(vmid);
-                        continue;
-                    }
-                    Starts::Overdue(vmid) => leader.processes().abandon(vmid),
-                    Starts::NotBefore(_) => {}
-                }
-                overdue
-            };
-            match overdue {
-                Starts::Nobody => return until,
-                Starts::NotBefore(then) => {
+                let Some((first, vmid)) = leader.processes().first_orphaned_start() else {
+                    self.leader_limits
+                        .awaiting_starts
+                        .store(false, Ordering::SeqCst);
+                    return until;
+                };
+                let last = leader.processes().last_orphaned_start();
+                let limit = self.config.start_limit;
+                let then = self.leader_limits.starts.lock().of(first, last, now, limit);
+                if then > now {
                     return Some(until.map_or(then, |until| until.min(then)));
                 }
-                Starts::Overdue(vmid) => {
-                    self.take_back_ids(vmid);
-                    // Its parent is to be told.
-                    until = Some(Time(0));
+                if self.has_come(vmid) {
+                    leader.apply(&Op::DeferStart(vmid));
+                    continue;
                 }
-            }
+                leader.apply(&Op::AbandonStart(vmid));
+                vmid
+            };
+            self.take_back_ids(overdue);
+            // Its parent is to be told.
+            until = Some(Time(0));
         }
     }
 
@@ -167,7 +184,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
         let us = self.identity.vmid;
         self.has_left(leader, us);
-        while !leader.lock().break_promises(us) {}
+        revoke_grants(leader, us);
         self.pay_dues();
         // The worker sends what a group that is orphaned now gets, and what found no room.
         self.wake();

@@ -6,6 +6,7 @@ mod file_locks;
 mod forwarded_signals;
 mod group_signals;
 mod ids;
+mod leader_request;
 mod leadership;
 mod open_files;
 mod parent;

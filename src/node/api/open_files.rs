@@ -2,17 +2,15 @@
 
 use core::time::Duration;
 
-use super::file_locks::done;
-use super::ids::Ask;
-use super::signals::error_of;
+use super::leader_request::done;
 use crate::Vmid;
 use crate::error::Error;
-use crate::leader::{Leader, Outcome};
-use crate::node::{Node, Wait};
+use crate::leader::{Leader, Op};
+use crate::node::{Late, Node, Wait};
 use crate::pal::Pal;
 use crate::store::Lock;
 use crate::sync::Ordering;
-use crate::wire::{Answer, Message};
+use crate::wire::Message;
 
 /// How many members are told at most what they were handed before others have their turn.
 const NOTES_AT_ONCE: usize = 16;
@@ -127,20 +125,6 @@ impl<'m, P: Pal> Node<'m, P> {
             What::Give(to) => (Some(to), true),
             What::TakeBack(from) => (Some(from), false),
         };
-        let leader = match self.leader()? {
-            Ask::Here(leader) => {
-                let us = self.identity.vmid;
-                let noted = {
-                    let mut leader = leader.lock();
-                    self.alive()?;
-                    self.note_handle(&mut leader, us, other, (handle, held))
-                };
-                self.tell_decided();
-                self.send_notes();
-                return noted.map_err(|errno| error_of(errno.saturating_neg()));
-            }
-            Ask::There(leader) => leader,
-        };
         let wait = self.begin(wait);
         if !self.has_extensions() {
             // Before its first answer the leader says what it is.
@@ -150,46 +134,9 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Unsupported);
         }
         let vmid = other.map_or(0, Vmid::get);
-        done(self.ask(leader, &Message::FileHandle { handle, held, vmid }, wait)?)
-    }
-
-    /// As the leader: a member says something about an open file.
-    fn note_handle(
-        &self,
-        leader: &mut Leader<'m>,
-        from: Vmid,
-        other: Option<Vmid>,
-        (handle, held): (u64, bool),
-    ) -> Result<(), i32> {
-        let us = self.identity.vmid;
-        let is_there = other.is_some_and(|other| other == us || self.has_come(other));
-        leader.note_handle(from, other, handle, held, is_there)?;
-        if let Some(to) = other.filter(|_| held) {
-            let peer = self.peers.find(to);
-            if to == us {
-                self.used_locks.note_handle(handle);
-            } else if peer.is_some_and(|peer| peer.extended.load(Ordering::SeqCst)) {
-                leader.locks().can_be_told(to);
-            }
-        }
-        Ok(())
-    }
-
-    /// As the leader: the same, from another process. Says what is to be answered.
-    pub(crate) fn take_handle(
-        &self,
-        leader: &mut Leader<'m>,
-        from: Vmid,
-        seq: u64,
-        (handle, held, other): (u64, bool, u32),
-    ) -> Outcome {
-        match self.note_handle(leader, from, Vmid::new(other), (handle, held)) {
-            noted if seq != 0 => {
-                Outcome::Answer(Answer::Status(noted.err().map_or(0, i32::saturating_neg)))
-            }
-            Ok(()) => Outcome::Done,
-            Err(_) => Outcome::CannotBeDone,
-        }
+        let message = Message::FileHandle { handle, held, vmid };
+        self.alive()?;
+        done(self.ask_leader(&message, Late::Drop, wait)?)
     }
 
     /// As the leader: tells members which open files they were handed, so that they say when they close
@@ -204,7 +151,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             };
             if !self.send_given(leader, note) {
-                leader.lock().locks().put_note_off(note.0, note.1);
+                let (to, handle) = note;
+                leader.lock().apply(&Op::FileNoticeDeferred(to, handle));
             }
         }
         leader.lock().locks().next_note(None).is_none()
@@ -217,14 +165,14 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         // A peer that is gone needs nothing.
-        leader.lock().locks().was_told(to, handle);
+        leader.lock().apply(&Op::FileNoticeSent(to, handle));
         true
     }
 
     /// As the leader, before the peer is answered anything else: tells it which open files it was
     /// handed. False if there was no room to tell all.
     pub(in crate::node) fn tell_handed(&self, leader: &Lock<Leader<'m>>, to: Vmid) -> bool {
-        leader.lock().locks().can_be_told(to);
+        leader.lock().apply(&Op::AllowFileNotices(to));
         loop {
             let next = leader.lock().locks().next_note(Some(to));
             let Some(note) = next else {

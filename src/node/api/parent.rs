@@ -1,6 +1,5 @@
 //! The parent of this process, and its end.
 
-use super::ids::Ask;
 use crate::error::Error;
 use crate::node::upcall::Upcall;
 use crate::node::{Node, Wait};
@@ -59,14 +58,11 @@ impl<P: Pal> Node<'_, P> {
             pid: 0,
             vmid: 0,
         });
-        match self.leader() {
-            Ok(Ask::Here(leader)) => {
-                leader.lock().handle(self.identity.vmid, 0, &message);
-            }
-            Ok(Ask::There(leader)) if self.has_extensions() => self.send(leader, &message, wait)?,
-            Ok(Ask::There(_)) => return Ok(self.parent.lock().pid),
-            Err(error) => return Err(error),
+        self.alive()?;
+        if !self.has_extensions() && self.identity.leader.is_some() {
+            return Ok(self.parent.lock().pid);
         }
+        self.send_to_leader(&message, wait)?;
         self.process(0, wait).map(|process| process.parent)
     }
 

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::ids::Ask;
 use crate::config::Identity;
 use crate::error::Error;
+use crate::leader::{Op, Outcome, Presence};
 use crate::member::Purpose;
 use crate::node::rpc::Data;
 use crate::node::rpc::Limits;
@@ -86,7 +87,13 @@ impl<P: Pal> Node<'_, P> {
             self.connect(parent)?;
         }
         let leader = match self.leader()? {
-            Ask::Here(leader) => return leader.lock().join(self.identity.vmid, hello),
+            Ask::Here(leader) => {
+                let joined = leader.lock().apply(&Op::Join(self.identity.vmid, *hello));
+                return match joined {
+                    Outcome::Done => Ok(()),
+                    _ => Err(Error::Invalid),
+                };
+            }
             Ask::There(leader) => leader,
         };
         self.send(leader, &Message::Hello(*hello), wait)?;
@@ -202,7 +209,12 @@ impl<P: Pal> Node<'_, P> {
                 let us = self.identity.vmid;
                 self.release_all_ids(|range| {
                     // It is the table's own, or was taken out of it by another thread just now.
-                    let _ = leader.lock().release(us, range);
+                    leader.lock().apply(&Op::Request {
+                        from: us,
+                        seq: 0,
+                        message: Message::ReleaseIdRange(range),
+                        other: Presence::Absent,
+                    });
                 });
                 Ok(())
             }

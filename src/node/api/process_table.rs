@@ -1,10 +1,8 @@
 //! The family's table of processes: who there is, groups, sessions.
 
-use super::ids::Ask;
+use super::leader_request::done;
 use super::signals::error_of;
 use crate::error::Error;
-use crate::leader::Outcome;
-use crate::node::rpc::Data;
 use crate::node::{Late, Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
@@ -24,19 +22,9 @@ impl<P: Pal> Node<'_, P> {
             return Err(Error::Unsupported);
         }
         let message = Message::ProcessQuery(*query);
-        let answer = match self.leader()? {
-            Ask::Here(leader) => leader.lock().handle(self.identity.vmid, 0, &message),
-            Ask::There(leader) => Outcome::Answer(self.ask_with(
-                leader,
-                &message,
-                Late::Drop,
-                &mut Data::none(),
-                wait,
-            )?),
-        };
-        match answer {
-            Outcome::Answer(Answer::Process(Ok(process))) => Ok(process),
-            Outcome::Answer(Answer::Process(Err(status))) => Err(error_of(status.get())),
+        match self.ask_leader(&message, Late::Drop, wait)? {
+            Answer::Process(Ok(process)) => Ok(process),
+            Answer::Process(Err(status)) => Err(error_of(status.get())),
             _ => Err(Error::Invalid),
         }
     }
@@ -189,21 +177,6 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        let answer = match self.leader()? {
-            Ask::Here(leader) => {
-                let mut leader = leader.lock();
-                self.alive()?;
-                match leader.handle(self.identity.vmid, 0, message) {
-                    Outcome::Answer(answer) => answer,
-                    _ => return Err(Error::Invalid),
-                }
-            }
-            Ask::There(leader) => self.ask(leader, message, wait)?,
-        };
-        match answer {
-            Answer::Status(0) => Ok(()),
-            Answer::Status(status) => Err(error_of(status)),
-            _ => Err(Error::Invalid),
-        }
+        done(self.ask_leader(message, Late::Drop, wait)?)
     }
 }

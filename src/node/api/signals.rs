@@ -3,6 +3,7 @@
 use super::ids::Ask;
 use crate::error::{Error, Resource, errno};
 use crate::leader::is_signal;
+use crate::leader::{KEPT, NOT_NEEDED};
 use crate::node::rpc::Data;
 use crate::node::upcall::{MetadataReply, Signal, SignalReply, Target};
 use crate::node::{Late, Node, Wait};
@@ -13,12 +14,6 @@ use crate::{Id, Vmid};
 
 /// How many owners a process remembers.
 const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
-
-/// The leader's answer to [`Message::KillOrdered`]: nothing is under way, so the asker sends its signal
-/// itself.
-pub(in crate::node) const NOT_NEEDED: i32 = 1;
-/// The leader's answer to [`Message::KillOrdered`]: the signal is pending at the leader.
-pub(in crate::node) const KEPT: i32 = 2;
 
 /// What became of a signal that was to go through the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -221,7 +216,7 @@ impl<P: Pal> Node<'_, P> {
                 let us = self.identity.vmid;
                 let code = codes::PID_KILL_ORDERED;
                 self.ask_here(code, &mut Data::none(), wait, |seq| {
-                    if let Some(status) = self.kill_ordered(us, seq, &kill, always) {
+                    if let Some(status) = self.kill_ordered(seq, &kill, always) {
                         self.waiters.answer_here(us, seq, &Answer::Status(status));
                     }
                 })

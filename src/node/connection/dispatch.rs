@@ -7,12 +7,12 @@ use crate::counters::Refusal;
 #[cfg(feature = "capi")]
 use crate::error::Error;
 use crate::error::errno;
-use crate::leader::{Outcome, Signals, is_signal};
+use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall};
 use crate::pal::Pal;
 use crate::wire::{
-    Answer, Expected, FileLock, Frame, KillTarget, LockAnswer, Message, PidKill, ProcessNote,
-    RelativeNote, codes,
+    Answer, Expected, FileLock, Frame, KillTarget, Message, PidKill, ProcessNote, RelativeNote,
+    codes,
 };
 
 use crate::{Id, Vmid};
@@ -53,13 +53,6 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Ok(self.take_kill_all(peer, frame.seq, kill));
             }
-            if let Message::KillOrdered { kill, always } = &message {
-                let status = self.kill_ordered(peer.vmid(), frame.seq, kill, *always);
-                if let Some(status) = status.filter(|_| frame.seq != 0) {
-                    self.answer(peer, frame.seq, &Answer::Status(status));
-                }
-                return Ok(Again::Whenever);
-            }
             let message = match message {
                 // Nothing is lent that can't come back.
                 Message::FileLockBorrow(lock) if !self.config.capacities.holds_lent_file() => {
@@ -67,54 +60,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 message => message,
             };
-            let (mut outcome, has_news) = {
-                let mut leader = leader.lock();
-                let from = peer.vmid();
-                let outcome = match message {
-                    Message::FileHandle { handle, held, vmid } => {
-                        self.take_handle(&mut leader, from, frame.seq, (handle, held, vmid))
-                    }
-                    _ => leader.handle(from, frame.seq, &message),
-                };
-                // Before anybody else can answer.
-                if outcome == Outcome::Later && frame.seq != 0 {
-                    peer.keep_room(room_for_later(&message));
-                }
-                (outcome, leader.locks().has_news())
-            };
-            if has_news {
-                self.tell_decided();
-            }
-            if matches!(message, Message::FileHandle { .. }) {
-                // Before the giver knows; what finds no room is sent later.
-                self.send_notes();
-            }
-            if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
-                && crate::Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
-            {
-                let vmid = self.next_vmid(leader).map_or(0, crate::Vmid::get);
-                outcome = Outcome::Answer(Answer::Vmid(vmid));
-            }
-            if let Message::ChangeIdOwner { owner, .. } = message {
-                self.keep_promises(leader, owner);
-            }
-            match outcome {
+            let asker = (peer.vmid(), frame.seq);
+            // It fails for this process's own requests only.
+            let outcome = self.apply_request(leader, asker, &message, Some(peer));
+            match outcome.unwrap_or(Outcome::NotForLeader) {
                 Outcome::Answer(answer) => {
                     self.answer(peer, frame.seq, &answer);
                     return Ok(Again::Whenever);
                 }
-                Outcome::Done | Outcome::Later => return Ok(Again::Whenever),
-                Outcome::Unborn(vmid) => {
-                    if !self.has_come(vmid) {
-                        self.take_back_ids(vmid);
-                    }
-                    return Ok(Again::Whenever);
-                }
-                Outcome::CannotBeDone => {
-                    self.counters.undone.add(1);
-                    return Ok(Again::Whenever);
-                }
                 Outcome::NotForLeader => {}
+                _ => return Ok(Again::Whenever),
             }
         }
         let again = self.take_member_message(peer, frame.seq, &message)?;
@@ -143,7 +98,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn note_plain(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = &self.leader else { return };
         if !peer.is_plain.swap(true, Ordering::SeqCst) {
-            leader.lock().runs_unjoined(peer.vmid());
+            leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }
     }
 
@@ -347,13 +302,5 @@ impl<'m, P: Pal> Node<'m, P> {
             self.counters.late_answers.add(1);
         }
         Ok(())
-    }
-}
-
-/// The length of an answer that comes later.
-const fn room_for_later(message: &Message<'_>) -> usize {
-    match message {
-        Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
-        _ => Answer::Status(0).length(),
     }
 }

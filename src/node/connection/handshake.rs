@@ -7,9 +7,11 @@ use super::rx::Read;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
+use crate::leader::{Leader, Op, Outcome};
 use crate::log::event;
 use crate::node::{Name, Node, PeerRef, Phase, Reading, Sending, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
+use crate::store::Lock;
 
 /// How many streams are accepted in one turn at most, so that the others are heard too.
 const ACCEPTED_AT_ONCE: usize = 256;
@@ -213,7 +215,7 @@ impl<'m, P: Pal> Node<'m, P> {
         peer.reading.lock().stream = Some(stream);
         peer.heard.store(true, Ordering::SeqCst);
         if let Some(leader) = &self.leader {
-            leader.lock().joined(vmid);
+            leader.lock().apply(&Op::Connected(vmid));
         }
         event!(debug, "process {vmid} is connected");
         self.events.joined(vmid);
@@ -361,14 +363,28 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         }
         self.has_left(leader, vmid);
-        // Not all under one lock: there may be many.
-        while !leader.lock().break_promises(vmid) {}
+        revoke_grants(leader, vmid);
         if self.config.keep_ranges_of_dead {
             return;
         }
-        let mut reclaim = leader.lock().ranges().reclaim(vmid);
-        while !leader.lock().ranges().reclaim_on(&mut reclaim) {}
+        let mut left = leader.lock().ranges_to_reclaim(vmid);
+        while left > 0 {
+            let portion = Op::ReclaimRanges { owner: vmid, left };
+            left = match leader.lock().apply(&portion) {
+                Outcome::Left(left) => left,
+                _ => 0,
+            };
+        }
     }
+}
+
+/// As the leader: takes back what the process had given to others that have not come.
+pub(in crate::node) fn revoke_grants(leader: &Lock<Leader<'_>>, giver: Vmid) {
+    // Not all under one lock: there may be many.
+    while matches!(
+        leader.lock().apply(&Op::RevokeGrants(giver)),
+        Outcome::Left(1..)
+    ) {}
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 use super::halves::Queue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
+use crate::leader::Op;
 use crate::log::event;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Wait};
@@ -125,7 +126,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         };
         if theirs.flags.contains(LimitFlags::NEVER_JOINS) {
-            leader.lock().runs_unjoined(peer.vmid());
+            leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }
         if !fits {
             let (who, ours, theirs) = (peer.vmid(), ours.sync_data, theirs.sync_data);

@@ -14,6 +14,7 @@ mod tx;
 
 pub(crate) use adaptive_spin::SpinGauge;
 pub(crate) use halves::{Reading, Sending};
+pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{VMID_LENGTH, WorkerState};

@@ -81,6 +81,18 @@ pub(crate) struct Sweep {
     left: usize,
 }
 
+impl Sweep {
+    /// A sweep that has `left` spans still to look at.
+    pub(crate) fn resume(owner: u32, left: usize) -> Self {
+        Sweep { owner, left }
+    }
+
+    /// How many spans are still to be looked at.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+}
+
 /// A fixed number of spans.
 pub(crate) struct SpanTable<'m> {
     tree: Tree<'m>,

@@ -147,8 +147,7 @@ impl World<'_> {
             };
             self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(status));
         }
-        self.leader.begin_recalls();
-        while let Some((to, number)) = self.leader.next_recall() {
+        while let Some((_, to, number)) = self.leader.next_recall(0) {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
             self.leader.recall_was_sent(to, number);
         }

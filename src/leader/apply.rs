@@ -1,0 +1,256 @@
+//! The one way in which the leader's state changes.
+
+use core::num::NonZeroI32;
+
+use super::op::{Op, Outcome, Presence};
+use super::{Alloc, Leader};
+use crate::Vmid;
+use crate::error::{Error, errno};
+use crate::file_locks::Set;
+use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
+
+impl Leader<'_> {
+    /// Applies an operation: the only way in which the leader's state changes. Takes a bounded number of
+    /// steps.
+    pub fn apply(&mut self, op: &Op<'_>) -> Outcome {
+        self.ops = self.ops.wrapping_add(1);
+        self.change(op)
+    }
+
+    /// How many operations were applied.
+    pub fn ops(&self) -> u64 {
+        self.ops
+    }
+
+    fn change(&mut self, op: &Op<'_>) -> Outcome {
+        match *op {
+            Op::Request {
+                from,
+                seq,
+                ref message,
+                other,
+            } => return self.request(from, seq, message, other),
+            Op::SetLock {
+                from,
+                ref lock,
+                hash,
+            } => {
+                return match self.locks.set_at_once(from, lock, hash) {
+                    Ok(false) => Outcome::Delegated,
+                    Ok(true) => Outcome::Answer(status(Ok(()))),
+                    Err(errno) => Outcome::Answer(status(Err(errno))),
+                };
+            }
+            Op::Connected(vmid) => self.connected(vmid),
+            Op::Join(from, hello) => {
+                if self.join(from, &hello).is_err() {
+                    return Outcome::Rejected;
+                }
+            }
+            Op::RunUnjoined(vmid) => self.processes.runs_unjoined(vmid),
+            Op::Left(vmid) => self.left(vmid),
+            Op::RevokeGrants(giver) => return Outcome::Left((!self.break_promises(giver)).into()),
+            Op::ReclaimRanges { owner, left } => {
+                return Outcome::Left(self.ranges.reclaim_portion(owner, left));
+            }
+            Op::DeferStart(vmid) => self.processes.defer_start(vmid),
+            Op::AbandonStart(vmid) => self.processes.abandon(vmid),
+            Op::AllowFileNotices(vmid) => self.locks.can_be_told(vmid),
+            Op::FileNoticeSent(to, handle) => self.locks.was_told(to, handle),
+            Op::FileNoticeDeferred(to, handle) => self.locks.put_note_off(to, handle),
+            Op::RecallSent(to, number) => self.locks.recall_was_sent(to, number),
+            Op::CompletionTaken => drop(self.locks.next_decided()),
+            Op::ExitTaken(pid) => self.processes.take_exit(pid),
+            Op::ExitRequeued(pid) => self.processes.requeue_exit(pid),
+            Op::NoticeTaken(to, note) => self.processes.take_notice(to, note),
+            Op::NoticeRequeued(to, note) => self.processes.requeue_notice(to, note),
+            // One for a process or for all is never refused.
+            Op::Signal(to, kill) => drop(self.processes.signals.keep(to, &kill)),
+            Op::SignalStarting { from, kill } => self.processes.keep_for_starting(from, &kill),
+            Op::SignalSent { to, is_answered } => self.processes.signals.sent(to, is_answered),
+            Op::SignalAnswered { from, seq, status } => {
+                if !self.processes.signals.answered(from, seq, status) {
+                    return Outcome::Rejected;
+                }
+            }
+            Op::SignalAnswerTaken => self.processes.signals.take_answer(),
+        }
+        Outcome::Done
+    }
+
+    /// The other process that a request is about, whose [`Presence`] its operation is to hold: the one
+    /// that is given an ID or an open file, or signalled.
+    pub fn other(&mut self, message: &Message<'_>) -> Option<Vmid> {
+        match *message {
+            Message::ChangeIdOwner { owner, .. } => Vmid::new(owner),
+            Message::FileHandle { vmid, .. } => Vmid::new(vmid),
+            Message::KillOrdered { kill, .. } => self.target_of(&kill).ok(),
+            _ => None,
+        }
+    }
+
+    /// Answers a question that changes nothing; none if the message is not one.
+    pub fn look_up(&mut self, from: Vmid, message: &Message<'_>) -> Option<Answer<'static>> {
+        Some(match *message {
+            Message::GetIdOwner(id) => Answer::Owner(self.owner_of(id).map_or(0, Vmid::get)),
+            Message::ProcessQuery(query) => {
+                let process = self.processes.query(&query).or_else(|errno| {
+                    // The ID of a thread is out of a range of its process. Whether the ID is a thread's
+                    // only that process knows.
+                    let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
+                    self.processes.query_owner(&query, owner)
+                });
+                Answer::Process(process.map_err(negative))
+            }
+            Message::ProcessEnd(EndQuery { pid, group }) => {
+                let end = self.processes.end_of_child(from, pid, group);
+                Answer::End(end.map_err(negative))
+            }
+            _ => return None,
+        })
+    }
+
+    fn request(&mut self, from: Vmid, seq: u64, message: &Message<'_>, other: Presence) -> Outcome {
+        match *message {
+            Message::GetNewVmid => {
+                Outcome::Answer(Answer::Vmid(self.new_vmid().map_or(0, Vmid::get)))
+            }
+            Message::AllocIdRange => {
+                Outcome::Answer(Answer::IdRange(match self.ranges.alloc(from) {
+                    Alloc::Range(range) => range,
+                    Alloc::NoneLeft | Alloc::TableFull => IdRange { start: 0, end: 0 },
+                }))
+            }
+            Message::ReleaseIdRange(range) => one_way(self.release(from, range).is_ok()),
+            Message::ChangeIdOwner { id, owner } => {
+                let Some(owner) = Vmid::new(owner) else {
+                    return Outcome::Answer(status(Err(errno::EINVAL)));
+                };
+                let changed = self.change_owner(from, id, owner);
+                if other.is_there() {
+                    self.keep_promises(owner);
+                }
+                Outcome::Answer(match changed {
+                    Ok(()) => Answer::Empty,
+                    Err(error) => status(Err(error.errno())),
+                })
+            }
+            Message::ProcessStart { vmid, pid } => {
+                Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
+            }
+            Message::ProcessReap(pid) => {
+                let starting = self.processes.starting(pid);
+                if self.processes.reap(from, pid, &mut self.ranges) {
+                    starting.map_or(Outcome::Done, Outcome::Abandoned)
+                } else {
+                    // Its parent has not started it yet, but its pid is its own already.
+                    let granted = self.promised.receiver(from, pid);
+                    let granted = granted.filter(|_| !self.processes.names(pid));
+                    granted.map_or(Outcome::Rejected, Outcome::Abandoned)
+                }
+            }
+            Message::ProcessChange { what, pid, value } => {
+                let ranges = &mut self.ranges;
+                let changed = self.processes.change(from, what, pid, value, ranges);
+                Outcome::Answer(status(changed))
+            }
+            Message::ProcessNote(note) => match note.note {
+                ProcessNote::WatchParent => one_way(self.processes.watch_parent(from, true)),
+                ProcessNote::IgnoreParent => one_way(self.processes.watch_parent(from, false)),
+                ProcessNote::ParentEnded | ProcessNote::ChildAbandoned => Outcome::NotForLeader,
+            },
+            // The leader keeps how every process ends; the notice itself is for the parent.
+            Message::ChildExit(exit) => {
+                self.processes.ends(from, exit);
+                self.locks.clear_pid(from, exit.pid);
+                Outcome::NotForLeader
+            }
+            Message::KillOrdered { kill, always } => {
+                let outcome = self.signal_ordered((from, seq), &kill, always, other);
+                if seq == 0 { Outcome::Done } else { outcome }
+            }
+            Message::FileHandle { handle, held, vmid } => {
+                let noted = self.note_handle(from, Vmid::new(vmid), handle, held, other);
+                if seq == 0 {
+                    one_way(noted.is_ok())
+                } else {
+                    Outcome::Answer(status(noted))
+                }
+            }
+            _ => self.lock_request(from, seq, message),
+        }
+    }
+
+    fn lock_request(&mut self, from: Vmid, seq: u64, message: &Message<'_>) -> Outcome {
+        match *message {
+            Message::FileLockSet(lock) => {
+                lock_outcome(self.locks.set(from, seq, &with_answer(lock, seq)))
+            }
+            Message::FileLockBorrow(lock) => {
+                let lock = with_answer(lock, seq);
+                lock_outcome(self.locks.borrow(from, seq, &lock, lock.handle))
+            }
+            Message::FileLockReturn { loan, locks } => {
+                if self.locks.give_back(from, loan, locks) {
+                    Outcome::Done
+                } else {
+                    Outcome::NotForLeader
+                }
+            }
+            Message::FileLockGet(lock) => {
+                let Some(found) = self.locks.ask(from, seq, &lock) else {
+                    return Outcome::Later;
+                };
+                Outcome::Answer(Answer::Lock(match found {
+                    Ok(held) => held.into(),
+                    Err(errno) => LockAnswer::from_status(errno.saturating_neg()),
+                }))
+            }
+            Message::FileLockClearPid(pid) => {
+                self.locks.clear_pid(from, pid);
+                Outcome::Answer(status(Ok(())))
+            }
+            Message::FileLockCancel(seq) => {
+                self.locks.cancel(from, seq);
+                Outcome::Done
+            }
+            _ => Outcome::NotForLeader,
+        }
+    }
+}
+
+/// The outcome of a request that has no answer.
+fn one_way(is_done: bool) -> Outcome {
+    if is_done {
+        Outcome::Done
+    } else {
+        Outcome::Rejected
+    }
+}
+
+/// A request that wants no answer can't wait: its sender would not know when to go on.
+fn with_answer(lock: FileLock<'_>, seq: u64) -> FileLock<'_> {
+    FileLock {
+        wait: lock.wait && seq != 0,
+        ..lock
+    }
+}
+
+fn lock_outcome(set: Result<Set, i32>) -> Outcome {
+    Outcome::Answer(match set {
+        Ok(Set::Waits) => return Outcome::Later,
+        Ok(Set::Lent(locks)) => Answer::Status(i32::try_from(locks).unwrap_or(i32::MAX)),
+        Ok(Set::Done) => status(Ok(())),
+        Err(errno) => status(Err(errno)),
+    })
+}
+
+/// An error number as it stands in an answer.
+fn negative(errno: i32) -> NonZeroI32 {
+    NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
+}
+
+/// The answer that has the result: nothing, or a positive error number.
+fn status(result: Result<(), i32>) -> Answer<'static> {
+    Answer::Status(result.err().map_or(0, i32::saturating_neg))
+}

@@ -1,0 +1,92 @@
+//! Signals that a process sends through the leader, behind those of its own that are under way.
+
+use super::Leader;
+use super::op::{Outcome, Presence};
+use super::processes::Receiver;
+use super::signals::{Asker, KEPT, NOT_NEEDED, is_signal};
+use crate::Vmid;
+use crate::error::errno;
+use crate::wire::{Answer, PidKill};
+
+/// A signal that goes to no member's stream, and the status of its answer.
+enum NoTarget {
+    /// A member that has not joined: its signals wait for it at the leader.
+    Starting(Vmid),
+    Status(i32),
+}
+
+impl Leader<'_> {
+    /// The member that is sent the signal when a process signals through the leader.
+    fn find_target(&mut self, kill: &PidKill) -> Result<Vmid, NoTarget> {
+        let owner = self.ranges.owner_of(kill.pid);
+        match (self.processes.receiver(kill.pid), owner) {
+            // The library OS that knows its other threads is not there.
+            (Receiver::Starting(_) | Receiver::Zombie, _) if !kill.is_for_main_thread() => {
+                Err(NoTarget::Status(-errno::ESRCH))
+            }
+            (Receiver::Starting(to), _) => Err(NoTarget::Starting(to)),
+            (Receiver::Zombie, _) => Err(NoTarget::Status(0)),
+            (Receiver::Owner, Some(to)) => Ok(to),
+            (Receiver::Nobody, _) | (Receiver::Owner, None) => Err(NoTarget::Status(-errno::ESRCH)),
+        }
+    }
+
+    /// The connected member that the signal is for, if it has joined.
+    pub(super) fn target_of(&mut self, kill: &PidKill) -> Result<Vmid, ()> {
+        self.find_target(kill).map_err(drop)
+    }
+
+    /// Sends a signal behind those of the same sender that are under way: only if there are such, or
+    /// `always`. `target` is the connection of its target.
+    pub(super) fn signal_ordered(
+        &mut self,
+        (from, seq): (Vmid, u64),
+        kill: &PidKill,
+        always: bool,
+        target: Presence,
+    ) -> Outcome {
+        let answer = |status| Outcome::Answer(Answer::Status(status));
+        if !is_signal(kill.signal) {
+            return answer(-errno::EINVAL);
+        }
+        let to = match self.find_target(kill) {
+            Ok(to) => to,
+            Err(NoTarget::Starting(to)) => return answer(self.keep_signal(to, kill)),
+            Err(NoTarget::Status(status)) => return answer(status),
+        };
+        if to == Vmid::FIRST || to == from {
+            // The stream of the sender keeps the order.
+            return answer(NOT_NEEDED);
+        }
+        if target == Presence::Absent {
+            // A process whose connection has just ended can be signalled until it is reaped.
+            let is_ending = self.processes.is_there(kill.pid) && kill.is_for_main_thread();
+            return answer(if is_ending { 0 } else { -errno::ESRCH });
+        }
+        let signals = &mut self.processes.signals;
+        let is_clear = if from == Vmid::FIRST {
+            // What was sent is on the same stream.
+            !signals.is_waiting(to)
+        } else {
+            // Nobody knows when a process in C has taken what it was sent.
+            signals.is_clear(to) && target == Presence::Extended
+        };
+        if is_clear && !always {
+            return answer(NOT_NEEDED);
+        }
+        let asker = Asker { vmid: from, seq };
+        if seq == 0 || !signals.ask(to, kill, asker) {
+            return answer(self.keep_signal(to, kill));
+        }
+        Outcome::Later
+    }
+
+    /// Has a signal pend for a member. Returns the status of the answer.
+    fn keep_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
+        match self.processes.signals.keep(to, kill) {
+            Ok(()) if kill.signal == 0 => 0,
+            Ok(()) => KEPT,
+            Err(errno) => errno.saturating_neg(),
+        }
+    }
+}

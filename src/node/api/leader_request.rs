@@ -1,0 +1,158 @@
+//! Requests to the leader: one path for those of a member and those of the leader's own process.
+
+use super::ids::Ask;
+use super::signals::error_of;
+use crate::Vmid;
+use crate::error::Error;
+use crate::leader::{Leader, Op, Outcome, Presence};
+use crate::node::rpc::Data;
+use crate::node::{Late, Node, PeerRef, Wait};
+use crate::pal::Pal;
+use crate::store::Lock;
+use crate::sync::Ordering;
+use crate::wire::{Answer, LockAnswer, Message};
+
+impl<'m, P: Pal> Node<'m, P> {
+    /// Asks the leader, be it this process or another, and waits for the answer. `late` says what an
+    /// answer does that comes after the call has ended.
+    pub(in crate::node) fn ask_leader(
+        &self,
+        message: &Message<'_>,
+        late: Late,
+        wait: Wait<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        match self.leader()? {
+            Ask::Here(leader) => {
+                // It wants an answer, and none of these requests waits: any number will do.
+                let asker = (self.identity.vmid, 1);
+                match self.apply_request(leader, asker, message, None)? {
+                    Outcome::Answer(answer) => Ok(answer),
+                    _ => Err(Error::Invalid),
+                }
+            }
+            Ask::There(vmid) => self.ask_with(vmid, message, late, &mut Data::none(), wait),
+        }
+    }
+
+    /// Sends the leader, be it this process or another, a request that has no answer. Nobody learns
+    /// whether it could be done: the leader counts it if not.
+    pub(in crate::node) fn send_to_leader(
+        &self,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        match self.leader()? {
+            Ask::Here(leader) => {
+                let asker = (self.identity.vmid, 0);
+                self.apply_request(leader, asker, message, None).map(drop)
+            }
+            Ask::There(vmid) => self.send(vmid, message, wait),
+        }
+    }
+
+    /// As the leader: answers a request of a member, whose connection is `peer`, or of this process; and
+    /// does at once all that follows from it. The answer is to have the sequence number `seq`, 0 for none.
+    ///
+    /// # Errors
+    /// As [`Node::alive`], for this process's own requests.
+    pub(crate) fn apply_request(
+        &self,
+        leader: &Lock<Leader<'m>>,
+        (from, seq): (Vmid, u64),
+        message: &Message<'_>,
+        peer: Option<&PeerRef<'_, 'm, P::Stream>>,
+    ) -> Result<Outcome, Error> {
+        let (outcome, other, has_news) = loop {
+            let mut tables = leader.lock();
+            if peer.is_none() {
+                // What this process has when it ends is taken back once.
+                self.alive()?;
+            }
+            if let Some(answer) = tables.look_up(from, message) {
+                return Ok(Outcome::Answer(answer));
+            }
+            if !Op::is_change(message) {
+                return Ok(Outcome::NotForLeader);
+            }
+            let other = tables.other(message);
+            let outcome = tables.apply(&Op::Request {
+                from,
+                seq,
+                message: *message,
+                other: other.map_or(Presence::Absent, |other| self.presence(other)),
+            });
+            if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
+                && Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
+            {
+                // A process has joined under this number, which was its own choice.
+                continue;
+            }
+            // Before anybody else can answer.
+            if outcome == Outcome::Later
+                && seq != 0
+                && let Some(peer) = peer
+            {
+                peer.keep_room(room_for_later(message));
+            }
+            break (outcome, other, tables.locks().has_news());
+        };
+        if has_news {
+            self.tell_decided();
+        }
+        match message {
+            Message::FileHandle { handle, held, .. } => {
+                let is_noted =
+                    matches!(outcome, Outcome::Done | Outcome::Answer(Answer::Status(0)));
+                if is_noted && *held && other == Some(self.identity.vmid) {
+                    self.used_locks.note_handle(*handle);
+                }
+                // Before the giver knows; what finds no room is sent later.
+                self.send_notes();
+            }
+            Message::KillOrdered { .. } => {
+                if let Some(target) = other.and_then(|other| self.peers.find(other)) {
+                    target.signals_wait.store(true, Ordering::SeqCst);
+                    self.send_passed(&target);
+                    self.flush(&target);
+                }
+                self.give_signal_answers();
+            }
+            _ => {}
+        }
+        match outcome {
+            Outcome::Abandoned(vmid) if !self.has_come(vmid) => self.take_back_ids(vmid),
+            Outcome::Rejected => self.counters.undone.add(1),
+            _ => {}
+        }
+        Ok(outcome)
+    }
+
+    /// As the leader: how a process is connected with this one.
+    fn presence(&self, vmid: Vmid) -> Presence {
+        if vmid == self.identity.vmid {
+            return Presence::Connected;
+        }
+        match self.peers.find(vmid).filter(|peer| !peer.is_silent()) {
+            None => Presence::Absent,
+            Some(peer) if peer.extended.load(Ordering::SeqCst) => Presence::Extended,
+            Some(_) => Presence::Connected,
+        }
+    }
+}
+
+/// The length of an answer that comes later.
+const fn room_for_later(message: &Message<'_>) -> usize {
+    match message {
+        Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
+        _ => Answer::Status(0).length(),
+    }
+}
+
+/// The result that a status answer stands for. It is the same wherever the leader is.
+pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
+    match answer {
+        Answer::Empty | Answer::Status(0) => Ok(()),
+        Answer::Status(status) => Err(error_of(status)),
+        _ => Err(Error::Invalid),
+    }
+}

@@ -1,0 +1,117 @@
+//! The time limits of numbered events that the leader's tables, which have no clock, keep in order.
+
+use core::time::Duration;
+
+use crate::pal::Time;
+use crate::store::{Lock, close_gap};
+use crate::sync::{AtomicBool, AtomicU64};
+
+/// Times that are kept apart. Where more are outstanding, the youngest of them share the latest.
+const MARKS: usize = 16;
+
+/// What the leader's node keeps of its tables that these do not keep themselves.
+pub(in crate::node) struct LeaderLimits {
+    /// Files that were lent are to come back.
+    pub(in crate::node) recalling: AtomicBool,
+    /// Processes are being started whose parent has ended.
+    pub(in crate::node) awaiting_starts: AtomicBool,
+    /// The time limits of recalls.
+    pub(in crate::node) recalls: Lock<Deadlines>,
+    /// The time limits of processes that are being started and have lost their parent.
+    pub(in crate::node) starts: Lock<Deadlines>,
+    /// [`Signals::raised`](crate::leader::Signals::raised) when all signals that could be sent were.
+    pub(in crate::node) signals_sent: AtomicU64,
+}
+
+impl LeaderLimits {
+    pub(in crate::node) fn new() -> Self {
+        LeaderLimits {
+            recalling: AtomicBool::new(false),
+            awaiting_starts: AtomicBool::new(false),
+            recalls: Lock::new(Deadlines::new()),
+            starts: Lock::new(Deadlines::new()),
+            signals_sent: AtomicU64::new(0),
+        }
+    }
+}
+
+/// When events reach their limit. The time of an event counts from the first look at it.
+pub(in crate::node) struct Deadlines {
+    /// The first `count` are in use: all events up to that number that no mark before it covers reach
+    /// their limit then. Both rise.
+    marks: [(u64, Time); MARKS],
+    count: usize,
+}
+
+impl Deadlines {
+    pub(in crate::node) const fn new() -> Self {
+        Deadlines {
+            marks: [(0, Time(0)); MARKS],
+            count: 0,
+        }
+    }
+
+    /// When the event `first` reaches its limit: it is the oldest that is outstanding, and `last` is the
+    /// youngest there has been by `now`.
+    pub(in crate::node) fn of(
+        &mut self,
+        first: u64,
+        last: u64,
+        now: Time,
+        limit: Duration,
+    ) -> Time {
+        while self.count > 0
+            && self
+                .marks
+                .first()
+                .is_some_and(|(number, _)| *number < first)
+        {
+            close_gap(&mut self.marks);
+            self.count = self.count.saturating_sub(1);
+        }
+        let newest = self.count.checked_sub(1);
+        let newest = newest.and_then(|newest| self.marks.get(newest));
+        let until = now + limit;
+        if newest.is_none_or(|(number, _)| *number < last) {
+            self.count = self.count.saturating_add(1).min(MARKS);
+            if let Some(mark) = self.marks.get_mut(self.count.saturating_sub(1)) {
+                *mark = (last, until);
+            }
+        }
+        let oldest = self.marks.first().filter(|_| self.count > 0);
+        oldest.map_or(until, |(_, until)| *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_nanos(100);
+
+    #[test]
+    fn each_event_has_its_limit_from_the_first_look_at_it() {
+        let mut deadlines = Deadlines::new();
+        assert_eq!(deadlines.of(1, 2, Time(5), LIMIT), Time(105));
+        assert_eq!(deadlines.of(1, 3, Time(8), LIMIT), Time(105));
+        assert_eq!(deadlines.of(2, 3, Time(9), LIMIT), Time(105));
+        assert_eq!(deadlines.of(3, 3, Time(20), LIMIT), Time(108));
+        // All were over for a while.
+        assert_eq!(deadlines.of(7, 9, Time(50), LIMIT), Time(150));
+    }
+
+    #[test]
+    fn events_beyond_the_marks_have_at_least_their_limit_and_at_most_twice_that() {
+        let mut deadlines = Deadlines::new();
+        for number in 1..=40 {
+            assert_eq!(deadlines.of(1, number, Time(number), LIMIT), Time(101));
+        }
+        for number in 1..=15 {
+            let until = deadlines.of(number, 40, Time(60), LIMIT);
+            assert_eq!(until, Time(number + 100));
+        }
+        assert_eq!(deadlines.of(16, 40, Time(60), LIMIT), Time(140));
+        assert_eq!(deadlines.of(40, 41, Time(70), LIMIT), Time(140));
+        assert_eq!(deadlines.of(41, 41, Time(71), LIMIT), Time(170));
+    }
+}
