@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, pid_t};
-use libos_ipc::{ID_MAX, Id, Which};
+use libos_ipc::error::errno::EPERM;
+use libos_ipc::{Error, ID_MAX, Id, Which};
 
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
@@ -191,4 +192,33 @@ fn kernel() -> Option<Again> {
         comes_next(session)?,
     ];
     Some(in_order(is_living, before, after))
+}
+
+#[test]
+fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member() {
+    let family = Family::new();
+    let (member, other, gone) = (family.child(), family.child(), family.child());
+    let (of_gone, to_gone) = (gone.pid, gone.vmid());
+    gone.exit(0);
+    let wait_child = family.first.node.wait_child(Which::Pid(of_gone), WAIT);
+    assert_eq!(wait_child.map(|exit| exit.pid), Ok(of_gone));
+    let of_other = other.node.alloc_range(WAIT).unwrap();
+    for node in [&family.first.node, &member.node] {
+        let own = node.alloc_range(WAIT).unwrap();
+        let change = |id, to| node.change_owner(id, to, WAIT);
+        let to = other.vmid();
+        assert_eq!(change(ID_MAX, to), Err(Error::NoSuchProcess), "free");
+        assert_eq!(change(of_other.start, to), Err(Error::Refused(EPERM)));
+        assert_eq!(change(other.pid, to), Err(Error::Refused(EPERM)), "a pid");
+        assert_eq!(
+            change(own.start, to_gone),
+            Err(Error::NoSuchProcess),
+            "gone"
+        );
+        assert_eq!(change(own.start, to), Ok(()));
+        // It is in three pieces now, and nobody is told that this is none of them.
+        assert_eq!(node.release_range(own, WAIT), Ok(()));
+        assert_eq!(node.owner_of(own.end, WAIT), Ok(Some(node.identity().vmid)));
+        assert_eq!(node.set_group(ID_MAX, 0, WAIT), Err(Error::NoSuchProcess));
+    }
 }
