@@ -54,7 +54,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Nobody tells whether the leader agreed.
     ///
     /// # Errors
-    /// As [`Node::send`].
+    /// As [`Node::send`]; where this process is the leader, [`Error::Invalid`] if the range is not one of
+    /// its own, or is a pid.
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
         self.send_to_leader(&Message::ReleaseIdRange(range), wait)
     }

@@ -34,8 +34,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends the leader, be it this process or another, a request that has no answer. Nobody learns
+    /// Sends the leader, be it this process or another, a request that has no answer. Nobody tells a member
     /// whether it could be done: the leader counts it if not.
+    ///
+    /// # Errors
+    /// As [`Node::send`]; [`Error::Invalid`] if this process is the leader and it could not be done.
     pub(in crate::node) fn send_to_leader(
         &self,
         message: &Message<'_>,
@@ -44,7 +47,10 @@ impl<'m, P: Pal> Node<'m, P> {
         match self.leader()? {
             Ask::Here(leader) => {
                 let asker = (self.identity.vmid, 0);
-                self.apply_request(leader, asker, message, None).map(drop)
+                match self.apply_request(leader, asker, message, None)? {
+                    Outcome::Rejected => Err(Error::Invalid),
+                    _ => Ok(()),
+                }
             }
             Ask::There(vmid) => self.send(vmid, message, wait),
         }
