@@ -16,7 +16,7 @@ fn options(seed: u64, faults: &str) -> Options {
         members: None,
         faults: Faults::parse(faults).unwrap(),
         only: None,
-        tells: false,
+        keeps_lines: false,
     }
 }
 

@@ -69,7 +69,7 @@ WHAT HAPPENS
   docs/simulator.md says what is checked.
 
   The last line is `sim: ok` (exit code 0). Or a seed fails: it is made as small as it goes, and the
-  line that runs just that is printed, with a short account (exit code 1).
+  line that runs just that is printed, with a short trace (exit code 1).
 
 EXAMPLES
   sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
@@ -85,7 +85,7 @@ impl Cli {
             members: self.members,
             faults: self.faults,
             only: self.only.clone(),
-            tells: self.verbose,
+            keeps_lines: self.verbose,
         }
     }
 }

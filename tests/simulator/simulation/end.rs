@@ -24,7 +24,7 @@ pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             .checks
             .family
             .get(own.vmid)
-            .is_some_and(|kin| kin.state == State::Starting)
+            .is_some_and(|process| process.state == State::Starting)
         {
             world.checks.family.failed(own.vmid);
             let now = world.checks.tick();
@@ -87,12 +87,12 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             .and_then(|()| node.give_back_ids(long));
         let flushed = shut_down(node, own, LONG);
         with(|world| {
-            world.tell(format_args!(
+            world.log(format_args!(
                 "v{} exits with {code}: {said:?}, {flushed}",
                 own.vmid
             ));
-            let is_doomed = world.checks.family.is_doomed(own.vmid);
-            if !(is_doomed || said.is_ok() && flushed) {
+            let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
+            if !(is_marked_dead || said.is_ok() && flushed) {
                 let what = Err(format!("v{} can't say how it ends: {said:?}", own.vmid));
                 world.check("calls", what);
             }
@@ -105,7 +105,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 /// It dies without a word.
 pub(crate) fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     with(|world| {
-        world.tell(format_args!("v{} dies", own.vmid));
+        world.log(format_args!("v{} dies", own.vmid));
         begin_end(world, own, (0, libos_ipc::leader::SIGPWR));
         world.checks.forget(own.vmid, own.pid, false);
     });
@@ -201,7 +201,7 @@ fn end_of_all<const READS: bool>(
     let pools = node.statistics().pools;
     let is_sound = node.is_sound();
     with(|world| {
-        world.tell(format_args!("the leader leaves: {left:?}, {given_back:?}"));
+        world.log(format_args!("the leader leaves: {left:?}, {given_back:?}"));
         let error = left.and(given_back).err();
         let now = world.network.now;
         let ended = world

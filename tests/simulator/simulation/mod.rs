@@ -1,11 +1,8 @@
-//! A whole family in simulated time: real nodes, whose streams, clock and threads are the seed's.
+//! A whole family in simulated time: real nodes, whose streams, clock and threads follow from the
+//! seed.
 //!
-//! [`run`] is one run. A [`Plan`] follows from the seed: limits, faults, what each process is to do.
-//! [`tasks`] says who runs when, [`network`] what becomes of bytes, [`process`], [`program`]
-//! and [`end`] are the processes, [`hostile`] the one that means harm, [`checks`] what must be so
-//! whatever happens.
+//! [`run`] is one run. A [`Plan`] follows from the seed: limits, faults, and the steps of each process. [`tasks`] schedules the threads, and [`network`] moves the bytes. [`process`], [`program`] and [`end`] are the processes, [`hostile`] is the hostile one; [`checks`] holds the promises that every run must keep.
 
-mod account;
 mod checks;
 mod end;
 mod faults;
@@ -17,6 +14,7 @@ mod plan;
 mod process;
 mod program;
 mod tasks;
+mod trace;
 mod world;
 
 use fastrand::Rng;
@@ -28,26 +26,26 @@ pub(crate) use plan::{MOST_MEMBERS, Only, Options, StepName};
 use process::{Birth, THREADS};
 pub(crate) use world::Violation;
 
-/// What became of a run.
+/// The result of a run.
 pub(crate) struct Outcome {
-    /// The same for the same seed and options.
+    /// The hash of the trace: the same for the same seed and options.
     pub(crate) hash: u64,
-    /// How many things happened.
+    /// The number of events.
     pub(crate) events: u64,
-    /// How long it took in the simulation, in nanoseconds.
+    /// The simulated time of the run in nanoseconds.
     pub(crate) time: u64,
     pub(crate) violation: Option<Violation>,
-    /// The account, if it was asked for.
+    /// The text of the trace, if the options asked for it.
     pub(crate) lines: Vec<String>,
 }
 
-/// Runs a family from its beginning to its end.
+/// Runs a family from its start to its end.
 pub(crate) fn run(options: &Options) -> Outcome {
     let plan = Plan::draw(options.clone());
     let faults = plan.faults;
     let network = network::Network::new(faults, Rng::with_seed(plan.network_seed));
-    world::begin(plan, network, options.tells);
-    world::with(|world| world.tell(format_args!("faults: {faults}")));
+    world::begin(plan, network, options.keeps_lines);
+    world::with(|world| world.log(format_args!("faults: {faults}")));
     let first = Birth {
         identity: Identity::FIRST,
         number: 0,
@@ -56,15 +54,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
     tasks::run_all(first, faults.has(Fault::Hostile));
     let mut world = world::end().expect("begun above");
     Outcome {
-        hash: world.account.hash(),
-        events: world.account.events(),
+        hash: world.trace.hash(),
+        events: world.trace.events(),
         time: world.network.now,
         violation: world.violation.take(),
-        lines: world.account.take_lines(),
+        lines: world.trace.take_lines(),
     }
 }
 
-/// All steps that a run has, whether they are come to or not.
+/// All steps that a run has, whether it reaches them or not.
 pub(crate) fn steps(options: &Options) -> Vec<StepName> {
     let plan = Plan::draw(options.clone());
     let threads = |process| {

@@ -41,7 +41,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
             || signal.signal >= FOREIGN;
         if is_here && signal.signal != 0 && !is_foreign {
             with(|world| {
-                world.tell(format_args!("v{} gets {signal:?}", self.vmid));
+                world.log(format_args!("v{} gets {signal:?}", self.vmid));
                 let number = signal.signal;
                 let checks = &mut world.checks;
                 let (signals, family) = (&mut checks.signals, &checks.family);
@@ -53,7 +53,8 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 };
                 world.check(check, outcome);
                 // Where a connection breaks, a signal may be sent twice.
-                let may_be_twice = world.has(Fault::Disconnect) || world.checks.innocents.may_close;
+                let may_be_twice =
+                    world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
                 if signal.sender != 0 && !may_be_twice {
                     let signals = &mut world.checks.signals;
                     let outcome = signals.in_order(self.vmid, signal.sender, number);
@@ -88,7 +89,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
 
     fn child_ended(&self, node: &Node<'_, SimPal<READS>>, exit: &ChildExit) {
         with(|world| {
-            world.tell(format_args!("v{} hears of {exit:?}", self.vmid));
+            world.log(format_args!("v{} hears of {exit:?}", self.vmid));
             let checks = &mut world.checks;
             let outcome = checks.exits.told(&checks.family, self.vmid, exit);
             world.check("exits", outcome);

@@ -45,9 +45,9 @@ impl Stream for SimStream {
         with(|world| {
             let read = world.network.read(self.0, buffer);
             if let Ok(count) = read {
-                world.account.note_bytes(&buffer[..count]);
+                world.trace.record_bytes(&buffer[..count]);
             }
-            world.hear_of_streams();
+            world.handle_stream_events();
             read
         })
     }
@@ -56,9 +56,9 @@ impl Stream for SimStream {
         with(|world| {
             let written = world.network.write(self.0, parts);
             world
-                .account
-                .note(written.map_or(u64::MAX, |count| count as u64));
-            world.hear_of_streams();
+                .trace
+                .record(written.map_or(u64::MAX, |count| count as u64));
+            world.handle_stream_events();
             written
         })
     }
@@ -68,7 +68,7 @@ impl Drop for SimStream {
     fn drop(&mut self) {
         with(|world| {
             world.network.close(self.0);
-            world.hear_of_streams();
+            world.handle_stream_events();
         });
     }
 }

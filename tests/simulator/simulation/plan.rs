@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Nothing but these steps is done.
     pub(crate) only: Option<Only>,
     /// The account is written down.
-    pub(crate) tells: bool,
+    pub(crate) keeps_lines: bool,
 }
 
 /// A step: that of a process (by the order of birth), of one of its threads, by its place.

@@ -90,7 +90,7 @@ pub(crate) fn live(birth: &Birth, place: usize, has_threads: bool) {
     MEMORY.with_borrow_mut(|all| all.push(memory));
     with(|world| {
         world.network.leave(place);
-        world.tell(format_args!("v{} is gone", birth.identity.vmid));
+        world.log(format_args!("v{} is gone", birth.identity.vmid));
     });
 }
 
@@ -216,7 +216,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     let parent = node.identity().parent.map_or(0, libos_ipc::Vmid::get);
     with(|world| {
         let number = own.number;
-        world.tell(format_args!(
+        world.log(format_args!(
             "v{} (process {number}) joins: {joined:?}",
             own.vmid
         ));
@@ -234,7 +234,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
                 // Without its parent it has only some time.
                 let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
-                let may_fail = !has_parent && is_late || family.is_doomed(own.vmid);
+                let may_fail = !has_parent && is_late || family.is_marked_dead(own.vmid);
                 if !may_fail && !world.has(Fault::Capacity) {
                     let what = Err(format!("v{} can't join: {error}", own.vmid));
                     world.check("calls", what);

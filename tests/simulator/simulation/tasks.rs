@@ -118,7 +118,7 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
                 if !tasks[at].has_threads {
                     world.network.calm(tasks[at].place);
                 }
-                world.account.note(at as u64);
+                world.trace.record(at as u64);
                 return Some(at);
             }
             let next = tasks.iter().map(|task| task.until).min();

@@ -1,25 +1,25 @@
-//! All that there is in a run: the network, what the checks know, the account. One thread runs one
-//! world, one step after the other, so it is that thread's own; a platform has to be `Send` and
-//! `Sync`, and here it need hold nothing but a number.
+//! The state of a run: the network, the checks, the trace. One thread runs one world, so the world
+//! is a thread-local variable: a platform must be `Send` and `Sync`, and here it only holds a
+//! number.
 
 use std::cell::RefCell;
 use std::fmt::Arguments;
 
-use super::account::Account;
 use super::checks::Checks;
 use super::faults::{Fault, Faults};
-use super::network::{Network, News};
+use super::network::{Network, StreamEvent};
 use super::plan::Plan;
 use super::process::Birth;
+use super::trace::Trace;
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// What was promised and not kept.
+/// A broken promise.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
-    /// The check that found it.
+    /// The name of the check that found it.
     pub(crate) check: &'static str,
     pub(crate) what: String,
 }
@@ -28,30 +28,30 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) checks: Checks,
-    pub(crate) account: Account,
+    pub(crate) trace: Trace,
     pub(crate) violation: Option<Violation>,
-    /// Processes that are to begin.
+    /// The processes to start.
     pub(crate) births: Vec<Birth>,
-    /// IDs that were handed on, and to whom.
+    /// The IDs that were handed over, and their receivers.
     pub(crate) handed: Vec<(u32, libos_ipc::Id)>,
-    /// How many were started so far.
+    /// The number of processes started so far.
     pub(crate) started: usize,
-    /// The first process has done its part: nobody starts anything new.
+    /// The first process has done its steps: no process starts anything new.
     pub(crate) finish: bool,
-    /// Until when whoever pauses just now waits, at most.
+    /// The time until which the coroutine that pauses now waits at most.
     paused_until: u64,
 }
 
-/// Does something with this thread's world. Nothing in there may wait, or call a node.
+/// Changes this thread's world. The function must not wait, nor call a node.
 pub(crate) fn with<T>(change: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(|world| match world {
         Some(world) => change(world),
-        // What is left of a run that was broken off.
+        // A run that was broken off may still call this.
         None => unreachable!("there is no world"),
     })
 }
 
-/// Hands the thread on, until something stirs the place or the clock reaches `until`.
+/// Suspends the coroutine until an event at its place, or until the clock reaches `until`.
 pub(crate) fn pause(until: Option<u64>) {
     with(|world| world.paused_until = until.unwrap_or(u64::MAX));
     #[expect(
@@ -61,19 +61,19 @@ pub(crate) fn pause(until: Option<u64>) {
     generator::yield_with(());
 }
 
-/// Until when the one that was just resumed waits.
+/// The time until which the coroutine that just paused waits.
 pub(crate) fn paused_until() -> u64 {
     with(|world| world.paused_until)
 }
 
-/// Begins a world.
-pub(crate) fn begin(plan: Plan, network: Network, tells: bool) {
+/// Creates this thread's world.
+pub(crate) fn begin(plan: Plan, network: Network, keeps_lines: bool) {
     let checks = Checks::new(plan.faults);
     let world = World {
         plan,
         network,
         checks,
-        account: Account::new(tells),
+        trace: Trace::new(keeps_lines),
         violation: None,
         births: Vec::new(),
         handed: Vec::new(),
@@ -84,7 +84,7 @@ pub(crate) fn begin(plan: Plan, network: Network, tells: bool) {
     WORLD.set(Some(world));
 }
 
-/// Ends it.
+/// Takes this thread's world away.
 pub(crate) fn end() -> Option<World> {
     WORLD.take()
 }
@@ -98,50 +98,50 @@ impl World {
         self.plan.faults.has(fault)
     }
 
-    pub(crate) fn tell(&mut self, line: Arguments<'_>) {
+    pub(crate) fn log(&mut self, line: Arguments<'_>) {
         let now = self.network.now;
-        self.account.tell(now, line);
+        self.trace.log(now, line);
     }
 
-    /// The first thing that is wrong ends the run.
+    /// Records the outcome of a check; the first failure ends the run.
     pub(crate) fn check(&mut self, check: &'static str, outcome: Result<(), String>) {
         let Err(what) = outcome else { return };
-        self.tell(format_args!("{check}: {what}"));
+        self.log(format_args!("{check}: {what}"));
         if self.violation.is_none() {
             self.violation = Some(Violation { check, what });
         }
     }
 
-    /// Takes in what became of streams.
-    pub(crate) fn hear_of_streams(&mut self) {
-        while let Some(news) = self.network.news.pop() {
-            let (one, other) = match news {
-                News::Cut(one, other) => {
-                    self.tell(format_args!("the stream from v{one} to v{other} breaks"));
+    /// Handles the ends of streams.
+    pub(crate) fn handle_stream_events(&mut self) {
+        while let Some(event) = self.network.stream_events.pop() {
+            let (one, other) = match event {
+                StreamEvent::Cut(one, other) => {
+                    self.log(format_args!("the stream from v{one} to v{other} breaks"));
                     (one, other)
                 }
-                News::Closed(one, other) => {
-                    self.tell(format_args!("v{one} gives v{other} up"));
-                    let outcome = self.checks.innocents.closed(one, other);
-                    self.check("innocents", outcome);
+                StreamEvent::Closed(one, other) => {
+                    self.log(format_args!("v{one} gives v{other} up"));
+                    let outcome = self.checks.false_disconnects.closed(one, other);
+                    self.check("false-disconnects", outcome);
                     (one, other)
                 }
             };
-            // Without its connection with the leader a member is dead for the family.
+            // A member without a connection with the leader is dead for the family.
             if one.min(other) == 1 {
-                self.doom(one.max(other));
+                self.mark_dead(one.max(other));
             }
         }
     }
 
-    /// For the others this process is dead, though it may not know that yet.
-    fn doom(&mut self, vmid: u32) {
-        if self.checks.family.doom(vmid) {
+    /// Records that the process is dead for the others, though it may not know that yet.
+    fn mark_dead(&mut self, vmid: u32) {
+        if self.checks.family.mark_dead(vmid) {
             let pid = self.checks.family.pid_of(vmid);
-            self.tell(format_args!("v{vmid} is dead for the family"));
+            self.log(format_args!("v{vmid} is dead for the family"));
             self.checks.forget(vmid, pid, false);
         } else {
-            // One that has not joined has open files all the same.
+            // A process that has not joined may have open files, too.
             let now = self.checks.tick();
             self.checks.files.forget(vmid, now);
         }

@@ -47,8 +47,8 @@ impl Calls {
         if took > call.limit + GRACE && !is_late {
             return Err(format!("v{}'s {} took {took:?}", call.who, call.name));
         }
-        let kin = family.get(call.who);
-        let is_ending = kin.is_some_and(|kin| kin.state == State::Ending);
+        let process = family.get(call.who);
+        let is_ending = process.is_some_and(|process| process.state == State::Ending);
         let is_tight = self.faults.has(Fault::Capacity);
         let may_be = match error {
             None => true,

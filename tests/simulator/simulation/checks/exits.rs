@@ -50,8 +50,8 @@ impl Exits {
         let before = self.reaped.insert(child, parent);
         // It may have died before anybody could know that it had seen this.
         let died = |vmid| {
-            let kin = family.get(vmid);
-            kin.is_some_and(|kin| kin.ends.contains(&(0, SIGPWR)))
+            let process = family.get(vmid);
+            process.is_some_and(|process| process.ends.contains(&(0, SIGPWR)))
         };
         match before {
             Some(before) if before == parent || !(died(before) || died(parent)) => {
@@ -88,19 +88,20 @@ impl Exits {
 
     /// At the end of all.
     pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
-        let missing = family.all().find(|kin| {
+        let missing = family.all().find(|process| {
             // One that has not joined when its parent ends is not started any more.
-            let counts = kin.vmid != 1 && matches!(kin.state, State::Running | State::Ending);
+            let counts =
+                process.vmid != 1 && matches!(process.state, State::Running | State::Ending);
             // A call that has not come back, of a parent that is cut off, may have been about to see it.
             let is_being_seen = self
                 .waiting
-                .get(&kin.parent)
+                .get(&process.parent)
                 .is_some_and(|calls| *calls > 0);
-            let is_seen = is_being_seen || self.reaped.contains_key(&kin.vmid);
-            counts && !is_seen && !self.may_be_reaped.contains(&kin.vmid)
+            let is_seen = is_being_seen || self.reaped.contains_key(&process.vmid);
+            counts && !is_seen && !self.may_be_reaped.contains(&process.vmid)
         });
         match missing {
-            Some(kin) => Err(format!("nobody has waited for {kin:?}")),
+            Some(process) => Err(format!("nobody has waited for {process:?}")),
             None => Ok(()),
         }
     }
@@ -108,10 +109,10 @@ impl Exits {
 
 /// Who it was.
 fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
-    let kin = family.of_pid(exit.pid);
+    let process = family.of_pid(exit.pid);
     let end = (exit.exit_code, exit.term_signal);
-    match kin {
-        Some(kin) if kin.ends.contains(&end) => Ok(kin.vmid),
-        _ => Err(format!("{exit:?} is told of {kin:?}")),
+    match process {
+        Some(process) if process.ends.contains(&end) => Ok(process.vmid),
+        _ => Err(format!("{exit:?} is told of {process:?}")),
     }
 }

@@ -16,12 +16,12 @@ pub(crate) enum State {
 
 /// A process.
 #[derive(Clone, Debug)]
-pub(crate) struct Kin {
+pub(crate) struct Process {
     pub(crate) vmid: u32,
     pub(crate) pid: Id,
     pub(crate) state: State,
     /// It is cut off from the leader.
-    pub(crate) is_doomed: bool,
+    pub(crate) is_marked_dead: bool,
     /// How it may have ended: code and signal.
     pub(crate) ends: Vec<(u32, u32)>,
     /// Who started it; 0 for the first.
@@ -36,117 +36,119 @@ pub(crate) const SIGPWR: u32 = 30;
 
 #[derive(Default)]
 pub(crate) struct Family {
-    kin: BTreeMap<u32, Kin>,
+    processes: BTreeMap<u32, Process>,
     by_pid: BTreeMap<Id, u32>,
 }
 
 impl Family {
     pub(crate) fn born(&mut self, vmid: u32, pid: Id, parent: u32, group: Id) {
-        let kin = Kin {
+        let process = Process {
             vmid,
             pid,
             state: State::Starting,
-            is_doomed: false,
+            is_marked_dead: false,
             ends: Vec::new(),
             parent,
             group,
             is_group_known: true,
         };
-        self.kin.insert(vmid, kin);
+        self.processes.insert(vmid, process);
         if pid != 0 {
             self.by_pid.insert(pid, vmid);
         }
     }
 
-    pub(crate) fn get(&self, vmid: u32) -> Option<&Kin> {
-        self.kin.get(&vmid)
+    pub(crate) fn get(&self, vmid: u32) -> Option<&Process> {
+        self.processes.get(&vmid)
     }
 
-    pub(crate) fn of_pid(&self, pid: Id) -> Option<&Kin> {
-        self.kin.get(self.by_pid.get(&pid)?)
+    pub(crate) fn of_pid(&self, pid: Id) -> Option<&Process> {
+        self.processes.get(self.by_pid.get(&pid)?)
     }
 
     pub(crate) fn pid_of(&self, vmid: u32) -> Id {
-        self.kin.get(&vmid).map_or(0, |kin| kin.pid)
+        self.processes.get(&vmid).map_or(0, |process| process.pid)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Kin> {
-        self.kin.values()
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
     }
 
     pub(crate) fn joined(&mut self, vmid: u32, pid: Id) {
         self.by_pid.insert(pid, vmid);
-        if let Some(kin) = self.kin.get_mut(&vmid) {
-            kin.pid = pid;
-            if kin.state == State::Starting {
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.pid = pid;
+            if process.state == State::Starting {
                 // It may have been cut off before it knew of that.
-                kin.state = if kin.is_doomed {
+                process.state = if process.is_marked_dead {
                     State::Ending
                 } else {
                     State::Running
                 };
             }
-            if kin.group == 0 {
-                kin.group = pid;
+            if process.group == 0 {
+                process.group = pid;
             }
         }
     }
 
     pub(crate) fn failed(&mut self, vmid: u32) {
-        if let Some(kin) = self.kin.get_mut(&vmid) {
-            kin.state = State::Failed;
-            kin.ends.push((0, SIGPWR));
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.state = State::Failed;
+            process.ends.push((0, SIGPWR));
         }
     }
 
     /// It begins to end, in this way.
     pub(crate) fn ends(&mut self, vmid: u32, end: (u32, u32)) {
-        if let Some(kin) = self.kin.get_mut(&vmid) {
-            kin.state = State::Ending;
-            kin.ends.push(end);
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.state = State::Ending;
+            process.ends.push(end);
         }
     }
 
     /// It is cut off. False if that makes no difference any more.
-    pub(crate) fn doom(&mut self, vmid: u32) -> bool {
-        let Some(kin) = self.kin.get_mut(&vmid) else {
+    pub(crate) fn mark_dead(&mut self, vmid: u32) -> bool {
+        let Some(process) = self.processes.get_mut(&vmid) else {
             return false;
         };
-        if kin.is_doomed {
+        if process.is_marked_dead {
             return false;
         }
-        kin.is_doomed = true;
+        process.is_marked_dead = true;
         // If it has said how it ends, that may have been heard or not.
-        kin.ends.push((0, SIGPWR));
-        let mattered = kin.state == State::Running;
+        process.ends.push((0, SIGPWR));
+        let mattered = process.state == State::Running;
         if mattered {
-            kin.state = State::Ending;
+            process.state = State::Ending;
         }
         mattered
     }
 
     pub(crate) fn in_group(&mut self, vmid: u32, group: Id) {
-        if let Some(kin) = self.kin.get_mut(&vmid) {
-            kin.group = group;
-            kin.is_group_known = true;
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.group = group;
+            process.is_group_known = true;
         }
     }
 
     /// It may be in another group than is known.
     pub(crate) fn may_change_group(&mut self, vmid: u32) {
-        if let Some(kin) = self.kin.get_mut(&vmid) {
-            kin.is_group_known = false;
+        if let Some(process) = self.processes.get_mut(&vmid) {
+            process.is_group_known = false;
         }
     }
 
     /// Whether what this process has is certain.
     pub(crate) fn is_certain(&self, vmid: u32) -> bool {
-        self.kin
+        self.processes
             .get(&vmid)
-            .is_some_and(|kin| kin.state == State::Running)
+            .is_some_and(|process| process.state == State::Running)
     }
 
-    pub(crate) fn is_doomed(&self, vmid: u32) -> bool {
-        self.kin.get(&vmid).is_some_and(|kin| kin.is_doomed)
+    pub(crate) fn is_marked_dead(&self, vmid: u32) -> bool {
+        self.processes
+            .get(&vmid)
+            .is_some_and(|process| process.is_marked_dead)
     }
 }

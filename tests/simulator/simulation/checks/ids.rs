@@ -122,25 +122,29 @@ impl Ids {
 
     /// Somebody has waited for the process.
     pub(crate) fn reaped(&mut self, pid: Id, family: &Family) {
-        let kin = family.of_pid(pid);
-        self.reaped.extend(kin.map(|kin| kin.vmid));
+        let process = family.of_pid(pid);
+        self.reaped.extend(process.map(|process| process.vmid));
     }
 
     /// Whether this may be taken.
     pub(crate) fn is_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
-        for kin in family.all().filter(|kin| kin.state != State::Failed) {
+        for process in family
+            .all()
+            .filter(|process| process.state != State::Failed)
+        {
             // Of a dead one its parent says when it is gone; of orphans nobody knows who that is.
             let is_zombie = || {
-                let is_reaped = self.reaped.contains(&kin.vmid);
-                let may_be_gone = is_reaped || exits.may_be_gone(kin.vmid, kin.parent);
-                family.is_certain(kin.parent) && !may_be_gone
+                let is_reaped = self.reaped.contains(&process.vmid);
+                let may_be_gone = is_reaped || exits.may_be_gone(process.vmid, process.parent);
+                family.is_certain(process.parent) && !may_be_gone
             };
-            let is_there = kin.state == State::Running || is_zombie();
-            if kin.pid == id && is_there {
-                return Err(format!("{id} is taken, the pid of v{}", kin.vmid));
+            let is_there = process.state == State::Running || is_zombie();
+            if process.pid == id && is_there {
+                return Err(format!("{id} is taken, the pid of v{}", process.vmid));
             }
-            if kin.group == id && kin.is_group_known && is_there && !kin.is_doomed {
-                return Err(format!("{id} is taken, the group of v{}", kin.vmid));
+            if process.group == id && process.is_group_known && is_there && !process.is_marked_dead
+            {
+                return Err(format!("{id} is taken, the group of v{}", process.vmid));
             }
         }
         Ok(())

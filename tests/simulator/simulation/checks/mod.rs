@@ -1,13 +1,13 @@
-//! One small check for each promise. They know what was asked and answered, and nothing of how it
-//! came about. What is not certain (of a process that is cut off, say) they leave out.
+//! One small check for each promise. A check knows the requests and the answers, but not how they
+//! came about. It leaves out what is uncertain, for instance about a process that is cut off.
 
 mod calls;
 mod exits;
+mod false_disconnects;
 mod family;
 mod files;
 mod holders;
 mod ids;
-mod innocents;
 mod metadata;
 mod order;
 mod pools;
@@ -27,7 +27,7 @@ pub(crate) use values::{HANDLES, Stamp};
 
 use super::faults::Faults;
 
-/// What the checks of a run know.
+/// The state of the checks of a run.
 pub(crate) struct Checks {
     pub(crate) family: family::Family,
     pub(crate) vmids: vmids::Vmids,
@@ -36,9 +36,9 @@ pub(crate) struct Checks {
     pub(crate) signals: signals::Signals,
     pub(crate) files: files::Files,
     pub(crate) values: values::Values,
-    pub(crate) innocents: innocents::Innocents,
+    pub(crate) false_disconnects: false_disconnects::FalseDisconnects,
     pub(crate) calls: calls::Calls,
-    /// Rises with everything that becomes certain.
+    /// A clock of the checks, which advances with each certain fact.
     clock: u64,
 }
 
@@ -52,35 +52,35 @@ impl Checks {
             signals: signals::Signals::default(),
             files: files::Files::default(),
             values: values::Values::new(faults),
-            innocents: innocents::Innocents::new(faults),
+            false_disconnects: false_disconnects::FalseDisconnects::new(faults),
             calls: calls::Calls::new(faults),
             clock: 0,
         }
     }
 
-    /// A moment, later than all before.
+    /// Returns a moment later than all before.
     pub(crate) fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 
-    /// From now on nothing is certain of what the process had.
+    /// Drops all certain facts about what the process held.
     pub(crate) fn forget(&mut self, vmid: u32, pid: Id, had_given_back: bool) {
         let now = self.tick();
         self.ids.forget_all_of(vmid);
         self.files.forget(vmid, now);
-        // A child that it starts may be given up with it.
+        // A child that it is starting may be abandoned with it.
         let starting: Vec<u32> = self
             .family
             .all()
-            .filter(|kin| kin.parent == vmid && kin.state == State::Starting)
-            .map(|kin| kin.vmid)
+            .filter(|process| process.parent == vmid && process.state == State::Starting)
+            .map(|process| process.vmid)
             .collect();
         for child in starting {
             self.files.forget(child, now);
         }
         if !had_given_back {
-            self.values.died(pid, self.family.is_doomed(vmid));
+            self.values.died(pid, self.family.is_marked_dead(vmid));
         }
     }
 }

@@ -101,19 +101,19 @@ impl Signals {
         was_running: bool,
         is_tight: bool,
     ) {
-        let Some(kin) = family.of_pid(target) else {
+        let Some(process) = family.of_pid(target) else {
             return;
         };
         let may_be_discarded = DISCARDED.contains(&signal);
         let may_be_one = !was_running && signal < REAL_TIME || is_tight;
-        match kin.state {
+        match process.state {
             State::Running | State::Starting if may_be_discarded => {}
             State::Running | State::Starting if may_be_one => {
-                self.kept.insert((kin.vmid, signal));
+                self.kept.insert((process.vmid, signal));
             }
             State::Running | State::Starting => {
-                self.kept.insert((kin.vmid, signal));
-                *self.sent.entry((kin.vmid, signal)).or_default() += 1;
+                self.kept.insert((process.vmid, signal));
+                *self.sent.entry((process.vmid, signal)).or_default() += 1;
             }
             State::Ending | State::Failed => {}
         }
@@ -144,7 +144,7 @@ impl Signals {
         let tried = self.tried.get(&(pid, signal)).copied().unwrap_or(0);
         // The pid of one that has ended meanwhile may be the ID of this process's thread by now.
         let is_gone = |pid| {
-            let state = family.of_pid(pid).map(|kin| kin.state);
+            let state = family.of_pid(pid).map(|process| process.state);
             !matches!(state, Some(State::Running | State::Starting))
         };
         let may_be_another = || {
@@ -169,7 +169,11 @@ impl Signals {
         let count = i32::try_from(self.broadcasts.len()).ok()?;
         let signal = Some(FOR_ALL + count).filter(|signal| *signal < REAL_TIME)?;
         let is_meant = |vmid: &u32| *vmid != sender && family.is_certain(*vmid);
-        let all = family.all().map(|kin| kin.vmid).filter(is_meant).collect();
+        let all = family
+            .all()
+            .map(|process| process.vmid)
+            .filter(is_meant)
+            .collect();
         let broadcast = Broadcast {
             sender,
             all,
@@ -224,7 +228,7 @@ impl Signals {
         for ((vmid, signal), succeeded) in &self.sent {
             let times = self.delivered.get(&(*vmid, *signal));
             let times = times.copied().unwrap_or(0);
-            if times < *succeeded && !family.is_doomed(*vmid) {
+            if times < *succeeded && !family.is_marked_dead(*vmid) {
                 return Err(format!(
                     "v{vmid} got signal {signal} {times} times, {succeeded} were said to be"
                 ));

@@ -1,7 +1,7 @@
-//! **leases**: one process may change a handle's data, or any number read it. **values**: who takes it
-//! sees the last change. **owner-died**: who gets what a dead process may have changed is told, and
-//! nobody else is. **starvation**: later ones don't get it again and again before who waits, and of the
-//! threads of one process none gets it before one that came earlier.
+//! **leases**: one process may change a value, or any number may read it. **values**: a process
+//! that acquires a value sees the last change. **owner-died**: exactly the processes that acquire a
+//! value after the death of its owner get a report. **starvation**: later callers do not overtake a
+//! waiting one again and again, and within one process they do not overtake it at all.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use libos_ipc::Id;
 use super::super::faults::Faults;
 
 pub(crate) const HANDLES: usize = 2;
-/// How often who waits may be passed by.
-const PATIENCE: u32 = 100;
+/// The number of times that a waiting call may be overtaken.
+const MAX_OVERTAKES: u32 = 100;
 
-/// What a value is: how often it was changed, and who has written it.
+/// A value: the number of its changes, and the last writer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) version: u32,
@@ -36,31 +36,33 @@ impl Stamp {
     }
 }
 
-/// What is known of a handle.
+/// The state of a handle, as far as the checks know it.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Value {
-    /// The last that was given back.
+    /// The value that was last released.
     now: Stamp,
-    /// The leader had no room to keep it: it begins anew whenever nobody has it.
+    /// The leader had no room for the handle: its value is reset whenever no process holds it.
     is_not_kept: bool,
-    /// What it may be instead, since its writer died.
+    /// The other values that are possible since the writer died.
     maybe: Vec<Stamp>,
-    /// What its last writer has written that nobody else has seen yet, and what was before.
+    /// The values of the last writer that no other process has seen yet, and the one before.
     unseen: Vec<Stamp>,
-    /// Who has died changing it, if none has had it to change it since.
+    /// The owner that died, if no process has held the value to change it since.
     orphan_of: Option<Id>,
-    /// Somebody has died who could have been able to change it.
+    /// A process died that may have been able to change the value.
     may_be_orphan: bool,
-    /// Of one that is cut off nobody knows until when it can still take it, and die again.
+    /// A process that is cut off may still acquire the value, and die again, at an unknown time.
     may_be_again: bool,
-    /// Any process has died that may have been able to change it.
+    /// Some process has died that may have been able to change the value.
     has_died: bool,
-    /// Processes that may have got it after their call had ended, and with it the word of a death that
-    /// none of their threads has heard yet.
+    /// Processes that may have got the lease after their call had ended, and with it a report of a
+    /// death that no thread has seen yet.
     late: BTreeSet<Id>,
     readers: BTreeSet<Who>,
     writer: Option<Who>,
-    /// Who has ever asked to change it, and may be able to without asking again.
+    /// The processes that have ever requested to change the value, and may be able to without a new
+    /// request.
     askers: BTreeSet<Id>,
     waiting: Vec<Waiting>,
 }
@@ -143,7 +145,7 @@ impl Values {
         for waiting in &mut self.all[at].waiting {
             let is_other = waiting.who.0 != who.0 && waiting.since < asked;
             waiting.passed += u32::from(is_other && (write || waiting.write));
-            if waiting.passed > PATIENCE {
+            if waiting.passed > MAX_OVERTAKES {
                 return Err(format!("{:?} waits for handle {at} for ever", waiting.who));
             }
         }

@@ -1,18 +1,18 @@
-//! How streams end: closed by a process, or broken by a fault.
+//! The ends of streams: a process closes them, or a fault breaks them.
 
 use super::arrivals::Arrival;
 use super::{End, Network, Pipe, Side};
 
-/// What the checks have to hear of.
-pub(crate) enum News {
-    /// A fault broke a stream between these two.
+/// An end of a stream that the checks have to handle.
+pub(crate) enum StreamEvent {
+    /// A fault broke a stream between these two processes.
     Cut(u32, u32),
-    /// The first closed a stream that it had with the second, though neither is at its end.
+    /// The first process closed its stream with the second, though neither is ending.
     Closed(u32, u32),
 }
 
 impl Network {
-    /// A fault: what was under way is lost from some byte on, and both ends find out.
+    /// Breaks a stream: the bytes in flight are lost from some byte on, and both ends notice.
     pub(super) fn break_off(&mut self, pipe: usize) {
         let keep = self.rng.usize(..=self.pipes[pipe].bytes.len());
         let broken = &mut self.pipes[pipe];
@@ -25,11 +25,12 @@ impl Network {
         self.places[to].stirred = true;
         if self.is_own(pipe) && self.cut(from, to) {
             let (from, to) = (self.places[from].vmid, self.places[to].vmid);
-            self.news.push(News::Cut(from, to));
+            self.stream_events.push(StreamEvent::Cut(from, to));
         }
     }
 
-    /// Whether it is the stream of its process itself, and not one that says that a VMID will never be.
+    /// Whether the stream belongs to its process itself, and not to a process that announces the
+    /// end of a VMID.
     fn is_own(&self, pipe: usize) -> bool {
         let Pipe { from, to, said, .. } = &self.pipes[pipe];
         let own = self.places[*from].vmid.to_le_bytes();
@@ -42,8 +43,8 @@ impl Network {
         own.starts_with(said) && !(said.is_empty() && has_other())
     }
 
-    /// Notes that the connection of two is not what it was. False if it was noted before, or is
-    /// that of somebody for whom nothing is promised.
+    /// Records that the connection of two processes was cut. False if that was recorded before, or
+    /// if one of them is hostile.
     fn cut(&mut self, one: usize, other: usize) -> bool {
         let (one, other) = (&self.places[one], &self.places[other]);
         let pair = (one.vmid.min(other.vmid), one.vmid.max(other.vmid));
@@ -62,13 +63,13 @@ impl Network {
             Side::Writer => (pipe.from, pipe.to, !pipe.is_closed(Side::Reader)),
             Side::Reader => (pipe.to, pipe.from, !pipe.is_closed(Side::Writer)),
         };
-        // A reader may also close a stream whose writer has not named itself yet: it had no place left
-        // for one more, or has waited too long.
+        // A reader may also close a stream whose writer has not identified itself yet: it had no
+        // slot left, or has waited too long.
         let is_own = self.is_own(end.pipe);
         let at_end = self.places[own].is_ending || self.places[other].is_ending;
         if is_open && is_own && !at_end && !pipe.broken && self.cut(own, other) {
             let (own, other) = (self.places[own].vmid, self.places[other].vmid);
-            self.news.push(News::Closed(own, other));
+            self.stream_events.push(StreamEvent::Closed(own, other));
         }
         self.unwatch(own, end);
         let pipe = &mut self.pipes[end.pipe];

@@ -14,7 +14,7 @@ use libos_ipc::pal::{
 
 use super::faults::{Fault, Faults};
 use arrivals::{Arrival, Coming};
-pub(crate) use ends::News;
+pub(crate) use ends::StreamEvent;
 
 /// Which end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ pub(crate) struct Network {
     /// From whom to whom nothing gets until then.
     silent: Vec<(usize, usize, u64)>,
     cuts: BTreeSet<(u32, u32)>,
-    pub(crate) news: Vec<News>,
+    pub(crate) stream_events: Vec<StreamEvent>,
 }
 
 impl Network {
@@ -148,7 +148,7 @@ impl Network {
             order: 0,
             silent: Vec::new(),
             cuts: BTreeSet::new(),
-            news: Vec::new(),
+            stream_events: Vec::new(),
         }
     }
 

@@ -152,7 +152,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let is_living = |id| {
                     family
                         .of_pid(id)
-                        .is_some_and(|kin| kin.state == State::Running)
+                        .is_some_and(|process| process.state == State::Running)
                 };
                 let outcome = match all.clone().find(|id| is_living(*id)) {
                     Some(id) => Err(format!("{range:?} has the pid {id}, which lives")),
@@ -268,7 +268,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn another(&self, rng: &mut Rng) -> Option<u32> {
         let choice = rng.usize(..);
         with(|world| {
-            let others = world.checks.family.all().map(|kin| kin.vmid);
+            let others = world.checks.family.all().map(|process| process.vmid);
             let others: Vec<_> = others.filter(|vmid| *vmid != self.own.vmid).collect();
             (!others.is_empty()).then(|| others[choice % others.len()])
         })

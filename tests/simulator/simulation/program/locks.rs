@@ -134,7 +134,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let name = if is_unlock { "unlock" } else { "lock" };
         let outcome = self.call(name, limit, may_be, |node, wait| node.set_lock(&lock, wait));
         with(|world| {
-            world.tell(format_args!("  {lock:?}"));
+            world.log(format_args!("  {lock:?}"));
             let now = world.checks.tick();
             let is_certain = world.checks.family.is_certain(self.own.vmid);
             let is_hostile = world.has(Fault::Hostile);

@@ -1,8 +1,8 @@
 //! What a thread of a process does, step by step.
 
 mod ids;
-mod kin;
 mod locks;
+mod processes;
 mod signals;
 mod syncs;
 
@@ -38,7 +38,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             with(|world| {
                 let (process, thread, at) = name;
                 let vmid = self.own.vmid;
-                world.tell(format_args!("v{vmid}: step {process}.{thread}.{at}"));
+                world.log(format_args!("v{vmid}: step {process}.{thread}.{at}"));
             });
             let ids_end_at = || with(|world| world.plan.ids_end_at());
             if self.own.is_leader && self.thread == 0 && ids_end_at() == Some(step.at) {
@@ -102,10 +102,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| {
             let told = error.map_or("done".to_owned(), |error| error.to_string());
             let (vmid, thread) = (self.own.vmid, self.thread);
-            world.tell(format_args!("v{vmid}.{thread} {name}: {told}"));
+            world.log(format_args!("v{vmid}.{thread} {name}: {told}"));
             world
-                .account
-                .note(error.map_or(0, |error| u64::from(error.errno().unsigned_abs()) + 1));
+                .trace
+                .record(error.map_or(0, |error| u64::from(error.errno().unsigned_abs()) + 1));
             let call = Call {
                 name,
                 who: vmid,
@@ -127,7 +127,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// A line of the account.
     fn say(&self, what: std::fmt::Arguments<'_>) {
         let (vmid, thread) = (self.own.vmid, self.thread);
-        with(|world| world.tell(format_args!("v{vmid}.{thread} {what}")));
+        with(|world| world.log(format_args!("v{vmid}.{thread} {what}")));
     }
 
     /// After every step: nothing is above its limit, and the leader's tables hold together.
@@ -135,9 +135,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let statistics = self.node.statistics();
         let is_sound = !self.own.is_leader || self.node.is_sound();
         with(|world| {
-            let innocents = &world.checks.innocents;
-            let refused = innocents.refused(self.own.vmid, &statistics);
-            world.check("innocents", refused);
+            let false_disconnects = &world.checks.false_disconnects;
+            let refused = false_disconnects.refused(self.own.vmid, &statistics);
+            world.check("false-disconnects", refused);
             world.check("bounds", bounds(&statistics.pools));
             world.check("soundness", sound(is_sound));
         });

@@ -24,8 +24,8 @@ pub(super) fn somebody(rng: &mut Rng) -> Option<Somebody> {
     let choice = rng.usize(..);
     with(|world| {
         let all: Vec<_> = world.checks.family.all().collect();
-        let kin = all.get(choice % all.len().max(1))?;
-        let (vmid, pid) = (kin.vmid, kin.pid);
+        let process = all.get(choice % all.len().max(1))?;
+        let (vmid, pid) = (process.vmid, process.pid);
         Some(Somebody { vmid, pid })
     })
 }
@@ -58,7 +58,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Sends one signal to one process. False if that failed.
     fn signal(&self, rng: &mut Rng, to: Somebody, signal: i32) -> bool {
         with(|world| {
-            let may_break = world.has(Fault::Disconnect) || world.checks.innocents.may_close;
+            let may_break =
+                world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
             let times = if may_break { 4 } else { 1 };
             world.checks.signals.tries(to.pid, signal, times);
         });
@@ -91,7 +92,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             with(|world| {
                 // A child that its parent is cut off from is a zombie for that parent. The pid may be
                 // another process's by now.
-                let holder = world.checks.family.of_pid(to.pid).map_or(0, |kin| kin.vmid);
+                let holder = world
+                    .checks
+                    .family
+                    .of_pid(to.pid)
+                    .map_or(0, |process| process.vmid);
                 let is_cut = |vmid| world.network.is_cut(self.own.vmid, vmid);
                 if is_cut(to.vmid) || is_cut(holder) {
                     return;
@@ -133,8 +138,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         };
         let group = with(|world| {
-            let kin = world.checks.family.get(one.vmid);
-            kin.map_or(0, |kin| kin.group)
+            let process = world.checks.family.get(one.vmid);
+            process.map_or(0, |process| process.group)
         });
         if group == 0 {
             return;
@@ -142,8 +147,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         with(|world| world.checks.signals.tries_group(signal));
         let is_in = |vmid| {
             with(|world| {
-                let kin = world.checks.family.get(vmid);
-                kin.is_some_and(|kin| kin.group == group && kin.is_group_known)
+                let process = world.checks.family.get(vmid);
+                process.is_some_and(|process| process.group == group && process.is_group_known)
             })
         };
         let may_be_gone = |error| is_gone(error) && !(self.is_there(one.vmid) && is_in(one.vmid));
@@ -172,8 +177,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let is_any_certain = || {
             with(|world| {
                 let family = &world.checks.family;
-                let mut others = family.all().filter(|kin| kin.vmid != vmid);
-                others.any(|kin| family.is_certain(kin.vmid))
+                let mut others = family.all().filter(|process| process.vmid != vmid);
+                others.any(|process| family.is_certain(process.vmid))
             })
         };
         let may_be_gone = |error| is_gone(error) && !is_any_certain();

@@ -116,7 +116,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     fn has_taken(&self, at: usize, write: bool, stamp: Stamp, status: ValueStatus, asked: u64) {
         let who = (self.own.pid, self.thread);
         with(|world| {
-            world.tell(format_args!("  handle {at}: {stamp:?}, {status:?}"));
+            world.log(format_args!("  handle {at}: {stamp:?}, {status:?}"));
             if !world.checks.family.is_certain(self.own.vmid) {
                 return;
             }

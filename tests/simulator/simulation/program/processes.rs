@@ -27,7 +27,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(number) = number else { return };
         let (floor, group) = with(|world| {
             let group = world.checks.family.get(self.own.vmid);
-            let group = group.map_or(0, |kin| kin.group);
+            let group = group.map_or(0, |process| process.group);
             (world.checks.vmids.highest(), group)
         });
         let child = self.call("start_child", limit(rng), nothing, |node, wait| {
@@ -52,7 +52,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // Only a process in use is known to own it.
             checks.ids.let_go(pid);
             let of_parent = checks.family.get(parent);
-            let is_known = of_parent.is_some_and(|kin| kin.is_group_known && kin.group == group);
+            let is_known =
+                of_parent.is_some_and(|process| process.is_group_known && process.group == group);
             if checks.family.of_pid(pid).is_some() {
                 // A signal of the process that had this pid before may arrive after those of this one.
                 checks.signals.pid_is_reused(pid);
@@ -81,7 +82,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// As `fork(2)` returns when there is a child. One that fails is buried.
     fn await_child(&self, child: &Identity) {
         let vmid = child.vmid.get();
-        let state = || with(|world| world.checks.family.get(vmid).map(|kin| kin.state));
+        let state = || with(|world| world.checks.family.get(vmid).map(|process| process.state));
         let mut pause = Duration::from_micros(50);
         while state() == Some(State::Starting) && !self.own.is_over() {
             idle(self.node, pause);
@@ -111,8 +112,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn wait_for_child(&self, rng: &mut Rng) {
         let pid = with(|world| {
             let children = world.checks.family.all();
-            let own = children.filter(|kin| kin.parent == self.own.vmid);
-            own.map(|kin| kin.pid).next()
+            let own = children.filter(|process| process.parent == self.own.vmid);
+            own.map(|process| process.pid).next()
         });
         let which = match (rng.u8(..4), pid) {
             (0, Some(pid)) => Which::Pid(pid),
@@ -138,7 +139,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let family = &world.checks.family;
                 let is_own = |vmid| family.is_certain(vmid) && which == Which::Any;
                 let mut all = family.all();
-                all.any(|kin| kin.parent == self.own.vmid && is_own(kin.vmid))
+                all.any(|process| process.parent == self.own.vmid && is_own(process.vmid))
             })
         };
         // Another thread may start one meanwhile.
@@ -181,14 +182,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // It may have inherited those whose parent has ended.
             let is_own = |parent| {
                 let parent_lives = matches!(
-                    family.get(parent).map(|kin| kin.state),
+                    family.get(parent).map(|process| process.state),
                     Some(State::Running)
                 );
                 parent == self.own.vmid || !parent_lives
             };
-            let dead = family.all().filter(|kin| kin.state == State::Ending);
-            let own = dead.filter(|kin| is_own(kin.parent));
-            own.map(|kin| (kin.vmid, kin.pid)).collect()
+            let dead = family
+                .all()
+                .filter(|process| process.state == State::Ending);
+            let own = dead.filter(|process| is_own(process.parent));
+            own.map(|process| (process.vmid, process.pid)).collect()
         });
         for (vmid, pid) in children {
             if has_ended || self.node.see_child(Which::Pid(pid), WAIT_NONE).is_ok() {
@@ -253,20 +256,20 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// What the leader knows about a process is so.
     pub(super) fn ask_about(&self, rng: &mut Rng) {
-        let Some(kin) = somebody(rng) else {
+        let Some(process) = somebody(rng) else {
             return;
         };
-        let was_certain = with(|world| world.checks.family.is_certain(kin.vmid));
-        let may_be_gone = |error| is_gone(error) && !self.is_there(kin.vmid);
+        let was_certain = with(|world| world.checks.family.is_certain(process.vmid));
+        let may_be_gone = |error| is_gone(error) && !self.is_there(process.vmid);
         let told = self.call("process", limit(rng), may_be_gone, |node, wait| {
-            node.process(kin.pid, wait)
+            node.process(process.pid, wait)
         });
         let Ok(told) = told else { return };
         with(|world| {
-            let is_certain = was_certain && world.checks.family.is_certain(kin.vmid);
-            let fits = told.vmid == kin.vmid && told.state == ProcessState::Running;
+            let is_certain = was_certain && world.checks.family.is_certain(process.vmid);
+            let fits = told.vmid == process.vmid && told.state == ProcessState::Running;
             let outcome = if is_certain && !fits {
-                Err(format!("{kin:?} is said to be {told:?}"))
+                Err(format!("{process:?} is said to be {told:?}"))
             } else {
                 Ok(())
             };
@@ -278,24 +281,24 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if !with(|world| world.plan.has_paths) {
             return;
         }
-        let Some(kin) = somebody(rng) else {
+        let Some(process) = somebody(rng) else {
             return;
         };
         // One that joins just now may not be heard of yet.
-        let was_there = self.is_there(kin.vmid);
+        let was_there = self.is_there(process.vmid);
         let may_be_gone = |error| {
             let is_busy = error == Error::Full(Resource::Answers) && self.own.has_threads;
-            is_busy || is_gone(error) && !(was_there && self.is_there(kin.vmid))
+            is_busy || is_gone(error) && !(was_there && self.is_there(process.vmid))
         };
         let limit = limit(rng);
         let what = MetaCode::ALL[rng.usize(..4)];
         if what == MetaCode::Credentials {
             let told = self.call("credentials", limit, may_be_gone, |node, wait| {
-                node.credentials(kin.pid, wait)
+                node.credentials(process.pid, wait)
             });
             if let Ok(told) = told {
                 with(|world| {
-                    let outcome = credentials(kin.pid, told);
+                    let outcome = credentials(process.pid, told);
                     world.check("metadata", outcome);
                 });
             }
@@ -305,7 +308,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let fine = |error| error == none || may_be_gone(error);
         let mut buffer = vec![0; PATH_MAX];
         let told = self.call("path_of", limit, fine, |node, wait| {
-            node.path_of(kin.pid, what, &mut buffer, wait)
+            node.path_of(process.pid, what, &mut buffer, wait)
         });
         let told = match told {
             Ok(length) => Some(&buffer[..length]),
@@ -313,7 +316,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Err(_) => return,
         };
         with(|world| {
-            let outcome = path(kin.pid, what, told);
+            let outcome = path(process.pid, what, told);
             world.check("metadata", outcome);
         });
     }

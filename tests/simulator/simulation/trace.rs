@@ -1,43 +1,43 @@
-//! The account of a run: a number that stands for all that happened, and the story, if wanted.
+//! The trace of a run: a hash of all events, and their text if the options ask for it.
 
 use std::fmt::Arguments;
 
 #[derive(Default)]
-pub(crate) struct Account {
+pub(crate) struct Trace {
     hash: u64,
     events: u64,
-    tells: bool,
-    /// Only where it is wanted: it is long.
+    keeps_lines: bool,
+    /// The text of the events, which is long; empty unless `keeps_lines`.
     lines: Vec<String>,
 }
 
-impl Account {
-    pub(crate) fn new(tells: bool) -> Account {
-        Account {
-            tells,
-            ..Account::default()
+impl Trace {
+    pub(crate) fn new(keeps_lines: bool) -> Trace {
+        Trace {
+            keeps_lines,
+            ..Trace::default()
         }
     }
 
-    /// Something happened that two runs of the same seed have in common.
-    pub(crate) fn note(&mut self, what: u64) {
+    /// Records an event that two runs of the same seed have in common.
+    pub(crate) fn record(&mut self, what: u64) {
         self.events += 1;
         let mixed = (self.hash ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.hash = mixed ^ mixed >> 29;
     }
 
-    /// As [`Account::note`], of bytes.
-    pub(crate) fn note_bytes(&mut self, bytes: &[u8]) {
+    /// As [`Trace::record`], for bytes.
+    pub(crate) fn record_bytes(&mut self, bytes: &[u8]) {
         for part in bytes.chunks(8) {
             let mut number = [0; 8];
             number[..part.len()].copy_from_slice(part);
-            self.note(u64::from_le_bytes(number));
+            self.record(u64::from_le_bytes(number));
         }
     }
 
-    /// A line of the story, at that time (in nanoseconds).
-    pub(crate) fn tell(&mut self, now: u64, line: Arguments<'_>) {
-        if self.tells {
+    /// Logs a line of text at that time (in nanoseconds).
+    pub(crate) fn log(&mut self, now: u64, line: Arguments<'_>) {
+        if self.keeps_lines {
             let (millis, nanos) = (now / 1_000_000, now % 1_000_000);
             self.lines
                 .push(format!("{millis:>9}.{nanos:06} ms  {line}"));

@@ -1,21 +1,21 @@
-//! **innocents**: a connection of two honest members is closed by a fault, at the end of one, or
-//! never; and no honest member is refused for a fault of its own. Whatever a hostile member sends
-//! costs nobody else anything.
+//! **false-disconnects**: a connection of two honest members closes only by a fault or at the end
+//! of one of them, and no honest member is refused for a fault of its own. A hostile member harms
+//! no other.
 
 use libos_ipc::wire::Malformed;
 use libos_ipc::{Refusal, Statistics};
 
 use super::super::faults::{Fault, Faults};
 
-pub(crate) struct Innocents {
+pub(crate) struct FalseDisconnects {
     pub(crate) may_close: bool,
     has_hostile: bool,
 }
 
-impl Innocents {
-    pub(crate) fn new(faults: Faults) -> Innocents {
-        Innocents {
-            // Whoever is not heard for too long, or for whom there is no room, is given up.
+impl FalseDisconnects {
+    pub(crate) fn new(faults: Faults) -> FalseDisconnects {
+        FalseDisconnects {
+            // A member disconnects a peer that is silent for too long, or for which it has no room.
             may_close: faults.hold_up() || faults.has(Fault::Capacity),
             has_hostile: faults.has(Fault::Hostile),
         }
@@ -28,7 +28,7 @@ impl Innocents {
         Err(format!("v{one} has closed its connection with v{other}"))
     }
 
-    /// What a member has refused others for.
+    /// Checks the reasons for which a member has refused peers.
     pub(crate) fn refused(&self, who: u32, statistics: &Statistics) -> Result<(), String> {
         if self.has_hostile {
             return Ok(());
