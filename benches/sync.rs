@@ -48,7 +48,7 @@ fn main() -> Result<()> {
 fn play(role: &[String]) -> Result<()> {
     match role[0].as_str() {
         "leader" => {
-            let node = HostNode::start(role[1].as_ref(), Identity::FIRST, large())?;
+            let node = HostNode::start(role[1].as_ref(), Identity::LEADER, large())?;
             node.join(WAIT).expect("it is the leader");
             ready()?;
             wait_for_the_end()?;
@@ -67,7 +67,7 @@ fn play(role: &[String]) -> Result<()> {
 fn member(base: &Path, vmid: u32) -> Result<HostNode> {
     let identity = Identity {
         parent: None,
-        ..Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::FIRST)
+        ..Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::LEADER)
     };
     let node = HostNode::start(base, identity, Config::DEFAULT)?;
     node.join(WAIT).expect("there is a leader");

@@ -4,7 +4,7 @@ use libos_ipc::host::Host;
 use libos_ipc::{Capacities, Config, Identity, Node, Vmid};
 
 fn main() {
-    let child = Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST);
+    let child = Identity::child(Vmid::new(2).expect("not 0"), Vmid::LEADER);
     for (limits, capacities) in [
         ("default", Capacities::DEFAULT),
         ("large", Capacities::LARGE),
@@ -13,7 +13,7 @@ fn main() {
             capacities,
             ..Config::DEFAULT
         };
-        for (who, identity) in [("a leader", Identity::FIRST), ("a member", child)] {
+        for (who, identity) in [("a leader", Identity::LEADER), ("a member", child)] {
             println!(
                 "{who} with the {limits} limits, {} peers:",
                 capacities.peers

@@ -47,7 +47,7 @@ fn start(base: &Path, identity: Identity) -> Result<(HostNode, Receiver<i32>)> {
 fn first() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("family"); // process N listens at family.N
-    let (node, _) = start(&base, Identity::FIRST)?;
+    let (node, _) = start(&base, Identity::LEADER)?;
     let mut pids = Vec::new();
     for name in ["one", "two"] {
         // Takes a pid for the child, and makes it this process's child. What it returns is all

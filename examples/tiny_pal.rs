@@ -131,7 +131,7 @@ impl Tiny {
 impl Pal for Tiny {
     type Stream = Tcp;
     type Event = Flag;
-    const CALLER_READS: bool = false; // the worker reads all streams: simpler, and slower
+    const SUPPORTS_CALLER_READ: bool = false; // the worker reads all streams: simpler, and slower
 
     fn event(&self) -> std::result::Result<Flag, OutOfResources> {
         Ok(Flag::default())
@@ -142,7 +142,7 @@ impl Pal for Tiny {
         match TcpStream::connect(address(peer, self.port)).and_then(stream) {
             Ok(stream) => Ok(stream),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                Err(ConnectError::NobodyThere)
+                Err(ConnectError::NotListening)
             }
             Err(_) => Err(ConnectError::Busy),
         }
@@ -244,7 +244,7 @@ impl Pal for Tiny {
     }
 
     fn wait_readable(&self, _: &Tcp, _: &Flag, _: Option<Time>) -> Woken {
-        Woken::Time // not called: CALLER_READS is false
+        Woken::Time // not called: SUPPORTS_CALLER_READ is false
     }
 
     fn now(&self) -> Time {
@@ -277,7 +277,7 @@ fn main() -> Result<()> {
         .map(|number| number.parse())
         .collect::<std::result::Result<_, _>>()?;
     let [port, numbers @ ..] = &numbers[..] else {
-        return run(Identity::FIRST, 0, first);
+        return run(Identity::LEADER, 0, first);
     };
     let identity = numbers.try_into().ok().and_then(Identity::from_numbers);
     run(

@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::file_locks::LockLimits;
 use crate::leader::SignalLimits;
 use crate::shared_state::LeaseLimits;
-use crate::wire::{Answer, LentLocks};
+use crate::wire::{Answer, DelegatedLocks};
 use crate::{Id, Vmid};
 
 /// The limits of one node. Each is the number of things that fit; at the limit a call gets
@@ -16,7 +16,7 @@ pub struct Capacities {
     /// Other processes this node can be connected with at once.
     pub peers: usize,
     /// Accepted streams whose peer has not said yet which VMID it is.
-    pub strangers: usize,
+    pub unidentified: usize,
     /// Calls that can wait for an answer, or for room to send, at once.
     pub waiters: usize,
     /// The longest frame taken from a peer or sent to one, in bytes. One buffer of this size is
@@ -43,14 +43,14 @@ pub struct Capacities {
     /// Children of this process that live or were not reaped.
     pub children: usize,
     /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
-    pub answers: usize,
+    pub reply_buffers: usize,
     /// File locks in the leader's tables.
     pub locks: LockLimits,
     /// Files whose record locks the leader may lend to this process at once, if it is not the leader
     /// itself: locks there take no message. Zero: none. It needs a frame length of
-    /// [`LentLocks::frame_length`](crate::wire::LentLocks::frame_length) of
-    /// [`LentLocks::MOST`](crate::wire::LentLocks::MOST), here and at the leader.
-    pub borrowed_files: usize,
+    /// [`DelegatedLocks::frame_length`](crate::wire::DelegatedLocks::frame_length) of
+    /// [`DelegatedLocks::MAX`](crate::wire::DelegatedLocks::MAX), here and at the leader.
+    pub delegated_files: usize,
     /// Sync handles that this process uses at once.
     pub sync_handles: usize,
     /// The most data of a sync handle, in bytes, the same in all processes of the family. A frame
@@ -67,7 +67,7 @@ impl Capacities {
     /// A family of up to 64 processes, in less than 2 MiB.
     pub const DEFAULT: Capacities = Capacities {
         peers: 64,
-        strangers: 8,
+        unidentified: 8,
         waiters: 64,
         frame_length: 4352,
         send_queue: 16 * 1024,
@@ -76,14 +76,14 @@ impl Capacities {
         processes: 128,
         queued_signals: 256,
         children: 64,
-        answers: 4,
+        reply_buffers: 4,
         locks: LockLimits {
             locks: 1024,
             files: 128,
             waiting: 64,
             handles: 256,
         },
-        borrowed_files: 8,
+        delegated_files: 8,
         sync_handles: 16,
         sync_data: 1024,
         leases: LeaseLimits {
@@ -96,7 +96,7 @@ impl Capacities {
     /// A host process that leads hundreds of members: memory that is never used stays untouched.
     pub const LARGE: Capacities = Capacities {
         peers: 2048,
-        strangers: 64,
+        unidentified: 64,
         waiters: 1024,
         frame_length: 16 * 1024,
         send_queue: 64 * 1024,
@@ -105,14 +105,14 @@ impl Capacities {
         processes: 4096,
         queued_signals: 4096,
         children: 1024,
-        answers: 64,
+        reply_buffers: 64,
         locks: LockLimits {
             locks: 65_536,
             files: 4096,
             waiting: 1024,
             handles: 16_384,
         },
-        borrowed_files: 64,
+        delegated_files: 64,
         sync_handles: 256,
         sync_data: 1024,
         leases: LeaseLimits {
@@ -125,12 +125,12 @@ impl Capacities {
 
 impl Capacities {
     /// Whether a frame holds all that comes back with a file that was lent.
-    pub(crate) const fn holds_lent_file(&self) -> bool {
-        self.frame_length >= LentLocks::frame_length(LentLocks::MOST)
+    pub(crate) const fn fits_delegation(&self) -> bool {
+        self.frame_length >= DelegatedLocks::frame_length(DelegatedLocks::MAX)
     }
 
     /// Whether a peer's queue ever has room for an answer with metadata.
-    pub(crate) const fn holds_metadata(&self) -> bool {
+    pub(crate) const fn fits_metadata(&self) -> bool {
         self.send_queue / 2 >= Answer::LONGEST_META
     }
 
@@ -143,9 +143,9 @@ impl Capacities {
     }
 
     /// How many files a process that is no leader can borrow.
-    pub(crate) const fn borrowable(&self) -> usize {
-        if self.holds_lent_file() {
-            self.borrowed_files
+    pub(crate) const fn max_delegated_files(&self) -> usize {
+        if self.fits_delegation() {
+            self.delegated_files
         } else {
             0
         }
@@ -234,8 +234,8 @@ pub struct Identity {
 
 impl Identity {
     /// The first process of a family: VMID 1, the leader.
-    pub const FIRST: Identity = Identity {
-        vmid: Vmid::FIRST,
+    pub const LEADER: Identity = Identity {
+        vmid: Vmid::LEADER,
         parent: None,
         leader: None,
         pid: 0,
@@ -249,7 +249,7 @@ impl Identity {
         Identity {
             vmid,
             parent: Some(parent),
-            leader: Some(Vmid::FIRST),
+            leader: Some(Vmid::LEADER),
             pid: 0,
             parent_pid: 0,
         }

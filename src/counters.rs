@@ -30,7 +30,7 @@ pub enum Refusal {
     /// There is no room for one more peer.
     PeersFull,
     /// It is not of this family (another user).
-    Foreign,
+    NotAllowed,
 }
 
 impl Refusal {
@@ -44,7 +44,7 @@ impl Refusal {
         Refusal::NotReturned,
         Refusal::SyncProtocolViolation,
         Refusal::PeersFull,
-        Refusal::Foreign,
+        Refusal::NotAllowed,
     ];
     const COUNT: usize = Malformed::ALL.len() + Self::OWN.len();
 
@@ -81,7 +81,7 @@ impl fmt::Display for Refusal {
             Refusal::NotReturned => "file that was lent not given back in time",
             Refusal::SyncProtocolViolation => "sync message that does not fit the handle's state",
             Refusal::PeersFull => "no room for one more peer",
-            Refusal::Foreign => "not of this family",
+            Refusal::NotAllowed => "not of this family",
         })
     }
 }
@@ -142,12 +142,12 @@ counters! {
     /// Frames with a code that nobody knows: skipped.
     unknown_codes,
     /// Well-formed requests that could not be done and to which no answer is due.
-    undone,
+    rejected_oneway,
     /// Orphans that this process inherited whose end found no room in its table of children, and that
     /// nobody waits for, since its library OS is in C and keeps its zombies itself.
-    reaped_unseen,
+    dropped_orphan_exits,
     /// Times a peer's requests were left unread until it reads its answers.
-    held_back,
+    paused_reads,
     /// Times that spinning met what it waited for before the time was over.
     spins_won,
     /// Times that spinning was in vain.
@@ -169,7 +169,7 @@ impl Statistics {
     }
 
     /// How many were, for all reasons together.
-    pub fn refused_in_all(&self) -> u64 {
+    pub fn refused_total(&self) -> u64 {
         self.refusals
             .iter()
             .fold(0, |sum, count| sum.saturating_add(*count))
@@ -197,11 +197,11 @@ impl Counter {
 
 /// How full one pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fill {
+pub struct Usage {
     /// Things in use now.
     pub now: usize,
     /// The most that were ever in use at once.
-    pub most: usize,
+    pub peak: usize,
     /// The limit.
     pub limit: usize,
 }
@@ -213,12 +213,12 @@ macro_rules! pools {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Pools {
-            $($(#[$doc])* pub $name: Fill,)*
+            $($(#[$doc])* pub $name: Usage,)*
         }
 
         impl Pools {
             /// Each pool with its name.
-            pub fn all(&self) -> impl Iterator<Item = (&'static str, Fill)> {
+            pub fn all(&self) -> impl Iterator<Item = (&'static str, Usage)> {
                 [$(($text, self.$name),)*].into_iter()
             }
         }
@@ -249,9 +249,9 @@ pools! {
     /// Open files with locks.
     lock_handles = "open files with locks",
     /// Files that the leader has lent to members.
-    lent_files = "files lent",
+    delegations = "files lent",
     /// Files that are lent to this process.
-    borrowed_files = "files borrowed",
+    delegated_files = "files borrowed",
     /// Sync handles that this process uses.
     sync_handles = "sync handles",
     /// Sync handles that any process uses, at the leader.

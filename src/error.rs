@@ -22,7 +22,7 @@ pub enum Resource {
     /// Children of this process that live or were not reaped.
     Children,
     /// Calls for metadata at once.
-    Answers,
+    ReplyBuffers,
     /// Sync handles that this process uses.
     SyncHandles,
     /// The length of one frame.
@@ -43,7 +43,7 @@ impl fmt::Display for Resource {
             Resource::OwnRanges => "this process's ID ranges",
             Resource::Processes => "the leader's processes",
             Resource::Children => "children of this process",
-            Resource::Answers => "calls for metadata",
+            Resource::ReplyBuffers => "calls for metadata",
             Resource::SyncHandles => "sync handles of this process",
             Resource::FrameLength => "frame length",
             Resource::SyncData => "data of a sync handle",

@@ -42,7 +42,7 @@ pub mod wire;
 pub mod host;
 
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
-pub use counters::{Fill, Pools, Refusal, Statistics};
+pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Error, Resource};
 pub use file_locks::LockLimits;
 pub use node::{

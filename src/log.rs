@@ -4,18 +4,18 @@
 //! A logger is the embedder's code: nothing is logged while another thread may spin for a lock.
 
 /// Logs an event, at a level named as the facade names it.
-macro_rules! event {
-    ($level:ident, $($said:tt)+) => {{
+macro_rules! log_event {
+    ($level:ident, $($args:tt)+) => {{
         #[cfg(feature = "log")]
-        log::$level!(target: "libos_ipc", $($said)+);
+        log::$level!(target: "libos_ipc", $($args)+);
         #[cfg(feature = "capi")]
-        $crate::log::c::$level(format_args!($($said)+));
+        $crate::log::c::$level(format_args!($($args)+));
         #[cfg(not(any(feature = "log", feature = "capi")))]
-        let _ = format_args!($($said)+);
+        let _ = format_args!($($args)+);
     }};
 }
 
-pub(crate) use event;
+pub(crate) use log_event;
 
 /// The way of an event to a library OS in C, which the C API sets up.
 #[cfg(feature = "capi")]

@@ -15,7 +15,7 @@ pub struct Vmid(NonZeroU32);
 
 impl Vmid {
     /// The first process of a family, its leader.
-    pub const FIRST: Vmid = Vmid(NonZeroU32::MIN);
+    pub const LEADER: Vmid = Vmid(NonZeroU32::MIN);
 
     /// The VMID with that number; `None` for 0, which names nobody.
     pub const fn new(number: u32) -> Option<Vmid> {

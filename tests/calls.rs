@@ -40,12 +40,12 @@ impl Stage {
     }
 
     fn member(&self, number: u32, config: Config) -> HostNode {
-        let identity = Identity::child(vmid(number), Vmid::FIRST);
+        let identity = Identity::child(vmid(number), Vmid::LEADER);
         HostNode::start(&self.base, identity, config).unwrap()
     }
 
     fn leader(&self) -> HostNode {
-        HostNode::start(&self.base, Identity::FIRST, Config::DEFAULT).unwrap()
+        HostNode::start(&self.base, Identity::LEADER, Config::DEFAULT).unwrap()
     }
 
     fn bare(&self, number: u32) -> Bare {
@@ -195,7 +195,7 @@ fn a_leader_that_does_not_call_off_a_wait_is_left() {
         ..Config::DEFAULT
     };
     let member = stage.member(2, config);
-    member.connect(Vmid::FIRST).unwrap();
+    member.connect(Vmid::LEADER).unwrap();
     let mut requests = leader.accept();
     // It knows the extensions.
     let mut answers = leader.connect(2);
@@ -443,7 +443,7 @@ fn what_was_accepted_goes_out_before_the_end() {
     let member = stage.member(2, Config::DEFAULT);
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
     for _ in 0..100 {
-        member.queue(Vmid::FIRST, &message, WAIT).unwrap();
+        member.queue(Vmid::LEADER, &message, WAIT).unwrap();
     }
     assert!(member.shut_down(LONG));
     assert_eq!(member.owner_of(1, WAIT), Err(Error::ShuttingDown));
@@ -484,7 +484,7 @@ fn a_single_thread_drives_its_node_itself() {
         driving: Driving::Caller,
         ..Config::DEFAULT
     };
-    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let identity = Identity::child(vmid(2), Vmid::LEADER);
     let mut memory = Box::new_uninit_slice(Node::<Host>::memory(&identity, &config).total());
     let host = Host::listen(&stage.base, vmid(2)).unwrap();
     let node = Node::new(host, identity, config, &mut memory).unwrap();
@@ -498,7 +498,7 @@ fn a_single_thread_drives_its_node_itself() {
         Err(Error::TimedOut)
     );
     drop(silent);
-    let mut request = node.request(Vmid::FIRST, &Message::GetNewVmid).unwrap();
+    let mut request = node.request(Vmid::LEADER, &Message::GetNewVmid).unwrap();
     let answer = loop {
         if let Some(answer) = request.poll() {
             break answer;
@@ -517,9 +517,10 @@ fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
         driving: Driving::Caller,
         ..Config::DEFAULT
     };
-    let mut memory = Box::new_uninit_slice(Node::<Host>::memory(&Identity::FIRST, &config).total());
-    let host = Host::listen(&stage.base, Vmid::FIRST).unwrap();
-    let leader = Node::new(host, Identity::FIRST, config, &mut memory).unwrap();
+    let mut memory =
+        Box::new_uninit_slice(Node::<Host>::memory(&Identity::LEADER, &config).total());
+    let host = Host::listen(&stage.base, Vmid::LEADER).unwrap();
+    let leader = Node::new(host, Identity::LEADER, config, &mut memory).unwrap();
     let handle = leader.open_sync(Some(7)).unwrap();
     let start = Instant::now();
     for state in [SyncState::Shared, SyncState::Exclusive] {
@@ -587,8 +588,8 @@ fn the_leader_is_not_buried() {
     let id = leader.take_id(WAIT).unwrap();
     let value = leader.share::<u64>(None).unwrap();
     *value.write(WAIT).unwrap() = 7;
-    leader.bury(Vmid::FIRST).unwrap();
-    assert_eq!(leader.owner_of(id, WAIT), Ok(Some(Vmid::FIRST)));
+    leader.bury(Vmid::LEADER).unwrap();
+    assert_eq!(leader.owner_of(id, WAIT), Ok(Some(Vmid::LEADER)));
     assert_eq!(leader.statistics().pools.sync_clients.now, 1);
     drop(value);
     assert_eq!(leader.statistics().pools.sync_handles.now, 0);
@@ -614,7 +615,7 @@ fn a_full_table_says_what_is_full() {
         member.owner_of(1, WAIT),
         Err(Error::Full(Resource::Waiters))
     );
-    member.connect(Vmid::FIRST).unwrap();
+    member.connect(Vmid::LEADER).unwrap();
     assert_eq!(member.connect(vmid(3)), Err(Error::Full(Resource::Peers)));
 }
 
@@ -622,14 +623,14 @@ fn a_full_table_says_what_is_full() {
 fn a_call_that_fails_before_it_sends_leaves_no_peer() {
     let stage = Stage::new();
     let capacities = Capacities {
-        answers: 0,
+        reply_buffers: 0,
         ..Capacities::DEFAULT
     };
     let config = Config {
         capacities,
         ..Config::DEFAULT
     };
-    let leader = HostNode::start(&stage.base, Identity::FIRST, config).unwrap();
+    let leader = HostNode::start(&stage.base, Identity::LEADER, config).unwrap();
     let question = Message::PidGetMeta {
         pid: 7,
         code: MetaCode::Executable,
@@ -637,11 +638,11 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
     let gone = vmid(9);
     assert_eq!(
         leader.ask(gone, &question, WAIT),
-        Err(Error::Full(Resource::Answers))
+        Err(Error::Full(Resource::ReplyBuffers))
     );
     assert_eq!(
         leader.request(gone, &question).err(),
-        Some(Error::Full(Resource::Answers))
+        Some(Error::Full(Resource::ReplyBuffers))
     );
     let too_long = [0; 5000];
     assert_eq!(
@@ -650,7 +651,7 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
     );
     // At once, and nobody tried to reach it.
     assert_eq!(leader.statistics().pools.peers.now, 0);
-    assert_eq!(leader.statistics().refused_in_all(), 0);
+    assert_eq!(leader.statistics().refused_total(), 0);
     leader.leave(WAIT).unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Woken};
 use libos_ipc::testing::loopback::{Loopback, Network};
-use libos_ipc::wire::{FileLock, IdRange, LentLocks, LockFamily, LockKind, Message, codes};
+use libos_ipc::wire::{DelegatedLocks, FileLock, IdRange, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Identity, Interrupt, LockLimits, Node, Target, Vmid, Wait,
     Which, forward_pal,
@@ -43,7 +43,7 @@ impl Slow<'_> {
 impl<'w> Pal for &Slow<'w> {
     type Stream = <Inner<'w> as Pal>::Stream;
     type Event = <Inner<'w> as Pal>::Event;
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     forward_pal!(inner: event, watch_listener);
     forward_pal!(inner, stream: watch, rewatch, unwatch);
@@ -126,7 +126,7 @@ fn with_slow_leader<T>(
         leader,
         is_busy: AtomicBool::new(false),
     };
-    let identity = Identity::child(two, Vmid::FIRST);
+    let identity = Identity::child(two, Vmid::LEADER);
     with_node(&slow, identity, |node| test(&slow, node))
 }
 
@@ -136,8 +136,8 @@ fn with_slow_family<T>(
     test: impl FnOnce(&World, &Member<'_, '_, '_>, &Node<'_, Inner<'_>>) -> T,
 ) -> T {
     let network = Box::new(World::new());
-    let pal = network.join(Vmid::FIRST).unwrap();
-    with_node(pal, Identity::FIRST, |leader| {
+    let pal = network.join(Vmid::LEADER).unwrap();
+    with_node(pal, Identity::LEADER, |leader| {
         leader.join(Wait::FOREVER).unwrap();
         let turn = || {
             for _ in 0..10 {
@@ -200,7 +200,7 @@ fn a_call_of_several_steps_ends_at_its_limit() {
     ends_at_its_limit("hold_handle", false, |node, wait| node.hold_handle(7, wait));
     ends_at_its_limit("close_handle", false, |node, wait| {
         // It is known here from now on, and the leader is not.
-        let _ = node.give_handle(Vmid::FIRST, 7, Wait::at_most(Duration::ZERO));
+        let _ = node.give_handle(Vmid::LEADER, 7, Wait::at_most(Duration::ZERO));
         node.close_handle(7, wait)
     });
     ends_at_its_limit("start_child", true, |node, wait| {
@@ -248,7 +248,7 @@ fn a_child_is_buried_without_waiting_for_room() {
         node.join(Wait::FOREVER).unwrap();
         let child = node.start_child(Wait::FOREVER).unwrap();
         let filler = Message::ReleaseIdRange(IdRange { start: 0, end: 0 });
-        while node.send(Vmid::FIRST, &filler, NO_TIME).is_ok() {}
+        while node.send(Vmid::LEADER, &filler, NO_TIME).is_ok() {}
         let start = network.now();
         node.bury(child.vmid).unwrap();
         assert_eq!(network.now(), start);
@@ -294,7 +294,7 @@ fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
 #[test]
 fn a_child_is_buried_at_a_c_leader_when_its_backlog_has_room() {
     let network = Box::new(World::new());
-    let inner = network.join(Vmid::FIRST).unwrap();
+    let inner = network.join(Vmid::LEADER).unwrap();
     let said = Mutex::new(Vec::new());
     let turn = || {
         while let Ok(stream) = inner.accept() {
@@ -334,18 +334,18 @@ fn an_unlock_of_a_file_that_has_no_room_to_go_back_is_done_behind_that() {
     with_slow_family(PAUSE, |network, node, leader| {
         node.join(Wait::FOREVER).unwrap();
         // As many locks as can be decided on here, without a word to the leader.
-        for at in 1..LentLocks::MOST as u64 {
+        for at in 1..DelegatedLocks::MAX as u64 {
             let lock = lock_on(LockKind::Write, 10 * at, 10 * at + 2);
             node.set_lock(&lock, Wait::FOREVER).unwrap();
         }
-        assert_eq!(leader.statistics().pools.lent_files.now, 1);
+        assert_eq!(leader.statistics().pools.delegations.now, 1);
         // There is room again when these are sent.
         let filler = Message::ReleaseIdRange(IdRange { start: 0, end: 0 });
-        while node.queue(Vmid::FIRST, &filler, NO_TIME).is_ok() {}
+        while node.queue(Vmid::LEADER, &filler, NO_TIME).is_ok() {}
         let unlock = lock_on(LockKind::Unlock, 11, 11);
         assert_eq!(node.set_lock(&unlock, Wait::FOREVER), Ok(()));
         assert!(network.now() >= Time(0) + PAUSE, "the leader is asked");
-        assert_eq!(leader.statistics().pools.locks.now, LentLocks::MOST);
+        assert_eq!(leader.statistics().pools.locks.now, DelegatedLocks::MAX);
     });
 }
 
@@ -394,7 +394,7 @@ struct Streams<'w> {
 #[test]
 fn a_lock_that_is_asked_for_again_and_again_is_not_asked_for_beyond_the_limit() {
     let network = Box::new(World::new());
-    let inner = network.join(Vmid::FIRST).unwrap();
+    let inner = network.join(Vmid::LEADER).unwrap();
     let streams = Mutex::new(Vec::new());
     let turn = || refuse_all(&inner, &streams);
     with_slow_leader(PAUSE, &turn, &network, |slow, node| {

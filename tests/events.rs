@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use libos_ipc::events::{Call, FrameOf, Happening};
+use libos_ipc::events::{Call, EventKind, FrameInfo};
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{Malformed, Message, codes};
 use libos_ipc::{Capacities, Config, Error, Identity, Refusal, Vmid, Wait, Waiting, WaitsFor};
@@ -35,8 +35,8 @@ impl Family {
             },
             ..Config::DEFAULT
         };
-        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
-        let child = Identity::child(vmid(2), Vmid::FIRST);
+        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
+        let child = Identity::child(vmid(2), Vmid::LEADER);
         let member = HostNode::start(&base, child, config).unwrap();
         Family {
             dir,
@@ -51,14 +51,14 @@ impl Family {
 }
 
 /// But for what a member and its leader say of themselves first.
-fn happened(node: &HostNode) -> Vec<Happening> {
-    let is_greeting = |what: &Happening| match what {
-        Happening::FrameIn(frame) | Happening::FrameOut(frame) => {
+fn happened(node: &HostNode) -> Vec<EventKind> {
+    let is_greeting = |what: &EventKind| match what {
+        EventKind::FrameIn(frame) | EventKind::FrameOut(frame) => {
             [codes::HELLO, codes::LIMITS].contains(&frame.code)
         }
         _ => false,
     };
-    let events = node.events().map(|event| event.what);
+    let events = node.events().map(|event| event.kind);
     events.filter(|what| !is_greeting(what)).collect()
 }
 
@@ -78,40 +78,40 @@ fn a_call_is_seen_from_both_sides() {
     family.member.owner_of(7, WAIT).unwrap();
     let took = before.elapsed();
     let call = |seq| Call {
-        peer: Vmid::FIRST,
+        peer: Vmid::LEADER,
         code: codes::GET_ID_OWNER,
         seq,
     };
-    let frame = |peer, code, seq| FrameOf {
+    let frame = |peer, code, seq| FrameInfo {
         peer,
         code,
         seq,
         length: 21,
     };
     let seen = happened(&family.member);
-    let Some(Happening::CallBegun(Call { seq, .. })) = seen.first().copied() else {
+    let Some(EventKind::CallBegun(Call { seq, .. })) = seen.first().copied() else {
         panic!("{seen:?}")
     };
     // When the leader's stream comes is of no concern.
     let seen: Vec<_> = seen
         .into_iter()
-        .filter(|what| *what != Happening::Joined(Vmid::FIRST))
+        .filter(|what| *what != EventKind::Connected(Vmid::LEADER))
         .collect();
     assert_eq!(
         seen,
         [
-            Happening::CallBegun(call(seq)),
-            Happening::FrameOut(frame(Vmid::FIRST, codes::GET_ID_OWNER, seq)),
-            Happening::FrameIn(frame(Vmid::FIRST, codes::RESP, seq)),
-            Happening::CallEnded(call(seq), Ok(())),
+            EventKind::CallBegun(call(seq)),
+            EventKind::FrameOut(frame(Vmid::LEADER, codes::GET_ID_OWNER, seq)),
+            EventKind::FrameIn(frame(Vmid::LEADER, codes::RESP, seq)),
+            EventKind::CallEnded(call(seq), Ok(())),
         ]
     );
     assert_eq!(
         happened(&family.leader),
         [
-            Happening::Joined(vmid(2)),
-            Happening::FrameIn(frame(vmid(2), codes::GET_ID_OWNER, seq)),
-            Happening::FrameOut(frame(vmid(2), codes::RESP, seq)),
+            EventKind::Connected(vmid(2)),
+            EventKind::FrameIn(frame(vmid(2), codes::GET_ID_OWNER, seq)),
+            EventKind::FrameOut(frame(vmid(2), codes::RESP, seq)),
         ]
     );
     let events: Vec<_> = family.member.events().collect();
@@ -135,17 +135,17 @@ fn who_is_refused_is_remembered_with_the_reason() {
     bad.write_all(&9_u32.to_le_bytes()).unwrap();
     bad.write_all(&[16; 17]).unwrap();
     until("it is turned away", || {
-        happened(&family.leader).contains(&Happening::Left(vmid(9)))
+        happened(&family.leader).contains(&EventKind::Disconnected(vmid(9)))
     });
     assert_eq!(
         happened(&family.leader),
         [
-            Happening::Joined(vmid(9)),
-            Happening::Refused {
+            EventKind::Connected(vmid(9)),
+            EventKind::Refused {
                 peer: Some(vmid(9)),
                 reason: Refusal::Malformed(Malformed::TooLong),
             },
-            Happening::Left(vmid(9)),
+            EventKind::Disconnected(vmid(9)),
         ]
     );
 }
@@ -161,8 +161,8 @@ fn a_wait_is_shown_as_long_as_it_lasts() {
         family.member.ask(vmid(7), &message, limit),
         Err(Error::TimedOut)
     );
-    let call = |events: Vec<Happening>| match events.last() {
-        Some(Happening::CallEnded(call, Err(error))) => (call.peer, *error),
+    let call = |events: Vec<EventKind>| match events.last() {
+        Some(EventKind::CallEnded(call, Err(error))) => (call.peer, *error),
         other => panic!("{other:?}"),
     };
     assert_eq!(call(happened(&family.member)), (vmid(7), Error::TimedOut));

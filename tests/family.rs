@@ -14,12 +14,12 @@ fn ids_go_round() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("f");
     let wait = Wait::at_most(Duration::from_secs(5));
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
     let member_vmid = leader.new_vmid(wait).unwrap();
     assert_eq!(member_vmid, vmid(2));
     let member = HostNode::start(
         &base,
-        Identity::child(member_vmid, Vmid::FIRST),
+        Identity::child(member_vmid, Vmid::LEADER),
         Config::DEFAULT,
     )
     .unwrap();
@@ -29,9 +29,9 @@ fn ids_go_round() {
     assert_eq!(leader.owner_of(id, wait).unwrap(), Some(member_vmid));
     let next = member.new_vmid(wait).unwrap();
     assert_eq!(next, vmid(3));
-    let handed = member.take_id_for(Vmid::FIRST, wait).unwrap();
+    let handed = member.take_id_for(Vmid::LEADER, wait).unwrap();
     leader.adopt_id(handed).unwrap();
-    assert_eq!(member.owner_of(handed, wait).unwrap(), Some(Vmid::FIRST));
+    assert_eq!(member.owner_of(handed, wait).unwrap(), Some(Vmid::LEADER));
     member.release_id(id, wait).unwrap();
     member.give_back_ids(wait).unwrap();
     leader.release_id(handed, wait).unwrap();
@@ -46,10 +46,10 @@ fn leaving_takes_no_time() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("f");
     let wait = Wait::at_most(Duration::from_secs(5));
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
     let member = HostNode::start(
         &base,
-        Identity::child(vmid(2), Vmid::FIRST),
+        Identity::child(vmid(2), Vmid::LEADER),
         Config::DEFAULT,
     )
     .unwrap();

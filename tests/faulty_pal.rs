@@ -5,7 +5,7 @@ use libos_ipc::Vmid;
 use libos_ipc::pal::{
     ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token,
 };
-use libos_ipc::testing::fault_injector::{Faults, Faulty, Operation, Outcome, RECORDED};
+use libos_ipc::testing::fault_injector::{FaultInjector, Faults, LOG_LENGTH, Operation, Outcome};
 use libos_ipc::testing::loopback::{Loopback, Network};
 
 type Net = Network<2, 4, 64>;
@@ -31,12 +31,16 @@ fn byte(position: usize) -> u8 {
     (position % 251) as u8
 }
 
-fn pair(net: &Net, faults: Faults, seed: u64) -> (Faulty<Node<'_>>, Faulty<Node<'_>>) {
+fn pair(
+    net: &Net,
+    faults: Faults,
+    seed: u64,
+) -> (FaultInjector<Node<'_>>, FaultInjector<Node<'_>>) {
     let one = net.join(vmid(1)).unwrap();
     let two = net.join(vmid(2)).unwrap();
     (
-        Faulty::new(one, faults, seed),
-        Faulty::new(two, faults, !seed),
+        FaultInjector::new(one, faults, seed),
+        FaultInjector::new(two, faults, !seed),
     )
 }
 
@@ -224,8 +228,8 @@ fn a_cut_comes_after_exactly_that_many_bytes() {
         let whole = at > BYTES as u64;
 
         let net = Net::new();
-        let one = Faulty::new(net.join(vmid(1)).unwrap(), cut, at);
-        let two = Faulty::new(net.join(vmid(2)).unwrap(), Faults::NONE, at);
+        let one = FaultInjector::new(net.join(vmid(1)).unwrap(), cut, at);
+        let two = FaultInjector::new(net.join(vmid(2)).unwrap(), Faults::NONE, at);
         let (received, ..) = transfer(&&one, &&two);
         assert_eq!(
             received.len() as u64,
@@ -235,8 +239,8 @@ fn a_cut_comes_after_exactly_that_many_bytes() {
         assert_eq!(one.bytes_moved(), at.min(BYTES as u64));
 
         let net = Net::new();
-        let one = Faulty::new(net.join(vmid(1)).unwrap(), Faults::NONE, at);
-        let two = Faulty::new(net.join(vmid(2)).unwrap(), cut, at);
+        let one = FaultInjector::new(net.join(vmid(1)).unwrap(), Faults::NONE, at);
+        let two = FaultInjector::new(net.join(vmid(2)).unwrap(), cut, at);
         let (received, _, in_end) = transfer(&&one, &&two);
         assert_eq!(
             received.len() as u64,
@@ -300,7 +304,7 @@ fn the_same_seed_does_the_same() {
         };
         let (one, two) = pair(&net, faults, seed);
         let end = transfer(&&one, &&two);
-        (end, one.recorded(), two.recorded())
+        (end, one.log(), two.log())
     };
     assert_eq!(run(3), run(3));
     assert_ne!(run(3).1, run(4).1);
@@ -313,21 +317,21 @@ fn the_last_operations_are_on_record() {
     let out = (&&one).connect(vmid(2)).unwrap();
     assert_eq!(
         (&&one).connect(vmid(9)).err(),
-        Some(ConnectError::NobodyThere)
+        Some(ConnectError::NotListening)
     );
     let inward = (&&two).accept().unwrap();
     out.write(&[b"abc", b"de"]).unwrap();
     inward.read(&mut [0; 9]).unwrap();
     inward.read(&mut [0; 9]).unwrap_err();
-    let text = format!("{}{}", one.recorded(), two.recorded());
-    let expected = "connect to 2: done\nconnect to 9: NobodyThere\nstream 0: write 5: 5\n\
+    let text = format!("{}{}", one.log(), two.log());
+    let expected = "connect to 2: done\nconnect to 9: NotListening\nstream 0: write 5: 5\n\
                     accept: done\nstream 0: read 9: 5\nstream 0: read 9: WouldBlock\n";
     assert_eq!(text, expected);
-    for _ in 0..RECORDED {
+    for _ in 0..LOG_LENGTH {
         inward.read(&mut [0; 1]).unwrap_err();
     }
-    let recorded = two.recorded();
-    assert_eq!(recorded.iter().count(), RECORDED);
+    let recorded = two.log();
+    assert_eq!(recorded.iter().count(), LOG_LENGTH);
     for record in &recorded {
         assert_eq!(record.operation, Operation::Read(0));
         assert_eq!(record.outcome, Outcome::Failed(StreamError::WouldBlock));
@@ -344,12 +348,12 @@ fn it_wraps_the_host_too() {
     let dir = tempfile::TempDir::new().unwrap();
     let base = dir.path().join("family");
     let host = |number| Host::listen(&base, vmid(number)).unwrap();
-    let one = Faulty::new(host(1), HARMLESS, 1);
+    let one = FaultInjector::new(host(1), HARMLESS, 1);
     let cut = Faults {
         cut_after: Some(BYTES as u64),
         ..HARMLESS
     };
-    let two = Faulty::new(host(2), cut, 2);
+    let two = FaultInjector::new(host(2), cut, 2);
     let (one, two) = (&&one, &&two);
     let (out, inward) = (connect(one), two.accept().unwrap());
     two.watch(&inward, Token(2), Interest::empty()).unwrap();

@@ -89,7 +89,7 @@ fn nobody_answers_at_the_address_of_a_member_that_has_gone() {
         assert_eq!(stream.write(&[b"x"]), Err(StreamError::Closed));
     }
     let refused = family.one.connect(vmid(2)).err();
-    assert_eq!(refused, Some(ConnectError::NobodyThere));
+    assert_eq!(refused, Some(ConnectError::NotListening));
     // Nor by another name, by which the socket itself is found.
     let refused = std::os::unix::net::UnixStream::connect(elsewhere);
     let kind = std::io::ErrorKind::ConnectionRefused;
@@ -104,7 +104,7 @@ fn nobody_answers_at_the_address_of_a_member_that_has_gone() {
 #[test]
 fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
     let dir = TempDir::new().unwrap();
-    let leader = HostNode::start(&base(&dir), Identity::FIRST, Config::DEFAULT).unwrap();
+    let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
     leader.join(WAIT).unwrap();
     let start = |identity| {
         let node = HostNode::start(&base(&dir), identity, Config::DEFAULT).unwrap();
@@ -132,8 +132,8 @@ fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
 #[test]
 fn a_program_that_is_executed_has_none_of_the_descriptors() {
     let dir = TempDir::new().unwrap();
-    let leader = HostNode::start(&base(&dir), Identity::FIRST, Config::DEFAULT).unwrap();
-    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
+    let identity = Identity::child(vmid(2), Vmid::LEADER);
     let member = HostNode::start(&base(&dir), identity, Config::DEFAULT).unwrap();
     member.take_id(WAIT).unwrap();
     let list = Command::new("ls")
@@ -185,8 +185,8 @@ fn a_forked_process_that_drops_the_node_takes_nothing_from_its_maker() {
             ..Config::DEFAULT
         };
         let base = base(&dir);
-        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
-        let identity = Identity::child(vmid(2), Vmid::FIRST);
+        let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
+        let identity = Identity::child(vmid(2), Vmid::LEADER);
         let member = HostNode::start(&base, identity, config).unwrap();
         assert_eq!(member.owner_of(77, WAIT), Ok(None));
         // Its own copies, of all that it has: the streams, too.
@@ -204,7 +204,7 @@ fn a_forked_process_that_drops_the_node_takes_nothing_from_its_maker() {
         assert_eq!(member.owner_of(77, WAIT), Ok(None));
         assert_eq!(leader.statistics().disconnects, 0);
         // The sockets are there, and who connects is heard.
-        let identity = Identity::child(vmid(3), Vmid::FIRST);
+        let identity = Identity::child(vmid(3), Vmid::LEADER);
         let newcomer = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
         assert_eq!(newcomer.owner_of(77, WAIT), Ok(None));
     }

@@ -20,7 +20,7 @@ fn shortage_is_told_from_absence() {
         getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         limit
     );
-    let (one, two) = (Vmid::FIRST, Vmid::new(2).unwrap());
+    let (one, two) = (Vmid::LEADER, Vmid::new(2).unwrap());
     let (one, host) = (
         Host::listen(&base, one).unwrap(),
         Host::listen(&base, two).unwrap(),

@@ -100,19 +100,19 @@ fn connecting_to_nobody_says_so() {
     let family = family();
     assert_eq!(
         family.one.connect(vmid(3)).err(),
-        Some(ConnectError::NobodyThere)
+        Some(ConnectError::NotListening)
     );
     let path = family.two.path().to_owned();
     drop(family.two);
     assert!(!path.exists(), "the socket file is removed");
     assert_eq!(
         family.one.connect(vmid(2)).err(),
-        Some(ConnectError::NobodyThere)
+        Some(ConnectError::NotListening)
     );
     leave_behind(&path);
     assert_eq!(
         family.one.connect(vmid(2)).err(),
-        Some(ConnectError::NobodyThere)
+        Some(ConnectError::NotListening)
     );
 }
 
@@ -444,7 +444,7 @@ fn relatives_of_the_same_name_elsewhere_do_not_meet() {
     let other = Host::listen(&base(&elsewhere), vmid(1)).unwrap();
     assert_eq!(
         other.connect(vmid(2)).err(),
-        Some(ConnectError::NobodyThere)
+        Some(ConnectError::NotListening)
     );
     assert_ne!(family.dir.path(), elsewhere.path());
 }

@@ -659,13 +659,13 @@ fn a_range_is_used_up_in_order() {
         assert_eq!(own.take(), Take::Id(id));
     }
     assert_eq!(own.take(), Take::NeedRange);
-    assert_eq!((own.len(), own.most(), own.in_use()), (2, 2, 5));
+    assert_eq!((own.len(), own.peak(), own.in_use()), (2, 2, 5));
     assert!(!own.is_empty());
     assert_eq!(own.hand_on(4), Err(Error::Invalid));
     assert_eq!((own.release(ID_MAX), own.release(6)), (Ok(None), Ok(None)));
     assert_eq!(own.hand_on(6), Err(Error::Invalid), "it is not in use");
     assert_eq!(own.release(ID_MAX - 1), Ok(Some(range(ID_MAX - 1, ID_MAX))));
-    assert_eq!((own.len(), own.most()), (1, 2));
+    assert_eq!((own.len(), own.peak()), (1, 2));
 }
 
 #[test]
@@ -703,7 +703,7 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
         assert_eq!(own.handed_on(id, true), [None; 2]);
     }
     // The range for children is gone; the threads' is as it was.
-    assert_eq!((own.len(), own.most(), own.take()), (1, 2, Take::Id(4)));
+    assert_eq!((own.len(), own.peak(), own.take()), (1, 2, Take::Id(4)));
 }
 
 #[test]
@@ -718,7 +718,7 @@ fn the_table_says_how_full_it_is_and_was() {
         .release(vmid(1), IdRange { start: 1, end: 32 })
         .unwrap();
     assert!(!ranges.is_empty());
-    assert_eq!((ranges.len(), ranges.most()), (2, 3));
+    assert_eq!((ranges.len(), ranges.peak()), (2, 3));
 }
 
 #[test]

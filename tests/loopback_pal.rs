@@ -116,7 +116,7 @@ fn a_writer_learns_that_its_reader_went() {
     assert!(look(&one).is_empty());
     drop(two);
     assert_eq!(look(&one).as_slice(), [(Token(1), Readiness::HANG_UP)]);
-    assert_eq!(one.connect(vmid(2)).err(), Some(ConnectError::NobodyThere));
+    assert_eq!(one.connect(vmid(2)).err(), Some(ConnectError::NotListening));
 }
 
 #[test]

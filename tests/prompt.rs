@@ -66,7 +66,7 @@ impl Family {
     fn new() -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
         leader.join(WAIT).unwrap();
         Family {
             _directory: directory,
@@ -95,7 +95,7 @@ impl Mute {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
         let listener = UnixListener::bind(base.with_extension("1")).unwrap();
-        let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
         let config = Config {
             spin,
             ..Config::DEFAULT
@@ -307,7 +307,7 @@ fn unanswered_request_ends_at_its_limit_and_its_interrupt() {
     for spin in [Duration::ZERO, Config::DEFAULT.spin] {
         let Mute { node, .. } = &Mute::new(spin);
         let ask = |wait: Wait<'_>| {
-            node.ask(Vmid::FIRST, &Message::GetIdOwner(1), wait)
+            node.ask(Vmid::LEADER, &Message::GetIdOwner(1), wait)
                 .map(drop)
         };
         ends_on_its_limit("a request", ask);

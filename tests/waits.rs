@@ -52,7 +52,7 @@ impl<'w> Patient<'w> {
 impl<'w> Pal for &Patient<'w> {
     type Stream = <Inner<'w> as Pal>::Stream;
     type Event = <Inner<'w> as Pal>::Event;
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     forward_pal!(inner: event, watch_listener);
     forward_pal!(inner, stream: watch, rewatch, unwatch);
@@ -142,7 +142,7 @@ fn with_node<T>(
 
 /// Does something with a leader which its caller turns.
 fn with_leader<T>(pal: &Patient<'_>, test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T) -> T {
-    with_node(pal, Identity::FIRST, config(Driving::Caller), test)
+    with_node(pal, Identity::LEADER, config(Driving::Caller), test)
 }
 
 /// Does something with a leader that can connect to nobody.
@@ -168,7 +168,7 @@ fn the_last_words_of_a_peer_are_waited_for_in_peace() {
     with_leader(&pal, |node| {
         let vmid = Vmid::new(2).unwrap();
         node.connect(vmid).unwrap();
-        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+        let words = (&&peer).connect(Vmid::LEADER).unwrap();
         words.write(&[&2_u32.to_le_bytes()]).unwrap();
         turn_a_little(node);
         // It reads no more, and what it has to say last is on its way yet.
@@ -210,10 +210,10 @@ fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
 fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
     let network = Box::new(World::new());
     let (pal, _deaf) = (Patient::new(&network, 2), Patient::new(&network, 1));
-    let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
+    let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
     with_node(&pal, identity, config(Driving::Worker), |node| {
-        queue_too_much(node, Vmid::FIRST);
-        node.flush_to(Vmid::FIRST);
+        queue_too_much(node, Vmid::LEADER);
+        node.flush_to(Vmid::LEADER);
         assert!(!node.shut_down(Duration::from_secs(1)), "it never reads");
     });
 }
@@ -258,7 +258,7 @@ fn what_there_is_never_room_for_is_refused() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     with_leader(&pal, |node| {
-        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+        let words = (&&peer).connect(Vmid::LEADER).unwrap();
         // A path would not fit the queue. What comes after that is not to wait for it.
         let (pid, code) = (1, MetaCode::Root);
         let path = frame(1, &Message::PidGetMeta { pid, code });
@@ -283,8 +283,8 @@ fn who_asks_and_does_not_listen_is_left_in_peace() {
     let mut config = config(Driving::Caller);
     // Every request is refused, and the word for that finds no room in the end.
     config.capacities.leases.handles = 0;
-    with_node(&pal, Identity::FIRST, config, |node| {
-        let words = (&&peer).connect(Vmid::FIRST).unwrap();
+    with_node(&pal, Identity::LEADER, config, |node| {
+        let words = (&&peer).connect(Vmid::LEADER).unwrap();
         let hello = frame(0, &hello(2));
         words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
         let ask = wish(7);
@@ -304,9 +304,9 @@ fn recalls_at_once(requests: u32) -> bool {
     let [pal, holder, asker] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
     let mut config = config(Driving::Caller);
     config.capacities.leases.handles = 1;
-    with_node(&pal, Identity::FIRST, config, |node| {
+    with_node(&pal, Identity::LEADER, config, |node| {
         let [of_holder, of_asker] = [(&holder, 2_u32), (&asker, 3)].map(|(peer, vmid)| {
-            let words = peer.inner.connect(Vmid::FIRST).unwrap();
+            let words = peer.inner.connect(Vmid::LEADER).unwrap();
             let hello = frame(0, &hello(vmid));
             words.write(&[&vmid.to_le_bytes(), &hello]).unwrap();
             words
@@ -347,7 +347,7 @@ fn a_leader_that_shuts_down_is_no_other_than_before() {
     let network = Box::new(World::new());
     let [pal, _deaf, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
     with_leader(&pal, |node| {
-        let words = late.inner.connect(Vmid::FIRST).unwrap();
+        let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
         node.turn(Some(Time(0)));
         // It is not done as long as this is not read.

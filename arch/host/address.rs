@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use rustix::net::{accept_with, bind, connect, listen, shutdown, socket_with};
 use rustix::process::Uid;
 
-use super::process::Maker;
+use super::process::Creator;
 use super::stream::HostStream;
 use crate::Vmid;
 
@@ -137,7 +137,7 @@ pub(super) struct Listener {
     path: PathBuf,
     /// Device and inode, by which we know the file as ours.
     file: (u64, u64),
-    maker: Maker,
+    creator: Creator,
 }
 
 impl Listener {
@@ -161,7 +161,7 @@ impl Listener {
             socket,
             path,
             file,
-            maker: Maker::this(),
+            creator: Creator::this(),
         };
         if found.mode() & CONNECT != CONNECT {
             return Err(umask(
@@ -197,7 +197,7 @@ impl Drop for Listener {
     /// accepted: a process that was forked meanwhile has a copy of the socket, which would keep it
     /// open. The copy itself only closes its descriptor.
     fn drop(&mut self) {
-        if !self.maker.is_this() {
+        if !self.creator.is_this() {
             return;
         }
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {

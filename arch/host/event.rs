@@ -33,7 +33,7 @@ const SLEEPING: u32 = 2;
 const POLLER: u32 = 4;
 
 /// How often a poller looks at the word when there is no descriptor left for an eventfd.
-const LOOK_AGAIN: Timespec = Timespec {
+const RECHECK_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
@@ -42,7 +42,7 @@ const LOOK_AGAIN: Timespec = Timespec {
 #[derive(Debug, Default)]
 pub struct HostEvent {
     word: AtomicU32,
-    bell: OnceLock<OwnedFd>,
+    eventfd: OnceLock<OwnedFd>,
 }
 
 impl Event for HostEvent {
@@ -56,7 +56,7 @@ impl Event for HostEvent {
             let _ = futex::wake(&self.word, futex::Flags::PRIVATE, i32::MAX.unsigned_abs());
         }
         if before >= POLLER {
-            self.ring();
+            self.signal_pollers();
         }
     }
 
@@ -101,12 +101,12 @@ impl HostEvent {
         if self.is_set() {
             return Woken::Event;
         }
-        let bell = self.bell();
+        let eventfd = self.eventfd();
         let woken = if self.word.fetch_add(POLLER, Ordering::AcqRel) & SET != 0 {
             Woken::Event
         } else {
             loop {
-                if let Some(woken) = self.poll(stream, bell, until) {
+                if let Some(woken) = self.poll(stream, eventfd, until) {
                     break woken;
                 }
             }
@@ -119,23 +119,23 @@ impl HostEvent {
     fn poll(
         &self,
         stream: BorrowedFd<'_>,
-        bell: Option<BorrowedFd<'_>>,
+        eventfd: Option<BorrowedFd<'_>>,
         until: Option<Time>,
     ) -> Option<Woken> {
         let readable = PollFlags::IN | PollFlags::RDHUP;
         let mut fds = [
             PollFd::from_borrowed_fd(stream, readable),
-            PollFd::from_borrowed_fd(bell.unwrap_or(stream), PollFlags::IN),
+            PollFd::from_borrowed_fd(eventfd.unwrap_or(stream), PollFlags::IN),
         ];
         let left = until.map(clock::left);
         let slice = match left {
-            None if bell.is_none() => Some(LOOK_AGAIN),
-            Some(left) if bell.is_none() => Some(left.min(LOOK_AGAIN)),
+            None if eventfd.is_none() => Some(RECHECK_INTERVAL),
+            Some(left) if eventfd.is_none() => Some(left.min(RECHECK_INTERVAL)),
             left => left,
         };
         let found = poll(&mut fds, slice.as_ref());
         let [stream, rung] = &fds;
-        if bell.is_some() && !rung.revents().is_empty() {
+        if eventfd.is_some() && !rung.revents().is_empty() {
             self.drain();
         }
         if self.is_set() {
@@ -153,30 +153,30 @@ impl HostEvent {
     }
 
     /// The eventfd, made at the first call; `None` as long as there is no descriptor for it.
-    fn bell(&self) -> Option<BorrowedFd<'_>> {
-        if self.bell.get().is_none() {
+    fn eventfd(&self) -> Option<BorrowedFd<'_>> {
+        if self.eventfd.get().is_none() {
             let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
             // If another thread was faster, ours is closed again.
-            let _ = self.bell.set(made);
+            let _ = self.eventfd.set(made);
         }
-        self.bell.get().map(AsFd::as_fd)
+        self.eventfd.get().map(AsFd::as_fd)
     }
 
-    fn ring(&self) {
-        if let Some(bell) = self.bell.get() {
+    fn signal_pollers(&self) {
+        if let Some(eventfd) = self.eventfd.get() {
             // It can only fail when it is readable already.
-            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
         }
     }
 
     fn drain(&self) {
-        if let Some(bell) = self.bell.get() {
-            let _ = rustix::io::read(bell, &mut [0_u8; 8]);
+        if let Some(eventfd) = self.eventfd.get() {
+            let _ = rustix::io::read(eventfd, &mut [0_u8; 8]);
         }
         let word = self.word.load(Ordering::Acquire);
         let others = word >= POLLER.saturating_mul(2);
         if word & SET != 0 && others {
-            self.ring();
+            self.signal_pollers();
         }
     }
 }

@@ -9,7 +9,7 @@
 //! executes nothing has copies of them, which do no harm: when a member closes a stream or drops its
 //! [`Host`], the connection ends and its address answers nobody, whatever copies there are. The copy
 //! itself must not use the node. If it drops it, all that happens is a line on standard error: the
-//! node's sockets, streams and thread are its maker's, and stay as they are. One thing can't be told: if a member is killed while such a
+//! node's sockets, streams and thread are its creator's, and stay as they are. One thing can't be told: if a member is killed while such a
 //! copy lives, its connections stay open, and it is taken to live until the copy ends, too.
 
 mod address;
@@ -128,7 +128,7 @@ impl Pal for Host {
     type Stream = HostStream;
     type Event = HostEvent;
 
-    const CALLER_READS: bool = true;
+    const SUPPORTS_CALLER_READ: bool = true;
 
     fn event(&self) -> core::result::Result<HostEvent, OutOfResources> {
         Ok(HostEvent::default())
@@ -311,7 +311,7 @@ fn connect_error(error: Errno) -> ConnectError {
             ConnectError::Busy
         }
         Errno::ACCESS | Errno::PERM | Errno::PROTOTYPE => ConnectError::NotAllowed,
-        _ => ConnectError::NobodyThere,
+        _ => ConnectError::NotListening,
     }
 }
 

@@ -12,13 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Host;
-use super::process::Maker;
+use super::process::Creator;
 use crate::node::NoEmbedder;
 use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
 
 /// How long a node that is dropped waits for its peers to take what was sent to them.
-const LEAVE_LIMIT: Duration = Duration::from_millis(500);
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
 
 /// A [`Node`] on this host: its memory is taken once, at the start, and its worker runs in a
 /// thread of its own. Everything is given back when it is dropped. `P` is the host, or something
@@ -26,7 +26,7 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 pub struct HostNode<P: Pal + 'static = Host> {
     node: ManuallyDrop<Arc<Owned<P>>>,
     worker: Option<JoinHandle<()>>,
-    maker: Maker,
+    creator: Creator,
 }
 
 struct Owned<P: Pal + 'static> {
@@ -127,7 +127,7 @@ impl<P: Pal> HostNode<P> {
         Ok(HostNode {
             node: ManuallyDrop::new(node),
             worker,
-            maker: Maker::this(),
+            creator: Creator::this(),
         })
     }
 }
@@ -141,23 +141,23 @@ impl<P: Pal> Deref for HostNode<P> {
 
 impl<P: Pal> Drop for HostNode<P> {
     /// Says goodbye to the family and gives everything back. A process that was forked has a copy of
-    /// the node, whose sockets are the maker's and whose worker it has not: it says so on standard
+    /// the node, whose sockets are the creator's and whose worker it has not: it says so on standard
     /// error, and leaves all as it is.
     fn drop(&mut self) {
-        if !self.maker.is_this() {
+        if !self.creator.is_this() {
             let text = format!(
                 "libos-ipc: process {} drops its copy of the node {} that process {} made: a forked \
                  process must not use it, and nothing was done\n",
-                Maker::this().pid(),
+                Creator::this().pid(),
                 self.identity().vmid,
-                self.maker.pid()
+                self.creator.pid()
             );
             // Not by `std`'s handle: the lock may have been held when this process was forked.
             let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
             forget(self.worker.take());
             return;
         }
-        self.shut_down(LEAVE_LIMIT);
+        self.shut_down(SHUTDOWN_LIMIT);
         if let Some(worker) = self.worker.take() {
             // A worker that panicked has said so already.
             let _ = worker.join();

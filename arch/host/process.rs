@@ -3,19 +3,19 @@
 use rustix::process::{Pid, getpid};
 
 /// The process that a thing belongs to. One that was forked from it has a copy of the thing, and may
-/// close its own descriptors, but do nothing that the maker would notice.
+/// close its own descriptors, but do nothing that the creator would notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Maker(Pid);
+pub(super) struct Creator(Pid);
 
-impl Maker {
+impl Creator {
     /// This process.
-    pub(super) fn this() -> Maker {
-        Maker(getpid())
+    pub(super) fn this() -> Creator {
+        Creator(getpid())
     }
 
     /// Whether that is this process.
     pub(super) fn is_this(self) -> bool {
-        self == Maker::this()
+        self == Creator::this()
     }
 
     pub(super) fn pid(self) -> i32 {

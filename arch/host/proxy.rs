@@ -17,7 +17,7 @@ use std::vec::Vec;
 
 use super::{Host, HostStream};
 use crate::Vmid;
-use crate::pal::mux::{LineFault, Mux, Stop};
+use crate::pal::mux::{Mux, MuxError, Stop};
 use crate::pal::{
     AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
     Token,
@@ -28,9 +28,9 @@ const STREAMS: usize = 128;
 /// How much of a stream is kept for a peer that does not read.
 const WINDOW: usize = 2 * 1024;
 /// How much is read at once.
-const PIECE: usize = 16 * 1024;
-/// How long peers may take to read what a member that is gone has said last.
-const LINGER: Duration = Duration::from_secs(5);
+const CHUNK: usize = 16 * 1024;
+/// How long peers may take to read what a member that is gone has received last.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How soon streams are accepted again after the system had no more descriptors.
 const RETRY_ACCEPT: Duration = Duration::from_millis(100);
@@ -48,15 +48,15 @@ fn member_token(stream: u16) -> Token {
     Token(u64::from(stream) << 1 | 1)
 }
 
-/// Why a [`Proxy`] came to its end.
+/// Why a [`Proxy`] received to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyEnd {
     /// The line was closed: the member's machine is gone.
     Closed,
     /// The member did on its line what it must not.
-    Fault(LineFault),
+    Fault(MuxError),
     /// The member tried to speak as somebody else.
-    Impostor,
+    WrongVmid,
 }
 
 impl fmt::Display for ProxyEnd {
@@ -64,7 +64,7 @@ impl fmt::Display for ProxyEnd {
         match self {
             ProxyEnd::Closed => f.write_str("the line was closed"),
             ProxyEnd::Fault(fault) => write!(f, "the line is cut: {fault}"),
-            ProxyEnd::Impostor => f.write_str("the line is cut: it spoke as another process"),
+            ProxyEnd::WrongVmid => f.write_str("the line is cut: it spoke as another process"),
         }
     }
 }
@@ -73,13 +73,13 @@ impl fmt::Display for ProxyEnd {
 pub struct Proxy {
     host: Host,
     member: Vmid,
-    line: Watched,
+    line: WatchedStream,
     mux: Box<Mux<STREAMS, WINDOW>>,
     /// Streams that the family writes, by their numbers on the line.
-    from_family: Vec<Option<Watched>>,
+    from_family: Vec<Option<WatchedStream>>,
     /// Streams that the member writes, by their numbers on the line, and how many bytes of the VMID
     /// at their beginning were checked.
-    from_member: Vec<Option<(Watched, usize)>>,
+    from_member: Vec<Option<(WatchedStream, usize)>>,
     listens: bool,
     /// Out of descriptors until then.
     exhausted_until: Option<Time>,
@@ -87,24 +87,29 @@ pub struct Proxy {
 }
 
 /// A stream that is watched, and what for.
-struct Watched {
+struct WatchedStream {
     stream: HostStream,
     token: Token,
     interest: Interest,
 }
 
-impl Watched {
+impl WatchedStream {
     /// Watches a stream; none if there is no memory for it.
-    fn new(host: &Host, stream: HostStream, token: Token, interest: Interest) -> Option<Watched> {
+    fn new(
+        host: &Host,
+        stream: HostStream,
+        token: Token,
+        interest: Interest,
+    ) -> Option<WatchedStream> {
         host.watch(&stream, token, interest).ok()?;
-        Some(Watched {
+        Some(WatchedStream {
             stream,
             token,
             interest,
         })
     }
 
-    fn want(&mut self, host: &Host, interest: Interest) {
+    fn set_interest(&mut self, host: &Host, interest: Interest) {
         if self.interest != interest {
             host.rewatch(&self.stream, self.token, interest);
             self.interest = interest;
@@ -120,7 +125,7 @@ impl Proxy {
     /// As [`Host::listen`].
     pub fn new(base: &Path, member: Vmid, line: UnixStream) -> io::Result<Proxy> {
         let host = Host::listen(base, member)?;
-        let line = Watched::new(&host, HostStream::new(line.into()), LINE, Interest::READ)
+        let line = WatchedStream::new(&host, HostStream::new(line.into()), LINE, Interest::READ)
             .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Proxy {
             host,
@@ -136,15 +141,15 @@ impl Proxy {
     }
 
     /// Moves bytes until the line comes to its end, and says why it did. If the member's machine is
-    /// gone, what the member has said last is delivered first.
+    /// gone, what the member has received last is delivered first.
     pub fn run(mut self) -> ProxyEnd {
-        let mut piece = vec![0; PIECE];
+        let mut chunk = vec![0; CHUNK];
         let mut ready = ReadyList::new();
         let mut last = None;
         loop {
-            self.settle();
+            self.update();
             if let Some(end) = self.end {
-                let last = *last.get_or_insert_with(|| self.host.now() + LINGER);
+                let last = *last.get_or_insert_with(|| self.host.now() + DRAIN_LIMIT);
                 let is_done = self.from_member.iter().all(Option::is_none);
                 if end != ProxyEnd::Closed || is_done || self.host.now() >= last {
                     return end;
@@ -153,26 +158,26 @@ impl Proxy {
             ready.clear();
             self.host.wait(&mut ready, last.or(self.exhausted_until));
             for (token, readiness) in &ready {
-                self.on_ready(*token, *readiness, &mut piece);
+                self.on_ready(*token, *readiness, &mut chunk);
             }
         }
     }
 
-    fn on_ready(&mut self, token: Token, readiness: Readiness, piece: &mut [u8]) {
+    fn on_ready(&mut self, token: Token, readiness: Readiness, chunk: &mut [u8]) {
         if token == Token::LISTENER {
             self.accept();
         } else if token == LINE {
             if readiness.intersects(Readiness::READ | Readiness::HANG_UP) {
-                self.read_line(piece);
+                self.read_line(chunk);
             }
         } else if let Ok(stream) = u16::try_from(token.0 >> 1) {
             if token == family_token(stream) {
-                self.read_family(stream, piece);
+                self.read_family(stream, chunk);
             } else if readiness.contains(Readiness::HANG_UP) {
                 self.close_from_member(stream);
             } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
                 // It takes more: `settle` gives it more.
-                watched.want(&self.host, Interest::HANG_UP);
+                watched.set_interest(&self.host, Interest::HANG_UP);
             }
         }
     }
@@ -186,7 +191,7 @@ impl Proxy {
                         return;
                     };
                     let token = family_token(number);
-                    let watched = Watched::new(&self.host, stream, token, Interest::empty());
+                    let watched = WatchedStream::new(&self.host, stream, token, Interest::empty());
                     match self.from_family.get_mut(usize::from(number)) {
                         Some(place) if watched.is_some() => *place = watched,
                         _ => self.mux.end(number),
@@ -202,11 +207,11 @@ impl Proxy {
         }
     }
 
-    fn read_line(&mut self, piece: &mut [u8]) {
-        match self.line.stream.read(piece) {
+    fn read_line(&mut self, chunk: &mut [u8]) {
+        match self.line.stream.read(chunk) {
             Ok(count) if count > 0 => {
-                let came = piece.get(..count).unwrap_or(&[]);
-                if let Err(fault) = self.mux.receive(came) {
+                let received = chunk.get(..count).unwrap_or(&[]);
+                if let Err(fault) = self.mux.receive(received) {
                     self.end = Some(ProxyEnd::Fault(fault));
                 }
             }
@@ -222,19 +227,19 @@ impl Proxy {
     }
 
     /// Reads a stream of the family, as much as the member takes.
-    fn read_family(&mut self, stream: u16, piece: &mut [u8]) {
+    fn read_family(&mut self, stream: u16, chunk: &mut [u8]) {
         let Some(Some(watched)) = self.from_family.get_mut(usize::from(stream)) else {
             return;
         };
-        let room = self.mux.room(stream).min(piece.len());
-        let Some(piece) = piece.get_mut(..room).filter(|piece| !piece.is_empty()) else {
+        let room = self.mux.room(stream).min(chunk.len());
+        let Some(chunk) = chunk.get_mut(..room).filter(|chunk| !chunk.is_empty()) else {
             return;
         };
-        match watched.stream.read(piece) {
+        match watched.stream.read(chunk) {
             Ok(count) if count > 0 => {
-                let came = piece.get(..count).unwrap_or(&[]);
+                let received = chunk.get(..count).unwrap_or(&[]);
                 // There was room for it.
-                let _ = self.mux.write(stream, &[came]);
+                let _ = self.mux.write(stream, &[received]);
             }
             Ok(_) | Err(StreamError::Closed) => self.close_from_family(stream),
             Err(StreamError::WouldBlock | StreamError::Interrupted) => {}
@@ -258,7 +263,7 @@ impl Proxy {
     }
 
     /// Does what can be done now, and watches for the rest.
-    fn settle(&mut self) {
+    fn update(&mut self) {
         while let Some((stream, to)) = self.mux.next_opened() {
             self.connect(stream, to);
         }
@@ -274,9 +279,9 @@ impl Proxy {
                 *place = None;
                 self.mux.end(stream);
             } else if self.mux.room(stream) > 0 {
-                watched.want(&self.host, Interest::READ);
+                watched.set_interest(&self.host, Interest::READ);
             } else {
-                watched.want(&self.host, Interest::empty());
+                watched.set_interest(&self.host, Interest::empty());
             }
         }
         let now = || self.host.now();
@@ -292,12 +297,12 @@ impl Proxy {
     fn connect(&mut self, stream: u16, to: u32) {
         let connected = match Vmid::new(to) {
             Some(peer) => self.host.connect(peer),
-            None => Err(ConnectError::NobodyThere),
+            None => Err(ConnectError::NotListening),
         };
         let refused = match connected {
             Ok(connected) => {
                 let token = member_token(stream);
-                let watched = Watched::new(&self.host, connected, token, Interest::HANG_UP);
+                let watched = WatchedStream::new(&self.host, connected, token, Interest::HANG_UP);
                 match (watched, self.from_member.get_mut(usize::from(stream))) {
                     (Some(watched), Some(place)) => {
                         *place = Some((watched, 0));
@@ -306,16 +311,16 @@ impl Proxy {
                     _ => Stop::Busy,
                 }
             }
-            Err(ConnectError::NobodyThere) => Stop::Closed,
+            Err(ConnectError::NotListening) => Stop::Closed,
             Err(ConnectError::Busy) => Stop::Busy,
             Err(ConnectError::NotAllowed) => Stop::NotAllowed,
         };
         self.mux.stop(stream, refused);
     }
 
-    /// Writes what the member has said on one of its streams, as far as its reader takes it.
+    /// Writes what the member has received on one of its streams, as far as its reader takes it.
     fn write_family(&mut self, stream: u16) {
-        let us = self.member.get().to_le_bytes();
+        let own = self.member.get().to_le_bytes();
         loop {
             let Some(Some((watched, checked))) = self.from_member.get_mut(usize::from(stream))
             else {
@@ -324,25 +329,29 @@ impl Proxy {
             if watched.interest.contains(Interest::WRITE) {
                 return;
             }
-            let said = self.mux.front(stream);
-            if said.is_empty() {
+            let received = self.mux.front(stream);
+            if received.is_empty() {
                 if self.mux.is_ended(stream) {
                     self.close_from_member(stream);
                 }
                 return;
             }
-            let rest = us.get(*checked..).unwrap_or(&[]);
-            if rest.iter().zip(said).any(|(ours, theirs)| ours != theirs) {
-                self.end = Some(ProxyEnd::Impostor);
+            let rest = own.get(*checked..).unwrap_or(&[]);
+            if rest
+                .iter()
+                .zip(received)
+                .any(|(ours, theirs)| ours != theirs)
+            {
+                self.end = Some(ProxyEnd::WrongVmid);
                 return;
             }
-            match watched.stream.write(&[said]) {
+            match watched.stream.write(&[received]) {
                 Ok(count) => {
-                    *checked = checked.saturating_add(count).min(us.len());
+                    *checked = checked.saturating_add(count).min(own.len());
                     self.mux.skip(stream, count);
                 }
                 Err(StreamError::WouldBlock) => {
-                    watched.want(&self.host, Interest::HANG_UP | Interest::WRITE);
+                    watched.set_interest(&self.host, Interest::HANG_UP | Interest::WRITE);
                     return;
                 }
                 Err(StreamError::Interrupted) => {}
@@ -358,16 +367,16 @@ impl Proxy {
         loop {
             let bytes = self.mux.to_send();
             if bytes.is_empty() {
-                return self.line.want(&self.host, Interest::READ);
+                return self.line.set_interest(&self.host, Interest::READ);
             }
             match self.line.stream.write(&[bytes]) {
                 Ok(count) => self.mux.sent(count),
                 Err(StreamError::WouldBlock) => {
                     let both = Interest::READ | Interest::WRITE;
-                    return self.line.want(&self.host, both);
+                    return self.line.set_interest(&self.host, both);
                 }
                 Err(StreamError::Interrupted) => {}
-                // Nobody takes it any more. What the member has said before is still read, to its end.
+                // Nobody takes it any more. What the member has received before is still read, to its end.
                 Err(StreamError::Closed) => {
                     let count = bytes.len();
                     self.mux.sent(count);

@@ -11,11 +11,11 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::{Host, HostNode};
 use crate::node::NoEmbedder;
 use crate::pal::OutOfResources;
-use crate::pal::secure::{FamilyKey, Secure, SecureStatistics};
+use crate::pal::secure::{FamilyKey, SecurePal, SecureStatistics};
 use crate::{Config, Embedder, Identity};
 
 /// The host with secure streams.
-pub type SecureHost = Arc<Secure<Host>>;
+pub type SecureHost = Arc<SecurePal<Host>>;
 
 /// The kernel's random numbers, for keys and handshakes.
 ///
@@ -60,8 +60,8 @@ impl HostNode<SecureHost> {
     ) -> io::Result<Self> {
         let host = Host::listen(base, identity.vmid)?;
         let pal = match key {
-            Some(key) => Secure::new(host, identity.vmid, key, random),
-            None => Secure::plain(host, identity.vmid),
+            Some(key) => SecurePal::new(host, identity.vmid, key, random),
+            None => SecurePal::plain(host, identity.vmid),
         };
         Self::over(Arc::new(pal), identity, config, embedder)
     }

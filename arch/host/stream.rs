@@ -10,7 +10,7 @@ use rustix::net::{recv, send, sendmsg, shutdown, sockopt};
 use rustix::process::Uid;
 
 use super::clock;
-use super::process::Maker;
+use super::process::Creator;
 use crate::pal::{Stream, StreamError, Time};
 
 /// How many parts one write takes; the contract of [`Stream::write`] allows no more.
@@ -20,30 +20,30 @@ const PARTS: usize = 4;
 #[derive(Debug)]
 pub struct HostStream {
     socket: OwnedFd,
-    maker: Maker,
+    creator: Creator,
 }
 
 /// Without NOSIGNAL a peer that goes away would end the embedder by SIGPIPE.
 const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 /// How long one read may block: nothing but bytes can end it before.
-const PATIENCE: Duration = Duration::from_millis(2);
+const READ_LIMIT: Duration = Duration::from_millis(2);
 
 /// How long the kernel may take for that: it rounds up to its ticks, of which there may be as few as a
 /// hundred a second. No read blocks whose time limit is nearer.
-const LATEST: Duration = Duration::from_millis(50);
+const MAX_OVERSHOOT: Duration = Duration::from_millis(50);
 
 impl HostStream {
     pub(super) fn new(socket: OwnedFd) -> HostStream {
         HostStream {
             socket,
-            maker: Maker::this(),
+            creator: Creator::this(),
         }
     }
 
-    /// Lets [`HostStream::read_blocking`] block, for [`PATIENCE`] and what the kernel makes of it.
+    /// Lets [`HostStream::read_blocking`] block, for [`READ_LIMIT`] and what the kernel makes of it.
     pub(super) fn allow_blocking(&self) -> Result<(), Errno> {
-        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(PATIENCE))
+        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(READ_LIMIT))
     }
 
     /// Waits for bytes for a short while and reads them, in one system call. Nothing if there is
@@ -53,7 +53,7 @@ impl HostStream {
         buffer: &mut [u8],
         until: Option<Time>,
     ) -> Result<usize, StreamError> {
-        if until.is_some_and(|until| until < clock::now() + LATEST) {
+        if until.is_some_and(|until| until < clock::now() + MAX_OVERSHOOT) {
             return Err(StreamError::WouldBlock);
         }
         let (count, _) = recv(&self.socket, buffer, RecvFlags::empty()).map_err(stream_error)?;
@@ -73,7 +73,7 @@ impl Drop for HostStream {
     /// meanwhile has a copy, which keeps the connection open. The peer still reads what was written
     /// before. The copy itself only closes its descriptor.
     fn drop(&mut self) {
-        if self.maker.is_this() {
+        if self.creator.is_this() {
             // It fails if the socket is not connected, or no more.
             let _ = shutdown(&self.socket, Shutdown::Both);
         }

@@ -28,7 +28,7 @@ pub(crate) fn fighter(role: &[String]) -> Result<()> {
         let vmid = Vmid::new(role[3].parse().expect("a number")).expect("not 0");
         let identity = Identity {
             parent: None,
-            ..Identity::child(vmid, Vmid::FIRST)
+            ..Identity::child(vmid, Vmid::LEADER)
         };
         let node = HostNode::start(path, identity, Config::DEFAULT)?;
         let pid = node.join(WAIT).expect("there is a leader");

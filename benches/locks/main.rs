@@ -45,7 +45,7 @@ fn main() -> Result<()> {
 fn play(role: &[String]) -> Result<()> {
     match role[0].as_str() {
         "leader" => {
-            let node = HostNode::start(role[1].as_ref(), Identity::FIRST, large())?;
+            let node = HostNode::start(role[1].as_ref(), Identity::LEADER, large())?;
             node.join(WAIT).expect("it is the leader");
             ready()?;
             wait_for_the_end()?;
@@ -86,7 +86,7 @@ fn at_the_leader() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut least = Duration::ZERO;
     for held in HELD {
-        let node = HostNode::start(&directory.path().join("f"), Identity::FIRST, large())?;
+        let node = HostNode::start(&directory.path().join("f"), Identity::LEADER, large())?;
         for number in 0..held {
             // A hundred others.
             let other = 1_000 + number % 100;
@@ -139,7 +139,7 @@ fn over_streams(pinned: bool) -> Result<()> {
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
     // One that borrows nothing, and one that is alone with its file.
     let asking = member(&base, 2, 0)?;
-    let borrowing = member(&base, 3, Config::DEFAULT.capacities.borrowed_files)?;
+    let borrowing = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
     let mut rows = [const { Vec::new() }; 3];
     for _ in 0..=REPETITIONS {
         rows[0].push(floor.round_trip(count)?);
@@ -164,14 +164,14 @@ fn over_streams(pinned: bool) -> Result<()> {
 }
 
 /// A member that can borrow that many files.
-fn member(base: &Path, vmid: u32, borrowed_files: usize) -> Result<HostNode> {
+fn member(base: &Path, vmid: u32, delegated_files: usize) -> Result<HostNode> {
     let vmid = Vmid::new(vmid).expect("not 0");
     let identity = Identity {
         parent: None,
-        ..Identity::child(vmid, Vmid::FIRST)
+        ..Identity::child(vmid, Vmid::LEADER)
     };
     let mut config = Config::DEFAULT;
-    config.capacities.borrowed_files = borrowed_files;
+    config.capacities.delegated_files = delegated_files;
     let node = HostNode::start(base, identity, config)?;
     node.join(WAIT).expect("there is a leader");
     Ok(node)

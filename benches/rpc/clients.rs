@@ -59,7 +59,7 @@ fn rate(clients: &mut [Child]) -> Result<f64> {
 
 pub(crate) fn client(base: &str, vmid: u32) -> Result<()> {
     let vmid = Vmid::new(vmid).expect("not 0");
-    let identity = Identity::child(vmid, Vmid::FIRST);
+    let identity = Identity::child(vmid, Vmid::LEADER);
     let node = HostNode::start(Path::new(base), identity, Config::DEFAULT)?;
     node.owner_of(1, WAIT).expect("the leader answers");
     ready()?;

@@ -46,7 +46,7 @@ impl Stream for CountedStream {
 impl Pal for Counted {
     type Stream = CountedStream;
     type Event = HostEvent;
-    const CALLER_READS: bool = true;
+    const SUPPORTS_CALLER_READ: bool = true;
 
     forward_pal!(host: event, watch_listener, now);
     forward_pal!(host, stream.stream: unwatch);
@@ -141,8 +141,8 @@ pub(crate) fn system_calls() -> Result<()> {
         let node = Node::new(pal, identity, config, memory).expect("enough memory");
         Ok((Arc::new(node), count))
     };
-    let (leader, at_leader) = start(Identity::FIRST)?;
-    let (member, at_member) = start(Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST))?;
+    let (leader, at_leader) = start(Identity::LEADER)?;
+    let (member, at_member) = start(Identity::child(Vmid::new(2).expect("not 0"), Vmid::LEADER))?;
     let workers = [&leader, &member].map(|node| {
         let node = Arc::clone(node);
         thread::spawn(move || node.work())

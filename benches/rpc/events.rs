@@ -26,9 +26,9 @@ impl Pair {
             },
             ..Config::DEFAULT
         };
-        let leader = HostNode::start(base, Identity::FIRST, config)?;
+        let leader = HostNode::start(base, Identity::LEADER, config)?;
         let second = Vmid::new(2).expect("not 0");
-        let member = HostNode::start(base, Identity::child(second, Vmid::FIRST), config)?;
+        let member = HostNode::start(base, Identity::child(second, Vmid::LEADER), config)?;
         Ok(Pair {
             member,
             _leader: leader,
@@ -48,7 +48,7 @@ impl Pair {
         let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
         let start = Instant::now();
         for _ in 0..count {
-            self.member.queue(Vmid::FIRST, &frame, WAIT).expect("room");
+            self.member.queue(Vmid::LEADER, &frame, WAIT).expect("room");
         }
         self.member.owner_of(1, WAIT).expect("the leader answers");
         start.elapsed() / count

@@ -42,7 +42,7 @@ fn willing() -> Willing {
 pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
     HostNode::start_with(
         Path::new(base),
-        Identity::FIRST,
+        Identity::LEADER,
         config,
         Box::new(willing()),
     )
@@ -50,7 +50,7 @@ pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
 
 /// A member that has many pids, and tells which.
 pub(crate) fn target(base: &str) -> Result<()> {
-    let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::FIRST);
+    let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::LEADER);
     let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(willing()))?;
     let ids: Vec<String> = (0..IDS)
         .map(|_| node.take_id(WAIT).expect("there are IDs").to_string())
@@ -73,7 +73,7 @@ pub(crate) fn crowd(base: &str, first: u32, count: u32) -> Result<()> {
     };
     let mut members = Vec::new();
     for vmid in first..first + count {
-        let identity = Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(vmid).expect("not 0"), Vmid::LEADER);
         let node = HostNode::start_with(Path::new(base), identity, config, Box::new(willing()))?;
         node.owner_of(1, WAIT).expect("the leader answers");
         members.push(node);

@@ -75,7 +75,7 @@ impl Asker {
             spin,
             ..Config::DEFAULT
         };
-        let identity = Identity::child(vmid, Vmid::FIRST);
+        let identity = Identity::child(vmid, Vmid::LEADER);
         Ok(Asker(HostNode::start(family.base(), identity, config)?))
     }
 
@@ -145,9 +145,9 @@ fn one_way() -> Result<()> {
             let start = Instant::now();
             for _ in 0..count {
                 if batch {
-                    asker.0.queue(Vmid::FIRST, &frame, WAIT).expect("room");
+                    asker.0.queue(Vmid::LEADER, &frame, WAIT).expect("room");
                 } else {
-                    asker.0.send(Vmid::FIRST, &frame, WAIT).expect("room");
+                    asker.0.send(Vmid::LEADER, &frame, WAIT).expect("room");
                 }
             }
             // The answer says that the leader has taken up every frame before it.

@@ -24,7 +24,7 @@ pub(crate) fn leader(base: &str, spin: u64) -> Result<()> {
         spin: Duration::from_nanos(spin),
         ..large()
     };
-    let node = HostNode::start_secure(Path::new(base), Identity::FIRST, config, key())?;
+    let node = HostNode::start_secure(Path::new(base), Identity::LEADER, config, key())?;
     ready()?;
     wait_for_the_end()?;
     drop(node);
@@ -45,7 +45,7 @@ impl Pair {
             Family::start(&config)?,
             Family::start_as("secure-leader", &config)?,
         ];
-        let identity = Identity::child(Vmid::new(2).expect("not 0"), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(2).expect("not 0"), Vmid::LEADER);
         let config = Config {
             spin,
             ..Config::DEFAULT
@@ -72,7 +72,7 @@ fn queued<P: Pal>(node: &Node<'_, P>, count: u32) -> Duration {
     let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
     let start = Instant::now();
     for _ in 0..count {
-        node.queue(Vmid::FIRST, &frame, WAIT).expect("room");
+        node.queue(Vmid::LEADER, &frame, WAIT).expect("room");
     }
     node.owner_of(1, WAIT).expect("the leader answers");
     start.elapsed() / count

@@ -68,7 +68,7 @@ pub(crate) fn left<P: Pal>(
             (pools.locked_files.now, "locked files"),
             (pools.waiting_for_locks.now, "requests for locks"),
             (pools.lock_handles.now, "open files"),
-            (pools.lent_files.now, "files that are lent"),
+            (pools.delegations.now, "files that are lent"),
             (pools.served_handles.now, "sync handles"),
             (pools.sync_clients.now, "clients of sync handles"),
             (pools.send_queue.now, "bytes to send"),
@@ -96,10 +96,10 @@ pub(crate) fn left<P: Pal>(
             wrong.push(format!("the leader refused {count} connections: {reason}"));
         }
     }
-    if statistics.undone > 0 {
+    if statistics.rejected_oneway > 0 {
         wrong.push(format!(
             "the leader could not do {} of the requests",
-            statistics.undone
+            statistics.rejected_oneway
         ));
     }
     wrong

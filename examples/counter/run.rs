@@ -17,7 +17,7 @@ use crate::worker::Tally;
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT)?;
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     leader.join(WAIT)?;
     let value = leader.share::<Value>(Some(HANDLE))?;
     // The value lives until all processes that used it have closed it.

@@ -134,7 +134,7 @@ pub(crate) fn table(kin: &Kin, leader: &Statistics) {
             HumanCount(leader.reads),
             HumanCount(leader.frames_out),
             HumanCount(leader.writes),
-            HumanCount(leader.pools.ranges.most as u64),
+            HumanCount(leader.pools.ranges.peak as u64),
         ),
     );
 }

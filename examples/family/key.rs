@@ -13,7 +13,7 @@ mod kind {
     use anyhow::{Context, Result, anyhow};
     use libos_ipc::Vmid;
     use libos_ipc::host::{self, Host, SecureHost};
-    use libos_ipc::pal::secure::{FamilyKey, Secure};
+    use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 
     /// What a process's streams are.
     pub(crate) type Streams = SecureHost;
@@ -57,8 +57,8 @@ mod kind {
         pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
             let host = Host::listen(base, vmid)?;
             Ok(Arc::new(match &self.0 {
-                Some(key) => Secure::new(host, vmid, key.clone(), host::random),
-                None => Secure::plain(host, vmid),
+                Some(key) => SecurePal::new(host, vmid, key.clone(), host::random),
+                None => SecurePal::plain(host, vmid),
             }))
         }
     }

@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         },
         ..Config::DEFAULT
     };
-    let identity = Identity::child(options.vmid, Vmid::FIRST);
+    let identity = Identity::child(options.vmid, Vmid::LEADER);
     // Nobody signals a member.
     let (os, _) = Os::new();
     let traces = options.traces.as_deref();

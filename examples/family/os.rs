@@ -76,7 +76,7 @@ impl Embedder<Platform> for Os {
     }
 
     fn member_left(&self, _: &Node<'_, Platform>, vmid: Vmid) {
-        if vmid == Vmid::FIRST {
+        if vmid == Vmid::LEADER {
             let _ = self.events.send(Event::LeaderLeft);
         }
     }

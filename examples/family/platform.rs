@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use libos_ipc::host::HostNode;
-use libos_ipc::host::trace::{Recorder, Traced, merge};
+use libos_ipc::host::trace::{Recorder, TracedPal, merge};
 use libos_ipc::{Config, Embedder, Identity};
 
 use crate::key::{Key, Streams};
 
 /// The platform.
-pub(crate) type Platform = Traced<Streams>;
+pub(crate) type Platform = TracedPal<Streams>;
 
 /// A member, with its recording.
 pub(crate) struct FamilyNode {
@@ -38,7 +38,7 @@ impl FamilyNode {
             .transpose()
             .context("cannot record")?;
         let streams = key.listen(base, vmid)?;
-        let platform = Traced::new(streams, vmid, recorder.as_ref());
+        let platform = TracedPal::new(streams, vmid, recorder.as_ref());
         let node = HostNode::over(platform, identity, config, Box::new(os))?;
         Ok(FamilyNode {
             node,

@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
         };
         let (os, events) = Os::new();
         let key = Key::fresh(options.secure)?;
-        let leader = FamilyNode::start(&base, Identity::FIRST, config, os, traces, &key)?;
+        let leader = FamilyNode::start(&base, Identity::LEADER, config, os, traces, &key)?;
 
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
         let mut random = fastrand::Rng::with_seed(seed);

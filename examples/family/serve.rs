@@ -36,7 +36,7 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
         wrap_ids,
         ..Config::DEFAULT
     };
-    let leader = HostNode::start(base, Identity::FIRST, config)?;
+    let leader = HostNode::start(base, Identity::LEADER, config)?;
 
     let account = Account {
         quiet,
@@ -127,16 +127,16 @@ impl Account {
         self.say(format_args!(
             "in all: {} connections, {} refused, at most {} members at once",
             end.accepted,
-            end.refused_in_all(),
-            pools.peers.most
+            end.refused_total(),
+            pools.peers.peak
         ));
         self.say(format_args!(
             "frames: {} in, {} out; bytes: {} in, {} out; unknown {}, could not be done {}, held back {}",
-            end.frames_in, end.frames_out, end.bytes_in, end.bytes_out, end.unknown_codes, end.undone, end.held_back
+            end.frames_in, end.frames_out, end.bytes_in, end.bytes_out, end.unknown_codes, end.rejected_oneway, end.paused_reads
         ));
         self.say(format_args!(
             "ID ranges: {} when it ended, at most {} of {}",
-            pools.ranges.now, pools.ranges.most, pools.ranges.limit
+            pools.ranges.now, pools.ranges.peak, pools.ranges.limit
         ));
     }
 }

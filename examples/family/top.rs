@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use console::{Term, truncate_str};
-use libos_ipc::Fill;
+use libos_ipc::Usage;
 
 use crate::account::ALL;
 use crate::common::{HumanCount, Latency};
@@ -244,10 +244,10 @@ fn pools(leader: &FamilyNode) -> Table {
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["the leader's pools", "now", "most", "limit", "filled"]);
     let pools = leader.statistics().pools;
-    for (name, Fill { now, most, limit }) in pools.all().filter(|(_, fill)| fill.most > 0) {
+    for (name, Usage { now, peak, limit }) in pools.all().filter(|(_, fill)| fill.peak > 0) {
         let filled = format!("{} %", now * 100 / limit.max(1));
-        let [now, most, limit] = [now, most, limit].map(|number| count(number as u64));
-        table.add_row([name.to_owned(), now, most, limit, filled]);
+        let [now, peak, limit] = [now, peak, limit].map(|number| count(number as u64));
+        table.add_row([name.to_owned(), now, peak, limit, filled]);
     }
     align(&mut table, 1..5);
     table

@@ -21,7 +21,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let base = directory.path().join("f");
     let path = directory.path().join("bank");
     let bank = Bank::create(&path, options.accounts)?;
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT)?;
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     let pid = leader.join(WAIT)?;
     let mut crew = Crew::<Tally>::new(&leader, WAIT);
     let bank_path = path.to_str().context("a directory with a readable name")?;
@@ -70,8 +70,8 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let pools = leader.statistics().pools;
     println!(
         "the leader: at most {} locks at once, {} waiting; {} messages",
-        pools.locks.most,
-        pools.waiting_for_locks.most,
+        pools.locks.peak,
+        pools.waiting_for_locks.peak,
         HumanCount(leader.statistics().frames_in),
     );
     let left = [pools.locks, pools.locked_files, pools.waiting_for_locks];

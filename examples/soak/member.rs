@@ -90,7 +90,7 @@ impl Embedder<Host> for OsOf {
     }
 
     fn member_left(&self, _: &Node<'_, Host>, vmid: Vmid) {
-        if vmid == Vmid::FIRST {
+        if vmid == Vmid::LEADER {
             self.0.leader_left.store(true, Ordering::Relaxed);
         }
     }

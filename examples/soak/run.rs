@@ -84,7 +84,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         register: Arc::clone(&register),
         events: events.clone(),
     };
-    let leader = HostNode::start_with(&base, Identity::FIRST, config, Box::new(os))?;
+    let leader = HostNode::start_with(&base, Identity::LEADER, config, Box::new(os))?;
     let wait = Wait::at_most(options.limit());
     leader.join(wait)?;
     // They live as long as somebody who has used them.
@@ -380,7 +380,7 @@ impl Run<'_> {
     /// What is wrong with all of it.
     fn verdict(&self) -> Vec<String> {
         let waiters = self.leader.statistics().pools.waiters;
-        let mut wrong = self.resources.verdict(waiters.most);
+        let mut wrong = self.resources.verdict(waiters.peak);
         let limit = self.options.limit();
         for (kind, name) in Kind::ALL {
             let latency = self.totals.report.latencies.of(kind);

@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let image = machine::build()?;
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT)?;
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     leader.join(WAIT)?;
     let board: SharedBoard<'_> = leader.share(Some(BOARD))?;
     // The board lives as long as somebody who has used it.

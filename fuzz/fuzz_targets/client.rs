@@ -24,7 +24,7 @@ struct Ticking<'w>(Platform<'w>, &'w World);
 impl<'w> Pal for Ticking<'w> {
     type Stream = Pipe<'w>;
     type Event = Flag<'w>;
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     forward_pal!(0: event, watch_listener, wake, wait_event, now);
     forward_pal!(0, stream: watch, rewatch, unwatch);
@@ -94,14 +94,14 @@ fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
 fuzz_target!(|bytes: &[u8]| {
     let capacities = Capacities {
         peers: 3,
-        strangers: 1,
+        unidentified: 1,
         waiters: 6,
         frame_length: 4352,
         send_queue: 2 * 4480,
         own_ranges: 4,
         children: 3,
-        answers: 1,
-        borrowed_files: 2,
+        reply_buffers: 1,
+        delegated_files: 2,
         events: 8,
         sync_handles: 2,
         sync_data: 16,
@@ -126,7 +126,7 @@ fuzz_target!(|bytes: &[u8]| {
     let identity = Identity {
         pid: 5,
         parent_pid: 1,
-        ..Identity::child(vmid(2), Vmid::FIRST)
+        ..Identity::child(vmid(2), Vmid::LEADER)
     };
     let mut memory = Box::new_uninit_slice(Node::<Ticking<'_>>::memory(&identity, &config).total());
     let platform = Ticking(join(2), &network);
@@ -191,7 +191,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     turn();
-    let lost = member.request(Vmid::FIRST, &Message::GetIdOwner(7));
+    let lost = member.request(Vmid::LEADER, &Message::GetIdOwner(7));
     turn();
     let lost = lost.map(|mut request| request.poll());
     assert!(

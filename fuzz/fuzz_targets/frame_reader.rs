@@ -26,7 +26,7 @@ fn read(limit: usize, lengths: &[u8], mut stream: &[u8]) -> (Frames, Result<usiz
             .map_or(stream.len(), |&length| usize::from(length) + 1);
         let count = piece.min(space.len()).min(stream.len());
         space[..count].copy_from_slice(&stream[..count]);
-        reader.filled(count);
+        reader.mark_filled(count);
         stream = &stream[count..];
         loop {
             match reader.peek() {

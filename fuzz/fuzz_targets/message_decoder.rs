@@ -21,7 +21,7 @@ const EXPECTED: [Expected; 8] = [
 fn with_frame(buffer: &mut [u8], length: usize, look: impl FnOnce(Frame<'_>)) {
     assert_eq!(length, buffer.len());
     let mut reader = FrameReader::new(buffer);
-    reader.filled(length);
+    reader.mark_filled(length);
     let frame = reader
         .peek()
         .expect("a good header")

@@ -59,7 +59,7 @@ fn vmid(number: u32) -> Vmid {
 fuzz_target!(|bytes: &[u8]| {
     let capacities = Capacities {
         peers: 4,
-        strangers: 2,
+        unidentified: 2,
         waiters: 6,
         frame_length: 816,
         send_queue: 2 * 4400,
@@ -68,14 +68,14 @@ fuzz_target!(|bytes: &[u8]| {
         processes: 8,
         queued_signals: 2,
         children: 4,
-        answers: 1,
+        reply_buffers: 1,
         locks: LockLimits {
             locks: 72,
             files: 3,
             waiting: 3,
             handles: 4,
         },
-        borrowed_files: 2,
+        delegated_files: 2,
         sync_handles: 2,
         sync_data: 16,
         leases: LeaseLimits {
@@ -95,11 +95,11 @@ fuzz_target!(|bytes: &[u8]| {
     let network = Box::new(World::new());
     let join = |number| network.join(vmid(number)).expect("there is room");
     let (leader_os, member_os) = (Single(Os::default()), Single(Os::default()));
-    let identity = Identity::child(vmid(2), Vmid::FIRST);
+    let identity = Identity::child(vmid(2), Vmid::LEADER);
     let mut leader_memory =
-        Box::new_uninit_slice(Node::<Platform<'_>>::memory(&Identity::FIRST, &config).total());
+        Box::new_uninit_slice(Node::<Platform<'_>>::memory(&Identity::LEADER, &config).total());
     let mut member_memory = Box::new_uninit_slice(Node::<Platform<'_>>::memory(&identity, &config).total());
-    let leader = Node::new(join(1), Identity::FIRST, config, &mut leader_memory)
+    let leader = Node::new(join(1), Identity::LEADER, config, &mut leader_memory)
         .expect("enough memory")
         .with_embedder(&leader_os);
     let member = Node::new(join(2), identity, config, &mut member_memory)
@@ -181,7 +181,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(leader.is_sound());
     // Whoever behaved is still served.
     let mut request = member
-        .request(Vmid::FIRST, &libos_ipc::wire::Message::GetIdOwner(1))
+        .request(Vmid::LEADER, &libos_ipc::wire::Message::GetIdOwner(1))
         .expect("there is room");
     turn(40);
     assert!(
@@ -197,7 +197,7 @@ fuzz_target!(|bytes: &[u8]| {
         of_leader.locked_files,
         of_leader.waiting_for_locks,
         of_leader.lock_handles,
-        of_leader.lent_files,
+        of_leader.delegations,
         of_leader.queued_signals,
     ];
     assert!(locks.iter().all(|fill| fill.now == 0), "{locks:?}");

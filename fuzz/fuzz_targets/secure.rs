@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::pal::secure::{FamilyKey, Secure};
+use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 use libos_ipc::pal::{Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time, Token};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
@@ -28,10 +28,10 @@ fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
     Ok(())
 }
 
-fn member<'w>(world: &'w World, number: u32) -> Secure<Platform<'w>> {
+fn member<'w>(world: &'w World, number: u32) -> SecurePal<Platform<'w>> {
     let key = FamilyKey::new(1, &[3; 32]);
     let place = world.join(vmid(number)).expect("there is room");
-    Secure::new(place, vmid(number), key, random)
+    SecurePal::new(place, vmid(number), key, random)
 }
 
 /// The bytes that go one way, in the host's hands.

@@ -103,7 +103,7 @@ impl Embedder<CPal> for LibraryOs {
         // The library OS keeps its zombies itself.
         if !node.children.lock().remove(exit.pid) {
             // There was no room for it, and nobody will ask the leader for it.
-            node.counters.reaped_unseen.add(1);
+            node.counters.dropped_orphan_exits.add(1);
             node.forget_child(exit.pid);
         }
         let exit = libos_ipc_cld_exit {

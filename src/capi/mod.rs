@@ -39,7 +39,7 @@ use platform::CPlatform;
 #[cfg(not(feature = "secure"))]
 type CPal = CPlatform;
 #[cfg(feature = "secure")]
-type CPal = &'static crate::pal::secure::Secure<CPlatform>;
+type CPal = &'static crate::pal::secure::SecurePal<CPlatform>;
 
 /// The node of a process in C.
 type CNode = Node<'static, CPal>;

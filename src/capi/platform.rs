@@ -182,7 +182,7 @@ impl Pal for CPlatform {
     type Event = CEvent;
 
     // With threads `wait_readable` is there; without it isn't asked.
-    const CALLER_READS: bool = true;
+    const SUPPORTS_CALLER_READ: bool = true;
 
     fn event(&self) -> Result<CEvent, OutOfResources> {
         let mut event = null_mut();
@@ -204,7 +204,7 @@ impl Pal for CPlatform {
             }),
             Err(errno::EAGAIN) => Err(ConnectError::Busy),
             Err(errno::EACCES) => Err(ConnectError::NotAllowed),
-            Err(_) => Err(ConnectError::NobodyThere),
+            Err(_) => Err(ConnectError::NotListening),
         }
     }
 

@@ -30,7 +30,7 @@ mod family {
     use crate::capi::{CPal, ffi_copy, state};
     use crate::error::{Error, errno};
     use crate::pal::OutOfResources;
-    use crate::pal::secure::{FamilyKey, Secure};
+    use crate::pal::secure::{FamilyKey, SecurePal};
     use crate::store::Once;
 
     /// Fills a buffer with random numbers: 0 or a negative error number.
@@ -43,7 +43,7 @@ mod family {
 
     static FAMILY: Once<Family> = Once::new();
     /// What the node of the process stands on.
-    static PAL: Once<Secure<CPlatform>> = Once::new();
+    static PAL: Once<SecurePal<CPlatform>> = Once::new();
 
     /// # Safety
     /// `key` is NULL or points to 32 bytes.
@@ -77,10 +77,10 @@ mod family {
     /// The platform with secure streams, if there is a key.
     pub(in crate::capi) fn pal(platform: CPlatform, own: Vmid) -> Result<CPal, Error> {
         let make = || match FAMILY.get() {
-            Some(family) => Secure::new(platform, own, family.key.clone(), random),
-            None => Secure::plain(platform, own),
+            Some(family) => SecurePal::new(platform, own, family.key.clone(), random),
+            None => SecurePal::plain(platform, own),
         };
-        PAL.make(|place| Ok::<_, Error>(place.write(make())));
+        PAL.try_init(|place| Ok::<_, Error>(place.write(make())));
         PAL.get().ok_or(Error::Invalid)
     }
 }

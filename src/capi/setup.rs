@@ -37,14 +37,14 @@ const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
 const fn limits_of(config: &Config) -> libos_ipc_limits {
     let Capacities {
         peers,
-        strangers,
+        unidentified,
         waiters,
         frame_length,
         send_queue,
         ranges,
         own_ranges,
         children,
-        answers,
+        reply_buffers,
         locks,
         sync_handles,
         sync_data,
@@ -53,14 +53,14 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
     } = config.capacities;
     libos_ipc_limits {
         peers: peers as u32,
-        strangers: strangers as u32,
+        strangers: unidentified as u32,
         waiters: waiters as u32,
         frame_length: frame_length as u32,
         send_queue: send_queue as u32,
         ranges: ranges as u32,
         own_ranges: own_ranges as u32,
         children: children as u32,
-        answers: answers as u32,
+        answers: reply_buffers as u32,
         locks: locks.locks as u32,
         locked_files: locks.files as u32,
         waiting_for_locks: locks.waiting as u32,
@@ -81,7 +81,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
     Config {
         capacities: Capacities {
             peers: limits.peers as usize,
-            strangers: limits.strangers as usize,
+            unidentified: limits.strangers as usize,
             waiters: limits.waiters as usize,
             frame_length: limits.frame_length as usize,
             send_queue: limits.send_queue as usize,
@@ -91,7 +91,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             processes: limits.peers.saturating_mul(2) as usize,
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
-            answers: limits.answers as usize,
+            reply_buffers: limits.answers as usize,
             locks: LockLimits {
                 locks: limits.locks as usize,
                 files: limits.locked_files as usize,
@@ -99,7 +99,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
                 handles: limits.lock_handles as usize,
             },
             // A process in C does not know loans.
-            borrowed_files: 0,
+            delegated_files: 0,
             sync_handles: limits.sync_handles as usize,
             sync_data: limits.sync_data as usize,
             leases: LeaseLimits {
@@ -130,9 +130,9 @@ pub unsafe extern "C" fn libos_ipc_memory_size(
     // SAFETY: the header asks for NULL or all limits.
     let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
     let identity = if is_leader {
-        Identity::FIRST
+        Identity::LEADER
     } else {
-        Identity::child(Vmid::FIRST, Vmid::FIRST)
+        Identity::child(Vmid::LEADER, Vmid::LEADER)
     };
     CNode::memory(&identity, &config_of(&limits, Driving::Worker)).total()
 }
@@ -183,12 +183,12 @@ pub unsafe extern "C" fn libos_ipc_setup(
     // The setup is set once, so this is, too.
     crate::log::c::SINK.set(super::log::write);
     if has_yield {
-        crate::store::set_contention_hook(give_way);
+        crate::store::set_contention_hook(yield_processor);
     }
     0
 }
 
-fn give_way() {
+fn yield_processor() {
     if let Some(platform) = platform() {
         call!(platform, r#yield(), ());
     }
@@ -200,7 +200,7 @@ fn identity() -> Result<Identity, Error> {
     // SAFETY: a static, of which C may write any bytes; the header has it set before.
     let mut ids = unsafe { place.read() };
     if ids.self_vmid == 0 && ids.parent_vmid == 0 && ids.leader_vmid == 0 {
-        ids.self_vmid = Vmid::FIRST.get();
+        ids.self_vmid = Vmid::LEADER.get();
         // SAFETY: as above; nobody else writes it while the process starts.
         unsafe { place.write(ids) };
     }
@@ -222,7 +222,7 @@ pub extern "C" fn init_ipc_ids() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn init_ipc() -> c_int {
     // Of two calls at once one makes the node, and the other is too late.
-    match NODE.make(make_node) {
+    match NODE.try_init(make_node) {
         Some(made) => status(made.map(|_| ())),
         None => -errno::EALREADY,
     }

@@ -6,7 +6,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::ffi_copy::write;
 use super::{node_or_what_is_left, status};
-use crate::{Fill, Statistics};
+use crate::{Statistics, Usage};
 
 /// How full something is.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
@@ -17,12 +17,12 @@ pub struct libos_ipc_fill {
     pub limit: u64,
 }
 
-impl From<Fill> for libos_ipc_fill {
-    fn from(fill: Fill) -> Self {
+impl From<Usage> for libos_ipc_fill {
+    fn from(usage: Usage) -> Self {
         libos_ipc_fill {
-            now: fill.now as u64,
-            most: fill.most as u64,
-            limit: fill.limit as u64,
+            now: usage.now as u64,
+            most: usage.peak as u64,
+            limit: usage.limit as u64,
         }
     }
 }
@@ -70,8 +70,8 @@ impl From<&Statistics> for libos_ipc_statistics {
             disconnects: counted.disconnects,
             late_answers: counted.late_answers,
             unknown_codes: counted.unknown_codes,
-            undone: counted.undone,
-            refused: counted.refused_in_all(),
+            undone: counted.rejected_oneway,
+            refused: counted.refused_total(),
             peers: pools.peers.into(),
             waiters: pools.waiters.into(),
             ranges: pools.ranges.into(),

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Call, Event, Events, FrameOf, Happening};
+use super::{Call, Event, EventKind, Events, FrameInfo};
 use crate::wire::codes;
 
 impl fmt::Display for Events<'_> {
@@ -15,34 +15,34 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = core::time::Duration::from_nanos(self.time.0);
         let (seconds, micros) = (time.as_secs(), time.subsec_micros());
-        write!(f, "{seconds:>7}.{micros:06}  {}", self.what)
+        write!(f, "{seconds:>7}.{micros:06}  {}", self.kind)
     }
 }
 
-impl fmt::Display for Happening {
+impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Happening::FrameIn(frame) => write!(f, "<- {frame}"),
-            Happening::FrameOut(frame) => write!(f, "-> {frame}"),
-            Happening::Joined(peer) => write!(f, "process {peer} is connected"),
-            Happening::Left(peer) => write!(f, "process {peer} is gone"),
-            Happening::Refused {
+            EventKind::FrameIn(frame) => write!(f, "<- {frame}"),
+            EventKind::FrameOut(frame) => write!(f, "-> {frame}"),
+            EventKind::Connected(peer) => write!(f, "process {peer} is connected"),
+            EventKind::Disconnected(peer) => write!(f, "process {peer} is gone"),
+            EventKind::Refused {
                 peer: Some(peer),
                 reason,
             } => write!(f, "process {peer} is refused: {reason}"),
-            Happening::Refused { peer: None, reason } => {
+            EventKind::Refused { peer: None, reason } => {
                 write!(f, "a connection is refused: {reason}")
             }
-            Happening::CallBegun(call) => write!(f, "call {call}"),
-            Happening::CallEnded(call, Ok(())) => write!(f, "call {call}: done"),
-            Happening::CallEnded(call, Err(error)) => write!(f, "call {call}: {error}"),
+            EventKind::CallBegun(call) => write!(f, "call {call}"),
+            EventKind::CallEnded(call, Ok(())) => write!(f, "call {call}: done"),
+            EventKind::CallEnded(call, Err(error)) => write!(f, "call {call}: {error}"),
         }
     }
 }
 
-impl fmt::Display for FrameOf {
+impl fmt::Display for FrameInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.peer, codes::Named(self.code))?;
+        write!(f, "{} {}", self.peer, codes::CodeName(self.code))?;
         if self.seq != 0 {
             write!(f, " #{}", self.seq)?;
         }
@@ -53,7 +53,7 @@ impl fmt::Display for FrameOf {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Call { peer, code, seq } = self;
-        write!(f, "{peer} {} #{seq}", codes::Named(*code))
+        write!(f, "{peer} {} #{seq}", codes::CodeName(*code))
     }
 }
 
@@ -68,25 +68,25 @@ mod tests {
 
     #[test]
     fn it_reads_well() {
-        let event = |what| Event {
+        let event = |kind| Event {
             number: 7,
             time: Time(12_345_678_999),
-            what,
+            kind,
         };
-        let frame = FrameOf {
-            peer: Vmid::FIRST,
+        let frame = FrameInfo {
+            peer: Vmid::LEADER,
             code: codes::GET_ID_OWNER,
             seq: 64,
             length: 21,
         };
-        let line = event(Happening::FrameIn(frame)).to_string();
+        let line = event(EventKind::FrameIn(frame)).to_string();
         assert_eq!(line, "     12.345678  <- 1 GET_ID_OWNER #64, 21 bytes");
         let call = Call {
-            peer: Vmid::FIRST,
+            peer: Vmid::LEADER,
             code: 200,
             seq: 64,
         };
-        let line = event(Happening::CallEnded(call, Err(Error::NoChild))).to_string();
+        let line = event(EventKind::CallEnded(call, Err(Error::NoChild))).to_string();
         assert_eq!(
             line,
             "     12.345678  call 1 code 200 #64: this process has no such child"

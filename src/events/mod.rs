@@ -7,7 +7,7 @@
 mod display;
 mod ring;
 
-pub(crate) use self::ring::Ring;
+pub(crate) use self::ring::EventRing;
 use self::ring::VALUE;
 use crate::counters::Refusal;
 use crate::error::{Error, Resource};
@@ -24,21 +24,21 @@ pub struct Event {
     /// call begins and ends, so what is done in one go bears one time.
     pub time: Time,
     /// What.
-    pub what: Happening,
+    pub kind: EventKind,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Happening {
+pub enum EventKind {
     /// A frame came and is being taken up.
-    FrameIn(FrameOf),
+    FrameIn(FrameInfo),
     /// A frame was accepted for sending.
-    FrameOut(FrameOf),
+    FrameOut(FrameInfo),
     /// A process has connected.
-    Joined(Vmid),
+    Connected(Vmid),
     /// A process is gone.
-    Left(Vmid),
+    Disconnected(Vmid),
     /// A connection was refused or closed for a fault of the peer.
     Refused {
         /// Who it was, if it has said so.
@@ -54,7 +54,7 @@ pub enum Happening {
 
 /// A frame, and whom it came from or goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameOf {
+pub struct FrameInfo {
     /// The other side.
     pub peer: Vmid,
     /// One of [`codes`](crate::wire::codes).
@@ -79,8 +79,8 @@ pub struct Call {
 // The first byte of an event's words.
 const FRAME_IN: u8 = 1;
 const FRAME_OUT: u8 = 2;
-const JOINED: u8 = 3;
-const LEFT: u8 = 4;
+const CONNECTED: u8 = 3;
+const DISCONNECTED: u8 = 4;
 const REFUSED: u8 = 5;
 const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
@@ -104,7 +104,7 @@ const ERRORS: [Error; 22] = [
     Error::Full(Resource::OwnRanges),
     Error::Full(Resource::Processes),
     Error::Full(Resource::Children),
-    Error::Full(Resource::Answers),
+    Error::Full(Resource::ReplyBuffers),
     Error::Full(Resource::SyncHandles),
     Error::Full(Resource::FrameLength),
     Error::Full(Resource::Memory),
@@ -113,7 +113,7 @@ const ERRORS: [Error; 22] = [
 ];
 
 /// The most that stands beside a sequence number: 24 bits.
-const MOST: u32 = (1 << 24) - 1;
+const MAX_DETAIL: u32 = (1 << 24) - 1;
 
 /// Puts the parts of an event into its words.
 #[inline]
@@ -124,29 +124,29 @@ fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, beside: u32) -> [u6
     ]
 }
 
-impl Happening {
-    fn read([a, b]: [u64; 2]) -> Option<Happening> {
+impl EventKind {
+    fn read([a, b]: [u64; 2]) -> Option<EventKind> {
         let [kind, detail, code, p0, p1, p2, p3, _] = a.to_le_bytes();
         let peer = Vmid::new(u32::from_le_bytes([p0, p1, p2, p3]));
         let seq = u32::try_from(b >> 24).unwrap_or(u32::MAX);
-        let beside = u32::try_from(b & u64::from(MOST)).unwrap_or(MOST);
+        let beside = u32::try_from(b & u64::from(MAX_DETAIL)).unwrap_or(MAX_DETAIL);
         Some(match kind {
             FRAME_IN | FRAME_OUT => {
-                let frame = FrameOf {
+                let frame = FrameInfo {
                     peer: peer?,
                     code,
                     seq,
                     length: beside,
                 };
                 if kind == FRAME_IN {
-                    Happening::FrameIn(frame)
+                    EventKind::FrameIn(frame)
                 } else {
-                    Happening::FrameOut(frame)
+                    EventKind::FrameOut(frame)
                 }
             }
-            JOINED => Happening::Joined(peer?),
-            LEFT => Happening::Left(peer?),
-            REFUSED => Happening::Refused {
+            CONNECTED => EventKind::Connected(peer?),
+            DISCONNECTED => EventKind::Disconnected(peer?),
+            REFUSED => EventKind::Refused {
                 peer,
                 reason: Refusal::all().nth(detail.into())?,
             },
@@ -157,14 +157,14 @@ impl Happening {
                     seq,
                 };
                 match (kind, detail) {
-                    (BEGUN, _) => Happening::CallBegun(call),
-                    (ENDED, 0) => Happening::CallEnded(call, Ok(())),
+                    (BEGUN, _) => EventKind::CallBegun(call),
+                    (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
                     (ENDED, detail) => {
                         let error = match ERRORS.get(usize::from(detail).saturating_sub(1))? {
                             Error::Refused(_) => Error::Refused(i32::try_from(beside).ok()?),
                             other => *other,
                         };
-                        Happening::CallEnded(call, Err(error))
+                        EventKind::CallEnded(call, Err(error))
                     }
                     _ => return None,
                 }
@@ -173,25 +173,25 @@ impl Happening {
     }
 }
 
-impl Ring<'_> {
+impl EventRing<'_> {
     #[inline]
     pub(crate) fn frame_in(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
-        let length = u32::try_from(length).unwrap_or(MOST).min(MOST);
+        let length = u32::try_from(length).unwrap_or(MAX_DETAIL).min(MAX_DETAIL);
         self.add(words(FRAME_IN, 0, code, peer.get(), seq, length));
     }
 
     #[inline]
     pub(crate) fn frame_out(&self, peer: Vmid, code: u8, seq: u64, length: usize) {
-        let length = u32::try_from(length).unwrap_or(MOST).min(MOST);
+        let length = u32::try_from(length).unwrap_or(MAX_DETAIL).min(MAX_DETAIL);
         self.add(words(FRAME_OUT, 0, code, peer.get(), seq, length));
     }
 
-    pub(crate) fn joined(&self, peer: Vmid) {
-        self.add(words(JOINED, 0, 0, peer.get(), 0, 0));
+    pub(crate) fn connected(&self, peer: Vmid) {
+        self.add(words(CONNECTED, 0, 0, peer.get(), 0, 0));
     }
 
-    pub(crate) fn left(&self, peer: Vmid) {
-        self.add(words(LEFT, 0, 0, peer.get(), 0, 0));
+    pub(crate) fn disconnected(&self, peer: Vmid) {
+        self.add(words(DISCONNECTED, 0, 0, peer.get(), 0, 0));
     }
 
     pub(crate) fn refused(&self, peer: Option<Vmid>, reason: Refusal) {
@@ -224,7 +224,7 @@ impl Ring<'_> {
         let (known, beside) = match error {
             Error::Refused(errno) => (
                 Error::Refused(0),
-                u32::try_from(errno).unwrap_or(MOST).min(MOST),
+                u32::try_from(errno).unwrap_or(MAX_DETAIL).min(MAX_DETAIL),
             ),
             other => (other, 0),
         };
@@ -237,14 +237,14 @@ impl Ring<'_> {
 /// The events of a node, oldest first. Its `Display` has one a line.
 #[derive(Clone)]
 pub struct Events<'n> {
-    ring: &'n Ring<'n>,
+    ring: &'n EventRing<'n>,
     numbers: core::ops::Range<u64>,
     now: Time,
 }
 
 impl<'n> Events<'n> {
     /// The events of that ring, as seen at that time.
-    pub(crate) fn of(ring: &'n Ring<'n>, now: Time) -> Self {
+    pub(crate) fn of(ring: &'n EventRing<'n>, now: Time) -> Self {
         Events {
             ring,
             numbers: ring.numbers(),
@@ -262,7 +262,7 @@ impl Iterator for Events<'_> {
             let Some((time, words)) = self.ring.get(number) else {
                 continue;
             };
-            let Some(what) = Happening::read(words) else {
+            let Some(kind) = EventKind::read(words) else {
                 continue;
             };
             // Its upper bits are those of the time that is not later than now.
@@ -270,7 +270,7 @@ impl Iterator for Events<'_> {
             return Some(Event {
                 number,
                 time: Time(self.now.0.wrapping_sub(ago)),
-                what,
+                kind,
             });
         }
     }
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
     use crate::store::Arena;
 
-    fn events(ring: &Ring<'_>) -> Vec<Event> {
+    fn events(ring: &EventRing<'_>) -> Vec<Event> {
         let numbers = ring.numbers();
         let events = Events {
             ring,
@@ -298,11 +298,11 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out() {
         let mut memory = [MaybeUninit::uninit(); 4096];
-        let ring = Ring::new(&mut Arena::new(&mut memory), 64).unwrap();
+        let ring = EventRing::new(&mut Arena::new(&mut memory), 64).unwrap();
         let peer = Vmid::new(u32::MAX).unwrap();
         // Beyond what a word holds: the clock may count from any moment.
         let time = Time(u64::MAX / 3);
-        ring.tick(time);
+        ring.set_time(time);
         let call = Call {
             peer,
             code: 255,
@@ -310,44 +310,44 @@ mod tests {
         };
         let mut expected = Vec::new();
         ring.frame_in(peer, 255, u64::from(u32::MAX), usize::MAX);
-        let frame = FrameOf {
+        let frame = FrameInfo {
             peer,
             code: 255,
             seq: u32::MAX,
-            length: MOST,
+            length: MAX_DETAIL,
         };
-        expected.push(Happening::FrameIn(frame));
-        ring.frame_out(Vmid::FIRST, 0, 0, 17);
-        expected.push(Happening::FrameOut(FrameOf {
-            peer: Vmid::FIRST,
+        expected.push(EventKind::FrameIn(frame));
+        ring.frame_out(Vmid::LEADER, 0, 0, 17);
+        expected.push(EventKind::FrameOut(FrameInfo {
+            peer: Vmid::LEADER,
             code: 0,
             seq: 0,
             length: 17,
         }));
-        ring.joined(peer);
-        ring.left(peer);
+        ring.connected(peer);
+        ring.disconnected(peer);
         ring.call_begun(peer, 255, u64::from(u32::MAX));
         expected.extend([
-            Happening::Joined(peer),
-            Happening::Left(peer),
-            Happening::CallBegun(call),
+            EventKind::Connected(peer),
+            EventKind::Disconnected(peer),
+            EventKind::CallBegun(call),
         ]);
         for reason in Refusal::all() {
             ring.refused(None, reason);
-            expected.push(Happening::Refused { peer: None, reason });
+            expected.push(EventKind::Refused { peer: None, reason });
         }
         let refused = [Error::Refused(1), Error::Refused(4095)];
         for error in ERRORS.into_iter().take(21).chain(refused) {
             ring.call_ended(peer, 255, u64::from(u32::MAX), &Err(error));
-            expected.push(Happening::CallEnded(call, Err(error)));
+            expected.push(EventKind::CallEnded(call, Err(error)));
         }
         ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(-11)));
-        expected.push(Happening::CallEnded(call, Err(Error::Refused(11))));
+        expected.push(EventKind::CallEnded(call, Err(Error::Refused(11))));
         ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(0)));
-        expected.push(Happening::CallEnded(call, Ok(())));
+        expected.push(EventKind::CallEnded(call, Ok(())));
         let found = events(&ring);
         assert!(found.iter().all(|event| event.time == time));
-        let found: Vec<_> = found.into_iter().map(|event| event.what).collect();
+        let found: Vec<_> = found.into_iter().map(|event| event.kind).collect();
         assert_eq!(found, expected);
     }
 }

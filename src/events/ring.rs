@@ -1,8 +1,8 @@
 //! The last events, in a table of words that any thread writes to without waiting.
 //!
 //! Who adds an event takes a number, which says the place, and stores three words there. Each bears
-//! the low bits of how often the table has gone round by then, so a reader sees which words belong
-//! together: a place whose words do not all bear the round that its number calls for is being
+//! the low bits of how often the table has gone lap by then, so a reader sees which words belong
+//! together: a place whose words do not all bear the lap that its number calls for is being
 //! written, and is left out. Nothing depends on the order of stores. Only who sleeps in the middle of
 //! an event for exactly a multiple of 256 rounds could go unnoticed, with one event.
 
@@ -11,24 +11,24 @@ use crate::pal::Time;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The bits of a word beside its round.
+/// The bits of a word beside its lap.
 const VALUE_BITS: u32 = 56;
 pub(super) const VALUE: u64 = (1 << VALUE_BITS) - 1;
 
 /// The words of an event beside its time.
 pub(super) type Words = [u64; 2];
 
-type Place = [AtomicU64; 3];
+type Slot = [AtomicU64; 3];
 
-pub(crate) struct Ring<'m> {
-    places: Table<'m, Place>,
+pub(crate) struct EventRing<'m> {
+    slots: Table<'m, Slot>,
     /// The number of the next event.
     next: AtomicU64,
     /// When the node last looked at its clock.
     clock: AtomicU64,
 }
 
-impl<'m> Ring<'m> {
+impl<'m> EventRing<'m> {
     /// How many events there is room for: a power of two, so that finding the place is cheap.
     const fn length(capacity: usize) -> usize {
         match capacity.checked_next_power_of_two() {
@@ -38,12 +38,12 @@ impl<'m> Ring<'m> {
     }
 
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Place>(Self::length(capacity))
+        bytes_for::<Slot>(Self::length(capacity))
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Ring {
-            places: arena.table(Self::length(capacity), |_| {
+        Ok(EventRing {
+            slots: arena.alloc_table(Self::length(capacity), |_| {
                 Ok([AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)])
             })?,
             next: AtomicU64::new(0),
@@ -53,59 +53,59 @@ impl<'m> Ring<'m> {
 
     /// Whether events are kept.
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
-        !self.places.is_empty()
+    pub(crate) fn is_enabled(&self) -> bool {
+        !self.slots.is_empty()
     }
 
     /// Events from now on bear this time.
     #[inline]
-    pub(crate) fn tick(&self, now: Time) {
-        if self.is_on() {
+    pub(crate) fn set_time(&self, now: Time) {
+        if self.is_enabled() {
             self.clock.store(now.0, Ordering::Relaxed);
         }
     }
 
-    /// The round that an event belongs to, where its words have it, and its place.
+    /// The lap that an event belongs to, where its words have it, and its place.
     #[inline]
-    fn round_and_place(&self, number: u64) -> Option<(u64, &Place)> {
-        let length = self.places.len() as u64;
+    fn lap_and_slot(&self, number: u64) -> Option<(u64, &Slot)> {
+        let length = self.slots.len() as u64;
         // From 1: a place that nobody has written to yet bears 0.
-        let round = number.wrapping_shr(length.trailing_zeros()).wrapping_add(1) << VALUE_BITS;
+        let lap = number.wrapping_shr(length.trailing_zeros()).wrapping_add(1) << VALUE_BITS;
         let place = usize::try_from(number & length.wrapping_sub(1)).ok()?;
-        Some((round, self.places.get(place)?))
+        Some((lap, self.slots.get(place)?))
     }
 
     /// Adds an event. The words have [`VALUE_BITS`].
     #[inline]
     pub(super) fn add(&self, words: Words) {
-        if !self.is_on() {
+        if !self.is_enabled() {
             return;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let time = self.clock.load(Ordering::Relaxed) & VALUE;
-        let Some((round, [first, second, third])) = self.round_and_place(number) else {
+        let Some((lap, [first, second, third])) = self.lap_and_slot(number) else {
             return;
         };
         let [a, b] = words;
-        first.store(round | time, Ordering::Relaxed);
-        second.store(round | a, Ordering::Relaxed);
-        third.store(round | b, Ordering::Relaxed);
+        first.store(lap | time, Ordering::Relaxed);
+        second.store(lap | a, Ordering::Relaxed);
+        third.store(lap | b, Ordering::Relaxed);
     }
 
     /// The numbers of the events that can be there, from the oldest on.
     pub(super) fn numbers(&self) -> core::ops::Range<u64> {
         let next = self.next.load(Ordering::Acquire);
-        next.saturating_sub(self.places.len() as u64)..next
+        next.saturating_sub(self.slots.len() as u64)..next
     }
 
     /// The event of that number: the low bits of its time, and its words. `None` if it is being
     /// written, or a later one is in its place.
     pub(super) fn get(&self, number: u64) -> Option<(u64, Words)> {
-        let (round, place) = self.round_and_place(number)?;
+        let (lap, place) = self.lap_and_slot(number)?;
         let mut values = [0; 3];
         for (value, word) in values.iter_mut().zip(place) {
             let word = word.load(Ordering::Relaxed);
-            if word & !VALUE != round {
+            if word & !VALUE != lap {
                 return None;
             }
             *value = word & VALUE;
@@ -125,11 +125,11 @@ mod tests {
 
     use super::*;
 
-    fn ring(memory: &mut [MaybeUninit<u8>], capacity: usize) -> Ring<'_> {
-        Ring::new(&mut Arena::new(memory), capacity).unwrap()
+    fn ring(memory: &mut [MaybeUninit<u8>], capacity: usize) -> EventRing<'_> {
+        EventRing::new(&mut Arena::new(memory), capacity).unwrap()
     }
 
-    fn all(ring: &Ring<'_>) -> Vec<(u64, Words)> {
+    fn all(ring: &EventRing<'_>) -> Vec<(u64, Words)> {
         ring.numbers()
             .filter_map(|number| ring.get(number))
             .collect()
@@ -140,9 +140,9 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 5);
         assert!(all(&ring).is_empty());
-        // Round for longer than a round's bits go.
+        // Round for longer than a lap's bits go.
         for number in 1..=8 * 300_u64 {
-            ring.tick(Time(number * 10));
+            ring.set_time(Time(number * 10));
             ring.add([number, VALUE - number]);
             // 5 is made 8.
             let first = number.saturating_sub(7).max(1);
@@ -158,7 +158,7 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); 64];
         let ring = ring(&mut memory, 0);
         ring.add([1, 2]);
-        assert!(!ring.is_on() && all(&ring).is_empty());
+        assert!(!ring.is_enabled() && all(&ring).is_empty());
         assert_eq!(ring.numbers(), 0..0);
     }
 
@@ -215,8 +215,8 @@ mod loom_tests {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(2);
         builder.check(|| {
-            let memory = Box::leak(Box::new_uninit_slice(Ring::bytes(1)));
-            let ring = Arc::new(Ring::new(&mut Arena::new(memory), 1).unwrap());
+            let memory = Box::leak(Box::new_uninit_slice(EventRing::bytes(1)));
+            let ring = Arc::new(EventRing::new(&mut Arena::new(memory), 1).unwrap());
             let adding = [1_u64, 2].map(|word| {
                 let ring = Arc::clone(&ring);
                 thread::spawn(move || ring.add([word, word ^ VALUE]))

@@ -195,9 +195,9 @@ impl Locks<'_> {
         Ok(has_removed)
     }
 
-    /// Places for locks that are not set aside.
+    /// Slots for locks that are not set aside.
     fn free_locks(&self) -> usize {
-        let left = self.trees.places().left();
+        let left = self.trees.places().remaining();
         left.saturating_sub(self.lending.set_aside())
     }
 
@@ -250,7 +250,7 @@ impl Locks<'_> {
     }
 
     fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
-        let place = self.holder_places.take()?;
+        let place = self.holder_places.alloc()?;
         self.last_holder = self.last_holder.saturating_add(1);
         if let Some(holder) = self.holders.get_mut(place as usize) {
             *holder = Holder {
@@ -277,7 +277,7 @@ impl Locks<'_> {
         if let Some(holder) = self.holders.get_mut(place as usize) {
             holder.file = NONE;
         }
-        self.holder_places.give(place);
+        self.holder_places.free(place);
         self.change_users(holder.file, -1);
     }
 

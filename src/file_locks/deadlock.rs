@@ -46,7 +46,7 @@ impl Locks<'_> {
     }
 
     fn visit_waiting_of(&mut self, owner: Owner, search: u32, left: &mut usize) {
-        for place in 0..self.waits.places.used() {
+        for place in 0..self.waits.places.high_water() {
             let waiting = self.waits.at(place);
             if waiting.state == State::Waiting && waiting.owner == owner {
                 self.visit(place, search, left);

@@ -11,7 +11,7 @@ impl Locks<'_> {
     pub fn is_sound(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
-        for place in 0..self.holder_places.used() {
+        for place in 0..self.holder_places.high_water() {
             let holder = *self.holder_at(place);
             if holder.file == NONE {
                 continue;
@@ -21,7 +21,7 @@ impl Locks<'_> {
             };
             held = held.saturating_add(count);
         }
-        for file in 0..self.file_places.used() {
+        for file in 0..self.file_places.high_water() {
             for name in [SpaceName::Ranges, SpaceName::Whole] {
                 let space = self.space(file, name);
                 for root in [space.reads, space.writes] {
@@ -33,7 +33,7 @@ impl Locks<'_> {
             }
         }
         let mut in_use = 0_usize;
-        for place in 0..self.waits.places.used() {
+        for place in 0..self.waits.places.high_water() {
             let state = self.waits.at(place).state;
             if state == State::Waiting && !self.is_blocked(place) {
                 return false;
@@ -43,8 +43,8 @@ impl Locks<'_> {
         self.loans_are_sound()
             && self.handles.is_sound()
             && held == in_files
-            && held == self.trees.places().taken()
-            && in_use == self.waits.places.taken()
+            && held == self.trees.places().in_use()
+            && in_use == self.waits.places.in_use()
     }
 }
 
@@ -87,8 +87,8 @@ mod tests {
             ..lock
         };
         let second = Vmid::new(2).unwrap();
-        assert_eq!(locks.set(Vmid::FIRST, 1, &lock), Ok(Set::Done));
-        assert_eq!(locks.set(Vmid::FIRST, 2, &other), Ok(Set::Done));
+        assert_eq!(locks.set(Vmid::LEADER, 1, &lock), Ok(Set::Done));
+        assert_eq!(locks.set(Vmid::LEADER, 2, &other), Ok(Set::Done));
         assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
         fault(&mut locks);
         locks.is_sound()
@@ -105,7 +105,7 @@ mod tests {
                 let owner = locks.holder_at(0).owner;
                 assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
             },
-            |locks| locks.waits.places.give(0),
+            |locks| locks.waits.places.free(0),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             assert!(!is_sound_after(fault), "fault {number}");

@@ -25,7 +25,7 @@ use crate::error::{Error, errno};
 use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
-use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for};
+use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for};
 use delegation::Lending;
 use interval_tree::Trees;
 use names::Names;
@@ -83,12 +83,12 @@ pub struct Locks<'m> {
     trees: Trees<'m>,
     names: Names<'m>,
     files: Table<'m, File>,
-    file_places: Places<'m>,
-    by_name: Buckets<'m>,
+    file_places: SlotAllocator<'m>,
+    by_name: HashIndex<'m>,
     holders: Table<'m, Holder>,
-    holder_places: Places<'m>,
-    by_owner: Buckets<'m>,
-    by_owner_and_file: Buckets<'m>,
+    holder_places: SlotAllocator<'m>,
+    by_owner: HashIndex<'m>,
+    by_owner_and_file: HashIndex<'m>,
     /// The number of the holder that came last.
     last_holder: u64,
     waits: Waits<'m>,
@@ -102,11 +102,11 @@ impl<'m> Locks<'m> {
         Trees::bytes(limits.locks)
             .saturating_add(Names::bytes(limits.files.saturating_mul(PIECES)))
             .saturating_add(bytes_for::<File>(limits.files))
-            .saturating_add(Places::bytes(limits.files))
-            .saturating_add(Buckets::bytes(limits.files))
+            .saturating_add(SlotAllocator::bytes(limits.files))
+            .saturating_add(HashIndex::bytes(limits.files))
             .saturating_add(bytes_for::<Holder>(limits.locks))
-            .saturating_add(Places::bytes(limits.locks))
-            .saturating_add(Buckets::bytes(limits.locks).saturating_mul(2))
+            .saturating_add(SlotAllocator::bytes(limits.locks))
+            .saturating_add(HashIndex::bytes(limits.locks).saturating_mul(2))
             .saturating_add(Waits::bytes(limits.waiting))
             .saturating_add(Handles::bytes(limits.handles))
             .saturating_add(Lending::bytes(limits.files))
@@ -120,13 +120,13 @@ impl<'m> Locks<'m> {
         Ok(Locks {
             trees: Trees::new(arena, limits.locks)?,
             names: Names::new(arena, limits.files.saturating_mul(PIECES))?,
-            files: arena.table(limits.files, |_| Ok(NO_FILE))?,
-            file_places: Places::new(arena, limits.files)?,
-            by_name: Buckets::new(arena, limits.files)?,
-            holders: arena.table(limits.locks, |_| Ok(NO_HOLDER))?,
-            holder_places: Places::new(arena, limits.locks)?,
-            by_owner: Buckets::new(arena, limits.locks)?,
-            by_owner_and_file: Buckets::new(arena, limits.locks)?,
+            files: arena.alloc_table(limits.files, |_| Ok(NO_FILE))?,
+            file_places: SlotAllocator::new(arena, limits.files)?,
+            by_name: HashIndex::new(arena, limits.files)?,
+            holders: arena.alloc_table(limits.locks, |_| Ok(NO_HOLDER))?,
+            holder_places: SlotAllocator::new(arena, limits.locks)?,
+            by_owner: HashIndex::new(arena, limits.locks)?,
+            by_owner_and_file: HashIndex::new(arena, limits.locks)?,
             last_holder: 0,
             waits: Waits::new(arena, limits.waiting)?,
             handles: Handles::new(arena, limits.handles)?,
@@ -283,7 +283,7 @@ impl<'m> Locks<'m> {
                 self.drop_handle(handle);
             }
         }
-        for place in 0..self.holder_places.used() {
+        for place in 0..self.holder_places.high_water() {
             let holder = *self.holder_at(place);
             if holder.file != NONE
                 && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
@@ -305,7 +305,7 @@ impl<'m> Locks<'m> {
 
     /// Locks that are held now, and the most ever.
     pub fn fill(&self) -> (usize, usize) {
-        (self.trees.places().taken(), self.trees.places().most())
+        (self.trees.places().in_use(), self.trees.places().peak())
     }
 
     /// Requests that wait now, and the most ever.
@@ -315,7 +315,7 @@ impl<'m> Locks<'m> {
 
     /// Files that are locked or waited for now, and the most ever.
     pub fn files_fill(&self) -> (usize, usize) {
-        (self.file_places.taken(), self.file_places.most())
+        (self.file_places.in_use(), self.file_places.peak())
     }
 
     /// Open files that are noted now, and the most ever.

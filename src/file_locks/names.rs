@@ -1,7 +1,7 @@
 //! Names of files, in pieces, so that short ones take little and long ones fit.
 
 use crate::error::Error;
-use crate::store::{Arena, NONE, Places, Table, bytes_for, copy, mix};
+use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
 
 const PIECE: usize = 60;
 
@@ -14,7 +14,7 @@ struct Piece {
 /// A fixed number of pieces.
 pub(super) struct Names<'m> {
     pieces: Table<'m, Piece>,
-    places: Places<'m>,
+    places: SlotAllocator<'m>,
 }
 
 /// A name that is kept: give it back with [`Names::forget`].
@@ -33,24 +33,24 @@ impl Name {
 
 impl<'m> Names<'m> {
     pub(super) const fn bytes(pieces: usize) -> usize {
-        bytes_for::<Piece>(pieces).saturating_add(Places::bytes(pieces))
+        bytes_for::<Piece>(pieces).saturating_add(SlotAllocator::bytes(pieces))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, pieces: usize) -> Result<Self, Error> {
         Ok(Names {
-            pieces: arena.table(pieces, |_| {
+            pieces: arena.alloc_table(pieces, |_| {
                 Ok(Piece {
                     bytes: [0; PIECE],
                     next: NONE,
                 })
             })?,
-            places: Places::new(arena, pieces)?,
+            places: SlotAllocator::new(arena, pieces)?,
         })
     }
 
     /// Keeps a name; `None` if there is no room.
     pub(super) fn keep(&mut self, name: &[u8]) -> Option<Name> {
-        if self.places.left() < name.len().div_ceil(PIECE) {
+        if self.places.remaining() < name.len().div_ceil(PIECE) {
             return None;
         }
         let mut kept = Name {
@@ -59,7 +59,7 @@ impl<'m> Names<'m> {
         };
         // From the last to the first, so that each knows the next.
         for part in name.chunks(PIECE).rev() {
-            let place = self.places.take()?;
+            let place = self.places.alloc()?;
             let piece = self.pieces.get_mut(place as usize)?;
             copy(&mut piece.bytes, part);
             piece.next = kept.first;
@@ -72,7 +72,7 @@ impl<'m> Names<'m> {
         let mut at = name.first;
         while let Some(piece) = self.pieces.get(at as usize) {
             let next = piece.next;
-            self.places.give(at);
+            self.places.free(at);
             at = next;
         }
     }
@@ -101,11 +101,11 @@ pub(crate) fn hash(name: &[u8]) -> u64 {
     let (words, rest) = name.as_chunks::<8>();
     let mut hash = name.len() as u64;
     for word in words {
-        hash = mix(hash ^ u64::from_le_bytes(*word));
+        hash = hash64(hash ^ u64::from_le_bytes(*word));
     }
     let mut last = [0; 8];
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    mix(hash ^ u64::from_le_bytes(last))
+    hash64(hash ^ u64::from_le_bytes(last))
 }

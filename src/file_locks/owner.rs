@@ -1,7 +1,7 @@
 //! Whose lock it is.
 
 use super::SpaceName;
-use crate::store::mix;
+use crate::store::hash64;
 use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
 
@@ -35,7 +35,7 @@ impl Owner {
     }
 
     pub(super) const fn hash(self) -> u64 {
-        mix(match self {
+        hash64(match self {
             Owner::Process { vmid, pid } => ((vmid.get() as u64) << 32) | pid as u64,
             Owner::Open(handle) => handle.wrapping_add(1).rotate_left(21),
             Owner::Flock(handle) => handle.wrapping_add(2).rotate_left(42),

@@ -36,7 +36,7 @@ impl Locks<'_> {
         let is_process = matches!(owner, Owner::Process { .. });
         if is_process && self.closes_cycle(place) {
             self.unlink(place);
-            self.waits.places.give(place);
+            self.waits.places.free(place);
             return Err(errno::EDEADLK);
         }
         Ok(())
@@ -81,7 +81,7 @@ impl Locks<'_> {
                 ..
             } = *self.waits.at(place);
             self.unlink(place);
-            self.waits.places.give(place);
+            self.waits.places.free(place);
             let answer = match asked {
                 Asked::About { write } => Answer::Lock(self.held(file, owner, range, write).into()),
                 Asked::For {
@@ -94,7 +94,7 @@ impl Locks<'_> {
                 },
             };
             // The place that was given back is there yet: nobody else waits for anything now.
-            if let Some(place) = self.waits.places.take() {
+            if let Some(place) = self.waits.places.alloc() {
                 self.waits.change(place, |free| {
                     *free = Waiting { from, seq, ..FREE };
                 });

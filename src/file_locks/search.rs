@@ -109,7 +109,7 @@ mod tests {
         const HOLDERS: u32 = 4;
         let mut rng = 1_u64;
         let mut random = |below: u64| {
-            rng = crate::store::mix(rng.wrapping_add(1));
+            rng = crate::store::hash64(rng.wrapping_add(1));
             rng % below
         };
         let mut memory = [MaybeUninit::uninit(); Trees::bytes(LOCKS)];

@@ -3,7 +3,7 @@
 use super::delegation::Loan;
 use super::names::{self, Name};
 use super::{Locks, Owner};
-use crate::store::{NONE, mix};
+use crate::store::{NONE, hash64};
 
 /// The two kinds of locks that don't see each other; and requests that are held up until a file
 /// that is lent comes back.
@@ -85,7 +85,7 @@ impl Locks<'_> {
 
     pub(super) fn add_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
         let name = self.names.keep(path)?;
-        let Some(place) = self.file_places.take() else {
+        let Some(place) = self.file_places.alloc() else {
             self.names.forget(name);
             return None;
         };
@@ -109,7 +109,7 @@ impl Locks<'_> {
             }
             self.by_name.remove(file.hash, place);
             self.names.forget(file.name);
-            self.file_places.give(place);
+            self.file_places.free(place);
         }
     }
 
@@ -163,5 +163,5 @@ impl Locks<'_> {
 }
 
 pub(super) fn of_both(owner: Owner, file: u32) -> u64 {
-    owner.hash() ^ mix(u64::from(file))
+    owner.hash() ^ hash64(u64::from(file))
 }

@@ -3,7 +3,7 @@
 use super::{Locks, Owner, Range, SpaceName};
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::store::{Arena, NONE, Places, Table, bytes_for};
+use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// A request that waits, or was decided and is not told yet.
@@ -84,7 +84,7 @@ pub struct Decided {
 /// A fixed number of requests that wait.
 pub(super) struct Waits<'m> {
     pub(super) waiting: Table<'m, Waiting>,
-    pub(super) places: Places<'m>,
+    pub(super) places: SlotAllocator<'m>,
     /// Those that are decided, in the order of that, linked by `behind`.
     pub(super) first_decided: u32,
     pub(super) last_decided: u32,
@@ -96,18 +96,18 @@ pub(super) struct Waits<'m> {
 impl<'m> Waits<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Waiting>(capacity)
-            .saturating_add(Places::bytes(capacity))
+            .saturating_add(SlotAllocator::bytes(capacity))
             .saturating_add(bytes_for::<u32>(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Waits {
-            waiting: arena.table(capacity, |_| Ok(FREE))?,
-            places: Places::new(arena, capacity)?,
+            waiting: arena.alloc_table(capacity, |_| Ok(FREE))?,
+            places: SlotAllocator::new(arena, capacity)?,
             first_decided: NONE,
             last_decided: NONE,
             search: 0,
-            to_visit: arena.table(capacity, |_| Ok(NONE))?,
+            to_visit: arena.alloc_table(capacity, |_| Ok(NONE))?,
         })
     }
 
@@ -122,16 +122,16 @@ impl<'m> Waits<'m> {
     }
 
     pub(super) fn fill(&self) -> (usize, usize) {
-        (self.places.taken(), self.places.most())
+        (self.places.in_use(), self.places.peak())
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.places.left() == 0
+        self.places.remaining() == 0
     }
 }
 
 pub(super) const FREE: Waiting = Waiting {
-    from: Vmid::FIRST,
+    from: Vmid::LEADER,
     seq: 0,
     owner: Owner::Open(0),
     file: NONE,
@@ -165,7 +165,7 @@ impl Waiting {
 impl Locks<'_> {
     /// Puts a request at the end of its queue.
     pub(super) fn enqueue(&mut self, waiting: Waiting) -> Result<u32, i32> {
-        let place = self.waits.places.take().ok_or(errno::ENOLCK)?;
+        let place = self.waits.places.alloc().ok_or(errno::ENOLCK)?;
         let (file, queue) = (waiting.file, waiting.queue());
         let last = self.space(file, queue).last_waiting;
         self.waits.change(place, |free| {
@@ -269,13 +269,13 @@ impl Locks<'_> {
         }
         self.waits
             .change(place, |waiting| waiting.state = State::Free);
-        self.waits.places.give(place);
+        self.waits.places.free(place);
         Some(decided)
     }
 
     /// Ends the requests that fit with that error.
     pub(super) fn cancel_all(&mut self, errno: i32, fits: impl Fn(&Waiting) -> bool) {
-        for place in 0..self.waits.places.used() {
+        for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);
             let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
             if waits && fits(&waiting) {
@@ -287,12 +287,12 @@ impl Locks<'_> {
 
     /// A member is gone: nobody is told of what it waited for.
     pub(super) fn forget_waiting_of(&mut self, vmid: Vmid) {
-        for place in 0..self.waits.places.used() {
+        for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);
             let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
             if waits && waiting.from == vmid {
                 self.unlink(place);
-                self.waits.places.give(place);
+                self.waits.places.free(place);
                 self.drop_unused(waiting.file);
             }
         }

@@ -190,8 +190,8 @@ impl Leader<'_> {
                 let lock = with_answer(lock, seq);
                 lock_outcome(self.locks.borrow(from, seq, &lock, lock.handle))
             }
-            Message::FileLockReturn { loan, locks } => {
-                if self.locks.give_back(from, loan, locks) {
+            Message::FileLockReturn { delegation, locks } => {
+                if self.locks.give_back(from, delegation, locks) {
                     Outcome::Done
                 } else {
                     Outcome::NotForLeader

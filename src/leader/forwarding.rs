@@ -54,7 +54,7 @@ impl Leader<'_> {
             Err(NoTarget::Starting(to)) => return answer(self.keep_signal(to, kill)),
             Err(NoTarget::Status(status)) => return answer(status),
         };
-        if to == Vmid::FIRST || to == from {
+        if to == Vmid::LEADER || to == from {
             // The stream of the sender keeps the order.
             return answer(NOT_NEEDED);
         }
@@ -64,7 +64,7 @@ impl Leader<'_> {
             return answer(if is_ending { 0 } else { -errno::ESRCH });
         }
         let signals = &mut self.processes.signals;
-        let is_clear = if from == Vmid::FIRST {
+        let is_clear = if from == Vmid::LEADER {
             // What was sent is on the same stream.
             !signals.is_waiting(to)
         } else {

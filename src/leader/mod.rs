@@ -79,7 +79,7 @@ impl<'m> Leader<'m> {
             processes: Processes::new(arena, processes, signals)?,
             locks: Locks::new(arena, locks)?,
             next_vmid: Vmid::new(2),
-            departed: arena.table(DEPARTED, |_| Ok(0))?,
+            departed: arena.alloc_table(DEPARTED, |_| Ok(0))?,
             next_departed: 0,
             ops: 0,
         })
@@ -159,7 +159,7 @@ impl<'m> Leader<'m> {
         if self.processes.names(id) {
             return Err(Error::Refused(errno::EPERM));
         }
-        if to == from || to == Vmid::FIRST {
+        if to == from || to == Vmid::LEADER {
             return self.ranges.change_owner(from, id, to);
         }
         if !self.promised.has_room() {
@@ -210,7 +210,7 @@ impl<'m> Leader<'m> {
         // Its pid is its own, out of its parent's range, and it has not come.
         let is_promised = self.promised.receiver(from, pid) == Some(vmid);
         let is_its = is_promised && self.ranges.is_single(pid, vmid);
-        if vmid == Vmid::FIRST || !is_given || !is_its {
+        if vmid == Vmid::LEADER || !is_given || !is_its {
             return Err(Error::Invalid);
         }
         self.processes.start(from, vmid, pid)
@@ -307,7 +307,7 @@ mod tests {
         let mut memory = Box::new_uninit_slice(bytes);
         let mut arena = Arena::new(&mut memory);
         let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
-        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
             panic!("a range is to be had");
         };
         let parent = leader.new_vmid().unwrap();
@@ -321,14 +321,14 @@ mod tests {
         let of_parent = range.start;
         leader
             .ranges
-            .change_owner(Vmid::FIRST, of_parent, parent)
+            .change_owner(Vmid::LEADER, of_parent, parent)
             .unwrap();
         leader.join(parent, &hello(of_parent)).unwrap();
         let not_given = Vmid::new(child.get() + 1).unwrap();
         let Alloc::Range(range) = leader.ranges.alloc(parent) else {
             panic!("a second range is to be had");
         };
-        for (pid, vmid) in (range.start..).zip([Vmid::FIRST, not_given, child]) {
+        for (pid, vmid) in (range.start..).zip([Vmid::LEADER, not_given, child]) {
             leader.change_owner(parent, pid, vmid).unwrap();
             let started = leader.start(parent, vmid.get(), pid);
             assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
@@ -341,14 +341,16 @@ mod tests {
         let mut memory = Box::new_uninit_slice(bytes);
         let mut arena = Arena::new(&mut memory);
         let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
-        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
             panic!("a range is to be had");
         };
         let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
         let mut pids = range.start..;
         let mut next = || pids.next().unwrap();
         let of_parent = next();
-        leader.change_owner(Vmid::FIRST, of_parent, parent).unwrap();
+        leader
+            .change_owner(Vmid::LEADER, of_parent, parent)
+            .unwrap();
         leader.connected(parent);
         let hello = Hello {
             version: Hello::VERSION,
@@ -365,7 +367,9 @@ mod tests {
         let start = leader.start(parent, connected.get(), own.start);
         assert_eq!(start, Err(Error::Invalid), "it has come");
         let of_others = next();
-        leader.change_owner(Vmid::FIRST, of_others, others).unwrap();
+        leader
+            .change_owner(Vmid::LEADER, of_others, others)
+            .unwrap();
         let start = leader.start(parent, others.get(), of_others);
         assert_eq!(start, Err(Error::Invalid), "it is another's child");
     }

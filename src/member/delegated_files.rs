@@ -8,7 +8,7 @@ use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::file_locks::{LockLimits, Locks, hash_path};
 use crate::store::{Arena, Table, bytes_for};
-use crate::wire::{FileLock, HeldLock, LentList, LockFamily, LockKind};
+use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
 /// How many locks there is room for, for each file.
 const LOCKS_PER_FILE: usize = 8;
@@ -78,7 +78,7 @@ impl<'m> Borrowed<'m> {
     pub fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
         Ok(Borrowed {
             locks: Locks::new(arena, &limits(files))?,
-            loans: arena.table(files, |_| {
+            loans: arena.alloc_table(files, |_| {
                 Ok(Loan {
                     state: State::Free,
                     number: 0,
@@ -196,7 +196,7 @@ impl<'m> Borrowed<'m> {
 
     /// The next file that can go back: its number, and its locks into the list. It stays here until
     /// [`Borrowed::went_back`].
-    pub fn next_to_return(&self, list: &mut LentList) -> Option<u64> {
+    pub fn next_to_return(&self, list: &mut DelegatedLockList) -> Option<u64> {
         if self.recalled == 0 {
             return None;
         }

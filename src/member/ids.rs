@@ -132,7 +132,7 @@ impl<'m> OwnIds<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        let table = arena.table(capacity, |_| Ok(OwnRange::default()))?;
+        let table = arena.alloc_table(capacity, |_| Ok(OwnRange::default()))?;
         Ok(OwnIds {
             table,
             count: 0,
@@ -331,7 +331,7 @@ impl<'m> OwnIds<'m> {
     }
 
     /// The most ranges this process ever owned at once.
-    pub fn most(&self) -> usize {
+    pub fn peak(&self) -> usize {
         self.most
     }
 

@@ -11,12 +11,12 @@ use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
 use crate::config::{Config, Identity, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
-use crate::events::Ring;
+use crate::events::EventRing;
 use crate::leader::Leader;
 use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
-use crate::store::{Arena, Lock};
+use crate::store::{Arena, SpinLock};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -29,7 +29,7 @@ impl<'m, P: Pal> Node<'m, P> {
             peers: Peers::<P::Stream>::bytes(capacities.peers).saturating_add(WorkerState::<
                 P::Stream,
             >::bytes(
-                capacities.strangers,
+                capacities.unidentified,
             )),
             receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
             send_buffers: capacities.peers.saturating_mul(
@@ -37,7 +37,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     .send_queue
                     .saturating_sub(capacities.send_queue % 2),
             ),
-            waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.answers),
+            waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.reply_buffers),
             leader: if identity.is_leader() {
                 Leader::bytes(
                     capacities.ranges,
@@ -63,9 +63,9 @@ impl<'m, P: Pal> Node<'m, P> {
             borrowed: if identity.is_leader() {
                 0
             } else {
-                Borrowed::bytes(capacities.borrowable())
+                Borrowed::bytes(capacities.max_delegated_files())
             },
-            events: Ring::bytes(capacities.events),
+            events: EventRing::bytes(capacities.events),
         }
     }
 
@@ -110,9 +110,11 @@ impl<'m, P: Pal> Node<'m, P> {
             limits.frame_length,
             limits.send_queue,
         )?;
-        let waiters = Waiters::new(&mut arena, limits.waiters, limits.answers, || pal.event())?;
+        let waiters = Waiters::new(&mut arena, limits.waiters, limits.reply_buffers, || {
+            pal.event()
+        })?;
         let leader = if identity.is_leader() {
-            Some(Lock::new(Leader::new(
+            Some(SpinLock::new(Leader::new(
                 &mut arena,
                 limits.ranges,
                 limits.processes,
@@ -123,28 +125,26 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             None
         };
-        let own_ids = Lock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
-        let children = Lock::new(Children::new(&mut arena, limits.children)?);
+        let own_ids = SpinLock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
+        let children = SpinLock::new(Children::new(&mut arena, limits.children)?);
         let borrowed = if identity.is_leader() {
             0
         } else {
-            limits.borrowable()
+            limits.max_delegated_files()
         };
-        let borrowed = Lock::new(Borrowed::new(&mut arena, borrowed)?);
-        let server = if identity.is_leader() {
-            let server = Server::new(&mut arena, &limits.leases, limits.sync_data)?;
-            Some(Lock::new(server))
-        } else {
-            None
-        };
+        let borrowed = SpinLock::new(Borrowed::new(&mut arena, borrowed)?);
+        let server = identity
+            .is_leader()
+            .then(|| Server::new(&mut arena, &limits.leases, limits.sync_data));
+        let server = server.transpose()?.map(SpinLock::new);
         let sync_handles = SyncHandles::new(
             &mut arena,
             limits.sync_handles,
             limits.sync_data,
             limits.waiters,
         )?;
-        let worker = Lock::new(WorkerState::new(&mut arena, limits.strangers)?);
-        let events = Ring::new(&mut arena, limits.events)?;
+        let worker = SpinLock::new(WorkerState::new(&mut arena, limits.unidentified)?);
+        let events = EventRing::new(&mut arena, limits.events)?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
             peers,
@@ -152,7 +152,7 @@ impl<'m, P: Pal> Node<'m, P> {
             leader,
             own_ids,
             children,
-            parent: Lock::new(Parent::new(identity.parent, identity.parent_pid)),
+            parent: SpinLock::new(Parent::new(identity.parent, identity.parent_pid)),
             server,
             sync_handles,
             borrowed,
@@ -160,8 +160,8 @@ impl<'m, P: Pal> Node<'m, P> {
             unborn_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(),
-            upcalls: Lock::new(Upcalls::new()),
-            owners: Lock::new(OwnerCache::new()),
+            upcalls: SpinLock::new(Upcalls::new()),
+            owners: SpinLock::new(OwnerCache::new()),
             passed: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),

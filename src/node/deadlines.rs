@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::pal::Time;
-use crate::store::{Lock, close_gap};
+use crate::store::{SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU64};
 
 /// Times that are kept apart. Where more are outstanding, the youngest of them share the latest.
@@ -16,9 +16,9 @@ pub(in crate::node) struct LeaderLimits {
     /// Processes are being started whose parent has ended.
     pub(in crate::node) awaiting_starts: AtomicBool,
     /// The time limits of recalls.
-    pub(in crate::node) recalls: Lock<Deadlines>,
+    pub(in crate::node) recalls: SpinLock<Deadlines>,
     /// The time limits of processes that are being started and have lost their parent.
-    pub(in crate::node) starts: Lock<Deadlines>,
+    pub(in crate::node) starts: SpinLock<Deadlines>,
     /// [`Signals::raised`](crate::leader::Signals::raised) when all signals that could be sent were.
     pub(in crate::node) signals_sent: AtomicU64,
 }
@@ -28,8 +28,8 @@ impl LeaderLimits {
         LeaderLimits {
             recalling: AtomicBool::new(false),
             awaiting_starts: AtomicBool::new(false),
-            recalls: Lock::new(Deadlines::new()),
-            starts: Lock::new(Deadlines::new()),
+            recalls: SpinLock::new(Deadlines::new()),
+            starts: SpinLock::new(Deadlines::new()),
             signals_sent: AtomicU64::new(0),
         }
     }

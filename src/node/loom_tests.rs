@@ -23,7 +23,7 @@ use crate::store::Arena;
 use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncState};
 use crate::{Capacities, Vmid};
 
-const PEER: Vmid = Vmid::FIRST;
+const PEER: Vmid = Vmid::LEADER;
 const WHAT: (WaitsFor, Time) = (WaitsFor::Room, Time(0));
 
 struct NoEvent;
@@ -179,7 +179,7 @@ impl Stream for SinkStream {
 impl Pal for Sink {
     type Stream = SinkStream;
     type Event = Bell;
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     fn event(&self) -> Result<Bell, OutOfResources> {
         Ok(Bell {
@@ -236,7 +236,7 @@ impl Pal for Sink {
 fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node<'static, Sink> {
     let capacities = Capacities {
         peers: 1,
-        strangers: 0,
+        unidentified: 0,
         waiters: 2,
         frame_length: 128,
         send_queue: 512,
@@ -245,9 +245,9 @@ fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node
         processes: 0,
         queued_signals: 0,
         children: 0,
-        answers: 0,
+        reply_buffers: 0,
         locks: crate::LockLimits::NONE,
-        borrowed_files: 0,
+        delegated_files: 0,
         sync_handles,
         sync_data: 8,
         leases: crate::LeaseLimits {
@@ -312,7 +312,7 @@ fn no_frame_is_left_behind(busy: u32) {
     let mut buffer = [0; 256];
     let mut reader = FrameReader::new(&mut buffer);
     reader.space()[..written.len() - 4].copy_from_slice(&written[4..]);
-    reader.filled(written.len() - 4);
+    reader.mark_filled(written.len() - 4);
     let (mut ids, mut hellos) = (Vec::new(), 0);
     while let Ok(Some(frame)) = reader.peek() {
         let length = frame.length();

@@ -15,12 +15,12 @@ use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::config::{Config, Driving, Identity};
 use crate::counters::Counters;
-use crate::events::Ring;
+use crate::events::EventRing;
 use crate::leader::Leader;
 use crate::member::{Borrowed, Children, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
-use crate::store::Lock;
+use crate::store::SpinLock;
 use connection::WorkerState;
 use deadlines::LeaderLimits;
 
@@ -55,23 +55,23 @@ pub struct Node<'m, P: Pal> {
     // The order matters when the node goes: whatever lives in the arena before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
-    pub(crate) leader: Option<Lock<Leader<'m>>>,
-    pub(crate) own_ids: Lock<OwnIds<'m>>,
-    pub(crate) children: Lock<Children<'m>>,
+    pub(crate) leader: Option<SpinLock<Leader<'m>>>,
+    pub(crate) own_ids: SpinLock<OwnIds<'m>>,
+    pub(crate) children: SpinLock<Children<'m>>,
     /// When the worker is to tell the leader of children that will never come; 0 if there are none.
     unborn_at: AtomicU64,
     /// How long it waited before, in nanoseconds.
     unborn_pause: AtomicU64,
-    parent: Lock<Parent>,
+    parent: SpinLock<Parent>,
     /// As the leader: all sync handles.
-    pub(crate) server: Option<Lock<Server<'m>>>,
+    pub(crate) server: Option<SpinLock<Server<'m>>>,
     pub(crate) sync_handles: SyncHandles<'m>,
-    pub(crate) borrowed: Lock<Borrowed<'m>>,
+    pub(crate) borrowed: SpinLock<Borrowed<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
     leader_limits: LeaderLimits,
-    pub(crate) upcalls: Lock<Upcalls>,
-    pub(crate) owners: Lock<OwnerCache>,
+    pub(crate) upcalls: SpinLock<Upcalls>,
+    pub(crate) owners: SpinLock<OwnerCache>,
     /// How often this process has sent something through the leader that may be under way.
     passed: AtomicU32,
     used_locks: UsedLocks,
@@ -82,10 +82,10 @@ pub struct Node<'m, P: Pal> {
     own_pid: AtomicU32,
     /// The leader has said that it has this crate's extensions.
     extended: AtomicBool,
-    pub(crate) worker: Lock<WorkerState<'m, P::Stream>>,
+    pub(crate) worker: SpinLock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,
     pub(crate) counters: Counters,
-    pub(crate) events: Ring<'m>,
+    pub(crate) events: EventRing<'m>,
     pub(crate) caller_spin: SpinGauge,
     pub(crate) leader_gone: AtomicBool,
     /// The leader's `sync_data`, if it is another than this process's; else `connection::NO_LIMIT`.

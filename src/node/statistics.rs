@@ -1,7 +1,7 @@
 //! What a node tells about itself.
 
 use super::{Node, Waiting};
-use crate::counters::{Fill, Pools, Statistics};
+use crate::counters::{Pools, Statistics, Usage};
 use crate::events::Events;
 use crate::pal::{Pal, Time};
 
@@ -9,11 +9,11 @@ impl<P: Pal> Node<'_, P> {
     /// What was counted so far, and how full the pools are. Takes no lock over I/O.
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
-        let fill = |(now, most): (usize, usize), limit| Fill { now, most, limit };
+        let fill = |(now, peak): (usize, usize), limit| Usage { now, peak, limit };
         let leader = self.leader.as_ref().map(|leader| {
             let leader = leader.lock();
-            let ranges = (leader.ranges().len(), leader.ranges().most());
-            let processes = (leader.processes().len(), leader.processes().most());
+            let ranges = (leader.ranges().len(), leader.ranges().peak());
+            let processes = (leader.processes().len(), leader.processes().peak());
             let signals = leader.processes().signals.fill();
             let locks = leader.locks();
             let lent_limit = locks.lent_limit();
@@ -30,7 +30,7 @@ impl<P: Pal> Node<'_, P> {
             leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
-            (own.len(), own.most())
+            (own.len(), own.peak())
         };
         let served = self.server.as_ref().map(|server| {
             let server = server.lock();
@@ -48,11 +48,11 @@ impl<P: Pal> Node<'_, P> {
             locked_files: fill(files, limits.locks.files),
             waiting_for_locks: fill(waiting, limits.locks.waiting),
             lock_handles: fill(handles, limits.locks.handles),
-            lent_files: fill(lent, lent_limit),
+            delegations: fill(lent, lent_limit),
             sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
             served_handles: fill(served, limits.leases.handles),
             sync_clients: fill(clients, limits.leases.clients),
-            borrowed_files: fill(self.borrowed.lock().fill(), limits.borrowable()),
+            delegated_files: fill(self.borrowed.lock().fill(), limits.max_delegated_files()),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })
@@ -66,7 +66,7 @@ impl<P: Pal> Node<'_, P> {
     /// What time it is; events from now on bear it.
     pub(crate) fn now(&self) -> Time {
         let now = self.pal.now();
-        self.events.tick(now);
+        self.events.set_time(now);
         now
     }
 

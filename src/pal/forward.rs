@@ -19,13 +19,13 @@
 ///     type Stream = P::Stream;
 ///     type Event = P::Event;
 ///
-///     const CALLER_READS: bool = P::CALLER_READS;
+///     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
 ///
 ///     forward_pal!(0: event, watch_listener, wait, wake, wait_event, now);
 ///     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 ///
 ///     fn connect(&self, _: Vmid) -> Result<P::Stream, ConnectError> {
-///         Err(ConnectError::NobodyThere)
+///         Err(ConnectError::NotListening)
 ///     }
 ///
 ///     fn accept(&self) -> Result<P::Stream, AcceptError> {

@@ -95,7 +95,7 @@ pub trait Stream: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
     /// Nobody listens under that VMID: there is no such process (any more).
-    NobodyThere,
+    NotListening,
     /// The peer's backlog is full, or the platform is short of something for now: worth a retry.
     Busy,
     /// Somebody listens there who is not of this family (another user, say).
@@ -214,11 +214,11 @@ pub trait Pal: Send + Sync {
 
     /// Whether [`Pal::wait_readable`] works, so that a thread which waits for an answer may read
     /// it off the stream itself, without a hand-over from the worker.
-    const CALLER_READS: bool;
+    const SUPPORTS_CALLER_READ: bool;
 
     /// Whether a stream that was accepted says nothing before an exchange with its opener, so that each
     /// is a stranger for a while: others wait then, rather than that it goes to make room for them.
-    const SHAKES_HANDS: bool = false;
+    const HAS_HANDSHAKE: bool = false;
 
     /// A new event. Only called while the node is set up.
     ///
@@ -276,8 +276,8 @@ pub trait Pal: Send + Sync {
     /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`, and
     /// comes back at once whichever of the three it is: the time limits and interrupts of a node's calls
     /// are as exact as this is, and a thread of the same process may hand something over by the event.
-    /// A platform whose wait for a stream can't be ended like that sets [`Pal::CALLER_READS`] to
-    /// false. May say [`Woken::Readable`] when it is not. Called only where [`Pal::CALLER_READS`].
+    /// A platform whose wait for a stream can't be ended like that sets [`Pal::SUPPORTS_CALLER_READ`] to
+    /// false. May say [`Woken::Readable`] when it is not. Called only where [`Pal::SUPPORTS_CALLER_READ`].
     fn wait_readable(
         &self,
         stream: &Self::Stream,

@@ -72,7 +72,7 @@ pub(crate) const fn bytes_for<T>(count: usize) -> usize {
 /// ```
 /// ```
 /// let mut memory = [core::mem::MaybeUninit::<u8>::uninit(); 64];
-/// assert_eq!(libos_ipc::store::Arena::new(&mut memory).left(), 64);
+/// assert_eq!(libos_ipc::store::Arena::new(&mut memory).remaining(), 64);
 /// ```
 pub struct Arena<'m> {
     rest: &'m mut [MaybeUninit<u8>],
@@ -86,7 +86,7 @@ impl<'m> Arena<'m> {
     }
 
     /// How many bytes are left.
-    pub fn left(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.rest.len()
     }
 
@@ -105,8 +105,8 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off a buffer of `count` bytes.
-    pub(crate) fn buffer(&mut self, count: usize) -> Result<Buffer<'m>, Error> {
-        self.cut(count).map(Buffer::unmade)
+    pub(crate) fn alloc_buffer(&mut self, count: usize) -> Result<Buffer<'m>, Error> {
+        self.cut(count).map(Buffer::uninit)
     }
 
     /// Cuts off `count` bytes from the far end, as an arena of their own.
@@ -124,7 +124,10 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off room for `count` things of type `T` that nobody has made yet.
-    pub(crate) fn room<T>(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<T>], Error> {
+    pub(crate) fn alloc_uninit<T>(
+        &mut self,
+        count: usize,
+    ) -> Result<&'m mut [MaybeUninit<T>], Error> {
         let padding = self.rest.as_ptr().align_offset(align_of::<T>());
         self.cut(padding)?;
         let length = count
@@ -137,14 +140,14 @@ impl<'m> Arena<'m> {
     }
 
     /// Cuts off a table of `count` things and makes each.
-    pub(crate) fn table<T>(
+    pub(crate) fn alloc_table<T>(
         &mut self,
         count: usize,
         mut make: impl FnMut(usize) -> Result<T, Error>,
     ) -> Result<Table<'m, T>, Error> {
-        let room = self.room::<T>(count)?;
-        for (index, place) in room.iter_mut().enumerate() {
-            place.write(make(index)?);
+        let room = self.alloc_uninit::<T>(count)?;
+        for (index, slot) in room.iter_mut().enumerate() {
+            slot.write(make(index)?);
         }
         // SAFETY: every element was written by the loop above.
         Ok(Table(unsafe { room.assume_init_mut() }))

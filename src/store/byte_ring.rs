@@ -2,15 +2,15 @@
 
 /// Up to `BYTES` bytes that were put in and not yet taken out.
 #[derive(Debug)]
-pub(crate) struct Ring<const BYTES: usize> {
+pub(crate) struct ByteRing<const BYTES: usize> {
     bytes: [u8; BYTES],
     first: usize,
     length: usize,
 }
 
-impl<const BYTES: usize> Ring<BYTES> {
+impl<const BYTES: usize> ByteRing<BYTES> {
     pub(crate) const fn new() -> Self {
-        Ring {
+        ByteRing {
             bytes: [0; BYTES],
             first: 0,
             length: 0,

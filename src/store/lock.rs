@@ -24,7 +24,7 @@ mod imp {
     }
 
     /// Gives the processor to another thread, if the platform can.
-    pub(crate) fn give_way() {
+    pub(crate) fn yield_processor() {
         if let Some(hook) = CONTENTION_HOOK.get() {
             hook();
         } else {
@@ -35,52 +35,52 @@ mod imp {
 
     /// A spinlock that asks the platform to give way when it doesn't come free soon.
     #[derive(Debug, Default)]
-    pub(crate) struct Lock<T>(SpinMutex<T>);
+    pub(crate) struct SpinLock<T>(SpinMutex<T>);
 
     /// Held as long as it lives.
-    pub(crate) struct Guard<'a, T>(SpinMutexGuard<'a, T>);
+    pub(crate) struct SpinLockGuard<'a, T>(SpinMutexGuard<'a, T>);
 
-    impl<T> Lock<T> {
+    impl<T> SpinLock<T> {
         pub(crate) const fn new(value: T) -> Self {
-            Lock(SpinMutex::new(value))
+            SpinLock(SpinMutex::new(value))
         }
 
         /// Waits for the lock.
         #[inline]
-        pub(crate) fn lock(&self) -> Guard<'_, T> {
+        pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
             match self.0.try_lock() {
-                Some(guard) => Guard(guard),
-                None => self.lock_later(),
+                Some(guard) => SpinLockGuard(guard),
+                None => self.lock_contended(),
             }
         }
 
         #[cold]
-        fn lock_later(&self) -> Guard<'_, T> {
+        fn lock_contended(&self) -> SpinLockGuard<'_, T> {
             loop {
                 for _ in 0..TRIES {
                     if let Some(guard) = self.0.try_lock() {
-                        return Guard(guard);
+                        return SpinLockGuard(guard);
                     }
                     crate::arch::spin_hint();
                 }
-                give_way();
+                yield_processor();
             }
         }
 
         /// Takes the lock if nobody has it.
-        pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-            self.0.try_lock().map(Guard)
+        pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
+            self.0.try_lock().map(SpinLockGuard)
         }
     }
 
-    impl<T> Deref for Guard<'_, T> {
+    impl<T> Deref for SpinLockGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
             &self.0
         }
     }
 
-    impl<T> DerefMut for Guard<'_, T> {
+    impl<T> DerefMut for SpinLockGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
             &mut self.0
         }
@@ -95,27 +95,27 @@ mod imp {
     /// The model checker gives way by itself.
     pub fn set_contention_hook(_hook: fn()) {}
 
-    pub(crate) fn give_way() {}
+    pub(crate) fn yield_processor() {}
 
     #[derive(Debug, Default)]
-    pub(crate) struct Lock<T>(Mutex<T>);
+    pub(crate) struct SpinLock<T>(Mutex<T>);
 
-    pub(crate) type Guard<'a, T> = MutexGuard<'a, T>;
+    pub(crate) type SpinLockGuard<'a, T> = MutexGuard<'a, T>;
 
-    impl<T> Lock<T> {
+    impl<T> SpinLock<T> {
         pub(crate) fn new(value: T) -> Self {
-            Lock(Mutex::new(value))
+            SpinLock(Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> Guard<'_, T> {
+        pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
             self.0.lock().unwrap()
         }
 
-        pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
             self.0.try_lock().ok()
         }
     }
 }
 
 pub use imp::set_contention_hook;
-pub(crate) use imp::{Guard, Lock, give_way};
+pub(crate) use imp::{SpinLock, SpinLockGuard, yield_processor};

@@ -16,12 +16,12 @@ mod sorted_map;
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
 pub(crate) use buffer::Buffer;
-pub(crate) use byte_ring::Ring;
+pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
-pub(crate) use interval_map::{LONGEST, SpanTable, Sweep};
+pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub use lock::set_contention_hook;
-pub(crate) use lock::{Guard, Lock, give_way};
+pub(crate) use lock::{SpinLock, SpinLockGuard, yield_processor};
 #[cfg(feature = "capi")]
 pub(crate) use once::Once;
-pub(crate) use slab::{Buckets, NONE, Places, mix};
-pub(crate) use sorted_map::Index;
+pub(crate) use slab::{HashIndex, NONE, SlotAllocator, hash64};
+pub(crate) use sorted_map::SortedMap;

@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 const EMPTY: u8 = 0;
 /// One caller makes the value.
-const BEGUN: u8 = 1;
-const MADE: u8 = 2;
+const BUSY: u8 = 1;
+const READY: u8 = 2;
 
 /// A value for a `static`, made by the first who wants to and never dropped. Nobody waits: a second
 /// caller is refused while the first one is at it.
@@ -32,37 +32,38 @@ impl<T> Once<T> {
     /// The value, once it is made.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
-        if self.state.load(Ordering::Acquire) != MADE {
+        if self.state.load(Ordering::Acquire) != READY {
             return None;
         }
-        // SAFETY: `MADE` is stored after the value was written, and nobody writes it again.
+        // SAFETY: `READY` is stored after the value was written, and nobody writes it again.
         Some(unsafe { (*self.value.get()).assume_init_ref() })
     }
 
     /// Makes the value where it is to stay; `None` if another has made it, or is at it. After an error
     /// the next may try. `make` returns the value that it has written to its argument: a large value is
     /// then never moved through the stack.
-    pub(crate) fn make<E>(
+    pub(crate) fn try_init<E>(
         &self,
         make: impl for<'a> FnOnce(&'a mut MaybeUninit<T>) -> Result<&'a mut T, E>,
     ) -> Option<Result<&T, E>> {
         let (old, new) = (Ordering::Acquire, Ordering::Relaxed);
-        let begun = self.state.compare_exchange(EMPTY, BEGUN, old, new);
+        let begun = self.state.compare_exchange(EMPTY, BUSY, old, new);
         begun.ok()?;
-        // SAFETY: `state` went from `EMPTY` to `BEGUN` for this caller alone, and others touch the
-        // value only once it is `MADE`.
-        let place = unsafe { &mut *self.value.get() };
-        let here = place.as_ptr();
-        let outcome = make(place).map(|value| &*value);
+        // SAFETY: `state` went from `EMPTY` to `BUSY` for this caller alone, and others touch the
+        // value only once it is `READY`.
+        let slot = unsafe { &mut *self.value.get() };
+        let here = slot.as_ptr();
+        let outcome = make(slot).map(|value| &*value);
         let is_here = matches!(&outcome, Ok(value) if core::ptr::eq(*value, here));
-        let state = if is_here { MADE } else { EMPTY };
+        let state = if is_here { READY } else { EMPTY };
         self.state.store(state, Ordering::Release);
         Some(outcome)
     }
 
     /// Sets the value; false if that was done already.
     pub(crate) fn set(&self, value: T) -> bool {
-        self.make(|place| Ok::<_, ()>(place.write(value))).is_some()
+        self.try_init(|slot| Ok::<_, ()>(slot.write(value)))
+            .is_some()
     }
 }
 
@@ -82,7 +83,7 @@ mod tests {
                     let (once, start) = (&once, &start);
                     scope.spawn(move || {
                         start.wait();
-                        once.make(|place| Ok::<_, ()>(place.write(number)))
+                        once.try_init(|slot| Ok::<_, ()>(slot.write(number)))
                             .is_some()
                     })
                 });
@@ -97,9 +98,9 @@ mod tests {
     #[test]
     fn what_fails_may_be_tried_again_and_what_is_made_stays() {
         let once = Once::new();
-        assert_eq!(once.make(|_| Err::<&mut u8, _>("no")), Some(Err("no")));
+        assert_eq!(once.try_init(|_| Err::<&mut u8, _>("no")), Some(Err("no")));
         assert_eq!(once.get(), None);
-        let inner = once.make(|place| Ok::<_, ()>(place.write(if once.set(1) { 2 } else { 3 })));
+        let inner = once.try_init(|slot| Ok::<_, ()>(slot.write(if once.set(1) { 2 } else { 3 })));
         assert_eq!(inner, Some(Ok(&3)), "refused while another is at it");
         assert!(!once.set(4));
         assert_eq!(once.get(), Some(&3));

@@ -1,96 +1,96 @@
-//! Numbered places of a table: which are free, and which share a hash.
+//! The slots of a fixed-size table: an allocator for their numbers, and a hash index over them.
 
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 
-/// No place.
+/// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Which of a fixed number of places are free. Places that were never used are not in the list,
-/// so their memory stays untouched.
-pub(crate) struct Places<'m> {
+/// Allocates the numbers of a fixed number of slots. The free list holds only slots that were in use
+/// before, so the memory of the others stays untouched.
+pub(crate) struct SlotAllocator<'m> {
     next_free: Table<'m, u32>,
     free: u32,
     fresh: usize,
-    taken: usize,
-    most: usize,
+    in_use: usize,
+    peak: usize,
 }
 
-impl<'m> Places<'m> {
+impl<'m> SlotAllocator<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<u32>(capacity)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Places {
-            next_free: arena.table(capacity, |_| Ok(NONE))?,
+        Ok(SlotAllocator {
+            next_free: arena.alloc_table(capacity, |_| Ok(NONE))?,
             free: NONE,
             fresh: 0,
-            taken: 0,
-            most: 0,
+            in_use: 0,
+            peak: 0,
         })
     }
 
-    pub(crate) fn take(&mut self) -> Option<u32> {
-        let place = if let Some(next) = self.next_free.get(self.free as usize) {
-            let place = self.free;
+    pub(crate) fn alloc(&mut self) -> Option<u32> {
+        let slot = if let Some(next) = self.next_free.get(self.free as usize) {
+            let slot = self.free;
             self.free = *next;
-            place
+            slot
         } else {
             if self.fresh >= self.next_free.len() {
                 return None;
             }
-            let place = u32::try_from(self.fresh).ok()?;
+            let slot = u32::try_from(self.fresh).ok()?;
             self.fresh = self.fresh.saturating_add(1);
-            place
+            slot
         };
-        self.taken = self.taken.saturating_add(1);
-        self.most = self.most.max(self.taken);
-        Some(place)
+        self.in_use = self.in_use.saturating_add(1);
+        self.peak = self.peak.max(self.in_use);
+        Some(slot)
     }
 
-    pub(crate) fn give(&mut self, place: u32) {
-        if let Some(next) = self.next_free.get_mut(place as usize) {
+    pub(crate) fn free(&mut self, slot: u32) {
+        if let Some(next) = self.next_free.get_mut(slot as usize) {
             *next = self.free;
-            self.free = place;
-            self.taken = self.taken.saturating_sub(1);
+            self.free = slot;
+            self.in_use = self.in_use.saturating_sub(1);
         }
     }
 
-    /// How many more can be taken.
-    pub(crate) fn left(&self) -> usize {
-        self.next_free.len().saturating_sub(self.taken)
+    /// How many more can be in use.
+    pub(crate) fn remaining(&self) -> usize {
+        self.next_free.len().saturating_sub(self.in_use)
     }
 
-    pub(crate) fn taken(&self) -> usize {
-        self.taken
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use
     }
 
-    pub(crate) fn most(&self) -> usize {
-        self.most
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
     }
 
-    /// One beyond the highest place that was ever taken.
-    pub(crate) fn used(&self) -> u32 {
+    /// One beyond the highest slot that was ever in use.
+    pub(crate) fn high_water(&self) -> u32 {
         u32::try_from(self.fresh).unwrap_or(NONE)
     }
 }
 
-/// Places found by a hash that is well [mixed](mix): a chain for each of a fixed number of buckets.
-pub(crate) struct Buckets<'m> {
+/// Finds slots by a hash that is well [mixed](hash64). Each bucket has a chain of slots.
+pub(crate) struct HashIndex<'m> {
     heads: Table<'m, u32>,
     next: Table<'m, u32>,
 }
 
-impl<'m> Buckets<'m> {
+impl<'m> HashIndex<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<u32>(capacity).saturating_mul(2)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Buckets {
-            heads: arena.table(capacity, |_| Ok(NONE))?,
-            next: arena.table(capacity, |_| Ok(NONE))?,
+        Ok(HashIndex {
+            heads: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            next: arena.alloc_table(capacity, |_| Ok(NONE))?,
         })
     }
 
@@ -102,55 +102,54 @@ impl<'m> Buckets<'m> {
         usize::try_from(bucket).unwrap_or(0)
     }
 
-    /// The first place of the hash's chain.
+    /// The first slot of the hash's chain.
     pub(crate) fn first(&self, hash: u64) -> u32 {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
     }
 
-    /// The place behind `place` in its chain.
-    pub(crate) fn after(&self, place: u32) -> u32 {
-        self.next.get(place as usize).copied().unwrap_or(NONE)
+    /// The slot behind `slot` in its chain.
+    pub(crate) fn next(&self, slot: u32) -> u32 {
+        self.next.get(slot as usize).copied().unwrap_or(NONE)
     }
 
-    /// The first place of the hash's chain that fits.
-    pub(crate) fn find(&self, hash: u64, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    /// The first slot of the hash's chain that matches.
+    pub(crate) fn find(&self, hash: u64, matches: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.first(hash);
         while at != NONE {
-            if fits(at) {
+            if matches(at) {
                 return Some(at);
             }
-            at = self.after(at);
+            at = self.next(at);
         }
         None
     }
 
-    pub(crate) fn insert(&mut self, hash: u64, place: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         let bucket = self.bucket(hash);
-        if let (Some(head), Some(next)) = (
-            self.heads.get_mut(bucket),
-            self.next.get_mut(place as usize),
-        ) {
+        if let (Some(head), Some(next)) =
+            (self.heads.get_mut(bucket), self.next.get_mut(slot as usize))
+        {
             *next = *head;
-            *head = place;
+            *head = slot;
         }
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, place: u32) {
-        let behind = self.after(place);
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
+        let next_slot = self.next(slot);
         let bucket = self.bucket(hash);
         let Some(head) = self.heads.get_mut(bucket) else {
             return;
         };
-        if *head == place {
-            *head = behind;
+        if *head == slot {
+            *head = next_slot;
             return;
         }
         let mut at = *head;
         while at != NONE {
-            let next = self.after(at);
-            if next == place {
+            let next = self.next(at);
+            if next == slot {
                 if let Some(next) = self.next.get_mut(at as usize) {
-                    *next = behind;
+                    *next = next_slot;
                 }
                 return;
             }
@@ -160,7 +159,7 @@ impl<'m> Buckets<'m> {
 }
 
 /// Spreads the bits of a number (the finaliser of `SplitMix64`).
-pub(crate) const fn mix(number: u64) -> u64 {
+pub(crate) const fn hash64(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

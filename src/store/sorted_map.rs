@@ -6,28 +6,28 @@ use crate::error::Error;
 #[derive(Clone, Copy, Default)]
 struct Entry {
     number: u32,
-    place: u32,
+    slot: u32,
 }
 
-/// Which number stands at which place: sorted, so a look-up takes O(log n) steps and a change one
-/// move of what lies behind it.
-pub(crate) struct Index<'m> {
+/// Which number stands at which slot: sorted, so a look-up takes O(log n) steps and a change one
+/// move of what lies tail it.
+pub(crate) struct SortedMap<'m> {
     /// The first `count` are in use.
     entries: Table<'m, Entry>,
     count: usize,
-    most: usize,
+    peak: usize,
 }
 
-impl<'m> Index<'m> {
+impl<'m> SortedMap<'m> {
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Entry>(capacity)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Index {
-            entries: arena.table(capacity, |_| Ok(Entry::default()))?,
+        Ok(SortedMap {
+            entries: arena.alloc_table(capacity, |_| Ok(Entry::default()))?,
             count: 0,
-            most: 0,
+            peak: 0,
         })
     }
 
@@ -36,10 +36,10 @@ impl<'m> Index<'m> {
         used.binary_search_by_key(&number, |entry| entry.number)
     }
 
-    /// The place of that number.
+    /// The slot of that number.
     pub(crate) fn get(&self, number: u32) -> Option<u32> {
         let at = self.find(number).ok()?;
-        self.entries.get(at).map(|entry| entry.place)
+        self.entries.get(at).map(|entry| entry.slot)
     }
 
     /// The lowest number above `last`.
@@ -50,20 +50,20 @@ impl<'m> Index<'m> {
     }
 
     /// Notes where the number stands. False if it is there already, or there is no room.
-    pub(crate) fn insert(&mut self, number: u32, place: u32) -> bool {
+    pub(crate) fn insert(&mut self, number: u32, slot: u32) -> bool {
         let Err(at) = self.find(number) else {
             return false;
         };
         let count = self.count.saturating_add(1);
-        let Some(behind) = self.entries.get_mut(at..count) else {
+        let Some(tail) = self.entries.get_mut(at..count) else {
             return false;
         };
-        make_gap(behind);
-        if let Some(entry) = behind.first_mut() {
-            *entry = Entry { number, place };
+        make_gap(tail);
+        if let Some(entry) = tail.first_mut() {
+            *entry = Entry { number, slot };
         }
         self.count = count;
-        self.most = self.most.max(count);
+        self.peak = self.peak.max(count);
         true
     }
 
@@ -72,8 +72,8 @@ impl<'m> Index<'m> {
         let Ok(at) = self.find(number) else {
             return false;
         };
-        if let Some(behind) = self.entries.get_mut(at..self.count) {
-            close_gap(behind);
+        if let Some(tail) = self.entries.get_mut(at..self.count) {
+            close_gap(tail);
         }
         self.count = self.count.saturating_sub(1);
         true
@@ -83,8 +83,8 @@ impl<'m> Index<'m> {
         self.count
     }
 
-    /// The most there ever were.
-    pub(crate) fn most(&self) -> usize {
-        self.most
+    /// The peak there ever were.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
     }
 }

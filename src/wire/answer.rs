@@ -2,7 +2,7 @@
 
 use super::codes;
 use super::error::{Malformed, TooSmall};
-use super::frame::{HEADER_LENGTH, begin, exactly, fill, number};
+use super::frame::{HEADER_LENGTH, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
 use super::payload::{ChildExit, IdRange};
@@ -248,12 +248,12 @@ impl<'a> Answer<'a> {
     #[inline]
     pub fn decode(expected: Expected, payload: &'a [u8]) -> Result<Answer<'a>, Malformed> {
         Ok(match expected {
-            Expected::Vmid => Answer::Vmid(number(payload)?),
+            Expected::Vmid => Answer::Vmid(read_number(payload)?),
             Expected::IdRange => Answer::IdRange(IdRange::read(payload)?),
-            Expected::Owner => Answer::Owner(number(payload)?),
+            Expected::Owner => Answer::Owner(read_number(payload)?),
             Expected::StatusOrEmpty if payload.is_empty() => Answer::Status(0),
             Expected::Status | Expected::StatusOrEmpty => {
-                Answer::Status(exactly::<layout::Status>(payload)?.status.get())
+                Answer::Status(read_struct::<layout::Status>(payload)?.status.get())
             }
             Expected::Meta => {
                 let (body, data) = layout::PidRetMeta::ref_from_prefix(payload)
@@ -269,7 +269,7 @@ impl<'a> Answer<'a> {
             Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
             Expected::Process => Answer::Process(read_process(payload)?),
             Expected::End => {
-                let body: &layout::EndAnswer = exactly(payload)?;
+                let body: &layout::EndAnswer = read_struct(payload)?;
                 Answer::End(match NonZeroI32::new(body.status.get()) {
                     Some(status) => Err(status),
                     None => Ok(ChildExit::of(&body.exit)),
@@ -299,7 +299,7 @@ fn process_layout(process: Result<Process, NonZeroI32>) -> layout::ProcessAnswer
 }
 
 fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed> {
-    let body: &layout::ProcessAnswer = exactly(payload)?;
+    let body: &layout::ProcessAnswer = read_struct(payload)?;
     if let Some(status) = NonZeroI32::new(body.status.get()) {
         return Ok(Err(status));
     }
@@ -351,7 +351,7 @@ impl LockAnswer {
     }
 
     fn read(payload: &[u8]) -> Result<LockAnswer, Malformed> {
-        let body: &layout::FileLockAnswer = exactly(payload)?;
+        let body: &layout::FileLockAnswer = read_struct(payload)?;
         // A peer fills in the rest only where there is a lock to tell of.
         if let Some(status) = NonZeroI32::new(body.status.get()) {
             return Ok(LockAnswer::Failed(status));

@@ -1,7 +1,7 @@
 //! Between the payloads as a program has them and their bytes.
 
 use super::error::Malformed;
-use super::frame::exactly;
+use super::frame::read_struct;
 use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use super::layout;
 use super::message::Message;
@@ -23,7 +23,7 @@ impl IdRange {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<IdRange, Malformed> {
-        let body: &layout::IdRange = exactly(payload)?;
+        let body: &layout::IdRange = read_struct(payload)?;
         Ok(IdRange {
             start: body.start.get(),
             end: body.end.get(),
@@ -45,7 +45,7 @@ impl ChildExit {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<ChildExit, Malformed> {
-        Ok(ChildExit::of(exactly(payload)?))
+        Ok(ChildExit::of(read_struct(payload)?))
     }
 
     #[inline]
@@ -71,7 +71,7 @@ impl EndQuery {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<EndQuery, Malformed> {
-        let body: &layout::ProcessEnd = exactly(payload)?;
+        let body: &layout::ProcessEnd = read_struct(payload)?;
         Ok(EndQuery {
             pid: body.pid.get(),
             group: body.group.get(),
@@ -91,7 +91,7 @@ impl RelativeNote {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<RelativeNote, Malformed> {
-        let body: &layout::ProcessNote = exactly(payload)?;
+        let body: &layout::ProcessNote = read_struct(payload)?;
         Ok(RelativeNote {
             note: ProcessNote::read(body.note.get())?,
             pid: body.pid.get(),
@@ -114,7 +114,7 @@ impl PidKill {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<PidKill, Malformed> {
-        let body: &layout::PidKill = exactly(payload)?;
+        let body: &layout::PidKill = read_struct(payload)?;
         Ok(PidKill {
             sender: body.sender.get(),
             pid: body.pid.get(),
@@ -137,7 +137,7 @@ impl PidKill {
 
     /// The leader passes on signals for a process or a thread; those for all have their own way.
     pub(super) fn read_ordered(payload: &[u8]) -> Result<Message<'_>, Malformed> {
-        let body: &layout::OrderedKill = exactly(payload)?;
+        let body: &layout::OrderedKill = read_struct(payload)?;
         let target = match KillTarget::read(body.target.get())? {
             target @ (KillTarget::Thread | KillTarget::Process) => target,
             KillTarget::Group | KillTarget::All => return Err(Malformed::BadValue),
@@ -171,7 +171,7 @@ impl Hello {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<Hello, Malformed> {
-        let body: &layout::Hello = exactly(payload)?;
+        let body: &layout::Hello = read_struct(payload)?;
         Ok(Hello {
             version: body.version.get(),
             features: body.features.get(),
@@ -220,7 +220,7 @@ impl ProcessQuery {
 
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<ProcessQuery, Malformed> {
-        let body: &layout::ProcessQuery = exactly(payload)?;
+        let body: &layout::ProcessQuery = read_struct(payload)?;
         Ok(ProcessQuery {
             pid: body.pid.get(),
             group: body.group.get(),

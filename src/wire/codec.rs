@@ -2,14 +2,14 @@
 //! message.
 
 use super::error::{Malformed, TooSmall};
-use super::frame::{Frame, begin, exactly, fill, number};
+use super::frame::{Frame, begin, fill, read_number, read_struct};
 use super::kinds::{LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
 use super::message::Message;
 use super::payload::{
     ChildExit, EndQuery, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery, RelativeNote,
     Sync,
 };
-use super::{LentLocks, codes, layout};
+use super::{DelegatedLocks, codes, layout};
 use zerocopy::FromBytes;
 
 impl<'a> Message<'a> {
@@ -94,12 +94,18 @@ impl<'a> Message<'a> {
             Message::ProcessEnd(query) => fill(to, &query.layout(), &[])?,
             Message::ProcessNote(note) => fill(to, &note.layout(), &[])?,
             Message::Sync(_, sync) => fill(to, &sync.layout(), sync.data)?,
-            Message::FileLockRecall(loan) => {
-                fill(to, &layout::Recall { loan: loan.into() }, &[])?;
+            Message::FileLockRecall(delegation) => {
+                fill(
+                    to,
+                    &layout::Recall {
+                        delegation: delegation.into(),
+                    },
+                    &[],
+                )?;
             }
-            Message::FileLockReturn { loan, locks } => {
-                let body = layout::LentFile {
-                    loan: loan.into(),
+            Message::FileLockReturn { delegation, locks } => {
+                let body = layout::DelegationReturn {
+                    delegation: delegation.into(),
                     count: (locks.len() as u64).into(),
                 };
                 fill(to, &body, locks.bytes())?;
@@ -118,21 +124,21 @@ impl<'a> Message<'a> {
     pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
         Ok(match code {
             codes::RESP => Message::Response(payload),
-            codes::GET_NEW_VMID => empty(payload, Message::GetNewVmid)?,
+            codes::GET_NEW_VMID => expect_empty(payload, Message::GetNewVmid)?,
             codes::CHILDEXIT => Message::ChildExit(ChildExit::read(payload)?),
-            codes::ALLOC_ID_RANGE => empty(payload, Message::AllocIdRange)?,
+            codes::ALLOC_ID_RANGE => expect_empty(payload, Message::AllocIdRange)?,
             codes::RELEASE_ID_RANGE => Message::ReleaseIdRange(IdRange::read(payload)?),
             codes::CHANGE_ID_OWNER => {
-                let body: &layout::IdOwner = exactly(payload)?;
+                let body: &layout::IdOwner = read_struct(payload)?;
                 Message::ChangeIdOwner {
                     id: body.id.get(),
                     owner: body.owner.get(),
                 }
             }
-            codes::GET_ID_OWNER => Message::GetIdOwner(number(payload)?),
+            codes::GET_ID_OWNER => Message::GetIdOwner(read_number(payload)?),
             codes::PID_KILL => Message::PidKill(PidKill::read(payload)?),
             codes::PID_GETMETA => {
-                let body: &layout::PidGetMeta = exactly(payload)?;
+                let body: &layout::PidGetMeta = read_struct(payload)?;
                 let code = MetaCode::read(body.code.get())?;
                 Message::PidGetMeta {
                     pid: body.pid.get(),
@@ -147,11 +153,11 @@ impl<'a> Message<'a> {
             codes::FILE_LOCK_OFD_SET => Message::FileLockSet(FileLock::read(payload, true)?),
             codes::FILE_LOCK_OFD_GET => Message::FileLockGet(FileLock::read(payload, true)?),
             codes::FILE_LOCK_CANCEL => {
-                let body: &layout::FileLockCancel = exactly(payload)?;
+                let body: &layout::FileLockCancel = read_struct(payload)?;
                 Message::FileLockCancel(body.seq.get())
             }
             codes::FILE_HANDLE => {
-                let body: &layout::FileHandle = exactly(payload)?;
+                let body: &layout::FileHandle = read_struct(payload)?;
                 Message::FileHandle {
                     handle: body.handle.get(),
                     held: match body.held.get() {
@@ -163,7 +169,7 @@ impl<'a> Message<'a> {
                 }
             }
             codes::FILE_GIVEN => {
-                let body: &layout::FileGiven = exactly(payload)?;
+                let body: &layout::FileGiven = read_struct(payload)?;
                 Message::FileGiven(body.handle.get())
             }
             codes::FILE_LOCK_BORROW => {
@@ -174,20 +180,20 @@ impl<'a> Message<'a> {
                 Message::FileLockBorrow(lock)
             }
             codes::FILE_LOCK_RECALL => {
-                let body: &layout::Recall = exactly(payload)?;
-                Message::FileLockRecall(body.loan.get())
+                let body: &layout::Recall = read_struct(payload)?;
+                Message::FileLockRecall(body.delegation.get())
             }
             codes::FILE_LOCK_RETURN => {
-                let (body, rest) = layout::LentFile::ref_from_prefix(payload)
+                let (body, rest) = layout::DelegationReturn::ref_from_prefix(payload)
                     .map_err(|_| Malformed::PayloadLength)?;
                 Message::FileLockReturn {
-                    loan: body.loan.get(),
-                    locks: LentLocks::read(rest, body.count.get())?,
+                    delegation: body.delegation.get(),
+                    locks: DelegatedLocks::read(rest, body.count.get())?,
                 }
             }
-            codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(number(payload)?),
+            codes::FILE_LOCK_CLEAR_PID => Message::FileLockClearPid(read_number(payload)?),
             codes::SYNC_NOTE => {
-                let body: &layout::SyncNote = exactly(payload)?;
+                let body: &layout::SyncNote = read_struct(payload)?;
                 Message::SyncNote {
                     id: body.id.get(),
                     note: SyncNote::read(body.note.get())?,
@@ -198,13 +204,13 @@ impl<'a> Message<'a> {
             codes::HELLO => Message::Hello(Hello::read(payload)?),
             codes::LIMITS => Message::Limits(PeerLimits::read(payload)?),
             codes::PROCESS_START => {
-                let body: &layout::ProcessStart = exactly(payload)?;
+                let body: &layout::ProcessStart = read_struct(payload)?;
                 Message::ProcessStart {
                     vmid: body.vmid.get(),
                     pid: body.pid.get(),
                 }
             }
-            codes::PROCESS_REAP => Message::ProcessReap(number(payload)?),
+            codes::PROCESS_REAP => Message::ProcessReap(read_number(payload)?),
             codes::PROCESS_CHANGE => process_change(payload)?,
             codes::PROCESS_QUERY => Message::ProcessQuery(ProcessQuery::read(payload)?),
             codes::PROCESS_END => Message::ProcessEnd(EndQuery::read(payload)?),
@@ -227,7 +233,7 @@ impl<'a> Frame<'a> {
 }
 
 fn process_change<'a>(payload: &[u8]) -> Result<Message<'a>, Malformed> {
-    let body: &layout::ProcessChange = exactly(payload)?;
+    let body: &layout::ProcessChange = read_struct(payload)?;
     Ok(Message::ProcessChange {
         what: ProcessChange::read(body.what.get())?,
         pid: body.pid.get(),
@@ -236,7 +242,7 @@ fn process_change<'a>(payload: &[u8]) -> Result<Message<'a>, Malformed> {
 }
 
 /// A message without a payload.
-fn empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
+fn expect_empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
     if payload.is_empty() {
         Ok(message)
     } else {

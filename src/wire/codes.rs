@@ -149,9 +149,9 @@ pub const fn name(code: u8) -> Option<&'static str> {
 
 /// A code in words: its name, or its number if it is free.
 #[derive(Clone, Copy, Debug)]
-pub struct Named(pub u8);
+pub struct CodeName(pub u8);
 
-impl core::fmt::Display for Named {
+impl core::fmt::Display for CodeName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match name(self.0) {
             Some(name) => f.write_str(name),

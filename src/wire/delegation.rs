@@ -11,7 +11,7 @@ use crate::Id;
 
 /// A record lock that a member gave while the file was lent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LentLock {
+pub struct DelegatedLock {
     /// The first byte.
     pub start: u64,
     /// The last byte; all ones for the end of the file.
@@ -24,21 +24,21 @@ pub struct LentLock {
 
 /// A number of locks, as they stand in a frame.
 #[derive(Clone, Copy)]
-pub struct LentLocks<'a>(&'a [layout::LentLock]);
+pub struct DelegatedLocks<'a>(&'a [layout::DelegatedLock]);
 
 /// Locks to be put into a frame.
 #[derive(Clone, Debug, Default)]
-pub struct LentList(heapless::Vec<layout::LentLock, { LentLocks::MOST }>);
+pub struct DelegatedLockList(heapless::Vec<layout::DelegatedLock, { DelegatedLocks::MAX }>);
 
-impl LentLocks<'_> {
+impl DelegatedLocks<'_> {
     /// The most that come with one file.
-    pub const MOST: usize = 32;
+    pub const MAX: usize = 32;
 
     /// The length of a frame with that many of them.
     pub const fn frame_length(count: usize) -> usize {
         super::HEADER_LENGTH
-            .saturating_add(size_of::<layout::LentFile>())
-            .saturating_add(size_of::<layout::LentLock>().saturating_mul(count))
+            .saturating_add(size_of::<layout::DelegationReturn>())
+            .saturating_add(size_of::<layout::DelegatedLock>().saturating_mul(count))
     }
 
     /// How many there are.
@@ -52,8 +52,8 @@ impl LentLocks<'_> {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = LentLock> {
-        self.0.iter().map(|lock| LentLock {
+    pub fn iter(&self) -> impl Iterator<Item = DelegatedLock> {
+        self.0.iter().map(|lock| DelegatedLock {
             start: lock.start.get(),
             end: lock.end.get(),
             pid: lock.pid.get(),
@@ -66,10 +66,10 @@ impl LentLocks<'_> {
     }
 }
 
-impl<'a> LentLocks<'a> {
-    pub(super) fn read(payload: &'a [u8], count: u64) -> Result<LentLocks<'a>, Malformed> {
-        let locks =
-            <[layout::LentLock]>::ref_from_bytes(payload).map_err(|_| Malformed::PayloadLength)?;
+impl<'a> DelegatedLocks<'a> {
+    pub(super) fn read(payload: &'a [u8], count: u64) -> Result<DelegatedLocks<'a>, Malformed> {
+        let locks = <[layout::DelegatedLock]>::ref_from_bytes(payload)
+            .map_err(|_| Malformed::PayloadLength)?;
         if locks.len() as u64 != count {
             return Err(Malformed::LengthsDisagree);
         }
@@ -79,14 +79,14 @@ impl<'a> LentLocks<'a> {
                 return Err(Malformed::BadValue);
             }
         }
-        Ok(LentLocks(locks))
+        Ok(DelegatedLocks(locks))
     }
 }
 
-impl LentList {
+impl DelegatedLockList {
     /// An empty one.
-    pub const fn new() -> LentList {
-        LentList(heapless::Vec::new())
+    pub const fn new() -> DelegatedLockList {
+        DelegatedLockList(heapless::Vec::new())
     }
 
     /// Empties it.
@@ -94,14 +94,14 @@ impl LentList {
         self.0.clear();
     }
 
-    /// Adds a lock. False if there are [`LentLocks::MOST`] already.
-    pub fn push(&mut self, lock: LentLock) -> bool {
+    /// Adds a lock. False if there are [`DelegatedLocks::MAX`] already.
+    pub fn push(&mut self, lock: DelegatedLock) -> bool {
         let kind = if lock.write {
             LockKind::Write
         } else {
             LockKind::Read
         };
-        let lock = layout::LentLock {
+        let lock = layout::DelegatedLock {
             start: lock.start.into(),
             end: lock.end.into(),
             pid: lock.pid.into(),
@@ -111,20 +111,20 @@ impl LentList {
     }
 
     /// The locks, for a message.
-    pub fn locks(&self) -> LentLocks<'_> {
-        LentLocks(&self.0)
+    pub fn locks(&self) -> DelegatedLocks<'_> {
+        DelegatedLocks(&self.0)
     }
 }
 
-impl PartialEq for LentLocks<'_> {
-    fn eq(&self, other: &LentLocks<'_>) -> bool {
+impl PartialEq for DelegatedLocks<'_> {
+    fn eq(&self, other: &DelegatedLocks<'_>) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl Eq for LentLocks<'_> {}
+impl Eq for DelegatedLocks<'_> {}
 
-impl fmt::Debug for LentLocks<'_> {
+impl fmt::Debug for DelegatedLocks<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }

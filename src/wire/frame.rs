@@ -34,8 +34,8 @@ impl<'a> Frame<'a> {
     ///
     /// A size that can't be right is refused as soon as it is there, before the rest came.
     #[inline]
-    pub(super) fn first(bytes: &'a [u8], limit: usize) -> Result<Option<Frame<'a>>, Malformed> {
-        let Some(size) = size(bytes, limit)? else {
+    pub(super) fn parse(bytes: &'a [u8], limit: usize) -> Result<Option<Frame<'a>>, Malformed> {
+        let Some(size) = frame_size(bytes, limit)? else {
             return Ok(None);
         };
         let Some((frame, _)) = bytes.split_at_checked(size) else {
@@ -54,11 +54,11 @@ impl<'a> Frame<'a> {
 
 /// How long the frame at the beginning of `bytes` says it is; `None` if it has not said so yet.
 #[inline]
-pub(crate) fn size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
+pub(crate) fn frame_size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
     let Some(size) = bytes.first_chunk::<SIZE_LENGTH>() else {
         // A receiver with no room for a header would wait for the size for ever.
-        let hopeless = limit < HEADER_LENGTH && !bytes.is_empty();
-        return if hopeless {
+        let too_small = limit < HEADER_LENGTH && !bytes.is_empty();
+        return if too_small {
             Err(Malformed::TooLong)
         } else {
             Ok(None)
@@ -111,7 +111,7 @@ pub(super) fn fill(
 
 /// A payload that is one struct and nothing else.
 #[inline]
-pub(super) fn exactly<T>(payload: &[u8]) -> Result<&T, Malformed>
+pub(super) fn read_struct<T>(payload: &[u8]) -> Result<&T, Malformed>
 where
     T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
 {
@@ -120,6 +120,6 @@ where
 
 /// A payload that is one number.
 #[inline]
-pub(super) fn number(payload: &[u8]) -> Result<u32, Malformed> {
-    Ok(exactly::<layout::Number>(payload)?.number.get())
+pub(super) fn read_number(payload: &[u8]) -> Result<u32, Malformed> {
+    Ok(read_struct::<layout::Number>(payload)?.number.get())
 }

@@ -184,17 +184,17 @@ layouts! {
 
     /// `FILE_LOCK_RECALL`
     Recall: 8 {
-        loan: U64 = 0,
+        delegation: U64 = 0,
     }
 
     /// `FILE_LOCK_RETURN` up to its locks
-    LentFile: 16 {
-        loan: U64 = 0,
+    DelegationReturn: 16 {
+        delegation: U64 = 0,
         count: U64 = 8,
     }
 
     /// One lock of a `FILE_LOCK_RETURN`
-    LentLock: 24 {
+    DelegatedLock: 24 {
         start: U64 = 0,
         end: U64 = 8,
         pid: U32 = 16,

@@ -6,7 +6,7 @@ use super::payload::{
     ChildExit, EndQuery, FileLock, Hello, IdRange, PeerLimits, PidKill, ProcessQuery, RelativeNote,
     Sync,
 };
-use super::{LentLocks, codes, layout};
+use super::{DelegatedLocks, codes, layout};
 use crate::Id;
 use core::mem::size_of;
 
@@ -70,9 +70,9 @@ pub enum Message<'a> {
     /// I give a file back.
     FileLockReturn {
         /// What the loan goes by.
-        loan: u64,
+        delegation: u64,
         /// The locks that are on the file now.
-        locks: LentLocks<'a>,
+        locks: DelegatedLocks<'a>,
     },
     /// Something about a sync handle that the protocol has no word for.
     SyncNote {
@@ -197,7 +197,7 @@ impl Message<'_> {
             | Message::FileLockBorrow(lock) => lock.length(),
             Message::FileLockRecall(_) => size_of::<layout::Recall>(),
             Message::FileLockReturn { locks, .. } => {
-                size_of::<layout::LentFile>().saturating_add(locks.bytes().len())
+                size_of::<layout::DelegationReturn>().saturating_add(locks.bytes().len())
             }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),

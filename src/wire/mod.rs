@@ -32,10 +32,10 @@ mod reader;
 mod writer;
 
 pub use answer::{Answer, Expected, HeldLock, LockAnswer, PATH_MAX, Process, ProcessFlags};
-pub use delegation::{LentList, LentLock, LentLocks};
+pub use delegation::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 pub use error::{Malformed, TooSmall};
 #[cfg(feature = "trace")]
-pub(crate) use frame::size as frame_size;
+pub(crate) use frame::frame_size;
 pub use frame::{Frame, HEADER_LENGTH};
 pub use kinds::{
     KillTarget, LockFamily, LockKind, MetaCode, ProcessChange, ProcessNote, ProcessState, SyncCode,

@@ -110,7 +110,7 @@ impl Hello {
     pub const VERSION: u32 = 1;
 
     /// Of a peer that speaks for no process: a leader, or one that has not joined.
-    pub const NOBODY: Hello = Hello {
+    pub const NO_PROCESS: Hello = Hello {
         version: Hello::VERSION,
         features: 0,
         pid: 0,

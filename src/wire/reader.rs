@@ -1,14 +1,14 @@
 //! Frames out of a stream that brings them in any pieces.
 
 use super::error::Malformed;
-use super::frame::{Frame, HEADER_LENGTH, size};
+use super::frame::{Frame, HEADER_LENGTH, frame_size};
 use crate::store::{Buffer, move_to_front};
 
 /// Takes bytes as they come and gives whole frames, in place.
 ///
 /// The buffer is the caller's, and its length is the limit of a frame. To read: fill
 /// [`space`](FrameReader::space) from the stream, say how much came with
-/// [`filled`](FrameReader::filled), then [`peek`](FrameReader::peek) and
+/// [`mark_filled`](FrameReader::mark_filled), then [`peek`](FrameReader::peek) and
 /// [`skip`](FrameReader::skip) until no whole frame is left.
 #[derive(Debug)]
 pub struct FrameReader<'m> {
@@ -21,11 +21,11 @@ pub struct FrameReader<'m> {
 impl<'m> FrameReader<'m> {
     /// A reader that has read nothing yet.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
-        FrameReader::over(Buffer::of(buffer))
+        FrameReader::with_buffer(Buffer::from_slice(buffer))
     }
 
     /// As [`FrameReader::new`].
-    pub(crate) const fn over(bytes: Buffer<'m>) -> Self {
+    pub(crate) const fn with_buffer(bytes: Buffer<'m>) -> Self {
         FrameReader {
             bytes,
             start: 0,
@@ -41,27 +41,30 @@ impl<'m> FrameReader<'m> {
         // Only a frame that has begun and would not fit is worth moving. With a bad size nothing
         // more will be read, so that is left to `peek`.
         if self.start > 0
-            && let Ok(size) = size(self.pending(), self.bytes.capacity())
+            && let Ok(size) = frame_size(self.pending(), self.bytes.capacity())
         {
             let wanted = self.start.saturating_add(size.unwrap_or(HEADER_LENGTH));
             if wanted > self.bytes.capacity() {
-                move_to_front(self.bytes.made_mut(), self.start, self.end);
+                move_to_front(self.bytes.initialized_mut(), self.start, self.end);
                 self.end = self.buffered();
                 self.start = 0;
             }
         }
         // As long as the bytes that are made suffice, no more of them are.
-        self.bytes.make(self.end.saturating_add(1));
+        self.bytes.initialize(self.end.saturating_add(1));
         self.bytes
-            .made_mut()
+            .initialized_mut()
             .get_mut(self.end..)
             .unwrap_or_default()
     }
 
     /// That many bytes came into [`space`](FrameReader::space).
     #[inline]
-    pub fn filled(&mut self, count: usize) {
-        self.end = self.end.saturating_add(count).min(self.bytes.made().len());
+    pub fn mark_filled(&mut self, count: usize) {
+        self.end = self
+            .end
+            .saturating_add(count)
+            .min(self.bytes.initialized().len());
     }
 
     /// The next whole frame, if it is all there. It stays until it is skipped.
@@ -72,7 +75,7 @@ impl<'m> FrameReader<'m> {
     /// than the buffer's. Nothing more can be read from the stream then.
     #[inline]
     pub fn peek(&self) -> Result<Option<Frame<'_>>, Malformed> {
-        Frame::first(self.pending(), self.bytes.capacity())
+        Frame::parse(self.pending(), self.bytes.capacity())
     }
 
     /// Drops that many bytes, normally the [`length`](Frame::length) of the frame that was peeked
@@ -106,7 +109,7 @@ impl<'m> FrameReader<'m> {
 
     #[inline]
     fn pending(&self) -> &[u8] {
-        let made = self.bytes.made();
+        let made = self.bytes.initialized();
         made.get(self.start..self.end).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ use crate::store::{Buffer, move_to_front};
 ///
 /// The buffer is the caller's. [`push`](FrameWriter::push) any number of frames, write
 /// [`unsent`](FrameWriter::unsent) to the stream, and say how much it took with
-/// [`sent`](FrameWriter::sent).
+/// [`sent`](FrameWriter::mark_sent).
 #[derive(Debug)]
 pub struct FrameWriter<'m> {
     bytes: Buffer<'m>,
@@ -21,11 +21,11 @@ pub struct FrameWriter<'m> {
 impl<'m> FrameWriter<'m> {
     /// A writer with nothing to send.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
-        FrameWriter::over(Buffer::of(buffer))
+        FrameWriter::with_buffer(Buffer::from_slice(buffer))
     }
 
     /// As [`FrameWriter::new`].
-    pub(crate) const fn over(bytes: Buffer<'m>) -> Self {
+    pub(crate) const fn with_buffer(bytes: Buffer<'m>) -> Self {
         FrameWriter {
             bytes,
             start: 0,
@@ -42,7 +42,7 @@ impl<'m> FrameWriter<'m> {
     #[inline]
     pub fn push(&mut self, seq: u64, message: &Message<'_>) -> Result<(), TooSmall> {
         // Most often it fits behind the others, and `encode` looks whether it does.
-        let length = match message.encode(seq, self.tail()) {
+        let length = match message.encode(seq, self.free_space()) {
             Ok(length) => length,
             Err(TooSmall) => message.encode(seq, self.make_room(message.length())?)?,
         };
@@ -57,7 +57,7 @@ impl<'m> FrameWriter<'m> {
     /// [`TooSmall`] if there is no room for the frame. Nothing is added then.
     #[inline]
     pub fn push_answer(&mut self, seq: u64, answer: &Answer<'_>) -> Result<(), TooSmall> {
-        let length = match answer.encode(seq, self.tail()) {
+        let length = match answer.encode(seq, self.free_space()) {
             Ok(length) => length,
             Err(TooSmall) => answer.encode(seq, self.make_room(answer.length())?)?,
         };
@@ -68,13 +68,13 @@ impl<'m> FrameWriter<'m> {
     /// What the stream should take next.
     #[inline]
     pub fn unsent(&self) -> &[u8] {
-        let made = self.bytes.made();
+        let made = self.bytes.initialized();
         made.get(self.start..self.end).unwrap_or_default()
     }
 
     /// The stream took that many bytes of [`unsent`](FrameWriter::unsent).
     #[inline]
-    pub fn sent(&mut self, count: usize) {
+    pub fn mark_sent(&mut self, count: usize) {
         self.start = self.start.saturating_add(count);
         if self.start >= self.end {
             self.clear();
@@ -108,9 +108,9 @@ impl<'m> FrameWriter<'m> {
         self.bytes.capacity()
     }
 
-    fn tail(&mut self) -> &mut [u8] {
+    fn free_space(&mut self) -> &mut [u8] {
         self.bytes
-            .made_mut()
+            .initialized_mut()
             .get_mut(self.end..)
             .unwrap_or_default()
     }
@@ -124,11 +124,11 @@ impl<'m> FrameWriter<'m> {
             return Err(TooSmall);
         }
         if self.end.saturating_add(length) > self.bytes.capacity() {
-            move_to_front(self.bytes.made_mut(), self.start, self.end);
+            move_to_front(self.bytes.initialized_mut(), self.start, self.end);
             self.end = self.end.saturating_sub(self.start);
             self.start = 0;
         }
-        self.bytes.make(self.end.saturating_add(length));
-        Ok(self.tail())
+        self.bytes.initialize(self.end.saturating_add(length));
+        Ok(self.free_space())
     }
 }

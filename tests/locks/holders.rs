@@ -373,13 +373,13 @@ fn a_leader_in_c_does_not_know_who_has_an_open_file() {
     let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| answer_as_in_c(&listener, &base));
-        let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
         let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
         assert_eq!(member.close_handle(7, WAIT), Ok(()), "never locked");
         let cannot = Err(Error::Unsupported);
         assert_eq!(member.hold_handle(7, WAIT), cannot);
-        assert_eq!(member.give_handle(Vmid::FIRST, 7, WAIT), cannot);
-        assert_eq!(member.take_back_handle(Vmid::FIRST, 7, WAIT), cannot);
+        assert_eq!(member.give_handle(Vmid::LEADER, 7, WAIT), cannot);
+        assert_eq!(member.take_back_handle(Vmid::LEADER, 7, WAIT), cannot);
         assert_eq!(member.close_handle(7, WAIT), cannot);
         member.shut_down(LONG);
     });

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLock, LockFamily, Message};
+use libos_ipc::wire::{DelegatedLock, DelegatedLockList, FileLock, HeldLock, LockFamily, Message};
 use libos_ipc::{Config, Error, Exit, Id, Refusal};
 
 use crate::edges::read;
@@ -24,7 +24,7 @@ pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
 }
 
 pub(crate) fn lent(family: &Family) -> usize {
-    family.leader.statistics().pools.lent_files.now
+    family.leader.statistics().pools.delegations.now
 }
 
 pub(crate) fn held(write: bool, start: u64, end: u64, pid: Id) -> HeldLock {
@@ -211,7 +211,7 @@ fn what_does_not_fit_goes_to_the_leader() {
     assert_eq!(two.node.set_lock(&write(two.pid, 0, 0), WAIT), BUSY);
     assert_eq!(two.node.set_lock(&write(two.pid, 198, 198), WAIT), BUSY);
     // More files than there is room for.
-    let limit = one.node.statistics().pools.borrowed_files.limit;
+    let limit = one.node.statistics().pools.delegated_files.limit;
     let paths: Vec<[u8; 2]> = (0..=limit).map(|at| [b'a', b'a' + at as u8]).collect();
     for (at, path) in paths.iter().enumerate() {
         let lock = FileLock {
@@ -375,13 +375,13 @@ fn who_does_not_give_back_in_time_is_out() {
 
 #[test]
 fn nonsense_that_comes_back_costs_the_connection_and_nobody_else_anything() {
-    let lock = |pid, start, end, write| LentLock {
+    let lock = |pid, start, end, write| DelegatedLock {
         start,
         end,
         pid,
         write,
     };
-    let returns: [(u64, &[LentLock]); 4] = [
+    let returns: [(u64, &[DelegatedLock]); 4] = [
         // Nothing of that name.
         (6, &[]),
         // Two who can't both have it.
@@ -390,14 +390,14 @@ fn nonsense_that_comes_back_costs_the_connection_and_nobody_else_anything() {
         // One who has it twice.
         (5, &[lock(1, 0, 9, true), lock(1, 5, 15, false)]),
     ];
-    for (loan, locks) in returns {
+    for (delegation, locks) in returns {
         let family = Family::new();
         let two = family.member();
         let mut rogue = Rogue::borrowing(&family);
-        let mut list = LentList::new();
+        let mut list = DelegatedLockList::new();
         assert!(locks.iter().all(|lock| list.push(*lock)));
         let locks = list.locks();
-        rogue.say(0, &Message::FileLockReturn { loan, locks });
+        rogue.say(0, &Message::FileLockReturn { delegation, locks });
         assert_closed(rogue.0.from(), "it gave back nonsense");
         set(&two, &waiting(write(two.pid, 0, 9)));
         assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));

@@ -1,7 +1,7 @@
 //! Which lock `F_GETLK` and `F_OFD_GETLK` name.
 
 use libos_ipc::file_locks::{LockLimits, Locks, Set};
-use libos_ipc::wire::{FileLock, HeldLock, LentList, LentLocks, LockFamily};
+use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, LockFamily};
 use libos_ipc::{Id, Vmid};
 
 use crate::edges::{DONE, EINVAL, member, on, read, with_table};
@@ -9,7 +9,7 @@ use crate::lending::{held, lent, sent, set};
 use crate::shares::{Family, WAIT, flock, ofd, unlock, write};
 
 const ROOM: LockLimits = LockLimits {
-    locks: 4 * LentLocks::MOST,
+    locks: 4 * DelegatedLocks::MAX,
     files: 4,
     waiting: 1,
     handles: 8,
@@ -193,7 +193,7 @@ fn a_member_that_decides_itself_names_the_lowest_lock_and_gives_back_the_order_o
 
 #[test]
 fn a_return_with_a_lock_that_overlaps_any_other_of_its_owner_or_a_writers_is_not_taken() {
-    let lock = |pid, start, end, write| libos_ipc::wire::LentLock {
+    let lock = |pid, start, end, write| libos_ipc::wire::DelegatedLock {
         start,
         end,
         pid,
@@ -219,7 +219,7 @@ fn a_return_with_a_lock_that_overlaps_any_other_of_its_owner_or_a_writers_is_not
                 locks.borrow(member(2), 1, &asked, 5),
                 Ok(Set::Lent(_))
             ));
-            let mut list = LentList::new();
+            let mut list = DelegatedLockList::new();
             assert!(locks_back.iter().all(|lock| list.push(*lock)));
             assert!(!locks.give_back(member(2), 5, list.locks()));
             assert_eq!(locks.fill().0, 0);

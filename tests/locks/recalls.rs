@@ -3,8 +3,8 @@
 
 use libos_ipc::file_locks::{LockLimits, Locks, Set};
 use libos_ipc::wire::{
-    Answer, Frame, HeldLock, LentList, LentLock, LentLocks, LockAnswer, LockFamily, LockKind,
-    Message,
+    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, Frame, HeldLock, LockAnswer,
+    LockFamily, LockKind, Message,
 };
 
 use crate::edges::{
@@ -12,11 +12,11 @@ use crate::edges::{
 };
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-const LENT: Result<Set, i32> = Ok(Set::Lent(LentLocks::MOST));
+const LENT: Result<Set, i32> = Ok(Set::Lent(DelegatedLocks::MAX));
 
 /// Room for four loans.
 const ROOM: LockLimits = LockLimits {
-    locks: 8 * LentLocks::MOST,
+    locks: 8 * DelegatedLocks::MAX,
     files: 8,
     waiting: 8,
     handles: 8,
@@ -29,9 +29,9 @@ fn borrow(locks: &mut Locks<'_>, who: u32, name: u8, number: u64) -> Result<Set,
 
 /// The member gives it back with these locks: process, first and last byte, to write.
 fn give(locks: &mut Locks<'_>, who: u32, number: u64, given: &[(u32, u64, u64, bool)]) -> bool {
-    let mut list = LentList::new();
+    let mut list = DelegatedLockList::new();
     for (pid, start, end, write) in given.iter().copied() {
-        assert!(list.push(LentLock {
+        assert!(list.push(DelegatedLock {
             start,
             end,
             pid,
@@ -329,7 +329,10 @@ fn what_cannot_be_is_not_taken_and_costs_nothing_else() {
 #[test]
 fn more_than_may_come_back_is_not_taken() {
     with_table(ROOM, |locks| {
-        for (count, is_right) in [(LentLocks::MOST, true), (LentLocks::MOST + 1, false)] {
+        for (count, is_right) in [
+            (DelegatedLocks::MAX, true),
+            (DelegatedLocks::MAX + 1, false),
+        ] {
             let number = count as u64;
             assert_eq!(borrow(locks, 2, count as u8, number), LENT);
             let mut payload = [number, count as u64].map(u64::to_le_bytes).concat();
@@ -346,11 +349,15 @@ fn more_than_may_come_back_is_not_taken() {
                 code: 75,
                 payload: &payload,
             };
-            let Ok(Message::FileLockReturn { loan, locks: given }) = frame.message() else {
+            let Ok(Message::FileLockReturn {
+                delegation,
+                locks: given,
+            }) = frame.message()
+            else {
                 panic!("no such frame");
             };
-            assert_eq!(locks.give_back(member(2), loan, given), is_right);
-            assert_eq!(now(locks)[0], LentLocks::MOST);
+            assert_eq!(locks.give_back(member(2), delegation, given), is_right);
+            assert_eq!(now(locks)[0], DelegatedLocks::MAX);
         }
     });
 }

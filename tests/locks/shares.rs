@@ -35,7 +35,7 @@ impl Family {
     pub(crate) fn with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
         leader.join(WAIT).unwrap();
         Family {
             _directory: directory,

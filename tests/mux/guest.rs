@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::host::{HostNode, Proxy, ProxyEnd};
 use libos_ipc::pal::Pal;
-use libos_ipc::pal::mux::{Line, OneLine, Terminal};
+use libos_ipc::pal::mux::{ByteChannel, MuxEndpoint, MuxPal};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
     Config, Driving, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal,
@@ -22,8 +22,8 @@ pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const STREAMS: usize = 8;
 const WINDOW: usize = 512;
 
-pub(crate) type End = Terminal<SocketLine, STREAMS, WINDOW>;
-pub(crate) type Member<'t> = Node<'t, OneLine<'t, SocketLine, STREAMS, WINDOW>>;
+pub(crate) type End = MuxEndpoint<SocketLine, STREAMS, WINDOW>;
+pub(crate) type Member<'t> = Node<'t, MuxPal<'t, SocketLine, STREAMS, WINDOW>>;
 
 pub(crate) struct Family {
     pub(crate) leader: HostNode,
@@ -34,7 +34,7 @@ impl Family {
     pub(crate) fn new() -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
         leader.join(WAIT).unwrap();
         Family { leader, directory }
     }
@@ -104,7 +104,7 @@ pub(crate) fn run_anyhow<T>(
     let done = act(&node);
     let is_sent = node.shut_down(LIMIT);
     drop(node);
-    let is_sent = terminal.flush(terminal.line().now() + LIMIT) && is_sent;
+    let is_sent = terminal.flush(terminal.channel().now() + LIMIT) && is_sent;
     assert_eq!(terminal.fault(), None);
     (done, is_sent)
 }

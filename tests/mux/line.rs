@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use libos_ipc::pal::Time;
-use libos_ipc::pal::mux::Line;
+use libos_ipc::pal::mux::ByteChannel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) struct SocketLine {
@@ -39,7 +39,7 @@ fn count(result: std::io::Result<usize>) -> usize {
     }
 }
 
-impl Line for SocketLine {
+impl ByteChannel for SocketLine {
     fn read(&self, buffer: &mut [u8]) -> usize {
         count((&self.socket).read(buffer))
     }
@@ -48,7 +48,7 @@ impl Line for SocketLine {
         count((&self.socket).write(bytes))
     }
 
-    fn rest(&self, until: Option<Time>) {
+    fn wait(&self, until: Option<Time>) {
         let longest = Duration::from_millis(10);
         let left = until.map_or(longest, |until| until.since(self.now()).min(longest));
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use libos_ipc::pal::StreamError;
-use libos_ipc::pal::mux::{LineFault, Mux, Stop};
+use libos_ipc::pal::mux::{Mux, MuxError, Stop};
 use proptest::prelude::*;
 
 const STREAMS: usize = 3;
@@ -310,7 +310,7 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What is wrong after HELLO and these frames, and a stream from here that was opened.
-fn fault(frames: &[Vec<u8>]) -> Option<LineFault> {
+fn fault(frames: &[Vec<u8>]) -> Option<MuxError> {
     let mut end = End::new();
     end.receive(&hello()).unwrap();
     end.open(1).unwrap();
@@ -333,42 +333,36 @@ fn each_fault_is_found() {
         bytes
     };
     let open = frame(2, 0, 1);
-    let cases: [(&[Vec<u8>], LineFault); 17] = [
-        (&[frame(0, 0, 0)], LineFault::Malformed),
-        (&[frame(7, 0, 0)], LineFault::Malformed),
-        (&[vec![2, 1, 0, 0, 0, 0, 0, 0]], LineFault::Malformed),
-        (&[frame(3, 0, 0)], LineFault::Malformed),
-        (&[frame(5, 0, 0)], LineFault::Malformed),
-        (&[frame(6, 0, 3)], LineFault::Malformed),
-        (&[hello()], LineFault::Malformed),
-        (&[frame(2, 3, 1)], LineFault::NoSuchStream),
-        (&[frame(5, 3, 1)], LineFault::NoSuchStream),
-        (&[open.clone(), open.clone()], LineFault::AlreadyOpen),
-        (&[data(0, 1)], LineFault::NotOpen),
+    let cases: [(&[Vec<u8>], MuxError); 17] = [
+        (&[frame(0, 0, 0)], MuxError::Malformed),
+        (&[frame(7, 0, 0)], MuxError::Malformed),
+        (&[vec![2, 1, 0, 0, 0, 0, 0, 0]], MuxError::Malformed),
+        (&[frame(3, 0, 0)], MuxError::Malformed),
+        (&[frame(5, 0, 0)], MuxError::Malformed),
+        (&[frame(6, 0, 3)], MuxError::Malformed),
+        (&[hello()], MuxError::Malformed),
+        (&[frame(2, 3, 1)], MuxError::NoSuchStream),
+        (&[frame(5, 3, 1)], MuxError::NoSuchStream),
+        (&[open.clone(), open.clone()], MuxError::AlreadyOpen),
+        (&[data(0, 1)], MuxError::NotOpen),
         (
             &[open.clone(), frame(4, 0, 0), data(0, 1)],
-            LineFault::NotOpen,
+            MuxError::NotOpen,
         ),
-        (&[frame(5, 1, 1)], LineFault::NotOpen),
-        (&[frame(6, 0, 0), frame(5, 0, 1)], LineFault::NotOpen),
-        (
-            &[open.clone(), data(0, WINDOW + 1)],
-            LineFault::BeyondCredit,
-        ),
-        (
-            &[open, data(0, WINDOW), data(0, 1)],
-            LineFault::BeyondCredit,
-        ),
+        (&[frame(5, 1, 1)], MuxError::NotOpen),
+        (&[frame(6, 0, 0), frame(5, 0, 1)], MuxError::NotOpen),
+        (&[open.clone(), data(0, WINDOW + 1)], MuxError::BeyondCredit),
+        (&[open, data(0, WINDOW), data(0, 1)], MuxError::BeyondCredit),
         (
             &[frame(5, 0, u32::MAX), frame(5, 0, 1)],
-            LineFault::TooMuchCredit,
+            MuxError::TooMuchCredit,
         ),
     ];
     for (frames, expected) in cases {
         assert_eq!(fault(frames), Some(expected), "{frames:?}");
     }
     let mut end = End::new();
-    assert_eq!(end.receive(&frame(2, 0, 1)), Err(LineFault::NoHello));
+    assert_eq!(end.receive(&frame(2, 0, 1)), Err(MuxError::NoHello));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::mux::{Line, LineStream, Mux, OneLine, Stop, Terminal};
+use libos_ipc::pal::mux::{ByteChannel, Mux, MuxEndpoint, MuxPal, MuxStream, Stop};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, Pal, READY_AT_ONCE, Readiness, ReadyList, Stream,
     StreamError, Time, Token,
@@ -27,7 +27,7 @@ struct Inner {
     rests: usize,
 }
 
-impl Line for MemoryLine {
+impl ByteChannel for MemoryLine {
     fn read(&self, buffer: &mut [u8]) -> usize {
         let mut inner = self.0.lock().unwrap();
         let count = buffer.len().min(inner.coming.len());
@@ -42,7 +42,7 @@ impl Line for MemoryLine {
         bytes.len()
     }
 
-    fn rest(&self, until: Option<Time>) {
+    fn wait(&self, until: Option<Time>) {
         let mut inner = self.0.lock().unwrap();
         inner.rests += 1;
         if let Some(until) = until {
@@ -55,19 +55,19 @@ impl Line for MemoryLine {
     }
 }
 
-type Place<'t> = OneLine<'t, MemoryLine, STREAMS, WINDOW>;
-type End<'t> = LineStream<'t, MemoryLine, STREAMS, WINDOW>;
+type Place<'t> = MuxPal<'t, MemoryLine, STREAMS, WINDOW>;
+type End<'t> = MuxStream<'t, MemoryLine, STREAMS, WINDOW>;
 
 /// A member's end and the other one.
 struct World {
-    terminal: Box<Terminal<MemoryLine, STREAMS, WINDOW>>,
+    terminal: Box<MuxEndpoint<MemoryLine, STREAMS, WINDOW>>,
     other: RefCell<Box<Mux<STREAMS, WINDOW>>>,
 }
 
 impl World {
     fn new() -> World {
         let world = World {
-            terminal: Box::new(Terminal::new(MemoryLine::default())),
+            terminal: Box::new(MuxEndpoint::new(MemoryLine::default())),
             other: RefCell::new(Box::new(Mux::new())),
         };
         world.exchange();
@@ -84,7 +84,7 @@ impl World {
         for _ in 0..2 {
             ready.clear();
             self.pal().wait(&mut ready, Some(Time(0)));
-            let mut inner = self.terminal.line().0.lock().unwrap();
+            let mut inner = self.terminal.channel().0.lock().unwrap();
             let mut other = self.other.borrow_mut();
             let said: Vec<u8> = inner.going.drain(..).collect();
             other.receive(&said).unwrap();
@@ -128,7 +128,7 @@ fn connecting_waits_for_the_word_of_the_other_end() {
     world.exchange();
     assert_eq!(world.other.borrow().front(number), b"abc");
     let refusals = [
-        (Stop::Closed, ConnectError::NobodyThere),
+        (Stop::Closed, ConnectError::NotListening),
         (Stop::Busy, ConnectError::Busy),
         (Stop::NotAllowed, ConnectError::NotAllowed),
     ];
@@ -159,7 +159,7 @@ fn a_wait_ends_when_a_connection_is_decided() {
     let (number, _) = world.other.borrow_mut().next_opened().unwrap();
     world.other.borrow_mut().accept(number);
     world.exchange();
-    let rests = || world.terminal.line().0.lock().unwrap().rests;
+    let rests = || world.terminal.channel().0.lock().unwrap().rests;
     let before = rests();
     // It has come with the last exchange, and nobody has looked since.
     let mut ready = ReadyList::new();

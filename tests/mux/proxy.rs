@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use libos_ipc::host::{Host, ProxyEnd};
-use libos_ipc::pal::mux::LineFault;
+use libos_ipc::pal::mux::MuxError;
 use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
 use libos_ipc::wire::Message;
 use libos_ipc::{Error, Vmid, Which};
@@ -89,7 +89,7 @@ fn a_member_cannot_speak_as_another() {
     raw.hear_kind(CREDIT);
     raw.write(1, &identity.vmid.get().to_le_bytes()[..1]);
     raw.write(1, &[1, 0, 0]);
-    assert_eq!(proxy.join().unwrap(), ProxyEnd::Impostor);
+    assert_eq!(proxy.join().unwrap(), ProxyEnd::WrongVmid);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_member_that_breaks_a_rule_is_dead_to_the_family() {
     let leader = &family.leader;
     let exit = leader.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
     assert_eq!(exit.term_signal, SIGPWR);
-    let end = ProxyEnd::Fault(LineFault::BeyondCredit);
+    let end = ProxyEnd::Fault(MuxError::BeyondCredit);
     assert_eq!(proxy.join().unwrap(), end);
     member.join().unwrap();
     assert_eq!(
@@ -191,7 +191,7 @@ fn a_deaf_member_takes_a_bounded_part_and_is_still_there() {
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
     assert_eq!(streams[0].write(&[&[0]]), Err(StreamError::Closed));
     let error = outsider.connect(identity.vmid).unwrap_err();
-    assert_eq!(error, ConnectError::NobodyThere);
+    assert_eq!(error, ConnectError::NotListening);
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Family {
     fn new() -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
         leader.join(WAIT).unwrap();
         let identity = leader.start_child(WAIT).unwrap();
         let parent = HostNode::start(&base, identity, Config::DEFAULT).unwrap();

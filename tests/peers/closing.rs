@@ -15,7 +15,7 @@ const HANDLES: u64 = 12;
 const ROUNDS: u32 = 20;
 
 fn identity(vmid: u32) -> Identity {
-    Identity::child(Vmid::new(vmid).unwrap(), Vmid::FIRST)
+    Identity::child(Vmid::new(vmid).unwrap(), Vmid::LEADER)
 }
 
 fn open_all(node: &Node<'_, Host>) -> Vec<SyncHandle> {
@@ -122,7 +122,7 @@ fn with_silent_leader(base: &Path) -> (std::os::unix::net::UnixListener, HostNod
 fn leaving_a_leader_of_this_crate_with_open_handles_takes_no_confirmation() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
-    let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+    let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
     let node = HostNode::start(&base, identity(2), Config::DEFAULT).unwrap();
     open_all(&node);
     assert!(node.shut_down(Duration::from_secs(5)));

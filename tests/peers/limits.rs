@@ -39,7 +39,8 @@ struct Family {
 impl Family {
     fn new(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
-        let leader = HostNode::start(&directory.path().join("f"), Identity::FIRST, config).unwrap();
+        let leader =
+            HostNode::start(&directory.path().join("f"), Identity::LEADER, config).unwrap();
         leader.join(WAIT).unwrap();
         Family { directory, leader }
     }
@@ -58,7 +59,7 @@ impl Family {
     /// Nobody has lost a connection to the leader.
     fn is_whole(&self) {
         let statistics = self.leader.statistics();
-        assert_eq!(statistics.refused_in_all(), 0);
+        assert_eq!(statistics.refused_total(), 0);
         assert_eq!(statistics.disconnects, 0);
     }
 }
@@ -91,7 +92,7 @@ fn joining_with_another_length_of_sync_data_fails_and_names_both() {
     fits.lock_sync(handle, state, &mut data, WAIT).unwrap();
     fits.unlock_sync(handle, state, Some(&data)).unwrap();
     family.is_whole();
-    assert_eq!(other.statistics().refused_in_all(), 0);
+    assert_eq!(other.statistics().refused_total(), 0);
 }
 
 #[test]
@@ -113,7 +114,7 @@ fn a_handle_used_before_joining_with_another_length_harms_nobody() {
     lock(&family.leader, handle).unwrap();
     family.leader.unlock_sync(handle, state, None).unwrap();
     family.is_whole();
-    assert_eq!(other.statistics().refused_in_all(), 0);
+    assert_eq!(other.statistics().refused_total(), 0);
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn a_path_longer_than_the_asker_takes_is_an_error_and_the_connection_stays() {
             let directory = tempfile::tempdir().unwrap();
             let base = directory.path().join("f");
             let os = Box::new(Os(CString::new(long.as_str()).unwrap()));
-            let leader = HostNode::start_with(&base, Identity::FIRST, base_config, os).unwrap();
+            let leader = HostNode::start_with(&base, Identity::LEADER, base_config, os).unwrap();
             leader.join(WAIT).unwrap();
             Family { directory, leader }
         };
@@ -195,7 +196,7 @@ fn a_path_longer_than_the_asker_takes_is_an_error_and_the_connection_stays() {
         }
         family.is_whole();
         for node in [&asker, &other] {
-            assert_eq!(node.statistics().refused_in_all(), 0);
+            assert_eq!(node.statistics().refused_total(), 0);
             assert_eq!(node.statistics().disconnects, 0);
         }
     }
@@ -283,7 +284,7 @@ fn a_process_in_c_is_told_no_limits() {
 fn limits_of_a_question_that_fails_leave_no_peer() {
     let config = config(|limits| {
         (limits.frame_length, limits.sync_data) = (512, 256);
-        limits.answers = 0;
+        limits.reply_buffers = 0;
     });
     let family = Family::new(config);
     let child = family.leader.start_child(WAIT).unwrap();

@@ -46,7 +46,7 @@ fn the_client_in_c_is_served_and_the_other_is_told_to_let_go() {
     for is_first in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, Config::DEFAULT).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();
         leader.join(WAIT).unwrap();
         let identity = leader.start_child(WAIT).unwrap();
         let node = HostNode::start(&base, identity, Config::DEFAULT).unwrap();

@@ -20,7 +20,7 @@ fn no_change_is_lost_under_a_c_leader() {
     let leader = CLeader::start(&base);
     let nodes: Vec<_> = (2..2 + MEMBERS)
         .map(|vmid| {
-            let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::FIRST);
+            let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::LEADER);
             let node = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
             node.join(WAIT).unwrap();
             node
@@ -56,7 +56,7 @@ fn a_value_counts_every_change_under_a_c_leader() {
     let base = directory.path().join("f");
     let leader = CLeader::start(&base);
     let node = |vmid| {
-        let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::LEADER);
         HostNode::start(&base, identity, Config::DEFAULT).unwrap()
     };
     let nodes = [node(2), node(3)];

@@ -41,7 +41,7 @@ impl Bare {
         let base = family.base.clone();
         let listener = UnixListener::bind(address(&base, identity.vmid)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let to_leader = open(&base, identity.vmid, Vmid::FIRST);
+        let to_leader = open(&base, identity.vmid, Vmid::LEADER);
         let mut member = Bare {
             identity,
             base,
@@ -124,7 +124,7 @@ impl Bare {
             }
             match incoming.stream.read(incoming.frames.space()) {
                 Ok(0) => return None,
-                Ok(count) => incoming.frames.filled(count),
+                Ok(count) => incoming.frames.mark_filled(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) => panic!("{error}"),
             }

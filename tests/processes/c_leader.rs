@@ -50,7 +50,7 @@ impl CLeader {
 
     /// The member.
     pub(crate) fn member(&self, vmid: u32) -> HostNode {
-        let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::FIRST);
+        let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::LEADER);
         HostNode::start(&self.base, identity, Config::DEFAULT).unwrap()
     }
 

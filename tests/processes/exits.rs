@@ -319,7 +319,7 @@ fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
         assert_eq!(parent.ended().len(), 1);
     }
     assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
-    assert_eq!(family.first.node.statistics().undone, 0);
+    assert_eq!(family.first.node.statistics().rejected_oneway, 0);
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl Family {
     pub(crate) fn led_with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let first = Process::start(&base, Identity::FIRST, config, Os::default());
+        let first = Process::start(&base, Identity::LEADER, config, Os::default());
         Family {
             _directory: directory,
             base,

@@ -55,7 +55,7 @@ fn leader(base: &Path, wrap_ids: bool, own_ranges: usize) -> HostNode {
         wrap_ids,
         ..Config::DEFAULT
     };
-    let leader = HostNode::start(base, Identity::FIRST, config).unwrap();
+    let leader = HostNode::start(base, Identity::LEADER, config).unwrap();
     leader.join(WAIT).unwrap();
     leader
 }
@@ -110,7 +110,7 @@ fn a_thousand_forks_with_a_thread_after_each_that_stays_take_few_ranges() {
         node.take_id(WAIT).unwrap();
         node.bury(child.vmid).unwrap();
     }
-    let most = node.statistics().pools.own_ranges.most;
+    let most = node.statistics().pools.own_ranges.peak;
     assert!(most <= 1000 / 32 + 2, "{most} ranges");
 }
 
@@ -132,7 +132,7 @@ fn a_process_that_never_forks_has_no_range_for_children() {
         two.node.bury(child.vmid).unwrap();
     }
     for process in [one, two] {
-        assert_eq!(process.node.statistics().pools.own_ranges.most, 1);
+        assert_eq!(process.node.statistics().pools.own_ranges.peak, 1);
     }
 }
 
@@ -213,7 +213,7 @@ fn a_hundred_thousand_forks_under_a_leader_in_c_take_one_range_in_32() {
             node.release_id(over, WAIT).unwrap();
         }
     }
-    let most = node.statistics().pools.own_ranges.most;
+    let most = node.statistics().pools.own_ranges.peak;
     assert!(most <= 6, "{most} ranges");
     assert!(node.shut_down(LONG));
     let account = leader.end();

@@ -111,13 +111,13 @@ fn joining_needs_a_pid_of_ones_own() {
     assert_eq!(family.first.node.join(WAIT), Err(Error::Invalid), "twice");
     let stolen = Identity {
         pid: family.first.pid,
-        ..Identity::child(Vmid::new(50).unwrap(), Vmid::FIRST)
+        ..Identity::child(Vmid::new(50).unwrap(), Vmid::LEADER)
     };
     let thief = HostNode::start(&family.base, stolen, Config::DEFAULT).unwrap();
     assert!(thief.join(WAIT).is_err());
     assert_eq!(family.first.node.process(0, WAIT).unwrap().vmid, 1);
     // Without a parent that prepared it, a process takes its own pid.
-    let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::FIRST);
+    let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::LEADER);
     let stranger = HostNode::start(&family.base, stranger, Config::DEFAULT).unwrap();
     let pid = stranger.join(WAIT).unwrap();
     assert_eq!(family.first.node.owner_of(pid, WAIT), Ok(Vmid::new(51)));

@@ -114,7 +114,7 @@ fn the_family_can_be_listed() {
 #[test]
 fn a_call_that_finds_no_room_leaves_no_peer_behind() {
     let capacities = Capacities {
-        answers: 0,
+        reply_buffers: 0,
         ..Capacities::DEFAULT
     };
     let family = Family::led_with(Config {
@@ -125,7 +125,10 @@ fn a_call_that_finds_no_room_leaves_no_peer_behind() {
     let nobody = Vmid::new(99).unwrap();
     let id = node.take_id_for(nobody, WAIT).unwrap();
     let full = |resource| Some(Error::Full(resource));
-    assert_eq!(node.credentials(id, WAIT).err(), full(Resource::Answers));
+    assert_eq!(
+        node.credentials(id, WAIT).err(),
+        full(Resource::ReplyBuffers)
+    );
     let long = vec![1; Capacities::DEFAULT.frame_length];
     let message = Message::Response(&long);
     let too_long = full(Resource::FrameLength);

@@ -322,7 +322,7 @@ fn ends_of_more_orphans_than_there_is_room_for_are_all_seen_once() {
     assert_eq!(got, expected);
     assert_eq!(first.ended().len(), ORPHANS + 1, "told twice");
     assert_eq!(first.node.statistics().pools.processes.now, 1);
-    assert_eq!(first.node.statistics().reaped_unseen, 0);
+    assert_eq!(first.node.statistics().dropped_orphan_exits, 0);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn real_time_signals_for_a_starting_process_are_queued_one_by_one() {
     let (_, kept) = kept_after(&family, &[How::Process(40); 4]);
     assert_eq!(kept, [40; 4]);
     assert_eq!(family.first.node.statistics().pools.queued_signals.now, 0);
-    assert_eq!(family.first.node.statistics().pools.queued_signals.most, 4);
+    assert_eq!(family.first.node.statistics().pools.queued_signals.peak, 4);
 }
 
 #[test]

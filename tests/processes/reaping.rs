@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use libos_ipc::events::Happening;
+use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{ProcessState, codes};
 use libos_ipc::{Error, Id, Interrupt, Target, Wait, Which};
@@ -135,7 +135,7 @@ fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next(
         until("the leader is at it", || {
             let mut events = family.first.node.events();
             events.any(|event| {
-                matches!(event.what, Happening::FrameIn(frame) if frame.code == codes::PID_GETMETA)
+                matches!(event.kind, EventKind::FrameIn(frame) if frame.code == codes::PID_GETMETA)
             })
         });
         let late = parent.node.wait_child(Which::Pid(pid), NOW);
@@ -148,5 +148,5 @@ fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next(
     assert_eq!(parent.node.wait_child(Which::Any, WAIT), Ok(seen));
     assert_gone(&family, &other.node, pid);
     assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
-    assert_eq!(family.first.node.statistics().undone, 0);
+    assert_eq!(family.first.node.statistics().rejected_oneway, 0);
 }

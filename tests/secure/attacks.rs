@@ -1,7 +1,7 @@
 //! What a host does that is against us: each time the stream ends, the reason is counted, nothing
 //! false was read, and another stream of the same process goes on.
 
-use libos_ipc::pal::secure::{Breach, FamilyKey, Secure, SecureStream};
+use libos_ipc::pal::secure::{Breach, FamilyKey, SecurePal, SecureStream};
 use libos_ipc::pal::{Pal, Stream, StreamError};
 
 use super::{Net, Plain, Raw, assert_breaches, key, member, random, vmid};
@@ -11,7 +11,7 @@ const ANSWER: usize = 48;
 /// What the first process says to the second, in records of their own.
 const SAID: [&[u8]; 4] = [b"\x01\0\0\0", b"first", b"second", b"third"];
 
-type Member<'n> = Secure<Plain<'n>>;
+type Member<'n> = SecurePal<Plain<'n>>;
 type End<'p, 'n> = SecureStream<Plain<'n>, &'p Member<'n>>;
 
 /// All that a host may have: the two ends of a stream, and its hands on the bytes between them.
@@ -367,7 +367,7 @@ fn a_stream_reflected() {
 fn a_stream_sent_elsewhere_or_said_to_be_another_s() {
     with_bystander(|world, one, two| {
         // Member 3 does not take what is for member 2.
-        let three = Secure::new(world.two.join(vmid(4)).unwrap(), vmid(4), key(), random);
+        let three = SecurePal::new(world.two.join(vmid(4)).unwrap(), vmid(4), key(), random);
         let mut middle = Middle::new(world, one, &three, 4);
         let _ = middle.says(SAID[0]);
         let hello = middle.sent();
@@ -413,7 +413,7 @@ fn another_key_or_family() {
     for other in others {
         with_bystander(|world, _, two| {
             let one = world.one.join(vmid(5)).unwrap();
-            let stranger = Secure::new(one, vmid(1), other.clone(), random);
+            let stranger = SecurePal::new(one, vmid(1), other.clone(), random);
             let mut middle = Middle::new(world, &stranger, two, 2);
             let _ = middle.says(SAID[0]);
             let hello = middle.sent();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use libos_ipc::pal::secure::{Breach, Secure};
+use libos_ipc::pal::secure::{Breach, SecurePal};
 use libos_ipc::pal::{Pal, Time};
-use libos_ipc::testing::fault_injector::{Faults, Faulty};
+use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{Answer, IdRange, Message};
 use libos_ipc::{Config, Driving, Identity, Node, Refusal, Vmid};
@@ -21,9 +21,9 @@ const CALLER: Config = Config {
 
 fn identity(number: u32) -> Identity {
     if number == 1 {
-        Identity::FIRST
+        Identity::LEADER
     } else {
-        Identity::child(vmid(number), Vmid::FIRST)
+        Identity::child(vmid(number), Vmid::LEADER)
     }
 }
 
@@ -41,7 +41,7 @@ fn ask<P: Pal, Q: Pal>(
     member: &Node<'_, Q>,
     message: &Message<'_>,
 ) -> Option<Answer<'static>> {
-    let mut request = member.request(Vmid::FIRST, message).ok()?;
+    let mut request = member.request(Vmid::LEADER, message).ok()?;
     for _ in 0..6_000 {
         leader.turn(Some(Time(0)));
         member.turn(Some(Time(0)));
@@ -69,10 +69,10 @@ fn a_family_works_whatever_the_streams_do() {
             }
         };
         let net = Net::new();
-        let pal = |number| Faulty::new(net.join(vmid(number)).unwrap(), faults, seed);
+        let pal = |number| FaultInjector::new(net.join(vmid(number)).unwrap(), faults, seed);
         let (one, two) = (pal(1), pal(2));
-        let one = Secure::new(&one, vmid(1), key(), random);
-        let two = Secure::new(&two, vmid(2), key(), random);
+        let one = SecurePal::new(&one, vmid(1), key(), random);
+        let two = SecurePal::new(&two, vmid(2), key(), random);
         let (leader, member) = (node(&one, 1), node(&two, 2));
         for round in 0..40 {
             let range = IdRange {
@@ -88,7 +88,7 @@ fn a_family_works_whatever_the_streams_do() {
         assert_breaches(&one, &[]);
         assert_breaches(&two, &[]);
         assert_eq!(one.statistics().handshakes, 2);
-        assert_eq!(leader.statistics().refused_in_all(), 0);
+        assert_eq!(leader.statistics().refused_total(), 0);
         drop(member);
     }
 }
@@ -98,13 +98,13 @@ fn many_come_at_once_and_few_can_be_strangers() {
     let net: Network<21, 60, 600> = Network::new();
     let pal = |number| {
         let place = net.join(vmid(number)).unwrap();
-        Secure::new(place, vmid(number), key(), random)
+        SecurePal::new(place, vmid(number), key(), random)
     };
     let pals: Vec<_> = (1..=20).map(pal).collect();
     let mut config = CALLER;
-    config.capacities.strangers = 2;
-    let identity = Identity::FIRST;
-    let bytes = Node::<&Secure<Loopback<'_, 21, 60, 600>>>::memory(&identity, &config).total();
+    config.capacities.unidentified = 2;
+    let identity = Identity::LEADER;
+    let bytes = Node::<&SecurePal<Loopback<'_, 21, 60, 600>>>::memory(&identity, &config).total();
     let mut memory = Box::new_uninit_slice(bytes);
     let leader = Node::new(&pals[0], identity, config, &mut memory).unwrap();
     let members: Vec<_> = (2..)
@@ -114,7 +114,7 @@ fn many_come_at_once_and_few_can_be_strangers() {
     let question = Message::GetIdOwner(1);
     let mut requests: Vec<_> = members
         .iter()
-        .map(|member| member.request(Vmid::FIRST, &question).unwrap())
+        .map(|member| member.request(Vmid::LEADER, &question).unwrap())
         .collect();
     let mut answered = 0;
     for _ in 0..2_000 {
@@ -129,11 +129,11 @@ fn many_come_at_once_and_few_can_be_strangers() {
         net.advance(Duration::from_millis(1));
     }
     assert_eq!(answered, members.len());
-    assert_eq!(leader.statistics().refused_in_all(), 0);
+    assert_eq!(leader.statistics().refused_total(), 0);
     // Those that never say a word don't keep others out for ever.
     let silent = net.join(vmid(30)).unwrap();
     let streams: Vec<_> = (0..10)
-        .map(|_| silent.connect(Vmid::FIRST).unwrap())
+        .map(|_| silent.connect(Vmid::LEADER).unwrap())
         .collect();
     drop(requests);
     drop(members);
@@ -148,8 +148,8 @@ fn many_come_at_once_and_few_can_be_strangers() {
 #[test]
 fn who_has_no_key_is_turned_away_and_nobody_else_notices() {
     let net = Net::new();
-    let one = Secure::new(net.join(vmid(1)).unwrap(), vmid(1), key(), random);
-    let two = Secure::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let one = SecurePal::new(net.join(vmid(1)).unwrap(), vmid(1), key(), random);
+    let two = SecurePal::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
     let (leader, member) = (node(&one, 1), node(&two, 2));
     let plain = node(net.join(vmid(3)).unwrap(), 3);
     let question = Message::GetIdOwner(1);
@@ -165,7 +165,7 @@ fn who_has_no_key_is_turned_away_and_nobody_else_notices() {
 #[test]
 fn who_has_a_key_is_turned_away_by_a_plain_family() {
     let net = Net::new();
-    let two = Secure::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
+    let two = SecurePal::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
     let (leader, member) = (node(net.join(vmid(1)).unwrap(), 1), node(&two, 2));
     let plain = node(net.join(vmid(3)).unwrap(), 3);
     let question = Message::GetIdOwner(1);
@@ -201,7 +201,7 @@ mod host {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let key = FamilyKey::generate(random).unwrap();
-        let first = start(&base, Identity::FIRST, &key);
+        let first = start(&base, Identity::LEADER, &key);
         first.join(WAIT).unwrap();
         let identity = first.start_child(WAIT).unwrap();
         let child = start(&base, identity, &key);
@@ -255,9 +255,9 @@ mod host {
         let dir = tempfile::tempdir().unwrap();
         let (secret, plain) = (dir.path().join("s"), dir.path().join("p"));
         let key = FamilyKey::generate(random).unwrap();
-        let secure_leader = start(&secret, Identity::FIRST, &key);
-        let plain_leader = HostNode::start(&plain, Identity::FIRST, Config::DEFAULT).unwrap();
-        let child = |number| Identity::child(vmid(number), Vmid::FIRST);
+        let secure_leader = start(&secret, Identity::LEADER, &key);
+        let plain_leader = HostNode::start(&plain, Identity::LEADER, Config::DEFAULT).unwrap();
+        let child = |number| Identity::child(vmid(number), Vmid::LEADER);
         let plain_member = HostNode::start(&secret, child(2), Config::DEFAULT).unwrap();
         let secure_member = start(&plain, child(2), &key);
         assert_eq!(plain_member.owner_of(1, WAIT), Err(Error::LeaderGone));
@@ -293,10 +293,10 @@ mod host {
     fn a_host_that_changes_a_bit_gets_a_dead_connection_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let key = FamilyKey::generate(random).unwrap();
-        let leader = start(&dir.path().join("real"), Identity::FIRST, &key);
+        let leader = start(&dir.path().join("real"), Identity::LEADER, &key);
         let good = start(
             &dir.path().join("real"),
-            Identity::child(vmid(9), Vmid::FIRST),
+            Identity::child(vmid(9), Vmid::LEADER),
             &key,
         );
         assert_eq!(good.owner_of(1, WAIT), Ok(None));
@@ -318,7 +318,7 @@ mod host {
         }
         let member = start(
             &dir.path().join("seen"),
-            Identity::child(vmid(2), Vmid::FIRST),
+            Identity::child(vmid(2), Vmid::LEADER),
             &key,
         );
         let mut count = 0;

@@ -9,7 +9,7 @@ mod streams;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libos_ipc::Vmid;
-use libos_ipc::pal::secure::{Breach, FamilyKey, Secure};
+use libos_ipc::pal::secure::{Breach, FamilyKey, SecurePal};
 use libos_ipc::pal::{OutOfResources, Pal, ReadyList};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 
@@ -39,8 +39,8 @@ fn key() -> FamilyKey {
     FamilyKey::new(5, &[7; 32])
 }
 
-fn member(net: &Net, number: u32) -> Secure<Plain<'_>> {
-    Secure::new(net.join(vmid(number)).unwrap(), vmid(number), key(), random)
+fn member(net: &Net, number: u32) -> SecurePal<Plain<'_>> {
+    SecurePal::new(net.join(vmid(number)).unwrap(), vmid(number), key(), random)
 }
 
 fn look<P: Pal>(node: &P) -> ReadyList {
@@ -50,7 +50,7 @@ fn look<P: Pal>(node: &P) -> ReadyList {
 }
 
 /// All breaches that were counted, and nothing else.
-fn assert_breaches<P: Pal>(pal: &Secure<P>, expected: &[(Breach, u64)]) {
+fn assert_breaches<P: Pal>(pal: &SecurePal<P>, expected: &[(Breach, u64)]) {
     let counted: Vec<_> = Breach::ALL
         .into_iter()
         .map(|breach| (breach, pal.statistics().breaches(breach)))

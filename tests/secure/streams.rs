@@ -1,8 +1,8 @@
 //! What is written arrives, whatever the streams underneath do.
 
-use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, Secure};
+use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, SecurePal};
 use libos_ipc::pal::{Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time, Token};
-use libos_ipc::testing::fault_injector::{Faults, Faulty};
+use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use proptest::prelude::*;
 
 use super::{Net, Plain, assert_breaches, key, look, member, random, vmid};
@@ -20,8 +20,8 @@ fn byte(position: usize) -> u8 {
     (position % 251) as u8
 }
 
-fn faulty(net: &Net, number: u32, faults: Faults, seed: u64) -> Faulty<Plain<'_>> {
-    Faulty::new(net.join(vmid(number)).unwrap(), faults, seed)
+fn faulty(net: &Net, number: u32, faults: Faults, seed: u64) -> FaultInjector<Plain<'_>> {
+    FaultInjector::new(net.join(vmid(number)).unwrap(), faults, seed)
 }
 
 /// What came through, and how each side ended: `Closed`, or `None` for well.
@@ -119,7 +119,7 @@ fn nothing_of_it_can_be_seen_underneath() {
 #[test]
 fn a_plain_one_is_the_platform_underneath() {
     let net = Net::new();
-    let plain = |number| Secure::plain(net.join(vmid(number)).unwrap(), vmid(number));
+    let plain = |number| SecurePal::plain(net.join(vmid(number)).unwrap(), vmid(number));
     let (one, two) = (plain(1), plain(2));
     let out = (&&one).connect(vmid(2)).unwrap();
     assert_eq!(out.write(&[b"as ", b"it is"]), Ok(8));
@@ -135,7 +135,7 @@ fn a_plain_one_is_the_platform_underneath() {
 }
 
 /// All came through. The last word is said once: where it finds no room it looks like a death.
-fn assert_harmless<P: Pal>(done: &Transfer, total: usize, to: &Secure<P>) {
+fn assert_harmless<P: Pal>(done: &Transfer, total: usize, to: &SecurePal<P>) {
     assert_eq!((done.received, done.out_end), (total, None));
     let is_cut = done.in_end.is_some();
     assert_breaches(
@@ -155,8 +155,8 @@ proptest! {
     fn whatever_the_pieces(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
         let net = Net::new();
         let (one, two) = (faulty(&net, 1, HARMLESS, seed), faulty(&net, 2, HARMLESS, !seed));
-        let one = Secure::new(&one, vmid(1), key(), random);
-        let two = Secure::new(&two, vmid(2), key(), random);
+        let one = SecurePal::new(&one, vmid(1), key(), random);
+        let two = SecurePal::new(&two, vmid(2), key(), random);
         let done = transfer(&&one, &&two, total, at_once, at_most);
         assert_harmless(&done, total, &two);
     }
@@ -165,7 +165,7 @@ proptest! {
     fn faults_on_top_of_it_do_no_harm(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
         let net = Net::new();
         let (one, two) = (member(&net, 1), member(&net, 2));
-        let (one, two) = (Faulty::new(&one, HARMLESS, seed), Faulty::new(&two, HARMLESS, !seed));
+        let (one, two) = (FaultInjector::new(&one, HARMLESS, seed), FaultInjector::new(&two, HARMLESS, !seed));
         let done = transfer(&&one, &&two, total, at_once, at_most);
         assert_harmless(&done, total, two.inner());
     }
@@ -185,8 +185,8 @@ fn a_cut_at_any_byte_is_noticed_by_both() {
             let faults = |here| if here { cut(at) } else { Faults::NONE };
             let one = faulty(&net, 1, faults(!at_reader), at);
             let two = faulty(&net, 2, faults(at_reader), at);
-            let one = Secure::new(&one, vmid(1), key(), random);
-            let two = Secure::new(&two, vmid(2), key(), random);
+            let one = SecurePal::new(&one, vmid(1), key(), random);
+            let two = SecurePal::new(&two, vmid(2), key(), random);
             let done = transfer(&&one, &&two, total, 50, 64);
             let why: Vec<_> = Breach::ALL
                 .into_iter()
@@ -283,7 +283,7 @@ fn a_stream_outlives_its_keys() {
 fn a_batch_is_one_record_and_one_write() {
     let net = Net::new();
     let one = faulty(&net, 1, Faults::NONE, 0);
-    let one = Secure::new(&one, vmid(1), key(), random);
+    let one = SecurePal::new(&one, vmid(1), key(), random);
     let two = member(&net, 2);
     let out = (&&one).connect(vmid(2)).unwrap();
     let inward = (&&two).accept().unwrap();
@@ -291,9 +291,9 @@ fn a_batch_is_one_record_and_one_write() {
     let _ = out.write(&[&claim]);
     let _ = inward.read(&mut [0; 1]);
     assert_eq!(out.write(&[&claim]), Ok(4));
-    let before = one.inner().recorded();
+    let before = one.inner().log();
     assert_eq!(out.write(&[&[1; 20], &[2; RECORD]]), Ok(RECORD));
-    let after = one.inner().recorded();
+    let after = one.inner().log();
     assert_eq!(after.iter().count(), before.iter().count() + 1);
     assert_eq!(
         one.inner().bytes_moved(),
@@ -305,7 +305,7 @@ fn a_batch_is_one_record_and_one_write() {
 fn without_random_numbers_there_is_no_handshake() {
     let net = Net::new();
     let broken: libos_ipc::pal::secure::Random = |_| Err(libos_ipc::pal::OutOfResources);
-    let one = Secure::new(net.join(vmid(1)).unwrap(), vmid(1), key(), broken);
+    let one = SecurePal::new(net.join(vmid(1)).unwrap(), vmid(1), key(), broken);
     let out = (&&one).connect(vmid(1)).unwrap();
     assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     assert_breaches(&one, &[(Breach::NoRandom, 1)]);

@@ -213,7 +213,7 @@ fn c_client_without_room_keeps_its_connection() {
     let mut one = Client::join(&family, 2);
     one.send(REQUEST_UPGRADE, SHARED, b"");
     one.expect_no_message();
-    assert_eq!(family.leader.statistics().undone, 1);
+    assert_eq!(family.leader.statistics().rejected_oneway, 1);
     one.send(REQUEST_CLOSE, INVALID, b"");
     one.expect_message(CONFIRM_CLOSE, INVALID, b"");
 }
@@ -237,9 +237,9 @@ impl Server {
     fn start(base: &Path) -> Server {
         let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();
         let vmid = Vmid::new(2).unwrap();
-        let identity = Identity::child(vmid, Vmid::FIRST);
+        let identity = Identity::child(vmid, Vmid::LEADER);
         let node = HostNode::start(base, identity, Config::DEFAULT).unwrap();
-        node.connect(Vmid::FIRST).unwrap();
+        node.connect(Vmid::LEADER).unwrap();
         let (mut from, _) = listener.accept().unwrap();
         let mut sent = [0; 4];
         from.read_exact(&mut sent).unwrap();

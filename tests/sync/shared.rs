@@ -28,7 +28,7 @@ impl Family {
     pub(crate) fn with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
-        let leader = HostNode::start(&base, Identity::FIRST, config).unwrap();
+        let leader = HostNode::start(&base, Identity::LEADER, config).unwrap();
         leader.join(WAIT).unwrap();
         Family {
             _directory: directory,
@@ -481,7 +481,8 @@ fn fresh_numbers_of_all_processes_differ() {
     let family = Family::new();
     let mut nodes = Vec::new();
     for vmid in 1_000..1_008 {
-        let identity = Identity::child(libos_ipc::Vmid::new(vmid).unwrap(), libos_ipc::Vmid::FIRST);
+        let identity =
+            Identity::child(libos_ipc::Vmid::new(vmid).unwrap(), libos_ipc::Vmid::LEADER);
         nodes.push(HostNode::start(&family.base, identity, Config::DEFAULT).unwrap());
     }
     for pid in 1_000..1_008 {

@@ -42,7 +42,7 @@ fn every_code_has_a_name() {
     for (code, row) in (0..=255_u8).zip(&rows) {
         let name = match code {
             codes::RESP => "answer".to_owned(),
-            code => codes::Named(code).to_string(),
+            code => codes::CodeName(code).to_string(),
         };
         assert_eq!(row["libos_ipc.name"], name);
         let is_marked = !row["libos_ipc.unknown_code"].is_empty();

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use libos_ipc::host::trace::{Recorded, Recorder, Traced, merge};
+use libos_ipc::host::trace::{Recorder, Recording, TracedPal, merge};
 use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
-use libos_ipc::testing::fault_injector::{Faults, Faulty};
+use libos_ipc::testing::fault_injector::{FaultInjector, Faults};
 use nix::sys::stat::Mode;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
@@ -95,10 +95,11 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
         let [one, two, both] = ["one", "two", "both"].map(|name| directory.path().join(name));
         let recorders = [&one, &two].map(|file| Recorder::create(file).unwrap());
         let net = Box::new(Net::new());
-        let pals = [1, 2]
-            .map(|n| Faulty::new(net.join(vmid(n)).unwrap(), FAULTS, seed * 2 + u64::from(n)));
-        let from = Traced::new(&pals[0], vmid(1), Some(&recorders[0]));
-        let to = Traced::new(&pals[1], vmid(2), Some(&recorders[1]));
+        let pals = [1, 2].map(|n| {
+            FaultInjector::new(net.join(vmid(n)).unwrap(), FAULTS, seed * 2 + u64::from(n))
+        });
+        let from = TracedPal::new(&pals[0], vmid(1), Some(&recorders[0]));
+        let to = TracedPal::new(&pals[1], vmid(2), Some(&recorders[1]));
         let mut random = fastrand::Rng::with_seed(seed);
         let frames: Vec<_> = (0..200)
             .map(|seq| frame(seq, random.u8(..), &vec![seq as u8; random.usize(0..60)]))
@@ -113,7 +114,7 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
         assert_eq!(transfer(out, &inward, &net, &bytes), bytes);
         drop((from, to));
         for recorder in recorders {
-            let expected = Recorded {
+            let expected = Recording {
                 entries: 200,
                 lost: 0,
             };
@@ -199,7 +200,7 @@ fn a_file_that_no_recorder_wrote_is_refused_by_its_name() {
 fn a_full_disk_ends_the_recording_and_nothing_else() {
     let recorder = Recorder::create(Path::new("/dev/full")).unwrap();
     let net = Box::new(Net::new());
-    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
+    let from = TracedPal::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
     let to = net.join(vmid(2)).unwrap();
     let out = from.connect(vmid(2)).unwrap();
     let inward = to.accept().unwrap();
@@ -223,7 +224,7 @@ fn a_slow_disk_loses_frames_but_no_time() {
     let mut disk = File::options().read(true).write(true).open(&pipe).unwrap();
     let recorder = Recorder::create(&pipe).unwrap();
     let net = Box::new(Net::new());
-    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
+    let from = TracedPal::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
     let to = net.join(vmid(2)).unwrap();
     let out = from.connect(vmid(2)).unwrap();
     let inward = to.accept().unwrap();
@@ -269,8 +270,8 @@ fn a_slow_disk_loses_frames_but_no_time() {
 #[test]
 fn without_a_recorder_nothing_is_recorded() {
     let net = Box::new(Net::new());
-    let from = Traced::new(net.join(vmid(1)).unwrap(), vmid(1), None);
-    let to = Traced::new(net.join(vmid(2)).unwrap(), vmid(2), None);
+    let from = TracedPal::new(net.join(vmid(1)).unwrap(), vmid(1), None);
+    let to = TracedPal::new(net.join(vmid(2)).unwrap(), vmid(2), None);
     let out = from.connect(vmid(2)).unwrap();
     let inward = to.accept().unwrap();
     assert_eq!(transfer(out, &inward, &net, b"any bytes"), b"any bytes");

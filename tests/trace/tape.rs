@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use libos_ipc::Vmid;
-use libos_ipc::host::trace::{Recorder, Traced};
+use libos_ipc::host::trace::{Recorder, TracedPal};
 use libos_ipc::pal::{Pal, Stream};
 use libos_ipc::testing::loopback::Network;
 use libos_ipc::wire::{HEADER_LENGTH, Message};
@@ -39,7 +39,7 @@ pub(crate) fn record(directory: &Path, said: &[(Vec<u8>, Option<Vec<u8>>)]) -> P
     let recorder = Recorder::create(&file).unwrap();
     let net = Box::new(Net::new());
     let leader = net.join(vmid(1)).unwrap();
-    let member = Traced::new(net.join(vmid(2)).unwrap(), vmid(2), Some(&recorder));
+    let member = TracedPal::new(net.join(vmid(2)).unwrap(), vmid(2), Some(&recorder));
     let ask = member.connect(vmid(1)).unwrap();
     let asked = leader.accept().unwrap();
     let answer = leader.connect(vmid(2)).unwrap();

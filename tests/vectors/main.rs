@@ -181,7 +181,7 @@ fn answers() -> Vec<(&'static str, Expected, Answer<'static>)> {
 fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
     let mut buffer = bytes.to_vec();
     let mut reader = FrameReader::new(&mut buffer);
-    reader.filled(bytes.len());
+    reader.mark_filled(bytes.len());
     look(reader.peek().unwrap().unwrap())
 }
 

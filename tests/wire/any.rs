@@ -1,10 +1,10 @@
 //! Arbitrary messages and answers.
 
 use libos_ipc::wire::{
-    Answer, ChildExit, EndQuery, Expected, FileLock, HeldLock, Hello, IdRange, KillTarget,
-    LentList, LentLock, LentLocks, LimitFlags, LockAnswer, LockFamily, LockKind, Message, MetaCode,
-    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
-    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    Answer, ChildExit, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, Expected,
+    FileLock, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockAnswer, LockFamily, LockKind,
+    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
+    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -65,12 +65,12 @@ fn lock() -> impl Strategy<Value = FileLock<'static>> {
     )
 }
 
-fn lent_locks() -> impl Strategy<Value = LentLocks<'static>> {
+fn lent_locks() -> impl Strategy<Value = DelegatedLocks<'static>> {
     let lock = (any::<(u64, u64)>(), any::<(u32, bool)>());
-    prop::collection::vec(lock, 0..=LentLocks::MOST).prop_map(|locks| {
-        let mut list = LentList::new();
+    prop::collection::vec(lock, 0..=DelegatedLocks::MAX).prop_map(|locks| {
+        let mut list = DelegatedLockList::new();
         for ((one, other), (pid, write)) in locks {
-            assert!(list.push(LentLock {
+            assert!(list.push(DelegatedLock {
                 start: one.min(other),
                 end: one.max(other),
                 pid,
@@ -147,7 +147,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
         (select(ProcessNote::ALL), any::<(u32, u32)>())
             .prop_map(|(note, (pid, vmid))| Message::ProcessNote(RelativeNote { note, pid, vmid })),
         (any::<u64>(), lent_locks())
-            .prop_map(|(loan, locks)| Message::FileLockReturn { loan, locks }),
+            .prop_map(|(delegation, locks)| Message::FileLockReturn { delegation, locks }),
         any::<[u32; 4]>().prop_map(|[version, features, pid, parent]| {
             Message::Hello(Hello {
                 version,
@@ -238,10 +238,10 @@ fn lock_answer(lock: LockAnswer) -> (Expected, Answer<'static>) {
     (Expected::Lock, Answer::Lock(lock))
 }
 
-fn two_lent() -> LentLocks<'static> {
-    let mut list = LentList::new();
+fn two_lent() -> DelegatedLocks<'static> {
+    let mut list = DelegatedLockList::new();
     for write in [false, true] {
-        assert!(list.push(LentLock {
+        assert!(list.push(DelegatedLock {
             start: 1,
             end: 2,
             pid: 3,
@@ -350,7 +350,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             note: SyncNote::NoRoom,
         },
         Message::FileLockReturn {
-            loan: 1,
+            delegation: 1,
             locks: two_lent(),
         },
         Message::Hello(Hello {

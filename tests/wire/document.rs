@@ -18,7 +18,7 @@ fn every_code_is_in_the_document() {
         if name != "FIRST_UNKNOWN" {
             let code = number.parse().unwrap();
             assert_eq!(codes::name(code), Some(name));
-            assert_eq!(codes::Named(code).to_string(), name);
+            assert_eq!(codes::CodeName(code).to_string(), name);
         }
         if ["RESP", "FIRST_UNKNOWN"].contains(&name) {
             continue;
@@ -29,7 +29,7 @@ fn every_code_is_in_the_document() {
     }
     assert_eq!(count, 17 + 19);
     assert_eq!(codes::name(77), None);
-    assert_eq!(codes::Named(77).to_string(), "code 77");
+    assert_eq!(codes::CodeName(77).to_string(), "code 77");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! What lies just inside and just outside of a limit.
 
 use libos_ipc::wire::{
-    FileLock, Frame, FrameReader, LentList, LentLock, LentLocks, LockFamily, LockKind, Malformed,
-    Message, SyncCode,
+    DelegatedLock, DelegatedLockList, DelegatedLocks, FileLock, Frame, FrameReader, LockFamily,
+    LockKind, Malformed, Message, SyncCode,
 };
 
-fn lock(start: u64, end: u64, write: bool) -> LentLock {
-    LentLock {
+fn lock(start: u64, end: u64, write: bool) -> DelegatedLock {
+    DelegatedLock {
         start,
         end,
         pid: 7,
@@ -15,8 +15,8 @@ fn lock(start: u64, end: u64, write: bool) -> LentLock {
 }
 
 /// A file that is given back, as a payload.
-fn payload(loan: u64, count: u64, locks: &[(u64, u64, u32, i32)]) -> Vec<u8> {
-    let mut payload = [loan, count].map(u64::to_le_bytes).concat();
+fn payload(delegation: u64, count: u64, locks: &[(u64, u64, u32, i32)]) -> Vec<u8> {
+    let mut payload = [delegation, count].map(u64::to_le_bytes).concat();
     for (start, end, pid, kind) in locks {
         payload.extend(start.to_le_bytes());
         payload.extend(end.to_le_bytes());
@@ -33,7 +33,7 @@ fn read(payload: &[u8]) -> Result<Message<'_>, Malformed> {
 
 #[test]
 fn locks_that_come_back_are_those_that_were_given() {
-    let mut list = LentList::new();
+    let mut list = DelegatedLockList::new();
     assert!(list.locks().is_empty());
     let locks = [lock(0, 9, true), lock(20, 20, false)];
     for lock in locks {
@@ -44,10 +44,10 @@ fn locks_that_come_back_are_those_that_were_given() {
     assert_eq!(list.locks().iter().collect::<Vec<_>>(), locks);
     assert!(format!("{:?}", list.locks()).contains("start: 20"));
     let message = Message::FileLockReturn {
-        loan: 5,
+        delegation: 5,
         locks: list.locks(),
     };
-    assert_eq!(message.length(), LentLocks::frame_length(2));
+    assert_eq!(message.length(), DelegatedLocks::frame_length(2));
     let bytes = payload(5, 2, &[(0, 9, 7, 1), (20, 20, 7, 0)]);
     assert_eq!(read(&bytes), Ok(message));
     let others = [
@@ -59,7 +59,7 @@ fn locks_that_come_back_are_those_that_were_given() {
     }
     list.clear();
     assert!(list.locks().is_empty());
-    for at in 0..LentLocks::MOST as u64 {
+    for at in 0..DelegatedLocks::MAX as u64 {
         assert!(list.push(lock(at, at, true)));
     }
     assert!(!list.push(lock(99, 99, true)));
@@ -127,11 +127,11 @@ fn a_reader_with_room_for_a_header_only_reads_one() {
     let mut reader = FrameReader::new(&mut buffer);
     assert!(reader.is_empty());
     reader.space()[..3].copy_from_slice(&[17, 0, 0]);
-    reader.filled(3);
+    reader.mark_filled(3);
     assert!(!reader.is_empty());
     assert_eq!(reader.peek().map(|frame| frame.is_none()), Ok(true));
     reader.space().copy_from_slice(&[0; 14]);
-    reader.filled(14);
+    reader.mark_filled(14);
     let frame = reader.peek().unwrap().unwrap();
     assert_eq!((frame.length(), frame.payload), (17, &[][..]));
     reader.skip(17);
@@ -140,6 +140,6 @@ fn a_reader_with_room_for_a_header_only_reads_one() {
     let mut buffer = [0; 16];
     let mut reader = FrameReader::new(&mut buffer);
     reader.space()[0] = 17;
-    reader.filled(1);
+    reader.mark_filled(1);
     assert_eq!(reader.peek().err(), Some(Malformed::TooLong));
 }

@@ -3,10 +3,10 @@
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
-    Answer, ChildExit, EndQuery, Expected, FileLock, Frame, HeldLock, Hello, IdRange, KillTarget,
-    LentList, LentLock, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed, Message, MetaCode,
-    PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
-    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    Answer, ChildExit, DelegatedLock, DelegatedLockList, EndQuery, Expected, FileLock, Frame,
+    HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed,
+    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
+    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use std::num::NonZeroI32;
 
@@ -507,9 +507,9 @@ fn the_extensions_for_file_locks() {
         Message::FileLockRecall(0x0303),
         &frame(25, 74, &[(0, &[3, 3])]),
     );
-    let mut lent = LentList::new();
+    let mut lent = DelegatedLockList::new();
     for (pid, write) in [(4, false), (5, true)] {
-        assert!(lent.push(LentLock {
+        assert!(lent.push(DelegatedLock {
             start: 0x0101,
             end: 0x0202,
             pid,
@@ -529,7 +529,7 @@ fn the_extensions_for_file_locks() {
     ];
     is(
         Message::FileLockReturn {
-            loan: 0x0303,
+            delegation: 0x0303,
             locks: lent.locks(),
         },
         &frame(81, 75, body),

@@ -30,7 +30,7 @@ fn answered(answer: &Answer<'_>, seq: u64) -> Vec<u8> {
 fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
     let mut buffer = bytes.to_vec();
     let mut reader = FrameReader::new(&mut buffer);
-    reader.filled(bytes.len());
+    reader.mark_filled(bytes.len());
     let frame = reader
         .peek()
         .expect("a good header")

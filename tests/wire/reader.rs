@@ -32,7 +32,7 @@ fn read(limit: usize, pieces: &[&[u8]]) -> (Vec<Seen>, Result<(), Malformed>) {
             );
             let count = space.len().min(piece.len());
             space[..count].copy_from_slice(&piece[..count]);
-            reader.filled(count);
+            reader.mark_filled(count);
             piece = &piece[count..];
             if let Err(reason) = take(&mut reader, &mut seen) {
                 return (seen, Err(reason));
@@ -153,7 +153,7 @@ fn a_buffer_too_short_for_any_frame_refuses_the_first_byte() {
         let mut buffer = vec![0; limit];
         let mut reader = FrameReader::new(&mut buffer);
         assert_eq!(reader.peek(), Ok(None));
-        reader.filled(1);
+        reader.mark_filled(1);
         let expected = if limit == 0 {
             Ok(None)
         } else {
@@ -167,10 +167,10 @@ fn a_buffer_too_short_for_any_frame_refuses_the_first_byte() {
 fn counts_that_are_too_high() {
     let mut buffer = sized(17, 17);
     let mut reader = FrameReader::new(&mut buffer);
-    reader.filled(usize::MAX);
+    reader.mark_filled(usize::MAX);
     assert_eq!(reader.buffered(), 17);
     assert!(reader.space().is_empty());
-    reader.filled(usize::MAX);
+    reader.mark_filled(usize::MAX);
     assert_eq!(reader.buffered(), 17);
     reader.skip(16);
     reader.skip(usize::MAX);
@@ -184,7 +184,7 @@ fn a_whole_frame_is_not_moved_and_a_piece_is_kept() {
     let frame = sized(17, 17);
     let mut reader = FrameReader::new(&mut buffer);
     reader.space()[..40].copy_from_slice(&[&frame[..], &frame, &frame[..6]].concat());
-    reader.filled(40);
+    reader.mark_filled(40);
     reader.skip(17);
     assert!(reader.space().is_empty(), "a whole frame waits");
     reader.skip(17);

@@ -18,7 +18,7 @@ fn many_frames_one_write() {
     expected.extend(answered(&Answer::Status(-3), 99));
     assert_eq!(writer.unsent(), expected);
     assert_eq!(writer.room(), 4096 - expected.len());
-    writer.sent(expected.len());
+    writer.mark_sent(expected.len());
     assert!(writer.is_empty());
     assert_eq!((writer.room(), writer.capacity()), (4096, 4096));
 }
@@ -36,7 +36,7 @@ fn every_partial_send() {
         writer.push(1, &Message::GetIdOwner(5)).unwrap();
         writer.push(2, &Message::GetNewVmid).unwrap();
         assert_eq!(writer.room(), 0);
-        writer.sent(taken);
+        writer.mark_sent(taken);
         assert_eq!(writer.unsent(), &frames[taken..]);
         assert_eq!(writer.is_empty(), taken == frames.len());
         // What was sent leaves room, though it is at the front.
@@ -55,7 +55,7 @@ fn what_does_not_fit_changes_nothing() {
     let mut buffer = [0xEE; 40];
     let mut writer = FrameWriter::new(&mut buffer);
     writer.push(1, &Message::GetNewVmid).unwrap();
-    writer.sent(3);
+    writer.mark_sent(3);
     let before = writer.unsent().to_vec();
     assert_eq!(
         writer.push_answer(
@@ -83,8 +83,8 @@ fn counts_that_are_too_high() {
     let mut buffer = [0; 40];
     let mut writer = FrameWriter::new(&mut buffer);
     writer.push(1, &Message::GetNewVmid).unwrap();
-    writer.sent(1);
-    writer.sent(usize::MAX);
+    writer.mark_sent(1);
+    writer.mark_sent(usize::MAX);
     assert!(writer.is_empty() && writer.unsent().is_empty());
     assert_eq!(writer.room(), 40);
 }
@@ -111,7 +111,7 @@ proptest! {
             }
             let count = writer.unsent().len().min(*take);
             sent.extend(&writer.unsent()[..count]);
-            writer.sent(count);
+            writer.mark_sent(count);
             prop_assert_eq!(writer.room() + writer.unsent().len(), writer.capacity());
         }
         sent.extend(writer.unsent());

@@ -22,14 +22,14 @@ pub(super) enum Piece<'a> {
 
 /// The state of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Cutter {
+pub(super) struct Framer {
     vmid: Option<u32>,
     /// The beginning of what is not all there yet.
     partial: Vec<u8>,
     broken: bool,
 }
 
-impl Cutter {
+impl Framer {
     /// Takes in what moved, and calls `each` for all that is complete now.
     pub(super) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
@@ -87,7 +87,7 @@ impl Cutter {
     }
 
     /// What came of a frame that is not all there.
-    pub(super) fn left_over(&self) -> &[u8] {
+    pub(super) fn partial(&self) -> &[u8] {
         &self.partial
     }
 }
@@ -108,15 +108,15 @@ mod tests {
 
     fn pieces(bytes: &[u8], at_once: usize) -> (Found, Option<u32>, Vec<u8>) {
         let (mut found, mut from) = (Vec::new(), None);
-        let mut cutter = Cutter::default();
+        let mut framer = Framer::default();
         for part in bytes.chunks(at_once) {
-            cutter.take(part, |piece| match piece {
+            framer.take(part, |piece| match piece {
                 Piece::Vmid(vmid) => from = Some(vmid),
                 Piece::Frame(bytes) => found.push((true, bytes.to_vec())),
                 Piece::NoFrame(bytes) => found.push((false, bytes.to_vec())),
             });
         }
-        (found, from, cutter.left_over().to_vec())
+        (found, from, framer.partial().to_vec())
     }
 
     #[test]

@@ -32,7 +32,7 @@ struct Entry<'f> {
     record: Record,
     bytes: &'f [u8],
     /// It is the other half of one that stands elsewhere.
-    is_double: bool,
+    is_duplicate: bool,
 }
 
 /// Writes one file, in the order of time, out of those that the members of one family wrote. A frame
@@ -53,8 +53,8 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
         })?;
         merged.cut_off = merged.cut_off.saturating_add(cut_off.into());
     }
-    merged.seen_twice = pair(&mut entries);
-    entries.retain(|entry| !entry.is_double);
+    merged.seen_twice = merge_pairs(&mut entries);
+    entries.retain(|entry| !entry.is_duplicate);
     entries.sort_by_key(|entry| entry.record.time());
     for entry in &entries {
         if entry.record.is(Kind::Frame) {
@@ -91,14 +91,14 @@ fn read<'f>(
         entries.push(Entry {
             record,
             bytes,
-            is_double: false,
+            is_duplicate: false,
         });
     }
 }
 
 /// Finds for each frame that was received the one that was sent, and makes one of the two. Returns
 /// how many were found.
-fn pair(entries: &mut [Entry<'_>]) -> usize {
+fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
     // A pair of members may have had several streams, so several frames have the same number: the
     // earliest that is the same fits.
     let mut sent: HashMap<(u32, u32, u64), Vec<usize>> = HashMap::new();
@@ -140,7 +140,7 @@ fn pair(entries: &mut [Entry<'_>]) -> usize {
             found = found.saturating_add(1);
         }
         if let Some(entry) = entries.get_mut(at) {
-            entry.is_double = true;
+            entry.is_duplicate = true;
         }
     }
     found

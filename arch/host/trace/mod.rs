@@ -1,6 +1,6 @@
 //! What a member sends and gets, in a file that Wireshark reads.
 //!
-//! [`Traced`] is a PAL over any PAL. It cuts what goes through its streams into frames, however they
+//! [`TracedPal`] is a PAL over any PAL. It cuts what goes through its streams into frames, however they
 //! are split, and hands each to a [`Recorder`], which writes them to a pcapng file in a thread of
 //! its own. Each process records itself; [`merge`] makes one file of all, in which a frame that was
 //! seen by its sender and by its receiver stands once, with both times.
@@ -24,28 +24,28 @@ use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Pal, StreamError, Time};
 
 pub use self::merge::{Merged, merge};
-use self::record::Side;
-use self::recorder::Book;
-pub use self::recorder::{Recorded, Recorder};
+use self::record::StreamEnd;
+use self::recorder::EntryQueue;
+pub use self::recorder::{Recorder, Recording};
 pub use self::stream::TracedStream;
 
 /// A PAL whose frames are recorded. Without a recorder it only passes on, so that a program can
 /// decide at its start.
 #[derive(Debug)]
-pub struct Traced<P: Pal> {
+pub struct TracedPal<P: Pal> {
     // Its streams read its clock.
     inner: Arc<P>,
-    book: Option<Book>,
+    queue: Option<EntryQueue>,
     us: Vmid,
 }
 
-impl<P: Pal> Traced<P> {
+impl<P: Pal> TracedPal<P> {
     /// `inner`, which belongs to the member `us`, with what goes through it in the recorder's file.
-    pub fn new(inner: P, us: Vmid, recorder: Option<&Recorder>) -> Traced<P> {
-        let book = recorder.map(|recorder| recorder.open(us, inner.now()));
-        Traced {
+    pub fn new(inner: P, us: Vmid, recorder: Option<&Recorder>) -> TracedPal<P> {
+        let queue = recorder.map(|recorder| recorder.open(us, inner.now()));
+        TracedPal {
             inner: Arc::new(inner),
-            book,
+            queue,
             us,
         }
     }
@@ -55,28 +55,28 @@ impl<P: Pal> Traced<P> {
         &self.inner
     }
 
-    fn stream(&self, inner: P::Stream, side: Side) -> TracedStream<P> {
-        TracedStream::new(inner, Arc::clone(&self.inner), self.book.clone(), side)
+    fn stream(&self, inner: P::Stream, end: StreamEnd) -> TracedStream<P> {
+        TracedStream::new(inner, Arc::clone(&self.inner), self.queue.clone(), end)
     }
 }
 
-impl<P: Pal> Pal for Traced<P> {
+impl<P: Pal> Pal for TracedPal<P> {
     type Stream = TracedStream<P>;
     type Event = P::Event;
 
-    const CALLER_READS: bool = P::CALLER_READS;
+    const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
 
     crate::forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
     crate::forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let stream = self.inner.connect(peer)?;
-        Ok(self.stream(stream, Side::sender(self.us, peer)))
+        Ok(self.stream(stream, StreamEnd::sender(self.us, peer)))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         let stream = self.inner.accept()?;
-        Ok(self.stream(stream, Side::receiver(self.us)))
+        Ok(self.stream(stream, StreamEnd::receiver(self.us)))
     }
 
     fn read_waiting(

@@ -33,11 +33,11 @@ pub(super) struct Record {
     pub(super) version: u8,
     pub(super) kind: u8,
     pub(super) seen: u8,
-    pub(super) spare: u8,
+    pub(super) reserved: u8,
     /// VMIDs; 0 for one that is not known.
     pub(super) sender: U32,
     pub(super) receiver: U32,
-    pub(super) spare_too: U32,
+    pub(super) reserved_too: U32,
     /// Counts the entries of a stream, from 0.
     pub(super) index: U64,
     /// When the sender handed the last byte to the platform, on the clock of the members. 0 if that
@@ -71,10 +71,10 @@ impl Record {
             version: VERSION,
             kind: Kind::Lost as u8,
             seen: BY_SENDER,
-            spare: 0,
+            reserved: 0,
             sender: us.into(),
             receiver: 0.into(),
-            spare_too: 0.into(),
+            reserved_too: 0.into(),
             index: count.into(),
             sent: time.into(),
             received: 0.into(),
@@ -84,16 +84,16 @@ impl Record {
 
 /// One end of a stream: who is at which end, and which end this is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Side {
+pub(super) struct StreamEnd {
     sender: u32,
     receiver: u32,
     seen: u8,
 }
 
-impl Side {
+impl StreamEnd {
     /// The end of `us` of a stream to `peer`.
-    pub(super) fn sender(us: Vmid, peer: Vmid) -> Side {
-        Side {
+    pub(super) fn sender(us: Vmid, peer: Vmid) -> StreamEnd {
+        StreamEnd {
             sender: us.get(),
             receiver: peer.get(),
             seen: BY_SENDER,
@@ -101,8 +101,8 @@ impl Side {
     }
 
     /// The end of `us` of a stream from somebody who has not said who it is.
-    pub(super) fn receiver(us: Vmid) -> Side {
-        Side {
+    pub(super) fn receiver(us: Vmid) -> StreamEnd {
+        StreamEnd {
             sender: 0,
             receiver: us.get(),
             seen: BY_RECEIVER,
@@ -129,10 +129,10 @@ impl Side {
             version: VERSION,
             kind: kind as u8,
             seen: self.seen,
-            spare: 0,
+            reserved: 0,
             sender: self.sender.into(),
             receiver: self.receiver.into(),
-            spare_too: 0.into(),
+            reserved_too: 0.into(),
             index: index.into(),
             sent: sent.into(),
             received: received.into(),

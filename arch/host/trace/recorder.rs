@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::pcapng::{write_interface, write_packet, write_section};
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
-use crate::host::process::Maker;
+use crate::host::process::Creator;
 use crate::pal::Time;
 
 /// How many bytes wait to be written at most; what comes when it is full is lost, and counted.
@@ -30,34 +30,34 @@ const LENGTH: usize = size_of::<u32>();
 
 /// What became of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recorded {
+pub struct Recording {
     /// Entries in the file.
     pub entries: u64,
     /// Frames that are not in it, as the file was not written fast enough.
     pub lost: u64,
 }
 
-/// A file that [`Traced`](super::Traced) writes to.
+/// A file that [`TracedPal`](super::Traced) writes to.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<io::Result<Recorded>>>,
-    maker: Maker,
+    thread: Option<JoinHandle<io::Result<Recording>>>,
+    creator: Creator,
 }
 
 /// A way to write entries into the buffer.
 #[derive(Clone, Debug)]
-pub(super) struct Book(Arc<Shared>);
+pub(super) struct EntryQueue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    pending: Mutex<Pending>,
     changed: Condvar,
 }
 
 /// What waits to be written.
 #[derive(Debug, Default)]
-struct Waiting {
+struct Pending {
     entries: Vec<u8>,
     /// Frames for which there was no room since the last entry.
     lost: u64,
@@ -77,9 +77,9 @@ impl Recorder {
     pub fn create(path: &Path) -> io::Result<Recorder> {
         let file = File::create(path)?;
         let shared = Arc::new(Shared {
-            waiting: Mutex::new(Waiting {
+            pending: Mutex::new(Pending {
                 entries: Vec::with_capacity(BUFFER),
-                ..Waiting::default()
+                ..Pending::default()
             }),
             changed: Condvar::new(),
         });
@@ -89,38 +89,38 @@ impl Recorder {
             .spawn(move || {
                 let recorded = writer.write_to(file);
                 // A file that can't be written costs no more time.
-                writer.waiting().closed = true;
+                writer.pending().closed = true;
                 recorded
             })?;
         Ok(Recorder {
             shared,
             thread: Some(thread),
-            maker: Maker::this(),
+            creator: Creator::this(),
         })
     }
 
     /// For the member `us`, on whose clock it is `now`.
-    pub(super) fn open(&self, us: Vmid, now: Time) -> Book {
+    pub(super) fn open(&self, us: Vmid, now: Time) -> EntryQueue {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let wall = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
         let origin = wall.saturating_sub(now.0);
-        self.shared.waiting().origin.get_or_insert((us, origin));
-        Book(Arc::clone(&self.shared))
+        self.shared.pending().origin.get_or_insert((us, origin));
+        EntryQueue(Arc::clone(&self.shared))
     }
 
     /// Writes what waits, and closes the file. What the node does after that is not recorded.
     ///
     /// # Errors
     /// Why the file could not be written; all before that is in it.
-    pub fn finish(mut self) -> io::Result<Recorded> {
-        self.end().unwrap_or(Ok(Recorded::default()))
+    pub fn finish(mut self) -> io::Result<Recording> {
+        self.end().unwrap_or(Ok(Recording::default()))
     }
 
-    fn end(&mut self) -> Option<io::Result<Recorded>> {
+    fn end(&mut self) -> Option<io::Result<Recording>> {
         let thread = self.thread.take()?;
-        self.shared.waiting().closed = true;
+        self.shared.pending().closed = true;
         self.shared.changed.notify_all();
         let recorded = thread
             .join()
@@ -131,9 +131,9 @@ impl Recorder {
 
 impl Drop for Recorder {
     /// As [`Recorder::finish`], whose errors are lost. A process that was forked has no writer to
-    /// wait for, and leaves the file to its maker.
+    /// wait for, and leaves the file to its creator.
     fn drop(&mut self) {
-        if self.maker.is_this() {
+        if self.creator.is_this() {
             self.end();
         } else {
             mem::forget(self.thread.take());
@@ -141,29 +141,29 @@ impl Drop for Recorder {
     }
 }
 
-impl Book {
+impl EntryQueue {
     /// Puts an entry where the writer finds it, if there is room.
     pub(super) fn write(&self, record: &Record, bytes: &[u8]) {
-        let mut waiting = self.0.waiting();
-        if waiting.closed {
+        let mut pending = self.0.pending();
+        if pending.closed {
             return;
         }
         let length = RECORD_LENGTH.saturating_add(bytes.len());
         let needed = length.saturating_add(LENGTH);
-        let used = waiting.entries.len();
+        let used = pending.entries.len();
         let Ok(stated) = u32::try_from(length) else {
             return;
         };
         if needed > BUFFER.saturating_sub(used) {
-            waiting.lost = waiting.lost.saturating_add(1);
+            pending.lost = pending.lost.saturating_add(1);
             return;
         }
-        waiting.entries.extend_from_slice(stated.as_bytes());
-        waiting.entries.extend_from_slice(record.as_bytes());
-        waiting.entries.extend_from_slice(bytes);
+        pending.entries.extend_from_slice(stated.as_bytes());
+        pending.entries.extend_from_slice(record.as_bytes());
+        pending.entries.extend_from_slice(bytes);
         let half = BUFFER / 2;
-        let wake = mem::take(&mut waiting.asleep) || used < half && waiting.entries.len() >= half;
-        drop(waiting);
+        let wake = mem::take(&mut pending.asleep) || used < half && pending.entries.len() >= half;
+        drop(pending);
         if wake {
             self.0.changed.notify_all();
         }
@@ -171,40 +171,40 @@ impl Book {
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for entries, for long enough to get many at once. They go into `batch`, which is empty.
     fn gather(&self, batch: &mut Vec<u8>) -> Batch {
-        let mut waiting = self.waiting();
-        waiting.asleep = true;
-        let mut waiting = self
+        let mut pending = self.pending();
+        pending.asleep = true;
+        let mut pending = self
             .changed
-            .wait_while(waiting, |waiting| {
-                waiting.entries.is_empty() && waiting.lost == 0 && !waiting.closed
+            .wait_while(pending, |pending| {
+                pending.entries.is_empty() && pending.lost == 0 && !pending.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        waiting.asleep = false;
-        let (mut waiting, _) = self
+        pending.asleep = false;
+        let (mut pending, _) = self
             .changed
-            .wait_timeout_while(waiting, GATHER, |waiting| {
-                waiting.entries.len() < BUFFER / 2 && !waiting.closed
+            .wait_timeout_while(pending, GATHER, |pending| {
+                pending.entries.len() < BUFFER / 2 && !pending.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        mem::swap(&mut waiting.entries, batch);
+        mem::swap(&mut pending.entries, batch);
         Batch {
-            lost: mem::take(&mut waiting.lost),
-            is_last: waiting.closed,
-            origin: waiting.origin,
+            lost: mem::take(&mut pending.lost),
+            is_last: pending.closed,
+            origin: pending.origin,
         }
     }
 
     /// Writes the file until the recorder is closed.
-    fn write_to(&self, file: File) -> io::Result<Recorded> {
+    fn write_to(&self, file: File) -> io::Result<Recording> {
         let mut file = begin(file)?;
         let mut batch = Vec::with_capacity(BUFFER);
-        let mut recorded = Recorded::default();
+        let mut recorded = Recording::default();
         let (mut begun, mut last) = (false, 0);
         loop {
             let Batch {

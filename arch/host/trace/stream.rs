@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::framer::{Cutter, Piece};
-use super::record::{Kind, Side};
-use super::recorder::Book;
+use super::framer::{Framer, Piece};
+use super::record::{Kind, StreamEnd};
+use super::recorder::EntryQueue;
 use crate::pal::{Pal, Stream, StreamError, Time};
 
-/// A stream of a [`Traced`](super::Traced) node.
+/// A stream of a [`TracedPal`](super::Traced) node.
 #[derive(Debug)]
 pub struct TracedStream<P: Pal> {
     pub(super) inner: P::Stream,
@@ -18,9 +18,9 @@ pub struct TracedStream<P: Pal> {
 /// What is known of a stream so far.
 #[derive(Debug)]
 struct Trace {
-    book: Book,
-    side: Side,
-    cutter: Cutter,
+    queue: EntryQueue,
+    end: StreamEnd,
+    framer: Framer,
     /// The number of the next entry.
     next: u64,
 }
@@ -28,30 +28,35 @@ struct Trace {
 impl Trace {
     fn take(&mut self, time: Time, bytes: &[u8]) {
         let Trace {
-            book,
-            side,
-            cutter,
+            queue,
+            end,
+            framer,
             next,
         } = self;
-        cutter.take(bytes, |piece| {
+        framer.take(bytes, |piece| {
             let (kind, bytes) = match piece {
-                Piece::Vmid(vmid) => return side.comes_from(vmid),
+                Piece::Vmid(vmid) => return end.comes_from(vmid),
                 Piece::Frame(bytes) => (Kind::Frame, bytes),
                 Piece::NoFrame(bytes) => (Kind::NoFrame, bytes),
             };
-            book.write(&side.record(kind, *next, time), bytes);
+            queue.write(&end.record(kind, *next, time), bytes);
             *next = next.saturating_add(1);
         });
     }
 }
 
 impl<P: Pal> TracedStream<P> {
-    pub(super) fn new(inner: P::Stream, pal: Arc<P>, book: Option<Book>, side: Side) -> Self {
-        let trace = book.map(|book| {
+    pub(super) fn new(
+        inner: P::Stream,
+        pal: Arc<P>,
+        queue: Option<EntryQueue>,
+        end: StreamEnd,
+    ) -> Self {
+        let trace = queue.map(|queue| {
             Mutex::new(Trace {
-                book,
-                side,
-                cutter: Cutter::default(),
+                queue,
+                end,
+                framer: Framer::default(),
                 next: 0,
             })
         });
@@ -80,7 +85,7 @@ impl<P: Pal> Stream for TracedStream<P> {
         let Some(trace) = &self.trace else {
             return self.inner.write(parts);
         };
-        // Before they go: afterwards the other side may have read them already.
+        // Before they go: afterwards the other end may have read them already.
         let time = self.pal.now();
         let count = self.inner.write(parts)?;
         let mut trace = trace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,11 +103,11 @@ impl<P: Pal> Drop for TracedStream<P> {
     fn drop(&mut self) {
         let Some(trace) = &mut self.trace else { return };
         let trace = trace.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let bytes = trace.cutter.left_over();
+        let bytes = trace.framer.partial();
         // What was sent of it is what came of it.
-        if !bytes.is_empty() && !trace.side.is_sender() {
-            let record = trace.side.record(Kind::CutOff, trace.next, self.pal.now());
-            trace.book.write(&record, bytes);
+        if !bytes.is_empty() && !trace.end.is_sender() {
+            let record = trace.end.record(Kind::CutOff, trace.next, self.pal.now());
+            trace.queue.write(&record, bytes);
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct libos_ipc_platform {
     pub event_wait: extern "C" fn(Pointer, Pointer, u64),
     pub wait_readable: Option<extern "C" fn()>,
     pub thread_create: Option<extern "C" fn()>,
-    pub give_way: Option<extern "C" fn()>,
+    pub yield_processor: Option<extern "C" fn()>,
 }
 
 #[repr(C)]
@@ -71,7 +71,7 @@ pub struct libos_file_lock {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Fill {
+pub struct Usage {
     pub now: u64,
     pub most: u64,
     pub limit: u64,
@@ -81,19 +81,19 @@ pub struct Fill {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
     pub counters: [u64; 11],
-    pub peers: Fill,
-    pub waiters: Fill,
-    pub ranges: Fill,
-    pub own_ranges: Fill,
-    pub children: Fill,
-    pub locks: Fill,
-    pub locked_files: Fill,
-    pub waiting_for_locks: Fill,
-    pub lock_handles: Fill,
-    pub sync_handles: Fill,
-    pub served_handles: Fill,
-    pub sync_clients: Fill,
-    pub send_queue: Fill,
+    pub peers: Usage,
+    pub waiters: Usage,
+    pub ranges: Usage,
+    pub own_ranges: Usage,
+    pub children: Usage,
+    pub locks: Usage,
+    pub locked_files: Usage,
+    pub waiting_for_locks: Usage,
+    pub lock_handles: Usage,
+    pub sync_handles: Usage,
+    pub served_handles: Usage,
+    pub sync_clients: Usage,
+    pub send_queue: Usage,
 }
 
 macro_rules! arrivals {

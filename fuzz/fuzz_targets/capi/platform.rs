@@ -360,7 +360,7 @@ pub fn platform(memory: &'static mut [u128]) -> libos_ipc_platform {
         event_wait,
         wait_readable: None,
         thread_create: None,
-        give_way: None,
+        yield_processor: None,
     }
 }
 

@@ -41,7 +41,7 @@ impl<'m> Contention<'m> {
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
-        let quarrels = arena.table(Self::length(files), |_| Ok(NO_QUARREL))?;
+        let quarrels = arena.alloc_table(Self::length(files), |_| Ok(NO_QUARREL))?;
         Ok(Contention(quarrels))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::file_locks::{Locks, Owner, SpaceName, hash_path};
 use crate::store::{NONE, sort};
-use crate::wire::{LentList, LentLock, LentLocks};
+use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 
 impl Locks<'_> {
     /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
@@ -33,9 +33,9 @@ impl Locks<'_> {
 
     /// The file's record locks, for a borrower that gives it back: by owner, in the order in which
     /// these first locked it, so that the leader has them in that order, too.
-    pub(crate) fn list(&self, file: u32, list: &mut LentList) {
+    pub(crate) fn list(&self, file: u32, list: &mut DelegatedLockList) {
         let space = self.space(file, SpaceName::Ranges);
-        let mut places = heapless::Vec::<u32, { LentLocks::MOST }>::new();
+        let mut places = heapless::Vec::<u32, { DelegatedLocks::MAX }>::new();
         for root in [space.reads, space.writes] {
             let mut after = NONE;
             while let Some(place) = self.trees.next_touching(root, (0, u64::MAX), NONE, after) {
@@ -52,7 +52,7 @@ impl Locks<'_> {
         for place in places {
             let lock = self.trees.at(place);
             if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
-                list.push(LentLock {
+                list.push(DelegatedLock {
                     start: lock.start,
                     end: lock.end,
                     pid,

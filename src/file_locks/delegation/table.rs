@@ -9,8 +9,8 @@ use super::contention::Contention;
 use crate::Vmid;
 use crate::error::Error;
 use crate::file_locks::{LockLimits, Locks, Owner, Set, SpaceName};
-use crate::store::{Arena, Buckets, NONE, mix};
-use crate::wire::{FileLock, LentLock, LentLocks, LockFamily, LockKind};
+use crate::store::{Arena, HashIndex, NONE, hash64};
+use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// A file's loan.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub(in crate::file_locks) struct Loan {
 
 /// What the table knows of its loans as a whole.
 pub(in crate::file_locks) struct Lending<'m> {
-    by_number: Buckets<'m>,
+    by_number: HashIndex<'m>,
     loans: usize,
     most_loans: usize,
     /// The most that can be lent at once.
@@ -46,16 +46,16 @@ pub(in crate::file_locks) struct Lending<'m> {
 
 impl<'m> Lending<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
-        Buckets::bytes(files).saturating_add(Contention::bytes(files))
+        HashIndex::bytes(files).saturating_add(Contention::bytes(files))
     }
 
     pub(in crate::file_locks) fn new(
         arena: &mut Arena<'m>,
         limits: &LockLimits,
     ) -> Result<Self, Error> {
-        let by_locks = limits.locks.checked_div(LentLocks::MOST).unwrap_or(0);
+        let by_locks = limits.locks.checked_div(DelegatedLocks::MAX).unwrap_or(0);
         Ok(Lending {
-            by_number: Buckets::new(arena, limits.files)?,
+            by_number: HashIndex::new(arena, limits.files)?,
             loans: 0,
             most_loans: 0,
             // Half of the table stays for those to whom nothing is lent.
@@ -70,12 +70,12 @@ impl<'m> Lending<'m> {
 
     /// Locks that are set aside for what comes back.
     pub(in crate::file_locks) fn set_aside(&self) -> usize {
-        self.loans.saturating_mul(LentLocks::MOST)
+        self.loans.saturating_mul(DelegatedLocks::MAX)
     }
 }
 
 fn key(to: Vmid, number: u64) -> u64 {
-    mix(number.rotate_left(32) ^ u64::from(to.get()))
+    hash64(number.rotate_left(32) ^ u64::from(to.get()))
 }
 
 impl Locks<'_> {
@@ -96,8 +96,8 @@ impl Locks<'_> {
             && lock.start <= lock.end
             && self.lending.contention.note_use(hash, from)
             && self.lending.loans < self.lending.limit
-            && self.trees.places().left()
-                >= self.lending.set_aside().saturating_add(LentLocks::MOST)
+            && self.trees.places().remaining()
+                >= self.lending.set_aside().saturating_add(DelegatedLocks::MAX)
             && self.by_number(from, number).is_none();
         if !is_lendable {
             return self.set_hashed(from, seq, lock, hash);
@@ -124,7 +124,7 @@ impl Locks<'_> {
         self.lending.by_number.insert(key(from, number), file);
         self.lending.loans = self.lending.loans.saturating_add(1);
         self.lending.most_loans = self.lending.most_loans.max(self.lending.loans);
-        Ok(Set::Lent(LentLocks::MOST))
+        Ok(Set::Lent(DelegatedLocks::MAX))
     }
 
     /// Whether anybody has, waits for or has borrowed ranges of the file.
@@ -174,7 +174,7 @@ impl Locks<'_> {
 
     /// A borrower gives a file back, with its locks on it. False if it is not the borrower, or if no
     /// locks can be like that; then it has none.
-    pub fn give_back(&mut self, from: Vmid, number: u64, locks: LentLocks<'_>) -> bool {
+    pub fn give_back(&mut self, from: Vmid, number: u64, locks: DelegatedLocks<'_>) -> bool {
         let Some(file) = self.by_number(from, number) else {
             return false;
         };
@@ -187,10 +187,10 @@ impl Locks<'_> {
             self.lending.contention.start_quarrel(hash, from);
         }
         let is_right = self.end_loan(file, |table, file| {
-            if locks.len() > LentLocks::MOST {
+            if locks.len() > DelegatedLocks::MAX {
                 return false;
             }
-            let as_they_stand = |lock: LentLock| {
+            let as_they_stand = |lock: DelegatedLock| {
                 let owner = Owner::Process {
                     vmid: from,
                     pid: lock.pid,
@@ -236,7 +236,7 @@ impl Locks<'_> {
         let is_right = put(self, file);
         if !is_right {
             let vmid = loan.to;
-            for place in 0..self.holder_places.used() {
+            for place in 0..self.holder_places.high_water() {
                 let holder = *self.holder_at(place);
                 let its = matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid);
                 if its && holder.file == file {
@@ -252,7 +252,7 @@ impl Locks<'_> {
 
     /// A member is gone: what was lent to it is here again, without locks.
     pub(in crate::file_locks) fn end_loans_of(&mut self, vmid: Vmid) {
-        for file in 0..self.file_places.used() {
+        for file in 0..self.file_places.high_water() {
             let loan = self.file_at(file).loan;
             if loan.is_some_and(|loan| loan.to == vmid) {
                 self.end_loan(file, |_, _| true);
@@ -272,7 +272,7 @@ impl Locks<'_> {
 
     pub(in crate::file_locks) fn loans_are_sound(&self) -> bool {
         let mut loans = 0_usize;
-        for place in 0..self.file_places.used() {
+        for place in 0..self.file_places.high_water() {
             let file = self.file_at(place);
             let held_up = self.space(place, SpaceName::HeldUp).first_waiting != NONE;
             let ranges = self.space(place, SpaceName::Ranges);
@@ -302,13 +302,13 @@ mod tests {
     use super::*;
 
     const LIMITS: LockLimits = LockLimits {
-        locks: 2 * LentLocks::MOST,
+        locks: 2 * DelegatedLocks::MAX,
         files: 2,
         waiting: 1,
         handles: 0,
     };
     const OWNER: Owner = Owner::Process {
-        vmid: Vmid::FIRST,
+        vmid: Vmid::LEADER,
         pid: 1,
     };
 
@@ -326,8 +326,8 @@ mod tests {
             wait: false,
             path: b"a",
         };
-        let lent = Ok(Set::Lent(LentLocks::MOST));
-        assert_eq!(locks.borrow(Vmid::FIRST, 1, &lock, 1), lent);
+        let lent = Ok(Set::Lent(DelegatedLocks::MAX));
+        assert_eq!(locks.borrow(Vmid::LEADER, 1, &lock, 1), lent);
         fault(&mut locks);
         locks.loans_are_sound()
     }
@@ -341,7 +341,7 @@ mod tests {
             |locks| {
                 let asked = Asked::About { write: false };
                 let file = locks.keep_file(b"b").unwrap();
-                let held_up = locks.hold_up(file, OWNER, (0, 9), (Vmid::FIRST, 1), asked);
+                let held_up = locks.hold_up(file, OWNER, (0, 9), (Vmid::LEADER, 1), asked);
                 assert_eq!(held_up, Ok(Set::Waits), "for a file that is not lent");
             },
         ];

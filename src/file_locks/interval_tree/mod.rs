@@ -22,7 +22,7 @@ use heapless::Vec;
 use super::Range;
 use super::reach::Reach;
 use crate::error::Error;
-use crate::store::{Arena, NONE, Places, Table, bytes_for};
+use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 
 /// Which of a lock's two trees.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,22 +125,22 @@ impl Path {
 /// A fixed number of locks, and the trees they are in.
 pub(super) struct Trees<'m> {
     locks: Table<'m, Lock>,
-    places: Places<'m>,
+    places: SlotAllocator<'m>,
 }
 
 impl<'m> Trees<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Lock>(capacity).saturating_add(Places::bytes(capacity))
+        bytes_for::<Lock>(capacity).saturating_add(SlotAllocator::bytes(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Trees {
-            locks: arena.table(capacity, |_| Ok(NOWHERE))?,
-            places: Places::new(arena, capacity)?,
+            locks: arena.alloc_table(capacity, |_| Ok(NOWHERE))?,
+            places: SlotAllocator::new(arena, capacity)?,
         })
     }
 
-    pub(super) fn places(&self) -> &Places<'m> {
+    pub(super) fn places(&self) -> &SlotAllocator<'m> {
         &self.places
     }
 
@@ -172,7 +172,7 @@ impl<'m> Trees<'m> {
         write: bool,
         (holder, since): (u32, u64),
     ) -> Option<u32> {
-        let place = self.places.take()?;
+        let place = self.places.alloc()?;
         let lock = self.locks.get_mut(place as usize)?;
         *lock = Lock {
             start,
@@ -188,7 +188,7 @@ impl<'m> Trees<'m> {
 
     /// Gives back a lock that is in no tree any more.
     pub(super) fn unmake(&mut self, lock: u32) {
-        self.places.give(lock);
+        self.places.free(lock);
     }
 
     /// The order of the trees.

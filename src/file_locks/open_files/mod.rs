@@ -10,7 +10,7 @@ mod notes;
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buckets, NONE, Places, Table, bytes_for, mix};
+use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64};
 
 /// How a member stands to an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,8 +86,8 @@ impl Share {
 /// A fixed number of pairs of an open file and a member that holds it.
 pub(super) struct Handles<'m> {
     shares: Table<'m, Share>,
-    places: Places<'m>,
-    by_handle: Buckets<'m>,
+    places: SlotAllocator<'m>,
+    by_handle: HashIndex<'m>,
     /// The first `listed` are the places of shares whose last request has ended while they were
     /// [`Standing::Closing`]. A place is there once at most, and none is at the end of an operation.
     closed: Table<'m, u32>,
@@ -104,17 +104,17 @@ pub(super) struct Handles<'m> {
 impl<'m> Handles<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Share>(capacity)
-            .saturating_add(Places::bytes(capacity))
-            .saturating_add(Buckets::bytes(capacity))
+            .saturating_add(SlotAllocator::bytes(capacity))
+            .saturating_add(HashIndex::bytes(capacity))
             .saturating_add(bytes_for::<u32>(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Handles {
-            shares: arena.table(capacity, |_| Ok(FREE))?,
-            places: Places::new(arena, capacity)?,
-            by_handle: Buckets::new(arena, capacity)?,
-            closed: arena.table(capacity, |_| Ok(0))?,
+            shares: arena.alloc_table(capacity, |_| Ok(FREE))?,
+            places: SlotAllocator::new(arena, capacity)?,
+            by_handle: HashIndex::new(arena, capacity)?,
+            closed: arena.alloc_table(capacity, |_| Ok(0))?,
             listed: 0,
             unborn: 0,
             untold: 0,
@@ -124,7 +124,7 @@ impl<'m> Handles<'m> {
     }
 
     fn find(&self, handle: u64, fits: impl Fn(&Share) -> bool) -> Option<u32> {
-        self.by_handle.find(mix(handle), |place| {
+        self.by_handle.find(hash64(handle), |place| {
             let share = self.shares.get(place as usize);
             share.is_some_and(|share| share.handle == handle && fits(share))
         })
@@ -146,11 +146,11 @@ impl<'m> Handles<'m> {
     }
 
     fn add(&mut self, share: Share) -> bool {
-        let Some(place) = self.places.take() else {
+        let Some(place) = self.places.alloc() else {
             return false;
         };
         self.change(place, |free| *free = share);
-        self.by_handle.insert(mix(share.handle), place);
+        self.by_handle.insert(hash64(share.handle), place);
         true
     }
 
@@ -188,9 +188,9 @@ impl<'m> Handles<'m> {
     /// Frees the place. True if nobody holds the open file any more.
     fn remove(&mut self, place: u32) -> bool {
         let handle = self.at(place).handle;
-        self.by_handle.remove(mix(handle), place);
+        self.by_handle.remove(hash64(handle), place);
         self.change(place, |share| *share = FREE);
-        self.places.give(place);
+        self.places.free(place);
         self.find(handle, |_| true).is_none()
     }
 
@@ -232,7 +232,7 @@ impl<'m> Handles<'m> {
         let is_new = to != by && !(inherits && self.find_had(handle, to).is_some());
         let is_held = self.find_of(handle, by, |_| true).is_some();
         let needed = usize::from(is_new).saturating_add(usize::from(!is_held));
-        if self.places.left() < needed || !self.hold(handle, by) {
+        if self.places.remaining() < needed || !self.hold(handle, by) {
             return false;
         }
         let standing = if inherits {
@@ -367,7 +367,7 @@ impl<'m> Handles<'m> {
     /// Takes out the first share that fits, from the place `at` on, which moves behind it. Says which
     /// open file it is, and whether nobody else holds that.
     fn take(&mut self, at: &mut u32, fits: impl Fn(&Share) -> bool) -> Option<(u64, bool)> {
-        while *at < self.places.used() {
+        while *at < self.places.high_water() {
             let place = *at;
             *at = at.saturating_add(1);
             let share = *self.shares.get(place as usize)?;
@@ -379,7 +379,7 @@ impl<'m> Handles<'m> {
     }
 
     fn change_all(&mut self, mut change: impl FnMut(&mut Share)) {
-        for place in 0..self.places.used() {
+        for place in 0..self.places.high_water() {
             self.change(place, |share| change(share));
         }
     }
@@ -394,11 +394,11 @@ impl<'m> Handles<'m> {
             && self.untold == number(|share| share.note == Note::None)
             && self.due().count() == number(|share| share.note == Note::Due)
             && self.due().all(|share| share.note == Note::Due)
-            && self.places.taken() == number(|share| share.vmid.is_some())
+            && self.places.in_use() == number(|share| share.vmid.is_some())
     }
 
     pub(super) fn fill(&self) -> (usize, usize) {
-        (self.places.taken(), self.places.most())
+        (self.places.in_use(), self.places.peak())
     }
 }
 

@@ -43,7 +43,7 @@ impl<'m> Promised<'m> {
 
     pub(in crate::leader) fn new(arena: &mut Arena<'m>, ranges: usize) -> Result<Self, Error> {
         Ok(Promised {
-            entries: arena.table(Self::capacity(ranges), |_| Ok(NOTHING))?,
+            entries: arena.alloc_table(Self::capacity(ranges), |_| Ok(NOTHING))?,
             count: 0,
         })
     }

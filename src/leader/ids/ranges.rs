@@ -1,13 +1,13 @@
 //! Which ID belongs to whom (protocol, "ID ranges").
 
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, SpanTable, Sweep};
+use crate::store::{Arena, IntervalMap, OwnerCursor};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
 /// The longest range that is handed out at once.
 const LONGEST_RANGE: u32 = 32;
-const _: () = assert!(LONGEST_RANGE <= crate::store::LONGEST);
+const _: () = assert!(LONGEST_RANGE <= crate::store::MAX_INTERVAL);
 
 /// Where the search goes on after the highest ID. ID 1 is the first that a family has given out:
 /// that of its first process, as a rule, so no other process ever has it.
@@ -29,11 +29,11 @@ pub enum Alloc {
 
 /// What is still to be done to take back the ranges of one owner.
 #[derive(Debug)]
-pub struct Reclaim(Sweep);
+pub struct Reclaim(OwnerCursor);
 
 /// The table of ID ranges: non-overlapping, each with one owner.
 pub struct Ranges<'m> {
-    spans: SpanTable<'m>,
+    spans: IntervalMap<'m>,
     /// Where the search for free IDs goes on.
     next: Id,
     wrap: bool,
@@ -42,7 +42,7 @@ pub struct Ranges<'m> {
 impl<'m> Ranges<'m> {
     /// The memory that a table of `capacity` ranges takes.
     pub const fn bytes(capacity: usize) -> usize {
-        SpanTable::bytes(capacity)
+        IntervalMap::bytes(capacity)
     }
 
     /// An empty table of `capacity` ranges, cut from `arena`. With `wrap`, IDs that were released
@@ -52,7 +52,7 @@ impl<'m> Ranges<'m> {
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize, wrap: bool) -> Result<Self, Error> {
         Ok(Ranges {
-            spans: SpanTable::new(arena, capacity)?,
+            spans: IntervalMap::new(arena, capacity)?,
             next: 1,
             wrap,
         })
@@ -62,7 +62,7 @@ impl<'m> Ranges<'m> {
     /// where IDs that are still owned leave no more room. O(log n) steps, however many ranges stand
     /// in the way.
     pub fn alloc(&mut self, owner: Vmid) -> Alloc {
-        if self.spans.left() == 0 {
+        if self.spans.remaining() == 0 {
             return Alloc::TableFull;
         }
         let mut found = self.spans.next_free(self.next);
@@ -112,7 +112,7 @@ impl<'m> Ranges<'m> {
         }
         let (start, end) = (span.start(), span.end());
         let parts = usize::from(start < id).saturating_add(usize::from(id < end));
-        if self.spans.left() < parts {
+        if self.spans.remaining() < parts {
             return Err(Error::Full(Resource::Ranges));
         }
         if start < id {
@@ -120,7 +120,7 @@ impl<'m> Ranges<'m> {
             self.spans.insert(id, id, to.get());
         } else {
             self.spans.shorten(span, id);
-            self.spans.give(span, to.get());
+            self.spans.set_owner(span, to.get());
         }
         if id < end {
             self.spans.insert(id.saturating_add(1), end, from.get());
@@ -140,7 +140,7 @@ impl<'m> Ranges<'m> {
         if let Some(span) = self.spans.find(id)
             && span.start() == span.end()
         {
-            self.spans.give(span, to.get());
+            self.spans.set_owner(span, to.get());
         }
     }
 
@@ -160,28 +160,29 @@ impl<'m> Ranges<'m> {
 
     /// Begins to take back all ranges of `owner`, who is gone.
     pub fn reclaim(&mut self, owner: Vmid) -> Reclaim {
-        Reclaim(self.spans.sweep(owner.get()))
+        Reclaim(self.spans.owner_cursor(owner.get()))
     }
 
     /// Goes on with that, for a bounded number of steps. True when it is done.
     pub fn reclaim_on(&mut self, reclaim: &mut Reclaim) -> bool {
-        self.spans.sweep_on(&mut reclaim.0, STEPS_AT_ONCE as usize)
+        self.spans
+            .remove_next(&mut reclaim.0, STEPS_AT_ONCE as usize)
     }
 
     /// How many ranges [`Ranges::reclaim_portion`] has to look at for that owner.
     pub(in crate::leader) fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
-        self.spans.sweep(owner.get()).left() as u64
+        self.spans.owner_cursor(owner.get()).remaining() as u64
     }
 
     /// Takes back ranges of `owner`, who is gone, among the next of the `left` that are still to be looked
     /// at. Returns how many are left.
     pub(in crate::leader) fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let mut sweep = Sweep::resume(owner.get(), left);
-        if self.spans.sweep_on(&mut sweep, STEPS_AT_ONCE as usize) {
+        let mut sweep = OwnerCursor::resume(owner.get(), left);
+        if self.spans.remove_next(&mut sweep, STEPS_AT_ONCE as usize) {
             0
         } else {
-            sweep.left() as u64
+            sweep.remaining() as u64
         }
     }
 
@@ -196,8 +197,8 @@ impl<'m> Ranges<'m> {
     }
 
     /// The most ranges that were ever owned at once.
-    pub fn most(&self) -> usize {
-        self.spans.most()
+    pub fn peak(&self) -> usize {
+        self.spans.peak()
     }
 
     /// Whether no node was lost: what is out of the pool is in the tree. Slow: for tests.

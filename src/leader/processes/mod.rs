@@ -10,7 +10,7 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
-use crate::store::{Arena, Index, Table, bytes_for};
+use crate::store::{Arena, SortedMap, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 
@@ -99,8 +99,8 @@ pub struct Processes<'m> {
     entries: Table<'m, Entry>,
     free: Table<'m, u32>,
     free_count: usize,
-    by_pid: Index<'m>,
-    by_vmid: Index<'m>,
+    by_pid: SortedMap<'m>,
+    by_vmid: SortedMap<'m>,
     born: u64,
     died: u64,
     /// How many processes are being started whose parent has ended.
@@ -122,7 +122,7 @@ impl<'m> Processes<'m> {
     pub(super) const fn bytes(capacity: usize, signals: &SignalLimits) -> usize {
         bytes_for::<Entry>(capacity)
             .saturating_add(bytes_for::<u32>(capacity))
-            .saturating_add(Index::bytes(capacity).saturating_mul(2))
+            .saturating_add(SortedMap::bytes(capacity).saturating_mul(2))
             .saturating_add(Signals::bytes(signals))
     }
 
@@ -132,14 +132,14 @@ impl<'m> Processes<'m> {
         signals: &SignalLimits,
     ) -> Result<Self, Error> {
         Ok(Processes {
-            entries: arena.table(capacity, |_| Ok(NOBODY))?,
-            free: arena.table(capacity, |index| {
+            entries: arena.alloc_table(capacity, |_| Ok(NOBODY))?,
+            free: arena.alloc_table(capacity, |index| {
                 u32::try_from(capacity.saturating_sub(index).saturating_sub(1))
                     .map_err(|_| Error::Full(Resource::Processes))
             })?,
             free_count: capacity,
-            by_pid: Index::new(arena, capacity)?,
-            by_vmid: Index::new(arena, capacity)?,
+            by_pid: SortedMap::new(arena, capacity)?,
+            by_vmid: SortedMap::new(arena, capacity)?,
             born: 0,
             died: 0,
             orphaned_starts: 0,
@@ -163,8 +163,8 @@ impl<'m> Processes<'m> {
     }
 
     /// The most there ever were at once.
-    pub fn most(&self) -> usize {
-        self.by_pid.most()
+    pub fn peak(&self) -> usize {
+        self.by_pid.peak()
     }
 
     /// Whether the member's process has not joined yet.
@@ -185,7 +185,7 @@ impl<'m> Processes<'m> {
         let child = self.of_vmid(vmid)?;
         let parent = self.of_pid(child.parent);
         let starter = parent.and_then(|parent| Vmid::new(parent.vmid));
-        (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::FIRST))
+        (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::LEADER))
     }
 
     /// The member whose process, by this pid, has not joined yet.
@@ -340,7 +340,7 @@ impl<'m> Processes<'m> {
         let (group, session) = (entry.group, entry.session);
         (entry.group, entry.session) = (0, 0);
         // Nobody asks for it any more, but it may be a name yet.
-        ranges.give_single(pid, Vmid::FIRST);
+        ranges.give_single(pid, Vmid::LEADER);
         self.name(group, -1);
         self.name(session, -1);
         self.free_name(pid, ranges);

@@ -107,20 +107,20 @@ mod tests {
         let mut memory = Box::new_uninit_slice(BYTES);
         let mut arena = Arena::new(&mut memory);
         let mut leader = Leader::new(&mut arena, 32, 8, &SIGNALS, &LockLimits::NONE, true).unwrap();
-        let Alloc::Range(range) = leader.ranges.alloc(Vmid::FIRST) else {
+        let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
             panic!("a range is to be had");
         };
         let start = range.start;
         leader
             .ranges
-            .change_owner(Vmid::FIRST, start, Vmid::FIRST)
+            .change_owner(Vmid::LEADER, start, Vmid::LEADER)
             .unwrap();
-        leader.join(Vmid::FIRST, &hello(start, 0)).unwrap();
-        let parents = [1, 2].map(|pid| child(&mut leader, Vmid::FIRST, start + pid));
+        leader.join(Vmid::LEADER, &hello(start, 0)).unwrap();
+        let parents = [1, 2].map(|pid| child(&mut leader, Vmid::LEADER, start + pid));
         for (parent, pid) in parents.into_iter().zip([3, 4]) {
             let ranges = &mut leader.ranges;
             ranges
-                .change_owner(Vmid::FIRST, start + pid, parent)
+                .change_owner(Vmid::LEADER, start + pid, parent)
                 .unwrap();
             let dead = child(&mut leader, parent, start + pid);
             leader.apply(&Op::Left(dead));

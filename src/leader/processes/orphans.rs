@@ -11,7 +11,7 @@ use crate::{Id, Vmid};
 impl Processes<'_> {
     /// A member is gone. Its process is a zombie from now on, its children are orphans.
     pub(in crate::leader) fn died(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
-        self.first_has_left |= vmid == Vmid::FIRST;
+        self.first_has_left |= vmid == Vmid::LEADER;
         let Some(place) = self.by_vmid.get(vmid.get()) else {
             self.signals.left(vmid, |_| -errno::ESRCH);
             return;
@@ -61,8 +61,8 @@ impl Processes<'_> {
             }
             pid = entry.parent;
         }
-        let first = self.of_vmid(Vmid::FIRST).filter(|first| first.lives())?;
-        Some((first.pid, Vmid::FIRST))
+        let first = self.of_vmid(Vmid::LEADER).filter(|first| first.lives())?;
+        Some((first.pid, Vmid::LEADER))
     }
 
     fn orphan(

@@ -26,8 +26,8 @@ impl Signals<'_> {
         kept == self.kept
             && kept <= self.limit
             && asked.count().saturating_add(answers) == self.asked
-            && self.free.taken() == self.kept.saturating_add(self.asked)
-            && targets().count() == self.free_targets.taken()
+            && self.free.in_use() == self.kept.saturating_add(self.asked)
+            && targets().count() == self.free_targets.in_use()
             && is_ordered
     }
 }

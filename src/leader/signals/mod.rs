@@ -11,7 +11,7 @@ mod rules;
 mod sending;
 
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, Index, NONE, Places, Table, bytes_for};
+use crate::store::{Arena, NONE, SlotAllocator, SortedMap, Table, bytes_for};
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
 use rules::{REAL_TIME, discarded_by, signal_bit};
@@ -142,10 +142,10 @@ pub(crate) struct SignalAnswer {
 /// The signals under way.
 pub(crate) struct Signals<'m> {
     targets: Table<'m, Target>,
-    free_targets: Places<'m>,
-    by_vmid: Index<'m>,
+    free_targets: SlotAllocator<'m>,
+    by_vmid: SortedMap<'m>,
     queue: Table<'m, Queued>,
-    free: Places<'m>,
+    free: SlotAllocator<'m>,
     limit: usize,
     kept: usize,
     most_kept: usize,
@@ -160,10 +160,10 @@ pub(crate) struct Signals<'m> {
 impl<'m> Signals<'m> {
     pub(super) const fn bytes(limits: &SignalLimits) -> usize {
         bytes_for::<Target>(limits.targets)
-            .saturating_add(Places::bytes(limits.targets))
-            .saturating_add(Index::bytes(limits.targets))
+            .saturating_add(SlotAllocator::bytes(limits.targets))
+            .saturating_add(SortedMap::bytes(limits.targets))
             .saturating_add(bytes_for::<Queued>(limits.places()))
-            .saturating_add(Places::bytes(limits.places()))
+            .saturating_add(SlotAllocator::bytes(limits.places()))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Result<Self, Error> {
@@ -171,11 +171,11 @@ impl<'m> Signals<'m> {
             return Err(Error::Full(Resource::Memory));
         }
         Ok(Signals {
-            targets: arena.table(limits.targets, |_| Ok(IDLE))?,
-            free_targets: Places::new(arena, limits.targets)?,
-            by_vmid: Index::new(arena, limits.targets)?,
-            queue: arena.table(limits.places(), |_| Ok(EMPTY))?,
-            free: Places::new(arena, limits.places())?,
+            targets: arena.alloc_table(limits.targets, |_| Ok(IDLE))?,
+            free_targets: SlotAllocator::new(arena, limits.targets)?,
+            by_vmid: SortedMap::new(arena, limits.targets)?,
+            queue: arena.alloc_table(limits.places(), |_| Ok(EMPTY))?,
+            free: SlotAllocator::new(arena, limits.places())?,
             limit: limits.queued,
             kept: 0,
             most_kept: 0,
@@ -213,7 +213,7 @@ impl<'m> Signals<'m> {
     /// The member's target, new if nothing is under way to it yet.
     fn target(&mut self, to: Vmid) -> Option<&mut Target> {
         if self.by_vmid.get(to.get()).is_none() {
-            let place = self.free_targets.take()?;
+            let place = self.free_targets.alloc()?;
             self.by_vmid.insert(to.get(), place);
             *self.targets.get_mut(place as usize)? = Target {
                 vmid: to.get(),
@@ -236,7 +236,7 @@ impl<'m> Signals<'m> {
         });
         if is_idle {
             self.by_vmid.remove(to.get());
-            self.free_targets.give(place);
+            self.free_targets.free(place);
         }
     }
 
@@ -325,7 +325,7 @@ impl<'m> Signals<'m> {
         if self.target(to).is_none() {
             return false;
         }
-        let Some(place) = self.free.take() else {
+        let Some(place) = self.free.alloc() else {
             self.drop_if_idle(to);
             return false;
         };
@@ -406,7 +406,7 @@ impl<'m> Signals<'m> {
             self.answers = place;
         } else {
             self.kept = self.kept.saturating_sub(1);
-            self.free.give(place);
+            self.free.free(place);
         }
     }
 }

@@ -192,6 +192,6 @@ impl Signals<'_> {
         queued.asker = None;
         self.answers = queued.next;
         self.asked = self.asked.saturating_sub(1);
-        self.free.give(place);
+        self.free.free(place);
     }
 }

@@ -99,7 +99,7 @@ impl<'m> Children<'m> {
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Children {
-            entries: arena.table(capacity, |_| Ok(NOBODY))?,
+            entries: arena.alloc_table(capacity, |_| Ok(NOBODY))?,
             taken_in: None,
             missed: 0,
             reaped: 0,

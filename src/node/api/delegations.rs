@@ -12,7 +12,7 @@ use crate::node::rpc::{Data, Limits};
 use crate::node::{ANSWER_RESERVE, Late, Node, Wait, WaitsFor};
 use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
-use crate::wire::{Answer, FileLock, LentList, Message};
+use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
 /// How soon a borrower is told again for whom there was no room.
 const RETRY: Duration = Duration::from_millis(2);
@@ -107,7 +107,7 @@ impl<P: Pal> Node<'_, P> {
         let Some(leader) = self.identity.leader else {
             return true;
         };
-        let mut list = LentList::new();
+        let mut list = DelegatedLockList::new();
         let mut is_sent = false;
         let all = loop {
             let mut borrowed = self.borrowed.lock();
@@ -120,7 +120,7 @@ impl<P: Pal> Node<'_, P> {
                 break true;
             };
             let message = Message::FileLockReturn {
-                loan: number,
+                delegation: number,
                 locks: list.locks(),
             };
             // Both at once: what is asked of the leader next comes after this.

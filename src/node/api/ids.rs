@@ -6,14 +6,14 @@ use crate::leader::Leader;
 use crate::member::{Purpose, Take};
 use crate::node::{Late, Node, Phase, Wait};
 use crate::pal::Pal;
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::wire::{Answer, IdRange, Message};
 use crate::{Id, Vmid};
 
 /// Where a question to the leader goes.
 pub(in crate::node) enum Ask<'a, 'm> {
     /// This process is the leader.
-    Here(&'a Lock<Leader<'m>>),
+    Here(&'a SpinLock<Leader<'m>>),
     There(Vmid),
 }
 

@@ -8,7 +8,7 @@ use crate::leader::{Leader, Op, Outcome, Presence};
 use crate::node::rpc::Data;
 use crate::node::{Late, Node, PeerRef, Wait};
 use crate::pal::Pal;
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Answer, LockAnswer, Message};
 
@@ -63,7 +63,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As [`Node::alive`], for this process's own requests.
     pub(crate) fn apply_request(
         &self,
-        leader: &Lock<Leader<'m>>,
+        leader: &SpinLock<Leader<'m>>,
         (from, seq): (Vmid, u64),
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
@@ -127,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         match outcome {
             Outcome::Abandoned(vmid) if !self.has_come(vmid) => self.take_back_ids(vmid),
-            Outcome::Rejected => self.counters.undone.add(1),
+            Outcome::Rejected => self.counters.rejected_oneway.add(1),
             _ => {}
         }
         Ok(outcome)

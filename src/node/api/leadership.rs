@@ -9,7 +9,7 @@ use crate::node::connection::revoke_grants;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Phase, Wait, WaitsFor};
 use crate::pal::{Pal, Time};
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message, RelativeNote};
 
@@ -101,7 +101,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         };
         // Even where this node is about to close: it answers until then.
-        let answer = Message::Hello(Hello::NOBODY);
+        let answer = Message::Hello(Hello::NO_PROCESS);
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
             return false;
         }
@@ -115,13 +115,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // The process asks what became of it.
         if leader.lock().apply(&Op::Join(peer.vmid(), *hello)) != Outcome::Done {
-            self.counters.undone.add(1);
+            self.counters.rejected_oneway.add(1);
         }
         true
     }
 
     /// As the leader: a member has nothing any more but IDs.
-    pub(crate) fn has_left(&self, leader: &Lock<Leader<'m>>, vmid: Vmid) {
+    pub(crate) fn has_left(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
         let has_orphans = {
             let mut leader = leader.lock();
             leader.apply(&Op::Left(vmid));
@@ -181,7 +181,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: its own process is dead for the others from now on, and has nothing any more.
-    pub(in crate::node) fn end_own_process(&self, leader: &Lock<Leader<'m>>) {
+    pub(in crate::node) fn end_own_process(&self, leader: &SpinLock<Leader<'m>>) {
         let us = self.identity.vmid;
         self.has_left(leader, us);
         revoke_grants(leader, us);

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::leader::{Leader, Op};
 use crate::node::{Late, Node, Wait};
 use crate::pal::Pal;
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::Message;
 
@@ -159,7 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// False if there was no room.
-    fn send_given(&self, leader: &Lock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
+    fn send_given(&self, leader: &SpinLock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
         let now = Wait::at_most(Duration::ZERO);
         if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(handle), now) {
             return false;
@@ -171,7 +171,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader, before the peer is answered anything else: tells it which open files it was
     /// handed. False if there was no room to tell all.
-    pub(in crate::node) fn tell_handed(&self, leader: &Lock<Leader<'m>>, to: Vmid) -> bool {
+    pub(in crate::node) fn tell_handed(&self, leader: &SpinLock<Leader<'m>>, to: Vmid) -> bool {
         leader.lock().apply(&Op::AllowFileNotices(to));
         loop {
             let next = leader.lock().locks().next_note(Some(to));

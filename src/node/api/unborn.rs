@@ -123,7 +123,7 @@ impl<P: Pal> Node<'_, P> {
     /// To the leader it looks as if that process came and went: so a C leader understands as well.
     fn come_and_go(&self, leader: Vmid, vmid: Vmid) -> Result<(), Error> {
         let stream = self.pal.connect(leader).map_err(|error| match error {
-            ConnectError::NobodyThere | ConnectError::NotAllowed => Error::LeaderGone,
+            ConnectError::NotListening | ConnectError::NotAllowed => Error::LeaderGone,
             ConnectError::Busy => Error::Platform,
         })?;
         match stream.write(&[&vmid.get().to_le_bytes()]) {

@@ -55,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             let message = match message {
                 // Nothing is lent that can't come back.
-                Message::FileLockBorrow(lock) if !self.config.capacities.holds_lent_file() => {
+                Message::FileLockBorrow(lock) if !self.config.capacities.fits_delegation() => {
                     Message::FileLockSet(FileLock { handle: 0, ..lock })
                 }
                 message => message,
@@ -156,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 done
             }
             // It would wait for room for ever, and what comes after it.
-            Message::PidGetMeta { .. } if !self.config.capacities.holds_metadata() => {
+            Message::PidGetMeta { .. } if !self.config.capacities.fits_metadata() => {
                 let (status, data) = (-errno::ENOMEM, &[][..]);
                 if seq != 0 {
                     self.answer(peer, seq, &Answer::Meta { status, data });

@@ -8,10 +8,10 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::leader::{Leader, Op, Outcome};
-use crate::log::event;
+use crate::log::log_event;
 use crate::node::{Name, Node, PeerRef, Phase, Reading, Sending, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
-use crate::store::Lock;
+use crate::store::SpinLock;
 
 /// How many streams are accepted in one turn at most, so that the others are heard too.
 const ACCEPTED_AT_ONCE: usize = 256;
@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
             self.run_upcalls();
-            if P::SHAKES_HANDS && self.strangers_are_new(state) {
+            if P::HAS_HANDSHAKE && self.strangers_are_new(state) {
                 state.exhausted_until = Some(self.pal.now() + RETRY);
                 self.pal.watch_listener(false);
                 return;
@@ -36,11 +36,11 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.greet(state, stream);
                 }
                 Err(AcceptError::WouldBlock) => return,
-                Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::Foreign),
+                Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::NotAllowed),
                 Err(AcceptError::Exhausted) => {
                     state.exhausted_until = Some(self.now() + RETRY_ACCEPT);
                     self.pal.watch_listener(false);
-                    event!(
+                    log_event!(
                         warn,
                         "the platform has no more streams: nobody is accepted for now"
                     );
@@ -52,13 +52,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Whether there is no place for one more stranger, and none has had its time to shake hands.
     fn strangers_are_new(&self, state: &WorkerState<'m, P::Stream>) -> bool {
-        if state.strangers_count < state.strangers.len() {
+        if state.strangers_count < state.unidentified.len() {
             return false;
         }
         let now = self.pal.now();
         let half = self.config.connect_limit.checked_div(2);
-        let mut strangers = state.strangers.iter().flatten();
-        strangers.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
+        let mut unidentified = state.unidentified.iter().flatten();
+        unidentified.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
     }
 
     /// Watches the listener again when it is time. Returns when the worker has to look again.
@@ -78,7 +78,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Some(until.map_or(again, |until| until.min(again)))
     }
 
-    /// Hears a new stream's VMID, or puts it among the strangers until it says it.
+    /// Hears a new stream's VMID, or puts it among the unidentified until it says it.
     fn greet(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
         let mut stranger = Stranger {
             stream,
@@ -99,7 +99,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn keep_stranger(&self, state: &mut WorkerState<'m, P::Stream>, stranger: Stranger<P::Stream>) {
         // Where there is no room, the one that has been silent for longest goes.
         let Some((index, place)) = state
-            .strangers
+            .unidentified
             .iter_mut()
             .enumerate()
             .min_by_key(|(_, place)| place.as_ref().map(|stranger| stranger.until))
@@ -127,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// A stranger says something.
     pub(super) fn listen_to_stranger(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
-        let Some(place) = state.strangers.get_mut(index) else {
+        let Some(place) = state.unidentified.get_mut(index) else {
             return;
         };
         let Some(stranger) = place else { return };
@@ -144,7 +144,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Turns strangers away whose time is over. Returns when the worker has to look again.
+    /// Turns unidentified away whose time is over. Returns when the worker has to look again.
     pub(super) fn expire_strangers(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
@@ -156,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let now = self.now();
         let mut until = until;
         self.introduce_again(state);
-        for place in state.strangers.iter_mut() {
+        for place in state.unidentified.iter_mut() {
             let Some(stranger) = place else { continue };
             if stranger.length == VMID_LENGTH {
                 let soon = now + RETRY;
@@ -177,8 +177,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Tries those again who have said who they are, but whose place was not free yet.
     fn introduce_again(&self, state: &mut WorkerState<'m, P::Stream>) {
-        for index in 0..state.strangers.len() {
-            let place = state.strangers.get(index).and_then(Option::as_ref);
+        for index in 0..state.unidentified.len() {
+            let place = state.unidentified.get(index).and_then(Option::as_ref);
             if place.is_some_and(|stranger| stranger.length == VMID_LENGTH) {
                 self.listen_to_stranger(state, index);
             }
@@ -217,8 +217,8 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(leader) = &self.leader {
             leader.lock().apply(&Op::Connected(vmid));
         }
-        event!(debug, "process {vmid} is connected");
-        self.events.joined(vmid);
+        log_event!(debug, "process {vmid} is connected");
+        self.events.connected(vmid);
         self.tell_surely(Upcall::Joined(vmid));
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
@@ -315,10 +315,10 @@ impl<'m, P: Pal> Node<'m, P> {
             self.leader_gone.store(true, Ordering::Release);
             // Who leaves closes its streams, and the leader its own.
             if self.phase() == Phase::Running {
-                event!(warn, "the leader is gone");
+                log_event!(warn, "the leader is gone");
             }
         } else {
-            event!(debug, "process {vmid} is gone");
+            log_event!(debug, "process {vmid} is gone");
         }
         self.parent_gone(vmid);
         // One that never came has not gone either: only we tried to reach it.
@@ -330,7 +330,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // Calls that wait for children, or for all others to leave, look again.
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(vmid), error);
-        self.events.left(vmid);
+        self.events.disconnected(vmid);
         self.counters.disconnects.add(1);
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);
@@ -379,7 +379,7 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// As the leader: takes back what the process had given to others that have not come.
-pub(in crate::node) fn revoke_grants(leader: &Lock<Leader<'_>>, giver: Vmid) {
+pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid) {
     // Not all under one lock: there may be many.
     while matches!(
         leader.lock().apply(&Op::RevokeGrants(giver)),

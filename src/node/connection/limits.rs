@@ -8,7 +8,7 @@ use super::halves::Queue;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
-use crate::log::event;
+use crate::log::log_event;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
@@ -53,7 +53,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if Some(peer.vmid()) != self.identity.leader {
             return;
         }
-        let hello = Message::Hello(Hello::NOBODY);
+        let hello = Message::Hello(Hello::NO_PROCESS);
         // The queue is empty, and half of it holds more than the longest frame by a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
             self.note_out(peer.vmid(), 0, &hello);
@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(());
         }
         // Sent at once: the question may fail before it is sent, and would leave them unsent.
-        self.send(dest, &Message::Hello(Hello::NOBODY), wait)?;
+        self.send(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
         self.send(dest, &Message::Limits(self.limits()), wait)?;
         peer.limits_told.store(true, Ordering::SeqCst);
         Ok(())
@@ -113,7 +113,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.leaders_sync_data
                     .store(theirs.sync_data.into(), Ordering::SeqCst);
                 let (ours, theirs) = (ours.sync_data, theirs.sync_data);
-                event!(
+                log_event!(
                     error,
                     "sync_data is {ours} here and {theirs} at the leader: sync handles can't be used"
                 );
@@ -130,7 +130,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if !fits {
             let (who, ours, theirs) = (peer.vmid(), ours.sync_data, theirs.sync_data);
-            event!(
+            log_event!(
                 warn,
                 "sync_data is {ours} here and {theirs} at process {who}: it can't use sync handles"
             );

@@ -4,7 +4,7 @@ use super::halves::{Queue, Reading, Sending};
 use super::stream_key::Name;
 use crate::Vmid;
 use crate::pal::{Time, Token};
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// One process.
@@ -13,9 +13,9 @@ pub(crate) struct Peer<'m, S> {
     /// Changes when the place goes to another process, so that stale names are known as such.
     pub(super) generation: AtomicU32,
     pub(super) vmid: AtomicU32,
-    pub(crate) reading: Lock<Reading<'m, S>>,
-    pub(crate) queue: Lock<Queue<'m>>,
-    pub(crate) sending: Lock<Sending<'m, S>>,
+    pub(crate) reading: SpinLock<Reading<'m, S>>,
+    pub(crate) queue: SpinLock<Queue<'m>>,
+    pub(crate) sending: SpinLock<Sending<'m, S>>,
     /// It is in the attention queue.
     pub(super) listed: AtomicBool,
     /// It is to be closed.
@@ -57,7 +57,7 @@ pub(crate) struct Peer<'m, S> {
 impl<S> Peer<'_, S> {
     /// The process's VMID. Only a [`PeerRef`](super::PeerRef) reaches it, and keeps the place from being reused.
     pub(crate) fn vmid(&self) -> Vmid {
-        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::FIRST)
+        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::LEADER)
     }
 
     /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever

@@ -8,7 +8,7 @@ use super::peer::Peer;
 use super::stream_key::GENERATIONS;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::store::{Arena, Index, Lock, Table, bytes_for};
+use crate::store::{Arena, SortedMap, SpinLock, Table, bytes_for};
 use crate::wire::{FrameReader, FrameWriter};
 
 #[derive(Clone, Copy, Default)]
@@ -18,7 +18,7 @@ struct Use {
 }
 
 struct Directory<'m> {
-    by_vmid: Index<'m>,
+    by_vmid: SortedMap<'m>,
     uses: Table<'m, Use>,
     free: Table<'m, u32>,
     free_count: usize,
@@ -38,8 +38,8 @@ impl Directory<'_> {
 
 pub(crate) struct Peers<'m, S> {
     places: Table<'m, Peer<'m, S>>,
-    directory: Lock<Directory<'m>>,
-    attention: Lock<Attention<'m>>,
+    directory: SpinLock<Directory<'m>>,
+    attention: SpinLock<Attention<'m>>,
 }
 
 /// Peers that want something of the worker, each at most once: a ring.
@@ -72,7 +72,7 @@ impl<'m, S> Peers<'m, S> {
     /// The memory of the places themselves.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Peer<'m, S>>(capacity)
-            .saturating_add(Index::bytes(capacity))
+            .saturating_add(SortedMap::bytes(capacity))
             .saturating_add(bytes_for::<Use>(capacity))
             .saturating_add(bytes_for::<u32>(capacity).saturating_mul(2))
     }
@@ -88,30 +88,30 @@ impl<'m, S> Peers<'m, S> {
         let mut buffers = arena.split_off(capacity.saturating_mul(
             frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
         ))?;
-        let places = arena.table(capacity, |index| {
+        let places = arena.alloc_table(capacity, |index| {
             Ok(Peer {
                 index: number(index)?,
                 generation: AtomicU32::new(0),
                 vmid: AtomicU32::new(0),
-                reading: Lock::new(Reading {
+                reading: SpinLock::new(Reading {
                     stream: None,
-                    frames: FrameReader::over(buffers.buffer(frame_length)?),
+                    frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
                     last_reads: 0,
                     held_back: false,
                     is_noted: false,
                 }),
-                queue: Lock::new(Queue {
-                    filling: FrameWriter::over(buffers.buffer(send_queue / 2)?),
+                queue: SpinLock::new(Queue {
+                    filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
                     closed: true,
                     faulty: false,
                     is_new: false,
                     reserved: 0,
                     most: 0,
                 }),
-                sending: Lock::new(Sending {
+                sending: SpinLock::new(Sending {
                     stream: None,
                     vmid_sent: 0,
-                    draining: FrameWriter::over(buffers.buffer(send_queue / 2)?),
+                    draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
                     blocked: false,
                     connecting_since: None,
                     pause: 0,
@@ -137,22 +137,22 @@ impl<'m, S> Peers<'m, S> {
             })
         })?;
         let directory = Directory {
-            by_vmid: Index::new(arena, capacity)?,
-            uses: arena.table(capacity, |_| Ok(Use::default()))?,
-            free: arena.table(capacity, |index| {
+            by_vmid: SortedMap::new(arena, capacity)?,
+            uses: arena.alloc_table(capacity, |_| Ok(Use::default()))?,
+            free: arena.alloc_table(capacity, |index| {
                 number(capacity.saturating_sub(index).saturating_sub(1))
             })?,
             free_count: capacity,
         };
         let attention = Attention {
-            ring: arena.table(capacity, |_| Ok(0))?,
+            ring: arena.alloc_table(capacity, |_| Ok(0))?,
             first: 0,
             count: 0,
         };
         Ok(Peers {
             places,
-            directory: Lock::new(directory),
-            attention: Lock::new(attention),
+            directory: SpinLock::new(directory),
+            attention: SpinLock::new(attention),
         })
     }
 
@@ -338,7 +338,7 @@ impl<'m, S> Peers<'m, S> {
     /// How many peers there are now, and the most ever.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let directory = self.directory.lock();
-        (directory.by_vmid.len(), directory.by_vmid.most())
+        (directory.by_vmid.len(), directory.by_vmid.peak())
     }
 
     /// Bytes in the fullest send queue now, and the most ever in one.
@@ -359,7 +359,7 @@ mod tests {
         let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
         let mut arena = Arena::new(&mut memory);
         let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
-        let peer = peers.find_or_add(Vmid::FIRST).unwrap();
+        let peer = peers.find_or_add(Vmid::LEADER).unwrap();
         // A call looks whether there is a stream to read, while the worker accepts the first.
         let reading = peer.reading.try_lock().unwrap();
         assert!(peer.is_silent());

@@ -11,7 +11,7 @@ use crate::Vmid;
 use crate::arch::spin_hint;
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::log::event;
+use crate::log::log_event;
 use crate::node::{Name, Node, PeerRef, Phase, SpinGauge};
 use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, Table, bytes_for};
@@ -47,7 +47,7 @@ impl<S> Stranger<S> {
 
 /// What only the thread that turns the worker touches. A token.
 pub(crate) struct WorkerState<'m, S> {
-    pub(super) strangers: Table<'m, Option<Stranger<S>>>,
+    pub(super) unidentified: Table<'m, Option<Stranger<S>>>,
     pub(super) strangers_count: usize,
     ready: ReadyList,
     spin: SpinGauge,
@@ -62,13 +62,13 @@ pub(crate) struct WorkerState<'m, S> {
 }
 
 impl<'m, S: Stream> WorkerState<'m, S> {
-    pub(crate) const fn bytes(strangers: usize) -> usize {
-        bytes_for::<Option<Stranger<S>>>(strangers)
+    pub(crate) const fn bytes(unidentified: usize) -> usize {
+        bytes_for::<Option<Stranger<S>>>(unidentified)
     }
 
-    pub(crate) fn new(arena: &mut Arena<'m>, strangers: usize) -> Result<Self, Error> {
+    pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
         Ok(WorkerState {
-            strangers: arena.table(strangers, |_| Ok(None))?,
+            unidentified: arena.alloc_table(unidentified, |_| Ok(None))?,
             strangers_count: 0,
             ready: ReadyList::new(),
             spin: SpinGauge::new(),
@@ -168,7 +168,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let limit = self.config.spin;
         if until == Some(Time(0)) || limit.is_zero() {
             self.pal.wait(&mut state.ready, until);
-            if self.events.is_on() && !state.ready.is_empty() {
+            if self.events.is_enabled() && !state.ready.is_empty() {
                 self.now();
             }
             return;
@@ -314,9 +314,9 @@ impl<'m, P: Pal> Node<'m, P> {
         self.counters.refuse(refusal);
         self.events.refused(who, refusal);
         if let Some(vmid) = who {
-            event!(warn, "process {vmid} is refused: {refusal}");
+            log_event!(warn, "process {vmid} is refused: {refusal}");
         } else {
-            event!(warn, "a connection is refused: {refusal}");
+            log_event!(warn, "a connection is refused: {refusal}");
         }
     }
 
@@ -340,7 +340,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         }
         self.pal.watch_listener(false);
-        for place in state.strangers.iter_mut() {
+        for place in state.unidentified.iter_mut() {
             if let Some(stranger) = place.take() {
                 self.pal.unwatch(&stranger.stream);
             }

@@ -47,7 +47,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(0) | Err(StreamError::Closed) => Read::End,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => Read::Nothing,
             Ok(count) => {
-                reading.frames.filled(count);
+                reading.frames.mark_filled(count);
                 self.counters.reads.add(1);
                 self.counters.bytes_in.add(count);
                 Read::Some
@@ -90,7 +90,7 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             if Expected::of(frame.code).is_some() && !peer.has_room() {
                 if !reading.held_back {
-                    self.counters.held_back.add(1);
+                    self.counters.paused_reads.add(1);
                     self.hold_back(peer, reading, true);
                     // Room may have been made before the wish was known.
                     if peer.has_room() {

@@ -9,7 +9,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, Sending};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::store::mix;
+use crate::store::hash64;
 use crate::wire::{Answer, Message, codes};
 
 /// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: u64 = 64_000_000;
 
 /// Between half of a pause and the whole, so that not all try at the same time.
 pub(crate) fn jittered(pause: u64, seed: u64) -> Duration {
-    let less = mix(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
+    let less = hash64(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
     Duration::from_nanos(pause.saturating_sub(less))
 }
 
@@ -122,7 +122,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.counters.bytes_out.add(count);
                     let of_vmid = count.min(rest_of_vmid.len());
                     sending.vmid_sent = sending.vmid_sent.saturating_add(of_vmid);
-                    sending.draining.sent(count.saturating_sub(of_vmid));
+                    sending.draining.mark_sent(count.saturating_sub(of_vmid));
                 }
                 Err(StreamError::Interrupted) => {}
                 Err(StreamError::WouldBlock) => {
@@ -200,7 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // Who has come to us listens, even if it did not just before.
             Err(error)
                 if error == ConnectError::Busy
-                    || error == ConnectError::NobodyThere && !peer.is_silent() =>
+                    || error == ConnectError::NotListening && !peer.is_silent() =>
             {
                 let now = self.now();
                 let since = *sending.connecting_since.get_or_insert(now);
@@ -221,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 false
             }
             Err(ConnectError::NotAllowed) => {
-                self.refuse(Some(peer.vmid()), Refusal::Foreign);
+                self.refuse(Some(peer.vmid()), Refusal::NotAllowed);
                 self.give_up_on(peer);
                 false
             }
@@ -237,7 +237,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// A message was accepted for sending.
     pub(crate) fn note_out(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
         self.counters.frames_out.add(1);
-        if self.events.is_on() {
+        if self.events.is_enabled() {
             self.events
                 .frame_out(peer, message.code(), seq, message.length());
         }

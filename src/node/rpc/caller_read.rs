@@ -15,7 +15,7 @@ use crate::config::Driving;
 use crate::error::{Error, errno};
 use crate::node::{Late, Node, PeerRef, Reading};
 use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time, Woken};
-use crate::store::Guard;
+use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, codes};
 
@@ -50,8 +50,8 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         peer: &'a PeerRef<'_, 'm, P::Stream>,
         claim: Claim,
-    ) -> Option<Guard<'a, Reading<'m, P::Stream>>> {
-        if !P::CALLER_READS || self.config.driving == Driving::Caller {
+    ) -> Option<SpinLockGuard<'a, Reading<'m, P::Stream>>> {
+        if !P::SUPPORTS_CALLER_READ || self.config.driving == Driving::Caller {
             return None;
         }
         let reading = peer.reading.try_lock()?;
@@ -70,7 +70,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn give_reading(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
+        reading: Option<SpinLockGuard<'_, Reading<'m, P::Stream>>>,
     ) {
         let Some(reading) = reading else { return };
         if let Some(stream) = &reading.stream {
@@ -89,7 +89,7 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         asked: Asked,
-        mut reading: Option<Guard<'_, Reading<'m, P::Stream>>>,
+        mut reading: Option<SpinLockGuard<'_, Reading<'m, P::Stream>>>,
         mut limits: Limits<'_>,
         data: &mut Data<'_>,
     ) -> Result<Answer<'static>, Error> {
@@ -199,7 +199,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // From before the request went out: on a single core that is when the peer gets to run.
             self.caller_spin
                 .learn(spin, self.now() - sent, self.config.spin);
-        } else if self.events.is_on() {
+        } else if self.events.is_enabled() {
             self.now();
         }
         match read {
@@ -207,7 +207,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(0) | Err(StreamError::Closed) => false,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
-                reading.frames.filled(count);
+                reading.frames.mark_filled(count);
                 self.counters.reads.add(1);
                 self.counters.bytes_in.add(count);
                 self.take_answers(peer, reading)

@@ -137,7 +137,7 @@ impl State<'_> {
             Answer::Meta { status, data } => {
                 let buffer = self.buffer.as_mut()?;
                 let fits = data.len() <= buffer.capacity();
-                copy(fits.then(|| buffer.first(data.len()))?, data);
+                copy(fits.then(|| buffer.prefix_mut(data.len()))?, data);
                 self.length = data.len();
                 Answer::Meta { status, data: &[] }
             }

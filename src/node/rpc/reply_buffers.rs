@@ -37,7 +37,7 @@ impl<'m> Buffers<'m> {
     ) -> Result<Self, Error> {
         let mut memory = arena.split_off(count.saturating_mul(length))?;
         Ok(Buffers {
-            stack: arena.table(count, |_| Ok(Some(memory.buffer(length)?)))?,
+            stack: arena.alloc_table(count, |_| Ok(Some(memory.alloc_buffer(length)?)))?,
             free: count,
         })
     }

@@ -28,7 +28,7 @@ pub enum WaitsFor {
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WaitsFor::Answer(code) => codes::Named(*code).fmt(f),
+            WaitsFor::Answer(code) => codes::CodeName(*code).fmt(f),
             WaitsFor::Room => f.write_str("room to send"),
             WaitsFor::Pause => f.write_str("asking again"),
             WaitsFor::Child => f.write_str("a child's end"),

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Resource};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Buffer, Lock, Table, bytes_for, copy};
+use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy};
 use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{Buffers, Data};
@@ -58,7 +58,7 @@ pub(super) struct State<'m> {
 
 pub(crate) struct Waiter<'m, E> {
     pub(super) event: E,
-    pub(super) state: Lock<State<'m>>,
+    pub(super) state: SpinLock<State<'m>>,
 }
 
 struct FreeList<'m> {
@@ -69,8 +69,8 @@ struct FreeList<'m> {
 
 pub(crate) struct Waiters<'m, E> {
     pub(super) slots: Table<'m, Waiter<'m, E>>,
-    free: Lock<FreeList<'m>>,
-    buffers: Lock<Buffers<'m>>,
+    free: SpinLock<FreeList<'m>>,
+    buffers: SpinLock<Buffers<'m>>,
 }
 
 /// A waiter of this call's own. It must go back with [`Waiters::give`] or [`Waiters::give_up`].
@@ -102,10 +102,10 @@ impl<'m, E: Event> Waiters<'m, E> {
         buffers: usize,
         event: impl Fn() -> Result<E, OutOfResources>,
     ) -> Result<Self, Error> {
-        let slots = arena.table(capacity, |_| {
+        let slots = arena.alloc_table(capacity, |_| {
             Ok(Waiter {
                 event: event().map_err(|_| Error::Platform)?,
-                state: Lock::new(State {
+                state: SpinLock::new(State {
                     phase: Phase::Free,
                     peer: None,
                     what: WaitsFor::Room,
@@ -118,7 +118,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                 }),
             })
         })?;
-        let stack = arena.table(capacity, |index| Ok(u32::try_from(index).unwrap_or(0)))?;
+        let stack = arena.alloc_table(capacity, |index| Ok(u32::try_from(index).unwrap_or(0)))?;
         let free = FreeList {
             stack,
             free: capacity,
@@ -127,8 +127,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         let buffers = Buffers::new(arena, buffers, PATH_MAX)?;
         Ok(Waiters {
             slots,
-            free: Lock::new(free),
-            buffers: Lock::new(buffers),
+            free: SpinLock::new(free),
+            buffers: SpinLock::new(buffers),
         })
     }
 
@@ -157,7 +157,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             buffer = self.buffers.lock().take();
             if buffer.is_none() {
                 self.free(slot);
-                return Err(Error::Full(Resource::Answers));
+                return Err(Error::Full(Resource::ReplyBuffers));
             }
         }
         waiter.event.clear();
@@ -221,7 +221,10 @@ impl<'m, E: Event> Waiters<'m, E> {
             };
             if let Some(buffer) = buffer {
                 data.length = length;
-                copy(data.bytes, buffer.made().get(..length).unwrap_or(&[]));
+                copy(
+                    data.bytes,
+                    buffer.initialized().get(..length).unwrap_or(&[]),
+                );
                 self.buffers.lock().give(buffer);
             }
             self.free(claim.slot);

@@ -39,7 +39,7 @@ pub enum Stop {
 
 /// What the other end of a line did that it must not: nothing more is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineFault {
+pub enum MuxError {
     /// A frame of no known kind, or with a value that it can't have.
     // Not 0: so "none" is, and a machine that is a `static` takes no room in an image.
     Malformed = 1,
@@ -57,21 +57,21 @@ pub enum LineFault {
     TooMuchCredit,
 }
 
-impl fmt::Display for LineFault {
+impl fmt::Display for MuxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            LineFault::Malformed => "a frame makes no sense",
-            LineFault::NoHello => "it did not begin with HELLO of this version",
-            LineFault::NoSuchStream => "a stream number is too high",
-            LineFault::AlreadyOpen => "it opened a stream twice",
-            LineFault::NotOpen => "it went on with a stream that is not open",
-            LineFault::BeyondCredit => "it sent more than it may",
-            LineFault::TooMuchCredit => "it allowed more than can be counted",
+            MuxError::Malformed => "a frame makes no sense",
+            MuxError::NoHello => "it did not begin with HELLO of this version",
+            MuxError::NoSuchStream => "a stream number is too high",
+            MuxError::AlreadyOpen => "it opened a stream twice",
+            MuxError::NotOpen => "it went on with a stream that is not open",
+            MuxError::BeyondCredit => "it sent more than it may",
+            MuxError::TooMuchCredit => "it allowed more than can be counted",
         })
     }
 }
 
-impl core::error::Error for LineFault {}
+impl core::error::Error for MuxError {}
 
 impl Stop {
     pub(super) fn value(self) -> u32 {
@@ -82,12 +82,12 @@ impl Stop {
         }
     }
 
-    pub(super) fn read(value: u32) -> Result<Stop, LineFault> {
+    pub(super) fn read(value: u32) -> Result<Stop, MuxError> {
         match value {
             0 => Ok(Stop::Closed),
             1 => Ok(Stop::Busy),
             2 => Ok(Stop::NotAllowed),
-            _ => Err(LineFault::Malformed),
+            _ => Err(MuxError::Malformed),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Frame {
         [kind, extra, low, high, a, b, c, d]
     }
 
-    pub(super) fn read(bytes: [u8; FRAME]) -> Result<Frame, LineFault> {
+    pub(super) fn read(bytes: [u8; FRAME]) -> Result<Frame, MuxError> {
         let [kind, extra, low, high, a, b, c, d] = bytes;
         let kind = match (kind, extra) {
             (1, VERSION) => Kind::Hello,
@@ -123,7 +123,7 @@ impl Frame {
             (4, 0) => Kind::End,
             (5, 0) => Kind::Credit,
             (6, 0) => Kind::Stop,
-            _ => return Err(LineFault::Malformed),
+            _ => return Err(MuxError::Malformed),
         };
         let (stream, value) = (
             u16::from_le_bytes([low, high]),
@@ -141,7 +141,7 @@ impl Frame {
                 value,
             })
         } else {
-            Err(LineFault::Malformed)
+            Err(MuxError::Malformed)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A platform whose only way out is one byte channel: a serial port of a virtual machine, say.
 //!
 //! All one-way streams of a member share the channel, the *line*. [`Mux`] is the machine at each of
-//! its ends: the member's, where [`OneLine`] makes a [`Pal`](crate::pal::Pal) of it, and that of
+//! its ends: the member's, where [`MuxPal`] makes a [`Pal`](crate::pal::Pal) of it, and that of
 //! whoever connects the member with the others (`host::Proxy`). It has no I/O, no clock and no
 //! lock, so it is tested on its own.
 //!
@@ -34,6 +34,6 @@ mod machine;
 mod pal;
 mod streams;
 
-pub use self::frame::{LineFault, Stop};
+pub use self::frame::{MuxError, Stop};
 pub use self::machine::Mux;
-pub use self::pal::{Line, LineStream, OneLine, Terminal};
+pub use self::pal::{ByteChannel, MuxEndpoint, MuxPal, MuxStream};

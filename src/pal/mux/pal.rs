@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 
-use super::{LineFault, Mux, Stop};
+use super::{Mux, MuxError, Stop};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, READY_AT_ONCE,
@@ -12,13 +12,13 @@ use crate::pal::{
 };
 
 /// How many bytes are read from the line at once.
-const PIECE: usize = 1024;
+const CHUNK: usize = 1024;
 
 /// How many pieces are read before others have their turn.
-const PIECES_AT_ONCE: u32 = 64;
+const CHUNKS_PER_POLL: u32 = 64;
 
-/// The machine's part of a [`Terminal`]: a byte channel, reliable and in order, and a clock.
-pub trait Line: Send + Sync {
+/// The machine's part of a [`MuxEndpoint`]: a byte channel, reliable and in order, and a clock.
+pub trait ByteChannel: Send + Sync {
     /// Reads what has come without blocking, as much as fits, and says how much; 0: nothing.
     fn read(&self, buffer: &mut [u8]) -> usize;
 
@@ -28,7 +28,7 @@ pub trait Line: Send + Sync {
     /// Lets time pass until there is something to read, something more can be written after a
     /// write that did not take all, or the clock reaches `until` (`None`: no limit). May return
     /// early, but not fail to return for what came just before the call.
-    fn rest(&self, until: Option<Time>);
+    fn wait(&self, until: Option<Time>);
 
     /// The monotonic clock. Cheap.
     fn now(&self) -> Time;
@@ -41,8 +41,8 @@ pub trait Line: Send + Sync {
 /// ([`Driving::Caller`](crate::Driving::Caller)): a wake from another thread only ends the wait
 /// that comes next.
 #[derive(Debug)]
-pub struct Terminal<L, const STREAMS: usize, const WINDOW: usize> {
-    line: L,
+pub struct MuxEndpoint<L, const STREAMS: usize, const WINDOW: usize> {
+    channel: L,
     state: Mutex<State<STREAMS, WINDOW>>,
     woken: AtomicBool,
 }
@@ -68,11 +68,11 @@ enum End {
     Reader(u16),
 }
 
-impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WINDOW> {
+impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, STREAMS, WINDOW> {
     /// An end of that line.
-    pub const fn new(line: L) -> Self {
-        Terminal {
-            line,
+    pub const fn new(channel: L) -> Self {
+        MuxEndpoint {
+            channel,
             state: Mutex::new(State {
                 mux: Mux::new(),
                 writers: [None; STREAMS],
@@ -86,17 +86,17 @@ impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WI
     }
 
     /// The platform of a node at this end. For one node.
-    pub const fn pal(&self) -> OneLine<'_, L, STREAMS, WINDOW> {
-        OneLine { terminal: self }
+    pub const fn pal(&self) -> MuxPal<'_, L, STREAMS, WINDOW> {
+        MuxPal { endpoint: self }
     }
 
     /// The line.
-    pub fn line(&self) -> &L {
-        &self.line
+    pub fn channel(&self) -> &L {
+        &self.channel
     }
 
     /// What the other end did that it must not, if anything.
-    pub fn fault(&self) -> Option<LineFault> {
+    pub fn fault(&self) -> Option<MuxError> {
         self.state.lock().mux.fault()
     }
 
@@ -108,10 +108,10 @@ impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WI
                 self.send(&mut state);
                 state.mux.to_send().is_empty()
             };
-            if is_sent || self.line.now() >= until {
+            if is_sent || self.channel.now() >= until {
                 return is_sent;
             }
-            self.line.rest(Some(until));
+            self.channel.wait(Some(until));
         }
     }
 
@@ -121,7 +121,7 @@ impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WI
             let count = if bytes.is_empty() {
                 0
             } else {
-                self.line.write(bytes)
+                self.channel.write(bytes)
             };
             if count == 0 {
                 return;
@@ -132,9 +132,9 @@ impl<L: Line, const STREAMS: usize, const WINDOW: usize> Terminal<L, STREAMS, WI
 
     /// Moves bytes between the line and the streams, both ways.
     fn exchange(&self, state: &mut State<STREAMS, WINDOW>) {
-        let mut piece = [0; PIECE];
-        for _ in 0..PIECES_AT_ONCE {
-            let count = self.line.read(&mut piece);
+        let mut piece = [0; CHUNK];
+        for _ in 0..CHUNKS_PER_POLL {
+            let count = self.channel.read(&mut piece);
             let came = piece.get(..count).unwrap_or(&[]);
             if came.is_empty() || state.mux.receive(came).is_err() {
                 break;
@@ -161,8 +161,8 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     }
 
     fn claim(&mut self, stream: u16, claimed: bool) {
-        if let Some(place) = self.claimed.get_mut(usize::from(stream)) {
-            *place = claimed;
+        if let Some(slot) = self.claimed.get_mut(usize::from(stream)) {
+            *slot = claimed;
         }
     }
 
@@ -182,7 +182,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
                 self.drop_unclaimed();
             }
             return if self.mux.fault().is_some() {
-                Err(ConnectError::NobodyThere)
+                Err(ConnectError::NotListening)
             } else {
                 Err(ConnectError::Busy)
             };
@@ -193,7 +193,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
                 return Ok(stream);
             }
             None => return Err(ConnectError::Busy),
-            Some(Stop::Closed) => ConnectError::NobodyThere,
+            Some(Stop::Closed) => ConnectError::NotListening,
             Some(Stop::Busy) => ConnectError::Busy,
             Some(Stop::NotAllowed) => ConnectError::NotAllowed,
         };
@@ -240,7 +240,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     }
 
     /// Reports what is ready.
-    fn look(&mut self, ready: &mut ReadyList) {
+    fn poll(&mut self, ready: &mut ReadyList) {
         if !self.listener_ignored && self.mux.has_opened() {
             let _ = ready.push((Token::LISTENER, Readiness::READ));
         }
@@ -249,9 +249,9 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
             if ready.len().saturating_add(2) > READY_AT_ONCE {
                 return;
             }
-            let place = begin.saturating_add(step).checked_rem(STREAMS).unwrap_or(0);
-            self.next = place.saturating_add(1);
-            let Ok(stream) = u16::try_from(place) else {
+            let slot = begin.saturating_add(step).checked_rem(STREAMS).unwrap_or(0);
+            self.next = slot.saturating_add(1);
+            let Ok(stream) = u16::try_from(slot) else {
                 return;
             };
             for end in [End::Reader(stream), End::Writer(stream)] {
@@ -267,61 +267,61 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     }
 }
 
-/// The platform of a member whose streams share one line: the end that a [`Terminal`] keeps.
+/// The platform of a member whose streams share one line: the end that a [`MuxEndpoint`] keeps.
 #[derive(Debug)]
-pub struct OneLine<'t, L, const STREAMS: usize, const WINDOW: usize> {
-    terminal: &'t Terminal<L, STREAMS, WINDOW>,
+pub struct MuxPal<'t, L, const STREAMS: usize, const WINDOW: usize> {
+    endpoint: &'t MuxEndpoint<L, STREAMS, WINDOW>,
 }
 
 /// One end of a stream over a line.
 #[derive(Debug)]
-pub struct LineStream<'t, L: Line, const STREAMS: usize, const WINDOW: usize> {
-    terminal: &'t Terminal<L, STREAMS, WINDOW>,
+pub struct MuxStream<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> {
+    endpoint: &'t MuxEndpoint<L, STREAMS, WINDOW>,
     end: End,
 }
 
-impl<L: Line, const STREAMS: usize, const WINDOW: usize> Stream
-    for LineStream<'_, L, STREAMS, WINDOW>
+impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Stream
+    for MuxStream<'_, L, STREAMS, WINDOW>
 {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match self.end {
-            End::Reader(stream) => self.terminal.with(|state| state.mux.read(stream, buffer)),
+            End::Reader(stream) => self.endpoint.with(|state| state.mux.read(stream, buffer)),
             End::Writer(_) => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         match self.end {
-            End::Writer(stream) => self.terminal.with(|state| state.mux.write(stream, parts)),
+            End::Writer(stream) => self.endpoint.with(|state| state.mux.write(stream, parts)),
             End::Reader(_) => Err(StreamError::Closed),
         }
     }
 }
 
-impl<L: Line, const STREAMS: usize, const WINDOW: usize> Drop
-    for LineStream<'_, L, STREAMS, WINDOW>
+impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Drop
+    for MuxStream<'_, L, STREAMS, WINDOW>
 {
     fn drop(&mut self) {
-        self.terminal.with(|state| state.close(self.end));
+        self.endpoint.with(|state| state.close(self.end));
     }
 }
 
-impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> OneLine<'t, L, STREAMS, WINDOW> {
-    fn stream(&self, end: End) -> LineStream<'t, L, STREAMS, WINDOW> {
-        LineStream {
-            terminal: self.terminal,
+impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxPal<'t, L, STREAMS, WINDOW> {
+    fn stream(&self, end: End) -> MuxStream<'t, L, STREAMS, WINDOW> {
+        MuxStream {
+            endpoint: self.endpoint,
             end,
         }
     }
 }
 
-impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
-    for OneLine<'t, L, STREAMS, WINDOW>
+impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
+    for MuxPal<'t, L, STREAMS, WINDOW>
 {
-    type Stream = LineStream<'t, L, STREAMS, WINDOW>;
+    type Stream = MuxStream<'t, L, STREAMS, WINDOW>;
     type Event = Flag;
 
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     fn event(&self) -> Result<Flag, OutOfResources> {
         Ok(Flag::default())
@@ -329,12 +329,12 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
 
     /// As a rule the first call for a peer says that it is busy, for the other end has to be asked.
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
-        let stream = self.terminal.with(|state| state.connect(peer.get()))?;
+        let stream = self.endpoint.with(|state| state.connect(peer.get()))?;
         Ok(self.stream(End::Writer(stream)))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
-        let opened = self.terminal.with(|state| {
+        let opened = self.endpoint.with(|state| {
             let (stream, _) = state.mux.next_opened()?;
             state.mux.accept(stream);
             Some(stream)
@@ -344,7 +344,7 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
     }
 
     fn watch_listener(&self, on: bool) {
-        self.terminal.state.lock().listener_ignored = !on;
+        self.endpoint.state.lock().listener_ignored = !on;
     }
 
     fn watch(
@@ -358,43 +358,43 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
     }
 
     fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest) {
-        if let Some(watch) = self.terminal.state.lock().watch(stream.end) {
+        if let Some(watch) = self.endpoint.state.lock().watch(stream.end) {
             *watch = Some((token, interest));
         }
     }
 
     fn unwatch(&self, stream: &Self::Stream) {
-        if let Some(watch) = self.terminal.state.lock().watch(stream.end) {
+        if let Some(watch) = self.endpoint.state.lock().watch(stream.end) {
             *watch = None;
         }
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        let mut has_rested = false;
+        let mut has_waited = false;
         loop {
             let is_over = {
-                let mut state = self.terminal.state.lock();
-                self.terminal.exchange(&mut state);
-                state.look(ready);
-                let is_over = has_rested || !ready.is_empty() || until == Some(Time(0));
+                let mut state = self.endpoint.state.lock();
+                self.endpoint.exchange(&mut state);
+                state.poll(ready);
+                let is_over = has_waited || !ready.is_empty() || until == Some(Time(0));
                 // Who tries to connect is to look again, instead of resting.
                 is_over || state.mux.take_decided()
             };
-            if self.terminal.woken.swap(false, Ordering::AcqRel) || is_over {
+            if self.endpoint.woken.swap(false, Ordering::AcqRel) || is_over {
                 return;
             }
-            self.terminal.line.rest(until);
-            has_rested = true;
+            self.endpoint.channel.wait(until);
+            has_waited = true;
         }
     }
 
     fn wake(&self) {
-        self.terminal.woken.store(true, Ordering::Release);
+        self.endpoint.woken.store(true, Ordering::Release);
     }
 
     fn wait_event(&self, event: &Flag, until: Option<Time>) {
         if !event.is_set() {
-            self.terminal.line.rest(until);
+            self.endpoint.channel.wait(until);
         }
     }
 
@@ -403,6 +403,6 @@ impl<'t, L: Line, const STREAMS: usize, const WINDOW: usize> Pal
     }
 
     fn now(&self) -> Time {
-        self.terminal.line.now()
+        self.endpoint.channel.now()
     }
 }

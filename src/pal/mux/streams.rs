@@ -2,8 +2,8 @@
 
 use bitflags::bitflags;
 
-use super::frame::{LineFault, Stop};
-use crate::store::Ring;
+use super::frame::{MuxError, Stop};
+use crate::store::ByteRing;
 
 bitflags! {
     /// What became of a stream that this end writes. None of them: its number is free.
@@ -66,21 +66,21 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn allow(&mut self, more: u32) -> Result<(), LineFault> {
+    pub(super) fn allow(&mut self, more: u32) -> Result<(), MuxError> {
         if !self.is_talked_about() {
-            return Err(LineFault::NotOpen);
+            return Err(MuxError::NotOpen);
         }
         self.credit = self
             .credit
             .checked_add(more)
-            .ok_or(LineFault::TooMuchCredit)?;
+            .ok_or(MuxError::TooMuchCredit)?;
         self.life |= Writing::ACCEPTED;
         Ok(())
     }
 
-    pub(super) fn stopped(&mut self, stop: Stop) -> Result<(), LineFault> {
+    pub(super) fn stopped(&mut self, stop: Stop) -> Result<(), MuxError> {
         if !self.is_talked_about() {
-            return Err(LineFault::NotOpen);
+            return Err(MuxError::NotOpen);
         }
         self.life |= Writing::STOPPED;
         self.stop = stop;
@@ -99,7 +99,7 @@ impl Outgoing {
 pub(super) struct Incoming<const WINDOW: usize> {
     pub(super) life: Hearing,
     /// What came and was not read yet.
-    pub(super) ring: Ring<WINDOW>,
+    pub(super) ring: ByteRing<WINDOW>,
     /// How many bytes the other end may send yet.
     pub(super) granted: usize,
     /// How many bytes were read that it was not told of.
@@ -112,16 +112,16 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
     pub(super) const fn new() -> Self {
         Incoming {
             life: Hearing::empty(),
-            ring: Ring::new(),
+            ring: ByteRing::new(),
             granted: 0,
             consumed: 0,
             stop: Stop::Closed,
         }
     }
 
-    pub(super) fn opened(&mut self) -> Result<(), LineFault> {
+    pub(super) fn opened(&mut self) -> Result<(), MuxError> {
         if !self.life.is_empty() {
-            return Err(LineFault::AlreadyOpen);
+            return Err(MuxError::AlreadyOpen);
         }
         self.life = Hearing::OPENED;
         self.ring.clear();
@@ -130,9 +130,9 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
         Ok(())
     }
 
-    pub(super) fn ended(&mut self) -> Result<(), LineFault> {
+    pub(super) fn ended(&mut self) -> Result<(), MuxError> {
         if !self.is_running() {
-            return Err(LineFault::NotOpen);
+            return Err(MuxError::NotOpen);
         }
         self.life |= Hearing::ENDED;
         self.settle();
@@ -140,14 +140,14 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
     }
 
     /// That many bytes are going to come.
-    pub(super) fn announced(&mut self, length: usize) -> Result<(), LineFault> {
+    pub(super) fn announced(&mut self, length: usize) -> Result<(), MuxError> {
         if !self.is_running() {
-            return Err(LineFault::NotOpen);
+            return Err(MuxError::NotOpen);
         }
         self.granted = self
             .granted
             .checked_sub(length)
-            .ok_or(LineFault::BeyondCredit)?;
+            .ok_or(MuxError::BeyondCredit)?;
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub(super) const ANSWER: usize = MESSAGE;
 /// Handshakes of other versions or programs have another.
 const PROTOCOL: &[u8; 18] = b"libos-ipc secure 1";
 
-type Noise = NqHandshakeCore<X25519, AesGcm, Blake2s, Never>;
+type Noise = NqHandshakeCore<X25519, AesGcm, Blake2s, NoRng>;
 
 /// The opener's handshake, waiting for its answer.
 pub(super) struct Handshake(Noise);
@@ -136,9 +136,9 @@ fn send_key(noise: &Noise) -> Result<Key, Breach> {
 /// The source of random numbers that the crate asks for, and does not use: both ephemeral keys are
 /// made before.
 #[derive(Clone, Default)]
-struct Never;
+struct NoRng;
 
-impl RngCore for Never {
+impl RngCore for NoRng {
     fn next_u32(&mut self) -> u32 {
         unreachable!("the ephemeral key is there")
     }
@@ -156,4 +156,4 @@ impl RngCore for Never {
     }
 }
 
-impl CryptoRng for Never {}
+impl CryptoRng for NoRng {}

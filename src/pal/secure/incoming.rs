@@ -3,9 +3,9 @@
 //! Bytes are read into one buffer, records are opened where they lie in it, and what they held is
 //! copied out.
 
+use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, MAGIC, answer};
 use super::record::{HEADER, Key, LONGEST, Opened, TAG, is_complete};
-use super::stop::Stop;
 use super::{Breach, Family};
 use crate::Vmid;
 use crate::pal::{Interest, StreamError};
@@ -15,24 +15,24 @@ pub(super) struct Incoming {
     key: Option<Key>,
     buffer: [u8; LONGEST],
     /// Opened, and not handed out yet.
-    plain: Span,
+    plain: ByteRange,
     /// Read, and not opened yet; within the handshake, what is still to be answered.
-    sealed: Span,
+    sealed: ByteRange,
     /// Who the handshake is from, and how many bytes of that the stream has repeated.
-    claimed: [u8; 4],
+    opener: [u8; 4],
     repeated: usize,
 }
 
 /// A piece of the buffer.
 #[derive(Clone, Copy, Default)]
-struct Span {
+struct ByteRange {
     from: usize,
     to: usize,
 }
 
-impl Span {
-    const fn new(from: usize, length: usize) -> Span {
-        Span {
+impl ByteRange {
+    const fn new(from: usize, length: usize) -> ByteRange {
+        ByteRange {
             from,
             to: from.saturating_add(length),
         }
@@ -50,7 +50,7 @@ enum Stage {
     /// The answer is being sent.
     Answer,
     Open,
-    /// The sender has said that it is the end.
+    /// The sender has received that it is the end.
     Ended,
     /// It is not to be trusted any more; why, until that was told.
     Broken(Option<Breach>),
@@ -62,16 +62,16 @@ impl Incoming {
             stage: Stage::Hello,
             key: None,
             buffer: [0; LONGEST],
-            plain: Span::new(0, 0),
-            sealed: Span::new(0, 0),
-            claimed: [0; 4],
+            plain: ByteRange::new(0, 0),
+            sealed: ByteRange::new(0, 0),
+            opener: [0; 4],
             repeated: 0,
         }
     }
 
     /// Who the handshake is from, if that is known.
-    pub(super) fn claimed(&self) -> Option<Vmid> {
-        Vmid::new(u32::from_le_bytes(self.claimed))
+    pub(super) fn opener(&self) -> Option<Vmid> {
+        Vmid::new(u32::from_le_bytes(self.opener))
     }
 
     /// What the stream underneath must be ready for, for the next step: where nothing has to come
@@ -110,28 +110,28 @@ impl Incoming {
         out: &mut [u8],
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
         push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, TransferError> {
         if self.stage == Stage::Hello {
-            self.hear(&mut pull)?;
+            self.read_hello(&mut pull)?;
             let mut message = [0; ANSWER];
             let (hello, _) = self.buffer.split_at(HELLO);
-            let (claimed, key) = answer(family, own, hello, &mut message)?;
+            let (opener, key) = answer(family, own, hello, &mut message)?;
             self.buffer.split_at_mut(ANSWER).0.copy_from_slice(&message);
-            self.sealed = Span::new(0, ANSWER);
-            (self.claimed, self.key) = (claimed, Some(key));
+            self.sealed = ByteRange::new(0, ANSWER);
+            (self.opener, self.key) = (opener, Some(key));
             self.stage = Stage::Answer;
         }
         if self.stage == Stage::Answer {
-            self.answer(push)?;
+            self.send_answer(push)?;
         }
-        self.take(out, pull)
+        self.read_records(out, pull)
     }
 
     /// Reads the first message, and no more.
-    fn hear(
+    fn read_hello(
         &mut self,
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransferError> {
         let (hello, _) = self.buffer.split_at_mut(HELLO);
         while let Some(missing) = hello
             .get_mut(self.sealed.to..)
@@ -142,18 +142,22 @@ impl Incoming {
                 Ok(count) => self.sealed.to = self.sealed.to.saturating_add(count),
                 Err(error) => return Err(error.into()),
             }
-            let (said, _) = hello.split_at(self.sealed.to.min(HELLO));
-            if !said.iter().zip(&MAGIC).all(|(said, magic)| said == magic) {
+            let (received, _) = hello.split_at(self.sealed.to.min(HELLO));
+            if !received
+                .iter()
+                .zip(&MAGIC)
+                .all(|(received, magic)| received == magic)
+            {
                 return Err(Breach::NotSecure.into());
             }
         }
         Ok(())
     }
 
-    fn answer(
+    fn send_answer(
         &mut self,
         mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransferError> {
         while let Some(rest) = self
             .buffer
             .get(self.sealed.from..self.sealed.to)
@@ -165,35 +169,36 @@ impl Incoming {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.sealed = Span::default();
+        self.sealed = ByteRange::default();
         self.stage = Stage::Open;
         Ok(())
     }
 
     /// Hands out what records hold, and reads only if there is nothing. What came well before a
     /// breach is handed out before that is told.
-    fn take(
+    fn read_records(
         &mut self,
         out: &mut [u8],
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
-    ) -> Result<usize, Stop> {
-        let mut count = self.hand_out(out);
+    ) -> Result<usize, TransferError> {
+        let mut count = self.copy_out(out);
         while self.stage == Stage::Open && count < out.len() {
             match self.open_next() {
                 Opened::Record(_) => {
                     let (_, rest) = out.split_at_mut(count);
-                    count = count.saturating_add(self.hand_out(rest));
+                    count = count.saturating_add(self.copy_out(rest));
                 }
-                Opened::Bad => self.stage = Stage::Broken(Some(Breach::Record)),
-                Opened::NotAll if count > 0 => break,
-                Opened::NotAll => self.pull(&mut pull)?,
+                Opened::Invalid => self.stage = Stage::Broken(Some(Breach::Record)),
+                Opened::Incomplete if count > 0 => break,
+                Opened::Incomplete => self.pull(&mut pull)?,
             }
         }
         match &mut self.stage {
             _ if count > 0 => Ok(count),
-            Stage::Broken(why) => Err(why
-                .take()
-                .map_or(Stop::Stream(StreamError::Closed), Stop::Breach)),
+            Stage::Broken(why) => Err(why.take().map_or(
+                TransferError::Stream(StreamError::Closed),
+                TransferError::Breach,
+            )),
             _ => Ok(0),
         }
     }
@@ -202,16 +207,16 @@ impl Incoming {
     fn open_next(&mut self) -> Opened {
         let sealed = self.buffer.get_mut(self.sealed.from..self.sealed.to);
         let (Some(key), Some(sealed)) = (&mut self.key, sealed) else {
-            return Opened::Bad;
+            return Opened::Invalid;
         };
         let opened = key.open(sealed);
         if let Opened::Record(length) = opened {
-            self.plain = Span::new(self.sealed.from.saturating_add(HEADER), length);
+            self.plain = ByteRange::new(self.sealed.from.saturating_add(HEADER), length);
             self.sealed.from = self.plain.to.saturating_add(TAG);
             if length == 0 {
                 self.stage = Stage::Ended;
-            } else if !self.repeats_claim() {
-                self.plain = Span::default();
+            } else if !self.repeats_opener() {
+                self.plain = ByteRange::default();
                 self.stage = Stage::Broken(Some(Breach::Vmid));
             }
         }
@@ -219,9 +224,9 @@ impl Incoming {
     }
 
     /// Whether the first bytes of the stream are the VMID of the handshake.
-    fn repeats_claim(&mut self) -> bool {
+    fn repeats_opener(&mut self) -> bool {
         let plain = self.buffer.get(self.plain.from..self.plain.to);
-        let claim = self.claimed.get(self.repeated..);
+        let claim = self.opener.get(self.repeated..);
         let (Some(plain), Some(claim)) = (plain, claim) else {
             return false;
         };
@@ -229,17 +234,17 @@ impl Incoming {
         plain
             .iter()
             .zip(claim)
-            .all(|(said, claimed)| said == claimed)
+            .all(|(received, opener)| received == opener)
     }
 
-    /// Reads more. A stream that ends without having said so is broken.
+    /// Reads more. A stream that ends without having received so is broken.
     fn pull(
         &mut self,
         pull: impl FnOnce(&mut [u8]) -> Result<usize, StreamError>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransferError> {
         if self.sealed.from > 0 {
             self.buffer.copy_within(self.sealed.from..self.sealed.to, 0);
-            self.sealed = Span::new(0, self.sealed.to.saturating_sub(self.sealed.from));
+            self.sealed = ByteRange::new(0, self.sealed.to.saturating_sub(self.sealed.from));
         }
         let Some(space) = self.buffer.get_mut(self.sealed.to..) else {
             return Err(Breach::Record.into());
@@ -255,7 +260,7 @@ impl Incoming {
     }
 
     /// Copies to `out` what was opened, and says how much.
-    fn hand_out(&mut self, out: &mut [u8]) -> usize {
+    fn copy_out(&mut self, out: &mut [u8]) -> usize {
         let Some(plain) = self.buffer.get(self.plain.from..self.plain.to) else {
             return 0;
         };
@@ -267,7 +272,7 @@ impl Incoming {
     }
 
     /// Forgets the key: nothing of what comes is believed any more.
-    pub(super) fn break_it(&mut self) {
+    pub(super) fn mark_broken(&mut self) {
         self.key = None;
         if !self.has_ended() {
             self.stage = Stage::Broken(None);

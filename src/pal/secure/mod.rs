@@ -1,6 +1,6 @@
 //! A platform whose streams the host can neither read nor change.
 //!
-//! [`Secure`] wraps any PAL whose streams carry bytes both ways. Each stream begins with a handshake
+//! [`SecurePal`] wraps any PAL whose streams carry bytes both ways. Each stream begins with a handshake
 //! of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's key, bound to the
 //! family and to both VMIDs, and goes on in records that are encrypted and authenticated. A stream
 //! that was altered, replayed, sent elsewhere or cut ends with a reason that is counted ([`Breach`]).
@@ -11,13 +11,13 @@
 //! its next step can be done, be that to read the answer; one that was accepted is readable when
 //! bytes can be had, be it that they were read and decrypted already.
 
+mod error;
 mod handshake;
 mod incoming;
 mod key;
 mod outgoing;
 mod record;
 mod statistics;
-mod stop;
 mod stream;
 
 pub use self::key::{FamilyKey, Random};
@@ -32,7 +32,7 @@ use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, 
 
 /// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
 /// that whoever made it can read its [`SecureStatistics`] while the node runs.
-pub struct Secure<P: Pal> {
+pub struct SecurePal<P: Pal> {
     inner: P,
     own: Vmid,
     family: Option<Family>,
@@ -45,10 +45,10 @@ struct Family {
     random: Random,
 }
 
-impl<P: Pal> Secure<P> {
+impl<P: Pal> SecurePal<P> {
     /// The PAL of the process `own` over `inner`, for the family that has that key.
-    pub const fn new(inner: P, own: Vmid, key: FamilyKey, random: Random) -> Secure<P> {
-        Secure {
+    pub const fn new(inner: P, own: Vmid, key: FamilyKey, random: Random) -> SecurePal<P> {
+        SecurePal {
             inner,
             own,
             family: Some(Family { key, random }),
@@ -58,8 +58,8 @@ impl<P: Pal> Secure<P> {
 
     /// `inner` as it is, **without** any security: for a program that has both kinds of families and
     /// finds out which when it runs.
-    pub const fn plain(inner: P, own: Vmid) -> Secure<P> {
-        Secure {
+    pub const fn plain(inner: P, own: Vmid) -> SecurePal<P> {
+        SecurePal {
             inner,
             own,
             family: None,
@@ -83,15 +83,15 @@ impl<P: Pal> Secure<P> {
     }
 }
 
-/// One body for all ways to refer to a [`Secure`], for each stream has such a reference.
+/// One body for all ways to refer to a [`SecurePal`], for each stream has such a reference.
 macro_rules! pal {
     ([$($generics:tt)*] $handle:ty) => {
         impl<$($generics)*> Pal for $handle {
             type Stream = SecureStream<P, Self>;
             type Event = P::Event;
 
-            const CALLER_READS: bool = P::CALLER_READS;
-            const SHAKES_HANDS: bool = true;
+            const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+            const HAS_HANDSHAKE: bool = true;
 
             crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
             crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
@@ -139,6 +139,6 @@ macro_rules! pal {
     };
 }
 
-pal!(['p, P: Pal] &'p Secure<P>);
+pal!(['p, P: Pal] &'p SecurePal<P>);
 #[cfg(feature = "std")]
-pal!([P: Pal] std::sync::Arc<Secure<P>>);
+pal!([P: Pal] std::sync::Arc<SecurePal<P>>);

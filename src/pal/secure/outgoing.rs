@@ -4,9 +4,9 @@
 //! as written only when the last of it is out. So what the caller believes to be sent is, and it is
 //! the caller that is told when to go on.
 
+use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, Handshake};
 use super::record::{HEADER, Key, LONGEST, RECORD};
-use super::stop::Stop;
 use super::{Breach, Family};
 use crate::Vmid;
 use crate::pal::{Interest, StreamError};
@@ -20,7 +20,7 @@ pub(super) struct Outgoing {
     from: usize,
     to: usize,
     /// Bytes of the caller that are in records already, without the caller being told.
-    begun: usize,
+    sealed: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Outgoing {
             buffer: [0; LONGEST],
             from: 0,
             to: 0,
-            begun: 0,
+            sealed: 0,
         }
     }
 
@@ -68,7 +68,7 @@ impl Outgoing {
         parts: &[&[u8]],
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
         mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, TransferError> {
         if self.stage == Stage::New {
             let (hello, _) = self.buffer.split_at_mut(HELLO);
             self.handshake = Some(Handshake::begin(family, own, peer, hello)?);
@@ -79,27 +79,27 @@ impl Outgoing {
             (self.stage, self.from, self.to) = (Stage::Answer, 0, 0);
         }
         if self.stage == Stage::Answer {
-            self.hear(pull)?;
+            self.read_answer(pull)?;
         }
         if self.stage == Stage::Broken {
             return Err(StreamError::Closed.into());
         }
         self.push(&mut push)?;
         let offered = parts.iter().map(|part| part.len()).sum();
-        if self.begun == 0 {
-            self.begun = self.seal(parts).ok_or(Breach::Record)?;
+        if self.sealed == 0 {
+            self.sealed = self.seal(parts).ok_or(Breach::Record)?;
             self.push(&mut push)?;
         }
-        let written = self.begun.min(offered);
-        self.begun = self.begun.saturating_sub(written);
+        let written = self.sealed.min(offered);
+        self.sealed = self.sealed.saturating_sub(written);
         Ok(written)
     }
 
     /// Reads the answer.
-    fn hear(
+    fn read_answer(
         &mut self,
         mut pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransferError> {
         let (answer, _) = self.buffer.split_at_mut(ANSWER);
         while let Some(missing) = answer.get_mut(self.to..).filter(|rest| !rest.is_empty()) {
             match pull(missing) {
@@ -147,22 +147,22 @@ impl Outgoing {
         Some(count)
     }
 
-    /// Says that this is the end: a record with nothing in it. False if it could not be said.
+    /// Says that this is the end: a record with nothing in it. False if it could not be received.
     pub(super) fn end(&mut self, push: impl FnMut(&[u8]) -> Result<usize, StreamError>) -> bool {
         self.from == self.to && self.seal(&[]).is_some() && self.push(push).is_ok()
     }
 
     /// Forgets the keys: nothing goes any more.
-    pub(super) fn break_it(&mut self) {
+    pub(super) fn mark_broken(&mut self) {
         self.stage = Stage::Broken;
         (self.handshake, self.key) = (None, None);
     }
 }
 
 /// What an error within the handshake is.
-fn unfinished(error: StreamError) -> Stop {
+fn unfinished(error: StreamError) -> TransferError {
     match error {
         StreamError::Closed => Breach::Unfinished.into(),
-        error => Stop::Stream(error),
+        error => TransferError::Stream(error),
     }
 }

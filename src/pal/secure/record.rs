@@ -22,9 +22,9 @@ pub(super) struct Key(CipherState<AesGcm>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
     /// The beginning of a record, or nothing.
-    NotAll,
+    Incomplete,
     /// No record, or none that comes next.
-    Bad,
+    Invalid,
     /// A record that holds so many bytes, which now stand in clear behind the header.
     Record(usize),
 }
@@ -57,30 +57,30 @@ impl Key {
         }
         header.copy_from_slice(&sealed.to_le_bytes());
         let length = self.0.encrypt_with_ad_in_place(header, body, count).ok()?;
-        self.count()?;
+        self.rekey_if_due()?;
         Some(length.saturating_add(HEADER))
     }
 
     /// Opens the record at the head of `bytes`, in place.
     pub(super) fn open(&mut self, bytes: &mut [u8]) -> Opened {
         let Some(sealed) = length(bytes) else {
-            return Opened::NotAll;
+            return Opened::Incomplete;
         };
         if !(TAG..=RECORD + TAG).contains(&sealed) {
-            return Opened::Bad;
+            return Opened::Invalid;
         }
         let (header, body) = bytes.split_at_mut(HEADER);
         let Some(body) = body.get_mut(..sealed) else {
-            return Opened::NotAll;
+            return Opened::Incomplete;
         };
         let opened = self.0.decrypt_with_ad_in_place(header, body, sealed);
-        match (opened, self.count()) {
+        match (opened, self.rekey_if_due()) {
             (Ok(length), Some(())) => Opened::Record(length),
-            _ => Opened::Bad,
+            _ => Opened::Invalid,
         }
     }
 
-    fn count(&mut self) -> Option<()> {
+    fn rekey_if_due(&mut self) -> Option<()> {
         if self.0.get_nonce() >= REKEY_AFTER {
             self.0.rekey().ok()?;
             self.0.set_nonce(0);
@@ -116,23 +116,23 @@ mod tests {
         record[..3].copy_from_slice(&[0, 0, 0]);
         let length = from.seal(&mut record, 1).unwrap();
         assert_ne!(first, record[..length]);
-        assert_eq!(key().open(&mut record[..length].to_vec()), Opened::Bad);
+        assert_eq!(key().open(&mut record[..length].to_vec()), Opened::Invalid);
         assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
         // What was recorded under the old key is nothing under the new one.
-        assert_eq!(to.open(&mut first.clone()), Opened::Bad);
+        assert_eq!(to.open(&mut first.clone()), Opened::Invalid);
     }
 
     #[test]
     fn lengths_that_can_not_be_are_refused_before_the_rest_comes() {
         for sealed in [0, TAG - 1, RECORD + TAG + 1, 0xffff] {
             let mut header = u16::try_from(sealed).unwrap().to_le_bytes();
-            assert_eq!(key().open(&mut header), Opened::Bad, "{sealed}");
+            assert_eq!(key().open(&mut header), Opened::Invalid, "{sealed}");
         }
         for sealed in [TAG, RECORD + TAG] {
             let mut header = u16::try_from(sealed).unwrap().to_le_bytes();
-            assert_eq!(key().open(&mut header), Opened::NotAll, "{sealed}");
+            assert_eq!(key().open(&mut header), Opened::Incomplete, "{sealed}");
         }
-        assert_eq!(key().open(&mut [0]), Opened::NotAll);
+        assert_eq!(key().open(&mut [0]), Opened::Incomplete);
         assert_eq!(key().seal(&mut [0; LONGEST], RECORD + 1), None);
     }
 }

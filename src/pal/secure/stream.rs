@@ -2,31 +2,31 @@
 
 use core::ops::Deref;
 
+use super::error::TransferError;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::stop::Stop;
-use super::{Breach, Secure};
+use super::{Breach, SecurePal};
 use crate::Vmid;
-use crate::log::event;
+use crate::log::log_event;
 use crate::pal::{Interest, OutOfResources, Pal, Readiness, Stream, StreamError, Time, Token};
-use crate::store::Lock;
+use crate::store::SpinLock;
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// In a token: the stream was opened by this node. What the stream underneath is ready for is then
-/// told as ready to write, else as ready to read.
-const OPENED: u64 = 1 << 63;
+/// reported as ready to write, else as ready to read.
+const OPENED_HERE: u64 = 1 << 63;
 
 /// Among the bits of an [`Interest`]: the stream is watched.
 const WATCHED: u8 = 1 << 7;
 
-/// How often the end is told again at most when that is interrupted.
+/// How often the end is reported again at most when that is interrupted.
 const END_TRIES: u32 = 8;
 
-/// A stream of a [`Secure`] PAL.
-pub struct SecureStream<P: Pal, R: Deref<Target = Secure<P>>> {
+/// A stream of a [`SecurePal`] PAL.
+pub struct SecureStream<P: Pal, R: Deref<Target = SecurePal<P>>> {
     pal: R,
     inner: P::Stream,
-    side: Side,
+    kind: Kind,
     /// What the stream underneath must be ready for, for the next step.
     need: AtomicU8,
     /// What the node watches it for.
@@ -39,18 +39,18 @@ pub struct SecureStream<P: Pal, R: Deref<Target = Secure<P>>> {
     clippy::large_enum_variant,
     reason = "both have a buffer, there is nothing to put it into, and only wrappers without a key are plain"
 )]
-enum Side {
+enum Kind {
     Plain,
-    Outgoing(Vmid, Lock<Outgoing>),
-    Incoming(Lock<Incoming>),
+    Outgoing(Vmid, SpinLock<Outgoing>),
+    Incoming(SpinLock<Incoming>),
 }
 
 /// What the stream underneath is watched for where the node asks for `asked`.
-fn inner_interest(side: &Side, asked: Interest, need: Interest) -> Interest {
-    let moves = match side {
-        Side::Plain => return asked,
-        Side::Outgoing(..) => Interest::WRITE,
-        Side::Incoming(_) => Interest::READ,
+fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
+    let moves = match kind {
+        Kind::Plain => return asked,
+        Kind::Outgoing(..) => Interest::WRITE,
+        Kind::Incoming(_) => Interest::READ,
     };
     let mut interest = asked & Interest::HANG_UP;
     if asked.contains(moves) {
@@ -64,37 +64,37 @@ pub(super) fn translate(token: Token, readiness: Readiness) -> (Token, Readiness
     if token == Token::LISTENER {
         return (token, readiness);
     }
-    let mut told = readiness & Readiness::HANG_UP;
-    let opened = token.0 & OPENED != 0;
+    let mut reported = readiness & Readiness::HANG_UP;
+    let opened = token.0 & OPENED_HERE != 0;
     if readiness.intersects(Readiness::READ | Readiness::WRITE) {
-        told |= if opened {
+        reported |= if opened {
             Readiness::WRITE
         } else {
             Readiness::READ
         };
     }
-    (Token(token.0 & !OPENED), told)
+    (Token(token.0 & !OPENED_HERE), reported)
 }
 
-impl<P: Pal, R: Deref<Target = Secure<P>> + Clone> SecureStream<P, R> {
+impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
     /// A stream that was opened to `peer`.
     pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
-        let side = || Side::Outgoing(peer, Lock::new(Outgoing::new()));
-        Self::new(pal, inner, side, Interest::WRITE)
+        let kind = || Kind::Outgoing(peer, SpinLock::new(Outgoing::new()));
+        Self::new(pal, inner, kind, Interest::WRITE)
     }
 
     /// A stream that was accepted.
     pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
-        let side = || Side::Incoming(Lock::new(Incoming::new()));
-        Self::new(pal, inner, side, Interest::READ)
+        let kind = || Kind::Incoming(SpinLock::new(Incoming::new()));
+        Self::new(pal, inner, kind, Interest::READ)
     }
 
-    fn new(pal: &R, inner: P::Stream, side: impl FnOnce() -> Side, need: Interest) -> Self {
-        let side = if pal.is_secure() { side() } else { Side::Plain };
+    fn new(pal: &R, inner: P::Stream, kind: impl FnOnce() -> Kind, need: Interest) -> Self {
+        let kind = if pal.is_secure() { kind() } else { Kind::Plain };
         SecureStream {
             pal: pal.clone(),
             inner,
-            side,
+            kind,
             need: AtomicU8::new(need.bits()),
             asked: AtomicU8::new(0),
             token: AtomicU64::new(0),
@@ -102,7 +102,7 @@ impl<P: Pal, R: Deref<Target = Secure<P>> + Clone> SecureStream<P, R> {
     }
 }
 
-impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
+impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
     pub(super) fn inner(&self) -> &P::Stream {
         &self.inner
     }
@@ -113,14 +113,14 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
 
     /// Whether something can be read that the stream underneath will not tell of.
     pub(super) fn has_more(&self) -> bool {
-        matches!(self.side, Side::Incoming(_)) && self.need().contains(Interest::WRITE)
+        matches!(self.kind, Kind::Incoming(_)) && self.need().contains(Interest::WRITE)
     }
 
     /// The token and interest that the PAL underneath is to have; `None` if it is not watched.
     fn inner_watch(&self) -> Option<(Token, Interest)> {
         let asked = self.asked.load(Ordering::SeqCst);
         let interest = Interest::from_bits_truncate(asked & !WATCHED);
-        let interest = inner_interest(&self.side, interest, self.need());
+        let interest = inner_interest(&self.kind, interest, self.need());
         let token = Token(self.token.load(Ordering::SeqCst));
         (asked & WATCHED != 0).then_some((token, interest))
     }
@@ -143,9 +143,9 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     }
 
     /// Notes what the node asks for.
-    fn note(&self, token: Token, interest: Interest) {
-        let opened = match self.side {
-            Side::Outgoing(..) => OPENED,
+    fn set_watch(&self, token: Token, interest: Interest) {
+        let opened = match self.kind {
+            Kind::Outgoing(..) => OPENED_HERE,
             _ => 0,
         };
         self.token.store(token.0 | opened, Ordering::SeqCst);
@@ -154,7 +154,7 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     }
 
     pub(super) fn watch(&self, token: Token, interest: Interest) -> Result<(), OutOfResources> {
-        self.note(token, interest);
+        self.set_watch(token, interest);
         let Some((token, interest)) = self.inner_watch() else {
             return Ok(());
         };
@@ -168,7 +168,7 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     }
 
     pub(super) fn rewatch(&self, token: Token, interest: Interest) {
-        self.note(token, interest);
+        self.set_watch(token, interest);
         self.update_watch();
     }
 
@@ -178,23 +178,23 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     }
 
     /// What a read or write came to, for the node.
-    fn told(
+    fn report(
         &self,
-        result: Result<usize, Stop>,
+        result: Result<usize, TransferError>,
         peer: Option<Vmid>,
-        break_it: impl FnOnce(),
+        mark_broken: impl FnOnce(),
     ) -> Result<usize, StreamError> {
         match result {
             Ok(count) => Ok(count),
-            Err(Stop::Stream(error)) => Err(error),
-            Err(Stop::Breach(breach)) => {
-                break_it();
+            Err(TransferError::Stream(error)) => Err(error),
+            Err(TransferError::Breach(breach)) => {
+                mark_broken();
                 self.pal.counters.count(breach);
                 let who = peer.map_or(0, Vmid::get);
                 if breach == Breach::Truncated {
-                    event!(debug, "a stream of process {who} is over: {breach}");
+                    log_event!(debug, "a stream of process {who} is over: {breach}");
                 } else {
-                    event!(warn, "a stream of process {who} is refused: {breach}");
+                    log_event!(warn, "a stream of process {who} is refused: {breach}");
                 }
                 Err(StreamError::Closed)
             }
@@ -204,7 +204,7 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     /// Reads, where `pull` reads the stream underneath.
     fn read_by(
         &self,
-        incoming: &Lock<Incoming>,
+        incoming: &SpinLock<Incoming>,
         buffer: &mut [u8],
         pull: impl FnMut(&mut [u8]) -> Result<usize, StreamError>,
     ) -> Result<usize, StreamError> {
@@ -224,10 +224,10 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
         if !before.1 && incoming.has_ended() {
             counters.ended.add(1);
         }
-        let peer = incoming.claimed();
-        let told = self.told(read, peer, || incoming.break_it());
+        let peer = incoming.opener();
+        let reported = self.report(read, peer, || incoming.mark_broken());
         self.set_need(incoming.need());
-        told
+        reported
     }
 
     /// As [`Pal::read_waiting`].
@@ -238,7 +238,7 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
         until: Option<Time>,
     ) -> Result<usize, StreamError> {
         let pal = &self.pal.inner;
-        let Side::Incoming(incoming) = &self.side else {
+        let Kind::Incoming(incoming) = &self.kind else {
             return pal.read_waiting(&self.inner, event, buffer, until);
         };
         let mut has_waited = false;
@@ -252,22 +252,22 @@ impl<P: Pal, R: Deref<Target = Secure<P>>> SecureStream<P, R> {
     }
 }
 
-impl<P: Pal, R: Deref<Target = Secure<P>> + Send + Sync> Stream for SecureStream<P, R> {
+impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStream<P, R> {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        match &self.side {
-            Side::Plain => self.inner.read(buffer),
-            Side::Incoming(incoming) => {
+        match &self.kind {
+            Kind::Plain => self.inner.read(buffer),
+            Kind::Incoming(incoming) => {
                 self.read_by(incoming, buffer, |space| self.inner.read(space))
             }
-            Side::Outgoing(..) => Err(StreamError::Closed),
+            Kind::Outgoing(..) => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let (peer, outgoing) = match &self.side {
-            Side::Plain => return self.inner.write(parts),
-            Side::Outgoing(peer, outgoing) => (*peer, outgoing),
-            Side::Incoming(_) => return Err(StreamError::Closed),
+        let (peer, outgoing) = match &self.kind {
+            Kind::Plain => return self.inner.write(parts),
+            Kind::Outgoing(peer, outgoing) => (*peer, outgoing),
+            Kind::Incoming(_) => return Err(StreamError::Closed),
         };
         let Some(family) = &self.pal.family else {
             return Err(StreamError::Closed);
@@ -282,16 +282,16 @@ impl<P: Pal, R: Deref<Target = Secure<P>> + Send + Sync> Stream for SecureStream
         if !was_open && outgoing.is_open() {
             self.pal.counters.handshakes.add(1);
         }
-        let told = self.told(written, Some(peer), || outgoing.break_it());
+        let reported = self.report(written, Some(peer), || outgoing.mark_broken());
         self.set_need(outgoing.need());
-        told
+        reported
     }
 }
 
-impl<P: Pal, R: Deref<Target = Secure<P>>> Drop for SecureStream<P, R> {
+impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {
     /// Says that this is the end, if that can be said at once: else it looks like a death.
     fn drop(&mut self) {
-        let Side::Outgoing(_, outgoing) = &self.side else {
+        let Kind::Outgoing(_, outgoing) = &self.kind else {
             return;
         };
         if let Some(mut outgoing) = outgoing.try_lock()

@@ -101,7 +101,7 @@ impl Client<'_> {
         // A client that could read has the value already, because no other could change it.
         if strength(self.current) == 0 && self.data() != sync.data {
             self.is_changed = true;
-            copy(self.data.first(sync.data.len()), sync.data);
+            copy(self.data.prefix_mut(sync.data.len()), sync.data);
             self.length = sync.data.len();
         }
         self.current = sync.state;

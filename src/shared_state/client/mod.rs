@@ -114,7 +114,7 @@ pub struct Client<'m> {
 impl<'m> Client<'m> {
     /// A free slot. `data` is the memory for a handle's value, and limits its length.
     pub fn new(data: &'m mut [u8]) -> Client<'m> {
-        Client::from_buffer(Buffer::of(data))
+        Client::from_buffer(Buffer::from_slice(data))
     }
 
     /// As [`Client::new`].
@@ -211,7 +211,7 @@ impl<'m> Client<'m> {
     /// The value, as far as this process knows it.
     #[inline]
     pub fn data(&self) -> &[u8] {
-        self.data.made().get(..self.length).unwrap_or(&[])
+        self.data.initialized().get(..self.length).unwrap_or(&[])
     }
 
     /// For a caller that has just acquired the handle: whether the value has changed since the last

@@ -12,7 +12,7 @@ mod table;
 use super::{LeaseLimits, ProtocolViolation, strength};
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buckets, Buffer, NONE, Places, Table, bytes_for, copy, mix};
+use crate::store::{Arena, Buffer, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
 
@@ -108,11 +108,11 @@ impl From<ProtocolViolation> for RequestError {
 /// The leases of all handles of the family.
 pub struct Server<'m> {
     handles: Table<'m, HandleRecord<'m>>,
-    handle_slots: Places<'m>,
-    by_id: Buckets<'m>,
+    handle_slots: SlotAllocator<'m>,
+    by_id: HashIndex<'m>,
     clients: Table<'m, ClientRecord>,
-    client_slots: Places<'m>,
-    by_client: Buckets<'m>,
+    client_slots: SlotAllocator<'m>,
+    by_client: HashIndex<'m>,
     outbox_head: u32,
     outbox_tail: u32,
 }
@@ -123,11 +123,11 @@ impl<'m> Server<'m> {
     pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
         bytes_for::<HandleRecord<'m>>(limits.handles)
             .saturating_add(limits.handles.saturating_mul(data))
-            .saturating_add(Places::bytes(limits.handles))
-            .saturating_add(Buckets::bytes(limits.handles))
+            .saturating_add(SlotAllocator::bytes(limits.handles))
+            .saturating_add(HashIndex::bytes(limits.handles))
             .saturating_add(bytes_for::<ClientRecord>(limits.clients))
-            .saturating_add(Places::bytes(limits.clients))
-            .saturating_add(Buckets::bytes(limits.clients))
+            .saturating_add(SlotAllocator::bytes(limits.clients))
+            .saturating_add(HashIndex::bytes(limits.clients))
     }
 
     /// A server without handles, in memory from `arena`, with `data` bytes for each handle's value.
@@ -137,7 +137,7 @@ impl<'m> Server<'m> {
     pub fn new(arena: &mut Arena<'m>, limits: &LeaseLimits, data: usize) -> Result<Self, Error> {
         let mut memory = arena.split_off(limits.handles.saturating_mul(data))?;
         Ok(Server {
-            handles: arena.table(limits.handles, |_| {
+            handles: arena.alloc_table(limits.handles, |_| {
                 Ok(HandleRecord {
                     id: 0,
                     clients: NONE,
@@ -147,14 +147,14 @@ impl<'m> Server<'m> {
                     writer: NONE,
                     owner_died: false,
                     length: 0,
-                    data: memory.buffer(data)?,
+                    data: memory.alloc_buffer(data)?,
                 })
             })?,
-            handle_slots: Places::new(arena, limits.handles)?,
-            by_id: Buckets::new(arena, limits.handles)?,
-            clients: arena.table(limits.clients, |_| Ok(EMPTY))?,
-            client_slots: Places::new(arena, limits.clients)?,
-            by_client: Buckets::new(arena, limits.clients)?,
+            handle_slots: SlotAllocator::new(arena, limits.handles)?,
+            by_id: HashIndex::new(arena, limits.handles)?,
+            clients: arena.alloc_table(limits.clients, |_| Ok(EMPTY))?,
+            client_slots: SlotAllocator::new(arena, limits.clients)?,
+            by_client: HashIndex::new(arena, limits.clients)?,
             outbox_head: NONE,
             outbox_tail: NONE,
         })
@@ -354,14 +354,14 @@ impl<'m> Server<'m> {
         if length > handle.data.capacity() {
             return Err(ProtocolViolation);
         }
-        copy(handle.data.first(length), sync.data);
+        copy(handle.data.prefix_mut(length), sync.data);
         handle.length = length;
         Ok(())
     }
 
     /// Reclaims all leases and requests of a process that has ended.
     pub fn reclaim(&mut self, vmid: Vmid) {
-        for index in 0..self.client_slots.used() {
+        for index in 0..self.client_slots.high_water() {
             let client = *self.client(index);
             if client.vmid != Some(vmid) {
                 continue;
@@ -381,16 +381,16 @@ impl<'m> Server<'m> {
     /// Whether any process uses the handle.
     pub fn is_used(&self, id: u64) -> bool {
         let is_it = |index| self.handle(index).is_some_and(|of| of.id == id);
-        self.by_id.find(mix(id), is_it).is_some()
+        self.by_id.find(hash64(id), is_it).is_some()
     }
 
     /// The number of handles in use: now, and at most so far.
     pub fn handle_usage(&self) -> (usize, usize) {
-        (self.handle_slots.taken(), self.handle_slots.most())
+        (self.handle_slots.in_use(), self.handle_slots.peak())
     }
 
     /// The number of clients: now, and at most so far.
     pub fn client_usage(&self) -> (usize, usize) {
-        (self.client_slots.taken(), self.client_slots.most())
+        (self.client_slots.in_use(), self.client_slots.peak())
     }
 }

@@ -27,7 +27,11 @@ impl Server<'_> {
         let message_out = if client.out_owner_died {
             ServerMessage::OwnerDied(handle.id)
         } else if let Some(state) = client.out_confirm {
-            let data = handle.data.made().get(..handle.length).unwrap_or(&[]);
+            let data = handle
+                .data
+                .initialized()
+                .get(..handle.length)
+                .unwrap_or(&[]);
             message(SyncCode::ConfirmUpgrade, state, data)
         } else if let Some(state) = client.out_downgrade {
             message(SyncCode::RequestDowngrade, state, &[])

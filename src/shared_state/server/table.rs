@@ -2,7 +2,7 @@
 
 use super::{ClientRecord, EMPTY, HandleRecord, Server};
 use crate::Vmid;
-use crate::store::{NONE, mix};
+use crate::store::{NONE, hash64};
 
 impl<'m> Server<'m> {
     pub(super) fn find_client(&self, vmid: Vmid, id: u64) -> Option<u32> {
@@ -13,16 +13,16 @@ impl<'m> Server<'m> {
     }
 
     pub(super) fn add_client(&mut self, vmid: Vmid, id: u64) -> Option<u32> {
-        let known = self.by_id.find(mix(id), |index| {
+        let known = self.by_id.find(hash64(id), |index| {
             self.handle(index).is_some_and(|of| of.id == id)
         });
-        if self.client_slots.left() == 0 {
+        if self.client_slots.remaining() == 0 {
             return None;
         }
         let handle_index = if let Some(handle_index) = known {
             handle_index
         } else {
-            let handle_index = self.handle_slots.take()?;
+            let handle_index = self.handle_slots.alloc()?;
             self.update_handle(handle_index, |handle| {
                 handle.id = id;
                 handle.clients = NONE;
@@ -33,10 +33,10 @@ impl<'m> Server<'m> {
                 handle.owner_died = false;
                 handle.length = 0;
             });
-            self.by_id.insert(mix(id), handle_index);
+            self.by_id.insert(hash64(id), handle_index);
             handle_index
         };
-        let index = self.client_slots.take()?;
+        let index = self.client_slots.alloc()?;
         let next_of_handle = self.handle(handle_index)?.clients;
         self.update_client(index, |client| {
             *client = ClientRecord {
@@ -73,7 +73,7 @@ impl<'m> Server<'m> {
         }
         self.by_client.remove(client_key(vmid, id), index);
         self.update_client(index, |client| *client = EMPTY);
-        self.client_slots.give(index);
+        self.client_slots.free(index);
     }
 
     pub(super) fn remove_if_unused(&mut self, handle_index: u32) {
@@ -84,8 +84,8 @@ impl<'m> Server<'m> {
             return;
         };
         let id = handle.id;
-        self.by_id.remove(mix(id), handle_index);
-        self.handle_slots.give(handle_index);
+        self.by_id.remove(hash64(id), handle_index);
+        self.handle_slots.free(handle_index);
     }
 
     pub(super) fn client(&self, index: u32) -> &ClientRecord {
@@ -115,5 +115,5 @@ impl<'m> Server<'m> {
 }
 
 fn client_key(vmid: Vmid, id: u64) -> u64 {
-    mix(id.rotate_left(32) ^ u64::from(vmid.get()))
+    hash64(id.rotate_left(32) ^ u64::from(vmid.get()))
 }

@@ -1,24 +1,24 @@
 //! Which blocks of 32 numbers have no free number left.
 
-use super::node::LONGEST;
+use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 
 /// The first and the last number of a block.
 pub(super) fn bounds(block: u32) -> (u32, u32) {
-    let before = block.saturating_mul(LONGEST);
-    let last = before.saturating_add(LONGEST);
+    let before = block.saturating_mul(MAX_INTERVAL);
+    let last = before.saturating_add(MAX_INTERVAL);
     (before.saturating_add(1), last.min(ID_MAX))
 }
 
 /// The block that `number` is in. Number 1 is the first of block 0.
 pub(super) fn block_of(number: u32) -> u32 {
-    number.wrapping_sub(1) / LONGEST
+    number.wrapping_sub(1) / MAX_INTERVAL
 }
 
 /// How many blocks there are.
-const BLOCKS: usize = (ID_MAX as usize).div_ceil(LONGEST as usize);
+const BLOCKS: usize = (ID_MAX as usize).div_ceil(MAX_INTERVAL as usize);
 
 /// How many words each level has: a bit for each block, then one for each word below.
 const WORDS: [usize; 3] = [
@@ -30,7 +30,7 @@ const BITS: usize = u64::BITS as usize;
 const _: () = assert!(WORDS[2] == 1);
 
 /// A bit for each block, set if the block is full. A word whose bits are all set has its own bit set
-/// in the level above, so the next block that is not full is found in at most five steps.
+/// in the level above, so the next block that is not full is found in at peak five steps.
 pub(super) struct FullBlocks<'m> {
     levels: [Table<'m, u64>; 3],
     count: usize,
@@ -46,7 +46,7 @@ impl<'m> FullBlocks<'m> {
 
     /// No block is full. The bits are cut from `arena`.
     pub(super) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
-        let mut level = |words| arena.table(words, |_| Ok(0));
+        let mut level = |words| arena.alloc_table(words, |_| Ok(0));
         Ok(FullBlocks {
             levels: [level(WORDS[0])?, level(WORDS[1])?, level(WORDS[2])?],
             count: 0,
@@ -61,7 +61,7 @@ impl<'m> FullBlocks<'m> {
     /// Whether that block is full.
     pub(super) fn is_full(&self, block: u32) -> bool {
         let [lowest, ..] = &self.levels;
-        let (at, bit) = place(block as usize);
+        let (at, bit) = word_and_bit(block as usize);
         lowest.get(at).is_some_and(|word| word & bit != 0)
     }
 
@@ -77,7 +77,7 @@ impl<'m> FullBlocks<'m> {
         };
         let mut number = block as usize;
         for level in &mut self.levels {
-            let (at, bit) = place(number);
+            let (at, bit) = word_and_bit(number);
             let Some(word) = level.get_mut(at) else {
                 return;
             };
@@ -98,13 +98,13 @@ impl<'m> FullBlocks<'m> {
     pub(super) fn next_not_full(&self, block: u32) -> Option<u32> {
         let mut number = block as usize;
         for (height, level) in self.levels.iter().enumerate() {
-            let (at, bit) = place(number);
+            let (at, bit) = word_and_bit(number);
             // The numbers before this one count as full.
             let word = level.get(at)? | bit.wrapping_sub(1);
             if word != u64::MAX {
-                let mut found = first_clear(at, word);
+                let mut found = lowest_clear_bit(at, word);
                 for below in self.levels.iter().take(height).rev() {
-                    found = first_clear(found, *below.get(found)?);
+                    found = lowest_clear_bit(found, *below.get(found)?);
                 }
                 return u32::try_from(found).ok().filter(|_| found < BLOCKS);
             }
@@ -115,12 +115,12 @@ impl<'m> FullBlocks<'m> {
 }
 
 /// The word and the bit that stand for a number.
-fn place(number: usize) -> (usize, u64) {
+fn word_and_bit(number: usize) -> (usize, u64) {
     (number / BITS, 1 << (number % BITS))
 }
 
 /// The number of the lowest bit of word `at` that is not set.
-fn first_clear(at: usize, word: u64) -> usize {
+fn lowest_clear_bit(at: usize, word: u64) -> usize {
     at.saturating_mul(BITS)
         .saturating_add(word.trailing_ones() as usize)
 }

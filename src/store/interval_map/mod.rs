@@ -1,11 +1,11 @@
-//! Non-overlapping spans of numbers, each with an owner: found by a number in them, or by owner.
+//! Non-overlapping intervals of numbers, each with an owner: found by a number in them, or by owner.
 //!
-//! Beside the tree stand four small tables. `hints` remembers for each block of 32 numbers the span
-//! last found there, so that most look-ups touch one node instead of a path of the tree: with
-//! 100,000 spans a path is a dozen cache misses. A hint is believed only if its node holds the
-//! number; nodes are never unmade, so a stale hint does no harm. `crowds` counts the spans that
+//! Beside the tree stand four small tables. `hints` remembers for each block of 32 numbers the interval
+//! last found there, so that peak look-ups touch one node instead of a path of the tree: with
+//! 100,000 intervals a path is a dozen cache misses. A hint is believed only if its node holds the
+//! number; nodes are never unmade, so a stale hint does no harm. `occupancy` counts the intervals that
 //! touch a block, so that an empty block is known as such. Blocks share slots where there are more
-//! of them. `chains` links the spans of one owner, so that they are found without a walk over all.
+//! of them. `owner_lists` links the intervals of one owner, so that they are found without a walk over all.
 //! `full` says which blocks have nothing free, so that a free number is found without a walk either.
 
 mod full_blocks;
@@ -17,17 +17,17 @@ use core::ptr;
 use super::{Arena, Table, bytes_for};
 use crate::error::Error;
 use full_blocks::{FullBlocks, block_of, bounds};
-pub(crate) use node::LONGEST;
+pub(crate) use node::MAX_INTERVAL;
 use node::Node;
 use tree::Tree;
 
-/// How many spans share one chain, at a full table.
-const SPANS_PER_CHAIN: usize = 16;
+/// How many intervals share one list, at a full table.
+const INTERVALS_PER_LIST: usize = 16;
 
-/// A span as it was found in the table. Once the table has changed it may be there no more, and then
+/// A interval as it was found in the table. Once the table has changed it may be there no more, and then
 /// nothing is done to it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span<'m> {
+pub(crate) struct Interval<'m> {
     /// Only to be compared: it may be another table's.
     node: *const Node<'m>,
     start: u32,
@@ -35,9 +35,9 @@ pub(crate) struct Span<'m> {
     owner: u32,
 }
 
-impl<'m> Span<'m> {
+impl<'m> Interval<'m> {
     fn of(node: &'m Node<'m>) -> Self {
-        Span {
+        Interval {
             node,
             start: node.start(),
             end: node.end(),
@@ -66,101 +66,102 @@ impl<'m> Span<'m> {
     }
 }
 
-/// The spans of some owners.
+/// The intervals of some owners.
 #[derive(Default)]
-struct Chain<'m> {
+struct OwnerList<'m> {
     first: Option<&'m Node<'m>>,
     last: Option<&'m Node<'m>>,
     length: usize,
 }
 
-/// Where the search for the spans of one owner stands.
+/// Where the search for the intervals of one owner stands.
 #[derive(Debug)]
-pub(crate) struct Sweep {
+pub(crate) struct OwnerCursor {
     owner: u32,
     left: usize,
 }
 
-impl Sweep {
-    /// A sweep that has `left` spans still to look at.
+impl OwnerCursor {
+    /// A cursor that has `left` intervals still to look at.
     pub(crate) fn resume(owner: u32, left: usize) -> Self {
-        Sweep { owner, left }
+        OwnerCursor { owner, left }
     }
 
-    /// How many spans are still to be looked at.
-    pub(crate) fn left(&self) -> usize {
+    /// How many intervals are still to be looked at.
+    pub(crate) fn remaining(&self) -> usize {
         self.left
     }
 }
 
-/// A fixed number of spans.
-pub(crate) struct SpanTable<'m> {
+/// A fixed number of intervals.
+pub(crate) struct IntervalMap<'m> {
     tree: Tree<'m>,
     hints: Table<'m, Option<&'m Node<'m>>>,
-    /// A slot is shared by two blocks at most if there are many slots, by few spans if there are
+    /// A bucket is shared by two blocks at peak if there are many slots, by few intervals if there are
     /// few: the count fits.
-    crowds: Table<'m, u16>,
-    chains: Table<'m, Chain<'m>>,
+    occupancy: Table<'m, u16>,
+    owner_lists: Table<'m, OwnerList<'m>>,
     full: FullBlocks<'m>,
 }
 
-impl<'m> SpanTable<'m> {
-    const fn chains_for(capacity: usize) -> usize {
-        (capacity / SPANS_PER_CHAIN).saturating_add(1)
+impl<'m> IntervalMap<'m> {
+    const fn lists_for(capacity: usize) -> usize {
+        (capacity / INTERVALS_PER_LIST).saturating_add(1)
     }
 
-    /// The memory that a table of `capacity` spans takes.
+    /// The memory that a table of `capacity` intervals takes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         Tree::bytes(capacity)
             .saturating_add(bytes_for::<Option<&Node<'_>>>(capacity))
             .saturating_add(bytes_for::<u16>(capacity))
-            .saturating_add(bytes_for::<Chain<'_>>(Self::chains_for(capacity)))
+            .saturating_add(bytes_for::<OwnerList<'_>>(Self::lists_for(capacity)))
             .saturating_add(FullBlocks::bytes())
     }
 
-    /// An empty table of `capacity` spans, cut from `arena`.
+    /// An empty table of `capacity` intervals, cut from `arena`.
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(SpanTable {
+        Ok(IntervalMap {
             tree: Tree::new(arena, capacity)?,
-            hints: arena.table(capacity, |_| Ok(None))?,
-            crowds: arena.table(capacity, |_| Ok(0))?,
-            chains: arena.table(Self::chains_for(capacity), |_| Ok(Chain::default()))?,
+            hints: arena.alloc_table(capacity, |_| Ok(None))?,
+            occupancy: arena.alloc_table(capacity, |_| Ok(0))?,
+            owner_lists: arena
+                .alloc_table(Self::lists_for(capacity), |_| Ok(OwnerList::default()))?,
             full: FullBlocks::new(arena)?,
         })
     }
 
-    /// How many more spans fit.
-    pub(crate) fn left(&self) -> usize {
-        self.tree.left()
+    /// How many more intervals fit.
+    pub(crate) fn remaining(&self) -> usize {
+        self.tree.remaining()
     }
 
-    /// How many spans are in the table.
+    /// How many intervals are in the table.
     pub(crate) fn len(&self) -> usize {
         self.tree.len()
     }
 
-    /// The most spans that were ever in the table at once.
-    pub(crate) fn most(&self) -> usize {
-        self.tree.most()
+    /// The peak intervals that were ever in the table at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.tree.peak()
     }
 
-    /// The span that holds `number`.
+    /// The interval that holds `number`.
     #[inline]
-    pub(crate) fn find(&mut self, number: u32) -> Option<Span<'m>> {
-        let slot = self.slot(number)?;
-        let hint = self.hints.get_mut(slot)?;
-        if let Some(node) = hint.filter(|node| node.holds(number)) {
-            return Some(Span::of(node));
+    pub(crate) fn find(&mut self, number: u32) -> Option<Interval<'m>> {
+        let bucket = self.bucket(number)?;
+        let hint = self.hints.get_mut(bucket)?;
+        if let Some(node) = hint.filter(|node| node.contains(number)) {
+            return Some(Interval::of(node));
         }
-        if *self.crowds.get(slot)? == 0 {
+        if *self.occupancy.get(bucket)? == 0 {
             return None;
         }
-        let node = self.tree.at_most(number)?;
-        if !node.holds(number) {
+        let node = self.tree.floor(number)?;
+        if !node.contains(number) {
             return None;
         }
         *hint = Some(node);
-        Some(Span::of(node))
+        Some(Interval::of(node))
     }
 
     /// The lowest free numbers from `from` on: the first and the last of them.
@@ -175,36 +176,36 @@ impl<'m> SpanTable<'m> {
         })
     }
 
-    /// Adds a span that overlaps none in the table, at most [`LONGEST`] long, not from 0 and not
+    /// Adds a interval that overlaps none in the table, at peak [`MAX_INTERVAL`] long, not from 0 and not
     /// above [`ID_MAX`](crate::ID_MAX); false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
         };
-        self.crowd(start, end, 1);
-        self.fill(start, end);
-        let slot = self.slot(start);
-        if let Some(hint) = slot.and_then(|slot| self.hints.get_mut(slot)) {
+        self.adjust_occupancy(start, end, 1);
+        self.update_full(start, end);
+        let bucket = self.bucket(start);
+        if let Some(hint) = bucket.and_then(|bucket| self.hints.get_mut(bucket)) {
             *hint = Some(node);
         }
-        self.chain(node);
+        self.link(node);
         true
     }
 
-    /// Takes `span` out of the table.
-    pub(crate) fn remove(&mut self, span: Span<'m>) {
-        let Some(node) = self.tree.remove(span) else {
+    /// Takes `interval` out of the table.
+    pub(crate) fn remove(&mut self, interval: Interval<'m>) {
+        let Some(node) = self.tree.remove(interval) else {
             return;
         };
-        self.unchain(node);
+        self.unlink(node);
         node.owner.set(0);
-        self.crowd(node.start(), node.end(), -1);
-        self.free(node.start(), node.end());
+        self.adjust_occupancy(node.start(), node.end(), -1);
+        self.mark_free(node.start(), node.end());
     }
 
-    /// Cuts the end of `span` off; `end` must be in it.
-    pub(crate) fn shorten(&mut self, span: Span<'m>, end: u32) {
-        let Some(node) = self.tree.find(span) else {
+    /// Cuts the end of `interval` off; `end` must be in it.
+    pub(crate) fn shorten(&mut self, interval: Interval<'m>, end: u32) {
+        let Some(node) = self.tree.find(interval) else {
             return;
         };
         let (start, before) = (node.start(), node.end());
@@ -212,62 +213,62 @@ impl<'m> SpanTable<'m> {
             return;
         }
         node.set_end(end);
-        self.crowd(start, before, -1);
-        self.crowd(start, end, 1);
-        self.free(end.saturating_add(1), before);
+        self.adjust_occupancy(start, before, -1);
+        self.adjust_occupancy(start, end, 1);
+        self.mark_free(end.saturating_add(1), before);
     }
 
-    /// Gives `span` to another owner.
-    pub(crate) fn give(&mut self, span: Span<'m>, owner: u32) {
-        if let Some(node) = self.tree.find(span) {
-            self.unchain(node);
+    /// Gives `interval` to another owner.
+    pub(crate) fn set_owner(&mut self, interval: Interval<'m>, owner: u32) {
+        if let Some(node) = self.tree.find(interval) {
+            self.unlink(node);
             node.owner.set(owner);
-            self.chain(node);
+            self.link(node);
         }
     }
 
-    /// Begins to look for the spans of `owner`.
-    pub(crate) fn sweep(&mut self, owner: u32) -> Sweep {
-        Sweep {
+    /// Begins to look for the intervals of `owner`.
+    pub(crate) fn owner_cursor(&mut self, owner: u32) -> OwnerCursor {
+        OwnerCursor {
             owner,
-            left: self.chain_of(owner).map_or(0, |chain| chain.length),
+            left: self.list_of(owner).map_or(0, |list| list.length),
         }
     }
 
-    /// Goes on with a sweep, over `steps` spans at most, and takes those of the owner out of the
-    /// table. True once all that were there when the sweep began are out.
-    pub(crate) fn sweep_on(&mut self, sweep: &mut Sweep, steps: usize) -> bool {
+    /// Goes on with a cursor, over `steps` intervals at peak, and takes those of the owner out of the
+    /// table. True once all that were there when the cursor began are out.
+    pub(crate) fn remove_next(&mut self, cursor: &mut OwnerCursor, steps: usize) -> bool {
         for _ in 0..steps {
-            if sweep.left == 0 {
+            if cursor.left == 0 {
                 break;
             }
-            sweep.left = sweep.left.saturating_sub(1);
-            let Some(chain) = self.chain_of(sweep.owner) else {
+            cursor.left = cursor.left.saturating_sub(1);
+            let Some(list) = self.list_of(cursor.owner) else {
                 return true;
             };
-            let Some(node) = chain.first else {
+            let Some(node) = list.first else {
                 return true;
             };
-            if node.owner.get() == sweep.owner {
-                self.remove(Span::of(node));
+            if node.owner.get() == cursor.owner {
+                self.remove(Interval::of(node));
             } else {
                 // To the back with it, so that the next step meets another.
-                self.unchain(node);
-                self.chain(node);
+                self.unlink(node);
+                self.link(node);
             }
         }
-        sweep.left == 0
+        cursor.left == 0
     }
 
-    /// Whether every span is in the tree and in one chain, and the tree is sound. Slow: for tests.
+    /// Whether every interval is in the tree and in one list, and the tree is sound. Slow: for tests.
     pub(crate) fn is_sound(&self) -> bool {
         let count = self.tree.len();
-        let chains = || self.chains.iter().enumerate();
-        let chained = chains().all(|(number, chain)| self.is_chained(number, chain));
-        let lengths = chains().map(|(_, chain)| chain.length).sum::<usize>();
-        let crowds = self.crowds.iter();
-        let crowds = crowds.map(|crowd| usize::from(*crowd)).sum::<usize>();
-        let crowded = crowds >= count && crowds <= count.saturating_mul(2);
+        let owner_lists = || self.owner_lists.iter().enumerate();
+        let linked = owner_lists().all(|(number, list)| self.is_linked_list(number, list));
+        let lengths = owner_lists().map(|(_, list)| list.length).sum::<usize>();
+        let occupancy = self.occupancy.iter();
+        let occupancy = occupancy.map(|count| usize::from(*count)).sum::<usize>();
+        let counted = occupancy >= count && occupancy <= count.saturating_mul(2);
         let mut blocks = 0_usize;
         let mut highest = None;
         let touched = |node: &Node<'_>| block_of(node.start())..=block_of(node.end());
@@ -282,40 +283,40 @@ impl<'m> SpanTable<'m> {
                 blocks = blocks.saturating_add(usize::from(is_full));
             }
         }
-        self.tree.is_sound() && crowded && blocks == self.full.len() && chained && count == lengths
+        self.tree.is_sound() && counted && blocks == self.full.len() && linked && count == lengths
     }
 
-    /// Whether a chain is as long as it says, and all in it belong there.
-    fn is_chained(&self, number: usize, chain: &Chain<'_>) -> bool {
-        let (mut next, mut before) = (chain.first, None);
-        for _ in 0..chain.length {
+    /// Whether a list is as long as it says, and all in it belong there.
+    fn is_linked_list(&self, number: usize, list: &OwnerList<'_>) -> bool {
+        let (mut next, mut before) = (list.first, None);
+        for _ in 0..list.length {
             let belongs = next.filter(|node| {
-                is_same(node.before.get(), before)
-                    && self.chain_number(node.owner.get()) == Some(number)
+                is_same(node.prev.get(), before)
+                    && self.list_number(node.owner.get()) == Some(number)
             });
             let Some(node) = belongs else { return false };
-            (before, next) = (next, node.after.get());
+            (before, next) = (next, node.next.get());
         }
-        next.is_none() && is_same(before, chain.last)
+        next.is_none() && is_same(before, list.last)
     }
 
-    fn slot(&self, number: u32) -> Option<usize> {
+    fn bucket(&self, number: u32) -> Option<usize> {
         (block_of(number) as usize).checked_rem(self.hints.len())
     }
 
-    /// One span more or less in the blocks from `start` to `end`: at most two.
-    fn crowd(&mut self, start: u32, end: u32, change: i16) {
-        let (first, last) = (self.slot(start), self.slot(end));
-        for slot in first.into_iter().chain(last.filter(|_| last != first)) {
-            if let Some(crowd) = self.crowds.get_mut(slot) {
-                *crowd = crowd.saturating_add_signed(change);
+    /// One interval more or less in the blocks from `start` to `end`: at peak two.
+    fn adjust_occupancy(&mut self, start: u32, end: u32, change: i16) {
+        let (first, last) = (self.bucket(start), self.bucket(end));
+        for bucket in first.into_iter().chain(last.filter(|_| last != first)) {
+            if let Some(count) = self.occupancy.get_mut(bucket) {
+                *count = count.saturating_add_signed(change);
             }
         }
     }
 
-    /// The numbers from `start` to `end`, at most [`LONGEST`], were taken. Looks whether their blocks
-    /// are full now: a step for each span in them.
-    fn fill(&mut self, start: u32, end: u32) {
+    /// The numbers from `start` to `end`, at peak [`MAX_INTERVAL`], were taken. Looks whether their blocks
+    /// are full now: a step for each interval in them.
+    fn update_full(&mut self, start: u32, end: u32) {
         for block in block_of(start)..=block_of(end) {
             let (first, last) = bounds(block);
             let covers = start <= first && last <= end;
@@ -325,50 +326,50 @@ impl<'m> SpanTable<'m> {
     }
 
     /// The numbers from `start` to `end` are free now.
-    fn free(&mut self, start: u32, end: u32) {
+    fn mark_free(&mut self, start: u32, end: u32) {
         for block in block_of(start)..=block_of(end) {
             self.full.set(block, false);
         }
     }
 
-    fn chain_number(&self, owner: u32) -> Option<usize> {
-        (owner as usize).checked_rem(self.chains.len())
+    fn list_number(&self, owner: u32) -> Option<usize> {
+        (owner as usize).checked_rem(self.owner_lists.len())
     }
 
-    fn chain_of(&mut self, owner: u32) -> Option<&mut Chain<'m>> {
-        let number = self.chain_number(owner)?;
-        self.chains.get_mut(number)
+    fn list_of(&mut self, owner: u32) -> Option<&mut OwnerList<'m>> {
+        let number = self.list_number(owner)?;
+        self.owner_lists.get_mut(number)
     }
 
-    /// Puts the span at the end of its owner's chain.
-    fn chain(&mut self, node: &'m Node<'m>) {
-        let Some(chain) = self.chain_of(node.owner.get()) else {
+    /// Puts the interval at the end of its owner's list.
+    fn link(&mut self, node: &'m Node<'m>) {
+        let Some(list) = self.list_of(node.owner.get()) else {
             return;
         };
-        let before = chain.last.replace(node);
-        chain.length = chain.length.saturating_add(1);
+        let before = list.last.replace(node);
+        list.length = list.length.saturating_add(1);
         match before {
-            Some(before) => before.after.set(Some(node)),
-            None => chain.first = Some(node),
+            Some(before) => before.next.set(Some(node)),
+            None => list.first = Some(node),
         }
-        node.before.set(before);
-        node.after.set(None);
+        node.prev.set(before);
+        node.next.set(None);
     }
 
-    /// Takes the span out of its owner's chain.
-    fn unchain(&mut self, node: &'m Node<'m>) {
-        let Some(chain) = self.chain_of(node.owner.get()) else {
+    /// Takes the interval out of its owner's list.
+    fn unlink(&mut self, node: &'m Node<'m>) {
+        let Some(list) = self.list_of(node.owner.get()) else {
             return;
         };
-        chain.length = chain.length.saturating_sub(1);
-        let (before, after) = (node.before.get(), node.after.get());
+        list.length = list.length.saturating_sub(1);
+        let (before, after) = (node.prev.get(), node.next.get());
         match before {
-            Some(before) => before.after.set(after),
-            None => chain.first = after,
+            Some(before) => before.next.set(after),
+            None => list.first = after,
         }
         match after {
-            Some(after) => after.before.set(before),
-            None => chain.last = before,
+            Some(after) => after.prev.set(before),
+            None => list.last = before,
         }
     }
 }
@@ -381,9 +382,9 @@ fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
 mod tests {
     use super::*;
 
-    fn is_sound_after(fault: fn(&mut SpanTable<'_>)) -> bool {
-        let mut memory = std::boxed::Box::new_uninit_slice(SpanTable::bytes(4));
-        let mut table = SpanTable::new(&mut Arena::new(&mut memory), 4).unwrap();
+    fn is_sound_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
+        let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
+        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4).unwrap();
         for start in [1, 33, 65] {
             table.insert(start, start + 31, 1);
         }
@@ -393,44 +394,45 @@ mod tests {
 
     #[test]
     fn a_span_that_is_another_tables_or_gone_is_not_touched() {
-        let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(SpanTable::bytes(4)));
+        let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4)));
         let mut tables = memory
             .each_mut()
-            .map(|memory| SpanTable::new(&mut Arena::new(memory), 4).unwrap());
+            .map(|memory| IntervalMap::new(&mut Arena::new(memory), 4).unwrap());
         let [one, other] = &mut tables;
         one.insert(1, 32, 1);
         other.insert(33, 64, 1);
         let (foreign, gone) = (other.find(33).unwrap(), one.find(1).unwrap());
         one.remove(foreign);
         one.shorten(foreign, 40);
-        one.give(foreign, 2);
+        one.set_owner(foreign, 2);
         assert!(one.is_sound() && one.len() == 1);
         assert_eq!(
-            one.find(5).map(|span| (span.end(), span.owner())),
+            one.find(5)
+                .map(|interval| (interval.end(), interval.owner())),
             Some((32, 1))
         );
         one.remove(gone);
         one.insert(65, 96, 3);
         one.remove(gone);
-        one.give(gone, 4);
+        one.set_owner(gone, 4);
         assert!(one.is_sound() && one.len() == 1);
-        assert_eq!(one.find(70).map(|span| span.owner()), Some(3));
+        assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
         assert!(other.is_sound() && other.len() == 1);
     }
 
     #[test]
     fn what_does_not_hold_together_is_not_sound() {
         assert!(is_sound_after(|_| {}));
-        let faults: [fn(&mut SpanTable<'_>); 9] = [
+        let faults: [fn(&mut IntervalMap<'_>); 9] = [
             |table| {
                 let _ = table.tree.insert(97, 97, 1);
             },
-            |table| table.tree.at_most(33).unwrap().owner.set(0),
-            |table| table.tree.at_most(33).unwrap().set(32, 63),
-            |table| table.crowds.fill(0),
-            |table| table.crowds.fill(2),
-            |table| table.chains[0] = Chain::default(),
-            |table| table.chains[0].length = 2,
+            |table| table.tree.floor(33).unwrap().owner.set(0),
+            |table| table.tree.floor(33).unwrap().set(32, 63),
+            |table| table.occupancy.fill(0),
+            |table| table.occupancy.fill(2),
+            |table| table.owner_lists[0] = OwnerList::default(),
+            |table| table.owner_lists[0].length = 2,
             |table| table.full.set(1, false),
             |table| table.full.set(3, true),
         ];

@@ -1,4 +1,4 @@
-//! A span in memory, and how the red-black tree of `intrusive-collections` links it.
+//! A interval in memory, and how the red-black tree of `intrusive-collections` links it.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -11,26 +11,26 @@ use crate::ID_MAX;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
-/// A span, in a tree by its start and in the chain of its owner. One that is free has no owner, is in
+/// A interval, in a tree by its start and in the list of its owner. One that is free has no owner, is in
 /// no tree, and hangs on the free list by `left`.
 #[derive(Default)]
 pub(super) struct Node<'m> {
     pub(super) left: Link<'m>,
     right: Link<'m>,
     parent: Link<'m>,
-    pub(super) before: Link<'m>,
-    pub(super) after: Link<'m>,
+    pub(super) prev: Link<'m>,
+    pub(super) next: Link<'m>,
     /// From the top: the colour in the tree, the start, and the length less one.
     bounds: Cell<u32>,
     pub(super) owner: Cell<u32>,
 }
 
-// SAFETY: only methods of `SpanTable` and its `Tree` that have the table to themselves (`&mut self`)
+// SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut self`)
 // write to these cells. Those that share it only read, and no reference to a node leaves the table.
 unsafe impl Sync for Node<'_> {}
 
-/// The longest span there can be.
-pub(crate) const LONGEST: u32 = 1 << LENGTH_BITS;
+/// The longest interval there can be.
+pub(crate) const MAX_INTERVAL: u32 = 1 << LENGTH_BITS;
 
 const LENGTH_BITS: u32 = 5;
 
@@ -44,7 +44,7 @@ impl Node<'_> {
 
     pub(super) fn end(&self) -> u32 {
         self.start()
-            .saturating_add(self.bounds.get() & (LONGEST - 1))
+            .saturating_add(self.bounds.get() & (MAX_INTERVAL - 1))
     }
 
     pub(super) fn set_end(&self, end: u32) {
@@ -57,7 +57,7 @@ impl Node<'_> {
             .set(color | (start << LENGTH_BITS) | end.saturating_sub(start));
     }
 
-    pub(super) fn holds(&self, number: u32) -> bool {
+    pub(super) fn contains(&self, number: u32) -> bool {
         self.start() <= number && number <= self.end() && self.owner.get() != 0
     }
 
@@ -67,7 +67,7 @@ impl Node<'_> {
     }
 }
 
-/// Spans in a tree by their start. With the crate's own links an insertion asks whether the span is
+/// Intervals in a tree by their start. With the crate's own links an insertion asks whether the interval is
 /// linked already, and has code to panic if so, which the static library must not have.
 pub(super) struct ByStart<'m>(DefaultPointerOps<&'m Node<'m>>);
 
@@ -97,7 +97,7 @@ unsafe impl<'m> LinkOps for ByStart<'m> {
 
     #[inline]
     unsafe fn acquire_link(&mut self, at: At<'m>) -> bool {
-        debug_assert!(!at.0.is_linked(), "a free span is in no tree");
+        debug_assert!(!at.0.is_linked(), "a free interval is in no tree");
         true
     }
 

@@ -1,23 +1,23 @@
-//! Spans in a red-black tree by their start, and the room for them.
+//! Intervals in a red-black tree by their start, and the room for them.
 
 use core::mem::{self, MaybeUninit};
 
 use intrusive_collections::{Bound, RBTree};
 
-use super::Span;
+use super::Interval;
 use super::node::{ByStart, Node};
 use crate::ID_MAX;
 use crate::error::Error;
 use crate::store::{Arena, bytes_for};
 
-/// All spans of a table. Nodes that were never needed are not made yet: their memory is untouched.
+/// All intervals of a table. Nodes that were never needed are not made yet: their memory is untouched.
 pub(super) struct Tree<'m> {
     by_start: RBTree<ByStart<'m>>,
     free: Option<&'m Node<'m>>,
     fresh: &'m mut [MaybeUninit<Node<'m>>],
     capacity: usize,
     count: usize,
-    most: usize,
+    peak: usize,
 }
 
 impl<'m> Tree<'m> {
@@ -29,15 +29,15 @@ impl<'m> Tree<'m> {
         Ok(Tree {
             by_start: RBTree::new(ByStart::new()),
             free: None,
-            fresh: arena.room(capacity)?,
+            fresh: arena.alloc_uninit(capacity)?,
             capacity,
             count: 0,
-            most: 0,
+            peak: 0,
         })
     }
 
-    /// How many more spans fit.
-    pub(super) fn left(&self) -> usize {
+    /// How many more intervals fit.
+    pub(super) fn remaining(&self) -> usize {
         self.capacity.saturating_sub(self.count)
     }
 
@@ -45,9 +45,9 @@ impl<'m> Tree<'m> {
         self.count
     }
 
-    /// The most there ever were.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    /// The peak there ever were.
+    pub(super) fn peak(&self) -> usize {
+        self.peak
     }
 
     /// All of them, in order.
@@ -55,14 +55,14 @@ impl<'m> Tree<'m> {
         self.by_start.iter()
     }
 
-    /// The span with the highest start that is at most `number`.
-    pub(super) fn at_most(&self, number: u32) -> Option<&'m Node<'m>> {
+    /// The interval with the highest start that is at peak `number`.
+    pub(super) fn floor(&self, number: u32) -> Option<&'m Node<'m>> {
         let cursor = self.by_start.upper_bound(Bound::Included(&number));
         cursor.clone_pointer()
     }
 
     /// The lowest free number from `from` to `last`, and the last of those that are free behind it.
-    /// Looks at the path to `from` and at the spans that it passes.
+    /// Looks at the path to `from` and at the intervals that it passes.
     pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
         let mut cursor = self.by_start.upper_bound(Bound::Included(&from));
         if cursor.is_null() {
@@ -82,7 +82,7 @@ impl<'m> Tree<'m> {
         None
     }
 
-    /// Adds a span that overlaps none; `None` if there is no room.
+    /// Adds a interval that overlaps none; `None` if there is no room.
     pub(super) fn insert(&mut self, start: u32, end: u32, owner: u32) -> Option<&'m Node<'m>> {
         let node = if let Some(node) = self.free {
             self.free = node.left.take();
@@ -96,21 +96,21 @@ impl<'m> Tree<'m> {
         node.owner.set(owner);
         self.by_start.insert(node);
         self.count = self.count.saturating_add(1);
-        self.most = self.most.max(self.count);
+        self.peak = self.peak.max(self.count);
         Some(node)
     }
 
-    /// What there is in this tree of a span that was found: the span itself, or nothing.
-    pub(super) fn find(&self, span: Span<'m>) -> Option<&'m Node<'m>> {
-        let node = self.by_start.find(&span.start).clone_pointer()?;
-        span.is_at(node).then_some(node)
+    /// What there is in this tree of a interval that was found: the interval itself, or nothing.
+    pub(super) fn find(&self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
+        let node = self.by_start.find(&interval.start).clone_pointer()?;
+        interval.is_at(node).then_some(node)
     }
 
-    /// Takes a span that was found out of the tree, if it is in this one, and frees its node, which is
+    /// Takes a interval that was found out of the tree, if it is in this one, and frees its node, which is
     /// returned as it was.
-    pub(super) fn remove(&mut self, span: Span<'m>) -> Option<&'m Node<'m>> {
-        let mut cursor = self.by_start.find_mut(&span.start);
-        cursor.get().filter(|node| span.is_at(node))?;
+    pub(super) fn remove(&mut self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
+        let mut cursor = self.by_start.find_mut(&interval.start);
+        cursor.get().filter(|node| interval.is_at(node))?;
         let node = cursor.remove()?;
         node.left.set(self.free);
         self.free = Some(node);
@@ -161,15 +161,18 @@ mod tests {
                     model.insert(start, end);
                 }
             } else if let Some(start) = model.range(start..).next().map(|(start, _)| *start) {
-                let span = Span::of(tree.at_most(start).unwrap());
-                assert!(tree.remove(span).is_some());
-                assert!(tree.remove(span).is_none());
+                let interval = Interval::of(tree.floor(start).unwrap());
+                assert!(tree.remove(interval).is_some());
+                assert!(tree.remove(interval).is_none());
                 model.remove(&start);
             }
             assert!(tree.is_sound() && is_balanced(&tree));
-            assert_eq!((tree.len(), tree.left()), (model.len(), MOST - model.len()));
+            assert_eq!(
+                (tree.len(), tree.remaining()),
+                (model.len(), MOST - model.len())
+            );
             let number = rng.u32(..900);
-            let found = tree.at_most(number).map(Node::start);
+            let found = tree.floor(number).map(Node::start);
             let below = model.range(..=number).next_back();
             assert_eq!(found, below.map(|(start, _)| *start));
             let last = number + rng.u32(..40);

@@ -1,6 +1,6 @@
 //! A platform that misbehaves as platforms do, at random but repeatably.
 //!
-//! [`Faulty`] wraps any PAL. Its streams read and write less than they could, say that they would
+//! [`FaultInjector`] wraps any PAL. Its streams read and write less than they could, say that they would
 //! block or were interrupted, and break; its connects find everybody busy. What goes wrong follows
 //! from a seed: one thread that does the same gets the same. A node on top must stay correct and
 //! live with any [`Faults`] but `disconnect` and `cut_after`, and correct with these.
@@ -15,9 +15,9 @@ use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, Pal, Readiness, ReadyList, Time, Woken,
 };
-pub use record::{Operation, Outcome, RECORDED, Record, Recorded};
+pub use record::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
 use state::State;
-pub use stream::FaultyStream;
+pub use stream::FaultInjectorStream;
 
 /// What goes wrong, and how often: of 1024 calls where it could, so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Faults {
     pub short_read: u16,
     /// A write takes less than there is room for.
     pub short_write: u16,
-    /// A read or write that could go on says that it would block.
+    /// A read or write that could transfer on says that it would block.
     pub would_block: u16,
     /// A read or write says that it was interrupted.
     pub interrupted: u16,
@@ -53,18 +53,18 @@ impl Faults {
 }
 
 /// A PAL with faults. The PAL for a node is a reference to it, so that whoever made it can look at
-/// what was recorded while the node runs.
+/// what was log while the node runs.
 #[derive(Debug)]
-pub struct Faulty<P: Pal> {
+pub struct FaultInjector<P: Pal> {
     inner: P,
     faults: Faults,
     state: Mutex<State>,
 }
 
-impl<P: Pal> Faulty<P> {
+impl<P: Pal> FaultInjector<P> {
     /// `inner` with those faults, in the order that `seed` leads to.
-    pub const fn new(inner: P, faults: Faults, seed: u64) -> Faulty<P> {
-        Faulty {
+    pub const fn new(inner: P, faults: Faults, seed: u64) -> FaultInjector<P> {
+        FaultInjector {
             inner,
             faults,
             state: Mutex::new(State::new(seed, faults.cut_after)),
@@ -76,8 +76,8 @@ impl<P: Pal> Faulty<P> {
         &self.inner
     }
 
-    /// The last [`RECORDED`] operations, oldest first.
-    pub fn recorded(&self) -> Recorded {
+    /// The last [`LOG_LENGTH`] operations, oldest first.
+    pub fn log(&self) -> OperationLog {
         self.state.lock().records.all()
     }
 
@@ -87,7 +87,7 @@ impl<P: Pal> Faulty<P> {
     }
 
     fn record(&self, operation: Operation, asked: usize, outcome: Outcome) {
-        self.state.lock().records.add(Record {
+        self.state.lock().records.add(LogEntry {
             operation,
             asked,
             outcome,
@@ -95,35 +95,35 @@ impl<P: Pal> Faulty<P> {
     }
 
     /// Whether something that goes wrong `rate` of 1024 times does so now.
-    fn strikes(&self, rate: u16) -> bool {
-        rate > 0 && self.state.lock().dice.strikes(rate)
+    fn roll(&self, rate: u16) -> bool {
+        rate > 0 && self.state.lock().rng.roll(rate)
     }
 }
 
-impl<'p, P: Pal> Pal for &'p Faulty<P> {
-    type Stream = FaultyStream<'p, P>;
+impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
+    type Stream = FaultInjectorStream<'p, P>;
     type Event = P::Event;
 
-    const CALLER_READS: bool = P::CALLER_READS;
-    const SHAKES_HANDS: bool = P::SHAKES_HANDS;
+    const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+    const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
     crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
     crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
-        let result = if self.strikes(self.faults.connect_busy) {
+        let result = if self.roll(self.faults.connect_busy) {
             Err(ConnectError::Busy)
         } else {
             self.inner.connect(peer)
         };
         self.record(Operation::Connect(peer), 0, Outcome::of_connect(&result));
-        Ok(FaultyStream::new(self, result?))
+        Ok(FaultInjectorStream::new(self, result?))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
         let stream = self.inner.accept()?;
         self.record(Operation::Accept, 0, Outcome::Done);
-        Ok(FaultyStream::new(self, stream))
+        Ok(FaultInjectorStream::new(self, stream))
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {

@@ -8,14 +8,14 @@ use crate::Vmid;
 use crate::pal::{ConnectError, StreamError};
 
 /// How many operations are remembered.
-pub const RECORDED: usize = 64;
+pub const LOG_LENGTH: usize = 64;
 
 /// What was asked of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A stream to that peer.
     Connect(Vmid),
-    /// A stream from a peer. Only successes are recorded.
+    /// A stream from a peer. Only successes are log.
     Accept,
     /// To read from the stream of that number; they are numbered as they are opened.
     Read(u64),
@@ -54,16 +54,16 @@ impl Outcome {
 
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct LogEntry {
     /// What was asked of the platform.
     pub operation: Operation,
-    /// How many bytes were to be moved at most.
+    /// How many bytes were to be moved at limit.
     pub asked: usize,
     /// What came of it.
     pub outcome: Outcome,
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for LogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operation {
             Operation::Connect(peer) => write!(f, "connect to {peer}")?,
@@ -82,25 +82,25 @@ impl fmt::Display for Record {
 
 /// The last operations, oldest first. Its `Display` has one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded(Vec<Record, RECORDED>);
+pub struct OperationLog(Vec<LogEntry, LOG_LENGTH>);
 
-impl Recorded {
+impl OperationLog {
     /// The operations, oldest first.
-    pub fn iter(&self) -> core::slice::Iter<'_, Record> {
+    pub fn iter(&self) -> core::slice::Iter<'_, LogEntry> {
         self.0.iter()
     }
 }
 
-impl<'r> IntoIterator for &'r Recorded {
-    type Item = &'r Record;
-    type IntoIter = core::slice::Iter<'r, Record>;
+impl<'r> IntoIterator for &'r OperationLog {
+    type Item = &'r LogEntry;
+    type IntoIter = core::slice::Iter<'r, LogEntry>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
-impl fmt::Display for Recorded {
+impl fmt::Display for OperationLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().try_for_each(|record| writeln!(f, "{record}"))
     }
@@ -108,18 +108,18 @@ impl fmt::Display for Recorded {
 
 /// The ring they are kept in.
 #[derive(Debug)]
-pub(super) struct Records(HistoryBuf<Record, RECORDED>);
+pub(super) struct LogRing(HistoryBuf<LogEntry, LOG_LENGTH>);
 
-impl Records {
-    pub(super) const fn new() -> Records {
-        Records(HistoryBuf::new())
+impl LogRing {
+    pub(super) const fn new() -> LogRing {
+        LogRing(HistoryBuf::new())
     }
 
-    pub(super) fn add(&mut self, record: Record) {
+    pub(super) fn add(&mut self, record: LogEntry) {
         self.0.write(record);
     }
 
-    pub(super) fn all(&self) -> Recorded {
-        Recorded(self.0.oldest_ordered().copied().collect())
+    pub(super) fn all(&self) -> OperationLog {
+        OperationLog(self.0.oldest_ordered().copied().collect())
     }
 }

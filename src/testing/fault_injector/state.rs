@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use super::record::Records;
+use super::record::LogRing;
 use crate::pal::{Interest, READY_AT_ONCE, StreamError, Token};
 
 /// How many broken streams are reported to the node at a time. More than that fail when they are
@@ -11,8 +11,8 @@ const BROKEN: usize = READY_AT_ONCE;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) dice: Dice,
-    pub(super) records: Records,
+    pub(super) rng: Rng,
+    pub(super) records: LogRing,
     /// The bytes read and written by all streams.
     pub(super) moved: u64,
     /// At how many of these a stream breaks.
@@ -26,8 +26,8 @@ pub(super) struct State {
 impl State {
     pub(super) const fn new(seed: u64, cut: Option<u64>) -> State {
         State {
-            dice: Dice(seed),
-            records: Records::new(),
+            rng: Rng(seed),
+            records: LogRing::new(),
             moved: 0,
             cut,
             opened: 0,
@@ -71,9 +71,9 @@ impl State {
 
 /// A generator of numbers that look random (splitmix64).
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -82,14 +82,14 @@ impl Dice {
     }
 
     /// Whether something that happens `rate` of 1024 times happens now.
-    pub(super) fn strikes(&mut self, rate: u16) -> bool {
+    pub(super) fn roll(&mut self, rate: u16) -> bool {
         rate > 0 && self.next() % 1024 < u64::from(rate)
     }
 
-    /// From 1 to `most`; 1 if `most` is 0.
-    pub(super) fn up_to(&mut self, most: usize) -> usize {
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
-        let below = self.next().checked_rem(most).unwrap_or(0);
+    /// From 1 to `limit`; 1 if `limit` is 0.
+    pub(super) fn pick_up_to(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        let below = self.next().checked_rem(limit).unwrap_or(0);
         usize::try_from(below).unwrap_or(0).saturating_add(1)
     }
 }

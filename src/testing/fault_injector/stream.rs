@@ -4,17 +4,17 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::{Mutex, RwLock};
 
-use super::record::{Operation, Outcome, Record};
-use super::{Faults, Faulty};
+use super::record::{LogEntry, Operation, Outcome};
+use super::{FaultInjector, Faults};
 use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token, Woken};
 
 /// The contract of [`Stream::write`] allows no more.
 const PARTS: usize = 4;
 
-/// A stream of a [`Faulty`] node.
+/// A stream of a [`FaultInjector`] node.
 #[derive(Debug)]
-pub struct FaultyStream<'p, P: Pal> {
-    pal: &'p Faulty<P>,
+pub struct FaultInjectorStream<'p, P: Pal> {
+    pal: &'p FaultInjector<P>,
     number: u64,
     broken: AtomicBool,
     /// `None` once it is broken and nobody waits in it any more: dropped, for the peer to see.
@@ -25,16 +25,16 @@ pub struct FaultyStream<'p, P: Pal> {
     watched_inside: AtomicBool,
 }
 
-/// What the dice say about one read or write.
-enum Fate {
-    Fails(StreamError),
-    /// It moves that many bytes at most.
-    AtMost(usize),
+/// What the rng say about one read or write.
+enum Fault {
+    Fail(StreamError),
+    /// It moves that many bytes at limit.
+    UpTo(usize),
 }
 
-impl<'p, P: Pal> FaultyStream<'p, P> {
-    pub(super) fn new(pal: &'p Faulty<P>, inner: P::Stream) -> Self {
-        FaultyStream {
+impl<'p, P: Pal> FaultInjectorStream<'p, P> {
+    pub(super) fn new(pal: &'p FaultInjector<P>, inner: P::Stream) -> Self {
+        FaultInjectorStream {
             pal,
             number: pal.state.lock().number(),
             broken: AtomicBool::new(false),
@@ -44,39 +44,39 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
         }
     }
 
-    /// Reads or writes `asked` bytes by `go`, which is told how many of them at most.
-    fn go(
+    /// Reads or writes `asked` bytes by `transfer`, which is told how many of them at limit.
+    fn transfer(
         &self,
         operation: Operation,
         asked: usize,
         rate: u16,
-        go: impl FnOnce(&P::Stream, usize) -> Result<usize, StreamError>,
+        transfer: impl FnOnce(&P::Stream, usize) -> Result<usize, StreamError>,
     ) -> Result<usize, StreamError> {
         let mut cut = false;
-        let result = match self.fate(asked, rate) {
-            Fate::Fails(error) => Err(error),
-            Fate::AtMost(most) => {
+        let result = match self.draw_fault(asked, rate) {
+            Fault::Fail(error) => Err(error),
+            Fault::UpTo(limit) => {
                 let inner = self.inner.read();
                 // Counted after the fact, so between two threads the cut may come a bit late.
                 let result = inner
                     .as_ref()
-                    .map_or(Err(StreamError::Closed), |inner| go(inner, most));
+                    .map_or(Err(StreamError::Closed), |inner| transfer(inner, limit));
                 cut = self.pal.state.lock().count(result);
                 result
             }
         };
-        self.pal.state.lock().records.add(Record {
+        self.pal.state.lock().records.add(LogEntry {
             operation,
             asked,
             outcome: Outcome::of_move(result),
         });
         if cut || result == Err(StreamError::Closed) {
-            self.break_it();
+            self.mark_broken();
         }
         result
     }
 
-    fn fate(&self, asked: usize, short: u16) -> Fate {
+    fn draw_fault(&self, asked: usize, short: u16) -> Fault {
         let Faults {
             would_block,
             interrupted,
@@ -84,30 +84,30 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
             ..
         } = self.pal.faults;
         if self.broken.load(Ordering::Acquire) {
-            return Fate::Fails(StreamError::Closed);
+            return Fault::Fail(StreamError::Closed);
         }
         let mut state = self.pal.state.lock();
         let left = state.left().unwrap_or(usize::MAX);
         if left == 0 {
             // A cut before the first byte.
             state.count(Ok(0));
-            return Fate::Fails(StreamError::Closed);
+            return Fault::Fail(StreamError::Closed);
         }
-        let dice = &mut state.dice;
-        if dice.strikes(interrupted) {
-            Fate::Fails(StreamError::Interrupted)
-        } else if dice.strikes(would_block) {
-            Fate::Fails(StreamError::WouldBlock)
-        } else if dice.strikes(disconnect) {
-            Fate::Fails(StreamError::Closed)
-        } else if dice.strikes(short) {
-            Fate::AtMost(dice.up_to(asked).min(left))
+        let rng = &mut state.rng;
+        if rng.roll(interrupted) {
+            Fault::Fail(StreamError::Interrupted)
+        } else if rng.roll(would_block) {
+            Fault::Fail(StreamError::WouldBlock)
+        } else if rng.roll(disconnect) {
+            Fault::Fail(StreamError::Closed)
+        } else if rng.roll(short) {
+            Fault::UpTo(rng.pick_up_to(asked).min(left))
         } else {
-            Fate::AtMost(asked.min(left))
+            Fault::UpTo(asked.min(left))
         }
     }
 
-    fn break_it(&self) {
+    fn mark_broken(&self) {
         if self.broken.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -116,12 +116,12 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
             // Whoever waits does so for the PAL underneath, which will say nothing of this.
             self.pal.inner.wake();
         }
-        self.let_go();
+        self.close_if_broken();
     }
 
     /// Closes the stream underneath if it is broken and nobody is in it. Whoever is in it does so
     /// on leaving.
-    fn let_go(&self) {
+    fn close_if_broken(&self) {
         if self.broken.load(Ordering::Acquire)
             && let Some(mut inner) = self.inner.try_write()
             && let Some(stream) = inner.take()
@@ -159,7 +159,7 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
         if self.broken.load(Ordering::Acquire) {
             self.pal.state.lock().report(token, interest);
             self.pal.inner.wake();
-            self.let_go();
+            self.close_if_broken();
         }
     }
 
@@ -173,7 +173,7 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
         {
             self.pal.inner.unwatch(inner);
         }
-        self.let_go();
+        self.close_if_broken();
     }
 
     pub(super) fn wait_readable(&self, event: &P::Event, until: Option<Time>) -> Woken {
@@ -183,20 +183,20 @@ impl<'p, P: Pal> FaultyStream<'p, P> {
             }
             _ => Woken::Readable,
         };
-        self.let_go();
+        self.close_if_broken();
         woken
     }
 }
 
-impl<P: Pal> Stream for FaultyStream<'_, P> {
+impl<P: Pal> Stream for FaultInjectorStream<'_, P> {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let rate = self.pal.faults.short_read;
-        self.go(
+        self.transfer(
             Operation::Read(self.number),
             buffer.len(),
             rate,
-            |inner, most| {
-                let (buffer, _) = buffer.split_at_mut(most.min(buffer.len()));
+            |inner, limit| {
+                let (buffer, _) = buffer.split_at_mut(limit.min(buffer.len()));
                 inner.read(buffer)
             },
         )
@@ -207,15 +207,15 @@ impl<P: Pal> Stream for FaultyStream<'_, P> {
         let asked = parts
             .iter()
             .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-        self.go(
+        self.transfer(
             Operation::Write(self.number),
             asked,
             rate,
-            |inner, mut most| {
+            |inner, mut limit| {
                 let mut taken: heapless::Vec<&[u8], PARTS> = heapless::Vec::new();
                 for part in parts {
-                    let (part, _) = part.split_at(most.min(part.len()));
-                    most = most.saturating_sub(part.len());
+                    let (part, _) = part.split_at(limit.min(part.len()));
+                    limit = limit.saturating_sub(part.len());
                     let _ = taken.push(part);
                 }
                 inner.write(&taken)
@@ -224,7 +224,7 @@ impl<P: Pal> Stream for FaultyStream<'_, P> {
     }
 }
 
-impl<P: Pal> Drop for FaultyStream<'_, P> {
+impl<P: Pal> Drop for FaultInjectorStream<'_, P> {
     fn drop(&mut self) {
         if let Some((token, _)) = self.watch.lock().take() {
             self.pal.state.lock().retract(token);

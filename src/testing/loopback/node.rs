@@ -1,7 +1,7 @@
 //! One node of a network.
 
 use super::Network;
-use super::pipe::{End, Side};
+use super::pipe::{End, Role};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, ReadyList, Stream,
@@ -22,11 +22,11 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize>
         Loopback { network, node }
     }
 
-    fn stream(&self, pipe: usize, side: Side) -> LoopbackStream<'n, NODES, PIPES, BYTES> {
+    fn stream(&self, pipe: usize, role: Role) -> LoopbackStream<'n, NODES, PIPES, BYTES> {
         LoopbackStream {
             network: self.network,
             node: self.node,
-            end: End { pipe, side },
+            end: End { pipe, role },
         }
     }
 }
@@ -52,14 +52,14 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Stream
 {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         match self.network.state.lock().pipe(self.end.pipe) {
-            Some(pipe) => pipe.read(self.end.side, buffer),
+            Some(pipe) => pipe.read(self.end.role, buffer),
             None => Err(StreamError::Closed),
         }
     }
 
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
         match self.network.state.lock().pipe(self.end.pipe) {
-            Some(pipe) => pipe.write(self.end.side, parts),
+            Some(pipe) => pipe.write(self.end.role, parts),
             None => Err(StreamError::Closed),
         }
     }
@@ -79,7 +79,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     type Stream = LoopbackStream<'n, NODES, PIPES, BYTES>;
     type Event = Flag;
 
-    const CALLER_READS: bool = false;
+    const SUPPORTS_CALLER_READ: bool = false;
 
     fn event(&self) -> Result<Flag, OutOfResources> {
         Ok(Flag::default())
@@ -87,9 +87,9 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
 
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let mut state = self.network.state.lock();
-        let listener = state.find(peer).ok_or(ConnectError::NobodyThere)?;
+        let listener = state.find(peer).ok_or(ConnectError::NotListening)?;
         let pipe = state.connect(listener).ok_or(ConnectError::Busy)?;
-        Ok(self.stream(pipe, Side::Writer))
+        Ok(self.stream(pipe, Role::Writer))
     }
 
     fn accept(&self) -> Result<Self::Stream, AcceptError> {
@@ -99,7 +99,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
             .lock()
             .accept(self.node)
             .ok_or(AcceptError::WouldBlock)?;
-        Ok(self.stream(pipe, Side::Reader))
+        Ok(self.stream(pipe, Role::Reader))
     }
 
     fn watch_listener(&self, on: bool) {
@@ -132,7 +132,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
 
     /// Returns at once: within one thread nothing could become ready while it waits.
     fn wait(&self, ready: &mut ReadyList, _until: Option<Time>) {
-        self.network.state.lock().look(self.node, ready);
+        self.network.state.lock().poll(self.node, ready);
         if ready.is_empty() {
             crate::arch::spin_hint();
         }

@@ -1,11 +1,11 @@
 //! One stream: two rings of bytes, one each way, with a writer's and a reader's end.
 
 use crate::pal::{Interest, Readiness, StreamError, Token};
-use crate::store::Ring;
+use crate::store::ByteRing;
 
 /// Which end of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum Role {
     Writer,
     Reader,
 }
@@ -14,7 +14,7 @@ pub(super) enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) pipe: usize,
-    pub(super) side: Side,
+    pub(super) role: Role,
 }
 
 /// A watch on an end: a link of its node's list.
@@ -22,8 +22,8 @@ pub(super) struct End {
 pub(super) struct Watch {
     pub(super) token: Token,
     pub(super) interest: Interest,
-    pub(super) before: Option<End>,
-    pub(super) after: Option<End>,
+    pub(super) prev: Option<End>,
+    pub(super) next: Option<End>,
 }
 
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_watch: Option<Watch>,
     /// The next one in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
-    there: Ring<BYTES>,
+    forward: ByteRing<BYTES>,
     /// Used by wrappers only, for a handshake.
-    back: Ring<BYTES>,
+    backward: ByteRing<BYTES>,
 }
 
 impl<const BYTES: usize> Pipe<BYTES> {
@@ -47,8 +47,8 @@ impl<const BYTES: usize> Pipe<BYTES> {
             writer_watch: None,
             reader_watch: None,
             next: None,
-            there: Ring::new(),
-            back: Ring::new(),
+            forward: ByteRing::new(),
+            backward: ByteRing::new(),
         }
     }
 
@@ -57,48 +57,48 @@ impl<const BYTES: usize> Pipe<BYTES> {
         self.writer_open = true;
         self.reader_open = true;
         self.next = None;
-        self.there.clear();
-        self.back.clear();
+        self.forward.clear();
+        self.backward.clear();
     }
 
-    pub(super) fn watch(&mut self, side: Side) -> &mut Option<Watch> {
-        match side {
-            Side::Writer => &mut self.writer_watch,
-            Side::Reader => &mut self.reader_watch,
+    pub(super) fn watch(&mut self, role: Role) -> &mut Option<Watch> {
+        match role {
+            Role::Writer => &mut self.writer_watch,
+            Role::Reader => &mut self.reader_watch,
         }
     }
 
     /// Whether the end across from that one is closed.
-    fn is_hung_up(&self, side: Side) -> bool {
-        match side {
-            Side::Writer => !self.reader_open,
-            Side::Reader => !self.writer_open,
+    fn is_hung_up(&self, role: Role) -> bool {
+        match role {
+            Role::Writer => !self.reader_open,
+            Role::Reader => !self.writer_open,
         }
     }
 
-    pub(super) fn write(&mut self, side: Side, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        if self.is_hung_up(side) {
+    pub(super) fn write(&mut self, role: Role, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        if self.is_hung_up(role) {
             return Err(StreamError::Closed);
         }
-        let ring = match side {
-            Side::Writer => &mut self.there,
-            Side::Reader => &mut self.back,
+        let ring = match role {
+            Role::Writer => &mut self.forward,
+            Role::Reader => &mut self.backward,
         };
-        let before = ring.len();
+        let prev = ring.len();
         for part in parts {
             ring.push(part);
         }
-        match ring.len().saturating_sub(before) {
+        match ring.len().saturating_sub(prev) {
             0 => Err(StreamError::WouldBlock),
             count => Ok(count),
         }
     }
 
-    pub(super) fn read(&mut self, side: Side, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        let hung_up = self.is_hung_up(side);
-        let ring = match side {
-            Side::Writer => &mut self.back,
-            Side::Reader => &mut self.there,
+    pub(super) fn read(&mut self, role: Role, buffer: &mut [u8]) -> Result<usize, StreamError> {
+        let hung_up = self.is_hung_up(role);
+        let ring = match role {
+            Role::Writer => &mut self.backward,
+            Role::Reader => &mut self.forward,
         };
         match ring.pull(buffer) {
             0 if !hung_up => Err(StreamError::WouldBlock),
@@ -107,11 +107,11 @@ impl<const BYTES: usize> Pipe<BYTES> {
     }
 
     /// What a watch with `interest` on that end reports now.
-    pub(super) fn readiness(&self, side: Side, interest: Interest) -> Readiness {
-        let hung_up = self.is_hung_up(side);
-        let (from, to) = match side {
-            Side::Writer => (&self.back, &self.there),
-            Side::Reader => (&self.there, &self.back),
+    pub(super) fn readiness(&self, role: Role, interest: Interest) -> Readiness {
+        let hung_up = self.is_hung_up(role);
+        let (from, to) = match role {
+            Role::Writer => (&self.backward, &self.forward),
+            Role::Reader => (&self.forward, &self.backward),
         };
         let readable = hung_up || !from.is_empty();
         let writable = hung_up || to.room() > 0;

@@ -1,6 +1,6 @@
 //! The nodes and pipes of a network, linked by their numbers.
 
-use super::pipe::{End, Pipe, Side, Watch};
+use super::pipe::{End, Pipe, Role, Watch};
 use crate::Vmid;
 use crate::pal::{Interest, READY_AT_ONCE, Readiness, ReadyList, Time, Token};
 
@@ -35,7 +35,7 @@ impl Node {
 pub(super) struct State<const NODES: usize, const PIPES: usize, const BYTES: usize> {
     nodes: [Node; NODES],
     pipes: [Pipe<BYTES>; PIPES],
-    /// Pipes below this were used before; those that are free again are listed from `free`.
+    /// Pipes below this were used prev; those that are free again are listed from `free`.
     fresh: usize,
     free: Option<usize>,
     pub(super) now: Time,
@@ -79,7 +79,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
                 place,
                 End {
                     pipe,
-                    side: Side::Reader,
+                    role: Role::Reader,
                 },
             );
         }
@@ -130,9 +130,9 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         let Some(pipe) = self.pipe(end.pipe) else {
             return;
         };
-        match end.side {
-            Side::Writer => pipe.writer_open = false,
-            Side::Reader => pipe.reader_open = false,
+        match end.role {
+            Role::Writer => pipe.writer_open = false,
+            Role::Reader => pipe.reader_open = false,
         }
         if !pipe.writer_open && !pipe.reader_open {
             pipe.next = free;
@@ -147,28 +147,28 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
     }
 
     fn watch_of(&mut self, end: End) -> Option<&mut Option<Watch>> {
-        Some(self.pipe(end.pipe)?.watch(end.side))
+        Some(self.pipe(end.pipe)?.watch(end.role))
     }
 
     pub(super) fn watch(&mut self, place: usize, end: End, token: Token, interest: Interest) {
         let Some(node) = self.nodes.get_mut(place) else {
             return;
         };
-        let before = node.watched_last.replace(end);
+        let prev = node.watched_last.replace(end);
         node.watched = node.watched.saturating_add(1);
-        if before.is_none() {
+        if prev.is_none() {
             node.watched_first = Some(end);
         }
         if let Some(watch) = self.watch_of(end) {
             *watch = Some(Watch {
                 token,
                 interest,
-                before,
-                after: None,
+                prev,
+                next: None,
             });
         }
-        if let Some(Some(before)) = before.and_then(|before| self.watch_of(before)) {
-            before.after = Some(end);
+        if let Some(Some(prev)) = prev.and_then(|prev| self.watch_of(prev)) {
+            prev.next = Some(end);
         }
     }
 
@@ -179,38 +179,38 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         }
     }
 
-    /// Takes an end out of its node's list, if it is in there.
+    /// Takes an end out of its node's list, if it is in forward.
     pub(super) fn unwatch(&mut self, place: usize, end: End) -> Option<Watch> {
         let watch = self.watch_of(end)?.take()?;
-        if let Some(Some(before)) = watch.before.and_then(|before| self.watch_of(before)) {
-            before.after = watch.after;
+        if let Some(Some(prev)) = watch.prev.and_then(|prev| self.watch_of(prev)) {
+            prev.next = watch.next;
         }
-        if let Some(Some(after)) = watch.after.and_then(|after| self.watch_of(after)) {
-            after.before = watch.before;
+        if let Some(Some(next)) = watch.next.and_then(|next| self.watch_of(next)) {
+            next.prev = watch.prev;
         }
         let node = self.nodes.get_mut(place)?;
         node.watched = node.watched.saturating_sub(1);
-        if watch.before.is_none() {
-            node.watched_first = watch.after;
+        if watch.prev.is_none() {
+            node.watched_first = watch.next;
         }
-        if watch.after.is_none() {
-            node.watched_last = watch.before;
+        if watch.next.is_none() {
+            node.watched_last = watch.prev;
         }
         Some(watch)
     }
 
     /// Reports what is ready at the node at `place`.
-    pub(super) fn look(&mut self, place: usize, ready: &mut ReadyList) {
+    pub(super) fn poll(&mut self, place: usize, ready: &mut ReadyList) {
         let Some(node) = self.nodes.get(place) else {
             return;
         };
         if node.listener_watched && node.backlog_first.is_some() {
             let _ = ready.push((Token::LISTENER, Readiness::READ));
         }
-        let mut next = node.watched_first;
+        let mut cursor = node.watched_first;
         // What is reported moves to the end of the list and must not be met again.
         for _ in 0..node.watched {
-            let Some(end) = next else { return };
+            let Some(end) = cursor else { return };
             if ready.len() == READY_AT_ONCE {
                 return;
             }
@@ -220,14 +220,14 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             let Some(Watch {
                 token,
                 interest,
-                after,
+                next,
                 ..
-            }) = *pipe.watch(end.side)
+            }) = *pipe.watch(end.role)
             else {
                 return;
             };
-            next = after;
-            let readiness = pipe.readiness(end.side, interest);
+            cursor = next;
+            let readiness = pipe.readiness(end.role, interest);
             if !readiness.is_empty() {
                 let _ = ready.push((token, readiness));
                 self.unwatch(place, end);

@@ -9,7 +9,7 @@ use core::fmt::Write;
 use core::mem::MaybeUninit;
 
 #[cfg(feature = "secure")]
-use libos_ipc::pal::secure::{FamilyKey, Secure};
+use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 use libos_ipc::pal::{Pal, Time};
 use libos_ipc::store::Memory;
 use libos_ipc::testing::loopback::{Loopback, Network};
@@ -28,7 +28,7 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 const MEMBER: Identity = match Vmid::new(2) {
-    Some(vmid) => Identity::child(vmid, Vmid::FIRST),
+    Some(vmid) => Identity::child(vmid, Vmid::LEADER),
     None => panic!("2 is a VMID"),
 };
 
@@ -37,9 +37,9 @@ type Place = Loopback<'static, 2, 4, 4096>;
 #[cfg(not(feature = "secure"))]
 type Platform = Place;
 #[cfg(feature = "secure")]
-type Platform = &'static Secure<Place>;
+type Platform = &'static SecurePal<Place>;
 
-const LEADER_MEMORY: usize = Node::<Platform>::memory(&Identity::FIRST, &CONFIG).total();
+const LEADER_MEMORY: usize = Node::<Platform>::memory(&Identity::LEADER, &CONFIG).total();
 const MEMBER_MEMORY: usize = Node::<Platform>::memory(&MEMBER, &CONFIG).total();
 
 static NETWORK: World = World::new();
@@ -59,7 +59,7 @@ fn ask<P: Pal>(
     member: &Node<'_, P>,
     message: Message<'_>,
 ) -> Option<Answer<'static>> {
-    let mut request = member.request(Vmid::FIRST, &message).ok()?;
+    let mut request = member.request(Vmid::LEADER, &message).ok()?;
     for _ in 0..1000 {
         leader.turn(Some(Time(0)));
         member.turn(Some(Time(0)));
@@ -76,25 +76,25 @@ fn join(vmid: Vmid) -> Option<Place> {
 
 #[cfg(not(feature = "secure"))]
 fn run() -> Option<()> {
-    family(join(Vmid::FIRST)?, join(MEMBER.vmid)?)
+    family(join(Vmid::LEADER)?, join(MEMBER.vmid)?)
 }
 
 #[cfg(feature = "secure")]
 fn run() -> Option<()> {
     let key = FamilyKey::generate(platform::random).ok()?;
-    let secure = |vmid, key| Some(Secure::new(join(vmid)?, vmid, key, platform::random));
-    let (leader, member) = (secure(Vmid::FIRST, key.clone())?, secure(MEMBER.vmid, key)?);
+    let secure = |vmid, key| Some(SecurePal::new(join(vmid)?, vmid, key, platform::random));
+    let (leader, member) = (secure(Vmid::LEADER, key.clone())?, secure(MEMBER.vmid, key)?);
     family(&leader, &member)?;
     (leader.statistics().handshakes == 2).then_some(())
 }
 
 fn family<P: Pal>(leader: P, member: P) -> Option<()> {
-    let leader = node(leader, Identity::FIRST, LEADER.take())?;
+    let leader = node(leader, Identity::LEADER, LEADER.take())?;
     let member = node(member, MEMBER, MEMBER_PLACE.take())?;
     let _ = write!(
         Console,
         "{}",
-        Node::<Platform>::memory(&Identity::FIRST, &CONFIG)
+        Node::<Platform>::memory(&Identity::LEADER, &CONFIG)
     );
     let range = IdRange { start: 1, end: 32 };
     let exchanges = [

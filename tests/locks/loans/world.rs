@@ -8,7 +8,7 @@ use libos_ipc::member::{Borrowed, Decision};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
-use libos_ipc::wire::{Answer, FileLock, LentList, LentLock, LockKind};
+use libos_ipc::wire::{Answer, DelegatedLock, DelegatedLockList, FileLock, LockKind};
 
 use super::Family;
 use super::state::{At, Down, Seen, Step, Up};
@@ -56,9 +56,9 @@ impl World<'_> {
 
     /// As a node does it: what is to go back goes, then comes what is asked for.
     fn give_back(&mut self, who: usize) {
-        let mut list = LentList::new();
+        let mut list = DelegatedLockList::new();
         while let Some(number) = self.members[who].next_to_return(&mut list) {
-            let lent = |lock: LentLock| (lock.start, lock.end, lock.write);
+            let lent = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
             let locks = list.locks().iter().map(lent).collect();
             self.say(who, Up::Return { number, locks });
             self.members[who].went_back(number);
@@ -175,9 +175,9 @@ impl World<'_> {
             }
             Up::Unlock => self.leader.set(from, 1, &lock(LockKind::Unlock, false)),
             Up::Return { number, locks } => {
-                let mut list = LentList::new();
+                let mut list = DelegatedLockList::new();
                 for (start, end, write) in locks {
-                    list.push(LentLock {
+                    list.push(DelegatedLock {
                         start,
                         end,
                         pid: 1,

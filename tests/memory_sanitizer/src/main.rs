@@ -67,7 +67,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
         member.release_id(id, WAIT)?;
     }
     let range = member.alloc_range(WAIT)?;
-    member.change_owner(range.start, Vmid::FIRST, WAIT)?;
+    member.change_owner(range.start, Vmid::LEADER, WAIT)?;
     let lock = |kind, start, wait| FileLock {
         family: LockFamily::Posix,
         kind,
@@ -113,7 +113,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
 fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     let [leaders, members] = memory;
     let place = |vmid| NETWORK.join(vmid).map_err(|_| Error::Platform);
-    let leader = Node::new(place(Vmid::FIRST)?, Identity::FIRST, CONFIG, leaders)?;
+    let leader = Node::new(place(Vmid::LEADER)?, Identity::LEADER, CONFIG, leaders)?;
     leader.join(WAIT)?;
     let child = leader.start_child(WAIT)?;
     let member = Node::new(place(child.vmid)?, child, CONFIG, members)?;
@@ -149,8 +149,8 @@ fn fresh(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
 /// With an argument it makes the mistake that the sanitizer is to find, to show that it would.
 #[unsafe(no_mangle)]
 extern "C" fn main(arguments: c_int, _: *const *const i8) -> c_int {
-    let member = Identity::child(Vmid::FIRST, Vmid::FIRST);
-    let leaders = fresh(Node::<Place>::memory(&Identity::FIRST, &CONFIG).total());
+    let member = Identity::child(Vmid::LEADER, Vmid::LEADER);
+    let leaders = fresh(Node::<Place>::memory(&Identity::LEADER, &CONFIG).total());
     let members = fresh(Node::<Place>::memory(&member, &CONFIG).total());
     let mut ok = true;
     if arguments > 1 {

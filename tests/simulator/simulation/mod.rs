@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     world::begin(plan, network, options.keeps_lines);
     world::with(|world| world.log(format_args!("faults: {faults}")));
     let first = Birth {
-        identity: Identity::FIRST,
+        identity: Identity::LEADER,
         number: 0,
         born: 0,
     };

@@ -95,7 +95,7 @@ impl<const READS: bool> SimPal<READS> {
 impl<const READS: bool> Pal for SimPal<READS> {
     type Stream = SimStream;
     type Event = SimEvent;
-    const CALLER_READS: bool = READS;
+    const SUPPORTS_CALLER_READ: bool = READS;
 
     fn event(&self) -> Result<SimEvent, OutOfResources> {
         Ok(SimEvent {

@@ -173,7 +173,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
     let (frame_length, queue) = if has_paths { (4352, 4600) } else { (809, 940) };
     let capacities = Capacities {
         peers: limit(6..16, 20),
-        strangers: limit(1..5, 8),
+        unidentified: limit(1..5, 8),
         waiters: limit(2..8, 12),
         frame_length,
         send_queue: 2 * (queue + limit(0..300, 600)),
@@ -182,9 +182,9 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         processes: limit(4..20, 40),
         queued_signals: limit(0..6, 32),
         children: limit(1..10, 20),
-        answers: usize::from(has_paths),
+        reply_buffers: usize::from(has_paths),
         locks,
-        borrowed_files: limit(0..3, 2),
+        delegated_files: limit(0..3, 2),
         sync_handles: limit(2..4, 3),
         sync_data: 16,
         events: 0,

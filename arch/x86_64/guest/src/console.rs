@@ -9,7 +9,7 @@ const PORT: u16 = 0x3f8;
 
 /// Writes a line to the console.
 #[macro_export]
-macro_rules! say {
+macro_rules! print_line {
     ($($text:tt)*) => { $crate::console::line(format_args!($($text)*)) };
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn begin() {
     }
 }
 
-/// As [`say!`](crate::say).
+/// As [`print_line!`](crate::say).
 pub fn line(text: fmt::Arguments<'_>) {
     if let Some(mut console) = console() {
         let _ = writeln!(console, "{text}");

@@ -15,7 +15,7 @@ use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector
 use x86_64::structures::idt::InterruptDescriptorTable;
 use x86_64::structures::tss::TaskStateSegment;
 
-use crate::{POWER_OFF_FAULT, power_off, say};
+use crate::{POWER_OFF_FAULT, power_off, print_line};
 
 /// Faults have a stack of their own: the other may be what is wrong.
 const STACK: usize = 16 * 1024;
@@ -190,15 +190,15 @@ extern "C" fn report(frame: &Frame) -> ! {
         flags,
         ..
     } = *frame;
-    say!("FAULT: {} (vector {vector}, code {code:#x})", name(vector));
-    say!("  rip {} rsp {} flags {flags:#x}", Hex(rip), Hex(rsp));
+    print_line!("FAULT: {} (vector {vector}, code {code:#x})", name(vector));
+    print_line!("  rip {} rsp {} flags {flags:#x}", Hex(rip), Hex(rsp));
     if vector == 14 {
         let access = if code & 2 == 0 { "reading" } else { "writing" };
-        say!("  {access} the address {}", Hex(Cr2::read_raw()));
+        print_line!("  {access} the address {}", Hex(Cr2::read_raw()));
     }
     let registers = frame.registers.iter().zip(REGISTERS);
     for (value, name) in registers.rev() {
-        say!("  {name} {}", Hex(*value));
+        print_line!("  {name} {}", Hex(*value));
     }
     power_off(POWER_OFF_FAULT)
 }
@@ -206,8 +206,8 @@ extern "C" fn report(frame: &Frame) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     match info.location() {
-        Some(place) => say!("PANIC at {place}: {}", info.message()),
-        None => say!("PANIC: {}", info.message()),
+        Some(place) => print_line!("PANIC at {place}: {}", info.message()),
+        None => print_line!("PANIC: {}", info.message()),
     }
     power_off(POWER_OFF_FAULT)
 }

@@ -2,9 +2,9 @@
 //! own crate. No operating system, one thread, fixed memory, no allocator.
 //!
 //! A guest's program is a function that [`program!`] names. When it is called, the processor is in
-//! 64-bit mode with SSE, faults and panics are told on the console ([`say!`]) and end the machine,
-//! and the [clock] runs. [`VirtioLine`] is the line that a
-//! [`Terminal`](libos_ipc::pal::mux::Terminal) makes a platform of. When the function returns, the
+//! 64-bit mode with SSE, faults and panics are told on the console ([`print_line!`]) and end the machine,
+//! and the [clock] runs. [`VirtioChannel`] is the line that a
+//! [`MuxEndpoint`](libos_ipc::pal::mux::MuxEndpoint) makes a platform of. When the function returns, the
 //! machine is switched off.
 //!
 //! # Building
@@ -31,7 +31,7 @@ use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
 pub use boot::{Start, image_memory};
-pub use line::{LineError, VirtioLine};
+pub use line::{ChannelError, VirtioChannel};
 
 /// The code that a machine is switched off with after a fault or a panic.
 pub const POWER_OFF_FAULT: u8 = 0x7f;

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
 use libos_ipc::pal::Time;
-use libos_ipc::pal::mux::Line;
+use libos_ipc::pal::mux::ByteChannel;
 use spin::Mutex;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::mmio::MmioTransport;
@@ -75,34 +75,34 @@ unsafe impl Hal for Memory {
 
 /// Why there is no line.
 #[derive(Clone, Copy, Debug)]
-pub enum LineError {
+pub enum ChannelError {
     /// The machine has no virtio console.
     NoConsole,
     /// The device is not as its standard has it.
     Device(virtio_drivers::Error),
 }
 
-impl fmt::Display for LineError {
+impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LineError::NoConsole => f.write_str(
+            ChannelError::NoConsole => f.write_str(
                 "the machine has no virtio console: start QEMU with -device virtio-serial-device \
                  and -device virtconsole",
             ),
-            LineError::Device(error) => write!(f, "the virtio console: {error}"),
+            ChannelError::Device(error) => write!(f, "the virtio console: {error}"),
         }
     }
 }
 
-impl From<virtio_drivers::Error> for LineError {
+impl From<virtio_drivers::Error> for ChannelError {
     fn from(error: virtio_drivers::Error) -> Self {
-        LineError::Device(error)
+        ChannelError::Device(error)
     }
 }
 
-/// The machine's line to the host. Nothing goes over it before [`VirtioLine::open`].
+/// The machine's line to the host. Nothing goes over it before [`VirtioChannel::open`].
 #[derive(Clone, Copy, Debug)]
-pub struct VirtioLine;
+pub struct VirtioChannel;
 
 static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
 
@@ -123,13 +123,13 @@ struct Device {
 // SAFETY: the device's pointers lead to statics and to the device, which any thread may use.
 unsafe impl Send for Device {}
 
-impl VirtioLine {
+impl VirtioChannel {
     /// Finds the console among the devices on the command line (`virtio_mmio.device=…`, as QEMU's
     /// `microvm` writes it), and opens it. Once in a program.
     ///
     /// # Errors
-    /// As [`LineError`] says.
-    pub fn open(self, start: Start) -> Result<(), LineError> {
+    /// As [`ChannelError`] says.
+    pub fn open(self, start: Start) -> Result<(), ChannelError> {
         let consoles = start.values("virtio_mmio.device").filter_map(|device| {
             let (address, interrupt) = place(device)?;
             let header = NonNull::new(address as *mut _)?;
@@ -137,7 +137,7 @@ impl VirtioLine {
             let transport = unsafe { MmioTransport::new(header, 512) }.ok()?;
             (transport.device_type() == DeviceType::Console).then_some((transport, interrupt))
         });
-        let (transport, interrupt) = { consoles }.next().ok_or(LineError::NoConsole)?;
+        let (transport, interrupt) = { consoles }.next().ok_or(ChannelError::NoConsole)?;
         *DEVICE.lock() = Some(Device::begin(transport)?);
         interrupts::allow(interrupt);
         Ok(())
@@ -161,7 +161,7 @@ bitflags! {
 }
 
 impl Device {
-    fn begin(mut transport: MmioTransport<'static>) -> Result<Device, LineError> {
+    fn begin(mut transport: MmioTransport<'static>) -> Result<Device, ChannelError> {
         transport.begin_init(Features::VERSION_1);
         let mut device = Device {
             receive: Queue::new(&mut transport, RECEIVE, false, false)?,
@@ -185,7 +185,7 @@ impl Device {
     }
 
     /// Gives a buffer to the device, for what comes.
-    fn offer(&mut self, number: usize) -> Result<(), LineError> {
+    fn offer(&mut self, number: usize) -> Result<(), ChannelError> {
         let buffer = self.receive_buffers[number].as_mut_slice();
         // SAFETY: the buffer is a static, and is not touched before it is popped.
         let token = unsafe { self.receive.add(&[], &mut [buffer]) }?;
@@ -200,7 +200,7 @@ impl Device {
     }
 
     /// The next buffer that was filled: its number, what was read of it, how long it is.
-    fn filled(&mut self) -> Result<Option<(usize, usize, usize)>, LineError> {
+    fn filled(&mut self) -> Result<Option<(usize, usize, usize)>, ChannelError> {
         if self.reading.is_some() {
             return Ok(self.reading);
         }
@@ -218,7 +218,7 @@ impl Device {
         Ok(self.reading)
     }
 
-    fn read(&mut self, to: &mut [u8]) -> Result<usize, LineError> {
+    fn read(&mut self, to: &mut [u8]) -> Result<usize, ChannelError> {
         let Some((number, done, length)) = self.filled()? else {
             return Ok(0);
         };
@@ -233,7 +233,7 @@ impl Device {
     }
 
     /// Takes back the buffers that were sent.
-    fn reclaim(&mut self) -> Result<(), LineError> {
+    fn reclaim(&mut self) -> Result<(), ChannelError> {
         while let Some(token) = self.transmit.peek_used() {
             let (number, length) = self
                 .sending
@@ -247,7 +247,7 @@ impl Device {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, LineError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ChannelError> {
         self.reclaim()?;
         let is_free = |number: &usize| {
             let mut sending = self.sending.iter().flatten();
@@ -275,7 +275,7 @@ impl Device {
     }
 
     /// Whether there is something to do: then nobody should sleep.
-    fn has_news(&mut self) -> bool {
+    fn has_work(&mut self) -> bool {
         // From now on news come with an interrupt.
         self.transport.ack_interrupt();
         self.reading.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
@@ -283,31 +283,31 @@ impl Device {
 }
 
 /// The device breaks its standard: there is nothing to go on with.
-fn must<T>(outcome: Result<T, LineError>) -> T {
+fn expect_device<T>(outcome: Result<T, ChannelError>) -> T {
     match outcome {
         Ok(done) => done,
         Err(error) => panic!("{error}"),
     }
 }
 
-impl Line for VirtioLine {
+impl ByteChannel for VirtioChannel {
     fn read(&self, buffer: &mut [u8]) -> usize {
         let mut device = DEVICE.lock();
         device
             .as_mut()
-            .map_or(0, |device| must(device.read(buffer)))
+            .map_or(0, |device| expect_device(device.read(buffer)))
     }
 
     fn write(&self, bytes: &[u8]) -> usize {
         let mut device = DEVICE.lock();
         device
             .as_mut()
-            .map_or(0, |device| must(device.write(bytes)))
+            .map_or(0, |device| expect_device(device.write(bytes)))
     }
 
-    fn rest(&self, until: Option<Time>) {
-        let has_news = DEVICE.lock().as_mut().is_some_and(Device::has_news);
-        if !has_news && until.is_none_or(clock::set) {
+    fn wait(&self, until: Option<Time>) {
+        let has_work = DEVICE.lock().as_mut().is_some_and(Device::has_work);
+        if !has_work && until.is_none_or(clock::set) {
             interrupts::sleep();
         }
     }

@@ -2,11 +2,11 @@
 
 use core::hint::black_box;
 
-use libos_ipc_guest::{say, stop};
+use libos_ipc_guest::{print_line, stop};
 
 pub(crate) fn fail(how: &str) {
-    say!("now it is going to happen: {how}");
-    say!("figure failing 1");
+    print_line!("now it is going to happen: {how}");
+    print_line!("figure failing 1");
     match how {
         "panic" => panic!("told to"),
         "null" => {
@@ -19,7 +19,7 @@ pub(crate) fn fail(how: &str) {
         }
         // Neither reads nor answers.
         "deaf" => stop(),
-        _ => say!("nobody knows how to do that"),
+        _ => print_line!("nobody knows how to do that"),
     }
 }
 

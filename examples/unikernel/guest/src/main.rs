@@ -14,10 +14,10 @@ mod work;
 use core::fmt;
 use core::time::Duration;
 
-use libos_ipc::pal::mux::{OneLine, Terminal};
+use libos_ipc::pal::mux::{MuxPal, MuxEndpoint};
 use libos_ipc::store::Memory;
 use libos_ipc::{Config, Driving, Error, Exit, Identity, Node, Vmid, Wait};
-use libos_ipc_guest::{Start, VirtioLine, clock, image_memory, program, say};
+use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, program, print_line};
 
 use crate::os::Os;
 
@@ -30,20 +30,20 @@ const CONFIG: Config = Config {
 };
 
 /// A stream for each peer, and for those who have not said yet who they are.
-const STREAMS: usize = CONFIG.capacities.peers + CONFIG.capacities.strangers;
+const STREAMS: usize = CONFIG.capacities.peers + CONFIG.capacities.unidentified;
 const WINDOW: usize = 4096;
 
-type Line = OneLine<'static, VirtioLine, STREAMS, WINDOW>;
+type Line = MuxPal<'static, VirtioChannel, STREAMS, WINDOW>;
 type Member = Node<'static, Line>;
 
 /// Any child takes as much memory as another.
 const SOMEBODY: Identity = match Vmid::new(2) {
-    Some(vmid) => Identity::child(vmid, Vmid::FIRST),
+    Some(vmid) => Identity::child(vmid, Vmid::LEADER),
     None => panic!("2 is a VMID"),
 };
 const MEMORY: usize = Member::memory(&SOMEBODY, &CONFIG).total();
 
-static TERMINAL: Terminal<VirtioLine, STREAMS, WINDOW> = Terminal::new(VirtioLine);
+static TERMINAL: MuxEndpoint<VirtioChannel, STREAMS, WINDOW> = MuxEndpoint::new(VirtioChannel);
 static NODE_MEMORY: Memory<MEMORY> = Memory::new();
 static OS: Os = Os::new();
 
@@ -88,25 +88,25 @@ fn run(start: Start) -> u8 {
     match live(start) {
         Ok(()) => 0,
         Err(failed) => {
-            say!("FAILED: {failed}");
+            print_line!("FAILED: {failed}");
             1
         }
     }
 }
 
 fn live(start: Start) -> Result<(), Failed> {
-    say!(
+    print_line!(
         "no operating system, one thread, {} KiB in all",
         image_memory() / 1024
     );
-    say!("figure memory {}", image_memory());
+    print_line!("figure memory {}", image_memory());
     let identity = start.value("identity").and_then(identity);
     let identity = identity.ok_or(Failed::because("no identity=V,P,L,I,J on the command line"))?;
     let party = start.value("party").and_then(|party| party.parse().ok());
     let party = party.filter(|party| board::GUESTS.contains(party));
     let party = party.ok_or(Failed::because("no party=1 or party=2 on the command line"))?;
-    if let Err(error) = TERMINAL.line().open(start) {
-        say!("{error}");
+    if let Err(error) = TERMINAL.channel().open(start) {
+        print_line!("{error}");
         return Err(Failed::because("no line to the host"));
     }
     let memory = NODE_MEMORY
@@ -117,8 +117,8 @@ fn live(start: Start) -> Result<(), Failed> {
     OS.play(party);
 
     let pid = node.join(WAIT).doing("joining the family")?;
-    say!("I am process {pid}, VMID {}", identity.vmid);
-    say!("figure joined {}", clock::now().0);
+    print_line!("I am process {pid}, VMID {}", identity.vmid);
+    print_line!("figure joined {}", clock::now().0);
     work::work(&node, party, start.value("fault"))?;
 
     let exit = Exit {
@@ -134,7 +134,7 @@ fn live(start: Start) -> Result<(), Failed> {
     if !TERMINAL.flush(clock::now() + Duration::from_secs(5)) {
         return Err(Failed::because("the line does not take what was sent"));
     }
-    say!("ended with {}", exit.code);
+    print_line!("ended with {}", exit.code);
     Ok(())
 }
 

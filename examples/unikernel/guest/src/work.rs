@@ -5,7 +5,7 @@ use core::time::Duration;
 use libos_ipc::error::errno::EAGAIN;
 use libos_ipc::wire::LockKind;
 use libos_ipc::{Error, Id, Shared, Target};
-use libos_ipc_guest::{clock, say};
+use libos_ipc_guest::{clock, print_line};
 
 use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
 use crate::{Failed, Line, Member, OS, WAIT, While, fault};
@@ -77,7 +77,7 @@ impl Guest<'_> {
             .next_process(last.as_ref(), WAIT)
             .doing("listing the family")?
         {
-            say!(
+            print_line!(
                 "  pid {:>3} parent {:>3} VMID {:>2} {:?}",
                 process.pid,
                 process.parent,
@@ -106,7 +106,7 @@ impl Guest<'_> {
             }
             self.node.release_id(id, WAIT).doing("releasing an ID")?;
         }
-        say!(
+        print_line!(
             "took {IDS} IDs, from {} to {}, and gave them back",
             ids[0],
             ids[IDS - 1]
@@ -125,12 +125,12 @@ impl Guest<'_> {
         }
         times.sort_unstable();
         let at = |percent: usize| times[ROUND_TRIPS * percent / 100];
-        say!(
+        print_line!(
             "{ROUND_TRIPS} requests to the leader: half of them within {} µs",
             at(50) / 1000
         );
-        say!("figure round-trip {}", at(50));
-        say!("figure round-trip-90 {}", at(90));
+        print_line!("figure round-trip {}", at(50));
+        print_line!("figure round-trip-90 {}", at(90));
         Ok(())
     }
 
@@ -152,11 +152,11 @@ impl Guest<'_> {
         if held.is_none_or(|held| held.pid != member) {
             return Err(Failed::because("the lock in the way is not the member's"));
         }
-        say!("the ledger is locked by process {member}: waiting");
+        print_line!("the ledger is locked by process {member}: waiting");
         self.reach(step::LOCKED)?;
         self.lock(LockKind::Write, FIRST, true)
             .doing("waiting for a lock")?;
-        say!("got the ledger");
+        print_line!("got the ledger");
         self.lock(LockKind::Unlock, FIRST, false).doing("unlocking")
     }
 
@@ -167,7 +167,7 @@ impl Guest<'_> {
             .doing("locking its own bytes")?;
         self.reach(step::HELD)?;
         self.await_signal(SIGUSR1)?;
-        say!("signal {SIGUSR1} came");
+        print_line!("signal {SIGUSR1} came");
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl Guest<'_> {
         for _ in 0..INCREMENTS {
             self.board.write(WAIT).doing("counting")?.counter += 1;
         }
-        say!("counted {INCREMENTS} times on the board");
+        print_line!("counted {INCREMENTS} times on the board");
         self.reach(step::COUNTED)
     }
 

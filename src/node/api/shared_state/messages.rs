@@ -278,7 +278,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(RequestError::ProtocolViolation) => return Err(Refusal::SyncProtocolViolation),
             Err(RequestError::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
                 // No message of the C protocol says so.
-                self.counters.undone.add(1);
+                self.counters.rejected_oneway.add(1);
                 return Ok(true);
             }
             Err(RequestError::NoRoom) => Message::SyncNote {
@@ -338,7 +338,7 @@ impl<'m, P: Pal> Node<'m, P> {
         // This process closes or never opened the handle; or the leader's values have another
         // length, and then it reclaims the lease when it learns of that.
         let Some((slot_index, slot)) = handle.filter(|_| self.check_limits().is_ok()) else {
-            self.counters.undone.add(1);
+            self.counters.rejected_oneway.add(1);
             return Ok(());
         };
         let has_output = {

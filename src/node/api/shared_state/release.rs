@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::node::Node;
 use crate::pal::Pal;
 use crate::shared_state::Client;
-use crate::store::{copy, give_way};
+use crate::store::{copy, yield_processor};
 use crate::wire::SyncState;
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -97,7 +97,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.wake_set(slot, wakes);
         if yields {
-            give_way();
+            yield_processor();
         }
     }
 }

@@ -4,20 +4,20 @@ use super::wait_queue::{WaitLinks, WaitQueue};
 use crate::Vmid;
 use crate::error::Error;
 use crate::shared_state::Client;
-use crate::store::{Arena, Buckets, Lock, Places, Table, bytes_for, mix};
+use crate::store::{Arena, HashIndex, SlotAllocator, SpinLock, Table, bytes_for, hash64};
 use crate::sync::AtomicBool;
 
 /// The slot of a handle.
 pub(super) struct Slot<'m> {
-    pub(super) client: Lock<Client<'m>>,
+    pub(super) client: SpinLock<Client<'m>>,
     /// The calls that wait for the handle.
     pub(super) wait_queue: WaitQueue,
 }
 
 pub(super) struct Directory<'m> {
     pub(super) ids: Table<'m, u64>,
-    pub(super) slot_allocator: Places<'m>,
-    pub(super) by_id: Buckets<'m>,
+    pub(super) slot_allocator: SlotAllocator<'m>,
+    pub(super) by_id: HashIndex<'m>,
     /// The number of fresh numbers made so far.
     count: u64,
 }
@@ -52,7 +52,7 @@ impl Directory<'_> {
     }
 
     pub(super) fn find(&self, id: u64) -> Option<u32> {
-        self.by_id.find(mix(id), |index| {
+        self.by_id.find(hash64(id), |index| {
             self.ids.get(index as usize).is_some_and(|of| *of == id)
         })
     }
@@ -62,7 +62,7 @@ impl Directory<'_> {
 pub(crate) struct SyncHandles<'m> {
     pub(super) slots: Table<'m, Slot<'m>>,
     pub(super) links: WaitLinks<'m>,
-    pub(super) directory: Lock<Directory<'m>>,
+    pub(super) directory: SpinLock<Directory<'m>>,
     /// Some message had no room and waits for the worker.
     pub(super) has_deferred: AtomicBool,
 }
@@ -73,8 +73,8 @@ impl<'m> SyncHandles<'m> {
             .saturating_add(WaitLinks::bytes(waiters))
             .saturating_add(handles.saturating_mul(data))
             .saturating_add(bytes_for::<u64>(handles))
-            .saturating_add(Places::bytes(handles))
-            .saturating_add(Buckets::bytes(handles))
+            .saturating_add(SlotAllocator::bytes(handles))
+            .saturating_add(HashIndex::bytes(handles))
     }
 
     pub(crate) fn new(
@@ -85,17 +85,17 @@ impl<'m> SyncHandles<'m> {
     ) -> Result<Self, Error> {
         let mut memory = arena.split_off(handles.saturating_mul(data))?;
         Ok(SyncHandles {
-            slots: arena.table(handles, |_| {
+            slots: arena.alloc_table(handles, |_| {
                 Ok(Slot {
-                    client: Lock::new(Client::from_buffer(memory.buffer(data)?)),
+                    client: SpinLock::new(Client::from_buffer(memory.alloc_buffer(data)?)),
                     wait_queue: WaitQueue::new(),
                 })
             })?,
             links: WaitLinks::new(arena, waiters)?,
-            directory: Lock::new(Directory {
-                ids: arena.table(handles, |_| Ok(0))?,
-                slot_allocator: Places::new(arena, handles)?,
-                by_id: Buckets::new(arena, handles)?,
+            directory: SpinLock::new(Directory {
+                ids: arena.alloc_table(handles, |_| Ok(0))?,
+                slot_allocator: SlotAllocator::new(arena, handles)?,
+                by_id: HashIndex::new(arena, handles)?,
                 count: 0,
             }),
             has_deferred: AtomicBool::new(false),
@@ -105,8 +105,8 @@ impl<'m> SyncHandles<'m> {
     pub(crate) fn usage(&self) -> (usize, usize) {
         let directory = self.directory.lock();
         (
-            directory.slot_allocator.taken(),
-            directory.slot_allocator.most(),
+            directory.slot_allocator.in_use(),
+            directory.slot_allocator.peak(),
         )
     }
 
@@ -134,8 +134,8 @@ impl<'m> SyncHandles<'m> {
         if !client.is_free() || directory.find(id) != Some(index) {
             return false;
         }
-        directory.by_id.remove(mix(id), index);
-        directory.slot_allocator.give(index);
+        directory.by_id.remove(hash64(id), index);
+        directory.slot_allocator.free(index);
         true
     }
 }

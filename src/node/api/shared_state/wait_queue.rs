@@ -51,7 +51,7 @@ impl<'m> WaitLinks<'m> {
                 wants: AtomicU32::new(READS),
             })
         };
-        Ok(WaitLinks(arena.table(waiters, link)?))
+        Ok(WaitLinks(arena.alloc_table(waiters, link)?))
     }
 
     /// Whether the call of that name is an observer; the answer for a call that has ended may be

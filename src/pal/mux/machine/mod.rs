@@ -7,9 +7,9 @@ mod writers;
 
 use heapless::Deque;
 
-use super::frame::{FRAME, LineFault};
+use super::frame::{FRAME, MuxError};
 use super::streams::{Incoming, Outgoing};
-use crate::store::Ring;
+use crate::store::ByteRing;
 
 /// How many bytes wait to go out on the line at most.
 const LINE: usize = 16 * 1024;
@@ -27,7 +27,7 @@ pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     incoming: [Incoming<WINDOW>; STREAMS],
     /// Streams that were opened there and not yet looked at here, with whom they are for.
     opened: Deque<(u16, u32), STREAMS>,
-    line: Ring<LINE>,
+    line: ByteRing<LINE>,
     hello_sent: bool,
     /// Nothing is to be said that is not on the line.
     paid: bool,
@@ -42,7 +42,7 @@ pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     decided: bool,
     /// Nothing comes any more.
     hung_up: bool,
-    fault: Option<LineFault>,
+    fault: Option<MuxError>,
 }
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
@@ -62,7 +62,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             outgoing: [Outgoing::FREE; STREAMS],
             incoming: [const { Incoming::new() }; STREAMS],
             opened: Deque::new(),
-            line: Ring::new(),
+            line: ByteRing::new(),
             hello_sent: false,
             paid: false,
             theirs: None,
@@ -76,7 +76,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     }
 
     /// What the other end did that it must not, if anything. All streams are closed then.
-    pub fn fault(&self) -> Option<LineFault> {
+    pub fn fault(&self) -> Option<MuxError> {
         self.fault
     }
 

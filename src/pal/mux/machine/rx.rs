@@ -1,7 +1,7 @@
 //! What comes on the line.
 
 use super::Mux;
-use crate::pal::mux::frame::{FRAME, Frame, Kind, LineFault, Stop};
+use crate::pal::mux::frame::{FRAME, Frame, Kind, MuxError, Stop};
 use crate::pal::mux::streams::{Incoming, Outgoing};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
@@ -9,7 +9,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     ///
     /// # Errors
     /// What is wrong with them. Then the line is of no use any more, as after [`Mux::hang_up`].
-    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), LineFault> {
+    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), MuxError> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -26,7 +26,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         self.hung_up = true;
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), LineFault> {
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), MuxError> {
         while !bytes.is_empty() {
             if let Some((stream, left)) = self.coming {
                 let (data, rest) = bytes.split_at(bytes.len().min(left));
@@ -50,7 +50,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         Ok(())
     }
 
-    fn act(&mut self, frame: Frame) -> Result<(), LineFault> {
+    fn act(&mut self, frame: Frame) -> Result<(), MuxError> {
         let Frame {
             kind,
             stream,
@@ -62,8 +62,8 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 self.decided = true;
                 return Ok(());
             }
-            (Kind::Hello, Some(_)) => return Err(LineFault::Malformed),
-            (_, None) => return Err(LineFault::NoHello),
+            (Kind::Hello, Some(_)) => return Err(MuxError::Malformed),
+            (_, None) => return Err(MuxError::NoHello),
             (_, Some(_)) => {}
         }
         match kind {
@@ -73,10 +73,10 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 // There is a place for each stream, and one is opened again only when it is free.
                 self.opened
                     .push_back((stream, value))
-                    .map_err(|_| LineFault::AlreadyOpen)
+                    .map_err(|_| MuxError::AlreadyOpen)
             }
             Kind::Data => {
-                let length = usize::try_from(value).map_err(|_| LineFault::Malformed)?;
+                let length = usize::try_from(value).map_err(|_| MuxError::Malformed)?;
                 self.hear(stream)?.announced(length)?;
                 self.coming = Some((stream, length));
                 Ok(())
@@ -93,15 +93,15 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     }
 
-    pub(super) fn hear(&mut self, stream: u16) -> Result<&mut Incoming<WINDOW>, LineFault> {
+    pub(super) fn hear(&mut self, stream: u16) -> Result<&mut Incoming<WINDOW>, MuxError> {
         self.incoming
             .get_mut(usize::from(stream))
-            .ok_or(LineFault::NoSuchStream)
+            .ok_or(MuxError::NoSuchStream)
     }
 
-    fn write_end(&mut self, stream: u16) -> Result<&mut Outgoing, LineFault> {
+    fn write_end(&mut self, stream: u16) -> Result<&mut Outgoing, MuxError> {
         self.outgoing
             .get_mut(usize::from(stream))
-            .ok_or(LineFault::NoSuchStream)
+            .ok_or(MuxError::NoSuchStream)
     }
 }

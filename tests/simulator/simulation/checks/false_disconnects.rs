@@ -38,7 +38,7 @@ impl FalseDisconnects {
             Refusal::WrongAnswer,
             Refusal::BadVmid,
             Refusal::SyncProtocolViolation,
-            Refusal::Foreign,
+            Refusal::NotAllowed,
         ];
         let malformed = Malformed::ALL.into_iter().map(Refusal::Malformed);
         match malformed

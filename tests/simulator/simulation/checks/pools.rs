@@ -1,8 +1,8 @@
 //! **bounds**: no pool is ever above its limit. **left-over**: at the end all are empty.
 
-use libos_ipc::{Fill, Pools};
+use libos_ipc::{Pools, Usage};
 
-fn all(pools: &Pools) -> [(&'static str, Fill); 17] {
+fn all(pools: &Pools) -> [(&'static str, Usage); 17] {
     [
         ("peers", pools.peers),
         ("waiters", pools.waiters),
@@ -15,8 +15,8 @@ fn all(pools: &Pools) -> [(&'static str, Fill); 17] {
         ("locked files", pools.locked_files),
         ("waiting for locks", pools.waiting_for_locks),
         ("lock handles", pools.lock_handles),
-        ("lent files", pools.lent_files),
-        ("borrowed files", pools.borrowed_files),
+        ("lent files", pools.delegations),
+        ("borrowed files", pools.delegated_files),
         ("sync handles", pools.sync_handles),
         ("served handles", pools.served_handles),
         ("sync clients", pools.sync_clients),
@@ -27,7 +27,7 @@ fn all(pools: &Pools) -> [(&'static str, Fill); 17] {
 pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
     let above = all(pools)
         .into_iter()
-        .find(|(_, fill)| fill.most > fill.limit || fill.now > fill.most);
+        .find(|(_, fill)| fill.peak > fill.limit || fill.now > fill.peak);
     match above {
         Some((name, fill)) => Err(format!("{name}: {fill:?}")),
         None => Ok(()),
@@ -36,7 +36,7 @@ pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
 
 /// Of the leader, which opens its own handles once and keeps them to the end.
 pub(crate) fn left_over(pools: &Pools) -> Result<(), String> {
-    let is_left = |(name, fill): &(&str, Fill)| match *name {
+    let is_left = |(name, fill): &(&str, Usage)| match *name {
         "sync handles" => false,
         _ => fill.now > 0,
     };

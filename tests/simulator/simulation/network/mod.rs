@@ -197,7 +197,7 @@ impl Network {
         }
         let is_it = |place: &Place| place.vmid == vmid && place.is_listening;
         let to = self.places.iter().position(is_it);
-        let to = to.ok_or(ConnectError::NobodyThere)?;
+        let to = to.ok_or(ConnectError::NotListening)?;
         let pipe = self.free.pop().unwrap_or_else(|| {
             self.pipes.push(Pipe::default());
             self.pipes.len() - 1

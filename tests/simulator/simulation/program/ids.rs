@@ -248,7 +248,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let message = [Message::GetNewVmid, Message::AllocIdRange][rng.usize(..2)];
         let _ = self.call("request", Duration::ZERO, nothing, |node, _| {
-            node.request(Vmid::FIRST, &message).map(drop)
+            node.request(Vmid::LEADER, &message).map(drop)
         });
         let floor = with(|world| world.checks.vmids.highest());
         let vmid = self.call("new_vmid", limit(rng), nothing, |node, wait| {

@@ -287,7 +287,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         // One that joins just now may not be heard of yet.
         let was_there = self.is_there(process.vmid);
         let may_be_gone = |error| {
-            let is_busy = error == Error::Full(Resource::Answers) && self.own.has_threads;
+            let is_busy = error == Error::Full(Resource::ReplyBuffers) && self.own.has_threads;
             is_busy || is_gone(error) && !(was_there && self.is_there(process.vmid))
         };
         let limit = limit(rng);

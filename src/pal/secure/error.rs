@@ -1,0 +1,23 @@
+//! Why a read or write of a secure stream moved nothing.
+
+use super::Breach;
+use crate::pal::StreamError;
+
+/// Why a read or write moved nothing.
+#[derive(Clone, Copy)]
+pub(super) enum TransferError {
+    Stream(StreamError),
+    Breach(Breach),
+}
+
+impl From<StreamError> for TransferError {
+    fn from(error: StreamError) -> TransferError {
+        TransferError::Stream(error)
+    }
+}
+
+impl From<Breach> for TransferError {
+    fn from(breach: Breach) -> TransferError {
+        TransferError::Breach(breach)
+    }
+}
