@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use libos_ipc::error::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::{Config, Embedder, Exit, Identity, Node, Signal, SignalReply, Target, Wait, Which};
+use libos_ipc::{
+    ChildSelector, Config, Embedder, Exit, Identity, Node, Signal, SignalReply, Target, Wait,
+};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const SIGUSR1: i32 = 10;
@@ -63,7 +65,7 @@ fn first() -> Result<()> {
     // The child may not be there yet: then it gets the signal when it has joined.
     node.kill(Target::Process(pids[1]), SIGUSR1, WAIT)?;
     for _ in &pids {
-        let exit = node.wait_child(Which::Any, WAIT)?;
+        let exit = node.wait_child(ChildSelector::Any, WAIT)?;
         println!("first: process {} ended with {}", exit.pid, exit.exit_code);
     }
     // Stays until the last member is gone: they need their leader.

@@ -14,7 +14,7 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, Readiness, ReadyList, Stream,
     StreamError, Time, Token, Woken,
 };
-use libos_ipc::{Config, Exit, Identity, Node, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Exit, Identity, Node, Vmid, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -294,7 +294,7 @@ fn first(node: &Node<'_, Tiny>) -> Result<()> {
         .arg(node.pal().port.to_string())
         .args(child.numbers().map(|number| number.to_string()))
         .spawn()?;
-    let exit = node.wait_child(Which::Any, WAIT)?;
+    let exit = node.wait_child(ChildSelector::Any, WAIT)?;
     println!("first: process {} ended with {}", exit.pid, exit.exit_code);
     node.leave(WAIT)?; // stays for as long as others need their leader
     Ok(())

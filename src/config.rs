@@ -163,7 +163,7 @@ impl Default for Capacities {
 pub enum Driving {
     /// A thread of its own, in [`Node::work`](crate::Node::work).
     Worker,
-    /// Whoever calls: [`Node::turn`](crate::Node::turn) between calls, and every blocking call
+    /// Whoever calls: [`Node::poll`](crate::Node::poll) between calls, and every blocking call
     /// while it waits. For a program with a single thread.
     Caller,
 }
@@ -192,7 +192,7 @@ pub struct Config {
     pub recall_limit: Duration,
     /// As the leader: how long a process that is being started may take to join after its parent has
     /// ended. One that has not come by then is abandoned, and what it was given is free. While its parent
-    /// lives there is no such limit: the parent [buries](crate::Node::bury) one that will not come.
+    /// lives there is no such limit: the parent [buries](crate::Node::abandon_child) one that will not come.
     pub start_limit: Duration,
 }
 

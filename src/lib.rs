@@ -46,9 +46,9 @@ pub use counters::{Pools, Refusal, Statistics, Usage};
 pub use error::{Error, Resource};
 pub use file_locks::LockLimits;
 pub use node::{
-    Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, Reader, Request, Shared, Signal,
-    SignalReply, SyncHandle, Target, ValueStatus, Wait, Waiting, WaitsFor, Which, Writer,
-    lock_range,
+    ChildSelector, Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PendingCall, Reader,
+    Request, Shared, Signal, SignalReply, SyncHandle, Target, ValueStatus, Wait, WaitReason,
+    Writer, lock_range,
 };
 pub use shared_state::LeaseLimits;
 pub use vmid::{ID_MAX, Id, Vmid};

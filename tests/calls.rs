@@ -503,7 +503,7 @@ fn a_single_thread_drives_its_node_itself() {
         if let Some(answer) = request.poll() {
             break answer;
         }
-        node.turn(None);
+        node.poll(None);
     };
     assert_eq!(answer, Ok(Answer::Vmid(3)), "this node goes by 2 already");
     drop(request);
@@ -551,7 +551,7 @@ fn many_threads_ask_at_once() {
         }
     });
     assert_eq!(member.ids_in_use(), 0);
-    member.give_back_ids(WAIT).unwrap();
+    member.release_idle_ranges(WAIT).unwrap();
     assert_eq!(member.owner_of(1, WAIT), Ok(None));
     assert_eq!(leader.statistics().pools.ranges.now, 0);
     assert!(leader.is_sound());
@@ -566,14 +566,14 @@ fn what_a_stillborn_child_was_given_comes_back() {
     let child = parent.new_vmid(WAIT).unwrap();
     let pid = parent.take_id_for(child, WAIT).unwrap();
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(child)));
-    parent.bury(child).unwrap();
+    parent.abandon_child(child).unwrap();
     until("it is nobody's", || parent.owner_of(pid, WAIT) == Ok(None));
     // And nothing can be handed to it any more.
     let pid = parent.take_id(WAIT).unwrap();
-    assert_eq!(parent.hand_on_id(pid, child, WAIT), Err(Error::Refused(3)));
+    assert_eq!(parent.transfer_id(pid, child, WAIT), Err(Error::Refused(3)));
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
     // A living process is not buried.
-    parent.bury(vmid(2)).unwrap();
+    parent.abandon_child(vmid(2)).unwrap();
     until("it was tried", || {
         leader.statistics().refused(Refusal::VmidTaken) == 1
     });
@@ -588,7 +588,7 @@ fn the_leader_is_not_buried() {
     let id = leader.take_id(WAIT).unwrap();
     let value = leader.share::<u64>(None).unwrap();
     *value.write(WAIT).unwrap() = 7;
-    leader.bury(Vmid::LEADER).unwrap();
+    leader.abandon_child(Vmid::LEADER).unwrap();
     assert_eq!(leader.owner_of(id, WAIT), Ok(Some(Vmid::LEADER)));
     assert_eq!(leader.statistics().pools.sync_clients.now, 1);
     drop(value);

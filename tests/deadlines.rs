@@ -9,8 +9,8 @@ use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Wo
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{DelegatedLocks, FileLock, IdRange, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
-    Capacities, Config, Driving, Error, Identity, Interrupt, LockLimits, Node, Target, Vmid, Wait,
-    Which, forward_pal,
+    Capacities, ChildSelector, Config, Driving, Error, Identity, Interrupt, LockLimits, Node,
+    Target, Vmid, Wait, forward_pal,
 };
 
 type World = Network<4, 16, 4096>;
@@ -141,7 +141,7 @@ fn with_slow_family<T>(
         leader.join(Wait::FOREVER).unwrap();
         let turn = || {
             for _ in 0..10 {
-                leader.turn(Some(Time(0)));
+                leader.poll(Some(Time(0)));
             }
         };
         with_slow_leader(pause, &turn, &network, |slow, node| {
@@ -229,16 +229,19 @@ fn a_wait_without_time_asks_all_its_questions_in_one_second() {
         node.join(Wait::FOREVER).unwrap();
         let start = network.now();
         let now = Wait::at_most(Duration::ZERO);
-        assert_eq!(node.wait_child(Which::Group(0), now), Err(Error::TimedOut));
+        assert_eq!(
+            node.wait_child(ChildSelector::Group(0), now),
+            Err(Error::TimedOut)
+        );
         assert!(network.now() - start <= Duration::from_secs(1));
     });
 }
 
 /// Turns the member, and with it its leader, for a while.
-fn turn_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
+fn poll_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
     let until = network.now() + span;
     while network.now() < until {
-        node.turn(Some(until));
+        node.poll(Some(until));
     }
 }
 
@@ -250,12 +253,12 @@ fn a_child_is_buried_without_waiting_for_room() {
         let filler = Message::ReleaseIdRange(IdRange { start: 0, end: 0 });
         while node.send(Vmid::LEADER, &filler, NO_TIME).is_ok() {}
         let start = network.now();
-        node.bury(child.vmid).unwrap();
+        node.abandon_child(child.vmid).unwrap();
         assert_eq!(network.now(), start);
         // One that waits for it learns that there is none when the leader knows.
-        let waited = node.wait_child(Which::Pid(child.pid), Wait::FOREVER);
+        let waited = node.wait_child(ChildSelector::Pid(child.pid), Wait::FOREVER);
         assert_eq!(waited, Err(Error::NoChild));
-        turn_for(Duration::from_secs(1), network, node);
+        poll_for(Duration::from_secs(1), network, node);
         assert_eq!(leader.owner_of(child.pid, NO_TIME), Ok(None));
         assert_eq!(node.statistics().pools.children.now, 0);
     });
@@ -277,14 +280,14 @@ fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
             };
             assert_eq!(error, Error::TimedOut);
             assert_eq!(network.now() - start, limit);
-            turn_for(Duration::from_secs(1), network, node);
+            poll_for(Duration::from_secs(1), network, node);
             assert_eq!(node.ids_in_use(), ids, "{limit:?}");
             assert_eq!(node.statistics().pools.children.now, 0, "{limit:?}");
             assert_eq!(leader.statistics().pools.processes.now, 2, "{limit:?}");
-            let waited = node.wait_child(Which::Any, Wait::FOREVER);
+            let waited = node.wait_child(ChildSelector::Any, Wait::FOREVER);
             assert_eq!(waited, Err(Error::NoChild), "{limit:?}");
-            node.give_back_ids(Wait::FOREVER).unwrap();
-            turn_for(Duration::from_secs(1), network, node);
+            node.release_idle_ranges(Wait::FOREVER).unwrap();
+            poll_for(Duration::from_secs(1), network, node);
             let now = leader.statistics().pools.ranges.now;
             assert!(now <= ranges, "{limit:?}: {now} ranges of {ranges}");
         });
@@ -305,11 +308,11 @@ fn a_child_is_buried_at_a_c_leader_when_its_backlog_has_room() {
     };
     with_slow_leader(PAUSE, &turn, &network, |slow, node| {
         slow.is_busy.store(true, Relaxed);
-        node.bury(Vmid::new(9).unwrap()).unwrap();
-        turn_for(Duration::from_secs(1), &network, node);
+        node.abandon_child(Vmid::new(9).unwrap()).unwrap();
+        poll_for(Duration::from_secs(1), &network, node);
         assert!(said.lock().unwrap().is_empty());
         slow.is_busy.store(false, Relaxed);
-        turn_for(Duration::from_secs(1), &network, node);
+        poll_for(Duration::from_secs(1), &network, node);
         assert_eq!(*said.lock().unwrap(), [9]);
         assert_eq!(node.statistics().pools.children.now, 0);
     });

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use libos_ipc::events::{Call, EventKind, FrameInfo};
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{Malformed, Message, codes};
-use libos_ipc::{Capacities, Config, Error, Identity, Refusal, Vmid, Wait, Waiting, WaitsFor};
+use libos_ipc::{
+    Capacities, Config, Error, Identity, PendingCall, Refusal, Vmid, Wait, WaitReason,
+};
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
@@ -167,14 +169,14 @@ fn a_wait_is_shown_as_long_as_it_lasts() {
     };
     assert_eq!(call(happened(&family.member)), (vmid(7), Error::TimedOut));
 
-    let waits = || family.member.waits().collect::<Vec<Waiting>>();
+    let waits = || family.member.pending_calls().collect::<Vec<PendingCall>>();
     assert_eq!(waits(), []);
     let request = family.member.request(vmid(7), &message).unwrap();
     let [waiting] = waits()[..] else {
         panic!("{:?}", waits())
     };
-    assert_eq!(waiting.what, WaitsFor::Answer(codes::GET_ID_OWNER));
-    assert_eq!((waiting.peer, waiting.gave_up), (vmid(7), false));
+    assert_eq!(waiting.what, WaitReason::Answer(codes::GET_ID_OWNER));
+    assert_eq!((waiting.peer, waiting.abandoned), (vmid(7), false));
     until("it waits for longer", || {
         waits()[0].waited >= Duration::from_millis(2)
     });
@@ -193,18 +195,21 @@ fn a_wait_for_what_is_here_says_what_for() {
     let family = Family::new(0);
     let waiting_for = |what| {
         until("somebody waits", || {
-            family.leader.waits().any(|waiting| waiting.what == what)
+            family
+                .leader
+                .pending_calls()
+                .any(|waiting| waiting.what == what)
         });
     };
     family.member.owner_of(1, WAIT).unwrap();
     let interrupt = libos_ipc::Interrupt::new();
     std::thread::scope(|scope| {
         let leaving = scope.spawn(|| family.leader.leave(Wait::FOREVER.or_until(&interrupt)));
-        waiting_for(WaitsFor::Members);
+        waiting_for(WaitReason::Members);
         interrupt.raise(&family.leader);
         assert_eq!(leaving.join().unwrap(), Err(Error::Interrupted));
     });
-    assert_eq!(family.leader.waits().count(), 0);
+    assert_eq!(family.leader.pending_calls().count(), 0);
 }
 
 #[test]

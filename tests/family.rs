@@ -30,10 +30,10 @@ fn ids_go_round() {
     let next = member.new_vmid(wait).unwrap();
     assert_eq!(next, vmid(3));
     let handed = member.take_id_for(Vmid::LEADER, wait).unwrap();
-    leader.adopt_id(handed).unwrap();
+    leader.accept_id(handed).unwrap();
     assert_eq!(member.owner_of(handed, wait).unwrap(), Some(Vmid::LEADER));
     member.release_id(id, wait).unwrap();
-    member.give_back_ids(wait).unwrap();
+    member.release_idle_ranges(wait).unwrap();
     leader.release_id(handed, wait).unwrap();
     // A release has no answer: the next one says that the leader has taken it up.
     assert_eq!(member.owner_of(handed, wait).unwrap(), None);

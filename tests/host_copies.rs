@@ -18,7 +18,7 @@ use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
     Token,
 };
-use libos_ipc::{Config, Driving, Exit, Identity, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Driving, Exit, Identity, Vmid, Wait};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -118,12 +118,14 @@ fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
     let _copy = Copy::fork();
     child.exit(Exit::default(), WAIT).unwrap();
     drop(child);
-    let ended = parent.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+    let ended = parent
+        .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+        .unwrap();
     assert_eq!(ended.pid, identity.pid);
     // This one says nothing before it goes.
     let pid = parent.pid().unwrap();
     drop(parent);
-    let ended = leader.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let ended = leader.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
     assert_eq!(ended.pid, pid);
     assert_eq!(leader.leave(WAIT), Ok(()));
     assert!(leader.shut_down(Duration::from_secs(5)));

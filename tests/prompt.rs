@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message};
-use libos_ipc::{Config, Driving, Error, Identity, Interrupt, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Driving, Error, Identity, Interrupt, Vmid, Wait};
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -146,7 +146,7 @@ fn hands_over_as_soon_as_a_lock(node: &HostNode, what: &str) {
         || {
             hand_over(
                 || value.write(WAIT).unwrap(),
-                || node.waits().next().is_some(),
+                || node.pending_calls().next().is_some(),
             )
         },
         || hand_over(|| lock.write().unwrap(), || true),
@@ -182,7 +182,7 @@ fn change_by_a_thread_wakes_the_waiting_thread_of_the_same_process() {
                     drop(value.wait_for(WAIT, |value| *value == 1).unwrap());
                     Instant::now()
                 });
-                while node.waits().next().is_none() {
+                while node.pending_calls().next().is_none() {
                     thread::yield_now();
                 }
                 thread::sleep(HELD);
@@ -264,7 +264,7 @@ fn ends_on_its_interrupt(
                 assert_eq!(outcome, Err(Error::Interrupted), "{what}");
                 now
             });
-            while node.waits().next().is_none() {
+            while node.pending_calls().next().is_none() {
                 thread::yield_now();
             }
             thread::sleep(Duration::from_millis(1));
@@ -377,7 +377,10 @@ fn wait_for_a_lock_or_a_child_ends_at_its_limit_and_its_interrupt() {
     let set_lock = |wait: Wait<'_>| one.set_lock(&lock(&one), wait);
     ends_on_its_interrupt("a wait for a lock", &one, set_lock);
     let child = one.start_child(WAIT).unwrap();
-    let wait_child = |wait: Wait<'_>| one.wait_child(Which::Pid(child.pid), wait).map(drop);
+    let wait_child = |wait: Wait<'_>| {
+        one.wait_child(ChildSelector::Pid(child.pid), wait)
+            .map(drop)
+    };
     ends_on_its_limit("wait", wait_child);
     ends_on_its_interrupt("wait", &one, wait_child);
 }

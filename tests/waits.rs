@@ -116,7 +116,7 @@ fn config(driving: Driving) -> Config {
 /// Has the node do what it can do now.
 fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
     for _ in 0..4 {
-        node.turn(Some(Time(0)));
+        node.poll(Some(Time(0)));
     }
 }
 
@@ -124,7 +124,7 @@ fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
 fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     let until = network.now() + Duration::from_secs(1);
     while network.now() < until {
-        node.turn(Some(until));
+        node.poll(Some(until));
     }
 }
 
@@ -175,7 +175,7 @@ fn the_last_words_of_a_peer_are_waited_for_in_peace() {
         drop((&&peer).accept().unwrap());
         let until = network.now() + Duration::from_millis(100);
         while network.now() < until {
-            node.turn(Some(until));
+            node.poll(Some(until));
         }
         assert_eq!(node.statistics().disconnects, 0, "it was not waited for");
     });
@@ -290,7 +290,7 @@ fn who_asks_and_does_not_listen_is_left_in_peace() {
         let ask = wish(7);
         // Until nobody takes it in any more.
         while words.write(&[&ask]) == Ok(ask.len()) {
-            node.turn(Some(Time(0)));
+            node.poll(Some(Time(0)));
         }
         turn_for_a_second(node, &network);
     });
@@ -329,7 +329,7 @@ fn recalls_at_once(requests: u32) -> bool {
         let start = network.now();
         while to_asker.read(&mut bytes).is_ok() {}
         while network.now() == start {
-            node.turn(Some(start + Duration::from_secs(1)));
+            node.poll(Some(start + Duration::from_secs(1)));
         }
         assert!(to_holder.read(&mut bytes).is_ok(), "the worker slept on it");
         true
@@ -349,7 +349,7 @@ fn a_leader_that_shuts_down_is_no_other_than_before() {
     with_leader(&pal, |node| {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
-        node.turn(Some(Time(0)));
+        node.poll(Some(Time(0)));
         // It is not done as long as this is not read.
         queue_too_much(node, Vmid::new(2).unwrap());
         let hello = frame(0, &hello(3));

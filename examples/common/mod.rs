@@ -2,21 +2,21 @@
 //! processes of their own and listen to them, what they count, and what must be true at the end.
 #![allow(dead_code, unused_imports, reason = "no example uses all of it")]
 
-mod crew;
+mod checks;
 mod figures;
 mod human;
 mod process;
 mod progress;
-mod verdict;
+mod workers;
 
 use std::time::Duration;
 
-pub(crate) use crew::{Crew, Worker};
+pub(crate) use checks::{SIGPWR, follow, lead, left};
 pub(crate) use figures::{Latency, figures};
 pub(crate) use human::{HumanBytes, HumanCount};
 pub(crate) use process::{ProcessOptions, command, end, hear, over, say, tell};
 pub(crate) use progress::Progress;
-pub(crate) use verdict::{SIGPWR, follow, lead, left};
+pub(crate) use workers::{Worker, WorkerPool};
 
 /// Reads a number of seconds from a command line.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {

@@ -98,7 +98,7 @@ pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
 /// Ends this process for the family, and sees to it that all hear of it.
 pub(crate) fn end<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Result<()> {
     node.exit(exit, wait)?;
-    node.give_back_ids(wait)?;
+    node.release_idle_ranges(wait)?;
     ensure!(
         node.shut_down(Duration::from_secs(5)),
         "something was not sent"

@@ -10,7 +10,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Identity};
 
 use crate::Options;
-use crate::common::{Crew, HumanCount, Worker};
+use crate::common::{HumanCount, Worker, WorkerPool};
 use crate::shared::{HANDLE, Value, WAIT};
 use crate::worker::Tally;
 
@@ -22,43 +22,46 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let value = leader.share::<Value>(Some(HANDLE))?;
     // The value lives until all processes that used it have closed it.
     drop(value.read(WAIT)?);
-    let mut crew = Crew::new(&leader, WAIT);
+    let mut workers = WorkerPool::new(&leader, WAIT);
     for number in 0..options.workers {
-        crew.start("worker", &base, &["--worker", &number.to_string()])?;
+        workers.start("worker", &base, &["--worker", &number.to_string()])?;
     }
 
     let begin = Instant::now();
     let say = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
-    let victim = fastrand::usize(..crew.workers.len());
+    let victim = fastrand::usize(..workers.workers.len());
     say(&format!(
         "{} workers; worker {victim} is going to be killed",
-        crew.workers.len()
+        workers.workers.len()
     ));
     let half = options.seconds / 2;
-    crew.listen(half, |_| false, message);
-    let input = crew.workers[victim].input.as_mut();
+    workers.listen(half, |_| false, message);
+    let input = workers.workers[victim].input.as_mut();
     writeln!(input.context("it is piped")?, "hold")
         .context("telling the worker to keep the value")?;
     let holds = |workers: &[Worker<Tally>]| workers[victim].tally.holding > 0;
-    crew.listen(Duration::from_secs(20), holds, message);
-    ensure!(holds(&crew.workers), "worker {victim} never got the value");
-    crew.kill(victim)?;
+    workers.listen(Duration::from_secs(20), holds, message);
+    ensure!(
+        holds(&workers.workers),
+        "worker {victim} never got the value"
+    );
+    workers.kill(victim)?;
     say(&format!(
         "worker {victim} was killed while it held the value"
     ));
-    crew.listen(half, |_| false, message);
-    wrong.extend(crew.stop("worker", victim)?);
+    workers.listen(half, |_| false, message);
+    wrong.extend(workers.stop("worker", victim)?);
     say("all others have ended");
 
-    check(&*value.read(WAIT)?, &crew.workers, victim, wrong);
-    table(&crew.workers, victim);
+    check(&*value.read(WAIT)?, &workers.workers, victim, wrong);
+    table(&workers.workers, victim);
     drop(value);
     leader.leave(WAIT)?;
     let pools = leader.statistics().pools;
     println!(
         "the leader: {} messages for {} increments",
         HumanCount(leader.statistics().frames_in),
-        HumanCount(crew.sum(|tally| tally.increments)),
+        HumanCount(workers.sum(|tally| tally.increments)),
     );
     let left = [pools.served_handles, pools.sync_clients];
     if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
@@ -69,11 +72,11 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn message(crew: &Crew<'_, Tally>) -> String {
+fn message(workers: &WorkerPool<'_, Tally>) -> String {
     format!(
         "{} increments, {} hand-overs",
-        HumanCount(crew.sum(|tally| tally.increments)),
-        HumanCount(crew.sum(|tally| tally.handed_over)),
+        HumanCount(workers.sum(|tally| tally.increments)),
+        HumanCount(workers.sum(|tally| tally.handed_over)),
     )
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result, bail};
 use libos_ipc::{Id, Vmid};
 
 use crate::figures::{Counts, Report};
-use crate::look::Look;
+use crate::snapshot::Snapshot;
 
 /// What a member is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Word {
     /// This far it has come.
     Progress(Counts),
     /// What is seen of it just now.
-    Look(Box<Look>),
+    Snapshot(Box<Snapshot>),
     /// It handed an ID to another member, and the leader agreed.
     Gave { id: Id, to: Vmid },
     /// It has taken as many IDs as it was to take.
@@ -82,7 +82,7 @@ impl fmt::Display for Word {
         match self {
             Word::Ready => f.write_str("ready"),
             Word::Progress(counts) => write!(f, "progress {counts}"),
-            Word::Look(look) => write!(f, "look {look}"),
+            Word::Snapshot(look) => write!(f, "look {look}"),
             Word::Gave { id, to } => write!(f, "gave {id} {to}"),
             Word::Done => f.write_str("done"),
             Word::Stopped => f.write_str("stopped"),
@@ -100,7 +100,7 @@ impl FromStr for Word {
         Ok(match first {
             "ready" => Word::Ready,
             "progress" => Word::Progress(rest.parse()?),
-            "look" => Word::Look(Box::new(rest.parse()?)),
+            "look" => Word::Snapshot(Box::new(rest.parse()?)),
             "gave" => Word::Gave {
                 id: number(&mut words)?,
                 to: vmid(&mut words)?,

@@ -7,26 +7,26 @@
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
 //! twice; [`world`] and [`process`] are the world of processes that comes after, [`os`] is what each
-//! of them answers; [`platform`] is what they stand on, and records; [`key`] makes the streams secure; [`account`] is what you see,
+//! of them answers; [`platform`] is what they stand on, and records; [`key`] makes the streams secure; [`summary`] is what you see,
 //! [`top`] what you see of those who work, and [`look`] where it comes from; [`serve`] is the leader by itself.
 
-mod account;
 #[path = "../common/mod.rs"]
 mod common;
 mod control;
 mod figures;
-mod holds;
+mod final_checks;
+mod id_log;
 mod key;
-mod kin;
-mod look;
 mod member;
 mod os;
 mod platform;
 mod process;
+mod processes;
 mod run;
 mod serve;
+mod snapshot;
+mod summary;
 mod top;
-mod verdict;
 mod world;
 
 use std::path::PathBuf;

@@ -16,11 +16,11 @@ use crate::WAIT;
 use crate::common::{Latency, say};
 use crate::control::{Command, Word};
 use crate::figures::{Counts, Ending, Report};
-use crate::holds::{Event, Log};
+use crate::id_log::{Event, Log};
 use crate::key::Key;
-use crate::look::{Watcher, lock};
 use crate::os::Os;
 use crate::platform::FamilyNode;
+use crate::snapshot::{Watcher, lock};
 
 /// How many IDs a member holds at most, before it gets any from others.
 const HELD: usize = 64;
@@ -281,7 +281,7 @@ impl Member {
         };
         let Some(id) = self.pick() else { return Ok(()) };
         self.log.write(Event::Given, id)?;
-        match self.ask(|node| node.hand_on_id(id, to, WAIT)) {
+        match self.ask(|node| node.transfer_id(id, to, WAIT)) {
             Ok(()) => {
                 self.counts.handed_on += 1;
                 tell(&Word::Gave { id, to })
@@ -298,7 +298,7 @@ impl Member {
 
     fn adopt(&mut self, id: Id) -> Result<()> {
         self.node
-            .adopt_id(id)
+            .accept_id(id)
             .with_context(|| format!("adopting ID {id}"))?;
         self.log.write(Event::Adopted, id)?;
         self.held.push(id);
@@ -327,7 +327,7 @@ impl Member {
             self.release(id)?;
         }
         self.node
-            .give_back_ids(WAIT)
+            .release_idle_ranges(WAIT)
             .context("giving back the IDs")?;
         // Nothing is said to a release; but what is asked after it is answered after it.
         self.owner_of(1)?;

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::{Config, Error, Exit, Id, Target, Which};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Id, Target};
 
 use crate::WAIT;
 use crate::common::{ProcessOptions, command, end, tell};
@@ -65,7 +65,7 @@ pub(crate) fn start(
     let mut process = match started {
         Ok(process) => process,
         Err(error) => {
-            node.bury(child.vmid)?;
+            node.abandon_child(child.vmid)?;
             return Err(error).context("starting a child");
         }
     };
@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     tell(&format!("ready {pid} {}", children.len()));
-    let mut ears = Ears {
+    let mut ears = Lines {
         pid,
         events,
         ended: 0,
@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     wait_for_all(&node, pid)?;
     // It may be told of them only now.
-    let all = |ears: &Ears, _| ears.ended == children.len();
+    let all = |ears: &Lines, _| ears.ended == children.len();
     ensure!(all(&ears, None) || ears.until(all), "children are missing");
     for mut process in children {
         let _ = process.wait();
@@ -143,17 +143,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Hears what happens to this process, and tells of it.
-struct Ears {
+struct Lines {
     pid: Id,
     events: Receiver<Event>,
     /// How many children have ended.
     ended: usize,
 }
 
-impl Ears {
+impl Lines {
     /// Listens until it has heard enough, of which a signal may be the last. False if nothing
     /// comes any more.
-    fn until(&mut self, enough: impl Fn(&Ears, Option<i32>) -> bool) -> bool {
+    fn until(&mut self, enough: impl Fn(&Lines, Option<i32>) -> bool) -> bool {
         let pid = self.pid;
         loop {
             let signal = match self.events.recv() {
@@ -201,7 +201,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
 /// Waits for all children.
 pub(crate) fn wait_for_all(node: &FamilyNode, pid: Id) -> Result<()> {
     loop {
-        match node.wait_child(Which::Any, WAIT) {
+        match node.wait_child(ChildSelector::Any, WAIT) {
             Ok(exit) => tell(&format!("reaped {pid} {}", exit.pid)),
             Err(Error::NoChild) => return Ok(()),
             Err(error) => return Err(error).context("waiting for children"),

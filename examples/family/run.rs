@@ -16,14 +16,14 @@ use libos_ipc::host::raise_descriptor_limit;
 use libos_ipc::{Capacities, Config, Identity, Vmid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::account::{self, ALL, Account};
 use crate::common::{lead, left};
 use crate::control::Command;
 use crate::key::Key;
-use crate::kin::{Kin, Member, Stage, Start};
 use crate::os::{Event, Os};
 use crate::platform::{FamilyNode, merge_traces};
-use crate::{RunOptions, WAIT, holds, verdict, world};
+use crate::processes::{Member, Processes, Stage, Start};
+use crate::summary::{self, ALL, Summary};
+use crate::{RunOptions, WAIT, final_checks, id_log, world};
 
 /// What all members do at once, they do in this time.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ fn live(
     let mut run = Run::start(options, directory, traces)?;
     let outcome = run.all(directory, traces, wrong);
     if outcome.is_err() || !wrong.is_empty() {
-        run.account.finish();
+        run.summary.finish();
         let events: Vec<_> = run.leader.events().collect();
         println!("what happened last at the leader:");
         for event in events.iter().skip(events.len().saturating_sub(EVENTS)) {
@@ -86,14 +86,14 @@ fn live(
 struct Run<'a> {
     options: &'a RunOptions,
     /// The members go before the leader does.
-    kin: Kin,
+    processes: Processes,
     leader: FamilyNode,
     key: Key,
     /// What happens to this process.
     events: Receiver<Event>,
     /// The one that is going to be killed.
     victim: Vmid,
-    account: Account,
+    summary: Summary,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -119,15 +119,15 @@ impl<'a> Run<'a> {
             .map(|_| leader.new_vmid(WAIT))
             .collect::<Result<_, _>>()?;
         let victim = random.choice(&vmids).copied().context("no members")?;
-        let account = Account::new(options);
-        account.say(&format!(
+        let summary = Summary::new(options);
+        summary.say(&format!(
             "members: {}; member {victim} is going to be killed; seed {seed}",
             vmids.len()
         ));
 
-        let mut kin = Kin::new();
+        let mut processes = Processes::new();
         for vmid in &vmids {
-            kin.start(Start {
+            processes.start(Start {
                 base: &base,
                 key: &key,
                 vmid: *vmid,
@@ -146,12 +146,12 @@ impl<'a> Run<'a> {
         }
         Ok(Run {
             options,
-            kin,
+            processes,
             leader,
             key,
             events,
             victim,
-            account,
+            summary,
             interrupted,
         })
     }
@@ -165,43 +165,43 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         self.work()?;
         wrong.extend(self.stop()?);
-        let (count, overlaps) = verdict::holds(&self.kin)?;
-        self.account.say(&format!("{count} holds of IDs compared"));
+        let (count, overlaps) = final_checks::holds(&self.processes)?;
+        self.summary.say(&format!("{count} holds of IDs compared"));
         wrong.extend(overlaps);
-        account::table(&self.kin, &self.leader.statistics());
+        summary::table(&self.processes, &self.leader.statistics());
         let Run {
             leader,
             key,
             events,
-            account,
+            summary,
             options,
             ..
         } = self;
         let base = directory.join("f");
-        let world = world::run(leader, events, &base, traces, key, options.members, account);
+        let world = world::run(leader, events, &base, traces, key, options.members, summary);
         wrong.extend(world.context("the world of processes")?);
-        leader.give_back_ids(WAIT)?;
+        leader.release_idle_ranges(WAIT)?;
         wrong.extend(left(leader, |_, _| false));
         Ok(())
     }
 
     /// From the moment that all are there until all is done, with a death in between.
     fn work(&mut self) -> Result<()> {
-        self.kin.listen_until(
+        self.processes.listen_until(
             "starting",
             STEP_LIMIT,
             |_| (),
-            |kin| kin.all_at(Stage::Ready),
+            |processes| processes.all_at(Stage::Ready),
         )?;
-        self.account.say("all have joined");
-        self.kin.tell_all(Command::Go);
+        self.summary.say("all have joined");
+        self.processes.tell_all(Command::Go);
         let begin = Instant::now();
         let Run {
             options,
-            kin,
+            processes,
             leader,
             victim,
-            account,
+            summary,
             interrupted,
             ..
         } = self;
@@ -210,94 +210,100 @@ impl<'a> Run<'a> {
         } else {
             options.seconds + STEP_LIMIT
         };
-        let done = |kin: &Kin| {
+        let done = |processes: &Processes| {
             if interrupted.load(Ordering::Relaxed) {
                 ALL
             } else {
-                done(options, kin, begin.elapsed())
+                done(options, processes, begin.elapsed())
             }
         };
-        let has_begun = |kin: &Kin| {
-            kin.member(*victim)
+        let has_begun = |processes: &Processes| {
+            processes
+                .member(*victim)
                 .is_some_and(|member| member.counts.taken > 0)
         };
-        kin.listen_until(
+        processes.listen_until(
             "the first half of the work",
             limit,
-            |kin| account.tick(kin, leader, done(kin)),
-            |kin| done(kin) >= ALL / 2 && has_begun(kin),
+            |processes| summary.tick(processes, leader, done(processes)),
+            |processes| done(processes) >= ALL / 2 && has_begun(processes),
         )?;
-        kill(kin, leader, *victim, account)?;
-        kin.listen_until(
+        kill(processes, leader, *victim, summary)?;
+        processes.listen_until(
             "the work",
             limit,
-            |kin| account.tick(kin, leader, done(kin)),
-            |kin| done(kin) >= ALL,
+            |processes| summary.tick(processes, leader, done(processes)),
+            |processes| done(processes) >= ALL,
         )
     }
 
     /// Ends the work: nobody gives anything back, let alone leaves, before all have stopped
     /// handing IDs on. Returns what is wrong then.
     fn stop(&mut self) -> Result<Vec<String>> {
-        self.kin.tell_all(Command::Stop);
-        self.kin.listen_until(
+        self.processes.tell_all(Command::Stop);
+        self.processes.listen_until(
             "stopping",
             STEP_LIMIT,
             |_| (),
-            |kin| kin.all_at(Stage::Stopped),
+            |processes| processes.all_at(Stage::Stopped),
         )?;
-        self.kin.tell_all(Command::Empty);
-        self.kin.listen_until(
+        self.processes.tell_all(Command::Empty);
+        self.processes.listen_until(
             "giving back",
             STEP_LIMIT,
             |_| (),
-            |kin| kin.all_at(Stage::Emptied),
+            |processes| processes.all_at(Stage::Emptied),
         )?;
-        self.account.finish();
-        self.account
+        self.summary.finish();
+        self.summary
             .say("all have stopped and given back what they had");
-        let mut wrong = verdict::table(&self.leader, &self.kin)?;
-        self.kin.tell_all(Command::Leave);
-        let all_left = |kin: &Kin| kin.members.iter().all(|member| member.silent);
-        self.kin
+        let mut wrong = final_checks::table(&self.leader, &self.processes)?;
+        self.processes.tell_all(Command::Leave);
+        let all_left = |processes: &Processes| processes.members.iter().all(|member| member.silent);
+        self.processes
             .listen_until("leaving", STEP_LIMIT, |_| (), all_left)?;
         wrong.extend(left(&self.leader, |_, _| false));
-        wrong.extend(verdict::members(&self.kin));
+        wrong.extend(final_checks::members(&self.processes));
         Ok(wrong)
     }
 }
 
 /// How much of the work is done, of [`ALL`].
-fn done(options: &RunOptions, kin: &Kin, time: Duration) -> u64 {
+fn done(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
     let Some(ids) = options.ids else {
         let done = time.as_millis() * u128::from(ALL) / options.seconds.as_millis();
         return u64::try_from(done).unwrap_or(ALL);
     };
-    if kin.all_at(Stage::Done) && kin.members.iter().any(Member::is_killed) {
+    if processes.all_at(Stage::Done) && processes.members.iter().any(Member::is_killed) {
         return ALL;
     }
-    let taken: u64 = kin
+    let taken: u64 = processes
         .members
         .iter()
         .map(|member| member.counts.taken.min(ids))
         .sum();
-    let wanted = ids.saturating_mul(kin.members.len() as u64);
+    let wanted = ids.saturating_mul(processes.members.len() as u64);
     // All of it is done only when the members say so.
     (taken.saturating_mul(ALL) / wanted).min(ALL - 1)
 }
 
 /// Kills the member and waits until the leader has taken back what it had.
-fn kill(kin: &mut Kin, leader: &FamilyNode, victim: Vmid, account: &Account) -> Result<()> {
-    kin.kill(victim)?;
+fn kill(
+    processes: &mut Processes,
+    leader: &FamilyNode,
+    victim: Vmid,
+    summary: &Summary,
+) -> Result<()> {
+    processes.kill(victim)?;
     let since = Instant::now();
-    let log = kin
+    let log = processes
         .member(victim)
         .map(|member| member.log.clone())
         .context("no such member")?;
     // It may be long, and the others wait to hear of what was handed to them.
     let reading =
-        thread::spawn(move || holds::read(&log).map(|records| holds::held_at_end(&records)));
-    kin.listen_until(
+        thread::spawn(move || id_log::read(&log).map(|records| id_log::held_at_end(&records)));
+    processes.listen_until(
         "reading its log",
         STEP_LIMIT,
         |_| (),
@@ -306,23 +312,23 @@ fn kill(kin: &mut Kin, leader: &FamilyNode, victim: Vmid, account: &Account) -> 
     let held = reading
         .join()
         .map_err(|_| anyhow!("reading a log has panicked"))??;
-    account.say(&format!(
+    summary.say(&format!(
         "killed member {victim}, which held {} IDs",
         held.len()
     ));
-    let came_back = |kin: &Kin| {
-        let given = kin
+    let came_back = |processes: &Processes| {
+        let given = processes
             .gifts
             .iter()
             .filter(|gift| gift.to == victim)
             .map(|gift| gift.id);
         let its = |id| leader.owner_of(id, WAIT) == Ok(Some(victim));
-        kin.member(victim).is_some_and(|member| member.silent)
+        processes.member(victim).is_some_and(|member| member.silent)
             && !held.iter().copied().chain(given).any(its)
     };
     let what = format!("taking back what member {victim} had");
-    kin.listen_until(&what, NOTICE_LIMIT, |_| (), came_back)?;
-    account.say(&format!(
+    processes.listen_until(&what, NOTICE_LIMIT, |_| (), came_back)?;
+    summary.say(&format!(
         "what it had came back, {:.1?} after its death at the latest",
         since.elapsed()
     ));

@@ -38,20 +38,20 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     };
     let leader = HostNode::start(base, Identity::LEADER, config)?;
 
-    let account = Account {
+    let summary = Summary {
         quiet,
         begin: Instant::now(),
     };
-    account.say(format_args!(
+    summary.say(format_args!(
         "leading as member 1, listening at {}",
         leader.pal().path().display()
     ));
     if !leader.pal().directory_is_private() {
-        account.say("note: others can write to that directory: they can't get in, but in the way");
+        summary.say("note: others can write to that directory: they can't get in, but in the way");
     }
     let peers = config.capacities.peers as u64;
     if descriptors / 2 < peers {
-        account.say(format_args!(
+        summary.say(format_args!(
             "note: {descriptors} descriptors are enough for about {} members at once, not for {peers}",
             descriptors / 2
         ));
@@ -63,14 +63,14 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
             Ok(signal) => break signal,
             Err(RecvTimeoutError::Timeout) => {
                 let now = leader.statistics();
-                account.changes(&before, &now);
+                summary.changes(&before, &now);
                 before = now;
             }
             Err(RecvTimeoutError::Disconnected) => break SIGTERM,
         }
     };
-    account.changes(&before, &leader.statistics());
-    account.say(format_args!(
+    summary.changes(&before, &leader.statistics());
+    summary.say(format_args!(
         "ending: {}",
         if signal == SIGINT {
             "SIGINT"
@@ -80,20 +80,20 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     ));
     let end = leader.statistics();
     if !leader.shut_down(LEAVE_LIMIT) {
-        account.say("note: not every member read all that was sent to it");
+        summary.say("note: not every member read all that was sent to it");
     }
-    account.summary(&end);
+    summary.summary(&end);
     // Dropping the node takes the socket file away.
     drop(leader);
     Ok(())
 }
 
-struct Account {
+struct Summary {
     quiet: bool,
     begin: Instant,
 }
 
-impl Account {
+impl Summary {
     fn say(&self, what: impl fmt::Display) {
         if !self.quiet {
             let line = format!("{:>9.3} s  {what}", self.begin.elapsed().as_secs_f64());

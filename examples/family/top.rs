@@ -10,12 +10,12 @@ use comfy_table::{Cell, CellAlignment, Table};
 use console::{Term, truncate_str};
 use libos_ipc::Usage;
 
-use crate::account::ALL;
 use crate::common::{HumanCount, Latency};
 use crate::figures::Glance;
-use crate::kin::{Kin, Member, Stage};
-use crate::look::{Look, Looker, Told};
 use crate::platform::FamilyNode;
+use crate::processes::{Member, Processes, Stage};
+use crate::snapshot::{ReportedCall, Snapshot, SnapshotSource};
+use crate::summary::ALL;
 
 /// How often a terminal gets a new picture, and anything else.
 const LIVE: Duration = Duration::from_millis(250);
@@ -32,7 +32,7 @@ pub(crate) struct Top {
     term: Term,
     begin: Instant,
     next: Instant,
-    looker: Option<Looker>,
+    looker: Option<SnapshotSource>,
     words: RefCell<VecDeque<String>>,
 }
 
@@ -70,15 +70,17 @@ impl Top {
     }
 
     /// Draws the picture if it is time for that.
-    pub(crate) fn tick(&mut self, kin: &Kin, leader: &FamilyNode, done: u64) {
+    pub(crate) fn tick(&mut self, processes: &Processes, leader: &FamilyNode, done: u64) {
         let now = Instant::now();
         if now < self.next {
             return;
         }
         self.next = now + if self.is_live() { LIVE } else { PLAIN };
-        let looker = self.looker.get_or_insert_with(|| Looker::new(leader));
+        let looker = self
+            .looker
+            .get_or_insert_with(|| SnapshotSource::new(leader));
         let look = looker.look(leader, &Latency::default());
-        let picture = self.picture(kin, leader, &look, done);
+        let picture = self.picture(processes, leader, &look, done);
         // If nobody sees it, the work goes on.
         let _ = self.draw(&picture);
     }
@@ -99,22 +101,28 @@ impl Top {
         self.term.flush()
     }
 
-    fn picture(&self, kin: &Kin, leader: &FamilyNode, look: &Look, done: u64) -> String {
+    fn picture(
+        &self,
+        processes: &Processes,
+        leader: &FamilyNode,
+        look: &Snapshot,
+        done: u64,
+    ) -> String {
         let mut text = format!(
             "family  {:>6.1} s  {:>3} %  {} members\n",
             self.begin.elapsed().as_secs_f64(),
             done.min(ALL) * 100 / ALL,
-            kin.members.len(),
+            processes.members.len(),
         );
         let room = if self.is_live() {
             usize::from(self.term.size().0).saturating_sub(OTHER_LINES)
         } else {
             usize::MAX
         };
-        let _ = writeln!(text, "{}", members(kin, look, room.max(3)));
+        let _ = writeln!(text, "{}", members(processes, look, room.max(3)));
         let _ = writeln!(text, "{}", pools(leader));
         text += "longest waits\n";
-        let waits = waits(kin, look);
+        let waits = waits(processes, look);
         for index in 0..WAITS {
             // Always as many lines, so that nothing jumps.
             match waits.get(index) {
@@ -141,13 +149,13 @@ impl Drop for Top {
 }
 
 /// The longest waits of all, and whose they are.
-fn waits(kin: &Kin, leader: &Look) -> Vec<(String, Told)> {
-    let of = |name: String, look: &Look| -> Vec<_> {
+fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
+    let of = |name: String, look: &Snapshot| -> Vec<_> {
         let waits = look.waits.iter();
         waits.map(|told| (name.clone(), told.clone())).collect()
     };
     let mut all = of("member 1".to_owned(), leader);
-    for member in kin.living() {
+    for member in processes.living() {
         if let Some(look) = &member.look {
             all.extend(of(format!("member {}", member.vmid), look));
         }
@@ -158,7 +166,7 @@ fn waits(kin: &Kin, leader: &Look) -> Vec<(String, Told)> {
 }
 
 /// A row for each; the slowest where there is not room for all.
-fn members(kin: &Kin, leader: &Look, room: usize) -> Table {
+fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
@@ -174,12 +182,12 @@ fn members(kin: &Kin, leader: &Look, room: usize) -> Table {
         "to send",
     ]);
     table.add_row(row("1", "leads", None, &leader.glance));
-    let mut members: Vec<&Member> = kin.members.iter().collect();
+    let mut members: Vec<&Member> = processes.members.iter().collect();
     if members.len() > room {
         let slowness = |member: &&Member| member.look.as_ref().map_or(0, |look| look.glance.p99);
         members.sort_by_key(|member| std::cmp::Reverse(slowness(member)));
     }
-    let nothing = Look::default();
+    let nothing = Snapshot::default();
     for member in members.iter().take(room) {
         let look = member.look.as_ref().unwrap_or(&nothing);
         let glance = if member.is_killed() {

@@ -12,15 +12,15 @@ use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::wire::MetaCode;
-use libos_ipc::{Error, Id, PATH_MAX, Target, Which};
+use libos_ipc::{ChildSelector, Error, Id, PATH_MAX, Target};
 use rustix::process::{Pid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;
-use crate::account::Account;
 use crate::key::Key;
 use crate::os::Event;
 use crate::platform::FamilyNode;
 use crate::process::{GO, HELLO, TERM, start};
+use crate::summary::Summary;
 
 /// The most children that the first process starts.
 const CHILDREN: u32 = 8;
@@ -46,7 +46,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn hear(&mut self, line: &str) -> Result<()> {
+    fn record(&mut self, line: &str) -> Result<()> {
         let words: Vec<_> = line.split(' ').collect();
         let number =
             |at: usize| -> Result<u32> { Ok(words.get(at).context("too short")?.parse()?) };
@@ -85,7 +85,7 @@ pub(crate) fn run(
     traces: Option<&Path>,
     key: &Key,
     members: u32,
-    account: &Account,
+    summary: &Summary,
 ) -> Result<Vec<String>> {
     let pid = first.join(WAIT)?;
     let mut world = World {
@@ -110,7 +110,7 @@ pub(crate) fn run(
     let mut own = world.ledger.up.iter().filter(|(_, up)| up.0 == pid);
     let victim = *own.next().context("no children")?.0;
     let count = world.ledger.up.len();
-    account.say(&format!(
+    summary.say(&format!(
         "{count} processes, children and grandchildren of the first; {victim} is going to be killed"
     ));
     first.kill(Target::All, GO, WAIT)?;
@@ -139,8 +139,8 @@ pub(crate) fn run(
     // Its children have a new parent: this process.
     let since = Instant::now();
     let wait = libos_ipc::Wait::at_most(LIMIT);
-    let died = first.wait_child(Which::Pid(victim), wait)?;
-    account.say(&format!(
+    let died = first.wait_child(ChildSelector::Pid(victim), wait)?;
+    summary.say(&format!(
         "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
         since.elapsed(),
         died.term_signal
@@ -148,7 +148,7 @@ pub(crate) fn run(
     world.ledger.reaped.entry(victim).or_default().push(pid);
     first.kill(Target::All, TERM, WAIT)?;
     loop {
-        match first.wait_child(Which::Any, wait) {
+        match first.wait_child(ChildSelector::Any, wait) {
             Ok(exit) => world.ledger.reaped.entry(exit.pid).or_default().push(pid),
             Err(Error::NoChild) => break,
             Err(error) => return Err(error).context("waiting for children"),
@@ -160,7 +160,7 @@ pub(crate) fn run(
     world.listen_until("ending", |ledger| ledger.exits.len() == count)?;
     // All that was said is heard when nobody is left to say more.
     while let Ok(line) = world.lines.recv() {
-        world.ledger.hear(&line)?;
+        world.ledger.record(&line)?;
     }
     first.leave(wait)?;
     world.take_events();
@@ -195,7 +195,7 @@ impl World<'_> {
                 bail!("{what} took more than {LIMIT:?}");
             }
             if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(10)) {
-                self.ledger.hear(&line)?;
+                self.ledger.record(&line)?;
             }
         }
         Ok(())

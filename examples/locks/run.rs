@@ -13,7 +13,7 @@ use libos_ipc::{Config, Identity};
 
 use crate::Options;
 use crate::bank::{BALANCE, Bank};
-use crate::common::{Crew, HumanCount, Worker};
+use crate::common::{HumanCount, Worker, WorkerPool};
 use crate::teller::{ALL, Locker, Tally, WAIT};
 
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
@@ -23,29 +23,29 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let bank = Bank::create(&path, options.accounts)?;
     let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     let pid = leader.join(WAIT)?;
-    let mut crew = Crew::<Tally>::new(&leader, WAIT);
+    let mut workers = WorkerPool::<Tally>::new(&leader, WAIT);
     let bank_path = path.to_str().context("a directory with a readable name")?;
     let accounts = options.accounts.to_string();
     for number in 0..options.tellers {
         let (flag, number) = ("--teller", number.to_string());
         let arguments = ["--bank", bank_path, "--accounts", &accounts, flag, &number];
-        crew.start("teller", &base, &arguments)?;
+        workers.start("teller", &base, &arguments)?;
     }
 
     let begin = Instant::now();
     let say = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
-    let victim = fastrand::usize(..crew.workers.len());
+    let victim = fastrand::usize(..workers.workers.len());
     say(&format!(
         "{} tellers, {} accounts, {} in the bank; teller {victim} is going to be killed",
-        crew.workers.len(),
+        workers.workers.len(),
         options.accounts,
         HumanCount(options.accounts * BALANCE.unsigned_abs()),
     ));
-    crew.listen(options.seconds / 2, |_| false, message);
-    crew.kill(victim)?;
+    workers.listen(options.seconds / 2, |_| false, message);
+    workers.kill(victim)?;
     say(&format!("teller {victim} was killed"));
-    crew.listen(options.seconds / 2, |_| false, message);
-    wrong.extend(crew.stop("teller", victim)?);
+    workers.listen(options.seconds / 2, |_| false, message);
+    wrong.extend(workers.stop("teller", victim)?);
     say("all others have come to their end");
 
     let locker = Locker {
@@ -62,8 +62,8 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         ));
     }
     locker.set(LockKind::Unlock, ALL)?;
-    table(&crew.workers, victim);
-    if crew.sum(|tally| tally.transfers) == 0 {
+    table(&workers.workers, victim);
+    if workers.sum(|tally| tally.transfers) == 0 {
         wrong.push("no money was moved at all".to_owned());
     }
     leader.leave(WAIT)?;
@@ -83,11 +83,11 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn message(crew: &Crew<'_, Tally>) -> String {
+fn message(workers: &WorkerPool<'_, Tally>) -> String {
     format!(
         "{} transfers, {} deadlocks",
-        HumanCount(crew.sum(|tally| tally.transfers)),
-        HumanCount(crew.sum(|tally| tally.deadlocks)),
+        HumanCount(workers.sum(|tally| tally.transfers)),
+        HumanCount(workers.sum(|tally| tally.deadlocks)),
     )
 }
 

@@ -10,11 +10,11 @@
 mod common;
 mod figures;
 mod member;
-mod places;
+mod resources;
 mod run;
 mod shared;
 mod signals;
-mod verdict;
+mod slots;
 mod view;
 mod work;
 

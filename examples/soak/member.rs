@@ -25,7 +25,7 @@ use crate::signals::{ALL, GROUP, ONE};
 use crate::work::Member;
 
 /// How often a process says what it has done.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -142,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let start = member.own_changes()?;
     while lives() && life.is_none_or(|life| born.elapsed() < life) {
         member.step()?;
-        if told.elapsed() >= TELL_EVERY {
+        if told.elapsed() >= REPORT_EVERY {
             told = Instant::now();
             tell(&std::mem::take(&mut member.report));
         }

@@ -13,22 +13,22 @@ use libos_ipc::error::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessState};
 use libos_ipc::{
-    Capacities, Config, Embedder, Error, Id, Identity, LeaseLimits, LockLimits, MetadataReply,
-    Node, Refusal, Signal, SignalReply, Target, Wait, Which,
+    Capacities, ChildSelector, Config, Embedder, Error, Id, Identity, LeaseLimits, LockLimits,
+    MetadataReply, Node, Refusal, Signal, SignalReply, Target, Wait,
 };
 
 use crate::Options;
 use crate::common::left;
 use crate::figures::{Kind, Report};
 use crate::member::{self, answer};
-use crate::places::{Event, Known, Occupant, Plan, Register, Start};
+use crate::resources::Resources;
 use crate::shared::{Guarded, SHARERS, Value, value_of};
 use crate::signals::signal;
-use crate::verdict::Resources;
+use crate::slots::{Event, Known, Occupant, Plan, Register, Start};
 use crate::view::View;
 
 /// How long after its death a process that was killed is held for one that never joined.
-const BURY_AFTER: Duration = Duration::from_secs(1);
+const ABANDON_AFTER: Duration = Duration::from_secs(1);
 
 /// What the first process does with a signal, and what it is told.
 struct Os {
@@ -138,12 +138,12 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
             "these have ended, and their parent was not told: {open:?}"
         ));
     }
-    match leader.wait_child(Which::Any, Wait::at_most(Duration::ZERO)) {
+    match leader.wait_child(ChildSelector::Any, Wait::at_most(Duration::ZERO)) {
         Err(Error::NoChild) => {}
         other => wrong.push(format!("there is another child: {other:?}")),
     }
     leader.leave(wait)?;
-    leader.give_back_ids(wait)?;
+    leader.release_idle_ranges(wait)?;
     // One may be killed before it has said who it is, or can be answered.
     let killed = run.totals.killed;
     wrong.extend(left(&leader, |reason, count| {
@@ -205,7 +205,7 @@ impl Run<'_> {
     fn work(&mut self) -> Result<()> {
         while self.begin.elapsed() < self.options.seconds {
             self.fill()?;
-            self.turn()?;
+            self.step()?;
         }
         for occupant in self.places.iter_mut().flatten() {
             occupant.stop()?;
@@ -222,7 +222,7 @@ impl Run<'_> {
                 ends_open(self),
                 5 * self.options.limit()
             );
-            self.turn()?;
+            self.step()?;
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Run<'_> {
                 };
                 let new = Occupant::start(&start, self.options, &self.events);
                 let new = new.inspect_err(|_| {
-                    let _ = self.leader.bury(child.vmid);
+                    let _ = self.leader.abandon_child(child.vmid);
                 })?;
                 self.totals.started += 1;
                 *place = Some(new);
@@ -254,7 +254,7 @@ impl Run<'_> {
     }
 
     /// Kills who is to be killed, and hears what has happened, for a moment.
-    fn turn(&mut self) -> Result<()> {
+    fn step(&mut self) -> Result<()> {
         let now = Instant::now();
         for occupant in self.places.iter_mut().flatten() {
             occupant.kill_in_time(now)?;
@@ -316,16 +316,16 @@ impl Run<'_> {
         } = ending;
         let pid = gone.pid;
         let now = Wait::at_most(Duration::ZERO);
-        match self.leader.wait_child(Which::Pid(pid), now) {
+        match self.leader.wait_child(ChildSelector::Pid(pid), now) {
             Ok(exit) => {
                 let latency = self.totals.report.latencies.of_mut(Kind::Wait);
                 latency.add(since.elapsed().as_nanos());
                 self.wrong.extend(gone.fault(*status, &exit));
             }
-            Err(Error::TimedOut) if since.elapsed() < BURY_AFTER => return Ok(false),
+            Err(Error::TimedOut) if since.elapsed() < ABANDON_AFTER => return Ok(false),
             // The family never heard of it: only who started it knows that it is dead.
-            Err(Error::TimedOut) if self.is_unborn(pid) && status.code().is_none() => {
-                self.leader.bury(gone.vmid)?;
+            Err(Error::TimedOut) if self.is_abandoned(pid) && status.code().is_none() => {
+                self.leader.abandon_child(gone.vmid)?;
                 self.register.change(pid, |known| known.told += 1);
                 self.totals.buried += 1;
             }
@@ -372,7 +372,7 @@ impl Run<'_> {
     }
 
     /// Whether a process has not joined yet.
-    fn is_unborn(&self, pid: Id) -> bool {
+    fn is_abandoned(&self, pid: Id) -> bool {
         let process = self.leader.process(pid, self.wait);
         process.is_ok_and(|process| process.state == ProcessState::Starting)
     }

@@ -9,7 +9,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::ProcessState;
 use libos_ipc::{Error, Target, Wait};
 
-use crate::places::{Register, Sent};
+use crate::slots::{Register, Sent};
 
 /// What the leader signals to one, to a group, and to all.
 pub(crate) const ONE: i32 = 10;

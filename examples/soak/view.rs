@@ -9,8 +9,8 @@ use libos_ipc::Statistics;
 use crate::Options;
 use crate::common::{HumanBytes, HumanCount, Progress, tell};
 use crate::figures::Kind;
+use crate::resources::Resources;
 use crate::run::Totals;
-use crate::verdict::Resources;
 
 /// How often the table changes.
 const SHOW_EVERY: Duration = Duration::from_millis(500);

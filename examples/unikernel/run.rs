@@ -10,7 +10,9 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
 use libos_ipc::wire::{ChildExit, MetaCode};
-use libos_ipc::{Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait, Which};
+use libos_ipc::{
+    ChildSelector, Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait,
+};
 
 use crate::account::Account;
 use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};
@@ -215,7 +217,7 @@ fn see_end(
 ) -> Result<()> {
     for _ in 0..PARTIES {
         let exit = leader
-            .wait_child(Which::Any, WAIT)
+            .wait_child(ChildSelector::Any, WAIT)
             .context("waiting for a child")?;
         let ChildExit {
             pid,

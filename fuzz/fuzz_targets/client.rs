@@ -10,7 +10,7 @@ use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
     Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,
-    SyncHandle, Target, Vmid, Wait, Which, forward_pal,
+    SyncHandle, Target, Vmid, Wait, ChildSelector, forward_pal,
 };
 
 type World = Network<3, 24, 600>;
@@ -174,7 +174,7 @@ fuzz_target!(|bytes: &[u8]| {
             27 => other.read(),
             28..32 => {
                 network.advance(Duration::from_millis(u64::from(*number)));
-                member.turn(Some(Time(0)));
+                member.poll(Some(Time(0)));
             }
             _ => call(&member, &network, *what, *number, &mut handles, &mut ids),
         }
@@ -187,7 +187,7 @@ fuzz_target!(|bytes: &[u8]| {
     let turn = || {
         for _ in 0..20 {
             network.advance(Duration::from_secs(1));
-            member.turn(Some(Time(0)));
+            member.poll(Some(Time(0)));
         }
     };
     turn();
@@ -241,21 +241,21 @@ fn call<'w>(
         }
         35 => {
             if let Some(id) = ids.pop() {
-                let _ = member.hand_on_id(id, vmid(3), wait);
+                let _ = member.transfer_id(id, vmid(3), wait);
             }
         }
         36 => drop(member.owner_of(id, wait)),
         37 => drop(member.new_vmid(wait)),
-        38 => drop(member.adopt_id(id)),
-        39 => drop(member.give_back_ids(wait)),
+        38 => drop(member.accept_id(id)),
+        39 => drop(member.release_idle_ranges(wait)),
         40 => drop(member.kill(Target::Process(id), i32::from(number % 20), wait)),
         41 => drop(member.kill(Target::All, 1, wait)),
         42 => drop(member.kill(Target::Group(id), 1, wait)),
         43 => drop(member.credentials(id, wait)),
         44 => drop(member.path_of(id, MetaCode::Executable, &mut data, wait)),
         45 => drop(member.start_child(wait)),
-        46 => drop(member.bury(vmid(id + 4))),
-        47 => drop(member.wait_child(Which::Any, wait)),
+        46 => drop(member.abandon_child(vmid(id + 4))),
+        47 => drop(member.wait_child(ChildSelector::Any, wait)),
         48 => drop(member.process(id, wait)),
         49 => drop(member.set_group(0, id, wait)),
         50..53 => drop(member.set_lock(&lock, wait)),
@@ -291,7 +291,7 @@ fn call<'w>(
         62 => drop(member.connect(vmid(3))),
         _ => {
             network.advance(Duration::from_millis(1));
-            member.turn(Some(Time(0)));
+            member.poll(Some(Time(0)));
         }
     }
 }

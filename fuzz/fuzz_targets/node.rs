@@ -108,8 +108,8 @@ fuzz_target!(|bytes: &[u8]| {
     let turn = |times: usize| {
         for _ in 0..times {
             network.advance(Duration::from_millis(1));
-            leader.turn(Some(Time(0)));
-            member.turn(Some(Time(0)));
+            leader.poll(Some(Time(0)));
+            member.poll(Some(Time(0)));
         }
     };
     let now = Wait::at_most(Duration::ZERO);

@@ -55,7 +55,7 @@ fn hand_on(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> 
     if is_child {
         node.children.lock().add(id, to)?;
     }
-    let handed = match node.hand_on_id(id, to, wait) {
+    let handed = match node.transfer_id(id, to, wait) {
         // Not one that `get_new_id` gave.
         Err(Error::Invalid) => node.change_owner(id, to, wait),
         handed => handed,
@@ -68,7 +68,7 @@ fn hand_on(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_bury(dead: u32) -> c_int {
-    status(node().and_then(|node| node.bury(vmid(dead)?)))
+    status(node().and_then(|node| node.abandon_child(vmid(dead)?)))
 }
 
 #[unsafe(no_mangle)]
@@ -77,7 +77,7 @@ pub extern "C" fn init_id_ranges(preload_tid: u32) -> c_int {
         Ok(node) if preload_tid != 0 => node,
         other => return status(other.map(|_| ())),
     };
-    status(node.adopt_id(preload_tid))
+    status(node.accept_id(preload_tid))
 }
 
 #[unsafe(no_mangle)]

@@ -84,7 +84,7 @@ unsafe fn take(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64
             code,
             payload: &payload,
         };
-        node.take_said(vmid(src)?, &frame)
+        node.inject_frame(vmid(src)?, &frame)
     }))
 }
 
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
             code: codes::RESP,
             payload: &payload,
         };
-        node.take_said(src, &frame)
+        node.inject_frame(src, &frame)
     });
     if let Some(platform) = state::platform().filter(|_| !data.is_null()) {
         // SAFETY: the header says that `data` is the library's from now on.
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_child_disconnect_callback(gone: u32) {
     if let (Ok(node), Ok(gone)) = (node(), vmid(gone)) {
-        node.child_gone(gone);
+        node.handle_child_gone(gone);
         node.wake();
     }
 }

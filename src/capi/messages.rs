@@ -10,7 +10,7 @@ use super::processes::write_pointer;
 use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Error, Resource};
-use crate::node::Late;
+use crate::node::LateReply;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
 use crate::{PATH_MAX, Vmid, Wait};
 
@@ -110,16 +110,16 @@ pub unsafe extern "C" fn ipc_send_msg_and_get_response(
         // SAFETY: the header asks for a whole message.
         let written = unsafe { Written::read(msg) }?;
         let mut data = [0; PATH_MAX];
-        let mut data = crate::node::Data {
+        let mut data = crate::node::ReplyData {
             bytes: &mut data,
             length: 0,
         };
         let message = written.message()?;
         // Whoever gives up a range or a lock may have it all the same.
         let (late, wait) = match message {
-            Message::AllocIdRange => (Late::GiveBack, wait()),
-            Message::FileLockSet(FileLock { wait: true, .. }) => (Late::Drop, Wait::FOREVER),
-            _ => (Late::Drop, wait()),
+            Message::AllocIdRange => (LateReply::ReleaseRange, wait()),
+            Message::FileLockSet(FileLock { wait: true, .. }) => (LateReply::Drop, Wait::FOREVER),
+            _ => (LateReply::Drop, wait()),
         };
         let answer = node.ask_with(vmid(dest)?, &message, late, &mut data, wait)?;
         if resp.is_null() {

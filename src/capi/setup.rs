@@ -280,5 +280,5 @@ pub extern "C" fn terminate_ipc_worker() {
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_turn(until: u64) -> bool {
     let until = (until != u64::MAX).then_some(Time(until));
-    node_or_what_is_left().is_ok_and(|node| node.turn(until))
+    node_or_what_is_left().is_ok_and(|node| node.poll(until))
 }

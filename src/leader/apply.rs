@@ -73,7 +73,7 @@ impl Leader<'_> {
                     return Outcome::Rejected;
                 }
             }
-            Op::SignalAnswerTaken => self.processes.signals.take_answer(),
+            Op::SignalAnswerTaken => self.processes.signals.handle_answer(),
         }
         Outcome::Done
     }

@@ -3,7 +3,7 @@
 use super::Leader;
 use super::op::{Outcome, Presence};
 use super::processes::Receiver;
-use super::signals::{Asker, KEPT, NOT_NEEDED, is_signal};
+use super::signals::{Asker, QUEUED, SEND_DIRECTLY, is_signal};
 use crate::Vmid;
 use crate::error::errno;
 use crate::wire::{Answer, PidKill};
@@ -56,7 +56,7 @@ impl Leader<'_> {
         };
         if to == Vmid::LEADER || to == from {
             // The stream of the sender keeps the order.
-            return answer(NOT_NEEDED);
+            return answer(SEND_DIRECTLY);
         }
         if target == Presence::Absent {
             // A process whose connection has just ended can be signalled until it is reaped.
@@ -72,7 +72,7 @@ impl Leader<'_> {
             signals.is_clear(to) && target == Presence::Extended
         };
         if is_clear && !always {
-            return answer(NOT_NEEDED);
+            return answer(SEND_DIRECTLY);
         }
         let asker = Asker { vmid: from, seq };
         if seq == 0 || !signals.ask(to, kill, asker) {
@@ -85,7 +85,7 @@ impl Leader<'_> {
     fn keep_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
         match self.processes.signals.keep(to, kill) {
             Ok(()) if kill.signal == 0 => 0,
-            Ok(()) => KEPT,
+            Ok(()) => QUEUED,
             Err(errno) => errno.saturating_neg(),
         }
     }

@@ -23,7 +23,7 @@ use ids::Promised;
 pub use ids::{Alloc, Ranges, Reclaim};
 pub use op::{Op, Outcome, Presence};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
-pub(crate) use signals::{KEPT, NOT_NEEDED, Outgoing, Signals, is_signal};
+pub(crate) use signals::{Outgoing, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// How many of those who left are remembered: more than can leave while a request is under way.

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::api::{OwnerCache, Parent, SyncHandles, UsedLocks};
-use super::connection::{NO_LIMIT, Peers, SpinGauge, WorkerState};
+use super::connection::{AdaptiveSpin, NO_LIMIT, Peers, WorkerState};
 use super::deadlines::LeaderLimits;
 use super::rpc::Waiters;
 
@@ -156,13 +156,13 @@ impl<'m, P: Pal> Node<'m, P> {
             server,
             sync_handles,
             borrowed,
-            unborn_at: AtomicU64::new(0),
-            unborn_pause: AtomicU64::new(0),
+            abandoned_retry_at: AtomicU64::new(0),
+            abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(),
             upcalls: SpinLock::new(Upcalls::new()),
             owners: SpinLock::new(OwnerCache::new()),
-            passed: AtomicU32::new(0),
+            forwarded: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
             embedder: &NoEmbedder,
@@ -172,7 +172,7 @@ impl<'m, P: Pal> Node<'m, P> {
             stopped,
             counters: Counters::default(),
             events,
-            caller_spin: SpinGauge::new(),
+            caller_spin: AdaptiveSpin::new(),
             leader_gone: AtomicBool::new(false),
             leaders_sync_data: AtomicU64::new(NO_LIMIT),
             phase: AtomicU8::new(Phase::Running as u8),

@@ -39,7 +39,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn advance_phase(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
@@ -56,7 +56,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::ShuttingDown`] if not.
     #[inline]
-    pub(crate) fn alive(&self) -> Result<(), Error> {
+    pub(crate) fn check_running(&self) -> Result<(), Error> {
         if self.phase() == Phase::Running {
             Ok(())
         } else {
@@ -78,7 +78,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// The PAL stops listening when the node is dropped.
     pub fn shut_down(&self, limit: Duration) -> bool {
-        self.enter(Phase::Flushing);
+        self.advance_phase(Phase::Flushing);
         self.waiters.fail(None, Error::ShuttingDown);
         // What was changed here goes to the others.
         self.close_unused_syncs();
@@ -94,9 +94,9 @@ impl<P: Pal> Node<'_, P> {
             if flushed || self.pal.now() >= until {
                 break;
             }
-            self.rest(&self.stopped, Some(until));
+            self.sleep_on(&self.stopped, Some(until));
         }
-        self.enter(Phase::Closing);
+        self.advance_phase(Phase::Closing);
         self.wake();
         // The worker needs no more than a turn or two for that; without one there is nothing to
         // wait for.
@@ -106,7 +106,7 @@ impl<P: Pal> Node<'_, P> {
             if self.phase() == Phase::Closed || self.pal.now() >= until {
                 break;
             }
-            self.rest(&self.stopped, Some(until));
+            self.sleep_on(&self.stopped, Some(until));
         }
         flushed
     }
@@ -116,9 +116,9 @@ impl<P: Pal> Node<'_, P> {
         self.peers.all().any(|peer| {
             // Somebody may have found the token taken. Who shuts down must not tell itself to look
             // again: it would do nothing else until the peer reads.
-            self.send_out(&peer);
-            let sending = peer.sending.try_lock();
-            let is_unsent = sending.is_none_or(|sending| !sending.draining.is_empty());
+            self.try_flush(&peer);
+            let tx = peer.tx.try_lock();
+            let is_unsent = tx.is_none_or(|tx| !tx.draining.is_empty());
             is_unsent || !peer.queue.lock().filling.is_empty()
         })
     }
@@ -136,7 +136,7 @@ impl<P: Pal> Drop for Node<'_, P> {
             }
         }
         // A PAL may keep watches by stream: they end before the streams go.
-        self.enter(Phase::Closing);
-        self.turn(Some(Time(0)));
+        self.advance_phase(Phase::Closing);
+        self.poll(Some(Time(0)));
     }
 }

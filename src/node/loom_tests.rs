@@ -11,8 +11,8 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use super::connection::Peers;
-use super::rpc::Data;
-use super::rpc::{Delivery, Late, Waiters};
+use super::rpc::ReplyData;
+use super::rpc::{Delivery, LateReply, Waiters};
 use super::*;
 use crate::error::Error;
 use crate::pal::{
@@ -24,7 +24,7 @@ use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncSt
 use crate::{Capacities, Vmid};
 
 const PEER: Vmid = Vmid::LEADER;
-const WHAT: (WaitsFor, Time) = (WaitsFor::Room, Time(0));
+const WHAT: (WaitReason, Time) = (WaitReason::Room, Time(0));
 
 struct NoEvent;
 
@@ -57,7 +57,7 @@ fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {
 /// is free after that, once.
 #[test]
 fn loom_a_wait_has_one_outcome() {
-    for late in [Late::Drop, Late::GiveBack] {
+    for late in [LateReply::Drop, LateReply::ReleaseRange] {
         check(move || {
             let waiters = waiters(1);
             let claim = waiters
@@ -71,21 +71,21 @@ fn loom_a_wait_has_one_outcome() {
                 let waiters = Arc::clone(&waiters);
                 thread::spawn(move || waiters.fail(Some(PEER), Error::NoSuchProcess))
             };
-            let outcome = waiters.give_up(claim, &mut Data::none());
+            let outcome = waiters.abandon(claim, &mut ReplyData::none());
             let delivery = answering.join().unwrap();
             dying.join().unwrap();
             match (outcome, delivery) {
                 (Some(Ok(Answer::Owner(7))), Delivery::Done)
                 | (Some(Err(Error::NoSuchProcess)) | None, Delivery::Dropped) => {}
-                (None, Delivery::Late(Late::GiveBack, Answer::Owner(7))) => {
-                    assert_eq!(late, Late::GiveBack);
+                (None, Delivery::Late(LateReply::ReleaseRange, Answer::Owner(7))) => {
+                    assert_eq!(late, LateReply::ReleaseRange);
                 }
                 (outcome, _) => panic!("{outcome:?}, and something else became of the answer"),
             }
             assert_eq!(waiters.fill().0, 0, "the waiter is free");
-            waiters.claim(PEER, WHAT, None, Late::Drop).unwrap();
+            waiters.claim(PEER, WHAT, None, LateReply::Drop).unwrap();
             assert!(
-                waiters.claim(PEER, WHAT, None, Late::Drop).is_err(),
+                waiters.claim(PEER, WHAT, None, LateReply::Drop).is_err(),
                 "free only once"
             );
         });
@@ -105,7 +105,7 @@ fn loom_a_peer_is_let_go_once() {
                 thread::spawn(move || {
                     if let Ok(peer) = peers.find_or_add(PEER) {
                         peer.stream_wanted.store(true, Ordering::SeqCst);
-                        peers.attend(&peer);
+                        peers.schedule(&peer);
                     }
                 })
             })
@@ -116,7 +116,7 @@ fn loom_a_peer_is_let_go_once() {
         for thread in using {
             thread.join().unwrap();
         }
-        while let Some(peer) = peers.next_wanting() {
+        while let Some(peer) = peers.next_scheduled() {
             peers.remove(&peer);
         }
         if let Some(peer) = peers.find(PEER) {
@@ -294,14 +294,14 @@ fn no_frame_is_left_behind(busy: u32) {
     };
     let worker = {
         let node = Arc::clone(&node);
-        thread::spawn(move || node.turn(Some(Time(0))))
+        thread::spawn(move || node.poll(Some(Time(0))))
     };
     send(&node, 2);
     other.join().unwrap();
     worker.join().unwrap();
     // The worker goes on for as long as somebody wants it.
-    while node.peers.wanting() > 0 {
-        node.turn(Some(Time(0)));
+    while node.peers.scheduled() > 0 {
+        node.poll(Some(Time(0)));
     }
     let written = written.lock().unwrap().clone();
     assert_eq!(

@@ -25,16 +25,16 @@ use connection::WorkerState;
 use deadlines::LeaderLimits;
 
 pub(crate) use api::SyncHandles;
-pub use api::{Exit, Reader, Shared, SyncHandle, ValueStatus, Which, Writer, lock_range};
+pub use api::{ChildSelector, Exit, Reader, Shared, SyncHandle, ValueStatus, Writer, lock_range};
 use api::{OwnerCache, Parent, UsedLocks};
 #[cfg(feature = "trace")]
 pub(crate) use connection::VMID_LENGTH;
-pub(crate) use connection::{Name, PeerRef, Peers, Reading, Sending, SpinGauge};
+pub(crate) use connection::{AdaptiveSpin, PeerRef, Peers, RxHalf, StreamKey, TxHalf};
 pub(crate) use lifecycle::Phase;
 #[cfg(feature = "capi")]
-pub(crate) use rpc::Data;
-pub(crate) use rpc::{Delivery, Late, Waiters};
-pub use rpc::{Interrupt, Request, Wait, Waiting, WaitsFor};
+pub(crate) use rpc::ReplyData;
+pub(crate) use rpc::{Delivery, LateReply, Waiters};
+pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};
 pub use upcall::{Embedder, Metadata, MetadataReply, Signal, SignalReply, Target};
 pub(crate) use upcall::{NoEmbedder, Upcall};
 
@@ -59,9 +59,9 @@ pub struct Node<'m, P: Pal> {
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
     /// When the worker is to tell the leader of children that will never come; 0 if there are none.
-    unborn_at: AtomicU64,
+    abandoned_retry_at: AtomicU64,
     /// How long it waited before, in nanoseconds.
-    unborn_pause: AtomicU64,
+    abandoned_pause: AtomicU64,
     parent: SpinLock<Parent>,
     /// As the leader: all sync handles.
     pub(crate) server: Option<SpinLock<Server<'m>>>,
@@ -73,7 +73,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) upcalls: SpinLock<Upcalls>,
     pub(crate) owners: SpinLock<OwnerCache>,
     /// How often this process has sent something through the leader that may be under way.
-    passed: AtomicU32,
+    forwarded: AtomicU32,
     used_locks: UsedLocks,
     /// The leader has told which open files this process has inherited, though it has not joined.
     knows_inherited: AtomicBool,
@@ -86,7 +86,7 @@ pub struct Node<'m, P: Pal> {
     pub(crate) stopped: P::Event,
     pub(crate) counters: Counters,
     pub(crate) events: EventRing<'m>,
-    pub(crate) caller_spin: SpinGauge,
+    pub(crate) caller_spin: AdaptiveSpin,
     pub(crate) leader_gone: AtomicBool,
     /// The leader's `sync_data`, if it is another than this process's; else `connection::NO_LIMIT`.
     leaders_sync_data: AtomicU64,
@@ -131,17 +131,17 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As [`Node::is_woken`], and notes that the worker knows.
-    pub(crate) fn was_woken(&self) -> bool {
+    pub(crate) fn take_wake(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
     /// Lets time pass until the event is set: sleeping where a worker moves the bytes, moving them
     /// where nobody else does.
-    pub(crate) fn rest(&self, event: &P::Event, until: Option<Time>) {
+    pub(crate) fn sleep_on(&self, event: &P::Event, until: Option<Time>) {
         match self.config.driving {
             Driving::Worker => self.pal.wait_event(event, until),
             Driving::Caller => {
-                self.turn_for(Some(event), until);
+                self.poll_for(Some(event), until);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a node tells about itself.
 
-use super::{Node, Waiting};
+use super::{Node, PendingCall};
 use crate::counters::{Pools, Statistics, Usage};
 use crate::events::Events;
 use crate::pal::{Pal, Time};
@@ -72,7 +72,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// The calls of this node that wait just now, in no order: at most
     /// [`Capacities::waiters`](crate::Capacities::waiters).
-    pub fn waits(&self) -> impl Iterator<Item = Waiting> {
+    pub fn pending_calls(&self) -> impl Iterator<Item = PendingCall> {
         self.waiters.all(self.pal.now())
     }
 

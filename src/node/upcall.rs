@@ -224,7 +224,7 @@ impl<P: Pal> Node<'_, P> {
             status: -errno::EMSGSIZE,
             data: &[],
         };
-        let answer = if peer.takes(answer.length()) {
+        let answer = if peer.accepts_length(answer.length()) {
             answer
         } else {
             &too_long
@@ -235,32 +235,32 @@ impl<P: Pal> Node<'_, P> {
                 return Err(Error::NoSuchProcess);
             }
             queue.reserved = queue.reserved.saturating_sub(room);
-            self.say_hello_first(&peer, &mut queue);
+            self.queue_hello_first(&peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
-            queue.note();
+            queue.record_push();
             pushed
         };
         if pushed {
-            self.note_answer_out(to, seq, answer);
+            self.trace_answer_tx(to, seq, answer);
             self.flush(&peer);
         } else {
-            self.give_up_on(&peer);
+            self.disconnect_peer(&peer);
         }
         // Its requests may have been left unread for want of the room that is free now.
-        if peer.held_back.load(crate::sync::Ordering::SeqCst) {
+        if peer.reads_paused.load(crate::sync::Ordering::SeqCst) {
             self.call_worker(&peer);
         }
         Ok(())
     }
 
     /// Puts something aside for the embedder. False if there is no room: to be tried again.
-    pub(crate) fn tell(&self, upcall: Upcall) -> bool {
+    pub(crate) fn try_enqueue_upcall(&self, upcall: Upcall) -> bool {
         self.upcalls.lock().push_back(upcall).is_ok()
     }
 
-    /// As [`Node::tell`], in the worker and without any lock: makes room if it must.
-    pub(crate) fn tell_surely(&self, upcall: Upcall) {
-        while !self.tell(upcall) {
+    /// As [`Node::try_enqueue_upcall`], in the worker and without any lock: makes room if it must.
+    pub(crate) fn enqueue_upcall(&self, upcall: Upcall) {
+        while !self.try_enqueue_upcall(upcall) {
             self.run_upcalls();
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::FileLock;
-use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Error, Exit, Identity, Vmid, Wait};
 
 use crate::peer::{GET_ID_OWNER, frame};
 use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
@@ -98,7 +98,7 @@ fn a_process_holds_an_open_file_before_it_joins() {
         assert!(is_free(&other.node, flock(9)));
         child.exit(Exit::default(), WAIT).unwrap();
         child.shut_down(LONG);
-        let which = Which::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid);
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
     }
 }
@@ -151,7 +151,7 @@ fn a_lock_that_a_child_set_stays_until_the_parent_closes() {
                 child.exit(Exit::default(), WAIT).unwrap();
             }
             child.shut_down(LONG);
-            let which = Which::Pid(identity.pid);
+            let which = ChildSelector::Pid(identity.pid);
             assert_eq!(parent.wait_child(which, WAIT).map(drop), Ok(()));
             assert!(!is_free(&other.node, flock(9)), "the parent has it open");
             assert_eq!(parent.close_handle(7, WAIT), Ok(()));
@@ -190,7 +190,7 @@ fn a_child_that_only_closes_what_it_was_handed_lets_go_of_it() {
         assert_eq!(child.close_handle(5, WAIT), Ok(()));
         assert_eq!(child.statistics().frames_out, sent);
         child.shut_down(LONG);
-        let which = Which::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid);
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
     }
 }
@@ -243,7 +243,7 @@ fn a_process_that_never_comes_holds_what_it_was_handed_until_it_is_given_up() {
     assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
     assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
     assert!(!is_free(&other.node, flock(9)));
-    assert_eq!(parent.node.bury(identity.vmid), Ok(()));
+    assert_eq!(parent.node.abandon_child(identity.vmid), Ok(()));
     assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
     assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
     // A VMID that nobody ever uses: with the giver.
@@ -340,7 +340,7 @@ fn an_exit_that_was_waited_for_has_let_go_of_open_files() {
         assert_eq!(child.set_lock(&ofd(8, 0, 9), WAIT), Ok(()));
         child.exit(Exit::default(), WAIT).unwrap();
         child.shut_down(LONG);
-        let which = Which::Pid(identity.pid);
+        let which = ChildSelector::Pid(identity.pid);
         assert_eq!(parent.node.wait_child(which, WAIT).map(drop), Ok(()));
         assert!(is_free(&other.node, flock(9)));
         assert!(is_free(&other.node, ofd(10, 0, 9)));

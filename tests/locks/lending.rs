@@ -290,7 +290,7 @@ fn a_child_has_what_its_parent_gave_it() {
         assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
         assert!(kept(flock(9)));
         if buried {
-            parent.node.bury(identity.vmid).unwrap();
+            parent.node.abandon_child(identity.vmid).unwrap();
         } else {
             parent.node.shut_down(Duration::ZERO);
         }
@@ -303,7 +303,7 @@ fn a_child_has_what_its_parent_gave_it() {
     assert_eq!(stranger.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
     assert_eq!(stranger.node.close_handle(7, WAIT), Ok(()));
     assert_eq!(family.leader.statistics().pools.lock_handles.now, 1);
-    assert_eq!(other.node.bury(mine.vmid), Ok(()));
+    assert_eq!(other.node.abandon_child(mine.vmid), Ok(()));
     while family.leader.statistics().pools.lock_handles.now > 0 {
         thread::yield_now();
     }

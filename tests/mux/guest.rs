@@ -11,8 +11,8 @@ use libos_ipc::pal::Pal;
 use libos_ipc::pal::mux::{ByteChannel, MuxEndpoint, MuxPal};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Config, Driving, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal,
-    SignalReply, Target, Wait, Which,
+    ChildSelector, Config, Driving, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node,
+    Signal, SignalReply, Target, Wait,
 };
 use tempfile::TempDir;
 
@@ -143,7 +143,10 @@ fn a_member_behind_a_line_is_a_member() {
     assert_eq!(length, 200 * LONG_PATH.len());
     *handle.write(WAIT).unwrap() = 100;
     assert_eq!(end.join().unwrap(), pid);
-    let exit = family.leader.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let exit = family
+        .leader
+        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .unwrap();
     assert_eq!((exit.exit_code, exit.term_signal), (7, 0));
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
 }

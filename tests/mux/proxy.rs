@@ -8,7 +8,7 @@ use libos_ipc::host::{Host, ProxyEnd};
 use libos_ipc::pal::mux::MuxError;
 use libos_ipc::pal::{ConnectError, Pal, Stream, StreamError};
 use libos_ipc::wire::Message;
-use libos_ipc::{Error, Vmid, Which};
+use libos_ipc::{ChildSelector, Error, Vmid};
 
 use crate::guest::{Family, WAIT, run, run_anyhow};
 
@@ -107,7 +107,9 @@ fn a_member_that_breaks_a_rule_is_dead_to_the_family() {
         })
     });
     let leader = &family.leader;
-    let exit = leader.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+    let exit = leader
+        .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+        .unwrap();
     assert_eq!(exit.term_signal, SIGPWR);
     let end = ProxyEnd::Fault(MuxError::BeyondCredit);
     assert_eq!(proxy.join().unwrap(), end);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{Config, Identity, Target, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Identity, Target, Wait};
 use tempfile::TempDir;
 
 use crate::peer::{Peer, frame};
@@ -78,7 +78,9 @@ fn a_signal_for_all_reaches_a_child_in_c() {
             assert_eq!(signal(&mut peer), (number.unsigned_abs(), ALL, 0));
         }
         drop(peer);
-        parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+        parent
+            .wait_child(ChildSelector::Pid(child.pid), WAIT)
+            .unwrap();
     }
 }
 
@@ -106,7 +108,9 @@ fn the_exit_code_of_a_child_in_c_comes_to_its_parent() {
                 drop(peer);
                 drop(to);
             }
-            let seen = parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+            let seen = parent
+                .wait_child(ChildSelector::Pid(child.pid), WAIT)
+                .unwrap();
             assert_eq!((seen.exit_code, seen.term_signal), (round, 0));
         }
     }
@@ -119,7 +123,9 @@ fn a_child_in_c_that_ends_without_a_word_was_killed() {
     for parent in [&family.parent, &family.leader] {
         let child = parent.start_child(WAIT).unwrap();
         drop(family.runs(child));
-        let seen = parent.wait_child(Which::Pid(child.pid), WAIT).unwrap();
+        let seen = parent
+            .wait_child(ChildSelector::Pid(child.pid), WAIT)
+            .unwrap();
         assert_eq!((seen.exit_code, seen.term_signal), (0, 30));
     }
 }

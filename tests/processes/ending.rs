@@ -8,7 +8,7 @@ use libos_ipc::wire::{
     FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, ProcessChange, ProcessQuery,
     ProcessState, SyncState,
 };
-use libos_ipc::{Error, Exit, SyncHandle, Target, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Error, Exit, SyncHandle, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 
@@ -52,7 +52,7 @@ fn exit_ends_a_process_though_its_node_is_there() {
         assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
         let process = family.first.node.process(pid, WAIT).unwrap();
         assert_eq!(process.state, ProcessState::Zombie);
-        let exit = of.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+        let exit = of.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.exit_code, exit.term_signal), (3, 0));
         // Others may remember who had that pid.
         for node in [&family.first.node, &parent.node] {
@@ -74,10 +74,14 @@ fn a_second_exit_changes_nothing() {
     assert_eq!(child.node.exit(with_code(3), WAIT), Ok(()));
     let again = child.node.exit(with_code(4), WAIT);
     assert_eq!(again, Err(Error::ShuttingDown));
-    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    let exit = family
+        .first
+        .node
+        .wait_child(ChildSelector::Any, WAIT)
+        .unwrap();
     assert_eq!(exit.exit_code, 3);
     assert!(child.node.shut_down(LONG));
-    let nothing = family.first.node.wait_child(Which::Any, NOW);
+    let nothing = family.first.node.wait_child(ChildSelector::Any, NOW);
     assert_eq!(nothing, Err(Error::NoChild));
 }
 
@@ -99,9 +103,9 @@ fn what_a_process_had_is_free_when_its_parent_has_waited_for_it() {
             *value.write(WAIT).unwrap() = round;
         }
         let (of, named) = if round % 2 == 0 {
-            (&parent, Which::Pid(pid))
+            (&parent, ChildSelector::Pid(pid))
         } else {
-            (&parent, Which::Any)
+            (&parent, ChildSelector::Any)
         };
         thread::scope(|scope| {
             let waiting = scope.spawn(|| of.node.wait_child(named, WAIT));
@@ -138,7 +142,7 @@ fn calls_that_wait_end_when_another_thread_ends_the_process() {
     thread::scope(|scope| {
         let node = &child.node;
         let lock = scope.spawn(|| node.set_lock(&waiting, Wait::FOREVER));
-        let wait = scope.spawn(|| node.wait_child(Which::Any, Wait::FOREVER));
+        let wait = scope.spawn(|| node.wait_child(ChildSelector::Any, Wait::FOREVER));
         until("both wait", || node.statistics().pools.waiters.now == 2);
         assert_eq!(node.exit(with_code(0), WAIT), Ok(()));
         assert_eq!(lock.join().unwrap(), Err(Error::ShuttingDown));
@@ -170,14 +174,17 @@ fn the_first_process_may_exit_and_lead_on() {
     assert_eq!(two.node.kill(Target::Process(child.pid), 6, WAIT), Ok(()));
     let pid = child.pid;
     child.exit(2);
-    assert_eq!(two.node.wait_child(Which::Any, WAIT).unwrap().pid, pid);
+    assert_eq!(
+        two.node.wait_child(ChildSelector::Any, WAIT).unwrap().pid,
+        pid
+    );
     thread::scope(|scope| {
         let leaving = scope.spawn(|| first.node.leave(WAIT));
         one.exit(0);
         two.die();
         assert_eq!(leaving.join().unwrap(), Ok(()));
     });
-    assert_eq!(first.node.give_back_ids(WAIT), Ok(()));
+    assert_eq!(first.node.release_idle_ranges(WAIT), Ok(()));
     let pools = first.node.statistics().pools;
     assert_eq!((pools.processes.now, pools.ranges.now), (0, 0));
     assert!(first.node.is_sound());
@@ -203,7 +210,7 @@ const ENDS: [&str; 9] = [
     "disconnect",
     "drop",
     "flush_to",
-    "give_back_ids",
+    "release_idle_ranges",
     "leave",
     "shut_down",
     "turn",
@@ -219,10 +226,10 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
     let message = Message::ReleaseIdRange(range);
     let mut bytes = [0; 4096];
     vec![
-        ("adopt_id", node.adopt_id(4_000_000).err()),
+        ("accept_id", node.accept_id(4_000_000).err()),
         ("alloc_range", node.alloc_range(WAIT).err()),
         ("ask", node.ask(other, &Message::GetNewVmid, WAIT).err()),
-        ("bury", node.bury(other).err()),
+        ("bury", node.abandon_child(other).err()),
         ("change_owner", node.change_owner(1, other, WAIT).err()),
         ("clear_locks", node.clear_locks(1, WAIT).err()),
         ("close_all_syncs", node.close_all_syncs(WAIT).err()),
@@ -235,7 +242,7 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("find_lock", node.find_lock(&lock, WAIT).err()),
         ("give_handle", node.give_handle(other, 5, WAIT).err()),
         ("group_of", node.group_of(0, WAIT).err()),
-        ("hand_on_id", node.hand_on_id(1, other, WAIT).err()),
+        ("transfer_id", node.transfer_id(1, other, WAIT).err()),
         ("hold_handle", node.hold_handle(5, WAIT).err()),
         ("join", node.join(WAIT).err()),
         ("kill", node.kill(Target::Process(1), 0, WAIT).err()),
@@ -263,8 +270,14 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("release_id", node.release_id(1, WAIT).err()),
         ("release_range", node.release_range(range, WAIT).err()),
         ("request", node.request(other, &Message::GetNewVmid).err()),
-        ("see_child", node.see_child(Which::Any, WAIT).err()),
-        ("see_child", node.see_child(Which::Group(0), NOW).err()),
+        (
+            "peek_child",
+            node.peek_child(ChildSelector::Any, WAIT).err(),
+        ),
+        (
+            "peek_child",
+            node.peek_child(ChildSelector::Group(0), NOW).err(),
+        ),
         ("send", node.send(other, &message, WAIT).err()),
         ("session_of", node.session_of(0, WAIT).err()),
         ("set_group", node.set_group(0, 0, WAIT).err()),
@@ -283,9 +296,15 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
             node.take_back_handle(other, 5, WAIT).err(),
         ),
         ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
-        ("wait_child", node.wait_child(Which::Any, WAIT).err()),
+        (
+            "wait_child",
+            node.wait_child(ChildSelector::Any, WAIT).err(),
+        ),
         ("watch_parent", node.watch_parent(true, WAIT).err()),
-        ("wait_child", node.wait_child(Which::Pid(1), NOW).err()),
+        (
+            "wait_child",
+            node.wait_child(ChildSelector::Pid(1), NOW).err(),
+        ),
         ("wait_sync", node.wait_sync(handle, 0, WAIT).err()),
     ]
 }
@@ -331,7 +350,7 @@ fn every_call_after_exit_says_that_it_is_too_late() {
         assert_all_refused(&process.node, handle);
         // There is nothing left to give back.
         assert_eq!(process.node.ids_in_use(), 0);
-        assert_eq!(process.node.give_back_ids(WAIT), Ok(()));
+        assert_eq!(process.node.release_idle_ranges(WAIT), Ok(()));
         assert_eq!(process.node.broadcast(&Message::GetNewVmid, None), (0, 0));
     }
 }
@@ -345,7 +364,7 @@ fn every_call_after_shut_down_says_that_it_is_too_late() {
         process.node.shut_down(LONG);
         assert_all_refused(&process.node, handle);
         let too_late = Err(Error::ShuttingDown);
-        assert_eq!(process.node.give_back_ids(WAIT), too_late);
+        assert_eq!(process.node.release_idle_ranges(WAIT), too_late);
         assert_eq!(process.node.leave(WAIT), too_late);
         assert_eq!(process.node.broadcast(&Message::GetNewVmid, None), (0, 0));
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::{ProcessChange, ProcessState};
-use libos_ipc::{Error, Interrupt, Target, Wait, Which};
+use libos_ipc::{ChildSelector, Error, Interrupt, Target, Wait};
 
 use crate::family::{Family, LONG, NOW, WAIT, until};
 
@@ -18,16 +18,20 @@ fn a_child_says_how_it_ends() {
     let child = family.child();
     let pid = child.pid;
     assert_eq!(
-        family.first.node.wait_child(Which::Any, NOW),
+        family.first.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::TimedOut)
     );
     child.exit(42);
-    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    let exit = family
+        .first
+        .node
+        .wait_child(ChildSelector::Any, WAIT)
+        .unwrap();
     assert_eq!((exit.pid, exit.uid), (pid, 7));
     assert_eq!((exit.exit_code, exit.term_signal), (42, 0));
     assert_eq!(exit.parent_pid, family.first.pid);
     assert_eq!(
-        family.first.node.wait_child(Which::Any, WAIT),
+        family.first.node.wait_child(ChildSelector::Any, WAIT),
         Err(Error::NoChild)
     );
     until("the embedder hears of it", || {
@@ -43,7 +47,10 @@ fn a_child_that_dies_without_a_word_was_killed_by_sigpwr() {
     let child = family.child_of(&parent);
     let pid = child.pid;
     child.die();
-    let exit = parent.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let exit = parent
+        .node
+        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .unwrap();
     assert_eq!((exit.pid, exit.term_signal), (pid, SIGPWR));
     until("the embedder hears of it", || !parent.ended().is_empty());
     assert_eq!(parent.ended(), [(pid, 0, SIGPWR)]);
@@ -56,29 +63,45 @@ fn only_the_children_asked_for_are_waited_for() {
     let (one, two) = (family.child(), family.child());
     let (first, second) = (one.pid, two.pid);
     assert_eq!(
-        family.first.node.wait_child(Which::Pid(4_000_000), WAIT),
+        family
+            .first
+            .node
+            .wait_child(ChildSelector::Pid(4_000_000), WAIT),
         Err(Error::NoChild)
     );
     two.exit(2);
     until("it is dead", || {
-        family.first.node.see_child(Which::Any, NOW).is_ok()
+        family
+            .first
+            .node
+            .peek_child(ChildSelector::Any, NOW)
+            .is_ok()
     });
     assert_eq!(
-        family.first.node.wait_child(Which::Pid(first), NOW),
+        family.first.node.wait_child(ChildSelector::Pid(first), NOW),
         Err(Error::TimedOut)
     );
     // Seen, and left as it is.
-    let seen = family.first.node.see_child(Which::Any, NOW).unwrap();
+    let seen = family
+        .first
+        .node
+        .peek_child(ChildSelector::Any, NOW)
+        .unwrap();
     assert_eq!(seen.pid, second);
     let exit = family
         .first
         .node
-        .wait_child(Which::Pid(second), NOW)
+        .wait_child(ChildSelector::Pid(second), NOW)
         .unwrap();
     assert_eq!(exit, seen);
     one.exit(1);
     assert_eq!(
-        family.first.node.wait_child(Which::Any, WAIT).unwrap().pid,
+        family
+            .first
+            .node
+            .wait_child(ChildSelector::Any, WAIT)
+            .unwrap()
+            .pid,
         first
     );
 }
@@ -91,18 +114,21 @@ fn a_wait_ends_by_a_death_in_time_or_by_an_interrupt() {
     let interrupt = Interrupt::new();
     thread::scope(|scope| {
         let waiting =
-            scope.spawn(|| node.wait_child(Which::Any, Wait::FOREVER.or_until(&interrupt)));
+            scope.spawn(|| node.wait_child(ChildSelector::Any, Wait::FOREVER.or_until(&interrupt)));
         until("it waits", || node.statistics().pools.waiters.now == 1);
         interrupt.raise(node);
         assert_eq!(waiting.join().unwrap(), Err(Error::Interrupted));
-        let waiting = scope.spawn(|| node.wait_child(Which::Any, WAIT));
+        let waiting = scope.spawn(|| node.wait_child(ChildSelector::Any, WAIT));
         until("it waits", || node.statistics().pools.waiters.now == 1);
         child.exit(3);
         assert_eq!(waiting.join().unwrap().unwrap().exit_code, 3);
     });
     let short = Wait::at_most(Duration::from_millis(5));
     let _second = family.child();
-    assert_eq!(node.wait_child(Which::Any, short), Err(Error::TimedOut));
+    assert_eq!(
+        node.wait_child(ChildSelector::Any, short),
+        Err(Error::TimedOut)
+    );
 }
 
 #[test]
@@ -130,7 +156,11 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
         Ok(())
     );
     assert_eq!(other.node.kill(Target::Process(pid), 9, WAIT), Ok(()));
-    family.first.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    family
+        .first
+        .node
+        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .unwrap();
     assert_eq!(other.node.owner_of(pid, WAIT).unwrap(), None);
     assert_eq!(
         other.node.kill(Target::Process(pid), 0, WAIT),
@@ -154,7 +184,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
     family
         .first
         .node
-        .wait_child(Which::Pid(session), WAIT)
+        .wait_child(ChildSelector::Pid(session), WAIT)
         .unwrap();
     until("the leader has seen its end", || {
         member.node.process(session, WAIT) == Err(Error::NoSuchProcess)
@@ -176,7 +206,11 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
     assert_eq!(member.signals(), [5]);
     let pid = member.pid;
     member.exit(0);
-    family.first.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    family
+        .first
+        .node
+        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .unwrap();
     until("the name is free", || {
         family.first.node.owner_of(session, WAIT).unwrap().is_none()
     });
@@ -198,15 +232,19 @@ fn orphans_get_the_first_process_as_parent() {
     family
         .first
         .node
-        .wait_child(Which::Pid(parent_pid), WAIT)
+        .wait_child(ChildSelector::Pid(parent_pid), WAIT)
         .unwrap();
     // It is a child like any other, and lives.
     assert_eq!(
-        family.first.node.wait_child(Which::Any, NOW),
+        family.first.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::TimedOut)
     );
     orphan.exit(9);
-    let exit = family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    let exit = family
+        .first
+        .node
+        .wait_child(ChildSelector::Any, WAIT)
+        .unwrap();
     assert_eq!((exit.pid, exit.exit_code), (pid, 9));
     assert_eq!(exit.parent_pid, family.first.pid);
     until("the embedder heard of both", || {
@@ -241,21 +279,24 @@ fn a_subreaper_gets_the_orphans_below_it() {
     // The unreaped zombie too.
     let exit = reaper
         .node
-        .wait_child(Which::Pid(zombie_pid), WAIT)
+        .wait_child(ChildSelector::Pid(zombie_pid), WAIT)
         .unwrap();
     assert_eq!((exit.exit_code, exit.parent_pid), (5, reaper.pid));
     reaper
         .node
-        .wait_child(Which::Pid(middle_pid), WAIT)
+        .wait_child(ChildSelector::Pid(middle_pid), WAIT)
         .unwrap();
     assert_eq!(
-        reaper.node.wait_child(Which::Any, NOW),
+        reaper.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::TimedOut)
     );
     alive.die();
-    let exit = reaper.node.wait_child(Which::Any, WAIT).unwrap();
+    let exit = reaper.node.wait_child(ChildSelector::Any, WAIT).unwrap();
     assert_eq!((exit.pid, exit.term_signal), (alive_pid, SIGPWR));
-    assert_eq!(reaper.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(
+        reaper.node.wait_child(ChildSelector::Any, NOW),
+        Err(Error::NoChild)
+    );
     assert_eq!(family.first.ended(), []);
     until("the embedder heard of all", || reaper.ended().len() == 3);
 }
@@ -267,23 +308,30 @@ fn a_child_that_never_was_leaves_nothing() {
     let never = parent.node.start_child(WAIT).unwrap();
     let before = family.first.node.process(never.pid, WAIT).unwrap();
     assert_eq!(before.state, ProcessState::Starting);
-    parent.node.bury(never.vmid).unwrap();
+    parent.node.abandon_child(never.vmid).unwrap();
     until("it is forgotten", || {
         family.first.node.process(never.pid, WAIT) == Err(Error::NoSuchProcess)
     });
-    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(
+        parent.node.wait_child(ChildSelector::Any, NOW),
+        Err(Error::NoChild)
+    );
     // Not even while the leader tries to reach it.
     let first = &family.first.node;
     let never = first.start_child(WAIT).unwrap();
     let address = family.base.with_extension(never.vmid.to_string());
     let _backlog = UnixListener::bind(address).unwrap();
     first.connect(never.vmid).unwrap();
-    first.bury(never.vmid).unwrap();
-    let which = Which::Pid(never.pid);
+    first.abandon_child(never.vmid).unwrap();
+    let which = ChildSelector::Pid(never.pid);
     assert_eq!(first.wait_child(which, NOW), Err(Error::NoChild));
     assert_eq!(first.owner_of(never.pid, WAIT), Ok(None));
     parent.exit(0);
-    family.first.node.wait_child(Which::Any, WAIT).unwrap();
+    family
+        .first
+        .node
+        .wait_child(ChildSelector::Any, WAIT)
+        .unwrap();
     until("all pids are free", || {
         family.first.node.statistics().pools.processes.now == 1
     });
@@ -302,7 +350,7 @@ fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
         let said = child.vmid.get().to_le_bytes();
         stream.write_all(&said).unwrap();
         drop(stream);
-        let which = Which::Pid(child.pid);
+        let which = ChildSelector::Pid(child.pid);
         let exit = parent.node.wait_child(which, WAIT).unwrap();
         assert_eq!((exit.pid, exit.term_signal), (child.pid, SIGPWR));
         until("the embedder hears of it", || !parent.ended().is_empty());
@@ -312,13 +360,16 @@ fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
         });
         // One that is buried has not.
         let never = parent.node.start_child(WAIT).unwrap();
-        parent.node.bury(never.vmid).unwrap();
+        parent.node.abandon_child(never.vmid).unwrap();
         until("its pid is free", || {
             family.first.node.owner_of(never.pid, WAIT) == Ok(None)
         });
         assert_eq!(parent.ended().len(), 1);
     }
-    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(
+        parent.node.wait_child(ChildSelector::Any, NOW),
+        Err(Error::NoChild)
+    );
     assert_eq!(family.first.node.statistics().rejected_oneway, 0);
 }
 
@@ -341,7 +392,7 @@ fn many_children_end_at_once_and_each_is_seen_once() {
     });
     let mut seen = Vec::new();
     let wait = Wait::at_most(LONG);
-    while let Ok(exit) = family.first.node.wait_child(Which::Any, wait) {
+    while let Ok(exit) = family.first.node.wait_child(ChildSelector::Any, wait) {
         let at = pids.iter().position(|pid| *pid == exit.pid).unwrap();
         let expected = if at % 3 == 0 {
             (0, SIGPWR)

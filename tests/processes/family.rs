@@ -152,7 +152,7 @@ impl Process {
             signal: 0,
         };
         self.node.exit(exit, WAIT).unwrap();
-        self.node.give_back_ids(WAIT).unwrap();
+        self.node.release_idle_ranges(WAIT).unwrap();
         assert!(self.node.shut_down(LONG));
     }
 

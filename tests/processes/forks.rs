@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Capacities, Config, Error, ID_MAX, Id, Identity, Resource, Vmid, Which};
+use libos_ipc::{Capacities, ChildSelector, Config, Error, ID_MAX, Id, Identity, Resource, Vmid};
 
 use crate::c_leader::CLeader;
 use crate::family::{Family, LONG, WAIT};
@@ -87,7 +87,7 @@ fn pids_of_many_forks_rise_and_wrap_and_are_never_those_of_the_living() {
         last = child.pid;
         children.add(child.pid);
         if children.order.len() == 30 {
-            leader.bury(child.vmid).unwrap();
+            leader.abandon_child(child.vmid).unwrap();
             children.ids.remove(&child.pid);
             children.order.pop_back();
         }
@@ -108,7 +108,7 @@ fn a_thousand_forks_with_a_thread_after_each_that_stays_take_few_ranges() {
     for _ in 0..1000 {
         let child = node.start_child(WAIT).unwrap();
         node.take_id(WAIT).unwrap();
-        node.bury(child.vmid).unwrap();
+        node.abandon_child(child.vmid).unwrap();
     }
     let most = node.statistics().pools.own_ranges.peak;
     assert!(most <= 1000 / 32 + 2, "{most} ranges");
@@ -129,7 +129,7 @@ fn a_process_that_never_forks_has_no_range_for_children() {
     for _ in 0..20 {
         one.node.take_id(WAIT).unwrap();
         let child = two.node.start_child(WAIT).unwrap();
-        two.node.bury(child.vmid).unwrap();
+        two.node.abandon_child(child.vmid).unwrap();
     }
     for process in [one, two] {
         assert_eq!(process.node.statistics().pools.own_ranges.peak, 1);
@@ -147,12 +147,16 @@ fn the_rest_of_the_range_for_children_is_free_when_their_parent_has_ended() {
     let (parent_pid, child_pid) = (parent.pid, child.pid);
     parent.die();
     let first = &family.first.node;
-    first.wait_child(Which::Pid(parent_pid), WAIT).unwrap();
+    first
+        .wait_child(ChildSelector::Pid(parent_pid), WAIT)
+        .unwrap();
     assert_eq!(first.owner_of(child_pid + 1, WAIT), Ok(None));
     let owner = first.owner_of(child_pid, WAIT);
     assert_eq!(owner, Ok(Some(child.vmid())));
     child.exit(0);
-    first.wait_child(Which::Pid(child_pid), WAIT).unwrap();
+    first
+        .wait_child(ChildSelector::Pid(child_pid), WAIT)
+        .unwrap();
     assert_eq!(first.owner_of(child_pid, WAIT), Ok(None));
 }
 
@@ -166,7 +170,7 @@ fn where_no_second_range_is_to_be_had_children_and_threads_share_one() {
     for id in (first + 1..=32).step_by(2) {
         let child = leader.start_child(WAIT).unwrap();
         assert_eq!(child.pid, id);
-        leader.bury(child.vmid).unwrap();
+        leader.abandon_child(child.vmid).unwrap();
         let thread = leader.take_id(WAIT);
         assert_eq!(
             thread,

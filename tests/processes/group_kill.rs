@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{Error, Target, Wait, Which};
+use libos_ipc::{ChildSelector, Error, Target, Wait};
 
 use crate::bare::Bare;
 use crate::family::{EPERM, Family, NOW, Process, WAIT, until};
@@ -112,7 +112,7 @@ fn a_group_whose_only_process_is_just_ending_can_be_signalled_until_that_is_reap
                 process.is_ok_and(|process| process.state == ProcessState::Zombie)
             });
             is_reaped.store(true, Ordering::SeqCst);
-            let which = Which::Pid(pid);
+            let which = ChildSelector::Pid(pid);
             family.first.node.wait_child(which, WAIT).unwrap();
             for sender in senders {
                 sender.join().unwrap();
@@ -160,7 +160,7 @@ fn a_signal_for_all_with_nobody_there_says_so() {
     child.exit(0);
     until("it is a zombie", || !family.first.ended().is_empty());
     assert_eq!(first.kill(Target::All, 10, WAIT), Ok(()));
-    first.wait_child(Which::Pid(pid), WAIT).unwrap();
+    first.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
     assert_eq!(first.kill(Target::All, 10, WAIT), gone);
     // The sender does not count: where the first process has ended, a last one is alone.
     let last = family.child();

@@ -1,7 +1,7 @@
 //! Process groups and sessions.
 
 use libos_ipc::wire::{ProcessChange, ProcessFlags};
-use libos_ipc::{Error, Target, Which};
+use libos_ipc::{ChildSelector, Error, Target};
 
 use crate::family::{EACCES, EPERM, Family, NOW, WAIT, until};
 
@@ -51,7 +51,7 @@ fn a_group_is_signalled_wherever_its_members_live() {
     family
         .first
         .node
-        .wait_child(Which::Pid(group), WAIT)
+        .wait_child(ChildSelector::Pid(group), WAIT)
         .unwrap();
     assert_eq!(three.node.kill(Target::Group(group), 23, WAIT), Ok(()));
     assert_eq!(grandchild.signals(), [20, 21, 22, 23]);
@@ -149,24 +149,31 @@ fn children_of_a_group_are_waited_for() {
     let (in_group, outside) = (one.pid, two.pid);
     node.set_group(in_group, 0, WAIT).unwrap();
     two.exit(2);
-    until("it is dead", || node.see_child(Which::Any, NOW).is_ok());
+    until("it is dead", || {
+        node.peek_child(ChildSelector::Any, NOW).is_ok()
+    });
     assert_eq!(
-        node.wait_child(Which::Group(in_group), NOW),
+        node.wait_child(ChildSelector::Group(in_group), NOW),
         Err(Error::TimedOut)
     );
     assert_eq!(
-        node.wait_child(Which::Group(0), NOW).unwrap().pid,
+        node.wait_child(ChildSelector::Group(0), NOW).unwrap().pid,
         outside,
         "in the caller's own group"
     );
-    assert_eq!(node.wait_child(Which::Group(0), NOW), Err(Error::NoChild));
     assert_eq!(
-        node.wait_child(Which::Group(4_000_000), NOW),
+        node.wait_child(ChildSelector::Group(0), NOW),
+        Err(Error::NoChild)
+    );
+    assert_eq!(
+        node.wait_child(ChildSelector::Group(4_000_000), NOW),
         Err(Error::NoChild)
     );
     one.exit(1);
     assert_eq!(
-        node.wait_child(Which::Group(in_group), WAIT).unwrap().pid,
+        node.wait_child(ChildSelector::Group(in_group), WAIT)
+            .unwrap()
+            .pid,
         in_group
     );
 }
@@ -232,7 +239,10 @@ fn the_id_of_a_thread_finds_its_process_as_in_the_kernel() {
         assert_eq!(node.set_group(tid, 0, WAIT), Err(Error::Invalid));
         assert_eq!(node.kill(Target::Process(tid), 0, WAIT), Ok(()));
         assert_eq!(node.kill(Target::Process(tid), 40, WAIT), Ok(()));
-        assert_eq!(node.wait_child(Which::Pid(tid), NOW), Err(Error::NoChild));
+        assert_eq!(
+            node.wait_child(ChildSelector::Pid(tid), NOW),
+            Err(Error::NoChild)
+        );
         // No group has its ID.
         assert_eq!(node.set_group(0, tid, WAIT), Err(Error::Refused(EPERM)));
         assert_eq!(node.kill(Target::Group(tid), 0, WAIT), gone);

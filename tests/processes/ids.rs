@@ -10,7 +10,7 @@ use crate::members::Deaf;
 /// That member hands an ID to a process that is being started, and is gone.
 fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
     let id = giver.node.take_id(WAIT).unwrap();
-    giver.node.hand_on_id(id, to.vmid, WAIT).unwrap();
+    giver.node.transfer_id(id, to.vmid, WAIT).unwrap();
     let vmid = giver.vmid();
     giver.die();
     has_left(family, vmid.get());
@@ -31,7 +31,7 @@ fn what_is_handed_to_a_child_before_it_joins_stays_its_own() {
     let identity = family.first.node.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);
     let child = family.started(identity);
-    child.node.adopt_id(id).unwrap();
+    child.node.accept_id(id).unwrap();
     let owner = family.first.node.owner_of(id, WAIT).unwrap();
     assert_eq!(owner, Some(child.vmid()));
 }
@@ -47,7 +47,7 @@ fn what_is_handed_to_a_child_that_never_comes_is_free() {
     let giver = family.child();
     let identity = first.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);
-    first.bury(identity.vmid).unwrap();
+    first.abandon_child(identity.vmid).unwrap();
     assert_eq!(first.owner_of(id, WAIT), Ok(None));
     // Or its parent is gone, and it has not come in time.
     let (giver, parent) = (family.child(), family.child());

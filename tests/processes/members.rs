@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Error, Identity, Target, Vmid, Wait, Which};
+use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, WAIT, until};
 
@@ -69,14 +69,14 @@ fn the_first_process_may_go_first_and_lead_on() {
     assert_eq!(two.signals(), [3, 4]);
     let pid = grandchild.pid;
     grandchild.exit(1);
-    one.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    one.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
     std::thread::scope(|scope| {
         let leaving = scope.spawn(|| family.first.node.leave(WAIT));
         one.exit(0);
         two.die();
         assert_eq!(leaving.join().unwrap(), Ok(()));
     });
-    family.first.node.give_back_ids(WAIT).unwrap();
+    family.first.node.release_idle_ranges(WAIT).unwrap();
     let pools = family.first.node.statistics().pools;
     assert_eq!((pools.processes.now, pools.ranges.now), (0, 0));
     assert!(family.first.node.shut_down(LONG));
@@ -88,7 +88,7 @@ fn members_are_told_at_once_that_the_leader_is_gone() {
     let child = family.child();
     let grandchild = family.child_of(&child);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| child.node.wait_child(Which::Any, WAIT));
+        let waiting = scope.spawn(|| child.node.wait_child(ChildSelector::Any, WAIT));
         family.first.node.shut_down(LONG);
         until("the leader is known to be gone", || {
             child.node.owner_of(1, WAIT) == Err(Error::LeaderGone)

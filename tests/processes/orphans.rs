@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
-use libos_ipc::{Capacities, Config, Error, Id, Target, Vmid, Wait, Which};
+use libos_ipc::{Capacities, ChildSelector, Config, Error, Id, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 use crate::kernel;
@@ -34,7 +34,10 @@ fn flock(handle: u64) -> FileLock<'static> {
 
 /// Waits until the leader has seen the end of that process and its parent has waited for it.
 fn reap(parent: &Process, pid: Id) {
-    let exit = parent.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let exit = parent
+        .node
+        .wait_child(ChildSelector::Pid(pid), WAIT)
+        .unwrap();
     assert_eq!(exit.pid, pid);
 }
 
@@ -55,7 +58,7 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
         parent.node.set_group(0, 0, WAIT).unwrap();
         let identity = parent.node.start_child(WAIT).unwrap();
         let id = parent.node.take_id(WAIT).unwrap();
-        parent.node.hand_on_id(id, identity.vmid, WAIT).unwrap();
+        parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
         parent.node.set_lock(&flock(7), WAIT).unwrap();
         parent.node.give_handle(identity.vmid, 7, WAIT).unwrap();
         // In the middle of a start.
@@ -73,14 +76,14 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
         assert_eq!((starting.parent, starting.group), (heir.pid, pid));
         // It keeps the new parent waiting, which can signal it, too.
         assert_eq!(
-            heir.node.wait_child(Which::Pid(starting.pid), NOW),
+            heir.node.wait_child(ChildSelector::Pid(starting.pid), NOW),
             Err(Error::TimedOut)
         );
         assert_eq!(first.node.kill(Target::Group(pid), 10, WAIT), Ok(()));
 
         let child = family.started(identity);
         until("the signals come", || child.signals().len() == 2);
-        child.node.adopt_id(id).unwrap();
+        child.node.accept_id(id).unwrap();
         assert_eq!(first.node.owner_of(id, WAIT), Ok(Some(child.vmid())));
         let locked = first.node.set_lock(&flock(8), WAIT);
         assert_eq!(
@@ -90,7 +93,7 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
         );
         let pid = child.pid;
         child.exit(5);
-        let exit = heir.node.wait_child(Which::Pid(pid), WAIT).unwrap();
+        let exit = heir.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.exit_code, exit.parent_pid), (5, heir.pid));
         first.node.set_lock(&flock(8), WAIT).unwrap();
         first.node.close_handle(8, WAIT).unwrap();
@@ -112,7 +115,7 @@ fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
     for handle in 0..10 {
         let identity = parent.node.start_child(WAIT).unwrap();
         let id = parent.node.take_id(WAIT).unwrap();
-        parent.node.hand_on_id(id, identity.vmid, WAIT).unwrap();
+        parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
         parent
             .node
             .give_handle(identity.vmid, handle, WAIT)
@@ -130,7 +133,7 @@ fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
     parent.exit(0);
     reap(first, pid);
     // Who waits for them waits for nobody in the end.
-    let waited = first.node.wait_child(Which::Any, WAIT);
+    let waited = first.node.wait_child(ChildSelector::Any, WAIT);
     assert_eq!(waited, Err(Error::NoChild));
     let gone = Error::NoSuchProcess;
     for (identity, id) in &given {
@@ -185,9 +188,12 @@ fn a_wait_for_a_child_ends_when_that_is_buried() {
     for of in [&family.first, &parent] {
         let never = of.node.start_child(WAIT).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| of.node.wait_child(Which::Pid(never.pid), Wait::FOREVER));
-            until("it waits", || of.node.waits().count() == 1);
-            of.node.bury(never.vmid).unwrap();
+            let waiting = scope.spawn(|| {
+                of.node
+                    .wait_child(ChildSelector::Pid(never.pid), Wait::FOREVER)
+            });
+            until("it waits", || of.node.pending_calls().count() == 1);
+            of.node.abandon_child(never.vmid).unwrap();
             assert_eq!(waiting.join().unwrap(), Err(Error::NoChild));
         });
     }
@@ -295,19 +301,25 @@ fn ends_of_more_orphans_than_there_is_room_for_are_all_seen_once() {
     });
     // One without room can be asked for by its pid and its group, be looked at, and is a zombie to all.
     let last = expected.pop().unwrap();
-    let seen = first.node.see_child(Which::Pid(last.0), NOW).unwrap();
+    let seen = first
+        .node
+        .peek_child(ChildSelector::Pid(last.0), NOW)
+        .unwrap();
     assert_eq!((seen.pid, seen.exit_code), last);
     assert_eq!(
         first.node.process(last.0, WAIT).unwrap().state,
         ProcessState::Zombie
     );
-    assert_eq!(first.node.wait_child(Which::Pid(last.0), NOW), Ok(seen));
+    assert_eq!(
+        first.node.wait_child(ChildSelector::Pid(last.0), NOW),
+        Ok(seen)
+    );
     let mut got = Vec::new();
     for round in 0.. {
         let which = if round % 2 == 0 {
-            Which::Any
+            ChildSelector::Any
         } else {
-            Which::Group(0)
+            ChildSelector::Group(0)
         };
         match first.node.wait_child(which, NOW) {
             Ok(exit) => got.push((exit.pid, exit.exit_code)),
@@ -353,7 +365,7 @@ fn a_subreaper_without_room_gets_every_orphan_in_the_threads_that_wait() {
             .map(|_| {
                 scope.spawn(|| {
                     let mut got = Vec::new();
-                    while let Ok(exit) = reaper.node.wait_child(Which::Any, WAIT) {
+                    while let Ok(exit) = reaper.node.wait_child(ChildSelector::Any, WAIT) {
                         got.push(exit.pid);
                     }
                     got

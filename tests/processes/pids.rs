@@ -3,7 +3,7 @@
 
 use libc::{c_int, pid_t};
 use libos_ipc::error::errno::EPERM;
-use libos_ipc::{Error, ID_MAX, Id, Which};
+use libos_ipc::{ChildSelector, Error, ID_MAX, Id};
 
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
@@ -45,7 +45,7 @@ fn a_pid_comes_again_when_nothing_goes_by_it_any_more() {
         }
         again
     };
-    let reap = |pid| first.wait_child(Which::Pid(pid), WAIT).unwrap();
+    let reap = |pid| first.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
     let (living, zombie) = (family.child(), family.child());
     let (group, in_group) = (family.child(), family.child());
     let session = family.child();
@@ -60,7 +60,9 @@ fn a_pid_comes_again_when_nothing_goes_by_it_any_more() {
     session.exit(0);
     reap(group_pid);
     reap(session_pid);
-    first.see_child(Which::Pid(zombie_pid), WAIT).unwrap();
+    first
+        .peek_child(ChildSelector::Pid(zombie_pid), WAIT)
+        .unwrap();
     let [is_living, ..] = come_again([living.pid; 3]);
     let before = come_again([zombie_pid, group_pid, session_pid]);
     reap(zombie_pid);
@@ -200,7 +202,10 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
     let (member, other, gone) = (family.child(), family.child(), family.child());
     let (of_gone, to_gone) = (gone.pid, gone.vmid());
     gone.exit(0);
-    let wait_child = family.first.node.wait_child(Which::Pid(of_gone), WAIT);
+    let wait_child = family
+        .first
+        .node
+        .wait_child(ChildSelector::Pid(of_gone), WAIT);
     assert_eq!(wait_child.map(|exit| exit.pid), Ok(of_gone));
     let of_other = other.node.alloc_range(WAIT).unwrap();
     for node in [&family.first.node, &member.node] {

@@ -118,7 +118,7 @@ fn what_is_queued_for_a_process_that_never_comes_is_free_again() {
             assert_eq!(kill(&family.first, identity, How::Process(50)), 0);
         }
         assert_eq!(queued(), 200);
-        first.bury(identity.vmid).unwrap();
+        first.abandon_child(identity.vmid).unwrap();
         until("the places are free", || queued() == 0);
     }
     // And so are those of one that dies with its parent, or later.

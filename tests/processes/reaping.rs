@@ -6,7 +6,7 @@ use std::time::Duration;
 use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{ProcessState, codes};
-use libos_ipc::{Error, Id, Interrupt, Target, Wait, Which};
+use libos_ipc::{ChildSelector, Error, Id, Interrupt, Target, Wait};
 
 use crate::family::{EPERM, Family, NOW, WAIT, until};
 use crate::kernel;
@@ -42,16 +42,16 @@ fn a_child_that_a_member_has_waited_for_is_gone_for_everybody() {
         // The others have asked about it before, and may remember it.
         assert_eq!(other.node.kill(Target::Process(pid), 0, WAIT), Ok(()));
         let which = match round % 3 {
-            0 => Which::Any,
-            1 => Which::Pid(pid),
-            _ => Which::Group(pid),
+            0 => ChildSelector::Any,
+            1 => ChildSelector::Pid(pid),
+            _ => ChildSelector::Group(pid),
         };
         if round < 30 {
             child.exit(1);
         } else {
             child.die();
         }
-        let seen = parent.node.see_child(which, WAIT).unwrap();
+        let seen = parent.node.peek_child(which, WAIT).unwrap();
         // A zombie is there for all until then.
         let zombie = family.first.node.process(pid, WAIT).unwrap();
         assert_eq!(zombie.state, ProcessState::Zombie);
@@ -67,11 +67,11 @@ fn an_interrupt_does_not_keep_a_zombie_from_being_reaped() {
     let child = family.child_of(&parent);
     let pid = child.pid;
     child.exit(3);
-    parent.node.see_child(Which::Any, WAIT).unwrap();
+    parent.node.peek_child(ChildSelector::Any, WAIT).unwrap();
     let interrupt = Interrupt::new();
     interrupt.raise(&parent.node);
     let wait = Wait::at_most(Duration::ZERO).or_until(&interrupt);
-    let exit = parent.node.wait_child(Which::Any, wait).unwrap();
+    let exit = parent.node.wait_child(ChildSelector::Any, wait).unwrap();
     assert_eq!((exit.pid, exit.exit_code), (pid, 3));
     assert_eq!(family.first.node.process(pid, WAIT), Err(GONE));
 }
@@ -84,7 +84,7 @@ fn of_many_threads_that_wait_one_gets_the_child_and_the_others_learn_that_there_
         let child = family.child_of(&parent);
         let got = thread::scope(|scope| {
             let waiting: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| parent.node.wait_child(Which::Any, WAIT)))
+                .map(|_| scope.spawn(|| parent.node.wait_child(ChildSelector::Any, WAIT)))
                 .collect();
             until("all wait", || {
                 parent.node.statistics().pools.waiters.now == 4
@@ -108,10 +108,10 @@ fn a_wait_for_the_own_group_is_for_that_of_the_call_as_in_the_kernel() {
     let child = family.child_of(&parent);
     let pid = child.pid;
     let exit = thread::scope(|scope| {
-        let waiting = scope.spawn(|| parent.node.wait_child(Which::Group(0), WAIT));
+        let waiting = scope.spawn(|| parent.node.wait_child(ChildSelector::Group(0), WAIT));
         until("it waits", || {
-            let mut waits = parent.node.waits();
-            waits.any(|wait| wait.what == libos_ipc::WaitsFor::Child)
+            let mut waits = parent.node.pending_calls();
+            waits.any(|wait| wait.what == libos_ipc::WaitReason::Child)
         });
         family.first.node.set_group(parent.pid, 0, WAIT).unwrap();
         child.exit(4);
@@ -127,7 +127,7 @@ fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next(
     let child = family.child_of(&parent);
     let pid = child.pid;
     child.exit(5);
-    let seen = parent.node.see_child(Which::Any, WAIT).unwrap();
+    let seen = parent.node.peek_child(ChildSelector::Any, WAIT).unwrap();
     thread::scope(|scope| {
         // The leader's worker is busy with a question until this is free.
         let busy = family.first.os.path.lock();
@@ -138,15 +138,18 @@ fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next(
                 matches!(event.kind, EventKind::FrameIn(frame) if frame.code == codes::PID_GETMETA)
             })
         });
-        let late = parent.node.wait_child(Which::Pid(pid), NOW);
+        let late = parent.node.wait_child(ChildSelector::Pid(pid), NOW);
         drop(busy);
         assert!(asking.join().unwrap().is_ok());
         assert_eq!(late, Err(Error::TimedOut));
     });
     // By now the leader may have reaped it: that is not lost.
-    assert_eq!(parent.node.see_child(Which::Any, WAIT), Ok(seen));
-    assert_eq!(parent.node.wait_child(Which::Any, WAIT), Ok(seen));
+    assert_eq!(parent.node.peek_child(ChildSelector::Any, WAIT), Ok(seen));
+    assert_eq!(parent.node.wait_child(ChildSelector::Any, WAIT), Ok(seen));
     assert_gone(&family, &other.node, pid);
-    assert_eq!(parent.node.wait_child(Which::Any, NOW), Err(Error::NoChild));
+    assert_eq!(
+        parent.node.wait_child(ChildSelector::Any, NOW),
+        Err(Error::NoChild)
+    );
     assert_eq!(family.first.node.statistics().rejected_oneway, 0);
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use libos_ipc::{Error, Target, Wait, Which};
+use libos_ipc::{ChildSelector, Error, Target, Wait};
 
 use crate::family::{EPERM, ESRCH, Family, WAIT, until};
 
@@ -49,7 +49,9 @@ fn a_child_is_signalled_however_far_its_start_has_come() {
         });
         until("the signal comes", || child.signals() == [10]);
         child.die();
-        first.wait_child(Which::Pid(identity.pid), WAIT).unwrap();
+        first
+            .wait_child(ChildSelector::Pid(identity.pid), WAIT)
+            .unwrap();
     }
 }
 

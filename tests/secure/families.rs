@@ -43,8 +43,8 @@ fn ask<P: Pal, Q: Pal>(
 ) -> Option<Answer<'static>> {
     let mut request = member.request(Vmid::LEADER, message).ok()?;
     for _ in 0..6_000 {
-        leader.turn(Some(Time(0)));
-        member.turn(Some(Time(0)));
+        leader.poll(Some(Time(0)));
+        member.poll(Some(Time(0)));
         net.advance(Duration::from_millis(1));
         if let Some(answer) = request.poll() {
             return answer.ok();
@@ -118,9 +118,9 @@ fn many_come_at_once_and_few_can_be_strangers() {
         .collect();
     let mut answered = 0;
     for _ in 0..2_000 {
-        leader.turn(Some(Time(0)));
+        leader.poll(Some(Time(0)));
         for (member, request) in members.iter().zip(&mut requests) {
-            member.turn(Some(Time(0)));
+            member.poll(Some(Time(0)));
             if let Some(answer) = request.poll() {
                 assert_eq!(answer, Ok(Answer::Owner(0)));
                 answered += 1;
@@ -138,7 +138,7 @@ fn many_come_at_once_and_few_can_be_strangers() {
     drop(requests);
     drop(members);
     for _ in 0..20_000 {
-        leader.turn(Some(net.now()));
+        leader.poll(Some(net.now()));
         net.advance(Duration::from_millis(1));
     }
     assert_eq!(leader.statistics().refused(Refusal::NoVmid), 10);
@@ -186,7 +186,7 @@ mod host {
 
     use libos_ipc::host::{HostNode, SecureHost, random};
     use libos_ipc::pal::secure::{Breach, FamilyKey};
-    use libos_ipc::{Config, Error, Exit, Identity, Vmid, Wait, Which};
+    use libos_ipc::{ChildSelector, Config, Error, Exit, Identity, Vmid, Wait};
 
     use super::vmid;
 
@@ -238,7 +238,7 @@ mod host {
         };
         child.exit(exit, WAIT).unwrap();
         drop(child);
-        let seen = first.wait_child(Which::Pid(pid), WAIT).unwrap();
+        let seen = first.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!(seen.exit_code, 3);
         drop(other);
         first.leave(WAIT).unwrap();

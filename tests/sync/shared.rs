@@ -260,7 +260,7 @@ fn owner_death_ends_the_waits_of_all_threads_and_processes() {
             })
             .collect();
         for node in [&one, &two, &family.leader] {
-            while node.waits().count() < 2 {
+            while node.pending_calls().count() < 2 {
                 thread::yield_now();
             }
         }
@@ -464,7 +464,7 @@ fn unlock_in_a_state_that_is_not_held_is_refused_without_effect() {
         .unwrap();
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| one.upgrade_sync(mine, WAIT));
-        while one.waits().count() == 0 {
+        while one.pending_calls().count() == 0 {
             thread::yield_now();
         }
         let refused = one.unlock_sync(mine, SyncState::Shared, None);

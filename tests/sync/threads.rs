@@ -17,7 +17,7 @@ const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 /// Returns when `count` calls of the process wait.
 fn until_waiting(node: &HostNode, count: usize) {
     let start = Instant::now();
-    while node.waits().count() < count {
+    while node.pending_calls().count() < count {
         assert!(
             start.elapsed() < Duration::from_secs(10),
             "it does not wait"
@@ -139,7 +139,7 @@ fn thread_that_writes_in_a_loop_does_not_starve_other_threads() {
                 while !is_over.load(Ordering::SeqCst) {
                     let mut writer = value.write(WAIT).unwrap();
                     *writer += 1;
-                    let is_waited_for = node.waits().next().is_some();
+                    let is_waited_for = node.pending_calls().next().is_some();
                     let before = served.load(Ordering::SeqCst);
                     drop(writer);
                     drop(value.write(WAIT).unwrap());

@@ -17,7 +17,7 @@ use crate::{Id, Vmid};
 use rules::{REAL_TIME, discarded_by, signal_bit};
 
 pub use rules::SIGNAL_MAX;
-pub(crate) use rules::{KEPT, NOT_NEEDED, is_signal};
+pub(crate) use rules::{QUEUED, SEND_DIRECTLY, is_signal};
 pub(super) use rules::{SIGCONT, SIGHUP};
 
 /// How many different signals there are.

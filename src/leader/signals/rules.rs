@@ -13,10 +13,10 @@ const CONT: u64 = 1 << 17;
 
 /// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): nothing is under way, so the
 /// asker sends its signal itself.
-pub(crate) const NOT_NEEDED: i32 = 1;
+pub(crate) const SEND_DIRECTLY: i32 = 1;
 /// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): the signal is pending at the
 /// leader.
-pub(crate) const KEPT: i32 = 2;
+pub(crate) const QUEUED: i32 = 2;
 
 /// Whether there is such a signal, or it is 0.
 pub(crate) fn is_signal(signal: i32) -> bool {

@@ -172,7 +172,7 @@ impl Signals<'_> {
         self.drop_if_idle(vmid);
     }
 
-    /// The next answer that is to be sent. It stays until [`Signals::take_answer`].
+    /// The next answer that is to be sent. It stays until [`Signals::handle_answer`].
     pub(crate) fn next_answer(&self) -> Option<SignalAnswer> {
         let queued = self.queue.get(self.answers as usize)?;
         let asker = queued.asker?;
@@ -184,7 +184,7 @@ impl Signals<'_> {
     }
 
     /// The next answer is about to be sent.
-    pub(in crate::leader) fn take_answer(&mut self) {
+    pub(in crate::leader) fn handle_answer(&mut self) {
         let place = self.answers;
         let Some(queued) = self.queue.get_mut(place as usize) else {
             return;

@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use crate::error::{Error, errno};
 use crate::leader::SIGPWR;
 use crate::member::News;
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
-use crate::node::{Late, Node, Wait, WaitsFor};
+use crate::node::{LateReply, Node, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
@@ -16,7 +16,7 @@ use crate::{Id, Vmid};
 
 /// Which children [`Node::wait_child`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum ChildSelector {
     /// Any child.
     Any,
     /// The child with this pid.
@@ -38,13 +38,13 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoChild`] if there is no such child (any more), [`Error::TimedOut`] and
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
     /// process in C.
-    pub fn wait_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
-        self.alive()?;
+    pub fn wait_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.check_running()?;
         let limits = Limits::of(wait, &self.pal);
-        let asking = self.asking(limits);
-        let which = self.with_group(which, asking)?;
+        let query_wait = self.query_wait(limits);
+        let which = self.with_group(which, query_wait)?;
         loop {
-            let exit = self.await_zombie(which, limits, asking)?;
+            let exit = self.await_zombie(which, limits, query_wait)?;
             // Another thread may have been quicker.
             if !self.children.lock().claim_zombie(exit.pid) {
                 continue;
@@ -67,50 +67,50 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// As [`Node::wait_child`].
-    pub fn see_child(&self, which: Which, wait: Wait<'_>) -> Result<ChildExit, Error> {
-        self.alive()?;
+    pub fn peek_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
+        self.check_running()?;
         let limits = Limits::of(wait, &self.pal);
-        let asking = self.asking(limits);
-        self.await_zombie(self.with_group(which, asking)?, limits, asking)
+        let query_wait = self.query_wait(limits);
+        self.await_zombie(self.with_group(which, query_wait)?, limits, query_wait)
     }
 
     /// The same with the group that this process is in now, if it asks for its own: that does not change
     /// while a call waits (`wait4(2)`).
-    fn with_group(&self, which: Which, wait: Wait<'_>) -> Result<Which, Error> {
+    fn with_group(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildSelector, Error> {
         match which {
-            Which::Group(0) => self.group_of(0, wait).map(Which::Group),
+            ChildSelector::Group(0) => self.group_of(0, wait).map(ChildSelector::Group),
             which => Ok(which),
         }
     }
 
     /// For the questions that a call without time has to ask all the same: one time for all of them.
-    fn asking<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
+    fn query_wait<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
         if limits.until.is_none() {
             return limits.wait();
         }
-        limits.not_before(self.pal.now() + ASKING).wait()
+        limits.not_before(self.pal.now() + MIN_QUERY_TIME).wait()
     }
 
-    /// Waits for a zombie within `limits`, and for the leader's answers about that as long as `asking`
+    /// Waits for a zombie within `limits`, and for the leader's answers about that as long as `query_wait`
     /// says.
     fn await_zombie(
         &self,
-        which: Which,
+        which: ChildSelector,
         limits: Limits<'_>,
-        asking: Wait<'_>,
+        query_wait: Wait<'_>,
     ) -> Result<ChildExit, Error> {
-        self.wait_until(self.identity.vmid, WaitsFor::Child, limits, || {
-            if let Err(error) = self.alive() {
+        self.wait_until(self.identity.vmid, WaitReason::Child, limits, || {
+            if let Err(error) = self.check_running() {
                 return Some(Err(error));
             }
-            self.find_zombie(which, asking).transpose()
+            self.find_zombie(which, query_wait).transpose()
         })
     }
 
     /// Has the leader reap the zombie that this thread has claimed, and waits until that is done.
     fn reap(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let leader = match self.leader() {
-            Ok(Ask::There(leader)) if self.has_extensions() => leader,
+            Ok(LeaderRoute::Remote(leader)) if self.has_extensions() => leader,
             Err(error @ Error::ShuttingDown) => return Err(error),
             _ => {
                 self.forget_child(pid);
@@ -118,7 +118,7 @@ impl<P: Pal> Node<'_, P> {
             }
         };
         loop {
-            let patience = self.begin(Wait::at_most(ASKING));
+            let patience = self.begin(Wait::at_most(MIN_QUERY_TIME));
             let is_sent = self.children.lock().is_reap_sent(pid);
             let sent = if is_sent {
                 Ok(())
@@ -144,14 +144,18 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// A zombie that fits, or none yet.
-    fn find_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+    fn find_zombie(
+        &self,
+        which: ChildSelector,
+        wait: Wait<'_>,
+    ) -> Result<Option<ChildExit>, Error> {
         let mut query = ProcessQuery {
             parent: self.pid().unwrap_or(0),
             ..ProcessQuery::default()
         };
         match which {
-            Which::Any | Which::Pid(_) => {
-                let fits = |pid| which == Which::Any || which == Which::Pid(pid);
+            ChildSelector::Any | ChildSelector::Pid(_) => {
+                let fits = |pid| which == ChildSelector::Any || which == ChildSelector::Pid(pid);
                 let children = self.children.lock();
                 if let Some(exit) = children.zombie(fits) {
                     return Ok(Some(exit));
@@ -162,13 +166,13 @@ impl<P: Pal> Node<'_, P> {
                 }
                 drop(children);
                 if missed != 0 {
-                    return self.take_in_zombie(which, wait);
+                    return self.fetch_zombie(which, wait);
                 }
-                if let Which::Pid(pid) = which {
+                if let ChildSelector::Pid(pid) = which {
                     query.pid = pid;
                 }
             }
-            Which::Group(group) => {
+            ChildSelector::Group(group) => {
                 query.group = group;
                 let mut last = None;
                 loop {
@@ -184,7 +188,7 @@ impl<P: Pal> Node<'_, P> {
                 }
                 query.pid = 0;
                 if self.children.lock().missed() != 0 {
-                    return self.take_in_zombie(which, wait);
+                    return self.fetch_zombie(which, wait);
                 }
             }
         }
@@ -200,18 +204,22 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// A zombie that fits, for which there was no room here: the leader is asked for it.
-    fn take_in_zombie(&self, which: Which, wait: Wait<'_>) -> Result<Option<ChildExit>, Error> {
+    fn fetch_zombie(
+        &self,
+        which: ChildSelector,
+        wait: Wait<'_>,
+    ) -> Result<Option<ChildExit>, Error> {
         let (pid, group) = match which {
-            Which::Any => (0, 0),
-            Which::Pid(pid) => (pid, 0),
-            Which::Group(group) => (0, group),
+            ChildSelector::Any => (0, 0),
+            ChildSelector::Pid(pid) => (pid, 0),
+            ChildSelector::Group(group) => (0, group),
         };
         let (missed, reaped) = {
             let children = self.children.lock();
             (children.missed(), children.reaped())
         };
         let message = Message::ProcessEnd(EndQuery { pid, group });
-        let Answer::End(end) = self.ask_leader(&message, Late::Drop, wait)? else {
+        let Answer::End(end) = self.ask_leader(&message, LateReply::Drop, wait)? else {
             return Err(Error::Invalid);
         };
         let mut children = self.children.lock();
@@ -219,7 +227,7 @@ impl<P: Pal> Node<'_, P> {
             // When another thread has reaped one this looks again.
             Ok(exit) => Ok(children.take_in(exit, reaped).then_some(exit)),
             Err(error) => {
-                if which == Which::Any {
+                if which == ChildSelector::Any {
                     children.none_missed(missed);
                 }
                 let fits = |of| pid == 0 || of == pid;
@@ -239,11 +247,13 @@ impl<P: Pal> Node<'_, P> {
         let reap = Message::ProcessReap(pid);
         // Without the leader nobody asks for the pid any more.
         let _ = match self.leader() {
-            Ok(Ask::Here(leader)) => self.apply_request(leader, (us, 0), &reap, None).map(drop),
-            Ok(Ask::There(leader)) if self.has_extensions() => {
+            Ok(LeaderRoute::Local(leader)) => {
+                self.apply_request(leader, (us, 0), &reap, None).map(drop)
+            }
+            Ok(LeaderRoute::Remote(leader)) if self.has_extensions() => {
                 // Where there is no room it stays a zombie until this process ends: the worker, which may
                 // be the caller, waits for nobody.
-                self.tell_reaped(leader, pid)
+                self.send_reap(leader, pid)
             }
             _ => Ok(()),
         };
@@ -251,7 +261,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Whether the leader tells parents of their children's ends. It does so when it has seen to
     /// the children of the dead, so that the parent never sees a zombie before its orphans.
-    pub(in crate::node) fn leader_tells(&self) -> bool {
+    pub(in crate::node) fn leader_reports_ends(&self) -> bool {
         self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }
 
@@ -263,16 +273,16 @@ impl<P: Pal> Node<'_, P> {
         }
         let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
         let exit = if by_leader {
-            self.as_child_said(exit)
+            self.as_child_reported(exit)
         } else {
             exit
         };
         let news = {
             let mut children = self.children.lock();
-            if by_leader && self.leader_tells() {
+            if by_leader && self.leader_reports_ends() {
                 children.ended(exit)
             } else {
-                children.said(from, exit, !self.leader_tells())
+                children.said(from, exit, !self.leader_reports_ends())
             }
         };
         match news {
@@ -285,7 +295,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// How a child ended that has not told the leader: a process in C tells its parent alone. It did so
     /// before the leader saw its end, so that is here to be read.
-    fn as_child_said(&self, exit: ChildExit) -> ChildExit {
+    fn as_child_reported(&self, exit: ChildExit) -> ChildExit {
         if exit.term_signal != SIGPWR {
             return exit;
         }
@@ -298,22 +308,22 @@ impl<P: Pal> Node<'_, P> {
 
     fn child_is_zombie(&self, exit: ChildExit) {
         // There is room, or this is the worker without a lock.
-        self.tell_surely(Upcall::ChildEnded(exit));
+        self.enqueue_upcall(Upcall::ChildEnded(exit));
         self.waiters.wake_for_room(self.identity.vmid);
     }
 
     /// A peer is gone: it may have been a child, or the last member, or the leader.
-    pub(crate) fn peer_gone(&self, vmid: Vmid) {
-        self.child_gone(vmid);
+    pub(crate) fn handle_peer_gone(&self, vmid: Vmid) {
+        self.handle_child_gone(vmid);
         if Some(vmid) != self.identity.parent {
-            self.tell_surely(Upcall::Left(vmid));
+            self.enqueue_upcall(Upcall::Left(vmid));
         }
     }
 
     /// A process is gone, which may have been a child.
-    pub(crate) fn child_gone(&self, vmid: Vmid) {
+    pub(crate) fn handle_child_gone(&self, vmid: Vmid) {
         let us = self.pid().unwrap_or(0);
-        let counts = !self.leader_tells();
+        let counts = !self.leader_reports_ends();
         let exit = self.children.lock().gone(vmid, us, counts);
         if let Some(exit) = exit {
             self.child_is_zombie(exit);
@@ -329,4 +339,4 @@ impl<P: Pal> Node<'_, P> {
 }
 
 /// The least time that a call has for what it has to ask the leader.
-const ASKING: Duration = Duration::from_secs(1);
+const MIN_QUERY_TIME: Duration = Duration::from_secs(1);

@@ -8,8 +8,8 @@ use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::leader::Op;
 use crate::member::Decision;
-use crate::node::rpc::{Data, Limits};
-use crate::node::{ANSWER_RESERVE, Late, Node, Wait, WaitsFor};
+use crate::node::rpc::{Limits, ReplyData};
+use crate::node::{ANSWER_RESERVE, LateReply, Node, Wait, WaitReason};
 use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
@@ -39,7 +39,13 @@ impl<P: Pal> Node<'_, P> {
                 handle: number,
                 ..*lock
             });
-            let asked = self.ask_with(leader, &message, Late::Cancel, &mut Data::none(), wait);
+            let asked = self.ask_with(
+                leader,
+                &message,
+                LateReply::Cancel,
+                &mut ReplyData::none(),
+                wait,
+            );
             let answer = match asked {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -80,7 +86,7 @@ impl<P: Pal> Node<'_, P> {
         self.returns_due.store(true, Ordering::SeqCst);
         self.wake();
         let limits = Limits::of(wait, &self.pal);
-        let returned = self.wait_until(leader, WaitsFor::Room, limits, || {
+        let returned = self.wait_until(leader, WaitReason::Room, limits, || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
@@ -129,10 +135,10 @@ impl<P: Pal> Node<'_, P> {
                 if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
                     break false;
                 }
-                self.say_hello_first(&peer, &mut queue);
+                self.queue_hello_first(&peer, &mut queue);
                 if queue.filling.push(0, &message).is_ok() {
-                    queue.note();
-                    self.note_out(leader, 0, &message);
+                    queue.record_push();
+                    self.trace_tx(leader, 0, &message);
                     is_sent = true;
                 }
             }
@@ -168,7 +174,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// As the leader: tells borrowers for whom there was no room before, and closes the connection
     /// of one that has not given back in time. Returns when to look again, if before `until`.
-    pub(crate) fn look_after_recalls(&self, until: Option<Time>) -> Option<Time> {
+    pub(crate) fn poll_recalls(&self, until: Option<Time>) -> Option<Time> {
         let Some(leader) = &self.leader else {
             return until;
         };
@@ -201,8 +207,8 @@ impl<P: Pal> Node<'_, P> {
             return Some(until.map_or(then, |until| until.min(then)));
         }
         match self.peers.find(vmid) {
-            Some(peer) => self.is_late_to_return(&peer),
-            None => self.take_back_ids(vmid),
+            Some(peer) => self.disconnect_overdue(&peer),
+            None => self.reclaim_ids(vmid),
         }
         until
     }

@@ -2,17 +2,17 @@
 
 use core::time::Duration;
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use super::leader_request::done;
 use super::signals::error_of;
 use crate::error::{Error, errno};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
-use crate::node::rpc::Claim;
-use crate::node::rpc::Data;
 use crate::node::rpc::INTERRUPTED;
 use crate::node::rpc::Limits;
-use crate::node::{Late, Node, Wait, WaitsFor};
+use crate::node::rpc::ReplyData;
+use crate::node::rpc::WaitToken;
+use crate::node::{LateReply, Node, Wait, WaitReason};
 use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
 use crate::wire::{
@@ -81,8 +81,8 @@ impl<P: Pal> Node<'_, P> {
     /// none; else as [`Node::ask`].
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = match self.leader()? {
-            Ask::Here(_) => return self.set_lock_here(lock, wait),
-            Ask::There(leader) => leader,
+            LeaderRoute::Local(_) => return self.set_lock_here(lock, wait),
+            LeaderRoute::Remote(leader) => leader,
         };
         if !self.has_extensions() {
             self.used_locks.note(lock);
@@ -100,12 +100,12 @@ impl<P: Pal> Node<'_, P> {
         }
         self.used_locks.note(lock);
         let late = if lock.kind == LockKind::Unlock {
-            Late::Drop
+            LateReply::Drop
         } else {
-            Late::Cancel
+            LateReply::Cancel
         };
         let message = Message::FileLockSet(*lock);
-        done(self.ask_with(leader, &message, late, &mut Data::none(), wait)?)
+        done(self.ask_with(leader, &message, late, &mut ReplyData::none(), wait)?)
     }
 
     fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
@@ -133,11 +133,11 @@ impl<P: Pal> Node<'_, P> {
         };
         let (outcome, has_news) = {
             let mut leader = leader.lock();
-            self.alive()?;
+            self.check_running()?;
             (leader.apply(op), leader.locks().has_news())
         };
         if has_news {
-            self.tell_decided();
+            self.send_completions();
         }
         Ok(outcome)
     }
@@ -149,13 +149,13 @@ impl<P: Pal> Node<'_, P> {
         };
         let (us, now, code) = (self.identity.vmid, self.now(), message.code());
         let limits = Limits::beginning(wait, || now);
-        let what = (WaitsFor::Answer(code), now);
+        let what = (WaitReason::Answer(code), now);
         let expected = Expected::of(code);
-        let claim = self.waiters.claim(us, what, expected, Late::Drop)?;
+        let claim = self.waiters.claim(us, what, expected, LateReply::Drop)?;
         match self.apply_request(leader, (us, claim.seq), message, None) {
             Ok(Outcome::Later) => {}
             decided => {
-                self.waiters.give(claim);
+                self.waiters.release(claim);
                 return match decided? {
                     Outcome::Answer(answer) => Ok(answer),
                     _ => Err(Error::Invalid),
@@ -170,7 +170,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Waits until this process's own table has decided.
-    fn await_lock(&self, claim: Claim, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
+    fn await_lock(&self, claim: WaitToken, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
         let us = self.identity.vmid;
         let mut cut_short = None;
         let outcome = loop {
@@ -193,7 +193,7 @@ impl<P: Pal> Node<'_, P> {
             }
             self.sleep(claim, limits);
         };
-        self.waiters.give(claim);
+        self.waiters.release(claim);
         match (outcome?, cut_short) {
             (Answer::Status(INTERRUPTED), Some(error)) => Err(error),
             (Answer::Lock(LockAnswer::Failed(status)), Some(error))
@@ -226,7 +226,12 @@ impl<P: Pal> Node<'_, P> {
             }
             let until = self.now() + Duration::from_millis(pause);
             let rest = limits.not_after(until);
-            match self.wait_until(leader, WaitsFor::Pause, rest, || None::<Result<(), Error>>) {
+            match self.wait_until(
+                leader,
+                WaitReason::Pause,
+                rest,
+                || None::<Result<(), Error>>,
+            ) {
                 Err(Error::TimedOut) => {}
                 ended => return ended,
             }
@@ -254,11 +259,11 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<Option<HeldLock>, Error> {
         let us = self.identity.vmid;
         let answer = match self.leader()? {
-            Ask::Here(_) => self.wait_here(&Message::FileLockGet(*lock), wait)?,
-            Ask::There(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
+            LeaderRoute::Local(_) => self.wait_here(&Message::FileLockGet(*lock), wait)?,
+            LeaderRoute::Remote(_) if lock.family == LockFamily::Ofd && !self.has_extensions() => {
                 return Err(Error::Unsupported);
             }
-            Ask::There(leader) => {
+            LeaderRoute::Remote(leader) => {
                 let here = self.borrowed.lock().get(us, lock);
                 match here {
                     Some(Ok(found)) => return Ok(found),
@@ -281,13 +286,13 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::ask`].
     pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let us = self.identity.vmid;
         self.borrowed.lock().clear_pid(us, pid);
         if !self.used_locks.any() {
             return Ok(());
         }
-        done(self.ask_leader(&Message::FileLockClearPid(pid), Late::Drop, wait)?)
+        done(self.ask_leader(&Message::FileLockClearPid(pid), LateReply::Drop, wait)?)
     }
 
     /// A process has closed a descriptor of a file: its locks on that file go, as `fcntl(2)` has
@@ -306,7 +311,7 @@ impl<P: Pal> Node<'_, P> {
             wait: false,
             path,
         };
-        self.alive()?;
+        self.check_running()?;
         if self.used_locks.may_have_file(path) {
             self.set_lock(&all, wait)
         } else {
@@ -316,7 +321,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// As the leader: tells those who waited for a lock what became of it, and those who are to
     /// give something back that they are.
-    pub(crate) fn tell_decided(&self) {
+    pub(crate) fn send_completions(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
             let next = {

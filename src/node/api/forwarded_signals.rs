@@ -17,7 +17,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Passes a signal on to every member but the sender. False if there is none.
-    pub(crate) fn pass_on(&self, from: Vmid, kill: &PidKill) -> bool {
+    pub(crate) fn forward_to_all(&self, from: Vmid, kill: &PidKill) -> bool {
         let Some(leader) = &self.leader else {
             return false;
         };
@@ -31,20 +31,20 @@ impl<'m, P: Pal> Node<'m, P> {
             leader.apply(&Op::SignalStarting { from, kill: *kill });
             for peer in self.peers.all() {
                 let to = peer.vmid();
-                let is_here = !peer.is_silent() && !peer.ended.load(Ordering::SeqCst);
+                let is_here = !peer.lacks_inbound() && !peer.ended.load(Ordering::SeqCst);
                 if to == from || !is_here || leader.processes().is_starting(to) {
                     continue;
                 }
                 is_any_there = true;
                 leader.apply(&Op::Signal(to, *kill));
-                peer.signals_wait.store(true, Ordering::SeqCst);
+                peer.has_pending_signals.store(true, Ordering::SeqCst);
             }
         }
         for peer in self.peers.all() {
-            self.send_passed(&peer);
+            self.send_pending_signals(&peer);
             self.flush(&peer);
         }
-        self.give_signal_answers();
+        self.send_signal_answers();
         is_any_there
     }
 
@@ -67,16 +67,16 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Queues the signals that wait for the peer, as far as there is room; the others go when there is.
-    pub(crate) fn send_passed(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(crate) fn send_pending_signals(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = &self.leader else { return };
         let to = peer.vmid();
         // Most of the time, without the lock.
-        while peer.signals_wait.load(Ordering::SeqCst) {
+        while peer.has_pending_signals.load(Ordering::SeqCst) {
             let mut leader = leader.lock();
             let processes = leader.processes();
             let next = processes.signals.next(to);
             let Some(next) = next.filter(|_| !processes.is_starting(to)) else {
-                peer.signals_wait.store(false, Ordering::SeqCst);
+                peer.has_pending_signals.store(false, Ordering::SeqCst);
                 return;
             };
             let is_answered = peer.extended.load(Ordering::SeqCst);
@@ -86,8 +86,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 return;
             }
             if queue.filling.push(seq, &message).is_ok() {
-                queue.note();
-                self.note_out(to, seq, &message);
+                queue.record_push();
+                self.trace_tx(to, seq, &message);
             }
             leader.apply(&Op::SignalSent { to, is_answered });
         }
@@ -95,7 +95,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Sends what waits since somebody last looked: signals of the system itself, and those for processes
     /// that have joined. False if some for this process itself found no room.
-    pub(crate) fn send_all_passed(&self) -> bool {
+    pub(crate) fn send_all_pending_signals(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
         };
@@ -110,10 +110,10 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(to) = next else { break };
             last = next;
             if to == self.identity.vmid {
-                done &= self.take_own_signals();
+                done &= self.queue_own_signals();
             } else if let Some(peer) = self.peers.find(to) {
-                peer.signals_wait.store(true, Ordering::SeqCst);
-                self.send_passed(&peer);
+                peer.has_pending_signals.store(true, Ordering::SeqCst);
+                self.send_pending_signals(&peer);
                 self.flush(&peer);
             }
         }
@@ -126,7 +126,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Puts aside for the embedder what the system has for this process. False if there is no room.
-    fn take_own_signals(&self) -> bool {
+    fn queue_own_signals(&self) -> bool {
         let (us, Some(leader)) = (self.identity.vmid, &self.leader) else {
             return true;
         };
@@ -136,7 +136,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             };
             let reply = SignalReply { to: us, seq: 0 };
-            if !self.tell(Upcall::Signal(Signal::read(us, &next.kill), reply)) {
+            if !self.try_enqueue_upcall(Upcall::Signal(Signal::read(us, &next.kill), reply)) {
                 return false;
             }
             leader.apply(&Op::SignalSent {
@@ -156,12 +156,12 @@ impl<'m, P: Pal> Node<'m, P> {
         let answered = leader
             .lock()
             .apply(&Op::SignalAnswered { from, seq, status });
-        self.give_signal_answers();
+        self.send_signal_answers();
         answered == Outcome::Done
     }
 
     /// Answers those whose signals have come to something.
-    pub(crate) fn give_signal_answers(&self) {
+    pub(crate) fn send_signal_answers(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
             let next = {

@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use super::signals::error_of;
 use crate::error::Error;
-use crate::leader::{KEPT, NOT_NEEDED};
+use crate::leader::{QUEUED, SEND_DIRECTLY};
 use crate::node::rpc::Limits;
 use crate::node::rpc::Request;
 use crate::node::upcall::{Signal, SignalReply};
@@ -19,13 +19,13 @@ use crate::{Id, Vmid};
 
 /// How many answers one call waits for at once. Members beyond that are signalled through the leader,
 /// and their answers are not waited for.
-const AT_ONCE: usize = if cfg!(loom) { 1 } else { 8 };
+const MAX_PENDING: usize = if cfg!(loom) { 1 } else { 8 };
 
 /// How often answers are looked at besides the one that is slept for.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A member that was signalled and has not answered.
-struct Asked<'n, 'm, P: Pal> {
+struct PendingKill<'n, 'm, P: Pal> {
     kill: PidKill,
     request: Request<'n, 'm, P>,
     through_leader: bool,
@@ -34,9 +34,9 @@ struct Asked<'n, 'm, P: Pal> {
 /// A call that signals a group.
 struct GroupKill<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
-    asked: [Option<Asked<'n, 'm, P>>; AT_ONCE],
+    asked: [Option<PendingKill<'n, 'm, P>>; MAX_PENDING],
     /// How long it may wait for room to hand members over to the leader, all together.
-    handing_over: Wait<'n>,
+    leader_wait: Wait<'n>,
     /// What `kill(2)` says: 0 if any could be signalled.
     outcome: Result<(), Error>,
     /// A member was not signalled, since there was no room for that in time.
@@ -59,15 +59,15 @@ impl<'m, P: Pal> Node<'m, P> {
             return self.kill_own_group(sender, signal, wait);
         }
         let limits = Limits::of(wait, &self.pal);
-        let patience = self.pal.now() + self.config.recall_limit;
+        let answer_deadline = self.pal.now() + self.config.recall_limit;
         let mut query = ProcessQuery {
             group,
             ..ProcessQuery::default()
         };
         let mut call = GroupKill {
             node: self,
-            asked: [const { None }; AT_ONCE],
-            handing_over: limits.not_after(patience).wait(),
+            asked: [const { None }; MAX_PENDING],
+            leader_wait: limits.not_after(answer_deadline).wait(),
             outcome: Err(Error::NoSuchProcess),
             cut_short: None,
         };
@@ -77,7 +77,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 // That was all.
                 Err(Error::NoSuchProcess) => break,
                 Err(error) => {
-                    call.give_up();
+                    call.abandon();
                     return Err(error);
                 }
             };
@@ -125,11 +125,11 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         if member.state == ProcessState::Zombie || self.node.is_for_zombie(&kill) {
             return self.note(Ok(()));
         }
-        let passed = self.node.passed.load(Ordering::Acquire);
+        let forwarded = self.node.forwarded.load(Ordering::Acquire);
         let running = Vmid::new(member.vmid).filter(|_| member.state == ProcessState::Running);
-        match running.filter(|owner| self.node.is_ordered(&kill, Some(*owner), passed)) {
-            Some(owner) => self.ask_owner(kill, owner),
-            None => self.ask_leader(kill),
+        match running.filter(|owner| self.node.is_ordered(&kill, Some(*owner), forwarded)) {
+            Some(owner) => self.send_to_owner(kill, owner),
+            None => self.send_to_leader(kill),
         }
     }
 
@@ -141,10 +141,10 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    fn ask_owner(&mut self, kill: PidKill, owner: Vmid) {
+    fn send_to_owner(&mut self, kill: PidKill, owner: Vmid) {
         let node = self.node;
         if !self.has_room() {
-            return self.hand_over(kill);
+            return self.send_via_leader(kill);
         }
         let request = if owner == node.identity.vmid {
             node.request_here(codes::PID_KILL, |seq| {
@@ -156,74 +156,74 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         };
         match request {
             Ok(request) => self.keep(kill, request, false),
-            Err(Error::Full(_)) => self.hand_over(kill),
-            Err(_) => self.ask_leader(kill),
+            Err(Error::Full(_)) => self.send_via_leader(kill),
+            Err(_) => self.send_to_leader(kill),
         }
     }
 
     /// Has the leader signal a member: one that has not joined, or can't be reached, or has something of
     /// this process to come first.
-    fn ask_leader(&mut self, kill: PidKill) {
+    fn send_to_leader(&mut self, kill: PidKill) {
         let node = self.node;
         if !self.has_room() {
-            return self.hand_over(kill);
+            return self.send_via_leader(kill);
         }
         let request = match node.leader() {
-            Ok(Ask::Here(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
+            Ok(LeaderRoute::Local(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
                 let us = node.identity.vmid;
                 if let Some(status) = node.kill_ordered(seq, &kill, true) {
                     node.waiters.answer_here(us, seq, &Answer::Status(status));
                 }
             }),
-            Ok(Ask::There(leader)) => {
+            Ok(LeaderRoute::Remote(leader)) => {
                 node.request(leader, &Message::KillOrdered { kill, always: true })
             }
             Err(error) => Err(error),
         };
         match request {
             Ok(request) => self.keep(kill, request, true),
-            Err(Error::Full(_)) => self.hand_over(kill),
+            Err(Error::Full(_)) => self.send_via_leader(kill),
             Err(error) => self.note(Err(error)),
         }
     }
 
     /// Has the leader signal a member, without an answer.
-    fn hand_over(&mut self, kill: PidKill) {
+    fn send_via_leader(&mut self, kill: PidKill) {
         let node = self.node;
-        let handed_over = match node.leader() {
-            Ok(Ask::Here(_)) => {
+        let sent = match node.leader() {
+            Ok(LeaderRoute::Local(_)) => {
                 node.kill_ordered(0, &kill, true);
                 Ok(())
             }
-            Ok(Ask::There(leader)) => {
+            Ok(LeaderRoute::Remote(leader)) => {
                 let message = Message::KillOrdered { kill, always: true };
-                node.send(leader, &message, self.handing_over)
+                node.send(leader, &message, self.leader_wait)
             }
             Err(error) => Err(error),
         };
-        node.note_passed();
-        match handed_over {
+        node.note_forwarded();
+        match sent {
             Err(error @ (Error::Full(_) | Error::TimedOut | Error::Interrupted)) => {
                 self.cut_short = Some(error);
             }
-            handed_over => self.note(handed_over),
+            sent => self.note(sent),
         }
     }
 
     /// Whether the answer of one more can be waited for. Other calls need waiters, too.
     fn has_room(&mut self) -> bool {
         let quarter = self.node.config.capacities.waiters / 4;
-        let limit = quarter.clamp(1, AT_ONCE);
+        let limit = quarter.clamp(1, MAX_PENDING);
         let count = |call: &Self| call.asked.iter().flatten().count();
         if count(self) >= limit {
-            self.look();
+            self.poll_answers();
         }
         count(self) < limit
     }
 
     fn keep(&mut self, kill: PidKill, request: Request<'n, 'm, P>, through_leader: bool) {
         if let Some(place) = self.asked.iter_mut().find(|place| place.is_none()) {
-            *place = Some(Asked {
+            *place = Some(PendingKill {
                 kill,
                 request,
                 through_leader,
@@ -233,8 +233,8 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
 
     /// Takes the answers that have come. One of a member that could not be reached is asked for at the
     /// leader.
-    fn look(&mut self) {
-        for at in 0..AT_ONCE {
+    fn poll_answers(&mut self) {
+        for at in 0..MAX_PENDING {
             let place = self.asked.get_mut(at);
             let answered = place.and_then(|place| {
                 let asked = place.as_mut()?;
@@ -245,14 +245,14 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             });
             match answered {
                 None => {}
-                Some((kill, false, Err(Error::NoSuchProcess))) => self.ask_leader(kill),
+                Some((kill, false, Err(Error::NoSuchProcess))) => self.send_to_leader(kill),
                 Some((_, _, Ok(Answer::Status(0)))) => self.note(Ok(())),
                 // The leader's own process can't be reached, or this one is just ending.
-                Some((_, true, Ok(Answer::Status(NOT_NEEDED)))) => {
+                Some((_, true, Ok(Answer::Status(SEND_DIRECTLY)))) => {
                     self.note(Err(Error::NoSuchProcess));
                 }
-                Some((_, true, Ok(Answer::Status(KEPT)))) => {
-                    self.node.note_passed();
+                Some((_, true, Ok(Answer::Status(QUEUED)))) => {
+                    self.node.note_forwarded();
                     self.note(Ok(()));
                 }
                 // It is just ending: the leader's table has it yet.
@@ -272,26 +272,28 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     /// not run: it counts as signalled after a while.
     fn collect(mut self, limits: Limits<'_>) -> Result<(), Error> {
         let node = self.node;
-        let patience = node.pal.now() + node.config.recall_limit;
+        let answer_deadline = node.pal.now() + node.config.recall_limit;
         loop {
-            self.look();
+            self.poll_answers();
             let waiting = || self.asked.iter().flatten();
             let Some(first) = waiting().next() else {
                 return self.cut_short.map_or(self.outcome, Err);
             };
             if let Some(error) = limits.reached(&node.pal) {
-                self.give_up();
+                self.abandon();
                 return self.cut_short.map_or(self.outcome.map_err(|_| error), Err);
             }
             let now = node.pal.now();
-            if now >= patience {
+            if now >= answer_deadline {
                 self.note(Ok(()));
-                self.give_up();
+                self.abandon();
                 return self.cut_short.map_or(self.outcome, Err);
             }
-            let mut until = limits.until.map_or(patience, |until| until.min(patience));
+            let mut until = limits
+                .until
+                .map_or(answer_deadline, |until| until.min(answer_deadline));
             if waiting().nth(1).is_some() {
-                until = until.min(now + LOOK_AGAIN);
+                until = until.min(now + POLL_INTERVAL);
             }
             first.request.sleep(Limits {
                 until: Some(until),
@@ -301,10 +303,10 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
     }
 
     /// Those that have not answered are signalled, but that may be under way yet.
-    fn give_up(&self) {
+    fn abandon(&self) {
         let mut waiting = self.asked.iter().flatten();
         if waiting.any(|asked| asked.through_leader) {
-            self.node.note_passed();
+            self.node.note_forwarded();
         }
     }
 }

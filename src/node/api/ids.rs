@@ -4,26 +4,26 @@ use super::leader_request::done;
 use crate::error::{Error, Resource};
 use crate::leader::Leader;
 use crate::member::{Purpose, Take};
-use crate::node::{Late, Node, Phase, Wait};
+use crate::node::{LateReply, Node, Phase, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::wire::{Answer, IdRange, Message};
 use crate::{Id, Vmid};
 
 /// Where a question to the leader goes.
-pub(in crate::node) enum Ask<'a, 'm> {
+pub(in crate::node) enum LeaderRoute<'a, 'm> {
     /// This process is the leader.
-    Here(&'a SpinLock<Leader<'m>>),
-    There(Vmid),
+    Local(&'a SpinLock<Leader<'m>>),
+    Remote(Vmid),
 }
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Where this process's calls to the leader go.
-    pub(in crate::node) fn leader(&self) -> Result<Ask<'_, 'm>, Error> {
-        self.alive()?;
+    pub(in crate::node) fn leader(&self) -> Result<LeaderRoute<'_, 'm>, Error> {
+        self.check_running()?;
         match (&self.leader, self.identity.leader) {
-            (Some(leader), _) => Ok(Ask::Here(leader)),
-            (None, Some(vmid)) => Ok(Ask::There(vmid)),
+            (Some(leader), _) => Ok(LeaderRoute::Local(leader)),
+            (None, Some(vmid)) => Ok(LeaderRoute::Remote(vmid)),
             (None, None) => Err(Error::LeaderGone),
         }
     }
@@ -33,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] when all are used up; else as [`Node::ask`].
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
-        match self.ask_leader(&Message::GetNewVmid, Late::Drop, wait)? {
+        match self.ask_leader(&Message::GetNewVmid, LateReply::Drop, wait)? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
             _ => Err(Error::NoIds),
         }
@@ -44,7 +44,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
-        match self.ask_leader(&Message::AllocIdRange, Late::GiveBack, wait)? {
+        match self.ask_leader(&Message::AllocIdRange, LateReply::ReleaseRange, wait)? {
             Answer::IdRange(range) if range.start != 0 => Ok(range),
             _ => Err(Error::NoIds),
         }
@@ -61,7 +61,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Gives one ID of this process's ranges to another process. The range falls into up to three,
-    /// each to be released by itself. [`Node::hand_on_id`] does this for IDs that were taken. If this
+    /// each to be released by itself. [`Node::transfer_id`] does this for IDs that were taken. If this
     /// process goes before the other has come, the ID is free again, unless the leader knows that
     /// process as one that is being started.
     ///
@@ -74,7 +74,7 @@ impl<'m, P: Pal> Node<'m, P> {
             id,
             owner: to.get(),
         };
-        done(self.ask_leader(&message, Late::HandedOn(id), wait)?)
+        done(self.ask_leader(&message, LateReply::TransferId(id), wait)?)
     }
 
     /// Which process owns an ID; `None` if none does.
@@ -82,7 +82,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::ask`].
     pub fn owner_of(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
-        match self.ask_leader(&Message::GetIdOwner(id), Late::Drop, wait)? {
+        match self.ask_leader(&Message::GetIdOwner(id), LateReply::Drop, wait)? {
             Answer::Owner(owner) => Ok(Vmid::new(owner)),
             _ => Ok(None),
         }
@@ -102,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(crate) fn take_for(&self, purpose: Purpose, wait: Wait<'_>) -> Result<Id, Error> {
         let wait = self.begin(wait);
         loop {
-            self.alive()?;
+            self.check_running()?;
             if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
                 return Ok(id);
             }
@@ -129,11 +129,11 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Takes an ID for a new process: it belongs to `to` from the start, who is to
-    /// [`Node::adopt_id`] it. Once a thread has an ID, those for processes come out of a range of
+    /// [`Node::accept_id`] it. Once a thread has an ID, those for processes come out of a range of
     /// their own, so that no thread which lives between two forks breaks it up.
     ///
     /// # Errors
-    /// As [`Node::take_id`] and [`Node::hand_on_id`].
+    /// As [`Node::take_id`] and [`Node::transfer_id`].
     pub fn take_id_for(&self, to: Vmid, wait: Wait<'_>) -> Result<Id, Error> {
         let purpose = if to == self.identity.vmid {
             Purpose::Own
@@ -142,7 +142,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let wait = self.begin(wait);
         let id = self.take_for(purpose, wait)?;
-        match self.hand_on_id(id, to, wait) {
+        match self.transfer_id(id, to, wait) {
             Ok(()) => Ok(id),
             Err(error) => {
                 // Not if it is still unclear whose it is: then a late answer settles it.
@@ -152,18 +152,18 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Hands an ID that this process uses to another, which is to [`Node::adopt_id`] it.
+    /// Hands an ID that this process uses to another, which is to [`Node::accept_id`] it.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] at the limit of own
     /// ranges; else as [`Node::change_owner`]. After [`Error::TimedOut`] or
     /// [`Error::Interrupted`] the ID is neither here nor there until the leader's answer comes.
-    pub fn hand_on_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+    pub fn transfer_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
         self.own_ids.lock().hand_on(id)?;
         let changed = self.change_owner(id, to, wait);
         if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
-            self.handed_on(id, changed.is_ok());
+            self.finish_transfer(id, changed.is_ok());
         }
         changed
     }
@@ -172,8 +172,8 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
-    pub fn adopt_id(&self, id: Id) -> Result<(), Error> {
-        self.alive()?;
+    pub fn accept_id(&self, id: Id) -> Result<(), Error> {
+        self.check_running()?;
         self.own_ids.lock().adopt(id)
     }
 
@@ -184,7 +184,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the ID is released all the same, but its range stays with the leader until this process
     /// goes.
     pub fn release_id(&self, id: Id, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let range = self.own_ids.lock().release(id)?;
         range.map_or(Ok(()), |range| self.release_range(range, wait))
     }
@@ -194,7 +194,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// As [`Node::release_range`].
-    pub fn give_back_ids(&self, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn release_idle_ranges(&self, wait: Wait<'_>) -> Result<(), Error> {
         if self.phase() >= Phase::Flushing {
             return Err(Error::ShuttingDown);
         }
@@ -213,7 +213,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// The leader has settled whose the ID is.
-    fn handed_on(&self, id: Id, done: bool) {
+    fn finish_transfer(&self, id: Id, done: bool) {
         let idle = self.own_ids.lock().handed_on(id, done);
         for range in idle.into_iter().flatten() {
             // Without room the range stays with the leader until this process goes.
@@ -222,19 +222,19 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// A request was given up before it was sent: there will be no answer that settles anything.
-    pub(crate) fn was_not_sent(&self, late: Late) {
-        if let Late::HandedOn(id) = late {
-            self.handed_on(id, false);
+    pub(crate) fn handle_unsent(&self, late: LateReply) {
+        if let LateReply::TransferId(id) = late {
+            self.finish_transfer(id, false);
         }
     }
 
     /// An answer came to a call that had given up.
-    pub(crate) fn late(&self, late: Late, answer: Answer<'static>) {
+    pub(crate) fn handle_late_reply(&self, late: LateReply, answer: Answer<'static>) {
         match (late, answer) {
-            (Late::GiveBack, Answer::IdRange(range)) if range.start != 0 => {
+            (LateReply::ReleaseRange, Answer::IdRange(range)) if range.start != 0 => {
                 let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
             }
-            (Late::HandedOn(id), answer) => self.handed_on(id, done(answer).is_ok()),
+            (LateReply::TransferId(id), answer) => self.finish_transfer(id, done(answer).is_ok()),
             _ => {}
         }
     }

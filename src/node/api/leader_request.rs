@@ -1,12 +1,12 @@
 //! Requests to the leader: one path for those of a member and those of the leader's own process.
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use super::signals::error_of;
 use crate::Vmid;
 use crate::error::Error;
 use crate::leader::{Leader, Op, Outcome, Presence};
-use crate::node::rpc::Data;
-use crate::node::{Late, Node, PeerRef, Wait};
+use crate::node::rpc::ReplyData;
+use crate::node::{LateReply, Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
@@ -18,11 +18,11 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn ask_leader(
         &self,
         message: &Message<'_>,
-        late: Late,
+        late: LateReply,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         match self.leader()? {
-            Ask::Here(leader) => {
+            LeaderRoute::Local(leader) => {
                 // It wants an answer, and none of these requests waits: any number will do.
                 let asker = (self.identity.vmid, 1);
                 match self.apply_request(leader, asker, message, None)? {
@@ -30,7 +30,9 @@ impl<'m, P: Pal> Node<'m, P> {
                     _ => Err(Error::Invalid),
                 }
             }
-            Ask::There(vmid) => self.ask_with(vmid, message, late, &mut Data::none(), wait),
+            LeaderRoute::Remote(vmid) => {
+                self.ask_with(vmid, message, late, &mut ReplyData::none(), wait)
+            }
         }
     }
 
@@ -45,14 +47,14 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         match self.leader()? {
-            Ask::Here(leader) => {
+            LeaderRoute::Local(leader) => {
                 let asker = (self.identity.vmid, 0);
                 match self.apply_request(leader, asker, message, None)? {
                     Outcome::Rejected => Err(Error::Invalid),
                     _ => Ok(()),
                 }
             }
-            Ask::There(vmid) => self.send(vmid, message, wait),
+            LeaderRoute::Remote(vmid) => self.send(vmid, message, wait),
         }
     }
 
@@ -72,7 +74,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let mut tables = leader.lock();
             if peer.is_none() {
                 // What this process has when it ends is taken back once.
-                self.alive()?;
+                self.check_running()?;
             }
             if let Some(answer) = tables.look_up(from, message) {
                 return Ok(Outcome::Answer(answer));
@@ -98,12 +100,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 && seq != 0
                 && let Some(peer) = peer
             {
-                peer.keep_room(room_for_later(message));
+                peer.reserve_reply(room_for_later(message));
             }
             break (outcome, other, tables.locks().has_news());
         };
         if has_news {
-            self.tell_decided();
+            self.send_completions();
         }
         match message {
             Message::FileHandle { handle, held, .. } => {
@@ -117,16 +119,16 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::KillOrdered { .. } => {
                 if let Some(target) = other.and_then(|other| self.peers.find(other)) {
-                    target.signals_wait.store(true, Ordering::SeqCst);
-                    self.send_passed(&target);
+                    target.has_pending_signals.store(true, Ordering::SeqCst);
+                    self.send_pending_signals(&target);
                     self.flush(&target);
                 }
-                self.give_signal_answers();
+                self.send_signal_answers();
             }
             _ => {}
         }
         match outcome {
-            Outcome::Abandoned(vmid) if !self.has_come(vmid) => self.take_back_ids(vmid),
+            Outcome::Abandoned(vmid) if !self.is_connected(vmid) => self.reclaim_ids(vmid),
             Outcome::Rejected => self.counters.rejected_oneway.add(1),
             _ => {}
         }
@@ -138,7 +140,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if vmid == self.identity.vmid {
             return Presence::Connected;
         }
-        match self.peers.find(vmid).filter(|peer| !peer.is_silent()) {
+        match self.peers.find(vmid).filter(|peer| !peer.lacks_inbound()) {
             None => Presence::Absent,
             Some(peer) if peer.extended.load(Ordering::SeqCst) => Presence::Extended,
             Some(_) => Presence::Connected,

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
 use crate::node::connection::revoke_grants;
 use crate::node::rpc::Limits;
-use crate::node::{Node, PeerRef, Phase, Wait, WaitsFor};
+use crate::node::{Node, PeerRef, Phase, Wait, WaitReason};
 use crate::pal::{Pal, Time};
 use crate::store::SpinLock;
 use crate::sync::Ordering;
@@ -16,7 +16,7 @@ use crate::wire::{Hello, Message, RelativeNote};
 impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: sends what is to be told of its own accord. False if some of it could not be
     /// sent yet.
-    pub(crate) fn pay_dues(&self) -> bool {
+    pub(crate) fn send_notifications(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
         };
@@ -91,7 +91,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: a HELLO came, and is answered.
-    pub(crate) fn welcome(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
+    pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
         let Some(leader) = &self.leader else {
             peer.extended.store(true, Ordering::SeqCst);
             if Some(peer.vmid()) == self.identity.leader {
@@ -105,12 +105,12 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
             return false;
         }
-        if !self.tell_limits(peer) {
+        if !self.send_limits(peer) {
             return false;
         }
         // Nothing that needs it is sent before it.
         peer.extended.store(true, Ordering::SeqCst);
-        if !self.tell_handed(leader, peer.vmid()) {
+        if !self.send_given_files(leader, peer.vmid()) {
             return false;
         }
         // The process asks what became of it.
@@ -121,7 +121,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: a member has nothing any more but IDs.
-    pub(crate) fn has_left(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
+    pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
         let has_orphans = {
             let mut leader = leader.lock();
             leader.apply(&Op::Left(vmid));
@@ -136,14 +136,14 @@ impl<'m, P: Pal> Node<'m, P> {
             // The worker sees to the time that they have.
             self.wake();
         }
-        self.give_signal_answers();
-        self.tell_decided();
+        self.send_signal_answers();
+        self.send_completions();
         self.reclaim_leases(vmid);
     }
 
     /// As the leader: abandons processes that are being started, whose parent has ended, and that have not
     /// come in time. Returns when to look again, if before `until`.
-    pub(crate) fn look_after_starts(&self, until: Option<Time>) -> Option<Time> {
+    pub(crate) fn poll_starts(&self, until: Option<Time>) -> Option<Time> {
         let Some(leader) = &self.leader else {
             return until;
         };
@@ -167,14 +167,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 if then > now {
                     return Some(until.map_or(then, |until| until.min(then)));
                 }
-                if self.has_come(vmid) {
+                if self.is_connected(vmid) {
                     leader.apply(&Op::DeferStart(vmid));
                     continue;
                 }
                 leader.apply(&Op::AbandonStart(vmid));
                 vmid
             };
-            self.take_back_ids(overdue);
+            self.reclaim_ids(overdue);
             // Its parent is to be told.
             until = Some(Time(0));
         }
@@ -183,9 +183,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// As the leader: its own process is dead for the others from now on, and has nothing any more.
     pub(in crate::node) fn end_own_process(&self, leader: &SpinLock<Leader<'m>>) {
         let us = self.identity.vmid;
-        self.has_left(leader, us);
+        self.reclaim_member(leader, us);
         revoke_grants(leader, us);
-        self.pay_dues();
+        self.send_notifications();
         // The worker sends what a group that is orphaned now gets, and what found no room.
         self.wake();
     }
@@ -214,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
         for peer in self.peers.all() {
             self.flush(&peer);
         }
-        self.wait_until(us, WaitsFor::Members, limits, || {
+        self.wait_until(us, WaitReason::Members, limits, || {
             let is_last = !self.peers.is_any_connected() && !leader.lock().processes().any_but(us);
             is_last.then_some(Ok(()))
         })

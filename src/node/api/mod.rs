@@ -1,5 +1,6 @@
 //! What an embedder calls, one file for each subject.
 
+mod abandoned;
 mod children;
 mod delegations;
 mod file_locks;
@@ -14,10 +15,9 @@ mod process;
 mod process_table;
 mod shared_state;
 mod signals;
-mod unborn;
 mod used_locks;
 
-pub use children::Which;
+pub use children::ChildSelector;
 pub use file_locks::lock_range;
 pub(crate) use parent::Parent;
 pub use process::Exit;

@@ -6,7 +6,7 @@ use super::leader_request::done;
 use crate::Vmid;
 use crate::error::Error;
 use crate::leader::{Leader, Op};
-use crate::node::{Late, Node, Wait};
+use crate::node::{LateReply, Node, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
@@ -17,7 +17,7 @@ const NOTES_AT_ONCE: usize = 16;
 
 /// What a process says about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum HandleNotice {
     /// It has the open file.
     Hold,
     /// It has closed the open file.
@@ -42,9 +42,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::handles`](crate::LockLimits);
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
     pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         self.used_locks.note_handle(handle);
-        self.say_of_handle(What::Hold, handle, wait)
+        self.notify_handle(HandleNotice::Hold, handle, wait)
     }
 
     /// Hands an open file on to another process of the family: to a child that this process
@@ -57,7 +57,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [says](Node::hold_handle) of each descriptor that arrives that it has come, before it uses or
     /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word,
     /// and a close before both is not noticed: the lock stays until the member ends. A child that never joins holds it until it is
-    /// [buried](Node::bury), or abandoned. If the descriptor can't be sent,
+    /// [buried](Node::abandon_child), or abandoned. If the descriptor can't be sent,
     /// [`Node::take_back_handle`].
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Node::take_back_handle`] makes sure that it was not.
     pub fn give_handle(&self, to: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.used_locks.note_handle(handle);
-        self.say_of_handle(What::Give(to), handle, wait)
+        self.notify_handle(HandleNotice::Give(to), handle, wait)
     }
 
     /// Takes back an open file that this process has [handed on](Node::give_handle) to another, since
@@ -77,7 +77,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
     pub fn take_back_handle(&self, from: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.say_of_handle(What::TakeBack(from), handle, wait)
+        self.notify_handle(HandleNotice::TakeBack(from), handle, wait)
     }
 
     /// The last descriptor of an open file in this process was closed: if no other process holds it, its
@@ -91,13 +91,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
     pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let wait = self.begin(wait);
         if !self.used_locks.may_have_handle(handle) {
             self.await_notes(wait)?;
         }
         if self.used_locks.may_have_handle(handle) {
-            self.say_of_handle(What::Close, handle, wait)
+            self.notify_handle(HandleNotice::Close, handle, wait)
         } else {
             Ok(())
         }
@@ -118,12 +118,12 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    fn say_of_handle(&self, what: What, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    fn notify_handle(&self, what: HandleNotice, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         let (other, held) = match what {
-            What::Hold => (None, true),
-            What::Close => (None, false),
-            What::Give(to) => (Some(to), true),
-            What::TakeBack(from) => (Some(from), false),
+            HandleNotice::Hold => (None, true),
+            HandleNotice::Close => (None, false),
+            HandleNotice::Give(to) => (Some(to), true),
+            HandleNotice::TakeBack(from) => (Some(from), false),
         };
         let wait = self.begin(wait);
         if !self.has_extensions() {
@@ -135,8 +135,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let vmid = other.map_or(0, Vmid::get);
         let message = Message::FileHandle { handle, held, vmid };
-        self.alive()?;
-        done(self.ask_leader(&message, Late::Drop, wait)?)
+        self.check_running()?;
+        done(self.ask_leader(&message, LateReply::Drop, wait)?)
     }
 
     /// As the leader: tells members which open files they were handed, so that they say when they close
@@ -171,7 +171,11 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// As the leader, before the peer is answered anything else: tells it which open files it was
     /// handed. False if there was no room to tell all.
-    pub(in crate::node) fn tell_handed(&self, leader: &SpinLock<Leader<'m>>, to: Vmid) -> bool {
+    pub(in crate::node) fn send_given_files(
+        &self,
+        leader: &SpinLock<Leader<'m>>,
+        to: Vmid,
+    ) -> bool {
         leader.lock().apply(&Op::AllowFileNotices(to));
         loop {
             let next = leader.lock().locks().next_note(Some(to));
@@ -185,7 +189,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// The leader says that this process was handed an open file.
-    pub(crate) fn was_handed(&self, handle: u64) {
+    pub(crate) fn note_given(&self, handle: u64) {
         self.used_locks.note_handle(handle);
     }
 }

@@ -44,7 +44,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; else as [`Node::query`].
     pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Id, Error> {
-        self.alive()?;
+        self.check_running()?;
         self.pid().ok_or(Error::Unsupported)?;
         self.parent.lock().is_watched = is_wanted;
         let note = if is_wanted {
@@ -58,7 +58,7 @@ impl<P: Pal> Node<'_, P> {
             pid: 0,
             vmid: 0,
         });
-        self.alive()?;
+        self.check_running()?;
         if !self.has_extensions() && self.identity.leader.is_some() {
             return Ok(self.parent.lock().pid);
         }
@@ -81,14 +81,14 @@ impl<P: Pal> Node<'_, P> {
         };
         if is_watched {
             // There is room.
-            self.tell_surely(Upcall::ParentEnded(pid));
+            self.enqueue_upcall(Upcall::ParentEnded(pid));
         }
         true
     }
 
     /// The connection with a process is closed, which may have been the parent, or the leader.
-    pub(crate) fn parent_gone(&self, vmid: Vmid) {
-        let counts = !self.leader_tells();
+    pub(crate) fn handle_parent_gone(&self, vmid: Vmid) {
+        let counts = !self.leader_reports_ends();
         let (is_told, has_left) = {
             let mut parent = self.parent.lock();
             parent.has_gone |= parent.vmid == Some(vmid);
@@ -102,10 +102,10 @@ impl<P: Pal> Node<'_, P> {
             (ends && parent.is_watched, has_left)
         };
         if is_told {
-            self.tell_surely(Upcall::ParentEnded(0));
+            self.enqueue_upcall(Upcall::ParentEnded(0));
         }
         if has_left {
-            self.tell_surely(Upcall::Left(vmid));
+            self.enqueue_upcall(Upcall::Left(vmid));
         }
     }
 }

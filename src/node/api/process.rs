@@ -2,14 +2,14 @@
 
 use core::time::Duration;
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use crate::config::Identity;
 use crate::error::Error;
 use crate::leader::{Op, Outcome, Presence};
 use crate::member::Purpose;
-use crate::node::rpc::Data;
 use crate::node::rpc::Limits;
-use crate::node::{Late, Node, Phase, Wait, WaitsFor};
+use crate::node::rpc::ReplyData;
+use crate::node::{LateReply, Node, Phase, Wait, WaitReason};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{ChildExit, Hello, IdRange, Message, ProcessQuery};
@@ -56,12 +56,12 @@ impl<P: Pal> Node<'_, P> {
     /// [`Capacities::sync_data`](crate::Capacities::sync_data) is not that of the leader, and both use
     /// sync handles; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
-        self.alive()?;
+        self.check_running()?;
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
         let wait = self.begin(wait);
-        self.meet_leader(wait)?;
+        self.await_leader_limits(wait)?;
         let pid = match self.identity.pid {
             0 => self.take_id_for(self.identity.vmid, wait)?,
             pid => pid,
@@ -74,27 +74,27 @@ impl<P: Pal> Node<'_, P> {
         };
         // From the moment that others know of it, it is asked about its pid.
         self.own_pid.store(pid, Ordering::Release);
-        let introduced = self.say_hello(&hello, wait);
+        let introduced = self.send_hello(&hello, wait);
         if introduced.is_err() {
             self.own_pid.store(0, Ordering::Release);
         }
         introduced.map(|()| pid)
     }
 
-    fn say_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
+    fn send_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
         // The parent first: when the leader knows of this process, its parent does.
         if let Some(parent) = self.identity.parent {
             self.connect(parent)?;
         }
         let leader = match self.leader()? {
-            Ask::Here(leader) => {
+            LeaderRoute::Local(leader) => {
                 let joined = leader.lock().apply(&Op::Join(self.identity.vmid, *hello));
                 return match joined {
                     Outcome::Done => Ok(()),
                     _ => Err(Error::Invalid),
                 };
             }
-            Ask::There(leader) => leader,
+            LeaderRoute::Remote(leader) => leader,
         };
         self.send(leader, &Message::Hello(*hello), wait)?;
         // A leader in C knows no HELLO and sends none. One of ours has sent its own before it
@@ -119,7 +119,7 @@ impl<P: Pal> Node<'_, P> {
     /// session. If this process ends before the child has joined, that becomes a child of another, as any
     /// orphan, and has [`Config::start_limit`](crate::Config::start_limit) left to join.
     ///
-    /// If its start fails, [`Node::bury`] it. If this call fails there is no child, and the leader takes
+    /// If its start fails, [`Node::abandon_child`] it. If this call fails there is no child, and the leader takes
     /// back what it had given to it, if need be after the call.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl<P: Pal> Node<'_, P> {
     /// children or, at the leader, of processes ([`Error::Refused`], `ENOMEM`); else as
     /// [`Node::take_id_for`].
     pub fn start_child(&self, wait: Wait<'_>) -> Result<Identity, Error> {
-        self.alive()?;
+        self.check_running()?;
         let parent_pid = self.pid().ok_or(Error::Unsupported)?;
         let wait = self.begin(wait);
         let vmid = self.new_vmid(wait)?;
@@ -147,11 +147,11 @@ impl<P: Pal> Node<'_, P> {
             pid,
             parent_pid,
         };
-        if let Err(error) = self.hand_on_id(pid, vmid, wait) {
+        if let Err(error) = self.transfer_id(pid, vmid, wait) {
             let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
             if released == Err(Error::Invalid) {
                 // It is unclear whose it is.
-                let _ = self.bury(vmid);
+                let _ = self.abandon_child(vmid);
             } else {
                 self.children.lock().give_place(vmid);
             }
@@ -163,7 +163,7 @@ impl<P: Pal> Node<'_, P> {
                 pid,
             };
             if let Err(error) = self.change_process(&message, wait) {
-                let _ = self.bury(vmid);
+                let _ = self.abandon_child(vmid);
                 return Err(error);
             }
         }
@@ -173,7 +173,7 @@ impl<P: Pal> Node<'_, P> {
     /// Ends this process for the family: first its file locks, open files, IDs and leases go, then its
     /// parent learns how it ended. Shared values that no thread uses just then are closed; others
     /// learn of those that one is changing that their owner died. When this returns the leader has
-    /// done all that, and every call of this process but [`Node::leave`], [`Node::give_back_ids`] and
+    /// done all that, and every call of this process but [`Node::leave`], [`Node::release_idle_ranges`] and
     /// [`Node::shut_down`] says [`Error::ShuttingDown`]: so do calls that wait in other threads, and a
     /// second exit. Its node still answers others until [`Node::shut_down`], which comes next.
     ///
@@ -219,8 +219,8 @@ impl<P: Pal> Node<'_, P> {
                 Ok(())
             }
             (None, Some(leader)) if is_led => self
-                .say_closes(leader, limits)
-                .and_then(|()| self.say_end(leader, &notice, limits)),
+                .send_closes(leader, limits)
+                .and_then(|()| self.send_end(leader, &notice, limits)),
             (None, Some(leader)) => self.end_at_c_leader(leader, pid, limits),
             (None, None) => Ok(()),
         };
@@ -230,13 +230,13 @@ impl<P: Pal> Node<'_, P> {
         }
         // The parent learns of it when the leader has taken back what this process had.
         let known = if is_led {
-            self.is_end_known(pid, limits)
+            self.await_end_known(pid, limits)
         } else {
             Ok(())
         };
         let is_told = |parent| is_led && Some(parent) == self.identity.leader;
         let told = match self.identity.parent {
-            Some(parent) if !is_told(parent) => self.say_end(parent, &notice, limits),
+            Some(parent) if !is_told(parent) => self.send_end(parent, &notice, limits),
             _ => Ok(()),
         };
         if told.is_err() && !is_led {
@@ -264,12 +264,12 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Closes the sync handles that no thread uses, and returns when the data of all is on its way.
-    fn say_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
+    fn send_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
         self.close_unused_syncs();
         if self.send_all_client_messages() {
             return Ok(());
         }
-        let said = self.wait_until(leader, WaitsFor::Room, limits, || {
+        let said = self.wait_until(leader, WaitReason::Room, limits, || {
             if let Some(peer) = self.peers.find(leader) {
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
@@ -281,7 +281,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    fn say_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
+    fn send_end(&self, to: Vmid, notice: &Message<'_>, limits: Limits<'_>) -> Result<(), Error> {
         match self.post(to, notice, limits.wait()) {
             Err(Error::NoSuchProcess | Error::LeaderGone) => Ok(()),
             said => said,
@@ -289,14 +289,20 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns when the leader knows that this process has ended.
-    fn is_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
+    fn await_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
             return Ok(());
         };
         let question = Message::GetIdOwner(pid);
         // It takes in one message after the other.
         let wait = limits.wait();
-        match self.ask_with(leader, &question, Late::Drop, &mut Data::none(), wait) {
+        match self.ask_with(
+            leader,
+            &question,
+            LateReply::Drop,
+            &mut ReplyData::none(),
+            wait,
+        ) {
             Ok(_) | Err(Error::LeaderGone) => Ok(()),
             Err(error) => Err(error),
         }
@@ -304,11 +310,17 @@ impl<P: Pal> Node<'_, P> {
 
     /// A leader in C keeps what it is not asked to let go of.
     fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
-        self.say_closes(leader, limits)?;
+        self.send_closes(leader, limits)?;
         let wait = limits.wait();
         if self.used_locks.any() {
             let clear = Message::FileLockClearPid(pid);
-            match self.ask_with(leader, &clear, Late::Drop, &mut Data::none(), wait) {
+            match self.ask_with(
+                leader,
+                &clear,
+                LateReply::Drop,
+                &mut ReplyData::none(),
+                wait,
+            ) {
                 Ok(_) | Err(Error::LeaderGone) => {}
                 Err(error) => return Err(error),
             }

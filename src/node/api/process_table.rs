@@ -3,7 +3,7 @@
 use super::leader_request::done;
 use super::signals::error_of;
 use crate::error::Error;
-use crate::node::{Late, Node, Wait};
+use crate::node::{LateReply, Node, Wait};
 use crate::pal::Pal;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
 use crate::{Id, Vmid};
@@ -17,12 +17,12 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
     /// C or this process has not joined; else as [`Node::ask`].
     pub fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
-        self.alive()?;
+        self.check_running()?;
         if !self.has_extensions() {
             return Err(Error::Unsupported);
         }
         let message = Message::ProcessQuery(*query);
-        match self.ask_leader(&message, Late::Drop, wait)? {
+        match self.ask_leader(&message, LateReply::Drop, wait)? {
             Answer::Process(Ok(process)) => Ok(process),
             Answer::Process(Err(status)) => Err(error_of(status.get())),
             _ => Err(Error::Invalid),
@@ -55,7 +55,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// As [`Node::query`].
     pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
-        self.alive()?;
+        self.check_running()?;
         let pid = match pid {
             0 => self.pid().ok_or(Error::Unsupported)?,
             pid => pid,
@@ -137,7 +137,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::query`].
     pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
-        self.alive()?;
+        self.check_running()?;
         let pid = self.pid().ok_or(Error::Unsupported)?;
         self.change(ProcessChange::Session, pid, 0, wait)?;
         Ok(pid)
@@ -149,7 +149,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::query`].
     pub fn mark(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         if matches!(mark, ProcessChange::Group | ProcessChange::Session) {
             return Err(Error::Invalid);
         }
@@ -163,7 +163,7 @@ impl<P: Pal> Node<'_, P> {
         value: u32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         if !self.has_extensions() {
             return Err(Error::Unsupported);
         }
@@ -177,6 +177,6 @@ impl<P: Pal> Node<'_, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        done(self.ask_leader(message, Late::Drop, wait)?)
+        done(self.ask_leader(message, LateReply::Drop, wait)?)
     }
 }

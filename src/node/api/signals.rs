@@ -1,12 +1,12 @@
 //! Signals for any process of the family (`kill(2)`), and what is known of a pid.
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use crate::error::{Error, Resource, errno};
 use crate::leader::is_signal;
-use crate::leader::{KEPT, NOT_NEEDED};
-use crate::node::rpc::Data;
+use crate::leader::{QUEUED, SEND_DIRECTLY};
+use crate::node::rpc::ReplyData;
 use crate::node::upcall::{MetadataReply, Signal, SignalReply, Target};
-use crate::node::{Late, Node, Wait};
+use crate::node::{LateReply, Node, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill, codes};
@@ -17,35 +17,35 @@ const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// What became of a signal that was to go through the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Through {
+enum ViaLeader {
     Done,
     /// It is not sent: the way to the target is free.
-    NotNeeded,
+    SendDirectly,
 }
 
 /// What is known of an ID.
 #[derive(Clone, Copy)]
-pub(in crate::node) struct Known {
+pub(in crate::node) struct KnownOwner {
     pub(in crate::node) owner: Vmid,
     /// How often this process had sent something through the leader when nothing of that was under way
     /// to the owner any more.
-    pub(in crate::node) passed: u32,
+    pub(in crate::node) forwarded: u32,
 }
 
 /// Who owned an ID when this process last asked.
-pub(crate) struct OwnerCache([(Id, Option<Known>); OWNERS]);
+pub(crate) struct OwnerCache([(Id, Option<KnownOwner>); OWNERS]);
 
 impl OwnerCache {
     pub(crate) const fn new() -> Self {
         OwnerCache([(0, None); OWNERS])
     }
 
-    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<Known>)> {
+    fn place(&mut self, id: Id) -> Option<&mut (Id, Option<KnownOwner>)> {
         let at = (id as usize).checked_rem(OWNERS)?;
         self.0.get_mut(at)
     }
 
-    pub(in crate::node) fn get(&mut self, id: Id) -> Option<Known> {
+    pub(in crate::node) fn get(&mut self, id: Id) -> Option<KnownOwner> {
         self.place(id)
             .filter(|known| known.0 == id)
             .and_then(|known| known.1)
@@ -54,19 +54,19 @@ impl OwnerCache {
     fn put(&mut self, id: Id, owner: Option<Vmid>) {
         let before = self.get(id);
         if let Some(place) = self.place(id) {
-            let known = owner.map(|owner| Known {
+            let known = owner.map(|owner| KnownOwner {
                 owner,
-                passed: before
+                forwarded: before
                     .filter(|before| before.owner == owner)
-                    .map_or(0, |before| before.passed),
+                    .map_or(0, |before| before.forwarded),
             });
             *place = (id, known);
         }
     }
 
-    fn set_passed(&mut self, id: Id, passed: u32) {
+    fn set_forwarded(&mut self, id: Id, forwarded: u32) {
         if let Some((_, Some(known))) = self.place(id).filter(|known| known.0 == id) {
-            known.passed = passed;
+            known.forwarded = forwarded;
         }
     }
 }
@@ -108,7 +108,7 @@ impl<P: Pal> Node<'_, P> {
         signal: i32,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let wait = self.begin(wait);
         if !is_signal(signal) {
             // The kernel looks for the target before it looks at the signal.
@@ -155,18 +155,18 @@ impl<P: Pal> Node<'_, P> {
     /// Sends a signal to its target's owner, behind those of this process that are under way to it
     /// through the leader.
     fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
-        let passed = self.passed.load(Ordering::Acquire);
-        let is_ordered = self.is_ordered(&kill, None, passed);
+        let forwarded = self.forwarded.load(Ordering::Acquire);
+        let is_ordered = self.is_ordered(&kill, None, forwarded);
         if !is_ordered {
-            match self.kill_through_leader(kill, false, wait) {
-                Ok(Through::NotNeeded) | Err(Error::LeaderGone) => {}
-                Ok(Through::Done) => return Ok(()),
+            match self.kill_via_leader(kill, false, wait) {
+                Ok(ViaLeader::SendDirectly) | Err(Error::LeaderGone) => {}
+                Ok(ViaLeader::Done) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
         let outcome = self.at_owner(kill.pid, wait, |owner| self.kill_at(owner, kill, wait));
         if !is_ordered {
-            self.owners.lock().set_passed(kill.pid, passed);
+            self.owners.lock().set_forwarded(kill.pid, forwarded);
         }
         if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
             return outcome;
@@ -175,22 +175,22 @@ impl<P: Pal> Node<'_, P> {
         if !self.has_extensions() {
             return outcome;
         }
-        match self.kill_through_leader(kill, true, wait) {
-            Err(Error::LeaderGone) | Ok(Through::NotNeeded) => outcome,
+        match self.kill_via_leader(kill, true, wait) {
+            Err(Error::LeaderGone) | Ok(ViaLeader::SendDirectly) => outcome,
             Err(error) => Err(error),
-            Ok(Through::Done) => Ok(()),
+            Ok(ViaLeader::Done) => Ok(()),
         }
     }
 
     /// Whether nothing of this process is under way to the target through the leader: its owner is asked
-    /// at once then. `passed` is how often anything was sent so.
+    /// at once then. `forwarded` is how often anything was sent so.
     pub(in crate::node) fn is_ordered(
         &self,
         kill: &PidKill,
         owner: Option<Vmid>,
-        passed: u32,
+        forwarded: u32,
     ) -> bool {
-        if passed == 0 || kill.signal == 0 || !self.has_extensions() {
+        if forwarded == 0 || kill.signal == 0 || !self.has_extensions() {
             return true;
         }
         let known = self.owners.lock().get(kill.pid);
@@ -200,58 +200,60 @@ impl<P: Pal> Node<'_, P> {
         let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
         owner.is_some_and(is_near)
             || Some(kill.pid) == self.pid()
-            || known.is_some_and(|known| known.passed == passed && passed < u32::MAX)
+            || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)
     }
 
     /// Has the leader send a signal, behind those of this process that it has not delivered yet:
     /// only if there are such, or `always`.
-    fn kill_through_leader(
+    fn kill_via_leader(
         &self,
         kill: PidKill,
         always: bool,
         wait: Wait<'_>,
-    ) -> Result<Through, Error> {
+    ) -> Result<ViaLeader, Error> {
         let answer = match self.leader()? {
-            Ask::Here(_) => {
+            LeaderRoute::Local(_) => {
                 let us = self.identity.vmid;
                 let code = codes::PID_KILL_ORDERED;
-                self.ask_here(code, &mut Data::none(), wait, |seq| {
+                self.ask_here(code, &mut ReplyData::none(), wait, |seq| {
                     if let Some(status) = self.kill_ordered(seq, &kill, always) {
                         self.waiters.answer_here(us, seq, &Answer::Status(status));
                     }
                 })
             }
-            Ask::There(leader) => self.ask(leader, &Message::KillOrdered { kill, always }, wait),
+            LeaderRoute::Remote(leader) => {
+                self.ask(leader, &Message::KillOrdered { kill, always }, wait)
+            }
         };
         match answer {
-            Ok(Answer::Status(0)) => Ok(Through::Done),
-            Ok(Answer::Status(NOT_NEEDED)) => Ok(Through::NotNeeded),
-            Ok(Answer::Status(KEPT)) => {
-                self.note_passed();
-                Ok(Through::Done)
+            Ok(Answer::Status(0)) => Ok(ViaLeader::Done),
+            Ok(Answer::Status(SEND_DIRECTLY)) => Ok(ViaLeader::SendDirectly),
+            Ok(Answer::Status(QUEUED)) => {
+                self.note_forwarded();
+                Ok(ViaLeader::Done)
             }
             Ok(Answer::Status(status)) => Err(error_of(status)),
             Ok(_) => Err(Error::Invalid),
             // It may be under way.
             Err(error) => {
-                self.note_passed();
+                self.note_forwarded();
                 Err(error)
             }
         }
     }
 
     /// Something of this process is, or may be, under way through the leader from now on.
-    pub(in crate::node) fn note_passed(&self) {
-        let next = |passed: u32| passed.checked_add(1);
+    pub(in crate::node) fn note_forwarded(&self) {
+        let next = |forwarded: u32| forwarded.checked_add(1);
         // At the end of the numbers nothing counts as clear any more.
         let _ = self
-            .passed
+            .forwarded
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     fn kill_at(&self, owner: Vmid, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
         let answer = if owner == self.identity.vmid {
-            self.ask_here(codes::PID_KILL, &mut Data::none(), wait, |seq| {
+            self.ask_here(codes::PID_KILL, &mut ReplyData::none(), wait, |seq| {
                 let reply = SignalReply { to: owner, seq };
                 self.deliver(&Signal::read(owner, &kill), reply);
             })?
@@ -289,8 +291,8 @@ impl<P: Pal> Node<'_, P> {
 
     fn kill_all(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
-            return if self.pass_on(self.identity.vmid, &kill) {
-                self.note_passed();
+            return if self.forward_to_all(self.identity.vmid, &kill) {
+                self.note_forwarded();
                 Ok(())
             } else {
                 Err(Error::NoSuchProcess)
@@ -298,7 +300,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let answer = self.ask(leader, &Message::PidKill(kill), wait);
         if kill.signal != 0 {
-            self.note_passed();
+            self.note_forwarded();
         }
         match answer? {
             Answer::Status(0) => Ok(()),
@@ -313,7 +315,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
     /// else as [`Node::ask`].
     pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
-        self.alive()?;
+        self.check_running()?;
         let mut data = [0; 8];
         if self.metadata(pid, MetaCode::Credentials, &mut data, wait)? != data.len() {
             return Err(Error::Invalid);
@@ -336,7 +338,7 @@ impl<P: Pal> Node<'_, P> {
         path: &mut [u8],
         wait: Wait<'_>,
     ) -> Result<usize, Error> {
-        self.alive()?;
+        self.check_running()?;
         if what == MetaCode::Credentials {
             return Err(Error::Invalid);
         }
@@ -357,7 +359,7 @@ impl<P: Pal> Node<'_, P> {
     ) -> Result<usize, Error> {
         let wait = self.begin(wait);
         self.at_owner(pid, wait, |owner| {
-            let mut data = Data {
+            let mut data = ReplyData {
                 bytes: &mut *data,
                 length: 0,
             };
@@ -368,8 +370,8 @@ impl<P: Pal> Node<'_, P> {
                 })?
             } else {
                 let message = Message::PidGetMeta { pid, code: what };
-                self.tell_short_limits(owner, wait)?;
-                self.ask_with(owner, &message, Late::Drop, &mut data, wait)?
+                self.send_short_limits(owner, wait)?;
+                self.ask_with(owner, &message, LateReply::Drop, &mut data, wait)?
             };
             match answer {
                 Answer::Meta { status: 0, .. } => Ok(data.length),

@@ -15,7 +15,7 @@ const LONGEST_PAUSE: u32 = 8192;
 /// takes long) it costs next to nothing, and where it begins to pay that is noticed.
 ///
 /// Threads that use one gauge at once only blur its figures.
-pub(crate) struct SpinGauge {
+pub(crate) struct AdaptiveSpin {
     /// Mean waits in ns; 0 before the first.
     asleep: AtomicU32,
     spinning: AtomicU32,
@@ -24,9 +24,9 @@ pub(crate) struct SpinGauge {
     pause: AtomicU32,
 }
 
-impl SpinGauge {
+impl AdaptiveSpin {
     pub(crate) const fn new() -> Self {
-        SpinGauge {
+        AdaptiveSpin {
             asleep: AtomicU32::new(0),
             spinning: AtomicU32::new(0),
             left: AtomicU32::new(0),
@@ -105,7 +105,7 @@ mod tests {
 
     /// How many of 10,000 waits spin where they take that long each way.
     fn spins(asleep: u64, spinning: u64) -> usize {
-        let gauge = SpinGauge::new();
+        let gauge = AdaptiveSpin::new();
         (0..10_000)
             .filter(|_| {
                 let spin = gauge.is_worth_it();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn notices_when_it_begins_to_pay() {
-        let gauge = SpinGauge::new();
+        let gauge = AdaptiveSpin::new();
         let wait = |asleep, spinning| {
             let spin = gauge.is_worth_it();
             gauge.learn(

@@ -2,7 +2,7 @@
 
 use crate::sync::Ordering;
 
-use super::poll_loop::Again;
+use super::poll_loop::Retry;
 use crate::counters::Refusal;
 #[cfg(feature = "capi")]
 use crate::error::Error;
@@ -19,21 +19,21 @@ use crate::{Id, Vmid};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Does what a message that is no answer asks for; takes an answer to its waiter.
-    pub(super) fn take_frame(
+    pub(super) fn handle_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,
-    ) -> Result<Again, Refusal> {
+    ) -> Result<Retry, Refusal> {
         if frame.code != codes::HELLO && !peer.extended.load(Ordering::SeqCst) {
-            self.note_plain(peer);
+            self.note_without_hello(peer);
         }
         if frame.code == codes::RESP {
-            self.take_answer(peer, frame.seq, frame.payload)?;
-            return Ok(Again::Whenever);
+            self.handle_answer(peer, frame.seq, frame.payload)?;
+            return Ok(Retry::No);
         }
         // One whose process has ended only asks whether the leader knows that.
         if peer.ended.load(Ordering::SeqCst) && frame.code != codes::GET_ID_OWNER {
-            return Ok(Again::Whenever);
+            return Ok(Retry::No);
         }
         let message = match frame.message() {
             // From a peer that does not know the extensions, their codes mean nothing.
@@ -45,13 +45,13 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         if matches!(message, Message::Unknown(_)) {
             self.counters.unknown_codes.add(1);
-            return Ok(Again::Whenever);
+            return Ok(Retry::No);
         }
         if let Some(leader) = &self.leader {
             if let Message::PidKill(kill) = &message
                 && kill.target == KillTarget::All
             {
-                return Ok(self.take_kill_all(peer, frame.seq, kill));
+                return Ok(self.handle_kill_all(peer, frame.seq, kill));
             }
             let message = match message {
                 // Nothing is lent that can't come back.
@@ -66,19 +66,19 @@ impl<'m, P: Pal> Node<'m, P> {
             match outcome.unwrap_or(Outcome::NotForLeader) {
                 Outcome::Answer(answer) => {
                     self.answer(peer, frame.seq, &answer);
-                    return Ok(Again::Whenever);
+                    return Ok(Retry::No);
                 }
                 Outcome::NotForLeader => {}
-                _ => return Ok(Again::Whenever),
+                _ => return Ok(Retry::No),
             }
         }
-        let again = self.take_member_message(peer, frame.seq, &message)?;
-        if again == Again::Whenever
+        let retry = self.handle_member_message(peer, frame.seq, &message)?;
+        if retry == Retry::No
             && let Message::ChildExit(exit) = message
         {
             self.process_ended(peer, exit.pid);
         }
-        Ok(again)
+        Ok(retry)
     }
 
     /// As the leader: a member's process says that it ends. One that has said `HELLO` has ended with
@@ -89,15 +89,15 @@ impl<'m, P: Pal> Node<'m, P> {
             && leader.lock().processes().is_running(peer.vmid(), pid)
         {
             peer.ended.store(true, Ordering::SeqCst);
-            self.take_back_ids(peer.vmid());
+            self.reclaim_ids(peer.vmid());
         }
     }
 
     /// As the leader: the peer has sent something, and no HELLO before. So it is a process in C, which
     /// never says that it has begun to run.
-    fn note_plain(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    fn note_without_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = &self.leader else { return };
-        if !peer.is_plain.swap(true, Ordering::SeqCst) {
+        if !peer.lacks_hello.swap(true, Ordering::SeqCst) {
             leader.lock().apply(&Op::RunUnjoined(peer.vmid()));
         }
     }
@@ -108,16 +108,16 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::NoSuchProcess`] if it is not connected, [`Error::Invalid`] for a bad one,
     /// [`Error::NoIds`] (`EAGAIN`) if there is no room for it now.
     #[cfg(feature = "capi")]
-    pub(crate) fn take_said(&self, from: Vmid, frame: &Frame<'_>) -> Result<(), Error> {
+    pub(crate) fn inject_frame(&self, from: Vmid, frame: &Frame<'_>) -> Result<(), Error> {
         let peer = self.peers.find(from).ok_or(Error::NoSuchProcess)?;
         if Expected::of(frame.code).is_some() && !peer.has_room() {
             return Err(Error::NoIds);
         }
-        let taken = self.take_frame(&peer, frame);
+        let taken = self.handle_frame(&peer, frame);
         self.flush(&peer);
         self.wake();
         match taken {
-            Ok(Again::Whenever) => Ok(()),
+            Ok(Retry::No) => Ok(()),
             Ok(_) => Err(Error::NoIds),
             Err(refusal) => {
                 self.fault(&peer, refusal);
@@ -128,12 +128,12 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// A message that any process may get. What is for the embedder is put aside until no lock is
     /// held; where there is no room for that, or for the answer, the frame stays where it is.
-    fn take_member_message(
+    fn handle_member_message(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         message: &Message<'_>,
-    ) -> Result<Again, Refusal> {
+    ) -> Result<Retry, Refusal> {
         let to = peer.vmid();
         let done = match message {
             Message::PidKill(kill) => {
@@ -143,13 +143,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 let reply = SignalReply { to, seq };
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
-                self.put_aside(peer, seq, SignalReply::ROOM, upcall)
+                self.queue_upcall(peer, seq, SignalReply::ROOM, upcall)
             }
             // Nobody waits for what becomes of it: its place in the order is all that is answered.
             Message::KillPassed(kill) if Some(to) == self.identity.leader => {
                 let reply = SignalReply { to, seq: 0 };
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
-                let done = self.put_aside(peer, 0, 0, upcall);
+                let done = self.queue_upcall(peer, 0, 0, upcall);
                 if done && seq != 0 {
                     self.answer(peer, seq, &Answer::Status(0));
                 }
@@ -166,16 +166,16 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::PidGetMeta { pid, code } => {
                 let reply = MetadataReply { to, seq };
                 let upcall = Upcall::Metadata(*pid, *code, reply);
-                self.put_aside(peer, seq, MetadataReply::ROOM, upcall)
+                self.queue_upcall(peer, seq, MetadataReply::ROOM, upcall)
             }
             Message::ChildExit(exit) => self.child_ended(to, *exit),
             Message::ProcessNote(note) if Some(to) == self.identity.leader => {
-                self.take_note(note)?
+                self.handle_relative_note(note)?
             }
-            Message::Hello(hello) => self.welcome(peer, hello),
-            Message::Limits(limits) => self.note_limits(peer, limits),
+            Message::Hello(hello) => self.handle_hello(peer, hello),
+            Message::Limits(limits) => self.handle_limits(peer, limits),
             Message::FileGiven(handle) if Some(to) == self.identity.leader => {
-                self.was_handed(*handle);
+                self.note_given(*handle);
                 true
             }
             Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
@@ -199,11 +199,11 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             _ => return Err(Refusal::WrongRole),
         };
-        Ok(if done { Again::Whenever } else { Again::Soon })
+        Ok(if done { Retry::No } else { Retry::Soon })
     }
 
     /// Keeps room for the answer, and puts the request aside for the embedder.
-    fn put_aside(
+    fn queue_upcall(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
@@ -228,7 +228,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// The leader says something about a relative of this process. False if there is no room for now.
-    fn take_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
+    fn handle_relative_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
         match note.note {
             ProcessNote::ParentEnded => Ok(self.parent_ended(note.pid, Vmid::new(note.vmid))),
             ProcessNote::ChildAbandoned => {
@@ -240,15 +240,22 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: a signal for everybody but the sender.
-    fn take_kill_all(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, kill: &PidKill) -> Again {
+    fn handle_kill_all(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        seq: u64,
+        kill: &PidKill,
+    ) -> Retry {
         let from = peer.vmid();
         let status = if is_signal(kill.signal) {
             let reply = SignalReply { to: from, seq: 0 };
             let is_for_us = kill.signal != 0 && !self.first_has_left();
-            if is_for_us && !self.tell(Upcall::Signal(Signal::read(from, kill), reply)) {
-                return Again::AtOnce;
+            if is_for_us
+                && !self.try_enqueue_upcall(Upcall::Signal(Signal::read(from, kill), reply))
+            {
+                return Retry::Now;
             }
-            if self.pass_on(from, kill) {
+            if self.forward_to_all(from, kill) {
                 0
             } else {
                 -errno::ESRCH
@@ -259,25 +266,25 @@ impl<'m, P: Pal> Node<'m, P> {
         if seq != 0 {
             self.answer(peer, seq, &Answer::Status(status));
         }
-        Again::Whenever
+        Retry::No
     }
 
     /// Takes an answer to its waiter.
-    pub(crate) fn take_answer(
+    pub(crate) fn handle_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
         if self.leader.is_some() && Signals::is_passed(seq) {
-            return self.take_signal_answer(peer, seq, payload);
+            return self.handle_signal_answer(peer, seq, payload);
         }
         match self.waiters.answer(peer.vmid(), seq, payload) {
             Delivery::Done => {}
             Delivery::Dropped => self.counters.late_answers.add(1),
             Delivery::Late(late, answer) => {
                 self.counters.late_answers.add(1);
-                self.late(late, answer);
+                self.handle_late_reply(late, answer);
             }
             Delivery::Wrong => {
                 self.fault(peer, Refusal::WrongAnswer);
@@ -288,7 +295,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: a member answers a signal that came through here.
-    fn take_signal_answer(
+    fn handle_signal_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         seq: u64,

@@ -5,15 +5,15 @@ use crate::wire::{FrameReader, FrameWriter};
 
 /// The side a process sends to us on. A token: whoever holds it reads the stream, and calls the
 /// worker after letting go if there are frames left: the worker may have found the token taken.
-pub(crate) struct Reading<'m, S> {
+pub(crate) struct RxHalf<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
     /// How often it was read since it is to be closed.
     pub(crate) last_reads: usize,
     /// Its requests stay unread until it reads our answers.
-    pub(crate) held_back: bool,
+    pub(crate) reads_paused: bool,
     /// The frame at the head stands among the events: it is taken up again.
-    pub(crate) is_noted: bool,
+    pub(crate) is_traced: bool,
 }
 
 /// What was accepted for sending to a process. A spinlock.
@@ -36,7 +36,7 @@ impl Queue<'_> {
     }
 
     /// Notes that a frame was put in, and how full the queue is.
-    pub(crate) fn note(&mut self) {
+    pub(crate) fn record_push(&mut self) {
         self.is_new = false;
         self.most = self.most.max(self.filling.unsent().len());
     }
@@ -45,7 +45,7 @@ impl Queue<'_> {
 /// The side we send to a process on. A token: whoever holds it writes to the stream, and looks at
 /// the queue again after letting go ([`Node::flush`](crate::Node)): others that found the token
 /// taken have left that to it.
-pub(crate) struct Sending<'m, S> {
+pub(crate) struct TxHalf<'m, S> {
     pub(crate) stream: Option<S>,
     /// How many bytes of our VMID, which goes first, are sent.
     pub(crate) vmid_sent: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Sending<'m, S> {
     pub(crate) pause: u64,
 }
 
-impl<S> Sending<'_, S> {
+impl<S> TxHalf<'_, S> {
     /// Closes the stream and forgets everything.
     pub(crate) fn reset(&mut self) {
         self.draining.clear();
@@ -72,12 +72,12 @@ impl<S> Sending<'_, S> {
     }
 }
 
-impl<S> Reading<'_, S> {
+impl<S> RxHalf<'_, S> {
     /// Closes the stream and forgets everything.
     pub(crate) fn reset(&mut self) {
         self.frames.clear();
-        self.held_back = false;
-        self.is_noted = false;
+        self.reads_paused = false;
+        self.is_traced = false;
         self.last_reads = 0;
         // As with the other.
         self.stream = None;

@@ -2,14 +2,14 @@
 
 use crate::sync::Ordering;
 
-use super::poll_loop::{Again, RETRY, RETRY_ACCEPT, Stranger, VMID_LENGTH, WorkerState};
-use super::rx::Read;
+use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
+use super::rx::ReadOutcome;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::leader::{Leader, Op, Outcome};
 use crate::log::log_event;
-use crate::node::{Name, Node, PeerRef, Phase, Reading, Sending, Upcall};
+use crate::node::{Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLock;
 
@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
             self.run_upcalls();
-            if P::HAS_HANDSHAKE && self.strangers_are_new(state) {
+            if P::HAS_HANDSHAKE && self.unidentified_are_recent(state) {
                 state.exhausted_until = Some(self.pal.now() + RETRY);
                 self.pal.watch_listener(false);
                 return;
@@ -33,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
             match self.pal.accept() {
                 Ok(stream) => {
                     self.counters.accepted.add(1);
-                    self.greet(state, stream);
+                    self.handle_accept(state, stream);
                 }
                 Err(AcceptError::WouldBlock) => return,
                 Err(AcceptError::NotAllowed) => self.refuse(None, Refusal::NotAllowed),
@@ -51,14 +51,14 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Whether there is no place for one more stranger, and none has had its time to shake hands.
-    fn strangers_are_new(&self, state: &WorkerState<'m, P::Stream>) -> bool {
-        if state.strangers_count < state.unidentified.len() {
+    fn unidentified_are_recent(&self, state: &WorkerState<'m, P::Stream>) -> bool {
+        if state.unidentified_count < state.unidentified.len() {
             return false;
         }
         let now = self.pal.now();
         let half = self.config.connect_limit.checked_div(2);
         let mut unidentified = state.unidentified.iter().flatten();
-        unidentified.all(|stranger| stranger.until.since(now) > half.unwrap_or_default())
+        unidentified.all(|candidate| candidate.until.since(now) > half.unwrap_or_default())
     }
 
     /// Watches the listener again when it is time. Returns when the worker has to look again.
@@ -67,42 +67,46 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         until: Option<Time>,
     ) -> Option<Time> {
-        let Some(again) = state.exhausted_until else {
+        let Some(retry) = state.exhausted_until else {
             return until;
         };
-        if self.now() >= again {
+        if self.now() >= retry {
             state.exhausted_until = None;
             self.pal.watch_listener(true);
             return until;
         }
-        Some(until.map_or(again, |until| until.min(again)))
+        Some(until.map_or(retry, |until| until.min(retry)))
     }
 
     /// Hears a new stream's VMID, or puts it among the unidentified until it says it.
-    fn greet(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
-        let mut stranger = Stranger {
+    fn handle_accept(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
+        let mut candidate = UnidentifiedStream {
             stream,
-            said: [0; VMID_LENGTH],
+            vmid: [0; VMID_LENGTH],
             length: 0,
             until: Time(0),
         };
-        match hear(&mut stranger) {
-            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
-            Heard::NotAll => {
-                stranger.until = self.now() + self.config.connect_limit;
-                self.keep_stranger(state, stranger);
+        match read_vmid(&mut candidate) {
+            Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
+            Identification::Partial => {
+                candidate.until = self.now() + self.config.connect_limit;
+                self.keep_unidentified(state, candidate);
             }
-            Heard::End => self.refuse(None, Refusal::NoVmid),
+            Identification::End => self.refuse(None, Refusal::NoVmid),
         }
     }
 
-    fn keep_stranger(&self, state: &mut WorkerState<'m, P::Stream>, stranger: Stranger<P::Stream>) {
+    fn keep_unidentified(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        candidate: UnidentifiedStream<P::Stream>,
+    ) {
         // Where there is no room, the one that has been silent for longest goes.
         let Some((index, place)) = state
             .unidentified
             .iter_mut()
             .enumerate()
-            .min_by_key(|(_, place)| place.as_ref().map(|stranger| stranger.until))
+            .min_by_key(|(_, place)| place.as_ref().map(|candidate| candidate.until))
         else {
             self.refuse(None, Refusal::NoVmid);
             return;
@@ -111,82 +115,84 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.unwatch(&oldest.stream);
             self.refuse(None, Refusal::NoVmid);
         } else {
-            state.strangers_count = state.strangers_count.saturating_add(1);
+            state.unidentified_count = state.unidentified_count.saturating_add(1);
         }
-        let token = Name::Stranger(index).token();
+        let token = StreamKey::Unidentified(index).token();
         if self
             .pal
-            .watch(&stranger.stream, token, Interest::READ)
+            .watch(&candidate.stream, token, Interest::READ)
             .is_ok()
         {
-            *place = Some(stranger);
+            *place = Some(candidate);
         } else {
-            state.strangers_count = state.strangers_count.saturating_sub(1);
+            state.unidentified_count = state.unidentified_count.saturating_sub(1);
         }
     }
 
     /// A stranger says something.
-    pub(super) fn listen_to_stranger(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
+    pub(super) fn read_unidentified(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
         let Some(place) = state.unidentified.get_mut(index) else {
             return;
         };
-        let Some(stranger) = place else { return };
-        let heard = hear(stranger);
-        if heard == Heard::NotAll {
+        let Some(candidate) = place else { return };
+        let identification = read_vmid(candidate);
+        if identification == Identification::Partial {
             return;
         }
-        let Some(stranger) = place.take() else { return };
-        state.strangers_count = state.strangers_count.saturating_sub(1);
-        self.pal.unwatch(&stranger.stream);
-        match heard {
-            Heard::Vmid(vmid) => self.introduce(state, stranger.stream, vmid),
+        let Some(candidate) = place.take() else {
+            return;
+        };
+        state.unidentified_count = state.unidentified_count.saturating_sub(1);
+        self.pal.unwatch(&candidate.stream);
+        match identification {
+            Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
             _ => self.refuse(None, Refusal::NoVmid),
         }
     }
 
     /// Turns unidentified away whose time is over. Returns when the worker has to look again.
-    pub(super) fn expire_strangers(
+    pub(super) fn expire_unidentified(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         until: Option<Time>,
     ) -> Option<Time> {
-        if state.strangers_count == 0 || until == Some(Time(0)) {
+        if state.unidentified_count == 0 || until == Some(Time(0)) {
             return until;
         }
         let now = self.now();
         let mut until = until;
-        self.introduce_again(state);
+        self.retry_identified(state);
         for place in state.unidentified.iter_mut() {
-            let Some(stranger) = place else { continue };
-            if stranger.length == VMID_LENGTH {
+            let Some(candidate) = place else { continue };
+            if candidate.length == VMID_LENGTH {
                 let soon = now + RETRY;
                 until = Some(until.map_or(soon, |until| until.min(soon)));
                 continue;
             }
-            if stranger.until > now {
-                until = Some(until.map_or(stranger.until, |until| until.min(stranger.until)));
+            if candidate.until > now {
+                until = Some(until.map_or(candidate.until, |until| until.min(candidate.until)));
                 continue;
             }
-            self.pal.unwatch(&stranger.stream);
+            self.pal.unwatch(&candidate.stream);
             *place = None;
-            state.strangers_count = state.strangers_count.saturating_sub(1);
+            state.unidentified_count = state.unidentified_count.saturating_sub(1);
             self.refuse(None, Refusal::NoVmid);
         }
         until
     }
 
     /// Tries those again who have said who they are, but whose place was not free yet.
-    fn introduce_again(&self, state: &mut WorkerState<'m, P::Stream>) {
+    fn retry_identified(&self, state: &mut WorkerState<'m, P::Stream>) {
         for index in 0..state.unidentified.len() {
             let place = state.unidentified.get(index).and_then(Option::as_ref);
-            if place.is_some_and(|stranger| stranger.length == VMID_LENGTH) {
-                self.listen_to_stranger(state, index);
+            if place.is_some_and(|candidate| candidate.length == VMID_LENGTH) {
+                self.read_unidentified(state, index);
             }
         }
     }
 
     /// A stream has said that it comes from `vmid`.
-    fn introduce(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
+    fn identify(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
@@ -194,11 +200,14 @@ impl<'m, P: Pal> Node<'m, P> {
         if let Some(peer) = self.peers.find(vmid) {
             // The one before may be gone already, and only its end not have been read yet.
             if peer.broken.load(Ordering::SeqCst) {
-                if self.close(state, &peer) != Again::Whenever {
+                if self.close(state, &peer) != Retry::No {
                     // A call has one of its streams yet.
-                    return self.keep_stranger(state, Stranger::of(stream, vmid, self.now()));
+                    return self.keep_unidentified(
+                        state,
+                        UnidentifiedStream::of(stream, vmid, self.now()),
+                    );
                 }
-            } else if !peer.is_silent() && !self.hear_the_end(state, &peer) {
+            } else if !peer.lacks_inbound() && !self.read_to_end_of_stream(state, &peer) {
                 return self.refuse(Some(vmid), Refusal::VmidTaken);
             }
         }
@@ -212,41 +221,41 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             return self.refuse(Some(vmid), Refusal::PeersFull);
         }
-        peer.reading.lock().stream = Some(stream);
-        peer.heard.store(true, Ordering::SeqCst);
+        peer.rx.lock().stream = Some(stream);
+        peer.has_inbound.store(true, Ordering::SeqCst);
         if let Some(leader) = &self.leader {
             leader.lock().apply(&Op::Connected(vmid));
         }
         log_event!(debug, "process {vmid} is connected");
         self.events.connected(vmid);
-        self.tell_surely(Upcall::Joined(vmid));
+        self.enqueue_upcall(Upcall::Joined(vmid));
         // What came with the VMID: no need to be told of it.
         self.receive(&peer);
     }
 
     /// Reads the peer's stream to its end, if that is there already, and closes the connection.
-    fn hear_the_end(
+    fn read_to_end_of_stream(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         peer: &PeerRef<'_, 'm, P::Stream>,
     ) -> bool {
         for _ in 0..LAST_READS {
-            let Some(mut reading) = peer.reading.try_lock() else {
+            let Some(mut rx) = peer.rx.try_lock() else {
                 return false;
             };
-            let read = self.read(&mut reading);
-            let again = self.take_frames(peer, &mut reading);
-            drop(reading);
+            let read = self.read(&mut rx);
+            let retry = self.handle_frames(peer, &mut rx);
+            drop(rx);
             self.flush(peer);
-            if again != Again::Whenever {
-                self.peers.attend(peer);
+            if retry != Retry::No {
+                self.peers.schedule(peer);
             }
             match read {
-                Read::Some => {}
-                Read::Nothing => return false,
-                Read::End => {
+                ReadOutcome::Some => {}
+                ReadOutcome::Nothing => return false,
+                ReadOutcome::End => {
                     peer.broken.store(true, Ordering::SeqCst);
-                    return self.close(state, peer) == Again::Whenever;
+                    return self.close(state, peer) == Retry::No;
                 }
             }
         }
@@ -259,13 +268,13 @@ impl<'m, P: Pal> Node<'m, P> {
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         peer: &PeerRef<'_, 'm, P::Stream>,
-    ) -> Again {
-        let Some(mut reading) = peer.reading.try_lock() else {
-            self.waiters.nudge(peer.reader.load(Ordering::SeqCst));
-            return Again::Soon;
+    ) -> Retry {
+        let Some(mut rx) = peer.rx.try_lock() else {
+            self.waiters.wake(peer.reader.load(Ordering::SeqCst));
+            return Retry::Soon;
         };
-        let Some(mut sending) = peer.sending.try_lock() else {
-            return Again::Soon;
+        let Some(mut tx) = peer.tx.try_lock() else {
+            return Retry::Soon;
         };
         let faulty = {
             let mut queue = peer.queue.lock();
@@ -273,42 +282,44 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.faulty
         };
         // An answer or a last wish that came before the end is heard.
-        while !faulty && reading.last_reads < LAST_READS {
-            reading.last_reads = reading.last_reads.saturating_add(1);
-            let read = self.read(&mut reading);
-            let again = self.take_frames(peer, &mut reading);
-            if again != Again::Whenever {
-                self.look_away(peer, &reading, &sending);
-                return again;
+        while !faulty && rx.last_reads < LAST_READS {
+            rx.last_reads = rx.last_reads.saturating_add(1);
+            let read = self.read(&mut rx);
+            let retry = self.handle_frames(peer, &mut rx);
+            if retry != Retry::No {
+                self.pause_watch(peer, &rx, &tx);
+                return retry;
             }
             match read {
-                Read::Some => {}
+                ReadOutcome::Some => {}
                 // What it said last may not be here yet.
-                Read::Nothing if peer.hung_up.load(Ordering::SeqCst) && !peer.is_silent() => {
-                    self.look_away(peer, &reading, &sending);
-                    return Again::Soon;
+                ReadOutcome::Nothing
+                    if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
+                {
+                    self.pause_watch(peer, &rx, &tx);
+                    return Retry::Soon;
                 }
-                Read::Nothing | Read::End => break,
+                ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
         let vmid = peer.vmid();
         // The outgoing stream ends first: a peer that sees its own stream closed finds the end of
         // this one, and what was written before it, without waiting.
-        if let Some(stream) = &sending.stream {
+        if let Some(stream) = &tx.stream {
             self.pal.unwatch(stream);
         }
-        sending.reset();
-        if let Some(stream) = &reading.stream {
+        tx.reset();
+        if let Some(stream) = &rx.stream {
             self.pal.unwatch(stream);
         }
-        reading.reset();
+        rx.reset();
         {
             let mut queue = peer.queue.lock();
             queue.filling.clear();
             queue.reserved = 0;
         }
-        drop(sending);
-        drop(reading);
+        drop(tx);
+        drop(rx);
         self.peers.remove(peer);
         let error = self.gone(vmid);
         if error == Error::LeaderGone {
@@ -320,12 +331,12 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             log_event!(debug, "process {vmid} is gone");
         }
-        self.parent_gone(vmid);
+        self.handle_parent_gone(vmid);
         // One that never came has not gone either: only we tried to reach it.
-        if !peer.is_silent() {
-            self.take_back_ids(vmid);
+        if !peer.lacks_inbound() {
+            self.reclaim_ids(vmid);
             // Before its callers know of it, so that a child is a zombie for them.
-            self.peer_gone(vmid);
+            self.handle_peer_gone(vmid);
         }
         // Calls that wait for children, or for all others to leave, look again.
         self.waiters.wake_for_room(self.identity.vmid);
@@ -335,20 +346,20 @@ impl<'m, P: Pal> Node<'m, P> {
         if state.exhausted_until.take().is_some() {
             self.pal.watch_listener(true);
         }
-        self.tell_who_shuts_down();
-        Again::Whenever
+        self.notify_shutdown();
+        Retry::No
     }
 
     /// A peer that is to be closed is looked at again soon. What its streams report until then is
     /// no news, and would come again and again.
-    fn look_away(
+    fn pause_watch(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &Reading<'m, P::Stream>,
-        sending: &Sending<'m, P::Stream>,
+        rx: &RxHalf<'m, P::Stream>,
+        tx: &TxHalf<'m, P::Stream>,
     ) {
-        let incoming = (&reading.stream, peer.incoming());
-        for (stream, token) in [incoming, (&sending.stream, peer.outgoing())] {
+        let incoming = (&rx.stream, peer.incoming());
+        for (stream, token) in [incoming, (&tx.stream, peer.outgoing())] {
             if let Some(stream) = stream {
                 self.pal.rewatch(stream, token, Interest::empty());
             }
@@ -356,13 +367,13 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: what the process owned is free again.
-    pub(crate) fn take_back_ids(&self, vmid: Vmid) {
+    pub(crate) fn reclaim_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
         // When it goes itself the others live on: nothing of theirs is given away.
         if self.phase() >= Phase::Closing {
             return;
         }
-        self.has_left(leader, vmid);
+        self.reclaim_member(leader, vmid);
         revoke_grants(leader, vmid);
         if self.config.keep_ranges_of_dead {
             return;
@@ -388,27 +399,27 @@ pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heard {
+enum Identification {
     Vmid(u32),
-    NotAll,
+    Partial,
     End,
 }
 
 /// Reads no more than the VMID.
-fn hear<S: Stream>(stranger: &mut Stranger<S>) -> Heard {
+fn read_vmid<S: Stream>(candidate: &mut UnidentifiedStream<S>) -> Identification {
     loop {
-        let Some(missing) = stranger
-            .said
-            .get_mut(stranger.length..)
+        let Some(missing) = candidate
+            .vmid
+            .get_mut(candidate.length..)
             .filter(|rest| !rest.is_empty())
         else {
-            return Heard::Vmid(u32::from_le_bytes(stranger.said));
+            return Identification::Vmid(u32::from_le_bytes(candidate.vmid));
         };
-        match stranger.stream.read(missing) {
-            Ok(0) | Err(StreamError::Closed) => return Heard::End,
-            Ok(count) => stranger.length = stranger.length.saturating_add(count),
+        match candidate.stream.read(missing) {
+            Ok(0) | Err(StreamError::Closed) => return Identification::End,
+            Ok(count) => candidate.length = candidate.length.saturating_add(count),
             Err(StreamError::Interrupted) => {}
-            Err(StreamError::WouldBlock) => return Heard::NotAll,
+            Err(StreamError::WouldBlock) => return Identification::Partial,
         }
     }
 }

@@ -40,7 +40,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The first frame to the leader is a HELLO, so that it knows what it talks to. To be called
     /// before anything is put into a queue.
     #[inline]
-    pub(crate) fn say_hello_first(&self, peer: &PeerRef<'_, 'm, P::Stream>, queue: &mut Queue<'m>) {
+    pub(crate) fn queue_hello_first(
+        &self,
+        peer: &PeerRef<'_, 'm, P::Stream>,
+        queue: &mut Queue<'m>,
+    ) {
         if queue.is_new {
             self.begin_queue(peer, queue);
         }
@@ -56,26 +60,26 @@ impl<'m, P: Pal> Node<'m, P> {
         let hello = Message::Hello(Hello::NO_PROCESS);
         // The queue is empty, and half of it holds more than the longest frame by a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
-            self.note_out(peer.vmid(), 0, &hello);
+            self.trace_tx(peer.vmid(), 0, &hello);
         }
     }
 
     /// Tells the peer this process's limits, once. False if there is no room for that now.
-    pub(in crate::node) fn tell_limits(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
-        if peer.limits_told.load(Ordering::SeqCst) {
+    pub(in crate::node) fn send_limits(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        if peer.limits_sent.load(Ordering::SeqCst) {
             return true;
         }
         let message = Message::Limits(self.limits());
         if let Err(Error::Full(_)) = self.put(peer, 0, &message, Limits::NONE) {
             return false;
         }
-        peer.limits_told.store(true, Ordering::SeqCst);
+        peer.limits_sent.store(true, Ordering::SeqCst);
         true
     }
 
     /// Before a member is asked for something that may be longer than what this process takes: tells
     /// it how much that is. A process in C skips it.
-    pub(in crate::node) fn tell_short_limits(
+    pub(in crate::node) fn send_short_limits(
         &self,
         dest: Vmid,
         wait: Wait<'_>,
@@ -88,23 +92,23 @@ impl<'m, P: Pal> Node<'m, P> {
             return Ok(());
         }
         let peer = self.peers.find_or_add(dest)?;
-        if peer.limits_told.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
+        if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
             return Ok(());
         }
         // Sent at once: the question may fail before it is sent, and would leave them unsent.
         self.send(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
         self.send(dest, &Message::Limits(self.limits()), wait)?;
-        peer.limits_told.store(true, Ordering::SeqCst);
+        peer.limits_sent.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     /// A peer says its limits. False if there is no room to answer: to be taken up again.
-    pub(crate) fn note_limits(
+    pub(crate) fn handle_limits(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         theirs: &PeerLimits,
     ) -> bool {
-        peer.set_longest_frame(theirs.frame_length);
+        peer.set_max_frame(theirs.frame_length);
         let ours = self.limits();
         let both = ours.flags & theirs.flags;
         let fits = !both.contains(LimitFlags::USES_SYNC) || ours.sync_data == theirs.sync_data;
@@ -120,7 +124,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 // Calls that wait for a handle look again.
                 self.waiters.wake_for_room(peer.vmid());
             }
-            return self.tell_limits(peer);
+            return self.send_limits(peer);
         }
         let Some(leader) = &self.leader else {
             return true;
@@ -157,7 +161,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Makes sure that the leader has said what it is and what its limits are, if it ever does.
-    pub(in crate::node) fn meet_leader(&self, wait: Wait<'_>) -> Result<(), Error> {
+    pub(in crate::node) fn await_leader_limits(&self, wait: Wait<'_>) -> Result<(), Error> {
         if !self.has_extensions() {
             // One in C answers only this.
             self.owner_of(1, wait)?;

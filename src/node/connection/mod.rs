@@ -12,11 +12,11 @@ mod rx;
 mod stream_key;
 mod tx;
 
-pub(crate) use adaptive_spin::SpinGauge;
-pub(crate) use halves::{Reading, Sending};
+pub(crate) use adaptive_spin::AdaptiveSpin;
+pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
 pub(crate) use poll_loop::{VMID_LENGTH, WorkerState};
-pub(crate) use stream_key::Name;
+pub(crate) use stream_key::StreamKey;
 pub(crate) use tx::{jittered, longer_pause};

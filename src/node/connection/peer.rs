@@ -1,7 +1,7 @@
 //! One process that this node is connected with.
 
-use super::halves::{Queue, Reading, Sending};
-use super::stream_key::Name;
+use super::halves::{Queue, RxHalf, TxHalf};
+use super::stream_key::StreamKey;
 use crate::Vmid;
 use crate::pal::{Time, Token};
 use crate::store::SpinLock;
@@ -13,17 +13,17 @@ pub(crate) struct Peer<'m, S> {
     /// Changes when the place goes to another process, so that stale names are known as such.
     pub(super) generation: AtomicU32,
     pub(super) vmid: AtomicU32,
-    pub(crate) reading: SpinLock<Reading<'m, S>>,
+    pub(crate) rx: SpinLock<RxHalf<'m, S>>,
     pub(crate) queue: SpinLock<Queue<'m>>,
-    pub(crate) sending: SpinLock<Sending<'m, S>>,
+    pub(crate) tx: SpinLock<TxHalf<'m, S>>,
     /// It is in the attention queue.
-    pub(super) listed: AtomicBool,
+    pub(super) is_scheduled: AtomicBool,
     /// It is to be closed.
     pub(crate) broken: AtomicBool,
     /// It has closed its end of our stream to it: the end of its own is sure to come.
     pub(crate) hung_up: AtomicBool,
     /// Its requests are held back: tell the worker when there is room again.
-    pub(crate) held_back: AtomicBool,
+    pub(crate) reads_paused: AtomicBool,
     /// A call waits for room to send to it.
     pub(crate) room_wanted: AtomicBool,
     /// A stream to it is to be opened though nothing is to be sent yet.
@@ -35,21 +35,21 @@ pub(crate) struct Peer<'m, S> {
     /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
     pub(crate) unreachable: AtomicBool,
     /// It has a stream to us.
-    pub(crate) heard: AtomicBool,
+    pub(crate) has_inbound: AtomicBool,
     /// It has said that it knows this crate's extensions.
     pub(crate) extended: AtomicBool,
     /// As the leader: its process has ended, and has nothing to say any more.
     pub(crate) ended: AtomicBool,
     /// It has sent something, and no HELLO before: it is a process in C.
-    pub(crate) is_plain: AtomicBool,
+    pub(crate) lacks_hello: AtomicBool,
     /// It was told the limits of this process.
-    pub(crate) limits_told: AtomicBool,
+    pub(crate) limits_sent: AtomicBool,
     /// The longest frame that it takes, as it said itself; no limit is known before.
-    pub(super) takes: AtomicU32,
+    pub(super) max_frame: AtomicU32,
     /// As the leader: its sync handles do not fit those of this process.
     pub(crate) syncs_refused: AtomicBool,
     /// As the leader: signals for it may wait to be sent.
-    pub(crate) signals_wait: AtomicBool,
+    pub(crate) has_pending_signals: AtomicBool,
     /// The name of the waiter whose call reads its stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }
@@ -62,14 +62,14 @@ impl<S> Peer<'_, S> {
 
     /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever
     /// has the reading token just then makes no difference.
-    pub(crate) fn is_silent(&self) -> bool {
-        !self.heard.load(Ordering::SeqCst)
+    pub(crate) fn lacks_inbound(&self) -> bool {
+        !self.has_inbound.load(Ordering::SeqCst)
     }
 
     /// Whether it has a stream to us, or ours to it is open or will be opened. The worker sees the end of
     /// either, and then removes the peer; nobody would remove one that has none.
     pub(super) fn has_connection(&self) -> bool {
-        self.heard.load(Ordering::SeqCst)
+        self.has_inbound.load(Ordering::SeqCst)
             || self.stream_wanted.load(Ordering::SeqCst)
             || !self.queue.lock().is_new
     }
@@ -92,30 +92,30 @@ impl<S> Peer<'_, S> {
     }
 
     /// Keeps room for an answer that comes later: there is enough for any.
-    pub(crate) fn keep_room(&self, room: usize) {
+    pub(crate) fn reserve_reply(&self, room: usize) {
         let mut queue = self.queue.lock();
         queue.reserved = queue.reserved.saturating_add(room);
     }
 
     /// It takes no longer frames than that. Every process takes those of [`crate::node::ANSWER_RESERVE`] bytes.
-    pub(in crate::node) fn set_longest_frame(&self, length: u32) {
+    pub(in crate::node) fn set_max_frame(&self, length: u32) {
         let least = u32::try_from(crate::node::ANSWER_RESERVE).unwrap_or(u32::MAX);
-        self.takes.store(length.max(least), Ordering::SeqCst);
+        self.max_frame.store(length.max(least), Ordering::SeqCst);
     }
 
     /// The longest frame that it takes, as far as that is known.
-    pub(in crate::node) fn longest_frame(&self) -> u32 {
-        self.takes.load(Ordering::SeqCst)
+    pub(in crate::node) fn max_frame(&self) -> u32 {
+        self.max_frame.load(Ordering::SeqCst)
     }
 
     /// Whether it takes a frame of that length, as far as that is known.
-    pub(in crate::node) fn takes(&self, length: usize) -> bool {
-        length <= self.longest_frame() as usize
+    pub(in crate::node) fn accepts_length(&self, length: usize) -> bool {
+        length <= self.max_frame() as usize
     }
 
     pub(crate) fn incoming(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
-        Name::Incoming {
+        StreamKey::Incoming {
             index: self.index,
             generation,
         }
@@ -124,7 +124,7 @@ impl<S> Peer<'_, S> {
 
     pub(crate) fn outgoing(&self) -> Token {
         let generation = self.generation.load(Ordering::Relaxed);
-        Name::Outgoing {
+        StreamKey::Outgoing {
             index: self.index,
             generation,
         }

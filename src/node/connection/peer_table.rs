@@ -3,7 +3,7 @@
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
-use super::halves::{Queue, Reading, Sending};
+use super::halves::{Queue, RxHalf, TxHalf};
 use super::peer::Peer;
 use super::stream_key::GENERATIONS;
 use crate::Vmid;
@@ -37,13 +37,13 @@ impl Directory<'_> {
 }
 
 pub(crate) struct Peers<'m, S> {
-    places: Table<'m, Peer<'m, S>>,
+    slots: Table<'m, Peer<'m, S>>,
     directory: SpinLock<Directory<'m>>,
-    attention: SpinLock<Attention<'m>>,
+    work_queue: SpinLock<WorkQueue<'m>>,
 }
 
 /// Peers that want something of the worker, each at most once: a ring.
-struct Attention<'m> {
+struct WorkQueue<'m> {
     ring: Table<'m, u32>,
     first: usize,
     count: usize,
@@ -64,7 +64,7 @@ impl<'m, S> Deref for PeerRef<'_, 'm, S> {
 
 impl<S> Drop for PeerRef<'_, '_, S> {
     fn drop(&mut self) {
-        self.peers.let_go(self.peer);
+        self.peers.release(self.peer);
     }
 }
 
@@ -88,17 +88,17 @@ impl<'m, S> Peers<'m, S> {
         let mut buffers = arena.split_off(capacity.saturating_mul(
             frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
         ))?;
-        let places = arena.alloc_table(capacity, |index| {
+        let slots = arena.alloc_table(capacity, |index| {
             Ok(Peer {
                 index: number(index)?,
                 generation: AtomicU32::new(0),
                 vmid: AtomicU32::new(0),
-                reading: SpinLock::new(Reading {
+                rx: SpinLock::new(RxHalf {
                     stream: None,
                     frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
                     last_reads: 0,
-                    held_back: false,
-                    is_noted: false,
+                    reads_paused: false,
+                    is_traced: false,
                 }),
                 queue: SpinLock::new(Queue {
                     filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
@@ -108,7 +108,7 @@ impl<'m, S> Peers<'m, S> {
                     reserved: 0,
                     most: 0,
                 }),
-                sending: SpinLock::new(Sending {
+                tx: SpinLock::new(TxHalf {
                     stream: None,
                     vmid_sent: 0,
                     draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
@@ -116,23 +116,23 @@ impl<'m, S> Peers<'m, S> {
                     connecting_since: None,
                     pause: 0,
                 }),
-                listed: AtomicBool::new(false),
+                is_scheduled: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
                 hung_up: AtomicBool::new(false),
-                held_back: AtomicBool::new(false),
+                reads_paused: AtomicBool::new(false),
                 room_wanted: AtomicBool::new(false),
                 stream_wanted: AtomicBool::new(false),
                 connecting: AtomicBool::new(false),
                 retry_at: AtomicU64::new(0),
                 unreachable: AtomicBool::new(false),
-                heard: AtomicBool::new(false),
+                has_inbound: AtomicBool::new(false),
                 extended: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
-                is_plain: AtomicBool::new(false),
-                limits_told: AtomicBool::new(false),
-                takes: AtomicU32::new(u32::MAX),
+                lacks_hello: AtomicBool::new(false),
+                limits_sent: AtomicBool::new(false),
+                max_frame: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
-                signals_wait: AtomicBool::new(false),
+                has_pending_signals: AtomicBool::new(false),
                 reader: AtomicU32::new(0),
             })
         })?;
@@ -144,20 +144,20 @@ impl<'m, S> Peers<'m, S> {
             })?,
             free_count: capacity,
         };
-        let attention = Attention {
+        let work_queue = WorkQueue {
             ring: arena.alloc_table(capacity, |_| Ok(0))?,
             first: 0,
             count: 0,
         };
         Ok(Peers {
-            places,
+            slots,
             directory: SpinLock::new(directory),
-            attention: SpinLock::new(attention),
+            work_queue: SpinLock::new(work_queue),
         })
     }
 
     fn reference(&self, index: u32) -> Option<PeerRef<'_, 'm, S>> {
-        self.places
+        self.slots
             .get(index as usize)
             .map(|peer| PeerRef { peers: self, peer })
     }
@@ -185,7 +185,7 @@ impl<'m, S> Peers<'m, S> {
         } else {
             let free_count = directory.free_count.checked_sub(1).ok_or(full)?;
             let index = *directory.free.get(free_count).ok_or(full)?;
-            let peer = self.places.get(index as usize).ok_or(full)?;
+            let peer = self.slots.get(index as usize).ok_or(full)?;
             if !directory.by_vmid.insert(vmid.get(), index) {
                 return Err(full);
             }
@@ -204,8 +204,8 @@ impl<'m, S> Peers<'m, S> {
     }
 
     /// The peer that a name of its stream means, if it is still there.
-    pub(crate) fn named(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
-        let peer = self.places.get(index as usize)?;
+    pub(crate) fn find_by_key(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
+        let peer = self.slots.get(index as usize)?;
         let mut directory = self.directory.lock();
         let present = directory.index_of(Vmid::new(peer.vmid.load(Ordering::Relaxed))?)? == index;
         if !present || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
@@ -218,8 +218,8 @@ impl<'m, S> Peers<'m, S> {
 
     /// All peers that are there as the walk passes them.
     pub(crate) fn all(&self) -> impl Iterator<Item = PeerRef<'_, 'm, S>> {
-        self.places.iter().filter_map(|peer| {
-            self.named(
+        self.slots.iter().filter_map(|peer| {
+            self.find_by_key(
                 peer.index,
                 peer.generation.load(Ordering::Relaxed) & GENERATIONS,
             )
@@ -238,7 +238,7 @@ impl<'m, S> Peers<'m, S> {
         }
     }
 
-    fn let_go(&self, peer: &Peer<'m, S>) {
+    fn release(&self, peer: &Peer<'m, S>) {
         let mut directory = self.directory.lock();
         let Some(used) = directory.uses.get_mut(peer.index as usize) else {
             return;
@@ -263,22 +263,22 @@ impl<'m, S> Peers<'m, S> {
         for flag in [
             &peer.broken,
             &peer.hung_up,
-            &peer.held_back,
+            &peer.reads_paused,
             &peer.room_wanted,
             &peer.stream_wanted,
             &peer.connecting,
             &peer.unreachable,
-            &peer.heard,
+            &peer.has_inbound,
             &peer.extended,
             &peer.ended,
-            &peer.is_plain,
-            &peer.limits_told,
+            &peer.lacks_hello,
+            &peer.limits_sent,
             &peer.syncs_refused,
-            &peer.signals_wait,
+            &peer.has_pending_signals,
         ] {
             flag.store(false, Ordering::Relaxed);
         }
-        peer.takes.store(u32::MAX, Ordering::Relaxed);
+        peer.max_frame.store(u32::MAX, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;
@@ -287,44 +287,44 @@ impl<'m, S> Peers<'m, S> {
     }
 
     /// Puts the peer before the worker. True if it wasn't there already.
-    pub(crate) fn attend(&self, peer: &Peer<'m, S>) -> bool {
-        if peer.listed.swap(true, Ordering::SeqCst) {
+    pub(crate) fn schedule(&self, peer: &Peer<'m, S>) -> bool {
+        if peer.is_scheduled.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let mut attention = self.attention.lock();
-        let next = attention.first.wrapping_add(attention.count);
-        let length = attention.ring.len();
-        if let Some(place) = next
+        let mut work_queue = self.work_queue.lock();
+        let next = work_queue.first.wrapping_add(work_queue.count);
+        let length = work_queue.ring.len();
+        if let Some(slot) = next
             .checked_rem(length)
-            .and_then(|at| attention.ring.get_mut(at))
+            .and_then(|at| work_queue.ring.get_mut(at))
         {
-            *place = peer.index;
-            attention.count = attention.count.saturating_add(1);
+            *slot = peer.index;
+            work_queue.count = work_queue.count.saturating_add(1);
         }
         true
     }
 
     /// How many peers want the worker.
-    pub(crate) fn wanting(&self) -> usize {
-        self.attention.lock().count
+    pub(crate) fn scheduled(&self) -> usize {
+        self.work_queue.lock().count
     }
 
     /// The next peer that wants the worker.
-    pub(crate) fn next_wanting(&self) -> Option<PeerRef<'_, 'm, S>> {
+    pub(crate) fn next_scheduled(&self) -> Option<PeerRef<'_, 'm, S>> {
         loop {
             let index = {
-                let mut attention = self.attention.lock();
-                attention.count = attention.count.checked_sub(1)?;
-                let first = attention.first;
-                let index = *attention.ring.get(first)?;
-                attention.first = first.wrapping_add(1).checked_rem(attention.ring.len())?;
+                let mut work_queue = self.work_queue.lock();
+                work_queue.count = work_queue.count.checked_sub(1)?;
+                let first = work_queue.first;
+                let index = *work_queue.ring.get(first)?;
+                work_queue.first = first.wrapping_add(1).checked_rem(work_queue.ring.len())?;
                 index
             };
-            let peer = self.places.get(index as usize)?;
+            let peer = self.slots.get(index as usize)?;
             // Before the look at what it wants: what is wanted later lists it again.
-            peer.listed.swap(false, Ordering::SeqCst);
+            peer.is_scheduled.swap(false, Ordering::SeqCst);
             let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
-            if let Some(peer) = self.named(index, generation) {
+            if let Some(peer) = self.find_by_key(index, generation) {
                 return Some(peer);
             }
         }
@@ -343,7 +343,7 @@ impl<'m, S> Peers<'m, S> {
 
     /// Bytes in the fullest send queue now, and the most ever in one.
     pub(crate) fn queue_fill(&self) -> (usize, usize) {
-        self.places.iter().fold((0, 0), |(now, most), peer| {
+        self.slots.iter().fold((0, 0), |(now, most), peer| {
             let queue = peer.queue.lock();
             (now.max(queue.filling.unsent().len()), most.max(queue.most))
         })
@@ -355,15 +355,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_the_token_does_not_make_a_peer_heard() {
+    fn locking_the_rx_half_does_not_count_as_an_inbound_stream() {
         let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
         let mut arena = Arena::new(&mut memory);
         let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
         let peer = peers.find_or_add(Vmid::LEADER).unwrap();
         // A call looks whether there is a stream to read, while the worker accepts the first.
-        let reading = peer.reading.try_lock().unwrap();
-        assert!(peer.is_silent());
-        drop(reading);
-        assert!(peer.is_silent());
+        let rx = peer.rx.try_lock().unwrap();
+        assert!(peer.lacks_inbound());
+        drop(rx);
+        assert!(peer.lacks_inbound());
     }
 }

@@ -12,7 +12,7 @@ use crate::arch::spin_hint;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
-use crate::node::{Name, Node, PeerRef, Phase, SpinGauge};
+use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
 use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, Table, bytes_for};
 
@@ -26,19 +26,19 @@ pub(super) const RETRY: Duration = Duration::from_millis(2);
 pub(super) const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
 /// A stream whose peer has not said yet which VMID it is.
-pub(crate) struct Stranger<S> {
+pub(crate) struct UnidentifiedStream<S> {
     pub(super) stream: S,
-    pub(super) said: [u8; VMID_LENGTH],
+    pub(super) vmid: [u8; VMID_LENGTH],
     pub(super) length: usize,
     pub(super) until: Time,
 }
 
-impl<S> Stranger<S> {
+impl<S> UnidentifiedStream<S> {
     /// One that has said who it is.
     pub(super) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
-        Stranger {
+        UnidentifiedStream {
             stream,
-            said: vmid.get().to_le_bytes(),
+            vmid: vmid.get().to_le_bytes(),
             length: VMID_LENGTH,
             until,
         }
@@ -47,10 +47,10 @@ impl<S> Stranger<S> {
 
 /// What only the thread that turns the worker touches. A token.
 pub(crate) struct WorkerState<'m, S> {
-    pub(super) unidentified: Table<'m, Option<Stranger<S>>>,
-    pub(super) strangers_count: usize,
+    pub(super) unidentified: Table<'m, Option<UnidentifiedStream<S>>>,
+    pub(super) unidentified_count: usize,
     ready: ReadyList,
-    spin: SpinGauge,
+    spin: AdaptiveSpin,
     /// When something was last ready. From one such time to the next is what spinning is judged by,
     /// not the wait alone: on a single core the peer may have run before the wait began.
     last_ready: Time,
@@ -63,15 +63,15 @@ pub(crate) struct WorkerState<'m, S> {
 
 impl<'m, S: Stream> WorkerState<'m, S> {
     pub(crate) const fn bytes(unidentified: usize) -> usize {
-        bytes_for::<Option<Stranger<S>>>(unidentified)
+        bytes_for::<Option<UnidentifiedStream<S>>>(unidentified)
     }
 
     pub(crate) fn new(arena: &mut Arena<'m>, unidentified: usize) -> Result<Self, Error> {
         Ok(WorkerState {
             unidentified: arena.alloc_table(unidentified, |_| Ok(None))?,
-            strangers_count: 0,
+            unidentified_count: 0,
             ready: ReadyList::new(),
-            spin: SpinGauge::new(),
+            spin: AdaptiveSpin::new(),
             last_ready: Time(0),
             exhausted_until: None,
             next_try: None,
@@ -81,10 +81,10 @@ impl<'m, S: Stream> WorkerState<'m, S> {
 
 /// How soon the worker has to look again, even if no stream gets ready.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Again {
-    AtOnce,
+pub(super) enum Retry {
+    Now,
     Soon,
-    Whenever,
+    No,
 }
 
 impl<'m, P: Pal> Node<'m, P> {
@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// [`Driving::Worker`]: crate::Driving::Worker
     pub fn work(&self) {
-        while self.turn(None) {}
+        while self.poll(None) {}
     }
 
     /// Moves what can be moved, once; waits until `until` at most if there is nothing (`None`: as
@@ -101,13 +101,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// For [`Driving::Caller`]: to be called between calls, so that peers are answered.
     ///
     /// [`Driving::Caller`]: crate::Driving::Caller
-    pub fn turn(&self, until: Option<Time>) -> bool {
-        self.turn_for(None, until)
+    pub fn poll(&self, until: Option<Time>) -> bool {
+        self.poll_for(None, until)
     }
 
-    /// As [`Node::turn`], for a call that waits for that event: if it is set there is nothing to
+    /// As [`Node::poll`], for a call that waits for that event: if it is set there is nothing to
     /// wait for, and the same thread may have set it just before the wait.
-    pub(crate) fn turn_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
+    pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
         // Somebody else turns already.
         let Some(mut state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
@@ -120,26 +120,26 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             return false;
         }
-        let (again, relisted) = self.attend(&mut state);
-        let until = match again {
-            Again::AtOnce => Some(Time(0)),
-            Again::Soon => {
+        let (retry, relisted) = self.serve_scheduled(&mut state);
+        let until = match retry {
+            Retry::Now => Some(Time(0)),
+            Retry::Soon => {
                 let soon = self.now() + RETRY;
                 Some(until.map_or(soon, |until| until.min(soon)))
             }
-            Again::Whenever => until,
+            Retry::No => until,
         };
         let until = match state.next_try {
             Some(next) => Some(until.map_or(next, |until| until.min(next))),
             None => until,
         };
-        let until = self.expire_strangers(&mut state, until);
+        let until = self.expire_unidentified(&mut state, until);
         let until = self.accept_again(&mut state, until);
-        let until = self.look_after_recalls(until);
-        let until = self.look_after_starts(until);
-        let until = self.look_after_unborn(until);
+        let until = self.poll_recalls(until);
+        let until = self.poll_starts(until);
+        let until = self.poll_abandoned(until);
         // Whoever was listed on the way, after its turn or without one, waits for this thread alone.
-        let is_wanted = self.peers.wanting() > relisted;
+        let is_wanted = self.peers.scheduled() > relisted;
         let until = if is_wanted || event.is_some_and(Event::is_set) {
             Some(Time(0))
         } else {
@@ -156,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Has whoever shuts this node down look whether everything is out.
-    pub(crate) fn tell_who_shuts_down(&self) {
+    pub(crate) fn notify_shutdown(&self) {
         if self.phase() != Phase::Running {
             self.stopped.set();
         }
@@ -179,7 +179,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if state.ready.is_empty() {
             // Whoever calls for the worker all the time keeps nobody's stream from being read.
-            let until = if self.was_woken() {
+            let until = if self.take_wake() {
                 Some(Time(0))
             } else {
                 until
@@ -215,60 +215,60 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Looks after the peers that asked for it. Says how soon to look again, and at how many of them.
-    fn attend(&self, state: &mut WorkerState<'m, P::Stream>) -> (Again, usize) {
-        let mut again = Again::Whenever;
+    fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> (Retry, usize) {
+        let mut retry = Retry::No;
         let mut relisted = 0_usize;
         state.next_try = None;
         // Only those that wait now: one that comes back has its turn after the streams.
-        for _ in 0..self.peers.wanting() {
-            let Some(peer) = self.peers.next_wanting() else {
+        for _ in 0..self.peers.scheduled() {
+            let Some(peer) = self.peers.next_scheduled() else {
                 break;
             };
-            if peer.unreachable.swap(false, Ordering::SeqCst) && peer.is_silent() {
+            if peer.unreachable.swap(false, Ordering::SeqCst) && peer.lacks_inbound() {
                 self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                 peer.broken.store(true, Ordering::SeqCst);
             }
-            let how_soon = if peer.broken.load(Ordering::SeqCst) {
+            let retry_peer = if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
-                self.send_passed(&peer);
+                self.send_pending_signals(&peer);
                 self.flush(&peer);
-                let again = self.resume(&peer);
+                let retry = self.resume(&peer);
                 if let Some(next) = peer.next_try() {
                     // Later if another thread was at it, and it was not tried.
                     let now = self.now();
                     let next = if next > now { next } else { now + RETRY };
                     let first = state.next_try.unwrap_or(next);
                     state.next_try = Some(first.min(next));
-                    let is_new = self.peers.attend(&peer);
+                    let is_new = self.peers.schedule(&peer);
                     relisted = relisted.saturating_add(usize::from(is_new));
                 }
-                again
+                retry
             };
-            if how_soon != Again::Whenever {
-                let is_new = self.peers.attend(&peer);
+            if retry_peer != Retry::No {
+                let is_new = self.peers.schedule(&peer);
                 relisted = relisted.saturating_add(usize::from(is_new));
-                again = again.min(how_soon);
+                retry = retry.min(retry_peer);
             }
             self.run_upcalls();
         }
         let is_due = self.returns_due.swap(false, Ordering::SeqCst);
         if is_due && !self.try_return_files() {
             self.returns_due.store(true, Ordering::SeqCst);
-            again = again.min(Again::Soon);
+            retry = retry.min(Retry::Soon);
         }
         if !self.send_deferred_sync_messages() {
-            again = again.min(Again::Soon);
+            retry = retry.min(Retry::Soon);
         }
-        if !self.pay_dues() {
-            again = again.min(Again::Soon);
+        if !self.send_notifications() {
+            retry = retry.min(Retry::Soon);
         }
-        if !self.send_all_passed() {
-            again = again.min(Again::Soon);
+        if !self.send_all_pending_signals() {
+            retry = retry.min(Retry::Soon);
         }
         // What that and other threads put aside.
         self.run_upcalls();
-        (again, relisted)
+        (retry, relisted)
     }
 
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {
@@ -276,15 +276,15 @@ impl<'m, P: Pal> Node<'m, P> {
             self.accept(state);
             return;
         }
-        match Name::of(token) {
-            Some(Name::Stranger(index)) => self.listen_to_stranger(state, index),
-            Some(Name::Incoming { index, generation }) => {
-                if let Some(peer) = self.peers.named(index, generation) {
+        match StreamKey::of(token) {
+            Some(StreamKey::Unidentified(index)) => self.read_unidentified(state, index),
+            Some(StreamKey::Incoming { index, generation }) => {
+                if let Some(peer) = self.peers.find_by_key(index, generation) {
                     self.receive(&peer);
                 }
             }
-            Some(Name::Outgoing { index, generation }) => {
-                let Some(peer) = self.peers.named(index, generation) else {
+            Some(StreamKey::Outgoing { index, generation }) => {
+                let Some(peer) = self.peers.find_by_key(index, generation) else {
                     return;
                 };
                 if readiness.contains(Readiness::WRITE) {
@@ -295,7 +295,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     // accepted yet.
                     self.accept(state);
                     peer.hung_up.store(true, Ordering::SeqCst);
-                    self.give_up_on(&peer);
+                    self.disconnect_peer(&peer);
                 }
             }
             None => {}
@@ -304,16 +304,16 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Puts the peer before the worker, and wakes it.
     pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        if self.peers.attend(peer) {
+        if self.peers.schedule(peer) {
             self.wake();
         }
     }
 
     /// Counts a fault of a peer, or of a stranger whose VMID is not known.
-    pub(super) fn refuse(&self, who: Option<Vmid>, refusal: Refusal) {
+    pub(super) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
-        self.events.refused(who, refusal);
-        if let Some(vmid) = who {
+        self.events.refused(vmid, refusal);
+        if let Some(vmid) = vmid {
             log_event!(warn, "process {vmid} is refused: {refusal}");
         } else {
             log_event!(warn, "a connection is refused: {refusal}");
@@ -321,15 +321,15 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// A borrower has not given back what it was asked for.
-    pub(crate) fn is_late_to_return(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if !peer.broken.swap(true, Ordering::SeqCst) {
             self.refuse(Some(peer.vmid()), Refusal::NotReturned);
         }
-        self.give_up_on(peer);
+        self.disconnect_peer(peer);
     }
 
     /// Has the peer's connection closed.
-    pub(crate) fn give_up_on(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    pub(crate) fn disconnect_peer(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         peer.broken.store(true, Ordering::SeqCst);
         self.call_worker(peer);
     }
@@ -341,18 +341,18 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.pal.watch_listener(false);
         for place in state.unidentified.iter_mut() {
-            if let Some(stranger) = place.take() {
-                self.pal.unwatch(&stranger.stream);
+            if let Some(candidate) = place.take() {
+                self.pal.unwatch(&candidate.stream);
             }
         }
-        state.strangers_count = 0;
+        state.unidentified_count = 0;
         let mut all = true;
         for peer in self.peers.all() {
             peer.broken.store(true, Ordering::SeqCst);
-            all &= self.close(state, &peer) == Again::Whenever;
+            all &= self.close(state, &peer) == Retry::No;
         }
         if all {
-            self.enter(Phase::Closed);
+            self.advance_phase(Phase::Closed);
             self.stopped.set();
         }
         all
@@ -360,8 +360,8 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// What an incoming stream is watched for.
-pub(super) fn incoming_interest(held_back: bool) -> Interest {
-    if held_back {
+pub(super) fn incoming_interest(reads_paused: bool) -> Interest {
+    if reads_paused {
         Interest::empty()
     } else {
         Interest::READ

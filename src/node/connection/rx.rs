@@ -2,15 +2,15 @@
 
 use crate::sync::Ordering;
 
-use super::poll_loop::{Again, incoming_interest};
+use super::poll_loop::{Retry, incoming_interest};
 use crate::counters::Refusal;
-use crate::node::{Node, PeerRef, Reading};
+use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Expected, Frame};
 
 /// What a read came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ReadOutcome {
     Some,
     Nothing,
     End,
@@ -20,130 +20,130 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Reads the peer's stream once, and does what it asks for.
     pub(crate) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         // Not the worker's now: a call reads its answer there. It gives the stream back.
-        let Some(mut reading) = peer.reading.try_lock() else {
+        let Some(mut rx) = peer.rx.try_lock() else {
             return;
         };
-        let read = self.read(&mut reading);
-        let again = self.take_frames(peer, &mut reading);
-        drop(reading);
+        let read = self.read(&mut rx);
+        let retry = self.handle_frames(peer, &mut rx);
+        drop(rx);
         self.flush(peer);
-        if read == Read::End {
-            self.give_up_on(peer);
-        } else if again != Again::Whenever {
-            self.peers.attend(peer);
+        if read == ReadOutcome::End {
+            self.disconnect_peer(peer);
+        } else if retry != Retry::No {
+            self.peers.schedule(peer);
         }
     }
 
     /// Reads once.
-    pub(super) fn read(&self, reading: &mut Reading<'m, P::Stream>) -> Read {
-        let Some(stream) = &reading.stream else {
-            return Read::Nothing;
+    pub(super) fn read(&self, rx: &mut RxHalf<'m, P::Stream>) -> ReadOutcome {
+        let Some(stream) = &rx.stream else {
+            return ReadOutcome::Nothing;
         };
-        let space = reading.frames.space();
+        let space = rx.frames.space();
         if space.is_empty() {
-            return Read::Nothing;
+            return ReadOutcome::Nothing;
         }
         match stream.read(space) {
-            Ok(0) | Err(StreamError::Closed) => Read::End,
-            Err(StreamError::WouldBlock | StreamError::Interrupted) => Read::Nothing,
+            Ok(0) | Err(StreamError::Closed) => ReadOutcome::End,
+            Err(StreamError::WouldBlock | StreamError::Interrupted) => ReadOutcome::Nothing,
             Ok(count) => {
-                reading.frames.mark_filled(count);
+                rx.frames.mark_filled(count);
                 self.counters.reads.add(1);
                 self.counters.bytes_in.add(count);
-                Read::Some
+                ReadOutcome::Some
             }
         }
     }
 
     /// Goes on with what was left unread, or read and not taken up.
-    pub(super) fn resume(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Again {
-        let Some(mut reading) = peer.reading.try_lock() else {
-            return Again::Whenever;
+    pub(super) fn resume(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Retry {
+        let Some(mut rx) = peer.rx.try_lock() else {
+            return Retry::No;
         };
-        if reading.frames.is_empty() {
-            return Again::Whenever;
+        if rx.frames.is_empty() {
+            return Retry::No;
         }
-        let again = self.take_frames(peer, &mut reading);
-        if again == Again::Soon && !reading.held_back {
+        let retry = self.handle_frames(peer, &mut rx);
+        if retry == Retry::Soon && !rx.reads_paused {
             // That more has come is no news until then, and would be reported again and again.
-            self.hold_back(peer, &mut reading, true);
+            self.pause_reads(peer, &mut rx, true);
         }
-        drop(reading);
+        drop(rx);
         self.flush(peer);
-        again
+        retry
     }
 
     /// Takes up the whole frames that were read.
-    pub(super) fn take_frames(
+    pub(super) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
-    ) -> Again {
+        rx: &mut RxHalf<'m, P::Stream>,
+    ) -> Retry {
         loop {
-            let frame = match reading.frames.peek() {
+            let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(malformed) => {
                     self.fault(peer, Refusal::Malformed(malformed));
-                    return Again::Whenever;
+                    return Retry::No;
                 }
             };
             if Expected::of(frame.code).is_some() && !peer.has_room() {
-                if !reading.held_back {
+                if !rx.reads_paused {
                     self.counters.paused_reads.add(1);
-                    self.hold_back(peer, reading, true);
+                    self.pause_reads(peer, rx, true);
                     // Room may have been made before the wish was known.
                     if peer.has_room() {
                         continue;
                     }
                 }
-                return Again::Whenever;
+                return Retry::No;
             }
             let length = frame.length();
-            self.note_in(peer, &frame, &mut reading.is_noted);
-            match self.take_frame(peer, &frame) {
-                Ok(Again::Whenever) => {}
-                Ok(again) => return again,
+            self.trace_rx(peer, &frame, &mut rx.is_traced);
+            match self.handle_frame(peer, &frame) {
+                Ok(Retry::No) => {}
+                Ok(retry) => return retry,
                 Err(refusal) => {
                     self.fault(peer, refusal);
-                    return Again::Whenever;
+                    return Retry::No;
                 }
             }
             self.counters.frames_in.add(1);
-            reading.is_noted = false;
-            reading.frames.skip(length);
+            rx.is_traced = false;
+            rx.frames.skip(length);
         }
-        if reading.held_back {
-            self.hold_back(peer, reading, false);
+        if rx.reads_paused {
+            self.pause_reads(peer, rx, false);
         }
-        Again::Whenever
+        Retry::No
     }
 
     /// Puts a frame that is to be taken up among the events, once.
-    pub(crate) fn note_in(
+    pub(crate) fn trace_rx(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
         frame: &Frame<'_>,
-        is_noted: &mut bool,
+        is_traced: &mut bool,
     ) {
-        if !core::mem::replace(is_noted, true) {
+        if !core::mem::replace(is_traced, true) {
             let (code, seq) = (frame.code, frame.seq);
             self.events.frame_in(peer.vmid(), code, seq, frame.length());
         }
     }
 
     /// Leaves the peer's requests unread from now on, or no more.
-    fn hold_back(
+    fn pause_reads(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
-        held_back: bool,
+        rx: &mut RxHalf<'m, P::Stream>,
+        reads_paused: bool,
     ) {
-        reading.held_back = held_back;
-        peer.held_back.store(held_back, Ordering::SeqCst);
-        if let Some(stream) = &reading.stream {
+        rx.reads_paused = reads_paused;
+        peer.reads_paused.store(reads_paused, Ordering::SeqCst);
+        if let Some(stream) = &rx.stream {
             self.pal
-                .rewatch(stream, peer.incoming(), incoming_interest(held_back));
+                .rewatch(stream, peer.incoming(), incoming_interest(reads_paused));
         }
     }
 
@@ -157,6 +157,6 @@ impl<'m, P: Pal> Node<'m, P> {
         queue.closed = true;
         queue.faulty = true;
         drop(queue);
-        self.give_up_on(peer);
+        self.disconnect_peer(peer);
     }
 }

@@ -7,7 +7,7 @@ use crate::sync::Ordering;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
-use crate::node::{Node, PeerRef, Sending};
+use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
 use crate::store::hash64;
 use crate::wire::{Answer, Message, codes};
@@ -46,19 +46,19 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
     /// so; if another is at it, that one sends this too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        self.send_out(peer);
+        self.try_flush(peer);
         // Whoever shuts the node down may have found the token taken, and looks again now. Not while
         // nobody can be reached: one who does so by turning the node would never sleep.
         if !peer.is_connecting() {
-            self.tell_who_shuts_down();
+            self.notify_shutdown();
         }
     }
 
     /// As [`Node::flush`], but does not tell who shuts the node down.
-    pub(crate) fn send_out(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        while let Some(mut sending) = peer.sending.try_lock() {
-            let drained = self.drain(peer, &mut sending);
-            drop(sending);
+    pub(crate) fn try_flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+        while let Some(mut tx) = peer.tx.try_lock() {
+            let drained = self.drain(peer, &mut tx);
+            drop(tx);
             match drained {
                 Drained::Blocked => return,
                 // Not while the token was taken: the worker would have found it so.
@@ -71,31 +71,27 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Sends until all is out or nothing goes any more.
-    fn drain(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        sending: &mut Sending<'m, P::Stream>,
-    ) -> Drained {
-        if sending.blocked || peer.broken.load(Ordering::SeqCst) {
+    fn drain(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> Drained {
+        if tx.blocked || peer.broken.load(Ordering::SeqCst) {
             return Drained::Blocked;
         }
-        if sending.stream.is_none() {
+        if tx.stream.is_none() {
             // Not just because there is no stream: two processes that do so for each other's sake
             // may end each other's new streams with their old ones, for ever.
-            let idle = sending.draining.is_empty() && peer.queue.lock().filling.is_empty();
+            let idle = tx.draining.is_empty() && peer.queue.lock().filling.is_empty();
             if idle && !peer.stream_wanted.load(Ordering::SeqCst) {
                 return Drained::All;
             }
-            if !self.open(peer, sending) {
+            if !self.open(peer, tx) {
                 return Drained::Blocked;
             }
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
-        let mut room_made = false;
+        let mut notify_room = false;
         let mut batches = 0_u32;
         let done = loop {
-            let rest_of_vmid = vmid.get(sending.vmid_sent..).unwrap_or(&[]);
-            if sending.draining.is_empty() {
+            let rest_of_vmid = vmid.get(tx.vmid_sent..).unwrap_or(&[]);
+            if tx.draining.is_empty() {
                 let mut queue = peer.queue.lock();
                 if queue.filling.is_empty() && rest_of_vmid.is_empty() {
                     break Drained::All;
@@ -104,13 +100,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 if batches > BATCHES_AT_ONCE {
                     break Drained::Enough;
                 }
-                core::mem::swap(&mut queue.filling, &mut sending.draining);
-                room_made = true;
+                core::mem::swap(&mut queue.filling, &mut tx.draining);
+                notify_room = true;
             }
-            let Some(stream) = &sending.stream else {
+            let Some(stream) = &tx.stream else {
                 break Drained::Blocked;
             };
-            let frames = sending.draining.unsent();
+            let frames = tx.draining.unsent();
             let written = if rest_of_vmid.is_empty() {
                 stream.write(&[frames])
             } else {
@@ -121,36 +117,36 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.counters.writes.add(1);
                     self.counters.bytes_out.add(count);
                     let of_vmid = count.min(rest_of_vmid.len());
-                    sending.vmid_sent = sending.vmid_sent.saturating_add(of_vmid);
-                    sending.draining.mark_sent(count.saturating_sub(of_vmid));
+                    tx.vmid_sent = tx.vmid_sent.saturating_add(of_vmid);
+                    tx.draining.mark_sent(count.saturating_sub(of_vmid));
                 }
                 Err(StreamError::Interrupted) => {}
                 Err(StreamError::WouldBlock) => {
-                    sending.blocked = true;
+                    tx.blocked = true;
                     let interest = Interest::HANG_UP | Interest::WRITE;
                     self.pal.rewatch(stream, peer.outgoing(), interest);
                     break Drained::Blocked;
                 }
                 Err(StreamError::Closed) => {
                     peer.hung_up.store(true, Ordering::SeqCst);
-                    self.give_up_on(peer);
+                    self.disconnect_peer(peer);
                     break Drained::Blocked;
                 }
             }
         };
-        if room_made {
-            self.room_made(peer);
+        if notify_room {
+            self.notify_room(peer);
         }
         done
     }
 
     /// Tells those who wait for room in the peer's queue.
-    fn room_made(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
+    fn notify_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if peer.room_wanted.swap(false, Ordering::SeqCst) {
             self.waiters.wake_for_room(peer.vmid());
         }
-        let waits =
-            peer.held_back.load(Ordering::SeqCst) || peer.signals_wait.load(Ordering::SeqCst);
+        let waits = peer.reads_paused.load(Ordering::SeqCst)
+            || peer.has_pending_signals.load(Ordering::SeqCst);
         if waits {
             self.call_worker(peer);
         }
@@ -158,11 +154,11 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// The stream takes bytes again.
     pub(super) fn unblock(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        match peer.sending.try_lock() {
-            Some(mut sending) => {
-                if let Some(stream) = &sending.stream {
+        match peer.tx.try_lock() {
+            Some(mut tx) => {
+                if let Some(stream) = &tx.stream {
                     self.pal.rewatch(stream, peer.outgoing(), Interest::HANG_UP);
-                    sending.blocked = false;
+                    tx.blocked = false;
                 }
             }
             // Whoever has it writes, or finds it blocked and goes; the report comes again.
@@ -172,11 +168,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Opens the stream to the peer. False if that can't be done now.
-    fn open(
-        &self,
-        peer: &PeerRef<'_, 'm, P::Stream>,
-        sending: &mut Sending<'m, P::Stream>,
-    ) -> bool {
+    fn open(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> bool {
         if peer.next_try().is_some_and(|next| self.now() < next) {
             return false;
         }
@@ -187,31 +179,31 @@ impl<'m, P: Pal> Node<'m, P> {
                     .watch(&stream, peer.outgoing(), Interest::HANG_UP)
                     .is_err()
                 {
-                    self.give_up_on(peer);
+                    self.disconnect_peer(peer);
                     return false;
                 }
                 self.counters.connected.add(1);
-                sending.stream = Some(stream);
-                sending.connecting_since = None;
-                sending.pause = 0;
+                tx.stream = Some(stream);
+                tx.connecting_since = None;
+                tx.pause = 0;
                 peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
             // Who has come to us listens, even if it did not just before.
             Err(error)
                 if error == ConnectError::Busy
-                    || error == ConnectError::NotListening && !peer.is_silent() =>
+                    || error == ConnectError::NotListening && !peer.lacks_inbound() =>
             {
                 let now = self.now();
-                let since = *sending.connecting_since.get_or_insert(now);
+                let since = *tx.connecting_since.get_or_insert(now);
                 if now.since(since) >= self.config.connect_limit {
                     self.refuse(Some(peer.vmid()), Refusal::Unreachable);
-                    self.give_up_on(peer);
+                    self.disconnect_peer(peer);
                 } else {
                     let vmid = self.identity.vmid;
-                    sending.pause = longer_pause(sending.pause);
-                    let next = now
-                        + jittered(sending.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
+                    tx.pause = longer_pause(tx.pause);
+                    let next =
+                        now + jittered(tx.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
                     peer.retry_at.store(next.0, Ordering::SeqCst);
                     // From then on the worker comes back to it by itself, now and then.
                     if !peer.connecting.swap(true, Ordering::SeqCst) {
@@ -222,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Err(ConnectError::NotAllowed) => {
                 self.refuse(Some(peer.vmid()), Refusal::NotAllowed);
-                self.give_up_on(peer);
+                self.disconnect_peer(peer);
                 false
             }
             Err(_) => {
@@ -235,7 +227,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// A message was accepted for sending.
-    pub(crate) fn note_out(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
+    pub(crate) fn trace_tx(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
         self.counters.frames_out.add(1);
         if self.events.is_enabled() {
             self.events
@@ -244,7 +236,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// An answer was accepted for sending.
-    pub(crate) fn note_answer_out(&self, peer: Vmid, seq: u64, answer: &Answer<'_>) {
+    pub(crate) fn trace_answer_tx(&self, peer: Vmid, seq: u64, answer: &Answer<'_>) {
         self.counters.frames_out.add(1);
         self.events
             .frame_out(peer, codes::RESP, seq, answer.length());
@@ -257,17 +249,17 @@ impl<'m, P: Pal> Node<'m, P> {
             if queue.closed {
                 return;
             }
-            self.say_hello_first(peer, &mut queue);
+            self.queue_hello_first(peer, &mut queue);
             let result = queue
                 .filling
                 .push_answer(seq, answer)
                 .map_err(|_| Error::Invalid);
-            queue.note();
+            queue.record_push();
             result
         };
         match result {
-            Ok(()) => self.note_answer_out(peer.vmid(), seq, answer),
-            Err(_) => self.give_up_on(peer),
+            Ok(()) => self.trace_answer_tx(peer.vmid(), seq, answer),
+            Err(_) => self.disconnect_peer(peer),
         }
     }
 }

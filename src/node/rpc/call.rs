@@ -1,14 +1,14 @@
 //! A call: its request goes out, and it waits for the answer.
 
-use super::caller_read::Asked;
-use super::reply_buffers::Data;
+use super::caller_read::SentRequest;
+use super::reply_buffers::ReplyData;
 use super::request::Request;
 use super::wait::{Limits, Wait, interruptible};
-use super::wait_reason::WaitsFor;
-use super::waiters::Claim;
+use super::wait_reason::WaitReason;
+use super::waiters::WaitToken;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::node::{Late, Node, PeerRef};
+use crate::node::{LateReply, Node, PeerRef};
 use crate::pal::{Event, Pal, Time};
 use crate::wire::{Answer, Expected, Message};
 
@@ -19,11 +19,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
     /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
     pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
-        self.alive()?;
+        self.check_running()?;
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
-        let what = (WaitsFor::Answer(message.code()), self.now());
-        let claim = self.claim_to_ask(dest, what, Some(expected), Late::Drop)?;
+        let what = (WaitReason::Answer(message.code()), self.now());
+        let claim = self.claim_waiter(dest, what, Some(expected), LateReply::Drop)?;
         let request = Request {
             node: self,
             claim: Some(claim),
@@ -46,16 +46,16 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
-        self.alive()?;
-        self.ask_with(dest, message, Late::Drop, &mut Data::none(), wait)
+        self.check_running()?;
+        self.ask_with(dest, message, LateReply::Drop, &mut ReplyData::none(), wait)
     }
 
     pub(crate) fn ask_with(
         &self,
         dest: Vmid,
         message: &Message<'_>,
-        late: Late,
-        data: &mut Data<'_>,
+        late: LateReply,
+        data: &mut ReplyData<'_>,
         wait: Wait<'_>,
     ) -> Result<Answer<'static>, Error> {
         let now = self.now();
@@ -63,10 +63,10 @@ impl<'m, P: Pal> Node<'m, P> {
         let peer = self.peer(dest)?;
         let code = message.code();
         let expected = Expected::of(code).ok_or(Error::Invalid)?;
-        let what = (WaitsFor::Answer(code), now);
-        let claim = self.claim_to_ask(dest, what, Some(expected), late)?;
+        let what = (WaitReason::Answer(code), now);
+        let claim = self.claim_waiter(dest, what, Some(expected), late)?;
         self.events.call_begun(dest, code, claim.seq);
-        let asked = Asked {
+        let asked = SentRequest {
             claim,
             late,
             sent: now,
@@ -80,14 +80,14 @@ impl<'m, P: Pal> Node<'m, P> {
     fn ask_as(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        mut asked: Asked,
+        mut asked: SentRequest,
         message: &Message<'_>,
         limits: Limits<'_>,
-        data: &mut Data<'_>,
+        data: &mut ReplyData<'_>,
     ) -> Result<Answer<'static>, Error> {
         let claim = asked.claim;
         // Before the request goes out, so that the worker doesn't wake up for the answer.
-        let mut reading = self.take_reading(peer, claim);
+        let mut rx = self.acquire_rx(peer, claim);
         let now = Limits {
             until: Some(Time(0)),
             ..limits
@@ -95,34 +95,34 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut put = self.put(peer, claim.seq, message, now);
         if limits.until != Some(Time(0)) && put == Err(Error::Full(Resource::SendQueue)) {
             // Not while nobody else can read: the peer may wait for that.
-            self.give_reading(peer, reading.take());
+            self.release_rx(peer, rx.take());
             put = self.put(peer, claim.seq, message, limits);
             asked.sent = self.now();
         }
         if let Err(error) = put {
-            self.give_reading(peer, reading);
-            self.waiters.give(claim);
+            self.release_rx(peer, rx);
+            self.waiters.release(claim);
             if matches!(error, Error::TimedOut | Error::Interrupted) {
-                self.was_not_sent(asked.late);
+                self.handle_unsent(asked.late);
             }
             return Err(error);
         }
         self.flush(peer);
-        self.await_outcome(peer, asked, reading, limits, data)
+        self.await_outcome(peer, asked, rx, limits, data)
     }
 
     /// Takes a waiter for a request. When this process ends, it fails the calls that wait; a request that
     /// came later would get no answer, so it is refused here.
-    fn claim_to_ask(
+    fn claim_waiter(
         &self,
         dest: Vmid,
-        what: (WaitsFor, Time),
+        what: (WaitReason, Time),
         expected: Option<Expected>,
-        late: Late,
-    ) -> Result<Claim, Error> {
+        late: LateReply,
+    ) -> Result<WaitToken, Error> {
         let claim = self.waiters.claim(dest, what, expected, late)?;
         if self.has_ended() {
-            self.waiters.give(claim);
+            self.waiters.release(claim);
             return Err(Error::ShuttingDown);
         }
         Ok(claim)
@@ -133,14 +133,14 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn ask_here(
         &self,
         code: u8,
-        data: &mut Data<'_>,
+        data: &mut ReplyData<'_>,
         wait: Wait<'_>,
         ask: impl FnOnce(u64),
     ) -> Result<Answer<'static>, Error> {
         let (us, now) = (self.identity.vmid, self.now());
         let limits = Limits::beginning(wait, || now);
-        let what = (WaitsFor::Answer(code), now);
-        let claim = self.claim_to_ask(us, what, Expected::of(code), Late::Drop)?;
+        let what = (WaitReason::Answer(code), now);
+        let claim = self.claim_waiter(us, what, Expected::of(code), LateReply::Drop)?;
         self.events.call_begun(us, code, claim.seq);
         ask(claim.seq);
         let outcome = self.await_own(claim, limits, data);
@@ -150,9 +150,9 @@ impl<'m, P: Pal> Node<'m, P> {
 
     fn await_own(
         &self,
-        claim: Claim,
+        claim: WaitToken,
         limits: Limits<'_>,
-        data: &mut Data<'_>,
+        data: &mut ReplyData<'_>,
     ) -> Result<Answer<'static>, Error> {
         loop {
             if let Some(event) = self.waiters.event(claim) {
@@ -163,28 +163,28 @@ impl<'m, P: Pal> Node<'m, P> {
                 return outcome;
             }
             if let Some(error) = limits.reached(&self.pal) {
-                return self.waiters.give_up(claim, data).unwrap_or(Err(error));
+                return self.waiters.abandon(claim, data).unwrap_or(Err(error));
             }
             self.sleep(claim, limits);
         }
     }
 
-    /// Waits until `look` finds something: it is asked again whenever something changes that is
+    /// Waits until `poll` finds something: it is asked again whenever something changes that is
     /// told to those who wait for room to send to `peer`, or that peer is gone.
     pub(in crate::node) fn wait_until<T>(
         &self,
         peer: Vmid,
-        what: WaitsFor,
+        what: WaitReason,
         limits: Limits<'_>,
-        mut look: impl FnMut() -> Option<Result<T, Error>>,
+        mut poll: impl FnMut() -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let what = (what, self.now());
-        let claim = self.waiters.claim(peer, what, None, Late::Drop)?;
+        let claim = self.waiters.claim(peer, what, None, LateReply::Drop)?;
         let outcome = loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
             }
-            if let Some(found) = look() {
+            if let Some(found) = poll() {
                 break found;
             }
             if let Some(Err(error)) = self.waiters.outcome(claim) {
@@ -195,14 +195,14 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.sleep(claim, limits);
         };
-        self.waiters.give(claim);
+        self.waiters.release(claim);
         outcome
     }
 
     /// Waits on the claim's event.
-    pub(in crate::node) fn sleep(&self, claim: Claim, limits: Limits<'_>) {
+    pub(in crate::node) fn sleep(&self, claim: WaitToken, limits: Limits<'_>) {
         if let Some(event) = self.waiters.event(claim) {
-            interruptible(claim, limits, || self.rest(event, limits.until));
+            interruptible(claim, limits, || self.sleep_on(event, limits.until));
         }
     }
 }

@@ -7,13 +7,13 @@
 
 use core::time::Duration;
 
-use super::reply_buffers::Data;
+use super::reply_buffers::ReplyData;
 use super::wait::{Limits, interruptible};
-use super::waiters::Claim;
+use super::waiters::WaitToken;
 use crate::arch::spin_hint;
 use crate::config::Driving;
 use crate::error::{Error, errno};
-use crate::node::{Late, Node, PeerRef, Reading};
+use crate::node::{LateReply, Node, PeerRef, RxHalf};
 use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time, Woken};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
@@ -24,10 +24,10 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// A request that was sent.
 #[derive(Clone, Copy)]
-pub(in crate::node) struct Asked {
-    pub(in crate::node) claim: Claim,
+pub(in crate::node) struct SentRequest {
+    pub(in crate::node) claim: WaitToken,
     /// What is to happen if its caller gives up.
-    pub(in crate::node) late: Late,
+    pub(in crate::node) late: LateReply,
     /// When; only kept where spinning is an option.
     pub(in crate::node) sent: Time,
 }
@@ -46,39 +46,39 @@ pub(in crate::node) const INTERRUPTED: i32 = -errno::EINTR;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Takes the stream that the peer's answers come on from the worker, if that can be done.
-    pub(in crate::node) fn take_reading<'a>(
+    pub(in crate::node) fn acquire_rx<'a>(
         &self,
         peer: &'a PeerRef<'_, 'm, P::Stream>,
-        claim: Claim,
-    ) -> Option<SpinLockGuard<'a, Reading<'m, P::Stream>>> {
+        claim: WaitToken,
+    ) -> Option<SpinLockGuard<'a, RxHalf<'m, P::Stream>>> {
         if !P::SUPPORTS_CALLER_READ || self.config.driving == Driving::Caller {
             return None;
         }
-        let reading = peer.reading.try_lock()?;
-        if !reading.frames.is_empty() {
-            drop(reading);
+        let rx = peer.rx.try_lock()?;
+        if !rx.frames.is_empty() {
+            drop(rx);
             self.call_worker(peer);
             return None;
         }
-        let stream = reading.stream.as_ref().filter(|_| !reading.held_back)?;
+        let stream = rx.stream.as_ref().filter(|_| !rx.reads_paused)?;
         peer.reader.store(claim.name(), Ordering::SeqCst);
         self.pal.rewatch(stream, peer.incoming(), Interest::empty());
-        Some(reading)
+        Some(rx)
     }
 
     /// Gives the stream back to the worker.
-    pub(in crate::node) fn give_reading(
+    pub(in crate::node) fn release_rx(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: Option<SpinLockGuard<'_, Reading<'m, P::Stream>>>,
+        rx: Option<SpinLockGuard<'_, RxHalf<'m, P::Stream>>>,
     ) {
-        let Some(reading) = reading else { return };
-        if let Some(stream) = &reading.stream {
+        let Some(rx) = rx else { return };
+        if let Some(stream) = &rx.stream {
             self.pal.rewatch(stream, peer.incoming(), Interest::READ);
         }
-        let left_over = !reading.frames.is_empty();
+        let left_over = !rx.frames.is_empty();
         peer.reader.store(0, Ordering::SeqCst);
-        drop(reading);
+        drop(rx);
         // After the token is free: whoever wanted it in vain has set `broken` before.
         if left_over || peer.broken.load(Ordering::SeqCst) {
             self.call_worker(peer);
@@ -88,20 +88,20 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn await_outcome(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        asked: Asked,
-        mut reading: Option<SpinLockGuard<'_, Reading<'m, P::Stream>>>,
+        asked: SentRequest,
+        mut rx: Option<SpinLockGuard<'_, RxHalf<'m, P::Stream>>>,
         mut limits: Limits<'_>,
-        data: &mut Data<'_>,
+        data: &mut ReplyData<'_>,
     ) -> Result<Answer<'static>, Error> {
-        let Asked { claim, late, sent } = asked;
+        let SentRequest { claim, late, sent } = asked;
         let mut cut_short = None;
-        let mut give_up = None;
+        let mut give_up_at = None;
         loop {
             if let Some(event) = self.waiters.event(claim) {
                 event.clear();
             }
             if let Some(outcome) = self.waiters.outcome(claim) {
-                self.give_reading(peer, reading);
+                self.release_rx(peer, rx);
                 self.waiters.finish(claim, data);
                 return match (outcome, cut_short) {
                     (Ok(Answer::Status(INTERRUPTED)), Some(error)) => Err(error),
@@ -109,30 +109,30 @@ impl<'m, P: Pal> Node<'m, P> {
                 };
             }
             if let Some(error) = limits.reached(&self.pal) {
-                self.give_reading(peer, reading.take());
-                if late == Late::Cancel {
+                self.release_rx(peer, rx.take());
+                if late == LateReply::Cancel {
                     cut_short = cut_short.or(Some(error));
                     let until =
-                        *give_up.get_or_insert_with(|| self.now() + self.config.recall_limit);
-                    limits = self.call_off(peer, claim, until);
+                        *give_up_at.get_or_insert_with(|| self.now() + self.config.recall_limit);
+                    limits = self.cancel_request(peer, claim, until);
                     continue;
                 }
-                return self.waiters.give_up(claim, data).unwrap_or(Err(error));
+                return self.waiters.abandon(claim, data).unwrap_or(Err(error));
             }
-            let goes_on = if let Some(reading) = reading.as_mut() {
+            let goes_on = if let Some(rx) = rx.as_mut() {
                 let wake = if limits.interrupt.is_some() {
                     Wake::Event
                 } else {
                     Wake::Bytes
                 };
                 !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits, (sent, wake))
+                    && self.read_answers(peer, rx, claim, limits, (sent, wake))
             } else {
                 self.sleep(claim, limits);
                 true
             };
             if !goes_on {
-                self.give_reading(peer, reading.take());
+                self.release_rx(peer, rx.take());
             }
         }
     }
@@ -140,24 +140,24 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Tells the peer to give up what the call waits for, and returns how long to wait for it to say
     /// so. One that has not by then is no peer any more: only so is it known that it holds nothing
     /// for this process that nobody knows of. Its end ends the call.
-    fn call_off(
+    fn cancel_request(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        claim: Claim,
-        give_up: Time,
+        claim: WaitToken,
+        give_up_at: Time,
     ) -> Limits<'static> {
         let now = self.now();
-        if now >= give_up {
-            self.give_up_on(peer);
+        if now >= give_up_at {
+            self.disconnect_peer(peer);
             return Limits::default();
         }
         let message = Message::FileLockCancel(claim.seq);
         let until = if self.put(peer, 0, &message, Limits::NONE).is_ok() {
             self.flush(peer);
-            give_up
+            give_up_at
         } else {
             // Until there is more room to tell it.
-            give_up.min(now + TRY_AGAIN)
+            give_up_at.min(now + TRY_AGAIN)
         };
         Limits {
             until: Some(until),
@@ -170,18 +170,18 @@ impl<'m, P: Pal> Node<'m, P> {
     pub(in crate::node) fn read_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
-        claim: Claim,
+        rx: &mut RxHalf<'m, P::Stream>,
+        claim: WaitToken,
         limits: Limits<'_>,
         (sent, wake): (Time, Wake),
     ) -> bool {
-        let (Some(stream), Some(event)) = (&reading.stream, self.waiters.event(claim)) else {
+        let (Some(stream), Some(event)) = (&rx.stream, self.waiters.event(claim)) else {
             return false;
         };
         let spin = !self.config.spin.is_zero() && self.caller_spin.is_worth_it();
         let mut read = Err(StreamError::WouldBlock);
         interruptible(claim, limits, || {
-            let space = reading.frames.space();
+            let space = rx.frames.space();
             if spin {
                 read = self.spin_read(stream, event, space, limits.until);
             }
@@ -207,10 +207,10 @@ impl<'m, P: Pal> Node<'m, P> {
             Ok(0) | Err(StreamError::Closed) => false,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
-                reading.frames.mark_filled(count);
+                rx.frames.mark_filled(count);
                 self.counters.reads.add(1);
                 self.counters.bytes_in.add(count);
-                self.take_answers(peer, reading)
+                self.handle_answers(peer, rx)
             }
         }
     }
@@ -241,41 +241,41 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Takes in the answers at the head of what was read. False if something else comes first.
-    fn take_answers(
+    fn handle_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
-        reading: &mut Reading<'m, P::Stream>,
+        rx: &mut RxHalf<'m, P::Stream>,
     ) -> bool {
         loop {
-            let frame = match reading.frames.peek() {
+            let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
                 // A partial frame: what follows will tell.
                 Ok(None) => return true,
                 Err(_) => return false,
             };
-            self.note_in(peer, &frame, &mut reading.is_noted);
+            self.trace_rx(peer, &frame, &mut rx.is_traced);
             let length = frame.length();
             if frame.code == codes::RESP {
-                if self.take_answer(peer, frame.seq, frame.payload).is_err() {
+                if self.handle_answer(peer, frame.seq, frame.payload).is_err() {
                     return false;
                 }
             } else if Some(peer.vmid()) == self.identity.leader {
-                let heard = match frame.message() {
+                let handled = match frame.message() {
                     Ok(Message::Sync(code, sync)) if !code.is_for_server() => {
                         self.on_server_sync(code, &sync)
                     }
                     _ => return false,
                 };
                 // What does not fit is left to the worker, which sees that, too.
-                if heard.is_err() {
+                if handled.is_err() {
                     return false;
                 }
             } else {
                 return false;
             }
-            reading.is_noted = false;
+            rx.is_traced = false;
             self.counters.frames_in.add(1);
-            reading.frames.skip(length);
+            rx.frames.skip(length);
         }
     }
 }

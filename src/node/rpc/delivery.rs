@@ -1,7 +1,7 @@
 //! What ends the wait of a call: its answer, a failure, or a wake.
 
-use super::wait_reason::WaitsFor;
-use super::waiters::{Late, Phase, State, Waiters};
+use super::wait_reason::WaitReason;
+use super::waiters::{LateReply, WaitPhase, WaiterState, Waiters};
 use crate::Vmid;
 use crate::error::Error;
 use crate::pal::Event;
@@ -15,7 +15,7 @@ pub(crate) enum Delivery {
     /// Nobody waits for it any more.
     Dropped,
     /// Its caller had given up; this is to be done.
-    Late(Late, Answer<'static>),
+    Late(LateReply, Answer<'static>),
     /// It doesn't have the form of the request.
     Wrong,
 }
@@ -28,7 +28,7 @@ impl<E: Event> Waiters<'_, E> {
         };
         let mut state = waiter.state.lock();
         let fits = state.seq == seq && state.peer == Some(peer);
-        if !fits || !matches!(state.phase, Phase::Waiting | Phase::GaveUp) {
+        if !fits || !matches!(state.phase, WaitPhase::ForAnswer | WaitPhase::Abandoned) {
             return Delivery::Dropped;
         }
         let Ok(answer) = Answer::decode(state.expected, payload) else {
@@ -37,14 +37,14 @@ impl<E: Event> Waiters<'_, E> {
         let Some(answer) = state.keep(answer) else {
             return Delivery::Wrong;
         };
-        if state.phase == Phase::GaveUp {
+        if state.phase == WaitPhase::Abandoned {
             let late = state.late;
-            state.phase = Phase::Free;
+            state.phase = WaitPhase::Free;
             drop(state);
             self.free(slot);
             return Delivery::Late(late, answer);
         }
-        state.phase = Phase::Answered(answer);
+        state.phase = WaitPhase::Answered(answer);
         drop(state);
         waiter.event.set();
         Delivery::Done
@@ -56,9 +56,9 @@ impl<E: Event> Waiters<'_, E> {
             return;
         };
         let mut state = waiter.1.state.lock();
-        if state.seq == seq && state.peer == Some(us) && state.phase == Phase::Waiting {
+        if state.seq == seq && state.peer == Some(us) && state.phase == WaitPhase::ForAnswer {
             if let Some(answer) = state.keep(*answer) {
-                state.phase = Phase::Answered(answer);
+                state.phase = WaitPhase::Answered(answer);
             }
             drop(state);
             waiter.1.event.set();
@@ -73,13 +73,13 @@ impl<E: Event> Waiters<'_, E> {
                 continue;
             }
             match state.phase {
-                Phase::Waiting | Phase::ForRoom => {
-                    state.phase = Phase::Failed(error);
+                WaitPhase::ForAnswer | WaitPhase::ForRoom => {
+                    state.phase = WaitPhase::Failed(error);
                     drop(state);
                     waiter.event.set();
                 }
-                Phase::GaveUp => {
-                    state.phase = Phase::Free;
+                WaitPhase::Abandoned => {
+                    state.phase = WaitPhase::Free;
                     drop(state);
                     self.free(slot);
                 }
@@ -92,18 +92,18 @@ impl<E: Event> Waiters<'_, E> {
     pub(crate) fn wake_for_room(&self, peer: Vmid) {
         for waiter in self.slots.iter() {
             let state = waiter.state.lock();
-            if state.phase == Phase::ForRoom && state.peer == Some(peer) {
+            if state.phase == WaitPhase::ForRoom && state.peer == Some(peer) {
                 drop(state);
                 waiter.event.set();
             }
         }
     }
 
-    /// As [`Waiters::nudge`], for all that wait for that and that `is_meant` says yes to.
-    pub(crate) fn nudge_all(&self, what: WaitsFor, is_meant: impl Fn(u32) -> bool) {
+    /// As [`Waiters::wake`], for all that wait for that and that `is_meant` says yes to.
+    pub(crate) fn wake_all(&self, what: WaitReason, is_meant: impl Fn(u32) -> bool) {
         for (name, waiter) in (1..).zip(self.slots.iter()) {
             let state = waiter.state.lock();
-            if state.phase == Phase::ForRoom && state.what == what && is_meant(name) {
+            if state.phase == WaitPhase::ForRoom && state.what == what && is_meant(name) {
                 drop(state);
                 waiter.event.set();
             }
@@ -111,7 +111,7 @@ impl<E: Event> Waiters<'_, E> {
     }
 
     /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
-    pub(crate) fn nudge(&self, name: u32) {
+    pub(crate) fn wake(&self, name: u32) {
         let slot = name
             .checked_sub(1)
             .and_then(|slot| self.slots.get(slot as usize));
@@ -121,7 +121,7 @@ impl<E: Event> Waiters<'_, E> {
     }
 }
 
-impl State<'_> {
+impl WaiterState<'_> {
     /// The answer without borrowed data, which goes into the buffer. None if there is none, or the
     /// data is longer.
     fn keep(&mut self, answer: Answer<'_>) -> Option<Answer<'static>> {

@@ -12,9 +12,9 @@ mod waiters;
 
 pub(super) use caller_read::{INTERRUPTED, Wake};
 pub(crate) use delivery::Delivery;
-pub(crate) use reply_buffers::Data;
+pub(crate) use reply_buffers::ReplyData;
 pub use request::Request;
 pub(super) use wait::Limits;
 pub use wait::{Interrupt, Wait};
-pub use wait_reason::{Waiting, WaitsFor};
-pub(crate) use waiters::{Claim, Late, Waiters};
+pub use wait_reason::{PendingCall, WaitReason};
+pub(crate) use waiters::{LateReply, WaitToken, Waiters};

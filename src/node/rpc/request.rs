@@ -1,9 +1,9 @@
 //! A request whose caller polls it.
 
-use super::reply_buffers::Data;
+use super::reply_buffers::ReplyData;
 use super::wait::Limits;
-use super::wait_reason::WaitsFor;
-use super::waiters::{Claim, Late};
+use super::wait_reason::WaitReason;
+use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::Error;
 use crate::node::Node;
@@ -14,7 +14,7 @@ use crate::wire::{Answer, Expected};
 /// it is given up: a late answer is dropped and counted.
 pub struct Request<'n, 'm, P: Pal> {
     pub(super) node: &'n Node<'m, P>,
-    pub(super) claim: Option<Claim>,
+    pub(super) claim: Option<WaitToken>,
     pub(super) dest: Vmid,
     pub(super) code: u8,
 }
@@ -23,10 +23,10 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
     /// A request that this process answers itself.
     pub(in crate::node) fn here(node: &'n Node<'m, P>, code: u8) -> Result<Self, Error> {
         let us = node.identity.vmid;
-        let what = (WaitsFor::Answer(code), node.now());
+        let what = (WaitReason::Answer(code), node.now());
         let claim = node
             .waiters
-            .claim(us, what, Expected::of(code), Late::Drop)?;
+            .claim(us, what, Expected::of(code), LateReply::Drop)?;
         node.events.call_begun(us, code, claim.seq);
         Ok(Request {
             node,
@@ -59,7 +59,7 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
     pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
         let claim = self.claim?;
         let outcome = self.node.waiters.outcome(claim)?;
-        self.node.waiters.give(claim);
+        self.node.waiters.release(claim);
         self.claim = None;
         let events = &self.node.events;
         events.call_ended(self.dest, self.code, claim.seq, &outcome);
@@ -70,7 +70,7 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
 impl<P: Pal> Drop for Request<'_, '_, P> {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
-            self.node.waiters.give_up(claim, &mut Data::none());
+            self.node.waiters.abandon(claim, &mut ReplyData::none());
             let given_up = Err(Error::Interrupted);
             let events = &self.node.events;
             events.call_ended(self.dest, self.code, claim.seq, &given_up);

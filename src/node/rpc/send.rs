@@ -1,8 +1,8 @@
 //! How a frame gets to the send queue of a peer.
 
 use super::wait::{Limits, Wait};
-use super::wait_reason::WaitsFor;
-use super::waiters::{Claim, Late};
+use super::wait_reason::WaitReason;
+use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
@@ -17,7 +17,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
     pub fn connect(&self, dest: Vmid) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let peer = self.peer(dest)?;
         peer.stream_wanted.store(true, Ordering::SeqCst);
         self.flush(&peer);
@@ -30,7 +30,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::NoSuchProcess`]; what waits to be sent to it is dropped.
     pub fn disconnect(&self, dest: Vmid) {
         if let Some(peer) = self.peers.find(dest) {
-            self.give_up_on(&peer);
+            self.disconnect_peer(&peer);
         }
     }
 
@@ -42,7 +42,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
     /// gone. That it was accepted does not mean that it arrived.
     pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         self.post(dest, message, wait)
     }
 
@@ -78,7 +78,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::send`].
     pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         self.post_later(dest, message, wait)
     }
 
@@ -93,7 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// accepted for, and how many had no room for it: none once this process has ended.
     pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
         let (mut accepted, mut full) = (0_usize, 0_usize);
-        if self.alive().is_err() {
+        if self.check_running().is_err() {
             return (accepted, full);
         }
         for peer in self.peers.all() {
@@ -150,14 +150,14 @@ impl<'m, P: Pal> Node<'m, P> {
         if length > self.config.capacities.frame_length {
             return Err(Error::Full(Resource::FrameLength));
         }
-        if !peer.takes(length) {
+        if !peer.accepts_length(length) {
             return Err(Error::LimitsDiffer {
                 limit: Resource::FrameLength,
                 ours: self.limits().frame_length,
-                theirs: peer.longest_frame(),
+                theirs: peer.max_frame(),
             });
         }
-        let mut waiting: Option<Claim> = None;
+        let mut waiting: Option<WaitToken> = None;
         let result = loop {
             if let Some(event) = waiting.and_then(|claim| self.waiters.event(claim)) {
                 event.clear();
@@ -170,11 +170,11 @@ impl<'m, P: Pal> Node<'m, P> {
                     break Err(self.gone(peer.vmid()));
                 }
                 if queue.room() >= length.saturating_add(ANSWER_RESERVE) {
-                    self.say_hello_first(peer, &mut queue);
+                    self.queue_hello_first(peer, &mut queue);
                     break match queue.filling.push(seq, message) {
                         Ok(()) => {
-                            queue.note();
-                            self.note_out(peer.vmid(), seq, message);
+                            queue.record_push();
+                            self.trace_tx(peer.vmid(), seq, message);
                             Ok(())
                         }
                         Err(_) => Err(Error::Invalid),
@@ -186,8 +186,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             let Some(claim) = waiting else {
                 self.flush(peer);
-                let what = (WaitsFor::Room, self.now());
-                match self.waiters.claim(peer.vmid(), what, None, Late::Drop) {
+                let what = (WaitReason::Room, self.now());
+                match self.waiters.claim(peer.vmid(), what, None, LateReply::Drop) {
                     Ok(claim) => waiting = Some(claim),
                     Err(error) => break Err(error),
                 }
@@ -202,7 +202,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.sleep(claim, limits);
         };
         if let Some(claim) = waiting {
-            self.waiters.give(claim);
+            self.waiters.release(claim);
         }
         result
     }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::waiters::Claim;
+use super::waiters::WaitToken;
 use crate::config::Driving;
 use crate::error::Error;
 use crate::node::Node;
@@ -79,7 +79,7 @@ impl Interrupt {
     pub fn raise<P: Pal>(&self, node: &Node<'_, P>) {
         self.raised.store(true, Ordering::SeqCst);
         // If the slot has gone to another call by now, that one wakes up in vain and no more.
-        node.waiters.nudge(self.slot.load(Ordering::SeqCst));
+        node.waiters.wake(self.slot.load(Ordering::SeqCst));
         if node.config.driving == Driving::Caller {
             node.wake();
         }
@@ -168,7 +168,7 @@ impl<P: Pal> Node<'_, P> {
 }
 
 /// Sleeps in `wait`, with the interrupt led to the claim's event; not at all if it is raised.
-pub(in crate::node) fn interruptible(claim: Claim, limits: Limits<'_>, wait: impl FnOnce()) {
+pub(in crate::node) fn interruptible(claim: WaitToken, limits: Limits<'_>, wait: impl FnOnce()) {
     let Some(interrupt) = limits.interrupt else {
         return wait();
     };

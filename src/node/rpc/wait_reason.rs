@@ -9,7 +9,7 @@ use crate::wire::codes;
 /// What a call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WaitsFor {
+pub enum WaitReason {
     /// The answer to a message with this code (one of [`codes`]). Where the peer is this process
     /// itself, it decides that itself.
     Answer(u8),
@@ -25,24 +25,24 @@ pub enum WaitsFor {
     Handle(u64),
 }
 
-impl fmt::Display for WaitsFor {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WaitsFor::Answer(code) => codes::CodeName(*code).fmt(f),
-            WaitsFor::Room => f.write_str("room to send"),
-            WaitsFor::Pause => f.write_str("asking again"),
-            WaitsFor::Child => f.write_str("a child's end"),
-            WaitsFor::Members => f.write_str("all others to leave"),
-            WaitsFor::Handle(handle) => write!(f, "sync handle {handle:#x}"),
+            WaitReason::Answer(code) => codes::CodeName(*code).fmt(f),
+            WaitReason::Room => f.write_str("room to send"),
+            WaitReason::Pause => f.write_str("asking again"),
+            WaitReason::Child => f.write_str("a child's end"),
+            WaitReason::Members => f.write_str("all others to leave"),
+            WaitReason::Handle(handle) => write!(f, "sync handle {handle:#x}"),
         }
     }
 }
 
 /// A call that waits. `Display` says what for, of whom, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingCall {
     /// What for.
-    pub what: WaitsFor,
+    pub what: WaitReason,
     /// Of which process; this one's own VMID for what happens here.
     pub peer: Vmid,
     /// The sequence number of the request, where it waits for an answer.
@@ -50,12 +50,12 @@ pub struct Waiting {
     /// For how long.
     pub waited: Duration,
     /// Its caller has given up, and only what the answer changes is waited for.
-    pub gave_up: bool,
+    pub abandoned: bool,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for PendingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Waiting {
+        let PendingCall {
             what, peer, waited, ..
         } = self;
         write!(f, "{what} of {peer} for {waited:.1?}")

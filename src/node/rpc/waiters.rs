@@ -8,8 +8,8 @@ use crate::pal::{Event, OutOfResources, Time};
 use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy};
 use crate::wire::{Answer, Expected};
 
-use super::reply_buffers::{Buffers, Data};
-use super::wait_reason::{Waiting, WaitsFor};
+use super::reply_buffers::{ReplyBuffers, ReplyData};
+use super::wait_reason::{PendingCall, WaitReason};
 use crate::wire::PATH_MAX;
 use crate::{Id, Vmid};
 
@@ -19,38 +19,38 @@ const SEQ_LIMIT: u64 = 1 << 32;
 /// What is to happen when an answer comes after the call gave up: the leader has done what was
 /// asked all the same, and this process must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Late {
+pub(crate) enum LateReply {
     /// Nothing: the answer is dropped.
     Drop,
     /// Nothing, for there is none: the peer can be told to give up, and answers then.
     Cancel,
     /// A range came: it goes back.
-    GiveBack,
+    ReleaseRange,
     /// This ID was, or was not, handed on.
-    HandedOn(Id),
+    TransferId(Id),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum WaitPhase {
     Free,
     /// For room to send to the peer.
     ForRoom,
     /// For an answer.
-    Waiting,
+    ForAnswer,
     /// The call gave up, but a late answer matters.
-    GaveUp,
+    Abandoned,
     Answered(Answer<'static>),
     Failed(Error),
 }
 
-pub(super) struct State<'m> {
-    pub(super) phase: Phase,
+pub(super) struct WaiterState<'m> {
+    pub(super) phase: WaitPhase,
     pub(super) peer: Option<Vmid>,
-    pub(super) what: WaitsFor,
+    pub(super) what: WaitReason,
     since: Time,
     pub(super) seq: u64,
     pub(super) expected: Expected,
-    pub(super) late: Late,
+    pub(super) late: LateReply,
     /// Where an answer's data is put, for a request that has such an answer.
     pub(super) buffer: Option<Buffer<'m>>,
     pub(super) length: usize,
@@ -58,7 +58,7 @@ pub(super) struct State<'m> {
 
 pub(crate) struct Waiter<'m, E> {
     pub(super) event: E,
-    pub(super) state: SpinLock<State<'m>>,
+    pub(super) state: SpinLock<WaiterState<'m>>,
 }
 
 struct FreeList<'m> {
@@ -70,18 +70,18 @@ struct FreeList<'m> {
 pub(crate) struct Waiters<'m, E> {
     pub(super) slots: Table<'m, Waiter<'m, E>>,
     free: SpinLock<FreeList<'m>>,
-    buffers: SpinLock<Buffers<'m>>,
+    buffers: SpinLock<ReplyBuffers<'m>>,
 }
 
-/// A waiter of this call's own. It must go back with [`Waiters::give`] or [`Waiters::give_up`].
+/// A waiter of this call's own. It must go back with [`Waiters::release`] or [`Waiters::abandon`].
 #[derive(Clone, Copy)]
-pub(crate) struct Claim {
+pub(crate) struct WaitToken {
     slot: usize,
     pub(crate) seq: u64,
 }
 
-impl Claim {
-    /// What [`Waiters::nudge`] knows the waiter by. Never 0.
+impl WaitToken {
+    /// What [`Waiters::wake`] knows the waiter by. Never 0.
     pub(crate) fn name(self) -> u32 {
         u32::try_from(self.slot)
             .unwrap_or(u32::MAX)
@@ -93,7 +93,7 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) const fn bytes(capacity: usize, buffers: usize) -> usize {
         bytes_for::<Waiter<'m, E>>(capacity)
             .saturating_add(bytes_for::<u32>(capacity))
-            .saturating_add(Buffers::bytes(buffers, PATH_MAX))
+            .saturating_add(ReplyBuffers::bytes(buffers, PATH_MAX))
     }
 
     pub(crate) fn new(
@@ -105,14 +105,14 @@ impl<'m, E: Event> Waiters<'m, E> {
         let slots = arena.alloc_table(capacity, |_| {
             Ok(Waiter {
                 event: event().map_err(|_| Error::Platform)?,
-                state: SpinLock::new(State {
-                    phase: Phase::Free,
+                state: SpinLock::new(WaiterState {
+                    phase: WaitPhase::Free,
                     peer: None,
-                    what: WaitsFor::Room,
+                    what: WaitReason::Room,
                     since: Time(0),
                     seq: 0,
                     expected: Expected::Anything,
-                    late: Late::Drop,
+                    late: LateReply::Drop,
                     buffer: None,
                     length: 0,
                 }),
@@ -124,7 +124,7 @@ impl<'m, E: Event> Waiters<'m, E> {
             free: capacity,
             least_free: capacity,
         };
-        let buffers = Buffers::new(arena, buffers, PATH_MAX)?;
+        let buffers = ReplyBuffers::new(arena, buffers, PATH_MAX)?;
         Ok(Waiters {
             slots,
             free: SpinLock::new(free),
@@ -136,10 +136,10 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) fn claim(
         &self,
         peer: Vmid,
-        (what, since): (WaitsFor, Time),
+        (what, since): (WaitReason, Time),
         expected: Option<Expected>,
-        late: Late,
-    ) -> Result<Claim, Error> {
+        late: LateReply,
+    ) -> Result<WaitToken, Error> {
         let taken = {
             let mut list = self.free.lock();
             list.free.checked_sub(1).and_then(|free| {
@@ -154,7 +154,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         };
         let mut buffer = None;
         if expected == Some(Expected::Meta) {
-            buffer = self.buffers.lock().take();
+            buffer = self.buffers.lock().alloc();
             if buffer.is_none() {
                 self.free(slot);
                 return Err(Error::Full(Resource::ReplyBuffers));
@@ -179,44 +179,44 @@ impl<'m, E: Event> Waiters<'m, E> {
         state.phase = match expected {
             Some(expected) => {
                 state.expected = expected;
-                Phase::Waiting
+                WaitPhase::ForAnswer
             }
-            None => Phase::ForRoom,
+            None => WaitPhase::ForRoom,
         };
-        Ok(Claim {
+        Ok(WaitToken {
             slot,
             seq: state.seq,
         })
     }
 
     /// The event that is set when something becomes of the wait.
-    pub(crate) fn event(&self, claim: Claim) -> Option<&E> {
+    pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
         self.slots.get(claim.slot).map(|waiter| &waiter.event)
     }
 
     /// What became of the wait so far.
-    pub(crate) fn outcome(&self, claim: Claim) -> Option<Result<Answer<'static>, Error>> {
+    pub(crate) fn outcome(&self, claim: WaitToken) -> Option<Result<Answer<'static>, Error>> {
         let waiter = self.slots.get(claim.slot)?;
         let state = waiter.state.lock();
         match state.phase {
-            Phase::Answered(answer) => Some(Ok(answer)),
-            Phase::Failed(error) => Some(Err(error)),
+            WaitPhase::Answered(answer) => Some(Ok(answer)),
+            WaitPhase::Failed(error) => Some(Err(error)),
             _ => None,
         }
     }
 
     /// Gives the waiter back after its outcome is known, or nothing was sent.
-    pub(crate) fn give(&self, claim: Claim) {
-        self.finish(claim, &mut Data::none());
+    pub(crate) fn release(&self, claim: WaitToken) {
+        self.finish(claim, &mut ReplyData::none());
     }
 
-    /// As [`Waiters::give`], after the answer's data was copied: as much as there is room for, and
+    /// As [`Waiters::release`], after the answer's data was copied: as much as there is room for, and
     /// its whole length.
-    pub(crate) fn finish(&self, claim: Claim, data: &mut Data<'_>) {
+    pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot) {
             let (buffer, length) = {
                 let mut state = waiter.state.lock();
-                state.phase = Phase::Free;
+                state.phase = WaitPhase::Free;
                 (state.buffer.take(), state.length)
             };
             if let Some(buffer) = buffer {
@@ -225,7 +225,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                     data.bytes,
                     buffer.initialized().get(..length).unwrap_or(&[]),
                 );
-                self.buffers.lock().give(buffer);
+                self.buffers.lock().free(buffer);
             }
             self.free(claim.slot);
         }
@@ -233,23 +233,23 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     /// Gives up the wait; returns the outcome if it came at the last moment. A waiter whose late
     /// answer matters stays taken until that comes or the peer goes away.
-    pub(crate) fn give_up(
+    pub(crate) fn abandon(
         &self,
-        claim: Claim,
-        data: &mut Data<'_>,
+        claim: WaitToken,
+        data: &mut ReplyData<'_>,
     ) -> Option<Result<Answer<'static>, Error>> {
         let waiter = self.slots.get(claim.slot)?;
         let outcome = {
             let mut state = waiter.state.lock();
             match state.phase {
-                Phase::Answered(answer) => Some(Ok(answer)),
-                Phase::Failed(error) => Some(Err(error)),
-                Phase::Waiting if state.late != Late::Drop => {
-                    state.phase = Phase::GaveUp;
+                WaitPhase::Answered(answer) => Some(Ok(answer)),
+                WaitPhase::Failed(error) => Some(Err(error)),
+                WaitPhase::ForAnswer if state.late != LateReply::Drop => {
+                    state.phase = WaitPhase::Abandoned;
                     return None;
                 }
                 _ => {
-                    state.phase = Phase::Free;
+                    state.phase = WaitPhase::Free;
                     None
                 }
             }
@@ -262,7 +262,7 @@ impl<'m, E: Event> Waiters<'m, E> {
     #[cfg(feature = "capi")]
     pub(crate) fn expected(&self, peer: Vmid, seq: u64) -> Option<Expected> {
         let state = self.slot_of(seq)?.1.state.lock();
-        let waits = matches!(state.phase, Phase::Waiting | Phase::GaveUp);
+        let waits = matches!(state.phase, WaitPhase::ForAnswer | WaitPhase::Abandoned);
         (waits && state.seq == seq && state.peer == Some(peer)).then_some(state.expected)
     }
 
@@ -282,17 +282,18 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 
     /// The calls that wait at that time, in no order.
-    pub(crate) fn all(&self, now: Time) -> impl Iterator<Item = Waiting> {
+    pub(crate) fn all(&self, now: Time) -> impl Iterator<Item = PendingCall> {
         self.slots.iter().filter_map(move |waiter| {
             let state = waiter.state.lock();
-            let gave_up = state.phase == Phase::GaveUp;
-            let waits = gave_up || matches!(state.phase, Phase::Waiting | Phase::ForRoom);
-            Some(Waiting {
+            let abandoned = state.phase == WaitPhase::Abandoned;
+            let waits =
+                abandoned || matches!(state.phase, WaitPhase::ForAnswer | WaitPhase::ForRoom);
+            Some(PendingCall {
                 what: state.what,
                 peer: state.peer.filter(|_| waits)?,
                 seq: state.seq,
                 waited: now.since(state.since),
-                gave_up,
+                abandoned,
             })
         })
     }

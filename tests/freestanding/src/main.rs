@@ -61,8 +61,8 @@ fn ask<P: Pal>(
 ) -> Option<Answer<'static>> {
     let mut request = member.request(Vmid::LEADER, &message).ok()?;
     for _ in 0..1000 {
-        leader.turn(Some(Time(0)));
-        member.turn(Some(Time(0)));
+        leader.poll(Some(Time(0)));
+        member.poll(Some(Time(0)));
         if let Some(answer) = request.poll() {
             return answer.ok();
         }

@@ -52,7 +52,7 @@ extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
     // SAFETY: `family` passes a node, and waits for this thread before it drops it.
     let leader = unsafe { &*leader.cast::<Node<'_, Place>>() };
     while !DONE.load(Ordering::Acquire) {
-        leader.turn(Some(Time(0)));
+        leader.poll(Some(Time(0)));
     }
     null_mut()
 }
@@ -103,7 +103,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     let _ = member.kill(Target::Group(pid), 0, WAIT);
     let _ = member.kill(Target::Process(1), 10, WAIT);
     let grandchild = member.start_child(WAIT)?;
-    member.bury(grandchild.vmid)?;
+    member.abandon_child(grandchild.vmid)?;
     leader.next_process(None, WAIT)?;
     member.next_process(None, WAIT)?;
     member.exit(Exit::default(), WAIT)
@@ -131,7 +131,7 @@ fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     // SAFETY: it was made above, and is joined once.
     unsafe { pthread_join(thread, null_mut()) };
     for _ in 0..100 {
-        leader.turn(Some(Time(0)));
+        leader.poll(Some(Time(0)));
     }
     if !leader.is_sound() {
         return Err(Error::Invalid);

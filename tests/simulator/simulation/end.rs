@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::{Exit, Wait, Which};
+use libos_ipc::{ChildSelector, Exit, Wait};
 
 use super::checks::{Call, LONG, State, bounds, left_over};
 use super::faults::Fault;
@@ -84,7 +84,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         let long = Wait::at_most(LONG);
         let said = node
             .exit(exit, long)
-            .and_then(|()| node.give_back_ids(long));
+            .and_then(|()| node.release_idle_ranges(long));
         let flushed = shut_down(node, own, LONG);
         with(|world| {
             world.log(format_args!(
@@ -175,14 +175,14 @@ fn end_of_all<const READS: bool>(
         let what = Err(format!("v{vmid} never gets the signal {signal} for all"));
         with(|world| world.check("broadcasts", what));
     }
-    while program.wait_child(Which::Any, LONG).is_some() {}
+    while program.wait_child(ChildSelector::Any, LONG).is_some() {}
     program.release_all_ids();
     let ended = with(|world| {
         world.checks.family.ends(own.vmid, (0, 0));
         world.network.now
     });
     let left = node.leave(Wait::at_most(LONG));
-    let given_back = node.give_back_ids(Wait::at_most(LONG));
+    let given_back = node.release_idle_ranges(Wait::at_most(LONG));
     let call = Call {
         name: "leave",
         who: own.vmid,

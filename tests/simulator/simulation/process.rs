@@ -170,7 +170,7 @@ fn serve_while<'t, const READS: bool>(
     let mut all: Vec<Box<dyn FnOnce() + Send + '_>> = bodies.drain(..).map(count).collect();
     all.push(Box::new(move || {
         while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
-            if !node.turn(None) {
+            if !node.poll(None) {
                 pause(None);
             }
         }
@@ -195,7 +195,7 @@ fn in_threads<const READS: bool>(
 pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration) {
     let until = now() + nanoseconds(span);
     while now() < until {
-        if READS || !node.turn(Some(Time(until))) {
+        if READS || !node.poll(Some(Time(until))) {
             pause(Some(until));
         }
     }

@@ -184,7 +184,7 @@ impl Guest<'_> {
             drop(self.board);
             let until = clock::now() + Duration::from_millis(100);
             while clock::now() < until {
-                self.node.turn(Some(until));
+                self.node.poll(Some(until));
             }
         }
         fault::fail(how);
@@ -197,7 +197,7 @@ impl Guest<'_> {
             if clock::now() >= until {
                 return Err(Failed::because("the signal did not come"));
             }
-            self.node.turn(Some(until));
+            self.node.poll(Some(until));
         }
         Ok(())
     }

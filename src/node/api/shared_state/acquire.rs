@@ -97,7 +97,7 @@ impl<'m, P: Pal> Node<'m, P> {
         wait: Wait<'_>,
         mut read: impl FnMut(&mut Client<'m>) -> T,
     ) -> Result<T, Error> {
-        self.alive()?;
+        self.check_running()?;
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
@@ -151,7 +151,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Refused`] (`EDEADLK`) if another thread or process wants to change the value and waits for this reader: it stays `Shared`, and the caller must release it. [`Error::Unsupported`] if the leader is a process in C and this process does not hold the lease to change the value: such a leader cannot keep others from changing it in between. Otherwise as [`Node::lock_sync`]. The handle stays `Shared` after every error.
     pub fn upgrade_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let slot = self.slot(handle)?;
         {
             let mut client = slot.client.lock();
@@ -198,7 +198,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// As [`Node::lock_sync`].
     pub fn wait_sync(&self, handle: SyncHandle, seen: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let slot = self.slot(handle)?;
         let limits = Limits::of(wait, &self.pal);
         self.wait_for_slot(handle, slot, WaitKind::Change, limits, |client, _| {
@@ -233,7 +233,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is closed.
     pub fn sync_changes(&self, handle: SyncHandle) -> Result<u64, Error> {
-        self.alive()?;
+        self.check_running()?;
         let slot = self.slot(handle)?;
         let client = slot.client.lock();
         if client.generation() == handle.generation && client.is_open() {

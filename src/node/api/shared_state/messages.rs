@@ -150,7 +150,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         let flush = |peer: &PeerRef<'_, 'm, P::Stream>| {
             if is_worker {
-                self.peers.attend(peer);
+                self.peers.schedule(peer);
             } else {
                 self.flush(peer);
             }
@@ -242,7 +242,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn free_if_closed(&self, slot_index: u32, slot: &Slot<'m>) {
         if self.sync_handles.free_if_closed(slot_index) {
             self.wake_slot(slot);
-            self.tell_who_shuts_down();
+            self.notify_shutdown();
         }
     }
 

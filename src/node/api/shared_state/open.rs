@@ -19,7 +19,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] ([`Resource::SyncHandles`]) at the limit, or if this process has used up its fresh numbers (2^29 at least); [`Error::Invalid`] if this process has that number open, or has not finished closing it.
     pub fn open_sync(&self, id: Option<u64>) -> Result<SyncHandle, Error> {
-        self.alive()?;
+        self.check_running()?;
         let mut directory = self.sync_handles.directory.lock();
         let id = match id {
             Some(id) if directory.find(id).is_some() => return Err(Error::Invalid),
@@ -76,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Invalid`] if the handle is in use or closed; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says: the handle is closed in these cases, too.
     pub fn close_sync(&self, handle: SyncHandle, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let slot = self.slot(handle)?;
         let is_free = {
             let mut client = slot.client.lock();
@@ -119,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// The first error of [`Node::close_sync`]; [`Error::Invalid`] if some handles are in use. The
     /// other handles are closed in any case.
     pub fn close_all_syncs(&self, wait: Wait<'_>) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let wait = self.begin(wait);
         let mut outcome = Ok(());
         for (slot_index, slot) in (0..).zip(self.sync_handles.slots.iter()) {

@@ -4,10 +4,10 @@ use super::SyncHandle;
 use super::slots::Slot;
 use super::wait_queue::{WaitKind, WakeSet};
 use crate::error::Error;
-use crate::node::rpc::Claim;
 use crate::node::rpc::Limits;
+use crate::node::rpc::WaitToken;
 use crate::node::rpc::Wake;
-use crate::node::{Late, Node, Phase, WaitsFor};
+use crate::node::{LateReply, Node, Phase, WaitReason};
 use crate::pal::{Event, Pal, Time};
 use crate::shared_state::Client;
 use crate::sync::Ordering;
@@ -26,12 +26,12 @@ impl<'m, P: Pal> Node<'m, P> {
         poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let server = self.identity.leader.unwrap_or(self.identity.vmid);
-        let shown = (WaitsFor::Handle(handle.id), self.now());
-        let claimed = self.waiters.claim(server, shown, None, Late::Drop);
+        let shown = (WaitReason::Handle(handle.id), self.now());
+        let claimed = self.waiters.claim(server, shown, None, LateReply::Drop);
         let outcome = match claimed {
             Ok(claim) => {
                 let outcome = self.wait_queued(handle, slot, kind, (claim, limits), poll);
-                self.waiters.give(claim);
+                self.waiters.release(claim);
                 outcome
             }
             Err(error) => Err(error),
@@ -57,7 +57,7 @@ impl<'m, P: Pal> Node<'m, P> {
         handle: SyncHandle,
         slot: &Slot<'m>,
         kind: WaitKind,
-        (claim, limits): (Claim, Limits<'_>),
+        (claim, limits): (WaitToken, Limits<'_>),
         mut poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         let (name, links) = (claim.name(), &self.sync_handles.links);
@@ -70,7 +70,7 @@ impl<'m, P: Pal> Node<'m, P> {
             .identity
             .leader
             .and_then(|leader| self.peers.find(leader));
-        let mut reading = None;
+        let mut rx = None;
         let mut since = None;
         let outcome = loop {
             if let Some(event) = self.waiters.event(claim) {
@@ -116,7 +116,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             let (Some(peer), Some(wake)) = (&peer, wake) else {
                 if let Some(peer) = &peer {
-                    self.give_reading(peer, reading.take());
+                    self.release_rx(peer, rx.take());
                 }
                 self.sleep(claim, limits);
                 continue;
@@ -125,23 +125,23 @@ impl<'m, P: Pal> Node<'m, P> {
             // may succeed without the server.
             if since.is_none() {
                 since = Some(self.now());
-                reading = self.take_reading(peer, claim);
+                rx = self.acquire_rx(peer, claim);
                 continue;
             }
-            let goes_on = if let Some(reading) = reading.as_mut() {
+            let goes_on = if let Some(rx) = rx.as_mut() {
                 let since = since.unwrap_or(Time(0));
                 !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, reading, claim, limits, (since, wake))
+                    && self.read_answers(peer, rx, claim, limits, (since, wake))
             } else {
                 self.sleep(claim, limits);
                 true
             };
             if !goes_on {
-                self.give_reading(peer, reading.take());
+                self.release_rx(peer, rx.take());
             }
         };
         if let Some(peer) = &peer {
-            self.give_reading(peer, reading);
+            self.release_rx(peer, rx);
         }
         let next = {
             let mut client = slot.client.lock();
@@ -160,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 0
             }
         };
-        self.waiters.nudge(next);
+        self.waiters.wake(next);
         outcome
     }
 
@@ -170,12 +170,12 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     pub(super) fn wake_set(&self, slot: &Slot<'m>, wakes: WakeSet) {
-        self.waiters.nudge(wakes.first);
-        self.waiters.nudge(wakes.upgrader);
+        self.waiters.wake(wakes.first);
+        self.waiters.wake(wakes.upgrader);
         if wakes.observers {
-            let what = WaitsFor::Handle(slot.client.lock().id());
+            let what = WaitReason::Handle(slot.client.lock().id());
             let links = &self.sync_handles.links;
-            self.waiters.nudge_all(what, |name| links.is_observer(name));
+            self.waiters.wake_all(what, |name| links.is_observer(name));
         }
     }
 }

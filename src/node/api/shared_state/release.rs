@@ -39,7 +39,7 @@ impl<'m, P: Pal> Node<'m, P> {
         length: Option<usize>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), Error> {
-        self.alive()?;
+        self.check_running()?;
         let limit = self.config.capacities.sync_data;
         let may_change = state == SyncState::Exclusive;
         if length.is_some_and(|length| !may_change || length > limit) {

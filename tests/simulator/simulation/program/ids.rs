@@ -73,15 +73,15 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Gives an ID to another process, which takes it over when it next has its turn.
-    pub(super) fn hand_on_id(&self, rng: &mut Rng) {
+    pub(super) fn transfer_id(&self, rng: &mut Rng) {
         self.adopt_ids();
         let to = self.another(rng).filter(|to| *to != 1);
         let Some((id, to)) = to.and_then(|to| Some((self.pick_id(rng)?, to))) else {
             return;
         };
         let Some(vmid) = Vmid::new(to) else { return };
-        let handed = self.call("hand_on_id", limit(rng), is_gone, |node, wait| {
-            node.hand_on_id(id, vmid, wait)
+        let handed = self.call("transfer_id", limit(rng), is_gone, |node, wait| {
+            node.transfer_id(id, vmid, wait)
         });
         match handed {
             Ok(()) => with(|world| world.handed.push((to, id))),
@@ -98,7 +98,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Some(world.handed.swap_remove(at).1)
         });
         let Some(id) = handed else { return };
-        let adopted = self.call("adopt_id", LONG, nothing, |node, _| node.adopt_id(id));
+        let adopted = self.call("accept_id", LONG, nothing, |node, _| node.accept_id(id));
         if adopted.is_err() {
             return;
         }
@@ -260,7 +260,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 world.check("vmids", outcome);
             });
             // Nobody will ever be it.
-            let _ = self.node.bury(vmid);
+            let _ = self.node.abandon_child(vmid);
         }
     }
 

@@ -54,7 +54,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         match rng.u8(..100) {
             0..5 => self.take_id(&mut rng),
             5..8 => self.release_id(&mut rng),
-            8..11 => self.hand_on_id(&mut rng),
+            8..11 => self.transfer_id(&mut rng),
             11..14 => self.look_up(&mut rng),
             14..17 => self.take_range(&mut rng),
             17..19 => self.give_range(&mut rng),

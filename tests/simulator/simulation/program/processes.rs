@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use libos_ipc::error::errno;
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
-use libos_ipc::{Error, Identity, PATH_MAX, Resource, Target, Which};
+use libos_ipc::{ChildSelector, Error, Identity, PATH_MAX, Resource, Target};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
@@ -96,7 +96,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if self.own.is_over() {
                 return;
             }
-            match self.node.see_child(Which::Pid(child.pid), WAIT_NONE) {
+            match self
+                .node
+                .peek_child(ChildSelector::Pid(child.pid), WAIT_NONE)
+            {
                 Ok(_) | Err(Error::NoChild) => return,
                 Err(_) => {}
             }
@@ -106,7 +109,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             idle(self.node, Duration::from_millis(200));
         }
-        let _ = self.node.bury(child.vmid);
+        let _ = self.node.abandon_child(child.vmid);
     }
 
     pub(super) fn wait_for_child(&self, rng: &mut Rng) {
@@ -116,9 +119,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
             own.map(|process| process.pid).next()
         });
         let which = match (rng.u8(..4), pid) {
-            (0, Some(pid)) => Which::Pid(pid),
-            (1, _) => Which::Group(0),
-            _ => Which::Any,
+            (0, Some(pid)) => ChildSelector::Pid(pid),
+            (1, _) => ChildSelector::Group(0),
+            _ => ChildSelector::Any,
         };
         let limit = if rng.bool() {
             Duration::ZERO
@@ -133,11 +136,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Waits for a child, and reaps it.
-    pub(crate) fn wait_child(&self, which: Which, limit: Duration) -> Option<ChildExit> {
+    pub(crate) fn wait_child(&self, which: ChildSelector, limit: Duration) -> Option<ChildExit> {
         let is_parent = || {
             with(|world| {
                 let family = &world.checks.family;
-                let is_own = |vmid| family.is_certain(vmid) && which == Which::Any;
+                let is_own = |vmid| family.is_certain(vmid) && which == ChildSelector::Any;
                 let mut all = family.all();
                 all.any(|process| process.parent == self.own.vmid && is_own(process.vmid))
             })
@@ -194,7 +197,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
             own.map(|process| (process.vmid, process.pid)).collect()
         });
         for (vmid, pid) in children {
-            if has_ended || self.node.see_child(Which::Pid(pid), WAIT_NONE).is_ok() {
+            if has_ended
+                || self
+                    .node
+                    .peek_child(ChildSelector::Pid(pid), WAIT_NONE)
+                    .is_ok()
+            {
                 with(|world| world.checks.exits.may_be_reaped(vmid));
             }
         }

@@ -5,18 +5,21 @@ use libos_ipc::{ID_MAX, Vmid};
 
 use crate::WAIT;
 use crate::figures::Ending;
-use crate::holds::{self, Event, Holds};
-use crate::kin::{Kin, Member};
+use crate::id_log::{self, Event, Holds};
 use crate::platform::FamilyNode;
+use crate::processes::{Member, Processes};
 
 /// All have given everything back: the leader's table is empty, but for an ID that the killed
 /// member handed on with its last breath, so that the new owner never heard of it.
-pub(crate) fn table(leader: &FamilyNode, kin: &Kin) -> Result<Vec<String>> {
+pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut unheard = 0;
-    for member in kin.members.iter().filter(|member| member.is_killed()) {
-        let last = holds::read(&member.log)?.pop();
-        let heard = kin.gifts.iter().rfind(|gift| gift.from == member.vmid);
+    for member in processes.members.iter().filter(|member| member.is_killed()) {
+        let last = id_log::read(&member.log)?.pop();
+        let heard = processes
+            .gifts
+            .iter()
+            .rfind(|gift| gift.from == member.vmid);
         if let Some(last) = last
             && last.event == Event::Given
             && heard.is_none_or(|gift| gift.id != last.id)
@@ -55,8 +58,8 @@ fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
 }
 
 /// Each member ended well, the killed one apart.
-pub(crate) fn members(kin: &Kin) -> Vec<String> {
-    kin.members.iter().flat_map(member).collect()
+pub(crate) fn members(processes: &Processes) -> Vec<String> {
+    processes.members.iter().flat_map(member).collect()
 }
 
 fn member(member: &Member) -> Vec<String> {
@@ -93,10 +96,10 @@ fn member(member: &Member) -> Vec<String> {
 }
 
 /// How many holds of IDs there were, and what is wrong with them.
-pub(crate) fn holds(kin: &Kin) -> Result<(usize, Vec<String>)> {
+pub(crate) fn holds(processes: &Processes) -> Result<(usize, Vec<String>)> {
     let mut all = Holds::default();
-    for member in &kin.members {
-        all.add(member.vmid, &holds::read(&member.log)?, member.killed);
+    for member in &processes.members {
+        all.add(member.vmid, &id_log::read(&member.log)?, member.killed);
     }
     Ok((all.len(), all.check()))
 }

@@ -14,7 +14,7 @@ use crate::common::{hear, say};
 use crate::control::{Command, Word};
 use crate::figures::{Counts, Report};
 use crate::key::Key;
-use crate::look::Look;
+use crate::snapshot::Snapshot;
 
 /// How far a member has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ pub(crate) struct Member {
     pub(crate) log: PathBuf,
     pub(crate) stage: Stage,
     pub(crate) counts: Counts,
-    pub(crate) look: Option<Look>,
+    pub(crate) look: Option<Snapshot>,
     pub(crate) report: Option<Report>,
     pub(crate) exit: Option<ExitStatus>,
     /// When it was killed, if it was.
@@ -65,17 +65,17 @@ pub(crate) struct Gift {
     pub(crate) to: Vmid,
 }
 
-enum Heard {
+enum Input {
     Word(usize, Result<Word>),
     End(usize),
 }
 
 /// All of them.
-pub(crate) struct Kin {
+pub(crate) struct Processes {
     pub(crate) members: Vec<Member>,
     pub(crate) gifts: Vec<Gift>,
-    sender: Sender<Heard>,
-    heard: Receiver<Heard>,
+    sender: Sender<Input>,
+    heard: Receiver<Input>,
 }
 
 /// What a member is started with.
@@ -92,10 +92,10 @@ pub(crate) struct Start<'a> {
     pub(crate) is_watched: bool,
 }
 
-impl Kin {
-    pub(crate) fn new() -> Kin {
+impl Processes {
+    pub(crate) fn new() -> Processes {
         let (sender, heard) = mpsc::channel();
-        Kin {
+        Processes {
             members: Vec::new(),
             gifts: Vec::new(),
             sender,
@@ -149,7 +149,7 @@ impl Kin {
         }
         let (index, sender) = (self.members.len(), self.sender.clone());
         hear(output, move |said| {
-            let heard = said.map_or(Heard::End(index), |word| Heard::Word(index, word));
+            let heard = said.map_or(Input::End(index), |word| Input::Word(index, word));
             sender.send(heard).is_ok()
         });
         self.members.push(Member {
@@ -195,7 +195,7 @@ impl Kin {
     /// Kills a member, and tells the others.
     pub(crate) fn kill(&mut self, victim: Vmid) -> Result<()> {
         let member = self.member_mut(victim).context("no such member")?;
-        member.killed = Some(crate::holds::now());
+        member.killed = Some(crate::id_log::now());
         member.process.kill()?;
         self.tell_all(Command::Gone(victim));
         let member = self.member_mut(victim).context("no such member")?;
@@ -210,8 +210,8 @@ impl Kin {
         &mut self,
         what: &str,
         limit: Duration,
-        mut tick: impl FnMut(&Kin),
-        mut enough: impl FnMut(&Kin) -> bool,
+        mut tick: impl FnMut(&Processes),
+        mut enough: impl FnMut(&Processes) -> bool,
     ) -> Result<()> {
         let until = Instant::now() + limit;
         let mut next_tick = Instant::now();
@@ -233,8 +233,8 @@ impl Kin {
                 next_tick = now + Duration::from_millis(100);
             }
             match self.heard.recv_timeout(Duration::from_millis(10)) {
-                Ok(Heard::Word(index, word)) => self.hear(index, word)?,
-                Ok(Heard::End(index)) => self.hear_end(index)?,
+                Ok(Input::Word(index, word)) => self.read_line(index, word)?,
+                Ok(Input::End(index)) => self.read_end(index)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
@@ -242,13 +242,13 @@ impl Kin {
         Ok(())
     }
 
-    fn hear(&mut self, index: usize, word: Result<Word>) -> Result<()> {
+    fn read_line(&mut self, index: usize, word: Result<Word>) -> Result<()> {
         let member = &mut self.members[index];
         let from = member.vmid;
         match word.with_context(|| format!("what member {from} said"))? {
             Word::Ready => member.stage = Stage::Ready,
             Word::Progress(counts) => member.counts = counts,
-            Word::Look(look) => member.look = Some(*look),
+            Word::Snapshot(look) => member.look = Some(*look),
             Word::Done => member.stage = Stage::Done,
             Word::Stopped => member.stage = Stage::Stopped,
             Word::Emptied => member.stage = Stage::Emptied,
@@ -267,7 +267,7 @@ impl Kin {
         Ok(())
     }
 
-    fn hear_end(&mut self, index: usize) -> Result<()> {
+    fn read_end(&mut self, index: usize) -> Result<()> {
         let member = &mut self.members[index];
         member.silent = true;
         if !member.is_killed() {
@@ -281,7 +281,7 @@ impl Kin {
     }
 }
 
-impl Drop for Kin {
+impl Drop for Processes {
     /// Nobody is left behind, however this ends.
     fn drop(&mut self) {
         for member in &mut self.members {

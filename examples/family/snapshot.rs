@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
-use libos_ipc::{Statistics, Waiting};
+use libos_ipc::{PendingCall, Statistics};
 
 use crate::common::{Latency, say};
 use crate::control::Word;
@@ -24,23 +24,23 @@ const WAITS: usize = 4;
 
 /// What is seen.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Look {
+pub(crate) struct Snapshot {
     pub(crate) glance: Glance,
     /// The longest first.
-    pub(crate) waits: Vec<Told>,
+    pub(crate) waits: Vec<ReportedCall>,
 }
 
 /// A call that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Told {
+pub(crate) struct ReportedCall {
     pub(crate) waited: Duration,
     /// What for and of whom.
     pub(crate) what: String,
 }
 
-impl From<Waiting> for Told {
-    fn from(waiting: Waiting) -> Told {
-        Told {
+impl From<PendingCall> for ReportedCall {
+    fn from(waiting: PendingCall) -> ReportedCall {
+        ReportedCall {
             waited: waiting.waited,
             what: format!("{} of member {}", waiting.what, waiting.peer),
         }
@@ -49,21 +49,21 @@ impl From<Waiting> for Told {
 
 /// What lies between two looks at a node.
 #[derive(Debug)]
-pub(crate) struct Looker {
+pub(crate) struct SnapshotSource {
     at: Instant,
     before: Statistics,
 }
 
-impl Looker {
-    pub(crate) fn new(node: &FamilyNode) -> Looker {
-        Looker {
+impl SnapshotSource {
+    pub(crate) fn new(node: &FamilyNode) -> SnapshotSource {
+        SnapshotSource {
             at: Instant::now(),
             before: node.statistics(),
         }
     }
 
     /// What happened since the last look, and what waits now.
-    pub(crate) fn look(&mut self, node: &FamilyNode, latency: &Latency) -> Look {
+    pub(crate) fn look(&mut self, node: &FamilyNode, latency: &Latency) -> Snapshot {
         let (now, statistics) = (Instant::now(), node.statistics());
         let span = now.duration_since(self.at).as_secs_f64().max(1e-3);
         #[allow(
@@ -82,10 +82,10 @@ impl Looker {
             queued: statistics.pools.send_queue.now as u64,
         };
         (self.at, self.before) = (now, statistics);
-        let mut waits: Vec<Told> = node.waits().map(Told::from).collect();
+        let mut waits: Vec<ReportedCall> = node.pending_calls().map(ReportedCall::from).collect();
         waits.sort_by_key(|told| std::cmp::Reverse(told.waited));
         waits.truncate(WAITS);
-        Look { glance, waits }
+        Snapshot { glance, waits }
     }
 }
 
@@ -100,12 +100,12 @@ impl Watcher {
     pub(crate) fn start(node: Arc<FamilyNode>, latency: Arc<Mutex<Latency>>) -> Watcher {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut looker = Looker::new(&node);
+            let mut looker = SnapshotSource::new(&node);
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 let latency = std::mem::take(&mut *lock(&latency));
                 let look = looker.look(&node, &latency);
                 // If nobody listens any more the member's other words say so.
-                let _ = say(&mut stdout().lock(), &Word::Look(Box::new(look)));
+                let _ = say(&mut stdout().lock(), &Word::Snapshot(Box::new(look)));
             }
         });
         Watcher { stop, thread }
@@ -122,30 +122,30 @@ pub(crate) fn lock(latency: &Mutex<Latency>) -> std::sync::MutexGuard<'_, Latenc
     latency.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl fmt::Display for Look {
+impl fmt::Display for Snapshot {
     /// The figures, then the waits: `1200000 GET_ID_OWNER of member 1;…`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} / ", self.glance)?;
-        for Told { waited, what } in &self.waits {
+        for ReportedCall { waited, what } in &self.waits {
             write!(f, "{} {what};", waited.as_nanos())?;
         }
         Ok(())
     }
 }
 
-impl FromStr for Look {
+impl FromStr for Snapshot {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self> {
         let (glance, waits) = line.split_once('/').context("a look has two parts")?;
         let told = |told: &str| {
             let (waited, what) = told.split_once(' ').context("a wait has two parts")?;
-            Ok(Told {
+            Ok(ReportedCall {
                 waited: Duration::from_nanos(waited.parse()?),
                 what: what.to_owned(),
             })
         };
         let waits = waits.trim_start().split_terminator(';');
-        Ok(Look {
+        Ok(Snapshot {
             glance: glance.parse()?,
             waits: waits.map(told).collect::<Result<_>>()?,
         })

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 const GROWTH: u64 = 2 << 20;
 
 /// How often to look.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 
 /// Memory and descriptors of this process.
 pub(crate) struct Resources {
@@ -42,7 +42,7 @@ impl Resources {
         if elapsed < self.next_look {
             return Ok(());
         }
-        self.next_look = elapsed + LOOK_EVERY;
+        self.next_look = elapsed + SAMPLE_EVERY;
         (self.memory, self.descriptors) = (memory()?, descriptors()?);
         if elapsed < self.time / 4 {
             self.early = self.early.max(self.memory);

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use super::ids::Ask;
+use super::ids::LeaderRoute;
 use crate::error::Error;
 use crate::member::Unborn;
 use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
@@ -27,22 +27,24 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now, and the table of
     /// children is full, so that it can't be tried later.
-    pub fn bury(&self, vmid: Vmid) -> Result<(), Error> {
+    pub fn abandon_child(&self, vmid: Vmid) -> Result<(), Error> {
         let buried = match self.leader()? {
-            Ask::Here(_) if vmid == self.identity.vmid || self.has_come(vmid) => Ok(()),
-            Ask::Here(_) => {
+            LeaderRoute::Local(_) if vmid == self.identity.vmid || self.is_connected(vmid) => {
+                Ok(())
+            }
+            LeaderRoute::Local(_) => {
                 let unborn = self.children.lock().remove_unborn(vmid);
                 if let Some(pid) = unborn {
                     self.forget_child(pid);
                 }
-                self.take_back_ids(vmid);
+                self.reclaim_ids(vmid);
                 Ok(())
             }
-            Ask::There(leader) => {
+            LeaderRoute::Remote(leader) => {
                 if self.children.lock().will_not_come(vmid) {
-                    self.tell_unborn()
+                    self.report_abandoned()
                 } else {
-                    self.come_and_go(leader, vmid)
+                    self.announce_dead(leader, vmid)
                 }
             }
         };
@@ -52,7 +54,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Tells the leader of all children that will never come, or has the worker do so later.
-    pub(in crate::node) fn tell_unborn(&self) -> Result<(), Error> {
+    pub(in crate::node) fn report_abandoned(&self) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
             return Ok(());
         };
@@ -64,43 +66,46 @@ impl<P: Pal> Node<'_, P> {
             };
             let told = match unborn {
                 Unborn { pid: Some(pid), .. } if self.is_known_process() => {
-                    self.tell_reaped(leader, pid)
+                    self.send_reap(leader, pid)
                 }
-                Unborn { vmid, .. } => self.come_and_go(leader, vmid),
+                Unborn { vmid, .. } => self.announce_dead(leader, vmid),
             };
             let is_for_later = matches!(told, Err(Error::Full(_) | Error::Platform));
             self.children.lock().unborn_told(unborn.vmid, !is_for_later);
             if is_for_later {
-                self.tell_unborn_later();
+                self.retry_abandoned_later();
                 return outcome;
             }
-            self.unborn_pause.store(0, Ordering::SeqCst);
+            self.abandoned_pause.store(0, Ordering::SeqCst);
             self.waiters.wake_for_room(self.identity.vmid);
             outcome = outcome.and(told);
         }
     }
 
-    fn tell_unborn_later(&self) {
+    fn retry_abandoned_later(&self) {
         let (now, us) = (self.pal.now(), self.identity.vmid);
-        let pause = longer_pause(self.unborn_pause.load(Ordering::SeqCst));
-        self.unborn_pause.store(pause, Ordering::SeqCst);
+        let pause = longer_pause(self.abandoned_pause.load(Ordering::SeqCst));
+        self.abandoned_pause.store(pause, Ordering::SeqCst);
         let seed = now.0 ^ u64::from(us.get()).rotate_left(32);
         let then = now + jittered(pause, seed);
-        self.unborn_at.store(then.0.max(1), Ordering::SeqCst);
+        self.abandoned_retry_at
+            .store(then.0.max(1), Ordering::SeqCst);
         self.wake();
     }
 
     /// Tells the leader of children that will never come, if it is time to. Returns when the worker has
     /// to look again, if before `until`.
-    pub(crate) fn look_after_unborn(&self, until: Option<Time>) -> Option<Time> {
-        let due = || Some(Time(self.unborn_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0));
+    pub(crate) fn poll_abandoned(&self, until: Option<Time>) -> Option<Time> {
+        let due = || {
+            Some(Time(self.abandoned_retry_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0))
+        };
         let Some(at) = due() else {
             return until;
         };
         if self.now() >= at {
-            self.unborn_at.store(0, Ordering::SeqCst);
+            self.abandoned_retry_at.store(0, Ordering::SeqCst);
             // A leader that is gone has taken everything with it.
-            let _ = self.tell_unborn();
+            let _ = self.report_abandoned();
         }
         match due() {
             Some(at) => Some(until.map_or(at, |until| until.min(at))),
@@ -109,19 +114,19 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Tells the leader that a child is reaped, if there is room to.
-    pub(in crate::node) fn tell_reaped(&self, leader: Vmid, pid: Id) -> Result<(), Error> {
+    pub(in crate::node) fn send_reap(&self, leader: Vmid, pid: Id) -> Result<(), Error> {
         let now = Wait::at_most(Duration::ZERO);
         self.post(leader, &Message::ProcessReap(pid), now)
     }
 
     /// Whether the process is connected, and not only sought by us.
-    pub(crate) fn has_come(&self, vmid: Vmid) -> bool {
+    pub(crate) fn is_connected(&self, vmid: Vmid) -> bool {
         let peer = self.peers.find(vmid);
-        peer.is_some_and(|peer| !peer.is_silent())
+        peer.is_some_and(|peer| !peer.lacks_inbound())
     }
 
     /// To the leader it looks as if that process came and went: so a C leader understands as well.
-    fn come_and_go(&self, leader: Vmid, vmid: Vmid) -> Result<(), Error> {
+    fn announce_dead(&self, leader: Vmid, vmid: Vmid) -> Result<(), Error> {
         let stream = self.pal.connect(leader).map_err(|error| match error {
             ConnectError::NotListening | ConnectError::NotAllowed => Error::LeaderGone,
             ConnectError::Busy => Error::Platform,

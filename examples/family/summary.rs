@@ -11,8 +11,8 @@ use libos_ipc::Statistics;
 use crate::RunOptions;
 use crate::common::{HumanBytes, HumanCount, Latency, Progress, say};
 use crate::figures::{Counts, Ending, Report};
-use crate::kin::{Kin, Member};
 use crate::platform::FamilyNode;
+use crate::processes::{Member, Processes};
 use crate::top::Top;
 
 /// How often a line is written where no bar can be.
@@ -21,7 +21,7 @@ const LINE_EVERY: Duration = Duration::from_millis(500);
 /// The whole work.
 pub(crate) const ALL: u64 = 1000;
 
-pub(crate) struct Account {
+pub(crate) struct Summary {
     progress: Progress,
     /// How much is to be done.
     aim: String,
@@ -30,13 +30,13 @@ pub(crate) struct Account {
     next_line: Instant,
 }
 
-impl Account {
-    pub(crate) fn new(options: &RunOptions) -> Account {
+impl Summary {
+    pub(crate) fn new(options: &RunOptions) -> Summary {
         let aim = match options.ids {
             Some(ids) => format!("{} IDs each", HumanCount(ids)),
             None => format!("{:?}", options.seconds),
         };
-        Account {
+        Summary {
             progress: Progress::new(),
             aim,
             top: options.top.then(Top::new),
@@ -57,12 +57,12 @@ impl Account {
     }
 
     /// How far it has come, of [`ALL`].
-    pub(crate) fn tick(&mut self, kin: &Kin, leader: &FamilyNode, done: u64) {
+    pub(crate) fn tick(&mut self, processes: &Processes, leader: &FamilyNode, done: u64) {
         if let Some(top) = &mut self.top {
-            return top.tick(kin, leader, done);
+            return top.tick(processes, leader, done);
         }
         let mut sum = Counts::default();
-        for member in &kin.members {
+        for member in &processes.members {
             sum += member.counts;
         }
         let message = format!(
@@ -89,7 +89,7 @@ impl Account {
 }
 
 /// What each member did, all of them together, and what the leader had to do for it.
-pub(crate) fn table(kin: &Kin, leader: &Statistics) {
+pub(crate) fn table(processes: &Processes, leader: &Statistics) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
@@ -108,7 +108,7 @@ pub(crate) fn table(kin: &Kin, leader: &Statistics) {
         "end",
     ]);
     let mut sum = Report::default();
-    for member in &kin.members {
+    for member in &processes.members {
         let nothing = Report {
             counts: member.counts,
             ..Report::default()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
-use libos_ipc::{Id, Wait, Which};
+use libos_ipc::{ChildSelector, Id, Wait};
 
 use super::{Progress, SIGPWR, command, hear};
 
@@ -25,7 +25,7 @@ pub(crate) struct Worker<T> {
 }
 
 /// All of them, in the order of their numbers.
-pub(crate) struct Crew<'a, T> {
+pub(crate) struct WorkerPool<'a, T> {
     pub(crate) workers: Vec<Worker<T>>,
     leader: &'a HostNode,
     wait: Wait<'static>,
@@ -33,13 +33,13 @@ pub(crate) struct Crew<'a, T> {
     tallies: Receiver<(usize, T)>,
 }
 
-impl<'a, T> Crew<'a, T>
+impl<'a, T> WorkerPool<'a, T>
 where
     T: Clone + Default + FromStr<Err = anyhow::Error> + Send + 'static,
 {
     pub(crate) fn new(leader: &'a HostNode, wait: Wait<'static>) -> Self {
         let (sender, tallies) = channel();
-        Crew {
+        WorkerPool {
             workers: Vec::new(),
             leader,
             wait,
@@ -107,7 +107,9 @@ where
     pub(crate) fn kill(&mut self, victim: usize) -> Result<()> {
         let worker = &mut self.workers[victim];
         worker.process.kill()?;
-        let died = self.leader.wait_child(Which::Pid(worker.pid), self.wait)?;
+        let died = self
+            .leader
+            .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
         ensure!(died.term_signal == SIGPWR, "{died:?} is no sudden death");
         Ok(())
     }
@@ -128,7 +130,9 @@ where
             if number == victim {
                 continue;
             }
-            let exit = self.leader.wait_child(Which::Pid(worker.pid), self.wait)?;
+            let exit = self
+                .leader
+                .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
             if !status.success() || (exit.exit_code, exit.term_signal) != (0, 0) {
                 wrong.push(format!("{role} {number} ended with {status} and {exit:?}"));
             }

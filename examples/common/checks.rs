@@ -11,7 +11,7 @@ use libos_ipc::{Node, Refusal};
 pub(crate) const SIGPWR: u32 = 30;
 
 /// How many things that are wrong are told one by one.
-const TOLD: usize = 20;
+const MAX_LISTED: usize = 20;
 
 /// How soon the leader has to be done with those who left.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -22,10 +22,10 @@ pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<(
     if let Err(error) = run(&mut wrong) {
         wrong.push(format!("{error:#}"));
     }
-    for what in wrong.iter().take(TOLD) {
+    for what in wrong.iter().take(MAX_LISTED) {
         println!("{program}: FAILED: {what}");
     }
-    if let Some(more) = wrong.len().checked_sub(TOLD + 1) {
+    if let Some(more) = wrong.len().checked_sub(MAX_LISTED + 1) {
         println!("{program}: FAILED: and {} things more", more + 1);
     }
     if wrong.is_empty() {
