@@ -314,7 +314,7 @@ pub struct MemoryUse {
     /// This process's children.
     pub children: usize,
     /// Files whose locks are lent to this process.
-    pub borrowed: usize,
+    pub delegated_files: usize,
     /// Sync handles of this process.
     pub sync_handles: usize,
     /// Sync handles of the family, at the leader.
@@ -333,7 +333,7 @@ impl MemoryUse {
             .saturating_add(self.leader)
             .saturating_add(self.own_ids)
             .saturating_add(self.children)
-            .saturating_add(self.borrowed)
+            .saturating_add(self.delegated_files)
             .saturating_add(self.sync_handles)
             .saturating_add(self.leases)
             .saturating_add(self.events)
@@ -350,7 +350,7 @@ impl fmt::Display for MemoryUse {
             ("leader's tables", self.leader),
             ("own IDs", self.own_ids),
             ("children", self.children),
-            ("borrowed files", self.borrowed),
+            ("delegated files", self.delegated_files),
             ("sync handles", self.sync_handles),
             ("leases", self.leases),
             ("events", self.events),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use libos_ipc::leader::{Alloc, Leader, Op, Outcome, Presence, Ranges, SignalLimits};
-use libos_ipc::member::{OwnIds, Purpose, Take};
+use libos_ipc::member::{Allocation, OwnIds, Purpose};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
@@ -549,14 +549,14 @@ proptest! {
         };
         for usage in uses {
             match usage {
-                Use::Take(purpose) => if let Take::Id(id) = own.take_for(purpose) {
+                Use::Take(purpose) => if let Allocation::Id(id) = own.alloc_for(purpose) {
                     prop_assert!(owned.contains(&id) && ever.insert(id), "{} again", id);
                     used.push(id);
                 },
                 // It may have been in use before, but is not now.
                 Use::TakeAny => {
                     let is_free = |id: &Id| !used.contains(id) && !leaving.contains(id);
-                    if let Some(id) = own.take_any() {
+                    if let Some(id) = own.alloc_any() {
                         prop_assert!(owned.contains(&id) && is_free(&id), "{} has a use", id);
                         ever.insert(id);
                         used.push(id);
@@ -573,7 +573,7 @@ proptest! {
                     }
                 }
                 Use::Adopt => {
-                    match own.adopt(fresh) {
+                    match own.accept(fresh) {
                         Ok(()) => {
                             owned.push(fresh);
                             used.push(fresh);
@@ -594,7 +594,7 @@ proptest! {
                     prop_assert_eq!(own.release(id), Err(Error::Invalid));
                 },
                 Use::HandOn { choice } => if let Some(at) = choice.checked_rem(used.len()) {
-                    match own.hand_on(used[at]) {
+                    match own.begin_transfer(used[at]) {
                         Ok(()) => {
                             leaving.push(used.swap_remove(at));
                             prop_assert_eq!(own.release(leaving[leaving.len() - 1]), Err(Error::Invalid));
@@ -604,7 +604,7 @@ proptest! {
                 },
                 Use::Settle { choice, done } => if let Some(at) = choice.checked_rem(leaving.len()) {
                     let id = leaving.swap_remove(at);
-                    let idle = own.handed_on(id, done);
+                    let idle = own.finish_transfer(id, done);
                     if done {
                         gone(&mut owned, IdRange { start: id, end: id });
                     } else {
@@ -613,14 +613,14 @@ proptest! {
                     for range in idle.into_iter().flatten() {
                         gone(&mut owned, range);
                     }
-                    prop_assert_eq!(own.handed_on(id, true), [None; 2], "settled once");
+                    prop_assert_eq!(own.finish_transfer(id, true), [None; 2], "settled once");
                 },
             }
             prop_assert_eq!(own.in_use(), used.len());
             prop_assert!(own.len() <= capacity);
         }
         for id in leaving {
-            own.handed_on(id, false);
+            own.finish_transfer(id, false);
             used.push(id);
         }
         for id in used {
@@ -628,7 +628,7 @@ proptest! {
                 gone(&mut owned, range);
             }
         }
-        while let Some(range) = own.close() {
+        while let Some(range) = own.take_idle_range() {
             gone(&mut owned, range);
         }
         prop_assert!(owned.is_empty(), "never given back: {:?}", owned);
@@ -656,14 +656,18 @@ fn a_range_is_used_up_in_order() {
         );
     }
     for id in [5, 6, 7, ID_MAX - 1, ID_MAX] {
-        assert_eq!(own.take(), Take::Id(id));
+        assert_eq!(own.alloc(), Allocation::Id(id));
     }
-    assert_eq!(own.take(), Take::NeedRange);
+    assert_eq!(own.alloc(), Allocation::NeedRange);
     assert_eq!((own.len(), own.peak(), own.in_use()), (2, 2, 5));
     assert!(!own.is_empty());
-    assert_eq!(own.hand_on(4), Err(Error::Invalid));
+    assert_eq!(own.begin_transfer(4), Err(Error::Invalid));
     assert_eq!((own.release(ID_MAX), own.release(6)), (Ok(None), Ok(None)));
-    assert_eq!(own.hand_on(6), Err(Error::Invalid), "it is not in use");
+    assert_eq!(
+        own.begin_transfer(6),
+        Err(Error::Invalid),
+        "it is not in use"
+    );
     assert_eq!(own.release(ID_MAX - 1), Ok(Some(range(ID_MAX - 1, ID_MAX))));
     assert_eq!((own.len(), own.peak()), (1, 2));
 }
@@ -675,15 +679,18 @@ fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
     let full = Err(Error::Full(Resource::OwnRanges));
     own.add(IdRange { start: 1, end: 32 }).unwrap();
     for id in 1..=8 {
-        assert_eq!(own.take(), Take::Id(id));
+        assert_eq!(own.alloc(), Allocation::Id(id));
     }
-    assert_eq!([3, 5, 7].map(|id| own.hand_on(id)), [Ok(()), Ok(()), full]);
-    assert_eq!(own.adopt(40), full);
-    own.handed_on(3, true);
-    assert_eq!((own.len(), own.adopt(40)), (2, full));
-    own.handed_on(5, false);
-    assert_eq!([40, 50].map(|id| own.adopt(id)), [Ok(()), full]);
-    assert_eq!((own.len(), own.hand_on(7)), (3, full));
+    assert_eq!(
+        [3, 5, 7].map(|id| own.begin_transfer(id)),
+        [Ok(()), Ok(()), full]
+    );
+    assert_eq!(own.accept(40), full);
+    own.finish_transfer(3, true);
+    assert_eq!((own.len(), own.accept(40)), (2, full));
+    own.finish_transfer(5, false);
+    assert_eq!([40, 50].map(|id| own.accept(id)), [Ok(()), full]);
+    assert_eq!((own.len(), own.begin_transfer(7)), (3, full));
 }
 
 #[test]
@@ -693,17 +700,23 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
     let full = Err(Error::Full(Resource::OwnRanges));
     own.add(IdRange { start: 1, end: 32 }).unwrap();
     for id in 1..=3 {
-        assert_eq!(own.take(), Take::Id(id));
+        assert_eq!(own.alloc(), Allocation::Id(id));
     }
-    assert_eq!(own.take_for(Purpose::Child), Take::NeedRange);
+    assert_eq!(own.alloc_for(Purpose::Child), Allocation::NeedRange);
     own.add(IdRange { start: 33, end: 64 }).unwrap();
     for id in 33..=64 {
-        assert_eq!(own.take_for(Purpose::Child), Take::Id(id));
-        assert_eq!([own.hand_on(2), own.hand_on(id)], [full, Ok(())]);
-        assert_eq!(own.handed_on(id, true), [None; 2]);
+        assert_eq!(own.alloc_for(Purpose::Child), Allocation::Id(id));
+        assert_eq!(
+            [own.begin_transfer(2), own.begin_transfer(id)],
+            [full, Ok(())]
+        );
+        assert_eq!(own.finish_transfer(id, true), [None; 2]);
     }
     // The range for children is gone; the threads' is as it was.
-    assert_eq!((own.len(), own.peak(), own.take()), (1, 2, Take::Id(4)));
+    assert_eq!(
+        (own.len(), own.peak(), own.alloc()),
+        (1, 2, Allocation::Id(4))
+    );
 }
 
 #[test]

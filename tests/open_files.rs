@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use libos_ipc::Vmid;
-use libos_ipc::file_locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -42,7 +42,7 @@ fn alone() -> MutexGuard<'static, ()> {
 type Descriptors = BTreeMap<u64, Vec<OwnedFd>>;
 
 struct World<'m> {
-    locks: Locks<'m>,
+    locks: LockTable<'m>,
     directory: TempDir,
     /// By place; the VMID changes with each life.
     processes: Vec<(Vmid, bool, Descriptors)>,
@@ -77,7 +77,7 @@ impl World<'_> {
         let (vmid, has_come, descriptors) = &mut self.processes[place];
         // A process that asks is there.
         if !std::mem::replace(has_come, true) {
-            self.locks.has_come(*vmid);
+            self.locks.mark_joined(*vmid);
         }
         let descriptor = &descriptors[&handle][0];
         let kind = LockKind::ALL[rng.usize(..3)];
@@ -122,14 +122,18 @@ impl World<'_> {
             wait: false,
             path: b"file",
         };
-        let expected = if done { Ok(Set::Done) } else { Err(EAGAIN) };
+        let expected = if done {
+            Ok(SetOutcome::Done)
+        } else {
+            Err(EAGAIN)
+        };
         assert_eq!(self.locks.set(*vmid, 1, &lock), expected, "{lock:?}");
     }
 
     fn close(&mut self, place: usize, handle: u64) {
         let (vmid, _, descriptors) = &mut self.processes[place];
         descriptors.remove(&handle);
-        self.locks.close_handle(*vmid, handle);
+        self.locks.close_open_file(*vmid, handle);
     }
 
     /// A process starts another, or sends a descriptor to one.
@@ -147,26 +151,26 @@ impl World<'_> {
                 .collect();
             for (handle, copy) in copies {
                 for _ in 0..=rng.usize(..2) {
-                    assert!(self.locks.hold_handle_for(vmid, child, handle));
+                    assert!(self.locks.inherit_open_file(vmid, child, handle));
                 }
                 self.processes[to].2.insert(handle, vec![copy]);
             }
             self.processes[to].1 = rng.bool();
             if self.processes[to].1 {
-                self.locks.has_come(child);
+                self.locks.mark_joined(child);
             }
         } else if let Some(handle) = self.has(from, rng)
             && from != to
         {
             let (receiver, has_come, _) = &mut self.processes[to];
             if !std::mem::replace(has_come, true) {
-                self.locks.has_come(*receiver);
+                self.locks.mark_joined(*receiver);
             }
-            assert!(self.locks.send_handle(vmid, *receiver, handle));
+            assert!(self.locks.send_open_file(vmid, *receiver, handle));
             let copy = self.processes[from].2[&handle][0].try_clone().unwrap();
             if rng.u8(..8) == 0 {
                 let receiver = self.processes[to].0;
-                self.locks.take_back_handle(vmid, receiver, handle);
+                self.locks.retract_open_file(vmid, receiver, handle);
             } else {
                 self.sent.push((to, handle, copy));
             }
@@ -179,7 +183,7 @@ impl World<'_> {
         }
         let (to, handle, descriptor) = self.sent.swap_remove(rng.usize(..self.sent.len()));
         let (vmid, _, descriptors) = &mut self.processes[to];
-        assert!(self.locks.hold_handle(*vmid, handle));
+        assert!(self.locks.accept_open_file(*vmid, handle));
         descriptors.entry(handle).or_default().push(descriptor);
     }
 
@@ -188,17 +192,17 @@ impl World<'_> {
         self.processes[place].2.clear();
         self.sent.retain(|(to, ..)| *to != place);
         // Its children have all been announced, and may come yet.
-        self.locks.forget_unborn(vmid, |_| false);
-        self.locks.left(vmid);
+        self.locks.reclaim_abandoned(vmid, |_| false);
+        self.locks.reclaim(vmid);
         self.processes[place] = (self.new_vmid(), true, Descriptors::new());
     }
 }
 
 fn run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let mut world = World {
-        locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
+        locks: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
         directory: tempfile::tempdir().unwrap(),
         processes: Vec::new(),
         sent: Vec::new(),
@@ -221,13 +225,13 @@ fn run(seed: u64) {
             (_, Some(handle)) => world.lock(one, handle, &mut rng),
             _ => {}
         }
-        assert!(world.locks.is_sound());
+        assert!(world.locks.check_invariants());
     }
     for place in 0..PROCESSES {
         world.die(place);
     }
-    assert_eq!(world.locks.handles_fill().0, 0);
-    assert_eq!(world.locks.fill().0, 0);
+    assert_eq!(world.locks.open_file_usage().0, 0);
+    assert_eq!(world.locks.lock_usage().0, 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::file_locks::{Decided, LockLimits, Locks, Owner, Set};
+use libos_ipc::file_locks::{Completion, LockLimits, LockTable, Owner, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
 
@@ -28,7 +28,7 @@ const EDEADLK: i32 = 35;
 const ENOLCK: i32 = 37;
 
 struct World<'m> {
-    locks: Locks<'m>,
+    locks: LockTable<'m>,
     model: Model,
     waiting: BTreeMap<(u32, u64), Wish>,
     /// Who holds each open file.
@@ -44,13 +44,13 @@ impl World<'_> {
         let is_deadlock = self.model.is_deadlock(&wish, &waiting);
         let unlock = lock.kind == LockKind::Unlock;
         match self.locks.set(from, seq, lock) {
-            Ok(Set::Lent(_)) => panic!("nobody borrows"),
-            Ok(Set::Done) => {
+            Ok(SetOutcome::Delegated(_)) => panic!("nobody borrows"),
+            Ok(SetOutcome::Done) => {
                 assert!(unlock || is_free, "{lock:?}");
                 self.model.set(&wish, (!unlock).then_some(wish.write));
                 return;
             }
-            Ok(Set::Waits) => {
+            Ok(SetOutcome::Queued) => {
                 assert!(lock.wait && !unlock);
                 assert!(!is_deadlock || !matches!(wish.owner, Owner::Process { .. }));
                 self.waiting.insert((from.get(), seq), wish);
@@ -66,7 +66,7 @@ impl World<'_> {
     }
 
     fn take_decided(&mut self) {
-        while let Some(decided) = self.locks.next_decided() {
+        while let Some(decided) = self.locks.take_completion() {
             let key = (decided.from.get(), decided.seq);
             let Some(wish) = self.waiting.remove(&key) else {
                 panic!("{decided:?} did not wait");
@@ -104,9 +104,9 @@ impl World<'_> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let mut world = World {
-        locks: Locks::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
+        locks: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
         model: Model::default(),
         waiting: BTreeMap::new(),
         shares: BTreeMap::new(),
@@ -153,11 +153,11 @@ fuzz_target!(|bytes: &[u8]| {
         match who >> 6 {
             0 | 1 => {
                 if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
-                    let had = world.locks.handles_fill().0;
+                    let had = world.locks.open_file_usage().0;
                     world.closing.remove(&(handle, from.get()));
                     world.set(from, seq, &lock, wish);
                     let members = world.shares.entry(handle).or_default();
-                    if !members.contains(&from.get()) && world.locks.handles_fill().0 > had {
+                    if !members.contains(&from.get()) && world.locks.open_file_usage().0 > had {
                         members.push(from.get());
                     }
                 } else {
@@ -182,13 +182,13 @@ fuzz_target!(|bytes: &[u8]| {
             }
             _ => match what % 4 {
                 0 => {
-                    world.locks.clear_pid(from, pid);
+                    world.locks.release_process(from, pid);
                     let owner = Owner::Process { vmid: from, pid };
                     world.model.forget(|_, of| of == owner);
                 }
                 1 => world.locks.cancel(from, u64::from(start as u8)),
                 2 => {
-                    world.locks.close_handle(from, handle);
+                    world.locks.close_open_file(from, handle);
                     if world.waits_for(from.get(), handle) {
                         world.closing.insert((handle, from.get()));
                     } else {
@@ -196,7 +196,7 @@ fuzz_target!(|bytes: &[u8]| {
                     }
                 }
                 _ => {
-                    world.locks.left(from);
+                    world.locks.reclaim(from);
                     world.waiting.retain(|(vmid, _), _| *vmid != from.get());
                     world
                         .model
@@ -209,26 +209,26 @@ fuzz_target!(|bytes: &[u8]| {
             },
         }
         world.take_decided();
-        assert!(world.locks.is_sound());
+        assert!(world.locks.check_invariants());
         for wish in world.waiting.values() {
             let held = world.model.in_the_way(wish);
             assert!(!held.is_empty(), "a wait for nobody: {wish:?}");
         }
     }
     for vmid in 2..5 {
-        world.locks.left(Vmid::new(vmid).expect("not 0"));
+        world.locks.reclaim(Vmid::new(vmid).expect("not 0"));
     }
-    while world.locks.next_decided().is_some() {}
+    while world.locks.take_completion().is_some() {}
     let fills = [
-        world.locks.fill(),
-        world.locks.files_fill(),
-        world.locks.waiting_fill(),
-        world.locks.handles_fill(),
+        world.locks.lock_usage(),
+        world.locks.file_usage(),
+        world.locks.waiting_usage(),
+        world.locks.open_file_usage(),
     ];
     assert!(fills.iter().all(|fill| fill.0 == 0), "{fills:?}");
 });
 
-fn status_of(decided: &Decided) -> i32 {
+fn status_of(decided: &Completion) -> i32 {
     match decided.answer {
         Answer::Status(status) => status,
         other => panic!("{other:?}"),

@@ -1,8 +1,8 @@
 //! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
 //! unlocked.
 
-use super::interval_tree::{Lock, Side};
-use super::{Holder, Locks, Owner, Range, SpaceName, of_both};
+use super::interval_tree::{RangeLock, TreeKind};
+use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::errno;
 use crate::store::NONE;
 
@@ -18,23 +18,23 @@ struct Plan {
     removed: usize,
 }
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// The lock of another holder than `mine` that conflicts with such a request: of several the one
     /// that starts lowest, and of several readers that start there the one whose holder locked the file first.
-    pub(super) fn in_the_way(
+    pub(super) fn find_conflict(
         &self,
         file: u32,
-        space: SpaceName,
+        space: SpaceKind,
         range: Range,
         write: bool,
         mine: u32,
     ) -> Option<u32> {
         let space = self.space(file, space);
-        let writer = self.trees.first_touching(space.writes, range, mine);
+        let writer = self.trees.first_overlapping(space.writes, range, mine);
         if !write {
             return writer;
         }
-        let reader = self.trees.first_touching(space.reads, range, mine);
+        let reader = self.trees.first_overlapping(space.reads, range, mine);
         // Another's lock to read never starts where one to write does.
         let start = |lock: &u32| self.trees.at(*lock).start;
         writer.into_iter().chain(reader).min_by_key(start)
@@ -42,43 +42,43 @@ impl Locks<'_> {
 
     /// The owner gets the range; nothing is in the way. Returns whether others may have more of it than
     /// before: it may have had a lock to write where it has one to read now.
-    pub(super) fn lock(
+    pub(super) fn grant(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
         write: bool,
     ) -> Result<bool, i32> {
-        let holder = match self.holder(owner, file) {
+        let holder = match self.find_holder(owner, file) {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
         };
-        let outcome = self.put(holder, range, write);
-        self.drop_empty(holder);
+        let outcome = self.insert_range(holder, range, write);
+        self.drop_holder_if_empty(holder);
         outcome.map(|has_removed| has_removed && !write)
     }
 
     /// Unlocks what the owner has of the range. Returns whether there was anything.
-    pub(super) fn unlock_quietly(
+    pub(super) fn release_range(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
     ) -> Result<bool, i32> {
-        let Some(holder) = self.holder(owner, file) else {
+        let Some(holder) = self.find_holder(owner, file) else {
             return Ok(false);
         };
-        let outcome = self.cut(holder, range);
-        self.drop_empty(holder);
+        let outcome = self.remove_range(holder, range);
+        self.drop_holder_if_empty(holder);
         outcome
     }
 
     /// The same, and serves those who waited for it.
     pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
-        if self.unlock_quietly(file, owner, range)? {
-            self.serve(file, owner.space());
+        if self.release_range(file, owner, range)? {
+            self.grant_waiting(file, owner.space());
         }
-        self.drop_unused(file);
+        self.drop_file_if_unused(file);
         Ok(())
     }
 
@@ -92,12 +92,12 @@ impl Locks<'_> {
         let mut plan = Plan::default();
         let [left, right, new] = &mut plan.pieces;
         let mut whole = range;
-        let mut left_to_see = Some(range);
-        while let Some(own) = left_to_see.and_then(|range| self.own(holder, range)) {
-            let before = self.trees.at(own).start.checked_sub(1);
-            left_to_see = before
-                .filter(|before| *before >= range.0)
-                .map(|before| (range.0, before));
+        let mut unseen = Some(range);
+        while let Some(own) = unseen.and_then(|range| self.own(holder, range)) {
+            let prev_byte = self.trees.at(own).start.checked_sub(1);
+            unseen = prev_byte
+                .filter(|prev_byte| *prev_byte >= range.0)
+                .map(|prev_byte| (range.0, prev_byte));
             plan.removed = plan.removed.saturating_add(1);
             let lock = self.trees.at(own);
             if lock.write == write {
@@ -112,16 +112,16 @@ impl Locks<'_> {
             }
         }
         // Neighbours of the same kind become one with it.
-        if let Some(before) = range.0.checked_sub(1)
-            && let Some(own) = self.own(holder, (before, before))
+        if let Some(prev_byte) = range.0.checked_sub(1)
+            && let Some(own) = self.own(holder, (prev_byte, prev_byte))
             && self.trees.at(own).end < range.0
             && self.trees.at(own).write == write
         {
             whole.0 = self.trees.at(own).start;
             plan.removed = plan.removed.saturating_add(1);
         }
-        if let Some(behind) = range.1.checked_add(1)
-            && let Some(own) = self.own(holder, (behind, behind))
+        if let Some(next_byte) = range.1.checked_add(1)
+            && let Some(own) = self.own(holder, (next_byte, next_byte))
             && self.trees.at(own).start > range.1
             && self.trees.at(own).write == write
         {
@@ -133,11 +133,11 @@ impl Locks<'_> {
     }
 
     /// Gives the holder the range, or changes nothing. Returns whether any lock that it had went.
-    fn put(&mut self, holder: u32, range: Range, write: bool) -> Result<bool, i32> {
+    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<bool, i32> {
         // Most often it has none there or beside it, or just this.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
-            if self.free_locks() == 0 {
+            if self.unreserved_slots() == 0 {
                 return Err(errno::ENOLCK);
             }
             self.insert(holder, range, write);
@@ -151,7 +151,7 @@ impl Locks<'_> {
         }
         let plan = self.plan(holder, range, write);
         let needed = plan.pieces.iter().flatten().count();
-        if needed > self.free_locks().saturating_add(plan.removed) {
+        if needed > self.unreserved_slots().saturating_add(plan.removed) {
             return Err(errno::ENOLCK);
         }
         let mut reach = range;
@@ -172,15 +172,15 @@ impl Locks<'_> {
     }
 
     /// Takes the range from the holder, or changes nothing. Returns whether it had any of it.
-    fn cut(&mut self, holder: u32, range: Range) -> Result<bool, i32> {
+    fn remove_range(&mut self, holder: u32, range: Range) -> Result<bool, i32> {
         let mut has_removed = false;
         while let Some(own) = self.own(holder, range) {
-            let Lock {
+            let RangeLock {
                 start, end, write, ..
             } = *self.trees.at(own);
             let (has_left, has_right) = (start < range.0, end > range.1);
             // Only a lock that is cut in two takes more places, and then there is no other in the range.
-            if has_left && has_right && self.free_locks() == 0 {
+            if has_left && has_right && self.unreserved_slots() == 0 {
                 return Err(errno::ENOLCK);
             }
             self.remove(holder, own);
@@ -196,48 +196,48 @@ impl Locks<'_> {
     }
 
     /// Slots for locks that are not set aside.
-    fn free_locks(&self) -> usize {
+    fn unreserved_slots(&self) -> usize {
         let left = self.trees.places().remaining();
-        left.saturating_sub(self.lending.set_aside())
+        left.saturating_sub(self.delegations.reserved())
     }
 
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
         let of = *self.holder_at(holder);
-        let Some(lock) = self.trees.make((start, end), write, (holder, of.since)) else {
+        let Some(lock) = self.trees.alloc((start, end), write, (holder, of.since)) else {
             return;
         };
-        self.count_lock(of.file, 1);
-        let root = self.trees.insert(Side::Holder, of.root, lock);
+        self.adjust_lock_count(of.file, 1);
+        let root = self.trees.insert(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
-        let name = of.owner.space();
-        let space = self.space(of.file, name);
+        let kind = of.owner.space();
+        let space = self.space(of.file, kind);
         if write {
-            let root = self.trees.insert(Side::File, space.writes, lock);
-            self.change_space(of.file, name, |space| space.writes = root);
+            let root = self.trees.insert(TreeKind::File, space.writes, lock);
+            self.change_space(of.file, kind, |space| space.writes = root);
         } else {
-            let root = self.trees.insert(Side::File, space.reads, lock);
-            self.change_space(of.file, name, |space| space.reads = root);
+            let root = self.trees.insert(TreeKind::File, space.reads, lock);
+            self.change_space(of.file, kind, |space| space.reads = root);
         }
     }
 
     fn remove(&mut self, holder: u32, lock: u32) {
         let of = *self.holder_at(holder);
-        self.count_lock(of.file, -1);
-        let root = self.trees.remove(Side::Holder, of.root, lock);
+        self.adjust_lock_count(of.file, -1);
+        let root = self.trees.remove(TreeKind::Holder, of.root, lock);
         self.set_root(holder, root);
-        let name = of.owner.space();
-        let space = self.space(of.file, name);
+        let kind = of.owner.space();
+        let space = self.space(of.file, kind);
         if self.trees.at(lock).write {
-            let root = self.trees.remove(Side::File, space.writes, lock);
-            self.change_space(of.file, name, |space| space.writes = root);
+            let root = self.trees.remove(TreeKind::File, space.writes, lock);
+            self.change_space(of.file, kind, |space| space.writes = root);
         } else {
-            let root = self.trees.remove(Side::File, space.reads, lock);
-            self.change_space(of.file, name, |space| space.reads = root);
+            let root = self.trees.remove(TreeKind::File, space.reads, lock);
+            self.change_space(of.file, kind, |space| space.reads = root);
         }
-        self.trees.unmake(lock);
+        self.trees.free(lock);
     }
 
-    fn count_lock(&mut self, file: u32, change: isize) {
+    fn adjust_lock_count(&mut self, file: u32, change: isize) {
         if let Some(file) = self.files.get_mut(file as usize) {
             file.locks = file.locks.saturating_add_signed(change);
         }
@@ -261,46 +261,47 @@ impl Locks<'_> {
             };
         }
         self.by_owner.insert(owner.hash(), place);
-        self.by_owner_and_file.insert(of_both(owner, file), place);
-        self.change_users(file, 1);
+        self.by_owner_and_file
+            .insert(hash_owner_and_file(owner, file), place);
+        self.adjust_ref_count(file, 1);
         Some(place)
     }
 
-    fn drop_empty(&mut self, place: u32) {
+    fn drop_holder_if_empty(&mut self, place: u32) {
         let holder = *self.holder_at(place);
         if holder.root != NONE || holder.file == NONE {
             return;
         }
         self.by_owner.remove(holder.owner.hash(), place);
         self.by_owner_and_file
-            .remove(of_both(holder.owner, holder.file), place);
+            .remove(hash_owner_and_file(holder.owner, holder.file), place);
         if let Some(holder) = self.holders.get_mut(place as usize) {
             holder.file = NONE;
         }
         self.holder_places.free(place);
-        self.change_users(holder.file, -1);
+        self.adjust_ref_count(holder.file, -1);
     }
 
     /// Drops all that a holder holds, and serves those who waited for it.
-    pub(super) fn drop_holder(&mut self, place: u32) {
+    pub(super) fn release_holder(&mut self, place: u32) {
         let holder = *self.holder_at(place);
         while self.holder_at(place).root != NONE {
             let root = self.holder_at(place).root;
             self.remove(place, root);
         }
-        self.drop_empty(place);
-        self.serve(holder.file, holder.owner.space());
-        self.drop_unused(holder.file);
+        self.drop_holder_if_empty(place);
+        self.grant_waiting(holder.file, holder.owner.space());
+        self.drop_file_if_unused(holder.file);
     }
 
     /// Drops all that an owner holds, on any file.
-    pub(super) fn drop_all(&mut self, owner: Owner) {
+    pub(super) fn release_owner(&mut self, owner: Owner) {
         let hash = owner.hash();
         while let Some(place) = self
             .by_owner
             .find(hash, |place| self.holder_at(place).owner == owner)
         {
-            self.drop_holder(place);
+            self.release_holder(place);
         }
     }
 }

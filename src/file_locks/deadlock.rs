@@ -4,40 +4,45 @@
 //! request to the holders of the locks that conflict with it, and on through what these wait for.
 
 use super::wait_queue::State;
-use super::{Locks, Owner};
+use super::{LockTable, Owner};
 use crate::store::NONE;
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// Whether the request waits for its own owner, through other processes that wait.
-    pub(super) fn closes_cycle(&mut self, from: u32) -> bool {
+    pub(super) fn would_deadlock(&mut self, from: u32) -> bool {
         let owner = self.waits.at(from).owner;
-        self.waits.search = self.waits.search.wrapping_add(1);
-        let search = self.waits.search;
-        let mut left = 0;
-        self.visit(from, search, &mut left);
-        while left > 0 {
-            left = left.saturating_sub(1);
-            let Some(place) = self.waits.to_visit.get(left).copied() else {
+        self.waits.last_search = self.waits.last_search.wrapping_add(1);
+        let search = self.waits.last_search;
+        let mut remaining = 0;
+        self.visit(from, search, &mut remaining);
+        while remaining > 0 {
+            remaining = remaining.saturating_sub(1);
+            let Some(place) = self.waits.pending_visits.get(remaining).copied() else {
                 break;
             };
             let waiting = *self.waits.at(place);
             let space = self.space(waiting.file, waiting.owner.space());
-            let mine = self.holder(waiting.owner, waiting.file).unwrap_or(NONE);
-            let reads = if waiting.asked.write() {
+            let mine = self
+                .find_holder(waiting.owner, waiting.file)
+                .unwrap_or(NONE);
+            let reads = if waiting.operation.is_write() {
                 space.reads
             } else {
                 NONE
             };
             for root in [space.writes, reads] {
                 let mut after = NONE;
-                while let Some(lock) = self.trees.next_touching(root, waiting.range, mine, after) {
+                while let Some(lock) = self
+                    .trees
+                    .next_overlapping(root, waiting.range, mine, after)
+                {
                     after = lock;
                     let holder = self.holder_at(self.trees.at(lock).holder).owner;
                     if holder == owner {
                         return true;
                     }
                     if matches!(holder, Owner::Process { .. }) {
-                        self.visit_waiting_of(holder, search, &mut left);
+                        self.visit_requests_of(holder, search, &mut remaining);
                     }
                 }
             }
@@ -45,24 +50,25 @@ impl Locks<'_> {
         false
     }
 
-    fn visit_waiting_of(&mut self, owner: Owner, search: u32, left: &mut usize) {
+    fn visit_requests_of(&mut self, owner: Owner, search: u32, remaining: &mut usize) {
         for place in 0..self.waits.places.high_water() {
             let waiting = self.waits.at(place);
             if waiting.state == State::Waiting && waiting.owner == owner {
-                self.visit(place, search, left);
+                self.visit(place, search, remaining);
             }
         }
     }
 
     /// Puts a request among those a search has still to look at, once.
-    fn visit(&mut self, place: u32, search: u32, left: &mut usize) {
-        if self.waits.at(place).seen == search {
+    fn visit(&mut self, place: u32, search: u32, remaining: &mut usize) {
+        if self.waits.at(place).visited_by == search {
             return;
         }
-        self.waits.change(place, |waiting| waiting.seen = search);
-        if let Some(next) = self.waits.to_visit.get_mut(*left) {
+        self.waits
+            .change(place, |waiting| waiting.visited_by = search);
+        if let Some(next) = self.waits.pending_visits.get_mut(*remaining) {
             *next = place;
-            *left = left.saturating_add(1);
+            *remaining = remaining.saturating_add(1);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Whether the tables agree with each other.
 
-use super::interval_tree::Side;
+use super::interval_tree::TreeKind;
 use super::wait_queue::State;
-use super::{Locks, SpaceName};
+use super::{LockTable, SpaceKind};
 use crate::store::NONE;
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
     /// tests.
-    pub fn is_sound(&self) -> bool {
+    pub fn check_invariants(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
         for place in 0..self.holder_places.high_water() {
@@ -16,16 +16,16 @@ impl Locks<'_> {
             if holder.file == NONE {
                 continue;
             }
-            let Some(count) = self.trees.check(Side::Holder, holder.root) else {
+            let Some(count) = self.trees.check(TreeKind::Holder, holder.root) else {
                 return false;
             };
             held = held.saturating_add(count);
         }
         for file in 0..self.file_places.high_water() {
-            for name in [SpaceName::Ranges, SpaceName::Whole] {
-                let space = self.space(file, name);
+            for kind in [SpaceKind::Ranges, SpaceKind::WholeFile] {
+                let space = self.space(file, kind);
                 for root in [space.reads, space.writes] {
-                    let Some(count) = self.trees.check(Side::File, root) else {
+                    let Some(count) = self.trees.check(TreeKind::File, root) else {
                         return false;
                     };
                     in_files = in_files.saturating_add(count);
@@ -40,8 +40,8 @@ impl Locks<'_> {
             }
             in_use = in_use.saturating_add(usize::from(state != State::Free));
         }
-        self.loans_are_sound()
-            && self.handles.is_sound()
+        self.check_delegations()
+            && self.open_files.check_invariants()
             && held == in_files
             && held == self.trees.places().in_use()
             && in_use == self.waits.places.in_use()
@@ -50,7 +50,7 @@ impl Locks<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::file_locks::{LockLimits, Set};
+    use crate::file_locks::{LockLimits, SetOutcome};
     use core::mem::MaybeUninit;
 
     use super::*;
@@ -67,9 +67,9 @@ mod tests {
     const RANGE: (u64, u64) = (0, 9);
 
     /// With two locks of one process, for one of which another waits.
-    fn is_sound_after(fault: fn(&mut Locks<'_>)) -> bool {
-        let mut memory = [MaybeUninit::uninit(); Locks::bytes(&LIMITS)];
-        let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+    fn is_sound_after(fault: fn(&mut LockTable<'_>)) -> bool {
+        let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
+        let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let lock = FileLock {
             family: LockFamily::Posix,
             kind: LockKind::Write,
@@ -87,23 +87,23 @@ mod tests {
             ..lock
         };
         let second = Vmid::new(2).unwrap();
-        assert_eq!(locks.set(Vmid::LEADER, 1, &lock), Ok(Set::Done));
-        assert_eq!(locks.set(Vmid::LEADER, 2, &other), Ok(Set::Done));
-        assert_eq!(locks.set(second, 3, &lock), Ok(Set::Waits));
+        assert_eq!(locks.set(Vmid::LEADER, 1, &lock), Ok(SetOutcome::Done));
+        assert_eq!(locks.set(Vmid::LEADER, 2, &other), Ok(SetOutcome::Done));
+        assert_eq!(locks.set(second, 3, &lock), Ok(SetOutcome::Queued));
         fault(&mut locks);
-        locks.is_sound()
+        locks.check_invariants()
     }
 
     #[test]
     fn what_is_lost_or_not_served_is_found_out() {
         assert!(is_sound_after(|_| {}));
-        let faults: [fn(&mut Locks<'_>); 5] = [
+        let faults: [fn(&mut LockTable<'_>); 5] = [
             |locks| locks.holders[0].root = NONE,
-            |locks| locks.change_space(0, SpaceName::Ranges, |space| space.reads = NONE),
-            |locks| assert!(locks.trees.make((40, 49), true, (0, 1)).is_some()),
+            |locks| locks.change_space(0, SpaceKind::Ranges, |space| space.reads = NONE),
+            |locks| assert!(locks.trees.alloc((40, 49), true, (0, 1)).is_some()),
             |locks| {
                 let owner = locks.holder_at(0).owner;
-                assert_eq!(locks.unlock_quietly(0, owner, RANGE), Ok(true));
+                assert_eq!(locks.release_range(0, owner, RANGE), Ok(true));
             },
             |locks| locks.waits.places.free(0),
         ];

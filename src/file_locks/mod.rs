@@ -11,9 +11,9 @@ mod deadlock;
 mod delegation;
 mod interval_tree;
 mod invariants;
-mod names;
 mod open_files;
 mod owner;
+mod paths;
 mod query;
 mod reach;
 mod scheduling;
@@ -26,15 +26,15 @@ use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for};
-use delegation::Lending;
-use interval_tree::Trees;
-use names::Names;
-pub(crate) use names::hash as hash_path;
-use open_files::Handles;
+use delegation::DelegationTable;
+use interval_tree::IntervalTrees;
+use open_files::OpenFileTable;
 pub use owner::Owner;
-use table::{File, Holder, NO_FILE, NO_HOLDER, SpaceName, of_both};
-pub use wait_queue::Decided;
-use wait_queue::{Asked, Waits};
+use paths::PathStore;
+pub(crate) use paths::hash_path;
+use table::{EMPTY_FILE, EMPTY_HOLDER, File, Holder, SpaceKind, hash_owner_and_file};
+pub use wait_queue::Completion;
+use wait_queue::{Operation, WaitQueue};
 
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,56 +60,58 @@ impl LockLimits {
 }
 
 /// Pieces of names for each file.
-const PIECES: usize = 4;
+const CHUNKS_PER_PATH: usize = 4;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub enum SetOutcome {
     /// It is done.
     Done,
-    /// It waits; [`Locks::next_decided`] will say what became of it. So may a request that does not
+    /// It waits; [`LockTable::take_completion`] will say what became of it. So may a request that does not
     /// want to, if the file is lent: until that has come back.
-    Waits,
+    Queued,
     /// Nothing was done, but the member decides on the file's record locks itself from now on, and
     /// may have that many of them.
-    Lent(usize),
+    Delegated(usize),
 }
 
 /// A piece of a file.
 type Range = (u64, u64);
 
 /// The table of file locks.
-pub struct Locks<'m> {
-    trees: Trees<'m>,
-    names: Names<'m>,
+pub struct LockTable<'m> {
+    trees: IntervalTrees<'m>,
+    paths: PathStore<'m>,
     files: Table<'m, File>,
     file_places: SlotAllocator<'m>,
-    by_name: HashIndex<'m>,
+    by_path: HashIndex<'m>,
     holders: Table<'m, Holder>,
     holder_places: SlotAllocator<'m>,
     by_owner: HashIndex<'m>,
     by_owner_and_file: HashIndex<'m>,
     /// The number of the holder that came last.
     last_holder: u64,
-    waits: Waits<'m>,
-    handles: Handles<'m>,
-    lending: Lending<'m>,
+    waits: WaitQueue<'m>,
+    open_files: OpenFileTable<'m>,
+    delegations: DelegationTable<'m>,
 }
 
-impl<'m> Locks<'m> {
+impl<'m> LockTable<'m> {
     /// The memory the tables take.
     pub const fn bytes(limits: &LockLimits) -> usize {
-        Trees::bytes(limits.locks)
-            .saturating_add(Names::bytes(limits.files.saturating_mul(PIECES)))
+        IntervalTrees::bytes(limits.locks)
+            .saturating_add(PathStore::bytes(
+                limits.files.saturating_mul(CHUNKS_PER_PATH),
+            ))
             .saturating_add(bytes_for::<File>(limits.files))
             .saturating_add(SlotAllocator::bytes(limits.files))
             .saturating_add(HashIndex::bytes(limits.files))
             .saturating_add(bytes_for::<Holder>(limits.locks))
             .saturating_add(SlotAllocator::bytes(limits.locks))
             .saturating_add(HashIndex::bytes(limits.locks).saturating_mul(2))
-            .saturating_add(Waits::bytes(limits.waiting))
-            .saturating_add(Handles::bytes(limits.handles))
-            .saturating_add(Lending::bytes(limits.files))
+            .saturating_add(WaitQueue::bytes(limits.waiting))
+            .saturating_add(OpenFileTable::bytes(limits.handles))
+            .saturating_add(DelegationTable::bytes(limits.files))
     }
 
     /// Empty tables, cut from `arena`.
@@ -117,20 +119,20 @@ impl<'m> Locks<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
-        Ok(Locks {
-            trees: Trees::new(arena, limits.locks)?,
-            names: Names::new(arena, limits.files.saturating_mul(PIECES))?,
-            files: arena.alloc_table(limits.files, |_| Ok(NO_FILE))?,
+        Ok(LockTable {
+            trees: IntervalTrees::new(arena, limits.locks)?,
+            paths: PathStore::new(arena, limits.files.saturating_mul(CHUNKS_PER_PATH))?,
+            files: arena.alloc_table(limits.files, |_| Ok(EMPTY_FILE))?,
             file_places: SlotAllocator::new(arena, limits.files)?,
-            by_name: HashIndex::new(arena, limits.files)?,
-            holders: arena.alloc_table(limits.locks, |_| Ok(NO_HOLDER))?,
+            by_path: HashIndex::new(arena, limits.files)?,
+            holders: arena.alloc_table(limits.locks, |_| Ok(EMPTY_HOLDER))?,
             holder_places: SlotAllocator::new(arena, limits.locks)?,
             by_owner: HashIndex::new(arena, limits.locks)?,
             by_owner_and_file: HashIndex::new(arena, limits.locks)?,
             last_holder: 0,
-            waits: Waits::new(arena, limits.waiting)?,
-            handles: Handles::new(arena, limits.handles)?,
-            lending: Lending::new(arena, limits)?,
+            waits: WaitQueue::new(arena, limits.waiting)?,
+            open_files: OpenFileTable::new(arena, limits.handles)?,
+            delegations: DelegationTable::new(arena, limits)?,
         })
     }
 
@@ -141,37 +143,37 @@ impl<'m> Locks<'m> {
     /// As `fcntl(2)` and `flock(2)` have them: `EINVAL` for a range that ends before it starts,
     /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
     /// a table is full.
-    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<Set, i32> {
+    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<SetOutcome, i32> {
         let hash = hash_path(lock.path);
-        self.note_use(from, lock, hash);
+        self.record_use(from, lock, hash);
         self.set_hashed(from, seq, lock, hash)
     }
 
-    /// As [`Locks::set`] for a request that cannot wait, of a file whose path has that
+    /// As [`LockTable::set`] for a request that cannot wait, of a file whose path has that
     /// [hash](hash_path). False if its record locks are lent and the lock is one of them: nothing was done.
     ///
     /// # Errors
-    /// As [`Locks::set`].
-    pub(crate) fn set_at_once(
+    /// As [`LockTable::set`].
+    pub(crate) fn try_set(
         &mut self,
         from: Vmid,
         lock: &FileLock<'_>,
         hash: u64,
     ) -> Result<bool, i32> {
-        let file = self.file_hashed(lock.path, hash);
+        let file = self.find_file_hashed(lock.path, hash);
         let space = Owner::of(from, lock).space();
-        if file.is_some_and(|file| self.borrower(file, space).is_some()) {
+        if file.is_some_and(|file| self.delegation_holder(file, space).is_some()) {
             return Ok(false);
         }
-        self.note_use(from, lock, hash);
+        self.record_use(from, lock, hash);
         let set = self.set_on_file(from, 0, lock, (file, hash));
-        self.drop_closed();
+        self.release_closed();
         set.map(|_| true)
     }
 
-    fn note_use(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) {
+    fn record_use(&mut self, from: Vmid, lock: &FileLock<'_>, hash: u64) {
         if lock.family != LockFamily::Flock && lock.kind != LockKind::Unlock {
-            self.lending.contention.note_use(hash, from);
+            self.delegations.contention.record_use(hash, from);
         }
     }
 
@@ -181,10 +183,10 @@ impl<'m> Locks<'m> {
         seq: u64,
         lock: &FileLock<'_>,
         hash: u64,
-    ) -> Result<Set, i32> {
-        let file = self.file_hashed(lock.path, hash);
+    ) -> Result<SetOutcome, i32> {
+        let file = self.find_file_hashed(lock.path, hash);
         let set = self.set_on_file(from, seq, lock, (file, hash));
-        self.drop_closed();
+        self.release_closed();
         set
     }
 
@@ -195,21 +197,21 @@ impl<'m> Locks<'m> {
         seq: u64,
         lock: &FileLock<'_>,
         (file, hash): (Option<u32>, u64),
-    ) -> Result<Set, i32> {
+    ) -> Result<SetOutcome, i32> {
         let owner = Owner::of(from, lock);
         let range = range_of(lock).ok_or(errno::EINVAL)?;
         if lock.kind == LockKind::Unlock {
             return match file {
                 // Nobody else has anything there.
-                Some(file) if self.borrower(file, owner.space()) == Some(from) => {
-                    self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+                Some(file) if self.delegation_holder(file, owner.space()) == Some(from) => {
+                    self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
                 }
-                Some(file) => self.unlock(file, owner, range).map(|()| Set::Done),
-                None => Ok(Set::Done),
+                Some(file) => self.unlock(file, owner, range).map(|()| SetOutcome::Done),
+                None => Ok(SetOutcome::Done),
             };
         }
         if let Owner::Open(handle) | Owner::Flock(handle) = owner
-            && !self.handles.hold(handle, from)
+            && !self.open_files.hold(handle, from)
         {
             return Err(errno::ENOLCK);
         }
@@ -217,12 +219,12 @@ impl<'m> Locks<'m> {
             Some(file) => file,
             None => self.add_file(lock.path, hash).ok_or(errno::ENOLCK)?,
         };
-        let set = if self.borrower(file, owner.space()).is_some() {
-            self.hold_up(file, owner, range, (from, seq), Asked::of(lock))
+        let set = if self.delegation_holder(file, owner.space()).is_some() {
+            self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
         } else {
-            self.set_on(file, owner, range, (from, seq), Asked::of(lock))
+            self.set_on(file, owner, range, (from, seq), Operation::from_lock(lock))
         };
-        self.drop_unused(file);
+        self.drop_file_if_unused(file);
         set
     }
 
@@ -232,55 +234,57 @@ impl<'m> Locks<'m> {
         owner: Owner,
         range: Range,
         (from, seq): (Vmid, u64),
-        asked: Asked,
-    ) -> Result<Set, i32> {
-        let (write, wait) = (asked.write(), asked.waits());
+        operation: Operation,
+    ) -> Result<SetOutcome, i32> {
+        let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        let is_free = self.in_the_way(file, space, range, write, mine).is_none();
+        let mine = self.find_holder(owner, file).unwrap_or(NONE);
+        let is_free = self
+            .find_conflict(file, space, range, write, mine)
+            .is_none();
         if !is_free && wait && self.waits.is_full() {
             return Err(errno::ENOLCK);
         }
         let mut released = false;
-        if space == SpaceName::Whole && mine != NONE {
+        if space == SpaceKind::WholeFile && mine != NONE {
             if self.trees.at(self.holder_at(mine).root).write == write {
-                return Ok(Set::Done);
+                return Ok(SetOutcome::Done);
             }
             // As the kernel does: the old lock is gone, even if the new one can't be had.
-            released = self.unlock_quietly(file, owner, range)?;
+            released = self.release_range(file, owner, range)?;
         }
         let outcome = if is_free {
-            self.lock(file, owner, range, write).map(|has_released| {
+            self.grant(file, owner, range, write).map(|has_released| {
                 released |= has_released;
-                Set::Done
+                SetOutcome::Done
             })
         } else if !wait {
             Err(errno::EAGAIN)
         } else {
-            self.wait(file, owner, range, asked, (from, seq))
-                .map(|()| Set::Waits)
+            self.wait_for_lock(file, owner, range, operation, (from, seq))
+                .map(|()| SetOutcome::Queued)
         };
         if released {
-            self.serve(file, space);
+            self.grant_waiting(file, space);
         }
         outcome
     }
 
     /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
-    pub fn clear_pid(&mut self, vmid: Vmid, pid: Id) {
+    pub fn release_process(&mut self, vmid: Vmid, pid: Id) {
         let owner = Owner::Process { vmid, pid };
-        self.cancel_all(errno::ESRCH, |waiting| waiting.owner == owner);
-        self.drop_all(owner);
-        self.drop_closed();
+        self.cancel_matching(errno::ESRCH, |waiting| waiting.owner == owner);
+        self.release_owner(owner);
+        self.release_closed();
     }
 
     /// The member is gone: what it alone held is free, and its requests wait no more.
-    pub fn left(&mut self, vmid: Vmid) {
-        self.forget_waiting_of(vmid);
+    pub fn reclaim(&mut self, vmid: Vmid) {
+        self.drop_requests_of(vmid);
         let mut at = 0;
-        while let Some((handle, is_free)) = self.handles.take_from(vmid, &mut at) {
+        while let Some((handle, is_free)) = self.open_files.take_from(vmid, &mut at) {
             if is_free {
-                self.drop_handle(handle);
+                self.release_open_file(handle);
             }
         }
         for place in 0..self.holder_places.high_water() {
@@ -288,39 +292,39 @@ impl<'m> Locks<'m> {
             if holder.file != NONE
                 && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
             {
-                self.drop_holder(place);
+                self.release_holder(place);
             }
         }
-        self.end_loans_of(vmid);
-        self.drop_closed();
+        self.end_delegations_of(vmid);
+        self.release_closed();
     }
 
     /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
     pub fn cancel(&mut self, from: Vmid, seq: u64) {
-        self.cancel_all(errno::EINTR, |waiting| {
+        self.cancel_matching(errno::EINTR, |waiting| {
             waiting.from == from && waiting.seq == seq
         });
-        self.drop_closed();
+        self.release_closed();
     }
 
     /// Locks that are held now, and the most ever.
-    pub fn fill(&self) -> (usize, usize) {
+    pub fn lock_usage(&self) -> (usize, usize) {
         (self.trees.places().in_use(), self.trees.places().peak())
     }
 
     /// Requests that wait now, and the most ever.
-    pub fn waiting_fill(&self) -> (usize, usize) {
-        self.waits.fill()
+    pub fn waiting_usage(&self) -> (usize, usize) {
+        self.waits.usage()
     }
 
     /// Files that are locked or waited for now, and the most ever.
-    pub fn files_fill(&self) -> (usize, usize) {
+    pub fn file_usage(&self) -> (usize, usize) {
         (self.file_places.in_use(), self.file_places.peak())
     }
 
     /// Open files that are noted now, and the most ever.
-    pub fn handles_fill(&self) -> (usize, usize) {
-        self.handles.fill()
+    pub fn open_file_usage(&self) -> (usize, usize) {
+        self.open_files.usage()
     }
 }
 

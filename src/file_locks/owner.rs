@@ -1,6 +1,6 @@
 //! Whose lock it is.
 
-use super::SpaceName;
+use super::SpaceKind;
 use crate::store::hash64;
 use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
@@ -42,10 +42,10 @@ impl Owner {
         })
     }
 
-    pub(super) const fn space(self) -> SpaceName {
+    pub(super) const fn space(self) -> SpaceKind {
         match self {
-            Owner::Flock(_) => SpaceName::Whole,
-            Owner::Process { .. } | Owner::Open(_) => SpaceName::Ranges,
+            Owner::Flock(_) => SpaceKind::WholeFile,
+            Owner::Process { .. } | Owner::Open(_) => SpaceKind::Ranges,
         }
     }
 }

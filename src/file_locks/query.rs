@@ -1,16 +1,16 @@
 //! Which lock conflicts with a request: `F_GETLK` and `F_OFD_GETLK`.
 
-use super::wait_queue::Asked;
-use super::{Locks, Owner, Range, range_of};
+use super::wait_queue::Operation;
+use super::{LockTable, Owner, Range, range_of};
 use crate::error::errno;
 use crate::store::NONE;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
-impl Locks<'_> {
-    /// As [`Locks::get`], for a member that may have to wait for the answer: none yet then. It is
+impl LockTable<'_> {
+    /// As [`LockTable::get`], for a member that may have to wait for the answer: none yet then. It is
     /// named by (`from`, `seq`).
-    pub fn ask(
+    pub fn get_or_queue(
         &mut self,
         from: Vmid,
         seq: u64,
@@ -18,14 +18,14 @@ impl Locks<'_> {
     ) -> Option<Result<Option<HeldLock>, i32>> {
         let owner = Owner::of(from, lock);
         if let Some(range) = range_of(lock)
-            && let Some(file) = self.file(lock.path)
-            && self.borrower(file, owner.space()).is_some()
+            && let Some(file) = self.find_file(lock.path)
+            && self.delegation_holder(file, owner.space()).is_some()
             && lock.kind != LockKind::Unlock
         {
-            let asked = Asked::About {
+            let operation = Operation::Get {
                 write: lock.kind == LockKind::Write,
             };
-            return match self.hold_up(file, owner, range, (from, seq), asked) {
+            return match self.defer(file, owner, range, (from, seq), operation) {
                 Ok(_) => None,
                 Err(errno) => Some(Err(errno)),
             };
@@ -47,11 +47,11 @@ impl Locks<'_> {
             return Err(errno::EINVAL);
         }
         let owner = Owner::of(from, lock);
-        let Some(file) = self.file(lock.path) else {
+        let Some(file) = self.find_file(lock.path) else {
             return Ok(None);
         };
         if is_own {
-            let mine = self.holder(owner, file).unwrap_or(NONE);
+            let mine = self.find_holder(owner, file).unwrap_or(NONE);
             let first = self.trees.first_own(self.holder_at(mine).root, range);
             return Ok(first.map(|first| self.describe(first)));
         }
@@ -65,8 +65,8 @@ impl Locks<'_> {
         range: Range,
         write: bool,
     ) -> Option<HeldLock> {
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        let found = self.in_the_way(file, owner.space(), range, write, mine);
+        let mine = self.find_holder(owner, file).unwrap_or(NONE);
+        let found = self.find_conflict(file, owner.space(), range, write, mine);
         found.map(|found| self.describe(found))
     }
 

@@ -12,37 +12,37 @@ pub(super) struct Reach {
     /// The holder with the highest end; [`NONE`] where there is no lock.
     pub(super) holder: u32,
     /// A holder with the second highest; [`NONE`] where there is but one.
-    pub(super) second: u32,
+    pub(super) second_holder: u32,
 }
 
 impl Reach {
-    pub(super) const NOWHERE: Reach = Reach {
+    pub(super) const EMPTY: Reach = Reach {
         end: 0,
         second_end: 0,
         holder: NONE,
-        second: NONE,
+        second_holder: NONE,
     };
 
     /// With another end, of that holder.
-    pub(super) fn and(mut self, end: u64, holder: u32) -> Reach {
+    pub(super) fn extend(mut self, end: u64, holder: u32) -> Reach {
         if holder == NONE {
             return self;
         }
         if holder == self.holder {
             self.end = self.end.max(end);
         } else if self.holder == NONE || end > self.end {
-            (self.second_end, self.second) = (self.end, self.holder);
+            (self.second_end, self.second_holder) = (self.end, self.holder);
             (self.end, self.holder) = (end, holder);
-        } else if self.second == NONE || end > self.second_end {
-            (self.second_end, self.second) = (end, holder);
+        } else if self.second_holder == NONE || end > self.second_end {
+            (self.second_end, self.second_holder) = (end, holder);
         }
         self
     }
 
     /// Whether a lock of another holder than `mine` reaches that byte.
-    pub(super) fn includes(&self, byte: u64, mine: u32) -> bool {
+    pub(super) fn extends_to(&self, byte: u64, mine: u32) -> bool {
         let (end, holder) = if self.holder == mine {
-            (self.second_end, self.second)
+            (self.second_end, self.second_holder)
         } else {
             (self.end, self.holder)
         };

@@ -4,37 +4,37 @@
 //! reader does not wait for a writer that only waits, and a holder may take more that is free. Requests
 //! that wait are tried in the order in which they came.
 
-use super::wait_queue::{Asked, FREE, State, Waiting};
-use super::{Locks, Owner, Range, Set, SpaceName};
+use super::wait_queue::{FREE, Operation, State, WaitingRequest};
+use super::{LockTable, Owner, Range, SetOutcome, SpaceKind};
 use crate::Vmid;
 use crate::error::errno;
 use crate::store::NONE;
 use crate::wire::{Answer, LockKind};
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// Has the request wait for its lock.
-    pub(super) fn wait(
+    pub(super) fn wait_for_lock(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
-        asked: Asked,
+        operation: Operation,
         (from, seq): (Vmid, u64),
     ) -> Result<(), i32> {
-        let waiting = Waiting {
+        let waiting = WaitingRequest {
             from,
             seq,
             owner,
             file,
             range,
-            asked,
+            operation,
             state: State::Waiting,
             ..FREE
         };
         let place = self.enqueue(waiting)?;
         // Only processes are known to wait with all they hold: not who has an open file.
         let is_process = matches!(owner, Owner::Process { .. });
-        if is_process && self.closes_cycle(place) {
+        if is_process && self.would_deadlock(place) {
             self.unlink(place);
             self.waits.places.free(place);
             return Err(errno::EDEADLK);
@@ -43,75 +43,79 @@ impl Locks<'_> {
     }
 
     /// Has the request wait until the file that is lent has come back, and recalls that.
-    pub(super) fn hold_up(
+    pub(super) fn defer(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
         (from, seq): (Vmid, u64),
-        asked: Asked,
-    ) -> Result<Set, i32> {
-        self.enqueue(Waiting {
+        operation: Operation,
+    ) -> Result<SetOutcome, i32> {
+        self.enqueue(WaitingRequest {
             from,
             seq,
             owner,
             file,
             range,
-            asked,
-            state: State::HeldUp,
+            operation,
+            state: State::Deferred,
             ..FREE
         })?;
         self.recall(file, from);
-        Ok(Set::Waits)
+        Ok(SetOutcome::Queued)
     }
 
     /// Has those who were held up go on: the file is here again.
-    pub(super) fn let_go_on(&mut self, file: u32) {
+    pub(super) fn resume_deferred(&mut self, file: u32) {
         loop {
-            let place = self.space(file, SpaceName::HeldUp).first_waiting;
+            let place = self.space(file, SpaceKind::Deferred).first_waiting;
             if place == NONE {
                 return;
             }
-            let Waiting {
+            let WaitingRequest {
                 from,
                 seq,
                 owner,
                 range,
-                asked,
+                operation,
                 ..
             } = *self.waits.at(place);
             self.unlink(place);
             self.waits.places.free(place);
-            let answer = match asked {
-                Asked::About { write } => Answer::Lock(self.held(file, owner, range, write).into()),
-                Asked::For {
+            let answer = match operation {
+                Operation::Get { write } => {
+                    Answer::Lock(self.held(file, owner, range, write).into())
+                }
+                Operation::Set {
                     kind: LockKind::Unlock,
                     ..
-                } => asked.answer(self.unlock(file, owner, range)),
-                Asked::For { .. } => match self.set_on(file, owner, range, (from, seq), asked) {
-                    Ok(Set::Waits) => continue,
-                    done => asked.answer(done.map(drop)),
-                },
+                } => operation.answer(self.unlock(file, owner, range)),
+                Operation::Set { .. } => {
+                    match self.set_on(file, owner, range, (from, seq), operation) {
+                        Ok(SetOutcome::Queued) => continue,
+                        done => operation.answer(done.map(drop)),
+                    }
+                }
             };
             // The place that was given back is there yet: nobody else waits for anything now.
             if let Some(place) = self.waits.places.alloc() {
                 self.waits.change(place, |free| {
-                    *free = Waiting { from, seq, ..FREE };
+                    *free = WaitingRequest { from, seq, ..FREE };
                 });
-                self.note_decided(place, answer);
+                self.enqueue_completion(place, answer);
             }
         }
     }
 
     /// Serves the requests that wait on that file, in order, as far as no lock conflicts with them any
     /// more. The file may be unused then, and is to be dropped by the caller.
-    pub(super) fn serve(&mut self, file: u32, name: SpaceName) {
+    pub(super) fn grant_waiting(&mut self, file: u32, kind: SpaceKind) {
         loop {
             let mut has_released = false;
-            let mut at = self.space(file, name).first_waiting;
+            let mut at = self.space(file, kind).first_waiting;
             while at != NONE {
-                let next = self.waits.at(at).behind;
-                has_released |= self.serve_one(at);
+                let next = self.waits.at(at).next;
+                has_released |= self.try_grant(at);
                 at = next;
             }
             // An owner that had a lock to write and now has one to read lets earlier requests in, too.
@@ -123,33 +127,33 @@ impl Locks<'_> {
 
     /// Serves a request that waits, if no lock conflicts with it. Returns whether others may have more
     /// than before.
-    fn serve_one(&mut self, place: u32) -> bool {
+    fn try_grant(&mut self, place: u32) -> bool {
         if self.is_blocked(place) {
             return false;
         }
-        let Waiting {
+        let WaitingRequest {
             file,
             owner,
             range,
-            asked,
+            operation,
             ..
         } = *self.waits.at(place);
-        let locked = self.lock(file, owner, range, asked.write());
-        self.decide(place, locked.map(drop));
+        let locked = self.grant(file, owner, range, operation.is_write());
+        self.complete(place, locked.map(drop));
         locked == Ok(true)
     }
 
     /// Whether a lock that is held conflicts with the request.
     pub(super) fn is_blocked(&self, place: u32) -> bool {
-        let Waiting {
+        let WaitingRequest {
             file,
             owner,
             range,
-            asked,
+            operation,
             ..
         } = *self.waits.at(place);
-        let mine = self.holder(owner, file).unwrap_or(NONE);
-        self.in_the_way(file, owner.space(), range, asked.write(), mine)
+        let mine = self.find_holder(owner, file).unwrap_or(NONE);
+        self.find_conflict(file, owner.space(), range, operation.is_write(), mine)
             .is_some()
     }
 }

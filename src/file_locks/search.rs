@@ -1,16 +1,16 @@
 //! Finding locks in the trees: those of a holder, and those that touch a range and are another's.
 
 use super::Range;
-use super::interval_tree::{Link, Side, Trees};
+use super::interval_tree::{IntervalTrees, Link, TreeKind};
 use crate::store::NONE;
 
-impl Trees<'_> {
+impl IntervalTrees<'_> {
     /// The last lock of a holder's tree that touches `start..=end`. No two locks of it overlap.
     pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {
         let mut at = root;
         let mut last = NONE;
         while at != NONE {
-            let link = self.link(Side::Holder, at);
+            let link = self.link(TreeKind::Holder, at);
             if self.at(at).start <= end {
                 last = at;
                 at = link.right;
@@ -26,7 +26,7 @@ impl Trees<'_> {
         let mut at = root;
         let mut first = NONE;
         while at != NONE {
-            let link = self.link(Side::Holder, at);
+            let link = self.link(TreeKind::Holder, at);
             if self.at(at).end >= start {
                 first = at;
                 at = link.left;
@@ -38,18 +38,23 @@ impl Trees<'_> {
     }
 
     /// The first lock of a file's tree that touches `start..=end` and is not `mine`'s: one way down.
-    pub(super) fn first_touching(&self, root: u32, (start, end): Range, mine: u32) -> Option<u32> {
+    pub(super) fn first_overlapping(
+        &self,
+        root: u32,
+        (start, end): Range,
+        mine: u32,
+    ) -> Option<u32> {
         let mut at = root;
         let mut lock = self.at(at);
-        while lock.reach.includes(start, mine) {
+        while lock.reach.extends_to(start, mine) {
             // As long as there is one on the left it is before this one.
             loop {
-                let Link { left, .. } = *lock.link(Side::File);
-                let before = self.at(left);
-                if !before.reach.includes(start, mine) {
+                let Link { left, .. } = *lock.link(TreeKind::File);
+                let lower = self.at(left);
+                if !lower.reach.extends_to(start, mine) {
                     break;
                 }
-                (at, lock) = (left, before);
+                (at, lock) = (left, lower);
             }
             if lock.start > end {
                 return None;
@@ -57,14 +62,14 @@ impl Trees<'_> {
             if lock.end >= start && lock.holder != mine {
                 return Some(at);
             }
-            at = lock.link(Side::File).right;
+            at = lock.link(TreeKind::File).right;
             lock = self.at(at);
         }
         None
     }
 
     /// The same of those that come after the lock `after` ([`NONE`]: any).
-    pub(super) fn next_touching(
+    pub(super) fn next_overlapping(
         &self,
         root: u32,
         range: Range,
@@ -72,14 +77,14 @@ impl Trees<'_> {
         after: u32,
     ) -> Option<u32> {
         if after == NONE {
-            return self.first_touching(root, range, mine);
+            return self.first_overlapping(root, range, mine);
         }
-        if !self.at(root).reach.includes(range.0, mine) {
+        if !self.at(root).reach.extends_to(range.0, mine) {
             return None;
         }
-        let Link { left, right, .. } = *self.link(Side::File, root);
+        let Link { left, right, .. } = *self.link(TreeKind::File, root);
         if self.order(root, after).is_gt() {
-            if let Some(found) = self.next_touching(left, range, mine, after) {
+            if let Some(found) = self.next_overlapping(left, range, mine, after) {
                 return Some(found);
             }
             let lock = self.at(root);
@@ -89,9 +94,9 @@ impl Trees<'_> {
             if lock.end >= range.0 && lock.holder != mine {
                 return Some(root);
             }
-            return self.first_touching(right, range, mine);
+            return self.first_overlapping(right, range, mine);
         }
-        self.next_touching(right, range, mine, after)
+        self.next_overlapping(right, range, mine, after)
     }
 }
 
@@ -112,15 +117,15 @@ mod tests {
             rng = crate::store::hash64(rng.wrapping_add(1));
             rng % below
         };
-        let mut memory = [MaybeUninit::uninit(); Trees::bytes(LOCKS)];
-        let mut trees = Trees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
+        let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(LOCKS)];
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), LOCKS).unwrap();
         let mut root = NONE;
         let mut all: [Option<u32>; LOCKS] = [None; LOCKS];
         for _ in 0..4_000 {
             let slot = usize::try_from(random(LOCKS as u64)).unwrap();
             if let Some(lock) = all[slot].take() {
-                root = trees.remove(Side::File, root, lock);
-                trees.unmake(lock);
+                root = trees.remove(TreeKind::File, root, lock);
+                trees.free(lock);
             } else {
                 // Ends at the first and at the last byte there can be are among them.
                 let start = random(BYTES);
@@ -133,14 +138,14 @@ mod tests {
                 };
                 if !all.iter().flatten().any(taken) {
                     let lock = trees
-                        .make((start, end), false, (holder, since.into()))
+                        .alloc((start, end), false, (holder, since.into()))
                         .unwrap();
-                    root = trees.insert(Side::File, root, lock);
+                    root = trees.insert(TreeKind::File, root, lock);
                     all[slot] = Some(lock);
                 }
             }
             assert_eq!(
-                trees.check(Side::File, root),
+                trees.check(TreeKind::File, root),
                 Some(all.iter().flatten().count())
             );
             let start = random(BYTES);
@@ -149,26 +154,26 @@ mod tests {
                 [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()],
             );
             let mine = [NONE, 0, 1, 2, 3][usize::try_from(random(5)).unwrap()];
-            let touching = |lock: &u32| {
+            let overlapping = |lock: &u32| {
                 let lock = trees.at(*lock);
                 lock.start <= range.1 && lock.end >= range.0 && lock.holder != mine
             };
             let in_order = |lock: &u32| (trees.at(*lock).start, trees.at(*lock).since);
             let mut expected: heapless::Vec<u32, LOCKS> =
-                all.into_iter().flatten().filter(touching).collect();
+                all.into_iter().flatten().filter(overlapping).collect();
             expected.sort_unstable_by_key(in_order);
             assert_eq!(
-                trees.first_touching(root, range, mine),
+                trees.first_overlapping(root, range, mine),
                 expected.first().copied()
             );
             let mut after = NONE;
             for lock in expected {
-                let next = trees.next_touching(root, range, mine, after);
+                let next = trees.next_overlapping(root, range, mine, after);
                 assert_eq!(next, Some(lock));
                 after = lock;
             }
             if after != NONE {
-                assert_eq!(trees.next_touching(root, range, mine, after), None);
+                assert_eq!(trees.next_overlapping(root, range, mine, after), None);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The queue of the requests that wait: for a lock that somebody has, or for a file that is lent.
 
-use super::{Locks, Owner, Range, SpaceName};
+use super::{LockTable, Owner, Range, SpaceKind};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
@@ -8,54 +8,54 @@ use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// A request that waits, or was decided and is not told yet.
 #[derive(Clone, Copy)]
-pub(super) struct Waiting {
+pub(super) struct WaitingRequest {
     pub(super) from: Vmid,
     pub(super) seq: u64,
     pub(super) owner: Owner,
     pub(super) file: u32,
     pub(super) range: Range,
-    pub(super) asked: Asked,
+    pub(super) operation: Operation,
     pub(super) state: State,
-    pub(super) before: u32,
-    pub(super) behind: u32,
+    pub(super) prev: u32,
+    pub(super) next: u32,
     /// The last search that came by.
-    pub(super) seen: u32,
+    pub(super) visited_by: u32,
 }
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Operation {
     /// A lock, or its end.
-    For { kind: LockKind, wait: bool },
+    Set { kind: LockKind, wait: bool },
     /// Which lock is in the way.
-    About { write: bool },
+    Get { write: bool },
 }
 
-impl Asked {
-    pub(super) fn of(lock: &FileLock<'_>) -> Asked {
-        Asked::For {
+impl Operation {
+    pub(super) fn from_lock(lock: &FileLock<'_>) -> Operation {
+        Operation::Set {
             kind: lock.kind,
             wait: lock.wait,
         }
     }
 
-    pub(super) fn write(self) -> bool {
+    pub(super) fn is_write(self) -> bool {
         match self {
-            Asked::For { kind, .. } => kind == LockKind::Write,
-            Asked::About { write } => write,
+            Operation::Set { kind, .. } => kind == LockKind::Write,
+            Operation::Get { write } => write,
         }
     }
 
-    pub(super) fn waits(self) -> bool {
-        matches!(self, Asked::For { wait: true, .. })
+    pub(super) fn may_wait(self) -> bool {
+        matches!(self, Operation::Set { wait: true, .. })
     }
 
     /// The answer that says how it went.
     pub(super) fn answer(self, result: Result<(), i32>) -> Answer<'static> {
         let status = result.err().map_or(0, i32::saturating_neg);
         match self {
-            Asked::For { .. } => Answer::Status(status),
-            Asked::About { .. } => Answer::Lock(LockAnswer::from_status(status)),
+            Operation::Set { .. } => Answer::Status(status),
+            Operation::Get { .. } => Answer::Lock(LockAnswer::from_status(status)),
         }
     }
 }
@@ -66,13 +66,13 @@ pub(super) enum State {
     /// For a lock that somebody has.
     Waiting,
     /// For a file that is lent to come back.
-    HeldUp,
-    Decided(Answer<'static>),
+    Deferred,
+    Completed(Answer<'static>),
 }
 
 /// What became of a request that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decided {
+pub struct Completion {
     /// Whose request it was.
     pub from: Vmid,
     /// Its sequence number.
@@ -82,46 +82,46 @@ pub struct Decided {
 }
 
 /// A fixed number of requests that wait.
-pub(super) struct Waits<'m> {
-    pub(super) waiting: Table<'m, Waiting>,
+pub(super) struct WaitQueue<'m> {
+    pub(super) waiting: Table<'m, WaitingRequest>,
     pub(super) places: SlotAllocator<'m>,
-    /// Those that are decided, in the order of that, linked by `behind`.
-    pub(super) first_decided: u32,
-    pub(super) last_decided: u32,
-    pub(super) search: u32,
+    /// Those that are decided, in the order of that, linked by `next`.
+    pub(super) first_completed: u32,
+    pub(super) last_completed: u32,
+    pub(super) last_search: u32,
     /// What a search has still to look at.
-    pub(super) to_visit: Table<'m, u32>,
+    pub(super) pending_visits: Table<'m, u32>,
 }
 
-impl<'m> Waits<'m> {
+impl<'m> WaitQueue<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Waiting>(capacity)
+        bytes_for::<WaitingRequest>(capacity)
             .saturating_add(SlotAllocator::bytes(capacity))
             .saturating_add(bytes_for::<u32>(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Waits {
+        Ok(WaitQueue {
             waiting: arena.alloc_table(capacity, |_| Ok(FREE))?,
             places: SlotAllocator::new(arena, capacity)?,
-            first_decided: NONE,
-            last_decided: NONE,
-            search: 0,
-            to_visit: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            first_completed: NONE,
+            last_completed: NONE,
+            last_search: 0,
+            pending_visits: arena.alloc_table(capacity, |_| Ok(NONE))?,
         })
     }
 
-    pub(super) fn at(&self, place: u32) -> &Waiting {
+    pub(super) fn at(&self, place: u32) -> &WaitingRequest {
         self.waiting.get(place as usize).unwrap_or(&FREE)
     }
 
-    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut Waiting)) {
+    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut WaitingRequest)) {
         if let Some(waiting) = self.waiting.get_mut(place as usize) {
             change(waiting);
         }
     }
 
-    pub(super) fn fill(&self) -> (usize, usize) {
+    pub(super) fn usage(&self) -> (usize, usize) {
         (self.places.in_use(), self.places.peak())
     }
 
@@ -130,60 +130,60 @@ impl<'m> Waits<'m> {
     }
 }
 
-pub(super) const FREE: Waiting = Waiting {
+pub(super) const FREE: WaitingRequest = WaitingRequest {
     from: Vmid::LEADER,
     seq: 0,
     owner: Owner::Open(0),
     file: NONE,
     range: (0, 0),
-    asked: Asked::About { write: false },
+    operation: Operation::Get { write: false },
     state: State::Free,
-    before: NONE,
-    behind: NONE,
-    seen: 0,
+    prev: NONE,
+    next: NONE,
+    visited_by: 0,
 };
 
-impl Waiting {
+impl WaitingRequest {
     /// The open file for a lock of which it waits. A question about one keeps nothing.
-    fn keeps(&self) -> Option<u64> {
-        match (self.owner, self.asked) {
-            (Owner::Open(handle) | Owner::Flock(handle), Asked::For { .. }) => Some(handle),
+    fn kept_open_file(&self) -> Option<u64> {
+        match (self.owner, self.operation) {
+            (Owner::Open(handle) | Owner::Flock(handle), Operation::Set { .. }) => Some(handle),
             _ => None,
         }
     }
 
     /// The queue that it stands in.
-    fn queue(&self) -> SpaceName {
-        if self.state == State::HeldUp {
-            SpaceName::HeldUp
+    fn queue_kind(&self) -> SpaceKind {
+        if self.state == State::Deferred {
+            SpaceKind::Deferred
         } else {
             self.owner.space()
         }
     }
 }
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// Puts a request at the end of its queue.
-    pub(super) fn enqueue(&mut self, waiting: Waiting) -> Result<u32, i32> {
+    pub(super) fn enqueue(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
         let place = self.waits.places.alloc().ok_or(errno::ENOLCK)?;
-        let (file, queue) = (waiting.file, waiting.queue());
+        let (file, queue) = (waiting.file, waiting.queue_kind());
         let last = self.space(file, queue).last_waiting;
         self.waits.change(place, |free| {
-            *free = Waiting {
-                before: last,
+            *free = WaitingRequest {
+                prev: last,
                 ..waiting
             };
         });
-        self.waits.change(last, |last| last.behind = place);
+        self.waits.change(last, |last| last.next = place);
         self.change_space(file, queue, |space| {
             if last == NONE {
                 space.first_waiting = place;
             }
             space.last_waiting = place;
         });
-        self.change_users(file, 1);
-        if let Some(handle) = waiting.keeps() {
-            self.handles.request_waits(handle, waiting.from);
+        self.adjust_ref_count(file, 1);
+        if let Some(handle) = waiting.kept_open_file() {
+            self.open_files.request_waits(handle, waiting.from);
         }
         Ok(place)
     }
@@ -191,67 +191,64 @@ impl Locks<'_> {
     /// Takes the request out of the queue of its file.
     pub(super) fn unlink(&mut self, place: u32) {
         let waiting = *self.waits.at(place);
-        let Waiting {
-            file,
-            before,
-            behind,
-            ..
+        let WaitingRequest {
+            file, prev, next, ..
         } = waiting;
-        self.waits.change(before, |before| before.behind = behind);
-        self.waits.change(behind, |behind| behind.before = before);
-        self.change_space(file, waiting.queue(), |space| {
-            if before == NONE {
-                space.first_waiting = behind;
+        self.waits.change(prev, |prev| prev.next = next);
+        self.waits.change(next, |next| next.prev = prev);
+        self.change_space(file, waiting.queue_kind(), |space| {
+            if prev == NONE {
+                space.first_waiting = next;
             }
-            if behind == NONE {
-                space.last_waiting = before;
+            if next == NONE {
+                space.last_waiting = prev;
             }
         });
         self.waits
             .change(place, |waiting| waiting.state = State::Free);
-        self.change_users(file, -1);
-        if let Some(handle) = waiting.keeps() {
-            self.handles.request_ended(handle, waiting.from);
+        self.adjust_ref_count(file, -1);
+        if let Some(handle) = waiting.kept_open_file() {
+            self.open_files.request_ended(handle, waiting.from);
         }
     }
 
-    /// Notes what became of a request, which is told of by [`Locks::next_decided`].
-    pub(super) fn decide(&mut self, place: u32, result: Result<(), i32>) {
-        let answer = self.waits.at(place).asked.answer(result);
+    /// Notes what became of a request, which is told of by [`LockTable::take_completion`].
+    pub(super) fn complete(&mut self, place: u32, result: Result<(), i32>) {
+        let answer = self.waits.at(place).operation.answer(result);
         self.unlink(place);
-        self.note_decided(place, answer);
+        self.enqueue_completion(place, answer);
     }
 
-    pub(super) fn note_decided(&mut self, place: u32, answer: Answer<'static>) {
-        let last = self.waits.last_decided;
+    pub(super) fn enqueue_completion(&mut self, place: u32, answer: Answer<'static>) {
+        let last = self.waits.last_completed;
         self.waits.change(place, |waiting| {
-            waiting.state = State::Decided(answer);
-            waiting.behind = NONE;
+            waiting.state = State::Completed(answer);
+            waiting.next = NONE;
         });
-        self.waits.change(last, |last| last.behind = place);
+        self.waits.change(last, |last| last.next = place);
         if last == NONE {
-            self.waits.first_decided = place;
+            self.waits.first_completed = place;
         }
-        self.waits.last_decided = place;
+        self.waits.last_completed = place;
     }
 
-    /// Whether [`Locks::next_decided`] has something to say.
-    pub fn has_decided(&self) -> bool {
-        self.waits.first_decided != NONE
+    /// Whether [`LockTable::take_completion`] has something to say.
+    pub fn has_completions(&self) -> bool {
+        self.waits.first_completed != NONE
     }
 
     /// Whether anybody is to be told anything.
-    pub fn has_news(&self) -> bool {
-        self.has_decided() || self.has_recalls()
+    pub fn has_output(&self) -> bool {
+        self.has_completions() || self.has_recalls()
     }
 
-    /// The first request that waited and was decided. It stays until [`Locks::next_decided`].
-    pub fn first_decided(&self) -> Option<Decided> {
-        let waiting = self.waits.at(self.waits.first_decided);
-        let State::Decided(answer) = waiting.state else {
+    /// The first request that waited and was decided. It stays until [`LockTable::take_completion`].
+    pub fn next_completion(&self) -> Option<Completion> {
+        let waiting = self.waits.at(self.waits.first_completed);
+        let State::Completed(answer) = waiting.state else {
             return None;
         };
-        Some(Decided {
+        Some(Completion {
             from: waiting.from,
             seq: waiting.seq,
             answer,
@@ -259,13 +256,13 @@ impl Locks<'_> {
     }
 
     /// The next request that waited and was decided, once.
-    pub fn next_decided(&mut self) -> Option<Decided> {
-        let decided = self.first_decided()?;
-        let place = self.waits.first_decided;
-        let behind = self.waits.at(place).behind;
-        self.waits.first_decided = behind;
-        if behind == NONE {
-            self.waits.last_decided = NONE;
+    pub fn take_completion(&mut self) -> Option<Completion> {
+        let decided = self.next_completion()?;
+        let place = self.waits.first_completed;
+        let next = self.waits.at(place).next;
+        self.waits.first_completed = next;
+        if next == NONE {
+            self.waits.last_completed = NONE;
         }
         self.waits
             .change(place, |waiting| waiting.state = State::Free);
@@ -274,26 +271,26 @@ impl Locks<'_> {
     }
 
     /// Ends the requests that fit with that error.
-    pub(super) fn cancel_all(&mut self, errno: i32, fits: impl Fn(&Waiting) -> bool) {
+    pub(super) fn cancel_matching(&mut self, errno: i32, fits: impl Fn(&WaitingRequest) -> bool) {
         for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);
-            let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
+            let waits = matches!(waiting.state, State::Waiting | State::Deferred);
             if waits && fits(&waiting) {
-                self.decide(place, Err(errno));
-                self.drop_unused(waiting.file);
+                self.complete(place, Err(errno));
+                self.drop_file_if_unused(waiting.file);
             }
         }
     }
 
     /// A member is gone: nobody is told of what it waited for.
-    pub(super) fn forget_waiting_of(&mut self, vmid: Vmid) {
+    pub(super) fn drop_requests_of(&mut self, vmid: Vmid) {
         for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);
-            let waits = matches!(waiting.state, State::Waiting | State::HeldUp);
+            let waits = matches!(waiting.state, State::Waiting | State::Deferred);
             if waits && waiting.from == vmid {
                 self.unlink(place);
                 self.waits.places.free(place);
-                self.drop_unused(waiting.file);
+                self.drop_file_if_unused(waiting.file);
             }
         }
     }

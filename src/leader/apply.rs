@@ -6,7 +6,7 @@ use super::op::{Op, Outcome, Presence};
 use super::{Alloc, Leader};
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::file_locks::Set;
+use crate::file_locks::SetOutcome;
 use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
 
 impl Leader<'_> {
@@ -35,7 +35,7 @@ impl Leader<'_> {
                 ref lock,
                 hash,
             } => {
-                return match self.locks.set_at_once(from, lock, hash) {
+                return match self.locks.try_set(from, lock, hash) {
                     Ok(false) => Outcome::Delegated,
                     Ok(true) => Outcome::Answer(status(Ok(()))),
                     Err(errno) => Outcome::Answer(status(Err(errno))),
@@ -55,11 +55,11 @@ impl Leader<'_> {
             }
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
-            Op::AllowFileNotices(vmid) => self.locks.can_be_told(vmid),
-            Op::FileNoticeSent(to, handle) => self.locks.was_told(to, handle),
-            Op::FileNoticeDeferred(to, handle) => self.locks.put_note_off(to, handle),
-            Op::RecallSent(to, number) => self.locks.recall_was_sent(to, number),
-            Op::CompletionTaken => drop(self.locks.next_decided()),
+            Op::AllowFileNotices(vmid) => self.locks.allow_notices(vmid),
+            Op::FileNoticeSent(to, handle) => self.locks.mark_notice_sent(to, handle),
+            Op::FileNoticeDeferred(to, handle) => self.locks.defer_notice(to, handle),
+            Op::RecallSent(to, number) => self.locks.mark_recall_sent(to, number),
+            Op::CompletionTaken => drop(self.locks.take_completion()),
             Op::ExitTaken(pid) => self.processes.take_exit(pid),
             Op::ExitRequeued(pid) => self.processes.requeue_exit(pid),
             Op::NoticeTaken(to, note) => self.processes.take_notice(to, note),
@@ -162,7 +162,7 @@ impl Leader<'_> {
             // The leader keeps how every process ends; the notice itself is for the parent.
             Message::ChildExit(exit) => {
                 self.processes.ends(from, exit);
-                self.locks.clear_pid(from, exit.pid);
+                self.locks.release_process(from, exit.pid);
                 Outcome::NotForLeader
             }
             Message::KillOrdered { kill, always } => {
@@ -188,17 +188,17 @@ impl Leader<'_> {
             }
             Message::FileLockBorrow(lock) => {
                 let lock = with_answer(lock, seq);
-                lock_outcome(self.locks.borrow(from, seq, &lock, lock.handle))
+                lock_outcome(self.locks.set_or_delegate(from, seq, &lock, lock.handle))
             }
             Message::FileLockReturn { delegation, locks } => {
-                if self.locks.give_back(from, delegation, locks) {
+                if self.locks.return_delegation(from, delegation, locks) {
                     Outcome::Done
                 } else {
                     Outcome::NotForLeader
                 }
             }
             Message::FileLockGet(lock) => {
-                let Some(found) = self.locks.ask(from, seq, &lock) else {
+                let Some(found) = self.locks.get_or_queue(from, seq, &lock) else {
                     return Outcome::Later;
                 };
                 Outcome::Answer(Answer::Lock(match found {
@@ -207,7 +207,7 @@ impl Leader<'_> {
                 }))
             }
             Message::FileLockClearPid(pid) => {
-                self.locks.clear_pid(from, pid);
+                self.locks.release_process(from, pid);
                 Outcome::Answer(status(Ok(())))
             }
             Message::FileLockCancel(seq) => {
@@ -236,11 +236,13 @@ fn with_answer(lock: FileLock<'_>, seq: u64) -> FileLock<'_> {
     }
 }
 
-fn lock_outcome(set: Result<Set, i32>) -> Outcome {
+fn lock_outcome(set: Result<SetOutcome, i32>) -> Outcome {
     Outcome::Answer(match set {
-        Ok(Set::Waits) => return Outcome::Later,
-        Ok(Set::Lent(locks)) => Answer::Status(i32::try_from(locks).unwrap_or(i32::MAX)),
-        Ok(Set::Done) => status(Ok(())),
+        Ok(SetOutcome::Queued) => return Outcome::Later,
+        Ok(SetOutcome::Delegated(locks)) => {
+            Answer::Status(i32::try_from(locks).unwrap_or(i32::MAX))
+        }
+        Ok(SetOutcome::Done) => status(Ok(())),
         Err(errno) => status(Err(errno)),
     })
 }

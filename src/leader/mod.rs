@@ -18,7 +18,7 @@ use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
 
-use crate::file_locks::{LockLimits, Locks};
+use crate::file_locks::{LockLimits, LockTable};
 use ids::Promised;
 pub use ids::{Alloc, Ranges, Reclaim};
 pub use op::{Op, Outcome, Presence};
@@ -37,7 +37,7 @@ pub struct Leader<'m> {
     ranges: Ranges<'m>,
     promised: Promised<'m>,
     processes: Processes<'m>,
-    locks: Locks<'m>,
+    locks: LockTable<'m>,
     next_vmid: Option<Vmid>,
     /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
     departed: Table<'m, u32>,
@@ -57,7 +57,7 @@ impl<'m> Leader<'m> {
         Ranges::bytes(ranges)
             .saturating_add(Promised::bytes(ranges))
             .saturating_add(Processes::bytes(processes, signals))
-            .saturating_add(Locks::bytes(locks))
+            .saturating_add(LockTable::bytes(locks))
             .saturating_add(bytes_for::<u32>(DEPARTED))
     }
 
@@ -77,7 +77,7 @@ impl<'m> Leader<'m> {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
             promised: Promised::new(arena, ranges)?,
             processes: Processes::new(arena, processes, signals)?,
-            locks: Locks::new(arena, locks)?,
+            locks: LockTable::new(arena, locks)?,
             next_vmid: Vmid::new(2),
             departed: arena.alloc_table(DEPARTED, |_| Ok(0))?,
             next_departed: 0,
@@ -118,8 +118,8 @@ impl<'m> Leader<'m> {
         let processes = &self.processes;
         // A child that may still come keeps what it was handed.
         self.locks
-            .forget_unborn(vmid, |child| !processes.is_starting(child));
-        self.locks.left(vmid);
+            .reclaim_abandoned(vmid, |child| !processes.is_starting(child));
+        self.locks.reclaim(vmid);
         if let Some(place) = self.departed.get_mut(self.next_departed) {
             *place = vmid.get();
         }
@@ -129,7 +129,7 @@ impl<'m> Leader<'m> {
     /// What was given to that process is its own, for it is there.
     fn keep_promises(&mut self, to: Vmid) {
         self.promised.settled(to);
-        self.locks.has_come(to);
+        self.locks.mark_joined(to);
     }
 
     /// Takes back what a member that left had given to processes which have not come, unless another
@@ -233,22 +233,22 @@ impl<'m> Leader<'m> {
         let is_noted = match (other, held) {
             (Some(to), true) if self.departed.contains(&to.get()) => return Err(errno::ESRCH),
             (Some(to), true) if is_there && !self.processes.is_starting(to) => {
-                self.locks.send_handle(from, to, handle)
+                self.locks.send_open_file(from, to, handle)
             }
             (Some(to), true) => {
-                let is_noted = self.locks.hold_handle_for(from, to, handle);
+                let is_noted = self.locks.inherit_open_file(from, to, handle);
                 if is_there {
-                    self.locks.has_come(to);
+                    self.locks.mark_joined(to);
                 }
                 is_noted
             }
-            (None, true) => self.locks.hold_handle(from, handle),
+            (None, true) => self.locks.accept_open_file(from, handle),
             (Some(to), false) => {
-                self.locks.take_back_handle(from, to, handle);
+                self.locks.retract_open_file(from, to, handle);
                 true
             }
             (None, false) => {
-                self.locks.close_handle(from, handle);
+                self.locks.close_open_file(from, handle);
                 true
             }
         };
@@ -259,14 +259,14 @@ impl<'m> Leader<'m> {
             && held
             && presence == Presence::Extended
         {
-            self.locks.can_be_told(to);
+            self.locks.allow_notices(to);
         }
         Ok(())
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.
     pub fn is_sound(&mut self) -> bool {
-        self.ranges.is_sound() && self.processes.is_sound() && self.locks.is_sound()
+        self.ranges.is_sound() && self.processes.is_sound() && self.locks.check_invariants()
     }
 
     /// The table of ID ranges.
@@ -285,7 +285,7 @@ impl<'m> Leader<'m> {
     }
 
     /// The table of file locks.
-    pub fn locks(&self) -> &Locks<'m> {
+    pub fn locks(&self) -> &LockTable<'m> {
         &self.locks
     }
 }

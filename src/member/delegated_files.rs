@@ -6,7 +6,7 @@
 use crate::Id;
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::file_locks::{LockLimits, Locks, hash_path};
+use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
@@ -19,13 +19,13 @@ enum State {
     /// Nothing is there.
     Free,
     /// The leader was asked.
-    Asked,
+    Requested,
     /// It is here, and may have that many locks.
-    Here(usize),
+    Held(usize),
 }
 
 #[derive(Clone, Copy)]
-struct Loan {
+struct DelegatedFile {
     state: State,
     /// What this member and the leader call it; never used twice.
     number: u64,
@@ -34,15 +34,15 @@ struct Loan {
 }
 
 /// Files that were borrowed, or are asked for.
-pub struct Borrowed<'m> {
-    locks: Locks<'m>,
+pub struct DelegatedFiles<'m> {
+    locks: LockTable<'m>,
     /// By the place of the file in the table.
-    loans: Table<'m, Loan>,
+    files: Table<'m, DelegatedFile>,
     next_number: u64,
     /// How many are to go back.
     recalled: usize,
-    here: usize,
-    most_here: usize,
+    held: usize,
+    peak_held: usize,
 }
 
 /// What is to be done about a request for a lock.
@@ -51,9 +51,9 @@ pub enum Decision {
     /// It is done, or refused with that error number.
     Done(Result<(), i32>),
     /// The leader is to be asked. The file may have to go back to it first.
-    Ask,
+    Forward,
     /// The leader is to be asked for the file, as what goes by that number; then again here.
-    Borrow(u64),
+    Request(u64),
 }
 
 const fn limits(files: usize) -> LockLimits {
@@ -65,10 +65,10 @@ const fn limits(files: usize) -> LockLimits {
     }
 }
 
-impl<'m> Borrowed<'m> {
+impl<'m> DelegatedFiles<'m> {
     /// The memory it takes to borrow that many files at once.
     pub const fn bytes(files: usize) -> usize {
-        Locks::bytes(&limits(files)).saturating_add(bytes_for::<Loan>(files))
+        LockTable::bytes(&limits(files)).saturating_add(bytes_for::<DelegatedFile>(files))
     }
 
     /// With room for that many files, cut from `arena`.
@@ -76,10 +76,10 @@ impl<'m> Borrowed<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
-        Ok(Borrowed {
-            locks: Locks::new(arena, &limits(files))?,
-            loans: arena.alloc_table(files, |_| {
-                Ok(Loan {
+        Ok(DelegatedFiles {
+            locks: LockTable::new(arena, &limits(files))?,
+            files: arena.alloc_table(files, |_| {
+                Ok(DelegatedFile {
                     state: State::Free,
                     number: 0,
                     is_recalled: false,
@@ -87,158 +87,167 @@ impl<'m> Borrowed<'m> {
             })?,
             next_number: 1,
             recalled: 0,
-            here: 0,
-            most_here: 0,
+            held: 0,
+            peak_held: 0,
         })
     }
 
     /// Sets, changes or drops a lock of one of this member's processes, if that can be done here.
-    pub fn set(&mut self, us: Vmid, lock: &FileLock<'_>) -> Decision {
-        if lock.family != LockFamily::Posix || self.loans.is_empty() {
-            return Decision::Ask;
+    pub fn set(&mut self, own_vmid: Vmid, lock: &FileLock<'_>) -> Decision {
+        if lock.family != LockFamily::Posix || self.files.is_empty() {
+            return Decision::Forward;
         }
         let hash = hash_path(lock.path);
-        let Some(file) = self.locks.file_hashed(lock.path, hash) else {
+        let Some(file) = self.locks.find_file_hashed(lock.path, hash) else {
             if lock.kind == LockKind::Unlock {
-                return Decision::Ask;
+                return Decision::Forward;
             }
-            return self.ask_for(lock.path);
+            return self.request_delegation(lock.path);
         };
-        let State::Here(most) = self.loan(file).state else {
-            return Decision::Ask;
+        let State::Held(most) = self.entry(file).state else {
+            return Decision::Forward;
         };
         // One more may become of one, and one more be left over.
-        let is_room = self.locks.count(file).saturating_add(2) <= most;
+        let has_room = self.locks.lock_count(file).saturating_add(2) <= most;
         let now = FileLock {
             wait: false,
             ..*lock
         };
-        let done = is_room.then(|| self.locks.set_at_once(us, &now, hash));
+        let done = has_room.then(|| self.locks.try_set(own_vmid, &now, hash));
         match done {
             Some(Ok(true)) => return Decision::Done(Ok(())),
             Some(Err(errno::EAGAIN)) if lock.wait => {}
             Some(Err(errno)) if errno != errno::ENOLCK => return Decision::Done(Err(errno)),
             _ => {}
         }
-        self.want_back(file);
-        Decision::Ask
+        self.mark_recalled(file);
+        Decision::Forward
     }
 
-    /// The lock that is in the way, as [`Locks::get`] has it, if the file is here.
-    pub fn get(&self, us: Vmid, lock: &FileLock<'_>) -> Option<Result<Option<HeldLock>, i32>> {
+    /// The lock that is in the way, as [`LockTable::get`] has it, if the file is here.
+    pub fn get(
+        &self,
+        own_vmid: Vmid,
+        lock: &FileLock<'_>,
+    ) -> Option<Result<Option<HeldLock>, i32>> {
         if lock.family != LockFamily::Posix {
             return None;
         }
-        let file = self.locks.file(lock.path)?;
-        matches!(self.loan(file).state, State::Here(_)).then(|| self.locks.get(us, lock))
+        let file = self.locks.find_file(lock.path)?;
+        matches!(self.entry(file).state, State::Held(_)).then(|| self.locks.get(own_vmid, lock))
     }
 
     /// Drops all locks of a process, on the files that are here.
-    pub fn clear_pid(&mut self, us: Vmid, pid: Id) {
-        self.locks.clear_pid(us, pid);
+    pub fn release_process(&mut self, own_vmid: Vmid, pid: Id) {
+        self.locks.release_process(own_vmid, pid);
     }
 
-    fn ask_for(&mut self, path: &[u8]) -> Decision {
-        let Some(file) = self.locks.keep_file(path) else {
-            return Decision::Ask;
+    fn request_delegation(&mut self, path: &[u8]) -> Decision {
+        let Some(file) = self.locks.add_delegated_file(path) else {
+            return Decision::Forward;
         };
         let number = self.next_number;
         self.next_number = number.wrapping_add(1).max(1);
-        if let Some(loan) = self.loans.get_mut(file as usize) {
-            *loan = Loan {
-                state: State::Asked,
+        if let Some(entry) = self.files.get_mut(file as usize) {
+            *entry = DelegatedFile {
+                state: State::Requested,
                 number,
                 is_recalled: false,
             };
         }
-        Decision::Borrow(number)
+        Decision::Request(number)
     }
 
     /// What the leader said about a file that it was asked for: it is here from now on, and may have
     /// that many locks; or it is not.
-    pub fn answered(&mut self, number: u64, lent: Option<usize>) {
-        let is_it = |loan: &Loan| loan.number == number && loan.state == State::Asked;
-        let Some(file) = self.place_of(is_it) else {
+    pub fn handle_answer(&mut self, number: u64, granted: Option<usize>) {
+        let is_match =
+            |entry: &DelegatedFile| entry.number == number && entry.state == State::Requested;
+        let Some(file) = self.find(is_match) else {
             return;
         };
-        match lent {
+        match granted {
             Some(most) => {
-                if let Some(loan) = self.loans.get_mut(file as usize) {
-                    loan.state = State::Here(most);
+                if let Some(entry) = self.files.get_mut(file as usize) {
+                    entry.state = State::Held(most);
                 }
-                self.here = self.here.saturating_add(1);
-                self.most_here = self.most_here.max(self.here);
+                self.held = self.held.saturating_add(1);
+                self.peak_held = self.peak_held.max(self.held);
             }
-            None => self.let_go(file),
+            None => self.remove(file),
         }
     }
 
     /// The leader wants the file back. What it has back already is on its way.
     pub fn recall(&mut self, number: u64) {
-        if let Some(file) = self.place_of(|loan| loan.number == number) {
-            self.want_back(file);
+        if let Some(file) = self.find(|entry| entry.number == number) {
+            self.mark_recalled(file);
         }
     }
 
-    fn want_back(&mut self, file: u32) {
-        if let Some(loan) = self.loans.get_mut(file as usize)
-            && !loan.is_recalled
+    fn mark_recalled(&mut self, file: u32) {
+        if let Some(entry) = self.files.get_mut(file as usize)
+            && !entry.is_recalled
         {
-            loan.is_recalled = true;
+            entry.is_recalled = true;
             self.recalled = self.recalled.saturating_add(1);
         }
     }
 
     /// Whether a file is to go back.
-    pub fn has_recalled(&self) -> bool {
+    pub fn has_recalls(&self) -> bool {
         self.recalled > 0
     }
 
     /// The next file that can go back: its number, and its locks into the list. It stays here until
-    /// [`Borrowed::went_back`].
-    pub fn next_to_return(&self, list: &mut DelegatedLockList) -> Option<u64> {
+    /// [`DelegatedFiles::mark_returned`].
+    pub fn next_return(&self, list: &mut DelegatedLockList) -> Option<u64> {
         if self.recalled == 0 {
             return None;
         }
-        let file = self.place_of(|loan| loan.is_recalled && loan.state != State::Asked)?;
-        self.locks.list(file, list);
-        Some(self.loan(file).number)
+        let file = self.find(|entry| entry.is_recalled && entry.state != State::Requested)?;
+        self.locks.list_locks(file, list);
+        Some(self.entry(file).number)
     }
 
     /// The file and its locks are the leader's again.
-    pub fn went_back(&mut self, number: u64) {
-        let is_it = |loan: &Loan| loan.number == number && loan.state != State::Asked;
-        if let Some(file) = self.place_of(is_it) {
-            self.here = self.here.saturating_sub(1);
-            self.let_go(file);
+    pub fn mark_returned(&mut self, number: u64) {
+        let is_match =
+            |entry: &DelegatedFile| entry.number == number && entry.state != State::Requested;
+        if let Some(file) = self.find(is_match) {
+            self.held = self.held.saturating_sub(1);
+            self.remove(file);
         }
     }
 
-    fn let_go(&mut self, file: u32) {
-        if let Some(loan) = self.loans.get_mut(file as usize) {
-            self.recalled = self.recalled.saturating_sub(usize::from(loan.is_recalled));
-            loan.state = State::Free;
-            loan.is_recalled = false;
+    fn remove(&mut self, file: u32) {
+        if let Some(entry) = self.files.get_mut(file as usize) {
+            self.recalled = self.recalled.saturating_sub(usize::from(entry.is_recalled));
+            entry.state = State::Free;
+            entry.is_recalled = false;
         }
-        self.locks.let_go_of(file);
+        self.locks.release_file(file);
     }
 
-    fn loan(&self, file: u32) -> Loan {
-        self.loans.get(file as usize).copied().unwrap_or(Loan {
-            state: State::Free,
-            number: 0,
-            is_recalled: false,
-        })
+    fn entry(&self, file: u32) -> DelegatedFile {
+        self.files
+            .get(file as usize)
+            .copied()
+            .unwrap_or(DelegatedFile {
+                state: State::Free,
+                number: 0,
+                is_recalled: false,
+            })
     }
 
     /// The first file that is not free and fits.
-    fn place_of(&self, fits: impl Fn(&Loan) -> bool) -> Option<u32> {
-        let is_it = |loan: &Loan| loan.state != State::Free && fits(loan);
-        u32::try_from(self.loans.iter().position(is_it)?).ok()
+    fn find(&self, matches: impl Fn(&DelegatedFile) -> bool) -> Option<u32> {
+        let is_match = |entry: &DelegatedFile| entry.state != State::Free && matches(entry);
+        u32::try_from(self.files.iter().position(is_match)?).ok()
     }
 
     /// Files that are here now, and the most ever.
-    pub fn fill(&self) -> (usize, usize) {
-        (self.here, self.most_here)
+    pub fn usage(&self) -> (usize, usize) {
+        (self.held, self.peak_held)
     }
 }

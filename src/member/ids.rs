@@ -5,7 +5,7 @@
 //! leader and came out anew, so that a PID doesn't come back soon.
 //!
 //! IDs for children come out of a range of their own as soon as a thread has one. A child's ID leaves the
-//! range at once ([`OwnIds::handed_on`]), so that range has no ID in use, and a fork splits nothing that
+//! range at once ([`OwnIds::finish_transfer`]), so that range has no ID in use, and a fork splits nothing that
 //! stays. Out of one range for both, each thread that lives between two forks would be a range by itself.
 
 use core::mem;
@@ -15,9 +15,9 @@ use crate::error::{Error, Resource};
 use crate::store::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::wire::IdRange;
 
-/// What [`OwnIds::take`] found.
+/// What [`OwnIds::alloc`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Take {
+pub enum Allocation {
     /// This ID, now in use.
     Id(Id),
     /// The ranges are used up: get a new one from the leader, [`OwnIds::add`] it, ask again.
@@ -29,7 +29,7 @@ pub enum Take {
 pub enum Purpose {
     /// Something that stays here: a thread.
     Own,
-    /// A new process, to which the ID is [handed on](OwnIds::hand_on) at once.
+    /// A new process, to which the ID is [handed on](OwnIds::begin_transfer) at once.
     Child,
 }
 
@@ -40,7 +40,7 @@ struct OwnRange {
     end: Id,
     in_use: u32,
     /// Being handed on: the leader has not said yet whether it is.
-    leaving: u32,
+    in_transfer: u32,
 }
 
 impl OwnRange {
@@ -49,12 +49,12 @@ impl OwnRange {
     }
 
     fn is_idle(&self) -> bool {
-        self.in_use == 0 && self.leaving == 0
+        self.in_use == 0 && self.in_transfer == 0
     }
 
     /// The first ID that is neither in use nor being handed on.
     fn first_free(&self) -> Option<Id> {
-        let taken = self.in_use | self.leaving;
+        let taken = self.in_use | self.in_transfer;
         let id = self.start.saturating_add(taken.trailing_ones());
         (id <= self.end).then_some(id)
     }
@@ -73,12 +73,12 @@ impl OwnRange {
         let mask = u32::MAX
             .checked_shr(32_u32.saturating_sub(length))
             .unwrap_or(0);
-        let cut = |bits: u32| bits.checked_shr(from).unwrap_or(0) & mask;
+        let extract = |bits: u32| bits.checked_shr(from).unwrap_or(0) & mask;
         Some(OwnRange {
             start,
             end,
-            in_use: cut(self.in_use),
-            leaving: cut(self.leaving),
+            in_use: extract(self.in_use),
+            in_transfer: extract(self.in_transfer),
         })
     }
 }
@@ -87,33 +87,33 @@ impl OwnRange {
 pub struct OwnIds<'m> {
     table: Table<'m, OwnRange>,
     count: usize,
-    most: usize,
-    current: Currents,
+    peak: usize,
+    cursors: Cursors,
 }
 
 /// The ranges that IDs are taken from.
 #[derive(Clone, Copy, Default)]
-struct Currents {
-    own: Option<Current>,
-    children: Option<Current>,
+struct Cursors {
+    own: Option<Cursor>,
+    children: Option<Cursor>,
 }
 
 /// A range that IDs are taken from.
 #[derive(Clone, Copy)]
-struct Current {
+struct Cursor {
     /// The range is known by its end, which splits leave as it is.
     end: Id,
     /// The next ID to take.
     next: Id,
 }
 
-impl Currents {
+impl Cursors {
     fn has(&self, end: Id) -> bool {
         let mut both = self.own.iter().chain(&self.children);
         both.any(|current| current.end == end)
     }
 
-    fn of(&mut self, purpose: Purpose) -> &mut Option<Current> {
+    fn of(&mut self, purpose: Purpose) -> &mut Option<Cursor> {
         match purpose {
             Purpose::Own => &mut self.own,
             Purpose::Child => &mut self.children,
@@ -136,60 +136,60 @@ impl<'m> OwnIds<'m> {
         Ok(OwnIds {
             table,
             count: 0,
-            most: 0,
-            current: Currents::default(),
+            peak: 0,
+            cursors: Cursors::default(),
         })
     }
 
     /// Takes the next ID for something that stays here.
-    pub fn take(&mut self) -> Take {
-        self.take_for(Purpose::Own)
+    pub fn alloc(&mut self) -> Allocation {
+        self.alloc_for(Purpose::Own)
     }
 
     /// Takes the next ID of the range for that purpose. As long as nothing that stays has an ID of the
     /// one range there is, that serves both.
-    pub fn take_for(&mut self, purpose: Purpose) -> Take {
-        let purpose = if self.current.children.is_none() && self.has_nothing_that_stays() {
+    pub fn alloc_for(&mut self, purpose: Purpose) -> Allocation {
+        let purpose = if self.cursors.children.is_none() && self.is_own_range_unused() {
             Purpose::Own
         } else {
             purpose
         };
-        let current = *self.current.of(purpose);
+        let current = *self.cursors.of(purpose);
         let current = current.or_else(|| {
             // An idle range is there if two threads asked the leader at once.
             let mut ranges = self.ranges().iter();
-            let idle = ranges.find(|range| range.is_idle() && !self.current.has(range.end))?;
-            Some(Current {
+            let idle = ranges.find(|range| range.is_idle() && !self.cursors.has(range.end))?;
+            Some(Cursor {
                 end: idle.end,
                 next: idle.start,
             })
         });
-        let Some(Current { end, next: id }) = current else {
-            return Take::NeedRange;
+        let Some(Cursor { end, next: id }) = current else {
+            return Allocation::NeedRange;
         };
-        let Some(range) = self.holding(id) else {
-            return Take::NeedRange;
+        let Some(range) = self.find_range(id) else {
+            return Allocation::NeedRange;
         };
         range.in_use |= range.bit(id);
-        *self.current.of(purpose) = (id < end).then_some(Current {
+        *self.cursors.of(purpose) = (id < end).then_some(Cursor {
             end,
             next: id.saturating_add(1),
         });
-        Take::Id(id)
+        Allocation::Id(id)
     }
 
     /// Whether there is a range to take IDs from, and none of it is in use.
-    fn has_nothing_that_stays(&mut self) -> bool {
-        let own = self.current.own;
-        let range = own.and_then(|own| self.holding(own.next));
+    fn is_own_range_unused(&mut self) -> bool {
+        let own = self.cursors.own;
+        let range = own.and_then(|own| self.find_range(own.next));
         range.is_some_and(|range| range.in_use == 0)
     }
 
     /// Takes an ID where no further range is to be had: out of the range for another purpose, or else
     /// one that was in use before.
-    pub fn take_any(&mut self) -> Option<Id> {
+    pub fn alloc_any(&mut self) -> Option<Id> {
         for purpose in [Purpose::Own, Purpose::Child] {
-            if let Take::Id(id) = self.take_for(purpose) {
+            if let Allocation::Id(id) = self.alloc_for(purpose) {
                 return Some(id);
             }
         }
@@ -215,7 +215,7 @@ impl<'m> OwnIds<'m> {
     ///
     /// # Errors
     /// As [`OwnIds::add`].
-    pub fn adopt(&mut self, id: Id) -> Result<(), Error> {
+    pub fn accept(&mut self, id: Id) -> Result<(), Error> {
         self.insert(IdRange { start: id, end: id }, 1)
     }
 
@@ -225,14 +225,14 @@ impl<'m> OwnIds<'m> {
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here.
     pub fn release(&mut self, id: Id) -> Result<Option<IdRange>, Error> {
-        let range = self.holding(id).ok_or(Error::Invalid)?;
+        let range = self.find_range(id).ok_or(Error::Invalid)?;
         let bit = range.bit(id);
         if range.in_use & bit == 0 {
             return Err(Error::Invalid);
         }
         range.in_use &= !bit;
-        let (idle, end) = (range.is_idle(), range.end);
-        Ok(if idle && !self.current.has(end) {
+        let (is_idle, end) = (range.is_idle(), range.end);
+        Ok(if is_idle && !self.cursors.has(end) {
             self.remove(id)
         } else {
             None
@@ -240,15 +240,15 @@ impl<'m> OwnIds<'m> {
     }
 
     /// Marks `id` as being handed to another process, so that its range stays until the leader has
-    /// answered ([`OwnIds::handed_on`]).
+    /// answered ([`OwnIds::finish_transfer`]).
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] if there would be no room
     /// for the parts that the range falls into.
-    pub fn hand_on(&mut self, id: Id) -> Result<(), Error> {
-        let room = self.table.len().saturating_sub(self.count);
-        let parts = self.parts_under_way();
-        let range = self.holding(id).ok_or(Error::Invalid)?;
+    pub fn begin_transfer(&mut self, id: Id) -> Result<(), Error> {
+        let free = self.table.len().saturating_sub(self.count);
+        let parts = self.reserved_parts();
+        let range = self.find_range(id).ok_or(Error::Invalid)?;
         let bit = range.bit(id);
         if range.in_use & bit == 0 {
             return Err(Error::Invalid);
@@ -256,25 +256,25 @@ impl<'m> OwnIds<'m> {
         // One range becomes at most two, and only if there is something on both sides of the ID;
         // each hand-over under way may want one more.
         let is_inside = range.start < id && id < range.end;
-        if is_inside && room <= parts {
+        if is_inside && free <= parts {
             return Err(Error::Full(Resource::OwnRanges));
         }
         range.in_use &= !bit;
-        range.leaving |= bit;
+        range.in_transfer |= bit;
         Ok(())
     }
 
     /// The leader has answered: `id` now belongs to the other process (`done`), or is in use here
     /// as before. Returns the ranges that have become idle, to be given back.
-    pub fn handed_on(&mut self, id: Id, done: bool) -> [Option<IdRange>; 2] {
-        let Some(range) = self.holding(id) else {
+    pub fn finish_transfer(&mut self, id: Id, done: bool) -> [Option<IdRange>; 2] {
+        let Some(range) = self.find_range(id) else {
             return [None; 2];
         };
         let bit = range.bit(id);
-        if range.leaving & bit == 0 {
+        if range.in_transfer & bit == 0 {
             return [None; 2];
         }
-        range.leaving &= !bit;
+        range.in_transfer &= !bit;
         if !done {
             range.in_use |= bit;
             return [None; 2];
@@ -287,10 +287,10 @@ impl<'m> OwnIds<'m> {
         ];
         parts.map(|part| {
             let part = part?;
-            if part.is_idle() && !self.current.has(part.end) {
+            if part.is_idle() && !self.cursors.has(part.end) {
                 return Some(part.range());
             }
-            // There is room: `hand_on` saw to it.
+            // There is room: `begin_transfer` saw to it.
             self.insert_range(part);
             None
         })
@@ -298,16 +298,16 @@ impl<'m> OwnIds<'m> {
 
     /// Gives up a range none of which is in use, also the one that IDs are taken from: to be
     /// called until it says `None`, before leaving. What is returned is to be given back.
-    pub fn close(&mut self) -> Option<IdRange> {
-        self.current = Currents::default();
+    pub fn take_idle_range(&mut self) -> Option<IdRange> {
+        self.cursors = Cursors::default();
         let idle = self.ranges().iter().find(|range| range.is_idle())?.start;
         self.remove(idle)
     }
 
     /// Gives up a range, also one that is in use: the process ends. To be called until it says
     /// `None`; what is returned is to be given back.
-    pub fn let_go(&mut self) -> Option<IdRange> {
-        self.current = Currents::default();
+    pub fn take_range(&mut self) -> Option<IdRange> {
+        self.cursors = Cursors::default();
         let first = self.ranges().first()?.start;
         self.remove(first)
     }
@@ -332,7 +332,7 @@ impl<'m> OwnIds<'m> {
 
     /// The most ranges this process ever owned at once.
     pub fn peak(&self) -> usize {
-        self.most
+        self.peak
     }
 
     fn ranges(&self) -> &[OwnRange] {
@@ -340,32 +340,32 @@ impl<'m> OwnIds<'m> {
     }
 
     /// Where the first range that ends at or after `id` stands.
-    fn place(&self, id: Id) -> usize {
+    fn index_of(&self, id: Id) -> usize {
         self.ranges().partition_point(|range| range.end < id)
     }
 
     /// Whether that ID is in use here.
     pub fn is_in_use(&self, id: Id) -> bool {
-        let range = self.ranges().get(self.place(id));
+        let range = self.ranges().get(self.index_of(id));
         range.is_some_and(|range| range.start <= id && range.in_use & range.bit(id) != 0)
     }
 
-    fn holding(&mut self, id: Id) -> Option<&mut OwnRange> {
-        let place = self.place(id);
+    fn find_range(&mut self, id: Id) -> Option<&mut OwnRange> {
+        let index = self.index_of(id);
         let count = self.count;
         self.table
             .get_mut(..count)?
-            .get_mut(place)
+            .get_mut(index)
             .filter(|range| range.start <= id)
     }
 
     /// How many ranges more there may be once all IDs that are being handed on have gone.
-    fn parts_under_way(&self) -> usize {
+    fn reserved_parts(&self) -> usize {
         self.ranges()
             .iter()
             .map(|range| {
                 let ends = range.bit(range.start) | range.bit(range.end);
-                (range.leaving & !ends).count_ones() as usize
+                (range.in_transfer & !ends).count_ones() as usize
             })
             .sum()
     }
@@ -375,45 +375,45 @@ impl<'m> OwnIds<'m> {
         if range.start == 0 || range.end > crate::ID_MAX || length >= u32::BITS {
             return Err(Error::Invalid);
         }
-        let place = self.place(range.start);
+        let index = self.index_of(range.start);
         if self
             .ranges()
-            .get(place)
+            .get(index)
             .is_some_and(|next| next.start <= range.end)
         {
             return Err(Error::Invalid);
         }
-        if self.count.saturating_add(self.parts_under_way()) >= self.table.len() {
+        if self.count.saturating_add(self.reserved_parts()) >= self.table.len() {
             return Err(Error::Full(Resource::OwnRanges));
         }
         self.insert_range(OwnRange {
             start: range.start,
             end: range.end,
             in_use,
-            leaving: 0,
+            in_transfer: 0,
         });
         Ok(())
     }
 
     fn insert_range(&mut self, range: OwnRange) {
-        let place = self.place(range.start);
+        let index = self.index_of(range.start);
         let count = self.count.saturating_add(1);
-        if let Some(behind) = self.table.get_mut(place..count) {
-            make_gap(behind);
-            if let Some(first) = behind.first_mut() {
+        if let Some(tail) = self.table.get_mut(index..count) {
+            make_gap(tail);
+            if let Some(first) = tail.first_mut() {
                 *first = range;
                 self.count = count;
-                self.most = self.most.max(count);
+                self.peak = self.peak.max(count);
             }
         }
     }
 
     fn remove(&mut self, id: Id) -> Option<IdRange> {
-        let place = self.place(id);
+        let index = self.index_of(id);
         let count = self.count;
-        let behind = self.table.get_mut(place..count)?;
-        let range = mem::take(behind.first_mut()?).range();
-        close_gap(behind);
+        let tail = self.table.get_mut(index..count)?;
+        let range = mem::take(tail.first_mut()?).range();
+        close_gap(tail);
         self.count = count.saturating_sub(1);
         Some(range)
     }

@@ -7,6 +7,6 @@ mod children;
 mod delegated_files;
 mod ids;
 
-pub use children::{Children, News, Unborn};
-pub use delegated_files::{Borrowed, Decision};
-pub use ids::{OwnIds, Purpose, Take};
+pub use children::{AbandonedChild, Children, ExitOutcome};
+pub use delegated_files::{Decision, DelegatedFiles};
+pub use ids::{Allocation, OwnIds, Purpose};

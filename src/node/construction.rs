@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::EventRing;
 use crate::leader::Leader;
-use crate::member::{Borrowed, Children, OwnIds};
+use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
 use crate::store::{Arena, SpinLock};
@@ -60,10 +60,10 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 0
             },
-            borrowed: if identity.is_leader() {
+            delegated_files: if identity.is_leader() {
                 0
             } else {
-                Borrowed::bytes(capacities.max_delegated_files())
+                DelegatedFiles::bytes(capacities.max_delegated_files())
             },
             events: EventRing::bytes(capacities.events),
         }
@@ -127,12 +127,12 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let own_ids = SpinLock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
         let children = SpinLock::new(Children::new(&mut arena, limits.children)?);
-        let borrowed = if identity.is_leader() {
+        let delegated_files = if identity.is_leader() {
             0
         } else {
             limits.max_delegated_files()
         };
-        let borrowed = SpinLock::new(Borrowed::new(&mut arena, borrowed)?);
+        let delegated_files = SpinLock::new(DelegatedFiles::new(&mut arena, delegated_files)?);
         let server = identity
             .is_leader()
             .then(|| Server::new(&mut arena, &limits.leases, limits.sync_data));
@@ -155,7 +155,7 @@ impl<'m, P: Pal> Node<'m, P> {
             parent: SpinLock::new(Parent::new(identity.parent, identity.parent_pid)),
             server,
             sync_handles,
-            borrowed,
+            delegated_files,
             abandoned_retry_at: AtomicU64::new(0),
             abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),

@@ -17,7 +17,7 @@ use crate::config::{Config, Driving, Identity};
 use crate::counters::Counters;
 use crate::events::EventRing;
 use crate::leader::Leader;
-use crate::member::{Borrowed, Children, OwnIds};
+use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
 use crate::store::SpinLock;
@@ -66,7 +66,7 @@ pub struct Node<'m, P: Pal> {
     /// As the leader: all sync handles.
     pub(crate) server: Option<SpinLock<Server<'m>>>,
     pub(crate) sync_handles: SyncHandles<'m>,
-    pub(crate) borrowed: SpinLock<Borrowed<'m>>,
+    pub(crate) delegated_files: SpinLock<DelegatedFiles<'m>>,
     /// A borrowed file is to go back, and the worker is to see to that.
     pub(crate) returns_due: AtomicBool,
     leader_limits: LeaderLimits,

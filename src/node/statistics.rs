@@ -16,18 +16,23 @@ impl<P: Pal> Node<'_, P> {
             let processes = (leader.processes().len(), leader.processes().peak());
             let signals = leader.processes().signals.fill();
             let locks = leader.locks();
-            let lent_limit = locks.lent_limit();
+            let delegation_limit = locks.delegation_limit();
             let locks = [
-                locks.fill(),
-                locks.files_fill(),
-                locks.waiting_fill(),
-                locks.handles_fill(),
-                locks.lent_fill(),
+                locks.lock_usage(),
+                locks.file_usage(),
+                locks.waiting_usage(),
+                locks.open_file_usage(),
+                locks.delegation_usage(),
             ];
-            (ranges, processes, signals, locks, lent_limit)
+            (ranges, processes, signals, locks, delegation_limit)
         });
-        let (ranges, processes, signals, [locks, files, waiting, handles, lent], lent_limit) =
-            leader.unwrap_or_default();
+        let (
+            ranges,
+            processes,
+            signals,
+            [locks, files, waiting, handles, delegations],
+            delegation_limit,
+        ) = leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
             (own.len(), own.peak())
@@ -43,16 +48,19 @@ impl<P: Pal> Node<'_, P> {
             ranges: fill(ranges, limits.ranges),
             processes: fill(processes, limits.processes),
             queued_signals: fill(signals, limits.queued_signals),
-            children: fill(self.children.lock().fill(), limits.children),
+            children: fill(self.children.lock().usage(), limits.children),
             locks: fill(locks, limits.locks.locks),
             locked_files: fill(files, limits.locks.files),
             waiting_for_locks: fill(waiting, limits.locks.waiting),
             lock_handles: fill(handles, limits.locks.handles),
-            delegations: fill(lent, lent_limit),
+            delegations: fill(delegations, delegation_limit),
             sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
             served_handles: fill(served, limits.leases.handles),
             sync_clients: fill(clients, limits.leases.clients),
-            delegated_files: fill(self.borrowed.lock().fill(), limits.max_delegated_files()),
+            delegated_files: fill(
+                self.delegated_files.lock().usage(),
+                limits.max_delegated_files(),
+            ),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })

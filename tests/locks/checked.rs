@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use libos_ipc::Vmid;
-use libos_ipc::file_locks::{Decided, LockLimits, Locks, Owner, Set};
+use libos_ipc::file_locks::{Completion, LockLimits, LockTable, Owner, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind};
 use stateright::{Checker, Model, Property};
@@ -97,7 +97,7 @@ fn in_turn(seen: &Seen) -> VecDeque<(usize, usize)> {
 }
 
 /// Does a step on the table, and notes what came of it.
-fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
+fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
     let message = |kind, file: usize| FileLock {
         kind,
         wait: kind != LockKind::Unlock,
@@ -122,10 +122,10 @@ fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
                 LockKind::Read
             };
             match locks.set(vmid(process), 1, &message(kind, file)) {
-                Ok(Set::Done) => {
+                Ok(SetOutcome::Done) => {
                     seen.held.insert((process, file), write);
                 }
-                Ok(Set::Waits) => {
+                Ok(SetOutcome::Queued) => {
                     seen.waiting.push((process, file, write));
                     if is_circle {
                         seen.wrong = Some("a circle that was not refused");
@@ -137,22 +137,22 @@ fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
                         seen.wrong = Some("refused for nothing");
                     }
                 }
-                Ok(Set::Lent(_)) | Err(_) => seen.wrong = Some("something else"),
+                Ok(SetOutcome::Delegated(_)) | Err(_) => seen.wrong = Some("something else"),
             }
         }
         Step::Unlock { process, file } => {
             let unlocked = locks.set(vmid(process), 0, &message(LockKind::Unlock, file));
-            assert_eq!(unlocked, Ok(Set::Done));
+            assert_eq!(unlocked, Ok(SetOutcome::Done));
             seen.held.remove(&(process, file));
         }
         Step::Die { process } => {
-            locks.left(vmid(process));
+            locks.reclaim(vmid(process));
             seen.held.retain(|(of, _), _| *of != process);
             seen.waiting.retain(|(of, ..)| *of != process);
         }
     }
     let mut expected = in_turn(seen);
-    while let Some(decided) = locks.next_decided() {
+    while let Some(decided) = locks.take_completion() {
         let process = decided.from.get() as usize - 2;
         let at = seen.waiting.iter().position(|(of, ..)| *of == process);
         let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
@@ -170,15 +170,15 @@ fn step(locks: &mut Locks<'_>, seen: &mut Seen, step: Step) {
     if !expected.is_empty() {
         seen.wrong = Some("a wait for nobody");
     }
-    if !locks.is_sound() {
+    if !locks.check_invariants() {
         seen.wrong = Some("the table is not sound");
     }
 }
 
 /// The table after these steps, for something to be done with it.
-fn replay<T>(steps: &[Step], then: impl FnOnce(&mut Locks<'_>, Seen) -> T) -> T {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
-    let mut locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+fn replay<T>(steps: &[Step], then: impl FnOnce(&mut LockTable<'_>, Seen) -> T) -> T {
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
+    let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     let mut seen = Seen::default();
     for one in steps {
         seen.refused = false;
@@ -306,7 +306,7 @@ fn three_processes_and_three_files() {
     });
 }
 
-fn status_of(decided: &Decided) -> i32 {
+fn status_of(decided: &Completion) -> i32 {
     match decided.answer {
         Answer::Status(status) => status,
         other => panic!("{other:?}"),

@@ -1,6 +1,6 @@
 //! What lies just inside and just outside of a limit, and what each answer says.
 
-use libos_ipc::file_locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 use libos_ipc::{Error, Id, Resource, Vmid};
@@ -12,8 +12,8 @@ pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOLCK: i32 = 37;
 
-pub(crate) const DONE: Result<Set, i32> = Ok(Set::Done);
-pub(crate) const WAITS: Result<Set, i32> = Ok(Set::Waits);
+pub(crate) const DONE: Result<SetOutcome, i32> = Ok(SetOutcome::Done);
+pub(crate) const WAITS: Result<SetOutcome, i32> = Ok(SetOutcome::Queued);
 
 /// One member for each process is enough here.
 pub(crate) fn member(number: u32) -> Vmid {
@@ -33,40 +33,43 @@ pub(crate) fn on<'a>(path: &'a [u8], lock: FileLock<'static>) -> FileLock<'a> {
 
 /// Does something with a fresh table. At the end all members leave, and nothing may be left of
 /// them.
-pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut Locks<'_>)) {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&limits));
-    let mut locks = Locks::new(&mut Arena::new(&mut memory), &limits).unwrap();
+pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut LockTable<'_>)) {
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&limits));
+    let mut locks = LockTable::new(&mut Arena::new(&mut memory), &limits).unwrap();
     test(&mut locks);
-    assert!(locks.is_sound());
+    assert!(locks.check_invariants());
     for number in 2..10 {
-        locks.left(member(number));
+        locks.reclaim(member(number));
     }
     decided(&mut locks);
     assert_eq!(now(&locks), [0; 5]);
-    assert!(locks.is_sound());
+    assert!(locks.check_invariants());
 }
 
 /// Locks, files, requests that wait, open files and loans.
-pub(crate) fn now(locks: &Locks<'_>) -> [usize; 5] {
+pub(crate) fn now(locks: &LockTable<'_>) -> [usize; 5] {
     [
-        locks.fill(),
-        locks.files_fill(),
-        locks.waiting_fill(),
-        locks.handles_fill(),
-        locks.lent_fill(),
+        locks.lock_usage(),
+        locks.file_usage(),
+        locks.waiting_usage(),
+        locks.open_file_usage(),
+        locks.delegation_usage(),
     ]
     .map(|(now, _)| now)
 }
 
 /// Who is told what now, in this order: member, request, answer.
-pub(crate) fn decided(locks: &mut Locks<'_>) -> Vec<(u32, u64, Answer<'static>)> {
+pub(crate) fn decided(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'static>)> {
     let mut all = Vec::new();
-    assert_eq!(locks.has_news(), locks.has_decided() || locks.has_recalls());
-    while locks.has_decided() {
-        let one = locks.next_decided().unwrap();
+    assert_eq!(
+        locks.has_output(),
+        locks.has_completions() || locks.has_recalls()
+    );
+    while locks.has_completions() {
+        let one = locks.take_completion().unwrap();
         all.push((one.from.get(), one.seq, one.answer));
     }
-    assert_eq!(locks.next_decided(), None);
+    assert_eq!(locks.take_completion(), None);
     all
 }
 
@@ -95,10 +98,10 @@ fn the_memory_that_is_asked_for_is_enough_and_not_for_show() {
         })
     };
     for limits in one_of_many(1_000).into_iter().chain(one_of_many(0)) {
-        let mut memory = Box::new_uninit_slice(Locks::bytes(&limits));
-        assert!(Locks::new(&mut Arena::new(&mut memory), &limits).is_ok());
+        let mut memory = Box::new_uninit_slice(LockTable::bytes(&limits));
+        assert!(LockTable::new(&mut Arena::new(&mut memory), &limits).is_ok());
         let less = memory.len() / 2;
-        let few = Locks::new(&mut Arena::new(&mut memory[..less]), &limits);
+        let few = LockTable::new(&mut Arena::new(&mut memory[..less]), &limits);
         assert_eq!(few.err(), Some(Error::Full(Resource::Memory)));
     }
 }
@@ -108,23 +111,23 @@ fn without_room_there_are_no_locks() {
     with_table(LockLimits::NONE, |locks| {
         for lock in [write(1, 0, 9), ofd(1, 0, 9), flock(1)] {
             assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
-            assert_eq!(locks.borrow(member(2), 1, &lock, 1), Err(ENOLCK));
+            assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), Err(ENOLCK));
             assert_eq!(locks.get(member(2), &lock), Ok(None));
             assert_eq!(locks.set(member(2), 1, &unlock(lock)), DONE);
         }
-        assert!(!locks.hold_handle(member(2), 1));
+        assert!(!locks.accept_open_file(member(2), 1));
     });
 }
 
 #[test]
 fn all_that_is_used_is_counted_now_and_at_most() {
     with_table(ROOM, |locks| {
-        let fills = |locks: &Locks<'_>| {
+        let fills = |locks: &LockTable<'_>| {
             [
-                locks.fill(),
-                locks.files_fill(),
-                locks.waiting_fill(),
-                locks.handles_fill(),
+                locks.lock_usage(),
+                locks.file_usage(),
+                locks.waiting_usage(),
+                locks.open_file_usage(),
             ]
         };
         assert_eq!(fills(locks), [(0, 0); 4]);
@@ -133,17 +136,17 @@ fn all_that_is_used_is_counted_now_and_at_most() {
         assert_eq!(locks.set(member(2), 3, &on(b"b", write(1, 0, 9))), DONE);
         assert_eq!(locks.set(member(2), 4, &flock(7)), DONE);
         assert_eq!(locks.set(member(3), 5, &waiting(write(1, 0, 9))), WAITS);
-        assert!(!locks.has_decided() && !locks.has_news());
-        assert!(locks.hold_handle(member(3), 7));
-        assert!(locks.hold_handle(member(3), 7), "it has it already");
+        assert!(!locks.has_completions() && !locks.has_output());
+        assert!(locks.accept_open_file(member(3), 7));
+        assert!(locks.accept_open_file(member(3), 7), "it has it already");
         assert_eq!(fills(locks), [(4, 4), (2, 2), (1, 1), (2, 2)]);
-        locks.clear_pid(member(2), 1);
-        assert!(locks.has_decided() && locks.has_news());
+        locks.release_process(member(2), 1);
+        assert!(locks.has_completions() && locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (1, 1), (2, 2)]);
         assert_eq!(decided(locks), [(3, 5, status(0))]);
-        assert!(!locks.has_decided() && !locks.has_news());
+        assert!(!locks.has_completions() && !locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (2, 2)]);
-        locks.left(member(2));
+        locks.reclaim(member(2));
         assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (1, 2)]);
     });
 }
@@ -222,15 +225,15 @@ fn names_are_told_apart_to_their_last_byte() {
                 let lock = on(name, write(1, 0, number));
                 assert_eq!(locks.set(member(2), 1, &lock), DONE);
             }
-            assert_eq!(locks.files_fill().0, names.len());
+            assert_eq!(locks.file_usage().0, names.len());
             for (number, name) in (2..).zip(names) {
                 let lock = on(name, write(1, 0, 0));
                 let found = locks.get(member(3), &lock).unwrap().unwrap();
                 assert_eq!(found.end, number, "{name:?}");
                 assert_eq!(locks.set(member(3), 1, &lock), Err(EAGAIN));
             }
-            locks.left(member(2));
-            assert_eq!(locks.files_fill().0, 0);
+            locks.reclaim(member(2));
+            assert_eq!(locks.file_usage().0, 0);
         }
     });
 }
@@ -255,8 +258,8 @@ fn names_of_the_same_hash_are_two_names() {
         for name in names {
             assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
         }
-        assert_eq!(locks.files_fill().0, 2);
-        locks.left(member(2));
+        assert_eq!(locks.file_usage().0, 2);
+        locks.reclaim(member(2));
     });
 }
 
@@ -275,19 +278,19 @@ fn long_names_take_the_room_of_several() {
                 locks.set(member(3), 1, &on(&long, write(1, 0, 9))),
                 Err(EAGAIN)
             );
-            assert_eq!(locks.files_fill().0, 2);
+            assert_eq!(locks.file_usage().0, 2);
             // Neither a file nor a piece of its name is lost.
             assert_eq!(
                 locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
                 Err(ENOLCK)
             );
-            locks.clear_pid(member(2), 1);
+            locks.release_process(member(2), 1);
             assert_eq!(locks.set(member(2), 1, &on(&longer, write(1, 0, 9))), DONE);
             assert_eq!(
                 locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
                 Err(ENOLCK)
             );
-            locks.clear_pid(member(2), 1);
+            locks.release_process(member(2), 1);
             for name in [b"c", b"d"] {
                 assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
             }
@@ -295,7 +298,7 @@ fn long_names_take_the_room_of_several() {
                 locks.set(member(2), 1, &on(b"e", write(1, 0, 9))),
                 Err(ENOLCK)
             );
-            locks.left(member(2));
+            locks.reclaim(member(2));
         }
     });
 }
@@ -339,10 +342,10 @@ fn what_is_in_the_way_is_told_as_it_is() {
         ];
         for (lock, found) in others {
             assert_eq!(locks.get(member(3), &lock), Ok(found), "{lock:?}");
-            assert_eq!(locks.ask(member(3), 1, &lock), Some(Ok(found)));
+            assert_eq!(locks.get_or_queue(member(3), 1, &lock), Some(Ok(found)));
             let set = locks.set(member(3), 1, &lock);
             assert_eq!(set.is_err(), found.is_some(), "{lock:?}");
-            locks.left(member(3));
+            locks.reclaim(member(3));
         }
         assert_eq!(decided(locks), []);
     });
@@ -353,14 +356,17 @@ fn what_makes_no_sense_is_refused() {
     with_table(ROOM, |locks| {
         for lock in [write(1, 1, 0), ofd(1, 1, 0)] {
             assert_eq!(locks.set(member(2), 1, &lock), Err(EINVAL));
-            assert_eq!(locks.borrow(member(2), 1, &lock, 1), Err(EINVAL));
+            assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), Err(EINVAL));
             assert_eq!(locks.set(member(2), 1, &unlock(lock)), Err(EINVAL));
             assert_eq!(locks.get(member(2), &lock), Err(EINVAL));
-            assert_eq!(locks.ask(member(2), 1, &lock), Some(Err(EINVAL)));
+            assert_eq!(locks.get_or_queue(member(2), 1, &lock), Some(Err(EINVAL)));
         }
         let nothing = unlock(write(1, 0, 1));
         assert_eq!(locks.get(member(2), &nothing), Err(EINVAL));
-        assert_eq!(locks.ask(member(2), 1, &nothing), Some(Err(EINVAL)));
+        assert_eq!(
+            locks.get_or_queue(member(2), 1, &nothing),
+            Some(Err(EINVAL))
+        );
         assert_eq!(now(locks), [0; 5]);
         // A whole file has no range that could be wrong.
         let whole = FileLock {
@@ -376,22 +382,22 @@ fn handles_are_kept_apart_by_whose_they_are() {
     with_table(ROOM, |locks| {
         assert_eq!(locks.set(member(2), 1, &flock(7)), DONE);
         assert_eq!(locks.set(member(2), 1, &flock(8)), Err(EAGAIN));
-        locks.close_handle(member(2), 8);
+        locks.close_open_file(member(2), 8);
         // Two children: one has joined before its parent goes.
-        assert!(locks.hold_handle_for(member(2), member(3), 7));
-        assert!(locks.hold_handle_for(member(2), member(4), 7));
-        assert_eq!(locks.handles_fill().0, 3);
-        locks.forget_unborn(member(5), |_| true);
-        assert_eq!(locks.handles_fill().0, 3, "another's children");
-        locks.close_handle(member(5), 7);
-        locks.close_handle(member(2), 7);
-        locks.forget_unborn(member(2), |child| child == member(4));
-        assert_eq!(locks.handles_fill().0, 1);
+        assert!(locks.inherit_open_file(member(2), member(3), 7));
+        assert!(locks.inherit_open_file(member(2), member(4), 7));
+        assert_eq!(locks.open_file_usage().0, 3);
+        locks.reclaim_abandoned(member(5), |_| true);
+        assert_eq!(locks.open_file_usage().0, 3, "another's children");
+        locks.close_open_file(member(5), 7);
+        locks.close_open_file(member(2), 7);
+        locks.reclaim_abandoned(member(2), |child| child == member(4));
+        assert_eq!(locks.open_file_usage().0, 1);
         assert_eq!(locks.set(member(5), 1, &flock(9)), Err(EAGAIN));
-        locks.left(member(3));
+        locks.reclaim(member(3));
         assert_eq!(locks.set(member(5), 1, &flock(9)), DONE);
         assert_eq!(locks.set(member(5), 1, &ofd(9, 0, 9)), DONE);
-        locks.close_handle(member(5), 9);
+        locks.close_open_file(member(5), 9);
         assert_eq!(now(locks), [0; 5]);
     });
 }

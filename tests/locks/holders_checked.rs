@@ -1,7 +1,7 @@
 //! Every order in which a few processes can hand an open file on, close it and die: its lock lives exactly
 //! as long as it has a holder.
 
-use libos_ipc::file_locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, LockTable};
 
 use crate::edges::{DONE, EAGAIN, member, with_table};
 use crate::shares::flock;
@@ -97,18 +97,18 @@ impl Descriptors {
     }
 }
 
-fn take(locks: &mut Locks<'_>, step: Step) {
+fn take(locks: &mut LockTable<'_>, step: Step) {
     match step {
-        Step::Send(from, to) => assert!(locks.send_handle(member(from), member(to), 7)),
-        Step::TakeBack(from, to) => locks.take_back_handle(member(from), member(to), 7),
-        Step::Arrive(to) => assert!(locks.hold_handle(member(to), 7)),
-        Step::Close(who) => locks.close_handle(member(who), 7),
+        Step::Send(from, to) => assert!(locks.send_open_file(member(from), member(to), 7)),
+        Step::TakeBack(from, to) => locks.retract_open_file(member(from), member(to), 7),
+        Step::Arrive(to) => assert!(locks.accept_open_file(member(to), 7)),
+        Step::Close(who) => locks.close_open_file(member(who), 7),
         Step::Die(who) => {
-            locks.forget_unborn(member(who), |_| false);
-            locks.left(member(who));
+            locks.reclaim_abandoned(member(who), |_| false);
+            locks.reclaim(member(who));
         }
-        Step::Inherit(from) => assert!(locks.hold_handle_for(member(from), member(CHILD), 7)),
-        Step::Join => locks.has_come(member(CHILD)),
+        Step::Inherit(from) => assert!(locks.inherit_open_file(member(from), member(CHILD), 7)),
+        Step::Join => locks.mark_joined(member(CHILD)),
     }
 }
 

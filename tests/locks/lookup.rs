@@ -1,11 +1,11 @@
 //! Which lock `F_GETLK` and `F_OFD_GETLK` name.
 
-use libos_ipc::file_locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, LockFamily};
 use libos_ipc::{Id, Vmid};
 
+use crate::delegations::{held, lent, sent, set};
 use crate::edges::{DONE, EINVAL, member, on, read, with_table};
-use crate::lending::{held, lent, sent, set};
 use crate::shares::{Family, WAIT, flock, ofd, unlock, write};
 
 const ROOM: LockLimits = LockLimits {
@@ -20,7 +20,7 @@ fn own(lock: FileLock<'static>) -> FileLock<'static> {
 }
 
 /// The first and the last byte of the lock that is named, and whether it is one to write.
-fn named(locks: &Locks<'_>, who: Vmid, lock: &FileLock<'_>) -> Option<(u64, u64, bool)> {
+fn named(locks: &LockTable<'_>, who: Vmid, lock: &FileLock<'_>) -> Option<(u64, u64, bool)> {
     let found = locks.get(who, lock).unwrap();
     found.map(|held| (held.start, held.end, held.write))
 }
@@ -31,12 +31,12 @@ fn getlk_names_the_conflicting_lock_that_starts_lowest_to_read_or_to_write() {
         for start in [20, 0, 60, 40] {
             assert_eq!(locks.set(member(2), 1, &write(1, start, start + 9)), DONE);
         }
-        let ask = |locks: &Locks<'_>, lock| named(locks, member(3), &lock);
+        let ask = |locks: &LockTable<'_>, lock| named(locks, member(3), &lock);
         assert_eq!(ask(locks, write(2, 0, 99)), Some((0, 9, true)));
         assert_eq!(ask(locks, read(2, 10, u64::MAX)), Some((20, 29, true)));
         assert_eq!(ask(locks, write(2, 30, 50)), Some((40, 49, true)));
         assert_eq!(ask(locks, ofd(9, 61, 61)), Some((60, 69, true)));
-        locks.left(member(2));
+        locks.reclaim(member(2));
 
         assert_eq!(locks.set(member(2), 1, &write(1, 10, 14)), DONE);
         assert_eq!(locks.set(member(2), 1, &read(1, 1, 5)), DONE);
@@ -87,7 +87,7 @@ fn a_walk_by_getlk_finds_every_lock() {
 #[test]
 fn of_readers_that_start_together_getlk_names_the_one_that_locked_the_file_first() {
     with_table(ROOM, |locks| {
-        let ask = |locks: &Locks<'_>| named(locks, member(9), &write(9, 0, 99));
+        let ask = |locks: &LockTable<'_>| named(locks, member(9), &write(9, 0, 99));
         assert_eq!(locks.set(member(5), 1, &read(1, 50, 59)), DONE);
         for (who, end) in [(3, 3), (2, 2), (4, 4)] {
             assert_eq!(locks.set(member(who), 1, &read(1, 0, end)), DONE);
@@ -216,13 +216,13 @@ fn a_return_with_a_lock_that_overlaps_any_other_of_its_owner_or_a_writers_is_not
         with_table(ROOM, |locks| {
             let asked = on(b"d", write(1, 0, 9));
             assert!(matches!(
-                locks.borrow(member(2), 1, &asked, 5),
-                Ok(Set::Lent(_))
+                locks.set_or_delegate(member(2), 1, &asked, 5),
+                Ok(SetOutcome::Delegated(_))
             ));
             let mut list = DelegatedLockList::new();
             assert!(locks_back.iter().all(|lock| list.push(*lock)));
-            assert!(!locks.give_back(member(2), 5, list.locks()));
-            assert_eq!(locks.fill().0, 0);
+            assert!(!locks.return_delegation(member(2), 5, list.locks()));
+            assert_eq!(locks.lock_usage().0, 0);
         });
     }
 }

@@ -8,12 +8,12 @@
 )]
 
 mod checked;
+mod delegations;
+mod delegations_checked;
 mod edges;
 mod holders;
 mod holders_checked;
 mod kernel;
-mod lending;
-mod loans;
 mod lookup;
 mod many_handles;
 mod model;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use libos_ipc::file_locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{FileLock, LockKind};
 
 use crate::edges::{DONE, WAITS, member, with_table};
@@ -17,7 +17,7 @@ const LIMITS: LockLimits = LockLimits {
 };
 
 /// The quickest of some rounds of locking and unlocking one open file.
-fn time_of_locks(locks: &mut Locks<'_>) -> Duration {
+fn time_of_locks(locks: &mut LockTable<'_>) -> Duration {
     let lock = FileLock {
         path: b"another",
         ..flock(1)
@@ -41,7 +41,7 @@ fn time_of_locks(locks: &mut Locks<'_>) -> Duration {
 fn a_close_that_waits_for_a_request_does_not_slow_other_locks_down() {
     with_table(LIMITS, |locks| {
         for handle in 1..HANDLES {
-            assert!(locks.hold_handle(member(2), handle));
+            assert!(locks.accept_open_file(member(2), handle));
         }
         let before = time_of_locks(locks);
         assert_eq!(locks.set(member(2), 0, &flock(2)), DONE);
@@ -50,14 +50,14 @@ fn a_close_that_waits_for_a_request_does_not_slow_other_locks_down() {
             ..flock(3)
         };
         assert_eq!(locks.set(member(2), 1, &waits), WAITS);
-        locks.close_handle(member(2), 3);
+        locks.close_open_file(member(2), 3);
         let meanwhile = time_of_locks(locks);
         assert!(
             meanwhile < 8 * before,
             "{meanwhile:?}, {before:?} without it"
         );
         locks.cancel(member(2), 1);
-        assert_eq!(locks.handles_fill().0, HANDLES as usize - 2);
+        assert_eq!(locks.open_file_usage().0, HANDLES as usize - 2);
     });
 }
 
@@ -65,23 +65,23 @@ fn a_close_that_waits_for_a_request_does_not_slow_other_locks_down() {
 fn a_member_that_can_not_be_told_what_it_was_handed_keeps_no_other_waiting() {
     with_table(LIMITS, |locks| {
         for (to, handle) in [(3, 1), (3, 2), (4, 1)] {
-            assert!(locks.send_handle(member(2), member(to), handle));
+            assert!(locks.send_open_file(member(2), member(to), handle));
         }
-        assert_eq!(locks.next_note(None), None, "nobody can be told yet");
-        locks.can_be_told(member(3));
-        locks.can_be_told(member(4));
-        assert_eq!(locks.next_note(Some(member(4))), Some((member(4), 1)));
+        assert_eq!(locks.next_notice(None), None, "nobody can be told yet");
+        locks.allow_notices(member(3));
+        locks.allow_notices(member(4));
+        assert_eq!(locks.next_notice(Some(member(4))), Some((member(4), 1)));
         for handle in [1, 2] {
-            assert_eq!(locks.next_note(None), Some((member(3), handle)));
-            locks.put_note_off(member(3), handle);
+            assert_eq!(locks.next_notice(None), Some((member(3), handle)));
+            locks.defer_notice(member(3), handle);
         }
-        assert_eq!(locks.next_note(None), Some((member(4), 1)));
-        locks.was_told(member(4), 1);
-        assert_eq!(locks.next_note(Some(member(4))), None);
+        assert_eq!(locks.next_notice(None), Some((member(4), 1)));
+        locks.mark_notice_sent(member(4), 1);
+        assert_eq!(locks.next_notice(Some(member(4))), None);
         // One that is taken back is no news any more.
-        locks.take_back_handle(member(2), member(3), 1);
-        assert_eq!(locks.next_note(None), Some((member(3), 2)));
-        locks.was_told(member(3), 2);
-        assert_eq!(locks.next_note(None), None);
+        locks.retract_open_file(member(2), member(3), 1);
+        assert_eq!(locks.next_notice(None), Some((member(3), 2)));
+        locks.mark_notice_sent(member(3), 2);
+        assert_eq!(locks.next_notice(None), None);
     });
 }

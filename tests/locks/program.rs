@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use libos_ipc::file_locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::store::Arena;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -243,8 +243,8 @@ enum Flow {
 
 /// Runs a program on both. An error says where they differ.
 fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), String> {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
-    let locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
+    let locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     let mut table = Table::new(locks);
     kernel.reset();
     tally.programs += 1;
@@ -397,7 +397,7 @@ fn compare_served(
     let (ours, theirs) = (table.served(), kernel.served());
     tally.served += ours.values().filter(|errno| **errno == 0).count() as u64;
     tally.crowds += u64::from(table.waiting.len() > 2);
-    if !table.locks.is_sound() {
+    if !table.locks.check_invariants() {
         return Err("the table is not sound".to_owned());
     }
     all_left_conflict(&table.model, &table.waiting).map_err(|what| format!("the table: {what}"))?;

@@ -1,6 +1,6 @@
 //! Which of several requests that wait are served when.
 
-use libos_ipc::file_locks::{LockLimits, Locks};
+use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{FileLock, LockKind};
 
 use crate::edges::{
@@ -17,18 +17,18 @@ const ROOM: LockLimits = LockLimits {
 };
 
 /// The member gets the lock at once.
-fn gets(locks: &mut Locks<'_>, who: u32, lock: FileLock<'_>) {
+fn gets(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'_>) {
     assert_eq!(locks.set(member(who), 0, &lock), DONE, "{who}: {lock:?}");
 }
 
 /// The member waits for it; the request has the member's number.
-fn wants(locks: &mut Locks<'_>, who: u32, lock: FileLock<'static>) {
+fn wants(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'static>) {
     let set = locks.set(member(who), who.into(), &waiting(lock));
     assert_eq!(set, WAITS, "{who}: {lock:?}");
 }
 
 /// Two that wait: 4 for what 2 and nobody else has, 5 for what 3 has; both for what lies between.
-fn two_that_wait(locks: &mut Locks<'_>) {
+fn two_that_wait(locks: &mut LockTable<'_>) {
     gets(locks, 2, write(1, 0, 9));
     gets(locks, 3, write(1, 20, 29));
     wants(locks, 4, write(1, 0, 19));
@@ -43,7 +43,7 @@ fn of_two_that_wait_for_one_lock_the_first_is_served_first() {
             wants(locks, who, write(1, 0, 9));
         }
         for (who, next) in [(2, 4), (4, 3), (3, 5)] {
-            locks.clear_pid(member(who), 1);
+            locks.release_process(member(who), 1);
             let told = (next, u64::from(next), status(0));
             assert_eq!(decided(locks), [told]);
         }
@@ -54,10 +54,10 @@ fn of_two_that_wait_for_one_lock_the_first_is_served_first() {
 fn a_waiter_is_served_though_an_earlier_one_waits_for_the_same_bytes() {
     with_table(ROOM, |locks| {
         two_that_wait(locks);
-        locks.clear_pid(member(3), 1);
+        locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
         // What it has now the first waits for, too.
-        locks.clear_pid(member(2), 1);
+        locks.release_process(member(2), 1);
         assert_eq!(decided(locks), []);
         gets(locks, 5, unlock(write(1, 19, 19)));
         assert_eq!(decided(locks), [(4, 4, status(0))]);
@@ -66,11 +66,11 @@ fn a_waiter_is_served_though_an_earlier_one_waits_for_the_same_bytes() {
 
 #[test]
 fn a_waiter_that_gives_up_changes_nothing_for_the_others() {
-    type GiveUp = fn(&mut Locks<'_>);
+    type GiveUp = fn(&mut LockTable<'_>);
     let ways: [(GiveUp, Option<i32>); 3] = [
         (|locks| locks.cancel(member(4), 4), Some(EINTR)),
-        (|locks| locks.clear_pid(member(4), 1), Some(ESRCH)),
-        (|locks| locks.left(member(4)), None),
+        (|locks| locks.release_process(member(4), 1), Some(ESRCH)),
+        (|locks| locks.reclaim(member(4)), None),
     ];
     for (give_up, errno) in ways {
         with_table(ROOM, |locks| {
@@ -81,7 +81,7 @@ fn a_waiter_that_gives_up_changes_nothing_for_the_others() {
                 .into_iter()
                 .collect();
             assert_eq!(decided(locks), told);
-            locks.clear_pid(member(3), 1);
+            locks.release_process(member(3), 1);
             assert_eq!(decided(locks), [(5, 5, status(0))]);
         });
     }
@@ -99,7 +99,7 @@ fn a_waiter_is_served_past_others_that_it_does_not_conflict_with() {
             gets(locks, 3, write(1, 20, 29));
             wants(locks, 4, first);
             wants(locks, 5, second);
-            locks.clear_pid(member(3), 1);
+            locks.release_process(member(3), 1);
             assert_eq!(decided(locks), [(5, 5, status(0))]);
         });
     }
@@ -111,12 +111,12 @@ fn of_a_chain_of_waiters_each_waits_for_what_is_held_alone() {
         two_that_wait(locks);
         gets(locks, 7, write(1, 30, 39));
         wants(locks, 6, write(1, 25, 39));
-        locks.clear_pid(member(3), 1);
+        locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
-        locks.clear_pid(member(7), 1);
-        locks.clear_pid(member(2), 1);
+        locks.release_process(member(7), 1);
+        locks.release_process(member(2), 1);
         assert_eq!(decided(locks), []);
-        locks.clear_pid(member(5), 1);
+        locks.release_process(member(5), 1);
         assert_eq!(decided(locks), [(4, 4, status(0)), (6, 6, status(0))]);
     });
 }
@@ -128,7 +128,7 @@ fn a_process_that_an_earlier_waiter_waits_for_is_served_before_it() {
         gets(locks, 3, write(1, 20, 29));
         wants(locks, 4, write(1, 0, 19));
         wants(locks, 5, write(1, 19, 29));
-        locks.clear_pid(member(3), 1);
+        locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
     });
 }
@@ -145,9 +145,9 @@ fn a_wait_on_another_file_holds_nobody_up() {
         // 4 waits for 2, which waits for 8.
         let set = locks.set(member(2), 2, &on(b"b", waiting(write(1, 0, 9))));
         assert_eq!(set, WAITS);
-        locks.clear_pid(member(3), 1);
+        locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
-        locks.clear_pid(member(5), 1);
+        locks.release_process(member(5), 1);
         assert_eq!(decided(locks), [(7, 7, status(0))]);
     });
 }
@@ -159,7 +159,7 @@ fn who_has_less_than_before_lets_others_go_on() {
         gets(locks, 3, write(1, 10, 19));
         wants(locks, 4, read(1, 0, 9));
         wants(locks, 5, read(1, 0, 19));
-        locks.clear_pid(member(3), 1);
+        locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0)), (4, 4, status(0))]);
     });
 }
@@ -182,10 +182,10 @@ fn a_downgrade_lets_in_every_reader_that_waits_and_no_writer() {
             gets(locks, 2, shared(lock(2)));
             assert_eq!(decided(locks), [(4, 4, status(0)), (6, 6, status(0))]);
             for who in [2, 4, 6] {
-                locks.left(member(who));
+                locks.reclaim(member(who));
             }
             assert_eq!(decided(locks), [(3, 3, status(0))]);
-            locks.left(member(3));
+            locks.reclaim(member(3));
             assert_eq!(decided(locks), [(5, 5, status(0))]);
         });
     }
@@ -202,7 +202,7 @@ fn a_split_lets_in_those_that_wait_for_what_it_frees() {
         assert_eq!(decided(locks), [(4, 4, status(0))]);
         gets(locks, 2, read(1, 0, 9));
         assert_eq!(decided(locks), []);
-        locks.left(member(4));
+        locks.reclaim(member(4));
         assert_eq!(decided(locks), [(5, 5, status(0))]);
     });
 }
@@ -214,14 +214,14 @@ fn a_reader_never_waits_for_a_writer_that_only_waits() {
         wants(locks, 3, write(1, 0, 9));
         for _ in 0..200 {
             gets(locks, 4, waiting(read(1, 0, 9)));
-            locks.clear_pid(member(4), 1);
+            locks.release_process(member(4), 1);
         }
         gets(locks, 4, waiting(read(1, 0, 9)));
         gets(locks, 5, read(1, 0, 9));
-        locks.clear_pid(member(2), 1);
-        locks.clear_pid(member(5), 1);
+        locks.release_process(member(2), 1);
+        locks.release_process(member(5), 1);
         assert_eq!(decided(locks), []);
-        locks.clear_pid(member(4), 1);
+        locks.release_process(member(4), 1);
         assert_eq!(decided(locks), [(3, 3, status(0))]);
     });
 }
@@ -250,8 +250,8 @@ fn a_close_leaves_the_open_file_to_the_requests_that_wait() {
             assert_eq!(locks.set(member(who), seq, &waiting(lock)), WAITS);
         }
         assert_eq!(locks.set(member(5), 5, &waiting(ofd(8, 0, 9))), WAITS);
-        locks.close_handle(member(3), 7);
-        locks.close_handle(member(3), 7);
+        locks.close_open_file(member(3), 7);
+        locks.close_open_file(member(3), 7);
         assert_eq!(decided(locks), []);
         // The one gets its lock, and the other waits on.
         gets(locks, 2, unlock(flock(1)));
@@ -261,18 +261,18 @@ fn a_close_leaves_the_open_file_to_the_requests_that_wait() {
         locks.cancel(member(3), 1);
         assert_eq!(decided(locks), [(3, 1, status(EINTR))]);
         gets(locks, 4, flock(4));
-        locks.left(member(2));
+        locks.reclaim(member(2));
         assert_eq!(decided(locks), [(5, 5, status(0))]);
         // What it gets goes to the next at once.
         assert_eq!(locks.set(member(3), 7, &waiting(ofd(7, 0, 9))), WAITS);
         assert_eq!(locks.set(member(6), 8, &waiting(ofd(6, 0, 9))), WAITS);
-        locks.close_handle(member(3), 7);
-        locks.close_handle(member(5), 8);
+        locks.close_open_file(member(3), 7);
+        locks.close_open_file(member(5), 8);
         assert_eq!(decided(locks), [(3, 7, status(0)), (6, 8, status(0))]);
-        locks.close_handle(member(6), 6);
-        locks.close_handle(member(4), 4);
-        assert_eq!(locks.handles_fill().0, 0);
-        assert_eq!(locks.fill().0, 0);
+        locks.close_open_file(member(6), 6);
+        locks.close_open_file(member(4), 4);
+        assert_eq!(locks.open_file_usage().0, 0);
+        assert_eq!(locks.lock_usage().0, 0);
     });
 }
 
@@ -301,9 +301,9 @@ fn who_finds_no_place_to_wait_keeps_what_it_has() {
         }
         let wanted = waiting(flock(2));
         assert_eq!(locks.set(member(2), 9, &wanted), Err(ENOLCK));
-        locks.close_handle(member(3), 3);
+        locks.close_open_file(member(3), 3);
         assert_eq!(decided(locks), []);
-        locks.close_handle(member(2), 2);
+        locks.close_open_file(member(2), 2);
         assert_eq!(decided(locks), [(4, 4, status(0))]);
     });
 }

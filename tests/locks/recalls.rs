@@ -1,7 +1,7 @@
 //! A file that is lent, at the leader: when it is lent, who is told to give it back, and what comes
 //! back with it.
 
-use libos_ipc::file_locks::{LockLimits, Locks, Set};
+use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{
     Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, Frame, HeldLock, LockAnswer,
     LockFamily, LockKind, Message,
@@ -12,7 +12,7 @@ use crate::edges::{
 };
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-const LENT: Result<Set, i32> = Ok(Set::Lent(DelegatedLocks::MAX));
+const LENT: Result<SetOutcome, i32> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
 
 /// Room for four loans.
 const ROOM: LockLimits = LockLimits {
@@ -23,12 +23,12 @@ const ROOM: LockLimits = LockLimits {
 };
 
 /// The member asks for the file of that name, which it calls by that number.
-fn borrow(locks: &mut Locks<'_>, who: u32, name: u8, number: u64) -> Result<Set, i32> {
-    locks.borrow(member(who), 1, &on(&[name], write(1, 0, 9)), number)
+fn borrow(locks: &mut LockTable<'_>, who: u32, name: u8, number: u64) -> Result<SetOutcome, i32> {
+    locks.set_or_delegate(member(who), 1, &on(&[name], write(1, 0, 9)), number)
 }
 
 /// The member gives it back with these locks: process, first and last byte, to write.
-fn give(locks: &mut Locks<'_>, who: u32, number: u64, given: &[(u32, u64, u64, bool)]) -> bool {
+fn give(locks: &mut LockTable<'_>, who: u32, number: u64, given: &[(u32, u64, u64, bool)]) -> bool {
     let mut list = DelegatedLockList::new();
     for (pid, start, end, write) in given.iter().copied() {
         assert!(list.push(DelegatedLock {
@@ -38,18 +38,18 @@ fn give(locks: &mut Locks<'_>, who: u32, number: u64, given: &[(u32, u64, u64, b
             write
         }));
     }
-    locks.give_back(member(who), number, list.locks())
+    locks.return_delegation(member(who), number, list.locks())
 }
 
 /// Somebody else asks for the file.
-fn recall(locks: &mut Locks<'_>, seq: u64, name: u8) {
+fn recall(locks: &mut LockTable<'_>, seq: u64, name: u8) {
     let name = [name];
     let lock = on(&name, write(1, 0, 9));
     assert_eq!(locks.set(member(9), seq, &lock), WAITS);
 }
 
 /// Who is to be told in one round.
-fn round(locks: &mut Locks<'_>) -> Vec<(u32, u64)> {
+fn round(locks: &mut LockTable<'_>) -> Vec<(u32, u64)> {
     let (mut all, mut last) = (Vec::new(), 0);
     while let Some((recall, to, number)) = locks.next_recall(last) {
         all.push((to.get(), number));
@@ -73,14 +73,14 @@ fn as_much_is_lent_as_could_come_back() {
             ..ROOM
         };
         with_table(limits, |locks| {
-            assert_eq!(locks.lent_limit(), limit);
+            assert_eq!(locks.delegation_limit(), limit);
             for at in 0..limit {
                 assert_eq!(borrow(locks, 2, at as u8, at as u64), LENT);
-                assert_eq!(locks.lent_fill(), (at + 1, at + 1));
+                assert_eq!(locks.delegation_usage(), (at + 1, at + 1));
             }
             assert_eq!(borrow(locks, 2, 99, 99), DONE);
-            locks.left(member(2));
-            assert_eq!(locks.lent_fill(), (0, limit));
+            locks.reclaim(member(2));
+            assert_eq!(locks.delegation_usage(), (0, limit));
         });
     }
 }
@@ -94,7 +94,7 @@ fn the_room_for_what_comes_back_is_kept() {
             assert_eq!(locks.set(member(3), 1, &own(at)), DONE);
         }
         assert_eq!(borrow(locks, 2, b'a', 1), DONE, "no room for 32 more");
-        locks.left(member(2));
+        locks.reclaim(member(2));
         assert_eq!(locks.set(member(3), 1, &unlock(own(32))), DONE);
         assert_eq!(borrow(locks, 2, b'a', 1), LENT);
         assert_eq!(locks.set(member(3), 1, &own(32)), Err(ENOLCK));
@@ -110,18 +110,24 @@ fn only_what_nobody_uses_is_lent() {
         for lock in [read(1, 0, 0), write(1, 0, 0), ofd(1, 0, 0)] {
             assert_eq!(locks.set(member(2), 1, &on(b"a", lock)), DONE);
             let other = on(b"a", read(1, 5, 9));
-            assert_eq!(locks.borrow(member(3), 1, &other, 1), DONE);
-            assert!(!locks.is_lent(&other));
-            locks.left(member(3));
-            locks.left(member(2));
+            assert_eq!(locks.set_or_delegate(member(3), 1, &other, 1), DONE);
+            assert!(!locks.is_delegated(&other));
+            locks.reclaim(member(3));
+            locks.reclaim(member(2));
         }
         // A lock on the whole is another matter.
         assert_eq!(locks.set(member(2), 1, &on(b"a", flock(1))), DONE);
         let lock = on(b"a", write(1, 0, 9));
-        assert_eq!(locks.borrow(member(3), 1, &unlock(write(1, 0, 9)), 1), DONE);
+        assert_eq!(
+            locks.set_or_delegate(member(3), 1, &unlock(write(1, 0, 9)), 1),
+            DONE
+        );
         assert_eq!(borrow(locks, 3, b'a', 1), LENT);
-        assert!(locks.is_lent(&lock) && locks.is_lent(&on(b"a", ofd(1, 0, 9))));
-        assert!(!locks.is_lent(&on(b"a", flock(1))) && !locks.is_lent(&on(b"b", ofd(1, 0, 9))));
+        assert!(locks.is_delegated(&lock) && locks.is_delegated(&on(b"a", ofd(1, 0, 9))));
+        assert!(
+            !locks.is_delegated(&on(b"a", flock(1)))
+                && !locks.is_delegated(&on(b"b", ofd(1, 0, 9)))
+        );
         assert_eq!(locks.set(member(3), 1, &on(b"a", flock(2))), Err(EAGAIN));
         // A number names one file of a member, and another of another.
         assert_eq!(borrow(locks, 3, b'b', 1), DONE);
@@ -144,23 +150,23 @@ fn the_borrower_is_told_in_each_round_until_it_was_reached() {
             assert_eq!(borrow(locks, at + 1, at as u8, at.into()), LENT);
         }
         assert_eq!(round(locks), []);
-        assert!(!locks.has_recalls() && !locks.has_news());
-        locks.recall_was_sent(member(2), 1);
+        assert!(!locks.has_recalls() && !locks.has_output());
+        locks.mark_recall_sent(member(2), 1);
         for (seq, name) in [(1, 3), (2, 1), (3, 4), (4, 1)] {
             recall(locks, seq, name);
         }
-        assert!(locks.has_recalls() && locks.has_news());
+        assert!(locks.has_recalls() && locks.has_output());
         let all = [(4, 3), (2, 1), (5, 4)];
         assert_eq!(round(locks), all);
         assert_eq!(round(locks), all);
-        locks.recall_was_sent(member(3), 2);
+        locks.mark_recall_sent(member(3), 2);
         for _ in 0..2 {
-            locks.recall_was_sent(member(2), 1);
+            locks.mark_recall_sent(member(2), 1);
             assert_eq!(round(locks), [(4, 3), (5, 4)]);
         }
-        locks.recall_was_sent(member(5), 4);
+        locks.mark_recall_sent(member(5), 4);
         assert!(locks.has_recalls());
-        locks.recall_was_sent(member(4), 3);
+        locks.mark_recall_sent(member(4), 3);
         assert!(!locks.has_recalls());
         assert_eq!(round(locks), []);
         recall(locks, 5, 2);
@@ -216,7 +222,7 @@ fn the_recall_that_is_outstanding_longest_comes_first() {
             assert_eq!(locks.first_recall(), Some((1, member(2))));
             assert_eq!(locks.last_recall(), at);
         }
-        locks.left(member(2));
+        locks.reclaim(member(2));
         assert_eq!(locks.first_recall(), Some((2, member(3))));
         assert!(give(locks, 3, 2, &[]));
         assert_eq!(locks.first_recall(), Some((3, member(4))));
@@ -233,24 +239,27 @@ fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
         let a = |lock| on(b"a", lock);
         // The borrower unlocks a part, and others ask, want, or wait.
         assert_eq!(locks.set(member(2), 1, &a(unlock(write(1, 5, 9)))), WAITS);
-        assert_eq!(locks.ask(member(3), 2, &a(write(1, 0, 9))), None);
-        assert_eq!(locks.ask(member(3), 3, &a(read(1, 5, 9))), None);
+        assert_eq!(locks.get_or_queue(member(3), 2, &a(write(1, 0, 9))), None);
+        assert_eq!(locks.get_or_queue(member(3), 3, &a(read(1, 5, 9))), None);
         assert_eq!(
-            locks.ask(member(3), 4, &a(read(1, 9, 5))),
+            locks.get_or_queue(member(3), 4, &a(read(1, 9, 5))),
             Some(Err(EINVAL))
         );
         assert_eq!(
-            locks.ask(member(3), 4, &a(unlock(read(1, 0, 9)))),
+            locks.get_or_queue(member(3), 4, &a(unlock(read(1, 0, 9)))),
             Some(Err(EINVAL))
         );
-        assert_eq!(locks.ask(member(3), 4, &a(flock(1))), Some(Ok(None)));
+        assert_eq!(
+            locks.get_or_queue(member(3), 4, &a(flock(1))),
+            Some(Ok(None))
+        );
         assert_eq!(locks.set(member(4), 5, &a(write(1, 4, 4))), WAITS);
         assert_eq!(locks.set(member(4), 6, &a(write(1, 5, 5))), WAITS);
         assert_eq!(locks.set(member(5), 7, &a(waiting(write(1, 3, 3)))), WAITS);
         assert_eq!(locks.set(member(5), 8, &a(write(1, 6, 6))), WAITS);
         // Others have nothing to unlock there.
         assert_eq!(locks.set(member(6), 9, &a(unlock(write(1, 0, 9)))), DONE);
-        assert_eq!(locks.waiting_fill().0, 7);
+        assert_eq!(locks.waiting_usage().0, 7);
         locks.cancel(member(5), 8);
         assert_eq!(decided(locks), [(5, 8, status(EINTR))]);
         assert_eq!(round(locks), [(2, 1)]);
@@ -272,8 +281,8 @@ fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
             (4, 6, status(0)),
         ];
         assert_eq!(decided(locks), told);
-        assert_eq!(locks.waiting_fill().0, 1);
-        locks.left(member(2));
+        assert_eq!(locks.waiting_usage().0, 1);
+        locks.reclaim(member(2));
         assert_eq!(decided(locks), [(5, 7, status(0))]);
     });
 }
@@ -284,12 +293,12 @@ fn at_the_limit_of_those_who_wait_nobody_is_held_up() {
     with_table(limits, |locks| {
         assert_eq!(borrow(locks, 2, b'a', 1), LENT);
         let a = on(b"a", write(1, 0, 9));
-        assert_eq!(locks.ask(member(3), 1, &a), None);
-        assert_eq!(locks.ask(member(3), 2, &a), Some(Err(ENOLCK)));
+        assert_eq!(locks.get_or_queue(member(3), 1, &a), None);
+        assert_eq!(locks.get_or_queue(member(3), 2, &a), Some(Err(ENOLCK)));
         assert_eq!(locks.set(member(3), 2, &a), Err(ENOLCK));
-        locks.left(member(3));
+        locks.reclaim(member(3));
         assert_eq!(locks.set(member(4), 3, &a), WAITS);
-        locks.left(member(2));
+        locks.reclaim(member(2));
         assert_eq!(decided(locks), [(4, 3, status(0))]);
     });
 }
@@ -356,20 +365,23 @@ fn more_than_may_come_back_is_not_taken() {
             else {
                 panic!("no such frame");
             };
-            assert_eq!(locks.give_back(member(2), delegation, given), is_right);
+            assert_eq!(
+                locks.return_delegation(member(2), delegation, given),
+                is_right
+            );
             assert_eq!(now(locks)[0], DelegatedLocks::MAX);
         }
     });
 }
 
 /// Two members have quarrelled about the file; the second asked last.
-fn quarrel(locks: &mut Locks<'_>, name: &[u8]) {
+fn quarrel(locks: &mut LockTable<'_>, name: &[u8]) {
     let lock = on(name, write(1, 0, 9));
-    assert_eq!(locks.borrow(member(2), 1, &lock, 1), LENT);
+    assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), LENT);
     assert_eq!(locks.set(member(3), 1, &lock), WAITS);
     assert!(give(locks, 2, 1, &[]));
     assert_eq!(decided(locks), [(3, 1, status(0))]);
-    locks.clear_pid(member(3), 1);
+    locks.release_process(member(3), 1);
 }
 
 #[test]
@@ -390,15 +402,15 @@ fn after_a_quarrel_one_has_to_ask_so_many_times_in_a_row() {
                 let set = if at % 2 == 0 {
                     locks.set(member(3), 1, &lock)
                 } else {
-                    locks.borrow(member(3), 1, &lock, 2)
+                    locks.set_or_delegate(member(3), 1, &lock, 2)
                 };
                 assert_eq!(set, DONE, "{at}");
-                locks.clear_pid(member(3), 1);
+                locks.release_process(member(3), 1);
             }
             assert_eq!(locks.set(member(2), 1, &theirs), DONE);
-            locks.left(member(2));
+            locks.reclaim(member(2));
             let expected = if counts { DONE } else { LENT };
-            assert_eq!(locks.borrow(member(3), 1, &lock, 2), expected);
+            assert_eq!(locks.set_or_delegate(member(3), 1, &lock, 2), expected);
         });
     }
 }
@@ -410,8 +422,12 @@ fn who_quarrels_about_one_file_may_borrow_the_others() {
         for number in 0..1_000 {
             let name = number.to_string();
             let lock = on(name.as_bytes(), write(1, 0, 9));
-            assert_eq!(locks.borrow(member(3), 1, &lock, 1), LENT, "{number}");
-            locks.left(member(3));
+            assert_eq!(
+                locks.set_or_delegate(member(3), 1, &lock, 1),
+                LENT,
+                "{number}"
+            );
+            locks.reclaim(member(3));
         }
         assert_eq!(borrow(locks, 3, b'q', 1), DONE);
     });

@@ -1,7 +1,7 @@
 //! Who is served when, in scenes that the host's kernel plays, too: on the table and on the kernel each
 //! step has the same outcome.
 
-use libos_ipc::file_locks::Locks;
+use libos_ipc::file_locks::LockTable;
 use libos_ipc::store::Arena;
 
 use crate::kernel::{Do, Order};
@@ -26,8 +26,8 @@ struct Both<'m> {
 
 /// Plays a scene on both.
 fn on_both(scene: impl FnOnce(&mut Both<'_>)) {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
-    let locks = Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
+    let locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
     scene(&mut Both {
         table: Table::new(locks),
         kernel: Kernel::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use libos_ipc::Vmid;
-use libos_ipc::file_locks::{Decided, Locks, Owner, Set};
+use libos_ipc::file_locks::{Completion, LockTable, Owner, SetOutcome};
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
 
 use crate::kernel::{Do, Found, Order, Outcome};
@@ -15,7 +15,7 @@ pub(crate) const FIRST_PID: u32 = 100;
 
 /// The table under test.
 pub(crate) struct Table<'m> {
-    pub(crate) locks: Locks<'m>,
+    pub(crate) locks: LockTable<'m>,
     pub(crate) model: Model,
     /// By process: what it waits for.
     pub(crate) waiting: BTreeMap<usize, Wish>,
@@ -30,7 +30,7 @@ fn vmid(process: usize) -> Vmid {
 }
 
 impl<'m> Table<'m> {
-    pub(crate) fn new(locks: Locks<'m>) -> Table<'m> {
+    pub(crate) fn new(locks: LockTable<'m>) -> Table<'m> {
         Table {
             locks,
             model: Model::default(),
@@ -123,8 +123,8 @@ impl<'m> Table<'m> {
                     end: u64::MAX,
                     ..lock
                 };
-                assert_eq!(self.locks.set(from, 0, &all), Ok(Set::Done));
-                self.locks.close_handle(from, lock.handle);
+                assert_eq!(self.locks.set(from, 0, &all), Ok(SetOutcome::Done));
+                self.locks.close_open_file(from, lock.handle);
                 let own = Owner::of(from, &all);
                 self.model.forget(|file, owner| {
                     let is_handles = matches!(owner, Owner::Open(handle) | Owner::Flock(handle)
@@ -141,14 +141,14 @@ impl<'m> Table<'m> {
                 // A flock that is changed is dropped first, whatever comes of it; else it stays.
                 let kind = (order.kind < 2).then_some(wish.write);
                 match set {
-                    Ok(Set::Done) => self.model.set(&wish, kind),
+                    Ok(SetOutcome::Done) => self.model.set(&wish, kind),
                     _ if order.what == Do::Flock => self.model.set(&wish, None),
                     _ => {}
                 }
                 match set {
-                    Ok(Set::Done) => {}
-                    Ok(Set::Lent(_)) => panic!("nobody borrows"),
-                    Ok(Set::Waits) => {
+                    Ok(SetOutcome::Done) => {}
+                    Ok(SetOutcome::Delegated(_)) => panic!("nobody borrows"),
+                    Ok(SetOutcome::Queued) => {
                         self.waiting.insert(process, wish);
                         return None;
                     }
@@ -161,7 +161,7 @@ impl<'m> Table<'m> {
 
     pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
         let mut served = BTreeMap::new();
-        while let Some(decided) = self.locks.next_decided() {
+        while let Some(decided) = self.locks.take_completion() {
             let process = decided.from.get() as usize - 2;
             let wish = self.waiting.remove(&process).expect("it waited");
             if status_of(&decided) == 0 {
@@ -174,7 +174,7 @@ impl<'m> Table<'m> {
     }
 
     pub(crate) fn die(&mut self, process: usize) {
-        self.locks.left(vmid(process));
+        self.locks.reclaim(vmid(process));
         self.waiting.remove(&process);
         let life = self.lives[process];
         self.lives[process] += 1;
@@ -199,7 +199,7 @@ fn found_of(held: &HeldLock) -> Found {
     }
 }
 
-fn status_of(decided: &Decided) -> i32 {
+fn status_of(decided: &Completion) -> i32 {
     match decided.answer {
         Answer::Status(status) => status,
         other => panic!("{other:?}"),

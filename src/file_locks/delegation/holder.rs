@@ -1,44 +1,47 @@
 //! The table of a member that has borrowed files: these stay until it gives them back.
 
-use crate::file_locks::{Locks, Owner, SpaceName, hash_path};
+use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
 use crate::store::{NONE, sort};
 use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 
-impl Locks<'_> {
-    /// Keeps a file that is to be borrowed, until [`Locks::let_go_of`].
-    pub(crate) fn keep_file(&mut self, path: &[u8]) -> Option<u32> {
+impl LockTable<'_> {
+    /// Keeps a file that is to be borrowed, until [`LockTable::release_file`].
+    pub(crate) fn add_delegated_file(&mut self, path: &[u8]) -> Option<u32> {
         let file = self.add_file(path, hash_path(path))?;
-        self.change_users(file, 1);
+        self.adjust_ref_count(file, 1);
         Some(file)
     }
 
     /// Forgets a file that was borrowed, and all locks on it.
-    pub(crate) fn let_go_of(&mut self, file: u32) {
+    pub(crate) fn release_file(&mut self, file: u32) {
         loop {
-            let space = self.space(file, SpaceName::Ranges);
+            let space = self.space(file, SpaceKind::Ranges);
             let root = space.reads.min(space.writes);
             if root == NONE {
                 break;
             }
-            self.drop_holder(self.trees.at(root).holder);
+            self.release_holder(self.trees.at(root).holder);
         }
-        self.change_users(file, -1);
-        self.drop_unused(file);
+        self.adjust_ref_count(file, -1);
+        self.drop_file_if_unused(file);
     }
 
     /// How many locks are on the file.
-    pub(crate) fn count(&self, file: u32) -> usize {
+    pub(crate) fn lock_count(&self, file: u32) -> usize {
         self.file_at(file).locks
     }
 
     /// The file's record locks, for a borrower that gives it back: by owner, in the order in which
     /// these first locked it, so that the leader has them in that order, too.
-    pub(crate) fn list(&self, file: u32, list: &mut DelegatedLockList) {
-        let space = self.space(file, SpaceName::Ranges);
+    pub(crate) fn list_locks(&self, file: u32, list: &mut DelegatedLockList) {
+        let space = self.space(file, SpaceKind::Ranges);
         let mut places = heapless::Vec::<u32, { DelegatedLocks::MAX }>::new();
         for root in [space.reads, space.writes] {
             let mut after = NONE;
-            while let Some(place) = self.trees.next_touching(root, (0, u64::MAX), NONE, after) {
+            while let Some(place) = self
+                .trees
+                .next_overlapping(root, (0, u64::MAX), NONE, after)
+            {
                 after = place;
                 if places.push(place).is_err() {
                     break;

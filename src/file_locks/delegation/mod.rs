@@ -5,4 +5,4 @@ mod holder;
 mod recall;
 mod table;
 
-pub(super) use table::{Lending, Loan};
+pub(super) use table::{Delegation, DelegationTable};

@@ -1,78 +1,84 @@
 //! Recalls: files that are to come back, and the borrowers that are still to be sent that.
 
-use super::table::Loan;
+use super::table::Delegation;
 use crate::Vmid;
-use crate::file_locks::Locks;
+use crate::file_locks::LockTable;
 use crate::store::NONE;
 
-impl Locks<'_> {
+impl LockTable<'_> {
     /// The file is to come back.
     pub(in crate::file_locks) fn recall(&mut self, file: u32, wanted_by: Vmid) {
         let hash = self.file_at(file).hash;
-        let Some(loan) = self.file_at(file).loan.filter(|loan| !loan.is_recalled) else {
+        let Some(delegation) = self
+            .file_at(file)
+            .delegation
+            .filter(|delegation| !delegation.is_recalled)
+        else {
             return;
         };
-        self.lending.contention.start_quarrel(hash, wanted_by);
-        let number = self.lending.last_recall.saturating_add(1);
-        self.lending.last_recall = number;
-        let last = self.lending.last_recalled;
-        self.with_loan(file, |changed| {
-            *changed = Loan {
+        self.delegations
+            .contention
+            .record_contention(hash, wanted_by);
+        let number = self.delegations.last_recall.saturating_add(1);
+        self.delegations.last_recall = number;
+        let last = self.delegations.last_recalled;
+        self.update_delegation(file, |changed| {
+            *changed = Delegation {
                 is_recalled: true,
                 recall: number,
-                before: last,
-                ..loan
+                prev: last,
+                ..delegation
             };
         });
-        self.with_loan(last, |last| last.behind = file);
+        self.update_delegation(last, |last| last.next = file);
         if last == NONE {
-            self.lending.first_recalled = file;
+            self.delegations.first_recalled = file;
         }
-        self.lending.last_recalled = file;
-        self.lending.to_tell = self.lending.to_tell.saturating_add(1);
+        self.delegations.last_recalled = file;
+        self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_add(1);
     }
 
     /// Whether borrowers are to be told that they are to give something back.
     pub fn has_recalls(&self) -> bool {
-        self.lending.to_tell > 0
+        self.delegations.unsent_recalls > 0
     }
 
     /// The first recall behind the one with that number that is still to be sent: its number, the
-    /// borrower, and what the borrower calls the file. It stays until [`Locks::recall_was_sent`].
+    /// borrower, and what the borrower calls the file. It stays until [`LockTable::mark_recall_sent`].
     pub fn next_recall(&self, last: u64) -> Option<(u64, Vmid, u64)> {
-        if self.lending.to_tell == 0 {
+        if self.delegations.unsent_recalls == 0 {
             return None;
         }
-        let mut file = self.lending.first_recalled;
-        while let Some(loan) = self.file_at(file).loan {
-            if !loan.is_told && loan.recall > last {
-                return Some((loan.recall, loan.to, loan.number));
+        let mut file = self.delegations.first_recalled;
+        while let Some(delegation) = self.file_at(file).delegation {
+            if !delegation.is_recall_sent && delegation.recall > last {
+                return Some((delegation.recall, delegation.to, delegation.number));
             }
-            file = loan.behind;
+            file = delegation.next;
         }
         None
     }
 
     /// The number of the last recall. Later recalls have higher numbers.
     pub fn last_recall(&self) -> u64 {
-        self.lending.last_recall
+        self.delegations.last_recall
     }
 
     /// The oldest recall whose file has not come back: its number, and the borrower.
     pub fn first_recall(&self) -> Option<(u64, Vmid)> {
-        let loan = self.file_at(self.lending.first_recalled).loan?;
-        Some((loan.recall, loan.to))
+        let delegation = self.file_at(self.delegations.first_recalled).delegation?;
+        Some((delegation.recall, delegation.to))
     }
 
     /// The borrower was told.
-    pub fn recall_was_sent(&mut self, to: Vmid, number: u64) {
-        if let Some(file) = self.by_number(to, number)
-            && let Some(loan) = self.file_at(file).loan
-            && loan.is_recalled
-            && !loan.is_told
+    pub fn mark_recall_sent(&mut self, to: Vmid, number: u64) {
+        if let Some(file) = self.find_delegation(to, number)
+            && let Some(delegation) = self.file_at(file).delegation
+            && delegation.is_recalled
+            && !delegation.is_recall_sent
         {
-            self.with_loan(file, |loan| loan.is_told = true);
-            self.lending.to_tell = self.lending.to_tell.saturating_sub(1);
+            self.update_delegation(file, |delegation| delegation.is_recall_sent = true);
+            self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_sub(1);
         }
     }
 }

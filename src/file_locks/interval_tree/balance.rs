@@ -1,67 +1,67 @@
 //! The balance of the trees.
 
-use super::{Link, Side, Trees};
+use super::{IntervalTrees, Link, TreeKind};
 
-impl Trees<'_> {
-    pub(super) fn rank(&self, side: Side, lock: u32) -> u32 {
-        self.link(side, lock).rank
+impl IntervalTrees<'_> {
+    pub(super) fn rank(&self, tree: TreeKind, lock: u32) -> u32 {
+        self.link(tree, lock).rank
     }
 
     /// Makes the node's own figures right after a change below it.
-    pub(super) fn refresh(&mut self, side: Side, lock: u32) {
-        let Link { left, right, .. } = *self.link(side, lock);
-        let below = self.rank(side, left).max(self.rank(side, right));
-        self.change(side, lock, |link| link.rank = below.saturating_add(1));
-        if side == Side::File {
-            self.set_reach(lock, self.reach_of(lock));
+    pub(super) fn refresh(&mut self, tree: TreeKind, lock: u32) {
+        let Link { left, right, .. } = *self.link(tree, lock);
+        let below = self.rank(tree, left).max(self.rank(tree, right));
+        self.change(tree, lock, |link| link.rank = below.saturating_add(1));
+        if tree == TreeKind::File {
+            self.set_reach(lock, self.compute_reach(lock));
         }
     }
 
     /// Restores the balance at `root`, whose children's ranks differ by two; returns
     /// the lock that stands there then.
-    pub(super) fn rotate(&mut self, side: Side, root: u32) -> u32 {
-        let Link { left, right, .. } = *self.link(side, root);
-        if self.rank(side, left) > self.rank(side, right) {
+    pub(super) fn rotate(&mut self, tree: TreeKind, root: u32) -> u32 {
+        let Link { left, right, .. } = *self.link(tree, root);
+        if self.rank(tree, left) > self.rank(tree, right) {
             let Link {
                 left: outer,
                 right: inner,
                 ..
-            } = *self.link(side, left);
-            if self.rank(side, inner) > self.rank(side, outer) {
-                let left = self.rotate_left(side, left);
-                self.change(side, root, |link| link.left = left);
+            } = *self.link(tree, left);
+            if self.rank(tree, inner) > self.rank(tree, outer) {
+                let left = self.rotate_left(tree, left);
+                self.change(tree, root, |link| link.left = left);
             }
-            return self.rotate_right(side, root);
+            return self.rotate_right(tree, root);
         }
         let Link {
             left: inner,
             right: outer,
             ..
-        } = *self.link(side, right);
-        if self.rank(side, inner) > self.rank(side, outer) {
-            let right = self.rotate_right(side, right);
-            self.change(side, root, |link| link.right = right);
+        } = *self.link(tree, right);
+        if self.rank(tree, inner) > self.rank(tree, outer) {
+            let right = self.rotate_right(tree, right);
+            self.change(tree, root, |link| link.right = right);
         }
-        self.rotate_left(side, root)
+        self.rotate_left(tree, root)
     }
 
-    fn rotate_left(&mut self, side: Side, root: u32) -> u32 {
-        let up = self.link(side, root).right;
-        let inner = self.link(side, up).left;
-        self.change(side, root, |link| link.right = inner);
-        self.change(side, up, |link| link.left = root);
-        self.refresh(side, root);
-        self.refresh(side, up);
+    fn rotate_left(&mut self, tree: TreeKind, root: u32) -> u32 {
+        let up = self.link(tree, root).right;
+        let inner = self.link(tree, up).left;
+        self.change(tree, root, |link| link.right = inner);
+        self.change(tree, up, |link| link.left = root);
+        self.refresh(tree, root);
+        self.refresh(tree, up);
         up
     }
 
-    fn rotate_right(&mut self, side: Side, root: u32) -> u32 {
-        let up = self.link(side, root).left;
-        let inner = self.link(side, up).right;
-        self.change(side, root, |link| link.left = inner);
-        self.change(side, up, |link| link.right = root);
-        self.refresh(side, root);
-        self.refresh(side, up);
+    fn rotate_right(&mut self, tree: TreeKind, root: u32) -> u32 {
+        let up = self.link(tree, root).left;
+        let inner = self.link(tree, up).right;
+        self.change(tree, root, |link| link.left = inner);
+        self.change(tree, up, |link| link.right = root);
+        self.refresh(tree, root);
+        self.refresh(tree, up);
         up
     }
 }

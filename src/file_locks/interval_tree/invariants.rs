@@ -1,38 +1,38 @@
 //! Whether a tree is in order and balanced.
 
-use super::{Link, Side, Trees};
+use super::{IntervalTrees, Link, TreeKind};
 use crate::store::NONE;
 
-impl Trees<'_> {
+impl IntervalTrees<'_> {
     /// Whether the tree is in order and balanced, and how many locks are in it. Slow: for tests.
-    pub(in crate::file_locks) fn check(&self, side: Side, root: u32) -> Option<usize> {
+    pub(in crate::file_locks) fn check(&self, tree: TreeKind, root: u32) -> Option<usize> {
         if root == NONE {
             return Some(0);
         }
-        let Link { left, right, rank } = *self.link(side, root);
+        let Link { left, right, rank } = *self.link(tree, root);
         let count = self
-            .check(side, left)?
-            .checked_add(self.check(side, right)?)?
+            .check(tree, left)?
+            .checked_add(self.check(tree, right)?)?
             .checked_add(1)?;
-        let (one, other) = (self.link(side, left), self.link(side, right));
+        let (one, other) = (self.link(tree, left), self.link(tree, right));
         let is_leaf = left == NONE && right == NONE;
-        let in_order = (left == NONE || self.order(left, root).is_lt())
+        let is_ordered = (left == NONE || self.order(left, root).is_lt())
             && (right == NONE || self.order(right, root).is_gt());
-        let is_right = in_order
+        let is_valid = is_ordered
             && (1..=2).contains(&rank.saturating_sub(one.rank))
             && (1..=2).contains(&rank.saturating_sub(other.rank))
             && (!is_leaf || rank == 1)
-            && (side == Side::Holder || self.has_right_reach(root));
-        is_right.then_some(count)
+            && (tree == TreeKind::Holder || self.has_valid_reach(root));
+        is_valid.then_some(count)
     }
 
     /// Which of two holders with the same highest end is named may differ.
-    fn has_right_reach(&self, lock: u32) -> bool {
-        let (is, should_be) = (self.at(lock).reach, self.reach_of(lock));
-        (is.end, is.second_end) == (should_be.end, should_be.second_end)
-            && (is.second == NONE) == (should_be.second == NONE)
-            && (is.holder == should_be.holder || is.end == is.second_end)
-            && is.holder != is.second
+    fn has_valid_reach(&self, lock: u32) -> bool {
+        let (is, expected) = (self.at(lock).reach, self.compute_reach(lock));
+        (is.end, is.second_end) == (expected.end, expected.second_end)
+            && (is.second_holder == NONE) == (expected.second_holder == NONE)
+            && (is.holder == expected.holder || is.end == is.second_end)
+            && is.holder != is.second_holder
     }
 }
 
@@ -46,43 +46,47 @@ mod tests {
     const CAPACITY: usize = 3;
 
     /// What the check says of a tree with 1 at its root, 0 on the left and 2 on the right.
-    fn count_after(fault: fn(&mut Trees<'_>)) -> Option<usize> {
-        let mut memory = [MaybeUninit::uninit(); Trees::bytes(CAPACITY)];
-        let mut trees = Trees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
+    fn count_after(fault: fn(&mut IntervalTrees<'_>)) -> Option<usize> {
+        let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(CAPACITY)];
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
         let root = [10, 20, 30].into_iter().fold(NONE, |root, start| {
-            let lock = trees.make((start, start + 4), true, (0, 0)).unwrap();
-            trees.insert(Side::File, root, lock)
+            let lock = trees.alloc((start, start + 4), true, (0, 0)).unwrap();
+            trees.insert(TreeKind::File, root, lock)
         });
         assert_eq!(root, 1);
         fault(&mut trees);
-        trees.check(Side::File, root)
+        trees.check(TreeKind::File, root)
     }
 
     #[test]
     fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
-        const MOST: usize = 7;
-        let orders = (1..=MOST).product::<usize>();
-        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
-        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        const MAX: usize = 7;
+        let orders = (1..=MAX).product::<usize>();
+        let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
         for number in 0..orders {
             let mut starts = [0, 1, 2, 3, 4, 5, 6];
             let mut rest = number;
-            for at in 0..MOST {
-                starts.swap(at, at + rest % (MOST - at));
-                rest /= MOST - at;
+            for at in 0..MAX {
+                starts.swap(at, at + rest % (MAX - at));
+                rest /= MAX - at;
             }
-            let mut locks = [NONE; MOST];
+            let mut locks = [NONE; MAX];
             let mut root = NONE;
             for (at, start) in starts.into_iter().enumerate() {
                 let range = (start, start + start % 3 * 4);
-                locks[at] = trees.make(range, false, (0, 0)).unwrap();
-                root = trees.insert(Side::File, root, locks[at]);
-                assert_eq!(trees.check(Side::File, root), Some(at + 1), "{starts:?}");
+                locks[at] = trees.alloc(range, false, (0, 0)).unwrap();
+                root = trees.insert(TreeKind::File, root, locks[at]);
+                assert_eq!(
+                    trees.check(TreeKind::File, root),
+                    Some(at + 1),
+                    "{starts:?}"
+                );
             }
             for (gone, lock) in (1..).zip(locks) {
-                root = trees.remove(Side::File, root, lock);
-                assert_eq!(trees.check(Side::File, root), Some(MOST - gone));
-                trees.unmake(lock);
+                root = trees.remove(TreeKind::File, root, lock);
+                assert_eq!(trees.check(TreeKind::File, root), Some(MAX - gone));
+                trees.free(lock);
             }
         }
     }
@@ -90,23 +94,23 @@ mod tests {
     #[test]
     fn a_lock_that_comes_and_goes_in_the_same_place_leaves_the_root_alone_from_the_second_time_on()
     {
-        const MOST: usize = 16;
-        let mut memory = [MaybeUninit::uninit(); Trees::bytes(MOST)];
-        let mut trees = Trees::new(&mut Arena::new(&mut memory), MOST).unwrap();
+        const MAX: usize = 16;
+        let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
+        let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
         // A full tree of four levels, where one more has no room above the fifth.
         let mut root = (0..15).fold(NONE, |root, at| {
-            let lock = trees.make((10 * at, 10 * at), true, (0, 0)).unwrap();
-            trees.insert(Side::File, root, lock)
+            let lock = trees.alloc((10 * at, 10 * at), true, (0, 0)).unwrap();
+            trees.insert(TreeKind::File, root, lock)
         });
         let mut ranks = [0; 3];
         for rank in &mut ranks {
-            let lock = trees.make((5, 5), true, (0, 0)).unwrap();
-            root = trees.insert(Side::File, root, lock);
-            *rank = trees.rank(Side::File, root);
-            root = trees.remove(Side::File, root, lock);
-            trees.unmake(lock);
-            assert_eq!(trees.rank(Side::File, root), *rank);
-            assert_eq!(trees.check(Side::File, root), Some(15));
+            let lock = trees.alloc((5, 5), true, (0, 0)).unwrap();
+            root = trees.insert(TreeKind::File, root, lock);
+            *rank = trees.rank(TreeKind::File, root);
+            root = trees.remove(TreeKind::File, root, lock);
+            trees.free(lock);
+            assert_eq!(trees.rank(TreeKind::File, root), *rank);
+            assert_eq!(trees.check(TreeKind::File, root), Some(15));
         }
         assert_eq!(ranks, [5, 5, 5]);
     }
@@ -114,16 +118,16 @@ mod tests {
     #[test]
     fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
         assert_eq!(count_after(|_| {}), Some(CAPACITY));
-        let faults: [fn(&mut Trees<'_>); 5] = [
+        let faults: [fn(&mut IntervalTrees<'_>); 5] = [
             |trees| trees.locks[0].start = 21,
             |trees| trees.locks[2].start = 19,
-            |trees| trees.change(Side::File, 1, |link| link.rank = 4),
+            |trees| trees.change(TreeKind::File, 1, |link| link.rank = 4),
             |trees| trees.locks[1].reach.end = 24,
             // The first goes behind the last, and all is right but the balance.
             |trees| {
                 trees.locks[0].start = 40;
                 for (lock, left, right, rank) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {
-                    trees.change(Side::File, lock, |link| {
+                    trees.change(TreeKind::File, lock, |link| {
                         (link.left, link.right, link.rank) = (left, right, rank);
                     });
                 }

@@ -26,7 +26,7 @@ use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 
 /// Which of a lock's two trees.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum TreeKind {
     /// All locks of a file that are of one kind.
     File = 0,
     /// All locks of one holder.
@@ -43,7 +43,7 @@ pub(super) struct Link {
 
 /// One lock: a range of a file that somebody holds.
 #[derive(Clone, Copy)]
-pub(super) struct Lock {
+pub(super) struct RangeLock {
     pub(super) start: u64,
     /// The last byte.
     pub(super) end: u64,
@@ -57,13 +57,13 @@ pub(super) struct Lock {
     links: [Link; 2],
 }
 
-impl Lock {
+impl RangeLock {
     #[inline]
-    pub(super) fn link(&self, side: Side) -> &Link {
+    pub(super) fn link(&self, tree: TreeKind) -> &Link {
         let [file, holder] = &self.links;
-        match side {
-            Side::File => file,
-            Side::Holder => holder,
+        match tree {
+            TreeKind::File => file,
+            TreeKind::Holder => holder,
         }
     }
 
@@ -74,40 +74,40 @@ impl Lock {
     }
 }
 
-const LEAF: Link = Link {
+const NO_LINKS: Link = Link {
     left: NONE,
     right: NONE,
     rank: 0,
 };
 
 /// What stands at [`NONE`].
-static NOWHERE: Lock = Lock {
+static EMPTY_LOCK: RangeLock = RangeLock {
     start: 0,
     end: 0,
     since: 0,
-    reach: Reach::NOWHERE,
+    reach: Reach::EMPTY,
     holder: NONE,
     write: false,
-    links: [LEAF; 2],
+    links: [NO_LINKS; 2],
 };
 
 /// As many levels as a tree of 2³² locks can have: no rank is higher than twice the logarithm to base 2.
-const MOST_LEVELS: usize = 64;
+const MAX_LEVELS: usize = 64;
 
 /// The locks that a way down a tree went through.
-struct Path(Vec<u32, MOST_LEVELS>);
+struct SearchPath(Vec<u32, MAX_LEVELS>);
 
-impl Path {
-    fn new() -> Path {
-        Path(Vec::new())
+impl SearchPath {
+    fn new() -> SearchPath {
+        SearchPath(Vec::new())
     }
 
-    fn enter(&mut self, lock: u32) {
+    fn push(&mut self, lock: u32) {
         // No tree is that deep.
         let _ = self.0.push(lock);
     }
 
-    fn leave(&mut self) -> Option<u32> {
+    fn pop(&mut self) -> Option<u32> {
         self.0.pop()
     }
 
@@ -123,19 +123,19 @@ impl Path {
 }
 
 /// A fixed number of locks, and the trees they are in.
-pub(super) struct Trees<'m> {
-    locks: Table<'m, Lock>,
+pub(super) struct IntervalTrees<'m> {
+    locks: Table<'m, RangeLock>,
     places: SlotAllocator<'m>,
 }
 
-impl<'m> Trees<'m> {
+impl<'m> IntervalTrees<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Lock>(capacity).saturating_add(SlotAllocator::bytes(capacity))
+        bytes_for::<RangeLock>(capacity).saturating_add(SlotAllocator::bytes(capacity))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
-        Ok(Trees {
-            locks: arena.alloc_table(capacity, |_| Ok(NOWHERE))?,
+        Ok(IntervalTrees {
+            locks: arena.alloc_table(capacity, |_| Ok(EMPTY_LOCK))?,
             places: SlotAllocator::new(arena, capacity)?,
         })
     }
@@ -145,28 +145,28 @@ impl<'m> Trees<'m> {
     }
 
     #[inline]
-    pub(super) fn at(&self, lock: u32) -> &Lock {
-        self.locks.get(lock as usize).unwrap_or(&NOWHERE)
+    pub(super) fn at(&self, lock: u32) -> &RangeLock {
+        self.locks.get(lock as usize).unwrap_or(&EMPTY_LOCK)
     }
 
     #[inline]
-    pub(super) fn link(&self, side: Side, lock: u32) -> &Link {
-        self.at(lock).link(side)
+    pub(super) fn link(&self, tree: TreeKind, lock: u32) -> &Link {
+        self.at(lock).link(tree)
     }
 
     #[inline]
-    fn change(&mut self, side: Side, lock: u32, change: impl FnOnce(&mut Link)) {
+    fn change(&mut self, tree: TreeKind, lock: u32, change: impl FnOnce(&mut Link)) {
         if let Some(lock) = self.locks.get_mut(lock as usize) {
             let [file, holder] = &mut lock.links;
-            change(match side {
-                Side::File => file,
-                Side::Holder => holder,
+            change(match tree {
+                TreeKind::File => file,
+                TreeKind::Holder => holder,
             });
         }
     }
 
     /// Makes a lock that is in no tree yet, of a holder that first locked the file at `since`.
-    pub(super) fn make(
+    pub(super) fn alloc(
         &mut self,
         (start, end): Range,
         write: bool,
@@ -174,20 +174,20 @@ impl<'m> Trees<'m> {
     ) -> Option<u32> {
         let place = self.places.alloc()?;
         let lock = self.locks.get_mut(place as usize)?;
-        *lock = Lock {
+        *lock = RangeLock {
             start,
             end,
             since,
-            reach: Reach::NOWHERE,
+            reach: Reach::EMPTY,
             holder,
             write,
-            links: [LEAF; 2],
+            links: [NO_LINKS; 2],
         };
         Some(place)
     }
 
     /// Gives back a lock that is in no tree any more.
-    pub(super) fn unmake(&mut self, lock: u32) {
+    pub(super) fn free(&mut self, lock: u32) {
         self.places.free(lock);
     }
 
@@ -198,9 +198,9 @@ impl<'m> Trees<'m> {
 
     /// The child of the lock `at` on whose side a lock with that key stands, or would.
     #[inline]
-    fn toward(&self, side: Side, key: (u64, u64), at: u32) -> u32 {
+    fn child_toward(&self, tree: TreeKind, key: (u64, u64), at: u32) -> u32 {
         let lock = self.at(at);
-        let link = lock.link(side);
+        let link = lock.link(tree);
         if key < lock.key() {
             link.left
         } else {
@@ -215,88 +215,88 @@ impl<'m> Trees<'m> {
     }
 
     /// How far the locks in the tree reach whose root this lock is.
-    fn reach_of(&self, lock: u32) -> Reach {
-        let Link { left, right, .. } = *self.link(Side::File, lock);
+    fn compute_reach(&self, lock: u32) -> Reach {
+        let Link { left, right, .. } = *self.link(TreeKind::File, lock);
         let own = self.at(lock);
         [left, right]
             .into_iter()
-            .fold(Reach::NOWHERE.and(own.end, own.holder), |reach, child| {
+            .fold(Reach::EMPTY.extend(own.end, own.holder), |reach, child| {
                 let below = self.at(child).reach;
-                let reach = reach.and(below.end, below.holder);
-                reach.and(below.second_end, below.second)
+                let reach = reach.extend(below.end, below.holder);
+                reach.extend(below.second_end, below.second_holder)
             })
     }
 
     /// Puts a lock into the tree; returns the tree's new root.
-    pub(super) fn insert(&mut self, side: Side, root: u32, lock: u32) -> u32 {
-        self.change(side, lock, |link| *link = LEAF);
-        self.refresh(side, lock);
+    pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
+        self.change(tree, lock, |link| *link = NO_LINKS);
+        self.refresh(tree, lock);
         let key = self.at(lock).key();
-        let mut path = Path::new();
+        let mut path = SearchPath::new();
         let mut at = root;
         while at != NONE {
-            path.enter(at);
-            at = self.toward(side, key, at);
+            path.push(at);
+            at = self.child_toward(tree, key, at);
         }
         let deepest = path.length();
-        self.hang(side, root, path, (lock, lock), deepest)
+        self.attach(tree, root, path, (lock, lock), deepest)
     }
 
     /// Takes a lock out of the tree; returns the tree's new root.
-    pub(super) fn remove(&mut self, side: Side, root: u32, lock: u32) -> u32 {
+    pub(super) fn remove(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
         let key = self.at(lock).key();
-        let mut path = Path::new();
+        let mut path = SearchPath::new();
         let mut at = root;
         while at != lock {
             if at == NONE {
                 return root;
             }
-            path.enter(at);
-            at = self.toward(side, key, at);
+            path.push(at);
+            at = self.child_toward(tree, key, at);
         }
         let depth = path.length();
-        let Link { left, right, rank } = *self.link(side, lock);
+        let Link { left, right, rank } = *self.link(tree, lock);
         if right == NONE {
-            return self.hang(side, root, path, (lock, left), depth);
+            return self.attach(tree, root, path, (lock, left), depth);
         }
         // The lock behind it takes its place.
-        path.enter(lock);
+        path.push(lock);
         let mut next = right;
-        while self.link(side, next).left != NONE {
-            path.enter(next);
-            next = self.link(side, next).left;
+        while self.link(tree, next).left != NONE {
+            path.push(next);
+            next = self.link(tree, next).left;
         }
         path.replace(depth, next);
-        let orphan = self.link(side, next).right;
-        self.change(side, next, |link| {
+        let subtree = self.link(tree, next).right;
+        self.change(tree, next, |link| {
             *link = Link { left, right, rank };
         });
-        self.hang(side, root, path, (next, orphan), depth)
+        self.attach(tree, root, path, (next, subtree), depth)
     }
 
     /// Hangs `new` in the place where a way down ended that led to the key of the lock `key`, and makes
-    /// right what stands above it; returns the tree's new root. From the lock that is `settled` levels
+    /// right what stands above it; returns the tree's new root. From the lock that is `fixed_depth` levels
     /// below the root upwards it stops where nothing changes any more.
-    fn hang(
+    fn attach(
         &mut self,
-        side: Side,
+        tree: TreeKind,
         root: u32,
-        mut path: Path,
+        mut path: SearchPath,
         (key, mut new): (u32, u32),
-        settled: usize,
+        fixed_depth: usize,
     ) -> u32 {
         let key = self.at(key).key();
-        let mut has_new_reach = side == Side::File;
-        while let Some(up) = path.leave() {
+        let mut has_new_reach = tree == TreeKind::File;
+        while let Some(up) = path.pop() {
             let lock = self.at(up);
-            let (reach, before, is_left) = (lock.reach, *lock.link(side), key < lock.key());
-            let beside = if is_left { before.right } else { before.left };
-            let (below, beside) = (self.rank(side, new), self.rank(side, beside));
-            let (low, high) = (below.min(beside), below.max(beside));
+            let (reach, old, is_left) = (lock.reach, *lock.link(tree), key < lock.key());
+            let sibling = if is_left { old.right } else { old.left };
+            let (below, sibling) = (self.rank(tree, new), self.rank(tree, sibling));
+            let (low, high) = (below.min(sibling), below.max(sibling));
             // One that has nothing below it any more has the lowest rank there is.
             let highest = if high == 0 { 1 } else { low.saturating_add(2) };
-            let rank = before.rank.max(high.saturating_add(1)).min(highest);
-            self.change(side, up, |link| {
+            let rank = old.rank.max(high.saturating_add(1)).min(highest);
+            self.change(tree, up, |link| {
                 if is_left {
                     link.left = new;
                 } else {
@@ -306,13 +306,13 @@ impl<'m> Trees<'m> {
             });
             new = up;
             if high.saturating_sub(low) > 1 {
-                new = self.rotate(side, up);
+                new = self.rotate(tree, up);
             } else if has_new_reach {
-                self.set_reach(up, self.reach_of(up));
+                self.set_reach(up, self.compute_reach(up));
             }
-            if path.length() < settled {
+            if path.length() < fixed_depth {
                 has_new_reach = has_new_reach && self.at(new).reach != reach;
-                if new == up && !has_new_reach && rank == before.rank {
+                if new == up && !has_new_reach && rank == old.rank {
                     return root;
                 }
             }

@@ -1,6 +1,6 @@
 //! The children of this process: who lives, who is a zombie, whose end was seen.
 
-mod unborn;
+mod abandoned;
 mod zombies;
 
 use crate::error::{Error, Resource};
@@ -8,7 +8,7 @@ use crate::leader::SIGPWR;
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::ChildExit;
 use crate::{Id, Vmid};
-pub use unborn::Unborn;
+pub use abandoned::AbandonedChild;
 
 #[derive(Clone, Copy)]
 struct Child {
@@ -16,7 +16,7 @@ struct Child {
     /// None for one that was adopted after its death.
     vmid: Option<Vmid>,
     /// How it says it ends. It may not be dead yet.
-    said: Option<ChildExit>,
+    reported: Option<ChildExit>,
     presence: Presence,
     /// How it ended, once that is to be seen: when its own children have new parents.
     end: Option<End>,
@@ -29,25 +29,25 @@ struct Child {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     /// It starts, or has come.
-    Here,
+    Present,
     /// Its connection is closed.
     Gone,
     /// It has not started, or will never come: nobody sees it. The leader is to be told, which a thread
     /// does that has claimed it as one that reaps.
-    Unborn,
+    Abandoned,
 }
 
 impl Child {
-    fn is_unborn(&self) -> bool {
-        self.presence == Presence::Unborn
+    fn is_abandoned(&self) -> bool {
+        self.presence == Presence::Abandoned
     }
 }
 
-const NOBODY: Child = Child {
+const EMPTY: Child = Child {
     pid: 0,
     vmid: None,
-    said: None,
-    presence: Presence::Here,
+    reported: None,
+    presence: Presence::Present,
     end: None,
     reaping: false,
     reap_sent: false,
@@ -62,14 +62,14 @@ struct End {
 
 /// What became of the news of a child's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum ExitOutcome {
     /// It was news: the parent is to be told.
-    Ended,
-    /// The table is full: it stays at the leader, and is [taken in](Children::take_in) when it is
+    Recorded,
+    /// The table is full: it stays at the leader, and is [taken in](Children::import_zombie) when it is
     /// asked for.
     NoRoom,
     /// It was known already, or is no child of this process.
-    Nothing,
+    Ignored,
 }
 
 /// The table of children.
@@ -77,14 +77,14 @@ pub struct Children<'m> {
     /// The first `count` are in use, in no order.
     entries: Table<'m, Child>,
     /// A zombie for which there was no room, taken in from the leader for a thread that waits.
-    taken_in: Option<Child>,
+    imported: Option<Child>,
     /// How many there were ever for which there was no room; 0 when the leader has none of them.
-    missed: u64,
+    overflowed: u64,
     /// How many were reaped.
     reaped: u64,
     order: u64,
     count: usize,
-    most: usize,
+    peak: usize,
 }
 
 impl<'m> Children<'m> {
@@ -99,13 +99,13 @@ impl<'m> Children<'m> {
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(Children {
-            entries: arena.alloc_table(capacity, |_| Ok(NOBODY))?,
-            taken_in: None,
-            missed: 0,
+            entries: arena.alloc_table(capacity, |_| Ok(EMPTY))?,
+            imported: None,
+            overflowed: 0,
             reaped: 0,
             order: 0,
             count: 0,
-            most: 0,
+            peak: 0,
         })
     }
 
@@ -113,55 +113,55 @@ impl<'m> Children<'m> {
         let free = self.entries.get_mut(self.count);
         *free.ok_or(Error::Full(Resource::Children))? = child;
         self.count = self.count.saturating_add(1);
-        self.most = self.most.max(self.count);
+        self.peak = self.peak.max(self.count);
         Ok(())
     }
 
-    fn places(&self) -> impl Iterator<Item = &Child> {
-        self.entries.iter().take(self.count).chain(&self.taken_in)
+    fn entries(&self) -> impl Iterator<Item = &Child> {
+        self.entries.iter().take(self.count).chain(&self.imported)
     }
 
-    fn places_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Child> {
         let used = self.entries.iter_mut().take(self.count);
-        used.chain(&mut self.taken_in)
+        used.chain(&mut self.imported)
     }
 
     fn all(&self) -> impl Iterator<Item = &Child> {
-        self.places().filter(|child| !child.is_unborn())
+        self.entries().filter(|child| !child.is_abandoned())
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.places_mut().filter(|child| !child.is_unborn())
+        self.entries_mut().filter(|child| !child.is_abandoned())
     }
 
-    fn unborn(&mut self, vmid: Vmid) -> Option<&mut Child> {
-        let mut places = self.places_mut();
-        places.find(|child| child.is_unborn() && child.vmid == Some(vmid))
+    fn find_abandoned(&mut self, vmid: Vmid) -> Option<&mut Child> {
+        let mut entries = self.entries_mut();
+        entries.find(|child| child.is_abandoned() && child.vmid == Some(vmid))
     }
 
     /// Keeps a place for a child that is to be started, which nobody sees yet.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit.
-    pub fn keep_place(&mut self, vmid: Vmid) -> Result<(), Error> {
+    pub fn reserve(&mut self, vmid: Vmid) -> Result<(), Error> {
         self.put(Child {
             vmid: Some(vmid),
-            presence: Presence::Unborn,
+            presence: Presence::Abandoned,
             reaping: true,
-            ..NOBODY
+            ..EMPTY
         })
     }
 
     /// The child for which a place was kept is started, under that pid.
     pub fn start(&mut self, vmid: Vmid, pid: Id) {
-        if let Some(child) = self.unborn(vmid) {
-            (child.pid, child.presence, child.reaping) = (pid, Presence::Here, false);
+        if let Some(child) = self.find_abandoned(vmid) {
+            (child.pid, child.presence, child.reaping) = (pid, Presence::Present, false);
         }
     }
 
     /// The child is not started, and nothing was handed to it.
-    pub fn give_place(&mut self, vmid: Vmid) {
-        let at = self.places().position(|child| child.vmid == Some(vmid));
+    pub fn cancel_reservation(&mut self, vmid: Vmid) {
+        let at = self.entries().position(|child| child.vmid == Some(vmid));
         if let Some(at) = at {
             self.remove_at(at);
         }
@@ -175,7 +175,7 @@ impl<'m> Children<'m> {
         self.put(Child {
             pid,
             vmid: Some(vmid),
-            ..NOBODY
+            ..EMPTY
         })
     }
 
@@ -188,78 +188,83 @@ impl<'m> Children<'m> {
     }
 
     /// The leader says how a child ended: one of this process's own, or one that it inherited.
-    pub fn ended(&mut self, exit: ChildExit) -> News {
+    pub fn record_exit(&mut self, exit: ChildExit) -> ExitOutcome {
         let end = Some(self.end(exit));
-        match self.of_pid(exit.pid) {
+        match self.find(exit.pid) {
             Some(child) if child.end.is_none() => {
                 child.end = end;
-                News::Ended
+                ExitOutcome::Recorded
             }
-            Some(_) => News::Nothing,
+            Some(_) => ExitOutcome::Ignored,
             None => {
                 let child = Child {
                     pid: exit.pid,
                     end,
-                    ..NOBODY
+                    ..EMPTY
                 };
                 if self.put(child).is_ok() {
-                    News::Ended
+                    ExitOutcome::Recorded
                 } else {
-                    self.missed = self.missed.saturating_add(1);
-                    News::NoRoom
+                    self.overflowed = self.overflowed.saturating_add(1);
+                    ExitOutcome::NoRoom
                 }
             }
         }
     }
 
     /// A child says how it ends. That counts at once if no leader will say it.
-    pub fn said(&mut self, from: Vmid, exit: ChildExit, counts: bool) -> News {
-        let fits = |child: &&mut Child| child.vmid == Some(from);
-        match self.of_pid(exit.pid).filter(fits) {
-            Some(child) => child.said = Some(exit),
-            None => return News::Nothing,
+    pub fn record_reported_exit(
+        &mut self,
+        from: Vmid,
+        exit: ChildExit,
+        counts: bool,
+    ) -> ExitOutcome {
+        let matches = |child: &&mut Child| child.vmid == Some(from);
+        match self.find(exit.pid).filter(matches) {
+            Some(child) => child.reported = Some(exit),
+            None => return ExitOutcome::Ignored,
         }
         if counts {
-            self.ended(exit)
+            self.record_exit(exit)
         } else {
-            News::Nothing
+            ExitOutcome::Ignored
         }
     }
 
     /// A process is gone. If it was a child, and no leader will say how it ended: as it said
     /// itself, or else killed by SIGPWR.
-    pub fn gone(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
-        let is_it = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
-        let child = self.all_mut().find(is_it)?;
+    pub fn record_death(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
+        let is_match = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
+        let child = self.all_mut().find(is_match)?;
         child.presence = Presence::Gone;
-        let exit = child.said.unwrap_or(ChildExit {
+        let exit = child.reported.unwrap_or(ChildExit {
             parent_pid,
             pid: child.pid,
             uid: 0,
             exit_code: 0,
             term_signal: SIGPWR,
         });
-        (counts && self.ended(exit) == News::Ended).then_some(exit)
+        (counts && self.record_exit(exit) == ExitOutcome::Recorded).then_some(exit)
     }
 
     /// The leader is gone: a child that has ended and was not told of yet, of which there may be
     /// more.
-    pub fn next_untold(&mut self, parent_pid: Id) -> Option<ChildExit> {
-        let untold = |child: &&Child| {
-            child.end.is_none() && (child.presence == Presence::Gone || child.said.is_some())
+    pub fn next_unannounced(&mut self, parent_pid: Id) -> Option<ChildExit> {
+        let is_unannounced = |child: &&Child| {
+            child.end.is_none() && (child.presence == Presence::Gone || child.reported.is_some())
         };
-        let vmid = self.all().find(untold)?.vmid?;
-        self.gone(vmid, parent_pid, true)
+        let vmid = self.all().find(is_unannounced)?.vmid?;
+        self.record_death(vmid, parent_pid, true)
     }
 
-    fn of_pid(&mut self, pid: Id) -> Option<&mut Child> {
+    fn find(&mut self, pid: Id) -> Option<&mut Child> {
         let mut children = self.all_mut();
         // The pid of one whose reaping the leader knows of may be another's by now.
         children.find(|child| child.pid == pid && !child.reap_sent)
     }
 
     /// The child with that pid, while its end is not known.
-    pub fn living(&self, pid: Id) -> Option<Vmid> {
+    pub fn find_living(&self, pid: Id) -> Option<Vmid> {
         let mut children = self.all();
         let child = children.find(|child| child.pid == pid && child.end.is_none())?;
         child.vmid
@@ -267,22 +272,22 @@ impl<'m> Children<'m> {
 
     /// How a child ended of which the leader knows no more than `exit`: as the child said itself, if
     /// it did.
-    pub fn as_said(&self, exit: ChildExit) -> ChildExit {
+    pub fn reported_exit(&self, exit: ChildExit) -> ChildExit {
         let mut children = self.all();
         let child = children.find(|child| child.pid == exit.pid);
-        child.and_then(|child| child.said).unwrap_or(exit)
+        child.and_then(|child| child.reported).unwrap_or(exit)
     }
 
     /// Whether a child that fits lives, or is being reaped: until that is done it may come back.
-    pub fn any_alive(&self, fits: impl Fn(Id) -> bool) -> bool {
+    pub fn has_living(&self, matches: impl Fn(Id) -> bool) -> bool {
         let mut entries = self.all();
-        entries.any(|child| (child.end.is_none() || child.reaping) && fits(child.pid))
+        entries.any(|child| (child.end.is_none() || child.reaping) && matches(child.pid))
     }
 
     /// Forgets a child. False if there is none with that pid.
     pub fn remove(&mut self, pid: Id) -> bool {
-        let is_it = |child: &Child| child.pid == pid && !child.is_unborn();
-        let Some(at) = self.places().position(is_it) else {
+        let is_match = |child: &Child| child.pid == pid && !child.is_abandoned();
+        let Some(at) = self.entries().position(is_match) else {
             return false;
         };
         self.remove_at(at);
@@ -291,7 +296,7 @@ impl<'m> Children<'m> {
 
     fn remove_at(&mut self, at: usize) {
         if at == self.count {
-            self.taken_in = None;
+            self.imported = None;
             return;
         }
         let last = self.count.saturating_sub(1);
@@ -312,7 +317,7 @@ impl<'m> Children<'m> {
     }
 
     /// How many there are, and the most ever.
-    pub fn fill(&self) -> (usize, usize) {
-        (self.count, self.most)
+    pub fn usage(&self) -> (usize, usize) {
+        (self.count, self.peak)
     }
 }

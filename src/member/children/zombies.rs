@@ -1,12 +1,12 @@
 //! Zombies: children that have ended and that no thread has reaped.
 
-use super::{Child, Children, NOBODY, Presence};
+use super::{Child, Children, EMPTY, Presence};
 use crate::Id;
 use crate::wire::ChildExit;
 
 impl Children<'_> {
     /// The calling thread reaps that zombie from now on: no other thread sees it until
-    /// [`Children::remove_reaped`] or [`Children::keep_zombie`]. False if there is no such zombie, or
+    /// [`Children::remove_reaped`] or [`Children::unclaim_zombie`]. False if there is no such zombie, or
     /// another thread is reaping it.
     pub fn claim_zombie(&mut self, pid: Id) -> bool {
         let mut children = self.all_mut();
@@ -24,8 +24,8 @@ impl Children<'_> {
     }
 
     /// How many ends this table had no room for, if the leader may have some of them yet; else 0.
-    pub fn missed(&self) -> u64 {
-        self.missed
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     /// How many zombies were reaped here.
@@ -34,9 +34,9 @@ impl Children<'_> {
     }
 
     /// The leader has none of those any more, if there were no more since there were that many.
-    pub fn none_missed(&mut self, missed: u64) {
-        if self.missed == missed {
-            self.missed = 0;
+    pub fn clear_overflowed(&mut self, overflowed: u64) {
+        if self.overflowed == overflowed {
+            self.overflowed = 0;
         }
     }
 
@@ -44,21 +44,21 @@ impl Children<'_> {
     /// from now on, in the place of one that was taken in before and that nobody has reaped. False if it
     /// can't be had now: threads are reaping it or the one before, or may have reaped it since that many
     /// were reaped, when the leader was asked.
-    pub fn take_in(&mut self, exit: ChildExit, reaped: u64) -> bool {
+    pub fn import_zombie(&mut self, exit: ChildExit, reaped: u64) -> bool {
         if self.reaped != reaped {
             return false;
         }
         if let Some(child) = self.all().find(|child| child.pid == exit.pid) {
             return child.end.is_some() && !child.reaping;
         }
-        if self.taken_in.is_some_and(|child| child.reaping) {
+        if self.imported.is_some_and(|child| child.reaping) {
             return false;
         }
         let end = Some(self.end(exit));
-        self.taken_in = Some(Child {
+        self.imported = Some(Child {
             pid: exit.pid,
             end,
-            ..NOBODY
+            ..EMPTY
         });
         true
     }
@@ -69,7 +69,7 @@ impl Children<'_> {
     }
 
     /// The leader has been told that the claimed zombie is reaped.
-    pub fn note_reap_sent(&mut self, pid: Id) {
+    pub fn mark_reap_sent(&mut self, pid: Id) {
         if let Some(child) = self.claimed(pid) {
             child.reap_sent = true;
         }
@@ -78,8 +78,8 @@ impl Children<'_> {
     /// The claimed zombie is reaped.
     pub fn remove_reaped(&mut self, pid: Id) {
         let at = self
-            .places()
-            .position(|child| child.pid == pid && child.reaping && !child.is_unborn());
+            .entries()
+            .position(|child| child.pid == pid && child.reaping && !child.is_abandoned());
         if let Some(at) = at {
             self.remove_at(at);
             self.reaped = self.reaped.saturating_add(1);
@@ -87,7 +87,7 @@ impl Children<'_> {
     }
 
     /// The claimed zombie could not be reaped in time: it is there for the next call.
-    pub fn keep_zombie(&mut self, pid: Id) {
+    pub fn unclaim_zombie(&mut self, pid: Id) {
         if let Some(child) = self.claimed(pid) {
             child.reaping = false;
         }
@@ -107,9 +107,9 @@ impl Children<'_> {
     }
 
     /// The zombie that died first of those that fit.
-    pub fn zombie(&self, fits: impl Fn(Id) -> bool) -> Option<ChildExit> {
+    pub fn zombie(&self, matches: impl Fn(Id) -> bool) -> Option<ChildExit> {
         let ends = self.zombies();
-        ends.filter(|child| fits(child.pid))
+        ends.filter(|child| matches(child.pid))
             .filter_map(|child| child.end)
             .min_by_key(|end| end.order)
             .map(|end| end.exit)

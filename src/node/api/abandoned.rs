@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::ids::LeaderRoute;
 use crate::error::Error;
-use crate::member::Unborn;
+use crate::member::AbandonedChild;
 use crate::node::connection::{VMID_LENGTH, jittered, longer_pause};
 use crate::node::{Node, Wait};
 use crate::pal::{ConnectError, Pal, Stream, Time};
@@ -33,7 +33,7 @@ impl<P: Pal> Node<'_, P> {
                 Ok(())
             }
             LeaderRoute::Local(_) => {
-                let unborn = self.children.lock().remove_unborn(vmid);
+                let unborn = self.children.lock().remove_abandoned(vmid);
                 if let Some(pid) = unborn {
                     self.forget_child(pid);
                 }
@@ -41,7 +41,7 @@ impl<P: Pal> Node<'_, P> {
                 Ok(())
             }
             LeaderRoute::Remote(leader) => {
-                if self.children.lock().will_not_come(vmid) {
+                if self.children.lock().mark_abandoned(vmid) {
                     self.report_abandoned()
                 } else {
                     self.announce_dead(leader, vmid)
@@ -60,18 +60,20 @@ impl<P: Pal> Node<'_, P> {
         };
         let mut outcome = Ok(());
         loop {
-            let next = self.children.lock().claim_unborn();
+            let next = self.children.lock().claim_abandoned();
             let Some(unborn) = next else {
                 return outcome;
             };
             let told = match unborn {
-                Unborn { pid: Some(pid), .. } if self.is_known_process() => {
+                AbandonedChild { pid: Some(pid), .. } if self.is_known_process() => {
                     self.send_reap(leader, pid)
                 }
-                Unborn { vmid, .. } => self.announce_dead(leader, vmid),
+                AbandonedChild { vmid, .. } => self.announce_dead(leader, vmid),
             };
             let is_for_later = matches!(told, Err(Error::Full(_) | Error::Platform));
-            self.children.lock().unborn_told(unborn.vmid, !is_for_later);
+            self.children
+                .lock()
+                .finish_abandoned(unborn.vmid, !is_for_later);
             if is_for_later {
                 self.retry_abandoned_later();
                 return outcome;

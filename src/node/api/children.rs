@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::ids::LeaderRoute;
 use crate::error::{Error, errno};
 use crate::leader::SIGPWR;
-use crate::member::News;
+use crate::member::ExitOutcome;
 use crate::node::rpc::Limits;
 use crate::node::upcall::Upcall;
 use crate::node::{LateReply, Node, Wait, WaitReason};
@@ -54,7 +54,7 @@ impl<P: Pal> Node<'_, P> {
                 let mut children = self.children.lock();
                 match reaped {
                     Ok(()) => children.remove_reaped(exit.pid),
-                    Err(_) => children.keep_zombie(exit.pid),
+                    Err(_) => children.unclaim_zombie(exit.pid),
                 }
             }
             // Others may wait for the same child.
@@ -126,7 +126,7 @@ impl<P: Pal> Node<'_, P> {
                 self.post_later(leader, &Message::ProcessReap(pid), patience)
             };
             let answer = sent.and_then(|()| {
-                self.children.lock().note_reap_sent(pid);
+                self.children.lock().mark_reap_sent(pid);
                 // The leader takes messages in one by one: its answer to this comes after the reaping.
                 self.ask(leader, &Message::GetIdOwner(pid), patience)
             });
@@ -160,8 +160,8 @@ impl<P: Pal> Node<'_, P> {
                 if let Some(exit) = children.zombie(fits) {
                     return Ok(Some(exit));
                 }
-                let missed = children.missed();
-                if missed == 0 && children.any_alive(fits) {
+                let missed = children.overflowed();
+                if missed == 0 && children.has_living(fits) {
                     return Ok(None);
                 }
                 drop(children);
@@ -187,7 +187,7 @@ impl<P: Pal> Node<'_, P> {
                     }
                 }
                 query.pid = 0;
-                if self.children.lock().missed() != 0 {
+                if self.children.lock().overflowed() != 0 {
                     return self.fetch_zombie(which, wait);
                 }
             }
@@ -216,7 +216,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let (missed, reaped) = {
             let children = self.children.lock();
-            (children.missed(), children.reaped())
+            (children.overflowed(), children.reaped())
         };
         let message = Message::ProcessEnd(EndQuery { pid, group });
         let Answer::End(end) = self.ask_leader(&message, LateReply::Drop, wait)? else {
@@ -225,13 +225,13 @@ impl<P: Pal> Node<'_, P> {
         let mut children = self.children.lock();
         match end.map_err(|status| status.get().saturating_neg()) {
             // When another thread has reaped one this looks again.
-            Ok(exit) => Ok(children.take_in(exit, reaped).then_some(exit)),
+            Ok(exit) => Ok(children.import_zombie(exit, reaped).then_some(exit)),
             Err(error) => {
                 if which == ChildSelector::Any {
-                    children.none_missed(missed);
+                    children.clear_overflowed(missed);
                 }
                 let fits = |of| pid == 0 || of == pid;
-                let is_alive = group == 0 && children.any_alive(fits);
+                let is_alive = group == 0 && children.has_living(fits);
                 if error == errno::EAGAIN || is_alive {
                     Ok(None)
                 } else {
@@ -280,15 +280,15 @@ impl<P: Pal> Node<'_, P> {
         let news = {
             let mut children = self.children.lock();
             if by_leader && self.leader_reports_ends() {
-                children.ended(exit)
+                children.record_exit(exit)
             } else {
-                children.said(from, exit, !self.leader_reports_ends())
+                children.record_reported_exit(from, exit, !self.leader_reports_ends())
             }
         };
         match news {
             // One without room is a zombie at the leader until a thread asks for it.
-            News::Ended | News::NoRoom => self.child_is_zombie(exit),
-            News::Nothing => {}
+            ExitOutcome::Recorded | ExitOutcome::NoRoom => self.child_is_zombie(exit),
+            ExitOutcome::Ignored => {}
         }
         true
     }
@@ -299,11 +299,11 @@ impl<P: Pal> Node<'_, P> {
         if exit.term_signal != SIGPWR {
             return exit;
         }
-        let child = self.children.lock().living(exit.pid);
+        let child = self.children.lock().find_living(exit.pid);
         if let Some(peer) = child.and_then(|child| self.peers.find(child)) {
             self.receive(&peer);
         }
-        self.children.lock().as_said(exit)
+        self.children.lock().reported_exit(exit)
     }
 
     fn child_is_zombie(&self, exit: ChildExit) {
@@ -324,13 +324,13 @@ impl<P: Pal> Node<'_, P> {
     pub(crate) fn handle_child_gone(&self, vmid: Vmid) {
         let us = self.pid().unwrap_or(0);
         let counts = !self.leader_reports_ends();
-        let exit = self.children.lock().gone(vmid, us, counts);
+        let exit = self.children.lock().record_death(vmid, us, counts);
         if let Some(exit) = exit {
             self.child_is_zombie(exit);
         }
         if counts {
             loop {
-                let untold = self.children.lock().next_untold(us);
+                let untold = self.children.lock().next_unannounced(us);
                 let Some(exit) = untold else { break };
                 self.child_is_zombie(exit);
             }

@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_millis(2);
 impl<P: Pal> Node<'_, P> {
     /// Sets a lock on a file that is lent to this process, or that can be. None if the leader is to
     /// be asked.
-    pub(in crate::node) fn set_borrowed(
+    pub(in crate::node) fn set_delegated(
         &self,
         leader: Vmid,
         lock: &FileLock<'_>,
@@ -28,11 +28,11 @@ impl<P: Pal> Node<'_, P> {
     ) -> Option<Result<(), Error>> {
         let us = self.identity.vmid;
         loop {
-            let decision = self.borrowed.lock().set(us, lock);
+            let decision = self.delegated_files.lock().set(us, lock);
             let number = match decision {
                 Decision::Done(result) => return Some(decided(result)),
-                Decision::Ask => return self.return_before(leader, wait).err().map(Err),
-                Decision::Borrow(number) => number,
+                Decision::Forward => return self.return_before(leader, wait).err().map(Err),
+                Decision::Request(number) => number,
             };
             self.used_locks.note(lock);
             let message = Message::FileLockBorrow(FileLock {
@@ -49,31 +49,35 @@ impl<P: Pal> Node<'_, P> {
             let answer = match asked {
                 Ok(answer) => answer,
                 Err(error) => {
-                    self.lent(number, &Answer::Empty);
+                    self.handle_delegation_answer(number, &Answer::Empty);
                     return Some(Err(error));
                 }
             };
             // If it was lent it may be gone again: then it is not lent soon.
-            if !self.lent(number, &answer) {
+            if !self.handle_delegation_answer(number, &answer) {
                 return Some(done(answer));
             }
         }
     }
 
     /// The leader's answer to who wanted to borrow. True if the file is here now.
-    pub(in crate::node) fn lent(&self, number: u64, answer: &Answer<'_>) -> bool {
+    pub(in crate::node) fn handle_delegation_answer(
+        &self,
+        number: u64,
+        answer: &Answer<'_>,
+    ) -> bool {
         let most = match answer {
             Answer::Status(most) => usize::try_from(*most).ok().filter(|most| *most > 0),
             _ => None,
         };
-        self.borrowed.lock().answered(number, most);
+        self.delegated_files.lock().handle_answer(number, most);
         self.return_files();
         most.is_some()
     }
 
     /// The leader wants a file back.
     pub(crate) fn recalled(&self, number: u64) {
-        self.borrowed.lock().recall(number);
+        self.delegated_files.lock().recall(number);
         self.return_files();
     }
 
@@ -116,9 +120,9 @@ impl<P: Pal> Node<'_, P> {
         let mut list = DelegatedLockList::new();
         let mut is_sent = false;
         let all = loop {
-            let mut borrowed = self.borrowed.lock();
+            let mut delegated_files = self.delegated_files.lock();
             list.clear();
-            let Some(number) = borrowed.next_to_return(&mut list) else {
+            let Some(number) = delegated_files.next_return(&mut list) else {
                 break true;
             };
             let Some(peer) = self.peers.find(leader) else {
@@ -143,7 +147,7 @@ impl<P: Pal> Node<'_, P> {
                 }
             }
             drop(queue);
-            borrowed.went_back(number);
+            delegated_files.mark_returned(number);
         };
         // Frames that were only queued may take up the room.
         if (is_sent || !all)

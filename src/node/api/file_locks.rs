@@ -95,7 +95,7 @@ impl<P: Pal> Node<'_, P> {
             return self.set_lock_patiently(leader, lock, wait);
         }
         let wait = self.begin(wait);
-        if let Some(outcome) = self.set_borrowed(leader, lock, wait) {
+        if let Some(outcome) = self.set_delegated(leader, lock, wait) {
             return outcome;
         }
         self.used_locks.note(lock);
@@ -134,7 +134,7 @@ impl<P: Pal> Node<'_, P> {
         let (outcome, has_news) = {
             let mut leader = leader.lock();
             self.check_running()?;
-            (leader.apply(op), leader.locks().has_news())
+            (leader.apply(op), leader.locks().has_output())
         };
         if has_news {
             self.send_completions();
@@ -264,7 +264,7 @@ impl<P: Pal> Node<'_, P> {
                 return Err(Error::Unsupported);
             }
             LeaderRoute::Remote(leader) => {
-                let here = self.borrowed.lock().get(us, lock);
+                let here = self.delegated_files.lock().get(us, lock);
                 match here {
                     Some(Ok(found)) => return Ok(found),
                     Some(Err(errno)) => return Err(error_of(errno.saturating_neg())),
@@ -288,7 +288,7 @@ impl<P: Pal> Node<'_, P> {
     pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let us = self.identity.vmid;
-        self.borrowed.lock().clear_pid(us, pid);
+        self.delegated_files.lock().release_process(us, pid);
         if !self.used_locks.any() {
             return Ok(());
         }
@@ -326,7 +326,7 @@ impl<P: Pal> Node<'_, P> {
         loop {
             let next = {
                 let mut leader = leader.lock();
-                let next = leader.locks().first_decided();
+                let next = leader.locks().next_completion();
                 if next.is_some() {
                     leader.apply(&Op::CompletionTaken);
                 }

@@ -3,7 +3,7 @@
 use super::leader_request::done;
 use crate::error::{Error, Resource};
 use crate::leader::Leader;
-use crate::member::{Purpose, Take};
+use crate::member::{Allocation, Purpose};
 use crate::node::{LateReply, Node, Phase, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
@@ -103,7 +103,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let wait = self.begin(wait);
         loop {
             self.check_running()?;
-            if let Take::Id(id) = self.own_ids.lock().take_for(purpose) {
+            if let Allocation::Id(id) = self.own_ids.lock().alloc_for(purpose) {
                 return Ok(id);
             }
             match self.add_range(wait) {
@@ -111,7 +111,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 Err(
                     error @ (Error::NoIds | Error::Full(Resource::Ranges | Resource::OwnRanges)),
                 ) => {
-                    return self.own_ids.lock().take_any().ok_or(error);
+                    return self.own_ids.lock().alloc_any().ok_or(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -160,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Interrupted`] the ID is neither here nor there until the leader's answer comes.
     pub fn transfer_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        self.own_ids.lock().hand_on(id)?;
+        self.own_ids.lock().begin_transfer(id)?;
         let changed = self.change_owner(id, to, wait);
         if !matches!(changed, Err(Error::TimedOut | Error::Interrupted)) {
             self.finish_transfer(id, changed.is_ok());
@@ -174,7 +174,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
     pub fn accept_id(&self, id: Id) -> Result<(), Error> {
         self.check_running()?;
-        self.own_ids.lock().adopt(id)
+        self.own_ids.lock().accept(id)
     }
 
     /// Ends the use of an ID. The range goes back to the leader when none of it is in use.
@@ -200,7 +200,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let wait = self.begin(wait);
         loop {
-            let Some(range) = self.own_ids.lock().close() else {
+            let Some(range) = self.own_ids.lock().take_idle_range() else {
                 return Ok(());
             };
             self.release_range(range, wait)?;
@@ -214,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// The leader has settled whose the ID is.
     fn finish_transfer(&self, id: Id, done: bool) {
-        let idle = self.own_ids.lock().handed_on(id, done);
+        let idle = self.own_ids.lock().finish_transfer(id, done);
         for range in idle.into_iter().flatten() {
             // Without room the range stays with the leader until this process goes.
             let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));

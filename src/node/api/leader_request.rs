@@ -102,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 peer.reserve_reply(room_for_later(message));
             }
-            break (outcome, other, tables.locks().has_news());
+            break (outcome, other, tables.locks().has_output());
         };
         if has_news {
             self.send_completions();

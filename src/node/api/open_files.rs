@@ -146,7 +146,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return true;
         };
         for _ in 0..NOTES_AT_ONCE {
-            let next = leader.lock().locks().next_note(None);
+            let next = leader.lock().locks().next_notice(None);
             let Some(note) = next else {
                 return true;
             };
@@ -155,7 +155,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 leader.lock().apply(&Op::FileNoticeDeferred(to, handle));
             }
         }
-        leader.lock().locks().next_note(None).is_none()
+        leader.lock().locks().next_notice(None).is_none()
     }
 
     /// False if there was no room.
@@ -178,7 +178,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> bool {
         leader.lock().apply(&Op::AllowFileNotices(to));
         loop {
-            let next = leader.lock().locks().next_note(Some(to));
+            let next = leader.lock().locks().next_notice(Some(to));
             let Some(note) = next else {
                 return true;
             };

@@ -131,11 +131,11 @@ impl<P: Pal> Node<'_, P> {
         let parent_pid = self.pid().ok_or(Error::Unsupported)?;
         let wait = self.begin(wait);
         let vmid = self.new_vmid(wait)?;
-        self.children.lock().keep_place(vmid)?;
+        self.children.lock().reserve(vmid)?;
         let pid = match self.take_for(Purpose::Child, wait) {
             Ok(pid) => pid,
             Err(error) => {
-                self.children.lock().give_place(vmid);
+                self.children.lock().cancel_reservation(vmid);
                 return Err(error);
             }
         };
@@ -153,7 +153,7 @@ impl<P: Pal> Node<'_, P> {
                 // It is unclear whose it is.
                 let _ = self.abandon_child(vmid);
             } else {
-                self.children.lock().give_place(vmid);
+                self.children.lock().cancel_reservation(vmid);
             }
             return Err(error);
         }
@@ -257,7 +257,7 @@ impl<P: Pal> Node<'_, P> {
 
     fn release_all_ids(&self, mut release: impl FnMut(IdRange)) {
         loop {
-            let range = self.own_ids.lock().let_go();
+            let range = self.own_ids.lock().take_range();
             let Some(range) = range else { return };
             release(range);
         }
@@ -326,7 +326,7 @@ impl<P: Pal> Node<'_, P> {
             }
         }
         loop {
-            let range = self.own_ids.lock().close();
+            let range = self.own_ids.lock().take_idle_range();
             let Some(range) = range else { return Ok(()) };
             match self.post(leader, &Message::ReleaseIdRange(range), wait) {
                 Ok(()) | Err(Error::LeaderGone) => {}

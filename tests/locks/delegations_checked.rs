@@ -46,7 +46,7 @@ fn no_place_is_lost(mut world: World<'_>) -> bool {
         .filter(|(who, _)| world.seen.at[*who] != At::Dead)
         .all(|(who, member)| {
             let decision = member.set(vmid(who), &lock(LockKind::Read, false));
-            decision != Decision::Ask
+            decision != Decision::Forward
         })
 }
 

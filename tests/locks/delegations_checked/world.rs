@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use libos_ipc::Vmid;
-use libos_ipc::file_locks::{LockLimits, Locks, Set};
-use libos_ipc::member::{Borrowed, Decision};
+use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
+use libos_ipc::member::{Decision, DelegatedFiles};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
@@ -44,8 +44,8 @@ fn kind(write: bool) -> LockKind {
 
 /// The real machines, and what is under way between them.
 pub(super) struct World<'m> {
-    leader: Locks<'m>,
-    pub(super) members: Vec<Borrowed<'m>>,
+    leader: LockTable<'m>,
+    pub(super) members: Vec<DelegatedFiles<'m>>,
     pub(super) seen: Seen,
 }
 
@@ -57,14 +57,14 @@ impl World<'_> {
     /// As a node does it: what is to go back goes, then comes what is asked for.
     fn give_back(&mut self, who: usize) {
         let mut list = DelegatedLockList::new();
-        while let Some(number) = self.members[who].next_to_return(&mut list) {
+        while let Some(number) = self.members[who].next_return(&mut list) {
             let lent = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
             let locks = list.locks().iter().map(lent).collect();
             self.say(who, Up::Return { number, locks });
-            self.members[who].went_back(number);
+            self.members[who].mark_returned(number);
             list.clear();
         }
-        if self.members[who].fill().0 == 0 {
+        if self.members[who].usage().0 == 0 {
             self.seen.here[who] = None;
         }
     }
@@ -73,7 +73,7 @@ impl World<'_> {
         let mut borrowing = None;
         match self.members[who].set(vmid(who), &lock(kind(write), wait)) {
             Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
-            Decision::Borrow(number) => {
+            Decision::Request(number) => {
                 borrowing = Some(number);
                 self.say(
                     who,
@@ -84,7 +84,7 @@ impl World<'_> {
                     },
                 );
             }
-            Decision::Ask => {
+            Decision::Forward => {
                 self.give_back(who);
                 self.say(who, Up::Set { write, wait });
             }
@@ -133,7 +133,7 @@ impl World<'_> {
                 self.give_back(who);
             }
             Step::Die { who } => {
-                self.leader.left(vmid(who));
+                self.leader.reclaim(vmid(who));
                 self.seen.at[who] = At::Dead;
                 self.seen.up[who].clear();
                 self.seen.down[who].clear();
@@ -141,7 +141,7 @@ impl World<'_> {
                 self.seen.unseen[who] = None;
             }
         }
-        while let Some(decided) = self.leader.next_decided() {
+        while let Some(decided) = self.leader.take_completion() {
             let Answer::Status(status) = decided.answer else {
                 panic!("nobody asks");
             };
@@ -149,10 +149,10 @@ impl World<'_> {
         }
         while let Some((_, to, number)) = self.leader.next_recall(0) {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
-            self.leader.recall_was_sent(to, number);
+            self.leader.mark_recall_sent(to, number);
         }
-        self.seen.lent = self.leader.lent_fill().0;
-        if !self.leader.is_sound() {
+        self.seen.lent = self.leader.delegation_usage().0;
+        if !self.leader.check_invariants() {
             self.seen.wrong = Some("the table is not sound");
         }
     }
@@ -167,7 +167,7 @@ impl World<'_> {
             } => {
                 self.seen.asked.push(who);
                 self.leader
-                    .borrow(from, 1, &lock(kind(write), wait), number)
+                    .set_or_delegate(from, 1, &lock(kind(write), wait), number)
             }
             Up::Set { write, wait } => {
                 self.seen.asked.push(who);
@@ -184,16 +184,16 @@ impl World<'_> {
                         write,
                     });
                 }
-                if !self.leader.give_back(from, number, list.locks()) {
+                if !self.leader.return_delegation(from, number, list.locks()) {
                     self.seen.wrong = Some("what came back was not taken");
                 }
                 return;
             }
         };
         let status = match set {
-            Ok(Set::Waits) => return,
-            Ok(Set::Done) => 0,
-            Ok(Set::Lent(most)) => i32::try_from(most).unwrap(),
+            Ok(SetOutcome::Queued) => return,
+            Ok(SetOutcome::Done) => 0,
+            Ok(SetOutcome::Delegated(most)) => i32::try_from(most).unwrap(),
             Err(errno) => -errno,
         };
         self.seen.down[who].push_back(Down::Answer(status));
@@ -212,7 +212,7 @@ impl World<'_> {
             } => {
                 if let Some(number) = borrowing {
                     let most = usize::try_from(status).ok().filter(|most| *most > 0);
-                    self.members[who].answered(number, most);
+                    self.members[who].handle_answer(number, most);
                     self.seen.here[who] = most.map(|_| number);
                     self.give_back(who);
                     if most.is_some() {
@@ -231,14 +231,14 @@ impl World<'_> {
 
 /// The world after these steps.
 pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World<'_>) -> T) -> T {
-    let mut memory = Box::new_uninit_slice(Locks::bytes(&LIMITS));
-    let mut memories = vec![vec![MaybeUninit::uninit(); Borrowed::bytes(1)]; family.members];
+    let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
+    let mut memories = vec![vec![MaybeUninit::uninit(); DelegatedFiles::bytes(1)]; family.members];
     let members = memories
         .iter_mut()
-        .map(|memory| Borrowed::new(&mut Arena::new(memory), 1).unwrap())
+        .map(|memory| DelegatedFiles::new(&mut Arena::new(memory), 1).unwrap())
         .collect();
     let mut world = World {
-        leader: Locks::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
+        leader: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap(),
         members,
         seen: Seen {
             at: vec![At::Idle; family.members],

@@ -1,0 +1,111 @@
+//! Names of files, in pieces, so that short ones take little and long ones fit.
+
+use crate::error::Error;
+use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
+
+const CHUNK_LENGTH: usize = 60;
+
+#[derive(Clone, Copy)]
+struct Chunk {
+    bytes: [u8; CHUNK_LENGTH],
+    next: u32,
+}
+
+/// A fixed number of pieces.
+pub(super) struct PathStore<'m> {
+    chunks: Table<'m, Chunk>,
+    places: SlotAllocator<'m>,
+}
+
+/// A name that is kept: give it back with [`PathStore::forget`].
+#[derive(Clone, Copy)]
+pub(super) struct StoredPath {
+    first: u32,
+    length: usize,
+}
+
+impl StoredPath {
+    pub(super) const EMPTY: StoredPath = StoredPath {
+        first: NONE,
+        length: 0,
+    };
+}
+
+impl<'m> PathStore<'m> {
+    pub(super) const fn bytes(chunks: usize) -> usize {
+        bytes_for::<Chunk>(chunks).saturating_add(SlotAllocator::bytes(chunks))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Result<Self, Error> {
+        Ok(PathStore {
+            chunks: arena.alloc_table(chunks, |_| {
+                Ok(Chunk {
+                    bytes: [0; CHUNK_LENGTH],
+                    next: NONE,
+                })
+            })?,
+            places: SlotAllocator::new(arena, chunks)?,
+        })
+    }
+
+    /// Keeps a name; `None` if there is no room.
+    pub(super) fn store(&mut self, path: &[u8]) -> Option<StoredPath> {
+        if self.places.remaining() < path.len().div_ceil(CHUNK_LENGTH) {
+            return None;
+        }
+        let mut stored = StoredPath {
+            first: NONE,
+            length: path.len(),
+        };
+        // From the last to the first, so that each knows the next.
+        for part in path.chunks(CHUNK_LENGTH).rev() {
+            let place = self.places.alloc()?;
+            let chunk = self.chunks.get_mut(place as usize)?;
+            copy(&mut chunk.bytes, part);
+            chunk.next = stored.first;
+            stored.first = place;
+        }
+        Some(stored)
+    }
+
+    pub(super) fn remove(&mut self, path: StoredPath) {
+        let mut at = path.first;
+        while let Some(chunk) = self.chunks.get(at as usize) {
+            let next = chunk.next;
+            self.places.free(at);
+            at = next;
+        }
+    }
+
+    /// Whether the kept name is this one.
+    pub(super) fn matches(&self, stored: StoredPath, path: &[u8]) -> bool {
+        if stored.length != path.len() {
+            return false;
+        }
+        let mut at = stored.first;
+        for part in path.chunks(CHUNK_LENGTH) {
+            let Some(chunk) = self.chunks.get(at as usize) else {
+                return false;
+            };
+            if chunk.bytes.get(..part.len()) != Some(part) {
+                return false;
+            }
+            at = chunk.next;
+        }
+        true
+    }
+}
+
+/// A hash of a file's name, which is computed once for a request.
+pub(crate) fn hash_path(path: &[u8]) -> u64 {
+    let (words, rest) = path.as_chunks::<8>();
+    let mut hash = path.len() as u64;
+    for word in words {
+        hash = hash64(hash ^ u64::from_le_bytes(*word));
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    hash64(hash ^ u64::from_le_bytes(last))
+}
