@@ -1,4 +1,4 @@
-//! How a node is made, and how much memory it takes.
+//! Construction of a node, and the memory that it needs.
 
 use core::mem::MaybeUninit;
 
@@ -21,8 +21,8 @@ use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// How much memory a node with that configuration takes. A `const fn`, so that the memory can
-    /// be a [`Memory`](crate::store::Memory) in a `static`.
+    /// Returns the memory that a node with this configuration needs, in bytes for each part. A
+    /// `const fn`, so that the memory can be a [`Memory`](crate::store::Memory) in a `static`.
     pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
         let capacities = &config.capacities;
         MemoryUse {
@@ -69,9 +69,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes the node that is `identity`. Its address must be listened at by `pal` already. The
-    /// memory must be at least [`Node::memory`] bytes, whatever is in them; best untouched, for the
-    /// node touches what it uses only.
+    /// Makes the node of the process `identity`. The PAL must already listen at the address of this
+    /// process. The memory must have at least [`Node::memory`] bytes; its contents do not matter.
+    /// The node writes only the memory that it uses, so untouched pages stay untouched.
     ///
     /// With [`Driving::Worker`](crate::Driving::Worker) a thread must then be put into [`Node::work`].
     ///

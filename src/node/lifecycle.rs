@@ -1,4 +1,4 @@
-//! How far a node has come, and how it leaves its family.
+//! The phases of a node, and how a node leaves its family.
 
 use core::time::Duration;
 
@@ -14,16 +14,17 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a node that is dropped waits for a leader in C to confirm that its handles are closed.
 const DROP_LIMIT: Duration = Duration::from_millis(500);
 
-/// How far a node has come.
+/// The phase of a node. A node only goes to later phases, except for an exit that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
     Running = 0,
-    /// The process ends, or has ended: it makes no new calls. A leader serves the others on.
+    /// The process is ending or has ended: it makes no new calls. A leader goes on serving the
+    /// others.
     Ending = 1,
-    /// No new calls; what was accepted for sending still goes out.
+    /// No new calls are accepted; the frames in the send queues are still sent.
     Flushing = 2,
-    /// The worker closes all streams and returns.
+    /// The worker is closing all streams; then it returns.
     Closing = 3,
     Closed = 4,
 }
@@ -43,7 +44,7 @@ impl<P: Pal> Node<'_, P> {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
-    /// Goes from one phase to another. False if it is in neither of the two, or in the other already.
+    /// Changes the phase from `from` to `to`. False if the current phase is not `from`.
     pub(super) fn change_phase(&self, from: Phase, to: Phase) -> bool {
         let (from, to) = (from as u8, to as u8);
         self.phase
@@ -51,7 +52,7 @@ impl<P: Pal> Node<'_, P> {
             .is_ok()
     }
 
-    /// Whether the process may make calls: it has not ended, and the node is not shutting down.
+    /// Checks that the process may make calls: it has not ended, and the node is not shutting down.
     ///
     /// # Errors
     /// [`Error::ShuttingDown`] if not.
@@ -80,7 +81,7 @@ impl<P: Pal> Node<'_, P> {
     pub fn shut_down(&self, limit: Duration) -> bool {
         self.advance_phase(Phase::Flushing);
         self.waiters.fail(None, Error::ShuttingDown);
-        // What was changed here goes to the others.
+        // Closing a value sends its changes to the server.
         self.close_unused_syncs();
         for peer in self.peers.all() {
             self.flush(&peer);
@@ -98,8 +99,8 @@ impl<P: Pal> Node<'_, P> {
         }
         self.advance_phase(Phase::Closing);
         self.wake();
-        // The worker needs no more than a turn or two for that; without one there is nothing to
-        // wait for.
+        // The worker needs one or two poll iterations to close the streams. Without a worker there
+        // is nothing to wait for.
         let until = self.pal.now() + CLOSE_LIMIT;
         loop {
             self.stopped.clear();
@@ -111,11 +112,12 @@ impl<P: Pal> Node<'_, P> {
         flushed
     }
 
-    /// Whether anything accepted for sending is still here.
+    /// Whether a send queue still holds bytes that were accepted for sending.
     fn unsent(&self) -> bool {
         self.peers.all().any(|peer| {
-            // Somebody may have found the token taken. Who shuts down must not tell itself to look
-            // again: it would do nothing else until the peer reads.
+            // Another thread may have found the half locked and left its frame, so this flushes. It
+            // does not notify the thread that shuts down, which is the caller: that thread would
+            // poll without pause until the peer reads.
             self.try_flush(&peer);
             let tx = peer.tx.try_lock();
             let is_unsent = tx.is_none_or(|tx| !tx.draining.is_empty());
@@ -126,7 +128,8 @@ impl<P: Pal> Node<'_, P> {
 
 impl<P: Pal> Drop for Node<'_, P> {
     fn drop(&mut self) {
-        // A process may be gone without a word, but a leader in C would end with it.
+        // The other processes of a family bear the sudden end of a process, but a leader in C would
+        // end if a stream broke while it answers.
         let has_c_leader = self.identity.leader.is_some() && !self.has_extensions();
         if has_c_leader && self.phase() < Phase::Closing {
             self.config.driving = Driving::Caller;
@@ -135,7 +138,7 @@ impl<P: Pal> Drop for Node<'_, P> {
                 self.shut_down(DROP_LIMIT);
             }
         }
-        // A PAL may keep watches by stream: they end before the streams go.
+        // A PAL may keep watches by stream: the node ends them before it drops the streams.
         self.advance_phase(Phase::Closing);
         self.poll(Some(Time(0)));
     }

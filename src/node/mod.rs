@@ -1,4 +1,4 @@
-//! One process of a family: the thread-safe face of the crate.
+//! [`Node`]: one process of a family. It is the thread-safe interface of the crate.
 
 mod api;
 mod connection;
@@ -38,12 +38,12 @@ pub use rpc::{Interrupt, PendingCall, Request, Wait, WaitReason};
 pub use upcall::{Embedder, Metadata, MetadataReply, Signal, SignalReply, Target};
 pub(crate) use upcall::{NoEmbedder, Upcall};
 
-/// The room every send queue keeps for one answer, so that a peer's request is only taken up when
-/// its answer can be queued.
+/// The bytes that every send queue keeps free for one answer. A peer's request is read only if the
+/// queue of that peer has room for its answer.
 pub(crate) const ANSWER_RESERVE: usize = 128;
 
-/// What is put aside for the embedder at once, at most. A peer whose message finds no room is left
-/// waiting until there is.
+/// The calls to the embedder that are queued, at the limit. When the queue is full, the worker
+/// leaves a peer's message unread until there is room.
 // The model checker has little room on its stacks.
 type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 
@@ -52,35 +52,37 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 /// All calls may be made from any thread at once, but in [`Driving::Caller`] from one thread only.
 /// Calls that wait take a [`Wait`]: a time limit and a way to interrupt.
 pub struct Node<'m, P: Pal> {
-    // The order matters when the node goes: whatever lives in the arena before the PAL.
+    // The fields are dropped in this order: everything that lives in the arena goes before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
     pub(crate) waiters: Waiters<'m, P::Event>,
     pub(crate) leader: Option<SpinLock<Leader<'m>>>,
     pub(crate) own_ids: SpinLock<OwnIds<'m>>,
     pub(crate) children: SpinLock<Children<'m>>,
-    /// When the worker is to tell the leader of children that will never come; 0 if there are none.
+    /// The time at which the worker reports abandoned children to the leader again; 0 if there are
+    /// none.
     abandoned_retry_at: AtomicU64,
-    /// How long it waited before, in nanoseconds.
+    /// The last pause before such a report, in nanoseconds.
     abandoned_pause: AtomicU64,
     parent: SpinLock<Parent>,
-    /// As the leader: all sync handles.
+    /// The server of all sync handles; on the leader only.
     pub(crate) server: Option<SpinLock<Server<'m>>>,
     pub(crate) sync_handles: SyncHandles<'m>,
     pub(crate) delegated_files: SpinLock<DelegatedFiles<'m>>,
-    /// A borrowed file is to go back, and the worker is to see to that.
+    /// A delegated file must be returned, and the worker must send that.
     pub(crate) returns_due: AtomicBool,
     leader_limits: LeaderLimits,
     pub(crate) upcalls: SpinLock<Upcalls>,
     pub(crate) owners: SpinLock<OwnerCache>,
-    /// How often this process has sent something through the leader that may be under way.
+    /// The number of signals that this process has sent through the leader and that may not have
+    /// arrived yet.
     forwarded: AtomicU32,
     used_locks: UsedLocks,
-    /// The leader has told which open files this process has inherited, though it has not joined.
+    /// The leader has sent the open files that this process inherited, before the process joined.
     knows_inherited: AtomicBool,
     pub(crate) embedder: &'m (dyn Embedder<P> + 'm),
-    /// This process's pid; 0 before it joined.
+    /// The pid of this process; 0 before it joined.
     own_pid: AtomicU32,
-    /// The leader has said that it has this crate's extensions.
+    /// The leader has sent HELLO, so it knows the extensions of this crate.
     extended: AtomicBool,
     pub(crate) worker: SpinLock<WorkerState<'m, P::Stream>>,
     pub(crate) stopped: P::Event,
@@ -88,13 +90,13 @@ pub struct Node<'m, P: Pal> {
     pub(crate) events: EventRing<'m>,
     pub(crate) caller_spin: AdaptiveSpin,
     pub(crate) leader_gone: AtomicBool,
-    /// The leader's `sync_data`, if it is another than this process's; else `connection::NO_LIMIT`.
+    /// The `sync_data` of the leader if it differs from this process's; else [`limits::NONE`].
     leaders_sync_data: AtomicU64,
     phase: AtomicU8,
-    /// The process has ended for the family.
+    /// The process has ended for the family, though its node still answers.
     ended: AtomicBool,
     woken: AtomicBool,
-    /// It is a process in C, which does not [join](Node::join).
+    /// This process uses the C interface and never [joins](Node::join).
     pub(crate) never_joins: bool,
     pub(crate) identity: Identity,
     pub(crate) config: Config,
@@ -102,26 +104,28 @@ pub struct Node<'m, P: Pal> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// The same node with a library OS that is signalled, asked and told.
+    /// Returns the node with `embedder` as the library OS that receives signals, requests for
+    /// metadata and notices.
     #[must_use]
     pub fn with_embedder(mut self, embedder: &'m (dyn Embedder<P> + 'm)) -> Self {
         self.embedder = embedder;
         self
     }
 
-    /// Who this process is.
+    /// Returns the identity of this process.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The platform.
+    /// Returns the platform.
     pub fn pal(&self) -> &P {
         &self.pal
     }
 
-    /// Has the worker look around: it does so at least once after this.
+    /// Wakes the worker, which runs at least one poll iteration after this call.
     pub(crate) fn wake(&self) {
-        // A look without waiting may swallow the PAL's wake, so the worker asks here as well.
+        // A PAL wait without time may consume the PAL's wake, so the worker reads this flag as
+        // well.
         self.woken.store(true, Ordering::SeqCst);
         self.pal.wake();
     }
@@ -130,13 +134,13 @@ impl<'m, P: Pal> Node<'m, P> {
         self.woken.load(Ordering::SeqCst)
     }
 
-    /// As [`Node::is_woken`], and notes that the worker knows.
+    /// As [`Node::is_woken`], and clears the flag.
     pub(crate) fn take_wake(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
-    /// Lets time pass until the event is set: sleeping where a worker moves the bytes, moving them
-    /// where nobody else does.
+    /// Blocks until the event is set or the time is `until`. With a worker thread the caller
+    /// sleeps; without one the caller polls the node meanwhile.
     pub(crate) fn sleep_on(&self, event: &P::Event, until: Option<Time>) {
         match self.config.driving {
             Driving::Worker => self.pal.wait_event(event, until),

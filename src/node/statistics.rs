@@ -1,4 +1,4 @@
-//! What a node tells about itself.
+//! The statistics, the events and the pending calls of a node.
 
 use super::{Node, PendingCall};
 use crate::counters::{Pools, Statistics, Usage};
@@ -6,7 +6,7 @@ use crate::events::Events;
 use crate::pal::{Pal, Time};
 
 impl<P: Pal> Node<'_, P> {
-    /// What was counted so far, and how full the pools are. Takes no lock over I/O.
+    /// Returns the counters and the usage of the pools. Holds no lock during I/O.
     pub fn statistics(&self) -> Statistics {
         let limits = &self.config.capacities;
         let fill = |(now, peak): (usize, usize), limit| Usage { now, peak, limit };
@@ -66,25 +66,27 @@ impl<P: Pal> Node<'_, P> {
         })
     }
 
-    /// The last events, oldest first, as far as they were not overwritten meanwhile. Takes no lock.
+    /// Returns the last events, oldest first, as far as newer ones have not overwritten them. Takes
+    /// no lock.
     pub fn events(&self) -> Events<'_> {
         Events::of(&self.events, self.pal.now())
     }
 
-    /// What time it is; events from now on bear it.
+    /// Returns the time, and makes it the time of the events from now on.
     pub(crate) fn now(&self) -> Time {
         let now = self.pal.now();
         self.events.set_time(now);
         now
     }
 
-    /// The calls of this node that wait just now, in no order: at most
+    /// Returns the calls of this node that are waiting, in no order: at most
     /// [`Capacities::waiters`](crate::Capacities::waiters).
     pub fn pending_calls(&self) -> impl Iterator<Item = PendingCall> {
         self.waiters.all(self.pal.now())
     }
 
-    /// Whether no node of the leader's table was lost. Slow: for tests and self-checks.
+    /// Whether the tables of the leader and of the server of sync handles are consistent. Slow: for
+    /// tests and self-checks.
     pub fn is_sound(&self) -> bool {
         let leader = self.leader.as_ref();
         let server = self.server.as_ref();

@@ -1,4 +1,4 @@
-//! What the library OS around a node provides, and how it answers.
+//! [`Embedder`]: the methods that the library OS provides, and the replies to them.
 
 use core::ffi::CStr;
 
@@ -9,7 +9,7 @@ use crate::pal::Pal;
 use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
 use crate::{Id, Vmid};
 
-/// Whom a signal is for.
+/// The target of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A thread, found by the pid of its process.
@@ -27,70 +27,73 @@ pub enum Target {
     All,
 }
 
-/// A signal that is to be delivered here.
+/// A signal for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signal {
-    /// The process it came from: the leader, where it came through that.
+    /// The process that sent the message: the leader, if the signal came through the leader.
     pub from: Vmid,
-    /// The pid that sent it, as that process says; 0 for none, and where signals of several senders
-    /// became one at the leader.
+    /// The pid of the sender, as the sending process states it; 0 if there is none, or if the
+    /// leader merged signals of several senders into one.
     pub sender: Id,
-    /// For whom it is. A whole group is only asked of a process by peers in C; between processes
-    /// of this crate each member of the group is asked for itself.
+    /// The target. Only peers in C send a signal for a whole group to a process; processes of this
+    /// crate send one signal for each member of the group.
     pub target: Target,
-    /// The signal's number; 0 only asks whether it could be sent.
+    /// The number of the signal. 0 checks whether the signal could be sent.
     pub signal: i32,
 }
 
-/// What the library OS provides. Every method has a default, which knows nothing.
+/// The methods that the library OS provides. Every method has a default, which answers `ENOSYS` or
+/// does nothing.
 ///
-/// The methods are called by the thread that turns the worker, with no lock held, and by a thread
-/// that signals or asks about its own process. They must not wait: an answer that takes time is
-/// given later, through the handle, from any thread.
+/// The worker calls these methods, with no lock held; so does a thread that signals its own process
+/// or requests its metadata. A method must not block. An answer that takes time is sent later
+/// through the reply, from any thread.
 pub trait Embedder<P: Pal>: Sync {
-    /// Delivers a signal to a thread or process here. The answer is 0, or a positive error number:
-    /// `ESRCH` if there is no such target, `EPERM` if the sender may not (`kill(2)`).
+    /// Delivers a signal to a thread or to the process. The answer is 0, or a positive error
+    /// number: `ESRCH` if there is no such target, `EPERM` if the sender may not signal it
+    /// (`kill(2)`).
     fn signal(&self, node: &Node<'_, P>, signal: &Signal, reply: SignalReply) {
         let _ = signal;
         let _ = reply.send(node, Err(errno::ENOSYS));
     }
 
-    /// Tells something about a pid of this process. `ESRCH` if there is no such pid, `ENOENT` if
-    /// there is nothing to tell.
+    /// Answers a request for metadata of a pid of this process. `ESRCH` if there is no such pid,
+    /// `ENOENT` if the library OS does not have it.
     fn metadata(&self, node: &Node<'_, P>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let _ = (pid, what);
         let _ = reply.send(node, Err(errno::ENOSYS));
     }
 
-    /// A child has ended. Each child is told of once; [`Node::wait_child`] reaps it.
+    /// A child has ended. The node calls this once for each child; [`Node::wait_child`] reaps the
+    /// child.
     fn child_ended(&self, node: &Node<'_, P>, exit: &ChildExit) {
         let _ = (node, exit);
     }
 
-    /// This process's parent has ended, if [`Node::watch_parent`] was called before; once for each.
-    /// `parent` is the pid of the one that it has now, 0 for none.
+    /// The parent of this process has ended. The node calls this once for each parent, if
+    /// [`Node::watch_parent`] was called before. `parent` is the pid of the new parent, 0 for none.
     fn parent_ended(&self, node: &Node<'_, P>, parent: Id) {
         let _ = (node, parent);
     }
 
-    /// A process is connected with this one. The leader hears of every member.
+    /// A process has opened a stream to this one. On the leader this is called for every member.
     fn member_joined(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
     }
 
-    /// A process that was connected is gone; the one that started this one also if it never opened a
-    /// stream to it.
+    /// The connection with a process is closed. For the process that started this one the node also
+    /// calls this if that process never opened a stream.
     fn member_left(&self, node: &Node<'_, P>, vmid: Vmid) {
         let _ = (node, vmid);
     }
 }
 
-/// A library OS that answers nothing.
+/// A library OS with the default answers.
 pub(crate) struct NoEmbedder;
 
 impl<P: Pal> Embedder<P> for NoEmbedder {}
 
-/// Something for the embedder, put aside until no lock is held.
+/// A call to the embedder, queued until the worker holds no lock.
 #[derive(Clone, Copy)]
 pub(crate) enum Upcall {
     Signal(Signal, SignalReply),
@@ -120,20 +123,20 @@ impl Signal {
     }
 }
 
-/// The way to answer a signal, once. Room for the answer is kept: until it is given, or the peer
-/// goes, the peer can ask for less else.
+/// The reply to a signal; it is sent once. The send queue of the peer keeps room for it until it is
+/// sent or the peer is gone, so the peer can have fewer other requests pending.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "whoever asked waits for the answer"]
+#[must_use = "the peer waits for this reply"]
 pub struct SignalReply {
     pub(crate) to: Vmid,
     pub(crate) seq: u64,
 }
 
 impl SignalReply {
-    /// The room that is kept for it.
+    /// The bytes that the send queue keeps for the reply.
     pub(crate) const ROOM: usize = Answer::Status(0).length();
 
-    /// Answers: done, or a positive error number.
+    /// Sends the reply: success, or a positive error number.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the peer is gone.
@@ -143,7 +146,7 @@ impl SignalReply {
     }
 }
 
-/// What is told about a pid.
+/// The answer to a request for metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata<'a> {
     /// Its user and group.
@@ -153,13 +156,13 @@ pub enum Metadata<'a> {
         /// The group.
         gid: u32,
     },
-    /// The path that was asked for, at most [`PATH_MAX`] bytes with its NUL.
+    /// The path that the peer requested, at most [`PATH_MAX`] bytes with its NUL.
     Path(&'a CStr),
 }
 
-/// The way to answer a question about a pid, once; as [`SignalReply`].
+/// The reply to a request for metadata; it is sent once, as [`SignalReply`].
 #[derive(Clone, Copy, Debug)]
-#[must_use = "whoever asked waits for the answer"]
+#[must_use = "the peer waits for this reply"]
 pub struct MetadataReply {
     pub(crate) to: Vmid,
     pub(crate) seq: u64,
@@ -169,7 +172,7 @@ impl MetadataReply {
     /// The room that is kept for it.
     pub(crate) const ROOM: usize = Answer::LONGEST_META;
 
-    /// Answers: the data, or a positive error number. A path that is too long comes as
+    /// Sends the reply: the data, or a positive error number. A path that is too long becomes
     /// `ENAMETOOLONG`.
     ///
     /// # Errors
@@ -204,7 +207,7 @@ impl MetadataReply {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Answers a request that was put aside. `room` was kept for it.
+    /// Queues the reply to a request that went to the embedder. `room` bytes were reserved for it.
     pub(super) fn reply(
         &self,
         to: Vmid,
@@ -246,29 +249,30 @@ impl<P: Pal> Node<'_, P> {
         } else {
             self.disconnect_peer(&peer);
         }
-        // Its requests may have been left unread for want of the room that is free now.
+        // The worker may have paused the reads of this peer's requests because there was no room.
         if peer.reads_paused.load(crate::sync::Ordering::SeqCst) {
             self.call_worker(&peer);
         }
         Ok(())
     }
 
-    /// Puts something aside for the embedder. False if there is no room: to be tried again.
+    /// Queues a call to the embedder. False if the queue is full: the caller tries again later.
     pub(crate) fn try_enqueue_upcall(&self, upcall: Upcall) -> bool {
         self.upcalls.lock().push_back(upcall).is_ok()
     }
 
-    /// As [`Node::try_enqueue_upcall`], in the worker and without any lock: makes room if it must.
+    /// As [`Node::try_enqueue_upcall`], only in the worker and without any lock: runs queued calls
+    /// if it must, to make room.
     pub(crate) fn enqueue_upcall(&self, upcall: Upcall) {
         while !self.try_enqueue_upcall(upcall) {
             self.run_upcalls();
         }
     }
 
-    /// Calls the embedder for what was put aside. Only in the worker, without any lock.
+    /// Runs the queued calls to the embedder. Only in the worker, without any lock.
     pub(crate) fn run_upcalls(&self) {
         loop {
-            // The lock is free again before the call.
+            // The lock is released before the call.
             let next = self.upcalls.lock().pop_front();
             match next {
                 None => return,
@@ -289,7 +293,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Delivers a signal here. That a zombie could be signalled needs no embedder.
+    /// Delivers a signal to this process or to a zombie of it. A zombie needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
         let is_thread = |id| Some(id) != self.pid() && self.own_ids.lock().is_in_use(id);
         let is_main = match signal.target {
@@ -298,16 +302,17 @@ impl<P: Pal> Node<'_, P> {
             Target::Group(_) | Target::All => false,
         };
         let outcome = match signal.target {
-            // To the leader it has not ended yet: a process can be signalled until it is reaped.
+            // For the leader this process is there until it is reaped, so a signal that the leader
+            // forwards succeeds.
             _ if self.has_ended() && is_main && Signals::is_passed(reply.seq) => Ok(()),
-            // A zombie is asked for at its parent.
+            // The parent of a zombie answers for it.
             _ if self.has_ended() => Err(errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
             Target::Thread { pid, tid } if pid == tid && self.children.lock().is_zombie(pid) => {
                 Ok(())
             }
             _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
-            // Only asked by who has found no process by that ID.
+            // Only a process that found no process with that ID sends this.
             Target::Thread { pid, tid }
                 if pid == tid && Some(pid) != self.pid() && signal.signal == 0 =>
             {
@@ -317,7 +322,7 @@ impl<P: Pal> Node<'_, P> {
                     Err(errno::ESRCH)
                 }
             }
-            // As `kill(2)` finds the process of a thread.
+            // `kill(2)` with the ID of a thread signals its process.
             Target::Process(id) if is_thread(id) => {
                 let target = Target::Process(self.pid().unwrap_or(id));
                 return self

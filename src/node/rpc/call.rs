@@ -1,4 +1,4 @@
-//! A call: its request goes out, and it waits for the answer.
+//! Calls: each sends a request and waits for the answer.
 
 use super::caller_read::SentRequest;
 use super::reply_buffers::ReplyData;
@@ -76,7 +76,7 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
-    /// Sends the request of a call that has its waiter, and waits.
+    /// Sends the request of a call that has its waiter, and waits for the answer.
     fn ask_as(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -86,7 +86,8 @@ impl<'m, P: Pal> Node<'m, P> {
         data: &mut ReplyData<'_>,
     ) -> Result<Answer<'static>, Error> {
         let claim = asked.claim;
-        // Before the request goes out, so that the worker doesn't wake up for the answer.
+        // The caller takes the receiving half before it sends the request, so that the answer does
+        // not wake the worker.
         let mut rx = self.acquire_rx(peer, claim);
         let now = Limits {
             until: Some(Time(0)),
@@ -94,7 +95,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let mut put = self.put(peer, claim.seq, message, now);
         if limits.until != Some(Time(0)) && put == Err(Error::Full(Resource::SendQueue)) {
-            // Not while nobody else can read: the peer may wait for that.
+            // The caller must not keep the receiving half while it waits for room: the peer may
+            // read only after this process has read.
             self.release_rx(peer, rx.take());
             put = self.put(peer, claim.seq, message, limits);
             asked.sent = self.now();
@@ -111,8 +113,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.await_outcome(peer, asked, rx, limits, data)
     }
 
-    /// Takes a waiter for a request. When this process ends, it fails the calls that wait; a request that
-    /// came later would get no answer, so it is refused here.
+    /// Allocates a waiter for a request. The end of this process fails the calls that wait at that
+    /// time; a request that came later would get no answer, so this refuses it.
     fn claim_waiter(
         &self,
         dest: Vmid,
@@ -128,8 +130,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(claim)
     }
 
-    /// Has this process itself answer what is asked with that code, at once or later, and waits for
-    /// that.
+    /// Has this process answer its own request with that code, at once or later, and waits for the
+    /// answer.
     pub(in crate::node) fn ask_here(
         &self,
         code: u8,
@@ -169,8 +171,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Waits until `poll` finds something: it is asked again whenever something changes that is
-    /// told to those who wait for room to send to `peer`, or that peer is gone.
+    /// Waits until `poll` returns a result. It polls again whenever the calls that wait for room to
+    /// send to `peer` are woken. Fails if that peer is gone.
     pub(in crate::node) fn wait_until<T>(
         &self,
         peer: Vmid,
@@ -199,7 +201,7 @@ impl<'m, P: Pal> Node<'m, P> {
         outcome
     }
 
-    /// Waits on the claim's event.
+    /// Blocks on the event of the waiter.
     pub(in crate::node) fn sleep(&self, claim: WaitToken, limits: Limits<'_>) {
         if let Some(event) = self.waiters.event(claim) {
             interruptible(claim, limits, || self.sleep_on(event, limits.until));

@@ -1,9 +1,10 @@
-//! A call that waits for an answer reads it off the peer's stream itself where it can.
+//! A call that waits for an answer reads the answer itself from the peer's stream, if the stream is
+//! free.
 //!
-//! The stream is taken from the worker's watch for as long as the call lasts, which costs two cheap
-//! system calls and saves a hand-over between threads. Such a call takes in answers, its own and
-//! others', and what the server says about sync handles; the first other frame sends the stream back
-//! to the worker, so that nothing that calls the embedder ever runs in a thread that waits.
+//! The worker does not watch the stream while the call has it. This costs two cheap system calls
+//! and saves a switch between threads. Such a call handles answers, its own and those of other
+//! calls, and the messages of the server of sync handles. At the first other frame the call returns
+//! the stream to the worker, so that a thread that waits never calls the embedder.
 
 use core::time::Duration;
 
@@ -19,33 +20,34 @@ use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, codes};
 
-/// How soon a peer with a full queue is told again that a call is off.
+/// The pause before the cancellation of a request is sent again to a peer whose queue is full.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// A request that was sent.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct SentRequest {
     pub(in crate::node) claim: WaitToken,
-    /// What is to happen if its caller gives up.
+    /// The action on an answer that comes after the caller has returned.
     pub(in crate::node) late: LateReply,
-    /// When; only kept where spinning is an option.
+    /// The time at which it was sent; used only if the node may spin.
     pub(in crate::node) sent: Time,
 }
 
-/// What may end a wait for bytes beside the bytes, the end of the stream and the time.
+/// The events that may end a wait for bytes besides the bytes, the end of the stream and the time
+/// limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::node) enum Wake {
-    /// Nothing but the end of the connection, which need not be noticed at once.
+    /// Only the end of the connection, which need not be noticed at once.
     Bytes,
-    /// The event of the call: an interrupt, or another thread of this process.
+    /// The event of the call, which an interrupt or another thread of this process sets.
     Event,
 }
 
-/// What a peer answers that was told to give up.
+/// The status with which a peer answers a request that was cancelled.
 pub(in crate::node) const INTERRUPTED: i32 = -errno::EINTR;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Takes the stream that the peer's answers come on from the worker, if that can be done.
+    /// Takes the receiving half of the peer from the worker, if it is free.
     pub(in crate::node) fn acquire_rx<'a>(
         &self,
         peer: &'a PeerRef<'_, 'm, P::Stream>,
@@ -66,7 +68,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Some(rx)
     }
 
-    /// Gives the stream back to the worker.
+    /// Returns the receiving half to the worker.
     pub(in crate::node) fn release_rx(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -79,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let left_over = !rx.frames.is_empty();
         peer.reader.store(0, Ordering::SeqCst);
         drop(rx);
-        // After the token is free: whoever wanted it in vain has set `broken` before.
+        // After the half is unlocked: a thread that failed to lock it has set `broken` before.
         if left_over || peer.broken.load(Ordering::SeqCst) {
             self.call_worker(peer);
         }
@@ -137,9 +139,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Tells the peer to give up what the call waits for, and returns how long to wait for it to say
-    /// so. One that has not by then is no peer any more: only so is it known that it holds nothing
-    /// for this process that nobody knows of. Its end ends the call.
+    /// Cancels the request at the peer, and returns the time limit for the confirmation. At
+    /// `give_up_at` the connection is closed: only the confirmation or the end of the connection
+    /// shows that the peer holds no lock for this process that this process does not know of. The
+    /// end of the connection ends the call.
     fn cancel_request(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -156,7 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.flush(peer);
             give_up_at
         } else {
-            // Until there is more room to tell it.
+            // Until there may be room for the cancellation.
             give_up_at.min(now + TRY_AGAIN)
         };
         Limits {
@@ -165,8 +168,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Waits for bytes on the peer's stream and takes in the answers among them. False if there is
-    /// something for the worker.
+    /// Waits for bytes on the peer's stream and handles the answers among them. False if a frame or
+    /// an event is left for the worker.
     pub(in crate::node) fn read_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -188,7 +191,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if read != Err(StreamError::WouldBlock) || event.is_set() {
                 return;
             }
-            // After a spin in vain one system call more is nothing.
+            // After an unsuccessful spin the cost of one more system call does not matter.
             if wake == Wake::Bytes && !spin {
                 read = self.pal.read_waiting(stream, event, space, limits.until);
             } else if self.pal.wait_readable(stream, event, limits.until) == Woken::Readable {
@@ -196,14 +199,15 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         });
         if !self.config.spin.is_zero() {
-            // From before the request went out: on a single core that is when the peer gets to run.
+            // The time counts from before the request was sent: on a single core the peer runs at
+            // that moment.
             self.caller_spin
                 .learn(spin, self.now() - sent, self.config.spin);
         } else if self.events.is_enabled() {
             self.now();
         }
         match read {
-            // The end is for the worker to see: it closes connections.
+            // The worker handles the end of a stream, since it closes connections.
             Ok(0) | Err(StreamError::Closed) => false,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => true,
             Ok(count) => {
@@ -215,7 +219,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads again and again for a while; not beyond `until`, nor if the event is set.
+    /// Reads repeatedly for the time of `spin`; not beyond `until`, nor if the event is set.
     fn spin_read(
         &self,
         stream: &P::Stream,
@@ -240,7 +244,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes in the answers at the head of what was read. False if something else comes first.
+    /// Handles the answers at the head of the bytes that were read. False if another frame comes
+    /// first.
     fn handle_answers(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -249,7 +254,7 @@ impl<'m, P: Pal> Node<'m, P> {
         loop {
             let frame = match rx.frames.peek() {
                 Ok(Some(frame)) => frame,
-                // A partial frame: what follows will tell.
+                // The frame is incomplete: the call reads on.
                 Ok(None) => return true,
                 Err(_) => return false,
             };
@@ -266,7 +271,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     }
                     _ => return false,
                 };
-                // What does not fit is left to the worker, which sees that, too.
+                // The worker handles an invalid message, since it finds the same error.
                 if handled.is_err() {
                     return false;
                 }

@@ -1,4 +1,4 @@
-//! What ends the wait of a call: its answer, a failure, or a wake.
+//! The events that end the wait of a call: its answer, a failure, or a wake.
 
 use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitPhase, WaiterState, Waiters};
@@ -8,20 +8,20 @@ use crate::pal::Event;
 use crate::store::copy;
 use crate::wire::Answer;
 
-/// What became of an answer that came in.
+/// The result of delivering an answer.
 pub(crate) enum Delivery {
-    /// Its waiter has it.
+    /// The waiter has the answer.
     Done,
-    /// Nobody waits for it any more.
+    /// No call waits for the answer.
     Dropped,
-    /// Its caller had given up; this is to be done.
+    /// The call has returned before; the worker must take this action.
     Late(LateReply, Answer<'static>),
-    /// It doesn't have the form of the request.
+    /// The answer does not have the form that belongs to the request.
     Wrong,
 }
 
 impl<E: Event> Waiters<'_, E> {
-    /// Takes in the answer `seq` of `peer`.
+    /// Delivers the answer `seq` of `peer` to its waiter.
     pub(crate) fn answer(&self, peer: Vmid, seq: u64, payload: &[u8]) -> Delivery {
         let Some((slot, waiter)) = self.slot_of(seq) else {
             return Delivery::Dropped;
@@ -50,7 +50,7 @@ impl<E: Event> Waiters<'_, E> {
         Delivery::Done
     }
 
-    /// Takes in an answer of this process to itself.
+    /// Delivers an answer of this process to its own request.
     pub(crate) fn answer_here(&self, us: Vmid, seq: u64, answer: &Answer<'_>) {
         let Some(waiter) = self.slot_of(seq) else {
             return;
@@ -65,7 +65,7 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// Fails every wait on `peer`; all waits if that is `None`.
+    /// Ends every wait on `peer` with `error`; all waits if `peer` is `None`.
     pub(crate) fn fail(&self, peer: Option<Vmid>, error: Error) {
         for (slot, waiter) in self.slots.iter().enumerate() {
             let mut state = waiter.state.lock();
@@ -88,7 +88,7 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// Wakes whoever waits for room to send to `peer`.
+    /// Wakes the calls that wait for room to send to `peer`.
     pub(crate) fn wake_for_room(&self, peer: Vmid) {
         for waiter in self.slots.iter() {
             let state = waiter.state.lock();
@@ -99,7 +99,8 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// As [`Waiters::wake`], for all that wait for that and that `is_meant` says yes to.
+    /// As [`Waiters::wake`], for all waiters with the reason `what` for which `is_meant` returns
+    /// true.
     pub(crate) fn wake_all(&self, what: WaitReason, is_meant: impl Fn(u32) -> bool) {
         for (name, waiter) in (1..).zip(self.slots.iter()) {
             let state = waiter.state.lock();
@@ -110,7 +111,8 @@ impl<E: Event> Waiters<'_, E> {
         }
     }
 
-    /// Wakes the waiter of that name, whoever has it now: it looks again why. Nobody for 0.
+    /// Wakes the waiter with that number, whichever call has it now; the call then checks again.
+    /// Does nothing for 0.
     pub(crate) fn wake(&self, name: u32) {
         let slot = name
             .checked_sub(1)
@@ -122,8 +124,8 @@ impl<E: Event> Waiters<'_, E> {
 }
 
 impl WaiterState<'_> {
-    /// The answer without borrowed data, which goes into the buffer. None if there is none, or the
-    /// data is longer.
+    /// Returns the answer without its borrowed data, which is copied into the buffer. None if there
+    /// is no buffer, or the data is longer.
     fn keep(&mut self, answer: Answer<'_>) -> Option<Answer<'static>> {
         Some(match answer {
             Answer::Empty => Answer::Empty,

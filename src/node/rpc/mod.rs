@@ -1,4 +1,4 @@
-//! Requests to other processes, and the threads that wait for their answers.
+//! Requests to other processes, and the threads that wait for the answers.
 
 mod call;
 mod caller_read;

@@ -1,16 +1,16 @@
-//! The data that comes with an answer.
+//! The buffers for the data of answers.
 
 use crate::error::Error;
 use crate::store::{Arena, Buffer, Table, bytes_for};
 
-/// Where a caller wants the data of an answer, and how long that turned out to be.
+/// The buffer of a caller for the data of an answer, and the length of the data.
 pub(crate) struct ReplyData<'a> {
     pub(crate) bytes: &'a mut [u8],
     pub(crate) length: usize,
 }
 
 impl ReplyData<'_> {
-    /// For an answer without.
+    /// For an answer without data.
     pub(crate) const fn none() -> Self {
         ReplyData {
             bytes: &mut [],
@@ -19,7 +19,7 @@ impl ReplyData<'_> {
     }
 }
 
-/// Buffers for the data of answers that wait for their callers: a stack.
+/// The buffers for the data of answers that their callers have not read yet: a stack of free ones.
 pub(in crate::node) struct ReplyBuffers<'m> {
     stack: Table<'m, Option<Buffer<'m>>>,
     free: usize,

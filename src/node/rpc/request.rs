@@ -1,4 +1,4 @@
-//! A request whose caller polls it.
+//! A request that its caller polls.
 
 use super::reply_buffers::ReplyData;
 use super::wait::Limits;
@@ -10,8 +10,8 @@ use crate::node::Node;
 use crate::pal::{Event, Pal};
 use crate::wire::{Answer, Expected};
 
-/// A request under way, for a caller that doesn't want to block. Dropped before its answer came,
-/// it is given up: a late answer is dropped and counted.
+/// A pending request of a caller that does not block. Dropping it abandons the request: a late
+/// answer is dropped and counted.
 pub struct Request<'n, 'm, P: Pal> {
     pub(super) node: &'n Node<'m, P>,
     pub(super) claim: Option<WaitToken>,
@@ -20,7 +20,7 @@ pub struct Request<'n, 'm, P: Pal> {
 }
 
 impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
-    /// A request that this process answers itself.
+    /// Begins a request that this process answers itself.
     pub(in crate::node) fn here(node: &'n Node<'m, P>, code: u8) -> Result<Self, Error> {
         let us = node.identity.vmid;
         let what = (WaitReason::Answer(code), node.now());
@@ -36,26 +36,28 @@ impl<'n, 'm, P: Pal> Request<'n, 'm, P> {
         })
     }
 
-    /// The sequence number that the answer is to have.
+    /// The sequence number of the request and of its answer.
     pub(in crate::node) fn seq(&self) -> u64 {
         self.claim.map_or(0, |claim| claim.seq)
     }
 
-    /// To be called before the last look at whether the answer is there.
+    /// Clears the event. The caller must call this before its last poll ahead of
+    /// [`Request::sleep`].
     pub(in crate::node) fn prepare_to_sleep(&self) {
         if let Some(event) = self.claim.and_then(|claim| self.node.waiters.event(claim)) {
             event.clear();
         }
     }
 
-    /// Sleeps until the answer has come, or the limits are reached.
+    /// Blocks until the answer has arrived, or a limit is reached.
     pub(in crate::node) fn sleep(&self, limits: Limits<'_>) {
         if let Some(claim) = self.claim {
             self.node.sleep(claim, limits);
         }
     }
 
-    /// What became of it: `None` as long as nothing did. Once it has said something it says `None`.
+    /// Returns the outcome, once: `None` before there is one, and `None` again after it was
+    /// returned.
     pub fn poll(&mut self) -> Option<Result<Answer<'static>, Error>> {
         let claim = self.claim?;
         let outcome = self.node.waiters.outcome(claim)?;

@@ -1,4 +1,4 @@
-//! How a frame gets to the send queue of a peer.
+//! The path of a frame into the send queue of a peer.
 
 use super::wait::{Limits, Wait};
 use super::wait_reason::WaitReason;
@@ -11,8 +11,8 @@ use crate::sync::Ordering;
 use crate::wire::Message;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Opens a stream to `dest`, if there is none yet. Returns before it is known whether anybody
-    /// is there.
+    /// Opens a stream to `dest`, if there is none yet. Returns before it is known whether a process
+    /// listens there.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit of peers; [`Error::Invalid`] for this node itself.
@@ -21,13 +21,14 @@ impl<'m, P: Pal> Node<'m, P> {
         let peer = self.peer(dest)?;
         peer.stream_wanted.store(true, Ordering::SeqCst);
         self.flush(&peer);
-        // If another thread was sending just then, it may not have seen the wish.
+        // A thread that was sending at this moment may not have seen the flag, so the worker checks
+        // it.
         self.call_worker(&peer);
         Ok(())
     }
 
     /// Closes the connection with `dest`, if there is one. Calls that wait for its answer get
-    /// [`Error::NoSuchProcess`]; what waits to be sent to it is dropped.
+    /// [`Error::NoSuchProcess`]; the frames in its send queue are dropped.
     pub fn disconnect(&self, dest: Vmid) {
         if let Some(peer) = self.peers.find(dest) {
             self.disconnect_peer(&peer);
@@ -35,7 +36,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Sends a message that has no answer. Blocks only for room in the peer's send queue, as long
-    /// as `wait` allows.
+    /// as `wait` allows. A message that was accepted may still be lost with the connection.
     ///
     /// # Errors
     /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
@@ -82,7 +83,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.post_later(dest, message, wait)
     }
 
-    /// Sends what [`Node::queue`] left.
+    /// Sends the frames that [`Node::queue`] left in the send queue.
     pub fn flush_to(&self, dest: Vmid) {
         if let Some(peer) = self.peers.find(dest) {
             self.flush(&peer);
@@ -124,7 +125,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.peers.find_or_add(dest)
     }
 
-    /// Sends an answer that the embedder wrote.
+    /// Sends an answer that the embedder has encoded.
     #[cfg(feature = "capi")]
     pub(crate) fn put_answer(
         &self,
@@ -138,7 +139,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// Puts a frame into the peer's send queue, waiting for room if it must and may.
+    /// Puts a frame into the peer's send queue. Waits for room if `limits` allow.
     pub(in crate::node) fn put(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -161,7 +162,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let result = loop {
             if let Some(event) = waiting.and_then(|claim| self.waiters.event(claim)) {
                 event.clear();
-                // Before the look at the queue: whoever makes room after that look sees the wish.
+                // The flag is set before the queue is checked: a thread that makes room after the
+                // check sees the flag.
                 peer.room_wanted.store(true, Ordering::SeqCst);
             }
             {
@@ -207,7 +209,7 @@ impl<'m, P: Pal> Node<'m, P> {
         result
     }
 
-    /// What a call to a peer that is gone gets.
+    /// Returns the error of a call to a peer that is gone.
     pub(crate) fn gone(&self, vmid: Vmid) -> Error {
         if Some(vmid) == self.identity.leader {
             Error::LeaderGone

@@ -1,4 +1,4 @@
-//! How long a call waits, and what ends it before.
+//! The time limit of a call, and its interrupt.
 
 use core::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::node::Node;
 use crate::pal::{Pal, Time};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
-/// How long a call may wait, and who may interrupt it. The limit is for the whole call, however many
-/// questions it asks; where a call needs longer than that for something, its description says so.
+/// The time limit of a call, and its interrupt. The limit is for the whole call, however many
+/// requests it sends; the description of a call says if some step of it may take longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait<'a> {
     limit: Limit,
@@ -21,20 +21,20 @@ pub struct Wait<'a> {
 enum Limit {
     #[default]
     None,
-    /// From the beginning of the call on.
+    /// A time from the beginning of the call.
     For(Duration),
-    /// The call has begun: all its steps end then. `Time(0)` is no time at all.
+    /// The end of a call that has begun, for all its steps. `Time(0)` allows no waiting.
     Until(Time),
 }
 
 impl Wait<'_> {
-    /// As long as it takes: until the answer or the peer's end.
+    /// No limit: the call waits until the answer comes or the peer is gone.
     pub const FOREVER: Wait<'static> = Wait {
         limit: Limit::None,
         interrupt: None,
     };
 
-    /// At most that long; then [`Error::TimedOut`].
+    /// Waits at most `limit`; then the call returns [`Error::TimedOut`].
     pub const fn at_most(limit: Duration) -> Wait<'static> {
         Wait {
             limit: Limit::For(limit),
@@ -42,12 +42,12 @@ impl Wait<'_> {
         }
     }
 
-    /// Whether nothing but the answer ends it.
+    /// Whether there is neither a limit nor an interrupt.
     pub(in crate::node) const fn is_forever(&self) -> bool {
         matches!(self.limit, Limit::None) && self.interrupt.is_none()
     }
 
-    /// Until another thread raises `interrupt`; then [`Error::Interrupted`].
+    /// Waits until another thread raises `interrupt`; then the call returns [`Error::Interrupted`].
     #[must_use]
     pub const fn or_until(self, interrupt: &Interrupt) -> Wait<'_> {
         Wait {
@@ -57,16 +57,16 @@ impl Wait<'_> {
     }
 }
 
-/// Ends a call from another thread. For one call at a time.
+/// Interrupts a call from another thread. One call at a time may use it.
 #[derive(Debug, Default)]
 pub struct Interrupt {
     raised: AtomicBool,
-    /// The name of the call's waiter; 0 for none.
+    /// The number of the call's waiter; 0 if no call waits.
     slot: AtomicU32,
 }
 
 impl Interrupt {
-    /// One that was not raised yet.
+    /// Makes an interrupt that is not raised.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Interrupt {
@@ -75,17 +75,17 @@ impl Interrupt {
         }
     }
 
-    /// Ends the call of `node` that waits with this, or the next one to.
+    /// Ends the call of `node` that waits with this interrupt, or the next call that does.
     pub fn raise<P: Pal>(&self, node: &Node<'_, P>) {
         self.raised.store(true, Ordering::SeqCst);
-        // If the slot has gone to another call by now, that one wakes up in vain and no more.
+        // If another call has the waiter by now, that call wakes up once without need.
         node.waiters.wake(self.slot.load(Ordering::SeqCst));
         if node.config.driving == Driving::Caller {
             node.wake();
         }
     }
 
-    /// Makes it fit for the next call.
+    /// Clears the interrupt for the next call.
     pub fn reset(&self) {
         self.raised.store(false, Ordering::SeqCst);
     }
@@ -95,7 +95,7 @@ impl Interrupt {
     }
 }
 
-/// A wait under way: its end, and what may end it before.
+/// The limits of a wait that has begun: its end and its interrupt.
 #[derive(Clone, Copy, Default)]
 pub(in crate::node) struct Limits<'a> {
     pub(in crate::node) until: Option<Time>,
@@ -103,7 +103,7 @@ pub(in crate::node) struct Limits<'a> {
 }
 
 impl<'a> Limits<'a> {
-    /// No time at all.
+    /// No waiting.
     pub(in crate::node) const NONE: Limits<'static> = Limits {
         until: Some(Time(0)),
         interrupt: None,
@@ -113,7 +113,7 @@ impl<'a> Limits<'a> {
         Limits::beginning(wait, || pal.now())
     }
 
-    /// The same, where the time may be known.
+    /// As [`Limits::of`], for a caller that may know the time.
     pub(in crate::node) fn beginning(wait: Wait<'a>, now: impl FnOnce() -> Time) -> Limits<'a> {
         let until = match wait.limit {
             Limit::None => None,
@@ -127,7 +127,7 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// For the steps of the call: they end when it does.
+    /// Returns the limits for the steps of the call, which end together with it.
     pub(in crate::node) fn wait(self) -> Wait<'a> {
         Wait {
             limit: self.until.map_or(Limit::None, Limit::Until),
@@ -135,7 +135,7 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// The same, but not before that time.
+    /// The same limits, but the end is not before `time`.
     pub(in crate::node) fn not_before(self, time: Time) -> Limits<'a> {
         Limits {
             until: self.until.map(|until| until.max(time)),
@@ -143,7 +143,7 @@ impl<'a> Limits<'a> {
         }
     }
 
-    /// The same, but not after that time.
+    /// The same limits, but the end is not after `time`.
     pub(in crate::node) fn not_after(self, time: Time) -> Limits<'a> {
         Limits {
             until: Some(self.until.map_or(time, |until| until.min(time))),
@@ -161,13 +161,14 @@ impl<'a> Limits<'a> {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Begins a call of several steps: its limit is for all of them together.
+    /// Begins a call of several steps: the returned limit is for all of them together.
     pub(crate) fn begin<'w>(&self, wait: Wait<'w>) -> Wait<'w> {
         Limits::of(wait, &self.pal).wait()
     }
 }
 
-/// Sleeps in `wait`, with the interrupt led to the claim's event; not at all if it is raised.
+/// Runs `wait`, during which the interrupt sets the event of the waiter. Does not run it if the
+/// interrupt is raised already.
 pub(in crate::node) fn interruptible(claim: WaitToken, limits: Limits<'_>, wait: impl FnOnce()) {
     let Some(interrupt) = limits.interrupt else {
         return wait();

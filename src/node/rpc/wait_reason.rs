@@ -1,4 +1,4 @@
-//! What a call that waits is said to wait for.
+//! The reason why a call waits, for listings of pending calls.
 
 use core::fmt;
 use core::time::Duration;
@@ -6,22 +6,22 @@ use core::time::Duration;
 use crate::Vmid;
 use crate::wire::codes;
 
-/// What a call waits for.
+/// The reason why a call waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// The answer to a message with this code (one of [`codes`]). Where the peer is this process
-    /// itself, it decides that itself.
+    /// It waits for the answer to a message with this code (one of [`codes`]). If the peer is this
+    /// process itself, the process answers its own request.
     Answer(u8),
-    /// Room in the send queue for a message to the peer.
+    /// It waits for room in the send queue of the peer.
     Room,
-    /// The time to ask the peer again.
+    /// It waits for the time of the next request to the peer.
     Pause,
-    /// The end of a child.
+    /// It waits for the end of a child.
     Child,
-    /// That all other members are gone.
+    /// It waits until all other members have left.
     Members,
-    /// Something about the sync handle of this number.
+    /// It waits for a message about the sync handle with this number.
     Handle(u64),
 }
 
@@ -38,18 +38,21 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// A call that waits. `Display` says what for, of whom, and for how long.
+/// A call that waits. `Display` prints the reason, the peer and the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingCall {
-    /// What for.
+    /// The reason.
     pub what: WaitReason,
-    /// Of which process; this one's own VMID for what happens here.
+    /// The process whose answer it waits for; this process's own VMID if the call needs no other
+    /// process.
     pub peer: Vmid,
-    /// The sequence number of the request, where it waits for an answer.
+    /// The sequence number of the request if the call waits for an answer, else 0 or the number of
+    /// the waiter.
     pub seq: u64,
-    /// For how long.
+    /// The time since the call began to wait.
     pub waited: Duration,
-    /// Its caller has given up, and only what the answer changes is waited for.
+    /// The caller has returned; the waiter stays only because a late answer changes the state of
+    /// this process.
     pub abandoned: bool,
 }
 

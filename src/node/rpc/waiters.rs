@@ -1,7 +1,7 @@
-//! Calls that wait: for an answer, or for room to send.
+//! The table of calls that wait for an answer or for room to send.
 //!
-//! A waiter is found by its sequence number alone, in O(1), and the number is believed only if it
-//! is that of the present call and the answer comes from the process that was asked.
+//! The sequence number of an answer finds the waiter in O(1). The answer is accepted only if the
+//! number is that of the present call and the answer comes from the process that was asked.
 
 use crate::error::{Error, Resource};
 use crate::pal::{Event, OutOfResources, Time};
@@ -13,31 +13,33 @@ use super::wait_reason::{PendingCall, WaitReason};
 use crate::wire::PATH_MAX;
 use crate::{Id, Vmid};
 
-/// Sequence numbers stay below this: a C leader answers a delayed request with the low 32 bits.
+/// Sequence numbers stay below this limit: a C leader answers a delayed request with the low 32
+/// bits of the number.
 const SEQ_LIMIT: u64 = 1 << 32;
 
-/// What is to happen when an answer comes after the call gave up: the leader has done what was
-/// asked all the same, and this process must know.
+/// The action on an answer that comes after its call has returned. The leader has executed the
+/// request all the same, so this process must act on the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LateReply {
-    /// Nothing: the answer is dropped.
+    /// No action: the answer is dropped.
     Drop,
-    /// Nothing, for there is none: the peer can be told to give up, and answers then.
+    /// There is no late answer: the call cancels the request, and waits until the peer confirms
+    /// that.
     Cancel,
-    /// A range came: it goes back.
+    /// Release the range that the answer carries.
     ReleaseRange,
-    /// This ID was, or was not, handed on.
+    /// Finish the transfer of this ID, which succeeded or failed.
     TransferId(Id),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitPhase {
     Free,
-    /// For room to send to the peer.
+    /// The call waits for room to send to the peer.
     ForRoom,
-    /// For an answer.
+    /// The call waits for an answer.
     ForAnswer,
-    /// The call gave up, but a late answer matters.
+    /// The call has returned, but a late answer needs an action.
     Abandoned,
     Answered(Answer<'static>),
     Failed(Error),
@@ -51,7 +53,7 @@ pub(super) struct WaiterState<'m> {
     pub(super) seq: u64,
     pub(super) expected: Expected,
     pub(super) late: LateReply,
-    /// Where an answer's data is put, for a request that has such an answer.
+    /// The buffer for the data of the answer, for a request whose answer has data.
     pub(super) buffer: Option<Buffer<'m>>,
     pub(super) length: usize,
 }
@@ -73,7 +75,8 @@ pub(crate) struct Waiters<'m, E> {
     buffers: SpinLock<ReplyBuffers<'m>>,
 }
 
-/// A waiter of this call's own. It must go back with [`Waiters::release`] or [`Waiters::abandon`].
+/// The waiter that a call has allocated. The call must return it with [`Waiters::release`] or
+/// [`Waiters::abandon`].
 #[derive(Clone, Copy)]
 pub(crate) struct WaitToken {
     slot: usize,
@@ -81,7 +84,7 @@ pub(crate) struct WaitToken {
 }
 
 impl WaitToken {
-    /// What [`Waiters::wake`] knows the waiter by. Never 0.
+    /// The number of the waiter for [`Waiters::wake`]. Never 0.
     pub(crate) fn name(self) -> u32 {
         u32::try_from(self.slot)
             .unwrap_or(u32::MAX)
@@ -132,7 +135,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         })
     }
 
-    /// Claims a waiter for an answer of `peer`, or for room to send to it if nothing is expected.
+    /// Allocates a waiter for an answer of `peer`, or for room to send to `peer` if `expected` is
+    /// `None`.
     pub(crate) fn claim(
         &self,
         peer: Vmid,
@@ -162,7 +166,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
         waiter.event.clear();
         let mut state = waiter.state.lock();
-        // seq - 1 = slot modulo the capacity, so that an answer finds its slot at once.
+        // `seq - 1` is the slot modulo the capacity, so that an answer finds its slot in O(1).
         let count = self.slots.len() as u64;
         let next = state.seq.saturating_add(count);
         state.seq = if state.seq == 0 || next >= SEQ_LIMIT {
@@ -189,12 +193,12 @@ impl<'m, E: Event> Waiters<'m, E> {
         })
     }
 
-    /// The event that is set when something becomes of the wait.
+    /// The event that is set when the wait ends or its caller must check again.
     pub(crate) fn event(&self, claim: WaitToken) -> Option<&E> {
         self.slots.get(claim.slot).map(|waiter| &waiter.event)
     }
 
-    /// What became of the wait so far.
+    /// Returns the outcome of the wait, if there is one.
     pub(crate) fn outcome(&self, claim: WaitToken) -> Option<Result<Answer<'static>, Error>> {
         let waiter = self.slots.get(claim.slot)?;
         let state = waiter.state.lock();
@@ -205,12 +209,12 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// Gives the waiter back after its outcome is known, or nothing was sent.
+    /// Frees the waiter after the call has read the outcome, or has sent nothing.
     pub(crate) fn release(&self, claim: WaitToken) {
         self.finish(claim, &mut ReplyData::none());
     }
 
-    /// As [`Waiters::release`], after the answer's data was copied: as much as there is room for, and
+    /// As [`Waiters::release`]; copies the data of the answer before, as far as it fits, and stores
     /// its whole length.
     pub(crate) fn finish(&self, claim: WaitToken, data: &mut ReplyData<'_>) {
         if let Some(waiter) = self.slots.get(claim.slot) {
@@ -231,8 +235,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// Gives up the wait; returns the outcome if it came at the last moment. A waiter whose late
-    /// answer matters stays taken until that comes or the peer goes away.
+    /// Ends the wait without an outcome; returns the outcome if it has just come. A waiter whose
+    /// late answer needs an action stays allocated until the answer comes or the peer is gone.
     pub(crate) fn abandon(
         &self,
         claim: WaitToken,
@@ -258,7 +262,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         outcome
     }
 
-    /// What a call waits for that asked `peer` with that number.
+    /// Returns the form of the answer to the request `seq` to `peer`, if a call waits for it.
     #[cfg(feature = "capi")]
     pub(crate) fn expected(&self, peer: Vmid, seq: u64) -> Option<Expected> {
         let state = self.slot_of(seq)?.1.state.lock();
@@ -281,7 +285,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         }
     }
 
-    /// The calls that wait at that time, in no order.
+    /// Returns the calls that wait at the time `now`, in no order.
     pub(crate) fn all(&self, now: Time) -> impl Iterator<Item = PendingCall> {
         self.slots.iter().filter_map(move |waiter| {
             let state = waiter.state.lock();
@@ -298,7 +302,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         })
     }
 
-    /// Waiters in use now, and the most ever.
+    /// Returns the number of waiters in use now, and the highest number so far.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let list = self.free.lock();
         let limit = self.slots.len();
