@@ -235,7 +235,7 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn open_files_handed_on_lock_as_the_kernels_do() {
+fn transferred_open_files_keep_locks_as_the_kernel_does() {
     let _alone = alone();
     let programs = std::env::var("LOCK_PROGRAMS").ok();
     let programs = programs.map_or(1_000, |count| count.parse().unwrap());
@@ -271,7 +271,7 @@ fn until_waiting(thread: impl std::fmt::Display) {
 
 /// What `tests/locks/holders.rs` has the family do, the host's kernel does.
 #[test]
-fn a_close_does_not_end_a_wait_in_another_thread() {
+fn close_does_not_end_a_wait_in_another_thread() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
@@ -324,9 +324,9 @@ fn a_close_does_not_end_a_wait_in_another_thread() {
     }
 }
 
-/// What `tests/locks/holders.rs`, `a_lock_that_a_child_set_stays_until_the_parent_closes` has the family do.
+/// What `tests/locks/holders.rs`, `lock_set_by_a_child_stays_until_the_parent_closes` has the family do.
 #[test]
-fn a_shells_open_file_keeps_the_lock_that_a_child_set() {
+fn open_file_of_a_shell_keeps_the_lock_that_a_child_set() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_or_not_served_is_found_out() {
+    fn lost_slot_or_unserved_waiter_is_detected() {
         assert!(is_sound_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 5] = [
             |locks| locks.holders[0].root = NONE,

@@ -108,7 +108,7 @@ mod tests {
     use crate::store::Arena;
 
     #[test]
-    fn the_first_lock_that_touches_is_found_whoever_asks_and_whoever_has_others() {
+    fn first_overlapping_lock_of_another_holder_is_found() {
         const LOCKS: usize = 24;
         const BYTES: u64 = 12;
         const HOLDERS: u32 = 4;

@@ -77,7 +77,7 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
 
 /// The processes that wait for nothing that is held now, and for which file, in the order in which they
 /// are to be served.
-fn in_turn(seen: &Seen) -> VecDeque<(usize, usize)> {
+fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
     let mut held = seen.held.clone();
     let mut waiting = seen.waiting.clone();
     let mut served = VecDeque::new();
@@ -151,7 +151,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
             seen.waiting.retain(|(of, ..)| *of != process);
         }
     }
-    let mut expected = in_turn(seen);
+    let mut expected = expected_service_order(seen);
     while let Some(decided) = locks.take_completion() {
         let process = decided.from.get() as usize - 2;
         let at = seen.waiting.iter().position(|(of, ..)| *of == process);

@@ -23,7 +23,7 @@ pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
     count() - before
 }
 
-pub(crate) fn lent(family: &Family) -> usize {
+pub(crate) fn delegations(family: &Family) -> usize {
     family.leader.statistics().pools.delegations.now
 }
 
@@ -43,11 +43,11 @@ pub(crate) fn set(member: &Member, lock: &FileLock<'_>) {
 }
 
 #[test]
-fn who_is_alone_sends_nothing() {
+fn member_that_locks_a_file_alone_sends_no_frames() {
     let family = Family::new();
     let one = family.member();
     set(&one, &write(one.pid, 0, 9));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     let frames = sent(&[&one], || {
         for start in 0..1_000 {
             let lock = write(one.pid, start * 10, start * 10 + 9);
@@ -68,18 +68,18 @@ fn who_is_alone_sends_nothing() {
 }
 
 #[test]
-fn the_locks_come_back_with_the_file() {
+fn recalled_file_is_returned_with_its_locks() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
     set(&one, &read(one.pid, 20, 29));
     set(&one, &read(one.pid + 1, 25, 39));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     // A question brings it back, too.
     let all = write(two.pid, 30, u64::MAX);
     let found = two.node.find_lock(&all, WAIT);
     assert_eq!(found, Ok(Some(held(false, 25, 39, one.pid + 1))));
-    assert_eq!(lent(&family), 0);
+    assert_eq!(delegations(&family), 0);
     assert_eq!(two.node.set_lock(&write(two.pid, 29, 29), WAIT), BUSY);
     set(&two, &read(two.pid, 20, 30));
     set(&two, &write(two.pid, 40, 50));
@@ -92,7 +92,7 @@ fn the_locks_come_back_with_the_file() {
 }
 
 #[test]
-fn a_wait_ends_when_the_borrower_unlocks() {
+fn waiter_is_granted_the_lock_when_the_delegation_holder_unlocks() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let (first, pid) = (&family.leader, family.leader.pid().unwrap());
@@ -102,14 +102,14 @@ fn a_wait_ends_when_the_borrower_unlocks() {
             ..write(one.pid, 0, 9)
         };
         set(&one, &lock);
-        assert_eq!(lent(&family), 1);
+        assert_eq!(delegations(&family), 1);
         let wanted = FileLock {
             pid: waiter_pid,
             ..lock
         };
         // Whether it wants to wait or not: it learns what is so.
         assert_eq!(waiter.set_lock(&wanted, WAIT), BUSY);
-        assert_eq!(lent(&family), 0);
+        assert_eq!(delegations(&family), 0);
         thread::scope(|scope| {
             let served = scope.spawn(|| waiter.set_lock(&waiting(wanted), WAIT));
             family.until_waiting(1);
@@ -122,7 +122,7 @@ fn a_wait_ends_when_the_borrower_unlocks() {
 }
 
 #[test]
-fn a_circle_through_a_lent_file_is_seen() {
+fn deadlock_through_a_delegated_file_is_detected() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let on = |member: &Member, path| FileLock {
@@ -131,7 +131,7 @@ fn a_circle_through_a_lent_file_is_seen() {
     };
     set(&one, &on(&one, b"/a"));
     set(&two, &on(&two, b"/b"));
-    assert_eq!(lent(&family), 2);
+    assert_eq!(delegations(&family), 2);
     // Whose request closes it depends on which file comes back first.
     let want = |member: &Member, path| {
         let outcome = member.node.set_lock(&waiting(on(member, path)), WAIT);
@@ -149,23 +149,23 @@ fn a_circle_through_a_lent_file_is_seen() {
 }
 
 #[test]
-fn who_has_ended_holds_nothing_though_its_node_lives_on() {
+fn exited_process_holds_no_locks_while_its_node_still_runs() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     one.node.exit(Exit::default(), WAIT).unwrap();
     set(&two, &waiting(write(two.pid, 0, 9)));
 }
 
 #[test]
-fn the_dead_borrow_nothing() {
+fn delegation_of_a_dead_member_ends_and_can_be_granted_again() {
     let family = Family::new();
     let (one, two, three) = (family.member(), family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     one.node.shut_down(Duration::ZERO);
-    while lent(&family) > 0 {
+    while delegations(&family) > 0 {
         thread::yield_now();
     }
     set(&two, &waiting(write(two.pid, 0, 9)));
@@ -175,11 +175,11 @@ fn the_dead_borrow_nothing() {
         thread::yield_now();
     }
     set(&three, &write(three.pid, 0, 9));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
 }
 
 #[test]
-fn after_a_quarrel_the_leader_decides_until_there_was_peace() {
+fn contended_file_is_delegated_again_only_after_enough_uses_by_one_member() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
@@ -188,25 +188,25 @@ fn after_a_quarrel_the_leader_decides_until_there_was_peace() {
         let lock = write(member.pid, 0, 9);
         set(member, &lock);
         set(member, &unlock(lock));
-        assert_eq!(lent(&family), 0);
+        assert_eq!(delegations(&family), 0);
     }
     for _ in 0..40 {
         let lock = write(two.pid, 0, 9);
         set(&two, &lock);
         set(&two, &unlock(lock));
     }
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
 }
 
 #[test]
-fn what_does_not_fit_goes_to_the_leader() {
+fn locks_beyond_the_delegation_limits_go_to_the_leader() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     // More locks than come back with one file.
     for at in 0..100 {
         set(&one, &write(one.pid, at * 2, at * 2));
     }
-    assert_eq!(lent(&family), 0);
+    assert_eq!(delegations(&family), 0);
     assert_eq!(family.leader.statistics().pools.locks.now, 100);
     assert_eq!(two.node.set_lock(&write(two.pid, 0, 0), WAIT), BUSY);
     assert_eq!(two.node.set_lock(&write(two.pid, 198, 198), WAIT), BUSY);
@@ -224,7 +224,7 @@ fn what_does_not_fit_goes_to_the_leader() {
             ..lock
         };
         let is_last = at == limit;
-        assert_eq!(lent(&family), at + usize::from(!is_last));
+        assert_eq!(delegations(&family), at + usize::from(!is_last));
         if is_last {
             assert_eq!(two.node.set_lock(&theirs, WAIT), BUSY);
         }
@@ -240,21 +240,21 @@ fn what_does_not_fit_goes_to_the_leader() {
 }
 
 #[test]
-fn open_files_have_their_locks_at_the_leader() {
+fn ofd_lock_recalls_a_delegation_and_flock_does_not() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
     // Whole files are another matter.
     set(&two, &flock(7));
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     assert_eq!(two.node.set_lock(&ofd(8, 5, 5), WAIT), BUSY);
-    assert_eq!(lent(&family), 0);
+    assert_eq!(delegations(&family), 0);
     set(&two, &ofd(8, 10, 10));
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 10), WAIT), BUSY);
 }
 
 #[test]
-fn a_child_has_what_its_parent_gave_it() {
+fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
@@ -299,9 +299,9 @@ fn a_child_has_what_its_parent_gave_it() {
     }
     // Any member may hand on to it, not its parent alone.
     let mine = other.node.start_child(WAIT).unwrap();
-    let stranger = family.member();
-    assert_eq!(stranger.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
-    assert_eq!(stranger.node.close_handle(7, WAIT), Ok(()));
+    let third = family.member();
+    assert_eq!(third.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
+    assert_eq!(third.node.close_handle(7, WAIT), Ok(()));
     assert_eq!(family.leader.statistics().pools.lock_handles.now, 1);
     assert_eq!(other.node.abandon_child(mine.vmid), Ok(()));
     while family.leader.statistics().pools.lock_handles.now > 0 {
@@ -317,7 +317,7 @@ const RECALL: u8 = 74;
 const LIMITS: u8 = 96;
 
 impl Rogue {
-    fn borrowing(family: &Family) -> Rogue {
+    fn with_delegation(family: &Family) -> Rogue {
         let identity = family.leader.start_child(WAIT).unwrap();
         let mut rogue = Rogue(Peer::join(&family.base, identity.vmid.get()));
         let hello = [1, 0, identity.pid, 1].map(u32::to_le_bytes).concat();
@@ -329,13 +329,13 @@ impl Rogue {
             handle: 5,
             ..write(identity.pid, 0, 9)
         };
-        rogue.say(1, &Message::FileLockBorrow(lock));
+        rogue.send(1, &Message::FileLockBorrow(lock));
         let (code, payload) = rogue.next();
         assert_eq!((code, payload), (0, 32_u32.to_le_bytes().to_vec()));
         rogue
     }
 
-    fn say(&mut self, seq: u64, message: &Message<'_>) {
+    fn send(&mut self, seq: u64, message: &Message<'_>) {
         let mut frame = vec![0; message.length()];
         message.encode(seq, &mut frame).unwrap();
         self.0.send(message.code(), &frame[17..]);
@@ -353,14 +353,14 @@ impl Rogue {
 }
 
 #[test]
-fn who_does_not_give_back_in_time_is_out() {
+fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
     let limit = Duration::from_millis(100);
     let family = Family::with(Config {
         recall_limit: limit,
         ..Config::DEFAULT
     });
     let two = family.member();
-    let mut rogue = Rogue::borrowing(&family);
+    let mut rogue = Rogue::with_delegation(&family);
     // Alone it may take as long as it likes: the limit is for others.
     assert_eq!(two.node.find_lock(&flock(1), WAIT), Ok(None));
     let start = std::time::Instant::now();
@@ -370,11 +370,11 @@ fn who_does_not_give_back_in_time_is_out() {
     assert_closed(rogue.0.from(), "it has not given back");
     let statistics = family.leader.statistics();
     assert_eq!(statistics.refused(Refusal::NotReturned), 1);
-    assert_eq!(lent(&family), 0);
+    assert_eq!(delegations(&family), 0);
 }
 
 #[test]
-fn nonsense_that_comes_back_costs_the_connection_and_nobody_else_anything() {
+fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
     let lock = |pid, start, end, write| DelegatedLock {
         start,
         end,
@@ -393,11 +393,11 @@ fn nonsense_that_comes_back_costs_the_connection_and_nobody_else_anything() {
     for (delegation, locks) in returns {
         let family = Family::new();
         let two = family.member();
-        let mut rogue = Rogue::borrowing(&family);
+        let mut rogue = Rogue::with_delegation(&family);
         let mut list = DelegatedLockList::new();
         assert!(locks.iter().all(|lock| list.push(*lock)));
         let locks = list.locks();
-        rogue.say(0, &Message::FileLockReturn { delegation, locks });
+        rogue.send(0, &Message::FileLockReturn { delegation, locks });
         assert_closed(rogue.0.from(), "it gave back nonsense");
         set(&two, &waiting(write(two.pid, 0, 9)));
         assert_eq!(two.node.clear_locks(two.pid, WAIT), Ok(()));

@@ -85,7 +85,7 @@ const ROOM: LockLimits = LockLimits {
 };
 
 #[test]
-fn the_memory_that_is_asked_for_is_enough_and_not_for_show() {
+fn stated_memory_is_sufficient_and_necessary() {
     let one_of_many = |many: usize| {
         [0, 1, 2, 3, 4].map(|which| {
             let of = |number| if which == number { many } else { 1 };
@@ -107,7 +107,7 @@ fn the_memory_that_is_asked_for_is_enough_and_not_for_show() {
 }
 
 #[test]
-fn without_room_there_are_no_locks() {
+fn table_without_capacity_refuses_every_lock() {
     with_table(LockLimits::NONE, |locks| {
         for lock in [write(1, 0, 9), ofd(1, 0, 9), flock(1)] {
             assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
@@ -120,7 +120,7 @@ fn without_room_there_are_no_locks() {
 }
 
 #[test]
-fn all_that_is_used_is_counted_now_and_at_most() {
+fn usage_and_peak_of_every_pool_are_counted() {
     with_table(ROOM, |locks| {
         let fills = |locks: &LockTable<'_>| {
             [
@@ -152,7 +152,7 @@ fn all_that_is_used_is_counted_now_and_at_most() {
 }
 
 #[test]
-fn a_request_that_does_not_fit_leaves_nothing() {
+fn refused_request_changes_nothing() {
     let limits = LockLimits {
         locks: 2,
         files: 2,
@@ -185,7 +185,7 @@ fn a_request_that_does_not_fit_leaves_nothing() {
 }
 
 #[test]
-fn those_for_whom_there_is_no_room_when_it_is_their_turn_are_told() {
+fn waiter_gets_enolck_if_there_is_no_slot_for_its_lock_when_it_is_served() {
     let limits = LockLimits { locks: 2, ..ROOM };
     with_table(limits, |locks| {
         assert_eq!(locks.set(member(2), 1, &write(1, 0, 9)), DONE);
@@ -202,7 +202,7 @@ fn those_for_whom_there_is_no_room_when_it_is_their_turn_are_told() {
 }
 
 #[test]
-fn names_are_told_apart_to_their_last_byte() {
+fn paths_that_differ_in_the_last_byte_are_different_files() {
     let limits = LockLimits {
         locks: 64,
         files: 32,
@@ -239,7 +239,7 @@ fn names_are_told_apart_to_their_last_byte() {
 }
 
 #[test]
-fn a_lock_grows_on_either_side() {
+fn adjacent_locks_merge_on_both_sides() {
     for (start, end) in [(0, 29), (0, 19), (10, 29), (10, 19)] {
         with_table(ROOM, |locks| {
             assert_eq!(locks.set(member(2), 1, &write(1, 10, 19)), DONE);
@@ -251,7 +251,7 @@ fn a_lock_grows_on_either_side() {
 }
 
 #[test]
-fn names_of_the_same_hash_are_two_names() {
+fn paths_with_the_same_hash_are_different_files() {
     with_table(ROOM, |locks| {
         // The hash mixes the length with the last bytes.
         let names: [&[u8]; 2] = [b"q", b"t\0\0\0"];
@@ -264,7 +264,7 @@ fn names_of_the_same_hash_are_two_names() {
 }
 
 #[test]
-fn long_names_take_the_room_of_several() {
+fn long_path_takes_several_chunks() {
     let limits = LockLimits { files: 2, ..ROOM };
     with_table(limits, |locks| {
         // Room for eight pieces of 60 bytes.
@@ -304,7 +304,7 @@ fn long_names_take_the_room_of_several() {
 }
 
 #[test]
-fn what_is_in_the_way_is_told_as_it_is() {
+fn getlk_describes_the_conflicting_lock() {
     with_table(ROOM, |locks| {
         let mine = [write(5, 0, 9), read(6, 20, 29), ofd(7, 40, 49), flock(8)];
         for lock in &mine {
@@ -352,7 +352,7 @@ fn what_is_in_the_way_is_told_as_it_is() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_requests_are_refused() {
     with_table(ROOM, |locks| {
         for lock in [write(1, 1, 0), ofd(1, 1, 0)] {
             assert_eq!(locks.set(member(2), 1, &lock), Err(EINVAL));
@@ -378,7 +378,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn handles_are_kept_apart_by_whose_they_are() {
+fn references_to_open_files_are_separate_for_each_member() {
     with_table(ROOM, |locks| {
         assert_eq!(locks.set(member(2), 1, &flock(7)), DONE);
         assert_eq!(locks.set(member(2), 1, &flock(8)), Err(EAGAIN));

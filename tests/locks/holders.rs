@@ -59,7 +59,7 @@ fn closing_a_locked_handle_frees_the_lock_before_close_returns() {
 }
 
 #[test]
-fn a_lock_stays_when_one_of_two_holders_closes() {
+fn lock_stays_when_one_of_two_holders_closes() {
     let family = Family::new();
     let (one, two, other) = (family.member(), family.member(), family.member());
     let pairs = [
@@ -82,7 +82,7 @@ fn a_lock_stays_when_one_of_two_holders_closes() {
 }
 
 #[test]
-fn a_process_holds_an_open_file_before_it_joins() {
+fn inherited_open_file_is_held_before_its_process_joins() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     for _ in 0..20 {
@@ -104,7 +104,7 @@ fn a_process_holds_an_open_file_before_it_joins() {
 }
 
 #[test]
-fn an_open_file_handed_on_is_held_though_the_giver_closes_or_dies() {
+fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
     let family = Family::new();
     let (receiver, other) = (family.member(), family.member());
     for dies in [false, true] {
@@ -137,7 +137,7 @@ fn an_open_file_handed_on_is_held_though_the_giver_closes_or_dies() {
 
 /// `(flock 9; work) 9>file`: the shell opens, its child locks and ends, the shell closes.
 #[test]
-fn a_lock_that_a_child_set_stays_until_the_parent_closes() {
+fn lock_set_by_a_child_stays_until_the_parent_closes() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     for parent in [&parent.node, &family.leader] {
@@ -161,7 +161,7 @@ fn a_lock_that_a_child_set_stays_until_the_parent_closes() {
 }
 
 #[test]
-fn a_child_that_only_closes_what_it_was_handed_lets_go_of_it() {
+fn child_that_only_closes_an_inherited_open_file_releases_it() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     for _ in 0..20 {
@@ -196,7 +196,7 @@ fn a_child_that_only_closes_what_it_was_handed_lets_go_of_it() {
 }
 
 #[test]
-fn each_descriptor_under_way_keeps_the_lock() {
+fn each_descriptor_in_transit_keeps_the_lock() {
     let family = Family::new();
     let (one, two, other) = (family.member(), family.member(), family.member());
     let vmid = two.node.identity().vmid;
@@ -234,7 +234,7 @@ fn each_descriptor_under_way_keeps_the_lock() {
 }
 
 #[test]
-fn a_process_that_never_comes_holds_what_it_was_handed_until_it_is_given_up() {
+fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
     let family = Family::new();
     let other = family.member();
     let parent = family.member();
@@ -264,7 +264,7 @@ fn a_process_that_never_comes_holds_what_it_was_handed_until_it_is_given_up() {
 }
 
 #[test]
-fn at_the_limit_the_giver_is_refused_and_nothing_is_noted() {
+fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     let mut config = Config::DEFAULT;
     config.capacities.locks.handles = 2;
     let family = Family::with(config);
@@ -288,7 +288,7 @@ fn at_the_limit_the_giver_is_refused_and_nothing_is_noted() {
 
 /// As the host's kernel does it, which `tests/open_files.rs` asks.
 #[test]
-fn a_close_does_not_end_a_wait_of_the_same_process() {
+fn close_does_not_end_a_wait_of_the_same_process() {
     let family = Family::new();
     let (one, two, other) = (family.member(), family.member(), family.member());
     for waiter in [&two.node, &family.leader] {
@@ -329,7 +329,7 @@ fn a_close_does_not_end_a_wait_of_the_same_process() {
 }
 
 #[test]
-fn an_exit_that_was_waited_for_has_let_go_of_open_files() {
+fn reaped_process_has_released_its_open_files() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     for _ in 0..50 {
@@ -367,7 +367,7 @@ fn answer_as_in_c(listener: &UnixListener, base: &Path) {
 }
 
 #[test]
-fn a_leader_in_c_does_not_know_who_has_an_open_file() {
+fn leader_in_c_skips_messages_about_open_files() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
     let listener = UnixListener::bind(format!("{}.1", base.display())).unwrap();

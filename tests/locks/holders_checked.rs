@@ -149,7 +149,7 @@ fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usiz
 }
 
 #[test]
-fn a_lock_lives_as_long_as_a_holder_in_every_order_of_six_steps() {
+fn lock_lives_exactly_as_long_as_a_holder_in_every_order_of_six_steps() {
     let mut descriptors = Descriptors::default();
     descriptors.had[2] = true;
     let ways = walk(&mut Vec::new(), &descriptors, 6);

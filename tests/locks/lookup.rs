@@ -4,7 +4,7 @@ use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, LockFamily};
 use libos_ipc::{Id, Vmid};
 
-use crate::delegations::{held, lent, sent, set};
+use crate::delegations::{delegations, held, sent, set};
 use crate::edges::{DONE, EINVAL, member, on, read, with_table};
 use crate::shares::{Family, WAIT, flock, ofd, unlock, write};
 
@@ -59,7 +59,7 @@ fn getlk_names_the_conflicting_lock_that_starts_lowest_to_read_or_to_write() {
 }
 
 #[test]
-fn a_walk_by_getlk_finds_every_lock() {
+fn repeated_getlk_finds_every_lock() {
     with_table(ROOM, |locks| {
         let mut expected = Vec::new();
         for at in [3, 1, 4, 0, 5, 2_u64] {
@@ -85,7 +85,7 @@ fn a_walk_by_getlk_finds_every_lock() {
 }
 
 #[test]
-fn of_readers_that_start_together_getlk_names_the_one_that_locked_the_file_first() {
+fn of_read_locks_with_one_start_getlk_names_the_one_whose_owner_locked_first() {
     with_table(ROOM, |locks| {
         let ask = |locks: &LockTable<'_>| named(locks, member(9), &write(9, 0, 99));
         assert_eq!(locks.set(member(5), 1, &read(1, 50, 59)), DONE);
@@ -107,7 +107,7 @@ fn of_readers_that_start_together_getlk_names_the_one_that_locked_the_file_first
 }
 
 #[test]
-fn ofd_getlk_with_unlck_names_the_first_lock_of_the_asker_itself() {
+fn ofd_getlk_with_unlck_names_the_first_own_lock() {
     with_table(ROOM, |locks| {
         for lock in [
             ofd(7, 20, 29),
@@ -143,7 +143,7 @@ fn ofd_getlk_with_unlck_names_the_first_lock_of_the_asker_itself() {
 }
 
 #[test]
-fn a_member_that_decides_itself_names_the_lowest_lock_and_gives_back_the_order_of_its_owners() {
+fn delegation_holder_names_the_lowest_lock_and_returns_the_order_of_owners() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let (first, second) = (one.pid, one.pid + 1);
@@ -161,7 +161,7 @@ fn a_member_that_decides_itself_names_the_lowest_lock_and_gives_back_the_order_o
         }
     });
     assert_eq!(
-        (frames, lent(&family)),
+        (frames, delegations(&family)),
         (1, 1),
         "only the delegation was asked for"
     );
@@ -177,7 +177,7 @@ fn a_member_that_decides_itself_names_the_lowest_lock_and_gives_back_the_order_o
     );
     // An open file that has no lock there is no reason to give the file back.
     ofd_asks(1);
-    assert_eq!(lent(&family), 1);
+    assert_eq!(delegations(&family), 1);
     // Two readers that start together: the second was the first to lock the file.
     set(&one, &unlock(write(first, 0, u64::MAX)));
     set(&one, &read(first, 0, 5));
@@ -185,14 +185,14 @@ fn a_member_that_decides_itself_names_the_lowest_lock_and_gives_back_the_order_o
     assert_eq!(found(&write(9_999, 0, 99)), Some(held(false, 0, 9, second)));
     let asked = two.node.find_lock(&write(two.pid, 0, 99), WAIT);
     assert_eq!(asked, Ok(Some(held(false, 0, 9, second))));
-    assert_eq!(lent(&family), 0, "the file went back to the leader");
+    assert_eq!(delegations(&family), 0, "the file went back to the leader");
     set(&one, &ofd(5, 100, 109));
     let own = one.node.find_lock(&own(ofd(5, 0, u64::MAX)), WAIT).unwrap();
     assert_eq!(own.map(|held| (held.start, held.handle)), Some((100, 5)));
 }
 
 #[test]
-fn a_return_with_a_lock_that_overlaps_any_other_of_its_owner_or_a_writers_is_not_taken() {
+fn return_with_overlapping_or_conflicting_locks_is_refused() {
     let lock = |pid, start, end, write| libos_ipc::wire::DelegatedLock {
         start,
         end,

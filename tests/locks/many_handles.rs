@@ -38,7 +38,7 @@ fn time_of_locks(locks: &mut LockTable<'_>) -> Duration {
 }
 
 #[test]
-fn a_close_that_waits_for_a_request_does_not_slow_other_locks_down() {
+fn close_deferred_by_a_waiting_request_does_not_slow_other_locks() {
     with_table(LIMITS, |locks| {
         for handle in 1..HANDLES {
             assert!(locks.accept_open_file(member(2), handle));
@@ -62,7 +62,7 @@ fn a_close_that_waits_for_a_request_does_not_slow_other_locks_down() {
 }
 
 #[test]
-fn a_member_that_can_not_be_told_what_it_was_handed_keeps_no_other_waiting() {
+fn unreachable_receiver_does_not_delay_notices_for_others() {
     with_table(LIMITS, |locks| {
         for (to, handle) in [(3, 1), (3, 2), (4, 1)] {
             assert!(locks.send_open_file(member(2), member(to), handle));

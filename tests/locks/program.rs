@@ -167,7 +167,7 @@ impl Kernel {
     }
 
     /// Ends a wait that is none on the table, which has seen that it would be for ever.
-    fn give_up(&mut self, process: usize, tally: &mut Tally) -> Result<Flow, String> {
+    fn end_wait_of_kernel(&mut self, process: usize, tally: &mut Tally) -> Result<Flow, String> {
         tally.only_ours += 1;
         self.processes[process].interrupt();
         let ended = loop {
@@ -314,7 +314,7 @@ fn lock(
             return Err("EDEADLK, and it is none".to_owned());
         }
         if theirs.is_none() {
-            return kernel.give_up(process, tally);
+            return kernel.end_wait_of_kernel(process, tally);
         }
     } else if ours.is_none() && is_deadlock && order.what == Do::Posix {
         return Err("a wait for ever".to_owned());
@@ -433,7 +433,7 @@ fn all_left_conflict(held: &Model, waiting: &BTreeMap<usize, Wish>) -> Result<()
 }
 
 #[test]
-fn the_kernel_does_the_same() {
+fn random_programs_have_the_outcome_of_the_kernel() {
     let programs: u32 = std::env::var("LOCK_PROGRAMS")
         .ok()
         .and_then(|text| text.parse().ok())

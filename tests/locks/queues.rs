@@ -36,7 +36,7 @@ fn two_that_wait(locks: &mut LockTable<'_>) {
 }
 
 #[test]
-fn of_two_that_wait_for_one_lock_the_first_is_served_first() {
+fn waiters_for_one_lock_are_served_in_order_of_arrival() {
     with_table(ROOM, |locks| {
         gets(locks, 2, write(1, 0, 9));
         for who in [4, 3, 5] {
@@ -51,7 +51,7 @@ fn of_two_that_wait_for_one_lock_the_first_is_served_first() {
 }
 
 #[test]
-fn a_waiter_is_served_though_an_earlier_one_waits_for_the_same_bytes() {
+fn waiter_passes_an_earlier_waiter_that_is_still_blocked() {
     with_table(ROOM, |locks| {
         two_that_wait(locks);
         locks.release_process(member(3), 1);
@@ -65,7 +65,7 @@ fn a_waiter_is_served_though_an_earlier_one_waits_for_the_same_bytes() {
 }
 
 #[test]
-fn a_waiter_that_gives_up_changes_nothing_for_the_others() {
+fn cancelled_waiter_does_not_affect_other_waiters() {
     type GiveUp = fn(&mut LockTable<'_>);
     let ways: [(GiveUp, Option<i32>); 3] = [
         (|locks| locks.cancel(member(4), 4), Some(EINTR)),
@@ -88,7 +88,7 @@ fn a_waiter_that_gives_up_changes_nothing_for_the_others() {
 }
 
 #[test]
-fn a_waiter_is_served_past_others_that_it_does_not_conflict_with() {
+fn waiter_passes_waiters_that_it_does_not_conflict_with() {
     let pairs = [
         (write(1, 0, 18), write(1, 19, 29)),
         (read(1, 0, 19), read(1, 10, 29)),
@@ -106,7 +106,7 @@ fn a_waiter_is_served_past_others_that_it_does_not_conflict_with() {
 }
 
 #[test]
-fn of_a_chain_of_waiters_each_waits_for_what_is_held_alone() {
+fn chain_of_waiters_waits_for_held_locks_only() {
     with_table(ROOM, |locks| {
         two_that_wait(locks);
         gets(locks, 7, write(1, 30, 39));
@@ -122,7 +122,7 @@ fn of_a_chain_of_waiters_each_waits_for_what_is_held_alone() {
 }
 
 #[test]
-fn a_process_that_an_earlier_waiter_waits_for_is_served_before_it() {
+fn holder_that_blocks_an_earlier_waiter_is_served_before_it() {
     with_table(ROOM, |locks| {
         gets(locks, 5, write(1, 0, 9));
         gets(locks, 3, write(1, 20, 29));
@@ -134,7 +134,7 @@ fn a_process_that_an_earlier_waiter_waits_for_is_served_before_it() {
 }
 
 #[test]
-fn a_wait_on_another_file_holds_nobody_up() {
+fn wait_on_one_file_does_not_block_another_file() {
     with_table(LockLimits { waiting: 8, ..ROOM }, |locks| {
         gets(locks, 2, write(1, 0, 9));
         gets(locks, 3, write(1, 20, 49));
@@ -153,7 +153,7 @@ fn a_wait_on_another_file_holds_nobody_up() {
 }
 
 #[test]
-fn who_has_less_than_before_lets_others_go_on() {
+fn waiter_granted_a_weaker_lock_unblocks_other_waiters() {
     with_table(ROOM, |locks| {
         gets(locks, 5, write(1, 0, 9));
         gets(locks, 3, write(1, 10, 19));
@@ -165,7 +165,7 @@ fn who_has_less_than_before_lets_others_go_on() {
 }
 
 #[test]
-fn a_downgrade_lets_in_every_reader_that_waits_and_no_writer() {
+fn downgrade_grants_every_waiting_read_lock_and_no_write_lock() {
     let shared = |lock| FileLock {
         kind: LockKind::Read,
         ..lock
@@ -192,7 +192,7 @@ fn a_downgrade_lets_in_every_reader_that_waits_and_no_writer() {
 }
 
 #[test]
-fn a_split_lets_in_those_that_wait_for_what_it_frees() {
+fn partial_unlock_grants_waiters_for_the_freed_bytes() {
     with_table(ROOM, |locks| {
         gets(locks, 2, write(1, 0, 29));
         wants(locks, 3, write(1, 5, 14));
@@ -208,7 +208,7 @@ fn a_split_lets_in_those_that_wait_for_what_it_frees() {
 }
 
 #[test]
-fn a_reader_never_waits_for_a_writer_that_only_waits() {
+fn read_lock_never_waits_for_a_waiting_write_lock() {
     with_table(ROOM, |locks| {
         gets(locks, 2, read(1, 0, 9));
         wants(locks, 3, write(1, 0, 9));
@@ -227,7 +227,7 @@ fn a_reader_never_waits_for_a_writer_that_only_waits() {
 }
 
 #[test]
-fn an_open_files_wait_makes_no_circle() {
+fn wait_of_an_open_file_is_not_part_of_a_deadlock_cycle() {
     with_table(ROOM, |locks| {
         gets(locks, 2, write(1, 0, 9));
         gets(locks, 3, on(b"b", ofd(7, 0, 9)));
@@ -241,7 +241,7 @@ fn an_open_files_wait_makes_no_circle() {
 
 /// The kernel keeps an open file for a system call under way, and so its locks.
 #[test]
-fn a_close_leaves_the_open_file_to_the_requests_that_wait() {
+fn closed_open_file_stays_until_its_waiting_requests_end() {
     with_table(ROOM, |locks| {
         gets(locks, 2, ofd(1, 0, 9));
         gets(locks, 2, flock(1));
@@ -277,7 +277,7 @@ fn a_close_leaves_the_open_file_to_the_requests_that_wait() {
 }
 
 #[test]
-fn who_need_not_wait_needs_no_place_to() {
+fn lock_that_is_free_needs_no_slot_in_the_wait_queue() {
     with_table(ROOM, |locks| {
         gets(locks, 2, write(1, 0, 9));
         for who in 3..7 {
@@ -288,7 +288,7 @@ fn who_need_not_wait_needs_no_place_to() {
 }
 
 #[test]
-fn who_finds_no_place_to_wait_keeps_what_it_has() {
+fn full_wait_queue_refuses_a_conversion_and_keeps_the_old_lock() {
     with_table(ROOM, |locks| {
         let shared = |handle| FileLock {
             kind: LockKind::Read,

@@ -12,7 +12,7 @@ use crate::edges::{
 };
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-const LENT: Result<SetOutcome, i32> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
+const DELEGATED: Result<SetOutcome, i32> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
 
 /// Room for four loans.
 const ROOM: LockLimits = LockLimits {
@@ -23,12 +23,22 @@ const ROOM: LockLimits = LockLimits {
 };
 
 /// The member asks for the file of that name, which it calls by that number.
-fn borrow(locks: &mut LockTable<'_>, who: u32, name: u8, number: u64) -> Result<SetOutcome, i32> {
+fn set_or_delegate(
+    locks: &mut LockTable<'_>,
+    who: u32,
+    name: u8,
+    number: u64,
+) -> Result<SetOutcome, i32> {
     locks.set_or_delegate(member(who), 1, &on(&[name], write(1, 0, 9)), number)
 }
 
 /// The member gives it back with these locks: process, first and last byte, to write.
-fn give(locks: &mut LockTable<'_>, who: u32, number: u64, given: &[(u32, u64, u64, bool)]) -> bool {
+fn return_delegation(
+    locks: &mut LockTable<'_>,
+    who: u32,
+    number: u64,
+    given: &[(u32, u64, u64, bool)],
+) -> bool {
     let mut list = DelegatedLockList::new();
     for (pid, start, end, write) in given.iter().copied() {
         assert!(list.push(DelegatedLock {
@@ -59,7 +69,7 @@ fn round(locks: &mut LockTable<'_>) -> Vec<(u32, u64)> {
 }
 
 #[test]
-fn as_much_is_lent_as_could_come_back() {
+fn number_of_delegations_is_limited_by_the_reserved_locks() {
     for (locks, files, limit) in [
         (63, 8, 0),
         (64, 8, 1),
@@ -75,10 +85,10 @@ fn as_much_is_lent_as_could_come_back() {
         with_table(limits, |locks| {
             assert_eq!(locks.delegation_limit(), limit);
             for at in 0..limit {
-                assert_eq!(borrow(locks, 2, at as u8, at as u64), LENT);
+                assert_eq!(set_or_delegate(locks, 2, at as u8, at as u64), DELEGATED);
                 assert_eq!(locks.delegation_usage(), (at + 1, at + 1));
             }
-            assert_eq!(borrow(locks, 2, 99, 99), DONE);
+            assert_eq!(set_or_delegate(locks, 2, 99, 99), DONE);
             locks.reclaim(member(2));
             assert_eq!(locks.delegation_usage(), (0, limit));
         });
@@ -86,26 +96,30 @@ fn as_much_is_lent_as_could_come_back() {
 }
 
 #[test]
-fn the_room_for_what_comes_back_is_kept() {
+fn slots_for_returned_locks_stay_reserved() {
     let limits = LockLimits { locks: 64, ..ROOM };
     let own = |at: u64| on(b"own", write(1, at * 2, at * 2));
     with_table(limits, |locks| {
         for at in 0..33 {
             assert_eq!(locks.set(member(3), 1, &own(at)), DONE);
         }
-        assert_eq!(borrow(locks, 2, b'a', 1), DONE, "no room for 32 more");
+        assert_eq!(
+            set_or_delegate(locks, 2, b'a', 1),
+            DONE,
+            "no room for 32 more"
+        );
         locks.reclaim(member(2));
         assert_eq!(locks.set(member(3), 1, &unlock(own(32))), DONE);
-        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         assert_eq!(locks.set(member(3), 1, &own(32)), Err(ENOLCK));
         let all: Vec<_> = (0..32).map(|at| (1, at * 2, at * 2, true)).collect();
-        assert!(give(locks, 2, 1, &all));
+        assert!(return_delegation(locks, 2, 1, &all));
         assert_eq!(now(locks)[0], 64);
     });
 }
 
 #[test]
-fn only_what_nobody_uses_is_lent() {
+fn only_unused_files_are_delegated() {
     with_table(ROOM, |locks| {
         for lock in [read(1, 0, 0), write(1, 0, 0), ofd(1, 0, 0)] {
             assert_eq!(locks.set(member(2), 1, &on(b"a", lock)), DONE);
@@ -122,7 +136,7 @@ fn only_what_nobody_uses_is_lent() {
             locks.set_or_delegate(member(3), 1, &unlock(write(1, 0, 9)), 1),
             DONE
         );
-        assert_eq!(borrow(locks, 3, b'a', 1), LENT);
+        assert_eq!(set_or_delegate(locks, 3, b'a', 1), DELEGATED);
         assert!(locks.is_delegated(&lock) && locks.is_delegated(&on(b"a", ofd(1, 0, 9))));
         assert!(
             !locks.is_delegated(&on(b"a", flock(1)))
@@ -130,11 +144,11 @@ fn only_what_nobody_uses_is_lent() {
         );
         assert_eq!(locks.set(member(3), 1, &on(b"a", flock(2))), Err(EAGAIN));
         // A number names one file of a member, and another of another.
-        assert_eq!(borrow(locks, 3, b'b', 1), DONE);
-        assert_eq!(borrow(locks, 4, b'c', 1), LENT);
-        assert_eq!(borrow(locks, 3, b'd', 2), LENT);
-        assert!(!give(locks, 5, 1, &[]) && !give(locks, 3, 3, &[]));
-        assert!(give(locks, 3, 1, &[(1, 0, 9, true)]));
+        assert_eq!(set_or_delegate(locks, 3, b'b', 1), DONE);
+        assert_eq!(set_or_delegate(locks, 4, b'c', 1), DELEGATED);
+        assert_eq!(set_or_delegate(locks, 3, b'd', 2), DELEGATED);
+        assert!(!return_delegation(locks, 5, 1, &[]) && !return_delegation(locks, 3, 3, &[]));
+        assert!(return_delegation(locks, 3, 1, &[(1, 0, 9, true)]));
         assert_eq!(
             locks.get(member(4), &lock).map(|found| found.is_some()),
             Ok(true)
@@ -144,10 +158,13 @@ fn only_what_nobody_uses_is_lent() {
 }
 
 #[test]
-fn the_borrower_is_told_in_each_round_until_it_was_reached() {
+fn recall_is_repeated_each_round_until_it_is_sent() {
     with_table(ROOM, |locks| {
         for at in 1..=4 {
-            assert_eq!(borrow(locks, at + 1, at as u8, at.into()), LENT);
+            assert_eq!(
+                set_or_delegate(locks, at + 1, at as u8, at.into()),
+                DELEGATED
+            );
         }
         assert_eq!(round(locks), []);
         assert!(!locks.has_recalls() && !locks.has_output());
@@ -175,7 +192,7 @@ fn the_borrower_is_told_in_each_round_until_it_was_reached() {
 }
 
 #[test]
-fn who_gives_back_is_told_no_more_and_the_others_are() {
+fn returned_delegation_is_recalled_no_more_and_others_still_are() {
     // Each of them first: the oldest, one between two others, the newest.
     let orders = [
         [1, 2, 3],
@@ -188,12 +205,12 @@ fn who_gives_back_is_told_no_more_and_the_others_are() {
     for order in orders {
         with_table(ROOM, |locks| {
             for at in 1..=3 {
-                assert_eq!(borrow(locks, 2, at as u8, at), LENT);
+                assert_eq!(set_or_delegate(locks, 2, at as u8, at), DELEGATED);
                 recall(locks, at, at as u8);
             }
             let mut left = vec![1, 2, 3];
             for (at, number) in order.into_iter().enumerate() {
-                assert!(give(locks, 2, number, &[]));
+                assert!(return_delegation(locks, 2, number, &[]));
                 assert_eq!(decided(locks), [(9, number, status(0))]);
                 left.retain(|other| *other != number);
                 let expected: Vec<_> = left.iter().map(|number| (2, *number)).collect();
@@ -201,8 +218,8 @@ fn who_gives_back_is_told_no_more_and_the_others_are() {
                 assert_eq!(locks.has_recalls(), at < 2);
             }
             // And one that is new comes last.
-            assert_eq!(borrow(locks, 2, 4, 4), LENT);
-            assert_eq!(borrow(locks, 2, 5, 5), LENT);
+            assert_eq!(set_or_delegate(locks, 2, 4, 4), DELEGATED);
+            assert_eq!(set_or_delegate(locks, 2, 5, 5), DELEGATED);
             recall(locks, 4, 5);
             recall(locks, 5, 4);
             assert_eq!(round(locks), [(2, 5), (2, 4)]);
@@ -211,11 +228,11 @@ fn who_gives_back_is_told_no_more_and_the_others_are() {
 }
 
 #[test]
-fn the_recall_that_is_outstanding_longest_comes_first() {
+fn oldest_outstanding_recall_is_overdue_first() {
     with_table(ROOM, |locks| {
-        assert_eq!(borrow(locks, 2, 1, 1), LENT);
-        assert_eq!(borrow(locks, 3, 2, 2), LENT);
-        assert_eq!(borrow(locks, 4, 3, 3), LENT);
+        assert_eq!(set_or_delegate(locks, 2, 1, 1), DELEGATED);
+        assert_eq!(set_or_delegate(locks, 3, 2, 2), DELEGATED);
+        assert_eq!(set_or_delegate(locks, 4, 3, 3), DELEGATED);
         assert_eq!((locks.first_recall(), locks.last_recall()), (None, 0));
         for at in 1..=3 {
             recall(locks, at, at as u8);
@@ -224,18 +241,18 @@ fn the_recall_that_is_outstanding_longest_comes_first() {
         }
         locks.reclaim(member(2));
         assert_eq!(locks.first_recall(), Some((2, member(3))));
-        assert!(give(locks, 3, 2, &[]));
+        assert!(return_delegation(locks, 3, 2, &[]));
         assert_eq!(locks.first_recall(), Some((3, member(4))));
-        assert!(give(locks, 4, 3, &[]));
+        assert!(return_delegation(locks, 4, 3, &[]));
         assert_eq!((locks.first_recall(), locks.last_recall()), (None, 3));
         assert_eq!(decided(locks).len(), 3);
     });
 }
 
 #[test]
-fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
+fn deferred_requests_are_answered_after_the_return() {
     with_table(ROOM, |locks| {
-        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let a = |lock| on(b"a", lock);
         // The borrower unlocks a part, and others ask, want, or wait.
         assert_eq!(locks.set(member(2), 1, &a(unlock(write(1, 5, 9)))), WAITS);
@@ -263,7 +280,7 @@ fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
         locks.cancel(member(5), 8);
         assert_eq!(decided(locks), [(5, 8, status(EINTR))]);
         assert_eq!(round(locks), [(2, 1)]);
-        assert!(give(locks, 2, 1, &[(1, 0, 9, true)]));
+        assert!(return_delegation(locks, 2, 1, &[(1, 0, 9, true)]));
         let found = HeldLock {
             family: LockFamily::Posix,
             write: true,
@@ -288,10 +305,10 @@ fn whoever_asks_meanwhile_is_answered_when_it_is_back() {
 }
 
 #[test]
-fn at_the_limit_of_those_who_wait_nobody_is_held_up() {
+fn full_wait_queue_refuses_requests_for_a_delegated_file() {
     let limits = LockLimits { waiting: 1, ..ROOM };
     with_table(limits, |locks| {
-        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let a = on(b"a", write(1, 0, 9));
         assert_eq!(locks.get_or_queue(member(3), 1, &a), None);
         assert_eq!(locks.get_or_queue(member(3), 2, &a), Some(Err(ENOLCK)));
@@ -304,7 +321,7 @@ fn at_the_limit_of_those_who_wait_nobody_is_held_up() {
 }
 
 #[test]
-fn what_cannot_be_is_not_taken_and_costs_nothing_else() {
+fn return_with_impossible_locks_is_refused_and_changes_nothing_else() {
     let cases: [&[(u32, u64, u64, bool)]; 4] = [
         &[(1, 0, 9, true), (2, 9, 9, true)],
         &[(1, 0, 9, true), (2, 9, 9, false)],
@@ -317,33 +334,37 @@ fn what_cannot_be_is_not_taken_and_costs_nothing_else() {
             for (who, lock) in &kept {
                 assert_eq!(locks.set(member(*who), 1, lock), DONE);
             }
-            assert_eq!(borrow(locks, 2, b'a', 1), LENT);
-            assert!(!give(locks, 2, 1, given), "{given:?}");
+            assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
+            assert!(!return_delegation(locks, 2, 1, given), "{given:?}");
             assert_eq!(now(locks)[..2], [2, 2]);
             for (_, lock) in &kept {
                 assert_eq!(locks.set(member(4), 1, lock), Err(EAGAIN));
             }
-            assert_eq!(borrow(locks, 2, b'a', 2), DONE, "it can't go on alone");
+            assert_eq!(
+                set_or_delegate(locks, 2, b'a', 2),
+                DONE,
+                "it can't go on alone"
+            );
         });
     }
     // Two who read, and one who has two pieces, can be.
     with_table(ROOM, |locks| {
-        assert_eq!(borrow(locks, 2, b'a', 1), LENT);
+        assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let given = [(1, 0, 9, false), (2, 9, 12, false), (2, 20, 29, true)];
-        assert!(give(locks, 2, 1, &given));
+        assert!(return_delegation(locks, 2, 1, &given));
         assert_eq!(now(locks)[0], 3);
     });
 }
 
 #[test]
-fn more_than_may_come_back_is_not_taken() {
+fn return_with_too_many_locks_is_refused() {
     with_table(ROOM, |locks| {
         for (count, is_right) in [
             (DelegatedLocks::MAX, true),
             (DelegatedLocks::MAX + 1, false),
         ] {
             let number = count as u64;
-            assert_eq!(borrow(locks, 2, count as u8, number), LENT);
+            assert_eq!(set_or_delegate(locks, 2, count as u8, number), DELEGATED);
             let mut payload = [number, count as u64].map(u64::to_le_bytes).concat();
             for at in 0..count as u64 {
                 payload.extend([at * 2, at * 2].map(u64::to_le_bytes).concat());
@@ -375,17 +396,17 @@ fn more_than_may_come_back_is_not_taken() {
 }
 
 /// Two members have quarrelled about the file; the second asked last.
-fn quarrel(locks: &mut LockTable<'_>, name: &[u8]) {
+fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
     let lock = on(name, write(1, 0, 9));
-    assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), LENT);
+    assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), DELEGATED);
     assert_eq!(locks.set(member(3), 1, &lock), WAITS);
-    assert!(give(locks, 2, 1, &[]));
+    assert!(return_delegation(locks, 2, 1, &[]));
     assert_eq!(decided(locks), [(3, 1, status(0))]);
     locks.release_process(member(3), 1);
 }
 
 #[test]
-fn after_a_quarrel_one_has_to_ask_so_many_times_in_a_row() {
+fn contended_file_needs_consecutive_uses_before_it_is_delegated() {
     // What somebody else does in between: does it count?
     let lock = on(b"q", write(1, 0, 9));
     let between = [
@@ -396,7 +417,7 @@ fn after_a_quarrel_one_has_to_ask_so_many_times_in_a_row() {
     ];
     for (theirs, counts) in between {
         with_table(ROOM, |locks| {
-            quarrel(locks, lock.path);
+            contend(locks, lock.path);
             for at in 1..32 {
                 // Asking for a loan or not: both is use.
                 let set = if at % 2 == 0 {
@@ -409,26 +430,26 @@ fn after_a_quarrel_one_has_to_ask_so_many_times_in_a_row() {
             }
             assert_eq!(locks.set(member(2), 1, &theirs), DONE);
             locks.reclaim(member(2));
-            let expected = if counts { DONE } else { LENT };
+            let expected = if counts { DONE } else { DELEGATED };
             assert_eq!(locks.set_or_delegate(member(3), 1, &lock, 2), expected);
         });
     }
 }
 
 #[test]
-fn who_quarrels_about_one_file_may_borrow_the_others() {
+fn contention_on_one_file_does_not_prevent_delegation_of_others() {
     with_table(ROOM, |locks| {
-        quarrel(locks, b"q");
+        contend(locks, b"q");
         for number in 0..1_000 {
             let name = number.to_string();
             let lock = on(name.as_bytes(), write(1, 0, 9));
             assert_eq!(
                 locks.set_or_delegate(member(3), 1, &lock, 1),
-                LENT,
+                DELEGATED,
                 "{number}"
             );
             locks.reclaim(member(3));
         }
-        assert_eq!(borrow(locks, 3, b'q', 1), DONE);
+        assert_eq!(set_or_delegate(locks, 3, b'q', 1), DONE);
     });
 }

@@ -89,7 +89,7 @@ fn lock(what: Do, kind: u8) -> Order {
 }
 
 #[test]
-fn a_reader_does_not_wait_for_a_writer_that_only_waits() {
+fn read_lock_does_not_wait_for_a_waiting_write_lock() {
     for what in FAMILIES {
         on_both(|both| {
             both.gets(0, 0, lock(what, READ));
@@ -110,7 +110,7 @@ fn a_reader_does_not_wait_for_a_writer_that_only_waits() {
 }
 
 #[test]
-fn a_downgrade_lets_in_the_readers_behind_a_writer_that_waits() {
+fn downgrade_grants_read_locks_queued_behind_a_write_lock() {
     for what in FAMILIES {
         on_both(|both| {
             both.gets(0, 0, lock(what, WRITE));
@@ -128,7 +128,7 @@ fn a_downgrade_lets_in_the_readers_behind_a_writer_that_waits() {
 }
 
 #[test]
-fn a_death_and_a_close_let_in_the_readers_behind_a_writer_that_waits() {
+fn death_or_close_grants_read_locks_queued_behind_a_write_lock() {
     for what in FAMILIES {
         for dies in [true, false] {
             on_both(|both| {
@@ -148,7 +148,7 @@ fn a_death_and_a_close_let_in_the_readers_behind_a_writer_that_waits() {
 }
 
 #[test]
-fn a_split_lets_in_those_that_wait_for_what_it_frees_alone() {
+fn partial_unlock_grants_exactly_the_waiters_for_the_freed_bytes() {
     for what in [Do::Posix, Do::Ofd] {
         on_both(|both| {
             let bytes = |kind, start, length| Order {
@@ -173,7 +173,7 @@ fn a_split_lets_in_those_that_wait_for_what_it_frees_alone() {
 }
 
 #[test]
-fn converting_a_flock_that_conflicts_drops_the_old_one_first() {
+fn conflicting_flock_conversion_drops_the_old_lock_first() {
     on_both(|both| {
         let at_once = |kind| Order {
             wait: false,
@@ -202,7 +202,7 @@ fn converting_a_flock_that_conflicts_drops_the_old_one_first() {
 }
 
 #[test]
-fn getlk_names_the_lowest_of_one_owners_locks_and_ofd_getlk_ones_own() {
+fn getlk_names_the_lowest_lock_of_an_owner_and_ofd_getlk_the_own_lock() {
     on_both(|both| {
         let bytes = |what, kind, start, length| Order {
             start,

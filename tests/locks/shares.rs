@@ -118,7 +118,7 @@ pub(crate) fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
 pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused(EAGAIN));
 
 #[test]
-fn one_waits_for_another_wherever_they_are() {
+fn waiter_is_granted_the_lock_between_any_two_members() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let first = &family.leader;
@@ -156,7 +156,7 @@ fn one_waits_for_another_wherever_they_are() {
 }
 
 #[test]
-fn a_member_does_not_wait_for_a_writer_that_only_waits() {
+fn read_lock_of_a_member_does_not_wait_for_a_waiting_write_lock() {
     let family = Family::new();
     let [reader, writer, other, child] = [(); 4].map(|()| family.member());
     let shared = |lock| FileLock {
@@ -195,7 +195,7 @@ fn a_member_does_not_wait_for_a_writer_that_only_waits() {
 }
 
 #[test]
-fn a_downgrade_at_a_member_lets_in_the_readers_behind_a_writer_that_waits() {
+fn downgrade_at_a_member_grants_read_locks_queued_behind_a_write_lock() {
     let family = Family::new();
     let [one, two, three] = [(); 3].map(|()| family.member());
     let posix = |member: &Member| write(member.pid, 0, 9);
@@ -227,7 +227,7 @@ fn a_downgrade_at_a_member_lets_in_the_readers_behind_a_writer_that_waits() {
 }
 
 #[test]
-fn a_wait_can_be_given_up() {
+fn interrupted_or_timed_out_wait_ends_and_leaves_no_request() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let first = &family.leader;
@@ -252,7 +252,7 @@ fn a_wait_can_be_given_up() {
 }
 
 #[test]
-fn who_waits_in_a_circle_is_told() {
+fn cycle_of_waiting_members_gets_edeadlk() {
     let family = Family::new();
     let members: Vec<Member> = (0..4).map(|_| family.member()).collect();
     for (at, member) in (0..).zip(&members) {
@@ -281,7 +281,7 @@ fn who_waits_in_a_circle_is_told() {
 }
 
 #[test]
-fn what_the_dead_held_is_free() {
+fn locks_of_a_dead_member_are_released() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let locks = [write(one.pid, 0, 9), flock(7), ofd(8, 20, 29)];
@@ -315,7 +315,7 @@ fn what_the_dead_held_is_free() {
 }
 
 #[test]
-fn who_dies_waits_no_more() {
+fn requests_of_a_dead_member_are_dropped() {
     let family = Family::new();
     let (one, two, three) = (family.member(), family.member(), family.member());
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 9), WAIT), Ok(()));
@@ -333,7 +333,7 @@ fn who_dies_waits_no_more() {
 }
 
 #[test]
-fn an_open_file_is_locked_until_the_last_has_closed_it() {
+fn open_file_stays_locked_until_its_last_holder_closes_it() {
     let family = Family::new();
     let (parent, child, other) = (family.member(), family.member(), family.member());
     for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
@@ -350,7 +350,7 @@ fn an_open_file_is_locked_until_the_last_has_closed_it() {
 }
 
 #[test]
-fn who_never_locked_sends_nothing() {
+fn process_that_never_locked_sends_nothing_when_it_closes() {
     let family = Family::new();
     let member = family.member();
     let sent = |node: &HostNode| node.statistics().frames_out;
@@ -372,7 +372,7 @@ fn who_never_locked_sends_nothing() {
 }
 
 #[test]
-fn at_the_limit_nothing_is_half_done() {
+fn request_at_a_limit_is_refused_and_changes_nothing() {
     let mut config = Config::DEFAULT;
     config.capacities.locks = LockLimits {
         locks: 3,

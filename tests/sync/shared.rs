@@ -517,7 +517,7 @@ fn fresh_number_that_is_open_is_skipped() {
 }
 
 #[test]
-fn at_the_limit_nothing_is_half_done() {
+fn request_at_a_limit_is_refused_and_changes_nothing() {
     let mut config = Config::DEFAULT;
     config.capacities.leases = LeaseLimits {
         handles: 2,

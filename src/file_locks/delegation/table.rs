@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_invariant_of_a_delegation_is_found() {
+    fn broken_invariant_of_a_delegation_is_detected() {
         assert!(is_sound_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 3] = [
             |locks| locks.delegations.count = 0,

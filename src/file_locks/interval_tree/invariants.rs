@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_stays_in_order_and_balanced_whatever_comes_and_goes() {
+    fn tree_stays_ordered_and_balanced_in_every_order_of_insertion() {
         const MAX: usize = 7;
         let orders = (1..=MAX).product::<usize>();
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
@@ -92,8 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_comes_and_goes_in_the_same_place_leaves_the_root_alone_from_the_second_time_on()
-    {
+    fn repeated_insertion_at_one_place_leaves_the_root_unchanged() {
         const MAX: usize = 16;
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_is_not_in_order_or_balanced_is_found_out() {
+    fn unordered_or_unbalanced_tree_is_detected() {
         assert_eq!(count_after(|_| {}), Some(CAPACITY));
         let faults: [fn(&mut IntervalTrees<'_>); 5] = [
             |trees| trees.locks[0].start = 21,
