@@ -73,7 +73,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// process. The memory must have at least [`Node::memory`] bytes; its contents do not matter.
     /// The node writes only the memory that it uses, so untouched pages stay untouched.
     ///
-    /// With [`Driving::Worker`](crate::Driving::Worker) a thread must then be put into [`Node::work`].
+    /// With [`Driving::Worker`](crate::Driving::Worker) the embedder must then run [`Node::work`]
+    /// in a thread.
     ///
     /// # Errors
     /// [`Error::Full`] ([`Memory`](crate::Resource::Memory)) if the memory is too small, [`Error::Invalid`] if

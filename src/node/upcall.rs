@@ -169,7 +169,7 @@ pub struct MetadataReply {
 }
 
 impl MetadataReply {
-    /// The room that is kept for it.
+    /// The bytes that the send queue keeps for the reply.
     pub(crate) const ROOM: usize = Answer::LONGEST_META;
 
     /// Sends the reply: the data, or a positive error number. A path that is too long becomes

@@ -1,73 +1,74 @@
-//! The two one-way streams with a process, each with the buffer that belongs to it.
+//! The two one-way streams with a process, each with its buffer.
 
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
 
-/// The side a process sends to us on. A token: whoever holds it reads the stream, and calls the
-/// worker after letting go if there are frames left: the worker may have found the token taken.
+/// The incoming stream of a peer. Its lock is a token: the thread that holds it reads the stream,
+/// and calls the worker after it unlocks if frames are left, since the worker may have failed to
+/// lock it.
 pub(crate) struct RxHalf<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
-    /// How often it was read since it is to be closed.
+    /// The number of reads since the connection is closing.
     pub(crate) last_reads: usize,
-    /// Its requests stay unread until it reads our answers.
+    /// The reads are paused until the peer reads its answers.
     pub(crate) reads_paused: bool,
-    /// The frame at the head stands among the events: it is taken up again.
+    /// The frame at the head was traced already; it is handled again.
     pub(crate) is_traced: bool,
 }
 
-/// What was accepted for sending to a process. A spinlock.
+/// The frames that were accepted for sending to a process. Its lock is a spinlock.
 pub(crate) struct Queue<'m> {
     pub(crate) filling: FrameWriter<'m>,
     pub(crate) closed: bool,
-    /// The peer broke the protocol: nothing more of it is heard.
+    /// The peer violated the protocol: its remaining frames are dropped.
     pub(crate) faulty: bool,
-    /// Nothing was put in yet since the peer came into the table.
+    /// No frame was queued since the peer was added to the table.
     pub(crate) is_new: bool,
-    /// Room that is kept for answers that the embedder owes.
+    /// The bytes that are reserved for answers of the embedder and of the leader.
     pub(crate) reserved: usize,
     pub(in crate::node) most: usize,
 }
 
 impl Queue<'_> {
-    /// How many bytes can be put in, beside what room is kept for.
+    /// Returns the free bytes, without the reserved ones.
     pub(crate) fn room(&self) -> usize {
         self.filling.room().saturating_sub(self.reserved)
     }
 
-    /// Notes that a frame was put in, and how full the queue is.
+    /// Records that a frame was queued, and the usage of the queue.
     pub(crate) fn record_push(&mut self) {
         self.is_new = false;
         self.most = self.most.max(self.filling.unsent().len());
     }
 }
 
-/// The side we send to a process on. A token: whoever holds it writes to the stream, and looks at
-/// the queue again after letting go ([`Node::flush`](crate::Node)): others that found the token
-/// taken have left that to it.
+/// The outgoing stream to a peer. Its lock is a token: the thread that holds it writes to the
+/// stream, and checks the queue again after it unlocks ([`Node::flush`](crate::Node)), since other
+/// threads that failed to lock it have left their frames to it.
 pub(crate) struct TxHalf<'m, S> {
     pub(crate) stream: Option<S>,
-    /// How many bytes of our VMID, which goes first, are sent.
+    /// The number of bytes of this process's VMID that were sent; the VMID goes first.
     pub(crate) vmid_sent: usize,
-    /// What is being sent; swapped with the queue's when it is all out.
+    /// The frames that are being written; swapped with those of the queue when all are written.
     pub(crate) draining: FrameWriter<'m>,
-    /// The stream takes no more for now: the worker is told when it does.
+    /// The stream accepts no more bytes for now; the platform reports when it does.
     pub(crate) blocked: bool,
-    /// Since when its backlog is full.
+    /// The time since which the peer's backlog is full.
     pub(crate) connecting_since: Option<Time>,
-    /// How long the last pause between two tries to connect was at most, in nanoseconds.
+    /// The upper limit of the last pause between two attempts to connect, in nanoseconds.
     pub(crate) pause: u64,
 }
 
 impl<S> TxHalf<'_, S> {
-    /// Closes the stream and forgets everything.
+    /// Closes the stream and resets the state.
     pub(crate) fn reset(&mut self) {
         self.draining.clear();
         self.vmid_sent = 0;
         self.blocked = false;
         self.connecting_since = None;
         self.pause = 0;
-        // Where it is, not moved away first: it may have keys to wipe.
+        // The stream is dropped in place: it may have keys to wipe.
         self.stream = None;
     }
 }
@@ -79,7 +80,7 @@ impl<S> RxHalf<'_, S> {
         self.reads_paused = false;
         self.is_traced = false;
         self.last_reads = 0;
-        // As with the other.
+        // The stream is dropped in place, as in [`TxHalf`].
         self.stream = None;
     }
 }

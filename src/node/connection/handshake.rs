@@ -1,4 +1,4 @@
-//! Who comes and who goes.
+//! Accepting, identifying and closing connections.
 
 use crate::sync::Ordering;
 
@@ -13,15 +13,15 @@ use crate::node::{Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLock;
 
-/// How many streams are accepted in one turn at most, so that the others are heard too.
+/// The most streams that one poll iteration accepts, so that other streams are served too.
 const ACCEPTED_AT_ONCE: usize = 256;
 
-/// How often a stream is read at most before it is closed: its peer is gone and can't write more
-/// than the stream holds, unless it is only pretending.
+/// The most reads of a stream before it is closed. A peer that is gone can't have written more than
+/// the stream holds; a peer that only pretends to be gone could write for ever.
 const LAST_READS: usize = 256;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Accepts who is waiting.
+    /// Accepts the waiting streams.
     pub(super) fn accept(&self, state: &mut WorkerState<'m, P::Stream>) {
         for _ in 0..ACCEPTED_AT_ONCE {
             self.run_upcalls();
@@ -50,7 +50,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Whether there is no place for one more stranger, and none has had its time to shake hands.
+    /// Whether no slot is free for one more unidentified connection, and none of them has had its
+    /// time for the handshake.
     fn unidentified_are_recent(&self, state: &WorkerState<'m, P::Stream>) -> bool {
         if state.unidentified_count < state.unidentified.len() {
             return false;
@@ -61,7 +62,7 @@ impl<'m, P: Pal> Node<'m, P> {
         unidentified.all(|candidate| candidate.until.since(now) > half.unwrap_or_default())
     }
 
-    /// Watches the listener again when it is time. Returns when the worker has to look again.
+    /// Watches the listener again when it is time. Returns when the worker must run again.
     pub(super) fn accept_again(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
@@ -78,7 +79,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Some(until.map_or(retry, |until| until.min(retry)))
     }
 
-    /// Hears a new stream's VMID, or puts it among the unidentified until it says it.
+    /// Reads the VMID of a new stream, or keeps the stream as an unidentified connection until the
+    /// VMID arrives.
     fn handle_accept(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream) {
         let mut candidate = UnidentifiedStream {
             stream,
@@ -101,7 +103,7 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         candidate: UnidentifiedStream<P::Stream>,
     ) {
-        // Where there is no room, the one that has been silent for longest goes.
+        // If no slot is free, the oldest unidentified connection is closed.
         let Some((index, place)) = state
             .unidentified
             .iter_mut()
@@ -129,7 +131,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A stranger says something.
+    /// Reads from an unidentified connection.
     pub(super) fn read_unidentified(&self, state: &mut WorkerState<'m, P::Stream>, index: usize) {
         let Some(place) = state.unidentified.get_mut(index) else {
             return;
@@ -181,7 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
         until
     }
 
-    /// Tries those again who have said who they are, but whose place was not free yet.
+    /// Retries the connections whose VMID is known but whose peer slot was not free yet.
     fn retry_identified(&self, state: &mut WorkerState<'m, P::Stream>) {
         for index in 0..state.unidentified.len() {
             let place = state.unidentified.get(index).and_then(Option::as_ref);
@@ -191,17 +193,18 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A stream has said that it comes from `vmid`.
+    /// Makes a stream the incoming stream of the process `vmid`.
     fn identify(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
         };
         if let Some(peer) = self.peers.find(vmid) {
-            // The one before may be gone already, and only its end not have been read yet.
+            // The process that had this VMID before may be gone, and only the end of its stream not
+            // have been read yet.
             if peer.broken.load(Ordering::SeqCst) {
                 if self.close(state, &peer) != Retry::No {
-                    // A call has one of its streams yet.
+                    // A call still holds one of its streams.
                     return self.keep_unidentified(
                         state,
                         UnidentifiedStream::of(stream, vmid, self.now()),
@@ -229,11 +232,11 @@ impl<'m, P: Pal> Node<'m, P> {
         log_event!(debug, "process {vmid} is connected");
         self.events.connected(vmid);
         self.enqueue_upcall(Upcall::Joined(vmid));
-        // What came with the VMID: no need to be told of it.
+        // The bytes that came with the VMID are read now; the platform need not report them.
         self.receive(&peer);
     }
 
-    /// Reads the peer's stream to its end, if that is there already, and closes the connection.
+    /// Reads the peer's stream to its end, if the end has arrived, and closes the connection.
     fn read_to_end_of_stream(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
@@ -262,8 +265,8 @@ impl<'m, P: Pal> Node<'m, P> {
         false
     }
 
-    /// Closes the connection with a peer for good, and tells whoever it concerns. Comes back with
-    /// a wish to be tried again if another thread is at one of its streams.
+    /// Closes the connection with a peer, and notifies the calls and tables that depend on it.
+    /// Returns a retry if another thread holds one of its streams.
     pub(super) fn close(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
@@ -281,7 +284,7 @@ impl<'m, P: Pal> Node<'m, P> {
             queue.closed = true;
             queue.faulty
         };
-        // An answer or a last wish that came before the end is heard.
+        // The frames that came before the end are handled.
         while !faulty && rx.last_reads < LAST_READS {
             rx.last_reads = rx.last_reads.saturating_add(1);
             let read = self.read(&mut rx);
@@ -292,7 +295,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             match read {
                 ReadOutcome::Some => {}
-                // What it said last may not be here yet.
+                // The last bytes of the peer may not have arrived yet.
                 ReadOutcome::Nothing
                     if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
                 {
@@ -303,8 +306,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         let vmid = peer.vmid();
-        // The outgoing stream ends first: a peer that sees its own stream closed finds the end of
-        // this one, and what was written before it, without waiting.
+        // The outgoing stream is closed first: a peer that sees the end of its own stream then
+        // finds the end of this one, and the bytes before it, without waiting.
         if let Some(stream) = &tx.stream {
             self.pal.unwatch(stream);
         }
@@ -324,7 +327,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let error = self.gone(vmid);
         if error == Error::LeaderGone {
             self.leader_gone.store(true, Ordering::Release);
-            // Who leaves closes its streams, and the leader its own.
+            // During a shutdown both sides close their streams, so that is no cause for a warning.
             if self.phase() == Phase::Running {
                 log_event!(warn, "the leader is gone");
             }
@@ -332,13 +335,14 @@ impl<'m, P: Pal> Node<'m, P> {
             log_event!(debug, "process {vmid} is gone");
         }
         self.handle_parent_gone(vmid);
-        // One that never came has not gone either: only we tried to reach it.
+        // A process that never opened a stream has not left: this process only tried to reach it.
         if !peer.lacks_inbound() {
             self.reclaim_ids(vmid);
-            // Before its callers know of it, so that a child is a zombie for them.
+            // The tables change before the calls fail, so that the callers find the child to be a
+            // zombie.
             self.handle_peer_gone(vmid);
         }
-        // Calls that wait for children, or for all others to leave, look again.
+        // Calls that wait for children, or for all others to leave, check again.
         self.waiters.wake_for_room(self.identity.vmid);
         self.waiters.fail(Some(vmid), error);
         self.events.disconnected(vmid);
@@ -350,8 +354,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::No
     }
 
-    /// A peer that is to be closed is looked at again soon. What its streams report until then is
-    /// no news, and would come again and again.
+    /// Pauses the watch of a peer that is closing and will be served again soon. Until then the
+    /// platform would report its streams again and again.
     fn pause_watch(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -366,10 +370,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: what the process owned is free again.
+    /// On the leader: releases everything that the process owned.
     pub(crate) fn reclaim_ids(&self, vmid: Vmid) {
         let Some(leader) = &self.leader else { return };
-        // When it goes itself the others live on: nothing of theirs is given away.
+        // If the leader itself closes, the others live on, so their IDs are not released.
         if self.phase() >= Phase::Closing {
             return;
         }
@@ -391,7 +395,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
 /// As the leader: takes back what the process had given to others that have not come.
 pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid) {
-    // Not all under one lock: there may be many.
+    // One step for each lock, since there may be many entries.
     while matches!(
         leader.lock().apply(&Op::RevokeGrants(giver)),
         Outcome::Left(1..)
@@ -405,7 +409,7 @@ enum Identification {
     End,
 }
 
-/// Reads no more than the VMID.
+/// Reads the VMID and no further byte.
 fn read_vmid<S: Stream>(candidate: &mut UnidentifiedStream<S>) -> Identification {
     loop {
         let Some(missing) = candidate

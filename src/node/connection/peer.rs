@@ -7,50 +7,54 @@ use crate::pal::{Time, Token};
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// One process.
+/// The state of the connection with one process. In the comments of the fields, "the peer" is that
+/// process.
 pub(crate) struct Peer<'m, S> {
     pub(super) index: u32,
-    /// Changes when the place goes to another process, so that stale names are known as such.
+    /// Changes when another process gets the slot, so that stale keys are recognised.
     pub(super) generation: AtomicU32,
     pub(super) vmid: AtomicU32,
     pub(crate) rx: SpinLock<RxHalf<'m, S>>,
     pub(crate) queue: SpinLock<Queue<'m>>,
     pub(crate) tx: SpinLock<TxHalf<'m, S>>,
-    /// It is in the attention queue.
+    /// The peer is in the ring of scheduled peers.
     pub(super) is_scheduled: AtomicBool,
-    /// It is to be closed.
+    /// The worker must close the connection.
     pub(crate) broken: AtomicBool,
-    /// It has closed its end of our stream to it: the end of its own is sure to come.
+    /// The peer has closed its end of the outgoing stream, so the end of the incoming stream will
+    /// come.
     pub(crate) hung_up: AtomicBool,
-    /// Its requests are held back: tell the worker when there is room again.
+    /// The worker has paused the reads of the peer's requests; the thread that makes room schedules
+    /// the peer.
     pub(crate) reads_paused: AtomicBool,
-    /// A call waits for room to send to it.
+    /// A call waits for room in the send queue.
     pub(crate) room_wanted: AtomicBool,
-    /// A stream to it is to be opened though nothing is to be sent yet.
+    /// A stream to the peer must be opened though no frame is queued yet.
     pub(crate) stream_wanted: AtomicBool,
-    /// Its backlog was full: to be tried again.
+    /// The peer's backlog was full, so the worker will try again to connect.
     pub(crate) connecting: AtomicBool,
-    /// Not before that time.
+    /// The time of the next attempt to connect.
     pub(crate) retry_at: AtomicU64,
-    /// Nobody listened there when we tried. If it has come to us meanwhile, it does by now.
+    /// No process listened at the peer's address. If the peer has opened a stream to this process
+    /// meanwhile, it listens by now.
     pub(crate) unreachable: AtomicBool,
-    /// It has a stream to us.
+    /// The peer has opened a stream to this process.
     pub(crate) has_inbound: AtomicBool,
-    /// It has said that it knows this crate's extensions.
+    /// The peer has sent HELLO, so it knows the extensions of this crate.
     pub(crate) extended: AtomicBool,
-    /// As the leader: its process has ended, and has nothing to say any more.
+    /// On the leader: the peer's process has ended, so its later messages are ignored.
     pub(crate) ended: AtomicBool,
-    /// It has sent something, and no HELLO before: it is a process in C.
+    /// The peer's first frame was no HELLO: it is a process in C.
     pub(crate) lacks_hello: AtomicBool,
-    /// It was told the limits of this process.
+    /// LIMITS of this process was queued for the peer.
     pub(crate) limits_sent: AtomicBool,
-    /// The longest frame that it takes, as it said itself; no limit is known before.
+    /// The longest frame that the peer accepts, from its LIMITS; `u32::MAX` before that.
     pub(super) max_frame: AtomicU32,
-    /// As the leader: its sync handles do not fit those of this process.
+    /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
     pub(crate) syncs_refused: AtomicBool,
-    /// As the leader: signals for it may wait to be sent.
+    /// On the leader: signals for the peer may be pending.
     pub(crate) has_pending_signals: AtomicBool,
-    /// The name of the waiter whose call reads its stream; 0 for none.
+    /// The number of the waiter whose call reads the incoming stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }
 
@@ -60,55 +64,59 @@ impl<S> Peer<'_, S> {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::LEADER)
     }
 
-    /// Whether it has no stream to us yet. For the worker, which opens and closes them; whoever
-    /// has the reading token just then makes no difference.
+    /// Whether the peer has opened no stream to this process yet. For the worker, which accepts and
+    /// closes streams; a thread that has locked the receiving half makes no difference.
     pub(crate) fn lacks_inbound(&self) -> bool {
         !self.has_inbound.load(Ordering::SeqCst)
     }
 
-    /// Whether it has a stream to us, or ours to it is open or will be opened. The worker sees the end of
-    /// either, and then removes the peer; nobody would remove one that has none.
+    /// Whether the peer has a stream to this process, or the outgoing stream is open or will be
+    /// opened. The worker sees the end of either stream and then removes the peer; nothing would
+    /// remove a peer that has none.
     pub(super) fn has_connection(&self) -> bool {
         self.has_inbound.load(Ordering::SeqCst)
             || self.stream_wanted.load(Ordering::SeqCst)
             || !self.queue.lock().is_new
     }
 
-    /// Whether its backlog was full when we last tried.
+    /// Whether the peer's backlog was full at the last attempt to connect.
     pub(crate) fn is_connecting(&self) -> bool {
         self.connecting.load(Ordering::SeqCst)
     }
 
-    /// When to try again to connect, if its backlog was full.
+    /// Returns the time of the next attempt to connect, if the backlog was full.
     pub(crate) fn next_try(&self) -> Option<Time> {
         self.is_connecting()
             .then(|| Time(self.retry_at.load(Ordering::SeqCst)))
     }
 
-    /// Whether an answer to it can be queued, or will be dropped as it is going.
+    /// Whether an answer can be queued; also true for a connection that is closing, whose answers
+    /// are dropped.
     pub(crate) fn has_room(&self) -> bool {
         let queue = self.queue.lock();
         queue.closed || queue.room() >= crate::node::ANSWER_RESERVE
     }
 
-    /// Keeps room for an answer that comes later: there is enough for any.
+    /// Reserves room for an answer that comes later. The caller has checked that there is room for
+    /// any answer.
     pub(crate) fn reserve_reply(&self, room: usize) {
         let mut queue = self.queue.lock();
         queue.reserved = queue.reserved.saturating_add(room);
     }
 
-    /// It takes no longer frames than that. Every process takes those of [`crate::node::ANSWER_RESERVE`] bytes.
+    /// Sets the longest frame that the peer accepts. Every process accepts frames of
+    /// [`crate::node::ANSWER_RESERVE`] bytes.
     pub(in crate::node) fn set_max_frame(&self, length: u32) {
         let least = u32::try_from(crate::node::ANSWER_RESERVE).unwrap_or(u32::MAX);
         self.max_frame.store(length.max(least), Ordering::SeqCst);
     }
 
-    /// The longest frame that it takes, as far as that is known.
+    /// Returns the longest frame that the peer accepts, as far as it is known.
     pub(in crate::node) fn max_frame(&self) -> u32 {
         self.max_frame.load(Ordering::SeqCst)
     }
 
-    /// Whether it takes a frame of that length, as far as that is known.
+    /// Whether the peer accepts a frame of that length, as far as its limit is known.
     pub(in crate::node) fn accepts_length(&self, length: usize) -> bool {
         length <= self.max_frame() as usize
     }

@@ -1,4 +1,4 @@
-//! The processes this node is connected with: one place for each, found by VMID.
+//! The table of the processes that this node is connected with, found by VMID.
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
@@ -42,14 +42,14 @@ pub(crate) struct Peers<'m, S> {
     work_queue: SpinLock<WorkQueue<'m>>,
 }
 
-/// Peers that want something of the worker, each at most once: a ring.
+/// The peers that the worker must serve, each at most once: a ring.
 struct WorkQueue<'m> {
     ring: Table<'m, u32>,
     first: usize,
     count: usize,
 }
 
-/// A peer, kept from being reused as long as this lives.
+/// A reference to a peer. The slot is not reused as long as the reference lives.
 pub(crate) struct PeerRef<'a, 'm, S> {
     peers: &'a Peers<'m, S>,
     peer: &'a Peer<'m, S>,
@@ -69,7 +69,7 @@ impl<S> Drop for PeerRef<'_, '_, S> {
 }
 
 impl<'m, S> Peers<'m, S> {
-    /// The memory of the places themselves.
+    /// The bytes of the table, without the buffers.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         bytes_for::<Peer<'m, S>>(capacity)
             .saturating_add(SortedMap::bytes(capacity))
@@ -84,7 +84,7 @@ impl<'m, S> Peers<'m, S> {
         send_queue: usize,
     ) -> Result<Self, Error> {
         let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
-        // The buffers come from the far end, so that the tables stand together.
+        // The buffers come from the far end of the arena, so that the tables are adjacent.
         let mut buffers = arena.split_off(capacity.saturating_mul(
             frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
         ))?;
@@ -162,7 +162,7 @@ impl<'m, S> Peers<'m, S> {
             .map(|peer| PeerRef { peers: self, peer })
     }
 
-    /// The peer with that VMID.
+    /// Returns the peer with that VMID.
     pub(crate) fn find(&self, vmid: Vmid) -> Option<PeerRef<'_, 'm, S>> {
         let mut directory = self.directory.lock();
         let index = directory.index_of(vmid)?;
@@ -176,7 +176,7 @@ impl<'m, S> Peers<'m, S> {
         self.directory.lock().index_of(vmid).is_some()
     }
 
-    /// The peer with that VMID, new if there is none yet.
+    /// Returns the peer with that VMID; adds it if there is none.
     pub(crate) fn find_or_add(&self, vmid: Vmid) -> Result<PeerRef<'_, 'm, S>, Error> {
         let full = Error::Full(Resource::Peers);
         let mut directory = self.directory.lock();
@@ -191,7 +191,7 @@ impl<'m, S> Peers<'m, S> {
             }
             directory.free_count = free_count;
             peer.vmid.store(vmid.get(), Ordering::Relaxed);
-            // The lock order is table → queue, and nobody else knows this place yet.
+            // The lock order is table → queue, and no other thread uses this slot yet.
             let mut queue = peer.queue.lock();
             (queue.closed, queue.faulty, queue.reserved) = (false, false, 0);
             queue.is_new = true;
@@ -203,7 +203,7 @@ impl<'m, S> Peers<'m, S> {
         self.reference(index).ok_or(full)
     }
 
-    /// The peer that a name of its stream means, if it is still there.
+    /// Returns the peer of a stream key, if it is still in the table.
     pub(crate) fn find_by_key(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
         let peer = self.slots.get(index as usize)?;
         let mut directory = self.directory.lock();
@@ -216,7 +216,7 @@ impl<'m, S> Peers<'m, S> {
         self.reference(index)
     }
 
-    /// All peers that are there as the walk passes them.
+    /// Returns the peers, each if it is in the table when the iterator reaches it.
     pub(crate) fn all(&self) -> impl Iterator<Item = PeerRef<'_, 'm, S>> {
         self.slots.iter().filter_map(|peer| {
             self.find_by_key(
@@ -226,8 +226,8 @@ impl<'m, S> Peers<'m, S> {
         })
     }
 
-    /// Takes the peer out of the table: its streams are closed and its buffers empty. The place is
-    /// free once nobody has a reference to it any more.
+    /// Removes the peer from the table; the caller has closed its streams and emptied its buffers.
+    /// The slot is free when the last reference is dropped.
     pub(crate) fn remove(&self, peer: &Peer<'m, S>) {
         let mut directory = self.directory.lock();
         if !directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed)) {
@@ -251,7 +251,7 @@ impl<'m, S> Peers<'m, S> {
             if peer.has_connection() {
                 return;
             }
-            // A call failed before it sent anything.
+            // A call added the peer and failed before it sent anything.
             peer.queue.lock().closed = true;
             directory.by_vmid.remove(peer.vmid.load(Ordering::Relaxed));
         }
@@ -286,7 +286,7 @@ impl<'m, S> Peers<'m, S> {
         }
     }
 
-    /// Puts the peer before the worker. True if it wasn't there already.
+    /// Schedules the peer for the worker. True if it was not scheduled already.
     pub(crate) fn schedule(&self, peer: &Peer<'m, S>) -> bool {
         if peer.is_scheduled.swap(true, Ordering::SeqCst) {
             return false;
@@ -304,12 +304,12 @@ impl<'m, S> Peers<'m, S> {
         true
     }
 
-    /// How many peers want the worker.
+    /// Returns the number of scheduled peers.
     pub(crate) fn scheduled(&self) -> usize {
         self.work_queue.lock().count
     }
 
-    /// The next peer that wants the worker.
+    /// Removes and returns the next scheduled peer.
     pub(crate) fn next_scheduled(&self) -> Option<PeerRef<'_, 'm, S>> {
         loop {
             let index = {
@@ -321,7 +321,8 @@ impl<'m, S> Peers<'m, S> {
                 index
             };
             let peer = self.slots.get(index as usize)?;
-            // Before the look at what it wants: what is wanted later lists it again.
+            // The flag is cleared before the worker serves the peer, so that a later request
+            // schedules it again.
             peer.is_scheduled.swap(false, Ordering::SeqCst);
             let generation = peer.generation.load(Ordering::Relaxed) & GENERATIONS;
             if let Some(peer) = self.find_by_key(index, generation) {
@@ -335,13 +336,13 @@ impl<'m, S> Peers<'m, S> {
         self.fill().0 > 0 && self.all().any(|peer| peer.has_connection())
     }
 
-    /// How many peers there are now, and the most ever.
+    /// Returns the number of peers now, and the highest number so far.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let directory = self.directory.lock();
         (directory.by_vmid.len(), directory.by_vmid.peak())
     }
 
-    /// Bytes in the fullest send queue now, and the most ever in one.
+    /// Returns the bytes in the fullest send queue now, and the highest number so far in any queue.
     pub(crate) fn queue_fill(&self) -> (usize, usize) {
         self.slots.iter().fold((0, 0), |(now, most), peer| {
             let queue = peer.queue.lock();
@@ -360,7 +361,7 @@ mod tests {
         let mut arena = Arena::new(&mut memory);
         let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
         let peer = peers.find_or_add(Vmid::LEADER).unwrap();
-        // A call looks whether there is a stream to read, while the worker accepts the first.
+        // A call checks for a stream to read while the worker accepts the first one.
         let rx = peer.rx.try_lock().unwrap();
         assert!(peer.lacks_inbound());
         drop(rx);

@@ -1,8 +1,9 @@
-//! What moves a node's bytes: in a thread of its own, or turned by the caller.
+//! The poll loop, which moves the bytes of a node: in a thread of its own, or called by the
+//! embedder.
 //!
-//! The worker never blocks on one peer. It reads a stream once for each report of readiness, so
-//! that a busy peer gets no more turns than others; what a peer doesn't read waits in that peer's
-//! own queue; a peer whose queue is full has its own requests left unread.
+//! The worker never blocks on one peer. It reads a stream once for each readiness event, so that a
+//! busy peer is not served more often than others. Frames that a peer does not read wait in the
+//! queue of that peer. If the queue of a peer is full, the worker does not read its requests.
 
 use crate::sync::Ordering;
 use core::time::Duration;
@@ -16,16 +17,16 @@ use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
 use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, Table, bytes_for};
 
-/// The bytes a process says its VMID in, first thing on each of its streams.
+/// The length of the VMID with which a process begins each of its streams, in bytes.
 pub(crate) const VMID_LENGTH: usize = 4;
 
-/// How soon a full backlog, or a token that another thread held, is looked at again.
+/// The pause before a full backlog, or a half that another thread had locked, is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(2);
 
-/// How soon streams are accepted again after the platform had no more.
+/// The pause before streams are accepted again after the platform had no more of them.
 pub(super) const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
-/// A stream whose peer has not said yet which VMID it is.
+/// An accepted stream whose process has not sent its VMID yet.
 pub(crate) struct UnidentifiedStream<S> {
     pub(super) stream: S,
     pub(super) vmid: [u8; VMID_LENGTH],
@@ -34,7 +35,7 @@ pub(crate) struct UnidentifiedStream<S> {
 }
 
 impl<S> UnidentifiedStream<S> {
-    /// One that has said who it is.
+    /// A stream whose VMID is known.
     pub(super) fn of(stream: S, vmid: Vmid, until: Time) -> Self {
         UnidentifiedStream {
             stream,
@@ -45,19 +46,20 @@ impl<S> UnidentifiedStream<S> {
     }
 }
 
-/// What only the thread that turns the worker touches. A token.
+/// The state of the poll loop. Its lock is a token: the thread that holds it is the worker.
 pub(crate) struct WorkerState<'m, S> {
     pub(super) unidentified: Table<'m, Option<UnidentifiedStream<S>>>,
     pub(super) unidentified_count: usize,
     ready: ReadyList,
     spin: AdaptiveSpin,
-    /// When something was last ready. From one such time to the next is what spinning is judged by,
-    /// not the wait alone: on a single core the peer may have run before the wait began.
+    /// The time of the last readiness event. Spinning is judged by the time from one such event to
+    /// the next, not by the wait alone: on a single core the peer may have run before the wait
+    /// began.
     last_ready: Time,
-    /// The platform has no more streams: the listener is not watched until then, or until one was
-    /// closed.
+    /// The platform has no more streams: the worker does not watch the listener before this time,
+    /// or before a stream was closed.
     pub(super) exhausted_until: Option<Time>,
-    /// When to try next to connect to a peer whose backlog was full.
+    /// The time of the next attempt to connect to a peer whose backlog was full.
     next_try: Option<Time>,
 }
 
@@ -79,7 +81,7 @@ impl<'m, S: Stream> WorkerState<'m, S> {
     }
 }
 
-/// How soon the worker has to look again, even if no stream gets ready.
+/// The time at which the worker must serve again even if no stream becomes ready.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Retry {
     Now,
@@ -88,27 +90,29 @@ pub(super) enum Retry {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Moves bytes until [`Node::shut_down`]. For a thread of its own ([`Driving::Worker`]).
+    /// Runs the worker until [`Node::shut_down`]. For a thread of its own ([`Driving::Worker`]).
     ///
     /// [`Driving::Worker`]: crate::Driving::Worker
     pub fn work(&self) {
         while self.poll(None) {}
     }
 
-    /// Moves what can be moved, once; waits until `until` at most if there is nothing (`None`: as
-    /// long as it takes; a time in the past: not at all). False once the node is closed.
+    /// Runs one poll iteration: moves the bytes that can be moved. If there are none it waits until
+    /// `until` at most (`None`: without limit; a time in the past: not at all). False once the node
+    /// is closed.
     ///
-    /// For [`Driving::Caller`]: to be called between calls, so that peers are answered.
+    /// For [`Driving::Caller`]: the embedder calls this between other calls, so that peers get
+    /// their answers.
     ///
     /// [`Driving::Caller`]: crate::Driving::Caller
     pub fn poll(&self, until: Option<Time>) -> bool {
         self.poll_for(None, until)
     }
 
-    /// As [`Node::poll`], for a call that waits for that event: if it is set there is nothing to
-    /// wait for, and the same thread may have set it just before the wait.
+    /// As [`Node::poll`], for a call that waits for `event`. If the event is set it does not wait:
+    /// the same thread may have set it just before.
     pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
-        // Somebody else turns already.
+        // Another thread is the worker.
         let Some(mut state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
         };
@@ -138,7 +142,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let until = self.poll_recalls(until);
         let until = self.poll_starts(until);
         let until = self.poll_abandoned(until);
-        // Whoever was listed on the way, after its turn or without one, waits for this thread alone.
+        // Peers that were scheduled during this iteration wait for this thread alone, so it must
+        // not sleep.
         let is_wanted = self.peers.scheduled() > relisted;
         let until = if is_wanted || event.is_some_and(Event::is_set) {
             Some(Time(0))
@@ -155,14 +160,14 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Has whoever shuts this node down look whether everything is out.
+    /// Wakes the thread that shuts this node down, which checks whether all frames are written.
     pub(crate) fn notify_shutdown(&self) {
         if self.phase() != Phase::Running {
             self.stopped.set();
         }
     }
 
-    /// Waits for readiness: looking again and again for a while where that has paid, then asleep.
+    /// Waits for readiness events: it spins for a while where that has paid, then sleeps.
     fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
         state.ready.clear();
         let limit = self.config.spin;
@@ -178,7 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.spin(state, until);
         }
         if state.ready.is_empty() {
-            // Whoever calls for the worker all the time keeps nobody's stream from being read.
+            // Threads that wake the worker all the time must not keep streams from being read.
             let until = if self.take_wake() {
                 Some(Time(0))
             } else {
@@ -193,7 +198,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Looks for readiness again and again for a while, not beyond `until`.
+    /// Polls for readiness events for a while, not beyond `until`.
     fn spin(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
         let start = self.now();
         loop {
@@ -214,12 +219,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Looks after the peers that asked for it. Says how soon to look again, and at how many of them.
+    /// Serves the scheduled peers. Returns when to serve again, and the number of peers that were
+    /// scheduled again.
     fn serve_scheduled(&self, state: &mut WorkerState<'m, P::Stream>) -> (Retry, usize) {
         let mut retry = Retry::No;
         let mut relisted = 0_usize;
         state.next_try = None;
-        // Only those that wait now: one that comes back has its turn after the streams.
+        // Only the peers that are scheduled now: a peer that is scheduled again is served after the
+        // streams.
         for _ in 0..self.peers.scheduled() {
             let Some(peer) = self.peers.next_scheduled() else {
                 break;
@@ -235,7 +242,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.flush(&peer);
                 let retry = self.resume(&peer);
                 if let Some(next) = peer.next_try() {
-                    // Later if another thread was at it, and it was not tried.
+                    // Later if another thread had locked the half, so that no attempt was made.
                     let now = self.now();
                     let next = if next > now { next } else { now + RETRY };
                     let first = state.next_try.unwrap_or(next);
@@ -266,7 +273,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.send_all_pending_signals() {
             retry = retry.min(Retry::Soon);
         }
-        // What that and other threads put aside.
+        // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         (retry, relisted)
     }
@@ -291,7 +298,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.unblock(&peer);
                 }
                 if readiness.contains(Readiness::HANG_UP) {
-                    // What it said before it went is heard first, even on a stream that was not
+                    // The last frames of the peer are handled first, even on a stream that was not
                     // accepted yet.
                     self.accept(state);
                     peer.hung_up.store(true, Ordering::SeqCst);
@@ -302,14 +309,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Puts the peer before the worker, and wakes it.
+    /// Schedules the peer, and wakes the worker.
     pub(crate) fn call_worker(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if self.peers.schedule(peer) {
             self.wake();
         }
     }
 
-    /// Counts a fault of a peer, or of a stranger whose VMID is not known.
+    /// Counts a fault of a peer, or of an unidentified connection.
     pub(super) fn refuse(&self, vmid: Option<Vmid>, refusal: Refusal) {
         self.counters.refuse(refusal);
         self.events.refused(vmid, refusal);
@@ -320,7 +327,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A borrower has not given back what it was asked for.
+    /// Closes the connection of a peer that has not returned a delegation in time.
     pub(crate) fn disconnect_overdue(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if !peer.broken.swap(true, Ordering::SeqCst) {
             self.refuse(Some(peer.vmid()), Refusal::NotReturned);
@@ -328,13 +335,13 @@ impl<'m, P: Pal> Node<'m, P> {
         self.disconnect_peer(peer);
     }
 
-    /// Has the peer's connection closed.
+    /// Has the worker close the connection of the peer.
     pub(crate) fn disconnect_peer(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         peer.broken.store(true, Ordering::SeqCst);
         self.call_worker(peer);
     }
 
-    /// Closes everything, at the end. False if a call in another thread has a stream yet.
+    /// Closes all streams, at the end. False if a call in another thread still holds one.
     fn close_all(&self, state: &mut WorkerState<'m, P::Stream>) -> bool {
         if self.phase() == Phase::Closed {
             return true;
@@ -359,7 +366,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// What an incoming stream is watched for.
+/// Returns the events for which an incoming stream is watched.
 pub(super) fn incoming_interest(reads_paused: bool) -> Interest {
     if reads_paused {
         Interest::empty()

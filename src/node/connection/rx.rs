@@ -1,4 +1,4 @@
-//! From the bytes of a stream to its frames.
+//! Reading a stream: from its bytes to its frames.
 
 use crate::sync::Ordering;
 
@@ -8,7 +8,7 @@ use crate::node::{Node, PeerRef, RxHalf};
 use crate::pal::{Pal, Stream, StreamError};
 use crate::wire::{Expected, Frame};
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadOutcome {
     Some,
@@ -17,9 +17,9 @@ pub(super) enum ReadOutcome {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Reads the peer's stream once, and does what it asks for.
+    /// Reads the peer's stream once, and handles the frames.
     pub(crate) fn receive(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
-        // Not the worker's now: a call reads its answer there. It gives the stream back.
+        // If a call has the receiving half, the call reads and returns it to the worker later.
         let Some(mut rx) = peer.rx.try_lock() else {
             return;
         };
@@ -55,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Goes on with what was left unread, or read and not taken up.
+    /// Handles the frames that were read before and not handled.
     pub(super) fn resume(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> Retry {
         let Some(mut rx) = peer.rx.try_lock() else {
             return Retry::No;
@@ -65,7 +65,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         let retry = self.handle_frames(peer, &mut rx);
         if retry == Retry::Soon && !rx.reads_paused {
-            // That more has come is no news until then, and would be reported again and again.
+            // Until the retry, the platform would report readiness again and again.
             self.pause_reads(peer, &mut rx, true);
         }
         drop(rx);
@@ -73,7 +73,7 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// Takes up the whole frames that were read.
+    /// Handles the complete frames in the buffer.
     pub(super) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -92,7 +92,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if !rx.reads_paused {
                     self.counters.paused_reads.add(1);
                     self.pause_reads(peer, rx, true);
-                    // Room may have been made before the wish was known.
+                    // Another thread may have made room before it could see the flag.
                     if peer.has_room() {
                         continue;
                     }
@@ -119,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::No
     }
 
-    /// Puts a frame that is to be taken up among the events, once.
+    /// Records a received frame among the events, once.
     pub(crate) fn trace_rx(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -132,7 +132,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Leaves the peer's requests unread from now on, or no more.
+    /// Pauses or resumes the reads of the peer's stream.
     fn pause_reads(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -147,12 +147,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Closes the connection of a peer that broke the protocol.
+    /// Closes the connection of a peer that violated the protocol.
     pub(super) fn fault(&self, peer: &PeerRef<'_, 'm, P::Stream>, refusal: Refusal) {
         if !peer.broken.swap(true, Ordering::SeqCst) {
             self.refuse(Some(peer.vmid()), refusal);
         }
-        // Nothing of what it sent besides is worth anything.
+        // The other frames of such a peer are not trusted.
         let mut queue = peer.queue.lock();
         queue.closed = true;
         queue.faulty = true;

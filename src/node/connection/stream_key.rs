@@ -1,8 +1,8 @@
-//! The names of streams, as the platform's reports of readiness carry them.
+//! The keys of streams, as the platform's readiness events carry them.
 
 use crate::pal::Token;
 
-/// Which stream of a node a token names.
+/// The stream of a node that a token identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKey {
     Unidentified(usize),
@@ -13,7 +13,7 @@ pub(crate) enum StreamKey {
 const UNIDENTIFIED: u64 = 0;
 const INCOMING: u64 = 1;
 const OUTGOING: u64 = 2;
-/// The bits of a place's generation that a name has room for.
+/// The bits of a slot's generation that fit into a key.
 pub(in crate::node) const GENERATIONS: u32 = (1 << 28) - 1;
 
 impl StreamKey {

@@ -1,4 +1,4 @@
-//! Getting queued frames onto the stream, opening it if need be.
+//! Writing queued frames to the stream, which is opened first if need be.
 
 use core::time::Duration;
 
@@ -12,72 +12,77 @@ use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
 use crate::store::hash64;
 use crate::wire::{Answer, Message, codes};
 
-/// How many queues full one flush sends at most: others may fill it as fast, and whoever flushes
-/// has more to do than that.
+/// The most full queues that one flush writes. Other threads may fill the queue as fast, and the
+/// flushing thread has other work.
 const BATCHES_AT_ONCE: u32 = if cfg!(loom) { 1 } else { 16 };
 
-/// How far a drain went.
+/// The result of a drain.
 enum Drained {
-    /// All is out.
+    /// All frames were written.
     All,
-    /// Nothing goes any more, or not for now: what changes that brings the worker back to it.
+    /// Nothing can be written now; the event that changes this brings the worker back to the peer.
     Blocked,
-    /// More comes in than one flush sends.
+    /// Other threads queue more than one flush writes.
     Enough,
 }
 
-/// The pauses between tries to connect to a peer whose backlog is full: at most that long at first, and
-/// twice as long each time, in nanoseconds. Hundreds may try at once, and the peer has to get to accept them.
+/// The pauses between attempts to connect to a peer whose backlog is full, in nanoseconds: the
+/// first is at most this long, and each is twice as long as the one before. Hundreds of processes
+/// may try at once, and the peer needs time to accept them.
 const FIRST_PAUSE: u64 = 1_000_000;
 const LONGEST_PAUSE: u64 = 64_000_000;
 
-/// Between half of a pause and the whole, so that not all try at the same time.
+/// Returns a time between half of the pause and the whole pause, so that not all processes try at
+/// the same time.
 pub(crate) fn jittered(pause: u64, seed: u64) -> Duration {
     let less = hash64(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
     Duration::from_nanos(pause.saturating_sub(less))
 }
 
-/// The pause after that one.
+/// Returns the pause that follows `pause`.
 pub(crate) fn longer_pause(pause: u64) -> u64 {
     pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Sends what is queued for the peer, as far as it goes without blocking. Any thread may do
-    /// so; if another is at it, that one sends this too.
+    /// Writes the frames that are queued for the peer, as far as the stream accepts them without
+    /// blocking. Any thread may call this; if another thread holds the sending half, that thread
+    /// writes these frames too.
     pub(crate) fn flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         self.try_flush(peer);
-        // Whoever shuts the node down may have found the token taken, and looks again now. Not while
-        // nobody can be reached: one who does so by turning the node would never sleep.
+        // The thread that shuts the node down may have failed to lock the half, and checks again
+        // now. Not while the peer can't be reached: a thread that shuts down by polling would never
+        // sleep.
         if !peer.is_connecting() {
             self.notify_shutdown();
         }
     }
 
-    /// As [`Node::flush`], but does not tell who shuts the node down.
+    /// As [`Node::flush`], but does not notify the thread that shuts the node down.
     pub(crate) fn try_flush(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         while let Some(mut tx) = peer.tx.try_lock() {
             let drained = self.drain(peer, &mut tx);
             drop(tx);
             match drained {
                 Drained::Blocked => return,
-                // Not while the token was taken: the worker would have found it so.
+                // Only after the half is unlocked, since the worker could not lock it before.
                 Drained::Enough => return self.call_worker(peer),
-                // Whoever queued a frame while the token was taken relies on this second look.
+                // A thread that queued a frame while the half was locked relies on this second
+                // check.
                 Drained::All if peer.queue.lock().filling.is_empty() => return,
                 Drained::All => {}
             }
         }
     }
 
-    /// Sends until all is out or nothing goes any more.
+    /// Writes until all frames are written or the stream accepts no more.
     fn drain(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> Drained {
         if tx.blocked || peer.broken.load(Ordering::SeqCst) {
             return Drained::Blocked;
         }
         if tx.stream.is_none() {
-            // Not just because there is no stream: two processes that do so for each other's sake
-            // may end each other's new streams with their old ones, for ever.
+            // A stream is opened only for a frame or a wish to connect: two processes that open
+            // streams without one may end each other's new streams with their old ones, for ever.
             let idle = tx.draining.is_empty() && peer.queue.lock().filling.is_empty();
             if idle && !peer.stream_wanted.load(Ordering::SeqCst) {
                 return Drained::All;
@@ -140,7 +145,7 @@ impl<'m, P: Pal> Node<'m, P> {
         done
     }
 
-    /// Tells those who wait for room in the peer's queue.
+    /// Wakes the threads that wait for room in the peer's queue.
     fn notify_room(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         if peer.room_wanted.swap(false, Ordering::SeqCst) {
             self.waiters.wake_for_room(peer.vmid());
@@ -152,7 +157,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The stream takes bytes again.
+    /// Handles that the stream accepts bytes again.
     pub(super) fn unblock(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         match peer.tx.try_lock() {
             Some(mut tx) => {
@@ -161,13 +166,14 @@ impl<'m, P: Pal> Node<'m, P> {
                     tx.blocked = false;
                 }
             }
-            // Whoever has it writes, or finds it blocked and goes; the report comes again.
+            // The thread that holds the half writes, or finds the stream blocked and returns; the
+            // platform reports again.
             None => return,
         }
         self.flush(peer);
     }
 
-    /// Opens the stream to the peer. False if that can't be done now.
+    /// Opens the stream to the peer. False if that is not possible now.
     fn open(&self, peer: &PeerRef<'_, 'm, P::Stream>, tx: &mut TxHalf<'m, P::Stream>) -> bool {
         if peer.next_try().is_some_and(|next| self.now() < next) {
             return false;
@@ -189,7 +195,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 peer.connecting.store(false, Ordering::SeqCst);
                 true
             }
-            // Who has come to us listens, even if it did not just before.
+            // A peer that has opened a stream to this process listens, even if it did not a moment
+            // ago.
             Err(error)
                 if error == ConnectError::Busy
                     || error == ConnectError::NotListening && !peer.lacks_inbound() =>
@@ -205,7 +212,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     let next =
                         now + jittered(tx.pause, now.0 ^ u64::from(vmid.get()).rotate_left(32));
                     peer.retry_at.store(next.0, Ordering::SeqCst);
-                    // From then on the worker comes back to it by itself, now and then.
+                    // From now on the worker retries by itself.
                     if !peer.connecting.swap(true, Ordering::SeqCst) {
                         self.call_worker(peer);
                     }
@@ -218,7 +225,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 false
             }
             Err(_) => {
-                // The worker knows whether it has come meanwhile.
+                // The worker knows whether the peer has opened a stream meanwhile.
                 peer.unreachable.store(true, Ordering::SeqCst);
                 self.call_worker(peer);
                 false
@@ -226,7 +233,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A message was accepted for sending.
+    /// Records that a message was queued.
     pub(crate) fn trace_tx(&self, peer: Vmid, seq: u64, message: &Message<'_>) {
         self.counters.frames_out.add(1);
         if self.events.is_enabled() {
@@ -235,14 +242,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// An answer was accepted for sending.
+    /// Records that an answer was queued.
     pub(crate) fn trace_answer_tx(&self, peer: Vmid, seq: u64, answer: &Answer<'_>) {
         self.counters.frames_out.add(1);
         self.events
             .frame_out(peer, codes::RESP, seq, answer.length());
     }
 
-    /// Queues an answer. There is room: a request is taken up only if there is.
+    /// Queues an answer. There is room for it, since a request is handled only if there is.
     pub(super) fn answer(&self, peer: &PeerRef<'_, 'm, P::Stream>, seq: u64, answer: &Answer<'_>) {
         let result = {
             let mut queue = peer.queue.lock();
