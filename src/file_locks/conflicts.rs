@@ -1,26 +1,27 @@
-//! Ranges: what is in the way of one, and what becomes of an owner's ranges when one is locked or
-//! unlocked.
+//! Ranges: finding the lock that conflicts with a range, and changing an owner's ranges when the
+//! owner locks or unlocks one.
 
 use super::interval_tree::{RangeLock, TreeKind};
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::errno;
 use crate::store::NONE;
 
-/// A range to lock, and of which kind.
+/// A range to lock, and whether the lock is a write lock.
 type Piece = (Range, bool);
 
-/// What a change does to an owner's locks.
+/// The changes that one request makes to an owner's locks.
 #[derive(Default)]
 struct Plan {
-    /// What is left of the owner's locks that reach out of the range, and the new lock.
+    /// The parts of the owner's locks that reach out of the range, and the new lock.
     pieces: [Option<Piece>; 3],
-    /// How many locks go.
+    /// The number of locks that are removed.
     removed: usize,
 }
 
 impl LockTable<'_> {
-    /// The lock of another holder than `mine` that conflicts with such a request: of several the one
-    /// that starts lowest, and of several readers that start there the one whose holder locked the file first.
+    /// Finds the lock of another holder than `mine` that conflicts with the request. Of several
+    /// such locks it returns the one that starts lowest, and of several read locks with the same
+    /// start the one whose holder locked the file first.
     pub(super) fn find_conflict(
         &self,
         file: u32,
@@ -35,13 +36,14 @@ impl LockTable<'_> {
             return writer;
         }
         let reader = self.trees.first_overlapping(space.reads, range, mine);
-        // Another's lock to read never starts where one to write does.
+        // A read lock of another holder never starts at the first byte of a write lock.
         let start = |lock: &u32| self.trees.at(*lock).start;
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
-    /// The owner gets the range; nothing is in the way. Returns whether others may have more of it than
-    /// before: it may have had a lock to write where it has one to read now.
+    /// Gives the range to the owner. The caller has made sure that no lock conflicts. Returns
+    /// whether other requests may succeed now that were blocked before: the owner may have had a
+    /// write lock where it has a read lock now.
     pub(super) fn grant(
         &mut self,
         file: u32,
@@ -58,7 +60,7 @@ impl LockTable<'_> {
         outcome.map(|has_removed| has_removed && !write)
     }
 
-    /// Unlocks what the owner has of the range. Returns whether there was anything.
+    /// Unlocks the owner's part of the range. Returns whether the owner had any lock there.
     pub(super) fn release_range(
         &mut self,
         file: u32,
@@ -73,7 +75,7 @@ impl LockTable<'_> {
         outcome
     }
 
-    /// The same, and serves those who waited for it.
+    /// As [`LockTable::release_range`], and serves the requests that waited for the range.
     pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
         if self.release_range(file, owner, range)? {
             self.grant_waiting(file, owner.space());
@@ -82,7 +84,7 @@ impl LockTable<'_> {
         Ok(())
     }
 
-    /// The last of a holder's locks that touches the range.
+    /// The last of a holder's locks that overlaps the range.
     pub(super) fn own(&self, holder: u32, range: Range) -> Option<u32> {
         let root = self.holder_at(holder).root;
         self.trees.last_own(root, range)
@@ -111,7 +113,7 @@ impl LockTable<'_> {
                 *right = Some(((range.1.saturating_add(1), lock.end), lock.write));
             }
         }
-        // Neighbours of the same kind become one with it.
+        // Adjacent locks of the same kind are merged with the new lock.
         if let Some(prev_byte) = range.0.checked_sub(1)
             && let Some(own) = self.own(holder, (prev_byte, prev_byte))
             && self.trees.at(own).end < range.0
@@ -132,9 +134,10 @@ impl LockTable<'_> {
         plan
     }
 
-    /// Gives the holder the range, or changes nothing. Returns whether any lock that it had went.
+    /// Gives the range to the holder, or changes nothing. Returns whether a lock that the holder
+    /// had was removed.
     fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<bool, i32> {
-        // Most often it has none there or beside it, or just this.
+        // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
             if self.unreserved_slots() == 0 {
@@ -159,7 +162,7 @@ impl LockTable<'_> {
             reach = whole;
         }
         for _ in 0..plan.removed {
-            // In what the new lock covers there are no others than those that go.
+            // The range of the new lock covers only locks that are to be removed.
             let Some(own) = self.own(holder, reach) else {
                 break;
             };
@@ -171,7 +174,8 @@ impl LockTable<'_> {
         Ok(plan.removed > 0)
     }
 
-    /// Takes the range from the holder, or changes nothing. Returns whether it had any of it.
+    /// Takes the range from the holder, or changes nothing. Returns whether the holder had any part
+    /// of it.
     fn remove_range(&mut self, holder: u32, range: Range) -> Result<bool, i32> {
         let mut has_removed = false;
         while let Some(own) = self.own(holder, range) {
@@ -179,7 +183,8 @@ impl LockTable<'_> {
                 start, end, write, ..
             } = *self.trees.at(own);
             let (has_left, has_right) = (start < range.0, end > range.1);
-            // Only a lock that is cut in two takes more places, and then there is no other in the range.
+            // Only a lock that is split in two needs another slot, and then the range overlaps no
+            // other lock.
             if has_left && has_right && self.unreserved_slots() == 0 {
                 return Err(errno::ENOLCK);
             }
@@ -195,7 +200,7 @@ impl LockTable<'_> {
         Ok(has_removed)
     }
 
-    /// Slots for locks that are not set aside.
+    /// The number of slots for locks that are not reserved for delegations.
     fn unreserved_slots(&self) -> usize {
         let left = self.trees.places().remaining();
         left.saturating_sub(self.delegations.reserved())
@@ -282,7 +287,7 @@ impl LockTable<'_> {
         self.adjust_ref_count(holder.file, -1);
     }
 
-    /// Drops all that a holder holds, and serves those who waited for it.
+    /// Releases all locks of a holder, and serves the requests that waited for them.
     pub(super) fn release_holder(&mut self, place: u32) {
         let holder = *self.holder_at(place);
         while self.holder_at(place).root != NONE {
@@ -294,7 +299,7 @@ impl LockTable<'_> {
         self.drop_file_if_unused(holder.file);
     }
 
-    /// Drops all that an owner holds, on any file.
+    /// Releases all locks of an owner, on every file.
     pub(super) fn release_owner(&mut self, owner: Owner) {
         let hash = owner.hash();
         while let Some(place) = self

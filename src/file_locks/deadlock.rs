@@ -1,7 +1,8 @@
-//! Which wait would never end.
+//! Deadlock detection.
 //!
-//! Each wait is for a holder, so a wait that never ends is a cycle of holders. The search goes from a new
-//! request to the holders of the locks that conflict with it, and on through what these wait for.
+//! A request waits for the holders of the locks that conflict with it, so a deadlock is a cycle of
+//! holders. The search goes from a new request to the holders of the locks that conflict with it,
+//! and on through the requests of these holders.
 
 use super::wait_queue::State;
 use super::{LockTable, Owner};
@@ -59,7 +60,7 @@ impl LockTable<'_> {
         }
     }
 
-    /// Puts a request among those a search has still to look at, once.
+    /// Adds a request to those that the search has still to visit, at most once for each search.
     fn visit(&mut self, place: u32, search: u32, remaining: &mut usize) {
         if self.waits.at(place).visited_by == search {
             return;

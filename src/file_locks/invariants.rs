@@ -1,4 +1,4 @@
-//! Whether the tables agree with each other.
+//! Checks that the tables agree with each other.
 
 use super::interval_tree::TreeKind;
 use super::wait_queue::State;
@@ -6,8 +6,8 @@ use super::{LockTable, SpaceKind};
 use crate::store::NONE;
 
 impl LockTable<'_> {
-    /// Whether no node of the tables was lost, and nobody waits who could be served. Slow: for
-    /// tests.
+    /// Whether every slot is accounted for, and no request waits that could be served. It is slow,
+    /// and meant for tests.
     pub fn check_invariants(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
@@ -66,8 +66,8 @@ mod tests {
     };
     const RANGE: (u64, u64) = (0, 9);
 
-    /// With two locks of one process, for one of which another waits.
-    fn is_sound_after(fault: fn(&mut LockTable<'_>)) -> bool {
+    /// Breaks a table in which one process has two locks and another process waits for one of them.
+    fn is_consistent_after(fault: fn(&mut LockTable<'_>)) -> bool {
         let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
         let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let lock = FileLock {
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn lost_slot_or_unserved_waiter_is_detected() {
-        assert!(is_sound_after(|_| {}));
+        assert!(is_consistent_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 5] = [
             |locks| locks.holders[0].root = NONE,
             |locks| locks.change_space(0, SpaceKind::Ranges, |space| space.reads = NONE),
@@ -108,7 +108,7 @@ mod tests {
             |locks| locks.waits.places.free(0),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
-            assert!(!is_sound_after(fault), "fault {number}");
+            assert!(!is_consistent_after(fault), "fault {number}");
         }
     }
 }

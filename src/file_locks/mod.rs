@@ -1,10 +1,11 @@
-//! The family's file locks: what `fcntl(2)` and `flock(2)` do, for all members.
+//! The file locks of the family: the semantics of `fcntl(2)` and `flock(2)` across all members.
 //!
-//! A pure state machine, as the rest of the leader. A file is there as long as somebody has a lock
-//! on it or waits for one. Its locks stand in trees by range, those to read and those to write
-//! apart, for two readers are never in each other's way; each holder's own locks, which never
-//! overlap, stand in a tree besides. `flock` locks are locks on a whole file in a space of their
-//! own: the two kinds do not see each other.
+//! The table is a deterministic state machine, like the rest of the leader. It has an entry for a
+//! file as long as a lock is held on the file or a request waits for one. The locks of a file are
+//! kept in interval trees, read locks apart from write locks, because two read locks never
+//! conflict. Each holder's own locks, which never overlap, are in a further tree. `flock` locks
+//! cover a whole file and have a space of their own: `fcntl` locks and `flock` locks never
+//! conflict.
 
 mod conflicts;
 mod deadlock;
@@ -39,13 +40,13 @@ use wait_queue::{Operation, WaitQueue};
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockLimits {
-    /// Locks: pieces of files that somebody holds.
+    /// Locked ranges.
     pub locks: usize,
-    /// Files that are locked or waited for. Their names may be 240 bytes long on average.
+    /// Files on which a lock is held or waited for. Their paths may be 240 bytes long on average.
     pub files: usize,
     /// Requests that wait.
     pub waiting: usize,
-    /// Open files with `flock` or OFD locks, counted once for each process that has them.
+    /// Open files with `flock` or OFD locks, counted once for each process that holds them.
     pub handles: usize,
 }
 
@@ -59,23 +60,24 @@ impl LockLimits {
     };
 }
 
-/// Pieces of names for each file.
+/// The number of path chunks for each file.
 const CHUNKS_PER_PATH: usize = 4;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetOutcome {
-    /// It is done.
+    /// The request succeeded.
     Done,
-    /// It waits; [`LockTable::take_completion`] will say what became of it. So may a request that does not
-    /// want to, if the file is lent: until that has come back.
+    /// The request waits, and [`LockTable::take_completion`] will return its result. If the file is
+    /// delegated, this includes a request that must not wait for a lock: it waits for the return of
+    /// the delegation.
     Queued,
-    /// Nothing was done, but the member decides on the file's record locks itself from now on, and
-    /// may have that many of them.
+    /// The table is unchanged. From now on the member decides on the file's record locks itself,
+    /// and may have this many of them.
     Delegated(usize),
 }
 
-/// A piece of a file.
+/// The first and the last byte of a range.
 type Range = (u64, u64);
 
 /// The table of file locks.
@@ -89,7 +91,7 @@ pub struct LockTable<'m> {
     holder_places: SlotAllocator<'m>,
     by_owner: HashIndex<'m>,
     by_owner_and_file: HashIndex<'m>,
-    /// The number of the holder that came last.
+    /// The number of the newest holder.
     last_holder: u64,
     waits: WaitQueue<'m>,
     open_files: OpenFileTable<'m>,
@@ -97,7 +99,7 @@ pub struct LockTable<'m> {
 }
 
 impl<'m> LockTable<'m> {
-    /// The memory the tables take.
+    /// The memory that the tables take, in bytes.
     pub const fn bytes(limits: &LockLimits) -> usize {
         IntervalTrees::bytes(limits.locks)
             .saturating_add(PathStore::bytes(
@@ -114,7 +116,7 @@ impl<'m> LockTable<'m> {
             .saturating_add(DelegationTable::bytes(limits.files))
     }
 
-    /// Empty tables, cut from `arena`.
+    /// Makes empty tables in memory from `arena`.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -136,21 +138,22 @@ impl<'m> LockTable<'m> {
         })
     }
 
-    /// Sets, changes or drops a lock for the member `from`. If the request may wait and has to, it
-    /// is named by (`from`, `seq`) from then on.
+    /// Sets, changes or releases a lock for the member `from`. If the request has to wait, (`from`,
+    /// `seq`) identifies it from then on.
     ///
     /// # Errors
-    /// As `fcntl(2)` and `flock(2)` have them: `EINVAL` for a range that ends before it starts,
-    /// `EAGAIN` for a lock that is in the way, `EDEADLK` if waiting would be for ever, `ENOLCK` if
-    /// a table is full.
+    /// As in `fcntl(2)` and `flock(2)`: `EINVAL` for a range that ends before it starts, `EAGAIN`
+    /// if a lock conflicts and the request does not wait, `EDEADLK` if the wait would be a
+    /// deadlock, `ENOLCK` if a table is full.
     pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<SetOutcome, i32> {
         let hash = hash_path(lock.path);
         self.record_use(from, lock, hash);
         self.set_hashed(from, seq, lock, hash)
     }
 
-    /// As [`LockTable::set`] for a request that cannot wait, of a file whose path has that
-    /// [hash](hash_path). False if its record locks are lent and the lock is one of them: nothing was done.
+    /// As [`LockTable::set`] for a request that does not wait; `hash` is the [hash](hash_path) of
+    /// the path. Returns false, and changes nothing, if the file's record locks are delegated and
+    /// the request is for one of them.
     ///
     /// # Errors
     /// As [`LockTable::set`].
@@ -190,7 +193,7 @@ impl<'m> LockTable<'m> {
         set
     }
 
-    /// The same, where it is known already whether the file is in the table.
+    /// As [`LockTable::set`], for a caller that has looked the file up already.
     fn set_on_file(
         &mut self,
         from: Vmid,
@@ -202,7 +205,7 @@ impl<'m> LockTable<'m> {
         let range = range_of(lock).ok_or(errno::EINVAL)?;
         if lock.kind == LockKind::Unlock {
             return match file {
-                // Nobody else has anything there.
+                // Only this member has locks there.
                 Some(file) if self.delegation_holder(file, owner.space()) == Some(from) => {
                     self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
                 }
@@ -250,7 +253,7 @@ impl<'m> LockTable<'m> {
             if self.trees.at(self.holder_at(mine).root).write == write {
                 return Ok(SetOutcome::Done);
             }
-            // As the kernel does: the old lock is gone, even if the new one can't be had.
+            // As in the kernel, the old lock is lost even if the new one is refused.
             released = self.release_range(file, owner, range)?;
         }
         let outcome = if is_free {
@@ -270,7 +273,7 @@ impl<'m> LockTable<'m> {
         outcome
     }
 
-    /// Drops all locks of a process of that member, and its requests that wait (`ESRCH`).
+    /// Releases all locks of a process of the member, and ends its waiting requests with `ESRCH`.
     pub fn release_process(&mut self, vmid: Vmid, pid: Id) {
         let owner = Owner::Process { vmid, pid };
         self.cancel_matching(errno::ESRCH, |waiting| waiting.owner == owner);
@@ -278,7 +281,8 @@ impl<'m> LockTable<'m> {
         self.release_closed();
     }
 
-    /// The member is gone: what it alone held is free, and its requests wait no more.
+    /// Releases everything that only the member held, and drops its waiting requests. The caller
+    /// has found the member gone.
     pub fn reclaim(&mut self, vmid: Vmid) {
         self.drop_requests_of(vmid);
         let mut at = 0;
@@ -299,7 +303,7 @@ impl<'m> LockTable<'m> {
         self.release_closed();
     }
 
-    /// A request that waits is to wait no more: `EINTR`, unless it was decided already.
+    /// Ends a waiting request with `EINTR`, unless it is complete already.
     pub fn cancel(&mut self, from: Vmid, seq: u64) {
         self.cancel_matching(errno::EINTR, |waiting| {
             waiting.from == from && waiting.seq == seq
@@ -307,28 +311,28 @@ impl<'m> LockTable<'m> {
         self.release_closed();
     }
 
-    /// Locks that are held now, and the most ever.
+    /// The number of locks that are held now, and the peak.
     pub fn lock_usage(&self) -> (usize, usize) {
         (self.trees.places().in_use(), self.trees.places().peak())
     }
 
-    /// Requests that wait now, and the most ever.
+    /// The number of requests that wait now, and the peak.
     pub fn waiting_usage(&self) -> (usize, usize) {
         self.waits.usage()
     }
 
-    /// Files that are locked or waited for now, and the most ever.
+    /// The number of files with locks or waiting requests now, and the peak.
     pub fn file_usage(&self) -> (usize, usize) {
         (self.file_places.in_use(), self.file_places.peak())
     }
 
-    /// Open files that are noted now, and the most ever.
+    /// The number of references to open files now, and the peak.
     pub fn open_file_usage(&self) -> (usize, usize) {
         self.open_files.usage()
     }
 }
 
-/// The range that a lock is about. None if it ends before it starts.
+/// The range of a lock. `None` if it ends before it starts.
 fn range_of(lock: &FileLock<'_>) -> Option<Range> {
     match lock.family {
         LockFamily::Flock => Some((0, u64::MAX)),

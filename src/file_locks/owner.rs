@@ -1,28 +1,28 @@
-//! Whose lock it is.
+//! Owners of locks.
 
 use super::SpaceKind;
 use crate::store::hash64;
 use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
 
-/// Whose lock it is.
+/// The owner of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A process's: `F_SETLK`.
+    /// A process (`F_SETLK`).
     Process {
-        /// The member it belongs to.
+        /// The member that the process belongs to.
         vmid: Vmid,
         /// The process.
         pid: Id,
     },
-    /// An open file's, for ranges: `F_OFD_SETLK`.
+    /// An open file that locks ranges (`F_OFD_SETLK`).
     Open(u64),
-    /// An open file's, for the whole file: `flock`.
+    /// An open file that locks the whole file (`flock`).
     Flock(u64),
 }
 
 impl Owner {
-    /// Whose lock a member's request is about.
+    /// The owner of the lock that a member's request names.
     pub const fn of(from: Vmid, lock: &FileLock<'_>) -> Owner {
         match lock.family {
             LockFamily::Posix => Owner::Process {

@@ -1,4 +1,4 @@
-//! Names of files, in pieces, so that short ones take little and long ones fit.
+//! Paths of files, stored in chunks: a short path takes one chunk, and a long path takes several.
 
 use crate::error::Error;
 use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
@@ -11,13 +11,13 @@ struct Chunk {
     next: u32,
 }
 
-/// A fixed number of pieces.
+/// A fixed number of chunks.
 pub(super) struct PathStore<'m> {
     chunks: Table<'m, Chunk>,
     places: SlotAllocator<'m>,
 }
 
-/// A name that is kept: give it back with [`PathStore::forget`].
+/// A path in the store. [`PathStore::remove`] frees its chunks.
 #[derive(Clone, Copy)]
 pub(super) struct StoredPath {
     first: u32,
@@ -48,7 +48,7 @@ impl<'m> PathStore<'m> {
         })
     }
 
-    /// Keeps a name; `None` if there is no room.
+    /// Stores a path. `None` if there are too few free chunks.
     pub(super) fn store(&mut self, path: &[u8]) -> Option<StoredPath> {
         if self.places.remaining() < path.len().div_ceil(CHUNK_LENGTH) {
             return None;
@@ -57,7 +57,8 @@ impl<'m> PathStore<'m> {
             first: NONE,
             length: path.len(),
         };
-        // From the last to the first, so that each knows the next.
+        // The loop runs from the last chunk to the first, so that each chunk can be linked to the
+        // next.
         for part in path.chunks(CHUNK_LENGTH).rev() {
             let place = self.places.alloc()?;
             let chunk = self.chunks.get_mut(place as usize)?;
@@ -77,7 +78,7 @@ impl<'m> PathStore<'m> {
         }
     }
 
-    /// Whether the kept name is this one.
+    /// Whether the stored path equals `path`.
     pub(super) fn matches(&self, stored: StoredPath, path: &[u8]) -> bool {
         if stored.length != path.len() {
             return false;
@@ -96,7 +97,7 @@ impl<'m> PathStore<'m> {
     }
 }
 
-/// A hash of a file's name, which is computed once for a request.
+/// The hash of a path. Callers compute it once for each request.
 pub(crate) fn hash_path(path: &[u8]) -> u64 {
     let (words, rest) = path.as_chunks::<8>();
     let mut hash = path.len() as u64;

@@ -8,8 +8,8 @@ use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
 impl LockTable<'_> {
-    /// As [`LockTable::get`], for a member that may have to wait for the answer: none yet then. It is
-    /// named by (`from`, `seq`).
+    /// As [`LockTable::get`], but a request for a delegated file waits for its return: then the
+    /// answer is `None`, and (`from`, `seq`) identifies the request.
     pub fn get_or_queue(
         &mut self,
         from: Vmid,
@@ -33,10 +33,11 @@ impl LockTable<'_> {
         Some(self.get(from, lock))
     }
 
-    /// The lock that conflicts with the one that is asked about, if there is one: of several the one
-    /// that starts lowest, and of several readers that start there the one whose owner locked the file first
-    /// (the kernel goes by that alone, `fcntl(2)` leaves it open). For an unlock of an open file's locks
-    /// (`F_OFD_GETLK` with `F_UNLCK`), the first that it has itself in the range.
+    /// Finds the lock that conflicts with the given one. Of several such locks it returns the one
+    /// that starts lowest, and of several read locks with the same start the one whose owner locked
+    /// the file first. (The kernel goes by the order of owners alone; `fcntl(2)` leaves the choice
+    /// open.) For an unlock of an open file's locks (`F_OFD_GETLK` with `F_UNLCK`) it returns the
+    /// open file's own first lock in the range.
     ///
     /// # Errors
     /// `EINVAL` for a range that ends before it starts, or for an unlock of any other family.
@@ -70,12 +71,12 @@ impl LockTable<'_> {
         found.map(|found| self.describe(found))
     }
 
-    /// The lock as an answer has it.
+    /// Describes the lock for an answer.
     fn describe(&self, lock: u32) -> HeldLock {
         let lock = self.trees.at(lock);
         let (family, pid, handle) = match self.holder_at(lock.holder).owner {
             Owner::Process { pid, .. } => (LockFamily::Posix, pid, 0),
-            // As the kernel tells it: no process's.
+            // The kernel reports the pid -1 for a lock of an open file.
             Owner::Open(handle) => (LockFamily::Posix, Id::MAX, handle),
             Owner::Flock(handle) => (LockFamily::Flock, 0, handle),
         };

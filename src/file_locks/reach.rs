@@ -1,17 +1,17 @@
-//! How far the locks of a subtree reach: the figure by which a search for a range passes over it.
+//! The highest end of the locks in a subtree, by which a search skips the subtree.
 
 use crate::store::NONE;
 
-/// How far the locks of a subtree reach.
+/// The highest ends of the locks in a subtree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
     /// The highest end.
     pub(super) end: u64,
-    /// The highest end of all holders but that one.
+    /// The highest end among the other holders.
     pub(super) second_end: u64,
-    /// The holder with the highest end; [`NONE`] where there is no lock.
+    /// The holder with the highest end; [`NONE`] if there is no lock.
     pub(super) holder: u32,
-    /// A holder with the second highest; [`NONE`] where there is but one.
+    /// A holder with the second highest end; [`NONE`] if there is only one holder.
     pub(super) second_holder: u32,
 }
 
@@ -23,7 +23,7 @@ impl Reach {
         second_holder: NONE,
     };
 
-    /// With another end, of that holder.
+    /// Adds an end of that holder.
     pub(super) fn extend(mut self, end: u64, holder: u32) -> Reach {
         if holder == NONE {
             return self;
@@ -39,7 +39,7 @@ impl Reach {
         self
     }
 
-    /// Whether a lock of another holder than `mine` reaches that byte.
+    /// Whether a lock of another holder than `mine` may reach that byte.
     pub(super) fn extends_to(&self, byte: u64, mine: u32) -> bool {
         let (end, holder) = if self.holder == mine {
             (self.second_end, self.second_holder)

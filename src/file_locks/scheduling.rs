@@ -1,8 +1,8 @@
-//! Which requests wait, and when each is served.
+//! The order in which waiting requests are served.
 //!
-//! As in the kernel a request conflicts with locks that are held, and never with requests that wait: a
-//! reader does not wait for a writer that only waits, and a holder may take more that is free. Requests
-//! that wait are tried in the order in which they came.
+//! As in the kernel, a request conflicts with locks that are held, and never with requests that
+//! wait: a read lock does not wait for a write lock that only waits, and a holder may take further
+//! free locks. Waiting requests are tried in the order of their arrival.
 
 use super::wait_queue::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome, SpaceKind};
@@ -12,7 +12,7 @@ use crate::store::NONE;
 use crate::wire::{Answer, LockKind};
 
 impl LockTable<'_> {
-    /// Has the request wait for its lock.
+    /// Queues the request until its lock can be granted.
     pub(super) fn wait_for_lock(
         &mut self,
         file: u32,
@@ -32,7 +32,8 @@ impl LockTable<'_> {
             ..FREE
         };
         let place = self.enqueue(waiting)?;
-        // Only processes are known to wait with all they hold: not who has an open file.
+        // The search follows waits of processes only: the table does not know which processes use
+        // an open file.
         let is_process = matches!(owner, Owner::Process { .. });
         if is_process && self.would_deadlock(place) {
             self.unlink(place);
@@ -42,7 +43,7 @@ impl LockTable<'_> {
         Ok(())
     }
 
-    /// Has the request wait until the file that is lent has come back, and recalls that.
+    /// Queues the request until the delegated file is returned, and recalls the file.
     pub(super) fn defer(
         &mut self,
         file: u32,
@@ -65,7 +66,7 @@ impl LockTable<'_> {
         Ok(SetOutcome::Queued)
     }
 
-    /// Has those who were held up go on: the file is here again.
+    /// Handles the deferred requests of a file that has been returned.
     pub(super) fn resume_deferred(&mut self, file: u32) {
         loop {
             let place = self.space(file, SpaceKind::Deferred).first_waiting;
@@ -97,7 +98,7 @@ impl LockTable<'_> {
                     }
                 }
             };
-            // The place that was given back is there yet: nobody else waits for anything now.
+            // The slot that was freed above is still free: no other request has been queued since.
             if let Some(place) = self.waits.places.alloc() {
                 self.waits.change(place, |free| {
                     *free = WaitingRequest { from, seq, ..FREE };
@@ -107,8 +108,8 @@ impl LockTable<'_> {
         }
     }
 
-    /// Serves the requests that wait on that file, in order, as far as no lock conflicts with them any
-    /// more. The file may be unused then, and is to be dropped by the caller.
+    /// Serves the requests that wait on the file, in order, as far as no held lock conflicts with
+    /// them. The file may be unused afterwards; the caller frees it then.
     pub(super) fn grant_waiting(&mut self, file: u32, kind: SpaceKind) {
         loop {
             let mut has_released = false;
@@ -118,15 +119,16 @@ impl LockTable<'_> {
                 has_released |= self.try_grant(at);
                 at = next;
             }
-            // An owner that had a lock to write and now has one to read lets earlier requests in, too.
+            // A waiter that converts its write lock to a read lock can unblock requests earlier in
+            // the queue, so the loop runs again.
             if !has_released {
                 return;
             }
         }
     }
 
-    /// Serves a request that waits, if no lock conflicts with it. Returns whether others may have more
-    /// than before.
+    /// Serves a waiting request if no held lock conflicts with it. Returns whether other requests
+    /// may succeed now that were blocked before.
     fn try_grant(&mut self, place: u32) -> bool {
         if self.is_blocked(place) {
             return false;
@@ -143,7 +145,7 @@ impl LockTable<'_> {
         locked == Ok(true)
     }
 
-    /// Whether a lock that is held conflicts with the request.
+    /// Whether a held lock conflicts with the request.
     pub(super) fn is_blocked(&self, place: u32) -> bool {
         let WaitingRequest {
             file,

@@ -1,11 +1,12 @@
-//! Finding locks in the trees: those of a holder, and those that touch a range and are another's.
+//! Searches in the trees: for the locks of a holder, and for overlapping locks of other holders.
 
 use super::Range;
 use super::interval_tree::{IntervalTrees, Link, TreeKind};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
-    /// The last lock of a holder's tree that touches `start..=end`. No two locks of it overlap.
+    /// The last lock of a holder's tree that overlaps `start..=end`. The locks of this tree do not
+    /// overlap each other.
     pub(super) fn last_own(&self, root: u32, (start, end): Range) -> Option<u32> {
         let mut at = root;
         let mut last = NONE;
@@ -21,7 +22,7 @@ impl IntervalTrees<'_> {
         (last != NONE && self.at(last).end >= start).then_some(last)
     }
 
-    /// The first lock of a holder's tree that touches `start..=end`.
+    /// The first lock of a holder's tree that overlaps `start..=end`.
     pub(super) fn first_own(&self, root: u32, (start, end): Range) -> Option<u32> {
         let mut at = root;
         let mut first = NONE;
@@ -37,7 +38,8 @@ impl IntervalTrees<'_> {
         (first != NONE && self.at(first).start <= end).then_some(first)
     }
 
-    /// The first lock of a file's tree that touches `start..=end` and is not `mine`'s: one way down.
+    /// The first lock of a file's tree that overlaps `start..=end` and whose holder is not `mine`.
+    /// The search descends the tree once.
     pub(super) fn first_overlapping(
         &self,
         root: u32,
@@ -47,7 +49,7 @@ impl IntervalTrees<'_> {
         let mut at = root;
         let mut lock = self.at(at);
         while lock.reach.extends_to(start, mine) {
-            // As long as there is one on the left it is before this one.
+            // A matching lock in the left subtree comes before this one.
             loop {
                 let Link { left, .. } = *lock.link(TreeKind::File);
                 let lower = self.at(left);
@@ -68,7 +70,7 @@ impl IntervalTrees<'_> {
         None
     }
 
-    /// The same of those that come after the lock `after` ([`NONE`]: any).
+    /// As `first_overlapping`, among the locks after `after` ([`NONE`]: all locks).
     pub(super) fn next_overlapping(
         &self,
         root: u32,
@@ -127,7 +129,7 @@ mod tests {
                 root = trees.remove(TreeKind::File, root, lock);
                 trees.free(lock);
             } else {
-                // Ends at the first and at the last byte there can be are among them.
+                // The ranges include ends at the first and at the last possible byte.
                 let start = random(BYTES);
                 let end = [start, start + random(6), u64::MAX][usize::try_from(random(3)).unwrap()];
                 let holder = u32::try_from(random(HOLDERS.into())).unwrap();

@@ -1,12 +1,12 @@
-//! Which files and holders there are.
+//! The tables of files and holders.
 
 use super::delegation::Delegation;
 use super::paths::{StoredPath, hash_path};
 use super::{LockTable, Owner};
 use crate::store::{NONE, hash64};
 
-/// The two kinds of locks that don't see each other; and requests that are held up until a file
-/// that is lent comes back.
+/// The two spaces of locks, which never conflict with each other, and the queue of requests that
+/// are deferred until a delegation is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpaceKind {
     Ranges = 0,
@@ -14,7 +14,7 @@ pub(super) enum SpaceKind {
     Deferred = 2,
 }
 
-/// The locks of one kind on one file, and who waits for one.
+/// The locks of one space of a file, and the queue of requests that wait for one.
 #[derive(Clone, Copy)]
 pub(super) struct Space {
     pub(super) reads: u32,
@@ -35,11 +35,11 @@ pub(super) struct File {
     pub(super) hash: u64,
     path: StoredPath,
     spaces: [Space; 3],
-    /// To whom the ranges are lent.
+    /// The delegation of the file's ranges.
     pub(super) delegation: Option<Delegation>,
-    /// Locks that are held.
+    /// The number of held locks.
     pub(super) locks: usize,
-    /// Holders, waiting requests and a loan; [`FREE`] if there is no file at this place.
+    /// The number of holders, waiting requests and delegations; [`FREE`] if the slot has no file.
     ref_count: u32,
 }
 
@@ -54,13 +54,13 @@ pub(super) const EMPTY_FILE: File = File {
 
 const FREE: u32 = u32::MAX;
 
-/// One owner's locks on one file.
+/// The locks of one owner on one file.
 #[derive(Clone, Copy)]
 pub(super) struct Holder {
     pub(super) owner: Owner,
     pub(super) file: u32,
     pub(super) root: u32,
-    /// Later holders have higher numbers.
+    /// The number of the holder. It rises with each new holder.
     pub(super) since: u64,
 }
 

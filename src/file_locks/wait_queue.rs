@@ -1,4 +1,4 @@
-//! The queue of the requests that wait: for a lock that somebody has, or for a file that is lent.
+//! The queue of requests that wait for a lock, or for the return of a delegated file.
 
 use super::{LockTable, Owner, Range, SpaceKind};
 use crate::Vmid;
@@ -6,7 +6,7 @@ use crate::error::{Error, errno};
 use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
-/// A request that waits, or was decided and is not told yet.
+/// A request that waits, or that is complete while its result has not been taken.
 #[derive(Clone, Copy)]
 pub(super) struct WaitingRequest {
     pub(super) from: Vmid,
@@ -18,16 +18,16 @@ pub(super) struct WaitingRequest {
     pub(super) state: State,
     pub(super) prev: u32,
     pub(super) next: u32,
-    /// The last search that came by.
+    /// The number of the last deadlock search that visited the request.
     pub(super) visited_by: u32,
 }
 
-/// What was asked for.
+/// The operation that a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// A lock, or its end.
+    /// Set or release a lock.
     Set { kind: LockKind, wait: bool },
-    /// Which lock is in the way.
+    /// Find the conflicting lock.
     Get { write: bool },
 }
 
@@ -50,7 +50,7 @@ impl Operation {
         matches!(self, Operation::Set { wait: true, .. })
     }
 
-    /// The answer that says how it went.
+    /// The answer for a result.
     pub(super) fn answer(self, result: Result<(), i32>) -> Answer<'static> {
         let status = result.err().map_or(0, i32::saturating_neg);
         match self {
@@ -63,33 +63,33 @@ impl Operation {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Free,
-    /// For a lock that somebody has.
+    /// The request waits for a lock.
     Waiting,
-    /// For a file that is lent to come back.
+    /// The request waits for the return of a delegated file.
     Deferred,
     Completed(Answer<'static>),
 }
 
-/// What became of a request that waited.
+/// The result of a request that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Whose request it was.
+    /// The member that sent the request.
     pub from: Vmid,
-    /// Its sequence number.
+    /// The sequence number of the request.
     pub seq: u64,
-    /// What it is to be answered: status 0 if the lock is held now.
+    /// The answer for the member: status 0 if the lock is held now.
     pub answer: Answer<'static>,
 }
 
-/// A fixed number of requests that wait.
+/// A fixed number of waiting requests.
 pub(super) struct WaitQueue<'m> {
     pub(super) waiting: Table<'m, WaitingRequest>,
     pub(super) places: SlotAllocator<'m>,
-    /// Those that are decided, in the order of that, linked by `next`.
+    /// The completed requests, in the order of completion, linked by `next`.
     pub(super) first_completed: u32,
     pub(super) last_completed: u32,
     pub(super) last_search: u32,
-    /// What a search has still to look at.
+    /// The requests that a deadlock search has still to visit.
     pub(super) pending_visits: Table<'m, u32>,
 }
 
@@ -144,7 +144,7 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
 };
 
 impl WaitingRequest {
-    /// The open file for a lock of which it waits. A question about one keeps nothing.
+    /// The open file that the request keeps in use. A query keeps none.
     fn kept_open_file(&self) -> Option<u64> {
         match (self.owner, self.operation) {
             (Owner::Open(handle) | Owner::Flock(handle), Operation::Set { .. }) => Some(handle),
@@ -152,7 +152,7 @@ impl WaitingRequest {
         }
     }
 
-    /// The queue that it stands in.
+    /// The queue that the request is in.
     fn queue_kind(&self) -> SpaceKind {
         if self.state == State::Deferred {
             SpaceKind::Deferred
@@ -163,7 +163,7 @@ impl WaitingRequest {
 }
 
 impl LockTable<'_> {
-    /// Puts a request at the end of its queue.
+    /// Adds a request at the end of its queue.
     pub(super) fn enqueue(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
         let place = self.waits.places.alloc().ok_or(errno::ENOLCK)?;
         let (file, queue) = (waiting.file, waiting.queue_kind());
@@ -188,7 +188,7 @@ impl LockTable<'_> {
         Ok(place)
     }
 
-    /// Takes the request out of the queue of its file.
+    /// Removes the request from the queue of its file.
     pub(super) fn unlink(&mut self, place: u32) {
         let waiting = *self.waits.at(place);
         let WaitingRequest {
@@ -212,7 +212,7 @@ impl LockTable<'_> {
         }
     }
 
-    /// Notes what became of a request, which is told of by [`LockTable::take_completion`].
+    /// Records the result of a request, which [`LockTable::take_completion`] returns later.
     pub(super) fn complete(&mut self, place: u32, result: Result<(), i32>) {
         let answer = self.waits.at(place).operation.answer(result);
         self.unlink(place);
@@ -232,17 +232,17 @@ impl LockTable<'_> {
         self.waits.last_completed = place;
     }
 
-    /// Whether [`LockTable::take_completion`] has something to say.
+    /// Whether [`LockTable::take_completion`] has a result to return.
     pub fn has_completions(&self) -> bool {
         self.waits.first_completed != NONE
     }
 
-    /// Whether anybody is to be told anything.
+    /// Whether the leader has completions or recalls to send.
     pub fn has_output(&self) -> bool {
         self.has_completions() || self.has_recalls()
     }
 
-    /// The first request that waited and was decided. It stays until [`LockTable::take_completion`].
+    /// The oldest completed request. It stays until [`LockTable::take_completion`].
     pub fn next_completion(&self) -> Option<Completion> {
         let waiting = self.waits.at(self.waits.first_completed);
         let State::Completed(answer) = waiting.state else {
@@ -255,7 +255,7 @@ impl LockTable<'_> {
         })
     }
 
-    /// The next request that waited and was decided, once.
+    /// Removes and returns the oldest completed request.
     pub fn take_completion(&mut self) -> Option<Completion> {
         let decided = self.next_completion()?;
         let place = self.waits.first_completed;
@@ -270,7 +270,7 @@ impl LockTable<'_> {
         Some(decided)
     }
 
-    /// Ends the requests that fit with that error.
+    /// Ends the matching requests with that error.
     pub(super) fn cancel_matching(&mut self, errno: i32, fits: impl Fn(&WaitingRequest) -> bool) {
         for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);
@@ -282,7 +282,7 @@ impl LockTable<'_> {
         }
     }
 
-    /// A member is gone: nobody is told of what it waited for.
+    /// Drops the requests of a member that is gone, without a completion.
     pub(super) fn drop_requests_of(&mut self, vmid: Vmid) {
         for place in 0..self.waits.places.high_water() {
             let waiting = *self.waits.at(place);

@@ -1,7 +1,7 @@
-//! Files whose record locks the leader has lent to this member, which decides on them itself.
+//! Files whose record locks the leader has delegated to this member, which decides on them itself.
 //!
-//! A pure state machine over a table of locks of its own. Nobody waits in it: what would have to is
-//! for the leader, and the file goes back to it first.
+//! This is a deterministic state machine over a lock table of its own. No request waits in it: a
+//! request that has to wait goes to the leader, and the file is returned first.
 
 use crate::Id;
 use crate::Vmid;
@@ -10,49 +10,51 @@ use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
-/// How many locks there is room for, for each file.
+/// The number of lock slots for each file.
 const LOCKS_PER_FILE: usize = 8;
 
-/// What a borrowed file is at.
+/// The state of a delegated file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing is there.
+    /// The slot is free.
     Free,
-    /// The leader was asked.
+    /// The member has requested the delegation.
     Requested,
-    /// It is here, and may have that many locks.
+    /// The member holds the delegation, and may have this many locks.
     Held(usize),
 }
 
 #[derive(Clone, Copy)]
 struct DelegatedFile {
     state: State,
-    /// What this member and the leader call it; never used twice.
+    /// The number by which this member and the leader identify the delegation. No number is used
+    /// twice.
     number: u64,
-    /// It is to go back.
+    /// Whether the delegation is to be returned.
     is_recalled: bool,
 }
 
-/// Files that were borrowed, or are asked for.
+/// The files that are delegated to this member, or for which it has requested a delegation.
 pub struct DelegatedFiles<'m> {
     locks: LockTable<'m>,
-    /// By the place of the file in the table.
+    /// Indexed by the slot of the file in the lock table.
     files: Table<'m, DelegatedFile>,
     next_number: u64,
-    /// How many are to go back.
+    /// The number of files to return.
     recalled: usize,
     held: usize,
     peak_held: usize,
 }
 
-/// What is to be done about a request for a lock.
+/// The decision on a lock request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is done, or refused with that error number.
+    /// The request is complete: it succeeded, or it was refused with that error number.
     Done(Result<(), i32>),
-    /// The leader is to be asked. The file may have to go back to it first.
+    /// The caller forwards the request to the leader. It returns the recalled files first.
     Forward,
-    /// The leader is to be asked for the file, as what goes by that number; then again here.
+    /// The caller requests the delegation of the file from the leader under that number, and then
+    /// tries again here.
     Request(u64),
 }
 
@@ -66,12 +68,12 @@ const fn limits(files: usize) -> LockLimits {
 }
 
 impl<'m> DelegatedFiles<'m> {
-    /// The memory it takes to borrow that many files at once.
+    /// The memory for that many delegated files, in bytes.
     pub const fn bytes(files: usize) -> usize {
         LockTable::bytes(&limits(files)).saturating_add(bytes_for::<DelegatedFile>(files))
     }
 
-    /// With room for that many files, cut from `arena`.
+    /// Makes an empty table for that many files, in memory from `arena`.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -92,7 +94,8 @@ impl<'m> DelegatedFiles<'m> {
         })
     }
 
-    /// Sets, changes or drops a lock of one of this member's processes, if that can be done here.
+    /// Sets, changes or releases a lock of one of this member's processes, if this member can
+    /// decide on it.
     pub fn set(&mut self, own_vmid: Vmid, lock: &FileLock<'_>) -> Decision {
         if lock.family != LockFamily::Posix || self.files.is_empty() {
             return Decision::Forward;
@@ -107,7 +110,7 @@ impl<'m> DelegatedFiles<'m> {
         let State::Held(most) = self.entry(file).state else {
             return Decision::Forward;
         };
-        // One more may become of one, and one more be left over.
+        // A lock may be split in two, and another may be left over.
         let has_room = self.locks.lock_count(file).saturating_add(2) <= most;
         let now = FileLock {
             wait: false,
@@ -124,7 +127,8 @@ impl<'m> DelegatedFiles<'m> {
         Decision::Forward
     }
 
-    /// The lock that is in the way, as [`LockTable::get`] has it, if the file is here.
+    /// Finds the conflicting lock, as [`LockTable::get`] does, if this member holds the delegation
+    /// of the file.
     pub fn get(
         &self,
         own_vmid: Vmid,
@@ -137,7 +141,7 @@ impl<'m> DelegatedFiles<'m> {
         matches!(self.entry(file).state, State::Held(_)).then(|| self.locks.get(own_vmid, lock))
     }
 
-    /// Drops all locks of a process, on the files that are here.
+    /// Releases all locks of a process on the delegated files.
     pub fn release_process(&mut self, own_vmid: Vmid, pid: Id) {
         self.locks.release_process(own_vmid, pid);
     }
@@ -158,8 +162,8 @@ impl<'m> DelegatedFiles<'m> {
         Decision::Request(number)
     }
 
-    /// What the leader said about a file that it was asked for: it is here from now on, and may have
-    /// that many locks; or it is not.
+    /// Handles the leader's answer to a request for a delegation: the number of locks that the
+    /// member may have, or `None` if the leader refused.
     pub fn handle_answer(&mut self, number: u64, granted: Option<usize>) {
         let is_match =
             |entry: &DelegatedFile| entry.number == number && entry.state == State::Requested;
@@ -178,7 +182,7 @@ impl<'m> DelegatedFiles<'m> {
         }
     }
 
-    /// The leader wants the file back. What it has back already is on its way.
+    /// Handles a recall. A recall of a file that is already being returned changes nothing.
     pub fn recall(&mut self, number: u64) {
         if let Some(file) = self.find(|entry| entry.number == number) {
             self.mark_recalled(file);
@@ -194,12 +198,12 @@ impl<'m> DelegatedFiles<'m> {
         }
     }
 
-    /// Whether a file is to go back.
+    /// Whether a file is to be returned.
     pub fn has_recalls(&self) -> bool {
         self.recalled > 0
     }
 
-    /// The next file that can go back: its number, and its locks into the list. It stays here until
+    /// The next file to return: its number. Its locks are written to `list`. The file stays until
     /// [`DelegatedFiles::mark_returned`].
     pub fn next_return(&self, list: &mut DelegatedLockList) -> Option<u64> {
         if self.recalled == 0 {
@@ -210,7 +214,7 @@ impl<'m> DelegatedFiles<'m> {
         Some(self.entry(file).number)
     }
 
-    /// The file and its locks are the leader's again.
+    /// Removes a file that has been returned to the leader.
     pub fn mark_returned(&mut self, number: u64) {
         let is_match =
             |entry: &DelegatedFile| entry.number == number && entry.state != State::Requested;
@@ -240,13 +244,13 @@ impl<'m> DelegatedFiles<'m> {
             })
     }
 
-    /// The first file that is not free and fits.
+    /// The slot of the first file in use that matches.
     fn find(&self, matches: impl Fn(&DelegatedFile) -> bool) -> Option<u32> {
         let is_match = |entry: &DelegatedFile| entry.state != State::Free && matches(entry);
         u32::try_from(self.files.iter().position(is_match)?).ok()
     }
 
-    /// Files that are here now, and the most ever.
+    /// The number of delegated files now, and the peak.
     pub fn usage(&self) -> (usize, usize) {
         (self.held, self.peak_held)
     }

@@ -1,12 +1,13 @@
-//! The IDs of this process: ranges it owns, and which IDs of them are in use.
+//! The IDs of this process: the ranges that it owns, and the IDs in use.
 //!
-//! A range is at most 32 long, so a bit for each ID tells what is in use. IDs are taken one after
-//! the other; one that was released is not taken again before its whole range went back to the
-//! leader and came out anew, so that a PID doesn't come back soon.
+//! A range has at most 32 IDs, so one bit for each ID records its use. The table allocates IDs in
+//! ascending order. A released ID is not allocated again before its whole range has gone back to
+//! the leader and was allocated anew, so that a PID is not reused soon.
 //!
-//! IDs for children come out of a range of their own as soon as a thread has one. A child's ID leaves the
-//! range at once ([`OwnIds::finish_transfer`]), so that range has no ID in use, and a fork splits nothing that
-//! stays. Out of one range for both, each thread that lives between two forks would be a range by itself.
+//! As soon as a thread has an ID, IDs for children come from a range of their own. The ID of a
+//! child leaves its range at once ([`OwnIds::finish_transfer`]), so that range has no ID in use,
+//! and a fork splits no range that stays. With one range for both purposes, each thread that lives
+//! between two forks would end up with a range of its own.
 
 use core::mem;
 
@@ -15,31 +16,32 @@ use crate::error::{Error, Resource};
 use crate::store::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::wire::IdRange;
 
-/// What [`OwnIds::alloc`] found.
+/// The result of [`OwnIds::alloc`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocation {
-    /// This ID, now in use.
+    /// This ID, which is in use now.
     Id(Id),
-    /// The ranges are used up: get a new one from the leader, [`OwnIds::add`] it, ask again.
+    /// The ranges are used up: the caller gets a new one from the leader, adds it with
+    /// [`OwnIds::add`], and tries again.
     NeedRange,
 }
 
-/// What an ID is taken for.
+/// The purpose of an ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Something that stays here: a thread.
+    /// A thread of this process.
     Own,
-    /// A new process, to which the ID is [handed on](OwnIds::begin_transfer) at once.
+    /// A new process, to which the ID is [transferred](OwnIds::begin_transfer) at once.
     Child,
 }
 
-/// One range of this process. The bits count from its start.
+/// One range of this process. Bit 0 is its first ID.
 #[derive(Clone, Copy, Debug, Default)]
 struct OwnRange {
     start: Id,
     end: Id,
     in_use: u32,
-    /// Being handed on: the leader has not said yet whether it is.
+    /// IDs in transfer: the leader has not answered yet.
     in_transfer: u32,
 }
 
@@ -52,7 +54,7 @@ impl OwnRange {
         self.in_use == 0 && self.in_transfer == 0
     }
 
-    /// The first ID that is neither in use nor being handed on.
+    /// The first ID that is neither in use nor in transfer.
     fn first_free(&self) -> Option<Id> {
         let taken = self.in_use | self.in_transfer;
         let id = self.start.saturating_add(taken.trailing_ones());
@@ -66,7 +68,7 @@ impl OwnRange {
         }
     }
 
-    /// The part from `start` to `end`; `None` if there is nothing in it.
+    /// The part from `start` to `end`; `None` if it is empty.
     fn part(&self, start: Id, end: Id) -> Option<OwnRange> {
         let length = end.checked_sub(start)?.checked_add(1)?;
         let from = start.wrapping_sub(self.start);
@@ -91,19 +93,19 @@ pub struct OwnIds<'m> {
     cursors: Cursors,
 }
 
-/// The ranges that IDs are taken from.
+/// The ranges from which IDs are allocated.
 #[derive(Clone, Copy, Default)]
 struct Cursors {
     own: Option<Cursor>,
     children: Option<Cursor>,
 }
 
-/// A range that IDs are taken from.
+/// A range from which IDs are allocated.
 #[derive(Clone, Copy)]
 struct Cursor {
-    /// The range is known by its end, which splits leave as it is.
+    /// The last ID of the range, which identifies it: splits do not change it.
     end: Id,
-    /// The next ID to take.
+    /// The next ID to allocate.
     next: Id,
 }
 
@@ -122,12 +124,12 @@ impl Cursors {
 }
 
 impl<'m> OwnIds<'m> {
-    /// The memory that `capacity` ranges take.
+    /// The memory for `capacity` ranges, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         bytes_for::<OwnRange>(capacity)
     }
 
-    /// No ranges yet, and room for `capacity`, cut from `arena`.
+    /// Makes an empty table for `capacity` ranges, in memory from `arena`.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -141,13 +143,13 @@ impl<'m> OwnIds<'m> {
         })
     }
 
-    /// Takes the next ID for something that stays here.
+    /// Allocates the next ID for a thread of this process.
     pub fn alloc(&mut self) -> Allocation {
         self.alloc_for(Purpose::Own)
     }
 
-    /// Takes the next ID of the range for that purpose. As long as nothing that stays has an ID of the
-    /// one range there is, that serves both.
+    /// Allocates the next ID for that purpose. As long as no thread has an ID of the only range,
+    /// that range serves both purposes.
     pub fn alloc_for(&mut self, purpose: Purpose) -> Allocation {
         let purpose = if self.cursors.children.is_none() && self.is_own_range_unused() {
             Purpose::Own
@@ -156,7 +158,7 @@ impl<'m> OwnIds<'m> {
         };
         let current = *self.cursors.of(purpose);
         let current = current.or_else(|| {
-            // An idle range is there if two threads asked the leader at once.
+            // An idle range exists if two threads asked the leader at the same time.
             let mut ranges = self.ranges().iter();
             let idle = ranges.find(|range| range.is_idle() && !self.cursors.has(range.end))?;
             Some(Cursor {
@@ -178,15 +180,15 @@ impl<'m> OwnIds<'m> {
         Allocation::Id(id)
     }
 
-    /// Whether there is a range to take IDs from, and none of it is in use.
+    /// Whether there is a range to allocate from, and none of its IDs is in use.
     fn is_own_range_unused(&mut self) -> bool {
         let own = self.cursors.own;
         let range = own.and_then(|own| self.find_range(own.next));
         range.is_some_and(|range| range.in_use == 0)
     }
 
-    /// Takes an ID where no further range is to be had: out of the range for another purpose, or else
-    /// one that was in use before.
+    /// Allocates an ID when the leader has no further range: from the range for the other purpose,
+    /// or else an ID that was in use before.
     pub fn alloc_any(&mut self) -> Option<Id> {
         for purpose in [Purpose::Own, Purpose::Child] {
             if let Allocation::Id(id) = self.alloc_for(purpose) {
@@ -202,16 +204,18 @@ impl<'m> OwnIds<'m> {
         Some(id)
     }
 
-    /// Adds a fresh range of the leader's, to take IDs from once the present one is used up.
+    /// Adds a new range from the leader. IDs are allocated from it when the present range is used
+    /// up.
     ///
     /// # Errors
-    /// [`Error::Full`] at the limit of ranges, [`Error::Invalid`] if it is no range, longer than
-    /// 32, or overlaps one that is here. The range then ought to go back to the leader.
+    /// [`Error::Full`] at the limit of ranges; [`Error::Invalid`] if it is not a valid range, is
+    /// longer than 32, or overlaps an own range. The caller should then give the range back to the
+    /// leader.
     pub fn add(&mut self, range: IdRange) -> Result<(), Error> {
         self.insert(range, 0)
     }
 
-    /// Adds one ID that another process handed to this one, in use from the start.
+    /// Adds an ID that another process transferred to this one. It is in use from the start.
     ///
     /// # Errors
     /// As [`OwnIds::add`].
@@ -219,8 +223,8 @@ impl<'m> OwnIds<'m> {
         self.insert(IdRange { start: id, end: id }, 1)
     }
 
-    /// Ends the use of `id`. A range that has none in use any more, and is not the one IDs are
-    /// taken from, is no longer this process's: it is returned, to be given back to the leader.
+    /// Ends the use of `id`. If its range has no ID in use any more and IDs are not allocated from
+    /// it, the range is removed and returned: the caller gives it back to the leader.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here.
@@ -239,12 +243,12 @@ impl<'m> OwnIds<'m> {
         })
     }
 
-    /// Marks `id` as being handed to another process, so that its range stays until the leader has
-    /// answered ([`OwnIds::finish_transfer`]).
+    /// Marks `id` as in transfer to another process. Its range stays until the leader has answered
+    /// ([`OwnIds::finish_transfer`]).
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] if there would be no room
-    /// for the parts that the range falls into.
+    /// for the parts into which the range is split.
     pub fn begin_transfer(&mut self, id: Id) -> Result<(), Error> {
         let free = self.table.len().saturating_sub(self.count);
         let parts = self.reserved_parts();
@@ -253,8 +257,8 @@ impl<'m> OwnIds<'m> {
         if range.in_use & bit == 0 {
             return Err(Error::Invalid);
         }
-        // One range becomes at most two, and only if there is something on both sides of the ID;
-        // each hand-over under way may want one more.
+        // A transfer splits a range into at most two, and only if the ID is inside it. Each
+        // transfer in progress may need one more slot.
         let is_inside = range.start < id && id < range.end;
         if is_inside && free <= parts {
             return Err(Error::Full(Resource::OwnRanges));
@@ -264,8 +268,9 @@ impl<'m> OwnIds<'m> {
         Ok(())
     }
 
-    /// The leader has answered: `id` now belongs to the other process (`done`), or is in use here
-    /// as before. Returns the ranges that have become idle, to be given back.
+    /// Finishes a transfer after the leader's answer: `id` belongs to the other process (`done`),
+    /// or is in use here as before. Returns the ranges that have become idle: the caller gives them
+    /// back.
     pub fn finish_transfer(&mut self, id: Id, done: bool) -> [Option<IdRange>; 2] {
         let Some(range) = self.find_range(id) else {
             return [None; 2];
@@ -290,29 +295,30 @@ impl<'m> OwnIds<'m> {
             if part.is_idle() && !self.cursors.has(part.end) {
                 return Some(part.range());
             }
-            // There is room: `begin_transfer` saw to it.
+            // `begin_transfer` made sure of the room.
             self.insert_range(part);
             None
         })
     }
 
-    /// Gives up a range none of which is in use, also the one that IDs are taken from: to be
-    /// called until it says `None`, before leaving. What is returned is to be given back.
+    /// Removes and returns a range without IDs in use, including one from which IDs are allocated.
+    /// A process calls it until it returns `None` before it leaves, and gives the ranges back to
+    /// the leader.
     pub fn take_idle_range(&mut self) -> Option<IdRange> {
         self.cursors = Cursors::default();
         let idle = self.ranges().iter().find(|range| range.is_idle())?.start;
         self.remove(idle)
     }
 
-    /// Gives up a range, also one that is in use: the process ends. To be called until it says
-    /// `None`; what is returned is to be given back.
+    /// Removes and returns a range, including one in use, because the process ends. The caller
+    /// repeats it until it returns `None`, and gives the ranges back to the leader.
     pub fn take_range(&mut self) -> Option<IdRange> {
         self.cursors = Cursors::default();
         let first = self.ranges().first()?.start;
         self.remove(first)
     }
 
-    /// How many IDs are in use.
+    /// The number of IDs in use.
     pub fn in_use(&self) -> usize {
         self.ranges()
             .iter()
@@ -320,7 +326,7 @@ impl<'m> OwnIds<'m> {
             .sum()
     }
 
-    /// How many ranges this process owns.
+    /// The number of ranges that this process owns.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -330,7 +336,7 @@ impl<'m> OwnIds<'m> {
         self.count == 0
     }
 
-    /// The most ranges this process ever owned at once.
+    /// The most ranges that this process has owned at once.
     pub fn peak(&self) -> usize {
         self.peak
     }
@@ -339,12 +345,12 @@ impl<'m> OwnIds<'m> {
         self.table.get(..self.count).unwrap_or(&[])
     }
 
-    /// Where the first range that ends at or after `id` stands.
+    /// The index of the first range that ends at or after `id`.
     fn index_of(&self, id: Id) -> usize {
         self.ranges().partition_point(|range| range.end < id)
     }
 
-    /// Whether that ID is in use here.
+    /// Whether the ID is in use here.
     pub fn is_in_use(&self, id: Id) -> bool {
         let range = self.ranges().get(self.index_of(id));
         range.is_some_and(|range| range.start <= id && range.in_use & range.bit(id) != 0)
@@ -359,7 +365,7 @@ impl<'m> OwnIds<'m> {
             .filter(|range| range.start <= id)
     }
 
-    /// How many ranges more there may be once all IDs that are being handed on have gone.
+    /// The number of further ranges that the transfers in progress may need.
     fn reserved_parts(&self) -> usize {
         self.ranges()
             .iter()

@@ -1,7 +1,7 @@
-//! What every process of a family keeps for itself: the IDs it has and uses, its
-//! children.
+//! The state that every process of a family keeps for itself: its IDs, its children and its
+//! delegated files.
 //!
-//! A pure state machine, like [`leader`](crate::leader).
+//! It consists of deterministic state machines, like [`leader`](crate::leader).
 
 mod children;
 mod delegated_files;

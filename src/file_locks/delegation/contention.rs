@@ -1,16 +1,17 @@
-//! Which files several members used lately: such a file is not lent before one has used it alone
-//! for long.
+//! Contention: the files that several members used lately. Such a file is not delegated before one
+//! member has used it alone for long enough.
 
 use crate::Vmid;
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 
-/// How many locks in a row a single member has to ask for, where others were in its way lately,
-/// before the file is lent to it.
+/// The number of consecutive lock requests that a single member has to make before a contended file
+/// is delegated to it.
 const REGRANT_THRESHOLD: u32 = 32;
 
-/// Files that several members used lately. Two whose names' hashes meet here forget each other.
-// The model checker has little room on its stacks.
+/// The number of contended files that the table remembers. Two files whose hashes select the same
+/// entry replace each other.
+// The model checker has small stacks.
 const ENTRIES: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A file that several members use.
@@ -50,7 +51,8 @@ impl<'m> Contention<'m> {
         self.0.get_mut(usize::try_from(place).ok()?)
     }
 
-    /// Somebody else uses the file, too; or the borrower can't go on alone.
+    /// Records that another member uses the file too, or that its delegation holder could not
+    /// decide alone.
     pub(super) fn record_contention(&mut self, hash: u64, by: Vmid) {
         if let Some(entry) = self.entry(hash) {
             *entry = ContentionEntry {
@@ -61,7 +63,7 @@ impl<'m> Contention<'m> {
         }
     }
 
-    /// A member uses the file. True if there was peace long enough to lend it.
+    /// Records that a member uses the file. Returns whether the file may be delegated to it.
     pub(in crate::file_locks) fn record_use(&mut self, hash: u64, by: Vmid) -> bool {
         let Some(entry) = self.entry(hash) else {
             return false;

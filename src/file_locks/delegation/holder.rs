@@ -1,18 +1,20 @@
-//! The table of a member that has borrowed files: these stay until it gives them back.
+//! The lock table of a member that holds delegations. A file stays in this table until the member
+//! returns it.
 
 use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
 use crate::store::{NONE, sort};
 use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 
 impl LockTable<'_> {
-    /// Keeps a file that is to be borrowed, until [`LockTable::release_file`].
+    /// Adds a file for which the member requests a delegation. It stays until
+    /// [`LockTable::release_file`].
     pub(crate) fn add_delegated_file(&mut self, path: &[u8]) -> Option<u32> {
         let file = self.add_file(path, hash_path(path))?;
         self.adjust_ref_count(file, 1);
         Some(file)
     }
 
-    /// Forgets a file that was borrowed, and all locks on it.
+    /// Removes a delegated file, and all locks on it.
     pub(crate) fn release_file(&mut self, file: u32) {
         loop {
             let space = self.space(file, SpaceKind::Ranges);
@@ -26,13 +28,13 @@ impl LockTable<'_> {
         self.drop_file_if_unused(file);
     }
 
-    /// How many locks are on the file.
+    /// The number of locks on the file.
     pub(crate) fn lock_count(&self, file: u32) -> usize {
         self.file_at(file).locks
     }
 
-    /// The file's record locks, for a borrower that gives it back: by owner, in the order in which
-    /// these first locked it, so that the leader has them in that order, too.
+    /// Lists the file's record locks for the return of the delegation: by owner, in the order in
+    /// which the owners first locked the file, so that the leader's table has the same order.
     pub(crate) fn list_locks(&self, file: u32, list: &mut DelegatedLockList) {
         let space = self.space(file, SpaceKind::Ranges);
         let mut places = heapless::Vec::<u32, { DelegatedLocks::MAX }>::new();

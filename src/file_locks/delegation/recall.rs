@@ -1,4 +1,4 @@
-//! Recalls: files that are to come back, and the borrowers that are still to be sent that.
+//! Recalls: the delegations that have to be returned, and the recalls that are still to be sent.
 
 use super::table::Delegation;
 use crate::Vmid;
@@ -6,7 +6,7 @@ use crate::file_locks::LockTable;
 use crate::store::NONE;
 
 impl LockTable<'_> {
-    /// The file is to come back.
+    /// Recalls the delegation of the file.
     pub(in crate::file_locks) fn recall(&mut self, file: u32, wanted_by: Vmid) {
         let hash = self.file_at(file).hash;
         let Some(delegation) = self
@@ -38,13 +38,13 @@ impl LockTable<'_> {
         self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_add(1);
     }
 
-    /// Whether borrowers are to be told that they are to give something back.
+    /// Whether recalls are still to be sent.
     pub fn has_recalls(&self) -> bool {
         self.delegations.unsent_recalls > 0
     }
 
-    /// The first recall behind the one with that number that is still to be sent: its number, the
-    /// borrower, and what the borrower calls the file. It stays until [`LockTable::mark_recall_sent`].
+    /// The first unsent recall after the one with that number: its number, the delegation holder,
+    /// and the holder's number for the file. It stays until [`LockTable::mark_recall_sent`].
     pub fn next_recall(&self, last: u64) -> Option<(u64, Vmid, u64)> {
         if self.delegations.unsent_recalls == 0 {
             return None;
@@ -64,13 +64,13 @@ impl LockTable<'_> {
         self.delegations.last_recall
     }
 
-    /// The oldest recall whose file has not come back: its number, and the borrower.
+    /// The oldest recall whose file has not been returned: its number, and the delegation holder.
     pub fn first_recall(&self) -> Option<(u64, Vmid)> {
         let delegation = self.file_at(self.delegations.first_recalled).delegation?;
         Some((delegation.recall, delegation.to))
     }
 
-    /// The borrower was told.
+    /// Records that the recall was sent to the delegation holder.
     pub fn mark_recall_sent(&mut self, to: Vmid, number: u64) {
         if let Some(file) = self.find_delegation(to, number)
             && let Some(delegation) = self.file_at(file).delegation

@@ -1,9 +1,11 @@
-//! Loans: while a single member uses a file's record locks, it decides on them itself.
+//! Delegations: while a single member uses a file's record locks, that member decides on them
+//! itself.
 //!
-//! What `NFSv4` calls a delegation. A file whose ranges nobody uses is lent to the member that asks
-//! for a lock there, and is nothing but lent from then on: whatever others ask for there is held up
-//! until the borrower, told of that, has given it back with the locks on it; or is gone. Its locks'
-//! places are set aside, so that they come back into a table that has room for them.
+//! The term is that of `NFSv4`. The leader may delegate a file whose ranges are unused to the
+//! member that requests a lock there. The leader then holds no record locks of the file itself: it
+//! defers every other request for the file, recalls the delegation, and resumes the requests when
+//! the member has returned the file with its locks or is gone. The leader reserves slots for the
+//! locks of each delegation, so that a return always finds room.
 
 use super::contention::Contention;
 use crate::Vmid;
@@ -12,14 +14,14 @@ use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use crate::store::{Arena, HashIndex, NONE, hash64};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
-/// A file's loan.
+/// The delegation of a file.
 #[derive(Clone, Copy)]
 pub(in crate::file_locks) struct Delegation {
     pub(in crate::file_locks) to: Vmid,
-    /// What the borrower calls it.
+    /// The number by which the holder identifies the delegation.
     pub(in crate::file_locks) number: u64,
     pub(in crate::file_locks) is_recalled: bool,
-    /// The borrower was told.
+    /// Whether the recall was sent to the holder.
     pub(in crate::file_locks) is_recall_sent: bool,
     /// The number of the recall; 0 for none.
     pub(in crate::file_locks) recall: u64,
@@ -27,17 +29,17 @@ pub(in crate::file_locks) struct Delegation {
     pub(in crate::file_locks) next: u32,
 }
 
-/// What the table knows of its loans as a whole.
+/// The state of all delegations together.
 pub(in crate::file_locks) struct DelegationTable<'m> {
     by_number: HashIndex<'m>,
     count: usize,
     peak: usize,
-    /// The most that can be lent at once.
+    /// The most delegations that the leader may grant at once.
     limit: usize,
-    /// Files that are to come back, the oldest recall first.
+    /// The recalled files, the oldest recall first.
     pub(in crate::file_locks) first_recalled: u32,
     pub(in crate::file_locks) last_recalled: u32,
-    /// Of these, how many borrowers are still to be told.
+    /// The number of recalls that are still to be sent.
     pub(in crate::file_locks) unsent_recalls: usize,
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
@@ -58,7 +60,7 @@ impl<'m> DelegationTable<'m> {
             by_number: HashIndex::new(arena, limits.files)?,
             count: 0,
             peak: 0,
-            // Half of the table stays for those to whom nothing is lent.
+            // Half of the table stays for members without delegations.
             limit: by_locks.min(limits.files) / 2,
             first_recalled: NONE,
             last_recalled: NONE,
@@ -68,7 +70,7 @@ impl<'m> DelegationTable<'m> {
         })
     }
 
-    /// Locks that are set aside for what comes back.
+    /// The number of lock slots that are reserved for returns.
     pub(in crate::file_locks) fn reserved(&self) -> usize {
         self.count.saturating_mul(DelegatedLocks::MAX)
     }
@@ -79,8 +81,9 @@ fn key(to: Vmid, number: u64) -> u64 {
 }
 
 impl LockTable<'_> {
-    /// As [`LockTable::set`] for a lock of a process; but if nobody uses the file's ranges, it may be
-    /// lent to the member instead ([`SetOutcome::Delegated`]), as what it calls by that number.
+    /// As [`LockTable::set`] for a lock of a process; but if the file's ranges are unused, the
+    /// leader may delegate them to the member instead ([`SetOutcome::Delegated`]), which identifies
+    /// the delegation by `number`.
     ///
     /// # Errors
     /// As [`LockTable::set`].
@@ -130,7 +133,7 @@ impl LockTable<'_> {
         Ok(SetOutcome::Delegated(DelegatedLocks::MAX))
     }
 
-    /// Whether anybody has, waits for or has borrowed ranges of the file.
+    /// Whether any member holds, waits for or has been delegated ranges of the file.
     fn has_range_users(&self, file: u32) -> bool {
         let space = self.space(file, SpaceKind::Ranges);
         self.file_at(file).delegation.is_some()
@@ -139,7 +142,7 @@ impl LockTable<'_> {
             || space.first_waiting != NONE
     }
 
-    /// Who decides on that part of the file, if it is lent.
+    /// The member that decides on that space of the file, if it is delegated.
     pub(in crate::file_locks) fn delegation_holder(
         &self,
         file: u32,
@@ -151,7 +154,7 @@ impl LockTable<'_> {
             .map(|delegation| delegation.to)
     }
 
-    /// Whether what is asked for is lent.
+    /// Whether the lock belongs to a delegated file's ranges.
     pub fn is_delegated(&self, lock: &FileLock<'_>) -> bool {
         lock.family != LockFamily::Flock
             && self
@@ -184,8 +187,9 @@ impl LockTable<'_> {
         });
     }
 
-    /// A borrower gives a file back, with its locks on it. False if it is not the borrower, or if no
-    /// locks can be like that; then it has none.
+    /// Takes a file back from its delegation holder, with the locks on it. Returns false if the
+    /// member does not hold the delegation, or if the locks are impossible; then it ends up without
+    /// locks.
     pub fn return_delegation(
         &mut self,
         from: Vmid,
@@ -226,8 +230,7 @@ impl LockTable<'_> {
         is_right
     }
 
-    /// The file is here again: what the borrower says of its locks is put in, and who was held up
-    /// goes on.
+    /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
     fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
         let Some(delegation) = self.file_at(file).delegation else {
             return false;
@@ -267,7 +270,7 @@ impl LockTable<'_> {
         is_right
     }
 
-    /// A member is gone: what was lent to it is here again, without locks.
+    /// Ends the delegations of a member that is gone, without locks.
     pub(in crate::file_locks) fn end_delegations_of(&mut self, vmid: Vmid) {
         for file in 0..self.file_places.high_water() {
             let delegation = self.file_at(file).delegation;
@@ -277,12 +280,12 @@ impl LockTable<'_> {
         }
     }
 
-    /// Files that are lent now, and the most ever.
+    /// The number of delegated files now, and the peak.
     pub fn delegation_usage(&self) -> (usize, usize) {
         (self.delegations.count, self.delegations.peak)
     }
 
-    /// The most files that can be lent at once.
+    /// The most files that can be delegated at once.
     pub fn delegation_limit(&self) -> usize {
         self.delegations.limit
     }
@@ -329,8 +332,8 @@ mod tests {
         pid: 1,
     };
 
-    /// With one file that is lent.
-    fn is_sound_after(fault: fn(&mut LockTable<'_>)) -> bool {
+    /// Breaks a table with one delegated file.
+    fn is_consistent_after(fault: fn(&mut LockTable<'_>)) -> bool {
         let mut memory = [MaybeUninit::uninit(); LockTable::bytes(&LIMITS)];
         let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
         let lock = FileLock {
@@ -351,7 +354,7 @@ mod tests {
 
     #[test]
     fn broken_invariant_of_a_delegation_is_detected() {
-        assert!(is_sound_after(|_| {}));
+        assert!(is_consistent_after(|_| {}));
         let faults: [fn(&mut LockTable<'_>); 3] = [
             |locks| locks.delegations.count = 0,
             |locks| assert!(locks.grant(0, OWNER, (0, 9), false).is_ok()),
@@ -367,7 +370,7 @@ mod tests {
             },
         ];
         for (number, fault) in faults.into_iter().enumerate() {
-            assert!(!is_sound_after(fault), "fault {number}");
+            assert!(!is_consistent_after(fault), "fault {number}");
         }
     }
 }

@@ -7,7 +7,7 @@ impl IntervalTrees<'_> {
         self.link(tree, lock).rank
     }
 
-    /// Makes the node's own figures right after a change below it.
+    /// Recomputes the node's own rank and reach after a change below it.
     pub(super) fn refresh(&mut self, tree: TreeKind, lock: u32) {
         let Link { left, right, .. } = *self.link(tree, lock);
         let below = self.rank(tree, left).max(self.rank(tree, right));
@@ -17,8 +17,8 @@ impl IntervalTrees<'_> {
         }
     }
 
-    /// Restores the balance at `root`, whose children's ranks differ by two; returns
-    /// the lock that stands there then.
+    /// Restores the balance at `root`, whose children's ranks differ by two. Returns the new root
+    /// of the subtree.
     pub(super) fn rotate(&mut self, tree: TreeKind, root: u32) -> u32 {
         let Link { left, right, .. } = *self.link(tree, root);
         if self.rank(tree, left) > self.rank(tree, right) {

@@ -1,10 +1,11 @@
-//! Whether a tree is in order and balanced.
+//! Checks that a tree is ordered and balanced.
 
 use super::{IntervalTrees, Link, TreeKind};
 use crate::store::NONE;
 
 impl IntervalTrees<'_> {
-    /// Whether the tree is in order and balanced, and how many locks are in it. Slow: for tests.
+    /// The number of locks in the tree; `None` if the tree is not ordered and balanced. It is slow,
+    /// and meant for tests.
     pub(in crate::file_locks) fn check(&self, tree: TreeKind, root: u32) -> Option<usize> {
         if root == NONE {
             return Some(0);
@@ -26,7 +27,7 @@ impl IntervalTrees<'_> {
         is_valid.then_some(count)
     }
 
-    /// Which of two holders with the same highest end is named may differ.
+    /// Two holders with the same highest end may be named in either order.
     fn has_valid_reach(&self, lock: u32) -> bool {
         let (is, expected) = (self.at(lock).reach, self.compute_reach(lock));
         (is.end, is.second_end) == (expected.end, expected.second_end)
@@ -45,7 +46,7 @@ mod tests {
 
     const CAPACITY: usize = 3;
 
-    /// What the check says of a tree with 1 at its root, 0 on the left and 2 on the right.
+    /// The result of the check for a tree with 1 at its root, 0 on the left and 2 on the right.
     fn count_after(fault: fn(&mut IntervalTrees<'_>)) -> Option<usize> {
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(CAPACITY)];
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), CAPACITY).unwrap();
@@ -96,7 +97,7 @@ mod tests {
         const MAX: usize = 16;
         let mut memory = [MaybeUninit::uninit(); IntervalTrees::bytes(MAX)];
         let mut trees = IntervalTrees::new(&mut Arena::new(&mut memory), MAX).unwrap();
-        // A full tree of four levels, where one more has no room above the fifth.
+        // A full tree of four levels: one more lock needs a fifth level.
         let mut root = (0..15).fold(NONE, |root, at| {
             let lock = trees.alloc((10 * at, 10 * at), true, (0, 0)).unwrap();
             trees.insert(TreeKind::File, root, lock)
@@ -122,7 +123,7 @@ mod tests {
             |trees| trees.locks[2].start = 19,
             |trees| trees.change(TreeKind::File, 1, |link| link.rank = 4),
             |trees| trees.locks[1].reach.end = 24,
-            // The first goes behind the last, and all is right but the balance.
+            // The first lock moves behind the last; only the balance is wrong.
             |trees| {
                 trees.locks[0].start = 40;
                 for (lock, left, right, rank) in [(2, NONE, 0, 2), (1, NONE, 2, 3)] {

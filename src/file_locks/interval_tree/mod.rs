@@ -1,16 +1,17 @@
-//! Locks in trees: by their first byte, and such that those that touch a range are found without
-//! a look at the others.
+//! Interval trees: locks ordered by their first byte, in which a search finds the locks that
+//! overlap a range without visiting the others.
 //!
-//! The trees are weak AVL trees (Haeupler, Sen, Tarjan: "Rank-Balanced Trees"): a lock's rank is one or two
-//! above that of each child. So a lock that comes and goes in the same place leaves the ranks above it as
-//! they are. The links stand in the locks themselves; each lock is in two trees,
-//! one of its file and one of its holder. A node of a file's tree knows the highest end below it, and the
-//! highest of any other holder than that one's. So a search for a range passes over whole subtrees, those
-//! of the asker's own locks, too, and the first conflicting lock is found in one way down. Links are
-//! numbers of a table, not pointers, so there is nothing unsafe about them.
+//! The trees are weak AVL trees (Haeupler, Sen, Tarjan: "Rank-Balanced Trees"): the rank of a lock
+//! is one or two above that of each child. Repeated insertion and removal at one place therefore
+//! leaves the ranks above it unchanged. The links are stored in the locks themselves; each lock is
+//! in two trees, one of its file and one of its holder. A node of a file's tree stores the highest
+//! end below it, and the highest end of any other holder than that one's. A search for a range
+//! skips whole subtrees by these ends, including those with only the requester's own locks, and
+//! finds the first conflicting lock in one descent. Links are indexes of a table, not pointers, so
+//! the trees need no unsafe code.
 //!
-//! Locks that start at the same byte, which those of several readers may do, stand in the order in
-//! which their holders first locked the file: the kernel's order.
+//! Several read locks may start at the same byte. They are in the order in which their holders
+//! first locked the file, which is the kernel's order.
 
 mod balance;
 mod invariants;
@@ -24,12 +25,12 @@ use super::reach::Reach;
 use crate::error::Error;
 use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 
-/// Which of a lock's two trees.
+/// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TreeKind {
-    /// All locks of a file that are of one kind.
+    /// The tree of all locks of a file that are of one kind.
     File = 0,
-    /// All locks of one holder.
+    /// The tree of all locks of one holder.
     Holder = 1,
 }
 
@@ -37,21 +38,21 @@ pub(super) enum TreeKind {
 pub(super) struct Link {
     pub(super) left: u32,
     pub(super) right: u32,
-    /// 1 for a lock that has none below it, 0 where there is no lock.
+    /// 1 for a lock without children, 0 for no lock.
     rank: u32,
 }
 
-/// One lock: a range of a file that somebody holds.
+/// A lock on a range of a file.
 #[derive(Clone, Copy)]
 pub(super) struct RangeLock {
     pub(super) start: u64,
     /// The last byte.
     pub(super) end: u64,
-    /// When its holder first locked the file: a number that rises with each holder.
+    /// The number of its holder, which rises with each new holder of a lock.
     pub(super) since: u64,
-    /// How far the locks below it in its file's tree reach, and itself.
+    /// The highest ends in the subtree of this lock in its file's tree, itself included.
     pub(super) reach: Reach,
-    /// The place of its holder.
+    /// The slot of its holder.
     pub(super) holder: u32,
     pub(super) write: bool,
     links: [Link; 2],
@@ -67,7 +68,7 @@ impl RangeLock {
         }
     }
 
-    /// Where it stands in its trees. A holder has no two locks with the same start.
+    /// The key of the lock in its trees. A holder has no two locks with the same start.
     #[inline]
     fn key(&self) -> (u64, u64) {
         (self.start, self.since)
@@ -80,7 +81,7 @@ const NO_LINKS: Link = Link {
     rank: 0,
 };
 
-/// What stands at [`NONE`].
+/// The lock at [`NONE`].
 static EMPTY_LOCK: RangeLock = RangeLock {
     start: 0,
     end: 0,
@@ -91,10 +92,10 @@ static EMPTY_LOCK: RangeLock = RangeLock {
     links: [NO_LINKS; 2],
 };
 
-/// As many levels as a tree of 2³² locks can have: no rank is higher than twice the logarithm to base 2.
+/// The most levels of a tree of 2³² locks: no rank is higher than twice the logarithm to base 2.
 const MAX_LEVELS: usize = 64;
 
-/// The locks that a way down a tree went through.
+/// The locks on the path from the root of a tree.
 struct SearchPath(Vec<u32, MAX_LEVELS>);
 
 impl SearchPath {
@@ -103,7 +104,7 @@ impl SearchPath {
     }
 
     fn push(&mut self, lock: u32) {
-        // No tree is that deep.
+        // No tree is deeper.
         let _ = self.0.push(lock);
     }
 
@@ -122,7 +123,7 @@ impl SearchPath {
     }
 }
 
-/// A fixed number of locks, and the trees they are in.
+/// A fixed number of locks, and their trees.
 pub(super) struct IntervalTrees<'m> {
     locks: Table<'m, RangeLock>,
     places: SlotAllocator<'m>,
@@ -165,7 +166,7 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    /// Makes a lock that is in no tree yet, of a holder that first locked the file at `since`.
+    /// Allocates a lock that is in no tree yet; its holder has the number `since`.
     pub(super) fn alloc(
         &mut self,
         (start, end): Range,
@@ -186,17 +187,17 @@ impl<'m> IntervalTrees<'m> {
         Some(place)
     }
 
-    /// Gives back a lock that is in no tree any more.
+    /// Frees a lock that is in no tree any more.
     pub(super) fn free(&mut self, lock: u32) {
         self.places.free(lock);
     }
 
-    /// The order of the trees.
+    /// The order of two locks in the trees.
     pub(super) fn order(&self, one: u32, other: u32) -> Ordering {
         self.at(one).key().cmp(&self.at(other).key())
     }
 
-    /// The child of the lock `at` on whose side a lock with that key stands, or would.
+    /// The child of the lock `at` whose subtree has, or would have, a lock with that key.
     #[inline]
     fn child_toward(&self, tree: TreeKind, key: (u64, u64), at: u32) -> u32 {
         let lock = self.at(at);
@@ -214,7 +215,7 @@ impl<'m> IntervalTrees<'m> {
         }
     }
 
-    /// How far the locks in the tree reach whose root this lock is.
+    /// The reach of the subtree whose root this lock is.
     fn compute_reach(&self, lock: u32) -> Reach {
         let Link { left, right, .. } = *self.link(TreeKind::File, lock);
         let own = self.at(lock);
@@ -227,7 +228,7 @@ impl<'m> IntervalTrees<'m> {
             })
     }
 
-    /// Puts a lock into the tree; returns the tree's new root.
+    /// Inserts a lock into the tree. Returns the new root of the tree.
     pub(super) fn insert(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
         self.change(tree, lock, |link| *link = NO_LINKS);
         self.refresh(tree, lock);
@@ -242,7 +243,7 @@ impl<'m> IntervalTrees<'m> {
         self.attach(tree, root, path, (lock, lock), deepest)
     }
 
-    /// Takes a lock out of the tree; returns the tree's new root.
+    /// Removes a lock from the tree. Returns the new root of the tree.
     pub(super) fn remove(&mut self, tree: TreeKind, root: u32, lock: u32) -> u32 {
         let key = self.at(lock).key();
         let mut path = SearchPath::new();
@@ -259,7 +260,7 @@ impl<'m> IntervalTrees<'m> {
         if right == NONE {
             return self.attach(tree, root, path, (lock, left), depth);
         }
-        // The lock behind it takes its place.
+        // The next lock takes the place of the removed one.
         path.push(lock);
         let mut next = right;
         while self.link(tree, next).left != NONE {
@@ -274,9 +275,9 @@ impl<'m> IntervalTrees<'m> {
         self.attach(tree, root, path, (next, subtree), depth)
     }
 
-    /// Hangs `new` in the place where a way down ended that led to the key of the lock `key`, and makes
-    /// right what stands above it; returns the tree's new root. From the lock that is `fixed_depth` levels
-    /// below the root upwards it stops where nothing changes any more.
+    /// Attaches `new` at the end of the path that led to the key of the lock `key`, and updates the
+    /// locks above it. Returns the new root of the tree. Above the lock that is `fixed_depth`
+    /// levels below the root, the loop stops as soon as nothing changes any more.
     fn attach(
         &mut self,
         tree: TreeKind,
@@ -293,7 +294,7 @@ impl<'m> IntervalTrees<'m> {
             let sibling = if is_left { old.right } else { old.left };
             let (below, sibling) = (self.rank(tree, new), self.rank(tree, sibling));
             let (low, high) = (below.min(sibling), below.max(sibling));
-            // One that has nothing below it any more has the lowest rank there is.
+            // A lock that has lost its last child has the lowest rank.
             let highest = if high == 0 { 1 } else { low.saturating_add(2) };
             let rank = old.rank.max(high.saturating_add(1)).min(highest);
             self.change(tree, up, |link| {

@@ -1,9 +1,10 @@
-//! Which members hold which open files.
+//! The members that hold each open file.
 //!
-//! A member holds an open file that it has locked or has said that it has, and one that another
-//! member has handed on to it. A process that starts inherits an open file once. Each one that is
-//! sent to a member takes a place of its own until it has arrived: several may be under way at once, and
-//! closing one of them leaves the others. The locks of an open file go with its last holder.
+//! A member holds an open file that it has locked or has reported, and one that another member has
+//! transferred to it. A starting process inherits an open file once. Each open file that is sent to
+//! a member takes a slot of its own until it has arrived: several may be in transit at once, and
+//! closing one of them leaves the others. The locks of an open file are released with its last
+//! holder.
 
 mod locks;
 mod notices;
@@ -12,30 +13,31 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64};
 
-/// How a member stands to an open file.
+/// The state of a member's reference to an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HoldState {
-    /// It uses the open file.
+    /// The member uses the open file.
     Held,
-    /// It has closed the open file while a request of its own still waits for a lock of it. Like a
-    /// system call under way, the request keeps the open file until it ends.
+    /// The member has closed the open file while one of its requests still waits for a lock of it.
+    /// Like a system call in progress, the request keeps the open file until it ends.
     Closing,
-    /// It has inherited the open file from `by`, and has not used it yet.
+    /// The member has inherited the open file from `by`, and has not used it yet.
     Inherited {
         by: Vmid,
-        /// The heir's process is there.
+        /// Whether the inheriting process has joined.
         has_joined: bool,
     },
-    /// `by` sends it the open file, which is under way.
+    /// `by` sends the open file to the member; it is in transit.
     Sent { by: Vmid },
 }
 
-/// Whether the receiver knows that it was handed an open file, and so has to say when it closes it.
+/// The state of the notice that tells a receiver of a transferred open file, so that the receiver
+/// reports its close.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Notice {
-    /// The receiver can't be told yet.
+    /// The receiver can't be sent a notice yet.
     Withheld,
-    /// The receiver is to be told.
+    /// The notice is to be sent.
     Pending,
     Sent,
 }
@@ -43,15 +45,15 @@ enum Notice {
 #[derive(Clone, Copy)]
 struct Reference {
     handle: u64,
-    /// None: the place is free.
+    /// `None` for a free slot.
     vmid: Option<Vmid>,
     state: HoldState,
     notice: Notice,
-    /// How many requests of the member wait for a lock of the open file.
+    /// The number of the member's requests that wait for a lock of the open file.
     requests: u32,
-    /// It is among those that [`OpenFileTable::take_closed`] has to look at.
+    /// Whether the slot is in the list that [`OpenFileTable::take_closed`] works through.
     is_listed: bool,
-    /// Its neighbours among those that are [`Notice::Pending`].
+    /// The neighbours in the list of [`Notice::Pending`].
     prev: u32,
     next: u32,
 }
@@ -83,20 +85,21 @@ impl Reference {
     }
 }
 
-/// A fixed number of pairs of an open file and a member that holds it.
+/// A fixed number of references, each of a member to an open file.
 pub(super) struct OpenFileTable<'m> {
     references: Table<'m, Reference>,
     places: SlotAllocator<'m>,
     by_handle: HashIndex<'m>,
-    /// The first `listed` are the places of shares whose last request has ended while they were
-    /// [`HoldState::Closing`]. A place is there once at most, and none is at the end of an operation.
+    /// The first `listed` entries are the slots of references whose last request has ended while
+    /// they were [`HoldState::Closing`]. A slot is listed at most once, and the list is empty at
+    /// the end of each operation.
     closed: Table<'m, u32>,
     listed: usize,
-    /// How many are [`HoldState::Inherited`] by a process that has not come.
+    /// The number of references [`HoldState::Inherited`] by a process that has not joined.
     unjoined: usize,
-    /// How many are [`Notice::Withheld`].
+    /// The number of references with [`Notice::Withheld`].
     withheld: usize,
-    /// Those that are [`Notice::Pending`], a list.
+    /// The list of references with [`Notice::Pending`].
     first_pending: u32,
     last_pending: u32,
 }
@@ -136,7 +139,7 @@ impl<'m> OpenFileTable<'m> {
         })
     }
 
-    /// The open file that the member has: not one that is under way to it.
+    /// The member's reference to the open file, unless that is in transit.
     fn find_held(&self, handle: u64, vmid: Vmid) -> Option<u32> {
         self.find_of(handle, vmid, |state| !is_sent(state))
     }
@@ -190,7 +193,7 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// Frees the place. True if nobody holds the open file any more.
+    /// Frees the slot. Returns whether it was the last reference to the open file.
     fn remove(&mut self, place: u32) -> bool {
         let handle = self.at(place).handle;
         self.by_handle.remove(hash64(handle), place);
@@ -199,10 +202,10 @@ impl<'m> OpenFileTable<'m> {
         self.find(handle, |_| true).is_none()
     }
 
-    /// The member uses the open file. False if there is no room to note that.
+    /// Records that the member uses the open file. Returns false if the table is full.
     pub(super) fn hold(&mut self, handle: u64, vmid: Vmid) -> bool {
         let held = self.find_held(handle, vmid);
-        // What it uses has arrived.
+        // An open file that the member uses has arrived.
         match held.or_else(|| self.find_of(handle, vmid, is_sent)) {
             Some(place) => {
                 self.change(place, |reference| {
@@ -219,8 +222,8 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// The member says that it has the open file: one that was sent to it has arrived. False if there
-    /// is no room to note that.
+    /// Records that the member has the open file: one that was sent to it has arrived. Returns
+    /// false if the table is full.
     pub(super) fn accept(&mut self, handle: u64, vmid: Vmid) -> bool {
         if self.find_held(handle, vmid).is_some()
             && let Some(arrived) = self.find_of(handle, vmid, is_sent)
@@ -230,9 +233,9 @@ impl<'m> OpenFileTable<'m> {
         self.hold(handle, vmid)
     }
 
-    /// The member `by`, which holds the open file from now on if it did not before, hands it on to a
-    /// process that inherits it, or sends it to a member. False if there is no room to note all that;
-    /// then nothing is noted.
+    /// Transfers the open file from the member `by` to a process that inherits it, or to a member
+    /// to which it is sent. `by` holds the open file from now on if it did not before. Returns
+    /// false, and changes nothing, if the table is full.
     pub(super) fn transfer(&mut self, handle: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
         let is_new = to != by && !(inherits && self.find_held(handle, to).is_some());
         let is_held = self.find_of(handle, by, |_| true).is_some();
@@ -258,8 +261,8 @@ impl<'m> OpenFileTable<'m> {
             })
     }
 
-    /// What the member `by` handed on to `to` could not be sent, or its child will not come. True if
-    /// nobody holds the open file any more.
+    /// Withdraws a transfer from `by` to `to` that failed. Returns whether it was the last
+    /// reference to the open file.
     pub(super) fn retract(&mut self, handle: u64, by: Vmid, to: Vmid) -> bool {
         let transferred = self.find_of(handle, to, |state| match state {
             HoldState::Sent { by: giver } => giver == by,
@@ -272,9 +275,10 @@ impl<'m> OpenFileTable<'m> {
         transferred.is_some_and(|place| self.remove(place))
     }
 
-    /// The member has closed the open file; or, if it has not said that it has it, one that was sent to
-    /// it. If a request of the member still waits for a lock of the open file, it keeps that until then.
-    /// True if nobody holds the open file any more.
+    /// Records that the member has closed the open file, or, if it has not reported it yet, one
+    /// that was sent to it. If a request of the member still waits for a lock of the open file, the
+    /// reference stays until the request ends. Returns whether it was the last reference to the
+    /// open file.
     pub(super) fn close(&mut self, handle: u64, vmid: Vmid) -> bool {
         let is_held = |state| !is_sent(state) && state != HoldState::Closing;
         let held = self.find_of(handle, vmid, is_held);
@@ -288,12 +292,12 @@ impl<'m> OpenFileTable<'m> {
         place.is_some_and(|place| self.remove(place))
     }
 
-    /// Takes the next open file from a member that is gone, as [`OpenFileTable::take`] does.
+    /// Takes the next reference of a member that is gone, as [`OpenFileTable::take`] does.
     pub(super) fn take_from(&mut self, vmid: Vmid, at: &mut u32) -> Option<(u64, bool)> {
         self.take(at, |reference| reference.vmid == Some(vmid))
     }
 
-    /// A request of the member, which holds the open file, waits for a lock of it from now on.
+    /// Records that a request of the member, which holds the open file, waits for a lock of it.
     pub(super) fn request_waits(&mut self, handle: u64, vmid: Vmid) {
         if let Some(place) = self.find_held(handle, vmid) {
             self.change(place, |reference| {
@@ -302,7 +306,7 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// One of them waits no more.
+    /// Records that such a request has ended.
     pub(super) fn request_ended(&mut self, handle: u64, vmid: Vmid) {
         let Some(place) = self.find_held(handle, vmid) else {
             return;
@@ -322,8 +326,8 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// Takes an open file that a member has closed and none of whose requests waits for a lock of it
-    /// any more, as [`OpenFileTable::take`] does.
+    /// Takes a reference that is closed and without waiting requests, as [`OpenFileTable::take`]
+    /// does.
     pub(super) fn take_closed(&mut self) -> Option<(u64, bool)> {
         loop {
             self.listed = self.listed.checked_sub(1)?;
@@ -337,7 +341,8 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// The member's process is there: what it has inherited is its own.
+    /// Records that the member's process has joined: the open files that it has inherited are its
+    /// own.
     pub(super) fn mark_joined(&mut self, vmid: Vmid) {
         if self.unjoined == 0 {
             return;
@@ -351,8 +356,8 @@ impl<'m> OpenFileTable<'m> {
         });
     }
 
-    /// Takes the next open file that the member `by`, which is gone, has handed on to a process that
-    /// has not come and never will, as [`OpenFileTable::take`] does.
+    /// Takes the next open file that `by`, which is gone, has left to an abandoned process, as
+    /// [`OpenFileTable::take`] does.
     pub(super) fn take_abandoned(
         &mut self,
         by: Vmid,
@@ -369,8 +374,8 @@ impl<'m> OpenFileTable<'m> {
         })
     }
 
-    /// Takes out the first share that fits, from the place `at` on, which moves behind it. Says which
-    /// open file it is, and whether nobody else holds that.
+    /// Removes the first matching reference from the slot `at` on, and moves `at` behind it.
+    /// Returns the open file, and whether it was its last reference.
     fn take(&mut self, at: &mut u32, matches: impl Fn(&Reference) -> bool) -> Option<(u64, bool)> {
         while *at < self.places.high_water() {
             let place = *at;
@@ -389,7 +394,7 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// Whether the counters agree with the table. Slow: for tests.
+    /// Whether the counters agree with the table. It is slow, and meant for tests.
     pub(super) fn check_invariants(&self) -> bool {
         let number = |matches: fn(&Reference) -> bool| {
             self.references

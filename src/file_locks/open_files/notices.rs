@@ -1,11 +1,11 @@
-//! Telling receivers that they were handed an open file.
+//! Notices that tell receivers of the open files that were transferred to them.
 
 use super::{Notice, OpenFileTable, Reference};
 use crate::Vmid;
 use crate::store::NONE;
 
 impl OpenFileTable<'_> {
-    /// Puts the share behind all that are due.
+    /// Adds the reference at the end of the list of pending notices.
     pub(super) fn link_notice(&mut self, place: u32) {
         let last = self.last_pending;
         self.with_share(place, |reference| {
@@ -33,7 +33,7 @@ impl OpenFileTable<'_> {
         });
     }
 
-    /// The member can be told what it was handed from now on.
+    /// Allows notices for the member from now on.
     pub(super) fn allow_notices(&mut self, vmid: Vmid) {
         if self.withheld == 0 {
             return;
@@ -50,14 +50,15 @@ impl OpenFileTable<'_> {
         core::iter::successors(at(self.first_pending), move |reference| at(reference.next))
     }
 
-    /// The open file of which its receiver is to be told next: any member, or that one.
+    /// The next pending notice: the receiver and the open file. With `to`, only notices for that
+    /// member.
     pub(super) fn next_notice(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
         let mut pending = self.pending();
         let reference = pending.find(|reference| to.is_none() || reference.vmid == to)?;
         Some((reference.vmid?, reference.handle))
     }
 
-    /// There was no room to tell the member of the open file: others come first.
+    /// Moves the notice to the end of the list, because there was no room to send it.
     pub(super) fn defer_notice(&mut self, vmid: Vmid, handle: u64) {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending
@@ -68,7 +69,7 @@ impl OpenFileTable<'_> {
         }
     }
 
-    /// The member was told of the open file.
+    /// Records that the notice was sent.
     pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, handle: u64) {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending

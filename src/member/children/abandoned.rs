@@ -1,20 +1,21 @@
-//! Children that will never come.
+//! Abandoned children: those that will never join.
 
 use super::{Child, Children, EMPTY, Presence};
 use crate::{Id, Vmid};
 
-/// A child that will never come, of which the leader is to be told.
+/// A child that will never join, which is to be reported to the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbandonedChild {
-    /// Its VMID.
+    /// The VMID of the child.
     pub vmid: Vmid,
-    /// Its pid, if it was this process's child.
+    /// The pid, if it was a child of this process.
     pub pid: Option<Id>,
 }
 
 impl Children<'_> {
-    /// The child will never come, or a process that was not started as a child: the leader is to be told.
-    /// False if there is no room to note that.
+    /// Marks a process as abandoned: a child that will never join, or a process that was not
+    /// started as a child. It is then to be reported to the leader. Returns false if the table is
+    /// full.
     pub fn mark_abandoned(&mut self, vmid: Vmid) -> bool {
         if self.find_abandoned(vmid).is_some() {
             return true;
@@ -35,8 +36,8 @@ impl Children<'_> {
         self.put(abandoned).is_ok()
     }
 
-    /// A child that will never come, of which the calling thread is to tell the leader. No other thread does
-    /// until [`Children::finish_abandoned`].
+    /// Claims an abandoned child, which the calling thread reports to the leader. No other thread
+    /// claims it until [`Children::finish_abandoned`].
     pub fn claim_abandoned(&mut self) -> Option<AbandonedChild> {
         let mut entries = self.entries_mut();
         let child = entries.find(|child| child.is_abandoned() && !child.reaping)?;
@@ -47,7 +48,8 @@ impl Children<'_> {
         })
     }
 
-    /// The leader was told of the child that will never come, or (`is_sent` is false) is to be told later.
+    /// Removes the abandoned child after the report to the leader, or (`is_sent` is false) makes it
+    /// available for a later report.
     pub fn finish_abandoned(&mut self, vmid: Vmid, is_sent: bool) {
         if is_sent {
             let is_match = |child: &Child| child.is_abandoned() && child.vmid == Some(vmid);
@@ -60,7 +62,7 @@ impl Children<'_> {
         }
     }
 
-    /// Forgets a child that will never come, and says which it was.
+    /// Removes a child that will never join, and returns its pid.
     pub fn remove_abandoned(&mut self, vmid: Vmid) -> Option<Id> {
         let pid = self.pid_of(vmid)?;
         self.remove(pid);

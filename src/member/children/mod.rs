@@ -1,4 +1,4 @@
-//! The children of this process: who lives, who is a zombie, whose end was seen.
+//! The children of this process: living ones, zombies, and those that are being reaped.
 
 mod abandoned;
 mod zombies;
@@ -13,27 +13,27 @@ pub use abandoned::AbandonedChild;
 #[derive(Clone, Copy)]
 struct Child {
     pid: Id,
-    /// None for one that was adopted after its death.
+    /// `None` for a child that was inherited after its death.
     vmid: Option<Vmid>,
-    /// How it says it ends. It may not be dead yet.
+    /// The exit that the child itself reported. It may not be dead yet.
     reported: Option<ChildExit>,
     presence: Presence,
-    /// How it ended, once that is to be seen: when its own children have new parents.
+    /// The exit that parents see. It is set when the child's own children have new parents.
     end: Option<End>,
-    /// A thread is reaping it: no other thread may.
+    /// Whether a thread is reaping the child: no other thread may.
     reaping: bool,
-    /// The leader has been told that it is reaped, and has perhaps done so.
+    /// Whether the leader was sent the reaping, and so may have reaped the child.
     reap_sent: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// It starts, or has come.
+    /// The child is starting, or has joined.
     Present,
-    /// Its connection is closed.
+    /// The connection of the child is closed.
     Gone,
-    /// It has not started, or will never come: nobody sees it. The leader is to be told, which a thread
-    /// does that has claimed it as one that reaps.
+    /// The child has not been started, or will never join. It is not visible to callers. A thread
+    /// that has claimed it, as in reaping, reports it to the leader.
     Abandoned,
 }
 
@@ -56,31 +56,31 @@ const EMPTY: Child = Child {
 #[derive(Clone, Copy)]
 struct End {
     exit: ChildExit,
-    /// Rises from death to death.
+    /// Rises with each death.
     order: u64,
 }
 
-/// What became of the news of a child's end.
+/// The outcome of recording an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitOutcome {
-    /// It was news: the parent is to be told.
+    /// The exit is new: the parent is to be told.
     Recorded,
-    /// The table is full: it stays at the leader, and is [taken in](Children::import_zombie) when it is
-    /// asked for.
+    /// The table is full: the exit stays at the leader, and is [imported](Children::import_zombie)
+    /// when a thread asks for it.
     NoRoom,
-    /// It was known already, or is no child of this process.
+    /// The exit was known already, or the process is not a child of this one.
     Ignored,
 }
 
 /// The table of children.
 pub struct Children<'m> {
-    /// The first `count` are in use, in no order.
+    /// The first `count` entries are in use, in no order.
     entries: Table<'m, Child>,
-    /// A zombie for which there was no room, taken in from the leader for a thread that waits.
+    /// A zombie for which there was no room, imported from the leader for a thread that waits.
     imported: Option<Child>,
-    /// How many there were ever for which there was no room; 0 when the leader has none of them.
+    /// The number of exits for which there was no room; 0 when the leader has none of them left.
     overflowed: u64,
-    /// How many were reaped.
+    /// The number of reaped children.
     reaped: u64,
     order: u64,
     count: usize,
@@ -88,12 +88,12 @@ pub struct Children<'m> {
 }
 
 impl<'m> Children<'m> {
-    /// The memory that a table of `capacity` children takes.
+    /// The memory for a table of `capacity` children, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         bytes_for::<Child>(capacity)
     }
 
-    /// An empty table, cut from `arena`.
+    /// Makes an empty table in memory from `arena`.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -139,7 +139,7 @@ impl<'m> Children<'m> {
         entries.find(|child| child.is_abandoned() && child.vmid == Some(vmid))
     }
 
-    /// Keeps a place for a child that is to be started, which nobody sees yet.
+    /// Reserves an entry for a child that is about to be started. It is not visible to callers yet.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit.
@@ -152,14 +152,14 @@ impl<'m> Children<'m> {
         })
     }
 
-    /// The child for which a place was kept is started, under that pid.
+    /// Turns the reserved entry into a child with that pid.
     pub fn start(&mut self, vmid: Vmid, pid: Id) {
         if let Some(child) = self.find_abandoned(vmid) {
             (child.pid, child.presence, child.reaping) = (pid, Presence::Present, false);
         }
     }
 
-    /// The child is not started, and nothing was handed to it.
+    /// Frees the reserved entry: the child was not started, and nothing was transferred to it.
     pub fn cancel_reservation(&mut self, vmid: Vmid) {
         let at = self.entries().position(|child| child.vmid == Some(vmid));
         if let Some(at) = at {
@@ -167,7 +167,7 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// A child is started.
+    /// Adds a child.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit.
@@ -187,7 +187,7 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// The leader says how a child ended: one of this process's own, or one that it inherited.
+    /// Records the exit of a child, as the leader reported it: an own child, or an inherited one.
     pub fn record_exit(&mut self, exit: ChildExit) -> ExitOutcome {
         let end = Some(self.end(exit));
         match self.find(exit.pid) {
@@ -212,7 +212,8 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// A child says how it ends. That counts at once if no leader will say it.
+    /// Records the exit that a child reported itself. It counts at once (`counts`) if no leader
+    /// will report it.
     pub fn record_reported_exit(
         &mut self,
         from: Vmid,
@@ -231,8 +232,8 @@ impl<'m> Children<'m> {
         }
     }
 
-    /// A process is gone. If it was a child, and no leader will say how it ended: as it said
-    /// itself, or else killed by SIGPWR.
+    /// Records that a process is gone. If it was a child, and no leader will report its exit
+    /// (`counts`), returns the exit: the one that the child reported, or else a death by `SIGPWR`.
     pub fn record_death(&mut self, vmid: Vmid, parent_pid: Id, counts: bool) -> Option<ChildExit> {
         let is_match = |child: &&mut Child| child.vmid == Some(vmid) && child.end.is_none();
         let child = self.all_mut().find(is_match)?;
@@ -247,8 +248,8 @@ impl<'m> Children<'m> {
         (counts && self.record_exit(exit) == ExitOutcome::Recorded).then_some(exit)
     }
 
-    /// The leader is gone: a child that has ended and was not told of yet, of which there may be
-    /// more.
+    /// After the leader is gone: records and returns the exit of a child that has ended and was not
+    /// announced yet. The caller repeats it until it returns `None`.
     pub fn next_unannounced(&mut self, parent_pid: Id) -> Option<ChildExit> {
         let is_unannounced = |child: &&Child| {
             child.end.is_none() && (child.presence == Presence::Gone || child.reported.is_some())
@@ -259,32 +260,34 @@ impl<'m> Children<'m> {
 
     fn find(&mut self, pid: Id) -> Option<&mut Child> {
         let mut children = self.all_mut();
-        // The pid of one whose reaping the leader knows of may be another's by now.
+        // The pid of a child whose reaping was sent to the leader may belong to another process by
+        // now.
         children.find(|child| child.pid == pid && !child.reap_sent)
     }
 
-    /// The child with that pid, while its end is not known.
+    /// The VMID of the child with that pid, while its exit is not known.
     pub fn find_living(&self, pid: Id) -> Option<Vmid> {
         let mut children = self.all();
         let child = children.find(|child| child.pid == pid && child.end.is_none())?;
         child.vmid
     }
 
-    /// How a child ended of which the leader knows no more than `exit`: as the child said itself, if
-    /// it did.
+    /// The exit that the child itself reported, if it did; else `exit`, for a child of which the
+    /// leader knows no more.
     pub fn reported_exit(&self, exit: ChildExit) -> ChildExit {
         let mut children = self.all();
         let child = children.find(|child| child.pid == exit.pid);
         child.and_then(|child| child.reported).unwrap_or(exit)
     }
 
-    /// Whether a child that fits lives, or is being reaped: until that is done it may come back.
+    /// Whether a matching child lives, or is being reaped: a thread that fails to reap it makes it
+    /// available again.
     pub fn has_living(&self, matches: impl Fn(Id) -> bool) -> bool {
         let mut entries = self.all();
         entries.any(|child| (child.end.is_none() || child.reaping) && matches(child.pid))
     }
 
-    /// Forgets a child. False if there is none with that pid.
+    /// Removes a child. Returns false if there is none with that pid.
     pub fn remove(&mut self, pid: Id) -> bool {
         let is_match = |child: &Child| child.pid == pid && !child.is_abandoned();
         let Some(at) = self.entries().position(is_match) else {
@@ -300,7 +303,7 @@ impl<'m> Children<'m> {
             return;
         }
         let last = self.count.saturating_sub(1);
-        // The last one takes its place.
+        // The last entry takes the place of the removed one.
         let moved = self.entries.get(last).copied();
         if let (Some(last), Some(free)) = (moved, self.entries.get_mut(at)) {
             *free = last;
@@ -308,7 +311,7 @@ impl<'m> Children<'m> {
         self.count = last;
     }
 
-    /// The pid of the child that is that member.
+    /// The pid of the child with that VMID.
     pub fn pid_of(&self, vmid: Vmid) -> Option<Id> {
         let mut entries = self.all();
         entries
@@ -316,7 +319,7 @@ impl<'m> Children<'m> {
             .map(|child| child.pid)
     }
 
-    /// How many there are, and the most ever.
+    /// The number of children now, and the peak.
     pub fn usage(&self) -> (usize, usize) {
         (self.count, self.peak)
     }

@@ -5,9 +5,9 @@ use crate::Id;
 use crate::wire::ChildExit;
 
 impl Children<'_> {
-    /// The calling thread reaps that zombie from now on: no other thread sees it until
-    /// [`Children::remove_reaped`] or [`Children::unclaim_zombie`]. False if there is no such zombie, or
-    /// another thread is reaping it.
+    /// Claims the zombie for the calling thread: no other thread sees it until
+    /// [`Children::remove_reaped`] or [`Children::unclaim_zombie`]. Returns false if there is no
+    /// such zombie, or another thread is reaping it.
     pub fn claim_zombie(&mut self, pid: Id) -> bool {
         let mut children = self.all_mut();
         let claimed =
@@ -23,27 +23,30 @@ impl Children<'_> {
         children.find(|child| child.pid == pid && child.reaping)
     }
 
-    /// How many ends this table had no room for, if the leader may have some of them yet; else 0.
+    /// The number of exits for which this table had no room, if the leader may still have some of
+    /// them; else 0.
     pub fn overflowed(&self) -> u64 {
         self.overflowed
     }
 
-    /// How many zombies were reaped here.
+    /// The number of zombies that were reaped here.
     pub fn reaped(&self) -> u64 {
         self.reaped
     }
 
-    /// The leader has none of those any more, if there were no more since there were that many.
+    /// Clears [`Children::overflowed`] because the leader has no such exits left, unless there were
+    /// more since it returned `overflowed`.
     pub fn clear_overflowed(&mut self, overflowed: u64) {
         if self.overflowed == overflowed {
             self.overflowed = 0;
         }
     }
 
-    /// A zombie that the leader has told of for a thread that waits: it is seen as one of the table's
-    /// from now on, in the place of one that was taken in before and that nobody has reaped. False if it
-    /// can't be had now: threads are reaping it or the one before, or may have reaped it since that many
-    /// were reaped, when the leader was asked.
+    /// Imports a zombie from the leader for a thread that waits. It is visible like those of the
+    /// table from now on, and replaces the zombie that was imported before and that no thread has
+    /// reaped. Returns false if it can't be imported now: a thread is reaping it or the one before,
+    /// or a thread has reaped a child since the leader was asked, when the number of reaped
+    /// children was `reaped`.
     pub fn import_zombie(&mut self, exit: ChildExit, reaped: u64) -> bool {
         if self.reaped != reaped {
             return false;
@@ -63,19 +66,19 @@ impl Children<'_> {
         true
     }
 
-    /// Whether the leader has been told that the zombie which the calling thread claimed is reaped.
+    /// Whether the leader was sent the reaping of the claimed zombie.
     pub fn is_reap_sent(&mut self, pid: Id) -> bool {
         self.claimed(pid).is_none_or(|child| child.reap_sent)
     }
 
-    /// The leader has been told that the claimed zombie is reaped.
+    /// Records that the leader was sent the reaping of the claimed zombie.
     pub fn mark_reap_sent(&mut self, pid: Id) {
         if let Some(child) = self.claimed(pid) {
             child.reap_sent = true;
         }
     }
 
-    /// The claimed zombie is reaped.
+    /// Removes the claimed zombie, which is reaped.
     pub fn remove_reaped(&mut self, pid: Id) {
         let at = self
             .entries()
@@ -86,14 +89,14 @@ impl Children<'_> {
         }
     }
 
-    /// The claimed zombie could not be reaped in time: it is there for the next call.
+    /// Releases the claimed zombie, which could not be reaped in time: the next call finds it.
     pub fn unclaim_zombie(&mut self, pid: Id) {
         if let Some(child) = self.claimed(pid) {
             child.reaping = false;
         }
     }
 
-    /// Whether the child is dead, as far as is known here, and was not reaped.
+    /// Whether the child is known to be dead and was not reaped.
     pub fn is_zombie(&self, pid: Id) -> bool {
         let mut entries = self.all();
         entries.any(|child| {
@@ -106,7 +109,7 @@ impl Children<'_> {
         self.all().filter(|child| !child.reaping)
     }
 
-    /// The zombie that died first of those that fit.
+    /// The matching zombie that died first.
     pub fn zombie(&self, matches: impl Fn(Id) -> bool) -> Option<ChildExit> {
         let ends = self.zombies();
         ends.filter(|child| matches(child.pid))
@@ -115,7 +118,7 @@ impl Children<'_> {
             .map(|end| end.exit)
     }
 
-    /// The zombie that died first of those that died after `exit`'s did, for a walk over them.
+    /// The zombie that died first after the one of `exit`, for a walk over all zombies.
     pub fn next_zombie(&self, after: Option<&ChildExit>) -> Option<ChildExit> {
         let ends = || self.zombies().filter_map(|child| child.end);
         let after = after
