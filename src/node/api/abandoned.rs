@@ -1,7 +1,8 @@
-//! Children that will never come: the leader takes back what was handed to them.
+//! Abandoned children: the leader releases the IDs of a child that will never join.
 //!
-//! A leader of this crate is told their pid. To one in C it looks as if they came and went. Where
-//! there is no room to say so, or the leader's backlog is full, the worker says it later.
+//! This process sends the child's pid to a leader of this crate. For a leader in C it opens and
+//! closes a stream with the child's VMID, as if the child had connected and ended. If there is no
+//! room, or the leader's backlog is full, the worker does so later.
 
 use core::time::Duration;
 
@@ -48,7 +49,7 @@ impl<P: Pal> Node<'_, P> {
                 }
             }
         };
-        // A thread that waits for it waits for nobody.
+        // A thread that waits for this child must check again.
         self.waiters.wake_for_room(self.identity.vmid);
         buried
     }
@@ -95,8 +96,8 @@ impl<P: Pal> Node<'_, P> {
         self.wake();
     }
 
-    /// Tells the leader of children that will never come, if it is time to. Returns when the worker has
-    /// to look again, if before `until`.
+    /// Reports abandoned children to the leader, if it is time to. Returns when the worker must run
+    /// again, if before `until`.
     pub(crate) fn poll_abandoned(&self, until: Option<Time>) -> Option<Time> {
         let due = || {
             Some(Time(self.abandoned_retry_at.load(Ordering::SeqCst))).filter(|at| *at != Time(0))
@@ -106,7 +107,7 @@ impl<P: Pal> Node<'_, P> {
         };
         if self.now() >= at {
             self.abandoned_retry_at.store(0, Ordering::SeqCst);
-            // A leader that is gone has taken everything with it.
+            // A leader that is gone needs no report.
             let _ = self.report_abandoned();
         }
         match due() {
@@ -115,19 +116,21 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Tells the leader that a child is reaped, if there is room to.
+    /// Tells the leader that a child is reaped, if there is room for the message.
     pub(in crate::node) fn send_reap(&self, leader: Vmid, pid: Id) -> Result<(), Error> {
         let now = Wait::at_most(Duration::ZERO);
         self.post(leader, &Message::ProcessReap(pid), now)
     }
 
-    /// Whether the process is connected, and not only sought by us.
+    /// Whether the process has opened a stream to this one; an outgoing stream alone does not
+    /// count.
     pub(crate) fn is_connected(&self, vmid: Vmid) -> bool {
         let peer = self.peers.find(vmid);
         peer.is_some_and(|peer| !peer.lacks_inbound())
     }
 
-    /// To the leader it looks as if that process came and went: so a C leader understands as well.
+    /// Opens and closes a stream to the leader with the VMID of the child, so that a leader in C
+    /// releases its IDs.
     fn announce_dead(&self, leader: Vmid, vmid: Vmid) -> Result<(), Error> {
         let stream = self.pal.connect(leader).map_err(|error| match error {
             ConnectError::NotListening | ConnectError::NotAllowed => Error::LeaderGone,

@@ -1,4 +1,4 @@
-//! Waiting for children, and learning of their ends.
+//! Waiting for children, and the notices of their ends.
 
 use core::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, ChildExit, EndQuery, Message, ProcessQuery};
 use crate::{Id, Vmid};
 
-/// Which children [`Node::wait_child`] waits for.
+/// The children that [`Node::wait_child`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildSelector {
     /// Any child.
@@ -45,7 +45,7 @@ impl<P: Pal> Node<'_, P> {
         let which = self.with_group(which, query_wait)?;
         loop {
             let exit = self.await_zombie(which, limits, query_wait)?;
-            // Another thread may have been quicker.
+            // Another thread may have reaped it.
             if !self.children.lock().claim_zombie(exit.pid) {
                 continue;
             }
@@ -57,7 +57,7 @@ impl<P: Pal> Node<'_, P> {
                     Err(_) => children.unclaim_zombie(exit.pid),
                 }
             }
-            // Others may wait for the same child.
+            // Other threads may wait for the same child.
             self.waiters.wake_for_room(self.identity.vmid);
             return reaped.map(|()| exit);
         }
@@ -74,8 +74,8 @@ impl<P: Pal> Node<'_, P> {
         self.await_zombie(self.with_group(which, query_wait)?, limits, query_wait)
     }
 
-    /// The same with the group that this process is in now, if it asks for its own: that does not change
-    /// while a call waits (`wait4(2)`).
+    /// Replaces "this process's own group" by the group that the process is in now: that group does
+    /// not change while a call waits (`wait4(2)`).
     fn with_group(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildSelector, Error> {
         match which {
             ChildSelector::Group(0) => self.group_of(0, wait).map(ChildSelector::Group),
@@ -83,7 +83,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// For the questions that a call without time has to ask all the same: one time for all of them.
+    /// Returns the time limit for the requests that a call must send even if its own limit is over:
+    /// one limit for all of them.
     fn query_wait<'w>(&self, limits: Limits<'w>) -> Wait<'w> {
         if limits.until.is_none() {
             return limits.wait();
@@ -91,8 +92,7 @@ impl<P: Pal> Node<'_, P> {
         limits.not_before(self.pal.now() + MIN_QUERY_TIME).wait()
     }
 
-    /// Waits for a zombie within `limits`, and for the leader's answers about that as long as `query_wait`
-    /// says.
+    /// Waits for a zombie within `limits`; the requests to the leader have the limit `query_wait`.
     fn await_zombie(
         &self,
         which: ChildSelector,
@@ -127,11 +127,12 @@ impl<P: Pal> Node<'_, P> {
             };
             let answer = sent.and_then(|()| {
                 self.children.lock().mark_reap_sent(pid);
-                // The leader takes messages in one by one: its answer to this comes after the reaping.
+                // The leader handles messages in order, so its answer to this request comes after
+                // the reaping.
                 self.ask(leader, &Message::GetIdOwner(pid), patience)
             });
             match answer {
-                // Without the leader nobody asks for the pid any more.
+                // Without the leader no process can ask for the pid any more.
                 Ok(_) | Err(Error::LeaderGone) => return Ok(()),
                 Err(Error::TimedOut) => {
                     if let Some(error) = limits.reached(&self.pal) {
@@ -143,7 +144,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// A zombie that fits, or none yet.
+    /// Returns a zombie that matches, or `None` if there is none yet.
     fn find_zombie(
         &self,
         which: ChildSelector,
@@ -192,7 +193,7 @@ impl<P: Pal> Node<'_, P> {
                 }
             }
         }
-        // None known here, but there may be some that were inherited and live.
+        // This process knows of no child, but it may have inherited children that are alive.
         if !self.has_extensions() || query.parent == 0 {
             return Err(Error::NoChild);
         }
@@ -203,7 +204,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// A zombie that fits, for which there was no room here: the leader is asked for it.
+    /// Fetches a matching zombie from the leader, if this process had no room for it.
     fn fetch_zombie(
         &self,
         which: ChildSelector,
@@ -224,7 +225,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let mut children = self.children.lock();
         match end.map_err(|status| status.get().saturating_neg()) {
-            // When another thread has reaped one this looks again.
+            // If another thread has reaped one meanwhile, the caller checks again.
             Ok(exit) => Ok(children.import_zombie(exit, reaped).then_some(exit)),
             Err(error) => {
                 if which == ChildSelector::Any {
@@ -241,7 +242,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// The parent has seen the child's end.
+    /// Tells the leader that the parent has reaped the child.
     pub(crate) fn forget_child(&self, pid: Id) {
         let us = self.identity.vmid;
         let reap = Message::ProcessReap(pid);
@@ -259,14 +260,15 @@ impl<P: Pal> Node<'_, P> {
         };
     }
 
-    /// Whether the leader tells parents of their children's ends. It does so when it has seen to
-    /// the children of the dead, so that the parent never sees a zombie before its orphans.
+    /// Whether the leader notifies parents of their children's ends. It does so after it has
+    /// reassigned the children of the dead process, so that the parent never sees a zombie before
+    /// its orphans.
     pub(in crate::node) fn leader_reports_ends(&self) -> bool {
         self.is_known_process() && !self.leader_gone.load(Ordering::Acquire)
     }
 
-    /// Somebody says how a child ended. False if there is no room to put it aside for the
-    /// embedder: to be tried again.
+    /// Handles a notice of how a child ended. False if there is no room to queue the call to the
+    /// embedder: the caller tries again.
     pub(crate) fn child_ended(&self, from: Vmid, exit: ChildExit) -> bool {
         if self.upcalls.lock().is_full() {
             return false;
@@ -286,15 +288,15 @@ impl<P: Pal> Node<'_, P> {
             }
         };
         match news {
-            // One without room is a zombie at the leader until a thread asks for it.
+            // A child without room here is a zombie at the leader until a thread fetches it.
             ExitOutcome::Recorded | ExitOutcome::NoRoom => self.child_is_zombie(exit),
             ExitOutcome::Ignored => {}
         }
         true
     }
 
-    /// How a child ended that has not told the leader: a process in C tells its parent alone. It did so
-    /// before the leader saw its end, so that is here to be read.
+    /// Returns how a child ended that has not notified the leader: a process in C notifies its
+    /// parent alone. It sent that before the leader saw its end, so the notice can be read now.
     fn as_child_reported(&self, exit: ChildExit) -> ChildExit {
         if exit.term_signal != SIGPWR {
             return exit;
@@ -307,12 +309,13 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn child_is_zombie(&self, exit: ChildExit) {
-        // There is room, or this is the worker without a lock.
+        // There is room in the queue, or this is the worker without a lock.
         self.enqueue_upcall(Upcall::ChildEnded(exit));
         self.waiters.wake_for_room(self.identity.vmid);
     }
 
-    /// A peer is gone: it may have been a child, or the last member, or the leader.
+    /// Handles the end of a connection: the peer may have been a child, the last member, or the
+    /// leader.
     pub(crate) fn handle_peer_gone(&self, vmid: Vmid) {
         self.handle_child_gone(vmid);
         if Some(vmid) != self.identity.parent {
@@ -320,7 +323,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// A process is gone, which may have been a child.
+    /// Handles the end of a process that may have been a child.
     pub(crate) fn handle_child_gone(&self, vmid: Vmid) {
         let us = self.pid().unwrap_or(0);
         let counts = !self.leader_reports_ends();
@@ -338,5 +341,5 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// The least time that a call has for what it has to ask the leader.
+/// The least time of a call for its requests to the leader.
 const MIN_QUERY_TIME: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Files whose locks the leader lends to members: asking for them, and giving them back.
+//! Delegations of files to this process: requests for them, and their return.
 
 use core::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::pal::{Pal, Time};
 use crate::sync::Ordering;
 use crate::wire::{Answer, DelegatedLockList, FileLock, Message};
 
-/// How soon a borrower is told again for whom there was no room.
+/// The pause before a recall that found no room is sent again.
 const RETRY: Duration = Duration::from_millis(2);
 
 impl<P: Pal> Node<'_, P> {
-    /// Sets a lock on a file that is lent to this process, or that can be. None if the leader is to
-    /// be asked.
+    /// Sets a lock on a file that is delegated to this process, or that can be. None if the leader
+    /// must decide.
     pub(in crate::node) fn set_delegated(
         &self,
         leader: Vmid,
@@ -53,14 +53,15 @@ impl<P: Pal> Node<'_, P> {
                     return Some(Err(error));
                 }
             };
-            // If it was lent it may be gone again: then it is not lent soon.
+            // A delegation that was granted may be recalled by now: then the next request is not
+            // for a delegation.
             if !self.handle_delegation_answer(number, &answer) {
                 return Some(done(answer));
             }
         }
     }
 
-    /// The leader's answer to who wanted to borrow. True if the file is here now.
+    /// Handles the leader's answer to a request for a delegation. True if it was granted.
     pub(in crate::node) fn handle_delegation_answer(
         &self,
         number: u64,
@@ -75,14 +76,15 @@ impl<P: Pal> Node<'_, P> {
         most.is_some()
     }
 
-    /// The leader wants a file back.
+    /// Handles the recall of a delegation.
     pub(crate) fn recalled(&self, number: u64) {
         self.delegated_files.lock().recall(number);
         self.return_files();
     }
 
-    /// Gives back what is to go back before the leader is asked for something else. An unlock that came
-    /// before it would have to wait at the leader, which may have no room for that.
+    /// Returns recalled delegations before another request goes to the leader. An unlock that
+    /// reached the leader before the return would have to wait there, and the leader may have no
+    /// room for that.
     fn return_before(&self, leader: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         if self.try_return_files() {
             return Ok(());
@@ -104,7 +106,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Gives back what is to go back, now or as soon as there is room to send it.
+    /// Returns recalled delegations now, or as soon as there is room to send it.
     fn return_files(&self) {
         if !self.try_return_files() {
             self.returns_due.store(true, Ordering::SeqCst);
@@ -112,7 +114,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Gives back what is to go back. False if there is no room to send all of it for now.
+    /// Returns recalled delegations. False if there is no room to send all of them now.
     pub(crate) fn try_return_files(&self) -> bool {
         let Some(leader) = self.identity.leader else {
             return true;
@@ -126,14 +128,14 @@ impl<P: Pal> Node<'_, P> {
                 break true;
             };
             let Some(peer) = self.peers.find(leader) else {
-                // It is gone, and so is all it has lent.
+                // The leader is gone, and its delegations with it.
                 break true;
             };
             let message = Message::FileLockReturn {
                 delegation: number,
                 locks: list.locks(),
             };
-            // Both at once: what is asked of the leader next comes after this.
+            // Under both locks, so that the next request to the leader comes after the return.
             let mut queue = peer.queue.lock();
             if !queue.closed {
                 if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
@@ -149,7 +151,7 @@ impl<P: Pal> Node<'_, P> {
             drop(queue);
             delegated_files.mark_returned(number);
         };
-        // Frames that were only queued may take up the room.
+        // Frames that were only queued may occupy the room.
         if (is_sent || !all)
             && let Some(peer) = self.peers.find(leader)
         {
@@ -158,7 +160,7 @@ impl<P: Pal> Node<'_, P> {
         all
     }
 
-    /// As the leader: tells borrowers to give back what others want, as far as there is room.
+    /// On the leader: sends recalls, as far as there is room.
     pub(crate) fn send_recalls(&self) {
         let Some(leader) = &self.leader else { return };
         let mut last = 0;
@@ -176,8 +178,9 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// As the leader: tells borrowers for whom there was no room before, and closes the connection
-    /// of one that has not given back in time. Returns when to look again, if before `until`.
+    /// On the leader: sends the recalls that found no room before, and closes the connection of a
+    /// member that has not returned a delegation in time. Returns when to run again, if before
+    /// `until`.
     pub(crate) fn poll_recalls(&self, until: Option<Time>) -> Option<Time> {
         let Some(leader) = &self.leader else {
             return until;

@@ -1,4 +1,4 @@
-//! File locks, decided at the leader for all members.
+//! Calls for file locks, which the leader decides for all members.
 
 use core::time::Duration;
 
@@ -20,13 +20,14 @@ use crate::wire::{
 };
 use crate::{Id, Vmid};
 
-/// How soon a leader that can't be told to give up a wait is asked again, at first and at last, in
+/// The pause between requests to a leader that can't cancel a wait, at first and at most, in
 /// milliseconds.
 const ASK_AGAIN: u64 = 1;
 const ASK_AGAIN_AT_LAST: u64 = 50;
 
-/// The first and the last byte of what `struct flock` says with `l_start` (counted from the start
-/// of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`, "Advisory record locking".
+/// Returns the first and the last byte of the range that `struct flock` describes with `l_start`
+/// (counted from the start of the file) and `l_len`, as [`FileLock`] has them. `fcntl(2)`,
+/// "Advisory record locking".
 ///
 /// # Errors
 /// [`Error::Invalid`] (`EINVAL`) if it would begin before the file, [`Error::Refused`]
@@ -52,7 +53,7 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
     };
     let first = u64::try_from(first).map_err(|_| Error::Invalid)?;
     let last = last.map_or(Ok(u64::MAX), u64::try_from);
-    // To the last byte there can be is to the end.
+    // A range to the last possible byte is a range to the end.
     let last = match last.map_err(|_| Error::Invalid)? {
         last if last >= i64::MAX.unsigned_abs() => u64::MAX,
         last => last,
@@ -142,7 +143,7 @@ impl<P: Pal> Node<'_, P> {
         Ok(outcome)
     }
 
-    /// Asks this process's own table, and waits for the answer if it comes later.
+    /// Sends a request to this process's own table, and waits for the answer if it comes later.
     fn wait_here(&self, message: &Message<'_>, wait: Wait<'_>) -> Result<Answer<'static>, Error> {
         let Some(leader) = &self.leader else {
             return Err(Error::Invalid);
@@ -162,7 +163,7 @@ impl<P: Pal> Node<'_, P> {
                 };
             }
         }
-        // One that is decided at once is no event: there are many.
+        // A request that is decided at once is not recorded among the events: there are many.
         self.events.call_begun(us, code, claim.seq);
         let outcome = self.await_lock(claim, limits);
         self.events.call_ended(us, code, claim.seq, &outcome);
@@ -184,7 +185,7 @@ impl<P: Pal> Node<'_, P> {
                 && let Some(error) = limits.reached(&self.pal)
             {
                 cut_short = Some(error);
-                // One that has ended has no request any more, and is told so.
+                // After its end the process has no request any more; the waiter has the error.
                 if let Some(leader) = &self.leader {
                     let cancel = Message::FileLockCancel(claim.seq);
                     let _ = self.apply_request(leader, (us, 0), &cancel, None);
@@ -205,7 +206,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Asks again and again, for a leader that does not know how to give up a wait.
+    /// Repeats the request, for a leader that can't cancel a wait.
     fn set_lock_patiently(
         &self,
         leader: Vmid,
@@ -319,8 +320,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// As the leader: tells those who waited for a lock what became of it, and those who are to
-    /// give something back that they are.
+    /// On the leader: sends the completions of waits for locks, and the recalls of delegations.
     pub(crate) fn send_completions(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
@@ -334,13 +334,14 @@ impl<P: Pal> Node<'_, P> {
             };
             let Some(decided) = next else { break };
             let answer = decided.answer;
-            // If it is gone there is nobody to tell.
+            // A peer that is gone needs no answer.
             let _ = self.reply(decided.from, decided.seq, &answer, answer.length());
         }
         let is_recalling = leader.lock().locks().has_recalls();
         if is_recalling {
             self.send_recalls();
-            // The worker sees to the time that it takes, and to those for whom there was no room.
+            // The worker enforces the time limit of the recalls, and repeats those that found no
+            // room.
             self.leader_limits.recalling.store(true, Ordering::SeqCst);
             self.wake();
         }

@@ -1,4 +1,4 @@
-//! As the leader: signals that members send through here.
+//! On the leader: the signals that members send through it.
 
 use crate::Vmid;
 use crate::error::errno;
@@ -10,13 +10,13 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, Message, PidKill};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Whether the first process has ended: signals for all are not for it any more.
+    /// Whether the leader's own process has ended: it gets no more signals for all processes.
     pub(crate) fn first_has_left(&self) -> bool {
         let leader = self.leader.as_ref();
         leader.is_some_and(|leader| leader.lock().processes().first_has_left())
     }
 
-    /// Passes a signal on to every member but the sender. False if there is none.
+    /// Forwards a signal to every member but the sender. False if there is none.
     pub(crate) fn forward_to_all(&self, from: Vmid, kill: &PidKill) -> bool {
         let Some(leader) = &self.leader else {
             return false;
@@ -24,7 +24,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         let mut is_any_there = false;
         {
-            // In one step: who joins just now gets it by one way or the other.
+            // Under one lock, so that a process that joins at this moment gets the signal exactly
+            // once.
             let mut leader = leader.lock();
             let is_first_there = from != us && !leader.processes().first_has_left();
             is_any_there |= is_first_there || leader.processes().is_any_there_but(from);
@@ -66,11 +67,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Queues the signals that wait for the peer, as far as there is room; the others go when there is.
+    /// Queues the pending signals for the peer, as far as there is room; the worker sends the
+    /// others when there is.
     pub(crate) fn send_pending_signals(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = &self.leader else { return };
         let to = peer.vmid();
-        // Most of the time, without the lock.
+        // Usually there are none, and no lock is taken.
         while peer.has_pending_signals.load(Ordering::SeqCst) {
             let mut leader = leader.lock();
             let processes = leader.processes();
@@ -93,8 +95,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends what waits since somebody last looked: signals of the system itself, and those for processes
-    /// that have joined. False if some for this process itself found no room.
+    /// Sends the signals that have become pending: those of the system itself, and those for
+    /// processes that have joined. False if some for this process itself found no room.
     pub(crate) fn send_all_pending_signals(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
@@ -125,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
         done
     }
 
-    /// Puts aside for the embedder what the system has for this process. False if there is no room.
+    /// Queues the system's signals for this process for the embedder. False if there is no room.
     fn queue_own_signals(&self) -> bool {
         let (us, Some(leader)) = (self.identity.vmid, &self.leader) else {
             return true;
@@ -146,12 +148,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A member answers a signal that came through here. False if it was sent none such.
+    /// Handles the answer of a member to a forwarded signal. False if no such signal was sent to
+    /// it.
     pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, status: i32) -> bool {
         let Some(leader) = &self.leader else {
             return false;
         };
-        // What is positive is for the leader alone to say.
+        // Positive statuses are reserved for the leader.
         let status = status.min(0);
         let answered = leader
             .lock()
@@ -160,7 +163,7 @@ impl<'m, P: Pal> Node<'m, P> {
         answered == Outcome::Done
     }
 
-    /// Answers those whose signals have come to something.
+    /// Sends the answers to forwarded signals whose outcome is known.
     pub(crate) fn send_signal_answers(&self) {
         let Some(leader) = &self.leader else { return };
         loop {
@@ -174,13 +177,13 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             let Some(answer) = next else { return };
             let status = Answer::Status(answer.status);
-            // An asker that is gone needs no answer.
+            // A peer that is gone needs no answer.
             let _ = self.reply(answer.to, answer.seq, &status, SignalReply::ROOM);
         }
     }
 }
 
-/// The message that a signal goes to its target in, and its sequence number.
+/// Returns the message that carries the signal to its target, and its sequence number.
 fn frame_of(signal: &Outgoing, is_answered: bool) -> (u64, Message<'static>) {
     match (signal.is_asked, is_answered) {
         (true, _) => (signal.seq, Message::PidKill(signal.kill)),

@@ -1,4 +1,4 @@
-//! Signals for a group: all of it is signalled, then its answers are waited for.
+//! Signals for a group: the call signals all of its members, then waits for their answers.
 
 use core::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::wire::{
 };
 use crate::{Id, Vmid};
 
-/// How many answers one call waits for at once. Members beyond that are signalled through the leader,
-/// and their answers are not waited for.
+/// The most answers that one call waits for at once. Further members are signalled through the
+/// leader, and their answers are not waited for.
 const MAX_PENDING: usize = if cfg!(loom) { 1 } else { 8 };
 
-/// How often answers are looked at besides the one that is slept for.
+/// The interval at which the call polls the answers other than the one whose event it waits for.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A member that was signalled and has not answered.
@@ -35,9 +35,9 @@ struct PendingKill<'n, 'm, P: Pal> {
 struct GroupKill<'n, 'm, P: Pal> {
     node: &'n Node<'m, P>,
     asked: [Option<PendingKill<'n, 'm, P>>; MAX_PENDING],
-    /// How long it may wait for room to hand members over to the leader, all together.
+    /// The time limit for room to send signals through the leader, for all of them together.
     leader_wait: Wait<'n>,
-    /// What `kill(2)` says: 0 if any could be signalled.
+    /// The result of `kill(2)`: success if any member could be signalled.
     outcome: Result<(), Error>,
     /// A member was not signalled, since there was no room for that in time.
     cut_short: Option<Error>,
@@ -46,7 +46,7 @@ struct GroupKill<'n, 'm, P: Pal> {
 impl<'m, P: Pal> Node<'m, P> {
     /// Signals every process of a group, in the order of their birth: a child that is started meanwhile
     /// has its turn, too.
-    // What it keeps is not for the stack of other calls.
+    // Its large state must not become part of the stack frame of other calls.
     #[inline(never)]
     pub(in crate::node) fn kill_group(
         &self,
@@ -74,7 +74,7 @@ impl<'m, P: Pal> Node<'m, P> {
         loop {
             let member = match self.query(&query, limits.wait()) {
                 Ok(member) => member,
-                // That was all.
+                // That was the last member.
                 Err(Error::NoSuchProcess) => break,
                 Err(error) => {
                     call.abandon();
@@ -94,8 +94,8 @@ impl<'m, P: Pal> Node<'m, P> {
         call.collect(limits)
     }
 
-    /// Nobody is without a group of its own: if that is empty another thread has just put this process
-    /// into another.
+    /// Signals this process's own group. Every process has a group: if the group is empty, another
+    /// thread has just moved this process to another group.
     fn kill_own_group(&self, sender: Id, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
         let mut group = self.group_of(0, wait)?;
         loop {
@@ -133,9 +133,9 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// One of several outcomes.
+    /// Merges the outcome for one member into that of the call.
     fn note(&mut self, outcome: Result<(), Error>) {
-        // One that died meanwhile says nothing about the others.
+        // A member that died meanwhile does not decide the outcome.
         if self.outcome.is_err() && outcome != Err(Error::NoSuchProcess) {
             self.outcome = outcome;
         }
@@ -161,8 +161,8 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Has the leader signal a member: one that has not joined, or can't be reached, or has something of
-    /// this process to come first.
+    /// Has the leader signal a member: one that has not joined, or can't be reached, or for which a
+    /// signal of this process is pending at the leader.
     fn send_to_leader(&mut self, kill: PidKill) {
         let node = self.node;
         if !self.has_room() {
@@ -210,7 +210,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Whether the answer of one more can be waited for. Other calls need waiters, too.
+    /// Whether the call can wait for one more answer. Other calls need waiters, too.
     fn has_room(&mut self) -> bool {
         let quarter = self.node.config.capacities.waiters / 4;
         let limit = quarter.clamp(1, MAX_PENDING);
@@ -231,8 +231,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Takes the answers that have come. One of a member that could not be reached is asked for at the
-    /// leader.
+    /// Reads the answers that have arrived. The leader signals a member that could not be reached.
     fn poll_answers(&mut self) {
         for at in 0..MAX_PENDING {
             let place = self.asked.get_mut(at);
@@ -247,7 +246,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                 None => {}
                 Some((kill, false, Err(Error::NoSuchProcess))) => self.send_to_leader(kill),
                 Some((_, _, Ok(Answer::Status(0)))) => self.note(Ok(())),
-                // The leader's own process can't be reached, or this one is just ending.
+                // The leader's own process can't be reached, or this process is just ending.
                 Some((_, true, Ok(Answer::Status(SEND_DIRECTLY)))) => {
                     self.note(Err(Error::NoSuchProcess));
                 }
@@ -255,7 +254,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                     self.node.note_forwarded();
                     self.note(Ok(()));
                 }
-                // It is just ending: the leader's table has it yet.
+                // The member is just ending: it is still in the leader's table.
                 Some((_, false, Ok(Answer::Status(status))))
                     if error_of(status) == Error::NoSuchProcess =>
                 {
@@ -268,8 +267,9 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Waits for the answers. A member that gives none has the signal pending, as a process has that does
-    /// not run: it counts as signalled after a while.
+    /// Waits for the answers. A member that sends none has the signal pending, like a process that
+    /// does not run: it counts as signalled after
+    /// [`Config::recall_limit`](crate::Config::recall_limit).
     fn collect(mut self, limits: Limits<'_>) -> Result<(), Error> {
         let node = self.node;
         let answer_deadline = node.pal.now() + node.config.recall_limit;
@@ -302,7 +302,8 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Those that have not answered are signalled, but that may be under way yet.
+    /// Stops waiting. The members without an answer are signalled, but the signals may still be
+    /// pending.
     fn abandon(&self) {
         let mut waiting = self.asked.iter().flatten();
         if waiting.any(|asked| asked.through_leader) {

@@ -1,4 +1,4 @@
-//! VMIDs and IDs, as a process of the family asks for them.
+//! Calls for VMIDs and IDs.
 
 use super::leader_request::done;
 use crate::error::{Error, Resource};
@@ -10,7 +10,7 @@ use crate::store::SpinLock;
 use crate::wire::{Answer, IdRange, Message};
 use crate::{Id, Vmid};
 
-/// Where a question to the leader goes.
+/// The route of a request to the leader.
 pub(in crate::node) enum LeaderRoute<'a, 'm> {
     /// This process is the leader.
     Local(&'a SpinLock<Leader<'m>>),
@@ -18,7 +18,7 @@ pub(in crate::node) enum LeaderRoute<'a, 'm> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Where this process's calls to the leader go.
+    /// Returns the route of this process's requests to the leader.
     pub(in crate::node) fn leader(&self) -> Result<LeaderRoute<'_, 'm>, Error> {
         self.check_running()?;
         match (&self.leader, self.identity.leader) {
@@ -28,7 +28,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A VMID for a new process of the family.
+    /// Returns a VMID for a new process of the family.
     ///
     /// # Errors
     /// [`Error::NoIds`] when all are used up; else as [`Node::ask`].
@@ -39,7 +39,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A fresh range of IDs, owned by this process. [`Node::take_id`] does this by itself.
+    /// Returns a fresh range of IDs, which this process owns. [`Node::take_id`] calls this by
+    /// itself.
     ///
     /// # Errors
     /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
@@ -50,8 +51,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Gives a range back: a whole one, as it was allocated or as [`Node::change_owner`] left it.
-    /// Nobody tells whether the leader agreed.
+    /// Releases a range: a whole one, as it was allocated or as [`Node::change_owner`] left it. The
+    /// leader does not confirm it.
     ///
     /// # Errors
     /// As [`Node::send`]; where this process is the leader, [`Error::Invalid`] if the range is not one of
@@ -77,7 +78,7 @@ impl<'m, P: Pal> Node<'m, P> {
         done(self.ask_leader(&message, LateReply::TransferId(id), wait)?)
     }
 
-    /// Which process owns an ID; `None` if none does.
+    /// Returns the process that owns an ID; `None` if none does.
     ///
     /// # Errors
     /// As [`Node::ask`].
@@ -88,9 +89,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes an ID that nobody in the family uses, for a thread of this process. Asks the leader only
-    /// when the last range is used up. Where no further range is to be had, it is one that was in use
-    /// here before, or one of those that were meant for children.
+    /// Takes an ID that no process of the family uses, for a thread of this process. Sends a
+    /// request to the leader only when the last range is used up. If no further range can be had,
+    /// the ID is one that was in use here before, or one that was reserved for children.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit of own ranges, [`Error::NoIds`] if the family has none left: if all
@@ -118,7 +119,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Gets a range of the leader's, to take IDs from.
+    /// Adds a range from the leader, to take IDs from.
     fn add_range(&self, wait: Wait<'_>) -> Result<(), Error> {
         let range = self.alloc_range(wait)?;
         let added = self.own_ids.lock().add(range);
@@ -128,9 +129,9 @@ impl<'m, P: Pal> Node<'m, P> {
         added
     }
 
-    /// Takes an ID for a new process: it belongs to `to` from the start, who is to
-    /// [`Node::accept_id`] it. Once a thread has an ID, those for processes come out of a range of
-    /// their own, so that no thread which lives between two forks breaks it up.
+    /// Takes an ID for a new process: it belongs to `to` from the start, and that process calls
+    /// [`Node::accept_id`]. Once a thread has an ID, those for processes come out of a range of
+    /// their own, so that no thread which lives between two forks splits it.
     ///
     /// # Errors
     /// As [`Node::take_id`] and [`Node::transfer_id`].
@@ -145,14 +146,16 @@ impl<'m, P: Pal> Node<'m, P> {
         match self.transfer_id(id, to, wait) {
             Ok(()) => Ok(id),
             Err(error) => {
-                // Not if it is still unclear whose it is: then a late answer settles it.
+                // This fails if the owner is not known yet: then a late answer finishes the
+                // transfer.
                 let _ = self.release_id(id, Wait::at_most(core::time::Duration::ZERO));
                 Err(error)
             }
         }
     }
 
-    /// Hands an ID that this process uses to another, which is to [`Node::accept_id`] it.
+    /// Transfers an ID that this process uses to another process, which then calls
+    /// [`Node::accept_id`].
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] at the limit of own
@@ -168,7 +171,7 @@ impl<'m, P: Pal> Node<'m, P> {
         changed
     }
 
-    /// Takes over an ID that another process handed to this one.
+    /// Accepts an ID that another process has transferred to this one.
     ///
     /// # Errors
     /// [`Error::Full`] at the limit of own ranges, [`Error::Invalid`] if the ID is here already.
@@ -177,7 +180,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.own_ids.lock().accept(id)
     }
 
-    /// Ends the use of an ID. The range goes back to the leader when none of it is in use.
+    /// Releases an ID. Its range goes back to the leader when none of the range is in use.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here; else as [`Node::release_range`], and then
@@ -189,8 +192,9 @@ impl<'m, P: Pal> Node<'m, P> {
         range.map_or(Ok(()), |range| self.release_range(range, wait))
     }
 
-    /// Gives back every range none of which is in use, also the one that IDs are taken from: the
-    /// last thing before [`Node::shut_down`]. What is in use stays. After [`Node::exit`] there is none.
+    /// Releases every range of which no ID is in use, also the one that IDs are taken from: the
+    /// last call before [`Node::shut_down`]. Ranges in use stay. After [`Node::exit`] there is
+    /// none.
     ///
     /// # Errors
     /// As [`Node::release_range`].
@@ -207,28 +211,28 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// How many IDs this process has in use.
+    /// Returns the number of IDs that this process has in use.
     pub fn ids_in_use(&self) -> usize {
         self.own_ids.lock().in_use()
     }
 
-    /// The leader has settled whose the ID is.
+    /// Finishes the transfer of an ID after the leader has decided.
     fn finish_transfer(&self, id: Id, done: bool) {
         let idle = self.own_ids.lock().finish_transfer(id, done);
         for range in idle.into_iter().flatten() {
-            // Without room the range stays with the leader until this process goes.
+            // If there is no room to send this, the range stays allocated until this process ends.
             let _ = self.release_range(range, Wait::at_most(core::time::Duration::ZERO));
         }
     }
 
-    /// A request was given up before it was sent: there will be no answer that settles anything.
+    /// Handles a request that was abandoned before it was sent: no answer will come.
     pub(crate) fn handle_unsent(&self, late: LateReply) {
         if let LateReply::TransferId(id) = late {
             self.finish_transfer(id, false);
         }
     }
 
-    /// An answer came to a call that had given up.
+    /// Handles an answer to a call that has returned.
     pub(crate) fn handle_late_reply(&self, late: LateReply, answer: Answer<'static>) {
         match (late, answer) {
             (LateReply::ReleaseRange, Answer::IdRange(range)) if range.start != 0 => {

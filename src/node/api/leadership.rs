@@ -1,4 +1,4 @@
-//! What only the leader does: it welcomes processes, tells what it owes them, and leaves last.
+//! The duties of the leader: it answers HELLO, sends notifications, and leaves last.
 
 use core::time::Duration;
 
@@ -14,8 +14,7 @@ use crate::sync::Ordering;
 use crate::wire::{Hello, Message, RelativeNote};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// As the leader: sends what is to be told of its own accord. False if some of it could not be
-    /// sent yet.
+    /// On the leader: sends the queued notifications. False if some of them could not be sent yet.
     pub(crate) fn send_notifications(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
@@ -58,7 +57,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self.send_notes() && is_all
     }
 
-    /// Tells a process about a relative. False if there is no room for now.
+    /// Sends a notice about a relative to a process. False if there is no room for now.
     fn send_notice(&self, note: &Notice) -> bool {
         if note.to == self.identity.vmid {
             // It has no parent: a child that it inherited is abandoned.
@@ -76,7 +75,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends a parent the notice of its child's end. False if there is no room for now.
     fn send_exit(&self, ExitNotice { to, exit }: ExitNotice) -> bool {
         if to == self.identity.vmid {
-            // What is for this process itself is for its worker to tell.
+            // The worker of this process makes its own calls to the embedder.
             self.wake();
             self.child_ended(to, exit)
         } else {
@@ -84,13 +83,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends without waiting. False if there is no room; a peer that is gone needs nothing.
+    /// Sends without blocking. False if there is no room; a message to a peer that is gone counts
+    /// as sent.
     fn try_send(&self, to: Vmid, message: &Message<'_>) -> bool {
         let now = Wait::at_most(Duration::ZERO);
         !matches!(self.post(to, message, now), Err(Error::Full(_)))
     }
 
-    /// As the leader: a HELLO came, and is answered.
+    /// Handles a HELLO: the leader answers it. False if there is no room for the answer.
     pub(crate) fn handle_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>, hello: &Hello) -> bool {
         let Some(leader) = &self.leader else {
             peer.extended.store(true, Ordering::SeqCst);
@@ -100,7 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             return true;
         };
-        // Even where this node is about to close: it answers until then.
+        // The leader answers even if this node is about to close.
         let answer = Message::Hello(Hello::NO_PROCESS);
         if let Err(Error::Full(_)) = self.put(peer, 0, &answer, Limits::NONE) {
             return false;
@@ -108,19 +108,19 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.send_limits(peer) {
             return false;
         }
-        // Nothing that needs it is sent before it.
+        // No message that needs the extensions is sent before HELLO.
         peer.extended.store(true, Ordering::SeqCst);
         if !self.send_given_files(leader, peer.vmid()) {
             return false;
         }
-        // The process asks what became of it.
+        // The process learns the outcome from its next request.
         if leader.lock().apply(&Op::Join(peer.vmid(), *hello)) != Outcome::Done {
             self.counters.rejected_oneway.add(1);
         }
         true
     }
 
-    /// As the leader: a member has nothing any more but IDs.
+    /// On the leader: releases everything of a member but its IDs.
     pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
         let has_orphans = {
             let mut leader = leader.lock();
@@ -133,7 +133,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 .awaiting_starts
                 .swap(true, Ordering::SeqCst)
         {
-            // The worker sees to the time that they have.
+            // The worker enforces their time limit.
             self.wake();
         }
         self.send_signal_answers();
@@ -180,13 +180,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: its own process is dead for the others from now on, and has nothing any more.
+    /// On the leader: ends its own process for the family, and releases everything of it.
     pub(in crate::node) fn end_own_process(&self, leader: &SpinLock<Leader<'m>>) {
         let us = self.identity.vmid;
         self.reclaim_member(leader, us);
         revoke_grants(leader, us);
         self.send_notifications();
-        // The worker sends what a group that is orphaned now gets, and what found no room.
+        // The worker sends the signals for groups that are orphaned now, and the messages that
+        // found no room.
         self.wake();
     }
 
@@ -210,7 +211,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let us = self.identity.vmid;
         self.end_own_process(leader);
         let limits = Limits::of(wait, &self.pal);
-        // Frames that nobody sends would keep their peer here, even one that is gone.
+        // Unsent frames would keep their peer in the table, even a peer that is gone.
         for peer in self.peers.all() {
             self.flush(&peer);
         }

@@ -1,4 +1,4 @@
-//! What an embedder calls, one file for each subject.
+//! The calls of an embedder, one file for each subject.
 
 mod abandoned;
 mod children;

@@ -12,19 +12,19 @@ use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::Message;
 
-/// How many members are told at most what they were handed before others have their turn.
+/// The most notices that are sent at once, so that other work of the worker is not delayed.
 const NOTES_AT_ONCE: usize = 16;
 
-/// What a process says about an open file.
+/// The notice of a process about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HandleNotice {
-    /// It has the open file.
+    /// The process holds the open file.
     Hold,
-    /// It has closed the open file.
+    /// The process has closed the open file.
     Close,
-    /// It hands the open file on.
+    /// The process gives the open file to another process, which then holds it, too.
     Give(Vmid),
-    /// It could not hand the open file on.
+    /// The process could not send the descriptor that it announced.
     TakeBack(Vmid),
 }
 
@@ -103,8 +103,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes sure that this process knows what it has inherited: the leader tells that in answer to
-    /// HELLO, before any other answer.
+    /// Waits until this process knows the open files that it has inherited: the leader sends them
+    /// in answer to HELLO, before any other answer.
     fn await_notes(&self, wait: Wait<'_>) -> Result<(), Error> {
         if self.leader.is_some()
             || self.pid().is_some()
@@ -112,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             return Ok(());
         }
-        // A leader in C answers this, too.
+        // A leader in C answers this request, too.
         self.owner_of(1, wait)?;
         self.knows_inherited.store(true, Ordering::SeqCst);
         Ok(())
@@ -127,7 +127,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let wait = self.begin(wait);
         if !self.has_extensions() {
-            // Before its first answer the leader says what it is.
+            // The leader sends HELLO before its first answer.
             self.owner_of(1, wait)?;
         }
         if !self.has_extensions() {
@@ -139,8 +139,8 @@ impl<'m, P: Pal> Node<'m, P> {
         done(self.ask_leader(&message, LateReply::Drop, wait)?)
     }
 
-    /// As the leader: tells members which open files they were handed, so that they say when they close
-    /// them. False if some of them are still to be told.
+    /// On the leader: notifies members of the open files that they were given, so that they send a
+    /// notice when they close them. False if some notices are still to be sent.
     pub(crate) fn send_notes(&self) -> bool {
         let Some(leader) = &self.leader else {
             return true;
@@ -158,19 +158,19 @@ impl<'m, P: Pal> Node<'m, P> {
         leader.lock().locks().next_notice(None).is_none()
     }
 
-    /// False if there was no room.
+    /// Sends the notice of one open file. False if there was no room.
     fn send_given(&self, leader: &SpinLock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
         let now = Wait::at_most(Duration::ZERO);
         if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(handle), now) {
             return false;
         }
-        // A peer that is gone needs nothing.
+        // A peer that is gone needs no notice.
         leader.lock().apply(&Op::FileNoticeSent(to, handle));
         true
     }
 
-    /// As the leader, before the peer is answered anything else: tells it which open files it was
-    /// handed. False if there was no room to tell all.
+    /// On the leader: notifies the peer of the open files that it was given, before any other
+    /// answer. False if there was no room for all notices.
     pub(in crate::node) fn send_given_files(
         &self,
         leader: &SpinLock<Leader<'m>>,
@@ -188,7 +188,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The leader says that this process was handed an open file.
+    /// Handles the leader's notice that this process was given an open file.
     pub(crate) fn note_given(&self, handle: u64) {
         self.used_locks.note_handle(handle);
     }

@@ -1,4 +1,4 @@
-//! The parent of this process, and its end.
+//! The parent of this process, and the notice of its end.
 
 use crate::error::Error;
 use crate::node::upcall::Upcall;
@@ -7,16 +7,17 @@ use crate::pal::Pal;
 use crate::wire::{Message, ProcessNote, RelativeNote};
 use crate::{Id, Vmid};
 
-/// What is known of the parent.
+/// The state of the parent.
 pub(crate) struct Parent {
-    /// None if it has none any more, or none that is a member.
+    /// None if there is no parent any more, or if the parent is no member.
     vmid: Option<Vmid>,
     pid: Id,
-    /// The process wants to be told of its end.
+    /// The process has asked for a notice of the parent's end.
     is_watched: bool,
-    /// Its connection is closed. The leader says what that means, where it can.
+    /// The connection with the parent is closed. The leader, if it can, reports whether the parent
+    /// has ended.
     has_gone: bool,
-    /// The embedder has been told that the process which started this one is gone.
+    /// The embedder was notified that the process which started this one is gone.
     is_left: bool,
 }
 
@@ -38,8 +39,9 @@ impl<P: Pal> Node<'_, P> {
     /// `prctl(2)`). Returns the pid of the parent that it has now, 0 for none: whoever compares that
     /// with the parent that started it learns of an end before this. Ends before the call are not told.
     ///
-    /// The leader tells of it. If that is a process in C, or is gone, the end of the connection with
-    /// the process that started this one counts; then there is no parent after it.
+    /// The leader sends the notice. If the leader is a process in C, or is gone, the end of the
+    /// connection with the process that started this one counts as the parent's end; then there is
+    /// no new parent.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; else as [`Node::query`].
@@ -66,8 +68,8 @@ impl<P: Pal> Node<'_, P> {
         self.process(0, wait).map(|process| process.parent)
     }
 
-    /// The leader says that the parent has ended, and which process is the parent now. False if there is
-    /// no room to put that aside for the embedder: to be tried again.
+    /// Handles the leader's notice that the parent has ended, with the new parent. False if there
+    /// is no room to queue the call to the embedder: the worker tries again.
     pub(crate) fn parent_ended(&self, pid: Id, vmid: Option<Vmid>) -> bool {
         if self.upcalls.lock().is_full() {
             return false;
@@ -80,13 +82,13 @@ impl<P: Pal> Node<'_, P> {
             parent.is_watched
         };
         if is_watched {
-            // There is room.
+            // There is room, as checked above.
             self.enqueue_upcall(Upcall::ParentEnded(pid));
         }
         true
     }
 
-    /// The connection with a process is closed, which may have been the parent, or the leader.
+    /// Handles the end of a connection with a process that may have been the parent, or the leader.
     pub(crate) fn handle_parent_gone(&self, vmid: Vmid) {
         let counts = !self.leader_reports_ends();
         let (is_told, has_left) = {

@@ -1,4 +1,4 @@
-//! A process's life: joining, starting children, ending.
+//! The life of a process: joining, starting children, ending.
 
 use core::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Exit {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// This process's pid, once it [joined](Node::join).
+    /// Returns this process's pid, once it [joined](Node::join).
     pub fn pid(&self) -> Option<Id> {
         match self.own_pid.load(Ordering::Acquire) {
             0 => None,
@@ -40,8 +40,8 @@ impl<P: Pal> Node<'_, P> {
         self.identity.is_leader() || self.extended.load(Ordering::Acquire)
     }
 
-    /// Whether the leader has this process in its table: what the table says about groups and ends
-    /// of children is then for it, too.
+    /// Whether the leader has this process in its table: then the leader's statements about groups
+    /// and ends of children include this process.
     pub(in crate::node) fn is_known_process(&self) -> bool {
         self.has_extensions() && self.pid().is_some()
     }
@@ -72,7 +72,7 @@ impl<P: Pal> Node<'_, P> {
             pid,
             parent: self.identity.parent.map_or(0, Vmid::get),
         };
-        // From the moment that others know of it, it is asked about its pid.
+        // As soon as other processes know of this one, they send requests about its pid.
         self.own_pid.store(pid, Ordering::Release);
         let introduced = self.send_hello(&hello, wait);
         if introduced.is_err() {
@@ -82,7 +82,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     fn send_hello(&self, hello: &Hello, wait: Wait<'_>) -> Result<(), Error> {
-        // The parent first: when the leader knows of this process, its parent does.
+        // The parent comes first, so that the parent knows of this process when the leader does.
         if let Some(parent) = self.identity.parent {
             self.connect(parent)?;
         }
@@ -97,8 +97,8 @@ impl<P: Pal> Node<'_, P> {
             LeaderRoute::Remote(leader) => leader,
         };
         self.send(leader, &Message::Hello(*hello), wait)?;
-        // A leader in C knows no HELLO and sends none. One of ours has sent its own before it
-        // answers this.
+        // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
+        // before it answers this.
         self.owner_of(hello.pid, wait)?;
         if !self.has_extensions() {
             return Ok(());
@@ -150,7 +150,7 @@ impl<P: Pal> Node<'_, P> {
         if let Err(error) = self.transfer_id(pid, vmid, wait) {
             let released = self.release_id(pid, Wait::at_most(Duration::ZERO));
             if released == Err(Error::Invalid) {
-                // It is unclear whose it is.
+                // The owner of the ID is not known yet.
                 let _ = self.abandon_child(vmid);
             } else {
                 self.children.lock().cancel_reservation(vmid);
@@ -208,7 +208,7 @@ impl<P: Pal> Node<'_, P> {
                 self.end_own_process(leader);
                 let us = self.identity.vmid;
                 self.release_all_ids(|range| {
-                    // It is the table's own, or was taken out of it by another thread just now.
+                    // The range is in the table, or another thread has just removed it.
                     leader.lock().apply(&Op::Request {
                         from: us,
                         seq: 0,
@@ -228,7 +228,8 @@ impl<P: Pal> Node<'_, P> {
             self.change_phase(Phase::Ending, Phase::Running);
             return begun;
         }
-        // The parent learns of it when the leader has taken back what this process had.
+        // The parent learns of the end after the leader has released everything that this process
+        // had.
         let known = if is_led {
             self.await_end_known(pid, limits)
         } else {
@@ -240,7 +241,7 @@ impl<P: Pal> Node<'_, P> {
             _ => Ok(()),
         };
         if told.is_err() && !is_led {
-            // Nobody has heard of it.
+            // No process has got the notice.
             self.change_phase(Phase::Ending, Phase::Running);
             return told;
         }
@@ -248,7 +249,7 @@ impl<P: Pal> Node<'_, P> {
         known.and(told)
     }
 
-    /// Calls that were about to wait when it began are not answered any more.
+    /// Ends the calls that began to wait while the exit was in progress: they would get no answer.
     fn finish_exit(&self) {
         self.ended.store(true, Ordering::SeqCst);
         self.release_all_ids(|_| {});
@@ -263,7 +264,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Closes the sync handles that no thread uses, and returns when the data of all is on its way.
+    /// Closes the sync handles that no thread uses, and returns when the data of all of them is
+    /// queued.
     fn send_closes(&self, leader: Vmid, limits: Limits<'_>) -> Result<(), Error> {
         self.close_unused_syncs();
         if self.send_all_client_messages() {
@@ -288,13 +290,13 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Returns when the leader knows that this process has ended.
+    /// Waits until the leader knows that this process has ended.
     fn await_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
             return Ok(());
         };
         let question = Message::GetIdOwner(pid);
-        // It takes in one message after the other.
+        // The leader handles messages in order, so its answer comes after the notice.
         let wait = limits.wait();
         match self.ask_with(
             leader,
@@ -308,7 +310,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// A leader in C keeps what it is not asked to let go of.
+    /// Releases the locks and IDs at a leader in C, which releases nothing without a request.
     fn end_at_c_leader(&self, leader: Vmid, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         self.send_closes(leader, limits)?;
         let wait = limits.wait();

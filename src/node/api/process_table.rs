@@ -1,4 +1,4 @@
-//! The family's table of processes: who there is, groups, sessions.
+//! Calls about the family's table of processes, groups and sessions.
 
 use super::leader_request::done;
 use super::signals::error_of;
@@ -50,7 +50,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// What the family knows about a process, 0 for this one. The ID of a thread finds its process.
+    /// Returns the entry of a process in the family's table, 0 for this one. The ID of a thread
+    /// finds its process.
     ///
     /// # Errors
     /// As [`Node::query`].
@@ -74,7 +75,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether an ID is in use in a process: its threads' are.
+    /// Whether an ID is in use in a process, so that it is the ID of a thread.
     fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
         let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
         if of == self.identity.vmid {
@@ -171,7 +172,7 @@ impl<P: Pal> Node<'_, P> {
         self.change_process(&message, wait)
     }
 
-    /// Sends a change to the table of processes.
+    /// Sends a change of the table of processes to the leader.
     pub(in crate::node) fn change_process(
         &self,
         message: &Message<'_>,

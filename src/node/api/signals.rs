@@ -1,4 +1,4 @@
-//! Signals for any process of the family (`kill(2)`), and what is known of a pid.
+//! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
 
 use super::ids::LeaderRoute;
 use crate::error::{Error, Resource, errno};
@@ -12,27 +12,27 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, KillTarget, Message, MetaCode, PidKill, codes};
 use crate::{Id, Vmid};
 
-/// How many owners a process remembers.
+/// The number of owners that a process caches.
 const OWNERS: usize = if cfg!(loom) { 1 } else { 64 };
 
-/// What became of a signal that was to go through the leader.
+/// The outcome of a request to send a signal through the leader.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ViaLeader {
     Done,
-    /// It is not sent: the way to the target is free.
+    /// The leader has not sent it: the caller sends it to the target directly.
     SendDirectly,
 }
 
-/// What is known of an ID.
+/// The cached owner of an ID.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct KnownOwner {
     pub(in crate::node) owner: Vmid,
-    /// How often this process had sent something through the leader when nothing of that was under way
-    /// to the owner any more.
+    /// The value of [`Node`]'s `forwarded` at a time when no forwarded signal for this owner was
+    /// pending.
     pub(in crate::node) forwarded: u32,
 }
 
-/// Who owned an ID when this process last asked.
+/// The cache of the owners of IDs, as of this process's last request for each.
 pub(crate) struct OwnerCache([(Id, Option<KnownOwner>); OWNERS]);
 
 impl OwnerCache {
@@ -100,7 +100,7 @@ impl<P: Pal> Node<'_, P> {
         self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
     }
 
-    /// As [`Node::kill`], for that sender.
+    /// As [`Node::kill`], with the given sender.
     pub(crate) fn kill_as(
         &self,
         sender: Id,
@@ -111,7 +111,7 @@ impl<P: Pal> Node<'_, P> {
         self.check_running()?;
         let wait = self.begin(wait);
         if !is_signal(signal) {
-            // The kernel looks for the target before it looks at the signal.
+            // The kernel looks up the target before it checks the signal.
             return match self.kill_as(sender, target, 0, wait) {
                 Err(Error::NoSuchProcess) => Err(Error::NoSuchProcess),
                 _ => Err(Error::Invalid),
@@ -130,7 +130,7 @@ impl<P: Pal> Node<'_, P> {
             Target::Group(group) if self.is_known_process() => {
                 self.kill_group(group, sender, signal, wait)
             }
-            // As a process in C does it.
+            // A process in C sends it like this.
             Target::Group(group) => self.kill_one(kill(group, group, KillTarget::Group), wait),
             Target::All => self.kill_all(kill(0, 0, KillTarget::All), wait),
         }
@@ -141,19 +141,20 @@ impl<P: Pal> Node<'_, P> {
             return Ok(());
         }
         match self.kill_in_order(kill, wait) {
-            // It died meanwhile.
+            // The target has died meanwhile.
             Err(Error::NoSuchProcess) if self.is_for_zombie(&kill) => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// Whether it is for a zombie of this process, or the main thread of one: that can be signalled.
+    /// Whether the signal is for a zombie of this process, or for the main thread of one: a zombie
+    /// can be signalled.
     pub(in crate::node) fn is_for_zombie(&self, kill: &PidKill) -> bool {
         kill.is_for_main_thread() && self.children.lock().is_zombie(kill.pid)
     }
 
-    /// Sends a signal to its target's owner, behind those of this process that are under way to it
-    /// through the leader.
+    /// Sends a signal to the owner of its target, after the signals of this process that are
+    /// pending at the leader.
     fn kill_in_order(&self, kill: PidKill, wait: Wait<'_>) -> Result<(), Error> {
         let forwarded = self.forwarded.load(Ordering::Acquire);
         let is_ordered = self.is_ordered(&kill, None, forwarded);
@@ -171,7 +172,7 @@ impl<P: Pal> Node<'_, P> {
         if outcome != Err(Error::NoSuchProcess) || !kill.is_for_main_thread() {
             return outcome;
         }
-        // Perhaps it was only about to join, or is just ending, or its connection is.
+        // The target may be about to join, or its process or its connection may be just ending.
         if !self.has_extensions() {
             return outcome;
         }
@@ -182,8 +183,9 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether nothing of this process is under way to the target through the leader: its owner is asked
-    /// at once then. `forwarded` is how often anything was sent so.
+    /// Whether no signal of this process to the target is pending at the leader, so that its owner
+    /// gets the signal directly. `forwarded` is the number of signals that were sent through the
+    /// leader.
     pub(in crate::node) fn is_ordered(
         &self,
         kill: &PidKill,
@@ -195,16 +197,16 @@ impl<P: Pal> Node<'_, P> {
         }
         let known = self.owners.lock().get(kill.pid);
         let owner = owner.or(known.map(|known| known.owner));
-        // What a process sends itself never goes through the leader, and what it sends to the leader's
-        // process goes on the same stream.
+        // A signal of a process to itself never goes through the leader, and a signal for the
+        // leader's process uses the same stream as forwarded ones.
         let is_near = |owner| owner == self.identity.vmid || Some(owner) == self.identity.leader;
         owner.is_some_and(is_near)
             || Some(kill.pid) == self.pid()
             || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)
     }
 
-    /// Has the leader send a signal, behind those of this process that it has not delivered yet:
-    /// only if there are such, or `always`.
+    /// Has the leader send a signal, after those of this process that it has not delivered yet:
+    /// only if there are any, or `always`.
     fn kill_via_leader(
         &self,
         kill: PidKill,
@@ -234,7 +236,7 @@ impl<P: Pal> Node<'_, P> {
             }
             Ok(Answer::Status(status)) => Err(error_of(status)),
             Ok(_) => Err(Error::Invalid),
-            // It may be under way.
+            // The signal may be pending at the leader.
             Err(error) => {
                 self.note_forwarded();
                 Err(error)
@@ -242,10 +244,10 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Something of this process is, or may be, under way through the leader from now on.
+    /// Counts a signal of this process that is, or may be, pending at the leader.
     pub(in crate::node) fn note_forwarded(&self) {
         let next = |forwarded: u32| forwarded.checked_add(1);
-        // At the end of the numbers nothing counts as clear any more.
+        // At the highest number no target counts as clear any more.
         let _ = self
             .forwarded
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
@@ -267,7 +269,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Asks an ID's owner, who is looked up again if it is not who was thought.
+    /// Sends a request to the owner of an ID. If the cached owner is wrong, the leader is asked for
+    /// the owner.
     fn at_owner<T>(
         &self,
         id: Id,
@@ -309,7 +312,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// What the user and group of a pid are, anywhere in the family.
+    /// Returns the user and group of a pid, anywhere in the family.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
@@ -324,8 +327,8 @@ impl<P: Pal> Node<'_, P> {
         Ok((number(data.first_chunk()), number(data.last_chunk())))
     }
 
-    /// A pid's executable, working directory or root, anywhere in the family. Returns the path's
-    /// length; it stands at the start of `path`, without its NUL.
+    /// Reads the path of a pid's executable, working directory or root, anywhere in the family.
+    /// Returns the path's length; the path is at the start of `path`, without its NUL.
     ///
     /// # Errors
     /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer
@@ -349,7 +352,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Asks about a pid; the data stands at the start of `data`. Returns its length.
+    /// Requests metadata of a pid; the data is at the start of `data`. Returns its length.
     pub(crate) fn metadata(
         &self,
         pid: Id,
@@ -375,7 +378,7 @@ impl<P: Pal> Node<'_, P> {
             };
             match answer {
                 Answer::Meta { status: 0, .. } => Ok(data.length),
-                // What was asked for is longer than what this process takes.
+                // The answer is longer than the frames that this process accepts.
                 Answer::Meta { status, .. } if status == -errno::EMSGSIZE => {
                     Err(Error::Full(Resource::FrameLength))
                 }
@@ -386,7 +389,7 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-/// What a negative status stands for.
+/// Converts a negative status to an error.
 pub(in crate::node) fn error_of(status: i32) -> Error {
     match status.saturating_neg() {
         errno::ESRCH => Error::NoSuchProcess,

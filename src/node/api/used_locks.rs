@@ -1,4 +1,4 @@
-//! Which files and open files this process has ever locked.
+//! The set of files and open files that this process has ever locked.
 
 use crate::file_locks::hash_path;
 use crate::sync::{AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use crate::wire::{FileLock, LockFamily};
 /// The model checker has little room on its stacks.
 const WORDS: usize = if cfg!(loom) { 1 } else { 32 };
 
-/// A set that is only roughly known (a Bloom filter with one hash): it may take something for in
-/// it that is not, but never the other way. So a close that needs no message seldom sends one.
+/// An approximate set (a Bloom filter with one hash): it may contain an element that was never
+/// added, but never lacks one that was. So a close that needs no message seldom sends one.
 pub(crate) struct UsedLocks([AtomicU64; WORDS]);
 
 impl UsedLocks {
@@ -20,7 +20,7 @@ impl UsedLocks {
         self.note_hashed(lock, hash_path(lock.path));
     }
 
-    /// The same for a caller that has the hash of the path.
+    /// As `note`, for a caller that has the hash of the path.
     pub(in crate::node) fn note_hashed(&self, lock: &FileLock<'_>, hash: u64) {
         match lock.family {
             LockFamily::Posix => self.put(hash),
@@ -37,12 +37,12 @@ impl UsedLocks {
         self.has(hash_path(path))
     }
 
-    /// Whether it may have locked the open file.
+    /// Whether the process may have locked the open file.
     pub(in crate::node) fn may_have_handle(&self, handle: u64) -> bool {
         self.has(of_handle(handle))
     }
 
-    /// Whether it has locked anything.
+    /// Whether the process has locked anything.
     pub(in crate::node) fn any(&self) -> bool {
         self.0.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }

@@ -1,4 +1,4 @@
-//! From a frame to what it asks for.
+//! The dispatcher: from a frame to the operation that it requests.
 
 use crate::sync::Ordering;
 
@@ -18,7 +18,7 @@ use crate::wire::{
 use crate::{Id, Vmid};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Does what a message that is no answer asks for; takes an answer to its waiter.
+    /// Executes a message, or delivers an answer to its waiter.
     pub(super) fn handle_frame(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -31,12 +31,13 @@ impl<'m, P: Pal> Node<'m, P> {
             self.handle_answer(peer, frame.seq, frame.payload)?;
             return Ok(Retry::No);
         }
-        // One whose process has ended only asks whether the leader knows that.
+        // A peer whose process has ended only sends this to learn whether the leader knows of the
+        // end.
         if peer.ended.load(Ordering::SeqCst) && frame.code != codes::GET_ID_OWNER {
             return Ok(Retry::No);
         }
         let message = match frame.message() {
-            // From a peer that does not know the extensions, their codes mean nothing.
+            // The codes of extensions have no meaning from a peer that has not sent HELLO.
             _ if frame.code > codes::HELLO && !peer.extended.load(Ordering::SeqCst) => {
                 Message::Unknown(frame.code)
             }
@@ -54,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(self.handle_kill_all(peer, frame.seq, kill));
             }
             let message = match message {
-                // Nothing is lent that can't come back.
+                // A delegation is not granted if a frame of this process can't hold its return.
                 Message::FileLockBorrow(lock) if !self.config.capacities.fits_delegation() => {
                     Message::FileLockSet(FileLock { handle: 0, ..lock })
                 }
@@ -81,8 +82,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(retry)
     }
 
-    /// As the leader: a member's process says that it ends. One that has said `HELLO` has ended with
-    /// that; a process in C has when it closes its streams.
+    /// On the leader: a member announces the end of its process. A member that has sent HELLO has
+    /// ended with this message; a process in C ends when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
         let Some(leader) = &self.leader else { return };
         if peer.extended.load(Ordering::SeqCst)
@@ -93,8 +94,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: the peer has sent something, and no HELLO before. So it is a process in C, which
-    /// never says that it has begun to run.
+    /// On the leader: the first frame of the peer was no HELLO. So it is a process in C, which
+    /// never announces that it runs.
     fn note_without_hello(&self, peer: &PeerRef<'_, 'm, P::Stream>) {
         let Some(leader) = &self.leader else { return };
         if !peer.lacks_hello.swap(true, Ordering::SeqCst) {
@@ -102,7 +103,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes in a frame as if it had just come from a peer, which loses its connection if it is bad.
+    /// Handles a frame as if it had just come from the peer, which loses its connection if the
+    /// frame is invalid.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if it is not connected, [`Error::Invalid`] for a bad one,
@@ -126,8 +128,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// A message that any process may get. What is for the embedder is put aside until no lock is
-    /// held; where there is no room for that, or for the answer, the frame stays where it is.
+    /// Handles a message that any process may receive. A call to the embedder is queued until no
+    /// lock is held; if there is no room for the call or for its answer, the frame stays in the
+    /// buffer.
     fn handle_member_message(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -137,7 +140,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let to = peer.vmid();
         let done = match message {
             Message::PidKill(kill) => {
-                // Only the leader passes signals for all on.
+                // Only the leader forwards signals for all processes.
                 if kill.target == KillTarget::All && Some(to) != self.identity.leader {
                     return Err(Refusal::WrongRole);
                 }
@@ -145,7 +148,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
                 self.queue_upcall(peer, seq, SignalReply::ROOM, upcall)
             }
-            // Nobody waits for what becomes of it: its place in the order is all that is answered.
+            // No process waits for the outcome of this signal: the answer only confirms its place
+            // in the order.
             Message::KillPassed(kill) if Some(to) == self.identity.leader => {
                 let reply = SignalReply { to, seq: 0 };
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
@@ -155,7 +159,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 done
             }
-            // It would wait for room for ever, and what comes after it.
+            // Without this, the request and all frames after it would wait for room for ever.
             Message::PidGetMeta { .. } if !self.config.capacities.fits_metadata() => {
                 let (status, data) = (-errno::ENOMEM, &[][..]);
                 if seq != 0 {
@@ -202,7 +206,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(if done { Retry::No } else { Retry::Soon })
     }
 
-    /// Keeps room for the answer, and puts the request aside for the embedder.
+    /// Reserves room for the answer, and queues the request for the embedder. False if there is no
+    /// room.
     fn queue_upcall(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -216,7 +221,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         if seq != 0 {
             let mut queue = peer.queue.lock();
-            // A peer that is going gets no answers any more.
+            // A connection that is closing carries no more answers.
             if !queue.closed {
                 if queue.room() < room {
                     return false;
@@ -227,7 +232,8 @@ impl<'m, P: Pal> Node<'m, P> {
         upcalls.push_back(upcall).is_ok()
     }
 
-    /// The leader says something about a relative of this process. False if there is no room for now.
+    /// Handles a notice of the leader about the parent or a child. False if there is no room for
+    /// now.
     fn handle_relative_note(&self, note: &RelativeNote) -> Result<bool, Refusal> {
         match note.note {
             ProcessNote::ParentEnded => Ok(self.parent_ended(note.pid, Vmid::new(note.vmid))),
@@ -239,7 +245,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: a signal for everybody but the sender.
+    /// On the leader: handles a signal for all processes but the sender.
     fn handle_kill_all(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -269,7 +275,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Retry::No
     }
 
-    /// Takes an answer to its waiter.
+    /// Delivers an answer to its waiter.
     pub(crate) fn handle_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -294,7 +300,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// As the leader: a member answers a signal that came through here.
+    /// On the leader: handles the answer of a member to a forwarded signal.
     fn handle_signal_answer(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,

@@ -1,8 +1,8 @@
-//! The limits of this process and of its peers that have to fit each other.
+//! The limits of this process and of its peers that must be compatible.
 //!
-//! The first frame to a leader is a HELLO. A leader that knows it answers with its own HELLO and with
-//! its LIMITS, before any other answer; the member then says LIMITS, too. So neither is sent to a
-//! peer in C.
+//! The first frame to a leader is a HELLO. A leader that knows HELLO answers with its own HELLO and
+//! with its LIMITS, before any other answer; then the member sends LIMITS, too. So neither is sent
+//! to a peer in C.
 
 use super::halves::Queue;
 use crate::Vmid;
@@ -15,11 +15,11 @@ use crate::pal::Pal;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Hello, LimitFlags, Message, PATH_MAX, PeerLimits};
 
-/// No limit of the leader stands against ours.
+/// No limit of the leader is known to differ.
 pub(in crate::node) const NONE: u64 = u64::MAX;
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// What this process says of its limits.
+    /// Returns the limits that this process sends to peers.
     pub(in crate::node) fn limits(&self) -> PeerLimits {
         let limits = &self.config.capacities;
         let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
@@ -37,8 +37,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// The first frame to the leader is a HELLO, so that it knows what it talks to. To be called
-    /// before anything is put into a queue.
+    /// Queues a HELLO as the first frame to the leader, so that the leader knows that this process
+    /// has the extensions. The caller must call this before it queues a frame.
     #[inline]
     pub(crate) fn queue_hello_first(
         &self,
@@ -58,13 +58,13 @@ impl<'m, P: Pal> Node<'m, P> {
             return;
         }
         let hello = Message::Hello(Hello::NO_PROCESS);
-        // The queue is empty, and half of it holds more than the longest frame by a HELLO.
+        // The queue is empty, and half of it holds the longest frame and a HELLO.
         if queue.filling.push(0, &hello).is_ok() {
             self.trace_tx(peer.vmid(), 0, &hello);
         }
     }
 
-    /// Tells the peer this process's limits, once. False if there is no room for that now.
+    /// Queues LIMITS for the peer, once. False if there is no room now.
     pub(in crate::node) fn send_limits(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
         if peer.limits_sent.load(Ordering::SeqCst) {
             return true;
@@ -77,8 +77,8 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
-    /// Before a member is asked for something that may be longer than what this process takes: tells
-    /// it how much that is. A process in C skips it.
+    /// Sends LIMITS to a member before a request whose answer may be longer than this process
+    /// accepts. A process in C skips the message.
     pub(in crate::node) fn send_short_limits(
         &self,
         dest: Vmid,
@@ -95,14 +95,16 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.limits_sent.load(Ordering::SeqCst) || Some(dest) == self.identity.leader {
             return Ok(());
         }
-        // Sent at once: the question may fail before it is sent, and would leave them unsent.
+        // The limits are flushed at once: the request may fail before it is sent, which would leave
+        // them in the queue.
         self.send(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
         self.send(dest, &Message::Limits(self.limits()), wait)?;
         peer.limits_sent.store(true, Ordering::SeqCst);
         Ok(())
     }
 
-    /// A peer says its limits. False if there is no room to answer: to be taken up again.
+    /// Handles LIMITS of a peer. False if there is no room to answer: the worker handles the frame
+    /// again later.
     pub(crate) fn handle_limits(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -121,7 +123,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     error,
                     "sync_data is {ours} here and {theirs} at the leader: sync handles can't be used"
                 );
-                // Calls that wait for a handle look again.
+                // Calls that wait for a handle check again.
                 self.waiters.wake_for_room(peer.vmid());
             }
             return self.send_limits(peer);
@@ -139,13 +141,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 "sync_data is {ours} here and {theirs} at process {who}: it can't use sync handles"
             );
             peer.syncs_refused.store(true, Ordering::SeqCst);
-            // What it may have been given before that was known.
+            // The peer may have got leases before its limits were known.
             self.reclaim_leases(who);
         }
         true
     }
 
-    /// Whether the limits that both have to share are the leader's, as far as it has said.
+    /// Checks that the shared limits of this process are those of the leader, as far as the leader
+    /// has sent them.
     ///
     /// # Errors
     /// [`Error::LimitsDiffer`] if they are not.
@@ -160,10 +163,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Makes sure that the leader has said what it is and what its limits are, if it ever does.
+    /// Waits until the leader has sent HELLO and LIMITS, if it ever does.
     pub(in crate::node) fn await_leader_limits(&self, wait: Wait<'_>) -> Result<(), Error> {
         if !self.has_extensions() {
-            // One in C answers only this.
+            // A leader in C answers only this.
             self.owner_of(1, wait)?;
         }
         self.check_limits()
