@@ -312,7 +312,7 @@ fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
 }
 
 #[test]
-fn only_who_was_asked_may_answer() {
+fn an_answer_from_another_peer_is_dropped() {
     let stage = Stage::new();
     let leader = stage.bare(1);
     let member = stage.member(2, Config::DEFAULT);
@@ -358,7 +358,7 @@ fn an_answer_of_the_wrong_form_costs_the_connection() {
 }
 
 #[test]
-fn nobody_there_is_said_at_once() {
+fn a_request_to_an_address_without_a_listener_fails_at_once() {
     let stage = Stage::new();
     let leader = stage.leader();
     assert_eq!(
@@ -411,7 +411,7 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
 }
 
 #[test]
-fn who_asks_and_does_not_listen_holds_up_nobody() {
+fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
     let stage = Stage::new();
     let leader = stage.leader();
     let friend = stage.member(3, Config::DEFAULT);
@@ -437,7 +437,7 @@ fn who_asks_and_does_not_listen_holds_up_nobody() {
 }
 
 #[test]
-fn what_was_accepted_goes_out_before_the_end() {
+fn queued_frames_are_sent_before_shut_down_returns() {
     let stage = Stage::new();
     let peer = stage.bare(1);
     let member = stage.member(2, Config::DEFAULT);
@@ -559,7 +559,7 @@ fn many_threads_ask_at_once() {
 }
 
 #[test]
-fn what_a_stillborn_child_was_given_comes_back() {
+fn the_id_of_an_abandoned_child_is_freed() {
     let stage = Stage::new();
     let leader = stage.leader();
     let parent = stage.member(2, Config::DEFAULT);
@@ -582,7 +582,7 @@ fn what_a_stillborn_child_was_given_comes_back() {
 
 /// As the C functions could: what the leader has stays its own.
 #[test]
-fn the_leader_is_not_buried() {
+fn the_leader_cannot_be_abandoned() {
     let stage = Stage::new();
     let leader = stage.leader();
     let id = leader.take_id(WAIT).unwrap();
@@ -670,7 +670,7 @@ fn frames_that_nobody_sends_do_not_keep_the_leader() {
 }
 
 #[test]
-fn nobody_is_called_back_without_need() {
+fn the_worker_is_not_woken_without_need() {
     let stage = Stage::new();
     let leader = stage.leader();
     let quiet = stage.bare(2);

@@ -246,7 +246,7 @@ fn poll_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
 }
 
 #[test]
-fn a_child_is_buried_without_waiting_for_room() {
+fn a_child_is_abandoned_without_waiting_for_room() {
     with_slow_family(PAUSE, |network, node, leader| {
         node.join(Wait::FOREVER).unwrap();
         let child = node.start_child(Wait::FOREVER).unwrap();
@@ -295,7 +295,7 @@ fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
 }
 
 #[test]
-fn a_child_is_buried_at_a_c_leader_when_its_backlog_has_room() {
+fn a_child_is_abandoned_at_a_c_leader_when_the_backlog_has_room() {
     let network = Box::new(World::new());
     let inner = network.join(Vmid::LEADER).unwrap();
     let said = Mutex::new(Vec::new());

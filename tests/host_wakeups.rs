@@ -146,7 +146,7 @@ fn no_set_is_lost() {
 }
 
 #[test]
-fn one_set_wakes_all_who_wait() {
+fn setting_an_event_wakes_all_waiters() {
     const ROUNDS: u64 = 2_000;
     const WAITERS: usize = 4;
     let family = family();

@@ -207,7 +207,7 @@ fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
 }
 
 #[test]
-fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
+fn shut_down_sleeps_while_a_peer_does_not_read() {
     let network = Box::new(World::new());
     let (pal, _deaf) = (Patient::new(&network, 2), Patient::new(&network, 1));
     let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
@@ -219,7 +219,7 @@ fn who_shuts_down_sleeps_while_a_peer_does_not_read() {
 }
 
 #[test]
-fn who_shuts_down_sleeps_while_a_peer_cannot_be_reached() {
+fn shut_down_sleeps_while_a_peer_cannot_be_reached() {
     with_unreachable_peers(|node, _| {
         let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
         let now = Wait::at_most(Duration::ZERO);
@@ -254,7 +254,7 @@ fn wish(id: u64) -> Vec<u8> {
 }
 
 #[test]
-fn what_there_is_never_room_for_is_refused() {
+fn a_request_that_can_never_fit_is_refused() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     with_leader(&pal, |node| {
@@ -277,7 +277,7 @@ fn what_there_is_never_room_for_is_refused() {
 }
 
 #[test]
-fn who_asks_and_does_not_listen_is_left_in_peace() {
+fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     let mut config = config(Driving::Caller);
@@ -337,7 +337,7 @@ fn recalls_at_once(requests: u32) -> bool {
 }
 
 #[test]
-fn what_comes_up_on_the_way_is_not_slept_on() {
+fn a_peer_scheduled_during_a_poll_is_served_without_sleeping() {
     let waited = (0..100).any(recalls_at_once);
     assert!(waited, "there was always room for its answers");
 }

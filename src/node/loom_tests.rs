@@ -333,7 +333,7 @@ fn no_frame_is_left_behind(busy: u32) {
 /// Two threads wait for a sync handle while the leader's word comes: both have it, one after the
 /// other, and nobody is left asleep.
 #[test]
-fn loom_a_handle_that_comes_wakes_all_who_wait() {
+fn loom_the_grant_of_a_handle_wakes_all_waiters() {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_branches = 10_000;

@@ -268,7 +268,7 @@ fn the_leader_refuses_handles_to_a_member_with_another_length() {
 }
 
 #[test]
-fn a_process_in_c_is_told_no_limits() {
+fn limits_are_not_sent_to_a_process_in_c() {
     let family = Family::new(Config::DEFAULT);
     let mut peer = Peer::join(Path::new(&family.base()), 9);
     // Unknown codes to it, as its are to the leader.

@@ -42,7 +42,7 @@ fn next(peer: &mut Peer) -> (u8, i32) {
 }
 
 #[test]
-fn the_client_in_c_is_served_and_the_other_is_told_to_let_go() {
+fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
     for is_first in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");

@@ -86,7 +86,7 @@ fn a_second_exit_changes_nothing() {
 }
 
 #[test]
-fn what_a_process_had_is_free_when_its_parent_has_waited_for_it() {
+fn locks_and_ids_of_a_process_are_free_when_its_parent_has_reaped_it() {
     let family = Family::new();
     let (parent, other) = (family.child(), family.child());
     let value = other.node.share::<u64>(None).unwrap();

@@ -74,7 +74,7 @@ fn a_group_with_more_members_than_are_waited_for_is_signalled_once_each() {
 }
 
 #[test]
-fn a_group_whose_only_process_is_just_ending_can_be_signalled_until_that_is_reaped() {
+fn a_group_can_be_signalled_until_its_only_process_is_reaped() {
     let family = Family::new();
     let sender = family.child();
     for round in 0..120 {

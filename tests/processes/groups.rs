@@ -113,7 +113,7 @@ fn set_group_has_the_errors_of_its_man_page() {
 }
 
 #[test]
-fn who_leads_a_group_can_not_start_a_session() {
+fn a_group_leader_cannot_start_a_session() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     one.node.set_group(0, 0, WAIT).unwrap();

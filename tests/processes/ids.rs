@@ -25,7 +25,7 @@ fn has_left(family: &Family, vmid: u32) {
 }
 
 #[test]
-fn what_is_handed_to_a_child_before_it_joins_stays_its_own() {
+fn ids_transferred_to_a_child_before_it_joins_stay_with_the_child() {
     let family = Family::new();
     let giver = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
@@ -37,7 +37,7 @@ fn what_is_handed_to_a_child_before_it_joins_stays_its_own() {
 }
 
 #[test]
-fn what_is_handed_to_a_child_that_never_comes_is_free() {
+fn ids_transferred_to_a_child_that_never_joins_are_freed() {
     let family = Family::led_with(Config {
         start_limit: Duration::ZERO,
         ..Config::DEFAULT
@@ -59,7 +59,7 @@ fn what_is_handed_to_a_child_that_never_comes_is_free() {
 }
 
 #[test]
-fn who_went_by_a_vmid_before_it_was_given_is_in_nobodys_way() {
+fn the_vmid_of_a_process_that_has_left_can_be_given_to_a_child() {
     let family = Family::new();
     drop(Deaf::join(&family, 2));
     has_left(&family, 2);

@@ -33,7 +33,7 @@ impl Deaf {
 }
 
 #[test]
-fn the_leader_is_told_who_comes_and_goes() {
+fn the_embedder_of_the_leader_is_called_for_each_member_that_joins_and_leaves() {
     let family = Family::new();
     let one = family.child();
     let two = family.child_of(&one);
@@ -83,7 +83,7 @@ fn the_first_process_may_go_first_and_lead_on() {
 }
 
 #[test]
-fn members_are_told_at_once_that_the_leader_is_gone() {
+fn members_notice_at_once_that_the_leader_is_gone() {
     let family = Family::new();
     let child = family.child();
     let grandchild = family.child_of(&child);

@@ -157,7 +157,7 @@ fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
 }
 
 #[test]
-fn nobody_fills_the_table_of_processes_with_starts() {
+fn one_process_cannot_fill_the_table_of_processes_with_starts() {
     let capacities = Capacities {
         processes: 12,
         ..Capacities::DEFAULT
@@ -182,7 +182,7 @@ fn nobody_fills_the_table_of_processes_with_starts() {
 }
 
 #[test]
-fn a_wait_for_a_child_ends_when_that_is_buried() {
+fn a_wait_for_a_child_ends_when_the_child_is_abandoned() {
     let family = Family::new();
     let parent = family.child();
     for of in [&family.first, &parent] {
@@ -201,7 +201,7 @@ fn a_wait_for_a_child_ends_when_that_is_buried() {
 
 /// The parents that a process gets are told as the kernel's `PR_SET_PDEATHSIG` tells them.
 #[test]
-fn every_end_of_a_parent_is_told_once_as_the_kernel_does() {
+fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     assert_eq!(kernel::ends_of_parents(), ["bee.", "be."]);
     let family = Family::new();
     let reaper = family.child();
@@ -232,7 +232,7 @@ fn every_end_of_a_parent_is_told_once_as_the_kernel_does() {
 }
 
 #[test]
-fn the_end_of_a_leader_that_is_the_parent_is_told_once() {
+fn the_end_of_a_leader_that_is_the_parent_is_reported_once() {
     for leaves in [true, false] {
         let family = Family::new();
         let first = family.first.pid;

@@ -49,7 +49,8 @@ fn kept_after(family: &Family, signals: &[How]) -> (Vec<i32>, Vec<i32>) {
 }
 
 #[test]
-fn what_is_kept_for_a_starting_process_is_what_the_kernel_keeps_for_one_that_blocks_it() {
+fn signals_pending_for_a_starting_process_are_those_the_kernel_keeps_for_a_process_that_blocks_them()
+ {
     const SIGNALS: [i32; 12] = [1, 2, 10, 12, 15, 18, 20, 21, 22, 34, 40, 64];
     let family = Family::new();
     let mut rng = fastrand::Rng::with_seed(7);
@@ -108,7 +109,7 @@ fn at_the_limit_of_queued_signals_a_process_has_one_pending_and_a_thread_is_refu
 }
 
 #[test]
-fn what_is_queued_for_a_process_that_never_comes_is_free_again() {
+fn signals_queued_for_a_process_that_never_joins_are_freed() {
     let family = Family::new();
     let first = &family.first.node;
     let queued = || first.statistics().pools.queued_signals.now;

@@ -8,7 +8,7 @@ use libos_ipc::{ChildSelector, Error, Target, Wait};
 use crate::family::{EPERM, ESRCH, Family, WAIT, until};
 
 #[test]
-fn a_process_gets_its_signals_in_order_from_whoever_sends_them() {
+fn a_process_gets_the_signals_of_each_sender_in_order() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     for signal in [1, 15, 64] {

@@ -81,7 +81,7 @@ fn ranges_are_handed_out_split_and_released() {
 }
 
 #[test]
-fn what_cannot_be_done_is_answered() {
+fn a_request_that_fails_is_answered_with_an_error() {
     let server = Server::start();
     let mut peer = Peer::join(&server.base(), 2);
     let mut other = Peer::join(&server.base(), 3);
@@ -125,7 +125,7 @@ fn many_requests_in_one_write_are_answered_in_order() {
 }
 
 #[test]
-fn a_sequence_number_comes_back_whole() {
+fn an_answer_has_all_64_bits_of_the_sequence_number() {
     let server = Server::start();
     let mut peer = Peer::join(&server.base(), 2);
     for seq in [u64::MAX, 1 << 63, 1 << 32, 1] {
@@ -207,7 +207,7 @@ fn a_bad_frame_costs_only_its_own_connection() {
 }
 
 #[test]
-fn nobody_goes_by_no_number_or_the_leaders() {
+fn vmid_zero_and_the_leaders_vmid_are_refused() {
     let server = Server::start();
     for vmid in [0, 1] {
         assert_closed(
@@ -252,7 +252,7 @@ fn a_number_in_use_is_refused_to_others() {
 }
 
 #[test]
-fn who_never_reads_disturbs_nobody() {
+fn a_peer_that_never_reads_does_not_block_other_peers() {
     const REQUESTS: u64 = 100_000;
     let server = Server::start();
     let base = server.base();
@@ -311,7 +311,7 @@ fn become_free<const COUNT: usize>(peer: &mut Peer, ids: [u32; COUNT]) {
 }
 
 #[test]
-fn what_a_member_had_comes_back_when_it_leaves() {
+fn ranges_of_a_member_are_freed_when_it_leaves() {
     let server = Server::start();
     let mut peer = Peer::join(&server.base(), 2);
     let mut other = Peer::join(&server.base(), 3);
@@ -333,7 +333,7 @@ fn what_a_member_had_comes_back_when_it_leaves() {
 }
 
 #[test]
-fn what_was_given_to_nobody_comes_back_when_the_giver_leaves() {
+fn an_id_given_to_an_absent_process_is_freed_when_the_giver_leaves() {
     let server = Server::start();
     let mut giver = Peer::join(&server.base(), 2);
     let mut other = Peer::join(&server.base(), 3);
