@@ -570,7 +570,10 @@ fn the_id_of_an_abandoned_child_is_freed() {
     until("it is nobody's", || parent.owner_of(pid, WAIT) == Ok(None));
     // And nothing can be handed to it any more.
     let pid = parent.take_id(WAIT).unwrap();
-    assert_eq!(parent.transfer_id(pid, child, WAIT), Err(Error::Refused(3)));
+    assert_eq!(
+        parent.transfer_id(pid, child, WAIT),
+        Err(Error::NoSuchProcess)
+    );
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
     // A living process is not buried.
     parent.abandon_child(vmid(2)).unwrap();

@@ -201,7 +201,7 @@ const TELLS: [&str; 10] = [
     "pal",
     "pid",
     "statistics",
-    "waits",
+    "pending_calls",
     "new",
 ];
 /// What belongs to the end itself, or has no result that could say so.
@@ -213,7 +213,7 @@ const ENDS: [&str; 9] = [
     "release_idle_ranges",
     "leave",
     "shut_down",
-    "turn",
+    "poll",
     "work",
 ];
 
@@ -229,7 +229,7 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("accept_id", node.accept_id(4_000_000).err()),
         ("alloc_range", node.alloc_range(WAIT).err()),
         ("ask", node.ask(other, &Message::GetNewVmid, WAIT).err()),
-        ("bury", node.abandon_child(other).err()),
+        ("abandon_child", node.abandon_child(other).err()),
         ("change_owner", node.change_owner(1, other, WAIT).err()),
         ("clear_locks", node.clear_locks(1, WAIT).err()),
         ("close_all_syncs", node.close_all_syncs(WAIT).err()),
