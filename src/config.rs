@@ -135,7 +135,7 @@ impl Capacities {
     }
 
     /// The limits of the leader's signals. A target is a process or a connected member.
-    pub(crate) const fn signals(&self) -> SignalLimits {
+    pub const fn signals(&self) -> SignalLimits {
         SignalLimits {
             targets: self.processes.saturating_add(self.peers),
             queued: self.queued_signals,

@@ -10,6 +10,7 @@
 mod conflicts;
 mod deadlock;
 mod delegation;
+mod digest;
 mod interval_tree;
 mod invariants;
 mod open_files;

@@ -6,7 +6,7 @@ use crate::wire::{FileLock, LockFamily};
 use crate::{Id, Vmid};
 
 /// The owner of a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A process (`F_SETLK`).
     Process {

@@ -18,7 +18,7 @@ pub(super) struct PathStore<'m> {
 }
 
 /// A path in the store. [`PathStore::remove`] frees its chunks.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct StoredPath {
     first: u32,
     length: usize,

@@ -3,7 +3,7 @@
 use crate::store::NONE;
 
 /// The highest ends of the locks in a subtree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reach {
     /// The highest end.
     pub(super) end: u64,

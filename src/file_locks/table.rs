@@ -15,7 +15,7 @@ pub(super) enum SpaceKind {
 }
 
 /// The locks of one space of a file, and the queue of requests that wait for one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct Space {
     pub(super) reads: u32,
     pub(super) writes: u32,
@@ -30,7 +30,7 @@ const EMPTY_SPACE: Space = Space {
     last_waiting: NONE,
 };
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct File {
     pub(super) hash: u64,
     path: StoredPath,
@@ -55,7 +55,7 @@ pub(super) const EMPTY_FILE: File = File {
 const FREE: u32 = u32::MAX;
 
 /// The locks of one owner on one file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct Holder {
     pub(super) owner: Owner,
     pub(super) file: u32,

@@ -7,7 +7,7 @@ use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct WaitingRequest {
     pub(super) from: Vmid,
     pub(super) seq: u64,
@@ -23,7 +23,7 @@ pub(super) struct WaitingRequest {
 }
 
 /// The operation that a request asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Operation {
     /// Set or release a lock.
     Set { kind: LockKind, wait: bool },
@@ -60,7 +60,7 @@ impl Operation {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum State {
     Free,
     /// The request waits for a lock.

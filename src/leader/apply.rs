@@ -1,5 +1,6 @@
 //! The one way in which the leader's state changes.
 
+use core::hash::Hasher;
 use core::num::NonZeroI32;
 
 use super::op::{Op, Outcome, Presence};
@@ -7,6 +8,7 @@ use super::{Alloc, Leader};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::file_locks::SetOutcome;
+use crate::store::Digest;
 use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
 
 impl Leader<'_> {
@@ -14,7 +16,26 @@ impl Leader<'_> {
     /// steps.
     pub fn apply(&mut self, op: &Op<'_>) -> Outcome {
         self.ops = self.ops.wrapping_add(1);
-        self.change(op)
+        let outcome = self.change(op);
+        if let Some(observer) = self.observer {
+            observer.applied(self, op, &outcome);
+        }
+        outcome
+    }
+
+    /// A digest of the state: two leaders with the same limits that have applied the same operations have
+    /// the same one. Slow: it goes through all tables, as far as they were ever used.
+    pub fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        digest.write_u64(self.ops);
+        digest.write_u32(self.next_vmid.map_or(0, Vmid::get));
+        digest.add_all(self.departed.iter());
+        digest.write_usize(self.next_departed);
+        self.ranges.digest(&mut digest);
+        self.promised.digest(&mut digest);
+        self.processes.digest(&mut digest);
+        self.locks.digest(&mut digest);
+        digest.finish()
     }
 
     /// How many operations were applied.

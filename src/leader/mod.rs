@@ -21,7 +21,7 @@ use crate::{Id, Vmid};
 use crate::file_locks::{LockLimits, LockTable};
 use ids::Promised;
 pub use ids::{Alloc, Ranges, Reclaim};
-pub use op::{Op, Outcome, Presence};
+pub use op::{Op, OpObserver, Outcome, Presence};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 pub(crate) use signals::{Outgoing, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
@@ -44,6 +44,7 @@ pub struct Leader<'m> {
     next_departed: usize,
     /// How many operations were applied.
     ops: u64,
+    observer: Option<&'m (dyn OpObserver + 'm)>,
 }
 
 impl<'m> Leader<'m> {
@@ -82,6 +83,7 @@ impl<'m> Leader<'m> {
             departed: arena.alloc_table(DEPARTED, |_| Ok(0))?,
             next_departed: 0,
             ops: 0,
+            observer: None,
         })
     }
 
@@ -262,6 +264,11 @@ impl<'m> Leader<'m> {
             self.locks.allow_notices(to);
         }
         Ok(())
+    }
+
+    /// From now on the observer is called with each operation.
+    pub(crate) fn observe(&mut self, observer: &'m (dyn OpObserver + 'm)) {
+        self.observer = Some(observer);
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.

@@ -4,6 +4,7 @@
 //! a process is connected, that a time limit has passed, that a queue had room. So two leaders with
 //! the same limits that apply the same operations are in the same state after each of them.
 
+use super::Leader;
 use crate::wire::{Answer, FileLock, Hello, Message, PidKill, ProcessNote};
 use crate::{Id, Vmid};
 
@@ -172,4 +173,13 @@ pub enum Outcome {
     NotForLeader,
     /// A portion is done, and so much is left to do: 0 if that was all.
     Left(u64),
+}
+
+/// Is called with each operation of a leader after it was applied, in their order.
+///
+/// The calls are made under the lock of the leader's tables: they must not block, and must not call the
+/// node.
+pub trait OpObserver: Sync {
+    /// The leader has applied the operation, with that outcome. Its number is [`Leader::ops`].
+    fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome);
 }

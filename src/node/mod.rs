@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::config::{Config, Driving, Identity};
 use crate::counters::Counters;
 use crate::events::EventRing;
-use crate::leader::Leader;
+use crate::leader::{Leader, OpObserver};
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
@@ -104,6 +104,16 @@ pub struct Node<'m, P: Pal> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
+    /// The same node with an observer of the leader's operations, where it is the leader: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_op_observer(self, observer: &'m (dyn OpObserver + 'm)) -> Self {
+        if let Some(leader) = &self.leader {
+            leader.lock().observe(observer);
+        }
+        self
+    }
+
     /// Returns the node with `embedder` as the library OS that receives signals, requests for
     /// metadata and notices.
     #[must_use]

@@ -1,7 +1,9 @@
 //! The slots of a fixed-size table: an allocator for their numbers, and a hash index over them.
 
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use core::hash::Hasher;
+
+use crate::store::{Arena, Digest, Table, bytes_for};
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -54,6 +56,18 @@ impl<'m> SlotAllocator<'m> {
             *next = self.free;
             self.free = slot;
             self.in_use = self.in_use.saturating_sub(1);
+        }
+    }
+
+    /// Takes in which slots are free, in the order in which they are used again.
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        digest.write_usize(self.fresh);
+        digest.write_usize(self.in_use);
+        digest.write_usize(self.peak);
+        let mut free = self.free;
+        while let Some(next) = self.next_free.get(free as usize) {
+            digest.write_u32(free);
+            free = *next;
         }
     }
 

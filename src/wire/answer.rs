@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, FromZeros};
 pub const PATH_MAX: usize = 4096;
 
 /// An answer. A status is 0 or a negative error number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer<'a> {
     /// Nothing but that it was done.
     Empty,

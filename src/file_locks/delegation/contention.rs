@@ -3,7 +3,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Digest, Table, bytes_for};
 
 /// The number of consecutive lock requests that a single member has to make before a contended file
 /// is delegated to it.
@@ -15,7 +15,7 @@ const REGRANT_THRESHOLD: u32 = 32;
 const ENTRIES: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A file that several members use.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct ContentionEntry {
     hash: u64,
     last: Option<Vmid>,
@@ -44,6 +44,10 @@ impl<'m> Contention<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
         let entries = arena.alloc_table(Self::length(files), |_| Ok(EMPTY))?;
         Ok(Contention(entries))
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.add_all(self.0.iter());
     }
 
     fn entry(&mut self, hash: u64) -> Option<&mut ContentionEntry> {

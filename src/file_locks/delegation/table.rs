@@ -11,11 +11,13 @@ use super::contention::Contention;
 use crate::Vmid;
 use crate::error::Error;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
-use crate::store::{Arena, HashIndex, NONE, hash64};
+use core::hash::Hash;
+
+use crate::store::{Arena, Digest, HashIndex, NONE, hash64};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(in crate::file_locks) struct Delegation {
     pub(in crate::file_locks) to: Vmid,
     /// The number by which the holder identifies the delegation.
@@ -68,6 +70,12 @@ impl<'m> DelegationTable<'m> {
             last_recall: 0,
             contention: Contention::new(arena, limits.files)?,
         })
+    }
+
+    pub(in crate::file_locks) fn digest(&self, digest: &mut Digest) {
+        (self.count, self.peak, self.unsent_recalls, self.last_recall).hash(digest);
+        (self.first_recalled, self.last_recalled).hash(digest);
+        self.contention.digest(digest);
     }
 
     /// The number of lock slots that are reserved for returns.

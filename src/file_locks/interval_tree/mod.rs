@@ -23,7 +23,7 @@ use heapless::Vec;
 use super::Range;
 use super::reach::Reach;
 use crate::error::Error;
-use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
+use crate::store::{Arena, Digest, NONE, SlotAllocator, Table, bytes_for};
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) enum TreeKind {
     Holder = 1,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct Link {
     pub(super) left: u32,
     pub(super) right: u32,
@@ -43,7 +43,7 @@ pub(super) struct Link {
 }
 
 /// A lock on a range of a file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(super) struct RangeLock {
     pub(super) start: u64,
     /// The last byte.
@@ -139,6 +139,11 @@ impl<'m> IntervalTrees<'m> {
             locks: arena.alloc_table(capacity, |_| Ok(EMPTY_LOCK))?,
             places: SlotAllocator::new(arena, capacity)?,
         })
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        self.places.digest(digest);
+        digest.add_all(self.locks.iter().take(self.places.high_water() as usize));
     }
 
     pub(super) fn places(&self) -> &SlotAllocator<'m> {

@@ -11,10 +11,12 @@ mod notices;
 
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64};
+use core::hash::Hash;
+
+use crate::store::{Arena, Digest, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64};
 
 /// The state of a member's reference to an open file.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum HoldState {
     /// The member uses the open file.
     Held,
@@ -33,7 +35,7 @@ enum HoldState {
 
 /// The state of the notice that tells a receiver of a transferred open file, so that the receiver
 /// reports its close.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Notice {
     /// The receiver can't be sent a notice yet.
     Withheld,
@@ -42,7 +44,7 @@ enum Notice {
     Sent,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Reference {
     handle: u64,
     /// `None` for a free slot.
@@ -124,6 +126,16 @@ impl<'m> OpenFileTable<'m> {
             first_pending: NONE,
             last_pending: NONE,
         })
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        self.places.digest(digest);
+        digest.add_all(
+            self.references
+                .iter()
+                .take(self.places.high_water() as usize),
+        );
+        (self.first_pending, self.last_pending, self.listed).hash(digest);
     }
 
     fn find(&self, handle: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {

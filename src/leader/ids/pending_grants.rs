@@ -5,13 +5,13 @@
 //! process does the other answer for it from then on.
 
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Digest, Table, bytes_for};
 use crate::{Id, Vmid};
 
 /// The most there can be, however many ranges there are.
 const MOST: usize = 4096;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Promise {
     id: Id,
     to: u32,
@@ -46,6 +46,10 @@ impl<'m> Promised<'m> {
             entries: arena.alloc_table(Self::capacity(ranges), |_| Ok(NOTHING))?,
             count: 0,
         })
+    }
+
+    pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
+        digest.add_all(self.entries.iter().take(self.count));
     }
 
     /// `giver` gave `id` to `to`. Only if there is room.

@@ -1,7 +1,9 @@
 //! Which ID belongs to whom (protocol, "ID ranges").
 
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, IntervalMap, OwnerCursor};
+use core::hash::Hasher;
+
+use crate::store::{Arena, Digest, IntervalMap, OwnerCursor};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
@@ -167,6 +169,11 @@ impl<'m> Ranges<'m> {
     pub fn reclaim_on(&mut self, reclaim: &mut Reclaim) -> bool {
         self.spans
             .remove_next(&mut reclaim.0, STEPS_AT_ONCE as usize)
+    }
+
+    pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
+        digest.write_u32(self.next);
+        self.spans.digest(digest);
     }
 
     /// How many ranges [`Ranges::reclaim_portion`] has to look at for that owner.

@@ -10,9 +10,10 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
-use crate::store::{Arena, SortedMap, Table, bytes_for};
+use crate::store::{Arena, Digest, SortedMap, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
+use core::hash::Hash;
 
 use super::Ranges;
 use super::signals::{SignalLimits, Signals};
@@ -24,7 +25,7 @@ pub(in crate::leader) use signals::Receiver;
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
 
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 enum Life {
     #[default]
     Free,
@@ -33,7 +34,7 @@ enum Life {
     Dead,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Entry {
     life: Life,
     /// Its parent has seen its end, or is never to see it.
@@ -150,6 +151,23 @@ impl<'m> Processes<'m> {
             first_has_left: false,
             has_notices: false,
         })
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        // Which places are free, in their order, says which are not.
+        digest.add_all(self.free.iter().take(self.free_count));
+        let used = self.entries.iter().filter(|entry| entry.life != Life::Free);
+        digest.add_all(used);
+        (
+            self.born,
+            self.died,
+            self.orphaned_starts,
+            self.last_orphaned,
+        )
+            .hash(digest);
+        (self.stopped, self.has_exits, self.has_notices).hash(digest);
+        (self.first_has_left, self.peak()).hash(digest);
+        self.signals.digest(digest);
     }
 
     /// How many entries are in use: processes, zombies, and names of groups and sessions.

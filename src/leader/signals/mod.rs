@@ -11,9 +11,10 @@ mod rules;
 mod sending;
 
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, NONE, SlotAllocator, SortedMap, Table, bytes_for};
+use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for};
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
+use core::hash::Hash;
 use rules::{REAL_TIME, discarded_by, signal_bit};
 
 pub use rules::SIGNAL_MAX;
@@ -48,7 +49,7 @@ impl SignalLimits {
 }
 
 /// A signal that is pending once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Once {
     stamp: u64,
     sender: Id,
@@ -57,7 +58,7 @@ struct Once {
 }
 
 /// A member that signals are under way to.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Target {
     vmid: u32,
     /// Which signals are pending once.
@@ -87,14 +88,14 @@ const IDLE: Target = Target {
 };
 
 /// Who waits for the answer of a target.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub(in crate::leader) struct Asker {
     pub(in crate::leader) vmid: Vmid,
     pub(in crate::leader) seq: u64,
 }
 
 /// A signal with a place of its own.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Queued {
     kill: PidKill,
     stamp: u64,
@@ -184,6 +185,19 @@ impl<'m> Signals<'m> {
             raised: 0,
             stamp: 0,
         })
+    }
+
+    pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
+        self.free_targets.digest(digest);
+        self.free.digest(digest);
+        let mut last = None;
+        while let Some(to) = self.next_target(last) {
+            self.of(to).hash(digest);
+            last = Some(to);
+        }
+        digest.add_all(self.queue.iter().take(self.free.high_water() as usize));
+        (self.kept, self.most_kept, self.asked, self.answers).hash(digest);
+        (self.raised, self.stamp).hash(digest);
     }
 
     /// How many signals are queued one by one, and the most there ever were.

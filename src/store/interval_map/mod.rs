@@ -12,9 +12,10 @@ mod full_blocks;
 mod node;
 mod tree;
 
+use core::hash::{Hash, Hasher};
 use core::ptr;
 
-use super::{Arena, Table, bytes_for};
+use super::{Arena, Digest, Table, bytes_for};
 use crate::error::Error;
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
@@ -128,6 +129,21 @@ impl<'m> IntervalMap<'m> {
                 .alloc_table(Self::lists_for(capacity), |_| Ok(OwnerList::default()))?,
             full: FullBlocks::new(arena)?,
         })
+    }
+
+    /// Takes in all intervals with their owners. The order of the lists counts: intervals are taken back in it.
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        for node in self.tree.iter() {
+            (node.start(), node.end(), node.owner.get()).hash(digest);
+        }
+        for list in self.owner_lists.iter().filter(|list| list.length > 0) {
+            let mut next = list.first;
+            while let Some(node) = next {
+                digest.write_u32(node.start());
+                next = node.next.get();
+            }
+        }
+        digest.write_usize(self.peak());
     }
 
     /// How many more intervals fit.

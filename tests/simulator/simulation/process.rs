@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::pal::Time;
 use libos_ipc::{Config, Driving, Error, Id, Identity, Interrupt, Node, SyncHandle, Wait};
 
-use super::checks::{HANDLES, LONG};
+use super::checks::{HANDLES, LONG, Mirror, MirrorMemory};
 use super::end::{end, fail};
 use super::faults::Fault;
 use super::os::Os;
@@ -112,9 +112,16 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[May
     let os = Os {
         vmid: identity.vmid.get(),
     };
+    let mut mirror_memory = identity.is_leader().then(|| MirrorMemory::new(&config));
+    let mirror = mirror_memory
+        .as_mut()
+        .map(|memory| Mirror::new(memory, &config));
     let node = Node::new(SimPal::<READS>(place), identity, config, memory);
     let node = match node {
-        Ok(node) => node.with_embedder(&os),
+        Ok(node) => match &mirror {
+            Some(mirror) => node.with_embedder(&os).with_op_observer(mirror),
+            None => node.with_embedder(&os),
+        },
         Err(error) => {
             let what = Err(format!("a node can't be made: {error}"));
             return with(|world| world.check("calls", what));

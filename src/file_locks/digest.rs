@@ -1,0 +1,30 @@
+//! A digest of the tables of file locks.
+
+use core::hash::Hash;
+
+use super::LockTable;
+use crate::store::Digest;
+
+impl LockTable<'_> {
+    /// Takes in all that later answers depend on. The bytes of a file's path are left out: their hash
+    /// stands for them.
+    pub(crate) fn digest(&self, digest: &mut Digest) {
+        self.trees.digest(digest);
+        self.file_places.digest(digest);
+        digest.add_all(
+            self.files
+                .iter()
+                .take(self.file_places.high_water() as usize),
+        );
+        self.holder_places.digest(digest);
+        let holders = self.holder_places.high_water() as usize;
+        digest.add_all(self.holders.iter().take(holders));
+        self.last_holder.hash(digest);
+        self.waits.places.digest(digest);
+        let waiting = self.waits.places.high_water() as usize;
+        digest.add_all(self.waits.waiting.iter().take(waiting));
+        (self.waits.first_completed, self.waits.last_completed).hash(digest);
+        self.open_files.digest(digest);
+        self.delegations.digest(digest);
+    }
+}
