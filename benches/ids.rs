@@ -1,7 +1,8 @@
-//! The leader's table of ID ranges beside the standard library's `BTreeMap` doing the same.
+//! The leader's table of ID ranges, compared with the standard library's `BTreeMap` for the same
+//! work.
 //!
-//! `cargo bench --bench ids`. The two take turns in one run; figures are medians, so the ratios
-//! hold on a noisy machine.
+//! `cargo bench --bench ids`. The two run alternately; figures are medians, so the ratios hold on a
+//! noisy machine.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -35,7 +36,7 @@ fn main() {
     }
 }
 
-/// The same ranges twice. A few owners share them.
+/// The same ranges on both sides. A few owners share them.
 struct Sides<'m> {
     ours: Ranges<'m>,
     theirs: BTreeMap<Id, (Id, u32)>,
@@ -69,7 +70,7 @@ impl<'m> Sides<'m> {
         self.row(count, "alloc, change owner, release both parts", |side| {
             side.change_and_back()
         });
-        // Every other range falls into three.
+        // Every other range is split into three.
         let parted: Vec<Id> = (0..count)
             .step_by(2)
             .map(|number| number * LENGTH + 17)
@@ -127,7 +128,7 @@ impl<'m> Sides<'m> {
     }
 }
 
-/// How long one operation of the work takes; it says how many it did.
+/// The time of one operation of the work, which returns the number of operations.
 fn time(side: &mut Side<'_, '_>, work: &impl Fn(&mut Side<'_, '_>) -> u32) -> Duration {
     let start = Instant::now();
     let count = work(side);
@@ -161,7 +162,7 @@ impl Side<'_, '_> {
         u32::try_from(ids.len()).expect("not that many")
     }
 
-    /// What is free is above the ranges that are held, for both.
+    /// The free IDs are above the held ranges on both sides.
     fn alloc_and_release(&mut self, free: IdRange) -> u32 {
         const TIMES: u32 = 10_000;
         for _ in 0..TIMES {
@@ -184,7 +185,8 @@ impl Side<'_, '_> {
         const TIMES: u32 = 10_000;
         for _ in 0..TIMES {
             match self {
-                // A range of one ID, so that nothing is split and it can go on for ever.
+                // A range of one ID, so that no range is split and the work can be repeated without
+                // end.
                 Side::Ours(ranges) => {
                     let range = alloc(ranges);
                     ranges
@@ -215,7 +217,7 @@ impl Side<'_, '_> {
     }
 }
 
-/// A range above all that are held; the search wraps round now and then.
+/// A range above all held ranges; the search wraps round now and then.
 fn alloc(ranges: &mut Ranges<'_>) -> IdRange {
     match ranges.alloc(owner(1)) {
         Alloc::Range(range) => range,

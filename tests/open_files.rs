@@ -31,22 +31,22 @@ const LIMITS: LockLimits = LockLimits {
     handles: 256,
 };
 
-/// One test at a time.
+/// The tests of this file run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One of the kernel's processes: the descriptors that it has of each open file.
+/// The kernel's side of a process: its descriptors of each open file.
 type Descriptors = BTreeMap<u64, Vec<OwnedFd>>;
 
 struct World<'m> {
     locks: LockTable<'m>,
     directory: TempDir,
-    /// By place; the VMID changes with each life.
+    /// By index; a new process at an index has a new VMID.
     processes: Vec<(Vmid, bool, Descriptors)>,
-    /// Under way to the process at that place.
+    /// The descriptors in transit to the process at that index.
     sent: Vec<(usize, u64, OwnedFd)>,
     next_vmid: u32,
     next_handle: u64,
@@ -75,7 +75,7 @@ impl World<'_> {
     /// A lock that does not wait.
     fn lock(&mut self, place: usize, handle: u64, rng: &mut fastrand::Rng) {
         let (vmid, has_come, descriptors) = &mut self.processes[place];
-        // A process that asks is there.
+        // A process that makes a request has joined.
         if !std::mem::replace(has_come, true) {
             self.locks.mark_joined(*vmid);
         }
@@ -141,7 +141,7 @@ impl World<'_> {
         let vmid = self.processes[from].0;
         let is_there = |(_, _, descriptors): &(Vmid, bool, Descriptors)| !descriptors.is_empty();
         if !is_there(&self.processes[to]) && rng.bool() {
-            // A new process, which inherits all.
+            // A new process, which inherits everything.
             self.die(to);
             let child = self.processes[to].0;
             let copies: Vec<(u64, OwnedFd)> = self.processes[from]
@@ -191,7 +191,7 @@ impl World<'_> {
         let vmid = self.processes[place].0;
         self.processes[place].2.clear();
         self.sent.retain(|(to, ..)| *to != place);
-        // Its children have all been announced, and may come yet.
+        // Its children have all been announced, and may still join.
         self.locks.reclaim_abandoned(vmid, |_| false);
         self.locks.reclaim(vmid);
         self.processes[place] = (self.new_vmid(), true, Descriptors::new());
@@ -253,7 +253,7 @@ fn other(path: &std::path::Path) -> File {
         .unwrap()
 }
 
-/// Until the thread sleeps in a system call that locks, as far as the host tells.
+/// Waits until the thread sleeps in a locking system call, as far as the host shows it.
 fn until_waiting(thread: impl std::fmt::Display) {
     let locks = [libc::SYS_fcntl, libc::SYS_flock];
     let about = |what| std::fs::read_to_string(format!("/proc/self/task/{thread}/{what}"));
@@ -269,7 +269,7 @@ fn until_waiting(thread: impl std::fmt::Display) {
     }
 }
 
-/// What `tests/locks/holders.rs` has the family do, the host's kernel does.
+/// The kernel's side of the test of that name in `tests/locks/holders.rs`.
 #[test]
 fn close_does_not_end_a_wait_in_another_thread() {
     let _alone = alone();
@@ -324,7 +324,8 @@ fn close_does_not_end_a_wait_in_another_thread() {
     }
 }
 
-/// What `tests/locks/holders.rs`, `lock_set_by_a_child_stays_until_the_parent_closes` has the family do.
+/// The kernel's side of `tests/locks/holders.rs`,
+/// `lock_set_by_a_child_stays_until_the_parent_closes`.
 #[test]
 fn open_file_of_a_shell_keeps_the_lock_that_a_child_set() {
     let _alone = alone();

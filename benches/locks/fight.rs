@@ -1,4 +1,4 @@
-//! Two processes that both want one lock all the time.
+//! Two processes that compete for one lock all the time.
 
 use std::io::Result;
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::{kernel, lock};
 
 const TIME: Duration = Duration::from_secs(1);
 
-/// Locks and unlocks as fast as it can, by the kernel or by the family; says how often.
+/// Locks and unlocks as fast as possible, by the kernel or by the family, and prints the number of
+/// rounds.
 pub(crate) fn fighter(role: &[String]) -> Result<()> {
     let path = Path::new(&role[2]);
     let count = if role[1] == "kernel" {
@@ -48,7 +49,7 @@ pub(crate) fn fighter(role: &[String]) -> Result<()> {
 }
 
 fn fight(set: impl Fn(LockKind) -> Result<()>) -> Result<u32> {
-    // Told when to begin, so that none has the lock for itself for long.
+    // Both processes start together, so that neither has the lock to itself for long.
     std::io::stdin().read_line(&mut String::new())?;
     let start = Instant::now();
     let mut count = 0;

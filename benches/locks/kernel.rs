@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path) -> Result<File> {
         .open(path)
 }
 
-/// `F_SETLK` or, if it may wait, `F_SETLKW`.
+/// `F_SETLK` or, if the call may wait, `F_SETLKW`.
 pub(crate) fn set(file: &File, kind: i32, start: u64, wait: bool) -> Result<()> {
     let lock = libc::flock {
         l_type: i16::try_from(kind).expect("small"),

@@ -1,6 +1,6 @@
-//! What a file lock costs, beside the host's kernel and beside a bare exchange of messages.
+//! The cost of a file lock, compared with the host's kernel and with a bare exchange of messages.
 //!
-//! `cargo bench --bench locks`. Figures of one row are taken in turns in one run.
+//! `cargo bench --bench locks`. The figures of one row are measured alternately in one run.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -18,7 +18,7 @@ use libos_ipc::{Config, Id, Identity, Vmid};
 use common::process::{Child, pin, ready, unpin, wait_for_the_end};
 use common::{REPETITIONS, WAIT, floor, large, median, point, row};
 
-/// How many locks others hold on the file.
+/// The number of locks that others hold on the file.
 const HELD: [u32; 4] = [0, 100, 1_000, 10_000];
 /// Bytes between the starts of two of these locks; each is half as long.
 const STEP: u64 = 10;
@@ -72,7 +72,7 @@ pub(crate) fn lock(pid: Id, start: u64, kind: LockKind) -> FileLock<'static> {
     }
 }
 
-/// Where the locks of a measurement are: between those of others, here and there.
+/// The offsets of the measured locks: between those of others, spread over the file.
 pub(crate) fn places(held: u32) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(1);
     (0..1024)
@@ -88,7 +88,7 @@ fn at_the_leader() -> Result<()> {
     for held in HELD {
         let node = HostNode::start(&directory.path().join("f"), Identity::LEADER, large())?;
         for number in 0..held {
-            // A hundred others.
+            // A hundred other owners.
             let other = 1_000 + number % 100;
             let lock = lock(other, u64::from(number) * STEP, LockKind::Write);
             node.set_lock(&lock, WAIT).expect("it is free");
@@ -129,7 +129,7 @@ fn at_the_leader() -> Result<()> {
     Ok(())
 }
 
-/// Set and clear by a member: a request each.
+/// Set and clear by a member: one request each.
 fn over_streams(pinned: bool) -> Result<()> {
     let count = if pinned { 5_000 } else { 1_000 };
     let mut floor =
@@ -137,7 +137,7 @@ fn over_streams(pinned: bool) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
     let _leader = Child::start(&["leader", base.to_str().expect("UTF-8")])?;
-    // One that borrows nothing, and one that is alone with its file.
+    // One member without delegations, and one that is alone with its file.
     let asking = member(&base, 2, 0)?;
     let borrowing = member(&base, 3, Config::DEFAULT.capacities.delegated_files)?;
     let mut rows = [const { Vec::new() }; 3];
@@ -163,7 +163,7 @@ fn over_streams(pinned: bool) -> Result<()> {
     Ok(())
 }
 
-/// A member that can borrow that many files.
+/// A member that can hold that many delegations.
 fn member(base: &Path, vmid: u32, delegated_files: usize) -> Result<HostNode> {
     let vmid = Vmid::new(vmid).expect("not 0");
     let identity = Identity {
@@ -177,7 +177,7 @@ fn member(base: &Path, vmid: u32, delegated_files: usize) -> Result<HostNode> {
     Ok(node)
 }
 
-/// Sets and clears a lock so often; returns how long one of both takes.
+/// Sets and clears a lock `count` times; returns the time of one operation.
 fn set_and_clear(node: &HostNode, path: &[u8], count: u32) -> Duration {
     let pid = node.pid().expect("it has joined");
     let start = Instant::now();

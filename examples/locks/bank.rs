@@ -26,17 +26,17 @@ pub(crate) struct Bank {
     accounts: u64,
 }
 
-/// What stands in an account.
+/// The contents of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) balance: i64,
-    /// Who locked it last, by number.
+    /// The number of the teller that locked the account last.
     pub(crate) teller: u64,
-    /// That teller's transfer that is not done yet; 0 for none.
+    /// That teller's unfinished transfer; 0 for none.
     pub(crate) transfer: u64,
 }
 
-/// What a teller is about to do.
+/// The transfer that a teller is about to make.
 #[derive(Clone, Copy)]
 struct Entry {
     transfer: u64,
@@ -46,7 +46,7 @@ struct Entry {
 }
 
 impl Bank {
-    /// A new bank with that many accounts of [`BALANCE`] each.
+    /// Makes a new bank with that many accounts of [`BALANCE`] each.
     pub(crate) fn create(path: &Path, accounts: u64) -> Result<Bank> {
         let file = File::create_new(path).context("the bank's file")?;
         let bank = Bank { file, accounts };
@@ -108,8 +108,8 @@ impl Bank {
         Ok(self.file.write_all_at(&bytes, self.entry_at(teller))?)
     }
 
-    /// What an account holds by rights: with what a dead teller has committed, without what it has
-    /// not. To be called under a lock.
+    /// The true balance of an account: with the transfers that a dead teller has committed, without
+    /// those that it has not. The caller holds a lock.
     pub(crate) fn balance(&self, account: u64) -> Result<i64> {
         let found = self.read(account)?;
         if found.transfer == 0 {
@@ -125,7 +125,7 @@ impl Bank {
         Ok(becomes.map_or(found.balance, |(_, balance)| balance))
     }
 
-    /// Takes a locked account for a teller: finishes what a dead one has left.
+    /// Takes over a locked account for a teller: finishes the transfer of a dead teller.
     pub(crate) fn take(&self, account: u64, teller: u64) -> Result<()> {
         let balance = self.balance(account)?;
         self.write(
@@ -138,8 +138,8 @@ impl Bank {
         )
     }
 
-    /// Moves money between two accounts, both locked and taken by the teller. False if the first
-    /// doesn't hold as much.
+    /// Moves money between two accounts, both locked and taken over by the teller. Returns false if
+    /// the first account has too little.
     pub(crate) fn transfer(
         &self,
         teller: u64,
@@ -179,7 +179,7 @@ impl Bank {
         Ok(true)
     }
 
-    /// All the money there is. To be called with the whole table locked.
+    /// The sum of all accounts. The caller has locked the whole table.
     pub(crate) fn sum(&self) -> Result<i64> {
         (0..self.accounts)
             .map(|account| self.balance(account))

@@ -1,4 +1,4 @@
-//! The leader's side: starts the tellers, kills one, counts the money.
+//! The leader's side: it starts the tellers, kills one, and counts the money.
 
 use std::io::{Write, stdout};
 use std::os::unix::ffi::OsStrExt;

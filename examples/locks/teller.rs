@@ -1,4 +1,4 @@
-//! A teller: locks two accounts, moves money, lets go.
+//! A teller: it locks two accounts, moves money, and unlocks them.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use libos_ipc::{Config, Error, Exit, Id, Wait};
 use crate::bank::{ACCOUNT, BALANCE, Bank};
 use crate::common::{ProcessOptions, end, figures, over, tell};
 
-/// Nobody waits as long as this, unless it is for ever.
+/// No wait takes as long as this, unless it lasts for ever.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
-/// How often a teller says how far it is.
+/// The interval at which a teller reports its progress.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
 /// One transfer in so many is a count of all the money.
@@ -39,7 +39,7 @@ pub(crate) struct Options {
 }
 
 figures!(
-    /// What a teller has done, and the longest wait for a lock, in µs.
+    /// The work of a teller, and the longest wait for a lock, in µs.
     Tally { transfers, refused, deadlocks, counts, longest, }
 );
 
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     tell(&tally);
-    // What a process has locked goes with it.
+    // The locks of a process end with it.
     end(&node, Exit::default(), WAIT)
 }
 

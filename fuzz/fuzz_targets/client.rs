@@ -9,8 +9,8 @@ use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Wo
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
-    Capacities, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits, Node, PATH_MAX,
-    SyncHandle, Target, Vmid, Wait, ChildSelector, forward_pal,
+    Capacities, ChildSelector, Config, Driving, Error, Exit, Identity, LeaseLimits, LockLimits,
+    Node, PATH_MAX, SyncHandle, Target, Vmid, Wait, forward_pal,
 };
 
 type World = Network<3, 24, 600>;

@@ -1,5 +1,5 @@
-//! The leader's tables, driven by any messages from a few members: it stays sound, and no ID ever
-//! has two owners.
+//! The leader's tables, driven by arbitrary messages from a few members: the invariants hold, and
+//! no ID ever has two owners.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,12 @@ use libos_ipc::{LockLimits, Vmid};
 const RANGES: usize = 24;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = Box::new_uninit_slice(Leader::bytes(RANGES, 0, &SignalLimits::NONE, &LockLimits::NONE));
+    let mut memory = Box::new_uninit_slice(Leader::bytes(
+        RANGES,
+        0,
+        &SignalLimits::NONE,
+        &LockLimits::NONE,
+    ));
     let mut leader = Leader::new(
         &mut Arena::new(&mut memory),
         RANGES,
@@ -23,11 +28,11 @@ fuzz_target!(|bytes: &[u8]| {
         true,
     )
     .expect("enough");
-    // These are there; there is never a process with another number.
+    // These members are connected; no process has another number.
     let is_there = |vmid| (1..6).contains(&vmid);
-    // Whose an ID was when it was last handed out or changed hands, and who gave it.
+    // The owner of an ID since it was last allocated or transferred, and the giver.
     let mut owners = BTreeMap::new();
-    // Each step: who, what, and the payload that follows, of the length that the code has.
+    // Each step: a member, a code, and a payload of the length that the code has.
     let mut rest = bytes;
     while let [who, code, tail @ ..] = rest {
         let code = code % 20;
@@ -54,15 +59,12 @@ fuzz_target!(|bytes: &[u8]| {
             owners.retain(|id, (owner, giver)| {
                 let is_promised = *giver == from.get() && !is_there(*owner);
                 let stays = *owner != from.get() && !is_promised;
-                assert!(
-                    stays || leader.owner_of(*id).is_none(),
-                    "{id} is left"
-                );
+                assert!(stays || leader.owner_of(*id).is_none(), "{id} is left");
                 stays
             });
             leader.apply(&Op::Connected(from));
         }
-        // Small IDs, so that they meet.
+        // Small IDs, so that they collide.
         let mut small = [0; 24];
         small[..payload.len()].copy_from_slice(payload);
         for byte in [1, 2, 3, 5, 6, 7] {

@@ -1,5 +1,5 @@
-//! The table of file locks beside a field of bytes: whatever members do, nobody has what is another's,
-//! and who asks is told the truth.
+//! The lock table against a model of bytes: whatever the members do, no two owners hold conflicting
+//! locks, and every query gets the true answer.
 #![no_main]
 
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -31,8 +31,8 @@ struct World<'m> {
     locks: LockTable<'m>,
     model: Model,
     waiting: BTreeMap<(u32, u64), Wish>,
-    /// Who holds each open file.
-    shares: BTreeMap<u64, Vec<u32>>,
+    /// The holders of each open file.
+    holders: BTreeMap<u64, Vec<u32>>,
     /// Open files that a member closed while it waited for a lock of them.
     closing: BTreeSet<(u64, u32)>,
 }
@@ -40,7 +40,7 @@ struct World<'m> {
 impl World<'_> {
     fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>, wish: Wish) {
         let waiting: Vec<Wish> = self.waiting.values().copied().collect();
-        let is_free = self.model.in_the_way(&wish).is_empty();
+        let is_free = self.model.conflicting_owners(&wish).is_empty();
         let is_deadlock = self.model.is_deadlock(&wish, &waiting);
         let unlock = lock.kind == LockKind::Unlock;
         match self.locks.set(from, seq, lock) {
@@ -72,7 +72,7 @@ impl World<'_> {
                 panic!("{decided:?} did not wait");
             };
             if status_of(&decided) == 0 {
-                assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
+                assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
             if let Owner::Open(handle) | Owner::Flock(handle) = wish.owner
@@ -91,7 +91,7 @@ impl World<'_> {
     }
 
     fn close(&mut self, handle: u64, vmid: u32) {
-        let Some(members) = self.shares.get_mut(&handle) else {
+        let Some(members) = self.holders.get_mut(&handle) else {
             return;
         };
         let had = members.contains(&vmid);
@@ -109,7 +109,7 @@ fuzz_target!(|bytes: &[u8]| {
         locks: LockTable::new(&mut Arena::new(&mut memory), &LIMITS).expect("enough"),
         model: Model::default(),
         waiting: BTreeMap::new(),
-        shares: BTreeMap::new(),
+        holders: BTreeMap::new(),
         closing: BTreeSet::new(),
     };
     for (seq, step) in (1..).zip(bytes.chunks_exact(4)) {
@@ -156,7 +156,7 @@ fuzz_target!(|bytes: &[u8]| {
                     let had = world.locks.open_file_usage().0;
                     world.closing.remove(&(handle, from.get()));
                     world.set(from, seq, &lock, wish);
-                    let members = world.shares.entry(handle).or_default();
+                    let members = world.holders.entry(handle).or_default();
                     if !members.contains(&from.get()) && world.locks.open_file_usage().0 > had {
                         members.push(from.get());
                     }
@@ -174,7 +174,7 @@ fuzz_target!(|bytes: &[u8]| {
                     }
                     (LockKind::Unlock, _) => assert_eq!(start, Err(EINVAL)),
                     _ => {
-                        let lowest = world.model.lowest_in_the_way(&wish);
+                        let lowest = world.model.lowest_conflicts(&wish);
                         let lowest = lowest.into_iter().map(|lock| lock.start).min();
                         assert_eq!(start, Ok(lowest));
                     }
@@ -202,7 +202,7 @@ fuzz_target!(|bytes: &[u8]| {
                         .model
                         .forget(|_, of| matches!(of, Owner::Process { vmid, .. } if vmid == from));
                     world.closing.retain(|(_, vmid)| *vmid != from.get());
-                    for handle in world.shares.keys().copied().collect::<Vec<_>>() {
+                    for handle in world.holders.keys().copied().collect::<Vec<_>>() {
                         world.close(handle, from.get());
                     }
                 }
@@ -211,7 +211,7 @@ fuzz_target!(|bytes: &[u8]| {
         world.take_decided();
         assert!(world.locks.check_invariants());
         for wish in world.waiting.values() {
-            let held = world.model.in_the_way(wish);
+            let held = world.model.conflicting_owners(wish);
             assert!(!held.is_empty(), "a wait for nobody: {wish:?}");
         }
     }

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::pal::{Pal, Stream, Time};
+use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
     Capacities, Config, Driving, Embedder, Id, Identity, LeaseLimits, LockLimits, Metadata,
@@ -98,7 +98,8 @@ fuzz_target!(|bytes: &[u8]| {
     let identity = Identity::child(vmid(2), Vmid::LEADER);
     let mut leader_memory =
         Box::new_uninit_slice(Node::<Platform<'_>>::memory(&Identity::LEADER, &config).total());
-    let mut member_memory = Box::new_uninit_slice(Node::<Platform<'_>>::memory(&identity, &config).total());
+    let mut member_memory =
+        Box::new_uninit_slice(Node::<Platform<'_>>::memory(&identity, &config).total());
     let leader = Node::new(join(1), Identity::LEADER, config, &mut leader_memory)
         .expect("enough memory")
         .with_embedder(&leader_os);

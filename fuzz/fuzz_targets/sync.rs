@@ -4,7 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::Vmid;
-use libos_ipc::shared_state::{Client, LeaseLimits, RequestError, Server, Acquisition, ServerMessage};
+use libos_ipc::shared_state::{
+    Acquisition, Client, LeaseLimits, RequestError, Server, ServerMessage,
+};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Sync, SyncCode, SyncState};
 
@@ -48,7 +50,8 @@ fuzz_target!(|bytes: &[u8]| {
             0 => {
                 // A client that says anything is out when it says what does not fit.
                 let who = usize::from(length >> 4) % 3 + 1;
-                if server.on_message(vmid(who), code, &sync) == Err(RequestError::ProtocolViolation) {
+                if server.on_message(vmid(who), code, &sync) == Err(RequestError::ProtocolViolation)
+                {
                     server.reclaim(vmid(who));
                 }
             }
@@ -130,7 +133,9 @@ fn run(
                 Err(RequestError::Closed) => {
                     let (id, state, data) = (honest.id(), SyncState::Invalid, &[][..]);
                     let closed = Sync { id, state, data };
-                    honest.on_message(SyncCode::ConfirmClose, &closed).expect("it fits");
+                    honest
+                        .on_message(SyncCode::ConfirmClose, &closed)
+                        .expect("it fits");
                 }
                 Err(RequestError::ProtocolViolation) => panic!("{say:?}"),
             }
@@ -139,7 +144,9 @@ fn run(
             quiet = false;
             if to == vmid(0) {
                 match told {
-                    ServerMessage::Sync(code, sync) => honest.on_message(code, &sync).expect("it fits"),
+                    ServerMessage::Sync(code, sync) => {
+                        honest.on_message(code, &sync).expect("it fits")
+                    }
                     ServerMessage::OwnerDied(_) => honest.on_owner_died(),
                 }
             }
@@ -156,8 +163,7 @@ fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
     match how % 5 {
         0 => {
             if client.acquire(state) == Acquisition::Acquired {
-                let others =
-                    [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_held(of));
+                let others = [SyncState::Shared, SyncState::Exclusive].map(|of| client.is_held(of));
                 assert!(others != [true, true]);
                 if how & 0x10 != 0 {
                     client.release(state);

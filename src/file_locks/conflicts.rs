@@ -202,7 +202,7 @@ impl LockTable<'_> {
 
     /// The number of slots for locks that are not reserved for delegations.
     fn unreserved_slots(&self) -> usize {
-        let left = self.trees.places().remaining();
+        let left = self.trees.slots().remaining();
         left.saturating_sub(self.delegations.reserved())
     }
 
@@ -255,9 +255,9 @@ impl LockTable<'_> {
     }
 
     fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
-        let place = self.holder_places.alloc()?;
+        let slot = self.holder_slots.alloc()?;
         self.last_holder = self.last_holder.saturating_add(1);
-        if let Some(holder) = self.holders.get_mut(place as usize) {
+        if let Some(holder) = self.holders.get_mut(slot as usize) {
             *holder = Holder {
                 owner,
                 file,
@@ -265,36 +265,36 @@ impl LockTable<'_> {
                 since: self.last_holder,
             };
         }
-        self.by_owner.insert(owner.hash(), place);
+        self.by_owner.insert(owner.hash(), slot);
         self.by_owner_and_file
-            .insert(hash_owner_and_file(owner, file), place);
+            .insert(hash_owner_and_file(owner, file), slot);
         self.adjust_ref_count(file, 1);
-        Some(place)
+        Some(slot)
     }
 
-    fn drop_holder_if_empty(&mut self, place: u32) {
-        let holder = *self.holder_at(place);
+    fn drop_holder_if_empty(&mut self, slot: u32) {
+        let holder = *self.holder_at(slot);
         if holder.root != NONE || holder.file == NONE {
             return;
         }
-        self.by_owner.remove(holder.owner.hash(), place);
+        self.by_owner.remove(holder.owner.hash(), slot);
         self.by_owner_and_file
-            .remove(hash_owner_and_file(holder.owner, holder.file), place);
-        if let Some(holder) = self.holders.get_mut(place as usize) {
+            .remove(hash_owner_and_file(holder.owner, holder.file), slot);
+        if let Some(holder) = self.holders.get_mut(slot as usize) {
             holder.file = NONE;
         }
-        self.holder_places.free(place);
+        self.holder_slots.free(slot);
         self.adjust_ref_count(holder.file, -1);
     }
 
     /// Releases all locks of a holder, and serves the requests that waited for them.
-    pub(super) fn release_holder(&mut self, place: u32) {
-        let holder = *self.holder_at(place);
-        while self.holder_at(place).root != NONE {
-            let root = self.holder_at(place).root;
-            self.remove(place, root);
+    pub(super) fn release_holder(&mut self, slot: u32) {
+        let holder = *self.holder_at(slot);
+        while self.holder_at(slot).root != NONE {
+            let root = self.holder_at(slot).root;
+            self.remove(slot, root);
         }
-        self.drop_holder_if_empty(place);
+        self.drop_holder_if_empty(slot);
         self.grant_waiting(holder.file, holder.owner.space());
         self.drop_file_if_unused(holder.file);
     }
@@ -302,11 +302,11 @@ impl LockTable<'_> {
     /// Releases all locks of an owner, on every file.
     pub(super) fn release_owner(&mut self, owner: Owner) {
         let hash = owner.hash();
-        while let Some(place) = self
+        while let Some(slot) = self
             .by_owner
-            .find(hash, |place| self.holder_at(place).owner == owner)
+            .find(hash, |slot| self.holder_at(slot).owner == owner)
         {
-            self.release_holder(place);
+            self.release_holder(slot);
         }
     }
 }

@@ -18,10 +18,10 @@ impl LockTable<'_> {
         self.visit(from, search, &mut remaining);
         while remaining > 0 {
             remaining = remaining.saturating_sub(1);
-            let Some(place) = self.waits.pending_visits.get(remaining).copied() else {
+            let Some(slot) = self.waits.pending_visits.get(remaining).copied() else {
                 break;
             };
-            let waiting = *self.waits.at(place);
+            let waiting = *self.waits.at(slot);
             let space = self.space(waiting.file, waiting.owner.space());
             let mine = self
                 .find_holder(waiting.owner, waiting.file)
@@ -52,23 +52,23 @@ impl LockTable<'_> {
     }
 
     fn visit_requests_of(&mut self, owner: Owner, search: u32, remaining: &mut usize) {
-        for place in 0..self.waits.places.high_water() {
-            let waiting = self.waits.at(place);
+        for slot in 0..self.waits.slots.high_water() {
+            let waiting = self.waits.at(slot);
             if waiting.state == State::Waiting && waiting.owner == owner {
-                self.visit(place, search, remaining);
+                self.visit(slot, search, remaining);
             }
         }
     }
 
     /// Adds a request to those that the search has still to visit, at most once for each search.
-    fn visit(&mut self, place: u32, search: u32, remaining: &mut usize) {
-        if self.waits.at(place).visited_by == search {
+    fn visit(&mut self, slot: u32, search: u32, remaining: &mut usize) {
+        if self.waits.at(slot).visited_by == search {
             return;
         }
         self.waits
-            .change(place, |waiting| waiting.visited_by = search);
+            .change(slot, |waiting| waiting.visited_by = search);
         if let Some(next) = self.waits.pending_visits.get_mut(*remaining) {
-            *next = place;
+            *next = slot;
             *remaining = remaining.saturating_add(1);
         }
     }

@@ -10,18 +10,18 @@ impl LockTable<'_> {
     /// stands for them.
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.trees.digest(digest);
-        self.file_places.digest(digest);
+        self.file_slots.digest(digest);
         digest.add_all(
             self.files
                 .iter()
-                .take(self.file_places.high_water() as usize),
+                .take(self.file_slots.high_water() as usize),
         );
-        self.holder_places.digest(digest);
-        let holders = self.holder_places.high_water() as usize;
+        self.holder_slots.digest(digest);
+        let holders = self.holder_slots.high_water() as usize;
         digest.add_all(self.holders.iter().take(holders));
         self.last_holder.hash(digest);
-        self.waits.places.digest(digest);
-        let waiting = self.waits.places.high_water() as usize;
+        self.waits.slots.digest(digest);
+        let waiting = self.waits.slots.high_water() as usize;
         digest.add_all(self.waits.waiting.iter().take(waiting));
         (self.waits.first_completed, self.waits.last_completed).hash(digest);
         self.open_files.digest(digest);

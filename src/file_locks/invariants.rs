@@ -11,8 +11,8 @@ impl LockTable<'_> {
     pub fn check_invariants(&self) -> bool {
         let mut held = 0_usize;
         let mut in_files = 0_usize;
-        for place in 0..self.holder_places.high_water() {
-            let holder = *self.holder_at(place);
+        for slot in 0..self.holder_slots.high_water() {
+            let holder = *self.holder_at(slot);
             if holder.file == NONE {
                 continue;
             }
@@ -21,7 +21,7 @@ impl LockTable<'_> {
             };
             held = held.saturating_add(count);
         }
-        for file in 0..self.file_places.high_water() {
+        for file in 0..self.file_slots.high_water() {
             for kind in [SpaceKind::Ranges, SpaceKind::WholeFile] {
                 let space = self.space(file, kind);
                 for root in [space.reads, space.writes] {
@@ -33,9 +33,9 @@ impl LockTable<'_> {
             }
         }
         let mut in_use = 0_usize;
-        for place in 0..self.waits.places.high_water() {
-            let state = self.waits.at(place).state;
-            if state == State::Waiting && !self.is_blocked(place) {
+        for slot in 0..self.waits.slots.high_water() {
+            let state = self.waits.at(slot).state;
+            if state == State::Waiting && !self.is_blocked(slot) {
                 return false;
             }
             in_use = in_use.saturating_add(usize::from(state != State::Free));
@@ -43,8 +43,8 @@ impl LockTable<'_> {
         self.check_delegations()
             && self.open_files.check_invariants()
             && held == in_files
-            && held == self.trees.places().in_use()
-            && in_use == self.waits.places.in_use()
+            && held == self.trees.slots().in_use()
+            && in_use == self.waits.slots.in_use()
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
                 let owner = locks.holder_at(0).owner;
                 assert_eq!(locks.release_range(0, owner, RANGE), Ok(true));
             },
-            |locks| locks.waits.places.free(0),
+            |locks| locks.waits.slots.free(0),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             assert!(!is_consistent_after(fault), "fault {number}");

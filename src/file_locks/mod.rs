@@ -86,10 +86,10 @@ pub struct LockTable<'m> {
     trees: IntervalTrees<'m>,
     paths: PathStore<'m>,
     files: Table<'m, File>,
-    file_places: SlotAllocator<'m>,
+    file_slots: SlotAllocator<'m>,
     by_path: HashIndex<'m>,
     holders: Table<'m, Holder>,
-    holder_places: SlotAllocator<'m>,
+    holder_slots: SlotAllocator<'m>,
     by_owner: HashIndex<'m>,
     by_owner_and_file: HashIndex<'m>,
     /// The number of the newest holder.
@@ -126,10 +126,10 @@ impl<'m> LockTable<'m> {
             trees: IntervalTrees::new(arena, limits.locks)?,
             paths: PathStore::new(arena, limits.files.saturating_mul(CHUNKS_PER_PATH))?,
             files: arena.alloc_table(limits.files, |_| Ok(EMPTY_FILE))?,
-            file_places: SlotAllocator::new(arena, limits.files)?,
+            file_slots: SlotAllocator::new(arena, limits.files)?,
             by_path: HashIndex::new(arena, limits.files)?,
             holders: arena.alloc_table(limits.locks, |_| Ok(EMPTY_HOLDER))?,
-            holder_places: SlotAllocator::new(arena, limits.locks)?,
+            holder_slots: SlotAllocator::new(arena, limits.locks)?,
             by_owner: HashIndex::new(arena, limits.locks)?,
             by_owner_and_file: HashIndex::new(arena, limits.locks)?,
             last_holder: 0,
@@ -292,12 +292,12 @@ impl<'m> LockTable<'m> {
                 self.release_open_file(handle);
             }
         }
-        for place in 0..self.holder_places.high_water() {
-            let holder = *self.holder_at(place);
+        for slot in 0..self.holder_slots.high_water() {
+            let holder = *self.holder_at(slot);
             if holder.file != NONE
                 && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
             {
-                self.release_holder(place);
+                self.release_holder(slot);
             }
         }
         self.end_delegations_of(vmid);
@@ -314,7 +314,7 @@ impl<'m> LockTable<'m> {
 
     /// The number of locks that are held now, and the peak.
     pub fn lock_usage(&self) -> (usize, usize) {
-        (self.trees.places().in_use(), self.trees.places().peak())
+        (self.trees.slots().in_use(), self.trees.slots().peak())
     }
 
     /// The number of requests that wait now, and the peak.
@@ -324,7 +324,7 @@ impl<'m> LockTable<'m> {
 
     /// The number of files with locks or waiting requests now, and the peak.
     pub fn file_usage(&self) -> (usize, usize) {
-        (self.file_places.in_use(), self.file_places.peak())
+        (self.file_slots.in_use(), self.file_slots.peak())
     }
 
     /// The number of references to open files now, and the peak.

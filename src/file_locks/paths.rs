@@ -14,7 +14,7 @@ struct Chunk {
 /// A fixed number of chunks.
 pub(super) struct PathStore<'m> {
     chunks: Table<'m, Chunk>,
-    places: SlotAllocator<'m>,
+    slots: SlotAllocator<'m>,
 }
 
 /// A path in the store. [`PathStore::remove`] frees its chunks.
@@ -44,13 +44,13 @@ impl<'m> PathStore<'m> {
                     next: NONE,
                 })
             })?,
-            places: SlotAllocator::new(arena, chunks)?,
+            slots: SlotAllocator::new(arena, chunks)?,
         })
     }
 
     /// Stores a path. `None` if there are too few free chunks.
     pub(super) fn store(&mut self, path: &[u8]) -> Option<StoredPath> {
-        if self.places.remaining() < path.len().div_ceil(CHUNK_LENGTH) {
+        if self.slots.remaining() < path.len().div_ceil(CHUNK_LENGTH) {
             return None;
         }
         let mut stored = StoredPath {
@@ -60,11 +60,11 @@ impl<'m> PathStore<'m> {
         // The loop runs from the last chunk to the first, so that each chunk can be linked to the
         // next.
         for part in path.chunks(CHUNK_LENGTH).rev() {
-            let place = self.places.alloc()?;
-            let chunk = self.chunks.get_mut(place as usize)?;
+            let slot = self.slots.alloc()?;
+            let chunk = self.chunks.get_mut(slot as usize)?;
             copy(&mut chunk.bytes, part);
             chunk.next = stored.first;
-            stored.first = place;
+            stored.first = slot;
         }
         Some(stored)
     }
@@ -73,7 +73,7 @@ impl<'m> PathStore<'m> {
         let mut at = path.first;
         while let Some(chunk) = self.chunks.get(at as usize) {
             let next = chunk.next;
-            self.places.free(at);
+            self.slots.free(at);
             at = next;
         }
     }

@@ -31,13 +31,13 @@ impl LockTable<'_> {
             state: State::Waiting,
             ..FREE
         };
-        let place = self.enqueue(waiting)?;
+        let slot = self.enqueue(waiting)?;
         // The search follows waits of processes only: the table does not know which processes use
         // an open file.
         let is_process = matches!(owner, Owner::Process { .. });
-        if is_process && self.would_deadlock(place) {
-            self.unlink(place);
-            self.waits.places.free(place);
+        if is_process && self.would_deadlock(slot) {
+            self.unlink(slot);
+            self.waits.slots.free(slot);
             return Err(errno::EDEADLK);
         }
         Ok(())
@@ -69,8 +69,8 @@ impl LockTable<'_> {
     /// Handles the deferred requests of a file that has been returned.
     pub(super) fn resume_deferred(&mut self, file: u32) {
         loop {
-            let place = self.space(file, SpaceKind::Deferred).first_waiting;
-            if place == NONE {
+            let slot = self.space(file, SpaceKind::Deferred).first_waiting;
+            if slot == NONE {
                 return;
             }
             let WaitingRequest {
@@ -80,9 +80,9 @@ impl LockTable<'_> {
                 range,
                 operation,
                 ..
-            } = *self.waits.at(place);
-            self.unlink(place);
-            self.waits.places.free(place);
+            } = *self.waits.at(slot);
+            self.unlink(slot);
+            self.waits.slots.free(slot);
             let answer = match operation {
                 Operation::Get { write } => {
                     Answer::Lock(self.held(file, owner, range, write).into())
@@ -99,11 +99,11 @@ impl LockTable<'_> {
                 }
             };
             // The slot that was freed above is still free: no other request has been queued since.
-            if let Some(place) = self.waits.places.alloc() {
-                self.waits.change(place, |free| {
+            if let Some(slot) = self.waits.slots.alloc() {
+                self.waits.change(slot, |free| {
                     *free = WaitingRequest { from, seq, ..FREE };
                 });
-                self.enqueue_completion(place, answer);
+                self.enqueue_completion(slot, answer);
             }
         }
     }
@@ -129,8 +129,8 @@ impl LockTable<'_> {
 
     /// Serves a waiting request if no held lock conflicts with it. Returns whether other requests
     /// may succeed now that were blocked before.
-    fn try_grant(&mut self, place: u32) -> bool {
-        if self.is_blocked(place) {
+    fn try_grant(&mut self, slot: u32) -> bool {
+        if self.is_blocked(slot) {
             return false;
         }
         let WaitingRequest {
@@ -139,21 +139,21 @@ impl LockTable<'_> {
             range,
             operation,
             ..
-        } = *self.waits.at(place);
+        } = *self.waits.at(slot);
         let locked = self.grant(file, owner, range, operation.is_write());
-        self.complete(place, locked.map(drop));
+        self.complete(slot, locked.map(drop));
         locked == Ok(true)
     }
 
     /// Whether a held lock conflicts with the request.
-    pub(super) fn is_blocked(&self, place: u32) -> bool {
+    pub(super) fn is_blocked(&self, slot: u32) -> bool {
         let WaitingRequest {
             file,
             owner,
             range,
             operation,
             ..
-        } = *self.waits.at(place);
+        } = *self.waits.at(slot);
         let mine = self.find_holder(owner, file).unwrap_or(NONE);
         self.find_conflict(file, owner.space(), range, operation.is_write(), mine)
             .is_some()

@@ -77,19 +77,19 @@ impl LockTable<'_> {
     }
 
     pub(crate) fn find_file_hashed(&self, path: &[u8], hash: u64) -> Option<u32> {
-        self.by_path.find(hash, |place| {
-            let file = self.file_at(place);
+        self.by_path.find(hash, |slot| {
+            let file = self.file_at(slot);
             file.hash == hash && self.paths.matches(file.path, path)
         })
     }
 
     pub(super) fn add_file(&mut self, path: &[u8], hash: u64) -> Option<u32> {
         let stored = self.paths.store(path)?;
-        let Some(place) = self.file_places.alloc() else {
+        let Some(slot) = self.file_slots.alloc() else {
             self.paths.remove(stored);
             return None;
         };
-        if let Some(file) = self.files.get_mut(place as usize) {
+        if let Some(file) = self.files.get_mut(slot as usize) {
             *file = File {
                 hash,
                 path: stored,
@@ -97,25 +97,25 @@ impl LockTable<'_> {
                 ..EMPTY_FILE
             };
         }
-        self.by_path.insert(hash, place);
-        Some(place)
+        self.by_path.insert(hash, slot);
+        Some(slot)
     }
 
-    pub(super) fn drop_file_if_unused(&mut self, place: u32) {
-        let file = *self.file_at(place);
+    pub(super) fn drop_file_if_unused(&mut self, slot: u32) {
+        let file = *self.file_at(slot);
         if file.ref_count == 0 {
-            if let Some(file) = self.files.get_mut(place as usize) {
+            if let Some(file) = self.files.get_mut(slot as usize) {
                 file.ref_count = FREE;
             }
-            self.by_path.remove(file.hash, place);
+            self.by_path.remove(file.hash, slot);
             self.paths.remove(file.path);
-            self.file_places.free(place);
+            self.file_slots.free(slot);
         }
     }
 
-    pub(super) fn file_at(&self, place: u32) -> &File {
+    pub(super) fn file_at(&self, slot: u32) -> &File {
         static EMPTY: File = EMPTY_FILE;
-        self.files.get(place as usize).unwrap_or(&EMPTY)
+        self.files.get(slot as usize).unwrap_or(&EMPTY)
     }
 
     pub(super) fn space(&self, file: u32, kind: SpaceKind) -> Space {
@@ -149,15 +149,15 @@ impl LockTable<'_> {
         }
     }
 
-    pub(super) fn holder_at(&self, place: u32) -> &Holder {
+    pub(super) fn holder_at(&self, slot: u32) -> &Holder {
         static EMPTY: Holder = EMPTY_HOLDER;
-        self.holders.get(place as usize).unwrap_or(&EMPTY)
+        self.holders.get(slot as usize).unwrap_or(&EMPTY)
     }
 
     pub(super) fn find_holder(&self, owner: Owner, file: u32) -> Option<u32> {
         self.by_owner_and_file
-            .find(hash_owner_and_file(owner, file), |place| {
-                let holder = self.holder_at(place);
+            .find(hash_owner_and_file(owner, file), |slot| {
+                let holder = self.holder_at(slot);
                 holder.owner == owner && holder.file == file
             })
     }

@@ -84,7 +84,7 @@ pub struct Completion {
 /// A fixed number of waiting requests.
 pub(super) struct WaitQueue<'m> {
     pub(super) waiting: Table<'m, WaitingRequest>,
-    pub(super) places: SlotAllocator<'m>,
+    pub(super) slots: SlotAllocator<'m>,
     /// The completed requests, in the order of completion, linked by `next`.
     pub(super) first_completed: u32,
     pub(super) last_completed: u32,
@@ -103,7 +103,7 @@ impl<'m> WaitQueue<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(WaitQueue {
             waiting: arena.alloc_table(capacity, |_| Ok(FREE))?,
-            places: SlotAllocator::new(arena, capacity)?,
+            slots: SlotAllocator::new(arena, capacity)?,
             first_completed: NONE,
             last_completed: NONE,
             last_search: 0,
@@ -111,22 +111,22 @@ impl<'m> WaitQueue<'m> {
         })
     }
 
-    pub(super) fn at(&self, place: u32) -> &WaitingRequest {
-        self.waiting.get(place as usize).unwrap_or(&FREE)
+    pub(super) fn at(&self, slot: u32) -> &WaitingRequest {
+        self.waiting.get(slot as usize).unwrap_or(&FREE)
     }
 
-    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut WaitingRequest)) {
-        if let Some(waiting) = self.waiting.get_mut(place as usize) {
+    pub(super) fn change(&mut self, slot: u32, change: impl FnOnce(&mut WaitingRequest)) {
+        if let Some(waiting) = self.waiting.get_mut(slot as usize) {
             change(waiting);
         }
     }
 
     pub(super) fn usage(&self) -> (usize, usize) {
-        (self.places.in_use(), self.places.peak())
+        (self.slots.in_use(), self.slots.peak())
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.places.remaining() == 0
+        self.slots.remaining() == 0
     }
 }
 
@@ -165,32 +165,32 @@ impl WaitingRequest {
 impl LockTable<'_> {
     /// Adds a request at the end of its queue.
     pub(super) fn enqueue(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
-        let place = self.waits.places.alloc().ok_or(errno::ENOLCK)?;
+        let slot = self.waits.slots.alloc().ok_or(errno::ENOLCK)?;
         let (file, queue) = (waiting.file, waiting.queue_kind());
         let last = self.space(file, queue).last_waiting;
-        self.waits.change(place, |free| {
+        self.waits.change(slot, |free| {
             *free = WaitingRequest {
                 prev: last,
                 ..waiting
             };
         });
-        self.waits.change(last, |last| last.next = place);
+        self.waits.change(last, |last| last.next = slot);
         self.change_space(file, queue, |space| {
             if last == NONE {
-                space.first_waiting = place;
+                space.first_waiting = slot;
             }
-            space.last_waiting = place;
+            space.last_waiting = slot;
         });
         self.adjust_ref_count(file, 1);
         if let Some(handle) = waiting.kept_open_file() {
             self.open_files.request_waits(handle, waiting.from);
         }
-        Ok(place)
+        Ok(slot)
     }
 
     /// Removes the request from the queue of its file.
-    pub(super) fn unlink(&mut self, place: u32) {
-        let waiting = *self.waits.at(place);
+    pub(super) fn unlink(&mut self, slot: u32) {
+        let waiting = *self.waits.at(slot);
         let WaitingRequest {
             file, prev, next, ..
         } = waiting;
@@ -205,7 +205,7 @@ impl LockTable<'_> {
             }
         });
         self.waits
-            .change(place, |waiting| waiting.state = State::Free);
+            .change(slot, |waiting| waiting.state = State::Free);
         self.adjust_ref_count(file, -1);
         if let Some(handle) = waiting.kept_open_file() {
             self.open_files.request_ended(handle, waiting.from);
@@ -213,23 +213,23 @@ impl LockTable<'_> {
     }
 
     /// Records the result of a request, which [`LockTable::take_completion`] returns later.
-    pub(super) fn complete(&mut self, place: u32, result: Result<(), i32>) {
-        let answer = self.waits.at(place).operation.answer(result);
-        self.unlink(place);
-        self.enqueue_completion(place, answer);
+    pub(super) fn complete(&mut self, slot: u32, result: Result<(), i32>) {
+        let answer = self.waits.at(slot).operation.answer(result);
+        self.unlink(slot);
+        self.enqueue_completion(slot, answer);
     }
 
-    pub(super) fn enqueue_completion(&mut self, place: u32, answer: Answer<'static>) {
+    pub(super) fn enqueue_completion(&mut self, slot: u32, answer: Answer<'static>) {
         let last = self.waits.last_completed;
-        self.waits.change(place, |waiting| {
+        self.waits.change(slot, |waiting| {
             waiting.state = State::Completed(answer);
             waiting.next = NONE;
         });
-        self.waits.change(last, |last| last.next = place);
+        self.waits.change(last, |last| last.next = slot);
         if last == NONE {
-            self.waits.first_completed = place;
+            self.waits.first_completed = slot;
         }
-        self.waits.last_completed = place;
+        self.waits.last_completed = slot;
     }
 
     /// Whether [`LockTable::take_completion`] has a result to return.
@@ -258,25 +258,25 @@ impl LockTable<'_> {
     /// Removes and returns the oldest completed request.
     pub fn take_completion(&mut self) -> Option<Completion> {
         let decided = self.next_completion()?;
-        let place = self.waits.first_completed;
-        let next = self.waits.at(place).next;
+        let slot = self.waits.first_completed;
+        let next = self.waits.at(slot).next;
         self.waits.first_completed = next;
         if next == NONE {
             self.waits.last_completed = NONE;
         }
         self.waits
-            .change(place, |waiting| waiting.state = State::Free);
-        self.waits.places.free(place);
+            .change(slot, |waiting| waiting.state = State::Free);
+        self.waits.slots.free(slot);
         Some(decided)
     }
 
     /// Ends the matching requests with that error.
     pub(super) fn cancel_matching(&mut self, errno: i32, fits: impl Fn(&WaitingRequest) -> bool) {
-        for place in 0..self.waits.places.high_water() {
-            let waiting = *self.waits.at(place);
+        for slot in 0..self.waits.slots.high_water() {
+            let waiting = *self.waits.at(slot);
             let waits = matches!(waiting.state, State::Waiting | State::Deferred);
             if waits && fits(&waiting) {
-                self.complete(place, Err(errno));
+                self.complete(slot, Err(errno));
                 self.drop_file_if_unused(waiting.file);
             }
         }
@@ -284,12 +284,12 @@ impl LockTable<'_> {
 
     /// Drops the requests of a member that is gone, without a completion.
     pub(super) fn drop_requests_of(&mut self, vmid: Vmid) {
-        for place in 0..self.waits.places.high_water() {
-            let waiting = *self.waits.at(place);
+        for slot in 0..self.waits.slots.high_water() {
+            let waiting = *self.waits.at(slot);
             let waits = matches!(waiting.state, State::Waiting | State::Deferred);
             if waits && waiting.from == vmid {
-                self.unlink(place);
-                self.waits.places.free(place);
+                self.unlink(slot);
+                self.waits.slots.free(slot);
                 self.drop_file_if_unused(waiting.file);
             }
         }

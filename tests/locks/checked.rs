@@ -1,6 +1,6 @@
-//! Every order in which a few processes can lock, unlock and die: nobody gets what another has,
-//! nobody waits for ever or for one that only waits, the first that waits is served first, and nobody is
-//! refused for nothing.
+//! Model check of the lock table: every order in which a few processes can lock, unlock and die. No
+//! two processes hold conflicting locks, no wait lasts for ever or is for a process that only
+//! waits, the first waiter is served first, and no request is refused without reason.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +22,7 @@ const LIMITS: LockLimits = LockLimits {
     handles: 0,
 };
 
-/// A family of processes, and how many files they lock.
+/// A family of processes, and the number of files that they lock.
 struct Family {
     processes: usize,
     files: usize,
@@ -44,14 +44,14 @@ enum Step {
     },
 }
 
-/// What can be seen of the table after some steps.
+/// The observable state of the table after some steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Seen {
-    /// By process and file: whether to write.
+    /// By process and file: whether the lock is a write lock.
     held: BTreeMap<(usize, usize), bool>,
-    /// Who waits for which file, in the order of coming.
+    /// The waiting process, the file, and whether it wants a write lock, in order of arrival.
     waiting: Vec<(usize, usize, bool)>,
-    /// Somebody was told of a circle, and there was one.
+    /// A request was refused for a deadlock, and there was one.
     refused: bool,
     wrong: Option<&'static str>,
 }
@@ -75,8 +75,8 @@ fn wish((process, file, write): (usize, usize, bool)) -> Wish {
     }
 }
 
-/// The processes that wait for nothing that is held now, and for which file, in the order in which they
-/// are to be served.
+/// The waiting processes that no held lock blocks, and their files, in the order in which they have
+/// to be served.
 fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
     let mut held = seen.held.clone();
     let mut waiting = seen.waiting.clone();
@@ -96,7 +96,7 @@ fn expected_service_order(seen: &Seen) -> VecDeque<(usize, usize)> {
     }
 }
 
-/// Does a step on the table, and notes what came of it.
+/// Does a step on the table, and records the result.
 fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
     let message = |kind, file: usize| FileLock {
         kind,
@@ -156,7 +156,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
         let process = decided.from.get() as usize - 2;
         let at = seen.waiting.iter().position(|(of, ..)| *of == process);
         let (_, file, write) = seen.waiting.remove(at.expect("it waits"));
-        // Between two files there is no order.
+        // Waiters of different files have no order.
         let next = expected.iter().position(|(_, of)| *of == file);
         if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
             seen.wrong = Some("another order than that of arrival");
@@ -175,7 +175,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
     }
 }
 
-/// The table after these steps, for something to be done with it.
+/// Replays the steps on a new table, and calls `then` with it.
 fn replay<T>(steps: &[Step], then: impl FnOnce(&mut LockTable<'_>, Seen) -> T) -> T {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let mut locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
@@ -191,7 +191,7 @@ fn seen_after(steps: &[Step]) -> Seen {
     replay(steps, |_, seen| seen)
 }
 
-/// Whether all who wait are served when those who don't let go of all they have, again and again.
+/// Whether every waiter is served when the others release all their locks, again and again.
 fn all_are_served(state: &State) -> bool {
     replay(&state.steps, |locks, mut seen| {
         while !seen.waiting.is_empty() {

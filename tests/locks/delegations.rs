@@ -1,4 +1,5 @@
-//! Files whose locks the leader lends to a member: nothing is sent, and nobody sees a difference.
+//! Delegated files over real connections: the holder sends nothing, and every other member sees the
+//! same locks as without a delegation.
 
 use std::io::Read;
 use std::thread;
@@ -12,7 +13,7 @@ use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
 use crate::shares::{BUSY, Family, Member, WAIT, flock, ofd, unlock, waiting, write};
 
-/// The number of frames that the members send while something is done.
+/// The number of frames that the members send while `what` runs.
 pub(crate) fn sent(members: &[&Member], what: impl FnOnce()) -> u64 {
     let count = || -> u64 {
         let sent = |member: &&Member| member.node.statistics().frames_out;
@@ -75,7 +76,7 @@ fn recalled_file_is_returned_with_its_locks() {
     set(&one, &read(one.pid, 20, 29));
     set(&one, &read(one.pid + 1, 25, 39));
     assert_eq!(delegations(&family), 1);
-    // A question brings it back, too.
+    // A query recalls the file, too.
     let all = write(two.pid, 30, u64::MAX);
     let found = two.node.find_lock(&all, WAIT);
     assert_eq!(found, Ok(Some(held(false, 25, 39, one.pid + 1))));
@@ -107,7 +108,7 @@ fn waiter_is_granted_the_lock_when_the_delegation_holder_unlocks() {
             pid: waiter_pid,
             ..lock
         };
-        // Whether it wants to wait or not: it learns what is so.
+        // Waiting or not, the request gets the true answer.
         assert_eq!(waiter.set_lock(&wanted, WAIT), BUSY);
         assert_eq!(delegations(&family), 0);
         thread::scope(|scope| {
@@ -132,7 +133,7 @@ fn deadlock_through_a_delegated_file_is_detected() {
     set(&one, &on(&one, b"/a"));
     set(&two, &on(&two, b"/b"));
     assert_eq!(delegations(&family), 2);
-    // Whose request closes it depends on which file comes back first.
+    // The order of the returns decides which request closes the cycle.
     let want = |member: &Member, path| {
         let outcome = member.node.set_lock(&waiting(on(member, path)), WAIT);
         if outcome == Err(Error::Refused(35)) {
@@ -169,7 +170,7 @@ fn delegation_of_a_dead_member_ends_and_can_be_granted_again() {
         thread::yield_now();
     }
     set(&two, &waiting(write(two.pid, 0, 9)));
-    // The next that is alone borrows it at once.
+    // The next member that is alone gets the delegation at once.
     two.node.shut_down(Duration::ZERO);
     while !family.is_clean() {
         thread::yield_now();
@@ -202,7 +203,7 @@ fn contended_file_is_delegated_again_only_after_enough_uses_by_one_member() {
 fn locks_beyond_the_delegation_limits_go_to_the_leader() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
-    // More locks than come back with one file.
+    // More locks than one return can carry.
     for at in 0..100 {
         set(&one, &write(one.pid, at * 2, at * 2));
     }
@@ -210,7 +211,7 @@ fn locks_beyond_the_delegation_limits_go_to_the_leader() {
     assert_eq!(family.leader.statistics().pools.locks.now, 100);
     assert_eq!(two.node.set_lock(&write(two.pid, 0, 0), WAIT), BUSY);
     assert_eq!(two.node.set_lock(&write(two.pid, 198, 198), WAIT), BUSY);
-    // More files than there is room for.
+    // More files than the member has room for.
     let limit = one.node.statistics().pools.delegated_files.limit;
     let paths: Vec<[u8; 2]> = (0..=limit).map(|at| [b'a', b'a' + at as u8]).collect();
     for (at, path) in paths.iter().enumerate() {
@@ -244,7 +245,7 @@ fn ofd_lock_recalls_a_delegation_and_flock_does_not() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     set(&one, &write(one.pid, 0, 9));
-    // Whole files are another matter.
+    // A `flock` lock is no record lock, and recalls nothing.
     set(&two, &flock(7));
     assert_eq!(delegations(&family), 1);
     assert_eq!(two.node.set_lock(&ofd(8, 5, 5), WAIT), BUSY);
@@ -275,9 +276,9 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     set(&other, &waiting(flock(9)));
     assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
 
-    // One that never comes has it until its parent says so, or is gone.
+    // A child that never joins holds the open file until its parent abandons it or is gone.
     for buried in [true, false] {
-        // Where the parent is gone that is when the time for its start is over.
+        // If the parent is gone, the start limit has to pass.
         let family = Family::with(Config {
             start_limit: Duration::from_millis(100),
             ..Config::DEFAULT
@@ -297,7 +298,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
         set(&other, &waiting(flock(9)));
         assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
     }
-    // Any member may hand on to it, not its parent alone.
+    // Any member may transfer an open file to the child, not only its parent.
     let mine = other.node.start_child(WAIT).unwrap();
     let third = family.member();
     assert_eq!(third.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
@@ -309,7 +310,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     }
 }
 
-/// A member that has borrowed the file of [`write`], and reads and says what it likes.
+/// A member that holds the delegation of the file of [`write`], and sends what the test wants.
 struct Rogue(Peer);
 
 const HELLO: u8 = 64;
@@ -341,7 +342,7 @@ impl Rogue {
         self.0.send(message.code(), &frame[17..]);
     }
 
-    /// The next frame: its code, and what belongs to it.
+    /// The code and the payload of the next frame.
     fn next(&mut self) -> (u8, Vec<u8>) {
         let mut header = [0; 17];
         self.0.from().read_exact(&mut header).unwrap();
@@ -361,7 +362,7 @@ fn member_that_does_not_return_a_delegation_in_time_is_disconnected() {
     });
     let two = family.member();
     let mut rogue = Rogue::with_delegation(&family);
-    // Alone it may take as long as it likes: the limit is for others.
+    // The recall limit counts only while another member wants the file.
     assert_eq!(two.node.find_lock(&flock(1), WAIT), Ok(None));
     let start = std::time::Instant::now();
     set(&two, &write(two.pid, 0, 9));
@@ -382,12 +383,12 @@ fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
         write,
     };
     let returns: [(u64, &[DelegatedLock]); 4] = [
-        // Nothing of that name.
+        // An unknown delegation.
         (6, &[]),
-        // Two who can't both have it.
+        // Two locks that conflict.
         (5, &[lock(1, 0, 9, true), lock(2, 9, 9, false)]),
         (5, &[lock(1, 0, 9, false), lock(2, 0, 9, true)]),
-        // One who has it twice.
+        // Two overlapping locks of one owner.
         (5, &[lock(1, 0, 9, true), lock(1, 5, 15, false)]),
     ];
     for (delegation, locks) in returns {

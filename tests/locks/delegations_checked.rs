@@ -1,5 +1,6 @@
-//! Every order in which a file can be lent, used, recalled, given back and left behind: the leader's
-//! table and the members' own, with messages under way between them.
+//! Model check of delegations: every order in which a file can be delegated, used, recalled,
+//! returned and abandoned, with the leader's table, the members' tables and the messages in transit
+//! between them.
 
 mod state;
 mod world;
@@ -13,7 +14,7 @@ use world::{World, lock, replay, vmid};
 
 struct Family {
     members: usize,
-    /// How many locks each asks for.
+    /// The number of locks that each member requests.
     times: usize,
 }
 
@@ -23,10 +24,10 @@ fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
             continue;
         }
         if !seen.up[who].is_empty() {
-            steps.push(Step::Hear { who });
+            steps.push(Step::Deliver { who });
         }
         if !seen.down[who].is_empty() {
-            steps.push(Step::Told { who });
+            steps.push(Step::Receive { who });
         }
         if seen.unseen[who].is_some() {
             steps.push(Step::Wake { who });
@@ -37,8 +38,8 @@ fn steps_of(seen: &Seen, steps: &mut Vec<Step>) {
     }
 }
 
-/// Whether each member could borrow the file again, or has it.
-fn no_place_is_lost(mut world: World<'_>) -> bool {
+/// Whether each member could get the delegation again, or holds it.
+fn no_slot_is_lost(mut world: World<'_>) -> bool {
     world
         .members
         .iter_mut()
@@ -50,12 +51,12 @@ fn no_place_is_lost(mut world: World<'_>) -> bool {
         })
 }
 
-/// Whether everybody gets what it asked for when all is heard and all let go.
+/// Whether every request is granted once all messages are delivered and all locks are released.
 fn all_are_served(family: &Family, state: &State) -> bool {
     let at_last = state.rest(steps_of, |steps| seen_after(family, steps));
     let is_idle = |at: &At| matches!(at, At::Idle | At::Dead);
     let is_quiet = at_last.seen.wrong.is_none() && at_last.seen.at.iter().all(is_idle);
-    is_quiet && replay(family, &at_last.steps, no_place_is_lost)
+    is_quiet && replay(family, &at_last.steps, no_slot_is_lost)
 }
 
 fn seen_after(family: &Family, steps: &[Step]) -> Seen {
@@ -78,7 +79,7 @@ impl Model for Family {
                 actions.push(Step::Die { who });
             }
             if seen.here[who].is_some() {
-                actions.push(Step::GiveBack { who });
+                actions.push(Step::Return { who });
             }
             if seen.at[who] == At::Idle && seen.left[who] > 0 {
                 for (write, wait) in [(false, true), (true, true), (true, false)] {

@@ -1,4 +1,4 @@
-//! What lies just inside and just outside of a limit, and what each answer says.
+//! The limits of the lock table, tested just inside and just outside, and the exact answers.
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
@@ -15,7 +15,7 @@ pub(crate) const ENOLCK: i32 = 37;
 pub(crate) const DONE: Result<SetOutcome, i32> = Ok(SetOutcome::Done);
 pub(crate) const WAITS: Result<SetOutcome, i32> = Ok(SetOutcome::Queued);
 
-/// One member for each process is enough here.
+/// These tests use one member for each process.
 pub(crate) fn member(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
@@ -31,8 +31,7 @@ pub(crate) fn on<'a>(path: &'a [u8], lock: FileLock<'static>) -> FileLock<'a> {
     FileLock { path, ..lock }
 }
 
-/// Does something with a fresh table. At the end all members leave, and nothing may be left of
-/// them.
+/// Runs a test on a new table. At the end all members leave, and the table has to be empty.
 pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut LockTable<'_>)) {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&limits));
     let mut locks = LockTable::new(&mut Arena::new(&mut memory), &limits).unwrap();
@@ -46,7 +45,7 @@ pub(crate) fn with_table(limits: LockLimits, test: impl FnOnce(&mut LockTable<'_
     assert!(locks.check_invariants());
 }
 
-/// Locks, files, requests that wait, open files and loans.
+/// Locks, files, waiting requests, open files and delegations in use.
 pub(crate) fn now(locks: &LockTable<'_>) -> [usize; 5] {
     [
         locks.lock_usage(),
@@ -58,7 +57,7 @@ pub(crate) fn now(locks: &LockTable<'_>) -> [usize; 5] {
     .map(|(now, _)| now)
 }
 
-/// Who is told what now, in this order: member, request, answer.
+/// The completions: member, request, answer.
 pub(crate) fn decided(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'static>)> {
     let mut all = Vec::new();
     assert_eq!(
@@ -167,11 +166,11 @@ fn refused_request_changes_nothing() {
         for lock in [write(1, 40, 49), write(2, 40, 49), more] {
             assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
         }
-        // What is there already takes no room, nor does what becomes one with it.
+        // A lock that is there already needs no slot, nor does one that merges with it.
         assert_eq!(locks.set(member(2), 1, &write(1, 22, 25)), DONE);
         assert_eq!(locks.set(member(2), 1, &write(1, 10, 12)), DONE);
         assert_eq!(locks.set(member(2), 1, &write(1, 18, 19)), DONE);
-        // One more waits, and not one more.
+        // There is room for exactly one more waiter.
         let wanted = waiting(write(1, 0, 9));
         assert_eq!(locks.set(member(3), 5, &wanted), WAITS);
         assert_eq!(locks.set(member(4), 6, &wanted), Err(ENOLCK));
@@ -253,7 +252,7 @@ fn adjacent_locks_merge_on_both_sides() {
 #[test]
 fn paths_with_the_same_hash_are_different_files() {
     with_table(ROOM, |locks| {
-        // The hash mixes the length with the last bytes.
+        // The hash combines the length with the last bytes.
         let names: [&[u8]; 2] = [b"q", b"t\0\0\0"];
         for name in names {
             assert_eq!(locks.set(member(2), 1, &on(name, write(1, 0, 9))), DONE);
@@ -267,7 +266,7 @@ fn paths_with_the_same_hash_are_different_files() {
 fn long_path_takes_several_chunks() {
     let limits = LockLimits { files: 2, ..ROOM };
     with_table(limits, |locks| {
-        // Room for eight pieces of 60 bytes.
+        // There is room for eight chunks of 60 bytes.
         let [long, longer, rest] = [420, 421, 60].map(|length| vec![b'a'; length]);
         for _ in 0..10 {
             assert_eq!(locks.set(member(2), 1, &on(&long, write(1, 0, 9))), DONE);
@@ -279,7 +278,7 @@ fn long_path_takes_several_chunks() {
                 Err(EAGAIN)
             );
             assert_eq!(locks.file_usage().0, 2);
-            // Neither a file nor a piece of its name is lost.
+            // Neither a file nor a chunk is lost.
             assert_eq!(
                 locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
                 Err(ENOLCK)
@@ -368,7 +367,7 @@ fn invalid_requests_are_refused() {
             Some(Err(EINVAL))
         );
         assert_eq!(now(locks), [0; 5]);
-        // A whole file has no range that could be wrong.
+        // A `flock` lock has no range that could be invalid.
         let whole = FileLock {
             start: 1,
             ..flock(1)
@@ -383,7 +382,7 @@ fn references_to_open_files_are_separate_for_each_member() {
         assert_eq!(locks.set(member(2), 1, &flock(7)), DONE);
         assert_eq!(locks.set(member(2), 1, &flock(8)), Err(EAGAIN));
         locks.close_open_file(member(2), 8);
-        // Two children: one has joined before its parent goes.
+        // One of two children has joined before its parent is gone.
         assert!(locks.inherit_open_file(member(2), member(3), 7));
         assert!(locks.inherit_open_file(member(2), member(4), 7));
         assert_eq!(locks.open_file_usage().0, 3);

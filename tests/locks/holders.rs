@@ -1,4 +1,5 @@
-//! Open files that several members hold: who lets go, who hands on, who dies.
+//! Open files with several holders: closing, transfer and death. `tests/open_files.rs` compares the
+//! rules with the kernel.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +18,7 @@ const LONG: Duration = Duration::from_secs(10);
 const ENOLCK: i32 = 37;
 const TRIES: usize = 500;
 
-/// Another open file: what it can lock nobody holds.
+/// Whether another open file can take the lock.
 fn is_free(other: &HostNode, lock: FileLock<'static>) -> bool {
     match other.set_lock(&lock, WAIT) {
         Ok(()) => {
@@ -123,7 +124,7 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
                 assert_eq!(giver.node.close_handle(7, WAIT), Ok(()));
             }
             assert!(!is_free(&other.node, flock(9)));
-            // The descriptor arrives, and is closed.
+            // The descriptor arrives, and the receiver closes it.
             assert_eq!(to.hold_handle(7, WAIT), Ok(()));
             assert_eq!(shared(&family), 2, "its, and the other's own");
             assert!(!is_free(&other.node, flock(9)));
@@ -135,7 +136,8 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
     }
 }
 
-/// `(flock 9; work) 9>file`: the shell opens, its child locks and ends, the shell closes.
+/// `(flock 9; work) 9>file`: the shell opens the file, its child locks and ends, the shell closes
+/// it.
 #[test]
 fn lock_set_by_a_child_stays_until_the_parent_closes() {
     let family = Family::new();
@@ -171,7 +173,7 @@ fn child_that_only_closes_an_inherited_open_file_releases_it() {
         }
         let identity = parent.node.start_child(WAIT).unwrap();
         for lock in &handles {
-            // The same again changes nothing for a process that starts.
+            // Repeated inheritance changes nothing for a starting process.
             for _ in 0..2 {
                 let given = parent.node.give_handle(identity.vmid, lock.handle, WAIT);
                 assert_eq!(given, Ok(()));
@@ -185,7 +187,7 @@ fn child_that_only_closes_an_inherited_open_file_releases_it() {
             assert_eq!(child.close_handle(lock.handle, WAIT), Ok(()));
             assert!(is_free(&other.node, wanted));
         }
-        // Of what it was not handed it says nothing.
+        // The child does not report an open file that it was not given.
         let sent = child.statistics().frames_out;
         assert_eq!(child.close_handle(5, WAIT), Ok(()));
         assert_eq!(child.statistics().frames_out, sent);
@@ -202,7 +204,8 @@ fn each_descriptor_in_transit_keeps_the_lock() {
     let vmid = two.node.identity().vmid;
     let kept = || !is_free(&other.node, flock(9));
     assert_eq!(one.node.set_lock(&flock(7), WAIT), Ok(()));
-    // Three are sent: one is closed again before the next arrives, and one can't be sent at all.
+    // Three descriptors are sent: one is closed before the next arrives, and one can't be sent at
+    // all.
     for _ in 0..3 {
         assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
     }
@@ -222,7 +225,7 @@ fn each_descriptor_in_transit_keeps_the_lock() {
     assert!(kept());
     assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
     assert!(!kept());
-    // One that is there already arrives again.
+    // An open file that the member has already arrives again.
     assert_eq!(two.node.set_lock(&flock(7), WAIT), Ok(()));
     assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
     assert_eq!(one.node.close_handle(7, WAIT), Ok(()));
@@ -246,7 +249,7 @@ fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
     assert_eq!(parent.node.abandon_child(identity.vmid), Ok(()));
     assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
     assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
-    // A VMID that nobody ever uses: with the giver.
+    // A VMID that is never used: together with the giver.
     assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
     let vmid = parent.node.new_vmid(WAIT).unwrap();
     assert_eq!(parent.node.give_handle(vmid, 7, WAIT), Ok(()));
@@ -256,7 +259,7 @@ fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
     assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
     assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
     assert!(family.is_clean());
-    // One that has left.
+    // A member that has left.
     let vmid = parent.node.identity().vmid;
     let given = other.node.give_handle(vmid, 9, WAIT);
     assert_eq!(given, Err(Error::NoSuchProcess));
@@ -272,13 +275,13 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     let full = Err(Error::Refused(ENOLCK));
     let vmid = two.node.identity().vmid;
     assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
-    // Two places are missing, and one is there.
+    // Two slots are needed, and one is free.
     assert_eq!(one.node.give_handle(vmid, 7, WAIT), full);
     assert_eq!(shared(&family), 1);
     assert_eq!(other.node.give_handle(vmid, 9, WAIT), Ok(()));
     assert_eq!(other.node.give_handle(vmid, 9, WAIT), full);
     assert_eq!(one.node.hold_handle(7, WAIT), full);
-    // To use what was handed on takes no place, nor does letting go.
+    // Neither the use of a transferred open file nor its close needs a slot.
     assert_eq!(two.node.hold_handle(9, WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&flock(9), WAIT), Ok(()));
     assert_eq!(two.node.close_handle(9, WAIT), Ok(()));
@@ -286,7 +289,7 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     assert!(family.is_clean());
 }
 
-/// As the host's kernel does it, which `tests/open_files.rs` asks.
+/// `tests/open_files.rs` asks the host's kernel for the same.
 #[test]
 fn close_does_not_end_a_wait_of_the_same_process() {
     let family = Family::new();
@@ -309,7 +312,7 @@ fn close_does_not_end_a_wait_of_the_same_process() {
                 is_free(&other.node, wanted),
                 "which went with the open file"
             );
-            // One that gives up goes, too.
+            // A cancelled request releases its reference, too.
             assert_eq!(one.node.set_lock(&held, WAIT), Ok(()));
             let shared_before = shared(&family);
             thread::scope(|scope| {
@@ -347,7 +350,7 @@ fn reaped_process_has_released_its_open_files() {
     }
 }
 
-/// A leader in C as far as its member 2 asks who owns an ID: it skips what it does not know.
+/// A leader in C, up to the question of member 2 for the owner of an ID: it skips unknown messages.
 fn answer_as_in_c(listener: &UnixListener, base: &Path) {
     let (mut from, _) = listener.accept().unwrap();
     let mut said = [0; 4];

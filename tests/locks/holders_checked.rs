@@ -1,12 +1,12 @@
-//! Every order in which a few processes can hand an open file on, close it and die: its lock lives exactly
-//! as long as it has a holder.
+//! Exhaustive test of every order in which a few processes can transfer an open file, close it and
+//! die: its lock lives exactly as long as it has a holder.
 
 use libos_ipc::file_locks::{LockLimits, LockTable};
 
 use crate::edges::{DONE, EAGAIN, member, with_table};
 use crate::shares::flock;
 
-/// What three processes can do with one open file that one of them has locked.
+/// The steps of three processes with one open file that one of them has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Send(u32, u32),
@@ -14,7 +14,7 @@ enum Step {
     Arrive(u32),
     Close(u32),
     Die(u32),
-    /// A process that has not joined inherits it, and joins.
+    /// A process that has not joined inherits the open file, and joins.
     Inherit(u32),
     Join,
 }
@@ -22,12 +22,12 @@ enum Step {
 /// The process that starts; the others are 2 and 3.
 const CHILD: u32 = 4;
 
-/// Descriptors, counted as the kernel counts them.
+/// The descriptors, counted as the kernel counts them.
 #[derive(Clone, Default)]
 struct Descriptors {
-    /// By process: whether it has one.
+    /// By process: whether it has a descriptor.
     had: [bool; 5],
-    /// By receiver and sender: how many are under way.
+    /// By receiver and sender: the number of descriptors in transit.
     sent: [[u8; 5]; 5],
     is_dead: [bool; 5],
     has_joined: bool,
@@ -38,7 +38,7 @@ impl Descriptors {
         self.had.contains(&true) || self.sent.iter().flatten().any(|count| *count > 0)
     }
 
-    /// The steps that can come next.
+    /// The possible next steps.
     fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let lives = |who: u32| !self.is_dead[who as usize] && (who != CHILD || self.has_joined);
@@ -112,7 +112,7 @@ fn take(locks: &mut LockTable<'_>, step: Step) {
     }
 }
 
-/// Goes on from there in every way, and says in how many.
+/// Explores every continuation, and returns their number.
 fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usize {
     with_table(
         LockLimits {

@@ -1,4 +1,4 @@
-//! Which lock `F_GETLK` and `F_OFD_GETLK` name.
+//! The lock that `F_GETLK` and `F_OFD_GETLK` return.
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, LockFamily};
@@ -19,7 +19,7 @@ fn own(lock: FileLock<'static>) -> FileLock<'static> {
     unlock(lock)
 }
 
-/// The first and the last byte of the lock that is named, and whether it is one to write.
+/// The first and the last byte of the returned lock, and whether it is a write lock.
 fn named(locks: &LockTable<'_>, who: Vmid, lock: &FileLock<'_>) -> Option<(u64, u64, bool)> {
     let found = locks.get(who, lock).unwrap();
     found.map(|held| (held.start, held.end, held.write))
@@ -93,10 +93,10 @@ fn of_read_locks_with_one_start_getlk_names_the_one_whose_owner_locked_first() {
             assert_eq!(locks.set(member(who), 1, &read(1, 0, end)), DONE);
         }
         assert_eq!(ask(locks), Some((0, 3, false)));
-        // It first locked the file before the others, if not there.
+        // This member locked the file before the others, at another range.
         assert_eq!(locks.set(member(5), 1, &read(1, 0, 5)), DONE);
         assert_eq!(ask(locks), Some((0, 5, false)));
-        // An owner that lets go of all its locks begins anew.
+        // An owner that releases all its locks loses its place in the order.
         for who in [5, 3] {
             let all = unlock(write(1, 0, u64::MAX));
             assert_eq!(locks.set(member(who), 1, &all), DONE);
@@ -175,10 +175,10 @@ fn delegation_holder_names_the_lowest_lock_and_returns_the_order_of_owners() {
         found(&write(first, 0, 99)),
         Some(held(true, 60, 69, second))
     );
-    // An open file that has no lock there is no reason to give the file back.
+    // A query for an open file without locks there does not recall the file.
     ofd_asks(1);
     assert_eq!(delegations(&family), 1);
-    // Two readers that start together: the second was the first to lock the file.
+    // Two read locks with one start: the owner of the second locked the file first.
     set(&one, &unlock(write(first, 0, u64::MAX)));
     set(&one, &read(first, 0, 5));
     set(&one, &read(second, 0, 9));
@@ -199,7 +199,7 @@ fn return_with_overlapping_or_conflicting_locks_is_refused() {
         pid,
         write,
     };
-    // The lowest lock in the way is one that would be allowed.
+    // The lowest conflicting lock would be allowed.
     let returns = [
         [
             lock(1, 0, 4, false),

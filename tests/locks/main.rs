@@ -1,4 +1,5 @@
-//! File locks as the host's kernel has them.
+//! File locks: the table and the members against the host's kernel, a model of bytes, and model
+//! checks.
 //!
 //! `LOCK_PROGRAMS=200000 cargo test --release --test locks kernel` runs more programs than usual.
 #![allow(

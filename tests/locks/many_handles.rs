@@ -1,4 +1,4 @@
-//! Thousands of open files: what is under way with one of them costs the others nothing.
+//! Thousands of open files: a pending operation on one of them does not slow the others down.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const LIMITS: LockLimits = LockLimits {
     handles: HANDLES as usize,
 };
 
-/// The quickest of some rounds of locking and unlocking one open file.
+/// The shortest time of several rounds of locking and unlocking one open file.
 fn time_of_locks(locks: &mut LockTable<'_>) -> Duration {
     let lock = FileLock {
         path: b"another",
@@ -78,7 +78,7 @@ fn unreachable_receiver_does_not_delay_notices_for_others() {
         assert_eq!(locks.next_notice(None), Some((member(4), 1)));
         locks.mark_notice_sent(member(4), 1);
         assert_eq!(locks.next_notice(Some(member(4))), None);
-        // One that is taken back is no news any more.
+        // A retracted transfer needs no notice.
         locks.retract_open_file(member(2), member(3), 1);
         assert_eq!(locks.next_notice(None), Some((member(3), 2)));
         locks.mark_notice_sent(member(3), 2);

@@ -1,17 +1,17 @@
-//! File locks as a child would do them: a field of bytes, and who has which.
+//! The oracle for file locks: an array of bytes for each owner.
 //!
-//! It decides where the table under test and the kernel may differ: whether a wait is a true
-//! deadlock (the kernel looks along one lock at a time, and gives up after ten), whether somebody who
-//! waits could be served, and which lock `F_GETLK` is to name.
+//! It decides where the table and the kernel may differ: whether a wait is a true deadlock (the
+//! kernel follows one lock at a time, and gives up after ten), whether a waiter could be served,
+//! and which lock `F_GETLK` has to return.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use libos_ipc::file_locks::Owner;
 
-/// Bytes of a file; the last stands for all that follow.
+/// The number of bytes of a file; the last stands for all that follow.
 pub(crate) const BYTES: usize = 24;
 
-/// A lock that is wanted.
+/// A requested lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) owner: Owner,
@@ -22,20 +22,20 @@ pub(crate) struct Wish {
     pub(crate) write: bool,
 }
 
-/// Which bytes somebody has, and whether to write.
+/// The locked bytes of an owner, and whether each has a write lock.
 type Bytes = [Option<bool>; BYTES];
 
 #[derive(Clone, Default)]
 pub(crate) struct Model {
-    /// By file and owner, who are told apart by what they print.
+    /// By file and owner; owners are distinguished by their `Debug` output.
     held: BTreeMap<(usize, String), (Owner, Bytes)>,
-    /// When each of them first locked the file.
+    /// The step in which each owner first locked the file.
     since: BTreeMap<(usize, String), u64>,
-    /// The number of the step.
+    /// The number of the present step.
     pub(crate) now: u64,
 }
 
-/// The lowest lock that an owner has in somebody's way.
+/// The lowest conflicting lock of an owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lowest {
     pub(crate) start: usize,
@@ -49,7 +49,7 @@ fn sees(one: Owner, other: Owner) -> bool {
 }
 
 impl Wish {
-    /// Whether the two can't be had both.
+    /// Whether the two locks conflict.
     pub(crate) fn conflicts_with(&self, other: &Wish) -> bool {
         self.owner != other.owner
             && self.file == other.file
@@ -78,8 +78,8 @@ impl Model {
             .retain(|(file, _), (owner, _)| !fits(*file, *owner));
     }
 
-    /// Who has something that is in the way.
-    pub(crate) fn in_the_way(&self, wish: &Wish) -> Vec<Owner> {
+    /// The owners of the conflicting locks.
+    pub(crate) fn conflicting_owners(&self, wish: &Wish) -> Vec<Owner> {
         self.held
             .iter()
             .filter(|((file, _), (owner, bytes))| {
@@ -95,11 +95,10 @@ impl Model {
             .collect()
     }
 
-    /// The lowest lock that each owner in the way has there: of locks that touch the range, though they
-    /// may begin before it.
-    pub(crate) fn lowest_in_the_way(&self, wish: &Wish) -> Vec<Lowest> {
+    /// The lowest conflicting lock of each owner. It overlaps the range, and may begin before it.
+    pub(crate) fn lowest_conflicts(&self, wish: &Wish) -> Vec<Lowest> {
         let conflicts = |lock: bool| lock || wish.write;
-        self.in_the_way(wish)
+        self.conflicting_owners(wish)
             .into_iter()
             .filter_map(|owner| {
                 let key = (wish.file, format!("{owner:?}"));
@@ -111,7 +110,7 @@ impl Model {
             .collect()
     }
 
-    /// The first byte of the first lock that the owner itself has in the range.
+    /// The first byte of the owner's own first lock in the range.
     pub(crate) fn first_own(&self, wish: &Wish) -> Option<usize> {
         self.first_of(wish.owner, wish, |_| true)
     }
@@ -129,7 +128,7 @@ impl Model {
         let mut seen = BTreeSet::new();
         let mut next = vec![*wish];
         while let Some(one) = next.pop() {
-            for owner in self.in_the_way(&one) {
+            for owner in self.conflicting_owners(&one) {
                 if owner == wish.owner {
                     return true;
                 }

@@ -1,4 +1,4 @@
-//! Random programs of several processes, run on the table and on the kernel.
+//! Random programs of several processes, run on the table and on the host's kernel, step by step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -25,9 +25,9 @@ pub(crate) const LIMITS: LockLimits = LockLimits {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A process locks or unlocks something, or asks.
+    /// A process locks, unlocks or queries.
     Lock(usize, Order),
-    /// A process's wait is ended.
+    /// The wait of a process is interrupted.
     Interrupt(usize),
     /// A process is killed.
     Die(usize),
@@ -74,10 +74,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A program of processes that crowd around a few bytes of one file: several wait, and the holders take
-/// second locks, through other open files, too, and let go of some of what they have or of a lock to write
-/// for one to read.
-fn crowd() -> impl Strategy<Value = Vec<Step>> {
+/// A program of processes that contend for a few bytes of one file: several wait, and the holders
+/// take further locks, also through other open files, release parts of their locks, or downgrade
+/// them.
+fn contention() -> impl Strategy<Value = Vec<Step>> {
     let families = prop_oneof![
         2 => Just([Do::Posix; 2]),
         2 => Just([Do::Ofd; 2]),
@@ -118,11 +118,11 @@ fn crowd() -> impl Strategy<Value = Vec<Step>> {
         })
 }
 
-/// The kernel's processes, kept from one program to the next.
+/// The kernel's processes, which are reused from one program to the next.
 pub(crate) struct Kernel {
     directory: TempDir,
     pub(crate) processes: Vec<Process>,
-    /// Those that wait for a lock.
+    /// The processes that wait for a lock.
     pub(crate) waiting: BTreeSet<usize>,
 }
 
@@ -139,7 +139,7 @@ impl Kernel {
         }
     }
 
-    /// Those who waited and do no more, and what came of it.
+    /// The processes whose wait has ended, and the results.
     pub(crate) fn served(&mut self) -> BTreeMap<usize, i32> {
         let mut served = BTreeMap::new();
         loop {
@@ -150,7 +150,8 @@ impl Kernel {
                     served.insert(process, outcome.errno);
                 }
             }
-            // One that only tries again may let another go on, which was found asleep just before.
+            // A process that only retried may have unblocked another that was found asleep just
+            // before.
             if self.have_run() == before {
                 return served;
             }
@@ -166,7 +167,7 @@ impl Kernel {
             .collect()
     }
 
-    /// Ends a wait that is none on the table, which has seen that it would be for ever.
+    /// Ends a wait in the kernel that the table has refused as a deadlock.
     fn end_wait_of_kernel(&mut self, process: usize, tally: &mut Tally) -> Result<Flow, String> {
         tally.only_ours += 1;
         self.processes[process].interrupt();
@@ -213,7 +214,7 @@ const RESET: Order = Order {
     length: 0,
 };
 
-/// How the programs went.
+/// Statistics of the programs.
 #[derive(Default)]
 struct Tally {
     programs: u64,
@@ -222,26 +223,26 @@ struct Tally {
     deadlocks: u64,
     /// Waits that ended with the lock.
     served: u64,
-    /// Steps after which three or more waited.
-    crowds: u64,
-    /// Deadlocks that the kernel does not see, which looks along one lock at a time: that wait is then
-    /// given up; and such as only the kernel takes for one.
+    /// Steps after which three or more processes waited.
+    contended: u64,
+    /// Deadlocks that the kernel does not detect, because it follows one lock at a time, so that
+    /// the wait is ended; and waits that only the kernel takes for a deadlock.
     only_ours: u64,
     only_kernels: u64,
-    /// Programs that were left because the kernel and the table served waiters in different orders that
-    /// are both right.
+    /// Programs that were abandoned because the kernel and the table served waiters in different
+    /// orders, both of them correct.
     left: u64,
 }
 
-/// How a program goes on.
+/// How a program continues.
 enum Flow {
     On,
-    /// The kernel and the table served different waiters, and both were right: what follows can't be
+    /// The kernel and the table served different waiters, both correctly: the rest can't be
     /// compared.
     Leave,
 }
 
-/// Runs a program on both. An error says where they differ.
+/// Runs a program on both. An error describes the first difference.
 fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), String> {
     let mut memory = Box::new_uninit_slice(LockTable::bytes(&LIMITS));
     let locks = LockTable::new(&mut Arena::new(&mut memory), &LIMITS).unwrap();
@@ -253,7 +254,7 @@ fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), S
         table.model.now = tally.steps;
         let flow = match step {
             Step::Lock(process, order) => {
-                // One that waits can't: the next that does not does it.
+                // A process that waits can't act: the next one that does not wait acts instead.
                 let processes = (*process..PROCESSES).chain(0..*process);
                 let mut able = processes.filter(|process| !table.waiting.contains_key(process));
                 let Some(process) = able.next() else { continue };
@@ -287,7 +288,7 @@ fn run(program: &[Step], kernel: &mut Kernel, tally: &mut Tally) -> Result<(), S
     Ok(())
 }
 
-/// Has a process do something on both.
+/// Runs a lock operation of a process on both.
 fn lock(
     process: usize,
     order: &Order,
@@ -348,7 +349,7 @@ fn lock(
     }
 }
 
-/// The kernel's answer with the process that it names as the table calls it.
+/// The kernel's answer, with the pid that the table uses.
 fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
     if let Some(found) = &mut theirs.lock
         && let Some(at) = (FIRST_PID..)
@@ -360,16 +361,16 @@ fn named_as_ours(mut theirs: Outcome, kernel: &Kernel) -> Outcome {
     theirs
 }
 
-/// Whether `F_GETLK` names the right one of the locks in the way: the kernel's where these have one
-/// owner or each owner's first starts at the same byte; else one that starts lowest. Which of two owners
-/// locked the file first is not known where both were served in one step.
+/// Whether `F_GETLK` returned a correct lock: the kernel's, where the conflicting locks have one
+/// owner or the first lock of each owner starts at the same byte; else one with the lowest start.
+/// If two owners were served in one step, their order is unknown.
 fn is_right_lock(
     ours: Option<Found>,
     theirs: Option<Found>,
     wish: &Wish,
     table: &Table<'_>,
 ) -> bool {
-    let lowest = table.model.lowest_in_the_way(wish);
+    let lowest = table.model.lowest_conflicts(wish);
     let Some(first) = lowest.iter().map(|lock| lock.start).min() else {
         return ours.is_none() && theirs.is_none();
     };
@@ -385,9 +386,10 @@ fn is_right_lock(
     ours.is_some_and(|ours| usize::from(ours.start) == first) && theirs.is_some_and(starts_at)
 }
 
-/// Compares whose wait has ended. The same waiters have to be served where no two that wait conflict with
-/// each other. Else the kernel's order depends on which lock each slept on, and the table's is that of
-/// arrival: but whoever is left over, on either side, has to conflict with a lock that is held.
+/// Compares the processes whose wait has ended. The same waiters have to be served if no two
+/// waiters conflict with each other. Else the kernel's order depends on the lock on which each
+/// waiter slept, and the table's is the order of arrival; but every process that still waits, on
+/// either side, has to conflict with a held lock.
 fn compare_served(
     table: &mut Table<'_>,
     kernel: &mut Kernel,
@@ -396,7 +398,7 @@ fn compare_served(
     let before = (table.model.clone(), table.waiting.clone());
     let (ours, theirs) = (table.served(), kernel.served());
     tally.served += ours.values().filter(|errno| **errno == 0).count() as u64;
-    tally.crowds += u64::from(table.waiting.len() > 2);
+    tally.contended += u64::from(table.waiting.len() > 2);
     if !table.locks.check_invariants() {
         return Err("the table is not sound".to_owned());
     }
@@ -425,7 +427,7 @@ fn compare_served(
 fn all_left_conflict(held: &Model, waiting: &BTreeMap<usize, Wish>) -> Result<(), String> {
     match waiting
         .iter()
-        .find(|(_, wish)| held.in_the_way(wish).is_empty())
+        .find(|(_, wish)| held.conflicting_owners(wish).is_empty())
     {
         Some((process, wish)) => Err(format!("process {process} waits for nobody: {wish:?}")),
         None => Ok(()),
@@ -445,7 +447,7 @@ fn random_programs_have_the_outcome_of_the_kernel() {
         failure_persistence: None,
         ..Config::default()
     };
-    let program = prop_oneof![prop::collection::vec(step(), 1..60), crowd()];
+    let program = prop_oneof![prop::collection::vec(step(), 1..60), contention()];
     let outcome = TestRunner::new(config).run(&program, |program| {
         let (kernel, tally) = &mut *kernel.lock().unwrap();
         run(&program, kernel, tally).map_err(TestCaseError::fail)
@@ -457,18 +459,21 @@ fn random_programs_have_the_outcome_of_the_kernel() {
         waits,
         deadlocks,
         served,
-        crowds,
+        contended,
         only_ours,
         only_kernels,
         left,
     } = tally;
     println!("{programs} programs, {steps} steps, {waits} waits, {deadlocks} deadlocks");
-    println!("{served} were served, {crowds} times three or more waited");
+    println!("{served} were served, {contended} times three or more waited");
     println!("deadlocks only ours: {only_ours}, only the kernel's: {only_kernels}");
     println!("left before their end, for another order of those that wait: {left}");
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(crowds > programs, "too few waited to compare who is served");
+    assert!(
+        contended > programs,
+        "too few waited to compare who is served"
+    );
     assert!(left * 20 < programs, "too many were left to mean anything");
 }

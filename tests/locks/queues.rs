@@ -1,4 +1,4 @@
-//! Which of several requests that wait are served when.
+//! The order in which the table serves waiting requests.
 
 use libos_ipc::file_locks::{LockLimits, LockTable};
 use libos_ipc::wire::{FileLock, LockKind};
@@ -21,13 +21,14 @@ fn gets(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'_>) {
     assert_eq!(locks.set(member(who), 0, &lock), DONE, "{who}: {lock:?}");
 }
 
-/// The member waits for it; the request has the member's number.
+/// The member waits for the lock; the request has the member's number.
 fn wants(locks: &mut LockTable<'_>, who: u32, lock: FileLock<'static>) {
     let set = locks.set(member(who), who.into(), &waiting(lock));
     assert_eq!(set, WAITS, "{who}: {lock:?}");
 }
 
-/// Two that wait: 4 for what 2 and nobody else has, 5 for what 3 has; both for what lies between.
+/// Two waiters: 4 for a range that only 2 holds, 5 for one that 3 holds; both for the bytes
+/// between.
 fn two_that_wait(locks: &mut LockTable<'_>) {
     gets(locks, 2, write(1, 0, 9));
     gets(locks, 3, write(1, 20, 29));
@@ -56,7 +57,7 @@ fn waiter_passes_an_earlier_waiter_that_is_still_blocked() {
         two_that_wait(locks);
         locks.release_process(member(3), 1);
         assert_eq!(decided(locks), [(5, 5, status(0))]);
-        // What it has now the first waits for, too.
+        // The first waiter now waits for this lock, too.
         locks.release_process(member(2), 1);
         assert_eq!(decided(locks), []);
         gets(locks, 5, unlock(write(1, 19, 19)));
@@ -239,7 +240,7 @@ fn wait_of_an_open_file_is_not_part_of_a_deadlock_cycle() {
     });
 }
 
-/// The kernel keeps an open file for a system call under way, and so its locks.
+/// The kernel keeps an open file, and so its locks, for a system call in progress.
 #[test]
 fn closed_open_file_stays_until_its_waiting_requests_end() {
     with_table(ROOM, |locks| {
@@ -253,17 +254,17 @@ fn closed_open_file_stays_until_its_waiting_requests_end() {
         locks.close_open_file(member(3), 7);
         locks.close_open_file(member(3), 7);
         assert_eq!(decided(locks), []);
-        // The one gets its lock, and the other waits on.
+        // One request gets its lock, and the other still waits.
         gets(locks, 2, unlock(flock(1)));
         assert_eq!(decided(locks), [(3, 2, status(0))]);
         assert_eq!(locks.set(member(4), 6, &flock(4)), Err(EAGAIN));
-        // When that gives up, nobody has the open file any more.
+        // When that request is cancelled, the open file has no holder any more.
         locks.cancel(member(3), 1);
         assert_eq!(decided(locks), [(3, 1, status(EINTR))]);
         gets(locks, 4, flock(4));
         locks.reclaim(member(2));
         assert_eq!(decided(locks), [(5, 5, status(0))]);
-        // What it gets goes to the next at once.
+        // The lock that the request gets goes to the next waiter at once.
         assert_eq!(locks.set(member(3), 7, &waiting(ofd(7, 0, 9))), WAITS);
         assert_eq!(locks.set(member(6), 8, &waiting(ofd(6, 0, 9))), WAITS);
         locks.close_open_file(member(3), 7);

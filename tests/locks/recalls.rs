@@ -1,5 +1,5 @@
-//! A file that is lent, at the leader: when it is lent, who is told to give it back, and what comes
-//! back with it.
+//! The leader's side of delegations: when it delegates a file, which holders it recalls, and which
+//! returns it accepts.
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{
@@ -14,7 +14,7 @@ use crate::shares::{flock, ofd, unlock, waiting, write};
 
 const DELEGATED: Result<SetOutcome, i32> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
 
-/// Room for four loans.
+/// Room for four delegations.
 const ROOM: LockLimits = LockLimits {
     locks: 8 * DelegatedLocks::MAX,
     files: 8,
@@ -22,7 +22,7 @@ const ROOM: LockLimits = LockLimits {
     handles: 8,
 };
 
-/// The member asks for the file of that name, which it calls by that number.
+/// The member requests the file of that name, under that number.
 fn set_or_delegate(
     locks: &mut LockTable<'_>,
     who: u32,
@@ -32,7 +32,7 @@ fn set_or_delegate(
     locks.set_or_delegate(member(who), 1, &on(&[name], write(1, 0, 9)), number)
 }
 
-/// The member gives it back with these locks: process, first and last byte, to write.
+/// The member returns the file with these locks: process, first and last byte, write lock.
 fn return_delegation(
     locks: &mut LockTable<'_>,
     who: u32,
@@ -51,14 +51,14 @@ fn return_delegation(
     locks.return_delegation(member(who), number, list.locks())
 }
 
-/// Somebody else asks for the file.
+/// Another member requests the file.
 fn recall(locks: &mut LockTable<'_>, seq: u64, name: u8) {
     let name = [name];
     let lock = on(&name, write(1, 0, 9));
     assert_eq!(locks.set(member(9), seq, &lock), WAITS);
 }
 
-/// Who is to be told in one round.
+/// The recalls of one round.
 fn round(locks: &mut LockTable<'_>) -> Vec<(u32, u64)> {
     let (mut all, mut last) = (Vec::new(), 0);
     while let Some((recall, to, number)) = locks.next_recall(last) {
@@ -129,7 +129,7 @@ fn only_unused_files_are_delegated() {
             locks.reclaim(member(3));
             locks.reclaim(member(2));
         }
-        // A lock on the whole is another matter.
+        // A `flock` lock is independent.
         assert_eq!(locks.set(member(2), 1, &on(b"a", flock(1))), DONE);
         let lock = on(b"a", write(1, 0, 9));
         assert_eq!(
@@ -143,7 +143,7 @@ fn only_unused_files_are_delegated() {
                 && !locks.is_delegated(&on(b"b", ofd(1, 0, 9)))
         );
         assert_eq!(locks.set(member(3), 1, &on(b"a", flock(2))), Err(EAGAIN));
-        // A number names one file of a member, and another of another.
+        // Numbers of delegations are separate for each member.
         assert_eq!(set_or_delegate(locks, 3, b'b', 1), DONE);
         assert_eq!(set_or_delegate(locks, 4, b'c', 1), DELEGATED);
         assert_eq!(set_or_delegate(locks, 3, b'd', 2), DELEGATED);
@@ -217,7 +217,7 @@ fn returned_delegation_is_recalled_no_more_and_others_still_are() {
                 assert_eq!(round(locks), expected, "{order:?}");
                 assert_eq!(locks.has_recalls(), at < 2);
             }
-            // And one that is new comes last.
+            // A new recall comes last.
             assert_eq!(set_or_delegate(locks, 2, 4, 4), DELEGATED);
             assert_eq!(set_or_delegate(locks, 2, 5, 5), DELEGATED);
             recall(locks, 4, 5);
@@ -254,7 +254,7 @@ fn deferred_requests_are_answered_after_the_return() {
     with_table(ROOM, |locks| {
         assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let a = |lock| on(b"a", lock);
-        // The borrower unlocks a part, and others ask, want, or wait.
+        // The holder unlocks a part, and others query, lock or wait.
         assert_eq!(locks.set(member(2), 1, &a(unlock(write(1, 5, 9)))), WAITS);
         assert_eq!(locks.get_or_queue(member(3), 2, &a(write(1, 0, 9))), None);
         assert_eq!(locks.get_or_queue(member(3), 3, &a(read(1, 5, 9))), None);
@@ -274,7 +274,7 @@ fn deferred_requests_are_answered_after_the_return() {
         assert_eq!(locks.set(member(4), 6, &a(write(1, 5, 5))), WAITS);
         assert_eq!(locks.set(member(5), 7, &a(waiting(write(1, 3, 3)))), WAITS);
         assert_eq!(locks.set(member(5), 8, &a(write(1, 6, 6))), WAITS);
-        // Others have nothing to unlock there.
+        // Other members have nothing to unlock there.
         assert_eq!(locks.set(member(6), 9, &a(unlock(write(1, 0, 9)))), DONE);
         assert_eq!(locks.waiting_usage().0, 7);
         locks.cancel(member(5), 8);
@@ -347,7 +347,7 @@ fn return_with_impossible_locks_is_refused_and_changes_nothing_else() {
             );
         });
     }
-    // Two who read, and one who has two pieces, can be.
+    // Two read locks, and one owner with two locks, are possible.
     with_table(ROOM, |locks| {
         assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let given = [(1, 0, 9, false), (2, 9, 12, false), (2, 20, 29, true)];
@@ -395,7 +395,7 @@ fn return_with_too_many_locks_is_refused() {
     });
 }
 
-/// Two members have quarrelled about the file; the second asked last.
+/// Two members contend for the file; the second made the last request.
 fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
     let lock = on(name, write(1, 0, 9));
     assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), DELEGATED);
@@ -407,7 +407,7 @@ fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
 
 #[test]
 fn contended_file_needs_consecutive_uses_before_it_is_delegated() {
-    // What somebody else does in between: does it count?
+    // Requests of another member in between: some count as use, some do not.
     let lock = on(b"q", write(1, 0, 9));
     let between = [
         (on(b"q", flock(5)), false),
@@ -419,7 +419,7 @@ fn contended_file_needs_consecutive_uses_before_it_is_delegated() {
         with_table(ROOM, |locks| {
             contend(locks, lock.path);
             for at in 1..32 {
-                // Asking for a loan or not: both is use.
+                // A request with or without a delegation counts as use.
                 let set = if at % 2 == 0 {
                     locks.set(member(3), 1, &lock)
                 } else {

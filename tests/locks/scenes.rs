@@ -1,5 +1,5 @@
-//! Who is served when, in scenes that the host's kernel plays, too: on the table and on the kernel each
-//! step has the same outcome.
+//! Short scenes of locking that run on the table and on the host's kernel: each step has the same
+//! outcome on both.
 
 use libos_ipc::file_locks::LockTable;
 use libos_ipc::store::Arena;
@@ -35,8 +35,8 @@ fn on_both(scene: impl FnOnce(&mut Both<'_>)) {
 }
 
 impl Both<'_> {
-    /// A process asks for that through its open file of that number: the error number, 0, or none if it
-    /// waits.
+    /// A process makes a request through its open file of that number. Returns the error number, 0
+    /// for success, or `None` if it waits.
     fn asks(&mut self, process: usize, handle: u8, lock: Order) -> Option<i32> {
         let order = Order { handle, ..lock };
         let ours = self.table.obey(process, &order);
@@ -49,7 +49,7 @@ impl Both<'_> {
         ours.map(|outcome| outcome.errno)
     }
 
-    /// It has it at once, though it would wait.
+    /// The process gets the lock at once, though the request may wait.
     fn gets(&mut self, process: usize, handle: u8, lock: Order) {
         assert_eq!(
             self.asks(process, handle, lock),
@@ -66,7 +66,7 @@ impl Both<'_> {
         );
     }
 
-    /// Those whose wait has ended since, all with their locks.
+    /// The processes whose wait has ended since, all of them with their locks.
     fn served(&mut self) -> Vec<usize> {
         let ours = self.table.served();
         assert_eq!(ours, self.kernel.served());
@@ -75,7 +75,7 @@ impl Both<'_> {
     }
 }
 
-/// A request that waits if it has to, for the first ten bytes.
+/// A request for the first ten bytes, which waits if it has to.
 fn lock(what: Do, kind: u8) -> Order {
     Order {
         what,
@@ -98,7 +98,7 @@ fn read_lock_does_not_wait_for_a_waiting_write_lock() {
                 both.gets(2, 0, lock(what, READ));
                 both.gets(2, 0, lock(what, UNLOCK));
             }
-            // The holder's second open file, or the child that it waits for.
+            // The holder's second open file, or for processes another process.
             let second = if what == Do::Posix { (3, 0) } else { (0, 1) };
             both.gets(second.0, second.1, lock(what, READ));
             both.gets(0, 0, lock(what, UNLOCK));
@@ -183,14 +183,15 @@ fn conflicting_flock_conversion_drops_the_old_lock_first() {
         both.gets(1, 0, lock(Do::Flock, READ));
         both.waits(2, 0, lock(Do::Flock, WRITE));
         assert_eq!(both.asks(0, 0, at_once(WRITE)), Some(EAGAIN));
-        // It has lost the lock to read: the last that has one may convert it, past the one that waits.
+        // It has lost its read lock: the last holder of a read lock may convert it, past the
+        // waiter.
         both.gets(1, 0, lock(Do::Flock, WRITE));
         assert_eq!(both.served(), NOBODY);
         assert_eq!(both.asks(0, 0, at_once(READ)), Some(EAGAIN));
         both.gets(1, 0, lock(Do::Flock, UNLOCK));
         assert_eq!(both.served(), [2]);
     });
-    // One that waits for the conversion has let go of the old lock, too.
+    // A process that waits for the conversion has released the old lock, too.
     on_both(|both| {
         both.gets(0, 0, lock(Do::Flock, READ));
         both.gets(1, 0, lock(Do::Flock, READ));
@@ -214,7 +215,7 @@ fn getlk_names_the_lowest_lock_of_an_owner_and_ofd_getlk_the_own_lock() {
             both.gets(0, 0, bytes(Do::Posix, WRITE, start, 2));
         }
         both.gets(0, 0, bytes(Do::Posix, READ, 4, 2));
-        // The pid is left out: it is not the same, and there is but one.
+        // The pid is not compared: it differs, and only one process can be meant.
         let mut ask = |what, kind, start, length| {
             let order = bytes(what, kind, start, length);
             let ours = both.table.obey(1, &order).unwrap();

@@ -1,4 +1,5 @@
-//! Locks of the members of a family: who waits, who gives up, who dies, who inherits.
+//! Locks between the members of a family over real connections: waits, interrupts, deaths and
+//! limits.
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
@@ -61,7 +62,7 @@ impl Family {
         }
     }
 
-    /// Nothing is held, noted or waited for.
+    /// Whether no lock is held, noted or waited for.
     pub(crate) fn is_clean(&self) -> bool {
         let pools = self.leader.statistics().pools;
         let used = [
@@ -123,7 +124,7 @@ fn waiter_is_granted_the_lock_between_any_two_members() {
     let (one, two) = (family.member(), family.member());
     let first = &family.leader;
     let pid = first.pid().unwrap();
-    // Members among each other, and with the leader's own process, both ways.
+    // Two members, and a member with the leader's own process, in both directions.
     let pairs = [
         (&one.node, one.pid, &two.node, two.pid),
         (first, pid, &two.node, two.pid),
@@ -163,8 +164,8 @@ fn read_lock_of_a_member_does_not_wait_for_a_waiting_write_lock() {
         kind: LockKind::Read,
         ..lock
     };
-    // By family: the lock of the reader, of the writer, of another reader; the second of the first
-    // reader, which is that of its child for record locks of processes.
+    // For each family: the lock of the reader, of the writer, of another reader, and the second
+    // lock of the first reader (for record locks, the lock of its child).
     let posix = |member: &Member| write(member.pid, 0, 9);
     let families = [
         [&reader, &writer, &other, &child].map(posix),
@@ -244,7 +245,7 @@ fn interrupted_or_timed_out_wait_ends_and_leaves_no_request() {
             interrupt.raise(node);
             assert_eq!(ended.join().unwrap(), Err(Error::Interrupted));
         });
-        // At once: the leader knows that it is over when the caller does.
+        // The leader has dropped the request when the call returns.
         assert_eq!(family.waiting(), 0);
     }
     assert_eq!(one.node.clear_locks(one.pid, WAIT), Ok(()));
@@ -274,7 +275,7 @@ fn cycle_of_waiting_members_gets_edeadlk() {
         let wanted = waiting(write(last.pid, 0, 0));
         let outcome = last.node.set_lock(&wanted, WAIT);
         assert_eq!(outcome, Err(Error::Refused(EDEADLK)));
-        // Who gives up what it has lets the next go on, and so all.
+        // Releasing its locks lets the next member continue, and so all of them.
         assert_eq!(last.node.clear_locks(last.pid, WAIT), Ok(()));
     });
     assert!(family.is_clean());
@@ -362,7 +363,7 @@ fn process_that_never_locked_sends_nothing_when_it_closes() {
     }
     assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
     assert_eq!(sent(&member.node), before);
-    // But who did does: closing any descriptor drops the locks.
+    // A process that has locked sends the unlock: closing any descriptor drops its locks.
     let lock = write(member.pid, 0, 9);
     assert_eq!(member.node.set_lock(&lock, WAIT), Ok(()));
     assert_eq!(member.node.close_file(lock.path, member.pid, WAIT), Ok(()));
@@ -388,21 +389,21 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         assert_eq!(one.node.set_lock(&lock(start), WAIT), Ok(()));
     }
     assert_eq!(one.node.set_lock(&lock(30), WAIT), full);
-    // A split needs one more; a merge needs fewer.
+    // A split needs one more slot; a merge needs fewer.
     assert_eq!(one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT), full);
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 23), WAIT), Ok(()));
     assert_eq!(
         one.node.set_lock(&unlock(write(one.pid, 1, 2)), WAIT),
         Ok(())
     );
-    // The names of files.
+    // The limit of paths.
     let named = |path| FileLock {
         path,
         ..write(two.pid, 0, 0)
     };
     assert_eq!(two.node.set_lock(&named(b"a"), WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&named(b"b"), WAIT), full);
-    // Open files.
+    // The limit of open files.
     let unlocked = FileLock {
         kind: LockKind::Unlock,
         ..named(b"a")
@@ -411,7 +412,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
     assert_eq!(two.node.set_lock(&flock(1), WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&flock(2), WAIT), full);
     assert_eq!(two.node.close_handle(1, WAIT), Ok(()));
-    // Who waits.
+    // The limit of waiting requests.
     let wanted = waiting(write(two.pid, 0, 0));
     thread::scope(|scope| {
         let served = scope.spawn(|| two.node.set_lock(&wanted, WAIT));

@@ -1,4 +1,4 @@
-//! The table under test, driven as the kernel's processes are.
+//! The table under test, driven by the same orders as the kernel's processes.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::kernel::{Do, Found, Order, Outcome};
 use crate::model::{BYTES, Model, Wish};
 
 pub(crate) const PROCESSES: usize = 6;
-/// The pid of the first process; the others' follow.
+/// The pid of the first process; the others follow.
 pub(crate) const FIRST_PID: u32 = 100;
 
 /// The table under test.
 pub(crate) struct Table<'m> {
     pub(crate) locks: LockTable<'m>,
     pub(crate) model: Model,
-    /// By process: what it waits for.
+    /// By process: the lock for which it waits.
     pub(crate) waiting: BTreeMap<usize, Wish>,
-    /// How often each open file was opened anew.
+    /// The number of times that each open file was opened anew.
     opened: BTreeMap<(usize, u8, u8), u64>,
     lives: [u32; PROCESSES],
     seq: u64,
@@ -41,9 +41,9 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// Ends a process's wait, if it waits.
+    /// Ends the wait of a process, if it waits.
     pub(crate) fn interrupt(&mut self, process: usize) {
-        // Its request's number is one of these; to call off another does nothing.
+        // Its request has one of these numbers; cancelling another has no effect.
         for seq in 1..=self.seq {
             self.locks.cancel(vmid(process), seq);
         }
@@ -100,7 +100,7 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// What the table makes of it; `None` if it waits.
+    /// The outcome of the order on the table; `None` if the process waits.
     pub(crate) fn obey(&mut self, process: usize, order: &Order) -> Option<Outcome> {
         let path = [b'f', order.file];
         let lock = self.message(process, order, &path);
@@ -115,7 +115,7 @@ impl<'m> Table<'m> {
                 Err(errno) => outcome.errno = errno,
             },
             Do::Close => {
-                // The process's own locks go when it closes any of the file's descriptors.
+                // Closing any of the file's descriptors drops the process's own locks.
                 let all = FileLock {
                     family: LockFamily::Posix,
                     kind: LockKind::Unlock,
@@ -138,7 +138,8 @@ impl<'m> Table<'m> {
                 self.seq += 1;
                 let wish = Table::wish(process, order, &lock);
                 let set = self.locks.set(from, self.seq, &lock);
-                // A flock that is changed is dropped first, whatever comes of it; else it stays.
+                // A conversion drops the `flock` lock first, whatever the outcome; else the lock
+                // stays.
                 let kind = (order.kind < 2).then_some(wish.write);
                 match set {
                     Ok(SetOutcome::Done) => self.model.set(&wish, kind),
@@ -165,7 +166,7 @@ impl<'m> Table<'m> {
             let process = decided.from.get() as usize - 2;
             let wish = self.waiting.remove(&process).expect("it waited");
             if status_of(&decided) == 0 {
-                assert!(self.model.in_the_way(&wish).is_empty(), "{wish:?}");
+                assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
             served.insert(process, -status_of(&decided));

@@ -51,8 +51,8 @@ impl<'m> Contention<'m> {
     }
 
     fn entry(&mut self, hash: u64) -> Option<&mut ContentionEntry> {
-        let place = hash.checked_rem(ENTRIES as u64)?;
-        self.0.get_mut(usize::try_from(place).ok()?)
+        let slot = hash.checked_rem(ENTRIES as u64)?;
+        self.0.get_mut(usize::try_from(slot).ok()?)
     }
 
     /// Records that another member uses the file too, or that its delegation holder could not

@@ -37,25 +37,25 @@ impl LockTable<'_> {
     /// which the owners first locked the file, so that the leader's table has the same order.
     pub(crate) fn list_locks(&self, file: u32, list: &mut DelegatedLockList) {
         let space = self.space(file, SpaceKind::Ranges);
-        let mut places = heapless::Vec::<u32, { DelegatedLocks::MAX }>::new();
+        let mut slots = heapless::Vec::<u32, { DelegatedLocks::MAX }>::new();
         for root in [space.reads, space.writes] {
             let mut after = NONE;
-            while let Some(place) = self
+            while let Some(slot) = self
                 .trees
                 .next_overlapping(root, (0, u64::MAX), NONE, after)
             {
-                after = place;
-                if places.push(place).is_err() {
+                after = slot;
+                if slots.push(slot).is_err() {
                     break;
                 }
             }
         }
-        sort(&mut places, |place| {
-            let lock = self.trees.at(*place);
+        sort(&mut slots, |slot| {
+            let lock = self.trees.at(*slot);
             (lock.since, lock.start)
         });
-        for place in places {
-            let lock = self.trees.at(place);
+        for slot in slots {
+            let lock = self.trees.at(slot);
             if let Owner::Process { pid, .. } = self.holder_at(lock.holder).owner {
                 list.push(DelegatedLock {
                     start: lock.start,

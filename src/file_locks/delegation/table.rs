@@ -107,7 +107,7 @@ impl LockTable<'_> {
             && lock.start <= lock.end
             && self.delegations.contention.record_use(hash, from)
             && self.delegations.count < self.delegations.limit
-            && self.trees.places().remaining()
+            && self.trees.slots().remaining()
                 >= self
                     .delegations
                     .reserved()
@@ -264,11 +264,11 @@ impl LockTable<'_> {
         let is_right = put(self, file);
         if !is_right {
             let vmid = delegation.to;
-            for place in 0..self.holder_places.high_water() {
-                let holder = *self.holder_at(place);
+            for slot in 0..self.holder_slots.high_water() {
+                let holder = *self.holder_at(slot);
                 let its = matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid);
                 if its && holder.file == file {
-                    self.release_holder(place);
+                    self.release_holder(slot);
                 }
             }
         }
@@ -280,7 +280,7 @@ impl LockTable<'_> {
 
     /// Ends the delegations of a member that is gone, without locks.
     pub(in crate::file_locks) fn end_delegations_of(&mut self, vmid: Vmid) {
-        for file in 0..self.file_places.high_water() {
+        for file in 0..self.file_slots.high_water() {
             let delegation = self.file_at(file).delegation;
             if delegation.is_some_and(|delegation| delegation.to == vmid) {
                 self.end_delegation(file, |_, _| true);
@@ -300,10 +300,10 @@ impl LockTable<'_> {
 
     pub(in crate::file_locks) fn check_delegations(&self) -> bool {
         let mut count = 0_usize;
-        for place in 0..self.file_places.high_water() {
-            let file = self.file_at(place);
-            let deferred = self.space(place, SpaceKind::Deferred).first_waiting != NONE;
-            let ranges = self.space(place, SpaceKind::Ranges);
+        for slot in 0..self.file_slots.high_water() {
+            let file = self.file_at(slot);
+            let deferred = self.space(slot, SpaceKind::Deferred).first_waiting != NONE;
+            let ranges = self.space(slot, SpaceKind::Ranges);
             match file.delegation {
                 None if deferred => return false,
                 None => {}

@@ -126,7 +126,7 @@ impl SearchPath {
 /// A fixed number of locks, and their trees.
 pub(super) struct IntervalTrees<'m> {
     locks: Table<'m, RangeLock>,
-    places: SlotAllocator<'m>,
+    slots: SlotAllocator<'m>,
 }
 
 impl<'m> IntervalTrees<'m> {
@@ -137,17 +137,17 @@ impl<'m> IntervalTrees<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(IntervalTrees {
             locks: arena.alloc_table(capacity, |_| Ok(EMPTY_LOCK))?,
-            places: SlotAllocator::new(arena, capacity)?,
+            slots: SlotAllocator::new(arena, capacity)?,
         })
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
-        self.places.digest(digest);
-        digest.add_all(self.locks.iter().take(self.places.high_water() as usize));
+        self.slots.digest(digest);
+        digest.add_all(self.locks.iter().take(self.slots.high_water() as usize));
     }
 
-    pub(super) fn places(&self) -> &SlotAllocator<'m> {
-        &self.places
+    pub(super) fn slots(&self) -> &SlotAllocator<'m> {
+        &self.slots
     }
 
     #[inline]
@@ -178,8 +178,8 @@ impl<'m> IntervalTrees<'m> {
         write: bool,
         (holder, since): (u32, u64),
     ) -> Option<u32> {
-        let place = self.places.alloc()?;
-        let lock = self.locks.get_mut(place as usize)?;
+        let slot = self.slots.alloc()?;
+        let lock = self.locks.get_mut(slot as usize)?;
         *lock = RangeLock {
             start,
             end,
@@ -189,12 +189,12 @@ impl<'m> IntervalTrees<'m> {
             write,
             links: [NO_LINKS; 2],
         };
-        Some(place)
+        Some(slot)
     }
 
     /// Frees a lock that is in no tree any more.
     pub(super) fn free(&mut self, lock: u32) {
-        self.places.free(lock);
+        self.slots.free(lock);
     }
 
     /// The order of two locks in the trees.

@@ -90,7 +90,7 @@ impl Reference {
 /// A fixed number of references, each of a member to an open file.
 pub(super) struct OpenFileTable<'m> {
     references: Table<'m, Reference>,
-    places: SlotAllocator<'m>,
+    slots: SlotAllocator<'m>,
     by_handle: HashIndex<'m>,
     /// The first `listed` entries are the slots of references whose last request has ended while
     /// they were [`HoldState::Closing`]. A slot is listed at most once, and the list is empty at
@@ -117,7 +117,7 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(OpenFileTable {
             references: arena.alloc_table(capacity, |_| Ok(FREE))?,
-            places: SlotAllocator::new(arena, capacity)?,
+            slots: SlotAllocator::new(arena, capacity)?,
             by_handle: HashIndex::new(arena, capacity)?,
             closed: arena.alloc_table(capacity, |_| Ok(0))?,
             listed: 0,
@@ -129,18 +129,18 @@ impl<'m> OpenFileTable<'m> {
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
-        self.places.digest(digest);
+        self.slots.digest(digest);
         digest.add_all(
             self.references
                 .iter()
-                .take(self.places.high_water() as usize),
+                .take(self.slots.high_water() as usize),
         );
         (self.first_pending, self.last_pending, self.listed).hash(digest);
     }
 
     fn find(&self, handle: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {
-        self.by_handle.find(hash64(handle), |place| {
-            let reference = self.references.get(place as usize);
+        self.by_handle.find(hash64(handle), |slot| {
+            let reference = self.references.get(slot as usize);
             reference.is_some_and(|reference| reference.handle == handle && matches(reference))
         })
     }
@@ -156,21 +156,21 @@ impl<'m> OpenFileTable<'m> {
         self.find_of(handle, vmid, |state| !is_sent(state))
     }
 
-    fn at(&self, place: u32) -> &Reference {
-        self.references.get(place as usize).unwrap_or(&FREE)
+    fn at(&self, slot: u32) -> &Reference {
+        self.references.get(slot as usize).unwrap_or(&FREE)
     }
 
     fn add(&mut self, reference: Reference) -> bool {
-        let Some(place) = self.places.alloc() else {
+        let Some(slot) = self.slots.alloc() else {
             return false;
         };
-        self.change(place, |free| *free = reference);
-        self.by_handle.insert(hash64(reference.handle), place);
+        self.change(slot, |free| *free = reference);
+        self.by_handle.insert(hash64(reference.handle), slot);
         true
     }
 
-    fn change(&mut self, place: u32, change: impl FnOnce(&mut Reference)) {
-        let Some(reference) = self.references.get_mut(place as usize) else {
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
+        let Some(reference) = self.references.get_mut(slot as usize) else {
             return;
         };
         let was = *reference;
@@ -193,24 +193,24 @@ impl<'m> OpenFileTable<'m> {
             };
         }
         match (was.notice == Notice::Pending, is.notice == Notice::Pending) {
-            (false, true) => self.link_notice(place),
-            (true, false) => self.unlink_notice(place),
+            (false, true) => self.link_notice(slot),
+            (true, false) => self.unlink_notice(slot),
             _ => {}
         }
     }
 
-    fn with_share(&mut self, place: u32, change: impl FnOnce(&mut Reference)) {
-        if let Some(reference) = self.references.get_mut(place as usize) {
+    fn with_share(&mut self, slot: u32, change: impl FnOnce(&mut Reference)) {
+        if let Some(reference) = self.references.get_mut(slot as usize) {
             change(reference);
         }
     }
 
     /// Frees the slot. Returns whether it was the last reference to the open file.
-    fn remove(&mut self, place: u32) -> bool {
-        let handle = self.at(place).handle;
-        self.by_handle.remove(hash64(handle), place);
-        self.change(place, |reference| *reference = FREE);
-        self.places.free(place);
+    fn remove(&mut self, slot: u32) -> bool {
+        let handle = self.at(slot).handle;
+        self.by_handle.remove(hash64(handle), slot);
+        self.change(slot, |reference| *reference = FREE);
+        self.slots.free(slot);
         self.find(handle, |_| true).is_none()
     }
 
@@ -219,8 +219,8 @@ impl<'m> OpenFileTable<'m> {
         let held = self.find_held(handle, vmid);
         // An open file that the member uses has arrived.
         match held.or_else(|| self.find_of(handle, vmid, is_sent)) {
-            Some(place) => {
-                self.change(place, |reference| {
+            Some(slot) => {
+                self.change(slot, |reference| {
                     reference.state = HoldState::Held;
                     reference.notice = Notice::Sent;
                 });
@@ -252,7 +252,7 @@ impl<'m> OpenFileTable<'m> {
         let is_new = to != by && !(inherits && self.find_held(handle, to).is_some());
         let is_held = self.find_of(handle, by, |_| true).is_some();
         let needed = usize::from(is_new).saturating_add(usize::from(!is_held));
-        if self.places.remaining() < needed || !self.hold(handle, by) {
+        if self.slots.remaining() < needed || !self.hold(handle, by) {
             return false;
         }
         let state = if inherits {
@@ -284,7 +284,7 @@ impl<'m> OpenFileTable<'m> {
             } => giver == by && !has_joined,
             HoldState::Held | HoldState::Closing => false,
         });
-        transferred.is_some_and(|place| self.remove(place))
+        transferred.is_some_and(|slot| self.remove(slot))
     }
 
     /// Records that the member has closed the open file, or, if it has not reported it yet, one
@@ -294,14 +294,14 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn close(&mut self, handle: u64, vmid: Vmid) -> bool {
         let is_held = |state| !is_sent(state) && state != HoldState::Closing;
         let held = self.find_of(handle, vmid, is_held);
-        if let Some(place) = held
-            && self.at(place).requests > 0
+        if let Some(slot) = held
+            && self.at(slot).requests > 0
         {
-            self.change(place, |reference| reference.state = HoldState::Closing);
+            self.change(slot, |reference| reference.state = HoldState::Closing);
             return false;
         }
-        let place = held.or_else(|| self.find_of(handle, vmid, is_sent));
-        place.is_some_and(|place| self.remove(place))
+        let slot = held.or_else(|| self.find_of(handle, vmid, is_sent));
+        slot.is_some_and(|slot| self.remove(slot))
     }
 
     /// Takes the next reference of a member that is gone, as [`OpenFileTable::take`] does.
@@ -311,8 +311,8 @@ impl<'m> OpenFileTable<'m> {
 
     /// Records that a request of the member, which holds the open file, waits for a lock of it.
     pub(super) fn request_waits(&mut self, handle: u64, vmid: Vmid) {
-        if let Some(place) = self.find_held(handle, vmid) {
-            self.change(place, |reference| {
+        if let Some(slot) = self.find_held(handle, vmid) {
+            self.change(slot, |reference| {
                 reference.requests = reference.requests.saturating_add(1);
             });
         }
@@ -320,21 +320,21 @@ impl<'m> OpenFileTable<'m> {
 
     /// Records that such a request has ended.
     pub(super) fn request_ended(&mut self, handle: u64, vmid: Vmid) {
-        let Some(place) = self.find_held(handle, vmid) else {
+        let Some(slot) = self.find_held(handle, vmid) else {
             return;
         };
-        self.change(place, |reference| {
+        self.change(slot, |reference| {
             reference.requests = reference.requests.saturating_sub(1);
         });
-        let reference = *self.at(place);
+        let reference = *self.at(slot);
         if reference.requests == 0
             && reference.is_closing()
             && !reference.is_listed
             && let Some(free) = self.closed.get_mut(self.listed)
         {
-            *free = place;
+            *free = slot;
             self.listed = self.listed.saturating_add(1);
-            self.change(place, |reference| reference.is_listed = true);
+            self.change(slot, |reference| reference.is_listed = true);
         }
     }
 
@@ -343,12 +343,12 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn take_closed(&mut self) -> Option<(u64, bool)> {
         loop {
             self.listed = self.listed.checked_sub(1)?;
-            let place = *self.closed.get(self.listed)?;
-            self.change(place, |reference| reference.is_listed = false);
-            let reference = *self.at(place);
+            let slot = *self.closed.get(self.listed)?;
+            self.change(slot, |reference| reference.is_listed = false);
+            let reference = *self.at(slot);
             // The member may wait for another lock by now, or be gone.
             if reference.requests == 0 && reference.is_closing() {
-                return Some((reference.handle, self.remove(place)));
+                return Some((reference.handle, self.remove(slot)));
             }
         }
     }
@@ -389,20 +389,20 @@ impl<'m> OpenFileTable<'m> {
     /// Removes the first matching reference from the slot `at` on, and moves `at` behind it.
     /// Returns the open file, and whether it was its last reference.
     fn take(&mut self, at: &mut u32, matches: impl Fn(&Reference) -> bool) -> Option<(u64, bool)> {
-        while *at < self.places.high_water() {
-            let place = *at;
+        while *at < self.slots.high_water() {
+            let slot = *at;
             *at = at.saturating_add(1);
-            let reference = *self.references.get(place as usize)?;
+            let reference = *self.references.get(slot as usize)?;
             if reference.vmid.is_some() && matches(&reference) {
-                return Some((reference.handle, self.remove(place)));
+                return Some((reference.handle, self.remove(slot)));
             }
         }
         None
     }
 
     fn change_all(&mut self, mut change: impl FnMut(&mut Reference)) {
-        for place in 0..self.places.high_water() {
-            self.change(place, |reference| change(reference));
+        for slot in 0..self.slots.high_water() {
+            self.change(slot, |reference| change(reference));
         }
     }
 
@@ -422,11 +422,11 @@ impl<'m> OpenFileTable<'m> {
             && self
                 .pending()
                 .all(|reference| reference.notice == Notice::Pending)
-            && self.places.in_use() == number(|reference| reference.vmid.is_some())
+            && self.slots.in_use() == number(|reference| reference.vmid.is_some())
     }
 
     pub(super) fn usage(&self) -> (usize, usize) {
-        (self.places.in_use(), self.places.peak())
+        (self.slots.in_use(), self.slots.peak())
     }
 }
 

@@ -6,20 +6,20 @@ use crate::store::NONE;
 
 impl OpenFileTable<'_> {
     /// Adds the reference at the end of the list of pending notices.
-    pub(super) fn link_notice(&mut self, place: u32) {
+    pub(super) fn link_notice(&mut self, slot: u32) {
         let last = self.last_pending;
-        self.with_share(place, |reference| {
+        self.with_share(slot, |reference| {
             (reference.prev, reference.next) = (last, NONE);
         });
-        self.with_share(last, |last| last.next = place);
+        self.with_share(last, |last| last.next = slot);
         if last == NONE {
-            self.first_pending = place;
+            self.first_pending = slot;
         }
-        self.last_pending = place;
+        self.last_pending = slot;
     }
 
-    pub(super) fn unlink_notice(&mut self, place: u32) {
-        let Reference { prev, next, .. } = *self.at(place);
+    pub(super) fn unlink_notice(&mut self, slot: u32) {
+        let Reference { prev, next, .. } = *self.at(slot);
         self.with_share(prev, |prev| prev.next = next);
         self.with_share(next, |next| next.prev = prev);
         if prev == NONE {
@@ -28,7 +28,7 @@ impl OpenFileTable<'_> {
         if next == NONE {
             self.last_pending = prev;
         }
-        self.with_share(place, |reference| {
+        self.with_share(slot, |reference| {
             (reference.prev, reference.next) = (NONE, NONE);
         });
     }
@@ -46,7 +46,7 @@ impl OpenFileTable<'_> {
     }
 
     pub(super) fn pending(&self) -> impl Iterator<Item = &Reference> {
-        let at = |place: u32| self.references.get(place as usize);
+        let at = |slot: u32| self.references.get(slot as usize);
         core::iter::successors(at(self.first_pending), move |reference| at(reference.next))
     }
 
@@ -63,9 +63,9 @@ impl OpenFileTable<'_> {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending
         };
-        if let Some(place) = self.find(handle, is_pending) {
-            self.unlink_notice(place);
-            self.link_notice(place);
+        if let Some(slot) = self.find(handle, is_pending) {
+            self.unlink_notice(slot);
+            self.link_notice(slot);
         }
     }
 
@@ -74,8 +74,8 @@ impl OpenFileTable<'_> {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending
         };
-        while let Some(place) = self.find(handle, is_pending) {
-            self.change(place, |reference| reference.notice = Notice::Sent);
+        while let Some(slot) = self.find(handle, is_pending) {
+            self.change(slot, |reference| reference.notice = Notice::Sent);
         }
     }
 }

@@ -1,10 +1,11 @@
-//! A state of the family: what each has and does, what is under way, and the steps that led there.
+//! A state of the family: the locks and calls of each member, the messages in transit, and the
+//! steps that led there.
 
 use std::collections::VecDeque;
 
 use crate::walk::Walk;
 
-/// What a member asks of its leader.
+/// A message of a member to its leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Up {
     Borrow {
@@ -39,20 +40,20 @@ pub(super) enum Step {
     Unlock {
         who: usize,
     },
-    /// The leader hears the next that the member has said.
-    Hear {
+    /// The leader receives the next message of the member.
+    Deliver {
         who: usize,
     },
-    /// A member gives back of its own accord: it has come to a limit.
-    GiveBack {
+    /// A member returns the file of its own accord, because it has reached a limit.
+    Return {
         who: usize,
     },
-    /// The caller sees the answer.
+    /// The caller receives the answer.
     Wake {
         who: usize,
     },
-    /// The member hears the next that the leader has said.
-    Told {
+    /// The member receives the next message of the leader.
+    Receive {
         who: usize,
     },
     Die {
@@ -81,11 +82,11 @@ pub(super) struct Seen {
     pub(super) left: Vec<usize>,
     pub(super) up: Vec<VecDeque<Up>>,
     pub(super) down: Vec<VecDeque<Down>>,
-    /// What is lent to each.
+    /// The delegation of each member.
     pub(super) here: Vec<Option<u64>>,
-    /// An answer that has come, and that the caller has not seen yet.
+    /// An answer that has arrived and that the caller has not received yet.
     pub(super) unseen: Vec<Option<i32>>,
-    /// Who asked the leader, for what it thinks of a quarrel.
+    /// The members that made requests, for the leader's record of contention.
     pub(super) asked: Vec<usize>,
     pub(super) lent: usize,
     pub(super) wrong: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! The leader's table and the members' own, and what becomes of them in a step.
+//! The leader's table, the members' tables, and the effect of a step on them.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::Family;
 use super::state::{At, Down, Seen, Step, Up};
 use crate::shares::write;
 
-/// Room for one loan, and for as many locks as are asked for without one.
+/// Room for one delegation, and for all locks that are requested without one.
 const LIMITS: LockLimits = LockLimits {
     locks: 64,
     files: 2,
@@ -42,7 +42,7 @@ fn kind(write: bool) -> LockKind {
     }
 }
 
-/// The real machines, and what is under way between them.
+/// The real state machines, and the messages in transit between them.
 pub(super) struct World<'m> {
     leader: LockTable<'m>,
     pub(super) members: Vec<DelegatedFiles<'m>>,
@@ -50,17 +50,17 @@ pub(super) struct World<'m> {
 }
 
 impl World<'_> {
-    fn say(&mut self, who: usize, message: Up) {
+    fn send(&mut self, who: usize, message: Up) {
         self.seen.up[who].push_back(message);
     }
 
-    /// As a node does it: what is to go back goes, then comes what is asked for.
-    fn give_back(&mut self, who: usize) {
+    /// As a node does it: recalled files are returned before the next request.
+    fn return_files(&mut self, who: usize) {
         let mut list = DelegatedLockList::new();
         while let Some(number) = self.members[who].next_return(&mut list) {
             let lent = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
             let locks = list.locks().iter().map(lent).collect();
-            self.say(who, Up::Return { number, locks });
+            self.send(who, Up::Return { number, locks });
             self.members[who].mark_returned(number);
             list.clear();
         }
@@ -75,7 +75,7 @@ impl World<'_> {
             Decision::Done(result) => return self.ended(who, result.is_ok().then_some(write)),
             Decision::Request(number) => {
                 borrowing = Some(number);
-                self.say(
+                self.send(
                     who,
                     Up::Borrow {
                         number,
@@ -85,8 +85,8 @@ impl World<'_> {
                 );
             }
             Decision::Forward => {
-                self.give_back(who);
-                self.say(who, Up::Set { write, wait });
+                self.return_files(who);
+                self.send(who, Up::Set { write, wait });
             }
         }
         self.seen.at[who] = At::Locking {
@@ -111,16 +111,16 @@ impl World<'_> {
                 self.seen.at[who] = if done == Decision::Done(Ok(())) {
                     At::Idle
                 } else {
-                    self.say(who, Up::Unlock);
+                    self.send(who, Up::Unlock);
                     At::Unlocking
                 };
             }
-            Step::Hear { who } => self.hear(who),
-            Step::Told { who } => match self.seen.down[who].pop_front().unwrap() {
+            Step::Deliver { who } => self.deliver(who),
+            Step::Receive { who } => match self.seen.down[who].pop_front().unwrap() {
                 Down::Recall(number) => {
                     self.seen.crossed |= self.seen.here[who].is_none();
                     self.members[who].recall(number);
-                    self.give_back(who);
+                    self.return_files(who);
                 }
                 Down::Answer(status) => self.seen.unseen[who] = Some(status),
             },
@@ -128,9 +128,9 @@ impl World<'_> {
                 let status = self.seen.unseen[who].take().unwrap();
                 self.answered(who, status);
             }
-            Step::GiveBack { who } => {
+            Step::Return { who } => {
                 self.members[who].recall(self.seen.here[who].unwrap());
-                self.give_back(who);
+                self.return_files(who);
             }
             Step::Die { who } => {
                 self.leader.reclaim(vmid(who));
@@ -157,7 +157,7 @@ impl World<'_> {
         }
     }
 
-    fn hear(&mut self, who: usize) {
+    fn deliver(&mut self, who: usize) {
         let from = vmid(who);
         let set = match self.seen.up[who].pop_front().unwrap() {
             Up::Borrow {
@@ -214,7 +214,7 @@ impl World<'_> {
                     let most = usize::try_from(status).ok().filter(|most| *most > 0);
                     self.members[who].handle_answer(number, most);
                     self.seen.here[who] = most.map(|_| number);
-                    self.give_back(who);
+                    self.return_files(who);
                     if most.is_some() {
                         return self.lock(who, write, wait);
                     }
