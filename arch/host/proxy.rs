@@ -29,7 +29,7 @@ const STREAMS: usize = 128;
 const WINDOW: usize = 2 * 1024;
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
-/// How long peers may take to read what a member that is gone has received last.
+/// How long peers may take to read what a member that is gone sent last.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How soon streams are accepted again after the system had no more descriptors.
@@ -48,7 +48,7 @@ fn member_token(stream: u16) -> Token {
     Token(u64::from(stream) << 1 | 1)
 }
 
-/// Why a [`Proxy`] received to its end.
+/// Why a [`Proxy`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyEnd {
     /// The line was closed: the member's machine is gone.
@@ -141,7 +141,7 @@ impl Proxy {
     }
 
     /// Moves bytes until the line comes to its end, and says why it did. If the member's machine is
-    /// gone, what the member has received last is delivered first.
+    /// gone, the proxy first delivers the last bytes that the member sent.
     pub fn run(mut self) -> ProxyEnd {
         let mut chunk = vec![0; CHUNK];
         let mut ready = ReadyList::new();
@@ -318,7 +318,7 @@ impl Proxy {
         self.mux.stop(stream, refused);
     }
 
-    /// Writes what the member has received on one of its streams, as far as its reader takes it.
+    /// Writes the bytes that the member sent on one of its streams, as far as the reader takes them.
     fn write_family(&mut self, stream: u16) {
         let own = self.member.get().to_le_bytes();
         loop {
@@ -376,7 +376,7 @@ impl Proxy {
                     return self.line.set_interest(&self.host, both);
                 }
                 Err(StreamError::Interrupted) => {}
-                // Nobody takes it any more. What the member has received before is still read, to its end.
+                // Nobody takes it any more. The proxy still reads to the end what the member sent before.
                 Err(StreamError::Closed) => {
                     let count = bytes.len();
                     self.mux.sent(count);

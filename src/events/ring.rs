@@ -65,7 +65,7 @@ impl<'m> EventRing<'m> {
         }
     }
 
-    /// The lap that an event belongs to, where its words have it, and its place.
+    /// The lap that an event belongs to, where its words have it, and its slot.
     #[inline]
     fn lap_and_slot(&self, number: u64) -> Option<(u64, &Slot)> {
         let length = self.slots.len() as u64;
@@ -140,7 +140,7 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 5);
         assert!(all(&ring).is_empty());
-        // Round for longer than a lap's bits go.
+        // More laps than the bits of a lap can count.
         for number in 1..=8 * 300_u64 {
             ring.set_time(Time(number * 10));
             ring.add([number, VALUE - number]);

@@ -10,7 +10,7 @@ struct Entry {
 }
 
 /// Which number stands at which slot: sorted, so a look-up takes O(log n) steps and a change one
-/// move of what lies tail it.
+/// move of the entries behind it.
 pub(crate) struct SortedMap<'m> {
     /// The first `count` are in use.
     entries: Table<'m, Entry>,
@@ -83,7 +83,7 @@ impl<'m> SortedMap<'m> {
         self.count
     }
 
-    /// The peak there ever were.
+    /// The highest number of entries that there ever were.
     pub(crate) fn peak(&self) -> usize {
         self.peak
     }

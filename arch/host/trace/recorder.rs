@@ -37,7 +37,7 @@ pub struct Recording {
     pub lost: u64,
 }
 
-/// A file that [`TracedPal`](super::Traced) writes to.
+/// A file that [`TracedPal`](super::TracedPal) writes to.
 #[derive(Debug)]
 pub struct Recorder {
     shared: Arc<Shared>,

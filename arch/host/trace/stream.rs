@@ -7,7 +7,7 @@ use super::record::{Kind, StreamEnd};
 use super::recorder::EntryQueue;
 use crate::pal::{Pal, Stream, StreamError, Time};
 
-/// A stream of a [`TracedPal`](super::Traced) node.
+/// A stream of a [`TracedPal`](super::TracedPal) node.
 #[derive(Debug)]
 pub struct TracedStream<P: Pal> {
     pub(super) inner: P::Stream,

@@ -152,7 +152,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Turns unidentified away whose time is over. Returns when the worker has to look again.
+    /// Closes the unidentified streams whose time is over. Returns when the worker has to look again.
     pub(super) fn expire_unidentified(
         &self,
         state: &mut WorkerState<'m, P::Stream>,

@@ -50,7 +50,7 @@ enum Stage {
     /// The answer is being sent.
     Answer,
     Open,
-    /// The sender has received that it is the end.
+    /// The sender has said that the stream ends here.
     Ended,
     /// It is not to be trusted any more; why, until that was told.
     Broken(Option<Breach>),
@@ -237,7 +237,7 @@ impl Incoming {
             .all(|(received, opener)| received == opener)
     }
 
-    /// Reads more. A stream that ends without having received so is broken.
+    /// Reads more. A stream that ends without a closing record is broken.
     fn pull(
         &mut self,
         pull: impl FnOnce(&mut [u8]) -> Result<usize, StreamError>,

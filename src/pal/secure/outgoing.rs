@@ -147,7 +147,7 @@ impl Outgoing {
         Some(count)
     }
 
-    /// Says that this is the end: a record with nothing in it. False if it could not be received.
+    /// Says that this is the end: a record with nothing in it. False if the record could not be sent.
     pub(super) fn end(&mut self, push: impl FnMut(&[u8]) -> Result<usize, StreamError>) -> bool {
         self.from == self.to && self.seal(&[]).is_some() && self.push(push).is_ok()
     }

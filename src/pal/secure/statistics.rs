@@ -57,7 +57,7 @@ impl fmt::Display for Breach {
     }
 }
 
-/// What a [`SecurePal`](super::Secure) PAL has counted since it was made.
+/// What a [`SecurePal`](super::SecurePal) PAL has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SecureStatistics {

@@ -30,7 +30,7 @@ const BITS: usize = u64::BITS as usize;
 const _: () = assert!(WORDS[2] == 1);
 
 /// A bit for each block, set if the block is full. A word whose bits are all set has its own bit set
-/// in the level above, so the next block that is not full is found in at peak five steps.
+/// in the level above, so the next block that is not full is found in at most five steps.
 pub(super) struct FullBlocks<'m> {
     levels: [Table<'m, u64>; 3],
     count: usize,

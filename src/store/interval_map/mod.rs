@@ -25,7 +25,7 @@ use tree::Tree;
 /// How many intervals share one list, at a full table.
 const INTERVALS_PER_LIST: usize = 16;
 
-/// A interval as it was found in the table. Once the table has changed it may be there no more, and then
+/// An interval as it was found in the table. Once the table has changed it may be there no more, and then
 /// nothing is done to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interval<'m> {
@@ -98,7 +98,7 @@ impl OwnerCursor {
 pub(crate) struct IntervalMap<'m> {
     tree: Tree<'m>,
     hints: Table<'m, Option<&'m Node<'m>>>,
-    /// A bucket is shared by two blocks at peak if there are many slots, by few intervals if there are
+    /// A bucket is shared by two blocks at most if there are many buckets, by few intervals if there are
     /// few: the count fits.
     occupancy: Table<'m, u16>,
     owner_lists: Table<'m, OwnerList<'m>>,
@@ -156,7 +156,7 @@ impl<'m> IntervalMap<'m> {
         self.tree.len()
     }
 
-    /// The peak intervals that were ever in the table at once.
+    /// The most intervals that were ever in the table at once.
     pub(crate) fn peak(&self) -> usize {
         self.tree.peak()
     }
@@ -192,7 +192,7 @@ impl<'m> IntervalMap<'m> {
         })
     }
 
-    /// Adds a interval that overlaps none in the table, at peak [`MAX_INTERVAL`] long, not from 0 and not
+    /// Adds an interval that overlaps none in the table, at most [`MAX_INTERVAL`] long, not from 0 and not
     /// above [`ID_MAX`](crate::ID_MAX); false if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(node) = self.tree.insert(start, end, owner) else {
@@ -251,7 +251,7 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// Goes on with a cursor, over `steps` intervals at peak, and takes those of the owner out of the
+    /// Goes on with a cursor, over `steps` intervals at most, and takes those of the owner out of the
     /// table. True once all that were there when the cursor began are out.
     pub(crate) fn remove_next(&mut self, cursor: &mut OwnerCursor, steps: usize) -> bool {
         for _ in 0..steps {
@@ -320,7 +320,7 @@ impl<'m> IntervalMap<'m> {
         (block_of(number) as usize).checked_rem(self.hints.len())
     }
 
-    /// One interval more or less in the blocks from `start` to `end`: at peak two.
+    /// One interval more or less in the blocks from `start` to `end`: at most two.
     fn adjust_occupancy(&mut self, start: u32, end: u32, change: i16) {
         let (first, last) = (self.bucket(start), self.bucket(end));
         for bucket in first.into_iter().chain(last.filter(|_| last != first)) {
@@ -330,7 +330,7 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// The numbers from `start` to `end`, at peak [`MAX_INTERVAL`], were taken. Looks whether their blocks
+    /// The numbers from `start` to `end`, at most [`MAX_INTERVAL`], were taken. Looks whether their blocks
     /// are full now: a step for each interval in them.
     fn update_full(&mut self, start: u32, end: u32) {
         for block in block_of(start)..=block_of(end) {

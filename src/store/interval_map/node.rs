@@ -1,4 +1,4 @@
-//! A interval in memory, and how the red-black tree of `intrusive-collections` links it.
+//! An interval in memory, and how the red-black tree of `intrusive-collections` links it.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -11,7 +11,7 @@ use crate::ID_MAX;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
-/// A interval, in a tree by its start and in the list of its owner. One that is free has no owner, is in
+/// An interval, in a tree by its start and in the list of its owner. One that is free has no owner, is in
 /// no tree, and hangs on the free list by `left`.
 #[derive(Default)]
 pub(super) struct Node<'m> {

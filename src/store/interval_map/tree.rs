@@ -45,7 +45,7 @@ impl<'m> Tree<'m> {
         self.count
     }
 
-    /// The peak there ever were.
+    /// The highest number of intervals that there ever were.
     pub(super) fn peak(&self) -> usize {
         self.peak
     }
@@ -55,7 +55,7 @@ impl<'m> Tree<'m> {
         self.by_start.iter()
     }
 
-    /// The interval with the highest start that is at peak `number`.
+    /// The interval with the highest start that is at most `number`.
     pub(super) fn floor(&self, number: u32) -> Option<&'m Node<'m>> {
         let cursor = self.by_start.upper_bound(Bound::Included(&number));
         cursor.clone_pointer()
@@ -82,7 +82,7 @@ impl<'m> Tree<'m> {
         None
     }
 
-    /// Adds a interval that overlaps none; `None` if there is no room.
+    /// Adds an interval that overlaps none; `None` if there is no room.
     pub(super) fn insert(&mut self, start: u32, end: u32, owner: u32) -> Option<&'m Node<'m>> {
         let node = if let Some(node) = self.free {
             self.free = node.left.take();
@@ -100,13 +100,13 @@ impl<'m> Tree<'m> {
         Some(node)
     }
 
-    /// What there is in this tree of a interval that was found: the interval itself, or nothing.
+    /// What there is in this tree of an interval that was found: the interval itself, or nothing.
     pub(super) fn find(&self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
         let node = self.by_start.find(&interval.start).clone_pointer()?;
         interval.is_at(node).then_some(node)
     }
 
-    /// Takes a interval that was found out of the tree, if it is in this one, and frees its node, which is
+    /// Takes an interval that was found out of the tree, if it is in this one, and frees its node, which is
     /// returned as it was.
     pub(super) fn remove(&mut self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
         let mut cursor = self.by_start.find_mut(&interval.start);

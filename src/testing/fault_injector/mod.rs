@@ -26,7 +26,7 @@ pub struct Faults {
     pub short_read: u16,
     /// A write takes less than there is room for.
     pub short_write: u16,
-    /// A read or write that could transfer on says that it would block.
+    /// A read or write that could go on says that it would block.
     pub would_block: u16,
     /// A read or write says that it was interrupted.
     pub interrupted: u16,
@@ -53,7 +53,7 @@ impl Faults {
 }
 
 /// A PAL with faults. The PAL for a node is a reference to it, so that whoever made it can look at
-/// what was log while the node runs.
+/// what was logged while the node runs.
 #[derive(Debug)]
 pub struct FaultInjector<P: Pal> {
     inner: P,

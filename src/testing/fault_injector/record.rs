@@ -15,7 +15,7 @@ pub const LOG_LENGTH: usize = 64;
 pub enum Operation {
     /// A stream to that peer.
     Connect(Vmid),
-    /// A stream from a peer. Only successes are log.
+    /// A stream from a peer. Only successes are logged.
     Accept,
     /// To read from the stream of that number; they are numbered as they are opened.
     Read(u64),
@@ -57,7 +57,7 @@ impl Outcome {
 pub struct LogEntry {
     /// What was asked of the platform.
     pub operation: Operation,
-    /// How many bytes were to be moved at limit.
+    /// How many bytes were to be moved at most.
     pub asked: usize,
     /// What came of it.
     pub outcome: Outcome,

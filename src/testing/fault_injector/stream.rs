@@ -25,10 +25,10 @@ pub struct FaultInjectorStream<'p, P: Pal> {
     watched_inside: AtomicBool,
 }
 
-/// What the rng say about one read or write.
+/// What the random numbers decide about one read or write.
 enum Fault {
     Fail(StreamError),
-    /// It moves that many bytes at limit.
+    /// It moves at most that many bytes.
     UpTo(usize),
 }
 
@@ -44,7 +44,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         }
     }
 
-    /// Reads or writes `asked` bytes by `transfer`, which is told how many of them at limit.
+    /// Reads or writes `asked` bytes by `transfer`, which is told how many of them at most.
     fn transfer(
         &self,
         operation: Operation,

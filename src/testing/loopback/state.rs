@@ -35,7 +35,7 @@ impl Node {
 pub(super) struct State<const NODES: usize, const PIPES: usize, const BYTES: usize> {
     nodes: [Node; NODES],
     pipes: [Pipe<BYTES>; PIPES],
-    /// Pipes below this were used prev; those that are free again are listed from `free`.
+    /// Pipes below this were used before; those that are free again are listed from `free`.
     fresh: usize,
     free: Option<usize>,
     pub(super) now: Time,
@@ -179,7 +179,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         }
     }
 
-    /// Takes an end out of its node's list, if it is in forward.
+    /// Takes an end out of its node's list, if it is in there.
     pub(super) fn unwatch(&mut self, place: usize, end: End) -> Option<Watch> {
         let watch = self.watch_of(end)?.take()?;
         if let Some(Some(prev)) = watch.prev.and_then(|prev| self.watch_of(prev)) {
