@@ -7,6 +7,7 @@
 //! outcomes.
 
 mod apply;
+mod codec;
 mod forwarding;
 mod ids;
 mod op;

@@ -34,7 +34,7 @@ impl<'a> Frame<'a> {
     ///
     /// A size that can't be right is refused as soon as it is there, before the rest came.
     #[inline]
-    pub(super) fn parse(bytes: &'a [u8], limit: usize) -> Result<Option<Frame<'a>>, Malformed> {
+    pub(crate) fn parse(bytes: &'a [u8], limit: usize) -> Result<Option<Frame<'a>>, Malformed> {
         let Some(size) = frame_size(bytes, limit)? else {
             return Ok(None);
         };

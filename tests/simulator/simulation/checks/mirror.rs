@@ -69,9 +69,16 @@ impl<'m> Mirror<'m> {
 impl OpObserver for Mirror<'_> {
     fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
         let mut mirror = self.leader.lock().expect("no other thread has failed");
-        let mirrored = mirror.apply(op);
+        // The mirror gets the bytes of each operation, as a replica would.
+        let mut bytes = [0; 8192];
+        let length = op.encode(&mut bytes).unwrap_or(0);
+        let decoded = Op::decode(&bytes[..length]);
+        let mirrored = mirror.apply(decoded.as_ref().map_or(op, |(decoded, _)| decoded));
+        let is_same = decoded == Some((*op, length));
         let is_due = leader.ops() % DIGEST_EVERY == 0;
-        let what = if mirrored != *outcome {
+        let what = if !is_same {
+            Err(format!("{op:?} has the bytes of {decoded:?}"))
+        } else if mirrored != *outcome {
             Err(format!(
                 "{op:?} comes to {outcome:?}, and in the mirror to {mirrored:?}"
             ))

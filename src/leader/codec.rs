@@ -1,0 +1,248 @@
+//! The bytes of an operation, for a log: a head of 24 bytes, and behind it one frame of the protocol
+//! where the operation holds a message.
+
+use core::mem::size_of;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::op::{Op, Presence};
+use crate::Vmid;
+use crate::file_locks::hash_path;
+use crate::wire::{Frame, Message, ProcessNote, TooSmall};
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Head {
+    kind: u8,
+    flag: u8,
+    spare: U16,
+    vmid: U32,
+    first: U64,
+    second: U64,
+}
+
+const HEAD: usize = size_of::<Head>();
+const _: () = assert!(HEAD == 24);
+
+/// The fields of an operation but its message: kind, flag, VMID and two numbers.
+type Fields = (u8, u8, u32, u64, u64);
+
+const fn notice(note: ProcessNote) -> u8 {
+    match note {
+        ProcessNote::WatchParent => 0,
+        ProcessNote::IgnoreParent => 1,
+        ProcessNote::ParentEnded => 2,
+        ProcessNote::ChildAbandoned => 3,
+    }
+}
+
+const fn read_notice(flag: u8) -> Option<ProcessNote> {
+    Some(match flag {
+        0 => ProcessNote::WatchParent,
+        1 => ProcessNote::IgnoreParent,
+        2 => ProcessNote::ParentEnded,
+        3 => ProcessNote::ChildAbandoned,
+        _ => return None,
+    })
+}
+
+const fn read_flag(flag: u8) -> Option<bool> {
+    match flag {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+impl<'a> Op<'a> {
+    fn fields(&self) -> (Fields, Option<(u64, Message<'a>)>) {
+        let plain = |kind, vmid: Vmid| ((kind, 0, vmid.get(), 0, 0), None);
+        match *self {
+            Op::Request {
+                from,
+                seq,
+                message,
+                other,
+            } => {
+                let presence = match other {
+                    Presence::Absent => 0,
+                    Presence::Connected => 1,
+                    Presence::Extended => 2,
+                };
+                ((1, presence, from.get(), 0, 0), Some((seq, message)))
+            }
+            Op::SetLock { from, lock, .. } => {
+                let message = Message::FileLockSet(lock);
+                ((2, 0, from.get(), 0, 0), Some((0, message)))
+            }
+            Op::Connected(vmid) => plain(3, vmid),
+            Op::Join(vmid, hello) => ((4, 0, vmid.get(), 0, 0), Some((0, Message::Hello(hello)))),
+            Op::RunUnjoined(vmid) => plain(5, vmid),
+            Op::Left(vmid) => plain(6, vmid),
+            Op::RevokeGrants(vmid) => plain(7, vmid),
+            Op::ReclaimRanges { owner, left } => ((8, 0, owner.get(), left, 0), None),
+            Op::DeferStart(vmid) => plain(9, vmid),
+            Op::AbandonStart(vmid) => plain(10, vmid),
+            Op::AllowFileNotices(vmid) => plain(11, vmid),
+            Op::FileNoticeSent(vmid, handle) => ((12, 0, vmid.get(), handle, 0), None),
+            Op::FileNoticeDeferred(vmid, handle) => ((13, 0, vmid.get(), handle, 0), None),
+            Op::RecallSent(vmid, number) => ((14, 0, vmid.get(), number, 0), None),
+            Op::CompletionTaken => ((15, 0, 0, 0, 0), None),
+            Op::ExitTaken(pid) => ((16, 0, 0, pid.into(), 0), None),
+            Op::ExitRequeued(pid) => ((17, 0, 0, pid.into(), 0), None),
+            Op::NoticeTaken(vmid, note) => ((18, notice(note), vmid.get(), 0, 0), None),
+            Op::NoticeRequeued(vmid, note) => ((19, notice(note), vmid.get(), 0, 0), None),
+            Op::Signal(vmid, kill) => {
+                ((20, 0, vmid.get(), 0, 0), Some((0, Message::PidKill(kill))))
+            }
+            Op::SignalStarting { from, kill } => {
+                ((21, 0, from.get(), 0, 0), Some((0, Message::PidKill(kill))))
+            }
+            Op::SignalSent { to, is_answered } => {
+                ((22, u8::from(is_answered), to.get(), 0, 0), None)
+            }
+            Op::SignalAnswered { from, seq, status } => {
+                let status = u64::from(status.cast_unsigned());
+                ((23, 0, from.get(), seq, status), None)
+            }
+            Op::SignalAnswerTaken => ((24, 0, 0, 0, 0), None),
+        }
+    }
+
+    /// Writes the operation at the buffer's start. Returns its length.
+    ///
+    /// # Errors
+    /// [`TooSmall`] if the buffer is, or if no frame can hold the operation's message.
+    pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, TooSmall> {
+        let ((kind, flag, vmid, first, second), message) = self.fields();
+        let head = Head {
+            kind,
+            flag,
+            spare: 0.into(),
+            vmid: vmid.into(),
+            first: first.into(),
+            second: second.into(),
+        };
+        let (to, rest) = buffer.split_at_mut_checked(HEAD).ok_or(TooSmall)?;
+        let length = match message {
+            Some((seq, message)) => message.encode(seq, rest)?,
+            None => 0,
+        };
+        head.write_to(to).map_err(|_| TooSmall)?;
+        Ok(HEAD.saturating_add(length))
+    }
+
+    /// The operation at the beginning of the bytes, and its length. None if it is not all there, or if
+    /// these are not the bytes of an operation.
+    pub fn decode(bytes: &'a [u8]) -> Option<(Op<'a>, usize)> {
+        let (head, rest) = Head::ref_from_prefix(bytes).ok()?;
+        let vmid = Vmid::new(head.vmid.get());
+        let (first, second) = (head.first.get(), head.second.get());
+        let frame = || Frame::parse(rest, rest.len()).ok().flatten();
+        let pid = || u32::try_from(first).ok();
+        let kill = || match frame()?.message().ok()? {
+            Message::PidKill(kill) => Some(kill),
+            _ => None,
+        };
+        let has_frame = matches!(head.kind, 1 | 2 | 4 | 20 | 21);
+        let op = match head.kind {
+            1 => {
+                let frame = frame()?;
+                Op::Request {
+                    from: vmid?,
+                    seq: frame.seq,
+                    message: frame.message().ok()?,
+                    other: match head.flag {
+                        0 => Presence::Absent,
+                        1 => Presence::Connected,
+                        2 => Presence::Extended,
+                        _ => return None,
+                    },
+                }
+            }
+            2 => match frame()?.message().ok()? {
+                Message::FileLockSet(lock) => Op::SetLock {
+                    from: vmid?,
+                    lock,
+                    hash: hash_path(lock.path),
+                },
+                _ => return None,
+            },
+            3 => Op::Connected(vmid?),
+            4 => match frame()?.message().ok()? {
+                Message::Hello(hello) => Op::Join(vmid?, hello),
+                _ => return None,
+            },
+            5 => Op::RunUnjoined(vmid?),
+            6 => Op::Left(vmid?),
+            7 => Op::RevokeGrants(vmid?),
+            8 => Op::ReclaimRanges {
+                owner: vmid?,
+                left: first,
+            },
+            9 => Op::DeferStart(vmid?),
+            10 => Op::AbandonStart(vmid?),
+            11 => Op::AllowFileNotices(vmid?),
+            12 => Op::FileNoticeSent(vmid?, first),
+            13 => Op::FileNoticeDeferred(vmid?, first),
+            14 => Op::RecallSent(vmid?, first),
+            15 => Op::CompletionTaken,
+            16 => Op::ExitTaken(pid()?),
+            17 => Op::ExitRequeued(pid()?),
+            18 => Op::NoticeTaken(vmid?, read_notice(head.flag)?),
+            19 => Op::NoticeRequeued(vmid?, read_notice(head.flag)?),
+            20 => Op::Signal(vmid?, kill()?),
+            21 => Op::SignalStarting {
+                from: vmid?,
+                kill: kill()?,
+            },
+            22 => Op::SignalSent {
+                to: vmid?,
+                is_answered: read_flag(head.flag)?,
+            },
+            23 => Op::SignalAnswered {
+                from: vmid?,
+                seq: first,
+                status: u32::try_from(second).ok()?.cast_signed(),
+            },
+            24 => Op::SignalAnswerTaken,
+            _ => return None,
+        };
+        let length = if has_frame { frame()?.length() } else { 0 };
+        Some((op, HEAD.saturating_add(length)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_no_operation_or_those_of_the_one_they_decode_to() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut decoded = 0;
+        for _ in 0..200_000 {
+            let mut bytes = [0; 96];
+            for byte in &mut bytes {
+                *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
+            }
+            bytes[0] = rng.u8(..27);
+            bytes[1] = rng.u8(..3);
+            // A frame of a size that fits, with any code.
+            bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
+            let length = rng.usize(..=bytes.len());
+            let Some((op, length)) = Op::decode(&bytes[..length]) else {
+                continue;
+            };
+            let mut again = [0; 128];
+            // A message with a code that is unknown is not written as it was.
+            if let Ok(written) = op.encode(&mut again) {
+                let reread = Op::decode(&again[..written]);
+                assert_eq!(reread.map(|(op, _)| op), Some(op), "{length}");
+                decoded += 1;
+            }
+        }
+        assert!(decoded > 10_000, "{decoded}");
+    }
+}
