@@ -57,6 +57,7 @@ impl LockTable<'_> {
         };
         let outcome = self.insert_range(holder, range, write);
         self.drop_holder_if_empty(holder);
+        self.waits.record_granted(owner);
         outcome.map(|has_removed| has_removed && !write)
     }
 

@@ -11,6 +11,10 @@ use crate::error::errno;
 use crate::store::NONE;
 use crate::wire::{Answer, LockKind};
 
+/// How many requests that stay blocked one pass over a queue searches for a deadlock. The kernel
+/// searches for each request that it wakes in vain; here the rest waits for the next pass.
+const SEARCHES: u32 = 4;
+
 impl LockTable<'_> {
     /// Queues the request until its lock can be granted.
     pub(super) fn wait_for_lock(
@@ -111,12 +115,13 @@ impl LockTable<'_> {
     /// Serves the requests that wait on the file, in order, as far as no held lock conflicts with
     /// them. The file may be unused afterwards; the caller frees it then.
     pub(super) fn grant_waiting(&mut self, file: u32, kind: SpaceKind) {
+        let mut searches = SEARCHES;
         loop {
             let mut has_released = false;
             let mut at = self.space(file, kind).first_waiting;
             while at != NONE {
                 let next = self.waits.at(at).next;
-                has_released |= self.try_grant(at);
+                has_released |= self.try_grant(at, &mut searches);
                 at = next;
             }
             // A waiter that converts its write lock to a read lock can unblock requests earlier in
@@ -127,10 +132,19 @@ impl LockTable<'_> {
         }
     }
 
-    /// Serves a waiting request if no held lock conflicts with it. Returns whether other requests
-    /// may succeed now that were blocked before.
-    fn try_grant(&mut self, slot: u32) -> bool {
+    /// Serves a waiting request if no held lock conflicts with it. Refuses it if it is in a cycle
+    /// that another lock has closed since the request was queued, as the kernel does when it wakes a
+    /// request that is blocked again. Returns whether other requests may succeed now that were
+    /// blocked before.
+    fn try_grant(&mut self, slot: u32, searches: &mut u32) -> bool {
         if self.is_blocked(slot) {
+            let is_process = matches!(self.waits.at(slot).owner, Owner::Process { .. });
+            if self.waits.may_have_cycle && is_process && *searches > 0 {
+                *searches = searches.saturating_sub(1);
+                if self.would_deadlock(slot) {
+                    self.complete(slot, Err(errno::EDEADLK));
+                }
+            }
             return false;
         }
         let WaitingRequest {

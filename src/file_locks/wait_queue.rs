@@ -91,6 +91,11 @@ pub(super) struct WaitQueue<'m> {
     pub(super) last_search: u32,
     /// The requests that a deadlock search has still to visit.
     pub(super) pending_visits: Table<'m, u32>,
+    /// One bit for each owner that waits, chosen by a hash. Bits are cleared when nobody waits.
+    waiting_owners: u64,
+    /// An owner that waits has been granted a lock since bits were cleared: requests that waited
+    /// before may be in a cycle now.
+    pub(super) may_have_cycle: bool,
 }
 
 impl<'m> WaitQueue<'m> {
@@ -108,7 +113,25 @@ impl<'m> WaitQueue<'m> {
             last_completed: NONE,
             last_search: 0,
             pending_visits: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            waiting_owners: 0,
+            may_have_cycle: false,
         })
+    }
+
+    /// Records that the owner waits.
+    fn record_waiting(&mut self, owner: Owner) {
+        if self.slots.in_use() <= 1 {
+            self.waiting_owners = 0;
+            self.may_have_cycle = false;
+        }
+        self.waiting_owners |= owner_bit(owner);
+    }
+
+    /// Records that the owner is granted a lock. If the owner also waits, in another thread of the
+    /// process, that may close a cycle among requests that wait already.
+    pub(super) fn record_granted(&mut self, owner: Owner) {
+        let is_process = matches!(owner, Owner::Process { .. });
+        self.may_have_cycle |= is_process && self.waiting_owners & owner_bit(owner) != 0;
     }
 
     pub(super) fn at(&self, slot: u32) -> &WaitingRequest {
@@ -128,6 +151,11 @@ impl<'m> WaitQueue<'m> {
     pub(super) fn is_full(&self) -> bool {
         self.slots.remaining() == 0
     }
+}
+
+/// The owner's bit of a set of 64: the upper six bits of its hash.
+fn owner_bit(owner: Owner) -> u64 {
+    1 << (owner.hash() >> 58)
 }
 
 pub(super) const FREE: WaitingRequest = WaitingRequest {
@@ -166,6 +194,7 @@ impl LockTable<'_> {
     /// Adds a request at the end of its queue.
     pub(super) fn enqueue(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
         let slot = self.waits.slots.alloc().ok_or(errno::ENOLCK)?;
+        self.waits.record_waiting(waiting.owner);
         let (file, queue) = (waiting.file, waiting.queue_kind());
         let last = self.space(file, queue).last_waiting;
         self.waits.change(slot, |free| {

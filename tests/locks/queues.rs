@@ -9,6 +9,7 @@ use crate::edges::{
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
 const ESRCH: i32 = 3;
+const EDEADLK: i32 = 35;
 const ROOM: LockLimits = LockLimits {
     locks: 32,
     files: 4,
@@ -306,5 +307,24 @@ fn full_wait_queue_refuses_a_conversion_and_keeps_the_old_lock() {
         assert_eq!(decided(locks), []);
         locks.close_open_file(member(2), 2);
         assert_eq!(decided(locks), [(4, 4, status(0))]);
+    });
+}
+
+/// A process that waits in one thread takes a free lock in another: that closes a cycle, though no
+/// request waits anew. The kernel finds it when the lock is released that the other process in the
+/// cycle has waited for, and wakes that one in vain.
+#[test]
+fn waiter_that_stays_blocked_gets_edeadlk_if_a_later_lock_has_closed_a_cycle() {
+    with_table(ROOM, |locks| {
+        gets(locks, 2, write(1, 0, 0));
+        gets(locks, 4, on(b"/b", read(1, 9, 9)));
+        wants(locks, 3, write(1, 0, 0));
+        wants(locks, 2, on(b"/b", write(1, 9, 9)));
+        gets(locks, 3, on(b"/b", read(1, 9, 9)));
+        assert_eq!(decided(locks), []);
+        locks.release_process(member(4), 1);
+        assert_eq!(decided(locks), [(2, 2, status(EDEADLK))]);
+        locks.release_process(member(2), 1);
+        assert_eq!(decided(locks), [(3, 3, status(0))]);
     });
 }
