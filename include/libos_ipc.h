@@ -1,31 +1,31 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * libos-ipc for a library OS in C: one family out of several processes.
+ * libos-ipc for a library OS in C: makes several processes one family with common PIDs, signals, exits, file locks and
+ * shared values.
  *
- * Link with liblibos_ipc.a (see libos_ipc.pc). What to do, in this order:
+ * Link with liblibos_ipc.a (see libos_ipc.pc). A process makes these steps, in this order:
  *
- *   1. fill `struct libos_ipc_platform` (how to reach other processes, wait and tell the time) and
- *      `struct libos_ipc_callbacks` (what the library OS is told and asked), and hand both to
- *      libos_ipc_setup();
+ *   1. fill in `struct libos_ipc_platform` (streams, waiting, time) and `struct libos_ipc_callbacks` (the functions of
+ *      the library OS that the library calls), and pass both to libos_ipc_setup();
  *   2. in a child, set `g_process_ipc_ids`; in the first process leave it zero;
- *   3. init_ipc(), then init_ipc_worker();
- *   4. use the calls below; at the end terminate_ipc_worker().
+ *   3. call init_ipc(), then init_ipc_worker();
+ *   4. make the calls below; at the end call terminate_ipc_worker().
  *
- * Every function that returns `int` returns 0 or a negative Linux error number, if nothing else is
- * said. Those that hold for most calls:
- *   -EINVAL     an argument is out of its range, or the library was not set up yet
- *   -ESRCH      the process is not there, or went away before it answered
- *   -ENOTCONN   the leader is gone, and with it what only it can do
- *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; nothing was done
- *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer came
+ * A function that returns `int` returns 0 or a negative Linux error number, unless its comment states otherwise. Most
+ * calls can return:
+ *   -EINVAL     an argument is out of range, or the library is not set up
+ *   -ESRCH      the process does not exist, or ended before it answered
+ *   -ENOTCONN   the leader is gone, and the call needs it
+ *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; the call had no effect
+ *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer arrived
  *   -ESHUTDOWN  terminate_ipc_worker() was called
- *   -EIO        the platform gave no stream or event
- * Calls that say "blocks" wait for another process. All calls may be made from any thread, on
- * small stacks (32 KiB are enough), with any thread register; none may be made from a callback, if
- * nothing else is said. Nothing is kept of what a pointer points to after the call.
+ *   -EIO        the platform provided no stream or event
+ * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with 32 KiB of stack and
+ * any value in the thread register. A callback, a signal handler and an interrupt handler must not make a call, unless its
+ * comment states otherwise. The library keeps no pointer to the caller's data after a call.
  *
- * The bytes between processes are those of the C implementation that these names come from: processes
- * of both, and of the Rust library, can be members of one family.
+ * The messages between processes are those of the C implementation that these names come from. Processes of that
+ * implementation, of this library and of the Rust crate can be members of one family.
  */
 #pragma once
 
@@ -33,7 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Members that end a struct with as many elements as there are: C has them, C++ as an extension. */
+/* Marks flexible array members, which C++ has only as an extension. */
 #ifdef __cplusplus
 #define LIBOS_IPC_OPEN_ENDED __extension__
 #else
@@ -44,112 +44,114 @@
 extern "C" {
 #endif
 
-/* A pid, tid or VMID. Never 0, where 0 is not said to mean something. */
+/* A pid, tid or VMID. It is not 0, unless a comment gives 0 a meaning. */
 #ifndef LIBOS_IPC_HAS_IDTYPE
 #define LIBOS_IPC_HAS_IDTYPE
 typedef uint32_t IDTYPE;
 #endif
 
-/* ---- What the library OS provides: the platform ------------------------------------------------ */
+/* ---- The platform, which the library OS provides ------------------------------------------------ */
 
-/* What a watched stream is watched for, or is ready for. */
+/* Conditions of a stream. */
 enum libos_ipc_readiness {
     LIBOS_IPC_READ = 1,    /* bytes, or the end, can be read */
     LIBOS_IPC_WRITE = 2,   /* bytes can be written */
-    LIBOS_IPC_HANG_UP = 4, /* the other side closed it, or it broke */
+    LIBOS_IPC_HANG_UP = 4, /* the peer closed the stream, or it broke */
 };
 
 /* A stream that is ready. */
 struct libos_ipc_ready {
-    uint64_t token;     /* as it was given to `watch`, or LIBOS_IPC_LISTENER */
-    uint32_t readiness; /* enum libos_ipc_readiness, or'ed */
+    uint64_t token;     /* the token passed to `watch`, or LIBOS_IPC_LISTENER */
+    uint32_t readiness; /* bits of enum libos_ipc_readiness */
     uint32_t reserved;  /* 0 */
 };
 
-/* The token of whoever waits to be accepted. */
+/* The token of the listening stream: a connection waits for `accept`. */
 #define LIBOS_IPC_LISTENER UINT64_MAX
 
 /* No time limit. */
 #define LIBOS_IPC_FOREVER UINT64_MAX
 
-/* What ended `wait_readable`. */
+/* The reason why `wait_readable` returned. */
 enum libos_ipc_woken { LIBOS_IPC_WOKEN_READABLE, LIBOS_IPC_WOKEN_EVENT, LIBOS_IPC_WOKEN_TIME };
 
 /*
- * How the library reaches the outside. All functions may be called from any thread at any time, but
- * `wait` is only ever in use by one. None is called with a lock of the library held. All get
- * `context` first. Every function is needed where nothing else is said.
+ * The functions of the platform. Any thread may call them at any time, but only one thread at a time is in `wait`. The
+ * library holds none of its locks while it calls one. Each function gets `context` first. Each is required, unless its
+ * comment states otherwise.
  *
- * Streams are reliable and in order, and used one way: who opened it writes, who accepted it reads.
- * They never block. Readiness is level-triggered: what is ready and watched for is reported by each
- * `wait` until it is not ready any more. Times are nanoseconds of `now`'s clock.
+ * A stream is reliable and ordered. Only the side that connected writes, and only the side that accepted reads. Reads and
+ * writes never block. Readiness is level-triggered: `wait` reports a watched stream again until it is no longer ready.
+ * Times are nanoseconds of the clock `now`.
  */
 struct libos_ipc_platform {
     void* context;
 
-    /* Memory for everything the library keeps, aligned to 16 bytes, best zero and untouched, of
-     * libos_ipc_memory_size() bytes at least. It stays the library's. */
+    /* The memory of the library, for as long as the process lives: at least libos_ipc_memory_size() bytes, aligned to
+     * 16 bytes. The library touches only the pages that it uses. */
     void* memory;
     size_t memory_size;
 
-    /* For results that the caller frees, and nothing else: malloc(3) and free(3). NULL where the
-     * library OS doesn't ask for such results: then these calls fail with -ENOMEM. */
+    /* malloc(3) and free(3), only for results that the caller frees. They may be NULL: then calls with such a result
+     * fail with -ENOMEM. */
     void* (*allocate)(void* context, size_t size);
     void (*release)(void* context, void* memory);
 
-    /* A monotonic clock in nanoseconds. Cheap. */
+    /* Returns the time of a monotonic clock in nanoseconds. Called often. */
     uint64_t (*now)(void* context);
 
-    /* Makes this process reachable as `vmid`: from now on others can connect. 0 or -errno. */
+    /* Makes this process reachable as `vmid`: other processes can connect when it returns. 0 or -errno. */
     int (*listen)(void* context, IDTYPE vmid);
-    /* Opens a stream to the process that listens as `vmid`. 0; -EAGAIN if it should be tried again
-     * soon (its backlog is full); -EACCES if somebody listens there who is not of this family; any
-     * other -errno: nobody is there. */
+    /* Opens a stream to the process that listens as `vmid`. Returns 0; -EAGAIN if the library shall try again soon (a
+     * full backlog); -EACCES if a process that is not of this family listens there; any other -errno if no process
+     * listens there. */
     int (*connect)(void* context, IDTYPE vmid, void** stream);
-    /* Takes the next stream that somebody opened to this process. 0; -EAGAIN if there is none;
-     * -EACCES if one was turned away; any other -errno: out of descriptors or memory for now. */
+    /* Accepts the next stream that another process opened to this one. Returns 0; -EAGAIN if there is none; -EACCES if
+     * one was refused; any other -errno if descriptors or memory are exhausted for now. */
     int (*accept)(void* context, void** stream);
-    /* Moves at most `size` bytes, and says how many; 0 from `read` is the end. -EAGAIN if nothing
-     * can be moved for now, -EINTR if it should be tried again at once, any other -errno: broken. */
+    /* Read or write at most `size` bytes and return how many; 0 from `read` is the end of the stream. -EAGAIN if the
+     * call would block, -EINTR if the library shall try again at once, any other -errno if the stream is broken. */
     int64_t (*read)(void* context, void* stream, void* buffer, size_t size);
     int64_t (*write)(void* context, void* stream, const void* data, size_t size);
-    /* Closes it, also if a forked process has a copy (shutdown(2)). It is not watched any more. */
+    /* Closes a stream, even if a forked process has a copy of its descriptor (shutdown(2)). The library has ended the
+     * watch before. */
     void (*close)(void* context, void* stream);
 
-    /* Begins to watch a stream for `interest` (enum libos_ipc_readiness, or'ed) under the name
-     * `token`, changes what it is watched for, ends that. They take effect also for a `wait` under
-     * way. A hang-up is reported to whoever watches for anything. 0 or -errno. */
+    /* Begin to watch a stream for `interest` (bits of enum libos_ipc_readiness), change the interest, end the watch.
+     * `wait` reports the stream by `token`. The calls take effect for a `wait` that another thread is in. A hang-up is
+     * reported for any interest that is not 0. 0 or -errno. */
     int (*watch)(void* context, void* stream, uint64_t token, uint32_t interest);
     void (*rewatch)(void* context, void* stream, uint64_t token, uint32_t interest);
     void (*unwatch)(void* context, void* stream);
-    /* The same for LIBOS_IPC_LISTENER, which is watched for from the start. */
+    /* Turns the report of LIBOS_IPC_LISTENER on or off. It is on at first. */
     void (*watch_listener)(void* context, bool on);
-    /* Waits until something watched is ready, `wake` was called or it is `until` (in the past: only
-     * looks; LIBOS_IPC_FOREVER); fills in at most `most` and says how many. May come back early. */
-    size_t (*wait)(void* context, struct libos_ipc_ready* ready, size_t most, uint64_t until);
-    /* Ends the `wait` under way, or else the next. */
+    /* Waits until a watched stream is ready, `wake` is called or the time is `until`. A time in the past only polls,
+     * LIBOS_IPC_FOREVER sets no limit. Fills in at most `capacity` entries and returns how many. May return early. */
+    size_t (*wait)(void* context, struct libos_ipc_ready* ready, size_t capacity, uint64_t until);
+    /* Ends the `wait` that a thread is in, or else the next one. */
     void (*wake)(void* context);
 
-    /* An event: clear at first. Only made in init_ipc(), and never closed. 0 or -errno. */
+    /* An event is set or clear, and clear at first. Only init_ipc() creates events. They are never closed. 0 or
+     * -errno. */
     int (*event_create)(void* context, void** event);
     void (*event_set)(void* context, void* event);
     void (*event_clear)(void* context, void* event);
     bool (*event_is_set)(void* context, void* event);
-    /* Waits until the event is set or it is `until`, and comes back at once then. May come back early. */
+    /* Waits until the event is set or the time is `until`, and returns at once then. May return early. */
     void (*event_wait)(void* context, void* event, uint64_t until);
-    /* Waits until the stream can be read or hung up, the event is set, or it is `until`, and comes back
-     * at once whichever it is: enum libos_ipc_woken. Time limits, interrupts and what threads hand
-     * to each other are as prompt as this is. Not used without threads: may be NULL then. */
+    /* Waits until the stream is readable or hung up, the event is set, or the time is `until`, and returns the reason
+     * (enum libos_ipc_woken) at once. Time limits and interrupts of blocking calls are as exact as this function is. It
+     * may be NULL if `thread_create` is. */
     int (*wait_readable)(void* context, void* stream, void* event, uint64_t until);
 
-    /* Starts a thread that runs `run(argument)`; 0 or -errno. NULL: there are no threads, and
-     * whoever calls moves the bytes, in blocking calls and in libos_ipc_turn(). */
+    /* Starts a thread that runs `run(argument)`. 0 or -errno. NULL means that there are no threads: then blocking calls
+     * and libos_ipc_turn() move the bytes. */
     int (*thread_create)(void* context, void (*run)(void* argument), void* argument);
-    /* Gives the processor to another thread. May be NULL. */
+    /* Lets another thread run (sched_yield(2)). May be NULL. */
     void (*yield)(void* context);
 };
 
-/* ---- What the library OS is told and asked ------------------------------------------------------ */
+/* ---- The callbacks of the library OS ------------------------------------------------------------ */
 
 enum kill_type { KILL_THREAD, KILL_PROCESS, KILL_PGROUP, KILL_ALL };
 enum pid_meta_code { PID_META_CRED, PID_META_EXEC, PID_META_CWD, PID_META_ROOT };
@@ -159,19 +161,19 @@ struct libos_ipc_cld_exit {
     IDTYPE ppid, pid;
     IDTYPE uid;
     unsigned int exitcode;
-    unsigned int term_signal; /* 0 if it was no signal */
+    unsigned int term_signal; /* 0 if no signal ended it */
 } __attribute__((packed));
 
-/* A signal. */
+/* A signal to deliver. */
 struct libos_ipc_pid_kill {
-    IDTYPE sender; /* the pid that sends it, as its process says; 0 for none */
-    IDTYPE pid;    /* the process whose thread it is for (KILL_THREAD) */
-    IDTYPE id;     /* the thread, process or group it is for; nothing for KILL_ALL */
+    IDTYPE sender; /* the sender's pid, as its process states it; 0 for none */
+    IDTYPE pid;    /* the process of the target thread (KILL_THREAD) */
+    IDTYPE id;     /* the target thread, process or group; unused for KILL_ALL */
     int signum;
     enum kill_type type;
 };
 
-/* Who a process is among processes, for libos_ipc_callbacks.self. */
+/* The pid, parent and user of a process, for libos_ipc_callbacks.self. */
 struct libos_ipc_self {
     IDTYPE pid, ppid, uid;
 };
@@ -179,94 +181,93 @@ struct libos_ipc_self {
 enum libos_ipc_log_level { LIBOS_IPC_LOG_ERROR, LIBOS_IPC_LOG_WARNING, LIBOS_IPC_LOG_INFO };
 
 /*
- * Called by the worker (or whoever turns the library), and by a thread that signals or asks about
- * its own process; with no lock of the library held. They must not block. Those that are NULL are
- * as if there were nothing to say. `context` is that of the platform.
+ * The worker calls these (without threads: the thread in a blocking call or in libos_ipc_turn()), and so does a thread that
+ * signals or queries its own process. The library holds none of its locks then. A callback must not block. Each may be
+ * NULL: then the library continues as if it had done nothing. `context` is that of the platform.
  */
 struct libos_ipc_callbacks {
-    /* Delivers a signal here. 0, -ESRCH if there is no such target, -EPERM if the sender may not. */
+    /* Delivers a signal in this process. Returns 0, -ESRCH if the target does not exist, -EPERM if the sender lacks
+     * permission (kill(2)). */
     int (*signal)(void* context, const struct libos_ipc_pid_kill* kill);
-    /* Tells something about a pid of this process: for PID_META_CRED two uint32_t, user and group;
-     * else a path that ends with NUL. Returns the number of bytes put into `data` (NUL counted, at
-     * most `size`, which is 4096), -ESRCH if there is no such pid, -ENOENT if there is nothing to
-     * tell. */
+    /* Returns metadata of a pid of this process: for PID_META_CRED two uint32_t, user and group; else a path that ends
+     * with NUL. Returns the number of bytes written to `data` (with the NUL, at most `size`, which is 4096), -ESRCH if
+     * there is no such pid, -ENOENT if it has no such metadata. */
     int64_t (*metadata)(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size);
-    /* A child has ended: as it said, or with term_signal 30 (SIGPWR) if its connection ended before
-     * that. Once for each child. A process is a child if an ID was handed to its VMID
-     * (get_new_id(), ipc_change_id_owner()) before it connected; that is its pid. */
+    /* A child has ended. `exit` is what the child stated, or has term_signal 30 (SIGPWR) if its connection ended without
+     * an exit notice. Called once for each child. A process is a child if this process transferred an ID to its VMID
+     * (get_new_id(), ipc_change_id_owner()) before it connected; that ID is its pid. */
     void (*child_died)(void* context, const struct libos_ipc_cld_exit* exit);
-    /* A process that was connected is gone. After child_died, if it was a child. */
+    /* A connected process is gone. For a child this is called after child_died. */
     void (*disconnected)(void* context, IDTYPE vmid);
-    /* Whether a child with that pid has ended and was not waited for: such one can be signalled. */
+    /* Whether this process has a zombie child with that pid. A signal to a zombie succeeds. */
     bool (*is_zombie)(void* context, IDTYPE pid);
-    /* This process, for ipc_cld_exit_send(). */
+    /* States pid, parent and user of this process, for ipc_cld_exit_send(). */
     void (*self)(void* context, struct libos_ipc_self* self);
-    /* The name by which a file's locks go: equal bytes, same file. Writes at most `size` (4095)
-     * bytes to `key` and returns how many, or -errno. NULL: the path itself. */
+    /* Converts a path to the key that identifies its file for locks: equal keys, same file. Writes at most `size` (4095)
+     * bytes to `key` and returns how many, or -errno. NULL: the path is the key. */
     int64_t (*file_key)(void* context, const char* path, char* key, size_t size);
-    /* What is worth a person's attention. */
+    /* Logs a message for a person. */
     void (*log)(void* context, enum libos_ipc_log_level level, const char* message);
-    /* The library has found a fault of its own and can't go on. Must not return. */
+    /* The library has found a fault of its own and cannot continue. Must not return. */
     void (*fatal)(void* context, const char* message);
 };
 
-/* ---- Setting up ---------------------------------------------------------------------------------- */
+/* ---- Set-up -------------------------------------------------------------------------------------- */
 
-/* Every limit, as a number of things. libos_ipc_default_limits() gives those for a family of 64. */
+/* The limits. libos_ipc_default_limits() fills in those for a family of 64 processes. */
 struct libos_ipc_limits {
-    uint32_t peers;             /* other processes this one is connected with */
-    uint32_t strangers;         /* streams that were accepted, before their process has said who it is */
-    uint32_t waiters;           /* calls that wait */
-    uint32_t frame_length;      /* the longest message, in bytes */
-    uint32_t send_queue;        /* bytes that wait to be sent to one process */
-    uint32_t ranges;            /* ID ranges of the family; at the leader */
+    uint32_t peers;             /* processes that this one is connected with */
+    uint32_t strangers;         /* accepted streams whose process has not sent its VMID yet */
+    uint32_t waiters;           /* blocking calls at the same time */
+    uint32_t frame_length;      /* length of the longest message in bytes */
+    uint32_t send_queue;        /* bytes queued for one process */
+    uint32_t ranges;            /* ID ranges of the family; used by the leader */
     uint32_t own_ranges;        /* ID ranges of this process */
-    uint32_t children;          /* children that live */
-    uint32_t answers;           /* ipc_pid_getmeta() at once */
-    uint32_t locks;             /* file locks of the family, at the leader, as are */
+    uint32_t children;          /* living children */
+    uint32_t answers;           /* calls of ipc_pid_getmeta() at the same time */
+    uint32_t locks;             /* file locks of the family; used by the leader, as are */
     uint32_t locked_files;      /*   files with locks, */
-    uint32_t waiting_for_locks; /*   requests that wait, */
+    uint32_t waiting_for_locks; /*   waiting lock requests, */
     uint32_t lock_handles;      /*   and open files with locks */
     uint32_t sync_handles;      /* sync handles of this process */
-    uint32_t sync_data;         /* the most data of one, in bytes */
-    uint32_t served_handles;    /* sync handles of the family; at the leader */
-    uint32_t sync_clients;      /* processes that use them, each counted for each; at the leader */
-    uint32_t spin_us;           /* how long who waits looks again before it sleeps; 0: not at all */
-    uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: as long as it takes */
-    uint32_t connect_limit_ms;  /* how long a process with a full backlog is waited for */
-    bool wrap_ids;              /* IDs that were released are given out again after the highest (default) */
+    uint32_t sync_data;         /* the data of one sync handle in bytes */
+    uint32_t served_handles;    /* sync handles of the family; used by the leader */
+    uint32_t sync_clients;      /* pairs of a process and a handle that it has open; used by the leader */
+    uint32_t spin_us;           /* how long a waiting call spins before it sleeps; 0: not at all */
+    uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: without limit */
+    uint32_t connect_limit_ms;  /* how long a process with a full backlog is retried */
+    bool wrap_ids;              /* released IDs are allocated again after the highest one (default) */
 };
 
 void libos_ipc_default_limits(struct libos_ipc_limits* limits);
 
-/* The memory that a process with these limits (NULL: the default ones) needs, in bytes. With the
- * default limits it is less than LIBOS_IPC_MEMORY_LEADER and LIBOS_IPC_MEMORY_MEMBER. */
+/* Returns the bytes of memory that a process with these limits needs (NULL: the default limits). With the default limits
+ * this is less than LIBOS_IPC_MEMORY_LEADER or LIBOS_IPC_MEMORY_MEMBER. */
 size_t libos_ipc_memory_size(const struct libos_ipc_limits* limits, bool is_leader);
 #define LIBOS_IPC_MEMORY_LEADER (2304 * 1024)
 #define LIBOS_IPC_MEMORY_MEMBER (1536 * 1024)
 
-/* What the library stands on from now on. The tables are copied; `limits` may be NULL. To be called
- * once, before init_ipc(). -EINVAL if something is missing, -EALREADY the second time. */
+/* Sets the platform, the callbacks and the limits, and copies all three. `limits` may be NULL. To be called once, before
+ * init_ipc(). -EINVAL if a required function is missing, -EALREADY the second time. */
 int libos_ipc_setup(const struct libos_ipc_platform* platform,
                     const struct libos_ipc_callbacks* callbacks,
                     const struct libos_ipc_limits* limits);
 
-/* Where the host is not trusted (a library built with the feature `secure`): all streams of this process
- * are encrypted, authentic and safe from replay, between processes that have the same `instance` and
- * `key`; nobody else gets in. A child gets both from its parent, over a way that the host can't look into.
- * `random` (called with the platform's context, from any thread, must not block) fills all of a buffer
- * with random numbers that nobody can guess, and returns 0 or -errno. Streams of the platform must carry
- * bytes both ways then, and be watched for either. With that feature, with a key or without, a process
- * needs about 10 KiB more memory for each peer: ask libos_ipc_memory_size().
+/* Makes all streams of this process secure, for a host that is not trusted: encrypted, authenticated and safe from replay.
+ * Only processes with the same `instance` and `key` (32 bytes) can connect. A child gets both from its parent, over a
+ * channel that the host cannot read. `random` fills a buffer with unpredictable random bytes and returns 0 or -errno; any
+ * thread may call it with the platform's context, and it must not block. The streams of the platform must then carry bytes
+ * in both directions and be watchable for both. A library that is built with the feature `secure` needs about 10 KiB more
+ * memory for each peer, with or without a key: see libos_ipc_memory_size().
  *
- * To be called between libos_ipc_setup() and init_ipc(); without it streams are plain. The key is copied:
- * wipe yours. -EINVAL for NULL or before the set-up, -EALREADY if it is too late, -ENOSYS if the library was
- * built without the feature. */
+ * To be called between libos_ipc_setup() and init_ipc(). Without this call streams are plain. The library copies the key,
+ * so the caller can wipe its own. -EINVAL for NULL or before libos_ipc_setup(), -EALREADY after init_ipc() or the second
+ * time, -ENOSYS if the library was built without the feature. */
 int libos_ipc_set_family_key(uint64_t instance, const uint8_t* key,
                              int (*random)(void* context, void* buffer, size_t size));
 
-/* Who this process is: all 0 in the first, which leads the family; in a child what its parent says,
- * set before init_ipc(). Read once, in init_ipc_ids(). */
+/* The identity of this process. The first process, which leads the family, leaves it 0. A child sets the numbers from its
+ * parent before init_ipc(). */
 struct libos_ipc_ids {
     IDTYPE self_vmid;
     IDTYPE parent_vmid;
@@ -275,23 +276,22 @@ struct libos_ipc_ids {
 extern struct libos_ipc_ids g_process_ipc_ids;
 #define STARTING_VMID 1
 
-/* Makes this process a member: takes the memory and listens. Calls init_ipc_ids(). -EALREADY the
- * second time, also while another thread is at it, -ENOMEM if the memory is too small, -EINVAL if limits
- * contradict each other. */
+/* Makes this process a member: takes the memory and listens. Checks g_process_ipc_ids as init_ipc_ids() does. -EALREADY
+ * the second time, also during the first call, -ENOMEM if the memory is too small, -EINVAL if limits contradict each
+ * other. */
 int init_ipc(void);
 /* Checks g_process_ipc_ids, and makes the first process the leader (self_vmid = STARTING_VMID). */
 int init_ipc_ids(void);
-/* Starts the worker, the thread that moves the bytes. Nothing to do where there are no threads. */
+/* Starts the worker, the thread that moves the bytes. Without threads it does nothing. */
 int init_ipc_worker(void);
-/* Leaves the family: calls that wait fail with -ESHUTDOWN, what was to be sent goes out (for half a
- * second at most), all streams are closed, the worker returns. Blocks until then. */
+/* Makes this process leave the family: waiting calls fail with -ESHUTDOWN, queued messages are sent (for at most half a
+ * second), all streams are closed, the worker returns. Blocks until then. */
 void terminate_ipc_worker(void);
-/* Where there are no threads: moves what can be moved, and waits until `until` if there is nothing.
- * To be called between other calls, so that other processes are answered. False once the family was
- * left. */
+/* Without threads: moves the bytes that can be moved, and waits until `until` if there are none. To be called between other
+ * calls, so that the process answers other processes. Returns false after terminate_ipc_worker(). */
 bool libos_ipc_turn(uint64_t until);
 
-/* How full something is. */
+/* The usage of a pool: now, at its peak, and its limit. */
 struct libos_ipc_fill {
     uint64_t now, most, limit;
 };
@@ -300,30 +300,30 @@ struct libos_ipc_statistics {
     uint64_t frames_in, frames_out; /* whole messages */
     uint64_t bytes_in, bytes_out;
     uint64_t accepted, connected; /* streams */
-    uint64_t disconnects;         /* processes that went away */
-    uint64_t late_answers;        /* to calls that had ended */
-    uint64_t unknown_codes;       /* messages that were skipped */
-    uint64_t undone;              /* requests that couldn't be done, to which no answer is due */
-    uint64_t refused;             /* connections that were closed for a fault of the other side */
+    uint64_t disconnects;         /* connections that ended */
+    uint64_t late_answers;        /* answers to calls that had ended */
+    uint64_t unknown_codes;       /* skipped messages */
+    uint64_t undone;              /* one-way requests that failed */
+    uint64_t refused;             /* connections closed for a fault of the peer */
     struct libos_ipc_fill peers, waiters, ranges, own_ranges, children, locks, locked_files,
         waiting_for_locks, lock_handles, sync_handles, served_handles, sync_clients, send_queue;
 };
 
-/* What was counted since init_ipc(). */
+/* Returns what the library has counted since init_ipc(). */
 int libos_ipc_get_statistics(struct libos_ipc_statistics* statistics);
 
-/* ---- What happened last ------------------------------------------------------------------------- */
+/* ---- The last events ---------------------------------------------------------------------------- */
 
-/* Says the last 256 events to libos_ipc_callbacks.log, a line each, at LIBOS_IPC_LOG_INFO: messages in
- * (<-) and out (->), processes that came, went and were refused, calls that began and ended. The
- * number at the start is the time of libos_ipc_platform.now, in seconds. Takes no lock: it may be
- * called when something is wrong, from any thread and from callbacks, and is, before
- * libos_ipc_callbacks.fatal. -EINVAL before init_ipc(). */
+/* Logs the last 256 events to libos_ipc_callbacks.log, a line each, at LIBOS_IPC_LOG_INFO: messages received (<-) and sent
+ * (->), processes that connected, disconnected and were refused, calls that began and ended. The number at the start is
+ * the time of libos_ipc_platform.now, in seconds. It takes no lock, so any thread and any callback may call it at any
+ * time. The library calls it before libos_ipc_callbacks.fatal. -EINVAL before init_ipc() and after
+ * terminate_ipc_worker(). */
 int libos_ipc_dump_events(void);
 
 /* ---- Connections and messages ------------------------------------------------------------------- */
 
-/* Codes of messages. */
+/* Message codes. */
 enum {
     IPC_MSG_RESP = 0,
     IPC_MSG_GET_NEW_VMID,
@@ -346,14 +346,14 @@ enum {
     IPC_MSG_CODE_BOUND,
 };
 
-/* Opens the connection to `dest`, if there is none. Doesn't wait for the other side: that nobody is
- * there shows in the calls that follow. Not needed before them: they connect by themselves. */
+/* Opens the connection to `dest`, if there is none. Does not wait for the peer: if the peer does not exist, later calls
+ * fail. Other calls connect by themselves, so this one is optional. */
 int connect_to_process(IDTYPE dest);
-/* Closes the connection with `dest`, both ways, if there is one. Calls that wait for its answer get
- * -ESRCH; what waits to be sent is dropped. */
+/* Closes the connection with `dest`, in both directions, if there is one. Calls that wait for its answer return -ESRCH.
+ * Queued messages are dropped. */
 void remove_outgoing_ipc_connection(IDTYPE dest);
 
-/* What every message begins with. */
+/* The header of every message. */
 struct ipc_msg_header {
     size_t size; /* of the whole message, in bytes */
     uint64_t seq;
@@ -365,76 +365,74 @@ struct libos_ipc_msg {
     LIBOS_IPC_OPEN_ENDED char data[];
 } __attribute__((packed));
 
-/* The size of a message with that much payload. */
+/* Returns the size of a message with a payload of that many bytes. */
 static inline size_t get_ipc_msg_size(size_t payload) {
     return sizeof(struct libos_ipc_msg) + payload;
 }
 
-/* Fills in the header of a message, or of an answer to message `seq`, of `size` bytes in all. */
+/* Fill in the header of a message, or of an answer to request `seq`. `size` counts the header, too. */
 void init_ipc_msg(struct libos_ipc_msg* msg, unsigned char code, size_t size);
 void init_ipc_response(struct libos_ipc_msg* msg, uint64_t seq, size_t size);
 
-/* Sends a message and doesn't wait for an answer. Only what the protocol has (a code below
- * IPC_MSG_CODE_BOUND, a payload of its form) is sent: else -EINVAL. Blocks only while the queue to
- * `dest` is full. The message is not changed. */
+/* Sends a message and does not wait for an answer. -EINVAL if the message is not of the protocol: its code must be below
+ * IPC_MSG_CODE_BOUND and its payload well-formed. Blocks only while the queue to `dest` is full. Does not change the
+ * message. */
 int ipc_send_message(IDTYPE dest, struct libos_ipc_msg* msg);
-/* Sends a request, and blocks until it is answered. `*resp` is then the answer's payload, to be
- * freed as libos_ipc_platform.allocate says; NULL: it is dropped. The message is not changed.
- * -EINVAL if no answer is due to its code, or it is for this process itself. */
+/* Sends a request and blocks until it is answered. `*resp` is then the payload of the answer, allocated with
+ * libos_ipc_platform.allocate; the caller frees it. If `resp` is NULL the answer is dropped. Does not change the message.
+ * -EINVAL if its code has no answer, or `dest` is this process. */
 int ipc_send_msg_and_get_response(IDTYPE dest, struct libos_ipc_msg* msg, void** resp);
-/* Sends a message to all connected processes but `exclude_vmid` (0: to all). Never blocks.
- * -EAGAIN if the queue to some of them was full: these don't get it. */
+/* Sends a message to all connected processes except `exclude_vmid` (0: to all). Never blocks. -EAGAIN if the queue to some
+ * of them was full: these do not get the message. */
 int ipc_broadcast(struct libos_ipc_msg* msg, IDTYPE exclude_vmid);
 
 /* ---- VMIDs and IDs ------------------------------------------------------------------------------- */
 
-/* A VMID for a new process. Blocks. -EAGAIN when all are used up. */
+/* Allocates a VMID for a new process. Blocks. -EAGAIN when all are used up. */
 int ipc_get_new_vmid(IDTYPE* vmid);
 
-/* How long a range is at most. */
+/* The largest number of IDs in a range. */
 #define MAX_RANGE_SIZE 0x20
-/* A fresh range of IDs, owned by this process: both ends included. Blocks. -EAGAIN if there is none
- * left. */
+/* Allocates a range of IDs, owned by this process. Both ends are included. Blocks. -EAGAIN if no range is left. */
 int ipc_alloc_id_range(IDTYPE* out_start, IDTYPE* out_end);
-/* Gives a range back: a whole one, as it was allocated, or as ipc_change_id_owner() left it. */
+/* Releases a whole range, as ipc_alloc_id_range() allocated it or as ipc_change_id_owner() has split it. */
 int ipc_release_id_range(IDTYPE start, IDTYPE end);
-/* Gives one ID of this process to another, and splits its range: what was before, the ID itself and
- * what was behind are three ranges, each to be released by itself. Blocks. -EPERM if the ID is not
- * this process's. If `new_owner` is not connected yet, it is a child from now on, and `id` its pid:
- * see libos_ipc_callbacks.child_died. */
+/* Transfers one ID of this process to another, and splits its range into up to three: the IDs before it, the ID itself and
+ * the IDs after it, each of which is released separately. Blocks. -EPERM if this process does not own the ID. If
+ * `new_owner` is not connected yet, it becomes a child of this process with pid `id`: see
+ * libos_ipc_callbacks.child_died. */
 int ipc_change_id_owner(IDTYPE id, IDTYPE new_owner);
-/* The VMID of the process that owns an ID; 0 if nobody does. Blocks. */
+/* Returns the VMID of the process that owns an ID; 0 if none does. Blocks. */
 int ipc_get_id_owner(IDTYPE id, IDTYPE* out_owner);
 
-/* What was handed to a process that could not be started goes back to the leader, and it is no child any
- * more. */
+/* Abandons a child that could not be started: the leader takes back the IDs that were transferred to it. */
 int libos_ipc_bury(IDTYPE vmid);
 
-/* The allocator of single IDs above that. It asks the leader once in MAX_RANGE_SIZE IDs. Those that go to
- * other processes come out of a range of their own. */
+/* An allocator of single IDs over the calls above. It sends one request for MAX_RANGE_SIZE IDs. IDs for other processes
+ * come from a separate range. */
 
-/* In a child: takes over the ID that its parent handed to it; 0: none. */
+/* In a child: accepts the ID that its parent transferred to it; 0: none. */
 int init_id_ranges(IDTYPE preload_tid);
-/* A fresh ID; if `move_ownership_to` is not 0, one that is that process's from the start, as with
- * ipc_change_id_owner(), and not to be released here. 0 if there is none: the log says why. */
+/* Allocates an ID. If `move_ownership_to` is not 0, transfers it to that process, as ipc_change_id_owner() does; then
+ * only that process releases it. Returns 0 if that fails, and logs the reason. May block. */
 IDTYPE get_new_id(IDTYPE move_ownership_to);
-/* Ends the use of an ID that get_new_id() or init_id_ranges() gave. */
+/* Releases an ID that get_new_id() or init_id_ranges() returned. */
 void release_id(IDTYPE id);
 
 /* ---- Processes ----------------------------------------------------------------------------------- */
 
-/* Tells the parent how this process ends, if it has one. Blocks only while the queue is full. */
+/* Sends the exit notice of this process to its parent, if it has one. Blocks only while the queue is full. */
 int ipc_cld_exit_send(unsigned int exitcode, unsigned int term_signal);
 
-/* Send a signal; `sig` 0 only asks whether it could be sent. They block for the answer of the
- * process that owns the target: 0, -ESRCH, -EPERM as it says. A group is asked of the process that
- * owns the ID `pgid`. All: every process but this one; the leader passes it on, nobody waits. */
+/* Send a signal; `sig` 0 only tests whether it could be sent (kill(2)). The first three block for the answer of the process
+ * that owns the target: 0, -ESRCH or -EPERM. A signal for a group is sent to the process that owns the ID `pgid`.
+ * ipc_kill_all() sends the signal to every process but this one, over the leader, and does not wait for answers. */
 int ipc_kill_process(IDTYPE sender, IDTYPE target, int sig);
 int ipc_kill_thread(IDTYPE sender, IDTYPE dest_pid, IDTYPE target, int sig);
 int ipc_kill_pgroup(IDTYPE sender, IDTYPE pgid, int sig);
 int ipc_kill_all(IDTYPE sender, int sig);
 
-/* A question about a pid, and its answer. */
+/* The request and the answer of ipc_pid_getmeta(). */
 struct libos_ipc_pid_getmeta {
     IDTYPE pid;
     enum pid_meta_code code;
@@ -446,63 +444,60 @@ struct libos_ipc_pid_retmeta {
     LIBOS_IPC_OPEN_ENDED char data[];
 } __attribute__((packed));
 
-/* Asks about a pid anywhere in the family. Blocks. `*data` is to be freed as
- * libos_ipc_platform.allocate says; nothing is allocated if this fails: -ESRCH if there is no such
- * pid, -ENOENT if there is nothing to tell. A path ends with NUL, which datasize counts. */
+/* Queries metadata of a pid of any process of the family. Blocks. `*data` is allocated with libos_ipc_platform.allocate,
+ * and the caller frees it; nothing is allocated if the call fails. -ESRCH if there is no such pid, -ENOENT if it has no
+ * such metadata. A path ends with NUL, which datasize counts. */
 int ipc_pid_getmeta(IDTYPE pid, enum pid_meta_code code, struct libos_ipc_pid_retmeta** data);
 
-/* ---- Sync handles: data that processes share coherently ----------------------------------------- */
+/* ---- Sync handles: shared values with reader and writer locks ----------------------------------- */
 
-/* What a process has of a handle. */
+/* The lease that a process has on a handle. */
 enum {
     SYNC_STATE_NONE,
     SYNC_STATE_INVALID,
-    SYNC_STATE_SHARED,    /* it may read the data, as may others */
-    SYNC_STATE_EXCLUSIVE, /* it may change it, alone */
+    SYNC_STATE_SHARED,    /* the process may read the data, as may others */
+    SYNC_STATE_EXCLUSIVE, /* only this process may read and change the data */
     SYNC_STATE_NUM,
 };
 
-/* An open handle: a name, not an address. A closed one is refused. */
+/* An open handle: a number, not an address. A closed handle is refused. */
 struct sync_handle;
 
-/* Nothing is left to do in these two after init_ipc(): they fail if that has not been called, and
- * the first if this process is not the leader. */
+/* These two only check: they fail before init_ipc(), and the first also fails if this process is not the leader. */
 int init_sync_server(void);
 int init_sync_client(void);
-/* Closes all handles, and what was changed goes to the others. To be called when no thread uses them
- * any more, before terminate_ipc_worker(). Blocks. */
+/* Closes all handles, and sends changed data to the leader. To be called when no thread uses a handle any more, before
+ * terminate_ipc_worker(). Blocks. */
 int shutdown_sync_client(void);
 
-/* Opens a handle: that of the number `id`, or with 0 a fresh one, whose number has its highest bit set
- * and is never used again in the family. -EINVAL if this process has it open, -ENOMEM at the limit.
- * Sends nothing. */
+/* Opens the handle with the number `id`. With 0 it opens a new one, whose number has its highest bit set and is never used
+ * again in the family. -EINVAL if this process has the handle open, -ENOMEM at the limit. Sends no message. */
 int sync_create(struct sync_handle** handle, uint64_t id);
-/* The number that a handle goes by in all processes; 0 for one that is closed. */
+/* Returns the number of a handle, which is the same in all processes; 0 for a closed handle. */
 uint64_t libos_ipc_sync_id(struct sync_handle* handle);
-/* Closes a handle that no thread has locked. Blocks. */
+/* Closes a handle, which no thread may have locked. Blocks. */
 void sync_destroy(struct sync_handle* handle);
-/* Locks a handle: for SYNC_STATE_SHARED no other process changes the data, for SYNC_STATE_EXCLUSIVE no
- * other process uses it; either way one thread of this process at a time. If the data has changed
- * since this process last had it, it is copied to `data` (as much as there is) and the result is
- * true. What a process has stays with it until another wants it: to lock it again takes no message.
- * Blocks. If it can't be had (the leader is gone) the log says so, and the result is false:
- * libos_ipc_sync_lock() tells. That a process died changing the data is only logged, too, and kept
- * for the next libos_ipc_sync_lock() of any process. */
+/* Locks a handle. With SYNC_STATE_SHARED no other process changes the data, with SYNC_STATE_EXCLUSIVE no other process
+ * reads or changes it. Only one thread of this process holds the lock at a time. If the data has changed since this
+ * process last had it, the library copies it to `data` (at most `data_size` bytes) and returns true. The process keeps its
+ * lease until another process wants it, so to lock again takes no message. Blocks. If the lock fails (the leader is gone)
+ * the library logs the error and returns false; libos_ipc_sync_lock() returns it. That a process died while it could
+ * change the data is also only logged here, and is reported to the next libos_ipc_sync_lock() of any process. */
 bool sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size)
     __attribute__((warn_unused_result));
-/* Gives it back; if it was SYNC_STATE_EXCLUSIVE, with what the data is now (NULL: it is as it was). */
+/* Unlocks a handle. After SYNC_STATE_EXCLUSIVE `data` is the new data; NULL: it is unchanged. */
 void sync_unlock(struct sync_handle* handle, void* data, size_t data_size);
-/* As sync_lock(), and tells: 0 and in `*news` what is new, or -errno, and then it is not locked. */
+/* As sync_lock(), but returns -errno if the lock fails. On success returns 0 and stores bits of libos_ipc_sync_news. */
 enum libos_ipc_sync_news {
-    LIBOS_IPC_SYNC_UPDATED = 1,    /* the data has changed, and was copied */
-    LIBOS_IPC_SYNC_OWNER_DIED = 2, /* a process died while it could change the data: it is what that
-                                      process last gave back. All are told until one that is told has
-                                      locked it SYNC_STATE_EXCLUSIVE */
+    LIBOS_IPC_SYNC_UPDATED = 1,    /* the data has changed and was copied */
+    LIBOS_IPC_SYNC_OWNER_DIED = 2, /* a process died while it could change the data: its changes are lost
+                                      since it last returned its lease. Every lock reports this, until a
+                                      process that got the report has locked SYNC_STATE_EXCLUSIVE */
 };
 int libos_ipc_sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size,
                         unsigned int* news);
 
-/* What the messages about handles carry. */
+/* The payload of messages about sync handles. */
 struct libos_ipc_sync {
     uint64_t id;
     size_t data_size;
@@ -514,11 +509,11 @@ struct libos_ipc_sync {
 
 enum libos_file_lock_family {
     FILE_LOCK_UNKNOWN,
-    FILE_LOCK_POSIX, /* of a process: fcntl(2) */
-    FILE_LOCK_FLOCK, /* of an open file: flock(2) */
+    FILE_LOCK_POSIX, /* owned by a process: fcntl(2) */
+    FILE_LOCK_FLOCK, /* owned by an open file: flock(2) */
 };
 
-/* To the end of the file, however long it gets. */
+/* The lock reaches to the end of the file, also if the file grows. */
 #define FS_LOCK_EOF UINT64_MAX
 
 struct libos_file_lock {
@@ -526,52 +521,49 @@ struct libos_file_lock {
     int type;           /* F_RDLCK 0, F_WRLCK 1, F_UNLCK 2, as in Linux */
     uint64_t start;     /* the first byte */
     uint64_t end;       /* the last byte */
-    IDTYPE pid;         /* whose lock it is */
-    uint64_t handle_id; /* the open file that it belongs to; FILE_LOCK_FLOCK */
+    IDTYPE pid;         /* the owner */
+    uint64_t handle_id; /* the open file; for FILE_LOCK_FLOCK */
 };
 
-/* Nothing is left to do in this one after init_ipc(). */
+/* Does nothing after init_ipc(), and fails before. */
 int init_fs_lock(void);
-/* Sets, changes or drops a lock. -EAGAIN if another's is in the way and `wait` is false; if it is
- * true, blocks until the lock is to be had. -EDEADLK if that would be for ever, -ENOLCK at the
- * leader's limits. */
+/* Sets, changes or removes a lock, as F_SETLK, F_SETLKW or flock(2). If another lock conflicts: -EAGAIN, or with `wait` it
+ * blocks until the lock is granted. -EDEADLK if the wait would close a cycle of waiting processes, -ENOLCK at a limit of
+ * the leader. */
 int file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
-/* The lock that is in the way of this one, of several the one that starts lowest:
- * `out_file_lock->type` is F_UNLCK if there is none. Blocks for the leader's answer. */
+/* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest.
+ * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */
 int file_lock_get(const char* path, struct libos_file_lock* file_lock,
                   struct libos_file_lock* out_file_lock);
-/* Drops all locks of a process: when it exits. Sends nothing if this process never set one. */
+/* Removes all locks of a process, when it exits. Sends no message if this process never set a lock. */
 int file_lock_clear_pid(IDTYPE pid);
 
-/* Who holds an open file (libos_file_lock.handle_id): its FILE_LOCK_FLOCK locks go with the last process that
- * holds it. A process holds an open file when it has locked it, or was handed it, until it closes it
- * or ends. All four block, and are done when they return. -ENOSYS where the leader is a process of the C
- * implementation, which does not know who has an open file: there a lock stays until somebody unlocks
- * it.
+/* The holders of an open file (libos_file_lock.handle_id). The FILE_LOCK_FLOCK locks of an open file are removed when its
+ * last holder closes it or ends. A process holds an open file once it has locked it or another process gave it, until it
+ * closes it or ends. The four calls block, and have taken effect when they return. They return -ENOSYS if the leader is a
+ * process of the C implementation, which does not track holders: there a lock stays until a process unlocks it.
  *
- * Before a process starts another that inherits its open files (fork(2), exec(3)), or sends another a
- * descriptor, it gives each of them to that process: then the lock is never without a holder, whoever closes
- * or ends first. A process that gives an open file holds it itself from then on, even if it has never
- * locked it: so what a child locks and leaves locked stays locked until the parent has closed the open
- * file, too (in a shell, `(flock 9; work) 9>file`). */
+ * Before a process starts a child that inherits its open files (fork(2), exec(3)), or sends a descriptor to another
+ * process, it gives the open file to that process. So the lock always has a holder, in whatever order the processes close
+ * and end. The giver becomes a holder, too, even if it never locked the file. So a lock that a child has set stays until
+ * the parent has closed the open file (in a shell, `(flock 9; work) 9>file`). */
 
-/* Gives an open file to another process: one that this process is about to start, with the VMID of
- * ipc_get_new_vmid(), or any other. -ESRCH if it has left, -ENOLCK at the limit `lock_handles`: then
- * nothing has changed. What was given to a process that never comes is held until libos_ipc_bury(), or
- * until this process ends. */
+/* Gives an open file to another process: to one that this process will start, with a VMID of ipc_get_new_vmid(), or to any
+ * other. -ESRCH if that process has left, -ENOLCK at the limit `lock_handles`; then nothing has changed. A process that
+ * never starts remains a holder until libos_ipc_bury() or until this process ends. */
 int libos_ipc_give_open_file(uint64_t handle_id, IDTYPE to);
-/* Takes that back, if the descriptor could not be sent, or the process not be started. Does nothing if
- * the other process has it already. */
+/* Undoes libos_ipc_give_open_file(), if the descriptor could not be sent or the process not be started. Does nothing if the
+ * other process has used the open file already. */
 int libos_ipc_take_back_open_file(uint64_t handle_id, IDTYPE from);
-/* A descriptor of the open file has come in a message: to be called once for each, before it is used or
- * closed. The descriptor may come before the leader's word that it was given: a close before both is not
- * noticed, and the lock stays until this process ends. A process need not call it for what it inherited. */
+/* States that a descriptor of the open file has arrived in a message. To be called once for each descriptor, before it is
+ * used or closed. The descriptor may arrive before the leader's notification that it was given. A close before both has no
+ * effect, and the lock stays until this process ends. Not needed for an inherited open file. */
 int libos_ipc_hold_open_file(uint64_t handle_id);
-/* The last descriptor of the open file in this process was closed. Sends nothing if this process has
- * never locked, held or given it, except for a question to the leader once in a process's life. */
+/* States that this process has closed its last descriptor of the open file. Sends no message if this process has never
+ * locked, held or given it, except for one request to the leader in the life of the process. */
 int libos_ipc_close_open_file(uint64_t handle_id);
 
-/* What the messages about file locks carry. */
+/* The payloads of messages about file locks. */
 struct libos_ipc_file_lock {
     enum libos_file_lock_family family;
     int type;
@@ -592,31 +584,29 @@ struct libos_ipc_file_lock_resp {
     uint64_t handle_id;
 };
 
-/* The same as the calls without `ipc_`, without libos_ipc_callbacks.file_key. */
+/* As the calls without `ipc_`, but `path` is the key: libos_ipc_callbacks.file_key is not called. */
 int ipc_file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
 int ipc_file_lock_get(const char* path, struct libos_file_lock* file_lock,
                       struct libos_file_lock* out_file_lock);
 int ipc_file_lock_clear_pid(IDTYPE pid);
 
-/* ---- The parts of the calls above ------------------------------------------------------------------
+/* ---- For a library OS that moves some messages itself ----------------------------------------------
  *
- * The library calls none of these: its worker does what they do. They are for a library OS that moves
- * some messages itself.
+ * The worker does the work of these calls. A library OS that leaves all messages to the library needs none of them.
  */
 
-/* Sends the parts of a conversation about a sync handle: of a client, to the leader; of the leader,
- * to a client. `code` is one of IPC_MSG_SYNC_. */
+/* Send a message about a sync handle: as a client to the leader, or as the leader to a client. `code` is one of
+ * the IPC_MSG_SYNC_ codes. */
 int ipc_sync_client_send(int code, uint64_t id, int state, size_t data_size, void* data);
 int ipc_sync_server_send(IDTYPE dest, int code, uint64_t id, int state, size_t data_size,
                          void* data);
-/* Answers a request for a file lock that was put off. */
+/* Answers a request for a file lock that has waited. */
 int ipc_file_lock_set_send_response(IDTYPE vmid, unsigned long seq, int result);
 
-/* Each takes in a message as if it had just come from the connected process `src`: `data` is its payload
- * (NULL where there is none) and `seq` its number. It is checked as any other; an answer, if one is
- * due, goes to `src`. 0; -ESRCH if `src` is not connected; -EINVAL if it is malformed or `src` may
- * not say that, and then the connection is closed, as it would be; -EAGAIN if there is no room for
- * it now. */
+/* Each handles a message as if the connected process `src` had just sent it: `data` is the payload (NULL if there is none)
+ * and `seq` the sequence number. The library checks it like any message, and sends the answer, if it has one, to `src`.
+ * Returns 0; -ESRCH if `src` is not connected; -EINVAL if the message is malformed or `src` may not send it, and then the
+ * library closes the connection; -EAGAIN if there is no room for the message now. */
 int ipc_get_new_vmid_callback(IDTYPE src, void* data, uint64_t seq);
 int ipc_cld_exit_callback(IDTYPE src, void* data, uint64_t seq);
 int ipc_alloc_id_range_callback(IDTYPE src, void* data, uint64_t seq);
@@ -634,11 +624,11 @@ int ipc_sync_confirm_close_callback(IDTYPE src, void* data, unsigned long seq);
 int ipc_file_lock_set_callback(IDTYPE src, void* data, unsigned long seq);
 int ipc_file_lock_get_callback(IDTYPE src, void* data, unsigned long seq);
 int ipc_file_lock_clear_pid_callback(IDTYPE src, void* data, unsigned long seq);
-/* The same for an answer: whoever waits for it gets it. `data` is the library's from now on, and given to
- * libos_ipc_platform.release. 0 also if nobody waits for it (any more). */
+/* Handles an answer in the same way: the call that waits for it returns. The library frees `data` with
+ * libos_ipc_platform.release. Returns 0 also if no call waits for the answer. */
 int ipc_response_callback(IDTYPE src, void* data, uint64_t seq);
-/* A process is gone: if it is a child that has not ended yet, libos_ipc_callbacks.child_died is told,
- * with SIGPWR. May call callbacks. */
+/* States that a process is gone. If it is a child that has not ended yet, the library calls
+ * libos_ipc_callbacks.child_died with SIGPWR. */
 void ipc_child_disconnect_callback(IDTYPE vmid);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-//! Tells the sources that they are to be the static library.
+//! Sets `cfg(static_library)` for the sources of the crate.
 
 fn main() {
     println!("cargo::rustc-cfg=static_library");

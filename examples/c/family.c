@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The library OS's side of libos_ipc: its callbacks, and the order in which it starts. */
+/* A small library OS: the callbacks that the library calls, and the calls that start and stop it. */
 #define _GNU_SOURCE
 #include "family.h"
 
@@ -15,20 +15,20 @@
 
 struct process g_process;
 
-/* Enough for a leader. Untouched pages of it cost nothing. */
+/* Memory for a leader. Pages that the library never touches cost nothing. */
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
 
 static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
     (void)context;
     if (kill->type != KILL_ALL && kill->id != g_process.pid)
         return -ESRCH;
-    /* Signal 0 only asks whether we are here. */
+    /* Signal 0 only tests whether the process exists. */
     if (kill->signum)
         g_process.signals++;
     return 0;
 }
 
-static int64_t tell(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
+static int64_t get_metadata(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
     (void)context;
     if (pid != g_process.pid)
         return -ESRCH;
@@ -58,7 +58,7 @@ static void self(void* context, struct libos_ipc_self* self) {
     *self = (struct libos_ipc_self){g_process.pid, g_process.parent_pid, getuid()};
 }
 
-static void say(void* context, enum libos_ipc_log_level level, const char* message) {
+static void print_log(void* context, enum libos_ipc_log_level level, const char* message) {
     (void)context;
     if (level <= LIBOS_IPC_LOG_WARNING)
         fprintf(stderr, "process %u: %s\n", g_process.pid, message);
@@ -73,10 +73,10 @@ static void fatal(void* context, const char* message) {
 void start(const char* base, const char* program, IDTYPE pid, IDTYPE parent_pid) {
     static const struct libos_ipc_callbacks callbacks = {
         .signal = deliver,
-        .metadata = tell,
+        .metadata = get_metadata,
         .child_died = child_died,
         .self = self,
-        .log = say,
+        .log = print_log,
         .fatal = fatal,
     };
     struct libos_ipc_platform platform;
@@ -84,31 +84,31 @@ void start(const char* base, const char* program, IDTYPE pid, IDTYPE parent_pid)
     g_process.pid = pid;
     g_process.parent_pid = parent_pid;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    must(posix_platform(&platform, base, g_memory, sizeof(g_memory)), "the platform");
-    must(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
-    must(init_ipc(), "init_ipc");
-    must(init_ipc_worker(), "init_ipc_worker");
-    must(init_id_ranges(pid), "init_id_ranges");
+    check(posix_platform(&platform, base, g_memory, sizeof(g_memory)), "the platform");
+    check(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
+    check(init_ipc(), "init_ipc");
+    check(init_ipc_worker(), "init_ipc_worker");
+    check(init_id_ranges(pid), "init_id_ranges");
     if (g_process_ipc_ids.leader_vmid == 0)
-        must(init_sync_server(), "init_sync_server");
-    must(init_sync_client(), "init_sync_client");
-    must(init_fs_lock(), "init_fs_lock");
+        check(init_sync_server(), "init_sync_server");
+    check(init_sync_client(), "init_sync_client");
+    check(init_fs_lock(), "init_fs_lock");
 }
 
 void stop(void) {
-    must(file_lock_clear_pid(g_process.pid), "file_lock_clear_pid");
-    must(shutdown_sync_client(), "shutdown_sync_client");
+    check(file_lock_clear_pid(g_process.pid), "file_lock_clear_pid");
+    check(shutdown_sync_client(), "shutdown_sync_client");
     terminate_ipc_worker();
     posix_platform_end();
 }
 
 uint64_t count(struct sync_handle* handle, unsigned int rounds) {
-    static uint64_t counter; /* our copy: right while we have the handle, changed or not */
+    static uint64_t counter; /* this process's copy: current while the handle is locked */
     int state = rounds ? SYNC_STATE_EXCLUSIVE : SYNC_STATE_SHARED;
     uint64_t found;
     do {
         unsigned int news;
-        must(libos_ipc_sync_lock(handle, state, &counter, sizeof(counter), &news),
+        check(libos_ipc_sync_lock(handle, state, &counter, sizeof(counter), &news),
              "libos_ipc_sync_lock");
         found = rounds ? ++counter : counter;
         sync_unlock(handle, rounds ? &counter : NULL, rounds ? sizeof(counter) : 0);
@@ -126,7 +126,7 @@ void await(atomic_uint* what, unsigned int enough, const char* name) {
     }
 }
 
-int must(int result, const char* what) {
+int check(int result, const char* what) {
     if (result < 0) {
         fprintf(stderr, "process %u: FAILED: %s: %s\n", g_process.pid, what, strerror(-result));
         exit(1);

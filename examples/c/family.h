@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What the leader and its followers have in common: a very small library OS. */
+/* The small library OS that the leader and its followers share. */
 #pragma once
 
 #include <stdatomic.h>
@@ -12,24 +12,24 @@
 #define COUNTER 0x5eed /* the number of the sync handle */
 #define LOCKED_FILE "/data/accounts"
 
-/* This process, as its family knows it. */
+/* The state of this process. */
 struct process {
     IDTYPE pid, parent_pid;
     const char* program;
-    atomic_uint signals; /* that came */
-    atomic_uint ended;   /* children that ended */
+    atomic_uint signals; /* signals received */
+    atomic_uint ended;   /* children that have ended */
     unsigned int ended_well;
 };
 extern struct process g_process;
 
-/* Becomes a member: the platform, the callbacks, the calls a library OS begins with. */
+/* Makes this process a member: sets up the platform and the callbacks, and makes the calls of a starting library OS. */
 void start(const char* base, const char* program, IDTYPE pid, IDTYPE parent_pid);
-/* Leaves the family. */
+/* Makes this process leave the family. */
 void stop(void);
-/* Increments the shared counter that often, each time alone in the whole family; 0: only looks. What
- * it is then. */
+/* Increments the shared counter `rounds` times, each time under an exclusive lock; with 0 only reads it. Returns the
+ * counter. */
 uint64_t count(struct sync_handle* handle, unsigned int rounds);
-/* Waits until a counter of `g_process` is at least that; ends the process if that takes 20 seconds. */
+/* Waits until a counter of `g_process` is at least `enough`. Ends the process after 20 seconds. */
 void await(atomic_uint* what, unsigned int enough, const char* name);
-/* Ends the process, and says why, if `result` is an error. */
-int must(int result, const char* what);
+/* Prints the reason and ends the process if `result` is an error. */
+int check(int result, const char* what);

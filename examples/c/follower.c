@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A follower: started by a parent in C or in Rust, who says on the command line who it is. */
+/* A follower. Its parent, in C or in Rust, passes its identity on the command line. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -13,7 +13,7 @@
 
 static char** g_arguments;
 
-/* What the application does, on a small stack. */
+/* The application, on a small stack. */
 static void* run(void* unused) {
     (void)unused;
     const char* base = g_arguments[1];
@@ -23,32 +23,32 @@ static void* run(void* unused) {
     IDTYPE pid = (IDTYPE)atol(g_arguments[5]);
     start(base, g_arguments[0], pid, (IDTYPE)atol(g_arguments[6]));
 
-    /* IDs of its own: for threads, say. */
+    /* An ID of this process, as a library OS takes for a thread. */
     IDTYPE tid = get_new_id(0), owner;
-    must(ipc_get_id_owner(tid, &owner), "ipc_get_id_owner");
-    must(owner == g_process_ipc_ids.self_vmid ? 0 : -EPROTO, "the owner of a new ID");
+    check(ipc_get_id_owner(tid, &owner), "ipc_get_id_owner");
+    check(owner == g_process_ipc_ids.self_vmid ? 0 : -EPROTO, "the owner of a new ID");
 
     /* The shared counter. */
     struct sync_handle* counter;
-    must(sync_create(&counter, COUNTER), "sync_create");
+    check(sync_create(&counter, COUNTER), "sync_create");
     count(counter, ROUNDS);
 
-    /* A byte of a file that is each process's own, one that all want, and a look at it. */
+    /* Lock a byte that only this process locks, then a byte that all processes lock, and look up a conflict. */
     struct libos_file_lock own = {FILE_LOCK_POSIX, 1, pid, pid, pid, 0}, all = {FILE_LOCK_POSIX, 1, 0, 0, pid, 0};
-    must(file_lock_set(LOCKED_FILE, &own, false), "file_lock_set: its own byte");
-    must(file_lock_set(LOCKED_FILE, &all, true), "file_lock_set: the common byte");
+    check(file_lock_set(LOCKED_FILE, &own, false), "file_lock_set: its own byte");
+    check(file_lock_set(LOCKED_FILE, &all, true), "file_lock_set: the common byte");
     struct libos_file_lock other = {FILE_LOCK_POSIX, 1, 0, FS_LOCK_EOF, pid + 1, 0}, found;
-    must(file_lock_get(LOCKED_FILE, &other, &found), "file_lock_get");
-    must(found.type == 2 ? -EPROTO : 0, "a lock that is in the way");
+    check(file_lock_get(LOCKED_FILE, &other, &found), "file_lock_get");
+    check(found.type == 2 ? -EPROTO : 0, "a conflicting lock");
     all.type = 2;
-    must(file_lock_set(LOCKED_FILE, &all, false), "file_lock_set: to unlock");
+    check(file_lock_set(LOCKED_FILE, &all, false), "file_lock_set: to unlock");
 
-    /* Now it is there for the others, until it is signalled. */
-    printf("process %u: has counted, and waits for a signal\n", pid);
+    /* Serve the other processes until a signal arrives. */
+    printf("process %u: has counted and waits for a signal\n", pid);
     await(&g_process.signals, 1, "signal");
     sync_destroy(counter);
     release_id(tid);
-    must(ipc_cld_exit_send(pid % 100, 0), "ipc_cld_exit_send");
+    check(ipc_cld_exit_send(pid % 100, 0), "ipc_cld_exit_send");
     stop();
     return NULL;
 }
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
     }
     g_arguments = argv;
     pthread_t thread;
-    must(posix_small_thread(run, NULL, &thread), "a thread");
+    check(posix_small_thread(run, NULL, &thread), "a thread");
     pthread_join(thread, NULL);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The leader of a family of C processes, and of one in Rust. */
+/* The leader of a family of C processes and one Rust process. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -18,19 +18,19 @@ static char** g_programs;
 static IDTYPE g_pids[MOST];
 static unsigned int g_count;
 
-/* Starts a member: a VMID, a pid that is its own from the start, a process that is told both. */
+/* Starts a member: takes a VMID, transfers a pid to it, and starts a process with both on its command line. */
 static IDTYPE start_child(const char* base, const char* program) {
     IDTYPE vmid;
-    must(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
+    check(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
     IDTYPE pid = get_new_id(vmid);
-    must(pid ? 0 : -EAGAIN, "get_new_id");
+    check(pid ? 0 : -EAGAIN, "get_new_id");
     char numbers[5][16];
     IDTYPE values[5] = {vmid, g_process_ipc_ids.self_vmid, g_process_ipc_ids.self_vmid, pid,
                         g_process.pid};
     for (int i = 0; i < 5; i++)
         snprintf(numbers[i], sizeof(numbers[i]), "%u", values[i]);
     pid_t child = fork();
-    must(child < 0 ? -errno : 0, "fork");
+    check(child < 0 ? -errno : 0, "fork");
     if (child == 0) {
         execl(program, program, base, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4],
               (char*)NULL);
@@ -40,7 +40,7 @@ static IDTYPE start_child(const char* base, const char* program) {
     return pid;
 }
 
-/* Asks until the process is there: a child takes a moment to start. */
+/* Repeats the query until the child has started. */
 static void check_metadata(IDTYPE pid) {
     struct libos_ipc_pid_retmeta* answer = NULL;
     int result = -ESRCH;
@@ -49,7 +49,7 @@ static void check_metadata(IDTYPE pid) {
         if (result == -ESRCH)
             usleep(1000);
     }
-    must(result, "ipc_pid_getmeta");
+    check(result, "ipc_pid_getmeta");
     printf("leader: process %u is %s\n", pid, answer->data);
     free(answer);
 }
@@ -57,13 +57,13 @@ static void check_metadata(IDTYPE pid) {
 static void* run(void* unused) {
     (void)unused;
     char directory[] = "/tmp/libos-ipc-XXXXXX", base[64];
-    must(mkdtemp(directory) ? 0 : -errno, "mkdtemp");
+    check(mkdtemp(directory) ? 0 : -errno, "mkdtemp");
     snprintf(base, sizeof(base), "%s/family", directory);
     start(base, "leader", 0, 0);
     g_process.pid = get_new_id(0);
 
     struct sync_handle* counter;
-    must(sync_create(&counter, COUNTER), "sync_create");
+    check(sync_create(&counter, COUNTER), "sync_create");
     count(counter, 1);
     for (char** program = g_programs; *program && g_count < MOST; program++)
         g_pids[g_count++] = start_child(base, *program);
@@ -71,7 +71,7 @@ static void* run(void* unused) {
         check_metadata(g_pids[i]);
     count(counter, ROUNDS - 1);
 
-    /* The others have finished when the counter says so. */
+    /* The counter tells when the others have finished. */
     uint64_t total = 0, expected = (uint64_t)ROUNDS * (g_count + 1);
     for (int i = 0; total < expected && i < 20000; i++) {
         total = count(counter, 0);
@@ -79,22 +79,22 @@ static void* run(void* unused) {
     }
     printf("leader: %u processes have counted to %lu\n", g_count + 1, (unsigned long)total);
     for (unsigned int i = 0; i < g_count; i++)
-        must(ipc_kill_process(g_process.pid, g_pids[i], SIGNAL), "ipc_kill_process");
+        check(ipc_kill_process(g_process.pid, g_pids[i], SIGNAL), "ipc_kill_process");
     await(&g_process.ended, g_count, "exit of all children");
     for (unsigned int i = 0; i < g_count; i++) {
         int status;
-        must(wait(&status) < 0 ? -errno : 0, "wait");
-        must(status == 0 ? 0 : -EPROTO, "how a child ended");
+        check(wait(&status) < 0 ? -errno : 0, "wait");
+        check(status == 0 ? 0 : -EPROTO, "how a child ended");
     }
 
     struct libos_ipc_statistics statistics;
-    must(libos_ipc_get_statistics(&statistics), "libos_ipc_get_statistics");
+    check(libos_ipc_get_statistics(&statistics), "libos_ipc_get_statistics");
     printf("leader: %lu messages came, %lu went; locks left: %lu\n",
            (unsigned long)statistics.frames_in, (unsigned long)statistics.frames_out,
            (unsigned long)statistics.locks.now);
-    must(total == expected ? 0 : -EPROTO, "the counter");
-    must(g_process.ended_well == g_count ? 0 : -EPROTO, "the exit codes");
-    must(statistics.locks.now == 0 ? 0 : -EPROTO, "the locks that are left");
+    check(total == expected ? 0 : -EPROTO, "the counter");
+    check(g_process.ended_well == g_count ? 0 : -EPROTO, "the exit codes");
+    check(statistics.locks.now == 0 ? 0 : -EPROTO, "the locks that are left");
     stop();
     rmdir(directory);
     printf("c family: ok\n");
@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
     }
     g_programs = argv + 1;
     pthread_t thread;
-    must(posix_small_thread(run, NULL, &thread), "a thread");
+    check(posix_small_thread(run, NULL, &thread), "a thread");
     pthread_join(thread, NULL);
     return 0;
 }

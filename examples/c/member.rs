@@ -1,4 +1,4 @@
-//! A member in Rust of a family that is led by a process in C: does what `follower.c` does.
+//! A member in Rust of a family with a leader in C. It does what `follower.c` does.
 
 use std::env::args;
 use std::path::Path;
@@ -19,7 +19,7 @@ const COUNTER: u64 = 0x5eed;
 const ROUNDS: u32 = 500;
 const LOCKED_FILE: &[u8] = b"/data/accounts";
 
-/// The library OS around the process.
+/// The library OS of this process.
 struct Os(Sender<i32>);
 
 impl Embedder<Host> for Os {
@@ -36,11 +36,11 @@ impl Embedder<Host> for Os {
     }
 
     fn metadata(&self, node: &Node<'_, Host>, _: Id, what: MetaCode, reply: MetadataReply) {
-        let told = match what {
+        let metadata = match what {
             MetaCode::Executable => Ok(Metadata::Path(c"a member in Rust")),
             _ => Err(ENOENT),
         };
-        let _ = reply.send(node, told);
+        let _ = reply.send(node, metadata);
     }
 }
 

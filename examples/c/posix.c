@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What a porter writes: libos_ipc_platform over Unix sockets, poll(2) and pthreads.
+ * The platform of the example: struct libos_ipc_platform over Unix sockets, poll(2) and pthreads.
  *
- * Which streams are watched is in one table behind one mutex; `wait` polls a copy of it, and looks again
- * at what it finds, for another thread may have closed the stream meanwhile. Who changes the table
- * while `wait` polls rings a bell that is polled with the streams.
+ * One mutex protects the table of watched streams. `wait` polls a copy of the table and checks each ready stream
+ * against the table afterwards, because another thread may have closed the stream during the poll. A thread that changes
+ * the table during the poll writes to an eventfd, which is polled with the streams.
  */
 #define _GNU_SOURCE
 #include "posix.h"
@@ -24,28 +24,28 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STREAMS 1024 /* a stream is its descriptor: as many as a process has */
+#define STREAMS 1024 /* a stream is identified by its descriptor */
 #define STACK_SIZE (64 * 1024)
 
 struct stream {
     uint32_t interest; /* 0: not watched */
     uint64_t token;
-    uint64_t opened; /* which stream with this descriptor */
+    uint64_t generation; /* tells apart streams that had the same descriptor */
 };
 
 static struct {
     pthread_mutex_t lock;
     struct stream streams[STREAMS];
-    int used; /* above the highest descriptor of a stream, so far */
-    uint64_t opened;
-    int listener, bell;
-    bool listens, polls, rung;
+    int used; /* one more than the highest descriptor of a stream so far */
+    uint64_t generation;
+    int listener, wake_fd;
+    bool listens, polls, woken;
     struct sockaddr_un base;
 } g = {.lock = PTHREAD_MUTEX_INITIALIZER, .listener = -1, .listens = true};
 
 struct event {
     atomic_bool is_set;
-    int bell; /* can be read while it is set */
+    int wake_fd; /* eventfd, readable while the event is set */
 };
 
 /* ---- Time ---- */
@@ -56,8 +56,8 @@ static uint64_t now(void* context) {
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* How long it is until then, for ppoll(); NULL for ever. */
-static struct timespec* left(uint64_t until, struct timespec* span) {
+/* Converts a deadline to a timeout for ppoll(); NULL for LIBOS_IPC_FOREVER. */
+static struct timespec* timeout_until(uint64_t until, struct timespec* span) {
     if (until == LIBOS_IPC_FOREVER)
         return NULL;
     uint64_t time = now(NULL), nanoseconds = until > time ? until - time : 0;
@@ -79,7 +79,7 @@ static int new_socket(void) {
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-/* Only processes of the same user are family. */
+/* Only processes of the same user may be members. */
 static bool is_ours(int fd) {
     struct ucred peer;
     socklen_t size = sizeof(peer);
@@ -90,7 +90,7 @@ static int fd_of(void* stream) {
     return (int)((intptr_t)stream - 1);
 }
 
-/* Takes the socket over, or closes it. */
+/* Makes a stream of a socket, or closes the socket. */
 static int new_stream(int fd, void** stream) {
     if (!is_ours(fd) || fd >= STREAMS) {
         int error = fd >= STREAMS ? -EMFILE : -EACCES;
@@ -99,7 +99,7 @@ static int new_stream(int fd, void** stream) {
     }
     pthread_mutex_lock(&g.lock);
     g.used = g.used > fd ? g.used : fd + 1;
-    g.streams[fd] = (struct stream){.opened = ++g.opened};
+    g.streams[fd] = (struct stream){.generation = ++g.generation};
     pthread_mutex_unlock(&g.lock);
     *stream = (void*)(intptr_t)(fd + 1);
     return 0;
@@ -108,7 +108,7 @@ static int new_stream(int fd, void** stream) {
 static int platform_listen(void* context, IDTYPE vmid) {
     struct sockaddr_un address = address_of(vmid);
     int fd = new_socket();
-    /* The mode of the socket becomes that of the file. */
+    /* bind(2) gives the file the mode of the socket. */
     if (fd < 0 || fchmod(fd, S_IRUSR | S_IWUSR) < 0 ||
         bind(fd, (struct sockaddr*)&address, sizeof(address)) < 0 || listen(fd, 128) < 0) {
         int error = -errno;
@@ -151,11 +151,11 @@ static int64_t platform_write(void* context, void* stream, const void* data, siz
 
 /* ---- Readiness ---- */
 
-/* `g.lock` is held: who polls is to look at the table again. */
+/* Wakes a thread that polls, so that it reads the table again. The caller holds `g.lock`. */
 static void changed(bool always) {
-    if (!g.rung && (always || g.polls)) {
-        g.rung = true;
-        eventfd_write(g.bell, 1);
+    if (!g.woken && (always || g.polls)) {
+        g.woken = true;
+        eventfd_write(g.wake_fd, 1);
     }
 }
 
@@ -178,7 +178,7 @@ static void platform_unwatch(void* context, void* stream) {
 
 static void platform_close(void* context, void* stream) {
     platform_unwatch(context, stream);
-    /* A process that was forked meanwhile may have a copy, which would keep it open. */
+    /* A forked process may have a copy of the descriptor, which would keep the stream open. */
     shutdown(fd_of(stream), SHUT_RDWR);
     close(fd_of(stream));
 }
@@ -201,46 +201,46 @@ static uint32_t readiness(short found) {
            (found & (POLLRDHUP | POLLHUP | POLLERR) ? LIBOS_IPC_HANG_UP : 0u);
 }
 
-static size_t platform_wait(void* context, struct libos_ipc_ready* ready, size_t most,
+static size_t platform_wait(void* context, struct libos_ipc_ready* ready, size_t capacity,
                             uint64_t until) {
-    /* Only one thread at a time is here. */
+    /* Only one thread at a time calls this. */
     static struct pollfd fds[STREAMS + 2];
-    static uint64_t opened[STREAMS];
+    static uint64_t generation[STREAMS];
     pthread_mutex_lock(&g.lock);
     int streams = g.used;
     for (int fd = 0; fd < streams; fd++) {
-        /* poll(2) skips what is negative. */
+        /* poll(2) skips negative descriptors. */
         uint32_t interest = g.streams[fd].interest;
         fds[fd] = (struct pollfd){interest ? fd : -1, poll_events(interest), 0};
-        opened[fd] = g.streams[fd].opened;
+        generation[fd] = g.streams[fd].generation;
     }
-    fds[streams] = (struct pollfd){g.bell, POLLIN, 0};
+    fds[streams] = (struct pollfd){g.wake_fd, POLLIN, 0};
     fds[streams + 1] = (struct pollfd){g.listens ? g.listener : -1, POLLIN, 0};
     g.polls = true;
     pthread_mutex_unlock(&g.lock);
     struct timespec span;
-    eventfd_t rung;
-    int found = ppoll(fds, (nfds_t)streams + 2, left(until, &span), NULL);
+    eventfd_t woken;
+    int found = ppoll(fds, (nfds_t)streams + 2, timeout_until(until, &span), NULL);
     pthread_mutex_lock(&g.lock);
     g.polls = false;
-    if (g.rung) {
-        g.rung = false;
-        eventfd_read(g.bell, &rung);
+    if (g.woken) {
+        g.woken = false;
+        eventfd_read(g.wake_fd, &woken);
     }
-    size_t told = 0;
-    if (found > 0 && fds[streams + 1].revents && g.listens && told < most)
-        ready[told++] = (struct libos_ipc_ready){LIBOS_IPC_LISTENER, LIBOS_IPC_READ, 0};
-    /* Begins elsewhere each time, so that nobody is always last. */
+    size_t reported = 0;
+    if (found > 0 && fds[streams + 1].revents && g.listens && reported < capacity)
+        ready[reported++] = (struct libos_ipc_ready){LIBOS_IPC_LISTENER, LIBOS_IPC_READ, 0};
+    /* Each call begins at another stream, so that no stream is always last. */
     static unsigned int first;
     first++;
-    for (int n = 0; found > 0 && n < streams && told < most; n++) {
+    for (int n = 0; found > 0 && n < streams && reported < capacity; n++) {
         int fd = (int)((first + (unsigned int)n) % (unsigned int)streams);
         uint32_t what = readiness(fds[fd].revents);
-        if (what && g.streams[fd].interest && g.streams[fd].opened == opened[fd])
-            ready[told++] = (struct libos_ipc_ready){g.streams[fd].token, what, 0};
+        if (what && g.streams[fd].interest && g.streams[fd].generation == generation[fd])
+            ready[reported++] = (struct libos_ipc_ready){g.streams[fd].token, what, 0};
     }
     pthread_mutex_unlock(&g.lock);
-    return told;
+    return reported;
 }
 
 static void platform_wake(void* context) {
@@ -253,22 +253,23 @@ static void platform_wake(void* context) {
 
 static int event_create(void* context, void** made) {
     struct event* event = calloc(1, sizeof(*event));
-    if (!event || (event->bell = eventfd(0, EFD_CLOEXEC)) < 0)
+    if (!event || (event->wake_fd = eventfd(0, EFD_CLOEXEC)) < 0)
         return -ENOMEM;
     *made = event;
     return 0;
 }
 
-/* Each change rings the bell once or takes that back, and waits for its counterpart if it is faster. */
+/* Each change of the flag writes to the eventfd once or reads it once. A thread that is faster than its counterpart
+ * waits for it. */
 static void event_set(void* context, void* event) {
     if (!atomic_exchange(&((struct event*)event)->is_set, true))
-        eventfd_write(((struct event*)event)->bell, 1);
+        eventfd_write(((struct event*)event)->wake_fd, 1);
 }
 
 static void event_clear(void* context, void* event) {
-    eventfd_t rung;
+    eventfd_t woken;
     if (atomic_exchange(&((struct event*)event)->is_set, false))
-        eventfd_read(((struct event*)event)->bell, &rung);
+        eventfd_read(((struct event*)event)->wake_fd, &woken);
 }
 
 static bool event_is_set(void* context, void* event) {
@@ -276,10 +277,10 @@ static bool event_is_set(void* context, void* event) {
 }
 
 static int wait_readable(void* context, void* stream, void* event, uint64_t until) {
-    struct pollfd fds[2] = {{((struct event*)event)->bell, POLLIN, 0},
+    struct pollfd fds[2] = {{((struct event*)event)->wake_fd, POLLIN, 0},
                             {stream ? fd_of(stream) : -1, POLLIN | POLLRDHUP, 0}};
     struct timespec span;
-    if (ppoll(fds, 2, left(until, &span), NULL) <= 0)
+    if (ppoll(fds, 2, timeout_until(until, &span), NULL) <= 0)
         return LIBOS_IPC_WOKEN_TIME;
     return fds[0].revents ? LIBOS_IPC_WOKEN_EVENT : LIBOS_IPC_WOKEN_READABLE;
 }
@@ -306,7 +307,7 @@ static void* run_worker(void* argument) {
 
 static int thread_create(void* context, void (*run)(void*), void* argument) {
     pthread_t thread;
-    worker = run; /* there is one */
+    worker = run; /* there is one worker */
     int error = posix_small_thread(run_worker, argument, &thread);
     return error ? error : -pthread_detach(thread);
 }
@@ -335,8 +336,8 @@ int posix_platform(struct libos_ipc_platform* platform, const char* base, void* 
         .event_is_set = event_is_set, .event_wait = event_wait, .wait_readable = wait_readable,
         .thread_create = thread_create,
     };
-    g.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return g.bell < 0 ? -errno : 0;
+    g.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return g.wake_fd < 0 ? -errno : 0;
 }
 
 void posix_platform_end(void) {

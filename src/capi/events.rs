@@ -1,4 +1,4 @@
-//! What happened last, in words, to the log of the library OS.
+//! Writes the node's last events, as text, to the log callback of the library OS.
 
 use core::ffi::c_int;
 

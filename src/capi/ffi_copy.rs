@@ -1,4 +1,7 @@
-//! Memory of the library OS: copied in once before it is looked at, and copied out whole.
+//! Copies between memory of the library OS and memory of this library.
+//!
+//! Input is copied once, before it is checked, so that another thread of the program cannot change it between check
+//! and use.
 
 use core::ffi::{c_char, c_void};
 
@@ -7,25 +10,26 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Error, errno};
 
-/// The longest path or message that comes in through a pointer, in bytes. Twice that is the most that a call
-/// takes of the caller's stack for it.
-pub(super) const LONGEST: usize = 4352;
+/// The longest path or message that is read through a pointer, in bytes. A call takes at most twice as much of
+/// the caller's stack for it.
+pub(super) const MAX_LENGTH: usize = 4352;
 
-/// Bytes that were copied in.
-pub(super) type Bytes = Vec<u8, LONGEST>;
+/// Bytes that were copied from the caller's memory.
+pub(super) type Bytes = Vec<u8, MAX_LENGTH>;
 
-/// One byte of the caller's memory.
+/// Reads one byte of the caller's memory.
 ///
 /// # Safety
-/// The caller of the library vouches for the byte. Another of its threads may change it meanwhile.
+/// The byte is readable. Another thread of the program may change it during the call.
 unsafe fn byte(from: *const c_void, at: usize) -> u8 {
     let from = from.cast::<u8>().wrapping_add(at);
-    // SAFETY: the caller's promise. Volatile, so that a byte is read once, whatever becomes of it.
+    // SAFETY: the caller's promise. The read is volatile, so the byte is read exactly once even if another thread
+    // changes it.
     unsafe { from.read_volatile() }
 }
 
-/// Fills `to` with bytes of the caller's memory: no reference is made to them, for another thread
-/// may change them meanwhile.
+/// Fills `to` with bytes of the caller's memory. It makes no reference to them, because another thread may change
+/// them during the call.
 ///
 /// # Safety
 /// `from` points to as many bytes as `to` has.
@@ -36,7 +40,7 @@ pub(super) unsafe fn copy_in(to: &mut [u8], from: *const c_void) {
     }
 }
 
-/// Copies a value in. The pointer need not be aligned.
+/// Reads a value through a pointer, which need not be aligned.
 ///
 /// # Errors
 /// [`Error::Invalid`] for NULL.
@@ -53,22 +57,21 @@ pub(super) unsafe fn read<T: FromBytes + IntoBytes>(from: *const T) -> Result<T,
     Ok(value)
 }
 
-/// Copies a value out; nothing if the pointer is NULL.
+/// Writes a value through a pointer. A NULL pointer is ignored.
 ///
 /// # Safety
 /// `to` is NULL or points to room for a whole value.
 pub(super) unsafe fn write<T: IntoBytes + Immutable>(to: *mut T, value: T) {
     if !to.is_null() {
-        // SAFETY: the caller's promise. The value has no padding, so nothing of our memory goes
-        // along.
+        // SAFETY: the caller's promise. `IntoBytes` rules out padding, so no other memory of this process is copied.
         unsafe { to.write_unaligned(value) }
     }
 }
 
-/// Appends `length` bytes from `from`, which is not NULL unless there are none.
+/// Appends `length` bytes from `from`. `from` may be NULL if `length` is 0.
 ///
 /// # Errors
-/// [`Error::Invalid`] for NULL, [`Error::Full`] if they are too many.
+/// [`Error::Invalid`] for NULL, [`Error::Full`] if the bytes do not fit.
 ///
 /// # Safety
 /// `from` is NULL or points to `length` bytes.
@@ -84,7 +87,7 @@ pub(super) unsafe fn append(
     if from.is_null() {
         return Err(Error::Invalid);
     }
-    if length > LONGEST.saturating_sub(bytes.len()) {
+    if length > MAX_LENGTH.saturating_sub(bytes.len()) {
         return Err(too_long);
     }
     for at in 0..length {
@@ -95,10 +98,10 @@ pub(super) unsafe fn append(
     Ok(())
 }
 
-/// Appends a string with its NUL, which is looked for while it is copied.
+/// Appends a string and its NUL, which the function searches for while it copies.
 ///
 /// # Errors
-/// [`Error::Invalid`] for NULL, [`Error::Refused`] (`ENAMETOOLONG`) if it doesn't end in time.
+/// [`Error::Invalid`] for NULL, [`Error::Refused`] (`ENAMETOOLONG`) if there is no NUL within `PATH_MAX` bytes.
 ///
 /// # Safety
 /// `from` is NULL or points to a string.
@@ -108,7 +111,7 @@ pub(super) unsafe fn append_string(bytes: &mut Bytes, from: *const c_char) -> Re
     }
     let too_long = Error::Refused(errno::ENAMETOOLONG);
     for at in 0..crate::PATH_MAX {
-        // SAFETY: the caller's promise; the NUL was not seen before here.
+        // SAFETY: the caller's promise; no earlier byte was the NUL.
         let byte = unsafe { byte(from.cast(), at) };
         bytes.push(byte).map_err(|_| too_long)?;
         if byte == 0 {
@@ -118,22 +121,22 @@ pub(super) unsafe fn append_string(bytes: &mut Bytes, from: *const c_char) -> Re
     Err(too_long)
 }
 
-/// Copies bytes out, as many as there is room for; nothing if the pointer is NULL.
+/// Copies at most `room` bytes to the caller. A NULL pointer is ignored.
 ///
 /// # Safety
-/// `to` is NULL or points to that much room.
+/// `to` is NULL or points to `room` writable bytes.
 pub(super) unsafe fn copy_out(bytes: &[u8], to: *mut c_void, room: usize) {
     if !to.is_null() {
         let length = bytes.len().min(room);
-        // SAFETY: the caller's promise; our bytes are elsewhere.
+        // SAFETY: the caller's promise; `bytes` is memory of this library, so the two do not overlap.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast(), length) };
     }
 }
 
-/// A result that the caller frees: the parts, one after the other.
+/// Allocates a result that the caller frees, and copies the parts into it, one after the other.
 ///
 /// # Errors
-/// [`Error::Full`] if the library OS has no memory for it.
+/// [`Error::Full`] if the library OS provides no memory.
 pub(super) fn allocate(parts: &[&[u8]]) -> Result<*mut c_void, Error> {
     let full = Error::Full(crate::Resource::Memory);
     let length = parts
@@ -144,7 +147,7 @@ pub(super) fn allocate(parts: &[&[u8]]) -> Result<*mut c_void, Error> {
     let mut at = 0_usize;
     for part in parts {
         let to = memory.cast::<u8>().wrapping_add(at);
-        // SAFETY: `memory` has room for the parts before, this one and those after.
+        // SAFETY: `memory` has room for all parts, and `at` is the length of the parts before this one.
         unsafe { copy_out(part, to.cast(), part.len()) };
         at = at.saturating_add(part.len());
     }

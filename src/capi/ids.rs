@@ -1,4 +1,4 @@
-//! VMIDs, ranges of IDs, single IDs.
+//! VMIDs, ID ranges and single IDs.
 
 use core::ffi::c_int;
 
@@ -13,7 +13,7 @@ use crate::{Id, Vmid};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
     let made = node().and_then(|node| node.new_vmid(wait()));
-    // SAFETY: the header asks for NULL or room for a value.
+    // SAFETY: the header requires NULL or room for a value.
     status(made.map(|vmid| unsafe { write(out, vmid.get()) }))
 }
 
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn ipc_get_new_vmid(out: *mut u32) -> c_int {
 pub unsafe extern "C" fn ipc_alloc_id_range(out_start: *mut u32, out_end: *mut u32) -> c_int {
     let range = node().and_then(|node| node.alloc_range(wait()));
     status(range.map(|range| {
-        // SAFETY: the header asks for NULL or room for a value.
+        // SAFETY: the header requires NULL or room for a value.
         unsafe {
             write(out_start, range.start);
             write(out_end, range.end);
@@ -37,33 +37,34 @@ pub extern "C" fn ipc_release_id_range(start: u32, end: u32) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_change_id_owner(id: u32, new_owner: u32) -> c_int {
-    status(node().and_then(|node| hand_on(node, id, vmid(new_owner)?, wait())))
+    status(node().and_then(|node| transfer(node, id, vmid(new_owner)?, wait())))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipc_get_id_owner(id: u32, out_owner: *mut u32) -> c_int {
     let owner = node().and_then(|node| node.owner_of(id, wait()));
-    // SAFETY: the header asks for NULL or room for a value.
+    // SAFETY: the header requires NULL or room for a value.
     status(owner.map(|owner| unsafe { write(out_owner, owner.map_or(0, Vmid::get)) }))
 }
 
-/// Gives an ID to another process. One that is not connected yet is a child with that pid.
-fn hand_on(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
+/// Transfers an ID to another process. If that process is not connected yet, it becomes a child of this one and the
+/// ID its pid.
+fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
     let is_child = to != node.identity().vmid
         && !node.peers.has(to)
         && node.children.lock().pid_of(to).is_none();
     if is_child {
         node.children.lock().add(id, to)?;
     }
-    let handed = match node.transfer_id(id, to, wait) {
-        // Not one that `get_new_id` gave.
+    let transferred = match node.transfer_id(id, to, wait) {
+        // `get_new_id` did not allocate the ID.
         Err(Error::Invalid) => node.change_owner(id, to, wait),
-        handed => handed,
+        transferred => transferred,
     };
-    if handed.is_err() && is_child {
+    if transferred.is_err() && is_child {
         node.children.lock().remove(id);
     }
-    handed
+    transferred
 }
 
 #[unsafe(no_mangle)]
@@ -88,8 +89,8 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
         };
         let wait = node.begin(wait());
         let id = node.take_for(Purpose::Child, wait)?;
-        if let Err(error) = hand_on(node, id, to, wait) {
-            // Not if it is still unclear whose it is: then a late answer settles it.
+        if let Err(error) = transfer(node, id, to, wait) {
+            // This fails while it is unknown which process owns the ID. A late answer settles that.
             let _ = node.release_id(id, wait);
             return Err(error);
         }

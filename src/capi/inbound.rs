@@ -1,4 +1,4 @@
-//! Messages that the library OS moved itself, taken in as if they had come over a stream.
+//! Messages that the library OS received itself. They are handled as if a stream had delivered them.
 
 use core::ffi::{c_int, c_void};
 
@@ -7,37 +7,40 @@ use super::{node, state, status, vmid};
 use crate::error::{Error, Resource};
 use crate::wire::{Expected, Frame, codes};
 
-/// How a payload is laid out, so that its length is known from its beginning.
+/// The layout of a payload. It tells where the payload ends, because C hands over a pointer without a length.
 #[derive(Clone, Copy)]
 enum Layout {
-    /// That many bytes.
+    /// A payload of constant length, in bytes.
     Fixed(usize),
-    /// The first bytes, up to data whose length stands at `size_at`; then spare bytes.
+    /// A head, data whose length is in the head at `size_at`, and padding.
     Sized {
         head: usize,
         size_at: usize,
-        spare: usize,
+        padding: usize,
     },
-    /// The first bytes, up to a path; then spare bytes.
-    Path { head: usize, spare: usize },
+    /// A head, a path that ends with NUL, and padding.
+    Path { head: usize, padding: usize },
 }
 
 const SYNC: Layout = Layout::Sized {
     head: 20,
     size_at: 8,
-    spare: 4,
+    padding: 4,
 };
-const LOCK: Layout = Layout::Path { head: 41, spare: 7 };
+const LOCK: Layout = Layout::Path {
+    head: 41,
+    padding: 7,
+};
 const META: Layout = Layout::Sized {
     head: 12,
     size_at: 0,
-    spare: 0,
+    padding: 0,
 };
 
-/// Copies a payload in.
+/// Copies a payload from the caller's memory.
 ///
 /// # Safety
-/// `data` is NULL or points to a payload that is laid out like that.
+/// `data` is NULL or points to a payload with that layout.
 unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
     let mut bytes = Bytes::new();
     let head = match layout {
@@ -47,35 +50,37 @@ unsafe fn payload(layout: Layout, data: *const c_void) -> Result<Bytes, Error> {
     // SAFETY: the caller's promise.
     unsafe { append(&mut bytes, data, head) }?;
     let rest = data.cast::<u8>().wrapping_add(head);
-    let spare = match layout {
+    let padding = match layout {
         Layout::Fixed(_) => 0,
-        Layout::Sized { size_at, spare, .. } => {
-            // That which was copied, so that it can't be another by now.
+        Layout::Sized {
+            size_at, padding, ..
+        } => {
+            // The size is read from the copy, which no other thread can change.
             let size = bytes.get(size_at..).and_then(<[u8]>::first_chunk::<8>);
             let size = u64::from_le_bytes(*size.ok_or(Error::Invalid)?);
             let size = usize::try_from(size).map_err(|_| Error::Invalid)?;
             // SAFETY: the caller's promise.
             unsafe { append(&mut bytes, rest.cast(), size) }?;
-            spare
+            padding
         }
-        Layout::Path { spare, .. } => {
+        Layout::Path { padding, .. } => {
             // SAFETY: the caller's promise.
             unsafe { append_string(&mut bytes, rest.cast()) }?;
-            spare
+            padding
         }
     };
     let full = Error::Full(Resource::FrameLength);
-    for _ in 0..spare {
+    for _ in 0..padding {
         bytes.push(0).map_err(|_| full)?;
     }
     Ok(bytes)
 }
 
-/// Takes a message in.
+/// Handles a message as if the process `src` had sent it over its stream.
 ///
 /// # Safety
 /// As for `payload`.
-unsafe fn take(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
+unsafe fn inject(src: u32, code: u8, layout: Layout, data: *const c_void, seq: u64) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the caller's promise.
         let payload = unsafe { payload(layout, data) }?;
@@ -93,8 +98,8 @@ macro_rules! callbacks {
         $(
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name(src: u32, data: *mut c_void, seq: u64) -> c_int {
-                // SAFETY: the header asks for the payload of that message.
-                unsafe { take(src, codes::$code, $layout, data, seq) }
+                // SAFETY: the header requires NULL or the payload of that message.
+                unsafe { inject(src, codes::$code, $layout, data, seq) }
             }
         )*
     };
@@ -122,7 +127,7 @@ callbacks! {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq: u64) -> c_int {
-    let taken = node().and_then(|node| {
+    let outcome = node().and_then(|node| {
         let src = vmid(src)?;
         let layout = match node.waiters.expected(src, seq) {
             None => return Ok(()),
@@ -130,12 +135,12 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
             Some(Expected::IdRange) => Layout::Fixed(8),
             Some(Expected::Lock) => Layout::Fixed(48),
             Some(Expected::Meta) => META,
-            // A process in C is answered without a word.
+            // A C process answers these with an empty payload.
             Some(
                 Expected::StatusOrEmpty | Expected::Anything | Expected::Process | Expected::End,
             ) => Layout::Fixed(0),
         };
-        // SAFETY: the header asks for the payload of an answer to that message.
+        // SAFETY: the header requires NULL or the payload of an answer to that message.
         let payload = unsafe { payload(layout, data) }?;
         let frame = Frame {
             seq,
@@ -145,10 +150,10 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
         node.inject_frame(src, &frame)
     });
     if let Some(platform) = state::platform().filter(|_| !data.is_null()) {
-        // SAFETY: the header says that `data` is the library's from now on.
+        // SAFETY: the header states that the caller gives `data` to the library.
         unsafe { platform.release(data) };
     }
-    status(taken)
+    status(outcome)
 }
 
 #[unsafe(no_mangle)]

@@ -1,10 +1,10 @@
-//! The library OS in C, as the rest of the crate calls it.
+//! The embedder of a C process: it calls the functions of `struct libos_ipc_callbacks`.
 
 use core::ffi::CStr;
 
 use super::CPal;
+use super::callback_result;
 use super::ffi_copy::Bytes;
-use super::outcome;
 use super::state::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Error, errno};
@@ -13,7 +13,7 @@ use crate::{
     Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Signal, SignalReply, Target, Vmid,
 };
 
-/// The callbacks that were set up.
+/// The callbacks that `libos_ipc_setup` stored.
 pub(super) struct LibraryOs;
 
 fn callbacks() -> Option<(&'static libos_ipc_callbacks, *mut core::ffi::c_void)> {
@@ -21,31 +21,32 @@ fn callbacks() -> Option<(&'static libos_ipc_callbacks, *mut core::ffi::c_void)>
     Some((&setup.callbacks, setup.platform.context))
 }
 
-/// Calls a callback; the default where there is none.
-macro_rules! tell {
+/// Calls a callback, or returns the default if the library OS provides none.
+macro_rules! callback {
     ($name:ident ($($argument:expr),*), $missing:expr) => {
         match callbacks().and_then(|(callbacks, context)| Some((callbacks.$name?, context))) {
-            // SAFETY: the function does what the header says, which whoever set it up vouches for;
-            // the pointers are to live memory of ours.
+            // SAFETY: `libos_ipc_setup` requires a function that does what the header states. The pointers are to
+            // memory of this library that lives until the call returns.
             Some((function, context)) => unsafe { function(context, $($argument),*) },
             None => $missing,
         }
     };
 }
 
-/// Who this process is, as far as the library OS says.
+/// The pid, parent and user of this process, as the library OS states them.
 pub(super) fn this_process() -> libos_ipc_self {
     let mut this = libos_ipc_self::default();
-    tell!(this_process(&raw mut this), ());
+    callback!(this_process(&raw mut this), ());
     this
 }
 
-/// Whether the library OS has that child as a zombie.
+/// Whether the library OS keeps a zombie with that pid.
 pub(super) fn is_zombie(pid: Id) -> bool {
-    tell!(is_zombie(pid), false)
+    callback!(is_zombie(pid), false)
 }
 
-/// The name by which a file's locks go; `None` if that is the path.
+/// The key that identifies a file for its locks. `None` if the library OS has no such callback: then the path is
+/// the key.
 ///
 /// # Safety
 /// `path` points to a string.
@@ -53,7 +54,7 @@ pub(super) unsafe fn file_key(path: *const core::ffi::c_char) -> Option<Result<B
     callbacks()?.0.file_key?;
     let mut room = [0_u8; PATH_MAX - 1];
     let (to, length) = (room.as_mut_ptr().cast(), room.len());
-    let length = tell!(file_key(path, to, length), 0);
+    let length = callback!(file_key(path, to, length), 0);
     Some(match usize::try_from(length) {
         Ok(length) => room
             .get(..length)
@@ -80,29 +81,29 @@ impl Embedder<CPal> for LibraryOs {
             signum: signal.signal,
             target: target.number(),
         };
-        let delivered = tell!(signal(&raw const kill), -errno::ENOSYS);
+        let result = callback!(signal(&raw const kill), -errno::ENOSYS);
         // A peer that is gone needs no answer.
-        let _ = reply.send(node, outcome(delivered));
+        let _ = reply.send(node, callback_result(result));
     }
 
     fn metadata(&self, node: &Node<'_, CPal>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let mut data = [0_u8; PATH_MAX];
         let (to, room) = (data.as_mut_ptr().cast(), data.len());
-        let length = tell!(
+        let length = callback!(
             metadata(pid, what.number(), to, room),
             i64::from(-errno::ENOSYS)
         );
-        let told = match usize::try_from(length) {
+        let metadata = match usize::try_from(length) {
             Ok(length) => read_metadata(what, data.get(..length)).ok_or(errno::EIO),
             Err(_) => Err(i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO)),
         };
-        let _ = reply.send(node, told);
+        let _ = reply.send(node, metadata);
     }
 
     fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
         // The library OS keeps its zombies itself.
         if !node.children.lock().remove(exit.pid) {
-            // There was no room for it, and nobody will ask the leader for it.
+            // The table of children had no room for it, so no call will ask the leader for its exit status.
             node.counters.dropped_orphan_exits.add(1);
             node.forget_child(exit.pid);
         }
@@ -113,11 +114,11 @@ impl Embedder<CPal> for LibraryOs {
             exitcode: exit.exit_code,
             term_signal: exit.term_signal,
         };
-        tell!(child_died(&raw const exit), ());
+        callback!(child_died(&raw const exit), ());
     }
 
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {
-        tell!(disconnected(vmid.get()), ());
+        callback!(disconnected(vmid.get()), ());
     }
 }
 

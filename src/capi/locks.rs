@@ -10,21 +10,21 @@ use crate::Wait;
 use crate::error::Error;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 
-/// What to do with a file's name.
+/// How a string names a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    /// It is a path, of which the library OS makes a key.
+enum KeySource {
+    /// A path, which the library OS converts to a key.
     Path,
-    /// It is the key.
+    /// The key itself.
     Key,
 }
 
-/// The key of a file, without a NUL.
+/// The key of a file, without the NUL.
 ///
 /// # Safety
 /// `path` is NULL or points to a string.
-unsafe fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
-    if name == Name::Path
+unsafe fn key_of(path: *const c_char, source: KeySource) -> Result<Bytes, Error> {
+    if source == KeySource::Path
         && !path.is_null()
         // SAFETY: the caller's promise.
         && let Some(key) = unsafe { file_key(path) }
@@ -38,7 +38,7 @@ unsafe fn key_of(path: *const c_char, name: Name) -> Result<Bytes, Error> {
     Ok(key)
 }
 
-/// The lock that is asked for, as the protocol has it.
+/// Converts a lock of the header to a lock of the protocol.
 fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
     let families = [LockFamily::Posix, LockFamily::Flock];
     let family = families.into_iter().find(|f| f.number() == asked.family);
@@ -57,12 +57,17 @@ fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<Fil
 
 /// # Safety
 /// `path` and `lock` are NULL or point to a string and a whole lock.
-unsafe fn set(path: *const c_char, name: Name, lock: *const libos_file_lock, waits: bool) -> c_int {
+unsafe fn set(
+    path: *const c_char,
+    source: KeySource,
+    lock: *const libos_file_lock,
+    waits: bool,
+) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the caller's promise.
-        let (key, asked) = unsafe { (key_of(path, name)?, read(lock)?) };
+        let (key, asked) = unsafe { (key_of(path, source)?, read(lock)?) };
         let lock = lock_of(&asked, &key, waits)?;
-        // To wait for a lock takes as long as others hold it.
+        // A wait for a lock has no limit: it lasts as long as other processes hold the lock.
         let wait = if waits { Wait::FOREVER } else { wait() };
         node.set_lock(&lock, wait)
     }))
@@ -72,26 +77,26 @@ unsafe fn set(path: *const c_char, name: Name, lock: *const libos_file_lock, wai
 /// As for `set`; and `out` is NULL or points to room for a lock.
 unsafe fn get(
     path: *const c_char,
-    name: Name,
+    source: KeySource,
     lock: *const libos_file_lock,
     out: *mut libos_file_lock,
 ) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the caller's promise.
-        let (key, asked) = unsafe { (key_of(path, name)?, read(lock)?) };
+        let (key, asked) = unsafe { (key_of(path, source)?, read(lock)?) };
         let found = node.find_lock(&lock_of(&asked, &key, false)?, wait())?;
-        let found = found.map_or_else(|| free(&asked), |held| held_lock(&held));
+        let found = found.map_or_else(|| unlocked(&asked), |held| held_lock(&held));
         // SAFETY: the caller's promise.
         unsafe { write(out, found) };
         Ok(())
     }))
 }
 
-/// None is in the way.
-fn free(asked: &libos_file_lock) -> libos_file_lock {
+/// The result of a look-up that found no conflicting lock.
+fn unlocked(asked: &libos_file_lock) -> libos_file_lock {
     libos_file_lock {
         kind: LockKind::Unlock.number(),
-        spare: 0,
+        padding: 0,
         ..*asked
     }
 }
@@ -103,7 +108,7 @@ fn held_lock(held: &HeldLock) -> libos_file_lock {
         LockKind::Read
     };
     libos_file_lock {
-        // A lock of an open file that a member in Rust has is one of fcntl(2).
+        // C has no OFD locks, which only members in Rust set. F_OFD_SETLK belongs to fcntl(2).
         family: match held.family {
             LockFamily::Ofd => LockFamily::Posix.number(),
             family => family.number(),
@@ -112,7 +117,7 @@ fn held_lock(held: &HeldLock) -> libos_file_lock {
         start: held.start,
         end: held.end,
         pid: held.pid,
-        spare: 0,
+        padding: 0,
         handle_id: held.handle,
     }
 }
@@ -128,8 +133,8 @@ pub unsafe extern "C" fn file_lock_set(
     file_lock: *mut libos_file_lock,
     wait: bool,
 ) -> c_int {
-    // SAFETY: the header asks for no less.
-    unsafe { set(path, Name::Path, file_lock, wait) }
+    // SAFETY: the header requires what this function requires.
+    unsafe { set(path, KeySource::Path, file_lock, wait) }
 }
 
 #[unsafe(no_mangle)]
@@ -138,8 +143,8 @@ pub unsafe extern "C" fn file_lock_get(
     file_lock: *mut libos_file_lock,
     out_file_lock: *mut libos_file_lock,
 ) -> c_int {
-    // SAFETY: the header asks for no less.
-    unsafe { get(path, Name::Path, file_lock, out_file_lock) }
+    // SAFETY: the header requires what this function requires.
+    unsafe { get(path, KeySource::Path, file_lock, out_file_lock) }
 }
 
 #[unsafe(no_mangle)]
@@ -173,8 +178,8 @@ pub unsafe extern "C" fn ipc_file_lock_set(
     file_lock: *mut libos_file_lock,
     wait: bool,
 ) -> c_int {
-    // SAFETY: the header asks for no less.
-    unsafe { set(path, Name::Key, file_lock, wait) }
+    // SAFETY: the header requires what this function requires.
+    unsafe { set(path, KeySource::Key, file_lock, wait) }
 }
 
 #[unsafe(no_mangle)]
@@ -183,8 +188,8 @@ pub unsafe extern "C" fn ipc_file_lock_get(
     file_lock: *mut libos_file_lock,
     out_file_lock: *mut libos_file_lock,
 ) -> c_int {
-    // SAFETY: the header asks for no less.
-    unsafe { get(path, Name::Key, file_lock, out_file_lock) }
+    // SAFETY: the header requires what this function requires.
+    unsafe { get(path, KeySource::Key, file_lock, out_file_lock) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! What is said to the library OS in words.
+//! Messages to the log callback of the library OS.
 
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt::{Arguments, Write};
@@ -7,7 +7,7 @@ use heapless::String;
 
 use super::state::SETUP;
 
-/// A line of text, as much of it as there is room for.
+/// A line of text, cut to its capacity.
 struct Line(String<254>);
 
 impl Write for Line {
@@ -19,31 +19,31 @@ impl Write for Line {
     }
 }
 
-/// The text with a NUL, for as long as `use_it` runs.
-pub(super) fn with_text(text: Arguments<'_>, use_it: impl FnOnce(&CStr)) {
+/// Formats the text as a C string and passes it to `then`.
+pub(super) fn with_text(text: Arguments<'_>, then: impl FnOnce(&CStr)) {
     let mut line = Line(String::new());
-    // What is too long is cut.
+    // A text that is too long is cut.
     let _ = line.write_fmt(text);
     let mut bytes = [0; 255];
     for (to, from) in bytes.iter_mut().zip(line.0.bytes()) {
         *to = from;
     }
-    use_it(CStr::from_bytes_until_nul(&bytes).unwrap_or(c""));
+    then(CStr::from_bytes_until_nul(&bytes).unwrap_or(c""));
 }
 
-/// Hands a line to the library OS, if it has a log.
-pub(super) fn write(level: u32, text: Arguments<'_>) {
+/// Writes a line to the log callback, if the library OS has one.
+pub(super) fn write_line(level: u32, text: Arguments<'_>) {
     let Some(setup) = SETUP.get() else { return };
     let Some(log) = setup.callbacks.log else {
         return;
     };
-    // SAFETY: the function does what the header says; the text lives until it returns.
+    // SAFETY: `libos_ipc_setup` requires a function that does what the header states; the text lives until it returns.
     with_text(text, |text| unsafe {
         log(setup.platform.context, level, text.as_ptr());
     });
 }
 
-/// Says which function of the platform is missing, before there is a log.
+/// Logs which function of the platform is missing, before `SETUP` has a log callback.
 pub(super) fn missing(
     log: unsafe extern "C" fn(*mut c_void, u32, *const c_char),
     context: *mut c_void,

@@ -1,4 +1,4 @@
-//! Connections, and messages that the library OS writes itself.
+//! Connections, and messages that the library OS encodes itself.
 
 use core::ffi::{c_int, c_void};
 use core::time::Duration;
@@ -29,7 +29,7 @@ pub extern "C" fn remove_outgoing_ipc_connection(dest: u32) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: usize) {
     let header = ipc_msg_header { size, seq: 0, code };
-    // SAFETY: the header asks for NULL or room for it.
+    // SAFETY: the header requires NULL or room for the header of a message.
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
@@ -37,21 +37,21 @@ pub unsafe extern "C" fn init_ipc_msg(msg: *mut libos_ipc_msg, code: u8, size: u
 pub unsafe extern "C" fn init_ipc_response(msg: *mut libos_ipc_msg, seq: u64, size: usize) {
     let code = codes::RESP;
     let header = ipc_msg_header { size, seq, code };
-    // SAFETY: the header asks for NULL or room for it.
+    // SAFETY: the header requires NULL or room for the header of a message.
     unsafe { write(msg, libos_ipc_msg { header }) };
 }
 
-/// A message of the library OS, copied in.
-struct Written {
+/// A message of the library OS, copied from its memory.
+struct CopiedMessage {
     code: u8,
     seq: u64,
     payload: Bytes,
 }
 
-impl Written {
+impl CopiedMessage {
     /// # Safety
-    /// `msg` is NULL or points to a message as long as it says.
-    unsafe fn read(msg: *const libos_ipc_msg) -> Result<Written, Error> {
+    /// `msg` is NULL or points to a message of the length that its header states.
+    unsafe fn read(msg: *const libos_ipc_msg) -> Result<CopiedMessage, Error> {
         // SAFETY: the caller's promise.
         let header = unsafe { read(msg.cast::<ipc_msg_header>()) }?;
         let length = header.size.checked_sub(HEADER_LENGTH);
@@ -61,16 +61,22 @@ impl Written {
         // SAFETY: the caller's promise.
         unsafe { append(&mut payload, from.cast(), length) }?;
         let (code, seq) = (header.code, header.seq);
-        Ok(Written { code, seq, payload })
+        Ok(CopiedMessage { code, seq, payload })
     }
 
-    /// What it says, if the protocol of processes in C has it.
+    /// The decoded message.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the protocol of C processes has no such message.
     fn message(&self) -> Result<Message<'_>, Error> {
         message_of(self.code, &self.payload)
     }
 }
 
-/// What a payload says, if the protocol of processes in C has it.
+/// Decodes a payload.
+///
+/// # Errors
+/// [`Error::Invalid`] if the protocol of C processes has no such message.
 pub(super) fn message_of(code: u8, payload: &[u8]) -> Result<Message<'_>, Error> {
     if code >= codes::FIRST_UNKNOWN {
         return Err(Error::Invalid);
@@ -80,7 +86,7 @@ pub(super) fn message_of(code: u8, payload: &[u8]) -> Result<Message<'_>, Error>
     frame.message().map_err(|_| Error::Invalid)
 }
 
-/// Sends a message, or the answer `seq`.
+/// Sends a message. A response is sent as the answer to request `seq`.
 fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(), Error> {
     match message {
         Message::Response(_) => {
@@ -94,9 +100,9 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipc_send_message(dest: u32, msg: *mut libos_ipc_msg) -> c_int {
     status(node().and_then(|node| {
-        // SAFETY: the header asks for a whole message.
-        let written = unsafe { Written::read(msg) }?;
-        send(node, vmid(dest)?, written.seq, &written.message()?)
+        // SAFETY: the header requires NULL or a whole message.
+        let copied = unsafe { CopiedMessage::read(msg) }?;
+        send(node, vmid(dest)?, copied.seq, &copied.message()?)
     }))
 }
 
@@ -107,15 +113,15 @@ pub unsafe extern "C" fn ipc_send_msg_and_get_response(
     resp: *mut *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        // SAFETY: the header asks for a whole message.
-        let written = unsafe { Written::read(msg) }?;
+        // SAFETY: the header requires NULL or a whole message.
+        let copied = unsafe { CopiedMessage::read(msg) }?;
         let mut data = [0; PATH_MAX];
         let mut data = crate::node::ReplyData {
             bytes: &mut data,
             length: 0,
         };
-        let message = written.message()?;
-        // Whoever gives up a range or a lock may have it all the same.
+        let message = copied.message()?;
+        // A call that reached its limit may still get a range or a lock: a late range is given back.
         let (late, wait) = match message {
             Message::AllocIdRange => (LateReply::ReleaseRange, wait()),
             Message::FileLockSet(FileLock { wait: true, .. }) => (LateReply::Drop, Wait::FOREVER),
@@ -127,13 +133,13 @@ pub unsafe extern "C" fn ipc_send_msg_and_get_response(
         }
         let data = data.bytes.get(..data.length).ok_or(Error::Invalid)?;
         let answer = allocate_answer(&answer, data)?;
-        // SAFETY: the header asks for NULL or room for a pointer.
+        // SAFETY: the header requires NULL or room for a pointer.
         unsafe { write_pointer(resp, answer) };
         Ok(())
     }))
 }
 
-/// An answer's payload, for the caller to free.
+/// Allocates the payload of an answer, which the caller frees.
 fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Error> {
     if let Answer::Meta { status, .. } = answer {
         let head = libos_ipc_pid_retmeta {
@@ -150,9 +156,9 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u32) -> c_int {
     status(node().and_then(|node| {
-        // SAFETY: the header asks for a whole message.
-        let written = unsafe { Written::read(msg) }?;
-        match node.broadcast(&written.message()?, Vmid::new(exclude_vmid)) {
+        // SAFETY: the header requires NULL or a whole message.
+        let copied = unsafe { CopiedMessage::read(msg) }?;
+        match node.broadcast(&copied.message()?, Vmid::new(exclude_vmid)) {
             (_, 0) => Ok(()),
             // EAGAIN
             _ => Err(Error::NoIds),
@@ -160,7 +166,7 @@ pub unsafe extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u3
     }))
 }
 
-/// The payload of a message about a sync handle.
+/// Encodes the payload of a message about a sync handle.
 ///
 /// # Safety
 /// `data` is NULL or points to `size` bytes.
@@ -182,14 +188,17 @@ unsafe fn sync_payload(
     }
     // SAFETY: the caller's promise.
     unsafe { append(&mut payload, data, size) }?;
-    // The spare bytes that end it.
+    // The padding at the end of the C struct.
     payload
         .extend_from_slice(&[0; 4])
         .map_err(|_| too_long(()))?;
     Ok(payload)
 }
 
-/// The code, if it is one about sync handles.
+/// The code of a message about sync handles.
+///
+/// # Errors
+/// [`Error::Invalid`] for any other code.
 fn sync_code(code: c_int) -> Result<u8, Error> {
     let mut known = SyncCode::ALL.iter().map(|known| known.number());
     known
@@ -206,7 +215,7 @@ pub unsafe extern "C" fn ipc_sync_client_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        // SAFETY: the header asks for NULL or that many bytes.
+        // SAFETY: the header requires NULL or `data_size` bytes.
         let payload = unsafe { sync_payload(id, state, data_size, data) }?;
         let message = message_of(sync_code(code)?, &payload)?;
         match (node.identity().leader, &message) {
@@ -227,7 +236,7 @@ pub unsafe extern "C" fn ipc_sync_server_send(
     data: *mut c_void,
 ) -> c_int {
     status(node().and_then(|node| {
-        // SAFETY: the header asks for NULL or that many bytes.
+        // SAFETY: the header requires NULL or `data_size` bytes.
         let payload = unsafe { sync_payload(id, state, data_size, data) }?;
         node.send(
             vmid(dest)?,

@@ -1,10 +1,10 @@
-//! The functions of `include/libos_ipc.h`, which says what each does.
+//! The functions of `include/libos_ipc.h`, which documents each of them.
 //!
-//! What comes in through a pointer is copied once and checked then ([`ffi_copy`]), so that nothing
-//! changes between check and use. A handle of a sync object is a name, not an address. The one node
-//! of the process, and the tables it stands on, are in two statics that are written once (`state`).
+//! Data behind a pointer is copied once and then checked ([`ffi_copy`]), so it cannot change between check and use. A
+//! sync handle is a slot number and a generation, not an address, so a stale handle is refused. A process has one node.
+//! The node and the tables of the library OS are in two statics that are written once (`state`).
 #![allow(unsafe_code)]
-// C reaches them.
+// The functions are reached from C, not from Rust.
 #![allow(unreachable_pub)]
 // The names are those of the C header.
 #![allow(non_camel_case_types, non_upper_case_globals)]
@@ -35,28 +35,37 @@ use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
 
-/// What the node of a process in C stands on.
+/// The platform of the node of a C process.
 #[cfg(not(feature = "secure"))]
 type CPal = CPlatform;
 #[cfg(feature = "secure")]
 type CPal = &'static crate::pal::secure::SecurePal<CPlatform>;
 
-/// The node of a process in C.
+/// The node of a C process.
 type CNode = Node<'static, CPal>;
 
 const _: () = assert!(
     size_of::<usize>() == 8,
-    "the C structs are those of 64 bits"
+    "the C structs are laid out for 64 bits"
 );
 
-/// The node, once `init_ipc` has made it.
-fn node_or_what_is_left() -> Result<&'static CNode, Error> {
+/// The node, from `init_ipc` on, also after `terminate_ipc_worker`.
+///
+/// # Errors
+/// [`Error::Invalid`] before `init_ipc`.
+fn node_any_phase() -> Result<&'static CNode, Error> {
     state::NODE.get().ok_or(Error::Invalid)
 }
 
 /// The node, from `init_ipc` until `terminate_ipc_worker`.
+///
+/// # Errors
+/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `terminate_ipc_worker`.
+///
+/// # Errors
+/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `terminate_ipc_worker`.
 fn node() -> Result<&'static CNode, Error> {
-    let node = node_or_what_is_left()?;
+    let node = node_any_phase()?;
     if node.phase() == crate::node::Phase::Running {
         Ok(node)
     } else {
@@ -64,7 +73,7 @@ fn node() -> Result<&'static CNode, Error> {
     }
 }
 
-/// How long a call may wait for an answer.
+/// How long a call may wait for an answer: `libos_ipc_limits.call_limit_ms`.
 fn wait() -> Wait<'static> {
     state::SETUP
         .get()
@@ -72,12 +81,15 @@ fn wait() -> Wait<'static> {
         .map_or(Wait::FOREVER, Wait::at_most)
 }
 
-/// A VMID that must not be 0.
+/// Checks a VMID.
+///
+/// # Errors
+/// [`Error::Invalid`] for 0.
 fn vmid(number: u32) -> Result<Vmid, Error> {
     Vmid::new(number).ok_or(Error::Invalid)
 }
 
-/// What a function returns: 0 or a negative error number.
+/// Converts a result to the return value of a C function: 0 or a negative error number.
 fn status(outcome: Result<(), Error>) -> c_int {
     match outcome {
         Ok(()) => 0,
@@ -85,8 +97,8 @@ fn status(outcome: Result<(), Error>) -> c_int {
     }
 }
 
-/// What a function of the library OS returned: 0 or a negative error number. Any other counts as 0.
-fn outcome(returned: c_int) -> Result<(), i32> {
+/// Converts the return value of a function of the library OS: a negative one is an error number, any other is success.
+fn callback_result(returned: c_int) -> Result<(), i32> {
     if returned < 0 {
         Err(returned.saturating_neg())
     } else {

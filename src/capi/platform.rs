@@ -1,9 +1,9 @@
-//! The platform that the library OS handed over, as the rest of the crate wants it.
+//! The platform of a C process: a [`Pal`] that calls the functions of `struct libos_ipc_platform`.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 
-use super::outcome;
+use super::callback_result;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::errno;
@@ -12,15 +12,15 @@ use crate::pal::{
     ReadyList, Stream, StreamError, Time, Token, Woken,
 };
 
-/// What a missing function would return.
+/// The result of a function that the table does not have.
 const MISSING: c_int = -errno::ENOSYS;
 
 /// Calls a function of the platform, with its context.
 macro_rules! call {
     ($table:expr, $name:ident ($($argument:expr),*), $missing:expr) => {
         match $table.$name {
-            // SAFETY: the function does what the header says, which whoever set it up vouches for;
-            // the pointers are to live memory of ours, or came from the same table.
+            // SAFETY: `libos_ipc_setup` requires functions that do what the header states. The pointers are to
+            // live memory of this library, or came from the same table.
             Some(function) => unsafe { function($table.context, $($argument),*) },
             None => $missing,
         }
@@ -29,8 +29,8 @@ macro_rules! call {
 pub(super) use call;
 
 impl libos_ipc_platform {
-    /// The name of a function that can't be missing, but is.
-    pub(super) fn missing(&self) -> Option<&'static str> {
+    /// The first required member that the table does not have.
+    pub(super) fn first_missing(&self) -> Option<&'static str> {
         let waits = self.thread_create.is_none() || self.wait_readable.is_some();
         [
             (self.now.is_some(), "now"),
@@ -64,37 +64,37 @@ impl libos_ipc_platform {
         (!memory.is_null()).then_some(memory)
     }
 
-    /// Gives memory back.
+    /// Frees memory.
     ///
     /// # Safety
-    /// `memory` came from the library OS, which gave it to the library.
+    /// The library OS allocated `memory` and gave it to the library.
     pub(super) unsafe fn release(&self, memory: *mut c_void) {
         call!(self, release(memory), ());
     }
 }
 
-/// The platform of the one node there is.
+/// The platform of the process's node.
 pub(super) struct CPlatform(pub(super) &'static libos_ipc_platform);
 
-// SAFETY: the header says that all functions may be called from any thread.
+// SAFETY: the header states that all functions may be called from any thread.
 unsafe impl Send for CPlatform {}
 // SAFETY: as above.
 unsafe impl Sync for CPlatform {}
 
-/// A stream of it.
+/// A stream of the platform.
 pub(super) struct CStream {
     stream: *mut c_void,
     table: &'static libos_ipc_platform,
 }
 
-// SAFETY: as for the platform; the pointer is only ever given back to it.
+// SAFETY: as for the platform; the pointer is only passed back to its functions.
 unsafe impl Send for CStream {}
 // SAFETY: as above.
 unsafe impl Sync for CStream {}
 
 impl CStream {
-    /// What a call that moves bytes returned.
-    fn moved(count: i64, most: usize) -> Result<usize, StreamError> {
+    /// Converts the return value of `read` or `write`. A count above `max` closes the stream.
+    fn moved(count: i64, max: usize) -> Result<usize, StreamError> {
         const AGAIN: i64 = -(errno::EAGAIN as i64);
         const INTERRUPTED: i64 = -(errno::EINTR as i64);
         match count {
@@ -102,7 +102,7 @@ impl CStream {
             INTERRUPTED => Err(StreamError::Interrupted),
             _ => usize::try_from(count)
                 .ok()
-                .filter(|count| *count <= most)
+                .filter(|count| *count <= max)
                 .ok_or(StreamError::Closed),
         }
     }
@@ -114,7 +114,6 @@ impl Drop for CStream {
     }
 }
 
-// The table is called with its own context, not the stream's.
 impl Stream for CStream {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let room = buffer.len();
@@ -140,7 +139,7 @@ impl Stream for CStream {
                     }
                 }
                 Err(error) if total == 0 => return Err(error),
-                // It comes again with the next write.
+                // The error occurs again in the next write.
                 Err(_) => break,
             }
         }
@@ -148,7 +147,7 @@ impl Stream for CStream {
     }
 }
 
-/// An event of it.
+/// An event of the platform.
 pub(super) struct CEvent {
     event: *mut c_void,
     table: &'static libos_ipc_platform,
@@ -173,7 +172,7 @@ impl Event for CEvent {
     }
 }
 
-fn limit(until: Option<Time>) -> u64 {
+fn deadline(until: Option<Time>) -> u64 {
     until.map_or(u64::MAX, |until| until.0)
 }
 
@@ -181,13 +180,13 @@ impl Pal for CPlatform {
     type Stream = CStream;
     type Event = CEvent;
 
-    // With threads `wait_readable` is there; without it isn't asked.
+    // `libos_ipc_setup` requires `wait_readable` if there are threads. Without threads no call uses it.
     const SUPPORTS_CALLER_READ: bool = true;
 
     fn event(&self) -> Result<CEvent, OutOfResources> {
         let mut event = null_mut();
         let made = call!(self.0, event_create(&raw mut event), MISSING);
-        outcome(made).map_err(|_| OutOfResources)?;
+        callback_result(made).map_err(|_| OutOfResources)?;
         Ok(CEvent {
             event,
             table: self.0,
@@ -197,7 +196,7 @@ impl Pal for CPlatform {
     fn connect(&self, peer: Vmid) -> Result<CStream, ConnectError> {
         let mut stream = null_mut();
         let connected = call!(self.0, connect(peer.get(), &raw mut stream), MISSING);
-        match outcome(connected) {
+        match callback_result(connected) {
             Ok(()) => Ok(CStream {
                 stream,
                 table: self.0,
@@ -211,7 +210,7 @@ impl Pal for CPlatform {
     fn accept(&self) -> Result<CStream, AcceptError> {
         let mut stream = null_mut();
         let accepted = call!(self.0, accept(&raw mut stream), MISSING);
-        match outcome(accepted) {
+        match callback_result(accepted) {
             Ok(()) => Ok(CStream {
                 stream,
                 table: self.0,
@@ -234,7 +233,7 @@ impl Pal for CPlatform {
     ) -> Result<(), OutOfResources> {
         let interest = u32::from(interest.bits());
         let watched = call!(self.0, watch(stream.stream, token.0, interest), MISSING);
-        outcome(watched).map_err(|_| OutOfResources)
+        callback_result(watched).map_err(|_| OutOfResources)
     }
 
     fn rewatch(&self, stream: &CStream, token: Token, interest: Interest) {
@@ -254,7 +253,7 @@ impl Pal for CPlatform {
         };
         let mut found = [nothing; READY_AT_ONCE];
         let to = found.as_mut_ptr();
-        let count = call!(self.0, wait(to, READY_AT_ONCE, limit(until)), 0);
+        let count = call!(self.0, wait(to, READY_AT_ONCE, deadline(until)), 0);
         for found in found.iter().take(count) {
             let bits = u8::try_from(found.readiness).unwrap_or(0);
             let _ = ready.push((Token(found.token), Readiness::from_bits_truncate(bits)));
@@ -266,13 +265,13 @@ impl Pal for CPlatform {
     }
 
     fn wait_event(&self, event: &CEvent, until: Option<Time>) {
-        call!(self.0, event_wait(event.event, limit(until)), ());
+        call!(self.0, event_wait(event.event, deadline(until)), ());
     }
 
     fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Option<Time>) -> Woken {
         match call!(
             self.0,
-            wait_readable(stream.stream, event.event, limit(until)),
+            wait_readable(stream.stream, event.event, deadline(until)),
             0
         ) {
             1 => Woken::Event,

@@ -1,4 +1,4 @@
-//! Exits, signals, metadata.
+//! Exit notices, signals and process metadata.
 
 use core::ffi::{c_int, c_void};
 
@@ -34,7 +34,7 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
 
 fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
     let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait()));
-    // A zombie, or the main thread of one, can be signalled.
+    // A signal to a zombie or its main thread succeeds, as in kill(2).
     let zombie = match target {
         Target::Process(pid) => Some(pid),
         Target::Thread { pid, tid } => (pid == tid).then_some(pid),
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn ipc_pid_getmeta(
     out: *mut *mut libos_ipc_pid_retmeta,
 ) -> c_int {
     let answer = ask_metadata(pid, code);
-    // SAFETY: the header asks for NULL or room for a pointer.
+    // SAFETY: the header requires NULL or room for a pointer.
     status(answer.map(|answer| unsafe { write_pointer(out, answer) }))
 }
 
@@ -97,7 +97,7 @@ fn ask_metadata(pid: u32, code: u32) -> Result<*mut c_void, Error> {
     allocate(&[head.as_bytes(), data])
 }
 
-/// Copies the address of a result out.
+/// Writes the address of a result through a pointer.
 ///
 /// # Safety
 /// `out` is NULL or points to room for a pointer.

@@ -1,14 +1,14 @@
-//! What a program needs that has no Rust runtime: only in the static library without `std`.
+//! The parts of the Rust runtime that the static library provides itself when it is built without `std`.
 
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::state::SETUP;
 
-/// Whether the end has begun: what happened last is said only once, should saying it fail, too.
+/// Set by the first panic. A panic while the events are logged then does not log them again.
 static FATAL: AtomicBool = AtomicBool::new(false);
 
-/// A fault of the library itself: it says what happened last, and the library OS ends the process.
+/// Handles a fault of the library: it logs the last events, and the `fatal` callback ends the process.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     if !FATAL.swap(true, Ordering::Relaxed) {
@@ -18,18 +18,18 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         && let Some(fatal) = setup.callbacks.fatal
     {
         super::log::with_text(format_args!("{info}"), |text| {
-            // SAFETY: the function does what the header says: it does not return. The text lives
-            // until then.
+            // SAFETY: `libos_ipc_setup` requires a function that does what the header states. The text lives until it
+            // returns, which the header forbids.
             unsafe { fatal(setup.platform.context, text.as_ptr()) }
         });
     }
-    // Nobody is there to tell, or it did return.
+    // The library OS provides no `fatal`, or it returned.
     loop {
         crate::arch::spin_hint();
     }
 }
 
-/// Named by the precompiled `core`, never called: panics end the process.
-// SAFETY: nobody else defines the name in a program without Rust's runtime.
+/// The precompiled `core` refers to this symbol. It is never called, because a panic ends the process.
+// SAFETY: a program without the Rust runtime has no other definition of the symbol.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}

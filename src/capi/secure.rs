@@ -1,4 +1,4 @@
-//! The key of the family, which the library OS hands over where streams are to be secure.
+//! The key of the family, which the library OS provides if streams shall be secure.
 
 use core::ffi::{c_int, c_void};
 
@@ -12,7 +12,7 @@ pub unsafe extern "C" fn libos_ipc_set_family_key(
     random: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int>,
 ) -> c_int {
     #[cfg(feature = "secure")]
-    // SAFETY: the header asks for a key of 32 bytes.
+    // SAFETY: the header requires NULL or a key of 32 bytes.
     return unsafe { family::set(instance, key, random) };
     #[cfg(not(feature = "secure"))]
     {
@@ -33,7 +33,7 @@ mod family {
     use crate::pal::secure::{FamilyKey, SecurePal};
     use crate::store::Once;
 
-    /// Fills a buffer with random numbers: 0 or a negative error number.
+    /// Fills a buffer with random bytes. Returns 0 or a negative error number.
     type Random = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int;
 
     struct Family {
@@ -42,7 +42,7 @@ mod family {
     }
 
     static FAMILY: Once<Family> = Once::new();
-    /// What the node of the process stands on.
+    /// The platform of the process's node.
     static PAL: Once<SecurePal<CPlatform>> = Once::new();
 
     /// # Safety
@@ -66,15 +66,15 @@ mod family {
             return Err(OutOfResources);
         };
         let (to, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-        // SAFETY: the function does what the header says, which whoever set it vouches for; the
-        // buffer is ours, and as long as that.
+        // SAFETY: `libos_ipc_set_family_key` requires a function that does what the header states; the buffer is
+        // writable and `length` bytes long.
         match unsafe { (family.random)(platform.context, to, length) } {
             0 => Ok(()),
             _ => Err(OutOfResources),
         }
     }
 
-    /// The platform with secure streams, if there is a key.
+    /// The platform of the node: with secure streams if the library OS has set a key, else with plain ones.
     pub(in crate::capi) fn pal(platform: CPlatform, own: Vmid) -> Result<CPal, Error> {
         let make = || match FAMILY.get() {
             Some(family) => SecurePal::new(platform, own, family.key.clone(), random),

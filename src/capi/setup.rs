@@ -1,4 +1,4 @@
-//! Becoming a member, and leaving.
+//! Set-up, start and end of the process's node.
 
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
@@ -9,17 +9,17 @@ use super::library_os::LibraryOs;
 use super::platform::{CPlatform, call};
 use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
-use super::{CNode, node, node_or_what_is_left, status};
+use super::{CNode, node, node_any_phase, status};
 use crate::error::{Error, errno};
 use crate::pal::Time;
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
 
-/// How long leaving may take.
+/// How long `terminate_ipc_worker` may take to send queued messages.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 static LIBRARY_OS: LibraryOs = LibraryOs;
 
-/// Who this process is. Set by the library OS before `init_ipc`.
+/// The identity of this process. The library OS sets it before `init_ipc`.
 #[unsafe(no_mangle)]
 pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
     self_vmid: 0,
@@ -27,12 +27,12 @@ pub static mut g_process_ipc_ids: libos_ipc_ids = libos_ipc_ids {
     leader_vmid: 0,
 };
 
-/// A family of up to 64 processes.
+/// The limits for a family of up to 64 processes.
 const DEFAULT: libos_ipc_limits = limits_of(&Config::DEFAULT);
 
 #[allow(
     clippy::cast_possible_truncation,
-    reason = "of the default configuration, where all are small"
+    reason = "all limits of the default configuration are small"
 )]
 const fn limits_of(config: &Config) -> libos_ipc_limits {
     let Capacities {
@@ -73,7 +73,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         call_limit_ms: 0,
         connect_limit_ms: config.connect_limit.as_millis() as u32,
         wrap_ids: config.wrap_ids as u8,
-        spare: [0; 3],
+        padding: [0; 3],
     }
 }
 
@@ -87,7 +87,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             send_queue: limits.send_queue as usize,
             ranges: limits.ranges as usize,
             own_ranges: limits.own_ranges as usize,
-            // For members that are in Rust and say how their children end.
+            // The leader keeps these for members in Rust, which announce their children.
             processes: limits.peers.saturating_mul(2) as usize,
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
@@ -98,7 +98,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
                 waiting: limits.waiting_for_locks as usize,
                 handles: limits.lock_handles as usize,
             },
-            // A process in C does not know loans.
+            // The C interface has no delegations.
             delegated_files: 0,
             sync_handles: limits.sync_handles as usize,
             sync_data: limits.sync_data as usize,
@@ -118,7 +118,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_default_limits(limits: *mut libos_ipc_limits) {
-    // SAFETY: the header asks for NULL or room for them.
+    // SAFETY: the header requires NULL or room for the limits.
     unsafe { write(limits, DEFAULT) };
 }
 
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn libos_ipc_memory_size(
     limits: *const libos_ipc_limits,
     is_leader: bool,
 ) -> usize {
-    // SAFETY: the header asks for NULL or all limits.
+    // SAFETY: the header requires NULL or a whole struct.
     let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
     let identity = if is_leader {
         Identity::LEADER
@@ -149,14 +149,14 @@ pub unsafe extern "C" fn libos_ipc_setup(
     if SETUP.get().is_some() {
         return -errno::EALREADY;
     }
-    // SAFETY: the header asks for a pointer to a whole table. Its members are pointers that may be
-    // NULL and numbers: all bits are values.
+    // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
+    // so every bit pattern is a valid value.
     let (platform, callbacks) = unsafe { (platform.read_unaligned(), callbacks.read_unaligned()) };
-    // SAFETY: the header asks for NULL or all limits.
+    // SAFETY: the header requires NULL or a whole struct.
     let limits = unsafe { read(limits) }.unwrap_or(DEFAULT);
-    let missing = platform.missing();
+    let missing = platform.first_missing();
     if missing.is_some() {
-        // In words, for whoever looks for what is missing.
+        // The log names the missing function, which -EINVAL does not.
         if let (Some(log), Some(missing)) = (callbacks.log, missing) {
             super::log::missing(log, platform.context, missing);
         }
@@ -176,12 +176,12 @@ pub unsafe extern "C" fn libos_ipc_setup(
         call_limit,
         config: config_of(&limits, driving),
     };
-    // Of two calls at once one sets up, and the other is too late.
+    // If two threads call this at once, one of them succeeds.
     if !SETUP.set(setup) {
         return -errno::EALREADY;
     }
     // The setup is set once, so this is, too.
-    crate::log::c::SINK.set(super::log::write);
+    crate::log::c::SINK.set(super::log::write_line);
     if has_yield {
         crate::store::set_contention_hook(yield_processor);
     }
@@ -194,15 +194,16 @@ fn yield_processor() {
     }
 }
 
-/// What `g_process_ipc_ids` says. The first process becomes the leader.
+/// Reads and checks `g_process_ipc_ids`. The first process becomes the leader.
 fn identity() -> Result<Identity, Error> {
-    let place = &raw mut g_process_ipc_ids;
-    // SAFETY: a static, of which C may write any bytes; the header has it set before.
-    let mut ids = unsafe { place.read() };
+    let slot = &raw mut g_process_ipc_ids;
+    // SAFETY: every bit pattern is a valid value of the static. The header requires that C writes it only before
+    // this call.
+    let mut ids = unsafe { slot.read() };
     if ids.self_vmid == 0 && ids.parent_vmid == 0 && ids.leader_vmid == 0 {
         ids.self_vmid = Vmid::LEADER.get();
-        // SAFETY: as above; nobody else writes it while the process starts.
-        unsafe { place.write(ids) };
+        // SAFETY: as above; no other thread writes it while the process starts.
+        unsafe { slot.write(ids) };
     }
     let numbers = [ids.self_vmid, ids.parent_vmid, ids.leader_vmid, 0, 0];
     let identity = Identity::from_numbers(numbers).ok_or(Error::Invalid)?;
@@ -221,15 +222,15 @@ pub extern "C" fn init_ipc_ids() -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn init_ipc() -> c_int {
-    // Of two calls at once one makes the node, and the other is too late.
+    // If two threads call this at once, one of them makes the node.
     match NODE.try_init(make_node) {
         Some(made) => status(made.map(|_| ())),
         None => -errno::EALREADY,
     }
 }
 
-/// Makes the node: in one thread at a time, and once with success.
-fn make_node(place: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
+/// Makes the node. [`Once`](crate::store::Once) runs this in one thread at a time, until it succeeds.
+fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     let setup = SETUP.get().ok_or(Error::Invalid)?;
     let identity = identity()?;
     let platform = &setup.platform;
@@ -242,22 +243,22 @@ fn make_node(place: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
         return Err(Error::Full(crate::Resource::Memory));
     }
     let listening = call!(platform, listen(identity.vmid.get()), -errno::ENOSYS);
-    super::outcome(listening).map_err(Error::Refused)?;
-    // SAFETY: the header gives that memory to the library for good, with its length. It is taken
-    // here only, by one thread at a time; a node that was not made has left it.
+    super::callback_result(listening).map_err(Error::Refused)?;
+    // SAFETY: the header gives this memory, of `memory_size` bytes, to the library for good. Only this function takes
+    // it, in one thread at a time, and a node that could not be made keeps no reference to it.
     let memory =
         unsafe { core::slice::from_raw_parts_mut(platform.memory.cast(), platform.memory_size) };
     let pal = CPlatform(platform);
     #[cfg(feature = "secure")]
     let pal = super::secure::pal(pal, identity.vmid)?;
-    let node = place.write(Node::new(pal, identity, setup.config, memory)?);
+    let node = slot.write(Node::new(pal, identity, setup.config, memory)?);
     node.embedder = &LIBRARY_OS;
     node.never_joins = true;
     Ok(node)
 }
 
-extern "C" fn work(_: *mut c_void) {
-    if let Ok(node) = node_or_what_is_left() {
+extern "C" fn run_worker(_: *mut c_void) {
+    if let Ok(node) = node_any_phase() {
         node.work();
     }
 }
@@ -267,12 +268,17 @@ pub extern "C" fn init_ipc_worker() -> c_int {
     let (Ok(_), Some(platform)) = (node(), platform()) else {
         return -errno::EINVAL;
     };
-    call!(platform, thread_create(work, core::ptr::null_mut()), 0).min(0)
+    call!(
+        platform,
+        thread_create(run_worker, core::ptr::null_mut()),
+        0
+    )
+    .min(0)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn terminate_ipc_worker() {
-    if let Ok(node) = node_or_what_is_left() {
+    if let Ok(node) = node_any_phase() {
         node.shut_down(LEAVE_LIMIT);
     }
 }
@@ -280,5 +286,5 @@ pub extern "C" fn terminate_ipc_worker() {
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_turn(until: u64) -> bool {
     let until = (until != u64::MAX).then_some(Time(until));
-    node_or_what_is_left().is_ok_and(|node| node.poll(until))
+    node_any_phase().is_ok_and(|node| node.poll(until))
 }

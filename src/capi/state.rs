@@ -1,5 +1,4 @@
-//! What the library stands on: two statics that are written once, the tables of the library OS and the
-//! node.
+//! The state of the library: the tables of the library OS and the node, in two statics that are written once.
 
 use core::time::Duration;
 
@@ -8,7 +7,7 @@ use super::tables::{libos_ipc_callbacks, libos_ipc_platform};
 use crate::Config;
 use crate::store::Once;
 
-/// What the library stands on.
+/// The tables and limits that `libos_ipc_setup` copied.
 pub(super) struct Setup {
     pub(super) platform: libos_ipc_platform,
     pub(super) callbacks: libos_ipc_callbacks,
@@ -16,8 +15,8 @@ pub(super) struct Setup {
     pub(super) config: Config,
 }
 
-// SAFETY: the pointers are only given back to functions that, the header says, any thread may call;
-// `memory` is used once, by whoever makes the node.
+// SAFETY: the pointers are only passed to functions that, as the header states, any thread may call; `memory` is used
+// once, by the thread that makes the node.
 unsafe impl Send for Setup {}
 // SAFETY: as above.
 unsafe impl Sync for Setup {}

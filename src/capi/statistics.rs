@@ -1,14 +1,14 @@
-//! What was counted.
+//! Counters and pool usage.
 
 use core::ffi::c_int;
 
 use zerocopy::{Immutable, IntoBytes};
 
 use super::ffi_copy::write;
-use super::{node_or_what_is_left, status};
+use super::{node_any_phase, status};
 use crate::{Statistics, Usage};
 
-/// How full something is.
+/// The usage of a pool.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_fill {
@@ -27,7 +27,7 @@ impl From<Usage> for libos_ipc_fill {
     }
 }
 
-/// What was counted, and how full the pools are.
+/// The counters and the usage of every pool.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_statistics {
@@ -91,7 +91,7 @@ impl From<&Statistics> for libos_ipc_statistics {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_get_statistics(statistics: *mut libos_ipc_statistics) -> c_int {
-    let counted = node_or_what_is_left().map(|node| (&node.statistics()).into());
-    // SAFETY: the header asks for NULL or room for them.
+    let counted = node_any_phase().map(|node| (&node.statistics()).into());
+    // SAFETY: the header requires NULL or room for the struct.
     status(counted.map(|counted| unsafe { write(statistics, counted) }))
 }

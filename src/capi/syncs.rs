@@ -1,4 +1,4 @@
-//! Sync handles.
+//! Sync handles: shared values with reader and writer locks.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::without_provenance_mut;
@@ -11,31 +11,34 @@ use crate::SyncHandle;
 use crate::error::Error;
 use crate::wire::SyncState;
 
-/// What is new about a handle that was locked, as in the header.
+/// The bits of `enum libos_ipc_sync_news`.
 const UPDATED: u32 = 1;
 const OWNER_DIED: u32 = 2;
 
-/// The name of a handle: where it is, and which of those that were generation there. Never NULL.
+/// Encodes a handle as a pointer that is never followed: its slot plus 1, and the generation of the slot. Never NULL.
 #[allow(
     clippy::cast_possible_truncation,
-    reason = "a pointer has 64 bits, as in the header"
+    reason = "a pointer has 64 bits, which `mod.rs` asserts"
 )]
-fn name_of(handle: SyncHandle) -> *mut c_void {
-    let (place, generation) = handle.slot_and_generation();
-    let place = u64::from(place).saturating_add(1);
-    without_provenance_mut((u64::from(generation) << 32 | place) as usize)
+fn to_pointer(handle: SyncHandle) -> *mut c_void {
+    let (slot, generation) = handle.slot_and_generation();
+    let slot = u64::from(slot).saturating_add(1);
+    without_provenance_mut((u64::from(generation) << 32 | slot) as usize)
 }
 
-/// The open handle of that name.
-fn handle_of(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error> {
+/// Decodes a pointer that [`to_pointer`] made.
+///
+/// # Errors
+/// [`Error::Invalid`] if no handle with this slot and generation is open.
+fn find_handle(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error> {
     let name = name.addr() as u64;
     let numbers = u32::try_from(name >> 32).ok().zip(
         u32::try_from(name & u64::from(u32::MAX))
             .ok()
-            .and_then(|place| place.checked_sub(1)),
+            .and_then(|slot| slot.checked_sub(1)),
     );
-    let (generation, place) = numbers.ok_or(Error::Invalid)?;
-    node.sync_at((place, generation)).ok_or(Error::Invalid)
+    let (generation, slot) = numbers.ok_or(Error::Invalid)?;
+    node.sync_at((slot, generation)).ok_or(Error::Invalid)
 }
 
 #[unsafe(no_mangle)]
@@ -63,21 +66,21 @@ pub extern "C" fn shutdown_sync_client() -> c_int {
 pub unsafe extern "C" fn sync_create(out: *mut *mut sync_handle, id: u64) -> c_int {
     status(node().and_then(|node| {
         let handle = node.open_sync(Some(id).filter(|id| *id != 0))?;
-        // SAFETY: the header asks for NULL or room for a pointer.
-        unsafe { write_pointer(out, name_of(handle)) };
+        // SAFETY: the header requires NULL or room for a pointer.
+        unsafe { write_pointer(out, to_pointer(handle)) };
         Ok(())
     }))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_sync_id(handle: *mut sync_handle) -> u64 {
-    let handle = node().and_then(|node| handle_of(node, handle));
+    let handle = node().and_then(|node| find_handle(node, handle));
     handle.map_or(0, |handle| handle.id())
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
-    let closed = node().and_then(|node| node.close_sync(handle_of(node, handle)?, wait()));
+    let closed = node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait()));
     if let Err(error) = closed {
         crate::log::c::error(format_args!("a sync handle is not closed: {error}"));
     }
@@ -95,7 +98,7 @@ unsafe fn lock(
     let node = node()?;
     let state = SyncState::ALL.iter().find(|known| known.number() == state);
     let state = *state.ok_or(Error::Invalid)?;
-    let handle = handle_of(node, handle)?;
+    let handle = find_handle(node, handle)?;
     let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait(), |new| {
         // SAFETY: the caller's promise.
         unsafe { copy_out(new, data, data_size) };
@@ -118,9 +121,9 @@ pub unsafe extern "C" fn libos_ipc_sync_lock(
     data_size: usize,
     news: *mut u32,
 ) -> c_int {
-    // SAFETY: the header asks for NULL or that much room.
+    // SAFETY: the header requires NULL or room for `data_size` bytes.
     let locked = unsafe { lock(handle, state, data, data_size, true) };
-    // SAFETY: the header asks for NULL or room for a number.
+    // SAFETY: the header requires NULL or room for a number.
     status(locked.map(|what| unsafe { write(news, what) }))
 }
 
@@ -131,7 +134,7 @@ pub unsafe extern "C" fn sync_lock(
     data: *mut c_void,
     data_size: usize,
 ) -> bool {
-    // SAFETY: the header asks for NULL or that much room.
+    // SAFETY: the header requires NULL or room for `data_size` bytes.
     match unsafe { lock(handle, state, data, data_size, false) } {
         Ok(news) => {
             if news & OWNER_DIED != 0 {
@@ -154,7 +157,7 @@ pub unsafe extern "C" fn sync_unlock(
     data: *mut c_void,
     data_size: usize,
 ) {
-    // SAFETY: the header asks for NULL or that many bytes.
+    // SAFETY: the header requires NULL or `data_size` bytes.
     if let Err(error) = unsafe { unlock(handle, data, data_size) } {
         crate::log::c::error(format_args!("a sync handle is not given back: {error}"));
     }
@@ -168,12 +171,12 @@ unsafe fn unlock(
     data_size: usize,
 ) -> Result<(), Error> {
     let node = node()?;
-    let handle = handle_of(node, handle)?;
+    let handle = find_handle(node, handle)?;
     let length = (!data.is_null()).then_some(data_size);
-    // SAFETY: the caller's promise. The room is as long as `length` says.
+    // SAFETY: the caller's promise. `room` has `length` bytes.
     let fill = |room: &mut [u8]| unsafe { copy_in(room, data) };
     match node.unlock_sync_with(handle, SyncState::Exclusive, length, fill) {
-        // It may have been locked to be read.
+        // The handle may be locked as shared.
         Err(Error::Invalid) => node.unlock_sync(handle, SyncState::Shared, None),
         given => given,
     }

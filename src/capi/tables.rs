@@ -1,10 +1,10 @@
-//! What the library OS hands over: structs as the C header has them.
+//! The structs of `include/libos_ipc.h`, which documents their members.
 
 use core::ffi::{c_char, c_int, c_void};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// How the library reaches the outside.
+/// The functions of the platform.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct libos_ipc_platform {
@@ -47,7 +47,7 @@ pub struct libos_ipc_ready {
     pub reserved: u32,
 }
 
-/// What the library OS is told and asked.
+/// The callbacks of the library OS.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct libos_ipc_callbacks {
@@ -63,7 +63,7 @@ pub struct libos_ipc_callbacks {
     pub fatal: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
 }
 
-/// A signal.
+/// A signal to deliver.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_pid_kill {
@@ -85,7 +85,7 @@ pub struct libos_ipc_cld_exit {
     pub term_signal: u32,
 }
 
-/// Who this process is among processes.
+/// The pid, parent and user of this process.
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_self {
@@ -94,7 +94,7 @@ pub struct libos_ipc_self {
     pub uid: u32,
 }
 
-/// Who a process is in its family.
+/// The identity of a process in its family.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 #[allow(clippy::struct_field_names, reason = "the header's names")]
@@ -104,7 +104,7 @@ pub struct libos_ipc_ids {
     pub leader_vmid: u32,
 }
 
-/// Every limit.
+/// The limits.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_ipc_limits {
@@ -128,12 +128,12 @@ pub struct libos_ipc_limits {
     pub spin_us: u32,
     pub call_limit_ms: u32,
     pub connect_limit_ms: u32,
-    /// A `bool`, of which C may have written any value.
+    /// A `bool` in C. It is a `u8` here because C may store any value in it.
     pub wrap_ids: u8,
-    pub spare: [u8; 3],
+    pub padding: [u8; 3],
 }
 
-/// What every message begins with.
+/// The header of a message.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
 pub struct ipc_msg_header {
@@ -142,14 +142,14 @@ pub struct ipc_msg_header {
     pub code: u8,
 }
 
-/// A message: its payload follows.
+/// A message. Its payload follows in memory.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
 pub struct libos_ipc_msg {
     pub header: ipc_msg_header,
 }
 
-/// What is known of a pid: the data follows.
+/// The metadata of a pid. The data follows in memory.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C, packed)]
 pub struct libos_ipc_pid_retmeta {
@@ -157,7 +157,7 @@ pub struct libos_ipc_pid_retmeta {
     pub ret_val: c_int,
 }
 
-/// A file lock. Its padding is named, so that nothing is left in it.
+/// A file lock. Its padding is a member, so that no uninitialised byte is copied out.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct libos_file_lock {
@@ -166,12 +166,12 @@ pub struct libos_file_lock {
     pub start: u64,
     pub end: u64,
     pub pid: u32,
-    pub spare: u32,
+    pub padding: u32,
     pub handle_id: u64,
 }
 
-/// A sync handle: never looked at.
+/// An opaque type: a pointer to it encodes a handle and is never followed.
 #[repr(C)]
 pub struct sync_handle {
-    nothing: [u8; 0],
+    opaque: [u8; 0],
 }

@@ -1,4 +1,5 @@
-//! What a link takes from the static library: fit for an enclave.
+//! The linked static library fits into an enclave: it needs no operating system, has no forbidden instruction and no
+//! code for a panic. `nm`, `objdump` and `size` are the oracles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,17 +7,17 @@ use std::process::Command;
 
 use super::{has, library, made, run, secure_library};
 
-/// What the C compiler itself asks of any freestanding program.
+/// The symbols that a C compiler requires of any freestanding program.
 const ALLOWED: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
-/// What an enclave can't execute, or the host could lie about.
+/// Instructions that an enclave cannot execute, or whose result the host can forge.
 const FORBIDDEN: [&str; 20] = [
     "syscall", "sysenter", "sysexit", "sysret", "int", "int1", "into", "cpuid", "xgetbv", "rdtsc",
     "rdtscp", "rdpmc", "rdrand", "rdseed", "in", "out", "ins", "outs", "rdfsbase", "wrfsbase",
 ];
-/// The most bytes of code and constants, without secure streams.
-const MOST_BYTES: u64 = 192 * 1024;
+/// The limit for code and constants in bytes, without secure streams.
+const MAX_BYTES: u64 = 192 * 1024;
 
-/// Symbols of an object or archive, by kind. Not through a plugin, which misreads Rust's members.
+/// The symbols of an object or archive, with their kind. The plugin of `nm` is off, because it misreads Rust objects.
 fn symbols(object: &Path) -> Vec<(char, String)> {
     let mut nm = Command::new("nm");
     nm.arg("--plugin=/nonexistent").arg(object);
@@ -30,7 +31,7 @@ fn symbols(object: &Path) -> Vec<(char, String)> {
     text.lines().filter_map(symbol).collect()
 }
 
-/// Every function of the header with what it needs, linked into one object.
+/// Links every function of the header, and the code that it needs, into one object.
 fn linked(library: &Path, name: &str) -> PathBuf {
     let roots = super::header::declared();
     assert!(roots.len() > 65, "the functions of the header: {roots:?}");
@@ -43,26 +44,26 @@ fn linked(library: &Path, name: &str) -> PathBuf {
     object
 }
 
-fn can_look() -> bool {
+fn has_tools() -> bool {
     ["cc", "ld", "nm", "objdump", "size"].into_iter().all(has)
 }
 
 #[test]
-fn a_link_takes_nothing_of_an_operating_system() {
-    if can_look() {
-        let bytes = fit_for_an_enclave(&linked(library(), "all.o"));
-        assert!(bytes <= MOST_BYTES, "{bytes} bytes");
+fn a_linked_library_needs_nothing_of_an_operating_system() {
+    if has_tools() {
+        let bytes = check_for_enclave(&linked(library(), "all.o"));
+        assert!(bytes <= MAX_BYTES, "{bytes} bytes");
     }
 }
 
 #[test]
-fn nor_does_one_with_secure_streams() {
-    if can_look() {
-        fit_for_an_enclave(&linked(secure_library(), "all-secure.o"));
+fn a_linked_library_with_secure_streams_needs_nothing_of_an_operating_system() {
+    if has_tools() {
+        check_for_enclave(&linked(secure_library(), "all-secure.o"));
     }
 }
 
-/// What the names of functions have in them that end in a panic, or are there for one.
+/// Parts of the names of functions that panic or prepare a panic.
 const PANICS: [&str; 7] = [
     "panic",
     "rust_begin_unwind",
@@ -77,7 +78,7 @@ fn is_panic(name: &str) -> bool {
     PANICS.iter().any(|part| name.contains(part))
 }
 
-/// Which functions of an object each function refers to, by their names as the linker has them.
+/// The functions that each function of an object refers to, by symbol name.
 fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut objdump = Command::new("objdump");
     objdump.args(["-dr", "--no-show-raw-insn"]).arg(object);
@@ -90,7 +91,7 @@ fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
         } else if let Some((_, to)) = line.split_once(": R_X86_64_")
             && let Some(to) = to.split_whitespace().nth(1)
         {
-            // A section has the name of the only function in it.
+            // Each function has a section of its own, which has the function's name.
             let to = to.strip_prefix(".text.").unwrap_or(to);
             let name = to.rsplit_once(['-', '+']).map_or(to, |(name, _)| name);
             found
@@ -102,57 +103,56 @@ fn references(object: &Path) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// The ways from functions of this crate to one that panics, a line each.
-fn ways_to_a_panic(object: &Path) -> String {
+/// The call paths from functions of this crate to a panic, one path a line.
+fn panic_paths(object: &Path) -> String {
     let references = references(object);
     let callers = |name: &str| {
         let calls = |(from, to): &(&String, &BTreeSet<String>)| to.contains(name) && *from != name;
         let callers = references.iter().filter(calls);
         callers.map(|(from, _)| from.clone()).collect::<Vec<_>>()
     };
-    let is_ours = |name: &str| name.contains("libos_ipc") || !name.starts_with('_');
+    let is_of_this_crate = |name: &str| name.contains("libos_ipc") || !name.starts_with('_');
     let targets = references.values().flatten().filter(|name| is_panic(name));
     let targets: BTreeSet<_> = targets.cloned().collect();
     let mut seen = targets.clone();
-    let mut ways: Vec<Vec<String>> = targets.into_iter().map(|name| vec![name]).collect();
-    let mut whole = Vec::new();
-    while let Some(way) = ways.pop() {
-        let first = &way[0];
-        if is_ours(first) {
-            whole.push(way.join("\n    -> "));
+    let mut paths: Vec<Vec<String>> = targets.into_iter().map(|name| vec![name]).collect();
+    let mut found = Vec::new();
+    while let Some(path) = paths.pop() {
+        let first = &path[0];
+        if is_of_this_crate(first) {
+            found.push(path.join("\n    -> "));
             continue;
         }
         for caller in callers(first) {
-            if is_ours(&caller) || seen.insert(caller.clone()) {
-                ways.push([vec![caller], way.clone()].concat());
+            if is_of_this_crate(&caller) || seen.insert(caller.clone()) {
+                paths.push([vec![caller], path.clone()].concat());
             }
         }
     }
-    whole.join("\n")
+    found.join("\n")
 }
 
-/// A panic would end the enclave. That a linker finds no code for one is more than that nobody has
-/// seen one.
+/// A panic ends the enclave. If the linker finds no code for a panic, there is no input that causes one.
 #[test]
-fn a_link_takes_nothing_that_can_panic() {
-    if !can_look() {
+fn a_linked_library_contains_no_panic() {
+    if !has_tools() {
         return;
     }
     let object = linked(library(), "all-panics.o");
     let mut found = symbols(&object).into_iter().map(|(_, name)| name);
     if let Some(name) = found.find(|name| is_panic(name)) {
         panic!(
-            "{name} is linked in. These lead there:\n\n{}\n\
-             Take what cannot panic instead: `get`, iterators, `split_at_checked`; for moves \
-             and sorting there is `store::{{copy, make_gap, close_gap, sort}}`; for flags \
-             `crate::sync::AtomicBool`. If nothing leads there, look at tables of functions.",
-            ways_to_a_panic(&object)
+            "{name} is linked in. These call paths lead to it:\n\n{}\n\
+             Use functions that cannot panic: `get`, iterators, `split_at_checked`; for moves \
+             and sorting `store::{{copy, make_gap, close_gap, sort}}`; for flags \
+             `crate::sync::AtomicBool`. If there is no path, look for it in tables of functions.",
+            panic_paths(&object)
         );
     }
 }
 
-/// Checks what was linked. How many bytes of code and constants it has.
-fn fit_for_an_enclave(object: &Path) -> u64 {
+/// Checks the symbols and instructions of an object. Returns its code and constants in bytes.
+fn check_for_enclave(object: &Path) -> u64 {
     for (kind, name) in symbols(object) {
         assert!(
             kind != 'U' || ALLOWED.contains(&&*name),
@@ -170,7 +170,7 @@ fn fit_for_an_enclave(object: &Path) -> u64 {
         assert!(!is_runtime, "{name}");
     }
 
-    // Only what is executed is disassembled, and the mnemonic alone is looked at.
+    // Only executable sections are disassembled, and only the mnemonic is compared.
     let mut objdump = Command::new("objdump");
     objdump
         .args(["-d", "--no-show-raw-insn", "-M", "intel"])
@@ -198,7 +198,7 @@ fn fit_for_an_enclave(object: &Path) -> u64 {
         assert!(!instructions.contains_key(forbidden), "{forbidden}");
     }
 
-    // Thread-local storage would be a section of its own.
+    // Thread-local storage has sections of its own.
     let mut size = Command::new("size");
     size.args(["-A", "-d"]).arg(object);
     let (mut code, mut constants) = (0, 0);

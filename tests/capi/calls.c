@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* One process calls what the header has, in and out of order, and looks at what comes of it. */
+/* One process makes the calls of the header, in the right and in the wrong order, and checks their results. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -12,13 +12,13 @@
 #include "posix.h"
 
 static _Alignas(16) unsigned char g_memory[LIBOS_IPC_MEMORY_LEADER];
-/* What the calls are made on, and how much of it they may take, callbacks and pthreads included. */
+/* The stack of the calls. It is also the limit for what they may use, callbacks and pthreads included. */
 static _Alignas(4096) unsigned char g_stack[64 * 1024];
 #define STACK_LIMIT (32 * 1024)
 static bool g_polled;
 static int g_failed;
 static int g_signals, g_allocated;
-static char g_said[256];
+static char g_last_log[256];
 
 #define CHECK(condition)                                                        \
     do {                                                                        \
@@ -44,7 +44,7 @@ static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
     return kill->sender == 77 ? -EPERM : 0;
 }
 
-static int64_t tell(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
+static int64_t get_metadata(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size) {
     (void)context, (void)pid, (void)size;
     if (code == PID_META_CWD)
         return -ENOENT;
@@ -52,9 +52,9 @@ static int64_t tell(void* context, IDTYPE pid, enum pid_meta_code code, void* da
     return 8;
 }
 
-static void say(void* context, enum libos_ipc_log_level level, const char* message) {
+static void print_log(void* context, enum libos_ipc_log_level level, const char* message) {
     (void)context, (void)level;
-    snprintf(g_said, sizeof(g_said), "%s", message);
+    snprintf(g_last_log, sizeof(g_last_log), "%s", message);
 }
 
 static void fatal(void* context, const char* message) {
@@ -77,7 +77,7 @@ static void* init_once_more(void* result) {
     return NULL;
 }
 
-/* Another thread calls init_ipc() while the first is at it. */
+/* A second thread calls init_ipc() during the first call. */
 static int listen_meanwhile(void* context, IDTYPE vmid) {
     pthread_t thread;
     if (g_second == 1) {
@@ -114,7 +114,7 @@ static void before_setup(void) {
 }
 
 static void setting_up(const char* base) {
-    struct libos_ipc_callbacks callbacks = {.signal = deliver, .metadata = tell, .log = say, .fatal = fatal};
+    struct libos_ipc_callbacks callbacks = {.signal = deliver, .metadata = get_metadata, .log = print_log, .fatal = fatal};
     struct libos_ipc_platform platform;
     struct libos_ipc_limits limits;
     libos_ipc_default_limits(&limits);
@@ -136,10 +136,10 @@ static void setting_up(const char* base) {
     struct libos_ipc_platform lacking = platform;
     lacking.rewatch = NULL;
     IS(libos_ipc_setup(&lacking, &callbacks, NULL), -EINVAL);
-    CHECK(strstr(g_said, "rewatch"));
+    CHECK(strstr(g_last_log, "rewatch"));
     IS(libos_ipc_setup(&platform, &callbacks, &limits), 0);
     IS(libos_ipc_setup(&platform, &callbacks, &limits), -EALREADY);
-    /* The tables were copied. */
+    /* The library has copied the tables. */
     memset(&platform, 0, sizeof(platform));
     memset(&callbacks, 0, sizeof(callbacks));
     g_process_ipc_ids = (struct libos_ipc_ids){2, 0, 1};
@@ -191,7 +191,7 @@ static void processes(void) {
     IS(ipc_kill_thread(pid, pid, pid, 10), -ESRCH);
     IS(ipc_kill_process(pid, 4000000, 10), -ESRCH);
     IS(ipc_kill_process(pid, pid, 65), -EINVAL);
-    /* Nobody else is there. */
+    /* The family has no other process. */
     IS(ipc_kill_all(pid, 10), -ESRCH);
     IS(ipc_pid_getmeta(pid, PID_META_EXEC, &answer), 0);
     CHECK(answer && answer->datasize == 8 && !answer->ret_val && !strcmp(answer->data, "/bin/sh"));
@@ -212,16 +212,16 @@ static void handles(void) {
     IS(sync_create(&two, 7), -EINVAL);
     IS(sync_create(&two, 0), 0);
     CHECK(libos_ipc_sync_id(two) >> 63);
-    sync_unlock(one, &other, sizeof(other)); /* It is not locked: nothing changes. */
+    sync_unlock(one, &other, sizeof(other)); /* The handle is not locked, so the call changes nothing. */
     unsigned int news = 9;
     IS(libos_ipc_sync_lock(one, SYNC_STATE_SHARED, &data, sizeof(data), &news), 0);
     IS(data, 0);
     sync_unlock(one, NULL, 0);
     IS(sync_create(&three, 0), -ENOMEM);
     CHECK(!sync_lock(one, SYNC_STATE_EXCLUSIVE, &data, sizeof(data)));
-    g_said[0] = 0;
-    sync_unlock(one, &other, SIZE_MAX); /* Nothing is read of what can't be taken. */
-    CHECK(strstr(g_said, "not given back"));
+    g_last_log[0] = 0;
+    sync_unlock(one, &other, SIZE_MAX); /* The data is too long, so the library reads none of it. */
+    CHECK(strstr(g_last_log, "not given back"));
     sync_unlock(one, &other, sizeof(other));
     news = 9;
     IS(libos_ipc_sync_lock(one, SYNC_STATE_SHARED, &data, sizeof(data), &news), 0);
@@ -245,7 +245,7 @@ static void locks(void) {
     IS(file_lock_set("/f", &theirs, false), -EAGAIN);
     IS(file_lock_get("/f", &theirs, &found), 0);
     CHECK(found.type == 1 && found.start == 10 && found.end == 19 && found.pid == 1);
-    /* Of several in the way the one that starts lowest, be it to read or to write. */
+    /* file_lock_get() returns the conflicting lock that starts lowest, for reading or writing. */
     static const struct libos_file_lock more[] = {{FILE_LOCK_POSIX, 1, 60, 69, 1, 0}, {FILE_LOCK_POSIX, 0, 2, 4, 1, 0},
                                                   {FILE_LOCK_POSIX, 1, 30, FS_LOCK_EOF, 1, 0}};
     for (int i = 0; i < 3; i++) {
@@ -277,7 +277,7 @@ static void messages(void) {
     } raw = {.bytes = {0}};
     void* answer = NULL;
     IDTYPE vmid;
-    /* A fresh VMID for a process that is not there. */
+    /* A new VMID, for a process that does not exist. */
     IS(ipc_get_new_vmid(&vmid), 0);
     IS(get_ipc_msg_size(4), sizeof(struct ipc_msg_header) + 4);
     init_ipc_msg(&raw.message, IPC_MSG_GET_NEW_VMID, get_ipc_msg_size(0));
@@ -322,7 +322,7 @@ static void* run(void* base) {
     return NULL;
 }
 
-/* With `polled` without threads. */
+/* The argument `polled` runs the test without threads. */
 int main(int argc, char** argv) {
     pthread_t thread;
     pthread_attr_t attributes;

@@ -1,4 +1,5 @@
-//! The header against what C programs expect of it, and against the Rust code behind it.
+//! `include/libos_ipc.h` against the names that C programs expect, and against the Rust code behind it. The oracles are
+//! a C compiler, a C++ compiler and cbindgen.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,7 +10,7 @@ use super::{file, has, made, run};
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// Has a file compiled, and nothing done with it.
+/// Checks that a file compiles.
 fn compiles(compiler: &str, language: &[&str], source: &std::path::Path) {
     let mut compile = Command::new(compiler);
     compile
@@ -23,7 +24,7 @@ fn compiles(compiler: &str, language: &[&str], source: &std::path::Path) {
 }
 
 #[test]
-fn has_all_names_that_c_programs_know_in_c_and_in_cpp() {
+fn the_header_compiles_as_c_and_cpp_with_all_expected_names() {
     let source = file("tests/capi/names.c");
     if has("cc") {
         compiles("cc", &["-std=c11", "-x", "c"], &source);
@@ -33,7 +34,7 @@ fn has_all_names_that_c_programs_know_in_c_and_in_cpp() {
     }
 }
 
-/// What cbindgen makes of the Rust code.
+/// The declarations that cbindgen generates from the Rust code.
 fn generated(items: ItemType) -> String {
     let mut config = Config {
         language: Language::C,
@@ -43,7 +44,7 @@ fn generated(items: ItemType) -> String {
         ..Config::default()
     };
     config.export.item_types = vec![items];
-    // Only the linker asks for it.
+    // A symbol for the linker, not for C programs.
     config.export.exclude = vec!["rust_eh_personality".to_owned()];
     config.layout.packed = Some("__attribute__((packed))".to_owned());
     let builder = Builder::new()
@@ -54,9 +55,9 @@ fn generated(items: ItemType) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The names of functions that are declared.
+/// The names of the declared functions.
 fn functions(declarations: &str) -> BTreeSet<String> {
-    // What follows a name in parentheses may itself have some.
+    // The arguments may contain parentheses.
     let mut names = BTreeSet::new();
     let mut depth = 0;
     for statement in declarations.split_inclusive([';', '{', '}']) {
@@ -85,36 +86,39 @@ pub(crate) fn declared() -> BTreeSet<String> {
         .args(["-E", "-P", "-std=c11"])
         .arg(file("include/libos_ipc.h"));
     let text = run(&mut preprocess);
-    // Of what it includes nothing is of interest.
+    // Declarations of included headers are skipped.
     let ours = text.find("enum libos_ipc_readiness").unwrap();
     functions(&text[ours..])
 }
 
 #[test]
-fn declares_each_function_as_it_is() {
+fn the_header_declares_each_function_as_the_rust_code_defines_it() {
     if !has("cc") {
         return;
     }
-    // Two declarations that differ are an error.
+    // The compiler reports two different declarations of a function as an error.
     let declarations = generated(ItemType::Functions);
     let source = made("functions.c");
     let text = format!("#include \"libos_ipc.h\"\n{declarations}\n");
     std::fs::write(&source, text).unwrap();
-    // An array among the arguments is a pointer, but the header says how long it is.
+    // Rust declares a pointer where the header has an array, which states the length.
     compiles("cc", &["-std=c11", "-Wno-array-parameter"], &source);
 
-    // Those that take in a message are made by a macro, all alike.
+    // A macro generates the `ipc_*_callback` functions, which cbindgen does not see.
     let is_callback = |name: &String| name.starts_with("ipc_") && name.ends_with("_callback");
     let without = |mut names: BTreeSet<String>| {
         names.retain(|name| !is_callback(name));
         names
     };
     let callbacks = declared().iter().filter(|name| is_callback(name)).count();
-    assert_eq!(callbacks, 19, "one for each message, one for a lost child");
+    assert_eq!(
+        callbacks, 19,
+        "one for each message and one for a child's end"
+    );
     assert_eq!(without(declared()), without(functions(&declarations)));
 }
 
-/// Each struct with its members, as cbindgen wrote them.
+/// The structs in the output of cbindgen, with their members.
 fn members(structs: &str) -> Vec<(&str, Vec<&str>)> {
     let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in structs.lines() {
@@ -135,28 +139,28 @@ fn members(structs: &str) -> Vec<(&str, Vec<&str>)> {
 }
 
 #[test]
-fn lays_each_struct_out_as_it_is() {
+fn the_header_lays_out_each_struct_as_the_rust_code_does() {
     if !has("cc") {
         return;
     }
     let structs = generated(ItemType::Structs);
-    // Only what is defined gets another name, so that the rest speaks of the header's structs.
+    // Only the definitions are renamed, so pointers in members refer to the structs of the header.
     let mut program = vec!["#include \"libos_ipc.h\"".to_owned()];
     program.extend(structs.lines().map(|line| match line.strip_suffix(" {") {
         Some(head) => format!("{head}_in_rust {{"),
         None => line.to_owned(),
     }));
     let mut checked = BTreeSet::new();
-    let is_looked_into = |(name, _): &(&str, _)| *name != "sync_handle";
-    for (name, members) in members(&structs).into_iter().filter(is_looked_into) {
+    let has_members = |(name, _): &(&str, _)| *name != "sync_handle";
+    for (name, members) in members(&structs).into_iter().filter(has_members) {
         checked.insert(name);
         program.push(format!(
             "_Static_assert(sizeof(struct {name}) == sizeof(struct {name}_in_rust), \"{name}\");"
         ));
         for member in members {
-            // Padding has a name in Rust, and some names are words of Rust.
+            // Padding has a name in Rust only, and some members are keywords of Rust.
             let in_c = match member {
-                "spare" => continue,
+                "padding" => continue,
                 "kind" | "target" => "type",
                 "this_process" => "self",
                 other => other,
@@ -165,7 +169,7 @@ fn lays_each_struct_out_as_it_is() {
                 "_Static_assert(offsetof(struct {name}, {in_c}) == \
                  offsetof(struct {name}_in_rust, {member}), \"{name}.{in_c}\");"
             ));
-            // Of a truth value C may have written any bits.
+            // `wrap_ids` is a `bool` in C and a `u8` in Rust.
             if member != "wrap_ids" {
                 program.push(format!(
                     "_Static_assert(__builtin_types_compatible_p(\
@@ -188,6 +192,6 @@ fn lays_each_struct_out_as_it_is() {
     }
     let source = made("structs.c");
     std::fs::write(&source, program.join("\n") + "\n").unwrap();
-    // A handle is a name: the struct behind it is empty.
+    // The struct `sync_handle` is empty in Rust, which is not pedantic C.
     compiles("cc", &["-std=c11", "-Wno-pedantic"], &source);
 }

@@ -1,5 +1,8 @@
-//! The functions of `include/libos_ipc.h`, as a library OS in C has them: the header, what is linked
-//! in, what the calls do.
+//! Tests of the C interface.
+//!
+//! `header` compares `include/libos_ipc.h` with the Rust code, by a C compiler and cbindgen. `archive` inspects the
+//! linked static library with `nm` and `objdump`. `pointers` checks the sources of `src/capi`. `programs` builds and
+//! runs C programs.
 #![allow(missing_docs)]
 
 mod archive;
@@ -16,15 +19,14 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Where what is built here goes.
+/// The path for a file that a test creates.
 fn made(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
     std::fs::create_dir_all(&directory).unwrap();
     directory.join(name)
 }
 
-/// Whether there is that program. It says so if not; where everything has to be there, the test
-/// fails.
+/// Whether a program is installed. If it is not, the test is skipped, or fails if `CI` is set.
 fn has(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok();
     if !is_there {
@@ -34,7 +36,7 @@ fn has(program: &str) -> bool {
     is_there
 }
 
-/// Runs a program to its end, which must be a good one, and returns what it printed.
+/// Runs a program, asserts that it succeeds, and returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -47,13 +49,13 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// The static library, built as an enclave would: without `std`.
+/// The static library, built without `std` as for an enclave.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| build("target", "capi", ""))
 }
 
-/// The same with secure streams, and built as `docs/secure.md` says.
+/// The static library with secure streams, built with the flags in `docs/secure.md`.
 fn secure_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let flags = "--cfg aes_force_soft --cfg polyval_force_soft \

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * What a library OS in C that has its own IPC files expects of a header that takes their place: each
- * function with its type, each constant with its value, each struct with its layout. Compiled as C and
- * as C++; nothing is run.
+ * The names that a library OS in C uses: each function with its type, each constant with its value, each struct with its
+ * layout. The file is compiled as C and as C++, and not run.
  */
 #include "libos_ipc.h"
 
 #ifdef __cplusplus
 #include <type_traits>
-/* That a result is to be looked at is no part of a function's type. */
+/* The attribute warn_unused_result is not part of a function's type. */
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 #define IS_TRUE(condition) static_assert(condition, #condition)
 #define IS_FUNCTION(type, name, arguments)                             \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Who has an open file: what a shell does for `(flock 9; work) 9>file`, in the leader and in a member. */
+/* Holders of an open file: the steps of a shell for `(flock 9; work) 9>file`, in the leader and in a member. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -46,22 +46,22 @@ static void end(void) {
     posix_platform_end();
 }
 
-/* flock(2) without waiting. */
+/* flock(2) with LOCK_NB. */
 static int lock(uint64_t handle, int type) {
     struct libos_file_lock lock = {FILE_LOCK_FLOCK, type, 0, FS_LOCK_EOF, g_pid, handle};
     return file_lock_set("/file", &lock, false);
 }
 
-/* A process that was started. */
+/* A child process. */
 struct child {
     pid_t host;
-    int says, hears; /* our ends of two pipes */
+    int to_child, from_child; /* the parent's ends of two pipes */
 };
-/* The child's ends. */
+/* The child's ends of the pipes. */
 enum { HEARS = 10, SAYS = 11 };
 
-/* Starts a process that inherits the open file and does `what` with it. */
-static struct child begin(const char* what, uint64_t handle) {
+/* Starts a process that inherits the open file and performs the action `what` on it. */
+static struct child start_child(const char* what, uint64_t handle) {
     IDTYPE vmid, pid;
     int from[2], to[2];
     IS(pipe2(from, O_CLOEXEC), 0);
@@ -88,17 +88,17 @@ static struct child begin(const char* what, uint64_t handle) {
     return (struct child){host, from[0], to[1]};
 }
 
-/* Lets it end, and waits for that. */
-static void end_of(struct child child) {
+/* Tells the child to end, and waits for its end. */
+static void end_child(struct child child) {
     int status = 1;
-    close(child.hears);
+    close(child.from_child);
     IS(waitpid(child.host, &status, 0) == child.host, 1);
     IS(status, 0);
-    close(child.says);
+    close(child.to_child);
 }
 
-/* The leader sees an end a moment after the host's parent. */
-static void becomes_free(uint64_t other) {
+/* The leader sees the end of a process later than its parent on the host does. */
+static void wait_until_free(uint64_t other) {
     for (int tries = 0; lock(other, 1) != 0; tries++) {
         IS(tries < 5000, 1);
         usleep(1000);
@@ -109,34 +109,34 @@ static void shell(void) {
     const uint64_t base = (uint64_t)g_process_ipc_ids.self_vmid << 32;
     for (int round = 0; round < ROUNDS; round++) {
         const uint64_t ours = base + 2 * round, other = base + 2 * round + 1;
-        /* The child locks and ends; the parent never locks, and has it open. */
-        end_of(begin("locks", ours));
+        /* The child locks and ends. The parent has the file open and never locks it. */
+        end_child(start_child("locks", ours));
         IS(lock(other, 1), -EAGAIN);
         usleep(2000);
         IS(lock(other, 1), -EAGAIN);
         IS(libos_ipc_close_open_file(ours), 0);
         IS(lock(other, 1), 0);
         IS(lock(other, 2), 0);
-        /* The parent locks, and the child only has it open. */
+        /* The parent locks. The child has the file open and never locks it. */
         IS(lock(ours, 1), 0);
-        end_of(begin("closes", ours));
+        end_child(start_child("closes", ours));
         IS(lock(other, 1), -EAGAIN);
         IS(libos_ipc_close_open_file(ours), 0);
         IS(lock(other, 1), 0);
         IS(libos_ipc_close_open_file(other), 0);
-        /* The child keeps it until it ends, after its parent has closed it. */
+        /* The parent closes the file. The child keeps the lock until it ends. */
         IS(lock(ours, 1), 0);
-        struct child child = begin("keeps", ours);
+        struct child child = start_child("keeps", ours);
         IS(libos_ipc_close_open_file(ours), 0);
         IS(lock(other, 1), -EAGAIN);
         char said;
-        IS(read(child.says, &said, 1), 1);
+        IS(read(child.to_child, &said, 1), 1);
         IS(lock(other, 1), -EAGAIN);
-        end_of(child);
-        becomes_free(other);
+        end_child(child);
+        wait_until_free(other);
         IS(libos_ipc_close_open_file(other), 0);
     }
-    /* A process that never comes, and one that is sent a descriptor. */
+    /* A process that never starts, and a process that receives a descriptor. */
     IDTYPE vmid;
     IS(ipc_get_new_vmid(&vmid), 0);
     IS(lock(base, 1), 0);
@@ -163,7 +163,7 @@ static int member(char** arguments) {
         IS(ipc_cld_exit_send(0, 0), 0);
     } else if (strcmp(arguments[2], "closes") == 0) {
         IS(libos_ipc_close_open_file(handle), 0);
-        /* What it never had. */
+        /* An open file that this process never held. */
         IS(libos_ipc_close_open_file(handle + 77), 0);
     } else if (strcmp(arguments[2], "shell") == 0) {
         shell();
@@ -187,7 +187,7 @@ int main(int argc, char** argv) {
     start();
     g_pid = get_new_id(0);
     shell();
-    end_of(begin("shell", 5));
+    end_child(start_child("shell", 5));
     end();
     return 0;
 }

@@ -1,8 +1,8 @@
-//! What the Rust code does with pointers that C hands over.
+//! The sources of `src/capi` follow two rules about pointers from C. The tests search the source text.
 
 use super::file;
 
-/// The sources behind the header, with their names.
+/// The source files of `src/capi`: path and text.
 fn sources() -> Vec<(String, String)> {
     let read = |path: std::path::PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -12,8 +12,8 @@ fn sources() -> Vec<(String, String)> {
     files.map(|found| read(found.unwrap().path())).collect()
 }
 
-/// A function that C calls may trust no pointer by itself: it has a caller that vouches for it.
-/// (The address of a sync handle is a name, which is looked up and never followed.)
+/// Only the caller can know that a pointer is valid, so the function is `unsafe`. A pointer to a `sync_handle` is the
+/// exception: it is looked up and never followed.
 #[test]
 fn a_function_that_takes_a_pointer_is_unsafe_to_call() {
     let mut count = 0;
@@ -32,18 +32,18 @@ fn a_function_that_takes_a_pointer_is_unsafe_to_call() {
             assert_eq!(takes_one, line.contains("unsafe"), "{name}: {line}{head}");
         }
     }
-    assert!(count > 45, "they were found: {count}");
+    assert!(count > 45, "only {count} functions were found");
 }
 
-/// Another thread of the program may change its memory at any time, and what a reference is to must
-/// not change: so bytes are copied one by one, and no slice or string is made of memory that is C's.
+/// Another thread of the program may change its memory at any time, and the target of a reference must not change. So
+/// bytes are copied one by one, and no slice or string is made of memory of the library OS.
 #[test]
 fn no_reference_is_made_to_memory_that_c_may_change() {
     for (name, text) in sources() {
         for maker in ["from_raw_parts(", "CStr::from_ptr(", ".as_ref()"] {
             assert!(!text.contains(maker), "{name}: {maker}");
         }
-        // The memory that the node lives in is the library's for good.
+        // The memory of the node belongs to the library for good.
         let whole = text.matches("from_raw_parts_mut(").count();
         assert_eq!(whole, usize::from(name.ends_with("setup.rs")), "{name}");
     }

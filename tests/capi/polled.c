@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A leader and a member without threads: whoever calls moves the bytes, and libos_ipc_turn() does. */
+/* A leader and a member without threads: blocking calls and libos_ipc_turn() move the bytes. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@ static struct libos_ipc_platform g_platform;
 static IDTYPE g_pid, g_parent_pid;
 static int g_signals, g_ended;
 
-static void must(long long result, const char* what) {
+static void check(long long result, const char* what) {
     if (result < 0) {
         fprintf(stderr, "process %u: %s: %s\n", g_pid, what, strerror((int)-result));
         exit(1);
@@ -41,16 +41,16 @@ static void child_died(void* context, const struct libos_ipc_cld_exit* child) {
         g_ended++;
 }
 
-/* Which of these stand in a line of the log. */
+/* Texts that the log must contain. */
 static const char* const g_awaited[] = {"call 1 FILE_LOCK_SET #", "-> 1 FILE_LOCK_SET #", "<- 1 RESP #",
                                         ": done"};
 #define AWAITED (sizeof(g_awaited) / sizeof(*g_awaited))
-static int g_said[AWAITED];
+static int g_seen[AWAITED];
 
-static void say(void* context, enum libos_ipc_log_level level, const char* line) {
+static void print_log(void* context, enum libos_ipc_log_level level, const char* line) {
     (void)context;
     for (size_t i = 0; i < AWAITED; i++)
-        g_said[i] += level == LIBOS_IPC_LOG_INFO && strstr(line, g_awaited[i]);
+        g_seen[i] += level == LIBOS_IPC_LOG_INFO && strstr(line, g_awaited[i]);
 }
 
 static void self(void* context, struct libos_ipc_self* self) {
@@ -61,35 +61,35 @@ static void self(void* context, struct libos_ipc_self* self) {
 static void start(const char* base) {
     static const struct libos_ipc_callbacks callbacks = {
         .signal = deliver, .child_died = child_died, .self = self, .log = say};
-    must(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
+    check(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
     g_platform.thread_create = NULL;
     g_platform.wait_readable = NULL;
-    must(libos_ipc_setup(&g_platform, &callbacks, NULL), "libos_ipc_setup");
-    must(init_ipc(), "init_ipc");
-    must(init_ipc_worker(), "init_ipc_worker");
-    must(init_sync_client(), "init_sync_client");
+    check(libos_ipc_setup(&g_platform, &callbacks, NULL), "libos_ipc_setup");
+    check(init_ipc(), "init_ipc");
+    check(init_ipc_worker(), "init_ipc_worker");
+    check(init_sync_client(), "init_sync_client");
 }
 
-/* Moves bytes until that many came of what is counted. */
+/* Moves bytes until the counter is at least `enough`. */
 static void turn_until(const int* count, int enough) {
     uint64_t end = g_platform.now(NULL) + 20000000000;
     while (*count < enough && g_platform.now(NULL) < end)
         libos_ipc_turn(end);
-    must(*count < enough ? -ETIMEDOUT : 0, "something that was to come");
+    check(*count < enough ? -ETIMEDOUT : 0, "something that was to come");
 }
 
 static void count(int rounds) {
     struct sync_handle* counter;
     uint64_t value = 0;
-    must(sync_create(&counter, COUNTER), "sync_create");
+    check(sync_create(&counter, COUNTER), "sync_create");
     while (rounds--) {
         unsigned int news;
-        must(libos_ipc_sync_lock(counter, SYNC_STATE_EXCLUSIVE, &value, sizeof(value), &news),
+        check(libos_ipc_sync_lock(counter, SYNC_STATE_EXCLUSIVE, &value, sizeof(value), &news),
              "libos_ipc_sync_lock");
         value++;
         sync_unlock(counter, &value, sizeof(value));
     }
-    must(shutdown_sync_client(), "shutdown_sync_client");
+    check(shutdown_sync_client(), "shutdown_sync_client");
 }
 
 static void member(const char* base, IDTYPE vmid, IDTYPE pid, IDTYPE parent_pid) {
@@ -97,22 +97,22 @@ static void member(const char* base, IDTYPE vmid, IDTYPE pid, IDTYPE parent_pid)
     g_pid = pid;
     g_parent_pid = parent_pid;
     start(base);
-    must(init_id_ranges(pid), "init_id_ranges");
-    must(get_new_id(0) ? 0 : -EAGAIN, "get_new_id");
+    check(init_id_ranges(pid), "init_id_ranges");
+    check(get_new_id(0) ? 0 : -EAGAIN, "get_new_id");
     struct libos_file_lock lock = {FILE_LOCK_POSIX, 1, 0, 0, pid, 0};
     for (int i = 0; i < 10; i++) {
         lock.type = 1;
-        must(file_lock_set("/f", &lock, true), "file_lock_set");
+        check(file_lock_set("/f", &lock, true), "file_lock_set");
         lock.type = 2;
-        must(file_lock_set("/f", &lock, false), "file_lock_set, to unlock");
+        check(file_lock_set("/f", &lock, false), "file_lock_set, to unlock");
     }
-    must(libos_ipc_dump_events(), "libos_ipc_dump_events");
+    check(libos_ipc_dump_events(), "libos_ipc_dump_events");
     for (size_t i = 0; i < AWAITED; i++)
-        must(g_said[i] >= 20 ? 0 : -EPROTO, g_awaited[i]);
+        check(g_seen[i] >= 20 ? 0 : -EPROTO, g_awaited[i]);
     count(ROUNDS);
-    must(ipc_kill_process(pid, parent_pid, 10), "ipc_kill_process");
+    check(ipc_kill_process(pid, parent_pid, 10), "ipc_kill_process");
     turn_until(&g_signals, 1);
-    must(ipc_cld_exit_send(5, 0), "ipc_cld_exit_send");
+    check(ipc_cld_exit_send(5, 0), "ipc_cld_exit_send");
     terminate_ipc_worker();
     posix_platform_end();
     exit(0);
@@ -125,21 +125,21 @@ int main(int argc, char** argv) {
     if (argc != 2)
         return 2;
     start(argv[1]);
-    must(init_sync_server(), "init_sync_server");
+    check(init_sync_server(), "init_sync_server");
     g_pid = get_new_id(0);
     struct sync_handle* counter;
-    must(sync_create(&counter, COUNTER), "sync_create");
-    /* The data is there for as long as somebody has used it. */
+    check(sync_create(&counter, COUNTER), "sync_create");
+    /* The leader keeps the data as long as a process has the handle open. */
     uint64_t value = 0;
     unsigned int news;
-    must(libos_ipc_sync_lock(counter, SYNC_STATE_SHARED, &value, sizeof(value), &news),
+    check(libos_ipc_sync_lock(counter, SYNC_STATE_SHARED, &value, sizeof(value), &news),
          "libos_ipc_sync_lock");
     sync_unlock(counter, NULL, 0);
     for (int i = 0; i < MEMBERS; i++) {
         IDTYPE vmid;
-        must(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
+        check(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
         pids[i] = get_new_id(vmid);
-        /* The child starts anew: it takes nothing of the library with it. */
+        /* The child executes the program again, so it inherits no state of the library. */
         char numbers[3][16];
         snprintf(numbers[0], 16, "%u", vmid);
         snprintf(numbers[1], 16, "%u", pids[i]);
@@ -151,17 +151,17 @@ int main(int argc, char** argv) {
         }
     }
     turn_until(&g_signals, MEMBERS);
-    must(libos_ipc_sync_lock(counter, SYNC_STATE_SHARED, &value, sizeof(value), &news),
+    check(libos_ipc_sync_lock(counter, SYNC_STATE_SHARED, &value, sizeof(value), &news),
          "libos_ipc_sync_lock");
     sync_unlock(counter, NULL, 0);
-    must(value == MEMBERS * ROUNDS ? 0 : -EPROTO, "the counter");
+    check(value == MEMBERS * ROUNDS ? 0 : -EPROTO, "the counter");
     for (int i = 0; i < MEMBERS; i++)
-        must(ipc_kill_process(g_pid, pids[i], 10), "ipc_kill_process");
+        check(ipc_kill_process(g_pid, pids[i], 10), "ipc_kill_process");
     turn_until(&g_ended, MEMBERS);
     for (int status; wait(&status) > 0;)
-        must(status ? -EPROTO : 0, "how a child ended");
+        check(status ? -EPROTO : 0, "how a child ended");
     terminate_ipc_worker();
-    must(libos_ipc_turn(0) ? -EPROTO : 0, "a turn after the end");
+    check(libos_ipc_turn(0) ? -EPROTO : 0, "a turn after the end");
     posix_platform_end();
     return 0;
 }

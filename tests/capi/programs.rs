@@ -1,4 +1,4 @@
-//! Programs in C that use the library.
+//! C programs that use the library. Each program checks its own results and fails with an exit code.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{file, has, library, made, run, secure_library};
 
-/// Builds a program from files in C and the library.
+/// Builds a program from C files and the library.
 fn program(name: &str, sources: &[&str], library: &Path) -> Command {
     let program = made(name);
     let mut compile = Command::new("cc");
@@ -25,19 +25,19 @@ fn program(name: &str, sources: &[&str], library: &Path) -> Command {
     Command::new(program)
 }
 
-/// Builds a program with the platform of the example, and runs it for a family of its own.
-fn runs(name: &str, arguments: &[&str]) {
+/// Builds a program with the platform of `examples/c`, and runs it with a family of its own.
+fn run_program(name: &str, arguments: &[&str]) {
     if has("cc") {
-        runs_with(name, arguments, library());
+        run_program_with(name, arguments, library());
     }
 }
 
-fn runs_with(name: &str, arguments: &[&str], library: &Path) {
+fn run_program_with(name: &str, arguments: &[&str], library: &Path) {
     let directory = TempDir::new().unwrap();
     let source = format!("tests/capi/{name}.c");
-    let as_what = arguments.join("");
+    let suffix = arguments.join("");
     let mut program = program(
-        &format!("{name}{as_what}"),
+        &format!("{name}{suffix}"),
         &[&source, "examples/c/posix.c"],
         library,
     );
@@ -46,39 +46,39 @@ fn runs_with(name: &str, arguments: &[&str], library: &Path) {
 }
 
 #[test]
-fn calls_do_what_the_header_says() {
-    runs("calls", &[]);
+fn calls_with_a_worker_thread_return_what_the_header_states() {
+    run_program("calls", &[]);
 }
 
 #[test]
-fn calls_do_so_without_threads() {
-    runs("calls", &["polled"]);
+fn calls_without_threads_return_what_the_header_states() {
+    run_program("calls", &["polled"]);
 }
 
 #[test]
-fn a_family_needs_no_threads() {
-    runs("polled", &[]);
+fn a_family_without_threads_makes_progress_by_turns() {
+    run_program("polled", &[]);
 }
 
 #[test]
-fn a_lock_goes_with_the_last_process_that_has_the_open_file() {
-    runs("open_files", &[]);
+fn a_lock_is_released_when_the_last_process_closes_the_open_file() {
+    run_program("open_files", &[]);
 }
 
 #[test]
-fn who_has_not_the_key_is_turned_away() {
+fn a_process_without_the_family_key_is_refused() {
     if has("cc") {
-        runs_with("secure", &[], secure_library());
+        run_program_with("secure", &[], secure_library());
     }
 }
 
 #[test]
-fn a_library_without_secure_streams_takes_no_key() {
-    runs("secure", &["plain"]);
+fn a_library_without_secure_streams_refuses_a_key() {
+    run_program("secure", &["plain"]);
 }
 
 #[test]
-fn a_family_of_programs_in_c_and_rust_works() {
+fn programs_in_c_and_rust_form_one_family() {
     if !has("cc") || !has("make") {
         return;
     }

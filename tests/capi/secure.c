@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A secure family: a leader, a member with the family's key, one with another, one without. With `plain`: the
- * library was built without the feature. */
+/* A secure family: a leader, a member with the family's key, a process with another key, a process without a key. The
+ * argument `plain` tests a library that was built without the feature. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdatomic.h>
@@ -15,14 +15,14 @@
 #include "posix.h"
 
 #define INSTANCE 7
-#define OWN_KEY 1 /* every byte of it */
+#define OWN_KEY 1 /* each byte of the key */
 #define OTHER_KEY 2
 #define NO_KEY 0
 
 static IDTYPE g_pid, g_parent_pid;
 static atomic_int g_signals;
 
-static void must(long long result, const char* what) {
+static void check(long long result, const char* what) {
     if (result < 0) {
         fprintf(stderr, "process %u: %s: %s\n", g_pid, what, strerror((int)-result));
         exit(1);
@@ -55,20 +55,20 @@ static void set_up(const char* base) {
     static struct libos_ipc_platform platform;
     size_t size = libos_ipc_memory_size(NULL, true);
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
-    must(memory ? 0 : -ENOMEM, "memory");
-    must(posix_platform(&platform, base, memory, size), "posix_platform");
-    must(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
+    check(memory ? 0 : -ENOMEM, "memory");
+    check(posix_platform(&platform, base, memory, size), "posix_platform");
+    check(libos_ipc_setup(&platform, &callbacks, NULL), "libos_ipc_setup");
 }
 
 static void start(const char* base, int key) {
     set_up(base);
     if (key != NO_KEY) {
-        must(libos_ipc_set_family_key(INSTANCE, NULL, random_bytes) == -EINVAL ? 0 : -EPROTO, "no key");
-        must(set_key(key), "libos_ipc_set_family_key");
-        must(set_key(key) == -EALREADY ? 0 : -EPROTO, "a second key");
+        check(libos_ipc_set_family_key(INSTANCE, NULL, random_bytes) == -EINVAL ? 0 : -EPROTO, "no key");
+        check(set_key(key), "libos_ipc_set_family_key");
+        check(set_key(key) == -EALREADY ? 0 : -EPROTO, "a second key");
     }
-    must(init_ipc(), "init_ipc");
-    must(init_ipc_worker(), "init_ipc_worker");
+    check(init_ipc(), "init_ipc");
+    check(init_ipc_worker(), "init_ipc_worker");
 }
 
 static void member(char** numbers) {
@@ -80,12 +80,12 @@ static void member(char** numbers) {
     start(numbers[0], key);
     int result = ipc_get_id_owner(g_parent_pid, &owner);
     if (key == OWN_KEY) {
-        must(result, "ipc_get_id_owner");
-        must(owner == STARTING_VMID ? 0 : -EPROTO, "the parent's owner");
-        must(ipc_kill_process(g_pid, g_parent_pid, 10), "ipc_kill_process");
+        check(result, "ipc_get_id_owner");
+        check(owner == STARTING_VMID ? 0 : -EPROTO, "the parent's owner");
+        check(ipc_kill_process(g_pid, g_parent_pid, 10), "ipc_kill_process");
     } else {
-        /* At once: it is not the time that is over. */
-        must(result < 0 && result != -ETIMEDOUT ? 0 : -EPROTO, "an answer without the key");
+        /* The call fails at once, not at its time limit. */
+        check(result < 0 && result != -ETIMEDOUT ? 0 : -EPROTO, "an answer without the key");
     }
     terminate_ipc_worker();
     posix_platform_end();
@@ -98,15 +98,15 @@ int main(int argc, char** argv) {
         member(argv + 2);
     if (argc == 3) {
         set_up(argv[1]);
-        must(set_key(OWN_KEY) == -ENOSYS ? 0 : -EPROTO, "a key without the feature");
+        check(set_key(OWN_KEY) == -ENOSYS ? 0 : -EPROTO, "a key without the feature");
         return 0;
     }
-    must(set_key(OWN_KEY) == -EINVAL ? 0 : -EPROTO, "a key before the set-up");
+    check(set_key(OWN_KEY) == -EINVAL ? 0 : -EPROTO, "a key before the set-up");
     start(argv[1], OWN_KEY);
     g_pid = get_new_id(0);
     for (int i = 0; i < 3; i++) {
         IDTYPE vmid;
-        must(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
+        check(ipc_get_new_vmid(&vmid), "ipc_get_new_vmid");
         char numbers[4][16];
         snprintf(numbers[0], 16, "%u", vmid);
         snprintf(numbers[1], 16, "%u", get_new_id(vmid));
@@ -118,10 +118,10 @@ int main(int argc, char** argv) {
             _exit(1);
         }
         int status;
-        must(wait(&status), "wait");
-        must(status ? -EPROTO : 0, "how a child ended");
-        /* Only the one with the key got through. */
-        must(g_signals == 1 ? 0 : -EPROTO, "the signals");
+        check(wait(&status), "wait");
+        check(status ? -EPROTO : 0, "how a child ended");
+        /* Only the member with the key has sent its signal. */
+        check(g_signals == 1 ? 0 : -EPROTO, "the signals");
     }
     terminate_ipc_worker();
     posix_platform_end();
