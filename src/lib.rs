@@ -1,8 +1,32 @@
-#![doc = include_str!("../README.md")]
-// The static library is for C alone.
+// The README is the documentation of the crate. Its links are relative, for a forge. The definitions here come first and
+// replace them in the documentation, where the files are at another place.
+//! [`Capacities`]: Capacities
+//! [`Embedder`]: Embedder
+//! [`Pal`]: pal::Pal
+//! [architecture.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/architecture.md
+//! [concurrency.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/concurrency.md
+//! [contributing.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/contributing.md
+//! [debugging.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/debugging.md
+//! [design.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/design.md
+//! [embedding.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/embedding.md
+//! [glossary.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/glossary.md
+//! [kernel-rules.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/kernel-rules.md
+//! [performance.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/performance.md
+//! [porting.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/porting.md
+//! [protocol.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/protocol.md
+//! [security.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/security.md
+//! [testing.md]: https://docs.rs/crate/libos-ipc/latest/source/docs/testing.md
+//! [report of 2026-11-28]: https://docs.rs/crate/libos-ipc/latest/source/docs/reports/2026-11-28.md
+//!
+#![cfg_attr(feature = "std", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "std"),
+    doc = "One family out of several library-OS processes. The README is part of the documentation with `std`."
+)]
+// The static library has functions only with the feature `capi`.
 #![cfg(any(not(static_library), feature = "capi"))]
 #![no_std]
-// Nothing a peer can reach may end the process.
+// No input of a peer may end the process.
 #![cfg_attr(
     not(test),
     deny(

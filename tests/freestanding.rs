@@ -54,7 +54,7 @@ fn links_and_runs_without_std_and_alloc() {
     build_and_run("freestanding", "", &[]);
 }
 
-/// What an enclave can't do is not in it either, with the flags that `docs/secure.md` names.
+/// What an enclave can't do is not in it either, with the flags that `docs/security.md` names.
 #[test]
 fn secure_streams_need_no_more() {
     let flags = "-C target-feature=+aes,+pclmulqdq --cfg curve25519_dalek_backend=\"serial\"";

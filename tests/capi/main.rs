@@ -55,7 +55,7 @@ fn library() -> &'static Path {
     LIBRARY.get_or_init(|| build("target", "capi", ""))
 }
 
-/// The static library with secure streams, built with the flags in `docs/secure.md`.
+/// The static library with secure streams, built with the flags in `docs/security.md`.
 fn secure_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let flags = "--cfg aes_force_soft --cfg polyval_force_soft \

@@ -1,4 +1,4 @@
-//! README.md and docs/ against what is really there.
+//! README.md and the documents against the repository: every command, output, link, file, test and identifier that they name exists.
 #![allow(missing_docs)]
 
 mod embedding;
@@ -19,11 +19,11 @@ fn read(path: impl AsRef<Path>) -> String {
 struct Document {
     path: PathBuf,
     blocks: Vec<Block>,
-    /// What is not in blocks.
+    /// The text outside of code blocks.
     prose: String,
 }
 
-/// What stands between two lines of three backticks.
+/// A fenced code block.
 struct Block {
     language: String,
     text: String,
@@ -59,11 +59,11 @@ impl Document {
         document
     }
 
-    /// All that a reader is pointed to.
+    /// The README, the changelog and all documents.
     fn all() -> Vec<Document> {
-        let docs = root().join("docs");
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(&docs)
-            .unwrap()
+        let directories = ["docs", "docs/reports"].map(|directory| root().join(directory));
+        let entries = directories.iter().flat_map(|it| it.read_dir().unwrap());
+        let mut paths: Vec<PathBuf> = entries
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
             .collect();
@@ -72,14 +72,14 @@ impl Document {
         paths.iter().map(|path| Document::read(path)).collect()
     }
 
-    /// What stands between single backticks, line ends taken for blanks.
+    /// The code spans, with a line end replaced by a blank.
     fn code(&self) -> Vec<String> {
         let spans = self.prose.split('`').skip(1).step_by(2);
         let blanks = |span: &str| span.split_whitespace().collect::<Vec<_>>().join(" ");
         spans.map(blanks).collect()
     }
 
-    /// Commands: the lines of blocks for a shell, and what is a command in the text.
+    /// The lines of shell blocks, and the code spans of the text.
     fn commands(&self) -> Vec<String> {
         let lines = self.blocks.iter().filter(|block| block.language == "sh");
         let lines = lines.flat_map(|block| block.text.lines().map(str::to_owned));

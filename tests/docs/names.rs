@@ -1,30 +1,37 @@
-//! Every file, link, example, test, bench and feature that a document names is there.
+//! Every file, link, command, test, feature and identifier that a document names exists.
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::{Document, read, root};
 
-/// What there is to say against a document.
-struct Complaints(Vec<String>);
+/// The names that documents use and that do not exist.
+struct Missing(Vec<String>);
 
-impl Complaints {
-    fn check(&mut self, document: &Document, is_there: bool, what: &str) {
-        if !is_there {
+impl Missing {
+    fn check(&mut self, document: &Document, exists: bool, what: &str) {
+        if !exists {
             let path = document.path.strip_prefix(root()).unwrap();
             self.0.push(format!("{}: {what}", path.display()));
         }
     }
 
     fn none(self) {
-        assert!(self.0.is_empty(), "not there:\n  {}", self.0.join("\n  "));
+        assert!(self.0.is_empty(), "missing:\n  {}", self.0.join("\n  "));
     }
 }
 
 #[test]
-fn links_lead_somewhere() {
-    let mut complaints = Complaints(Vec::new());
+fn the_target_of_every_link_exists() {
+    let mut missing = Missing(Vec::new());
     for document in Document::all() {
         let directory = document.path.parent().unwrap();
-        for link in document.prose.split("](").skip(1) {
-            let link = link.split(')').next().unwrap();
+        let inline = document.prose.split("](").skip(1);
+        let inline = inline.map(|link| link.split(')').next().unwrap());
+        // `[name]: target`
+        let lines = document.prose.lines().filter(|line| line.starts_with('['));
+        let definitions = lines.filter_map(|line| Some(line.split_once("]: ")?.1));
+        for link in inline.chain(definitions) {
             if link.starts_with("https://") {
                 continue;
             }
@@ -34,18 +41,18 @@ fn links_lead_somewhere() {
             } else {
                 directory.join(file)
             };
-            complaints.check(&document, file.exists(), link);
+            missing.check(&document, file.exists(), link);
             if !heading.is_empty() && file.exists() {
                 let headings = read(&file);
                 let mut headings = headings.lines().filter(|line| line.starts_with('#'));
-                complaints.check(&document, headings.any(|it| anchor(it) == heading), link);
+                missing.check(&document, headings.any(|it| anchor(it) == heading), link);
             }
         }
     }
-    complaints.none();
+    missing.none();
 }
 
-/// What a link to a heading has behind its `#`.
+/// The anchor of a heading, as forges generate it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text
@@ -55,8 +62,8 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn files_are_there() {
-    let mut complaints = Complaints(Vec::new());
+fn every_file_that_a_document_names_exists() {
+    let mut missing = Missing(Vec::new());
     for document in Document::all() {
         for name in document.code() {
             let path_like = |it: char| it.is_ascii_alphanumeric() || "_-./".contains(it);
@@ -70,15 +77,15 @@ fn files_are_there() {
             {
                 continue;
             }
-            complaints.check(&document, root().join(&name).exists(), &name);
+            missing.check(&document, root().join(&name).exists(), &name);
         }
     }
-    complaints.none();
+    missing.none();
 }
 
 #[test]
 fn every_test_that_a_document_names_exists() {
-    let mut complaints = Complaints(Vec::new());
+    let mut missing = Missing(Vec::new());
     for document in Document::all() {
         for name in document.code() {
             let Some((file, test)) = name.split_once(".rs::") else {
@@ -87,14 +94,14 @@ fn every_test_that_a_document_names_exists() {
             let path = root().join(format!("{file}.rs"));
             let exists = std::fs::read_to_string(path)
                 .is_ok_and(|source| source.contains(&format!("fn {test}(")));
-            complaints.check(&document, exists, &name);
+            missing.check(&document, exists, &name);
         }
     }
-    complaints.none();
+    missing.none();
 }
 
 #[test]
-fn commands_name_what_there_is() {
+fn every_command_names_existing_targets_and_features() {
     let manifests = [
         "Cargo.toml",
         "benches/Cargo.toml",
@@ -103,7 +110,7 @@ fn commands_name_what_there_is() {
     ];
     let manifests = manifests.map(read).concat();
     let features = features();
-    let mut complaints = Complaints(Vec::new());
+    let mut missing = Missing(Vec::new());
     for document in Document::all() {
         for command in document.commands() {
             let words: Vec<&str> = command.split_whitespace().collect();
@@ -111,7 +118,7 @@ fn commands_name_what_there_is() {
             match first {
                 Some("cargo" | "make") => {}
                 Some(script) if script.starts_with("tools/") || script.starts_with(".ci/") => {
-                    complaints.check(&document, root().join(script).exists(), script);
+                    missing.check(&document, root().join(script).exists(), script);
                     continue;
                 }
                 _ => continue,
@@ -122,7 +129,7 @@ fn commands_name_what_there_is() {
             }
             for pair in words.windows(2) {
                 let [option, value] = [pair[0], pair[1]];
-                let is_there = match option {
+                let exists = match option {
                     "--example" => is_example(value, &manifests),
                     "--test" => is_in(&manifests, "test", value),
                     "--bench" => is_in(&manifests, "bench", value),
@@ -133,11 +140,11 @@ fn commands_name_what_there_is() {
                     _ => true,
                 };
                 let is_name = value.chars().all(|it| !it.is_ascii_uppercase());
-                complaints.check(&document, is_there || !is_name, &command);
+                missing.check(&document, exists || !is_name, &command);
             }
         }
     }
-    complaints.none();
+    missing.none();
 }
 
 /// Cargo finds most of the examples by itself, and no test and no bench.
@@ -179,7 +186,7 @@ fn features() -> Vec<String> {
 }
 
 #[test]
-fn the_readme_tells_of_every_feature() {
+fn the_readme_lists_every_feature() {
     let readme = read("README.md");
     for feature in features().iter().filter(|it| *it != "default") {
         let row = format!("| `{feature}` |");
@@ -188,13 +195,71 @@ fn the_readme_tells_of_every_feature() {
 }
 
 #[test]
-fn the_readme_leads_to_every_document() {
+fn the_readme_links_every_document() {
     let readme = read("README.md");
     for document in Document::all() {
         let path = document.path.strip_prefix(root()).unwrap();
         if path.starts_with("docs") {
             let path = path.to_str().unwrap();
-            assert!(readme.contains(path), "README.md does not tell of {path}");
+            assert!(readme.contains(path), "README.md does not link {path}");
         }
     }
+}
+
+/// The words of all source files and manifests in the given directories.
+fn words_of_the_sources() -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let mut directories: Vec<_> = [
+        "src", "arch", "tests", "examples", "benches", "include", "tools",
+    ]
+    .map(|it| root().join(it))
+    .into();
+    while let Some(directory) = directories.pop() {
+        for entry in directory.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("target") {
+                directories.push(path);
+            } else if is_source(&path) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let is_word = |it: char| it.is_ascii_alphanumeric() || it == '_';
+                words.extend(text.split(|it| !is_word(it)).map(str::to_owned));
+            }
+        }
+    }
+    words
+}
+
+fn is_source(path: &Path) -> bool {
+    // This file has the words that it searches for.
+    !path.ends_with("docs/names.rs")
+        && path.extension().is_some_and(|it| {
+            ["rs", "h", "c", "lua", "sh"]
+                .iter()
+                .any(|known| it == *known)
+        })
+}
+
+/// A renamed type or function is renamed in the documents, too. An old name in the changelog is right.
+#[test]
+fn every_identifier_that_a_document_names_exists() {
+    let words = words_of_the_sources();
+    let mut missing = Missing(Vec::new());
+    for document in Document::all() {
+        if document.path.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        for name in document.code() {
+            let is_path = name.contains("::") || name.contains('_');
+            let is_identifier = |it: char| it.is_ascii_alphanumeric() || "_:".contains(it);
+            let plain = name.strip_suffix("()").unwrap_or(&name);
+            if !is_path || !plain.chars().all(is_identifier) {
+                continue;
+            }
+            for word in plain.split(':').filter(|it| !it.is_empty()) {
+                let is_crate = ["core", "std", "alloc"].contains(&word);
+                missing.check(&document, is_crate || words.contains(word), &name);
+            }
+        }
+    }
+    missing.none();
 }

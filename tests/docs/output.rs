@@ -1,12 +1,11 @@
-//! What the README and docs/embedding.md say that a program prints, beside what it prints.
+//! The output of programs that README.md and docs/embedding.md show, compared with what the programs print.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use super::{Document, root};
 
-/// An example that cargo has built beside this test. `cargo test` builds all; with `--test` it
-/// builds none.
+/// The path of a built example. `cargo test` builds all examples; `cargo test --test docs` builds none.
 fn example(name: &str) -> Option<PathBuf> {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -28,7 +27,7 @@ fn example(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The lines with every number, and the unit of every time, made the same.
+/// The lines, with every number replaced by `#` and every unit of time by `s`.
 fn shape(text: &str) -> Vec<String> {
     let line = |line: &str| {
         let words = line.split_whitespace().map(shape_of_word);
@@ -47,7 +46,7 @@ fn shape_of_word(word: &str) -> String {
         let (before, number) = rest.split_at(at);
         let is_inside = |it: char| it.is_ascii_digit() || it == '.' || it == ',';
         let behind = number.trim_start_matches(is_inside);
-        // A comma or a point at the end is the sentence's.
+        // A comma or a full stop at the end belongs to the sentence.
         let length = number[..number.len() - behind.len()]
             .trim_end_matches(['.', ','])
             .len();
@@ -63,9 +62,8 @@ fn shape_of_word(word: &str) -> String {
     shape + rest
 }
 
-/// Runs the example and looks for what the block behind its command shows. `…` stands for lines that
-/// are left out.
-fn holds(document: &str, example_name: &str) {
+/// Runs the example and compares its output with the block after its command. `…` stands for omitted lines.
+fn assert_output(document: &str, example_name: &str) {
     let Some(program) = example(example_name) else {
         return;
     };
@@ -83,7 +81,7 @@ fn holds(document: &str, example_name: &str) {
     let printed = String::from_utf8(output.stdout).unwrap();
     let (mut left, shown) = (shape(&printed), shape(&shown.text));
     let is_whole = !shown.iter().any(|line| line == "…");
-    // Processes print in any order.
+    // The order of lines of different processes varies.
     for line in shown.iter().filter(|line| *line != "…") {
         let at = left.iter().position(|printed| printed == line);
         let at = at.unwrap_or_else(|| panic!("not printed: {line}\n{printed}"));
@@ -93,16 +91,16 @@ fn holds(document: &str, example_name: &str) {
 }
 
 #[test]
-fn the_family_prints_what_the_readme_shows() {
-    holds("README.md", "family");
+fn the_family_example_prints_what_the_readme_shows() {
+    assert_output("README.md", "family");
 }
 
 #[test]
-fn the_processes_print_what_the_readme_shows() {
-    holds("README.md", "processes");
+fn the_processes_example_prints_what_the_readme_shows() {
+    assert_output("README.md", "processes");
 }
 
 #[test]
-fn the_tiny_platform_runs() {
-    holds("docs/embedding.md", "tiny_pal");
+fn the_tiny_pal_example_prints_what_the_document_shows() {
+    assert_output("docs/embedding.md", "tiny_pal");
 }

@@ -4,7 +4,7 @@
 //! of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's key, bound to the
 //! family and to both VMIDs, and goes on in records that are encrypted and authenticated. A stream
 //! that was altered, replayed, sent elsewhere or cut ends with a reason that is counted ([`Breach`]).
-//! `docs/secure.md` has every byte, and what is claimed and what is not.
+//! `docs/security.md` has every byte, and what is claimed and what is not.
 //!
 //! No thread and no timer is needed: a handshake goes on in the reads, writes and waits of the node.
 //! Readiness is that of the stream underneath, translated: a stream that was opened is writable when

@@ -66,7 +66,7 @@ WHAT HAPPENS
   A seed stands for a family: how many members, which limits, what each of them does (IDs, children,
   signals, metadata, file locks, shared values), which faults there are and where they strike. All
   of it runs in one thread and in simulated time, so it happens again exactly.
-  docs/simulator.md says what is checked.
+  docs/testing.md lists the checks.
 
   The last line is `sim: ok` (exit code 0). Or a seed fails: it is made as small as it goes, and the
   line that runs just that is printed, with a short trace (exit code 1).
