@@ -1,7 +1,7 @@
 //! A platform in one file: processes that talk over TCP on one machine.
 //!
-//! docs/embedding.md goes through it. It does what `pal::Pal` asks for and nothing more; there is
-//! no check of who connects, so it is to be read, not to be used.
+//! docs/embedding.md explains it. It implements `pal::Pal` and nothing more: it does not check which
+//! process connects, so it is an example to read, not to use.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-// 1. A stream moves bytes, as many as go without waiting.
+// 1. A stream moves bytes without blocking.
 
 struct Tcp(Arc<TcpStream>);
 
@@ -46,7 +46,7 @@ impl Stream for Tcp {
 
 impl Drop for Tcp {
     fn drop(&mut self) {
-        // A process that was forked meanwhile may have a copy, which would keep the stream open.
+        // A forked process may have a copy of the descriptor, which would keep the stream open.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
@@ -57,7 +57,7 @@ fn stream(stream: TcpStream) -> io::Result<Tcp> {
     Ok(Tcp(Arc::new(stream)))
 }
 
-// 2. An event is what a thread sleeps on.
+// 2. A thread sleeps on an event.
 
 #[derive(Default)]
 struct Flag {
@@ -80,7 +80,7 @@ impl Event for Flag {
     }
 }
 
-// 3. The platform finds peers, says which streams are ready, and tells the time.
+// 3. The platform connects to peers, reports ready streams, and has a clock.
 
 #[derive(Clone)]
 struct Watch {
@@ -91,7 +91,7 @@ struct Watch {
 
 struct Tiny {
     listener: TcpListener,
-    /// The same for the whole family; what differs is the address.
+    /// The same for the whole family; the address differs.
     port: u16,
     listens: AtomicBool,
     watches: Mutex<Vec<Watch>>,
@@ -138,7 +138,7 @@ impl Pal for Tiny {
     }
 
     fn connect(&self, peer: Vmid) -> std::result::Result<Tcp, ConnectError> {
-        // On one machine this is done or refused at once.
+        // On one machine this succeeds or fails at once.
         match TcpStream::connect(address(peer, self.port)).and_then(stream) {
             Ok(stream) => Ok(stream),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -172,7 +172,7 @@ impl Pal for Tiny {
             token,
             interest,
         });
-        self.wake(); // a wait under way has to look at it, too
+        self.wake(); // a wait in another thread has to poll it, too
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl Pal for Tiny {
             .left(until)
             .and_then(|left| Timespec::try_from(left).ok());
         if poll(&mut fds, left.as_ref()).is_err() {
-            return; // interrupted: to return early is allowed
+            return; // interrupted: an early return is allowed
         }
         if !fds[0].revents().is_empty() {
             let _ = (&self.bell.0).read(&mut [0]);
@@ -222,7 +222,7 @@ impl Pal for Tiny {
             readiness.set(Readiness::READ, seen.contains(PollFlags::IN));
             readiness.set(Readiness::WRITE, seen.contains(PollFlags::OUT));
             readiness.set(Readiness::HANG_UP, seen.intersects(hung_up));
-            // What does not fit is still ready the next time.
+            // The rest is still ready at the next wait.
             if !readiness.is_empty() && ready.push((watch.token, readiness)).is_err() {
                 break;
             }
@@ -269,7 +269,7 @@ fn run(identity: Identity, port: u16, work: impl Fn(&Node<'_, Tiny>) -> Result<(
     })
 }
 
-// 5. Two processes: the first starts the second, and sees how it ends.
+// 5. Two processes: the first starts the second and gets its exit status.
 
 fn main() -> Result<()> {
     let numbers: Vec<u32> = std::env::args()
@@ -296,7 +296,7 @@ fn first(node: &Node<'_, Tiny>) -> Result<()> {
         .spawn()?;
     let exit = node.wait_child(ChildSelector::Any, WAIT)?;
     println!("first: process {} ended with {}", exit.pid, exit.exit_code);
-    node.leave(WAIT)?; // stays for as long as others need their leader
+    node.leave(WAIT)?; // serves the others until they are gone
     Ok(())
 }
 

@@ -60,7 +60,7 @@ static void self(void* context, struct libos_ipc_self* self) {
 
 static void start(const char* base) {
     static const struct libos_ipc_callbacks callbacks = {
-        .signal = deliver, .child_died = child_died, .self = self, .log = say};
+        .signal = deliver, .child_died = child_died, .self = self, .log = print_log};
     check(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
     g_platform.thread_create = NULL;
     g_platform.wait_readable = NULL;
