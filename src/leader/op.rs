@@ -48,7 +48,7 @@ pub enum Op<'a> {
         from: Vmid,
         /// The lock.
         lock: FileLock<'a>,
-        /// The [hash](crate::file_locks::hash_path) of its path, which the caller has anyway.
+        /// The hash of its path (`file_locks::hash_path`), which the caller has computed already.
         hash: u64,
     },
     /// A process has opened a stream to the leader's process.
