@@ -177,7 +177,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// this process sees it the next time, but nobody who inherits its children.
     fn note_unanswered(&self, error: Error) {
         let has_ended = is_cut_off(error);
-        if !(has_ended || with(|world| world.faults().are_late())) {
+        // A connection that is about to break may have lost the answer.
+        let may_break = with(|world| world.has(Fault::Disconnect));
+        if !(has_ended || may_break || with(|world| world.faults().are_late())) {
             return;
         }
         let children: Vec<_> = with(|world| {
@@ -198,6 +200,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         for (vmid, pid) in children {
             if has_ended
+                || may_break
                 || self
                     .node
                     .peek_child(ChildSelector::Pid(pid), WAIT_NONE)
