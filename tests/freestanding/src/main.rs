@@ -83,7 +83,10 @@ fn run() -> Option<()> {
 fn run() -> Option<()> {
     let key = FamilyKey::generate(platform::random).ok()?;
     let secure = |vmid, key| Some(SecurePal::new(join(vmid)?, vmid, key, platform::random));
-    let (leader, member) = (secure(Vmid::LEADER, key.clone())?, secure(MEMBER.vmid, key)?);
+    let (leader, member) = (
+        secure(Vmid::LEADER, key.clone())?,
+        secure(MEMBER.vmid, key)?,
+    );
     family(&leader, &member)?;
     (leader.statistics().handshakes == 2).then_some(())
 }

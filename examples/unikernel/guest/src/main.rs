@@ -14,10 +14,10 @@ mod work;
 use core::fmt;
 use core::time::Duration;
 
-use libos_ipc::pal::mux::{MuxPal, MuxEndpoint};
+use libos_ipc::pal::mux::{MuxEndpoint, MuxPal};
 use libos_ipc::store::Memory;
 use libos_ipc::{Config, Driving, Error, Exit, Identity, Node, Vmid, Wait};
-use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, program, print_line};
+use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, program};
 
 use crate::os::Os;
 
