@@ -217,9 +217,16 @@ impl Process {
         unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
     }
 
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Process {
+    /// A process that waits for a lock does not see the end of its input, and would stay for ever.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
