@@ -309,76 +309,78 @@ mod tests {
         queued: 4,
     };
 
-    #[test]
-    fn a_child_cannot_have_the_leaders_vmid_or_one_that_was_not_given_out() {
+    /// Runs a test on a new leader whose own process has one range of IDs.
+    fn with_leader(test: impl FnOnce(&mut Leader<'_>, IdRange)) {
         let bytes = Leader::bytes(8, 4, &SIGNALS, &LockLimits::NONE);
         let mut memory = Box::new_uninit_slice(bytes);
         let mut arena = Arena::new(&mut memory);
         let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
         let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
-            panic!("a range is to be had");
+            panic!("the new table has no range to give");
         };
-        let parent = leader.new_vmid().unwrap();
-        let child = leader.new_vmid().unwrap();
-        let hello = |pid| Hello {
-            version: Hello::VERSION,
-            features: 0,
-            pid,
-            parent: 0,
-        };
-        let of_parent = range.start;
-        leader
-            .ranges
-            .change_owner(Vmid::LEADER, of_parent, parent)
-            .unwrap();
-        leader.join(parent, &hello(of_parent)).unwrap();
-        let not_given = Vmid::new(child.get() + 1).unwrap();
-        let Alloc::Range(range) = leader.ranges.alloc(parent) else {
-            panic!("a second range is to be had");
-        };
-        for (pid, vmid) in (range.start..).zip([Vmid::LEADER, not_given, child]) {
-            leader.change_owner(parent, pid, vmid).unwrap();
-            let started = leader.start(parent, vmid.get(), pid);
-            assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
-        }
+        test(&mut leader, range);
+    }
+
+    #[test]
+    fn a_child_cannot_have_the_leaders_vmid_or_one_that_was_not_given_out() {
+        with_leader(|leader, range| {
+            let parent = leader.new_vmid().unwrap();
+            let child = leader.new_vmid().unwrap();
+            let hello = |pid| Hello {
+                version: Hello::VERSION,
+                features: 0,
+                pid,
+                parent: 0,
+            };
+            let of_parent = range.start;
+            leader
+                .ranges
+                .change_owner(Vmid::LEADER, of_parent, parent)
+                .unwrap();
+            leader.join(parent, &hello(of_parent)).unwrap();
+            let not_given = Vmid::new(child.get() + 1).unwrap();
+            let Alloc::Range(range) = leader.ranges.alloc(parent) else {
+                panic!("a second range is to be had");
+            };
+            for (pid, vmid) in (range.start..).zip([Vmid::LEADER, not_given, child]) {
+                leader.change_owner(parent, pid, vmid).unwrap();
+                let started = leader.start(parent, vmid.get(), pid);
+                assert_eq!(started.is_ok(), vmid == child, "{vmid:?}");
+            }
+        });
     }
 
     #[test]
     fn a_process_that_is_there_or_has_its_pid_from_another_is_not_started() {
-        let bytes = Leader::bytes(8, 4, &SIGNALS, &LockLimits::NONE);
-        let mut memory = Box::new_uninit_slice(bytes);
-        let mut arena = Arena::new(&mut memory);
-        let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
-        let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
-            panic!("a range is to be had");
-        };
-        let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
-        let mut pids = range.start..;
-        let mut next = || pids.next().unwrap();
-        let of_parent = next();
-        leader
-            .change_owner(Vmid::LEADER, of_parent, parent)
-            .unwrap();
-        leader.connected(parent);
-        let hello = Hello {
-            version: Hello::VERSION,
-            features: 0,
-            pid: of_parent,
-            parent: 0,
-        };
-        leader.join(parent, &hello).unwrap();
-        let Alloc::Range(own) = leader.ranges.alloc(parent) else {
-            panic!("a second range is to be had");
-        };
-        leader.change_owner(parent, own.start, connected).unwrap();
-        leader.connected(connected);
-        let start = leader.start(parent, connected.get(), own.start);
-        assert_eq!(start, Err(Error::Invalid), "it has come");
-        let of_others = next();
-        leader
-            .change_owner(Vmid::LEADER, of_others, others)
-            .unwrap();
-        let start = leader.start(parent, others.get(), of_others);
-        assert_eq!(start, Err(Error::Invalid), "it is another's child");
+        with_leader(|leader, range| {
+            let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
+            let mut pids = range.start..;
+            let mut next = || pids.next().unwrap();
+            let of_parent = next();
+            leader
+                .change_owner(Vmid::LEADER, of_parent, parent)
+                .unwrap();
+            leader.connected(parent);
+            let hello = Hello {
+                version: Hello::VERSION,
+                features: 0,
+                pid: of_parent,
+                parent: 0,
+            };
+            leader.join(parent, &hello).unwrap();
+            let Alloc::Range(own) = leader.ranges.alloc(parent) else {
+                panic!("a second range is to be had");
+            };
+            leader.change_owner(parent, own.start, connected).unwrap();
+            leader.connected(connected);
+            let start = leader.start(parent, connected.get(), own.start);
+            assert_eq!(start, Err(Error::Invalid), "it has come");
+            let of_others = next();
+            leader
+                .change_owner(Vmid::LEADER, of_others, others)
+                .unwrap();
+            let start = leader.start(parent, others.get(), of_others);
+            assert_eq!(start, Err(Error::Invalid), "it is another's child");
+        });
     }
 }
