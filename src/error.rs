@@ -72,9 +72,9 @@ pub enum Error {
     LimitsDiffer {
         /// Which limit of [`Capacities`](crate::Capacities).
         limit: Resource,
-        /// What it is here.
+        /// The limit of this process.
         ours: u32,
-        /// What it is there.
+        /// The limit of the other process.
         theirs: u32,
     },
     /// The leader has no IDs or VMIDs left to give (`EAGAIN`).

@@ -9,8 +9,9 @@
 //! executes nothing has copies of them, which do no harm: when a member closes a stream or drops its
 //! [`Host`], the connection ends and its address answers nobody, whatever copies there are. The copy
 //! itself must not use the node. If it drops it, all that happens is a line on standard error: the
-//! node's sockets, streams and thread are its creator's, and stay as they are. One thing can't be told: if a member is killed while such a
-//! copy lives, its connections stay open, and it is taken to live until the copy ends, too.
+//! node's sockets, streams and thread are its creator's, and stay as they are. The kernel does not
+//! report one case: if a member is killed while such a copy lives, its connections stay open, and it is
+//! taken to live until the copy ends, too.
 
 mod address;
 mod clock;

@@ -1,4 +1,4 @@
-//! Whether this is still the process that made something.
+//! A check that an object is used in the process that created it, and not in a forked copy.
 
 use rustix::process::{Pid, getpid};
 
@@ -13,7 +13,7 @@ impl Creator {
         Creator(getpid())
     }
 
-    /// Whether that is this process.
+    /// Returns true in the process that created the object.
     pub(super) fn is_this(self) -> bool {
         self == Creator::this()
     }

@@ -38,7 +38,7 @@ impl LockTable<'_> {
         self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_add(1);
     }
 
-    /// Whether recalls are still to be sent.
+    /// Returns true while the table has a recall that the leader has not sent yet.
     pub fn has_recalls(&self) -> bool {
         self.delegations.unsent_recalls > 0
     }

@@ -99,7 +99,7 @@ impl Processes<'_> {
         }
     }
 
-    /// Whether processes are being started whose parent has ended.
+    /// Returns true while the table has a starting process whose parent has ended.
     pub(crate) fn has_orphaned_starts(&self) -> bool {
         self.orphaned_starts > 0
     }

@@ -61,7 +61,7 @@ impl Processes<'_> {
         }
     }
 
-    /// Whether there is a process, or a zombie, besides that of `vmid`.
+    /// Returns true if the table has a process or a zombie other than the process of `vmid`.
     pub(crate) fn is_any_there_but(&self, vmid: Vmid) -> bool {
         let mut entries = self.entries.iter();
         entries.any(|entry| entry.is_there() && entry.vmid != vmid.get())

@@ -205,7 +205,7 @@ impl<'m> Signals<'m> {
         (self.kept, self.most_kept)
     }
 
-    /// Whether nothing is under way to the member: it has answered all that it was sent.
+    /// Returns true if the member has answered every signal that the leader has sent to it.
     pub(crate) fn is_clear(&self, to: Vmid) -> bool {
         self.by_vmid.get(to.get()).is_none()
     }

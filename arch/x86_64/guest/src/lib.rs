@@ -2,7 +2,7 @@
 //! own crate. No operating system, one thread, fixed memory, no allocator.
 //!
 //! A guest's program is a function that [`program!`] names. When it is called, the processor is in
-//! 64-bit mode with SSE, faults and panics are told on the console ([`print_line!`]) and end the machine,
+//! 64-bit mode with SSE, faults and panics are printed on the console ([`print_line!`]) and end the machine,
 //! and the [clock] runs. [`VirtioChannel`] is the line that a
 //! [`MuxEndpoint`](libos_ipc::pal::mux::MuxEndpoint) makes a platform of. When the function returns, the
 //! machine is switched off.
