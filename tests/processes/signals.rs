@@ -235,3 +235,19 @@ fn a_member_that_does_not_read_delays_no_signal_to_the_others() {
         family.first.node.statistics().pools.peers.now == 1
     });
 }
+
+/// The end of a connection is not the end of the process: the leader says when that has ended.
+#[test]
+fn child_that_disconnected_from_its_parent_still_gets_its_signals() {
+    let family = Family::new();
+    let parent = family.child();
+    let child = family.child_of(&parent);
+    let (target, back) = (Target::Process(child.pid), Target::Process(parent.pid));
+    child.node.kill(back, 1, WAIT).unwrap();
+    child.node.disconnect(parent.vmid());
+    until("the parent sees it", || {
+        parent.os.notes.lock().left.contains(&child.vmid())
+    });
+    assert_eq!(parent.node.kill(target, 10, WAIT), Ok(()));
+    assert_eq!(child.signals(), [10]);
+}

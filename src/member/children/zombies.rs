@@ -1,6 +1,6 @@
 //! Zombies: children that have ended and that no thread has reaped.
 
-use super::{Child, Children, EMPTY, Presence};
+use super::{Child, Children, EMPTY};
 use crate::Id;
 use crate::wire::ChildExit;
 
@@ -96,12 +96,10 @@ impl Children<'_> {
         }
     }
 
-    /// Whether the child is known to be dead and was not reaped.
+    /// Whether the child is known to be dead and was not reaped. The end of its connection alone does
+    /// not say so: a child that lives on may have lost it, and may connect again.
     pub fn is_zombie(&self, pid: Id) -> bool {
-        let mut entries = self.all();
-        entries.any(|child| {
-            child.pid == pid && (child.presence == Presence::Gone || child.end.is_some())
-        })
+        self.all().any(|child| child.pid == pid && child.end.is_some())
     }
 
     /// The zombies that no thread is reaping.
