@@ -302,7 +302,7 @@ fn failed_call_leaves_the_owner_death_to_the_next_caller() {
         } else {
             assert_eq!(wrong.read(WAIT).err(), Some(Error::Invalid));
         }
-        wrong_is_closed(&one, wrong);
+        close(&one, wrong);
         // A handle that is opened in that slot and never read reports nothing.
         drop(one.share::<u64>(Some(6)).unwrap());
         let theirs = two.share::<u64>(Some(6)).unwrap();
@@ -313,10 +313,12 @@ fn failed_call_leaves_the_owner_death_to_the_next_caller() {
         }
         assert!(keep.write(WAIT).unwrap().status().owner_died, "{state:?}");
         assert!(!theirs.read(WAIT).unwrap().status().owner_died);
+        close(&two, theirs);
     }
 }
 
-fn wrong_is_closed(node: &HostNode, value: libos_ipc::Shared<'_, '_, libos_ipc::host::Host, u32>) {
+/// Closes the value, and waits until the leader has confirmed it: the process may open it again then.
+fn close<T>(node: &HostNode, value: libos_ipc::Shared<'_, '_, libos_ipc::host::Host, T>) {
     drop(value);
     while node.statistics().pools.sync_handles.now > 0 {
         let _ = node.close_all_syncs(WAIT);

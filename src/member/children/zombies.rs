@@ -99,7 +99,8 @@ impl Children<'_> {
     /// Whether the child is known to be dead and was not reaped. The end of its connection alone does
     /// not say so: a child that lives on may have lost it, and may connect again.
     pub fn is_zombie(&self, pid: Id) -> bool {
-        self.all().any(|child| child.pid == pid && child.end.is_some())
+        self.all()
+            .any(|child| child.pid == pid && child.end.is_some())
     }
 
     /// The zombies that no thread is reaping.
