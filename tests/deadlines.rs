@@ -197,11 +197,13 @@ fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
 #[test]
 fn a_call_of_several_steps_ends_at_its_limit() {
     ends_at_its_limit("join", false, |node, wait| node.join(wait).map(drop));
-    ends_at_its_limit("hold_handle", false, |node, wait| node.hold_handle(7, wait));
-    ends_at_its_limit("close_handle", false, |node, wait| {
+    ends_at_its_limit("hold_open_file", false, |node, wait| {
+        node.hold_open_file(7, wait)
+    });
+    ends_at_its_limit("close_open_file", false, |node, wait| {
         // It is known here from now on, and the leader is not.
-        let _ = node.give_handle(Vmid::LEADER, 7, Wait::at_most(Duration::ZERO));
-        node.close_handle(7, wait)
+        let _ = node.give_open_file(Vmid::LEADER, 7, Wait::at_most(Duration::ZERO));
+        node.close_open_file(7, wait)
     });
     ends_at_its_limit("start_child", true, |node, wait| {
         node.start_child(wait).map(drop)

@@ -38,7 +38,7 @@ fn ids_go_round() {
     // A release has no answer: the next one says that the leader has taken it up.
     assert_eq!(member.owner_of(handed, wait).unwrap(), None);
     assert_eq!(leader.statistics().pools.ranges.now, 0);
-    assert!(leader.is_sound());
+    assert!(leader.check_invariants());
 }
 
 #[test]

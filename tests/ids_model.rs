@@ -131,7 +131,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(ranges.len(), plain.ranges.len());
-            prop_assert!(ranges.is_sound());
+            prop_assert!(ranges.check_invariants());
         }
         for id in 0..500 {
             let expected = plain.holding(id).map(|(_, owner)| vmid(owner));
@@ -264,10 +264,10 @@ fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
         }
         assert_eq!(ranges.len(), taken + model.plain.ranges.len() - 1);
         if deed % 4000 == 0 {
-            assert!(ranges.is_sound());
+            assert!(ranges.check_invariants());
         }
     }
-    assert!(ranges.is_sound());
+    assert!(ranges.check_invariants());
     assert_eq!(shortest, 1, "single IDs between others");
     assert!(times_wrapped > 100, "{times_wrapped}");
 }
@@ -344,7 +344,7 @@ fn the_top_is_the_end_unless_it_may_wrap() {
     assert_eq!(next(), (40, 64), "the first gap, whole");
     assert_eq!(next(), (150 * 32 + 1, 150 * 32 + 32));
     assert_eq!(next(), (200 * 32 + 1, 200 * 32 + 32));
-    assert!(ranges.is_sound());
+    assert!(ranges.check_invariants());
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn after_the_top_a_range_begins_wherever_ids_are_free() {
         assert_eq!(ranges.owner_of(id), Some(vmid(owner(id))), "{id}");
     }
     assert_eq!(ranges.owner_of(73), None);
-    assert!(ranges.is_sound());
+    assert!(ranges.check_invariants());
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn one_death_takes_many_ranges_and_leaves_the_others() {
     let mut steps = 1;
     while !ranges.reclaim_on(&mut reclaim) {
         steps += 1;
-        assert!(ranges.is_sound());
+        assert!(ranges.check_invariants());
     }
     assert!(steps > 1, "bounded work at a time");
     assert_eq!(ranges.len(), 667);
@@ -480,7 +480,7 @@ fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
         });
         assert_eq!(started, Outcome::Answer(Answer::Status(status)), "{pid}");
     }
-    assert!(leader.is_sound());
+    assert!(leader.check_invariants());
 }
 
 #[test]

@@ -28,7 +28,7 @@ const LIMITS: LockLimits = LockLimits {
     locks: 64,
     files: 1,
     waiting: 0,
-    handles: 256,
+    open_files: 256,
 };
 
 /// The tests of this file run one at a time.

@@ -365,12 +365,12 @@ impl Proxy {
             return;
         }
         loop {
-            let bytes = self.mux.to_send();
+            let bytes = self.mux.poll_transmit();
             if bytes.is_empty() {
                 return self.line.set_interest(&self.host, Interest::READ);
             }
             match self.line.stream.write(&[bytes]) {
-                Ok(count) => self.mux.sent(count),
+                Ok(count) => self.mux.mark_sent(count),
                 Err(StreamError::WouldBlock) => {
                     let both = Interest::READ | Interest::WRITE;
                     return self.line.set_interest(&self.host, both);
@@ -379,7 +379,7 @@ impl Proxy {
                 // Nobody takes it any more. The proxy still reads to the end what the member sent before.
                 Err(StreamError::Closed) => {
                     let count = bytes.len();
-                    self.mux.sent(count);
+                    self.mux.mark_sent(count);
                 }
             }
         }

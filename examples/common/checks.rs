@@ -87,7 +87,7 @@ pub(crate) fn left<P: Pal>(
         wrong = left();
     }
     let statistics = leader.statistics();
-    if !leader.is_sound() {
+    if !leader.check_invariants() {
         wrong.push("the leader's tables have lost something".to_owned());
     }
     for reason in Refusal::all() {

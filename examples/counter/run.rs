@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         HumanCount(workers.sum(|tally| tally.increments)),
     );
     let left = [pools.served_handles, pools.sync_clients];
-    if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
+    if !leader.check_invariants() || left.iter().any(|fill| fill.now > 0) {
         wrong.push(format!(
             "something is left in the leader's tables: {left:?}"
         ));

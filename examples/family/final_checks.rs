@@ -35,7 +35,7 @@ pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<St
         ));
         wrong.extend(owners(leader)?);
     }
-    if !leader.is_sound() {
+    if !leader.check_invariants() {
         wrong.push("the leader's table of ID ranges has lost something".to_owned());
     }
     Ok(wrong)

@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         HumanCount(leader.statistics().frames_in),
     );
     let left = [pools.locks, pools.locked_files, pools.waiting_for_locks];
-    if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
+    if !leader.check_invariants() || left.iter().any(|fill| fill.now > 0) {
         wrong.push(format!(
             "something is left in the leader's tables: {left:?}"
         ));

@@ -127,7 +127,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     wrong.append(&mut run.wrong);
     outcome?;
     for value in &values {
-        if !value.read(wait)?.is_sound() {
+        if !value.read(wait)?.check_invariants() {
             wrong.push("a shared value is torn".to_owned());
         }
     }
@@ -165,7 +165,7 @@ fn capacities(members: u32) -> Capacities {
             locks: 1024 + 16 * members,
             files: 64 + 2 * members,
             waiting: 64 + members,
-            handles: 64 + members,
+            open_files: 64 + members,
         },
         leases: LeaseLimits {
             handles: 64 + members,

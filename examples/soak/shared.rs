@@ -29,7 +29,7 @@ pub(crate) struct Value {
 }
 
 impl Value {
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn check_invariants(&self) -> bool {
         self.sum == self.by_place.iter().sum::<u64>()
     }
 }

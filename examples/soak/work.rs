@@ -295,10 +295,10 @@ impl<'a> Member<'a> {
             let begin = Instant::now();
             if fastrand::u32(..4) == 0 {
                 let value = self.value.read(wait)?;
-                ensure!(value.is_sound(), "the shared value is torn");
+                ensure!(value.check_invariants(), "the shared value is torn");
             } else {
                 let mut value = self.value.write(wait)?;
-                ensure!(value.is_sound(), "the shared value is torn");
+                ensure!(value.check_invariants(), "the shared value is torn");
                 value.sum += 1;
                 value.by_place[place] += 1;
                 self.changes += 1;

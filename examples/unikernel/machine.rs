@@ -13,7 +13,7 @@ use libos_ipc::Identity;
 use libos_ipc::host::{Proxy, ProxyEnd};
 
 use crate::Options;
-use crate::account::Account;
+use crate::log::RunLog;
 
 /// Builds the guest, and says where its image is.
 pub(crate) fn build() -> Result<PathBuf> {
@@ -83,7 +83,7 @@ impl Machine {
         base: &Path,
         identity: Identity,
         party: usize,
-        account: &Account,
+        log: &RunLog,
     ) -> Result<Machine> {
         let name = format!("guest {party}");
         // One end is the stand-in's, the other QEMU's standard input.
@@ -98,7 +98,7 @@ impl Machine {
             words += " fault=";
             words += fault.name();
         }
-        let started = account.elapsed();
+        let started = log.elapsed();
         let mut qemu = Command::new(&options.qemu)
             .args([
                 "-M",
@@ -139,8 +139,8 @@ impl Machine {
             started,
             proxy: Some(thread::spawn(move || proxy.run())),
             listeners: vec![
-                account.listen(&name, console),
-                account.listen("qemu", errors),
+                log.copy_output(&name, console),
+                log.copy_output("qemu", errors),
             ],
             qemu,
             name,

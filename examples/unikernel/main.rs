@@ -5,8 +5,8 @@
 //! [`run`] is the leader's side, [`member`] a process on the host, [`board`] what they all share.
 //! The guest itself is in `guest`, a package of its own.
 
-mod account;
 mod board;
+mod log;
 mod machine;
 mod member;
 mod run;
@@ -46,7 +46,7 @@ WHAT IS CHECKED
 EXAMPLES
   unikernel                 both guests come to a good end
   unikernel --fault panic   the second panics
-  unikernel --fault deaf    the second stops reading"
+  unikernel --fault unresponsive    the second stops reading"
 )]
 struct Cli {
     #[command(flatten)]
@@ -78,7 +78,7 @@ enum Fault {
     /// A recursion without end
     Stack,
     /// It goes on running, but neither reads nor answers
-    Deaf,
+    Unresponsive,
 }
 
 impl Fault {
@@ -88,7 +88,7 @@ impl Fault {
             Fault::Panic => "panic",
             Fault::Null => "null",
             Fault::Stack => "stack",
-            Fault::Deaf => "deaf",
+            Fault::Unresponsive => "unresponsive",
         }
     }
 }

@@ -14,8 +14,8 @@ use libos_ipc::{
     ChildSelector, Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait,
 };
 
-use crate::account::Account;
 use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};
+use crate::log::RunLog;
 use crate::machine::{self, Machine};
 use crate::member::WAIT;
 use crate::{Fault, Options};
@@ -33,8 +33,8 @@ type SharedBoard<'n> = Shared<'n, 'static, Host, Board>;
 
 pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     machine::check(&options.qemu)?;
-    let account = Account::new();
-    account.say("leader", "building the guest");
+    let log = RunLog::new();
+    log.print("leader", "building the guest");
     let image = machine::build()?;
     let directory = tempfile::tempdir()?;
     let base = directory.path().join("f");
@@ -44,16 +44,16 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     // The board lives as long as somebody who has used it.
     drop(board.read(WAIT)?);
 
-    let mut member = Member::start(&leader, &base, options, &account)?;
+    let mut member = Member::start(&leader, &base, options, &log)?;
     wait_for(&board, MEMBER, step::LOCKED, || member.is_gone())?;
     let mut machines = Vec::new();
     for party in GUESTS {
         let child = leader.start_child(WAIT).context("preparing a guest")?;
-        account.say(
+        log.print(
             "leader",
             &format!("guest {party} is going to be process {}", child.pid),
         );
-        let machine = Machine::start(options, &image, &base, child, party, &account)?;
+        let machine = Machine::start(options, &image, &base, child, party, &log)?;
         machines.push((child.pid, machine));
         let machine = machines.last_mut().map(|(_, machine)| machine);
         let machine = machine.context("it was just started")?;
@@ -64,13 +64,13 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     if let Some(fault) = options.fault {
         // The others have nothing to do with it any more but for its locks.
         wait_for(&board, MEMBER, step::COUNTED, || member.is_gone())?;
-        if fault == Fault::Deaf {
+        if fault == Fault::Unresponsive {
             let (pid, machine) = &mut machines[1];
-            see_deaf(&leader, *pid, machine, member.pid, &account)?;
+            check_unresponsive(&leader, *pid, machine, member.pid, &log)?;
         }
     }
     let starts = [&machines[0].1, &machines[1].1].map(|machine| machine.started);
-    see_end(&leader, options, member, machines, &account, wrong)?;
+    check_ends(&leader, options, member, machines, &log, wrong)?;
     let parties = PARTIES - usize::from(options.fault.is_some());
     let sum = INCREMENTS * parties as u64;
     let counter = board.read(WAIT)?.counter;
@@ -87,12 +87,12 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         pools.children,
         pools.served_handles,
     ];
-    if !leader.is_sound() || left.iter().any(|fill| fill.now > 0) {
+    if !leader.check_invariants() || left.iter().any(|fill| fill.now > 0) {
         wrong.push(format!(
             "something is left in the leader's tables: {left:?}"
         ));
     }
-    figures(&image, &account, starts, wrong)
+    figures(&image, &log, starts, wrong)
 }
 
 /// The member on the host.
@@ -103,12 +103,7 @@ struct Member {
 }
 
 impl Member {
-    fn start(
-        leader: &HostNode,
-        base: &Path,
-        options: &Options,
-        account: &Account,
-    ) -> Result<Member> {
+    fn start(leader: &HostNode, base: &Path, options: &Options, log: &RunLog) -> Result<Member> {
         let child = leader.start_child(WAIT).context("preparing the member")?;
         let identity = child.numbers().map(|number| number.to_string()).join(",");
         let survivors = GUESTS.len() - usize::from(options.fault.is_some());
@@ -126,7 +121,7 @@ impl Member {
         Ok(Member {
             pid: child.pid,
             process,
-            listener: account.listen("member", output),
+            listener: log.copy_output("member", output),
         })
     }
 
@@ -157,15 +152,15 @@ fn wait_for(
 
 /// Sees that a guest is deaf, fills all there is between here and there, and ends it. Nobody else
 /// may suffer from it.
-fn see_deaf(
+fn check_unresponsive(
     leader: &HostNode,
     pid: Id,
     machine: &mut Machine,
-    fellow: Id,
-    account: &Account,
+    other: Id,
+    log: &RunLog,
 ) -> Result<()> {
     ensure!(
-        account.wait_for(&machine.name, "failing", Duration::from_secs(20)),
+        log.wait_for(&machine.name, "failing", Duration::from_secs(20)),
         "the guest does not go deaf"
     );
     let ask = |pid, limit| {
@@ -190,29 +185,29 @@ fn see_deaf(
         full == Err(Error::Full(Resource::SendQueue)),
         "a deaf guest was asked {asked} times, and then: {full:?}"
     );
-    account.say(
+    log.print(
         "leader",
         &format!("process {pid} is deaf: its queue here was full after {asked} questions"),
     );
     let begin = Instant::now();
-    ask(fellow, 5000).context("asking a process that is not deaf")?;
+    ask(other, 5000).context("asking a process that is not deaf")?;
     let took = begin.elapsed();
-    account.say(
+    log.print(
         "leader",
-        &format!("process {fellow} answered after {took:.1?}"),
+        &format!("process {other} answered after {took:.1?}"),
     );
     machine.kill()?;
-    account.say("leader", "pulled the plug of the deaf one");
+    log.print("leader", "pulled the plug of the deaf one");
     Ok(())
 }
 
 /// Sees all children end.
-fn see_end(
+fn check_ends(
     leader: &HostNode,
     options: &Options,
     mut member: Member,
     machines: Vec<(Id, Machine)>,
-    account: &Account,
+    log: &RunLog,
     wrong: &mut Vec<String>,
 ) -> Result<()> {
     for _ in 0..PARTIES {
@@ -230,7 +225,7 @@ fn see_end(
         } else {
             format!("died of signal {signal}")
         };
-        account.say("leader", &format!("process {pid} {how}"));
+        log.print("leader", &format!("process {pid} {how}"));
         let party = machines.iter().position(|(machine, _)| *machine == pid);
         let party = party.map_or(MEMBER, |place| GUESTS[place]);
         let expected = match party {
@@ -252,7 +247,7 @@ fn see_end(
         let name = &machine.name;
         let expected = match options.fault.filter(|_| party == 2) {
             None => Some(SWITCHED_OFF),
-            Some(Fault::Deaf) => None,
+            Some(Fault::Unresponsive) => None,
             Some(_) => Some(FAULT),
         };
         if status.code() != expected {
@@ -268,13 +263,13 @@ fn see_end(
 /// What it took.
 fn figures(
     image: &Path,
-    account: &Account,
+    log: &RunLog,
     starts: [Duration; 2],
     wrong: &mut Vec<String>,
 ) -> Result<()> {
     let figure = |who: &str, name: &str| {
-        let figure = account.figure(who, name);
-        figure.with_context(|| format!("{who} has not told its {name}"))
+        let figure = log.figure(who, name);
+        figure.with_context(|| format!("{who} has not figure_of its {name}"))
     };
     let guests = ["guest 1", "guest 2"];
     let mut table = Table::new();
@@ -285,9 +280,9 @@ fn figures(
     let mut joined = vec!["of that in the guest".to_owned()];
     let mut asked = vec!["request to the leader and answer, median".to_owned()];
     for (who, start) in guests.into_iter().zip(starts) {
-        let told = figure(who, "joined")?;
-        boot.push(format!("{:.1?}", told.at.saturating_sub(start)));
-        joined.push(span(told.value));
+        let figure_of = figure(who, "joined")?;
+        boot.push(format!("{:.1?}", figure_of.at.saturating_sub(start)));
+        joined.push(span(figure_of.value));
         asked.push(span(figure(who, "round-trip")?.value));
     }
     asked.push(span(figure("member", "round-trip")?.value));

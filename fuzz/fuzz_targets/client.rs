@@ -178,7 +178,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             _ => call(&member, &network, *what, *number, &mut handles, &mut ids),
         }
-        assert!(member.is_sound());
+        assert!(member.check_invariants());
     }
     drop(others);
     for number in [1, 3] {
@@ -261,7 +261,7 @@ fn call<'w>(
         50..53 => drop(member.set_lock(&lock, wait)),
         53 => drop(member.find_lock(&lock, wait)),
         54 => drop(member.clear_locks(5, wait)),
-        55 => drop(member.close_handle(u64::from(number % 4), wait)),
+        55 => drop(member.close_open_file(u64::from(number % 4), wait)),
         56 => handles.extend(member.open_sync(Some(u64::from(number % 3)))),
         57 => {
             if let Some(handle) = handle {

@@ -50,12 +50,12 @@ fuzz_target!(|bytes: &[u8]| {
             let mut left = leader.ranges_to_reclaim(from);
             while left > 0 {
                 let portion = Op::ReclaimRanges { owner: from, left };
-                let Outcome::Left(rest) = leader.apply(&portion) else {
+                let Outcome::Remaining(rest) = leader.apply(&portion) else {
                     panic!("a portion says what is left");
                 };
                 left = rest;
             }
-            while leader.apply(&Op::RevokeGrants(from)) != Outcome::Left(0) {}
+            while leader.apply(&Op::RevokeGrants(from)) != Outcome::Remaining(0) {}
             owners.retain(|id, (owner, giver)| {
                 let is_promised = *giver == from.get() && !is_there(*owner);
                 let stays = *owner != from.get() && !is_promised;
@@ -121,5 +121,5 @@ fuzz_target!(|bytes: &[u8]| {
             _ => {}
         }
     }
-    assert!(leader.ranges().is_sound());
+    assert!(leader.ranges().check_invariants());
 });

@@ -20,7 +20,7 @@ const LIMITS: LockLimits = LockLimits {
     locks: 24,
     files: 3,
     waiting: 5,
-    handles: 6,
+    open_files: 6,
 };
 const EAGAIN: i32 = 11;
 const EINVAL: i32 = 22;

@@ -34,8 +34,8 @@ fuzz_target!(|input: &[u8]| {
             5 => end.stop(stream, Stop::Closed),
             6 => end.skip(stream, 5),
             _ => {
-                let count = end.to_send().len().min(9);
-                end.sent(count);
+                let count = end.poll_transmit().len().min(9);
+                end.mark_sent(count);
             }
         }
         for stream in 0..5 {

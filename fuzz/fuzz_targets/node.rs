@@ -73,7 +73,7 @@ fuzz_target!(|bytes: &[u8]| {
             locks: 72,
             files: 3,
             waiting: 3,
-            handles: 4,
+            open_files: 4,
         },
         delegated_files: 2,
         sync_handles: 2,
@@ -179,7 +179,7 @@ fuzz_target!(|bytes: &[u8]| {
         member.disconnect(vmid(number));
     }
     turn(40);
-    assert!(leader.is_sound());
+    assert!(leader.check_invariants());
     // Whoever behaved is still served.
     let mut request = member
         .request(Vmid::LEADER, &libos_ipc::wire::Message::GetIdOwner(1))

@@ -154,22 +154,22 @@ pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_give_open_file(handle_id: u64, to: u32) -> c_int {
-    status(node().and_then(|node| node.give_handle(vmid(to)?, handle_id, wait())))
+    status(node().and_then(|node| node.give_open_file(vmid(to)?, handle_id, wait())))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_take_back_open_file(handle_id: u64, from: u32) -> c_int {
-    status(node().and_then(|node| node.take_back_handle(vmid(from)?, handle_id, wait())))
+    status(node().and_then(|node| node.take_back_open_file(vmid(from)?, handle_id, wait())))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_hold_open_file(handle_id: u64) -> c_int {
-    status(node().and_then(|node| node.hold_handle(handle_id, wait())))
+    status(node().and_then(|node| node.hold_open_file(handle_id, wait())))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_close_open_file(handle_id: u64) -> c_int {
-    status(node().and_then(|node| node.close_handle(handle_id, wait())))
+    status(node().and_then(|node| node.close_open_file(handle_id, wait())))
 }
 
 #[unsafe(no_mangle)]

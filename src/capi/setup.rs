@@ -64,7 +64,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         locks: locks.locks as u32,
         locked_files: locks.files as u32,
         waiting_for_locks: locks.waiting as u32,
-        lock_handles: locks.handles as u32,
+        lock_handles: locks.open_files as u32,
         sync_handles: sync_handles as u32,
         sync_data: sync_data as u32,
         served_handles: leases.handles as u32,
@@ -96,7 +96,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
                 locks: limits.locks as usize,
                 files: limits.locked_files as usize,
                 waiting: limits.waiting_for_locks as usize,
-                handles: limits.lock_handles as usize,
+                open_files: limits.lock_handles as usize,
             },
             // The C interface has no delegations.
             delegated_files: 0,

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Call, Event, EventKind, Events, FrameInfo};
+use super::{Call, EventKind, EventRecord, Events, FrameInfo};
 use crate::wire::codes;
 
 impl fmt::Display for Events<'_> {
@@ -11,7 +11,7 @@ impl fmt::Display for Events<'_> {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for EventRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = core::time::Duration::from_nanos(self.time.0);
         let (seconds, micros) = (time.as_secs(), time.subsec_micros());
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn it_reads_well() {
-        let event = |kind| Event {
+        let event = |kind| EventRecord {
             number: 7,
             time: Time(12_345_678_999),
             kind,

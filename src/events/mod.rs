@@ -17,7 +17,7 @@ use crate::{Id, Vmid};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct EventRecord {
     /// Counts the events of the node, from 0.
     pub number: u64,
     /// When the node looked at its clock last before that: it does so when it wakes up and when a
@@ -254,9 +254,9 @@ impl<'n> Events<'n> {
 }
 
 impl Iterator for Events<'_> {
-    type Item = Event;
+    type Item = EventRecord;
 
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<EventRecord> {
         loop {
             let number = self.numbers.next()?;
             let Some((time, words)) = self.ring.get(number) else {
@@ -267,7 +267,7 @@ impl Iterator for Events<'_> {
             };
             // Its upper bits are those of the time that is not later than now.
             let ago = self.now.0.wrapping_sub(time) & VALUE;
-            return Some(Event {
+            return Some(EventRecord {
                 number,
                 time: Time(self.now.0.wrapping_sub(ago)),
                 kind,
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
     use crate::store::Arena;
 
-    fn events(ring: &EventRing<'_>) -> Vec<Event> {
+    fn events(ring: &EventRing<'_>) -> Vec<EventRecord> {
         let numbers = ring.numbers();
         let events = Events {
             ring,

@@ -62,7 +62,7 @@ mod tests {
         locks: 4,
         files: 1,
         waiting: 1,
-        handles: 0,
+        open_files: 0,
     };
     const RANGE: (u64, u64) = (0, 9);
 

@@ -48,7 +48,7 @@ pub struct LockLimits {
     /// Requests that wait.
     pub waiting: usize,
     /// Open files with `flock` or OFD locks, counted once for each process that holds them.
-    pub handles: usize,
+    pub open_files: usize,
 }
 
 impl LockLimits {
@@ -57,7 +57,7 @@ impl LockLimits {
         locks: 0,
         files: 0,
         waiting: 0,
-        handles: 0,
+        open_files: 0,
     };
 }
 
@@ -113,7 +113,7 @@ impl<'m> LockTable<'m> {
             .saturating_add(SlotAllocator::bytes(limits.locks))
             .saturating_add(HashIndex::bytes(limits.locks).saturating_mul(2))
             .saturating_add(WaitQueue::bytes(limits.waiting))
-            .saturating_add(OpenFileTable::bytes(limits.handles))
+            .saturating_add(OpenFileTable::bytes(limits.open_files))
             .saturating_add(DelegationTable::bytes(limits.files))
     }
 
@@ -134,7 +134,7 @@ impl<'m> LockTable<'m> {
             by_owner_and_file: HashIndex::new(arena, limits.locks)?,
             last_holder: 0,
             waits: WaitQueue::new(arena, limits.waiting)?,
-            open_files: OpenFileTable::new(arena, limits.handles)?,
+            open_files: OpenFileTable::new(arena, limits.open_files)?,
             delegations: DelegationTable::new(arena, limits)?,
         })
     }

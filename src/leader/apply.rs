@@ -32,7 +32,7 @@ impl Leader<'_> {
         digest.add_all(self.departed.iter());
         digest.write_usize(self.next_departed);
         self.ranges.digest(&mut digest);
-        self.promised.digest(&mut digest);
+        self.pending_grants.digest(&mut digest);
         self.processes.digest(&mut digest);
         self.locks.digest(&mut digest);
         digest.finish()
@@ -62,17 +62,19 @@ impl Leader<'_> {
                     Err(errno) => Outcome::Answer(status(Err(errno))),
                 };
             }
-            Op::Connected(vmid) => self.connected(vmid),
+            Op::Connected(vmid) => self.on_connected(vmid),
             Op::Join(from, hello) => {
                 if self.join(from, &hello).is_err() {
                     return Outcome::Rejected;
                 }
             }
-            Op::RunUnjoined(vmid) => self.processes.runs_unjoined(vmid),
-            Op::Left(vmid) => self.left(vmid),
-            Op::RevokeGrants(giver) => return Outcome::Left((!self.break_promises(giver)).into()),
+            Op::RunUnjoined(vmid) => self.processes.mark_running_unjoined(vmid),
+            Op::Left(vmid) => self.reclaim_process(vmid),
+            Op::RevokeGrants(giver) => {
+                return Outcome::Remaining((!self.revoke_grants(giver)).into());
+            }
             Op::ReclaimRanges { owner, left } => {
-                return Outcome::Left(self.ranges.reclaim_portion(owner, left));
+                return Outcome::Remaining(self.ranges.reclaim_portion(owner, left));
             }
             Op::DeferStart(vmid) => self.processes.defer_start(vmid),
             Op::AbandonStart(vmid) => self.processes.abandon(vmid),
@@ -86,15 +88,15 @@ impl Leader<'_> {
             Op::NoticeTaken(to, note) => self.processes.take_notice(to, note),
             Op::NoticeRequeued(to, note) => self.processes.requeue_notice(to, note),
             // One for a process or for all is never refused.
-            Op::Signal(to, kill) => drop(self.processes.signals.keep(to, &kill)),
-            Op::SignalStarting { from, kill } => self.processes.keep_for_starting(from, &kill),
-            Op::SignalSent { to, is_answered } => self.processes.signals.sent(to, is_answered),
+            Op::Signal(to, kill) => drop(self.processes.signals.add_pending(to, &kill)),
+            Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
+            Op::SignalSent { to, is_answered } => self.processes.signals.mark_sent(to, is_answered),
             Op::SignalAnswered { from, seq, status } => {
-                if !self.processes.signals.answered(from, seq, status) {
+                if !self.processes.signals.on_answer(from, seq, status) {
                     return Outcome::Rejected;
                 }
             }
-            Op::SignalAnswerTaken => self.processes.signals.handle_answer(),
+            Op::SignalAnswerTaken => self.processes.signals.take_answer(),
         }
         Outcome::Done
     }
@@ -124,7 +126,7 @@ impl Leader<'_> {
                 Answer::Process(process.map_err(negative))
             }
             Message::ProcessEnd(EndQuery { pid, group }) => {
-                let end = self.processes.end_of_child(from, pid, group);
+                let end = self.processes.find_child_exit(from, pid, group);
                 Answer::End(end.map_err(negative))
             }
             _ => return None,
@@ -148,8 +150,8 @@ impl Leader<'_> {
                     return Outcome::Answer(status(Err(errno::EINVAL)));
                 };
                 let changed = self.change_owner(from, id, owner);
-                if other.is_there() {
-                    self.keep_promises(owner);
+                if other.is_connected() {
+                    self.confirm_grants(owner);
                 }
                 Outcome::Answer(match changed {
                     Ok(()) => Answer::Empty,
@@ -160,13 +162,13 @@ impl Leader<'_> {
                 Outcome::Answer(status(self.start(from, vmid, pid).map_err(Error::errno)))
             }
             Message::ProcessReap(pid) => {
-                let starting = self.processes.starting(pid);
+                let starting = self.processes.find_starting(pid);
                 if self.processes.reap(from, pid, &mut self.ranges) {
                     starting.map_or(Outcome::Done, Outcome::Abandoned)
                 } else {
                     // Its parent has not started it yet, but its pid is its own already.
-                    let granted = self.promised.receiver(from, pid);
-                    let granted = granted.filter(|_| !self.processes.names(pid));
+                    let granted = self.pending_grants.recipient(from, pid);
+                    let granted = granted.filter(|_| !self.processes.is_pid_in_use(pid));
                     granted.map_or(Outcome::Rejected, Outcome::Abandoned)
                 }
             }
@@ -182,7 +184,7 @@ impl Leader<'_> {
             },
             // The leader keeps how every process ends; the notice itself is for the parent.
             Message::ChildExit(exit) => {
-                self.processes.ends(from, exit);
+                self.processes.record_exit(from, exit);
                 self.locks.release_process(from, exit.pid);
                 Outcome::NotForLeader
             }
@@ -191,7 +193,7 @@ impl Leader<'_> {
                 if seq == 0 { Outcome::Done } else { outcome }
             }
             Message::FileHandle { handle, held, vmid } => {
-                let noted = self.note_handle(from, Vmid::new(vmid), handle, held, other);
+                let noted = self.update_open_file(from, Vmid::new(vmid), handle, held, other);
                 if seq == 0 {
                     one_way(noted.is_ok())
                 } else {

@@ -2,8 +2,8 @@
 
 use super::Leader;
 use super::op::{Outcome, Presence};
-use super::processes::Receiver;
-use super::signals::{Asker, QUEUED, SEND_DIRECTLY, is_signal};
+use super::processes::Destination;
+use super::signals::{QUEUED, Requester, SEND_DIRECTLY, is_signal};
 use crate::Vmid;
 use crate::error::errno;
 use crate::wire::{Answer, PidKill};
@@ -19,15 +19,17 @@ impl Leader<'_> {
     /// The member that is sent the signal when a process signals through the leader.
     fn find_target(&mut self, kill: &PidKill) -> Result<Vmid, NoTarget> {
         let owner = self.ranges.owner_of(kill.pid);
-        match (self.processes.receiver(kill.pid), owner) {
+        match (self.processes.find_destination(kill.pid), owner) {
             // The library OS that knows its other threads is not there.
-            (Receiver::Starting(_) | Receiver::Zombie, _) if !kill.is_for_main_thread() => {
+            (Destination::Starting(_) | Destination::Zombie, _) if !kill.is_for_main_thread() => {
                 Err(NoTarget::Status(-errno::ESRCH))
             }
-            (Receiver::Starting(to), _) => Err(NoTarget::Starting(to)),
-            (Receiver::Zombie, _) => Err(NoTarget::Status(0)),
-            (Receiver::Owner, Some(to)) => Ok(to),
-            (Receiver::Nobody, _) | (Receiver::Owner, None) => Err(NoTarget::Status(-errno::ESRCH)),
+            (Destination::Starting(to), _) => Err(NoTarget::Starting(to)),
+            (Destination::Zombie, _) => Err(NoTarget::Status(0)),
+            (Destination::Owner, Some(to)) => Ok(to),
+            (Destination::Nobody, _) | (Destination::Owner, None) => {
+                Err(NoTarget::Status(-errno::ESRCH))
+            }
         }
     }
 
@@ -51,7 +53,7 @@ impl Leader<'_> {
         }
         let to = match self.find_target(kill) {
             Ok(to) => to,
-            Err(NoTarget::Starting(to)) => return answer(self.keep_signal(to, kill)),
+            Err(NoTarget::Starting(to)) => return answer(self.queue_signal(to, kill)),
             Err(NoTarget::Status(status)) => return answer(status),
         };
         if to == Vmid::LEADER || to == from {
@@ -60,7 +62,7 @@ impl Leader<'_> {
         }
         if target == Presence::Absent {
             // A process whose connection has just ended can be signalled until it is reaped.
-            let is_ending = self.processes.is_there(kill.pid) && kill.is_for_main_thread();
+            let is_ending = self.processes.exists(kill.pid) && kill.is_for_main_thread();
             return answer(if is_ending { 0 } else { -errno::ESRCH });
         }
         let signals = &mut self.processes.signals;
@@ -74,16 +76,16 @@ impl Leader<'_> {
         if is_clear && !always {
             return answer(SEND_DIRECTLY);
         }
-        let asker = Asker { vmid: from, seq };
-        if seq == 0 || !signals.ask(to, kill, asker) {
-            return answer(self.keep_signal(to, kill));
+        let requester = Requester { vmid: from, seq };
+        if seq == 0 || !signals.add_awaited(to, kill, requester) {
+            return answer(self.queue_signal(to, kill));
         }
         Outcome::Later
     }
 
     /// Has a signal pend for a member. Returns the status of the answer.
-    fn keep_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
-        match self.processes.signals.keep(to, kill) {
+    fn queue_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
+        match self.processes.signals.add_pending(to, kill) {
             Ok(()) if kill.signal == 0 => 0,
             Ok(()) => QUEUED,
             Err(errno) => errno.saturating_neg(),

@@ -20,23 +20,23 @@ use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
 
 use crate::file_locks::{LockLimits, LockTable};
-use ids::Promised;
+use ids::PendingGrants;
 pub use ids::{Alloc, Ranges, Reclaim};
 pub use op::{Op, OpObserver, Outcome, Presence};
 pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
-pub(crate) use signals::{Outgoing, QUEUED, SEND_DIRECTLY, Signals, is_signal};
+pub(crate) use signals::{OutgoingSignal, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// How many of those who left are remembered: more than can leave while a request is under way.
-const DEPARTED: usize = 256;
+const MAX_DEPARTED: usize = 256;
 
 /// How many IDs one call takes back at most.
-const AT_ONCE: usize = 64;
+const GRANTS_PER_STEP: usize = 64;
 
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
-    promised: Promised<'m>,
+    pending_grants: PendingGrants<'m>,
     processes: Processes<'m>,
     locks: LockTable<'m>,
     next_vmid: Option<Vmid>,
@@ -57,10 +57,10 @@ impl<'m> Leader<'m> {
         locks: &LockLimits,
     ) -> usize {
         Ranges::bytes(ranges)
-            .saturating_add(Promised::bytes(ranges))
+            .saturating_add(PendingGrants::bytes(ranges))
             .saturating_add(Processes::bytes(processes, signals))
             .saturating_add(LockTable::bytes(locks))
-            .saturating_add(bytes_for::<u32>(DEPARTED))
+            .saturating_add(bytes_for::<u32>(MAX_DEPARTED))
     }
 
     /// Empty tables, cut from `arena`; `wrap_ids` as in [`Ranges::new`].
@@ -77,11 +77,11 @@ impl<'m> Leader<'m> {
     ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
-            promised: Promised::new(arena, ranges)?,
+            pending_grants: PendingGrants::new(arena, ranges)?,
             processes: Processes::new(arena, processes, signals)?,
             locks: LockTable::new(arena, locks)?,
             next_vmid: Vmid::new(2),
-            departed: arena.alloc_table(DEPARTED, |_| Ok(0))?,
+            departed: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
             next_departed: 0,
             ops: 0,
             observer: None,
@@ -94,63 +94,64 @@ impl<'m> Leader<'m> {
         let vmid = self.next_vmid?;
         self.next_vmid = vmid.get().checked_add(1).and_then(Vmid::new);
         // Whoever went by it before was somebody else.
-        self.expect(vmid);
+        self.clear_departed(vmid);
         Some(vmid)
     }
 
     /// A process is connected.
-    fn connected(&mut self, vmid: Vmid) {
-        self.keep_promises(vmid);
-        self.expect(vmid);
+    fn on_connected(&mut self, vmid: Vmid) {
+        self.confirm_grants(vmid);
+        self.clear_departed(vmid);
     }
 
     /// Who has left is not who goes by that VMID from now on.
-    fn expect(&mut self, vmid: Vmid) {
+    fn clear_departed(&mut self, vmid: Vmid) {
         let departed = self.departed.iter_mut();
-        for place in departed.filter(|departed| **departed == vmid.get()) {
-            *place = 0;
+        for slot in departed.filter(|departed| **departed == vmid.get()) {
+            *slot = 0;
         }
     }
 
     /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
     /// other ranges are to be taken back with [`Ranges::reclaim`], and what it gave to others with
-    /// [`Leader::break_promises`].
-    fn left(&mut self, vmid: Vmid) {
-        self.promised.settled(vmid);
-        self.processes.died(vmid, &mut self.ranges);
+    /// [`Leader::revoke_grants`].
+    fn reclaim_process(&mut self, vmid: Vmid) {
+        self.pending_grants.confirm(vmid);
+        self.processes.on_death(vmid, &mut self.ranges);
         let processes = &self.processes;
         // A child that may still come keeps what it was handed.
         self.locks
             .reclaim_abandoned(vmid, |child| !processes.is_starting(child));
         self.locks.reclaim(vmid);
-        if let Some(place) = self.departed.get_mut(self.next_departed) {
-            *place = vmid.get();
+        if let Some(slot) = self.departed.get_mut(self.next_departed) {
+            *slot = vmid.get();
         }
-        self.next_departed = self.next_departed.wrapping_add(1) % DEPARTED;
+        self.next_departed = self.next_departed.wrapping_add(1) % MAX_DEPARTED;
     }
 
     /// What was given to that process is its own, for it is there.
-    fn keep_promises(&mut self, to: Vmid) {
-        self.promised.settled(to);
+    fn confirm_grants(&mut self, to: Vmid) {
+        self.pending_grants.confirm(to);
         self.locks.mark_joined(to);
     }
 
     /// Takes back what a member that left had given to processes which have not come, unless another
     /// starts them: some of it, for the table is behind a spinlock. True when that was all.
-    fn break_promises(&mut self, giver: Vmid) -> bool {
+    fn revoke_grants(&mut self, giver: Vmid) -> bool {
         let (ranges, processes) = (&mut self.ranges, &self.processes);
-        self.promised.broken(giver, AT_ONCE, |id, to| {
-            let starter = processes.starter(to);
-            if starter.is_none() && ranges.is_single(id, to) {
-                ranges.free_single(id);
-            }
-            starter
-        })
+        self.pending_grants
+            .revoke(giver, GRANTS_PER_STEP, |id, to| {
+                let starter = processes.find_starter(to);
+                if starter.is_none() && ranges.is_single(id, to) {
+                    ranges.free_single(id);
+                }
+                starter
+            })
     }
 
     /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does. If `to` has not
     /// come when `from` leaves, the ID goes back; if it is there already,
-    /// [`Leader::keep_promises`] is to be called.
+    /// [`Leader::confirm_grants`] is to be called.
     ///
     /// # Errors
     /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs wait for
@@ -159,17 +160,17 @@ impl<'m> Leader<'m> {
         if self.departed.contains(&to.get()) {
             return Err(Error::NoSuchProcess);
         }
-        if self.processes.names(id) {
+        if self.processes.is_pid_in_use(id) {
             return Err(Error::Refused(errno::EPERM));
         }
         if to == from || to == Vmid::LEADER {
             return self.ranges.change_owner(from, id, to);
         }
-        if !self.promised.has_room() {
+        if !self.pending_grants.has_room() {
             return Err(Error::Full(Resource::Ranges));
         }
         self.ranges.change_owner(from, id, to)?;
-        self.promised.note(from, id, to);
+        self.pending_grants.record(from, id, to);
         Ok(())
     }
 
@@ -179,7 +180,7 @@ impl<'m> Leader<'m> {
     /// As there; and [`Error::Refused`] (`EPERM`) for the pid of a process: that is free when its
     /// parent has reaped it.
     fn release(&mut self, from: Vmid, range: IdRange) -> Result<(), Error> {
-        if self.processes.names(range.start) {
+        if self.processes.is_pid_in_use(range.start) {
             return Err(Error::Refused(errno::EPERM));
         }
         self.ranges.release(from, range)
@@ -211,8 +212,8 @@ impl<'m> Leader<'m> {
         // A child's VMID was given out; the leader's own is nobody's child.
         let is_given = self.next_vmid.is_none_or(|next| vmid < next);
         // Its pid is its own, out of its parent's range, and it has not come.
-        let is_promised = self.promised.receiver(from, pid) == Some(vmid);
-        let is_its = is_promised && self.ranges.is_single(pid, vmid);
+        let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
+        let is_its = is_granted && self.ranges.is_single(pid, vmid);
         if vmid == Vmid::LEADER || !is_given || !is_its {
             return Err(Error::Invalid);
         }
@@ -224,7 +225,7 @@ impl<'m> Leader<'m> {
     ///
     /// # Errors
     /// `ESRCH` if the other has left, `ENOLCK` if there is no room; then nothing has changed.
-    fn note_handle(
+    fn update_open_file(
         &mut self,
         from: Vmid,
         other: Option<Vmid>,
@@ -232,15 +233,15 @@ impl<'m> Leader<'m> {
         held: bool,
         presence: Presence,
     ) -> Result<(), i32> {
-        let is_there = presence.is_there();
+        let is_connected = presence.is_connected();
         let is_noted = match (other, held) {
             (Some(to), true) if self.departed.contains(&to.get()) => return Err(errno::ESRCH),
-            (Some(to), true) if is_there && !self.processes.is_starting(to) => {
+            (Some(to), true) if is_connected && !self.processes.is_starting(to) => {
                 self.locks.send_open_file(from, to, handle)
             }
             (Some(to), true) => {
                 let is_noted = self.locks.inherit_open_file(from, to, handle);
-                if is_there {
+                if is_connected {
                     self.locks.mark_joined(to);
                 }
                 is_noted
@@ -273,8 +274,10 @@ impl<'m> Leader<'m> {
     }
 
     /// Whether no node of the tables was lost. Slow: for tests.
-    pub fn is_sound(&mut self) -> bool {
-        self.ranges.is_sound() && self.processes.is_sound() && self.locks.check_invariants()
+    pub fn check_invariants(&mut self) -> bool {
+        self.ranges.check_invariants()
+            && self.processes.check_invariants()
+            && self.locks.check_invariants()
     }
 
     /// The table of ID ranges.
@@ -360,7 +363,7 @@ mod tests {
             leader
                 .change_owner(Vmid::LEADER, of_parent, parent)
                 .unwrap();
-            leader.connected(parent);
+            leader.on_connected(parent);
             let hello = Hello {
                 version: Hello::VERSION,
                 features: 0,
@@ -372,7 +375,7 @@ mod tests {
                 panic!("a second range is to be had");
             };
             leader.change_owner(parent, own.start, connected).unwrap();
-            leader.connected(connected);
+            leader.on_connected(connected);
             let start = leader.start(parent, connected.get(), own.start);
             assert_eq!(start, Err(Error::Invalid), "it has come");
             let of_others = next();

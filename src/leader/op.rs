@@ -21,7 +21,7 @@ pub enum Presence {
 }
 
 impl Presence {
-    pub(in crate::leader) fn is_there(self) -> bool {
+    pub(in crate::leader) fn is_connected(self) -> bool {
         self != Presence::Absent
     }
 }
@@ -172,7 +172,7 @@ pub enum Outcome {
     /// The message is not, or not only, for the leader.
     NotForLeader,
     /// A portion is done, and so much is left to do: 0 if that was all.
-    Left(u64),
+    Remaining(u64),
 }
 
 /// Is called with each operation of a leader after it was applied, in their order.

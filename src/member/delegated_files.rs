@@ -63,7 +63,7 @@ const fn limits(files: usize) -> LockLimits {
         locks: files.saturating_mul(LOCKS_PER_FILE),
         files,
         waiting: 0,
-        handles: 0,
+        open_files: 0,
     }
 }
 

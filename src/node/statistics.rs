@@ -14,7 +14,7 @@ impl<P: Pal> Node<'_, P> {
             let leader = leader.lock();
             let ranges = (leader.ranges().len(), leader.ranges().peak());
             let processes = (leader.processes().len(), leader.processes().peak());
-            let signals = leader.processes().signals.fill();
+            let signals = leader.processes().signals.usage();
             let locks = leader.locks();
             let delegation_limit = locks.delegation_limit();
             let locks = [
@@ -52,7 +52,7 @@ impl<P: Pal> Node<'_, P> {
             locks: fill(locks, limits.locks.locks),
             locked_files: fill(files, limits.locks.files),
             waiting_for_locks: fill(waiting, limits.locks.waiting),
-            lock_handles: fill(handles, limits.locks.handles),
+            lock_handles: fill(handles, limits.locks.open_files),
             delegations: fill(delegations, delegation_limit),
             sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
             served_handles: fill(served, limits.leases.handles),
@@ -87,10 +87,10 @@ impl<P: Pal> Node<'_, P> {
 
     /// Whether the tables of the leader and of the server of sync handles are consistent. Slow: for
     /// tests and self-checks.
-    pub fn is_sound(&self) -> bool {
+    pub fn check_invariants(&self) -> bool {
         let leader = self.leader.as_ref();
         let server = self.server.as_ref();
-        leader.is_none_or(|leader| leader.lock().is_sound())
+        leader.is_none_or(|leader| leader.lock().check_invariants())
             && server.is_none_or(|server| server.lock().check_invariants())
     }
 }

@@ -304,7 +304,7 @@ impl<P: Pal> Node<'_, P> {
         let outcome = match signal.target {
             // For the leader this process is there until it is reaped, so a signal that the leader
             // forwards succeeds.
-            _ if self.has_ended() && is_main && Signals::is_passed(reply.seq) => Ok(()),
+            _ if self.has_ended() && is_main && Signals::is_forwarded(reply.seq) => Ok(()),
             // The parent of a zombie answers for it.
             _ if self.has_ended() => Err(errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),

@@ -76,7 +76,7 @@ pub struct Process {
     /// What else is so.
     pub flags: ProcessFlags,
     /// Rises from process to process in the order of their start.
-    pub born: u64,
+    pub start_seq: u64,
 }
 
 /// The answer to the question which file lock is in the way.
@@ -292,7 +292,7 @@ fn process_layout(process: Result<Process, NonZeroI32>) -> layout::ProcessAnswer
             body.session = process.session.into();
             body.state = process.state.number().into();
             body.flags = process.flags.bits().into();
-            body.born = process.born.into();
+            body.start_seq = process.start_seq.into();
         }
     }
     body
@@ -311,7 +311,7 @@ fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed
         session: body.session.get(),
         state: ProcessState::read(body.state.get())?,
         flags: ProcessFlags::from_bits_truncate(body.flags.get()),
-        born: body.born.get(),
+        start_seq: body.start_seq.get(),
     }))
 }
 

@@ -143,7 +143,7 @@ layouts! {
         session: U32 = 20,
         state: U32 = 24,
         flags: U32 = 28,
-        born: U64 = 32,
+        start_seq: U64 = 32,
     }
 
     /// `PROCESS_END`

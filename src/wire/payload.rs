@@ -158,7 +158,7 @@ pub struct ProcessQuery {
     pub group: Id,
     /// Only children of this process; 0 for any.
     pub parent: Id,
-    /// Only processes born after the one that this is the `born` of.
+    /// Only processes born after the one that this is the `start_seq` of.
     pub after: u64,
 }
 

@@ -19,7 +19,7 @@ const LIMITS: LockLimits = LockLimits {
     locks: 12,
     files: 4,
     waiting: 4,
-    handles: 0,
+    open_files: 0,
 };
 
 /// A family of processes, and the number of files that they lock.

@@ -261,8 +261,8 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
     set(&parent, &flock(7));
     let identity = parent.node.start_child(WAIT).unwrap();
-    assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
-    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
     assert!(kept(flock(9)), "before it has joined");
     let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
     child.join(WAIT).unwrap();
@@ -274,7 +274,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     assert!(kept(flock(9)), "without its parent");
     child.shut_down(Duration::ZERO);
     set(&other, &waiting(flock(9)));
-    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
 
     // A child that never joins holds the open file until its parent abandons it or is gone.
     for buried in [true, false] {
@@ -287,8 +287,8 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
         let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
         set(&parent, &flock(7));
         let identity = parent.node.start_child(WAIT).unwrap();
-        assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
-        assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+        assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
+        assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
         assert!(kept(flock(9)));
         if buried {
             parent.node.abandon_child(identity.vmid).unwrap();
@@ -296,13 +296,13 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
             parent.node.shut_down(Duration::ZERO);
         }
         set(&other, &waiting(flock(9)));
-        assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+        assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
     }
     // Any member may transfer an open file to the child, not only its parent.
     let mine = other.node.start_child(WAIT).unwrap();
     let third = family.member();
-    assert_eq!(third.node.give_handle(mine.vmid, 7, WAIT), Ok(()));
-    assert_eq!(third.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(third.node.give_open_file(mine.vmid, 7, WAIT), Ok(()));
+    assert_eq!(third.node.close_open_file(7, WAIT), Ok(()));
     assert_eq!(family.leader.statistics().pools.lock_handles.now, 1);
     assert_eq!(other.node.abandon_child(mine.vmid), Ok(()));
     while family.leader.statistics().pools.lock_handles.now > 0 {

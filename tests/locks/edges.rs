@@ -80,7 +80,7 @@ const ROOM: LockLimits = LockLimits {
     locks: 16,
     files: 4,
     waiting: 4,
-    handles: 4,
+    open_files: 4,
 };
 
 #[test]
@@ -92,7 +92,7 @@ fn stated_memory_is_sufficient_and_necessary() {
                 locks: of(0),
                 files: of(1),
                 waiting: of(2),
-                handles: of(3),
+                open_files: of(3),
             }
         })
     };
@@ -156,7 +156,7 @@ fn refused_request_changes_nothing() {
         locks: 2,
         files: 2,
         waiting: 1,
-        handles: 2,
+        open_files: 2,
     };
     with_table(limits, |locks| {
         assert_eq!(locks.set(member(2), 1, &write(1, 0, 9)), DONE);

@@ -50,9 +50,9 @@ fn closing_a_locked_handle_frees_the_lock_before_close_returns() {
         for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
             for _ in 0..TRIES {
                 assert_eq!(closes.set_lock(&lock, WAIT), Ok(()));
-                assert_eq!(closes.close_handle(lock.handle, WAIT), Ok(()));
+                assert_eq!(closes.close_open_file(lock.handle, WAIT), Ok(()));
                 assert_eq!(asks.set_lock(&wanted, WAIT), Ok(()));
-                assert_eq!(asks.close_handle(wanted.handle, WAIT), Ok(()));
+                assert_eq!(asks.close_open_file(wanted.handle, WAIT), Ok(()));
             }
         }
     }
@@ -71,12 +71,12 @@ fn lock_stays_when_one_of_two_holders_closes() {
     for (first, second) in pairs {
         for _ in 0..TRIES {
             assert_eq!(first.set_lock(&flock(7), WAIT), Ok(()));
-            assert_eq!(second.hold_handle(7, WAIT), Ok(()));
-            assert_eq!(first.close_handle(7, WAIT), Ok(()));
+            assert_eq!(second.hold_open_file(7, WAIT), Ok(()));
+            assert_eq!(first.close_open_file(7, WAIT), Ok(()));
             assert_eq!(other.node.set_lock(&flock(9), WAIT), BUSY);
-            assert_eq!(second.close_handle(7, WAIT), Ok(()));
+            assert_eq!(second.close_open_file(7, WAIT), Ok(()));
             assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
-            assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+            assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
         }
     }
     assert!(family.is_clean());
@@ -90,12 +90,12 @@ fn inherited_open_file_is_held_before_its_process_joins() {
         assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
         let identity = parent.node.start_child(WAIT).unwrap();
         let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
-        assert_eq!(child.hold_handle(7, WAIT), Ok(()));
-        assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+        assert_eq!(child.hold_open_file(7, WAIT), Ok(()));
+        assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
         assert!(!is_free(&other.node, flock(9)));
         child.join(WAIT).unwrap();
         assert!(!is_free(&other.node, flock(9)));
-        assert_eq!(child.close_handle(7, WAIT), Ok(()));
+        assert_eq!(child.close_open_file(7, WAIT), Ok(()));
         assert!(is_free(&other.node, flock(9)));
         child.exit(Exit::default(), WAIT).unwrap();
         child.shut_down(LONG);
@@ -113,7 +113,7 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
             let giver = family.member();
             assert_eq!(giver.node.set_lock(&flock(7), WAIT), Ok(()));
             let vmid = to.identity().vmid;
-            assert_eq!(giver.node.give_handle(vmid, 7, WAIT), Ok(()));
+            assert_eq!(giver.node.give_open_file(vmid, 7, WAIT), Ok(()));
             assert_eq!(shared(&family), 2);
             if dies {
                 giver.node.shut_down(Duration::ZERO);
@@ -121,16 +121,16 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
                     thread::yield_now();
                 }
             } else {
-                assert_eq!(giver.node.close_handle(7, WAIT), Ok(()));
+                assert_eq!(giver.node.close_open_file(7, WAIT), Ok(()));
             }
             assert!(!is_free(&other.node, flock(9)));
             // The descriptor arrives, and the receiver closes it.
-            assert_eq!(to.hold_handle(7, WAIT), Ok(()));
+            assert_eq!(to.hold_open_file(7, WAIT), Ok(()));
             assert_eq!(shared(&family), 2, "its, and the other's own");
             assert!(!is_free(&other.node, flock(9)));
-            assert_eq!(to.close_handle(7, WAIT), Ok(()));
+            assert_eq!(to.close_open_file(7, WAIT), Ok(()));
             assert!(is_free(&other.node, flock(9)));
-            assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+            assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
             assert!(family.is_clean());
         }
     }
@@ -145,7 +145,7 @@ fn lock_set_by_a_child_stays_until_the_parent_closes() {
     for parent in [&parent.node, &family.leader] {
         for tries in 0..20 {
             let identity = parent.start_child(WAIT).unwrap();
-            assert_eq!(parent.give_handle(identity.vmid, 7, WAIT), Ok(()));
+            assert_eq!(parent.give_open_file(identity.vmid, 7, WAIT), Ok(()));
             let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
             child.join(WAIT).unwrap();
             assert_eq!(child.set_lock(&flock(7), WAIT), Ok(()));
@@ -156,7 +156,7 @@ fn lock_set_by_a_child_stays_until_the_parent_closes() {
             let which = ChildSelector::Pid(identity.pid);
             assert_eq!(parent.wait_child(which, WAIT).map(drop), Ok(()));
             assert!(!is_free(&other.node, flock(9)), "the parent has it open");
-            assert_eq!(parent.close_handle(7, WAIT), Ok(()));
+            assert_eq!(parent.close_open_file(7, WAIT), Ok(()));
             assert!(is_free(&other.node, flock(9)));
         }
     }
@@ -175,21 +175,21 @@ fn child_that_only_closes_an_inherited_open_file_releases_it() {
         for lock in &handles {
             // Repeated inheritance changes nothing for a starting process.
             for _ in 0..2 {
-                let given = parent.node.give_handle(identity.vmid, lock.handle, WAIT);
+                let given = parent.node.give_open_file(identity.vmid, lock.handle, WAIT);
                 assert_eq!(given, Ok(()));
             }
         }
         let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
         child.join(WAIT).unwrap();
         for (lock, wanted) in handles.into_iter().zip([flock(9), ofd(10, 5, 5)]) {
-            assert_eq!(parent.node.close_handle(lock.handle, WAIT), Ok(()));
+            assert_eq!(parent.node.close_open_file(lock.handle, WAIT), Ok(()));
             assert!(!is_free(&other.node, wanted));
-            assert_eq!(child.close_handle(lock.handle, WAIT), Ok(()));
+            assert_eq!(child.close_open_file(lock.handle, WAIT), Ok(()));
             assert!(is_free(&other.node, wanted));
         }
         // The child does not report an open file that it was not given.
         let sent = child.statistics().frames_out;
-        assert_eq!(child.close_handle(5, WAIT), Ok(()));
+        assert_eq!(child.close_open_file(5, WAIT), Ok(()));
         assert_eq!(child.statistics().frames_out, sent);
         child.shut_down(LONG);
         let which = ChildSelector::Pid(identity.pid);
@@ -207,32 +207,32 @@ fn each_descriptor_in_transit_keeps_the_lock() {
     // Three descriptors are sent: one is closed before the next arrives, and one can't be sent at
     // all.
     for _ in 0..3 {
-        assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
+        assert_eq!(one.node.give_open_file(vmid, 7, WAIT), Ok(()));
     }
-    assert_eq!(one.node.close_handle(7, WAIT), Ok(()));
-    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
-    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(one.node.close_open_file(7, WAIT), Ok(()));
+    assert_eq!(two.node.hold_open_file(7, WAIT), Ok(()));
+    assert_eq!(two.node.close_open_file(7, WAIT), Ok(()));
     assert!(kept());
-    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.hold_open_file(7, WAIT), Ok(()));
     assert!(kept());
-    assert_eq!(one.node.take_back_handle(vmid, 7, WAIT), Ok(()));
+    assert_eq!(one.node.take_back_open_file(vmid, 7, WAIT), Ok(()));
     assert!(kept());
     assert_eq!(
-        one.node.take_back_handle(vmid, 7, WAIT),
+        one.node.take_back_open_file(vmid, 7, WAIT),
         Ok(()),
         "what is used stays"
     );
     assert!(kept());
-    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(two.node.close_open_file(7, WAIT), Ok(()));
     assert!(!kept());
     // An open file that the member has already arrives again.
     assert_eq!(two.node.set_lock(&flock(7), WAIT), Ok(()));
-    assert_eq!(one.node.give_handle(vmid, 7, WAIT), Ok(()));
-    assert_eq!(one.node.close_handle(7, WAIT), Ok(()));
-    assert_eq!(two.node.hold_handle(7, WAIT), Ok(()));
-    assert_eq!(two.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(one.node.give_open_file(vmid, 7, WAIT), Ok(()));
+    assert_eq!(one.node.close_open_file(7, WAIT), Ok(()));
+    assert_eq!(two.node.hold_open_file(7, WAIT), Ok(()));
+    assert_eq!(two.node.close_open_file(7, WAIT), Ok(()));
     assert!(!kept());
-    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
     assert!(family.is_clean());
 }
 
@@ -243,25 +243,25 @@ fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
     let parent = family.member();
     assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
     let identity = parent.node.start_child(WAIT).unwrap();
-    assert_eq!(parent.node.give_handle(identity.vmid, 7, WAIT), Ok(()));
-    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
     assert!(!is_free(&other.node, flock(9)));
     assert_eq!(parent.node.abandon_child(identity.vmid), Ok(()));
     assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
-    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
     // A VMID that is never used: together with the giver.
     assert_eq!(parent.node.set_lock(&flock(7), WAIT), Ok(()));
     let vmid = parent.node.new_vmid(WAIT).unwrap();
-    assert_eq!(parent.node.give_handle(vmid, 7, WAIT), Ok(()));
-    assert_eq!(parent.node.close_handle(7, WAIT), Ok(()));
+    assert_eq!(parent.node.give_open_file(vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
     assert!(!is_free(&other.node, flock(9)));
     parent.node.shut_down(LONG);
     assert_eq!(other.node.set_lock(&waiting(flock(9)), WAIT), Ok(()));
-    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
     assert!(family.is_clean());
     // A member that has left.
     let vmid = parent.node.identity().vmid;
-    let given = other.node.give_handle(vmid, 9, WAIT);
+    let given = other.node.give_open_file(vmid, 9, WAIT);
     assert_eq!(given, Err(Error::NoSuchProcess));
     assert!(family.is_clean());
 }
@@ -269,23 +269,23 @@ fn process_that_never_joins_holds_its_open_files_until_it_is_abandoned() {
 #[test]
 fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     let mut config = Config::DEFAULT;
-    config.capacities.locks.handles = 2;
+    config.capacities.locks.open_files = 2;
     let family = Family::with(config);
     let (one, two, other) = (family.member(), family.member(), family.member());
     let full = Err(Error::Refused(ENOLCK));
     let vmid = two.node.identity().vmid;
     assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
     // Two slots are needed, and one is free.
-    assert_eq!(one.node.give_handle(vmid, 7, WAIT), full);
+    assert_eq!(one.node.give_open_file(vmid, 7, WAIT), full);
     assert_eq!(shared(&family), 1);
-    assert_eq!(other.node.give_handle(vmid, 9, WAIT), Ok(()));
-    assert_eq!(other.node.give_handle(vmid, 9, WAIT), full);
-    assert_eq!(one.node.hold_handle(7, WAIT), full);
+    assert_eq!(other.node.give_open_file(vmid, 9, WAIT), Ok(()));
+    assert_eq!(other.node.give_open_file(vmid, 9, WAIT), full);
+    assert_eq!(one.node.hold_open_file(7, WAIT), full);
     // Neither the use of a transferred open file nor its close needs a slot.
-    assert_eq!(two.node.hold_handle(9, WAIT), Ok(()));
+    assert_eq!(two.node.hold_open_file(9, WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&flock(9), WAIT), Ok(()));
-    assert_eq!(two.node.close_handle(9, WAIT), Ok(()));
-    assert_eq!(other.node.close_handle(9, WAIT), Ok(()));
+    assert_eq!(two.node.close_open_file(9, WAIT), Ok(()));
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
     assert!(family.is_clean());
 }
 
@@ -303,7 +303,7 @@ fn close_does_not_end_a_wait_of_the_same_process() {
             thread::scope(|scope| {
                 let waits = scope.spawn(|| waiter.set_lock(&waiting(lock), WAIT));
                 family.until_waiting(1);
-                assert_eq!(waiter.close_handle(8, WAIT), Ok(()));
+                assert_eq!(waiter.close_open_file(8, WAIT), Ok(()));
                 assert_eq!(family.leader.statistics().pools.waiting_for_locks.now, 1);
                 assert_eq!(one.node.set_lock(&unlock(held), WAIT), Ok(()));
                 assert_eq!(waits.join().unwrap(), Ok(()), "it got the lock");
@@ -319,12 +319,12 @@ fn close_does_not_end_a_wait_of_the_same_process() {
                 let wait = Wait::at_most(Duration::from_millis(30));
                 let waits = scope.spawn(move || waiter.set_lock(&waiting(lock), wait));
                 family.until_waiting(1);
-                assert_eq!(waiter.close_handle(8, WAIT), Ok(()));
+                assert_eq!(waiter.close_open_file(8, WAIT), Ok(()));
                 assert_eq!(waits.join().unwrap(), Err(Error::TimedOut));
             });
             assert_eq!(shared(&family), shared_before);
             for (member, handle) in [(&one.node, 7), (&other.node, 9)] {
-                assert_eq!(member.close_handle(handle, WAIT), Ok(()));
+                assert_eq!(member.close_open_file(handle, WAIT), Ok(()));
             }
             assert!(family.is_clean());
         }
@@ -378,12 +378,12 @@ fn leader_in_c_skips_messages_about_open_files() {
         scope.spawn(|| answer_as_in_c(&listener, &base));
         let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
         let member = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
-        assert_eq!(member.close_handle(7, WAIT), Ok(()), "never locked");
+        assert_eq!(member.close_open_file(7, WAIT), Ok(()), "never locked");
         let cannot = Err(Error::Unsupported);
-        assert_eq!(member.hold_handle(7, WAIT), cannot);
-        assert_eq!(member.give_handle(Vmid::LEADER, 7, WAIT), cannot);
-        assert_eq!(member.take_back_handle(Vmid::LEADER, 7, WAIT), cannot);
-        assert_eq!(member.close_handle(7, WAIT), cannot);
+        assert_eq!(member.hold_open_file(7, WAIT), cannot);
+        assert_eq!(member.give_open_file(Vmid::LEADER, 7, WAIT), cannot);
+        assert_eq!(member.take_back_open_file(Vmid::LEADER, 7, WAIT), cannot);
+        assert_eq!(member.close_open_file(7, WAIT), cannot);
         member.shut_down(LONG);
     });
 }

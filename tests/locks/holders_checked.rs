@@ -119,7 +119,7 @@ fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usiz
             locks: 2,
             files: 1,
             waiting: 0,
-            handles: 16,
+            open_files: 16,
         },
         |locks| {
             assert_eq!(locks.set(member(2), 0, &flock(7)), DONE);

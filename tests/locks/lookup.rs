@@ -12,7 +12,7 @@ const ROOM: LockLimits = LockLimits {
     locks: 4 * DelegatedLocks::MAX,
     files: 4,
     waiting: 1,
-    handles: 8,
+    open_files: 8,
 };
 
 fn own(lock: FileLock<'static>) -> FileLock<'static> {

@@ -13,7 +13,7 @@ const LIMITS: LockLimits = LockLimits {
     locks: 8,
     files: 2,
     waiting: 2,
-    handles: HANDLES as usize,
+    open_files: HANDLES as usize,
 };
 
 /// The shortest time of several rounds of locking and unlocking one open file.

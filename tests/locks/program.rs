@@ -20,7 +20,7 @@ pub(crate) const LIMITS: LockLimits = LockLimits {
     locks: 256,
     files: 4,
     waiting: 16,
-    handles: 64,
+    open_files: 64,
 };
 
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ const ROOM: LockLimits = LockLimits {
     locks: 32,
     files: 4,
     waiting: 4,
-    handles: 8,
+    open_files: 8,
 };
 
 /// The member gets the lock at once.

@@ -19,7 +19,7 @@ const ROOM: LockLimits = LockLimits {
     locks: 8 * DelegatedLocks::MAX,
     files: 8,
     waiting: 8,
-    handles: 8,
+    open_files: 8,
 };
 
 /// The member requests the file of that name, under that number.

@@ -71,7 +71,7 @@ impl Family {
             pools.waiting_for_locks,
             pools.lock_handles,
         ];
-        self.leader.is_sound() && used.iter().all(|fill| fill.now == 0)
+        self.leader.check_invariants() && used.iter().all(|fill| fill.now == 0)
     }
 }
 
@@ -339,13 +339,13 @@ fn open_file_stays_locked_until_its_last_holder_closes_it() {
     let (parent, child, other) = (family.member(), family.member(), family.member());
     for (lock, wanted) in [(flock(7), flock(9)), (ofd(8, 0, 5), ofd(10, 5, 5))] {
         assert_eq!(parent.node.set_lock(&lock, WAIT), Ok(()));
-        assert_eq!(child.node.hold_handle(lock.handle, WAIT), Ok(()));
-        assert_eq!(parent.node.close_handle(lock.handle, WAIT), Ok(()));
+        assert_eq!(child.node.hold_open_file(lock.handle, WAIT), Ok(()));
+        assert_eq!(parent.node.close_open_file(lock.handle, WAIT), Ok(()));
         assert_eq!(other.node.set_lock(&wanted, WAIT), BUSY);
-        assert_eq!(child.node.close_handle(lock.handle, WAIT), Ok(()));
+        assert_eq!(child.node.close_open_file(lock.handle, WAIT), Ok(()));
         let served = other.node.set_lock(&waiting(wanted), WAIT);
         assert_eq!(served, Ok(()));
-        assert_eq!(other.node.close_handle(wanted.handle, WAIT), Ok(()));
+        assert_eq!(other.node.close_open_file(wanted.handle, WAIT), Ok(()));
     }
     assert!(family.is_clean());
 }
@@ -359,7 +359,7 @@ fn process_that_never_locked_sends_nothing_when_it_closes() {
     for number in 0..20_u8 {
         let path = [b'/', number];
         assert_eq!(member.node.close_file(&path, member.pid, WAIT), Ok(()));
-        assert_eq!(member.node.close_handle(number.into(), WAIT), Ok(()));
+        assert_eq!(member.node.close_open_file(number.into(), WAIT), Ok(()));
     }
     assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
     assert_eq!(sent(&member.node), before);
@@ -379,7 +379,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         locks: 3,
         files: 2,
         waiting: 1,
-        handles: 1,
+        open_files: 1,
     };
     let family = Family::with(config);
     let (one, two) = (family.member(), family.member());
@@ -411,7 +411,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
     assert_eq!(two.node.set_lock(&unlocked, WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&flock(1), WAIT), Ok(()));
     assert_eq!(two.node.set_lock(&flock(2), WAIT), full);
-    assert_eq!(two.node.close_handle(1, WAIT), Ok(()));
+    assert_eq!(two.node.close_open_file(1, WAIT), Ok(()));
     // The limit of waiting requests.
     let wanted = waiting(write(two.pid, 0, 0));
     thread::scope(|scope| {

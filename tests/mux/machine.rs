@@ -136,11 +136,11 @@ impl Pair {
     }
 
     fn send(&mut self, end: usize, count: usize) {
-        let bytes = self.ends[end].to_send();
+        let bytes = self.ends[end].poll_transmit();
         let bytes = &bytes[..count.min(bytes.len())];
         self.lines[end].extend(bytes);
         let count = bytes.len();
-        self.ends[end].sent(count);
+        self.ends[end].mark_sent(count);
     }
 
     fn write(&mut self, at: usize, count: usize) {
@@ -228,7 +228,7 @@ proptest! {
         }
         pair.settle();
         for end in 0..2 {
-            prop_assert_eq!(pair.ends[end].writing().count(), 0);
+            prop_assert_eq!(pair.ends[end].open_streams().count(), 0);
             for number in 0..STREAMS {
                 prop_assert_eq!(pair.ends[end].open(7), u16::try_from(number).ok());
             }
@@ -260,8 +260,8 @@ proptest! {
                 Some(Step::End(at)) => end.end(number(at)),
                 Some(Step::Stop(at)) => end.stop(number(at), Stop::Busy),
                 Some(Step::Send(..) | Step::Arrive(..)) => {
-                    let count = end.to_send().len();
-                    end.sent(count);
+                    let count = end.poll_transmit().len();
+                    end.mark_sent(count);
                 }
                 None => {}
             }
@@ -404,13 +404,13 @@ fn what_a_full_line_has_no_room_for_is_said_later() {
     end.end(big);
     let mut said = Vec::new();
     loop {
-        let bytes = end.to_send();
+        let bytes = end.poll_transmit();
         if bytes.is_empty() {
             break;
         }
         let count = bytes.len().min(7);
         said.extend_from_slice(&bytes[..count]);
-        end.sent(count);
+        end.mark_sent(count);
     }
     let kinds = |kind: u8| {
         let mut rest = said.as_slice();

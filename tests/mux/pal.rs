@@ -89,13 +89,13 @@ impl World {
             let said: Vec<u8> = inner.going.drain(..).collect();
             other.receive(&said).unwrap();
             loop {
-                let bytes = other.to_send();
+                let bytes = other.poll_transmit();
                 if bytes.is_empty() {
                     break;
                 }
                 inner.coming.extend(bytes);
                 let count = bytes.len();
-                other.sent(count);
+                other.mark_sent(count);
             }
         }
         ready

@@ -121,7 +121,7 @@ fn locks_and_ids_of_a_process_are_free_when_its_parent_has_reaped_it() {
         assert_eq!((*read, read.status().owner_died), (round, false));
         drop(read);
         other.node.clear_locks(other.pid, WAIT).unwrap();
-        other.node.close_handle(8, WAIT).unwrap();
+        other.node.close_open_file(8, WAIT).unwrap();
         if round % 3 == 0 {
             drop(child);
         }
@@ -187,7 +187,7 @@ fn the_first_process_may_exit_and_lead_on() {
     assert_eq!(first.node.release_idle_ranges(WAIT), Ok(()));
     let pools = first.node.statistics().pools;
     assert_eq!((pools.processes.now, pools.ranges.now), (0, 0));
-    assert!(first.node.is_sound());
+    assert!(first.node.check_invariants());
     assert!(first.node.shut_down(LONG));
 }
 
@@ -196,7 +196,7 @@ const TELLS: [&str; 10] = [
     "events",
     "identity",
     "ids_in_use",
-    "is_sound",
+    "check_invariants",
     "memory",
     "pal",
     "pid",
@@ -234,16 +234,16 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
         ("clear_locks", node.clear_locks(1, WAIT).err()),
         ("close_all_syncs", node.close_all_syncs(WAIT).err()),
         ("close_file", node.close_file(b"/other", 1, WAIT).err()),
-        ("close_handle", node.close_handle(5, WAIT).err()),
+        ("close_open_file", node.close_open_file(5, WAIT).err()),
         ("close_sync", node.close_sync(handle, WAIT).err()),
         ("connect", node.connect(other).err()),
         ("credentials", node.credentials(1, WAIT).err()),
         ("exit", node.exit(Exit::default(), WAIT).err()),
         ("find_lock", node.find_lock(&lock, WAIT).err()),
-        ("give_handle", node.give_handle(other, 5, WAIT).err()),
+        ("give_open_file", node.give_open_file(other, 5, WAIT).err()),
         ("group_of", node.group_of(0, WAIT).err()),
         ("transfer_id", node.transfer_id(1, other, WAIT).err()),
-        ("hold_handle", node.hold_handle(5, WAIT).err()),
+        ("hold_open_file", node.hold_open_file(5, WAIT).err()),
         ("join", node.join(WAIT).err()),
         ("kill", node.kill(Target::Process(1), 0, WAIT).err()),
         ("kill", node.kill(Target::Group(0), 1, WAIT).err()),
@@ -292,8 +292,8 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
             node.unlock_sync(handle, SyncState::Shared, None).err(),
         ),
         (
-            "take_back_handle",
-            node.take_back_handle(other, 5, WAIT).err(),
+            "take_back_open_file",
+            node.take_back_open_file(other, 5, WAIT).err(),
         ),
         ("upgrade_sync", node.upgrade_sync(handle, WAIT).err()),
         (

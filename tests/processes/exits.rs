@@ -215,7 +215,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         family.first.node.owner_of(session, WAIT).unwrap().is_none()
     });
     assert_eq!(family.first.node.statistics().pools.processes.now, 1);
-    assert!(family.first.node.is_sound());
+    assert!(family.first.node.check_invariants());
 }
 
 #[test]

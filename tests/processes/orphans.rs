@@ -60,7 +60,7 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
         let id = parent.node.take_id(WAIT).unwrap();
         parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
         parent.node.set_lock(&flock(7), WAIT).unwrap();
-        parent.node.give_handle(identity.vmid, 7, WAIT).unwrap();
+        parent.node.give_open_file(identity.vmid, 7, WAIT).unwrap();
         // In the middle of a start.
         let killed = first.node.kill(Target::Process(identity.pid), 9, WAIT);
         assert_eq!(killed, Ok(()));
@@ -96,13 +96,13 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
         let exit = heir.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.exit_code, exit.parent_pid), (5, heir.pid));
         first.node.set_lock(&flock(8), WAIT).unwrap();
-        first.node.close_handle(8, WAIT).unwrap();
+        first.node.close_open_file(8, WAIT).unwrap();
         let pid = above.pid;
         above.exit(0);
         reap(first, pid);
     }
     assert_eq!(first.node.statistics().pools.processes.now, 1);
-    assert!(first.node.is_sound());
+    assert!(first.node.check_invariants());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
         parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
         parent
             .node
-            .give_handle(identity.vmid, handle, WAIT)
+            .give_open_file(identity.vmid, handle, WAIT)
             .unwrap();
         first
             .node
@@ -149,7 +149,7 @@ fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
     assert_eq!(after.processes.now, before.processes.now);
     assert_eq!(after.lock_handles.now, 0);
     assert_eq!(first.ended(), [(pid, 0, 0)]);
-    assert!(first.node.is_sound());
+    assert!(first.node.check_invariants());
     // It is too late now.
     let late = libos_ipc::host::HostNode::start(&family.base, given[0].0, Config::DEFAULT).unwrap();
     assert!(late.join(WAIT).is_err());

@@ -198,7 +198,7 @@ fn protocol_violation_closes_only_its_own_connection() {
         assert_eq!(refused, 1, "{what}");
         good.send(REQUEST_UPGRADE, EXCLUSIVE, b"");
         good.expect_message(CONFIRM_UPGRADE, EXCLUSIVE, b"");
-        assert!(family.leader.is_sound());
+        assert!(family.leader.check_invariants());
     }
 }
 

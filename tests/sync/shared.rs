@@ -52,7 +52,7 @@ impl Family {
         while used() > 0 {
             thread::yield_now();
         }
-        assert!(self.leader.is_sound());
+        assert!(self.leader.check_invariants());
     }
 }
 

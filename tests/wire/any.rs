@@ -199,7 +199,7 @@ fn held() -> impl Strategy<Value = HeldLock> {
 fn process() -> impl Strategy<Value = Process> {
     let choices = (select(ProcessState::ALL), 0..16_u32);
     (any::<[u32; 5]>(), choices, any::<u64>()).prop_map(
-        |([pid, vmid, parent, group, session], (state, flags), born)| Process {
+        |([pid, vmid, parent, group, session], (state, flags), start_seq)| Process {
             pid,
             vmid,
             parent,
@@ -207,7 +207,7 @@ fn process() -> impl Strategy<Value = Process> {
             session,
             state,
             flags: ProcessFlags::from_bits_truncate(flags),
-            born,
+            start_seq,
         },
     )
 }

@@ -426,7 +426,7 @@ fn the_extensions_for_processes() {
         session: 0x0505,
         state: ProcessState::Zombie,
         flags: ProcessFlags::STOPPED,
-        born: 0x0606,
+        start_seq: 0x0606,
     };
     answers(
         Answer::Process(Ok(process)),

@@ -333,7 +333,7 @@ mod tests {
         locks: 2 * DelegatedLocks::MAX,
         files: 2,
         waiting: 1,
-        handles: 0,
+        open_files: 0,
     };
     const OWNER: Owner = Owner::Process {
         vmid: Vmid::LEADER,

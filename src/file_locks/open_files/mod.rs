@@ -91,7 +91,7 @@ impl Reference {
 pub(super) struct OpenFileTable<'m> {
     references: Table<'m, Reference>,
     slots: SlotAllocator<'m>,
-    by_handle: HashIndex<'m>,
+    by_number: HashIndex<'m>,
     /// The first `listed` entries are the slots of references whose last request has ended while
     /// they were [`HoldState::Closing`]. A slot is listed at most once, and the list is empty at
     /// the end of each operation.
@@ -118,7 +118,7 @@ impl<'m> OpenFileTable<'m> {
         Ok(OpenFileTable {
             references: arena.alloc_table(capacity, |_| Ok(FREE))?,
             slots: SlotAllocator::new(arena, capacity)?,
-            by_handle: HashIndex::new(arena, capacity)?,
+            by_number: HashIndex::new(arena, capacity)?,
             closed: arena.alloc_table(capacity, |_| Ok(0))?,
             listed: 0,
             unjoined: 0,
@@ -139,7 +139,7 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn find(&self, handle: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {
-        self.by_handle.find(hash64(handle), |slot| {
+        self.by_number.find(hash64(handle), |slot| {
             let reference = self.references.get(slot as usize);
             reference.is_some_and(|reference| reference.handle == handle && matches(reference))
         })
@@ -165,7 +165,7 @@ impl<'m> OpenFileTable<'m> {
             return false;
         };
         self.change(slot, |free| *free = reference);
-        self.by_handle.insert(hash64(reference.handle), slot);
+        self.by_number.insert(hash64(reference.handle), slot);
         true
     }
 
@@ -208,7 +208,7 @@ impl<'m> OpenFileTable<'m> {
     /// Frees the slot. Returns whether it was the last reference to the open file.
     fn remove(&mut self, slot: u32) -> bool {
         let handle = self.at(slot).handle;
-        self.by_handle.remove(hash64(handle), slot);
+        self.by_number.remove(hash64(handle), slot);
         self.change(slot, |reference| *reference = FREE);
         self.slots.free(slot);
         self.find(handle, |_| true).is_none()

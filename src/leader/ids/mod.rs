@@ -3,5 +3,5 @@
 mod pending_grants;
 mod ranges;
 
-pub(super) use pending_grants::Promised;
+pub(super) use pending_grants::PendingGrants;
 pub use ranges::{Alloc, Ranges, Reclaim};

@@ -16,7 +16,7 @@ const _: () = assert!(LONGEST_RANGE <= crate::store::MAX_INTERVAL);
 const FIRST_AGAIN: Id = 2;
 
 /// How many ranges of a dead owner one call passes over at most: the table is behind a spinlock.
-const STEPS_AT_ONCE: u32 = 64;
+const MAX_STEPS: u32 = 64;
 
 /// What [`Ranges::alloc`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +167,7 @@ impl<'m> Ranges<'m> {
 
     /// Goes on with that, for a bounded number of steps. True when it is done.
     pub fn reclaim_on(&mut self, reclaim: &mut Reclaim) -> bool {
-        self.spans
-            .remove_next(&mut reclaim.0, STEPS_AT_ONCE as usize)
+        self.spans.remove_next(&mut reclaim.0, MAX_STEPS as usize)
     }
 
     pub(in crate::leader) fn digest(&self, digest: &mut Digest) {
@@ -186,7 +185,7 @@ impl<'m> Ranges<'m> {
     pub(in crate::leader) fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let mut sweep = OwnerCursor::resume(owner.get(), left);
-        if self.spans.remove_next(&mut sweep, STEPS_AT_ONCE as usize) {
+        if self.spans.remove_next(&mut sweep, MAX_STEPS as usize) {
             0
         } else {
             sweep.remaining() as u64
@@ -209,7 +208,7 @@ impl<'m> Ranges<'m> {
     }
 
     /// Whether no node was lost: what is out of the pool is in the tree. Slow: for tests.
-    pub fn is_sound(&self) -> bool {
-        self.spans.is_sound()
+    pub fn check_invariants(&self) -> bool {
+        self.spans.check_invariants()
     }
 }

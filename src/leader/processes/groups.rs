@@ -20,8 +20,8 @@ impl Processes<'_> {
         ranges: &mut Ranges<'_>,
     ) -> Result<(), i32> {
         let caller = *self
-            .of_vmid(from)
-            .filter(|caller| caller.lives())
+            .find_by_vmid(from)
+            .filter(|caller| caller.is_alive())
             .ok_or(errno::ESRCH)?;
         let pid = if pid == 0 { caller.pid } else { pid };
         if what == ProcessChange::Group {
@@ -38,7 +38,7 @@ impl Processes<'_> {
             ProcessChange::Executed => ProcessFlags::EXECUTED,
             ProcessChange::Stopped => ProcessFlags::STOPPED,
         };
-        if let Some(entry) = self.of_pid_mut(pid) {
+        if let Some(entry) = self.find_by_pid_mut(pid) {
             let before = entry.flags.contains(ProcessFlags::STOPPED);
             entry.flags.set(flag, value != 0);
             let after = entry.flags.contains(ProcessFlags::STOPPED);
@@ -59,8 +59,8 @@ impl Processes<'_> {
         ranges: &mut Ranges<'_>,
     ) -> Result<(), i32> {
         let target = *self
-            .of_pid(pid)
-            .filter(|target| target.is_there())
+            .find_by_pid(pid)
+            .filter(|target| target.exists())
             .filter(|target| target.pid == caller.pid || target.parent == caller.pid)
             .ok_or(errno::ESRCH)?;
         if target.session != caller.session {
@@ -73,35 +73,35 @@ impl Processes<'_> {
             return Err(errno::EPERM);
         }
         let in_session = |entry: &Entry| {
-            entry.is_there() && entry.group == group && entry.session == caller.session
+            entry.exists() && entry.group == group && entry.session == caller.session
         };
         if group != pid && !self.entries.iter().any(in_session) {
             return Err(errno::EPERM);
         }
-        self.name(group, 1);
-        self.name(target.group, -1);
-        if let Some(entry) = self.of_pid_mut(pid) {
+        self.adjust_ref_count(group, 1);
+        self.adjust_ref_count(target.group, -1);
+        if let Some(entry) = self.find_by_pid_mut(pid) {
             entry.group = group;
         }
-        self.free_name(target.group, ranges);
+        self.free_if_unreferenced(target.group, ranges);
         Ok(())
     }
 
     /// `setsid(2)`.
     fn set_session(&mut self, caller: &Entry, ranges: &mut Ranges<'_>) -> Result<(), i32> {
-        let leads = |entry: &Entry| entry.is_there() && entry.group == caller.pid;
+        let leads = |entry: &Entry| entry.exists() && entry.group == caller.pid;
         if self.entries.iter().any(leads) {
             return Err(errno::EPERM);
         }
-        self.name(caller.group, -1);
-        self.name(caller.session, -1);
-        self.name(caller.pid, 2);
-        if let Some(entry) = self.of_pid_mut(caller.pid) {
+        self.adjust_ref_count(caller.group, -1);
+        self.adjust_ref_count(caller.session, -1);
+        self.adjust_ref_count(caller.pid, 2);
+        if let Some(entry) = self.find_by_pid_mut(caller.pid) {
             entry.group = caller.pid;
             entry.session = caller.pid;
         }
-        self.free_name(caller.group, ranges);
-        self.free_name(caller.session, ranges);
+        self.free_if_unreferenced(caller.group, ranges);
+        self.free_if_unreferenced(caller.session, ranges);
         Ok(())
     }
 
@@ -118,9 +118,11 @@ impl Processes<'_> {
             pid: query.pid,
             ..ProcessQuery::default()
         };
-        let process = self.of_vmid(owner).filter(|process| process.lives());
+        let process = self
+            .find_by_vmid(owner)
+            .filter(|process| process.is_alive());
         match process {
-            Some(process) if *query == of_thread && !self.names(query.pid) => {
+            Some(process) if *query == of_thread && !self.is_pid_in_use(query.pid) => {
                 self.query(&ProcessQuery {
                     pid: process.pid,
                     ..of_thread
@@ -136,8 +138,8 @@ impl Processes<'_> {
     /// `ESRCH` if there is none.
     pub fn query(&self, query: &ProcessQuery) -> Result<Process, i32> {
         let fits = |entry: &&Entry| {
-            entry.is_there()
-                && entry.born > query.after
+            entry.exists()
+                && entry.start_seq > query.after
                 && (query.group == 0 || entry.group == query.group)
                 && (query.parent == 0 || entry.parent == query.parent)
         };
@@ -145,9 +147,9 @@ impl Processes<'_> {
             self.entries
                 .iter()
                 .filter(fits)
-                .min_by_key(|entry| entry.born)
+                .min_by_key(|entry| entry.start_seq)
         } else {
-            self.of_pid(query.pid).filter(fits)
+            self.find_by_pid(query.pid).filter(fits)
         };
         let entry = found.ok_or(errno::ESRCH)?;
         let mut flags = entry.flags;
@@ -167,7 +169,7 @@ impl Processes<'_> {
                 Life::Dead | Life::Free => ProcessState::Zombie,
             },
             flags,
-            born: entry.born,
+            start_seq: entry.start_seq,
         })
     }
 }

@@ -3,9 +3,9 @@
 //! A pid stays taken while its process lives, while that is a zombie which nobody reaped, and
 //! while it names a group or a session. Until then its entry stays, too.
 
+mod exit_notices;
 mod groups;
-mod notes;
-mod notifications;
+mod notices;
 mod orphans;
 mod signals;
 
@@ -18,9 +18,9 @@ use core::hash::Hash;
 use super::Ranges;
 use super::signals::{SignalLimits, Signals};
 
-pub use notes::Notice;
-pub use notifications::ExitNotice;
-pub(in crate::leader) use signals::Receiver;
+pub use exit_notices::ExitNotice;
+pub use notices::Notice;
+pub(in crate::leader) use signals::Destination;
 
 /// What a parent is told of a child that ended without a word: killed by SIGPWR.
 pub const SIGPWR: u32 = 30;
@@ -50,10 +50,10 @@ struct Entry {
     group: Id,
     session: Id,
     /// How many processes that are not reaped have its pid as their group, and as their session.
-    named_by: u32,
-    born: u64,
+    ref_count: u32,
+    start_seq: u64,
     /// Rises from death to death; 0 while it lives.
-    died: u64,
+    death_seq: u64,
     /// If it is to be told when its parent ends: how many have ended that it is still to be told of.
     parents_ended: Option<u32>,
     /// A child that it inherited while that was being started was abandoned: it is to look again.
@@ -65,7 +65,7 @@ struct Entry {
     exit: Option<ChildExit>,
 }
 
-const NOBODY: Entry = Entry {
+const FREE_ENTRY: Entry = Entry {
     life: Life::Free,
     reaped: false,
     notice_due: false,
@@ -75,9 +75,9 @@ const NOBODY: Entry = Entry {
     parent: 0,
     group: 0,
     session: 0,
-    named_by: 0,
-    born: 0,
-    died: 0,
+    ref_count: 0,
+    start_seq: 0,
+    death_seq: 0,
     parents_ended: None,
     child_abandoned: false,
     orphaned: 0,
@@ -85,13 +85,13 @@ const NOBODY: Entry = Entry {
 };
 
 impl Entry {
-    fn lives(&self) -> bool {
+    fn is_alive(&self) -> bool {
         matches!(self.life, Life::Starting | Life::Running)
     }
 
     /// Alive, or a zombie.
-    fn is_there(&self) -> bool {
-        self.lives() || self.life == Life::Dead && !self.reaped
+    fn exists(&self) -> bool {
+        self.is_alive() || self.life == Life::Dead && !self.reaped
     }
 }
 
@@ -102,8 +102,8 @@ pub struct Processes<'m> {
     free_count: usize,
     by_pid: SortedMap<'m>,
     by_vmid: SortedMap<'m>,
-    born: u64,
-    died: u64,
+    starts: u64,
+    deaths: u64,
     /// How many processes are being started whose parent has ended.
     orphaned_starts: usize,
     /// The highest number in [`Entry::orphaned`] so far.
@@ -133,7 +133,7 @@ impl<'m> Processes<'m> {
         signals: &SignalLimits,
     ) -> Result<Self, Error> {
         Ok(Processes {
-            entries: arena.alloc_table(capacity, |_| Ok(NOBODY))?,
+            entries: arena.alloc_table(capacity, |_| Ok(FREE_ENTRY))?,
             free: arena.alloc_table(capacity, |index| {
                 u32::try_from(capacity.saturating_sub(index).saturating_sub(1))
                     .map_err(|_| Error::Full(Resource::Processes))
@@ -141,8 +141,8 @@ impl<'m> Processes<'m> {
             free_count: capacity,
             by_pid: SortedMap::new(arena, capacity)?,
             by_vmid: SortedMap::new(arena, capacity)?,
-            born: 0,
-            died: 0,
+            starts: 0,
+            deaths: 0,
             orphaned_starts: 0,
             last_orphaned: 0,
             stopped: 0,
@@ -159,8 +159,8 @@ impl<'m> Processes<'m> {
         let used = self.entries.iter().filter(|entry| entry.life != Life::Free);
         digest.add_all(used);
         (
-            self.born,
-            self.died,
+            self.starts,
+            self.deaths,
             self.orphaned_starts,
             self.last_orphaned,
         )
@@ -187,86 +187,86 @@ impl<'m> Processes<'m> {
 
     /// Whether the member's process has not joined yet.
     pub fn is_starting(&self, vmid: Vmid) -> bool {
-        self.of_vmid(vmid)
+        self.find_by_vmid(vmid)
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
     /// Whether that is the pid of the member's process, which has joined.
     pub fn is_running(&self, vmid: Vmid, pid: Id) -> bool {
-        self.of_vmid(vmid)
+        self.find_by_vmid(vmid)
             .is_some_and(|entry| entry.life == Life::Running && entry.pid == pid)
     }
 
     /// Who answers for the member's process, if that has not joined yet: its parent, or the leader if
     /// it has none.
-    pub(super) fn starter(&self, vmid: Vmid) -> Option<Vmid> {
-        let child = self.of_vmid(vmid)?;
-        let parent = self.of_pid(child.parent);
+    pub(super) fn find_starter(&self, vmid: Vmid) -> Option<Vmid> {
+        let child = self.find_by_vmid(vmid)?;
+        let parent = self.find_by_pid(child.parent);
         let starter = parent.and_then(|parent| Vmid::new(parent.vmid));
         (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::LEADER))
     }
 
     /// The member whose process, by this pid, has not joined yet.
-    pub(super) fn starting(&self, pid: Id) -> Option<Vmid> {
-        let entry = self.of_pid(pid)?;
+    pub(super) fn find_starting(&self, pid: Id) -> Option<Vmid> {
+        let entry = self.find_by_pid(pid)?;
         Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
     }
 
     /// Whether any process but that of `vmid` lives.
-    pub fn any_but(&self, vmid: Vmid) -> bool {
+    pub fn has_living_except(&self, vmid: Vmid) -> bool {
         self.entries
             .iter()
-            .any(|entry| entry.lives() && entry.vmid != vmid.get())
+            .any(|entry| entry.is_alive() && entry.vmid != vmid.get())
     }
 
-    fn of_pid(&self, pid: Id) -> Option<&Entry> {
+    fn find_by_pid(&self, pid: Id) -> Option<&Entry> {
         self.entries.get(self.by_pid.get(pid)? as usize)
     }
 
-    fn of_pid_mut(&mut self, pid: Id) -> Option<&mut Entry> {
+    fn find_by_pid_mut(&mut self, pid: Id) -> Option<&mut Entry> {
         self.entries.get_mut(self.by_pid.get(pid)? as usize)
     }
 
-    fn of_vmid(&self, vmid: Vmid) -> Option<&Entry> {
+    fn find_by_vmid(&self, vmid: Vmid) -> Option<&Entry> {
         self.entries.get(self.by_vmid.get(vmid.get())? as usize)
     }
 
     /// Whether the ID is a process's pid, or was and still names something.
-    pub(super) fn names(&self, id: Id) -> bool {
+    pub(super) fn is_pid_in_use(&self, id: Id) -> bool {
         self.by_pid.get(id).is_some()
     }
 
     fn add(&mut self, entry: Entry) -> Result<(), Error> {
         let full = Error::Full(Resource::Processes);
         let free_count = self.free_count.checked_sub(1).ok_or(full)?;
-        let place = *self.free.get(free_count).ok_or(full)?;
-        if self.by_vmid.get(entry.vmid).is_some() || !self.by_pid.insert(entry.pid, place) {
+        let slot = *self.free.get(free_count).ok_or(full)?;
+        if self.by_vmid.get(entry.vmid).is_some() || !self.by_pid.insert(entry.pid, slot) {
             return Err(Error::Invalid);
         }
-        self.by_vmid.insert(entry.vmid, place);
+        self.by_vmid.insert(entry.vmid, slot);
         self.free_count = free_count;
-        self.born = self.born.saturating_add(1);
-        if let Some(slot) = self.entries.get_mut(place as usize) {
+        self.starts = self.starts.saturating_add(1);
+        if let Some(slot) = self.entries.get_mut(slot as usize) {
             *slot = Entry {
-                born: self.born,
+                start_seq: self.starts,
                 ..entry
             };
         }
-        self.name(entry.group, 1);
-        self.name(entry.session, 1);
+        self.adjust_ref_count(entry.group, 1);
+        self.adjust_ref_count(entry.session, 1);
         Ok(())
     }
 
     /// One more, or one less, process has this pid as its group or session.
-    fn name(&mut self, pid: Id, change: i32) {
-        if let Some(entry) = self.of_pid_mut(pid) {
-            entry.named_by = entry.named_by.saturating_add_signed(change);
+    fn adjust_ref_count(&mut self, pid: Id, change: i32) {
+        if let Some(entry) = self.find_by_pid_mut(pid) {
+            entry.ref_count = entry.ref_count.saturating_add_signed(change);
         }
     }
 
     /// The process of `from` starts a child, which has its VMID and its pid already.
     pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
-        let parent = *self.of_vmid(from).ok_or(Error::NoSuchProcess)?;
+        let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
         self.add(Entry {
             life: Life::Starting,
             pid,
@@ -274,22 +274,22 @@ impl<'m> Processes<'m> {
             parent: parent.pid,
             group: parent.group,
             session: parent.session,
-            ..NOBODY
+            ..FREE_ENTRY
         })
     }
 
     /// A process joins under its pid. It is known already if its parent said so when it started
     /// it; else it is `parent`'s child if that is known, and leads a group and session if not.
     pub(super) fn join(&mut self, from: Vmid, pid: Id, parent: Option<Vmid>) -> Result<(), Error> {
-        if let Some(place) = self.by_vmid.get(from.get()) {
-            let entry = self.entries.get(place as usize);
+        if let Some(slot) = self.by_vmid.get(from.get()) {
+            let entry = self.entries.get(slot as usize);
             if entry.is_none_or(|entry| entry.pid != pid) {
                 return Err(Error::Invalid);
             }
-            self.runs(place);
+            self.runs(slot);
             return Ok(());
         }
-        let parent = parent.and_then(|parent| self.of_vmid(parent)).copied();
+        let parent = parent.and_then(|parent| self.find_by_vmid(parent)).copied();
         self.add(Entry {
             life: Life::Running,
             pid,
@@ -297,24 +297,24 @@ impl<'m> Processes<'m> {
             parent: parent.map_or(0, |parent| parent.pid),
             group: parent.map_or(pid, |parent| parent.group),
             session: parent.map_or(pid, |parent| parent.session),
-            ..NOBODY
+            ..FREE_ENTRY
         })
     }
 
     /// The member's process runs, though it has not said so: it is one in C.
-    pub(super) fn runs_unjoined(&mut self, vmid: Vmid) {
+    pub(super) fn mark_running_unjoined(&mut self, vmid: Vmid) {
         if self.is_starting(vmid)
-            && let Some(place) = self.by_vmid.get(vmid.get())
+            && let Some(slot) = self.by_vmid.get(vmid.get())
         {
-            self.runs(place);
+            self.runs(slot);
         }
     }
 
     /// A process that was being started is there.
-    fn runs(&mut self, place: u32) {
-        if let Some(entry) = self.entries.get_mut(place as usize) {
+    fn runs(&mut self, slot: u32) {
+        if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.life = Life::Running;
-            self.signals.raise();
+            self.signals.mark_ready();
             if core::mem::take(&mut entry.orphaned) != 0 {
                 self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
             }
@@ -322,8 +322,8 @@ impl<'m> Processes<'m> {
     }
 
     /// A process says how it ends.
-    pub(super) fn ends(&mut self, from: Vmid, exit: ChildExit) -> bool {
-        match self.of_pid_mut(exit.pid) {
+    pub(super) fn record_exit(&mut self, from: Vmid, exit: ChildExit) -> bool {
+        match self.find_by_pid_mut(exit.pid) {
             Some(entry) if entry.vmid == from.get() => {
                 entry.exit = Some(exit);
                 true
@@ -334,12 +334,12 @@ impl<'m> Processes<'m> {
 
     /// The parent has seen its child's end, or will not ask for it.
     pub(super) fn reap(&mut self, from: Vmid, pid: Id, ranges: &mut Ranges<'_>) -> bool {
-        let parent = self.of_vmid(from).map(|parent| parent.pid);
-        match self.of_pid_mut(pid) {
+        let parent = self.find_by_vmid(from).map(|parent| parent.pid);
+        match self.find_by_pid_mut(pid) {
             Some(entry) if Some(entry.parent) == parent && !entry.reaped => {
                 entry.reaped = true;
                 entry.notice_due = false;
-                self.settle(pid, ranges);
+                self.release_if_reaped(pid, ranges);
                 true
             }
             _ => false,
@@ -348,8 +348,8 @@ impl<'m> Processes<'m> {
 
     /// If the process is dead and reaped: it counts for its group and session no more, and what is
     /// not named any more is free.
-    fn settle(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(entry) = self.of_pid_mut(pid) else {
+    fn release_if_reaped(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
+        let Some(entry) = self.find_by_pid_mut(pid) else {
             return;
         };
         if entry.life != Life::Dead || !entry.reaped {
@@ -359,35 +359,35 @@ impl<'m> Processes<'m> {
         (entry.group, entry.session) = (0, 0);
         // Nobody asks for it any more, but it may be a name yet.
         ranges.give_single(pid, Vmid::LEADER);
-        self.name(group, -1);
-        self.name(session, -1);
-        self.free_name(pid, ranges);
-        self.free_name(group, ranges);
-        self.free_name(session, ranges);
+        self.adjust_ref_count(group, -1);
+        self.adjust_ref_count(session, -1);
+        self.free_if_unreferenced(pid, ranges);
+        self.free_if_unreferenced(group, ranges);
+        self.free_if_unreferenced(session, ranges);
     }
 
     /// Frees the pid if it is nobody's and names nothing.
-    fn free_name(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(place) = self.by_pid.get(pid) else {
+    fn free_if_unreferenced(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
+        let Some(slot) = self.by_pid.get(pid) else {
             return;
         };
-        let Some(entry) = self.entries.get_mut(place as usize) else {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
         };
-        if entry.is_there() || entry.named_by > 0 {
+        if entry.exists() || entry.ref_count > 0 {
             return;
         }
-        *entry = NOBODY;
+        *entry = FREE_ENTRY;
         self.by_pid.remove(pid);
         if let Some(free) = self.free.get_mut(self.free_count) {
-            *free = place;
+            *free = slot;
             self.free_count = self.free_count.saturating_add(1);
         }
         ranges.free_single(pid);
     }
 
     /// Whether the tables agree with each other. Slow: for tests.
-    pub fn is_sound(&self) -> bool {
+    pub fn check_invariants(&self) -> bool {
         let used = self
             .entries
             .iter()
@@ -402,7 +402,7 @@ impl<'m> Processes<'m> {
                 })
                 .sum::<u32>()
         };
-        self.signals.is_sound()
+        self.signals.check_invariants()
             && used == self.by_pid.len()
             && used.saturating_add(self.free_count) == self.entries.len()
             && self
@@ -410,9 +410,9 @@ impl<'m> Processes<'m> {
                 .iter()
                 .filter(|entry| entry.life != Life::Free)
                 .all(|entry| {
-                    entry.named_by == named(entry.pid)
-                        && (entry.is_there() || entry.named_by > 0)
-                        && (entry.parent == 0 || self.names(entry.parent))
+                    entry.ref_count == named(entry.pid)
+                        && (entry.exists() || entry.ref_count > 0)
+                        && (entry.parent == 0 || self.is_pid_in_use(entry.parent))
                 })
     }
 }

@@ -1,7 +1,7 @@
 //! What a death changes for the others: zombies, orphans, orphaned groups.
 
 use super::signals::status_of_dead;
-use super::{Entry, Life, NOBODY, Processes};
+use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::errno;
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
@@ -10,41 +10,41 @@ use crate::{Id, Vmid};
 
 impl Processes<'_> {
     /// A member is gone. Its process is a zombie from now on, its children are orphans.
-    pub(in crate::leader) fn died(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
+    pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
         self.first_has_left |= vmid == Vmid::LEADER;
-        let Some(place) = self.by_vmid.get(vmid.get()) else {
-            self.signals.left(vmid, |_| -errno::ESRCH);
+        let Some(slot) = self.by_vmid.get(vmid.get()) else {
+            self.signals.remove_target(vmid, |_| -errno::ESRCH);
             return;
         };
-        self.signals.left(vmid, status_of_dead);
+        self.signals.remove_target(vmid, status_of_dead);
         self.by_vmid.remove(vmid.get());
-        let Some(entry) = self.entries.get_mut(place as usize) else {
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
         };
         let had_stopped = entry.flags.contains(ProcessFlags::STOPPED);
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.flags.remove(ProcessFlags::STOPPED);
-        self.died = self.died.saturating_add(1);
-        entry.died = self.died;
+        self.deaths = self.deaths.saturating_add(1);
+        entry.death_seq = self.deaths;
         if core::mem::take(&mut entry.orphaned) != 0 {
             self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
         }
         let dead = *entry;
         self.stopped = self.stopped.saturating_sub(usize::from(had_stopped));
-        let heir = self.heir(dead.parent);
+        let reaper = self.find_reaper(dead.parent);
         for at in 0..self.entries.len() {
             let child = self.entries.get(at).filter(|child| {
                 child.life != Life::Free && child.parent == dead.pid && child.pid != dead.pid
             });
             if let Some(child) = child.copied() {
-                self.orphan(child, &dead, heir, ranges);
+                self.reparent(child, &dead, reaper, ranges);
             }
         }
-        self.mourn(dead.pid, ranges);
+        self.notify_parent(dead.pid, ranges);
         // A group whose only tie to the rest of the session was this process is orphaned.
         let tied = self
-            .of_pid(dead.parent)
+            .find_by_pid(dead.parent)
             .is_some_and(|parent| parent.group != dead.group && parent.session == dead.session);
         if tied {
             self.hang_up_if_orphaned(dead.group);
@@ -52,31 +52,35 @@ impl Processes<'_> {
     }
 
     /// Who gets a dead process's children: the next subreaper above, or the first process.
-    fn heir(&self, above: Id) -> Option<(Id, Vmid)> {
+    fn find_reaper(&self, above: Id) -> Option<(Id, Vmid)> {
         let mut pid = above;
         for _ in 0..self.entries.len() {
-            let Some(entry) = self.of_pid(pid) else { break };
+            let Some(entry) = self.find_by_pid(pid) else {
+                break;
+            };
             if entry.life == Life::Running && entry.flags.contains(ProcessFlags::SUBREAPER) {
                 return Some((entry.pid, Vmid::new(entry.vmid)?));
             }
             pid = entry.parent;
         }
-        let first = self.of_vmid(Vmid::LEADER).filter(|first| first.lives())?;
+        let first = self
+            .find_by_vmid(Vmid::LEADER)
+            .filter(|first| first.is_alive())?;
         Some((first.pid, Vmid::LEADER))
     }
 
-    fn orphan(
+    fn reparent(
         &mut self,
         child: Entry,
         parent: &Entry,
-        heir: Option<(Id, Vmid)>,
+        reaper: Option<(Id, Vmid)>,
         ranges: &mut Ranges<'_>,
     ) {
         let mut is_told = false;
         let mut is_new = false;
         let number = self.last_orphaned.saturating_add(1);
-        if let Some(entry) = self.of_pid_mut(child.pid) {
-            entry.parent = heir.map_or(0, |(pid, _)| pid);
+        if let Some(entry) = self.find_by_pid_mut(child.pid) {
+            entry.parent = reaper.map_or(0, |(pid, _)| pid);
             if let Some(ended) = &mut entry.parents_ended {
                 *ended = ended.saturating_add(1);
                 is_told = true;
@@ -93,7 +97,7 @@ impl Processes<'_> {
             self.last_orphaned = number;
         }
         if child.life == Life::Dead {
-            self.mourn(child.pid, ranges);
+            self.notify_parent(child.pid, ranges);
         } else if child.group != parent.group && child.session == parent.session {
             self.hang_up_if_orphaned(child.group);
         }
@@ -121,8 +125,8 @@ impl Processes<'_> {
     /// The process is connected, so it is about to join or to go: it has its time once more.
     pub(in crate::leader) fn defer_start(&mut self, vmid: Vmid) {
         let number = self.last_orphaned.saturating_add(1);
-        let place = self.by_vmid.get(vmid.get());
-        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        let slot = self.by_vmid.get(vmid.get());
+        let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         if let Some(entry) = entry.filter(|entry| entry.orphaned != 0) {
             entry.orphaned = number;
             self.last_orphaned = number;
@@ -130,31 +134,31 @@ impl Processes<'_> {
     }
 
     /// A process that is being started will not come. Nobody is told how it ended, but its parent looks
-    /// again; the rest is as when a member [leaves](Processes::died).
+    /// again; the rest is as when a member [leaves](Processes::on_death).
     pub(in crate::leader) fn abandon(&mut self, vmid: Vmid) {
-        let place = self.by_vmid.get(vmid.get());
-        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        let slot = self.by_vmid.get(vmid.get());
+        let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         let Some(entry) = entry.filter(|entry| entry.life == Life::Starting) else {
             return;
         };
         entry.reaped = true;
         let parent = entry.parent;
-        if let Some(parent) = self.of_pid_mut(parent) {
+        if let Some(parent) = self.find_by_pid_mut(parent) {
             parent.child_abandoned = true;
             self.has_notices = true;
         }
     }
 
     /// Sees to it that a dead process's parent is told, or that nobody has to be.
-    fn mourn(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
-        let Some(entry) = self.of_pid(pid).copied() else {
+    fn notify_parent(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
+        let Some(entry) = self.find_by_pid(pid).copied() else {
             return;
         };
         let parent = self
-            .of_pid(entry.parent)
-            .filter(|parent| parent.lives())
+            .find_by_pid(entry.parent)
+            .filter(|parent| parent.is_alive())
             .and_then(|parent| Vmid::new(parent.vmid));
-        let Some(dead) = self.of_pid_mut(pid) else {
+        let Some(dead) = self.find_by_pid_mut(pid) else {
             return;
         };
         match parent {
@@ -167,7 +171,7 @@ impl Processes<'_> {
             _ => {
                 dead.notice_due = false;
                 dead.reaped = true;
-                self.settle(pid, ranges);
+                self.release_if_reaped(pid, ranges);
             }
         }
     }
@@ -176,10 +180,10 @@ impl Processes<'_> {
     /// (POSIX, "orphaned process group").
     pub(super) fn is_orphaned(&self, group: Id) -> bool {
         !self.entries.iter().any(|member| {
-            member.lives()
+            member.is_alive()
                 && member.group == group
-                && self.of_pid(member.parent).is_some_and(|parent| {
-                    parent.lives() && parent.group != group && parent.session == member.session
+                && self.find_by_pid(member.parent).is_some_and(|parent| {
+                    parent.is_alive() && parent.group != group && parent.session == member.session
                 })
         })
     }
@@ -189,7 +193,7 @@ impl Processes<'_> {
         if self.stopped == 0 || !self.is_orphaned(group) {
             return;
         }
-        let of_group = |entry: &&mut Entry| entry.lives() && entry.group == group;
+        let of_group = |entry: &&mut Entry| entry.is_alive() && entry.group == group;
         let has_stopped = self
             .entries
             .iter_mut()
@@ -197,10 +201,10 @@ impl Processes<'_> {
             .any(|member| member.flags.contains(ProcessFlags::STOPPED));
         if has_stopped {
             for at in 0..self.entries.len() {
-                let member = self.entries.get(at).copied().unwrap_or(NOBODY);
-                if member.lives() && member.group == group {
-                    self.signal_from_nobody(&member, SIGHUP);
-                    self.signal_from_nobody(&member, SIGCONT);
+                let member = self.entries.get(at).copied().unwrap_or(FREE_ENTRY);
+                if member.is_alive() && member.group == group {
+                    self.send_kernel_signal(&member, SIGHUP);
+                    self.send_kernel_signal(&member, SIGCONT);
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::{Id, Vmid};
 
 /// Where a signal for a pid goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::leader) enum Receiver {
+pub(in crate::leader) enum Destination {
     /// To this member, once it has joined.
     Starting(Vmid),
     /// Nowhere: a zombie can be signalled, and nothing comes of it.
@@ -20,24 +20,24 @@ pub(in crate::leader) enum Receiver {
 
 impl Processes<'_> {
     /// Where a signal for that pid goes.
-    pub(in crate::leader) fn receiver(&self, pid: Id) -> Receiver {
-        match self.of_pid(pid) {
-            Some(entry) if !entry.is_there() => Receiver::Nobody,
-            Some(entry) if entry.life == Life::Dead => Receiver::Zombie,
+    pub(in crate::leader) fn find_destination(&self, pid: Id) -> Destination {
+        match self.find_by_pid(pid) {
+            Some(entry) if !entry.exists() => Destination::Nobody,
+            Some(entry) if entry.life == Life::Dead => Destination::Zombie,
             Some(entry) if entry.life == Life::Starting => {
-                Vmid::new(entry.vmid).map_or(Receiver::Owner, Receiver::Starting)
+                Vmid::new(entry.vmid).map_or(Destination::Owner, Destination::Starting)
             }
-            _ => Receiver::Owner,
+            _ => Destination::Owner,
         }
     }
 
     /// Whether the pid is that of a process, or a zombie.
-    pub(crate) fn is_there(&self, pid: Id) -> bool {
-        self.of_pid(pid).is_some_and(Entry::is_there)
+    pub(crate) fn exists(&self, pid: Id) -> bool {
+        self.find_by_pid(pid).is_some_and(Entry::exists)
     }
 
     /// Keeps a signal for all for those that have not joined yet.
-    pub(in crate::leader) fn keep_for_starting(&mut self, from: Vmid, kill: &PidKill) {
+    pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {
             let Some(entry) = self.entries.get(at) else {
                 return;
@@ -48,23 +48,25 @@ impl Processes<'_> {
             if entry.life == Life::Starting && vmid != from {
                 let kill = for_process(entry.pid, kill.sender, kill.signal);
                 // One for a process is never refused.
-                let _ = self.signals.keep(vmid, &kill);
+                let _ = self.signals.add_pending(vmid, &kill);
             }
         }
     }
 
     /// A signal of the system itself.
-    pub(super) fn signal_from_nobody(&mut self, to: &Entry, signal: i32) {
+    pub(super) fn send_kernel_signal(&mut self, to: &Entry, signal: i32) {
         if let Some(vmid) = Vmid::new(to.vmid) {
             // One for a process is never refused.
-            let _ = self.signals.keep(vmid, &for_process(to.pid, 0, signal));
+            let _ = self
+                .signals
+                .add_pending(vmid, &for_process(to.pid, 0, signal));
         }
     }
 
     /// Returns true if the table has a process or a zombie other than the process of `vmid`.
-    pub(crate) fn is_any_there_but(&self, vmid: Vmid) -> bool {
+    pub(crate) fn has_any_except(&self, vmid: Vmid) -> bool {
         let mut entries = self.entries.iter();
-        entries.any(|entry| entry.is_there() && entry.vmid != vmid.get())
+        entries.any(|entry| entry.exists() && entry.vmid != vmid.get())
     }
 
     /// Whether the first process has ended. Its node may still serve the others.

@@ -4,18 +4,18 @@ use super::Signals;
 
 impl Signals<'_> {
     /// Whether the counts agree with the lists. Slow: for tests.
-    pub(in crate::leader) fn is_sound(&self) -> bool {
+    pub(in crate::leader) fn check_invariants(&self) -> bool {
         let targets = || {
-            let places = self.targets.iter().enumerate();
-            places.filter(|(place, target)| {
+            let slots = self.targets.iter().enumerate();
+            slots.filter(|(slot, target)| {
                 let found = self.by_vmid.get(target.vmid);
-                found.is_some_and(|found| found as usize == *place)
+                found.is_some_and(|found| found as usize == *slot)
             })
         };
         let lists = || targets().flat_map(|(_, target)| [target.first, target.sent]);
         let of_targets = || lists().flat_map(|first| self.list(first));
-        let kept = of_targets().filter(|(_, queued)| queued.asker.is_none());
-        let asked = of_targets().filter(|(_, queued)| queued.asker.is_some());
+        let kept = of_targets().filter(|(_, queued)| queued.requester.is_none());
+        let asked = of_targets().filter(|(_, queued)| queued.requester.is_some());
         let answers = self.list(self.answers).count();
         let kept = kept.count();
         let is_ordered = targets().all(|(_, target)| {
@@ -23,10 +23,10 @@ impl Signals<'_> {
             let mut last = 0;
             stamps.all(|stamp| core::mem::replace(&mut last, stamp) < stamp)
         });
-        kept == self.kept
+        kept == self.queued_count
             && kept <= self.limit
-            && asked.count().saturating_add(answers) == self.asked
-            && self.free.in_use() == self.kept.saturating_add(self.asked)
+            && asked.count().saturating_add(answers) == self.awaited_count
+            && self.free.in_use() == self.queued_count.saturating_add(self.awaited_count)
             && targets().count() == self.free_targets.in_use()
             && is_ordered
     }

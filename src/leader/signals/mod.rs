@@ -43,14 +43,14 @@ impl SignalLimits {
         queued: 0,
     };
 
-    const fn places(&self) -> usize {
+    const fn slot_count(&self) -> usize {
         self.queued.saturating_mul(2)
     }
 }
 
 /// A signal that is pending once.
 #[derive(Clone, Copy, Hash)]
-struct Once {
+struct PendingOnce {
     stamp: u64,
     sender: Id,
     /// The process it is for; 0 for all.
@@ -63,7 +63,7 @@ struct Target {
     vmid: u32,
     /// Which signals are pending once.
     pending: u64,
-    once: [Once; ALL],
+    once: [PendingOnce; ALL],
     /// The places of those that are queued, in their order.
     first: u32,
     last: u32,
@@ -76,7 +76,7 @@ struct Target {
 const IDLE: Target = Target {
     vmid: 0,
     pending: 0,
-    once: [Once {
+    once: [PendingOnce {
         stamp: 0,
         sender: 0,
         pid: 0,
@@ -89,7 +89,7 @@ const IDLE: Target = Target {
 
 /// Who waits for the answer of a target.
 #[derive(Clone, Copy, Hash)]
-pub(in crate::leader) struct Asker {
+pub(in crate::leader) struct Requester {
     pub(in crate::leader) vmid: Vmid,
     pub(in crate::leader) seq: u64,
 }
@@ -99,7 +99,7 @@ pub(in crate::leader) struct Asker {
 struct Queued {
     kill: PidKill,
     stamp: u64,
-    asker: Option<Asker>,
+    requester: Option<Requester>,
     next: u32,
     generation: u32,
     /// The answer, once it is known.
@@ -115,7 +115,7 @@ const EMPTY: Queued = Queued {
         target: KillTarget::Process,
     },
     stamp: 0,
-    asker: None,
+    requester: None,
     next: NONE,
     generation: 0,
     status: 0,
@@ -123,12 +123,12 @@ const EMPTY: Queued = Queued {
 
 /// A signal that is to be sent to its target now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingSignal {
     pub(crate) kill: PidKill,
     /// By which the target answers it.
     pub(crate) seq: u64,
     /// Whether somebody waits for the answer.
-    pub(crate) is_asked: bool,
+    pub(crate) is_awaited: bool,
 }
 
 /// An answer for somebody who signalled through the leader.
@@ -148,13 +148,13 @@ pub(crate) struct Signals<'m> {
     queue: Table<'m, Queued>,
     free: SlotAllocator<'m>,
     limit: usize,
-    kept: usize,
-    most_kept: usize,
-    asked: usize,
+    queued_count: usize,
+    queued_peak: usize,
+    awaited_count: usize,
     /// The places of answers that are to be given.
     answers: u32,
-    /// See [`Signals::raised`].
-    raised: u64,
+    /// See [`Signals::ready_count`].
+    ready_count: u64,
     stamp: u64,
 }
 
@@ -163,26 +163,26 @@ impl<'m> Signals<'m> {
         bytes_for::<Target>(limits.targets)
             .saturating_add(SlotAllocator::bytes(limits.targets))
             .saturating_add(SortedMap::bytes(limits.targets))
-            .saturating_add(bytes_for::<Queued>(limits.places()))
-            .saturating_add(SlotAllocator::bytes(limits.places()))
+            .saturating_add(bytes_for::<Queued>(limits.slot_count()))
+            .saturating_add(SlotAllocator::bytes(limits.slot_count()))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Result<Self, Error> {
-        if u32::try_from(limits.places()).is_err() {
+        if u32::try_from(limits.slot_count()).is_err() {
             return Err(Error::Full(Resource::Memory));
         }
         Ok(Signals {
             targets: arena.alloc_table(limits.targets, |_| Ok(IDLE))?,
             free_targets: SlotAllocator::new(arena, limits.targets)?,
             by_vmid: SortedMap::new(arena, limits.targets)?,
-            queue: arena.alloc_table(limits.places(), |_| Ok(EMPTY))?,
-            free: SlotAllocator::new(arena, limits.places())?,
+            queue: arena.alloc_table(limits.slot_count(), |_| Ok(EMPTY))?,
+            free: SlotAllocator::new(arena, limits.slot_count())?,
             limit: limits.queued,
-            kept: 0,
-            most_kept: 0,
-            asked: 0,
+            queued_count: 0,
+            queued_peak: 0,
+            awaited_count: 0,
             answers: NONE,
-            raised: 0,
+            ready_count: 0,
             stamp: 0,
         })
     }
@@ -192,17 +192,23 @@ impl<'m> Signals<'m> {
         self.free.digest(digest);
         let mut last = None;
         while let Some(to) = self.next_target(last) {
-            self.of(to).hash(digest);
+            self.find_target(to).hash(digest);
             last = Some(to);
         }
         digest.add_all(self.queue.iter().take(self.free.high_water() as usize));
-        (self.kept, self.most_kept, self.asked, self.answers).hash(digest);
-        (self.raised, self.stamp).hash(digest);
+        (
+            self.queued_count,
+            self.queued_peak,
+            self.awaited_count,
+            self.answers,
+        )
+            .hash(digest);
+        (self.ready_count, self.stamp).hash(digest);
     }
 
     /// How many signals are queued one by one, and the most there ever were.
-    pub(crate) fn fill(&self) -> (usize, usize) {
-        (self.kept, self.most_kept)
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        (self.queued_count, self.queued_peak)
     }
 
     /// Returns true if the member has answered every signal that the leader has sent to it.
@@ -212,37 +218,37 @@ impl<'m> Signals<'m> {
 
     /// Whether something waits to be sent to the member.
     pub(crate) fn is_waiting(&self, to: Vmid) -> bool {
-        self.of(to)
+        self.find_target(to)
             .is_some_and(|target| target.pending != 0 || target.first != NONE)
     }
 
-    fn of(&self, to: Vmid) -> Option<&Target> {
+    fn find_target(&self, to: Vmid) -> Option<&Target> {
         self.targets.get(self.by_vmid.get(to.get())? as usize)
     }
 
-    fn of_mut(&mut self, to: Vmid) -> Option<&mut Target> {
+    fn find_target_mut(&mut self, to: Vmid) -> Option<&mut Target> {
         self.targets.get_mut(self.by_vmid.get(to.get())? as usize)
     }
 
     /// The member's target, new if nothing is under way to it yet.
-    fn target(&mut self, to: Vmid) -> Option<&mut Target> {
+    fn find_or_add_target(&mut self, to: Vmid) -> Option<&mut Target> {
         if self.by_vmid.get(to.get()).is_none() {
-            let place = self.free_targets.alloc()?;
-            self.by_vmid.insert(to.get(), place);
-            *self.targets.get_mut(place as usize)? = Target {
+            let slot = self.free_targets.alloc()?;
+            self.by_vmid.insert(to.get(), slot);
+            *self.targets.get_mut(slot as usize)? = Target {
                 vmid: to.get(),
                 ..IDLE
             };
         }
-        self.of_mut(to)
+        self.find_target_mut(to)
     }
 
     /// Forgets the target if nothing is under way to it.
     fn drop_if_idle(&mut self, to: Vmid) {
-        let Some(place) = self.by_vmid.get(to.get()) else {
+        let Some(slot) = self.by_vmid.get(to.get()) else {
             return;
         };
-        let is_idle = self.targets.get(place as usize).is_some_and(|target| {
+        let is_idle = self.targets.get(slot as usize).is_some_and(|target| {
             target.pending == 0
                 && target.first == NONE
                 && target.sent == NONE
@@ -250,22 +256,22 @@ impl<'m> Signals<'m> {
         });
         if is_idle {
             self.by_vmid.remove(to.get());
-            self.free_targets.free(place);
+            self.free_targets.free(slot);
         }
     }
 
     /// The number of times that something may have become ready to be sent. It tells whether a look at all
     /// targets is due.
-    pub(crate) fn raised(&self) -> u64 {
-        self.raised
+    pub(crate) fn ready_count(&self) -> u64 {
+        self.ready_count
     }
 
-    pub(in crate::leader) fn raise(&mut self) {
-        self.raised = self.raised.wrapping_add(1);
+    pub(in crate::leader) fn mark_ready(&mut self) {
+        self.ready_count = self.ready_count.wrapping_add(1);
     }
 
     fn next_stamp(&mut self) -> u64 {
-        self.raise();
+        self.mark_ready();
         self.stamp = self.stamp.saturating_add(1);
         self.stamp
     }
@@ -274,20 +280,20 @@ impl<'m> Signals<'m> {
     ///
     /// # Errors
     /// A positive error number: `EAGAIN` for a real-time signal for a thread, at the limit.
-    pub(in crate::leader) fn keep(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
+    pub(in crate::leader) fn add_pending(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
         let Some(bit) = signal_bit(kill.signal) else {
             return Ok(());
         };
         let is_for_thread = kill.target == KillTarget::Thread;
         let is_real_time = kill.signal >= REAL_TIME;
-        let is_full = self.kept >= self.limit;
+        let is_full = self.queued_count >= self.limit;
         if is_for_thread && is_real_time && is_full {
             return Err(errno::EAGAIN);
         }
         self.discard(to, discarded_by(kill.signal));
         if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None) {
-            self.kept = self.kept.saturating_add(1);
-            self.most_kept = self.most_kept.max(self.kept);
+            self.queued_count = self.queued_count.saturating_add(1);
+            self.queued_peak = self.queued_peak.max(self.queued_count);
             return Ok(());
         }
         if is_real_time && self.is_queued(to, kill.signal) {
@@ -295,13 +301,13 @@ impl<'m> Signals<'m> {
             return Ok(());
         }
         let stamp = self.next_stamp();
-        let Some(target) = self.target(to) else {
+        let Some(target) = self.find_or_add_target(to) else {
             return Err(errno::EAGAIN);
         };
-        let place = usize::try_from(kill.signal)
+        let slot = usize::try_from(kill.signal)
             .ok()
             .and_then(|signal| signal.checked_sub(1));
-        let Some(once) = place.and_then(|place| target.once.get_mut(place)) else {
+        let Some(once) = slot.and_then(|slot| target.once.get_mut(slot)) else {
             return Err(errno::EINVAL);
         };
         let pid = match kill.target {
@@ -309,7 +315,7 @@ impl<'m> Signals<'m> {
             KillTarget::Process | KillTarget::Thread => kill.pid,
         };
         if target.pending & bit == 0 {
-            *once = Once {
+            *once = PendingOnce {
                 stamp,
                 sender: kill.sender,
                 pid,
@@ -324,56 +330,61 @@ impl<'m> Signals<'m> {
 
     /// A signal whose sender waits for the target's answer. False if there is no room for that: then
     /// it can only be kept.
-    pub(in crate::leader) fn ask(&mut self, to: Vmid, kill: &PidKill, asker: Asker) -> bool {
-        if self.asked >= self.limit {
+    pub(in crate::leader) fn add_awaited(
+        &mut self,
+        to: Vmid,
+        kill: &PidKill,
+        requester: Requester,
+    ) -> bool {
+        if self.awaited_count >= self.limit {
             return false;
         }
         self.discard(to, discarded_by(kill.signal));
-        let is_asked = self.enqueue(to, kill, Some(asker));
-        self.asked = self.asked.saturating_add(usize::from(is_asked));
-        is_asked
+        let is_awaited = self.enqueue(to, kill, Some(requester));
+        self.awaited_count = self.awaited_count.saturating_add(usize::from(is_awaited));
+        is_awaited
     }
 
     /// Puts a signal into a place at the end of the target's queue.
-    fn enqueue(&mut self, to: Vmid, kill: &PidKill, asker: Option<Asker>) -> bool {
-        if self.target(to).is_none() {
+    fn enqueue(&mut self, to: Vmid, kill: &PidKill, requester: Option<Requester>) -> bool {
+        if self.find_or_add_target(to).is_none() {
             return false;
         }
-        let Some(place) = self.free.alloc() else {
+        let Some(slot) = self.free.alloc() else {
             self.drop_if_idle(to);
             return false;
         };
         let stamp = self.next_stamp();
-        if let Some(queued) = self.queue.get_mut(place as usize) {
+        if let Some(queued) = self.queue.get_mut(slot as usize) {
             *queued = Queued {
                 kill: *kill,
                 stamp,
-                asker,
+                requester,
                 next: NONE,
                 generation: queued.generation.wrapping_add(1) & GENERATIONS,
                 status: 0,
             };
         }
-        let Some(target) = self.of_mut(to) else {
+        let Some(target) = self.find_target_mut(to) else {
             return false;
         };
-        let last = core::mem::replace(&mut target.last, place);
+        let last = core::mem::replace(&mut target.last, slot);
         if last == NONE {
-            target.first = place;
+            target.first = slot;
         } else if let Some(last) = self.queue.get_mut(last as usize) {
-            last.next = place;
+            last.next = slot;
         }
         true
     }
 
     /// The places of a list.
     fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Queued)> {
-        let get = |place: u32| Some((place, self.queue.get(place as usize)?));
+        let get = |slot: u32| Some((slot, self.queue.get(slot as usize)?));
         core::iter::successors(get(first), move |(_, queued)| get(queued.next))
     }
 
     fn is_queued(&self, to: Vmid, signal: i32) -> bool {
-        let first = self.of(to).map_or(NONE, |target| target.first);
+        let first = self.find_target(to).map_or(NONE, |target| target.first);
         self.list(first)
             .any(|(_, queued)| queued.kill.signal == signal)
     }
@@ -383,7 +394,7 @@ impl<'m> Signals<'m> {
         if signals == 0 {
             return;
         }
-        let Some(target) = self.of_mut(to) else {
+        let Some(target) = self.find_target_mut(to) else {
             return;
         };
         target.pending &= !signals;
@@ -395,7 +406,7 @@ impl<'m> Signals<'m> {
             let bit = signal_bit(queued.kill.signal).unwrap_or(0);
             if bit & signals != 0 {
                 self.finish(at, 0);
-            } else if let Some(target) = self.of_mut(to) {
+            } else if let Some(target) = self.find_target_mut(to) {
                 let last = core::mem::replace(&mut target.last, at);
                 if last == NONE {
                     target.first = at;
@@ -409,18 +420,18 @@ impl<'m> Signals<'m> {
     }
 
     /// A place that is in no list has served: whoever waits for its answer is to get it.
-    fn finish(&mut self, place: u32, status: i32) {
+    fn finish(&mut self, slot: u32, status: i32) {
         let answers = self.answers;
-        let Some(queued) = self.queue.get_mut(place as usize) else {
+        let Some(queued) = self.queue.get_mut(slot as usize) else {
             return;
         };
-        if queued.asker.is_some() {
+        if queued.requester.is_some() {
             queued.status = status;
             queued.next = answers;
-            self.answers = place;
+            self.answers = slot;
         } else {
-            self.kept = self.kept.saturating_sub(1);
-            self.free.free(place);
+            self.queued_count = self.queued_count.saturating_sub(1);
+            self.free.free(slot);
         }
     }
 }

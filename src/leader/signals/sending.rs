@@ -1,20 +1,20 @@
 //! From a target's queue to its stream, and what it answers.
 
 use super::rules::signal_bit;
-use super::{IDLE, Once, Outgoing, Queued, SignalAnswer, Signals, Target};
+use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
 use crate::Vmid;
 use crate::store::NONE;
 use crate::wire::{KillTarget, PidKill};
 
 /// What the sequence number has besides, by which a target answers a signal that came through the
 /// leader: no call of the leader's own process has it.
-const PASSED: u64 = 1 << 62;
+const FORWARDED: u64 = 1 << 62;
 impl Signals<'_> {
-    /// The next signal for the member. It stays until [`Signals::sent`].
-    pub(crate) fn next(&self, to: Vmid) -> Option<Outgoing> {
-        let target = self.of(to)?;
+    /// The next signal for the member. It stays until [`Signals::mark_sent`].
+    pub(crate) fn next(&self, to: Vmid) -> Option<OutgoingSignal> {
+        let target = self.find_target(to)?;
         let queued = self.queue.get(target.first as usize);
-        match (Self::first_once(target), queued) {
+        match (Self::oldest_once(target), queued) {
             (Some((_, once)), Some(queued)) if once.stamp > queued.stamp => {
                 Some(Self::outgoing(target.first, queued))
             }
@@ -31,11 +31,11 @@ impl Signals<'_> {
                     signal,
                     target,
                 };
-                let (seq, is_asked) = (PASSED | u64::from(NONE), false);
-                Some(Outgoing {
+                let (seq, is_awaited) = (FORWARDED | u64::from(NONE), false);
+                Some(OutgoingSignal {
                     kill,
                     seq,
-                    is_asked,
+                    is_awaited,
                 })
             }
             (None, queued) => queued.map(|queued| Self::outgoing(target.first, queued)),
@@ -43,7 +43,7 @@ impl Signals<'_> {
     }
 
     /// The one that has been pending once for longest.
-    fn first_once(target: &Target) -> Option<(i32, &Once)> {
+    fn oldest_once(target: &Target) -> Option<(i32, &PendingOnce)> {
         if target.pending == 0 {
             return None;
         }
@@ -53,35 +53,35 @@ impl Signals<'_> {
             .min_by_key(|(_, once)| once.stamp)
     }
 
-    fn outgoing(place: u32, queued: &Queued) -> Outgoing {
-        let is_asked = queued.asker.is_some();
-        let place = if is_asked { place } else { NONE };
+    fn outgoing(slot: u32, queued: &Queued) -> OutgoingSignal {
+        let is_awaited = queued.requester.is_some();
+        let slot = if is_awaited { slot } else { NONE };
         let generation = u64::from(queued.generation) << u32::BITS;
-        Outgoing {
+        OutgoingSignal {
             kill: queued.kill,
-            seq: PASSED | generation | u64::from(place),
-            is_asked,
+            seq: FORWARDED | generation | u64::from(slot),
+            is_awaited,
         }
     }
 
     /// The [next](Signals::next) signal was sent. `is_answered` says whether the member answers what is
     /// kept, too.
-    pub(in crate::leader) fn sent(&mut self, to: Vmid, is_answered: bool) {
+    pub(in crate::leader) fn mark_sent(&mut self, to: Vmid, is_answered: bool) {
         let Some(outgoing) = self.next(to) else {
             return;
         };
-        let Some(target) = self.of_mut(to) else {
+        let Some(target) = self.find_target_mut(to) else {
             return;
         };
         let first = target.first;
-        let once_stamp = Self::first_once(target).map_or(u64::MAX, |(_, once)| once.stamp);
-        if !outgoing.is_asked {
+        let once_stamp = Self::oldest_once(target).map_or(u64::MAX, |(_, once)| once.stamp);
+        if !outgoing.is_awaited {
             target.unanswered = target.unanswered.saturating_add(u32::from(is_answered));
         }
         let queued = self.queue.get(first as usize).copied();
         match queued.filter(|queued| queued.stamp < once_stamp) {
             Some(queued) => {
-                let Some(target) = self.of_mut(to) else {
+                let Some(target) = self.find_target_mut(to) else {
                     return;
                 };
                 target.first = queued.next;
@@ -89,7 +89,7 @@ impl Signals<'_> {
                     target.last = NONE;
                 }
                 let sent = target.sent;
-                if queued.asker.is_some() {
+                if queued.requester.is_some() {
                     target.sent = first;
                     if let Some(queued) = self.queue.get_mut(first as usize) {
                         queued.next = sent;
@@ -99,7 +99,7 @@ impl Signals<'_> {
                 }
             }
             None => {
-                if let Some(target) = self.of_mut(to) {
+                if let Some(target) = self.find_target_mut(to) {
                     target.pending &= !signal_bit(outgoing.kill.signal).unwrap_or(0);
                 }
             }
@@ -114,38 +114,38 @@ impl Signals<'_> {
     }
 
     /// Whether a sequence number is one of those by which targets answer.
-    pub(crate) const fn is_passed(seq: u64) -> bool {
-        seq & PASSED != 0
+    pub(crate) const fn is_forwarded(seq: u64) -> bool {
+        seq & FORWARDED != 0
     }
 
     /// A member answers a signal that came through the leader. False if it was sent none such.
-    pub(in crate::leader) fn answered(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
-        let place = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
-        let Some(target) = self.of_mut(from) else {
+    pub(in crate::leader) fn on_answer(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
+        let slot = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
+        let Some(target) = self.find_target_mut(from) else {
             return false;
         };
-        if place == NONE {
+        if slot == NONE {
             let was_sent = target.unanswered > 0;
             target.unanswered = target.unanswered.saturating_sub(1);
             self.drop_if_idle(from);
             return was_sent;
         }
-        let (sent, mut before) = (target.sent, NONE);
+        let (sent, mut prev) = (target.sent, NONE);
         let mut at = sent;
         while let Some(queued) = self.queue.get(at as usize).copied() {
-            if at != place {
-                (before, at) = (at, queued.next);
+            if at != slot {
+                (prev, at) = (at, queued.next);
                 continue;
             }
-            if Self::outgoing(place, &queued).seq != seq {
+            if Self::outgoing(slot, &queued).seq != seq {
                 return false;
             }
-            if let Some(before) = self.queue.get_mut(before as usize) {
-                before.next = queued.next;
-            } else if let Some(target) = self.of_mut(from) {
+            if let Some(prev) = self.queue.get_mut(prev as usize) {
+                prev.next = queued.next;
+            } else if let Some(target) = self.find_target_mut(from) {
                 target.sent = queued.next;
             }
-            self.finish(place, status);
+            self.finish(slot, status);
             self.drop_if_idle(from);
             return true;
         }
@@ -154,8 +154,12 @@ impl Signals<'_> {
 
     /// The member is gone, or will never come: nothing is under way to it any more. Those who wait for its
     /// answer get what `status` says: 0 or a negative error number.
-    pub(in crate::leader) fn left(&mut self, vmid: Vmid, status: impl Fn(&PidKill) -> i32) {
-        let Some(target) = self.of_mut(vmid) else {
+    pub(in crate::leader) fn remove_target(
+        &mut self,
+        vmid: Vmid,
+        status: impl Fn(&PidKill) -> i32,
+    ) {
+        let Some(target) = self.find_target_mut(vmid) else {
             return;
         };
         let lists = [target.first, target.sent];
@@ -172,26 +176,26 @@ impl Signals<'_> {
         self.drop_if_idle(vmid);
     }
 
-    /// The next answer that is to be sent. It stays until [`Signals::handle_answer`].
+    /// The next answer that is to be sent. It stays until [`Signals::take_answer`].
     pub(crate) fn next_answer(&self) -> Option<SignalAnswer> {
         let queued = self.queue.get(self.answers as usize)?;
-        let asker = queued.asker?;
+        let requester = queued.requester?;
         Some(SignalAnswer {
-            to: asker.vmid,
-            seq: asker.seq,
+            to: requester.vmid,
+            seq: requester.seq,
             status: queued.status,
         })
     }
 
     /// The next answer is about to be sent.
-    pub(in crate::leader) fn handle_answer(&mut self) {
-        let place = self.answers;
-        let Some(queued) = self.queue.get_mut(place as usize) else {
+    pub(in crate::leader) fn take_answer(&mut self) {
+        let slot = self.answers;
+        let Some(queued) = self.queue.get_mut(slot as usize) else {
             return;
         };
-        queued.asker = None;
+        queued.requester = None;
         self.answers = queued.next;
-        self.asked = self.asked.saturating_sub(1);
-        self.free.free(place);
+        self.awaited_count = self.awaited_count.saturating_sub(1);
+        self.free.free(slot);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Vmid;
 use crate::error::errno;
-use crate::leader::{Op, Outcome, Outgoing};
+use crate::leader::{Op, Outcome, OutgoingSignal};
 use crate::node::upcall::{Signal, SignalReply, Upcall};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::Pal;
@@ -28,7 +28,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // once.
             let mut leader = leader.lock();
             let is_first_there = from != us && !leader.processes().first_has_left();
-            is_any_there |= is_first_there || leader.processes().is_any_there_but(from);
+            is_any_there |= is_first_there || leader.processes().has_any_except(from);
             leader.apply(&Op::SignalStarting { from, kill: *kill });
             for peer in self.peers.all() {
                 let to = peer.vmid();
@@ -101,7 +101,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(leader) = &self.leader else {
             return true;
         };
-        let raised = leader.lock().processes().signals.raised();
+        let raised = leader.lock().processes().signals.ready_count();
         if raised == self.leader_limits.signals_sent.load(Ordering::SeqCst) {
             return true;
         }
@@ -184,8 +184,8 @@ impl<'m, P: Pal> Node<'m, P> {
 }
 
 /// Returns the message that carries the signal to its target, and its sequence number.
-fn frame_of(signal: &Outgoing, is_answered: bool) -> (u64, Message<'static>) {
-    match (signal.is_asked, is_answered) {
+fn frame_of(signal: &OutgoingSignal, is_answered: bool) -> (u64, Message<'static>) {
+    match (signal.is_awaited, is_answered) {
         (true, _) => (signal.seq, Message::PidKill(signal.kill)),
         (false, true) => (signal.seq, Message::KillPassed(signal.kill)),
         // A process in C answers no signal for all.

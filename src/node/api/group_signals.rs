@@ -81,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Err(error);
                 }
             };
-            query.after = member.born;
+            query.after = member.start_seq;
             let kill = PidKill {
                 sender,
                 pid: member.pid,

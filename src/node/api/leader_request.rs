@@ -112,7 +112,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 let is_noted =
                     matches!(outcome, Outcome::Done | Outcome::Answer(Answer::Status(0)));
                 if is_noted && *held && other == Some(self.identity.vmid) {
-                    self.used_locks.note_handle(*handle);
+                    self.used_locks.record_open_file(*handle);
                 }
                 // Before the giver knows; what finds no room is sent later.
                 self.send_notes();

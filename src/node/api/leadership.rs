@@ -216,7 +216,8 @@ impl<'m, P: Pal> Node<'m, P> {
             self.flush(&peer);
         }
         self.wait_until(us, WaitReason::Members, limits, || {
-            let is_last = !self.peers.is_any_connected() && !leader.lock().processes().any_but(us);
+            let is_last =
+                !self.peers.is_any_connected() && !leader.lock().processes().has_living_except(us);
             is_last.then_some(Ok(()))
         })
     }

@@ -17,7 +17,7 @@ const NOTES_AT_ONCE: usize = 16;
 
 /// The notice of a process about an open file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum HandleNotice {
+enum OpenFileNotice {
     /// The process holds the open file.
     Hold,
     /// The process has closed the open file.
@@ -31,20 +31,20 @@ enum HandleNotice {
 impl<'m, P: Pal> Node<'m, P> {
     /// This process has an open file that it was handed: one that it has inherited, or whose descriptor
     /// has come in a message. The open file's `flock` and OFD locks now go only when this process has
-    /// [closed](Node::close_handle) it, too. When this returns, the leader knows. It may be called
+    /// [closed](Node::close_open_file) it, too. When this returns, the leader knows. It may be called
     /// before [`Node::join`].
     ///
-    /// A process that was [handed](Node::give_handle) an open file holds it already, so nothing is lost
+    /// A process that was [handed](Node::give_open_file) an open file holds it already, so nothing is lost
     /// before this call. To be called once for each descriptor that has come in a message: another one
     /// may be under way. A child need not call it for what it was handed before it joined.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::handles`](crate::LockLimits);
+    /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
-    pub fn hold_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn hold_open_file(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        self.used_locks.note_handle(handle);
-        self.notify_handle(HandleNotice::Hold, handle, wait)
+        self.used_locks.record_open_file(handle);
+        self.notify_open_file(OpenFileNotice::Hold, handle, wait)
     }
 
     /// Hands an open file on to another process of the family: to a child that this process
@@ -54,30 +54,35 @@ impl<'m, P: Pal> Node<'m, P> {
     /// it. This process holds it, too, from now on, even if it has never locked it.
     ///
     /// An open file counts once for a process that has not joined, however often it is handed on. A member
-    /// [says](Node::hold_handle) of each descriptor that arrives that it has come, before it uses or
-    /// [closes](Node::close_handle) it: the descriptor may be there before the leader's word,
+    /// [says](Node::hold_open_file) of each descriptor that arrives that it has come, before it uses or
+    /// [closes](Node::close_open_file) it: the descriptor may be there before the leader's word,
     /// and a close before both is not noticed: the lock stays until the member ends. A child that never joins holds it until it is
     /// [buried](Node::abandon_child), or abandoned. If the descriptor can't be sent,
-    /// [`Node::take_back_handle`].
+    /// [`Node::take_back_open_file`].
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit of
-    /// [`LockLimits::handles`](crate::LockLimits), and then nothing has changed;
+    /// [`LockLimits::open_files`](crate::LockLimits), and then nothing has changed;
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`]. After
     /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
-    /// [`Node::take_back_handle`] makes sure that it was not.
-    pub fn give_handle(&self, to: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.used_locks.note_handle(handle);
-        self.notify_handle(HandleNotice::Give(to), handle, wait)
+    /// [`Node::take_back_open_file`] makes sure that it was not.
+    pub fn give_open_file(&self, to: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.used_locks.record_open_file(handle);
+        self.notify_open_file(OpenFileNotice::Give(to), handle, wait)
     }
 
-    /// Takes back an open file that this process has [handed on](Node::give_handle) to another, since
+    /// Takes back an open file that this process has [handed on](Node::give_open_file) to another, since
     /// the descriptor could not be sent. If the other process has used it, this does nothing.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
-    pub fn take_back_handle(&self, from: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.notify_handle(HandleNotice::TakeBack(from), handle, wait)
+    pub fn take_back_open_file(
+        &self,
+        from: Vmid,
+        handle: u64,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
+        self.notify_open_file(OpenFileNotice::TakeBack(from), handle, wait)
     }
 
     /// The last descriptor of an open file in this process was closed: if no other process holds it, its
@@ -90,14 +95,14 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
     /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
-    pub fn close_handle(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn close_open_file(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let wait = self.begin(wait);
-        if !self.used_locks.may_have_handle(handle) {
+        if !self.used_locks.may_have_open_file(handle) {
             self.await_notes(wait)?;
         }
-        if self.used_locks.may_have_handle(handle) {
-            self.notify_handle(HandleNotice::Close, handle, wait)
+        if self.used_locks.may_have_open_file(handle) {
+            self.notify_open_file(OpenFileNotice::Close, handle, wait)
         } else {
             Ok(())
         }
@@ -118,12 +123,17 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    fn notify_handle(&self, what: HandleNotice, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    fn notify_open_file(
+        &self,
+        what: OpenFileNotice,
+        handle: u64,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         let (other, held) = match what {
-            HandleNotice::Hold => (None, true),
-            HandleNotice::Close => (None, false),
-            HandleNotice::Give(to) => (Some(to), true),
-            HandleNotice::TakeBack(from) => (Some(from), false),
+            OpenFileNotice::Hold => (None, true),
+            OpenFileNotice::Close => (None, false),
+            OpenFileNotice::Give(to) => (Some(to), true),
+            OpenFileNotice::TakeBack(from) => (Some(from), false),
         };
         let wait = self.begin(wait);
         if !self.has_extensions() {
@@ -150,7 +160,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(note) = next else {
                 return true;
             };
-            if !self.send_given(leader, note) {
+            if !self.send_given_file(leader, note) {
                 let (to, handle) = note;
                 leader.lock().apply(&Op::FileNoticeDeferred(to, handle));
             }
@@ -159,7 +169,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Sends the notice of one open file. False if there was no room.
-    fn send_given(&self, leader: &SpinLock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
+    fn send_given_file(&self, leader: &SpinLock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
         let now = Wait::at_most(Duration::ZERO);
         if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(handle), now) {
             return false;
@@ -182,14 +192,14 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(note) = next else {
                 return true;
             };
-            if !self.send_given(leader, note) {
+            if !self.send_given_file(leader, note) {
                 return false;
             }
         }
     }
 
     /// Handles the leader's notice that this process was given an open file.
-    pub(crate) fn note_given(&self, handle: u64) {
-        self.used_locks.note_handle(handle);
+    pub(crate) fn record_given_file(&self, handle: u64) {
+        self.used_locks.record_open_file(handle);
     }
 }

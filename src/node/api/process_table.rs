@@ -40,7 +40,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<Option<Process>, Error> {
         let query = ProcessQuery {
-            after: last.map_or(0, |last| last.born),
+            after: last.map_or(0, |last| last.start_seq),
             ..ProcessQuery::default()
         };
         match self.query(&query, wait) {

@@ -24,12 +24,12 @@ impl UsedLocks {
     pub(in crate::node) fn note_hashed(&self, lock: &FileLock<'_>, hash: u64) {
         match lock.family {
             LockFamily::Posix => self.put(hash),
-            LockFamily::Flock | LockFamily::Ofd => self.note_handle(lock.handle),
+            LockFamily::Flock | LockFamily::Ofd => self.record_open_file(lock.handle),
         }
     }
 
-    pub(in crate::node) fn note_handle(&self, handle: u64) {
-        self.put(of_handle(handle));
+    pub(in crate::node) fn record_open_file(&self, handle: u64) {
+        self.put(hash_of_open_file(handle));
     }
 
     /// Whether the process may have locked the file.
@@ -38,8 +38,8 @@ impl UsedLocks {
     }
 
     /// Whether the process may have locked the open file.
-    pub(in crate::node) fn may_have_handle(&self, handle: u64) -> bool {
-        self.has(of_handle(handle))
+    pub(in crate::node) fn may_have_open_file(&self, handle: u64) -> bool {
+        self.has(hash_of_open_file(handle))
     }
 
     /// Whether the process has locked anything.
@@ -66,7 +66,7 @@ impl UsedLocks {
     }
 }
 
-fn of_handle(handle: u64) -> u64 {
+fn hash_of_open_file(handle: u64) -> u64 {
     // FNV-1a's step.
     let hash = (handle ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0x0100_0000_01b3);
     hash ^ (hash >> 32)

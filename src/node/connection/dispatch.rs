@@ -179,7 +179,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::Hello(hello) => self.handle_hello(peer, hello),
             Message::Limits(limits) => self.handle_limits(peer, limits),
             Message::FileGiven(handle) if Some(to) == self.identity.leader => {
-                self.note_given(*handle);
+                self.record_given_file(*handle);
                 true
             }
             Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
@@ -282,7 +282,7 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
-        if self.leader.is_some() && Signals::is_passed(seq) {
+        if self.leader.is_some() && Signals::is_forwarded(seq) {
             return self.handle_signal_answer(peer, seq, payload);
         }
         match self.waiters.answer(peer.vmid(), seq, payload) {

@@ -386,7 +386,7 @@ impl<'m, P: Pal> Node<'m, P> {
         while left > 0 {
             let portion = Op::ReclaimRanges { owner: vmid, left };
             left = match leader.lock().apply(&portion) {
-                Outcome::Left(left) => left,
+                Outcome::Remaining(left) => left,
                 _ => 0,
             };
         }
@@ -398,7 +398,7 @@ pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid)
     // One step for each lock, since there may be many entries.
     while matches!(
         leader.lock().apply(&Op::RevokeGrants(giver)),
-        Outcome::Left(1..)
+        Outcome::Remaining(1..)
     ) {}
 }
 

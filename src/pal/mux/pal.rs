@@ -106,7 +106,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
             let is_sent = {
                 let mut state = self.state.lock();
                 self.send(&mut state);
-                state.mux.to_send().is_empty()
+                state.mux.poll_transmit().is_empty()
             };
             if is_sent || self.channel.now() >= until {
                 return is_sent;
@@ -117,7 +117,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
 
     fn send(&self, state: &mut State<STREAMS, WINDOW>) {
         loop {
-            let bytes = state.mux.to_send();
+            let bytes = state.mux.poll_transmit();
             let count = if bytes.is_empty() {
                 0
             } else {
@@ -126,7 +126,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
             if count == 0 {
                 return;
             }
-            state.mux.sent(count);
+            state.mux.mark_sent(count);
         }
     }
 
@@ -174,7 +174,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     fn connect(&mut self, to: u32) -> Result<u16, ConnectError> {
         let begun = self
             .mux
-            .writing()
+            .open_streams()
             .find(|(stream, whom)| *whom == to && !self.is_claimed(*stream));
         let Some((stream, _)) = begun else {
             if self.mux.open(to).is_none() {
@@ -202,7 +202,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     }
 
     fn drop_unclaimed(&mut self) {
-        let unclaimed = self.mux.writing().find(|(stream, _)| {
+        let unclaimed = self.mux.open_streams().find(|(stream, _)| {
             let is_decided = self.mux.is_accepted(*stream) || self.mux.stopped(*stream).is_some();
             is_decided && !self.is_claimed(*stream)
         });
@@ -378,7 +378,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
                 state.poll(ready);
                 let is_over = has_waited || !ready.is_empty() || until == Some(Time(0));
                 // Who tries to connect is to look again, instead of resting.
-                is_over || state.mux.take_decided()
+                is_over || state.mux.take_changed()
             };
             if self.endpoint.woken.swap(false, Ordering::AcqRel) || is_over {
                 return;

@@ -8,7 +8,7 @@ use crate::store::ByteRing;
 bitflags! {
     /// What became of a stream that this end writes. None of them: its number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Writing: u8 {
+    pub(super) struct TxState: u8 {
         /// It was opened here.
         const OPENED = 1;
         /// The other end knows of it.
@@ -27,7 +27,7 @@ bitflags! {
 bitflags! {
     /// What became of a stream that this end reads. None of them: its number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Hearing: u8 {
+    pub(super) struct RxState: u8 {
         /// It was opened there.
         const OPENED = 1;
         /// Closed there: what is in the ring is the rest.
@@ -41,8 +41,8 @@ bitflags! {
 
 /// A stream that this end writes.
 #[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) life: Writing,
+pub(super) struct TxStream {
+    pub(super) life: TxState,
     /// Whom it is for.
     pub(super) to: u32,
     /// How many bytes may be sent yet.
@@ -51,53 +51,53 @@ pub(super) struct Outgoing {
     pub(super) stop: Stop,
 }
 
-impl Outgoing {
-    pub(super) const FREE: Outgoing = Outgoing {
-        life: Writing::empty(),
+impl TxStream {
+    pub(super) const FREE: TxStream = TxStream {
+        life: TxState::empty(),
         to: 0,
         credit: 0,
         stop: Stop::Closed,
     };
 
     /// Frees the number when both ends know of both ends.
-    pub(super) fn settle(&mut self) {
-        if self.life.contains(Writing::END_SENT | Writing::STOPPED) {
-            *self = Outgoing::FREE;
+    pub(super) fn free_if_finished(&mut self) {
+        if self.life.contains(TxState::END_SENT | TxState::STOPPED) {
+            *self = TxStream::FREE;
         }
     }
 
-    pub(super) fn allow(&mut self, more: u32) -> Result<(), MuxError> {
-        if !self.is_talked_about() {
+    pub(super) fn add_credit(&mut self, more: u32) -> Result<(), MuxError> {
+        if !self.is_open_at_reader() {
             return Err(MuxError::NotOpen);
         }
         self.credit = self
             .credit
             .checked_add(more)
             .ok_or(MuxError::TooMuchCredit)?;
-        self.life |= Writing::ACCEPTED;
+        self.life |= TxState::ACCEPTED;
         Ok(())
     }
 
-    pub(super) fn stopped(&mut self, stop: Stop) -> Result<(), MuxError> {
-        if !self.is_talked_about() {
+    pub(super) fn on_stop(&mut self, stop: Stop) -> Result<(), MuxError> {
+        if !self.is_open_at_reader() {
             return Err(MuxError::NotOpen);
         }
-        self.life |= Writing::STOPPED;
+        self.life |= TxState::STOPPED;
         self.stop = stop;
-        self.settle();
+        self.free_if_finished();
         Ok(())
     }
 
     /// Whether the reader knows of it and has not said its last word about it.
-    fn is_talked_about(&self) -> bool {
-        self.life.contains(Writing::OPEN_SENT) && !self.life.contains(Writing::STOPPED)
+    fn is_open_at_reader(&self) -> bool {
+        self.life.contains(TxState::OPEN_SENT) && !self.life.contains(TxState::STOPPED)
     }
 }
 
 /// A stream that this end reads.
 #[derive(Debug)]
-pub(super) struct Incoming<const WINDOW: usize> {
-    pub(super) life: Hearing,
+pub(super) struct RxStream<const WINDOW: usize> {
+    pub(super) life: RxState,
     /// What came and was not read yet.
     pub(super) ring: ByteRing<WINDOW>,
     /// How many bytes the other end may send yet.
@@ -108,10 +108,10 @@ pub(super) struct Incoming<const WINDOW: usize> {
     pub(super) stop: Stop,
 }
 
-impl<const WINDOW: usize> Incoming<WINDOW> {
+impl<const WINDOW: usize> RxStream<WINDOW> {
     pub(super) const fn new() -> Self {
-        Incoming {
-            life: Hearing::empty(),
+        RxStream {
+            life: RxState::empty(),
             ring: ByteRing::new(),
             granted: 0,
             consumed: 0,
@@ -119,29 +119,29 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
         }
     }
 
-    pub(super) fn opened(&mut self) -> Result<(), MuxError> {
+    pub(super) fn on_open(&mut self) -> Result<(), MuxError> {
         if !self.life.is_empty() {
             return Err(MuxError::AlreadyOpen);
         }
-        self.life = Hearing::OPENED;
+        self.life = RxState::OPENED;
         self.ring.clear();
         self.granted = 0;
         self.consumed = 0;
         Ok(())
     }
 
-    pub(super) fn ended(&mut self) -> Result<(), MuxError> {
-        if !self.is_running() {
+    pub(super) fn on_end(&mut self) -> Result<(), MuxError> {
+        if !self.is_receiving() {
             return Err(MuxError::NotOpen);
         }
-        self.life |= Hearing::ENDED;
-        self.settle();
+        self.life |= RxState::ENDED;
+        self.free_if_finished();
         Ok(())
     }
 
     /// That many bytes are going to come.
-    pub(super) fn announced(&mut self, length: usize) -> Result<(), MuxError> {
-        if !self.is_running() {
+    pub(super) fn on_data(&mut self, length: usize) -> Result<(), MuxError> {
+        if !self.is_receiving() {
             return Err(MuxError::NotOpen);
         }
         self.granted = self
@@ -152,30 +152,30 @@ impl<const WINDOW: usize> Incoming<WINDOW> {
     }
 
     /// Takes in bytes that were announced: there is room for them.
-    pub(super) fn take(&mut self, bytes: &[u8]) {
-        if !self.life.contains(Hearing::STOPPED) {
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        if !self.life.contains(RxState::STOPPED) {
             self.ring.push(bytes);
         }
     }
 
     /// Frees the number when both ends know of both ends.
-    pub(super) fn settle(&mut self) {
-        if self.life.contains(Hearing::ENDED | Hearing::STOP_SENT) {
-            self.life = Hearing::empty();
+    pub(super) fn free_if_finished(&mut self) {
+        if self.life.contains(RxState::ENDED | RxState::STOP_SENT) {
+            self.life = RxState::empty();
         }
     }
 
     /// How many bytes the other end should be allowed now: when half the window was read, so that
     /// one frame goes for many reads.
-    pub(super) fn due(&self) -> usize {
-        if self.life == Hearing::OPENED && self.consumed >= WINDOW.div_ceil(2) {
+    pub(super) fn pending_credit(&self) -> usize {
+        if self.life == RxState::OPENED && self.consumed >= WINDOW.div_ceil(2) {
             self.consumed
         } else {
             0
         }
     }
 
-    fn is_running(&self) -> bool {
-        self.life.contains(Hearing::OPENED) && !self.life.contains(Hearing::ENDED)
+    fn is_receiving(&self) -> bool {
+        self.life.contains(RxState::OPENED) && !self.life.contains(RxState::ENDED)
     }
 }

@@ -277,7 +277,7 @@ impl<'m> IntervalMap<'m> {
     }
 
     /// Whether every interval is in the tree and in one list, and the tree is sound. Slow: for tests.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn check_invariants(&self) -> bool {
         let count = self.tree.len();
         let owner_lists = || self.owner_lists.iter().enumerate();
         let linked = owner_lists().all(|(number, list)| self.is_linked_list(number, list));
@@ -299,7 +299,11 @@ impl<'m> IntervalMap<'m> {
                 blocks = blocks.saturating_add(usize::from(is_full));
             }
         }
-        self.tree.is_sound() && counted && blocks == self.full.len() && linked && count == lengths
+        self.tree.check_invariants()
+            && counted
+            && blocks == self.full.len()
+            && linked
+            && count == lengths
     }
 
     /// Whether a list is as long as it says, and all in it belong there.
@@ -398,14 +402,14 @@ fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
 mod tests {
     use super::*;
 
-    fn is_sound_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
+    fn check_invariants_after(fault: fn(&mut IntervalMap<'_>)) -> bool {
         let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4));
         let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 4).unwrap();
         for start in [1, 33, 65] {
             table.insert(start, start + 31, 1);
         }
         fault(&mut table);
-        table.is_sound()
+        table.check_invariants()
     }
 
     #[test]
@@ -421,7 +425,7 @@ mod tests {
         one.remove(foreign);
         one.shorten(foreign, 40);
         one.set_owner(foreign, 2);
-        assert!(one.is_sound() && one.len() == 1);
+        assert!(one.check_invariants() && one.len() == 1);
         assert_eq!(
             one.find(5)
                 .map(|interval| (interval.end(), interval.owner())),
@@ -431,14 +435,14 @@ mod tests {
         one.insert(65, 96, 3);
         one.remove(gone);
         one.set_owner(gone, 4);
-        assert!(one.is_sound() && one.len() == 1);
+        assert!(one.check_invariants() && one.len() == 1);
         assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
-        assert!(other.is_sound() && other.len() == 1);
+        assert!(other.check_invariants() && other.len() == 1);
     }
 
     #[test]
     fn what_does_not_hold_together_is_not_sound() {
-        assert!(is_sound_after(|_| {}));
+        assert!(check_invariants_after(|_| {}));
         let faults: [fn(&mut IntervalMap<'_>); 9] = [
             |table| {
                 let _ = table.tree.insert(97, 97, 1);
@@ -453,7 +457,7 @@ mod tests {
             |table| table.full.set(3, true),
         ];
         for (number, fault) in faults.into_iter().enumerate() {
-            assert!(!is_sound_after(fault), "fault {number}");
+            assert!(!check_invariants_after(fault), "fault {number}");
         }
     }
 }

@@ -119,7 +119,7 @@ impl<'m> Tree<'m> {
     }
 
     /// Whether all that are here are in order, have owners, and don't overlap. Slow: for tests.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(super) fn check_invariants(&self) -> bool {
         let mut last = 0;
         let is_behind = |node: &Node<'_>| {
             let before = mem::replace(&mut last, node.end());
@@ -166,7 +166,7 @@ mod tests {
                 assert!(tree.remove(interval).is_none());
                 model.remove(&start);
             }
-            assert!(tree.is_sound() && is_balanced(&tree));
+            assert!(tree.check_invariants() && is_balanced(&tree));
             assert_eq!(
                 (tree.len(), tree.remaining()),
                 (model.len(), MOST - model.len())

@@ -118,7 +118,7 @@ fn family<P: Pal>(leader: P, member: P) -> Option<()> {
             return None;
         }
     }
-    (leader.is_sound() && leader.statistics().pools.ranges.now == 3).then_some(())
+    (leader.check_invariants() && leader.statistics().pools.ranges.now == 3).then_some(())
 }
 
 #[unsafe(no_mangle)]

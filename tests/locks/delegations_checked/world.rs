@@ -19,7 +19,7 @@ const LIMITS: LockLimits = LockLimits {
     locks: 64,
     files: 2,
     waiting: 4,
-    handles: 0,
+    open_files: 0,
 };
 
 pub(super) fn vmid(who: usize) -> Vmid {

@@ -133,7 +133,7 @@ fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     for _ in 0..100 {
         leader.poll(Some(Time(0)));
     }
-    if !leader.is_sound() {
+    if !leader.check_invariants() {
         return Err(Error::Invalid);
     }
     leader.shut_down(Duration::ZERO);

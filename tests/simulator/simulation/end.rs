@@ -199,7 +199,7 @@ fn end_of_all<const READS: bool>(
         idle(node, Duration::from_millis(5));
     }
     let pools = node.statistics().pools;
-    let is_sound = node.is_sound();
+    let check_invariants = node.check_invariants();
     with(|world| {
         world.log(format_args!("the leader leaves: {left:?}, {given_back:?}"));
         let error = left.and(given_back).err();
@@ -211,7 +211,7 @@ fn end_of_all<const READS: bool>(
         world.check("calls", ended);
         world.check("left-over", outcome);
         world.check("bounds", bounds(&pools));
-        world.check("soundness", sound(is_sound));
+        world.check("soundness", sound(check_invariants));
         let checks = &world.checks;
         let reaped = checks.exits.all_reaped(&checks.family);
         let delivered = checks.signals.all_delivered(&checks.family);

@@ -20,10 +20,10 @@ impl Os {
         if !node.identity().is_leader() {
             return;
         }
-        let (pools, is_sound) = (node.statistics().pools, node.is_sound());
+        let (pools, check_invariants) = (node.statistics().pools, node.check_invariants());
         with(|world| {
             world.check("bounds", bounds(&pools));
-            world.check("soundness", sound(is_sound));
+            world.check("soundness", sound(check_invariants));
         });
     }
 }

@@ -163,7 +163,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         locks: limit(8..60, 160),
         files: limit(1..5, 6),
         waiting: limit(1..8, 40),
-        handles: limit(1..24, 400),
+        open_files: limit(1..24, 400),
     };
     let leases = LeaseLimits {
         handles: limit(2..4, 100),

@@ -253,8 +253,8 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
 }
 
 /// The leader's tables hold together.
-pub(crate) fn sound(is_sound: bool) -> Result<(), String> {
-    if is_sound {
+pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
+    if check_invariants {
         return Ok(());
     }
     Err("the leader's tables don't hold together".to_owned())

@@ -24,14 +24,14 @@ pub mod clock;
 pub mod console;
 mod faults;
 mod interrupts;
-mod line;
+mod virtio_channel;
 mod memory;
 
 use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
 pub use boot::{Start, image_memory};
-pub use line::{ChannelError, VirtioChannel};
+pub use virtio_channel::{ChannelError, VirtioChannel};
 
 /// The code that a machine is switched off with after a fault or a panic.
 pub const POWER_OFF_FAULT: u8 = 0x7f;

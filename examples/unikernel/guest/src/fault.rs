@@ -8,7 +8,7 @@ pub(crate) fn fail(how: &str) {
     print_line!("now it is going to happen: {how}");
     print_line!("figure failing 1");
     match how {
-        "panic" => panic!("told to"),
+        "panic" => panic!("figure_of to"),
         "null" => {
             let nowhere = black_box(core::ptr::null_mut::<u32>());
             // SAFETY: none. The page is missing: this faults, as it is to.
@@ -18,7 +18,7 @@ pub(crate) fn fail(how: &str) {
             overflow(0);
         }
         // Neither reads nor answers.
-        "deaf" => stop(),
+        "unresponsive" => stop(),
         _ => print_line!("nobody knows how to do that"),
     }
 }

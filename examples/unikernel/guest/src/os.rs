@@ -57,12 +57,12 @@ impl Embedder<Line> for Os {
 
     fn metadata(&self, node: &Node<'_, Line>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let path = PATHS.get(self.party.load(Ordering::Relaxed));
-        let told = match what {
+        let figure_of = match what {
             _ if node.pid() != Some(pid) => Err(ESRCH),
             MetaCode::Credentials => Ok(Metadata::Credentials { uid: 0, gid: 0 }),
             MetaCode::Executable => path.map_or(Err(ENOENT), |path| Ok(Metadata::Path(path))),
             _ => Ok(Metadata::Path(c"/")),
         };
-        let _ = reply.send(node, told);
+        let _ = reply.send(node, figure_of);
     }
 }

@@ -179,7 +179,7 @@ impl Guest<'_> {
 
     /// Fails with its bytes of the ledger locked.
     fn fail(self, how: &str) -> Result<(), Failed> {
-        if how == "deaf" {
+        if how == "unresponsive" {
             // What it does not let go of is only taken back when it is dead.
             drop(self.board);
             let until = clock::now() + Duration::from_millis(100);

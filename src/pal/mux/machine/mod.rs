@@ -8,38 +8,38 @@ mod writers;
 use heapless::Deque;
 
 use super::frame::{FRAME, MuxError};
-use super::streams::{Incoming, Outgoing};
+use super::streams::{RxStream, TxStream};
 use crate::store::ByteRing;
 
 /// How many bytes wait to go out on the line at most.
-const LINE: usize = 16 * 1024;
+const TX_BUFFER_LENGTH: usize = 16 * 1024;
 
 /// One end of a line: up to `STREAMS` streams that are written here and as many that are read here,
 /// with up to `WINDOW` bytes of each that came and were not read.
 ///
 /// Nothing in it blocks, waits or asks the time. What it has to say is taken with
-/// [`Mux::to_send`]; what came is given to [`Mux::receive`], which checks every byte of it, and
+/// [`Mux::poll_transmit`]; what came is given to [`Mux::receive`], which checks every byte of it, and
 /// always takes all: a stream's writer sends no more than the reader has room for.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
-    outgoing: [Outgoing; STREAMS],
-    incoming: [Incoming<WINDOW>; STREAMS],
+    outgoing: [TxStream; STREAMS],
+    incoming: [RxStream<WINDOW>; STREAMS],
     /// Streams that were opened there and not yet looked at here, with whom they are for.
     opened: Deque<(u16, u32), STREAMS>,
-    line: ByteRing<LINE>,
+    tx_buffer: ByteRing<TX_BUFFER_LENGTH>,
     hello_sent: bool,
     /// Nothing is to be said that is not on the line.
-    paid: bool,
+    all_queued: bool,
     /// How many streams the other end reads; none before it has said so.
-    theirs: Option<u16>,
+    peer_streams: Option<u16>,
     /// A frame that came in part.
     head: [u8; FRAME],
     head_length: usize,
     /// The stream whose data comes, and how much of it.
-    coming: Option<(u16, usize)>,
+    incoming_data: Option<(u16, usize)>,
     /// Something became of a stream that was opened here.
-    decided: bool,
+    changed: bool,
     /// Nothing comes any more.
     hung_up: bool,
     fault: Option<MuxError>,
@@ -59,17 +59,17 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// One end of a fresh line.
     pub const fn new() -> Self {
         Mux {
-            outgoing: [Outgoing::FREE; STREAMS],
-            incoming: [const { Incoming::new() }; STREAMS],
+            outgoing: [TxStream::FREE; STREAMS],
+            incoming: [const { RxStream::new() }; STREAMS],
             opened: Deque::new(),
-            line: ByteRing::new(),
+            tx_buffer: ByteRing::new(),
             hello_sent: false,
-            paid: false,
-            theirs: None,
+            all_queued: false,
+            peer_streams: None,
             head: [0; FRAME],
             head_length: 0,
-            coming: None,
-            decided: false,
+            incoming_data: None,
+            changed: false,
             hung_up: false,
             fault: None,
         }
@@ -81,19 +81,19 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     }
 
     /// What is to go out on the line next; empty if nothing is.
-    pub fn to_send(&mut self) -> &[u8] {
-        self.pay();
-        self.line.front()
+    pub fn poll_transmit(&mut self) -> &[u8] {
+        self.queue_pending();
+        self.tx_buffer.front()
     }
 
-    /// The first `count` bytes of [`Mux::to_send`] are on their way.
-    pub fn sent(&mut self, count: usize) {
-        self.line.skip(count);
+    /// The first `count` bytes of [`Mux::poll_transmit`] are on their way.
+    pub fn mark_sent(&mut self, count: usize) {
+        self.tx_buffer.skip(count);
     }
 
     /// Whether the other end has accepted or refused a stream since this was last asked.
-    pub fn take_decided(&mut self) -> bool {
-        core::mem::take(&mut self.decided)
+    pub fn take_changed(&mut self) -> bool {
+        core::mem::take(&mut self.changed)
     }
 }
 

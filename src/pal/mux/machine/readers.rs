@@ -3,7 +3,7 @@
 use super::Mux;
 use crate::pal::StreamError;
 use crate::pal::mux::frame::Stop;
-use crate::pal::mux::streams::Hearing;
+use crate::pal::mux::streams::RxState;
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// The next stream that the other end has opened, and whom it is for.
@@ -18,10 +18,10 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
 
     /// Accepts it: its writer may send.
     pub fn accept(&mut self, stream: u16) {
-        if let Ok(incoming) = self.hear(stream) {
+        if let Ok(incoming) = self.rx_stream(stream) {
             incoming.consumed = WINDOW;
-            self.paid = false;
-            self.pay();
+            self.all_queued = false;
+            self.queue_pending();
         }
     }
 
@@ -35,7 +35,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Whether its writer has closed it: what can be read is the rest.
     pub fn is_ended(&self, stream: u16) -> bool {
         let incoming = self.incoming.get(usize::from(stream));
-        self.hung_up || incoming.is_none_or(|incoming| incoming.life.contains(Hearing::ENDED))
+        self.hung_up || incoming.is_none_or(|incoming| incoming.life.contains(RxState::ENDED))
     }
 
     /// Reads as much as there is and fits; 0 after the last byte of a stream that was closed.
@@ -44,11 +44,11 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// [`StreamError::WouldBlock`] if there is nothing for now.
     pub fn read(&mut self, stream: u16, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let is_ended = self.is_ended(stream);
-        let Ok(incoming) = self.hear(stream) else {
+        let Ok(incoming) = self.rx_stream(stream) else {
             return Err(StreamError::Closed);
         };
         let count = incoming.ring.pull(buffer);
-        self.was_read(stream, count);
+        self.add_consumed(stream, count);
         if count == 0 && !is_ended {
             Err(StreamError::WouldBlock)
         } else {
@@ -65,34 +65,34 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
 
     /// Drops the first `count` bytes of [`Mux::front`].
     pub fn skip(&mut self, stream: u16, count: usize) {
-        if let Ok(incoming) = self.hear(stream) {
+        if let Ok(incoming) = self.rx_stream(stream) {
             incoming.ring.skip(count);
-            self.was_read(stream, count);
+            self.add_consumed(stream, count);
         }
     }
 
-    fn was_read(&mut self, stream: u16, count: usize) {
-        let Ok(incoming) = self.hear(stream) else {
+    fn add_consumed(&mut self, stream: u16, count: usize) {
+        let Ok(incoming) = self.rx_stream(stream) else {
             return;
         };
         incoming.consumed = incoming.consumed.saturating_add(count);
-        if incoming.due() > 0 {
-            self.paid = false;
-            self.pay();
+        if incoming.pending_credit() > 0 {
+            self.all_queued = false;
+            self.queue_pending();
         }
     }
 
     /// Closes it. What comes yet is dropped.
     pub fn stop(&mut self, stream: u16, stop: Stop) {
-        let Ok(incoming) = self.hear(stream) else {
+        let Ok(incoming) = self.rx_stream(stream) else {
             return;
         };
-        if incoming.life.contains(Hearing::OPENED) {
-            incoming.life |= Hearing::STOPPED;
+        if incoming.life.contains(RxState::OPENED) {
+            incoming.life |= RxState::STOPPED;
             incoming.stop = stop;
             incoming.ring.clear();
-            self.paid = false;
-            self.pay();
+            self.all_queued = false;
+            self.queue_pending();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Mux;
 use crate::pal::mux::frame::{FRAME, Frame, Kind, MuxError, Stop};
-use crate::pal::mux::streams::{Incoming, Outgoing};
+use crate::pal::mux::streams::{RxStream, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Takes in bytes of the line.
@@ -13,7 +13,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let outcome = self.take(bytes);
+        let outcome = self.process(bytes);
         if let Err(fault) = outcome {
             self.fault = Some(fault);
             self.hang_up();
@@ -26,14 +26,14 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         self.hung_up = true;
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), MuxError> {
+    fn process(&mut self, mut bytes: &[u8]) -> Result<(), MuxError> {
         while !bytes.is_empty() {
-            if let Some((stream, left)) = self.coming {
+            if let Some((stream, left)) = self.incoming_data {
                 let (data, rest) = bytes.split_at(bytes.len().min(left));
-                self.hear(stream)?.take(data);
+                self.rx_stream(stream)?.receive(data);
                 bytes = rest;
                 let left = left.saturating_sub(data.len());
-                self.coming = (left > 0).then_some((stream, left));
+                self.incoming_data = (left > 0).then_some((stream, left));
                 continue;
             }
             let missing = self.head.get_mut(self.head_length..).unwrap_or(&mut []);
@@ -44,22 +44,22 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             self.head_length = self.head_length.saturating_add(part.len());
             if self.head_length == FRAME {
                 self.head_length = 0;
-                self.act(Frame::read(self.head)?)?;
+                self.handle_frame(Frame::read(self.head)?)?;
             }
         }
         Ok(())
     }
 
-    fn act(&mut self, frame: Frame) -> Result<(), MuxError> {
+    fn handle_frame(&mut self, frame: Frame) -> Result<(), MuxError> {
         let Frame {
             kind,
             stream,
             value,
         } = frame;
-        match (kind, self.theirs) {
+        match (kind, self.peer_streams) {
             (Kind::Hello, None) => {
-                self.theirs = Some(stream);
-                self.decided = true;
+                self.peer_streams = Some(stream);
+                self.changed = true;
                 return Ok(());
             }
             (Kind::Hello, Some(_)) => return Err(MuxError::Malformed),
@@ -69,7 +69,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         match kind {
             Kind::Hello => Ok(()),
             Kind::Open => {
-                self.hear(stream)?.opened()?;
+                self.rx_stream(stream)?.on_open()?;
                 // There is a place for each stream, and one is opened again only when it is free.
                 self.opened
                     .push_back((stream, value))
@@ -77,29 +77,29 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             }
             Kind::Data => {
                 let length = usize::try_from(value).map_err(|_| MuxError::Malformed)?;
-                self.hear(stream)?.announced(length)?;
-                self.coming = Some((stream, length));
+                self.rx_stream(stream)?.on_data(length)?;
+                self.incoming_data = Some((stream, length));
                 Ok(())
             }
-            Kind::End => self.hear(stream)?.ended(),
+            Kind::End => self.rx_stream(stream)?.on_end(),
             Kind::Credit => {
-                self.decided = true;
-                self.write_end(stream)?.allow(value)
+                self.changed = true;
+                self.tx_stream(stream)?.add_credit(value)
             }
             Kind::Stop => {
-                self.decided = true;
-                self.write_end(stream)?.stopped(Stop::read(value)?)
+                self.changed = true;
+                self.tx_stream(stream)?.on_stop(Stop::read(value)?)
             }
         }
     }
 
-    pub(super) fn hear(&mut self, stream: u16) -> Result<&mut Incoming<WINDOW>, MuxError> {
+    pub(super) fn rx_stream(&mut self, stream: u16) -> Result<&mut RxStream<WINDOW>, MuxError> {
         self.incoming
             .get_mut(usize::from(stream))
             .ok_or(MuxError::NoSuchStream)
     }
 
-    fn write_end(&mut self, stream: u16) -> Result<&mut Outgoing, MuxError> {
+    fn tx_stream(&mut self, stream: u16) -> Result<&mut TxStream, MuxError> {
         self.outgoing
             .get_mut(usize::from(stream))
             .ok_or(MuxError::NoSuchStream)

@@ -2,16 +2,16 @@
 
 use super::Mux;
 use crate::pal::mux::frame::{FRAME, Frame, Kind};
-use crate::pal::mux::streams::{Hearing, Writing};
+use crate::pal::mux::streams::{RxState, TxState};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Puts a frame on the line, if there is room: for its data, too.
-    pub(super) fn say(&mut self, kind: Kind, stream: u16, value: u32) -> bool {
+    pub(super) fn queue_frame(&mut self, kind: Kind, stream: u16, value: u32) -> bool {
         let data = match kind {
             Kind::Data => usize::try_from(value).unwrap_or(usize::MAX),
             _ => 0,
         };
-        if self.line.room() < data.saturating_add(FRAME) {
+        if self.tx_buffer.room() < data.saturating_add(FRAME) {
             return false;
         }
         let frame = Frame {
@@ -19,67 +19,68 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             stream,
             value,
         };
-        self.line.push(&frame.bytes());
+        self.tx_buffer.push(&frame.bytes());
         true
     }
 
     /// Says what is owed, as far as there is room. It needs no queue: each stream knows what is
     /// to be said about it.
-    pub(super) fn pay(&mut self) {
-        if !self.paid {
-            self.paid = self.pay_all();
+    pub(super) fn queue_pending(&mut self) {
+        if !self.all_queued {
+            self.all_queued = self.queue_all_pending();
         }
     }
 
-    fn pay_all(&mut self) -> bool {
+    fn queue_all_pending(&mut self) -> bool {
         if !self.hello_sent {
-            self.hello_sent = self.say(Kind::Hello, Self::COUNT, 0);
+            self.hello_sent = self.queue_frame(Kind::Hello, Self::COUNT, 0);
             if !self.hello_sent {
                 return false;
             }
         }
-        (0..Self::COUNT).all(|stream| self.pay_writer(stream) && self.pay_reader(stream))
+        (0..Self::COUNT).all(|stream| self.queue_tx_state(stream) && self.queue_rx_state(stream))
     }
 
-    fn pay_writer(&mut self, stream: u16) -> bool {
+    fn queue_tx_state(&mut self, stream: u16) -> bool {
         let Some(outgoing) = self.outgoing.get(usize::from(stream)) else {
             return true;
         };
         let (life, to) = (outgoing.life, outgoing.to);
-        let mut told = Writing::empty();
-        let opens = life.contains(Writing::OPENED) && !life.contains(Writing::OPEN_SENT);
-        let ends = life.contains(Writing::ENDED) && !life.contains(Writing::END_SENT);
+        let mut queued = TxState::empty();
+        let opens = life.contains(TxState::OPENED) && !life.contains(TxState::OPEN_SENT);
+        let ends = life.contains(TxState::ENDED) && !life.contains(TxState::END_SENT);
         let mut all = true;
         if opens {
-            all = self.say(Kind::Open, stream, to);
-            told.set(Writing::OPEN_SENT, all);
+            all = self.queue_frame(Kind::Open, stream, to);
+            queued.set(TxState::OPEN_SENT, all);
         }
         if all && ends {
-            all = self.say(Kind::End, stream, 0);
-            told.set(Writing::END_SENT, all);
+            all = self.queue_frame(Kind::End, stream, 0);
+            queued.set(TxState::END_SENT, all);
         }
-        if !told.is_empty()
+        if !queued.is_empty()
             && let Some(outgoing) = self.outgoing.get_mut(usize::from(stream))
         {
-            outgoing.life |= told;
-            outgoing.settle();
+            outgoing.life |= queued;
+            outgoing.free_if_finished();
         }
         all
     }
 
-    fn pay_reader(&mut self, stream: u16) -> bool {
+    fn queue_rx_state(&mut self, stream: u16) -> bool {
         let Some(incoming) = self.incoming.get(usize::from(stream)) else {
             return true;
         };
-        let (life, stop, due) = (incoming.life, incoming.stop, incoming.due());
-        let stops = life.contains(Hearing::STOPPED) && !life.contains(Hearing::STOP_SENT);
+        let (life, stop, pending_credit) =
+            (incoming.life, incoming.stop, incoming.pending_credit());
+        let stops = life.contains(RxState::STOPPED) && !life.contains(RxState::STOP_SENT);
         if stops {
-            if !self.say(Kind::Stop, stream, stop.value()) {
+            if !self.queue_frame(Kind::Stop, stream, stop.value()) {
                 return false;
             }
-        } else if due > 0 {
-            let more = u32::try_from(due).unwrap_or(0);
-            if !self.say(Kind::Credit, stream, more) {
+        } else if pending_credit > 0 {
+            let more = u32::try_from(pending_credit).unwrap_or(0);
+            if !self.queue_frame(Kind::Credit, stream, more) {
                 return false;
             }
         } else {
@@ -87,10 +88,10 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
         if let Some(incoming) = self.incoming.get_mut(usize::from(stream)) {
             if stops {
-                incoming.life |= Hearing::STOP_SENT;
-                incoming.settle();
+                incoming.life |= RxState::STOP_SENT;
+                incoming.free_if_finished();
             } else {
-                incoming.granted = incoming.granted.saturating_add(due);
+                incoming.granted = incoming.granted.saturating_add(pending_credit);
                 incoming.consumed = 0;
             }
         }

@@ -3,7 +3,7 @@
 use super::Mux;
 use crate::pal::StreamError;
 use crate::pal::mux::frame::{FRAME, Kind, Stop};
-use crate::pal::mux::streams::{Outgoing, Writing};
+use crate::pal::mux::streams::{TxState, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Whether [`Mux::open`] can begin a stream.
@@ -16,7 +16,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         if self.hung_up {
             return None;
         }
-        let limit = usize::from(self.theirs?).min(STREAMS);
+        let limit = usize::from(self.peer_streams?).min(STREAMS);
         (0..)
             .zip(self.outgoing.iter().take(limit))
             .find_map(|(stream, outgoing)| outgoing.life.is_empty().then_some(stream))
@@ -26,20 +26,20 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     pub fn open(&mut self, to: u32) -> Option<u16> {
         let stream = self.free()?;
         let outgoing = self.outgoing.get_mut(usize::from(stream))?;
-        *outgoing = Outgoing {
-            life: Writing::OPENED,
+        *outgoing = TxStream {
+            life: TxState::OPENED,
             to,
-            ..Outgoing::FREE
+            ..TxStream::FREE
         };
-        self.paid = false;
-        self.pay();
+        self.all_queued = false;
+        self.queue_pending();
         Some(stream)
     }
 
     /// The streams that are open here, with whom they are for.
-    pub fn writing(&self) -> impl Iterator<Item = (u16, u32)> {
+    pub fn open_streams(&self) -> impl Iterator<Item = (u16, u32)> {
         (0..).zip(&self.outgoing).filter_map(|(stream, outgoing)| {
-            let is_open = !outgoing.life.is_empty() && !outgoing.life.contains(Writing::ENDED);
+            let is_open = !outgoing.life.is_empty() && !outgoing.life.contains(TxState::ENDED);
             is_open.then_some((stream, outgoing.to))
         })
     }
@@ -48,7 +48,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     pub fn is_accepted(&self, stream: u16) -> bool {
         self.outgoing
             .get(usize::from(stream))
-            .is_some_and(|outgoing| outgoing.life.contains(Writing::ACCEPTED))
+            .is_some_and(|outgoing| outgoing.life.contains(TxState::ACCEPTED))
     }
 
     /// Why nothing that is written to it goes anywhere, if it is so.
@@ -57,7 +57,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         if self.hung_up {
             return Some(Stop::Closed);
         }
-        let is_stopped = outgoing.life.contains(Writing::STOPPED);
+        let is_stopped = outgoing.life.contains(TxState::STOPPED);
         is_stopped.then_some(outgoing.stop)
     }
 
@@ -66,11 +66,11 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let Some(outgoing) = self.outgoing.get(usize::from(stream)) else {
             return 0;
         };
-        if !self.paid || self.stopped(stream).is_some() {
+        if !self.all_queued || self.stopped(stream).is_some() {
             return 0;
         }
         let credit = usize::try_from(outgoing.credit).unwrap_or(usize::MAX);
-        credit.min(self.line.room().saturating_sub(FRAME))
+        credit.min(self.tx_buffer.room().saturating_sub(FRAME))
     }
 
     /// Writes the bytes of `parts`, as many as go, and says how many.
@@ -81,7 +81,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         if self.stopped(stream).is_some() {
             return Err(StreamError::Closed);
         }
-        self.pay();
+        self.queue_pending();
         let asked = parts
             .iter()
             .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
@@ -89,13 +89,13 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let Ok(value) = u32::try_from(count) else {
             return Err(StreamError::WouldBlock);
         };
-        if count == 0 || !self.say(Kind::Data, stream, value) {
+        if count == 0 || !self.queue_frame(Kind::Data, stream, value) {
             return Err(StreamError::WouldBlock);
         }
         let mut left = count;
         for part in parts {
             let (part, _) = part.split_at(part.len().min(left));
-            left = left.saturating_sub(self.line.push(part));
+            left = left.saturating_sub(self.tx_buffer.push(part));
         }
         if let Some(outgoing) = self.outgoing.get_mut(usize::from(stream)) {
             outgoing.credit = outgoing.credit.saturating_sub(value);
@@ -109,9 +109,9 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             return;
         };
         if !outgoing.life.is_empty() {
-            outgoing.life |= Writing::ENDED;
-            self.paid = false;
-            self.pay();
+            outgoing.life |= TxState::ENDED;
+            self.all_queued = false;
+            self.queue_pending();
         }
     }
 }

@@ -35,7 +35,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             1 | 2 => self.find_lock(file, rng),
             3..6 => self.set_lock(file, LockFamily::Flock, rng),
             6..9 if file == OPEN_FILE => self.set_lock(file, LockFamily::Ofd, rng),
-            9 => self.close_handle(file, rng.usize(..)),
+            9 => self.close_open_file(file, rng.usize(..)),
             10 | 11 => self.hand_on(file, rng),
             12..15 => self.receive(),
             _ => self.set_lock(file, LockFamily::Posix, rng),
@@ -202,12 +202,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    fn close_handle(&self, file: usize, choice: usize) {
+    fn close_open_file(&self, file: usize, choice: usize) {
         self.with_open_file(file, choice, |handle| {
             let vmid = self.own.vmid;
             with(|world| world.checks.files.closes(vmid, handle));
-            let closed = self.call("close_handle", LONG, nothing, |node, wait| {
-                node.close_handle(handle, wait)
+            let closed = self.call("close_open_file", LONG, nothing, |node, wait| {
+                node.close_open_file(handle, wait)
             });
             with(|world| {
                 let now = world.checks.tick();
@@ -232,8 +232,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.with_open_file(file, rng.usize(..), |handle| {
             let may_be_gone = |error| error == Error::NoSuchProcess && !self.is_there(to.vmid);
             let limit = limit(rng);
-            let given = self.call("give_handle", limit, may_be_gone, |node, wait| {
-                node.give_handle(receiver, handle, wait)
+            let given = self.call("give_open_file", limit, may_be_gone, |node, wait| {
+                node.give_open_file(receiver, handle, wait)
             });
             let is_sent = given.is_ok() && self.is_there(to.vmid);
             with(|world| {
@@ -247,8 +247,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if is_sent && !can_send {
                 // From before it is taken back.
                 with(|world| world.checks.files.holders.takes_back(to.vmid, handle));
-                let taken = self.call("take_back_handle", LONG, nothing, |node, wait| {
-                    node.take_back_handle(receiver, handle, wait)
+                let taken = self.call("take_back_open_file", LONG, nothing, |node, wait| {
+                    node.take_back_open_file(receiver, handle, wait)
                 });
                 if taken.is_err() {
                     with(|world| world.checks.files.holders.is_unsure(handle));
@@ -266,8 +266,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Some(handle)
         });
         let Some(handle) = handle else { return };
-        let held = self.call("hold_handle", LONG, nothing, |node, wait| {
-            node.hold_handle(handle, wait)
+        let held = self.call("hold_open_file", LONG, nothing, |node, wait| {
+            node.hold_open_file(handle, wait)
         });
         with(|world| {
             let holders = &mut world.checks.files.holders;
@@ -283,8 +283,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let file = rng.usize(..FILES.len());
         for _ in 0..rng.usize(..3) {
             self.with_open_file(file, rng.usize(..), |handle| {
-                let given = self.call("give_handle", LONG, nothing, |node, wait| {
-                    node.give_handle(child, handle, wait)
+                let given = self.call("give_open_file", LONG, nothing, |node, wait| {
+                    node.give_open_file(child, handle, wait)
                 });
                 let is_certain = self.is_certain();
                 with(|world| {
@@ -324,7 +324,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let vmid = self.own.vmid;
             let count = with(|world| world.checks.files.holders.of(vmid, file).count());
             for _ in 0..count {
-                self.close_handle(file, 0);
+                self.close_open_file(file, 0);
             }
         }
     }

@@ -133,13 +133,13 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// After every step: nothing is above its limit, and the leader's tables hold together.
     fn look(&self) {
         let statistics = self.node.statistics();
-        let is_sound = !self.own.is_leader || self.node.is_sound();
+        let check_invariants = !self.own.is_leader || self.node.check_invariants();
         with(|world| {
             let false_disconnects = &world.checks.false_disconnects;
             let refused = false_disconnects.refused(self.own.vmid, &statistics);
             world.check("false-disconnects", refused);
             world.check("bounds", bounds(&statistics.pools));
-            world.check("soundness", sound(is_sound));
+            world.check("soundness", sound(check_invariants));
         });
     }
 

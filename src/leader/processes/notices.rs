@@ -26,13 +26,13 @@ impl Entry {
         if self.parents_ended.is_some_and(|ended| ended > 0) {
             Some((to, ProcessNote::ParentEnded))
         } else {
-            let is_due = self.child_abandoned;
-            is_due.then_some((to, ProcessNote::ChildAbandoned))
+            let is_pending = self.child_abandoned;
+            is_pending.then_some((to, ProcessNote::ChildAbandoned))
         }
     }
 
     /// How the process ended, as the notice to its parent has it.
-    pub(super) fn end(&self) -> ChildExit {
+    pub(super) fn exit_report(&self) -> ChildExit {
         let exit = self.exit.unwrap_or(ChildExit {
             parent_pid: 0,
             pid: self.pid,
@@ -50,11 +50,11 @@ impl Entry {
 impl Processes<'_> {
     /// A process wants a notice when its parent ends, or no more.
     pub(in crate::leader) fn watch_parent(&mut self, from: Vmid, is_wanted: bool) -> bool {
-        let place = self.by_vmid.get(from.get());
-        let entry = place.and_then(|place| self.entries.get_mut(place as usize));
+        let slot = self.by_vmid.get(from.get());
+        let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         entry.is_some_and(|entry| {
-            let due = entry.parents_ended.unwrap_or(0);
-            entry.parents_ended = is_wanted.then_some(due);
+            let count = entry.parents_ended.unwrap_or(0);
+            entry.parents_ended = is_wanted.then_some(count);
             true
         })
     }
@@ -67,13 +67,15 @@ impl Processes<'_> {
         if !self.has_notices {
             return None;
         }
-        for place in *at..self.entries.len() {
-            *at = place;
-            let entry = self.entries.get(place)?;
+        for slot in *at..self.entries.len() {
+            *at = slot;
+            let entry = self.entries.get(slot)?;
             let Some((to, note)) = entry.notice() else {
                 continue;
             };
-            let parent = self.of_pid(entry.parent).filter(|parent| parent.lives());
+            let parent = self
+                .find_by_pid(entry.parent)
+                .filter(|parent| parent.is_alive());
             let (parent, parent_vmid) = match (note, parent) {
                 (ProcessNote::ParentEnded, Some(parent)) => (parent.pid, parent.vmid),
                 _ => (0, 0),
@@ -90,8 +92,8 @@ impl Processes<'_> {
 
     /// The notice is about to be sent, and is due no more.
     pub(in crate::leader) fn take_notice(&mut self, to: Vmid, note: ProcessNote) {
-        let place = self.by_vmid.get(to.get());
-        if let Some(entry) = place.and_then(|place| self.entries.get_mut(place as usize)) {
+        let slot = self.by_vmid.get(to.get());
+        if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
             match (note, &mut entry.parents_ended) {
                 (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_sub(1),
                 (ProcessNote::ParentEnded, None) => {}
@@ -103,8 +105,8 @@ impl Processes<'_> {
 
     /// The notice could not be sent: it is due again.
     pub(in crate::leader) fn requeue_notice(&mut self, to: Vmid, note: ProcessNote) {
-        let place = self.by_vmid.get(to.get());
-        if let Some(entry) = place.and_then(|place| self.entries.get_mut(place as usize)) {
+        let slot = self.by_vmid.get(to.get());
+        if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
             match (note, &mut entry.parents_ended) {
                 (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_add(1),
                 (ProcessNote::ParentEnded, None) => {}
@@ -119,12 +121,12 @@ impl Processes<'_> {
     ///
     /// # Errors
     /// `ECHILD` if there is no such child, `EAGAIN` if none has ended.
-    pub(crate) fn end_of_child(&self, from: Vmid, pid: Id, group: Id) -> Result<ChildExit, i32> {
-        let parent = self.of_vmid(from).ok_or(errno::ECHILD)?.pid;
+    pub(crate) fn find_child_exit(&self, from: Vmid, pid: Id, group: Id) -> Result<ChildExit, i32> {
+        let parent = self.find_by_vmid(from).ok_or(errno::ECHILD)?.pid;
         let mut children = self
             .entries
             .iter()
-            .filter(|child| child.is_there() && child.parent == parent)
+            .filter(|child| child.exists() && child.parent == parent)
             .filter(|child| pid == 0 || child.pid == pid)
             .filter(|child| group == 0 || child.group == group)
             .peekable();
@@ -133,8 +135,8 @@ impl Processes<'_> {
         }
         children
             .filter(|child| child.life == Life::Dead && !child.notice_due)
-            .min_by_key(|child| child.died)
-            .map(Entry::end)
+            .min_by_key(|child| child.death_seq)
+            .map(Entry::exit_report)
             .ok_or(errno::EAGAIN)
     }
 }

@@ -15,10 +15,12 @@ pub struct ExitNotice {
 
 impl Processes<'_> {
     fn exit_notice(&self, entry: &Entry) -> Option<ExitNotice> {
-        let parent = self.of_pid(entry.parent).filter(|_| entry.notice_due)?;
+        let parent = self
+            .find_by_pid(entry.parent)
+            .filter(|_| entry.notice_due)?;
         Some(ExitNotice {
             to: Vmid::new(parent.vmid)?,
-            exit: entry.end(),
+            exit: entry.exit_report(),
         })
     }
 
@@ -30,9 +32,9 @@ impl Processes<'_> {
         if !self.has_exits {
             return None;
         }
-        for place in *at..self.entries.len() {
-            *at = place;
-            if let Some(notice) = self.exit_notice(self.entries.get(place)?) {
+        for slot in *at..self.entries.len() {
+            *at = slot;
+            if let Some(notice) = self.exit_notice(self.entries.get(slot)?) {
                 return Some(notice);
             }
         }
@@ -41,7 +43,7 @@ impl Processes<'_> {
 
     /// The notice of the end of that process is about to be sent, and is due no more.
     pub(in crate::leader) fn take_exit(&mut self, pid: Id) {
-        if let Some(entry) = self.of_pid_mut(pid) {
+        if let Some(entry) = self.find_by_pid_mut(pid) {
             entry.notice_due = false;
         }
         self.has_exits = self.entries.iter().any(|entry| entry.notice_due);
@@ -49,7 +51,7 @@ impl Processes<'_> {
 
     /// The notice could not be sent: it is due again, unless the parent has reaped the child meanwhile.
     pub(in crate::leader) fn requeue_exit(&mut self, pid: Id) {
-        if let Some(entry) = self.of_pid_mut(pid)
+        if let Some(entry) = self.find_by_pid_mut(pid)
             && entry.life == Life::Dead
             && !entry.reaped
         {

@@ -14,10 +14,10 @@ type Figures = BTreeMap<(String, String), Figure>;
 
 /// The account of a run. Its clones share it.
 #[derive(Clone)]
-pub(crate) struct Account {
+pub(crate) struct RunLog {
     begin: Instant,
     figures: Arc<Mutex<Figures>>,
-    news: Arc<Condvar>,
+    changed: Arc<Condvar>,
 }
 
 /// A figure, and when it came.
@@ -27,12 +27,12 @@ pub(crate) struct Figure {
     pub(crate) at: Duration,
 }
 
-impl Account {
-    pub(crate) fn new() -> Account {
-        Account {
+impl RunLog {
+    pub(crate) fn new() -> RunLog {
+        RunLog {
             begin: Instant::now(),
             figures: Arc::default(),
-            news: Arc::default(),
+            changed: Arc::default(),
         }
     }
 
@@ -40,26 +40,30 @@ impl Account {
         self.begin.elapsed()
     }
 
-    pub(crate) fn say(&self, who: &str, what: &str) {
+    pub(crate) fn print(&self, who: &str, what: &str) {
         println!("{:>7.3} s  {who:<8} {what}", self.elapsed().as_secs_f64());
     }
 
     /// Says what comes out of a process, until its end.
-    pub(crate) fn listen(&self, who: &str, output: impl Read + Send + 'static) -> JoinHandle<()> {
-        let (account, who) = (self.clone(), who.to_owned());
+    pub(crate) fn copy_output(
+        &self,
+        who: &str,
+        output: impl Read + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (log, who) = (self.clone(), who.to_owned());
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line);
                 let line = line.trim_end();
-                if !account.note(&who, line) {
-                    account.say(&who, line);
+                if !log.record_figure(&who, line) {
+                    log.print(&who, line);
                 }
             }
         })
     }
 
     /// Notes a figure. False if the line is none.
-    fn note(&self, who: &str, line: &str) -> bool {
+    fn record_figure(&self, who: &str, line: &str) -> bool {
         let words = line
             .strip_prefix(FIGURE)
             .and_then(|line| line.split_once(' '));
@@ -72,7 +76,7 @@ impl Account {
         let at = self.elapsed();
         let key = (who.to_owned(), name.to_owned());
         self.figures().insert(key, Figure { value, at });
-        self.news.notify_all();
+        self.changed.notify_all();
         true
     }
 
@@ -90,7 +94,7 @@ impl Account {
         let key = (who.to_owned(), name.to_owned());
         let is_missing = |figures: &mut Figures| !figures.contains_key(&key);
         let waited = self
-            .news
+            .changed
             .wait_timeout_while(self.figures(), limit, is_missing);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }

@@ -113,9 +113,9 @@ struct Device {
     receive_buffers: &'static mut Buffers,
     transmit_buffers: &'static mut Buffers,
     /// A buffer that was filled: its number, what was read of it, how long it is.
-    reading: Option<(usize, usize, usize)>,
+    received: Option<(usize, usize, usize)>,
     /// Buffers that the device has, by their names in the queue.
-    sending: [Option<(usize, usize)>; BUFFERS],
+    transmitting: [Option<(usize, usize)>; BUFFERS],
     /// The last write did not take all.
     blocked: bool,
 }
@@ -131,7 +131,7 @@ impl VirtioChannel {
     /// As [`ChannelError`] says.
     pub fn open(self, start: Start) -> Result<(), ChannelError> {
         let consoles = start.values("virtio_mmio.device").filter_map(|device| {
-            let (address, interrupt) = place(device)?;
+            let (address, interrupt) = parse_device(device)?;
             let header = NonNull::new(address as *mut _)?;
             // SAFETY: the machine says that a device is there; all below 4 GiB is mapped.
             let transport = unsafe { MmioTransport::new(header, 512) }.ok()?;
@@ -145,9 +145,9 @@ impl VirtioChannel {
 }
 
 /// Reads `512@0xfeb00e00:12`: address and interrupt.
-fn place(device: &str) -> Option<(usize, u8)> {
-    let (_, place) = device.split_once('@')?;
-    let (address, interrupt) = place.split_once(':')?;
+fn parse_device(device: &str) -> Option<(usize, u8)> {
+    let (_, numbers) = device.split_once('@')?;
+    let (address, interrupt) = numbers.split_once(':')?;
     let address = usize::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
     Some((address, interrupt.parse().ok()?))
 }
@@ -172,8 +172,8 @@ impl Device {
             receive_buffers: unsafe { &mut *RECEIVE_BUFFERS.0.get() },
             // SAFETY: as above.
             transmit_buffers: unsafe { &mut *TRANSMIT_BUFFERS.0.get() },
-            reading: None,
-            sending: [None; BUFFERS],
+            received: None,
+            transmitting: [None; BUFFERS],
             blocked: false,
         };
         device.transmit.set_dev_notify(false);
@@ -201,8 +201,8 @@ impl Device {
 
     /// The next buffer that was filled: its number, what was read of it, how long it is.
     fn filled(&mut self) -> Result<Option<(usize, usize, usize)>, ChannelError> {
-        if self.reading.is_some() {
-            return Ok(self.reading);
+        if self.received.is_some() {
+            return Ok(self.received);
         }
         let Some(token) = self.receive.peek_used() else {
             return Ok(None);
@@ -214,8 +214,8 @@ impl Device {
             .ok_or(virtio_drivers::Error::WrongToken)?;
         // SAFETY: the same buffer as was added under that name.
         let length = unsafe { self.receive.pop_used(token, &[], &mut [buffer]) }?;
-        self.reading = Some((number, 0, (length as usize).min(BUFFER)));
-        Ok(self.reading)
+        self.received = Some((number, 0, (length as usize).min(BUFFER)));
+        Ok(self.received)
     }
 
     fn read(&mut self, to: &mut [u8]) -> Result<usize, ChannelError> {
@@ -224,9 +224,9 @@ impl Device {
         };
         let count = to.len().min(length - done);
         to[..count].copy_from_slice(&self.receive_buffers[number][done..done + count]);
-        self.reading = Some((number, done + count, length));
+        self.received = Some((number, done + count, length));
         if done + count == length {
-            self.reading = None;
+            self.received = None;
             self.offer(number)?;
         }
         Ok(count)
@@ -236,7 +236,7 @@ impl Device {
     fn reclaim(&mut self) -> Result<(), ChannelError> {
         while let Some(token) = self.transmit.peek_used() {
             let (number, length) = self
-                .sending
+                .transmitting
                 .get_mut(usize::from(token))
                 .and_then(Option::take)
                 .ok_or(virtio_drivers::Error::WrongToken)?;
@@ -250,8 +250,8 @@ impl Device {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ChannelError> {
         self.reclaim()?;
         let is_free = |number: &usize| {
-            let mut sending = self.sending.iter().flatten();
-            sending.all(|(other, _)| other != number)
+            let mut transmitting = self.transmitting.iter().flatten();
+            transmitting.all(|(other, _)| other != number)
         };
         let number = (0..BUFFERS).find(is_free);
         if self.blocked != number.is_none() {
@@ -267,7 +267,7 @@ impl Device {
         buffer.copy_from_slice(&bytes[..count]);
         // SAFETY: the buffer is a static, and is not touched before it is popped.
         let token = unsafe { self.transmit.add(&[buffer], &mut []) }?;
-        self.sending[usize::from(token)] = Some((number, count));
+        self.transmitting[usize::from(token)] = Some((number, count));
         if self.transmit.should_notify() {
             self.transport.notify(TRANSMIT);
         }
@@ -278,7 +278,7 @@ impl Device {
     fn has_work(&mut self) -> bool {
         // From now on news come with an interrupt.
         self.transport.ack_interrupt();
-        self.reading.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
+        self.received.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
     }
 }
 
