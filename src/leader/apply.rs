@@ -4,10 +4,10 @@ use core::hash::Hasher;
 use core::num::NonZeroI32;
 
 use super::op::{Op, Outcome, Presence};
-use super::{Alloc, Leader};
+use super::{Alloc, Departed, Leader, PendingGrants, Processes};
 use crate::Vmid;
 use crate::error::{Error, errno};
-use crate::file_locks::SetOutcome;
+use crate::file_locks::{LockTable, SetOutcome};
 use crate::store::Digest;
 use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
 
@@ -24,17 +24,26 @@ impl Leader<'_> {
     }
 
     /// A digest of the state: two leaders with the same limits that have applied the same operations have
-    /// the same one. Slow: it goes through all tables, as far as they were ever used.
+    /// the same one. It goes only through tables that an operation since the last call may have changed.
     pub fn digest(&self) -> u64 {
-        let mut digest = Digest::new();
+        self.digest_with(Digest::new())
+    }
+
+    /// The same digest, computed anew from all tables: slow, to check that [`Leader::digest`] misses no
+    /// change.
+    pub fn digest_anew(&self) -> u64 {
+        self.digest_with(Digest::anew())
+    }
+
+    fn digest_with(&self, mut digest: Digest) -> u64 {
         digest.write_u64(self.ops);
         digest.write_u32(self.next_vmid.map_or(0, Vmid::get));
-        digest.add_all(self.departed.iter());
-        digest.write_usize(self.next_departed);
         self.ranges.digest(&mut digest);
-        self.pending_grants.digest(&mut digest);
-        self.processes.digest(&mut digest);
-        self.locks.digest(&mut digest);
+        self.departed.digest(&mut digest, Departed::digest);
+        self.pending_grants
+            .digest(&mut digest, PendingGrants::digest);
+        self.processes.digest(&mut digest, Processes::digest);
+        self.locks.digest(&mut digest, LockTable::digest);
         digest.finish()
     }
 

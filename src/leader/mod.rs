@@ -14,8 +14,10 @@ mod op;
 mod processes;
 mod signals;
 
+use core::hash::Hasher;
+
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, Digest, Digested, Table, bytes_for};
 use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
 
@@ -36,16 +38,46 @@ const GRANTS_PER_STEP: usize = 64;
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
-    pending_grants: PendingGrants<'m>,
-    processes: Processes<'m>,
-    locks: LockTable<'m>,
+    pending_grants: Digested<PendingGrants<'m>>,
+    processes: Digested<Processes<'m>>,
+    locks: Digested<LockTable<'m>>,
     next_vmid: Option<Vmid>,
-    /// Who left lately: a ring. An ID handed to one of them would be nobody's for ever.
-    departed: Table<'m, u32>,
-    next_departed: usize,
+    departed: Digested<Departed<'m>>,
     /// How many operations were applied.
     ops: u64,
     observer: Option<&'m (dyn OpObserver + 'm)>,
+}
+
+/// The members that left lately: a ring. An ID handed to one of them would be nobody's for ever.
+struct Departed<'m> {
+    vmids: Table<'m, u32>,
+    next: usize,
+}
+
+impl Departed<'_> {
+    fn digest(&self, digest: &mut Digest) {
+        digest.add_all(self.vmids.iter());
+        digest.write_usize(self.next);
+    }
+
+    fn contains(&self, vmid: Vmid) -> bool {
+        self.vmids.contains(&vmid.get())
+    }
+
+    fn add(&mut self, vmid: Vmid) {
+        if let Some(place) = self.vmids.get_mut(self.next) {
+            *place = vmid.get();
+        }
+        self.next = self.next.wrapping_add(1) % MAX_DEPARTED;
+    }
+
+    fn remove(&mut self, vmid: Vmid) {
+        for place in self.vmids.iter_mut() {
+            if *place == vmid.get() {
+                *place = 0;
+            }
+        }
+    }
 }
 
 impl<'m> Leader<'m> {
@@ -77,12 +109,14 @@ impl<'m> Leader<'m> {
     ) -> Result<Self, Error> {
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
-            pending_grants: PendingGrants::new(arena, ranges)?,
-            processes: Processes::new(arena, processes, signals)?,
-            locks: LockTable::new(arena, locks)?,
+            pending_grants: Digested::new(PendingGrants::new(arena, ranges)?),
+            processes: Digested::new(Processes::new(arena, processes, signals)?),
+            locks: Digested::new(LockTable::new(arena, locks)?),
             next_vmid: Vmid::new(2),
-            departed: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
-            next_departed: 0,
+            departed: Digested::new(Departed {
+                vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
+                next: 0,
+            }),
             ops: 0,
             observer: None,
         })
@@ -106,10 +140,7 @@ impl<'m> Leader<'m> {
 
     /// Who has left is not who goes by that VMID from now on.
     fn clear_departed(&mut self, vmid: Vmid) {
-        let departed = self.departed.iter_mut();
-        for slot in departed.filter(|departed| **departed == vmid.get()) {
-            *slot = 0;
-        }
+        self.departed.remove(vmid);
     }
 
     /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
@@ -123,10 +154,7 @@ impl<'m> Leader<'m> {
         self.locks
             .reclaim_abandoned(vmid, |child| !processes.is_starting(child));
         self.locks.reclaim(vmid);
-        if let Some(slot) = self.departed.get_mut(self.next_departed) {
-            *slot = vmid.get();
-        }
-        self.next_departed = self.next_departed.wrapping_add(1) % MAX_DEPARTED;
+        self.departed.add(vmid);
     }
 
     /// What was given to that process is its own, for it is there.
@@ -157,7 +185,7 @@ impl<'m> Leader<'m> {
     /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs wait for
     /// processes to come.
     fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
-        if self.departed.contains(&to.get()) {
+        if self.departed.contains(to) {
             return Err(Error::NoSuchProcess);
         }
         if self.processes.is_pid_in_use(id) {
@@ -235,7 +263,7 @@ impl<'m> Leader<'m> {
     ) -> Result<(), i32> {
         let is_connected = presence.is_connected();
         let is_noted = match (other, held) {
-            (Some(to), true) if self.departed.contains(&to.get()) => return Err(errno::ESRCH),
+            (Some(to), true) if self.departed.contains(to) => return Err(errno::ESRCH),
             (Some(to), true) if is_connected && !self.processes.is_starting(to) => {
                 self.locks.send_open_file(from, to, handle)
             }

@@ -1,16 +1,50 @@
 //! A digest of a state: the same for two machines that are in the same state.
+//!
+//! A digest is kept as the state changes, so that it can be asked for after every operation. There are
+//! two ways. A part of the state that is small, or seldom changes, is [`Digested`]: its digest is
+//! computed anew when the part may have changed since the last time. The entries of a large table that
+//! changes often add up to a [`Sum`].
 
+use core::cell::Cell;
 use core::hash::{Hash, Hasher};
+use core::ops::{Deref, DerefMut};
 
 use super::hash64;
 
 /// Takes in numbers and gives their digest. It depends on no address, and not on how the processor
 /// stores numbers.
-pub(crate) struct Digest(u64);
+pub(crate) struct Digest {
+    state: u64,
+    is_anew: bool,
+}
+
+/// The state of a digest that has taken in nothing (the fraction of the golden ratio).
+const START: u64 = 0x9e37_79b9_7f4a_7c15;
+
+const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
 
 impl Digest {
+    /// A digest that has taken in nothing.
     pub(crate) const fn new() -> Self {
-        Digest(0)
+        Digest {
+            state: START,
+            is_anew: false,
+        }
+    }
+
+    /// The same, but everything that it takes in is computed anew.
+    pub(crate) const fn anew() -> Self {
+        Digest {
+            state: START,
+            is_anew: true,
+        }
+    }
+
+    /// The digest of one thing.
+    pub(crate) fn of(thing: &impl Hash) -> u64 {
+        let mut digest = Digest::new();
+        thing.hash(&mut digest);
+        hash64(digest.state)
     }
 
     /// Takes in all of them, and how many there are.
@@ -26,7 +60,7 @@ impl Digest {
 
 impl Hasher for Digest {
     fn finish(&self) -> u64 {
-        self.0
+        self.state
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -49,7 +83,8 @@ impl Hasher for Digest {
 
     fn write_u64(&mut self, number: u64) {
         // The order counts.
-        self.0 = hash64(self.0.rotate_left(1) ^ number);
+        let mixed = (self.state ^ number).wrapping_mul(FACTOR);
+        self.state = mixed ^ (mixed >> 32);
     }
 
     fn write_usize(&mut self, number: usize) {
@@ -62,5 +97,86 @@ impl Hasher for Digest {
 
     fn write_i32(&mut self, number: i32) {
         self.write_u64(number.cast_unsigned().into());
+    }
+}
+
+/// A part of a state, and its digest.
+pub(crate) struct Digested<T> {
+    part: T,
+    /// None if the part may have changed since the digest was computed.
+    digest: Cell<Option<u64>>,
+}
+
+impl<T> Digested<T> {
+    pub(crate) const fn new(part: T) -> Self {
+        Digested {
+            part,
+            digest: Cell::new(None),
+        }
+    }
+
+    /// Takes in the digest of the part, which `compute` computes if it is not known.
+    pub(crate) fn digest(&self, digest: &mut Digest, compute: impl FnOnce(&T, &mut Digest)) {
+        let known = self.digest.get().filter(|_| !digest.is_anew);
+        let of_part = known.unwrap_or_else(|| {
+            let mut of_part = Digest {
+                state: START,
+                ..*digest
+            };
+            compute(&self.part, &mut of_part);
+            if !digest.is_anew {
+                self.digest.set(Some(of_part.state));
+            }
+            of_part.state
+        });
+        digest.write_u64(of_part);
+    }
+}
+
+impl<T> Deref for Digested<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.part
+    }
+}
+
+impl<T> DerefMut for Digested<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.digest.set(None);
+        &mut self.part
+    }
+}
+
+/// The sum of the digests of many things, whose order does not count. Nothing is computed before it is
+/// asked for the first time.
+#[derive(Default)]
+pub(crate) struct Sum(Cell<Option<u64>>);
+
+impl Sum {
+    /// The thing is one of them now.
+    pub(crate) fn add(&self, thing: impl Hash) {
+        if let Some(sum) = self.0.get() {
+            self.0.set(Some(sum.wrapping_add(Digest::of(&thing))));
+        }
+    }
+
+    /// The thing is none of them any more.
+    pub(crate) fn subtract(&self, thing: impl Hash) {
+        if let Some(sum) = self.0.get() {
+            self.0.set(Some(sum.wrapping_sub(Digest::of(&thing))));
+        }
+    }
+
+    /// Takes in the sum; `things` are all that it is of.
+    pub(crate) fn digest<T: Hash>(&self, digest: &mut Digest, things: impl Iterator<Item = T>) {
+        let known = self.0.get().filter(|_| !digest.is_anew);
+        let sum = known.unwrap_or_else(|| {
+            let sum = things.fold(0_u64, |sum, thing| sum.wrapping_add(Digest::of(&thing)));
+            if !digest.is_anew {
+                self.0.set(Some(sum));
+            }
+            sum
+        });
+        digest.write_u64(sum);
     }
 }

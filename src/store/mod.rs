@@ -19,7 +19,7 @@ pub(crate) use arena::{Table, bytes_for};
 pub(crate) use buffer::Buffer;
 pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
-pub(crate) use digest::Digest;
+pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub use lock::set_contention_hook;
 pub(crate) use lock::{SpinLock, SpinLockGuard, yield_processor};

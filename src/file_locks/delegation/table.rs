@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
-use crate::store::{Arena, Digest, HashIndex, NONE, hash64};
+use crate::store::{Arena, Digest, Digested, HashIndex, NONE, hash64};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
@@ -45,7 +45,7 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     pub(in crate::file_locks) unsent_recalls: usize,
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
-    pub(in crate::file_locks) contention: Contention<'m>,
+    pub(in crate::file_locks) contention: Digested<Contention<'m>>,
 }
 
 impl<'m> DelegationTable<'m> {
@@ -68,14 +68,14 @@ impl<'m> DelegationTable<'m> {
             last_recalled: NONE,
             unsent_recalls: 0,
             last_recall: 0,
-            contention: Contention::new(arena, limits.files)?,
+            contention: Digested::new(Contention::new(arena, limits.files)?),
         })
     }
 
     pub(in crate::file_locks) fn digest(&self, digest: &mut Digest) {
         (self.count, self.peak, self.unsent_recalls, self.last_recall).hash(digest);
         (self.first_recalled, self.last_recalled).hash(digest);
-        self.contention.digest(digest);
+        self.contention.digest(digest, Contention::digest);
     }
 
     /// The number of lock slots that are reserved for returns.

@@ -10,7 +10,7 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
-use crate::store::{Arena, Digest, SortedMap, Table, bytes_for};
+use crate::store::{Arena, Digest, Digested, SortedMap, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -112,7 +112,7 @@ pub struct Processes<'m> {
     stopped: usize,
     /// Whether a notice of how a child ended is due.
     has_exits: bool,
-    pub(crate) signals: Signals<'m>,
+    pub(crate) signals: Digested<Signals<'m>>,
     /// The first process has ended, though its node may still serve the others.
     first_has_left: bool,
     /// Whether a notice about a relative is due.
@@ -147,7 +147,7 @@ impl<'m> Processes<'m> {
             last_orphaned: 0,
             stopped: 0,
             has_exits: false,
-            signals: Signals::new(arena, signals)?,
+            signals: Digested::new(Signals::new(arena, signals)?),
             first_has_left: false,
             has_notices: false,
         })
@@ -167,7 +167,7 @@ impl<'m> Processes<'m> {
             .hash(digest);
         (self.stopped, self.has_exits, self.has_notices).hash(digest);
         (self.first_has_left, self.peak()).hash(digest);
-        self.signals.digest(digest);
+        self.signals.digest(digest, Signals::digest);
     }
 
     /// How many entries are in use: processes, zombies, and names of groups and sessions.

@@ -12,10 +12,10 @@ mod full_blocks;
 mod node;
 mod tree;
 
-use core::hash::{Hash, Hasher};
+use core::hash::Hasher;
 use core::ptr;
 
-use super::{Arena, Digest, Table, bytes_for};
+use super::{Arena, Digest, Sum, Table, bytes_for};
 use crate::error::Error;
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
@@ -103,6 +103,10 @@ pub(crate) struct IntervalMap<'m> {
     occupancy: Table<'m, u16>,
     owner_lists: Table<'m, OwnerList<'m>>,
     full: FullBlocks<'m>,
+    /// Of all intervals with their owners.
+    content: Sum,
+    /// Of the starts of all neighbours in the lists.
+    order: Sum,
 }
 
 impl<'m> IntervalMap<'m> {
@@ -128,21 +132,20 @@ impl<'m> IntervalMap<'m> {
             owner_lists: arena
                 .alloc_table(Self::lists_for(capacity), |_| Ok(OwnerList::default()))?,
             full: FullBlocks::new(arena)?,
+            content: Sum::default(),
+            order: Sum::default(),
         })
     }
 
     /// Takes in all intervals with their owners. The order of the lists counts: intervals are taken back in it.
     pub(crate) fn digest(&self, digest: &mut Digest) {
-        for node in self.tree.iter() {
-            (node.start(), node.end(), node.owner.get()).hash(digest);
-        }
-        for list in self.owner_lists.iter().filter(|list| list.length > 0) {
-            let mut next = list.first;
-            while let Some(node) = next {
-                digest.write_u32(node.start());
-                next = node.next.get();
-            }
-        }
+        self.content
+            .digest(digest, self.tree.iter().map(Node::content));
+        let nodes = self.tree.iter();
+        self.order.digest(
+            digest,
+            nodes.map(|node| neighbours(node.prev.get(), Some(node))),
+        );
         digest.write_usize(self.peak());
     }
 
@@ -198,6 +201,7 @@ impl<'m> IntervalMap<'m> {
         let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
         };
+        self.content.add(node.content());
         self.adjust_occupancy(start, end, 1);
         self.update_full(start, end);
         let bucket = self.bucket(start);
@@ -214,6 +218,7 @@ impl<'m> IntervalMap<'m> {
             return;
         };
         self.unlink(node);
+        self.content.subtract(node.content());
         node.owner.set(0);
         self.adjust_occupancy(node.start(), node.end(), -1);
         self.mark_free(node.start(), node.end());
@@ -228,7 +233,9 @@ impl<'m> IntervalMap<'m> {
         if end < start || end >= before {
             return;
         }
+        self.content.subtract(node.content());
         node.set_end(end);
+        self.content.add(node.content());
         self.adjust_occupancy(start, before, -1);
         self.adjust_occupancy(start, end, 1);
         self.mark_free(end.saturating_add(1), before);
@@ -238,7 +245,9 @@ impl<'m> IntervalMap<'m> {
     pub(crate) fn set_owner(&mut self, interval: Interval<'m>, owner: u32) {
         if let Some(node) = self.tree.find(interval) {
             self.unlink(node);
+            self.content.subtract(node.content());
             node.owner.set(owner);
+            self.content.add(node.content());
             self.link(node);
         }
     }
@@ -374,6 +383,7 @@ impl<'m> IntervalMap<'m> {
         }
         node.prev.set(before);
         node.next.set(None);
+        self.order.add(neighbours(before, Some(node)));
     }
 
     /// Takes the interval out of its owner's list.
@@ -391,7 +401,18 @@ impl<'m> IntervalMap<'m> {
             Some(after) => after.prev.set(before),
             None => list.last = before,
         }
+        self.order.subtract(neighbours(before, Some(node)));
+        if after.is_some() {
+            self.order.subtract(neighbours(Some(node), after));
+            self.order.add(neighbours(before, after));
+        }
     }
+}
+
+/// The starts of two neighbours in a list; 0 for none.
+fn neighbours(one: Option<&Node<'_>>, other: Option<&Node<'_>>) -> (u32, u32) {
+    let start = |node: Option<&Node<'_>>| node.map_or(0, Node::start);
+    (start(one), start(other))
 }
 
 fn is_same<'m>(one: Option<&Node<'m>>, other: Option<&Node<'m>>) -> bool {
@@ -438,6 +459,39 @@ mod tests {
         assert!(one.check_invariants() && one.len() == 1);
         assert_eq!(one.find(70).map(|interval| interval.owner()), Some(3));
         assert!(other.check_invariants() && other.len() == 1);
+    }
+
+    #[test]
+    fn the_digest_that_is_kept_is_the_one_of_the_intervals_that_are_there() {
+        let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(40));
+        let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 40).unwrap();
+        let digest = |table: &IntervalMap<'_>, mut digest: Digest| {
+            table.digest(&mut digest);
+            digest.finish()
+        };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut last = 0;
+        for step in 0..20_000 {
+            let (number, owner) = (rng.u32(1..1000), rng.u32(1..5));
+            match (rng.u8(..8), table.find(number)) {
+                (_, None) => {
+                    if let Some((start, end)) = table.next_free(number) {
+                        table.insert(start, end.min(start + rng.u32(..8)), owner);
+                    }
+                }
+                (0..3, Some(found)) => table.remove(found),
+                (3..5, Some(found)) => table.shorten(found, number),
+                (5..7, Some(found)) => table.set_owner(found, owner),
+                (_, Some(_)) => {
+                    let mut cursor = table.owner_cursor(owner);
+                    table.remove_next(&mut cursor, 2);
+                }
+            }
+            let now = digest(&table, Digest::new());
+            assert_eq!(now, digest(&table, Digest::anew()), "step {step}");
+            last = if step % 100 == 0 { now } else { last };
+        }
+        assert_ne!(last, digest(&table, Digest::new()), "it changes");
     }
 
     #[test]

@@ -47,6 +47,11 @@ impl Node<'_> {
             .saturating_add(self.bounds.get() & (MAX_INTERVAL - 1))
     }
 
+    /// What is in the table: the first and the last number, and the owner.
+    pub(super) fn content(&self) -> (u32, u32, u32) {
+        (self.start(), self.end(), self.owner.get())
+    }
+
     pub(super) fn set_end(&self, end: u32) {
         self.set(self.start(), end);
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::sync::Mutex;
 
 use libos_ipc::Config;
 use libos_ipc::leader::{Leader, Op, OpObserver, Outcome};
@@ -14,8 +15,11 @@ thread_local! {
     static MEMORY: RefCell<Vec<Box<[MaybeUninit<u8>]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// After so many operations the digests are compared: each takes a walk through all tables.
-const DIGEST_EVERY: u64 = 16;
+/// After so many operations the digest is also computed anew, to show that it is kept rightly.
+const ANEW_EVERY: u64 = 1000;
+
+/// The longest operation in bytes.
+const LONGEST_OP: usize = 8192;
 
 /// The memory of a mirror.
 pub(crate) struct MirrorMemory(Box<[MaybeUninit<u8>]>);
@@ -45,8 +49,12 @@ impl Drop for MirrorMemory {
 }
 
 /// The second leader.
-pub(crate) struct Mirror<'m> {
-    leader: std::sync::Mutex<Leader<'m>>,
+pub(crate) struct Mirror<'m>(Mutex<Replica<'m>>);
+
+struct Replica<'m> {
+    leader: Leader<'m>,
+    /// The bytes of the operation that is applied.
+    bytes: Box<[u8; LONGEST_OP]>,
 }
 
 impl<'m> Mirror<'m> {
@@ -60,22 +68,26 @@ impl<'m> Mirror<'m> {
             &limits.locks,
             config.wrap_ids,
         );
-        Mirror {
-            leader: std::sync::Mutex::new(leader.expect("the memory is large enough")),
-        }
+        Mirror(Mutex::new(Replica {
+            leader: leader.expect("the memory is large enough"),
+            bytes: Box::new([0; LONGEST_OP]),
+        }))
     }
 }
 
 impl OpObserver for Mirror<'_> {
     fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome) {
-        let mut mirror = self.leader.lock().expect("no other thread has failed");
+        let mut replica = self.0.lock().expect("no other thread has failed");
+        let Replica {
+            leader: mirror,
+            bytes,
+        } = &mut *replica;
         // The mirror gets the bytes of each operation, as a replica would.
-        let mut bytes = [0; 8192];
-        let length = op.encode(&mut bytes).unwrap_or(0);
+        let length = op.encode(&mut bytes[..]).unwrap_or(0);
         let decoded = Op::decode(&bytes[..length]);
         let mirrored = mirror.apply(decoded.as_ref().map_or(op, |(decoded, _)| decoded));
         let is_same = decoded == Some((*op, length));
-        let is_due = leader.ops() % DIGEST_EVERY == 0;
+        let is_due = leader.ops() % ANEW_EVERY == 0;
         let what = if !is_same {
             Err(format!("{op:?} has the bytes of {decoded:?}"))
         } else if mirrored != *outcome {
@@ -84,8 +96,10 @@ impl OpObserver for Mirror<'_> {
             ))
         } else if mirror.ops() != leader.ops() {
             Err("the mirror has missed an operation".into())
-        } else if is_due && mirror.digest() != leader.digest() {
+        } else if mirror.digest() != leader.digest() {
             Err(format!("by {op:?} the mirror is in another state"))
+        } else if is_due && leader.digest_anew() != leader.digest() {
+            Err(format!("the digest has missed a change before {op:?}"))
         } else {
             Ok(())
         };
