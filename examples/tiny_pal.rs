@@ -11,8 +11,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, Readiness, ReadyList, Stream,
-    StreamError, Time, Token, Woken,
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
+    StreamError, Time, Token,
 };
 use libos_ipc::{ChildSelector, Config, Exit, Identity, Node, Vmid, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -213,15 +213,15 @@ impl Pal for Tiny {
             self.woken.store(false, Ordering::SeqCst);
         }
         if !fds[1].revents().is_empty() {
-            let _ = ready.push((Token::LISTENER, Readiness::READ));
+            let _ = ready.push((Token::LISTENER, Interest::READ));
         }
         for (watch, fd) in watches.iter().zip(&fds[2..]) {
             let seen = fd.revents();
             let hung_up = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-            let mut readiness = Readiness::empty();
-            readiness.set(Readiness::READ, seen.contains(PollFlags::IN));
-            readiness.set(Readiness::WRITE, seen.contains(PollFlags::OUT));
-            readiness.set(Readiness::HANG_UP, seen.intersects(hung_up));
+            let mut readiness = Interest::empty();
+            readiness.set(Interest::READ, seen.contains(PollFlags::IN));
+            readiness.set(Interest::WRITE, seen.contains(PollFlags::OUT));
+            readiness.set(Interest::HANG_UP, seen.intersects(hung_up));
             // The rest is still ready at the next wait.
             if !readiness.is_empty() && ready.push((watch.token, readiness)).is_err() {
                 break;
@@ -243,8 +243,8 @@ impl Pal for Tiny {
         }
     }
 
-    fn wait_readable(&self, _: &Tcp, _: &Flag, _: Option<Time>) -> Woken {
-        Woken::Time // not called: SUPPORTS_CALLER_READ is false
+    fn wait_readable(&self, _: &Tcp, _: &Flag, _: Option<Time>) -> bool {
+        false // not called: SUPPORTS_CALLER_READ is false
     }
 
     fn now(&self) -> Time {

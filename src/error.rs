@@ -164,8 +164,6 @@ impl core::error::Error for Error {}
 
 /// Linux error numbers, as they stand on the wire (there negative).
 pub mod errno {
-    /// Bad file descriptor.
-    pub const EBADF: i32 = 9;
     /// Resource deadlock would occur.
     pub const EDEADLK: i32 = 35;
     /// No locks available.

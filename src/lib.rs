@@ -41,7 +41,6 @@
 #[cfg(feature = "std")]
 extern crate std;
 
-mod arch;
 #[cfg(feature = "capi")]
 mod capi;
 mod config;

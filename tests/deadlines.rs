@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Woken};
+use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{DelegatedLocks, FileLock, IdRange, LockFamily, LockKind, Message, codes};
 use libos_ipc::{
@@ -74,8 +74,8 @@ impl<'w> Pal for &Slow<'w> {
         self.sleep(until);
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> bool {
+        false
     }
 
     fn now(&self) -> Time {

@@ -15,8 +15,7 @@ use common::{LONG, base, family, vmid};
 use copy::Copy;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 use libos_ipc::{ChildSelector, Config, Driving, Exit, Identity, Vmid, Wait};
 use nix::sys::signal::{Signal, kill};
@@ -42,7 +41,7 @@ fn a_closed_stream_ends_and_what_was_written_is_read() {
     out.write(&[b"the ", b"last"]).unwrap();
     let _copy = Copy::fork();
     drop(out);
-    let all = Readiness::READ | Readiness::HANG_UP;
+    let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(look(&family.two).as_slice(), [(Token(7), all)]);
     let mut buffer = [0; 16];
     assert_eq!(inward.read(&mut buffer), Ok(8));
@@ -58,7 +57,7 @@ fn a_stream_whose_reader_has_closed_it_takes_nothing() {
     out.write(&[b"unread"]).unwrap();
     let _copy = Copy::fork();
     drop(inward);
-    let gone = [(Token(7), Readiness::HANG_UP)];
+    let gone = [(Token(7), Interest::HANG_UP)];
     assert_eq!(look(&family.one).as_slice(), gone);
     assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
 }

@@ -13,8 +13,7 @@ use std::process::{Command, Stdio};
 use common::{LONG, base, family, vmid};
 use libos_ipc::host::Host;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 use tempfile::TempDir;
 
@@ -42,7 +41,7 @@ fn bytes_cross_in_order_and_the_end_is_seen() {
     let out = family.one.connect(vmid(2)).unwrap();
     assert_eq!(
         wait(&family.two).as_slice(),
-        [(Token::LISTENER, Readiness::READ)]
+        [(Token::LISTENER, Interest::READ)]
     );
     let inward = family.two.accept().unwrap();
     assert_eq!(family.two.accept().err(), Some(AcceptError::WouldBlock));
@@ -55,12 +54,12 @@ fn bytes_cross_in_order_and_the_end_is_seen() {
     assert_eq!(out.write(&[b", you"]), Ok(5));
     // As long as it is not read, it is reported.
     for _ in 0..2 {
-        assert_eq!(wait(&family.two).as_slice(), [(Token(7), Readiness::READ)]);
+        assert_eq!(wait(&family.two).as_slice(), [(Token(7), Interest::READ)]);
     }
     drop(out);
     assert_eq!(
         wait(&family.two).as_slice(),
-        [(Token(7), Readiness::READ | Readiness::HANG_UP)]
+        [(Token(7), Interest::READ | Interest::HANG_UP)]
     );
     assert_eq!(inward.read(&mut buffer), Ok(10));
     assert_eq!(&buffer[..10], b"hello, you");
@@ -92,7 +91,7 @@ fn a_full_stream_would_block_until_it_is_read() {
         received += count;
     }
     assert_eq!(received, sent);
-    assert_eq!(wait(&family.one).as_slice(), [(Token(1), Readiness::WRITE)]);
+    assert_eq!(wait(&family.one).as_slice(), [(Token(1), Interest::WRITE)]);
 }
 
 #[test]
@@ -125,7 +124,7 @@ fn what_nobody_accepts_is_hung_up() {
     drop(family.two);
     assert_eq!(
         wait(&family.one).as_slice(),
-        [(Token(1), Readiness::HANG_UP)]
+        [(Token(1), Interest::HANG_UP)]
     );
     assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     assert_eq!(out.write(&[b"x", b"y"]), Err(StreamError::Closed));
@@ -313,7 +312,7 @@ fn a_hang_up_is_reported_to_every_interest() {
             let ready = wait(&family.one);
             assert_eq!(ready.len(), 1);
             assert!(
-                ready[0].1.contains(Readiness::HANG_UP),
+                ready[0].1.contains(Interest::HANG_UP),
                 "outgoing, {interest:?}"
             );
         }
@@ -324,7 +323,7 @@ fn a_hang_up_is_reported_to_every_interest() {
             let ready = wait(&family.two);
             assert_eq!(ready.len(), 1);
             assert!(
-                ready[0].1.contains(Readiness::HANG_UP),
+                ready[0].1.contains(Interest::HANG_UP),
                 "incoming, {interest:?}"
             );
         }
@@ -343,7 +342,7 @@ fn no_interest_is_next_to_silent_and_can_be_taken_back() {
     assert!(look(&family.two).is_empty());
     for _ in 0..3 {
         family.two.rewatch(&inward, Token(3), Interest::READ);
-        assert_eq!(look(&family.two).as_slice(), [(Token(3), Readiness::READ)]);
+        assert_eq!(look(&family.two).as_slice(), [(Token(3), Interest::READ)]);
         family.two.rewatch(&inward, Token(2), Interest::empty());
         assert!(look(&family.two).is_empty());
     }
@@ -354,7 +353,7 @@ fn no_interest_is_next_to_silent_and_can_be_taken_back() {
         "a hang-up nobody asked for was reported {reports} times"
     );
     family.two.rewatch(&inward, Token(4), Interest::READ);
-    let all = Readiness::READ | Readiness::HANG_UP;
+    let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(look(&family.two).as_slice(), [(Token(4), all)]);
 }
 
@@ -367,7 +366,7 @@ fn the_listener_can_be_silenced() {
     family.two.watch_listener(true);
     assert_eq!(
         look(&family.two).as_slice(),
-        [(Token::LISTENER, Readiness::READ)]
+        [(Token::LISTENER, Interest::READ)]
     );
 }
 

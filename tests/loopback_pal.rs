@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use libos_ipc::Vmid;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Event, Interest, Pal, Readiness, ReadyList, Stream, StreamError,
-    Time, Token,
+    AcceptError, ConnectError, Event, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 use libos_ipc::testing::loopback::{Loopback, Network};
 
@@ -67,7 +66,7 @@ fn readiness_follows_the_state() {
     let net = Net::new();
     let (one, two) = two(&net);
     let out = one.connect(vmid(2)).unwrap();
-    assert_eq!(look(&two).as_slice(), [(Token::LISTENER, Readiness::READ)]);
+    assert_eq!(look(&two).as_slice(), [(Token::LISTENER, Interest::READ)]);
     two.watch_listener(false);
     assert!(look(&two).is_empty());
     let inward = two.accept().unwrap();
@@ -75,22 +74,22 @@ fn readiness_follows_the_state() {
 
     one.watch(&out, Token(1), Interest::WRITE).unwrap();
     two.watch(&inward, Token(2), Interest::READ).unwrap();
-    assert_eq!(look(&one).as_slice(), [(Token(1), Readiness::WRITE)]);
+    assert_eq!(look(&one).as_slice(), [(Token(1), Interest::WRITE)]);
     assert!(look(&two).is_empty());
     assert_eq!(out.write(&[&[7; 20]]), Ok(16));
     assert_eq!(out.write(&[&[7; 20]]), Err(StreamError::WouldBlock));
     assert!(look(&one).is_empty());
     for _ in 0..2 {
-        assert_eq!(look(&two).as_slice(), [(Token(2), Readiness::READ)]);
+        assert_eq!(look(&two).as_slice(), [(Token(2), Interest::READ)]);
     }
     two.rewatch(&inward, Token(3), Interest::empty());
     assert!(look(&two).is_empty());
     two.rewatch(&inward, Token(3), Interest::HANG_UP);
     assert!(look(&two).is_empty());
     drop(out);
-    assert_eq!(look(&two).as_slice(), [(Token(3), Readiness::HANG_UP)]);
+    assert_eq!(look(&two).as_slice(), [(Token(3), Interest::HANG_UP)]);
     two.rewatch(&inward, Token(3), Interest::READ);
-    let all = Readiness::READ | Readiness::HANG_UP;
+    let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(look(&two).as_slice(), [(Token(3), all)]);
     // What was written before the end can still be read.
     assert_eq!(inward.read(&mut [0; 20]), Ok(16));
@@ -107,7 +106,7 @@ fn a_writer_learns_that_its_reader_went() {
         let (out, inward) = stream(&one, &two, 2);
         one.watch(&out, Token(1), interest).unwrap();
         drop(inward);
-        assert!(look(&one)[0].1.contains(Readiness::HANG_UP));
+        assert!(look(&one)[0].1.contains(Interest::HANG_UP));
         assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     }
     // The same if nobody ever accepted it.
@@ -115,7 +114,7 @@ fn a_writer_learns_that_its_reader_went() {
     one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
     assert!(look(&one).is_empty());
     drop(two);
-    assert_eq!(look(&one).as_slice(), [(Token(1), Readiness::HANG_UP)]);
+    assert_eq!(look(&one).as_slice(), [(Token(1), Interest::HANG_UP)]);
     assert_eq!(one.connect(vmid(2)).err(), Some(ConnectError::NotListening));
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, Stream, Time, Woken};
+use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, Network};
 use libos_ipc::wire::{
     FrameWriter, Hello, IdRange, Message, MetaCode, Sync, SyncCode, SyncState, codes,
@@ -90,8 +90,8 @@ impl<'w> Pal for &Patient<'w> {
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &Self::Stream, _: &Self::Event, _: Option<Time>) -> bool {
+        false
     }
 
     fn now(&self) -> Time {

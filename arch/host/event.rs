@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 
 use super::clock;
-use crate::pal::{Event, Time, Woken};
+use crate::pal::{Event, Time};
 
 const SET: u32 = 1;
 const SLEEPING: u32 = 2;
@@ -97,13 +97,13 @@ impl HostEvent {
     }
 
     /// Sleeps until `stream` is readable or hung up, the event is set, or the time comes.
-    pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Option<Time>) -> Woken {
+    pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Option<Time>) -> bool {
         if self.is_set() {
-            return Woken::Event;
+            return false;
         }
         let eventfd = self.eventfd();
         let woken = if self.word.fetch_add(POLLER, Ordering::AcqRel) & SET != 0 {
-            Woken::Event
+            false
         } else {
             loop {
                 if let Some(woken) = self.poll(stream, eventfd, until) {
@@ -121,7 +121,7 @@ impl HostEvent {
         stream: BorrowedFd<'_>,
         eventfd: Option<BorrowedFd<'_>>,
         until: Option<Time>,
-    ) -> Option<Woken> {
+    ) -> Option<bool> {
         let readable = PollFlags::IN | PollFlags::RDHUP;
         let mut fds = [
             PollFd::from_borrowed_fd(stream, readable),
@@ -139,16 +139,16 @@ impl HostEvent {
             self.drain();
         }
         if self.is_set() {
-            return Some(Woken::Event);
+            return Some(false);
         }
         if !stream.revents().is_empty() {
-            return Some(Woken::Readable);
+            return Some(true);
         }
         match found {
-            Ok(0) if slice == left => Some(Woken::Time),
+            Ok(0) if slice == left => Some(false),
             Ok(_) | Err(Errno::INTR) => None,
             // Never seen; the reader will find out what is wrong with the stream.
-            Err(_) => Some(Woken::Readable),
+            Err(_) => Some(true),
         }
     }
 

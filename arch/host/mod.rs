@@ -46,8 +46,8 @@ pub use self::secure::{SecureHost, random};
 pub use self::stream::HostStream;
 use crate::Vmid;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
-    ReadyList, Stream, StreamError, Time, Token, Woken,
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
+    Stream, StreamError, Time, Token,
 };
 
 /// Reported by the epoll set for [`Pal::wake`].
@@ -248,7 +248,7 @@ impl Pal for Host {
         event.wait(until);
     }
 
-    fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Option<Time>) -> Woken {
+    fn wait_readable(&self, stream: &HostStream, event: &HostEvent, until: Option<Time>) -> bool {
         use rustix::fd::AsFd;
         event.wait_readable(stream.as_fd(), until)
     }
@@ -297,12 +297,12 @@ fn epoll_flags(interest: Interest) -> EventFlags {
     flags
 }
 
-fn readiness(flags: EventFlags) -> Readiness {
-    let mut readiness = Readiness::empty();
-    readiness.set(Readiness::READ, flags.contains(EventFlags::IN));
-    readiness.set(Readiness::WRITE, flags.contains(EventFlags::OUT));
+fn readiness(flags: EventFlags) -> Interest {
+    let mut readiness = Interest::empty();
+    readiness.set(Interest::READ, flags.contains(EventFlags::IN));
+    readiness.set(Interest::WRITE, flags.contains(EventFlags::OUT));
     let hang_up = EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP;
-    readiness.set(Readiness::HANG_UP, flags.intersects(hang_up));
+    readiness.set(Interest::HANG_UP, flags.intersects(hang_up));
     readiness
 }
 

@@ -19,8 +19,7 @@ use super::{Host, HostStream};
 use crate::Vmid;
 use crate::pal::mux::{Mux, MuxError, Stop};
 use crate::pal::{
-    AcceptError, ConnectError, Interest, Pal, Readiness, ReadyList, Stream, StreamError, Time,
-    Token,
+    AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 
 /// How many streams there are at once, each way.
@@ -163,17 +162,17 @@ impl Proxy {
         }
     }
 
-    fn on_ready(&mut self, token: Token, readiness: Readiness, chunk: &mut [u8]) {
+    fn on_ready(&mut self, token: Token, readiness: Interest, chunk: &mut [u8]) {
         if token == Token::LISTENER {
             self.accept();
         } else if token == LINE {
-            if readiness.intersects(Readiness::READ | Readiness::HANG_UP) {
+            if readiness.intersects(Interest::READ | Interest::HANG_UP) {
                 self.read_line(chunk);
             }
         } else if let Ok(stream) = u16::try_from(token.0 >> 1) {
             if token == family_token(stream) {
                 self.read_family(stream, chunk);
-            } else if readiness.contains(Readiness::HANG_UP) {
+            } else if readiness.contains(Interest::HANG_UP) {
                 self.close_from_member(stream);
             } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
                 // It takes more: `settle` gives it more.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use libos_ipc::host::{Host, HostEvent, HostStream};
 use libos_ipc::pal::{
     AcceptError, ConnectError, Interest, OutOfResources, Pal, ReadyList, Stream, StreamError, Time,
-    Token, Woken,
+    Token,
 };
 use libos_ipc::{Config, Identity, Node, Vmid, forward_pal};
 
@@ -102,7 +102,7 @@ impl Pal for Counted {
         stream: &CountedStream,
         event: &HostEvent,
         until: Option<Time>,
-    ) -> Woken {
+    ) -> bool {
         self.one();
         self.host.wait_readable(&stream.stream, event, until)
     }

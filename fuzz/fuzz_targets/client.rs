@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time, Woken};
+use libos_ipc::pal::{AcceptError, ConnectError, Pal, ReadyList, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, Message, MetaCode, SyncState};
 use libos_ipc::{
@@ -41,8 +41,8 @@ impl<'w> Pal for Ticking<'w> {
             self.1.advance(Duration::from_millis(1));
         }
     }
-    fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &Pipe<'w>, _: &Flag<'w>, _: Option<Time>) -> bool {
+        false
     }
 }
 

@@ -14,7 +14,7 @@ const EXPECTED: [Expected; 8] = [
     Expected::StatusOrEmpty,
     Expected::Meta,
     Expected::Lock,
-    Expected::Anything,
+    Expected::Process,
 ];
 
 /// Takes apart a frame that was just written.

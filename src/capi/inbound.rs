@@ -136,9 +136,7 @@ pub unsafe extern "C" fn ipc_response_callback(src: u32, data: *mut c_void, seq:
             Some(Expected::Lock) => Layout::Fixed(48),
             Some(Expected::Meta) => META,
             // A C process answers these with an empty payload.
-            Some(
-                Expected::StatusOrEmpty | Expected::Anything | Expected::Process | Expected::End,
-            ) => Layout::Fixed(0),
+            Some(Expected::StatusOrEmpty | Expected::Process | Expected::End) => Layout::Fixed(0),
         };
         // SAFETY: the header requires NULL or the payload of an answer to that message.
         let payload = unsafe { payload(layout, data) }?;

@@ -8,8 +8,8 @@ use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::errno;
 use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, Readiness,
-    ReadyList, Stream, StreamError, Time, Token, Woken,
+    AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
+    Stream, StreamError, Time, Token,
 };
 
 /// The result of a function that the table does not have.
@@ -256,7 +256,7 @@ impl Pal for CPlatform {
         let count = call!(self.0, wait(to, READY_AT_ONCE, deadline(until)), 0);
         for found in found.iter().take(count) {
             let bits = u8::try_from(found.readiness).unwrap_or(0);
-            let _ = ready.push((Token(found.token), Readiness::from_bits_truncate(bits)));
+            let _ = ready.push((Token(found.token), Interest::from_bits_truncate(bits)));
         }
     }
 
@@ -268,16 +268,14 @@ impl Pal for CPlatform {
         call!(self.0, event_wait(event.event, deadline(until)), ());
     }
 
-    fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Option<Time>) -> Woken {
-        match call!(
+    fn wait_readable(&self, stream: &CStream, event: &CEvent, until: Option<Time>) -> bool {
+        let woken = call!(
             self.0,
             wait_readable(stream.stream, event.event, deadline(until)),
             0
-        ) {
-            1 => Woken::Event,
-            2 => Woken::Time,
-            _ => Woken::Readable,
-        }
+        );
+        // The event or the time ended the wait.
+        !matches!(woken, 1 | 2)
     }
 
     fn now(&self) -> Time {

@@ -25,7 +25,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     // The library OS provides no `fatal`, or it returned.
     loop {
-        crate::arch::spin_hint();
+        core::hint::spin_loop();
     }
 }
 

@@ -17,7 +17,7 @@ use super::*;
 use crate::error::Error;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, ReadyList, Stream, StreamError,
-    Token, Woken,
+    Token,
 };
 use crate::store::Arena;
 use crate::wire::{self, Answer, Expected, FrameReader, Message, SyncCode, SyncState};
@@ -219,8 +219,8 @@ impl Pal for Sink {
         }
     }
 
-    fn wait_readable(&self, _: &SinkStream, _: &Bell, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &SinkStream, _: &Bell, _: Option<Time>) -> bool {
+        false
     }
 
     fn now(&self) -> Time {

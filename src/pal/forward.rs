@@ -108,7 +108,7 @@ macro_rules! forward_pal {
             stream: &Self::Stream,
             event: &Self::Event,
             until: ::core::option::Option<$crate::pal::Time>,
-        ) -> $crate::pal::Woken {
+        ) -> bool {
             self.$inner.wait_readable(&(*stream)$(.$field)?, event, until)
         }
     };

@@ -134,7 +134,8 @@ pub trait Event: Send + Sync {
 }
 
 bitflags! {
-    /// What a watch reports: nothing but what is asked for. A hang-up is reported to each of the
+    /// What the node asks a watch to report of a stream, and what [`Pal::wait`] reports of it: nothing but
+    /// what is asked for. After a hang-up there may still be bytes to read. A hang-up is reported to each of the
     /// three, so whoever must not miss one while there is nothing to read or write asks for
     /// `HANG_UP`. To nobody's interest (`empty`) a PAL may report one hang-up in spite of that,
     /// once per [`Pal::watch`] or [`Pal::rewatch`], so that a change to and fro costs little.
@@ -149,29 +150,14 @@ bitflags! {
     }
 }
 
-bitflags! {
-    /// What became of a watched stream.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Readiness: u8 {
-        /// Bytes, or the end, can be read.
-        const READ = 1;
-        /// Bytes can be written.
-        const WRITE = 2;
-        /// The peer closed its end, or the stream broke. There may still be bytes to read.
-        const HANG_UP = 4;
-    }
-}
-
-impl Readiness {
-    /// What a watch with that interest reports of a stream that is so.
-    pub(crate) fn of(interest: Interest, readable: bool, writable: bool, hung_up: bool) -> Self {
-        let mut ready = Readiness::empty();
-        let wants_read = interest.contains(Interest::READ);
-        let wants_write = interest.contains(Interest::WRITE);
-        ready.set(Readiness::READ, wants_read && readable);
-        ready.set(Readiness::WRITE, wants_write && writable);
-        ready.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
-        ready
+impl Interest {
+    /// Returns what a watch with this interest reports of a stream in that state.
+    pub(crate) fn reported(self, readable: bool, writable: bool, hung_up: bool) -> Self {
+        let mut reported = Interest::empty();
+        reported.set(Interest::READ, readable && self.contains(Interest::READ));
+        reported.set(Interest::WRITE, writable && self.contains(Interest::WRITE));
+        reported.set(Interest::HANG_UP, hung_up && !self.is_empty());
+        reported
     }
 }
 
@@ -190,18 +176,7 @@ impl Token {
 pub const READY_AT_ONCE: usize = 64;
 
 /// Which watched streams are ready, and for what.
-pub type ReadyList = heapless::Vec<(Token, Readiness), READY_AT_ONCE>;
-
-/// What ended a [`Pal::wait_readable`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Woken {
-    /// The stream has bytes or its end to read.
-    Readable,
-    /// The event is set.
-    Event,
-    /// The time came.
-    Time,
-}
+pub type ReadyList = heapless::Vec<(Token, Interest), READY_AT_ONCE>;
 
 /// A platform, as seen by one node of a family.
 ///
@@ -277,13 +252,13 @@ pub trait Pal: Send + Sync {
     /// comes back at once whichever of the three it is: the time limits and interrupts of a node's calls
     /// are as exact as this is, and a thread of the same process may hand something over by the event.
     /// A platform whose wait for a stream can't be ended like that sets [`Pal::SUPPORTS_CALLER_READ`] to
-    /// false. May say [`Woken::Readable`] when it is not. Called only where [`Pal::SUPPORTS_CALLER_READ`].
+    /// false. May say [`true`] when it is not. Called only where [`Pal::SUPPORTS_CALLER_READ`].
     fn wait_readable(
         &self,
         stream: &Self::Stream,
         event: &Self::Event,
         until: Option<Time>,
-    ) -> Woken;
+    ) -> bool;
 
     /// Waits as [`Pal::wait_readable`] does, and reads. A platform where one call can do both
     /// does so; it may heed `event`, and nothing else, late by some milliseconds. So the node calls

@@ -61,7 +61,7 @@ mod imp {
                     if let Some(guard) = self.0.try_lock() {
                         return SpinLockGuard(guard);
                     }
-                    crate::arch::spin_hint();
+                    core::hint::spin_loop();
                 }
                 yield_processor();
             }

@@ -118,7 +118,7 @@ pub enum Expected {
     Owner,
     /// [`Answer::Status`]
     Status,
-    /// [`Answer::Status`], and an empty answer says 0.
+    /// [`Answer::Status`], or [`Answer::Empty`], which says 0.
     StatusOrEmpty,
     /// [`Answer::Meta`]
     Meta,
@@ -128,8 +128,6 @@ pub enum Expected {
     Process,
     /// [`Answer::End`]
     End,
-    /// Any bytes at all. They are not read: the answer is [`Answer::Empty`].
-    Anything,
 }
 
 impl Expected {
@@ -251,7 +249,7 @@ impl<'a> Answer<'a> {
             Expected::Vmid => Answer::Vmid(read_number(payload)?),
             Expected::IdRange => Answer::IdRange(IdRange::read(payload)?),
             Expected::Owner => Answer::Owner(read_number(payload)?),
-            Expected::StatusOrEmpty if payload.is_empty() => Answer::Status(0),
+            Expected::StatusOrEmpty if payload.is_empty() => Answer::Empty,
             Expected::Status | Expected::StatusOrEmpty => {
                 Answer::Status(read_struct::<layout::Status>(payload)?.status.get())
             }
@@ -275,7 +273,6 @@ impl<'a> Answer<'a> {
                     None => Ok(ChildExit::of(&body.exit)),
                 })
             }
-            Expected::Anything => Answer::Empty,
         })
     }
 }

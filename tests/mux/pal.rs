@@ -8,8 +8,8 @@ use std::time::Duration;
 use libos_ipc::Vmid;
 use libos_ipc::pal::mux::{ByteChannel, Mux, MuxEndpoint, MuxPal, MuxStream, Stop};
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, Pal, READY_AT_ONCE, Readiness, ReadyList, Stream,
-    StreamError, Time, Token,
+    AcceptError, ConnectError, Interest, Pal, READY_AT_ONCE, ReadyList, Stream, StreamError, Time,
+    Token,
 };
 
 const STREAMS: usize = 100;
@@ -204,16 +204,16 @@ fn readiness_is_that_of_the_stream() {
     let pal = world.pal();
     let both = Interest::WRITE | Interest::HANG_UP;
     pal.watch(&stream, token, both).unwrap();
-    assert_eq!(world.exchange()[..], [(token, Readiness::WRITE)]);
+    assert_eq!(world.exchange()[..], [(token, Interest::WRITE)]);
     assert_eq!(stream.write(&[&[0; 2 * WINDOW]]), Ok(WINDOW));
     assert_eq!(stream.write(&[&[0]]), Err(StreamError::WouldBlock));
     assert!(world.exchange().is_empty(), "it has no credit");
     world.other.borrow_mut().skip(number, WINDOW);
-    assert_eq!(world.exchange()[..], [(token, Readiness::WRITE)]);
+    assert_eq!(world.exchange()[..], [(token, Interest::WRITE)]);
     pal.rewatch(&stream, token, Interest::HANG_UP);
     assert!(world.exchange().is_empty());
     world.other.borrow_mut().stop(number, Stop::Closed);
-    assert_eq!(world.exchange()[..], [(token, Readiness::HANG_UP)]);
+    assert_eq!(world.exchange()[..], [(token, Interest::HANG_UP)]);
     assert_eq!(stream.write(&[&[0]]), Err(StreamError::Closed));
     pal.unwatch(&stream);
     assert!(world.exchange().is_empty());
@@ -225,7 +225,7 @@ fn what_came_is_read_to_the_end() {
     let pal = world.pal();
     assert_eq!(pal.accept().unwrap_err(), AcceptError::WouldBlock);
     let number = world.other.borrow_mut().open(0).unwrap();
-    let report = (Token::LISTENER, Readiness::READ);
+    let report = (Token::LISTENER, Interest::READ);
     assert_eq!(world.exchange()[..], [report]);
     pal.watch_listener(false);
     assert!(world.exchange().is_empty());
@@ -238,7 +238,7 @@ fn what_came_is_read_to_the_end() {
     assert_eq!(stream.read(&mut buffer), Err(StreamError::WouldBlock));
     assert_eq!(world.other.borrow_mut().write(number, &[b"last"]), Ok(4));
     world.other.borrow_mut().end(number);
-    let over = Readiness::READ | Readiness::HANG_UP;
+    let over = Interest::READ | Interest::HANG_UP;
     assert_eq!(world.exchange()[..], [(Token(1), over)]);
     assert_eq!(stream.read(&mut buffer[..3]), Ok(3));
     assert_eq!(stream.read(&mut buffer), Ok(1));

@@ -254,7 +254,7 @@ fn file_lock() {
 fn small_answers() {
     let number: &[(usize, &[u8])] = &[(0, &[4, 3, 2, 1])];
     let minus_three: &[(usize, &[u8])] = &[(0, &[0xFD, 0xFF, 0xFF, 0xFF])];
-    answers(Answer::Empty, Expected::Anything, &frame(17, 0, &[]));
+    answers(Answer::Empty, Expected::StatusOrEmpty, &frame(17, 0, &[]));
     answers(
         Answer::Vmid(0x0102_0304),
         Expected::Vmid,
@@ -287,15 +287,6 @@ fn small_answers() {
         Answer::IdRange(IdRange::NONE),
         Expected::IdRange,
         &frame(25, 0, &[]),
-    );
-    // What changes an ID's owner answers nothing when it is done.
-    assert_eq!(
-        Answer::decode(Expected::StatusOrEmpty, &[]),
-        Ok(Answer::Status(0))
-    );
-    assert_eq!(
-        Answer::decode(Expected::Anything, b"what?"),
-        Ok(Answer::Empty)
     );
 }
 

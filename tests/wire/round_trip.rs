@@ -15,7 +15,7 @@ const EVERY_EXPECTED: [Expected; 8] = [
     Expected::StatusOrEmpty,
     Expected::Meta,
     Expected::Lock,
-    Expected::Anything,
+    Expected::Process,
 ];
 
 proptest! {

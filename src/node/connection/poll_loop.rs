@@ -9,12 +9,11 @@ use crate::sync::Ordering;
 use core::time::Duration;
 
 use crate::Vmid;
-use crate::arch::spin_hint;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
 use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
-use crate::pal::{Event, Interest, Pal, Readiness, ReadyList, Stream, Time, Token};
+use crate::pal::{Event, Interest, Pal, ReadyList, Stream, Time, Token};
 use crate::store::{Arena, Table, bytes_for};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
@@ -215,7 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.spins_lost.add(1);
                 return;
             }
-            spin_hint();
+            core::hint::spin_loop();
         }
     }
 
@@ -278,7 +277,7 @@ impl<'m, P: Pal> Node<'m, P> {
         (retry, relisted)
     }
 
-    fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Readiness) {
+    fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Interest) {
         if token == Token::LISTENER {
             self.accept(state);
             return;
@@ -294,10 +293,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 let Some(peer) = self.peers.find_by_key(index, generation) else {
                     return;
                 };
-                if readiness.contains(Readiness::WRITE) {
+                if readiness.contains(Interest::WRITE) {
                     self.unblock(&peer);
                 }
-                if readiness.contains(Readiness::HANG_UP) {
+                if readiness.contains(Interest::HANG_UP) {
                     // The last frames of the peer are handled first, even on a stream that was not
                     // accepted yet.
                     self.accept(state);

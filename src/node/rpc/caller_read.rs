@@ -11,11 +11,10 @@ use core::time::Duration;
 use super::reply_buffers::ReplyData;
 use super::wait::{Limits, interruptible};
 use super::waiters::WaitToken;
-use crate::arch::spin_hint;
 use crate::config::Driving;
 use crate::error::{Error, errno};
 use crate::node::{LateReply, Node, PeerRef, RxHalf};
-use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time, Woken};
+use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, codes};
@@ -194,7 +193,7 @@ impl<'m, P: Pal> Node<'m, P> {
             // After an unsuccessful spin the cost of one more system call does not matter.
             if wake == Wake::Bytes && !spin {
                 read = self.pal.read_waiting(stream, event, space, limits.until);
-            } else if self.pal.wait_readable(stream, event, limits.until) == Woken::Readable {
+            } else if self.pal.wait_readable(stream, event, limits.until) {
                 read = stream.read(space);
             }
         });
@@ -240,7 +239,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.counters.spins_lost.add(1);
                 return read;
             }
-            spin_hint();
+            core::hint::spin_loop();
         }
     }
 

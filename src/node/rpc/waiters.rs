@@ -114,7 +114,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                     what: WaitReason::Room,
                     since: Time(0),
                     seq: 0,
-                    expected: Expected::Anything,
+                    expected: Expected::Status,
                     late: LateReply::Drop,
                     buffer: None,
                     length: 0,

@@ -8,7 +8,7 @@ use super::{Mux, MuxError, Stop};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, READY_AT_ONCE,
-    Readiness, ReadyList, Stream, StreamError, Time, Token, Woken,
+    ReadyList, Stream, StreamError, Time, Token,
 };
 
 /// How many bytes are read from the line at once.
@@ -224,17 +224,17 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         }
     }
 
-    fn readiness(&self, end: End, interest: Interest) -> Readiness {
+    fn readiness(&self, end: End, interest: Interest) -> Interest {
         match end {
             End::Writer(stream) => {
                 let is_gone = self.mux.stopped(stream).is_some();
                 let takes_more = is_gone || self.mux.room(stream) > 0;
-                Readiness::of(interest, false, takes_more, is_gone)
+                interest.reported(false, takes_more, is_gone)
             }
             End::Reader(stream) => {
                 let is_over = self.mux.is_ended(stream);
                 let has_more = is_over || self.mux.readable(stream) > 0;
-                Readiness::of(interest, has_more, false, is_over)
+                interest.reported(has_more, false, is_over)
             }
         }
     }
@@ -242,7 +242,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     /// Reports what is ready.
     fn poll(&mut self, ready: &mut ReadyList) {
         if !self.listener_ignored && self.mux.has_opened() {
-            let _ = ready.push((Token::LISTENER, Readiness::READ));
+            let _ = ready.push((Token::LISTENER, Interest::READ));
         }
         let begin = self.next;
         for step in 0..STREAMS {
@@ -398,8 +398,8 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> bool {
+        false
     }
 
     fn now(&self) -> Time {

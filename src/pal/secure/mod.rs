@@ -28,7 +28,7 @@ pub use self::stream::SecureStream;
 use self::statistics::Counters;
 use self::stream::translate;
 use crate::Vmid;
-use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, Time, Woken};
+use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, Time};
 
 /// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
 /// that whoever made it can read its [`SecureStatistics`] while the node runs.
@@ -115,11 +115,11 @@ macro_rules! pal {
                 }
             }
 
-            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+            fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> bool {
                 if event.is_set() {
-                    Woken::Event
+                    false
                 } else if stream.has_more() {
-                    Woken::Readable
+                    true
                 } else {
                     self.inner.wait_readable(stream.inner(), event, until)
                 }

@@ -8,7 +8,7 @@ use super::outgoing::Outgoing;
 use super::{Breach, SecurePal};
 use crate::Vmid;
 use crate::log::log_event;
-use crate::pal::{Interest, OutOfResources, Pal, Readiness, Stream, StreamError, Time, Token};
+use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
 use crate::store::SpinLock;
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
@@ -60,17 +60,17 @@ fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
 }
 
 /// What to tell the node of what is reported of the stream underneath.
-pub(super) fn translate(token: Token, readiness: Readiness) -> (Token, Readiness) {
+pub(super) fn translate(token: Token, readiness: Interest) -> (Token, Interest) {
     if token == Token::LISTENER {
         return (token, readiness);
     }
-    let mut reported = readiness & Readiness::HANG_UP;
+    let mut reported = readiness & Interest::HANG_UP;
     let opened = token.0 & OPENED_HERE != 0;
-    if readiness.intersects(Readiness::READ | Readiness::WRITE) {
+    if readiness.intersects(Interest::READ | Interest::WRITE) {
         reported |= if opened {
-            Readiness::WRITE
+            Interest::WRITE
         } else {
-            Readiness::READ
+            Interest::READ
         };
     }
     (Token(token.0 & !OPENED_HERE), reported)

@@ -12,9 +12,7 @@ mod stream;
 use spin::Mutex;
 
 use crate::Vmid;
-use crate::pal::{
-    AcceptError, ConnectError, Event, Interest, Pal, Readiness, ReadyList, Time, Woken,
-};
+use crate::pal::{AcceptError, ConnectError, Event, Interest, Pal, ReadyList, Time};
 pub use record::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
 use state::State;
 pub use stream::FaultInjectorStream;
@@ -133,16 +131,16 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
             .wait(ready, if broken { Some(Time(0)) } else { until });
         let state = self.state.lock();
         for (token, interest) in &state.broken {
-            let mut readiness = Readiness::HANG_UP;
-            readiness.set(Readiness::READ, interest.contains(Interest::READ));
-            readiness.set(Readiness::WRITE, interest.contains(Interest::WRITE));
+            let mut readiness = Interest::HANG_UP;
+            readiness.set(Interest::READ, interest.contains(Interest::READ));
+            readiness.set(Interest::WRITE, interest.contains(Interest::WRITE));
             let _ = ready.push((*token, readiness));
         }
     }
 
-    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> Woken {
+    fn wait_readable(&self, stream: &Self::Stream, event: &P::Event, until: Option<Time>) -> bool {
         if event.is_set() {
-            Woken::Event
+            false
         } else {
             stream.wait_readable(event, until)
         }

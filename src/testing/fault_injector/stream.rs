@@ -6,7 +6,7 @@ use spin::{Mutex, RwLock};
 
 use super::record::{LogEntry, Operation, Outcome};
 use super::{FaultInjector, Faults};
-use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token, Woken};
+use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
 
 /// The contract of [`Stream::write`] allows no more.
 const PARTS: usize = 4;
@@ -176,12 +176,12 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         self.close_if_broken();
     }
 
-    pub(super) fn wait_readable(&self, event: &P::Event, until: Option<Time>) -> Woken {
+    pub(super) fn wait_readable(&self, event: &P::Event, until: Option<Time>) -> bool {
         let woken = match &*self.inner.read() {
             Some(inner) if !self.broken.load(Ordering::Acquire) => {
                 self.pal.inner.wait_readable(inner, event, until)
             }
-            _ => Woken::Readable,
+            _ => true,
         };
         self.close_if_broken();
         woken

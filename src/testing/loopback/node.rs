@@ -5,7 +5,7 @@ use super::pipe::{End, Role};
 use crate::Vmid;
 use crate::pal::{
     AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token, Woken,
+    StreamError, Time, Token,
 };
 
 /// One node of a [`Network`]. Dropping it closes its listener; its streams are closed by themselves.
@@ -134,7 +134,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
     fn wait(&self, ready: &mut ReadyList, _until: Option<Time>) {
         self.network.state.lock().poll(self.node, ready);
         if ready.is_empty() {
-            crate::arch::spin_hint();
+            core::hint::spin_loop();
         }
     }
 
@@ -143,12 +143,12 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
 
     fn wait_event(&self, event: &Flag, _until: Option<Time>) {
         if !event.is_set() {
-            crate::arch::spin_hint();
+            core::hint::spin_loop();
         }
     }
 
-    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> Woken {
-        Woken::Time
+    fn wait_readable(&self, _: &Self::Stream, _: &Flag, _: Option<Time>) -> bool {
+        false
     }
 
     fn now(&self) -> Time {

@@ -1,6 +1,6 @@
 //! One stream: two rings of bytes, one each way, with a writer's and a reader's end.
 
-use crate::pal::{Interest, Readiness, StreamError, Token};
+use crate::pal::{Interest, StreamError, Token};
 use crate::store::ByteRing;
 
 /// Which end of a pipe.
@@ -107,7 +107,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
     }
 
     /// What a watch with `interest` on that end reports now.
-    pub(super) fn readiness(&self, role: Role, interest: Interest) -> Readiness {
+    pub(super) fn readiness(&self, role: Role, interest: Interest) -> Interest {
         let hung_up = self.is_hung_up(role);
         let (from, to) = match role {
             Role::Writer => (&self.backward, &self.forward),
@@ -115,6 +115,6 @@ impl<const BYTES: usize> Pipe<BYTES> {
         };
         let readable = hung_up || !from.is_empty();
         let writable = hung_up || to.room() > 0;
-        Readiness::of(interest, readable, writable, hung_up)
+        interest.reported(readable, writable, hung_up)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pipe::{End, Pipe, Role, Watch};
 use crate::Vmid;
-use crate::pal::{Interest, READY_AT_ONCE, Readiness, ReadyList, Time, Token};
+use crate::pal::{Interest, READY_AT_ONCE, ReadyList, Time, Token};
 
 /// One node that joined.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +205,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             return;
         };
         if node.listener_watched && node.backlog_first.is_some() {
-            let _ = ready.push((Token::LISTENER, Readiness::READ));
+            let _ = ready.push((Token::LISTENER, Interest::READ));
         }
         let mut cursor = node.watched_first;
         // What is reported moves to the end of the list and must not be met again.

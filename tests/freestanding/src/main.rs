@@ -104,10 +104,7 @@ fn family<P: Pal>(leader: P, member: P) -> Option<()> {
         (Message::GetNewVmid, Answer::Vmid(3)),
         (Message::AllocIdRange, Answer::IdRange(range)),
         (Message::GetIdOwner(7), Answer::Owner(2)),
-        (
-            Message::ChangeIdOwner { id: 7, owner: 3 },
-            Answer::Status(0),
-        ),
+        (Message::ChangeIdOwner { id: 7, owner: 3 }, Answer::Empty),
         (Message::GetIdOwner(7), Answer::Owner(3)),
         (Message::GetIdOwner(33), Answer::Owner(0)),
     ];

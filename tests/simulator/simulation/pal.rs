@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libos_ipc::Vmid;
 use libos_ipc::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, ReadyList, Stream,
-    StreamError, Time, Token, Woken,
+    StreamError, Time, Token,
 };
 
 use super::network::End;
@@ -151,17 +151,17 @@ impl<const READS: bool> Pal for SimPal<READS> {
         Self::wait_for(until, |_| event.is_set().then_some(()));
     }
 
-    fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Option<Time>) -> Woken {
+    fn wait_readable(&self, stream: &SimStream, event: &SimEvent, until: Option<Time>) -> bool {
         let woken = Self::wait_for(until, |world| {
             if event.is_set() {
-                Some(Woken::Event)
+                Some(false)
             } else if world.network.is_readable(stream.0) {
-                Some(Woken::Readable)
+                Some(true)
             } else {
                 None
             }
         });
-        woken.unwrap_or(Woken::Time)
+        woken.unwrap_or(false)
     }
 
     fn now(&self) -> Time {

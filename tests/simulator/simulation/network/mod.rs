@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use fastrand::Rng;
 use libos_ipc::pal::{
-    AcceptError, ConnectError, Interest, READY_AT_ONCE, Readiness, ReadyList, StreamError, Token,
+    AcceptError, ConnectError, Interest, READY_AT_ONCE, ReadyList, StreamError, Token,
 };
 
 use super::faults::{Fault, Faults};
@@ -276,7 +276,7 @@ impl Network {
     pub(crate) fn look(&mut self, place: usize, ready: &mut ReadyList) -> bool {
         let at = &mut self.places[place];
         if at.listener_watched && !at.backlog.is_empty() {
-            let _ = ready.push((Token::LISTENER, Readiness::READ));
+            let _ = ready.push((Token::LISTENER, Interest::READ));
         }
         for (end, token, interest) in &at.watched {
             let pipe = &self.pipes[end.pipe];
@@ -284,16 +284,16 @@ impl Network {
             let is_reader = end.side == Side::Reader;
             let readable = is_reader && (pipe.arrived > 0 || hung_up);
             let writable = !is_reader && (pipe.bytes.len() < self.room || hung_up);
-            let mut readiness = Readiness::empty();
+            let mut readiness = Interest::empty();
             readiness.set(
-                Readiness::READ,
+                Interest::READ,
                 readable && interest.contains(Interest::READ),
             );
             readiness.set(
-                Readiness::WRITE,
+                Interest::WRITE,
                 writable && interest.contains(Interest::WRITE),
             );
-            readiness.set(Readiness::HANG_UP, hung_up && !interest.is_empty());
+            readiness.set(Interest::HANG_UP, hung_up && !interest.is_empty());
             if !readiness.is_empty() {
                 if ready.len() == READY_AT_ONCE {
                     break;
