@@ -165,7 +165,7 @@ fn a_time_limit_ends_a_call_and_the_late_answer_is_dropped() {
 }
 
 #[test]
-fn a_range_that_comes_too_late_goes_back() {
+fn a_range_that_arrives_after_the_time_limit_is_released() {
     let stage = Stage::new();
     let leader = stage.bare(1);
     let member = stage.member(2, Config::DEFAULT);
@@ -186,7 +186,7 @@ fn a_range_that_comes_too_late_goes_back() {
 /// A request for a lock that is called off ends, whatever the leader does: with what it says became
 /// of it; without it if it says nothing.
 #[test]
-fn a_leader_that_does_not_call_off_a_wait_is_left() {
+fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
     let stage = Stage::new();
     let leader = stage.bare(1);
     let recall_limit = Duration::from_millis(300);
@@ -336,7 +336,7 @@ fn an_answer_from_another_peer_is_dropped() {
 }
 
 #[test]
-fn an_answer_of_the_wrong_form_costs_the_connection() {
+fn a_malformed_answer_ends_the_connection() {
     let stage = Stage::new();
     let leader = stage.bare(1);
     let member = stage.member(2, Config::DEFAULT);
@@ -535,7 +535,7 @@ fn a_leader_without_a_worker_gets_its_own_handle_at_once() {
 }
 
 #[test]
-fn many_threads_ask_at_once() {
+fn requests_of_many_threads_get_their_own_answers() {
     let stage = Stage::new();
     let leader = stage.leader();
     let member = stage.member(2, Config::DEFAULT);
@@ -599,7 +599,7 @@ fn the_leader_cannot_be_abandoned() {
 }
 
 #[test]
-fn a_full_table_says_what_is_full() {
+fn an_error_of_a_full_table_names_the_table() {
     let stage = Stage::new();
     let _leader = stage.leader();
     let capacities = Capacities {
@@ -659,7 +659,7 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
 }
 
 #[test]
-fn frames_that_nobody_sends_do_not_keep_the_leader() {
+fn unsent_frames_do_not_keep_the_leader_running() {
     let stage = Stage::new();
     let leader = stage.leader();
     leader
@@ -673,7 +673,7 @@ fn frames_that_nobody_sends_do_not_keep_the_leader() {
 }
 
 #[test]
-fn the_worker_is_not_woken_without_need() {
+fn the_worker_is_woken_only_when_it_has_work() {
     let stage = Stage::new();
     let leader = stage.leader();
     let quiet = stage.bare(2);

@@ -131,7 +131,7 @@ fn a_call_is_seen_from_both_sides() {
 }
 
 #[test]
-fn who_is_refused_is_remembered_with_the_reason() {
+fn a_refused_connection_is_logged_with_its_reason() {
     let family = Family::new(64);
     let mut bad = UnixStream::connect(family.address(1)).unwrap();
     bad.write_all(&9_u32.to_le_bytes()).unwrap();
@@ -153,7 +153,7 @@ fn who_is_refused_is_remembered_with_the_reason() {
 }
 
 #[test]
-fn a_wait_is_shown_as_long_as_it_lasts() {
+fn a_wait_is_listed_as_long_as_it_lasts() {
     let family = Family::new(64);
     // One who never answers.
     let _silent = UnixListener::bind(family.address(7)).unwrap();
@@ -191,7 +191,7 @@ fn a_wait_is_shown_as_long_as_it_lasts() {
 
 /// What others wait for here is shown here, too.
 #[test]
-fn a_wait_for_what_is_here_says_what_for() {
+fn a_local_wait_states_its_reason() {
     let family = Family::new(0);
     let waiting_for = |what| {
         until("somebody waits", || {
@@ -213,7 +213,7 @@ fn a_wait_for_what_is_here_says_what_for() {
 }
 
 #[test]
-fn without_room_for_events_there_are_none() {
+fn without_event_capacity_no_event_is_recorded() {
     let family = Family::new(0);
     family.member.owner_of(7, WAIT).unwrap();
     assert_eq!(family.member.events().count(), 0);

@@ -56,7 +56,7 @@ fn links_and_runs_without_std_and_alloc() {
 
 /// What an enclave can't do is not in it either, with the flags that `docs/security.md` names.
 #[test]
-fn secure_streams_need_no_more() {
+fn secure_streams_link_without_std_and_alloc() {
     let flags = "-C target-feature=+aes,+pclmulqdq --cfg curve25519_dalek_backend=\"serial\"";
     let features = ["--features", "secure"];
     let Some(program) = build_and_run("freestanding-secure", flags, &features) else {

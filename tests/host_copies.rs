@@ -34,7 +34,7 @@ fn look(host: &Host) -> ReadyList {
 }
 
 #[test]
-fn a_closed_stream_ends_and_what_was_written_is_read() {
+fn bytes_written_before_the_close_are_read() {
     let family = family();
     let (out, inward) = family.stream();
     family.two.watch(&inward, Token(7), Interest::READ).unwrap();
@@ -50,7 +50,7 @@ fn a_closed_stream_ends_and_what_was_written_is_read() {
 }
 
 #[test]
-fn a_stream_whose_reader_has_closed_it_takes_nothing() {
+fn a_write_to_a_stream_closed_by_its_reader_fails() {
     let family = family();
     let (out, inward) = family.stream();
     family.one.watch(&out, Token(7), Interest::HANG_UP).unwrap();
@@ -75,7 +75,7 @@ fn a_closed_stream_is_not_reported_any_more() {
 }
 
 #[test]
-fn nobody_answers_at_the_address_of_a_member_that_has_gone() {
+fn connecting_to_a_member_that_has_ended_fails() {
     let family = family();
     let waiting = family.one.connect(vmid(2)).unwrap();
     let said_last = family.one.connect(vmid(2)).unwrap();
@@ -101,7 +101,7 @@ fn nobody_answers_at_the_address_of_a_member_that_has_gone() {
 }
 
 #[test]
-fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
+fn a_forked_copy_keeps_neither_member_nor_leader_alive() {
     let dir = TempDir::new().unwrap();
     let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
     leader.join(WAIT).unwrap();
@@ -131,7 +131,7 @@ fn a_member_that_leaves_is_waited_for_and_the_leader_goes_while_copies_live() {
 }
 
 #[test]
-fn a_program_that_is_executed_has_none_of_the_descriptors() {
+fn an_executed_program_inherits_no_descriptor() {
     let dir = TempDir::new().unwrap();
     let leader = HostNode::start(&base(&dir), Identity::LEADER, Config::DEFAULT).unwrap();
     let identity = Identity::child(vmid(2), Vmid::LEADER);
@@ -178,7 +178,7 @@ fn forked(work: impl FnOnce() -> bool) -> bool {
 }
 
 #[test]
-fn a_forked_process_that_drops_the_node_takes_nothing_from_its_maker() {
+fn a_forked_copy_that_drops_the_node_leaves_the_original_working() {
     let dir = TempDir::new().unwrap();
     for driving in [Driving::Worker, Driving::Caller] {
         let config = Config {
@@ -212,7 +212,7 @@ fn a_forked_process_that_drops_the_node_takes_nothing_from_its_maker() {
 }
 
 #[test]
-fn a_forked_process_that_drops_the_platform_takes_nothing_from_its_maker() {
+fn a_forked_copy_that_drops_the_platform_leaves_the_original_working() {
     let family = family();
     let (out, inward) = family.stream();
     let copies = || {
@@ -230,7 +230,7 @@ fn a_forked_process_that_drops_the_platform_takes_nothing_from_its_maker() {
 }
 
 #[test]
-fn a_umask_that_leaves_a_socket_or_its_directory_unusable_is_an_error_that_says_so() {
+fn a_umask_that_makes_the_socket_or_its_directory_unusable_is_an_error() {
     let dir = TempDir::new().unwrap();
     let refused = |mask: u32, base: &std::path::Path| {
         forked(|| {

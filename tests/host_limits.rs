@@ -12,7 +12,7 @@ use libos_ipc::pal::{AcceptError, ConnectError, Event, Pal, Stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
-fn shortage_is_told_from_absence() {
+fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
     let dir = tempfile::TempDir::new().unwrap();
     let base = dir.path().join("family");
     let limit = raise_descriptor_limit().unwrap();

@@ -36,7 +36,7 @@ fn wait(host: &Host) -> ReadyList {
 }
 
 #[test]
-fn bytes_cross_in_order_and_the_end_is_seen() {
+fn bytes_arrive_in_order_and_the_end_is_reported() {
     let family = family();
     let out = family.one.connect(vmid(2)).unwrap();
     assert_eq!(
@@ -95,7 +95,7 @@ fn a_full_stream_would_block_until_it_is_read() {
 }
 
 #[test]
-fn connecting_to_nobody_says_so() {
+fn connecting_without_a_listener_fails() {
     let family = family();
     assert_eq!(
         family.one.connect(vmid(3)).err(),
@@ -116,7 +116,7 @@ fn connecting_to_nobody_says_so() {
 }
 
 #[test]
-fn what_nobody_accepts_is_hung_up() {
+fn a_stream_that_is_never_accepted_is_hung_up() {
     let family = family();
     let out = family.one.connect(vmid(2)).unwrap();
     family.one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
@@ -137,7 +137,7 @@ fn leave_behind(path: &Path) {
 }
 
 #[test]
-fn a_stale_socket_is_replaced_and_a_live_one_left_alone() {
+fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("family.9");
     leave_behind(&path);
@@ -160,7 +160,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_left_alone() {
 }
 
 #[test]
-fn paths_that_cannot_work_are_explained() {
+fn unusable_paths_give_an_error_that_explains_them() {
     let dir = TempDir::new().unwrap();
     let fails = |path: &Path| Host::listen(path, vmid(1)).unwrap_err();
     let error = fails(&dir.path().join("x".repeat(100)));
@@ -202,7 +202,7 @@ fn paths_that_cannot_work_are_explained() {
 }
 
 #[test]
-fn files_and_directories_are_for_us_alone() {
+fn files_and_directories_are_private_to_the_user() {
     let dir = TempDir::new().unwrap();
     let deep = dir.path().join("a/b");
     let host = Host::listen(&deep.join("f"), vmid(1)).unwrap();
@@ -256,7 +256,7 @@ fn a_directory_is_private_if_the_one_with_the_sockets_is() {
 }
 
 #[test]
-fn a_directory_that_takes_the_place_of_the_first_is_not_the_one_that_is_checked() {
+fn a_directory_replaced_after_the_check_is_not_used() {
     let dir = TempDir::new().unwrap();
     let (name, moved) = (dir.path().join("a"), dir.path().join("b"));
     let host = Host::listen(&name.join("f"), vmid(1)).unwrap();
@@ -331,7 +331,7 @@ fn a_hang_up_is_reported_to_every_interest() {
 }
 
 #[test]
-fn no_interest_is_next_to_silent_and_can_be_taken_back() {
+fn a_stream_without_interest_reports_only_the_hang_up() {
     let family = family();
     let (out, inward) = family.stream();
     family
@@ -358,7 +358,7 @@ fn no_interest_is_next_to_silent_and_can_be_taken_back() {
 }
 
 #[test]
-fn the_listener_can_be_silenced() {
+fn a_listener_that_is_not_watched_is_not_reported() {
     let family = family();
     family.two.watch_listener(false);
     let _out = family.one.connect(vmid(2)).unwrap();
@@ -371,7 +371,7 @@ fn the_listener_can_be_silenced() {
 }
 
 #[test]
-fn of_many_ready_streams_none_is_forgotten() {
+fn every_one_of_many_ready_streams_is_reported() {
     const STREAMS: u64 = 200;
     let family = family();
     let streams: Vec<_> = (0..STREAMS).map(|_| family.stream()).collect();
@@ -404,7 +404,7 @@ fn stranger() {
 }
 
 #[test]
-fn another_user_is_kept_out() {
+fn a_process_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
         return; // Nobody else can be played.
     }
@@ -437,7 +437,7 @@ fn another_user_is_kept_out() {
 }
 
 #[test]
-fn relatives_of_the_same_name_elsewhere_do_not_meet() {
+fn equal_relative_paths_in_two_directories_are_two_families() {
     let family = family();
     let elsewhere = TempDir::new().unwrap();
     let other = Host::listen(&base(&elsewhere), vmid(1)).unwrap();

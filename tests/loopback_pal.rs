@@ -34,7 +34,7 @@ fn two(net: &Net) -> (Node<'_>, Node<'_>) {
 }
 
 #[test]
-fn bytes_cross_in_order_whatever_the_pieces() {
+fn bytes_arrive_in_order_in_any_pieces() {
     let net = Net::new();
     let (one, two) = two(&net);
     let (out, inward) = stream(&one, &two, 2);
@@ -62,7 +62,7 @@ fn bytes_cross_in_order_whatever_the_pieces() {
 }
 
 #[test]
-fn readiness_follows_the_state() {
+fn readiness_matches_the_state_of_the_stream() {
     let net = Net::new();
     let (one, two) = two(&net);
     let out = one.connect(vmid(2)).unwrap();
@@ -99,7 +99,7 @@ fn readiness_follows_the_state() {
 }
 
 #[test]
-fn a_writer_learns_that_its_reader_went() {
+fn a_writer_sees_that_its_reader_has_closed() {
     let net = Net::new();
     let (one, two) = two(&net);
     for interest in [Interest::HANG_UP, Interest::READ, Interest::WRITE] {
@@ -119,7 +119,7 @@ fn a_writer_learns_that_its_reader_went() {
 }
 
 #[test]
-fn pipes_and_places_are_used_again() {
+fn pipes_and_nodes_are_reused() {
     let net: Network<2, 3, 1> = Network::new();
     let one = net.join(vmid(1)).unwrap();
     for _ in 0..5 {
@@ -143,7 +143,7 @@ fn pipes_and_places_are_used_again() {
 }
 
 #[test]
-fn of_many_ready_streams_none_is_forgotten() {
+fn every_one_of_many_ready_streams_is_reported() {
     let net = Net::new();
     let (one, two) = two(&net);
     let streams: Vec<_> = (0..100).map(|_| stream(&one, &two, 2)).collect();
@@ -168,7 +168,7 @@ fn of_many_ready_streams_none_is_forgotten() {
 }
 
 #[test]
-fn the_clock_moves_when_told_to() {
+fn the_clock_moves_only_when_advanced() {
     let one = STATIC.join(vmid(1)).unwrap();
     assert_eq!(one.now(), Time(0));
     STATIC.advance(Duration::from_micros(3));

@@ -53,7 +53,7 @@ fn in_order(account: &str, who: &str, expected: &[&str]) {
 }
 
 #[test]
-fn both_guests_come_to_a_good_end() {
+fn both_guests_finish_their_work() {
     let Some(account) = account(&[]) else { return };
     for (guest, pid, code) in [("guest 1", 3, 41), ("guest 2", 4, 42)] {
         let i_am = format!("I am process {pid}, VMID {pid}");
@@ -93,7 +93,7 @@ fn dies(account: &str) {
 }
 
 #[test]
-fn a_panic_is_told_and_is_a_death() {
+fn a_panic_is_printed_and_reported_as_a_death() {
     let Some(account) = account(&["--fault", "panic"]) else {
         return;
     };
@@ -103,7 +103,7 @@ fn a_panic_is_told_and_is_a_death() {
 }
 
 #[test]
-fn a_fault_is_told_and_is_a_death() {
+fn a_cpu_fault_is_printed_and_reported_as_a_death() {
     for (how, where_to) in [
         ("null", "writing the address 0000000000000000"),
         ("stack", "writing"),
@@ -118,15 +118,15 @@ fn a_fault_is_told_and_is_a_death() {
 }
 
 #[test]
-fn a_guest_that_stops_reading_stalls_nobody() {
-    let Some(account) = account(&["--fault", "deaf"]) else {
+fn a_guest_that_stops_reading_does_not_block_other_members() {
+    let Some(account) = account(&["--fault", "unresponsive"]) else {
         return;
     };
     in_order(
         &account,
         "leader",
         &[
-            "process 4 is deaf",
+            "process 4 is unresponsive",
             "process 2 answered after",
             "pulled the plug",
         ],

@@ -24,7 +24,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # The tests of the wire format leak on purpose.
 # Tests that start other programs of ours, or need a guest, have nothing for a sanitizer to see.
-tests=(--lib --test calls --test faulty_pal --test host_pal --test host_wakeups --test ids_model
+tests=(--lib --test calls --test fault_injector --test host_pal --test host_wakeups --test ids_model
     --test locks --test loopback_pal --test processes --test sync --test waits)
 
 sanitize() { # name, flags

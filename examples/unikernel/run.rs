@@ -150,8 +150,8 @@ fn wait_for(
     bail!("party {party} did not come as far as step {step} in 20 s")
 }
 
-/// Sees that a guest is deaf, fills all there is between here and there, and ends it. Nobody else
-/// may suffer from it.
+/// Checks that a guest does not respond, fills all queues to it, and ends it. No other process
+/// may be blocked by it.
 fn check_unresponsive(
     leader: &HostNode,
     pid: Id,
@@ -161,7 +161,7 @@ fn check_unresponsive(
 ) -> Result<()> {
     ensure!(
         log.wait_for(&machine.name, "failing", Duration::from_secs(20)),
-        "the guest does not go deaf"
+        "the guest does not stop reading"
     );
     let ask = |pid, limit| {
         let wait = Wait::at_most(Duration::from_millis(limit));
@@ -170,7 +170,7 @@ fn check_unresponsive(
     let answer = ask(pid, 200);
     ensure!(
         answer == Err(Error::TimedOut),
-        "a deaf guest answered: {answer:?}"
+        "an unresponsive guest answered: {answer:?}"
     );
     let mut path = [0; PATH_MAX];
     let mut asked = 0_u32;
@@ -183,21 +183,21 @@ fn check_unresponsive(
     };
     ensure!(
         full == Err(Error::Full(Resource::SendQueue)),
-        "a deaf guest was asked {asked} times, and then: {full:?}"
+        "an unresponsive guest was asked {asked} times, and then: {full:?}"
     );
     log.print(
         "leader",
-        &format!("process {pid} is deaf: its queue here was full after {asked} questions"),
+        &format!("process {pid} is unresponsive: its send queue was full after {asked} requests"),
     );
     let begin = Instant::now();
-    ask(other, 5000).context("asking a process that is not deaf")?;
+    ask(other, 5000).context("asking a responsive process")?;
     let took = begin.elapsed();
     log.print(
         "leader",
         &format!("process {other} answered after {took:.1?}"),
     );
     machine.kill()?;
-    log.print("leader", "pulled the plug of the deaf one");
+    log.print("leader", "pulled the plug of the unresponsive guest");
     Ok(())
 }
 

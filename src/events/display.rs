@@ -67,7 +67,7 @@ mod tests {
     use crate::pal::Time;
 
     #[test]
-    fn it_reads_well() {
+    fn an_event_is_displayed_as_text() {
         let event = |kind| EventRecord {
             number: 7,
             time: Time(12_345_678_999),

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn each_event_reads_back_as_recorded() {
         let mut memory = [MaybeUninit::uninit(); 4096];
         let ring = EventRing::new(&mut Arena::new(&mut memory), 64).unwrap();
         let peer = Vmid::new(u32::MAX).unwrap();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_kept_in_order() {
+    fn the_ring_keeps_the_last_events_in_order() {
         let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 5);
         assert!(all(&ring).is_empty());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_nothing_is_kept() {
+    fn a_ring_without_slots_keeps_nothing() {
         let mut memory = [MaybeUninit::uninit(); 64];
         let ring = ring(&mut memory, 0);
         ring.add([1, 2]);
@@ -164,7 +164,7 @@ mod tests {
 
     /// Threads that add and one that reads: nothing that it sees is put together of two events.
     #[test]
-    fn no_event_is_half_another() {
+    fn no_event_mixes_words_of_two_events() {
         let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 8);
         let over = AtomicBool::new(false);
@@ -211,7 +211,7 @@ mod loom_tests {
 
     /// Two threads add at the same place while a third looks: it sees whole events or none.
     #[test]
-    fn loom_an_event_is_whole() {
+    fn loom_a_read_event_is_whole() {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(2);
         builder.check(|| {

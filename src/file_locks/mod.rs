@@ -214,8 +214,8 @@ impl<'m> LockTable<'m> {
                 None => Ok(SetOutcome::Done),
             };
         }
-        if let Owner::Open(handle) | Owner::Flock(handle) = owner
-            && !self.open_files.hold(handle, from)
+        if let Owner::Open(open_file) | Owner::Flock(open_file) = owner
+            && !self.open_files.hold(open_file, from)
         {
             return Err(errno::ENOLCK);
         }
@@ -287,9 +287,9 @@ impl<'m> LockTable<'m> {
     pub fn reclaim(&mut self, vmid: Vmid) {
         self.drop_requests_of(vmid);
         let mut at = 0;
-        while let Some((handle, is_free)) = self.open_files.take_from(vmid, &mut at) {
+        while let Some((open_file, is_free)) = self.open_files.take_from(vmid, &mut at) {
             if is_free {
-                self.release_open_file(handle);
+                self.release_open_file(open_file);
             }
         }
         for slot in 0..self.holder_slots.high_water() {

@@ -37,8 +37,8 @@ impl Owner {
     pub(super) const fn hash(self) -> u64 {
         hash64(match self {
             Owner::Process { vmid, pid } => ((vmid.get() as u64) << 32) | pid as u64,
-            Owner::Open(handle) => handle.wrapping_add(1).rotate_left(21),
-            Owner::Flock(handle) => handle.wrapping_add(2).rotate_left(42),
+            Owner::Open(open_file) => open_file.wrapping_add(1).rotate_left(21),
+            Owner::Flock(open_file) => open_file.wrapping_add(2).rotate_left(42),
         })
     }
 

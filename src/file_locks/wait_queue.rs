@@ -175,7 +175,9 @@ impl WaitingRequest {
     /// The open file that the request keeps in use. A query keeps none.
     fn kept_open_file(&self) -> Option<u64> {
         match (self.owner, self.operation) {
-            (Owner::Open(handle) | Owner::Flock(handle), Operation::Set { .. }) => Some(handle),
+            (Owner::Open(open_file) | Owner::Flock(open_file), Operation::Set { .. }) => {
+                Some(open_file)
+            }
             _ => None,
         }
     }
@@ -211,8 +213,8 @@ impl LockTable<'_> {
             space.last_waiting = slot;
         });
         self.adjust_ref_count(file, 1);
-        if let Some(handle) = waiting.kept_open_file() {
-            self.open_files.request_waits(handle, waiting.from);
+        if let Some(open_file) = waiting.kept_open_file() {
+            self.open_files.request_waits(open_file, waiting.from);
         }
         Ok(slot)
     }
@@ -236,8 +238,8 @@ impl LockTable<'_> {
         self.waits
             .change(slot, |waiting| waiting.state = State::Free);
         self.adjust_ref_count(file, -1);
-        if let Some(handle) = waiting.kept_open_file() {
-            self.open_files.request_ended(handle, waiting.from);
+        if let Some(open_file) = waiting.kept_open_file() {
+            self.open_files.request_ended(open_file, waiting.from);
         }
     }
 

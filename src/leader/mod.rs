@@ -257,7 +257,7 @@ impl<'m> Leader<'m> {
         &mut self,
         from: Vmid,
         other: Option<Vmid>,
-        handle: u64,
+        open_file: u64,
         held: bool,
         presence: Presence,
     ) -> Result<(), i32> {
@@ -265,22 +265,22 @@ impl<'m> Leader<'m> {
         let is_noted = match (other, held) {
             (Some(to), true) if self.departed.contains(to) => return Err(errno::ESRCH),
             (Some(to), true) if is_connected && !self.processes.is_starting(to) => {
-                self.locks.send_open_file(from, to, handle)
+                self.locks.send_open_file(from, to, open_file)
             }
             (Some(to), true) => {
-                let is_noted = self.locks.inherit_open_file(from, to, handle);
+                let is_noted = self.locks.inherit_open_file(from, to, open_file);
                 if is_connected {
                     self.locks.mark_joined(to);
                 }
                 is_noted
             }
-            (None, true) => self.locks.accept_open_file(from, handle),
+            (None, true) => self.locks.accept_open_file(from, open_file),
             (Some(to), false) => {
-                self.locks.retract_open_file(from, to, handle);
+                self.locks.retract_open_file(from, to, open_file);
                 true
             }
             (None, false) => {
-                self.locks.close_open_file(from, handle);
+                self.locks.close_open_file(from, open_file);
                 true
             }
         };
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_cannot_have_the_leaders_vmid_or_one_that_was_not_given_out() {
+    fn a_child_with_the_leaders_vmid_or_an_unassigned_one_is_refused() {
         with_leader(|leader, range| {
             let parent = leader.new_vmid().unwrap();
             let child = leader.new_vmid().unwrap();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_there_or_has_its_pid_from_another_is_not_started() {
+    fn starting_a_connected_process_or_one_with_a_pid_of_another_is_refused() {
         with_leader(|leader, range| {
             let [parent, connected, others] = [(); 3].map(|()| leader.new_vmid().unwrap());
             let mut pids = range.start..;

@@ -94,7 +94,7 @@ fn loom_a_wait_has_one_outcome() {
 
 /// Two threads use a peer while the worker takes it out: its place is free after that, once.
 #[test]
-fn loom_a_peer_is_let_go_once() {
+fn loom_a_peer_is_released_once() {
     check(|| {
         let bytes = Peers::<()>::bytes(1) + 3 * 256;
         let mut arena = Arena::new(memory(bytes));

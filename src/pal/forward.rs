@@ -13,9 +13,9 @@
 /// use libos_ipc::{Vmid, forward_pal};
 ///
 /// /// A platform where nobody can be connected to.
-/// struct Deaf<P>(P);
+/// struct Unreachable<P>(P);
 ///
-/// impl<P: Pal> Pal for Deaf<P> {
+/// impl<P: Pal> Pal for Unreachable<P> {
 ///     type Stream = P::Stream;
 ///     type Event = P::Event;
 ///

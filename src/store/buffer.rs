@@ -88,7 +88,7 @@ mod tests {
     use std::vec;
 
     #[test]
-    fn a_buffer_makes_what_is_wanted_and_keeps_what_is_in_it() {
+    fn a_buffer_initialises_the_requested_bytes_and_keeps_the_others() {
         let mut memory = vec![MaybeUninit::new(7); 3 * CHUNK];
         let mut buffer = Buffer::uninit(&mut memory);
         assert!(buffer.initialized().is_empty());
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_there_need_no_making() {
+    fn initialised_bytes_are_not_written_again() {
         let mut bytes = [1, 2, 3];
         let mut buffer = Buffer::from_slice(&mut bytes);
         assert_eq!(

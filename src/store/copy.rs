@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_what_both_have_room_for() {
+    fn copies_as_many_bytes_as_both_slices_have() {
         for (to, from) in [(0, 3), (3, 0), (3, 3), (2, 5), (5, 2)] {
             let mut copied = [0; 5];
             copy(&mut copied[..to], &[1, 2, 3, 4, 5][..from]);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_to_the_front_what_is_there() {
+    fn moves_the_remaining_bytes_to_the_front() {
         for (start, end) in [(0, 0), (0, 4), (1, 4), (2, 3), (4, 4), (3, 2), (2, 5)] {
             let (mut moved, mut expected) = ([1, 2, 3, 4], [1, 2, 3, 4]);
             move_to_front(&mut moved, start, end);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_made_at_the_front_and_closed_there() {
+    fn a_gap_is_opened_and_closed_at_an_index() {
         let mut things = [1, 2, 3, 4];
         make_gap(&mut things);
         assert_eq!(things, [1, 1, 2, 3]);

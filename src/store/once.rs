@@ -74,7 +74,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn of_many_who_make_a_value_at_once_one_does() {
+    fn one_of_many_concurrent_initialisers_runs() {
         for _ in 0..200 {
             let once = Once::new();
             let start = Barrier::new(4);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_may_be_tried_again_and_what_is_made_stays() {
+    fn a_failed_initialisation_can_be_repeated_and_a_value_stays() {
         let once = Once::new();
         assert_eq!(once.try_init(|_| Err::<&mut u8, _>("no")), Some(Err("no")));
         assert_eq!(once.get(), None);

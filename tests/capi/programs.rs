@@ -56,7 +56,7 @@ fn calls_without_threads_return_what_the_header_states() {
 }
 
 #[test]
-fn a_family_without_threads_makes_progress_by_turns() {
+fn a_family_without_threads_makes_progress_by_polling() {
     run_program("polled", &[]);
 }
 

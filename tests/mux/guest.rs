@@ -110,7 +110,7 @@ pub(crate) fn run_anyhow<T>(
 }
 
 #[test]
-fn a_member_behind_a_line_is_a_member() {
+fn a_member_behind_a_channel_takes_part_in_the_family() {
     let family = Family::new();
     let (identity, line, proxy) = family.behind_line();
     let other = family.member();

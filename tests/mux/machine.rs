@@ -206,7 +206,7 @@ proptest! {
     /// Whatever happens in whatever order: bytes come in order and none is lost, nothing is taken
     /// for a fault, and when all is closed all numbers are free again.
     #[test]
-    fn streams_are_streams(steps in prop::collection::vec(any_step(), 0..200)) {
+    fn each_stream_carries_its_bytes_in_order(steps in prop::collection::vec(any_step(), 0..200)) {
         let mut pair = Pair::new();
         for step in steps {
             pair.step(step);
@@ -237,7 +237,7 @@ proptest! {
 
     /// No bytes of a line do harm: at the worst they are a fault, and then all is closed.
     #[test]
-    fn any_bytes_are_survived(
+    fn any_bytes_are_accepted_or_a_fault(
         pieces in prop::collection::vec(any_piece(), 0..60),
         steps in prop::collection::vec(any_step(), 0..60),
     ) {
@@ -326,7 +326,7 @@ fn fault(frames: &[Vec<u8>]) -> Option<MuxError> {
 }
 
 #[test]
-fn each_fault_is_found() {
+fn each_protocol_violation_is_detected() {
     let data = |stream, count: usize| {
         let mut bytes = frame(3, stream, u32::try_from(count).unwrap());
         bytes.extend(vec![0; count]);
@@ -366,7 +366,7 @@ fn each_fault_is_found() {
 }
 
 #[test]
-fn a_stream_that_is_not_read_holds_up_no_other() {
+fn a_stream_that_is_not_read_does_not_block_other_streams() {
     let mut pair = Pair::new();
     pair.settle();
     pair.step(Step::Open(0));
@@ -383,7 +383,7 @@ fn a_stream_that_is_not_read_holds_up_no_other() {
 }
 
 #[test]
-fn what_a_full_line_has_no_room_for_is_said_later() {
+fn frames_without_room_on_a_full_line_are_sent_later() {
     let mut end = Mux::<64, 16>::new();
     end.receive(&frame(1, 64, 0)).unwrap();
     let big = end.open(1).unwrap();

@@ -121,7 +121,7 @@ fn vmid(number: u32) -> Vmid {
 }
 
 #[test]
-fn connecting_waits_for_the_word_of_the_other_end() {
+fn connecting_waits_until_the_other_end_accepts() {
     let world = World::new();
     let (stream, number) = world.connected(7);
     assert_eq!(stream.write(&[b"ab", b"c"]), Ok(3));
@@ -152,7 +152,7 @@ fn connecting_waits_for_the_word_of_the_other_end() {
 }
 
 #[test]
-fn a_wait_ends_when_a_connection_is_decided() {
+fn a_wait_ends_when_a_connection_is_accepted_or_refused() {
     let world = World::new();
     assert!(world.pal().connect(vmid(7)).is_err());
     world.exchange();
@@ -171,7 +171,7 @@ fn a_wait_ends_when_a_connection_is_decided() {
 }
 
 #[test]
-fn who_lost_interest_makes_room() {
+fn an_abandoned_connection_attempt_frees_its_stream() {
     let world = World::new();
     for peer in 0..STREAMS {
         let peer = u32::try_from(peer).unwrap() + 10;
@@ -197,7 +197,7 @@ fn who_lost_interest_makes_room() {
 }
 
 #[test]
-fn readiness_is_that_of_the_stream() {
+fn readiness_matches_the_state_of_the_mux_stream() {
     let world = World::new();
     let token = Token(5);
     let (stream, number) = world.connected(7);
@@ -220,7 +220,7 @@ fn readiness_is_that_of_the_stream() {
 }
 
 #[test]
-fn what_came_is_read_to_the_end() {
+fn bytes_that_have_arrived_are_read_after_the_end() {
     let world = World::new();
     let pal = world.pal();
     assert_eq!(pal.accept().unwrap_err(), AcceptError::WouldBlock);
@@ -253,7 +253,7 @@ fn what_came_is_read_to_the_end() {
 }
 
 #[test]
-fn nobody_is_left_out_of_the_reports() {
+fn every_ready_stream_is_reported_in_turn() {
     let world = World::new();
     let streams: Vec<_> = (0..STREAMS)
         .map(|place| {

@@ -75,7 +75,7 @@ impl Raw {
 }
 
 #[test]
-fn a_member_cannot_speak_as_another() {
+fn a_member_cannot_use_the_vmid_of_another() {
     let family = Family::new();
     let (identity, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
@@ -93,7 +93,7 @@ fn a_member_cannot_speak_as_another() {
 }
 
 #[test]
-fn a_member_that_breaks_a_rule_is_dead_to_the_family() {
+fn a_member_that_violates_the_protocol_is_disconnected() {
     let family = Family::new();
     let other = family.member();
     let (identity, mut line, proxy) = family.behind_line();
@@ -121,7 +121,7 @@ fn a_member_that_breaks_a_rule_is_dead_to_the_family() {
 }
 
 #[test]
-fn nobody_is_there() {
+fn connecting_to_an_absent_peer_is_refused() {
     let family = Family::new();
     let (_, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
@@ -148,7 +148,7 @@ fn outsider(family: &Family, number: u32) -> Host {
 }
 
 #[test]
-fn a_deaf_member_takes_a_bounded_part_and_is_still_there() {
+fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
     let family = Family::new();
     let (identity, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
@@ -197,7 +197,7 @@ fn a_deaf_member_takes_a_bounded_part_and_is_still_there() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_holds_up_no_other() {
+fn a_peer_that_does_not_read_does_not_block_other_peers() {
     let family = Family::new();
     let (identity, line, _proxy) = family.behind_line();
     let mut raw = Raw::new(line);
@@ -239,7 +239,7 @@ fn a_peer_that_does_not_read_holds_up_no_other() {
 }
 
 #[test]
-fn what_a_machine_said_last_arrives_though_it_takes_no_answer() {
+fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     const EACH: usize = 2000;
     const STREAMS: u16 = 100;
     let family = Family::new();

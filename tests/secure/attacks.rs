@@ -165,7 +165,7 @@ fn with_bystander(test: impl Fn(&World, &Member<'_>, &Member<'_>)) {
 }
 
 #[test]
-fn undisturbed_all_is_well() {
+fn an_undisturbed_stream_carries_all_bytes() {
     with_bystander(|world, one, two| {
         let mut middle = Middle::new(world, one, two, 2);
         middle.shake_hands();
@@ -237,7 +237,7 @@ fn flip(bit: usize) {
 }
 
 #[test]
-fn any_bit_flipped() {
+fn any_flipped_bit_ends_the_stream() {
     let records: usize = SAID.iter().map(|said| said.len() + 18).sum();
     let bytes = HELLO + ANSWER + records + 18;
     for bit in 0..bytes * 8 {
@@ -246,7 +246,7 @@ fn any_bit_flipped() {
 }
 
 #[test]
-fn records_in_another_order_or_number() {
+fn reordered_dropped_or_repeated_records_end_the_stream() {
     // Where the record of that number is put, the one of this number is.
     let orders: [(&[usize], usize, Breach); 9] = [
         (&[1, 0, 2, 3, 4], 0, Breach::Record),
@@ -284,7 +284,7 @@ fn records_in_another_order_or_number() {
 }
 
 #[test]
-fn a_recorded_stream_replayed() {
+fn a_replayed_stream_is_refused() {
     with_bystander(|world, one, two| {
         let mut first = Middle::new(world, one, two, 2);
         let _ = first.says(SAID[0]);
@@ -312,7 +312,7 @@ fn a_recorded_stream_replayed() {
 }
 
 #[test]
-fn records_of_another_stream() {
+fn records_of_another_stream_are_refused() {
     with_bystander(|world, one, two| {
         let mut first = Middle::new(world, one, two, 2);
         first.shake_hands();
@@ -328,7 +328,7 @@ fn records_of_another_stream() {
 }
 
 #[test]
-fn a_stream_reflected() {
+fn a_reflected_stream_is_refused() {
     // What it sends comes back as the answer.
     with_bystander(|world, one, two| {
         let middle = Middle::new(world, one, two, 2);
@@ -364,7 +364,7 @@ fn a_stream_reflected() {
 }
 
 #[test]
-fn a_stream_sent_elsewhere_or_said_to_be_another_s() {
+fn a_stream_redirected_or_with_a_false_sender_is_refused() {
     with_bystander(|world, one, two| {
         // Member 3 does not take what is for member 2.
         let three = SecurePal::new(world.two.join(vmid(4)).unwrap(), vmid(4), key(), random);
@@ -385,7 +385,7 @@ fn a_stream_sent_elsewhere_or_said_to_be_another_s() {
 }
 
 #[test]
-fn another_vmid_in_the_stream_than_in_the_handshake() {
+fn a_vmid_other_than_that_of_the_handshake_is_refused() {
     // Behind its first byte, which is right.
     for said in [&b"\0\0\x01"[..], b"\x02", b"\0\x01 and more"] {
         with_bystander(|world, one, two| {
@@ -404,7 +404,7 @@ fn another_vmid_in_the_stream_than_in_the_handshake() {
 }
 
 #[test]
-fn another_key_or_family() {
+fn a_stream_with_another_key_or_family_is_refused() {
     let others = [
         FamilyKey::new(6, &[7; 32]),
         FamilyKey::new(5, &[8; 32]),
@@ -425,7 +425,7 @@ fn another_key_or_family() {
 }
 
 #[test]
-fn without_a_key_nobody_gets_in_and_nobody_is_reached() {
+fn a_process_without_a_key_neither_connects_nor_accepts() {
     let world = World::new();
     let (one, two) = (member(&world.one, 1), member(&world.two, 2));
     // A member of a plain family says its VMID: that is enough to turn it away.

@@ -54,7 +54,7 @@ fn ask<P: Pal, Q: Pal>(
 }
 
 #[test]
-fn a_family_works_whatever_the_streams_do() {
+fn a_family_works_over_streams_with_faults() {
     for seed in 0..20 {
         let faults = if seed == 0 {
             Faults::NONE
@@ -94,7 +94,7 @@ fn a_family_works_whatever_the_streams_do() {
 }
 
 #[test]
-fn many_come_at_once_and_few_can_be_strangers() {
+fn many_members_join_at_once_with_few_unidentified_connections() {
     let net: Network<21, 60, 600> = Network::new();
     let pal = |number| {
         let place = net.join(vmid(number)).unwrap();
@@ -146,7 +146,7 @@ fn many_come_at_once_and_few_can_be_strangers() {
 }
 
 #[test]
-fn who_has_no_key_is_turned_away_and_nobody_else_notices() {
+fn a_process_without_a_key_is_refused_and_disturbs_no_member() {
     let net = Net::new();
     let one = SecurePal::new(net.join(vmid(1)).unwrap(), vmid(1), key(), random);
     let two = SecurePal::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
@@ -163,7 +163,7 @@ fn who_has_no_key_is_turned_away_and_nobody_else_notices() {
 }
 
 #[test]
-fn who_has_a_key_is_turned_away_by_a_plain_family() {
+fn a_process_with_a_key_is_refused_by_a_plain_family() {
     let net = Net::new();
     let two = SecurePal::new(net.join(vmid(2)).unwrap(), vmid(2), key(), random);
     let (leader, member) = (node(net.join(vmid(1)).unwrap(), 1), node(&two, 2));
@@ -197,7 +197,7 @@ mod host {
     }
 
     #[test]
-    fn a_family_of_processes() {
+    fn host_processes_with_one_key_form_a_family() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("f");
         let key = FamilyKey::generate(random).unwrap();
@@ -251,7 +251,7 @@ mod host {
     }
 
     #[test]
-    fn strangers_stay_outside() {
+    fn unidentified_processes_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (secret, plain) = (dir.path().join("s"), dir.path().join("p"));
         let key = FamilyKey::generate(random).unwrap();
@@ -290,7 +290,7 @@ mod host {
     }
 
     #[test]
-    fn a_host_that_changes_a_bit_gets_a_dead_connection_and_no_more() {
+    fn a_bit_changed_by_the_host_ends_one_connection_only() {
         let dir = tempfile::tempdir().unwrap();
         let key = FamilyKey::generate(random).unwrap();
         let leader = start(&dir.path().join("real"), Identity::LEADER, &key);

@@ -91,7 +91,7 @@ fn transfer<P: Pal>(from: &P, to: &P, total: usize, at_once: usize, at_most: usi
 }
 
 #[test]
-fn bytes_arrive_and_the_end_is_told_from_a_cut() {
+fn bytes_arrive_and_an_orderly_end_differs_from_a_cut() {
     let net = Net::new();
     let (one, two) = (member(&net, 1), member(&net, 2));
     let done = transfer(&&one, &&two, 30_000, 9_000, 1_000);
@@ -105,7 +105,7 @@ fn bytes_arrive_and_the_end_is_told_from_a_cut() {
 }
 
 #[test]
-fn nothing_of_it_can_be_seen_underneath() {
+fn no_plain_byte_appears_on_the_platform_below() {
     let net = Net::new();
     let (one, spy) = (member(&net, 1), net.join(vmid(2)).unwrap());
     let out = (&&one).connect(vmid(2)).unwrap();
@@ -117,7 +117,7 @@ fn nothing_of_it_can_be_seen_underneath() {
 }
 
 #[test]
-fn a_plain_one_is_the_platform_underneath() {
+fn a_plain_stream_is_that_of_the_platform_below() {
     let net = Net::new();
     let plain = |number| SecurePal::plain(net.join(vmid(number)).unwrap(), vmid(number));
     let (one, two) = (plain(1), plain(2));
@@ -152,7 +152,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_pieces(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
+    fn bytes_arrive_in_pieces_of_any_length(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
         let net = Net::new();
         let (one, two) = (faulty(&net, 1, HARMLESS, seed), faulty(&net, 2, HARMLESS, !seed));
         let one = SecurePal::new(&one, vmid(1), key(), random);
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn faults_on_top_of_it_do_no_harm(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
+    fn injected_faults_above_the_secure_stream_lose_nothing(seed: u64, total in 4_usize..9_000, at_once in 1_usize..6_000, at_most in 1_usize..6_000) {
         let net = Net::new();
         let (one, two) = (member(&net, 1), member(&net, 2));
         let (one, two) = (FaultInjector::new(&one, HARMLESS, seed), FaultInjector::new(&two, HARMLESS, !seed));
@@ -172,7 +172,7 @@ proptest! {
 }
 
 #[test]
-fn a_cut_at_any_byte_is_noticed_by_both() {
+fn a_cut_at_any_byte_is_seen_by_both_ends() {
     // The handshake's first message, 4 and 96 bytes in two records, and the end.
     let (total, all) = (100, 60 + (22 + 18 * 2 + 96 - 4 - 18) as u64 + 18);
     let cut = |at| Faults {
@@ -207,7 +207,7 @@ fn a_cut_at_any_byte_is_noticed_by_both() {
 }
 
 #[test]
-fn what_was_read_ahead_is_told_until_it_is_taken() {
+fn bytes_read_ahead_are_reported_until_they_are_read() {
     let net = Net::new();
     let (one, two) = (member(&net, 1), member(&net, 2));
     let (one, two) = (&&one, &&two);
@@ -299,7 +299,7 @@ fn a_batch_is_one_record_and_one_write() {
 }
 
 #[test]
-fn without_random_numbers_there_is_no_handshake() {
+fn without_random_numbers_the_handshake_fails() {
     let net = Net::new();
     let broken: libos_ipc::pal::secure::Random = |_| Err(libos_ipc::pal::OutOfResources);
     let one = SecurePal::new(net.join(vmid(1)).unwrap(), vmid(1), key(), broken);

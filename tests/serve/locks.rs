@@ -61,7 +61,7 @@ fn status(answer: &[u8]) -> i32 {
 }
 
 #[test]
-fn record_locks_go_from_member_to_member() {
+fn record_locks_pass_from_member_to_member() {
     let server = Server::start();
     let mut one = Peer::join(&server.base(), 2);
     let mut two = Peer::join(&server.base(), 3);
@@ -145,7 +145,7 @@ fn record_locks_go_from_member_to_member() {
 }
 
 #[test]
-fn the_two_kinds_do_not_see_each_other() {
+fn record_locks_and_flock_locks_do_not_conflict() {
     let server = Server::start();
     let mut one = Peer::join(&server.base(), 2);
     let mut two = Peer::join(&server.base(), 3);

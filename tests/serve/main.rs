@@ -353,7 +353,7 @@ fn an_id_given_to_an_absent_process_is_freed_when_the_giver_leaves() {
 }
 
 #[test]
-fn a_signal_ends_it_cleanly() {
+fn a_signal_ends_the_server_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start();
         let base = server.base();
@@ -384,7 +384,7 @@ fn a_signal_ends_it_cleanly() {
 }
 
 #[test]
-fn quiet_means_quiet_and_a_base_may_be_relative() {
+fn quiet_prints_nothing_and_a_relative_base_works() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_at(directory, Path::new("f"), &["--quiet"]);
     server.wait_until_open();
@@ -397,7 +397,7 @@ fn quiet_means_quiet_and_a_base_may_be_relative() {
 }
 
 #[test]
-fn a_socket_left_by_a_killed_leader_is_no_obstacle() {
+fn a_socket_of_a_killed_leader_is_replaced() {
     let server = Server::start();
     let base = server.base();
     let directory = tempfile::tempdir().unwrap();

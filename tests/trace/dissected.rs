@@ -52,7 +52,7 @@ fn every_code_has_a_name() {
 
 /// The line of one of each, so that a change of the words is seen.
 #[test]
-fn lines_say_what_messages_say() {
+fn dissected_lines_have_the_fields_of_their_messages() {
     if !tshark::is_there() {
         return;
     }
@@ -71,7 +71,7 @@ fn lines_say_what_messages_say() {
         "PID_KILL #22 SIGILL to all, from 1",
         "PID_GETMETA #7 pid 1, root directory",
         "FILE_LOCK_SET #8 write 1..2 of path, pid 3, waits",
-        "FILE_LOCK_RETURN #19 loan 1, 2 locks",
+        "FILE_LOCK_RETURN #19 delegation 1, 2 locks",
         "HELLO #20 version 1, pid 3",
         "PROCESS_CHANGE #29 session of 1: 2",
         "PROCESS_QUERY #30 pid 1, group 2, children of 3",
@@ -85,7 +85,7 @@ fn lines_say_what_messages_say() {
 }
 
 #[test]
-fn a_request_and_its_answer_know_of_each_other() {
+fn a_request_and_its_answer_refer_to_each_other() {
     if !tshark::is_there() {
         return;
     }
@@ -142,7 +142,7 @@ fn a_request_and_its_answer_know_of_each_other() {
 
 /// Thousands of messages, whole or damaged: tshark and the crate agree which are malformed.
 #[test]
-fn what_is_malformed_is_marked_and_nothing_else() {
+fn only_malformed_frames_are_marked_malformed() {
     if !tshark::is_there() {
         return;
     }

@@ -37,7 +37,7 @@ fn seconds(row: &Row, field: &str) -> Option<f64> {
 }
 
 #[test]
-fn a_family_is_recorded_as_it_talks() {
+fn every_frame_of_a_family_is_recorded() {
     if !tshark::is_there() {
         return;
     }

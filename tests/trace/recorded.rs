@@ -139,7 +139,7 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
 
 /// What a process that is killed leaves: a file that ends anywhere.
 #[test]
-fn a_file_that_ends_anywhere_is_merged_as_far_as_it_goes() {
+fn a_truncated_file_is_merged_up_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let said: Vec<_> = (1..20).map(|seq| (frame(seq, 3, &[]), None)).collect();
     let file = crate::tape::record(directory.path(), &said);
@@ -162,7 +162,7 @@ fn a_file_that_ends_anywhere_is_merged_as_far_as_it_goes() {
 
 /// Whatever bytes a file holds, it is merged or refused.
 #[test]
-fn a_file_that_no_recorder_wrote_is_refused_by_its_name() {
+fn a_file_of_another_format_is_refused_with_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let said: Vec<_> = (1..5).map(|seq| (frame(seq, 3, &[]), None)).collect();
     let file = crate::tape::record(directory.path(), &said);
@@ -197,7 +197,7 @@ fn a_file_that_no_recorder_wrote_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_full_disk_ends_the_recording_and_nothing_else() {
+fn a_full_disk_ends_the_recording_only() {
     let recorder = Recorder::create(Path::new("/dev/full")).unwrap();
     let net = Box::new(Net::new());
     let from = TracedPal::new(net.join(vmid(1)).unwrap(), vmid(1), Some(&recorder));
@@ -216,7 +216,7 @@ const FRAMES: u64 = 1500;
 
 /// A disk that takes nothing: the frames for which there is no room are counted, in the file, too.
 #[test]
-fn a_slow_disk_loses_frames_but_no_time() {
+fn a_slow_disk_loses_records_and_delays_no_frame() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();

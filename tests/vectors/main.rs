@@ -190,7 +190,7 @@ fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
 }
 
 #[test]
-fn c_and_this_crate_write_the_same_bytes_and_read_them_alike() {
+fn c_and_this_crate_encode_and_decode_alike() {
     let Some(mut vectors) = vectors() else {
         return;
     };

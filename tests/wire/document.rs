@@ -33,7 +33,7 @@ fn every_code_is_in_the_document() {
 }
 
 #[test]
-fn the_example_is_what_is_sent() {
+fn the_example_in_the_document_has_the_bytes_that_are_sent() {
     let document = include_str!("../../docs/protocol.md");
     let example = document
         .split("```text\n")

@@ -32,7 +32,7 @@ fn read(payload: &[u8]) -> Result<Message<'_>, Malformed> {
 }
 
 #[test]
-fn locks_that_come_back_are_those_that_were_given() {
+fn a_list_of_delegated_locks_reads_back_as_written() {
     let mut list = DelegatedLockList::new();
     assert!(list.locks().is_empty());
     let locks = [lock(0, 9, true), lock(20, 20, false)];
@@ -66,7 +66,7 @@ fn locks_that_come_back_are_those_that_were_given() {
 }
 
 #[test]
-fn no_other_locks_come_back() {
+fn a_damaged_list_of_delegated_locks_is_refused() {
     let wrong = [
         (payload(5, 1, &[(0, 9, 7, 2)]), Malformed::BadValue),
         (payload(5, 1, &[(0, 9, 7, 3)]), Malformed::BadValue),
@@ -81,7 +81,7 @@ fn no_other_locks_come_back() {
 }
 
 #[test]
-fn who_says_what_about_a_handle() {
+fn open_file_messages_state_holder_and_direction() {
     let of_clients: Vec<_> = SyncCode::ALL
         .iter()
         .map(|code| code.is_for_server())
@@ -101,7 +101,7 @@ fn an_unknown_message_has_a_code_that_is_unknown() {
 }
 
 #[test]
-fn only_record_locks_are_borrowed() {
+fn only_record_locks_can_be_delegated() {
     let borrow = |family| {
         Message::FileLockBorrow(FileLock {
             family,

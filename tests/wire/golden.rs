@@ -46,7 +46,7 @@ fn answers(answer: Answer<'_>, expected: Expected, bytes: &[u8]) {
 }
 
 #[test]
-fn the_whole_of_a_frame() {
+fn a_whole_frame_has_the_golden_bytes() {
     let bytes = [
         21, 0, 0, 0, 0, 0, 0, 0, // size
         8, 7, 6, 5, 4, 3, 2, 1, // seq
@@ -57,7 +57,7 @@ fn the_whole_of_a_frame() {
 }
 
 #[test]
-fn messages_without_payload() {
+fn messages_without_payload_have_the_golden_bytes() {
     is(Message::GetNewVmid, &frame(17, 1, &[]));
     is(Message::AllocIdRange, &frame(17, 3, &[]));
     for code in (18..64).chain(77..=95).chain([98]).chain(103..=255) {
@@ -340,7 +340,7 @@ fn lock_answer() {
 }
 
 #[test]
-fn lock_answers_are_read_only_as_far_as_they_tell_something() {
+fn a_lock_answer_without_a_lock_ignores_the_other_fields() {
     // A failure leaves the rest unset.
     let mut payload = [0xFF; 48];
     payload[0..4].copy_from_slice(&(-22i32).to_le_bytes());
@@ -576,7 +576,7 @@ fn the_extension_for_sync_handles() {
 }
 
 #[test]
-fn limits_are_read_as_far_as_they_are_known() {
+fn unknown_fields_of_limits_are_skipped() {
     let limits = PeerLimits {
         version: 1,
         flags: LimitFlags::USES_SYNC,

@@ -39,7 +39,7 @@ fn one(code: u8) -> Message<'static> {
 }
 
 #[test]
-fn every_truncation_and_every_extension() {
+fn every_truncated_or_extended_message_is_malformed() {
     for message in one_of_each() {
         let payload = encoded(&message, 0).split_off(17);
         for length in 0..payload.len() {
@@ -68,7 +68,7 @@ fn every_truncation_and_every_extension() {
 }
 
 #[test]
-fn every_truncation_and_every_extension_of_an_answer() {
+fn every_truncated_or_extended_answer_is_malformed() {
     let mut meta = [0; 12 + 3];
     meta[0] = 3;
     let rows: [(Expected, &[u8]); 6] = [
@@ -95,7 +95,7 @@ fn every_truncation_and_every_extension_of_an_answer() {
 }
 
 #[test]
-fn choices_out_of_range() {
+fn choices_out_of_range_are_malformed() {
     let rows = [
         (codes::PID_KILL, 16, 0..=3),
         (codes::PID_GETMETA, 4, 0..=3),
@@ -140,7 +140,7 @@ fn choices_out_of_range() {
 }
 
 #[test]
-fn wait_is_0_or_1() {
+fn a_wait_flag_other_than_0_or_1_is_malformed() {
     for code in [codes::FILE_LOCK_SET, codes::FILE_LOCK_GET] {
         let mut payload = encoded(&one(code), 0).split_off(17);
         for wait in 2..=255 {
@@ -151,7 +151,7 @@ fn wait_is_0_or_1() {
 }
 
 #[test]
-fn choices_of_a_lock_answer() {
+fn choices_out_of_range_in_a_lock_answer_are_malformed() {
     let mut payload = [0; 48];
     for (family, kind, good) in [
         (1, 0, true),
@@ -170,7 +170,7 @@ fn choices_of_a_lock_answer() {
 }
 
 #[test]
-fn data_sizes_that_disagree() {
+fn data_sizes_that_disagree_with_the_payload_are_malformed() {
     for data_size in [
         0,
         1,
@@ -196,7 +196,7 @@ fn data_sizes_that_disagree() {
 }
 
 #[test]
-fn paths_that_do_not_end() {
+fn paths_without_terminating_nul_are_malformed() {
     let mut payload = [b'x'; 60];
     payload[..41].fill(0);
     payload[0] = 1;
@@ -225,7 +225,7 @@ fn paths_that_do_not_end() {
 }
 
 #[test]
-fn padding_and_spare_bytes_may_be_anything() {
+fn padding_and_reserved_bytes_are_ignored() {
     for message in one_of_each() {
         let mut payload = encoded(&message, 0).split_off(17);
         let length = payload.len();

@@ -69,7 +69,7 @@ fn batch() -> (Vec<u8>, Vec<Seen>, usize) {
 }
 
 #[test]
-fn every_split_in_two_and_three() {
+fn frames_split_in_two_or_three_are_read_whole() {
     let (bytes, expected, longest) = batch();
     for limit in [longest, longest + 1, bytes.len(), 4096] {
         for first in 0..=bytes.len() {
@@ -87,14 +87,14 @@ fn every_split_in_two_and_three() {
 }
 
 #[test]
-fn byte_by_byte() {
+fn frames_that_come_byte_by_byte_are_read_whole() {
     let (bytes, expected, longest) = batch();
     let pieces: Vec<_> = bytes.chunks(1).collect();
     assert_eq!(read(longest, &pieces), (expected, Ok(())));
 }
 
 #[test]
-fn every_batch() {
+fn frames_are_read_in_every_batch_size() {
     let frames: Vec<_> = one_of_each()
         .iter()
         .map(|message| encoded(message, 7))
@@ -107,7 +107,7 @@ fn every_batch() {
 }
 
 #[test]
-fn frames_at_the_limit_and_just_over() {
+fn a_frame_at_the_limit_is_read_and_a_longer_one_refused() {
     for limit in [17, 18, 64, 1000] {
         let (seen, result) = read(limit, &[&sized(limit as u64, limit)]);
         assert_eq!((seen.len(), result), (1, Ok(())));
@@ -118,7 +118,7 @@ fn frames_at_the_limit_and_just_over() {
 }
 
 #[test]
-fn sizes_that_cannot_be() {
+fn impossible_sizes_are_refused() {
     for size in 0..17 {
         assert_eq!(read(64, &[&sized(size, 7)]).1, Ok(()));
         assert_eq!(read(64, &[&sized(size, 8)]).1, Err(Malformed::TooShort));
@@ -138,7 +138,7 @@ fn sizes_that_cannot_be() {
 }
 
 #[test]
-fn a_bad_frame_after_good_ones() {
+fn frames_before_a_bad_frame_are_read() {
     let (bytes, expected, longest) = batch();
     let stream = [&bytes[..], &sized(16, 8)].concat();
     for limit in [longest, stream.len()] {
@@ -196,7 +196,7 @@ fn a_whole_frame_is_not_moved_and_a_piece_is_kept() {
 
 proptest! {
     #[test]
-    fn any_stream_in_any_pieces(
+    fn any_stream_reads_alike_in_any_pieces(
         messages in prop::collection::vec((message(), any::<u64>()), 0..12),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         slack in 0..100usize,
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes(
+    fn any_bytes_are_read_or_refused_by_the_reader(
         limit in 1..80usize,
         bytes in prop::collection::vec(prop_oneof![Just(0), 0..40u8, any::<u8>()], 0..200),
         cut in any::<prop::sample::Index>(),

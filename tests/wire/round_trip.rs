@@ -20,7 +20,7 @@ const EVERY_EXPECTED: [Expected; 8] = [
 
 proptest! {
     #[test]
-    fn any_message(message in message(), seq: u64) {
+    fn any_message_reads_back_as_written(message in message(), seq: u64) {
         let bytes = encoded(&message, seq);
         with_frame(&bytes, |frame| {
             prop_assert_eq!(frame.seq, seq);
@@ -30,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn any_answer((expected, answer) in answer(), seq: u64) {
+    fn any_answer_reads_back_as_written((expected, answer) in answer(), seq: u64) {
         let bytes = answered(&answer, seq);
         with_frame(&bytes, |frame| {
             prop_assert_eq!(frame.seq, seq);
@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn a_longer_buffer_keeps_its_rest(message in message()) {
+    fn bytes_beyond_the_message_are_unchanged(message in message()) {
         let mut buffer = vec![0xEE; message.length() + 9];
         let length = message.encode(1, &mut buffer).unwrap();
         prop_assert_eq!(length, message.length());
@@ -103,7 +103,7 @@ fn a_path_with_a_nul_is_never_sent() {
 }
 
 #[test]
-fn an_unknown_message_never_poses_as_a_known_one() {
+fn an_unknown_message_never_has_a_known_code() {
     for code in (0..18).chain(64..69) {
         assert_eq!(Message::Unknown(code).length(), usize::MAX);
         assert_eq!(
@@ -125,7 +125,7 @@ fn the_payload_of_an_unknown_code_is_dropped() {
 }
 
 #[test]
-fn every_reason_has_its_place_and_its_words() {
+fn every_malformed_reason_has_its_own_text() {
     let words: Vec<_> = Malformed::ALL.iter().map(ToString::to_string).collect();
     for (index, reason) in Malformed::ALL.iter().enumerate() {
         assert_eq!(reason.index(), index);

@@ -6,7 +6,7 @@ use libos_ipc::wire::{Answer, FrameWriter, Message, TooSmall};
 use proptest::prelude::*;
 
 #[test]
-fn many_frames_one_write() {
+fn many_frames_go_in_one_write() {
     let mut buffer = vec![0xEE; 4096];
     let mut writer = FrameWriter::new(&mut buffer);
     let mut expected = Vec::new();
@@ -24,7 +24,7 @@ fn many_frames_one_write() {
 }
 
 #[test]
-fn every_partial_send() {
+fn frames_are_whole_after_every_partial_write() {
     let frames = [
         encoded(&Message::GetIdOwner(5), 1),
         encoded(&Message::GetNewVmid, 2),
@@ -51,7 +51,7 @@ fn every_partial_send() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing() {
+fn a_frame_without_room_leaves_the_writer_unchanged() {
     let mut buffer = [0xEE; 40];
     let mut writer = FrameWriter::new(&mut buffer);
     writer.push(1, &Message::GetNewVmid).unwrap();
@@ -91,7 +91,7 @@ fn counts_that_are_too_high() {
 
 proptest! {
     #[test]
-    fn any_frames_in_any_pieces(
+    fn any_frames_arrive_whole_in_any_pieces(
         steps in prop::collection::vec((message(), answer(), 0..200usize), 0..40),
         capacity in 0..400usize,
     ) {

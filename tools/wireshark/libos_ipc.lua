@@ -1,12 +1,12 @@
--- libos-ipc for Wireshark and tshark: what the processes of a family say to each other.
+-- libos-ipc for Wireshark and tshark: the messages of a family.
 -- SPDX-License-Identifier: MIT OR Apache-2.0
 --
 --   tshark -X lua_script:tools/wireshark/libos_ipc.lua -r FILE
 --   wireshark -X lua_script:tools/wireshark/libos_ipc.lua -r FILE
 --
--- Reads recordings of `libos_ipc::host::trace` (link type USER0; docs/debugging.md has the layout).
--- The messages are those of docs/protocol.md. With tshark, requests know of their answers only if
--- it passes twice over the file (-2); answers know of their requests always.
+-- It reads recordings of `libos_ipc::host::trace` (link type USER0; docs/debugging.md has the layout).
+-- The messages are those of docs/protocol.md. tshark shows the answer of a request only if it reads the
+-- file twice (-2). It always shows the request of an answer.
 
 local libos_ipc = Proto("libos_ipc", "libos-ipc")
 
@@ -76,7 +76,7 @@ local function u64(name, label) return field("uint64", name, label, base.DEC) en
 local function time(name, label) return field("relative_time", name, label) end
 
 local f = {
-    -- What the recorder says.
+    -- The recorder's fields.
     record = field("none", "record", "Recorded"),
     version = field("uint8", "record.version", "Version", base.DEC),
     kind = field("uint8", "record.kind", "Holds", base.DEC, KINDS),
@@ -96,15 +96,15 @@ local f = {
     code = field("uint8", "code", "Code", base.DEC, CODES),
     name = field("string", "name", "Name"),
     payload = field("bytes", "payload", "Payload"),
-    spare = field("bytes", "spare", "Spare"),
-    -- Questions and answers.
+    reserved = field("bytes", "reserved", "Reserved"),
+    -- Requests and answers.
     request_in = field("framenum", "request_in", "Request in", base.NONE, frametype.REQUEST),
     response_in = field("framenum", "response_in", "Answer in", base.NONE, frametype.RESPONSE),
     request_code = field("uint8", "request_code", "Answers", base.DEC, CODES),
-    response_time = time("response_time", "Answered within, as the asker sees it"),
-    service_time = time("service_time", "Answered within, as the asked sees it"),
+    response_time = time("response_time", "Answered within, as the requester sees it"),
+    service_time = time("service_time", "Answered within, as the responder sees it"),
     status = i32("status", "Status", ERRORS),
-    lent = i32("lent", "Lent, for that many locks"),
+    delegated = i32("delegated", "Delegated, with room for that many locks"),
     -- Payloads.
     vmid = u32("vmid", "VMID"),
     owner = u32("owner", "VMID of the owner"),
@@ -135,7 +135,7 @@ local f = {
     last_byte = field("uint64", "lock.end", "Last byte", base.DEC_HEX),
     wait = field("uint8", "lock.wait", "Waits", base.DEC, YES_NO),
     cancelled = u64("lock.cancelled", "Sequence number of the request"),
-    loan = u64("loan", "Number of the loan"),
+    delegation = u64("delegation", "Number of the delegation"),
     count = u64("count", "Locks"),
     lock = field("none", "lock", "Lock"),
     held = u32("held", "Held", YES_NO),
@@ -156,8 +156,8 @@ local f = {
     executed = field("bool", "process.executed", "Runs another program than its parent", 32, nil, 2),
     stopped = field("bool", "process.stopped", "Stopped", 32, nil, 4),
     orphaned = field("bool", "process.orphaned", "In an orphaned group", 32, nil, 8),
-    born = u64("process.born", "Born"),
-    after = u64("process.after", "Born after"),
+    start_seq = u64("process.start_seq", "Start sequence number"),
+    after = u64("process.after", "Started after"),
 }
 libos_ipc.fields = fields
 
@@ -169,7 +169,7 @@ local e = {
     not_recorded = ProtoExpert.new("libos_ipc.not_recorded",
         "Frames are missing here: the recorder had no room", expert.group.SEQUENCE,
         expert.severity.WARN),
-    unknown = ProtoExpert.new("libos_ipc.unknown_code", "A code that there is not: it is skipped",
+    unknown = ProtoExpert.new("libos_ipc.unknown_code", "An unknown code: the receiver skips it",
         expert.group.PROTOCOL, expert.severity.NOTE),
     unmatched = ProtoExpert.new("libos_ipc.unmatched", "The request is not in this file",
         expert.group.SEQUENCE, expert.severity.NOTE),
@@ -184,26 +184,26 @@ libos_ipc.experts = experts
 
 -- ---- A payload being read ---------------------------------------------------------------------
 
--- Reads a payload from its start, adds each field to the tree, and notes what is wrong. What has
--- been found wrong once is not read on.
+-- Reads a payload from its start and adds each field to the tree. The first fault ends the reading: later
+-- reads return nil.
 local Reader = {}
 Reader.__index = Reader
 
 local function reader(range, tree)
-    return setmetatable({ range = range, tree = tree, at = 0, said = {} }, Reader)
+    return setmetatable({ range = range, tree = tree, at = 0, info = {} }, Reader)
 end
 
 function Reader:left() return self.range:len() - self.at end
 
-function Reader:wrong(why)
+function Reader:fail(why)
     self.fault = self.fault or why
 end
 
--- The next bytes, or nil if they are not there.
+-- Returns the next bytes, or nil if the payload is shorter.
 function Reader:take(length)
     if self.fault then return nil end
     if length > self:left() then
-        self:wrong("payload too short")
+        self:fail("payload too short")
         return nil
     end
     local range = self.range:range(self.at, length)
@@ -213,16 +213,16 @@ end
 
 function Reader:skip(length)
     local range = length > 0 and self:take(length)
-    if range then self.tree:add(f.spare, range) end
+    if range then self.tree:add(f.reserved, range) end
 end
 
--- One number. `names`: the numbers that there are; others are malformed.
+-- Reads one number. A number that is not in `names` is malformed.
 function Reader:number(to, length, read, names)
     local range = self:take(length)
     if not range then return nil end
     local value = range[read](range)
     self.tree:add_le(to, range)
-    if names and not names[value] then self:wrong("a choice that there is not: " .. value) end
+    if names and not names[value] then self:fail("an unknown value: " .. value) end
     return value
 end
 
@@ -231,47 +231,47 @@ function Reader:u32(to, names) return self:number(to, 4, "le_uint", names) end
 function Reader:i32(to, names) return self:number(to, 4, "le_int", names) end
 function Reader:u64(to) return self:number(to, 8, "le_uint64") end
 
--- A part of what the line says.
-function Reader:say(format, ...)
+-- Adds a part of the text of the Info column.
+function Reader:add_info(format, ...)
     local parts = { ... }
     for index = 1, select("#", ...) do
         if parts[index] == nil then return end
         if type(parts[index]) == "userdata" then parts[index] = tostring(parts[index]) end
     end
-    self.said[#self.said + 1] = string.format(format, table.unpack(parts))
+    self.info[#self.info + 1] = string.format(format, table.unpack(parts))
 end
 
--- `length` bytes of data, shown as bytes.
+-- Reads `length` bytes of data and shows them as bytes.
 function Reader:bytes(to, length)
     local range = length > 0 and self:take(length)
     if range then self.tree:add(to, range) end
 end
 
--- Where the first NUL of the next `length` bytes is, counted from there.
+-- Returns the offset of the first NUL in the next `length` bytes.
 function Reader:nul(length)
     for at = 0, length - 1 do
         if self.range:range(self.at + at, 1):uint() == 0 then return at end
     end
 end
 
--- A path with the NUL that ends it.
+-- Reads a path with its terminating NUL.
 function Reader:terminated(to, length)
     local ends = not self.fault and self:nul(length)
     local range = self:take(length)
     if not range then return nil end
-    if not ends then return self:wrong("a path without the NUL that ends it") end
-    if ends ~= length - 1 then return self:wrong("lengths disagree") end
+    if not ends then return self:fail("a path without the NUL that ends it") end
+    if ends ~= length - 1 then return self:fail("lengths disagree") end
     local path = ends > 0 and range:range(0, ends):string() or ""
     self.tree:add(to, range, path)
     return path
 end
 
--- 0 or a negative error number.
+-- Reads a status: 0 or a negative error number.
 function Reader:status()
     local status = self:i32(f.status)
     if status == nil then return nil end
     if status < 0 then self.failed = true end
-    self:say("%s", ERRORS[status] or tostring(status))
+    self:add_info("%s", ERRORS[status] or tostring(status))
     return status
 end
 
@@ -284,7 +284,7 @@ end
 
 -- ---- Payloads of messages ---------------------------------------------------------------------
 
-local function nothing() end
+local function empty() end
 
 local function sync(r)
     local handle = r:u64(f.handle)
@@ -292,16 +292,16 @@ local function sync(r)
     local state = r:i32(f.state, SYNC_STATES)
     if not state then return end
     size = size:tonumber()
-    if size ~= r:left() - 4 then return r:wrong("lengths disagree") end
-    r:say("handle %s %s", handle, named(SYNC_STATES, state))
+    if size ~= r:left() - 4 then return r:fail("lengths disagree") end
+    r:add_info("handle %s %s", handle, named(SYNC_STATES, state))
     if size > 0 then
-        r:say("%d bytes", size)
+        r:add_info("%d bytes", size)
         r:bytes(f.data, size)
     end
     r:skip(4)
 end
 
--- families: those that the code allows.
+-- `families`: the families that the code allows.
 local function file_lock(families)
     return function(r)
         local family = r:u32(f.family, families)
@@ -309,140 +309,140 @@ local function file_lock(families)
         local first, last = r:u64(f.first_byte), r:u64(f.last_byte)
         local pid = r:u32(f.pid)
         r:skip(4)
-        r:u64(families.is_loan and f.loan or f.handle)
+        r:u64(families.is_delegation and f.delegation or f.handle)
         local wait = r:u8(f.wait, YES_NO)
         if not wait then return end
-        if r:left() < 8 then return r:wrong("payload too short") end
+        if r:left() < 8 then return r:fail("payload too short") end
         local path = r:terminated(f.path, r:left() - 7)
         r:skip(7)
         if not path then return end
-        r:say("%s %s..%s of %s", named(KINDS_OF_LOCK, kind), first, last_byte(last), path)
-        r:say("pid %d", pid)
-        if wait == 1 then r:say("waits") end
+        r:add_info("%s %s..%s of %s", named(KINDS_OF_LOCK, kind), first, last_byte(last), path)
+        r:add_info("pid %d", pid)
+        if wait == 1 then r:add_info("waits") end
     end
 end
 
 local CLASSIC = { FAMILIES[1], FAMILIES[2] }
 local OPEN_FILE = { [3] = FAMILIES[3] }
-local BORROWED = { FAMILIES[1], is_loan = true }
+local DELEGATION = { FAMILIES[1], is_delegation = true }
 
-local function lent_lock(r)
+local function delegated_lock(r)
     local from = r.at
     local outer = r.tree
-    if r:left() < 24 then return r:wrong("payload too short") end
+    if r:left() < 24 then return r:fail("payload too short") end
     r.tree = outer:add(f.lock, r.range:range(from, 24))
     local first, last = r:u64(f.first_byte), r:u64(f.last_byte)
     local pid = r:u32(f.pid)
     local kind = r:i32(f.lock_kind, KINDS_OF_LOCK)
-    if kind == 2 or first > last then r:wrong("no lock") end
+    if kind == 2 or first > last then r:fail("no lock") end
     r.tree:append_text(string.format(": %s %s..%s, pid %d", named(KINDS_OF_LOCK, kind),
         tostring(first), last_byte(last), pid))
     r.tree = outer
 end
 
--- `targets`: those that there may be.
+-- `targets`: the targets that the code allows.
 local function kill(r, targets)
     local sender = r:u32(f.sending_pid)
     r:u32(f.pid)
     local id = r:u32(f.id)
     local signal, target = r:i32(f.signal), r:u32(f.target, targets)
     if target == 3 then
-        r:say("%s to all", named(SIGNALS, signal))
+        r:add_info("%s to all", named(SIGNALS, signal))
     else
-        r:say("%s to %s %d", named(SIGNALS, signal), named(TARGETS, target), id)
+        r:add_info("%s to %s %d", named(SIGNALS, signal), named(TARGETS, target), id)
     end
-    r:say("from %d", sender)
+    r:add_info("from %d", sender)
 end
 
 local MESSAGES = {
-    [1] = nothing,
+    [1] = empty,
     [2] = function(r)
         r:u32(f.parent)
-        r:say("pid %d", r:u32(f.pid))
+        r:add_info("pid %d", r:u32(f.pid))
         r:u32(f.uid)
         local code, signal = r:u32(f.exit_code), r:u32(f.term_signal)
         if signal == 0 then
-            r:say("code %d", code)
+            r:add_info("code %d", code)
         else
-            r:say("by %s", named(SIGNALS, signal))
+            r:add_info("by %s", named(SIGNALS, signal))
         end
     end,
-    [3] = nothing,
-    [4] = function(r) r:say("%d..%d", r:u32(f.start_id), r:u32(f.end_id)) end,
-    [5] = function(r) r:say("id %d to member %d", r:u32(f.id), r:u32(f.owner)) end,
-    [6] = function(r) r:say("id %d", r:u32(f.id)) end,
+    [3] = empty,
+    [4] = function(r) r:add_info("%d..%d", r:u32(f.start_id), r:u32(f.end_id)) end,
+    [5] = function(r) r:add_info("id %d to member %d", r:u32(f.id), r:u32(f.owner)) end,
+    [6] = function(r) r:add_info("id %d", r:u32(f.id)) end,
     [7] = function(r) kill(r, TARGETS) end,
-    [8] = function(r) r:say("pid %d, %s", r:u32(f.pid), named(WHATS, r:u32(f.what, WHATS))) end,
+    [8] = function(r) r:add_info("pid %d, %s", r:u32(f.pid), named(WHATS, r:u32(f.what, WHATS))) end,
     [9] = sync, [10] = sync, [11] = sync, [12] = sync, [13] = sync, [14] = sync,
     [15] = file_lock(CLASSIC),
     [16] = file_lock(CLASSIC),
-    [17] = function(r) r:say("pid %d", r:u32(f.pid)) end,
+    [17] = function(r) r:add_info("pid %d", r:u32(f.pid)) end,
     [64] = function(r)
-        r:say("version %d", r:u32(f.hello_version))
+        r:add_info("version %d", r:u32(f.hello_version))
         r:u32(f.features)
-        r:say("pid %d", r:u32(f.pid))
+        r:add_info("pid %d", r:u32(f.pid))
         r:u32(f.parent_vmid)
     end,
-    [65] = function(r) r:say("member %d, pid %d", r:u32(f.vmid), r:u32(f.pid)) end,
-    [66] = function(r) r:say("pid %d", r:u32(f.pid)) end,
+    [65] = function(r) r:add_info("member %d, pid %d", r:u32(f.vmid), r:u32(f.pid)) end,
+    [66] = function(r) r:add_info("pid %d", r:u32(f.pid)) end,
     [67] = function(r)
         local what, pid, value = r:u32(f.change, CHANGES), r:u32(f.pid), r:u32(f.value)
-        r:say("%s of %d: %d", named(CHANGES, what), pid, value)
+        r:add_info("%s of %d: %d", named(CHANGES, what), pid, value)
     end,
     [68] = function(r)
         local pid, group, parent = r:u32(f.pid), r:u32(f.group), r:u32(f.parent)
         r:skip(4)
         r:u64(f.after)
-        if pid ~= 0 then r:say("pid %d", pid) end
-        if group ~= 0 then r:say("group %d", group) end
-        if parent ~= 0 then r:say("children of %d", parent) end
+        if pid ~= 0 then r:add_info("pid %d", pid) end
+        if group ~= 0 then r:add_info("group %d", group) end
+        if parent ~= 0 then r:add_info("children of %d", parent) end
     end,
     [69] = file_lock(OPEN_FILE),
     [70] = file_lock(OPEN_FILE),
-    [71] = function(r) r:say("of #%s", r:u64(f.cancelled)) end,
+    [71] = function(r) r:add_info("of #%s", r:u64(f.cancelled)) end,
     [72] = function(r)
         local handle, held = r:u64(f.handle), r:u32(f.held, YES_NO)
         local to = r:u32(f.child)
         if to == 0 then
-            r:say("handle %s %s", handle, held == 1 and "held" or "closed")
+            r:add_info("handle %s %s", handle, held == 1 and "held" or "closed")
         else
-            r:say("handle %s %s %d", handle, held == 1 and "handed on to" or "taken back from", to)
+            r:add_info("handle %s %s %d", handle, held == 1 and "given to" or "taken back from", to)
         end
     end,
-    [73] = file_lock(BORROWED),
-    [74] = function(r) r:say("loan %s", r:u64(f.loan)) end,
+    [73] = file_lock(DELEGATION),
+    [74] = function(r) r:add_info("delegation %s", r:u64(f.delegation)) end,
     [75] = function(r)
-        local loan, count = r:u64(f.loan), r:u64(f.count)
+        local delegation, count = r:u64(f.delegation), r:u64(f.count)
         if not count then return end
-        if r:left() % 24 ~= 0 then return r:wrong("payload too short or too long") end
-        if count:tonumber() ~= r:left() / 24 then return r:wrong("lengths disagree") end
-        r:say("loan %s, %s locks", loan, count)
-        while r:left() > 0 and not r.fault do lent_lock(r) end
+        if r:left() % 24 ~= 0 then return r:fail("payload too short or too long") end
+        if count:tonumber() ~= r:left() / 24 then return r:fail("lengths disagree") end
+        r:add_info("delegation %s, %s locks", delegation, count)
+        while r:left() > 0 and not r.fault do delegated_lock(r) end
     end,
     [96] = function(r)
         local _, flags = r:u32(f.hello_version), r:u32(f.limit_flags)
         local frame, data = r:u32(f.longest_frame), r:u32(f.most_sync_data)
-        r:say("frames of %d, handles of %d bytes, flags %d", frame, data, flags)
+        r:add_info("frames of %d, handles of %d bytes, flags %d", frame, data, flags)
         r:skip(r:left())
     end,
-    [97] = function(r) r:say("handle %s", r:u64(f.handle)) end,
-    [76] = function(r) r:say("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
+    [97] = function(r) r:add_info("handle %s", r:u64(f.handle)) end,
+    [76] = function(r) r:add_info("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
     [99] = function(r)
         kill(r, { [0] = "thread", "process" })
-        if r:u32(f.always, YES_NO) == 1 then r:say("in any case") end
+        if r:u32(f.always, YES_NO) == 1 then r:add_info("always") end
     end,
     [100] = function(r) kill(r, TARGETS) end,
     [101] = function(r)
         local pid, group = r:u32(f.pid), r:u32(f.group)
-        if pid ~= 0 then r:say("pid %d", pid) end
-        if group ~= 0 then r:say("group %d", group) end
+        if pid ~= 0 then r:add_info("pid %d", pid) end
+        if group ~= 0 then r:add_info("group %d", group) end
     end,
     [102] = function(r)
         local note = r:u32(f.process_note, PROCESS_NOTES)
-        r:say("%s", named(PROCESS_NOTES, note))
+        r:add_info("%s", named(PROCESS_NOTES, note))
         local pid = r:u32(f.pid)
         r:u32(f.vmid)
-        if note == 3 then r:say("now %d", pid) end
+        if note == 3 then r:add_info("now %d", pid) end
     end,
 }
 
@@ -462,38 +462,38 @@ local function held_lock(r)
     if r.fault then return end
     if result ~= 0 then
         r.failed = true
-        return r:say("%s", ERRORS[result] or tostring(result))
+        return r:add_info("%s", ERRORS[result] or tostring(result))
     end
-    if not KINDS_OF_LOCK[kind] then return r:wrong("a choice that there is not: " .. kind) end
-    if kind == 2 then return r:say("none in the way") end
-    if not CLASSIC[family] then return r:wrong("a choice that there is not: " .. family) end
-    r:say("%s %s..%s, pid %d", named(KINDS_OF_LOCK, kind), first, last_byte(last), pid)
+    if not KINDS_OF_LOCK[kind] then return r:fail("an unknown value: " .. kind) end
+    if kind == 2 then return r:add_info("no conflict") end
+    if not CLASSIC[family] then return r:fail("an unknown value: " .. family) end
+    r:add_info("%s %s..%s, pid %d", named(KINDS_OF_LOCK, kind), first, last_byte(last), pid)
 end
 
 local ANSWERS = {
     [1] = function(r)
         local vmid = r:u32(f.vmid)
-        if vmid == 0 then r:say("none left") else r:say("member %d", vmid) end
+        if vmid == 0 then r:add_info("none left") else r:add_info("member %d", vmid) end
     end,
     [3] = function(r)
         local first, last = r:u32(f.start_id), r:u32(f.end_id)
-        if last == 0 then r:say("none left") else r:say("%d..%d", first, last) end
+        if last == 0 then r:add_info("none left") else r:add_info("%d..%d", first, last) end
     end,
-    [5] = function(r) if r:left() == 0 then r:say("done") else r:status() end end,
+    [5] = function(r) if r:left() == 0 then r:add_info("done") else r:status() end end,
     [6] = function(r)
         local owner = r:u32(f.owner)
-        if owner == 0 then r:say("nobody's") else r:say("member %d", owner) end
+        if owner == 0 then r:add_info("no owner") else r:add_info("member %d", owner) end
     end,
     [7] = status,
     [8] = function(r, request)
         local size = r:u64(f.data_size)
         local result = r:status()
         if not result then return end
-        if size:tonumber() ~= r:left() then return r:wrong("lengths disagree") end
+        if size:tonumber() ~= r:left() then return r:fail("lengths disagree") end
         if request.what == 0 and r:left() == 8 then
-            r:say("user %d, group %d", r:u32(f.uid), r:u32(f.gid))
+            r:add_info("user %d, group %d", r:u32(f.uid), r:u32(f.gid))
         elseif request.what ~= 0 and r:nul(r:left()) == r:left() - 1 then
-            r:say("%s", r:terminated(f.path, r:left()))
+            r:add_info("%s", r:terminated(f.path, r:left()))
         else
             r:bytes(f.data, r:left())
         end
@@ -520,14 +520,14 @@ local ANSWERS = {
                 tree:add_le(flag, flags)
             end
         end
-        r:u64(f.born)
+        r:u64(f.start_seq)
         if r.fault then return end
         if result ~= 0 then
             r.failed = true
-            return r:say("%s", ERRORS[result] or tostring(result))
+            return r:add_info("%s", ERRORS[result] or tostring(result))
         end
-        if not STATES[state] then return r:wrong("a choice that there is not: " .. state) end
-        r:say("pid %d, member %d, %s", pid, vmid, STATES[state])
+        if not STATES[state] then return r:fail("an unknown value: " .. state) end
+        r:add_info("pid %d, member %d, %s", pid, vmid, STATES[state])
     end,
     [69] = status,
     [101] = function(r)
@@ -536,7 +536,7 @@ local ANSWERS = {
         r:skip(20)
         if r.fault then return end
         r.failed = true
-        r:say("%s", ERRORS[result] or tostring(result))
+        r:add_info("%s", ERRORS[result] or tostring(result))
     end,
     [70] = held_lock,
     [73] = function(r)
@@ -547,26 +547,26 @@ local ANSWERS = {
             r.at = r.at - 4
             r:status()
         else
-            r.tree:add_le(f.lent, range)
-            r:say("lent, for %d locks", result)
+            r.tree:add_le(f.delegated, range)
+            r:add_info("delegated, with room for %d locks", result)
         end
     end,
 }
 
 -- ---- Which answer belongs to which request ------------------------------------------------------
 
--- Requests that wait for their answer, by asker, asked and sequence number.
+-- Requests without an answer yet, by requester, responder and sequence number.
 local waiting = {}
--- By frame number: what the frame is a part of. Filled in the first pass over the file.
+-- The request of each frame, by frame number. The first pass over the file fills them.
 local requests, answers = {}, {}
 
 function libos_ipc.init()
     waiting, requests, answers = {}, {}, {}
 end
 
-local function key(asker, asked, seq) return asker .. " " .. asked .. " " .. seq end
+local function key(requester, responder, seq) return requester .. " " .. responder .. " " .. seq end
 
--- A time that both have, as far as one of the two sides has seen them.
+-- Returns the time between two events in nanoseconds, or nil if one of them was not recorded.
 local function between(from, to)
     if not from or not to then return nil end
     local nanoseconds = (to - from):tonumber()
@@ -589,7 +589,7 @@ local function add_time(tree, to, nanoseconds)
     if nanoseconds then tree:add(to, nstime(nanoseconds)):set_generated() end
 end
 
--- ---- The whole of it ----------------------------------------------------------------------------
+-- ---- A whole record ------------------------------------------------------------------------------
 
 local function record_tree(tvb, tree)
     local record = {}
@@ -620,7 +620,7 @@ local function record_tree(tvb, tree)
     return record
 end
 
-local function who(vmid)
+local function member_name(vmid)
     if vmid == 0 then return "?" end
     return "member " .. vmid
 end
@@ -630,8 +630,8 @@ local function malformed(tree, pinfo, why)
     pinfo.cols.info:append(" [malformed: " .. why .. "]")
 end
 
--- What is known about a frame as a request, from the first pass on.
-local function note_request(pinfo, record, code, seq, what)
+-- Returns the entry of a request. The first pass over the file makes it.
+local function record_request(pinfo, record, code, seq, what)
     local request = requests[pinfo.number]
     if not request and not pinfo.visited then
         request = {
@@ -644,7 +644,7 @@ local function note_request(pinfo, record, code, seq, what)
     return request
 end
 
-local function note_answer(pinfo, record, seq)
+local function record_answer(pinfo, record, seq)
     local request = answers[pinfo.number]
     if not request and not pinfo.visited then
         local at = key(record.receiver, record.sender, seq)
@@ -679,7 +679,7 @@ local function dissect_frame(tvb, pinfo, tree, record)
     local read, request = MESSAGES[code], nil
     local latency = nil
     if code == 0 then
-        request = note_answer(pinfo, record, seq)
+        request = record_answer(pinfo, record, seq)
         if request then
             name = "answer to " .. (CODES[request.code] or request.code)
             tree:add(f.request_in, request.number):set_generated()
@@ -702,12 +702,12 @@ local function dissect_frame(tvb, pinfo, tree, record)
     local payload = tvb:len() > HEADER_LENGTH and tvb:range(HEADER_LENGTH) or nil
     local r
     if read then
-        -- An empty range there is not: what is read of it is always too short.
+        -- Wireshark has no empty ranges, so every read of an empty payload is too short.
         local range = payload or { len = function() return 0 end }
         local sub = payload and tree:add(f.payload, payload) or tree
         r = reader(range, sub)
         read(r, request)
-        if not r.fault and r:left() > 0 then r:wrong("payload too long") end
+        if not r.fault and r:left() > 0 then r:fail("payload too long") end
     else
         if payload then tree:add(f.payload, payload) end
         if code ~= 0 then
@@ -718,17 +718,17 @@ local function dissect_frame(tvb, pinfo, tree, record)
 
     if code ~= 0 and seq ~= "0" and ANSWERS[code] then
         local what = code == 8 and payload and payload:len() == 8 and payload:range(4, 4):le_uint()
-        local asked = note_request(pinfo, record, code, seq, what)
-        if asked and asked.response then
-            tree:add(f.response_in, asked.response):set_generated()
+        local own_request = record_request(pinfo, record, code, seq, what)
+        if own_request and own_request.response then
+            tree:add(f.response_in, own_request.response):set_generated()
         elseif pinfo.visited then
             tree:add_proto_expert_info(e.unanswered)
         end
     end
 
     if not r then return end
-    if #r.said > 0 then
-        info:append((code == 0 and " = " or " ") .. table.concat(r.said, ", "))
+    if #r.info > 0 then
+        info:append((code == 0 and " = " or " ") .. table.concat(r.info, ", "))
     end
     if latency then info:append(" (" .. short(latency) .. ")") end
     if r.failed then tree:add_proto_expert_info(e.refused) end
@@ -743,8 +743,8 @@ function libos_ipc.dissector(buffer, pinfo, root)
         return malformed(tree, pinfo, "no recording")
     end
     local record = record_tree(buffer, tree)
-    pinfo.cols.src:set(who(record.sender))
-    pinfo.cols.dst:set(who(record.receiver))
+    pinfo.cols.src:set(member_name(record.sender))
+    pinfo.cols.dst:set(member_name(record.receiver))
     local bytes = buffer:len() > RECORD_LENGTH and buffer(RECORD_LENGTH) or nil
     if record.kind == 3 then
         pinfo.cols.info:set(tostring(buffer(16, 8):le_uint64()) .. " frames not recorded")

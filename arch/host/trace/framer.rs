@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_changes_nothing() {
+    fn frames_split_anywhere_are_framed_alike() {
         let mut bytes = 9_u32.to_le_bytes().to_vec();
         let frames: Vec<_> = (1..5).map(frame).collect();
         bytes.extend(frames.concat());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_impossible_size_all_is_bytes() {
+    fn after_an_impossible_size_the_rest_is_raw_bytes() {
         for size in [0_u64, 16, LONGEST as u64 + 1, u64::MAX] {
             let mut bytes = 9_u32.to_le_bytes().to_vec();
             bytes.extend(frame(1));

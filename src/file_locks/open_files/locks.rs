@@ -8,29 +8,29 @@ impl LockTable<'_> {
     /// Records that the member has the open file. If the open file was
     /// [sent](LockTable::send_open_file) to the member, it has arrived. Returns false if the table
     /// is full.
-    pub fn accept_open_file(&mut self, vmid: Vmid, handle: u64) -> bool {
-        self.open_files.accept(handle, vmid)
+    pub fn accept_open_file(&mut self, vmid: Vmid, open_file: u64) -> bool {
+        self.open_files.accept(open_file, vmid)
     }
 
     /// Records that a process which the member starts inherits the open file, and holds it until it
     /// closes it or is gone. Repeated calls change nothing. Returns false, and changes nothing, if
     /// the table is full.
-    pub fn inherit_open_file(&mut self, vmid: Vmid, child: Vmid, handle: u64) -> bool {
-        self.open_files.transfer(handle, vmid, child, true)
+    pub fn inherit_open_file(&mut self, vmid: Vmid, child: Vmid, open_file: u64) -> bool {
+        self.open_files.transfer(open_file, vmid, child, true)
     }
 
     /// Records that the member sends the open file to another member, which holds it until the open
     /// file [has arrived](LockTable::accept_open_file) and is closed, or the receiver is gone. Each
     /// transfer counts. Returns false, and changes nothing, if the table is full.
-    pub fn send_open_file(&mut self, vmid: Vmid, to: Vmid, handle: u64) -> bool {
-        self.open_files.transfer(handle, vmid, to, false)
+    pub fn send_open_file(&mut self, vmid: Vmid, to: Vmid, open_file: u64) -> bool {
+        self.open_files.transfer(open_file, vmid, to, false)
     }
 
     /// Withdraws a transfer: the member could not send the open file, or the process that it
     /// started will never join. It changes nothing if the receiver has the open file already.
-    pub fn retract_open_file(&mut self, vmid: Vmid, from: Vmid, handle: u64) {
-        if self.open_files.retract(handle, vmid, from) {
-            self.release_open_file(handle);
+    pub fn retract_open_file(&mut self, vmid: Vmid, from: Vmid, open_file: u64) {
+        if self.open_files.retract(open_file, vmid, from) {
+            self.release_open_file(open_file);
         }
         self.release_closed();
     }
@@ -45,11 +45,11 @@ impl LockTable<'_> {
     /// has found the member gone.
     pub fn reclaim_abandoned(&mut self, vmid: Vmid, is_unjoined: impl Fn(Vmid) -> bool) {
         let mut at = 0;
-        while let Some((handle, is_free)) =
+        while let Some((open_file, is_free)) =
             self.open_files.take_abandoned(vmid, &mut at, &is_unjoined)
         {
             if is_free {
-                self.release_open_file(handle);
+                self.release_open_file(open_file);
             }
         }
         self.release_closed();
@@ -59,15 +59,15 @@ impl LockTable<'_> {
     /// with its last holder. A request of the member that waits for a lock of the open file
     /// continues, like a system call in another thread; a lock that it gets is released at once if
     /// no other member has the open file.
-    pub fn close_open_file(&mut self, vmid: Vmid, handle: u64) {
-        if self.open_files.close(handle, vmid) {
-            self.release_open_file(handle);
+    pub fn close_open_file(&mut self, vmid: Vmid, open_file: u64) {
+        if self.open_files.close(open_file, vmid) {
+            self.release_open_file(open_file);
         }
         self.release_closed();
     }
 
-    pub(in crate::file_locks) fn release_open_file(&mut self, handle: u64) {
-        for owner in [Owner::Open(handle), Owner::Flock(handle)] {
+    pub(in crate::file_locks) fn release_open_file(&mut self, open_file: u64) {
+        for owner in [Owner::Open(open_file), Owner::Flock(open_file)] {
             self.release_owner(owner);
         }
     }
@@ -75,9 +75,9 @@ impl LockTable<'_> {
     /// Releases the open files that were closed while a request waited, once no request waits any
     /// more. Each release may serve a request that waited for another open file.
     pub(in crate::file_locks) fn release_closed(&mut self) {
-        while let Some((handle, is_free)) = self.open_files.take_closed() {
+        while let Some((open_file, is_free)) = self.open_files.take_closed() {
             if is_free {
-                self.release_open_file(handle);
+                self.release_open_file(open_file);
             }
         }
     }
@@ -94,12 +94,12 @@ impl LockTable<'_> {
     }
 
     /// Puts a notice behind the others, because it could not be sent for lack of room.
-    pub fn defer_notice(&mut self, vmid: Vmid, handle: u64) {
-        self.open_files.defer_notice(vmid, handle);
+    pub fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
+        self.open_files.defer_notice(vmid, open_file);
     }
 
     /// Records that the member was sent the notice of the open file.
-    pub fn mark_notice_sent(&mut self, vmid: Vmid, handle: u64) {
-        self.open_files.mark_notice_sent(vmid, handle);
+    pub fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
+        self.open_files.mark_notice_sent(vmid, open_file);
     }
 }

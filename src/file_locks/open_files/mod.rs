@@ -46,7 +46,7 @@ enum Notice {
 
 #[derive(Clone, Copy, Hash)]
 struct Reference {
-    handle: u64,
+    open_file: u64,
     /// `None` for a free slot.
     vmid: Option<Vmid>,
     state: HoldState,
@@ -61,7 +61,7 @@ struct Reference {
 }
 
 const FREE: Reference = Reference {
-    handle: 0,
+    open_file: 0,
     vmid: None,
     state: HoldState::Held,
     notice: Notice::Sent,
@@ -138,22 +138,28 @@ impl<'m> OpenFileTable<'m> {
         (self.first_pending, self.last_pending, self.listed).hash(digest);
     }
 
-    fn find(&self, handle: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {
-        self.by_number.find(hash64(handle), |slot| {
+    fn find(&self, open_file: u64, matches: impl Fn(&Reference) -> bool) -> Option<u32> {
+        self.by_number.find(hash64(open_file), |slot| {
             let reference = self.references.get(slot as usize);
-            reference.is_some_and(|reference| reference.handle == handle && matches(reference))
+            reference
+                .is_some_and(|reference| reference.open_file == open_file && matches(reference))
         })
     }
 
-    fn find_of(&self, handle: u64, vmid: Vmid, matches: impl Fn(HoldState) -> bool) -> Option<u32> {
-        self.find(handle, |reference| {
+    fn find_of(
+        &self,
+        open_file: u64,
+        vmid: Vmid,
+        matches: impl Fn(HoldState) -> bool,
+    ) -> Option<u32> {
+        self.find(open_file, |reference| {
             reference.vmid == Some(vmid) && matches(reference.state)
         })
     }
 
     /// The member's reference to the open file, unless that is in transit.
-    fn find_held(&self, handle: u64, vmid: Vmid) -> Option<u32> {
-        self.find_of(handle, vmid, |state| !is_sent(state))
+    fn find_held(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        self.find_of(open_file, vmid, |state| !is_sent(state))
     }
 
     fn at(&self, slot: u32) -> &Reference {
@@ -165,7 +171,7 @@ impl<'m> OpenFileTable<'m> {
             return false;
         };
         self.change(slot, |free| *free = reference);
-        self.by_number.insert(hash64(reference.handle), slot);
+        self.by_number.insert(hash64(reference.open_file), slot);
         true
     }
 
@@ -207,18 +213,18 @@ impl<'m> OpenFileTable<'m> {
 
     /// Frees the slot. Returns whether it was the last reference to the open file.
     fn remove(&mut self, slot: u32) -> bool {
-        let handle = self.at(slot).handle;
-        self.by_number.remove(hash64(handle), slot);
+        let open_file = self.at(slot).open_file;
+        self.by_number.remove(hash64(open_file), slot);
         self.change(slot, |reference| *reference = FREE);
         self.slots.free(slot);
-        self.find(handle, |_| true).is_none()
+        self.find(open_file, |_| true).is_none()
     }
 
     /// Records that the member uses the open file. Returns false if the table is full.
-    pub(super) fn hold(&mut self, handle: u64, vmid: Vmid) -> bool {
-        let held = self.find_held(handle, vmid);
+    pub(super) fn hold(&mut self, open_file: u64, vmid: Vmid) -> bool {
+        let held = self.find_held(open_file, vmid);
         // An open file that the member uses has arrived.
-        match held.or_else(|| self.find_of(handle, vmid, is_sent)) {
+        match held.or_else(|| self.find_of(open_file, vmid, is_sent)) {
             Some(slot) => {
                 self.change(slot, |reference| {
                     reference.state = HoldState::Held;
@@ -227,7 +233,7 @@ impl<'m> OpenFileTable<'m> {
                 true
             }
             None => self.add(Reference {
-                handle,
+                open_file,
                 vmid: Some(vmid),
                 ..FREE
             }),
@@ -236,23 +242,23 @@ impl<'m> OpenFileTable<'m> {
 
     /// Records that the member has the open file: one that was sent to it has arrived. Returns
     /// false if the table is full.
-    pub(super) fn accept(&mut self, handle: u64, vmid: Vmid) -> bool {
-        if self.find_held(handle, vmid).is_some()
-            && let Some(arrived) = self.find_of(handle, vmid, is_sent)
+    pub(super) fn accept(&mut self, open_file: u64, vmid: Vmid) -> bool {
+        if self.find_held(open_file, vmid).is_some()
+            && let Some(arrived) = self.find_of(open_file, vmid, is_sent)
         {
             self.remove(arrived);
         }
-        self.hold(handle, vmid)
+        self.hold(open_file, vmid)
     }
 
     /// Transfers the open file from the member `by` to a process that inherits it, or to a member
     /// to which it is sent. `by` holds the open file from now on if it did not before. Returns
     /// false, and changes nothing, if the table is full.
-    pub(super) fn transfer(&mut self, handle: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
-        let is_new = to != by && !(inherits && self.find_held(handle, to).is_some());
-        let is_held = self.find_of(handle, by, |_| true).is_some();
+    pub(super) fn transfer(&mut self, open_file: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
+        let is_new = to != by && !(inherits && self.find_held(open_file, to).is_some());
+        let is_held = self.find_of(open_file, by, |_| true).is_some();
         let needed = usize::from(is_new).saturating_add(usize::from(!is_held));
-        if self.slots.remaining() < needed || !self.hold(handle, by) {
+        if self.slots.remaining() < needed || !self.hold(open_file, by) {
             return false;
         }
         let state = if inherits {
@@ -265,7 +271,7 @@ impl<'m> OpenFileTable<'m> {
         };
         !is_new
             || self.add(Reference {
-                handle,
+                open_file,
                 vmid: Some(to),
                 state,
                 notice: Notice::Withheld,
@@ -275,8 +281,8 @@ impl<'m> OpenFileTable<'m> {
 
     /// Withdraws a transfer from `by` to `to` that failed. Returns whether it was the last
     /// reference to the open file.
-    pub(super) fn retract(&mut self, handle: u64, by: Vmid, to: Vmid) -> bool {
-        let transferred = self.find_of(handle, to, |state| match state {
+    pub(super) fn retract(&mut self, open_file: u64, by: Vmid, to: Vmid) -> bool {
+        let transferred = self.find_of(open_file, to, |state| match state {
             HoldState::Sent { by: giver } => giver == by,
             HoldState::Inherited {
                 by: giver,
@@ -291,16 +297,16 @@ impl<'m> OpenFileTable<'m> {
     /// that was sent to it. If a request of the member still waits for a lock of the open file, the
     /// reference stays until the request ends. Returns whether it was the last reference to the
     /// open file.
-    pub(super) fn close(&mut self, handle: u64, vmid: Vmid) -> bool {
+    pub(super) fn close(&mut self, open_file: u64, vmid: Vmid) -> bool {
         let is_held = |state| !is_sent(state) && state != HoldState::Closing;
-        let held = self.find_of(handle, vmid, is_held);
+        let held = self.find_of(open_file, vmid, is_held);
         if let Some(slot) = held
             && self.at(slot).requests > 0
         {
             self.change(slot, |reference| reference.state = HoldState::Closing);
             return false;
         }
-        let slot = held.or_else(|| self.find_of(handle, vmid, is_sent));
+        let slot = held.or_else(|| self.find_of(open_file, vmid, is_sent));
         slot.is_some_and(|slot| self.remove(slot))
     }
 
@@ -310,8 +316,8 @@ impl<'m> OpenFileTable<'m> {
     }
 
     /// Records that a request of the member, which holds the open file, waits for a lock of it.
-    pub(super) fn request_waits(&mut self, handle: u64, vmid: Vmid) {
-        if let Some(slot) = self.find_held(handle, vmid) {
+    pub(super) fn request_waits(&mut self, open_file: u64, vmid: Vmid) {
+        if let Some(slot) = self.find_held(open_file, vmid) {
             self.change(slot, |reference| {
                 reference.requests = reference.requests.saturating_add(1);
             });
@@ -319,8 +325,8 @@ impl<'m> OpenFileTable<'m> {
     }
 
     /// Records that such a request has ended.
-    pub(super) fn request_ended(&mut self, handle: u64, vmid: Vmid) {
-        let Some(slot) = self.find_held(handle, vmid) else {
+    pub(super) fn request_ended(&mut self, open_file: u64, vmid: Vmid) {
+        let Some(slot) = self.find_held(open_file, vmid) else {
             return;
         };
         self.change(slot, |reference| {
@@ -348,7 +354,7 @@ impl<'m> OpenFileTable<'m> {
             let reference = *self.at(slot);
             // The member may wait for another lock by now, or be gone.
             if reference.requests == 0 && reference.is_closing() {
-                return Some((reference.handle, self.remove(slot)));
+                return Some((reference.open_file, self.remove(slot)));
             }
         }
     }
@@ -394,7 +400,7 @@ impl<'m> OpenFileTable<'m> {
             *at = at.saturating_add(1);
             let reference = *self.references.get(slot as usize)?;
             if reference.vmid.is_some() && matches(&reference) {
-                return Some((reference.handle, self.remove(slot)));
+                return Some((reference.open_file, self.remove(slot)));
             }
         }
         None

@@ -55,26 +55,26 @@ impl OpenFileTable<'_> {
     pub(super) fn next_notice(&self, to: Option<Vmid>) -> Option<(Vmid, u64)> {
         let mut pending = self.pending();
         let reference = pending.find(|reference| to.is_none() || reference.vmid == to)?;
-        Some((reference.vmid?, reference.handle))
+        Some((reference.vmid?, reference.open_file))
     }
 
     /// Moves the notice to the end of the list, because there was no room to send it.
-    pub(super) fn defer_notice(&mut self, vmid: Vmid, handle: u64) {
+    pub(super) fn defer_notice(&mut self, vmid: Vmid, open_file: u64) {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending
         };
-        if let Some(slot) = self.find(handle, is_pending) {
+        if let Some(slot) = self.find(open_file, is_pending) {
             self.unlink_notice(slot);
             self.link_notice(slot);
         }
     }
 
     /// Records that the notice was sent.
-    pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, handle: u64) {
+    pub(super) fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
         let is_pending = |reference: &Reference| {
             reference.vmid == Some(vmid) && reference.notice == Notice::Pending
         };
-        while let Some(slot) = self.find(handle, is_pending) {
+        while let Some(slot) = self.find(open_file, is_pending) {
             self.change(slot, |reference| reference.notice = Notice::Sent);
         }
     }

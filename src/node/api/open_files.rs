@@ -41,10 +41,10 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
-    pub fn hold_open_file(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn hold_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
-        self.used_locks.record_open_file(handle);
-        self.notify_open_file(OpenFileNotice::Hold, handle, wait)
+        self.used_locks.record_open_file(open_file);
+        self.notify_open_file(OpenFileNotice::Hold, open_file, wait)
     }
 
     /// Hands an open file on to another process of the family: to a child that this process
@@ -66,9 +66,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`]. After
     /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
     /// [`Node::take_back_open_file`] makes sure that it was not.
-    pub fn give_open_file(&self, to: Vmid, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
-        self.used_locks.record_open_file(handle);
-        self.notify_open_file(OpenFileNotice::Give(to), handle, wait)
+    pub fn give_open_file(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.used_locks.record_open_file(open_file);
+        self.notify_open_file(OpenFileNotice::Give(to), open_file, wait)
     }
 
     /// Takes back an open file that this process has [handed on](Node::give_open_file) to another, since
@@ -79,10 +79,10 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn take_back_open_file(
         &self,
         from: Vmid,
-        handle: u64,
+        open_file: u64,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.notify_open_file(OpenFileNotice::TakeBack(from), handle, wait)
+        self.notify_open_file(OpenFileNotice::TakeBack(from), open_file, wait)
     }
 
     /// The last descriptor of an open file in this process was closed: if no other process holds it, its
@@ -95,14 +95,14 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
     /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
-    pub fn close_open_file(&self, handle: u64, wait: Wait<'_>) -> Result<(), Error> {
+    pub fn close_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let wait = self.begin(wait);
-        if !self.used_locks.may_have_open_file(handle) {
+        if !self.used_locks.may_have_open_file(open_file) {
             self.await_notes(wait)?;
         }
-        if self.used_locks.may_have_open_file(handle) {
-            self.notify_open_file(OpenFileNotice::Close, handle, wait)
+        if self.used_locks.may_have_open_file(open_file) {
+            self.notify_open_file(OpenFileNotice::Close, open_file, wait)
         } else {
             Ok(())
         }
@@ -126,7 +126,7 @@ impl<'m, P: Pal> Node<'m, P> {
     fn notify_open_file(
         &self,
         what: OpenFileNotice,
-        handle: u64,
+        open_file: u64,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
         let (other, held) = match what {
@@ -144,7 +144,11 @@ impl<'m, P: Pal> Node<'m, P> {
             return Err(Error::Unsupported);
         }
         let vmid = other.map_or(0, Vmid::get);
-        let message = Message::FileHandle { handle, held, vmid };
+        let message = Message::FileHandle {
+            handle: open_file,
+            held,
+            vmid,
+        };
         self.check_running()?;
         done(self.ask_leader(&message, LateReply::Drop, wait)?)
     }
@@ -161,21 +165,21 @@ impl<'m, P: Pal> Node<'m, P> {
                 return true;
             };
             if !self.send_given_file(leader, note) {
-                let (to, handle) = note;
-                leader.lock().apply(&Op::FileNoticeDeferred(to, handle));
+                let (to, open_file) = note;
+                leader.lock().apply(&Op::FileNoticeDeferred(to, open_file));
             }
         }
         leader.lock().locks().next_notice(None).is_none()
     }
 
     /// Sends the notice of one open file. False if there was no room.
-    fn send_given_file(&self, leader: &SpinLock<Leader<'m>>, (to, handle): (Vmid, u64)) -> bool {
+    fn send_given_file(&self, leader: &SpinLock<Leader<'m>>, (to, open_file): (Vmid, u64)) -> bool {
         let now = Wait::at_most(Duration::ZERO);
-        if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(handle), now) {
+        if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(open_file), now) {
             return false;
         }
         // A peer that is gone needs no notice.
-        leader.lock().apply(&Op::FileNoticeSent(to, handle));
+        leader.lock().apply(&Op::FileNoticeSent(to, open_file));
         true
     }
 
@@ -199,7 +203,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// Handles the leader's notice that this process was given an open file.
-    pub(crate) fn record_given_file(&self, handle: u64) {
-        self.used_locks.record_open_file(handle);
+    pub(crate) fn record_given_file(&self, open_file: u64) {
+        self.used_locks.record_open_file(open_file);
     }
 }

@@ -28,8 +28,8 @@ impl UsedLocks {
         }
     }
 
-    pub(in crate::node) fn record_open_file(&self, handle: u64) {
-        self.put(hash_of_open_file(handle));
+    pub(in crate::node) fn record_open_file(&self, open_file: u64) {
+        self.put(hash_of_open_file(open_file));
     }
 
     /// Whether the process may have locked the file.
@@ -38,8 +38,8 @@ impl UsedLocks {
     }
 
     /// Whether the process may have locked the open file.
-    pub(in crate::node) fn may_have_open_file(&self, handle: u64) -> bool {
-        self.has(hash_of_open_file(handle))
+    pub(in crate::node) fn may_have_open_file(&self, open_file: u64) -> bool {
+        self.has(hash_of_open_file(open_file))
     }
 
     /// Whether the process has locked anything.
@@ -66,8 +66,8 @@ impl UsedLocks {
     }
 }
 
-fn hash_of_open_file(handle: u64) -> u64 {
+fn hash_of_open_file(open_file: u64) -> u64 {
     // FNV-1a's step.
-    let hash = (handle ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0x0100_0000_01b3);
+    let hash = (open_file ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0x0100_0000_01b3);
     hash ^ (hash >> 32)
 }

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_changes_on_both_sides_before_its_nonces_are_used_up() {
+    fn both_ends_change_the_key_before_its_nonces_run_out() {
         let (mut from, mut to) = (key(), key());
         let mut record = [0; LONGEST];
         let first = {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_can_not_be_are_refused_before_the_rest_comes() {
+    fn impossible_lengths_are_refused_before_the_record_arrives() {
         for sealed in [0, TAG - 1, RECORD + TAG + 1, 0xffff] {
             let mut header = u16::try_from(sealed).unwrap().to_le_bytes();
             assert_eq!(key().open(&mut header), Opened::Invalid, "{sealed}");

@@ -131,7 +131,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_next_block_that_is_not_full_is_the_lowest_of_those() {
+    fn next_not_full_finds_the_lowest_block_that_is_not_full() {
         let mut memory = std::boxed::Box::new_uninit_slice(FullBlocks::bytes() + 8);
         let mut full = FullBlocks::new(&mut Arena::new(&mut memory)).unwrap();
         let blocks = u32::try_from(BLOCKS).unwrap();

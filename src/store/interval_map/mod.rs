@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_is_another_tables_or_gone_is_not_touched() {
+    fn an_interval_of_another_table_or_a_removed_one_is_not_changed() {
         let mut memory = [(); 2].map(|()| std::boxed::Box::new_uninit_slice(IntervalMap::bytes(4)));
         let mut tables = memory
             .each_mut()
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_that_is_kept_is_the_one_of_the_intervals_that_are_there() {
+    fn the_kept_digest_equals_one_computed_anew() {
         let mut memory = std::boxed::Box::new_uninit_slice(IntervalMap::bytes(40));
         let mut table = IntervalMap::new(&mut Arena::new(&mut memory), 40).unwrap();
         let digest = |table: &IntervalMap<'_>, mut digest: Digest| {
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_together_is_not_sound() {
+    fn a_broken_invariant_is_detected() {
         assert!(check_invariants_after(|_| {}));
         let faults: [fn(&mut IntervalMap<'_>); 9] = [
             |table| {

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_and_goes_the_tree_is_right() {
+    fn the_tree_agrees_with_a_model_after_any_insertion_or_removal() {
         const MOST: usize = 60;
         let mut memory = Box::new_uninit_slice(Tree::bytes(MOST));
         let mut tree = Tree::new(&mut Arena::new(&mut memory), MOST).unwrap();

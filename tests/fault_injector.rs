@@ -117,7 +117,7 @@ fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<S
 }
 
 #[test]
-fn without_faults_nothing_changes() {
+fn without_faults_all_bytes_arrive() {
     let net = Net::new();
     let (one, two) = pair(&net, Faults::NONE, 1);
     let (received, out_end, in_end) = transfer(&&one, &&two);
@@ -140,7 +140,7 @@ fn bytes_arrive_intact_and_in_order() {
 }
 
 #[test]
-fn each_fault_strikes() {
+fn each_fault_occurs_when_its_chance_is_certain() {
     let net = Net::new();
     let always = |faults| pair(&net, faults, 5).0;
     let busy = always(Faults {
@@ -193,7 +193,7 @@ fn each_fault_strikes() {
 }
 
 #[test]
-fn a_disconnect_is_seen_by_both_and_what_came_before_is_intact() {
+fn bytes_before_a_disconnect_arrive_and_both_ends_see_it() {
     let faults = Faults {
         disconnect: 40,
         ..HARMLESS
@@ -293,7 +293,7 @@ fn a_broken_stream_is_reported_for_as_long_as_it_is_watched() {
 }
 
 #[test]
-fn the_same_seed_does_the_same() {
+fn the_same_seed_injects_the_same_faults() {
     let run = |seed| {
         let net = Net::new();
         let faults = Faults {
@@ -309,7 +309,7 @@ fn the_same_seed_does_the_same() {
 }
 
 #[test]
-fn the_last_operations_are_on_record() {
+fn the_log_has_the_last_operations() {
     let net = Net::new();
     let (one, two) = pair(&net, Faults::NONE, 0);
     let out = (&&one).connect(vmid(2)).unwrap();
@@ -339,7 +339,7 @@ fn the_last_operations_are_on_record() {
 /// Over real sockets, with a thread that reads for itself.
 #[cfg(feature = "std")]
 #[test]
-fn it_wraps_the_host_too() {
+fn streams_of_the_host_are_wrapped_too() {
     use libos_ipc::host::Host;
     use libos_ipc::pal::Event;
 
