@@ -528,8 +528,8 @@ struct libos_file_lock {
 /* Does nothing after init_ipc(), and fails before. */
 int init_fs_lock(void);
 /* Sets, changes or removes a lock, as F_SETLK, F_SETLKW or flock(2). If another lock conflicts: -EAGAIN, or with `wait` it
- * blocks until the lock is granted. -EDEADLK if the wait would close a cycle of waiting processes, -ENOLCK at a limit of
- * the leader. */
+ * blocks until the lock is granted. -EDEADLK if the wait would close a cycle of waiting processes (which is looked for among
+ * 4,096 locks and waits), -ENOLCK at a limit of the leader. */
 int file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
 /* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest.
  * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */

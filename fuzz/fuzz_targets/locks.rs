@@ -22,6 +22,8 @@ const LIMITS: LockLimits = LockLimits {
     waiting: 5,
     open_files: 6,
 };
+/// No operation visits more entries of tables of this size.
+const MOST_STEPS: u64 = 4_000;
 const EAGAIN: i32 = 11;
 const EINVAL: i32 = 22;
 const EDEADLK: i32 = 35;
@@ -150,6 +152,7 @@ fuzz_target!(|bytes: &[u8]| {
             end: if whole { BYTES } else { end },
             write: lock.kind == LockKind::Write,
         };
+        let before = world.locks.steps();
         match who >> 6 {
             0 | 1 => {
                 if family != LockFamily::Posix && lock.kind != LockKind::Unlock {
@@ -208,6 +211,8 @@ fuzz_target!(|bytes: &[u8]| {
                 }
             },
         }
+        let steps = world.locks.steps() - before;
+        assert!(steps < MOST_STEPS, "{steps} steps");
         world.take_decided();
         assert!(world.locks.check_invariants());
         for wish in world.waiting.values() {

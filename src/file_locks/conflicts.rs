@@ -41,16 +41,15 @@ impl LockTable<'_> {
         writer.into_iter().chain(reader).min_by_key(start)
     }
 
-    /// Gives the range to the owner. The caller has made sure that no lock conflicts. Returns
-    /// whether other requests may succeed now that were blocked before: the owner may have had a
-    /// write lock where it has a read lock now.
+    /// Gives the range to the owner. The caller has made sure that no lock conflicts, and serves
+    /// the requests that waited for a lock which the owner had there.
     pub(super) fn grant(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
         write: bool,
-    ) -> Result<bool, i32> {
+    ) -> Result<(), i32> {
         let holder = match self.find_holder(owner, file) {
             Some(holder) => holder,
             None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
@@ -58,18 +57,18 @@ impl LockTable<'_> {
         let outcome = self.insert_range(holder, range, write);
         self.drop_holder_if_empty(holder);
         self.waits.record_granted(owner);
-        outcome.map(|has_removed| has_removed && !write)
+        outcome
     }
 
-    /// Unlocks the owner's part of the range. Returns whether the owner had any lock there.
+    /// Unlocks the owner's part of the range. The caller serves the requests that waited for it.
     pub(super) fn release_range(
         &mut self,
         file: u32,
         owner: Owner,
         range: Range,
-    ) -> Result<bool, i32> {
+    ) -> Result<(), i32> {
         let Some(holder) = self.find_holder(owner, file) else {
-            return Ok(false);
+            return Ok(());
         };
         let outcome = self.remove_range(holder, range);
         self.drop_holder_if_empty(holder);
@@ -78,9 +77,8 @@ impl LockTable<'_> {
 
     /// As [`LockTable::release_range`], and serves the requests that waited for the range.
     pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
-        if self.release_range(file, owner, range)? {
-            self.grant_waiting(file, owner.space());
-        }
+        self.release_range(file, owner, range)?;
+        self.serve_unblocked();
         self.drop_file_if_unused(file);
         Ok(())
     }
@@ -135,9 +133,8 @@ impl LockTable<'_> {
         plan
     }
 
-    /// Gives the range to the holder, or changes nothing. Returns whether a lock that the holder
-    /// had was removed.
-    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<bool, i32> {
+    /// Gives the range to the holder, or changes nothing.
+    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<(), i32> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
@@ -145,12 +142,12 @@ impl LockTable<'_> {
                 return Err(errno::ENOLCK);
             }
             self.insert(holder, range, write);
-            return Ok(false);
+            return Ok(());
         }
         if let Some(own) = self.own(holder, range) {
             let lock = self.trees.at(own);
             if lock.write == write && lock.start <= range.0 && lock.end >= range.1 {
-                return Ok(false);
+                return Ok(());
             }
         }
         let plan = self.plan(holder, range, write);
@@ -172,13 +169,11 @@ impl LockTable<'_> {
         for (range, write) in plan.pieces.into_iter().flatten() {
             self.insert(holder, range, write);
         }
-        Ok(plan.removed > 0)
+        Ok(())
     }
 
-    /// Takes the range from the holder, or changes nothing. Returns whether the holder had any part
-    /// of it.
-    fn remove_range(&mut self, holder: u32, range: Range) -> Result<bool, i32> {
-        let mut has_removed = false;
+    /// Takes the range from the holder, or changes nothing.
+    fn remove_range(&mut self, holder: u32, range: Range) -> Result<(), i32> {
         while let Some(own) = self.own(holder, range) {
             let RangeLock {
                 start, end, write, ..
@@ -196,9 +191,8 @@ impl LockTable<'_> {
             if has_right {
                 self.insert(holder, (range.1.saturating_add(1), end), write);
             }
-            has_removed = true;
         }
-        Ok(has_removed)
+        Ok(())
     }
 
     /// The number of slots for locks that are not reserved for delegations.
@@ -240,6 +234,7 @@ impl LockTable<'_> {
             let root = self.trees.remove(TreeKind::File, space.reads, lock);
             self.change_space(of.file, kind, |space| space.reads = root);
         }
+        self.unblock_requests(lock);
         self.trees.free(lock);
     }
 
@@ -296,7 +291,7 @@ impl LockTable<'_> {
             self.remove(slot, root);
         }
         self.drop_holder_if_empty(slot);
-        self.grant_waiting(holder.file, holder.owner.space());
+        self.serve_unblocked();
         self.drop_file_if_unused(holder.file);
     }
 

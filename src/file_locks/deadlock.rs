@@ -2,74 +2,182 @@
 //!
 //! A request waits for the holders of the locks that conflict with it, so a deadlock is a cycle of
 //! holders. The search goes from a new request to the holders of the locks that conflict with it,
-//! and on through the requests of these holders.
+//! and on through the requests of these holders. It visits the requests of each owner once, and
+//! each subtree of locks once: a subtree all of whose locks were visited is marked. A search ends
+//! without result after [`SEARCH_STEPS`] steps, and then the request waits.
 
+use super::interval_tree::{Link, TreeKind};
 use super::wait_queue::State;
-use super::{LockTable, Owner};
-use crate::store::NONE;
+use super::{LockLimits, LockTable, Owner, Range};
+use crate::error::Error;
+use crate::store::{Arena, NONE, Table, bytes_for};
+
+/// How many locks and requests the searches of one operation visit at most.
+pub(super) const SEARCH_STEPS: u32 = 4096;
+
+/// What a search remembers. The search follows waits of processes only: the table does not know
+/// which processes use an open file.
+pub(super) struct DeadlockSearch<'m> {
+    /// The number of the last search.
+    number: u64,
+    /// For each lock the number of the last search that visited all locks of its subtree.
+    subtrees: Table<'m, u64>,
+    /// The requests that are still to be visited.
+    pending: Table<'m, u32>,
+    pending_count: usize,
+}
+
+impl<'m> DeadlockSearch<'m> {
+    pub(super) const fn bytes(limits: &LockLimits) -> usize {
+        bytes_for::<u64>(limits.locks).saturating_add(bytes_for::<u32>(limits.waiting))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
+        Ok(DeadlockSearch {
+            number: 0,
+            subtrees: arena.alloc_table(limits.locks, |_| Ok(0))?,
+            pending: arena.alloc_table(limits.waiting, |_| Ok(NONE))?,
+            pending_count: 0,
+        })
+    }
+
+    fn push(&mut self, request: u32) {
+        if let Some(free) = self.pending.get_mut(self.pending_count) {
+            *free = request;
+            self.pending_count = self.pending_count.saturating_add(1);
+        }
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        self.pending_count = self.pending_count.checked_sub(1)?;
+        self.pending.get(self.pending_count).copied()
+    }
+}
+
+/// Why a search ends before it has visited everything.
+enum End {
+    /// It has come back to the owner of the first request.
+    Cycle,
+    /// It has used up its steps.
+    OutOfSteps,
+}
+
+/// Which locks a search visits, and for whom.
+struct Visit<'a> {
+    /// The owner of the first request.
+    owner: Owner,
+    /// Whether the request that waits for the locks is the first one.
+    is_first: bool,
+    range: Range,
+    /// The holder of the lock that was visited last.
+    last_holder: u32,
+    steps: &'a mut u32,
+}
+
+impl Visit<'_> {
+    fn take_step(&mut self) -> Result<(), End> {
+        *self.steps = self.steps.checked_sub(1).ok_or(End::OutOfSteps)?;
+        Ok(())
+    }
+}
 
 impl LockTable<'_> {
-    /// Whether the request waits for its own owner, through other processes that wait.
-    pub(super) fn would_deadlock(&mut self, from: u32) -> bool {
+    /// Whether the request waits for its own owner, through other processes that wait, as far as the
+    /// search gets with so many `steps`, which it uses up.
+    pub(super) fn would_deadlock(&mut self, from: u32, steps: &mut u32) -> bool {
         let owner = self.waits.at(from).owner;
-        self.waits.last_search = self.waits.last_search.wrapping_add(1);
-        let search = self.waits.last_search;
-        let mut remaining = 0;
-        self.visit(from, search, &mut remaining);
-        while remaining > 0 {
-            remaining = remaining.saturating_sub(1);
-            let Some(slot) = self.waits.pending_visits.get(remaining).copied() else {
-                break;
-            };
+        if !matches!(owner, Owner::Process { .. }) {
+            return false;
+        }
+        self.search.number = self.search.number.wrapping_add(1);
+        self.search.pending_count = 0;
+        self.search.push(from);
+        while let Some(slot) = self.search.pop() {
             let waiting = *self.waits.at(slot);
             let space = self.space(waiting.file, waiting.owner.space());
-            let mine = self
-                .find_holder(waiting.owner, waiting.file)
-                .unwrap_or(NONE);
-            let reads = if waiting.operation.is_write() {
-                space.reads
-            } else {
-                NONE
+            let mut visit = Visit {
+                owner,
+                is_first: slot == from,
+                range: waiting.range,
+                last_holder: NONE,
+                steps,
             };
-            for root in [space.writes, reads] {
-                let mut after = NONE;
-                while let Some(lock) = self
-                    .trees
-                    .next_overlapping(root, waiting.range, mine, after)
-                {
-                    after = lock;
-                    let holder = self.holder_at(self.trees.at(lock).holder).owner;
-                    if holder == owner {
-                        return true;
-                    }
-                    if matches!(holder, Owner::Process { .. }) {
-                        self.visit_requests_of(holder, search, &mut remaining);
-                    }
-                }
+            let mut visited = self.visit_locks(space.writes, &mut visit);
+            if visited.is_ok() && waiting.operation.is_write() {
+                visited = self.visit_locks(space.reads, &mut visit);
+            }
+            if let Err(end) = visited {
+                return matches!(end, End::Cycle);
             }
         }
         false
     }
 
-    fn visit_requests_of(&mut self, owner: Owner, search: u32, remaining: &mut usize) {
-        for slot in 0..self.waits.slots.high_water() {
-            let waiting = self.waits.at(slot);
-            if waiting.state == State::Waiting && waiting.owner == owner {
-                self.visit(slot, search, remaining);
-            }
+    /// Visits the holders of the locks in the range, as far as they are in subtrees that the search
+    /// has not visited yet. Returns whether all locks of the subtree are in the range.
+    fn visit_locks(&mut self, at: u32, visit: &mut Visit<'_>) -> Result<bool, End> {
+        if at == NONE || self.search.subtrees.get(at as usize) == Some(&self.search.number) {
+            return Ok(true);
         }
+        visit.take_step()?;
+        let lock = *self.trees.at(at);
+        if !lock.reach.extends_to(visit.range.0, NONE) {
+            return Ok(false);
+        }
+        let Link { left, right, .. } = *lock.link(TreeKind::File);
+        let mut is_whole = self.visit_locks(left, visit)?;
+        if lock.start > visit.range.1 {
+            return Ok(false);
+        }
+        if lock.end >= visit.range.0 {
+            self.visit_holder(lock.holder, visit)?;
+        } else {
+            is_whole = false;
+        }
+        is_whole &= self.visit_locks(right, visit)?;
+        // The owner's own locks do not block its first request, but they may block others.
+        if is_whole
+            && !visit.is_first
+            && let Some(visited_by) = self.search.subtrees.get_mut(at as usize)
+        {
+            *visited_by = self.search.number;
+        }
+        Ok(is_whole)
     }
 
-    /// Adds a request to those that the search has still to visit, at most once for each search.
-    fn visit(&mut self, slot: u32, search: u32, remaining: &mut usize) {
-        if self.waits.at(slot).visited_by == search {
-            return;
+    /// Visits the requests of a holder.
+    fn visit_holder(&mut self, holder: u32, visit: &mut Visit<'_>) -> Result<(), End> {
+        if holder == visit.last_holder {
+            return Ok(());
         }
-        self.waits
-            .change(slot, |waiting| waiting.visited_by = search);
-        if let Some(next) = self.waits.pending_visits.get_mut(*remaining) {
-            *next = slot;
-            *remaining = remaining.saturating_add(1);
+        visit.last_holder = holder;
+        visit.take_step()?;
+        let owner = self.holder_at(holder).owner;
+        if owner == visit.owner {
+            return if visit.is_first {
+                Ok(())
+            } else {
+                Err(End::Cycle)
+            };
         }
+        if !matches!(owner, Owner::Process { .. }) {
+            return Ok(());
+        }
+        let mut next = self.waits.first_of(owner);
+        while let Some(slot) = next {
+            let waiting = *self.waits.at(slot);
+            if waiting.visited_by == self.search.number {
+                return Ok(());
+            }
+            visit.take_step()?;
+            let number = self.search.number;
+            self.waits
+                .change(slot, |waiting| waiting.visited_by = number);
+            if waiting.state == State::Waiting {
+                self.search.push(slot);
+            }
+            next = Some(waiting.next_of_owner).filter(|next| *next != NONE);
+        }
+        Ok(())
     }
 }

@@ -20,10 +20,7 @@ impl LockTable<'_> {
         let holders = self.holder_slots.high_water() as usize;
         digest.add_all(self.holders.iter().take(holders));
         self.last_holder.hash(digest);
-        self.waits.slots.digest(digest);
-        let waiting = self.waits.slots.high_water() as usize;
-        digest.add_all(self.waits.waiting.iter().take(waiting));
-        (self.waits.first_completed, self.waits.last_completed).hash(digest);
+        self.waits.digest(digest);
         self.open_files.digest(digest);
         self.delegations.digest(digest);
     }

@@ -1,7 +1,7 @@
 //! Checks that the tables agree with each other.
 
 use super::interval_tree::TreeKind;
-use super::wait_queue::State;
+use super::wait_queue::{State, WaitingRequest};
 use super::{LockTable, SpaceKind};
 use crate::store::NONE;
 
@@ -34,17 +34,37 @@ impl LockTable<'_> {
         }
         let mut in_use = 0_usize;
         for slot in 0..self.waits.slots.high_water() {
-            let state = self.waits.at(slot).state;
-            if state == State::Waiting && !self.is_blocked(slot) {
+            let WaitingRequest { state, blocker, .. } = *self.waits.at(slot);
+            if state == State::Waiting && !self.is_blocked_by(slot, blocker) {
                 return false;
             }
             in_use = in_use.saturating_add(usize::from(state != State::Free));
         }
-        self.check_delegations()
+        self.candidates.is_empty()
+            && self.check_delegations()
             && self.open_files.check_invariants()
             && held == in_files
             && held == self.trees.slots().in_use()
             && in_use == self.waits.slots.in_use()
+    }
+
+    /// Whether the lock is held, conflicts with the request and lists it.
+    fn is_blocked_by(&self, slot: u32, blocker: u32) -> bool {
+        let waiting = self.waits.at(slot);
+        let mine = self.find_holder(waiting.owner, waiting.file);
+        let lock = self.trees.at(blocker);
+        let holder = self.holder_at(lock.holder);
+        let mut listed = lock.first_blocked;
+        while listed != slot && listed != NONE {
+            listed = self.waits.at(listed).next;
+        }
+        listed == slot
+            && Some(lock.holder) != mine
+            && holder.file == waiting.file
+            && holder.owner.space() == waiting.owner.space()
+            && lock.start <= waiting.range.1
+            && lock.end >= waiting.range.0
+            && (lock.write || waiting.operation.is_write())
     }
 }
 
@@ -103,7 +123,7 @@ mod tests {
             |locks| assert!(locks.trees.alloc((40, 49), true, (0, 1)).is_some()),
             |locks| {
                 let owner = locks.holder_at(0).owner;
-                assert_eq!(locks.release_range(0, owner, RANGE), Ok(true));
+                assert_eq!(locks.release_range(0, owner, RANGE), Ok(()));
             },
             |locks| locks.waits.slots.free(0),
         ];

@@ -7,6 +7,7 @@
 //! cover a whole file and have a space of their own: `fcntl` locks and `flock` locks never
 //! conflict.
 
+mod candidates;
 mod conflicts;
 mod deadlock;
 mod delegation;
@@ -27,7 +28,9 @@ use crate::error::{Error, errno};
 use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
-use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Table, bytes_for};
+use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for};
+use candidates::Candidates;
+use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
 use interval_tree::IntervalTrees;
 use open_files::OpenFileTable;
@@ -36,7 +39,7 @@ use paths::PathStore;
 pub(crate) use paths::hash_path;
 use table::{EMPTY_FILE, EMPTY_HOLDER, File, Holder, SpaceKind, hash_owner_and_file};
 pub use wait_queue::Completion;
-use wait_queue::{Operation, WaitQueue};
+use wait_queue::{FREE, Operation, State, WaitQueue, WaitingRequest};
 
 /// The limits of the lock tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +98,11 @@ pub struct LockTable<'m> {
     /// The number of the newest holder.
     last_holder: u64,
     waits: WaitQueue<'m>,
+    candidates: Candidates<'m>,
+    search: DeadlockSearch<'m>,
     open_files: OpenFileTable<'m>,
     delegations: DelegationTable<'m>,
+    steps: Steps,
 }
 
 impl<'m> LockTable<'m> {
@@ -113,6 +119,8 @@ impl<'m> LockTable<'m> {
             .saturating_add(SlotAllocator::bytes(limits.locks))
             .saturating_add(HashIndex::bytes(limits.locks).saturating_mul(2))
             .saturating_add(WaitQueue::bytes(limits.waiting))
+            .saturating_add(Candidates::bytes(limits.waiting))
+            .saturating_add(DeadlockSearch::bytes(limits))
             .saturating_add(OpenFileTable::bytes(limits.open_files))
             .saturating_add(DelegationTable::bytes(limits.files))
     }
@@ -134,8 +142,11 @@ impl<'m> LockTable<'m> {
             by_owner_and_file: HashIndex::new(arena, limits.locks)?,
             last_holder: 0,
             waits: WaitQueue::new(arena, limits.waiting)?,
+            candidates: Candidates::new(arena, limits.waiting)?,
+            search: DeadlockSearch::new(arena, limits)?,
             open_files: OpenFileTable::new(arena, limits.open_files)?,
             delegations: DelegationTable::new(arena, limits)?,
+            steps: Steps::default(),
         })
     }
 
@@ -145,7 +156,7 @@ impl<'m> LockTable<'m> {
     /// # Errors
     /// As in `fcntl(2)` and `flock(2)`: `EINVAL` for a range that ends before it starts, `EAGAIN`
     /// if a lock conflicts and the request does not wait, `EDEADLK` if the wait would be a
-    /// deadlock, `ENOLCK` if a table is full.
+    /// deadlock that is found within 4,096 steps, `ENOLCK` if a table is full.
     pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<SetOutcome, i32> {
         let hash = hash_path(lock.path);
         self.record_use(from, lock, hash);
@@ -243,41 +254,45 @@ impl<'m> LockTable<'m> {
         let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
         let mine = self.find_holder(owner, file).unwrap_or(NONE);
-        let is_free = self
-            .find_conflict(file, space, range, write, mine)
-            .is_none();
-        if !is_free && wait && self.waits.is_full() {
+        let blocker = self.find_conflict(file, space, range, write, mine);
+        if blocker.is_some() && wait && self.waits.is_full() {
             return Err(errno::ENOLCK);
         }
-        let mut released = false;
         if space == SpaceKind::WholeFile && mine != NONE {
             if self.trees.at(self.holder_at(mine).root).write == write {
                 return Ok(SetOutcome::Done);
             }
             // As in the kernel, the old lock is lost even if the new one is refused.
-            released = self.release_range(file, owner, range)?;
+            self.release_range(file, owner, range)?;
         }
-        let outcome = if is_free {
-            self.grant(file, owner, range, write).map(|has_released| {
-                released |= has_released;
-                SetOutcome::Done
-            })
-        } else if !wait {
-            Err(errno::EAGAIN)
-        } else {
-            self.wait_for_lock(file, owner, range, operation, (from, seq))
-                .map(|()| SetOutcome::Queued)
+        let outcome = match blocker {
+            None => self
+                .grant(file, owner, range, write)
+                .map(|()| SetOutcome::Done),
+            Some(_) if !wait => Err(errno::EAGAIN),
+            Some(blocker) => {
+                let waiting = WaitingRequest {
+                    from,
+                    seq,
+                    owner,
+                    file,
+                    range,
+                    operation,
+                    state: State::Waiting,
+                    ..FREE
+                };
+                self.wait_for_lock(waiting, blocker)
+                    .map(|()| SetOutcome::Queued)
+            }
         };
-        if released {
-            self.grant_waiting(file, space);
-        }
+        self.serve_unblocked();
         outcome
     }
 
     /// Releases all locks of a process of the member, and ends its waiting requests with `ESRCH`.
     pub fn release_process(&mut self, vmid: Vmid, pid: Id) {
         let owner = Owner::Process { vmid, pid };
-        self.cancel_matching(errno::ESRCH, |waiting| waiting.owner == owner);
+        self.cancel_requests_of(owner, errno::ESRCH);
         self.release_owner(owner);
         self.release_closed();
     }
@@ -306,10 +321,25 @@ impl<'m> LockTable<'m> {
 
     /// Ends a waiting request with `EINTR`, unless it is complete already.
     pub fn cancel(&mut self, from: Vmid, seq: u64) {
-        self.cancel_matching(errno::EINTR, |waiting| {
-            waiting.from == from && waiting.seq == seq
-        });
+        self.cancel_request(from, seq, errno::EINTR);
         self.release_closed();
+    }
+
+    /// How many entries of its tables the operations so far have visited. Only in builds with debug
+    /// assertions: tests assert the bound of each operation.
+    #[cfg(debug_assertions)]
+    pub fn steps(&self) -> u64 {
+        [
+            self.trees.steps(),
+            self.by_path.steps(),
+            self.by_owner.steps(),
+            self.by_owner_and_file.steps(),
+            self.waits.steps(),
+            self.open_files.steps(),
+            self.steps.get(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
     }
 
     /// The number of locks that are held now, and the peak.

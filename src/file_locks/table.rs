@@ -5,36 +5,33 @@ use super::paths::{StoredPath, hash_path};
 use super::{LockTable, Owner};
 use crate::store::{NONE, hash64};
 
-/// The two spaces of locks, which never conflict with each other, and the queue of requests that
-/// are deferred until a delegation is returned.
+/// The two spaces of locks, which never conflict with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpaceKind {
     Ranges = 0,
     WholeFile = 1,
-    Deferred = 2,
 }
 
-/// The locks of one space of a file, and the queue of requests that wait for one.
+/// The locks of one space of a file.
 #[derive(Clone, Copy, Hash)]
 pub(super) struct Space {
     pub(super) reads: u32,
     pub(super) writes: u32,
-    pub(super) first_waiting: u32,
-    pub(super) last_waiting: u32,
 }
 
 const EMPTY_SPACE: Space = Space {
     reads: NONE,
     writes: NONE,
-    first_waiting: NONE,
-    last_waiting: NONE,
 };
 
 #[derive(Clone, Copy, Hash)]
 pub(super) struct File {
     pub(super) hash: u64,
     path: StoredPath,
-    spaces: [Space; 3],
+    spaces: [Space; 2],
+    /// The queue of requests that are deferred until a delegation is returned.
+    pub(super) first_deferred: u32,
+    pub(super) last_deferred: u32,
     /// The delegation of the file's ranges.
     pub(super) delegation: Option<Delegation>,
     /// The number of held locks.
@@ -46,7 +43,9 @@ pub(super) struct File {
 pub(super) const EMPTY_FILE: File = File {
     hash: 0,
     path: StoredPath::EMPTY,
-    spaces: [EMPTY_SPACE; 3],
+    spaces: [EMPTY_SPACE; 2],
+    first_deferred: NONE,
+    last_deferred: NONE,
     delegation: None,
     locks: 0,
     ref_count: FREE,
@@ -115,15 +114,15 @@ impl LockTable<'_> {
 
     pub(super) fn file_at(&self, slot: u32) -> &File {
         static EMPTY: File = EMPTY_FILE;
+        self.steps.count();
         self.files.get(slot as usize).unwrap_or(&EMPTY)
     }
 
     pub(super) fn space(&self, file: u32, kind: SpaceKind) -> Space {
-        let [ranges, whole, deferred] = self.file_at(file).spaces;
+        let [ranges, whole] = self.file_at(file).spaces;
         match kind {
             SpaceKind::Ranges => ranges,
             SpaceKind::WholeFile => whole,
-            SpaceKind::Deferred => deferred,
         }
     }
 
@@ -134,12 +133,17 @@ impl LockTable<'_> {
         change: impl FnOnce(&mut Space),
     ) {
         if let Some(file) = self.files.get_mut(file as usize) {
-            let [ranges, whole, deferred] = &mut file.spaces;
+            let [ranges, whole] = &mut file.spaces;
             change(match kind {
                 SpaceKind::Ranges => ranges,
                 SpaceKind::WholeFile => whole,
-                SpaceKind::Deferred => deferred,
             });
+        }
+    }
+
+    pub(super) fn change_file(&mut self, file: u32, change: impl FnOnce(&mut File)) {
+        if let Some(file) = self.files.get_mut(file as usize) {
+            change(file);
         }
     }
 
@@ -151,6 +155,7 @@ impl LockTable<'_> {
 
     pub(super) fn holder_at(&self, slot: u32) -> &Holder {
         static EMPTY: Holder = EMPTY_HOLDER;
+        self.steps.count();
         self.holders.get(slot as usize).unwrap_or(&EMPTY)
     }
 

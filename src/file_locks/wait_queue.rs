@@ -1,9 +1,13 @@
 //! The queue of requests that wait for a lock, or for the return of a delegated file.
 
-use super::{LockTable, Owner, Range, SpaceKind};
+use super::{LockTable, Owner, Range};
 use crate::Vmid;
+use core::hash::Hash;
+
 use crate::error::{Error, errno};
-use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for};
+use crate::store::{
+    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64,
+};
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
@@ -16,10 +20,21 @@ pub(super) struct WaitingRequest {
     pub(super) range: Range,
     pub(super) operation: Operation,
     pub(super) state: State,
+    /// The number of the request in the order of arrival.
+    pub(super) arrival: u64,
+    /// A held lock that conflicts with the request; [`NONE`] if the request is still to be tried.
+    pub(super) blocker: u32,
+    /// The neighbours among the requests that the same lock blocks, among the deferred requests of
+    /// the file, or among the completed requests.
     pub(super) prev: u32,
     pub(super) next: u32,
+    /// The neighbours among the waiting requests of the owner.
+    pub(super) prev_of_owner: u32,
+    pub(super) next_of_owner: u32,
+    /// The round of the [serving](super::candidates) in which the request is tried.
+    pub(super) round: u32,
     /// The number of the last deadlock search that visited the request.
-    pub(super) visited_by: u32,
+    pub(super) visited_by: u64,
 }
 
 /// The operation that a request asks for.
@@ -88,21 +103,22 @@ pub(super) struct WaitQueue<'m> {
     /// The completed requests, in the order of completion, linked by `next`.
     pub(super) first_completed: u32,
     pub(super) last_completed: u32,
-    pub(super) last_search: u32,
-    /// The requests that a deadlock search has still to visit.
-    pub(super) pending_visits: Table<'m, u32>,
-    /// One bit for each owner that waits, chosen by a hash. Bits are cleared when nobody waits.
-    waiting_owners: u64,
-    /// An owner that waits has been granted a lock since bits were cleared: requests that waited
+    /// The first waiting request of each owner.
+    by_owner: HashIndex<'m>,
+    by_sender: HashIndex<'m>,
+    /// The number of the last request in the order of arrival.
+    last_arrival: u64,
+    /// An owner that waits has been granted a lock since nobody waited: requests that waited
     /// before may be in a cycle now.
     pub(super) may_have_cycle: bool,
+    steps: Steps,
 }
 
 impl<'m> WaitQueue<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
         bytes_for::<WaitingRequest>(capacity)
             .saturating_add(SlotAllocator::bytes(capacity))
-            .saturating_add(bytes_for::<u32>(capacity))
+            .saturating_add(HashIndex::bytes(capacity).saturating_mul(2))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
@@ -111,30 +127,94 @@ impl<'m> WaitQueue<'m> {
             slots: SlotAllocator::new(arena, capacity)?,
             first_completed: NONE,
             last_completed: NONE,
-            last_search: 0,
-            pending_visits: arena.alloc_table(capacity, |_| Ok(NONE))?,
-            waiting_owners: 0,
+            by_owner: HashIndex::new(arena, capacity)?,
+            by_sender: HashIndex::new(arena, capacity)?,
+            last_arrival: 0,
             may_have_cycle: false,
+            steps: Steps::default(),
         })
     }
 
-    /// Records that the owner waits.
-    fn record_waiting(&mut self, owner: Owner) {
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        self.slots.digest(digest);
+        digest.add_all(self.waiting.iter().take(self.slots.high_water() as usize));
+        (self.first_completed, self.last_completed).hash(digest);
+        (self.last_arrival, self.may_have_cycle).hash(digest);
+    }
+
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        let indexes = self.by_owner.steps().wrapping_add(self.by_sender.steps());
+        self.steps.get().wrapping_add(indexes)
+    }
+
+    /// The first of the owner's requests that wait; [`WaitingRequest::next_of_owner`] leads on.
+    pub(super) fn first_of(&self, owner: Owner) -> Option<u32> {
+        self.by_owner
+            .find(owner.hash(), |slot| self.at(slot).owner == owner)
+    }
+
+    fn find_request(&self, from: Vmid, seq: u64) -> Option<u32> {
+        self.by_sender.find(hash_sender(from, seq), |slot| {
+            let waiting = self.at(slot);
+            waiting.from == from && waiting.seq == seq
+        })
+    }
+
+    /// Adds the request to the indexes.
+    fn add_to_indexes(&mut self, slot: u32) {
+        let WaitingRequest {
+            owner, from, seq, ..
+        } = *self.at(slot);
         if self.slots.in_use() <= 1 {
-            self.waiting_owners = 0;
             self.may_have_cycle = false;
         }
-        self.waiting_owners |= owner_bit(owner);
+        self.by_sender.insert(hash_sender(from, seq), slot);
+        let Some(first) = self.first_of(owner) else {
+            self.by_owner.insert(owner.hash(), slot);
+            return;
+        };
+        let second = self.at(first).next_of_owner;
+        self.change(slot, |waiting| {
+            (waiting.prev_of_owner, waiting.next_of_owner) = (first, second);
+        });
+        self.change(first, |first| first.next_of_owner = slot);
+        self.change(second, |second| second.prev_of_owner = slot);
+    }
+
+    /// Removes the request from the indexes.
+    fn remove_from_indexes(&mut self, slot: u32) {
+        let WaitingRequest {
+            owner,
+            from,
+            seq,
+            prev_of_owner: prev,
+            next_of_owner: next,
+            ..
+        } = *self.at(slot);
+        self.by_sender.remove(hash_sender(from, seq), slot);
+        self.change(prev, |prev| prev.next_of_owner = next);
+        self.change(next, |next| next.prev_of_owner = prev);
+        if prev == NONE {
+            self.by_owner.remove(owner.hash(), slot);
+            if next != NONE {
+                self.by_owner.insert(owner.hash(), next);
+            }
+        }
     }
 
     /// Records that the owner is granted a lock. If the owner also waits, in another thread of the
     /// process, that may close a cycle among requests that wait already.
     pub(super) fn record_granted(&mut self, owner: Owner) {
         let is_process = matches!(owner, Owner::Process { .. });
-        self.may_have_cycle |= is_process && self.waiting_owners & owner_bit(owner) != 0;
+        let may_wait = is_process && self.slots.in_use() > 0;
+        self.may_have_cycle |= may_wait && self.first_of(owner).is_some();
     }
 
+    #[inline]
     pub(super) fn at(&self, slot: u32) -> &WaitingRequest {
+        self.steps.count();
         self.waiting.get(slot as usize).unwrap_or(&FREE)
     }
 
@@ -153,9 +233,8 @@ impl<'m> WaitQueue<'m> {
     }
 }
 
-/// The owner's bit of a set of 64: the upper six bits of its hash.
-fn owner_bit(owner: Owner) -> u64 {
-    1 << (owner.hash() >> 58)
+fn hash_sender(from: Vmid, seq: u64) -> u64 {
+    hash64(seq ^ u64::from(from.get()).rotate_left(32))
 }
 
 pub(super) const FREE: WaitingRequest = WaitingRequest {
@@ -166,8 +245,13 @@ pub(super) const FREE: WaitingRequest = WaitingRequest {
     range: (0, 0),
     operation: Operation::Get { write: false },
     state: State::Free,
+    arrival: 0,
+    blocker: NONE,
     prev: NONE,
     next: NONE,
+    prev_of_owner: NONE,
+    next_of_owner: NONE,
+    round: 0,
     visited_by: 0,
 };
 
@@ -181,45 +265,62 @@ impl WaitingRequest {
             _ => None,
         }
     }
-
-    /// The queue that the request is in.
-    fn queue_kind(&self) -> SpaceKind {
-        if self.state == State::Deferred {
-            SpaceKind::Deferred
-        } else {
-            self.owner.space()
-        }
-    }
 }
 
 impl LockTable<'_> {
-    /// Adds a request at the end of its queue.
-    pub(super) fn enqueue(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
+    /// Adds a request. The caller has room for it, and says what it waits for.
+    fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
         let slot = self.waits.slots.alloc().ok_or(errno::ENOLCK)?;
-        self.waits.record_waiting(waiting.owner);
-        let (file, queue) = (waiting.file, waiting.queue_kind());
-        let last = self.space(file, queue).last_waiting;
+        self.waits.last_arrival = self.waits.last_arrival.wrapping_add(1);
+        let arrival = self.waits.last_arrival;
         self.waits.change(slot, |free| {
-            *free = WaitingRequest {
-                prev: last,
-                ..waiting
-            };
+            *free = WaitingRequest { arrival, ..waiting };
         });
-        self.waits.change(last, |last| last.next = slot);
-        self.change_space(file, queue, |space| {
-            if last == NONE {
-                space.first_waiting = slot;
-            }
-            space.last_waiting = slot;
-        });
-        self.adjust_ref_count(file, 1);
+        self.waits.add_to_indexes(slot);
+        self.adjust_ref_count(waiting.file, 1);
         if let Some(open_file) = waiting.kept_open_file() {
             self.open_files.request_waits(open_file, waiting.from);
         }
         Ok(slot)
     }
 
-    /// Removes the request from the queue of its file.
+    /// Adds a request that the held lock `blocker` conflicts with.
+    pub(super) fn enqueue_blocked(
+        &mut self,
+        waiting: WaitingRequest,
+        blocker: u32,
+    ) -> Result<u32, i32> {
+        let slot = self.add_request(waiting)?;
+        self.block(slot, blocker);
+        Ok(slot)
+    }
+
+    /// Adds a request at the end of the deferred requests of the file.
+    pub(super) fn enqueue_deferred(&mut self, waiting: WaitingRequest) -> Result<(), i32> {
+        let slot = self.add_request(waiting)?;
+        let last = self.file_at(waiting.file).last_deferred;
+        self.waits.change(slot, |waiting| waiting.prev = last);
+        self.waits.change(last, |last| last.next = slot);
+        self.change_file(waiting.file, |file| {
+            if last == NONE {
+                file.first_deferred = slot;
+            }
+            file.last_deferred = slot;
+        });
+        Ok(())
+    }
+
+    /// Records which held lock conflicts with the request.
+    pub(super) fn block(&mut self, slot: u32, blocker: u32) {
+        let first = self.trees.at(blocker).first_blocked;
+        self.waits.change(slot, |waiting| {
+            (waiting.blocker, waiting.prev, waiting.next) = (blocker, NONE, first);
+        });
+        self.waits.change(first, |first| first.prev = slot);
+        self.trees.set_first_blocked(blocker, slot);
+    }
+
+    /// Removes the request from the list or queue that it is in.
     pub(super) fn unlink(&mut self, slot: u32) {
         let waiting = *self.waits.at(slot);
         let WaitingRequest {
@@ -227,14 +328,19 @@ impl LockTable<'_> {
         } = waiting;
         self.waits.change(prev, |prev| prev.next = next);
         self.waits.change(next, |next| next.prev = prev);
-        self.change_space(file, waiting.queue_kind(), |space| {
-            if prev == NONE {
-                space.first_waiting = next;
-            }
-            if next == NONE {
-                space.last_waiting = prev;
-            }
-        });
+        if waiting.state == State::Deferred {
+            self.change_file(file, |file| {
+                if prev == NONE {
+                    file.first_deferred = next;
+                }
+                if next == NONE {
+                    file.last_deferred = prev;
+                }
+            });
+        } else if prev == NONE {
+            self.trees.set_first_blocked(waiting.blocker, next);
+        }
+        self.waits.remove_from_indexes(slot);
         self.waits
             .change(slot, |waiting| waiting.state = State::Free);
         self.adjust_ref_count(file, -1);
@@ -301,15 +407,23 @@ impl LockTable<'_> {
         Some(decided)
     }
 
-    /// Ends the matching requests with that error.
-    pub(super) fn cancel_matching(&mut self, errno: i32, fits: impl Fn(&WaitingRequest) -> bool) {
-        for slot in 0..self.waits.slots.high_water() {
-            let waiting = *self.waits.at(slot);
-            let waits = matches!(waiting.state, State::Waiting | State::Deferred);
-            if waits && fits(&waiting) {
-                self.complete(slot, Err(errno));
-                self.drop_file_if_unused(waiting.file);
-            }
+    fn end_request(&mut self, slot: u32, errno: i32) {
+        let file = self.waits.at(slot).file;
+        self.complete(slot, Err(errno));
+        self.drop_file_if_unused(file);
+    }
+
+    /// Ends the waiting requests of the owner with that error.
+    pub(super) fn cancel_requests_of(&mut self, owner: Owner, errno: i32) {
+        while let Some(slot) = self.waits.first_of(owner) {
+            self.end_request(slot, errno);
+        }
+    }
+
+    /// Ends the member's waiting request with that number with that error.
+    pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: i32) {
+        while let Some(slot) = self.waits.find_request(from, seq) {
+            self.end_request(slot, errno);
         }
     }
 

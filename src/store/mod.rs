@@ -13,6 +13,7 @@ mod lock;
 mod once;
 mod slab;
 mod sorted_map;
+mod steps;
 
 pub use arena::{Arena, Memory};
 pub(crate) use arena::{Table, bytes_for};
@@ -27,3 +28,4 @@ pub(crate) use lock::{SpinLock, SpinLockGuard, yield_processor};
 pub(crate) use once::Once;
 pub(crate) use slab::{HashIndex, NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;
+pub(crate) use steps::Steps;

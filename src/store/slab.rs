@@ -3,7 +3,7 @@
 use crate::error::Error;
 use core::hash::Hasher;
 
-use crate::store::{Arena, Digest, Table, bytes_for};
+use crate::store::{Arena, Digest, Steps, Table, bytes_for};
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -94,6 +94,7 @@ impl<'m> SlotAllocator<'m> {
 pub(crate) struct HashIndex<'m> {
     heads: Table<'m, u32>,
     next: Table<'m, u32>,
+    steps: Steps,
 }
 
 impl<'m> HashIndex<'m> {
@@ -105,7 +106,14 @@ impl<'m> HashIndex<'m> {
         Ok(HashIndex {
             heads: arena.alloc_table(capacity, |_| Ok(NONE))?,
             next: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            steps: Steps::default(),
         })
+    }
+
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     /// The hash's upper bits choose the bucket, as a fraction of all: a division would take several
@@ -123,6 +131,7 @@ impl<'m> HashIndex<'m> {
 
     /// The slot behind `slot` in its chain.
     pub(crate) fn next(&self, slot: u32) -> u32 {
+        self.steps.count();
         self.next.get(slot as usize).copied().unwrap_or(NONE)
     }
 

@@ -26,6 +26,7 @@ mod queues;
 mod recalls;
 mod scenes;
 mod shares;
+mod steps;
 mod table;
 #[path = "../common/walk.rs"]
 mod walk;

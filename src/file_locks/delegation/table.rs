@@ -141,13 +141,11 @@ impl LockTable<'_> {
         Ok(SetOutcome::Delegated(DelegatedLocks::MAX))
     }
 
-    /// Whether any member holds, waits for or has been delegated ranges of the file.
+    /// Whether any member holds or has been delegated ranges of the file. Nobody waits for a range
+    /// that nobody holds.
     fn has_range_users(&self, file: u32) -> bool {
         let space = self.space(file, SpaceKind::Ranges);
-        self.file_at(file).delegation.is_some()
-            || space.reads != NONE
-            || space.writes != NONE
-            || space.first_waiting != NONE
+        self.file_at(file).delegation.is_some() || space.reads != NONE || space.writes != NONE
     }
 
     /// The member that decides on that space of the file, if it is delegated.
@@ -302,16 +300,14 @@ impl LockTable<'_> {
         let mut count = 0_usize;
         for slot in 0..self.file_slots.high_water() {
             let file = self.file_at(slot);
-            let deferred = self.space(slot, SpaceKind::Deferred).first_waiting != NONE;
+            let deferred = file.first_deferred != NONE;
             let ranges = self.space(slot, SpaceKind::Ranges);
             match file.delegation {
                 None if deferred => return false,
                 None => {}
                 Some(delegation) => {
                     count = count.saturating_add(1);
-                    let is_empty = ranges.reads == NONE
-                        && ranges.writes == NONE
-                        && ranges.first_waiting == NONE;
+                    let is_empty = ranges.reads == NONE && ranges.writes == NONE;
                     if !is_empty || deferred && !delegation.is_recalled {
                         return false;
                     }

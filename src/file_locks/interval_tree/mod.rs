@@ -23,7 +23,7 @@ use heapless::Vec;
 use super::Range;
 use super::reach::Reach;
 use crate::error::Error;
-use crate::store::{Arena, Digest, NONE, SlotAllocator, Table, bytes_for};
+use crate::store::{Arena, Digest, NONE, SlotAllocator, Steps, Table, bytes_for};
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub(super) struct RangeLock {
     pub(super) reach: Reach,
     /// The slot of its holder.
     pub(super) holder: u32,
+    /// The first request that this lock blocks.
+    pub(super) first_blocked: u32,
     pub(super) write: bool,
     links: [Link; 2],
 }
@@ -88,6 +90,7 @@ static EMPTY_LOCK: RangeLock = RangeLock {
     since: 0,
     reach: Reach::EMPTY,
     holder: NONE,
+    first_blocked: NONE,
     write: false,
     links: [NO_LINKS; 2],
 };
@@ -127,6 +130,7 @@ impl SearchPath {
 pub(super) struct IntervalTrees<'m> {
     locks: Table<'m, RangeLock>,
     slots: SlotAllocator<'m>,
+    steps: Steps,
 }
 
 impl<'m> IntervalTrees<'m> {
@@ -138,6 +142,7 @@ impl<'m> IntervalTrees<'m> {
         Ok(IntervalTrees {
             locks: arena.alloc_table(capacity, |_| Ok(EMPTY_LOCK))?,
             slots: SlotAllocator::new(arena, capacity)?,
+            steps: Steps::default(),
         })
     }
 
@@ -150,8 +155,15 @@ impl<'m> IntervalTrees<'m> {
         &self.slots
     }
 
+    /// The number of locks that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
     #[inline]
     pub(super) fn at(&self, lock: u32) -> &RangeLock {
+        self.steps.count();
         self.locks.get(lock as usize).unwrap_or(&EMPTY_LOCK)
     }
 
@@ -186,6 +198,7 @@ impl<'m> IntervalTrees<'m> {
             since,
             reach: Reach::EMPTY,
             holder,
+            first_blocked: NONE,
             write,
             links: [NO_LINKS; 2],
         };
@@ -211,6 +224,13 @@ impl<'m> IntervalTrees<'m> {
             link.left
         } else {
             link.right
+        }
+    }
+
+    /// Sets the first request that the lock blocks.
+    pub(super) fn set_first_blocked(&mut self, lock: u32, request: u32) {
+        if let Some(lock) = self.locks.get_mut(lock as usize) {
+            lock.first_blocked = request;
         }
     }
 

@@ -13,7 +13,9 @@ use crate::Vmid;
 use crate::error::Error;
 use core::hash::Hash;
 
-use crate::store::{Arena, Digest, HashIndex, NONE, SlotAllocator, Table, bytes_for, hash64};
+use crate::store::{
+    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64,
+};
 
 /// The state of a member's reference to an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +106,7 @@ pub(super) struct OpenFileTable<'m> {
     /// The list of references with [`Notice::Pending`].
     first_pending: u32,
     last_pending: u32,
+    steps: Steps,
 }
 
 impl<'m> OpenFileTable<'m> {
@@ -125,7 +128,14 @@ impl<'m> OpenFileTable<'m> {
             withheld: 0,
             first_pending: NONE,
             last_pending: NONE,
+            steps: Steps::default(),
         })
+    }
+
+    /// The number of entries that were visited.
+    #[cfg(debug_assertions)]
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.get().wrapping_add(self.by_number.steps())
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
@@ -397,6 +407,7 @@ impl<'m> OpenFileTable<'m> {
     fn take(&mut self, at: &mut u32, matches: impl Fn(&Reference) -> bool) -> Option<(u64, bool)> {
         while *at < self.slots.high_water() {
             let slot = *at;
+            self.steps.count();
             *at = at.saturating_add(1);
             let reference = *self.references.get(slot as usize)?;
             if reference.vmid.is_some() && matches(&reference) {
@@ -408,6 +419,7 @@ impl<'m> OpenFileTable<'m> {
 
     fn change_all(&mut self, mut change: impl FnMut(&mut Reference)) {
         for slot in 0..self.slots.high_water() {
+            self.steps.count();
             self.change(slot, |reference| change(reference));
         }
     }

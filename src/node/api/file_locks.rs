@@ -74,7 +74,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
-    /// be for ever, `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
+    /// be for ever (the cycle is looked for among 4,096 locks and waiting requests), `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
     /// that ends before it starts; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says,
     /// and then the lock is not held (a leader that does not confirm that within
     /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:

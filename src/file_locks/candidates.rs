@@ -1,0 +1,118 @@
+//! The waiting requests that are to be tried, because the lock that blocked them was removed. They
+//! are tried in rounds, each in the order of arrival: a request that becomes a candidate after later
+//! ones were tried has its turn in the next round.
+
+use super::LockTable;
+use crate::error::Error;
+use crate::store::{Arena, NONE, Table, bytes_for};
+
+/// A heap of requests, the next one to try on top.
+pub(super) struct Candidates<'m> {
+    heap: Table<'m, u32>,
+    count: usize,
+    /// The round and the arrival of the request that was tried last.
+    last: (u32, u64),
+}
+
+impl<'m> Candidates<'m> {
+    pub(super) const fn bytes(capacity: usize) -> usize {
+        bytes_for::<u32>(capacity)
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
+        Ok(Candidates {
+            heap: arena.alloc_table(capacity, |_| Ok(NONE))?,
+            count: 0,
+            last: (0, 0),
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn at(&self, place: usize) -> u32 {
+        self.heap.get(place).copied().unwrap_or(NONE)
+    }
+
+    fn set(&mut self, place: usize, request: u32) {
+        if let Some(entry) = self.heap.get_mut(place) {
+            *entry = request;
+        }
+    }
+}
+
+impl LockTable<'_> {
+    /// Makes the requests that the lock blocked candidates. The lock is removed.
+    pub(super) fn unblock_requests(&mut self, lock: u32) {
+        let mut slot = self.trees.at(lock).first_blocked;
+        while slot != NONE {
+            let next = self.waits.at(slot).next;
+            self.add_candidate(slot);
+            slot = next;
+        }
+    }
+
+    fn add_candidate(&mut self, slot: u32) {
+        let (round, last) = self.candidates.last;
+        self.waits.change(slot, |waiting| {
+            (waiting.blocker, waiting.prev, waiting.next) = (NONE, NONE, NONE);
+            waiting.round = if waiting.arrival > last {
+                round
+            } else {
+                round.saturating_add(1)
+            };
+        });
+        let mut place = self.candidates.count;
+        self.candidates.count = place.saturating_add(1);
+        while let Some(above) = place.checked_sub(1) {
+            let above = above / 2;
+            let parent = self.candidates.at(above);
+            if self.turn(parent) < self.turn(slot) {
+                break;
+            }
+            self.candidates.set(place, parent);
+            place = above;
+        }
+        self.candidates.set(place, slot);
+    }
+
+    /// Takes out the candidate that is to be tried next.
+    pub(super) fn next_candidate(&mut self) -> Option<u32> {
+        let Some(count) = self.candidates.count.checked_sub(1) else {
+            self.candidates.last = (0, 0);
+            return None;
+        };
+        self.candidates.count = count;
+        let first = self.candidates.at(0);
+        let moved = self.candidates.at(count);
+        let mut place = 0_usize;
+        loop {
+            let left = place.saturating_mul(2).saturating_add(1);
+            let right = left.saturating_add(1);
+            if left >= count {
+                break;
+            }
+            let (left_slot, right_slot) = (self.candidates.at(left), self.candidates.at(right));
+            let (below, child) = if right < count && self.turn(right_slot) < self.turn(left_slot) {
+                (right, right_slot)
+            } else {
+                (left, left_slot)
+            };
+            if self.turn(moved) < self.turn(child) {
+                break;
+            }
+            self.candidates.set(place, child);
+            place = below;
+        }
+        self.candidates.set(place, moved);
+        self.candidates.last = self.turn(first);
+        Some(first)
+    }
+
+    /// The round and the arrival of a request.
+    fn turn(&self, slot: u32) -> (u32, u64) {
+        let waiting = self.waits.at(slot);
+        (waiting.round, waiting.arrival)
+    }
+}
