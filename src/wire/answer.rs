@@ -1,4 +1,5 @@
-//! What a process answers. An answer does not say what it is: the asker knows what it asked.
+//! The answers to requests. The bytes of an answer do not contain its kind: the requester knows it
+//! from the request.
 
 use super::codes;
 use super::error::{Malformed, TooSmall};
@@ -17,53 +18,52 @@ pub const PATH_MAX: usize = 4096;
 /// An answer. A status is 0 or a negative error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer<'a> {
-    /// Nothing but that it was done.
+    /// The request is done; the payload is empty.
     Empty,
     /// A new VMID.
     Vmid(u32),
     /// A new range of IDs, or [`IdRange::NONE`].
     IdRange(IdRange),
-    /// The VMID that an ID belongs to, 0 for nobody's.
+    /// The VMID of the owner of an ID; 0 if the ID has no owner.
     Owner(u32),
-    /// How it went.
+    /// The result of the request.
     Status(i32),
-    /// What is known about a pid.
+    /// The metadata of a pid.
     Meta {
-        /// Whether anything is.
+        /// 0, or the error number if there are none.
         status: i32,
-        /// User and group, or a path with the NUL that ends it.
+        /// User and group, or a path with its terminating NUL.
         data: &'a [u8],
     },
-    /// The file lock that is in the way, if any.
+    /// The conflicting file lock, if there is one.
     Lock(LockAnswer),
-    /// A process, or the negative error number that says why not.
+    /// A process, or a negative error number.
     Process(Result<Process, NonZeroI32>),
-    /// How a child ended, or the negative error number that says why that is not known.
+    /// The exit report of a child, or a negative error number.
     End(Result<ChildExit, NonZeroI32>),
 }
 
 bitflags::bitflags! {
-    /// What is so about a process.
+    /// The flags of a process.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct ProcessFlags: u32 {
-        /// Orphans below it become its children.
+        /// Orphans among its descendants become its children.
         const SUBREAPER = 1;
-        /// It runs another program than its parent did when it was started.
+        /// It has executed another program than its parent was running at its start.
         const EXECUTED = 2;
         /// A signal has stopped it.
         const STOPPED = 4;
-        /// Its group is orphaned: nobody in the session but outside the group is parent of one of
-        /// its members.
+        /// Its group is orphaned: no member has a parent in the same session and in another group.
         const IN_ORPHANED_GROUP = 8;
     }
 }
 
-/// What the family knows about a process.
+/// A process, as the leader's table has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     /// Its pid.
     pub pid: Id,
-    /// The member that it is; 0 after its death.
+    /// The VMID of the member; 0 after its death.
     pub vmid: u32,
     /// Its parent's pid; 0 for none.
     pub parent: Id,
@@ -71,43 +71,43 @@ pub struct Process {
     pub group: Id,
     /// Its session.
     pub session: Id,
-    /// Where it is in its life.
+    /// Its state.
     pub state: ProcessState,
-    /// What else is so.
+    /// Its flags.
     pub flags: ProcessFlags,
-    /// Rises from process to process in the order of their start.
+    /// The sequence number of its start: later processes have higher numbers.
     pub start_seq: u64,
 }
 
-/// The answer to the question which file lock is in the way.
+/// The answer to a test of a file lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockAnswer {
-    /// The question could not be answered; a negative error number.
+    /// The test failed, with a negative error number.
     Failed(NonZeroI32),
-    /// None is.
+    /// There is no conflicting lock.
     Free,
-    /// This one is.
+    /// This lock conflicts.
     Held(HeldLock),
 }
 
-/// A file lock that somebody holds.
+/// A file lock that a process or an open file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HeldLock {
-    /// Which kind of lock.
+    /// The kind of the lock.
     pub family: LockFamily,
-    /// Whether it keeps readers out too.
+    /// Whether it excludes readers, too.
     pub write: bool,
     /// The first byte.
     pub start: u64,
     /// The last byte; all ones for the end of the file.
     pub end: u64,
-    /// Whose lock it is.
+    /// The pid of its holder.
     pub pid: Id,
-    /// The open file whose lock it is, for [`LockFamily::Flock`].
+    /// The open file that holds it, for [`LockFamily::Flock`].
     pub handle: u64,
 }
 
-/// What shape the answer to a request must have.
+/// The form that the answer to a request must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expected {
     /// [`Answer::Vmid`]
@@ -118,7 +118,7 @@ pub enum Expected {
     Owner,
     /// [`Answer::Status`]
     Status,
-    /// [`Answer::Status`], or [`Answer::Empty`], which says 0.
+    /// [`Answer::Status`], or [`Answer::Empty`] for status 0.
     StatusOrEmpty,
     /// [`Answer::Meta`]
     Meta,
@@ -131,7 +131,8 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// What a request with this code is answered with; `None` where no answer is due.
+    /// Returns the form of the answer to a request with this code; `None` if the message has no
+    /// answer.
     #[inline]
     pub const fn of(code: u8) -> Option<Expected> {
         Some(match code {
@@ -159,7 +160,7 @@ impl Expected {
 }
 
 impl<'a> Answer<'a> {
-    /// The length of the longest frame with metadata: that of a path.
+    /// The length of the longest frame with metadata: the answer with the longest path.
     pub(crate) const LONGEST_META: usize = Answer::Meta {
         status: 0,
         data: &[],
@@ -167,7 +168,7 @@ impl<'a> Answer<'a> {
     .length()
     .saturating_add(PATH_MAX);
 
-    /// The length of the whole frame, saturating.
+    /// Returns the length of the whole frame in bytes. The sum saturates.
     #[inline]
     pub const fn length(&self) -> usize {
         let payload = match self {
@@ -183,11 +184,12 @@ impl<'a> Answer<'a> {
         HEADER_LENGTH.saturating_add(payload)
     }
 
-    /// Writes the answer as one frame at the buffer's start and tells its length. Padding is zero.
+    /// Writes the answer as one frame to the start of the buffer and returns the frame's length.
+    /// Padding is zero.
     ///
     /// # Errors
     ///
-    /// [`TooSmall`] if the frame does not fit. Nothing is written then.
+    /// [`TooSmall`] if the frame does not fit. Then the buffer is unchanged.
     #[inline]
     pub fn encode(&self, seq: u64, buffer: &mut [u8]) -> Result<usize, TooSmall> {
         let length = self.length();
@@ -238,11 +240,11 @@ impl<'a> Answer<'a> {
         Ok(length)
     }
 
-    /// Reads the payload of an answer to a request that expects this shape.
+    /// Reads the payload of an answer to a request that expects this form.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the payload has another shape.
+    /// [`Malformed`] if the payload has another form.
     #[inline]
     pub fn decode(expected: Expected, payload: &'a [u8]) -> Result<Answer<'a>, Malformed> {
         Ok(match expected {
@@ -313,7 +315,7 @@ fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed
 }
 
 impl LockAnswer {
-    /// The answer that holds only a status: [`Failed`](LockAnswer::Failed), or
+    /// Returns the answer that holds only a status: [`Failed`](LockAnswer::Failed), or
     /// [`Free`](LockAnswer::Free) for 0.
     pub const fn from_status(status: i32) -> LockAnswer {
         match NonZeroI32::new(status) {
@@ -322,7 +324,7 @@ impl LockAnswer {
         }
     }
 
-    /// 0 or a negative error number.
+    /// Returns 0 or a negative error number.
     pub const fn status(&self) -> i32 {
         match self {
             LockAnswer::Failed(status) => status.get(),
@@ -349,7 +351,7 @@ impl LockAnswer {
 
     fn read(payload: &[u8]) -> Result<LockAnswer, Malformed> {
         let body: &layout::FileLockAnswer = read_struct(payload)?;
-        // A peer fills in the rest only where there is a lock to tell of.
+        // A peer fills in the other fields only if there is a lock.
         if let Some(status) = NonZeroI32::new(body.status.get()) {
             return Ok(LockAnswer::Failed(status));
         }
@@ -359,7 +361,8 @@ impl LockAnswer {
             LockKind::Read => false,
         };
         let family = LockFamily::read(body.family.get())?;
-        // A lock of an open file is told as a record lock of no process.
+        // A lock of an open file is reported as a record lock without a process, as the kernel
+        // does.
         if matches!(family, LockFamily::Ofd) {
             return Err(Malformed::BadValue);
         }
@@ -375,14 +378,14 @@ impl LockAnswer {
 }
 
 impl From<Option<HeldLock>> for LockAnswer {
-    /// The lock that is in the way, if there is one.
+    /// Makes the answer that names the conflicting lock, if there is one.
     fn from(held: Option<HeldLock>) -> LockAnswer {
         held.map_or(LockAnswer::Free, LockAnswer::Held)
     }
 }
 
 impl HeldLock {
-    /// The lock's kind, [`LockKind::Read`] or [`LockKind::Write`].
+    /// Returns the lock's kind, [`LockKind::Read`] or [`LockKind::Write`].
     pub const fn kind(&self) -> LockKind {
         if self.write {
             LockKind::Write

@@ -1,4 +1,4 @@
-//! Between the payloads as a program has them and their bytes.
+//! Conversion between payloads as Rust types and their bytes.
 
 use super::error::Malformed;
 use super::frame::read_struct;
@@ -135,7 +135,8 @@ impl PidKill {
         }
     }
 
-    /// The leader passes on signals for a process or a thread; those for all have their own way.
+    /// The leader forwards signals for a process or a thread. Signals for all processes are sent as
+    /// `PID_KILL`.
     pub(super) fn read_ordered(payload: &[u8]) -> Result<Message<'_>, Malformed> {
         let body: &layout::OrderedKill = read_struct(payload)?;
         let target = match KillTarget::read(body.target.get())? {
@@ -192,7 +193,7 @@ impl PeerLimits {
         }
     }
 
-    /// What a later version adds at the end is not looked at, nor are its flags.
+    /// Fields that a later version adds at the end are ignored, and so are unknown flags.
     #[inline]
     pub(super) fn read(payload: &[u8]) -> Result<PeerLimits, Malformed> {
         let (body, _) =
@@ -231,7 +232,7 @@ impl ProcessQuery {
 }
 
 impl<'a> Sync<'a> {
-    /// The length of the payload.
+    /// Returns the length of the payload in bytes.
     #[inline]
     pub(super) fn length(&self) -> usize {
         size_of::<layout::Sync>()
@@ -252,7 +253,8 @@ impl<'a> Sync<'a> {
     pub(super) fn read(payload: &'a [u8]) -> Result<Sync<'a>, Malformed> {
         let (body, rest) =
             layout::Sync::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
-        // The data's length is reckoned from what came, so the peer's number is only compared.
+        // The data's length follows from the payload's, and the length that the peer states is only
+        // compared with it.
         let length = rest
             .len()
             .checked_sub(layout::SYNC_SPARE)
@@ -270,10 +272,11 @@ impl<'a> Sync<'a> {
 }
 
 impl<'a> FileLock<'a> {
-    /// What follows the path: its NUL and the spare bytes.
+    /// The bytes after the path: its NUL and the reserved bytes.
     const TAIL: usize = layout::FILE_LOCK_SPARE.saturating_add(1);
 
-    /// The length of the payload; `usize::MAX` if there is none that would be read as this lock.
+    /// Returns the length of the payload in bytes; `usize::MAX` if no payload would be read as this
+    /// lock.
     #[inline]
     pub(super) fn length(&self) -> usize {
         if self.path.contains(&0) {
@@ -302,7 +305,7 @@ impl<'a> FileLock<'a> {
     pub(super) fn read(payload: &'a [u8], is_ofd: bool) -> Result<FileLock<'a>, Malformed> {
         let (body, rest) =
             layout::FileLock::ref_from_prefix(payload).map_err(|_| Malformed::PayloadLength)?;
-        // The shortest path is empty and still has its tail.
+        // The shortest path is empty, and has the bytes after the path all the same.
         let length = rest
             .len()
             .checked_sub(Self::TAIL)
@@ -310,7 +313,7 @@ impl<'a> FileLock<'a> {
         let (path, tail) = rest
             .split_at_checked(length)
             .ok_or(Malformed::PayloadLength)?;
-        // The spare bytes may be anything, so the first NUL must be where the path ends.
+        // The reserved bytes may have any value, so the path must end at the first NUL.
         if path.contains(&0) || tail.first() != Some(&0) {
             let terminated = rest.contains(&0);
             return Err(if terminated {
@@ -320,7 +323,8 @@ impl<'a> FileLock<'a> {
             });
         }
         let family = LockFamily::read(body.family.get())?;
-        // Locks of open files have their own codes, which only those get that know them.
+        // Locks of open files have their own codes, which are sent only to peers with the
+        // extensions.
         if is_ofd != matches!(family, LockFamily::Ofd) {
             return Err(Malformed::BadValue);
         }

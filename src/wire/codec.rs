@@ -1,5 +1,5 @@
-//! Messages as frames: each message to its bytes, and a frame's bytes, checked completely, to its
-//! message.
+//! Messages as frames: encodes a message to bytes, and decodes a frame to a message with complete
+//! checks.
 
 use super::error::{Malformed, TooSmall};
 use super::frame::{Frame, begin, fill, read_number, read_struct};
@@ -13,13 +13,13 @@ use super::{DelegatedLocks, codes, layout};
 use zerocopy::FromBytes;
 
 impl<'a> Message<'a> {
-    /// Writes the message as one frame at the buffer's start and tells its length. Padding and
-    /// spare bytes are zero.
+    /// Writes the message as one frame to the start of the buffer and returns the frame's length.
+    /// Padding and reserved bytes are zero.
     ///
     /// # Errors
     ///
     /// [`TooSmall`] if the frame does not fit, and for a message that no frame can hold (see
-    /// [`length`](Message::length)). Nothing is written then.
+    /// [`length`](Message::length)). Then the buffer is unchanged.
     #[inline]
     pub fn encode(&self, seq: u64, buffer: &mut [u8]) -> Result<usize, TooSmall> {
         let length = self.length();
@@ -119,7 +119,7 @@ impl<'a> Message<'a> {
         Ok(length)
     }
 
-    /// What a payload says that came with this code.
+    /// Decodes the payload of a frame with this code.
     #[inline]
     pub(super) fn decode(code: u8, payload: &'a [u8]) -> Result<Message<'a>, Malformed> {
         Ok(match code {
@@ -221,11 +221,11 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// What the frame says, checked completely.
+    /// Decodes the frame's message, with complete checks.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the payload is not what the code calls for.
+    /// [`Malformed`] if the payload does not match the code.
     #[inline]
     pub fn message(&self) -> Result<Message<'a>, Malformed> {
         Message::decode(self.code, self.payload)
@@ -241,7 +241,7 @@ fn process_change<'a>(payload: &[u8]) -> Result<Message<'a>, Malformed> {
     })
 }
 
-/// A message without a payload.
+/// Decodes a message without a payload.
 fn expect_empty<'a>(payload: &[u8], message: Message<'a>) -> Result<Message<'a>, Malformed> {
     if payload.is_empty() {
         Ok(message)

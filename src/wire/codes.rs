@@ -1,93 +1,95 @@
-//! The numbers that say what a frame is.
+//! The codes of frames.
 
-/// An answer; what it holds depends on what was asked.
+/// An answer. Its content depends on the request.
 pub const RESP: u8 = 0;
-/// Member to leader: give me a VMID for a child.
+/// Member to leader: asks for a VMID for a child.
 pub const GET_NEW_VMID: u8 = 1;
-/// Child to parent: I am ending.
+/// Child to parent: the child is about to end.
 pub const CHILDEXIT: u8 = 2;
-/// Member to leader: give me a range of IDs.
+/// Member to leader: asks for a range of IDs.
 pub const ALLOC_ID_RANGE: u8 = 3;
-/// Member to leader: I am done with a range of IDs.
+/// Member to leader: releases a range of IDs.
 pub const RELEASE_ID_RANGE: u8 = 4;
-/// Member to leader: this ID belongs to another process now.
+/// Member to leader: transfers an ID to another process.
 pub const CHANGE_ID_OWNER: u8 = 5;
-/// Member to leader: whose is this ID?
+/// Member to leader: asks for the owner of an ID.
 pub const GET_ID_OWNER: u8 = 6;
-/// Member to a target's owner: a signal for it.
+/// Member to the owner of a target: a signal for the target.
 pub const PID_KILL: u8 = 7;
-/// Member to a pid's owner: tell me about it.
+/// Member to the owner of a pid: asks for metadata.
 pub const PID_GETMETA: u8 = 8;
-/// Client to server: I want more of a handle than I have.
+/// Client to server: asks for a stronger lease of a handle.
 pub const SYNC_REQUEST_UPGRADE: u8 = 9;
-/// Server to client: give some of a handle back.
+/// Server to client: asks the client to downgrade its lease.
 pub const SYNC_REQUEST_DOWNGRADE: u8 = 10;
-/// Client to server: I am done with a handle.
+/// Client to server: closes a handle.
 pub const SYNC_REQUEST_CLOSE: u8 = 11;
-/// Server to client: you have it now, and this is its data.
+/// Server to client: grants the lease, with the data.
 pub const SYNC_CONFIRM_UPGRADE: u8 = 12;
-/// Client to server: I gave it back, and this is its data.
+/// Client to server: has downgraded the lease, with the data.
 pub const SYNC_CONFIRM_DOWNGRADE: u8 = 13;
-/// Server to client: I am done with the handle too.
+/// Server to client: the handle is closed.
 pub const SYNC_CONFIRM_CLOSE: u8 = 14;
-/// Member to leader: set or drop a file lock.
+/// Member to leader: sets or releases a file lock.
 pub const FILE_LOCK_SET: u8 = 15;
-/// Member to leader: which file lock is in the way?
+/// Member to leader: asks for a conflicting file lock.
 pub const FILE_LOCK_GET: u8 = 16;
-/// Member to leader: drop all file locks of a pid.
+/// Member to leader: releases all file locks of a pid.
 pub const FILE_LOCK_CLEAR_PID: u8 = 17;
 
-/// The lowest code that the protocol leaves free. A frame with a code from here on that is not one
-/// of the extensions below is skipped.
+/// The lowest free code. A frame with this code or a higher one is skipped unless it is one of the
+/// extensions below.
 pub const FIRST_UNKNOWN: u8 = 18;
 
-/// Member to leader, and back: I know these extensions. The first of the codes that only this
-/// crate knows: the others are sent only after a HELLO came. A peer without extensions skips it,
-/// and never gets one from a leader.
+/// Member to leader, and back: the sender knows these extensions, which only this crate has. Each
+/// of the others is sent only to a peer that has sent HELLO. A peer without extensions skips it,
+/// and a leader never sends it first.
 pub const HELLO: u8 = 64;
-/// Member to leader: I am starting a child.
+/// Member to leader: the sender is starting a child.
 pub const PROCESS_START: u8 = 65;
-/// Member to leader: I have seen how a child of mine ended.
+/// Member to leader: the sender has reaped a child.
 pub const PROCESS_REAP: u8 = 66;
-/// Member to leader: a process's group, session or flag is to change.
+/// Member to leader: changes a process's group, session or flag.
 pub const PROCESS_CHANGE: u8 = 67;
-/// Member to leader: tell me what the family knows about a process.
+/// Member to leader: asks for a process of the leader's table.
 pub const PROCESS_QUERY: u8 = 68;
 
-/// Member to leader: set or drop a file lock of an open file (`F_OFD_SETLK`).
+/// Member to leader: sets or releases a file lock of an open file (`F_OFD_SETLK`).
 pub const FILE_LOCK_OFD_SET: u8 = 69;
-/// Member to leader: which file lock is in the way of one of an open file (`F_OFD_GETLK`)?
+/// Member to leader: asks for a file lock that conflicts with one of an open file (`F_OFD_GETLK`).
 pub const FILE_LOCK_OFD_GET: u8 = 70;
-/// Member to leader: a request for a file lock is to wait no more.
+/// Member to leader: cancels a waiting request for a file lock.
 pub const FILE_LOCK_CANCEL: u8 = 71;
-/// Member to leader: I have an open file that locks may belong to, I have closed it, I hand it on to
-/// another member, or I could not.
+/// Member to leader: the sender holds an open file, has closed it, gives it to another member, or
+/// takes it back since the descriptor could not be sent.
 pub const FILE_HANDLE: u8 = 72;
-/// Member to leader: set a record lock, or lend me the file's record locks if nobody else uses them.
+/// Member to leader: sets a record lock, or asks for a delegation of the file's record locks if no
+/// other process uses them.
 pub const FILE_LOCK_BORROW: u8 = 73;
-/// Leader to member: give back a file that was lent to you.
+/// Leader to member: recalls the delegation of a file.
 pub const FILE_LOCK_RECALL: u8 = 74;
-/// Member to leader: here is a file that was lent to me, with the locks on it.
+/// Member to leader: returns the delegation of a file, with the locks on it.
 pub const FILE_LOCK_RETURN: u8 = 75;
-/// Server to client: something about a handle that the protocol has no word for.
+/// Server to client: an event of a handle that the base protocol has no message for.
 pub const SYNC_NOTE: u8 = 76;
 
-/// Either peer to the other, after HELLO: the limits of mine that both have to keep.
+/// Either peer to the other, after HELLO: the limits of the sender that both peers have to keep.
 pub const LIMITS: u8 = 96;
-/// Leader to member: another member has handed an open file on to you.
+/// Leader to member: another member has given an open file to the receiver.
 pub const FILE_GIVEN: u8 = 97;
 
-/// Member to leader: send this signal after those of mine that you have not delivered yet.
+/// Member to leader: asks for a signal to be sent after the sender's earlier signals that are still
+/// undelivered.
 pub const PID_KILL_ORDERED: u8 = 99;
 /// Leader to member: a signal that another member sent through the leader.
 pub const PID_KILL_PASSED: u8 = 100;
-/// Member to leader: how did a child of mine end, of which I have no room to keep the end?
+/// Member to leader: asks for the exit report of a child that the sender had no room to keep.
 pub const PROCESS_END: u8 = 101;
-/// Member to leader: tell me when my parent ends. Leader to member: it has ended, or a child that was
-/// being started was abandoned.
+/// Member to leader: asks for a notice when the parent of the sender's process ends. Leader to
+/// member: the parent has ended, or a child that was being started was abandoned.
 pub const PROCESS_NOTE: u8 = 102;
 
-/// Whether the code is free: a frame that has it is skipped.
+/// Returns true if the code is free: a frame with it is skipped.
 pub const fn is_unknown(code: u8) -> bool {
     code >= FIRST_UNKNOWN
         && !matches!(
@@ -103,7 +105,7 @@ pub const fn is_unknown(code: u8) -> bool {
         )
 }
 
-/// The name of a code; `None` for one that is free.
+/// Returns the name of a code; `None` for a free one.
 pub const fn name(code: u8) -> Option<&'static str> {
     Some(match code {
         RESP => "RESP",
@@ -147,7 +149,7 @@ pub const fn name(code: u8) -> Option<&'static str> {
     })
 }
 
-/// A code in words: its name, or its number if it is free.
+/// Displays a code: its name, or its number if it is free.
 #[derive(Clone, Copy, Debug)]
 pub struct CodeName(pub u8);
 

@@ -1,4 +1,4 @@
-//! The locks that come back with a file that was lent.
+//! The locks that return with the delegation of a file.
 
 use core::fmt;
 use core::mem::size_of;
@@ -9,49 +9,49 @@ use super::kinds::LockKind;
 use super::layout;
 use crate::Id;
 
-/// A record lock that a member gave while the file was lent to it.
+/// A record lock that a member granted while it held the delegation of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DelegatedLock {
     /// The first byte.
     pub start: u64,
     /// The last byte; all ones for the end of the file.
     pub end: u64,
-    /// Whose lock it is.
+    /// The pid of its holder.
     pub pid: Id,
-    /// Whether it is a lock to write.
+    /// Whether it is a write lock.
     pub write: bool,
 }
 
-/// A number of locks, as they stand in a frame.
+/// A list of locks in the bytes of a frame.
 #[derive(Clone, Copy)]
 pub struct DelegatedLocks<'a>(&'a [layout::DelegatedLock]);
 
-/// Locks to be put into a frame.
+/// A list of locks for a frame.
 #[derive(Clone, Debug, Default)]
 pub struct DelegatedLockList(heapless::Vec<layout::DelegatedLock, { DelegatedLocks::MAX }>);
 
 impl DelegatedLocks<'_> {
-    /// The most that come with one file.
+    /// The greatest number of locks in one list.
     pub const MAX: usize = 32;
 
-    /// The length of a frame with that many of them.
+    /// Returns the length of a frame with that many locks, in bytes.
     pub const fn frame_length(count: usize) -> usize {
         super::HEADER_LENGTH
             .saturating_add(size_of::<layout::DelegationReturn>())
             .saturating_add(size_of::<layout::DelegatedLock>().saturating_mul(count))
     }
 
-    /// How many there are.
+    /// Returns the number of locks.
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if the list has no locks.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them.
+    /// Iterates over the locks.
     pub fn iter(&self) -> impl Iterator<Item = DelegatedLock> {
         self.0.iter().map(|lock| DelegatedLock {
             start: lock.start.get(),
@@ -84,12 +84,12 @@ impl<'a> DelegatedLocks<'a> {
 }
 
 impl DelegatedLockList {
-    /// An empty one.
+    /// Makes an empty list.
     pub const fn new() -> DelegatedLockList {
         DelegatedLockList(heapless::Vec::new())
     }
 
-    /// Empties it.
+    /// Removes all locks.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -110,7 +110,7 @@ impl DelegatedLockList {
         self.0.push(lock).is_ok()
     }
 
-    /// The locks, for a message.
+    /// Returns the locks, for a message.
     pub fn locks(&self) -> DelegatedLocks<'_> {
         DelegatedLocks(&self.0)
     }

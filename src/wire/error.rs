@@ -1,27 +1,27 @@
-//! What can be wrong with bytes that came, and with a buffer that bytes should go to.
+//! The errors of malformed bytes and of buffers without room.
 
 use core::fmt;
 
-/// Why a frame was refused. Whoever sent it does not keep to the protocol: the connection it came
-/// on can't be trusted any more.
+/// The reason why a frame was refused. The sender violates the protocol, so its connection is
+/// closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
-    /// The frame says that it is shorter than its own header.
+    /// The size field is less than the header's length.
     TooShort,
-    /// The frame says that it is longer than the receiver takes.
+    /// The size field is more than the receiver's limit.
     TooLong,
-    /// The payload has not the size of the struct that its code calls for.
+    /// The payload does not have the length of the struct for its code.
     PayloadLength,
-    /// A length inside the payload and the frame's own length disagree.
+    /// A length inside the payload disagrees with the frame's size.
     LengthsDisagree,
-    /// A field has a value that means nothing.
+    /// A field has an undefined value.
     BadValue,
     /// A path is not terminated.
     NoTerminator,
 }
 
 impl Malformed {
-    /// Every reason, each at its own [`index`](Malformed::index): for tables of counters.
+    /// All reasons, each at its own [`index`](Malformed::index), for tables of counters.
     pub const ALL: [Malformed; 6] = [
         Malformed::TooShort,
         Malformed::TooLong,
@@ -31,7 +31,7 @@ impl Malformed {
         Malformed::NoTerminator,
     ];
 
-    /// Where the reason stands in [`ALL`](Malformed::ALL).
+    /// Returns the index of the reason in [`ALL`](Malformed::ALL).
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Malformed {
 
 impl core::error::Error for Malformed {}
 
-/// The frame does not fit in the buffer; nothing was written.
+/// The frame does not fit in the buffer, which is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TooSmall;
 

@@ -1,4 +1,4 @@
-//! One frame: a header and the payload after it.
+//! One frame: a header and its payload.
 
 use super::error::{Malformed, TooSmall};
 use super::layout::{self, Header};
@@ -6,33 +6,33 @@ use crate::store::copy;
 use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The bytes that every frame begins with: its size, its sequence number and its code.
+/// The length of the header, in bytes: size, sequence number and code.
 pub const HEADER_LENGTH: usize = size_of::<Header>();
 
-/// The bytes of the header that say how long the frame is.
+/// The length of the size field, in bytes.
 const SIZE_LENGTH: usize = size_of::<u64>();
 
-/// A whole frame, taken apart but not understood yet.
+/// A whole frame whose payload is not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Which request an answer belongs to; 0 where no answer is awaited.
+    /// The sequence number that a request and its answer share; 0 if no answer is expected.
     pub seq: u64,
-    /// What the payload is, one of [`codes`](super::codes).
+    /// The kind of the payload, one of [`codes`](super::codes).
     pub code: u8,
-    /// Everything after the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// The length of the whole frame, header included.
+    /// Returns the length of the whole frame in bytes, with the header.
     #[inline]
     pub const fn length(&self) -> usize {
         HEADER_LENGTH.saturating_add(self.payload.len())
     }
 
-    /// The frame at the beginning of `bytes`; `None` if it is not all there yet.
+    /// Returns the frame at the beginning of `bytes`; `None` if it is not complete yet.
     ///
-    /// A size that can't be right is refused as soon as it is there, before the rest came.
+    /// An impossible size is refused as soon as the size field is complete.
     #[inline]
     pub(crate) fn parse(bytes: &'a [u8], limit: usize) -> Result<Option<Frame<'a>>, Malformed> {
         let Some(size) = frame_size(bytes, limit)? else {
@@ -52,11 +52,12 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// How long the frame at the beginning of `bytes` says it is; `None` if it has not said so yet.
+/// Returns the size of the frame at the beginning of `bytes`; `None` if the size field is not
+/// complete yet.
 #[inline]
 pub(crate) fn frame_size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
     let Some(size) = bytes.first_chunk::<SIZE_LENGTH>() else {
-        // A receiver with no room for a header would wait for the size for ever.
+        // A receiver without room for a header would otherwise wait for the size for ever.
         let too_small = limit < HEADER_LENGTH && !bytes.is_empty();
         return if too_small {
             Err(Malformed::TooLong)
@@ -66,14 +67,16 @@ pub(crate) fn frame_size(bytes: &[u8], limit: usize) -> Result<Option<usize>, Ma
     };
     match usize::try_from(u64::from_le_bytes(*size)) {
         Ok(size) if size >= HEADER_LENGTH && size <= limit => Ok(Some(size)),
-        // The same answer for a hopeless receiver, whether or not the size came at once.
+        // A receiver without room for a header always returns the same error, whether or not the
+        // size field is complete.
         Ok(size) if size < HEADER_LENGTH && limit >= HEADER_LENGTH => Err(Malformed::TooShort),
         _ => Err(Malformed::TooLong),
     }
 }
 
-/// Begins a frame of `length` bytes at the buffer's start and gives back the room for its payload,
-/// which still holds whatever was in the buffer. Nothing is written if the frame does not fit.
+/// Writes the header of a frame of `length` bytes to the buffer's start and returns the space for
+/// its payload, which still has the buffer's old bytes. Nothing is written if the frame does not
+/// fit.
 #[inline]
 pub(super) fn begin(
     buffer: &mut [u8],
@@ -92,7 +95,8 @@ pub(super) fn begin(
     Ok(payload)
 }
 
-/// Writes a payload that is a struct, then bytes of any length, then zeros to the frame's end.
+/// Writes a payload that is a struct and bytes of any length, and fills the rest of the frame with
+/// zeros.
 #[inline]
 pub(super) fn fill(
     payload: &mut [u8],
@@ -109,7 +113,7 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// A payload that is one struct and nothing else.
+/// Reads a payload that consists of one struct.
 #[inline]
 pub(super) fn read_struct<T>(payload: &[u8]) -> Result<&T, Malformed>
 where
@@ -118,7 +122,7 @@ where
     T::ref_from_bytes(payload).map_err(|_| Malformed::PayloadLength)
 }
 
-/// A payload that is one number.
+/// Reads a payload that consists of one number.
 #[inline]
 pub(super) fn read_number(payload: &[u8]) -> Result<u32, Malformed> {
     Ok(read_struct::<layout::Number>(payload)?.number.get())

@@ -1,9 +1,9 @@
-//! The small numbers of the protocol that stand for a choice.
+//! The enumerations of the protocol.
 
 use super::codes;
 use super::error::Malformed;
 
-/// An enum whose numbers on the wire are exactly those of its variants.
+/// Defines an enum whose numbers on the wire are exactly those of its variants.
 macro_rules! choices {
     ($($(#[$doc:meta])* $name:ident: $number:ty { $($(#[$about:meta])* $variant:ident = $value:expr,)* })*) => {
         $(
@@ -12,16 +12,16 @@ macro_rules! choices {
             pub enum $name { $($(#[$about])* $variant,)* }
 
             impl $name {
-                /// Every choice, in the order of their numbers.
+                /// All values, in the order of their numbers.
                 pub const ALL: &[$name] = &[$($name::$variant,)*];
 
-                /// The number that stands for it on the wire.
+                /// Returns the number on the wire.
                 #[inline]
                 pub const fn number(self) -> $number {
                     match self { $($name::$variant => $value,)* }
                 }
 
-                /// What the number stands for.
+                /// Returns the value with this number.
                 #[inline]
                 pub(super) const fn read(number: $number) -> Result<$name, Malformed> {
                     $(if number == $value { return Ok($name::$variant); })*
@@ -33,7 +33,7 @@ macro_rules! choices {
 }
 
 choices! {
-    /// Whom a signal is for.
+    /// The kind of the target of a signal.
     KillTarget: u32 {
         /// One thread.
         Thread = 0,
@@ -45,11 +45,11 @@ choices! {
         All = 3,
     }
 
-    /// What is asked about a pid.
+    /// The kind of metadata of a pid.
     MetaCode: u32 {
         /// Its user and group, two `u32`.
         Credentials = 0,
-        /// The path of what it runs.
+        /// The path of its executable.
         Executable = 1,
         /// The path of its working directory.
         WorkingDirectory = 2,
@@ -57,103 +57,107 @@ choices! {
         Root = 3,
     }
 
-    /// What is to change about a process.
+    /// The attribute of a process that a change is for.
     ProcessChange: u32 {
         /// Its process group: the value is the group's ID.
         Group = 0,
-        /// Its session: it becomes the leader of a new one. The value is not looked at.
+        /// Its session: it becomes the leader of a new one. The value is ignored.
         Session = 1,
-        /// Whether orphans below it become its children.
+        /// Whether orphans among its descendants become its children.
         Subreaper = 2,
-        /// Whether it runs another program than its parent did when it was started.
+        /// Whether it has executed another program than its parent was running at its start.
         Executed = 3,
         /// Whether it is stopped by a signal.
         Stopped = 4,
     }
 
-    /// Where a process is in its life.
+    /// The state of a process.
     ProcessState: u32 {
         /// Its parent started it; it has not joined yet.
         Starting = 0,
-        /// It lives.
+        /// It runs.
         Running = 1,
-        /// It is dead, and its parent has not seen that yet.
+        /// It is dead, and its parent has not reaped it yet.
         Zombie = 2,
     }
 
-    /// How much of a sync handle a client has.
+    /// The lease of a client on a sync handle.
     SyncState: i32 {
-        /// Nothing, and the handle is not known yet.
+        /// No lease; the server does not know the client yet.
         None = 0,
-        /// Nothing.
+        /// No lease.
         Invalid = 1,
-        /// The data, to read.
+        /// A lease to read the data.
         Shared = 2,
-        /// The data, to read and to change.
+        /// A lease to read and change the data.
         Exclusive = 3,
     }
 
-    /// What one side of a sync handle tells the other.
+    /// The messages between the client and the server of a sync handle.
     SyncCode: u8 {
-        /// Client to server: I want more of it.
+        /// Client to server: asks for a stronger lease.
         RequestUpgrade = codes::SYNC_REQUEST_UPGRADE,
-        /// Server to client: give some of it back.
+        /// Server to client: asks for a downgrade.
         RequestDowngrade = codes::SYNC_REQUEST_DOWNGRADE,
-        /// Client to server: I am done with it.
+        /// Client to server: closes the handle.
         RequestClose = codes::SYNC_REQUEST_CLOSE,
-        /// Server to client: you have it now.
+        /// Server to client: grants the lease.
         ConfirmUpgrade = codes::SYNC_CONFIRM_UPGRADE,
-        /// Client to server: I gave it back.
+        /// Client to server: has downgraded its lease.
         ConfirmDowngrade = codes::SYNC_CONFIRM_DOWNGRADE,
-        /// Server to client: I am done with it too.
+        /// Server to client: the handle is closed.
         ConfirmClose = codes::SYNC_CONFIRM_CLOSE,
     }
 
-    /// What a server has to say about a handle beyond the protocol.
+    /// The events of a handle that the base protocol has no message for.
     SyncNote: u32 {
-        /// A process died that could change the data: what comes next is the last that the server
-        /// has. A client says it, too, before it gives back what it got after that and has not used.
+        /// A process died that could change the data: the next data are the last that the server
+        /// has. A client sends this event, too, before it returns a lease that it got after the
+        /// event and has not used.
         OwnerDied = 1,
-        /// There is no room for the handle: what was asked for will not come.
+        /// The server has no room for the handle: the request will not be granted.
         NoRoom = 2,
     }
 
-    /// What a member and the leader have to say about the member's process and its relatives.
+    /// The notes between a member and the leader about the relatives of the member's process.
     ProcessNote: u32 {
-        /// Member to leader: tell me when my parent ends, this one and each that I get after it.
+        /// Member to leader: asks for a notice when the parent ends, for the present parent and
+        /// each later one.
         WatchParent = 1,
-        /// Member to leader: tell me no more.
+        /// Member to leader: asks for no more such notices.
         IgnoreParent = 2,
-        /// Leader to member: your parent has ended. With the pid and VMID of the new one; 0 for none.
+        /// Leader to member: the parent has ended. The note has the pid and VMID of the new parent;
+        /// 0 for none.
         ParentEnded = 3,
-        /// Leader to member: a child that you have inherited while it was being started never came.
+        /// Leader to member: a child that the process has inherited during its start was abandoned.
         ChildAbandoned = 4,
     }
 
-    /// Whose a file lock is, and of which kind. `flock` locks and the others don't see each other.
+    /// The kind of a file lock, and of its owner. `flock` locks and locks of the other kinds do not
+    /// conflict.
     LockFamily: u32 {
-        /// `fcntl` record locks: a process's own.
+        /// `fcntl` record locks, owned by a process.
         Posix = 1,
-        /// `flock` locks: an open file's own.
+        /// `flock` locks, owned by an open file.
         Flock = 2,
-        /// `fcntl` record locks of an open file. An extension: between peers without it there is no
-        /// such value.
+        /// `fcntl` record locks owned by an open file. An extension: between peers without it the
+        /// value is undefined.
         Ofd = 3,
     }
 
-    /// What is done to a file's range.
+    /// The operation on a file's range.
     LockKind: i32 {
-        /// Lock it together with other readers.
+        /// Sets a lock that admits other readers.
         Read = 0,
-        /// Lock it alone.
+        /// Sets a lock that excludes all others.
         Write = 1,
-        /// Drop the lock.
+        /// Releases the lock.
         Unlock = 2,
     }
 }
 
 impl SyncCode {
-    /// Whether it is a client that says it.
+    /// Returns true if a client sends it.
     pub const fn is_for_server(self) -> bool {
         matches!(
             self,

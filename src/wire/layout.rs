@@ -1,15 +1,15 @@
-//! The bytes of the header and of every payload, as structs.
+//! The header and every payload as structs of bytes.
 //!
-//! The fields follow the C structs of x86-64, padding included, and the assertions below hold each
-//! size and offset against the protocol's table. All fields are little-endian and unaligned, so a
-//! struct can be read at any offset of a buffer and the same bytes mean the same on every machine.
+//! The fields follow the C structs of x86-64, padding included, and the assertions below compare
+//! each size and offset with the protocol's table. All fields are little-endian and unaligned, so a
+//! struct can be read at any offset of a buffer and has the same meaning on every machine.
 
 use core::mem::{offset_of, size_of};
 use zerocopy::little_endian::{I32, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Gives each struct what it takes to be read from and written to bytes, and checks its size and
-/// its offsets when the crate is compiled.
+/// Derives for each struct the traits for reading and writing bytes, and checks its size and its
+/// offsets at compile time.
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($field:ident: $kind:ty = $offset:literal,)* })*) => {
         $(
@@ -25,19 +25,19 @@ macro_rules! layouts {
 }
 
 layouts! {
-    /// What every frame begins with. `size` counts the header too.
+    /// The header of every frame. `size` includes the header.
     Header: 17 {
         size: U64 = 0,
         seq: U64 = 8,
         code: u8 = 16,
     }
 
-    /// A payload that is one number: an ID, a VMID or an owner.
+    /// A payload of one number: an ID, a VMID or an owner.
     Number: 4 {
         number: U32 = 0,
     }
 
-    /// A payload that is one result: 0 or a negative error number.
+    /// A payload of one result: 0 or a negative error number.
     Status: 4 {
         status: I32 = 0,
     }
@@ -78,20 +78,20 @@ layouts! {
         code: U32 = 4,
     }
 
-    /// `pid_retmeta`, without the data that follows it
+    /// `pid_retmeta`, without the data after it
     PidRetMeta: 12 {
         data_size: U64 = 0,
         status: I32 = 8,
     }
 
-    /// `sync` up to its data. The data begins in what C takes for the struct's tail padding.
+    /// `sync` up to its data. The data begin in the struct's tail padding in C.
     Sync: 20 {
         id: U64 = 0,
         data_size: U64 = 8,
         state: I32 = 16,
     }
 
-    /// `file_lock` up to its path. The path begins in what C takes for the struct's tail padding.
+    /// `file_lock` up to its path. The path begins in the struct's tail padding in C.
     FileLock: 41 {
         family: U32 = 0,
         kind: I32 = 4,
@@ -207,7 +207,7 @@ layouts! {
         note: U32 = 8,
     }
 
-    /// `LIMITS` up to what later versions add
+    /// `LIMITS` up to the fields of later versions
     Limits: 16 {
         version: U32 = 0,
         flags: U32 = 4,
@@ -239,11 +239,11 @@ layouts! {
     }
 }
 
-/// Spare bytes after the data of a `sync`: the frame is as long as if the data began at 24.
+/// Reserved bytes after the data of a `sync`: the frame is as long as if the data began at 24.
 pub(super) const SYNC_SPARE: usize = 4;
 const _: () = assert!(size_of::<Sync>() + SYNC_SPARE == 24);
 
-/// Spare bytes after the terminated path of a `file_lock`: the frame is as long as if the path
+/// Reserved bytes after the terminated path of a `file_lock`: the frame is as long as if the path
 /// began at 48.
 pub(super) const FILE_LOCK_SPARE: usize = 7;
 const _: () = assert!(size_of::<FileLock>() + FILE_LOCK_SPARE == 48);

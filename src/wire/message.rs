@@ -1,4 +1,4 @@
-//! What one process says to another.
+//! The messages between processes.
 
 use super::frame::HEADER_LENGTH;
 use super::kinds::{KillTarget, LockFamily, MetaCode, ProcessChange, SyncCode, SyncNote};
@@ -10,122 +10,126 @@ use super::{DelegatedLocks, codes, layout};
 use crate::Id;
 use core::mem::size_of;
 
-/// What a frame says.
+/// The decoded content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// An answer. What its bytes mean depends on the request: see [`Answer`](super::Answer).
+    /// An answer. The meaning of its bytes depends on the request: see [`Answer`](super::Answer).
     Response(&'a [u8]),
-    /// Give me a VMID for a child.
+    /// Asks for a VMID for a child.
     GetNewVmid,
-    /// I am ending.
+    /// The sender's process is about to end.
     ChildExit(ChildExit),
-    /// Give me a range of IDs.
+    /// Asks for a range of IDs.
     AllocIdRange,
-    /// I am done with these IDs.
+    /// Releases a range of IDs.
     ReleaseIdRange(IdRange),
-    /// This ID belongs to another process now.
+    /// Transfers an ID to another process.
     ChangeIdOwner {
         /// The ID.
         id: Id,
         /// The VMID of its new owner.
         owner: u32,
     },
-    /// Whose is this ID?
+    /// Asks for the owner of an ID.
     GetIdOwner(Id),
-    /// A signal for somebody.
+    /// A signal.
     PidKill(PidKill),
-    /// Tell me about a pid.
+    /// Asks for metadata of a pid.
     PidGetMeta {
-        /// Which pid.
+        /// The pid.
         pid: Id,
-        /// What about it.
+        /// The kind of metadata.
         code: MetaCode,
     },
-    /// A step in the life of a sync handle.
+    /// A message between client and server of a sync handle.
     Sync(SyncCode, Sync<'a>),
-    /// Set or drop a file lock.
+    /// Sets or releases a file lock.
     FileLockSet(FileLock<'a>),
-    /// Which file lock is in the way?
+    /// Asks for a conflicting file lock.
     FileLockGet(FileLock<'a>),
-    /// Drop all file locks of a pid.
+    /// Releases all file locks of a pid.
     FileLockClearPid(Id),
-    /// My request of that sequence number is to wait no more: answer it.
+    /// Cancels the sender's waiting request with this sequence number. The receiver answers that
+    /// request.
     FileLockCancel(u64),
-    /// I have this open file, or have closed it; or I hand it on to another member, or could not.
+    /// The sender holds the open file or has closed it; or it gives it to another member, or takes
+    /// it back.
     FileHandle {
         /// The open file.
         handle: u64,
-        /// Whether I have it, or hand it on.
+        /// Whether the sender holds it, or gives it.
         held: bool,
-        /// The VMID of the member that I hand it on to; 0 for myself.
+        /// The VMID of the member that it is given to; 0 for the sender itself.
         vmid: u32,
     },
-    /// This open file was handed on to you.
+    /// Another member has given this open file to the receiver.
     FileGiven(u64),
-    /// Set a lock of a process, or lend me the file: then the answer is positive, and says how many
-    /// locks I may give. The loan goes by the number that stands as the handle.
+    /// Sets a lock of a process, or asks for a delegation of the file. A positive answer grants the
+    /// delegation, and is the number of locks that the member may grant. The lock's `handle` is the
+    /// number of the delegation.
     FileLockBorrow(FileLock<'a>),
-    /// Give back what goes by this number.
+    /// Recalls the delegation with this number.
     FileLockRecall(u64),
-    /// I give a file back.
+    /// Returns a delegation.
     FileLockReturn {
-        /// What the loan goes by.
+        /// The number of the delegation.
         delegation: u64,
-        /// The locks that are on the file now.
+        /// The locks that are on the file then.
         locks: DelegatedLocks<'a>,
     },
-    /// Something about a sync handle that the protocol has no word for.
+    /// An event of a sync handle that the base protocol has no message for.
     SyncNote {
         /// The handle.
         id: u64,
-        /// What.
+        /// The event.
         note: SyncNote,
     },
-    /// Send this signal after those of mine that are under way through you.
+    /// Asks for a signal to be sent after the sender's earlier signals that are under way through
+    /// the leader.
     KillOrdered {
         /// The signal, for a process or a thread.
         kill: PidKill,
-        /// Whether to send it even if none is under way. Otherwise the answer is then 1, and the
-        /// asker sends it to the target's owner itself.
+        /// Whether to send it even if none is under way. If this is false and none is under way,
+        /// the answer is 1, and the requester sends the signal to the target's owner itself.
         always: bool,
     },
-    /// A signal that somebody sent through me.
+    /// A signal that another member sent through the leader.
     KillPassed(PidKill),
-    /// I know the extensions.
+    /// The sender knows the extensions.
     Hello(Hello),
-    /// These are limits of mine that both of us have to keep.
+    /// The limits of the sender that both peers have to keep.
     Limits(PeerLimits),
-    /// I am starting a child.
+    /// The sender is starting a child.
     ProcessStart {
         /// Its VMID.
         vmid: u32,
-        /// Its pid, which belongs to it already.
+        /// Its pid, which it owns already.
         pid: Id,
     },
-    /// I have seen how this child of mine ended.
+    /// The sender has reaped this child.
     ProcessReap(Id),
-    /// Something about a process is to change.
+    /// Changes an attribute of a process.
     ProcessChange {
-        /// What.
+        /// The attribute.
         what: ProcessChange,
-        /// Whose: the sender's own pid or that of a child.
+        /// The pid of the process: the sender's own or that of a child.
         pid: Id,
-        /// To which value.
+        /// The new value.
         value: u32,
     },
-    /// Tell me about a process.
+    /// Asks for a process of the leader's table.
     ProcessQuery(ProcessQuery),
-    /// How did a child of mine end: the first of those that fit?
+    /// Asks for the exit report of the sender's first child that matches.
     ProcessEnd(EndQuery),
-    /// Something about a process and its relatives.
+    /// A note about a relative of a process.
     ProcessNote(RelativeNote),
-    /// A code that the protocol leaves free ([`codes::is_unknown`]). Its payload is dropped. With
-    /// another code it can't be sent.
+    /// A message with a free code ([`codes::is_unknown`]). Its payload is dropped. A message with
+    /// any other code can't be sent this way.
     Unknown(u8),
 }
 
 impl Message<'_> {
-    /// The code of the frame, one of [`codes`].
+    /// Returns the code of the frame, one of [`codes`].
     #[inline]
     pub const fn code(&self) -> u8 {
         match self {
@@ -169,9 +173,9 @@ impl Message<'_> {
         }
     }
 
-    /// The length of the whole frame. `usize::MAX` for a message that no frame can hold: a path
-    /// with a NUL in it would come out shorter, and an unknown message with a known code would
-    /// come out as something else.
+    /// Returns the length of the whole frame in bytes. It is `usize::MAX` for a message that no
+    /// frame can hold: a path with a NUL would be read back shorter, and an unknown message with a
+    /// known code would be read back as another message.
     #[inline]
     pub fn length(&self) -> usize {
         let payload = match self {

@@ -1,21 +1,21 @@
-//! The bytes that processes of a family send each other.
+//! The wire protocol: the bytes that processes of a family send to each other.
 //!
-//! This is the only place that looks at bytes from a peer. What it promises:
+//! Only this module interprets bytes from a peer. It guarantees:
 //!
-//! * **Any bytes may come.** No function here panics, overflows, loops without end, or reads
-//!   outside of what it was given, whatever the bytes are. Nothing is allocated.
+//! * **Any bytes are accepted or refused.** No function here panics, overflows, loops without end,
+//!   or reads outside of its arguments, whatever the bytes are. No function allocates.
 //! * **A [`Frame`] has its whole payload**, and is no longer than the reader's buffer.
-//! * **A [`Message`] is well-formed**: its payload had exactly the length that its code and its
-//!   own fields call for, every choice is one of its enum, a path is terminated and holds no NUL.
-//!   The same goes for an [`Answer`], read as the answer that was [`Expected`].
-//! * **Nothing else is promised.** An ID may be 0 or too high, a range may end before it begins, a
-//!   handle may be unknown, and the sender may not have the role for what it says. Those who know
-//!   the tables check that.
-//! * **What is written can be read back**: a message that [`encode`](Message::encode) accepts
-//!   decodes to an equal one, an answer too where it is the one expected, and no byte of the frame
-//!   is left from what was in the buffer before.
+//! * **A [`Message`] is well-formed**: its payload has exactly the length that its code and its
+//!   fields require, every enumeration has a defined value, and a path is terminated and contains
+//!   no other NUL. The same is true of an [`Answer`] of the [`Expected`] form.
+//! * **Nothing else is guaranteed.** An ID may be 0 or too high, a range may end before it begins,
+//!   a handle may be unknown, and the sender may not have the role for its message. The modules
+//!   with the tables check that.
+//! * **Encoded messages can be decoded**: a message that [`encode`](Message::encode) accepts
+//!   decodes to an equal one, an answer decodes to an equal one in its expected form, and the frame
+//!   contains no old byte of the buffer.
 //!
-//! Where the protocol has padding or spare bytes, they are written as zero and not read.
+//! Padding and reserved bytes of the protocol are written as zero and not read.
 
 mod answer;
 mod body;

@@ -1,4 +1,4 @@
-//! The payloads of messages and answers, as a program has them.
+//! The payloads of messages and answers as Rust types.
 
 use super::kinds::{KillTarget, LockFamily, LockKind, ProcessNote, SyncState};
 use crate::Id;
@@ -14,42 +14,42 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// The leader's way to say that it has no IDs to give.
+    /// The value that the leader sends if it has no IDs.
     pub const NONE: IdRange = IdRange { start: 0, end: 0 };
 }
 
-/// How a child ended.
+/// The exit report of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChildExit {
-    /// Whom it tells.
+    /// The pid of the parent that receives it.
     pub parent_pid: Id,
-    /// Which child it was.
+    /// The pid of the child.
     pub pid: Id,
     /// The child's user.
     pub uid: u32,
-    /// What it returned.
+    /// Its exit code.
     pub exit_code: u32,
-    /// Which signal ended it, 0 if none did.
+    /// The signal that ended it; 0 if none did.
     pub term_signal: u32,
 }
 
-/// A signal for somebody.
+/// A signal and its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PidKill {
-    /// The pid that sends it.
+    /// The pid of the sender.
     pub sender: Id,
-    /// The pid whose owner is asked.
+    /// The pid whose owner delivers the signal.
     pub pid: Id,
-    /// The thread, process or group it is for.
+    /// The ID of the thread, process or group that is the target.
     pub id: Id,
     /// The signal's number.
     pub signal: i32,
-    /// What `id` is.
+    /// The kind of `id`.
     pub target: KillTarget,
 }
 
 impl PidKill {
-    /// Whether it is for a process, or for the thread that goes by its process's pid.
+    /// Returns true if the target is a process, or its thread with the process's pid.
     pub(crate) const fn is_for_main_thread(&self) -> bool {
         match self.target {
             KillTarget::Process => true,
@@ -59,45 +59,45 @@ impl PidKill {
     }
 }
 
-/// A step in the life of a sync handle.
+/// A message about a sync handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sync<'a> {
     /// The handle.
     pub id: u64,
-    /// The state that is wanted, or that was reached.
+    /// The state that is requested, or that was reached.
     pub state: SyncState,
-    /// The handle's data, where the step carries it.
+    /// The handle's data, if the message carries them.
     pub data: &'a [u8],
 }
 
-/// A file lock that is asked for, or asked about.
+/// A file lock of a request or a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileLock<'a> {
-    /// Which kind of lock.
+    /// The kind of the lock.
     pub family: LockFamily,
-    /// What is to be done.
+    /// The operation.
     pub kind: LockKind,
     /// The first byte.
     pub start: u64,
     /// The last byte; all ones for the end of the file.
     pub end: u64,
-    /// Whose lock it is.
+    /// The pid of its holder.
     pub pid: Id,
-    /// The open file whose lock it is, for [`LockFamily::Flock`].
+    /// The open file that holds it, for [`LockFamily::Flock`].
     pub handle: u64,
-    /// Whether the answer may wait until the lock is to be had.
+    /// Whether the request waits until the lock can be granted.
     pub wait: bool,
-    /// The file's name, without the NUL that ends it on the wire. A name that holds a NUL can't
+    /// The file's path, without the NUL that ends it on the wire. A path that contains a NUL can't
     /// be sent.
     pub path: &'a [u8],
 }
 
-/// What a process announces about itself.
+/// The greeting of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// The version of the extensions, [`Hello::VERSION`].
     pub version: u32,
-    /// Which of them it knows beyond those of that version: none so far.
+    /// The features that the process knows beyond those of that version: none are defined.
     pub features: u32,
     /// Its pid; 0 for none.
     pub pid: Id,
@@ -106,10 +106,11 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The version of the extensions that this crate speaks.
+    /// The version of the extensions that this crate implements.
     pub const VERSION: u32 = 1;
 
-    /// Of a peer that speaks for no process: a leader, or one that has not joined.
+    /// The greeting of a peer without a process in the table: a leader, or a member that has not
+    /// joined.
     pub const NO_PROCESS: Hello = Hello {
         version: Hello::VERSION,
         features: 0,
@@ -119,65 +120,64 @@ impl Hello {
 }
 
 bitflags! {
-    /// What a process says about itself beside its limits.
+    /// The flags that a process sends with its limits.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct LimitFlags: u32 {
-        /// It uses sync handles, or serves them: then its `sync_data` counts.
+        /// The process uses sync handles, or serves them, so both peers' `sync_data` must agree.
         const USES_SYNC = 1;
-        /// It is no process of the leader's table until its parent says so, and never joins: it is
-        /// running from now on.
+        /// The process is not in the leader's table until its parent adds it, and it never joins:
+        /// it counts as running from then on.
         const NEVER_JOINS = 2;
     }
 }
 
-/// The limits of a process that its peers have to keep. Longer messages of later versions are read as
-/// far as this version knows them.
+/// The limits of a process that its peers have to keep. Fields that later versions add are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerLimits {
     /// The version of this message, [`PeerLimits::VERSION`].
     pub version: u32,
-    /// What else there is to say.
+    /// Its flags.
     pub flags: LimitFlags,
-    /// The longest frame that it takes, in bytes.
+    /// The longest frame that it accepts, in bytes.
     pub frame_length: u32,
-    /// The most data of a sync handle, in bytes.
+    /// The greatest length of the data of a sync handle, in bytes.
     pub sync_data: u32,
 }
 
 impl PeerLimits {
-    /// The version that this crate speaks.
+    /// The version that this crate implements.
     pub const VERSION: u32 = 1;
 }
 
-/// What is asked about the family's processes.
+/// A query for processes of the leader's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProcessQuery {
-    /// Which process; 0 for the first that fits the rest.
+    /// The pid; 0 for the first process that matches the other fields.
     pub pid: Id,
     /// Only processes of this group; 0 for any.
     pub group: Id,
     /// Only children of this process; 0 for any.
     pub parent: Id,
-    /// Only processes born after the one that this is the `start_seq` of.
+    /// Only processes that were started after the one with this `start_seq`.
     pub after: u64,
 }
 
-/// Which child's end is asked for.
+/// A query for the exit report of a child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndQuery {
-    /// Which child; 0 for any.
+    /// The pid of the child; 0 for any.
     pub pid: Id,
     /// Only a child of this group; 0 for any.
     pub group: Id,
 }
 
-/// Something about a process and its relatives.
+/// A note about a relative of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RelativeNote {
-    /// What.
+    /// The kind of the note.
     pub note: ProcessNote,
-    /// The pid of the relative that it is about, where it is about one; else 0.
+    /// The pid of the relative; 0 if the note is about none.
     pub pid: Id,
-    /// The VMID of that process.
+    /// The VMID of that relative.
     pub vmid: u32,
 }

@@ -1,25 +1,26 @@
-//! Frames out of a stream that brings them in any pieces.
+//! Extracts frames from a stream that delivers bytes in any pieces.
 
 use super::error::Malformed;
 use super::frame::{Frame, HEADER_LENGTH, frame_size};
 use crate::store::{Buffer, move_to_front};
 
-/// Takes bytes as they come and gives whole frames, in place.
+/// Collects bytes from a stream and returns whole frames, without copying them.
 ///
-/// The buffer is the caller's, and its length is the limit of a frame. To read: fill
-/// [`space`](FrameReader::space) from the stream, say how much came with
-/// [`mark_filled`](FrameReader::mark_filled), then [`peek`](FrameReader::peek) and
+/// The caller provides the buffer, and its length is the limit of a frame. To read: fill
+/// [`space`](FrameReader::space) from the stream, report the number of bytes with
+/// [`mark_filled`](FrameReader::mark_filled), then call [`peek`](FrameReader::peek) and
 /// [`skip`](FrameReader::skip) until no whole frame is left.
 #[derive(Debug)]
 pub struct FrameReader<'m> {
     bytes: Buffer<'m>,
-    /// `start..end` of the bytes came and were not skipped yet. Both are 0 when there are none.
+    /// `start..end` are the bytes that were filled in and not skipped. Both are 0 if there are
+    /// none.
     start: usize,
     end: usize,
 }
 
 impl<'m> FrameReader<'m> {
-    /// A reader that has read nothing yet.
+    /// Makes an empty reader.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
         FrameReader::with_buffer(Buffer::from_slice(buffer))
     }
@@ -33,13 +34,13 @@ impl<'m> FrameReader<'m> {
         }
     }
 
-    /// Where the next bytes of the stream go.
+    /// Returns the space for the next bytes of the stream.
     ///
-    /// Never empty, unless a whole frame waits or the buffer is full.
+    /// It is never empty, unless a whole frame waits or the buffer is full.
     #[inline]
     pub fn space(&mut self) -> &mut [u8] {
-        // Only a frame that has begun and would not fit is worth moving. With a bad size nothing
-        // more will be read, so that is left to `peek`.
+        // Bytes are moved only for a frame that has begun and would not fit. After a bad size
+        // nothing more is read, and `peek` reports it.
         if self.start > 0
             && let Ok(size) = frame_size(self.pending(), self.bytes.capacity())
         {
@@ -50,7 +51,7 @@ impl<'m> FrameReader<'m> {
                 self.start = 0;
             }
         }
-        // As long as the bytes that are made suffice, no more of them are.
+        // The buffer is initialised further only when the initialised part is full.
         self.bytes.initialize(self.end.saturating_add(1));
         self.bytes
             .initialized_mut()
@@ -58,7 +59,7 @@ impl<'m> FrameReader<'m> {
             .unwrap_or_default()
     }
 
-    /// That many bytes came into [`space`](FrameReader::space).
+    /// Reports that many bytes were written to [`space`](FrameReader::space).
     #[inline]
     pub fn mark_filled(&mut self, count: usize) {
         self.end = self
@@ -67,19 +68,19 @@ impl<'m> FrameReader<'m> {
             .min(self.bytes.initialized().len());
     }
 
-    /// The next whole frame, if it is all there. It stays until it is skipped.
+    /// Returns the next frame, if it is complete. It stays until it is skipped.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] as soon as the frame has said a length that is less than a header's or more
-    /// than the buffer's. Nothing more can be read from the stream then.
+    /// [`Malformed`] as soon as the size field is less than a header's length or more than the
+    /// buffer's. Nothing more can be read from the stream then.
     #[inline]
     pub fn peek(&self) -> Result<Option<Frame<'_>>, Malformed> {
         Frame::parse(self.pending(), self.bytes.capacity())
     }
 
-    /// Drops that many bytes, normally the [`length`](Frame::length) of the frame that was peeked
-    /// at.
+    /// Drops that many bytes, normally the [`length`](Frame::length) of the frame that `peek`
+    /// returned.
     #[inline]
     pub fn skip(&mut self, length: usize) {
         self.start = self.start.saturating_add(length);
@@ -88,19 +89,19 @@ impl<'m> FrameReader<'m> {
         }
     }
 
-    /// Whether nothing is waiting, not even a piece of a frame.
+    /// Returns true if the reader has no bytes, not even a part of a frame.
     #[inline]
     pub const fn is_empty(&self) -> bool {
         self.buffered() == 0
     }
 
-    /// How many bytes came and were not skipped yet.
+    /// Returns the number of bytes that were filled in and not skipped.
     #[inline]
     pub const fn buffered(&self) -> usize {
         self.end.saturating_sub(self.start)
     }
 
-    /// Forgets what came, for a new stream.
+    /// Drops all bytes, for a new stream.
     #[inline]
     pub const fn clear(&mut self) {
         self.start = 0;

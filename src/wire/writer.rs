@@ -1,25 +1,25 @@
-//! Many frames, one write.
+//! Collects frames, so that many go out in one write.
 
 use super::answer::Answer;
 use super::error::TooSmall;
 use super::message::Message;
 use crate::store::{Buffer, move_to_front};
 
-/// Collects frames until the stream takes them, in whatever pieces it does.
+/// Collects frames until the stream accepts them, in any pieces.
 ///
-/// The buffer is the caller's. [`push`](FrameWriter::push) any number of frames, write
-/// [`unsent`](FrameWriter::unsent) to the stream, and say how much it took with
-/// [`sent`](FrameWriter::mark_sent).
+/// The caller provides the buffer. [`push`](FrameWriter::push) any number of frames, write
+/// [`unsent`](FrameWriter::unsent) to the stream, and report the number of bytes that it accepted
+/// with [`mark_sent`](FrameWriter::mark_sent).
 #[derive(Debug)]
 pub struct FrameWriter<'m> {
     bytes: Buffer<'m>,
-    /// `start..end` of the bytes are to be sent yet. Both are 0 when none are.
+    /// `start..end` are the bytes that are not sent yet. Both are 0 if there are none.
     start: usize,
     end: usize,
 }
 
 impl<'m> FrameWriter<'m> {
-    /// A writer with nothing to send.
+    /// Makes an empty writer.
     pub const fn new(buffer: &'m mut [u8]) -> Self {
         FrameWriter::with_buffer(Buffer::from_slice(buffer))
     }
@@ -37,11 +37,11 @@ impl<'m> FrameWriter<'m> {
     ///
     /// # Errors
     ///
-    /// [`TooSmall`] if there is no room for the frame, or no frame can hold the message. Nothing
-    /// is added then.
+    /// [`TooSmall`] if there is no room for the frame, or no frame can hold the message. Then
+    /// nothing is added.
     #[inline]
     pub fn push(&mut self, seq: u64, message: &Message<'_>) -> Result<(), TooSmall> {
-        // Most often it fits behind the others, and `encode` looks whether it does.
+        // The frame usually fits behind the others, and `encode` checks that it does.
         let length = match message.encode(seq, self.free_space()) {
             Ok(length) => length,
             Err(TooSmall) => message.encode(seq, self.make_room(message.length())?)?,
@@ -54,7 +54,7 @@ impl<'m> FrameWriter<'m> {
     ///
     /// # Errors
     ///
-    /// [`TooSmall`] if there is no room for the frame. Nothing is added then.
+    /// [`TooSmall`] if there is no room for the frame. Then nothing is added.
     #[inline]
     pub fn push_answer(&mut self, seq: u64, answer: &Answer<'_>) -> Result<(), TooSmall> {
         let length = match answer.encode(seq, self.free_space()) {
@@ -65,14 +65,14 @@ impl<'m> FrameWriter<'m> {
         Ok(())
     }
 
-    /// What the stream should take next.
+    /// Returns the bytes for the stream's next write.
     #[inline]
     pub fn unsent(&self) -> &[u8] {
         let made = self.bytes.initialized();
         made.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// The stream took that many bytes of [`unsent`](FrameWriter::unsent).
+    /// Reports that the stream accepted that many bytes of [`unsent`](FrameWriter::unsent).
     #[inline]
     pub fn mark_sent(&mut self, count: usize) {
         self.start = self.start.saturating_add(count);
@@ -81,7 +81,7 @@ impl<'m> FrameWriter<'m> {
         }
     }
 
-    /// How long a frame there is room for.
+    /// Returns the length of the longest frame that fits, in bytes.
     #[inline]
     pub const fn room(&self) -> usize {
         self.bytes
@@ -89,20 +89,20 @@ impl<'m> FrameWriter<'m> {
             .saturating_sub(self.end.saturating_sub(self.start))
     }
 
-    /// Whether everything was sent.
+    /// Returns true if all bytes were sent.
     #[inline]
     pub const fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
-    /// Forgets what was not sent, for a new stream.
+    /// Drops all unsent bytes, for a new stream.
     #[inline]
     pub const fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
     }
 
-    /// How many bytes can wait at most.
+    /// Returns the length of the buffer, in bytes.
     #[inline]
     pub const fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -115,9 +115,9 @@ impl<'m> FrameWriter<'m> {
             .unwrap_or_default()
     }
 
-    /// Makes more of the buffer, or moves what is unsent to the front, if that helps. A stream that
-    /// takes only pieces would otherwise never leave room again, for the front is free only once all
-    /// is sent.
+    /// Initialises more of the buffer, or moves the unsent bytes to the front, if the frame fits
+    /// then. Otherwise a stream that accepts only parts would never leave room again, since the
+    /// front is free only when all bytes are sent.
     #[cold]
     fn make_room(&mut self, length: usize) -> Result<&mut [u8], TooSmall> {
         if length > self.room() {
