@@ -1,4 +1,4 @@
-//! One block of memory, handed over once, cut into the tables of a node.
+//! One block of memory for a node, from which the node's tables are allocated.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -8,9 +8,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::Buffer;
 use crate::error::{Error, Resource};
 
-/// Memory for one node as a `static`: all zero, so it costs no room in the image. Its type doesn't
-/// say so: once a node has lived in it, some bytes are padding between values, which nobody may
-/// read.
+/// Memory for one node as a `static`. It is all zero, so it takes no room in the image. It is not a
+/// `[u8]`, since a node that has used it leaves padding bytes, which must not be read.
 ///
 /// ```
 /// use libos_ipc::store::Memory;
@@ -24,11 +23,11 @@ pub struct Memory<const BYTES: usize> {
     taken: AtomicBool,
 }
 
-// SAFETY: the bytes are only reached through `take`, which hands them out to one caller, once.
+// SAFETY: only `take` gives access to the bytes, to one caller, once.
 unsafe impl<const BYTES: usize> Sync for Memory<BYTES> {}
 
 impl<const BYTES: usize> Memory<BYTES> {
-    /// Fresh memory.
+    /// Makes memory that is all zero.
     pub const fn new() -> Self {
         Memory {
             bytes: UnsafeCell::new([MaybeUninit::zeroed(); BYTES]),
@@ -36,14 +35,14 @@ impl<const BYTES: usize> Memory<BYTES> {
         }
     }
 
-    /// The memory, to the first who asks; `None` to everybody after.
+    /// Returns the memory to the first caller; `None` to each later one.
     #[allow(clippy::mut_from_ref)] // handed out once
     pub fn take(&'static self) -> Option<&'static mut [MaybeUninit<u8>]> {
         if self.taken.swap(true, Ordering::AcqRel) {
             return None;
         }
-        // SAFETY: `taken` went from false to true for this caller alone, and never goes back, so
-        // this is the only reference there will ever be.
+        // SAFETY: `taken` went from false to true for this caller alone and never goes back, so
+        // this is the only reference that ever exists.
         Some(unsafe { &mut *self.bytes.get() })
     }
 }
@@ -54,17 +53,18 @@ impl<const BYTES: usize> Default for Memory<BYTES> {
     }
 }
 
-/// How many bytes a table of `count` things of type `T` takes at most, alignment included.
+/// The greatest number of bytes that a table of `count` elements of type `T` takes, alignment
+/// included.
 pub(crate) const fn bytes_for<T>(count: usize) -> usize {
     count
         .saturating_mul(size_of::<T>())
         .saturating_add(align_of::<T>())
 }
 
-/// What is left of a block of memory while tables are cut from it.
+/// The part of a block of memory that is not allocated yet.
 ///
-/// The memory is [`MaybeUninit`], for what the tables write into it has padding, and who gave the
-/// memory gets it back with bytes that may not be read. So plain bytes are refused:
+/// The memory is [`MaybeUninit`], since the tables leave padding bytes in it, and its owner gets it
+/// back with bytes that must not be read. So plain bytes are refused:
 ///
 /// ```compile_fail
 /// let mut memory = [0_u8; 64];
@@ -79,18 +79,18 @@ pub struct Arena<'m> {
 }
 
 impl<'m> Arena<'m> {
-    /// An arena of that memory. Best untouched: pages that are never used then never become real on
-    /// a host.
+    /// Makes an arena of this memory. The memory is best untouched: on a host, pages that are never
+    /// used are never allocated.
     pub fn new(memory: &'m mut [MaybeUninit<u8>]) -> Self {
         Arena { rest: memory }
     }
 
-    /// How many bytes are left.
+    /// Returns the number of bytes that are left.
     pub fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// Cuts off `count` bytes, as they are.
+    /// Cuts off `count` bytes without changing them.
     fn cut(&mut self, count: usize) -> Result<&'m mut [MaybeUninit<u8>], Error> {
         let rest = mem::take(&mut self.rest);
         if count > rest.len() {
@@ -109,7 +109,7 @@ impl<'m> Arena<'m> {
         self.cut(count).map(Buffer::uninit)
     }
 
-    /// Cuts off `count` bytes from the far end, as an arena of their own.
+    /// Cuts off `count` bytes at the end, as an arena of their own.
     pub(crate) fn split_off(&mut self, count: usize) -> Result<Arena<'m>, Error> {
         let rest = mem::take(&mut self.rest);
         let Some(at) = rest.len().checked_sub(count) else {
@@ -123,7 +123,7 @@ impl<'m> Arena<'m> {
         Ok(Arena { rest: end })
     }
 
-    /// Cuts off room for `count` things of type `T` that nobody has made yet.
+    /// Cuts off memory for `count` elements of type `T`, which are not initialised.
     pub(crate) fn alloc_uninit<T>(
         &mut self,
         count: usize,
@@ -134,12 +134,12 @@ impl<'m> Arena<'m> {
             .checked_mul(size_of::<T>())
             .ok_or(Error::Full(Resource::Memory))?;
         let cut = self.cut(length)?;
-        // SAFETY: `cut` is exclusively ours for 'm, aligned for T by the padding cut before it, and
-        // exactly `count` times T's size long. Uninitialised T may hold any bytes.
+        // SAFETY: `cut` is exclusively this call's for 'm, aligned for T by the padding cut before
+        // it, and exactly `count` times T's size long. Uninitialised T may hold any bytes.
         Ok(unsafe { core::slice::from_raw_parts_mut(cut.as_mut_ptr().cast(), count) })
     }
 
-    /// Cuts off a table of `count` things and makes each.
+    /// Cuts off a table of `count` elements and initialises each.
     pub(crate) fn alloc_table<T>(
         &mut self,
         count: usize,
@@ -154,7 +154,7 @@ impl<'m> Arena<'m> {
     }
 }
 
-/// A table cut from an arena: owns what is in it, not the memory.
+/// A table from an arena. It owns its elements, but not the memory.
 pub(crate) struct Table<'m, T>(&'m mut [T]);
 
 impl<T> core::ops::Deref for Table<'_, T> {
@@ -172,8 +172,8 @@ impl<T> core::ops::DerefMut for Table<'_, T> {
 
 impl<T> Drop for Table<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: the table owns its elements and is the only way to them; the bytes below stay
-        // borrowed for 'm, but nobody reads them as `T` again.
+        // SAFETY: the table owns its elements and is the only access to them; the bytes below stay
+        // borrowed for 'm, but are never read as `T` again.
         unsafe { core::ptr::drop_in_place(self.0) }
     }
 }

@@ -1,22 +1,22 @@
-//! Bytes that become real as they are first used.
+//! Buffers whose bytes are initialised at their first use.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
 
-/// How many bytes are made at once: a page of most machines.
+/// The number of bytes that are initialised at once: a page of most machines.
 const CHUNK: usize = 4096;
 
-/// A buffer whose bytes are made, that is set to zero, only when they are first wanted: a generous
-/// limit costs address space only.
+/// A buffer whose bytes are initialised, that is set to zero, only when they are first needed: a
+/// generous limit costs address space only.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer<'m> {
-    /// The first `made` bytes are initialised, for good.
+    /// The first `initialized` bytes are initialised, and stay so.
     memory: &'m mut [MaybeUninit<u8>],
     initialized: usize,
 }
 
 impl<'m> Buffer<'m> {
-    /// A buffer of which nothing is made yet.
+    /// Makes a buffer of uninitialised bytes.
     pub(crate) const fn uninit(memory: &'m mut [MaybeUninit<u8>]) -> Self {
         Buffer {
             memory,
@@ -24,12 +24,12 @@ impl<'m> Buffer<'m> {
         }
     }
 
-    /// A buffer of which all is made.
+    /// Makes a buffer of initialised bytes.
     pub(crate) const fn from_slice(bytes: &'m mut [u8]) -> Self {
         let initialized = bytes.len();
         let first = bytes.as_mut_ptr().cast();
-        // SAFETY: the same bytes, exclusively ours for 'm. Through `room` nobody ever writes an
-        // uninitialised byte, so `bytes` is all initialised when it is its owner's again.
+        // SAFETY: the same bytes, exclusively the buffer's for 'm. No uninitialised byte is ever
+        // written through `memory`, so `bytes` is wholly initialised when its owner has it again.
         let memory = unsafe { core::slice::from_raw_parts_mut(first, initialized) };
         Buffer {
             memory,
@@ -37,35 +37,38 @@ impl<'m> Buffer<'m> {
         }
     }
 
-    /// How many bytes it can have.
+    /// Returns the length of the buffer, in bytes.
     pub(crate) const fn capacity(&self) -> usize {
         self.memory.len()
     }
 
-    /// What is made of it.
+    /// Returns the initialised bytes.
     #[inline]
     pub(crate) const fn initialized(&self) -> &[u8] {
-        // SAFETY: the first `made` bytes of `room`, which is at least that long, are initialised.
+        // SAFETY: the first `initialized` bytes of `memory`, which is at least that long, are
+        // initialised.
         unsafe { core::slice::from_raw_parts(self.memory.as_ptr().cast(), self.initialized) }
     }
 
-    /// What is made of it, to be changed.
+    /// Returns the initialised bytes for writing.
     #[inline]
     pub(crate) const fn initialized_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `made`; and they are exclusively ours as long as `self` is borrowed.
+        // SAFETY: as in `initialized`; and they are exclusively the caller's as long as `self` is
+        // borrowed.
         unsafe {
             core::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.initialized)
         }
     }
 
-    /// Its first `count` bytes, or all if it has fewer.
+    /// Initialises the first `count` bytes, or all if the buffer has fewer, and returns them.
     pub(crate) fn prefix_mut(&mut self, count: usize) -> &mut [u8] {
         self.initialize(count);
         let count = count.min(self.initialized);
         self.initialized_mut().get_mut(..count).unwrap_or_default()
     }
 
-    /// Sees to it that at least the first `count` bytes are made, or all if it has fewer.
+    /// Ensures that at least the first `count` bytes are initialised, or all if the buffer has
+    /// fewer.
     pub(crate) fn initialize(&mut self, count: usize) {
         if count <= self.initialized {
             return;

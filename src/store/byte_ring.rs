@@ -1,6 +1,6 @@
 //! A ring of bytes.
 
-/// Up to `BYTES` bytes that were put in and not yet taken out.
+/// A ring with up to `BYTES` bytes.
 #[derive(Debug)]
 pub(crate) struct ByteRing<const BYTES: usize> {
     bytes: [u8; BYTES],
@@ -34,7 +34,8 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         BYTES.saturating_sub(self.length)
     }
 
-    /// Puts in as many of `bytes` as fit, in two pieces where the ring wraps, and says how many.
+    /// Appends as many of `bytes` as fit, in two pieces where the ring wraps, and returns their
+    /// number.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
         let (bytes, _) = bytes.split_at(bytes.len().min(self.room()));
         let end = self
@@ -50,7 +51,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         bytes.len()
     }
 
-    /// Takes out as many bytes as there are and fit, and says how many.
+    /// Removes the oldest bytes to `buffer`, as many as fit, and returns their number.
     pub(crate) fn pull(&mut self, buffer: &mut [u8]) -> usize {
         let count = buffer.len().min(self.length);
         let (buffer, _) = buffer.split_at_mut(count);
@@ -62,7 +63,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
         count
     }
 
-    /// The oldest bytes: all of them, or those up to where the ring wraps.
+    /// Returns the oldest bytes: all of them, or those up to the place where the ring wraps.
     pub(crate) fn front(&self) -> &[u8] {
         let (_, back) = self.bytes.split_at(self.first);
         let (front, _) = back.split_at(back.len().min(self.length));
@@ -81,7 +82,7 @@ impl<const BYTES: usize> ByteRing<BYTES> {
     }
 }
 
-/// Copies as much as there is in `from` and fits in `to`.
+/// Copies as many bytes as both slices have.
 fn copy(from: &[u8], to: &mut [u8]) {
     let count = from.len().min(to.len());
     let (to, _) = to.split_at_mut(count);

@@ -1,18 +1,19 @@
-//! Moves of what stands in slices that cannot panic: those of `core` do where lengths don't fit, and
-//! a library that ends up in an enclave has no use for that code.
+//! Moves of slice elements that cannot panic. Those of `core` panic if lengths do not match, and
+//! the static library must have no code that panics.
 #![allow(unsafe_code)]
 
 use core::ptr;
 
-/// Copies as many bytes as both have.
+/// Copies as many bytes as both slices have.
 #[inline]
 pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     let count = to.len().min(from.len());
-    // SAFETY: both have that many bytes, and a slice that may be written overlaps no other.
+    // SAFETY: both have that many bytes, and a mutable slice overlaps no other.
     unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), count) }
 }
 
-/// Moves the bytes from `start` to before `end` to the front. Nothing if they are not all there.
+/// Moves the bytes from `start` to before `end` to the front. It does nothing if the range is not
+/// in the slice.
 pub(crate) fn move_to_front(bytes: &mut [u8], start: usize, end: usize) {
     let Some(part) = bytes.get(start..end) else {
         return;
@@ -23,27 +24,27 @@ pub(crate) fn move_to_front(bytes: &mut [u8], start: usize, end: usize) {
     unsafe { ptr::copy(to.wrapping_add(start), to, count) }
 }
 
-/// Moves everything one place up. What was last is gone, what was first stands there still, to be
-/// overwritten.
+/// Moves all elements one place up. The last one is dropped; the first one stays in its place as
+/// well, to be overwritten.
 pub(crate) fn make_gap<T: Copy>(things: &mut [T]) {
     if let Some(most) = things.len().checked_sub(1) {
         let first = things.as_mut_ptr();
-        // SAFETY: there are `most` things from the first on, and as many from the second on.
+        // SAFETY: there are `most` elements from the first on, and as many from the second on.
         unsafe { ptr::copy(first, first.wrapping_add(1), most) }
     }
 }
 
-/// Moves everything one place down. What was first is gone, what was last stands there still.
+/// Moves all elements one place down. The first one is dropped; the last one stays in its place as
+/// well.
 pub(crate) fn close_gap<T: Copy>(things: &mut [T]) {
     if let Some(most) = things.len().checked_sub(1) {
         let first = things.as_mut_ptr();
-        // SAFETY: there are `most` things from the second on, and as many from the first on.
+        // SAFETY: there are `most` elements from the second on, and as many from the first on.
         unsafe { ptr::copy(first.wrapping_add(1), first, most) }
     }
 }
 
-/// Sorts a few things: each is put among those before it, which takes a move of what lies behind.
-/// Equal ones keep their order.
+/// Sorts a few elements by insertion. Equal elements keep their order.
 pub(crate) fn sort<T: Copy, K: Ord>(things: &mut [T], key: impl Fn(&T) -> K) {
     for count in 1..=things.len() {
         let Some((last, before)) = things.get_mut(..count).and_then(<[T]>::split_last_mut) else {

@@ -1,9 +1,9 @@
-//! A digest of a state: the same for two machines that are in the same state.
+//! Digests of states. Two machines in the same state have the same digest.
 //!
-//! A digest is kept as the state changes, so that it can be asked for after every operation. There are
+//! A digest is kept as the state changes, so that it is available after every operation. There are
 //! two ways. A part of the state that is small, or seldom changes, is [`Digested`]: its digest is
-//! computed anew when the part may have changed since the last time. The entries of a large table that
-//! changes often add up to a [`Sum`].
+//! computed anew when the part may have changed since the last time. The entries of a large table
+//! that changes often add up to a [`Sum`].
 
 use core::cell::Cell;
 use core::hash::{Hash, Hasher};
@@ -11,20 +11,20 @@ use core::ops::{Deref, DerefMut};
 
 use super::hash64;
 
-/// Takes in numbers and gives their digest. It depends on no address, and not on how the processor
-/// stores numbers.
+/// Computes the digest of numbers. It depends neither on addresses nor on the processor's byte
+/// order.
 pub(crate) struct Digest {
     state: u64,
     is_anew: bool,
 }
 
-/// The state of a digest that has taken in nothing (the fraction of the golden ratio).
+/// The state of an empty digest (the fraction of the golden ratio).
 const START: u64 = 0x9e37_79b9_7f4a_7c15;
 
 const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
 
 impl Digest {
-    /// A digest that has taken in nothing.
+    /// Makes an empty digest.
     pub(crate) const fn new() -> Self {
         Digest {
             state: START,
@@ -32,7 +32,7 @@ impl Digest {
         }
     }
 
-    /// The same, but everything that it takes in is computed anew.
+    /// Makes an empty digest that computes everything anew.
     pub(crate) const fn anew() -> Self {
         Digest {
             state: START,
@@ -40,14 +40,14 @@ impl Digest {
         }
     }
 
-    /// The digest of one thing.
+    /// Returns the digest of one value.
     pub(crate) fn of(thing: &impl Hash) -> u64 {
         let mut digest = Digest::new();
         thing.hash(&mut digest);
         hash64(digest.state)
     }
 
-    /// Takes in all of them, and how many there are.
+    /// Adds all values and their number.
     pub(crate) fn add_all<'a, T: Hash + 'a>(&mut self, things: impl Iterator<Item = &'a T>) {
         let mut count = 0_usize;
         for thing in things {
@@ -82,7 +82,7 @@ impl Hasher for Digest {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // The order counts.
+        // The order of the numbers matters.
         let mixed = (self.state ^ number).wrapping_mul(FACTOR);
         self.state = mixed ^ (mixed >> 32);
     }
@@ -100,7 +100,7 @@ impl Hasher for Digest {
     }
 }
 
-/// A part of a state, and its digest.
+/// A part of a state with its digest.
 pub(crate) struct Digested<T> {
     part: T,
     /// None if the part may have changed since the digest was computed.
@@ -115,7 +115,7 @@ impl<T> Digested<T> {
         }
     }
 
-    /// Takes in the digest of the part, which `compute` computes if it is not known.
+    /// Adds the digest of the part. `compute` computes it if it is not known.
     pub(crate) fn digest(&self, digest: &mut Digest, compute: impl FnOnce(&T, &mut Digest)) {
         let known = self.digest.get().filter(|_| !digest.is_anew);
         let of_part = known.unwrap_or_else(|| {
@@ -147,27 +147,27 @@ impl<T> DerefMut for Digested<T> {
     }
 }
 
-/// The sum of the digests of many things, whose order does not count. Nothing is computed before it is
-/// asked for the first time.
+/// The sum of the digests of many values in any order. Nothing is computed before the sum is read
+/// for the first time.
 #[derive(Default)]
 pub(crate) struct Sum(Cell<Option<u64>>);
 
 impl Sum {
-    /// The thing is one of them now.
+    /// Adds a value.
     pub(crate) fn add(&self, thing: impl Hash) {
         if let Some(sum) = self.0.get() {
             self.0.set(Some(sum.wrapping_add(Digest::of(&thing))));
         }
     }
 
-    /// The thing is none of them any more.
+    /// Removes a value.
     pub(crate) fn subtract(&self, thing: impl Hash) {
         if let Some(sum) = self.0.get() {
             self.0.set(Some(sum.wrapping_sub(Digest::of(&thing))));
         }
     }
 
-    /// Takes in the sum; `things` are all that it is of.
+    /// Adds the sum to `digest`; `things` are all values of the sum.
     pub(crate) fn digest<T: Hash>(&self, digest: &mut Digest, things: impl Iterator<Item = T>) {
         let known = self.0.get().filter(|_| !digest.is_anew);
         let sum = known.unwrap_or_else(|| {

@@ -1,9 +1,10 @@
-//! The spinlock all tables of a node stand behind.
+//! The spinlock of a node's tables.
 //!
-//! Order, never the other way: leader tables, borrowed files or the server of sync handles →
-//! directory of handles → a handle → peer table → one peer's reading or sending token → its send
-//! queue; waiters, children and own IDs are taken with nothing else held but a token.
-//! A *token* (a lock that is only ever tried) may be held over I/O; a lock that is waited for never is.
+//! Locks are taken in this order only: leader tables, delegated files or the server of sync handles
+//! → directory of handles → a handle → peer table → one peer's rx or tx token → its send queue. The
+//! locks of waiters, children and own IDs are taken while no other lock but a token is held. A
+//! *token* is a lock that is only ever tried: it may be held during I/O. A lock that is waited for
+//! is never held during I/O.
 
 #[cfg(not(loom))]
 mod imp {
@@ -11,19 +12,20 @@ mod imp {
     use core::ops::{Deref, DerefMut};
     use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-    /// How often a lock is tried before the contention hook is asked to give way.
+    /// The number of attempts before the contention hook is called.
     const TRIES: u32 = 64;
 
     static CONTENTION_HOOK: Once<fn()> = Once::new();
 
-    /// Names the function that gives the processor to another thread. It is called when a spinlock
-    /// doesn't come free soon, and now and then by who uses a sync handle that others want all the time; without one (and without the `std` feature) the lock just spins on.
-    /// The first call counts.
+    /// Sets the function that yields the processor to another thread. It is called when a spinlock
+    /// is not free soon, and from time to time by a thread that uses a contended sync handle.
+    /// Without it (and without the `std` feature) the lock only spins. Only the first call has an
+    /// effect.
     pub fn set_contention_hook(hook: fn()) {
         CONTENTION_HOOK.set(hook);
     }
 
-    /// Gives the processor to another thread, if the platform can.
+    /// Yields the processor to another thread, if the platform can.
     pub(crate) fn yield_processor() {
         if let Some(hook) = CONTENTION_HOOK.get() {
             hook();
@@ -33,11 +35,11 @@ mod imp {
         }
     }
 
-    /// A spinlock that asks the platform to give way when it doesn't come free soon.
+    /// A spinlock that calls the contention hook when it is not free soon.
     #[derive(Debug, Default)]
     pub(crate) struct SpinLock<T>(SpinMutex<T>);
 
-    /// Held as long as it lives.
+    /// Holds the lock as long as it lives.
     pub(crate) struct SpinLockGuard<'a, T>(SpinMutexGuard<'a, T>);
 
     impl<T> SpinLock<T> {
@@ -45,7 +47,7 @@ mod imp {
             SpinLock(SpinMutex::new(value))
         }
 
-        /// Waits for the lock.
+        /// Acquires the lock. It spins until the lock is free.
         #[inline]
         pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
             match self.0.try_lock() {
@@ -67,7 +69,7 @@ mod imp {
             }
         }
 
-        /// Takes the lock if nobody has it.
+        /// Acquires the lock if it is free.
         pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
             self.0.try_lock().map(SpinLockGuard)
         }
@@ -89,10 +91,10 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    //! The same under the model checker.
+    //! The same for the model checker.
     use loom::sync::{Mutex, MutexGuard};
 
-    /// The model checker gives way by itself.
+    /// The model checker yields by itself.
     pub fn set_contention_hook(_hook: fn()) {}
 
     pub(crate) fn yield_processor() {}

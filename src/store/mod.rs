@@ -1,7 +1,7 @@
-//! Memory: the arena a node lives in, locks, and the tables of a node.
+//! Memory: the arena of a node, locks, and the containers of a node's tables.
 //!
-//! Knows nothing of the protocol. With the platform code and the C face it is the only place
-//! where `unsafe` may stand.
+//! This module knows nothing of the protocol. `unsafe` is allowed only here, in the platform code
+//! and in the C interface.
 
 mod arena;
 mod buffer;

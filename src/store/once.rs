@@ -1,4 +1,4 @@
-//! A value that is set once and stays.
+//! A value that is set once.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
@@ -6,19 +6,19 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 const EMPTY: u8 = 0;
-/// One caller makes the value.
+/// One caller is initialising the value.
 const BUSY: u8 = 1;
 const READY: u8 = 2;
 
-/// A value for a `static`, made by the first who wants to and never dropped. Nobody waits: a second
-/// caller is refused while the first one is at it.
+/// A value for a `static`. The first caller initialises it, and it is never dropped. No call waits:
+/// a second caller is refused while the first one initialises.
 #[derive(Debug)]
 pub(crate) struct Once<T> {
     state: AtomicU8,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-// SAFETY: the value comes from one thread and is then seen by all, by shared reference only.
+// SAFETY: one thread writes the value, and then all threads read it by shared reference only.
 unsafe impl<T: Send + Sync> Sync for Once<T> {}
 
 impl<T> Once<T> {
@@ -29,19 +29,20 @@ impl<T> Once<T> {
         }
     }
 
-    /// The value, once it is made.
+    /// Returns the value, once it is initialised.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         if self.state.load(Ordering::Acquire) != READY {
             return None;
         }
-        // SAFETY: `READY` is stored after the value was written, and nobody writes it again.
+        // SAFETY: `READY` is stored after the value was written, and the value is never written
+        // again.
         Some(unsafe { (*self.value.get()).assume_init_ref() })
     }
 
-    /// Makes the value where it is to stay; `None` if another has made it, or is at it. After an error
-    /// the next may try. `make` returns the value that it has written to its argument: a large value is
-    /// then never moved through the stack.
+    /// Initialises the value in place; `None` if it is initialised or another caller is
+    /// initialising it. After an error the next caller may try. `make` returns the value that it
+    /// has written to its argument, so that a large value is never moved through the stack.
     pub(crate) fn try_init<E>(
         &self,
         make: impl for<'a> FnOnce(&'a mut MaybeUninit<T>) -> Result<&'a mut T, E>,
@@ -60,7 +61,7 @@ impl<T> Once<T> {
         Some(outcome)
     }
 
-    /// Sets the value; false if that was done already.
+    /// Sets the value; false if it was set before.
     pub(crate) fn set(&self, value: T) -> bool {
         self.try_init(|slot| Ok::<_, ()>(slot.write(value)))
             .is_some()

@@ -5,7 +5,7 @@ use core::hash::Hasher;
 
 use crate::store::{Arena, Digest, Steps, Table, bytes_for};
 
-/// No slot.
+/// The number that stands for no slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Allocates the numbers of a fixed number of slots. The free list holds only slots that were in use
@@ -59,7 +59,7 @@ impl<'m> SlotAllocator<'m> {
         }
     }
 
-    /// Takes in which slots are free, in the order in which they are used again.
+    /// Adds the free slots, in the order in which they are used again.
     pub(crate) fn digest(&self, digest: &mut Digest) {
         digest.write_usize(self.fresh);
         digest.write_usize(self.in_use);
@@ -71,7 +71,7 @@ impl<'m> SlotAllocator<'m> {
         }
     }
 
-    /// How many more can be in use.
+    /// Returns the number of free slots.
     pub(crate) fn remaining(&self) -> usize {
         self.next_free.len().saturating_sub(self.in_use)
     }
@@ -84,7 +84,7 @@ impl<'m> SlotAllocator<'m> {
         self.peak
     }
 
-    /// One beyond the highest slot that was ever in use.
+    /// Returns the number of the highest slot that was ever in use, plus one.
     pub(crate) fn high_water(&self) -> u32 {
         u32::try_from(self.fresh).unwrap_or(NONE)
     }
@@ -116,26 +116,26 @@ impl<'m> HashIndex<'m> {
         self.steps.get()
     }
 
-    /// The hash's upper bits choose the bucket, as a fraction of all: a division would take several
-    /// times as long.
+    /// The hash's upper bits choose the bucket, as a fraction of all buckets: a division would take
+    /// several times as long.
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
         let bucket = u128::from(hash).wrapping_mul(self.heads.len() as u128) >> 64;
         usize::try_from(bucket).unwrap_or(0)
     }
 
-    /// The first slot of the hash's chain.
+    /// Returns the first slot of the hash's chain.
     pub(crate) fn first(&self, hash: u64) -> u32 {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
     }
 
-    /// The slot behind `slot` in its chain.
+    /// Returns the slot after `slot` in its chain.
     pub(crate) fn next(&self, slot: u32) -> u32 {
         self.steps.count();
         self.next.get(slot as usize).copied().unwrap_or(NONE)
     }
 
-    /// The first slot of the hash's chain that matches.
+    /// Returns the first slot of the hash's chain that matches.
     pub(crate) fn find(&self, hash: u64, matches: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.first(hash);
         while at != NONE {
@@ -181,7 +181,7 @@ impl<'m> HashIndex<'m> {
     }
 }
 
-/// Spreads the bits of a number (the finaliser of `SplitMix64`).
+/// Mixes the bits of a number (the finaliser of `SplitMix64`).
 pub(crate) const fn hash64(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,4 +1,4 @@
-//! Numbers that name places of a table.
+//! Maps numbers to slots of a table.
 
 use super::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::error::Error;
@@ -9,10 +9,10 @@ struct Entry {
     slot: u32,
 }
 
-/// Which number stands at which slot: sorted, so a look-up takes O(log n) steps and a change one
-/// move of the entries behind it.
+/// A map from numbers to slots, sorted by number: a look-up takes O(log n) steps, and a change
+/// moves the entries behind it once.
 pub(crate) struct SortedMap<'m> {
-    /// The first `count` are in use.
+    /// The first `count` entries are in use.
     entries: Table<'m, Entry>,
     count: usize,
     peak: usize,
@@ -36,20 +36,20 @@ impl<'m> SortedMap<'m> {
         used.binary_search_by_key(&number, |entry| entry.number)
     }
 
-    /// The slot of that number.
+    /// Returns the slot of the number.
     pub(crate) fn get(&self, number: u32) -> Option<u32> {
         let at = self.find(number).ok()?;
         self.entries.get(at).map(|entry| entry.slot)
     }
 
-    /// The lowest number above `last`.
+    /// Returns the lowest number above `last`.
     pub(crate) fn next(&self, last: u32) -> Option<u32> {
         let used = self.entries.get(..self.count)?;
         let at = used.partition_point(|entry| entry.number <= last);
         used.get(at).map(|entry| entry.number)
     }
 
-    /// Notes where the number stands. False if it is there already, or there is no room.
+    /// Adds a number with its slot. False if the number is in the map, or there is no room.
     pub(crate) fn insert(&mut self, number: u32, slot: u32) -> bool {
         let Err(at) = self.find(number) else {
             return false;
@@ -67,7 +67,7 @@ impl<'m> SortedMap<'m> {
         true
     }
 
-    /// Forgets the number. False if it was not there.
+    /// Removes the number. False if it was not in the map.
     pub(crate) fn remove(&mut self, number: u32) -> bool {
         let Ok(at) = self.find(number) else {
             return false;
@@ -83,7 +83,7 @@ impl<'m> SortedMap<'m> {
         self.count
     }
 
-    /// The highest number of entries that there ever were.
+    /// Returns the highest number of entries so far.
     pub(crate) fn peak(&self) -> usize {
         self.peak
     }

@@ -1,26 +1,27 @@
-//! Which blocks of 32 numbers have no free number left.
+//! The set of blocks of 32 numbers without a free number.
 
 use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
 use crate::error::Error;
 use crate::store::{Arena, Table, bytes_for};
 
-/// The first and the last number of a block.
+/// Returns the first and the last number of a block.
 pub(super) fn bounds(block: u32) -> (u32, u32) {
     let before = block.saturating_mul(MAX_INTERVAL);
     let last = before.saturating_add(MAX_INTERVAL);
     (before.saturating_add(1), last.min(ID_MAX))
 }
 
-/// The block that `number` is in. Number 1 is the first of block 0.
+/// Returns the block with `number`. Number 1 is the first of block 0.
 pub(super) fn block_of(number: u32) -> u32 {
     number.wrapping_sub(1) / MAX_INTERVAL
 }
 
-/// How many blocks there are.
+/// The number of blocks.
 const BLOCKS: usize = (ID_MAX as usize).div_ceil(MAX_INTERVAL as usize);
 
-/// How many words each level has: a bit for each block, then one for each word below.
+/// The number of words of each level: one bit for each block, then one bit for each word of the
+/// level below.
 const WORDS: [usize; 3] = [
     BLOCKS.div_ceil(BITS),
     BLOCKS.div_ceil(BITS * BITS),
@@ -29,22 +30,22 @@ const WORDS: [usize; 3] = [
 const BITS: usize = u64::BITS as usize;
 const _: () = assert!(WORDS[2] == 1);
 
-/// A bit for each block, set if the block is full. A word whose bits are all set has its own bit set
-/// in the level above, so the next block that is not full is found in at most five steps.
+/// One bit for each block, set if the block is full. A word whose bits are all set has its own bit
+/// set in the level above, so the next block that is not full is found in at most five steps.
 pub(super) struct FullBlocks<'m> {
     levels: [Table<'m, u64>; 3],
     count: usize,
 }
 
 impl<'m> FullBlocks<'m> {
-    /// The memory that the bits take.
+    /// The memory that the bits take, in bytes.
     pub(super) const fn bytes() -> usize {
         bytes_for::<u64>(WORDS[0])
             .saturating_add(bytes_for::<u64>(WORDS[1]))
             .saturating_add(bytes_for::<u64>(WORDS[2]))
     }
 
-    /// No block is full. The bits are cut from `arena`.
+    /// Makes the set, without a full block. The bits are allocated from `arena`.
     pub(super) fn new(arena: &mut Arena<'m>) -> Result<Self, Error> {
         let mut level = |words| arena.alloc_table(words, |_| Ok(0));
         Ok(FullBlocks {
@@ -53,19 +54,19 @@ impl<'m> FullBlocks<'m> {
         })
     }
 
-    /// How many blocks are full.
+    /// Returns the number of full blocks.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether that block is full.
+    /// Returns true if the block is full.
     pub(super) fn is_full(&self, block: u32) -> bool {
         let [lowest, ..] = &self.levels;
         let (at, bit) = word_and_bit(block as usize);
         lowest.get(at).is_some_and(|word| word & bit != 0)
     }
 
-    /// Notes whether that block is full.
+    /// Records whether the block is full.
     pub(super) fn set(&mut self, block: u32, full: bool) {
         if self.is_full(block) == full {
             return;
@@ -94,12 +95,12 @@ impl<'m> FullBlocks<'m> {
         }
     }
 
-    /// The first block from `block` on that is not full.
+    /// Returns the first block from `block` on that is not full.
     pub(super) fn next_not_full(&self, block: u32) -> Option<u32> {
         let mut number = block as usize;
         for (height, level) in self.levels.iter().enumerate() {
             let (at, bit) = word_and_bit(number);
-            // The numbers before this one count as full.
+            // The blocks before this one count as full.
             let word = level.get(at)? | bit.wrapping_sub(1);
             if word != u64::MAX {
                 let mut found = lowest_clear_bit(at, word);
@@ -114,12 +115,12 @@ impl<'m> FullBlocks<'m> {
     }
 }
 
-/// The word and the bit that stand for a number.
+/// Returns the word and the bit of a number.
 fn word_and_bit(number: usize) -> (usize, u64) {
     (number / BITS, 1 << (number % BITS))
 }
 
-/// The number of the lowest bit of word `at` that is not set.
+/// Returns the number of the lowest clear bit of word `at`.
 fn lowest_clear_bit(at: usize, word: u64) -> usize {
     at.saturating_mul(BITS)
         .saturating_add(word.trailing_ones() as usize)
@@ -137,7 +138,7 @@ mod tests {
         let blocks = u32::try_from(BLOCKS).unwrap();
         let mut model: BTreeSet<u32> = (0..blocks).collect();
         let mut rng = fastrand::Rng::new();
-        // All of them, then some of them again and again.
+        // The test fills all blocks first, and then some of them again and again.
         for block in 0..blocks {
             full.set(block, true);
             model.remove(&block);

@@ -1,12 +1,13 @@
-//! Non-overlapping intervals of numbers, each with an owner: found by a number in them, or by owner.
+//! Non-overlapping intervals of numbers with owners, found by a number in them or by owner.
 //!
-//! Beside the tree stand four small tables. `hints` remembers for each block of 32 numbers the interval
-//! last found there, so that peak look-ups touch one node instead of a path of the tree: with
-//! 100,000 intervals a path is a dozen cache misses. A hint is believed only if its node holds the
-//! number; nodes are never unmade, so a stale hint does no harm. `occupancy` counts the intervals that
-//! touch a block, so that an empty block is known as such. Blocks share slots where there are more
-//! of them. `owner_lists` links the intervals of one owner, so that they are found without a walk over all.
-//! `full` says which blocks have nothing free, so that a free number is found without a walk either.
+//! Four small tables accompany the tree. `hints` has for each block of 32 numbers the interval that
+//! was last found there, so that most look-ups touch one node instead of a path of the tree: with
+//! 100,000 intervals a path is a dozen cache misses. A hint is used only if its node contains the
+//! number; nodes are never freed, so a stale hint does no harm. `occupancy` counts the intervals
+//! that touch a block, so that an empty block is recognised at once. Blocks share slots where there
+//! are more of them. `owner_lists` links the intervals of one owner, so that they are found without
+//! a walk over all. `full` has the blocks without a free number, so that a free number is found
+//! without a walk, too.
 
 mod full_blocks;
 mod node;
@@ -22,14 +23,14 @@ pub(crate) use node::MAX_INTERVAL;
 use node::Node;
 use tree::Tree;
 
-/// How many intervals share one list, at a full table.
+/// The average number of intervals in one list of a full table.
 const INTERVALS_PER_LIST: usize = 16;
 
-/// An interval as it was found in the table. Once the table has changed it may be there no more, and then
-/// nothing is done to it.
+/// An interval that was found in the table. If the table no longer has it, operations on it do
+/// nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interval<'m> {
-    /// Only to be compared: it may be another table's.
+    /// It is only compared, since the node may be another table's.
     node: *const Node<'m>,
     start: u32,
     end: u32,
@@ -46,28 +47,28 @@ impl<'m> Interval<'m> {
         }
     }
 
-    /// Whether it was found there, and its owner has not changed.
+    /// Returns true if it was found at this node, and has the same owner.
     fn is_at(&self, node: &Node<'m>) -> bool {
         ptr::eq(self.node, node) && node.owner.get() == self.owner
     }
 
-    /// The first number in it.
+    /// Returns the first number in it.
     pub(crate) fn start(&self) -> u32 {
         self.start
     }
 
-    /// The last number in it.
+    /// Returns the last number in it.
     pub(crate) fn end(&self) -> u32 {
         self.end
     }
 
-    /// Who owns it.
+    /// Returns its owner.
     pub(crate) fn owner(&self) -> u32 {
         self.owner
     }
 }
 
-/// The intervals of some owners.
+/// The intervals of some owners, in a list.
 #[derive(Default)]
 struct OwnerList<'m> {
     first: Option<&'m Node<'m>>,
@@ -75,7 +76,7 @@ struct OwnerList<'m> {
     length: usize,
 }
 
-/// Where the search for the intervals of one owner stands.
+/// The state of a search for the intervals of one owner.
 #[derive(Debug)]
 pub(crate) struct OwnerCursor {
     owner: u32,
@@ -83,29 +84,29 @@ pub(crate) struct OwnerCursor {
 }
 
 impl OwnerCursor {
-    /// A cursor that has `left` intervals still to look at.
+    /// Makes a cursor that has `left` intervals still to examine.
     pub(crate) fn resume(owner: u32, left: usize) -> Self {
         OwnerCursor { owner, left }
     }
 
-    /// How many intervals are still to be looked at.
+    /// Returns the number of intervals still to examine.
     pub(crate) fn remaining(&self) -> usize {
         self.left
     }
 }
 
-/// A fixed number of intervals.
+/// A table with a fixed number of intervals.
 pub(crate) struct IntervalMap<'m> {
     tree: Tree<'m>,
     hints: Table<'m, Option<&'m Node<'m>>>,
-    /// A bucket is shared by two blocks at most if there are many buckets, by few intervals if there are
-    /// few: the count fits.
+    /// With many buckets a bucket is shared by two blocks at most, and with few buckets there are
+    /// few intervals, so the count fits.
     occupancy: Table<'m, u16>,
     owner_lists: Table<'m, OwnerList<'m>>,
     full: FullBlocks<'m>,
-    /// Of all intervals with their owners.
+    /// The sum over all intervals with their owners.
     content: Sum,
-    /// Of the starts of all neighbours in the lists.
+    /// The sum over the starts of all neighbours in the lists.
     order: Sum,
 }
 
@@ -114,7 +115,7 @@ impl<'m> IntervalMap<'m> {
         (capacity / INTERVALS_PER_LIST).saturating_add(1)
     }
 
-    /// The memory that a table of `capacity` intervals takes.
+    /// The memory of a table of `capacity` intervals, in bytes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         Tree::bytes(capacity)
             .saturating_add(bytes_for::<Option<&Node<'_>>>(capacity))
@@ -123,7 +124,7 @@ impl<'m> IntervalMap<'m> {
             .saturating_add(FullBlocks::bytes())
     }
 
-    /// An empty table of `capacity` intervals, cut from `arena`.
+    /// Makes an empty table of `capacity` intervals, allocated from `arena`.
     pub(crate) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
         Ok(IntervalMap {
             tree: Tree::new(arena, capacity)?,
@@ -137,7 +138,8 @@ impl<'m> IntervalMap<'m> {
         })
     }
 
-    /// Takes in all intervals with their owners. The order of the lists counts: intervals are taken back in it.
+    /// Adds all intervals with their owners. The order of the lists matters, since intervals are
+    /// reclaimed in it.
     pub(crate) fn digest(&self, digest: &mut Digest) {
         self.content
             .digest(digest, self.tree.iter().map(Node::content));
@@ -149,22 +151,22 @@ impl<'m> IntervalMap<'m> {
         digest.write_usize(self.peak());
     }
 
-    /// How many more intervals fit.
+    /// Returns the number of intervals that still fit.
     pub(crate) fn remaining(&self) -> usize {
         self.tree.remaining()
     }
 
-    /// How many intervals are in the table.
+    /// Returns the number of intervals in the table.
     pub(crate) fn len(&self) -> usize {
         self.tree.len()
     }
 
-    /// The most intervals that were ever in the table at once.
+    /// Returns the highest number of intervals so far.
     pub(crate) fn peak(&self) -> usize {
         self.tree.peak()
     }
 
-    /// The interval that holds `number`.
+    /// Returns the interval that contains `number`.
     #[inline]
     pub(crate) fn find(&mut self, number: u32) -> Option<Interval<'m>> {
         let bucket = self.bucket(number)?;
@@ -183,9 +185,9 @@ impl<'m> IntervalMap<'m> {
         Some(Interval::of(node))
     }
 
-    /// The lowest free numbers from `from` on: the first and the last of them.
+    /// Returns the lowest free numbers from `from` on: the first and the last of them.
     pub(crate) fn next_free(&self, from: u32) -> Option<(u32, u32)> {
-        // In the block of `from` it may be that only lower numbers are free.
+        // The block of `from` may have only lower numbers free.
         let block = self.full.next_not_full(block_of(from))?;
         let (first, last) = bounds(block);
         self.tree.first_free(from.max(first), last).or_else(|| {
@@ -195,8 +197,8 @@ impl<'m> IntervalMap<'m> {
         })
     }
 
-    /// Adds an interval that overlaps none in the table, at most [`MAX_INTERVAL`] long, not from 0 and not
-    /// above [`ID_MAX`](crate::ID_MAX); false if the table is full.
+    /// Adds an interval that overlaps none in the table. It is at most [`MAX_INTERVAL`] long, does
+    /// not contain 0, and does not exceed [`ID_MAX`](crate::ID_MAX). False if the table is full.
     pub(crate) fn insert(&mut self, start: u32, end: u32, owner: u32) -> bool {
         let Some(node) = self.tree.insert(start, end, owner) else {
             return false;
@@ -212,7 +214,7 @@ impl<'m> IntervalMap<'m> {
         true
     }
 
-    /// Takes `interval` out of the table.
+    /// Removes `interval` from the table.
     pub(crate) fn remove(&mut self, interval: Interval<'m>) {
         let Some(node) = self.tree.remove(interval) else {
             return;
@@ -224,7 +226,7 @@ impl<'m> IntervalMap<'m> {
         self.mark_free(node.start(), node.end());
     }
 
-    /// Cuts the end of `interval` off; `end` must be in it.
+    /// Ends `interval` at `end`, which must be in it.
     pub(crate) fn shorten(&mut self, interval: Interval<'m>, end: u32) {
         let Some(node) = self.tree.find(interval) else {
             return;
@@ -241,7 +243,7 @@ impl<'m> IntervalMap<'m> {
         self.mark_free(end.saturating_add(1), before);
     }
 
-    /// Gives `interval` to another owner.
+    /// Changes the owner of `interval`.
     pub(crate) fn set_owner(&mut self, interval: Interval<'m>, owner: u32) {
         if let Some(node) = self.tree.find(interval) {
             self.unlink(node);
@@ -252,7 +254,7 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// Begins to look for the intervals of `owner`.
+    /// Begins a search for the intervals of `owner`.
     pub(crate) fn owner_cursor(&mut self, owner: u32) -> OwnerCursor {
         OwnerCursor {
             owner,
@@ -260,8 +262,8 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// Goes on with a cursor, over `steps` intervals at most, and takes those of the owner out of the
-    /// table. True once all that were there when the cursor began are out.
+    /// Continues a search over at most `steps` intervals, and removes those of the owner from the
+    /// table. True once all intervals are removed that were there when the search began.
     pub(crate) fn remove_next(&mut self, cursor: &mut OwnerCursor, steps: usize) -> bool {
         for _ in 0..steps {
             if cursor.left == 0 {
@@ -277,7 +279,7 @@ impl<'m> IntervalMap<'m> {
             if node.owner.get() == cursor.owner {
                 self.remove(Interval::of(node));
             } else {
-                // To the back with it, so that the next step meets another.
+                // The interval goes to the end of the list, so that the next step examines another.
                 self.unlink(node);
                 self.link(node);
             }
@@ -285,7 +287,8 @@ impl<'m> IntervalMap<'m> {
         cursor.left == 0
     }
 
-    /// Whether every interval is in the tree and in one list, and the tree is sound. Slow: for tests.
+    /// Returns true if every interval is in the tree and in one list, and the tree's invariants
+    /// hold. Slow: for tests.
     pub(crate) fn check_invariants(&self) -> bool {
         let count = self.tree.len();
         let owner_lists = || self.owner_lists.iter().enumerate();
@@ -315,7 +318,7 @@ impl<'m> IntervalMap<'m> {
             && count == lengths
     }
 
-    /// Whether a list is as long as it says, and all in it belong there.
+    /// Returns true if the list's length is right and all its intervals belong to it.
     fn is_linked_list(&self, number: usize, list: &OwnerList<'_>) -> bool {
         let (mut next, mut before) = (list.first, None);
         for _ in 0..list.length {
@@ -333,7 +336,7 @@ impl<'m> IntervalMap<'m> {
         (block_of(number) as usize).checked_rem(self.hints.len())
     }
 
-    /// One interval more or less in the blocks from `start` to `end`: at most two.
+    /// Adds `change` to the counts of the blocks from `start` to `end`: two blocks at most.
     fn adjust_occupancy(&mut self, start: u32, end: u32, change: i16) {
         let (first, last) = (self.bucket(start), self.bucket(end));
         for bucket in first.into_iter().chain(last.filter(|_| last != first)) {
@@ -343,8 +346,8 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// The numbers from `start` to `end`, at most [`MAX_INTERVAL`], were taken. Looks whether their blocks
-    /// are full now: a step for each interval in them.
+    /// Records that the numbers from `start` to `end`, at most [`MAX_INTERVAL`], were taken, and
+    /// which of their blocks are full now. It takes a step for each interval in these blocks.
     fn update_full(&mut self, start: u32, end: u32) {
         for block in block_of(start)..=block_of(end) {
             let (first, last) = bounds(block);
@@ -354,7 +357,7 @@ impl<'m> IntervalMap<'m> {
         }
     }
 
-    /// The numbers from `start` to `end` are free now.
+    /// Records that the numbers from `start` to `end` are free.
     fn mark_free(&mut self, start: u32, end: u32) {
         for block in block_of(start)..=block_of(end) {
             self.full.set(block, false);
@@ -370,7 +373,7 @@ impl<'m> IntervalMap<'m> {
         self.owner_lists.get_mut(number)
     }
 
-    /// Puts the interval at the end of its owner's list.
+    /// Appends the interval to its owner's list.
     fn link(&mut self, node: &'m Node<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
@@ -386,7 +389,7 @@ impl<'m> IntervalMap<'m> {
         self.order.add(neighbours(before, Some(node)));
     }
 
-    /// Takes the interval out of its owner's list.
+    /// Removes the interval from its owner's list.
     fn unlink(&mut self, node: &'m Node<'m>) {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
@@ -409,7 +412,7 @@ impl<'m> IntervalMap<'m> {
     }
 }
 
-/// The starts of two neighbours in a list; 0 for none.
+/// Returns the starts of two neighbours in a list; 0 for none.
 fn neighbours(one: Option<&Node<'_>>, other: Option<&Node<'_>>) -> (u32, u32) {
     let start = |node: Option<&Node<'_>>| node.map_or(0, Node::start);
     (start(one), start(other))

@@ -1,4 +1,4 @@
-//! An interval in memory, and how the red-black tree of `intrusive-collections` links it.
+//! The node of an interval, and its links for the red-black tree of `intrusive-collections`.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -11,8 +11,8 @@ use crate::ID_MAX;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
-/// An interval, in a tree by its start and in the list of its owner. One that is free has no owner, is in
-/// no tree, and hangs on the free list by `left`.
+/// An interval, in a tree by its start and in the list of its owner. A free node has no owner, is
+/// in no tree, and is linked into the free list by `left`.
 #[derive(Default)]
 pub(super) struct Node<'m> {
     pub(super) left: Link<'m>,
@@ -20,16 +20,17 @@ pub(super) struct Node<'m> {
     parent: Link<'m>,
     pub(super) prev: Link<'m>,
     pub(super) next: Link<'m>,
-    /// From the top: the colour in the tree, the start, and the length less one.
+    /// From the top bit: the colour in the tree, the start, and the length less one.
     bounds: Cell<u32>,
     pub(super) owner: Cell<u32>,
 }
 
-// SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut self`)
-// write to these cells. Those that share it only read, and no reference to a node leaves the table.
+// SAFETY: only methods of `IntervalMap` and its `Tree` that have the table to themselves (`&mut
+// self`) write to these cells. Methods that share it only read, and no reference to a node leaves
+// the table.
 unsafe impl Sync for Node<'_> {}
 
-/// The longest interval there can be.
+/// The greatest length of an interval.
 pub(crate) const MAX_INTERVAL: u32 = 1 << LENGTH_BITS;
 
 const LENGTH_BITS: u32 = 5;
@@ -47,7 +48,7 @@ impl Node<'_> {
             .saturating_add(self.bounds.get() & (MAX_INTERVAL - 1))
     }
 
-    /// What is in the table: the first and the last number, and the owner.
+    /// Returns the content: the first and the last number, and the owner.
     pub(super) fn content(&self) -> (u32, u32, u32) {
         (self.start(), self.end(), self.owner.get())
     }
@@ -66,14 +67,15 @@ impl Node<'_> {
         self.start() <= number && number <= self.end() && self.owner.get() != 0
     }
 
-    /// A root is never red, so a node without parent that is red is in no tree.
+    /// A root is never red, so a red node without parent is in no tree.
     fn is_linked(&self) -> bool {
         self.parent.get().is_some() || self.bounds.get() & BLACK != 0
     }
 }
 
-/// Intervals in a tree by their start. With the crate's own links an insertion asks whether the interval is
-/// linked already, and has code to panic if so, which the static library must not have.
+/// Intervals in a tree by their start. With the links of `intrusive-collections` an insertion
+/// checks whether the interval is linked already, and has code to panic if so, which the static
+/// library must not have.
 pub(super) struct ByStart<'m>(DefaultPointerOps<&'m Node<'m>>);
 
 impl ByStart<'_> {
@@ -82,7 +84,7 @@ impl ByStart<'_> {
     }
 }
 
-/// A node as the tree has it.
+/// A node in the tree's terms.
 #[derive(Clone, Copy)]
 pub(super) struct At<'m>(&'m Node<'m>);
 
@@ -94,9 +96,9 @@ impl PartialEq for At<'_> {
 
 impl Eq for At<'_> {}
 
-// SAFETY: `Tree::insert` alone links a node, and takes a new one or one from the free list of that very
-// tree. `Tree::remove` alone puts nodes there, each when it has just unlinked it. So `acquire_link` is
-// right to say of every node that it is free.
+// SAFETY: only `Tree::insert` links a node, and takes a new one or one from the free list of that
+// very tree. Only `Tree::remove` puts nodes there, each when it has just unlinked it. So
+// `acquire_link` rightly reports every node as free.
 unsafe impl<'m> LinkOps for ByStart<'m> {
     type LinkPtr = At<'m>;
 
@@ -113,7 +115,7 @@ unsafe impl<'m> LinkOps for ByStart<'m> {
     }
 }
 
-// SAFETY: what is set is what is got until it is set again, and nothing here panics.
+// SAFETY: each getter returns the value that was last set, and nothing here panics.
 unsafe impl<'m> RBTreeOps for ByStart<'m> {
     #[inline]
     unsafe fn left(&self, at: At<'m>) -> Option<At<'m>> {
@@ -176,7 +178,7 @@ unsafe impl<'m> Adapter for ByStart<'m> {
 
     #[inline]
     unsafe fn get_link(&self, value: *const Node<'m>) -> At<'m> {
-        // SAFETY: `Tree::insert` alone leads here, with a node that it has as `&'m Node<'m>`.
+        // SAFETY: only `Tree::insert` leads here, with a node that it has as `&'m Node<'m>`.
         At(unsafe { &*value })
     }
 
@@ -207,8 +209,8 @@ impl<'a, 'm> KeyAdapter<'a> for ByStart<'m> {
 
 #[cfg(test)]
 impl<'m> Node<'m> {
-    /// How many black nodes are on each way down from here; `None` if the ways differ, a red node is
-    /// below a red one, or a child has another parent.
+    /// Returns the number of black nodes on each way down from here; `None` if the ways differ, a
+    /// red node is below a red one, or a child has another parent.
     pub(super) fn black_height(&self) -> Option<u32> {
         let is_red = |node: &Node<'m>| node.bounds.get() & BLACK == 0;
         let below = |child: &Link<'m>| match child.get() {

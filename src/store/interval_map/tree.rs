@@ -1,4 +1,4 @@
-//! Intervals in a red-black tree by their start, and the room for them.
+//! Intervals in a red-black tree by their start, and the slots for them.
 
 use core::mem::{self, MaybeUninit};
 
@@ -10,7 +10,8 @@ use crate::ID_MAX;
 use crate::error::Error;
 use crate::store::{Arena, bytes_for};
 
-/// All intervals of a table. Nodes that were never needed are not made yet: their memory is untouched.
+/// All intervals of a table. Nodes that were never used are not initialised: their memory is
+/// untouched.
 pub(super) struct Tree<'m> {
     by_start: RBTree<ByStart<'m>>,
     free: Option<&'m Node<'m>>,
@@ -36,7 +37,7 @@ impl<'m> Tree<'m> {
         })
     }
 
-    /// How many more intervals fit.
+    /// Returns the number of intervals that still fit.
     pub(super) fn remaining(&self) -> usize {
         self.capacity.saturating_sub(self.count)
     }
@@ -45,28 +46,28 @@ impl<'m> Tree<'m> {
         self.count
     }
 
-    /// The highest number of intervals that there ever were.
+    /// Returns the highest number of intervals so far.
     pub(super) fn peak(&self) -> usize {
         self.peak
     }
 
-    /// All of them, in order.
+    /// Iterates over all intervals, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Node<'m>> {
         self.by_start.iter()
     }
 
-    /// The interval with the highest start that is at most `number`.
+    /// Returns the interval with the highest start that is at most `number`.
     pub(super) fn floor(&self, number: u32) -> Option<&'m Node<'m>> {
         let cursor = self.by_start.upper_bound(Bound::Included(&number));
         cursor.clone_pointer()
     }
 
-    /// The lowest free number from `from` to `last`, and the last of those that are free behind it.
-    /// Looks at the path to `from` and at the intervals that it passes.
+    /// Returns the lowest free number from `from` to `last`, and the last of the free numbers after
+    /// it. It examines the path to `from` and the intervals that it passes.
     pub(super) fn first_free(&self, mut from: u32, last: u32) -> Option<(u32, u32)> {
         let mut cursor = self.by_start.upper_bound(Bound::Included(&from));
         if cursor.is_null() {
-            // From before the first, this comes to the first.
+            // From the null position before the first node, this moves to the first node.
             cursor.move_next();
         }
         while from <= last {
@@ -100,14 +101,14 @@ impl<'m> Tree<'m> {
         Some(node)
     }
 
-    /// What there is in this tree of an interval that was found: the interval itself, or nothing.
+    /// Returns the node of an interval that was found, if this tree has it.
     pub(super) fn find(&self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
         let node = self.by_start.find(&interval.start).clone_pointer()?;
         interval.is_at(node).then_some(node)
     }
 
-    /// Takes an interval that was found out of the tree, if it is in this one, and frees its node, which is
-    /// returned as it was.
+    /// Removes an interval that was found, if this tree has it, and frees its node. Returns the
+    /// node, with its old content.
     pub(super) fn remove(&mut self, interval: Interval<'m>) -> Option<&'m Node<'m>> {
         let mut cursor = self.by_start.find_mut(&interval.start);
         cursor.get().filter(|node| interval.is_at(node))?;
@@ -118,7 +119,8 @@ impl<'m> Tree<'m> {
         Some(node)
     }
 
-    /// Whether all that are here are in order, have owners, and don't overlap. Slow: for tests.
+    /// Returns true if all intervals are in order, have owners, and do not overlap. Slow: for
+    /// tests.
     pub(super) fn check_invariants(&self) -> bool {
         let mut last = 0;
         let is_behind = |node: &Node<'_>| {
