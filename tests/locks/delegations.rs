@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::{DelegatedLock, DelegatedLockList, FileLock, HeldLock, LockFamily, Message};
-use libos_ipc::{Config, Error, Exit, Id, Refusal};
+use libos_ipc::wire::{
+    DelegatedLock, DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind, Message,
+};
+use libos_ipc::{Config, Error, Exit, Id, Refusal, Resource};
 
 use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
@@ -411,3 +413,32 @@ fn invalid_return_of_a_delegation_costs_only_the_connection_of_its_sender() {
 }
 
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_path_that_no_frame_can_hold_is_refused_at_the_leader_as_at_a_member() {
+    let family = Family::new();
+    let member = family.member();
+    let most = Config::default().capacities.frame_length;
+    let paths = [b"/a\0b".to_vec(), vec![b'a'; most], vec![0]];
+    for path in &paths {
+        for node in [&family.leader, &member.node] {
+            let lock = FileLock {
+                path,
+                ..write(1, 0, 9)
+            };
+            let clear = FileLock {
+                kind: LockKind::Unlock,
+                ..lock
+            };
+            let too_long = Error::Full(Resource::FrameLength);
+            assert_eq!(node.set_lock(&lock, WAIT), Err(too_long));
+            assert_eq!(
+                node.set_lock(&FileLock { wait: true, ..lock }, WAIT),
+                Err(too_long)
+            );
+            assert_eq!(node.set_lock(&clear, WAIT), Err(too_long));
+            assert_eq!(node.find_lock(&lock, WAIT), Err(too_long));
+        }
+    }
+    assert_eq!(family.leader.statistics().pools.locked_files.peak, 0);
+}

@@ -8,7 +8,7 @@ mod simulation;
 mod example;
 mod program;
 
-use simulation::{Faults, Options, run};
+use simulation::{Faults, Options, replay, run};
 
 fn options(seed: u64, faults: &str) -> Options {
     Options {
@@ -17,6 +17,7 @@ fn options(seed: u64, faults: &str) -> Options {
         faults: Faults::parse(faults).unwrap(),
         only: None,
         keeps_lines: false,
+        records_ops: false,
     }
 }
 
@@ -82,6 +83,25 @@ fn families_that_broke_a_promise_once_keep_it() {
     ] {
         keeps_its_promises(seed..seed + 1, "all");
     }
+}
+
+#[test]
+fn a_leader_that_replays_the_operations_of_another_alone_has_its_digest() {
+    let start = start();
+    let mut ops = 0;
+    for seed in start..start + 30 {
+        let _running = Running(seed, "all");
+        let options = Options {
+            records_ops: true,
+            ..options(seed, "all")
+        };
+        let file = run(&options).ops.unwrap();
+        let replayed = replay(&file).unwrap();
+        assert_eq!(replayed.digest, replayed.recorded, "{seed}");
+        ops += replayed.ops;
+        assert!(replay(&file[..file.len() - 1]).is_err());
+    }
+    assert!(ops > 1000, "{ops}");
 }
 
 #[test]

@@ -43,3 +43,22 @@ fn a_sweep_with_a_given_start_runs_from_there() {
     let line = said.lines().next().unwrap();
     assert!(line.starts_with("seeds from 70: "), "{line}");
 }
+
+#[test]
+fn recorded_operations_are_replayed_to_the_digest_in_the_file_and_to_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ops");
+    let path = path.to_str().unwrap();
+    let recorded = sim(&["--seed", "7", "--record-ops", path]);
+    assert!(recorded.ends_with("sim: ok\n"), "{recorded}");
+    let replayed = sim(&["--replay-ops", path]);
+    assert!(replayed.ends_with("sim: ok\n"), "{replayed}");
+    let mut file = std::fs::read(path).unwrap();
+    *file.last_mut().unwrap() ^= 1;
+    std::fs::write(path, file).unwrap();
+    let replayed = sim(&["--replay-ops", path]);
+    assert!(
+        replayed.contains("sim: FAILED: the digest in the file"),
+        "{replayed}"
+    );
+}

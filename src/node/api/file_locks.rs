@@ -79,7 +79,8 @@ impl<P: Pal> Node<'_, P> {
     /// and then the lock is not held (a leader that does not confirm that within
     /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:
     /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock where the leader has
-    /// none; else as [`Node::ask`].
+    /// none; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path with a
+    /// NUL, or that no frame of this process can hold; else as [`Node::ask`].
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = match self.leader()? {
             LeaderRoute::Local(_) => return self.set_lock_here(lock, wait),
@@ -111,6 +112,8 @@ impl<P: Pal> Node<'_, P> {
 
     fn set_lock_here(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let us = self.identity.vmid;
+        let message = Message::FileLockSet(*lock);
+        self.check_length(&message)?;
         let hash = hash_path(lock.path);
         self.used_locks.note_hashed(lock, hash);
         if !lock.wait {
@@ -123,7 +126,6 @@ impl<P: Pal> Node<'_, P> {
                 return done(answer);
             }
         }
-        let message = Message::FileLockSet(*lock);
         done(self.wait_here(&message, wait)?)
     }
 

@@ -3,7 +3,7 @@
 use super::ids::LeaderRoute;
 use super::signals::error_of;
 use crate::Vmid;
-use crate::error::Error;
+use crate::error::{Error, Resource};
 use crate::leader::{Leader, Op, Outcome, Presence};
 use crate::node::rpc::ReplyData;
 use crate::node::{LateReply, Node, PeerRef, Wait};
@@ -62,7 +62,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// does at once all that follows from it. The answer is to have the sequence number `seq`, 0 for none.
     ///
     /// # Errors
-    /// As [`Node::alive`], for this process's own requests.
+    /// As [`Node::check_running`] and [`Node::check_length`], for this process's own requests.
     pub(crate) fn apply_request(
         &self,
         leader: &SpinLock<Leader<'m>>,
@@ -70,6 +70,9 @@ impl<'m, P: Pal> Node<'m, P> {
         message: &Message<'_>,
         peer: Option<&PeerRef<'_, 'm, P::Stream>>,
     ) -> Result<Outcome, Error> {
+        if peer.is_none() {
+            self.check_length(message)?;
+        }
         let (outcome, other, has_news) = loop {
             let mut tables = leader.lock();
             if peer.is_none() {
@@ -133,6 +136,15 @@ impl<'m, P: Pal> Node<'m, P> {
             _ => {}
         }
         Ok(outcome)
+    }
+
+    /// Checks that a frame can hold the message: the leader's own process is refused what a member is
+    /// refused, so each operation has bytes.
+    pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
+        if message.length() > self.config.capacities.frame_length {
+            return Err(Error::Full(Resource::FrameLength));
+        }
+        Ok(())
     }
 
     /// As the leader: how a process is connected with this one.

@@ -148,9 +148,7 @@ impl<'m, P: Pal> Node<'m, P> {
         limits: Limits<'_>,
     ) -> Result<(), Error> {
         let length = message.length();
-        if length > self.config.capacities.frame_length {
-            return Err(Error::Full(Resource::FrameLength));
-        }
+        self.check_length(message)?;
         if !peer.accepts_length(length) {
             return Err(Error::LimitsDiffer {
                 limit: Resource::FrameLength,

@@ -8,6 +8,7 @@ mod shrink;
 mod simulation;
 mod sweep;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,6 +40,13 @@ pub(crate) struct Cli {
     /// Print the account of the seed
     #[arg(long, short, requires = "seed")]
     verbose: bool,
+    /// Record the operations that the leader of the seed applies in this file
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    record_ops: Option<PathBuf>,
+    /// Run no seed: replay the operations in this file with a leader alone, and compare the digest of its
+    /// state with the one in the file
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    replay_ops: Option<PathBuf>,
     /// Do not make a failing seed smaller
     #[arg(long)]
     no_shrink: bool,
@@ -74,7 +82,8 @@ WHAT HAPPENS
 EXAMPLES
   sim --runs 100000 --faults delay,crash   many families with slow streams and deaths
   sim --from 0 --runs 20000                the same families every time
-  sim --seed 7 --verbose                   what happens in the family of seed 7"
+  sim --seed 7 --verbose                   what happens in the family of seed 7
+  sim --seed 7 --record-ops seven          what its leader applies, for sim --replay-ops seven"
     )
 }
 
@@ -86,12 +95,16 @@ impl Cli {
             faults: self.faults,
             only: self.only.clone(),
             keeps_lines: self.verbose,
+            records_ops: self.record_ops.is_some(),
         }
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(path) = &cli.replay_ops {
+        return replay(path);
+    }
     let failed = match cli.seed {
         Some(seed) => one(&cli, seed),
         None => sweep::run(&cli),
@@ -108,6 +121,29 @@ fn main() -> ExitCode {
     }
 }
 
+/// Replays the operations in the file.
+fn replay(path: &Path) -> ExitCode {
+    let file = std::fs::read(path).map_err(|error| error.to_string());
+    match file.and_then(|file| simulation::replay(&file)) {
+        Ok(replayed) => {
+            println!(
+                "{} operations, digest {:016x}",
+                replayed.ops, replayed.digest
+            );
+            if replayed.digest == replayed.recorded {
+                println!("sim: ok");
+                return ExitCode::SUCCESS;
+            }
+            println!(
+                "sim: FAILED: the digest in the file is {:016x}",
+                replayed.recorded
+            );
+        }
+        Err(error) => println!("sim: FAILED: {}: {error}", path.display()),
+    }
+    ExitCode::FAILURE
+}
+
 /// Runs one seed: itself, if it fails.
 fn one(cli: &Cli, seed: u64) -> Option<u64> {
     shrink::report_panics(cli.options(seed), !cli.no_shrink);
@@ -120,6 +156,12 @@ fn one(cli: &Cli, seed: u64) -> Option<u64> {
         "seed {seed}: {} events in {time:?} of simulated time, trace {:016x}",
         outcome.events, outcome.hash
     );
+    if let (Some(path), Some(ops)) = (&cli.record_ops, &outcome.ops)
+        && let Err(error) = std::fs::write(path, ops)
+    {
+        eprintln!("sim: {}: {error}", path.display());
+        std::process::exit(2);
+    }
     let violation = outcome.violation?;
     println!("sim: FAILED: {}: {}", violation.check, violation.what);
     Some(seed)

@@ -8,6 +8,7 @@ mod end;
 mod faults;
 mod hostile;
 mod network;
+mod op_log;
 mod os;
 mod pal;
 mod plan;
@@ -21,6 +22,7 @@ use fastrand::Rng;
 use libos_ipc::Identity;
 
 pub(crate) use faults::{Fault, Faults};
+pub(crate) use op_log::replay;
 use plan::{HOSTILE, Plan};
 pub(crate) use plan::{MOST_MEMBERS, Only, Options, StepName};
 use process::{Birth, THREADS};
@@ -37,6 +39,8 @@ pub(crate) struct Outcome {
     pub(crate) violation: Option<Violation>,
     /// The text of the trace, if the options asked for it.
     pub(crate) lines: Vec<String>,
+    /// The operations of the leader as a file, if the options asked for it.
+    pub(crate) ops: Option<Vec<u8>>,
 }
 
 /// Runs a family from its start to its end.
@@ -44,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let plan = Plan::draw(options.clone());
     let faults = plan.faults;
     let network = network::Network::new(faults, Rng::with_seed(plan.network_seed));
-    world::begin(plan, network, options.keeps_lines);
+    world::begin(plan, network, options);
     world::with(|world| world.log(format_args!("faults: {faults}")));
     let first = Birth {
         identity: Identity::LEADER,
@@ -59,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         time: world.network.now,
         violation: world.violation.take(),
         lines: world.trace.take_lines(),
+        ops: world.ops,
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) only: Option<Only>,
     /// The account is written down.
     pub(crate) keeps_lines: bool,
+    /// The operations of the leader are recorded.
+    pub(crate) records_ops: bool,
 }
 
 /// A step: that of a process (by the order of birth), of one of its threads, by its place.

@@ -8,7 +8,7 @@ use std::fmt::Arguments;
 use super::checks::Checks;
 use super::faults::{Fault, Faults};
 use super::network::{Network, StreamEvent};
-use super::plan::Plan;
+use super::plan::{Options, Plan};
 use super::process::Birth;
 use super::trace::Trace;
 
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
     pub(crate) violation: Option<Violation>,
+    /// The operations that the leader has applied, as a file, if they are recorded.
+    pub(crate) ops: Option<Vec<u8>>,
     /// The processes to start.
     pub(crate) births: Vec<Birth>,
     /// The IDs that were handed over, and their receivers.
@@ -67,14 +69,15 @@ pub(crate) fn paused_until() -> u64 {
 }
 
 /// Creates this thread's world.
-pub(crate) fn begin(plan: Plan, network: Network, keeps_lines: bool) {
+pub(crate) fn begin(plan: Plan, network: Network, options: &Options) {
     let checks = Checks::new(plan.faults);
     let world = World {
         plan,
         network,
         checks,
-        trace: Trace::new(keeps_lines),
+        trace: Trace::new(options.keeps_lines),
         violation: None,
+        ops: options.records_ops.then(Vec::new),
         births: Vec::new(),
         handed: Vec::new(),
         started: 0,

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use libos_ipc::Config;
 use libos_ipc::leader::{Leader, Op, OpObserver, Outcome};
-use libos_ipc::store::Arena;
 
+use crate::simulation::op_log::{LeaderLimits, OpLog};
 use crate::simulation::world::with;
 
 thread_local! {
@@ -26,13 +26,7 @@ pub(crate) struct MirrorMemory(Box<[MaybeUninit<u8>]>);
 
 impl MirrorMemory {
     pub(crate) fn new(config: &Config) -> Self {
-        let limits = &config.capacities;
-        let size = Leader::bytes(
-            limits.ranges,
-            limits.processes,
-            &limits.signals(),
-            &limits.locks,
-        );
+        let size = LeaderLimits::of(config).bytes();
         let mut memory = MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
         if memory.len() < size {
             memory = Box::new_uninit_slice(size);
@@ -55,23 +49,27 @@ struct Replica<'m> {
     leader: Leader<'m>,
     /// The bytes of the operation that is applied.
     bytes: Box<[u8; LONGEST_OP]>,
+    log: Option<OpLog>,
 }
 
 impl<'m> Mirror<'m> {
     pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config) -> Self {
-        let limits = &config.capacities;
-        let leader = Leader::new(
-            &mut Arena::new(&mut memory.0),
-            limits.ranges,
-            limits.processes,
-            &limits.signals(),
-            &limits.locks,
-            config.wrap_ids,
-        );
+        let limits = LeaderLimits::of(config);
+        let records = with(|world| world.ops.is_some());
         Mirror(Mutex::new(Replica {
-            leader: leader.expect("the memory is large enough"),
+            leader: limits.leader(&mut memory.0),
             bytes: Box::new([0; LONGEST_OP]),
+            log: records.then(|| OpLog::new(&limits)),
         }))
+    }
+}
+
+impl Drop for Replica<'_> {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take() {
+            let file = log.end(self.leader.digest());
+            with(|world| world.ops = Some(file));
+        }
     }
 }
 
@@ -81,10 +79,15 @@ impl OpObserver for Mirror<'_> {
         let Replica {
             leader: mirror,
             bytes,
+            log,
         } = &mut *replica;
         // The mirror gets the bytes of each operation, as a replica would.
         let length = op.encode(&mut bytes[..]).unwrap_or(0);
-        let decoded = Op::decode(&bytes[..length]);
+        let bytes = &bytes[..length];
+        if let Some(log) = log {
+            log.add(bytes);
+        }
+        let decoded = Op::decode(bytes);
         let mirrored = mirror.apply(decoded.as_ref().map_or(op, |(decoded, _)| decoded));
         let is_same = decoded == Some((*op, length));
         let is_due = leader.ops() % ANEW_EVERY == 0;
