@@ -1,10 +1,10 @@
-//! The event of a platform where no thread sleeps.
+//! The event of a platform on which no thread sleeps.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Event;
 
-/// An [`Event`] that no thread sleeps on: it is set or not, and wakes nobody.
+/// An [`Event`] that no thread sleeps on: it is set or clear, and setting it wakes no thread.
 #[derive(Debug, Default)]
 pub struct Flag(AtomicBool);
 

@@ -1,4 +1,4 @@
-//! What a wrapper leaves to the platform that it wraps.
+//! The methods that a wrapper forwards to the platform below.
 
 /// Writes the methods of a [`Pal`](crate::pal::Pal) that a wrapper forwards, inside its `impl` of that
 /// trait.

@@ -1,17 +1,17 @@
-//! The only door to the outside: what an embedder implements.
+//! The platform abstraction layer: the only way to the outside, which an embedder implements.
 //!
-//! A [`Pal`] gives a node one-way byte streams to and from its peers, tells which of them are
-//! ready, lets a thread wait for an [`Event`], and tells the time. A node never asks more of the
-//! platform than this. Wrappers (faults, tracing, encryption) are PALs over a PAL, so they
-//! stack; [`forward_pal`](crate::forward_pal) writes what they only pass on.
+//! A [`Pal`] gives a node one-way byte streams to and from its peers, reports which of them are
+//! ready, lets a thread wait for an [`Event`], and has a clock. A node needs nothing else of the
+//! platform. Wrappers (fault injection, tracing, encryption) are PALs over a PAL, so they stack;
+//! [`forward_pal`](crate::forward_pal) writes the methods that they only forward.
 //!
 //! # What a node relies on
-//! * Streams are reliable, ordered and one-way in use: the connecting side writes, the accepting
-//!   side reads. Reads and writes never block. (A wrapper may need the way back for a handshake, as
-//!   `secure` does.)
-//! * Readiness is *level-triggered*: a stream that is ready and watched is reported by every
-//!   [`Pal::wait`] until it is no longer ready or no longer watched.
-//! * All methods may be called from any thread at any time; only one thread at a time is in
+//! * Streams are reliable, ordered and used in one direction: the connecting side writes, the
+//!   accepting side reads. Reads and writes never block. (A wrapper may need the other direction
+//!   for a handshake, as `secure` does.)
+//! * Readiness is *level-triggered*: every [`Pal::wait`] reports a stream that is ready and
+//!   watched, until it is no longer ready or no longer watched.
+//! * All methods may be called from any thread at any time; only one thread at a time calls
 //!   [`Pal::wait`].
 
 use core::fmt;
@@ -35,7 +35,7 @@ pub use flag::Flag;
 pub struct Time(pub u64);
 
 impl Time {
-    /// How long it is from `earlier` to this; zero if `earlier` is later.
+    /// Returns the time from `earlier` to this; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -44,7 +44,7 @@ impl Time {
 
 impl Add<Duration> for Time {
     type Output = Time;
-    /// The point that much later; stops at the end of the clock.
+    /// Returns the point that much later; the sum saturates.
     fn add(self, span: Duration) -> Time {
         Time(
             self.0
@@ -61,59 +61,64 @@ impl Sub<Time> for Time {
     }
 }
 
-/// Why a read or write of a stream moved no bytes.
+/// The reason why a read or write of a stream moved no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamError {
-    /// Nothing to read, or no room to write, for now.
+    /// There is nothing to read, or no room to write, at present.
     WouldBlock,
-    /// Interrupted before anything was moved: the node tries again.
+    /// The call was interrupted before it moved anything: the node tries again.
     Interrupted,
-    /// The stream is broken or closed by the peer, for good.
+    /// The stream is broken, or the peer has closed it, for good.
     Closed,
 }
 
-/// One end of a byte stream. Dropping it ends it for the peer, too, which still reads what was written
-/// before: also if the process was forked and the copy has the descriptor (`shutdown(2)`).
+/// One end of a byte stream. Dropping it ends the stream for the peer, too, which can still read
+/// the bytes that were written before. That holds even if the process was forked and the copy has
+/// the descriptor (`shutdown(2)`).
 pub trait Stream: Send + Sync {
-    /// Reads at most `buffer.len()` bytes without blocking and says how many; 0 says that the
-    /// peer closed its end and everything was read. `buffer` is never empty.
+    /// Reads at most `buffer.len()` bytes without blocking and returns their number; 0 means that
+    /// the peer has closed its end and all bytes were read. `buffer` is never empty.
     ///
     /// # Errors
-    /// As [`StreamError`] says.
+    /// See [`StreamError`].
     fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError>;
 
-    /// Writes the bytes of `parts`, in order, as many as go without blocking, and says how many.
-    /// At least one part is not empty; at most 4 parts are given. What it did not take is offered
-    /// again by the next write, before anything else: a wrapper may have begun to send it.
+    /// Writes the bytes of `parts`, in order, as many as possible without blocking, and returns
+    /// their number. At least one part is not empty, and there are at most 4 parts. The node offers
+    /// the bytes that were not written again in the next write, before any others: a wrapper may
+    /// have begun to send them.
     ///
     /// # Errors
-    /// As [`StreamError`] says.
+    /// See [`StreamError`].
     fn write(&self, parts: &[&[u8]]) -> Result<usize, StreamError>;
 }
 
-/// Why no stream to a peer could be opened.
+/// The reason why no stream to a peer could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
-    /// Nobody listens under that VMID: there is no such process (any more).
+    /// No process listens under that VMID: there is none, or none any more.
     NotListening,
-    /// The peer's backlog is full, or the platform is short of something for now: worth a retry.
+    /// The peer's backlog is full, or the platform lacks resources at present. The caller may try
+    /// again.
     Busy,
-    /// Somebody listens there who is not of this family (another user, say).
+    /// The process that listens there is not of this family (a process of another user, for
+    /// example).
     NotAllowed,
 }
 
-/// Why no stream was accepted.
+/// The reason why no stream was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptError {
-    /// Nobody is waiting to be accepted.
+    /// No stream is waiting to be accepted.
     WouldBlock,
-    /// Somebody who is not of this family was turned away: there may be more to accept.
+    /// A stream of a process that is not of this family was refused. More streams may be waiting.
     NotAllowed,
-    /// The platform is out of descriptors or memory: no use to try before something is closed.
+    /// The platform is out of descriptors or memory. The caller may try again after something was
+    /// closed.
     Exhausted,
 }
 
-/// The platform has no more of what was asked for.
+/// The platform has exhausted a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfResources;
 
@@ -123,25 +128,27 @@ impl fmt::Display for OutOfResources {
     }
 }
 
-/// Something to wait on: set or clear, clear at first.
+/// An event that threads wait for: set or clear, and clear at first.
 pub trait Event: Send + Sync {
-    /// Sets it and wakes whoever waits on it. Cheap if nobody does; never blocks.
+    /// Sets it and wakes the threads that wait for it. It is cheap if no thread waits, and never
+    /// blocks.
     fn set(&self);
     /// Clears it.
     fn clear(&self);
-    /// Whether it is set.
+    /// Returns true if it is set.
     fn is_set(&self) -> bool;
 }
 
 bitflags! {
-    /// What the node asks a watch to report of a stream, and what [`Pal::wait`] reports of it: nothing but
-    /// what is asked for. After a hang-up there may still be bytes to read. A hang-up is reported to each of the
-    /// three, so whoever must not miss one while there is nothing to read or write asks for
-    /// `HANG_UP`. To nobody's interest (`empty`) a PAL may report one hang-up in spite of that,
-    /// once per [`Pal::watch`] or [`Pal::rewatch`], so that a change to and fro costs little.
+    /// The interest of a watch in a stream, and the readiness that [`Pal::wait`] reports for it:
+    /// never more than the watch is interested in. After a hang-up there may still be bytes to
+    /// read. A hang-up is reported for each of the three interests, so a watch with nothing to read
+    /// or write uses `HANG_UP` to see it. For an empty interest a PAL may report one hang-up all
+    /// the same, once after each [`Pal::watch`] or [`Pal::rewatch`], so that a short change of the
+    /// interest is cheap.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Interest: u8 {
-        /// Bytes, or the end, can be read.
+        /// Bytes, or the end of the stream, can be read.
         const READ = 1;
         /// Bytes can be written.
         const WRITE = 2;
@@ -161,67 +168,69 @@ impl Interest {
     }
 }
 
-/// What a node calls a stream when it asks to watch it. Opaque to the PAL. The highest two bits are
-/// clear, so a wrapper can note something in them.
+/// The node's name of a watched stream. The PAL does not interpret it. The highest two bits are
+/// clear, so that a wrapper can use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub u64);
 
 impl Token {
-    /// Reported when somebody waits to be accepted. Never given to [`Pal::watch`], nor are the 15
-    /// numbers below it, which a PAL keeps for its own watches.
+    /// Reported when a stream waits to be accepted. It is never passed to [`Pal::watch`], and
+    /// neither are the 15 numbers below it, which a PAL may use for its own watches.
     pub const LISTENER: Token = Token(u64::MAX);
 }
 
-/// How many ready streams one [`Pal::wait`] reports at most. The rest is reported by the next.
+/// The greatest number of ready streams that one [`Pal::wait`] reports. The next one reports the
+/// rest.
 pub const READY_AT_ONCE: usize = 64;
 
-/// Which watched streams are ready, and for what.
+/// The ready streams, and their readiness.
 pub type ReadyList = heapless::Vec<(Token, Interest), READY_AT_ONCE>;
 
-/// A platform, as seen by one node of a family.
+/// A platform, for one node of a family.
 ///
-/// The node's own listening address is ready to be connected to before the PAL is handed over.
+/// The node's own address accepts connections before the PAL is passed to the node.
 pub trait Pal: Send + Sync {
     /// A byte stream.
     type Stream: Stream;
     /// An event.
     type Event: Event;
 
-    /// Whether [`Pal::wait_readable`] works, so that a thread which waits for an answer may read
-    /// it off the stream itself, without a hand-over from the worker.
+    /// Whether [`Pal::wait_readable`] works. If so, a thread that waits for an answer can read it
+    /// from the stream itself, without a switch to the worker.
     const SUPPORTS_CALLER_READ: bool;
 
-    /// Whether a stream that was accepted says nothing before an exchange with its opener, so that each
-    /// is a stranger for a while: others wait then, rather than that it goes to make room for them.
+    /// Whether an accepted stream carries nothing before an exchange with the process that opened
+    /// it. If so, each stream is unidentified for a while, and at the limit of unidentified streams
+    /// new ones wait instead of replacing the oldest.
     const HAS_HANDSHAKE: bool = false;
 
-    /// A new event. Only called while the node is set up.
+    /// Makes an event. Called only while the node is set up.
     ///
     /// # Errors
-    /// When the platform has no more of them.
+    /// [`OutOfResources`] if the platform has no more events.
     fn event(&self) -> Result<Self::Event, OutOfResources>;
 
-    /// Opens a stream to the process with that VMID, without blocking. A stream may be returned
-    /// before the peer has accepted it; it reads as closed if that never happens.
+    /// Opens a stream to the process with that VMID, without blocking. The stream may be returned
+    /// before the peer has accepted it; if the peer never does, it reads as closed.
     ///
     /// # Errors
-    /// As [`ConnectError`] says.
+    /// See [`ConnectError`].
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError>;
 
-    /// Takes the next stream that somebody opened to this node, without blocking.
+    /// Accepts the next stream to this node, without blocking.
     ///
     /// # Errors
-    /// As [`AcceptError`] says.
+    /// See [`AcceptError`].
     fn accept(&self) -> Result<Self::Stream, AcceptError>;
 
-    /// Turns the report of [`Token::LISTENER`] on or off. On at first.
+    /// Turns the report of [`Token::LISTENER`] on or off. It is on at first.
     fn watch_listener(&self, on: bool);
 
-    /// Begins to watch `stream`, which is not watched yet, under the name `token`. Takes effect
-    /// also for a [`Pal::wait`] under way.
+    /// Begins to watch `stream`, which is not watched yet, under the name `token`. The watch also
+    /// takes effect for a [`Pal::wait`] under way.
     ///
     /// # Errors
-    /// When the platform has no more room for it.
+    /// [`OutOfResources`] if the platform has no room for another watch.
     fn watch(
         &self,
         stream: &Self::Stream,
@@ -229,30 +238,31 @@ pub trait Pal: Send + Sync {
         interest: Interest,
     ) -> Result<(), OutOfResources>;
 
-    /// Changes what is reported of a watched stream.
+    /// Changes the token and the interest of a watched stream.
     fn rewatch(&self, stream: &Self::Stream, token: Token, interest: Interest);
 
     /// Ends the watch. The stream may be dropped after that. A [`Pal::wait`] under way in another
     /// thread may still report it once.
     fn unwatch(&self, stream: &Self::Stream);
 
-    /// Waits until a watched stream is ready, [`Pal::wake`] is called, or the clock reaches
-    /// `until` (`None`: no limit; a time in the past: only looks), and fills `ready`, which comes
-    /// in empty. May return early with nothing.
+    /// Waits until a watched stream is ready, [`Pal::wake`] is called, or the clock reaches `until`
+    /// (`None`: no limit; a time in the past: does not block), and fills `ready`, which is empty at
+    /// the call. It may return early with nothing.
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>);
 
     /// Ends the [`Pal::wait`] under way, or the next one if there is none.
     fn wake(&self);
 
-    /// Waits until `event` is set or the clock reaches `until`, and comes back at once then. May return
-    /// early.
+    /// Waits until `event` is set or the clock reaches `until`, and returns at once then. It may
+    /// return early.
     fn wait_event(&self, event: &Self::Event, until: Option<Time>);
 
-    /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`, and
-    /// comes back at once whichever of the three it is: the time limits and interrupts of a node's calls
-    /// are as exact as this is, and a thread of the same process may hand something over by the event.
-    /// A platform whose wait for a stream can't be ended like that sets [`Pal::SUPPORTS_CALLER_READ`] to
-    /// false. May say [`true`] when it is not. Called only where [`Pal::SUPPORTS_CALLER_READ`].
+    /// Waits until `stream` is readable or hung up, `event` is set, or the clock reaches `until`,
+    /// and returns at once in each of the three cases: the time limits and interrupts of a node's
+    /// calls are as exact as this call, and a thread of the same process may use the event to hand
+    /// something over. A platform whose wait for a stream can't be ended in this way sets
+    /// [`Pal::SUPPORTS_CALLER_READ`] to false. The result may be [`true`] although the stream is
+    /// not readable. Called only if [`Pal::SUPPORTS_CALLER_READ`].
     fn wait_readable(
         &self,
         stream: &Self::Stream,
@@ -260,12 +270,13 @@ pub trait Pal: Send + Sync {
         until: Option<Time>,
     ) -> bool;
 
-    /// Waits as [`Pal::wait_readable`] does, and reads. A platform where one call can do both
-    /// does so; it may heed `event`, and nothing else, late by some milliseconds. So the node calls
-    /// this only where the event means no more than that the connection is to end.
+    /// Waits as [`Pal::wait_readable`] does, and reads. A platform on which one call can do both
+    /// does so; it may react to `event`, and to nothing else, late by some milliseconds. So the
+    /// node calls this only where the event means no more than that the connection ends.
     ///
     /// # Errors
-    /// As [`Stream::read`]; [`StreamError::WouldBlock`] if the event or the time ended it.
+    /// As [`Stream::read`]; [`StreamError::WouldBlock`] if the event or the time limit ended the
+    /// wait.
     fn read_waiting(
         &self,
         stream: &Self::Stream,
@@ -277,6 +288,6 @@ pub trait Pal: Send + Sync {
         stream.read(buffer)
     }
 
-    /// The monotonic clock. Cheap.
+    /// Returns the time of the monotonic clock. It is cheap.
     fn now(&self) -> Time;
 }

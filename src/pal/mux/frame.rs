@@ -1,59 +1,60 @@
-//! What goes over the line, as the module's page has it.
+//! The frames of the channel, as documented in the module.
 
 use core::fmt;
 
-/// The bytes of a frame, without the data after it.
+/// The length of a frame in bytes, without the data after it.
 pub(super) const FRAME: usize = 8;
 
-/// What HELLO says.
+/// The version in HELLO.
 const VERSION: u8 = 1;
 
-/// What a frame says. The first three of a stream come from its writer, the others from its
-/// reader; a writer numbers its own streams.
+/// The kind of a frame. A stream's writer sends the first three kinds after HELLO, its reader the
+/// others. The writer chooses the number of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// First of all: the stream field says how many streams this end reads at once.
+    /// The first frame. The stream field has the number of streams that this end reads at once.
     Hello,
-    /// A stream begins. The value is the VMID it is for, or 0 where that is clear.
+    /// Opens a stream. The value is the VMID of the target, or 0 where the target is clear.
     Open,
-    /// The value says how many bytes of the stream follow, at least 1.
+    /// The value is the number of bytes of the stream that follow, at least 1.
     Data,
-    /// The writer has closed its end: nothing follows.
+    /// The writer has closed its end: no data follow.
     End,
-    /// The writer may send `value` more bytes. The first of these accepts the stream.
+    /// The writer may send `value` more bytes. The first such frame accepts the stream.
     Credit,
-    /// The reader has closed its end, or there is none. The value is a [`Stop`].
+    /// The reader has closed its end, or there is no reader. The value is a [`Stop`].
     Stop,
 }
 
-/// Why a reader's end is closed.
+/// The reason why a reader's end is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// It was read, and is closed; or nobody is there to read it.
+    /// The reader has closed it; or there is no reader.
     Closed,
-    /// It can't be opened for now: worth a retry.
+    /// It can't be opened at present. The writer may try again.
     Busy,
-    /// Who listens there is not of this family.
+    /// The process that listens there is not of this family.
     NotAllowed,
 }
 
-/// What the other end of a line did that it must not: nothing more is read from it.
+/// The protocol violation of the other end of a channel. Nothing more is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MuxError {
-    /// A frame of no known kind, or with a value that it can't have.
-    // Not 0: so "none" is, and a machine that is a `static` takes no room in an image.
+    /// A frame of an unknown kind, or with an undefined value.
+    // The numbers begin at 1, so that `None` is 0, and a machine that is a `static` takes no room
+    // in an image.
     Malformed = 1,
-    /// Its first frame is not HELLO of this version.
+    /// The first frame is not HELLO of this version.
     NoHello,
-    /// A stream number beyond those that this end has.
+    /// The stream number is higher than those that this end has.
     NoSuchStream,
     /// It opens a stream that is open.
     AlreadyOpen,
-    /// It goes on with a stream that is not open or that it has ended.
+    /// The frame is for a stream that is not open or has ended.
     NotOpen,
-    /// It sends more than it may.
+    /// It sends more than its credit.
     BeyondCredit,
-    /// It allows more than can be counted.
+    /// It grants more credit than can be counted.
     TooMuchCredit,
 }
 

@@ -1,21 +1,23 @@
-//! A platform whose only way out is one byte channel: a serial port of a virtual machine, say.
+//! A platform with one byte channel as its only connection: a serial port of a virtual machine, for
+//! example.
 //!
-//! All one-way streams of a member share the channel, the *line*. [`Mux`] is the machine at each of
-//! its ends: the member's, where [`MuxPal`] makes a [`Pal`](crate::pal::Pal) of it, and that of
-//! whoever connects the member with the others (`host::Proxy`). It has no I/O, no clock and no
-//! lock, so it is tested on its own.
+//! All one-way streams of a member share the channel. [`Mux`] is the state machine at each of its
+//! ends: at the member's end, where [`MuxPal`] makes a [`Pal`](crate::pal::Pal) of it, and at the
+//! end of the process that connects the member with the others (`host::Proxy`). It has no I/O, no
+//! clock and no lock, so it is tested by itself.
 //!
-//! *Credit.* The reader of a stream says how many bytes it has room for, and its writer sends no
-//! more. So what comes on the line never has to wait, and a stream that nobody reads holds up its
-//! own writer alone.
+//! *Credit.* The reader of a stream grants the number of bytes that it has room for, and the writer
+//! sends no more. So bytes from the channel never have to wait, and a stream that is not read
+//! blocks its own writer only.
 //!
-//! *Opening* waits for the other end's word, so that nobody is taken for reachable who is not:
-//! [`ConnectError::Busy`](crate::pal::ConnectError::Busy) until it has come.
+//! *Opening* waits for the answer of the other end, so that an absent peer does not appear
+//! reachable: [`ConnectError::Busy`](crate::pal::ConnectError::Busy) is returned until the answer
+//! has arrived.
 //!
 //! # What goes over the line
-//! Frames of 8 bytes: kind (u8), 0 (u8; in HELLO the version, 1), stream (u16), value (u32), all
-//! little-endian. After DATA come that stream's bytes. The first three of a stream come from its
-//! writer, the others from its reader.
+//! Frames have 8 bytes: kind (u8), 0 (u8; in HELLO the version, 1), stream (u16), value (u32), all
+//! little-endian. The bytes of the stream follow a DATA frame. A stream's writer sends the first
+//! three kinds, its reader the others.
 //!
 //! | kind | name | stream | value |
 //! | --- | --- | --- | --- |
@@ -26,8 +28,9 @@
 //! | 5 | CREDIT; the first one accepts the stream | its number | how many bytes more may be sent |
 //! | 6 | STOP: closed by its reader, or refused | its number | 0 closed or nobody there, 1 busy, 2 not allowed |
 //!
-//! *Numbers.* The writer of a stream chooses its number, and uses it again only when both have
-//! closed it and know that of each other. So no late frame is taken for one of another stream.
+//! *Numbers.* The writer of a stream chooses its number, and uses it again only when both ends are
+//! closed and each end knows that of the other. So no late frame is taken for one of another
+//! stream.
 
 mod frame;
 mod machine;

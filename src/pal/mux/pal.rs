@@ -1,4 +1,4 @@
-//! The platform of the member at one end of a line.
+//! The platform of the member at one end of a channel.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,35 +11,36 @@ use crate::pal::{
     ReadyList, Stream, StreamError, Time, Token,
 };
 
-/// How many bytes are read from the line at once.
+/// The number of bytes that are read from the channel at once.
 const CHUNK: usize = 1024;
 
-/// How many pieces are read before others have their turn.
+/// The number of reads before other work is done.
 const CHUNKS_PER_POLL: u32 = 64;
 
-/// The machine's part of a [`MuxEndpoint`]: a byte channel, reliable and in order, and a clock.
+/// The machine's part of a [`MuxEndpoint`]: a reliable and ordered byte channel, and a clock.
 pub trait ByteChannel: Send + Sync {
-    /// Reads what has come without blocking, as much as fits, and says how much; 0: nothing.
+    /// Reads as many bytes as are available and fit, without blocking, and returns their number; 0
+    /// if there are none.
     fn read(&self, buffer: &mut [u8]) -> usize;
 
-    /// Writes as many of `bytes` as go without blocking, and says how many.
+    /// Writes as many of `bytes` as possible without blocking, and returns their number.
     fn write(&self, bytes: &[u8]) -> usize;
 
-    /// Lets time pass until there is something to read, something more can be written after a
-    /// write that did not take all, or the clock reaches `until` (`None`: no limit). May return
-    /// early, but not fail to return for what came just before the call.
+    /// Waits until there are bytes to read, more bytes can be written after a partial write, or the
+    /// clock reaches `until` (`None`: no limit). It may return early. It must return for bytes that
+    /// arrived just before the call.
     fn wait(&self, until: Option<Time>);
 
-    /// The monotonic clock. Cheap.
+    /// Returns the time of the monotonic clock. It is cheap.
     fn now(&self) -> Time;
 }
 
-/// One end of a line and its streams: up to `STREAMS` that are written and as many that are read,
-/// with room for `WINDOW` bytes of each of these. All memory is inside, and it can be a `static`.
+/// One end of a channel and its streams: up to `STREAMS` that are written and as many that are
+/// read, with room for `WINDOW` bytes of each stream that is read. All memory is inside, and it can
+/// be a `static`.
 ///
-/// It is made for a member that has a single thread
-/// ([`Driving::Caller`](crate::Driving::Caller)): a wake from another thread only ends the wait
-/// that comes next.
+/// It is made for a member with a single thread ([`Driving::Caller`](crate::Driving::Caller)): a
+/// wake from another thread only ends the next wait.
 #[derive(Debug)]
 pub struct MuxEndpoint<L, const STREAMS: usize, const WINDOW: usize> {
     channel: L,
@@ -52,11 +53,11 @@ struct State<const STREAMS: usize, const WINDOW: usize> {
     mux: Mux<STREAMS, WINDOW>,
     writers: [Option<Watch>; STREAMS],
     readers: [Option<Watch>; STREAMS],
-    /// Which of those that are opened somebody has come for.
+    /// Whether a `connect` has claimed the open stream.
     claimed: [bool; STREAMS],
     listener_ignored: bool,
-    /// Where the next look begins, so that nobody is left out when more are ready than one report
-    /// holds.
+    /// The place where the next report begins, so that each stream is reported in turn when more
+    /// are ready than one report holds.
     next: usize,
 }
 
@@ -69,7 +70,7 @@ enum End {
 }
 
 impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, STREAMS, WINDOW> {
-    /// An end of that line.
+    /// Makes one end of the channel.
     pub const fn new(channel: L) -> Self {
         MuxEndpoint {
             channel,
@@ -85,22 +86,22 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         }
     }
 
-    /// The platform of a node at this end. For one node.
+    /// Returns the platform of a node at this end. For one node.
     pub const fn pal(&self) -> MuxPal<'_, L, STREAMS, WINDOW> {
         MuxPal { endpoint: self }
     }
 
-    /// The line.
+    /// Returns the channel.
     pub fn channel(&self) -> &L {
         &self.channel
     }
 
-    /// What the other end did that it must not, if anything.
+    /// Returns the protocol violation of the other end, if there was one.
     pub fn fault(&self) -> Option<MuxError> {
         self.state.lock().mux.fault()
     }
 
-    /// Sends what waits to go out, for after the node is gone. False if that took until `until`.
+    /// Sends the remaining bytes, after the node has ended. False if not all were sent at `until`.
     pub fn flush(&self, until: Time) -> bool {
         loop {
             let is_sent = {
@@ -130,7 +131,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         }
     }
 
-    /// Moves bytes between the line and the streams, both ways.
+    /// Moves bytes between the channel and the streams, in both directions.
     fn exchange(&self, state: &mut State<STREAMS, WINDOW>) {
         let mut piece = [0; CHUNK];
         for _ in 0..CHUNKS_PER_POLL {
@@ -143,7 +144,7 @@ impl<L: ByteChannel, const STREAMS: usize, const WINDOW: usize> MuxEndpoint<L, S
         self.send(state);
     }
 
-    /// Does something with the streams, and sends what that has to say.
+    /// Calls `act` with the streams, and sends the resulting frames.
     fn with<T>(&self, act: impl FnOnce(&mut State<STREAMS, WINDOW>) -> T) -> T {
         let mut state = self.state.lock();
         let done = act(&mut state);
@@ -170,7 +171,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         self.claimed.get(usize::from(stream)) == Some(&true)
     }
 
-    /// Begins a stream, or sees what became of it.
+    /// Opens a stream, or returns the result of an attempt under way.
     fn connect(&mut self, to: u32) -> Result<u16, ConnectError> {
         let begun = self
             .mux
@@ -178,7 +179,8 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
             .find(|(stream, whom)| *whom == to && !self.is_claimed(*stream));
         let Some((stream, _)) = begun else {
             if self.mux.open(to).is_none() {
-                // One that was begun for somebody who lost interest makes room, for the next try.
+                // A stream whose `connect` was not repeated is dropped, so that the next attempt
+                // has room.
                 self.drop_unclaimed();
             }
             return if self.mux.fault().is_some() {
@@ -239,7 +241,7 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         }
     }
 
-    /// Reports what is ready.
+    /// Reports the ready streams.
     fn poll(&mut self, ready: &mut ReadyList) {
         if !self.listener_ignored && self.mux.has_opened() {
             let _ = ready.push((Token::LISTENER, Interest::READ));
@@ -267,13 +269,13 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
     }
 }
 
-/// The platform of a member whose streams share one line: the end that a [`MuxEndpoint`] keeps.
+/// The platform of a member whose streams share one channel: the end that a [`MuxEndpoint`] has.
 #[derive(Debug)]
 pub struct MuxPal<'t, L, const STREAMS: usize, const WINDOW: usize> {
     endpoint: &'t MuxEndpoint<L, STREAMS, WINDOW>,
 }
 
-/// One end of a stream over a line.
+/// One end of a stream over a channel.
 #[derive(Debug)]
 pub struct MuxStream<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> {
     endpoint: &'t MuxEndpoint<L, STREAMS, WINDOW>,
@@ -327,7 +329,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
         Ok(Flag::default())
     }
 
-    /// As a rule the first call for a peer says that it is busy, for the other end has to be asked.
+    /// The first call for a peer usually returns `Busy`, since the other end has to answer first.
     fn connect(&self, peer: Vmid) -> Result<Self::Stream, ConnectError> {
         let stream = self.endpoint.with(|state| state.connect(peer.get()))?;
         Ok(self.stream(End::Writer(stream)))
@@ -377,7 +379,7 @@ impl<'t, L: ByteChannel, const STREAMS: usize, const WINDOW: usize> Pal
                 self.endpoint.exchange(&mut state);
                 state.poll(ready);
                 let is_over = has_waited || !ready.is_empty() || until == Some(Time(0));
-                // Who tries to connect is to look again, instead of resting.
+                // A caller that tries to connect tries again at once, instead of sleeping.
                 is_over || state.mux.take_changed()
             };
             if self.endpoint.woken.swap(false, Ordering::AcqRel) || is_over {

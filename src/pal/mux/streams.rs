@@ -1,4 +1,4 @@
-//! The two ends that a stream can have here, as the machine keeps them.
+//! The states of a stream at its two ends.
 
 use bitflags::bitflags;
 
@@ -6,35 +6,35 @@ use super::frame::{MuxError, Stop};
 use crate::store::ByteRing;
 
 bitflags! {
-    /// What became of a stream that this end writes. None of them: its number is free.
+    /// The state of a stream that this end writes. If it is empty, the number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct TxState: u8 {
         /// It was opened here.
         const OPENED = 1;
-        /// The other end knows of it.
+        /// The other end has received the OPEN, or will.
         const OPEN_SENT = 2;
-        /// It was accepted.
+        /// The other end has accepted it.
         const ACCEPTED = 4;
-        /// Closed here.
+        /// It was closed here.
         const ENDED = 8;
-        /// The other end knows that.
+        /// The END was sent.
         const END_SENT = 16;
-        /// Closed there.
+        /// It was closed at the other end.
         const STOPPED = 32;
     }
 }
 
 bitflags! {
-    /// What became of a stream that this end reads. None of them: its number is free.
+    /// The state of a stream that this end reads. If it is empty, the number is free.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct RxState: u8 {
-        /// It was opened there.
+        /// It was opened at the other end.
         const OPENED = 1;
-        /// Closed there: what is in the ring is the rest.
+        /// It was closed at the other end: the ring has the remaining bytes.
         const ENDED = 8;
-        /// Closed here: what comes is dropped.
+        /// It was closed here: further bytes are dropped.
         const STOPPED = 16;
-        /// The other end knows that.
+        /// The STOP was sent.
         const STOP_SENT = 32;
     }
 }
@@ -43,11 +43,11 @@ bitflags! {
 #[derive(Debug)]
 pub(super) struct TxStream {
     pub(super) life: TxState,
-    /// Whom it is for.
+    /// The VMID of the target.
     pub(super) to: u32,
-    /// How many bytes may be sent yet.
+    /// The number of bytes that may still be sent.
     pub(super) credit: u32,
-    /// Why it was stopped.
+    /// The reason of the STOP.
     pub(super) stop: Stop,
 }
 
@@ -59,7 +59,7 @@ impl TxStream {
         stop: Stop::Closed,
     };
 
-    /// Frees the number when both ends know of both ends.
+    /// Frees the number when each end knows that both ends are closed.
     pub(super) fn free_if_finished(&mut self) {
         if self.life.contains(TxState::END_SENT | TxState::STOPPED) {
             *self = TxStream::FREE;
@@ -88,7 +88,7 @@ impl TxStream {
         Ok(())
     }
 
-    /// Whether the reader knows of it and has not said its last word about it.
+    /// Returns true if the reader knows of the stream and has not sent STOP.
     fn is_open_at_reader(&self) -> bool {
         self.life.contains(TxState::OPEN_SENT) && !self.life.contains(TxState::STOPPED)
     }
@@ -98,13 +98,13 @@ impl TxStream {
 #[derive(Debug)]
 pub(super) struct RxStream<const WINDOW: usize> {
     pub(super) life: RxState,
-    /// What came and was not read yet.
+    /// The bytes that were received and not read.
     pub(super) ring: ByteRing<WINDOW>,
-    /// How many bytes the other end may send yet.
+    /// The number of bytes that the other end may still send.
     pub(super) granted: usize,
-    /// How many bytes were read that it was not told of.
+    /// The number of bytes that were read and not granted again.
     pub(super) consumed: usize,
-    /// What is said when it is closed here.
+    /// The reason that STOP will have if it is closed here.
     pub(super) stop: Stop,
 }
 
@@ -139,7 +139,7 @@ impl<const WINDOW: usize> RxStream<WINDOW> {
         Ok(())
     }
 
-    /// That many bytes are going to come.
+    /// Records that `length` bytes follow.
     pub(super) fn on_data(&mut self, length: usize) -> Result<(), MuxError> {
         if !self.is_receiving() {
             return Err(MuxError::NotOpen);
@@ -151,22 +151,22 @@ impl<const WINDOW: usize> RxStream<WINDOW> {
         Ok(())
     }
 
-    /// Takes in bytes that were announced: there is room for them.
+    /// Stores bytes that were announced: there is room for them.
     pub(super) fn receive(&mut self, bytes: &[u8]) {
         if !self.life.contains(RxState::STOPPED) {
             self.ring.push(bytes);
         }
     }
 
-    /// Frees the number when both ends know of both ends.
+    /// Frees the number when each end knows that both ends are closed.
     pub(super) fn free_if_finished(&mut self) {
         if self.life.contains(RxState::ENDED | RxState::STOP_SENT) {
             self.life = RxState::empty();
         }
     }
 
-    /// How many bytes the other end should be allowed now: when half the window was read, so that
-    /// one frame goes for many reads.
+    /// Returns the number of bytes to grant now. It is 0 until half the window was read, so that
+    /// one frame serves many reads.
     pub(super) fn pending_credit(&self) -> usize {
         if self.life == RxState::OPENED && self.consumed >= WINDOW.div_ceil(2) {
             self.consumed

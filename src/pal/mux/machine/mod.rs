@@ -1,4 +1,5 @@
-//! The machine at one end of a line: streams on one side, the line's bytes on the other.
+//! The state machine at one end of a channel: streams on one side, the channel's bytes on the
+//! other.
 
 mod readers;
 mod rx;
@@ -11,36 +12,36 @@ use super::frame::{FRAME, MuxError};
 use super::streams::{RxStream, TxStream};
 use crate::store::ByteRing;
 
-/// How many bytes wait to go out on the line at most.
+/// The greatest number of bytes that wait to be sent on the channel.
 const TX_BUFFER_LENGTH: usize = 16 * 1024;
 
-/// One end of a line: up to `STREAMS` streams that are written here and as many that are read here,
-/// with up to `WINDOW` bytes of each that came and were not read.
+/// One end of a channel: up to `STREAMS` streams that are written here and as many that are read
+/// here, with up to `WINDOW` unread bytes of each.
 ///
-/// Nothing in it blocks, waits or asks the time. What it has to say is taken with
-/// [`Mux::poll_transmit`]; what came is given to [`Mux::receive`], which checks every byte of it, and
-/// always takes all: a stream's writer sends no more than the reader has room for.
+/// It never blocks or waits and has no clock. [`Mux::poll_transmit`] returns the bytes to send.
+/// [`Mux::receive`] checks every received byte and always accepts all: a stream's writer sends no
+/// more than the reader has room for.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 pub struct Mux<const STREAMS: usize, const WINDOW: usize> {
     outgoing: [TxStream; STREAMS],
     incoming: [RxStream<WINDOW>; STREAMS],
-    /// Streams that were opened there and not yet looked at here, with whom they are for.
+    /// The streams that were opened by the other end and not accepted here, with their targets.
     opened: Deque<(u16, u32), STREAMS>,
     tx_buffer: ByteRing<TX_BUFFER_LENGTH>,
     hello_sent: bool,
-    /// Nothing is to be said that is not on the line.
+    /// All pending frames are in the buffer.
     all_queued: bool,
-    /// How many streams the other end reads; none before it has said so.
+    /// The number of streams that the other end reads; none before its HELLO.
     peer_streams: Option<u16>,
-    /// A frame that came in part.
+    /// The frame of which a part was received.
     head: [u8; FRAME],
     head_length: usize,
-    /// The stream whose data comes, and how much of it.
+    /// The stream whose data follow, and the number of bytes that are left.
     incoming_data: Option<(u16, usize)>,
-    /// Something became of a stream that was opened here.
+    /// The other end has accepted or refused a stream since [`Mux::take_changed`].
     changed: bool,
-    /// Nothing comes any more.
+    /// No more bytes will be received.
     hung_up: bool,
     fault: Option<MuxError>,
 }
@@ -56,7 +57,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     };
 
-    /// One end of a fresh line.
+    /// Makes one end of a new channel.
     pub const fn new() -> Self {
         Mux {
             outgoing: [TxStream::FREE; STREAMS],
@@ -75,23 +76,24 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     }
 
-    /// What the other end did that it must not, if anything. All streams are closed then.
+    /// Returns the protocol violation of the other end, if there was one. All streams are closed
+    /// then.
     pub fn fault(&self) -> Option<MuxError> {
         self.fault
     }
 
-    /// What is to go out on the line next; empty if nothing is.
+    /// Returns the bytes to send next on the channel; empty if there are none.
     pub fn poll_transmit(&mut self) -> &[u8] {
         self.queue_pending();
         self.tx_buffer.front()
     }
 
-    /// The first `count` bytes of [`Mux::poll_transmit`] are on their way.
+    /// Records that the first `count` bytes of [`Mux::poll_transmit`] were sent.
     pub fn mark_sent(&mut self, count: usize) {
         self.tx_buffer.skip(count);
     }
 
-    /// Whether the other end has accepted or refused a stream since this was last asked.
+    /// Returns true if the other end has accepted or refused a stream since the last call.
     pub fn take_changed(&mut self) -> bool {
         core::mem::take(&mut self.changed)
     }

@@ -6,17 +6,17 @@ use crate::pal::mux::frame::Stop;
 use crate::pal::mux::streams::RxState;
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
-    /// The next stream that the other end has opened, and whom it is for.
+    /// Returns the next stream that the other end has opened, and the VMID of its target.
     pub fn next_opened(&mut self) -> Option<(u16, u32)> {
         self.opened.pop_front()
     }
 
-    /// Whether [`Mux::next_opened`] has one.
+    /// Returns true if [`Mux::next_opened`] has a stream.
     pub fn has_opened(&self) -> bool {
         !self.opened.is_empty()
     }
 
-    /// Accepts it: its writer may send.
+    /// Accepts the stream: its writer may send.
     pub fn accept(&mut self, stream: u16) {
         if let Ok(incoming) = self.rx_stream(stream) {
             incoming.consumed = WINDOW;
@@ -25,23 +25,23 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     }
 
-    /// How many bytes of it can be read.
+    /// Returns the number of bytes that can be read.
     pub fn readable(&self, stream: u16) -> usize {
         self.incoming
             .get(usize::from(stream))
             .map_or(0, |incoming| incoming.ring.len())
     }
 
-    /// Whether its writer has closed it: what can be read is the rest.
+    /// Returns true if the writer has closed the stream: no bytes follow those that can be read.
     pub fn is_ended(&self, stream: u16) -> bool {
         let incoming = self.incoming.get(usize::from(stream));
         self.hung_up || incoming.is_none_or(|incoming| incoming.life.contains(RxState::ENDED))
     }
 
-    /// Reads as much as there is and fits; 0 after the last byte of a stream that was closed.
+    /// Reads as many bytes as are available and fit; 0 after the last byte of a closed stream.
     ///
     /// # Errors
-    /// [`StreamError::WouldBlock`] if there is nothing for now.
+    /// [`StreamError::WouldBlock`] if there is nothing to read at present.
     pub fn read(&mut self, stream: u16, buffer: &mut [u8]) -> Result<usize, StreamError> {
         let is_ended = self.is_ended(stream);
         let Ok(incoming) = self.rx_stream(stream) else {
@@ -56,7 +56,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     }
 
-    /// What can be read, or its first part, to look at; [`Mux::skip`] takes it away.
+    /// Returns the bytes that can be read, or the first part of them. [`Mux::skip`] removes them.
     pub fn front(&self, stream: u16) -> &[u8] {
         self.incoming
             .get(usize::from(stream))
@@ -82,7 +82,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         }
     }
 
-    /// Closes it. What comes yet is dropped.
+    /// Closes the stream. Further bytes are dropped.
     pub fn stop(&mut self, stream: u16, stop: Stop) {
         let Ok(incoming) = self.rx_stream(stream) else {
             return;

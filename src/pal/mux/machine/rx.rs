@@ -1,14 +1,14 @@
-//! What comes on the line.
+//! Bytes received from the channel.
 
 use super::Mux;
 use crate::pal::mux::frame::{FRAME, Frame, Kind, MuxError, Stop};
 use crate::pal::mux::streams::{RxStream, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
-    /// Takes in bytes of the line.
+    /// Processes bytes of the channel.
     ///
     /// # Errors
-    /// What is wrong with them. Then the line is of no use any more, as after [`Mux::hang_up`].
+    /// The protocol violation. Then the channel is unusable, as after [`Mux::hang_up`].
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), MuxError> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -21,7 +21,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         outcome
     }
 
-    /// The line has come to its end: every stream reads as closed when what came before was read.
+    /// Records the end of the channel: every stream reads as closed after its remaining bytes.
     pub fn hang_up(&mut self) {
         self.hung_up = true;
     }
@@ -70,7 +70,8 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             Kind::Hello => Ok(()),
             Kind::Open => {
                 self.rx_stream(stream)?.on_open()?;
-                // There is a place for each stream, and one is opened again only when it is free.
+                // The queue has a slot for each stream, and a stream is opened again only when it
+                // is free.
                 self.opened
                     .push_back((stream, value))
                     .map_err(|_| MuxError::AlreadyOpen)

@@ -1,11 +1,11 @@
-//! What goes out on the line.
+//! Bytes to be sent on the channel.
 
 use super::Mux;
 use crate::pal::mux::frame::{FRAME, Frame, Kind};
 use crate::pal::mux::streams::{RxState, TxState};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
-    /// Puts a frame on the line, if there is room: for its data, too.
+    /// Appends a frame to the buffer, if there is room for it and its data.
     pub(super) fn queue_frame(&mut self, kind: Kind, stream: u16, value: u32) -> bool {
         let data = match kind {
             Kind::Data => usize::try_from(value).unwrap_or(usize::MAX),
@@ -23,8 +23,8 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         true
     }
 
-    /// Says what is owed, as far as there is room. It needs no queue: each stream knows what is
-    /// to be said about it.
+    /// Appends all pending frames, as far as there is room. No queue is needed, since the state of
+    /// each stream determines its pending frames.
     pub(super) fn queue_pending(&mut self) {
         if !self.all_queued {
             self.all_queued = self.queue_all_pending();

@@ -6,12 +6,12 @@ use crate::pal::mux::frame::{FRAME, Kind, Stop};
 use crate::pal::mux::streams::{TxState, TxStream};
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
-    /// Whether [`Mux::open`] can begin a stream.
+    /// Returns true if [`Mux::open`] can open a stream.
     pub fn can_open(&self) -> bool {
         self.free().is_some()
     }
 
-    /// The lowest number that is free at both ends.
+    /// Returns the lowest number that is free at both ends.
     fn free(&self) -> Option<u16> {
         if self.hung_up {
             return None;
@@ -22,7 +22,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             .find_map(|(stream, outgoing)| outgoing.life.is_empty().then_some(stream))
     }
 
-    /// Begins a stream, if one is free. It takes bytes when the other end has accepted it.
+    /// Opens a stream, if one is free. It accepts bytes when the other end has accepted it.
     pub fn open(&mut self, to: u32) -> Option<u16> {
         let stream = self.free()?;
         let outgoing = self.outgoing.get_mut(usize::from(stream))?;
@@ -36,7 +36,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         Some(stream)
     }
 
-    /// The streams that are open here, with whom they are for.
+    /// Iterates over the streams that are open here, with their targets.
     pub fn open_streams(&self) -> impl Iterator<Item = (u16, u32)> {
         (0..).zip(&self.outgoing).filter_map(|(stream, outgoing)| {
             let is_open = !outgoing.life.is_empty() && !outgoing.life.contains(TxState::ENDED);
@@ -44,14 +44,14 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         })
     }
 
-    /// Whether the other end has accepted it.
+    /// Returns true if the other end has accepted it.
     pub fn is_accepted(&self, stream: u16) -> bool {
         self.outgoing
             .get(usize::from(stream))
             .is_some_and(|outgoing| outgoing.life.contains(TxState::ACCEPTED))
     }
 
-    /// Why nothing that is written to it goes anywhere, if it is so.
+    /// Returns the reason why written bytes would be dropped, if they would.
     pub fn stopped(&self, stream: u16) -> Option<Stop> {
         let outgoing = self.outgoing.get(usize::from(stream))?;
         if self.hung_up {
@@ -61,7 +61,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         is_stopped.then_some(outgoing.stop)
     }
 
-    /// How many bytes go into it now.
+    /// Returns the number of bytes that can be written now.
     pub fn room(&self, stream: u16) -> usize {
         let Some(outgoing) = self.outgoing.get(usize::from(stream)) else {
             return 0;
@@ -73,10 +73,11 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         credit.min(self.tx_buffer.room().saturating_sub(FRAME))
     }
 
-    /// Writes the bytes of `parts`, as many as go, and says how many.
+    /// Writes as many bytes of `parts` as possible, and returns their number.
     ///
     /// # Errors
-    /// [`StreamError::WouldBlock`] if none go now, [`StreamError::Closed`] if none ever will.
+    /// [`StreamError::WouldBlock`] if none can be written now, [`StreamError::Closed`] if none can
+    /// be written ever again.
     pub fn write(&mut self, stream: u16, parts: &[&[u8]]) -> Result<usize, StreamError> {
         if self.stopped(stream).is_some() {
             return Err(StreamError::Closed);
@@ -103,7 +104,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         Ok(count)
     }
 
-    /// Closes it: what was written still arrives.
+    /// Closes the stream: bytes that were written still arrive.
     pub fn end(&mut self, stream: u16) {
         let Some(outgoing) = self.outgoing.get_mut(usize::from(stream)) else {
             return;
