@@ -4,7 +4,7 @@ use core::hash::Hasher;
 use core::num::NonZeroI32;
 
 use super::op::{Op, Outcome, Presence};
-use super::{Alloc, Departed, Leader, PendingGrants, Processes};
+use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED};
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::file_locks::{LockTable, SetOutcome};
@@ -203,11 +203,27 @@ impl Leader<'_> {
             }
             Message::FileHandle { handle, held, vmid } => {
                 let noted = self.update_open_file(from, Vmid::new(vmid), handle, held, other);
+                let is_unconfirmed = |to| held && self.locks.is_notice_unconfirmed(to, handle);
                 if seq == 0 {
                     one_way(noted.is_ok())
+                } else if noted.is_ok() && Vmid::new(vmid).is_some_and(is_unconfirmed) {
+                    Outcome::Answer(Answer::Status(UNCONFIRMED))
                 } else {
                     Outcome::Answer(status(noted))
                 }
+            }
+            // The receiver confirms the notice, or the giver asks whether it has.
+            Message::FileGiven { handle, vmid } if seq == 0 => {
+                let is_own = vmid == from.get();
+                if is_own {
+                    self.locks.confirm_notice(from, handle);
+                }
+                one_way(is_own)
+            }
+            Message::FileGiven { handle, vmid } => {
+                let is_unconfirmed = |to| self.locks.is_notice_unconfirmed(to, handle);
+                let is_confirmed = !Vmid::new(vmid).is_some_and(is_unconfirmed);
+                Outcome::Answer(status(is_confirmed.then_some(()).ok_or(errno::EAGAIN)))
             }
             _ => self.lock_request(from, seq, message),
         }

@@ -29,6 +29,10 @@ pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 pub(crate) use signals::{OutgoingSignal, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
+/// The leader's answer to a member that gave an open file to another one: that is still to confirm that it
+/// knows.
+pub(crate) const UNCONFIRMED: i32 = 1;
+
 /// How many of those who left are remembered: more than can leave while a request is under way.
 const MAX_DEPARTED: usize = 256;
 

@@ -143,6 +143,7 @@ impl Op<'_> {
                 | Message::ChildExit(_)
                 | Message::KillOrdered { .. }
                 | Message::FileHandle { .. }
+                | Message::FileGiven { .. }
                 | Message::FileLockSet(_)
                 | Message::FileLockGet(_)
                 | Message::FileLockBorrow(_)

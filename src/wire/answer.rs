@@ -148,6 +148,7 @@ impl Expected {
             | codes::FILE_LOCK_BORROW
             | codes::FILE_LOCK_CLEAR_PID
             | codes::FILE_HANDLE
+            | codes::FILE_GIVEN
             | codes::PROCESS_START
             | codes::PROCESS_CHANGE => Expected::Status,
             codes::PROCESS_QUERY => Expected::Process,

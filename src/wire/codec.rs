@@ -62,9 +62,12 @@ impl<'a> Message<'a> {
                 };
                 fill(to, &body, &[])?;
             }
-            Message::FileGiven(handle) => {
-                let handle = handle.into();
-                fill(to, &layout::FileGiven { handle }, &[])?;
+            Message::FileGiven { handle, vmid } => {
+                let body = layout::FileGiven {
+                    handle: handle.into(),
+                    vmid: vmid.into(),
+                };
+                fill(to, &body, &[])?;
             }
             Message::SyncNote { id, note } => {
                 let body = layout::SyncNote {
@@ -170,7 +173,10 @@ impl<'a> Message<'a> {
             }
             codes::FILE_GIVEN => {
                 let body: &layout::FileGiven = read_struct(payload)?;
-                Message::FileGiven(body.handle.get())
+                Message::FileGiven {
+                    handle: body.handle.get(),
+                    vmid: body.vmid.get(),
+                }
             }
             codes::FILE_LOCK_BORROW => {
                 let lock = FileLock::read(payload, false)?;

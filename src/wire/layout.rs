@@ -178,8 +178,9 @@ layouts! {
     }
 
     /// `FILE_GIVEN`
-    FileGiven: 8 {
+    FileGiven: 12 {
         handle: U64 = 0,
+        vmid: U32 = 8,
     }
 
     /// `FILE_LOCK_RECALL`

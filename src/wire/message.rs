@@ -62,8 +62,14 @@ pub enum Message<'a> {
         /// The VMID of the member that it is given to; 0 for the sender itself.
         vmid: u32,
     },
-    /// Another member has given this open file to the receiver.
-    FileGiven(u64),
+    /// The leader notifies a member that the member holds an open file, and the member confirms it. As a
+    /// request of the giver: whether the receiver has confirmed it.
+    FileGiven {
+        /// The open file.
+        handle: u64,
+        /// The VMID of the receiver.
+        vmid: u32,
+    },
     /// Sets a lock of a process, or asks for a delegation of the file. A positive answer grants the
     /// delegation, and is the number of locks that the member may grant. The lock's `handle` is the
     /// number of the delegation.
@@ -153,7 +159,7 @@ impl Message<'_> {
             Message::FileLockGet(_) => codes::FILE_LOCK_GET,
             Message::FileLockCancel(_) => codes::FILE_LOCK_CANCEL,
             Message::FileHandle { .. } => codes::FILE_HANDLE,
-            Message::FileGiven(_) => codes::FILE_GIVEN,
+            Message::FileGiven { .. } => codes::FILE_GIVEN,
             Message::FileLockBorrow(_) => codes::FILE_LOCK_BORROW,
             Message::FileLockRecall(_) => codes::FILE_LOCK_RECALL,
             Message::FileLockReturn { .. } => codes::FILE_LOCK_RETURN,
@@ -205,7 +211,7 @@ impl Message<'_> {
             }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
-            Message::FileGiven(_) => size_of::<layout::FileGiven>(),
+            Message::FileGiven { .. } => size_of::<layout::FileGiven>(),
             Message::SyncNote { .. } => size_of::<layout::SyncNote>(),
             Message::Hello(_) => size_of::<layout::Hello>(),
             Message::Limits(_) => size_of::<layout::Limits>(),

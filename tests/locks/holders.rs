@@ -136,6 +136,31 @@ fn transferred_open_file_is_held_after_the_giver_closes_or_dies() {
     }
 }
 
+/// A descriptor may come before the leader's notice that the receiver holds the open file.
+#[test]
+fn receiver_that_closes_as_soon_as_the_giver_returns_leaves_no_lock() {
+    let family = Family::new();
+    let (one, two, other) = (family.member(), family.member(), family.member());
+    let leader = &family.leader;
+    let pairs = [
+        (&one.node, &two.node),
+        (leader, &two.node),
+        (&one.node, leader),
+    ];
+    for (block, (giver, receiver)) in (1..).zip(pairs) {
+        let vmid = receiver.identity().vmid;
+        for handle in (block << 20..).take(TRIES) {
+            assert_eq!(giver.set_lock(&flock(handle), WAIT), Ok(()));
+            assert_eq!(giver.give_open_file(vmid, handle, WAIT), Ok(()));
+            assert_eq!(receiver.close_open_file(handle, WAIT), Ok(()));
+            assert_eq!(giver.close_open_file(handle, WAIT), Ok(()));
+            assert!(is_free(&other.node, flock(9)));
+        }
+    }
+    assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
+    assert!(family.is_clean());
+}
+
 /// `(flock 9; work) 9>file`: the shell opens the file, its child locks and ends, the shell closes
 /// it.
 #[test]

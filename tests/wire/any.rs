@@ -109,7 +109,7 @@ pub(crate) fn message() -> impl Strategy<Value = Message<'static>> {
             held,
             vmid,
         }),
-        any::<u64>().prop_map(Message::FileGiven),
+        any::<(u64, u32)>().prop_map(|(handle, vmid)| Message::FileGiven { handle, vmid }),
         lock().prop_map(|lock| Message::FileLockBorrow(FileLock {
             family: LockFamily::Posix,
             ..lock
@@ -342,7 +342,7 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
             held: true,
             vmid: 2,
         },
-        Message::FileGiven(1),
+        Message::FileGiven { handle: 1, vmid: 2 },
         Message::FileLockBorrow(lock),
         Message::FileLockRecall(1),
         Message::SyncNote {

@@ -478,7 +478,13 @@ fn the_extensions_for_file_locks() {
         },
         &frame(33, 72, &[(0, &[1, 1]), (8, &[1]), (12, &[2, 2])]),
     );
-    is(Message::FileGiven(0x0101), &frame(25, 97, &[(0, &[1, 1])]));
+    is(
+        Message::FileGiven {
+            handle: 0x0101,
+            vmid: 0x0202,
+        },
+        &frame(29, 97, &[(0, &[1, 1]), (8, &[2, 2])]),
+    );
     let record = FileLock {
         family: LockFamily::Posix,
         pid: 4,
@@ -644,6 +650,7 @@ fn requests_and_their_answers() {
         (codes::FILE_LOCK_OFD_GET, Expected::Lock),
         (codes::FILE_LOCK_BORROW, Expected::Status),
         (codes::FILE_HANDLE, Expected::Status),
+        (codes::FILE_GIVEN, Expected::Status),
         (codes::PROCESS_START, Expected::Status),
         (codes::PROCESS_CHANGE, Expected::Status),
         (codes::PROCESS_QUERY, Expected::Process),

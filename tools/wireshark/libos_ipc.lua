@@ -425,7 +425,10 @@ local MESSAGES = {
         r:add_info("frames of %d, handles of %d bytes, flags %d", frame, data, flags)
         r:skip(r:left())
     end,
-    [97] = function(r) r:add_info("handle %s", r:u64(f.handle)) end,
+    [97] = function(r)
+        local handle, to = r:u64(f.handle), r:u32(f.child)
+        r:add_info("handle %s for %d", handle, to)
+    end,
     [76] = function(r) r:add_info("handle %s: %s", r:u64(f.handle), named(NOTES, r:u32(f.note, NOTES))) end,
     [99] = function(r)
         kill(r, { [0] = "thread", "process" })
@@ -506,6 +509,7 @@ local ANSWERS = {
     [100] = status,
     [67] = status,
     [72] = status,
+    [97] = status,
     [68] = function(r)
         local result = r:i32(f.status)
         local pid, vmid = r:u32(f.pid), r:u32(f.vmid)

@@ -102,4 +102,14 @@ impl LockTable<'_> {
     pub fn mark_notice_sent(&mut self, vmid: Vmid, open_file: u64) {
         self.open_files.mark_notice_sent(vmid, open_file);
     }
+
+    /// Records that the member has confirmed the notice of the open file.
+    pub fn confirm_notice(&mut self, vmid: Vmid, handle: u64) {
+        self.open_files.confirm_notice(vmid, handle);
+    }
+
+    /// Whether the member was given the open file, and has not confirmed the notice of that yet.
+    pub fn is_notice_unconfirmed(&self, vmid: Vmid, handle: u64) -> bool {
+        self.open_files.is_notice_unconfirmed(vmid, handle)
+    }
 }

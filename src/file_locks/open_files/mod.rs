@@ -44,6 +44,8 @@ enum Notice {
     /// The notice is to be sent.
     Pending,
     Sent,
+    /// The receiver has confirmed the notice, or needs none.
+    Confirmed,
 }
 
 #[derive(Clone, Copy, Hash)]
@@ -66,7 +68,7 @@ const FREE: Reference = Reference {
     open_file: 0,
     vmid: None,
     state: HoldState::Held,
-    notice: Notice::Sent,
+    notice: Notice::Confirmed,
     requests: 0,
     is_listed: false,
     prev: NONE,
@@ -238,7 +240,7 @@ impl<'m> OpenFileTable<'m> {
             Some(slot) => {
                 self.change(slot, |reference| {
                     reference.state = HoldState::Held;
-                    reference.notice = Notice::Sent;
+                    reference.notice = Notice::Confirmed;
                 });
                 true
             }

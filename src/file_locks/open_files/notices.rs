@@ -78,4 +78,23 @@ impl OpenFileTable<'_> {
             self.change(slot, |reference| reference.notice = Notice::Sent);
         }
     }
+
+    /// Records that the member knows that it holds the open file. It needs no other notice of it.
+    pub(super) fn confirm_notice(&mut self, vmid: Vmid, handle: u64) {
+        while let Some(slot) = self.find_unconfirmed(vmid, handle) {
+            self.change(slot, |reference| reference.notice = Notice::Confirmed);
+        }
+    }
+
+    /// Whether the member is still to confirm a notice of the open file.
+    pub(super) fn is_notice_unconfirmed(&self, vmid: Vmid, handle: u64) -> bool {
+        self.find_unconfirmed(vmid, handle).is_some()
+    }
+
+    fn find_unconfirmed(&self, vmid: Vmid, handle: u64) -> Option<u32> {
+        self.find(handle, |reference| {
+            reference.vmid == Some(vmid)
+                && matches!(reference.notice, Notice::Pending | Notice::Sent)
+        })
+    }
 }

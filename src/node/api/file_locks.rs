@@ -227,21 +227,26 @@ impl<P: Pal> Node<'_, P> {
             if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
-            let until = self.now() + Duration::from_millis(pause);
-            let rest = limits.not_after(until);
-            match self.wait_until(
-                leader,
-                WaitReason::Pause,
-                rest,
-                || None::<Result<(), Error>>,
-            ) {
-                Err(Error::TimedOut) => {}
-                ended => return ended,
-            }
-            if let Some(error) = limits.reached(&self.pal) {
-                return Err(error);
-            }
+            self.pause(leader, limits, Duration::from_millis(pause))?;
             pause = pause.saturating_mul(2).min(ASK_AGAIN_AT_LAST);
+        }
+    }
+
+    /// Sleeps for that long.
+    ///
+    /// # Errors
+    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
+    pub(super) fn pause(
+        &self,
+        peer: Vmid,
+        limits: Limits<'_>,
+        pause: Duration,
+    ) -> Result<(), Error> {
+        let rest = limits.not_after(self.now() + pause);
+        let never = || None::<Result<(), Error>>;
+        match self.wait_until(peer, WaitReason::Pause, rest, never) {
+            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
+            ended => ended,
         }
     }
 

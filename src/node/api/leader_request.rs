@@ -112,8 +112,10 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         match message {
             Message::FileHandle { handle, held, .. } => {
-                let is_noted =
-                    matches!(outcome, Outcome::Done | Outcome::Answer(Answer::Status(0)));
+                let is_noted = matches!(
+                    outcome,
+                    Outcome::Done | Outcome::Answer(Answer::Status(0..))
+                );
                 if is_noted && *held && other == Some(self.identity.vmid) {
                     self.used_locks.record_open_file(*handle);
                 }

@@ -4,13 +4,19 @@ use core::time::Duration;
 
 use super::leader_request::done;
 use crate::Vmid;
-use crate::error::Error;
-use crate::leader::{Leader, Op};
-use crate::node::{LateReply, Node, Wait};
+use crate::error::{Error, errno};
+use crate::leader::{Leader, Op, UNCONFIRMED};
+use crate::node::rpc::Limits;
+use crate::node::{LateReply, Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
-use crate::wire::Message;
+use crate::wire::{Answer, Message};
+
+/// The pause before the leader is asked whether a receiver has confirmed an open file, at first and at
+/// most.
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The most notices that are sent at once, so that other work of the worker is not delayed.
 const NOTES_AT_ONCE: usize = 16;
@@ -35,8 +41,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// before [`Node::join`].
     ///
     /// A process that was [handed](Node::give_open_file) an open file holds it already, so nothing is lost
-    /// before this call. To be called once for each descriptor that has come in a message: another one
-    /// may be under way. A child need not call it for what it was handed before it joined.
+    /// before this call. Where several descriptors of the same open file may be in transit to this process,
+    /// it calls this once for each that has come. A child need not call it for what it was handed before it
+    /// joined.
     ///
     /// # Errors
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
@@ -44,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
     pub fn hold_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         self.used_locks.record_open_file(open_file);
-        self.notify_open_file(OpenFileNotice::Hold, open_file, wait)
+        done(self.notify_open_file(OpenFileNotice::Hold, open_file, wait)?)
     }
 
     /// Hands an open file on to another process of the family: to a child that this process
@@ -53,12 +60,13 @@ impl<'m, P: Pal> Node<'m, P> {
     /// may close it or end: the open file's `flock` and OFD locks go with the last process that holds
     /// it. This process holds it, too, from now on, even if it has never locked it.
     ///
-    /// An open file counts once for a process that has not joined, however often it is handed on. A member
-    /// [says](Node::hold_open_file) of each descriptor that arrives that it has come, before it uses or
-    /// [closes](Node::close_open_file) it: the descriptor may be there before the leader's word,
-    /// and a close before both is not noticed: the lock stays until the member ends. A child that never joins holds it until it is
-    /// [buried](Node::abandon_child), or abandoned. If the descriptor can't be sent,
-    /// [`Node::take_back_open_file`].
+    /// An open file counts once for a process that has not joined, however often it is handed on. A child
+    /// that never joins holds it until it is [abandoned](Node::abandon_child). For a member each one that is
+    /// handed on is a descriptor in transit. When this returns, the member knows that it holds the open
+    /// file, and may close the descriptor as soon as that arrives. A member that does not read its streams is
+    /// waited for until [`Config::recall_limit`](crate::Config::recall_limit) or `wait` is over: it calls
+    /// [`Node::hold_open_file`] before it closes the descriptor, or the locks stay until it ends. If the
+    /// descriptor can't be sent, [`Node::take_back_open_file`].
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit of
@@ -67,8 +75,36 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
     /// [`Node::take_back_open_file`] makes sure that it was not.
     pub fn give_open_file(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        let wait = self.begin(wait);
         self.used_locks.record_open_file(open_file);
-        self.notify_open_file(OpenFileNotice::Give(to), open_file, wait)
+        match self.notify_open_file(OpenFileNotice::Give(to), open_file, wait)? {
+            Answer::Status(UNCONFIRMED) => {
+                self.await_receiver(to, open_file, wait);
+                Ok(())
+            }
+            answer => done(answer),
+        }
+    }
+
+    /// Waits until the receiver knows that it holds the open file. The descriptor may reach it before the
+    /// leader's notice does, and it reports the close of an open file only if it knows of that. The
+    /// transfer is done in any case, so nothing that ends this wait is an error.
+    fn await_receiver(&self, to: Vmid, open_file: u64, wait: Wait<'_>) {
+        let limits =
+            Limits::of(wait, &self.pal).not_after(self.pal.now() + self.config.recall_limit);
+        let vmid = to.get();
+        let question = Message::FileGiven {
+            handle: open_file,
+            vmid,
+        };
+        let mut pause = FIRST_PAUSE;
+        while self.pause(self.identity.vmid, limits, pause).is_ok()
+            && self.ask_leader(&question, LateReply::Drop, limits.wait())
+                == Ok(Answer::Status(errno::EAGAIN.saturating_neg()))
+        {
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Takes back an open file that this process has [handed on](Node::give_open_file) to another, since
@@ -82,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
         open_file: u64,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        self.notify_open_file(OpenFileNotice::TakeBack(from), open_file, wait)
+        done(self.notify_open_file(OpenFileNotice::TakeBack(from), open_file, wait)?)
     }
 
     /// The last descriptor of an open file in this process was closed: if no other process holds it, its
@@ -102,7 +138,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.await_notes(wait)?;
         }
         if self.used_locks.may_have_open_file(open_file) {
-            self.notify_open_file(OpenFileNotice::Close, open_file, wait)
+            done(self.notify_open_file(OpenFileNotice::Close, open_file, wait)?)
         } else {
             Ok(())
         }
@@ -128,7 +164,7 @@ impl<'m, P: Pal> Node<'m, P> {
         what: OpenFileNotice,
         open_file: u64,
         wait: Wait<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Answer<'static>, Error> {
         let (other, held) = match what {
             OpenFileNotice::Hold => (None, true),
             OpenFileNotice::Close => (None, false),
@@ -150,7 +186,7 @@ impl<'m, P: Pal> Node<'m, P> {
             vmid,
         };
         self.check_running()?;
-        done(self.ask_leader(&message, LateReply::Drop, wait)?)
+        self.ask_leader(&message, LateReply::Drop, wait)
     }
 
     /// On the leader: notifies members of the open files that they were given, so that they send a
@@ -175,7 +211,15 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends the notice of one open file. False if there was no room.
     fn send_given_file(&self, leader: &SpinLock<Leader<'m>>, (to, open_file): (Vmid, u64)) -> bool {
         let now = Wait::at_most(Duration::ZERO);
-        if let Err(Error::Full(_)) = self.post(to, &Message::FileGiven(open_file), now) {
+        let vmid = to.get();
+        if let Err(Error::Full(_)) = self.post(
+            to,
+            &Message::FileGiven {
+                handle: open_file,
+                vmid,
+            },
+            now,
+        ) {
             return false;
         }
         // A peer that is gone needs no notice.
@@ -202,8 +246,20 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Handles the leader's notice that this process was given an open file.
-    pub(crate) fn record_given_file(&self, open_file: u64) {
+    /// Handles the leader's notice that this process was given an open file. Returns false if there was
+    /// no room for the confirmation.
+    pub(crate) fn confirm_given_file(
+        &self,
+        leader: &PeerRef<'_, 'm, P::Stream>,
+        open_file: u64,
+    ) -> bool {
         self.used_locks.record_open_file(open_file);
+        let vmid = self.identity.vmid.get();
+        let confirmation = Message::FileGiven {
+            handle: open_file,
+            vmid,
+        };
+        let sent = self.put(leader, 0, &confirmation, Limits::NONE);
+        !matches!(sent, Err(Error::Full(_)))
     }
 }

@@ -178,9 +178,8 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             Message::Hello(hello) => self.handle_hello(peer, hello),
             Message::Limits(limits) => self.handle_limits(peer, limits),
-            Message::FileGiven(handle) if Some(to) == self.identity.leader => {
-                self.record_given_file(*handle);
-                true
+            Message::FileGiven { handle, .. } if Some(to) == self.identity.leader => {
+                self.confirm_given_file(peer, *handle)
             }
             Message::FileLockRecall(loan) if Some(to) == self.identity.leader => {
                 self.recalled(*loan);
