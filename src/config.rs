@@ -1,4 +1,4 @@
-//! What an embedder decides: every limit of a node, and how it is driven.
+//! The configuration of a node: its limits, and the thread that drives it.
 
 use core::fmt;
 use core::time::Duration;
@@ -9,62 +9,66 @@ use crate::shared_state::LeaseLimits;
 use crate::wire::{Answer, DelegatedLocks};
 use crate::{Id, Vmid};
 
-/// The limits of one node. Each is the number of things that fit; at the limit a call gets
-/// [`Error::Full`](crate::Error::Full) which names it.
+/// The limits of one node. Each is a number of entries; at the limit a call gets
+/// [`Error::Full`](crate::Error::Full) with the name of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacities {
-    /// Other processes this node can be connected with at once.
+    /// Other processes that this node can be connected to at once.
     pub peers: usize,
-    /// Accepted streams whose peer has not said yet which VMID it is.
+    /// Accepted streams whose peer has not stated its VMID yet.
     pub unidentified: usize,
-    /// Calls that can wait for an answer, or for room to send, at once.
+    /// Calls that can wait at once for an answer, or for room to send.
     pub waiters: usize,
-    /// The longest frame taken from a peer or sent to one, in bytes. One buffer of this size is
-    /// kept for each peer.
+    /// The longest frame received from a peer or sent to one, in bytes. The node has one buffer of
+    /// this size for each peer.
     pub frame_length: usize,
-    /// The bytes that can wait to be sent to one peer. Two buffers of half this size are kept for
-    /// each peer; half must hold the longest frame. Where half does not hold a path (4125 bytes),
-    /// who asks for metadata of this process is refused (`ENOMEM`).
+    /// The bytes that can wait to be sent to one peer. The node has two buffers of half this size
+    /// for each peer, and half must hold the longest frame. If half does not hold a path (4125
+    /// bytes), requests for metadata of this process are refused (`ENOMEM`).
     pub send_queue: usize,
-    /// ID ranges in the leader's table; as many as a quarter of them, and 4096 at most, can be IDs that
-    /// were given to processes which have not come yet. A member that is not the leader keeps none.
+    /// ID ranges in the leader's table. Up to a quarter of them, and at most 4096, can be IDs that
+    /// were given to processes which have not connected yet. A member that is not the leader has
+    /// none.
     pub ranges: usize,
-    /// ID ranges that this process can own: one for its children, those of its threads (32 in each), and IDs
-    /// that were handed to it.
+    /// ID ranges that this process can own: one for its children, those of its threads (32 IDs in
+    /// each), and IDs that were transferred to it.
     pub own_ranges: usize,
-    /// Processes in the leader's table, and zombies, and pids that only name a group or session
-    /// yet. A member that is not the leader keeps none.
+    /// Processes and zombies in the leader's table, and pids that only name a group or session. A
+    /// member that is not the leader has none.
     pub processes: usize,
-    /// Real-time signals (32 to 64), and signals for threads, that wait at the leader one by one: until
-    /// their target has joined, or reads. At the limit one for a thread is refused (`EAGAIN`), and one
-    /// for a process, a group or all is pending once, as with `kill(2)`. As many calls can wait at the
-    /// leader for such a target's answer. A member that is not the leader keeps none.
+    /// Real-time signals (32 to 64), and signals for threads, that are queued one by one at the
+    /// leader until their target has joined, or reads. At the limit a signal for a thread is
+    /// refused (`EAGAIN`), and a signal for a process, a group or all is pending once, as with
+    /// `kill(2)`. As many calls can wait at the leader for such a target's answer. A member that is
+    /// not the leader has none.
     pub queued_signals: usize,
-    /// Children of this process that live or were not reaped.
+    /// Children of this process that are alive or were not reaped.
     pub children: usize,
-    /// Calls that ask for a path or for credentials at once; a buffer of 4 KiB is kept for each.
+    /// Calls that can request a path or credentials at once; the node has a buffer of 4 KiB for
+    /// each.
     pub reply_buffers: usize,
     /// File locks in the leader's tables.
     pub locks: LockLimits,
-    /// Files whose record locks the leader may lend to this process at once, if it is not the leader
-    /// itself: locks there take no message. Zero: none. It needs a frame length of
+    /// Files whose record locks the leader may delegate to this process at once, if this is not the
+    /// leader: locks on such a file need no message. Zero: none. It needs a frame length of
     /// [`DelegatedLocks::frame_length`](crate::wire::DelegatedLocks::frame_length) of
     /// [`DelegatedLocks::MAX`](crate::wire::DelegatedLocks::MAX), here and at the leader.
     pub delegated_files: usize,
     /// Sync handles that this process uses at once.
     pub sync_handles: usize,
-    /// The most data of a sync handle, in bytes, the same in all processes of the family. A frame
-    /// with that has to fit the frame length: it is 41 bytes longer.
+    /// The greatest length of the data of a sync handle, in bytes, the same in all processes of the
+    /// family. A frame with the data must not exceed the frame length: it is 41 bytes longer than
+    /// the data.
     pub sync_data: usize,
     /// Sync handles in the leader's tables.
     pub leases: LeaseLimits,
-    /// The last events that are kept, for [`Node::events`](crate::Node::events); made a power of
-    /// two. Zero: none, at no cost.
+    /// The number of events that [`Node::events`](crate::Node::events) keeps, rounded up to a power
+    /// of two. Zero: none, at no cost.
     pub events: usize,
 }
 
 impl Capacities {
-    /// A family of up to 64 processes, in less than 2 MiB.
+    /// Limits for a family of up to 64 processes, in less than 2 MiB.
     pub const DEFAULT: Capacities = Capacities {
         peers: 64,
         unidentified: 8,
@@ -93,7 +97,8 @@ impl Capacities {
         events: 256,
     };
 
-    /// A host process that leads hundreds of members: memory that is never used stays untouched.
+    /// Limits for a host process that leads hundreds of members. Memory that is never used stays
+    /// untouched.
     pub const LARGE: Capacities = Capacities {
         peers: 2048,
         unidentified: 64,
@@ -124,12 +129,12 @@ impl Capacities {
 }
 
 impl Capacities {
-    /// Whether a frame holds all that comes back with a file that was lent.
+    /// Returns true if a frame holds the longest list of locks that returns with a delegation.
     pub(crate) const fn fits_delegation(&self) -> bool {
         self.frame_length >= DelegatedLocks::frame_length(DelegatedLocks::MAX)
     }
 
-    /// Whether a peer's queue ever has room for an answer with metadata.
+    /// Returns true if a peer's queue can hold an answer with metadata.
     pub(crate) const fn fits_metadata(&self) -> bool {
         self.send_queue / 2 >= Answer::LONGEST_META
     }
@@ -142,7 +147,7 @@ impl Capacities {
         }
     }
 
-    /// How many files a process that is no leader can borrow.
+    /// Returns the number of files that can be delegated to a process that is not the leader.
     pub(crate) const fn max_delegated_files(&self) -> usize {
         if self.fits_delegation() {
             self.delegated_files
@@ -158,46 +163,48 @@ impl Default for Capacities {
     }
 }
 
-/// Who moves a node's bytes.
+/// The thread that drives a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driving {
     /// A thread of its own, in [`Node::work`](crate::Node::work).
     Worker,
-    /// Whoever calls: [`Node::poll`](crate::Node::poll) between calls, and every blocking call
-    /// while it waits. For a program with a single thread.
+    /// The calling thread: in [`Node::poll`](crate::Node::poll) between calls, and in every
+    /// blocking call while it waits. For a program with a single thread.
     Caller,
 }
 
-/// All that is decided about a node when it is made.
+/// The configuration of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// The limits.
     pub capacities: Capacities,
-    /// Who moves the bytes.
+    /// The thread that drives the node.
     pub driving: Driving,
-    /// How long a thread that waits looks again and again before it sleeps. Waking a sleeping
-    /// core may take longer than the whole exchange. It is given up by itself, and tried again
-    /// now and then, where it doesn't pay (a single core, a slow peer). Zero: never.
+    /// The time for which a waiting thread polls before it sleeps. Waking a sleeping core may take
+    /// longer than the whole exchange. Where polling does not pay (on a single core, with a slow
+    /// peer), the node stops it by itself and tries it again from time to time. Zero: never.
     pub spin: Duration,
-    /// Whether the leader hands out released IDs again once the highest was reached, as a kernel does
-    /// with pids. Without, a family has come to its end when it has used 131,072 ranges.
+    /// Whether the leader assigns released IDs again once the highest ID was assigned, as a kernel
+    /// does with pids. If not, a family can assign no more IDs after 131,072 ranges.
     pub wrap_ids: bool,
-    /// Whether the leader leaves a dead member's ID ranges alone. By default it takes them back.
+    /// Whether the leader keeps the ID ranges of a dead member. By default it reclaims them.
     pub keep_ranges_of_dead: bool,
-    /// How long a peer whose backlog is full, or that does not say its VMID, is waited for.
+    /// The time limit for a peer whose backlog is full, or that does not state its VMID.
     pub connect_limit: Duration,
-    /// How long a member may take to give back a file whose locks are lent to it, while others wait
-    /// for it: then its connection is closed, and its locks are gone. And how long a leader may take
-    /// to say what became of a wait for a lock that was called off: then the connection is closed, too.
+    /// The time in which a member must return a delegation while other members wait for the file:
+    /// after it, the leader closes the connection, and the member's locks are released. It is also
+    /// the time in which a leader must answer a cancelled wait for a lock: after it, the member
+    /// closes the connection.
     pub recall_limit: Duration,
-    /// As the leader: how long a process that is being started may take to join after its parent has
-    /// ended. One that has not come by then is abandoned, and what it was given is free. While its parent
-    /// lives there is no such limit: the parent [buries](crate::Node::abandon_child) one that will not come.
+    /// At the leader: the time in which a process that is being started must join after its parent
+    /// has ended. After it, the process is abandoned, and its IDs and open files are free. There is
+    /// no such limit while its parent lives: the parent [abandons](crate::Node::abandon_child) a
+    /// child that will not come.
     pub start_limit: Duration,
 }
 
 impl Config {
-    /// The default limits, a worker thread, a short spin, and IDs that are given out again.
+    /// The default limits, a worker thread, a short time of polling, and reuse of IDs.
     pub const DEFAULT: Config = Config {
         capacities: Capacities::DEFAULT,
         driving: Driving::Worker,
@@ -216,17 +223,18 @@ impl Default for Config {
     }
 }
 
-/// Who a process is in its family.
+/// The identity of a process in its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// This process.
+    /// The VMID of this process.
     pub vmid: Vmid,
-    /// The process that started it; none for the first.
+    /// The VMID of the process that started it; none for the first process.
     pub parent: Option<Vmid>,
-    /// The leader; none if this process is the leader itself.
+    /// The VMID of the leader; none if this process is the leader itself.
     pub leader: Option<Vmid>,
-    /// The pid that the parent took for this process ([`Node::start_child`](crate::Node::start_child)); 0 for none:
-    /// then [`Node::join`](crate::Node::join) takes one.
+    /// The pid that the parent allocated for this process
+    /// ([`Node::start_child`](crate::Node::start_child)); 0 for none: then
+    /// [`Node::join`](crate::Node::join) allocates one.
     pub pid: Id,
     /// The parent's pid; 0 for none.
     pub parent_pid: Id,
@@ -242,9 +250,9 @@ impl Identity {
         parent_pid: 0,
     };
 
-    /// A process that `parent` started, in the family led by the first process, without a pid.
-    /// Where the parent uses this crate too, [`Node::start_child`](crate::Node::start_child) gives
-    /// the identity, with a pid.
+    /// Returns the identity of a process that `parent` started, in the family led by the first
+    /// process, without a pid. If the parent uses this crate too,
+    /// [`Node::start_child`](crate::Node::start_child) returns the identity, with a pid.
     pub const fn child(vmid: Vmid, parent: Vmid) -> Identity {
         Identity {
             vmid,
@@ -255,7 +263,7 @@ impl Identity {
         }
     }
 
-    /// The identity as five numbers, for a command line or a boot message:
+    /// Returns the identity as five numbers, for a command line or a boot message.
     /// [`Identity::from_numbers`] reads them.
     pub const fn numbers(&self) -> [u32; 5] {
         [
@@ -267,7 +275,7 @@ impl Identity {
         ]
     }
 
-    /// The identity that [`Identity::numbers`] gave. `None` if these are no such numbers.
+    /// Returns the identity for the numbers of [`Identity::numbers`]; `None` for other numbers.
     pub const fn from_numbers(numbers: [u32; 5]) -> Option<Identity> {
         let [vmid, parent, leader, pid, parent_pid] = numbers;
         let Some(vmid) = Vmid::new(vmid) else {
@@ -282,7 +290,7 @@ impl Identity {
         })
     }
 
-    /// Whether this process is the leader.
+    /// Returns true if this process is the leader.
     pub const fn is_leader(&self) -> bool {
         self.leader.is_none()
     }
@@ -295,17 +303,17 @@ const fn number(vmid: Option<Vmid>) -> u32 {
     }
 }
 
-/// How much memory each part of a node takes, in bytes. Known at compile time; `Display` gives a
+/// The memory of each part of a node, in bytes. It is known at compile time; `Display` prints a
 /// table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Peers: their places in the table, without their buffers.
+    /// The entries of the peer table, without their buffers.
     pub peers: usize,
     /// Buffers for incoming frames.
     pub receive_buffers: usize,
     /// Buffers for outgoing frames.
     pub send_buffers: usize,
-    /// Calls that wait.
+    /// Waiting calls.
     pub waiters: usize,
     /// The leader's tables.
     pub leader: usize,
@@ -313,7 +321,7 @@ pub struct MemoryUse {
     pub own_ids: usize,
     /// This process's children.
     pub children: usize,
-    /// Files whose locks are lent to this process.
+    /// Files whose locks are delegated to this process.
     pub delegated_files: usize,
     /// Sync handles of this process.
     pub sync_handles: usize,
@@ -324,7 +332,7 @@ pub struct MemoryUse {
 }
 
 impl MemoryUse {
-    /// All of it: what [`Node::new`](crate::Node::new) has to be given.
+    /// Returns the sum: the length of the memory for [`Node::new`](crate::Node::new).
     pub const fn total(&self) -> usize {
         self.peers
             .saturating_add(self.receive_buffers)

@@ -1,35 +1,36 @@
-//! What a node counts. Everything can be read at any time, without a lock.
+//! The counters of a node. They can be read at any time, without a lock.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::wire::Malformed;
 
-/// Why a peer lost its connection through its own fault, or a stranger was turned away.
+/// The reason why a peer's connection was closed through its own fault, or an unidentified
+/// connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It sent a frame that is not one.
+    /// The peer sent a malformed frame.
     Malformed(Malformed),
-    /// It sent a message of a role that it or this node doesn't have.
+    /// It sent a message of a role that it, or this node, does not have.
     WrongRole,
-    /// Its answer to a request doesn't have the request's form.
+    /// Its answer does not have the form that the request requires.
     WrongAnswer,
-    /// It went by VMID 0 or by this node's own.
+    /// It stated VMID 0 or this node's own.
     BadVmid,
-    /// It went by the VMID of a process that is connected.
+    /// It stated the VMID of a process that is connected.
     VmidTaken,
-    /// It did not say its VMID in time, or too many such were waiting.
+    /// It did not state its VMID in time, or too many unidentified connections were waiting.
     NoVmid,
-    /// It could not be answered: it does not listen, or let its backlog stay full.
+    /// It could not be answered: it does not listen, or its backlog stayed full.
     Unreachable,
-    /// It did not give back in time a file whose locks were lent to it.
+    /// It did not return a delegation in time.
     NotReturned,
-    /// It sent a sync message that does not fit what it has of the handle.
+    /// It sent a sync message that does not match its state of the handle.
     SyncProtocolViolation,
-    /// There is no room for one more peer.
+    /// There is no room for another peer.
     PeersFull,
-    /// It is not of this family (another user).
+    /// It is not of this family (it belongs to another user).
     NotAllowed,
 }
 
@@ -59,7 +60,7 @@ impl Refusal {
         }
     }
 
-    /// All there are.
+    /// Iterates over all reasons.
     pub fn all() -> impl Iterator<Item = Refusal> {
         Malformed::ALL
             .into_iter()
@@ -94,7 +95,7 @@ macro_rules! counters {
             refusals: [Counter; Refusal::COUNT],
         }
 
-        /// What a node has counted since it was made, and how full it is.
+        /// The counters of a node since it was made, and the usage of its pools.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Statistics {
@@ -102,7 +103,7 @@ macro_rules! counters {
             /// Connections refused or closed for a fault of the peer, by reason. See
             /// [`Statistics::refused`].
             refusals: [u64; Refusal::COUNT],
-            /// How full the node's pools are.
+            /// The usage of the node's pools.
             pub pools: Pools,
         }
 
@@ -129,28 +130,28 @@ counters! {
     bytes_out,
     /// Reads that moved bytes.
     reads,
-    /// Writes that moved bytes: fewer than frames where frames go in batches.
+    /// Writes that moved bytes: fewer than frames if frames are sent in batches.
     writes,
     /// Streams accepted.
     accepted,
     /// Streams opened.
     connected,
-    /// Peers that went away, for whatever reason.
+    /// Peers that were disconnected, for any reason.
     disconnects,
-    /// Answers to calls that had given up, and to none: dropped.
+    /// Answers to calls that had ended, and to none: dropped.
     late_answers,
-    /// Frames with a code that nobody knows: skipped.
+    /// Frames with an unknown code: skipped.
     unknown_codes,
-    /// Well-formed requests that could not be done and to which no answer is due.
+    /// Well-formed requests without an answer that could not be done.
     rejected_oneway,
-    /// Orphans that this process inherited whose end found no room in its table of children, and that
-    /// nobody waits for, since its library OS is in C and keeps its zombies itself.
+    /// Exit reports of orphans that this process inherited, which found no room in its table of
+    /// children and were dropped, since its library OS is in C and keeps its zombies itself.
     dropped_orphan_exits,
-    /// Times a peer's requests were left unread until it reads its answers.
+    /// Times that the node stopped reading a peer's requests until the peer read its answers.
     paused_reads,
-    /// Times that spinning met what it waited for before the time was over.
+    /// Times that polling ended with the awaited event.
     spins_won,
-    /// Times that spinning was in vain.
+    /// Times that polling ended at its time limit.
     spins_lost,
 }
 
@@ -163,12 +164,12 @@ impl Counters {
 }
 
 impl Statistics {
-    /// How many connections were refused or closed for that reason.
+    /// Returns the number of connections that were refused or closed for that reason.
     pub fn refused(&self, reason: Refusal) -> u64 {
         self.refusals.get(reason.index()).copied().unwrap_or(0)
     }
 
-    /// How many were, for all reasons together.
+    /// Returns the number of connections that were refused or closed, for all reasons.
     pub fn refused_total(&self) -> u64 {
         self.refusals
             .iter()
@@ -195,21 +196,21 @@ impl Counter {
     }
 }
 
-/// How full one pool is.
+/// The usage of one pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Things in use now.
+    /// The number of entries in use.
     pub now: usize,
-    /// The most that were ever in use at once.
+    /// The highest number of entries in use so far.
     pub peak: usize,
     /// The limit.
     pub limit: usize,
 }
 
-/// The pools, each with what it is called for people.
+/// Defines the pools, each with its displayed name.
 macro_rules! pools {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// How full the pools of a node are.
+        /// The usage of a node's pools.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Pools {
@@ -217,7 +218,7 @@ macro_rules! pools {
         }
 
         impl Pools {
-            /// Each pool with its name.
+            /// Iterates over the pools with their names.
             pub fn all(&self) -> impl Iterator<Item = (&'static str, Usage)> {
                 [$(($text, self.$name),)*].into_iter()
             }
@@ -228,36 +229,36 @@ macro_rules! pools {
 pools! {
     /// Peers.
     peers = "peers",
-    /// Calls that wait.
+    /// Waiting calls.
     waiters = "calls that wait",
     /// ID ranges in the leader's table.
     ranges = "ID ranges of the family",
     /// ID ranges of this process.
     own_ranges = "own ID ranges",
-    /// Processes, zombies and names in the leader's table.
+    /// Processes, zombies and pids of groups and sessions in the leader's table.
     processes = "processes",
-    /// Signals that wait one by one at the leader.
+    /// Signals that are queued one by one at the leader.
     queued_signals = "queued signals",
     /// Children of this process.
     children = "children",
     /// File locks in the leader's table.
     locks = "file locks",
-    /// Files in it.
+    /// Files with locks in the leader's table.
     locked_files = "files with locks",
-    /// Requests for file locks that wait.
+    /// Waiting requests for file locks.
     waiting_for_locks = "waiting for file locks",
     /// Open files with locks.
     lock_handles = "open files with locks",
-    /// Files that the leader has lent to members.
+    /// Files that the leader has delegated to members.
     delegations = "files lent",
-    /// Files that are lent to this process.
+    /// Files that are delegated to this process.
     delegated_files = "files borrowed",
     /// Sync handles that this process uses.
     sync_handles = "sync handles",
     /// Sync handles that any process uses, at the leader.
     served_handles = "sync handles of the family",
-    /// Their clients: processes that use them, each counted for each.
+    /// Their clients: pairs of a handle and a process that uses it.
     sync_clients = "their clients",
-    /// Bytes waiting to be sent to the peer that has the most of them.
+    /// Bytes waiting to be sent to the peer with the most of them.
     send_queue = "fullest send queue, bytes",
 }

@@ -1,13 +1,12 @@
-//! What a call can fail with, and whose fault it is.
+//! The errors of calls.
 
 use core::fmt;
 
-/// A bounded thing of a node that can be full. Each has its limit in
-/// [`Capacities`](crate::Capacities).
+/// A bounded resource of a node. Each has its limit in [`Capacities`](crate::Capacities).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resource {
-    /// Peers that this node is connected with.
+    /// Peers that this node is connected to.
     Peers,
     /// Bytes waiting to be sent to one peer.
     SendQueue,
@@ -17,19 +16,20 @@ pub enum Resource {
     Ranges,
     /// ID ranges that this process owns.
     OwnRanges,
-    /// Processes, zombies, and names of groups and sessions in the leader's table.
+    /// Processes, zombies, and pids of groups and sessions in the leader's table.
     Processes,
-    /// Children of this process that live or were not reaped.
+    /// Children of this process that are alive or were not reaped.
     Children,
-    /// Calls for metadata at once.
+    /// Calls that request metadata at once.
     ReplyBuffers,
     /// Sync handles that this process uses.
     SyncHandles,
     /// The length of one frame.
     FrameLength,
-    /// The most data of a sync handle, which has to be the same in all processes of the family.
+    /// The length of the data of a sync handle, which must be the same in all processes of the
+    /// family.
     SyncData,
-    /// The memory handed to the node at its creation.
+    /// The memory passed to the node at its creation.
     Memory,
 }
 
@@ -52,13 +52,13 @@ impl fmt::Display for Resource {
     }
 }
 
-/// Why a call did not do what was asked.
+/// The reason why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
-    /// The peer is not there, or went away before it answered (`ESRCH`).
+    /// The peer does not exist, or was disconnected before it answered (`ESRCH`).
     NoSuchProcess,
-    /// The leader is gone: nothing that needs it can be done any more (`ENOTCONN`).
+    /// The leader has ended: calls that need it fail (`ENOTCONN`).
     LeaderGone,
     /// The time limit of the call ended it (`ETIMEDOUT`). A late answer is dropped and counted.
     TimedOut,
@@ -66,18 +66,18 @@ pub enum Error {
     Interrupted,
     /// A bounded resource of this node is full (`ENOMEM`).
     Full(Resource),
-    /// A limit of this process does not go with that of a peer: [`Resource::SyncData`] of the leader is
-    /// another (`EPROTO`), or the peer takes no frames as long as this one
+    /// A limit of this process does not match that of a peer: [`Resource::SyncData`] differs from
+    /// the leader's (`EPROTO`), or the peer accepts no frames of this length
     /// ([`Resource::FrameLength`], `EMSGSIZE`).
     LimitsDiffer {
-        /// Which limit of [`Capacities`](crate::Capacities).
+        /// The limit, one of [`Capacities`](crate::Capacities).
         limit: Resource,
         /// The limit of this process.
         ours: u32,
         /// The limit of the other process.
         theirs: u32,
     },
-    /// The leader has no IDs or VMIDs left to give (`EAGAIN`).
+    /// The leader has no IDs or VMIDs left (`EAGAIN`).
     NoIds,
     /// The peer refused with this error number (positive, Linux numbering).
     Refused(i32),
@@ -89,12 +89,12 @@ pub enum Error {
     Unsupported,
     /// The node is shutting down (`ESHUTDOWN`).
     ShuttingDown,
-    /// The platform failed to give a stream, event or watch (`EIO`).
+    /// The platform failed to provide a stream, event or watch (`EIO`).
     Platform,
 }
 
 impl Error {
-    /// The error as a positive Linux error number.
+    /// Returns the error as a positive Linux error number.
     pub const fn errno(self) -> i32 {
         match self {
             Error::NoSuchProcess => errno::ESRCH,
@@ -162,7 +162,7 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// Linux error numbers, as they stand on the wire (there negative).
+/// Linux error numbers. On the wire they are negative.
 pub mod errno {
     /// Resource deadlock would occur.
     pub const EDEADLK: i32 = 35;

@@ -1,7 +1,7 @@
-//! What is worth a person's attention, for the `log` facade and for a library OS in C;
-//! nothing without those features.
+//! Log messages for the `log` facade and for a library OS in C. Without those features there are
+//! none.
 //!
-//! A logger is the embedder's code: nothing is logged while another thread may spin for a lock.
+//! A logger is the embedder's code, so nothing is logged while another thread may spin for a lock.
 
 /// Logs an event, at a level named as the facade names it.
 macro_rules! log_event {
@@ -17,14 +17,15 @@ macro_rules! log_event {
 
 pub(crate) use log_event;
 
-/// The way of an event to a library OS in C, which the C API sets up.
+/// The sink of log messages in a library OS in C, which the C API sets.
 #[cfg(feature = "capi")]
 pub(crate) mod c {
     use core::fmt::Arguments;
 
     use crate::store::Once;
 
-    /// Takes a level (0 error, 1 warning, 2 debug) and the text. Until it is set nothing is logged.
+    /// It gets a level (0 error, 1 warning, 2 debug) and the text. Nothing is logged before it is
+    /// set.
     pub(crate) static SINK: Once<fn(u32, Arguments<'_>)> = Once::new();
 
     fn send(level: u32, text: Arguments<'_>) {

@@ -1,4 +1,4 @@
-//! Atomics: `core`'s, or those of the model checker where threads are to be interleaved.
+//! Atomics: those of `core`, or those of the model checker in its tests.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -11,8 +11,9 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, 
 mod flag {
     use core::sync::atomic::{AtomicU8, Ordering};
 
-    /// `core`'s `AtomicBool`, whose `store` and `load`, where they are not inlined, have code for a
-    /// panic about an ordering that makes no sense. These are always inlined, and then there is none.
+    /// A replacement of `core`'s `AtomicBool`, whose `store` and `load`, if they are not inlined,
+    /// have code that panics for an invalid ordering. These are always inlined, so that code
+    /// vanishes.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicBool(AtomicU8);
 

@@ -1,15 +1,15 @@
-//! The numbers of a family: which process ([`Vmid`]), which PID or TID ([`Id`]).
+//! The numbers of a family: process numbers ([`Vmid`]), and PIDs and TIDs ([`Id`]).
 
 use core::fmt;
 use core::num::NonZeroU32;
 
-/// A PID or TID of the family: never 0 and at most [`ID_MAX`] where it names something.
+/// A PID or TID of the family: a valid one is not 0 and at most [`ID_MAX`].
 pub type Id = u32;
 
-/// The highest ID there is.
+/// The highest ID.
 pub const ID_MAX: Id = 4_194_303;
 
-/// A process's number in the family. Never 0, never used twice.
+/// The number of a process in the family. It is never 0 and never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vmid(NonZeroU32);
 
@@ -17,7 +17,7 @@ impl Vmid {
     /// The first process of a family, its leader.
     pub const LEADER: Vmid = Vmid(NonZeroU32::MIN);
 
-    /// The VMID with that number; `None` for 0, which names nobody.
+    /// Returns the VMID with that number; `None` for 0, which is no VMID.
     pub const fn new(number: u32) -> Option<Vmid> {
         match NonZeroU32::new(number) {
             Some(number) => Some(Vmid(number)),
@@ -25,7 +25,7 @@ impl Vmid {
         }
     }
 
-    /// The number, as it stands on the wire.
+    /// Returns the number, as on the wire.
     pub const fn get(self) -> u32 {
         self.0.get()
     }

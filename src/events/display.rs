@@ -1,4 +1,4 @@
-//! Events as lines of text.
+//! Display of events as lines of text.
 
 use core::fmt;
 

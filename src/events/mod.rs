@@ -1,8 +1,8 @@
-//! What happened last, for whoever has to find out why.
+//! The last events of a node, for diagnosis.
 //!
-//! A node keeps its last [`Capacities::events`](crate::Capacities::events) in memory of its own:
-//! frames, members that come, go and are refused, calls and how they ended. Reading them takes no
-//! lock, so it can be done when something is wrong, from any thread, also after a panic.
+//! A node keeps its last [`Capacities::events`](crate::Capacities::events) events in its memory:
+//! frames, connections that are opened, closed and refused, calls and their results. Reading them
+//! takes no lock, so it is possible after a fault, from any thread, even after a panic.
 
 mod display;
 mod ring;
@@ -15,68 +15,68 @@ use crate::pal::Time;
 use crate::wire::Answer;
 use crate::{Id, Vmid};
 
-/// Something that happened.
+/// A recorded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRecord {
-    /// Counts the events of the node, from 0.
+    /// The number of the event in its node, from 0.
     pub number: u64,
-    /// When the node looked at its clock last before that: it does so when it wakes up and when a
-    /// call begins and ends, so what is done in one go bears one time.
+    /// The time at which the node last read its clock before the event. It does so when it wakes up
+    /// and when a call begins and ends, so events of one wake-up have the same time.
     pub time: Time,
-    /// What.
+    /// The kind of the event.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A frame came and is being taken up.
+    /// A frame was received.
     FrameIn(FrameInfo),
     /// A frame was accepted for sending.
     FrameOut(FrameInfo),
-    /// A process has connected.
+    /// A process was connected.
     Connected(Vmid),
-    /// A process is gone.
+    /// A process was disconnected.
     Disconnected(Vmid),
-    /// A connection was refused or closed for a fault of the peer.
+    /// A connection was refused, or closed for a fault of the peer.
     Refused {
-        /// Who it was, if it has said so.
+        /// The peer, if it was identified.
         peer: Option<Vmid>,
-        /// What for.
+        /// The reason.
         reason: Refusal,
     },
-    /// A call waits for an answer from now on.
+    /// A call begins to wait for an answer.
     CallBegun(Call),
-    /// A call is over.
+    /// A call has ended.
     CallEnded(Call, Result<(), Error>),
 }
 
-/// A frame, and whom it came from or goes to.
+/// A frame and its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameInfo {
-    /// The other side.
+    /// The peer.
     pub peer: Vmid,
     /// One of [`codes`](crate::wire::codes).
     pub code: u8,
-    /// The low 32 bits of its sequence number; 0 where no answer is awaited.
+    /// The low 32 bits of its sequence number; 0 if no answer is expected.
     pub seq: u32,
-    /// Its length in bytes, header included; at most 2^24 - 1 is told.
+    /// Its length in bytes, with the header; at most 2^24 - 1.
     pub length: u32,
 }
 
 /// A call that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Who is asked: this process itself for what it decides itself.
+    /// The process that answers. It is this process for a call that it decides itself.
     pub peer: Vmid,
-    /// What is asked: one of [`codes`](crate::wire::codes).
+    /// The request: one of [`codes`](crate::wire::codes).
     pub code: u8,
     /// The sequence number of the request.
     pub seq: u32,
 }
 
-// The first byte of an event's words.
+// The kinds, in the first byte of an event's words.
 const FRAME_IN: u8 = 1;
 const FRAME_OUT: u8 = 2;
 const CONNECTED: u8 = 3;
@@ -85,7 +85,7 @@ const REFUSED: u8 = 5;
 const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
 
-/// Every error but [`Error::Refused`], which has a number of its own.
+/// All errors. [`Error::Refused`] is encoded with its own number.
 const ERRORS: [Error; 22] = [
     Error::Platform,
     Error::NoSuchProcess,
@@ -108,14 +108,14 @@ const ERRORS: [Error; 22] = [
     Error::Full(Resource::SyncHandles),
     Error::Full(Resource::FrameLength),
     Error::Full(Resource::Memory),
-    // Keeps the place of the last.
+    // The place of `Refused`.
     Error::Refused(0),
 ];
 
-/// The most that stands beside a sequence number: 24 bits.
+/// The greatest value in the 24 bits beside a sequence number.
 const MAX_DETAIL: u32 = (1 << 24) - 1;
 
-/// Puts the parts of an event into its words.
+/// Packs the parts of an event into its words.
 #[inline]
 fn words(kind: u8, detail: u8, code: u8, peer: Id, seq: u64, beside: u32) -> [u64; 2] {
     [
@@ -205,7 +205,7 @@ impl EventRing<'_> {
         self.add(words(BEGUN, 0, code, peer.get(), seq, 0));
     }
 
-    /// A call is over. An answer that says that it could not be done is an error.
+    /// Records the end of a call. An answer with an error status is recorded as an error.
     #[inline]
     pub(crate) fn call_ended(
         &self,
@@ -234,7 +234,7 @@ impl EventRing<'_> {
     }
 }
 
-/// The events of a node, oldest first. Its `Display` has one a line.
+/// The events of a node, oldest first. Its `Display` prints one per line.
 #[derive(Clone)]
 pub struct Events<'n> {
     ring: &'n EventRing<'n>,
@@ -243,7 +243,7 @@ pub struct Events<'n> {
 }
 
 impl<'n> Events<'n> {
-    /// The events of that ring, as seen at that time.
+    /// Returns the events of the ring, seen at time `now`.
     pub(crate) fn of(ring: &'n EventRing<'n>, now: Time) -> Self {
         Events {
             ring,
@@ -265,7 +265,7 @@ impl Iterator for Events<'_> {
             let Some(kind) = EventKind::read(words) else {
                 continue;
             };
-            // Its upper bits are those of the time that is not later than now.
+            // The upper bits are those of the latest time that is not after `now`.
             let ago = self.now.0.wrapping_sub(time) & VALUE;
             return Some(EventRecord {
                 number,
@@ -300,7 +300,7 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); 4096];
         let ring = EventRing::new(&mut Arena::new(&mut memory), 64).unwrap();
         let peer = Vmid::new(u32::MAX).unwrap();
-        // Beyond what a word holds: the clock may count from any moment.
+        // This is beyond the bits of a word: the clock may count from any moment.
         let time = Time(u64::MAX / 3);
         ring.set_time(time);
         let call = Call {

@@ -1,17 +1,18 @@
-//! The last events, in a table of words that any thread writes to without waiting.
+//! The last events, in a ring of words to which any thread writes without waiting.
 //!
-//! Who adds an event takes a number, which says the place, and stores three words there. Each bears
-//! the low bits of how often the table has gone lap by then, so a reader sees which words belong
-//! together: a place whose words do not all bear the lap that its number calls for is being
-//! written, and is left out. Nothing depends on the order of stores. Only who sleeps in the middle of
-//! an event for exactly a multiple of 256 rounds could go unnoticed, with one event.
+//! A thread that adds an event takes a number, which determines the slot, and stores three words
+//! there. Each word has the low bits of the lap, that is of how often the ring has wrapped, so a
+//! reader sees whether words belong together: it leaves out a slot whose words do not all have the
+//! lap of the expected number, since the slot is being written. Nothing depends on the order of
+//! stores. A mixed event goes unnoticed only if a thread sleeps in the middle of an event for
+//! exactly a multiple of 256 laps, and then it is one event.
 
 use crate::error::Error;
 use crate::pal::Time;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The bits of a word beside its lap.
+/// The number of bits of a word beside its lap.
 const VALUE_BITS: u32 = 56;
 pub(super) const VALUE: u64 = (1 << VALUE_BITS) - 1;
 
@@ -24,12 +25,12 @@ pub(crate) struct EventRing<'m> {
     slots: Table<'m, Slot>,
     /// The number of the next event.
     next: AtomicU64,
-    /// When the node last looked at its clock.
+    /// The time at which the node last read its clock.
     clock: AtomicU64,
 }
 
 impl<'m> EventRing<'m> {
-    /// How many events there is room for: a power of two, so that finding the place is cheap.
+    /// Returns the number of slots: a power of two, so that the slot is cheap to compute.
     const fn length(capacity: usize) -> usize {
         match capacity.checked_next_power_of_two() {
             Some(length) if capacity > 0 => length,
@@ -51,13 +52,13 @@ impl<'m> EventRing<'m> {
         })
     }
 
-    /// Whether events are kept.
+    /// Returns true if events are kept.
     #[inline]
     pub(crate) fn is_enabled(&self) -> bool {
         !self.slots.is_empty()
     }
 
-    /// Events from now on bear this time.
+    /// Sets the time of further events.
     #[inline]
     pub(crate) fn set_time(&self, now: Time) {
         if self.is_enabled() {
@@ -65,11 +66,11 @@ impl<'m> EventRing<'m> {
         }
     }
 
-    /// The lap that an event belongs to, where its words have it, and its slot.
+    /// Returns the lap of an event, in its place in a word, and its slot.
     #[inline]
     fn lap_and_slot(&self, number: u64) -> Option<(u64, &Slot)> {
         let length = self.slots.len() as u64;
-        // From 1: a place that nobody has written to yet bears 0.
+        // Laps begin at 1, since an unused slot has 0.
         let lap = number.wrapping_shr(length.trailing_zeros()).wrapping_add(1) << VALUE_BITS;
         let place = usize::try_from(number & length.wrapping_sub(1)).ok()?;
         Some((lap, self.slots.get(place)?))
@@ -92,14 +93,14 @@ impl<'m> EventRing<'m> {
         third.store(lap | b, Ordering::Relaxed);
     }
 
-    /// The numbers of the events that can be there, from the oldest on.
+    /// Returns the numbers of the events that may be in the ring, from the oldest on.
     pub(super) fn numbers(&self) -> core::ops::Range<u64> {
         let next = self.next.load(Ordering::Acquire);
         next.saturating_sub(self.slots.len() as u64)..next
     }
 
-    /// The event of that number: the low bits of its time, and its words. `None` if it is being
-    /// written, or a later one is in its place.
+    /// Returns the event with that number: the low bits of its time, and its words. `None` if it is
+    /// being written, or was overwritten.
     pub(super) fn get(&self, number: u64) -> Option<(u64, Words)> {
         let (lap, place) = self.lap_and_slot(number)?;
         let mut values = [0; 3];
@@ -140,11 +141,11 @@ mod tests {
         let mut memory = [MaybeUninit::uninit(); 1024];
         let ring = ring(&mut memory, 5);
         assert!(all(&ring).is_empty());
-        // More laps than the bits of a lap can count.
+        // These are more laps than the bits of a lap can count.
         for number in 1..=8 * 300_u64 {
             ring.set_time(Time(number * 10));
             ring.add([number, VALUE - number]);
-            // 5 is made 8.
+            // The capacity 5 is rounded up to 8.
             let first = number.saturating_sub(7).max(1);
             let expected: Vec<_> = (first..=number)
                 .map(|number| (number * 10, [number, VALUE - number]))
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!(ring.numbers(), 0..0);
     }
 
-    /// Threads that add and one that reads: nothing that it sees is put together of two events.
+    /// Threads add events while one reads: no event that it reads mixes words of two events.
     #[test]
     fn no_event_mixes_words_of_two_events() {
         let mut memory = [MaybeUninit::uninit(); 1024];
@@ -209,7 +210,8 @@ mod loom_tests {
 
     use super::*;
 
-    /// Two threads add at the same place while a third looks: it sees whole events or none.
+    /// Two threads add an event to the same slot while a third reads: it reads whole events or
+    /// none.
     #[test]
     fn loom_a_read_event_is_whole() {
         let mut builder = loom::model::Builder::new();
@@ -230,7 +232,7 @@ mod loom_tests {
                 thread.join().unwrap();
             }
             let last = ring.get(ring.numbers().start);
-            // Of two at once one may stand over the other, but not halfway.
+            // One of two concurrent events may overwrite the other, but not partly.
             assert!(last.is_none_or(|(_, [a, b])| a ^ b == VALUE));
         });
     }

@@ -1,9 +1,9 @@
-//! Why a read or write of a secure stream moved nothing.
+//! The reason why a read or write of a secure stream moved no bytes.
 
 use super::Breach;
 use crate::pal::StreamError;
 
-/// Why a read or write moved nothing.
+/// The reason why a read or write moved no bytes.
 #[derive(Clone, Copy)]
 pub(super) enum TransferError {
     Stream(StreamError),

@@ -16,27 +16,28 @@ use super::record::Key;
 use super::{Breach, Family};
 use crate::Vmid;
 
-/// What every secure stream begins with. The first four bytes are where others have their VMID, which
-/// is never 0: a process without a key turns the stream away at once, and so do we with its.
+/// The first bytes of every secure stream. The first four bytes are where a plain stream has its
+/// VMID, which is never 0: a process without a key refuses the stream at once, and a process with a
+/// key refuses a plain stream at once.
 pub(super) const MAGIC: [u8; 8] = *b"\0\0\0\0ipc1";
-/// The magic and the opener's VMID.
+/// The length of the magic and the opener's VMID.
 const PREFIX: usize = MAGIC.len() + 4;
-/// A public key and a tag.
+/// The length of a public key and a tag.
 const MESSAGE: usize = 32 + 16;
-/// The bytes that the opener sends first.
+/// The length of the opener's first message.
 pub(super) const HELLO: usize = PREFIX + MESSAGE;
-/// The bytes that the accepter answers.
+/// The length of the accepter's answer.
 pub(super) const ANSWER: usize = MESSAGE;
 
-/// Handshakes of other versions or programs have another.
+/// Part of the prologue: handshakes of other versions or programs have another.
 const PROTOCOL: &[u8; 18] = b"libos-ipc secure 1";
 
 type Noise = NqHandshakeCore<X25519, AesGcm, Blake2s, NoRng>;
 
-/// The opener's handshake, waiting for its answer.
+/// The opener's handshake while it waits for the answer.
 pub(super) struct Handshake(Noise);
 
-/// Both get to the same keys only if they agree on this.
+/// Returns the prologue. Both ends get the same keys only if they agree on it.
 fn prologue(family: &Family, opener: u32, accepter: Vmid) -> [u8; 34] {
     let mut prologue = [0; 34];
     let parts = [
@@ -71,14 +72,15 @@ fn start(family: &Family, prologue: &[u8], initiator: bool) -> Result<Noise, Bre
     Ok(noise)
 }
 
-/// Overwrites the family's key in a handshake that has used it: it would only drop it.
+/// Overwrites the family's key in a handshake that has used it. Dropping the handshake would not
+/// wipe the key.
 fn forget_key(noise: &mut Noise) {
     noise.push_psk(&[0; 32]);
     black_box(noise);
 }
 
 impl Handshake {
-    /// Begins one with `accepter`, and writes what it is to be sent.
+    /// Begins a handshake with `accepter`, and writes the first message.
     pub(super) fn begin(
         family: &Family,
         own: Vmid,
@@ -101,7 +103,7 @@ impl Handshake {
         Ok(Handshake(noise))
     }
 
-    /// Takes the answer: the key to send with.
+    /// Processes the answer and returns the key for sending.
     pub(super) fn finish(&mut self, answer: &[u8]) -> Result<Key, Breach> {
         let read = self.0.read_message(answer, &mut []);
         read.map_err(|_| Breach::Handshake)?;
@@ -109,7 +111,8 @@ impl Handshake {
     }
 }
 
-/// Takes up a handshake with `own`: who it is from, the key to receive with, and the answer.
+/// Processes the first message of a handshake with `own`: returns the sender, the key for
+/// receiving, and the answer.
 pub(super) fn answer(
     family: &Family,
     own: Vmid,
@@ -127,14 +130,15 @@ pub(super) fn answer(
     Ok((opener, send_key(&noise)?))
 }
 
-/// The key from the opener to the accepter. That of the way back is not used, and wiped at once.
+/// Returns the key from the opener to the accepter. The key of the other direction is not used, and
+/// wiped at once.
 fn send_key(noise: &Noise) -> Result<Key, Breach> {
     let keys = noise.get_state().split().map_err(|_| Breach::Handshake)?;
     Ok(Key::new(keys.initiator_to_responder))
 }
 
-/// The source of random numbers that the crate asks for, and does not use: both ephemeral keys are
-/// made before.
+/// The source of random numbers that the Noise crate requires and does not use: both ephemeral keys
+/// are made before.
 #[derive(Clone, Default)]
 struct NoRng;
 

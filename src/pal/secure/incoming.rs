@@ -1,7 +1,6 @@
-//! The side that accepted the stream: it answers the handshake, then receives records.
+//! The end that accepted the stream: it answers the handshake, then receives records.
 //!
-//! Bytes are read into one buffer, records are opened where they lie in it, and what they held is
-//! copied out.
+//! Bytes are read into one buffer, records are opened in place, and their content is copied out.
 
 use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, MAGIC, answer};
@@ -14,16 +13,17 @@ pub(super) struct Incoming {
     stage: Stage,
     key: Option<Key>,
     buffer: [u8; LONGEST],
-    /// Opened, and not handed out yet.
+    /// Opened bytes that were not returned yet.
     plain: ByteRange,
-    /// Read, and not opened yet; within the handshake, what is still to be answered.
+    /// Bytes that were read and not opened yet; during the handshake, the bytes of the answer that
+    /// are not sent yet.
     sealed: ByteRange,
-    /// Who the handshake is from, and how many bytes of that the stream has repeated.
+    /// The VMID of the handshake, and the number of its bytes that the stream has repeated.
     opener: [u8; 4],
     repeated: usize,
 }
 
-/// A piece of the buffer.
+/// A range of the buffer.
 #[derive(Clone, Copy, Default)]
 struct ByteRange {
     from: usize,
@@ -45,14 +45,14 @@ impl ByteRange {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The first message is awaited.
+    /// Waits for the first message.
     Hello,
-    /// The answer is being sent.
+    /// Sends the answer.
     Answer,
     Open,
-    /// The sender has said that the stream ends here.
+    /// The sender has closed the stream.
     Ended,
-    /// It is not to be trusted any more; why, until that was told.
+    /// The stream is no longer trusted; with the reason until it was reported.
     Broken(Option<Breach>),
 }
 
@@ -69,13 +69,13 @@ impl Incoming {
         }
     }
 
-    /// Who the handshake is from, if that is known.
+    /// Returns the VMID of the handshake, if it is known.
     pub(super) fn opener(&self) -> Option<Vmid> {
         Vmid::new(u32::from_le_bytes(self.opener))
     }
 
-    /// What the stream underneath must be ready for, for the next step: where nothing has to come
-    /// for that, to write, which an idle way back always is.
+    /// Returns the readiness of the inner stream that the next step needs. If the step needs no
+    /// bytes, this is writability, which an idle stream always has in the unused direction.
     pub(super) fn need(&self) -> Interest {
         match self.stage {
             Stage::Answer => Interest::WRITE,
@@ -92,7 +92,7 @@ impl Incoming {
         self.stage == Stage::Ended
     }
 
-    /// Whether there is something to be told without reading more.
+    /// Returns true if there is a result to report without further reads.
     fn has_more(&self) -> bool {
         let sealed = self.buffer.get(self.sealed.from..self.sealed.to);
         match self.stage {
@@ -102,7 +102,7 @@ impl Incoming {
         }
     }
 
-    /// Goes on with the handshake if it must, then reads.
+    /// Continues the handshake if it is not complete, then reads.
     pub(super) fn read(
         &mut self,
         family: &Family,
@@ -174,8 +174,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Hands out what records hold, and reads only if there is nothing. What came well before a
-    /// breach is handed out before that is told.
+    /// Returns the content of records, and reads only if there is none. Bytes from before a breach
+    /// are returned before the breach is reported.
     fn read_records(
         &mut self,
         out: &mut [u8],
@@ -203,7 +203,7 @@ impl Incoming {
         }
     }
 
-    /// Opens the record at the head of what was read.
+    /// Opens the first record of the bytes that were read.
     fn open_next(&mut self) -> Opened {
         let sealed = self.buffer.get_mut(self.sealed.from..self.sealed.to);
         let (Some(key), Some(sealed)) = (&mut self.key, sealed) else {
@@ -223,7 +223,7 @@ impl Incoming {
         opened
     }
 
-    /// Whether the first bytes of the stream are the VMID of the handshake.
+    /// Returns true if the first bytes of the stream are the VMID of the handshake.
     fn repeats_opener(&mut self) -> bool {
         let plain = self.buffer.get(self.plain.from..self.plain.to);
         let claim = self.opener.get(self.repeated..);
@@ -237,7 +237,7 @@ impl Incoming {
             .all(|(received, opener)| received == opener)
     }
 
-    /// Reads more. A stream that ends without a closing record is broken.
+    /// Reads more bytes. A stream that ends without a closing record is broken.
     fn pull(
         &mut self,
         pull: impl FnOnce(&mut [u8]) -> Result<usize, StreamError>,
@@ -259,7 +259,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Copies to `out` what was opened, and says how much.
+    /// Copies opened bytes to `out`, and returns their number.
     fn copy_out(&mut self, out: &mut [u8]) -> usize {
         let Some(plain) = self.buffer.get(self.plain.from..self.plain.to) else {
             return 0;
@@ -271,7 +271,7 @@ impl Incoming {
         count
     }
 
-    /// Forgets the key: nothing of what comes is believed any more.
+    /// Drops the key: no further bytes are trusted.
     pub(super) fn mark_broken(&mut self) {
         self.key = None;
         if !self.has_ended() {

@@ -1,31 +1,32 @@
-//! What the members of a family share, and where fresh numbers come from.
+//! The secret that the members of a family share, and the source of random numbers.
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::pal::OutOfResources;
 
-/// Fills all of a buffer with random numbers that nobody can guess, the host included (in an enclave:
-/// from the processor). Called for each handshake, by whichever thread opens or accepts the stream;
-/// must not block for long.
+/// Fills a buffer with random numbers that no other party can guess, the host included (in an
+/// enclave: from the processor). It is called for each handshake, by the thread that opens or
+/// accepts the stream; it must not block for long.
 pub type Random = fn(&mut [u8]) -> Result<(), OutOfResources>;
 
-/// What makes a process a member: the family's instance, which is no secret, and its key, which is.
+/// The credentials of a member: the family's instance, which is public, and its key, which is
+/// secret.
 ///
-/// The first process makes it; each child gets it from its parent, over a way that the host can't look
-/// into, and never on a command line or in the environment. It is wiped when it is dropped.
+/// The first process makes it. Each child gets it from its parent by a way that the host can't
+/// read, and never on a command line or in the environment. It is wiped when it is dropped.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct FamilyKey {
     bytes: [u8; FamilyKey::LENGTH],
 }
 
 impl FamilyKey {
-    /// The bytes of the instance and the key together.
+    /// The length of the instance and the key together, in bytes.
     pub const LENGTH: usize = INSTANCE + KEY;
 
-    /// A fresh family: both are random.
+    /// Makes the credentials of a new family: instance and key are random.
     ///
     /// # Errors
-    /// If `random` fails.
+    /// [`OutOfResources`] if `random` fails.
     pub fn generate(random: Random) -> Result<FamilyKey, OutOfResources> {
         let mut key = FamilyKey {
             bytes: [0; FamilyKey::LENGTH],
@@ -34,8 +35,9 @@ impl FamilyKey {
         Ok(key)
     }
 
-    /// The family `instance` of those that have the key `key`. With a key that several families have
-    /// (one that belongs to a program, say), their instances must differ: that keeps them apart.
+    /// Makes the credentials of the family `instance` with the key `key`. If several families have
+    /// the same key (one that belongs to a program, for example), their instances must differ: the
+    /// instances separate the families.
     pub fn new(instance: u64, key: &[u8; 32]) -> FamilyKey {
         let mut bytes = [0; FamilyKey::LENGTH];
         let (to_instance, to_key) = bytes.split_at_mut(INSTANCE);
@@ -44,14 +46,14 @@ impl FamilyKey {
         FamilyKey { bytes }
     }
 
-    /// The key whose [`FamilyKey::secret_bytes`] these are. They are wiped where they came from.
+    /// Makes the credentials from their [`FamilyKey::secret_bytes`], and wipes those.
     pub fn from_secret_bytes(from: &mut [u8; FamilyKey::LENGTH]) -> FamilyKey {
         let key = FamilyKey { bytes: *from };
         from.zeroize();
         key
     }
 
-    /// All of it, to be handed to a child: the instance, little-endian, and the key.
+    /// Returns the instance (little-endian) and the key, for a child.
     pub const fn secret_bytes(&self) -> &[u8; FamilyKey::LENGTH] {
         &self.bytes
     }

@@ -1,15 +1,16 @@
 //! A platform whose streams the host can neither read nor change.
 //!
-//! [`SecurePal`] wraps any PAL whose streams carry bytes both ways. Each stream begins with a handshake
-//! of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's key, bound to the
-//! family and to both VMIDs, and goes on in records that are encrypted and authenticated. A stream
-//! that was altered, replayed, sent elsewhere or cut ends with a reason that is counted ([`Breach`]).
-//! `docs/security.md` has every byte, and what is claimed and what is not.
+//! [`SecurePal`] wraps any PAL whose streams carry bytes in both directions. Each stream begins
+//! with a handshake of the Noise protocol (`Noise_NNpsk0_25519_AESGCM_BLAKE2s`) with the family's
+//! key, bound to the family and to both VMIDs, and continues in records that are encrypted and
+//! authenticated. A stream that was altered, replayed, redirected or cut ends with a reason that is
+//! counted ([`Breach`]). `docs/security.md` has every byte, and the properties that are claimed and
+//! those that are not.
 //!
-//! No thread and no timer is needed: a handshake goes on in the reads, writes and waits of the node.
-//! Readiness is that of the stream underneath, translated: a stream that was opened is writable when
-//! its next step can be done, be that to read the answer; one that was accepted is readable when
-//! bytes can be had, be it that they were read and decrypted already.
+//! No thread and no timer is needed: a handshake proceeds in the reads, writes and waits of the
+//! node. Readiness is that of the inner stream, translated: a stream that was opened is writable
+//! when its next step can be done, even if the step is to read the answer; a stream that was
+//! accepted is readable when bytes are available, even if they were read and decrypted before.
 
 mod error;
 mod handshake;
@@ -30,8 +31,8 @@ use self::stream::translate;
 use crate::Vmid;
 use crate::pal::{AcceptError, ConnectError, Event, Pal, ReadyList, StreamError, Time};
 
-/// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`), so
-/// that whoever made it can read its [`SecureStatistics`] while the node runs.
+/// A PAL with secure streams. The PAL for a node is a reference to it (with `std` also an `Arc`),
+/// so that its owner can read its [`SecureStatistics`] while the node runs.
 pub struct SecurePal<P: Pal> {
     inner: P,
     own: Vmid,
@@ -39,14 +40,14 @@ pub struct SecurePal<P: Pal> {
     counters: Counters,
 }
 
-/// What the handshakes need to know.
+/// The parameters of the handshakes.
 struct Family {
     key: FamilyKey,
     random: Random,
 }
 
 impl<P: Pal> SecurePal<P> {
-    /// The PAL of the process `own` over `inner`, for the family that has that key.
+    /// Makes the PAL of the process `own` over `inner`, for the family with that key.
     pub const fn new(inner: P, own: Vmid, key: FamilyKey, random: Random) -> SecurePal<P> {
         SecurePal {
             inner,
@@ -56,8 +57,8 @@ impl<P: Pal> SecurePal<P> {
         }
     }
 
-    /// `inner` as it is, **without** any security: for a program that has both kinds of families and
-    /// finds out which when it runs.
+    /// Makes a PAL that forwards to `inner` **without** any security: for a program that supports
+    /// both kinds of families and chooses at run time.
     pub const fn plain(inner: P, own: Vmid) -> SecurePal<P> {
         SecurePal {
             inner,
@@ -67,23 +68,24 @@ impl<P: Pal> SecurePal<P> {
         }
     }
 
-    /// Whether there is a key. If not, streams are those of the PAL underneath.
+    /// Returns true if there is a key. Without a key, streams are those of the inner PAL.
     pub const fn is_secure(&self) -> bool {
         self.family.is_some()
     }
 
-    /// The PAL underneath.
+    /// Returns the inner PAL.
     pub const fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     pub fn statistics(&self) -> SecureStatistics {
         self.counters.read()
     }
 }
 
-/// One body for all ways to refer to a [`SecurePal`], for each stream has such a reference.
+/// Writes the implementation for all kinds of references to a [`SecurePal`], since each stream has
+/// such a reference.
 macro_rules! pal {
     ([$($generics:tt)*] $handle:ty) => {
         impl<$($generics)*> Pal for $handle {

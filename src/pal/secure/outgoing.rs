@@ -1,8 +1,8 @@
-//! The side that opened the stream: it shakes hands, then sends records.
+//! The end that opened the stream: it begins the handshake, then sends records.
 //!
-//! A record that the stream underneath does not take at once stays in the buffer, and its bytes count
-//! as written only when the last of it is out. So what the caller believes to be sent is, and it is
-//! the caller that is told when to go on.
+//! A record that the inner stream does not accept at once stays in the buffer, and its bytes count
+//! as written only when the last of it is sent. So the bytes that the caller takes for sent are
+//! sent, and the caller is the one to whom writability is reported.
 
 use super::error::TransferError;
 use super::handshake::{ANSWER, HELLO, Handshake};
@@ -16,20 +16,21 @@ pub(super) struct Outgoing {
     handshake: Option<Handshake>,
     key: Option<Key>,
     buffer: [u8; LONGEST],
-    /// What of the buffer is still to be sent; up to where the answer is there.
+    /// The part of the buffer that is not sent yet; during the handshake, the part of the answer
+    /// that was received.
     from: usize,
     to: usize,
-    /// Bytes of the caller that are in records already, without the caller being told.
+    /// The number of the caller's bytes that are in records, but not reported as written.
     sealed: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was done yet.
+    /// Nothing was sent yet.
     New,
-    /// The first message is being sent.
+    /// Sends the first message.
     Hello,
-    /// The answer is awaited.
+    /// Waits for the answer.
     Answer,
     Open,
     Broken,
@@ -48,7 +49,7 @@ impl Outgoing {
         }
     }
 
-    /// What the stream underneath must be ready for, for the next step.
+    /// Returns the readiness of the inner stream that the next step needs.
     pub(super) fn need(&self) -> Interest {
         match self.stage {
             Stage::Answer => Interest::READ,
@@ -60,7 +61,8 @@ impl Outgoing {
         self.stage == Stage::Open
     }
 
-    /// Goes on with the handshake if it must, then writes as many bytes of `parts` as fit one record.
+    /// Continues the handshake if it is not complete, then writes as many bytes of `parts` as fit
+    /// in one record.
     pub(super) fn write(
         &mut self,
         family: &Family,
@@ -111,13 +113,13 @@ impl Outgoing {
         if let Some(handshake) = &mut self.handshake {
             self.key = Some(handshake.finish(answer)?);
         }
-        // Wiped where it lies.
+        // The handshake is wiped in place.
         self.handshake = None;
         (self.stage, self.from, self.to) = (Stage::Open, 0, 0);
         Ok(())
     }
 
-    /// Sends what is to be sent of the buffer.
+    /// Sends the unsent part of the buffer.
     fn push(
         &mut self,
         mut push: impl FnMut(&[u8]) -> Result<usize, StreamError>,
@@ -131,7 +133,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Puts as much of `parts` as fits into a record, which is to be sent. How many bytes these are.
+    /// Seals as many bytes of `parts` as fit in a record, and returns their number.
     fn seal(&mut self, parts: &[&[u8]]) -> Option<usize> {
         let mut count = 0_usize;
         let (_, body) = self.buffer.split_at_mut(HEADER);
@@ -147,19 +149,19 @@ impl Outgoing {
         Some(count)
     }
 
-    /// Says that this is the end: a record with nothing in it. False if the record could not be sent.
+    /// Sends the closing record, which is empty. False if it could not be sent.
     pub(super) fn end(&mut self, push: impl FnMut(&[u8]) -> Result<usize, StreamError>) -> bool {
         self.from == self.to && self.seal(&[]).is_some() && self.push(push).is_ok()
     }
 
-    /// Forgets the keys: nothing goes any more.
+    /// Drops the keys: nothing can be sent any more.
     pub(super) fn mark_broken(&mut self) {
         self.stage = Stage::Broken;
         (self.handshake, self.key) = (None, None);
     }
 }
 
-/// What an error within the handshake is.
+/// Converts an error during the handshake.
 fn unfinished(error: StreamError) -> TransferError {
     match error {
         StreamError::Closed => Breach::Unfinished.into(),

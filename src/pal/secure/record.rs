@@ -3,39 +3,41 @@
 use clatter::cipherstate::CipherState;
 use clatter::crypto::cipher::AesGcm;
 
-/// The most bytes of the node in one record.
+/// The greatest number of the node's bytes in one record.
 pub const RECORD: usize = 4096;
 
-/// After so many records both sides go on with the next key, each by itself, and count from zero
-/// again: no nonce is ever used twice, however long a stream lives.
+/// The number of records after which both ends switch to the next key, each by itself, and count
+/// from zero again: no nonce is ever used twice, however long a stream lives.
 pub const REKEY_AFTER: u64 = 1 << 16;
 
 pub(super) const HEADER: usize = 2;
 pub(super) const TAG: usize = 16;
-/// The bytes of the longest record.
+/// The length of the longest record, in bytes.
 pub(super) const LONGEST: usize = HEADER + RECORD + TAG;
 
-/// One direction's key and how many records it has been used for. Wiped when dropped.
+/// The key of one direction, and the number of records that it was used for. It is wiped when
+/// dropped.
 pub(super) struct Key(CipherState<AesGcm>);
 
-/// What is at the head of some bytes.
+/// The result of opening a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// The beginning of a record, or nothing.
+    /// The bytes are the beginning of a record, or empty.
     Incomplete,
-    /// No record, or none that comes next.
+    /// The bytes are no record, or not the next one.
     Invalid,
-    /// A record that holds so many bytes, which now stand in clear behind the header.
+    /// The bytes begin with a record of that many bytes, which are now in clear after the header.
     Record(usize),
 }
 
-/// How long the ciphertext is of the record that begins there; `None` if that is not known yet.
+/// Returns the length of the ciphertext of the record at the start of `bytes`; `None` if the header
+/// is incomplete.
 fn length(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER>()?;
     Some(usize::from(u16::from_le_bytes(*header)))
 }
 
-/// Whether something can be said of the record that begins there.
+/// Returns true if the record at the start of `bytes` can be opened or refused.
 pub(super) fn is_complete(bytes: &[u8]) -> bool {
     match length(bytes) {
         None => false,
@@ -48,7 +50,8 @@ impl Key {
         Key(state)
     }
 
-    /// Makes a record of the `count` bytes behind the header's place, and returns its length.
+    /// Seals the `count` bytes after the header's place as a record, and returns the record's
+    /// length.
     pub(super) fn seal(&mut self, buffer: &mut [u8; LONGEST], count: usize) -> Option<usize> {
         let sealed = u16::try_from(count.saturating_add(TAG)).ok()?;
         let (header, body) = buffer.split_at_mut(HEADER);
@@ -61,7 +64,7 @@ impl Key {
         Some(length.saturating_add(HEADER))
     }
 
-    /// Opens the record at the head of `bytes`, in place.
+    /// Opens the record at the start of `bytes`, in place.
     pub(super) fn open(&mut self, bytes: &mut [u8]) -> Opened {
         let Some(sealed) = length(bytes) else {
             return Opened::Incomplete;
@@ -112,13 +115,13 @@ mod tests {
             assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
         }
         assert_eq!((from.0.get_nonce(), to.0.get_nonce()), (0, 0));
-        // The same nonce as the first record had, but not the same key.
+        // The nonce is that of the first record, but the key is another.
         record[..3].copy_from_slice(&[0, 0, 0]);
         let length = from.seal(&mut record, 1).unwrap();
         assert_ne!(first, record[..length]);
         assert_eq!(key().open(&mut record[..length].to_vec()), Opened::Invalid);
         assert_eq!(to.open(&mut record[..length]), Opened::Record(1));
-        // What was recorded under the old key is nothing under the new one.
+        // A record under the old key is not valid under the new one.
         assert_eq!(to.open(&mut first.clone()), Opened::Invalid);
     }
 

@@ -1,35 +1,35 @@
-//! Why streams ended, and how often.
+//! The reasons why streams ended, with their counts.
 
 use core::fmt;
 
 use crate::counters::Counter;
 
-/// Why a secure stream ended before its sender said that it was the end.
+/// The reason why a secure stream ended before its sender closed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Breach {
-    /// What came first is no handshake of this kind: the other side has no key, or it is another
+    /// The first bytes are no handshake of this kind: the other end has no key, or is another
     /// program.
     NotSecure,
-    /// The handshake does not fit: another key, another family, meant for or said to come from
-    /// another process, altered, or an answer to another stream.
+    /// The handshake failed: it has another key or another family, is for or from another process
+    /// than stated, was altered, or answers another stream.
     Handshake,
-    /// It ended within the handshake: the other side turned it away, died, or was cut off.
+    /// The stream ended during the handshake: the other end refused it, died, or was cut off.
     Unfinished,
-    /// A record that is not the next one as its sender made it: altered, out of order, repeated, or
-    /// left out.
+    /// A record is not the next one that its sender made: it was altered, reordered, repeated, or
+    /// another was dropped before it.
     Record,
-    /// The sender went by another VMID in the stream than in the handshake.
+    /// The sender stated another VMID in the stream than in the handshake.
     Vmid,
-    /// It ended without the record that says so: its sender died, or the host cut it off. What came
-    /// before is genuine, but it may not be all that was sent.
+    /// The stream ended without a closing record: its sender died, or the host cut it off. The
+    /// bytes before are genuine, but may not be all that were sent.
     Truncated,
-    /// The platform gave no random numbers.
+    /// The platform's random source failed.
     NoRandom,
 }
 
 impl Breach {
-    /// All there are.
+    /// All reasons.
     pub const ALL: [Breach; 7] = [
         Breach::NotSecure,
         Breach::Handshake,
@@ -57,19 +57,19 @@ impl fmt::Display for Breach {
     }
 }
 
-/// What a [`SecurePal`](super::SecurePal) PAL has counted since it was made.
+/// The counters of a [`SecurePal`](super::SecurePal) since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SecureStatistics {
-    /// Handshakes that were completed, of streams opened and accepted.
+    /// Completed handshakes of streams that were opened or accepted.
     pub handshakes: u64,
-    /// Streams whose sender said that it was the end, and all before that had come.
+    /// Streams that their sender closed and that arrived completely.
     pub ended: u64,
     breaches: [u64; Breach::ALL.len()],
 }
 
 impl SecureStatistics {
-    /// How many streams ended for that reason.
+    /// Returns the number of streams that ended for that reason.
     pub fn breaches(&self, reason: Breach) -> u64 {
         self.breaches.get(reason as usize).copied().unwrap_or(0)
     }

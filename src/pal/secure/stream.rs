@@ -1,4 +1,4 @@
-//! One end of a secure stream: a machine that knows the protocol, and the stream underneath.
+//! One end of a secure stream: the state machine of the protocol, and the inner stream.
 
 use core::ops::Deref;
 
@@ -12,29 +12,30 @@ use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token
 use crate::store::SpinLock;
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
-/// In a token: the stream was opened by this node. What the stream underneath is ready for is then
-/// reported as ready to write, else as ready to read.
+/// A bit of the token: the stream was opened by this node. Any readiness of the inner stream is
+/// then reported as writable, otherwise as readable.
 const OPENED_HERE: u64 = 1 << 63;
 
-/// Among the bits of an [`Interest`]: the stream is watched.
+/// A bit beside those of [`Interest`]: the stream is watched.
 const WATCHED: u8 = 1 << 7;
 
-/// How often the end is reported again at most when that is interrupted.
+/// The greatest number of attempts to send the closing record when it is interrupted.
 const END_TRIES: u32 = 8;
 
-/// A stream of a [`SecurePal`] PAL.
+/// A stream of a [`SecurePal`].
 pub struct SecureStream<P: Pal, R: Deref<Target = SecurePal<P>>> {
     pal: R,
     inner: P::Stream,
     kind: Kind,
-    /// What the stream underneath must be ready for, for the next step.
+    /// The readiness of the inner stream that the next step needs.
     need: AtomicU8,
-    /// What the node watches it for.
+    /// The node's interest.
     asked: AtomicU8,
     token: AtomicU64,
 }
 
-/// Which end it is. The machine is a token, only ever tried: whoever has it may be reading.
+/// The end of the stream. The machine is a token, a lock that is only tried: its holder may be
+/// reading.
 #[allow(
     clippy::large_enum_variant,
     reason = "both have a buffer, there is nothing to put it into, and only wrappers without a key are plain"
@@ -45,7 +46,7 @@ enum Kind {
     Incoming(SpinLock<Incoming>),
 }
 
-/// What the stream underneath is watched for where the node asks for `asked`.
+/// Returns the interest in the inner stream where the node's interest is `asked`.
 fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
     let moves = match kind {
         Kind::Plain => return asked,
@@ -59,7 +60,7 @@ fn inner_interest(kind: &Kind, asked: Interest, need: Interest) -> Interest {
     interest
 }
 
-/// What to tell the node of what is reported of the stream underneath.
+/// Converts the report of an inner stream to the report for the node.
 pub(super) fn translate(token: Token, readiness: Interest) -> (Token, Interest) {
     if token == Token::LISTENER {
         return (token, readiness);
@@ -77,13 +78,13 @@ pub(super) fn translate(token: Token, readiness: Interest) -> (Token, Interest) 
 }
 
 impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
-    /// A stream that was opened to `peer`.
+    /// Makes the end of a stream that was opened to `peer`.
     pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
         let kind = || Kind::Outgoing(peer, SpinLock::new(Outgoing::new()));
         Self::new(pal, inner, kind, Interest::WRITE)
     }
 
-    /// A stream that was accepted.
+    /// Makes the end of a stream that was accepted.
     pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
         let kind = || Kind::Incoming(SpinLock::new(Incoming::new()));
         Self::new(pal, inner, kind, Interest::READ)
@@ -111,12 +112,13 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         Interest::from_bits_truncate(self.need.load(Ordering::SeqCst))
     }
 
-    /// Whether something can be read that the stream underneath will not tell of.
+    /// Returns true if bytes can be read for which the inner stream will not be reported ready.
     pub(super) fn has_more(&self) -> bool {
         matches!(self.kind, Kind::Incoming(_)) && self.need().contains(Interest::WRITE)
     }
 
-    /// The token and interest that the PAL underneath is to have; `None` if it is not watched.
+    /// Returns the token and interest of the watch of the inner stream; `None` if it is not
+    /// watched.
     fn inner_watch(&self) -> Option<(Token, Interest)> {
         let asked = self.asked.load(Ordering::SeqCst);
         let interest = Interest::from_bits_truncate(asked & !WATCHED);
@@ -125,8 +127,8 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         (asked & WATCHED != 0).then_some((token, interest))
     }
 
-    /// Brings the watch underneath up to date. Two threads may do so at once: whoever is last has
-    /// seen the latest.
+    /// Updates the watch of the inner stream. If two threads do so at once, the last one has the
+    /// latest state.
     fn update_watch(&self) {
         let mut next = self.inner_watch();
         while let Some((token, interest)) = next {
@@ -142,7 +144,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         }
     }
 
-    /// Notes what the node asks for.
+    /// Records the node's interest.
     fn set_watch(&self, token: Token, interest: Interest) {
         let opened = match self.kind {
             Kind::Outgoing(..) => OPENED_HERE,
@@ -177,7 +179,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         self.pal.inner.unwatch(&self.inner);
     }
 
-    /// What a read or write came to, for the node.
+    /// Converts the result of a read or write for the node.
     fn report(
         &self,
         result: Result<usize, TransferError>,
@@ -201,7 +203,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> SecureStream<P, R> {
         }
     }
 
-    /// Reads, where `pull` reads the stream underneath.
+    /// Reads, where `pull` reads the inner stream.
     fn read_by(
         &self,
         incoming: &SpinLock<Incoming>,
@@ -289,7 +291,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>> + Send + Sync> Stream for SecureStr
 }
 
 impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {
-    /// Says that this is the end, if that can be said at once: else it looks like a death.
+    /// Sends the closing record, if that is possible at once. Otherwise the end looks like a death.
     fn drop(&mut self) {
         let Kind::Outgoing(_, outgoing) = &self.kind else {
             return;
