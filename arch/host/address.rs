@@ -1,4 +1,4 @@
-//! Where members listen: one socket file each, `{base}.{vmid}`.
+//! The addresses of members: one socket file each, `{base}.{vmid}`.
 
 use std::ffi::{OsStr, OsString};
 use std::format;
@@ -20,25 +20,25 @@ use super::process::Creator;
 use super::stream::HostStream;
 use crate::Vmid;
 
-/// How many connections may wait to be accepted. The system's own limit (`somaxconn`) is 4096.
+/// The greatest number of connections that wait to be accepted. The system's own limit
+/// (`somaxconn`) is 4096.
 const BACKLOG: i32 = 4096;
-/// The bytes a Unix socket's path may have.
+/// The greatest length of a Unix socket's path, in bytes.
 const PATH_LIMIT: usize = 107;
-/// The bytes of a dot and the longest VMID.
+/// The length of a dot and the longest VMID, in bytes.
 const SUFFIX: usize = 11;
 
-/// The addresses of a family: they differ in the VMID at their end.
+/// The addresses of a family. They differ in the VMID at their end.
 #[derive(Debug)]
 pub(super) struct Base {
     path: PathBuf,
-    /// The directory that the sockets are in, as it was found at the start: whatever `path` leads
-    /// to later.
+    /// The directory of the sockets, as it was found at the start, wherever `path` leads later.
     directory: OwnedFd,
 }
 
 impl Base {
-    /// Checks that every member's address fits into a socket address, so that no peer turns out
-    /// to be out of reach later. Makes the directory if there is none.
+    /// Checks that every member's address fits into a socket address, so that no peer is found
+    /// unreachable later. Makes the directory if it is missing.
     pub(super) fn new(base: &Path) -> Result<Base> {
         let length = base.as_os_str().len();
         if length.saturating_add(SUFFIX) > PATH_LIMIT {
@@ -49,7 +49,7 @@ impl Base {
             )));
         }
         let bytes = base.as_os_str().as_bytes();
-        // Split as the kernel does it: `Path` would leave out a dot at the end.
+        // The path is split as the kernel does it: `Path` would drop a dot at the end.
         let (directory, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
             Some(0) => bytes.split_at(1),
             Some(slash) => (
@@ -87,7 +87,8 @@ impl Base {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = open(directory, flags, Mode::empty())
             .map_err(|error| explain(&error.into(), "cannot open the directory", directory))?;
-        // From wherever this process goes later the path leads to the same directory, if that fits.
+        // The absolute path leads to the same directory after the process has changed its current
+        // directory. It is used if it is short enough.
         let path = std::path::absolute(base)
             .ok()
             .filter(|path| path.as_os_str().len().saturating_add(SUFFIX) <= PATH_LIMIT)
@@ -98,14 +99,15 @@ impl Base {
         })
     }
 
-    /// Whether the directory is ours and nobody else can put files there or take them away.
+    /// Returns true if the directory belongs to this user and no other user can add or remove files
+    /// in it.
     pub(super) fn directory_is_private(&self, us: Uid) -> bool {
         fstat(&self.directory)
             .is_ok_and(|found| found.st_uid == us.as_raw() && found.st_mode & 0o022 == 0)
     }
 
-    /// Whether that socket file is in the directory. It is not if another directory has taken its
-    /// name meanwhile.
+    /// Returns true if that socket file is in the directory. It is not if the path leads to another
+    /// directory by now.
     fn holds(&self, path: &Path, file: (u64, u64)) -> bool {
         let name = path.file_name().unwrap_or_default();
         statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -124,18 +126,18 @@ impl Base {
     }
 }
 
-/// A socket of the kind that members talk over.
+/// Makes a socket of the kind that connects members.
 pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// A socket that listens at a path, and the file that belongs to it.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: OwnedFd,
     path: PathBuf,
-    /// Device and inode, by which we know the file as ours.
+    /// Device and inode, which identify the file.
     file: (u64, u64),
     creator: Creator,
 }
@@ -146,7 +148,7 @@ impl Listener {
         let failed = |error: Errno| explain(&error.into(), "cannot listen at", &path);
         let address = base.address(vmid).map_err(failed)?;
         let socket = new_socket().map_err(failed)?;
-        // The file gets the mode of the socket, so it is never open to others, not for a moment.
+        // The file gets the mode of the socket, so it is never open to other users.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
@@ -193,9 +195,9 @@ impl AsFd for Listener {
 }
 
 impl Drop for Listener {
-    /// Takes the file away unless somebody else has put theirs in its place, and ends what was not
-    /// accepted: a process that was forked meanwhile has a copy of the socket, which would keep it
-    /// open. The copy itself only closes its descriptor.
+    /// Removes the file unless another process has replaced it, and ends the connections that were
+    /// not accepted: a forked process has a copy of the socket, which would keep it open. The copy
+    /// itself only closes its descriptor.
     fn drop(&mut self) {
         if !self.creator.is_this() {
             return;
@@ -203,7 +205,7 @@ impl Drop for Listener {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
-        // Nobody gets in from now on.
+        // No further connection is possible.
         let _ = shutdown(&self.socket, Shutdown::Both);
         while let Ok(stream) = accept_with(&self.socket, SocketFlags::CLOEXEC) {
             drop(HostStream::new(stream));
@@ -215,7 +217,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Removes a socket file that its process left behind; an error if somebody lives there.
+/// Removes a socket file that a dead process left; an error if a live process has it.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
     let Ok(before) = std::fs::symlink_metadata(path) else {
         return Ok(()); // Its owner removed it just now.
@@ -229,8 +231,9 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
             ),
         ));
     }
-    // A datagram socket can't connect to a stream socket: it is told so if a process holds that
-    // one, even before it listens, and is refused if nobody does. No process notices the question.
+    // A datagram socket can't connect to a stream socket: the error is one if a process holds that
+    // socket, even before it listens, and another if no process does. No process notices the
+    // attempt.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
     match connect(&probe, address) {
@@ -253,10 +256,10 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<()> {
     }
 }
 
-/// The right of its owner to connect to a socket, as its file's mode has it.
+/// The owner's right to connect to a socket, in its file's mode.
 const CONNECT: u32 = 0o200;
 
-/// The umask took away what the mode of a new file or directory needs.
+/// Makes the error of a umask that removes a necessary right of a new file or directory.
 fn umask(path: &Path, mode: u32, so: &str) -> Error {
     let mode = mode & 0o777;
     Error::new(

@@ -14,7 +14,7 @@ pub(super) fn now() -> Time {
     Time(seconds.saturating_add(now.tv_nsec.unsigned_abs()))
 }
 
-/// `time` as the kernel writes it.
+/// Converts `time` for the kernel.
 pub(super) fn timespec(time: Time) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(time.0 / SECOND).unwrap_or(i64::MAX),
@@ -22,8 +22,8 @@ pub(super) fn timespec(time: Time) -> Timespec {
     }
 }
 
-/// How long it is until `until`; nothing if that is past. The clock is not read for the one point
-/// that is always past.
+/// Returns the time until `until`; zero if it is past. The clock is not read for the one point that
+/// is always past.
 pub(super) fn left(until: Time) -> Timespec {
     if until == Time(0) {
         return Timespec::default();

@@ -1,21 +1,21 @@
 //! An event on a futex word, which can also wake a thread that polls a stream.
 //!
-//! The word holds [`SET`], [`SLEEPING`] (somebody sleeps on the word itself) and above these how
-//! many threads poll, each counted by [`POLLER`]. For pollers there is an eventfd, made when the
-//! first of them comes, so that events nobody polls with cost no descriptor.
+//! The word has [`SET`], [`SLEEPING`] (a thread sleeps on the word itself) and above these the
+//! number of threads that poll, counted in units of [`POLLER`]. For pollers there is an eventfd,
+//! made for the first of them, so that events without pollers cost no descriptor.
 //!
 //! # Why no wake-up gets lost
-//! * *Sleeper.* It sleeps only while the word is, bit for bit, what it saw: no `SET`, but its own
-//!   `SLEEPING`. The kernel compares and falls asleep in one step. `set` puts `SET` in first: if
-//!   that comes before the comparison, the sleeper does not sleep; if after, `set` finds
-//!   `SLEEPING` and wakes it. `set` takes `SLEEPING` out before it wakes, so whoever puts it in
-//!   too early for that falls to the wake, and whoever does it later keeps the bit.
-//! * *Poller.* It counts itself into the word in one step with a look at `SET`. If `SET` comes
-//!   first, it sees it; if later, `set` finds the count and writes the eventfd, which stays
-//!   readable until it is drained. A poller that drains it while the event is set and others are
-//!   counted writes it again for them; a new poller needs no write, because it sees `SET`. What a
-//!   late `set` writes after its poller has left is found by the next one, which drains it and,
-//!   when the event is no longer set, polls again.
+//! * *Sleeper.* It sleeps only while the word is, bit for bit, the value that it read: without
+//!   `SET`, and with its own `SLEEPING`. The kernel compares and puts the thread to sleep in one
+//!   step. `set` first adds `SET`: if that comes before the comparison, the sleeper does not sleep;
+//!   if after, `set` finds `SLEEPING` and wakes it. `set` removes `SLEEPING` before it wakes, so a
+//!   thread that adds the bit before that is woken, and a thread that adds it later keeps the bit.
+//! * *Poller.* It adds itself to the count in one step with a test of `SET`. If `SET` comes first,
+//!   the poller sees it; if later, `set` finds the count and writes the eventfd, which stays
+//!   readable until it is drained. A poller that drains it while the event is set and other pollers
+//!   are counted writes it again for them; a new poller needs no write, because it sees `SET`. If a
+//!   late `set` writes after its poller has returned, the next poller finds that write, drains it
+//!   and, when the event is no longer set, polls again.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,13 +32,13 @@ const SET: u32 = 1;
 const SLEEPING: u32 = 2;
 const POLLER: u32 = 4;
 
-/// How often a poller looks at the word when there is no descriptor left for an eventfd.
+/// The interval at which a poller reads the word if no descriptor is left for an eventfd.
 const RECHECK_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
 
-/// Something to wait on, alone or together with a stream.
+/// An event that threads wait for, alone or together with a stream.
 #[derive(Debug, Default)]
 pub struct HostEvent {
     word: AtomicU32,
@@ -70,7 +70,7 @@ impl Event for HostEvent {
 }
 
 impl HostEvent {
-    /// Sleeps until the event is set or the time comes, or for no reason.
+    /// Sleeps until the event is set or `until` is reached. It may return early.
     pub(super) fn wait(&self, until: Option<Time>) {
         let seen = self.word.load(Ordering::Acquire);
         if seen & SET != 0 {
@@ -86,7 +86,8 @@ impl HostEvent {
             return;
         }
         let until = until.map(clock::timespec);
-        // With a bit set the time limit is a point on the clock, not a span: nothing to compute.
+        // With a bit set the time limit is a point on the clock, not a span, so nothing has to be
+        // computed.
         let _ = futex::wait_bitset(
             &self.word,
             futex::Flags::PRIVATE,
@@ -96,7 +97,7 @@ impl HostEvent {
         );
     }
 
-    /// Sleeps until `stream` is readable or hung up, the event is set, or the time comes.
+    /// Sleeps until `stream` is readable or hung up, the event is set, or `until` is reached.
     pub(super) fn wait_readable(&self, stream: BorrowedFd<'_>, until: Option<Time>) -> bool {
         if self.is_set() {
             return false;
@@ -115,7 +116,7 @@ impl HostEvent {
         woken
     }
 
-    /// One poll by a thread that is counted; `None` if it ended for nothing.
+    /// Polls once in a thread that is counted; `None` if it ended without a reason.
     fn poll(
         &self,
         stream: BorrowedFd<'_>,
@@ -147,16 +148,16 @@ impl HostEvent {
         match found {
             Ok(0) if slice == left => Some(false),
             Ok(_) | Err(Errno::INTR) => None,
-            // Never seen; the reader will find out what is wrong with the stream.
+            // This was never observed. The reader will find the fault of the stream.
             Err(_) => Some(true),
         }
     }
 
-    /// The eventfd, made at the first call; `None` as long as there is no descriptor for it.
+    /// Returns the eventfd, made at the first call; `None` if there is no descriptor for it.
     fn eventfd(&self) -> Option<BorrowedFd<'_>> {
         if self.eventfd.get().is_none() {
             let made = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
-            // If another thread was faster, ours is closed again.
+            // If another thread was faster, this one is closed again.
             let _ = self.eventfd.set(made);
         }
         self.eventfd.get().map(AsFd::as_fd)
@@ -164,7 +165,7 @@ impl HostEvent {
 
     fn signal_pollers(&self) {
         if let Some(eventfd) = self.eventfd.get() {
-            // It can only fail when it is readable already.
+            // It can fail only when it is readable already.
             let _ = rustix::io::write(eventfd, &1_u64.to_ne_bytes());
         }
     }

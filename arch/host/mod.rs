@@ -1,17 +1,17 @@
 //! The host platform: Linux processes of one user, over Unix sockets.
 //!
-//! A member listens at the path `{base}.{vmid}` and reaches its peers at theirs. Only processes of
-//! the same user get in: the files are theirs alone from the first moment on, and each side asks
-//! the kernel who the other one is. Readiness comes from one epoll set a member; events are
-//! futexes. Members have to be in one PID namespace.
+//! A member listens at the path `{base}.{vmid}` and connects to its peers at theirs. Only processes
+//! of the same user are admitted: the socket files are private from the first moment on, and each
+//! end asks the kernel for the user of the other one. Each member has one epoll set for readiness;
+//! events are futexes. All members must be in one PID namespace.
 //!
-//! *Forks.* All descriptors are closed in programs that are executed. A process that was forked and
-//! executes nothing has copies of them, which do no harm: when a member closes a stream or drops its
-//! [`Host`], the connection ends and its address answers nobody, whatever copies there are. The copy
-//! itself must not use the node. If it drops it, all that happens is a line on standard error: the
-//! node's sockets, streams and thread are its creator's, and stay as they are. The kernel does not
-//! report one case: if a member is killed while such a copy lives, its connections stay open, and it is
-//! taken to live until the copy ends, too.
+//! *Forks.* Executed programs inherit no descriptors. A process that was forked and executes
+//! nothing has copies of the descriptors, which do no harm: when a member closes a stream or drops
+//! its [`Host`], the connection ends and its address accepts no connection, whatever copies there
+//! are. The copy itself must not use the node. If it drops it, this only prints a line on standard
+//! error: the node's sockets, streams and thread belong to the creator, and are not changed. The
+//! kernel does not report one case: if a member is killed while such a copy lives, its connections
+//! stay open, and it counts as alive until the copy ends, too.
 
 mod address;
 mod clock;
@@ -50,22 +50,22 @@ use crate::pal::{
     Stream, StreamError, Time, Token,
 };
 
-/// Reported by the epoll set for [`Pal::wake`].
+/// The token of the epoll set's report of [`Pal::wake`].
 const WAKE: u64 = Token::LISTENER.0 - 1;
 
-/// The last of a wait is kept to the nanosecond, which takes a system call more: `epoll` counts in
-/// milliseconds. A longer wait sleeps in `epoll` until there is less than this left.
+/// A shorter wait is exact to the nanosecond, which takes one system call more: `epoll` counts in
+/// milliseconds. A longer wait sleeps in `epoll` until less than this is left.
 const EXACT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
-/// What epoll takes as a time limit at most, about 24 days. A wait may end early.
+/// The longest time limit of epoll, about 24 days. A wait may end early.
 const LONGEST: Timespec = Timespec {
     tv_sec: 2_000_000,
     tv_nsec: 0,
 };
 
-/// One member's view of the host.
+/// The host platform of one member.
 #[derive(Debug)]
 pub struct Host {
     base: Base,
@@ -73,21 +73,21 @@ pub struct Host {
     us: Uid,
     epoll: OwnedFd,
     waker: OwnedFd,
-    /// A wake was asked for and not yet seen, so the next one needs no system call.
+    /// A wake is pending, so another one needs no system call.
     wake_asked: AtomicBool,
 }
 
 impl Host {
-    /// Listens at `{base}.{vmid}`, which peers with the same `base` reach. A directory that is not
-    /// there is made, for this user only. A socket file that a dead process left is replaced.
-    /// A relative `base` is taken from the current directory, as that is now; only where the whole
-    /// path would be too long for a socket it is looked up from there each time: then do not change
-    /// that.
+    /// Listens at `{base}.{vmid}`, where peers with the same `base` connect. A missing directory is
+    /// made, for this user only. A socket file that a dead process left is replaced. A relative
+    /// `base` is resolved from the current directory of this moment; only if the whole path would
+    /// be too long for a socket it is looked up from the current directory each time, which must
+    /// not change then.
     ///
     /// # Errors
-    /// If the path is too long for a socket, ends in no file name (but in `/`, `.` or `..`), is served by
-    /// a live process, or can't be made; or if the process is short of descriptors. The text says what
-    /// to do.
+    /// If the path is too long for a socket, ends in no file name (but in `/`, `.` or `..`), is
+    /// served by a live process, or can't be made; or if the process is out of descriptors. The
+    /// text of the error says how to solve it.
     pub fn listen(base: &Path, vmid: Vmid) -> Result<Host> {
         let base = Base::new(base)?;
         let listener = Listener::new(&base, vmid)?;
@@ -95,7 +95,7 @@ impl Host {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let token = EventData::new_u64(Token::LISTENER.0);
         epoll::add(&epoll, &listener, token, EventFlags::IN)?;
-        // Edge-triggered: each write is reported once, so nobody ever has to read it empty.
+        // It is edge-triggered: each write is reported once, so it never has to be read empty.
         epoll::add(
             &epoll,
             &waker,
@@ -112,14 +112,15 @@ impl Host {
         })
     }
 
-    /// Where this member listens.
+    /// Returns the address of this member.
     pub fn path(&self) -> &Path {
         self.listener.path()
     }
 
-    /// Whether the directory of the sockets belongs to this user and nobody else may write there. It is
-    /// the one that was there when this member began to listen, wherever its path leads by now.
-    /// If not, others can get in this family's way (not in: that is checked for each connection).
+    /// Returns true if the directory of the sockets belongs to this user and no other user may
+    /// write there. It is the directory that existed when this member began to listen, wherever its
+    /// path leads now. If it is not private, other users can disturb the family, but not join it:
+    /// each connection is checked.
     pub fn directory_is_private(&self) -> bool {
         self.base.directory_is_private(self.us)
     }
@@ -154,7 +155,8 @@ impl Pal for Host {
     }
 
     fn accept(&self) -> core::result::Result<HostStream, AcceptError> {
-        // Whoever waits for an answer reads it blocking; all others say that they don't wait.
+        // A thread that waits for an answer reads with a blocking call; all other reads request not
+        // to wait.
         let socket = loop {
             match accept_with(&self.listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => break socket,
@@ -181,7 +183,7 @@ impl Pal for Host {
             EventFlags::empty()
         };
         let token = EventData::new_u64(Token::LISTENER.0);
-        // It is in the set, and a change needs no memory: this can't fail.
+        // The listener is in the set, and a change needs no memory, so this can't fail.
         let _ = epoll::modify(&self.epoll, &self.listener, token, flags);
     }
 
@@ -198,7 +200,7 @@ impl Pal for Host {
 
     fn rewatch(&self, stream: &HostStream, token: Token, interest: Interest) {
         let flags = epoll_flags(interest);
-        // As with the listener: it can't fail for a stream that is watched.
+        // As for the listener, this can't fail for a stream that is watched.
         let _ = epoll::modify(&self.epoll, stream, EventData::new_u64(token.0), flags);
     }
 
@@ -217,7 +219,7 @@ impl Pal for Host {
                 limit = Some(NO_TIME);
             }
             let most = limit.map(|limit| limit.checked_sub(EXACT).unwrap_or(NO_TIME).max(NO_TIME));
-            // An error is an interruption: an early return, which the caller expects at any time.
+            // An error is an interruption: an early return, which the caller allows for.
             let Ok((events, _)) = epoll::wait(&self.epoll, &mut space[..], most.as_ref()) else {
                 return;
             };
@@ -229,7 +231,7 @@ impl Pal for Host {
         for event in events {
             let (data, flags) = (event.data.u64(), event.flags);
             if data == WAKE {
-                // Whoever asked before this gets this return; whoever asks later writes again.
+                // A wake before this point ends this wait; a later one writes again.
                 self.wake_asked.swap(false, Ordering::AcqRel);
             } else {
                 let _ = ready.push((Token(data), readiness(flags)));
@@ -266,7 +268,7 @@ impl Pal for Host {
                 return read;
             }
         }
-        // It takes longer: from now on the event is heeded at once.
+        // The wait takes longer: from now on the event ends it at once.
         self.wait_readable(stream, event, until);
         stream.read(buffer)
     }
@@ -283,8 +285,8 @@ const NO_TIME: Timespec = Timespec {
 
 fn epoll_flags(interest: Interest) -> EventFlags {
     if interest.is_empty() {
-        // The kernel reports a hang-up even to those who ask for nothing, again and again. This
-        // way it does so once at most, and to go back and forth takes one call each.
+        // The kernel reports a hang-up even for an empty interest, again and again. In this way it
+        // does so once at most, and each change of the interest takes one call.
         return EventFlags::ONESHOT;
     }
     let mut flags = EventFlags::empty();
@@ -316,11 +318,11 @@ fn connect_error(error: Errno) -> ConnectError {
     }
 }
 
-/// Raises the number of descriptors this process may have as far as it may by itself, and says how
-/// far that is. A member needs one for each stream, so two for each peer.
+/// Raises the descriptor limit of this process to its hard limit, and returns that limit. A member
+/// needs one descriptor for each stream, so two for each peer.
 ///
 /// # Errors
-/// If the system does not let it.
+/// If the system refuses.
 pub fn raise_descriptor_limit() -> Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {

@@ -1,4 +1,4 @@
-//! A node with its memory and its worker thread, for a program that just wants to be a member.
+//! A node with its memory and its worker thread, for a program on this host.
 #![allow(unsafe_code)]
 
 use std::boxed::Box;
@@ -17,12 +17,11 @@ use crate::node::NoEmbedder;
 use crate::pal::Pal;
 use crate::{Config, Driving, Embedder, Identity, Node};
 
-/// How long a node that is dropped waits for its peers to take what was sent to them.
+/// The time for which a node that is dropped waits until its peers have read what was sent to them.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(500);
 
-/// A [`Node`] on this host: its memory is taken once, at the start, and its worker runs in a
-/// thread of its own. Everything is given back when it is dropped. `P` is the host, or something
-/// over it.
+/// A [`Node`] on this host: its memory is allocated once, at the start, and its worker runs in a
+/// thread of its own. All is released when it is dropped. `P` is the host, or a wrapper of it.
 pub struct HostNode<P: Pal + 'static = Host> {
     node: ManuallyDrop<Arc<Owned<P>>>,
     worker: Option<JoinHandle<()>>,
@@ -35,11 +34,11 @@ struct Owned<P: Pal + 'static> {
     embedder: *mut LibraryOs<P>,
 }
 
-/// What a node calls, kept for as long as it lives.
+/// The node's embedder, which lives as long as the node.
 type LibraryOs<P> = dyn Embedder<P> + Send;
 
-// SAFETY: the pointers are only used to free what they point to, by whoever drops the last
-// reference; it may be freed in any thread.
+// SAFETY: the pointers are only used to free their targets, by the thread that drops the last
+// reference; they may be freed in any thread.
 unsafe impl<P: Pal> Send for Owned<P> {}
 // SAFETY: as above; everything else in it is shared as a `Node` may be.
 unsafe impl<P: Pal> Sync for Owned<P> {}
@@ -57,17 +56,17 @@ impl<P: Pal> Drop for Owned<P> {
 }
 
 impl HostNode {
-    /// Becomes the process `identity` of the family at `base`: listens at the Unix stream socket
-    /// `{base}.{vmid}` and reaches the others at theirs.
+    /// Starts the process `identity` of the family at `base`: listens at the Unix stream socket
+    /// `{base}.{vmid}` and connects to the other members at theirs.
     ///
     /// # Errors
-    /// As [`Host::listen`]; and if the configuration contradicts itself, or the system gives no
+    /// As [`Host::listen`]; and if the configuration is inconsistent, or the system can't start a
     /// thread.
     pub fn start(base: &Path, identity: Identity, config: Config) -> io::Result<HostNode> {
         Self::start_with(base, identity, config, Box::new(NoEmbedder))
     }
 
-    /// As [`HostNode::start`], with what the library OS provides.
+    /// As [`HostNode::start`], with the embedder's library OS.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -86,7 +85,7 @@ impl<P: Pal> HostNode<P> {
     /// As [`HostNode::start_with`], on a platform that listens already.
     ///
     /// # Errors
-    /// If the configuration contradicts itself, or the system gives no thread.
+    /// If the configuration is inconsistent, or the system can't start a thread.
     pub fn over(
         pal: P,
         identity: Identity,
@@ -95,12 +94,13 @@ impl<P: Pal> HostNode<P> {
     ) -> io::Result<HostNode<P>> {
         let bytes = Node::<P>::memory(&identity, &config).total();
         let memory = Box::into_raw(Box::<[u8]>::new_uninit_slice(bytes));
-        // SAFETY: fresh from `into_raw`, so valid and ours alone; it is freed only after the node
-        // that borrows it was dropped (`Owned::drop`), and a node hands out nothing that lives on.
+        // SAFETY: fresh from `into_raw`, so valid and exclusively owned here; it is freed only
+        // after the node that borrows it was dropped (`Owned::drop`), and no reference that a node
+        // returns outlives it.
         let node = match Node::new(pal, identity, config, unsafe { &mut *memory }) {
             Ok(node) => node,
             Err(error) => {
-                // SAFETY: the node was not made: nobody borrows the memory any more.
+                // SAFETY: the node was not made, so the memory is not borrowed any more.
                 drop(unsafe { Box::from_raw(memory) });
                 return Err(io::Error::other(format!("node of {identity:?}: {error}")));
             }
@@ -140,9 +140,8 @@ impl<P: Pal> Deref for HostNode<P> {
 }
 
 impl<P: Pal> Drop for HostNode<P> {
-    /// Says goodbye to the family and gives everything back. A process that was forked has a copy of
-    /// the node, whose sockets are the creator's and whose worker it has not: it says so on standard
-    /// error, and leaves all as it is.
+    /// Leaves the family and releases all. A forked process has a copy of the node, whose sockets
+    /// belong to the creator, and no worker: it prints that on standard error, and changes nothing.
     fn drop(&mut self) {
         if !self.creator.is_this() {
             let text = format!(
@@ -152,14 +151,15 @@ impl<P: Pal> Drop for HostNode<P> {
                 self.identity().vmid,
                 self.creator.pid()
             );
-            // Not by `std`'s handle: the lock may have been held when this process was forked.
+            // This avoids `std`'s handle, whose lock may have been held when this process was
+            // forked.
             let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
             forget(self.worker.take());
             return;
         }
         self.shut_down(SHUTDOWN_LIMIT);
         if let Some(worker) = self.worker.take() {
-            // A worker that panicked has said so already.
+            // A worker that panicked has printed a message already.
             let _ = worker.join();
         }
         // SAFETY: it is dropped once, here, and not used after.

@@ -2,13 +2,13 @@
 
 use rustix::process::{Pid, getpid};
 
-/// The process that a thing belongs to. One that was forked from it has a copy of the thing, and may
-/// close its own descriptors, but do nothing that the creator would notice.
+/// The process that created an object. A process that was forked from it has a copy of the object:
+/// it may close its own descriptors, but do nothing that affects the creator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Creator(Pid);
 
 impl Creator {
-    /// This process.
+    /// Returns this process.
     pub(super) fn this() -> Creator {
         Creator(getpid())
     }

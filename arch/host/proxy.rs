@@ -1,10 +1,11 @@
-//! Stands in for a member that reaches the family over one byte channel only: a virtual machine
-//! with a serial port, say.
+//! A proxy for a member whose only connection is one byte channel: a virtual machine with a serial
+//! port, for example.
 //!
-//! To the family it looks like any member's process: it listens at the member's path, and opens
-//! streams to the others. It believes the member nothing: each byte of the line is checked
-//! ([`Mux`]), what it keeps for it is bounded, and each stream has to begin with the member's own
-//! VMID. A member that breaks a rule loses its line, which is its death to the family.
+//! The family sees the process of an ordinary member: it listens at the member's path, and opens
+//! streams to the others. The proxy does not trust the member: it checks each byte of the channel
+//! ([`Mux`]), the memory for the member is bounded, and each stream must begin with the member's
+//! own VMID. If the member violates the protocol, its channel is closed, so the family sees it
+//! dead.
 
 use std::boxed::Box;
 use std::fmt;
@@ -22,39 +23,39 @@ use crate::pal::{
     AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
 };
 
-/// How many streams there are at once, each way.
+/// The number of streams at once, in each direction.
 const STREAMS: usize = 128;
-/// How much of a stream is kept for a peer that does not read.
+/// The number of bytes of a stream that are kept for a peer that does not read.
 const WINDOW: usize = 2 * 1024;
-/// How much is read at once.
+/// The number of bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
-/// How long peers may take to read what a member that is gone sent last.
+/// The time in which peers may read the last bytes of a member that has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// How soon streams are accepted again after the system had no more descriptors.
+/// The time after which streams are accepted again when the system was out of descriptors.
 const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
-/// The line's name among the watches.
+/// The token of the channel.
 const LINE: Token = Token(u64::MAX >> 1);
 
-/// The name of a stream that the family writes.
+/// Returns the token of a stream that the family writes.
 fn family_token(stream: u16) -> Token {
     Token(u64::from(stream) << 1)
 }
 
-/// The name of a stream that the member writes.
+/// Returns the token of a stream that the member writes.
 fn member_token(stream: u16) -> Token {
     Token(u64::from(stream) << 1 | 1)
 }
 
-/// Why a [`Proxy`] ended.
+/// The reason why a [`Proxy`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyEnd {
-    /// The line was closed: the member's machine is gone.
+    /// The channel was closed: the member's machine has ended.
     Closed,
-    /// The member did on its line what it must not.
+    /// The member violated the protocol of the channel.
     Fault(MuxError),
-    /// The member tried to speak as somebody else.
+    /// The member used the VMID of another process.
     WrongVmid,
 }
 
@@ -68,24 +69,24 @@ impl fmt::Display for ProxyEnd {
     }
 }
 
-/// A member's stand-in on this host. One thread runs it.
+/// The proxy of a member on this host. It runs in one thread.
 pub struct Proxy {
     host: Host,
     member: Vmid,
     line: WatchedStream,
     mux: Box<Mux<STREAMS, WINDOW>>,
-    /// Streams that the family writes, by their numbers on the line.
+    /// Streams that the family writes, by their numbers on the channel.
     from_family: Vec<Option<WatchedStream>>,
-    /// Streams that the member writes, by their numbers on the line, and how many bytes of the VMID
-    /// at their beginning were checked.
+    /// Streams that the member writes, by their numbers on the channel, with the number of checked
+    /// bytes of the VMID at their beginning.
     from_member: Vec<Option<(WatchedStream, usize)>>,
     listens: bool,
-    /// Out of descriptors until then.
+    /// The process is out of descriptors, and tries again at this time.
     exhausted_until: Option<Time>,
     end: Option<ProxyEnd>,
 }
 
-/// A stream that is watched, and what for.
+/// A watched stream and its interest.
 struct WatchedStream {
     stream: HostStream,
     token: Token,
@@ -93,7 +94,7 @@ struct WatchedStream {
 }
 
 impl WatchedStream {
-    /// Watches a stream; none if there is no memory for it.
+    /// Watches a stream; none if there is no memory for the watch.
     fn new(
         host: &Host,
         stream: HostStream,
@@ -117,8 +118,8 @@ impl WatchedStream {
 }
 
 impl Proxy {
-    /// Stands in for `member` in the family at `base`, over that line. From now on others can
-    /// connect with it, so this comes before the member is started.
+    /// Makes the proxy of `member` in the family at `base`, over that channel. From now on other
+    /// members can connect, so this comes before the start of the member.
     ///
     /// # Errors
     /// As [`Host::listen`].
@@ -139,8 +140,8 @@ impl Proxy {
         })
     }
 
-    /// Moves bytes until the line comes to its end, and says why it did. If the member's machine is
-    /// gone, the proxy first delivers the last bytes that the member sent.
+    /// Moves bytes until the channel ends, and returns the reason. If the member's machine has
+    /// ended, the proxy first delivers the last bytes that the member sent.
     pub fn run(mut self) -> ProxyEnd {
         let mut chunk = vec![0; CHUNK];
         let mut ready = ReadyList::new();
@@ -175,13 +176,13 @@ impl Proxy {
             } else if readiness.contains(Interest::HANG_UP) {
                 self.close_from_member(stream);
             } else if let Some(Some((watched, _))) = self.from_member.get_mut(usize::from(stream)) {
-                // It takes more: `settle` gives it more.
+                // It accepts more bytes, which `update` writes.
                 watched.set_interest(&self.host, Interest::HANG_UP);
             }
         }
     }
 
-    /// Takes whoever wants to talk to the member, as long as it has room for more streams.
+    /// Accepts streams to the member, as long as the channel has room for more streams.
     fn accept(&mut self) {
         while self.mux.can_open() {
             match self.host.accept() {
@@ -225,7 +226,7 @@ impl Proxy {
         self.end = Some(ProxyEnd::Closed);
     }
 
-    /// Reads a stream of the family, as much as the member takes.
+    /// Reads a stream of the family, as many bytes as the channel accepts.
     fn read_family(&mut self, stream: u16, chunk: &mut [u8]) {
         let Some(Some(watched)) = self.from_family.get_mut(usize::from(stream)) else {
             return;
@@ -237,7 +238,7 @@ impl Proxy {
         match watched.stream.read(chunk) {
             Ok(count) if count > 0 => {
                 let received = chunk.get(..count).unwrap_or(&[]);
-                // There was room for it.
+                // The room was checked before.
                 let _ = self.mux.write(stream, &[received]);
             }
             Ok(_) | Err(StreamError::Closed) => self.close_from_family(stream),
@@ -261,7 +262,7 @@ impl Proxy {
         }
     }
 
-    /// Does what can be done now, and watches for the rest.
+    /// Does the work that is possible now, and watches for the rest.
     fn update(&mut self) {
         while let Some((stream, to)) = self.mux.next_opened() {
             self.connect(stream, to);
@@ -270,7 +271,7 @@ impl Proxy {
             self.write_family(stream);
         }
         self.write_line();
-        // What was written has made room.
+        // The bytes that were written have made room.
         for (stream, place) in (0..).zip(&mut self.from_family) {
             let Some(watched) = place else { continue };
             if self.mux.stopped(stream).is_some() {
@@ -317,7 +318,8 @@ impl Proxy {
         self.mux.stop(stream, refused);
     }
 
-    /// Writes the bytes that the member sent on one of its streams, as far as the reader takes them.
+    /// Writes the bytes that the member sent on one of its streams, as far as the reader accepts
+    /// them.
     fn write_family(&mut self, stream: u16) {
         let own = self.member.get().to_le_bytes();
         loop {
@@ -375,7 +377,7 @@ impl Proxy {
                     return self.line.set_interest(&self.host, both);
                 }
                 Err(StreamError::Interrupted) => {}
-                // Nobody takes it any more. The proxy still reads to the end what the member sent before.
+                // The reader is gone. The proxy still reads to the end what the member sent before.
                 Err(StreamError::Closed) => {
                     let count = bytes.len();
                     self.mux.mark_sent(count);

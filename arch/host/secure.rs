@@ -17,10 +17,10 @@ use crate::{Config, Embedder, Identity};
 /// The host with secure streams.
 pub type SecureHost = Arc<SecurePal<Host>>;
 
-/// The kernel's random numbers, for keys and handshakes.
+/// Fills the buffer with the kernel's random numbers, for keys and handshakes.
 ///
 /// # Errors
-/// If it gives none.
+/// [`OutOfResources`] if the kernel fails to provide them.
 pub fn random(mut buffer: &mut [u8]) -> Result<(), OutOfResources> {
     while !buffer.is_empty() {
         match getrandom(&mut *buffer, GetRandomFlags::empty()) {
@@ -33,7 +33,7 @@ pub fn random(mut buffer: &mut [u8]) -> Result<(), OutOfResources> {
 }
 
 impl HostNode<SecureHost> {
-    /// As [`HostNode::start`], for the family that has that key: all streams are secure.
+    /// As [`HostNode::start`], for the family with that key: all streams are secure.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -46,8 +46,8 @@ impl HostNode<SecureHost> {
         Self::start_secure_with(base, identity, config, Some(key), Box::new(NoEmbedder))
     }
 
-    /// As [`HostNode::start_secure`], with what the library OS provides. Without a key nothing is
-    /// secure, and all is as with [`HostNode::start_with`]: for a program that finds out when it runs.
+    /// As [`HostNode::start_secure`], with the embedder's library OS. Without a key the streams are
+    /// plain, as with [`HostNode::start_with`]: for a program that chooses at run time.
     ///
     /// # Errors
     /// As [`HostNode::start`].
@@ -66,7 +66,7 @@ impl HostNode<SecureHost> {
         Self::over(Arc::new(pal), identity, config, embedder)
     }
 
-    /// What was counted of the streams: handshakes, and why any ended.
+    /// Returns the counters of secure streams: handshakes, and the reasons of ends.
     pub fn secure_statistics(&self) -> SecureStatistics {
         self.pal.statistics()
     }

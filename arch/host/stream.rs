@@ -13,7 +13,7 @@ use super::clock;
 use super::process::Creator;
 use crate::pal::{Stream, StreamError, Time};
 
-/// How many parts one write takes; the contract of [`Stream::write`] allows no more.
+/// The greatest number of parts in one write, by the contract of [`Stream::write`].
 const PARTS: usize = 4;
 
 /// One end of a byte stream to another process on this machine.
@@ -23,14 +23,14 @@ pub struct HostStream {
     creator: Creator,
 }
 
-/// Without NOSIGNAL a peer that goes away would end the embedder by SIGPIPE.
+/// Without NOSIGNAL a peer that closes its end would kill the embedder by SIGPIPE.
 const NEVER_WAITING: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
-/// How long one read may block: nothing but bytes can end it before.
+/// The time for which one read may block: only bytes can end it before.
 const READ_LIMIT: Duration = Duration::from_millis(2);
 
-/// How long the kernel may take for that: it rounds up to its ticks, of which there may be as few as a
-/// hundred a second. No read blocks whose time limit is nearer.
+/// The time that the kernel may take for that: it rounds up to its ticks, of which there may be as
+/// few as a hundred a second. A read whose time limit is nearer does not block.
 const MAX_OVERSHOOT: Duration = Duration::from_millis(50);
 
 impl HostStream {
@@ -41,13 +41,13 @@ impl HostStream {
         }
     }
 
-    /// Lets [`HostStream::read_blocking`] block, for [`READ_LIMIT`] and what the kernel makes of it.
+    /// Allows [`HostStream::read_blocking`] to block, for [`READ_LIMIT`] as the kernel rounds it.
     pub(super) fn allow_blocking(&self) -> Result<(), Errno> {
         sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(READ_LIMIT))
     }
 
-    /// Waits for bytes for a short while and reads them, in one system call. Nothing if there is
-    /// less time than that.
+    /// Waits for bytes for a short time and reads them, in one system call. It does nothing if less
+    /// time is left.
     pub(super) fn read_blocking(
         &self,
         buffer: &mut [u8],
@@ -60,21 +60,21 @@ impl HostStream {
         Ok(count)
     }
 
-    /// Whether the other end was opened by `user`.
+    /// Returns true if `user` opened the other end.
     ///
-    /// A peer outside of our PID namespace shows no credentials we could read: it is a stranger.
+    /// A peer outside of this PID namespace shows no readable credentials, so it is refused.
     pub(super) fn peer_is(&self, user: Uid) -> bool {
         sockopt::socket_peercred(&self.socket).is_ok_and(|peer| peer.uid == user)
     }
 }
 
 impl Drop for HostStream {
-    /// Ends the connection. To close the descriptor alone is not enough: a process that was forked
-    /// meanwhile has a copy, which keeps the connection open. The peer still reads what was written
+    /// Ends the connection. Closing the descriptor alone is not enough: a forked process has a
+    /// copy, which keeps the connection open. The peer can still read the bytes that were written
     /// before. The copy itself only closes its descriptor.
     fn drop(&mut self) {
         if self.creator.is_this() {
-            // It fails if the socket is not connected, or no more.
+            // It fails if the socket is not connected, or not any more.
             let _ = shutdown(&self.socket, Shutdown::Both);
         }
     }
@@ -107,7 +107,7 @@ impl Stream for HostStream {
 
 fn stream_error(error: Errno) -> StreamError {
     match error {
-        // Short of kernel memory for the moment: the same to us as a full stream.
+        // A temporary shortage of kernel memory is handled like a full stream.
         Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => StreamError::WouldBlock,
         Errno::INTR => StreamError::Interrupted,
         _ => StreamError::Closed,

@@ -1,9 +1,9 @@
 //! Platforms for tests, for fuzzing, and for authors of platforms.
 //!
-//! [`loopback`] is a network in memory, whose clock moves when the test moves it: several nodes run in one
-//! thread, and every run can be repeated. [`fault_injector`] wraps any platform and makes its streams and
-//! connects fail as real ones do, in an order that follows from a seed: a node over it must stay
-//! correct. Nothing in here is meant for a program that runs for its users.
+//! [`loopback`] is a network in memory whose clock the test advances: several nodes run in one
+//! thread, and every run can be repeated. [`fault_injector`] wraps any platform and injects the
+//! failures of real streams and connects, in an order determined by a seed: a node over it must
+//! stay correct. Nothing here is meant for production.
 
 pub mod fault_injector;
 pub mod loopback;

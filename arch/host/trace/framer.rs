@@ -1,22 +1,21 @@
-//! Frames out of the bytes of a stream, which come in any pieces.
+//! Extracts frames from the bytes of a stream, which arrive in any pieces.
 
 use std::vec::Vec;
 
 use crate::node::VMID_LENGTH;
 use crate::wire::frame_size;
 
-/// The longest frame that is put together again; a stream that announces a longer one is shown as
-/// bytes.
+/// The longest frame that is reassembled. A stream that announces a longer one is shown as bytes.
 pub(super) const LONGEST: usize = 1 << 20;
 
-/// What the bytes come to.
+/// The content of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// Who opened the stream: the first thing on it.
+    /// The VMID of the stream's opener, the first bytes of the stream.
     Vmid(u32),
     /// A whole frame.
     Frame(&'a [u8]),
-    /// There are no more frames on this stream, only bytes.
+    /// Bytes of a stream that has no more frames.
     NoFrame(&'a [u8]),
 }
 
@@ -24,13 +23,13 @@ pub(super) enum Piece<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     vmid: Option<u32>,
-    /// The beginning of what is not all there yet.
+    /// The beginning of an incomplete part.
     partial: Vec<u8>,
     broken: bool,
 }
 
 impl Framer {
-    /// Takes in what moved, and calls `each` for all that is complete now.
+    /// Processes the bytes that were moved, and calls `each` for every part that is complete.
     pub(super) fn take(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
             if self.broken {
@@ -38,7 +37,7 @@ impl Framer {
                 return;
             }
             if self.partial.is_empty() && self.vmid.is_some() {
-                // The usual case: nothing is copied.
+                // The usual case copies nothing.
                 if let Ok(Some(size)) = frame_size(bytes, LONGEST)
                     && let Some((frame, rest)) = bytes.split_at_checked(size)
                 {
@@ -51,11 +50,11 @@ impl Framer {
         }
     }
 
-    /// Adds to what is there already, up to the next end. Returns what is left.
+    /// Completes the incomplete part, up to its end. Returns the bytes after it.
     fn gather<'b>(&mut self, bytes: &'b [u8], each: &mut impl FnMut(Piece<'_>)) -> &'b [u8] {
         let whole = match (self.vmid, frame_size(&self.partial, LONGEST)) {
             (None, _) => VMID_LENGTH,
-            // Until it has said its size.
+            // The size field is not complete.
             (_, Ok(None) | Err(_)) => size_of::<u64>(),
             (_, Ok(Some(size))) => size,
         };
@@ -86,7 +85,7 @@ impl Framer {
         rest
     }
 
-    /// What came of a frame that is not all there.
+    /// Returns the bytes of an incomplete frame.
     pub(super) fn partial(&self) -> &[u8] {
         &self.partial
     }
@@ -103,7 +102,7 @@ mod tests {
         buffer[..length].to_vec()
     }
 
-    /// What was found: whether it is a frame, and its bytes.
+    /// The parts that were found: whether each is a frame, and its bytes.
     type Found = Vec<(bool, Vec<u8>)>;
 
     fn pieces(bytes: &[u8], at_once: usize) -> (Found, Option<u32>, Vec<u8>) {

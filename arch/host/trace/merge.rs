@@ -1,4 +1,4 @@
-//! One file out of those of several members.
+//! Merges the files of several members to one.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,36 +12,35 @@ use super::pcapng::{Next, Packets, write_interface};
 use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
 use super::recorder::{begin, interface_name, write_entry};
 
-/// What a merged file holds.
+/// The counts of a merged file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Frames, each once.
+    /// Frames, each counted once.
     pub frames: usize,
-    /// Those of them that both sides saw.
+    /// Frames that both ends recorded.
     pub seen_twice: usize,
-    /// Entries that are no whole frame.
+    /// Entries that are not a whole frame.
     pub others: usize,
-    /// Frames that some member could not record.
+    /// Frames that a member could not record.
     pub lost: u64,
-    /// Files that end in mid-entry: their process was killed.
+    /// Files that end in mid-entry, since their process was killed.
     pub cut_off: usize,
 }
 
-/// One entry of a file.
+/// An entry of a file.
 struct Entry<'f> {
     record: Record,
     bytes: &'f [u8],
-    /// It is the other half of one that stands elsewhere.
+    /// It is the second entry of a frame that both ends recorded.
     is_duplicate: bool,
 }
 
-/// Writes one file, in the order of time, out of those that the members of one family wrote. A frame
-/// that is in two of them is in it once. The members must have had the same clock. All files are
-/// held in memory.
+/// Merges the files of the members of one family to one file, in the order of time. A frame that
+/// two files have is written once. The members must have the same clock. All files are held in
+/// memory.
 ///
 /// # Errors
-/// If a file can't be read or written, or is not one that a recorder wrote. That one ends too soon is
-/// no error.
+/// If a file can't be read or written, or is not a recorder's. A truncated file is no error.
 pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
     let files: Vec<Vec<u8>> = from.iter().map(fs::read).collect::<io::Result<_>>()?;
     let mut merged = Merged::default();
@@ -69,7 +68,7 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
     Ok(merged)
 }
 
-/// Appends the entries of a file. True if it ends in mid-entry.
+/// Adds the entries of a file. True if it ends in mid-entry.
 fn read<'f>(
     bytes: &'f [u8],
     entries: &mut Vec<Entry<'f>>,
@@ -96,11 +95,11 @@ fn read<'f>(
     }
 }
 
-/// Finds for each frame that was received the one that was sent, and makes one of the two. Returns
-/// how many were found.
+/// Finds for each received frame the sent one, and merges the two entries. Returns the number of
+/// pairs.
 fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
-    // A pair of members may have had several streams, so several frames have the same number: the
-    // earliest that is the same fits.
+    // Two members may have had several streams, so several frames have the same number. The
+    // earliest equal one is used.
     let mut sent: HashMap<(u32, u32, u64), Vec<usize>> = HashMap::new();
     let key = |record: &Record| {
         (

@@ -1,15 +1,15 @@
-//! What a member sends and gets, in a file that Wireshark reads.
+//! Records the frames of a member in a file for Wireshark.
 //!
-//! [`TracedPal`] is a PAL over any PAL. It cuts what goes through its streams into frames, however they
-//! are split, and hands each to a [`Recorder`], which writes them to a pcapng file in a thread of
-//! its own. Each process records itself; [`merge`] makes one file of all, in which a frame that was
-//! seen by its sender and by its receiver stands once, with both times.
+//! [`TracedPal`] is a PAL over any PAL. It extracts the frames from the bytes of its streams,
+//! however they are split, and passes each to a [`Recorder`], which writes them to a pcapng file in
+//! a thread of its own. Each process records its own frames; [`merge`] makes one file of all, which
+//! has a frame that its sender and its receiver recorded once, with both times.
 //!
-//! Tracing never holds a node up: a frame is copied into a buffer of fixed size, or is counted as
-//! lost if there is no room. If the file can't be written, recording ends and
-//! [`Recorder::finish`] says why; the node does not notice.
+//! Tracing never blocks a node: a frame is copied into a buffer of fixed size, or counted as lost
+//! if there is no room. If the file can't be written, recording ends and [`Recorder::finish`]
+//! returns the error; the node is not affected.
 //!
-//! `docs/debugging.md` says what the file holds and how to look at it.
+//! `docs/debugging.md` documents the file and its use.
 
 mod framer;
 mod merge;
@@ -29,18 +29,19 @@ use self::recorder::EntryQueue;
 pub use self::recorder::{Recorder, Recording};
 pub use self::stream::TracedStream;
 
-/// A PAL whose frames are recorded. Without a recorder it only passes on, so that a program can
-/// decide at its start.
+/// A PAL whose frames are recorded. Without a recorder it only forwards, so that a program can
+/// choose at its start.
 #[derive(Debug)]
 pub struct TracedPal<P: Pal> {
-    // Its streams read its clock.
+    // The streams read its clock.
     inner: Arc<P>,
     queue: Option<EntryQueue>,
     us: Vmid,
 }
 
 impl<P: Pal> TracedPal<P> {
-    /// `inner`, which belongs to the member `us`, with what goes through it in the recorder's file.
+    /// Wraps `inner`, which belongs to the member `us`, and records its frames in the recorder's
+    /// file.
     pub fn new(inner: P, us: Vmid, recorder: Option<&Recorder>) -> TracedPal<P> {
         let queue = recorder.map(|recorder| recorder.open(us, inner.now()));
         TracedPal {
@@ -50,7 +51,7 @@ impl<P: Pal> TracedPal<P> {
         }
     }
 
-    /// The PAL underneath.
+    /// Returns the inner PAL.
     pub fn inner(&self) -> &P {
         &self.inner
     }

@@ -1,5 +1,5 @@
 //! The file format of Wireshark, as far as a recording needs it: one section in little endian, an
-//! interface for each member that sends, and packets with times in nanoseconds.
+//! interface for each sending member, and packets with times in nanoseconds.
 //!
 //! Source: the draft `draft-ietf-opsawg-pcapng`, "PCAP Next Generation Capture File Format".
 
@@ -9,18 +9,18 @@ use std::vec::Vec;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Kinds of blocks.
+/// The kinds of blocks.
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const PACKET: u32 = 6;
 
-/// Stands at the beginning of a section, in the byte order of all that follows.
+/// The mark at the beginning of a section, in the byte order of the section.
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 
-/// The link type `LINKTYPE_USER0`: Wireshark lets the user say what a packet holds.
+/// The link type `LINKTYPE_USER0`, whose packets a user-defined dissector interprets.
 const USER_0: u16 = 147;
 
-/// Options: the program that wrote a section, the name of an interface, the resolution of its
+/// The options: the program that wrote a section, the name of an interface, the resolution of its
 /// times.
 const APPLICATION: u16 = 4;
 const NAME: u16 = 2;
@@ -29,20 +29,20 @@ const RESOLUTION: u16 = 9;
 /// Times are in units of 10⁻⁹ s.
 const NANOSECONDS: u8 = 9;
 
-/// Every block, and every option within it, ends at a multiple of this.
+/// The alignment of every block, and of every option within it, in bytes.
 const ALIGNMENT: usize = 4;
 const PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
 
-/// What every block begins with. Behind its contents the length stands again.
+/// The header of every block. The length stands again after its content.
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
 struct Head {
     kind: U32,
-    /// Of the whole block.
+    /// The length of the whole block.
     length: U32,
 }
 
-/// What a block has besides its contents.
+/// The length of a block beside its content, in bytes.
 const FRAME: usize = size_of::<Head>() + size_of::<U32>();
 
 #[derive(FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
@@ -51,7 +51,7 @@ struct Section {
     byte_order: U32,
     major: U16,
     minor: U16,
-    /// Of the section; all ones if it is not known.
+    /// The length of the section; all ones if it is not known.
     length: U64,
 }
 
@@ -60,7 +60,7 @@ struct Section {
 struct Interface {
     link_type: U16,
     reserved: U16,
-    /// How much of each packet is kept at most; 0: all of it.
+    /// The greatest number of bytes of each packet; 0 for all.
     kept: U32,
 }
 
@@ -81,7 +81,7 @@ struct OptionHead {
     length: U16,
 }
 
-/// Begins a file that this application writes.
+/// Begins a file of this application.
 pub(super) fn write_section(to: &mut impl Write, application: &str) -> io::Result<()> {
     let section = Section {
         byte_order: BYTE_ORDER.into(),
@@ -104,7 +104,7 @@ pub(super) fn write_interface(to: &mut impl Write, name: &str) -> io::Result<()>
     write_block(to, INTERFACE, &[interface.as_bytes(), &options])
 }
 
-/// Writes a packet: `parts`, one behind the other. The time is in nanoseconds since 1970.
+/// Writes a packet of the concatenated `parts`. The time is in nanoseconds since 1970.
 pub(super) fn write_packet(
     to: &mut impl Write,
     interface: u32,
@@ -124,7 +124,7 @@ pub(super) fn write_packet(
     write_block(to, PACKET, &[head.as_bytes(), first, second])
 }
 
-/// The options of a block, and their end.
+/// Returns the options of a block, with the mark of their end.
 fn options(all: &[(u16, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (code, value) in all.iter().copied().chain([(0, [].as_slice())]) {
@@ -174,21 +174,21 @@ pub(super) struct Packet<'f> {
     pub(super) data: &'f [u8],
 }
 
-/// What comes next in a file.
+/// The next part of a file.
 #[derive(Debug)]
 pub(super) enum Next<'f> {
     Packet(Packet<'f>),
-    /// The file is at its end.
+    /// The end of the file.
     End,
     /// The file ends within a block.
     CutOff,
 }
 
-/// The packets of a file that was written by the functions above.
+/// The packets of a file that the functions above wrote.
 #[derive(Debug)]
 pub(super) struct Packets<'f> {
     rest: &'f [u8],
-    /// The section has begun.
+    /// The section header was read.
     begun: bool,
 }
 
@@ -200,10 +200,10 @@ impl<'f> Packets<'f> {
         }
     }
 
-    /// The next packet; what is between them is passed over.
+    /// Returns the next packet. Other blocks are skipped.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The fault of the file.
     pub(super) fn next(&mut self) -> Result<Next<'f>, &'static str> {
         loop {
             if self.rest.is_empty() {

@@ -1,4 +1,5 @@
-//! One entry of the file: what stands before the frame's own bytes. `docs/debugging.md` has the table.
+//! The header of an entry of the file, before the frame's own bytes. `docs/debugging.md` has the
+//! table.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -6,27 +7,27 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::Vmid;
 use crate::pal::Time;
 
-/// The layout below.
+/// The version of the layout below.
 pub(super) const VERSION: u8 = 1;
 
-/// What an entry holds.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A whole frame.
     Frame = 0,
-    /// Bytes that are no frame: the stream has said a length that can't be.
+    /// Bytes that are no frame: the stream has announced an impossible size.
     NoFrame = 1,
-    /// The beginning of a frame, whose stream ended there.
+    /// The beginning of a frame whose stream ended.
     CutOff = 2,
-    /// Nothing: `index` frames were not recorded, as there was no room.
+    /// No content: `index` frames were not recorded, for lack of room.
     Lost = 3,
 }
 
-/// Who has seen it: bits of [`Record::seen`].
+/// The ends that have recorded the frame: bits of [`Record::seen`].
 pub(super) const BY_SENDER: u8 = 1;
 pub(super) const BY_RECEIVER: u8 = 2;
 
-/// What stands before the bytes.
+/// The header of an entry.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Unaligned, KnownLayout, Immutable)]
 #[repr(C)]
 pub(super) struct Record {
@@ -34,25 +35,25 @@ pub(super) struct Record {
     pub(super) kind: u8,
     pub(super) seen: u8,
     pub(super) reserved: u8,
-    /// VMIDs; 0 for one that is not known.
+    /// The VMIDs; 0 for one that is not known.
     pub(super) sender: U32,
     pub(super) receiver: U32,
     pub(super) reserved_too: U32,
-    /// Counts the entries of a stream, from 0.
+    /// The number of the entry in its stream, from 0.
     pub(super) index: U64,
-    /// When the sender handed the last byte to the platform, on the clock of the members. 0 if that
-    /// was not seen.
+    /// The time at which the sender passed the last byte to the platform, on the clock of the
+    /// members; 0 if that was not recorded.
     pub(super) sent: U64,
-    /// When the receiver had read the last byte; 0 if that was not seen.
+    /// The time at which the receiver had read the last byte; 0 if that was not recorded.
     pub(super) received: U64,
 }
 
-/// How long that is.
+/// The length of the header, in bytes.
 pub(super) const RECORD_LENGTH: usize = size_of::<Record>();
 const _: () = assert!(RECORD_LENGTH == 40);
 
 impl Record {
-    /// When it was first seen.
+    /// Returns the earliest of its times.
     pub(super) fn time(&self) -> u64 {
         if self.seen & BY_SENDER != 0 {
             self.sent.get()
@@ -65,7 +66,7 @@ impl Record {
         self.kind == kind as u8
     }
 
-    /// So many frames of the member `us` were not recorded.
+    /// Makes the entry of `count` frames of the member `us` that were not recorded.
     pub(super) fn lost(us: u32, count: u64, time: u64) -> Record {
         Record {
             version: VERSION,
@@ -82,7 +83,7 @@ impl Record {
     }
 }
 
-/// One end of a stream: who is at which end, and which end this is.
+/// One end of a stream, with the VMIDs of both ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamEnd {
     sender: u32,
@@ -91,7 +92,7 @@ pub(super) struct StreamEnd {
 }
 
 impl StreamEnd {
-    /// The end of `us` of a stream to `peer`.
+    /// Makes the sending end of the member `us`, of a stream to `peer`.
     pub(super) fn sender(us: Vmid, peer: Vmid) -> StreamEnd {
         StreamEnd {
             sender: us.get(),
@@ -100,7 +101,7 @@ impl StreamEnd {
         }
     }
 
-    /// The end of `us` of a stream from somebody who has not said who it is.
+    /// Makes the receiving end of the member `us`, of a stream whose sender is not known yet.
     pub(super) fn receiver(us: Vmid) -> StreamEnd {
         StreamEnd {
             sender: 0,
@@ -113,12 +114,12 @@ impl StreamEnd {
         self.seen == BY_SENDER
     }
 
-    /// The stream has said that it comes from `vmid`.
+    /// Records that the stream comes from `vmid`.
     pub(super) fn comes_from(&mut self, vmid: u32) {
         self.sender = vmid;
     }
 
-    /// Entry `index` of this stream, seen at this end.
+    /// Makes entry `index` of this stream, recorded at this end.
     pub(super) fn record(&self, kind: Kind, index: u64, time: Time) -> Record {
         let (sent, received) = if self.is_sender() {
             (time.0, 0)

@@ -1,4 +1,4 @@
-//! Writing entries to a file, in a thread that may be as slow as the disk is.
+//! Writes entries to a file, in a thread that may be as slow as the disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -18,22 +18,23 @@ use crate::Vmid;
 use crate::host::process::Creator;
 use crate::pal::Time;
 
-/// How many bytes wait to be written at most; what comes when it is full is lost, and counted.
-/// There are two buffers of this size.
+/// The greatest number of bytes that wait to be written. Entries that find no room are lost, and
+/// counted. There are two buffers of this size.
 const BUFFER: usize = 4 << 20;
 
-/// How long entries are gathered before they are written, if the buffer isn't half full before.
+/// The time for which entries are gathered before they are written, unless the buffer is half full
+/// before.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// The bytes that say how long an entry in the buffer is.
+/// The length of the length field of an entry in the buffer.
 const LENGTH: usize = size_of::<u32>();
 
-/// What became of a recording.
+/// The counts of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     /// Entries in the file.
     pub entries: u64,
-    /// Frames that are not in it, as the file was not written fast enough.
+    /// Frames that are not in the file, since it was not written fast enough.
     pub lost: u64,
 }
 
@@ -45,7 +46,7 @@ pub struct Recorder {
     creator: Creator,
 }
 
-/// A way to write entries into the buffer.
+/// A queue of entries for the writer.
 #[derive(Clone, Debug)]
 pub(super) struct EntryQueue(Arc<Shared>);
 
@@ -55,17 +56,17 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What waits to be written.
+/// The entries that wait to be written.
 #[derive(Debug, Default)]
 struct Pending {
     entries: Vec<u8>,
-    /// Frames for which there was no room since the last entry.
+    /// The number of frames without room since the last entry.
     lost: u64,
-    /// The writer sleeps until there is something.
+    /// The writer sleeps until there is an entry.
     asleep: bool,
-    /// Nothing more is taken.
+    /// No more entries are accepted.
     closed: bool,
-    /// Who records, and what time of day it is at time 0 of its clock.
+    /// The recording member, and the time of day at time 0 of its clock.
     origin: Option<(Vmid, u64)>,
 }
 
@@ -73,7 +74,7 @@ impl Recorder {
     /// Creates the file, for one member.
     ///
     /// # Errors
-    /// If the file can't be created, or the system gives no thread.
+    /// If the file can't be created, or the system can't start a thread.
     pub fn create(path: &Path) -> io::Result<Recorder> {
         let file = File::create(path)?;
         let shared = Arc::new(Shared {
@@ -99,7 +100,7 @@ impl Recorder {
         })
     }
 
-    /// For the member `us`, on whose clock it is `now`.
+    /// Opens the queue of the member `us`, whose clock is at `now`.
     pub(super) fn open(&self, us: Vmid, now: Time) -> EntryQueue {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -110,10 +111,10 @@ impl Recorder {
         EntryQueue(Arc::clone(&self.shared))
     }
 
-    /// Writes what waits, and closes the file. What the node does after that is not recorded.
+    /// Writes the waiting entries, and closes the file. Later frames of the node are not recorded.
     ///
     /// # Errors
-    /// Why the file could not be written; all before that is in it.
+    /// The error of writing the file; it has all entries from before.
     pub fn finish(mut self) -> io::Result<Recording> {
         self.end().unwrap_or(Ok(Recording::default()))
     }
@@ -130,8 +131,8 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// As [`Recorder::finish`], whose errors are lost. A process that was forked has no writer to
-    /// wait for, and leaves the file to its creator.
+    /// As [`Recorder::finish`], without its error. A forked process has no writer to wait for, and
+    /// leaves the file to its creator.
     fn drop(&mut self) {
         if self.creator.is_this() {
             self.end();
@@ -142,7 +143,7 @@ impl Drop for Recorder {
 }
 
 impl EntryQueue {
-    /// Puts an entry where the writer finds it, if there is room.
+    /// Adds an entry for the writer, if there is room.
     pub(super) fn write(&self, record: &Record, bytes: &[u8]) {
         let mut pending = self.0.pending();
         if pending.closed {
@@ -175,7 +176,8 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for entries, for long enough to get many at once. They go into `batch`, which is empty.
+    /// Waits for entries, long enough to get many at once, and moves them to `batch`, which is
+    /// empty.
     fn gather(&self, batch: &mut Vec<u8>) -> Batch {
         let mut pending = self.pending();
         pending.asleep = true;
@@ -239,14 +241,14 @@ impl Shared {
     }
 }
 
-/// What was gathered besides the entries.
+/// Data about a batch of entries.
 struct Batch {
     lost: u64,
     is_last: bool,
     origin: Option<(Vmid, u64)>,
 }
 
-/// The first entry of the buffer, and what comes after it.
+/// Returns the first entry of the buffer, and the bytes after it.
 fn next_entry(bytes: &[u8]) -> Option<(Record, &[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
     let (entry, after) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
@@ -254,19 +256,20 @@ fn next_entry(bytes: &[u8]) -> Option<(Record, &[u8], &[u8])> {
     Some((record, bytes, after))
 }
 
-/// A pcapng file with nothing in it.
+/// Begins an empty pcapng file.
 pub(super) fn begin(file: File) -> io::Result<BufWriter<File>> {
     let mut file = BufWriter::new(file);
     write_section(&mut file, concat!("libos-ipc ", env!("CARGO_PKG_VERSION")))?;
     Ok(file)
 }
 
-/// What stands in the file for the member that sends.
+/// Returns the name of the interface of the sending member.
 pub(super) fn interface_name(vmid: u32) -> String {
     std::format!("member {vmid}")
 }
 
-/// Writes one entry, at the time of day that its own is if the clock was 0 at `origin`.
+/// Writes one entry, with the time of day that follows from `origin`, the time of day at time 0 of
+/// the clock.
 pub(super) fn write_entry(
     file: &mut impl Write,
     interface: u32,

@@ -15,7 +15,7 @@ pub struct TracedStream<P: Pal> {
     trace: Option<Mutex<Trace>>,
 }
 
-/// What is known of a stream so far.
+/// The state of a stream's recording.
 #[derive(Debug)]
 struct Trace {
     queue: EntryQueue,
@@ -63,7 +63,7 @@ impl<P: Pal> TracedStream<P> {
         TracedStream { inner, pal, trace }
     }
 
-    /// Bytes were read into the buffer.
+    /// Records bytes that were read into the buffer.
     pub(super) fn has_read(&self, buffer: &[u8], count: usize) {
         if let Some(trace) = &self.trace
             && let Some(bytes) = buffer.get(..count)
@@ -85,7 +85,8 @@ impl<P: Pal> Stream for TracedStream<P> {
         let Some(trace) = &self.trace else {
             return self.inner.write(parts);
         };
-        // Before they go: afterwards the other end may have read them already.
+        // The time is read before the write: after it the other end may have read the bytes
+        // already.
         let time = self.pal.now();
         let count = self.inner.write(parts)?;
         let mut trace = trace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +105,8 @@ impl<P: Pal> Drop for TracedStream<P> {
         let Some(trace) = &mut self.trace else { return };
         let trace = trace.get_mut().unwrap_or_else(PoisonError::into_inner);
         let bytes = trace.framer.partial();
-        // What was sent of it is what came of it.
+        // The sender records the part that it has sent, so only the receiver records a frame that
+        // was cut off.
         if !bytes.is_empty() && !trace.end.is_sender() {
             let record = trace.end.record(Kind::CutOff, trace.next, self.pal.now());
             trace.queue.write(&record, bytes);

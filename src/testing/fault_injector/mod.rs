@@ -1,9 +1,10 @@
-//! A platform that misbehaves as platforms do, at random but repeatably.
+//! A platform that injects faults at random, but repeatably.
 //!
-//! [`FaultInjector`] wraps any PAL. Its streams read and write less than they could, say that they would
-//! block or were interrupted, and break; its connects find everybody busy. What goes wrong follows
-//! from a seed: one thread that does the same gets the same. A node on top must stay correct and
-//! live with any [`Faults`] but `disconnect` and `cut_after`, and correct with these.
+//! [`FaultInjector`] wraps any PAL. Its streams read and write fewer bytes than they could, report
+//! that they would block or were interrupted, and break; its connects report busy peers. The seed
+//! determines the faults: one thread that repeats its calls gets the same faults. A node over it
+//! must stay correct and make progress with any [`Faults`] but `disconnect` and `cut_after`, and
+//! stay correct with these.
 
 mod record;
 mod state;
@@ -17,28 +18,28 @@ pub use record::{LOG_LENGTH, LogEntry, Operation, OperationLog, Outcome};
 use state::State;
 pub use stream::FaultInjectorStream;
 
-/// What goes wrong, and how often: of 1024 calls where it could, so many.
+/// The kinds of faults, with their rates: the number of faults in 1024 calls that can have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A read gives less than there is.
+    /// A read returns fewer bytes than are available.
     pub short_read: u16,
-    /// A write takes less than there is room for.
+    /// A write accepts fewer bytes than there is room for.
     pub short_write: u16,
-    /// A read or write that could go on says that it would block.
+    /// A read or write that could proceed reports that it would block.
     pub would_block: u16,
-    /// A read or write says that it was interrupted.
+    /// A read or write reports that it was interrupted.
     pub interrupted: u16,
     /// A read or write finds the stream broken; the peer sees it closed.
     pub disconnect: u16,
-    /// A connect finds the peer busy.
+    /// A connect reports a busy peer.
     pub connect_busy: u16,
-    /// When that many bytes have been read and written by this node, the stream that moved the
-    /// last of them breaks. Once.
+    /// The number of bytes, read and written by this node, after which the stream that moved the
+    /// last of them breaks. It happens once.
     pub cut_after: Option<u64>,
 }
 
 impl Faults {
-    /// Nothing goes wrong.
+    /// No faults.
     pub const NONE: Faults = Faults {
         short_read: 0,
         short_write: 0,
@@ -50,8 +51,8 @@ impl Faults {
     };
 }
 
-/// A PAL with faults. The PAL for a node is a reference to it, so that whoever made it can look at
-/// what was logged while the node runs.
+/// A PAL with faults. The PAL for a node is a reference to it, so that its owner can read the log
+/// while the node runs.
 #[derive(Debug)]
 pub struct FaultInjector<P: Pal> {
     inner: P,
@@ -60,7 +61,7 @@ pub struct FaultInjector<P: Pal> {
 }
 
 impl<P: Pal> FaultInjector<P> {
-    /// `inner` with those faults, in the order that `seed` leads to.
+    /// Wraps `inner`, with faults in the order that `seed` determines.
     pub const fn new(inner: P, faults: Faults, seed: u64) -> FaultInjector<P> {
         FaultInjector {
             inner,
@@ -69,17 +70,17 @@ impl<P: Pal> FaultInjector<P> {
         }
     }
 
-    /// The PAL underneath.
+    /// Returns the inner PAL.
     pub fn inner(&self) -> &P {
         &self.inner
     }
 
-    /// The last [`LOG_LENGTH`] operations, oldest first.
+    /// Returns the last [`LOG_LENGTH`] operations, oldest first.
     pub fn log(&self) -> OperationLog {
         self.state.lock().records.all()
     }
 
-    /// How many bytes this node has read and written.
+    /// Returns the number of bytes that this node has read and written.
     pub fn bytes_moved(&self) -> u64 {
         self.state.lock().moved
     }
@@ -92,7 +93,7 @@ impl<P: Pal> FaultInjector<P> {
         });
     }
 
-    /// Whether something that goes wrong `rate` of 1024 times does so now.
+    /// Returns true if a fault with this rate (of 1024) occurs now.
     fn roll(&self, rate: u16) -> bool {
         rate > 0 && self.state.lock().rng.roll(rate)
     }
@@ -125,7 +126,7 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        // The broken streams of this node are not watched by the PAL underneath any more.
+        // The inner PAL does not watch the broken streams of this node any more.
         let broken = !self.state.lock().broken.is_empty();
         self.inner
             .wait(ready, if broken { Some(Time(0)) } else { until });

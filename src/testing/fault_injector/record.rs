@@ -1,4 +1,4 @@
-//! What was done last, for whoever has to find out why a run failed.
+//! The log of the last operations, for the diagnosis of a failed run.
 
 use core::fmt;
 
@@ -7,28 +7,29 @@ use heapless::{HistoryBuf, Vec};
 use crate::Vmid;
 use crate::pal::{ConnectError, StreamError};
 
-/// How many operations are remembered.
+/// The number of operations in the log.
 pub const LOG_LENGTH: usize = 64;
 
-/// What was asked of the platform.
+/// An operation of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A stream to that peer.
+    /// Opening a stream to that peer.
     Connect(Vmid),
-    /// A stream from a peer. Only successes are logged.
+    /// Accepting a stream. Only successes are logged.
     Accept,
-    /// To read from the stream of that number; they are numbered as they are opened.
+    /// Reading from the stream with that number. Streams are numbered in the order of their
+    /// opening.
     Read(u64),
-    /// To write to the stream of that number.
+    /// Writing to the stream with that number.
     Write(u64),
 }
 
-/// What came of it.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It succeeded.
     Done,
-    /// So many bytes were moved.
+    /// That many bytes were moved.
     Moved(usize),
     /// No stream was opened.
     NotConnected(ConnectError),
@@ -52,14 +53,14 @@ impl Outcome {
     }
 }
 
-/// One operation.
+/// An operation and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// What was asked of the platform.
+    /// The operation.
     pub operation: Operation,
-    /// How many bytes were to be moved at most.
+    /// The length of the buffer, in bytes.
     pub asked: usize,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -80,12 +81,12 @@ impl fmt::Display for LogEntry {
     }
 }
 
-/// The last operations, oldest first. Its `Display` has one a line.
+/// The last operations, oldest first. Its `Display` prints one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationLog(Vec<LogEntry, LOG_LENGTH>);
 
 impl OperationLog {
-    /// The operations, oldest first.
+    /// Iterates over the operations, oldest first.
     pub fn iter(&self) -> core::slice::Iter<'_, LogEntry> {
         self.0.iter()
     }
@@ -106,7 +107,7 @@ impl fmt::Display for OperationLog {
     }
 }
 
-/// The ring they are kept in.
+/// The ring of the last operations.
 #[derive(Debug)]
 pub(super) struct LogRing(HistoryBuf<LogEntry, LOG_LENGTH>);
 

@@ -1,25 +1,25 @@
-//! What the streams of one faulty node share.
+//! The shared state of the streams of one fault injector.
 
 use heapless::Vec;
 
 use super::record::LogRing;
 use crate::pal::{Interest, READY_AT_ONCE, StreamError, Token};
 
-/// How many broken streams are reported to the node at a time. More than that fail when they are
-/// next read or written.
+/// The greatest number of broken streams that are reported to the node. Further ones fail at their
+/// next read or write.
 const BROKEN: usize = READY_AT_ONCE;
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) rng: Rng,
     pub(super) records: LogRing,
-    /// The bytes read and written by all streams.
+    /// The number of bytes that all streams have read and written.
     pub(super) moved: u64,
-    /// At how many of these a stream breaks.
+    /// The number of bytes after which a stream breaks.
     cut: Option<u64>,
-    /// How many streams were opened.
+    /// The number of streams that were opened.
     opened: u64,
-    /// The watches on broken streams that ask for something.
+    /// The watches on broken streams with an interest.
     pub(super) broken: Vec<(Token, Interest), BROKEN>,
 }
 
@@ -35,27 +35,28 @@ impl State {
         }
     }
 
-    /// A number for a new stream.
+    /// Returns the number for a new stream.
     pub(super) fn number(&mut self) -> u64 {
         let number = self.opened;
         self.opened = self.opened.saturating_add(1);
         number
     }
 
-    /// How many bytes one operation may move before the cut; `None`: as many as it likes.
+    /// Returns the number of bytes that one operation may move before the cut; `None` for no limit.
     pub(super) fn left(&self) -> Option<usize> {
         let left = self.cut?.saturating_sub(self.moved);
         Some(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    /// Counts what was moved; whether that was the last before the cut, which comes only once.
+    /// Counts the bytes of an operation. True if they were the last before the cut, which occurs
+    /// once.
     pub(super) fn count(&mut self, result: Result<usize, StreamError>) -> bool {
         let moved = u64::try_from(result.unwrap_or(0)).unwrap_or(u64::MAX);
         self.moved = self.moved.saturating_add(moved);
         self.cut.take_if(|cut| *cut <= self.moved).is_some()
     }
 
-    /// Reports a broken stream from now on.
+    /// Begins to report a broken stream.
     pub(super) fn report(&mut self, token: Token, interest: Interest) {
         self.retract(token);
         if !interest.is_empty() {
@@ -63,13 +64,13 @@ impl State {
         }
     }
 
-    /// Reports it no more.
+    /// Ends the report of a broken stream.
     pub(super) fn retract(&mut self, token: Token) {
         self.broken.retain(|(broken, _)| *broken != token);
     }
 }
 
-/// A generator of numbers that look random (splitmix64).
+/// A pseudo-random generator (splitmix64).
 #[derive(Debug)]
 pub(super) struct Rng(u64);
 
@@ -81,12 +82,12 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Whether something that happens `rate` of 1024 times happens now.
+    /// Returns true with a chance of `rate` in 1024.
     pub(super) fn roll(&mut self, rate: u16) -> bool {
         rate > 0 && self.next() % 1024 < u64::from(rate)
     }
 
-    /// From 1 to `limit`; 1 if `limit` is 0.
+    /// Returns a number from 1 to `limit`; 1 if `limit` is 0.
     pub(super) fn pick_up_to(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
         let below = self.next().checked_rem(limit).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! A stream that misbehaves.
+//! A stream with faults.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use super::record::{LogEntry, Operation, Outcome};
 use super::{FaultInjector, Faults};
 use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
 
-/// The contract of [`Stream::write`] allows no more.
+/// The greatest number of parts in the contract of [`Stream::write`].
 const PARTS: usize = 4;
 
 /// A stream of a [`FaultInjector`] node.
@@ -17,15 +17,16 @@ pub struct FaultInjectorStream<'p, P: Pal> {
     pal: &'p FaultInjector<P>,
     number: u64,
     broken: AtomicBool,
-    /// `None` once it is broken and nobody waits in it any more: dropped, for the peer to see.
+    /// `None` once the stream is broken and no thread waits in it: it is dropped then, so that the
+    /// peer sees the end.
     inner: RwLock<Option<P::Stream>>,
-    /// What the node watches it for, broken or not.
+    /// The node's watch, whether the stream is broken or not.
     watch: Mutex<Option<(Token, Interest)>>,
-    /// The PAL underneath watches it.
+    /// The inner PAL watches the stream.
     watched_inside: AtomicBool,
 }
 
-/// What the random numbers decide about one read or write.
+/// The fault of one read or write.
 enum Fault {
     Fail(StreamError),
     /// It moves at most that many bytes.
@@ -44,7 +45,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         }
     }
 
-    /// Reads or writes `asked` bytes by `transfer`, which is told how many of them at most.
+    /// Reads or writes `asked` bytes by `transfer`, which gets the greatest number of bytes.
     fn transfer(
         &self,
         operation: Operation,
@@ -57,7 +58,8 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
             Fault::Fail(error) => Err(error),
             Fault::UpTo(limit) => {
                 let inner = self.inner.read();
-                // Counted after the fact, so between two threads the cut may come a bit late.
+                // Bytes are counted after the operation, so with two threads the cut may come
+                // slightly late.
                 let result = inner
                     .as_ref()
                     .map_or(Err(StreamError::Closed), |inner| transfer(inner, limit));
@@ -89,7 +91,7 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         let mut state = self.pal.state.lock();
         let left = state.left().unwrap_or(usize::MAX);
         if left == 0 {
-            // A cut before the first byte.
+            // This is a cut before the first byte.
             state.count(Ok(0));
             return Fault::Fail(StreamError::Closed);
         }
@@ -113,14 +115,14 @@ impl<'p, P: Pal> FaultInjectorStream<'p, P> {
         }
         if let Some((token, interest)) = *self.watch.lock() {
             self.pal.state.lock().report(token, interest);
-            // Whoever waits does so for the PAL underneath, which will say nothing of this.
+            // A waiting thread waits in the inner PAL, which does not report this fault.
             self.pal.inner.wake();
         }
         self.close_if_broken();
     }
 
-    /// Closes the stream underneath if it is broken and nobody is in it. Whoever is in it does so
-    /// on leaving.
+    /// Closes the inner stream if it is broken and no thread uses it. Otherwise the last thread
+    /// closes it.
     fn close_if_broken(&self) {
         if self.broken.load(Ordering::Acquire)
             && let Some(mut inner) = self.inner.try_write()

@@ -1,9 +1,9 @@
-//! A platform in memory: several nodes in one program, with a clock that moves when told to.
+//! A platform in memory: several nodes in one program, with a clock that the program advances.
 //!
-//! All memory is inside the [`Network`], which can be a `static`. Nothing ever blocks, so one
-//! thread can drive all nodes in turn, and a run can be repeated exactly:
-//! [`Pal::wait`](crate::pal::Pal::wait) and `wait_event` return at once, whatever their time limit
-//! is. Threads may be used, but they spin while they wait.
+//! All memory is inside the [`Network`], which can be a `static`. No call blocks, so one thread can
+//! drive all nodes in turn, and a run can be repeated exactly: [`Pal::wait`](crate::pal::Pal::wait)
+//! and `wait_event` return at once, whatever their time limit is. Threads are allowed, but they
+//! spin while they wait.
 
 mod node;
 mod pipe;
@@ -18,15 +18,15 @@ use crate::pal::{OutOfResources, Time};
 pub use node::{Loopback, LoopbackStream};
 use state::State;
 
-/// What up to `NODES` nodes are joined by: at most `PIPES` streams at a time, each of which holds
-/// up to `BYTES` bytes each way that are written and not yet read.
+/// The network of up to `NODES` nodes: it has at most `PIPES` streams at a time, each with up to
+/// `BYTES` unread bytes in each direction.
 #[derive(Debug)]
 pub struct Network<const NODES: usize, const PIPES: usize, const BYTES: usize> {
     state: Mutex<State<NODES, PIPES, BYTES>>,
 }
 
 impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Network<NODES, PIPES, BYTES> {
-    /// A network with no nodes, at time 0.
+    /// Makes a network without nodes, at time 0.
     pub const fn new() -> Self {
         Network {
             state: Mutex::new(State::new()),
@@ -36,19 +36,19 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> Network<NODES, 
     /// Makes a node that listens under `vmid`, until it is dropped.
     ///
     /// # Errors
-    /// If the network is full, or somebody listens under `vmid` already.
+    /// [`OutOfResources`] if the network is full, or another node listens under `vmid`.
     pub fn join(&self, vmid: Vmid) -> Result<Loopback<'_, NODES, PIPES, BYTES>, OutOfResources> {
         let node = self.state.lock().join(vmid).ok_or(OutOfResources)?;
         Ok(Loopback::new(self, node))
     }
 
-    /// Moves the clock of all nodes on.
+    /// Advances the clock of all nodes.
     pub fn advance(&self, span: Duration) {
         let mut state = self.state.lock();
         state.now = state.now + span;
     }
 
-    /// The clock of all nodes.
+    /// Returns the time of the clock of all nodes.
     pub fn now(&self) -> Time {
         self.state.lock().now
     }

@@ -130,7 +130,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
         self.network.state.lock().unwatch(self.node, stream.end);
     }
 
-    /// Returns at once: within one thread nothing could become ready while it waits.
+    /// It returns at once: within one thread nothing could become ready during the wait.
     fn wait(&self, ready: &mut ReadyList, _until: Option<Time>) {
         self.network.state.lock().poll(self.node, ready);
         if ready.is_empty() {
@@ -138,7 +138,7 @@ impl<'n, const NODES: usize, const PIPES: usize, const BYTES: usize> Pal
         }
     }
 
-    /// Nothing to do: a wait ends by itself.
+    /// It does nothing: every wait returns at once.
     fn wake(&self) {}
 
     fn wait_event(&self, event: &Flag, _until: Option<Time>) {

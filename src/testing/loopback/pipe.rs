@@ -1,23 +1,23 @@
-//! One stream: two rings of bytes, one each way, with a writer's and a reader's end.
+//! One stream: two rings of bytes, one for each direction, with a writer's and a reader's end.
 
 use crate::pal::{Interest, StreamError, Token};
 use crate::store::ByteRing;
 
-/// Which end of a pipe.
+/// The end of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Writer,
     Reader,
 }
 
-/// A pipe's number and one of its ends.
+/// The number of a pipe, and one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) pipe: usize,
     pub(super) role: Role,
 }
 
-/// A watch on an end: a link of its node's list.
+/// A watch on an end: an element of its node's list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     pub(super) token: Token,
@@ -32,10 +32,10 @@ pub(super) struct Pipe<const BYTES: usize> {
     pub(super) reader_open: bool,
     pub(super) writer_watch: Option<Watch>,
     pub(super) reader_watch: Option<Watch>,
-    /// The next one in the same backlog, or the next free one.
+    /// The next pipe in the same backlog, or the next free one.
     pub(super) next: Option<usize>,
     forward: ByteRing<BYTES>,
-    /// Used by wrappers only, for a handshake.
+    /// Only wrappers use it, for a handshake.
     backward: ByteRing<BYTES>,
 }
 
@@ -52,7 +52,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    /// Both ends are open, and nothing is in it.
+    /// Opens both ends of the empty pipe.
     pub(super) fn open(&mut self) {
         self.writer_open = true;
         self.reader_open = true;
@@ -68,7 +68,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    /// Whether the end across from that one is closed.
+    /// Returns true if the other end is closed.
     fn is_hung_up(&self, role: Role) -> bool {
         match role {
             Role::Writer => !self.reader_open,
@@ -106,7 +106,7 @@ impl<const BYTES: usize> Pipe<BYTES> {
         }
     }
 
-    /// What a watch with `interest` on that end reports now.
+    /// Returns the report of a watch with `interest` on that end.
     pub(super) fn readiness(&self, role: Role, interest: Interest) -> Interest {
         let hung_up = self.is_hung_up(role);
         let (from, to) = match role {

@@ -4,16 +4,16 @@ use super::pipe::{End, Pipe, Role, Watch};
 use crate::Vmid;
 use crate::pal::{Interest, READY_AT_ONCE, ReadyList, Time, Token};
 
-/// One node that joined.
+/// A node of the network.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    /// `None`: the place is free.
+    /// `None` if the slot is free.
     vmid: Option<Vmid>,
     listener_watched: bool,
     backlog_first: Option<usize>,
     backlog_last: Option<usize>,
-    /// The watched ends. What is reported goes to the end, so that nobody is left out when more
-    /// are ready than one report holds.
+    /// The watched ends. An end that is reported moves to the end of the list, so that every end is
+    /// reported in turn when more are ready than one report holds.
     watched_first: Option<End>,
     watched_last: Option<End>,
     watched: usize,
@@ -35,7 +35,7 @@ impl Node {
 pub(super) struct State<const NODES: usize, const PIPES: usize, const BYTES: usize> {
     nodes: [Node; NODES],
     pipes: [Pipe<BYTES>; PIPES],
-    /// Pipes below this were used before; those that are free again are listed from `free`.
+    /// Pipes below this number were used before; the free ones of them are listed from `free`.
     fresh: usize,
     free: Option<usize>,
     pub(super) now: Time,
@@ -68,8 +68,8 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         Some(place)
     }
 
-    /// Closes the listener, and with it what waits to be accepted. Streams of the node may live
-    /// longer, but nobody watches them, so that the place can go to another node.
+    /// Closes the listener, and the streams that were not accepted. Other streams of the node may
+    /// live longer, but are not watched, so that the slot can be reused.
     pub(super) fn leave(&mut self, place: usize) {
         while let Some(end) = self.nodes.get(place).and_then(|node| node.watched_first) {
             self.unwatch(place, end);
@@ -92,7 +92,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         self.nodes.iter().position(|node| node.vmid == Some(vmid))
     }
 
-    /// Opens a pipe and puts it into the backlog of the node at `place`; `None` if none is free.
+    /// Opens a pipe and adds it to the backlog of the node at `place`; `None` if no pipe is free.
     pub(super) fn connect(&mut self, place: usize) -> Option<usize> {
         let pipe = match self.free {
             Some(pipe) => pipe,
@@ -123,7 +123,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         Some(pipe)
     }
 
-    /// Closes an end of the node at `place`; the pipe is free when both are closed.
+    /// Closes an end of the node at `place`. The pipe is free when both ends are closed.
     pub(super) fn close(&mut self, place: usize, end: End) {
         self.unwatch(place, end);
         let free = self.free;
@@ -179,7 +179,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         }
     }
 
-    /// Takes an end out of its node's list, if it is in there.
+    /// Removes an end from its node's list, if it is there.
     pub(super) fn unwatch(&mut self, place: usize, end: End) -> Option<Watch> {
         let watch = self.watch_of(end)?.take()?;
         if let Some(Some(prev)) = watch.prev.and_then(|prev| self.watch_of(prev)) {
@@ -199,7 +199,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         Some(watch)
     }
 
-    /// Reports what is ready at the node at `place`.
+    /// Reports the ready streams of the node at `place`.
     pub(super) fn poll(&mut self, place: usize, ready: &mut ReadyList) {
         let Some(node) = self.nodes.get(place) else {
             return;
@@ -208,7 +208,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             let _ = ready.push((Token::LISTENER, Interest::READ));
         }
         let mut cursor = node.watched_first;
-        // What is reported moves to the end of the list and must not be met again.
+        // An end that is reported moves to the end of the list and must not be visited again.
         for _ in 0..node.watched {
             let Some(end) = cursor else { return };
             if ready.len() == READY_AT_ONCE {
