@@ -1,4 +1,4 @@
-//! What must be true at the end of a program.
+//! The checks at the end of a program.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use anyhow::Result;
 use libos_ipc::pal::Pal;
 use libos_ipc::{Node, Refusal};
 
-/// What a process that was killed has died of, for its family.
+/// The signal in the exit report of a process that was killed.
 pub(crate) const SIGPWR: u32 = 30;
 
-/// How many things that are wrong are told one by one.
+/// The greatest number of faults that are printed one by one.
 const MAX_LISTED: usize = 20;
 
-/// How soon the leader has to be done with those who left.
+/// The time in which the leader must have released the resources of the members that left.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs the leader's side of a program, which adds to what is wrong, and says that, or that nothing is.
+/// Runs the leader's side of a program, which collects faults, and prints them, or `ok`.
 pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) -> ExitCode {
     let mut wrong = Vec::new();
     if let Err(error) = run(&mut wrong) {
@@ -36,7 +36,7 @@ pub(crate) fn lead(program: &str, run: impl FnOnce(&mut Vec<String>) -> Result<(
     }
 }
 
-/// How another process of the program ends: with that code, or a word about what went wrong.
+/// Returns the exit code of another process of the program, and prints its error.
 pub(crate) fn follow(who: &str, outcome: Result<u8>) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -47,8 +47,8 @@ pub(crate) fn follow(who: &str, outcome: Result<u8>) -> ExitCode {
     }
 }
 
-/// What the leader still has of others, though all have left; and how many connections it refused, if
-/// that is not excused by the reason and their number.
+/// Lists the resources that the leader still has for other members, although all have left, and its
+/// refused connections, unless the reason and their number are expected.
 pub(crate) fn left<P: Pal>(
     leader: &Node<'_, P>,
     excused: impl Fn(Refusal, u64) -> bool,
@@ -80,7 +80,7 @@ pub(crate) fn left<P: Pal>(
         })
         .collect::<Vec<_>>()
     };
-    // It is told of a death by the kernel, in its own time.
+    // The kernel reports a death some time later, so the check is repeated.
     let mut wrong = left();
     while !wrong.is_empty() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! What processes count, as one line of `key=value` pairs, and how long things took.
+//! The counts of processes, as one line of `key=value` pairs, and durations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 
-/// A struct of numbers which reads and writes itself as `name=1 other=2`.
+/// Defines a struct of numbers that is written and parsed as `name=1 other=2`.
 macro_rules! figures {
     ($(#[$doc:meta])* $name:ident { $($field:ident,)* }) => {
         $(#[$doc])*

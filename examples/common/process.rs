@@ -1,5 +1,5 @@
-//! Processes of a program: this same program again, in another role. What they say on their standard
-//! output, a line each, only steers the program: nothing that the family shares goes this way.
+//! The processes of a program: the same program in another role. Lines on standard input and output
+//! only control the program: the shared state of the family does not go this way.
 
 use std::env::current_exe;
 use std::fmt;
@@ -17,7 +17,7 @@ use clap::Args;
 use libos_ipc::pal::Pal;
 use libos_ipc::{Exit, Identity, Node, Wait};
 
-/// What every process of a family is told on its command line.
+/// The command-line options of every process.
 #[derive(Args)]
 pub(crate) struct ProcessOptions {
     /// Where the family listens
@@ -36,7 +36,7 @@ impl ProcessOptions {
     }
 }
 
-/// This program in another role, as [`ProcessOptions`] reads it.
+/// Returns the command for this program in another role, with the options of [`ProcessOptions`].
 pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Command> {
     let numbers = identity.numbers().map(|number| number.to_string());
     let mut command = Command::new(current_exe().context("where is this program?")?);
@@ -45,8 +45,8 @@ pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Co
     Ok(command)
 }
 
-/// Hands on every line that a process says, in a thread of its own, until nobody wants more; `None`
-/// at its end.
+/// Sends every line of a process's output on, in a thread of its own, until the receiver is closed;
+/// `None` at the end.
 pub(crate) fn hear<T>(
     output: ChildStdout,
     mut hand_on: impl FnMut(Option<Result<T>>) -> bool + Send + 'static,
@@ -55,7 +55,7 @@ pub(crate) fn hear<T>(
 {
     thread::spawn(move || {
         for line in BufReader::new(output).lines() {
-            // A line that is not text comes from no process of ours.
+            // A line that is not text is not from a process of this program.
             let said = line
                 .map_err(anyhow::Error::from)
                 .and_then(|line| line.parse());
@@ -67,20 +67,20 @@ pub(crate) fn hear<T>(
     });
 }
 
-/// Writes one line in one go: whoever reads it has it at once, and a death in between leaves no
-/// half of it.
+/// Writes one line in one write, so that the reader gets it at once and whole, even if the writer
+/// dies.
 pub(crate) fn say(out: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
     out.write_all(format!("{line}\n").as_bytes())?;
     out.flush()
 }
 
-/// Says a line to whoever started this process, if that still listens.
+/// Writes a line to the process that started this one, if it still reads.
 pub(crate) fn tell(line: &impl fmt::Display) {
     let _ = say(&mut stdout().lock(), line);
 }
 
-/// Becomes true when whoever started this process closes its standard input, or ends. `line` is called
-/// for every line before that.
+/// Returns a flag that becomes true when the process that started this one closes its standard
+/// input, or ends. `line` is called for every line before that.
 pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
     let over = Arc::new(AtomicBool::new(false));
     thread::spawn({
@@ -95,7 +95,7 @@ pub(crate) fn over(mut line: impl FnMut() + Send + 'static) -> Arc<AtomicBool> {
     over
 }
 
-/// Ends this process for the family, and sees to it that all hear of it.
+/// Ends this process in the family, and waits until all members have the notice.
 pub(crate) fn end<P: Pal>(node: &Node<'_, P>, exit: Exit, wait: Wait<'_>) -> Result<()> {
     node.exit(exit, wait)?;
     node.release_idle_ranges(wait)?;

@@ -1,20 +1,20 @@
-//! How far the work has come, on a terminal.
+//! The progress of the work, on a terminal.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use console::{Term, truncate_str};
 
-/// Drawing more often than that is a waste.
+/// The shortest time between two drawings.
 const REDRAW_AFTER: Duration = Duration::from_millis(50);
 
 /// The width of the bar.
 const WIDTH: usize = 40;
 
-/// Some lines that change in place, on standard error. If that is no terminal, nothing is shown.
+/// Some lines that change in place, on standard error. If that is no terminal, nothing is printed.
 pub(crate) struct Progress {
     term: Term,
-    /// How many lines stand there now.
+    /// The number of printed lines.
     lines: Cell<usize>,
     drawn: Cell<Option<Instant>>,
 }
@@ -32,7 +32,7 @@ impl Progress {
         self.term.is_term()
     }
 
-    /// Shows `text`, and below it a bar for `done` of `all`, in place of what was shown before.
+    /// Shows `text`, and below it a bar for `done` of `all`, in place of the last output.
     pub(crate) fn show(&self, done: u64, all: u64, text: &str) {
         let is_soon = |drawn: Instant| drawn.elapsed() < REDRAW_AFTER;
         if !self.is_shown() || self.drawn.get().is_some_and(is_soon) {
@@ -43,7 +43,7 @@ impl Progress {
         let full = "█".repeat(percent * WIDTH / 100);
         let bar = format!("{full:░<WIDTH$} {percent:>3} %");
         let (_, width) = self.term.size();
-        // If nobody sees it, the work goes on.
+        // If the output fails, the work continues.
         let _ = self.term.clear_last_lines(self.lines.get());
         for line in text.lines().chain([bar.as_str()]) {
             let _ = self.term.write_line(&truncate_str(line, width.into(), "…"));
@@ -52,7 +52,7 @@ impl Progress {
         self.lines.set(text.lines().count() + 1);
     }
 
-    /// Takes away what is shown, before something else is printed or at the end.
+    /// Clears the lines, before other output or at the end.
     pub(crate) fn clear(&self) {
         let _ = self.term.clear_last_lines(self.lines.take());
         let _ = self.term.flush();

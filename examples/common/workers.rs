@@ -1,5 +1,5 @@
-//! A leader's workers: processes that do one thing until they are told to stop, and say how far they
-//! are. One of them is killed.
+//! A leader's workers: processes that repeat one kind of work until they are stopped, and report
+//! their progress. One of them is killed.
 
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
@@ -13,10 +13,10 @@ use libos_ipc::{ChildSelector, Id, Wait};
 
 use super::{Progress, SIGPWR, command, hear};
 
-/// How long all together may take to come to their end.
+/// The time in which all workers must end.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
-/// A process that works, and what it said it has done.
+/// A worker process, and its last report.
 pub(crate) struct Worker<T> {
     pid: Id,
     process: Child,
@@ -24,7 +24,7 @@ pub(crate) struct Worker<T> {
     pub(crate) tally: T,
 }
 
-/// All of them, in the order of their numbers.
+/// All workers, in the order of their numbers.
 pub(crate) struct WorkerPool<'a, T> {
     pub(crate) workers: Vec<Worker<T>>,
     leader: &'a HostNode,
@@ -48,7 +48,8 @@ where
         }
     }
 
-    /// Starts one: this program in that role, with these arguments besides those of every process.
+    /// Starts a worker: this program in that role, with these arguments beside those of every
+    /// process.
     pub(crate) fn start(&mut self, role: &str, base: &Path, arguments: &[&str]) -> Result<()> {
         let child = self.leader.start_child(self.wait);
         let child = child.with_context(|| format!("preparing a {role}"))?;
@@ -76,7 +77,7 @@ where
         Ok(())
     }
 
-    /// Shows how the work goes on for a time, or until that is so.
+    /// Shows the progress for a time, or until a condition is true.
     pub(crate) fn listen(
         &mut self,
         time: Duration,
@@ -98,12 +99,12 @@ where
         progress.clear();
     }
 
-    /// The sum of something that all have counted.
+    /// Returns the sum of a count of all workers.
     pub(crate) fn sum(&self, what: impl Fn(&T) -> u64) -> u64 {
         self.workers.iter().map(|worker| what(&worker.tally)).sum()
     }
 
-    /// Kills one, and waits until its parent knows.
+    /// Kills a worker, and waits until its parent has its exit report.
     pub(crate) fn kill(&mut self, victim: usize) -> Result<()> {
         let worker = &mut self.workers[victim];
         worker.process.kill()?;
@@ -114,12 +115,13 @@ where
         Ok(())
     }
 
-    /// Has all come to their end, but for the one that was killed, and says who did not end well.
+    /// Stops all workers but the one that was killed, and returns the faults of those that did not
+    /// end well.
     pub(crate) fn stop(&mut self, role: &str, victim: usize) -> Result<Vec<String>> {
         for worker in &mut self.workers {
             drop(worker.input.take());
         }
-        // Until all are silent.
+        // The loop ends when all workers have closed their output.
         self.sender = channel().0;
         while let Ok((number, tally)) = self.tallies.recv_timeout(END_LIMIT) {
             self.workers[number].tally = tally;

@@ -1,13 +1,13 @@
-//! What the guests and the host's processes agree on. Compiled into both.
+//! The definitions that the guests and the host's processes share. Compiled into both.
 
 use libos_ipc::Id;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The number that the shared board goes by in all processes.
+/// The ID of the shared board in all processes.
 pub(crate) const BOARD: u64 = 1;
 
-/// A lock of a process on bytes of the ledger, the file that they fight for.
+/// Returns a lock of a process on bytes of the ledger, the contended file.
 pub(crate) const fn lock_of_ledger(
     pid: Id,
     kind: LockKind,
@@ -26,16 +26,16 @@ pub(crate) const fn lock_of_ledger(
     }
 }
 
-/// The bytes of it that the host's member locks at first.
+/// The bytes of the ledger that the host's member locks at first.
 pub(crate) const FIRST: (u64, u64) = (0, 9);
 
-/// The bytes of it that a guest locks for itself.
+/// Returns the bytes of the ledger that a guest locks for itself.
 pub(crate) const fn own_bytes(party: usize) -> (u64, u64) {
     let start = party as u64 * 100;
     (start, start + 9)
 }
 
-/// How often each party increments the counter.
+/// The number of increments of the counter by each party.
 pub(crate) const INCREMENTS: u64 = 200;
 
 /// The parties: the member on the host, and the guests.
@@ -43,18 +43,18 @@ pub(crate) const MEMBER: usize = 0;
 pub(crate) const GUESTS: [usize; 2] = [1, 2];
 pub(crate) const PARTIES: usize = 3;
 
-/// What a guest returns.
+/// Returns the exit code of a guest.
 pub(crate) const fn exit_code(party: usize) -> u32 {
     if party == GUESTS[0] { 41 } else { 42 }
 }
 
-/// How far a party has come.
+/// The steps of a party.
 pub(crate) mod step {
     /// It has done its measurements.
     pub(crate) const MEASURED: u64 = 1;
     /// As the member: it has locked the first bytes. As a guest: it has found them locked.
     pub(crate) const LOCKED: u64 = 2;
-    /// As a guest: it has had the first bytes, and now has its own.
+    /// As a guest: it has got the first bytes, and now has locked its own.
     pub(crate) const HELD: u64 = 3;
     /// It has counted.
     pub(crate) const COUNTED: u64 = 4;

@@ -1,4 +1,4 @@
-//! What all have to say, line by line as it comes, and the figures among it.
+//! The output of all processes, printed line by line as it arrives, and the figures among it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -6,13 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A line that begins with this is a figure: its name, its value.
+/// The prefix of a line with a figure: its name and its value.
 const FIGURE: &str = "figure ";
 
-/// By who told them, and their names.
+/// The figures, by process and name.
 type Figures = BTreeMap<(String, String), Figure>;
 
-/// The account of a run. Its clones share it.
+/// The log of a run. Its clones share it.
 #[derive(Clone)]
 pub(crate) struct RunLog {
     begin: Instant,
@@ -20,7 +20,7 @@ pub(crate) struct RunLog {
     changed: Arc<Condvar>,
 }
 
-/// A figure, and when it came.
+/// A figure and its time of arrival.
 #[derive(Clone, Copy)]
 pub(crate) struct Figure {
     pub(crate) value: u64,
@@ -44,7 +44,7 @@ impl RunLog {
         println!("{:>7.3} s  {who:<8} {what}", self.elapsed().as_secs_f64());
     }
 
-    /// Says what comes out of a process, until its end.
+    /// Prints the output of a process, until its end.
     pub(crate) fn copy_output(
         &self,
         who: &str,
@@ -62,7 +62,7 @@ impl RunLog {
         })
     }
 
-    /// Notes a figure. False if the line is none.
+    /// Records a figure. False if the line has none.
     fn record_figure(&self, who: &str, line: &str) -> bool {
         let words = line
             .strip_prefix(FIGURE)
@@ -89,7 +89,7 @@ impl RunLog {
         self.figures().get(&key).copied()
     }
 
-    /// Waits until a figure is told. False if that takes longer than `limit`.
+    /// Waits for a figure. False if it does not arrive within `limit`.
     pub(crate) fn wait_for(&self, who: &str, name: &str, limit: Duration) -> bool {
         let key = (who.to_owned(), name.to_owned());
         let is_missing = |figures: &mut Figures| !figures.contains_key(&key);

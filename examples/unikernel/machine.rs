@@ -1,4 +1,4 @@
-//! A guest: its image, its machine, and its stand-in on the host.
+//! A guest: its image, its machine, and its proxy on the host.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use libos_ipc::host::{Proxy, ProxyEnd};
 use crate::Options;
 use crate::log::RunLog;
 
-/// Builds the guest, and says where its image is.
+/// Builds the guest, and returns the path of its image.
 pub(crate) fn build() -> Result<PathBuf> {
     ensure!(
         cfg!(all(target_arch = "x86_64", target_os = "linux")),
@@ -36,7 +36,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         .arg(&manifest)
         .arg("--target-dir")
         .arg(&target)
-        // Flags for the host's programs are not for the guest.
+        // Flags for the host's programs do not apply to the guest.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
@@ -48,7 +48,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target.join("release/unikernel-guest"))
 }
 
-/// Whether the machines can be run at all.
+/// Checks that machines can be run.
 pub(crate) fn check(qemu: &Path) -> Result<()> {
     let found = Command::new(qemu)
         .arg("--version")
@@ -65,10 +65,10 @@ pub(crate) fn check(qemu: &Path) -> Result<()> {
     }
 }
 
-/// A machine that runs. It does not outlive this.
+/// A running machine. It ends with this object.
 pub(crate) struct Machine {
     pub(crate) name: String,
-    /// When it was started.
+    /// The time of its start.
     pub(crate) started: Duration,
     qemu: Child,
     proxy: Option<JoinHandle<ProxyEnd>>,
@@ -86,7 +86,7 @@ impl Machine {
         log: &RunLog,
     ) -> Result<Machine> {
         let name = format!("guest {party}");
-        // One end is the stand-in's, the other QEMU's standard input.
+        // The proxy has one end, and QEMU's standard input is the other.
         let (ours, theirs) = UnixStream::pair().context("a line")?;
         let proxy = Proxy::new(base, identity.vmid, ours).context("standing in for the guest")?;
         let numbers = identity
@@ -147,21 +147,22 @@ impl Machine {
         })
     }
 
-    /// Whether the machine was switched off.
+    /// Returns true if the machine was switched off.
     pub(crate) fn is_off(&mut self) -> Result<bool> {
         Ok(self.qemu.try_wait()?.is_some())
     }
 
-    /// Pulls the plug.
+    /// Kills the machine.
     pub(crate) fn kill(&mut self) -> Result<()> {
         Ok(self.qemu.kill()?)
     }
 
-    /// Waits until it is off and all it said was heard: how QEMU ended, and why the stand-in did.
+    /// Waits until it is off and all its output was printed. Returns QEMU's exit status and the
+    /// reason of the proxy's end.
     pub(crate) fn wait(&mut self) -> Result<(ExitStatus, ProxyEnd)> {
         let status = self.qemu.wait()?;
         for listener in self.listeners.drain(..) {
-            // One that panicked has said so.
+            // A listener that panicked has printed a message.
             let _ = listener.join();
         }
         let end = self.proxy.take().and_then(|proxy| proxy.join().ok());
@@ -172,7 +173,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // If it is off already there is nothing to do.
+        // If it is off, this does nothing.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }

@@ -1,9 +1,9 @@
 //! A family whose leader is a process on this host, and two of whose members are programs without an
 //! operating system, each alone in a virtual machine.
 //!
-//! The parts: [`machine`] builds the guest and starts it under QEMU with its stand-in on the host,
-//! [`run`] is the leader's side, [`member`] a process on the host, [`board`] what they all share.
-//! The guest itself is in `guest`, a package of its own.
+//! The parts: [`machine`] builds the guest and starts it under QEMU with its proxy on the host,
+//! [`run`] is the leader, [`member`] is a process on the host, [`board`] has the definitions that
+//! all share. The guest itself is in `guest`, a package of its own.
 
 mod board;
 mod log;
@@ -82,7 +82,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// How the guest is told.
+    /// Returns the guest's name of the fault.
     fn name(self) -> &'static str {
         match self {
             Fault::Panic => "panic",

@@ -1,5 +1,5 @@
-//! The member on the host, a process of its own: it has the ledger first, and is the guests' partner
-//! in all they do.
+//! The member on the host, a process of its own: it locks the ledger first, and takes part in all
+//! that the guests do.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -19,12 +19,12 @@ use crate::board::{
     BOARD, Board, FIRST, GUESTS, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step,
 };
 
-/// Nobody waits as long as this, unless it is for ever.
+/// Longer than any wait that succeeds.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
 const SIGUSR1: i32 = 10;
 
-/// How many round trips are measured, for comparison.
+/// The number of measured round trips, for comparison.
 const ROUND_TRIPS: usize = 1000;
 
 #[derive(Args)]
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     survivors: usize,
 }
 
-/// Notes the signals that come.
+/// Records the signals that are delivered.
 struct Os(Sender<i32>);
 
 impl Embedder<Host> for Os {
@@ -116,7 +116,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Has to do with a guest that holds its own bytes of the ledger.
+    /// Checks a guest that holds its own bytes of the ledger, and signals it.
     fn meet(&self, guest: usize) -> Result<()> {
         let pid = self.wait_for(guest, step::HELD)?;
         let own = own_bytes(guest);
@@ -146,7 +146,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// How long a request to the leader takes a process on the host.
+    /// Measures requests to the leader from a process on the host.
     fn measure(&self) -> Result<()> {
         let mut times = Vec::with_capacity(ROUND_TRIPS);
         for _ in 0..ROUND_TRIPS {
@@ -166,7 +166,7 @@ impl Member<'_> {
         Ok(())
     }
 
-    /// Waits until a guest is that far. Tells its pid.
+    /// Waits until a guest has reached a step. Returns its pid.
     fn wait_for(&self, guest: usize, step: u64) -> Result<Id> {
         let board = self
             .board

@@ -1,4 +1,4 @@
-//! The leader's side: starts all others, sees how they end, checks what is left.
+//! The leader: starts all other processes, checks how they end, and checks that nothing is left.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,9 +20,9 @@ use crate::machine::{self, Machine};
 use crate::member::WAIT;
 use crate::{Fault, Options};
 
-/// What a process that died without a word has died of.
+/// The signal in the exit report of a process that died without one.
 const SIGPWR: u32 = 30;
-/// The most that the guest's image, and all its memory, may take.
+/// The greatest sizes of the guest's image, and of all its memory.
 const IMAGE_LIMIT: u64 = 512 * 1024;
 const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
 /// QEMU's exit code is twice the guest's and one more.
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT)?;
     leader.join(WAIT)?;
     let board: SharedBoard<'_> = leader.share(Some(BOARD))?;
-    // The board lives as long as somebody who has used it.
+    // The board lives as long as a process that has used it.
     drop(board.read(WAIT)?);
 
     let mut member = Member::start(&leader, &base, options, &log)?;
@@ -57,12 +57,12 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         machines.push((child.pid, machine));
         let machine = machines.last_mut().map(|(_, machine)| machine);
         let machine = machine.context("it was just started")?;
-        // One at a time, for the sake of the figures.
+        // Guests start one at a time, so that their figures are comparable.
         wait_for(&board, party, step::MEASURED, || machine.is_off())?;
     }
 
     if let Some(fault) = options.fault {
-        // The others have nothing to do with it any more but for its locks.
+        // The other processes depend on the failing guest only for its locks.
         wait_for(&board, MEMBER, step::COUNTED, || member.is_gone())?;
         if fault == Fault::Unresponsive {
             let (pid, machine) = &mut machines[1];
@@ -130,7 +130,7 @@ impl Member {
     }
 }
 
-/// Waits until a party is that far, unless it is gone before.
+/// Waits until a party has reached a step, unless it ends before.
 fn wait_for(
     board: &SharedBoard<'_>,
     party: usize,
@@ -201,7 +201,7 @@ fn check_unresponsive(
     Ok(())
 }
 
-/// Sees all children end.
+/// Checks how all children end.
 fn check_ends(
     leader: &HostNode,
     options: &Options,
@@ -260,7 +260,7 @@ fn check_ends(
     Ok(())
 }
 
-/// What it took.
+/// Prints the figures.
 fn figures(
     image: &Path,
     log: &RunLog,

@@ -1,4 +1,4 @@
-//! Lets the guest's program say `-Tguest.ld`, wherever this package lies.
+//! Allows the guest's program to use `-Tguest.ld`, wherever this package is.
 
 fn main() {
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();

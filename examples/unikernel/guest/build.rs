@@ -1,4 +1,4 @@
-//! Links without any library, as `guest.ld` of libos-ipc-guest has it.
+//! Links without any library, by the linker script `guest.ld` of libos-ipc-guest.
 
 fn main() {
     for argument in [

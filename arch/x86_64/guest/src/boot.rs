@@ -1,8 +1,8 @@
-//! From the machine's start to Rust: QEMU enters at `guest_start` in 32-bit mode (the PVH protocol),
-//! with the address of what it has to say in `ebx`.
+//! The start of the machine: QEMU enters at `guest_start` in 32-bit mode (the PVH protocol), with
+//! the address of its start information in `ebx`.
 //!
-//! All memory below 4 GiB is mapped where it is. Page 0 and the page below the stack are missing,
-//! so that what must not happen faults at once, and code and constants can't be written.
+//! All memory below 4 GiB is mapped at its physical address. Page 0 and the page below the stack
+//! are not mapped, so that invalid accesses fault at once, and code and constants are read-only.
 
 use core::arch::global_asm;
 use core::slice;
@@ -127,24 +127,24 @@ unsafe extern "C" {
 }
 
 unsafe extern "Rust" {
-    /// The guest's program, as [`program!`](crate::program) names it.
+    /// The guest's program, named by [`program!`](crate::program).
     safe fn libos_ipc_guest_program(start: Start) -> u8;
 }
 
-/// What the machine was started with.
+/// The start information of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// The kernel's command line, up to what is no text in it.
+    /// The kernel's command line, up to the first byte that is not text.
     pub command_line: &'static str,
 }
 
 impl Start {
-    /// The value of the word `name=value` on the command line.
+    /// Returns the value of the word `name=value` on the command line.
     pub fn value(&self, name: &str) -> Option<&'static str> {
         self.values(name).next()
     }
 
-    /// The values of all words `name=value` on the command line.
+    /// Returns the values of all words `name=value` on the command line.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'static str> {
         self.command_line
             .split_ascii_whitespace()
@@ -152,7 +152,7 @@ impl Start {
     }
 }
 
-/// What QEMU says: `struct hvm_start_info` of the PVH protocol.
+/// QEMU's start information: `struct hvm_start_info` of the PVH protocol.
 #[repr(C)]
 struct StartInfo {
     magic: u32,
@@ -163,12 +163,12 @@ struct StartInfo {
     command_line: u64,
 }
 
-/// The longest command line that is read.
+/// The greatest length of the command line.
 const COMMAND_LINE: usize = 4096;
 const START_MAGIC: u32 = 0x336e_c578;
 
 /// # Safety
-/// To be called once, by the code above.
+/// Called once, by the code above.
 unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
     crate::console::begin();
     crate::faults::begin();
@@ -183,7 +183,7 @@ unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
     #[allow(clippy::cast_possible_truncation, reason = "as wide as a pointer")]
     let text = info.command_line as usize as *const u8;
     let length = (0..COMMAND_LINE).take_while(|at| {
-        // SAFETY: by the same protocol there is text up to a NUL, which nobody writes.
+        // SAFETY: by the same protocol there is text up to a NUL, which is never written.
         !text.is_null() && unsafe { text.add(*at).read() } != 0
     });
     let length = length.count();
@@ -198,8 +198,7 @@ unsafe extern "C" fn begin(info: *const StartInfo) -> ! {
     crate::power_off(code)
 }
 
-/// The bytes of memory that this program takes, all in all: code, constants, the stack, and all that
-/// it ever works with.
+/// Returns the memory of this program in bytes: code, constants, the stack, and all working memory.
 pub fn image_memory() -> usize {
     let (start, end) = (&raw const guest_image_start, &raw const guest_image_end);
     end.addr() - start.addr()

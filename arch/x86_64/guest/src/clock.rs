@@ -1,5 +1,5 @@
-//! The clock: the processor's time-stamp counter, with a pace measured once against the timer that
-//! every PC has (8253), which also ends a sleep in time.
+//! The clock: the processor's time-stamp counter, whose rate is measured once against the timer
+//! that every PC has (8253). That timer also ends a sleep in time.
 
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use x86_64::instructions::port::Port;
 
 use crate::interrupts::{self, TIMER_SET_TO};
 
-/// The timer's pace, in counts a second.
+/// The rate of the timer, in counts a second.
 const TIMER_RATE: u64 = 1_193_182;
 const SECOND: u64 = 1_000_000_000;
-/// The longest that the timer can be set to.
+/// The longest time that the timer can be set to.
 const LONGEST: u16 = u16::MAX;
-/// How long the pace is measured, in counts: 10 ms.
+/// The time of the measurement, in counts: 10 ms.
 const MEASURED: u16 = 11_932;
 const TIMER: u16 = 0x40;
 const TIMER_COMMAND: u16 = 0x43;
@@ -23,11 +23,11 @@ const ONCE: u8 = 0b0011_0000;
 const LATCH: u8 = 0;
 
 static START: AtomicU64 = AtomicU64::new(0);
-/// Nanoseconds for each count of the processor, in 2^-32.
+/// The nanoseconds of one count of the processor, in units of 2^-32.
 static PACE: AtomicU64 = AtomicU64::new(0);
 
 fn counts() -> u64 {
-    // SAFETY: every x86-64 processor has the counter, and nobody has forbidden to read it.
+    // SAFETY: every x86-64 processor has the counter, and reading it is not disabled.
     unsafe { _rdtsc() }
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn begin() {
     interrupts::allow(interrupts::TIMER);
 }
 
-/// The time since the start of this program.
+/// Returns the time since the start of this program.
 pub fn now() -> Time {
     let counts = counts().wrapping_sub(START.load(Ordering::Relaxed));
     let pace = PACE.load(Ordering::Relaxed);
@@ -73,13 +73,13 @@ pub fn now() -> Time {
     Time(((u128::from(counts) * u128::from(pace)) >> 32) as u64)
 }
 
-/// Has an interrupt come at `until`, or before. False if that is past.
+/// Sets an interrupt at `until`, or before. False if that is past.
 pub(crate) fn set(until: Time) -> bool {
     let now = now();
     if until <= now {
         return false;
     }
-    // The one that was set for before does as well.
+    // An interrupt that was set for an earlier time suffices.
     let set_to = Time(TIMER_SET_TO.load(Ordering::Relaxed));
     if now < set_to && set_to <= until {
         return true;

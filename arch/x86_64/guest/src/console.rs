@@ -15,7 +15,7 @@ macro_rules! print_line {
 
 struct Console(Uart16550<PioBackend>);
 
-/// The port, whoever else may be writing to it: a report of a fault must not wait for that.
+/// Returns the port without a lock, since the report of a fault must not wait for another writer.
 fn console() -> Option<Console> {
     // SAFETY: the port is the machine's first serial port, or nobody's. There is one thread.
     unsafe { Uart16550::new_port(PORT) }.ok().map(Console)
@@ -30,7 +30,7 @@ impl Write for Console {
 
 pub(crate) fn begin() {
     if let Some(Console(mut port)) = console() {
-        // A machine without one is silent.
+        // A machine without the port prints nothing.
         let _ = port.init(Config::default());
     }
 }

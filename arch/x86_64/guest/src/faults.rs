@@ -1,4 +1,4 @@
-//! What the processor can't go on with, and panics: told on the console, then the machine is
+//! Faults of the processor, and panics: they are printed on the console, then the machine is
 //! switched off.
 
 use core::arch::global_asm;
@@ -17,7 +17,7 @@ use x86_64::structures::tss::TaskStateSegment;
 
 use crate::{POWER_OFF_FAULT, power_off, print_line};
 
-/// Faults have a stack of their own: the other may be what is wrong.
+/// Faults have a stack of their own, since the other stack may be at fault.
 const STACK: usize = 16 * 1024;
 const STACK_INDEX: u16 = 0;
 
@@ -32,7 +32,7 @@ static TSS: Once<TaskStateSegment> = Once::new();
 static GDT: Once<(GlobalDescriptorTable, [SegmentSelector; 2])> = Once::new();
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// What the entries below put on the stack.
+/// The stack as the entries below leave it.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Frame {
@@ -51,8 +51,8 @@ const REGISTERS: [&str; 15] = [
     "rbx", "rax",
 ];
 
-// An entry for each of the processor's faults, 16 bytes apart: those without an error code put a 0
-// in its place.
+// An entry for each of the processor's faults, 16 bytes apart. Entries of faults without an error
+// code push 0 in its place.
 global_asm!(
     r#"
     .pushsection .text.guest_faults, "ax"
@@ -114,7 +114,7 @@ pub(crate) fn begin() {
         (gdt, [code, tss])
     });
     gdt.load();
-    // SAFETY: both are in the table that was just loaded, and what they say they are.
+    // SAFETY: both selectors are in the table that was just loaded, and are of the right kind.
     unsafe {
         CS::set_reg(*code);
         load_tss(*tss);
@@ -127,7 +127,7 @@ fn table() -> InterruptDescriptorTable {
     let entries = VirtAddr::from_ptr(&raw const guest_fault_entries);
     macro_rules! faults {
         ($($name:ident = $vector:literal),*) => {
-            // SAFETY: the entries are as the processor wants them, with and without an error
+            // SAFETY: the entries match the processor's conventions, with and without an error
             // code, and never return; the stack is in the TSS.
             unsafe {
                 $(table.$name.set_handler_addr(entries + 16 * $vector).set_stack_index(STACK_INDEX);)*
@@ -212,7 +212,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power_off(POWER_OFF_FAULT)
 }
 
-/// Named by the precompiled `core`, never called: panics end the machine.
-// SAFETY: nobody else defines the name in a program without Rust's runtime.
+/// The precompiled `core` refers to it and never calls it: panics end the machine.
+// SAFETY: no other object defines the name in a program without Rust's runtime.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}

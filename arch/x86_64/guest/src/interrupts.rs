@@ -1,5 +1,5 @@
-//! Interrupts: they end a wait, and do nothing else. They are off but in [`sleep`], so whatever
-//! they are about is looked after by who slept, and nothing has to be kept from them.
+//! Interrupts: they end a wait, and do nothing else. They are off except in [`sleep`], so the code
+//! that slept does the work, and no data has to be protected from them.
 
 use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ const COUNT: u8 = 16;
 /// The number of the timer's interrupt.
 pub(crate) const TIMER: u8 = 0;
 
-/// When the timer is going to end a sleep. The clock sets it; the timer's interrupt sets it to 0.
+/// The time at which the timer ends a sleep. The clock sets it; the timer's interrupt sets it to 0.
 pub(crate) static TIMER_SET_TO: AtomicU64 = AtomicU64::new(0);
 
 /// The two controllers (8259) that every PC has.
@@ -34,8 +34,8 @@ const CONTROLLERS: [Controller; 2] = [
     },
 ];
 
-/// The processor's own controller, which lets those of the PC through: the register that switches it
-/// on and the one for its pin 0, with what is written there.
+/// The processor's own controller, which forwards the PC's interrupts: the register that switches
+/// it on and the one for its pin 0, each with its value.
 const ON: (usize, u32) = (0xfee0_00f0, 0x1ff);
 const PIN: (usize, u32) = (0xfee0_0350, 0x700);
 
@@ -43,12 +43,12 @@ struct Controller {
     command: u16,
     data: u16,
     first: u8,
-    /// Where the second is attached, in the form that each wants to be told.
+    /// The place of the second controller, in the form for this controller.
     cascade: u8,
 }
 
-// That of the timer notes that the timer is not set any more; each tells both controllers that it is
-// done with.
+// The timer's entry records that the timer is not set any more. Each entry acknowledges the
+// interrupt at both controllers.
 global_asm!(
     r#"
     .pushsection .text.guest_interrupt, "ax"
@@ -81,7 +81,7 @@ pub(crate) fn enter_into(table: &mut InterruptDescriptorTable) {
             &raw const guest_interrupt
         };
         let entry = VirtAddr::from_ptr(entry);
-        // SAFETY: the code above leaves everything as it was and returns as an interrupt does.
+        // SAFETY: the code above preserves all registers and returns as an interrupt handler must.
         unsafe { table[FIRST + number].set_handler_addr(entry) };
     }
 }
@@ -98,7 +98,7 @@ pub(crate) fn begin() {
         write(controller.data, controller.first);
         write(controller.data, controller.cascade);
         write(controller.data, 1);
-        // All off, but for what comes from the second.
+        // All are masked except the line of the second controller.
         let cascade = if controller.first == FIRST { 1 << 2 } else { 0 };
         write(controller.data, !cascade);
     }
@@ -108,7 +108,7 @@ pub(crate) fn begin() {
     }
 }
 
-/// Lets the interrupt with that number end a [`sleep`].
+/// Allows the interrupt with that number to end a [`sleep`].
 pub(crate) fn allow(interrupt: u8) {
     if let Some(controller) = CONTROLLERS.get(usize::from(interrupt / 8)) {
         // SAFETY: reads the mask of the interrupt controller.
@@ -117,7 +117,7 @@ pub(crate) fn allow(interrupt: u8) {
     }
 }
 
-/// Sleeps until the next interrupt; not at all if one has come already.
+/// Sleeps until the next interrupt; not at all if one is pending.
 pub(crate) fn sleep() {
     enable_and_hlt();
     disable();

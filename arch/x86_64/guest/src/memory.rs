@@ -1,9 +1,9 @@
-//! The memory functions that the compiler takes for granted, for a program without a C library.
+//! The memory functions that the compiler requires, for a program without a C library.
 
 use core::arch::asm;
 
 /// # Safety
-/// As the C function says.
+/// As the C function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller vouches for both; `rep movsb` touches nothing else.
@@ -14,14 +14,14 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut 
 }
 
 /// # Safety
-/// As the C function says.
+/// As the C function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= count {
-        // SAFETY: copied upwards nothing is overwritten before it was read.
+        // SAFETY: copying upwards overwrites no byte that is still to be read.
         return unsafe { memcpy(to, from, count) };
     }
-    // SAFETY: downwards, from the last byte on; the direction flag is put back.
+    // SAFETY: copying downwards, from the last byte on; the direction flag is restored.
     unsafe {
         asm!("std", "rep movsb", "cld", inout("rcx") count => _,
             inout("rdi") to.wrapping_add(count).wrapping_sub(1) => _,
@@ -31,7 +31,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
 }
 
 /// # Safety
-/// As the C function says.
+/// As the C function.
 #[unsafe(no_mangle)]
 #[allow(
     clippy::cast_possible_truncation,
@@ -47,7 +47,7 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, count: usize) -> *mut u8 {
 }
 
 /// # Safety
-/// As the C function says.
+/// As the C function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     for at in 0..count {
@@ -62,7 +62,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> 
 }
 
 /// # Safety
-/// As the C function says.
+/// As the C function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     // SAFETY: as the caller vouches for.

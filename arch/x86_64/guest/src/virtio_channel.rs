@@ -1,7 +1,7 @@
-//! The line to the host: a virtio console.
+//! The channel to the host: a virtio console.
 //!
-//! The device puts what comes into buffers that lie ready for it and takes what goes from others; it
-//! tells by an interrupt, which only matters to who sleeps.
+//! The device fills receive buffers that the driver has offered and reads from transmit buffers.
+//! Its interrupt matters only to a sleeping program.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -22,20 +22,21 @@ use crate::{Start, clock, interrupts};
 /// The queues of a console's first port.
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
-/// How many buffers there are, each way, and how long each is.
+/// The number of buffers in each direction, and their length.
 const BUFFERS: usize = 8;
 const BUFFER: usize = 2048;
-/// What the two queues themselves take: two pages each.
+/// The pages of the two queues: two each.
 const PAGES: usize = 4;
 
 type Buffers = [[u8; BUFFER]; BUFFERS];
 type Queue = VirtQueue<Memory, BUFFERS>;
 
-/// Memory that the device works with, too.
+/// Memory shared with the device.
 #[repr(C, align(4096))]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: pages are handed out once each (`Memory::dma_alloc`), the buffers once (`open`).
+// SAFETY: each page is allocated once (`Memory::dma_alloc`), and the buffers are taken once
+// (`open`).
 unsafe impl<T> Sync for Shared<T> {}
 
 static PAGES_OF_QUEUES: Shared<[[u8; PAGE_SIZE]; PAGES]> =
@@ -46,13 +47,13 @@ static PAGES_TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 struct Memory;
 
-// SAFETY: pages come from a static, zeroed, each once; and memory is mapped where it is.
+// SAFETY: pages come from a zeroed static, each once; and memory is mapped at its physical address.
 unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let first = PAGES_TAKEN.fetch_add(pages, Ordering::Relaxed);
         assert!(first + pages <= PAGES, "the queues take more than was said");
         let page = PAGES_OF_QUEUES.0.get().cast::<u8>();
-        // SAFETY: within the static, as was just checked.
+        // SAFETY: within the static, by the check above.
         let page = unsafe { NonNull::new_unchecked(page.add(first * PAGE_SIZE)) };
         (page.addr().get() as PhysAddr, page)
     }
@@ -73,12 +74,12 @@ unsafe impl Hal for Memory {
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
 }
 
-/// Why there is no line.
+/// The reason why the channel can't be opened.
 #[derive(Clone, Copy, Debug)]
 pub enum ChannelError {
     /// The machine has no virtio console.
     NoConsole,
-    /// The device is not as its standard has it.
+    /// The device violates its standard.
     Device(virtio_drivers::Error),
 }
 
@@ -100,7 +101,7 @@ impl From<virtio_drivers::Error> for ChannelError {
     }
 }
 
-/// The machine's line to the host. Nothing goes over it before [`VirtioChannel::open`].
+/// The machine's channel to the host. It carries nothing before [`VirtioChannel::open`].
 #[derive(Clone, Copy, Debug)]
 pub struct VirtioChannel;
 
@@ -112,11 +113,11 @@ struct Device {
     transmit: Queue,
     receive_buffers: &'static mut Buffers,
     transmit_buffers: &'static mut Buffers,
-    /// A buffer that was filled: its number, what was read of it, how long it is.
+    /// A filled buffer: its number, the number of bytes that were read, and its length.
     received: Option<(usize, usize, usize)>,
-    /// Buffers that the device has, by their names in the queue.
+    /// The buffers of the device, by their tokens in the queue.
     transmitting: [Option<(usize, usize)>; BUFFERS],
-    /// The last write did not take all.
+    /// The last write was partial.
     blocked: bool,
 }
 
@@ -125,15 +126,16 @@ unsafe impl Send for Device {}
 
 impl VirtioChannel {
     /// Finds the console among the devices on the command line (`virtio_mmio.device=…`, as QEMU's
-    /// `microvm` writes it), and opens it. Once in a program.
+    /// `microvm` writes it), and opens it. To be called once.
     ///
     /// # Errors
-    /// As [`ChannelError`] says.
+    /// See [`ChannelError`].
     pub fn open(self, start: Start) -> Result<(), ChannelError> {
         let consoles = start.values("virtio_mmio.device").filter_map(|device| {
             let (address, interrupt) = parse_device(device)?;
             let header = NonNull::new(address as *mut _)?;
-            // SAFETY: the machine says that a device is there; all below 4 GiB is mapped.
+            // SAFETY: the command line names a device at this address, and all memory below 4 GiB
+            // is mapped.
             let transport = unsafe { MmioTransport::new(header, 512) }.ok()?;
             (transport.device_type() == DeviceType::Console).then_some((transport, interrupt))
         });
@@ -144,7 +146,7 @@ impl VirtioChannel {
     }
 }
 
-/// Reads `512@0xfeb00e00:12`: address and interrupt.
+/// Parses `512@0xfeb00e00:12` to the address and the interrupt.
 fn parse_device(device: &str) -> Option<(usize, u8)> {
     let (_, numbers) = device.split_once('@')?;
     let (address, interrupt) = numbers.split_once(':')?;
@@ -153,7 +155,7 @@ fn parse_device(device: &str) -> Option<(usize, u8)> {
 }
 
 bitflags! {
-    /// What is asked of the device.
+    /// The features that are negotiated with the device.
     #[derive(Clone, Copy, Debug)]
     struct Features: u64 {
         const VERSION_1 = 1 << 32;
@@ -184,12 +186,13 @@ impl Device {
         Ok(device)
     }
 
-    /// Gives a buffer to the device, for what comes.
+    /// Offers a buffer to the device, for received bytes.
     fn offer(&mut self, number: usize) -> Result<(), ChannelError> {
         let buffer = self.receive_buffers[number].as_mut_slice();
         // SAFETY: the buffer is a static, and is not touched before it is popped.
         let token = unsafe { self.receive.add(&[], &mut [buffer]) }?;
-        // The queue names a buffer of one piece by the place that was freed last: its own.
+        // The queue gives a buffer of one piece the token that was freed last, which is the
+        // buffer's number.
         if usize::from(token) != number {
             return Err(virtio_drivers::Error::WrongToken.into());
         }
@@ -199,7 +202,8 @@ impl Device {
         Ok(())
     }
 
-    /// The next buffer that was filled: its number, what was read of it, how long it is.
+    /// Returns the next filled buffer: its number, the number of bytes that were read, and its
+    /// length.
     fn filled(&mut self) -> Result<Option<(usize, usize, usize)>, ChannelError> {
         if self.received.is_some() {
             return Ok(self.received);
@@ -212,7 +216,7 @@ impl Device {
             .receive_buffers
             .get_mut(number)
             .ok_or(virtio_drivers::Error::WrongToken)?;
-        // SAFETY: the same buffer as was added under that name.
+        // SAFETY: the same buffer as was added under that token.
         let length = unsafe { self.receive.pop_used(token, &[], &mut [buffer]) }?;
         self.received = Some((number, 0, (length as usize).min(BUFFER)));
         Ok(self.received)
@@ -232,7 +236,7 @@ impl Device {
         Ok(count)
     }
 
-    /// Takes back the buffers that were sent.
+    /// Takes back the transmit buffers that were sent.
     fn reclaim(&mut self) -> Result<(), ChannelError> {
         while let Some(token) = self.transmit.peek_used() {
             let (number, length) = self
@@ -241,7 +245,7 @@ impl Device {
                 .and_then(Option::take)
                 .ok_or(virtio_drivers::Error::WrongToken)?;
             let sent = &self.transmit_buffers[number][..length];
-            // SAFETY: the same bytes as were added under that name.
+            // SAFETY: the same bytes as were added under that token.
             unsafe { self.transmit.pop_used(token, &[sent], &mut []) }?;
         }
         Ok(())
@@ -255,7 +259,7 @@ impl Device {
         };
         let number = (0..BUFFERS).find(is_free);
         if self.blocked != number.is_none() {
-            // An interrupt says that a buffer is free, if that is waited for.
+            // If no buffer is free, an interrupt is enabled for the next free one.
             self.blocked = number.is_none();
             self.transmit.set_dev_notify(self.blocked);
         }
@@ -274,15 +278,15 @@ impl Device {
         Ok(count)
     }
 
-    /// Whether there is something to do: then nobody should sleep.
+    /// Returns true if there is work, so that the program must not sleep.
     fn has_work(&mut self) -> bool {
-        // From now on news come with an interrupt.
+        // From now on new work raises an interrupt.
         self.transport.ack_interrupt();
         self.received.is_some() || self.receive.can_pop() || self.blocked && self.transmit.can_pop()
     }
 }
 
-/// The device breaks its standard: there is nothing to go on with.
+/// The device violates its standard, so the program can't continue.
 fn expect_device<T>(outcome: Result<T, ChannelError>) -> T {
     match outcome {
         Ok(done) => done,

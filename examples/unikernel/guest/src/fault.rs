@@ -1,4 +1,4 @@
-//! The ways in which a guest can be told to fail.
+//! The faults of a guest.
 
 use core::hint::black_box;
 
@@ -11,19 +11,19 @@ pub(crate) fn fail(how: &str) {
         "panic" => panic!("figure_of to"),
         "null" => {
             let nowhere = black_box(core::ptr::null_mut::<u32>());
-            // SAFETY: none. The page is missing: this faults, as it is to.
+            // SAFETY: none. The page is not mapped: the write faults on purpose.
             unsafe { nowhere.write_volatile(1) };
         }
         "stack" => {
             overflow(0);
         }
-        // Neither reads nor answers.
+        // It neither reads nor answers.
         "unresponsive" => stop(),
         _ => print_line!("nobody knows how to do that"),
     }
 }
 
-/// Calls itself until the stack is at its end.
+/// Calls itself until the stack overflows.
 #[allow(unconditional_recursion)]
 fn overflow(depth: u64) -> u64 {
     let space = black_box([depth; 64]);

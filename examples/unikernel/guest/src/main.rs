@@ -1,7 +1,7 @@
 //! A program without an operating system that is a process of a family on the host.
 //!
-//! It learns from the kernel's command line who it is (`identity=` and five numbers), which of the
-//! guests it plays (`party=`), and how it is to fail, if at all (`fault=`).
+//! The kernel's command line has its identity (`identity=` and five numbers), the guest that it
+//! plays (`party=`), and its fault, if any (`fault=`).
 #![no_std]
 #![no_main]
 
@@ -21,7 +21,7 @@ use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, pro
 
 use crate::os::Os;
 
-/// Nobody waits as long as this, unless it is for ever.
+/// Longer than any wait that succeeds.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
 const CONFIG: Config = Config {
@@ -29,14 +29,14 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 
-/// A stream for each peer, and for those who have not said yet who they are.
+/// A stream for each peer, and for each unidentified connection.
 const STREAMS: usize = CONFIG.capacities.peers + CONFIG.capacities.unidentified;
 const WINDOW: usize = 4096;
 
 type Line = MuxPal<'static, VirtioChannel, STREAMS, WINDOW>;
 type Member = Node<'static, Line>;
 
-/// Any child takes as much memory as another.
+/// Every child takes the same memory.
 const SOMEBODY: Identity = match Vmid::new(2) {
     Some(vmid) => Identity::child(vmid, Vmid::LEADER),
     None => panic!("2 is a VMID"),
@@ -49,7 +49,7 @@ static OS: Os = Os::new();
 
 program!(run);
 
-/// What did not go as it should.
+/// The failure of a step.
 struct Failed {
     what: &'static str,
     error: Option<Error>,
@@ -70,7 +70,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Says what was being done when an error came.
+/// Adds the step to an error.
 trait While<T> {
     fn doing(self, what: &'static str) -> Result<T, Failed>;
 }

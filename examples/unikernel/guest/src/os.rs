@@ -1,4 +1,4 @@
-//! What this program is as a library OS: signals are noted, and whoever asks is told what `ps` shows.
+//! The library OS of this program: it records signals, and answers requests for metadata.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ const PATHS: [&CStr; 3] = [c"/boot/nobody", c"/boot/guest-1", c"/boot/guest-2"];
 
 pub(crate) struct Os {
     party: AtomicUsize,
-    /// A bit for each signal that has come.
+    /// A bit for each signal that was delivered.
     signals: AtomicU64,
 }
 
@@ -48,7 +48,7 @@ impl Embedder<Line> for Os {
             Target::All => true,
             _ => false,
         };
-        // Signal 0 only asks whether we are here.
+        // Signal 0 only checks that the target exists.
         if is_for_us && signal.signal != 0 {
             self.signals.fetch_or(bit(signal.signal), Ordering::Relaxed);
         }

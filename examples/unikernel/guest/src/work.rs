@@ -1,4 +1,4 @@
-//! What a guest does as a process: IDs, the list of processes, locks, the shared board, signals.
+//! The work of a guest as a process: IDs, the list of processes, locks, the shared board, signals.
 
 use core::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::{Failed, Line, Member, OS, WAIT, While, fault};
 const SIGUSR1: i32 = 10;
 const SIGUSR2: i32 = 12;
 
-/// How many IDs are taken: more than one range has.
+/// The number of IDs that are allocated: more than one range has.
 const IDS: usize = 40;
-/// How many round trips are measured.
+/// The number of measured round trips.
 const ROUND_TRIPS: usize = 1000;
 
 type SharedBoard<'n> = Shared<'n, 'static, Line, Board>;
@@ -50,7 +50,7 @@ pub(crate) fn work(node: &Member, party: usize, fault: Option<&str>) -> Result<(
 }
 
 impl Guest<'_> {
-    /// Writes on the board how far this guest is.
+    /// Writes this guest's step on the board.
     fn reach(&self, step: u64) -> Result<(), Failed> {
         let mut board = self.board.write(WAIT).doing("writing on the board")?;
         board.pids[self.party] = u64::from(self.pid);
@@ -58,7 +58,7 @@ impl Guest<'_> {
         Ok(())
     }
 
-    /// Waits until another is that far. Tells its pid.
+    /// Waits until another party has reached a step. Returns its pid.
     fn wait_for(&self, party: usize, step: u64) -> Result<Id, Failed> {
         let reached = |board: &Board| board.steps[party] >= step;
         let board = self
@@ -68,7 +68,7 @@ impl Guest<'_> {
         Id::try_from(board.pids[party]).map_err(|_| Failed::because("a pid on the board is none"))
     }
 
-    /// What `ps` would show.
+    /// Prints the list of processes, as `ps` does.
     fn list(&self) -> Result<(), Failed> {
         let mut last = None;
         let mut found = false;
@@ -139,7 +139,7 @@ impl Guest<'_> {
             .set_lock(&lock_of_ledger(self.pid, kind, bytes, wait), WAIT)
     }
 
-    /// Finds bytes of the ledger locked by the host's member, and waits for them.
+    /// Checks that the host's member has locked bytes of the ledger, and waits for them.
     fn first_bytes(&self) -> Result<(), Failed> {
         let member = self.wait_for(MEMBER, step::LOCKED)?;
         match self.lock(LockKind::Write, FIRST, false) {
@@ -160,7 +160,7 @@ impl Guest<'_> {
         self.lock(LockKind::Unlock, FIRST, false).doing("unlocking")
     }
 
-    /// Locks bytes of the ledger, and keeps them until the host's member has signalled.
+    /// Locks bytes of the ledger, and keeps them until the host's member has sent a signal.
     fn own_bytes(&self) -> Result<(), Failed> {
         let own = own_bytes(self.party);
         self.lock(LockKind::Write, own, false)
@@ -177,10 +177,11 @@ impl Guest<'_> {
             .doing("unlocking its own bytes")
     }
 
-    /// Fails with its bytes of the ledger locked.
+    /// Fails while it holds its bytes of the ledger.
     fn fail(self, how: &str) -> Result<(), Failed> {
         if how == "unresponsive" {
-            // What it does not let go of is only taken back when it is dead.
+            // The value is released first. All other resources are reclaimed only when this guest
+            // is dead.
             drop(self.board);
             let until = clock::now() + Duration::from_millis(100);
             while clock::now() < until {
@@ -210,7 +211,7 @@ impl Guest<'_> {
         self.reach(step::COUNTED)
     }
 
-    /// Signals the host's member, which ends when all have.
+    /// Signals the host's member, which ends when all guests have signalled.
     fn signal_others(&self) -> Result<(), Failed> {
         let member = self.wait_for(MEMBER, step::COUNTED)?;
         self.node
