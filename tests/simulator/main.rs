@@ -1,5 +1,5 @@
-//! Some hundred families in the simulator (`cargo run --release --example sim -- --help`): each must keep all
-//! its promises, and the same seed must give the same run.
+//! Some hundred families in the simulator (`cargo run --release --example sim -- --help`): each
+//! must pass all checks, and the same seed must give the same run.
 
 #[allow(dead_code, unused_imports, reason = "the tool uses more of it")]
 mod simulation;
@@ -21,7 +21,7 @@ fn options(seed: u64, faults: &str) -> Options {
     }
 }
 
-/// Says which seed it was if the run panics.
+/// Prints the seed if the run panics.
 struct Running<'a>(u64, &'a str);
 
 impl Drop for Running<'_> {
@@ -36,7 +36,7 @@ fn again(seed: u64, faults: &str) -> String {
     format!("cargo run --release --example sim -- --seed {seed} --faults {faults}")
 }
 
-/// The first of some seeds that nobody has run yet.
+/// Returns the first of some seeds, different in every run.
 fn start() -> u64 {
     let start = fastrand::u64(..1_000_000_000_000);
     println!("seeds from {start}");
@@ -63,10 +63,11 @@ fn families_with_faults_keep_their_promises() {
     keeps_its_promises(start..start + 300, "all");
 }
 
-/// Each of them has shown a fault once: what lay at the leader until something else happened, an
-/// endless look at a peer that cannot be reached, IDs that were given to nobody, a group of one's own that is none,
-/// an ID that was given before its owner came, a VMID that somebody had gone by before, a peer that a call
-/// left in the table when it failed before it sent anything. And one that has shown a fault of a check: a lock counted as held that another thread had just dropped.
+/// Each of these seeds has once found a fault: an answer that stayed at the leader until another
+/// event, endless polling of an unreachable peer, IDs without an owner, a group that was wrongly
+/// taken for the process's own, an ID that was given before its owner connected, a VMID that
+/// another process had used before, and a peer that a failed call left in the table. One has found
+/// a fault of a check: a lock counted as held that another thread had just released.
 #[test]
 fn families_that_broke_a_promise_once_keep_it() {
     for seed in [

@@ -1,10 +1,10 @@
-//! The simulator as a program: which seeds it runs.
+//! The simulator as a program: the seeds that it runs.
 
 use std::process::Command;
 
 use crate::example::program;
 
-/// What it says, run with these arguments.
+/// Returns the output of the simulator with these arguments.
 fn sim(arguments: &[&str]) -> String {
     let output = Command::new(program("sim"))
         .args(arguments)
@@ -13,14 +13,14 @@ fn sim(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The arguments in the line that says how to run the same again.
+/// Returns the arguments in the line that tells how to repeat the run.
 fn again(said: &str) -> Vec<String> {
     let line = said.lines().next().unwrap();
     let (_, arguments) = line.split_once(" -- ").unwrap();
     arguments.split(' ').map(str::to_owned).collect()
 }
 
-/// How many events there were in all, and the digest of their traces: other seeds have others.
+/// Returns the number of events and the digest of the traces, which differ for other seeds.
 fn events(said: &str) -> &str {
     let line = said.lines().find(|line| line.contains(" events, traces "));
     line.and_then(|line| line.rsplit_once("; ")).unwrap().1

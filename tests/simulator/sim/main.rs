@@ -1,7 +1,8 @@
 //! The family in a simulator: many seeds, each a whole family with faults, checked after every
 //! step.
 //!
-//! The parts: [`simulation`] is one run, [`sweep`] runs many, [`shrink`] makes a failing one small.
+//! The parts: [`simulation`] is one run, [`sweep`] runs many seeds, [`shrink`] makes a failing one
+//! small.
 
 mod shrink;
 #[path = "../simulation/mod.rs"]
@@ -144,7 +145,7 @@ fn replay(path: &Path) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs one seed: itself, if it fails.
+/// Runs one seed, and returns it if it fails.
 fn one(cli: &Cli, seed: u64) -> Option<u64> {
     shrink::report_panics(cli.options(seed), !cli.no_shrink);
     let outcome = simulation::run(&cli.options(seed));

@@ -1,5 +1,6 @@
-//! Makes a failing seed small: fewer members, fewer kinds of faults, fewer steps, as long as the same
-//! check fails. Each try runs in a process of its own, so that a panic fails like anything else.
+//! Makes a failing seed small: fewer members, fewer kinds of faults and fewer steps, as long as the
+//! same check fails. Each try runs in a process of its own, so that a panic counts as a failure,
+//! too.
 
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
@@ -7,17 +8,17 @@ use std::sync::Once;
 
 use super::simulation::{Fault, Only, Options, StepName, steps};
 
-/// What a seed that panics is said to have failed.
+/// The name of the check for a seed that panics.
 const PANIC: &str = "panics";
 
-/// How the simulator is run.
+/// The command that runs the simulator.
 pub(crate) const COMMAND: &str = "cargo run --release --example sim --";
 
 thread_local! {
     static RUNS: RefCell<Option<(Options, bool)>> = const { RefCell::new(None) };
 }
 
-/// From now on this thread runs that: if it panics, that is reported, and the process ends.
+/// Sets the options of this thread's run: if it panics, they are reported, and the process ends.
 pub(crate) fn report_panics(options: Options, shrinks: bool) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -34,7 +35,7 @@ pub(crate) fn report_panics(options: Options, shrinks: bool) {
     RUNS.set(Some((options, shrinks)));
 }
 
-/// The options of the command line that stand for it.
+/// Returns the command-line options for `options`.
 fn arguments(options: &Options) -> Vec<String> {
     let mut all = vec!["--seed".to_owned(), options.seed.to_string()];
     if let Some(members) = options.members {
@@ -47,7 +48,7 @@ fn arguments(options: &Options) -> Vec<String> {
     all
 }
 
-/// The check that fails with these options, if one does.
+/// Returns the check that fails with these options, if one does.
 fn fails(options: &Options) -> Option<String> {
     let told = run(options, &[])?;
     let failed = told
@@ -56,7 +57,7 @@ fn fails(options: &Options) -> Option<String> {
     failed.split_once(':').map(|(check, _)| check.to_owned())
 }
 
-/// What a run of these options says.
+/// Returns the output of a run with these options.
 fn run(options: &Options, more: &[&str]) -> Option<String> {
     let output = Command::new(std::env::current_exe().ok()?)
         .args(arguments(options))
@@ -68,7 +69,7 @@ fn run(options: &Options, more: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Prints how to run the seed again, made small if it is wanted.
+/// Prints how to repeat the seed, shrunk if requested.
 pub(crate) fn report(options: &Options, shrinks: bool) {
     if !shrinks {
         println!("again: {}", again(options));
@@ -90,7 +91,7 @@ fn again(options: &Options) -> String {
     format!("{COMMAND} {}", arguments(options).join(" "))
 }
 
-/// The smallest that fails in the same way and of which no part can be left out.
+/// Returns the smallest options that fail in the same way, of which no part can be omitted.
 fn shrink(mut options: Options, check: &str) -> Options {
     let fails = |options: &Options| fails(options).as_deref() == Some(check);
     for members in 1..=options.members.unwrap_or(8) {
@@ -121,7 +122,7 @@ fn shrink(mut options: Options, check: &str) -> Options {
     with_steps(&left)
 }
 
-/// Leaves out ever smaller parts, as long as the rest still does it.
+/// Omits smaller and smaller parts, as long as the rest still fails.
 fn leave_out(mut all: Vec<StepName>, does: impl Fn(&[StepName]) -> bool) -> Vec<StepName> {
     let mut length = all.len().div_ceil(2).max(1);
     loop {

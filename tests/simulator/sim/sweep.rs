@@ -8,13 +8,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Cli, shrink, simulation};
 
-/// How often the progress is told where there is no terminal.
+/// The interval of progress lines if there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
-/// A start that is drawn at random lies below this: so that a seed stays a number to read.
+/// The limit of a random start, so that a seed stays readable.
 const HIGHEST_START: u64 = 1_000_000_000_000;
 
-/// Runs them, and says first how to run the same ones again. The first that fails, if one does.
+/// Runs the seeds, and first prints how to repeat them. Returns the first seed that fails.
 pub(crate) fn run(cli: &Cli) -> Option<u64> {
     let from = cli.from.unwrap_or_else(|| fastrand::u64(..HIGHEST_START));
     println!("seeds from {from}: {}", again(cli, from));
@@ -55,8 +55,9 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
     Some(failed.into_inner()).filter(|seed| *seed != u64::MAX)
 }
 
-/// One seed's part of the digest of all traces. The parts are added up, so the digest does not depend
-/// on the order in which the seeds end; the seed takes part, so two seeds cannot swap their traces.
+/// Returns one seed's part of the digest of all traces. The parts are added up, so the digest does
+/// not depend on the order in which the seeds end; the seed is included, so two seeds cannot swap
+/// their traces.
 fn digest(seed: u64, trace: u64) -> u64 {
     // The constants are those of splitmix64.
     let mixed =
@@ -64,7 +65,7 @@ fn digest(seed: u64, trace: u64) -> u64 {
     (mixed ^ (mixed >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
-/// The command that runs the same seeds with the same options.
+/// Returns the command that runs the same seeds with the same options.
 fn again(cli: &Cli, from: u64) -> String {
     let runs = cli.runs;
     let members = cli.members.map(|members| format!(" --members {members}"));
@@ -82,7 +83,7 @@ fn progress(runs: u64) -> ProgressBar {
     ProgressBar::new(runs).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Tells how far it is, for a log.
+/// Prints the progress, for a log.
 fn tell(bar: &ProgressBar, runs: u64, failed: &AtomicU64) {
     let mut told = Instant::now();
     while bar.position() < runs && failed.load(Ordering::Relaxed) == u64::MAX {

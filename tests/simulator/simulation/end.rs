@@ -1,4 +1,5 @@
-//! How a process ends: it has done all its steps, dies without a word, or never came to be one.
+//! The end of a process: it has done all its steps, dies without an exit report, or has failed to
+//! start.
 
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use super::process::{Own, SimNode, idle, nanoseconds, now, sound};
 use super::program::Program;
 use super::world::{World, with};
 
-/// How long it takes until all that is under way has come, where nothing is held up for longer.
+/// The time in which all messages arrive, if no fault delays them longer.
 const SETTLED: Duration = Duration::from_secs(1);
 const SETTLED_AT_LAST: Duration = Duration::from_mins(2);
 
-/// It could not join, or was cut off at once.
+/// The process could not join, or was cut off at once.
 pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     shut_down(node, own, Duration::ZERO);
-    // Whoever started it hears of that.
+    // The parent is notified of that.
     with(|world| {
         if world
             .checks
@@ -38,7 +39,7 @@ fn shut_down<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, limit: Dur
     let flushed = node.shut_down(limit);
     let waiters = node.statistics().pools.waiters.now;
     with(|world| {
-        // Another thread's call may not have come back yet.
+        // The call of another thread may not have returned yet.
         if waiters > 0 && !own.has_threads {
             let what = Err(format!("{waiters} waiters of v{} are left", own.vmid));
             world.check("left-over", what);
@@ -47,7 +48,7 @@ fn shut_down<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, limit: Dur
     flushed
 }
 
-/// The process ends, as a thread of it has decided or having done all its steps.
+/// The process ends, as a thread of it has decided or since it has done all its steps.
 pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let seed = with(|world| world.plan.seed_of(own.number, 7));
     let mut rng = Rng::with_seed(seed);
@@ -66,7 +67,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let crashes = with(|world| world.has(Fault::Crash)) && rng.u8(..3) == 0;
     let is_word = !own.is_over() && !crashes;
     if is_word {
-        // Some stay for a while.
+        // Some processes wait for a while.
         idle(node, Duration::from_micros(rng.u64(..20_000)));
         await_kept_signals(node, own);
     }
@@ -102,7 +103,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     die(node, own);
 }
 
-/// It dies without a word.
+/// The process dies without an exit report.
 pub(crate) fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     with(|world| {
         world.log(format_args!("v{} dies", own.vmid));
@@ -114,7 +115,7 @@ pub(crate) fn die<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 
 fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
     if world.checks.family.is_certain(own.vmid) {
-        // What the leader passed on some time ago must have come.
+        // A signal that the leader forwarded some time ago must have been delivered.
         let grace = if world.faults().are_late() {
             SETTLED_AT_LAST
         } else {
@@ -127,13 +128,13 @@ fn begin_end(world: &mut World, own: &Own, how: (u32, u32)) {
     }
     world.checks.family.ends(own.vmid, how);
     if world.faults().hold_up() {
-        // Its last words may come too late.
+        // Its exit report may arrive too late.
         let without_word = (0, libos_ipc::leader::SIGPWR);
         world.checks.family.ends(own.vmid, without_word);
     }
 }
 
-/// What is missing yet when all must have come.
+/// Returns the fault that is left at the end of the time for all messages to arrive.
 fn missing_at_last<T, const READS: bool>(
     node: &SimNode<'_, READS>,
     missing: impl Fn() -> Option<T>,
@@ -145,7 +146,7 @@ fn missing_at_last<T, const READS: bool>(
     missing()
 }
 
-/// What was sent to a process before it joined comes, sooner or later.
+/// Waits for the signals that were sent to the process before it joined.
 fn await_kept_signals<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
     let not_come = || {
         with(|world| {
@@ -165,7 +166,7 @@ fn end_of_all<const READS: bool>(
     own: &Own,
     program: &Program<'_, '_, READS>,
 ) {
-    // Others may wait for what it has, and it is going to wait for them.
+    // Other processes may wait for its resources, and it is going to wait for those processes.
     program.put_all_down();
     program.signal_all(LONG);
     with(|world| world.finish = true);

@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! The faults that can occur in a run.
 
 use fastrand::Rng;
 
@@ -21,7 +21,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// All kinds, their names and what they are.
+    /// All kinds with their names and descriptions.
     pub(crate) const ALL: [(Fault, &'static str, &'static str); 13] = [
         (
             Fault::Split,
@@ -95,7 +95,7 @@ impl Faults {
     pub(crate) const NONE: Faults = Faults(0);
     pub(crate) const ALL: Faults = Faults((1 << Fault::ALL.len()) - 1);
 
-    /// Reads a list of names, separated by commas; `all` and `none` are names, too.
+    /// Parses a list of names, separated by commas; `all` and `none` are names, too.
     pub(crate) fn parse(list: &str) -> Result<Faults, String> {
         list.split(',').try_fold(Faults::NONE, |faults, name| {
             let named = |fault: &&(Fault, &str, &str)| fault.1 == name;
@@ -122,17 +122,17 @@ impl Faults {
         Faults(self.0 & !(1 << fault as u16))
     }
 
-    /// About half of these: what does not go wrong in a run lets other things get further.
+    /// Returns about half of these faults: a run without a fault gets further in other respects.
     pub(crate) fn draw(self, rng: &mut Rng) -> Faults {
         Faults(self.0 & rng.u16(..))
     }
 
-    /// Whether a wait may take longer than a limit of the library itself allows.
+    /// Returns true if a wait may take longer than a limit of the library itself allows.
     pub(crate) fn hold_up(self) -> bool {
         self.has(Fault::Stall) || self.has(Fault::Silence)
     }
 
-    /// Whether bytes may take any time at all.
+    /// Returns true if bytes may take any time.
     pub(crate) fn are_late(self) -> bool {
         self.hold_up() || self.has(Fault::Delay)
     }

@@ -1,4 +1,4 @@
-//! A member that sends anything: garbage, and well-formed messages that are none of its business.
+//! A member that sends anything: garbage, and well-formed messages that it has no right to send.
 
 use std::ops::RangeInclusive;
 
@@ -16,24 +16,24 @@ use super::plan::HOSTILE;
 use super::world::{pause, with};
 
 pub(crate) const VMID: u32 = 900;
-/// The VMIDs that it goes by, if it does not claim to be a member.
+/// The VMIDs that it uses, if it does not claim to be a member.
 pub(crate) const VMIDS: RangeInclusive<u32> = VMID..=VMID + 1;
-/// Where in a frame its code is, the highest byte of the handle that it is about, and the lowest of
-/// the VMID that an ID goes to.
+/// The offset of the code in a frame, of the highest byte of a handle, and of the lowest byte of
+/// the VMID that an ID is given to.
 const CODE: usize = 16;
 const LAST_OF_ID: usize = 24;
 const OWNER: usize = 21;
-/// The pid that it says it has.
+/// The pid that it claims.
 pub(crate) const PID: u32 = 4_000_000;
 
-/// One stream to each of a few members at a time, and no patience.
+/// It has one stream to each of a few members at a time, and waits for nothing.
 struct Hostile {
     pal: SimPal<false>,
     streams: Vec<(u32, SimStream)>,
     taken: Vec<SimStream>,
 }
 
-/// From its beginning to its end.
+/// Runs it from its start to its end.
 pub(crate) fn live(place: usize) {
     let mut hostile = Hostile {
         pal: SimPal(place),
@@ -56,7 +56,7 @@ pub(crate) fn live(place: usize) {
 }
 
 impl Hostile {
-    /// Does a few bad things.
+    /// Sends some bad bytes.
     fn act(&mut self, rng: &mut Rng) {
         let started = with(|world| u32::try_from(world.started));
         let members = started.map_or(u32::MAX, |started| started.saturating_add(1));
@@ -72,7 +72,7 @@ impl Hostile {
             let length = frame(&mut bytes, rng);
             let _ = stream.write(&[&bytes[..length.max(1)]]);
         }
-        // What it is answered it may read or not.
+        // It reads its answers or does not.
         if rng.bool()
             && let Ok(back) = self.pal.accept()
         {
@@ -90,7 +90,7 @@ impl Hostile {
         let Ok(stream) = self.pal.connect(vmid) else {
             return;
         };
-        // Its own VMID, that of nobody, or one that it can't have; not always all of it.
+        // It sends its own VMID, 0, or one that it can't have; and not always all bytes of it.
         let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
         let said = goes_as.to_le_bytes();
         let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
@@ -116,20 +116,20 @@ fn encode(message: &Message<'_>, seq: u64, bytes: &mut [u8]) -> usize {
     writer.unsent().len()
 }
 
-/// A frame, or something like one: its length.
+/// Makes a frame, or something similar, and returns its length.
 fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
     if rng.u8(..8) == 0 {
         rng.fill(bytes);
         return rng.usize(..100);
     }
-    // Some of them are such as the leader gives to signals that it passes on.
+    // Some sequence numbers are such as the leader uses for the signals that it forwards.
     let seq = [0, 1, rng.u64(..), 1 << 62 | rng.u64(..8)][rng.usize(..4)];
     let length = encode(&message(rng), seq, bytes);
     if rng.u8(..8) == 0 {
-        // A bit of it is wrong.
+        // A bit of it is flipped.
         bytes[rng.usize(..length.max(1))] ^= 1 << rng.u8(..8);
-        // The message may ask for a value that others use now, or give an ID to the leader's process,
-        // which keeps what it is given.
+        // The message must not request a value that others use, or give an ID to the leader's
+        // process, which keeps it.
         match bytes[CODE] {
             codes::SYNC_REQUEST_UPGRADE => bytes[LAST_OF_ID] |= 1,
             codes::CHANGE_ID_OWNER => bytes[OWNER] |= 2,
@@ -142,14 +142,14 @@ fn frame(bytes: &mut [u8; 300], rng: &mut Rng) -> usize {
     length
 }
 
-/// Something well-formed about things of others.
+/// Makes a well-formed message about resources of others.
 fn message(rng: &mut Rng) -> Message<'static> {
     let id = [rng.u32(..100), rng.u32(..), 1][rng.usize(..3)];
-    // Not the leader: what that is given stays with it.
+    // The leader is excluded, since it keeps the IDs that it is given.
     let vmid = rng.u32(2..10);
     let lock = FileLock {
         family: [LockFamily::Posix, LockFamily::Flock][rng.usize(..2)],
-        // It may ask for no lock that is in anybody's way: that would be its right.
+        // It must not request a lock that conflicts with others: it would have the right to.
         kind: LockKind::Unlock,
         start: rng.u64(..6),
         end: rng.u64(..8),
@@ -160,7 +160,7 @@ fn message(rng: &mut Rng) -> Message<'static> {
     };
     let code = SyncCode::ALL[rng.usize(..SyncCode::ALL.len())];
     let sync = Sync {
-        // Nor may it ask for a value that others use.
+        // It must not request a value that others use.
         id: if code == SyncCode::RequestUpgrade {
             rng.u64(1000..)
         } else {

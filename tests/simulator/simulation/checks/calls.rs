@@ -1,5 +1,5 @@
-//! **calls**: every call ends, by its answer, its limit, an interrupt or the end of whom it asks; and an
-//! error is told only where there is reason for it.
+//! **calls**: every call ends, by its answer, its limit, an interrupt or the end of the process
+//! that it asks; and a call returns an error only for a reason.
 
 use std::time::Duration;
 
@@ -9,9 +9,10 @@ use libos_ipc::error::errno;
 use super::super::faults::{Fault, Faults};
 use super::family::{Family, State};
 
-/// For a call that is to wait for as long as it takes.
+/// The limit of a call that may take any time.
 pub(crate) const LONG: Duration = Duration::from_hours(1);
-/// How long after its limit a call may end where nothing is late: it may have to ask again.
+/// The time after its limit within which a call must end if nothing is late: it may have to send
+/// its request again.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A call under way.
@@ -19,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) struct Call {
     pub(crate) name: &'static str,
     pub(crate) who: u32,
-    /// In simulated time.
+    /// The start of the call, in simulated time.
     pub(crate) began: u64,
     pub(crate) limit: Duration,
     pub(crate) was_interrupted: bool,
@@ -34,7 +35,7 @@ impl Calls {
         Calls { faults }
     }
 
-    /// Whether a call may end so, now.
+    /// Checks that a call may end with this result now.
     pub(crate) fn ended(
         &self,
         call: &Call,

@@ -1,5 +1,6 @@
-//! **exits**: a child is reported dead exactly once, in the way it died, by SIGPWR if without a word.
-//! **reaping**: each is waited for once, by one parent, and in the end all are.
+//! **exits**: a child is reported dead exactly once, with its exit code or signal, and with SIGPWR
+//! if it died without a report. **reaping**: one parent waits for each child, once, and at the end
+//! all children are reaped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,19 +10,19 @@ use super::family::{Family, SIGPWR, State};
 
 #[derive(Default)]
 pub(crate) struct Exits {
-    /// Which parent's embedder was told of which process's end.
+    /// The deaths that embedders were notified of, by parent.
     told: BTreeSet<(u32, u32)>,
-    /// Whose end was waited for, and by whom.
+    /// The processes that were reaped, and their parents.
     reaped: BTreeMap<u32, u32>,
-    /// Whose end somebody has seen, or was about to see, who is cut off or did not hear from the leader in
-    /// time: the leader may have heard of it yet, or not.
+    /// Processes that a parent has reaped, or was about to reap, while it was cut off or timed out:
+    /// the leader may know of that or not.
     may_be_reaped: BTreeSet<u32>,
-    /// How many calls of a process wait for a child.
+    /// The number of calls of each process that wait for a child.
     waiting: BTreeMap<u32, u32>,
 }
 
 impl Exits {
-    /// A parent hears of an end.
+    /// A parent's embedder is notified of a death.
     pub(crate) fn told(
         &mut self,
         family: &Family,
@@ -29,7 +30,7 @@ impl Exits {
         exit: &ChildExit,
     ) -> Result<(), String> {
         if !family.is_certain(parent) {
-            // To one that is ending or cut off all are dead.
+            // To a process that is ending or cut off, all others are dead.
             return Ok(());
         }
         let child = as_it_ended(family, exit)?;
@@ -39,7 +40,7 @@ impl Exits {
         Ok(())
     }
 
-    /// A parent has waited for a child.
+    /// A parent has reaped a child.
     pub(crate) fn reaped(
         &mut self,
         family: &Family,
@@ -48,7 +49,7 @@ impl Exits {
     ) -> Result<(), String> {
         let child = as_it_ended(family, exit)?;
         let before = self.reaped.insert(child, parent);
-        // It may have died before anybody could know that it had seen this.
+        // The process may have died before another could know that it had reaped this child.
         let died = |vmid| {
             let process = family.get(vmid);
             process.is_some_and(|process| process.ends.contains(&(0, SIGPWR)))
@@ -61,12 +62,12 @@ impl Exits {
         }
     }
 
-    /// One who is cut off has waited for a child.
+    /// A process that is cut off has reaped a child.
     pub(crate) fn may_be_reaped_as(&mut self, family: &Family, exit: &ChildExit) {
         self.may_be_reaped.extend(as_it_ended(family, exit));
     }
 
-    /// One who ended meanwhile, or did not hear from the leader in time, was about to reap that process.
+    /// A process that has ended meanwhile, or timed out, was about to reap this child.
     pub(crate) fn may_be_reaped(&mut self, vmid: u32) {
         self.may_be_reaped.insert(vmid);
     }
@@ -80,19 +81,19 @@ impl Exits {
         *self.waiting.entry(vmid).or_default() -= 1;
     }
 
-    /// Whether the leader may have reaped the process though no wait has returned it yet.
+    /// Returns true if the leader may have reaped the process although no wait has returned it yet.
     pub(crate) fn may_be_gone(&self, vmid: u32, parent: u32) -> bool {
         let calls = self.waiting.get(&parent).copied().unwrap_or(0);
         calls > 0 || self.may_be_reaped.contains(&vmid)
     }
 
-    /// At the end of all.
+    /// Checks at the end of the run that all processes are reaped.
     pub(crate) fn all_reaped(&self, family: &Family) -> Result<(), String> {
         let missing = family.all().find(|process| {
-            // One that has not joined when its parent ends is not started any more.
+            // A process that has not joined when its parent ends is abandoned.
             let counts =
                 process.vmid != 1 && matches!(process.state, State::Running | State::Ending);
-            // A call that has not come back, of a parent that is cut off, may have been about to see it.
+            // A call under way of a parent that is cut off may have been about to reap it.
             let is_being_seen = self
                 .waiting
                 .get(&process.parent)
@@ -107,7 +108,7 @@ impl Exits {
     }
 }
 
-/// Who it was.
+/// Returns the VMID of the child, and checks its exit report.
 fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let process = family.of_pid(exit.pid);
     let end = (exit.exit_code, exit.term_signal);

@@ -1,6 +1,6 @@
 //! **false-disconnects**: a connection of two honest members closes only by a fault or at the end
-//! of one of them, and no honest member is refused for a fault of its own. A hostile member harms
-//! no other.
+//! of one of them, and no honest member is refused for a fault of its own. A hostile member
+//! disturbs no other.
 
 use libos_ipc::wire::Malformed;
 use libos_ipc::{Refusal, Statistics};

@@ -1,4 +1,5 @@
-//! Who there is, as the simulator itself made it so. Not a check, but what the checks look at.
+//! The processes of the run, as the simulator started and ended them. This is not a check; the
+//! checks use it.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +9,9 @@ use libos_ipc::Id;
 pub(crate) enum State {
     Starting,
     Running,
-    /// It has begun to end, or is dead for the family.
+    /// It has begun to end, or the family takes it for dead.
     Ending,
-    /// It never came to be.
+    /// It was never started successfully.
     Failed,
 }
 
@@ -22,16 +23,16 @@ pub(crate) struct Process {
     pub(crate) state: State,
     /// It is cut off from the leader.
     pub(crate) is_marked_dead: bool,
-    /// How it may have ended: code and signal.
+    /// The possible ends: code and signal.
     pub(crate) ends: Vec<(u32, u32)>,
-    /// Who started it; 0 for the first.
+    /// The VMID of its parent; 0 for the first process.
     pub(crate) parent: u32,
-    /// The group that it is in, or was when that was last known.
+    /// The group that it is in, or was in when that was last known.
     pub(crate) group: Id,
     pub(crate) is_group_known: bool,
 }
 
-/// The signal of a process that died without a word.
+/// The signal of a process that died without an exit report.
 pub(crate) const SIGPWR: u32 = 30;
 
 #[derive(Default)]
@@ -79,7 +80,7 @@ impl Family {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.pid = pid;
             if process.state == State::Starting {
-                // It may have been cut off before it knew of that.
+                // It may have been cut off before it knew that it had started.
                 process.state = if process.is_marked_dead {
                     State::Ending
                 } else {
@@ -99,7 +100,7 @@ impl Family {
         }
     }
 
-    /// It begins to end, in this way.
+    /// The process begins to end, in this way.
     pub(crate) fn ends(&mut self, vmid: u32, end: (u32, u32)) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.state = State::Ending;
@@ -107,7 +108,7 @@ impl Family {
         }
     }
 
-    /// It is cut off. False if that makes no difference any more.
+    /// The process is cut off. False if that makes no difference any more.
     pub(crate) fn mark_dead(&mut self, vmid: u32) -> bool {
         let Some(process) = self.processes.get_mut(&vmid) else {
             return false;
@@ -116,7 +117,7 @@ impl Family {
             return false;
         }
         process.is_marked_dead = true;
-        // If it has said how it ends, that may have been heard or not.
+        // If it has sent its exit report, the leader may have received it or not.
         process.ends.push((0, SIGPWR));
         let mattered = process.state == State::Running;
         if mattered {
@@ -132,14 +133,14 @@ impl Family {
         }
     }
 
-    /// It may be in another group than is known.
+    /// The process may be in another group than the known one.
     pub(crate) fn may_change_group(&mut self, vmid: u32) {
         if let Some(process) = self.processes.get_mut(&vmid) {
             process.is_group_known = false;
         }
     }
 
-    /// Whether what this process has is certain.
+    /// Returns true if the resources of this process are certain.
     pub(crate) fn is_certain(&self, vmid: u32) -> bool {
         self.processes
             .get(&vmid)

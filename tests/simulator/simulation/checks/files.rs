@@ -1,27 +1,28 @@
-//! **locks**: nobody is given a lock that is in the way of another's, wherever it was decided.
-//! **deadlocks**: `EDEADLK` is told only where there may be a circle. That no circle is missed,
-//! no waiter forgotten, and no lock kept by the dead, shows in that every wait ends (**calls**).
+//! **locks**: no process gets a lock that conflicts with another, whether the leader or a member
+//! grants it. **deadlocks**: `EDEADLK` is returned only if there may be a cycle. That no cycle is
+//! missed, no waiter is forgotten, and no lock survives its holder, follows from the end of every
+//! wait (**calls**).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::holders::Holders;
 
-/// Bytes of a file that are ever locked.
+/// The number of bytes of a file that are ever locked.
 pub(crate) const BYTES: usize = 6;
 
-/// A file's locks, those of `flock` apart from the others.
+/// The locks of a file, those of `flock` separate from the others.
 pub(crate) type Space = (bool, usize);
 
-/// Whose lock it is.
+/// The owner of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     Process(u32),
-    /// An open file, which several processes may have.
+    /// An open file, which several processes may hold.
     Handle(u64),
 }
 
-/// A lock that is asked for.
+/// A requested lock.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) space: Space,
@@ -40,46 +41,47 @@ impl Claim {
     }
 }
 
-/// A claim, and until when it may have stood.
+/// A claim, and the time until which it may have been held.
 struct Span {
     claim: Claim,
     to: u64,
 }
 
-/// For each byte, whether it is locked, and whether to write.
+/// For each byte, whether it is locked, and whether for writing.
 type Held = [Option<bool>; BYTES];
 
-/// For the leader who is gone, or cut off, may be there for so many steps yet.
+/// The time for which a lock may survive, at a leader that has ended or is cut off, in steps.
 const SEEN_LATE: u64 = 1_000;
 
 #[derive(Default)]
 pub(crate) struct Files {
-    /// By space and owner: which bytes it has for certain, and whether to write.
+    /// The bytes that each owner holds for certain, by space, and whether for writing.
     held: BTreeMap<(Space, Owner), Held>,
-    /// What may be held.
+    /// The locks that may be held.
     maybe: Vec<Span>,
-    /// What is waited for.
+    /// The requests that wait.
     waits: Vec<Span>,
-    /// Somebody was given a lock while another thread of its waited: that may close a circle, though
-    /// nobody asks for what he has to wait for. The kernel does not see that either (`fcntl(2)`).
+    /// A process got a lock while another thread of it waited. That may close a cycle, although no
+    /// request of it waits for the lock. The kernel does not detect that cycle either (`fcntl(2)`).
     may_have_closed: bool,
-    /// By process: its calls that drop all its record locks.
+    /// The calls of each process that release all its record locks.
     clears: BTreeMap<u32, Clears>,
-    /// Who has which open file: its locks live exactly as long as anybody has.
+    /// The holders of each open file: its locks live exactly as long as a process holds it.
     pub(crate) holders: Holders,
 }
 
-/// A process's calls that drop all its record locks, seen from its other threads: a lock that was asked
-/// for before such a call had returned may have been dropped by it, whenever its own answer came.
+/// The calls of a process that release all its record locks, as other threads of it see them: a
+/// lock that was requested before such a call returned may have been released by it, whenever its
+/// own answer arrived.
 #[derive(Default)]
 struct Clears {
     under_way: usize,
-    /// When the last that has returned did so.
+    /// The time at which the last of them returned.
     returned: u64,
 }
 
 impl Files {
-    /// A lock is asked for.
+    /// A lock is requested.
     pub(crate) fn asks(&mut self, claim: &Claim, waits: bool) {
         let span = || Span {
             claim: claim.clone(),
@@ -91,7 +93,8 @@ impl Files {
         }
     }
 
-    /// The answer is there, whatever it is. Who is cut off may wait for it yet in the leader's eyes.
+    /// The answer of the request has arrived. If the process is cut off, the request may still wait
+    /// at the leader.
     pub(crate) fn answered(&mut self, asked: &Claim, now: u64, is_certain: bool) {
         let until = if is_certain { now } else { now + SEEN_LATE };
         let is_it = |claim: &Claim| claim.owner == asked.owner && claim.space == asked.space;
@@ -100,7 +103,7 @@ impl Files {
         }
     }
 
-    /// It was given, having been asked for at `began`.
+    /// The lock was granted, after a request at `began`.
     pub(crate) fn given(&mut self, claim: &Claim, began: u64) -> Result<(), String> {
         let waits = |span: &Span| span.claim.owner == claim.owner && span.to == u64::MAX;
         self.may_have_closed |= self.waits.iter().any(waits);
@@ -121,14 +124,14 @@ impl Files {
         Ok(())
     }
 
-    /// From before it is given back.
+    /// The bytes are about to be unlocked.
     pub(crate) fn clear(&mut self, space: Space, owner: Owner, bytes: Range<usize>) {
         if let Some(own) = self.held.get_mut(&(space, owner)) {
             own[bytes].fill(None);
         }
     }
 
-    /// It was given back: it is not held any more.
+    /// The bytes were unlocked: they are not held any more.
     pub(crate) fn cleared(&mut self, space: Space, owner: Owner, bytes: &Range<usize>, now: u64) {
         for span in &mut self.maybe {
             let claim = &span.claim;
@@ -139,7 +142,7 @@ impl Files {
         }
     }
 
-    /// The process has let go of all, or begun to.
+    /// The process has released all, or begun to.
     pub(crate) fn forget(&mut self, vmid: u32, now: u64) {
         let mut gone = vec![Owner::Process(vmid)];
         for handle in self.holders.forget(vmid) {
@@ -155,7 +158,8 @@ impl Files {
         }
     }
 
-    /// The process is about to close an open file: unless another has it, its locks are free.
+    /// The process is about to close an open file: unless another process holds it, its locks are
+    /// free.
     pub(crate) fn closes(&mut self, vmid: u32, handle: u64) {
         self.holders.closes(vmid, handle);
         if !self.holders.is_held(handle) {
@@ -163,7 +167,7 @@ impl Files {
         }
     }
 
-    /// It was closed: what the last who had it has locked is free now.
+    /// The open file was closed: the locks of its last holder are free now.
     pub(crate) fn closed(&mut self, handle: u64, now: u64) {
         if !self.holders.is_held(handle) && self.holders.is_sure(handle) {
             for span in &mut self.maybe {
@@ -174,8 +178,8 @@ impl Files {
         }
     }
 
-    /// A lock that does not wait was refused, having been asked for at `began`: somebody may have what is in
-    /// its way. Only of `flock` locks, which are whole, it is known well enough.
+    /// A lock that does not wait was refused, after a request at `began`: a conflicting lock may be
+    /// held. Only `flock` locks, which are for whole files, are known well enough for this check.
     pub(crate) fn refused(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let is_lost =
             |owner| matches!(owner, Owner::Handle(handle) if !self.holders.is_sure(handle));
@@ -189,20 +193,20 @@ impl Files {
         Err(format!("{claim:?} was refused, and nobody has it"))
     }
 
-    /// The process begins to drop all its record locks.
+    /// The process begins to release all its record locks.
     pub(crate) fn clear_begins(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
         self.clears.entry(vmid).or_default().under_way += 1;
     }
 
-    /// The call that drops them has returned.
+    /// The call that releases them has returned.
     pub(crate) fn clear_returned(&mut self, vmid: u32, now: u64) {
         let clears = self.clears.entry(vmid).or_default();
         clears.under_way -= 1;
         clears.returned = now;
     }
 
-    /// Whether a lock that was asked for at `began` may have been dropped since by another thread.
+    /// Returns true if another thread may have released a lock that was requested at `began`.
     fn may_be_cleared(&self, owner: Owner, began: u64) -> bool {
         let Owner::Process(vmid) = owner else {
             return false;
@@ -211,12 +215,13 @@ impl Files {
         clears.is_some_and(|clears| clears.under_way > 0 || clears.returned > began)
     }
 
-    /// Whether who has waited for `claim` since `began` may be in a circle that nobody was told of.
+    /// Returns true if a request for `claim` that has waited since `began` may be in a cycle that
+    /// is not detected.
     pub(crate) fn is_unseen_circle(&self, claim: &Claim, began: u64) -> bool {
         self.may_have_closed && self.is_circle(claim, began).is_ok()
     }
 
-    /// Whether who asked for `claim` at `began` may have closed a circle.
+    /// Checks that the request for `claim` at `began` may have closed a cycle.
     pub(crate) fn is_circle(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let mut seen = vec![claim.owner];
         let mut ways = vec![claim];
@@ -257,8 +262,9 @@ mod tests {
 
     #[test]
     fn a_lock_answered_while_another_thread_clears_all_is_not_certain() {
-        // One thread asks for a lock and another drops all: the leader may do that last, so the next process
-        // may have the lock, and may know it first, before either of the two has seen its answer.
+        // One thread requests a lock and another releases all. The leader may do the second last,
+        // so the next process may have the lock, and may have its answer before either of the two
+        // threads has its own.
         for is_next_first in [false, true] {
             let mut files = Files::default();
             files.clear_begins(7);

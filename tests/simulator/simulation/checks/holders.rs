@@ -1,31 +1,31 @@
-//! Who has which open file, as far as the simulator made it so.
+//! The holders of each open file, as the simulator has passed it on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Open files of one process for each file, at most as many as it opens itself.
+/// The greatest number of open files of one file that a process opens itself.
 const OPENED: usize = 2;
 
 #[derive(Default)]
 pub(crate) struct Holders {
-    /// Which members have an open file.
+    /// The members that hold each open file.
     had: BTreeMap<u64, BTreeSet<u32>>,
-    /// Descriptors under way, and to whom.
+    /// Descriptors under way, with their receivers.
     sent: Vec<(u32, u64)>,
-    /// Open files about which somebody says something just now.
+    /// Open files that a call is about at this moment.
     busy: BTreeSet<u64>,
-    /// Open files that somebody may have whom nobody knows of.
+    /// Open files that may have an unknown holder.
     unsure: BTreeSet<u64>,
     opened: u64,
 }
 
-/// The file that an open file is of.
+/// Returns the file of an open file.
 fn file_of(handle: u64) -> usize {
     usize::try_from(handle & 0xF).unwrap_or(0)
 }
 
 impl Holders {
-    /// An open file of the process for which nobody else does anything: one of its own, or a new one.
-    /// To be [let go of](Holders::done).
+    /// Returns an open file of the process that no other call uses: one that it holds, or a new
+    /// one. [`Holders::done`] releases it.
     pub(crate) fn take(&mut self, vmid: u32, file: usize, choice: usize) -> Option<u64> {
         let mut all: Vec<u64> = self.of(vmid, file).collect();
         if all.len() < OPENED {
@@ -42,20 +42,20 @@ impl Holders {
         self.busy.remove(&handle);
     }
 
-    /// What the process has of a file.
+    /// Iterates over the open files of a file that the process holds.
     pub(crate) fn of(&self, vmid: u32, file: usize) -> impl Iterator<Item = u64> {
         let all = self.had.iter();
         all.filter(move |(handle, members)| file_of(**handle) == file && members.contains(&vmid))
             .map(|(handle, _)| *handle)
     }
 
-    /// Whether anybody has the open file, or it is under way to somebody.
+    /// Returns true if a process holds the open file, or it is under way to one.
     pub(crate) fn is_held(&self, handle: u64) -> bool {
         let is_had = self.had.get(&handle).is_some_and(|had| !had.is_empty());
         is_had || self.sent.iter().any(|(_, sent)| *sent == handle)
     }
 
-    /// Whether it is certain that nobody has it when nobody is known to.
+    /// Returns true if the open file has certainly no unknown holder.
     pub(crate) fn is_sure(&self, handle: u64) -> bool {
         !self.unsure.contains(&handle)
     }
@@ -64,7 +64,7 @@ impl Holders {
         self.unsure.insert(handle);
     }
 
-    /// The process has it from now on.
+    /// The process holds it from now on.
     pub(crate) fn has(&mut self, vmid: u32, handle: u64) {
         self.had.entry(handle).or_default().insert(vmid);
     }
@@ -80,7 +80,7 @@ impl Holders {
         self.sent.push((to, handle));
     }
 
-    /// A descriptor that is under way to the process, which nobody else does anything with.
+    /// Returns a descriptor that is under way to the process and that no other call uses.
     pub(crate) fn next_sent(&mut self, to: u32) -> Option<u64> {
         let (sent, busy) = (&mut self.sent, &mut self.busy);
         let at = sent
@@ -91,7 +91,7 @@ impl Holders {
         Some(handle)
     }
 
-    /// It could not be sent.
+    /// The descriptor could not be sent.
     pub(crate) fn takes_back(&mut self, to: u32, handle: u64) {
         let at = self.sent.iter().position(|sent| *sent == (to, handle));
         if let Some(at) = at {
@@ -99,7 +99,7 @@ impl Holders {
         }
     }
 
-    /// The process is gone, or may be. Returns what it had.
+    /// The process has ended, or may have. Returns the open files that it held.
     pub(crate) fn forget(&mut self, vmid: u32) -> Vec<u64> {
         let mut lost = Vec::new();
         for (handle, had) in &mut self.had {
@@ -113,7 +113,7 @@ impl Holders {
             }
             *to != vmid
         });
-        // The leader may not know that for a while.
+        // The leader may not know of that for a while.
         self.unsure.extend(&lost);
         lost
     }

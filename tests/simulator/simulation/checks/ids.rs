@@ -1,6 +1,7 @@
-//! **ranges**: ranges hold nothing of each other and no pid that lives, and are at most 32 long. **ids**: an
-//! ID has one owner and is taken once. **owners**: a look-up says who owned it at some time since it was
-//! asked. **pids**: a pid is not taken again while its process lives, is a zombie, or names a group.
+//! **ranges**: ranges do not overlap, contain no pid that is in use, and are at most 32 long.
+//! **ids**: an ID has one owner and is allocated once. **owners**: a look-up returns an owner that
+//! the ID had at some time since the request. **pids**: a pid is not allocated again while its
+//! process lives, is a zombie, or names a group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,22 +11,22 @@ use libos_ipc::wire::IdRange;
 use super::exits::Exits;
 use super::family::{Family, State};
 
-/// Who owns what, as far as answers have said it. An ID about which a request is under way that
-/// could change its owner is not in it.
+/// The owners of IDs, as far as answers have stated them. An ID is absent while a request is under
+/// way that may change its owner.
 #[derive(Default)]
 pub(crate) struct Ids {
-    /// Owner of an ID, and since when that is certain.
+    /// The owner of an ID, and since when that is certain.
     owners: BTreeMap<Id, (u32, u64)>,
-    /// Ranges as their owner may release them.
+    /// The ranges that their owners may release.
     ranges: BTreeMap<Id, (IdRange, u32)>,
-    /// IDs in use, by whom.
+    /// The IDs in use, with their processes.
     taken: BTreeMap<Id, u32>,
-    /// Who was waited for.
+    /// The pids that were reaped.
     reaped: BTreeSet<u32>,
 }
 
 impl Ids {
-    /// The leader says that this range is now `owner`'s.
+    /// The leader has given this range to `owner`.
     pub(crate) fn allocated(&mut self, range: IdRange, owner: u32, now: u64) -> Result<(), String> {
         if range.start < 1 || range.end < range.start || range.end - range.start >= 32 {
             return Err(format!("v{owner} gets {range:?}"));
@@ -41,14 +42,14 @@ impl Ids {
         Ok(())
     }
 
-    /// A range of `owner`, if it has one for certain.
+    /// Returns a range of `owner`, if it has one for certain.
     pub(crate) fn range_of(&self, owner: u32, choice: usize) -> Option<IdRange> {
         let own = self.ranges.values().filter(|(_, of)| *of == owner);
         let own: Vec<_> = own.collect();
         (!own.is_empty()).then(|| own[choice % own.len()].0)
     }
 
-    /// From now on the owner of these IDs is not certain.
+    /// From now on the owner of these IDs is uncertain.
     pub(crate) fn forget(&mut self, range: IdRange) {
         self.ranges.remove(&range.start);
         for id in range.start..=range.end {
@@ -56,14 +57,14 @@ impl Ids {
         }
     }
 
-    /// The process is gone, or may be.
+    /// The process has ended, or may have.
     pub(crate) fn forget_all_of(&mut self, owner: u32) {
         self.ranges.retain(|_, (_, of)| *of != owner);
         self.owners.retain(|_, (of, _)| *of != owner);
         self.taken.retain(|_, of| *of != owner);
     }
 
-    /// The leader has said that the ID of `from`'s range went to `to`, or stayed.
+    /// The leader has answered that the ID of `from`'s range went to `to`, or stayed.
     pub(crate) fn changed(
         &mut self,
         range: IdRange,
@@ -84,7 +85,7 @@ impl Ids {
         Ok(())
     }
 
-    /// The leader says who owned the ID at some time since `asked`.
+    /// The leader has answered that the ID had this owner at some time since `asked`.
     pub(crate) fn looked_up(&self, id: Id, owner: u32, asked: u64) -> Result<(), String> {
         match self.owners.get(&id) {
             Some((known, since)) if *since < asked && owner != *known => {
@@ -94,7 +95,7 @@ impl Ids {
         }
     }
 
-    /// A process takes an ID.
+    /// A process allocates an ID.
     pub(crate) fn taken(&mut self, id: Id, by: u32, now: u64) -> Result<(), String> {
         if let Some(other) = self.taken.insert(id, by) {
             return Err(format!("v{by} takes {id}, which v{other} has taken"));
@@ -107,32 +108,33 @@ impl Ids {
         }
     }
 
-    /// An ID that this process has taken.
+    /// Returns an ID that this process has allocated.
     pub(crate) fn taken_by(&self, by: u32, choice: usize) -> Option<Id> {
         let own = self.taken.iter().filter(|(_, of)| **of == by);
         let own: Vec<_> = own.map(|(id, _)| *id).collect();
         (!own.is_empty()).then(|| own[choice % own.len()])
     }
 
-    /// From before it is given back, or on.
+    /// The ID is about to be released or transferred.
     pub(crate) fn let_go(&mut self, id: Id) {
         self.taken.remove(&id);
         self.owners.remove(&id);
     }
 
-    /// Somebody has waited for the process.
+    /// A parent has reaped the process.
     pub(crate) fn reaped(&mut self, pid: Id, family: &Family) {
         let process = family.of_pid(pid);
         self.reaped.extend(process.map(|process| process.vmid));
     }
 
-    /// Whether this may be taken.
+    /// Checks that the ID may be allocated.
     pub(crate) fn is_no_pid(&self, id: Id, family: &Family, exits: &Exits) -> Result<(), String> {
         for process in family
             .all()
             .filter(|process| process.state != State::Failed)
         {
-            // Of a dead one its parent says when it is gone; of orphans nobody knows who that is.
+            // The parent of a dead process knows when it is reaped; the parent of an orphan is not
+            // known here.
             let is_zombie = || {
                 let is_reaped = self.reaped.contains(&process.vmid);
                 let may_be_gone = is_reaped || exits.may_be_gone(process.vmid, process.parent);

@@ -1,14 +1,14 @@
-//! **metadata**: what is told about a pid is what its process says.
+//! **metadata**: the metadata of a pid are those of its process.
 
 use libos_ipc::Id;
 use libos_ipc::wire::MetaCode;
 
-/// The user of a pid; its group is one more.
+/// Returns the user of a pid. Its group is one more.
 pub(crate) fn user_of(pid: Id) -> u32 {
     1000 + pid
 }
 
-/// A path of a pid, if there is one.
+/// Returns a path of a pid, if there is one.
 pub(crate) fn path_of(pid: Id, what: MetaCode) -> Option<String> {
     match what {
         MetaCode::Executable if pid.is_multiple_of(3) => None,

@@ -1,18 +1,20 @@
-//! In which order signals were sent, and arrive.
+//! The order in which signals are sent and delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use libos_ipc::Id;
 
-/// What a thread of a process has sent, in that order: to one member, or to any that may be meant.
+/// The signals that a thread of a process has sent, in their order: to one member, or to any of
+/// several.
 type Sent = Vec<(Option<u32>, i32)>;
 
 #[derive(Default)]
 pub(super) struct Order {
     sent: BTreeMap<(Id, usize), Sent>,
-    /// How much of it has come before what came last: by sender, thread and receiver.
+    /// The number of sent signals up to the last one that was delivered: by sender, thread and
+    /// receiver.
     come: BTreeMap<(Id, usize, u32), usize>,
-    /// Threads that don't know what became of a signal.
+    /// Threads with a signal whose result is unknown.
     cut_short: BTreeSet<(Id, usize)>,
 }
 
@@ -28,8 +30,9 @@ impl Order {
         self.cut_short.insert((sender, thread));
     }
 
-    /// Signals may be missing, where equal ones became one or some were discarded; what comes was sent
-    /// after what came before. That of which thread it is, its number says, or else it was sent once.
+    /// Signals may be missing where equal ones were merged or some were discarded; a signal that is
+    /// delivered was sent after those that were delivered before. The number of a signal identifies
+    /// its thread, unless it was sent once only.
     pub(super) fn delivered(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
         for thread in 0..2 {
             let Some(sent) = self.sent.get(&(sender, thread)) else {

@@ -1,4 +1,4 @@
-//! **bounds**: no pool is ever above its limit. **left-over**: at the end all are empty.
+//! **bounds**: no pool ever exceeds its limit. **left-over**: at the end all pools are empty.
 
 use libos_ipc::{Pools, Usage};
 
@@ -34,7 +34,7 @@ pub(crate) fn bounds(pools: &Pools) -> Result<(), String> {
     }
 }
 
-/// Of the leader, which opens its own handles once and keeps them to the end.
+/// Checks the leader's pools. The leader opens its own handles once and keeps them to the end.
 pub(crate) fn left_over(pools: &Pools) -> Result<(), String> {
     let is_left = |(name, fill): &(&str, Usage)| match *name {
         "sync handles" => false,

@@ -1,7 +1,8 @@
-//! **signals**: a signal that was sent with success to a process that has not begun to end is
-//! delivered, be it kept until that has joined, and none that was not sent; real-time signals come as
-//! often as they were sent. **broadcasts**: a signal for all is delivered to every member once, and not
-//! to its sender. **order**: what one thread of a process has sent arrives in that order.
+//! **signals**: a signal that was successfully sent to a process that has not begun to end is
+//! delivered, even if it is queued until the process has joined, and no other signal is delivered;
+//! real-time signals are delivered as often as they were sent. **broadcasts**: a signal for all is
+//! delivered to every member once, and not to its sender. **order**: the signals of one thread of a
+//! process are delivered in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +12,17 @@ use libos_ipc::Id;
 use super::family::{Family, State};
 use super::order::Order;
 
-/// Signals below are for a group, from here on for all.
+/// The lowest number of signals for all. Signals below are for a group.
 const FOR_GROUPS: i32 = 24;
 pub(super) const FOR_ALL: i32 = 32;
-/// Real-time signals for one process, from here on.
+/// The lowest number of real-time signals for one process.
 const REAL_TIME: i32 = 48;
-/// From here on nobody honest sends any.
+/// The lowest number of signals that no honest process sends.
 pub(crate) const FOREIGN: i32 = 56;
-/// SIGCONT and the stop signals discard each other as long as they are not delivered.
+/// SIGCONT and the stop signals discard each other while they are undelivered.
 const DISCARDED: std::ops::Range<i32> = 18..23;
 
-/// A signal for one process, by which its thread is known.
+/// Returns a signal for one process, whose number identifies its thread.
 pub(crate) fn signal_of(thread: usize, rng: &mut Rng, is_real_time: bool) -> i32 {
     let (first, count) = match (is_real_time, thread) {
         (false, 0) => (1, 11),
@@ -32,7 +33,7 @@ pub(crate) fn signal_of(thread: usize, rng: &mut Rng, is_real_time: bool) -> i32
     rng.i32(first..first + count)
 }
 
-/// A signal for a group, by which its thread is known.
+/// Returns a signal for a group, whose number identifies its thread.
 pub(crate) fn group_signal_of(thread: usize, rng: &mut Rng) -> i32 {
     let first = if thread == 0 {
         FOR_GROUPS
@@ -44,19 +45,19 @@ pub(crate) fn group_signal_of(thread: usize, rng: &mut Rng) -> i32 {
 
 struct Broadcast {
     sender: u32,
-    /// Who has to get it.
+    /// The members that must receive it.
     all: Vec<u32>,
-    /// When the leader had said that it was passed on, in simulated time.
+    /// The simulated time at which the leader had answered that it was forwarded.
     done: Option<u64>,
 }
 
 #[derive(Default)]
 pub(crate) struct Signals {
-    /// Attempts.
+    /// The number of attempts.
     tried: BTreeMap<(Id, i32), u32>,
-    /// Sent with success.
+    /// The number of successful sends.
     sent: BTreeMap<(u32, i32), u32>,
-    /// Sent with success to one that had not joined. Equal ones become one.
+    /// Signals sent successfully to a process that had not joined. Equal ones are merged.
     kept: BTreeSet<(u32, i32)>,
     delivered: BTreeMap<(u32, i32), u32>,
     broadcasts: BTreeMap<i32, Broadcast>,
@@ -65,34 +66,35 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// It is sent, and may be asked for so many times: again if the connection broke meanwhile.
+    /// The signal is sent, possibly that many times: again if the connection broke meanwhile.
     pub(crate) fn tries(&mut self, target: Id, signal: i32, times: u32) {
         *self.tried.entry((target, signal)).or_default() += times;
     }
 
-    /// A group's members are not known for certain: any of them may get it.
+    /// The members of a group are not known for certain: any of them may receive the signal.
     pub(crate) fn tries_group(&mut self, signal: i32) {
         self.to_groups.insert(signal);
     }
 
-    /// A thread sends a signal, to all that may be meant if no member is named.
+    /// A thread sends a signal, to any of several members if none is named.
     pub(crate) fn sends(&mut self, sender: Id, thread: usize, to: Option<u32>, signal: i32) {
         self.order.sends(sender, thread, to, signal);
     }
 
-    /// Its call ended before it was known what became of the signal.
+    /// The call of the thread ended before the result of its signal was known.
     pub(crate) fn cut_short(&mut self, sender: Id, thread: usize) {
         self.order.cut_short(sender, thread);
     }
 
-    /// The sender's pid is that of another process from now on: the order of two senders is not known.
+    /// The sender's pid belongs to another process from now on, and the order of two senders is not
+    /// known.
     pub(crate) fn pid_is_reused(&mut self, sender: Id) {
         for thread in 0..2 {
             self.order.cut_short(sender, thread);
         }
     }
 
-    /// The answer was 0. The target ran before the call if that `was_running`.
+    /// The answer was 0. `was_running` tells whether the target ran before the call.
     pub(crate) fn succeeded(
         &mut self,
         family: &Family,
@@ -142,7 +144,8 @@ impl Signals {
             };
         }
         let tried = self.tried.get(&(pid, signal)).copied().unwrap_or(0);
-        // The pid of one that has ended meanwhile may be the ID of this process's thread by now.
+        // The pid of a process that has ended meanwhile may be the ID of a thread of this process
+        // by now.
         let is_gone = |pid| {
             let state = family.of_pid(pid).map(|process| process.state);
             !matches!(state, Some(State::Running | State::Starting))
@@ -159,12 +162,12 @@ impl Signals {
         Ok(())
     }
 
-    /// Whether a signal comes after those that its sender's thread has sent before it.
+    /// Checks that a signal comes after those that its sender's thread has sent before it.
     pub(crate) fn in_order(&mut self, vmid: u32, sender: Id, signal: i32) -> Result<(), String> {
         self.order.delivered(vmid, sender, signal)
     }
 
-    /// A signal for all goes out: its number, if there is one left.
+    /// A signal for all is sent. Returns its number, if one is left.
     pub(crate) fn begin_broadcast(&mut self, family: &Family, sender: u32) -> Option<i32> {
         let count = i32::try_from(self.broadcasts.len()).ok()?;
         let signal = Some(FOR_ALL + count).filter(|signal| *signal < REAL_TIME)?;
@@ -189,7 +192,7 @@ impl Signals {
         }
     }
 
-    /// Who still is to get a signal for all that was sent before `until`.
+    /// Returns a member that has not received a signal for all that was sent before `until`.
     pub(crate) fn missing(&self, family: &Family, until: u64) -> Option<(u32, i32)> {
         let sent = self
             .broadcasts
@@ -201,7 +204,7 @@ impl Signals {
             })
     }
 
-    /// Whether one that begins to end has got all that was sent before `until`.
+    /// Checks that a process that begins to end has received all that were sent before `until`.
     pub(crate) fn has_got_all(&self, family: &Family, vmid: u32, until: u64) -> Result<(), String> {
         for (signal, broadcast) in &self.broadcasts {
             let is_due = broadcast.done.is_some_and(|done| done < until);
@@ -213,7 +216,7 @@ impl Signals {
         Ok(())
     }
 
-    /// What was sent with success to this process, and has not come as often.
+    /// Returns a signal that was successfully sent to this process and was delivered less often.
     pub(crate) fn not_come(&self, vmid: u32) -> Option<i32> {
         let mut of_it = self.kept.range((vmid, 0)..(vmid + 1, 0));
         let missing = of_it.find(|key| {
@@ -223,7 +226,7 @@ impl Signals {
         missing.map(|(_, signal)| *signal)
     }
 
-    /// Whether all arrived that was sent, once everybody is gone.
+    /// Checks that all signals were delivered, when all processes have ended.
     pub(crate) fn all_delivered(&self, family: &Family) -> Result<(), String> {
         for ((vmid, signal), succeeded) in &self.sent {
             let times = self.delivered.get(&(*vmid, *signal));

@@ -90,7 +90,7 @@ impl Values {
         }
     }
 
-    /// A thread asks for it, and waits.
+    /// A thread requests the value, and waits.
     pub(crate) fn waits(
         &mut self,
         at: usize,
@@ -111,17 +111,18 @@ impl Values {
         self.all[at].waiting.push(waiting);
     }
 
-    /// It waits no more.
+    /// The thread waits no more.
     pub(crate) fn waited(&mut self, at: usize, who: Who) {
         self.all[at].waiting.retain(|waiting| waiting.who != who);
     }
 
-    /// Whether somebody waits to change it.
+    /// Returns true if a thread waits to change the value.
     pub(crate) fn is_wanted(&self, at: usize) -> bool {
         self.all[at].waiting.iter().any(|waiting| waiting.write)
     }
 
-    /// Nobody is passed by for ever, and threads of one process pass each other not even once.
+    /// Checks that no waiting thread is overtaken for ever, and that threads of one process do not
+    /// overtake each other at all.
     pub(crate) fn passes(
         &mut self,
         at: usize,
@@ -152,12 +153,12 @@ impl Values {
         Ok(())
     }
 
-    /// A call of that process to take it has ended without it.
+    /// A call of that process to acquire the value has ended without it.
     pub(crate) fn cut_short(&mut self, at: usize, pid: Id) {
         self.all[at].late.insert(pid);
     }
 
-    /// A thread takes it. `leases`, alone.
+    /// A thread acquires the value. Checks `leases`, and exclusive access.
     pub(crate) fn taken(&mut self, at: usize, who: Who, write: bool) -> Result<(), String> {
         let value = &mut self.all[at];
         let by_other = value.writer.is_some_and(|writer| writer != who);
@@ -177,12 +178,12 @@ impl Values {
         Ok(())
     }
 
-    /// The leader has no room to keep this one.
+    /// The leader has no room to keep this value.
     pub(crate) fn is_not_kept(&mut self, at: usize) {
         self.all[at].is_not_kept = true;
     }
 
-    /// What it sees. `values`.
+    /// A thread sees the value. Checks `values`.
     pub(crate) fn seen(&mut self, at: usize, pid: Id, stamp: Stamp) -> Result<(), String> {
         let value = &mut self.all[at];
         let begins_anew = value.is_not_kept && stamp == Stamp::default();
@@ -200,14 +201,15 @@ impl Values {
         Ok(())
     }
 
-    /// A thread that reads it can change it now. `leases`, alone.
+    /// A thread that reads the value can change it now. Checks `leases`, and exclusive access.
     pub(crate) fn upgraded(&mut self, at: usize, who: Who) -> Result<(), String> {
-        // Its process was told when it came to read it.
+        // The process had the report when it acquired the value to read it.
         self.all[at].orphan_of = None;
         self.taken(at, who, true)
     }
 
-    /// What it is told of deaths. `owner-died`: all who take it, until one has had it to change it.
+    /// A thread gets a report of deaths. Checks `owner-died`: each process that acquires the value
+    /// gets one, until a process has held it to change it.
     pub(crate) fn heard(
         &mut self,
         at: usize,
@@ -230,7 +232,7 @@ impl Values {
         }
     }
 
-    /// It is given back, perhaps with a change: what it is then.
+    /// A thread releases the value, perhaps with a change. Returns the new value.
     pub(crate) fn given(&mut self, at: usize, who: Who, changed: bool) -> Stamp {
         let value = &mut self.all[at];
         value.readers.remove(&who);
@@ -247,8 +249,8 @@ impl Values {
         value.now
     }
 
-    /// What a process writes that is cut off or of which another thread has died: it may get to the
-    /// others or not, and so may that it was given back.
+    /// Returns the value that a process writes that is cut off or of which another thread has died:
+    /// other processes may see the value or not, and the release may arrive or not.
     pub(crate) fn given_by_doomed(&mut self, at: usize, pid: Id) -> Stamp {
         let value = &mut self.all[at];
         if value.orphan_of == Some(pid) {
@@ -271,7 +273,7 @@ impl Values {
             value.waiting.retain(|waiting| waiting.who.0 != pid);
             if value.writer.is_some_and(|(of, _)| of == pid) {
                 value.writer = None;
-                // What one that is cut off has said last may have come, or not.
+                // The last messages of a process that is cut off may have arrived or not.
                 if !is_cut_off {
                     value.orphan_of = Some(pid);
                 }

@@ -1,4 +1,4 @@
-//! **vmids**: a VMID is never given twice, and they rise.
+//! **vmids**: no VMID is given twice, and VMIDs rise.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 pub(crate) struct Vmids(BTreeSet<u32>);
 
 impl Vmids {
-    /// The highest that was given so far: one that is asked for from now on is higher.
+    /// Returns the highest VMID so far. A VMID that is requested from now on is higher.
     pub(crate) fn highest(&self) -> u32 {
         self.0.last().copied().unwrap_or(1)
     }
