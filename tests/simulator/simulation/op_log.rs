@@ -1,8 +1,8 @@
-//! The operations of a leader in a file: recorded in a run, and replayed by a leader alone.
+//! The operations of a leader in a file: a run records them, and a leader alone replays them.
 //!
-//! A file has a line that names its format, the limits of the leader, each operation behind its length,
-//! a length of 0, and the digest of the leader's state after the last operation. Numbers are
-//! little-endian: lengths have 32 bits, all others 64.
+//! A file has a line that names its format, the limits of the leader, each operation after its
+//! length, a length of 0, and the digest of the leader's state after the last operation. Numbers
+//! are little-endian: lengths have 32 bits, all others 64.
 
 use std::mem::MaybeUninit;
 
@@ -12,7 +12,7 @@ use libos_ipc::{Config, LockLimits};
 
 const FORMAT: &[u8] = b"operations of libos-ipc, 1\n";
 
-/// What a leader is made with.
+/// The limits of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaderLimits {
     ranges: usize,
@@ -126,7 +126,7 @@ pub(crate) struct Replayed {
 /// Applies all operations of the file to a new leader.
 ///
 /// # Errors
-/// Says what is wrong with the file.
+/// The error text names the fault of the file.
 pub(crate) fn replay(file: &[u8]) -> Result<Replayed, String> {
     let mut rest = file
         .strip_prefix(FORMAT)

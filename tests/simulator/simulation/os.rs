@@ -1,4 +1,4 @@
-//! The library OS of a simulated process: it answers at once, and tells the checks.
+//! The library OS of a simulated process: it answers at once, and reports to the checks.
 
 use libos_ipc::error::errno;
 use libos_ipc::wire::{ChildExit, MetaCode};
@@ -52,7 +52,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                     "signals"
                 };
                 world.check(check, outcome);
-                // Where a connection breaks, a signal may be sent twice.
+                // If a connection breaks, a signal may be sent twice.
                 let may_be_twice =
                     world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
                 if signal.sender != 0 && !may_be_twice {

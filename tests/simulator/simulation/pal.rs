@@ -1,5 +1,5 @@
 //! The platform of a simulated process: the world of the present thread, and a place in it. A wait
-//! hands the thread to whoever's turn it is.
+//! switches to the next coroutine.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,14 +12,14 @@ use libos_ipc::pal::{
 use super::network::End;
 use super::world::{pause, with};
 
-/// A process's door to the world. With `READS`, a call that waits may read its answer itself.
+/// The platform of one process. With `READS`, a waiting call may read its answer itself.
 #[derive(Clone, Copy)]
 pub(crate) struct SimPal<const READS: bool>(pub(crate) usize);
 
 /// An end of a simulated stream.
 pub(crate) struct SimStream(End);
 
-/// A flag, and the place whose threads look at it.
+/// A flag, and the place whose threads poll it.
 pub(crate) struct SimEvent {
     place: usize,
     is_set: AtomicBool,
@@ -74,7 +74,7 @@ impl Drop for SimStream {
 }
 
 impl<const READS: bool> SimPal<READS> {
-    /// Waits until `look` finds something or the time comes.
+    /// Waits until `look` returns a value or the time is reached.
     fn wait_for<T>(
         until: Option<Time>,
         mut look: impl FnMut(&mut super::world::World) -> Option<T>,
@@ -135,7 +135,7 @@ impl<const READS: bool> Pal for SimPal<READS> {
     }
 
     fn wait(&self, ready: &mut ReadyList, until: Option<Time>) {
-        // Others have their turn also where there is something to do at once.
+        // Other coroutines run even if there is something to do at once.
         pause(Some(0));
         Self::wait_for(until, |world| {
             let woken = world.network.look(self.0, ready);

@@ -1,4 +1,4 @@
-//! What a seed stands for: the faults of a run, its limits, and what each process is to do.
+//! The plan of a seed: the faults of a run, its limits, and the steps of each process.
 
 use std::time::Duration;
 
@@ -7,39 +7,39 @@ use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits};
 
 use super::faults::{Fault, Faults};
 
-/// The most members of a run.
+/// The greatest number of members in a run.
 pub(crate) const MOST_MEMBERS: usize = 12;
-/// The most steps of a thread.
+/// The greatest number of steps of a thread.
 const MOST_STEPS: usize = 24;
-/// How long a process may take to join after its parent has died.
+/// The time in which a process must join after its parent has died.
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
-/// The number that the hostile member's steps go by.
+/// The process number of the hostile member's steps.
 pub(crate) const HOSTILE: usize = 99;
 
-/// What a run is asked for.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
-    /// How many members there are at most; else the seed says.
+    /// The greatest number of members; without it the seed determines the number.
     pub(crate) members: Option<usize>,
     pub(crate) faults: Faults,
-    /// Nothing but these steps is done.
+    /// Only these steps are done.
     pub(crate) only: Option<Only>,
-    /// The account is written down.
+    /// The text of the trace is kept.
     pub(crate) keeps_lines: bool,
     /// The operations of the leader are recorded.
     pub(crate) records_ops: bool,
 }
 
-/// A step: that of a process (by the order of birth), of one of its threads, by its place.
+/// A step: the number of its process (in the order of their starts), of its thread, and its place.
 pub(crate) type StepName = (usize, usize, usize);
 
-/// Some of the steps of a run.
+/// Some steps of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Only(pub(crate) Vec<StepName>);
 
 impl Only {
-    /// Reads what `Display` writes: `process.thread.step`, separated by commas; `-` is none.
+    /// Parses the output of `Display`: `process.thread.step`, separated by commas; `-` for none.
     pub(crate) fn parse(text: &str) -> Result<Only, String> {
         let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
         let step = |name: &str| {
@@ -74,7 +74,7 @@ impl std::fmt::Display for Only {
     }
 }
 
-/// One thing that a thread is to do. What exactly follows from its own seed and how things stand.
+/// A step of a thread. Its details follow from its own seed and from the state of the run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) thread: usize,
@@ -82,10 +82,10 @@ pub(crate) struct Step {
     pub(crate) seed: u64,
 }
 
-/// What follows from a seed.
+/// The plan of a seed.
 pub(crate) struct Plan {
     options: Options,
-    /// What may go wrong in this run.
+    /// The faults of this run.
     pub(crate) faults: Faults,
     pub(crate) members: usize,
     pub(crate) config: Config,
@@ -115,18 +115,18 @@ impl Plan {
         }
     }
 
-    /// The seed of something of a process.
+    /// Returns the seed of a part of a process.
     pub(crate) fn seed_of(&self, process: usize, what: u64) -> u64 {
         let mut rng = Rng::with_seed(self.seed ^ (process as u64) << 32 ^ what);
         rng.u64(..)
     }
 
-    /// Whether a process has threads, and a worker besides.
+    /// Returns true if a process has threads, and a worker besides.
     pub(crate) fn has_threads(&self, process: usize) -> bool {
         self.seed_of(process, 1).is_multiple_of(3)
     }
 
-    /// Before which step of the first process the IDs are used up: those that were used before are
+    /// Returns the step of the first process before which the IDs are used up: released IDs are
     /// given again from then on.
     pub(crate) fn ids_end_at(&self) -> Option<usize> {
         let mut rng = Rng::with_seed(self.seed_of(0, 8));
@@ -134,7 +134,7 @@ impl Plan {
         is_one.then(|| rng.usize(..MOST_STEPS))
     }
 
-    /// What a thread of a process is to do.
+    /// Returns the steps of a thread of a process.
     pub(crate) fn steps(&self, process: usize, thread: usize) -> Vec<Step> {
         let mut rng = Rng::with_seed(self.seed_of(process, 2 + thread as u64));
         let count = rng.usize(1..=MOST_STEPS);
@@ -156,7 +156,7 @@ impl Plan {
 
 fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
     let is_tight = faults.has(Fault::Capacity);
-    // At random where tables are to get full, else enough for all that a run does.
+    // A limit is random where tables are to get full, and otherwise enough for all that a run does.
     let mut limit = |tight: std::ops::Range<usize>, ample| {
         let drawn = rng.usize(tight);
         if is_tight { drawn } else { ample }
@@ -171,7 +171,7 @@ fn config(faults: Faults, has_paths: bool, rng: &mut Rng) -> Config {
         handles: limit(2..4, 100),
         clients: limit(2..16, 160),
     };
-    // What a file takes that was lent, or else a path.
+    // The lengths hold a returned delegation, or otherwise a path.
     let (frame_length, queue) = if has_paths { (4352, 4600) } else { (809, 940) };
     let capacities = Capacities {
         peers: limit(6..16, 20),

@@ -18,32 +18,32 @@ use super::program::Program;
 use super::tasks::run_threads;
 use super::world::{pause, with};
 
-/// The most threads of a process.
+/// The greatest number of threads of a process.
 pub(crate) const THREADS: usize = 2;
 
-/// A process that is to begin.
+/// A process that is to be started.
 #[derive(Clone, Copy)]
 pub(crate) struct Birth {
     pub(crate) identity: Identity,
-    /// In the order of birth: its steps go by it.
+    /// The number of the process, in the order of starts; its steps have this number.
     pub(crate) number: usize,
-    /// When its parent began to start it.
+    /// The time at which its parent began to start it.
     pub(crate) born: u64,
 }
 
-/// What the threads of a process share.
+/// The state that the threads of a process share.
 #[derive(Default)]
 pub(crate) struct Shared {
     /// IDs in use.
     pub(crate) ids: Vec<Id>,
-    /// Which threads' calls were interrupted.
+    /// Whether the call of each thread was interrupted.
     pub(crate) interrupted: [bool; THREADS],
-    /// A thread does something with this file's locks.
+    /// Whether a thread works on the locks of each file.
     pub(crate) busy_files: [bool; 4],
     pub(crate) syncs: [Option<SyncHandle>; HANDLES],
-    /// It ends before it has done all its steps.
+    /// The process ends before it has done all its steps.
     pub(crate) is_crashing: bool,
-    /// The leader is gone for it.
+    /// The process has lost the leader.
     pub(crate) is_cut_off: bool,
 }
 
@@ -66,7 +66,7 @@ impl Own {
         change(&mut shared.unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Whether it is to do nothing more.
+    /// Returns true if it must do nothing more.
     pub(crate) fn is_over(&self) -> bool {
         self.shared(|shared| shared.is_crashing || shared.is_cut_off)
     }
@@ -75,11 +75,11 @@ impl Own {
 pub(crate) type SimNode<'m, const READS: bool> = Node<'m, SimPal<READS>>;
 
 thread_local! {
-    /// Memory of nodes that are gone: it is used again.
+    /// The memory of nodes that have ended, for reuse.
     static MEMORY: RefCell<Vec<Box<[MaybeUninit<u8>]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A process, from its beginning to its end.
+/// Runs a process from its start to its end.
 pub(crate) fn live(birth: &Birth, place: usize, has_threads: bool) {
     let mut memory = MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
     if has_threads {
@@ -138,7 +138,7 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[May
         interrupts: [const { Interrupt::new() }; THREADS],
         shared: Mutex::default(),
     };
-    // Whatever it does may wait, and then others of its threads move the bytes.
+    // Each call may wait, and then other threads of the process move the bytes.
     let mut joined = None;
     in_threads(&node, &own, |node, own| joined = join(node, own));
     if let Some(pid) = joined {
@@ -159,7 +159,7 @@ fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[May
     }
 }
 
-/// Runs threads, and a worker for as long as they run.
+/// Runs threads, and a worker as long as they run.
 fn serve_while<'t, const READS: bool>(
     node: &'t SimNode<'_, READS>,
     own: &'t Own,
@@ -185,7 +185,7 @@ fn serve_while<'t, const READS: bool>(
     run_threads(own.place, all);
 }
 
-/// Does something that may wait, with a worker where the process has one.
+/// Runs a function that may wait, with a worker if the process has one.
 fn in_threads<const READS: bool>(
     node: &SimNode<'_, READS>,
     own: &Own,
@@ -198,7 +198,7 @@ fn in_threads<const READS: bool>(
     }
 }
 
-/// Lets time pass, with an eye on the streams.
+/// Lets time pass, and serves the streams meanwhile.
 pub(crate) fn idle<const READS: bool>(node: &SimNode<'_, READS>, span: Duration) {
     let until = now() + nanoseconds(span);
     while now() < until {
@@ -212,12 +212,12 @@ pub(crate) fn now() -> u64 {
     with(|world| world.network.now)
 }
 
-/// As simulated time counts.
+/// Converts a duration to simulated time.
 pub(crate) fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Becomes a process of the family. None if that fails.
+/// Joins the family. None if that fails.
 fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     let joined = node.join(Wait::at_most(LONG));
     let parent = node.identity().parent.map_or(0, libos_ipc::Vmid::get);
@@ -238,7 +238,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
             }
             Err(error) => {
                 let family = &world.checks.family;
-                // Without its parent it has only some time.
+                // Without its parent its time is limited.
                 let is_late = world.network.now - own.born > nanoseconds(START_LIMIT);
                 let has_parent = own.is_leader || family.is_certain(parent);
                 let may_fail = !has_parent && is_late || family.is_marked_dead(own.vmid);
@@ -252,7 +252,7 @@ fn join<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) -> Option<Id> {
     })
 }
 
-/// The leader's tables hold together.
+/// Checks the invariants of the leader's tables.
 pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
     if check_invariants {
         return Ok(());
@@ -260,7 +260,8 @@ pub(crate) fn sound(check_invariants: bool) -> Result<(), String> {
     Err("the leader's tables don't hold together".to_owned())
 }
 
-/// What every call of a process may say that is cut off from the leader.
+/// Returns true for the errors that any call of a process may return that is cut off from the
+/// leader.
 pub(crate) fn is_cut_off(error: Error) -> bool {
     matches!(error, Error::LeaderGone | Error::ShuttingDown)
 }

@@ -1,6 +1,6 @@
-//! Who runs when. A process is a coroutine that runs until it would wait; its threads are
-//! coroutines inside of it. The seed says whose turn it is among those that can go on, and time
-//! jumps where none can.
+//! The scheduler. A process is a coroutine that runs until it would wait; its threads are
+//! coroutines inside of it. The seed chooses among the runnable coroutines, and the time jumps if
+//! none is runnable.
 
 use std::cell::RefCell;
 
@@ -11,17 +11,17 @@ use super::network::Network;
 use super::process::{self, Birth};
 use super::world::{paused_until, with};
 
-/// In words of 8 bytes.
+/// The stack of a coroutine, in words of 8 bytes.
 const STACK: usize = 0x8000;
-/// Turns that a run takes at most.
+/// The greatest number of scheduling steps in a run.
 const MOST_TURNS: usize = 200_000;
-/// Simulated nanoseconds that a turn takes, at most.
+/// The longest simulated time of a step, in nanoseconds.
 const TURN: u64 = 4_000;
 
 type Coroutine<'a> = Generator<'a, (), ()>;
 
 thread_local! {
-    /// Coroutines that came to their end: their stacks are used again.
+    /// Coroutines that have ended, whose stacks are reused.
     static DONE: RefCell<Vec<Coroutine<'static>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -38,7 +38,7 @@ fn coroutine(body: impl FnOnce() + Send + 'static) -> Coroutine<'static> {
 struct Task {
     coroutine: Coroutine<'static>,
     place: usize,
-    /// It hands on to its threads itself what stirs it.
+    /// It passes the events on to its threads itself.
     has_threads: bool,
     until: u64,
     turns: usize,
@@ -67,7 +67,7 @@ impl Task {
     }
 }
 
-/// Runs all processes to their end, or until something is wrong.
+/// Runs all processes to their end, or until a check fails.
 pub(crate) fn run_all(first: Birth, has_hostile: bool) {
     let mut tasks = vec![Task::of(first)];
     if has_hostile {
@@ -87,19 +87,19 @@ pub(crate) fn run_all(first: Birth, has_hostile: bool) {
         let births = with(|world| std::mem::take(&mut world.births));
         tasks.extend(births.into_iter().map(Task::of));
     }
-    // After a violation nobody can be brought to an end: what they had is lost.
+    // After a violation no process can be ended properly: its memory is lost.
     for task in tasks {
         std::mem::forget(task);
     }
 }
 
-/// Whose turn it is. None at the end.
+/// Returns the coroutine that runs next. None at the end.
 fn next(tasks: &[Task], turn: usize) -> Option<usize> {
     with(|world| {
         if tasks.is_empty() || world.violation.is_some() {
             return None;
         }
-        // Who does nothing but look again (which is no violation) gets there all the same.
+        // A coroutine that only polls (which is no violation) gets there as well.
         let slower = 1;
         let spent = world.network.rng.u64(..TURN) * slower;
         let now = world.network.now + spent;
@@ -139,8 +139,8 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
     })
 }
 
-/// Runs a process's threads, and what serves them if `server` is given, until all are done. To be
-/// called within the process's own coroutine.
+/// Runs a process's threads, and `server` if it is given, until all are done. To be called within
+/// the process's own coroutine.
 pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_>>) {
     struct Thread<'a> {
         coroutine: Coroutine<'a>,
@@ -184,7 +184,7 @@ pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_
         if thread.coroutine.is_done() {
             threads.swap_remove(at);
         } else if with(|world| world.network.rng.bool()) {
-            // Others of the family may come in between.
+            // Other processes may run in between.
             super::world::pause(Some(0));
         }
     }

@@ -1,4 +1,4 @@
-//! What is under way, and when it arrives.
+//! The events under way in the network, and their times of arrival.
 
 use std::cmp::Reverse;
 
@@ -16,7 +16,7 @@ pub(super) enum Arrival {
 pub(super) type Coming = (u64, u64, usize, u32, Arrival);
 
 impl Network {
-    /// Something is on its way.
+    /// An event is under way.
     pub(super) fn arrives(&mut self, pipe: usize, from: usize, to: usize, what: Arrival) {
         let mut then = self.now;
         if self.strikes(self.rates.delay) {
@@ -73,12 +73,12 @@ impl Network {
         self.places[place].stirred = true;
     }
 
-    /// When the next of what is under way arrives.
+    /// Returns the time of the next arrival.
     pub(crate) fn next_arrival(&self) -> Option<u64> {
         self.arrivals.peek().map(|Reverse((then, ..))| *then)
     }
 
-    /// Time passes until `now`.
+    /// Advances the time to `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         self.now = self.now.max(now);
         while let Some(Reverse((then, ..))) = self.arrivals.peek()

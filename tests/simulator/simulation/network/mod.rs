@@ -1,5 +1,5 @@
-//! Streams in simulated time. Whether and when bytes arrive, and how many a call moves, is for
-//! the seed to say; that they arrive in order or the stream breaks is what every platform promises.
+//! Streams in simulated time. The seed determines whether and when bytes arrive, and how many bytes
+//! a call moves. As on every platform, bytes arrive in order or the stream breaks.
 
 mod arrivals;
 mod ends;
@@ -16,7 +16,7 @@ use super::faults::{Fault, Faults};
 use arrivals::{Arrival, Coming};
 pub(crate) use ends::StreamEvent;
 
-/// Which end of a stream.
+/// The end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     Writer,
@@ -30,7 +30,7 @@ pub(crate) struct End {
     side: Side,
 }
 
-/// How often something goes wrong: of 1024 calls where it could.
+/// The rates of faults: the number of faults in 1024 calls that can have one.
 #[derive(Clone, Copy, Default)]
 struct Rates {
     split: u16,
@@ -44,7 +44,8 @@ struct Rates {
 
 impl Rates {
     fn draw(faults: Faults, rng: &mut Rng) -> Rates {
-        // Drawn in any case, so that a kind of fault less leaves the others as they are.
+        // Each rate is drawn in any case, so that one kind of fault less does not change the
+        // others.
         let mut rate = |fault, most: u16| {
             let rate = rng.u16(1..=most);
             if faults.has(fault) { rate } else { 0 }
@@ -61,38 +62,38 @@ impl Rates {
     }
 }
 
-/// A process's place in the network.
+/// The entry of a process in the network.
 #[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Place {
     vmid: u32,
     is_listening: bool,
     is_honest: bool,
-    /// It is closing its streams, and may.
+    /// It is closing its streams, and is allowed to.
     is_ending: bool,
     listener_watched: bool,
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
-    /// Something has changed since it last looked.
+    /// The state has changed since its last poll.
     stirred: bool,
     woken: bool,
 }
 
 #[derive(Default)]
 struct Pipe {
-    /// Rises when the pipe becomes another stream.
+    /// Incremented when the pipe becomes another stream.
     generation: u32,
     from: usize,
     to: usize,
     bytes: VecDeque<u8>,
-    /// So many of them have arrived.
+    /// The number of bytes that have arrived.
     arrived: usize,
-    /// When the last of what was sent arrives.
+    /// The time at which the last byte that was sent arrives.
     last: u64,
-    /// As each end has closed it, and as the other end knows it.
+    /// For each end, whether it has closed the stream and the other end knows of that.
     closed: [bool; 2],
     seen_closed: [bool; 2],
     broken: bool,
-    /// The first bytes: as whom the writer goes.
+    /// The first bytes: the VMID of the writer.
     said: Vec<u8>,
 }
 
@@ -115,17 +116,17 @@ pub(crate) struct Network {
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     rates: Rates,
-    /// How many bytes a stream holds.
+    /// The number of bytes that a stream holds.
     room: usize,
-    /// When that many bytes have been written one stream breaks.
+    /// The number of written bytes after which one stream breaks.
     cut_after: Option<u64>,
     places: Vec<Place>,
     pipes: Vec<Pipe>,
     free: Vec<usize>,
-    /// When, and in which order, in which stream and what.
+    /// The arrivals, ordered by time and number, with their streams.
     arrivals: BinaryHeap<Reverse<Coming>>,
     order: u64,
-    /// From whom to whom nothing gets until then.
+    /// Pairs of processes between which nothing arrives until that time, in one direction.
     silent: Vec<(usize, usize, u64)>,
     cuts: BTreeSet<(u32, u32)>,
     pub(crate) stream_events: Vec<StreamEvent>,
@@ -156,7 +157,7 @@ impl Network {
         rate > 0 && self.rng.u16(..1024) < rate
     }
 
-    /// A new process: its place.
+    /// Adds a process, and returns its place.
     pub(crate) fn join(&mut self, vmid: u32, is_honest: bool) -> usize {
         self.places.push(Place {
             vmid,
@@ -176,12 +177,12 @@ impl Network {
         self.places[place].vmid
     }
 
-    /// From now on it may close its streams.
+    /// From now on the process may close its streams.
     pub(crate) fn may_end(&mut self, place: usize) {
         self.places[place].is_ending = true;
     }
 
-    /// It listens no more.
+    /// Ends the listener of the process.
     pub(crate) fn leave(&mut self, place: usize) {
         self.places[place].is_listening = false;
         self.places[place].is_ending = true;
@@ -267,12 +268,12 @@ impl Network {
         self.places[place].stirred
     }
 
-    /// The process is about to look.
+    /// The process is about to poll. Returns true if its state has changed.
     pub(crate) fn calm(&mut self, place: usize) -> bool {
         std::mem::take(&mut self.places[place].stirred)
     }
 
-    /// Fills in what is ready. True if the process was woken besides.
+    /// Reports the ready streams. True if the process was woken besides.
     pub(crate) fn look(&mut self, place: usize, ready: &mut ReadyList) -> bool {
         let at = &mut self.places[place];
         if at.listener_watched && !at.backlog.is_empty() {

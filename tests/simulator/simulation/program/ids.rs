@@ -11,12 +11,12 @@ use super::super::checks::{LONG, State};
 use super::super::world::with;
 use super::{Program, limit};
 
-/// Nothing but what every call may say.
+/// Accepts only the errors that every call may return.
 pub(super) fn nothing(_: Error) -> bool {
     false
 }
 
-/// Calls that are about another process may find it gone.
+/// Accepts the errors of a call about another process that has ended.
 pub(super) fn is_gone(error: Error) -> bool {
     matches!(error, Error::NoSuchProcess | Error::Refused(errno::ESRCH))
 }
@@ -43,7 +43,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Takes one of the own IDs out.
+    /// Removes one of the process's own IDs.
     fn pick_id(&self, rng: &mut Rng) -> Option<Id> {
         let id = self.own.shared(|shared| {
             let count = shared.ids.len();
@@ -72,7 +72,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Gives an ID to another process, which takes it over when it next has its turn.
+    /// Transfers an ID to another process, which accepts it at its next step.
     pub(super) fn transfer_id(&self, rng: &mut Rng) {
         self.adopt_ids();
         let to = self.another(rng).filter(|to| *to != 1);
@@ -90,7 +90,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Takes over what others have handed on.
+    /// Accepts the IDs that others have transferred.
     pub(crate) fn adopt_ids(&self) {
         let own = self.own.vmid;
         let handed = with(|world| {
@@ -102,7 +102,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if adopted.is_err() {
             return;
         }
-        // There may be more.
+        // There may be more IDs.
         self.adopt_ids();
         self.own.shared(|shared| shared.ids.push(id));
         with(|world| {
@@ -135,7 +135,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// A range, as a process in C takes it.
+    /// Allocates a range, as a process in C does.
     pub(super) fn take_range(&self, rng: &mut Rng) {
         let range = self.call("alloc_range", limit(rng), nothing, |node, wait| {
             node.alloc_range(wait)
@@ -164,7 +164,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
         });
         if self.own.is_leader {
-            // Nobody would take it back when this process ends.
+            // No process reclaims it when this process ends.
             with(|world| world.checks.ids.forget(range));
             let _ = self.call("release_range", LONG, nothing, |node, wait| {
                 node.release_range(range, wait)
@@ -172,7 +172,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Takes IDs and gives them back until the top is reached.
+    /// Allocates and releases IDs until the top is reached.
     pub(super) fn use_ids_up(&self) {
         while let Ok(range) = self.node.alloc_range(WAIT) {
             let _ = self.node.release_range(range, WAIT);
@@ -197,11 +197,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Gives one ID of a range to another process.
+    /// Transfers one ID of a range to another process.
     pub(super) fn change_owner(&self, rng: &mut Rng) {
         let (vmid, choice) = (self.own.vmid, rng.usize(..));
         let to = self.another(rng).filter(|to| *to != 1);
-        // The leader would keep it: nobody takes back what it has.
+        // The leader would keep it, and its IDs are never reclaimed.
         let Some(to) = to else { return };
         let range = with(|world| {
             let range = world.checks.ids.range_of(vmid, choice)?;
@@ -241,7 +241,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Asks, and does not wait for the answer.
+    /// Sends a request, and does not wait for the answer.
     pub(super) fn give_up(&self, rng: &mut Rng) {
         if self.own.is_leader {
             return;
@@ -259,12 +259,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 let outcome = world.checks.vmids.given(vmid.get(), floor);
                 world.check("vmids", outcome);
             });
-            // Nobody will ever be it.
+            // No process will ever have this VMID.
             let _ = self.node.abandon_child(vmid);
         }
     }
 
-    /// Another process of the family, by its VMID.
+    /// Returns the VMID of another process of the family.
     pub(super) fn another(&self, rng: &mut Rng) -> Option<u32> {
         let choice = rng.usize(..);
         with(|world| {
@@ -275,5 +275,5 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 }
 
-/// As long as it takes.
+/// A wait of any length.
 pub(super) const WAIT: Wait<'static> = Wait::at_most(LONG);

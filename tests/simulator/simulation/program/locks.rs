@@ -15,15 +15,15 @@ use super::signals::somebody;
 use super::{Program, limit};
 
 const FILES: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
-/// Only there are locks of open files, which no search for circles goes through.
+/// The only file with locks of open files, which the search for cycles does not follow.
 const OPEN_FILE: usize = 2;
-/// For waits that may be for ever: nobody looks for circles of open files.
+/// For waits that may last for ever: cycles of open files are not detected.
 const SHORT: Duration = Duration::from_millis(3);
 
 impl<const READS: bool> Program<'_, '_, READS> {
     pub(super) fn lock_file(&self, rng: &mut Rng) {
         let file = rng.usize(..FILES.len());
-        // Two threads of one process at the same file do not know themselves what they have.
+        // If two threads of one process use the same file, neither knows the locks of the process.
         let busy = |shared: &mut super::super::process::Shared| {
             std::mem::replace(&mut shared.busy_files[file], true)
         };
@@ -43,8 +43,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.own.shared(|shared| shared.busy_files[file] = false);
     }
 
-    /// An open file of this process's, that nobody says anything of but this thread until it has
-    /// done so.
+    /// Calls `act` with an open file of this process that no other thread uses meanwhile.
     fn with_open_file(&self, file: usize, choice: usize, act: impl FnOnce(u64)) {
         let vmid = self.own.vmid;
         let handle = with(|world| world.checks.files.holders.take(vmid, file, choice));
@@ -76,7 +75,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if is_flock {
             bytes = 0..BYTES;
         }
-        // Some wait, some don't, and some give up just when they have asked.
+        // Some calls wait, some don't, and some time out just after their request.
         let (wait, limit) = match (rng.u8(..3), family) {
             (0, _) => (false, [LONG, Duration::ZERO][rng.usize(..2)]),
             (1, LockFamily::Posix) if file != OPEN_FILE => (true, LONG),
@@ -111,7 +110,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let began = with(|world| {
             let now = world.checks.tick();
-            // It may have had more of it before.
+            // The process may have held more of it before.
             if kind != LockKind::Write || is_flock {
                 world.checks.files.clear(claim.space, owner, bytes.clone());
             }
@@ -122,7 +121,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let is_posix = family == LockFamily::Posix;
         let may_be = |error| match error {
-            // Another thread, refused, has let go of all, and of what is waited for.
+            // Another thread whose request was refused has released all locks and cancelled all
+            // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_unseen_circle(&claim, began))
@@ -163,7 +163,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// A lock that is found may be gone by now; that it is none of the asker's own is certain.
+    /// Tests a lock. The reported lock may be released by now, but it is certainly not the caller's
+    /// own.
     fn find_lock(&self, file: usize, rng: &mut Rng) {
         let start = rng.u64(..BYTES as u64);
         let lock = FileLock {
@@ -219,7 +220,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Sends a descriptor to somebody, or tries to and can't.
+    /// Sends a descriptor to another process, or fails to.
     fn hand_on(&self, file: usize, rng: &mut Rng) {
         let Some(to) = somebody(rng) else { return };
         if to.vmid == self.own.vmid || !self.is_there(to.vmid) {
@@ -245,7 +246,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 }
             });
             if is_sent && !can_send {
-                // From before it is taken back.
+                // The holder is removed before the open file is taken back.
                 with(|world| world.checks.files.holders.takes_back(to.vmid, handle));
                 let taken = self.call("take_back_open_file", LONG, nothing, |node, wait| {
                     node.take_back_open_file(receiver, handle, wait)
@@ -257,7 +258,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Takes a descriptor that has come.
+    /// Receives a descriptor that has arrived.
     fn receive(&self) {
         let vmid = self.own.vmid;
         let handle = with(|world| {
@@ -299,7 +300,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Lets go of all record locks.
+    /// Releases all record locks.
     fn let_go_of_records(&self) {
         let vmid = self.own.vmid;
         with(|world| world.checks.files.clear_begins(vmid));
@@ -317,7 +318,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Lets go of all.
+    /// Releases all locks.
     pub(super) fn let_go_of_files(&self) {
         self.let_go_of_records();
         for file in 0..FILES.len() {
@@ -330,7 +331,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 }
 
-/// It was given back whole.
+/// All bytes were unlocked.
 fn cleared(space: Space, owner: Owner) {
     with(|world| {
         let now = world.checks.tick();

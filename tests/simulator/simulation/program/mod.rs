@@ -1,4 +1,4 @@
-//! What a thread of a process does, step by step.
+//! The steps of a thread of a process.
 
 mod ids;
 mod locks;
@@ -78,8 +78,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Makes a call, and sees to it that it ends as it may: without an error, with one that is
-    /// `fine`, or with one that there is reason for.
+    /// Makes a call, and checks that it ends in an allowed way: without an error, with one that is
+    /// `fine`, or with one that there is a reason for.
     fn call<T>(
         &self,
         name: &'static str,
@@ -124,13 +124,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
         result
     }
 
-    /// A line of the account.
+    /// Logs a line of the trace.
     fn say(&self, what: std::fmt::Arguments<'_>) {
         let (vmid, thread) = (self.own.vmid, self.thread);
         with(|world| world.log(format_args!("v{vmid}.{thread} {what}")));
     }
 
-    /// After every step: nothing is above its limit, and the leader's tables hold together.
+    /// Checks after every step: no pool exceeds its limit, and the invariants of the leader's
+    /// tables hold.
     fn look(&self) {
         let statistics = self.node.statistics();
         let check_invariants = !self.own.is_leader || self.node.check_invariants();
@@ -143,12 +144,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Whether what this process does is certain to count.
+    /// Returns true if the acts of this process certainly take effect.
     fn is_certain(&self) -> bool {
         with(|world| world.checks.family.is_certain(self.own.vmid))
     }
 
-    /// Ends the other thread's call.
+    /// Interrupts the other thread's call.
     fn interrupt(&self) {
         if !self.own.has_threads || !with(|world| world.has(Fault::Interrupt)) {
             return;
@@ -158,7 +159,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.own.interrupts[other].raise(self.node);
     }
 
-    /// Something for all to which no answer is due, and which means nothing to them.
+    /// Sends a message without an answer to all members, which ignore it.
     fn broadcast(&self) {
         if self.own.is_leader {
             self.node
@@ -178,7 +179,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Lets go of all that others may wait for. False if it can't be said any more.
+    /// Releases all that others may wait for. False if the messages can't be sent any more.
     pub(crate) fn put_all_down(&self) -> bool {
         self.let_go_of_files();
         self.release_all_ids();
@@ -186,7 +187,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 }
 
-/// How long a call may take.
+/// Returns a time limit for a call.
 fn limit(rng: &mut Rng) -> Duration {
     let limit = match rng.u8(..4) {
         0 => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! Children, groups, and what is known of other processes.
+//! Children, groups, and queries about other processes.
 
 use std::time::Duration;
 
@@ -49,18 +49,19 @@ impl<const READS: bool> Program<'_, '_, READS> {
             } else {
                 Ok(())
             };
-            // Only a process in use is known to own it.
+            // Only the owner of an ID in use is known.
             checks.ids.let_go(pid);
             let of_parent = checks.family.get(parent);
             let is_known =
                 of_parent.is_some_and(|process| process.is_group_known && process.group == group);
             if checks.family.of_pid(pid).is_some() {
-                // A signal of the process that had this pid before may arrive after those of this one.
+                // A signal of the process that had this pid before may arrive after those of this
+                // process.
                 checks.signals.pid_is_reused(pid);
             }
             checks.family.born(vmid, pid, parent, group);
             if !is_known {
-                // It is in the group that its parent was in when the leader heard of it.
+                // It is in the group that its parent was in when the leader added it.
                 checks.family.may_change_group(vmid);
             }
             world.check("vmids", given);
@@ -79,7 +80,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.await_child(&identity);
     }
 
-    /// As `fork(2)` returns when there is a child. One that fails is buried.
+    /// Waits until the child runs, as `fork(2)` does. A child that fails is abandoned.
     fn await_child(&self, child: &Identity) {
         let vmid = child.vmid.get();
         let state = || with(|world| world.checks.family.get(vmid).map(|process| process.state));
@@ -91,7 +92,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if state() != Some(State::Failed) {
             return;
         }
-        // It may have failed after all knew of it: then it is a child like others.
+        // It may have failed after it was in the table: then it is a child like others.
         for _ in 0..200 {
             if self.own.is_over() {
                 return;
@@ -145,7 +146,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 all.any(|process| process.parent == self.own.vmid && is_own(process.vmid))
             })
         };
-        // Another thread may start one meanwhile.
+        // Another thread may start a child meanwhile.
         let was_parent = is_parent();
         let fine =
             |error| error == Error::NoChild && !(was_parent && is_parent() && self.is_certain());
@@ -162,7 +163,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let checks = &mut world.checks;
             checks.ids.reaped(exit.pid, &checks.family);
             if !checks.family.is_certain(self.own.vmid) {
-                // To one that is ending or cut off all are dead.
+                // To a process that is ending or cut off, all others are dead.
                 checks.exits.may_be_reaped_as(&checks.family, &exit);
                 return;
             }
@@ -173,8 +174,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         Some(exit)
     }
 
-    /// A wait that the leader did not answer in time has left a zombie that the leader may have reaped:
-    /// this process sees it the next time, but nobody who inherits its children.
+    /// A wait that the leader did not answer in time has left a zombie that the leader may have
+    /// reaped: this process sees it the next time, but a process that inherits its children does
+    /// not.
     fn note_unanswered(&self, error: Error) {
         let has_ended = is_cut_off(error);
         // A connection that is about to break may have lost the answer.
@@ -184,7 +186,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let children: Vec<_> = with(|world| {
             let family = &world.checks.family;
-            // It may have inherited those whose parent has ended.
+            // The process may have inherited children whose parent has ended.
             let is_own = |parent| {
                 let parent_lives = matches!(
                     family.get(parent).map(|process| process.state),
@@ -211,7 +213,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Nobody sees a process that was waited for.
+    /// Checks that a process that was reaped is not in the table.
     fn look_for_reaped(&self, exit: &ChildExit) {
         let vmid = |world: &mut World| {
             let process = world.checks.family.of_pid(exit.pid);
@@ -220,7 +222,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let before = with(vmid);
         let seen = self.node.process(exit.pid, WAIT);
         with(|world| {
-            // Its pid may be another's by now.
+            // Its pid may be another process's by now.
             let is_same = vmid(world) == before;
             if seen.is_ok() && is_same && world.checks.family.is_certain(self.own.vmid) {
                 let what = Err(format!("{exit:?} was waited for, and is {seen:?}"));
@@ -265,7 +267,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// What the leader knows about a process is so.
+    /// Checks that the leader's entry of a process is right.
     pub(super) fn ask_about(&self, rng: &mut Rng) {
         let Some(process) = somebody(rng) else {
             return;
@@ -295,7 +297,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let Some(process) = somebody(rng) else {
             return;
         };
-        // One that joins just now may not be heard of yet.
+        // A process that is just joining may not be in the table yet.
         let was_there = self.is_there(process.vmid);
         let may_be_gone = |error| {
             let is_busy = error == Error::Full(Resource::ReplyBuffers) && self.own.has_threads;

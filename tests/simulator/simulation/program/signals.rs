@@ -1,4 +1,4 @@
-//! Signals to one, a group, all.
+//! Signals to a process, a group and all.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::super::world::with;
 use super::ids::is_gone;
 use super::{Program, limit};
 
-/// Another process, as far as a thread has to know.
+/// Another process, with the data that a thread needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Somebody {
     pub(super) vmid: u32,
     pub(super) pid: libos_ipc::Id,
 }
 
-/// A process of the family, be it this one or one that is gone.
+/// Returns a process of the family. It may be this one, or one that has ended.
 pub(super) fn somebody(rng: &mut Rng) -> Option<Somebody> {
     let choice = rng.usize(..);
     with(|world| {
@@ -31,7 +31,7 @@ pub(super) fn somebody(rng: &mut Rng) -> Option<Somebody> {
 }
 
 impl<const READS: bool> Program<'_, '_, READS> {
-    /// Whether a process must be found by this one.
+    /// Returns true if this process must find the other one.
     pub(super) fn is_there(&self, vmid: u32) -> bool {
         with(|world| {
             let own = self.own.vmid;
@@ -43,7 +43,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     pub(super) fn signal_one(&self, rng: &mut Rng) {
         let Some(to) = somebody(rng) else { return };
-        // Now and then several in a row: real-time signals are queued, others may become one.
+        // Sometimes several are sent in a row: real-time signals are queued, others may be merged.
         let is_burst = rng.u8(..4) == 0;
         let times = if is_burst { rng.u8(2..6) } else { 1 };
         for _ in 0..times {
@@ -64,7 +64,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.checks.signals.tries(to.pid, signal, times);
         });
         if !self.is_there(to.vmid) {
-            // Its pid may be the ID of another's thread by now: that process gets it then.
+            // Its pid may be the ID of another process's thread by now: that process gets the
+            // signal then.
             with(|world| world.checks.signals.tries_group(signal));
         }
         let is_for_thread = rng.u8(..8) == 0;
@@ -81,7 +82,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let limit = limit(rng);
         self.say(format_args!("signal {signal} for {to:?}"));
-        // A pid whose process is gone may be an ID of any other by now.
+        // The pid of a process that has ended may be an ID of any other by now.
         let named = self.is_there(to.vmid).then_some(to.vmid);
         let was_running = self.begin_signal(named, signal);
         let sent = self.call("kill", limit, may_be_gone, |node, wait| {
@@ -90,8 +91,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         self.end_signal(sent);
         if sent.is_ok() {
             with(|world| {
-                // A child that its parent is cut off from is a zombie for that parent. The pid may be
-                // another process's by now.
+                // A child that its parent is cut off from is a zombie for that parent. The pid may
+                // be another process's by now.
                 let holder = world
                     .checks
                     .family
@@ -110,7 +111,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         sent.is_ok()
     }
 
-    /// Notes that a signal is sent now, and says whether its target runs.
+    /// Records that a signal is sent now, and returns whether its target runs.
     fn begin_signal(&self, to: Option<u32>, signal: i32) -> bool {
         with(|world| {
             let (pid, thread) = (self.own.pid, self.thread);
@@ -119,7 +120,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
         })
     }
 
-    /// Notes how the call ended: what was cut short may be under way, and come when it will.
+    /// Records how the call ended: a signal whose result is unknown may be under way, and arrive at
+    /// any time.
     fn end_signal(&self, sent: Result<(), Error>) {
         let is_answered = !matches!(
             sent,
@@ -131,7 +133,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// To a group that somebody is in, or was.
+    /// Sends a signal to a group that has, or had, a member.
     pub(super) fn signal_group(&self, rng: &mut Rng) {
         let signal = group_signal_of(self.thread, rng);
         let Some(one) = somebody(rng) else {
@@ -159,7 +161,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.kill(Target::Group(group), signal, wait)
         });
         let took = Duration::from_nanos(with(|world| world.network.now) - begun);
-        // A member may not have answered: the answer of the others is enough where the call had to end.
+        // A member may not have answered: the answers of the others suffice if the call reached its
+        // time limit.
         let is_over = took >= limit.min(Config::DEFAULT.recall_limit)
             || with(|world| world.has(Fault::Interrupt));
         self.end_signal(if is_over { Err(Error::TimedOut) } else { sent });
@@ -173,7 +176,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         let Some(signal) = signal else { return };
         self.begin_signal(None, signal);
-        // Nobody but this process may be there.
+        // This process may be the only one.
         let is_any_certain = || {
             with(|world| {
                 let family = &world.checks.family;

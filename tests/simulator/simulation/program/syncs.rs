@@ -1,4 +1,4 @@
-//! Sync handles: values that all share.
+//! Sync handles: values that all processes share.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use super::super::world::with;
 use super::Program;
 use super::ids::nothing;
 
-/// Who has a handle may wait for other things: so nobody waits for a handle for long.
+/// A process that holds a handle may wait for other resources, so no process waits long for a
+/// handle.
 const SHORT: Duration = Duration::from_millis(20);
 
 impl<const READS: bool> Program<'_, '_, READS> {
-    /// The leader sees to it that the values live on.
+    /// The leader keeps the values alive.
     pub(super) fn begin_syncs(&self) {
         if self.own.is_leader && self.thread == 0 {
             for at in 0..HANDLES {
@@ -34,7 +35,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if let Some(handle) = self.own.shared(|shared| shared.syncs[at]) {
             return Some(handle);
         }
-        // One that is still being closed can't be opened again yet.
+        // A handle that is still being closed can't be opened again yet.
         let fine = |error| error == Error::Invalid;
         let generation = self.call("open_sync", LONG, fine, |node, _| {
             node.open_sync(Some(70 + at as u64))
@@ -71,7 +72,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Takes it again and again while somebody waits to change it.
+    /// Acquires the value again and again while another thread waits to change it.
     pub(super) fn hammer_sync(&self, rng: &mut Rng) {
         let at = rng.usize(..HANDLES);
         for _ in 0..150 {
@@ -176,9 +177,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
     }
 
-    /// Closes a handle, which others of this process may use just now.
+    /// Closes a handle, which other threads of this process may use.
     fn close(&self, at: usize) {
-        // The leader's keep the values alive.
+        // The leader's handles keep the values alive.
         if self.own.is_leader {
             return;
         }
@@ -198,7 +199,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
     }
 
-    /// Closes all, at the end. False if that can't be said.
+    /// Closes all handles, at the end. False if the messages can't be sent.
     pub(super) fn close_syncs(&self) -> bool {
         if self.own.is_leader {
             return true;
