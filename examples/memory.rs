@@ -1,4 +1,4 @@
-//! Prints how much memory a node takes, part by part, for the ready-made limits.
+//! Prints the memory of a node, part by part, for the predefined limits.
 
 use libos_ipc::host::Host;
 use libos_ipc::{Capacities, Config, Identity, Node, Vmid};

@@ -1,7 +1,7 @@
 //! Three processes: the first starts two, signals one, and waits for both.
 //!
 //! The smallest program with processes, signals and exits. Each process is a real one, which runs
-//! this program again and is told on its command line who it is.
+//! this program again and gets its identity on its command line.
 
 use std::env::{args, current_exe};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const SIGUSR1: i32 = 10;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What the library OS does with a signal. Here: it goes to the process's only thread.
+/// The library OS: it sends each signal to the process's only thread.
 struct Os(Sender<i32>);
 
 impl Embedder<Host> for Os {
@@ -30,7 +30,7 @@ impl Embedder<Host> for Os {
             Target::All => true,
             _ => false,
         };
-        // Signal 0 only asks whether we are here.
+        // Signal 0 only checks that the target exists.
         if is_for_us && signal.signal != 0 {
             let _ = self.0.send(signal.signal);
         }
@@ -52,8 +52,8 @@ fn first() -> Result<()> {
     let (node, _) = start(&base, Identity::LEADER)?;
     let mut pids = Vec::new();
     for name in ["one", "two"] {
-        // Takes a pid for the child, and makes it this process's child. What it returns is all
-        // that the child needs to know.
+        // Allocates a pid for the child, and makes it this process's child. The result is all that
+        // the child needs to know.
         let child = node.start_child(WAIT)?;
         Command::new(current_exe()?)
             .arg(name)
@@ -62,18 +62,18 @@ fn first() -> Result<()> {
             .spawn()?;
         pids.push(child.pid);
     }
-    // The child may not be there yet: then it gets the signal when it has joined.
+    // The child may not run yet: then it gets the signal when it has joined.
     node.kill(Target::Process(pids[1]), SIGUSR1, WAIT)?;
     for _ in &pids {
         let exit = node.wait_child(ChildSelector::Any, WAIT)?;
         println!("first: process {} ended with {}", exit.pid, exit.exit_code);
     }
-    // Stays until the last member is gone: they need their leader.
+    // The leader stays until the last member has ended, since members need their leader.
     node.leave(WAIT)?;
     Ok(())
 }
 
-/// What the children do: one ends at once, two waits for a signal.
+/// The children: `one` ends at once, `two` waits for a signal.
 fn child(name: &str, base: &Path, identity: Identity) -> Result<()> {
     let (node, signals) = start(base, identity)?;
     println!("{name}: I am process {}", identity.pid);
@@ -89,7 +89,7 @@ fn child(name: &str, base: &Path, identity: Identity) -> Result<()> {
         ..Exit::default()
     };
     node.exit(exit, WAIT)?;
-    // Sends what is left and says good-bye; dropping the node does it too.
+    // Sends the remaining frames and leaves; dropping the node does so, too.
     node.shut_down(Duration::from_secs(1));
     Ok(())
 }

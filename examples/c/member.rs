@@ -1,4 +1,4 @@
-//! A member in Rust of a family with a leader in C. It does what `follower.c` does.
+//! A member in Rust of a family with a leader in C. It does the same as `follower.c`.
 
 use std::env::args;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! What the leader's process and a member tell each other over the member's standard input and
-//! output, a line each. It only steers the program: nothing that the family shares goes this way.
+//! The messages between the leader's process and a member over the member's standard input and
+//! output, one per line. They only control the program: the shared state of the family does not go
+//! this way.
 
 use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
@@ -10,39 +11,40 @@ use libos_ipc::{Id, Vmid};
 use crate::figures::{Counts, Report};
 use crate::snapshot::Snapshot;
 
-/// What a member is told.
+/// A command to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// All are there: begin.
+    /// All members have joined: begin.
     Go,
-    /// Another member handed this ID to you.
+    /// Another member has transferred this ID to the receiver.
     Adopt(Id),
-    /// That member is dead: hand nothing to it any more.
+    /// That member is dead: transfer no more IDs to it.
     Gone(Vmid),
-    /// Stop working: what is said after your answer is no surprise to anybody.
+    /// Stop working. The member's answer is its last transfer report.
     Stop,
-    /// All have stopped, and you know of everything handed to you: give everything back.
+    /// All members have stopped, and the receiver knows of all IDs that were transferred to it:
+    /// release all.
     Empty,
     /// Leave the family.
     Leave,
 }
 
-/// What a member says.
+/// A message from a member.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Word {
     /// It has joined the family.
     Ready,
-    /// This far it has come.
+    /// Its progress.
     Progress(Counts),
-    /// What is seen of it just now.
+    /// A snapshot of its node.
     Snapshot(Box<Snapshot>),
-    /// It handed an ID to another member, and the leader agreed.
+    /// It has transferred an ID to another member, and the leader has confirmed that.
     Gave { id: Id, to: Vmid },
-    /// It has taken as many IDs as it was to take.
+    /// It has allocated as many IDs as it should.
     Done,
-    /// It works no more.
+    /// It has stopped working.
     Stopped,
-    /// It has given everything back, and the leader knows.
+    /// It has released all IDs, and the leader has received that.
     Emptied,
     /// It has left.
     Report(Box<Report>),

@@ -1,4 +1,4 @@
-//! What members count.
+//! The counts of members.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use libos_ipc::Statistics;
 use crate::common::{Latency, figures};
 
 figures!(
-    /// What a member did so far.
+    /// The counts of a member so far.
     Counts { taken, handed_on, received, looked_up, new_vmids, released, }
 );
 
 figures!(
-    /// What a member's node says at its end. Of the last four nothing may be left.
+    /// The figures of a member's node at its end. The last four must be 0.
     Ending {
         frames_in, frames_out, bytes_in, bytes_out,
         peers, waiters, own_ranges, send_queue,
@@ -22,8 +22,8 @@ figures!(
 );
 
 figures!(
-    /// A member in mid-work: requests and frames in a second, how long the requests took in
-    /// nanoseconds, calls that wait, bytes that wait to be sent.
+    /// The figures of a working member: requests and frames per second, the latencies of requests
+    /// in nanoseconds, waiting calls, bytes that wait to be sent.
     Glance { requests, p50, p99, frames_in, frames_out, waiters, queued, }
 );
 
@@ -43,7 +43,7 @@ impl From<Statistics> for Ending {
     }
 }
 
-/// What a member says last of all.
+/// The last message of a member.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
     pub(crate) counts: Counts,

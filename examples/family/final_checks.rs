@@ -1,4 +1,4 @@
-//! What must be true at the end.
+//! The checks at the end.
 
 use anyhow::Result;
 use libos_ipc::{ID_MAX, Vmid};
@@ -9,8 +9,8 @@ use crate::id_log::{self, Event, Holds};
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes};
 
-/// All have given everything back: the leader's table is empty, but for an ID that the killed
-/// member handed on with its last breath, so that the new owner never heard of it.
+/// Checks that all IDs were released: the leader's table is empty, except for an ID that the killed
+/// member transferred just before its death, so that the new owner does not know of it.
 pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut unheard = 0;
@@ -41,7 +41,7 @@ pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<St
     Ok(wrong)
 }
 
-/// Who still owns what.
+/// Lists the IDs that have an owner, and their owners.
 fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
     let mut found: Vec<(Vmid, u32, u32)> = Vec::new();
     for id in 1..=ID_MAX {
@@ -57,7 +57,7 @@ fn owners(leader: &FamilyNode) -> Result<Vec<String>> {
     Ok(found.into_iter().map(text).collect())
 }
 
-/// Each member ended well, the killed one apart.
+/// Checks that each member but the killed one ended well.
 pub(crate) fn members(processes: &Processes) -> Vec<String> {
     processes.members.iter().flat_map(member).collect()
 }
@@ -95,7 +95,7 @@ fn member(member: &Member) -> Vec<String> {
     wrong
 }
 
-/// How many holds of IDs there were, and what is wrong with them.
+/// Returns the number of holds of IDs, and their faults.
 pub(crate) fn holds(processes: &Processes) -> Result<(usize, Vec<String>)> {
     let mut all = Holds::default();
     for member in &processes.members {

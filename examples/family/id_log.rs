@@ -1,8 +1,8 @@
-//! Whether an ID was ever held by two members at once: each member logs when it gets an ID and
-//! when it lets go of it, and the logs are laid side by side afterwards.
+//! Checks that no ID was ever held by two members at once: each member logs when it gets an ID and
+//! when it gives it up, and the logs are compared afterwards.
 //!
-//! A hold is logged *after* it began and *before* it ends, so what is logged is never longer than
-//! what was: if two overlap, two members did hold the ID at once.
+//! A hold is logged *after* it began and *before* it ends, so a logged hold is never longer than
+//! the real one: if two overlap, two members did hold the ID at once.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,24 +12,24 @@ use std::path::Path;
 use libos_ipc::{Id, Vmid};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time in nanoseconds, on the clock that all processes share.
+/// Returns the time in nanoseconds, on the clock that all processes share.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-/// What happened to an ID at a member.
+/// An event of an ID at a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It was taken.
+    /// It was allocated.
     Taken = 1,
-    /// It came from another member.
+    /// It was received from another member.
     Adopted = 2,
     /// It is about to be released.
     Released = 3,
-    /// It is about to be handed to another member.
+    /// It is about to be transferred to another member.
     Given = 4,
-    /// The leader did not agree to that: it is still here.
+    /// The leader has refused the transfer: the member still holds it.
     Kept = 5,
 }
 
@@ -71,7 +71,7 @@ impl Log {
     }
 }
 
-/// Some bytes of a record.
+/// Returns some bytes of a record.
 fn field<const LENGTH: usize>(record: &[u8; RECORD], at: usize) -> [u8; LENGTH] {
     std::array::from_fn(|index| record[at + index])
 }
@@ -95,7 +95,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<Record>> {
         .collect()
 }
 
-/// The IDs that a member held at the end of its log.
+/// Returns the IDs that a member held at the end of its log.
 pub(crate) fn held_at_end(records: &[Record]) -> Vec<Id> {
     let mut last = HashMap::new();
     for record in records {
@@ -122,8 +122,8 @@ pub(crate) struct Holds {
 }
 
 impl Holds {
-    /// Adds a member's log. What it still held at its end it held until `death`, or until its last
-    /// record: a signal takes a moment to arrive.
+    /// Adds a member's log. Holds that are open at its end lasted until `death`, or until the last
+    /// record: a signal takes some time to arrive.
     pub(crate) fn add(&mut self, who: Vmid, records: &[Record], death: Option<u64>) {
         let mut open: HashMap<Id, u64> = HashMap::new();
         for record in records {
@@ -169,7 +169,7 @@ impl Holds {
         self.holds.len()
     }
 
-    /// What is wrong with them: most of all, two members that held one ID at once.
+    /// Returns the faults: two members that held one ID at once, above all.
     pub(crate) fn check(mut self) -> Vec<String> {
         self.holds
             .sort_unstable_by_key(|hold| (hold.id, hold.from, hold.until));

@@ -1,5 +1,5 @@
-//! Whether the family's streams are secure. If so, each child gets the key from its parent: on its
-//! standard input, a pipe that nobody else has, for others can read its command line.
+//! Secure streams for the family, if requested. Each child gets the key from its parent on its
+//! standard input, a pipe that no other process has, since others can read its command line.
 
 pub(crate) use kind::*;
 
@@ -15,7 +15,7 @@ mod kind {
     use libos_ipc::host::{self, Host, SecureHost};
     use libos_ipc::pal::secure::{FamilyKey, SecurePal};
 
-    /// What a process's streams are.
+    /// The streams of a process.
     pub(crate) type Streams = SecureHost;
 
     /// The key of the family, if it has one.
@@ -23,14 +23,14 @@ mod kind {
     pub(crate) struct Key(Option<FamilyKey>);
 
     impl Key {
-        /// A new family's.
+        /// Makes the key of a new family.
         pub(crate) fn fresh(secure: bool) -> Result<Key> {
             let key = secure.then(|| FamilyKey::generate(host::random));
             let no_random = |_| anyhow!("the system gives no random numbers");
             Ok(Key(key.transpose().map_err(no_random)?))
         }
 
-        /// The one that this process's parent gives to it.
+        /// Reads the key that this process's parent sends.
         pub(crate) fn from_parent(secure: bool) -> Result<Key> {
             if !secure {
                 return Ok(Key(None));
@@ -45,7 +45,7 @@ mod kind {
             self.0.is_some()
         }
 
-        /// Gives it to a child.
+        /// Sends the key to a child.
         pub(crate) fn give(&self, to: &mut impl Write) -> io::Result<()> {
             match &self.0 {
                 Some(key) => to.write_all(key.secret_bytes()),
@@ -53,7 +53,7 @@ mod kind {
             }
         }
 
-        /// Begins to listen.
+        /// Listens at the address of a member.
         pub(crate) fn listen(&self, base: &Path, vmid: Vmid) -> io::Result<Streams> {
             let host = Host::listen(base, vmid)?;
             Ok(Arc::new(match &self.0 {
@@ -75,7 +75,7 @@ mod kind {
 
     pub(crate) use libos_ipc::host::Host as Streams;
 
-    /// There is none in a program that is built without the feature.
+    /// A program that is built without the feature has no key.
     #[derive(Clone)]
     pub(crate) struct Key;
 

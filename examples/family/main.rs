@@ -1,8 +1,7 @@
-//! A family of real processes that share one space of IDs, and a check that it holds together.
+//! A family of real processes that share one space of IDs, with checks.
 //!
-//! `family` leads, starts its members, kills one of them in the middle of its work, and says at
-//! the end whether every promise was kept. `family --serve BASE` only leads: members of any kind
-//! join it.
+//! `family` leads, starts its members, kills one of them while it works, and prints at the end
+//! whether all checks passed. `family --serve BASE` only leads: members of any kind join it.
 //!
 //! The parts: [`run`] is the leader's side and [`member`] a member's; [`control`] is what they say
 //! to each other besides the family's own protocol; [`holds`] finds out whether an ID was ever held
@@ -38,7 +37,7 @@ use libos_ipc::Wait;
 
 use common::{follow, seconds};
 
-/// No request in this program takes longer than this, unless something is wrong.
+/// Every request of this program takes less time than this, unless there is a fault.
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 
 /// Run a family of processes that share one space of IDs, and check that it holds together.
@@ -145,7 +144,7 @@ enum Role {
     /// A member: started by the leader, and told what to do on its standard input.
     #[command(hide = true)]
     Member(member::Options),
-    /// A process of the world that comes after.
+    /// A process of the second part, the process tree.
     #[command(hide = true)]
     Process(process::Options),
 }

@@ -1,4 +1,4 @@
-//! A member: takes IDs, holds them for a while, hands some on, releases the rest.
+//! A member: allocates IDs, holds them for a while, transfers some, and releases the others.
 
 use std::io::{BufRead, stdin, stdout};
 use std::path::PathBuf;
@@ -22,10 +22,10 @@ use crate::os::Os;
 use crate::platform::FamilyNode;
 use crate::snapshot::{Watcher, lock};
 
-/// How many IDs a member holds at most, before it gets any from others.
+/// The greatest number of IDs that a member holds before it gets any from others.
 const HELD: usize = 64;
 
-/// How often a member says how far it has come.
+/// The interval at which a member reports its progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
@@ -36,10 +36,10 @@ pub(crate) struct Options {
     /// This member's number
     #[arg(long, value_parser = vmid)]
     pub(crate) vmid: Vmid,
-    /// Those to hand IDs to
+    /// The members that it transfers IDs to
     #[arg(long, value_delimiter = ',', value_parser = vmid)]
     pub(crate) others: Vec<Vmid>,
-    /// Where to log which IDs are held
+    /// The file of its ID log
     #[arg(long)]
     pub(crate) log: PathBuf,
     /// Where chance begins
@@ -64,11 +64,11 @@ fn vmid(text: &str) -> Result<Vmid> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    // Before anything else is read there.
+    // The key is the first input.
     let key = Key::from_parent(options.secure)?;
     let commands = commands();
     let config = Config {
-        // Each ID that is handed to this member is a range of its own.
+        // Each ID that is transferred to this member is a range of its own.
         capacities: Capacities {
             own_ranges: 2048,
             ..Capacities::DEFAULT
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ..Config::DEFAULT
     };
     let identity = Identity::child(options.vmid, Vmid::LEADER);
-    // Nobody signals a member.
+    // A member gets no signals.
     let (os, _) = Os::new();
     let traces = options.traces.as_deref();
     let node = FamilyNode::start(&options.base, identity, config, os, traces, &key)
@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let (mut working, mut said) = (false, Instant::now());
     loop {
-        // Without work there is nothing to do but wait for the next command.
+        // Without work the member waits for the next command.
         let command = if working {
             commands.try_recv().ok()
         } else {
@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// Reads commands as they come. When the leader's process ends, so does this one.
+/// Receives commands. When the leader's process ends, this process ends, too.
 fn commands() -> Receiver<Command> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -163,7 +163,7 @@ fn commands() -> Receiver<Command> {
                 }
             }
         }
-        // Nobody is there to work for.
+        // The leader's process has ended.
         std::process::exit(1);
     });
     receiver
@@ -180,10 +180,10 @@ struct Member {
     held: Vec<Id>,
     counts: Counts,
     latency: Latency,
-    /// Of requests since the last look.
+    /// The latencies of requests since the last snapshot.
     recent: Arc<Mutex<Latency>>,
     random: fastrand::Rng,
-    /// The highest ID seen.
+    /// The highest ID so far.
     highest: Id,
     last_vmid: Vmid,
 }
@@ -193,7 +193,7 @@ impl Member {
         self.node.identity().vmid
     }
 
-    /// Asks the leader something, and notes how long that took.
+    /// Makes a request to the leader, and records its latency.
     fn ask<T>(&mut self, ask: impl FnOnce(&FamilyNode) -> Result<T, Error>) -> Result<T, Error> {
         let start = Instant::now();
         let answer = ask(&self.node);
@@ -209,7 +209,7 @@ impl Member {
             .with_context(|| format!("looking up ID {id}"))
     }
 
-    /// One thing or another.
+    /// Makes one step of work.
     fn step(&mut self) -> Result<()> {
         if self.held.len() >= HELD {
             return self.release_some();
@@ -270,7 +270,7 @@ impl Member {
     }
 
     fn look_up_any(&mut self) -> Result<()> {
-        // Whoever has it may let go of it at any time, so any answer is right.
+        // Its owner may release it at any time, so any answer is right.
         let id = self.random.u32(1..=self.highest);
         self.owner_of(id).map(drop)
     }
@@ -286,7 +286,7 @@ impl Member {
                 self.counts.handed_on += 1;
                 tell(&Word::Gave { id, to })
             }
-            // It died, and this member has not heard of it yet.
+            // That member has died, and this one has not been notified yet.
             Err(Error::NoSuchProcess | Error::Refused(errno::ESRCH)) => {
                 self.log.write(Event::Kept, id)?;
                 self.held.push(id);
@@ -321,7 +321,7 @@ impl Member {
         Ok(())
     }
 
-    /// Lets go of everything, and makes sure that the leader has it.
+    /// Releases all IDs, and waits until the leader has received that.
     fn empty(&mut self) -> Result<()> {
         while let Some(id) = self.held.pop() {
             self.release(id)?;
@@ -329,7 +329,7 @@ impl Member {
         self.node
             .release_idle_ranges(WAIT)
             .context("giving back the IDs")?;
-        // Nothing is said to a release; but what is asked after it is answered after it.
+        // A release has no answer; but a request after it is answered after it.
         self.owner_of(1)?;
         ensure!(
             self.node.ids_in_use() == 0,

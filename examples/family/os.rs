@@ -1,4 +1,4 @@
-//! What a process of the world answers, and what it is told.
+//! The library OS of a process of the process tree.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,18 +12,18 @@ use rustix::process::{getgid, getuid};
 
 use crate::platform::Platform;
 
-/// Something that happened to a process.
+/// An event of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// A signal came.
+    /// A signal was delivered.
     Signal(Signal),
     /// A child has ended.
     Ended(ChildExit),
-    /// The leader is gone, and the family with it.
+    /// The leader has ended, and the family with it.
     LeaderLeft,
 }
 
-/// A process without threads that takes every signal.
+/// A process without threads that accepts every signal.
 pub(crate) struct Os {
     events: Sender<Event>,
 }
@@ -43,7 +43,7 @@ impl Embedder<Platform> for Os {
             Target::Thread { .. } | Target::Group(_) => false,
         };
         if is_here && signal.signal != 0 {
-            // A process that is ending listens no more.
+            // A process that is ending does not receive events.
             let _ = self.events.send(Event::Signal(*signal));
         }
         let _ = reply.send(node, if is_here { Ok(()) } else { Err(errno::ESRCH) });

@@ -1,5 +1,5 @@
-//! What each process of this program stands on: the host, with secure streams and recorded if that was
-//! asked for. What is recorded is what they say before it is encrypted.
+//! The platform of each process of this program: the host, with secure streams and recording if
+//! requested. Frames are recorded before they are encrypted.
 
 use std::fs::read_dir;
 use std::ops::Deref;
@@ -15,15 +15,15 @@ use crate::key::{Key, Streams};
 /// The platform.
 pub(crate) type Platform = TracedPal<Streams>;
 
-/// A member, with its recording.
+/// A member and its recorder.
 pub(crate) struct FamilyNode {
-    // The node goes before its recorder does.
+    // The node is dropped before its recorder.
     node: HostNode<Platform>,
     _recorder: Option<Recorder>,
 }
 
 impl FamilyNode {
-    /// Joins the family at `base`. The recording goes to `traces`, if it is wanted.
+    /// Joins the family at `base`. The recording is written to `traces`, if it is given.
     pub(crate) fn start(
         base: &Path,
         identity: Identity,
@@ -54,10 +54,10 @@ impl Deref for FamilyNode {
     }
 }
 
-/// How the recording of one process is called, after its VMID.
+/// The file extension of one process's recording.
 const PART: &str = "pcapng";
 
-/// Makes one recording of all those in the directory, and says what is in it.
+/// Merges the recordings in the directory to one, and prints its counts.
 pub(crate) fn merge_traces(directory: &Path, to: &Path) -> Result<()> {
     let parts: Vec<PathBuf> = read_dir(directory)?
         .map(|entry| Ok(entry?.path()))

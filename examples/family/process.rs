@@ -1,4 +1,4 @@
-//! A process of the world: starts children, signals others, waits for its children, ends.
+//! A process of the process tree: starts children, signals others, waits for its children, ends.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -14,11 +14,11 @@ use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
 
-/// Begin to signal each other.
+/// The signal to begin to signal others.
 pub(crate) const GO: i32 = 12;
-/// End.
+/// The signal to end.
 pub(crate) const TERM: i32 = 15;
-/// What processes send each other.
+/// The signal that processes send to each other.
 pub(crate) const HELLO: i32 = 10;
 
 #[derive(Args)]
@@ -39,8 +39,8 @@ pub(crate) struct Options {
     secure: bool,
 }
 
-/// Starts a child of this process: this same program in another role. What it says goes where
-/// this process's words go.
+/// Starts a child of this process: the same program in another role. It has the same standard
+/// output as this process.
 pub(crate) fn start(
     node: &FamilyNode,
     base: &Path,
@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     node.join(WAIT).context("joining the family")?;
     fastrand::seed(options.seed);
     if options.below > 0 {
-        // A group for itself and all that come after it.
+        // This process and its descendants form a group.
         node.set_group(0, 0, WAIT)?;
     }
     tell(&format!("up {pid} {parent_pid} {}", std::process::id()));
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "nobody says when to end"
     );
     wait_for_all(&node, pid)?;
-    // It may be told of them only now.
+    // The notices may arrive only now.
     let all = |ears: &Lines, _| ears.ended == children.len();
     ensure!(all(&ears, None) || ears.until(all), "children are missing");
     for mut process in children {
@@ -142,17 +142,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     end(&node, exit, WAIT)
 }
 
-/// Hears what happens to this process, and tells of it.
+/// Receives the events of this process, and prints them.
 struct Lines {
     pid: Id,
     events: Receiver<Event>,
-    /// How many children have ended.
+    /// The number of children that have ended.
     ended: usize,
 }
 
 impl Lines {
-    /// Listens until it has heard enough, of which a signal may be the last. False if nothing
-    /// comes any more.
+    /// Receives events until `enough` is true; it gets the state and the last signal. False if no
+    /// more events arrive.
     fn until(&mut self, enough: impl Fn(&Lines, Option<i32>) -> bool) -> bool {
         let pid = self.pid;
         loop {
@@ -176,7 +176,7 @@ impl Lines {
     }
 }
 
-/// Signals others of the family, whoever they are.
+/// Signals other processes of the family.
 fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
     let mut others = Vec::new();
     let mut last = None;

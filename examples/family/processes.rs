@@ -16,7 +16,7 @@ use crate::figures::{Counts, Report};
 use crate::key::Key;
 use crate::snapshot::Snapshot;
 
-/// How far a member has come.
+/// The progress of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Started,
@@ -36,9 +36,9 @@ pub(crate) struct Member {
     pub(crate) look: Option<Snapshot>,
     pub(crate) report: Option<Report>,
     pub(crate) exit: Option<ExitStatus>,
-    /// When it was killed, if it was.
+    /// The time at which it was killed, if it was.
     pub(crate) killed: Option<u64>,
-    /// All that it said has been heard.
+    /// Its output has ended.
     pub(crate) silent: bool,
     process: Child,
     input: Option<ChildStdin>,
@@ -50,14 +50,14 @@ impl Member {
     }
 
     fn tell(&mut self, command: Command) {
-        // A member that is dead hears nothing; that it is dead is found out elsewhere.
+        // A dead member receives nothing; its death is detected elsewhere.
         if let Some(input) = &mut self.input {
             let _ = say(input, &command);
         }
     }
 }
 
-/// An ID that went from one member to another.
+/// An ID that was transferred from one member to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gift {
     pub(crate) id: Id,
@@ -70,7 +70,7 @@ enum Input {
     End(usize),
 }
 
-/// All of them.
+/// All members.
 pub(crate) struct Processes {
     pub(crate) members: Vec<Member>,
     pub(crate) gifts: Vec<Gift>,
@@ -78,7 +78,7 @@ pub(crate) struct Processes {
     heard: Receiver<Input>,
 }
 
-/// What a member is started with.
+/// The parameters of a member.
 pub(crate) struct Start<'a> {
     pub(crate) base: &'a Path,
     pub(crate) key: &'a Key,
@@ -88,7 +88,7 @@ pub(crate) struct Start<'a> {
     pub(crate) seed: u64,
     pub(crate) ids: Option<u64>,
     pub(crate) traces: Option<&'a Path>,
-    /// It is to be looked at in mid-work.
+    /// Snapshots of its node are requested.
     pub(crate) is_watched: bool,
 }
 
@@ -103,7 +103,7 @@ impl Processes {
         }
     }
 
-    /// Starts a member: this same program in another role.
+    /// Starts a member: the same program in another role.
     pub(crate) fn start(&mut self, start: Start<'_>) -> Result<()> {
         let program = std::env::current_exe().context("where is this program?")?;
         let others: Vec<String> = start.others.iter().map(Vmid::to_string).collect();
@@ -131,7 +131,8 @@ impl Processes {
         if start.key.is_there() {
             process.arg("--secure");
         }
-        // A group of its own: an interrupt from the keyboard is for the leader, who ends all.
+        // It gets a group of its own: an interrupt from the keyboard is for the leader, which ends
+        // all.
         process
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -176,12 +177,12 @@ impl Processes {
         self.members.iter_mut().find(|member| member.vmid == vmid)
     }
 
-    /// Those that are to live.
+    /// Iterates over the members that were not killed.
     pub(crate) fn living(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| !member.is_killed())
     }
 
-    /// Whether all that are to live have come that far.
+    /// Returns true if all members that were not killed have reached that stage.
     pub(crate) fn all_at(&self, stage: Stage) -> bool {
         self.living().all(|member| member.stage >= stage)
     }
@@ -192,7 +193,7 @@ impl Processes {
         }
     }
 
-    /// Kills a member, and tells the others.
+    /// Kills a member, and notifies the others.
     pub(crate) fn kill(&mut self, victim: Vmid) -> Result<()> {
         let member = self.member_mut(victim).context("no such member")?;
         member.killed = Some(crate::id_log::now());
@@ -204,8 +205,8 @@ impl Processes {
         Ok(())
     }
 
-    /// Listens to the members until `enough`, at most until `limit` is over. `tick` is called now
-    /// and then in between.
+    /// Receives messages of the members until `enough`, for at most `limit`. `tick` is called from
+    /// time to time in between.
     pub(crate) fn listen_until(
         &mut self,
         what: &str,
@@ -282,7 +283,7 @@ impl Processes {
 }
 
 impl Drop for Processes {
-    /// Nobody is left behind, however this ends.
+    /// No process survives, however this ends.
     fn drop(&mut self) {
         for member in &mut self.members {
             if member.exit.is_none() {

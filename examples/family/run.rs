@@ -1,5 +1,5 @@
-//! The leader's side of a run: starts the members, kills one, stops the others, looks at what is
-//! left.
+//! The leader's side of a run: starts the members, kills one, stops the others, and checks the
+//! remains.
 
 use std::fs::{Permissions, create_dir};
 use std::os::unix::fs::PermissionsExt;
@@ -25,16 +25,16 @@ use crate::processes::{Member, Processes, Stage, Start};
 use crate::summary::{self, ALL, Summary};
 use crate::{RunOptions, WAIT, final_checks, id_log, world};
 
-/// What all members do at once, they do in this time.
+/// The time limit of a step that all members do at once.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 
-/// The longest that members work for a number of IDs.
+/// The time limit of members that work for a number of IDs.
 const WORK_LIMIT: Duration = Duration::from_mins(10);
 
-/// How soon the leader has to notice that a member is gone.
+/// The time in which the leader must detect the end of a member.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many of the leader's last events are told.
+/// The number of the leader's last events that are printed.
 const EVENTS: usize = 40;
 
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
@@ -57,7 +57,7 @@ fn family(options: &RunOptions, wrong: &mut Vec<String>) -> Result<()> {
         None => None,
     };
     let outcome = live(options, directory.path(), traces.as_deref(), wrong);
-    // Also, and above all, if something went wrong. All recordings have ended.
+    // The traces are merged even if something went wrong. All recordings have ended.
     if let (Some(traces), Some(to)) = (traces, &options.trace) {
         merge_traces(&traces, to)?;
     }
@@ -85,13 +85,13 @@ fn live(
 
 struct Run<'a> {
     options: &'a RunOptions,
-    /// The members go before the leader does.
+    /// The members are dropped before the leader.
     processes: Processes,
     leader: FamilyNode,
     key: Key,
-    /// What happens to this process.
+    /// The events of this process.
     events: Receiver<Event>,
-    /// The one that is going to be killed.
+    /// The member that will be killed.
     victim: Vmid,
     summary: Summary,
     interrupted: Arc<AtomicBool>,
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
                     .collect(),
                 log: directory.join(format!("log.{vmid}")),
                 seed: random.u64(..),
-                // The one that is going to be killed is at work until then.
+                // The member that will be killed works until then.
                 ids: options.ids.filter(|_| *vmid != victim),
                 traces,
                 is_watched: options.top,
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The work, and the world of processes after it.
+    /// Runs the work of the members, and then the process tree.
     fn all(
         &mut self,
         directory: &Path,
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// From the moment that all are there until all is done, with a death in between.
+    /// Runs the members from their start to the end of their work, with one death in between.
     fn work(&mut self) -> Result<()> {
         self.processes.listen_until(
             "starting",
@@ -237,8 +237,8 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Ends the work: nobody gives anything back, let alone leaves, before all have stopped
-    /// handing IDs on. Returns what is wrong then.
+    /// Ends the work: no member releases IDs or leaves before all have stopped transferring IDs.
+    /// Returns the faults at that point.
     fn stop(&mut self) -> Result<Vec<String>> {
         self.processes.tell_all(Command::Stop);
         self.processes.listen_until(
@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How much of the work is done, of [`ALL`].
+/// Returns the part of the work that is done, of [`ALL`].
 fn done(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
     let Some(ids) = options.ids else {
         let done = time.as_millis() * u128::from(ALL) / options.seconds.as_millis();
@@ -283,11 +283,11 @@ fn done(options: &RunOptions, processes: &Processes, time: Duration) -> u64 {
         .map(|member| member.counts.taken.min(ids))
         .sum();
     let wanted = ids.saturating_mul(processes.members.len() as u64);
-    // All of it is done only when the members say so.
+    // The work is complete only when the members report that.
     (taken.saturating_mul(ALL) / wanted).min(ALL - 1)
 }
 
-/// Kills the member and waits until the leader has taken back what it had.
+/// Kills the member and waits until the leader has reclaimed its IDs.
 fn kill(
     processes: &mut Processes,
     leader: &FamilyNode,
@@ -300,7 +300,7 @@ fn kill(
         .member(victim)
         .map(|member| member.log.clone())
         .context("no such member")?;
-    // It may be long, and the others wait to hear of what was handed to them.
+    // The log may be long, and the others wait for their transferred IDs.
     let reading =
         thread::spawn(move || id_log::read(&log).map(|records| id_log::held_at_end(&records)));
     processes.listen_until(

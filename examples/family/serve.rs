@@ -1,4 +1,4 @@
-//! The leader by itself, for members of any kind.
+//! The leader alone, for members of any kind.
 
 use std::fmt;
 use std::io::stdout;
@@ -15,14 +15,14 @@ use signal_hook::iterator::Signals;
 
 use crate::common::say;
 
-/// How often the account is brought up to date.
+/// The interval of the summary.
 const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// How long members may take to read what was sent to them before the end.
+/// The time for which members may read the remaining frames before the end.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
-    // Before anybody can know that this process is here: no signal comes too early.
+    // The handler is set before any process can know of this one, so no signal comes too early.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("waiting for signals")?;
     let (sender, ends) = mpsc::channel();
     thread::spawn(move || {
@@ -83,7 +83,7 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
         summary.say("note: not every member read all that was sent to it");
     }
     summary.summary(&end);
-    // Dropping the node takes the socket file away.
+    // Dropping the node removes the socket file.
     drop(leader);
     Ok(())
 }
@@ -97,12 +97,12 @@ impl Summary {
     fn say(&self, what: impl fmt::Display) {
         if !self.quiet {
             let line = format!("{:>9.3} s  {what}", self.begin.elapsed().as_secs_f64());
-            // Whether anybody reads it is no concern of the members.
+            // The members are not affected if the output is not read.
             let _ = say(&mut stdout().lock(), &line);
         }
     }
 
-    /// Who came and went, and who was turned away.
+    /// Prints the members that connected and disconnected, and refused connections.
     fn changes(&self, before: &Statistics, now: &Statistics) {
         let (came, went) = (
             now.accepted - before.accepted,

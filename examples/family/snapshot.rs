@@ -1,4 +1,4 @@
-//! A look at a member in mid-work, for `--top`.
+//! A snapshot of a working member, for `--top`.
 
 use std::fmt;
 use std::io::stdout;
@@ -16,13 +16,13 @@ use crate::control::Word;
 use crate::figures::Glance;
 use crate::platform::FamilyNode;
 
-/// How often a member looks at itself.
+/// The interval of a member's snapshots.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How many waits are told at most: the longest.
+/// The greatest number of waits in a snapshot: the longest ones.
 const WAITS: usize = 4;
 
-/// What is seen.
+/// A snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
     pub(crate) glance: Glance,
@@ -30,11 +30,11 @@ pub(crate) struct Snapshot {
     pub(crate) waits: Vec<ReportedCall>,
 }
 
-/// A call that waits.
+/// A waiting call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReportedCall {
     pub(crate) waited: Duration,
-    /// What for and of whom.
+    /// The request and the peer.
     pub(crate) what: String,
 }
 
@@ -47,7 +47,7 @@ impl From<PendingCall> for ReportedCall {
     }
 }
 
-/// What lies between two looks at a node.
+/// The state between two snapshots of a node.
 #[derive(Debug)]
 pub(crate) struct SnapshotSource {
     at: Instant,
@@ -62,7 +62,7 @@ impl SnapshotSource {
         }
     }
 
-    /// What happened since the last look, and what waits now.
+    /// Returns the figures since the last snapshot, and the present waits.
     pub(crate) fn look(&mut self, node: &FamilyNode, latency: &Latency) -> Snapshot {
         let (now, statistics) = (Instant::now(), node.statistics());
         let span = now.duration_since(self.at).as_secs_f64().max(1e-3);
@@ -89,14 +89,14 @@ impl SnapshotSource {
     }
 }
 
-/// Looks at a member from time to time, and tells the leader's process.
+/// Takes snapshots of a member from time to time, and sends them to the leader's process.
 pub(crate) struct Watcher {
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Watcher {
-    /// `latency` holds the requests since the last look.
+    /// `latency` has the requests since the last snapshot.
     pub(crate) fn start(node: Arc<FamilyNode>, latency: Arc<Mutex<Latency>>) -> Watcher {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -104,14 +104,14 @@ impl Watcher {
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 let latency = std::mem::take(&mut *lock(&latency));
                 let look = looker.look(&node, &latency);
-                // If nobody listens any more the member's other words say so.
+                // If the reader is gone, the member's other messages report that.
                 let _ = say(&mut stdout().lock(), &Word::Snapshot(Box::new(look)));
             }
         });
         Watcher { stop, thread }
     }
 
-    /// No more looks after this.
+    /// Ends the snapshots.
     pub(crate) fn stop(self) {
         drop(self.stop);
         let _ = self.thread.join();

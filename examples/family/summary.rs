@@ -1,5 +1,4 @@
-//! What you see: a bar while the work goes on (lines where there is no terminal), a table at the
-//! end.
+//! The display: a bar during the work (lines if there is no terminal), and a table at the end.
 
 use std::io::stdout;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes};
 use crate::top::Top;
 
-/// How often a line is written where no bar can be.
+/// The interval of lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_millis(500);
 
 /// The whole work.
@@ -23,7 +22,7 @@ pub(crate) const ALL: u64 = 1000;
 
 pub(crate) struct Summary {
     progress: Progress,
-    /// How much is to be done.
+    /// The amount of work.
     aim: String,
     top: Option<Top>,
     begin: Instant,
@@ -45,18 +44,18 @@ impl Summary {
         }
     }
 
-    /// One line, with the time.
+    /// Prints one line, with the time.
     pub(crate) fn say(&self, what: &str) {
         let line = format!("{:>7.3} s  {what}", self.begin.elapsed().as_secs_f64());
         if self.top.as_ref().is_some_and(|top| top.say(&line)) {
             return;
         }
         self.progress.clear();
-        // If nobody reads it, the work goes on.
+        // If the output is not read, the work continues.
         let _ = say(&mut stdout().lock(), &line);
     }
 
-    /// How far it has come, of [`ALL`].
+    /// Shows the progress, of [`ALL`].
     pub(crate) fn tick(&mut self, processes: &Processes, leader: &FamilyNode, done: u64) {
         if let Some(top) = &mut self.top {
             return top.tick(processes, leader, done);
@@ -81,14 +80,14 @@ impl Summary {
         }
     }
 
-    /// The work is over.
+    /// Ends the bar.
     pub(crate) fn finish(&mut self) {
         self.top = None;
         self.progress.clear();
     }
 }
 
-/// What each member did, all of them together, and what the leader had to do for it.
+/// Prints the counts of each member, their sums, and the leader's statistics.
 pub(crate) fn table(processes: &Processes, leader: &Statistics) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
@@ -170,7 +169,7 @@ fn row(name: &str, report: &Report, end: &str) -> Row {
             .map(|count| HumanCount(count).to_string()),
     );
     if report.latency == Latency::default() {
-        // The killed one took its own account with it.
+        // The killed member has sent no last counts.
         cells.extend(["-"; 5].map(str::to_owned));
     } else {
         cells.push(HumanCount(report.latency.requests()).to_string());

@@ -1,4 +1,4 @@
-//! What goes on, on the whole screen; where there is no terminal, a copy of it now and then.
+//! The live display on the whole screen; without a terminal, a copy of it from time to time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,15 +17,15 @@ use crate::processes::{Member, Processes, Stage};
 use crate::snapshot::{ReportedCall, Snapshot, SnapshotSource};
 use crate::summary::ALL;
 
-/// How often a terminal gets a new picture, and anything else.
+/// The intervals of the display on a terminal and otherwise.
 const LIVE: Duration = Duration::from_millis(250);
 const PLAIN: Duration = Duration::from_secs(1);
 
-/// How many of the longest waits, and of the last words, are shown.
+/// The number of the longest waits, and of the last messages, in the display.
 const WAITS: usize = 5;
 const WORDS: usize = 5;
 
-/// Lines of the picture beside the members' own: frames of tables, the pools, the waits, the words.
+/// The lines of the display beside those of the members: borders, pools, waits, messages.
 const OTHER_LINES: usize = 30;
 
 pub(crate) struct Top {
@@ -56,7 +56,7 @@ impl Top {
         self.term.is_term()
     }
 
-    /// One line that the program has to say. True if it stands in the picture.
+    /// Shows one line of the program. True if the display shows it.
     pub(crate) fn say(&self, line: &str) -> bool {
         if !self.is_live() {
             return false;
@@ -69,7 +69,7 @@ impl Top {
         true
     }
 
-    /// Draws the picture if it is time for that.
+    /// Draws the display if its interval has passed.
     pub(crate) fn tick(&mut self, processes: &Processes, leader: &FamilyNode, done: u64) {
         let now = Instant::now();
         if now < self.next {
@@ -81,7 +81,7 @@ impl Top {
             .get_or_insert_with(|| SnapshotSource::new(leader));
         let look = looker.look(leader, &Latency::default());
         let picture = self.picture(processes, leader, &look, done);
-        // If nobody sees it, the work goes on.
+        // If the output fails, the work continues.
         let _ = self.draw(&picture);
     }
 
@@ -124,7 +124,7 @@ impl Top {
         text += "longest waits\n";
         let waits = waits(processes, look);
         for index in 0..WAITS {
-            // Always as many lines, so that nothing jumps.
+            // The number of lines is constant, so that nothing jumps.
             match waits.get(index) {
                 Some((who, told)) => {
                     let _ = writeln!(text, "  {:>10}  {who}: {}", span(told.waited), told.what);
@@ -141,14 +141,14 @@ impl Top {
 }
 
 impl Drop for Top {
-    /// The last picture stays, and what is said comes after it.
+    /// The last display stays, and further output comes after it.
     fn drop(&mut self) {
         let _ = self.term.show_cursor();
         let _ = self.term.flush();
     }
 }
 
-/// The longest waits of all, and whose they are.
+/// Returns the longest waits of all processes, with their processes.
 fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)> {
     let of = |name: String, look: &Snapshot| -> Vec<_> {
         let waits = look.waits.iter();
@@ -165,7 +165,7 @@ fn waits(processes: &Processes, leader: &Snapshot) -> Vec<(String, ReportedCall)
     all
 }
 
-/// A row for each; the slowest where there is not room for all.
+/// Returns a row for each member; the slowest ones if there is not room for all.
 fn members(processes: &Processes, leader: &Snapshot, room: usize) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
@@ -246,7 +246,7 @@ fn row(name: &str, does: &str, taken: Option<u64>, glance: &Glance) -> Vec<Cell>
     .into()
 }
 
-/// How full the leader's pools are, those that were ever used.
+/// Returns the usage of the leader's pools that were ever used.
 fn pools(leader: &FamilyNode) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);

@@ -1,5 +1,5 @@
-//! A small world of processes: children and grandchildren that signal each other, end and are
-//! waited for, one of them killed from outside; and whether all of that was seen as it happened.
+//! A small process tree: children and grandchildren that signal each other, end and are reaped, and
+//! one that is killed. The run checks that all of that was reported as it happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, PipeReader, pipe};
@@ -22,25 +22,25 @@ use crate::platform::FamilyNode;
 use crate::process::{GO, HELLO, TERM, start};
 use crate::summary::Summary;
 
-/// The most children that the first process starts.
+/// The greatest number of children of the first process.
 const CHILDREN: u32 = 8;
 const LIMIT: Duration = Duration::from_secs(30);
 const SIGPWR: u32 = 30;
 
-/// All that was said.
+/// All that the processes have reported.
 #[derive(Default)]
 struct Ledger {
-    /// Parent and host process of each.
+    /// The parent and the host process of each process.
     up: BTreeMap<Id, (Id, i32)>,
-    /// How many children it has started.
+    /// The number of children that each has started.
     ready: BTreeMap<Id, u32>,
     done: BTreeSet<Id>,
-    /// How often a signal was sent, and came: by sender, receiver, number.
+    /// The number of times that a signal was sent, and delivered: by sender, receiver, number.
     sent: BTreeMap<(Id, Id, i32), u32>,
     got: BTreeMap<(Id, Id, i32), u32>,
-    /// With which code and signal it ended.
+    /// The exit code and signal of each process.
     exits: BTreeMap<Id, (u32, u32)>,
-    /// What its parents were told.
+    /// The exit reports that parents got.
     told: BTreeMap<Id, Vec<(Id, u32, u32)>>,
     reaped: BTreeMap<Id, Vec<Id>>,
 }
@@ -77,7 +77,7 @@ impl Ledger {
     }
 }
 
-/// Runs the world, whose first process is this one, and says what was wrong.
+/// Runs the process tree, whose first process is this one, and returns the faults.
 pub(crate) fn run(
     first: &FamilyNode,
     events: &Receiver<Event>,
@@ -115,7 +115,7 @@ pub(crate) fn run(
     ));
     first.kill(Target::All, GO, WAIT)?;
     world.listen_until("signalling", |ledger| ledger.done.len() == count)?;
-    // By group: the child that leads it, and its children.
+    // The group is that of the child which leads it, and its children.
     first.kill(Target::Group(victim), HELLO, WAIT)?;
     let group: Vec<Id> = world
         .ledger
@@ -158,7 +158,7 @@ pub(crate) fn run(
         process.wait()?;
     }
     world.listen_until("ending", |ledger| ledger.exits.len() == count)?;
-    // All that was said is heard when nobody is left to say more.
+    // All output is read when all writers have ended.
     while let Ok(line) = world.lines.recv() {
         world.ledger.record(&line)?;
     }
@@ -201,8 +201,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Hears what happened to this process itself: of each of its children it is told, though it
-    /// may have waited for them before that.
+    /// Records the events of this process: it is notified of each child's end, although it may have
+    /// reaped the child before.
     fn take_events(&mut self) {
         let until = Instant::now() + LIMIT;
         loop {
@@ -253,7 +253,7 @@ impl World<'_> {
             }
         }
         for (member, (parent, _)) in &ledger.up {
-            // The killed one's children are this process's since.
+            // The children of the killed process have become this process's.
             let parent = if *parent == victim { self.pid } else { *parent };
             let Some((code, signal)) = ledger.exits.get(member) else {
                 wrong.push(format!("{member} did not end"));
@@ -281,7 +281,7 @@ impl World<'_> {
     }
 }
 
-/// As `ps` shows it.
+/// Prints the list of processes, as `ps` does.
 fn listing(first: &FamilyNode) -> Result<()> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);

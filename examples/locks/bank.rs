@@ -1,10 +1,10 @@
-//! The bank's file: a table of accounts, and behind it what each teller is about to do.
+//! The bank's file: a table of accounts, and after it an entry for each teller's transfer.
 //!
 //! A teller may be killed between any two writes. So before it changes an account it marks both,
-//! says in its own entry what they are to become, and commits that with one write; then it writes
-//! the new balances, which takes the marks away. Whoever locks an account that is still marked
-//! knows that its teller is dead, and finishes what was committed, or takes back what was not.
-//! Every write is one system call, which a kill does not cut in two.
+//! writes their new balances to its own entry, and commits that with one write; then it writes the
+//! new balances, which removes the marks. A teller that locks an account with a mark knows that the
+//! marking teller is dead, and finishes the transfer if it was committed, or undoes it if it was
+//! not. Every write is one system call, which a kill does not divide.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Bytes of an account: its balance, the teller at it, the number of the transfer that marks it.
+/// The length of an account in bytes: its balance, the teller at it, the number of the transfer
+/// that marks it.
 pub(crate) const ACCOUNT: u64 = 24;
 const ACCOUNT_BYTES: usize = 24;
-/// Bytes of a teller's entry.
+/// The length of a teller's entry in bytes.
 const ENTRY: u64 = 48;
 const ENTRY_BYTES: usize = 48;
 pub(crate) const BALANCE: i64 = 1_000;

@@ -15,13 +15,13 @@ use libos_ipc::{Config, Error, Exit, Id, Wait};
 use crate::bank::{ACCOUNT, BALANCE, Bank};
 use crate::common::{ProcessOptions, end, figures, over, tell};
 
-/// No wait takes as long as this, unless it lasts for ever.
+/// Every wait takes less time than this, unless it lasts for ever.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
 /// The interval at which a teller reports its progress.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
-/// One transfer in so many is a count of all the money.
+/// One transfer in this many is a count of all the money.
 const COUNT_EVERY: u64 = 50;
 
 #[derive(Args)]

@@ -1,4 +1,4 @@
-//! What a process has done, and how long that took, by kind.
+//! The counts of a process, and latencies, by kind.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,24 +8,24 @@ use anyhow::{Context, Error, Result};
 use crate::common::{Latency, figures};
 
 figures!(
-    /// What a process counts. All but `last` since it last said so.
+    /// The counts of a process. All but `last` count from the last report.
     Counts {
-        // IDs that it took and gave back.
+        // IDs that it allocated and released.
         taken, released,
-        // Signals that the leader accepted, and others that any process did.
+        // Signals that the leader accepted, and signals that any process accepted.
         to_first, to_others,
-        // Signals of the leader's own that came, by what they were sent to.
+        // Delivered signals from the leader, by their kind of target.
         from_first, by_group, to_all,
-        // Changes of what is shared.
+        // Changes of shared values.
         changes,
-        // Waits for a lock that would have been for ever.
+        // Lock requests that were refused as deadlocks.
         deadlocks,
-        // It has come to its end, and this is the last.
+        // The process has ended its work, and this is its last report.
         last,
     }
 );
 
-/// Kinds of work that are timed.
+/// The kinds of timed work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Join,
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     OwnValue,
     SharedValue,
     Exit,
-    /// At the leader: from the end of a process until its parent knows.
+    /// At the leader: from the end of a process until its parent has reaped it.
     Wait,
 }
 
@@ -58,7 +58,7 @@ impl Kind {
     ];
 }
 
-/// How long each kind took.
+/// The latencies of each kind.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Latencies([Latency; Kind::ALL.len()]);
 
@@ -72,7 +72,7 @@ impl Latencies {
     }
 }
 
-/// What a process says.
+/// The report of a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Report {
     pub(crate) counts: Counts,

@@ -1,5 +1,5 @@
-//! Processes that come, work on everything that a family has, and go or are killed, for as long as
-//! you like; and a check that nothing was lost, left behind or late.
+//! Processes that start, use everything that a family has, and end or are killed, for any time; and
+//! checks that nothing is lost, left behind or late.
 //!
 //! The parts: [`run`] is the leader's side, which keeps the [`places`] filled; [`member`] is a
 //! process and [`work`] what it does while it lives; [`shared`] is what all of them share, [`signals`]
@@ -100,7 +100,7 @@ struct Options {
 }
 
 impl Options {
-    /// How many processes there are for each core.
+    /// Returns the number of processes for each core.
     fn crowd(&self) -> u32 {
         let cores = available_parallelism().map_or(1, usize::from);
         self.members.div_ceil(u32::try_from(cores).unwrap_or(1))

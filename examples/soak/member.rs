@@ -24,7 +24,7 @@ use crate::figures::Kind;
 use crate::signals::{ALL, GROUP, ONE};
 use crate::work::Member;
 
-/// How often a process says what it has done.
+/// The interval of a process's reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     code: u8,
 }
 
-/// Counts the signals that come, and answers what is asked.
+/// Counts the signals that are delivered, and answers requests for metadata.
 #[derive(Default)]
 struct Os {
     ones: AtomicU64,
@@ -96,7 +96,7 @@ impl Embedder<Host> for OsOf {
     }
 }
 
-/// Answers what is asked about a process of this program.
+/// Answers requests for metadata of a process of this program.
 pub(crate) fn answer(node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
     let program = current_exe().ok();
     let program = program.and_then(|path| std::ffi::CString::new(path.as_os_str().as_bytes()).ok());
@@ -112,10 +112,10 @@ pub(crate) fn answer(node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: Meta
     let _ = reply.send(node, known);
 }
 
-/// The limits that all processes of the family have, but for the leader's tables.
+/// Returns the limits of all processes of the family, except for the leader's tables.
 pub(crate) fn capacities(members: u32) -> Capacities {
     Capacities {
-        // Each may have to do with any other.
+        // Each process may be connected to any other.
         peers: members as usize + 64,
         children: members as usize + 64,
         ..Capacities::DEFAULT
@@ -175,7 +175,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         .latencies
         .of_mut(Kind::Exit)
         .add(begin.elapsed().as_nanos());
-    // Nothing comes any more.
+    // No more signals are delivered.
     let counts = &mut report.counts;
     counts.from_first = os.ones.load(Ordering::Relaxed);
     counts.by_group = os.groups.load(Ordering::Relaxed);

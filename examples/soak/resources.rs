@@ -1,14 +1,14 @@
-//! What this process takes of the machine, and whether that grows.
+//! The memory and descriptors of this process, and checks that they do not grow.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// What the memory may grow by: the allocator's own, of threads that come and go.
+/// The allowed growth of memory: that of the allocator, by threads that start and end.
 const GROWTH: u64 = 2 << 20;
 
-/// How often to look.
+/// The interval of samples.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 
 /// Memory and descriptors of this process.
@@ -17,10 +17,10 @@ pub(crate) struct Resources {
     next_look: Duration,
     pub(crate) memory: u64,
     pub(crate) descriptors: usize,
-    /// The most memory in the first and in the last quarter of the time.
+    /// The greatest memory in the first and in the last quarter of the time.
     early: u64,
     late: u64,
-    /// Descriptors before anybody came.
+    /// The number of descriptors before the first process.
     at_first: usize,
 }
 
@@ -52,8 +52,8 @@ impl Resources {
         Ok(())
     }
 
-    /// When all have gone. `kept` is how many calls of this process ever waited at once: the event that
-    /// wakes such one is kept for the next.
+    /// Returns the faults when all processes have ended. `kept` is the greatest number of calls of
+    /// this process that ever waited at once: the event of each is kept for later calls.
     pub(crate) fn verdict(&self, kept: usize) -> Vec<String> {
         let mut wrong = Vec::new();
         match descriptors() {
@@ -73,7 +73,7 @@ impl Resources {
     }
 }
 
-/// The memory of this process that is there, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn memory() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -82,7 +82,7 @@ fn memory() -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
-/// How many descriptors are open, but for that which looks.
+/// Returns the number of open descriptors, without the one for reading them.
 fn descriptors() -> Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count() - 1)
 }

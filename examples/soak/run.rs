@@ -1,4 +1,4 @@
-//! The leader's side: keeps the places filled, signals who is there, and sees how each ends.
+//! The leader's side: keeps the slots filled, signals the processes, and checks how each ends.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -27,10 +27,10 @@ use crate::signals::signal;
 use crate::slots::{Event, Known, Occupant, Plan, Register, Start};
 use crate::view::View;
 
-/// How long after its death a process that was killed is held for one that never joined.
+/// The time after its death at which a killed process counts as one that never joined.
 const ABANDON_AFTER: Duration = Duration::from_secs(1);
 
-/// What the first process does with a signal, and what it is told.
+/// The library OS of the first process.
 struct Os {
     register: Arc<Register>,
     events: Sender<Event>,
@@ -38,7 +38,7 @@ struct Os {
 
 impl Embedder<Host> for Os {
     fn signal(&self, node: &Node<'_, Host>, signal: &Signal, reply: SignalReply) {
-        // What comes for a child that is just ending is not for this process.
+        // A signal for a child that is just ending is not for this process.
         let is_here = matches!(signal.target, Target::Process(pid) if node.pid() == Some(pid));
         if is_here {
             let count = |known: &mut Known| known.to_first += 1;
@@ -57,13 +57,13 @@ impl Embedder<Host> for Os {
     }
 }
 
-/// What all of them together have come to.
+/// The sums over all processes.
 #[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) started: u64,
     pub(crate) ended: u64,
     pub(crate) killed: u64,
-    /// Killed before they had joined.
+    /// Processes that were killed before they had joined.
     pub(crate) buried: u64,
     pub(crate) report: Report,
 }
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     let leader = HostNode::start_with(&base, Identity::LEADER, config, Box::new(os))?;
     let wait = Wait::at_most(options.limit());
     leader.join(wait)?;
-    // They live as long as somebody who has used them.
+    // The values live as long as a process that has used them.
     let mut values = Vec::new();
     for number in 0..options.members.div_ceil(SHARERS) {
         let value = leader.share::<Value>(Some(value_of(number * SHARERS)))?;
@@ -144,7 +144,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     }
     leader.leave(wait)?;
     leader.release_idle_ranges(wait)?;
-    // One may be killed before it has said who it is, or can be answered.
+    // A process may be killed before it is identified, or can be answered.
     let killed = run.totals.killed;
     wrong.extend(left(&leader, |reason, count| {
         matches!(reason, Refusal::NoVmid | Refusal::Unreachable) && count <= killed
@@ -153,7 +153,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Tables for that many processes.
+/// Returns the limits of the leader for that many processes.
 fn capacities(members: u32) -> Capacities {
     let common = member::capacities(members);
     let members = members as usize;
@@ -175,7 +175,7 @@ fn capacities(members: u32) -> Capacities {
     }
 }
 
-/// A process that has ended, and was not waited for.
+/// A process that has ended and was not reaped.
 struct Ending {
     gone: Occupant,
     status: ExitStatus,
@@ -201,7 +201,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Until the time is over and all have gone.
+    /// Works until the time is over and all processes have ended.
     fn work(&mut self) -> Result<()> {
         while self.begin.elapsed() < self.options.seconds {
             self.fill()?;
@@ -234,7 +234,7 @@ impl Run<'_> {
                 let limit = Wait::at_most(self.options.limit());
                 let child = self.leader.start_child(limit);
                 let child = child.context("preparing a process")?;
-                // Before it is there and can be heard of.
+                // It is added before it runs and can be reported.
                 self.register.add(child.pid);
                 let start = Start {
                     child,
@@ -253,7 +253,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Kills who is to be killed, and hears what has happened, for a moment.
+    /// Kills the processes whose time has come, and handles events, for a moment.
     fn step(&mut self) -> Result<()> {
         let now = Instant::now();
         for occupant in self.places.iter_mut().flatten() {
@@ -307,7 +307,8 @@ impl Run<'_> {
         self.totals.report.add(report);
     }
 
-    /// Waits for one that is silent, and looks at its account. False if it is too early for that.
+    /// Reaps a process whose output has ended, and checks its counts. False if it is too early for
+    /// that.
     fn reap(&mut self, ending: &Ending) -> Result<bool> {
         let Ending {
             gone,
@@ -323,7 +324,7 @@ impl Run<'_> {
                 self.wrong.extend(gone.fault(*status, &exit));
             }
             Err(Error::TimedOut) if since.elapsed() < ABANDON_AFTER => return Ok(false),
-            // The family never heard of it: only who started it knows that it is dead.
+            // The process was never in the table: only its parent knows that it is dead.
             Err(Error::TimedOut) if self.is_abandoned(pid) && status.code().is_none() => {
                 self.leader.abandon_child(gone.vmid)?;
                 self.register.change(pid, |known| known.told += 1);
@@ -347,7 +348,7 @@ impl Run<'_> {
         });
         let known = known.with_context(|| format!("{pid} was told of twice"))?;
         let counts = gone.counts;
-        // One that was killed took the last of its account with it.
+        // A process that was killed has not sent its last counts.
         let is_whole = counts.last == 1;
         if gone.plan == Plan::End && !is_whole {
             self.wrong.push(format!("{pid} ended without its account"));
@@ -371,13 +372,13 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Whether a process has not joined yet.
+    /// Returns true if a process has not joined yet.
     fn is_abandoned(&self, pid: Id) -> bool {
         let process = self.leader.process(pid, self.wait);
         process.is_ok_and(|process| process.state == ProcessState::Starting)
     }
 
-    /// What is wrong with all of it.
+    /// Returns the faults of the whole run.
     fn verdict(&self) -> Vec<String> {
         let waiters = self.leader.statistics().pools.waiters;
         let mut wrong = self.resources.verdict(waiters.peak);

@@ -1,5 +1,5 @@
-//! What all processes share: a file with record locks and another with `flock`, in which whoever has a
-//! lock leaves its pid meanwhile; and values in which each counts for itself.
+//! The shared resources: a file with record locks and another with `flock`, in which the holder of
+//! a lock writes its pid; and values in which each process has a counter.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,15 +12,15 @@ use libos_ipc::wire::ProcessState;
 use libos_ipc::{Error, Id, Wait};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// How many parts of a file are locked each by itself.
+/// The number of parts of a file that are locked separately.
 pub(crate) const PARTS: u64 = 4;
-/// How long one is, in bytes: a pid.
+/// The length of a part in bytes: a pid.
 pub(crate) const PART: u64 = 4;
 
-/// How many processes share one value.
+/// The number of processes that share one value.
 pub(crate) const SHARERS: u32 = 50;
 
-/// A value that several share: how often each of them has changed it.
+/// A shared value: the number of changes by each of its processes.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Value {
@@ -34,7 +34,7 @@ impl Value {
     }
 }
 
-/// The number of the value that the process at a place shares with others.
+/// Returns the number of the value that the process in a slot shares with others.
 pub(crate) fn value_of(place: u32) -> u64 {
     u64::from(place / SHARERS) + 1
 }
@@ -52,7 +52,7 @@ impl Guarded {
         Ok(Guarded(file))
     }
 
-    /// Whoever is at that part; 0: nobody.
+    /// Returns the pid in that part; 0 for none.
     fn at(&self, part: u64) -> io::Result<Id> {
         let mut pid = [0; 4];
         self.0.read_exact_at(&mut pid, part * PART)?;
@@ -63,7 +63,8 @@ impl Guarded {
         self.0.write_all_at(&pid.to_le_bytes(), part * PART)
     }
 
-    /// Uses a part that is locked for this process alone. Another that is still there must be dead.
+    /// Uses a part that is locked for this process alone. A process whose pid is still there must
+    /// be dead.
     pub(crate) fn use_alone(
         &self,
         node: &HostNode,
@@ -82,7 +83,7 @@ impl Guarded {
         Ok(self.put(part, 0)?)
     }
 
-    /// That nobody who lives changes it.
+    /// Checks that no live process changes the part.
     pub(crate) fn see_none(&self, node: &HostNode, part: u64, wait: Wait<'_>) -> Result<()> {
         let other = self.at(part)?;
         if other == 0 {

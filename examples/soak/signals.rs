@@ -1,4 +1,4 @@
-//! What the leader signals to processes, and what these signal.
+//! The signals from the leader to processes, and between processes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,14 +11,14 @@ use libos_ipc::{Error, Target, Wait};
 
 use crate::slots::{Register, Sent};
 
-/// What the leader signals to one, to a group, and to all.
+/// The leader's signals to one process, to a group, and to all.
 pub(crate) const ONE: i32 = 10;
 pub(crate) const GROUP: i32 = 12;
 pub(crate) const ALL: i32 = 18;
-/// What processes send each other, and the leader.
+/// The signals of processes to each other, and to the leader.
 pub(crate) const HELLO: i32 = 17;
 
-/// Signals processes, one by one, by their group, and all of them, until it is over.
+/// Signals processes, one by one, by their group, and all of them, until the run is over.
 pub(crate) fn signal(
     leader: &HostNode,
     register: &Register,
@@ -57,14 +57,16 @@ pub(crate) fn signal(
             leader.kill(Target::Process(pid), ONE, wait)
         };
         match sent {
-            // A child that has ended and was not waited for can be signalled, too, but hears nothing.
+            // A child that has ended and was not reaped can be signalled, too, but receives
+            // nothing.
             Ok(()) => {
                 let process = leader.process(pid, wait);
                 if process.is_ok_and(|process| process.state == ProcessState::Running) {
                     note(1, -1);
                 }
             }
-            // It has not joined yet, or has ended; and may have heard it at the last moment.
+            // It has not joined yet, or has ended; and may have received the signal at the last
+            // moment.
             Err(Error::NoSuchProcess | Error::Refused(_)) => {}
             Err(error) => return Err(error).with_context(|| format!("signalling {pid}")),
         }

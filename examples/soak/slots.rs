@@ -1,4 +1,4 @@
-//! The places for processes, and who is there: when each is to go, and how.
+//! The slots for processes, and their occupants: when and how each is to end.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,41 +15,41 @@ use crate::Options;
 use crate::common::{SIGPWR, command, hear};
 use crate::figures::{Counts, Report};
 
-/// How a process is to go.
+/// The planned end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// It ends by itself.
     End,
-    /// It works until it is killed.
+    /// It is killed while it works.
     Kill,
-    /// It ends by itself, and is killed at about that time: either is right.
+    /// It ends by itself, and is killed at about that time: both ends are right.
     Both,
 }
 
-/// Something that happened to a process.
+/// An event of a process.
 pub(crate) enum Event {
     Said(usize, Box<Result<Report>>),
-    /// It says nothing more.
+    /// Its output has ended.
     Silent(usize),
-    /// Its parent was told of its end.
+    /// Its parent got its exit report.
     Told(ChildExit),
 }
 
-/// A process that lives.
+/// A live process.
 pub(crate) struct Occupant {
     pub(crate) pid: Id,
     pub(crate) vmid: Vmid,
     pub(crate) code: u32,
     pub(crate) plan: Plan,
-    /// What it has done.
+    /// Its counts.
     pub(crate) counts: Counts,
-    /// When to kill it.
+    /// The time at which it is to be killed.
     killed_at: Option<Instant>,
     process: Child,
     input: Option<ChildStdin>,
 }
 
-/// What a process is started with.
+/// The parameters of a process.
 pub(crate) struct Start<'a> {
     pub(crate) child: Identity,
     pub(crate) place: usize,
@@ -113,7 +113,7 @@ impl Occupant {
         })
     }
 
-    /// Kills it if it is time.
+    /// Kills it if its time has come.
     pub(crate) fn kill_in_time(&mut self, now: Instant) -> Result<()> {
         if self.killed_at.is_some_and(|at| at <= now) {
             self.killed_at = None;
@@ -122,7 +122,7 @@ impl Occupant {
         Ok(())
     }
 
-    /// It is to go now, in its own way.
+    /// Ends it now, in its planned way.
     pub(crate) fn stop(&mut self) -> Result<()> {
         if let Some(at) = &mut self.killed_at {
             *at = Instant::now();
@@ -132,18 +132,18 @@ impl Occupant {
         Ok(())
     }
 
-    /// How it has ended, as the host knows it.
+    /// Returns its exit status on the host.
     pub(crate) fn status(&mut self) -> Result<ExitStatus> {
         Ok(self.process.wait()?)
     }
 
-    /// What is wrong with its end.
+    /// Returns the fault of its end.
     pub(crate) fn fault(&self, status: ExitStatus, exit: &ChildExit) -> Option<String> {
         let by_itself = (exit.exit_code, exit.term_signal) == (self.code, 0);
         let is_right = match (self.plan, status.code().map(i32::unsigned_abs)) {
             (Plan::End | Plan::Both, Some(code)) => by_itself && code == self.code,
             (Plan::Kill, None) => exit.term_signal == SIGPWR,
-            // Killed after it had said that it ends.
+            // It was killed after it had reported its end.
             (Plan::Both, None) => by_itself || exit.term_signal == SIGPWR,
             (Plan::End, None) | (Plan::Kill, Some(_)) => false,
         };
@@ -157,7 +157,7 @@ impl Occupant {
 }
 
 impl Drop for Occupant {
-    /// Nobody is left behind, however this ends.
+    /// No process survives, however this ends.
     fn drop(&mut self) {
         if let Ok(None) = self.process.try_wait() {
             let _ = self.process.kill();
@@ -166,7 +166,7 @@ impl Drop for Occupant {
     }
 }
 
-/// Signals to one process: those that it has accepted, and those of which that is not known.
+/// Signals to one process: those that it has accepted, and those whose result is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) accepted: u64,
@@ -174,29 +174,29 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// Whether that many may have come.
+    /// Returns true if that many may have been delivered.
     pub(crate) fn allows(self, came: u64) -> bool {
         (self.accepted..=self.accepted + self.unsure).contains(&came)
     }
 }
 
-/// What is known of each process that lives, or whose end is not done with.
+/// The known facts about a process that lives, or whose end is not handled completely.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Known {
-    /// From the leader, to it alone and to its group.
+    /// Signals from the leader, to it alone and to its group.
     pub(crate) ones: Sent,
     pub(crate) groups: Sent,
-    /// How many came from it to the leader.
+    /// The number of its signals to the leader.
     pub(crate) to_first: u64,
-    /// How often its end was told.
+    /// The number of exit reports about it.
     pub(crate) told: u32,
-    /// It was waited for.
+    /// It was reaped.
     pub(crate) reaped: bool,
-    /// It is not to be signalled any more.
+    /// It must not be signalled any more.
     pub(crate) silent: bool,
 }
 
-/// The same of all, for several threads.
+/// The same for all processes, shared by several threads.
 #[derive(Default)]
 pub(crate) struct Register(Mutex<HashMap<Id, Known>>);
 
@@ -209,8 +209,8 @@ impl Register {
         self.all().insert(pid, Known::default());
     }
 
-    /// Changes what is known of one; `None` if it is not known (any more). It is forgotten when it was
-    /// told and waited for.
+    /// Changes the facts about a process; `None` if it is not (or no longer) known. It is forgotten
+    /// when it was reported and reaped.
     pub(crate) fn change<T>(&self, pid: Id, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
         let mut all = self.all();
         let known = all.get_mut(&pid)?;
@@ -221,7 +221,7 @@ impl Register {
         Some(result)
     }
 
-    /// Any process that is to be signalled.
+    /// Returns any process that may be signalled.
     pub(crate) fn any(&self) -> Option<Id> {
         let all = self.all();
         let living: Vec<Id> = all
@@ -232,7 +232,7 @@ impl Register {
         fastrand::choice(living)
     }
 
-    /// Whose ends are not done with.
+    /// Returns the processes whose ends are not handled completely.
     pub(crate) fn open(&self) -> Vec<Id> {
         self.all().keys().copied().collect()
     }

@@ -1,4 +1,4 @@
-//! What you see: a table that changes, or lines where there is no terminal.
+//! The display: a table that changes, or lines without a terminal.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::figures::Kind;
 use crate::resources::Resources;
 use crate::run::Totals;
 
-/// How often the table changes.
+/// The interval of the display.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct View {
@@ -21,7 +21,7 @@ pub(crate) struct View {
     seconds: Duration,
     every: Duration,
     next: Duration,
-    /// When it was last looked, and how many calls of each kind there were.
+    /// The time of the last display, and the number of calls of each kind.
     before: (Duration, [u64; Kind::ALL.len()]),
 }
 
@@ -112,7 +112,7 @@ impl View {
     }
 }
 
-/// How many there were of each kind, and how many a second in that time since there were `before`.
+/// Returns the table of the number of calls of each kind, and their rate since `before`.
 fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
@@ -138,7 +138,7 @@ fn table(totals: &Totals, before: &[u64; Kind::ALL.len()], time: Duration) -> Ta
     table
 }
 
-/// How many a second.
+/// Returns a rate per second.
 fn rate(count: u64, time: Duration) -> u64 {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     count.saturating_mul(1000) / milliseconds

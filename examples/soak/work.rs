@@ -1,4 +1,4 @@
-//! What a process does while it lives: one thing or another, each time checking what comes of it.
+//! The work of a process while it lives: each step checks its results.
 
 use std::env::current_exe;
 use std::os::unix::ffi::OsStrExt;
@@ -25,12 +25,12 @@ pub(crate) struct Member<'a> {
     shared_file: Guarded,
     flocked: PathBuf,
     flocked_file: Guarded,
-    /// What it shares with some others; they all have it open.
+    /// The value that it shares with some others; they all have it open.
     value: Shared<'a, 'static, Host, Value>,
     held: Vec<Id>,
-    /// A process, to ask after the next one.
+    /// The process after which the next query continues.
     last: Option<Process>,
-    /// How often it has changed the value that is shared.
+    /// The number of its changes of the shared value.
     pub(crate) changes: u64,
     pub(crate) report: Report,
 }
@@ -55,7 +55,7 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// Makes a call, and notes how long it took.
+    /// Makes a call, and records its latency.
     pub(crate) fn timed<T>(
         &mut self,
         kind: Kind,
@@ -68,7 +68,7 @@ impl<'a> Member<'a> {
         outcome
     }
 
-    /// One thing or another.
+    /// Makes one step of work.
     pub(crate) fn step(&mut self) -> Result<()> {
         match fastrand::u32(..8) {
             0 => self.ids().context("IDs"),
@@ -107,7 +107,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// The next process in the list of all, if it runs and is another.
+    /// Returns the next process in the list of all, if it runs and is not this one.
     fn another(&mut self) -> Result<Option<Id>, Error> {
         let last = self.last;
         self.last = self.timed(Kind::Process, |node, wait| {
@@ -199,7 +199,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Locks in a file that nobody else uses: it is lent.
+    /// Locks parts of a file that no other process uses, so that it is delegated.
     fn own_file(&mut self) -> Result<()> {
         let path = format!("own file of {}", self.pid);
         let path = path.as_bytes();
@@ -222,8 +222,8 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Locks that others want, too: first of one part, then perhaps of another, which may be a
-    /// deadlock; or `flock` of the other file.
+    /// Sets locks that others request, too: first on one part, then perhaps on another, which may
+    /// be a deadlock; or `flock` on the other file.
     fn shared_files(&mut self) -> Result<()> {
         let kind = Kind::SharedLock;
         let options = self.options;
@@ -310,17 +310,17 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// This process's place in the shared value.
+    /// Returns this process's place in the shared value.
     fn place(&self) -> usize {
         (self.options.place % SHARERS) as usize
     }
 
-    /// How often the process at this place has changed the shared value.
+    /// Returns the number of changes of the shared value by this process.
     pub(crate) fn own_changes(&self) -> Result<u64, Error> {
         Ok(self.value.read(self.wait)?.by_place[self.place()])
     }
 
-    /// Gives back what it has.
+    /// Releases all that it has.
     pub(crate) fn leave(mut self) -> Result<Report> {
         while !self.held.is_empty() {
             self.release()?;
@@ -329,7 +329,7 @@ impl<'a> Member<'a> {
     }
 }
 
-/// What is known of another process; nothing if it has ended meanwhile.
+/// Returns the answer about another process; nothing if that has ended meanwhile.
 fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
