@@ -1,5 +1,5 @@
-//! What the benches share.
-// Each takes what it needs.
+//! The common parts of the benches.
+// Each bench uses some of them.
 #![allow(dead_code)]
 
 pub(crate) mod floor;

@@ -1,4 +1,4 @@
-//! What it costs to keep the last events.
+//! The cost of recording the last events.
 
 use std::io::Result;
 use std::path::Path;
@@ -10,9 +10,9 @@ use libos_ipc::{Capacities, Config, Identity, Vmid};
 
 use crate::common::{REPETITIONS, WAIT, median, row};
 
-/// A leader and a member that keep so many events, in this process.
+/// A leader and a member in this process, which record that many events.
 struct Pair {
-    // The member goes first.
+    // The member is dropped first.
     member: HostNode,
     _leader: HostNode,
 }
@@ -43,7 +43,7 @@ impl Pair {
         start.elapsed() / count
     }
 
-    /// One event at each side for each frame, and little else.
+    /// Sends frames with one event at each end, and little else.
     fn queued(&self, count: u32) -> Duration {
         let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
         let start = Instant::now();

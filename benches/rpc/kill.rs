@@ -17,12 +17,12 @@ use crate::common::process::{Child, ready, wait_for_the_end};
 use crate::common::{REPETITIONS, WAIT, floor, large, median, point, row};
 use crate::process::Family;
 
-/// More IDs than a process remembers the owners of.
+/// The number of IDs: more than a process remembers the owners of.
 const IDS: usize = 256;
-/// How many members a signal for all goes to.
+/// The numbers of members that a signal for all goes to.
 const CROWDS: [u32; 3] = [1, 10, 100];
 
-/// Takes every signal, and tells a long path.
+/// An embedder that accepts every signal, and answers with a long path.
 struct Willing(CString);
 
 impl Embedder<Host> for Willing {
@@ -48,7 +48,7 @@ pub(crate) fn leader(base: &str, config: Config) -> Result<HostNode> {
     )
 }
 
-/// A member that has many pids, and tells which.
+/// A member that has many pids, and prints them.
 pub(crate) fn target(base: &str) -> Result<()> {
     let identity = Identity::child(Vmid::new(3).expect("not 0"), Vmid::LEADER);
     let node = HostNode::start_with(Path::new(base), identity, large(), Box::new(willing()))?;
@@ -149,9 +149,9 @@ pub(crate) fn measure(pinned: bool) -> Result<()> {
     );
     row("a path of 4,000 bytes", metadata, Some(floor));
     for count in CROWDS {
-        // Nobody's VMID is used again.
+        // No VMID is used again.
         let first = 1_000 * count;
-        // The target is one of them.
+        // The target is one of the members.
         let others = (count - 1).to_string();
         let _crowd = Child::start(&["crowd", base, &first.to_string(), &others])?;
         let signals = (0..=REPETITIONS)

@@ -1,8 +1,8 @@
-//! What a request costs, beside the least that two processes can do on the same sockets.
+//! The cost of a request, beside the least that two processes can do on the same sockets.
 //!
 //! `cargo bench --bench rpc`. Everything is measured twice: with all processes pinned to one core,
-//! where the work counts, and unpinned, where waking a sleeping core does. Figures of one row are
-//! taken in turns in one run, so that the ratios hold on a noisy machine.
+//! where the work determines the time, and unpinned, where waking a sleeping core does. The figures
+//! of one row are measured alternately in one run, so that the ratios hold on a noisy machine.
 
 mod clients;
 #[path = "../common/mod.rs"]
@@ -26,7 +26,7 @@ use common::process::{pin, unpin};
 use common::{REPETITIONS, WAIT, floor, large, median, point, row};
 use process::Family;
 
-/// How many members are connected and never ask anything.
+/// The numbers of members that are connected and never send a request.
 const IDLE: [u32; 4] = [1, 10, 100, 1_000];
 
 fn main() -> Result<()> {
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     counted::system_calls()
 }
 
-/// A member of the bench's own, and how long its requests take.
+/// A member of the bench itself, which measures its requests.
 struct Asker(HostNode);
 
 impl Asker {
@@ -150,7 +150,7 @@ fn one_way() -> Result<()> {
                     asker.0.send(Vmid::LEADER, &frame, WAIT).expect("room");
                 }
             }
-            // The answer says that the leader has taken up every frame before it.
+            // The answer shows that the leader has handled every frame before it.
             asker.0.owner_of(1, WAIT).expect("the leader answers");
             rows[row].push(start.elapsed() / count);
         }

@@ -21,7 +21,7 @@ impl Family {
         Self::start_as("leader", config)
     }
 
-    /// With a leader of another kind.
+    /// Starts a leader of another kind.
     pub(crate) fn start_as(role: &str, config: &Config) -> Result<Family> {
         let directory = tempfile::tempdir()?;
         let base = directory.path().join("family");
@@ -38,7 +38,7 @@ impl Family {
         &self.base
     }
 
-    /// Members that are connected and never ask anything.
+    /// Connects members that never send a request.
     pub(crate) fn idle(&self, count: u32) -> Result<Vec<UnixStream>> {
         let leader = self.directory.path().join("family.1");
         (0..count)

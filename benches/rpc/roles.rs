@@ -1,4 +1,4 @@
-//! What the child processes of this bench do, by the name of their role.
+//! The roles of the bench's child processes, by their names.
 
 use std::io::Result;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::common::process::{ready, wait_for_the_end};
 use crate::common::{REPETITIONS, WAIT, large, median, row};
 use crate::process::Family;
 
-/// There is nothing to protect here.
+/// The bench has no secrets, so the key is constant.
 fn key() -> FamilyKey {
     FamilyKey::new(1, &[1; 32])
 }
@@ -67,7 +67,7 @@ fn round_trip<P: Pal>(node: &Node<'_, P>, count: u32) -> Duration {
     start.elapsed() / count
 }
 
-/// Small frames in batches, until the last is taken up.
+/// Sends small frames in batches, until the last is handled.
 fn queued<P: Pal>(node: &Node<'_, P>, count: u32) -> Duration {
     let frame = Message::ReleaseIdRange(IdRange { start: 1, end: 32 });
     let start = Instant::now();

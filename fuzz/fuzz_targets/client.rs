@@ -1,5 +1,6 @@
-//! A member with all its roles, whose leader and whose peer say anything while it calls them: nothing
-//! panics, no call is for ever, and when they are gone every call says so and nothing is left.
+//! A member with all its roles, whose leader and whose peer send anything while it makes calls. The
+//! target checks that nothing panics, every call ends, and when the others have ended every call
+//! reports that and nothing is left.
 #![no_main]
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ type Platform<'w> = Loopback<'w, 3, 24, 600>;
 type Pipe<'w> = LoopbackStream<'w, 3, 24, 600>;
 type Flag<'w> = <Platform<'w> as Pal>::Event;
 
-/// The member's platform: time goes on when it waits.
+/// The member's platform: its clock advances when it waits.
 struct Ticking<'w>(Platform<'w>, &'w World);
 
 impl<'w> Pal for Ticking<'w> {
@@ -48,7 +49,7 @@ impl<'w> Pal for Ticking<'w> {
 
 const HELLO: u8 = 64;
 
-/// The leader, or another process: its streams are the fuzzer's.
+/// The leader, or another process: the fuzzer controls its streams.
 struct Other<'w> {
     number: u32,
     pal: Platform<'w>,
@@ -139,13 +140,13 @@ fuzz_target!(|bytes: &[u8]| {
     });
     let mut handles = Vec::new();
     let mut ids = Vec::new();
-    // Each step: who or what, a number, and what a frame holds.
+    // Each step has an actor or action, a number, and the content of a frame.
     let mut rest = bytes;
     while let [what, number, tail @ ..] = rest {
         rest = tail;
         let other = &mut others[usize::from(what >> 7)];
         match what % 64 {
-            // What it says is heard at once, or only by the next call.
+            // The frame is received at once, or only by the next call.
             0..24 => {
                 let (code, seq) = match what % 6 {
                     0 => (HELLO, 0),
@@ -158,7 +159,7 @@ fuzz_target!(|bytes: &[u8]| {
                 rest = tail;
                 let mut payload = payload.to_vec();
                 for (at, byte) in payload.iter_mut().enumerate() {
-                    // Small numbers, so that they meet something.
+                    // Numbers are small, so that they match existing resources.
                     if at % 4 != 0 && at < 48 && *byte < 250 {
                         *byte = 0;
                     }
@@ -204,7 +205,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(pools.peers.now, 0, "{pools:?}");
 });
 
-/// A call, that gives up at once or after a while.
+/// Makes a call that times out at once or after a while.
 fn call<'w>(
     member: &Node<'_, Ticking<'w>>,
     network: &'w World,
@@ -222,7 +223,7 @@ fn call<'w>(
         end: u64::from(number >> 4) + 5,
         pid: 5,
         handle: u64::from(number % 4),
-        // One that waits is called off, and the leader may never say that it was.
+        // A waiting call is cancelled, and the leader may never confirm that.
         wait: number & 0x40 != 0,
         path: &[b'a' + number % 3],
     };

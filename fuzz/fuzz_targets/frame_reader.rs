@@ -1,15 +1,15 @@
-//! A stream of any bytes gives the same frames and ends in the same error, whether it comes in one
-//! piece or in many.
+//! A stream of any bytes gives the same frames and ends with the same error, whether it is read in
+//! one piece or in many.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use libos_ipc::wire::{FrameReader, Malformed};
 
-/// Every frame: its sequence number, its code and its payload.
+/// All frames: sequence number, code and payload.
 type Frames = Vec<(u64, u8, Vec<u8>)>;
 
-/// Feeds the stream to a reader, in pieces of these lengths over and over, or as one.
+/// Feeds the stream to a reader, in pieces of these lengths in turn, or as one piece.
 fn read(limit: usize, lengths: &[u8], mut stream: &[u8]) -> (Frames, Result<usize, Malformed>) {
     let mut buffer = vec![0; limit];
     let mut reader = FrameReader::new(&mut buffer);
@@ -44,7 +44,7 @@ fn read(limit: usize, lengths: &[u8], mut stream: &[u8]) -> (Frames, Result<usiz
 }
 
 fuzz_target!(|input: &[u8]| {
-    // The limit, how many pieces, their lengths, then the stream.
+    // The input has the limit, the number of pieces, their lengths, then the stream.
     let [limit, count, rest @ ..] = input else {
         return;
     };
@@ -53,6 +53,6 @@ fuzz_target!(|input: &[u8]| {
     let in_one_piece = read(stream.len().max(limit), &[], stream);
     let in_pieces = read(stream.len().max(limit), lengths, stream);
     assert_eq!(in_one_piece, in_pieces);
-    // With a limit shorter than the stream the pieces have to be moved together.
+    // With a limit shorter than the stream the reader has to move its bytes.
     assert_eq!(read(limit, &[], stream), read(limit, lengths, stream));
 });

@@ -1,5 +1,6 @@
-//! The bytes of operations, each behind its length: they are no operation, or those of the one they
-//! decode to. A leader applies all that are one, and its tables stay consistent.
+//! Any bytes of operations, each after its length, are no operation, or equal the bytes of the
+//! operation that they decode to. A leader applies all valid operations, and its tables stay
+//! consistent.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any payload is refused, or read as a message that is written and read back the same. The same
-//! for every answer that could be expected.
+//! Any payload is refused, or decoded to a message that encodes and decodes alike. The same is
+//! checked for every form of an answer.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ const EXPECTED: [Expected; 8] = [
     Expected::Process,
 ];
 
-/// Takes apart a frame that was just written.
+/// Parses a frame that was just written.
 fn with_frame(buffer: &mut [u8], length: usize, look: impl FnOnce(Frame<'_>)) {
     assert_eq!(length, buffer.len());
     let mut reader = FrameReader::new(buffer);

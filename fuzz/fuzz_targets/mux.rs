@@ -1,5 +1,5 @@
-//! A line whose other end is hostile: whatever comes, and whatever is done with the streams
-//! meanwhile, the machine stays within its bounds, and a fault closes all.
+//! A channel whose other end is hostile: whatever it sends, and whatever is done with the streams
+//! meanwhile, the machine stays within its bounds, and a fault closes all streams.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let mut end = Box::<Mux<STREAMS, WINDOW>>::default();
     let mut buffer = [0; 100];
     let mut rest = input;
-    // What is done, with which stream, how many bytes come before it, then these bytes.
+    // Each step has an action, a stream, the number of received bytes before it, then these bytes.
     while let [what, length, after @ ..] = rest {
         let (came, after) = after.split_at(usize::from(*length % 64).min(after.len()));
         rest = after;

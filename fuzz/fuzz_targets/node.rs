@@ -1,5 +1,6 @@
-//! A leader and a member with all their roles, and two peers that send anything: nothing panics,
-//! both go on serving each other, and when the peers are gone nothing of them is left.
+//! A leader and a member with all their roles, and two peers that send anything. The target checks
+//! that nothing panics, both continue to serve each other, and when the peers have ended nothing of
+//! them is left.
 #![no_main]
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use libos_ipc::{
 type World = Network<4, 24, 600>;
 type Platform<'w> = Loopback<'w, 4, 24, 600>;
 
-/// Answers some at once, some later.
+/// Answers some signals at once, some later.
 #[derive(Default)]
 struct Os(RefCell<Vec<SignalReply>>);
 
@@ -119,7 +120,7 @@ fuzz_target!(|bytes: &[u8]| {
         pal: join(number),
         to: [None, None],
     });
-    // Each step: who, what, how long, and the bytes that follow.
+    // Each step has an actor, an action, a length, and that many bytes.
     let mut rest = bytes;
     while let [how, code, tail @ ..] = rest {
         let peer = &mut peers[usize::from(how & 1)];
@@ -129,7 +130,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (payload, tail) = tail.split_at(length);
         rest = tail;
         match code % 96 {
-            // Not a frame at all.
+            // These bytes are no frame.
             94 => {
                 if let Some(stream) = &peer.to[to] {
                     let _ = stream.write(&[payload]);
@@ -163,7 +164,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let mut frame = (17 + payload.len() as u64).to_le_bytes().to_vec();
                 frame.extend(u64::from(*how).to_le_bytes());
                 frame.push(code);
-                // Small numbers, so that they meet something.
+                // Numbers are small, so that they match existing resources.
                 for (at, byte) in payload.iter().enumerate() {
                     frame.push(if at % 4 == 0 || at >= 24 { *byte } else { 0 });
                 }
@@ -180,7 +181,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     turn(40);
     assert!(leader.check_invariants());
-    // Whoever behaved is still served.
+    // The well-behaved member is still served.
     let mut request = member
         .request(Vmid::LEADER, &libos_ipc::wire::Message::GetIdOwner(1))
         .expect("there is room");

@@ -1,6 +1,6 @@
-//! A secure stream between two members, and a host that does anything to its bytes, in either
-//! direction: nothing panics, what is read is what was said, from its beginning and in order, and the
-//! end is only told if all of it was read.
+//! A secure stream between two members, and a host that changes its bytes in either direction. The
+//! target checks that nothing panics, the bytes that are read are those that were written, from the
+//! first on and in order, and the end is reported only if all of them were read.
 #![no_main]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,11 +34,11 @@ fn member<'w>(world: &'w World, number: u32) -> SecurePal<Platform<'w>> {
     SecurePal::new(place, vmid(number), key, random)
 }
 
-/// The bytes that go one way, in the host's hands.
+/// The bytes of one direction, held by the host.
 #[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
-    /// All that ever came, to be played again.
+    /// All bytes so far, for a replay.
     recorded: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ impl Held {
         }
     }
 
-    /// One deed of the host.
+    /// Makes one change by the host.
     fn change(&mut self, deed: u8, at: u8, with: &[u8]) {
         let at = usize::from(at).min(self.bytes.len());
         let end = (at + with.len()).min(self.bytes.len());
@@ -74,7 +74,7 @@ impl Held {
         }
     }
 
-    /// Passes on as much as that.
+    /// Passes on at most that many bytes.
     fn give(&mut self, to: &Raw<'_>, most: usize) {
         let most = most.min(self.bytes.len());
         if let Ok(count) = to.write(&[&self.bytes[..most]]) {
@@ -155,7 +155,7 @@ fuzz_target!(|bytes: &[u8]| {
             let mut ready = ReadyList::new();
             pal.wait(&mut ready, Some(Time(0)));
         }
-        // What was written in part is in the hands of the host already.
+        // A part of the bytes may have been passed on by the host already.
         assert!(message.starts_with(&read), "read what was not said");
         assert!(!has_ended || out.is_none(), "an end that was not said");
         assert!(

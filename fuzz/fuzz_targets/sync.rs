@@ -1,5 +1,6 @@
-//! The server of sync handles against clients that say anything, and a client against a server that
-//! does: neither gives to two what only one can have, and who behaves is served in the end.
+//! The server of sync handles against clients that send anything, and a client against a server
+//! that sends anything: neither grants two exclusive leases, and a well-behaved client is served at
+//! the end.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -22,11 +23,11 @@ fn vmid(who: usize) -> Vmid {
 fuzz_target!(|bytes: &[u8]| {
     let mut memory = Box::new_uninit_slice(Server::bytes(&LIMITS, 8));
     let mut server = Server::new(&mut Arena::new(&mut memory), &LIMITS, 8).expect("enough");
-    // One client that behaves, towards the server.
+    // One client that behaves well towards the server.
     let mut data = [0; 8];
     let mut honest = Client::new(&mut data);
     honest.open(0, true);
-    // One that is talked to.
+    // One client whose server sends anything.
     let mut other_data = [0; 8];
     let mut talked_to = Client::new(&mut other_data);
     talked_to.open(0, true);
@@ -48,7 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         match what & 3 {
             0 => {
-                // A client that says anything is out when it says what does not fit.
+                // A client that violates the protocol is removed.
                 let who = usize::from(length >> 4) % 3 + 1;
                 if server.on_message(vmid(who), code, &sync) == Err(RequestError::ProtocolViolation)
                 {
@@ -81,7 +82,7 @@ fuzz_target!(|bytes: &[u8]| {
         run(&mut server, &mut honest, &mut has, &mut waits);
         assert!(server.check_invariants());
     }
-    // When all others are gone the one that behaves gets what it waits for.
+    // When all others have ended the well-behaved client gets its lease.
     for who in 1..=3 {
         server.reclaim(vmid(who));
     }
@@ -97,7 +98,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(server.handle_usage().0, 0);
 });
 
-/// All that the one that behaves and the server have to say to each other.
+/// Exchanges all messages between the well-behaved client and the server.
 fn run(
     server: &mut Server<'_>,
     honest: &mut Client<'_>,
@@ -158,7 +159,7 @@ fn run(
     }
 }
 
-/// Whatever the server says, one writes or many read.
+/// Uses the value: whatever the server sends, one thread writes or many read.
 fn use_it(client: &mut Client<'_>, state: SyncState, how: u8) {
     match how % 5 {
         0 => {

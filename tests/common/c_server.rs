@@ -1,8 +1,8 @@
-//! The sync server of the C implementation, as its clients meet it.
+//! The sync server of the C implementation, as its clients see it.
 //!
-//! It behaves as the protocol describes it, faults included: it goes over a handle's leases once
-//! after every message, has a client that asks for more give back what that has, and ends its process
-//! at a surprise.
+//! It behaves as the protocol describes it, with its faults: after every message it walks once over
+//! a handle's leases, it has a client that requests a stronger lease return its present one, and it
+//! ends its process at an unexpected message.
 
 pub(crate) const REQUEST_UPGRADE: u8 = 9;
 pub(crate) const REQUEST_DOWNGRADE: u8 = 10;
@@ -16,7 +16,7 @@ pub(crate) const INVALID: i32 = 1;
 pub(crate) const SHARED: i32 = 2;
 pub(crate) const EXCLUSIVE: i32 = 3;
 
-/// What it says to a client.
+/// A message to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Said {
     pub(crate) to: u32,
@@ -37,7 +37,7 @@ struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Handle {
     id: u64,
-    /// The newest request last.
+    /// The leases, with the newest request last.
     leases: Vec<Lease>,
     data: Vec<u8>,
 }
@@ -48,10 +48,10 @@ pub(crate) struct CServer {
 }
 
 impl CServer {
-    /// A client's message comes in; what the server says to that comes out.
+    /// Handles a client's message, and returns the messages of the server.
     ///
     /// # Errors
-    /// What ends the server's process.
+    /// The text names the reason for which the server's process ends.
     pub(crate) fn on_message(
         &mut self,
         from: u32,
@@ -129,7 +129,7 @@ impl CServer {
         Ok(said)
     }
 
-    /// Whether any client has a lease of that handle.
+    /// Returns true if a client has a lease of that handle.
     pub(crate) fn is_used(&self, id: u64) -> bool {
         self.handles.iter().any(|handle| handle.id == id)
     }
@@ -141,7 +141,7 @@ impl Handle {
         leases.filter(|lease| lease.state == state).count()
     }
 
-    /// Grants what it can, and asks for what is in the way.
+    /// Grants the possible requests, and revokes conflicting leases.
     fn process(&mut self, said: &mut Vec<Said>) {
         let id = self.id;
         for at in 0..self.leases.len() {

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
-/// The program of the one example that a test uses: beside the tests, where all targets are built
-/// together.
+/// Returns the program of the one example that a test uses. It is beside the tests, where all
+/// targets are built together.
 pub(crate) fn program(example: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     let deps = std::env::current_exe().unwrap();
     let profile = deps.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples").join(example);
     BUILT.call_once(|| {
-        // Not if only this test was asked for.
+        // It is missing if only this test was built.
         if !program.exists() {
             let mut cargo = Command::new(env!("CARGO"));
             cargo

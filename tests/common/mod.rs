@@ -9,7 +9,7 @@ use libos_ipc::host::{Host, HostStream};
 use libos_ipc::pal::Pal;
 use tempfile::TempDir;
 
-/// Longer than anything takes that works.
+/// Longer than any wait that succeeds.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn vmid(number: u32) -> Vmid {
@@ -34,7 +34,7 @@ pub(crate) fn family() -> Family {
 }
 
 impl Family {
-    /// A stream from the first to the second.
+    /// Opens a stream from the first member to the second.
     pub(crate) fn stream(&self) -> (HostStream, HostStream) {
         let out = self.one.connect(vmid(2)).unwrap();
         (out, self.two.accept().unwrap())

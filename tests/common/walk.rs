@@ -1,8 +1,9 @@
-//! What a model of stateright walks through: machines are not copied, but made again from the steps so far.
+//! The states of a stateright model: machines are not copied, but made again from the steps so far.
 
 use std::hash::{Hash, Hasher};
 
-/// What can be seen after some steps. Two that look alike go on alike, however they came to be.
+/// The visible state after some steps. Two equal visible states continue alike, whatever steps led
+/// to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk<Step, Seen> {
     pub(crate) steps: Vec<Step>,
@@ -10,14 +11,14 @@ pub(crate) struct Walk<Step, Seen> {
 }
 
 impl<Step: Copy, Seen> Walk<Step, Seen> {
-    /// Before the first step. `see` does all steps, from the beginning.
+    /// The state before the first step. `see` does all steps, from the first on.
     pub(crate) fn start(see: impl FnOnce(&[Step]) -> Seen) -> Self {
         let steps = Vec::new();
         let seen = see(&steps);
         Walk { steps, seen }
     }
 
-    /// One step further.
+    /// The state after one more step.
     pub(crate) fn and(&self, step: Step, see: impl FnOnce(&[Step]) -> Seen) -> Self {
         let steps = [&self.steps[..], &[step]].concat();
         let seen = see(&steps);
@@ -26,7 +27,7 @@ impl<Step: Copy, Seen> Walk<Step, Seen> {
 }
 
 impl<Step: Copy, Seen: Clone> Walk<Step, Seen> {
-    /// Where it comes to rest when what is `due` is done, one after the other.
+    /// The state after all pending steps, one after the other.
     pub(crate) fn rest(
         &self,
         due: impl Fn(&Seen, &mut Vec<Step>),

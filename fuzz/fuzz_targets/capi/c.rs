@@ -1,4 +1,4 @@
-//! What of `include/libos_ipc.h` is called here.
+//! The functions of `include/libos_ipc.h` that this target calls.
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -55,7 +55,7 @@ pub struct libos_ipc_callbacks {
     pub fatal: extern "C" fn(Pointer, *const c_char),
 }
 
-/// 20 numbers, then whether IDs wrap.
+/// The limits: 20 numbers, then whether IDs wrap.
 pub type Limits = [u32; 21];
 
 #[repr(C)]
@@ -99,7 +99,7 @@ pub struct Statistics {
 macro_rules! arrivals {
     ($($name:ident)*) => {
         unsafe extern "C" { $(fn $name(src: u32, data: *mut u8, seq: u64) -> c_int;)* }
-        /// Those that take in a message.
+        /// The functions that take a received message.
         pub const ARRIVALS: [unsafe extern "C" fn(u32, *mut u8, u64) -> c_int; 17] = [$($name),*];
     };
 }

@@ -1,10 +1,10 @@
-//! The functions of `include/libos_ipc.h`, in any order and with any arguments that the header allows,
-//! in a process whose peers say anything: nothing panics, no call is for ever, what the platform
-//! gave is used as it should be, and afterwards nothing is left.
+//! The functions of `include/libos_ipc.h`, in any order and with any arguments that the header
+//! allows, in a process whose peers send anything. The target checks that nothing panics, every
+//! call ends, the platform's resources are used correctly, and nothing is left afterwards.
 //!
-//! A process can be set up once. So it is, at the first input, as the leader or, with
-//! `LIBOS_IPC_FUZZ_MEMBER` set, as a member; and after each input everything is given back, so
-//! that the next one begins like the first.
+//! A process can be set up only once, so it is set up at the first input, as the leader or, with
+//! `LIBOS_IPC_FUZZ_MEMBER` set, as a member; and after each input all resources are released, so
+//! that the next input begins in the same state.
 #![no_main]
 
 mod c;
@@ -14,7 +14,7 @@ use std::ptr::null_mut;
 use std::sync::Once;
 
 use libfuzzer_sys::fuzz_target;
-// For its functions.
+// The import links the library, for its functions.
 use libos_ipc as _;
 
 use c::*;
@@ -30,7 +30,7 @@ fn set_up() {
     unsafe {
         assert_eq!(init_ipc(), EINVAL, "before it was set up");
         libos_ipc_default_limits(&mut limits);
-        // Small tables, short waits.
+        // Tables are small and waits short.
         limits = [
             4, 2, 6, 816, 8192, 24, 6, 4, 1, 24, 3, 4, 4, 3, 16, 2, 4, 0, 2, 1, 1,
         ];
@@ -48,7 +48,7 @@ fn set_up() {
     }
 }
 
-/// What an input is read as: numbers, small ones most of the time.
+/// An input, read as numbers, most of them small.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -75,7 +75,7 @@ impl<'a> Input<'a> {
         self.number() as i32
     }
 
-    /// That many bytes, zero where there are no more.
+    /// Returns that many bytes; zero after the end of the input.
     fn bytes(&mut self, count: usize) -> Vec<u8> {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
@@ -84,7 +84,7 @@ impl<'a> Input<'a> {
         bytes
     }
 
-    /// A path with its NUL.
+    /// Returns a path with its NUL.
     fn path(&mut self) -> Vec<u8> {
         let mut path = match self.byte() {
             255 => vec![b'x'; 4095],
@@ -106,7 +106,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A whole message, with small numbers in it. Nobody waits for a lock for ever here.
+    /// Returns a whole message with small numbers. It never waits for a lock for ever.
     fn message(&mut self) -> Vec<u8> {
         let (code, length) = (self.byte() % 80, usize::from(self.byte() % 72));
         let mut payload = self.bytes(length);
@@ -132,7 +132,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What was opened and not closed yet.
+/// The handles that were opened and not closed.
 #[derive(Default)]
 struct Open {
     handles: Vec<Pointer>,
@@ -241,8 +241,8 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
                 let mut data = input.bytes(20);
                 let size = usize::from(input.byte()) % data.len();
                 let (code, id, state) = (input.int(), input.number() % 8, input.int());
-                // Who speaks for a handle that the library has open itself is told by nobody when
-                // its place is free.
+                // The library does not report when the slot of a handle is free that it has open
+                // itself, so messages of other servers about such a handle are excluded.
                 let is_own_business = matches!(code, 9 | 11 | 13);
                 if input.byte() & 1 == 0 && !is_own_business {
                     ipc_sync_client_send(code, id, state, size, data.as_mut_ptr());
@@ -257,7 +257,7 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
             )),
             38 => {
                 let which = usize::from(input.byte()) % ARRIVALS.len();
-                // Sizes and strings in it end within.
+                // Sizes and strings in the data end within them.
                 let mut data = input.bytes(64);
                 for at in (1..24).filter(|at| at % 4 != 0) {
                     data[at] = 0;
@@ -283,7 +283,7 @@ fn step(input: &mut Input<'_>, open: &mut Open) {
     }
 }
 
-/// One that was opened, or none.
+/// Returns a handle that was opened, or none.
 fn handle(input: &mut Input<'_>, open: &Open) -> Pointer {
     match input.byte() {
         255 => null_mut(),
@@ -296,7 +296,7 @@ fn handle(input: &mut Input<'_>, open: &Open) -> Pointer {
     }
 }
 
-/// Gives everything back, and sees that nothing is left.
+/// Releases all, and checks that nothing is left.
 fn clean_up(open: &Open) {
     unsafe {
         for handle in &open.handles {

@@ -1,5 +1,5 @@
-//! A platform in memory: a few other processes, all of them the fuzzer's, and a clock that goes on
-//! whenever it is looked at, so that no wait is for ever.
+//! A platform in memory: a few other processes, which the fuzzer controls, and a clock that
+//! advances whenever it is read, so that every wait ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{c_char, c_int};
@@ -9,17 +9,17 @@ use crate::c::*;
 
 const EAGAIN: c_int = 11;
 const ECONNREFUSED: c_int = 111;
-/// What a stream takes before it is read.
+/// The number of bytes that a stream accepts before it is read.
 const ROOM: usize = 2048;
-/// How far the clock goes each time.
+/// The advance of the clock at each reading.
 const TICK: u64 = 20_000;
 
-/// A stream, of either direction.
+/// A stream, in either direction.
 #[derive(Default)]
 pub struct Stream {
-    /// Who opened it, or to whom it was opened.
+    /// The process that opened it, or to which it was opened.
     pub peer: u32,
-    /// Bytes to be read by the library, or written by it and not read.
+    /// Bytes for the library to read, or bytes that the library wrote and no process has read.
     pub bytes: VecDeque<u8>,
     is_incoming: bool,
     is_ended: bool,
@@ -69,7 +69,7 @@ impl World {
         self.next
     }
 
-    /// The stream that a process has opened to us, new if there is none.
+    /// Returns the stream that a process has opened to the library, and opens it if there is none.
     pub fn stream_of(&mut self, peer: u32) -> &mut Stream {
         let is_open =
             |stream: &Stream| stream.is_incoming && !stream.is_ended && stream.peer == peer;
@@ -90,7 +90,7 @@ impl World {
         self.streams.get_mut(&name).expect("it is there")
     }
 
-    /// Ends what a process has open, both ways; what it has sent can be read yet.
+    /// Ends all streams of a process, in both directions; its bytes can still be read.
     pub fn end(&mut self, peer: u32) {
         for stream in self
             .streams
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// The process reads all that was sent to it.
+    /// The process reads all bytes that were sent to it.
     pub fn read_all(&mut self, peer: u32) {
         let outgoing = |stream: &&mut Stream| !stream.is_incoming && stream.peer == peer;
         for stream in self.streams.values_mut().filter(outgoing) {
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// Before the next input: nobody waits, nobody listens.
+    /// Resets the platform before the next input: no call waits, and no process listens.
     pub fn reset(&mut self) {
         let streams = &self.streams;
         assert!(
@@ -300,7 +300,7 @@ extern "C" fn event_is_set(_: Pointer, event: Pointer) -> bool {
 extern "C" fn event_wait(_: Pointer, _: Pointer, _: u64) {}
 
 extern "C" fn signal(_: Pointer, kill: *const std::ffi::c_void) -> c_int {
-    // The number is the fourth.
+    // The signal's number is the fourth field.
     let number = unsafe { kill.cast::<c_int>().add(3).read() };
     [0, -3, -1][number.unsigned_abs() as usize % 3]
 }
@@ -316,7 +316,7 @@ extern "C" fn metadata(_: Pointer, pid: u32, _: u32, data: *mut u8, size: usize)
             unsafe { data.copy_from_nonoverlapping(c"/bin/sh".as_ptr().cast(), 8) };
             8
         }
-        // More than there is room for: a fault of the library OS.
+        // A size beyond the buffer is a fault of the library OS.
         _ => size as i64 + 1,
     }
 }
