@@ -307,6 +307,7 @@ struct libos_ipc_statistics {
     uint64_t refused;             /* connections closed for a fault of the peer */
     struct libos_ipc_fill peers, waiters, ranges, own_ranges, children, locks, locked_files,
         waiting_for_locks, lock_handles, sync_handles, served_handles, sync_clients, send_queue;
+    uint64_t broken_invariants;   /* errors in this library that its own checks found: 0, or a defect to report */
 };
 
 /* Returns what the library has counted since init_ipc(). */

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::invariant::{Count, OrBroken, broken_count};
 use crate::wire::Malformed;
 
 /// The reason why a peer's connection was closed through its own fault, or an unidentified
@@ -55,8 +56,8 @@ impl Refusal {
             own => Self::OWN
                 .iter()
                 .position(|refusal| *refusal == own)
-                .unwrap_or(0)
-                .saturating_add(Malformed::ALL.len()),
+                .or_broken(0)
+                .plus(Malformed::ALL.len()),
         }
     }
 
@@ -103,6 +104,10 @@ macro_rules! counters {
             /// Connections refused or closed for a fault of the peer, by reason. See
             /// [`Statistics::refused`].
             refusals: [u64; Refusal::COUNT],
+            /// Errors in this crate that its own checks found, in all nodes of this process: 0, or a
+            /// defect to be reported. The log names the place of the first one. Builds with debug
+            /// assertions panic instead.
+            pub broken_invariants: u64,
             /// The usage of the node's pools.
             pub pools: Pools,
         }
@@ -113,7 +118,8 @@ macro_rules! counters {
                 for (value, counter) in refusals.iter_mut().zip(&self.refusals) {
                     *value = counter.get();
                 }
-                Statistics { $($name: self.$name.get(),)* refusals, pools }
+                let broken_invariants = broken_count();
+                Statistics { $($name: self.$name.get(),)* refusals, broken_invariants, pools }
             }
         }
     };
@@ -166,14 +172,12 @@ impl Counters {
 impl Statistics {
     /// Returns the number of connections that were refused or closed for that reason.
     pub fn refused(&self, reason: Refusal) -> u64 {
-        self.refusals.get(reason.index()).copied().unwrap_or(0)
+        self.refusals.get(reason.index()).copied().or_broken(0)
     }
 
     /// Returns the number of connections that were refused or closed, for all reasons.
     pub fn refused_total(&self) -> u64 {
-        self.refusals
-            .iter()
-            .fold(0, |sum, count| sum.saturating_add(*count))
+        self.refusals.iter().sum()
     }
 }
 

@@ -162,6 +162,13 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+/// Returns the status for an error number, or the error number for a status: its negative. The lowest
+/// number, which a peer may send, has none, and becomes the highest.
+#[inline]
+pub(crate) const fn negated(number: i32) -> i32 {
+    number.saturating_neg()
+}
+
 /// Linux error numbers. On the wire they are negative.
 pub mod errno {
     /// Resource deadlock would occur.

@@ -48,6 +48,7 @@ mod counters;
 pub mod error;
 pub mod events;
 pub mod file_locks;
+mod invariant;
 pub mod leader;
 mod log;
 pub mod member;

@@ -55,6 +55,7 @@ pub struct libos_ipc_statistics {
     pub served_handles: libos_ipc_fill,
     pub sync_clients: libos_ipc_fill,
     pub send_queue: libos_ipc_fill,
+    pub broken_invariants: u64,
 }
 
 impl From<&Statistics> for libos_ipc_statistics {
@@ -85,6 +86,7 @@ impl From<&Statistics> for libos_ipc_statistics {
             served_handles: pools.served_handles.into(),
             sync_clients: pools.sync_clients.into(),
             send_queue: pools.send_queue.into(),
+            broken_invariants: counted.broken_invariants,
         }
     }
 }

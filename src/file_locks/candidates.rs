@@ -4,6 +4,7 @@
 
 use super::LockTable;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for};
 
 /// A heap of requests, the next one to try on top.
@@ -60,11 +61,11 @@ impl LockTable<'_> {
             waiting.round = if waiting.arrival > last {
                 round
             } else {
-                round.saturating_add(1)
+                round.plus(1)
             };
         });
         let mut place = self.candidates.count;
-        self.candidates.count = place.saturating_add(1);
+        self.candidates.count = place.plus(1);
         while let Some(above) = place.checked_sub(1) {
             let above = above / 2;
             let parent = self.candidates.at(above);
@@ -88,8 +89,8 @@ impl LockTable<'_> {
         let moved = self.candidates.at(count);
         let mut place = 0_usize;
         loop {
-            let left = place.saturating_mul(2).saturating_add(1);
-            let right = left.saturating_add(1);
+            let left = (place << 1) | 1;
+            let right = left.plus(1);
             if left >= count {
                 break;
             }

@@ -4,6 +4,7 @@
 use super::interval_tree::{RangeLock, TreeKind};
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::errno;
+use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 
 /// A range to lock, and whether the lock is a write lock.
@@ -99,17 +100,17 @@ impl LockTable<'_> {
             unseen = prev_byte
                 .filter(|prev_byte| *prev_byte >= range.0)
                 .map(|prev_byte| (range.0, prev_byte));
-            plan.removed = plan.removed.saturating_add(1);
+            plan.removed.increment();
             let lock = self.trees.at(own);
             if lock.write == write {
                 whole = (whole.0.min(lock.start), whole.1.max(lock.end));
                 continue;
             }
             if lock.start < range.0 {
-                *left = Some(((lock.start, range.0.saturating_sub(1)), lock.write));
+                *left = Some(((lock.start, range.0.minus(1)), lock.write));
             }
             if lock.end > range.1 {
-                *right = Some(((range.1.saturating_add(1), lock.end), lock.write));
+                *right = Some(((range.1.plus(1), lock.end), lock.write));
             }
         }
         // Adjacent locks of the same kind are merged with the new lock.
@@ -119,7 +120,7 @@ impl LockTable<'_> {
             && self.trees.at(own).write == write
         {
             whole.0 = self.trees.at(own).start;
-            plan.removed = plan.removed.saturating_add(1);
+            plan.removed.increment();
         }
         if let Some(next_byte) = range.1.checked_add(1)
             && let Some(own) = self.own(holder, (next_byte, next_byte))
@@ -127,7 +128,7 @@ impl LockTable<'_> {
             && self.trees.at(own).write == write
         {
             whole.1 = self.trees.at(own).end;
-            plan.removed = plan.removed.saturating_add(1);
+            plan.removed.increment();
         }
         *new = Some((whole, write));
         plan
@@ -136,6 +137,7 @@ impl LockTable<'_> {
     /// Gives the range to the holder, or changes nothing.
     fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<(), i32> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
+        // Beyond the ends of a file there is nothing.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
             if self.unreserved_slots() == 0 {
@@ -152,7 +154,7 @@ impl LockTable<'_> {
         }
         let plan = self.plan(holder, range, write);
         let needed = plan.pieces.iter().flatten().count();
-        if needed > self.unreserved_slots().saturating_add(plan.removed) {
+        if needed > self.unreserved_slots().plus(plan.removed) {
             return Err(errno::ENOLCK);
         }
         let mut reach = range;
@@ -186,10 +188,10 @@ impl LockTable<'_> {
             }
             self.remove(holder, own);
             if has_left {
-                self.insert(holder, (start, range.0.saturating_sub(1)), write);
+                self.insert(holder, (start, range.0.minus(1)), write);
             }
             if has_right {
-                self.insert(holder, (range.1.saturating_add(1), end), write);
+                self.insert(holder, (range.1.plus(1), end), write);
             }
         }
         Ok(())
@@ -198,7 +200,7 @@ impl LockTable<'_> {
     /// The number of slots for locks that are not reserved for delegations.
     fn unreserved_slots(&self) -> usize {
         let left = self.trees.slots().remaining();
-        left.saturating_sub(self.delegations.reserved())
+        left.minus(self.delegations.reserved())
     }
 
     fn insert(&mut self, holder: u32, (start, end): Range, write: bool) {
@@ -240,7 +242,7 @@ impl LockTable<'_> {
 
     fn adjust_lock_count(&mut self, file: u32, change: isize) {
         if let Some(file) = self.files.get_mut(file as usize) {
-            file.locks = file.locks.saturating_add_signed(change);
+            file.locks = file.locks.checked_add_signed(change).or_broken(file.locks);
         }
     }
 
@@ -252,7 +254,7 @@ impl LockTable<'_> {
 
     fn add_holder(&mut self, owner: Owner, file: u32) -> Option<u32> {
         let slot = self.holder_slots.alloc()?;
-        self.last_holder = self.last_holder.saturating_add(1);
+        self.last_holder.increment();
         if let Some(holder) = self.holders.get_mut(slot as usize) {
             *holder = Holder {
                 owner,

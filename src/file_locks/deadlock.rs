@@ -10,7 +10,8 @@ use super::interval_tree::{Link, TreeKind};
 use super::wait_queue::State;
 use super::{LockLimits, LockTable, Owner, Range};
 use crate::error::Error;
-use crate::store::{Arena, NONE, Table, bytes_for};
+use crate::invariant::Count;
+use crate::store::{Arena, NONE, Table, bytes_for, total};
 
 /// How many locks and requests the searches of one operation visit at most.
 pub(super) const SEARCH_STEPS: u32 = 4096;
@@ -29,7 +30,10 @@ pub(super) struct DeadlockSearch<'m> {
 
 impl<'m> DeadlockSearch<'m> {
     pub(super) const fn bytes(limits: &LockLimits) -> usize {
-        bytes_for::<u64>(limits.locks).saturating_add(bytes_for::<u32>(limits.waiting))
+        total!(
+            bytes_for::<u64>(limits.locks),
+            bytes_for::<u32>(limits.waiting)
+        )
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &LockLimits) -> Result<Self, Error> {
@@ -44,7 +48,7 @@ impl<'m> DeadlockSearch<'m> {
     fn push(&mut self, request: u32) {
         if let Some(free) = self.pending.get_mut(self.pending_count) {
             *free = request;
-            self.pending_count = self.pending_count.saturating_add(1);
+            self.pending_count.increment();
         }
     }
 

@@ -3,6 +3,7 @@
 use super::interval_tree::TreeKind;
 use super::wait_queue::{State, WaitingRequest};
 use super::{LockTable, SpaceKind};
+use crate::invariant::Count;
 use crate::store::NONE;
 
 impl LockTable<'_> {
@@ -19,7 +20,7 @@ impl LockTable<'_> {
             let Some(count) = self.trees.check(TreeKind::Holder, holder.root) else {
                 return false;
             };
-            held = held.saturating_add(count);
+            held = held.plus(count);
         }
         for file in 0..self.file_slots.high_water() {
             for kind in [SpaceKind::Ranges, SpaceKind::WholeFile] {
@@ -28,7 +29,7 @@ impl LockTable<'_> {
                     let Some(count) = self.trees.check(TreeKind::File, root) else {
                         return false;
                     };
-                    in_files = in_files.saturating_add(count);
+                    in_files = in_files.plus(count);
                 }
             }
         }
@@ -38,7 +39,7 @@ impl LockTable<'_> {
             if state == State::Waiting && !self.is_blocked_by(slot, blocker) {
                 return false;
             }
-            in_use = in_use.saturating_add(usize::from(state != State::Free));
+            in_use = in_use.plus(usize::from(state != State::Free));
         }
         self.candidates.is_empty()
             && self.check_delegations()

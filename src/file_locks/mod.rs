@@ -28,7 +28,7 @@ use crate::error::{Error, errno};
 use crate::wire::{FileLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
 
-use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for};
+use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, total};
 use candidates::Candidates;
 use deadlock::DeadlockSearch;
 use delegation::DelegationTable;
@@ -108,21 +108,22 @@ pub struct LockTable<'m> {
 impl<'m> LockTable<'m> {
     /// The memory that the tables take, in bytes.
     pub const fn bytes(limits: &LockLimits) -> usize {
-        IntervalTrees::bytes(limits.locks)
-            .saturating_add(PathStore::bytes(
-                limits.files.saturating_mul(CHUNKS_PER_PATH),
-            ))
-            .saturating_add(bytes_for::<File>(limits.files))
-            .saturating_add(SlotAllocator::bytes(limits.files))
-            .saturating_add(HashIndex::bytes(limits.files))
-            .saturating_add(bytes_for::<Holder>(limits.locks))
-            .saturating_add(SlotAllocator::bytes(limits.locks))
-            .saturating_add(HashIndex::bytes(limits.locks).saturating_mul(2))
-            .saturating_add(WaitQueue::bytes(limits.waiting))
-            .saturating_add(Candidates::bytes(limits.waiting))
-            .saturating_add(DeadlockSearch::bytes(limits))
-            .saturating_add(OpenFileTable::bytes(limits.open_files))
-            .saturating_add(DelegationTable::bytes(limits.files))
+        total!(
+            IntervalTrees::bytes(limits.locks),
+            PathStore::bytes(limits.files.saturating_mul(CHUNKS_PER_PATH)),
+            bytes_for::<File>(limits.files),
+            SlotAllocator::bytes(limits.files),
+            HashIndex::bytes(limits.files),
+            bytes_for::<Holder>(limits.locks),
+            SlotAllocator::bytes(limits.locks),
+            HashIndex::bytes(limits.locks),
+            HashIndex::bytes(limits.locks),
+            WaitQueue::bytes(limits.waiting),
+            Candidates::bytes(limits.waiting),
+            DeadlockSearch::bytes(limits),
+            OpenFileTable::bytes(limits.open_files),
+            DelegationTable::bytes(limits.files),
+        )
     }
 
     /// Makes empty tables in memory from `arena`.

@@ -1,7 +1,7 @@
 //! Paths of files, stored in chunks: a short path takes one chunk, and a long path takes several.
 
 use crate::error::Error;
-use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
+use crate::store::{Arena, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total};
 
 const CHUNK_LENGTH: usize = 60;
 
@@ -33,7 +33,7 @@ impl StoredPath {
 
 impl<'m> PathStore<'m> {
     pub(super) const fn bytes(chunks: usize) -> usize {
-        bytes_for::<Chunk>(chunks).saturating_add(SlotAllocator::bytes(chunks))
+        total!(bytes_for::<Chunk>(chunks), SlotAllocator::bytes(chunks))
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, chunks: usize) -> Result<Self, Error> {

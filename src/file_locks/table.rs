@@ -3,6 +3,7 @@
 use super::delegation::Delegation;
 use super::paths::{StoredPath, hash_path};
 use super::{LockTable, Owner};
+use crate::invariant::OrBroken;
 use crate::store::{NONE, hash64};
 
 /// The two spaces of locks, which never conflict with each other.
@@ -149,7 +150,10 @@ impl LockTable<'_> {
 
     pub(super) fn adjust_ref_count(&mut self, file: u32, change: i32) {
         if let Some(file) = self.files.get_mut(file as usize) {
-            file.ref_count = file.ref_count.saturating_add_signed(change);
+            file.ref_count = file
+                .ref_count
+                .checked_add_signed(change)
+                .or_broken(file.ref_count);
         }
     }
 

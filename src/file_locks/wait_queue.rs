@@ -4,9 +4,9 @@ use super::{LockTable, Owner, Range};
 use crate::Vmid;
 use core::hash::Hash;
 
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64,
+    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, total,
 };
 use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
 
@@ -67,7 +67,7 @@ impl Operation {
 
     /// The answer for a result.
     pub(super) fn answer(self, result: Result<(), i32>) -> Answer<'static> {
-        let status = result.err().map_or(0, i32::saturating_neg);
+        let status = result.err().map_or(0, negated);
         match self {
             Operation::Set { .. } => Answer::Status(status),
             Operation::Get { .. } => Answer::Lock(LockAnswer::from_status(status)),
@@ -116,9 +116,12 @@ pub(super) struct WaitQueue<'m> {
 
 impl<'m> WaitQueue<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<WaitingRequest>(capacity)
-            .saturating_add(SlotAllocator::bytes(capacity))
-            .saturating_add(HashIndex::bytes(capacity).saturating_mul(2))
+        total!(
+            bytes_for::<WaitingRequest>(capacity),
+            SlotAllocator::bytes(capacity),
+            HashIndex::bytes(capacity),
+            HashIndex::bytes(capacity),
+        )
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {

@@ -7,7 +7,8 @@ use crate::Id;
 use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::file_locks::{LockLimits, LockTable, hash_path};
-use crate::store::{Arena, Table, bytes_for};
+use crate::invariant::Count;
+use crate::store::{Arena, Table, bytes_for, total};
 use crate::wire::{DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind};
 
 /// The number of lock slots for each file.
@@ -70,7 +71,10 @@ const fn limits(files: usize) -> LockLimits {
 impl<'m> DelegatedFiles<'m> {
     /// The memory for that many delegated files, in bytes.
     pub const fn bytes(files: usize) -> usize {
-        LockTable::bytes(&limits(files)).saturating_add(bytes_for::<DelegatedFile>(files))
+        total!(
+            LockTable::bytes(&limits(files)),
+            bytes_for::<DelegatedFile>(files),
+        )
     }
 
     /// Makes an empty table for that many files, in memory from `arena`.
@@ -111,7 +115,7 @@ impl<'m> DelegatedFiles<'m> {
             return Decision::Forward;
         };
         // A lock may be split in two, and another may be left over.
-        let has_room = self.locks.lock_count(file).saturating_add(2) <= most;
+        let has_room = self.locks.lock_count(file).plus(2) <= most;
         let now = FileLock {
             wait: false,
             ..*lock
@@ -175,7 +179,7 @@ impl<'m> DelegatedFiles<'m> {
                 if let Some(entry) = self.files.get_mut(file as usize) {
                     entry.state = State::Held(most);
                 }
-                self.held = self.held.saturating_add(1);
+                self.held.increment();
                 self.peak_held = self.peak_held.max(self.held);
             }
             None => self.remove(file),
@@ -194,7 +198,7 @@ impl<'m> DelegatedFiles<'m> {
             && !entry.is_recalled
         {
             entry.is_recalled = true;
-            self.recalled = self.recalled.saturating_add(1);
+            self.recalled.increment();
         }
     }
 
@@ -219,14 +223,14 @@ impl<'m> DelegatedFiles<'m> {
         let is_match =
             |entry: &DelegatedFile| entry.number == number && entry.state != State::Requested;
         if let Some(file) = self.find(is_match) {
-            self.held = self.held.saturating_sub(1);
+            self.held.decrement();
             self.remove(file);
         }
     }
 
     fn remove(&mut self, file: u32) {
         if let Some(entry) = self.files.get_mut(file as usize) {
-            self.recalled = self.recalled.saturating_sub(usize::from(entry.is_recalled));
+            self.recalled = self.recalled.minus(usize::from(entry.is_recalled));
             entry.state = State::Free;
             entry.is_recalled = false;
         }

@@ -13,6 +13,7 @@ use core::mem;
 
 use crate::Id;
 use crate::error::{Error, Resource};
+use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::wire::IdRange;
 
@@ -47,7 +48,7 @@ struct OwnRange {
 
 impl OwnRange {
     fn bit(&self, id: Id) -> u32 {
-        1_u32.checked_shl(id.wrapping_sub(self.start)).unwrap_or(0)
+        1_u32.checked_shl(id.wrapping_sub(self.start)).or_broken(0)
     }
 
     fn is_idle(&self) -> bool {
@@ -57,7 +58,7 @@ impl OwnRange {
     /// The first ID that is neither in use nor in transfer.
     fn first_free(&self) -> Option<Id> {
         let taken = self.in_use | self.in_transfer;
-        let id = self.start.saturating_add(taken.trailing_ones());
+        let id = self.start.plus(taken.trailing_ones());
         (id <= self.end).then_some(id)
     }
 
@@ -71,11 +72,10 @@ impl OwnRange {
     /// The part from `start` to `end`; `None` if it is empty.
     fn part(&self, start: Id, end: Id) -> Option<OwnRange> {
         let length = end.checked_sub(start)?.checked_add(1)?;
+        // The part is in the range, which has at most 32 IDs: no shift is too long.
         let from = start.wrapping_sub(self.start);
-        let mask = u32::MAX
-            .checked_shr(32_u32.saturating_sub(length))
-            .unwrap_or(0);
-        let extract = |bits: u32| bits.checked_shr(from).unwrap_or(0) & mask;
+        let mask = u32::MAX.wrapping_shr(u32::BITS.wrapping_sub(length));
+        let extract = |bits: u32| bits.wrapping_shr(from) & mask;
         Some(OwnRange {
             start,
             end,
@@ -175,7 +175,7 @@ impl<'m> OwnIds<'m> {
         range.in_use |= range.bit(id);
         *self.cursors.of(purpose) = (id < end).then_some(Cursor {
             end,
-            next: id.saturating_add(1),
+            next: id.plus(1),
         });
         Allocation::Id(id)
     }
@@ -250,7 +250,7 @@ impl<'m> OwnIds<'m> {
     /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] if there would be no room
     /// for the parts into which the range is split.
     pub fn begin_transfer(&mut self, id: Id) -> Result<(), Error> {
-        let free = self.table.len().saturating_sub(self.count);
+        let free = self.table.len().minus(self.count);
         let parts = self.reserved_parts();
         let range = self.find_range(id).ok_or(Error::Invalid)?;
         let bit = range.bit(id);
@@ -287,8 +287,8 @@ impl<'m> OwnIds<'m> {
         let whole = *range;
         self.remove(id);
         let parts = [
-            whole.part(whole.start, id.saturating_sub(1)),
-            whole.part(id.saturating_add(1), whole.end),
+            whole.part(whole.start, id.minus(1)),
+            whole.part(id.plus(1), whole.end),
         ];
         parts.map(|part| {
             let part = part?;
@@ -342,7 +342,7 @@ impl<'m> OwnIds<'m> {
     }
 
     fn ranges(&self) -> &[OwnRange] {
-        self.table.get(..self.count).unwrap_or(&[])
+        self.table.get(..self.count).or_broken(&[])
     }
 
     /// The index of the first range that ends at or after `id`.
@@ -389,7 +389,7 @@ impl<'m> OwnIds<'m> {
         {
             return Err(Error::Invalid);
         }
-        if self.count.saturating_add(self.reserved_parts()) >= self.table.len() {
+        if self.count.plus(self.reserved_parts()) >= self.table.len() {
             return Err(Error::Full(Resource::OwnRanges));
         }
         self.insert_range(OwnRange {
@@ -403,7 +403,7 @@ impl<'m> OwnIds<'m> {
 
     fn insert_range(&mut self, range: OwnRange) {
         let index = self.index_of(range.start);
-        let count = self.count.saturating_add(1);
+        let count = self.count.plus(1);
         if let Some(tail) = self.table.get_mut(index..count) {
             make_gap(tail);
             if let Some(first) = tail.first_mut() {
@@ -420,7 +420,7 @@ impl<'m> OwnIds<'m> {
         let tail = self.table.get_mut(index..count)?;
         let range = mem::take(tail.first_mut()?).range();
         close_gap(tail);
-        self.count = count.saturating_sub(1);
+        self.count.decrement();
         Some(range)
     }
 }

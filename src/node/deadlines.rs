@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::invariant::Count;
 use crate::pal::Time;
 use crate::store::{SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU64};
@@ -67,7 +68,7 @@ impl Deadlines {
                 .is_some_and(|(number, _)| *number < first)
         {
             close_gap(&mut self.marks);
-            self.count = self.count.saturating_sub(1);
+            self.count.decrement();
         }
         let newest = self.count.checked_sub(1);
         let newest = newest.and_then(|newest| self.marks.get(newest));

@@ -61,6 +61,15 @@ pub(crate) const fn bytes_for<T>(count: usize) -> usize {
         .saturating_add(align_of::<T>())
 }
 
+/// The sum of some lengths. A sum that is too large is more than any memory or frame has room for.
+macro_rules! total {
+    ($first:expr $(, $length:expr)* $(,)?) => {
+        $first$(.saturating_add($length))*
+    };
+}
+
+pub(crate) use total;
+
 /// The part of a block of memory that is not allocated yet.
 ///
 /// The memory is [`MaybeUninit`], since the tables leave padding bytes in it, and its owner gets it

@@ -1,6 +1,7 @@
 //! Buffers whose bytes are initialised at their first use.
 #![allow(unsafe_code)]
 
+use crate::invariant::OrBroken;
 use core::mem::MaybeUninit;
 
 /// The number of bytes that are initialised at once: a page of most machines.
@@ -64,7 +65,7 @@ impl<'m> Buffer<'m> {
     pub(crate) fn prefix_mut(&mut self, count: usize) -> &mut [u8] {
         self.initialize(count);
         let count = count.min(self.initialized);
-        self.initialized_mut().get_mut(..count).unwrap_or_default()
+        self.initialized_mut().get_mut(..count).or_broken(&mut [])
     }
 
     /// Ensures that at least the first `count` bytes are initialised, or all if the buffer has
@@ -77,7 +78,7 @@ impl<'m> Buffer<'m> {
         for byte in self
             .memory
             .get_mut(self.initialized..end)
-            .unwrap_or_default()
+            .or_broken(&mut [])
         {
             byte.write(0);
         }

@@ -1,5 +1,7 @@
 //! A ring of bytes.
 
+use crate::invariant::{Count, OrBroken};
+
 /// A ring with up to `BYTES` bytes.
 #[derive(Debug)]
 pub(crate) struct ByteRing<const BYTES: usize> {
@@ -31,23 +33,19 @@ impl<const BYTES: usize> ByteRing<BYTES> {
     }
 
     pub(crate) fn room(&self) -> usize {
-        BYTES.saturating_sub(self.length)
+        BYTES.minus(self.length)
     }
 
     /// Appends as many of `bytes` as fit, in two pieces where the ring wraps, and returns their
     /// number.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> usize {
         let (bytes, _) = bytes.split_at(bytes.len().min(self.room()));
-        let end = self
-            .first
-            .saturating_add(self.length)
-            .checked_rem(BYTES)
-            .unwrap_or(0);
+        let end = self.after_first(self.length);
         let (front, back) = self.bytes.split_at_mut(end);
         let (to_end, from_start) = bytes.split_at(bytes.len().min(back.len()));
         copy(to_end, back);
         copy(from_start, front);
-        self.length = self.length.saturating_add(bytes.len());
+        self.length = self.length.plus(bytes.len());
         bytes.len()
     }
 
@@ -73,12 +71,13 @@ impl<const BYTES: usize> ByteRing<BYTES> {
     /// Drops the `count` oldest bytes.
     pub(crate) fn skip(&mut self, count: usize) {
         let count = count.min(self.length);
-        self.first = self
-            .first
-            .saturating_add(count)
-            .checked_rem(BYTES)
-            .unwrap_or(0);
-        self.length = self.length.saturating_sub(count);
+        self.first = self.after_first(count);
+        self.length = self.length.minus(count);
+    }
+
+    /// The place `count` bytes after the first one.
+    fn after_first(&self, count: usize) -> usize {
+        self.first.plus(count).checked_rem(BYTES).or_broken(0)
     }
 }
 

@@ -10,6 +10,7 @@ use core::hash::{Hash, Hasher};
 use core::ops::{Deref, DerefMut};
 
 use super::hash64;
+use crate::invariant::Count;
 
 /// Computes the digest of numbers. It depends neither on addresses nor on the processor's byte
 /// order.
@@ -52,7 +53,7 @@ impl Digest {
         let mut count = 0_usize;
         for thing in things {
             thing.hash(self);
-            count = count.saturating_add(1);
+            count.increment();
         }
         self.write_usize(count);
     }

@@ -16,7 +16,7 @@ mod sorted_map;
 mod steps;
 
 pub use arena::{Arena, Memory};
-pub(crate) use arena::{Table, bytes_for};
+pub(crate) use arena::{Table, bytes_for, total};
 pub(crate) use buffer::Buffer;
 pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
@@ -24,7 +24,6 @@ pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
 pub use lock::set_contention_hook;
 pub(crate) use lock::{SpinLock, SpinLockGuard, yield_processor};
-#[cfg(feature = "capi")]
 pub(crate) use once::Once;
 pub(crate) use slab::{HashIndex, NONE, SlotAllocator, hash64};
 pub(crate) use sorted_map::SortedMap;

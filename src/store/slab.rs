@@ -3,6 +3,7 @@
 use crate::error::Error;
 use core::hash::Hasher;
 
+use crate::invariant::{Count, OrBroken};
 use crate::store::{Arena, Digest, Steps, Table, bytes_for};
 
 /// The number that stands for no slot.
@@ -43,10 +44,10 @@ impl<'m> SlotAllocator<'m> {
                 return None;
             }
             let slot = u32::try_from(self.fresh).ok()?;
-            self.fresh = self.fresh.saturating_add(1);
+            self.fresh.increment();
             slot
         };
-        self.in_use = self.in_use.saturating_add(1);
+        self.in_use.increment();
         self.peak = self.peak.max(self.in_use);
         Some(slot)
     }
@@ -55,7 +56,7 @@ impl<'m> SlotAllocator<'m> {
         if let Some(next) = self.next_free.get_mut(slot as usize) {
             *next = self.free;
             self.free = slot;
-            self.in_use = self.in_use.saturating_sub(1);
+            self.in_use.decrement();
         }
     }
 
@@ -73,7 +74,7 @@ impl<'m> SlotAllocator<'m> {
 
     /// Returns the number of free slots.
     pub(crate) fn remaining(&self) -> usize {
-        self.next_free.len().saturating_sub(self.in_use)
+        self.next_free.len().minus(self.in_use)
     }
 
     pub(crate) fn in_use(&self) -> usize {
@@ -86,7 +87,7 @@ impl<'m> SlotAllocator<'m> {
 
     /// Returns the number of the highest slot that was ever in use, plus one.
     pub(crate) fn high_water(&self) -> u32 {
-        u32::try_from(self.fresh).unwrap_or(NONE)
+        u32::try_from(self.fresh).or_broken(NONE)
     }
 }
 
@@ -121,7 +122,7 @@ impl<'m> HashIndex<'m> {
     #[inline]
     fn bucket(&self, hash: u64) -> usize {
         let bucket = u128::from(hash).wrapping_mul(self.heads.len() as u128) >> 64;
-        usize::try_from(bucket).unwrap_or(0)
+        usize::try_from(bucket).or_broken(0)
     }
 
     /// Returns the first slot of the hash's chain.
@@ -132,7 +133,7 @@ impl<'m> HashIndex<'m> {
     /// Returns the slot after `slot` in its chain.
     pub(crate) fn next(&self, slot: u32) -> u32 {
         self.steps.count();
-        self.next.get(slot as usize).copied().unwrap_or(NONE)
+        self.next.get(slot as usize).copied().or_broken(NONE)
     }
 
     /// Returns the first slot of the hash's chain that matches.

@@ -2,6 +2,7 @@
 
 use super::{Arena, Table, bytes_for, close_gap, make_gap};
 use crate::error::Error;
+use crate::invariant::{Count, OrBroken};
 
 #[derive(Clone, Copy, Default)]
 struct Entry {
@@ -32,7 +33,7 @@ impl<'m> SortedMap<'m> {
     }
 
     fn find(&self, number: u32) -> Result<usize, usize> {
-        let used = self.entries.get(..self.count).unwrap_or(&[]);
+        let used = self.entries.get(..self.count).or_broken(&[]);
         used.binary_search_by_key(&number, |entry| entry.number)
     }
 
@@ -54,7 +55,7 @@ impl<'m> SortedMap<'m> {
         let Err(at) = self.find(number) else {
             return false;
         };
-        let count = self.count.saturating_add(1);
+        let count = self.count.plus(1);
         let Some(tail) = self.entries.get_mut(at..count) else {
             return false;
         };
@@ -75,7 +76,7 @@ impl<'m> SortedMap<'m> {
         if let Some(tail) = self.entries.get_mut(at..self.count) {
             close_gap(tail);
         }
-        self.count = self.count.saturating_sub(1);
+        self.count.decrement();
         true
     }
 

@@ -8,6 +8,7 @@ use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
 use super::payload::{ChildExit, IdRange};
 use crate::Id;
+use crate::store::total;
 use core::mem::size_of;
 use core::num::NonZeroI32;
 use zerocopy::{FromBytes, FromZeros};
@@ -162,12 +163,13 @@ impl Expected {
 
 impl<'a> Answer<'a> {
     /// The length of the longest frame with metadata: the answer with the longest path.
-    pub(crate) const LONGEST_META: usize = Answer::Meta {
-        status: 0,
-        data: &[],
-    }
-    .length()
-    .saturating_add(PATH_MAX);
+    pub(crate) const LONGEST_META: usize = {
+        let without_path = Answer::Meta {
+            status: 0,
+            data: &[],
+        };
+        without_path.length() + PATH_MAX
+    };
 
     /// Returns the length of the whole frame in bytes. The sum saturates.
     #[inline]
@@ -177,12 +179,12 @@ impl<'a> Answer<'a> {
             Answer::Vmid(_) | Answer::Owner(_) => size_of::<layout::Number>(),
             Answer::IdRange(_) => size_of::<layout::IdRange>(),
             Answer::Status(_) => size_of::<layout::Status>(),
-            Answer::Meta { data, .. } => size_of::<layout::PidRetMeta>().saturating_add(data.len()),
+            Answer::Meta { data, .. } => total!(size_of::<layout::PidRetMeta>(), data.len()),
             Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
             Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
             Answer::End(_) => size_of::<layout::EndAnswer>(),
         };
-        HEADER_LENGTH.saturating_add(payload)
+        total!(HEADER_LENGTH, payload)
     }
 
     /// Writes the answer as one frame to the start of the buffer and returns the frame's length.

@@ -9,6 +9,7 @@ use super::payload::{
     ChildExit, EndQuery, FileLock, Hello, IdRange, LimitFlags, PeerLimits, PidKill, ProcessQuery,
     RelativeNote, Sync,
 };
+use crate::store::total;
 use core::mem::size_of;
 use zerocopy::FromBytes;
 
@@ -235,9 +236,11 @@ impl<'a> Sync<'a> {
     /// Returns the length of the payload in bytes.
     #[inline]
     pub(super) fn length(&self) -> usize {
-        size_of::<layout::Sync>()
-            .saturating_add(self.data.len())
-            .saturating_add(layout::SYNC_SPARE)
+        total!(
+            size_of::<layout::Sync>(),
+            self.data.len(),
+            layout::SYNC_SPARE,
+        )
     }
 
     #[inline]
@@ -273,7 +276,7 @@ impl<'a> Sync<'a> {
 
 impl<'a> FileLock<'a> {
     /// The bytes after the path: its NUL and the reserved bytes.
-    const TAIL: usize = layout::FILE_LOCK_SPARE.saturating_add(1);
+    const TAIL: usize = layout::FILE_LOCK_SPARE + 1;
 
     /// Returns the length of the payload in bytes; `usize::MAX` if no payload would be read as this
     /// lock.
@@ -282,9 +285,7 @@ impl<'a> FileLock<'a> {
         if self.path.contains(&0) {
             return usize::MAX;
         }
-        size_of::<layout::FileLock>()
-            .saturating_add(self.path.len())
-            .saturating_add(Self::TAIL)
+        total!(size_of::<layout::FileLock>(), self.path.len(), Self::TAIL)
     }
 
     #[inline]

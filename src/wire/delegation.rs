@@ -1,5 +1,6 @@
 //! The locks that return with the delegation of a file.
 
+use crate::store::total;
 use core::fmt;
 use core::mem::size_of;
 use zerocopy::FromBytes;
@@ -36,9 +37,11 @@ impl DelegatedLocks<'_> {
 
     /// Returns the length of a frame with that many locks, in bytes.
     pub const fn frame_length(count: usize) -> usize {
-        super::HEADER_LENGTH
-            .saturating_add(size_of::<layout::DelegationReturn>())
-            .saturating_add(size_of::<layout::DelegatedLock>().saturating_mul(count))
+        total!(
+            super::HEADER_LENGTH,
+            size_of::<layout::DelegationReturn>(),
+            size_of::<layout::DelegatedLock>().saturating_mul(count),
+        )
     }
 
     /// Returns the number of locks.

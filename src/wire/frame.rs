@@ -2,7 +2,7 @@
 
 use super::error::{Malformed, TooSmall};
 use super::layout::{self, Header};
-use crate::store::copy;
+use crate::store::{copy, total};
 use core::mem::size_of;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -27,7 +27,7 @@ impl<'a> Frame<'a> {
     /// Returns the length of the whole frame in bytes, with the header.
     #[inline]
     pub const fn length(&self) -> usize {
-        HEADER_LENGTH.saturating_add(self.payload.len())
+        total!(HEADER_LENGTH, self.payload.len())
     }
 
     /// Returns the frame at the beginning of `bytes`; `None` if it is not complete yet.

@@ -8,6 +8,7 @@ use super::payload::{
 };
 use super::{DelegatedLocks, codes, layout};
 use crate::Id;
+use crate::store::total;
 use core::mem::size_of;
 
 /// The decoded content of a frame.
@@ -207,7 +208,7 @@ impl Message<'_> {
             | Message::FileLockBorrow(lock) => lock.length(),
             Message::FileLockRecall(_) => size_of::<layout::Recall>(),
             Message::FileLockReturn { locks, .. } => {
-                size_of::<layout::DelegationReturn>().saturating_add(locks.bytes().len())
+                total!(size_of::<layout::DelegationReturn>(), locks.bytes().len())
             }
             Message::FileLockCancel(_) => size_of::<layout::FileLockCancel>(),
             Message::FileHandle { .. } => size_of::<layout::FileHandle>(),
@@ -223,6 +224,6 @@ impl Message<'_> {
             Message::Unknown(code) if !codes::is_unknown(*code) => usize::MAX,
             Message::GetNewVmid | Message::AllocIdRange | Message::Unknown(_) => 0,
         };
-        HEADER_LENGTH.saturating_add(payload)
+        total!(HEADER_LENGTH, payload)
     }
 }

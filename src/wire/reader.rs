@@ -2,7 +2,8 @@
 
 use super::error::Malformed;
 use super::frame::{Frame, HEADER_LENGTH, frame_size};
-use crate::store::{Buffer, move_to_front};
+use crate::invariant::{Count, OrBroken};
+use crate::store::{Buffer, move_to_front, total};
 
 /// Collects bytes from a stream and returns whole frames, without copying them.
 ///
@@ -44,7 +45,7 @@ impl<'m> FrameReader<'m> {
         if self.start > 0
             && let Ok(size) = frame_size(self.pending(), self.bytes.capacity())
         {
-            let wanted = self.start.saturating_add(size.unwrap_or(HEADER_LENGTH));
+            let wanted = total!(self.start, size.unwrap_or(HEADER_LENGTH));
             if wanted > self.bytes.capacity() {
                 move_to_front(self.bytes.initialized_mut(), self.start, self.end);
                 self.end = self.buffered();
@@ -52,20 +53,19 @@ impl<'m> FrameReader<'m> {
             }
         }
         // The buffer is initialised further only when the initialised part is full.
-        self.bytes.initialize(self.end.saturating_add(1));
+        self.bytes.initialize(self.end.plus(1));
         self.bytes
             .initialized_mut()
             .get_mut(self.end..)
-            .unwrap_or_default()
+            .or_broken(&mut [])
     }
 
     /// Reports that many bytes were written to [`space`](FrameReader::space).
     #[inline]
     pub fn mark_filled(&mut self, count: usize) {
-        self.end = self
-            .end
-            .saturating_add(count)
-            .min(self.bytes.initialized().len());
+        // A stream of another crate may return any number.
+        let end = total!(self.end, count);
+        self.end = end.min(self.bytes.initialized().len());
     }
 
     /// Returns the next frame, if it is complete. It stays until it is skipped.
@@ -83,7 +83,7 @@ impl<'m> FrameReader<'m> {
     /// returned.
     #[inline]
     pub fn skip(&mut self, length: usize) {
-        self.start = self.start.saturating_add(length);
+        self.start = total!(self.start, length);
         if self.start >= self.end {
             self.clear();
         }
@@ -91,14 +91,14 @@ impl<'m> FrameReader<'m> {
 
     /// Returns true if the reader has no bytes, not even a part of a frame.
     #[inline]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.buffered() == 0
     }
 
     /// Returns the number of bytes that were filled in and not skipped.
     #[inline]
-    pub const fn buffered(&self) -> usize {
-        self.end.saturating_sub(self.start)
+    pub fn buffered(&self) -> usize {
+        self.end.minus(self.start)
     }
 
     /// Drops all bytes, for a new stream.
@@ -111,6 +111,6 @@ impl<'m> FrameReader<'m> {
     #[inline]
     fn pending(&self) -> &[u8] {
         let made = self.bytes.initialized();
-        made.get(self.start..self.end).unwrap_or_default()
+        made.get(self.start..self.end).or_broken(&[])
     }
 }

@@ -3,7 +3,8 @@
 use super::answer::Answer;
 use super::error::TooSmall;
 use super::message::Message;
-use crate::store::{Buffer, move_to_front};
+use crate::invariant::{Count, OrBroken};
+use crate::store::{Buffer, move_to_front, total};
 
 /// Collects frames until the stream accepts them, in any pieces.
 ///
@@ -46,7 +47,7 @@ impl<'m> FrameWriter<'m> {
             Ok(length) => length,
             Err(TooSmall) => message.encode(seq, self.make_room(message.length())?)?,
         };
-        self.end = self.end.saturating_add(length);
+        self.end = self.end.plus(length);
         Ok(())
     }
 
@@ -61,7 +62,7 @@ impl<'m> FrameWriter<'m> {
             Ok(length) => length,
             Err(TooSmall) => answer.encode(seq, self.make_room(answer.length())?)?,
         };
-        self.end = self.end.saturating_add(length);
+        self.end = self.end.plus(length);
         Ok(())
     }
 
@@ -69,13 +70,13 @@ impl<'m> FrameWriter<'m> {
     #[inline]
     pub fn unsent(&self) -> &[u8] {
         let made = self.bytes.initialized();
-        made.get(self.start..self.end).unwrap_or_default()
+        made.get(self.start..self.end).or_broken(&[])
     }
 
     /// Reports that the stream accepted that many bytes of [`unsent`](FrameWriter::unsent).
     #[inline]
     pub fn mark_sent(&mut self, count: usize) {
-        self.start = self.start.saturating_add(count);
+        self.start = total!(self.start, count);
         if self.start >= self.end {
             self.clear();
         }
@@ -83,10 +84,8 @@ impl<'m> FrameWriter<'m> {
 
     /// Returns the length of the longest frame that fits, in bytes.
     #[inline]
-    pub const fn room(&self) -> usize {
-        self.bytes
-            .capacity()
-            .saturating_sub(self.end.saturating_sub(self.start))
+    pub fn room(&self) -> usize {
+        self.bytes.capacity().minus(self.end.minus(self.start))
     }
 
     /// Returns true if all bytes were sent.
@@ -112,7 +111,7 @@ impl<'m> FrameWriter<'m> {
         self.bytes
             .initialized_mut()
             .get_mut(self.end..)
-            .unwrap_or_default()
+            .or_broken(&mut [])
     }
 
     /// Initialises more of the buffer, or moves the unsent bytes to the front, if the frame fits
@@ -123,12 +122,12 @@ impl<'m> FrameWriter<'m> {
         if length > self.room() {
             return Err(TooSmall);
         }
-        if self.end.saturating_add(length) > self.bytes.capacity() {
+        if self.end.plus(length) > self.bytes.capacity() {
             move_to_front(self.bytes.initialized_mut(), self.start, self.end);
-            self.end = self.end.saturating_sub(self.start);
+            self.end = self.end.minus(self.start);
             self.start = 0;
         }
-        self.bytes.initialize(self.end.saturating_add(length));
+        self.bytes.initialize(self.end.plus(length));
         Ok(self.free_space())
     }
 }

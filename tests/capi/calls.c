@@ -303,6 +303,7 @@ static void at_the_end(void) {
     IS(statistics.served_handles.now, 0);
     IS(statistics.waiters.now, 0);
     IS(statistics.children.now, 0);
+    IS(statistics.broken_invariants, 0);
     terminate_ipc_worker();
     IDTYPE id;
     IS(ipc_get_new_vmid(&id), -ESHUTDOWN);

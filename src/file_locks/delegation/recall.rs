@@ -3,6 +3,7 @@
 use super::table::Delegation;
 use crate::Vmid;
 use crate::file_locks::LockTable;
+use crate::invariant::Count;
 use crate::store::NONE;
 
 impl LockTable<'_> {
@@ -19,7 +20,7 @@ impl LockTable<'_> {
         self.delegations
             .contention
             .record_contention(hash, wanted_by);
-        let number = self.delegations.last_recall.saturating_add(1);
+        let number = self.delegations.last_recall.plus(1);
         self.delegations.last_recall = number;
         let last = self.delegations.last_recalled;
         self.update_delegation(file, |changed| {
@@ -35,7 +36,7 @@ impl LockTable<'_> {
             self.delegations.first_recalled = file;
         }
         self.delegations.last_recalled = file;
-        self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_add(1);
+        self.delegations.unsent_recalls.increment();
     }
 
     /// Returns true while the table has a recall that the leader has not sent yet.
@@ -78,7 +79,7 @@ impl LockTable<'_> {
             && !delegation.is_recall_sent
         {
             self.update_delegation(file, |delegation| delegation.is_recall_sent = true);
-            self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_sub(1);
+            self.delegations.unsent_recalls.decrement();
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
-use crate::store::{Arena, Digest, Digested, HashIndex, NONE, hash64};
+use crate::invariant::{Count, OrBroken};
+use crate::store::{Arena, Digest, Digested, HashIndex, NONE, hash64, total};
 use crate::wire::{DelegatedLock, DelegatedLocks, FileLock, LockFamily, LockKind};
 
 /// The delegation of a file.
@@ -50,7 +51,7 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
 
 impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
-        HashIndex::bytes(files).saturating_add(Contention::bytes(files))
+        total!(HashIndex::bytes(files), Contention::bytes(files))
     }
 
     pub(in crate::file_locks) fn new(
@@ -80,7 +81,9 @@ impl<'m> DelegationTable<'m> {
 
     /// The number of lock slots that are reserved for returns.
     pub(in crate::file_locks) fn reserved(&self) -> usize {
-        self.count.saturating_mul(DelegatedLocks::MAX)
+        self.count
+            .checked_mul(DelegatedLocks::MAX)
+            .or_broken(usize::MAX)
     }
 }
 
@@ -108,10 +111,7 @@ impl LockTable<'_> {
             && self.delegations.contention.record_use(hash, from)
             && self.delegations.count < self.delegations.limit
             && self.trees.slots().remaining()
-                >= self
-                    .delegations
-                    .reserved()
-                    .saturating_add(DelegatedLocks::MAX)
+                >= self.delegations.reserved().plus(DelegatedLocks::MAX)
             && self.find_delegation(from, number).is_none();
         if !can_delegate {
             return self.set_hashed(from, seq, lock, hash);
@@ -136,7 +136,7 @@ impl LockTable<'_> {
         });
         self.adjust_ref_count(file, 1);
         self.delegations.by_number.insert(key(from, number), file);
-        self.delegations.count = self.delegations.count.saturating_add(1);
+        self.delegations.count.increment();
         self.delegations.peak = self.delegations.peak.max(self.delegations.count);
         Ok(SetOutcome::Delegated(DelegatedLocks::MAX))
     }
@@ -244,7 +244,7 @@ impl LockTable<'_> {
         self.delegations
             .by_number
             .remove(key(delegation.to, delegation.number), file);
-        self.delegations.count = self.delegations.count.saturating_sub(1);
+        self.delegations.count.decrement();
         if delegation.is_recalled {
             self.update_delegation(delegation.prev, |prev| prev.next = delegation.next);
             self.update_delegation(delegation.next, |next| next.prev = delegation.prev);
@@ -255,7 +255,7 @@ impl LockTable<'_> {
                 self.delegations.last_recalled = delegation.prev;
             }
             if !delegation.is_recall_sent {
-                self.delegations.unsent_recalls = self.delegations.unsent_recalls.saturating_sub(1);
+                self.delegations.unsent_recalls.decrement();
             }
         }
         self.set_delegation(file, |delegation| *delegation = None);
@@ -306,7 +306,7 @@ impl LockTable<'_> {
                 None if deferred => return false,
                 None => {}
                 Some(delegation) => {
-                    count = count.saturating_add(1);
+                    count.increment();
                     let is_empty = ranges.reads == NONE && ranges.writes == NONE;
                     if !is_empty || deferred && !delegation.is_recalled {
                         return false;

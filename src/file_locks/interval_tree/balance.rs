@@ -1,6 +1,7 @@
 //! The balance of the trees.
 
 use super::{IntervalTrees, Link, TreeKind};
+use crate::invariant::Count;
 
 impl IntervalTrees<'_> {
     pub(super) fn rank(&self, tree: TreeKind, lock: u32) -> u32 {
@@ -11,7 +12,7 @@ impl IntervalTrees<'_> {
     pub(super) fn refresh(&mut self, tree: TreeKind, lock: u32) {
         let Link { left, right, .. } = *self.link(tree, lock);
         let below = self.rank(tree, left).max(self.rank(tree, right));
-        self.change(tree, lock, |link| link.rank = below.saturating_add(1));
+        self.change(tree, lock, |link| link.rank = below.plus(1));
         if tree == TreeKind::File {
             self.set_reach(lock, self.compute_reach(lock));
         }

@@ -23,7 +23,8 @@ use heapless::Vec;
 use super::Range;
 use super::reach::Reach;
 use crate::error::Error;
-use crate::store::{Arena, Digest, NONE, SlotAllocator, Steps, Table, bytes_for};
+use crate::invariant::Count;
+use crate::store::{Arena, Digest, NONE, SlotAllocator, Steps, Table, bytes_for, total};
 
 /// The two trees that a lock is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,10 @@ pub(super) struct IntervalTrees<'m> {
 
 impl<'m> IntervalTrees<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<RangeLock>(capacity).saturating_add(SlotAllocator::bytes(capacity))
+        total!(
+            bytes_for::<RangeLock>(capacity),
+            SlotAllocator::bytes(capacity),
+        )
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
@@ -320,8 +324,8 @@ impl<'m> IntervalTrees<'m> {
             let (below, sibling) = (self.rank(tree, new), self.rank(tree, sibling));
             let (low, high) = (below.min(sibling), below.max(sibling));
             // A lock that has lost its last child has the lowest rank.
-            let highest = if high == 0 { 1 } else { low.saturating_add(2) };
-            let rank = old.rank.max(high.saturating_add(1)).min(highest);
+            let highest = if high == 0 { 1 } else { low.plus(2) };
+            let rank = old.rank.max(high.plus(1)).min(highest);
             self.change(tree, up, |link| {
                 if is_left {
                     link.left = new;
@@ -331,7 +335,7 @@ impl<'m> IntervalTrees<'m> {
                 link.rank = rank;
             });
             new = up;
-            if high.saturating_sub(low) > 1 {
+            if high.abs_diff(low) > 1 {
                 new = self.rotate(tree, up);
             } else if has_new_reach {
                 self.set_reach(up, self.compute_reach(up));

@@ -13,8 +13,9 @@ use crate::Vmid;
 use crate::error::Error;
 use core::hash::Hash;
 
+use crate::invariant::Count;
 use crate::store::{
-    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64,
+    Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, total,
 };
 
 /// The state of a member's reference to an open file.
@@ -113,10 +114,12 @@ pub(super) struct OpenFileTable<'m> {
 
 impl<'m> OpenFileTable<'m> {
     pub(super) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Reference>(capacity)
-            .saturating_add(SlotAllocator::bytes(capacity))
-            .saturating_add(HashIndex::bytes(capacity))
-            .saturating_add(bytes_for::<u32>(capacity))
+        total!(
+            bytes_for::<Reference>(capacity),
+            SlotAllocator::bytes(capacity),
+            HashIndex::bytes(capacity),
+            bytes_for::<u32>(capacity),
+        )
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, capacity: usize) -> Result<Self, Error> {
@@ -204,11 +207,11 @@ impl<'m> OpenFileTable<'m> {
                 reference.notice == Notice::Withheld
             }),
         ] {
-            *counter = match (matches(&was), matches(&is)) {
-                (false, true) => counter.saturating_add(1),
-                (true, false) => counter.saturating_sub(1),
-                _ => *counter,
-            };
+            match (matches(&was), matches(&is)) {
+                (false, true) => counter.increment(),
+                (true, false) => counter.decrement(),
+                _ => {}
+            }
         }
         match (was.notice == Notice::Pending, is.notice == Notice::Pending) {
             (false, true) => self.link_notice(slot),
@@ -269,7 +272,7 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn transfer(&mut self, open_file: u64, by: Vmid, to: Vmid, inherits: bool) -> bool {
         let is_new = to != by && !(inherits && self.find_held(open_file, to).is_some());
         let is_held = self.find_of(open_file, by, |_| true).is_some();
-        let needed = usize::from(is_new).saturating_add(usize::from(!is_held));
+        let needed = usize::from(is_new).plus(usize::from(!is_held));
         if self.slots.remaining() < needed || !self.hold(open_file, by) {
             return false;
         }
@@ -331,7 +334,7 @@ impl<'m> OpenFileTable<'m> {
     pub(super) fn request_waits(&mut self, open_file: u64, vmid: Vmid) {
         if let Some(slot) = self.find_held(open_file, vmid) {
             self.change(slot, |reference| {
-                reference.requests = reference.requests.saturating_add(1);
+                reference.requests.increment();
             });
         }
     }
@@ -342,7 +345,7 @@ impl<'m> OpenFileTable<'m> {
             return;
         };
         self.change(slot, |reference| {
-            reference.requests = reference.requests.saturating_sub(1);
+            reference.requests.decrement();
         });
         let reference = *self.at(slot);
         if reference.requests == 0
@@ -351,7 +354,7 @@ impl<'m> OpenFileTable<'m> {
             && let Some(free) = self.closed.get_mut(self.listed)
         {
             *free = slot;
-            self.listed = self.listed.saturating_add(1);
+            self.listed.increment();
             self.change(slot, |reference| reference.is_listed = true);
         }
     }
@@ -410,7 +413,7 @@ impl<'m> OpenFileTable<'m> {
         while *at < self.slots.high_water() {
             let slot = *at;
             self.steps.count();
-            *at = at.saturating_add(1);
+            at.increment();
             let reference = *self.references.get(slot as usize)?;
             if reference.vmid.is_some() && matches(&reference) {
                 return Some((reference.open_file, self.remove(slot)));

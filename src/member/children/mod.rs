@@ -4,6 +4,7 @@ mod abandoned;
 mod zombies;
 
 use crate::error::{Error, Resource};
+use crate::invariant::Count;
 use crate::leader::SIGPWR;
 use crate::store::{Arena, Table, bytes_for};
 use crate::wire::ChildExit;
@@ -112,7 +113,7 @@ impl<'m> Children<'m> {
     fn put(&mut self, child: Child) -> Result<(), Error> {
         let free = self.entries.get_mut(self.count);
         *free.ok_or(Error::Full(Resource::Children))? = child;
-        self.count = self.count.saturating_add(1);
+        self.count.increment();
         self.peak = self.peak.max(self.count);
         Ok(())
     }
@@ -180,7 +181,7 @@ impl<'m> Children<'m> {
     }
 
     fn end(&mut self, exit: ChildExit) -> End {
-        self.order = self.order.saturating_add(1);
+        self.order.increment();
         End {
             exit,
             order: self.order,
@@ -205,7 +206,7 @@ impl<'m> Children<'m> {
                 if self.put(child).is_ok() {
                     ExitOutcome::Recorded
                 } else {
-                    self.overflowed = self.overflowed.saturating_add(1);
+                    self.overflowed.increment();
                     ExitOutcome::NoRoom
                 }
             }
@@ -302,7 +303,7 @@ impl<'m> Children<'m> {
             self.imported = None;
             return;
         }
-        let last = self.count.saturating_sub(1);
+        let last = self.count.minus(1);
         // The last entry takes the place of the removed one.
         let moved = self.entries.get(last).copied();
         if let (Some(last), Some(free)) = (moved, self.entries.get_mut(at)) {

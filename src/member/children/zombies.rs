@@ -2,6 +2,7 @@
 
 use super::{Child, Children, EMPTY};
 use crate::Id;
+use crate::invariant::Count;
 use crate::wire::ChildExit;
 
 impl Children<'_> {
@@ -85,7 +86,7 @@ impl Children<'_> {
             .position(|child| child.pid == pid && child.reaping && !child.is_abandoned());
         if let Some(at) = at {
             self.remove_at(at);
-            self.reaped = self.reaped.saturating_add(1);
+            self.reaped.increment();
         }
     }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::leader::{ExitNotice, Leader, Notice, Op, Outcome};
 use crate::node::connection::revoke_grants;
 use crate::node::rpc::Limits;
@@ -32,7 +33,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(notice) = next else { break };
             if !self.send_exit(notice) {
                 leader.lock().apply(&Op::ExitRequeued(notice.exit.pid));
-                at = at.saturating_add(1);
+                at.increment();
                 is_all = false;
             }
         }
@@ -50,7 +51,7 @@ impl<'m, P: Pal> Node<'m, P> {
             if !self.send_notice(&notice) {
                 let requeued = Op::NoticeRequeued(notice.to, notice.note);
                 leader.lock().apply(&requeued);
-                at = at.saturating_add(1);
+                at.increment();
                 is_all = false;
             }
         }

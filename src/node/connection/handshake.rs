@@ -1,5 +1,6 @@
 //! Accepting, identifying and closing connections.
 
+use crate::invariant::Count;
 use crate::sync::Ordering;
 
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
@@ -117,7 +118,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.pal.unwatch(&oldest.stream);
             self.refuse(None, Refusal::NoVmid);
         } else {
-            state.unidentified_count = state.unidentified_count.saturating_add(1);
+            state.unidentified_count.increment();
         }
         let token = StreamKey::Unidentified(index).token();
         if self
@@ -127,7 +128,7 @@ impl<'m, P: Pal> Node<'m, P> {
         {
             *place = Some(candidate);
         } else {
-            state.unidentified_count = state.unidentified_count.saturating_sub(1);
+            state.unidentified_count.decrement();
         }
     }
 
@@ -144,7 +145,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(candidate) = place.take() else {
             return;
         };
-        state.unidentified_count = state.unidentified_count.saturating_sub(1);
+        state.unidentified_count.decrement();
         self.pal.unwatch(&candidate.stream);
         match identification {
             Identification::Vmid(vmid) => self.identify(state, candidate.stream, vmid),
@@ -177,7 +178,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             self.pal.unwatch(&candidate.stream);
             *place = None;
-            state.unidentified_count = state.unidentified_count.saturating_sub(1);
+            state.unidentified_count.decrement();
             self.refuse(None, Refusal::NoVmid);
         }
         until
@@ -286,7 +287,7 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The frames that came before the end are handled.
         while !faulty && rx.last_reads < LAST_READS {
-            rx.last_reads = rx.last_reads.saturating_add(1);
+            rx.last_reads.increment();
             let read = self.read(&mut rx);
             let retry = self.handle_frames(peer, &mut rx);
             if retry != Retry::No {

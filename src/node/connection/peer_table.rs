@@ -1,5 +1,6 @@
 //! The table of the processes that this node is connected with, found by VMID.
 
+use crate::invariant::Count;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::ops::Deref;
 
@@ -31,7 +32,7 @@ impl Directory<'_> {
 
     fn hold(&mut self, index: u32) {
         if let Some(used) = self.uses.get_mut(index as usize) {
-            used.users = used.users.saturating_add(1);
+            used.users.increment();
         }
     }
 }
@@ -243,7 +244,7 @@ impl<'m, S> Peers<'m, S> {
         let Some(used) = directory.uses.get_mut(peer.index as usize) else {
             return;
         };
-        used.users = used.users.saturating_sub(1);
+        used.users.decrement();
         if used.users > 0 {
             return;
         }
@@ -282,7 +283,7 @@ impl<'m, S> Peers<'m, S> {
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;
-            directory.free_count = free_count.saturating_add(1);
+            directory.free_count.increment();
         }
     }
 
@@ -299,7 +300,7 @@ impl<'m, S> Peers<'m, S> {
             .and_then(|at| work_queue.ring.get_mut(at))
         {
             *slot = peer.index;
-            work_queue.count = work_queue.count.saturating_add(1);
+            work_queue.count.increment();
         }
         true
     }

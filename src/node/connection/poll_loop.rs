@@ -5,6 +5,7 @@
 //! busy peer is not served more often than others. Frames that a peer does not read wait in the
 //! queue of that peer. If the queue of a peer is full, the worker does not read its requests.
 
+use crate::invariant::{Count, log_broken};
 use crate::sync::Ordering;
 use core::time::Duration;
 
@@ -154,8 +155,9 @@ impl<'m, P: Pal> Node<'m, P> {
         while let Some(&(token, readiness)) = state.ready.get(next) {
             self.on_ready(&mut state, token, readiness);
             self.run_upcalls();
-            next = next.saturating_add(1);
+            next.increment();
         }
+        log_broken();
         true
     }
 

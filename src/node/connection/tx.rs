@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::invariant::Count;
 use crate::sync::Ordering;
 
 use crate::Vmid;
@@ -101,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if queue.filling.is_empty() && rest_of_vmid.is_empty() {
                     break Drained::All;
                 }
-                batches = batches.saturating_add(1);
+                batches.increment();
                 if batches > BATCHES_AT_ONCE {
                     break Drained::Enough;
                 }

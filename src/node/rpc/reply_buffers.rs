@@ -1,6 +1,7 @@
 //! The buffers for the data of answers.
 
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::store::{Arena, Buffer, Table, bytes_for};
 
 /// The buffer of a caller for the data of an answer, and the length of the data.
@@ -52,7 +53,7 @@ impl<'m> ReplyBuffers<'m> {
     pub(in crate::node) fn free(&mut self, buffer: Buffer<'m>) {
         if let Some(place) = self.stack.get_mut(self.free) {
             *place = Some(buffer);
-            self.free = self.free.saturating_add(1);
+            self.free.increment();
         }
     }
 }

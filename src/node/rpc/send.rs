@@ -5,6 +5,7 @@ use super::wait_reason::WaitReason;
 use super::waiters::{LateReply, WaitToken};
 use crate::Vmid;
 use crate::error::{Error, Resource};
+use crate::invariant::Count;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Event, Pal, Time};
 use crate::sync::Ordering;
@@ -103,7 +104,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             match self.put(&peer, 0, message, Limits::NONE) {
                 Ok(()) => {
-                    accepted = accepted.saturating_add(1);
+                    accepted.increment();
                     self.flush(&peer);
                 }
                 Err(_) => full = full.saturating_add(1),

@@ -4,6 +4,7 @@
 //! number is that of the present call and the answer comes from the process that was asked.
 
 use crate::error::{Error, Resource};
+use crate::invariant::Count;
 use crate::pal::{Event, OutOfResources, Time};
 use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy};
 use crate::wire::{Answer, Expected};
@@ -281,7 +282,7 @@ impl<'m, E: Event> Waiters<'m, E> {
         let free = list.free;
         if let Some(place) = list.stack.get_mut(free) {
             *place = u32::try_from(slot).unwrap_or(0);
-            list.free = free.saturating_add(1);
+            list.free.increment();
         }
     }
 

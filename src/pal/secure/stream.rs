@@ -7,6 +7,7 @@ use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::{Breach, SecurePal};
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::log::log_event;
 use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
 use crate::store::SpinLock;
@@ -303,7 +304,7 @@ impl<P: Pal, R: Deref<Target = SecurePal<P>>> Drop for SecureStream<P, R> {
             outgoing.end(|bytes| {
                 loop {
                     let written = self.inner.write(&[bytes]);
-                    tries = tries.saturating_add(1);
+                    tries.increment();
                     if written != Err(StreamError::Interrupted) || tries >= END_TRIES {
                         return written;
                     }

@@ -3,13 +3,14 @@
 use super::node::MAX_INTERVAL;
 use crate::ID_MAX;
 use crate::error::Error;
-use crate::store::{Arena, Table, bytes_for};
+use crate::invariant::Count;
+use crate::store::{Arena, Table, bytes_for, total};
 
 /// Returns the first and the last number of a block.
 pub(super) fn bounds(block: u32) -> (u32, u32) {
-    let before = block.saturating_mul(MAX_INTERVAL);
-    let last = before.saturating_add(MAX_INTERVAL);
-    (before.saturating_add(1), last.min(ID_MAX))
+    let before = block << MAX_INTERVAL.ilog2();
+    let last = before.plus(MAX_INTERVAL);
+    (before | 1, last.min(ID_MAX))
 }
 
 /// Returns the block with `number`. Number 1 is the first of block 0.
@@ -40,9 +41,11 @@ pub(super) struct FullBlocks<'m> {
 impl<'m> FullBlocks<'m> {
     /// The memory that the bits take, in bytes.
     pub(super) const fn bytes() -> usize {
-        bytes_for::<u64>(WORDS[0])
-            .saturating_add(bytes_for::<u64>(WORDS[1]))
-            .saturating_add(bytes_for::<u64>(WORDS[2]))
+        total!(
+            bytes_for::<u64>(WORDS[0]),
+            bytes_for::<u64>(WORDS[1]),
+            bytes_for::<u64>(WORDS[2]),
+        )
     }
 
     /// Makes the set, without a full block. The bits are allocated from `arena`.
@@ -71,11 +74,11 @@ impl<'m> FullBlocks<'m> {
         if self.is_full(block) == full {
             return;
         }
-        self.count = if full {
-            self.count.saturating_add(1)
+        if full {
+            self.count.increment();
         } else {
-            self.count.saturating_sub(1)
-        };
+            self.count.decrement();
+        }
         let mut number = block as usize;
         for level in &mut self.levels {
             let (at, bit) = word_and_bit(number);
@@ -109,7 +112,7 @@ impl<'m> FullBlocks<'m> {
                 }
                 return u32::try_from(found).ok().filter(|_| found < BLOCKS);
             }
-            number = at.saturating_add(1);
+            number = at.plus(1);
         }
         None
     }
@@ -120,10 +123,9 @@ fn word_and_bit(number: usize) -> (usize, u64) {
     (number / BITS, 1 << (number % BITS))
 }
 
-/// Returns the number of the lowest clear bit of word `at`.
+/// Returns the number of the lowest clear bit of word `at`. The word has one.
 fn lowest_clear_bit(at: usize, word: u64) -> usize {
-    at.saturating_mul(BITS)
-        .saturating_add(word.trailing_ones() as usize)
+    (at << BITS.ilog2()) | word.trailing_ones() as usize
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ mod tree;
 use core::hash::Hasher;
 use core::ptr;
 
-use super::{Arena, Digest, Sum, Table, bytes_for};
+use super::{Arena, Digest, Sum, Table, bytes_for, total};
 use crate::error::Error;
+use crate::invariant::{Count, OrBroken};
 use full_blocks::{FullBlocks, block_of, bounds};
 pub(crate) use node::MAX_INTERVAL;
 use node::Node;
@@ -112,16 +113,18 @@ pub(crate) struct IntervalMap<'m> {
 
 impl<'m> IntervalMap<'m> {
     const fn lists_for(capacity: usize) -> usize {
-        (capacity / INTERVALS_PER_LIST).saturating_add(1)
+        total!(capacity / INTERVALS_PER_LIST, 1)
     }
 
     /// The memory of a table of `capacity` intervals, in bytes.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        Tree::bytes(capacity)
-            .saturating_add(bytes_for::<Option<&Node<'_>>>(capacity))
-            .saturating_add(bytes_for::<u16>(capacity))
-            .saturating_add(bytes_for::<OwnerList<'_>>(Self::lists_for(capacity)))
-            .saturating_add(FullBlocks::bytes())
+        total!(
+            Tree::bytes(capacity),
+            bytes_for::<Option<&Node<'_>>>(capacity),
+            bytes_for::<u16>(capacity),
+            bytes_for::<OwnerList<'_>>(Self::lists_for(capacity)),
+            FullBlocks::bytes(),
+        )
     }
 
     /// Makes an empty table of `capacity` intervals, allocated from `arena`.
@@ -191,7 +194,7 @@ impl<'m> IntervalMap<'m> {
         let block = self.full.next_not_full(block_of(from))?;
         let (first, last) = bounds(block);
         self.tree.first_free(from.max(first), last).or_else(|| {
-            let behind = self.full.next_not_full(block.saturating_add(1))?;
+            let behind = self.full.next_not_full(block.plus(1))?;
             let (first, last) = bounds(behind);
             self.tree.first_free(first, last)
         })
@@ -240,7 +243,7 @@ impl<'m> IntervalMap<'m> {
         self.content.add(node.content());
         self.adjust_occupancy(start, before, -1);
         self.adjust_occupancy(start, end, 1);
-        self.mark_free(end.saturating_add(1), before);
+        self.mark_free(end.plus(1), before);
     }
 
     /// Changes the owner of `interval`.
@@ -269,7 +272,7 @@ impl<'m> IntervalMap<'m> {
             if cursor.left == 0 {
                 break;
             }
-            cursor.left = cursor.left.saturating_sub(1);
+            cursor.left.decrement();
             let Some(list) = self.list_of(cursor.owner) else {
                 return true;
             };
@@ -296,7 +299,7 @@ impl<'m> IntervalMap<'m> {
         let lengths = owner_lists().map(|(_, list)| list.length).sum::<usize>();
         let occupancy = self.occupancy.iter();
         let occupancy = occupancy.map(|count| usize::from(*count)).sum::<usize>();
-        let counted = occupancy >= count && occupancy <= count.saturating_mul(2);
+        let counted = occupancy >= count && occupancy.div_ceil(2) <= count;
         let mut blocks = 0_usize;
         let mut highest = None;
         let touched = |node: &Node<'_>| block_of(node.start())..=block_of(node.end());
@@ -308,7 +311,7 @@ impl<'m> IntervalMap<'m> {
                 if self.full.is_full(block) != is_full {
                     return false;
                 }
-                blocks = blocks.saturating_add(usize::from(is_full));
+                blocks = blocks.plus(usize::from(is_full));
             }
         }
         self.tree.check_invariants()
@@ -341,7 +344,7 @@ impl<'m> IntervalMap<'m> {
         let (first, last) = (self.bucket(start), self.bucket(end));
         for bucket in first.into_iter().chain(last.filter(|_| last != first)) {
             if let Some(count) = self.occupancy.get_mut(bucket) {
-                *count = count.saturating_add_signed(change);
+                *count = count.checked_add_signed(change).or_broken(*count);
             }
         }
     }
@@ -379,7 +382,7 @@ impl<'m> IntervalMap<'m> {
             return;
         };
         let before = list.last.replace(node);
-        list.length = list.length.saturating_add(1);
+        list.length.increment();
         match before {
             Some(before) => before.next.set(Some(node)),
             None => list.first = Some(node),
@@ -394,7 +397,7 @@ impl<'m> IntervalMap<'m> {
         let Some(list) = self.list_of(node.owner.get()) else {
             return;
         };
-        list.length = list.length.saturating_sub(1);
+        list.length.decrement();
         let (before, after) = (node.prev.get(), node.next.get());
         match before {
             Some(before) => before.next.set(after),

@@ -8,6 +8,7 @@ use intrusive_collections::rbtree::{Color, RBTreeOps};
 use intrusive_collections::{Adapter, DefaultPointerOps, KeyAdapter, LinkOps};
 
 use crate::ID_MAX;
+use crate::invariant::Count;
 
 type Link<'m> = Cell<Option<&'m Node<'m>>>;
 
@@ -44,8 +45,9 @@ impl Node<'_> {
     }
 
     pub(super) fn end(&self) -> u32 {
-        self.start()
-            .saturating_add(self.bounds.get() & (MAX_INTERVAL - 1))
+        // A start is at most `ID_MAX`, so the sum fits.
+        let length = self.bounds.get() & (MAX_INTERVAL - 1);
+        self.start().wrapping_add(length)
     }
 
     /// Returns the content: the first and the last number, and the owner.
@@ -60,7 +62,7 @@ impl Node<'_> {
     pub(super) fn set(&self, start: u32, end: u32) {
         let color = self.bounds.get() & BLACK;
         self.bounds
-            .set(color | (start << LENGTH_BITS) | end.saturating_sub(start));
+            .set(color | (start << LENGTH_BITS) | end.minus(start));
     }
 
     pub(super) fn contains(&self, number: u32) -> bool {

@@ -8,6 +8,7 @@ use super::Interval;
 use super::node::{ByStart, Node};
 use crate::ID_MAX;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::store::{Arena, bytes_for};
 
 /// All intervals of a table. Nodes that were never used are not initialised: their memory is
@@ -39,7 +40,7 @@ impl<'m> Tree<'m> {
 
     /// Returns the number of intervals that still fit.
     pub(super) fn remaining(&self) -> usize {
-        self.capacity.saturating_sub(self.count)
+        self.capacity.minus(self.count)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,9 +76,9 @@ impl<'m> Tree<'m> {
                 return Some((from, ID_MAX));
             };
             if from < node.start() {
-                return Some((from, node.start().saturating_sub(1)));
+                return Some((from, node.start().minus(1)));
             }
-            from = from.max(node.end().saturating_add(1));
+            from = from.max(node.end().plus(1));
             cursor.move_next();
         }
         None
@@ -96,7 +97,7 @@ impl<'m> Tree<'m> {
         node.set(start, end);
         node.owner.set(owner);
         self.by_start.insert(node);
-        self.count = self.count.saturating_add(1);
+        self.count.increment();
         self.peak = self.peak.max(self.count);
         Some(node)
     }
@@ -115,7 +116,7 @@ impl<'m> Tree<'m> {
         let node = cursor.remove()?;
         node.left.set(self.free);
         self.free = Some(node);
-        self.count = self.count.saturating_sub(1);
+        self.count.decrement();
         Some(node)
     }
 

@@ -37,8 +37,14 @@ pub(super) fn fail<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
 fn shut_down<const READS: bool>(node: &SimNode<'_, READS>, own: &Own, limit: Duration) -> bool {
     with(|world| world.network.may_end(own.place));
     let flushed = node.shut_down(limit);
-    let waiters = node.statistics().pools.waiters.now;
+    let statistics = node.statistics();
+    let waiters = statistics.pools.waiters.now;
     with(|world| {
+        // In a debug build the first one panics.
+        if statistics.broken_invariants > 0 {
+            let what = Err("the library has counted a broken invariant".to_owned());
+            world.check("invariants", what);
+        }
         // The call of another thread may not have returned yet.
         if waiters > 0 && !own.has_threads {
             let what = Err(format!("{waiters} waiters of v{} are left", own.vmid));

@@ -4,6 +4,7 @@ use super::slots::Slot;
 use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
@@ -188,7 +189,7 @@ impl<'m, P: Pal> Node<'m, P> {
             guard.mark_sent(sent);
             unsent = peer;
             if !sent {
-                full = full.saturating_add(1);
+                full.increment();
                 if full > guard.queued_clients() {
                     break false;
                 }

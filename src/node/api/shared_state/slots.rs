@@ -3,6 +3,7 @@
 use super::wait_queue::{WaitLinks, WaitQueue};
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::shared_state::Client;
 use crate::store::{Arena, HashIndex, SlotAllocator, SpinLock, Table, bytes_for, hash64};
 use crate::sync::AtomicBool;
@@ -44,7 +45,7 @@ impl Directory<'_> {
         // Each number skipped has a slot here, so the loop ends.
         loop {
             let id = fresh_id(vmid, self.count)?;
-            self.count = self.count.saturating_add(1);
+            self.count.increment();
             if self.find(id).is_none() {
                 return Some(id);
             }
