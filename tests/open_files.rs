@@ -1,9 +1,9 @@
-//! Open files that are handed on and closed in every order, on the table and on the kernel.
+//! Open files that are transferred and closed in every order, on the table and on the kernel.
 //!
-//! To the kernel a process is the descriptors that it has, and a descriptor under way is one that
-//! nobody has yet: what it does for a lock depends on whether any descriptor of the open file is
-//! left, wherever that is. So all of them are of this process, which starts no other meanwhile: that
-//! would have them all, too, for a moment. `sh` says the rest with real processes.
+//! To the kernel a process is the set of its descriptors, and a descriptor in transit is one that
+//! no process has yet: a lock depends only on whether any descriptor of the open file is left,
+//! wherever it is. So all descriptors belong to this process, which starts no other meanwhile: that
+//! would inherit them all for a moment. One test uses real processes of `sh`.
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
-//! Real processes that lock real files, step by step.
+//! Real processes that lock real files on the host's kernel, step by step.
 //!
-//! Each is this test program again, in the one test that is ignored otherwise. It is told what to
-//! do on its standard input and answers on its standard error, which the test harness leaves
-//! alone. Whether it is done or waits for a lock is found out without a guess at the time: it says
-//! when it begins, and what the host says of its thread from then on is true.
+//! Each process is this test program again, in the one test that is ignored otherwise. It reads its
+//! orders on its standard input and answers on its standard error, which the test harness does not
+//! use. Whether it has finished or waits for a lock is determined without timing: it reports when
+//! it begins, and the host's information about its thread from then on is valid.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -18,14 +18,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) const FILES: usize = 2;
-/// Open files of each process for each file. Record locks of the process go through the first.
+/// The open files of each process for each file. The process uses the first for its record locks.
 pub(crate) const HANDLES: usize = 3;
 
 const EINTR: i32 = 4;
-/// What a process answers when it begins with something.
+/// The answer of a process when it begins an order.
 const BEGUN: u8 = 1;
 
-/// What a process is to do.
+/// The operations of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Do {
@@ -48,7 +48,7 @@ const ALL: [Do; 7] = [
     Do::Reset,
 ];
 
-/// The same with everything that it takes.
+/// An operation with its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     pub(crate) what: Do,
@@ -65,32 +65,32 @@ pub(crate) struct Order {
 const ORDER_LENGTH: usize = 7;
 const ANSWER_LENGTH: usize = 9;
 
-/// What came of it: an error number or 0, and the lock in the way if that was asked for.
+/// The outcome of an operation: an error number or 0, and the conflicting lock of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) errno: i32,
     pub(crate) lock: Option<Found>,
 }
 
-/// A lock that was asked about.
+/// The lock that a query returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) kind: u8,
     pub(crate) start: u8,
     /// 0: to the end of the file.
     pub(crate) length: u8,
-    /// The process that has it; for an open file's lock -1.
+    /// The pid of the holder; -1 for a lock of an open file.
     pub(crate) pid: i32,
 }
 
-/// A process under command.
+/// A process that executes orders.
 pub(crate) struct Process {
     child: Child,
     thread: u32,
     state: File,
-    /// Which system call the thread is in, where the host tells.
+    /// The system call of the thread, if the host shows it.
     call: Option<File>,
-    /// How long it has run.
+    /// The time for which the thread has run.
     run: File,
 }
 
@@ -149,7 +149,7 @@ impl Process {
         assert_eq!(begun, [BEGUN]);
     }
 
-    /// What came of the order; `None` if it waits for a lock.
+    /// Returns the outcome of the order; `None` if the process waits for a lock.
     pub(crate) fn outcome(&mut self) -> Option<Outcome> {
         loop {
             if self.has_answered() {
@@ -195,7 +195,7 @@ impl Process {
         if !state.rsplit(") ").next().unwrap().starts_with('S') {
             return false;
         }
-        // There are other things to sleep for than a lock, if not for long.
+        // The thread may sleep for other reasons than a lock, but not for long.
         let Some(Ok(call)) = self.call.as_mut().map(text) else {
             return true;
         };
@@ -204,16 +204,17 @@ impl Process {
         number.is_some_and(|number| locks.contains(&number))
     }
 
-    /// Something that changes whenever the thread runs.
+    /// Returns a text that changes whenever the thread runs.
     pub(crate) fn has_run(&mut self) -> String {
         text(&mut self.run).unwrap()
     }
 
-    /// Interrupts the lock that it waits for.
+    /// Interrupts the wait for a lock.
     pub(crate) fn interrupt(&self) {
         let process = c_int::try_from(self.child.id()).unwrap();
         let thread = c_int::try_from(self.thread).unwrap();
-        // SAFETY: it takes three numbers, and the process is our child, which we have not waited for.
+        // SAFETY: the call takes three numbers, and the process is a child of this one that was not
+        // waited for.
         unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
     }
 
@@ -223,7 +224,8 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// A process that waits for a lock does not see the end of its input, and would stay for ever.
+    /// A process that waits for a lock does not see the end of its input, and would stay for ever,
+    /// so it is killed.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -266,7 +268,7 @@ fn open(directory: &Path) -> Vec<Vec<File>> {
 
 extern "C" fn no_more(_: c_int) {}
 
-/// A process that does what it is told.
+/// The test that executes orders in a process of its own.
 #[test]
 #[ignore = "one of the processes of the other tests"]
 fn process_under_command() {

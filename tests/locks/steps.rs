@@ -13,15 +13,15 @@ const LIMITS: LockLimits = LockLimits {
     waiting: 1024,
     open_files: 16,
 };
-/// The visits of a search for a deadlock, each of which looks at a few entries.
+/// The greatest number of visits of a search for a deadlock. Each visit examines a few entries.
 const SEARCH: u64 = 4 * 4096;
-/// The visits of a request that finds, sets or removes one lock in a full table.
+/// The greatest number of visits of a request that finds, sets or removes one lock in a full table.
 const SINGLE: u64 = 600;
 const HOLDER: u32 = 9999;
 const ASKER: u32 = 9998;
 const ALL: (u64, u64) = (0, u64::MAX);
 
-/// How many steps an operation takes.
+/// Returns the number of steps of an operation.
 fn steps<T>(
     locks: &mut LockTable<'_>,
     operation: impl FnOnce(&mut LockTable<'_>) -> T,
@@ -37,8 +37,8 @@ fn set(locks: &mut LockTable<'_>, lock: &FileLock<'_>) -> (Result<SetOutcome, i3
     })
 }
 
-/// Each of so many owners has a byte of the first file to read and waits for all of the second, of
-/// which one owner holds so many single bytes.
+/// Each of `owners` owners has a read lock on a byte of the first file and waits for all of the
+/// second, of which one owner holds `bytes` single bytes.
 fn entangle(locks: &mut LockTable<'_>, owners: u32, bytes: u64) {
     for byte in 0..bytes {
         let (locked, steps) = set(locks, &on(b"2", write(HOLDER, 2 * byte, 2 * byte)));
@@ -74,7 +74,7 @@ fn deadlock_within_the_budget_is_found_and_beyond_it_the_request_waits() {
     for (bytes, outcome) in [(3_000, Err(EDEADLK)), (5_000, WAITS)] {
         with_table(LIMITS, |locks| {
             entangle(locks, 1, bytes);
-            // Behind all the bytes of the holder there is one of the owner that asks last.
+            // After all bytes of the holder there is one of the owner that makes the last request.
             let end = u64::MAX - 1;
             assert_eq!(set(locks, &on(b"2", write(ASKER, end, end))).0, DONE);
             let first = on(b"1", waiting(write(ASKER, ALL.0, ALL.1)));
