@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::pal::{Event, Pal, Time};
 use crate::sync::Ordering;
 
-/// How long [`Node::shut_down`] waits for the worker to close the streams.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How long [`Node::shut_down`], and a worker that has panicked, wait until the streams are closed.
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a node that is dropped waits for a leader in C to confirm that its handles are closed.
 const DROP_LIMIT: Duration = Duration::from_millis(500);

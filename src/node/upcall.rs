@@ -48,6 +48,10 @@ pub struct Signal {
 /// The worker calls these methods, with no lock held; so does a thread that signals its own process
 /// or requests its metadata. A method must not block. An answer that takes time is sent later
 /// through the reply, from any thread.
+///
+/// A method that panics in the worker, in a program whose panics unwind, ends the node: its streams
+/// are closed, so that the other processes see it go, its calls fail with
+/// [`Error::ShuttingDown`](crate::Error), and the panic goes on in [`Node::work`] or [`Node::poll`].
 pub trait Embedder<P: Pal>: Sync {
     /// Delivers a signal to a thread or to the process. The answer is 0, or a positive error
     /// number: `ESRCH` if there is no such target, `EPERM` if the sender may not signal it

@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use libos_ipc::{ChildSelector, Error, Target, Wait};
+use libos_ipc::host::{Host, HostNode};
+use libos_ipc::{ChildSelector, Config, Embedder, Error, Node, Signal, SignalReply, Target, Wait};
 
 use crate::family::{EPERM, ESRCH, Family, WAIT, until};
 
@@ -250,4 +251,32 @@ fn child_that_disconnected_from_its_parent_still_gets_its_signals() {
     });
     assert_eq!(parent.node.kill(target, 10, WAIT), Ok(()));
     assert_eq!(child.signals(), [10]);
+}
+
+/// A library OS whose signal handler has a bug.
+struct Panics;
+
+impl Embedder<Host> for Panics {
+    fn signal(&self, _: &Node<'_, Host>, _: &Signal, _: SignalReply) {
+        panic!("a bug of the embedder");
+    }
+}
+
+#[test]
+fn callback_that_panics_ends_the_node() {
+    let family = Family::new();
+    let first = &family.first;
+    let identity = first.node.start_child(WAIT).unwrap();
+    let node = HostNode::start_with(&family.base, identity, Config::DEFAULT, Box::new(Panics));
+    let node = node.unwrap();
+    node.join(WAIT).unwrap();
+    let other = family.child();
+    let target = Target::Process(identity.pid);
+    // The zombie counts as signalled.
+    assert_eq!(other.node.kill(target, 10, WAIT), Ok(()));
+    let exit = first
+        .node
+        .wait_child(ChildSelector::Pid(identity.pid), WAIT);
+    assert_eq!(exit.unwrap().term_signal, 30, "SIGPWR");
+    assert_eq!(node.take_id(WAIT), Err(Error::ShuttingDown));
 }

@@ -13,9 +13,10 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::log::log_event;
+use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
 use crate::pal::{Event, Interest, Pal, ReadyList, Stream, Time, Token};
-use crate::store::{Arena, Table, bytes_for};
+use crate::store::{Arena, SpinLockGuard, Table, bytes_for};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
 pub(crate) const VMID_LENGTH: usize = 4;
@@ -89,6 +90,32 @@ pub(super) enum Retry {
     No,
 }
 
+/// A poll iteration of the worker. If it unwinds, because a callback of the embedder or the platform has
+/// panicked, it ends the node: a member that stayed connected and read nothing more would stop others.
+struct Iteration<'n, 'm, P: Pal> {
+    node: &'n Node<'m, P>,
+    state: SpinLockGuard<'n, WorkerState<'m, P::Stream>>,
+    is_complete: bool,
+}
+
+impl<P: Pal> Drop for Iteration<'_, '_, P> {
+    fn drop(&mut self) {
+        if self.is_complete {
+            return;
+        }
+        let node = self.node;
+        log_event!(error, "the worker has panicked, so the node ends");
+        node.advance_phase(Phase::Closing);
+        node.waiters.fail(None, Error::ShuttingDown);
+        let deadline = node.pal.now() + CLOSE_LIMIT;
+        // Another thread may hold a half of a connection for a moment.
+        while !node.close_all(&mut self.state) && node.pal.now() < deadline {
+            let soon = node.now() + RETRY;
+            node.wait(&mut self.state, Some(soon));
+        }
+    }
+}
+
 impl<'m, P: Pal> Node<'m, P> {
     /// Runs the worker until [`Node::shut_down`]. For a thread of its own ([`Driving::Worker`]).
     ///
@@ -113,18 +140,34 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the same thread may have set it just before.
     pub(crate) fn poll_for(&self, event: Option<&P::Event>, until: Option<Time>) -> bool {
         // Another thread is the worker.
-        let Some(mut state) = self.worker.try_lock() else {
+        let Some(state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
         };
+        let mut iteration = Iteration {
+            node: self,
+            state,
+            is_complete: false,
+        };
+        let is_open = self.run_iteration(&mut iteration.state, event, until);
+        iteration.is_complete = true;
+        is_open
+    }
+
+    fn run_iteration(
+        &self,
+        state: &mut WorkerState<'m, P::Stream>,
+        event: Option<&P::Event>,
+        until: Option<Time>,
+    ) -> bool {
         if self.phase() >= Phase::Closing {
-            if !self.close_all(&mut state) {
+            if !self.close_all(state) {
                 let soon = self.now() + RETRY;
-                self.wait(&mut state, Some(soon));
+                self.wait(state, Some(soon));
                 return true;
             }
             return false;
         }
-        let (retry, relisted) = self.serve_scheduled(&mut state);
+        let (retry, relisted) = self.serve_scheduled(state);
         let until = match retry {
             Retry::Now => Some(Time(0)),
             Retry::Soon => {
@@ -137,8 +180,8 @@ impl<'m, P: Pal> Node<'m, P> {
             Some(next) => Some(until.map_or(next, |until| until.min(next))),
             None => until,
         };
-        let until = self.expire_unidentified(&mut state, until);
-        let until = self.accept_again(&mut state, until);
+        let until = self.expire_unidentified(state, until);
+        let until = self.accept_again(state, until);
         let until = self.poll_recalls(until);
         let until = self.poll_starts(until);
         let until = self.poll_abandoned(until);
@@ -150,10 +193,10 @@ impl<'m, P: Pal> Node<'m, P> {
         } else {
             until
         };
-        self.wait(&mut state, until);
+        self.wait(state, until);
         let mut next = 0_usize;
         while let Some(&(token, readiness)) = state.ready.get(next) {
-            self.on_ready(&mut state, token, readiness);
+            self.on_ready(state, token, readiness);
             self.run_upcalls();
             next.increment();
         }
