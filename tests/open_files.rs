@@ -192,7 +192,7 @@ impl World<'_> {
         self.processes[place].2.clear();
         self.sent.retain(|(to, ..)| *to != place);
         // Its children have all been announced, and may still join.
-        self.locks.reclaim_abandoned(vmid, |_| false);
+        self.locks.reclaim_references(vmid, &|_| false);
         self.locks.reclaim(vmid);
         self.processes[place] = (self.new_vmid(), true, Descriptors::new());
     }

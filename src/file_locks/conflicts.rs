@@ -2,6 +2,7 @@
 //! owner locks or unlocks one.
 
 use super::interval_tree::{RangeLock, TreeKind};
+use super::portions::Portion;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
 use crate::error::errno;
 use crate::invariant::{Count, OrBroken};
@@ -285,26 +286,32 @@ impl LockTable<'_> {
         self.adjust_ref_count(holder.file, -1);
     }
 
-    /// Releases all locks of a holder, and serves the requests that waited for them.
-    pub(super) fn release_holder(&mut self, slot: u32) {
+    /// Releases a portion of the locks of a holder, and serves the requests that waited for them.
+    /// Returns whether that was all.
+    pub(super) fn release_holder(&mut self, slot: u32, portion: &mut Portion) -> bool {
         let holder = *self.holder_at(slot);
-        while self.holder_at(slot).root != NONE {
-            let root = self.holder_at(slot).root;
+        let mut root = holder.root;
+        while root != NONE && portion.take_entry() {
             self.remove(slot, root);
+            root = self.holder_at(slot).root;
         }
         self.drop_holder_if_empty(slot);
         self.serve_unblocked();
         self.drop_file_if_unused(holder.file);
+        root == NONE
     }
 
-    /// Releases all locks of an owner, on every file.
-    pub(super) fn release_owner(&mut self, owner: Owner) {
+    /// Releases a portion of the locks of an owner, on every file. Returns whether that was all.
+    pub(super) fn release_owner(&mut self, owner: Owner, portion: &mut Portion) -> bool {
         let hash = owner.hash();
         while let Some(slot) = self
             .by_owner
             .find(hash, |slot| self.holder_at(slot).owner == owner)
         {
-            self.release_holder(slot);
+            if !self.release_holder(slot, portion) {
+                return false;
+            }
         }
+        true
     }
 }

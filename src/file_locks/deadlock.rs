@@ -4,7 +4,7 @@
 //! holders. The search goes from a new request to the holders of the locks that conflict with it,
 //! and on through the requests of these holders. It visits the requests of each owner once, and
 //! each subtree of locks once: a subtree all of whose locks were visited is marked. A search ends
-//! without result after [`SEARCH_STEPS`] steps, and then the request waits.
+//! without result when the operation has used up its [`SEARCH_STEPS`], and then the request waits.
 
 use super::interval_tree::{Link, TreeKind};
 use super::wait_queue::State;
@@ -14,7 +14,7 @@ use crate::invariant::Count;
 use crate::store::{Arena, NONE, Table, bytes_for, total};
 
 /// How many locks and requests the searches of one operation visit at most.
-pub(super) const SEARCH_STEPS: u32 = 4096;
+const SEARCH_STEPS: u32 = 4096;
 
 /// What a search remembers. The search follows waits of processes only: the table does not know
 /// which processes use an open file.
@@ -26,6 +26,8 @@ pub(super) struct DeadlockSearch<'m> {
     /// The requests that are still to be visited.
     pending: Table<'m, u32>,
     pending_count: usize,
+    /// How many steps the searches of this operation may still take.
+    steps: u32,
 }
 
 impl<'m> DeadlockSearch<'m> {
@@ -42,7 +44,18 @@ impl<'m> DeadlockSearch<'m> {
             subtrees: arena.alloc_table(limits.locks, |_| Ok(0))?,
             pending: arena.alloc_table(limits.waiting, |_| Ok(NONE))?,
             pending_count: 0,
+            steps: SEARCH_STEPS,
         })
+    }
+
+    /// Begins an operation.
+    pub(super) fn begin(&mut self) {
+        self.steps = SEARCH_STEPS;
+    }
+
+    fn take_step(&mut self) -> Result<(), End> {
+        self.steps = self.steps.checked_sub(1).ok_or(End::OutOfSteps)?;
+        Ok(())
     }
 
     fn push(&mut self, request: u32) {
@@ -67,7 +80,7 @@ enum End {
 }
 
 /// Which locks a search visits, and for whom.
-struct Visit<'a> {
+struct Visit {
     /// The owner of the first request.
     owner: Owner,
     /// Whether the request that waits for the locks is the first one.
@@ -75,20 +88,12 @@ struct Visit<'a> {
     range: Range,
     /// The holder of the lock that was visited last.
     last_holder: u32,
-    steps: &'a mut u32,
-}
-
-impl Visit<'_> {
-    fn take_step(&mut self) -> Result<(), End> {
-        *self.steps = self.steps.checked_sub(1).ok_or(End::OutOfSteps)?;
-        Ok(())
-    }
 }
 
 impl LockTable<'_> {
     /// Whether the request waits for its own owner, through other processes that wait, as far as the
-    /// search gets with so many `steps`, which it uses up.
-    pub(super) fn would_deadlock(&mut self, from: u32, steps: &mut u32) -> bool {
+    /// search gets with the steps that are left of this operation.
+    pub(super) fn would_deadlock(&mut self, from: u32) -> bool {
         let owner = self.waits.at(from).owner;
         if !matches!(owner, Owner::Process { .. }) {
             return false;
@@ -104,7 +109,6 @@ impl LockTable<'_> {
                 is_first: slot == from,
                 range: waiting.range,
                 last_holder: NONE,
-                steps,
             };
             let mut visited = self.visit_locks(space.writes, &mut visit);
             if visited.is_ok() && waiting.operation.is_write() {
@@ -119,11 +123,11 @@ impl LockTable<'_> {
 
     /// Visits the holders of the locks in the range, as far as they are in subtrees that the search
     /// has not visited yet. Returns whether all locks of the subtree are in the range.
-    fn visit_locks(&mut self, at: u32, visit: &mut Visit<'_>) -> Result<bool, End> {
+    fn visit_locks(&mut self, at: u32, visit: &mut Visit) -> Result<bool, End> {
         if at == NONE || self.search.subtrees.get(at as usize) == Some(&self.search.number) {
             return Ok(true);
         }
-        visit.take_step()?;
+        self.search.take_step()?;
         let lock = *self.trees.at(at);
         if !lock.reach.extends_to(visit.range.0, NONE) {
             return Ok(false);
@@ -150,12 +154,12 @@ impl LockTable<'_> {
     }
 
     /// Visits the requests of a holder.
-    fn visit_holder(&mut self, holder: u32, visit: &mut Visit<'_>) -> Result<(), End> {
+    fn visit_holder(&mut self, holder: u32, visit: &mut Visit) -> Result<(), End> {
         if holder == visit.last_holder {
             return Ok(());
         }
         visit.last_holder = holder;
-        visit.take_step()?;
+        self.search.take_step()?;
         let owner = self.holder_at(holder).owner;
         if owner == visit.owner {
             return if visit.is_first {
@@ -173,7 +177,7 @@ impl LockTable<'_> {
             if waiting.visited_by == self.search.number {
                 return Ok(());
             }
-            visit.take_step()?;
+            self.search.take_step()?;
             let number = self.search.number;
             self.waits
                 .change(slot, |waiting| waiting.visited_by = number);

@@ -17,6 +17,7 @@ mod invariants;
 mod open_files;
 mod owner;
 mod paths;
+mod portions;
 mod query;
 mod reach;
 mod scheduling;
@@ -24,9 +25,9 @@ mod search;
 mod table;
 mod wait_queue;
 
+use crate::Vmid;
 use crate::error::{Error, errno};
 use crate::wire::{FileLock, LockFamily, LockKind};
-use crate::{Id, Vmid};
 
 use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, total};
 use candidates::Candidates;
@@ -182,6 +183,7 @@ impl<'m> LockTable<'m> {
             return Ok(false);
         }
         self.record_use(from, lock, hash);
+        self.search.begin();
         let set = self.set_on_file(from, 0, lock, (file, hash));
         self.release_closed();
         set.map(|_| true)
@@ -201,6 +203,7 @@ impl<'m> LockTable<'m> {
         hash: u64,
     ) -> Result<SetOutcome, i32> {
         let file = self.find_file_hashed(lock.path, hash);
+        self.search.begin();
         let set = self.set_on_file(from, seq, lock, (file, hash));
         self.release_closed();
         set
@@ -290,38 +293,9 @@ impl<'m> LockTable<'m> {
         outcome
     }
 
-    /// Releases all locks of a process of the member, and ends its waiting requests with `ESRCH`.
-    pub fn release_process(&mut self, vmid: Vmid, pid: Id) {
-        let owner = Owner::Process { vmid, pid };
-        self.cancel_requests_of(owner, errno::ESRCH);
-        self.release_owner(owner);
-        self.release_closed();
-    }
-
-    /// Releases everything that only the member held, and drops its waiting requests. The caller
-    /// has found the member gone.
-    pub fn reclaim(&mut self, vmid: Vmid) {
-        self.drop_requests_of(vmid);
-        let mut at = 0;
-        while let Some((open_file, is_free)) = self.open_files.take_from(vmid, &mut at) {
-            if is_free {
-                self.release_open_file(open_file);
-            }
-        }
-        for slot in 0..self.holder_slots.high_water() {
-            let holder = *self.holder_at(slot);
-            if holder.file != NONE
-                && matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid)
-            {
-                self.release_holder(slot);
-            }
-        }
-        self.end_delegations_of(vmid);
-        self.release_closed();
-    }
-
     /// Ends a waiting request with `EINTR`, unless it is complete already.
     pub fn cancel(&mut self, from: Vmid, seq: u64) {
+        self.search.begin();
         self.cancel_request(from, seq, errno::EINTR);
         self.release_closed();
     }

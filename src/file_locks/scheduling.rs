@@ -4,7 +4,6 @@
 //! wait: a read lock does not wait for a write lock that only waits, and a holder may take further
 //! free locks. Waiting requests are tried in the order of their arrival.
 
-use super::deadlock::SEARCH_STEPS;
 use super::wait_queue::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
@@ -20,7 +19,7 @@ impl LockTable<'_> {
         blocker: u32,
     ) -> Result<(), i32> {
         let slot = self.enqueue_blocked(waiting, blocker)?;
-        if self.would_deadlock(slot, &mut SEARCH_STEPS.clone()) {
+        if self.would_deadlock(slot) {
             self.unlink(slot);
             self.waits.slots.free(slot);
             return Err(errno::EDEADLK);
@@ -97,19 +96,18 @@ impl LockTable<'_> {
     /// other held lock conflicts with them. All other waiting requests are still blocked. The
     /// file may be unused afterwards; the caller frees it then.
     pub(super) fn serve_unblocked(&mut self) {
-        let mut steps = SEARCH_STEPS;
         while let Some(slot) = self.next_candidate() {
-            self.try_grant(slot, &mut steps);
+            self.try_grant(slot);
         }
     }
 
     /// Serves a waiting request if no held lock conflicts with it. Refuses it if it is in a cycle
     /// that another lock has closed since the request was queued, as the kernel does when it wakes a
-    /// request that is blocked again. All searches of one operation share the steps.
-    fn try_grant(&mut self, slot: u32, steps: &mut u32) {
+    /// request that is blocked again.
+    fn try_grant(&mut self, slot: u32) {
         if let Some(blocker) = self.find_blocker(slot) {
             self.block(slot, blocker);
-            if self.waits.may_have_cycle && self.would_deadlock(slot, steps) {
+            if self.waits.may_have_cycle && self.would_deadlock(slot) {
                 self.complete(slot, Err(errno::EDEADLK));
             }
             return;

@@ -1,5 +1,6 @@
 //! The queue of requests that wait for a lock, or for the return of a delegated file.
 
+use super::portions::Portion;
 use super::{LockTable, Owner, Range};
 use crate::Vmid;
 use core::hash::Hash;
@@ -416,30 +417,27 @@ impl LockTable<'_> {
         self.drop_file_if_unused(file);
     }
 
-    /// Ends the waiting requests of the owner with that error.
-    pub(super) fn cancel_requests_of(&mut self, owner: Owner, errno: i32) {
+    /// Ends a portion of the waiting requests of the owner with that error. Returns whether that
+    /// was all.
+    pub(super) fn cancel_requests_of(
+        &mut self,
+        owner: Owner,
+        errno: i32,
+        portion: &mut Portion,
+    ) -> bool {
         while let Some(slot) = self.waits.first_of(owner) {
+            if !portion.take_entry() {
+                return false;
+            }
             self.end_request(slot, errno);
         }
+        true
     }
 
     /// Ends the member's waiting request with that number with that error.
     pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: i32) {
         while let Some(slot) = self.waits.find_request(from, seq) {
             self.end_request(slot, errno);
-        }
-    }
-
-    /// Drops the requests of a member that is gone, without a completion.
-    pub(super) fn drop_requests_of(&mut self, vmid: Vmid) {
-        for slot in 0..self.waits.slots.high_water() {
-            let waiting = *self.waits.at(slot);
-            let waits = matches!(waiting.state, State::Waiting | State::Deferred);
-            if waits && waiting.from == vmid {
-                self.unlink(slot);
-                self.waits.slots.free(slot);
-                self.drop_file_if_unused(waiting.file);
-            }
         }
     }
 }

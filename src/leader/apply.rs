@@ -78,6 +78,9 @@ impl Leader<'_> {
                 }
             }
             Op::RunUnjoined(vmid) => self.processes.mark_running_unjoined(vmid),
+            Op::ReclaimLocks { owner, left } => {
+                return Outcome::Remaining(self.reclaim_locks(owner, left));
+            }
             Op::Left(vmid) => self.reclaim_process(vmid),
             Op::RevokeGrants(giver) => {
                 return Outcome::Remaining((!self.revoke_grants(giver)).into());
@@ -193,8 +196,10 @@ impl Leader<'_> {
             },
             // The leader keeps how every process ends; the notice itself is for the parent.
             Message::ChildExit(exit) => {
+                if !self.locks.release_process_portion(from, exit.pid) {
+                    return Outcome::Remaining(1);
+                }
                 self.processes.record_exit(from, exit);
-                self.locks.release_process(from, exit.pid);
                 Outcome::NotForLeader
             }
             Message::KillOrdered { kill, always } => {
@@ -203,13 +208,16 @@ impl Leader<'_> {
             }
             Message::FileHandle { handle, held, vmid } => {
                 let noted = self.update_open_file(from, Vmid::new(vmid), handle, held, other);
+                if noted == Ok(false) {
+                    return Outcome::Remaining(1);
+                }
                 let is_unconfirmed = |to| held && self.locks.is_notice_unconfirmed(to, handle);
                 if seq == 0 {
                     one_way(noted.is_ok())
                 } else if noted.is_ok() && Vmid::new(vmid).is_some_and(is_unconfirmed) {
                     Outcome::Answer(Answer::Status(UNCONFIRMED))
                 } else {
-                    Outcome::Answer(status(noted))
+                    Outcome::Answer(status(noted.map(drop)))
                 }
             }
             // The receiver confirms the notice, or the giver asks whether it has.
@@ -255,7 +263,9 @@ impl Leader<'_> {
                 }))
             }
             Message::FileLockClearPid(pid) => {
-                self.locks.release_process(from, pid);
+                if !self.locks.release_process_portion(from, pid) {
+                    return Outcome::Remaining(1);
+                }
                 Outcome::Answer(status(Ok(())))
             }
             Message::FileLockCancel(seq) => {

@@ -107,6 +107,7 @@ impl<'a> Op<'a> {
                 ((23, 0, from.get(), seq, status), None)
             }
             Op::SignalAnswerTaken => ((24, 0, 0, 0, 0), None),
+            Op::ReclaimLocks { owner, left } => ((25, 0, owner.get(), left, 0), None),
         }
     }
 
@@ -207,6 +208,10 @@ impl<'a> Op<'a> {
                 status: u32::try_from(second).ok()?.cast_signed(),
             },
             24 => Op::SignalAnswerTaken,
+            25 => Op::ReclaimLocks {
+                owner: vmid?,
+                left: first,
+            },
             _ => return None,
         };
         let length = if has_frame { frame()?.length() } else { 0 };

@@ -147,6 +147,13 @@ impl<'m> Leader<'m> {
         self.departed.remove(vmid);
     }
 
+    /// Takes back a portion of the file locks of a member that left. Returns what is left to do.
+    fn reclaim_locks(&mut self, vmid: Vmid, left: u64) -> u64 {
+        let processes = &self.processes;
+        self.locks
+            .reclaim_portion(vmid, left, &|child| !processes.is_starting(child))
+    }
+
     /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
     /// other ranges are to be taken back with [`Ranges::reclaim`], and what it gave to others with
     /// [`Leader::revoke_grants`].
@@ -156,8 +163,7 @@ impl<'m> Leader<'m> {
         let processes = &self.processes;
         // A child that may still come keeps what it was handed.
         self.locks
-            .reclaim_abandoned(vmid, |child| !processes.is_starting(child));
-        self.locks.reclaim(vmid);
+            .reclaim_references(vmid, &|child| !processes.is_starting(child));
         self.departed.add(vmid);
     }
 
@@ -253,7 +259,8 @@ impl<'m> Leader<'m> {
     }
 
     /// A member has an open file (`held`), or has it no more; or, with another's VMID, it hands one on,
-    /// or takes back what it could not hand on. `presence` is the connection of the other.
+    /// or takes back what it could not hand on. `presence` is the connection of the other. Returns
+    /// false if only a portion of the locks of a closed file was released.
     ///
     /// # Errors
     /// `ESRCH` if the other has left, `ENOLCK` if there is no room; then nothing has changed.
@@ -264,7 +271,7 @@ impl<'m> Leader<'m> {
         open_file: u64,
         held: bool,
         presence: Presence,
-    ) -> Result<(), i32> {
+    ) -> Result<bool, i32> {
         let is_connected = presence.is_connected();
         let is_noted = match (other, held) {
             (Some(to), true) if self.departed.contains(to) => return Err(errno::ESRCH),
@@ -284,8 +291,7 @@ impl<'m> Leader<'m> {
                 true
             }
             (None, false) => {
-                self.locks.close_open_file(from, open_file);
-                true
+                return Ok(self.locks.close_open_file_portion(from, open_file));
             }
         };
         if !is_noted {
@@ -297,7 +303,7 @@ impl<'m> Leader<'m> {
         {
             self.locks.allow_notices(to);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// From now on the observer is called with each operation.

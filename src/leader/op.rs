@@ -57,7 +57,15 @@ pub enum Op<'a> {
     Join(Vmid, Hello),
     /// The connected process is one in C, which says no HELLO: it runs.
     RunUnjoined(Vmid),
-    /// The process is gone. What is long is done by [`Op::RevokeGrants`] and [`Op::ReclaimRanges`].
+    /// Takes back a portion of the file locks of a process that is gone, before [`Op::Left`].
+    ReclaimLocks {
+        /// The process.
+        owner: Vmid,
+        /// What is left to do: at first `u64::MAX`, then what the portion before has returned.
+        left: u64,
+    },
+    /// The process is gone, and has no file locks any more. What is long is done by
+    /// [`Op::ReclaimLocks`] before, and by [`Op::RevokeGrants`] and [`Op::ReclaimRanges`] afterwards.
     Left(Vmid),
     /// Takes back a portion of the IDs that a process which left had given to processes that have not
     /// come.
@@ -172,7 +180,8 @@ pub enum Outcome {
     Rejected,
     /// The message is not, or not only, for the leader.
     NotForLeader,
-    /// A portion is done, and so much is left to do: 0 if that was all.
+    /// A portion is done, and so much is left to do: 0 if that was all. A request is applied again
+    /// until it has another outcome.
     Remaining(u64),
 }
 

@@ -1,10 +1,12 @@
 //! No operation of the lock table takes more steps than its bound, in the states that cost most.
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
-use libos_ipc::wire::{FileLock, LockKind};
+use libos_ipc::leader::{Leader, Op, Outcome, Presence, SignalLimits};
+use libos_ipc::store::Arena;
+use libos_ipc::wire::{Answer, FileLock, LockKind, Message};
 
 use crate::edges::{DONE, WAITS, decided, member, on, read, status, with_table};
-use crate::shares::{unlock, waiting, write};
+use crate::shares::{ofd, unlock, waiting, write};
 
 const EDEADLK: i32 = 35;
 const LIMITS: LockLimits = LockLimits {
@@ -154,4 +156,125 @@ fn requests_are_tried_in_order_of_arrival_whatever_blocked_them() {
         let served: Vec<u64> = decided(locks).iter().map(|(_, seq, _)| *seq).collect();
         assert_eq!(served, (100..120).collect::<Vec<_>>());
     });
+}
+
+/// The visits of a portion: 64 locks are removed, or 1,024 slots are looked at.
+const PORTION: u64 = 64 * SINGLE;
+
+#[test]
+fn end_of_a_process_with_many_locks_is_applied_in_portions() {
+    with_table(LIMITS, |locks| {
+        entangle(locks, 500, 20_000);
+        let mut portions = 0;
+        loop {
+            let (is_all, steps) = steps(locks, |locks| {
+                locks.release_process_portion(member(2), HOLDER)
+            });
+            assert!(steps < PORTION, "{steps} steps");
+            portions += 1;
+            if is_all {
+                break;
+            }
+            assert_eq!(locks.lock_usage().0, 20_500 - 64 * portions);
+            assert!(locks.check_invariants());
+        }
+        assert_eq!(portions, 313);
+        // All wait for the whole file, so the first gets it with the last portion.
+        assert_eq!(decided(locks), [(2, 1, status(0))]);
+    });
+}
+
+#[test]
+fn each_portion_grants_what_it_has_unblocked() {
+    with_table(LIMITS, |locks| {
+        for byte in 0..100 {
+            assert_eq!(set(locks, &write(1, 2 * byte, 2 * byte)).0, DONE);
+            let behind = waiting(write(100 + byte as u32, 2 * byte, 2 * byte));
+            assert_eq!(set(locks, &behind).0, WAITS);
+        }
+        assert!(!locks.release_process_portion(member(2), 1));
+        assert_eq!(decided(locks).len(), 64);
+        assert!(locks.release_process_portion(member(2), 1));
+        assert_eq!(decided(locks).len(), 36);
+        locks.reclaim(member(2));
+    });
+}
+
+#[test]
+fn open_file_with_many_locks_is_closed_in_portions_and_held_until_the_last() {
+    with_table(LIMITS, |locks| {
+        for byte in 0..100 {
+            assert_eq!(set(locks, &ofd(7, 2 * byte, 2 * byte)).0, DONE);
+        }
+        assert!(!locks.close_open_file_portion(member(2), 7));
+        assert_eq!(locks.open_file_usage().0, 1);
+        assert_eq!(locks.lock_usage().0, 36);
+        assert!(locks.close_open_file_portion(member(2), 7));
+        assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 0));
+    });
+}
+
+#[test]
+fn death_of_a_member_is_applied_in_portions() {
+    with_table(LIMITS, |locks| {
+        entangle(locks, 500, 10_000);
+        // Each process holds a lock, so each is a holder.
+        for owner in 10_000..20_000 {
+            let byte = u64::from(owner);
+            assert_eq!(set(locks, &on(b"4", read(owner, byte, byte))).0, DONE);
+        }
+        for byte in 0..1_000 {
+            assert_eq!(set(locks, &ofd(7, 2 * byte, 2 * byte)).0, DONE);
+        }
+        let behind = on(b"2", waiting(read(1, 0, 0)));
+        assert_eq!(locks.set(member(3), 9, &behind), WAITS);
+        let mut left = u64::MAX;
+        let mut portions = 0;
+        while left > 0 {
+            let (next, steps) = steps(locks, |locks| {
+                locks.reclaim_portion(member(2), left, &|_| false)
+            });
+            assert!(next <= left);
+            assert!(steps < PORTION, "{steps} steps");
+            (left, portions) = (next, portions + 1);
+        }
+        assert!((336..400).contains(&portions), "{portions} portions");
+        assert_eq!(decided(locks), [(3, 9, status(0))]);
+        assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 1));
+    });
+}
+
+#[test]
+fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
+    let signals = SignalLimits::NONE;
+    let mut memory = Box::new_uninit_slice(Leader::bytes(16, 0, &signals, &LIMITS));
+    let mut arena = Arena::new(&mut memory);
+    let mut leader = Leader::new(&mut arena, 16, 0, &signals, &LIMITS, false).unwrap();
+    let mut request = |message: Message<'_>| {
+        leader.apply(&Op::Request {
+            from: member(2),
+            seq: 5,
+            message,
+            other: Presence::Absent,
+        })
+    };
+    let done = Outcome::Answer(Answer::Status(0));
+    let close = Message::FileHandle {
+        handle: 7,
+        held: false,
+        vmid: 0,
+    };
+    for end in [Message::FileLockClearPid(1), close] {
+        for byte in 0..150 {
+            let lock = if end == close {
+                ofd(7, 2 * byte, 2 * byte)
+            } else {
+                write(1, 2 * byte, 2 * byte)
+            };
+            assert_eq!(request(Message::FileLockSet(lock)), done);
+        }
+        assert_eq!(request(end), Outcome::Remaining(1));
+        assert_eq!(request(end), Outcome::Remaining(1));
+        assert_eq!(request(end), done);
+    }
 }

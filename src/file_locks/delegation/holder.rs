@@ -1,6 +1,7 @@
 //! The lock table of a member that holds delegations. A file stays in this table until the member
 //! returns it.
 
+use crate::file_locks::portions::Portion;
 use crate::file_locks::{LockTable, Owner, SpaceKind, hash_path};
 use crate::store::{NONE, sort};
 use crate::wire::{DelegatedLock, DelegatedLockList, DelegatedLocks};
@@ -16,16 +17,21 @@ impl LockTable<'_> {
 
     /// Removes a delegated file, and all locks on it.
     pub(crate) fn release_file(&mut self, file: u32) {
+        self.release_ranges(file);
+        self.adjust_ref_count(file, -1);
+        self.drop_file_if_unused(file);
+    }
+
+    /// Releases all record locks on the file.
+    pub(super) fn release_ranges(&mut self, file: u32) {
         loop {
             let space = self.space(file, SpaceKind::Ranges);
             let root = space.reads.min(space.writes);
             if root == NONE {
                 break;
             }
-            self.release_holder(self.trees.at(root).holder);
+            self.release_holder(self.trees.at(root).holder, &mut Portion::whole());
         }
-        self.adjust_ref_count(file, -1);
-        self.drop_file_if_unused(file);
     }
 
     /// The number of locks on the file.

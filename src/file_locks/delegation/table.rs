@@ -205,6 +205,7 @@ impl LockTable<'_> {
         let Some(file) = self.find_delegation(from, number) else {
             return false;
         };
+        self.search.begin();
         if self
             .file_at(file)
             .delegation
@@ -237,7 +238,11 @@ impl LockTable<'_> {
     }
 
     /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
-    fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
+    pub(in crate::file_locks) fn end_delegation(
+        &mut self,
+        file: u32,
+        put: impl FnOnce(&mut Self, u32) -> bool,
+    ) -> bool {
         let Some(delegation) = self.file_at(file).delegation else {
             return false;
         };
@@ -261,29 +266,13 @@ impl LockTable<'_> {
         self.set_delegation(file, |delegation| *delegation = None);
         let is_right = put(self, file);
         if !is_right {
-            let vmid = delegation.to;
-            for slot in 0..self.holder_slots.high_water() {
-                let holder = *self.holder_at(slot);
-                let its = matches!(holder.owner, Owner::Process { vmid: of, .. } if of == vmid);
-                if its && holder.file == file {
-                    self.release_holder(slot);
-                }
-            }
+            // Nobody else has record locks there yet.
+            self.release_ranges(file);
         }
         self.resume_deferred(file);
         self.adjust_ref_count(file, -1);
         self.drop_file_if_unused(file);
         is_right
-    }
-
-    /// Ends the delegations of a member that is gone, without locks.
-    pub(in crate::file_locks) fn end_delegations_of(&mut self, vmid: Vmid) {
-        for file in 0..self.file_slots.high_water() {
-            let delegation = self.file_at(file).delegation;
-            if delegation.is_some_and(|delegation| delegation.to == vmid) {
-                self.end_delegation(file, |_, _| true);
-            }
-        }
     }
 
     /// The number of delegated files now, and the peak.

@@ -2,6 +2,7 @@
 //! file.
 
 use crate::Vmid;
+use crate::file_locks::portions::Portion;
 use crate::file_locks::{LockTable, Owner};
 
 impl LockTable<'_> {
@@ -29,8 +30,9 @@ impl LockTable<'_> {
     /// Withdraws a transfer: the member could not send the open file, or the process that it
     /// started will never join. It changes nothing if the receiver has the open file already.
     pub fn retract_open_file(&mut self, vmid: Vmid, from: Vmid, open_file: u64) {
+        self.search.begin();
         if self.open_files.retract(open_file, vmid, from) {
-            self.release_open_file(open_file);
+            self.release_open_file(open_file, &mut Portion::whole());
         }
         self.release_closed();
     }
@@ -41,35 +43,14 @@ impl LockTable<'_> {
         self.open_files.mark_joined(vmid);
     }
 
-    /// Withdraws the open files that abandoned children of the member have inherited. The caller
-    /// has found the member gone.
-    pub fn reclaim_abandoned(&mut self, vmid: Vmid, is_unjoined: impl Fn(Vmid) -> bool) {
-        let mut at = 0;
-        while let Some((open_file, is_free)) =
-            self.open_files.take_abandoned(vmid, &mut at, &is_unjoined)
-        {
-            if is_free {
-                self.release_open_file(open_file);
-            }
-        }
-        self.release_closed();
-    }
-
-    /// Records that the member has closed the open file. The locks of the open file are released
-    /// with its last holder. A request of the member that waits for a lock of the open file
-    /// continues, like a system call in another thread; a lock that it gets is released at once if
-    /// no other member has the open file.
-    pub fn close_open_file(&mut self, vmid: Vmid, open_file: u64) {
-        if self.open_files.close(open_file, vmid) {
-            self.release_open_file(open_file);
-        }
-        self.release_closed();
-    }
-
-    pub(in crate::file_locks) fn release_open_file(&mut self, open_file: u64) {
-        for owner in [Owner::Open(open_file), Owner::Flock(open_file)] {
-            self.release_owner(owner);
-        }
+    /// Releases a portion of the locks of the open file. Returns whether that was all.
+    pub(in crate::file_locks) fn release_open_file(
+        &mut self,
+        open_file: u64,
+        portion: &mut Portion,
+    ) -> bool {
+        self.release_owner(Owner::Open(open_file), portion)
+            && self.release_owner(Owner::Flock(open_file), portion)
     }
 
     /// Releases the open files that were closed while a request waited, once no request waits any
@@ -77,7 +58,7 @@ impl LockTable<'_> {
     pub(in crate::file_locks) fn release_closed(&mut self) {
         while let Some((open_file, is_free)) = self.open_files.take_closed() {
             if is_free {
-                self.release_open_file(open_file);
+                self.release_open_file(open_file, &mut Portion::whole());
             }
         }
     }

@@ -178,6 +178,7 @@ impl<'m> OpenFileTable<'m> {
     }
 
     fn at(&self, slot: u32) -> &Reference {
+        self.steps.count();
         self.references.get(slot as usize).unwrap_or(&FREE)
     }
 
@@ -227,7 +228,7 @@ impl<'m> OpenFileTable<'m> {
     }
 
     /// Frees the slot. Returns whether it was the last reference to the open file.
-    fn remove(&mut self, slot: u32) -> bool {
+    pub(super) fn remove(&mut self, slot: u32) -> bool {
         let open_file = self.at(slot).open_file;
         self.by_number.remove(hash64(open_file), slot);
         self.change(slot, |reference| *reference = FREE);
@@ -313,21 +314,64 @@ impl<'m> OpenFileTable<'m> {
     /// reference stays until the request ends. Returns whether it was the last reference to the
     /// open file.
     pub(super) fn close(&mut self, open_file: u64, vmid: Vmid) -> bool {
-        let is_held = |state| !is_sent(state) && state != HoldState::Closing;
-        let held = self.find_of(open_file, vmid, is_held);
-        if let Some(slot) = held
+        if let Some(slot) = self.find_open(open_file, vmid)
             && self.at(slot).requests > 0
         {
             self.change(slot, |reference| reference.state = HoldState::Closing);
             return false;
         }
-        let slot = held.or_else(|| self.find_of(open_file, vmid, is_sent));
+        let slot = self.find_removed_by_close(open_file, vmid);
         slot.is_some_and(|slot| self.remove(slot))
     }
 
-    /// Takes the next reference of a member that is gone, as [`OpenFileTable::take`] does.
-    pub(super) fn take_from(&mut self, vmid: Vmid, at: &mut u32) -> Option<(u64, bool)> {
-        self.take(at, |reference| reference.vmid == Some(vmid))
+    fn find_open(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        self.find_of(open_file, vmid, |state| {
+            !is_sent(state) && state != HoldState::Closing
+        })
+    }
+
+    /// The reference that a close removes.
+    fn find_removed_by_close(&self, open_file: u64, vmid: Vmid) -> Option<u32> {
+        let held = self.find_open(open_file, vmid);
+        let slot = held.or_else(|| self.find_of(open_file, vmid, is_sent))?;
+        Some(slot).filter(|slot| self.at(*slot).requests == 0)
+    }
+
+    /// Whether a close removes the last reference to the open file.
+    pub(super) fn is_last_holder(&self, open_file: u64, vmid: Vmid) -> bool {
+        let slot = self.find_removed_by_close(open_file, vmid);
+        slot.is_some_and(|slot| self.is_last(slot))
+    }
+
+    /// Whether the reference is the last one to its open file.
+    pub(super) fn is_last(&self, slot: u32) -> bool {
+        let open_file = self.at(slot).open_file;
+        let other = self.by_number.find(hash64(open_file), |other| {
+            other != slot && self.at(other).open_file == open_file
+        });
+        other.is_none()
+    }
+
+    /// The open file of a reference that ends with the member: its own, or one that a child which
+    /// will not come has inherited from it.
+    pub(super) fn reference_of(
+        &self,
+        vmid: Vmid,
+        slot: u32,
+        is_abandoned: &dyn Fn(Vmid) -> bool,
+    ) -> Option<u64> {
+        let reference = self.at(slot);
+        let holder = reference.vmid?;
+        let inherited = HoldState::Inherited {
+            by: vmid,
+            has_joined: false,
+        };
+        let ends = holder == vmid || reference.state == inherited && is_abandoned(holder);
+        ends.then_some(reference.open_file)
+    }
+
+    pub(super) fn high_water(&self) -> u32 {
+        self.slots.high_water()
     }
 
     /// Records that a request of the member, which holds the open file, waits for a lock of it.
@@ -359,8 +403,8 @@ impl<'m> OpenFileTable<'m> {
         }
     }
 
-    /// Takes a reference that is closed and without waiting requests, as [`OpenFileTable::take`]
-    /// does.
+    /// Removes a reference that is closed and without waiting requests. Returns the open file, and
+    /// whether it was its last reference.
     pub(super) fn take_closed(&mut self) -> Option<(u64, bool)> {
         loop {
             self.listed = self.listed.checked_sub(1)?;
@@ -387,39 +431,6 @@ impl<'m> OpenFileTable<'m> {
                 *has_joined = true;
             }
         });
-    }
-
-    /// Takes the next open file that `by`, which is gone, has left to an abandoned process, as
-    /// [`OpenFileTable::take`] does.
-    pub(super) fn take_abandoned(
-        &mut self,
-        by: Vmid,
-        at: &mut u32,
-        is_unjoined: impl Fn(Vmid) -> bool,
-    ) -> Option<(u64, bool)> {
-        let unjoined = HoldState::Inherited {
-            by,
-            has_joined: false,
-        };
-        let matches_giver = |reference: &Reference| reference.state == unjoined;
-        self.take(at, |reference| {
-            matches_giver(reference) && reference.vmid.is_some_and(&is_unjoined)
-        })
-    }
-
-    /// Removes the first matching reference from the slot `at` on, and moves `at` behind it.
-    /// Returns the open file, and whether it was its last reference.
-    fn take(&mut self, at: &mut u32, matches: impl Fn(&Reference) -> bool) -> Option<(u64, bool)> {
-        while *at < self.slots.high_water() {
-            let slot = *at;
-            self.steps.count();
-            at.increment();
-            let reference = *self.references.get(slot as usize)?;
-            if reference.vmid.is_some() && matches(&reference) {
-                return Some((reference.open_file, self.remove(slot)));
-            }
-        }
-        None
     }
 
     fn change_all(&mut self, mut change: impl FnMut(&mut Reference)) {

@@ -98,6 +98,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 // A process has joined under this number, which was its own choice.
                 continue;
             }
+            if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
+                // Other requests are served between the portions.
+                continue;
+            }
             // Before anybody else can answer.
             if outcome == Outcome::Later
                 && seq != 0

@@ -121,8 +121,44 @@ impl<'m, P: Pal> Node<'m, P> {
         true
     }
 
+    /// On the leader: releases a portion of the file locks of a member that is gone. Returns what is
+    /// left, as [`Op::ReclaimLocks`].
+    fn reclaim_locks(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid, left: u64) -> u64 {
+        let (outcome, has_output) = {
+            let mut leader = leader.lock();
+            let outcome = leader.apply(&Op::ReclaimLocks { owner: vmid, left });
+            (outcome, leader.locks().has_output())
+        };
+        if has_output {
+            self.send_completions();
+        }
+        match outcome {
+            Outcome::Remaining(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// On the leader: releases a portion of the file locks of a peer whose process has ended.
+    /// Returns whether that was all; the worker serves others before it calls again.
+    pub(in crate::node) fn reclaim_locks_of(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        let Some(leader) = &self.leader else {
+            return true;
+        };
+        let left = peer.locks_left.load(Ordering::SeqCst);
+        if left == 0 || self.phase() >= Phase::Closing {
+            return true;
+        }
+        let left = self.reclaim_locks(leader, peer.vmid(), left);
+        peer.locks_left.store(left, Ordering::SeqCst);
+        left == 0
+    }
+
     /// On the leader: releases everything of a member but its IDs.
     pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
+        let mut left = u64::MAX;
+        while left > 0 {
+            left = self.reclaim_locks(leader, vmid, left);
+        }
         let has_orphans = {
             let mut leader = leader.lock();
             leader.apply(&Op::Left(vmid));

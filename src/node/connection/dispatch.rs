@@ -61,6 +61,13 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 message => message,
             };
+            // The locks of a member that ends are free before its parent learns of the end.
+            if let Message::ChildExit(exit) = message
+                && self.is_last_exit(peer, exit.pid)
+                && !self.reclaim_locks_of(peer)
+            {
+                return Ok(Retry::Now);
+            }
             let asker = (peer.vmid(), frame.seq);
             // It fails for this process's own requests only.
             let outcome = self.apply_request(leader, asker, &message, Some(peer));
@@ -70,6 +77,8 @@ impl<'m, P: Pal> Node<'m, P> {
                     return Ok(Retry::No);
                 }
                 Outcome::NotForLeader => {}
+                // Others are served before the frame is handled again.
+                Outcome::Remaining(_) => return Ok(Retry::Now),
                 _ => return Ok(Retry::No),
             }
         }
@@ -85,13 +94,18 @@ impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: a member announces the end of its process. A member that has sent HELLO has
     /// ended with this message; a process in C ends when it closes its streams.
     fn process_ended(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) {
-        let Some(leader) = &self.leader else { return };
-        if peer.extended.load(Ordering::SeqCst)
-            && leader.lock().processes().is_running(peer.vmid(), pid)
-        {
+        if self.is_last_exit(peer, pid) {
             peer.ended.store(true, Ordering::SeqCst);
             self.reclaim_ids(peer.vmid());
         }
+    }
+
+    /// On the leader: whether the member, which has sent HELLO, ends with that process.
+    fn is_last_exit(&self, peer: &PeerRef<'_, 'm, P::Stream>, pid: Id) -> bool {
+        self.leader.as_ref().is_some_and(|leader| {
+            peer.extended.load(Ordering::SeqCst)
+                && leader.lock().processes().is_running(peer.vmid(), pid)
+        })
     }
 
     /// On the leader: the first frame of the peer was no HELLO. So it is a process in C, which

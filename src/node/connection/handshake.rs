@@ -306,6 +306,10 @@ impl<'m, P: Pal> Node<'m, P> {
                 ReadOutcome::Nothing | ReadOutcome::End => break,
             }
         }
+        if !peer.lacks_inbound() && !self.reclaim_locks_of(peer) {
+            self.pause_watch(peer, &rx, &tx);
+            return Retry::Now;
+        }
         let vmid = peer.vmid();
         // The outgoing stream is closed first: a peer that sees the end of its own stream then
         // finds the end of this one, and the bytes before it, without waiting.

@@ -52,6 +52,9 @@ pub(crate) struct Peer<'m, S> {
     pub(super) max_frame: AtomicU32,
     /// On the leader: the peer's `sync_data` differs, so it may not use sync handles.
     pub(crate) syncs_refused: AtomicBool,
+    /// On the leader: what is left to do to release the file locks of a peer whose process has
+    /// ended; `u64::MAX` before that.
+    pub(crate) locks_left: AtomicU64,
     /// On the leader: signals for the peer may be pending.
     pub(crate) has_pending_signals: AtomicBool,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.

@@ -133,6 +133,7 @@ impl<'m, S> Peers<'m, S> {
                 limits_sent: AtomicBool::new(false),
                 max_frame: AtomicU32::new(u32::MAX),
                 syncs_refused: AtomicBool::new(false),
+                locks_left: AtomicU64::new(u64::MAX),
                 has_pending_signals: AtomicBool::new(false),
                 reader: AtomicU32::new(0),
             })
@@ -280,6 +281,7 @@ impl<'m, S> Peers<'m, S> {
             flag.store(false, Ordering::Relaxed);
         }
         peer.max_frame.store(u32::MAX, Ordering::Relaxed);
+        peer.locks_left.store(u64::MAX, Ordering::Relaxed);
         let free_count = directory.free_count;
         if let Some(free) = directory.free.get_mut(free_count) {
             *free = peer.index;
