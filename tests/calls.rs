@@ -1,5 +1,5 @@
-//! What becomes of calls: time limits, interrupts, peers that die, lie, stall or stay silent. The
-//! peer is a bare socket, so every byte is under control.
+//! The ends of calls: time limits, interrupts, and peers that die, violate the protocol, stall or
+//! stay silent. The peer is a bare socket, so the test controls every byte.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -23,7 +23,7 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// A family without a leader yet: the test plays it.
+/// A family whose leader is played by the test.
 struct Stage {
     _directory: TempDir,
     base: PathBuf,
@@ -53,7 +53,7 @@ impl Stage {
     }
 }
 
-/// A peer made of nothing but sockets.
+/// A peer that consists of sockets only.
 struct Bare {
     base: PathBuf,
     number: u32,
@@ -70,7 +70,7 @@ impl Bare {
         }
     }
 
-    /// The stream that a member opened to this peer.
+    /// Accepts the stream that a member opened to this peer.
     fn accept(&self) -> UnixStream {
         let (mut stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
@@ -79,7 +79,7 @@ impl Bare {
         stream
     }
 
-    /// A stream of this peer to a member.
+    /// Opens a stream of this peer to a member.
     fn connect(&self, number: u32) -> UnixStream {
         let mut stream = UnixStream::connect(address(&self.base, number)).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
@@ -102,7 +102,7 @@ fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The sequence number, the code and the payload of the next frame behind the HELLO.
+/// Returns the sequence number, the code and the payload of the next frame after HELLO.
 fn next_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
     loop {
         let frame = any_frame(stream);
@@ -112,7 +112,7 @@ fn next_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
     }
 }
 
-/// The same of any frame.
+/// The same for any frame.
 fn any_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
     let mut header = [0; 17];
     stream.read_exact(&mut header).unwrap();
@@ -126,7 +126,7 @@ fn any_frame(stream: &mut UnixStream) -> (u64, u8, Vec<u8>) {
     )
 }
 
-/// Waits for something that another thread brings about.
+/// Waits for a condition that another thread makes true.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -152,7 +152,7 @@ fn a_time_limit_ends_a_call_and_the_late_answer_is_dropped() {
     until("the answer is counted as late", || {
         member.statistics().late_answers == 1
     });
-    // The stream lives on, and so does the next call.
+    // The stream stays open, and the next call uses it.
     thread::scope(|scope| {
         let call = scope.spawn(|| member.owner_of(8, WAIT));
         let (seq, ..) = next_frame(&mut requests);
@@ -183,8 +183,8 @@ fn a_range_that_arrives_after_the_time_limit_is_released() {
     });
 }
 
-/// A request for a lock that is called off ends, whatever the leader does: with what it says became
-/// of it; without it if it says nothing.
+/// A cancelled request for a lock ends, whatever the leader does: with its answer, or without it if
+/// the leader does not answer.
 #[test]
 fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
     let stage = Stage::new();
@@ -197,7 +197,7 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
     let member = stage.member(2, config);
     member.connect(Vmid::LEADER).unwrap();
     let mut requests = leader.accept();
-    // It knows the extensions.
+    // The leader knows the extensions.
     let mut answers = leader.connect(2);
     let hello = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
     answers.write_all(&frame(0, 64, &hello)).unwrap();
@@ -213,7 +213,7 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
         path: b"file",
     };
     let soon = Wait::at_most(Duration::from_millis(20));
-    // It was given at the last moment; it was not; and nothing is said.
+    // The lock was granted at the last moment; it was not; and the leader does not answer.
     for (wait, said, becomes) in [
         (true, Some(0), Ok(())),
         (true, Some(-4), Err(Error::TimedOut)),
@@ -255,7 +255,8 @@ fn an_interrupt_ends_a_call_wherever_it_waits() {
     );
     let mut requests = None;
     let mut answers: Option<UnixStream> = None;
-    // First asleep on its event; then, once there is a stream of the leader's, reading that itself.
+    // At first the call sleeps on its event; then, once the leader has a stream, it reads that
+    // itself.
     for round in 0..3 {
         let interrupt = Interrupt::new();
         thread::scope(|scope| {
@@ -288,7 +289,7 @@ fn an_answer_before_the_end_is_delivered_and_one_after_is_not() {
         let call = scope.spawn(|| member.ask(vmid(3), &Message::GetIdOwner(1), WAIT));
         let mut requests = peer.accept();
         let (seq, ..) = next_frame(&mut requests);
-        // Answers on a stream that was never seen before, and is gone at once, as is the peer.
+        // The answers come on a new stream, which ends at once, as does the peer.
         let mut answers = peer.connect(2);
         answers
             .write_all(&frame(seq, 0, &5_u32.to_le_bytes()))
@@ -399,7 +400,7 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
         Ok(Some(vmid(3))),
         "the others are heard"
     );
-    // As soon as it reads, whoever waits for room gets it, and every frame arrives whole.
+    // As soon as the peer reads, calls that wait for room continue, and every frame arrives whole.
     thread::scope(|scope| {
         let call = scope.spawn(|| leader.send(vmid(2), &message, WAIT));
         let mut stream = deaf.accept();
@@ -416,19 +417,19 @@ fn a_peer_that_reads_no_answers_does_not_block_other_peers() {
     let leader = stage.leader();
     let friend = stage.member(3, Config::DEFAULT);
     friend.take_id(WAIT).unwrap();
-    // It asks, so that it is to be answered, but nobody listens under its name.
+    // It sends a request, so an answer must be sent to it, but no process listens at its address.
     let mut asks = UnixStream::connect(address(&stage.base, 1)).unwrap();
     asks.write_all(&2_u32.to_le_bytes()).unwrap();
     asks.write_all(&frame(1, 6, &7_u32.to_le_bytes())).unwrap();
     until("it is read", || leader.statistics().frames_in > 1);
-    // Far sooner than the leader gives up on it.
+    // That is far sooner than the leader disconnects it.
     let start = Instant::now();
     for _ in 0..20 {
         assert_eq!(friend.owner_of(1, WAIT), Ok(Some(vmid(3))));
     }
     let took = start.elapsed();
     assert!(took < Config::DEFAULT.connect_limit / 5, "{took:?}");
-    // And once its own stream has ended it is gone.
+    // When its own stream has ended it is disconnected.
     drop(asks);
     let start = Instant::now();
     until("it is gone", || leader.statistics().pools.peers.now == 1);
@@ -468,7 +469,7 @@ fn shutting_down_ends_calls_that_wait() {
             .write_all(&frame(seq, 0, &0_u32.to_le_bytes()))
             .unwrap();
         call.join().unwrap().unwrap();
-        // This one reads the leader's stream itself.
+        // This call reads the leader's stream itself.
         let call = scope.spawn(|| member.owner_of(2, Wait::FOREVER));
         next_frame(&mut requests);
         member.shut_down(LONG);
@@ -568,14 +569,14 @@ fn the_id_of_an_abandoned_child_is_freed() {
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(child)));
     parent.abandon_child(child).unwrap();
     until("it is nobody's", || parent.owner_of(pid, WAIT) == Ok(None));
-    // And nothing can be handed to it any more.
+    // No ID can be transferred to it any more.
     let pid = parent.take_id(WAIT).unwrap();
     assert_eq!(
         parent.transfer_id(pid, child, WAIT),
         Err(Error::NoSuchProcess)
     );
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
-    // A living process is not buried.
+    // A live process is not abandoned.
     parent.abandon_child(vmid(2)).unwrap();
     until("it was tried", || {
         leader.statistics().refused(Refusal::VmidTaken) == 1
@@ -583,7 +584,7 @@ fn the_id_of_an_abandoned_child_is_freed() {
     assert_eq!(parent.owner_of(pid, WAIT), Ok(Some(vmid(2))));
 }
 
-/// As the C functions could: what the leader has stays its own.
+/// A C function could do so. The leader's resources stay its own.
 #[test]
 fn the_leader_cannot_be_abandoned() {
     let stage = Stage::new();
@@ -652,7 +653,7 @@ fn a_call_that_fails_before_it_sends_leaves_no_peer() {
         leader.send(gone, &Message::Response(&too_long), WAIT),
         Err(Error::Full(Resource::FrameLength))
     );
-    // At once, and nobody tried to reach it.
+    // It fails at once, without an attempt to connect.
     assert_eq!(leader.statistics().pools.peers.now, 0);
     assert_eq!(leader.statistics().refused_total(), 0);
     leader.leave(WAIT).unwrap();
@@ -678,11 +679,11 @@ fn the_worker_is_woken_only_when_it_has_work() {
     let leader = stage.leader();
     let quiet = stage.bare(2);
     let asks = stage.bare(3);
-    // A one-way frame of a kind that asks for nothing.
+    // This is a one-way frame of a kind that causes no answer.
     let mut to_leader = quiet.connect(1);
     to_leader.write_all(&frame(0, 200, &[])).unwrap();
     until("it is read", || leader.statistics().unknown_codes == 1);
-    // The worker has been round since.
+    // The worker has polled since.
     let mut question = asks.connect(1);
     question
         .write_all(&frame(1, 6, &7_u32.to_le_bytes()))

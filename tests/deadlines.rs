@@ -1,5 +1,5 @@
-//! The limit of a call is for all of its steps together: calls to a leader that answers each question
-//! late, in simulated time.
+//! The limit of a call is for all of its steps together. The leader answers each request late, in
+//! simulated time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,7 +16,8 @@ use libos_ipc::{
 type World = Network<4, 16, 4096>;
 type Inner<'w> = Loopback<'w, 4, 16, 4096>;
 
-/// The platform of a member whose leader has its turn once in a while only, and of no other process.
+/// The platform of a member whose leader is polled only from time to time. No other process
+/// listens.
 struct Slow<'w> {
     network: &'w World,
     inner: Inner<'w>,
@@ -93,7 +94,7 @@ fn config() -> Config {
             frame_length: 4200,
             send_queue: 16_384,
             locks: LockLimits {
-                // Nobody can wait at the leader.
+                // No request can wait at the leader.
                 waiting: 0,
                 ..Capacities::DEFAULT.locks
             },
@@ -109,7 +110,8 @@ fn with_node<P: Pal, T>(pal: P, identity: Identity, test: impl FnOnce(&Node<'_, 
     test(&Node::new(pal, identity, config(), &mut memory).unwrap())
 }
 
-/// Does something with a member whose leader has its turn each `pause`. The first is the clock.
+/// Runs a test with a member whose leader is polled after each `pause`. The first argument is the
+/// clock.
 fn with_slow_leader<T>(
     pause: Duration,
     leader: &(dyn Fn() + Sync),
@@ -130,7 +132,7 @@ fn with_slow_leader<T>(
     with_node(&slow, identity, |node| test(&slow, node))
 }
 
-/// The same with a leader of this crate, whose process is there.
+/// The same with a leader of this crate.
 fn with_slow_family<T>(
     pause: Duration,
     test: impl FnOnce(&World, &Member<'_, '_, '_>, &Node<'_, Inner<'_>>) -> T,
@@ -157,8 +159,8 @@ const LIMIT: Duration = Duration::from_millis(100);
 
 type Call = fn(&Member<'_, '_, '_>, Wait<'_>) -> Result<(), Error>;
 
-/// Makes the call with time enough, and then another member's with so little that it ends after its first
-/// step.
+/// Makes the call with enough time, and then on another member with so little that it ends after
+/// its first step.
 fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
     let family = |test: &dyn Fn(&World, &Member<'_, '_, '_>)| {
         with_slow_family(PAUSE, |network, node, _| {
@@ -184,7 +186,7 @@ fn ends_at_its_limit(name: &str, is_joined: bool, call: Call) {
             "{name}"
         );
         assert_eq!(network.now() - start, LIMIT, "{name}");
-        // The interrupt stays with all steps, too.
+        // The interrupt stays for all steps, too.
         let interrupt = Interrupt::new();
         interrupt.raise(node);
         let start = network.now();
@@ -201,7 +203,7 @@ fn a_call_of_several_steps_ends_at_its_limit() {
         node.hold_open_file(7, wait)
     });
     ends_at_its_limit("close_open_file", false, |node, wait| {
-        // It is known here from now on, and the leader is not.
+        // This process knows it from now on, and the leader does not.
         let _ = node.give_open_file(Vmid::LEADER, 7, Wait::at_most(Duration::ZERO));
         node.close_open_file(7, wait)
     });
@@ -209,7 +211,7 @@ fn a_call_of_several_steps_ends_at_its_limit() {
         node.start_child(wait).map(drop)
     });
     ends_at_its_limit("take_id_for", true, |node, wait| {
-        // Children's IDs come out of a range of their own from now on.
+        // Children's IDs are from a range of their own from now on.
         let _ = node.take_id(Wait::at_most(Duration::ZERO));
         node.take_id_for(Vmid::new(9).unwrap(), wait).map(drop)
     });
@@ -239,7 +241,7 @@ fn a_wait_without_time_asks_all_its_questions_in_one_second() {
     });
 }
 
-/// Turns the member, and with it its leader, for a while.
+/// Polls the member, and with it its leader, for some time.
 fn poll_for(span: Duration, network: &World, node: &Member<'_, '_, '_>) {
     let until = network.now() + span;
     while network.now() < until {
@@ -257,7 +259,7 @@ fn a_child_is_abandoned_without_waiting_for_room() {
         let start = network.now();
         node.abandon_child(child.vmid).unwrap();
         assert_eq!(network.now(), start);
-        // One that waits for it learns that there is none when the leader knows.
+        // A waiting call learns that there is no child when the leader has handled that.
         let waited = node.wait_child(ChildSelector::Pid(child.pid), Wait::FOREVER);
         assert_eq!(waited, Err(Error::NoChild));
         poll_for(Duration::from_secs(1), network, node);
@@ -271,7 +273,7 @@ fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
     for limit in (5..400).step_by(15).map(Duration::from_millis) {
         with_slow_family(PAUSE, |network, node, leader| {
             node.join(Wait::FOREVER).unwrap();
-            // Its children's IDs come out of a range that it does not have yet.
+            // Its children's IDs are from a range that it does not have yet.
             node.take_id(NO_TIME).unwrap();
             let ranges = leader.statistics().pools.ranges.now;
             let ids = node.ids_in_use();
@@ -338,7 +340,7 @@ fn lock_on(kind: LockKind, start: u64, end: u64) -> FileLock<'static> {
 fn an_unlock_of_a_file_that_has_no_room_to_go_back_is_done_behind_that() {
     with_slow_family(PAUSE, |network, node, leader| {
         node.join(Wait::FOREVER).unwrap();
-        // As many locks as can be decided on here, without a word to the leader.
+        // These are as many locks as the member can grant itself, without a message to the leader.
         for at in 1..DelegatedLocks::MAX as u64 {
             let lock = lock_on(LockKind::Write, 10 * at, 10 * at + 2);
             node.set_lock(&lock, Wait::FOREVER).unwrap();
@@ -354,7 +356,7 @@ fn an_unlock_of_a_file_that_has_no_room_to_go_back_is_done_behind_that() {
     });
 }
 
-/// A leader in C: every lock is another's, and each answer takes a turn.
+/// A leader in C: every lock conflicts, and each answer takes one poll.
 fn refuse_all<'w>(inner: &Inner<'w>, streams: &Mutex<Vec<Streams<'w>>>) {
     let mut streams = streams.lock().unwrap();
     while let Ok(from) = inner.accept() {
@@ -371,7 +373,7 @@ fn refuse_all<'w>(inner: &Inner<'w>, streams: &Mutex<Vec<Streams<'w>>>) {
         while let Ok(length @ 1..) = stream.from.read(&mut bytes) {
             stream.heard.extend(&bytes[..length]);
         }
-        // Behind the VMID: length, sequence number, code.
+        // After the VMID: length, sequence number, code.
         let mut at = 4;
         while let Some(header) = stream.heard.get(at..at + 17) {
             let length = usize::try_from(u64::from_le_bytes(header[..8].try_into().unwrap()));

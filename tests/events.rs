@@ -1,4 +1,4 @@
-//! What a node remembers of what happened, and what its calls wait for.
+//! The recorded events of a node, and the reasons of its waiting calls.
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
@@ -52,7 +52,7 @@ impl Family {
     }
 }
 
-/// But for what a member and its leader say of themselves first.
+/// Returns the events, without the greetings of the member and its leader.
 fn happened(node: &HostNode) -> Vec<EventKind> {
     let is_greeting = |what: &EventKind| match what {
         EventKind::FrameIn(frame) | EventKind::FrameOut(frame) => {
@@ -64,7 +64,7 @@ fn happened(node: &HostNode) -> Vec<EventKind> {
     events.filter(|what| !is_greeting(what)).collect()
 }
 
-/// Until it is so, for it happens in another thread.
+/// Waits for a condition that another thread makes true.
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
     while !is_so() {
@@ -94,7 +94,7 @@ fn a_call_is_seen_from_both_sides() {
     let Some(EventKind::CallBegun(Call { seq, .. })) = seen.first().copied() else {
         panic!("{seen:?}")
     };
-    // When the leader's stream comes is of no concern.
+    // The time of the leader's stream does not matter.
     let seen: Vec<_> = seen
         .into_iter()
         .filter(|what| *what != EventKind::Connected(Vmid::LEADER))
@@ -155,7 +155,7 @@ fn a_refused_connection_is_logged_with_its_reason() {
 #[test]
 fn a_wait_is_listed_as_long_as_it_lasts() {
     let family = Family::new(64);
-    // One who never answers.
+    // This process never answers.
     let _silent = UnixListener::bind(family.address(7)).unwrap();
     let message = Message::GetIdOwner(3);
     let limit = Wait::at_most(Duration::from_millis(20));
@@ -189,7 +189,7 @@ fn a_wait_is_listed_as_long_as_it_lasts() {
     );
 }
 
-/// What others wait for here is shown here, too.
+/// Waits of other members for the leader's process are listed at the leader, too.
 #[test]
 fn a_local_wait_states_its_reason() {
     let family = Family::new(0);

@@ -35,7 +35,7 @@ fn ids_go_round() {
     member.release_id(id, wait).unwrap();
     member.release_idle_ranges(wait).unwrap();
     leader.release_id(handed, wait).unwrap();
-    // A release has no answer: the next one says that the leader has taken it up.
+    // A release has no answer; the answer to the next request shows that the leader has handled it.
     assert_eq!(member.owner_of(handed, wait).unwrap(), None);
     assert_eq!(leader.statistics().pools.ranges.now, 0);
     assert!(leader.check_invariants());

@@ -1,4 +1,4 @@
-//! The platform with faults, over the one in memory and, with a thread, over the host's.
+//! The fault injector, over the platform in memory and, with a thread, over the host's.
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 use libos_ipc::Vmid;
@@ -11,7 +11,7 @@ type Node<'n> = Loopback<'n, 2, 4, 64>;
 
 const BYTES: usize = 3000;
 
-/// All that a node must get along with.
+/// The faults that a node must tolerate.
 const HARMLESS: Faults = Faults {
     short_read: 300,
     short_write: 300,
@@ -51,8 +51,9 @@ fn connect<P: Pal>(pal: &P) -> P::Stream {
     }
 }
 
-/// Sends [`BYTES`] bytes as a worker does: only when told that it may, in three parts at a time.
-/// What arrived, and how each side ended: `None` if well.
+/// Sends [`BYTES`] bytes as a worker does: only when the stream is reported writable, in three
+/// parts at a time. Returns the received bytes, and the error at each end: `None` for an orderly
+/// end.
 fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<StreamError>) {
     let bytes: Vec<u8> = (0..BYTES).map(byte).collect();
     let out = connect(from);
@@ -97,7 +98,7 @@ fn transfer<P: Pal>(from: &P, to: &P) -> (Vec<u8>, Option<StreamError>, Option<S
         if !inward_open {
             to.unwatch(&inward);
             drop(inward);
-            // The other side must hear of it.
+            // The other end must be notified.
             if let Some(stream) = &out {
                 let mut ready = ReadyList::new();
                 from.wait(&mut ready, Some(Time(0)));
@@ -285,7 +286,7 @@ fn a_broken_stream_is_reported_for_as_long_as_it_is_watched() {
     assert_eq!(out.write(&[b"d"]), Err(StreamError::Closed));
     one.unwatch(&out);
     assert!(at_one().is_empty());
-    // To watch it again is allowed, and dropping it ends that.
+    // Watching it again is allowed, and dropping it ends the watch.
     one.watch(&out, Token(4), Interest::READ).unwrap();
     assert_eq!(at_one().len(), 1);
     drop(out);
@@ -336,7 +337,7 @@ fn the_log_has_the_last_operations() {
     }
 }
 
-/// Over real sockets, with a thread that reads for itself.
+/// Over real sockets, with a thread that reads by itself.
 #[cfg(feature = "std")]
 #[test]
 fn streams_of_the_host_are_wrapped_too() {
@@ -377,7 +378,7 @@ fn streams_of_the_host_are_wrapped_too() {
         }
         assert!(received.iter().copied().eq((0..BYTES).map(byte)));
     });
-    // Cut at the last byte: reported once it is asked for, and the writer sees it.
+    // It is cut at the last byte: reported once it is watched, and the writer sees it.
     assert!(two.wait_readable(&inward, &event, None));
     event.set();
     assert!(!two.wait_readable(&inward, &event, None));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds the program and runs it: where it is; `None` where it can't be built.
+/// Builds the program and runs it. Returns its path; `None` if it can't be built.
 fn build_and_run(name: &str, flags: &str, features: &[&str]) -> Option<PathBuf> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         assert!(
@@ -37,8 +37,8 @@ fn build_and_run(name: &str, flags: &str, features: &[&str]) -> Option<PathBuf> 
     assert!(output.status.success(), "{}:\n{text}", output.status);
     assert!(text.ends_with("freestanding: ok\n"), "{text}");
     assert!(text.contains("send buffers"), "{text}");
-    // Linked statically with no library, so what it has is what it needs. An allocator would be
-    // asked for by these names.
+    // It is linked statically without a library, so it has all that it needs. An allocator would
+    // appear under these names.
     let bytes = std::fs::read(&program).unwrap();
     for name in ["__rust_alloc", "__rust_no_alloc_shim", "malloc"] {
         let found = bytes
@@ -54,7 +54,7 @@ fn links_and_runs_without_std_and_alloc() {
     build_and_run("freestanding", "", &[]);
 }
 
-/// What an enclave can't do is not in it either, with the flags that `docs/security.md` names.
+/// With the flags in `docs/security.md`, it has no instruction that an enclave can't execute.
 #[test]
 fn secure_streams_link_without_std_and_alloc() {
     let flags = "-C target-feature=+aes,+pclmulqdq --cfg curve25519_dalek_backend=\"serial\"";

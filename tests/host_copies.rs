@@ -1,5 +1,5 @@
-//! A forked process has copies of a member's sockets and goes on: for the family the member is gone
-//! when it says so.
+//! A forked process has copies of a member's sockets and continues: the family takes the member for
+//! ended when the member itself ends.
 #![cfg(feature = "std")]
 #![allow(missing_docs, unsafe_code)]
 
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(LONG);
 
-/// What is ready now.
+/// Returns the ready streams.
 fn look(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
     host.wait(&mut ready, Some(Time(0)));
@@ -89,11 +89,11 @@ fn connecting_to_a_member_that_has_ended_fails() {
     }
     let refused = family.one.connect(vmid(2)).err();
     assert_eq!(refused, Some(ConnectError::NotListening));
-    // Nor by another name, by which the socket itself is found.
+    // The same holds for another name of the same socket.
     let refused = std::os::unix::net::UnixStream::connect(elsewhere);
     let kind = std::io::ErrorKind::ConnectionRefused;
     assert_eq!(refused.unwrap_err().kind(), kind);
-    // The next with that number is reached.
+    // The next process with that VMID is reachable.
     let next = Host::listen(&base(&family.dir), vmid(2)).unwrap();
     family.one.connect(vmid(2)).unwrap();
     next.accept().unwrap();
@@ -121,7 +121,7 @@ fn a_forked_copy_keeps_neither_member_nor_leader_alive() {
         .wait_child(ChildSelector::Pid(identity.pid), WAIT)
         .unwrap();
     assert_eq!(ended.pid, identity.pid);
-    // This one says nothing before it goes.
+    // This process sends nothing before it ends.
     let pid = parent.pid().unwrap();
     drop(parent);
     let ended = leader.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
@@ -151,10 +151,10 @@ fn an_executed_program_inherits_no_descriptor() {
     drop((member, leader));
 }
 
-/// What a forked process does with its copies; whether it came to a good end, in time.
+/// Runs `work` in a forked process with its copies. Returns true if it succeeded in time.
 fn forked(work: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the copy works on its own copies, and takes no lock that another thread may hold but
-    // the allocator's, which the C library sees to.
+    // SAFETY: the copy works on its own copies, and takes no lock that another thread may hold
+    // except the allocator's, which the C library handles.
     let child = match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let code = i32::from(!work());
@@ -190,7 +190,7 @@ fn a_forked_copy_that_drops_the_node_leaves_the_original_working() {
         let identity = Identity::child(vmid(2), Vmid::LEADER);
         let member = HostNode::start(&base, identity, config).unwrap();
         assert_eq!(member.owner_of(77, WAIT), Ok(None));
-        // Its own copies, of all that it has: the streams, too.
+        // The copies of all that it has, with the streams.
         let copies = || {
             // SAFETY: the copy never uses the originals again.
             drop(unsafe {
@@ -204,7 +204,7 @@ fn a_forked_copy_that_drops_the_node_leaves_the_original_working() {
         assert!(forked(copies), "{driving:?}");
         assert_eq!(member.owner_of(77, WAIT), Ok(None));
         assert_eq!(leader.statistics().disconnects, 0);
-        // The sockets are there, and who connects is heard.
+        // The sockets exist, and connections are accepted.
         let identity = Identity::child(vmid(3), Vmid::LEADER);
         let newcomer = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
         assert_eq!(newcomer.owner_of(77, WAIT), Ok(None));

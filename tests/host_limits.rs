@@ -1,5 +1,5 @@
-//! The host platform when the process has no descriptors left, or a peer no room. On its own,
-//! because the limit is that of the whole process.
+//! The host platform when the process has no descriptors left, or a peer no room. It is a test of
+//! its own, because the limit is that of the whole process.
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
@@ -43,7 +43,7 @@ fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
     let inward = host.accept().unwrap();
     let _waiting = one.connect(two).unwrap();
     let before = getrlimit(Resource::Nofile);
-    // 0 to 2 are taken. (With less, a poll of two is not allowed either.)
+    // Descriptors 0 to 2 are in use. (With a lower limit, a poll of two is not allowed either.)
     setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -55,7 +55,7 @@ fn exhausted_descriptors_give_another_error_than_a_missing_listener() {
     assert_eq!(one.connect(two).err(), Some(ConnectError::Busy));
     assert_eq!(host.accept().err(), Some(AcceptError::Exhausted));
 
-    // An event's descriptor can't be made: waiting works all the same.
+    // The event's descriptor can't be made: waiting works all the same.
     let event = host.event().unwrap();
     let soon = Some(host.now() + Duration::from_millis(3));
     assert!(!host.wait_readable(&inward, &event, soon));

@@ -17,14 +17,14 @@ use libos_ipc::pal::{
 };
 use tempfile::TempDir;
 
-/// What is ready now.
+/// Returns the ready streams.
 fn look(host: &Host) -> ReadyList {
     let mut ready = ReadyList::new();
     host.wait(&mut ready, Some(Time(0)));
     ready
 }
 
-/// Waits until something is ready.
+/// Waits until a stream is ready, and returns the ready ones.
 fn wait(host: &Host) -> ReadyList {
     let until = host.now() + LONG;
     let mut ready = ReadyList::new();
@@ -52,7 +52,7 @@ fn bytes_arrive_in_order_and_the_end_is_reported() {
 
     assert_eq!(out.write(&[b"he", b"", b"ll", b"o"]), Ok(5));
     assert_eq!(out.write(&[b", you"]), Ok(5));
-    // As long as it is not read, it is reported.
+    // It is reported until it is read.
     for _ in 0..2 {
         assert_eq!(wait(&family.two).as_slice(), [(Token(7), Interest::READ)]);
     }
@@ -130,7 +130,7 @@ fn a_stream_that_is_never_accepted_is_hung_up() {
     assert_eq!(out.write(&[b"x", b"y"]), Err(StreamError::Closed));
 }
 
-/// A socket file without a process.
+/// Leaves a socket file without a process.
 fn leave_behind(path: &Path) {
     drop(std::os::unix::net::UnixListener::bind(path).unwrap());
     assert!(path.exists());
@@ -147,12 +147,12 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_kept() {
     let error = Host::listen(&base(&dir), vmid(9)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains("live process"), "{error}");
-    // It was not even disturbed.
+    // The process did not notice the attempt.
     assert!(look(&host).is_empty());
     let other = Host::listen(&base(&dir), vmid(1)).unwrap();
     other.connect(vmid(9)).unwrap();
 
-    // A file that took its place is not removed with it.
+    // A file that has replaced it is not removed.
     std::fs::remove_file(&path).unwrap();
     leave_behind(&path);
     drop(host);
@@ -176,7 +176,7 @@ fn unusable_paths_give_an_error_that_explains_them() {
         fails(&dir.path().join("a\0b")).kind(),
         ErrorKind::InvalidInput
     );
-    // They would name files in another directory than they seem to.
+    // They would name files in another directory than it seems.
     for name in [".", "..", "x/.", "x/..", "x//", "x//."] {
         let error = fails(&dir.path().join(name));
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
@@ -193,7 +193,7 @@ fn unusable_paths_give_an_error_that_explains_them() {
         std::fs::read(dir.path().join("family.1")).unwrap(),
         b"precious"
     );
-    // What should be the directory is a file.
+    // There is a file in place of the directory.
     assert!(
         fails(&dir.path().join("family.1/x"))
             .to_string()
@@ -382,7 +382,7 @@ fn every_one_of_many_ready_streams_is_reported() {
             .unwrap();
         out.write(&[b"!"]).unwrap();
     }
-    // Nothing is read: all stay ready, and still each has its turn.
+    // Nothing is read: all stay ready, and each is still reported in turn.
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10 {
         seen.extend(look(&family.two).iter().map(|(token, _)| token.0));
@@ -390,7 +390,7 @@ fn every_one_of_many_ready_streams_is_reported() {
     assert_eq!(seen.len(), streams.len());
 }
 
-/// The stranger of the test below: another process of another user.
+/// The process of another user, for the test below.
 #[test]
 fn stranger() {
     let Ok(base) = std::env::var("STRANGERS_BASE") else {
@@ -410,7 +410,7 @@ fn a_process_of_another_user_is_refused() {
     }
     let dir = TempDir::new().unwrap();
     let host = Host::listen(&base(&dir), vmid(1)).unwrap();
-    // Open to all, so that only the question who the peer is keeps them out.
+    // The file is open to all users, so that only the check of the peer's user refuses them.
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o666)).unwrap();
     let Ok(mut child) = Command::new(std::env::current_exe().unwrap())

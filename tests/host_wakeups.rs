@@ -1,4 +1,4 @@
-//! What ends a wait on the host platform: no wake-up gets lost, and no time limit.
+//! The ends of waits on the host platform: no wake-up is lost, and every time limit is kept.
 #![cfg(feature = "std")]
 #![allow(missing_docs)]
 
@@ -51,7 +51,7 @@ fn no_wake_is_lost() {
         while done.load(Ordering::Acquire) < 2 * ROUNDS {
             family.one.wait(&mut ReadyList::new(), Some(until));
             lost |= family.one.now() >= until;
-            // When all is lost, let the others end too.
+            // After a lost wake-up the other threads end, too.
             let all = if lost {
                 u32::MAX
             } else {
@@ -101,8 +101,8 @@ fn a_reader_is_woken_by_data_event_time_and_end() {
     assert!(two.wait_readable(&inward, &event, None));
 }
 
-/// Two threads wake each other in turn: one lost wake-up and they stand still. Each waits on its
-/// own event, one way or the other.
+/// Two threads wake each other in turn: after one lost wake-up they stop. Each waits on its own
+/// event, in one of the two ways.
 #[test]
 fn no_set_is_lost() {
     const ROUNDS: u32 = 10_000;

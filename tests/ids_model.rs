@@ -1,4 +1,4 @@
-//! The leader's table of ranges and a process's own IDs, each beside a plain model.
+//! The leader's table of ranges and a process's own IDs, each compared with a simple model.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,7 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// What a member, or its end, does to the leader's table. IDs are chosen among those near the
-/// ranges there are.
+/// An operation of a member, or its end. IDs are chosen near the existing ranges.
 #[derive(Clone, Debug)]
 enum Deed {
     Alloc { who: u32 },
@@ -39,7 +38,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Ranges by their start, with end and owner: all there is to it.
+/// The model: ranges by their start, with end and owner.
 #[derive(Default)]
 struct Plain {
     ranges: BTreeMap<Id, (Id, u32)>,
@@ -140,20 +139,21 @@ proptest! {
     }
 }
 
-/// How many IDs at each end of the space the random program below is about. All between are taken.
+/// The number of IDs at each end of the space that the random program below uses. All between are
+/// taken.
 const END: Id = 320;
 
-/// The owner of all between.
+/// The owner of all IDs between.
 const MIDDLE: u32 = 9;
 
-/// The plain model of a table that wraps.
+/// The model of a table that wraps.
 struct Wrapping {
     plain: Plain,
     next: Id,
 }
 
 impl Wrapping {
-    /// The next free IDs at or after `next`, 32 at most; from 2 on after the highest.
+    /// Returns the next free IDs at or after `next`, 32 at most; from 2 on after the highest.
     fn alloc(&mut self, who: u32) -> Option<IdRange> {
         let free = |from: Id| {
             let mut id = from;
@@ -172,7 +172,7 @@ impl Wrapping {
     }
 }
 
-/// A table that wraps, of which the middle is taken, and its model.
+/// Makes a table that wraps and whose middle is taken, and its model.
 fn with_a_taken_middle(memory: &mut [MaybeUninit<u8>], capacity: usize) -> (Ranges<'_>, Wrapping) {
     let mut ranges = Ranges::new(&mut Arena::new(memory), capacity, true).unwrap();
     let last = ID_MAX - END;
@@ -207,7 +207,7 @@ fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
     let mut shortest = 32;
     let mut times_wrapped = 0;
     for deed in 0..40_000 {
-        // Small ones by turns with great ones: more is held, and less.
+        // The numbers of held ranges alternate between small and great.
         let allocs = if deed / 1000 % 2 == 0 { 6 } else { 2 };
         let who = rng.u32(1..5);
         let near = rng.u32(1..=END);
@@ -242,7 +242,8 @@ fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
                 }
             }
             8 => {
-                // As a parent does with its child's pid, which then stays while its neighbours go.
+                // A parent does the same with its child's pid, which then stays while its
+                // neighbours are released.
                 let room = capacity - ranges.len() >= 2;
                 if let Some((range, owner)) = held.filter(|_| room) {
                     ranges.change_owner(vmid(owner), id, vmid(who)).unwrap();
@@ -301,7 +302,7 @@ fn the_first_id_of_all_is_handed_out_once() {
     assert_eq!(ranges.alloc(vmid(1)), Alloc::Range(lowest));
 }
 
-/// A table in which all IDs were handed out once, and which ranges are still held.
+/// Makes a table in which all IDs were assigned once, and in which some ranges are still held.
 fn used_up(wrap: bool, memory: &mut [MaybeUninit<u8>], kept: impl Fn(u32) -> bool) -> Ranges<'_> {
     let mut ranges = Ranges::new(&mut Arena::new(memory), 1000, wrap).unwrap();
     let mut highest = 0;
@@ -329,7 +330,7 @@ fn the_top_is_the_end_unless_it_may_wrap() {
 
     drop(ranges);
     let mut ranges = used_up(true, &mut memory, |number| number < 200 && number != 150);
-    // Part of what is held goes, so that gaps of all kinds are there.
+    // A part of what is held is released, so that there are gaps of all kinds.
     ranges.change_owner(vmid(1), 40, vmid(2)).unwrap();
     ranges
         .release(vmid(2), IdRange { start: 40, end: 40 })
@@ -357,7 +358,7 @@ fn the_last_id_of_all_can_be_a_range_of_its_own() {
         end: ID_MAX,
     };
     ranges.release(vmid(1), last).unwrap();
-    // Once more from 1 on: the ranges up to the one that is split, and what is free of that.
+    // The search continues from 1 on: the ranges up to the one that is split, and its free part.
     for _ in 0..=ID_MAX / 32 {
         let Alloc::Range(range) = ranges.alloc(vmid(1)) else {
             panic!("below {last:?}")
@@ -388,7 +389,7 @@ fn after_the_top_a_range_begins_wherever_ids_are_free() {
         9..41 => 9,
         _ => 41,
     };
-    // From above, so that what was found before is of no help.
+    // The order is descending, so that a stale hint does not help.
     for id in (1..=72).rev() {
         assert_eq!(ranges.owner_of(id), Some(vmid(owner(id))), "{id}");
     }
@@ -496,7 +497,7 @@ fn an_id_is_given_if_there_is_room_for_the_parts() {
                 assert_eq!((ranges.len(), ranges.owner_of(id)), (1, Some(vmid(1))));
             } else {
                 assert_eq!((given, ranges.len()), (Ok(()), parts), "{id}");
-                // It is one part by now.
+                // It is one interval by now.
                 ranges.change_owner(vmid(2), id, vmid(3)).unwrap();
                 assert_eq!((ranges.len(), ranges.owner_of(id)), (parts, Some(vmid(3))));
             }
@@ -504,7 +505,7 @@ fn an_id_is_given_if_there_is_room_for_the_parts() {
     }
 }
 
-/// What a process does with its own IDs.
+/// An operation of a process on its own IDs.
 #[derive(Clone, Copy, Debug)]
 enum Use {
     Take(Purpose),
@@ -537,7 +538,7 @@ proptest! {
     ) {
         let mut memory = Box::new_uninit_slice(OwnIds::bytes(capacity));
         let mut own = OwnIds::new(&mut Arena::new(&mut memory), capacity).unwrap();
-        // IDs this process owns: free to take, in use, or being handed on.
+        // The process's IDs: free, in use, or in transfer.
         let (mut owned, mut used, mut leaving) = (vec![], vec![], vec![]);
         let mut fresh = 1;
         let mut ever = std::collections::BTreeSet::new();
@@ -712,7 +713,7 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
         );
         assert_eq!(own.finish_transfer(id, true), [None; 2]);
     }
-    // The range for children is gone; the threads' is as it was.
+    // The range for children is gone; that of threads is unchanged.
     assert_eq!(
         (own.len(), own.peak(), own.alloc()),
         (1, 2, Allocation::Id(4))

@@ -91,7 +91,7 @@ fn readiness_matches_the_state_of_the_stream() {
     two.rewatch(&inward, Token(3), Interest::READ);
     let all = Interest::READ | Interest::HANG_UP;
     assert_eq!(look(&two).as_slice(), [(Token(3), all)]);
-    // What was written before the end can still be read.
+    // Bytes written before the end can still be read.
     assert_eq!(inward.read(&mut [0; 20]), Ok(16));
     assert_eq!(inward.read(&mut [0; 20]), Ok(0));
     two.unwatch(&inward);
@@ -109,7 +109,7 @@ fn a_writer_sees_that_its_reader_has_closed() {
         assert!(look(&one)[0].1.contains(Interest::HANG_UP));
         assert_eq!(out.write(&[b"x"]), Err(StreamError::Closed));
     }
-    // The same if nobody ever accepted it.
+    // The same holds for a stream that was never accepted.
     let out = one.connect(vmid(2)).unwrap();
     one.watch(&out, Token(1), Interest::HANG_UP).unwrap();
     assert!(look(&one).is_empty());
@@ -130,7 +130,7 @@ fn pipes_and_nodes_are_reused() {
         two.watch(&inward, Token(1), Interest::READ).unwrap();
         let unaccepted = [one.connect(vmid(2)).unwrap(), one.connect(vmid(2)).unwrap()];
         assert_eq!(one.connect(vmid(2)).err(), Some(ConnectError::Busy));
-        // A stream that outlives its node does no harm to the next one in its place.
+        // A stream that outlives its node does no harm to the next node in its slot.
         drop(two);
         let heir = net.join(vmid(2)).unwrap();
         drop((unaccepted, out));
@@ -158,7 +158,7 @@ fn every_one_of_many_ready_streams_is_reported() {
         seen.extend(ready.iter().map(|(token, _)| token.0));
     }
     assert_eq!(seen.len(), 100);
-    // Each is reported once a look, also when all have been moved around.
+    // Each is reported once in each round, even after all have changed their order.
     for (_, inward) in &streams[..50] {
         inward.read(&mut [0; 4]).unwrap();
     }
@@ -174,7 +174,7 @@ fn the_clock_moves_only_when_advanced() {
     STATIC.advance(Duration::from_micros(3));
     assert_eq!(one.now(), Time(3000));
     assert_eq!(STATIC.now(), Time(3000));
-    // It does not wait for that.
+    // It does not wait until then.
     one.wait(&mut ReadyList::new(), Some(Time(4000)));
     let event = one.event().unwrap();
     one.wait_event(&event, None);

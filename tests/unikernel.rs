@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-/// Runs the example, and says what it has said; nothing if there is no QEMU.
+/// Runs the example, and returns its output; none if there is no QEMU.
 fn account(arguments: &[&str]) -> Option<String> {
     const QEMU: &str = "qemu-system-x86_64";
     if Command::new(QEMU).arg("--version").output().is_err() {
@@ -33,7 +33,7 @@ fn account(arguments: &[&str]) -> Option<String> {
     Some(text)
 }
 
-/// What one of them has said, line by line.
+/// Returns the output lines of one process.
 fn lines_of<'t>(account: &'t str, who: &str) -> Vec<&'t str> {
     let begin = format!(" s  {who:<8} ");
     let said = account.lines().filter_map(|line| line.split_once(&begin));
@@ -84,7 +84,7 @@ fn both_guests_finish_their_work() {
     );
 }
 
-/// The family sees it die, and goes on.
+/// Checks that the family sees the guest die, and continues.
 #[track_caller]
 fn dies(account: &str) {
     in_order(account, "leader", &["process 4 died of signal 30"]);

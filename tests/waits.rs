@@ -1,5 +1,5 @@
-//! What a node waits for where the platform really waits: time passes only in a wait for which
-//! there is nothing yet.
+//! The waits of a node on a platform that really waits: time advances only in a wait without a
+//! ready stream.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -15,14 +15,14 @@ use libos_ipc::{Capacities, Config, Driving, Identity, Node, Vmid, Wait, forward
 type World = Network<4, 8, 200>;
 type Inner<'w> = Loopback<'w, 4, 8, 200>;
 
-/// A loopback on which a wait takes all the time that it may.
+/// A loopback on which a wait takes all of its time limit.
 struct Patient<'w> {
     network: &'w World,
     inner: Inner<'w>,
     woken: AtomicBool,
-    /// Nobody can be connected to for now.
+    /// No peer can be connected to at present.
     is_busy: AtomicBool,
-    /// Waits that took no time, and connects that were in vain.
+    /// The number of waits that took no time, and of connects that failed.
     hurries: AtomicU32,
 }
 
@@ -113,14 +113,14 @@ fn config(driving: Driving) -> Config {
     }
 }
 
-/// Has the node do what it can do now.
+/// Polls the node once, without waiting.
 fn turn_a_little(node: &Node<'_, &Patient<'_>>) {
     for _ in 0..4 {
         node.poll(Some(Time(0)));
     }
 }
 
-/// Turns the node for a simulated second.
+/// Polls the node for a simulated second.
 fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     let until = network.now() + Duration::from_secs(1);
     while network.now() < until {
@@ -128,7 +128,7 @@ fn turn_for_a_second(node: &Node<'_, &Patient<'_>>, network: &World) {
     }
 }
 
-/// Does something with a node there.
+/// Runs a test with a node of that family.
 fn with_node<T>(
     pal: &Patient<'_>,
     identity: Identity,
@@ -140,12 +140,12 @@ fn with_node<T>(
     test(&Node::new(pal, identity, config, &mut memory).unwrap())
 }
 
-/// Does something with a leader which its caller turns.
+/// Runs a test with a leader that its caller polls.
 fn with_leader<T>(pal: &Patient<'_>, test: impl FnOnce(&Node<'_, &Patient<'_>>) -> T) -> T {
     with_node(pal, Identity::LEADER, config(Driving::Caller), test)
 }
 
-/// Does something with a leader that can connect to nobody.
+/// Runs a test with a leader that can connect to no peer.
 fn with_unreachable_peers(test: impl FnOnce(&Node<'_, &Patient<'_>>, &World)) {
     let network = Box::new(World::new());
     let pal = Patient::new(&network, 1);
@@ -171,7 +171,7 @@ fn the_last_words_of_a_peer_are_waited_for_in_peace() {
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
         words.write(&[&2_u32.to_le_bytes()]).unwrap();
         turn_a_little(node);
-        // It reads no more, and what it has to say last is on its way yet.
+        // It reads no more, and its last bytes are still under way.
         drop((&&peer).accept().unwrap());
         let until = network.now() + Duration::from_millis(100);
         while network.now() < until {
@@ -197,7 +197,7 @@ fn a_leader_of_one_thread_has_its_own_handle_at_once() {
     });
 }
 
-/// More than the stream holds, and nothing behind it.
+/// Queues more than the stream holds, so that nothing can follow.
 fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 2 });
     for _ in 0..12 {
@@ -236,7 +236,7 @@ fn frame(seq: u64, message: &Message<'_>) -> Vec<u8> {
     writer.unsent().to_vec()
 }
 
-/// How a process introduces itself.
+/// Makes the greeting of a process.
 fn hello(pid: u32) -> Message<'static> {
     Message::Hello(Hello {
         version: Hello::VERSION,
@@ -246,7 +246,7 @@ fn hello(pid: u32) -> Message<'static> {
     })
 }
 
-/// A wish for a handle.
+/// Makes a request for a handle.
 fn wish(id: u64) -> Vec<u8> {
     let (state, data) = (SyncState::Exclusive, &[][..]);
     let sync = Sync { id, state, data };
@@ -259,7 +259,7 @@ fn a_request_that_can_never_fit_is_refused() {
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     with_leader(&pal, |node| {
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
-        // A path would not fit the queue. What comes after that is not to wait for it.
+        // A path would not fit the queue. Later frames must not wait for it.
         let (pid, code) = (1, MetaCode::Root);
         let path = frame(1, &Message::PidGetMeta { pid, code });
         let owner = frame(2, &Message::GetIdOwner(1));
@@ -281,14 +281,14 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     let mut config = config(Driving::Caller);
-    // Every request is refused, and the word for that finds no room in the end.
+    // Every request is refused, and the answer finds no room in the end.
     config.capacities.leases.handles = 0;
     with_node(&pal, Identity::LEADER, config, |node| {
         let words = (&&peer).connect(Vmid::LEADER).unwrap();
         let hello = frame(0, &hello(2));
         words.write(&[&2_u32.to_le_bytes(), &hello]).unwrap();
         let ask = wish(7);
-        // Until nobody takes it in any more.
+        // It writes until no more bytes are accepted.
         while words.write(&[&ask]) == Ok(ask.len()) {
             node.poll(Some(Time(0)));
         }
@@ -296,9 +296,9 @@ fn a_peer_that_reads_no_answers_does_not_keep_the_worker_awake() {
     });
 }
 
-/// A leader with one handle, which somebody has. Another asks so often for a second one that the
-/// word for no is too much for it, which does not read; and then for the first. Whether that had to
-/// wait.
+/// The leader has one handle, which a client holds. Another client requests a second one so often
+/// that the answers fill its queue, which it does not read; and then the first. Returns true if the
+/// recall was sent at once.
 fn recalls_at_once(requests: u32) -> bool {
     let network = Box::new(World::new());
     let [pal, holder, asker] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
@@ -350,7 +350,7 @@ fn a_leader_that_shuts_down_is_no_other_than_before() {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();
         node.poll(Some(Time(0)));
-        // It is not done as long as this is not read.
+        // It is not finished as long as this is not read.
         queue_too_much(node, Vmid::new(2).unwrap());
         let hello = frame(0, &hello(3));
         let question = frame(1, &Message::GetIdOwner(1));
@@ -359,7 +359,7 @@ fn a_leader_that_shuts_down_is_no_other_than_before() {
         let answers = late.inner.accept().unwrap();
         let mut bytes = [0; 200];
         let length = answers.read(&mut bytes).unwrap();
-        // Whoever gets an answer without the leader's own HELLO takes it for one in C.
+        // A process that gets an answer without the leader's HELLO takes the leader for one in C.
         let code = 4 + 16;
         assert_eq!(bytes[..length].get(code), Some(&codes::HELLO));
     });

@@ -1,4 +1,4 @@
-//! A member behind a line, and a family around it.
+//! A member behind a channel, and a family around it.
 
 use std::ffi::CString;
 use std::os::unix::net::UnixStream;
@@ -50,7 +50,8 @@ impl Family {
         node
     }
 
-    /// A child behind a line: who it is, its end of the line, and its stand-in.
+    /// Starts the proxy of a child, and returns the child's identity, its end of the channel, and
+    /// the proxy's thread.
     pub(crate) fn behind_line(&self) -> (Identity, UnixStream, JoinHandle<ProxyEnd>) {
         let child = self.leader.start_child(WAIT).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -74,7 +75,7 @@ impl<P: Pal> Embedder<P> for Os {
     }
 }
 
-/// Runs a member behind a line in this thread. All it says arrives.
+/// Runs a member behind a channel in this thread, and checks that all its bytes are sent.
 pub(crate) fn run<T>(
     identity: Identity,
     line: UnixStream,
@@ -85,7 +86,7 @@ pub(crate) fn run<T>(
     done
 }
 
-/// The same, and whether all it said was sent.
+/// The same, with the result whether all its bytes were sent.
 pub(crate) fn run_anyhow<T>(
     identity: Identity,
     line: UnixStream,
@@ -124,7 +125,7 @@ fn a_member_behind_a_channel_takes_part_in_the_family() {
             for _ in 0..100 {
                 node.take_id(WAIT).unwrap();
             }
-            // Until it is told to end.
+            // The member works until the value is 100.
             drop(value.wait_for(WAIT, |value| *value == 100).unwrap());
             drop(value);
             let exit = Exit {

@@ -1,4 +1,4 @@
-//! A line over a socket, as a machine's serial port is one.
+//! A channel over a socket, like a machine's serial port.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,7 +23,7 @@ impl SocketLine {
     }
 }
 
-/// A closed line is silent, as a serial port is.
+/// A closed channel carries nothing, like a serial port.
 fn count(result: std::io::Result<usize>) -> usize {
     match result {
         Ok(count) => count,

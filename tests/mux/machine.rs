@@ -1,4 +1,4 @@
-//! The machine at each end of a line, without a line.
+//! The state machine at each end of a channel, without a channel.
 
 use std::collections::VecDeque;
 
@@ -11,12 +11,12 @@ const WINDOW: usize = 16;
 
 type End = Mux<STREAMS, WINDOW>;
 
-/// The byte at that place of any stream.
+/// Returns the byte at that place of any stream.
 fn byte(at: usize) -> u8 {
     u8::try_from(at % 251).unwrap()
 }
 
-/// A stream as its two ends see it, in the order of their opening.
+/// A stream as its two ends see it, in the order of opening.
 #[derive(Debug)]
 struct Stream {
     from: usize,
@@ -25,14 +25,14 @@ struct Stream {
     read: usize,
     ended: bool,
     stopped: bool,
-    /// The other end has seen that it was opened.
+    /// The other end has seen the OPEN.
     seen: bool,
 }
 
 /// Two ends and the bytes between them.
 struct Pair {
     ends: [Box<End>; 2],
-    /// What is on its way from each.
+    /// The bytes in transit from each end.
     lines: [VecDeque<u8>; 2],
     streams: Vec<Stream>,
 }
@@ -45,9 +45,9 @@ enum Step {
     Read(usize, usize),
     End(usize),
     Stop(usize),
-    /// That many bytes leave one end.
+    /// An end sends that many bytes.
     Send(usize, usize),
-    /// That many bytes come to the other end.
+    /// That many bytes arrive at the other end.
     Arrive(usize, usize),
 }
 
@@ -185,7 +185,7 @@ impl Pair {
         }
     }
 
-    /// Has everything that can happen by itself happen.
+    /// Delivers all bytes, until nothing changes.
     fn settle(&mut self) {
         let mut is_moving = true;
         while is_moving {
@@ -203,8 +203,8 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever happens in whatever order: bytes come in order and none is lost, nothing is taken
-    /// for a fault, and when all is closed all numbers are free again.
+    /// Whatever happens in any order: bytes arrive in order and none is lost, no fault is reported,
+    /// and when all is closed all numbers are free again.
     #[test]
     fn each_stream_carries_its_bytes_in_order(steps in prop::collection::vec(any_step(), 0..200)) {
         let mut pair = Pair::new();
@@ -235,7 +235,7 @@ proptest! {
         }
     }
 
-    /// No bytes of a line do harm: at the worst they are a fault, and then all is closed.
+    /// No received bytes do harm: at worst they are a fault, and then all streams are closed.
     #[test]
     fn any_bytes_are_accepted_or_a_fault(
         pieces in prop::collection::vec(any_piece(), 0..60),
@@ -247,7 +247,7 @@ proptest! {
             if end.receive(&piece).is_err() {
                 break;
             }
-            // The numbers are those of whoever is here, open or not.
+            // The numbers are those of existing streams, open or not.
             match steps.next() {
                 Some(Step::Open(_)) => drop(end.open(1)),
                 Some(Step::Accept(_)) => {
@@ -294,7 +294,7 @@ fn hello() -> Vec<u8> {
     frame(1, 3, 0)
 }
 
-/// Frames that make sense as a rule, and some that do not.
+/// Generates frames, most of them valid.
 fn any_piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => (1..8_u8, 0..4_u16, 0..20_u32).prop_map(|(kind, stream, value)| {
@@ -309,7 +309,7 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What is wrong after HELLO and these frames, and a stream from here that was opened.
+/// Returns the fault after HELLO, these frames, and one stream that was opened here.
 fn fault(frames: &[Vec<u8>]) -> Option<MuxError> {
     let mut end = End::new();
     end.receive(&hello()).unwrap();
@@ -390,7 +390,7 @@ fn frames_without_room_on_a_full_line_are_sent_later() {
     end.receive(&frame(5, big, u32::MAX)).unwrap();
     while end.write(big, &[&[0; 512]]).is_ok() {}
     assert_eq!(end.room(big), 0, "the line is full");
-    // Nothing of this finds room now.
+    // None of this finds room now.
     for _ in 1..64 {
         end.open(1).unwrap();
     }

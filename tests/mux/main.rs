@@ -1,5 +1,5 @@
-//! Members that share one line for all their streams: the machine at its ends, the platform on it,
-//! and the stand-in on the host.
+//! Members that share one channel for all their streams: the state machine at its ends, the
+//! platform on it, and the proxy on the host.
 #![allow(missing_docs)]
 
 mod guest;

@@ -1,4 +1,4 @@
-//! The platform at one end of a line, with a machine at the other.
+//! The platform at one end of a channel, with a state machine at the other.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use libos_ipc::pal::{
 const STREAMS: usize = 100;
 const WINDOW: usize = 64;
 
-/// A line in memory, whose other end a test plays.
+/// A channel in memory, whose other end the test controls.
 #[derive(Debug, Default)]
 struct MemoryLine(Mutex<Inner>);
 
@@ -58,7 +58,7 @@ impl ByteChannel for MemoryLine {
 type Place<'t> = MuxPal<'t, MemoryLine, STREAMS, WINDOW>;
 type End<'t> = MuxStream<'t, MemoryLine, STREAMS, WINDOW>;
 
-/// A member's end and the other one.
+/// A member's end and the other end.
 struct World {
     terminal: Box<MuxEndpoint<MemoryLine, STREAMS, WINDOW>>,
     other: RefCell<Box<Mux<STREAMS, WINDOW>>>,
@@ -78,7 +78,7 @@ impl World {
         self.terminal.pal()
     }
 
-    /// What each end has said comes to the other, and what is ready at the member's.
+    /// Delivers the bytes of both ends, and returns the ready streams of the member's.
     fn exchange(&self) -> ReadyList {
         let mut ready = ReadyList::new();
         for _ in 0..2 {
@@ -101,7 +101,7 @@ impl World {
         ready
     }
 
-    /// A stream to that peer, and its number.
+    /// Returns a stream to that peer, and its number.
     fn connected(&self, peer: u32) -> (End<'_>, u16) {
         assert_eq!(
             self.pal().connect(vmid(peer)).unwrap_err(),
@@ -137,7 +137,7 @@ fn connecting_waits_until_the_other_end_accepts() {
             world.pal().connect(vmid(8)).unwrap_err(),
             ConnectError::Busy
         );
-        // Asking again in the meantime opens no other.
+        // Connecting again in the meantime opens no other stream.
         assert_eq!(
             world.pal().connect(vmid(8)).unwrap_err(),
             ConnectError::Busy
@@ -161,7 +161,7 @@ fn a_wait_ends_when_a_connection_is_accepted_or_refused() {
     world.exchange();
     let rests = || world.terminal.channel().0.lock().unwrap().rests;
     let before = rests();
-    // It has come with the last exchange, and nobody has looked since.
+    // It arrived with the last exchange, and was not reported yet.
     let mut ready = ReadyList::new();
     world.pal().wait(&mut ready, None);
     assert_eq!(rests(), before);
@@ -181,7 +181,7 @@ fn an_abandoned_connection_attempt_frees_its_stream() {
         world.other.borrow_mut().accept(number);
         world.exchange();
     }
-    // All numbers are taken by those for whom nobody came.
+    // All numbers are in use by streams that were not claimed.
     assert_eq!(
         world.pal().connect(vmid(9)).unwrap_err(),
         ConnectError::Busy
@@ -273,6 +273,6 @@ fn every_ready_stream_is_reported_in_turn() {
         }
     }
     assert!(seen.iter().all(|seen| *seen), "{seen:?}");
-    // All that was said went out.
+    // All bytes were sent.
     assert!(world.terminal.flush(Time(0) + Duration::from_secs(1)));
 }

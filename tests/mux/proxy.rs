@@ -1,4 +1,4 @@
-//! The stand-in on the host, and members that do what they must not.
+//! The proxy on the host, and members that violate the protocol.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use libos_ipc::{ChildSelector, Error, Vmid};
 
 use crate::guest::{Family, WAIT, run, run_anyhow};
 
-/// What a process that died without a word has died of.
+/// The signal in the exit report of a process that died without one.
 const SIGPWR: u32 = 30;
 
 fn frame(kind: u8, stream: u16, value: u32) -> Vec<u8> {
@@ -29,7 +29,7 @@ const DATA: u8 = 3;
 const CREDIT: u8 = 5;
 const STOP: u8 = 6;
 
-/// A member that writes its line's bytes itself.
+/// A member that writes the bytes of its channel itself.
 struct Raw(UnixStream);
 
 impl Raw {
@@ -51,7 +51,7 @@ impl Raw {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// The next frame's kind, stream and value. Data is dropped.
+    /// Returns the next frame's kind, stream and value. Data are dropped.
     fn hear(&mut self) -> (u8, u16, u32) {
         let mut head = [0; 8];
         self.0.read_exact(&mut head).unwrap();
@@ -81,7 +81,7 @@ fn a_member_cannot_use_the_vmid_of_another() {
     let mut raw = Raw::new(line);
     raw.say(OPEN, 0, 1);
     raw.hear_kind(CREDIT);
-    // Its own VMID, byte by byte, on one stream; another's on the next.
+    // One stream begins with its own VMID, byte by byte; the next with another's.
     for byte in identity.vmid.get().to_le_bytes() {
         raw.write(0, &[byte]);
     }
@@ -101,7 +101,7 @@ fn a_member_that_violates_the_protocol_is_disconnected() {
     let member = std::thread::spawn(move || {
         run_anyhow(identity, theirs, |node| {
             node.join(WAIT).unwrap();
-            // More than it may, on a stream of its own.
+            // It sends more than its credit, on a stream of its own.
             line.write_all(&frame(OPEN, 100, 1)).unwrap();
             line.write_all(&frame(DATA, 100, 1_000_000)).unwrap();
         })
@@ -131,7 +131,7 @@ fn connecting_to_an_absent_peer_is_refused() {
     }
     drop(raw);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
-    // The same as a node has it.
+    // The same happens to a node.
     let (identity, line, proxy) = family.behind_line();
     run(identity, line, |node| {
         node.join(WAIT).unwrap();
@@ -142,7 +142,7 @@ fn connecting_to_an_absent_peer_is_refused() {
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
 }
 
-/// A host's process that is no node, to look at each stream.
+/// Makes a process of the host without a node, which accepts each stream.
 fn outsider(family: &Family, number: u32) -> Host {
     Host::listen(&family.base(), Vmid::new(number).unwrap()).unwrap()
 }
@@ -160,7 +160,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
         let (stream, _) = raw.hear_kind(OPEN);
         raw.say(CREDIT, stream, 1000);
     }
-    // Nobody reads them: each takes what its socket and the credit hold, and then no more.
+    // The streams are not read: each takes as much as its socket and the credit hold.
     for stream in &streams {
         let mut taken = 0;
         let mut quiet = 0;
@@ -176,7 +176,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
             assert!(taken < 1 << 20, "it takes no end");
         }
     }
-    // What it says is heard all the same.
+    // Its frames are handled all the same.
     raw.say(OPEN, 0, 99);
     raw.hear_kind(CREDIT);
     raw.write(0, &identity.vmid.get().to_le_bytes());
@@ -188,7 +188,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
     let mut said = [0; 4];
     while heard.read(&mut said) == Err(StreamError::WouldBlock) {}
     assert_eq!(said, identity.vmid.get().to_le_bytes());
-    // And when it goes, everybody sees that.
+    // When it ends, all members see that.
     drop(raw);
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
     assert_eq!(streams[0].write(&[&[0]]), Err(StreamError::Closed));
@@ -211,7 +211,7 @@ fn a_peer_that_does_not_read_does_not_block_other_peers() {
     let mut received = 0;
     let mut buffer = [0; 4096];
     while received < 1 << 20 {
-        // As much as each may be sent; only the good one is waited for.
+        // Each stream gets as much as its credit allows; only the good one is waited for.
         while credit[1] == 0 {
             let (stream, more) = raw.hear_kind(CREDIT);
             credit[usize::from(stream)] += more as usize;
@@ -250,8 +250,8 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
         raw.say(OPEN, stream, 99);
         raw.hear_kind(CREDIT);
     }
-    // More than is read from the line at once; what was said first brings about credit for more,
-    // which nobody is there to take.
+    // These are more bytes than one read of the channel; the first frames grant credit for more,
+    // which is not used.
     let mut words = vec![1; EACH];
     words[..4].copy_from_slice(&identity.vmid.get().to_le_bytes());
     let mut all = Vec::new();

@@ -1,5 +1,5 @@
-//! What a host does that is against us: each time the stream ends, the reason is counted, nothing
-//! false was read, and another stream of the same process goes on.
+//! Attacks by the host: each time the stream ends, the reason is counted, no false byte was read,
+//! and another stream of the same process continues.
 
 use libos_ipc::pal::secure::{Breach, FamilyKey, SecurePal, SecureStream};
 use libos_ipc::pal::{Pal, Stream, StreamError};
@@ -8,18 +8,18 @@ use super::{Net, Plain, Raw, assert_breaches, key, member, random, vmid};
 
 const HELLO: usize = 60;
 const ANSWER: usize = 48;
-/// What the first process says to the second, in records of their own.
+/// The data from the first process to the second, each in a record of its own.
 const SAID: [&[u8]; 4] = [b"\x01\0\0\0", b"first", b"second", b"third"];
 
 type Member<'n> = SecurePal<Plain<'n>>;
 type End<'p, 'n> = SecureStream<Plain<'n>, &'p Member<'n>>;
 
-/// All that a host may have: the two ends of a stream, and its hands on the bytes between them.
+/// The host between the two ends of a stream: it can change, drop and add bytes.
 struct Middle<'p, 'n> {
-    /// Member 1's stream to member 2, as it believes, and where its bytes really go.
+    /// Member 1's stream to member 2, as it believes, and the end at which the host reads it.
     out: Option<End<'p, 'n>>,
     near: Option<Raw<'n>>,
-    /// What the other member has accepted, and where its bytes really come from.
+    /// The stream that the other member has accepted, and the end at which the host writes it.
     inward: End<'p, 'n>,
     far: Option<Raw<'n>>,
     received: Vec<u8>,
@@ -71,7 +71,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         }
     }
 
-    /// What the first process sends next, where it has something to say.
+    /// The first process writes `what`.
     fn says(&self, what: &[u8]) -> Result<usize, StreamError> {
         self.out.as_ref().unwrap().write(&[what])
     }
@@ -84,7 +84,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         read(self.far.as_ref().unwrap())
     }
 
-    /// Lets the second process have `bytes`, and has it read; how that ended.
+    /// Delivers `bytes` to the second process, which reads; returns the end of its reading.
     fn deliver(&mut self, bytes: &[u8]) -> Option<StreamError> {
         if !bytes.is_empty() {
             let _ = self.far.as_ref().unwrap().write(&[bytes]);
@@ -107,7 +107,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         let _ = self.near.as_ref().unwrap().write(&[answer]);
     }
 
-    /// The whole handshake, undisturbed.
+    /// Completes the handshake without an attack.
     fn shake_hands(&mut self) {
         assert_eq!(self.says(SAID[0]), Err(StreamError::WouldBlock));
         let hello = self.sent();
@@ -118,7 +118,7 @@ impl<'p, 'n> Middle<'p, 'n> {
         self.give_answer(&answer);
     }
 
-    /// All records of what the first process has to say, and of the end.
+    /// Returns all records of the first process's data, and of the end.
     fn records(&mut self) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         for said in SAID {
@@ -130,19 +130,20 @@ impl<'p, 'n> Middle<'p, 'n> {
         records
     }
 
-    /// The host cuts the stream; how that ends.
+    /// The host cuts the stream; returns the resulting error.
     fn cut(&mut self) -> Option<StreamError> {
         self.far = None;
         self.read()
     }
 }
 
-/// What was said before record number `count`.
+/// Returns the data before record `count`.
 fn until(count: usize) -> Vec<u8> {
     SAID[..count].concat()
 }
 
-/// Two members and a stream from another one to the second, which nothing of all this is to disturb.
+/// Runs a test with two members and a stream from another member to the second, which must not be
+/// disturbed.
 fn with_bystander(test: impl Fn(&World, &Member<'_>, &Member<'_>)) {
     let world = World::new();
     let (one, two) = (member(&world.one, 1), member(&world.two, 2));
@@ -177,7 +178,7 @@ fn an_undisturbed_stream_carries_all_bytes() {
     });
 }
 
-/// How a session goes in which one bit of all that the host sees is another.
+/// Runs a session in which one bit of all bytes that the host sees is flipped.
 fn flip(bit: usize) {
     let (at, mask) = (bit / 8, 1 << (bit % 8));
     with_bystander(|world, one, two| {
@@ -224,7 +225,7 @@ fn flip(bit: usize) {
         let first = middle.deliver(&all);
         let last = middle.cut();
         assert_eq!(last, Some(StreamError::Closed), "{first:?}");
-        // A length may be such that more has to come, which does not.
+        // The flipped length may announce more bytes, which do not arrive.
         let longer = at - (end - records[number.unwrap()].len()) < 2;
         if longer && first == Some(StreamError::WouldBlock) {
             assert_breaches(two, &[(Breach::Truncated, 1)]);
@@ -247,7 +248,7 @@ fn any_flipped_bit_ends_the_stream() {
 
 #[test]
 fn reordered_dropped_or_repeated_records_end_the_stream() {
-    // Where the record of that number is put, the one of this number is.
+    // Each entry has the records in their changed order, the number of valid ones, and the breach.
     let orders: [(&[usize], usize, Breach); 9] = [
         (&[1, 0, 2, 3, 4], 0, Breach::Record),
         (&[0, 2, 1, 3, 4], 1, Breach::Record),
@@ -272,7 +273,7 @@ fn reordered_dropped_or_repeated_records_end_the_stream() {
             assert_breaches(two, &[(why, 1)]);
         });
     }
-    // After the end nothing is read any more, whatever comes.
+    // After the end no byte is read.
     with_bystander(|world, one, two| {
         let mut middle = Middle::new(world, one, two, 2);
         middle.shake_hands();
@@ -295,7 +296,7 @@ fn a_replayed_stream_is_refused() {
         let records = first.records();
         assert_eq!(first.deliver(&records.concat()), None);
 
-        // To the one that accepted it.
+        // This is a replay to the accepting end.
         let mut again = Middle::new(world, one, two, 2);
         again.deliver(&hello);
         assert_ne!(again.answers(), answer);
@@ -303,7 +304,7 @@ fn a_replayed_stream_is_refused() {
         assert!(again.received.is_empty());
         assert_breaches(two, &[(Breach::Record, 1)]);
 
-        // The answer, to the one that opened it.
+        // This is a replay of the answer, to the opening end.
         assert_eq!(again.says(SAID[0]), Err(StreamError::WouldBlock));
         again.give_answer(&answer);
         assert_eq!(again.says(SAID[0]), Err(StreamError::Closed));
@@ -329,7 +330,7 @@ fn records_of_another_stream_are_refused() {
 
 #[test]
 fn a_reflected_stream_is_refused() {
-    // What it sends comes back as the answer.
+    // The first message is reflected as the answer.
     with_bystander(|world, one, two| {
         let middle = Middle::new(world, one, two, 2);
         let _ = middle.says(SAID[0]);
@@ -342,7 +343,7 @@ fn a_reflected_stream_is_refused() {
         }
         assert_breaches(one, &[(Breach::Handshake, 2)]);
     });
-    // Its stream comes back to its own door, as from itself or as from the one it is for.
+    // The stream is reflected to its own process, with its own VMID or with that of the target.
     for claim in [1, 2] {
         let world = World::new();
         let one = member(&world.one, 1);
@@ -366,7 +367,7 @@ fn a_reflected_stream_is_refused() {
 #[test]
 fn a_stream_redirected_or_with_a_false_sender_is_refused() {
     with_bystander(|world, one, two| {
-        // Member 3 does not take what is for member 2.
+        // Member 3 does not accept a stream for member 2.
         let three = SecurePal::new(world.two.join(vmid(4)).unwrap(), vmid(4), key(), random);
         let mut middle = Middle::new(world, one, &three, 4);
         let _ = middle.says(SAID[0]);
@@ -374,7 +375,7 @@ fn a_stream_redirected_or_with_a_false_sender_is_refused() {
         assert_eq!(middle.deliver(&hello), Some(StreamError::Closed));
         assert_breaches(&three, &[(Breach::Handshake, 1)]);
 
-        // Nor does member 2 take it for member 3's.
+        // Member 2 does not accept a stream as member 3's.
         let mut middle = Middle::new(world, one, two, 2);
         let _ = middle.says(SAID[0]);
         let mut hello = middle.sent();
@@ -386,7 +387,7 @@ fn a_stream_redirected_or_with_a_false_sender_is_refused() {
 
 #[test]
 fn a_vmid_other_than_that_of_the_handshake_is_refused() {
-    // Behind its first byte, which is right.
+    // These bytes come after the first, which is right.
     for said in [&b"\0\0\x01"[..], b"\x02", b"\0\x01 and more"] {
         with_bystander(|world, one, two| {
             let mut middle = Middle::new(world, one, two, 2);
@@ -428,14 +429,14 @@ fn a_stream_with_another_key_or_family_is_refused() {
 fn a_process_without_a_key_neither_connects_nor_accepts() {
     let world = World::new();
     let (one, two) = (member(&world.one, 1), member(&world.two, 2));
-    // A member of a plain family says its VMID: that is enough to turn it away.
+    // A member of a plain family sends its VMID, which suffices to refuse it.
     let plain = world.two.join(vmid(9)).unwrap();
     let out = plain.connect(vmid(2)).unwrap();
     out.write(&[&9_u32.to_le_bytes()]).unwrap();
     let inward = (&&two).accept().unwrap();
     assert_eq!(inward.read(&mut [0; 9]), Err(StreamError::Closed));
     assert_breaches(&two, &[(Breach::NotSecure, 1)]);
-    // What it is sent by one with a key says VMID 0 to it.
+    // The stream of a process with a key has VMID 0 for a plain one.
     let deaf = world.one.join(vmid(2)).unwrap();
     let out = (&&one).connect(vmid(2)).unwrap();
     let _ = out.write(&[SAID[0]]);

@@ -1,4 +1,4 @@
-//! Families over secure streams, in memory and on the host, and who does not get into them.
+//! Families over secure streams, in memory and on the host, and processes that are refused.
 
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ fn node<'m, P: Pal + 'm>(pal: P, number: u32) -> Node<'m, P> {
     Node::new(pal, identity(number), CALLER, memory).unwrap()
 }
 
-/// What the leader answers, with both turned until it does or time is over; `None` if it doesn't.
+/// Returns the leader's answer, with both nodes polled until it arrives or the time is over; `None`
+/// then.
 fn ask<P: Pal, Q: Pal>(
     net: &Net,
     leader: &Node<'_, P>,
@@ -130,7 +131,7 @@ fn many_members_join_at_once_with_few_unidentified_connections() {
     }
     assert_eq!(answered, members.len());
     assert_eq!(leader.statistics().refused_total(), 0);
-    // Those that never say a word don't keep others out for ever.
+    // Processes that never send a byte do not exclude others for ever.
     let silent = net.join(vmid(30)).unwrap();
     let streams: Vec<_> = (0..10)
         .map(|_| silent.connect(Vmid::LEADER).unwrap())
@@ -209,7 +210,7 @@ mod host {
         let grandchild = child.start_child(WAIT).unwrap();
         let other = start(&base, grandchild, &key);
         other.join(WAIT).unwrap();
-        // Threads that ask at once, so that calls read streams themselves and the worker too.
+        // Several threads make requests at once, so that both calls and the worker read streams.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -274,7 +275,7 @@ mod host {
         assert_eq!(plain_leader.statistics().pools.peers.now, 0);
     }
 
-    /// The host between two processes: it hands on what it gets, until it is told to do otherwise.
+    /// The host between two processes: it forwards the bytes, with one bit flipped if requested.
     fn forward(mut from: UnixStream, mut to: UnixStream, flip: Option<usize>) {
         let (mut at, mut buffer) = (0, [0; 4096]);
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -300,7 +301,7 @@ mod host {
             &key,
         );
         assert_eq!(good.owner_of(1, WAIT), Ok(None));
-        // The leader as member 2 sees it, and member 2 as the leader does.
+        // The leader as member 2 sees it, and member 2 as the leader sees it.
         let door = UnixListener::bind(dir.path().join("seen.1")).unwrap();
         let back = UnixListener::bind(dir.path().join("real.2")).unwrap();
         let real = dir.path().join("real.1");

@@ -1,4 +1,4 @@
-//! Secure streams: what arrives, what a hostile host can't do, and families on top.
+//! Secure streams: delivery, attacks by a hostile host, and families over them.
 #![cfg(feature = "secure")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
@@ -23,7 +23,7 @@ fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
 
-/// Never the same twice, which is all that a test needs.
+/// Never returns the same bytes twice, which suffices for a test.
 #[allow(clippy::unnecessary_wraps, reason = "others can fail")]
 fn random(buffer: &mut [u8]) -> Result<(), OutOfResources> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -49,7 +49,7 @@ fn look<P: Pal>(node: &P) -> ReadyList {
     ready
 }
 
-/// All breaches that were counted, and nothing else.
+/// Checks the counts of all breaches.
 fn assert_breaches<P: Pal>(pal: &SecurePal<P>, expected: &[(Breach, u64)]) {
     let counted: Vec<_> = Breach::ALL
         .into_iter()

@@ -1,4 +1,4 @@
-//! What is written arrives, whatever the streams underneath do.
+//! Delivery over secure streams, with any faults of the inner streams.
 
 use libos_ipc::pal::secure::{Breach, RECORD, REKEY_AFTER, SecurePal};
 use libos_ipc::pal::{Interest, Pal, ReadyList, Stream, StreamError, Time, Token};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Net, Plain, assert_breaches, key, look, member, random, vmid};
 
-/// All that a stream must get along with.
+/// The faults that every stream must tolerate.
 const HARMLESS: Faults = Faults {
     short_read: 500,
     short_write: 500,
@@ -24,15 +24,15 @@ fn faulty(net: &Net, number: u32, faults: Faults, seed: u64) -> FaultInjector<Pl
     FaultInjector::new(net.join(vmid(number)).unwrap(), faults, seed)
 }
 
-/// What came through, and how each side ended: `Closed`, or `None` for well.
+/// The received bytes, and the end at each side: `Closed`, or `None` for an orderly end.
 struct Transfer {
     received: usize,
     out_end: Option<StreamError>,
     in_end: Option<StreamError>,
 }
 
-/// Sends `total` bytes (the VMID and others), `at_once` at most in a write, reading `at_most`, as a
-/// node does: only when told that it can.
+/// Sends `total` bytes (with the VMID), at most `at_once` in a write, and reads `at_most`, as a
+/// node does: only when the stream is reported ready.
 fn transfer<P: Pal>(from: &P, to: &P, total: usize, at_once: usize, at_most: usize) -> Transfer {
     let mut bytes: Vec<u8> = (0..total).map(byte).collect();
     let claim = 1_u32.to_le_bytes();
@@ -73,7 +73,7 @@ fn transfer<P: Pal>(from: &P, to: &P, total: usize, at_once: usize, at_most: usi
                 Err(StreamError::Closed) => Some(StreamError::Closed),
                 Err(_) => continue,
             };
-            // It goes on saying so.
+            // The error is repeated.
             assert!(!matches!(inward.read(&mut buffer), Ok(1..)));
             to.unwatch(&inward);
             if let Some(stream) = &out {
@@ -111,7 +111,7 @@ fn no_plain_byte_appears_on_the_platform_below() {
     let out = (&&one).connect(vmid(2)).unwrap();
     let _ = out.write(&[&1_u32.to_le_bytes(), b"a secret"]);
     let mut seen = [0; 200];
-    // Before the other side has answered nothing of it is sent.
+    // Before the other end has answered no data are sent.
     assert_eq!(spy.accept().unwrap().read(&mut seen), Ok(60));
     assert_eq!(&seen[..12], b"\0\0\0\0ipc1\x01\0\0\0");
 }
@@ -134,7 +134,8 @@ fn a_plain_stream_is_that_of_the_platform_below() {
     assert_eq!(two.statistics().handshakes, 0);
 }
 
-/// All came through. The last word is said once: where it finds no room it looks like a death.
+/// Checks that all bytes arrived. The closing record is tried only a few times: without room the
+/// end looks like a death.
 fn assert_harmless<P: Pal>(done: &Transfer, total: usize, to: &SecurePal<P>) {
     assert_eq!((done.received, done.out_end), (total, None));
     let is_cut = done.in_end.is_some();
@@ -219,7 +220,7 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
     let vmid = 1_u32.to_le_bytes();
     assert_eq!(look(one).as_slice(), [(Token(1), Interest::WRITE)]);
     assert_eq!(out.write(&[&vmid, b"abcd"]), Err(StreamError::WouldBlock));
-    // Waits for the answer now, and nothing is told before that is there.
+    // The stream waits for the answer now, and is not reported ready before.
     assert!(look(one).is_empty());
     assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
     assert_eq!(inward.read(&mut [0; 4]), Err(StreamError::WouldBlock));
@@ -230,7 +231,7 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
     let mut buffer = [0; 5];
     assert_eq!(inward.read(&mut buffer[..4]), Ok(4));
     assert_eq!(buffer[..4], vmid);
-    // The stream underneath is empty.
+    // The inner stream is empty.
     for _ in 0..2 {
         assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
     }
@@ -246,7 +247,7 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
     assert_eq!(inward.read(&mut buffer), Ok(3));
     assert!(look(two).is_empty());
     assert_eq!(inward.read(&mut buffer), Err(StreamError::WouldBlock));
-    // So is the end that was read with what came before it.
+    // The end, which was read together with the bytes before it, is reported as well.
     assert_eq!(out.write(&[b"!"]), Ok(1));
     drop(out);
     assert_eq!(inward.read(&mut buffer[..1]), Ok(1));

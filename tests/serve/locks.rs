@@ -34,8 +34,8 @@ const LOCK: Lock = Lock {
 };
 
 impl Lock {
-    /// As a process in C lays it out: the path begins in the struct's padding, and spare bytes end
-    /// the frame.
+    /// The bytes as a process in C lays them out: the path begins in the struct's padding, and
+    /// reserved bytes end the frame.
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(self.family.to_le_bytes());
@@ -73,7 +73,7 @@ fn record_locks_pass_from_member_to_member() {
     assert_eq!(numbers(&held)[..3], [0, POSIX, 1]);
     assert_eq!(numbers(&held)[8], 1, "its pid");
 
-    // One that waits is answered when the lock is to be had.
+    // A waiting request is answered when the lock is granted.
     let wants = Lock {
         wait: true,
         ..theirs
@@ -85,12 +85,12 @@ fn record_locks_pass_from_member_to_member() {
         ..LOCK
     };
     assert_eq!(set(&mut one, &unlock), 0);
-    // Not yet: the rest is locked.
+    // It is not answered yet: the rest is locked.
     assert_eq!(one.owner_of(1), 0);
     assert_eq!(one.ask(FILE_LOCK_CLEAR_PID, &1_u32.to_le_bytes()), [0; 4]);
     assert_eq!(status(&two.answer_to(seq)), 0);
 
-    // And where it would wait for ever it is told so.
+    // A request that would wait for ever gets an error.
     let far = Lock {
         range: (0, 9),
         ..LOCK
@@ -139,7 +139,7 @@ fn record_locks_pass_from_member_to_member() {
     assert_eq!(one.owner_of(1), 0, "the leader has heard of it");
     assert_eq!(set(&mut two, &circle), -EDEADLK);
 
-    // Who goes without a word leaves nothing.
+    // A member that ends without a message leaves no lock.
     drop(two);
     assert_eq!(status(&one.answer_to(seq)), 0);
 }
@@ -158,7 +158,7 @@ fn record_locks_and_flock_locks_do_not_conflict() {
     assert_eq!(set(&mut one, &LOCK), 0);
     assert_eq!(set(&mut two, &flock(7, READ)), 0);
     assert_eq!(set(&mut one, &flock(8, READ)), 0);
-    // To change it is to drop it first.
+    // A conversion first releases the old lock.
     assert_eq!(set(&mut two, &flock(7, WRITE)), -EAGAIN);
     assert_eq!(set(&mut one, &flock(8, WRITE)), 0);
 }

@@ -32,7 +32,7 @@ fn refusal(errno: i32) -> Vec<u8> {
 fn vmids_rise_and_are_never_one_in_use() {
     let server = Server::start();
     let mut peers = [Peer::join(&server.base(), 2), Peer::join(&server.base(), 3)];
-    // The leader knows who is there when it has heard of them.
+    // The leader knows the members after their first request.
     assert_eq!(peers.each_mut().map(|peer| peer.owner_of(1)), [0, 0]);
     let mut last = 3;
     for round in 0..20 {
@@ -65,7 +65,7 @@ fn ranges_are_handed_out_split_and_released() {
     assert_eq!(peer.ask(CHANGE_ID_OWNER, &pair(64, 3)), []);
     assert_eq!([33, 34, 63, 64].map(|id| peer.owner_of(id)), [3, 2, 2, 3]);
 
-    // Each part by itself, and only by its owner. Nothing is answered to that.
+    // Each part is released by itself, and only by its owner. A release has no answer.
     peer.send(RELEASE_ID_RANGE, &pair(1, 9));
     peer.send(RELEASE_ID_RANGE, &pair(33, 64));
     peer.send(RELEASE_ID_RANGE, &pair(10, 10));
@@ -76,7 +76,7 @@ fn ranges_are_handed_out_split_and_released() {
     );
     other.send(RELEASE_ID_RANGE, &pair(10, 10));
     assert_eq!(other.owner_of(10), 0);
-    // What was released doesn't come back so soon.
+    // A released range is not assigned again soon.
     assert_eq!(numbers(&other.ask(ALLOC_ID_RANGE, &[])), [65, 96]);
 }
 
@@ -145,12 +145,13 @@ fn a_frame_may_come_byte_by_byte() {
     for seq in 1..=3 {
         for byte in frame(seq, GET_ID_OWNER, &7_u32.to_le_bytes()) {
             slow.to.write_all(&[byte]).unwrap();
-            // Nobody waits for the rest of it. (And the byte has arrived by now.)
+            // No other member waits for the rest of the frame. (And its first byte has arrived by
+            // now.)
             assert_eq!(quick.owner_of(7), 0);
         }
         assert_eq!(numbers(&slow.answer_to(seq)), [0]);
     }
-    // The number at the beginning, too.
+    // The VMID at the beginning may be split as well.
     let mut stream = UnixStream::connect(server.socket()).unwrap();
     let listener = UnixListener::bind(base.with_extension("4")).unwrap();
     for byte in 4_u32
@@ -201,7 +202,7 @@ fn a_bad_frame_costs_only_its_own_connection() {
         assert_closed(bad.from(), what);
         assert_eq!(good.owner_of(1), 0, "{what}");
     }
-    // It may come back in good order.
+    // The member may connect again.
     let mut back = Peer::join(&base, 2);
     assert_eq!(back.owner_of(1), 0);
 }
@@ -240,13 +241,13 @@ fn a_number_in_use_is_refused_to_others() {
     assert_eq!(numbers(&first.ask(ALLOC_ID_RANGE, &[])), [1, 32]);
     for _ in 0..10 {
         let mut second = connect(&base, 2);
-        // It may be refused before it could say this.
+        // The connection may be refused before it has sent this.
         let _ = second.write_all(&frame(1, RELEASE_ID_RANGE, &pair(1, 32)));
         assert_closed(&mut second, "a number in use");
         assert_eq!(first.owner_of(1), 2);
     }
     drop(first);
-    // Then the number is free: at once, for whoever waits for the end of the first.
+    // Then the VMID is free, at once for a process that sees the end of the first connection.
     let mut third = Peer::join(&base, 2);
     assert_eq!(third.owner_of(1), 0);
 }
@@ -263,7 +264,7 @@ fn a_peer_that_never_reads_does_not_block_other_peers() {
     for seq in 2..REQUESTS + 2 {
         bytes.extend(frame(seq, GET_ID_OWNER, &1_u32.to_le_bytes()));
     }
-    // As much as goes, until nothing has gone for a while.
+    // It writes as much as possible, until nothing was accepted for a while.
     flood.to.set_nonblocking(true).unwrap();
     let mut sent = 0;
     let mut last = Instant::now();
@@ -302,7 +303,7 @@ fn a_peer_that_never_reads_does_not_block_other_peers() {
     assert_eq!(flood.ask(GET_ID_OWNER, &pair(1, 0)[..4]).len(), 4);
 }
 
-/// Waits until these IDs are nobody's, as the leader tells that member.
+/// Waits until these IDs have no owner, as the leader answers that member.
 fn become_free<const COUNT: usize>(peer: &mut Peer, ids: [u32; COUNT]) {
     let until = Instant::now() + LIMIT;
     while ids.map(|id| peer.owner_of(id)) != [0; COUNT] {
@@ -327,7 +328,7 @@ fn ranges_of_a_member_are_freed_when_it_leaves() {
     );
     drop(peer);
     become_free(&mut other, [1, 3200, 3210]);
-    // The others keep what they have, and nothing can be handed to the one that left.
+    // The others keep their IDs, and no ID can be transferred to the member that left.
     assert_eq!([5, 3201, 3232].map(|id| other.owner_of(id)), [3, 3, 3]);
     assert_eq!(other.ask(CHANGE_ID_OWNER, &pair(5, 2)), refusal(ESRCH));
 }
@@ -339,7 +340,7 @@ fn an_id_given_to_an_absent_process_is_freed_when_the_giver_leaves() {
     let mut other = Peer::join(&server.base(), 3);
     assert_eq!(numbers(&giver.ask(ALLOC_ID_RANGE, &[])), [1, 32]);
     assert_eq!(numbers(&other.ask(ALLOC_ID_RANGE, &[])), [33, 64]);
-    // To one that is there, one that comes, and one that never does.
+    // The IDs go to a member that is connected, one that will connect, and one that never does.
     for (id, to) in [(1, 3), (2, 4), (3, 5)] {
         assert_eq!(giver.ask(CHANGE_ID_OWNER, &pair(id, to)), []);
     }
@@ -348,7 +349,7 @@ fn an_id_given_to_an_absent_process_is_freed_when_the_giver_leaves() {
     assert_eq!(child.owner_of(3), 5);
     drop(giver);
     become_free(&mut other, [3, 4]);
-    // Of the same process, what another gave it is still its own.
+    // An ID that another process gave to the same process stays its own.
     assert_eq!([1, 2, 33].map(|id| other.owner_of(id)), [3, 4, 5]);
 }
 
@@ -359,7 +360,7 @@ fn a_signal_ends_the_server_cleanly() {
         let base = server.base();
         let mut peer = Peer::join(&base, 2);
         assert_eq!(peer.owner_of(1), 0);
-        // One that says nothing, one that reads nothing, one in mid-frame.
+        // One peer sends nothing, one reads nothing, one ends in mid-frame.
         let _silent = UnixStream::connect(server.socket()).unwrap();
         let mut deaf = Peer::join(&base, 3);
         deaf.to
@@ -404,7 +405,7 @@ fn a_socket_of_a_killed_leader_is_replaced() {
     let left = directory.path().join("f.1");
     drop(UnixListener::bind(&left).unwrap());
     assert!(left.exists());
-    // One that lives is left alone.
+    // The socket of a live process is not replaced.
     let twice = Server::start_at(tempfile::tempdir().unwrap(), &base, &["--quiet"]);
     let (status, _) = twice.end_without_signal();
     assert_eq!(status.code(), Some(1));

@@ -1,5 +1,5 @@
-//! A member that knows nothing of the library: it talks raw bytes, built by hand from the
-//! protocol, over its own Unix sockets.
+//! A member without the library: it sends and reads raw bytes, built by hand from the protocol,
+//! over its own Unix sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -17,7 +17,7 @@ pub(crate) const RELEASE_ID_RANGE: u8 = 4;
 pub(crate) const CHANGE_ID_OWNER: u8 = 5;
 pub(crate) const GET_ID_OWNER: u8 = 6;
 
-/// A frame: its length, a sequence number, a code, and what belongs to it.
+/// Makes a frame: its length, a sequence number, a code and a payload.
 pub(crate) fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     let size = 17 + payload.len() as u64;
     [
@@ -29,7 +29,7 @@ pub(crate) fn frame(seq: u64, code: u8, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Two numbers, as ranges and owners have them.
+/// Makes two numbers, as in ranges and owners.
 pub(crate) fn pair(first: u32, second: u32) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&first.to_le_bytes());
@@ -37,7 +37,7 @@ pub(crate) fn pair(first: u32, second: u32) -> [u8; 8] {
     bytes
 }
 
-/// The numbers that an answer consists of.
+/// Returns the numbers of an answer.
 pub(crate) fn numbers(payload: &[u8]) -> Vec<u32> {
     let (numbers, rest) = payload.as_chunks::<4>();
     assert!(rest.is_empty(), "an answer of {} bytes", payload.len());
@@ -53,14 +53,15 @@ pub(crate) struct Peer {
     listener: UnixListener,
     /// To the leader.
     pub(crate) to: UnixStream,
-    /// From the leader, once it has something to say.
+    /// The stream from the leader, once it is open.
     from: Option<UnixStream>,
     seq: u64,
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // A program that another test starts just now has the descriptor too until it runs.
+        // A program that another test is just starting has the descriptor, too, until it is
+        // executed.
         let _ = self.to.shutdown(Shutdown::Both);
         let _ = std::fs::remove_file(&self.address);
     }
@@ -119,7 +120,7 @@ impl Peer {
         payload
     }
 
-    /// The leader's stream to this member: it says its number first.
+    /// Returns the leader's stream to this member, after the VMID.
     pub(crate) fn from(&mut self) -> &mut UnixStream {
         let listener = &self.listener;
         self.from.get_or_insert_with(|| {
@@ -147,7 +148,7 @@ impl Peer {
     }
 }
 
-/// A stream to the leader that goes by `vmid`.
+/// Opens a stream to the leader with this `vmid`.
 pub(crate) fn connect(base: &Path, vmid: u32) -> UnixStream {
     let mut stream = UnixStream::connect(format!("{}.1", base.display())).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -156,11 +157,11 @@ pub(crate) fn connect(base: &Path, vmid: u32) -> UnixStream {
     stream
 }
 
-/// Waits until the other side closes the stream, which nothing else may come on before.
+/// Waits until the other end closes the stream, without any bytes before.
 pub(crate) fn assert_closed(stream: &mut UnixStream, why: &str) {
     match stream.read(&mut [0; 1]) {
         Ok(0) => {}
-        // The kernel says so if something was left unread there.
+        // The kernel reports this if unread bytes were left.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("{why}: not closed but {other:?}"),
     }

@@ -20,7 +20,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a leader in a directory of its own, and waits until it says that it listens.
+    /// Starts a leader in a directory of its own, and waits for its message that it listens.
     pub(crate) fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
@@ -56,14 +56,14 @@ impl Server {
         self.directory.path().join("f")
     }
 
-    /// The next line of its account, without the end.
+    /// Returns the next line of its output, without the line end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    /// Waits until it lets somebody in: its socket file is there a moment before that.
+    /// Waits until it accepts connections: its socket file exists a moment before.
     pub(crate) fn wait_until_open(&self) {
         let until = Instant::now() + LIMIT;
         while UnixStream::connect(self.socket()).is_err() {
@@ -76,8 +76,8 @@ impl Server {
         self.directory.path().join("f.1")
     }
 
-    /// Sends a signal and waits for the end, which has to come soon. Returns the rest of the
-    /// account, too.
+    /// Sends a signal and waits for the end, which must come soon. Returns the rest of the output,
+    /// too.
     pub(crate) fn end_by(self, signal: Signal) -> (ExitStatus, String) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
         self.end_without_signal()
@@ -103,7 +103,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
-            // What it has to say about that.
+            // It prints its faults before it ends.
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
             let mut rest = String::new();
             let _ = self.output.read_to_string(&mut rest);

@@ -1,4 +1,4 @@
-//! What tshark makes of single messages, held against what the crate makes of them.
+//! The output of tshark for single messages, compared with the crate's decoding.
 
 use libos_ipc::wire::{Answer, Expected, Frame, codes};
 use proptest::strategy::{Strategy, ValueTree};
@@ -21,7 +21,7 @@ fn asking(expected: Expected) -> Vec<u8> {
         .collect()
 }
 
-/// Some of all messages and answers there are.
+/// Samples of all messages and answers.
 fn samples<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
     let mut runner = TestRunner::deterministic();
     (0..count)
@@ -50,7 +50,7 @@ fn every_code_has_a_name() {
     }
 }
 
-/// The line of one of each, so that a change of the words is seen.
+/// Compares the line of each, so that a change of the texts is seen.
 #[test]
 fn dissected_lines_have_the_fields_of_their_messages() {
     if !tshark::is_there() {
@@ -96,11 +96,11 @@ fn a_request_and_its_answer_refer_to_each_other() {
         directory.path(),
         &[
             (question(64), Some(answer(64))),
-            // Late, after another.
+            // This one is late, after another.
             (question(128), None),
             (question(192), Some(answer(192))),
             (question(256), Some(answer(128))),
-            // Nobody asked for it.
+            // This one has no request.
             (question(320), Some(answer(321))),
         ],
     );
@@ -140,7 +140,7 @@ fn a_request_and_its_answer_refer_to_each_other() {
     assert_eq!(rows[1]["libos_ipc.name"], "answer to GET_ID_OWNER");
 }
 
-/// Thousands of messages, whole or damaged: tshark and the crate agree which are malformed.
+/// Thousands of messages, whole or damaged: tshark and the crate agree on the malformed ones.
 #[test]
 fn only_malformed_frames_are_marked_malformed() {
     if !tshark::is_there() {
@@ -196,7 +196,7 @@ fn is_refused(code: u8, payload: &[u8]) -> bool {
     .is_err()
 }
 
-/// The payload as it is, or with one thing changed.
+/// Returns the payload unchanged, or with one change.
 fn damaged(payload: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut payload = payload.to_vec();
     match random.u8(0..4) {
@@ -231,7 +231,7 @@ fn a_stream_that_is_not_made_of_frames_is_shown_as_bytes() {
     );
     let rows = tshark::rows(&file, &[MALFORMED, "libos_ipc.name", "libos_ipc.raw"]);
     let marks: Vec<_> = rows.iter().map(is_malformed).collect();
-    // What begins as no frame is told in one piece or more.
+    // Bytes that are no frame are reported in one or more pieces.
     assert_eq!(marks[..2], [false, true]);
     assert!(marks.len() >= 4 && marks[2..].iter().all(|marked| *marked));
     assert_eq!(rows[1]["libos_ipc.name"], "GET_ID_OWNER");

@@ -1,4 +1,4 @@
-//! A family of real processes, recorded and looked at.
+//! A family of real processes, recorded and dissected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -66,7 +66,7 @@ fn every_frame_of_a_family_is_recorded() {
         assert!(!codes::is_unknown(code), "{row:?}");
         let ends = ["libos_ipc.sender", "libos_ipc.receiver"].map(|end| number(row, end));
         assert!(ends.iter().all(|vmid| *vmid > 0), "{row:?}");
-        // Nobody comes twice, so this names a frame.
+        // No stream is opened twice, so this identifies a frame.
         assert!(
             seen.insert((ends, number(row, "libos_ipc.record.index"))),
             "twice: {row:?}"
@@ -81,7 +81,7 @@ fn every_frame_of_a_family_is_recorded() {
     let mut timed = 0;
     for row in &frames {
         let code = number(row, "libos_ipc.code") as u8;
-        // Who is killed does not write the end of its recording.
+        // A process that was killed does not write the end of its recording.
         let is_killed = |end: &str| killed.contains(&number(row, end));
         let concerns_killed = is_killed("libos_ipc.sender") || is_killed("libos_ipc.receiver");
         if code == codes::RESP {
@@ -91,7 +91,7 @@ fn every_frame_of_a_family_is_recorded() {
             assert_eq!(request["libos_ipc.sender"], row["libos_ipc.receiver"]);
             let both = ["libos_ipc.response_time", "libos_ipc.service_time"];
             if let [Some(response), Some(service)] = both.map(|time| seconds(row, time)) {
-                // The asker waits for the way to and fro besides.
+                // The requester's time includes the transport in both directions.
                 assert!(response >= service && service >= 0.0, "{row:?}");
                 timed += 1;
             } else {
@@ -109,8 +109,8 @@ fn every_frame_of_a_family_is_recorded() {
     assert!(lines.iter().any(|line| answer(&line)));
 }
 
-/// The member that was killed, which the program tells of, and the process of the world, which has
-/// joined and not said that it ends.
+/// Returns the member that was killed, which the program prints, and the process of the process
+/// tree that has joined and sent no exit report.
 fn killed(said: &str, frames: &[&Row]) -> BTreeSet<u64> {
     let member = said
         .split_once("; member ")

@@ -1,5 +1,5 @@
-//! Recordings: that they hold every frame once, however it was split, that they are in nobody's way,
-//! and that tshark shows what is in them.
+//! Recordings: they have every frame once, however it was split, they do not slow the node down,
+//! and tshark dissects them.
 #![cfg(feature = "trace")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 

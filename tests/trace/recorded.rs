@@ -1,4 +1,4 @@
-//! What is in the files.
+//! The content of the recordings.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,7 +12,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 
 use crate::tape::{Net, frame, vmid};
 
-/// All that a platform may do without a connection being lost.
+/// All faults that lose no connection.
 const FAULTS: Faults = Faults {
     short_read: 500,
     short_write: 500,
@@ -22,7 +22,7 @@ const FAULTS: Faults = Faults {
     ..Faults::NONE
 };
 
-/// An entry: what the recorder says, and the bytes.
+/// An entry: the recorder's header, and the bytes.
 struct Entry {
     kind: u8,
     seen: u8,
@@ -64,7 +64,7 @@ fn connect<P: Pal>(pal: &P) -> P::Stream {
     }
 }
 
-/// Everything over a stream, and what arrives.
+/// Writes all bytes to a stream, and returns the received ones.
 fn transfer(out: impl Stream, inward: &impl Stream, net: &Net, bytes: &[u8]) -> Vec<u8> {
     let (mut sent, mut got) = (0, Vec::new());
     let mut buffer = [0; 100];
@@ -137,7 +137,7 @@ fn frames_that_come_in_pieces_are_recorded_whole_and_once() {
     }
 }
 
-/// What a process that is killed leaves: a file that ends anywhere.
+/// A killed process leaves a file that ends anywhere.
 #[test]
 fn a_truncated_file_is_merged_up_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn a_truncated_file_is_merged_up_to_its_end() {
     let mut last = 0;
     for length in 0..=whole.len() {
         fs::write(&file, &whole[..length]).unwrap();
-        // Within the first block it is no recording yet, or an empty one.
+        // A file that ends within the first block is no recording yet, or an empty one.
         let Ok(merged) = merge(std::slice::from_ref(&file), &to) else {
             assert!(length > 0 && length < 100, "{length} bytes");
             continue;
@@ -160,7 +160,7 @@ fn a_truncated_file_is_merged_up_to_its_end() {
     assert_eq!(last, 19);
 }
 
-/// Whatever bytes a file holds, it is merged or refused.
+/// A file with any bytes is merged or refused.
 #[test]
 fn a_file_of_another_format_is_refused_with_its_name() {
     let directory = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn a_file_of_another_format_is_refused_with_its_name() {
         refusal(b"some text, which is no recording")
             .ends_with("tape.pcapng: it is not a pcapng file")
     );
-    // The first block says the byte order behind its kind and its length.
+    // The first block has the byte order after its kind and length.
     let mut other_order = whole.clone();
     other_order[8..12].reverse();
     assert!(refusal(&other_order).ends_with("it is not in little endian"));
@@ -191,7 +191,7 @@ fn a_file_of_another_format_is_refused_with_its_name() {
         let at = random.usize(..damaged.len());
         damaged[at] = random.u8(..);
         fs::write(&file, &damaged).unwrap();
-        // Any answer will do.
+        // Any result is right.
         let _ = merge(std::slice::from_ref(&file), &to);
     }
 }
@@ -214,13 +214,13 @@ fn a_full_disk_ends_the_recording_only() {
 /// 18 MB of frames: more than the two buffers of 4 MiB and the pipe hold.
 const FRAMES: u64 = 1500;
 
-/// A disk that takes nothing: the frames for which there is no room are counted, in the file, too.
+/// On a disk that accepts nothing, frames without room are counted, in the file, too.
 #[test]
 fn a_slow_disk_loses_records_and_delays_no_frame() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-    // Open at both ends, so that neither side waits for the other to come.
+    // It is open at both ends, so that neither side waits for the other to open it.
     let mut disk = File::options().read(true).write(true).open(&pipe).unwrap();
     let recorder = Recorder::create(&pipe).unwrap();
     let net = Box::new(Net::new());
@@ -236,7 +236,7 @@ fn a_slow_disk_loses_records_and_delays_no_frame() {
         assert_eq!(out.write(&[&big]), Ok(big.len()));
         assert_eq!(inward.read(&mut buffer), Ok(big.len()));
     }
-    // Now it writes again.
+    // Now the disk accepts bytes again.
     let copy = directory.path().join("copy");
     let reading = std::thread::spawn({
         let copy = copy.clone();

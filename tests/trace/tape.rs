@@ -1,4 +1,4 @@
-//! Recordings made up for a test: two members in memory, one thread.
+//! Recordings made for a test: two members in memory, one thread.
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +32,8 @@ pub(crate) fn encoded(seq: u64, message: &Message<'_>) -> Vec<u8> {
     buffer
 }
 
-/// Records what member 2 asks of member 1, the leader, and what that answers: pairs of a request
-/// and an answer, which may be missing. Returns the file.
+/// Records pairs of a request of member 2 and an answer of member 1, the leader, which may be
+/// missing. Returns the file.
 pub(crate) fn record(directory: &Path, said: &[(Vec<u8>, Option<Vec<u8>>)]) -> PathBuf {
     let file = directory.join("tape.pcapng");
     let recorder = Recorder::create(&file).unwrap();

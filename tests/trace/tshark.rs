@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// Whether there is a tshark.
+/// Returns true if tshark is installed.
 pub(crate) fn is_there() -> bool {
     let found = Command::new("tshark").arg("--version").output().is_ok();
     if !found {
@@ -14,10 +14,10 @@ pub(crate) fn is_there() -> bool {
     found
 }
 
-/// One entry of a file: the fields that were asked for, by name. A field that is not there is empty.
+/// One entry of a file: the requested fields, by name. A missing field is empty.
 pub(crate) type Row = BTreeMap<&'static str, String>;
 
-/// What tshark says of every entry, after two passes.
+/// Returns tshark's fields of every entry, after two passes.
 pub(crate) fn rows(file: &Path, fields: &[&'static str]) -> Vec<Row> {
     let mut tshark = dissecting(file);
     tshark.args([
@@ -39,7 +39,7 @@ pub(crate) fn rows(file: &Path, fields: &[&'static str]) -> Vec<Row> {
     run(tshark).lines().map(row).collect()
 }
 
-/// What it prints by itself.
+/// Returns tshark's own lines.
 pub(crate) fn lines(file: &Path) -> Vec<String> {
     run(dissecting(file)).lines().map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! Every message and answer against the bytes that C makes of it: `vectors.c`, compiled here.
+//! Every message and answer against the bytes that C code makes of it: `vectors.c`, compiled here.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use libos_ipc::wire::{
 
 const SEQ: u64 = 0x0102_0304_0506_0708;
 
-/// What C makes, by name. None if there is no C compiler.
+/// Returns the bytes that C makes, by name. None if there is no C compiler.
 fn vectors() -> Option<BTreeMap<String, Vec<u8>>> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/vectors.c");
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vectors");
@@ -181,7 +181,7 @@ fn answers() -> Vec<(&'static str, Expected, Answer<'static>)> {
     ]
 }
 
-/// Takes a whole frame apart.
+/// Parses a whole frame.
 fn with_frame<T>(bytes: &[u8], look: impl FnOnce(Frame<'_>) -> T) -> T {
     let mut buffer = bytes.to_vec();
     let mut reader = FrameReader::new(&mut buffer);

@@ -9,7 +9,7 @@ use libos_ipc::wire::{
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Bytes that outlive the test, for messages only borrow theirs. Tests end soon.
+/// Leaks the bytes, since messages only borrow them and tests end soon.
 fn bytes(longest: usize) -> impl Strategy<Value = &'static [u8]> {
     prop::collection::vec(any::<u8>(), 0..=longest).prop_map(|bytes| &*bytes.leak())
 }
@@ -251,7 +251,7 @@ fn two_lent() -> DelegatedLocks<'static> {
     Box::leak(Box::new(list)).locks()
 }
 
-/// One of each that carries a signal.
+/// Returns one message of each kind that carries a signal.
 fn signals() -> [Message<'static>; 3] {
     let kill = PidKill {
         sender: 1,
@@ -271,7 +271,7 @@ fn signals() -> [Message<'static>; 3] {
     ]
 }
 
-/// One of each shape, for tests that go through all of them.
+/// Returns one message of each form, for tests of all forms.
 fn about_processes() -> Vec<Message<'static>> {
     vec![
         Message::ProcessStart { vmid: 1, pid: 2 },

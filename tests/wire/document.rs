@@ -1,4 +1,5 @@
-//! The protocol's document has every code, with its number, and its example is what is sent.
+//! The protocol's document has every code with its number, and the bytes of its example are those
+//! that are sent.
 
 use libos_ipc::wire::{Answer, Message, codes};
 
@@ -46,7 +47,7 @@ fn the_example_in_the_document_has_the_bytes_that_are_sent() {
         if line.starts_with("leader") {
             side = 1;
         }
-        // Behind the bytes stands what they are.
+        // The meaning of the bytes stands after them.
         let rest: String = line.chars().skip(21).collect();
         let bytes = rest.split_whitespace().map_while(|word| {
             let is_byte = word.len() == 2;

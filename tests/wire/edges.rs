@@ -1,4 +1,4 @@
-//! What lies just inside and just outside of a limit.
+//! Values just inside and just outside of a limit.
 
 use libos_ipc::wire::{
     DelegatedLock, DelegatedLockList, DelegatedLocks, FileLock, Frame, FrameReader, LockFamily,
@@ -14,7 +14,7 @@ fn lock(start: u64, end: u64, write: bool) -> DelegatedLock {
     }
 }
 
-/// A file that is given back, as a payload.
+/// The payload of a returned delegation.
 fn payload(delegation: u64, count: u64, locks: &[(u64, u64, u32, i32)]) -> Vec<u8> {
     let mut payload = [delegation, count].map(u64::to_le_bytes).concat();
     for (start, end, pid, kind) in locks {
@@ -94,7 +94,7 @@ fn an_unknown_message_has_a_code_that_is_unknown() {
     let mut buffer = [0; 32];
     for code in 0..=u8::MAX {
         let is_written = Message::Unknown(code).encode(0, &mut buffer).is_ok();
-        // 0 to 17, 64 to 76, and some from 96 on, mean something.
+        // 0 to 17, 64 to 76, and some from 96 on, are defined.
         let is_free = matches!(code, 18..=63 | 77..=95 | 98 | 103..);
         assert_eq!(is_written, is_free, "{code}");
     }
@@ -136,7 +136,7 @@ fn a_reader_with_room_for_a_header_only_reads_one() {
     assert_eq!((frame.length(), frame.payload), (17, &[][..]));
     reader.skip(17);
     assert!(reader.is_empty());
-    // One byte less is no room for any.
+    // One byte less leaves no room for a lock.
     let mut buffer = [0; 16];
     let mut reader = FrameReader::new(&mut buffer);
     reader.space()[0] = 17;

@@ -1,5 +1,5 @@
-//! Every code and every answer against bytes put together from the protocol's table, not from the
-//! crate's own structs.
+//! Every code and every answer against bytes written by hand from the protocol's table, not from
+//! the crate's own structs.
 
 use crate::{answered, encoded, with_frame};
 use libos_ipc::wire::{
@@ -12,8 +12,8 @@ use std::num::NonZeroI32;
 
 const SEQ: u64 = 0x0102_0304_0506_0708;
 
-/// A frame of `size` bytes that is zero but for the header and these bytes at these offsets of
-/// the payload.
+/// Makes a frame of `size` bytes that is zero except for the header and these bytes at these
+/// offsets of the payload.
 fn frame(size: u64, code: u8, fields: &[(usize, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(size).unwrap()];
     bytes[0..8].copy_from_slice(&size.to_le_bytes());
@@ -25,7 +25,7 @@ fn frame(size: u64, code: u8, fields: &[(usize, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// The message is sent as exactly these bytes, and they are read as that message.
+/// Checks that the message encodes to exactly these bytes, and that they decode to it.
 fn is(message: Message<'_>, bytes: &[u8]) {
     assert_eq!(encoded(&message, SEQ), bytes, "{message:?}");
     assert_eq!(message.code(), bytes[16]);
@@ -35,7 +35,7 @@ fn is(message: Message<'_>, bytes: &[u8]) {
     });
 }
 
-/// The answer is sent as exactly these bytes, and they are read as that answer.
+/// Checks that the answer encodes to exactly these bytes, and that they decode to it.
 fn answers(answer: Answer<'_>, expected: Expected, bytes: &[u8]) {
     assert_eq!(answered(&answer, SEQ), bytes, "{answer:?}");
     with_frame(bytes, |frame| {
@@ -110,7 +110,7 @@ fn ids() {
         Message::FileLockClearPid(0x0102),
         &frame(17 + 4, 17, &fields[..1]),
     );
-    // Whether an ID can be is not for the bytes to say.
+    // The decoder does not check whether an ID is valid.
     is(Message::GetIdOwner(0), &frame(17 + 4, 6, &[]));
 }
 
@@ -341,7 +341,7 @@ fn lock_answer() {
 
 #[test]
 fn a_lock_answer_without_a_lock_ignores_the_other_fields() {
-    // A failure leaves the rest unset.
+    // A failure leaves the other fields unset.
     let mut payload = [0xFF; 48];
     payload[0..4].copy_from_slice(&(-22i32).to_le_bytes());
     let failed = LockAnswer::Failed(NonZeroI32::new(-22).unwrap());
@@ -350,7 +350,7 @@ fn a_lock_answer_without_a_lock_ignores_the_other_fields() {
         Ok(Answer::Lock(failed))
     );
     assert_eq!(failed.status(), -22);
-    // So does a lock that nobody holds.
+    // A test without a conflicting lock does, too.
     payload[0..4].fill(0);
     payload[8..12].copy_from_slice(&[2, 0, 0, 0]);
     assert_eq!(
@@ -591,7 +591,7 @@ fn unknown_fields_of_limits_are_skipped() {
     };
     let body: &[(usize, &[u8])] = &[(0, &[1]), (4, &[1]), (8, &[2, 2]), (12, &[3, 3])];
     is(Message::Limits(limits), &frame(33, 96, body));
-    // A later version says more, and has more flags.
+    // A later version has more fields, and more flags.
     let more: &[(usize, &[u8])] = &[
         (0, &[1]),
         (4, &[0xfd, 0xff]),

@@ -1,4 +1,4 @@
-//! What is not exactly right is refused, for the right reason.
+//! Bytes that are not exactly right are refused, for the right reason.
 
 use crate::any::one_of_each;
 use crate::encoded;
@@ -24,7 +24,7 @@ fn answer_refused(expected: Expected, payload: &[u8]) -> Malformed {
     }
 }
 
-/// The payload of a message, with this number at this offset instead.
+/// Returns the payload of a message, with another number at this offset.
 fn with(message: &Message<'_>, offset: usize, number: u32) -> Vec<u8> {
     let mut payload = encoded(message, 0).split_off(17);
     payload[offset..offset + 4].copy_from_slice(&number.to_le_bytes());
@@ -52,7 +52,7 @@ fn every_truncated_or_extended_message_is_malformed() {
                 "{message:?} cut to {length}: {reason:?}"
             );
         }
-        // A later version may say more limits.
+        // A later version may add limits.
         if matches!(message, Message::Limits(_)) {
             continue;
         }
@@ -204,7 +204,7 @@ fn paths_without_terminating_nul_are_malformed() {
         refused(codes::FILE_LOCK_SET, &payload),
         Malformed::NoTerminator
     );
-    // 11 bytes would be the path's length; its first NUL is what counts.
+    // The path's length would be 11 bytes; its first NUL counts.
     for terminator in 41..60 {
         let mut payload = payload;
         payload[terminator] = 0;

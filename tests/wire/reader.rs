@@ -1,14 +1,14 @@
-//! A stream gives the same frames, in whatever pieces it comes.
+//! A stream gives the same frames in any pieces.
 
 use crate::any::{message, one_of_each};
 use crate::encoded;
 use libos_ipc::wire::{FrameReader, HEADER_LENGTH, Malformed, codes};
 use proptest::prelude::*;
 
-/// A frame of which the code and the payload are kept.
+/// The parts of a frame that are compared.
 type Seen = (u64, u8, Vec<u8>);
 
-/// Takes every whole frame that is there.
+/// Takes every whole frame from the reader.
 fn take(reader: &mut FrameReader<'_>, seen: &mut Vec<Seen>) -> Result<(), Malformed> {
     while let Some(frame) = reader.peek()? {
         seen.push((frame.seq, frame.code, frame.payload.to_vec()));
@@ -18,7 +18,8 @@ fn take(reader: &mut FrameReader<'_>, seen: &mut Vec<Seen>) -> Result<(), Malfor
     Ok(())
 }
 
-/// What a reader with that limit makes of these pieces. Each piece is fed as fast as it fits.
+/// Returns the frames that a reader with that limit finds in these pieces. Each piece is fed as far
+/// as it fits.
 fn read(limit: usize, pieces: &[&[u8]]) -> (Vec<Seen>, Result<(), Malformed>) {
     let mut buffer = vec![0; limit];
     let mut reader = FrameReader::new(&mut buffer);
@@ -49,7 +50,7 @@ fn sized(size: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Three frames, one of them without a payload and one with a long one.
+/// Returns three frames, one of them without a payload and one with a long one.
 fn batch() -> (Vec<u8>, Vec<Seen>, usize) {
     let mut bytes = Vec::new();
     let mut seen = Vec::new();
@@ -111,7 +112,7 @@ fn a_frame_at_the_limit_is_read_and_a_longer_one_refused() {
     for limit in [17, 18, 64, 1000] {
         let (seen, result) = read(limit, &[&sized(limit as u64, limit)]);
         assert_eq!((seen.len(), result), (1, Ok(())));
-        // The size alone is enough to know.
+        // The size alone is sufficient.
         let (seen, result) = read(limit, &[&sized(limit as u64 + 1, 8)]);
         assert_eq!((seen.len(), result), (0, Err(Malformed::TooLong)));
     }

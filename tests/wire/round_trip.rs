@@ -1,4 +1,4 @@
-//! What is written is read back, whatever it is; what can't be written is refused.
+//! Encoded messages decode to equal ones; messages that can't be encoded are refused.
 
 use crate::any::{answer, message};
 use crate::{answered, encoded, with_frame};

@@ -1,4 +1,4 @@
-//! Frames go out in order and whole, in whatever pieces the stream takes them.
+//! Frames are sent in order and whole, in any pieces that the stream accepts.
 
 use crate::any::{answer, message, one_of_each};
 use crate::{answered, encoded};
@@ -39,7 +39,7 @@ fn frames_are_whole_after_every_partial_write() {
         writer.mark_sent(taken);
         assert_eq!(writer.unsent(), &frames[taken..]);
         assert_eq!(writer.is_empty(), taken == frames.len());
-        // What was sent leaves room, though it is at the front.
+        // The sent bytes leave room, although they are at the front.
         let fits = taken >= 17;
         assert_eq!(writer.push(3, &Message::AllocIdRange).is_ok(), fits);
         let mut rest = frames[taken..].to_vec();
