@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use libos_ipc::error::errno::ESRCH;
+use libos_ipc::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
     ChildSelector, Config, Embedder, Exit, Identity, Node, Signal, SignalReply, Target, Wait,

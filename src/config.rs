@@ -51,8 +51,7 @@ pub struct Capacities {
     pub locks: LockLimits,
     /// Files whose record locks the leader may delegate to this process at once, if this is not the
     /// leader: locks on such a file need no message. Zero: none. It needs a frame length of
-    /// [`DelegatedLocks::frame_length`](crate::wire::DelegatedLocks::frame_length) of
-    /// [`DelegatedLocks::MAX`](crate::wire::DelegatedLocks::MAX), here and at the leader.
+    /// [`Capacities::DELEGATION_FRAME`], here and at the leader.
     pub delegated_files: usize,
     /// Sync handles that this process uses at once.
     pub sync_handles: usize,
@@ -129,9 +128,12 @@ impl Capacities {
 }
 
 impl Capacities {
+    /// The length of the longest frame with the locks of a file, in bytes.
+    pub const DELEGATION_FRAME: usize = DelegatedLocks::frame_length(DelegatedLocks::MAX);
+
     /// Returns true if a frame holds the longest list of locks that returns with a delegation.
     pub(crate) const fn fits_delegation(&self) -> bool {
-        self.frame_length >= DelegatedLocks::frame_length(DelegatedLocks::MAX)
+        self.frame_length >= Self::DELEGATION_FRAME
     }
 
     /// Returns true if a peer's queue can hold an answer with metadata.
@@ -140,7 +142,7 @@ impl Capacities {
     }
 
     /// The limits of the leader's signals. A target is a process or a connected member.
-    pub const fn signals(&self) -> SignalLimits {
+    pub(crate) const fn signals(&self) -> SignalLimits {
         SignalLimits {
             targets: self.processes.saturating_add(self.peers),
             queued: self.queued_signals,

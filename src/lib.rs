@@ -26,6 +26,12 @@
 // The static library has functions only with the feature `capi`.
 #![cfg(any(not(static_library), feature = "capi"))]
 #![no_std]
+// Without `testing` the modules that it makes public are private. What only tests use in them is dead code then: the
+// checks of invariants, the digests, the encoding of operations.
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, dead_code, unused_imports)
+)]
 // No input of a peer may end the process.
 #![cfg_attr(
     not(test),
@@ -45,20 +51,41 @@ extern crate std;
 mod capi;
 mod config;
 mod counters;
-pub mod error;
+mod error;
 pub mod events;
-pub mod file_locks;
 mod invariant;
-pub mod leader;
 mod log;
-pub mod member;
 mod node;
 pub mod pal;
-pub mod shared_state;
-pub mod store;
 mod sync;
-pub mod testing;
 mod vmid;
+
+// The machines inside are public for the crate's own tests only.
+#[cfg(not(feature = "testing"))]
+mod file_locks;
+#[cfg(feature = "testing")]
+pub mod file_locks;
+#[cfg(not(feature = "testing"))]
+mod leader;
+#[cfg(feature = "testing")]
+pub mod leader;
+#[cfg(not(feature = "testing"))]
+mod member;
+#[cfg(feature = "testing")]
+pub mod member;
+#[cfg(not(feature = "testing"))]
+mod shared_state;
+#[cfg(feature = "testing")]
+pub mod shared_state;
+#[cfg(not(feature = "testing"))]
+mod store;
+#[cfg(feature = "testing")]
+pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(not(feature = "testing"))]
+mod wire;
+#[cfg(feature = "testing")]
 pub mod wire;
 
 #[cfg(feature = "std")]
@@ -67,13 +94,19 @@ pub mod host;
 
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Pools, Refusal, Statistics, Usage};
-pub use error::{Error, Resource};
+pub use error::{Error, Resource, errno};
 pub use file_locks::LockLimits;
+#[cfg(feature = "testing")]
+pub use node::Request;
 pub use node::{
     ChildSelector, Embedder, Exit, Interrupt, Metadata, MetadataReply, Node, PendingCall, Reader,
-    Request, Shared, Signal, SignalReply, SyncHandle, Target, ValueStatus, Wait, WaitReason,
-    Writer, lock_range,
+    Shared, Signal, SignalReply, SyncHandle, Target, ValueStatus, Wait, WaitReason, Writer,
+    lock_range,
 };
 pub use shared_state::LeaseLimits;
+pub use store::{Memory, set_contention_hook};
 pub use vmid::{ID_MAX, Id, Vmid};
-pub use wire::PATH_MAX;
+pub use wire::{
+    ChildExit, FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX,
+    Process, ProcessChange, ProcessFlags, ProcessState, SyncState,
+};

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every public item of the crate, as docs/public-api.txt lists it.
+# Every public item of the crate but those with the feature `testing`, as docs/public-api.txt lists it.
 #
 #   tools/public-api.sh           compares the list with the code: fails if they differ
 #   tools/public-api.sh update    writes the list
@@ -20,7 +20,7 @@ done
 now=$(mktemp)
 trap 'rm -f "$now"' EXIT
 # Without blanket, automatic and derived implementations: they follow from the rest.
-cargo +nightly public-api --package libos-ipc --all-features --color never -sss \
+cargo +nightly public-api --package libos-ipc --features capi,log,secure --color never -sss \
     >"$now" 2>"$now.log" || {
     cat "$now.log" >&2
     rm -f "$now.log"

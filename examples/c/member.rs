@@ -5,12 +5,11 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use libos_ipc::error::errno::{ENOENT, ESRCH};
+use libos_ipc::errno::{ENOENT, ESRCH};
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
 use libos_ipc::{
-    Config, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal, SignalReply,
-    Target, Wait,
+    Config, Embedder, Exit, FileLock, Id, Identity, LockFamily, LockKind, MetaCode, Metadata,
+    MetadataReply, Node, Signal, SignalReply, SyncState, Target, Wait,
 };
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;

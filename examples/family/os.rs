@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use libos_ipc::error::errno;
-use libos_ipc::wire::{ChildExit, MetaCode};
-use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
+use libos_ipc::errno;
+use libos_ipc::{
+    ChildExit, Embedder, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
+    Vmid,
+};
 use rustix::process::{getgid, getuid};
 
 use crate::platform::Platform;

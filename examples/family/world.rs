@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use libos_ipc::wire::MetaCode;
-use libos_ipc::{ChildSelector, Error, Id, PATH_MAX, Target};
+use libos_ipc::{ChildSelector, Error, Id, MetaCode, PATH_MAX, Target};
 use rustix::process::{Pid, Signal as HostSignal, kill_process};
 
 use crate::WAIT;

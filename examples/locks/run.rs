@@ -8,8 +8,7 @@ use anyhow::{Context, Result};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::LockKind;
-use libos_ipc::{Config, Identity};
+use libos_ipc::{Config, Identity, LockKind};
 
 use crate::Options;
 use crate::bank::{BALANCE, Bank};

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::error::errno::EDEADLK;
+use libos_ipc::errno::EDEADLK;
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Config, Error, Exit, Id, Wait};
+use libos_ipc::{Config, Error, Exit, FileLock, Id, LockFamily, LockKind, Wait};
 
 use crate::bank::{ACCOUNT, BALANCE, Bank};
 use crate::common::{ProcessOptions, end, figures, over, tell};

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::error::errno::{ENOENT, ESRCH};
+use libos_ipc::errno::{ENOENT, ESRCH};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
-use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Capacities, Config, Embedder, Exit, Id, Metadata, MetadataReply, Node, Signal, SignalReply,
-    Target, Vmid, Wait,
+    Capacities, Config, Embedder, Exit, Id, MetaCode, Metadata, MetadataReply, Node, Signal,
+    SignalReply, Target, Vmid, Wait,
 };
 use rustix::process::{getgid, getuid};
 

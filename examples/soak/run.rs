@@ -9,12 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libos_ipc::error::errno::ESRCH;
+use libos_ipc::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
-use libos_ipc::wire::{ChildExit, MetaCode, ProcessState};
 use libos_ipc::{
-    Capacities, ChildSelector, Config, Embedder, Error, Id, Identity, LeaseLimits, LockLimits,
-    MetadataReply, Node, Refusal, Signal, SignalReply, Target, Wait,
+    Capacities, ChildExit, ChildSelector, Config, Embedder, Error, Id, Identity, LeaseLimits,
+    LockLimits, MetaCode, MetadataReply, Node, ProcessState, Refusal, Signal, SignalReply, Target,
+    Wait,
 };
 
 use crate::Options;

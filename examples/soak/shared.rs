@@ -8,8 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::ProcessState;
-use libos_ipc::{Error, Id, Wait};
+use libos_ipc::{Error, Id, ProcessState, Wait};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number of parts of a file that are locked separately.

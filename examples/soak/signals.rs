@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::ProcessState;
-use libos_ipc::{Error, Target, Wait};
+use libos_ipc::{Error, ProcessState, Target, Wait};
 
 use crate::slots::{Register, Sent};
 

@@ -8,8 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use libos_ipc::wire::ChildExit;
-use libos_ipc::{Id, Identity, Vmid};
+use libos_ipc::{ChildExit, Id, Identity, Vmid};
 
 use crate::Options;
 use crate::common::{SIGPWR, command, hear};

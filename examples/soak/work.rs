@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libos_ipc::error::errno::{EDEADLK, ESRCH};
+use libos_ipc::errno::{EDEADLK, ESRCH};
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, Process, ProcessState};
-use libos_ipc::{Error, Id, PATH_MAX, Shared, Target, Wait};
+use libos_ipc::{
+    Error, FileLock, Id, LockFamily, LockKind, MetaCode, PATH_MAX, Process, ProcessState, Shared,
+    Target, Wait,
+};
 use rustix::process::{getgid, getuid};
 
 use crate::figures::{Kind, Report};

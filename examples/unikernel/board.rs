@@ -1,7 +1,6 @@
 //! The definitions that the guests and the host's processes share. Compiled into both.
 
-use libos_ipc::Id;
-use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::{FileLock, Id, LockFamily, LockKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The ID of the shared board in all processes.

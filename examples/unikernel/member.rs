@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::error::errno::{EAGAIN, ESRCH};
+use libos_ipc::errno::{EAGAIN, ESRCH};
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::wire::{LockKind, MetaCode};
 use libos_ipc::{
-    Config, Embedder, Error, Exit, Id, Identity, Node, PATH_MAX, Shared, Signal, SignalReply,
-    Target, Wait,
+    Config, Embedder, Error, Exit, Id, Identity, LockKind, MetaCode, Node, PATH_MAX, Shared,
+    Signal, SignalReply, Target, Wait,
 };
 
 use crate::board::{

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use libos_ipc::host::{Host, HostNode, ProxyEnd};
-use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{
-    ChildSelector, Config, Error, Id, Identity, PATH_MAX, Resource, Shared, Target, Wait,
+    ChildExit, ChildSelector, Config, Error, Id, Identity, MetaCode, PATH_MAX, Resource, Shared,
+    Target, Wait,
 };
 
 use crate::board::{BOARD, Board, GUESTS, INCREMENTS, MEMBER, PARTIES, exit_code, step};

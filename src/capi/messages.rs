@@ -93,7 +93,7 @@ fn send(node: &CNode, dest: Vmid, seq: u64, message: &Message<'_>) -> Result<(),
             let peer = node.peers.find(dest).ok_or(Error::NoSuchProcess)?;
             node.put_answer(&peer, seq, message, wait())
         }
-        _ => node.send(dest, message, wait()),
+        _ => node.send_message(dest, message, wait()),
     }
 }
 
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn ipc_broadcast(msg: *mut libos_ipc_msg, exclude_vmid: u3
     status(node().and_then(|node| {
         // SAFETY: the header requires NULL or a whole message.
         let copied = unsafe { CopiedMessage::read(msg) }?;
-        match node.broadcast(&copied.message()?, Vmid::new(exclude_vmid)) {
+        match node.broadcast_message(&copied.message()?, Vmid::new(exclude_vmid)) {
             (_, 0) => Ok(()),
             // EAGAIN
             _ => Err(Error::NoIds),
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn ipc_sync_client_send(
         let payload = unsafe { sync_payload(id, state, data_size, data) }?;
         let message = message_of(sync_code(code)?, &payload)?;
         match (node.identity().leader, &message) {
-            (Some(leader), _) => node.send(leader, &message, wait()),
+            (Some(leader), _) => node.send_message(leader, &message, wait()),
             (None, Message::Sync(code, sync)) => node.on_own_sync_message(*code, sync),
             (None, _) => Err(Error::Invalid),
         }
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn ipc_sync_server_send(
     status(node().and_then(|node| {
         // SAFETY: the header requires NULL or `data_size` bytes.
         let payload = unsafe { sync_payload(id, state, data_size, data) }?;
-        node.send(
+        node.send_message(
             vmid(dest)?,
             &message_of(sync_code(code)?, &payload)?,
             wait(),

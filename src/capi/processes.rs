@@ -29,7 +29,7 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
         exit_code: exitcode,
         term_signal,
     });
-    status(node.send(parent, &notice, wait()))
+    status(node.send_message(parent, &notice, wait()))
 }
 
 fn kill(sender: u32, target: Target, signal: c_int) -> c_int {

@@ -57,7 +57,7 @@ pub enum EventKind {
 pub struct FrameInfo {
     /// The peer.
     pub peer: Vmid,
-    /// One of [`codes`](crate::wire::codes).
+    /// The code of its message, as in docs/protocol.md.
     pub code: u8,
     /// The low 32 bits of its sequence number; 0 if no answer is expected.
     pub seq: u32,
@@ -70,7 +70,7 @@ pub struct FrameInfo {
 pub struct Call {
     /// The process that answers. It is this process for a call that it decides itself.
     pub peer: Vmid,
-    /// The request: one of [`codes`](crate::wire::codes).
+    /// The code of the request, as in docs/protocol.md.
     pub code: u8,
     /// The sequence number of the request.
     pub seq: u32,

@@ -286,7 +286,8 @@ fn no_frame_is_left_behind(busy: u32) {
     let written = Arc::new(Mutex::new(Vec::new()));
     let node = Arc::new(member(&written, busy, 0));
     let send = |node: &Node<'static, Sink>, id| {
-        node.send(PEER, &Message::GetIdOwner(id), NOW).unwrap();
+        node.send_message(PEER, &Message::GetIdOwner(id), NOW)
+            .unwrap();
     };
     let other = {
         let node = Arc::clone(&node);

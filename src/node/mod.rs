@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::config::{Config, Driving, Identity};
 use crate::counters::Counters;
 use crate::events::EventRing;
-use crate::leader::{Leader, OpObserver};
+use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
@@ -51,6 +51,17 @@ type Upcalls = heapless::Deque<Upcall, { if cfg!(loom) { 1 } else { 64 } }>;
 ///
 /// All calls may be made from any thread at once, but in [`Driving::Caller`] from one thread only.
 /// Calls that wait take a [`Wait`]: a time limit and a way to interrupt.
+///
+/// # Errors of every call
+/// A call that needs another process fails with
+/// * [`Error::TimedOut`](crate::Error::TimedOut) or [`Error::Interrupted`](crate::Error::Interrupted), as its
+///   [`Wait`] says;
+/// * [`Error::NoSuchProcess`](crate::Error::NoSuchProcess) or [`Error::LeaderGone`](crate::Error::LeaderGone), if
+///   the process that has to answer is gone;
+/// * [`Error::Full`](crate::Error::Full), at a limit of this node, which the error names;
+/// * [`Error::LimitsDiffer`](crate::Error::LimitsDiffer), if the other process has a lower limit;
+/// * [`Error::ShuttingDown`](crate::Error::ShuttingDown), if this process has [ended](Node::exit) or its node was
+///   [shut down](Node::shut_down).
 pub struct Node<'m, P: Pal> {
     // The fields are dropped in this order: everything that lives in the arena goes before the PAL.
     pub(crate) peers: Peers<'m, P::Stream>,
@@ -104,16 +115,6 @@ pub struct Node<'m, P: Pal> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// The same node with an observer of the leader's operations, where it is the leader: for tests.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn with_op_observer(self, observer: &'m (dyn OpObserver + 'm)) -> Self {
-        if let Some(leader) = &self.leader {
-            leader.lock().observe(observer);
-        }
-        self
-    }
-
     /// Returns the node with `embedder` as the library OS that receives signals, requests for
     /// metadata and notices.
     #[must_use]

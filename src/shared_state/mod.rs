@@ -30,7 +30,7 @@ const fn strength(state: SyncState) -> u8 {
     }
 }
 
-/// The limits of the [`Server`].
+/// The limits of the leader for shared values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseLimits {
     /// The largest number of handles in use in the whole family.

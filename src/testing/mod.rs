@@ -7,3 +7,6 @@
 
 pub mod fault_injector;
 pub mod loopback;
+mod node;
+
+pub use node::signal_limits;

@@ -5,8 +5,8 @@ use std::thread;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{
-    FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, ProcessChange, ProcessQuery,
-    ProcessState, SyncState,
+    FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, ProcessChange, ProcessState,
+    SyncState,
 };
 use libos_ipc::{ChildSelector, Error, Exit, SyncHandle, Target, Vmid, Wait};
 
@@ -221,7 +221,6 @@ const ENDS: [&str; 9] = [
 fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error>)> {
     let (me, other) = (node.identity().vmid, Vmid::new(99).unwrap());
     let range = IdRange { start: 1, end: 1 };
-    let query = ProcessQuery::default();
     let lock = posix(1);
     let message = Message::ReleaseIdRange(range);
     let mut bytes = [0; 4096];
@@ -265,7 +264,6 @@ fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error
                 .err(),
         ),
         ("process", node.process(0, WAIT).err()),
-        ("query", node.query(&query, WAIT).err()),
         ("queue", node.queue(other, &message, WAIT).err()),
         ("release_id", node.release_id(1, WAIT).err()),
         ("release_range", node.release_range(range, WAIT).err()),

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, pid_t};
-use libos_ipc::error::errno::EPERM;
+use libos_ipc::errno::EPERM;
 use libos_ipc::{ChildSelector, Error, ID_MAX, Id};
 
 use crate::family::{Family, WAIT};

@@ -236,7 +236,7 @@ fn bytes_read_ahead_are_reported_until_they_are_read() {
         assert_eq!(look(two).as_slice(), [(Token(2), Interest::READ)]);
     }
     let event = two.event().unwrap();
-    assert_eq!(two.wait_readable(&inward, &event, None), true);
+    assert!(two.wait_readable(&inward, &event, None));
     two.rewatch(&inward, Token(3), Interest::empty());
     assert!(look(two).is_empty());
     two.rewatch(&inward, Token(3), Interest::READ);

@@ -129,7 +129,7 @@ impl<P: Pal> Node<'_, P> {
                 self.children.lock().mark_reap_sent(pid);
                 // The leader handles messages in order, so its answer to this request comes after
                 // the reaping.
-                self.ask(leader, &Message::GetIdOwner(pid), patience)
+                self.call(leader, &Message::GetIdOwner(pid), patience)
             });
             match answer {
                 // Without the leader no process can ask for the pid any more.

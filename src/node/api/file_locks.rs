@@ -80,7 +80,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:
     /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock where the leader has
     /// none; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path with a
-    /// NUL, or that no frame of this process can hold; else as [`Node::ask`].
+    /// NUL, or that no frame of this process can hold; else as [every call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = match self.leader()? {
             LeaderRoute::Local(_) => return self.set_lock_here(lock, wait),
@@ -92,7 +92,7 @@ impl<P: Pal> Node<'_, P> {
                 return Err(Error::Unsupported);
             }
             if !lock.wait || wait.is_forever() {
-                return done(self.ask(leader, &Message::FileLockSet(*lock), wait)?);
+                return done(self.call(leader, &Message::FileLockSet(*lock), wait)?);
             }
             return self.set_lock_patiently(leader, lock, wait);
         }
@@ -223,7 +223,7 @@ impl<P: Pal> Node<'_, P> {
         let mut pause = ASK_AGAIN;
         loop {
             let message = Message::FileLockSet(now);
-            let outcome = done(self.ask(leader, &message, limits.wait())?);
+            let outcome = done(self.call(leader, &message, limits.wait())?);
             if outcome != Err(Error::Refused(errno::EAGAIN)) {
                 return outcome;
             }
@@ -259,7 +259,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unlock of another family or a range that ends before it starts,
-    /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [`Node::ask`].
+    /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [every call](Node#errors-of-every-call).
     pub fn find_lock(
         &self,
         lock: &FileLock<'_>,
@@ -276,7 +276,7 @@ impl<P: Pal> Node<'_, P> {
                 match here {
                     Some(Ok(found)) => return Ok(found),
                     Some(Err(errno)) => return Err(error_of(errno.saturating_neg())),
-                    None => self.ask(leader, &Message::FileLockGet(*lock), wait)?,
+                    None => self.call(leader, &Message::FileLockGet(*lock), wait)?,
                 }
             }
         };
@@ -292,7 +292,7 @@ impl<P: Pal> Node<'_, P> {
     /// if this process never set one.
     ///
     /// # Errors
-    /// As [`Node::ask`].
+    /// As [every call](Node#errors-of-every-call).
     pub fn clear_locks(&self, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let us = self.identity.vmid;

@@ -152,7 +152,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                 node.deliver(&Signal::read(owner, &kill), reply);
             })
         } else {
-            node.request(owner, &Message::PidKill(kill))
+            node.begin_call(owner, &Message::PidKill(kill))
         };
         match request {
             Ok(request) => self.keep(kill, request, false),
@@ -176,7 +176,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
                 }
             }),
             Ok(LeaderRoute::Remote(leader)) => {
-                node.request(leader, &Message::KillOrdered { kill, always: true })
+                node.begin_call(leader, &Message::KillOrdered { kill, always: true })
             }
             Err(error) => Err(error),
         };
@@ -197,7 +197,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             }
             Ok(LeaderRoute::Remote(leader)) => {
                 let message = Message::KillOrdered { kill, always: true };
-                node.send(leader, &message, self.leader_wait)
+                node.send_message(leader, &message, self.leader_wait)
             }
             Err(error) => Err(error),
         };

@@ -31,7 +31,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns a VMID for a new process of the family.
     ///
     /// # Errors
-    /// [`Error::NoIds`] when all are used up; else as [`Node::ask`].
+    /// [`Error::NoIds`] when all are used up; else as [every call](Node#errors-of-every-call).
     pub fn new_vmid(&self, wait: Wait<'_>) -> Result<Vmid, Error> {
         match self.ask_leader(&Message::GetNewVmid, LateReply::Drop, wait)? {
             Answer::Vmid(vmid) => Vmid::new(vmid).ok_or(Error::NoIds),
@@ -43,7 +43,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// itself.
     ///
     /// # Errors
-    /// [`Error::NoIds`] when none are to be had; else as [`Node::ask`].
+    /// [`Error::NoIds`] when none are to be had; else as [every call](Node#errors-of-every-call).
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
         match self.ask_leader(&Message::AllocIdRange, LateReply::ReleaseRange, wait)? {
             Answer::IdRange(range) if range.start != 0 => Ok(range),
@@ -55,7 +55,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// leader does not confirm it.
     ///
     /// # Errors
-    /// As [`Node::send`]; where this process is the leader, [`Error::Invalid`] if the range is not one of
+    /// As [every call](Node#errors-of-every-call); where this process is the leader, [`Error::Invalid`] if the range is not one of
     /// its own, or is a pid.
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
         self.send_to_leader(&Message::ReleaseIdRange(range), wait)
@@ -69,7 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoSuchProcess`] if nobody owns the ID, or the other process has left; [`Error::Refused`]
     /// with `EPERM` if another process owns it, or it is a pid, and with `ENOMEM` at the limit of the
-    /// leader's ranges; else as [`Node::ask`].
+    /// leader's ranges; else as [every call](Node#errors-of-every-call).
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         let message = Message::ChangeIdOwner {
             id,
@@ -81,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Returns the process that owns an ID; `None` if none does.
     ///
     /// # Errors
-    /// As [`Node::ask`].
+    /// As [every call](Node#errors-of-every-call).
     pub fn owner_of(&self, id: Id, wait: Wait<'_>) -> Result<Option<Vmid>, Error> {
         match self.ask_leader(&Message::GetIdOwner(id), LateReply::Drop, wait)? {
             Answer::Owner(owner) => Ok(Vmid::new(owner)),

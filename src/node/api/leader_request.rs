@@ -40,7 +40,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// whether it could be done: the leader counts it if not.
     ///
     /// # Errors
-    /// As [`Node::send`]; [`Error::Invalid`] if this process is the leader and it could not be done.
+    /// As [`Node::send_message`]; [`Error::Invalid`] if this process is the leader and it could not be done.
     pub(in crate::node) fn send_to_leader(
         &self,
         message: &Message<'_>,
@@ -54,7 +54,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     _ => Ok(()),
                 }
             }
-            LeaderRoute::Remote(vmid) => self.send(vmid, message, wait),
+            LeaderRoute::Remote(vmid) => self.send_message(vmid, message, wait),
         }
     }
 

@@ -47,7 +47,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
-    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call).
     pub fn hold_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         self.used_locks.record_open_file(open_file);
@@ -71,7 +71,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit of
     /// [`LockLimits::open_files`](crate::LockLimits), and then nothing has changed;
-    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`]. After
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call). After
     /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
     /// [`Node::take_back_open_file`] makes sure that it was not.
     pub fn give_open_file(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
@@ -111,7 +111,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// the descriptor could not be sent. If the other process has used it, this does nothing.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the leader is a process in C; else as [`Node::ask`].
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call).
     pub fn take_back_open_file(
         &self,
         from: Vmid,
@@ -129,7 +129,7 @@ impl<'m, P: Pal> Node<'m, P> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
-    /// unlock instead. Else as [`Node::ask`]; a close that was sent and whose answer is not waited for
+    /// unlock instead. Else as [every call](Node#errors-of-every-call); a close that was sent and whose answer is not waited for
     /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
     pub fn close_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;

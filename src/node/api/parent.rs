@@ -44,7 +44,7 @@ impl<P: Pal> Node<'_, P> {
     /// no new parent.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this process has not joined; else as [`Node::query`].
+    /// [`Error::Unsupported`] if this process has not joined; else as [`Node::process`].
     pub fn watch_parent(&self, is_wanted: bool, wait: Wait<'_>) -> Result<Id, Error> {
         self.check_running()?;
         self.pid().ok_or(Error::Unsupported)?;

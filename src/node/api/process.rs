@@ -96,7 +96,7 @@ impl<P: Pal> Node<'_, P> {
             }
             LeaderRoute::Remote(leader) => leader,
         };
-        self.send(leader, &Message::Hello(*hello), wait)?;
+        self.send_message(leader, &Message::Hello(*hello), wait)?;
         // A leader in C does not know HELLO and sends none. A leader of this crate has sent its own
         // before it answers this.
         self.owner_of(hello.pid, wait)?;
@@ -181,7 +181,7 @@ impl<P: Pal> Node<'_, P> {
     /// until [`Node::leave`]. A leader in C learns of the end when the streams are closed.
     ///
     /// # Errors
-    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [`Node::send`] if
+    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [every call](Node#errors-of-every-call) if
     /// there was no room to say so in time: then it lives on, but its calls that waited have failed, and
     /// values are closed. [`Error::TimedOut`] and [`Error::Interrupted`] also if the leader had that but did not
     /// say so in time: then a second call says [`Error::ShuttingDown`]. A parent or leader that is

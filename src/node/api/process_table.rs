@@ -15,8 +15,12 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
-    /// C or this process has not joined; else as [`Node::ask`].
-    pub fn query(&self, query: &ProcessQuery, wait: Wait<'_>) -> Result<Process, Error> {
+    /// C or this process has not joined; else as [every call](Node#errors-of-every-call).
+    pub(in crate::node) fn query(
+        &self,
+        query: &ProcessQuery,
+        wait: Wait<'_>,
+    ) -> Result<Process, Error> {
         self.check_running()?;
         if !self.has_extensions() {
             return Err(Error::Unsupported);
@@ -33,7 +37,7 @@ impl<P: Pal> Node<'_, P> {
     /// for a listing as `ps(1)` gives it. `None` after the last.
     ///
     /// # Errors
-    /// As [`Node::query`].
+    /// As [`Node::process`].
     pub fn next_process(
         &self,
         last: Option<&Process>,
@@ -54,7 +58,8 @@ impl<P: Pal> Node<'_, P> {
     /// finds its process.
     ///
     /// # Errors
-    /// As [`Node::query`].
+    /// [`Error::NoSuchProcess`] if there is none, [`Error::Unsupported`] if the leader is a process in C or
+    /// this process has not joined; else as [every call](Node#errors-of-every-call).
     pub fn process(&self, pid: Id, wait: Wait<'_>) -> Result<Process, Error> {
         self.check_running()?;
         let pid = match pid {
@@ -90,7 +95,7 @@ impl<P: Pal> Node<'_, P> {
             signal: 0,
             target: KillTarget::Thread,
         };
-        match self.ask(of, &Message::PidKill(kill), wait)? {
+        match self.call(of, &Message::PidKill(kill), wait)? {
             Answer::Status(status) => Ok(status == 0),
             _ => Err(Error::Invalid),
         }
@@ -99,7 +104,7 @@ impl<P: Pal> Node<'_, P> {
     /// The process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread finds its process.
     ///
     /// # Errors
-    /// As [`Node::query`].
+    /// As [`Node::process`].
     pub fn group_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
         self.process(pid, wait).map(|process| process.group)
     }
@@ -107,7 +112,7 @@ impl<P: Pal> Node<'_, P> {
     /// The session of a process, 0 for this one: `getsid(2)`. The ID of a thread finds its process.
     ///
     /// # Errors
-    /// As [`Node::query`].
+    /// As [`Node::process`].
     pub fn session_of(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
         self.process(pid, wait).map(|process| process.session)
     }
@@ -118,7 +123,7 @@ impl<P: Pal> Node<'_, P> {
     /// # Errors
     /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as the man page
     /// has them; [`Error::Invalid`] if `pid` is the ID of a thread, whose process it does not lead; else
-    /// as [`Node::query`].
+    /// as [`Node::process`].
     pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
         let wait = self.begin(wait);
         let changed = self.change(ProcessChange::Group, pid, group, wait);
@@ -136,7 +141,7 @@ impl<P: Pal> Node<'_, P> {
     /// session's ID.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::query`].
+    /// [`Error::Refused`] (`EPERM`) if a group is named by its pid; else as [`Node::process`].
     pub fn new_session(&self, wait: Wait<'_>) -> Result<Id, Error> {
         self.check_running()?;
         let pid = self.pid().ok_or(Error::Unsupported)?;
@@ -148,7 +153,7 @@ impl<P: Pal> Node<'_, P> {
     /// its parent can't change its group), stopped (by a signal).
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::query`].
+    /// [`Error::Invalid`] if `mark` is none of these; else as [`Node::process`].
     pub fn mark(&self, mark: ProcessChange, on: bool, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         if matches!(mark, ProcessChange::Group | ProcessChange::Session) {

@@ -95,7 +95,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process), whatever
     /// the signal; [`Error::Invalid`] for a signal that isn't one, [`Error::Refused`] as the target's embedder says
     /// (`EPERM`), or with `EAGAIN` for a real-time signal for a thread that would have to wait at the leader
-    /// and finds no room; else as [`Node::ask`].
+    /// and finds no room; else as [every call](Node#errors-of-every-call).
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
         self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
     }
@@ -224,7 +224,7 @@ impl<P: Pal> Node<'_, P> {
                 })
             }
             LeaderRoute::Remote(leader) => {
-                self.ask(leader, &Message::KillOrdered { kill, always }, wait)
+                self.call(leader, &Message::KillOrdered { kill, always }, wait)
             }
         };
         match answer {
@@ -260,7 +260,7 @@ impl<P: Pal> Node<'_, P> {
                 self.deliver(&Signal::read(owner, &kill), reply);
             })?
         } else {
-            self.ask(owner, &Message::PidKill(kill), wait)?
+            self.call(owner, &Message::PidKill(kill), wait)?
         };
         match answer {
             Answer::Status(0) => Ok(()),
@@ -301,7 +301,7 @@ impl<P: Pal> Node<'_, P> {
                 Err(Error::NoSuchProcess)
             };
         };
-        let answer = self.ask(leader, &Message::PidKill(kill), wait);
+        let answer = self.call(leader, &Message::PidKill(kill), wait);
         if kill.signal != 0 {
             self.note_forwarded();
         }
@@ -316,7 +316,7 @@ impl<P: Pal> Node<'_, P> {
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
-    /// else as [`Node::ask`].
+    /// else as [every call](Node#errors-of-every-call).
     pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
         self.check_running()?;
         let mut data = [0; 8];

@@ -97,8 +97,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         // The limits are flushed at once: the request may fail before it is sent, which would leave
         // them in the queue.
-        self.send(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
-        self.send(dest, &Message::Limits(self.limits()), wait)?;
+        self.send_message(dest, &Message::Hello(Hello::NO_PROCESS), wait)?;
+        self.send_message(dest, &Message::Limits(self.limits()), wait)?;
         peer.limits_sent.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -18,7 +18,11 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
     /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
-    pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
+    pub(crate) fn begin_call(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+    ) -> Result<Request<'_, 'm, P>, Error> {
         self.check_running()?;
         let peer = self.peer(dest)?;
         let expected = Expected::of(message.code()).ok_or(Error::Invalid)?;
@@ -39,8 +43,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Sends a request and waits for its answer.
     ///
     /// # Errors
-    /// As [`Node::request`]; and [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says.
-    pub fn ask(
+    /// As [`Node::begin_call`]; and [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says.
+    pub(crate) fn call(
         &self,
         dest: Vmid,
         message: &Message<'_>,

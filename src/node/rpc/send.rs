@@ -43,12 +43,17 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
     /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
     /// gone. That it was accepted does not mean that it arrived.
-    pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+    pub(crate) fn send_message(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<(), Error> {
         self.check_running()?;
         self.post(dest, message, wait)
     }
 
-    /// As [`Node::send`], also for a leader whose own process has ended.
+    /// As [`Node::send_message`], also for a leader whose own process has ended.
     pub(in crate::node) fn post(
         &self,
         dest: Vmid,
@@ -63,7 +68,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As [`Node::post`], but leaves the frame in the send queue for now.
-    pub(in crate::node) fn post_later(
+    pub(crate) fn post_later(
         &self,
         dest: Vmid,
         message: &Message<'_>,
@@ -73,27 +78,13 @@ impl<'m, P: Pal> Node<'m, P> {
         self.put(&peer, 0, message, Limits::of(wait, &self.pal))
     }
 
-    /// As [`Node::send`], but leaves the frame in the send queue until the next send, request or
-    /// [`Node::flush_to`] to the same peer, or until there is no more room: many frames go in
-    /// one write.
-    ///
-    /// # Errors
-    /// As [`Node::send`].
-    pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
-        self.check_running()?;
-        self.post_later(dest, message, wait)
-    }
-
-    /// Sends the frames that [`Node::queue`] left in the send queue.
-    pub fn flush_to(&self, dest: Vmid) {
-        if let Some(peer) = self.peers.find(dest) {
-            self.flush(&peer);
-        }
-    }
-
     /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
     /// accepted for, and how many had no room for it: none once this process has ended.
-    pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
+    pub(crate) fn broadcast_message(
+        &self,
+        message: &Message<'_>,
+        except: Option<Vmid>,
+    ) -> (usize, usize) {
         let (mut accepted, mut full) = (0_usize, 0_usize);
         if self.check_running().is_err() {
             return (accepted, full);

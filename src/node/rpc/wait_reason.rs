@@ -10,7 +10,7 @@ use crate::wire::codes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// It waits for the answer to a message with this code (one of [`codes`]). If the peer is this
+    /// It waits for the answer to a message with this code (as in docs/protocol.md). If the peer is this
     /// process itself, the process answers its own request.
     Answer(u8),
     /// It waits for room in the send queue of the peer.

@@ -1,7 +1,7 @@
 //! A platform with one byte channel as its only connection: a serial port of a virtual machine, for
 //! example.
 //!
-//! All one-way streams of a member share the channel. [`Mux`] is the state machine at each of its
+//! All one-way streams of a member share the channel. `Mux` is the state machine at each of its
 //! ends: at the member's end, where [`MuxPal`] makes a [`Pal`](crate::pal::Pal) of it, and at the
 //! end of the process that connects the member with the others (`host::Proxy`). It has no I/O, no
 //! clock and no lock, so it is tested by itself.
@@ -37,6 +37,9 @@ mod machine;
 mod pal;
 mod streams;
 
-pub use self::frame::{MuxError, Stop};
-pub use self::machine::Mux;
+pub use self::frame::MuxError;
 pub use self::pal::{ByteChannel, MuxEndpoint, MuxPal, MuxStream};
+#[cfg(not(feature = "testing"))]
+pub(crate) use self::{frame::Stop, machine::Mux};
+#[cfg(feature = "testing")]
+pub use self::{frame::Stop, machine::Mux};

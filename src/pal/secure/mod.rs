@@ -22,6 +22,7 @@ mod statistics;
 mod stream;
 
 pub use self::key::{FamilyKey, Random};
+#[cfg(feature = "testing")]
 pub use self::record::{RECORD, REKEY_AFTER};
 pub use self::statistics::{Breach, SecureStatistics};
 pub use self::stream::SecureStream;

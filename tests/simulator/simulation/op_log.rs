@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use libos_ipc::leader::{Leader, Op, SignalLimits};
 use libos_ipc::store::Arena;
+use libos_ipc::testing::signal_limits;
 use libos_ipc::{Config, LockLimits};
 
 const FORMAT: &[u8] = b"operations of libos-ipc, 1\n";
@@ -28,7 +29,7 @@ impl LeaderLimits {
         LeaderLimits {
             ranges: capacities.ranges,
             processes: capacities.processes,
-            signals: capacities.signals(),
+            signals: signal_limits(capacities),
             locks: capacities.locks,
             wrap_ids: config.wrap_ids,
         }

@@ -1,6 +1,6 @@
 //! The library OS of a simulated process: it answers at once, and reports to the checks.
 
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
 

@@ -24,8 +24,8 @@ pub mod clock;
 pub mod console;
 mod faults;
 mod interrupts;
-mod virtio_channel;
 mod memory;
+mod virtio_channel;
 
 use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;

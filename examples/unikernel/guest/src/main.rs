@@ -15,8 +15,7 @@ use core::fmt;
 use core::time::Duration;
 
 use libos_ipc::pal::mux::{MuxEndpoint, MuxPal};
-use libos_ipc::store::Memory;
-use libos_ipc::{Config, Driving, Error, Exit, Identity, Node, Vmid, Wait};
+use libos_ipc::{Config, Driving, Error, Exit, Identity, Memory, Node, Vmid, Wait};
 use libos_ipc_guest::{Start, VirtioChannel, clock, image_memory, print_line, program};
 
 use crate::os::Os;

@@ -3,9 +3,10 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use libos_ipc::error::errno::{ENOENT, ESRCH};
-use libos_ipc::wire::MetaCode;
-use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target};
+use libos_ipc::errno::{ENOENT, ESRCH};
+use libos_ipc::{
+    Embedder, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
+};
 
 use crate::Line;
 

@@ -2,9 +2,8 @@
 
 use core::time::Duration;
 
-use libos_ipc::error::errno::EAGAIN;
-use libos_ipc::wire::LockKind;
-use libos_ipc::{Error, Id, Shared, Target};
+use libos_ipc::errno::EAGAIN;
+use libos_ipc::{Error, Id, LockKind, Shared, Target};
 use libos_ipc_guest::{clock, print_line};
 
 use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};

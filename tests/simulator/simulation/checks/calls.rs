@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libos_ipc::Error;
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 
 use super::super::faults::{Fault, Faults};
 use super::family::{Family, State};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
 use libos_ipc::{Error, Vmid};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
 use libos_ipc::{ChildSelector, Error, Identity, PATH_MAX, Resource, Target};
 

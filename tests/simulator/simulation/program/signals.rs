@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::error::errno;
+use libos_ipc::errno;
 use libos_ipc::{Config, Error, Target};
 
 use super::super::checks::{group_signal_of, signal_of};

@@ -1,0 +1,83 @@
+//! What tests and benchmarks do with a node beside what an embedder does.
+
+use crate::error::Error;
+use crate::leader::{OpObserver, SignalLimits};
+use crate::pal::Pal;
+use crate::wire::{Answer, Message};
+use crate::{Capacities, Node, Request, Vmid, Wait};
+
+/// Returns the limits of a leader's signals that follow from `capacities`.
+pub const fn signal_limits(capacities: &Capacities) -> SignalLimits {
+    capacities.signals()
+}
+
+/// # Tests
+///
+/// With the feature `testing` only. An embedder calls the functions that send messages.
+impl<'m, P: Pal> Node<'m, P> {
+    /// Returns the node with an observer of the leader's operations, if it is the leader.
+    #[must_use]
+    pub fn with_op_observer(self, observer: &'m (dyn OpObserver + 'm)) -> Self {
+        if let Some(leader) = &self.leader {
+            leader.lock().observe(observer);
+        }
+        self
+    }
+
+    /// Sends a request and returns at once; [`Request::poll`] says when the answer is there.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer
+    /// or `dest` is this node, [`Error::NoSuchProcess`] if the peer is known to be gone.
+    pub fn request(&self, dest: Vmid, message: &Message<'_>) -> Result<Request<'_, 'm, P>, Error> {
+        self.begin_call(dest, message)
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Node::request`]; and [`Error::TimedOut`] or [`Error::Interrupted`] as `wait` says.
+    pub fn ask(
+        &self,
+        dest: Vmid,
+        message: &Message<'_>,
+        wait: Wait<'_>,
+    ) -> Result<Answer<'static>, Error> {
+        self.call(dest, message, wait)
+    }
+
+    /// Sends a message that has no answer. Blocks only for room in the peer's send queue, as long
+    /// as `wait` allows. A message that was accepted may still be lost with the connection.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
+    /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
+    /// gone. That it was accepted does not mean that it arrived.
+    pub fn send(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.send_message(dest, message, wait)
+    }
+
+    /// As [`Node::send`], but leaves the frame in the send queue until the next send, request or
+    /// [`Node::flush_to`] to the same peer, or until there is no more room: many frames go in
+    /// one write.
+    ///
+    /// # Errors
+    /// As [`Node::send`].
+    pub fn queue(&self, dest: Vmid, message: &Message<'_>, wait: Wait<'_>) -> Result<(), Error> {
+        self.check_running()?;
+        self.post_later(dest, message, wait)
+    }
+
+    /// Sends the frames that [`Node::queue`] left in the send queue.
+    pub fn flush_to(&self, dest: Vmid) {
+        if let Some(peer) = self.peers.find(dest) {
+            self.flush(&peer);
+        }
+    }
+
+    /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
+    /// accepted for, and how many had no room for it: none once this process has ended.
+    pub fn broadcast(&self, message: &Message<'_>, except: Option<Vmid>) -> (usize, usize) {
+        self.broadcast_message(message, except)
+    }
+}
