@@ -228,7 +228,7 @@ fn a_call_of_several_steps_ends_at_its_limit() {
 }
 
 #[test]
-fn a_wait_without_time_asks_all_its_questions_in_one_second() {
+fn a_wait_without_a_limit_makes_all_its_requests_in_one_second() {
     with_slow_family(Duration::from_millis(600), |network, node, _| {
         node.join(Wait::FOREVER).unwrap();
         let start = network.now();
@@ -269,7 +269,7 @@ fn a_child_is_abandoned_without_waiting_for_room() {
 }
 
 #[test]
-fn a_start_that_is_cut_short_anywhere_leaves_nothing() {
+fn a_start_that_times_out_at_any_step_leaves_nothing() {
     for limit in (5..400).step_by(15).map(Duration::from_millis) {
         with_slow_family(PAUSE, |network, node, leader| {
             node.join(Wait::FOREVER).unwrap();
@@ -337,7 +337,7 @@ fn lock_on(kind: LockKind, start: u64, end: u64) -> FileLock<'static> {
 }
 
 #[test]
-fn an_unlock_of_a_file_that_has_no_room_to_go_back_is_done_behind_that() {
+fn an_unlock_of_a_file_without_room_for_its_return_follows_the_return() {
     with_slow_family(PAUSE, |network, node, leader| {
         node.join(Wait::FOREVER).unwrap();
         // These are as many locks as the member can grant itself, without a message to the leader.
@@ -399,7 +399,7 @@ struct Streams<'w> {
 }
 
 #[test]
-fn a_lock_that_is_asked_for_again_and_again_is_not_asked_for_beyond_the_limit() {
+fn a_lock_that_is_requested_repeatedly_is_not_requested_after_the_limit() {
     let network = Box::new(World::new());
     let inner = network.join(Vmid::LEADER).unwrap();
     let streams = Mutex::new(Vec::new());

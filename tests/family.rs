@@ -10,7 +10,7 @@ fn vmid(number: u32) -> Vmid {
 }
 
 #[test]
-fn ids_go_round() {
+fn an_id_passes_from_member_to_member() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("f");
     let wait = Wait::at_most(Duration::from_secs(5));
@@ -42,7 +42,7 @@ fn ids_go_round() {
 }
 
 #[test]
-fn leaving_takes_no_time() {
+fn leaving_the_family_does_not_wait() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("f");
     let wait = Wait::at_most(Duration::from_secs(5));

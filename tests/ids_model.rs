@@ -60,7 +60,7 @@ impl Plain {
 
 proptest! {
     #[test]
-    fn ranges_do_as_a_plain_map(
+    fn ranges_agree_with_a_plain_map(
         capacity in 1..12_usize,
         deeds in prop::collection::vec(deed(), 1..120),
     ) {
@@ -195,7 +195,7 @@ fn with_a_taken_middle(memory: &mut [MaybeUninit<u8>], capacity: usize) -> (Rang
 }
 
 #[test]
-fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
+fn after_the_top_ranges_agree_with_a_plain_map_with_the_middle_taken() {
     let capacity = 131_072 + 200;
     let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
     let (mut ranges, mut model) = with_a_taken_middle(&mut memory, capacity);
@@ -274,7 +274,7 @@ fn after_the_top_ranges_do_as_a_plain_map_however_many_are_taken_between() {
 }
 
 #[test]
-fn with_all_ids_but_one_taken_that_one_is_handed_out_again_and_again() {
+fn the_only_free_id_is_assigned_again_and_again() {
     let capacity = 131_076;
     let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, true).unwrap();
@@ -295,7 +295,7 @@ fn with_all_ids_but_one_taken_that_one_is_handed_out_again_and_again() {
 }
 
 #[test]
-fn the_first_id_of_all_is_handed_out_once() {
+fn the_first_id_is_assigned_once() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(true, &mut memory, |_| false);
     let lowest = IdRange { start: 2, end: 33 };
@@ -323,7 +323,7 @@ fn used_up(wrap: bool, memory: &mut [MaybeUninit<u8>], kept: impl Fn(u32) -> boo
 }
 
 #[test]
-fn the_top_is_the_end_unless_it_may_wrap() {
+fn assignment_ends_at_the_top_unless_it_may_wrap() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(false, &mut memory, |_| false);
     assert_eq!(ranges.alloc(vmid(1)), Alloc::NoneLeft);
@@ -349,7 +349,7 @@ fn the_top_is_the_end_unless_it_may_wrap() {
 }
 
 #[test]
-fn the_last_id_of_all_can_be_a_range_of_its_own() {
+fn the_highest_id_can_be_a_range_of_its_own() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(true, &mut memory, |number| number == ID_MAX / 32);
     ranges.change_owner(vmid(1), ID_MAX - 1, vmid(2)).unwrap();
@@ -372,7 +372,7 @@ fn the_last_id_of_all_can_be_a_range_of_its_own() {
 }
 
 #[test]
-fn after_the_top_a_range_begins_wherever_ids_are_free() {
+fn after_the_top_a_range_begins_at_any_free_id() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = used_up(true, &mut memory, |number| number == 0);
     ranges.change_owner(vmid(1), 8, vmid(2)).unwrap();
@@ -398,7 +398,7 @@ fn after_the_top_a_range_begins_wherever_ids_are_free() {
 }
 
 #[test]
-fn one_death_takes_many_ranges_and_leaves_the_others() {
+fn a_death_frees_the_ranges_of_its_owner_only() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(1000));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 1000, false).unwrap();
     for number in 0..1000 {
@@ -422,7 +422,7 @@ fn one_death_takes_many_ranges_and_leaves_the_others() {
 }
 
 #[test]
-fn a_death_costs_little_however_many_others_there_are() {
+fn the_cost_of_a_death_does_not_grow_with_the_ranges_of_others() {
     let bytes = Ranges::bytes(1000);
     assert!(bytes < 1000 * 100, "{bytes}");
     let mut memory = Box::new_uninit_slice(bytes);
@@ -436,7 +436,7 @@ fn a_death_costs_little_however_many_others_there_are() {
 }
 
 #[test]
-fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
+fn a_pid_is_a_range_of_one_id_of_its_process() {
     let limits = LockLimits::NONE;
     let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &SignalLimits::NONE, &limits));
     let mut arena = Arena::new(&mut memory);
@@ -485,7 +485,7 @@ fn a_pid_is_an_id_that_stands_alone_and_is_the_processs_own() {
 }
 
 #[test]
-fn an_id_is_given_if_there_is_room_for_the_parts() {
+fn an_id_is_transferred_only_with_room_for_the_parts_of_its_range() {
     for (id, parts) in [(1, 2), (5, 3), (32, 2)] {
         for capacity in 1..=parts {
             let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
@@ -532,7 +532,7 @@ fn usage() -> impl Strategy<Value = Use> {
 
 proptest! {
     #[test]
-    fn own_ids_are_used_once_and_given_back_once(
+    fn own_ids_are_allocated_once_and_released_once(
         capacity in 1..6_usize,
         uses in prop::collection::vec(usage(), 1..200),
     ) {
@@ -638,7 +638,7 @@ proptest! {
 }
 
 #[test]
-fn a_range_is_used_up_in_order() {
+fn ids_of_a_range_are_allocated_in_order() {
     let mut memory = Box::new_uninit_slice(OwnIds::bytes(3));
     let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
     assert!(own.is_empty());
@@ -674,7 +674,7 @@ fn a_range_is_used_up_in_order() {
 }
 
 #[test]
-fn each_id_that_is_handed_on_keeps_room_for_one_range_more() {
+fn each_transferred_id_reserves_room_for_one_more_range() {
     let mut memory = Box::new_uninit_slice(OwnIds::bytes(3));
     let mut own = OwnIds::new(&mut Arena::new(&mut memory), 3).unwrap();
     let full = Err(Error::Full(Resource::OwnRanges));
@@ -721,7 +721,7 @@ fn a_child_id_at_the_end_of_its_range_needs_no_room_for_a_part() {
 }
 
 #[test]
-fn the_table_says_how_full_it_is_and_was() {
+fn the_table_reports_its_usage_and_peak() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(4));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
     assert!(ranges.is_empty());
@@ -736,7 +736,7 @@ fn the_table_says_how_full_it_is_and_was() {
 }
 
 #[test]
-fn the_last_of_a_range_goes_to_another_alone() {
+fn the_last_id_of_a_range_can_be_transferred_by_itself() {
     let mut memory = Box::new_uninit_slice(Ranges::bytes(4));
     let mut ranges = Ranges::new(&mut Arena::new(&mut memory), 4, false).unwrap();
     ranges.alloc(vmid(1));

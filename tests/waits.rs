@@ -162,7 +162,7 @@ fn a_full_backlog_is_tried_again_with_pauses() {
 }
 
 #[test]
-fn the_last_words_of_a_peer_are_waited_for_in_peace() {
+fn the_worker_sleeps_while_it_waits_for_the_last_bytes_of_a_peer() {
     let network = Box::new(World::new());
     let (pal, peer) = (Patient::new(&network, 1), Patient::new(&network, 2));
     with_leader(&pal, |node| {
@@ -182,7 +182,7 @@ fn the_last_words_of_a_peer_are_waited_for_in_peace() {
 }
 
 #[test]
-fn a_leader_of_one_thread_has_its_own_handle_at_once() {
+fn a_leader_with_one_thread_gets_its_own_handle_at_once() {
     let network = Box::new(World::new());
     let pal = Patient::new(&network, 1);
     with_leader(&pal, |node| {
@@ -343,7 +343,7 @@ fn a_peer_scheduled_during_a_poll_is_served_without_sleeping() {
 }
 
 #[test]
-fn a_leader_that_shuts_down_is_no_other_than_before() {
+fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
     let network = Box::new(World::new());
     let [pal, _deaf, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
     with_leader(&pal, |node| {

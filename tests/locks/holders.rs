@@ -37,7 +37,7 @@ fn shared(family: &Family) -> usize {
 }
 
 #[test]
-fn closing_a_locked_handle_frees_the_lock_before_close_returns() {
+fn closing_a_locked_open_file_frees_the_lock_before_close_returns() {
     let family = Family::new();
     let (one, two) = (family.member(), family.member());
     let leader = &family.leader;

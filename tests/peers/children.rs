@@ -85,7 +85,7 @@ fn a_signal_for_all_reaches_a_child_in_c() {
 }
 
 #[test]
-fn the_exit_code_of_a_child_in_c_comes_to_its_parent() {
+fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
     let family = Family::new();
     for round in 0..50 {
         for parent in [&family.parent, &family.leader] {
@@ -118,7 +118,7 @@ fn the_exit_code_of_a_child_in_c_comes_to_its_parent() {
 }
 
 #[test]
-fn a_child_in_c_that_ends_without_a_word_was_killed() {
+fn a_child_in_c_that_ends_without_an_exit_report_was_killed() {
     let family = Family::new();
     for parent in [&family.parent, &family.leader] {
         let child = parent.start_child(WAIT).unwrap();

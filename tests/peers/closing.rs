@@ -97,7 +97,7 @@ fn a_node_without_a_worker_waits_for_a_c_leader_when_it_is_dropped() {
 }
 
 #[test]
-fn a_leader_that_never_confirms_is_left_at_the_limit() {
+fn a_leader_that_never_confirms_is_disconnected_at_the_limit() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
     let (_silent, node) = with_silent_leader(&base);
@@ -119,7 +119,7 @@ fn with_silent_leader(base: &Path) -> (std::os::unix::net::UnixListener, HostNod
 }
 
 #[test]
-fn leaving_a_leader_of_this_crate_with_open_handles_takes_no_confirmation() {
+fn leaving_a_leader_of_this_crate_needs_no_confirmation_of_open_handles() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
     let leader = HostNode::start(&base, Identity::LEADER, Config::DEFAULT).unwrap();

@@ -71,7 +71,7 @@ const DIFFERS: Error = Error::LimitsDiffer {
 };
 
 #[test]
-fn joining_with_another_length_of_sync_data_fails_and_names_both() {
+fn joining_with_another_length_of_sync_data_fails_with_both_lengths() {
     let family = Family::new(Config::DEFAULT);
     let other = family.member(config(|limits| limits.sync_data = 512), "/a");
     assert_eq!(other.join(WAIT), Err(DIFFERS));
@@ -96,7 +96,7 @@ fn joining_with_another_length_of_sync_data_fails_and_names_both() {
 }
 
 #[test]
-fn a_handle_used_before_joining_with_another_length_harms_nobody() {
+fn a_handle_used_before_joining_with_another_length_disturbs_no_member() {
     let family = Family::new(Config::DEFAULT);
     // All that the leader's handles hold is longer than what the other takes.
     let handle = family.leader.open_sync(Some(7)).unwrap();
@@ -118,7 +118,7 @@ fn a_handle_used_before_joining_with_another_length_harms_nobody() {
 }
 
 #[test]
-fn a_member_without_sync_handles_joins_whatever_their_length() {
+fn a_member_without_sync_handles_joins_with_any_length() {
     let family = Family::new(Config::DEFAULT);
     let without = config(|limits| (limits.sync_handles, limits.sync_data) = (0, 0));
     let member = family.member(without, "/a");
@@ -127,7 +127,7 @@ fn a_member_without_sync_handles_joins_whatever_their_length() {
 }
 
 #[test]
-fn a_request_longer_than_the_leader_takes_fails_and_the_connection_stays() {
+fn a_request_longer_than_the_leaders_limit_fails_and_the_connection_stays() {
     let short = config(|limits| (limits.frame_length, limits.sync_data) = (512, 256));
     let family = Family::new(short);
     let member = family.member(config(|limits| limits.sync_data = 256), "/a");
@@ -159,7 +159,7 @@ fn a_request_longer_than_the_leader_takes_fails_and_the_connection_stays() {
 }
 
 #[test]
-fn a_path_longer_than_the_asker_takes_is_an_error_and_the_connection_stays() {
+fn a_path_longer_than_the_requesters_limit_is_an_error_and_the_connection_stays() {
     for asks_leader in [false, true] {
         let long = format!("/{}", "x".repeat(1000));
         let base_config = config(|limits| limits.sync_data = 256);
@@ -229,7 +229,7 @@ fn ask_for_handle(peer: &mut Peer) {
 }
 
 #[test]
-fn the_leader_says_its_limits_behind_its_hello_and_before_any_answer() {
+fn the_leader_sends_its_limits_after_its_hello_and_before_any_answer() {
     let family = Family::new(Config::DEFAULT);
     let mut peer = Peer::join(&family.base(), 9);
     peer.send(HELLO, &words([1, 0, 0, 0]));
@@ -281,7 +281,7 @@ fn limits_are_not_sent_to_a_process_in_c() {
 }
 
 #[test]
-fn limits_of_a_question_that_fails_leave_no_peer() {
+fn a_request_that_fails_at_the_limits_leaves_no_peer() {
     let config = config(|limits| {
         (limits.frame_length, limits.sync_data) = (512, 256);
         limits.reply_buffers = 0;

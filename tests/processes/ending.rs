@@ -43,7 +43,7 @@ fn flock(handle: u64) -> FileLock<'static> {
 }
 
 #[test]
-fn exit_ends_a_process_though_its_node_is_there() {
+fn exit_ends_a_process_although_its_node_still_exists() {
     let family = Family::new();
     let parent = family.child();
     for of in [&family.first, &parent] {
@@ -154,7 +154,7 @@ fn calls_that_wait_end_when_another_thread_ends_the_process() {
 }
 
 #[test]
-fn the_first_process_may_exit_and_lead_on() {
+fn the_first_process_can_exit_and_its_node_still_leads() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let first = &family.first;
@@ -339,7 +339,7 @@ fn laden(process: &Process) -> SyncHandle {
 }
 
 #[test]
-fn every_call_after_exit_says_that_it_is_too_late() {
+fn every_call_after_exit_fails() {
     let family = Family::new();
     let child = family.child();
     for process in [&child, &family.first] {
@@ -354,7 +354,7 @@ fn every_call_after_exit_says_that_it_is_too_late() {
 }
 
 #[test]
-fn every_call_after_shut_down_says_that_it_is_too_late() {
+fn every_call_after_shut_down_fails() {
     let family = Family::new();
     let child = family.child();
     for process in [&child, &family.first] {

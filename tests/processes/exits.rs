@@ -13,7 +13,7 @@ use crate::family::{Family, LONG, NOW, WAIT, until};
 const SIGPWR: u32 = 30;
 
 #[test]
-fn a_child_says_how_it_ends() {
+fn a_parent_gets_the_exit_code_of_its_child() {
     let family = Family::new();
     let child = family.child();
     let pid = child.pid;
@@ -41,7 +41,7 @@ fn a_child_says_how_it_ends() {
 }
 
 #[test]
-fn a_child_that_dies_without_a_word_was_killed_by_sigpwr() {
+fn a_child_that_dies_without_an_exit_report_was_killed_by_sigpwr() {
     let family = Family::new();
     let parent = family.child();
     let child = family.child_of(&parent);
@@ -58,7 +58,7 @@ fn a_child_that_dies_without_a_word_was_killed_by_sigpwr() {
 }
 
 #[test]
-fn only_the_children_asked_for_are_waited_for() {
+fn a_wait_returns_only_the_selected_children() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let (first, second) = (one.pid, two.pid);
@@ -107,7 +107,7 @@ fn only_the_children_asked_for_are_waited_for() {
 }
 
 #[test]
-fn a_wait_ends_by_a_death_in_time_or_by_an_interrupt() {
+fn a_wait_ends_at_a_death_a_limit_or_an_interrupt() {
     let family = Family::new();
     let child = family.child();
     let node = &family.first.node;
@@ -302,7 +302,7 @@ fn a_subreaper_gets_the_orphans_below_it() {
 }
 
 #[test]
-fn a_child_that_never_was_leaves_nothing() {
+fn a_child_that_never_joins_leaves_nothing() {
     let family = Family::new();
     let parent = family.child();
     let never = parent.node.start_child(WAIT).unwrap();
@@ -339,7 +339,7 @@ fn a_child_that_never_was_leaves_nothing() {
 }
 
 #[test]
-fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
+fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
     let family = Family::new();
     let parent = family.child();
     for parent in [&family.first, &parent] {
@@ -374,7 +374,7 @@ fn a_child_that_dies_before_it_joins_has_ended_like_any_other() {
 }
 
 #[test]
-fn many_children_end_at_once_and_each_is_seen_once() {
+fn many_children_that_end_at_once_are_each_reported_once() {
     const CHILDREN: usize = 24;
     let family = Family::new();
     let children: Vec<_> = (0..CHILDREN).map(|_| family.child()).collect();

@@ -71,7 +71,7 @@ fn use_up_to(last: Id, leader: &HostNode) {
 }
 
 #[test]
-fn pids_of_many_forks_rise_and_wrap_and_are_never_those_of_the_living() {
+fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let leader = leader(&directory.path().join("f"), Config::DEFAULT.wrap_ids, 128);
     // Some live from the beginning to the end.
@@ -161,7 +161,7 @@ fn the_rest_of_the_range_for_children_is_free_when_their_parent_has_ended() {
 }
 
 #[test]
-fn where_no_second_range_is_to_be_had_children_and_threads_share_one() {
+fn without_a_second_range_children_and_threads_share_one() {
     let directory = tempfile::tempdir().unwrap();
     let leader = leader(&directory.path().join("f"), false, 128);
     let first = leader.take_id(WAIT).unwrap();
@@ -185,7 +185,7 @@ fn where_no_second_range_is_to_be_had_children_and_threads_share_one() {
 }
 
 #[test]
-fn at_the_limit_of_ranges_an_id_that_was_released_is_taken_again() {
+fn at_the_limit_of_ranges_a_released_id_is_allocated_again() {
     let directory = tempfile::tempdir().unwrap();
     let leader = leader(&directory.path().join("f"), true, 2);
     let ids: Vec<_> = (0..).map_while(|_| leader.take_id(WAIT).ok()).collect();

@@ -22,7 +22,7 @@ fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
 }
 
 #[test]
-fn a_member_that_does_not_answer_keeps_nobody_of_its_group_from_being_signalled() {
+fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let family = Family::new();
     let first = &family.first;
     let deaf = first.node.start_child(WAIT).unwrap();
@@ -53,7 +53,7 @@ fn a_member_that_does_not_answer_keeps_nobody_of_its_group_from_being_signalled(
 }
 
 #[test]
-fn a_group_with_more_members_than_are_waited_for_is_signalled_once_each() {
+fn each_member_of_a_group_larger_than_the_wait_limit_is_signalled_once() {
     let family = Family::new();
     let parent = family.child();
     let members = group_of(&family, &parent, 24);
@@ -145,7 +145,7 @@ fn a_group_of_starting_processes_and_zombies_can_be_signalled() {
 }
 
 #[test]
-fn a_signal_for_all_with_nobody_there_says_so() {
+fn a_signal_for_all_without_another_process_is_esrch() {
     let family = Family::new();
     let first = &family.first.node;
     let gone = Err(Error::NoSuchProcess);

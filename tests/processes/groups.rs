@@ -29,7 +29,7 @@ fn children_are_in_their_parents_group_and_session() {
 }
 
 #[test]
-fn a_group_is_signalled_wherever_its_members_live() {
+fn a_signal_for_a_group_reaches_members_in_all_processes() {
     let family = Family::new();
     let (one, two, three) = (family.child(), family.child(), family.child());
     one.node.set_group(0, 0, WAIT).unwrap();
@@ -142,7 +142,7 @@ fn a_group_leader_cannot_start_a_session() {
 }
 
 #[test]
-fn children_of_a_group_are_waited_for() {
+fn a_wait_for_a_group_returns_children_of_that_group() {
     let family = Family::new();
     let node = &family.first.node;
     let (one, two) = (family.child(), family.child());
@@ -207,7 +207,7 @@ fn a_stopped_group_that_is_orphaned_gets_hup_and_cont() {
 }
 
 #[test]
-fn a_group_that_could_not_be_asked_in_time_is_not_gone() {
+fn a_group_that_does_not_answer_in_time_is_not_esrch() {
     let family = Family::new();
     let child = family.child();
     assert_eq!(
@@ -221,7 +221,7 @@ fn a_group_that_could_not_be_asked_in_time_is_not_gone() {
 }
 
 #[test]
-fn the_id_of_a_thread_finds_its_process_as_in_the_kernel() {
+fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
     const EINVAL: i32 = 22;
     const ECHILD: i32 = 10;
     let kernel = crate::kernel::calls_with_a_thread();

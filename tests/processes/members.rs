@@ -49,7 +49,7 @@ fn the_embedder_of_the_leader_is_called_for_each_member_that_joins_and_leaves() 
 }
 
 #[test]
-fn the_first_process_may_go_first_and_lead_on() {
+fn the_first_process_can_end_first_and_its_node_still_leads() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let short = Wait::at_most(Duration::from_millis(5));
@@ -83,7 +83,7 @@ fn the_first_process_may_go_first_and_lead_on() {
 }
 
 #[test]
-fn members_notice_at_once_that_the_leader_is_gone() {
+fn members_are_notified_of_the_end_of_the_leader_at_once() {
     let family = Family::new();
     let child = family.child();
     let grandchild = family.child_of(&child);
@@ -106,7 +106,7 @@ fn members_notice_at_once_that_the_leader_is_gone() {
 }
 
 #[test]
-fn joining_needs_a_pid_of_ones_own() {
+fn joining_without_an_own_pid_is_refused() {
     let family = Family::new();
     assert_eq!(family.first.node.join(WAIT), Err(Error::Invalid), "twice");
     let stolen = Identity {

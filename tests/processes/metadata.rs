@@ -8,7 +8,7 @@ use libos_ipc::{Capacities, Config, Error, PATH_MAX, Resource, Vmid};
 use crate::family::{Family, NOW, WAIT, until};
 
 #[test]
-fn credentials_and_paths_of_any_pid() {
+fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     for asker in [&family.first, &one, &two] {
@@ -64,7 +64,7 @@ fn credentials_and_paths_of_any_pid() {
 }
 
 #[test]
-fn many_long_paths_at_once() {
+fn many_long_paths_requested_at_once_arrive_whole() {
     // The thread sanitizer does not see that a scope waits for its threads: nothing to free after it.
     static LONG: [u8; 4000] = [b'q'; 4000];
     let family = Family::new();
@@ -87,7 +87,7 @@ fn many_long_paths_at_once() {
 }
 
 #[test]
-fn the_family_can_be_listed() {
+fn a_listing_has_every_process_of_the_family() {
     let family = Family::new();
     let children: Vec<_> = (0..5).map(|_| family.child()).collect();
     let never = family.first.node.start_child(WAIT).unwrap();
@@ -112,7 +112,7 @@ fn the_family_can_be_listed() {
 }
 
 #[test]
-fn a_call_that_finds_no_room_leaves_no_peer_behind() {
+fn a_call_without_room_leaves_no_peer_behind() {
     let capacities = Capacities {
         reply_buffers: 0,
         ..Capacities::DEFAULT

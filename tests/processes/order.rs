@@ -12,7 +12,7 @@ const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
 
 #[test]
-fn stop_and_cont_for_a_starting_child_leave_the_one_that_was_sent_last() {
+fn of_stop_and_cont_for_a_starting_child_the_last_one_stays_pending() {
     let family = Family::new();
     let first = &family.first.node;
     for (sent, expected) in [
@@ -31,7 +31,7 @@ fn stop_and_cont_for_a_starting_child_leave_the_one_that_was_sent_last() {
 }
 
 #[test]
-fn signals_for_a_starting_child_come_in_the_order_in_which_they_were_sent() {
+fn signals_for_a_starting_child_are_delivered_in_the_order_of_sending() {
     let family = Family::new();
     let (sender, first) = (family.child(), &family.first.node);
     let identity = first.start_child(WAIT).unwrap();
@@ -48,7 +48,7 @@ fn signals_for_a_starting_child_come_in_the_order_in_which_they_were_sent() {
 }
 
 #[test]
-fn a_signal_for_one_comes_after_one_for_all_that_was_sent_before() {
+fn a_signal_for_one_process_follows_an_earlier_signal_for_all() {
     let family = Family::new();
     let (sender, target) = (family.child(), family.child());
     let others: Vec<_> = (0..3).map(|_| family.child()).collect();
@@ -73,7 +73,7 @@ fn a_signal_for_one_comes_after_one_for_all_that_was_sent_before() {
 
 /// A member that reads one stream and not another.
 #[test]
-fn a_signal_waits_for_one_that_is_under_way_through_the_leader() {
+fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
     let family = Family::new();
     let sender = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
@@ -106,7 +106,7 @@ fn a_signal_waits_for_one_that_is_under_way_through_the_leader() {
 }
 
 #[test]
-fn a_slow_member_gets_what_was_sent_in_order_and_delays_nobody() {
+fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
     const MANY: usize = 3000;
     let family = Family::new();
     let (sender, other) = (family.child(), family.child());
@@ -138,7 +138,7 @@ fn a_slow_member_gets_what_was_sent_in_order_and_delays_nobody() {
 /// Seed 5024934 of the simulator: the target has hung up on the sender, whose stream it never read, but
 /// not on the leader.
 #[test]
-fn a_process_that_can_not_be_reached_directly_is_signalled_through_the_leader() {
+fn an_unreachable_process_is_signalled_through_the_leader() {
     let family = Family::new();
     let sender = family.child();
     let identity = family.first.node.start_child(WAIT).unwrap();
@@ -171,7 +171,7 @@ fn a_process_that_can_not_be_reached_directly_is_signalled_through_the_leader() 
 }
 
 #[test]
-fn a_signal_through_the_leader_has_the_answer_of_its_target() {
+fn a_signal_through_the_leader_returns_the_answer_of_its_target() {
     let family = Family::new();
     let (sender, target) = (family.child(), family.child());
     let nobody = Target::Thread {

@@ -42,7 +42,7 @@ fn reap(parent: &Process, pid: Id) {
 }
 
 #[test]
-fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
+fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given() {
     let family = Family::new();
     let first = &family.first;
     for subreaper in [false, true] {
@@ -106,7 +106,7 @@ fn a_child_joins_after_its_parent_has_ended_and_has_all_that_it_was_given() {
 }
 
 #[test]
-fn one_that_does_not_come_in_time_is_abandoned_and_leaves_nothing() {
+fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     let family = with_limit(SHORT);
     let first = &family.first;
     let before = first.node.statistics().pools;
@@ -256,7 +256,7 @@ fn the_end_of_a_leader_that_is_the_parent_is_reported_once() {
 }
 
 #[test]
-fn a_parent_that_never_spoke_has_left_all_the_same() {
+fn end_of_a_parent_that_never_connected_to_its_child_is_reported() {
     let family = Family::new();
     let parent = family.child();
     let child = family.child_of(&parent);
@@ -273,7 +273,7 @@ fn a_parent_that_never_spoke_has_left_all_the_same() {
 }
 
 #[test]
-fn ends_of_more_orphans_than_there_is_room_for_are_all_seen_once() {
+fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
     const ORPHANS: usize = 40;
     let capacities = Capacities {
         children: 4,
@@ -338,7 +338,7 @@ fn ends_of_more_orphans_than_there_is_room_for_are_all_seen_once() {
 }
 
 #[test]
-fn a_subreaper_without_room_gets_every_orphan_in_the_threads_that_wait() {
+fn waiting_threads_of_a_subreaper_without_room_get_every_orphan() {
     const ORPHANS: usize = 24;
     let family = Family::new();
     let capacities = Capacities {

@@ -30,7 +30,7 @@ fn code(again: Again) -> c_int {
 }
 
 #[test]
-fn a_pid_comes_again_when_nothing_goes_by_it_any_more() {
+fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     let family = Family::new();
     let first = &family.first.node;
     // Once through all that is free, and some short ranges.
@@ -76,7 +76,7 @@ fn a_pid_comes_again_when_nothing_goes_by_it_any_more() {
 }
 
 #[test]
-fn so_it_is_with_the_kernel() {
+fn the_kernel_assigns_pids_again_by_the_same_rules() {
     let _alone = alone();
     let found = code_of(fork(|| {
         // A PID space of its own, in which this is the first process.

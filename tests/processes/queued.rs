@@ -131,7 +131,7 @@ fn signals_queued_for_a_process_that_never_joins_are_freed() {
 }
 
 #[test]
-fn a_zombie_is_signalled_as_the_kernel_has_it() {
+fn a_signal_to_a_zombie_has_the_outcome_of_the_kernel() {
     let family = Family::new();
     let other = family.child();
     for signal in [0, 10, 40] {

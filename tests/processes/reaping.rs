@@ -32,7 +32,7 @@ fn assert_gone(family: &Family, other: &HostNode, pid: Id) {
 }
 
 #[test]
-fn a_child_that_a_member_has_waited_for_is_gone_for_everybody() {
+fn a_reaped_child_is_gone_for_every_process() {
     let family = Family::new();
     let (parent, other) = (family.child(), family.child());
     for round in 0..60 {
@@ -61,7 +61,7 @@ fn a_child_that_a_member_has_waited_for_is_gone_for_everybody() {
 }
 
 #[test]
-fn an_interrupt_does_not_keep_a_zombie_from_being_reaped() {
+fn an_interrupt_does_not_prevent_the_reaping_of_a_zombie() {
     let family = Family::new();
     let parent = family.child();
     let child = family.child_of(&parent);
@@ -77,7 +77,7 @@ fn an_interrupt_does_not_keep_a_zombie_from_being_reaped() {
 }
 
 #[test]
-fn of_many_threads_that_wait_one_gets_the_child_and_the_others_learn_that_there_is_none() {
+fn one_of_many_waiting_threads_reaps_the_child_and_the_others_get_echild() {
     let family = Family::new();
     let parent = family.child();
     for _ in 0..20 {
@@ -101,7 +101,7 @@ fn of_many_threads_that_wait_one_gets_the_child_and_the_others_learn_that_there_
 }
 
 #[test]
-fn a_wait_for_the_own_group_is_for_that_of_the_call_as_in_the_kernel() {
+fn a_wait_for_the_own_group_uses_the_group_at_the_call_as_in_the_kernel() {
     assert!(kernel::own_group_is_that_of_the_call());
     let family = Family::new();
     let parent = family.child();
@@ -121,7 +121,7 @@ fn a_wait_for_the_own_group_is_for_that_of_the_call_as_in_the_kernel() {
 }
 
 #[test]
-fn a_wait_that_the_leader_does_not_answer_in_time_leaves_the_child_for_the_next() {
+fn a_wait_without_an_answer_in_time_leaves_the_child_for_the_next_wait() {
     let family = Family::new();
     let (parent, other) = (family.child(), family.child());
     let child = family.child_of(&parent);

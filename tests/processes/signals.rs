@@ -38,7 +38,7 @@ fn a_process_gets_the_signals_of_each_sender_in_order() {
 }
 
 #[test]
-fn a_child_is_signalled_however_far_its_start_has_come() {
+fn a_child_can_be_signalled_at_every_step_of_its_start() {
     let family = Family::new();
     let first = &family.first.node;
     for _ in 0..40 {
@@ -57,7 +57,7 @@ fn a_child_is_signalled_however_far_its_start_has_come() {
 }
 
 #[test]
-fn a_kept_signal_names_its_sender_and_one_of_two_senders_names_nobody() {
+fn a_pending_signal_names_its_sender_and_one_of_two_senders_names_none() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     let identity = family.first.node.start_child(WAIT).unwrap();
@@ -82,7 +82,7 @@ fn a_kept_signal_names_its_sender_and_one_of_two_senders_names_nobody() {
 }
 
 #[test]
-fn a_thread_is_found_by_its_process() {
+fn a_signal_for_a_thread_goes_to_its_process() {
     let family = Family::new();
     let child = family.child();
     child.os.threads.lock().push(77);
@@ -94,7 +94,7 @@ fn a_thread_is_found_by_its_process() {
 }
 
 #[test]
-fn signal_0_only_asks() {
+fn signal_0_is_not_delivered() {
     let family = Family::new();
     let child = family.child();
     let node = &family.first.node;
@@ -108,7 +108,7 @@ fn signal_0_only_asks() {
 }
 
 #[test]
-fn errors_are_those_of_the_man_page() {
+fn errors_of_kill_are_those_of_the_man_page() {
     let family = Family::new();
     let child = family.child();
     let node = &family.first.node;
@@ -130,7 +130,7 @@ fn errors_are_those_of_the_man_page() {
 }
 
 #[test]
-fn an_answer_may_come_later() {
+fn a_signal_can_be_answered_later() {
     let family = Family::new();
     let child = family.child();
     *child.os.puts_off.lock() = true;
@@ -166,7 +166,7 @@ fn an_answer_may_come_later() {
 }
 
 #[test]
-fn one_that_dies_while_it_is_signalled_is_our_zombie_or_gone() {
+fn a_process_that_dies_while_it_is_signalled_is_a_zombie_or_gone() {
     let family = Family::new();
     let child = family.child();
     let (pid, other) = (child.pid, family.child());
@@ -185,7 +185,7 @@ fn one_that_dies_while_it_is_signalled_is_our_zombie_or_gone() {
 }
 
 #[test]
-fn all_means_every_member_but_the_sender_once() {
+fn a_signal_for_all_reaches_every_member_but_the_sender_once() {
     let family = Family::new();
     let children: Vec<_> = (0..6).map(|_| family.child()).collect();
     let grandchild = family.child_of(&children[0]);

@@ -179,7 +179,7 @@ fn lease_is_requested_once_for_several_waiters() {
 }
 
 #[test]
-fn waiter_that_gives_up_withdraws_its_request() {
+fn waiter_that_times_out_withdraws_its_request() {
     // The request was not sent yet.
     with(NOTHING, |client| {
         wait(client, WRITE);
