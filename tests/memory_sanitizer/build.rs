@@ -1,4 +1,4 @@
-//! Links what the sanitizer's own code stands on.
+//! Links the libraries of the sanitizer's own code.
 
 fn main() {
     for library in ["c", "m", "dl", "pthread", "rt", "gcc_s"] {

@@ -12,7 +12,7 @@ use crate::leader::CLeader;
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const MEMBERS: u32 = 500;
 
-/// As small as a member can be: there are hundreds in this process.
+/// The smallest limits of a member, since there are hundreds in this process.
 fn config() -> Config {
     Config {
         capacities: Capacities {
@@ -71,6 +71,7 @@ fn five_hundred_members_join_a_c_leader_at_once() {
     println!("{MEMBERS} members joined in {took:?}");
     drop(nodes);
     assert_eq!(leader.end().unwrap().members, MEMBERS as usize);
-    // It is a fraction of a second where nothing else runs; without growing pauses many give up after 5.
+    // It is a fraction of a second on an idle machine; without growing pauses many calls fail after
+    // 5 s.
     assert!(took < Duration::from_secs(4), "{took:?}");
 }

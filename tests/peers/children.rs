@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    /// A process in C that is this child, once it has spoken to the leader.
+    /// Makes a process in C that is this child, after its first message to the leader.
     fn runs(&self, child: Identity) -> Peer {
         let mut peer = Peer::join(&self.base, child.vmid.get());
         assert_eq!(peer.owner_of(child.pid), child.vmid.get());
@@ -48,7 +48,7 @@ impl Family {
     }
 }
 
-/// The next signal: its number, what it is for, and for whom.
+/// Returns the next signal: its number, its kind of target, and its target.
 fn signal(peer: &mut Peer) -> (u32, u32, u32) {
     let from = peer.from();
     let mut bytes = [0; 37];
@@ -66,7 +66,7 @@ fn a_signal_for_all_reaches_a_child_in_c() {
     let family = Family::new();
     for parent in [&family.parent, &family.leader] {
         let child = parent.start_child(WAIT).unwrap();
-        // While it is only starting signals wait for it.
+        // Signals wait for it only while it is starting.
         family.parent.kill(Target::All, 12, WAIT).unwrap();
         let state = |pid| parent.process(pid, WAIT).unwrap().state;
         assert_eq!(state(child.pid), ProcessState::Starting);
@@ -92,7 +92,7 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
             let child = parent.start_child(WAIT).unwrap();
             let peer = family.runs(child);
             let at = parent.identity().vmid;
-            // To its parent alone, and last thing.
+            // The exit report goes to its parent only, as its last message.
             let words = [child.parent_pid, child.pid, 1000, round, 0];
             let exit: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
             let exit = frame(0, CHILD_EXIT, &exit);

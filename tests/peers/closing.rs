@@ -32,7 +32,7 @@ fn open_all(node: &Node<'_, Host>) -> Vec<SyncHandle> {
     handles
 }
 
-/// Members come and go, each in that way; the leader lives on.
+/// Members connect and leave, each in that way; the leader stays alive.
 fn leader_outlives(leave: impl Fn(HostNode, &[SyncHandle])) {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("f");
@@ -111,7 +111,7 @@ fn a_leader_that_never_confirms_is_disconnected_at_the_limit() {
     assert!(before.elapsed() < Duration::from_secs(5));
 }
 
-/// A leader that takes what comes and says nothing.
+/// Makes a leader that reads all and sends nothing.
 fn with_silent_leader(base: &Path) -> (std::os::unix::net::UnixListener, HostNode) {
     let listener = std::os::unix::net::UnixListener::bind(format!("{}.1", base.display())).unwrap();
     let node = HostNode::start(base, identity(2), Config::DEFAULT).unwrap();

@@ -1,4 +1,4 @@
-//! A leader as the C implementation is one: a single thread, a backlog of 1, bare bytes.
+//! A leader like that of the C implementation: a single thread, a backlog of 1, bare bytes.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use rustix::net::{
 use crate::c_server::CServer;
 use crate::peer::{frame, numbers, pair};
 
-/// As the C implementation listens.
+/// The backlog of the C implementation.
 const BACKLOG: i32 = 1;
 
 /// A leader in a thread of its own.
@@ -25,11 +25,11 @@ pub(crate) struct CLeader {
     thread: Option<JoinHandle<Result<Served, String>>>,
 }
 
-/// What it has seen.
+/// The counts of the leader.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     pub(crate) members: usize,
-    /// Frames of codes that it does not know, but for HELLO.
+    /// Frames of codes that it does not know, except HELLO.
     pub(crate) unknown: usize,
 }
 
@@ -65,7 +65,7 @@ impl CLeader {
         }
     }
 
-    /// Ends it, and says what it has seen, or what has ended it before.
+    /// Ends it, and returns its counts, or the reason why it had ended before.
     pub(crate) fn end(mut self) -> Result<Served, String> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap()
@@ -138,7 +138,7 @@ fn serve(listener: &UnixListener, base: PathBuf, stop: &AtomicBool) -> Result<Se
 }
 
 impl State {
-    /// Reads what has come of a member, and does it. False if that is the end.
+    /// Reads the bytes of a member, and handles them. False at the end of the stream.
     fn read(&mut self, member: &mut Member) -> Result<bool, String> {
         let mut bytes = [0; 4096];
         match member.stream.read(&mut bytes) {
@@ -219,7 +219,7 @@ impl State {
         Ok(())
     }
 
-    /// Says something to a member. That it can't be said ends the leader.
+    /// Sends bytes to a member. A failure ends the leader.
     fn say(&mut self, to: u32, bytes: &[u8]) -> Result<(), String> {
         let fault = |error: std::io::Error| format!("process {to} can't be answered: {error}");
         if !self.to.contains_key(&to) {

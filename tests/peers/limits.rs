@@ -56,7 +56,7 @@ impl Family {
         HostNode::start_with(&self.base(), identity, config, os).unwrap()
     }
 
-    /// Nobody has lost a connection to the leader.
+    /// Checks that no member has lost its connection to the leader.
     fn is_whole(&self) {
         let statistics = self.leader.statistics();
         assert_eq!(statistics.refused_total(), 0);
@@ -83,7 +83,7 @@ fn joining_with_another_length_of_sync_data_fails_with_both_lengths() {
     let locked = other.lock_sync(handle, SyncState::Exclusive, &mut [], WAIT);
     assert_eq!(locked.err(), Some(DIFFERS));
     other.close_sync(handle, WAIT).unwrap();
-    // The rest of the family goes on.
+    // The rest of the family continues.
     let fits = family.member(Config::DEFAULT, "/b");
     fits.join(WAIT).unwrap();
     let handle = fits.open_sync(Some(7)).unwrap();
@@ -98,7 +98,7 @@ fn joining_with_another_length_of_sync_data_fails_with_both_lengths() {
 #[test]
 fn a_handle_used_before_joining_with_another_length_disturbs_no_member() {
     let family = Family::new(Config::DEFAULT);
-    // All that the leader's handles hold is longer than what the other takes.
+    // The data of the leader's handles are longer than the other's limit.
     let handle = family.leader.open_sync(Some(7)).unwrap();
     let state = SyncState::Exclusive;
     let lock = |node: &HostNode, handle| node.lock_sync(handle, state, &mut [], WAIT);
@@ -110,7 +110,7 @@ fn a_handle_used_before_joining_with_another_length_disturbs_no_member() {
     let other = family.member(config(|limits| limits.sync_data = 512), "/a");
     let theirs = other.open_sync(Some(7)).unwrap();
     assert_eq!(lock(&other, theirs).err(), Some(DIFFERS));
-    // It was not given, or was taken back.
+    // The lease was not granted, or was returned.
     lock(&family.leader, handle).unwrap();
     family.leader.unlock_sync(handle, state, None).unwrap();
     family.is_whole();
@@ -210,7 +210,7 @@ fn words<const COUNT: usize>(words: [u32; COUNT]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// The next frame of the leader: its code and payload.
+/// Returns the code and payload of the leader's next frame.
 fn next(peer: &mut Peer) -> (u8, Vec<u8>) {
     use std::io::Read;
     let from = peer.from();
@@ -222,7 +222,7 @@ fn next(peer: &mut Peer) -> (u8, Vec<u8>) {
     (header[16], payload)
 }
 
-/// Asks to change handle 7.
+/// Requests to change handle 7.
 fn ask_for_handle(peer: &mut Peer) {
     let sync = [words([7, 0, 0, 0, 3]), vec![0; 4]].concat();
     peer.send(9, &sync);
@@ -236,10 +236,10 @@ fn the_leader_sends_its_limits_after_its_hello_and_before_any_answer() {
     let limits = words([1, 1, 4352, 1024]);
     assert_eq!(next(&mut peer), (HELLO, words([1, 0, 0, 0])));
     assert_eq!(next(&mut peer), (LIMITS, limits));
-    // An older version says nothing of its own, and goes on as before.
+    // An older version sends no limits, and continues as before.
     ask_for_handle(&mut peer);
     assert_eq!(next(&mut peer).0, 12);
-    // It is said once.
+    // They are sent once.
     peer.send(HELLO, &words([1, 0, 0, 0]));
     assert_eq!(next(&mut peer), (HELLO, words([1, 0, 0, 0])));
     assert_eq!(peer.owner_of(1), 1);
@@ -252,7 +252,7 @@ fn the_leader_refuses_handles_to_a_member_with_another_length() {
     let mut peer = Peer::join(&family.base(), 9);
     peer.send(HELLO, &words([1, 0, 0, 0]));
     assert_eq!([next(&mut peer).0, next(&mut peer).0], [HELLO, LIMITS]);
-    // What it was given before the leader knew is taken back.
+    // The lease that was granted before the leader knew the limits is revoked.
     ask_for_handle(&mut peer);
     assert_eq!(next(&mut peer).0, 12);
     peer.send(LIMITS, &[words([9, 1, 4352, 512]), vec![1; 33]].concat());
@@ -271,7 +271,7 @@ fn the_leader_refuses_handles_to_a_member_with_another_length() {
 fn limits_are_not_sent_to_a_process_in_c() {
     let family = Family::new(Config::DEFAULT);
     let mut peer = Peer::join(Path::new(&family.base()), 9);
-    // Unknown codes to it, as its are to the leader.
+    // These codes are unknown to it, as its codes are to the leader.
     peer.send(LIMITS, &words([1, 1, 128, 512]));
     assert_eq!(peer.owner_of(1), 1);
     ask_for_handle(&mut peer);
@@ -289,7 +289,7 @@ fn a_request_that_fails_at_the_limits_leaves_no_peer() {
     let family = Family::new(config);
     let child = family.leader.start_child(WAIT).unwrap();
     let mut path = [0; 100];
-    // Either that the answer has no room, or already that nobody is there.
+    // The answer has no room, or the peer is disconnected already.
     let asked = family
         .leader
         .path_of(child.pid, MetaCode::Executable, &mut path, WAIT);

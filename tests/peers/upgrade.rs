@@ -1,4 +1,4 @@
-//! A client in C and one of this crate that both go on from reading to changing.
+//! A client in C and one of this crate that both upgrade from reading to changing.
 
 use std::io::Read;
 use std::thread;
@@ -29,7 +29,7 @@ fn say(peer: &mut Peer, code: u8, state: i32, data: &[u8]) {
     peer.send(code, &payload);
 }
 
-/// The code and the state of the next that the server says.
+/// Returns the code and the state of the server's next message.
 fn next(peer: &mut Peer) -> (u8, i32) {
     let from = peer.from();
     let mut header = [0; 17];
@@ -58,7 +58,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
         let reader = value.read(WAIT).unwrap();
         if is_first {
             say(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
-            // The leader has taken it up.
+            // The leader has handled it.
             assert_eq!(peer.owner_of(identity.pid), identity.vmid.get());
         }
         thread::scope(|scope| {
@@ -70,7 +70,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
                 }
             });
             if !is_first {
-                // The leader has taken up the other's request.
+                // The leader has handled the other's request.
                 assert_eq!(next(&mut peer), (REQUEST_DOWNGRADE, INVALID));
                 say(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             }
@@ -83,7 +83,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
             if is_first {
                 let (code, wanted) = next(&mut peer);
                 assert_eq!(code, REQUEST_DOWNGRADE);
-                // The other may have asked to change it, too.
+                // The other may have requested to change it, too.
                 state = wanted;
             }
             say(&mut peer, CONFIRM_DOWNGRADE, state, &5_u64.to_le_bytes());

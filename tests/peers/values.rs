@@ -12,7 +12,7 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 const MEMBERS: u32 = 3;
 const TIMES: u64 = 200;
 
-/// Each reads the value before it changes it: that is what once lost changes.
+/// Each reads the value before it changes it, which once lost changes.
 #[test]
 fn no_change_is_lost_under_a_c_leader() {
     let directory = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ fn no_change_is_lost_under_a_c_leader() {
                 }
                 let value = value.read(WAIT).unwrap();
                 let upgraded = value.upgrade(WAIT);
-                // Unless the value is here to be changed already.
+                // The upgrade fails if the value can be changed already.
                 let upgraded = upgraded.map(drop).map_err(|(_, error)| error);
                 assert!(matches!(upgraded, Ok(()) | Err(Error::Unsupported)));
             });

@@ -1,4 +1,4 @@
-//! A member of a family that is no node: it reads and answers when the test says so.
+//! A member of a family without a node: it reads and answers when the test calls it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use libos_ipc::{Identity, Vmid};
 
 use crate::family::{Family, LONG};
 
-/// What came from a peer: a request that is to be answered has a number.
+/// A message of a peer. A request with an answer has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Came {
     pub(crate) from: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Joins as the child that it was prepared to be.
+    /// Joins as the child with that identity.
     pub(crate) fn join(family: &Family, identity: Identity) -> Bare {
         let base = family.base.clone();
         let listener = UnixListener::bind(address(&base, identity.vmid)).unwrap();
@@ -57,24 +57,24 @@ impl Bare {
             parent: identity.parent.map_or(0, Vmid::get),
         });
         member.to_leader.write_all(&bytes_of(0, &hello)).unwrap();
-        // The leader's own, and what follows it.
+        // The leader's HELLO comes first, and then the frames after it.
         while member.next_frame(1, |code| code == codes::HELLO).is_none() {}
         member
     }
 
-    /// Opens a stream to another member, as whoever answers it must.
+    /// Opens a stream to another member, which is needed to answer it.
     pub(crate) fn connect(&mut self, to: Vmid) {
         let stream = open(&self.base, self.identity.vmid, to);
         self.outgoing.push((to.get(), stream));
     }
 
-    /// Closes the stream that a member has to this one, without having read it.
+    /// Closes the unread stream that a member has to this one.
     pub(crate) fn hang_up_on(&mut self, from: Vmid) {
         self.accept();
         self.incoming.retain(|incoming| incoming.from != from.get());
     }
 
-    /// Whether a member has a stream to this one.
+    /// Returns true if a member has a stream to this one.
     pub(crate) fn is_reached_by(&mut self, from: Vmid) -> bool {
         self.accept();
         self.incoming
@@ -99,7 +99,7 @@ impl Bare {
         }
     }
 
-    /// The next frame of a member that fits, if it has come; others of it are skipped.
+    /// Returns the next matching frame of a member, if it has arrived; other frames are skipped.
     fn next_frame(&mut self, from: u32, fits: impl Fn(u8) -> bool) -> Option<Came> {
         self.accept();
         let incoming = &mut self.incoming;
@@ -131,13 +131,13 @@ impl Bare {
         }
     }
 
-    /// A signal that a member has sent, if one has come.
+    /// Returns a signal from a member, if one has arrived.
     pub(crate) fn signal_from(&mut self, from: Vmid) -> Option<Came> {
         let is_signal = |code| code == codes::PID_KILL || code == codes::PID_KILL_PASSED;
         self.next_frame(from.get(), is_signal)
     }
 
-    /// The next signal that a member has sent.
+    /// Waits for the next signal from a member.
     pub(crate) fn await_signal_from(&mut self, from: Vmid) -> Came {
         let start = Instant::now();
         loop {
@@ -149,7 +149,7 @@ impl Bare {
         }
     }
 
-    /// Says that a signal was delivered.
+    /// Answers that a signal was delivered.
     pub(crate) fn answer(&mut self, came: Came) {
         if came.seq == 0 {
             return;
@@ -164,7 +164,7 @@ impl Bare {
         let found = outgoing.find(|(to, _)| *to == came.from);
         let (to, stream) = found.expect("a stream to that");
         if stream.write_all(writer.unsent()).is_err() {
-            // That has closed it.
+            // The other end has closed the stream.
             *stream = open(&self.base, self.identity.vmid, Vmid::new(*to).unwrap());
             stream.write_all(writer.unsent()).unwrap();
         }

@@ -1,5 +1,5 @@
-//! A leader as the implementation in C has it, as far as IDs go: it knows codes 1 to 6, skips all
-//! others, and never hands out an ID twice.
+//! A leader like that of the C implementation, for IDs only: it knows codes 1 to 6, skips all
+//! others, and never assigns an ID twice.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -10,25 +10,25 @@ use std::thread::{self, JoinHandle};
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Id, Identity, Vmid};
 
-/// What the member has asked for.
+/// The counts of the member's requests.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Ranges that were handed out.
+    /// Ranges that were assigned.
     pub(crate) allocated: u32,
-    /// Ranges that came back.
+    /// Ranges that were released.
     pub(crate) released: u32,
-    /// Requests about what is not the member's, or not a range of the table.
+    /// Requests about IDs that are not the member's, or about a range that is not in the table.
     pub(crate) wrong: u32,
 }
 
-/// The leader, and the family that it is the leader of.
+/// The leader and its family.
 pub(crate) struct CLeader {
     base: PathBuf,
     thread: JoinHandle<Account>,
 }
 
 impl CLeader {
-    /// Leads a family of one member, with that number.
+    /// Leads a family of one member, with that VMID.
     pub(crate) fn start(base: &Path, member: u32) -> CLeader {
         let address = |vmid: u32| PathBuf::from(format!("{}.{vmid}", base.display()));
         let listener = UnixListener::bind(address(1)).unwrap();
@@ -48,13 +48,13 @@ impl CLeader {
         }
     }
 
-    /// The member.
+    /// Makes the member.
     pub(crate) fn member(&self, vmid: u32) -> HostNode {
         let identity = Identity::child(Vmid::new(vmid).unwrap(), Vmid::LEADER);
         HostNode::start(&self.base, identity, Config::DEFAULT).unwrap()
     }
 
-    /// What it was asked for until the member has gone.
+    /// Returns the counts after the member has ended.
     pub(crate) fn end(self) -> Account {
         self.thread.join().unwrap()
     }

@@ -1,4 +1,5 @@
-//! What `exit` ends, what is free then, and what can be called after it.
+//! The end of a process by `exit`: the resources that it frees, and the calls that are possible
+//! after it.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -54,7 +55,7 @@ fn exit_ends_a_process_although_its_node_still_exists() {
         assert_eq!(process.state, ProcessState::Zombie);
         let exit = of.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
         assert_eq!((exit.exit_code, exit.term_signal), (3, 0));
-        // Others may remember who had that pid.
+        // Other processes may remember the owner of that pid.
         for node in [&family.first.node, &parent.node] {
             let killed = node.kill(Target::Process(pid), 0, WAIT);
             assert_eq!(killed, Err(Error::NoSuchProcess));
@@ -112,7 +113,7 @@ fn locks_and_ids_of_a_process_are_free_when_its_parent_has_reaped_it() {
             assert_eq!(node.exit(with_code(1), WAIT), Ok(()));
             assert_eq!(waiting.join().unwrap().unwrap().pid, pid);
         });
-        // Without waiting, and while the node of the dead is still there.
+        // This does not wait, and the node of the dead process still exists.
         assert_eq!(other.node.set_lock(&posix(other.pid), WAIT), Ok(()));
         assert_eq!(other.node.set_lock(&flock(8), WAIT), Ok(()));
         assert_eq!(other.node.owner_of(id, WAIT), Ok(None));
@@ -148,7 +149,7 @@ fn calls_that_wait_end_when_another_thread_ends_the_process() {
         assert_eq!(lock.join().unwrap(), Err(Error::ShuttingDown));
         assert_eq!(wait.join().unwrap(), Err(Error::ShuttingDown));
     });
-    // Its request does not get the lock after its end.
+    // Its waiting request is not granted after its end.
     holder.node.clear_locks(holder.pid, WAIT).unwrap();
     assert_eq!(holder.node.set_lock(&posix(holder.pid), WAIT), Ok(()));
 }
@@ -169,7 +170,7 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
     assert_eq!(one.node.kill(Target::All, 5, WAIT), Ok(()));
     until("it is passed on", || two.signals() == [5]);
     assert_eq!(first.signals(), []);
-    // The others start and see children, lock, and end.
+    // The other processes start and reap children, lock, and end.
     let child = family.child_of(&two);
     assert_eq!(two.node.kill(Target::Process(child.pid), 6, WAIT), Ok(()));
     let pid = child.pid;
@@ -191,7 +192,7 @@ fn the_first_process_can_exit_and_its_node_still_leads() {
     assert!(first.node.shut_down(LONG));
 }
 
-/// What changes nothing, and says how things are.
+/// Calls that change nothing and only return information.
 const TELLS: [&str; 10] = [
     "events",
     "identity",
@@ -204,7 +205,7 @@ const TELLS: [&str; 10] = [
     "pending_calls",
     "new",
 ];
-/// What belongs to the end itself, or has no result that could say so.
+/// Calls that belong to the end itself, or have no result for an error.
 const ENDS: [&str; 9] = [
     "broadcast",
     "disconnect",
@@ -217,7 +218,7 @@ const ENDS: [&str; 9] = [
     "work",
 ];
 
-/// Every other call: its name and what it says.
+/// Makes every other call. Returns its name and its error.
 fn calls(node: &HostNode, handle: SyncHandle) -> Vec<(&'static str, Option<Error>)> {
     let (me, other) = (node.identity().vmid, Vmid::new(99).unwrap());
     let range = IdRange { start: 1, end: 1 };
@@ -326,7 +327,7 @@ fn assert_all_refused(node: &HostNode, handle: SyncHandle) {
     }
 }
 
-/// A process with something of each kind.
+/// Gives a process a resource of each kind.
 fn laden(process: &Process) -> SyncHandle {
     let node = &process.node;
     let handle = node.open_sync(None).unwrap();
@@ -346,7 +347,7 @@ fn every_call_after_exit_fails() {
         let handle = laden(process);
         assert_eq!(process.node.exit(Exit::default(), WAIT), Ok(()));
         assert_all_refused(&process.node, handle);
-        // There is nothing left to give back.
+        // Nothing is left to release.
         assert_eq!(process.node.ids_in_use(), 0);
         assert_eq!(process.node.release_idle_ranges(WAIT), Ok(()));
         assert_eq!(process.node.broadcast(&Message::GetNewVmid, None), (0, 0));

@@ -1,4 +1,4 @@
-//! A parent learns of each child's end once; an ID doesn't come back too early.
+//! A parent gets the exit report of each child once, and an ID is not assigned again too early.
 
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -81,7 +81,7 @@ fn a_wait_returns_only_the_selected_children() {
         family.first.node.wait_child(ChildSelector::Pid(first), NOW),
         Err(Error::TimedOut)
     );
-    // Seen, and left as it is.
+    // The child is reported, and not reaped.
     let seen = family
         .first
         .node
@@ -137,7 +137,7 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
     let child = family.child();
     let (pid, vmid) = (child.pid, child.vmid());
     let other = family.child();
-    // Not even the process itself can give its own pid away.
+    // Even the process itself can't transfer its own pid.
     assert!(child.node.change_owner(pid, other.vmid(), WAIT).is_err());
     child.exit(0);
     until("the leader has seen its end", || {
@@ -150,7 +150,7 @@ fn a_pid_stays_taken_until_its_process_is_reaped() {
         "the parent answers for a zombie"
     );
     assert_ne!(owner, Some(vmid));
-    // A zombie can be signalled, by anybody; nothing happens.
+    // Any process can signal a zombie, without an effect.
     assert_eq!(
         family.first.node.kill(Target::Process(pid), 9, WAIT),
         Ok(())
@@ -194,7 +194,7 @@ fn a_pid_stays_taken_while_it_names_a_group_or_session() {
         owner.is_some(),
         "the pid of a session's leader is free too early"
     );
-    // Nobody has that pid, but its group can be signalled.
+    // No process has that pid, but its group can be signalled.
     assert_eq!(
         family.first.node.kill(Target::Process(session), 0, WAIT),
         Err(Error::NoSuchProcess)
@@ -234,7 +234,7 @@ fn orphans_get_the_first_process_as_parent() {
         .node
         .wait_child(ChildSelector::Pid(parent_pid), WAIT)
         .unwrap();
-    // It is a child like any other, and lives.
+    // It is a child like any other, and alive.
     assert_eq!(
         family.first.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::TimedOut)
@@ -276,7 +276,7 @@ fn a_subreaper_gets_the_orphans_below_it() {
     until("the zombie is inherited", || {
         reaper.node.process(zombie_pid, WAIT).unwrap().parent == reaper.pid
     });
-    // The unreaped zombie too.
+    // The zombie that was not reaped moves, too.
     let exit = reaper
         .node
         .wait_child(ChildSelector::Pid(zombie_pid), WAIT)
@@ -316,7 +316,7 @@ fn a_child_that_never_joins_leaves_nothing() {
         parent.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::NoChild)
     );
-    // Not even while the leader tries to reach it.
+    // This holds even while the leader tries to connect to it.
     let first = &family.first.node;
     let never = first.start_child(WAIT).unwrap();
     let address = family.base.with_extension(never.vmid.to_string());
@@ -344,7 +344,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
     let parent = family.child();
     for parent in [&family.first, &parent] {
         let child = parent.node.start_child(WAIT).unwrap();
-        // It has said which member it is, and then nothing more.
+        // It has sent its VMID, and then nothing more.
         let leader = family.base.with_extension("1");
         let mut stream = UnixStream::connect(leader).unwrap();
         let said = child.vmid.get().to_le_bytes();
@@ -358,7 +358,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         until("its pid is free", || {
             family.first.node.owner_of(child.pid, WAIT) == Ok(None)
         });
-        // One that is buried has not.
+        // An abandoned child has not.
         let never = parent.node.start_child(WAIT).unwrap();
         parent.node.abandon_child(never.vmid).unwrap();
         until("its pid is free", || {

@@ -1,4 +1,4 @@
-//! Processes of one family in one test, each with a library OS that notes what it is asked.
+//! Processes of one family in one test, each with a library OS that records its calls.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use libos_ipc::{
     Config, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal, SignalReply,
     Target, Vmid, Wait,
 };
-// The thread sanitizer sees what it does, which is not so with that of the standard library.
+// The thread sanitizer understands this mutex, but not that of the standard library.
 use spin::Mutex;
 use tempfile::TempDir;
 
@@ -23,16 +23,16 @@ pub(crate) const EPERM: i32 = 1;
 pub(crate) const ESRCH: i32 = 3;
 pub(crate) const EACCES: i32 = 13;
 
-/// What was noted.
+/// The recorded calls.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) signals: Vec<Signal>,
     pub(crate) ended: Vec<ChildExit>,
     pub(crate) joined: Vec<Vmid>,
     pub(crate) left: Vec<Vmid>,
-    /// The parents that it got when one had ended.
+    /// The parents that it got, each after the end of one.
     pub(crate) parents: Vec<Id>,
-    /// Answers put off.
+    /// Answers that are deferred.
     pub(crate) later: Vec<SignalReply>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Os {
     pub(crate) notes: Arc<Mutex<Notes>>,
     pub(crate) pid: Arc<Mutex<Id>>,
     pub(crate) threads: Arc<Mutex<Vec<Id>>>,
-    /// The answer to every signal, if it is not "done".
+    /// The answer to every signal, if it is not success.
     pub(crate) refuses: Arc<Mutex<Option<i32>>>,
     pub(crate) puts_off: Arc<Mutex<bool>>,
     pub(crate) path: Arc<Mutex<Option<CString>>>,
@@ -114,7 +114,7 @@ pub(crate) struct Process {
 
 impl Process {
     fn start(base: &std::path::Path, identity: Identity, config: Config, os: Os) -> Process {
-        // A signal may come as soon as the process has joined.
+        // A signal may arrive as soon as the process has joined.
         *os.pid.lock() = identity.pid;
         let node = HostNode::start_with(base, identity, config, Box::new(os.clone())).unwrap();
         let pid = node.join(WAIT).unwrap();
@@ -139,7 +139,7 @@ impl Process {
             .collect()
     }
 
-    /// Whom it got as parent, each time that one had ended.
+    /// Returns the parents that it got, each after the end of one.
     pub(crate) fn parents(&self) -> Vec<Id> {
         self.os.notes.lock().parents.clone()
     }
@@ -156,13 +156,13 @@ impl Process {
         assert!(self.node.shut_down(LONG));
     }
 
-    /// Is gone without a word.
+    /// Ends without an exit report.
     pub(crate) fn die(self) {
         self.node.shut_down(Duration::ZERO);
     }
 }
 
-/// A family, with its first process.
+/// A family and its first process.
 pub(crate) struct Family {
     _directory: TempDir,
     pub(crate) base: PathBuf,
@@ -174,7 +174,7 @@ impl Family {
         Family::led_with(Config::DEFAULT)
     }
 
-    /// A family whose first process has this configuration.
+    /// Makes a family whose first process has this configuration.
     pub(crate) fn led_with(config: Config) -> Family {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
@@ -186,22 +186,22 @@ impl Family {
         }
     }
 
-    /// A child of that process.
+    /// Starts a child of that process.
     pub(crate) fn child_of(&self, parent: &Process) -> Process {
         self.started(parent.node.start_child(WAIT).unwrap())
     }
 
-    /// The process that was prepared.
+    /// Starts the process with that identity.
     pub(crate) fn started(&self, identity: Identity) -> Process {
         self.started_as(identity, Os::default())
     }
 
-    /// The process that was prepared, with that library OS.
+    /// Starts the process with that identity and library OS.
     pub(crate) fn started_as(&self, identity: Identity, os: Os) -> Process {
         Process::start(&self.base, identity, Config::DEFAULT, os)
     }
 
-    /// The process that was prepared, configured so.
+    /// Starts the process with that identity and configuration.
     pub(crate) fn started_with(&self, identity: Identity, config: Config) -> Process {
         Process::start(&self.base, identity, config, Os::default())
     }
@@ -211,7 +211,7 @@ impl Family {
     }
 }
 
-/// Waits for something that another thread brings about.
+/// Waits for a condition that another thread makes true.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {

@@ -1,4 +1,4 @@
-//! Where the IDs of children and threads come from, over many forks.
+//! The sources of IDs for children and threads, over many forks.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
@@ -9,14 +9,14 @@ use libos_ipc::{Capacities, ChildSelector, Config, Error, ID_MAX, Id, Identity, 
 use crate::c_leader::CLeader;
 use crate::family::{Family, LONG, WAIT};
 
-/// A million takes too long where nothing is optimised.
+/// A million forks take too long without optimisation.
 const FORKS: u32 = if cfg!(debug_assertions) {
     200_000
 } else {
     1_000_000
 };
 
-/// IDs that live for a while, the last so many that were taken.
+/// IDs that live for a while: the last ones that were allocated.
 struct Living {
     ids: HashSet<Id>,
     order: VecDeque<Id>,
@@ -32,7 +32,7 @@ impl Living {
         }
     }
 
-    /// One more; the one that has lived for longest is over if there are too many.
+    /// Adds one; returns the oldest one if there are too many.
     fn add(&mut self, id: Id) -> Option<Id> {
         assert!(self.ids.insert(id), "{id} lives already");
         self.order.push_back(id);
@@ -45,7 +45,7 @@ impl Living {
     }
 }
 
-/// A leader by itself.
+/// Makes a leader without members.
 fn leader(base: &Path, wrap_ids: bool, own_ranges: usize) -> HostNode {
     let config = Config {
         capacities: Capacities {
@@ -60,7 +60,7 @@ fn leader(base: &Path, wrap_ids: bool, own_ranges: usize) -> HostNode {
     leader
 }
 
-/// Takes ranges and gives them back until this ID was handed out.
+/// Allocates and releases ranges until this ID was assigned.
 fn use_up_to(last: Id, leader: &HostNode) {
     while let Ok(range) = leader.alloc_range(WAIT) {
         leader.release_range(range, WAIT).unwrap();
@@ -74,7 +74,7 @@ fn use_up_to(last: Id, leader: &HostNode) {
 fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let leader = leader(&directory.path().join("f"), Config::DEFAULT.wrap_ids, 128);
-    // Some live from the beginning to the end.
+    // Some live from the start to the end.
     let old: HashSet<Id> = (0..64).map(|_| leader.take_id(WAIT).unwrap()).collect();
     use_up_to(ID_MAX - 10_000, &leader);
     let mut threads = Living::new(100);
@@ -97,7 +97,7 @@ fn pids_of_many_forks_rise_and_wrap_and_differ_from_those_in_use() {
             leader.release_id(over, WAIT).unwrap();
         }
     }
-    // Only where the highest ID was reached.
+    // Pids fall only once, after the highest ID.
     assert_eq!(times_lower, 1);
 }
 

@@ -1,4 +1,4 @@
-//! Signals for a group, and for all: nobody is left out, whatever another does.
+//! Signals for a group, and for all: every member is reached, whatever another does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use crate::bare::Bare;
 use crate::family::{EPERM, Family, NOW, Process, WAIT, until};
 use crate::pending::kill_nobody;
 
-/// Children of one process in a group of their own, which the first of them leads.
+/// Starts children of one process in a group of their own, whose leader is the first of them.
 fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
     let members: Vec<Process> = (0..count).map(|_| family.child_of(parent)).collect();
     let group = members[0].pid;
@@ -29,7 +29,7 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let mut bare = Bare::join(&family, deaf);
     first.node.set_group(deaf.pid, deaf.pid, WAIT).unwrap();
     let sender = family.child();
-    // More than one call waits for at once.
+    // These are more than one call waits for at once.
     let others: Vec<Process> = (0..20).map(|_| family.child()).collect();
     for other in &others {
         first.node.set_group(other.pid, deaf.pid, WAIT).unwrap();
@@ -42,7 +42,7 @@ fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
             until("it is signalled", || other.signals().contains(&signal));
         }
     }
-    // The one that did not answer gets all of it, too.
+    // The member that did not answer gets all signals, too.
     let mut came = Vec::new();
     until("it comes", || {
         for from in [first.vmid(), sender.vmid(), others[3].vmid()] {
@@ -65,7 +65,7 @@ fn each_member_of_a_group_larger_than_the_wait_limit_is_signalled_once() {
         until("all come", || member.signals().len() == 3);
         assert_eq!(member.signals(), [10, 12, 15]);
     }
-    // Nobody may: refused. One may: done.
+    // If no target may be signalled the call is refused; if one may, it succeeds.
     for member in &members {
         *member.os.refuses.lock() = Some(EPERM);
     }
@@ -152,7 +152,7 @@ fn a_signal_for_all_without_another_process_is_esrch() {
     for signal in [0, 10, 40] {
         assert_eq!(first.kill(Target::All, signal, WAIT), gone);
     }
-    // One that is being started counts, and so does a zombie.
+    // A starting process counts, and so does a zombie.
     let identity = first.start_child(WAIT).unwrap();
     assert_eq!(first.kill(Target::All, 0, WAIT), Ok(()));
     let child = family.started(identity);
@@ -162,7 +162,7 @@ fn a_signal_for_all_without_another_process_is_esrch() {
     assert_eq!(first.kill(Target::All, 10, WAIT), Ok(()));
     first.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
     assert_eq!(first.kill(Target::All, 10, WAIT), gone);
-    // The sender does not count: where the first process has ended, a last one is alone.
+    // The sender does not count: after the end of the first process the last one is alone.
     let last = family.child();
     assert_eq!(last.node.kill(Target::All, 10, WAIT), Ok(()));
     until("it comes", || family.first.signals() == [10]);
@@ -197,7 +197,7 @@ fn every_form_of_a_signal_checks_its_number() {
                     assert_eq!(said, Err(Error::Invalid), "{target:?}");
                 }
             }
-            // The target is looked for first, as by the kernel.
+            // The target is looked up first, as in the kernel.
             let nobody = 4_000_000;
             for target in [
                 Target::Process(nobody),

@@ -35,7 +35,7 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     one.node.set_group(0, 0, WAIT).unwrap();
     family.first.node.set_group(two.pid, one.pid, WAIT).unwrap();
     let grandchild = family.child_of(&two);
-    // From inside, from outside, and by the group of the sender.
+    // The signal comes from inside, from outside, and for the sender's own group.
     assert_eq!(three.node.kill(Target::Group(one.pid), 20, WAIT), Ok(()));
     assert_eq!(two.node.kill(Target::Group(one.pid), 21, WAIT), Ok(()));
     assert_eq!(grandchild.node.kill(Target::Group(0), 22, WAIT), Ok(()));
@@ -45,7 +45,7 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
     for other in [&three, &family.first] {
         assert_eq!(other.signals(), []);
     }
-    // It is there as long as a member is, though its leader is gone.
+    // It exists as long as it has a member, even after the end of its leader.
     let group = one.pid;
     one.exit(0);
     family
@@ -59,7 +59,7 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
         three.node.kill(Target::Group(4_000_000), 0, WAIT),
         Err(Error::NoSuchProcess)
     );
-    // Not allowed for some: done. Not allowed for any: refused.
+    // If some members refuse the call succeeds; if all refuse it is refused.
     *two.os.refuses.lock() = Some(EPERM);
     assert_eq!(three.node.kill(Target::Group(group), 24, WAIT), Ok(()));
     *grandchild.os.refuses.lock() = Some(EPERM);
@@ -75,7 +75,7 @@ fn set_group_has_the_errors_of_its_man_page() {
     let node = &family.first.node;
     let (one, two) = (family.child(), family.child());
     let grandchild = family.child_of(&one);
-    // Neither the caller nor a child of it.
+    // The target is neither the caller nor a child of it.
     assert_eq!(
         node.set_group(grandchild.pid, 0, WAIT),
         Err(Error::NoSuchProcess)
@@ -84,25 +84,25 @@ fn set_group_has_the_errors_of_its_man_page() {
         one.node.set_group(two.pid, 0, WAIT),
         Err(Error::NoSuchProcess)
     );
-    // No such group.
+    // There is no such group.
     assert_eq!(
         one.node.set_group(0, two.pid, WAIT),
         Err(Error::Refused(EPERM))
     );
-    // A group of another session.
+    // The group is in another session.
     two.node.new_session(WAIT).unwrap();
     assert_eq!(
         one.node.set_group(0, two.pid, WAIT),
         Err(Error::Refused(EPERM))
     );
-    // A child in another session, a session's leader.
+    // The target is a child in another session, the leader of a session.
     assert_eq!(node.set_group(two.pid, 0, WAIT), Err(Error::Refused(EPERM)));
     assert_eq!(
         node.set_group(0, 0, WAIT),
         Err(Error::Refused(EPERM)),
         "the first process leads its session"
     );
-    // A child that runs another program already.
+    // The target is a child that runs another program already.
     assert_eq!(node.set_group(one.pid, 0, WAIT), Ok(()));
     one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
     assert_eq!(
@@ -121,7 +121,7 @@ fn a_group_leader_cannot_start_a_session() {
     assert_eq!(two.node.new_session(WAIT), Ok(two.pid));
     assert_eq!(two.node.new_session(WAIT), Err(Error::Refused(EPERM)));
     assert_eq!(two.node.group_of(0, WAIT), Ok(two.pid));
-    // Nor while others are in the group that has its pid.
+    // It fails, too, while others are in the group that has its pid.
     family
         .first
         .node
@@ -243,16 +243,16 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
             node.wait_child(ChildSelector::Pid(tid), NOW),
             Err(Error::NoChild)
         );
-        // No group has its ID.
+        // No group has this ID.
         assert_eq!(node.set_group(0, tid, WAIT), Err(Error::Refused(EPERM)));
         assert_eq!(node.kill(Target::Group(tid), 0, WAIT), gone);
-        // One out of the same range that is nobody's.
+        // This ID is in the same range, but not in use.
         assert_eq!(node.group_of(tid + 1, WAIT).map(drop), gone);
         assert_eq!(node.set_group(tid + 1, 0, WAIT), gone);
         assert_eq!(node.kill(Target::Process(tid + 1), 0, WAIT), gone);
     }
     assert_eq!(child.signals(), [40, 40, 40]);
-    // Another thread keeps the range: the ID of one that has ended is nobody's.
+    // Another thread keeps the range; the ID of a thread that has ended is not in use.
     child.node.take_id(WAIT).unwrap();
     child.node.release_id(tid, WAIT).unwrap();
     for process in [&family.first, &child, &other] {

@@ -1,4 +1,4 @@
-//! IDs of processes that have not come yet, or never do.
+//! IDs of processes that have not connected yet, or never do.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use libos_ipc::{Config, Id, Identity};
 use crate::family::{Family, Process, WAIT, until};
 use crate::members::Deaf;
 
-/// That member hands an ID to a process that is being started, and is gone.
+/// The member transfers an ID to a process that is being started, and dies.
 fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
     let id = giver.node.take_id(WAIT).unwrap();
     giver.node.transfer_id(id, to.vmid, WAIT).unwrap();
@@ -43,13 +43,13 @@ fn ids_transferred_to_a_child_that_never_joins_are_freed() {
         ..Config::DEFAULT
     });
     let first = &family.first.node;
-    // Its parent says so.
+    // The parent abandons the child.
     let giver = family.child();
     let identity = first.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);
     first.abandon_child(identity.vmid).unwrap();
     assert_eq!(first.owner_of(id, WAIT), Ok(None));
-    // Or its parent is gone, and it has not come in time.
+    // Or the parent has ended, and the child has not joined in time.
     let (giver, parent) = (family.child(), family.child());
     let identity = parent.node.start_child(WAIT).unwrap();
     let id = hand_on_and_die(&family, giver, &identity);

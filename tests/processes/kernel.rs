@@ -1,6 +1,6 @@
-//! What the host's kernel does, with real processes.
+//! The behaviour of the host's kernel, with real processes.
 //!
-//! A forked copy of a test has one thread, and calls nothing but system calls. It has all descriptors of
+//! A forked copy of a test has one thread, and makes only system calls. It has all descriptors of
 //! that moment, so there is one such family at a time.
 #![allow(unsafe_code)]
 
@@ -17,7 +17,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A pipe: what is read from and what is written to.
+/// Makes a pipe: the reading and the writing end.
 pub(crate) fn pipe() -> [c_int; 2] {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
@@ -25,7 +25,7 @@ pub(crate) fn pipe() -> [c_int; 2] {
     ends
 }
 
-/// Reads one byte: returns when the other end is closed, or something was written.
+/// Reads one byte: returns when the other end is closed, or a byte was written.
 pub(crate) fn await_byte(end: c_int) -> bool {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
@@ -37,7 +37,7 @@ pub(crate) fn close(end: c_int) {
     unsafe { libc::close(end) };
 }
 
-/// Forks a process that ends with what `body` returns.
+/// Forks a process that exits with the result of `body`.
 pub(crate) fn fork(body: impl FnOnce() -> c_int) -> pid_t {
     // SAFETY: the copy only makes system calls, and ends without unwinding or running destructors.
     match unsafe { libc::fork() } {
@@ -53,7 +53,7 @@ pub(crate) fn fork(body: impl FnOnce() -> c_int) -> pid_t {
     }
 }
 
-/// Waits for that child: the code that it ended with.
+/// Waits for that child and returns its exit code.
 pub(crate) fn code_of(pid: pid_t) -> c_int {
     let mut status = 0;
     // SAFETY: room for a status.
@@ -72,8 +72,8 @@ fn await_call(pid: pid_t, call: libc::c_long) {
     });
 }
 
-/// Whether `waitpid(0)` gets a child of the group that the caller was in at the call, though it is moved
-/// to another group while it waits.
+/// Returns true if `waitpid(0)` reaps a child of the caller's group at the call, although the
+/// caller is moved to another group while it waits.
 pub(crate) fn own_group_is_that_of_the_call() -> bool {
     let _alone = alone();
     let [read, write] = pipe();
@@ -107,7 +107,7 @@ fn hear(end: c_int) -> u8 {
     byte
 }
 
-/// The signal that stands for a parent's end, alone.
+/// Returns the set with the signal of a parent's end only.
 fn end_of_parent() -> libc::sigset_t {
     // SAFETY: the set is made here.
     unsafe {
@@ -118,7 +118,7 @@ fn end_of_parent() -> libc::sigset_t {
     }
 }
 
-/// From now on the end of the calling process's parent is kept for [`await_end`].
+/// From now on the end of the calling process's parent is pending for [`await_end`].
 fn watch_parent() {
     let set = end_of_parent();
     // SAFETY: the set lives; no other memory is involved.
@@ -143,8 +143,8 @@ fn is_end_kept() -> bool {
     }
 }
 
-/// What a process hears by `PR_SET_PDEATHSIG`: `e` for each end. One that asks before its parent ends, and
-/// one that asks after that; then the subreaper ends that both have got.
+/// Returns the notices of `PR_SET_PDEATHSIG`, `e` for each end, of two processes: one requests them
+/// before its parent ends, the other after that; then the subreaper ends, their parent by then.
 pub(crate) fn ends_of_parents() -> [String; 2] {
     let _alone = alone();
     let [from_early, early] = pipe();
@@ -212,8 +212,9 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
     heard
 }
 
-/// What the kernel says of a thread's ID: `getpgid`, `getsid`, `setpgid`, `kill` with 0 and `waitpid`. The
-/// first two: whether they are those of its process. The others: the error number, or 0.
+/// Returns the results of `getpgid`, `getsid`, `setpgid`, `kill` with 0 and `waitpid` for a
+/// thread's ID. For the first two: whether they are those of its process. For the others: the error
+/// number, or 0.
 pub(crate) fn calls_with_a_thread() -> ([bool; 2], [c_int; 3]) {
     let _alone = alone();
     let errno = |result: c_int| {

@@ -1,6 +1,6 @@
-//! Processes of a family: how they end and are waited for, signals, groups, sessions, and what
-//! is known about a pid. The semantics are those of `wait(2)`, `kill(2)`, `setpgid(2)`,
-//! `setsid(2)` and POSIX's orphaned groups.
+//! Processes of a family: their ends and waits for them, signals, groups, sessions, and metadata.
+//! The semantics are those of `wait(2)`, `kill(2)`, `setpgid(2)`, `setsid(2)` and POSIX's orphaned
+//! groups.
 
 mod bare;
 mod c_leader;

@@ -1,4 +1,4 @@
-//! Who is there: joining, leaving, and a leader that goes first.
+//! The members of a family: joining, leaving, and a leader that ends first.
 
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -54,7 +54,7 @@ fn the_first_process_can_end_first_and_its_node_still_leads() {
     let (one, two) = (family.child(), family.child());
     let short = Wait::at_most(Duration::from_millis(5));
     assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
-    // Its process is gone, its service isn't.
+    // Its process has ended, and its node still serves.
     assert_eq!(
         one.node.process(family.first.pid, WAIT),
         Err(Error::NoSuchProcess)
@@ -97,7 +97,7 @@ fn members_are_notified_of_the_end_of_the_leader_at_once() {
             grandchild.node.take_id_for(child.vmid(), WAIT),
             Err(Error::LeaderGone)
         );
-        // What needs no leader goes on.
+        // Calls that need no leader succeed.
         let pid = grandchild.pid;
         grandchild.exit(6);
         let exit = waiting.join().unwrap().unwrap();
@@ -116,7 +116,7 @@ fn joining_without_an_own_pid_is_refused() {
     let thief = HostNode::start(&family.base, stolen, Config::DEFAULT).unwrap();
     assert!(thief.join(WAIT).is_err());
     assert_eq!(family.first.node.process(0, WAIT).unwrap().vmid, 1);
-    // Without a parent that prepared it, a process takes its own pid.
+    // Without a parent that prepared it, a process allocates its own pid.
     let stranger = Identity::child(Vmid::new(51).unwrap(), Vmid::LEADER);
     let stranger = HostNode::start(&family.base, stranger, Config::DEFAULT).unwrap();
     let pid = stranger.join(WAIT).unwrap();

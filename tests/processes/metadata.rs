@@ -1,4 +1,4 @@
-//! What is known about any pid.
+//! Metadata of any pid.
 
 use std::ffi::CString;
 
@@ -65,7 +65,8 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
 
 #[test]
 fn many_long_paths_requested_at_once_arrive_whole() {
-    // The thread sanitizer does not see that a scope waits for its threads: nothing to free after it.
+    // The thread sanitizer does not see that a scope waits for its threads, so nothing is freed
+    // after it.
     static LONG: [u8; 4000] = [b'q'; 4000];
     let family = Family::new();
     let (one, two) = (family.child(), family.child());

@@ -1,4 +1,4 @@
-//! What one process sends to another arrives in the order in which it was sent, whatever way it takes.
+//! Signals of one process to another arrive in the order in which they were sent, by any path.
 
 use std::thread;
 
@@ -41,7 +41,7 @@ fn signals_for_a_starting_child_are_delivered_in_the_order_of_sending() {
         assert_eq!(sender.node.kill(target, signal, WAIT), Ok(()));
     }
     let child = family.started(identity);
-    // Behind those.
+    // This one follows the others.
     assert_eq!(sender.node.kill(target, 3, WAIT), Ok(()));
     let expected: Vec<i32> = sent.into_iter().chain([3]).collect();
     assert_eq!(child.signals(), expected);
@@ -71,7 +71,7 @@ fn a_signal_for_one_process_follows_an_earlier_signal_for_all() {
     drop(others);
 }
 
-/// A member that reads one stream and not another.
+/// The member reads one stream and not another.
 #[test]
 fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
     let family = Family::new();
@@ -81,7 +81,7 @@ fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
     let (one, leader) = (Target::Process(identity.pid), family.first.vmid());
     target.connect(sender.vmid());
     thread::scope(|scope| {
-        // The way is known.
+        // The owner of the pid is known.
         let direct = scope.spawn(|| sender.node.kill(one, 1, WAIT));
         let came = target.await_signal_from(sender.vmid());
         target.answer(came);
@@ -96,7 +96,7 @@ fn a_direct_signal_waits_for_an_earlier_one_through_the_leader() {
         target.answer(for_all);
         target.answer(came);
         assert_eq!(behind.join().unwrap(), Ok(()));
-        // Nothing is under way any more: the short way again.
+        // Nothing is under way any more, so the direct path is used again.
         let direct = scope.spawn(|| sender.node.kill(one, 15, WAIT));
         let came = target.await_signal_from(sender.vmid());
         assert_eq!((came.code, came.signal), (codes::PID_KILL, 15));
@@ -113,7 +113,7 @@ fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
     let identity = family.first.node.start_child(WAIT).unwrap();
     let mut slow = Bare::join(&family, identity);
     let leader = family.first.vmid();
-    // More than its stream and its queue hold.
+    // These are more than its stream and its queue hold.
     for _ in 0..MANY {
         assert_eq!(sender.node.kill(Target::All, 1, WAIT), Ok(()));
     }
@@ -135,8 +135,7 @@ fn a_slow_member_gets_its_signals_in_order_and_delays_no_other() {
     assert_eq!(came[first_other..], [SIGCONT, 15, 40, 2, 40, 41, 40]);
 }
 
-/// Seed 5024934 of the simulator: the target has hung up on the sender, whose stream it never read, but
-/// not on the leader.
+/// The target has closed the sender's stream, which it never read, but not the leader's.
 #[test]
 fn an_unreachable_process_is_signalled_through_the_leader() {
     let family = Family::new();
@@ -156,7 +155,7 @@ fn an_unreachable_process_is_signalled_through_the_leader() {
                 if let Some(came) = target.signal_from(leader) {
                     break came;
                 }
-                // It may come directly again, once the old connection is closed.
+                // It may be sent directly again, once the old connection is closed.
                 if let Some(came) = target.signal_from(sender.vmid()) {
                     break came;
                 }

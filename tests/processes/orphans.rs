@@ -1,5 +1,5 @@
-//! Processes whose parent ends: before they have joined, while they wait to be told, with no room for how
-//! they end.
+//! Processes whose parent ends: before they have joined, while they wait for notices, and without
+//! room for their exit reports.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::kernel;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A family whose first process gives a start that long after its parent's end.
+/// Makes a family whose first process has that start limit.
 fn with_limit(start_limit: Duration) -> Family {
     Family::led_with(Config {
         start_limit,
@@ -32,7 +32,7 @@ fn flock(handle: u64) -> FileLock<'static> {
     }
 }
 
-/// Waits until the leader has seen the end of that process and its parent has waited for it.
+/// Waits until the leader has handled the end of that process and its parent has reaped it.
 fn reap(parent: &Process, pid: Id) {
     let exit = parent
         .node
@@ -61,7 +61,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         parent.node.transfer_id(id, identity.vmid, WAIT).unwrap();
         parent.node.set_lock(&flock(7), WAIT).unwrap();
         parent.node.give_open_file(identity.vmid, 7, WAIT).unwrap();
-        // In the middle of a start.
+        // The start is under way.
         let killed = first.node.kill(Target::Process(identity.pid), 9, WAIT);
         assert_eq!(killed, Ok(()));
         let pid = parent.pid;
@@ -74,7 +74,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         let starting = first.node.process(identity.pid, WAIT).unwrap();
         assert_eq!(starting.state, ProcessState::Starting);
         assert_eq!((starting.parent, starting.group), (heir.pid, pid));
-        // It keeps the new parent waiting, which can signal it, too.
+        // The new parent waits for it, and can signal it, too.
         assert_eq!(
             heir.node.wait_child(ChildSelector::Pid(starting.pid), NOW),
             Err(Error::TimedOut)
@@ -132,7 +132,7 @@ fn a_child_that_does_not_join_in_time_is_abandoned_and_leaves_nothing() {
     let pid = parent.pid;
     parent.exit(0);
     reap(first, pid);
-    // Who waits for them waits for nobody in the end.
+    // A wait for them ends with `ECHILD`.
     let waited = first.node.wait_child(ChildSelector::Any, WAIT);
     assert_eq!(waited, Err(Error::NoChild));
     let gone = Error::NoSuchProcess;
@@ -199,7 +199,7 @@ fn a_wait_for_a_child_ends_when_the_child_is_abandoned() {
     }
 }
 
-/// The parents that a process gets are told as the kernel's `PR_SET_PDEATHSIG` tells them.
+/// The notices about parents are those of the kernel's `PR_SET_PDEATHSIG`.
 #[test]
 fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     assert_eq!(kernel::ends_of_parents(), ["bee.", "be."]);
@@ -213,13 +213,14 @@ fn every_end_of_a_parent_is_reported_once_as_by_the_kernel() {
     let child = family.child_of(&parent);
     let silent = family.child_of(&parent);
     let late = family.child_of(&parent);
-    // Its parent has never said anything to it.
+    // Its parent has never sent anything to it.
     assert_eq!(child.node.watch_parent(true, WAIT), Ok(parent.pid));
     assert_eq!(silent.node.watch_parent(true, WAIT), Ok(parent.pid));
     assert_eq!(silent.node.watch_parent(false, WAIT), Ok(parent.pid));
     parent.exit(0);
     until("it is told", || child.parents() == [reaper.pid]);
-    // One that asks after that learns who is its parent, and of the next end.
+    // A process that requests notices after that gets its present parent, and a notice of the next
+    // end.
     assert_eq!(late.node.watch_parent(true, WAIT), Ok(reaper.pid));
     let reaper_pid = reaper.pid;
     reaper.die();
@@ -239,7 +240,7 @@ fn the_end_of_a_leader_that_is_the_parent_is_reported_once() {
         let child = family.child();
         assert_eq!(child.node.watch_parent(true, WAIT), Ok(first));
         if leaves {
-            // Its process ends, and it leads on.
+            // Its process ends, and its node still leads.
             let short = Wait::at_most(Duration::from_millis(1));
             assert_eq!(family.first.node.leave(short), Err(Error::TimedOut));
             until("it is told", || child.parents() == [0]);
@@ -264,7 +265,7 @@ fn end_of_a_parent_that_never_connected_to_its_child_is_reported() {
     let left = || -> Vec<Vmid> { child.os.notes.lock().left.clone() };
     parent.die();
     until("it is told", || left() == [vmid]);
-    // Once, whatever is sent to it later.
+    // It is notified once, whatever is sent to it later.
     let _ = child.node.connect(vmid);
     until("it is known to be gone", || {
         child.node.statistics().pools.peers.now == 1
@@ -299,7 +300,8 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
     until("the embedder hears of all", || {
         first.ended().len() == ORPHANS + 1
     });
-    // One without room can be asked for by its pid and its group, be looked at, and is a zombie to all.
+    // An exit report without room can be requested by pid and group and peeked at, and its process
+    // is a zombie to all.
     let last = expected.pop().unwrap();
     let seen = first
         .node

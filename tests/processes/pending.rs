@@ -1,4 +1,4 @@
-//! What the host's kernel does with signals that are not delivered yet, and for zombies.
+//! The host's kernel with signals that are not delivered yet, and with zombies.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -8,7 +8,7 @@ use libc::{c_int, pid_t, sigset_t};
 
 use crate::kernel::{alone, await_byte, close, code_of, fork, pipe};
 
-/// How a signal is sent.
+/// The call that sends a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     /// `kill(2)`
@@ -25,7 +25,8 @@ impl How {
     }
 }
 
-/// What `kill(2)` says of a signal for a pid that no process has: an error number, or 0.
+/// Returns the result of `kill(2)` with a signal for a pid that no process has: an error number, or
+/// 0.
 pub(crate) fn kill_nobody(signal: c_int) -> c_int {
     // SAFETY: no memory is passed; there is no such process.
     let said = unsafe { libc::kill(pid_t::MAX, signal) };
@@ -61,7 +62,7 @@ fn send(to: pid_t, tid: pid_t, how: How) -> c_int {
     })
 }
 
-/// How many signals are queued for all processes of this user. Timers count, too.
+/// Returns the number of queued signals of all processes of this user. Timers count, too.
 fn queued_now() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("SigQ:"));
@@ -69,7 +70,7 @@ fn queued_now() -> u64 {
     queued.parse().unwrap()
 }
 
-/// As [`pending_after`], for a process that may have so many queued.
+/// As [`pending_after`], for a process that may have that many queued.
 pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec<c_int>) {
     loop {
         let others = queued_now();
@@ -80,14 +81,13 @@ pub(crate) fn pending_at_limit(signals: &[How], queued: u64) -> (Vec<c_int>, Vec
     }
 }
 
-/// Sends the signals to a process that has all of them blocked, and may have so many queued. What each
-/// call said, and what was pending in the end, by number.
+/// Sends the signals to a process that has blocked all of them, and may have that many queued.
+/// Returns the result of each call, and the pending signals at the end, by number.
 pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>, Vec<c_int>) {
     let _alone = alone();
     let (go, out) = (pipe(), pipe());
     let (set, mut before) = (all(), MaybeUninit::uninit());
-    // The copy has them blocked from its beginning.
-    // SAFETY: both are signal sets.
+    // The copy has them blocked from its start. SAFETY: both are signal sets.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr()) };
     let child = fork(|| {
         close(go[1]);
@@ -99,7 +99,7 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
             // SAFETY: a limit.
             unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) };
         }
-        // It is ready.
+        // The copy is ready.
         let zero = 0_u8;
         // SAFETY: one byte.
         unsafe { libc::write(out[1], (&raw const zero).cast(), 1) };
@@ -118,7 +118,7 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
             unsafe { libc::write(out[1], (&raw const number).cast(), 1) };
         }
     });
-    // SAFETY: the set that was.
+    // SAFETY: the set from before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
     close(out[1]);
     assert!(await_byte(out[0]));
@@ -136,14 +136,14 @@ pub(crate) fn pending_after(signals: &[How], queued: Option<u64>) -> (Vec<c_int>
     (said, pending)
 }
 
-/// What the calls for a zombie say, which leads a group of its own: for itself, its main thread, another
-/// thread, its group.
+/// Returns the results of the calls for a zombie that leads a group of its own: for itself, its
+/// main thread, another thread, its group.
 pub(crate) fn signals_for_a_zombie(signal: c_int) -> [c_int; 4] {
     let _alone = alone();
     // SAFETY: no memory is involved.
     let zombie = fork(|| unsafe { libc::setpgid(0, 0) });
     let mut ended = MaybeUninit::uninit();
-    // SAFETY: room for what is told.
+    // SAFETY: room for the result.
     unsafe {
         let id = libc::id_t::try_from(zombie).unwrap();
         let how = libc::WEXITED | libc::WNOWAIT;

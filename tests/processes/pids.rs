@@ -1,4 +1,4 @@
-//! Which pids come again once the highest was reached, beside the host's kernel.
+//! The pids that are assigned again once the highest was reached, compared with the host's kernel.
 #![allow(unsafe_code)]
 
 use libc::{c_int, pid_t};
@@ -8,22 +8,22 @@ use libos_ipc::{ChildSelector, Error, ID_MAX, Id};
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
 
-/// Whether the pid of a living process comes again, that of a zombie, of one that was waited for, and of one
-/// that led a group, or a session, in which somebody is, and in which nobody is any more.
+/// Whether the pid is assigned again: of a living process, a zombie, a reaped process, and of the
+/// leader of a group, and of a session, each with and without a member.
 type Again = [bool; 7];
 
-/// What has to be so.
+/// The expected result.
 const EXPECTED: Again = [false, false, true, false, true, false, true];
 
-/// What was found for a living process; then for a zombie, a group and a session, while something goes by
-/// their pids, and after that.
+/// Orders the results: for a living process; then for a zombie, a group and a session, while their
+/// pids are in use, and after that.
 fn in_order(living: bool, before: [bool; 3], after: [bool; 3]) -> Again {
     let [zombie, group, session] = before;
     let [reaped, no_group, no_session] = after;
     [living, zombie, reaped, group, no_group, session, no_session]
 }
 
-/// As the code of an exit.
+/// Encodes the result as an exit code.
 fn code(again: Again) -> c_int {
     let bits = again.iter();
     bits.fold(0, |bits, again| bits << 1 | c_int::from(*again))
@@ -33,7 +33,7 @@ fn code(again: Again) -> c_int {
 fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
     let family = Family::new();
     let first = &family.first.node;
-    // Once through all that is free, and some short ranges.
+    // It allocates all free IDs once, and some short ranges.
     let come_again = |pids: [Id; 3]| {
         let mut again = [false; 3];
         for _ in 0..ID_MAX / 32 + 100 {
@@ -79,21 +79,21 @@ fn a_pid_is_assigned_again_when_it_names_nothing_any_more() {
 fn the_kernel_assigns_pids_again_by_the_same_rules() {
     let _alone = alone();
     let found = code_of(fork(|| {
-        // A PID space of its own, in which this is the first process.
-        // SAFETY: no memory is involved.
+        // This is a PID space of its own, with this process as the first. SAFETY: no memory is
+        // involved.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } < 0 {
             return UNKNOWN;
         }
         code_of(fork(|| kernel().map_or(UNKNOWN, code)))
     }));
-    // It needs privileges.
+    // This needs privileges.
     assert!(found == UNKNOWN || found == code(EXPECTED), "{found:07b}");
 }
 
-/// The code of an exit that says that nothing was found out.
+/// The exit code for no result.
 const UNKNOWN: c_int = 255;
 
-/// A process that lives until it is killed.
+/// Forks a process that lives until it is killed.
 fn child(before: impl FnOnce()) -> pid_t {
     fork(|| {
         before();
@@ -122,10 +122,11 @@ fn await_end(pid: pid_t) {
     unsafe { libc::waitid(libc::P_PID, id, std::ptr::null_mut(), flags) };
 }
 
-/// Whether the pid is the next if it is its turn; none if the kernel does not let us say so.
+/// Returns true if the kernel assigns the pid when its turn comes; none if the kernel does not
+/// allow the test.
 fn comes_next(pid: pid_t) -> Option<bool> {
     let path = c"/proc/sys/kernel/ns_last_pid";
-    // In decimal, without any memory.
+    // The number is written in decimal, without allocation.
     let mut digits = [0_u8; 10];
     let mut rest = pid - 1;
     for digit in digits.iter_mut().rev() {
@@ -147,7 +148,7 @@ fn comes_next(pid: pid_t) -> Option<bool> {
     Some(next == pid)
 }
 
-/// What the kernel does, in the first process of a PID space.
+/// Returns the kernel's results, in the first process of a PID space.
 fn kernel() -> Option<Again> {
     let (living, zombie) = (child(|| ()), child(|| ()));
     let (group, in_group) = (child(|| ()), child(|| ()));
@@ -164,7 +165,7 @@ fn kernel() -> Option<Again> {
             unsafe { libc::setpgid(0, 0) };
         });
     });
-    // Its child is the next; when it is in a group of its own all is as it should be.
+    // Its child has the next pid; when that is in a group of its own everything is set up.
     let in_session = session + 1;
     // SAFETY: no memory is involved.
     while unsafe { libc::getpgid(in_session) } != in_session {
@@ -221,7 +222,7 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
             "gone"
         );
         assert_eq!(change(own.start, to), Ok(()));
-        // It is in pieces now, and this is none of them.
+        // The range was split, and this is none of its parts.
         let _ = node.release_range(own, WAIT);
         assert_eq!(node.owner_of(own.end, WAIT), Ok(Some(node.identity().vmid)));
         assert_eq!(node.set_group(ID_MAX, 0, WAIT), Err(Error::NoSuchProcess));

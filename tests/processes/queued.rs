@@ -30,7 +30,8 @@ fn counted(signals: impl IntoIterator<Item = i32>) -> BTreeMap<i32, usize> {
     counts
 }
 
-/// Sends the same to a child that has not joined: what each call said, and what it gets.
+/// Sends the same to a child that has not joined. Returns the result of each call, and the signals
+/// that the child gets.
 fn kept_after(family: &Family, signals: &[How]) -> (Vec<i32>, Vec<i32>) {
     let identity = family.first.node.start_child(WAIT).unwrap();
     let said = signals
@@ -40,7 +41,7 @@ fn kept_after(family: &Family, signals: &[How]) -> (Vec<i32>, Vec<i32>) {
     let os = Os::default();
     os.threads.lock().push(identity.pid);
     let child = family.started_as(identity, os);
-    // Behind all that was kept.
+    // This one follows all queued signals.
     let last = Target::Process(identity.pid);
     assert_eq!(family.first.node.kill(last, 9, WAIT), Ok(()));
     let mut came = child.signals();
@@ -62,7 +63,7 @@ fn signals_pending_for_a_starting_process_are_those_the_kernel_keeps_for_a_proce
         let (own_said, kept) = kept_after(&family, &sent);
         assert_eq!(own_said, said, "{sent:?}");
         assert_eq!(counted(kept.clone()), counted(pending), "{sent:?}");
-        // And in the order in which it was sent: the first of those that became one counts.
+        // They are delivered in the order of sending: the first of merged signals counts.
         let mut rest = kept.iter();
         let mut expected = rest.next();
         for how in &sent {
@@ -103,7 +104,7 @@ fn at_the_limit_of_queued_signals_a_process_has_one_pending_and_a_thread_is_refu
     let (own_said, kept) = kept_after(&family, &sent);
     assert_eq!(own_said, said);
     assert_eq!(counted(kept), counted(pending));
-    // It is free again.
+    // The queue is free again.
     let (_, kept) = kept_after(&family, &[How::Process(40); LIMIT]);
     assert_eq!(kept.len(), LIMIT);
 }
@@ -122,7 +123,7 @@ fn signals_queued_for_a_process_that_never_joins_are_freed() {
         first.abandon_child(identity.vmid).unwrap();
         until("the places are free", || queued() == 0);
     }
-    // And so are those of one that dies with its parent, or later.
+    // So are the signals of a process that dies with its parent, or later.
     let parent = family.child();
     let identity = parent.node.start_child(WAIT).unwrap();
     assert_eq!(kill(&family.first, identity, How::Process(50)), 0);

@@ -1,4 +1,5 @@
-//! When a wait has returned the child is gone for all, and a wait that gives up loses nothing.
+//! When a wait has returned the child is gone for all processes, and a wait that times out loses
+//! nothing.
 
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::kernel;
 
 const GONE: Error = Error::NoSuchProcess;
 
-/// Nobody who may be asked knows the pid or the group any more.
+/// Checks that no process finds the pid or the group any more.
 fn assert_gone(family: &Family, other: &HostNode, pid: Id) {
     for node in [&family.first.node, other] {
         assert_eq!(node.process(pid, WAIT), Err(GONE));

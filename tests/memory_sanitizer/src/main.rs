@@ -1,6 +1,6 @@
-//! A leader and a member over the loopback platform, with all kinds of calls, dropped and made again
-//! in the same memory, for the memory sanitizer: every branch and every address that depends on a byte
-//! which nobody has written is a report. The memory of both is uninitialised to begin with.
+//! A leader and a member over the loopback platform, with all kinds of calls, dropped and made
+//! again in the same memory, for the memory sanitizer: it reports every branch and every address
+//! that depends on an uninitialised byte. The memory of both is uninitialised at first.
 #![no_std]
 #![no_main]
 
@@ -45,7 +45,7 @@ unsafe extern "C" {
     fn abort() -> !;
 }
 
-/// The leader's turns go on in a thread of their own until that is set.
+/// Ends the thread that polls the leader.
 static DONE: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
@@ -57,7 +57,7 @@ extern "C" fn lead(leader: *mut c_void) -> *mut c_void {
     null_mut()
 }
 
-/// What the member does while the leader is led.
+/// Makes the member's calls while the leader is polled.
 fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error> {
     let pid = member.join(WAIT)?;
     let ids = [(); 40].map(|()| member.take_id(WAIT));
@@ -99,7 +99,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
         member.unlock_sync(handle, SyncState::Shared, None)?;
     }
     member.close_sync(handle, WAIT)?;
-    // Nobody is there who does as it is asked, but the leader has been through its tables.
+    // No process answers the signal, but the leader has searched its tables.
     let _ = member.kill(Target::Group(pid), 0, WAIT);
     let _ = member.kill(Target::Process(1), 10, WAIT);
     let grandchild = member.start_child(WAIT)?;
@@ -109,7 +109,7 @@ fn calls(leader: &Node<'_, Place>, member: &Node<'_, Place>) -> Result<(), Error
     member.exit(Exit::default(), WAIT)
 }
 
-/// A family, from its beginning to its end.
+/// Runs a family from its start to its end.
 fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     let [leaders, members] = memory;
     let place = |vmid| NETWORK.join(vmid).map_err(|_| Error::Platform);
@@ -140,13 +140,13 @@ fn family(memory: [&mut [MaybeUninit<u8>]; 2]) -> Result<(), Error> {
     outcome
 }
 
-/// Memory that nobody has written.
+/// Returns uninitialised memory.
 fn fresh(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
-    // SAFETY: it is ours for good, and as long as that; what is in it may be uninitialised.
+    // SAFETY: it is owned for good, and has that length; its bytes may be uninitialised.
     unsafe { core::slice::from_raw_parts_mut(malloc(bytes).cast(), bytes) }
 }
 
-/// With an argument it makes the mistake that the sanitizer is to find, to show that it would.
+/// With an argument it makes the mistake that the sanitizer must find, to show that it does.
 #[unsafe(no_mangle)]
 extern "C" fn main(arguments: c_int, _: *const *const i8) -> c_int {
     let member = Identity::child(Vmid::LEADER, Vmid::LEADER);
@@ -155,7 +155,8 @@ extern "C" fn main(arguments: c_int, _: *const *const i8) -> c_int {
     let mut ok = true;
     if arguments > 1 {
         let first = leaders.as_ptr().cast::<u8>();
-        // SAFETY: none: this is the mistake. Volatile, so that the compiler doesn't see it first.
+        // SAFETY: none: this is the mistake. It is volatile, so that the compiler does not detect
+        // it first.
         if unsafe { first.read_volatile() } == 1 {
             ok = false;
         }
