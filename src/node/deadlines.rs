@@ -7,12 +7,13 @@ use crate::pal::Time;
 use crate::store::{SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU64};
 
-/// Times that are kept apart. Where more are outstanding, the youngest of them share the latest.
+/// The number of times that are kept separately. If more events are outstanding, the youngest of
+/// them share the latest time.
 const MARKS: usize = 16;
 
-/// What the leader's node keeps of its tables that these do not keep themselves.
+/// The state of the leader's node beside the leader's tables.
 pub(in crate::node) struct LeaderLimits {
-    /// Files that were lent are to come back.
+    /// Delegated files are being recalled.
     pub(in crate::node) recalling: AtomicBool,
     /// Processes are being started whose parent has ended.
     pub(in crate::node) awaiting_starts: AtomicBool,
@@ -20,7 +21,8 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) recalls: SpinLock<Deadlines>,
     /// The time limits of processes that are being started and have lost their parent.
     pub(in crate::node) starts: SpinLock<Deadlines>,
-    /// [`Signals::raised`](crate::leader::Signals::raised) when all signals that could be sent were.
+    /// The value of [`Signals::ready_count`](crate::leader::Signals::ready_count) when all signals
+    /// that could be sent were sent.
     pub(in crate::node) signals_sent: AtomicU64,
 }
 
@@ -36,10 +38,10 @@ impl LeaderLimits {
     }
 }
 
-/// When events reach their limit. The time of an event counts from the first look at it.
+/// The time limits of events. The time of an event counts from the first call that sees it.
 pub(in crate::node) struct Deadlines {
-    /// The first `count` are in use: all events up to that number that no mark before it covers reach
-    /// their limit then. Both rise.
+    /// The first `count` marks are in use: each has the limit of all events up to its number that
+    /// no mark before it covers. Both numbers and times rise.
     marks: [(u64, Time); MARKS],
     count: usize,
 }
@@ -52,8 +54,8 @@ impl Deadlines {
         }
     }
 
-    /// When the event `first` reaches its limit: it is the oldest that is outstanding, and `last` is the
-    /// youngest there has been by `now`.
+    /// Returns the limit of the event `first`, the oldest that is outstanding; `last` is the
+    /// youngest so far at `now`.
     pub(in crate::node) fn of(
         &mut self,
         first: u64,
@@ -97,7 +99,7 @@ mod tests {
         assert_eq!(deadlines.of(1, 3, Time(8), LIMIT), Time(105));
         assert_eq!(deadlines.of(2, 3, Time(9), LIMIT), Time(105));
         assert_eq!(deadlines.of(3, 3, Time(20), LIMIT), Time(108));
-        // All were over for a while.
+        // All events were over for a while.
         assert_eq!(deadlines.of(7, 9, Time(50), LIMIT), Time(150));
     }
 

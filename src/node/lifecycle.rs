@@ -70,12 +70,12 @@ impl<P: Pal> Node<'_, P> {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Leaves the family: new calls fail with [`Error::ShuttingDown`], as do calls that wait; what
-    /// was accepted for sending goes out, for at most `limit`; then all streams are closed and
-    /// [`Node::work`] returns. Blocks until that is done. True if everything went out.
+    /// Leaves the family: new calls and waiting calls fail with [`Error::ShuttingDown`]; frames in
+    /// the send queues are sent, for at most `limit`; then all streams are closed and
+    /// [`Node::work`] returns. Blocks until that is done. True if all frames were sent.
     ///
-    /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so its
-    /// confirmations are waited for, too, within the same `limit`.
+    /// Sync handles are closed. A leader in C ends if a stream breaks while it answers that, so
+    /// this call waits for its confirmations, too, within the same `limit`.
     ///
     /// The PAL stops listening when the node is dropped.
     pub fn shut_down(&self, limit: Duration) -> bool {
@@ -128,8 +128,8 @@ impl<P: Pal> Node<'_, P> {
 
 impl<P: Pal> Drop for Node<'_, P> {
     fn drop(&mut self) {
-        // The other processes of a family bear the sudden end of a process, but a leader in C would
-        // end if a stream broke while it answers.
+        // The other processes of a family tolerate the sudden end of a process, but a leader in C
+        // would end if a stream broke while it answers.
         let has_c_leader = self.identity.leader.is_some() && !self.has_extensions();
         if has_c_leader && self.phase() < Phase::Closing {
             self.config.driving = Driving::Caller;

@@ -53,8 +53,8 @@ fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {
     Arc::new(Waiters::new(&mut arena, capacity, 0, || Ok(NoEvent)).unwrap())
 }
 
-/// A call gives up, or not, while its answer comes and the peer dies: one outcome, and the waiter
-/// is free after that, once.
+/// A call times out, or not, while its answer arrives and the peer dies: it has one outcome, and
+/// the waiter is freed once.
 #[test]
 fn loom_a_wait_has_one_outcome() {
     for late in [LateReply::Drop, LateReply::ReleaseRange] {
@@ -92,7 +92,7 @@ fn loom_a_wait_has_one_outcome() {
     }
 }
 
-/// Two threads use a peer while the worker takes it out: its place is free after that, once.
+/// Two threads use a peer while the worker removes it: its slot is freed once.
 #[test]
 fn loom_a_peer_is_released_once() {
     check(|| {
@@ -134,7 +134,7 @@ fn loom_a_peer_is_released_once() {
     });
 }
 
-/// An event that is waited for. One that is not set when all wait is a wake that was lost.
+/// An event that threads wait for. If it is not set when all threads wait, a wake was lost.
 struct Bell {
     is_set: Mutex<bool>,
     changed: Condvar,
@@ -155,11 +155,11 @@ impl Event for Bell {
     }
 }
 
-/// A platform with one stream, which takes everything; it may have a full backlog at first.
+/// A platform with one stream, which accepts all bytes; it may have a full backlog at first.
 struct Sink {
     written: Arc<Mutex<Vec<u8>>>,
     busy: Mutex<u32>,
-    /// Each look at the clock is later, so that what is to be tried again is.
+    /// Each reading of the clock is later, so that pauses end.
     clock: core::sync::atomic::AtomicU64,
 }
 
@@ -232,7 +232,7 @@ impl Pal for Sink {
     }
 }
 
-/// A member whose leader is [`PEER`].
+/// Makes a member whose leader is [`PEER`].
 fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node<'static, Sink> {
     let capacities = Capacities {
         peers: 1,
@@ -273,8 +273,8 @@ fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node
 
 const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 
-/// Two threads send at once, while the worker looks after who asked for it: nobody waits for the
-/// other, and every frame goes out, whole; also if the peer's backlog is full at first.
+/// Two threads send at once, while the worker serves scheduled peers: no thread waits for another,
+/// and every frame is sent whole, even if the peer's backlog is full at first.
 #[test]
 fn loom_no_frame_is_left_behind() {
     for busy in [0, 1] {
@@ -300,7 +300,7 @@ fn no_frame_is_left_behind(busy: u32) {
     send(&node, 2);
     other.join().unwrap();
     worker.join().unwrap();
-    // The worker goes on for as long as somebody wants it.
+    // The worker continues as long as a peer is scheduled.
     while node.peers.scheduled() > 0 {
         node.poll(Some(Time(0)));
     }
@@ -331,8 +331,8 @@ fn no_frame_is_left_behind(busy: u32) {
     assert_eq!(ids, [1, 2]);
 }
 
-/// Two threads wait for a sync handle while the leader's word comes: both have it, one after the
-/// other, and nobody is left asleep.
+/// Two threads wait for a sync handle while the leader's grant arrives: both get it, one after the
+/// other, and no thread stays asleep.
 #[test]
 fn loom_the_grant_of_a_handle_wakes_all_waiters() {
     let mut builder = loom::model::Builder::new();
@@ -343,7 +343,7 @@ fn loom_the_grant_of_a_handle_wakes_all_waiters() {
         let node = Arc::new(member(&written, 0, 1));
         let handle = node.open_sync(Some(1)).unwrap();
         let state = SyncState::Exclusive;
-        // The leader is asked for it.
+        // The leader gets the request.
         let asked = node.lock_sync(handle, state, &mut [], NOW);
         assert_eq!(asked.map(drop), Err(Error::TimedOut));
         let use_it = move |node: &Node<'static, Sink>| {

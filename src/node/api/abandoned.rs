@@ -17,17 +17,18 @@ use crate::wire::Message;
 use crate::{Id, Vmid};
 
 impl<P: Pal> Node<'_, P> {
-    /// Has the leader take back what was handed to a process that will never join: one whose start
-    /// failed, say, after its VMID was made and its PID handed to it. The leader, and a process
-    /// that is connected with it, is left alone.
+    /// Asks the leader to reclaim the IDs and open files that were given to a process which will
+    /// never join, for example one whose start failed after its VMID was made and its pid
+    /// transferred to it. A process that is connected with the leader, and the leader itself, are
+    /// not changed.
     ///
-    /// It is for children that were never seen: one that came, and died before it
-    /// [joined](Node::join), has ended like any other. Never blocks: what can't be said to the leader at
-    /// once is said as soon as there is room for it.
+    /// This is for children that never connected: a child that connected, and died before it
+    /// [joined](Node::join), has ended like any other. It never blocks: if the message to the
+    /// leader finds no room, the worker sends it later.
     ///
     /// # Errors
-    /// [`Error::LeaderGone`]; [`Error::Platform`] if no stream can be had for now, and the table of
-    /// children is full, so that it can't be tried later.
+    /// [`Error::LeaderGone`]; [`Error::Platform`] if the platform has no stream at present, and the
+    /// table of children is full, so that the worker can't try later.
     pub fn abandon_child(&self, vmid: Vmid) -> Result<(), Error> {
         let buried = match self.leader()? {
             LeaderRoute::Local(_) if vmid == self.identity.vmid || self.is_connected(vmid) => {
@@ -54,7 +55,7 @@ impl<P: Pal> Node<'_, P> {
         buried
     }
 
-    /// Tells the leader of all children that will never come, or has the worker do so later.
+    /// Reports all abandoned children to the leader, or has the worker do so later.
     pub(in crate::node) fn report_abandoned(&self) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
             return Ok(());

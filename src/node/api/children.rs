@@ -26,16 +26,16 @@ pub enum ChildSelector {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Waits until a child has ended, and reaps it: when this returns nobody in the family sees it any
-    /// more, and its pid is free, unless it names a group or session. With a wait of no time,
-    /// [`Error::TimedOut`] says that none has ended yet (`WNOHANG`). Of several the one that died first
-    /// comes first.
+    /// Waits until a child has ended, and reaps it: when this returns no process of the family
+    /// finds the child any more, and its pid is free, unless it names a group or session. With a
+    /// wait of no time, [`Error::TimedOut`] means that no child has ended yet (`WNOHANG`). Of
+    /// several dead children the one that died first is reaped.
     ///
-    /// A child that has ended is reaped even if `wait` is over or interrupted: the leader has a second for
-    /// that. If it takes longer, the child stays a zombie for the next call.
+    /// A child that has ended is reaped even if `wait` is over or interrupted: the leader has one
+    /// second for that. If it takes longer, the child stays a zombie for the next call.
     ///
     /// # Errors
-    /// [`Error::NoChild`] if there is no such child (any more), [`Error::TimedOut`] and
+    /// [`Error::NoChild`] if there is no such child, or none any more; [`Error::TimedOut`] and
     /// [`Error::Interrupted`] as `wait` says; for groups [`Error::Unsupported`] if the leader is a
     /// process in C.
     pub fn wait_child(&self, which: ChildSelector, wait: Wait<'_>) -> Result<ChildExit, Error> {
@@ -246,14 +246,14 @@ impl<P: Pal> Node<'_, P> {
     pub(crate) fn forget_child(&self, pid: Id) {
         let us = self.identity.vmid;
         let reap = Message::ProcessReap(pid);
-        // Without the leader nobody asks for the pid any more.
+        // Without the leader no process asks for the pid any more.
         let _ = match self.leader() {
             Ok(LeaderRoute::Local(leader)) => {
                 self.apply_request(leader, (us, 0), &reap, None).map(drop)
             }
             Ok(LeaderRoute::Remote(leader)) if self.has_extensions() => {
-                // Where there is no room it stays a zombie until this process ends: the worker, which may
-                // be the caller, waits for nobody.
+                // Without room it stays a zombie until this process ends: the worker, which may be
+                // the caller, waits for no peer.
                 self.send_reap(leader, pid)
             }
             _ => Ok(()),

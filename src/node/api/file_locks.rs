@@ -1,4 +1,4 @@
-//! Calls for file locks, which the leader decides for all members.
+//! Calls for file locks, which the leader grants for all members.
 
 use core::time::Duration;
 
@@ -62,25 +62,29 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Sets, changes or drops a file lock: `fcntl(2)` with `F_SETLK`, `F_SETLKW` and their `F_OFD_`
-    /// kin, and `flock(2)`. Files are told apart by the bytes of their paths alone.
+    /// Sets, changes or releases a file lock: `fcntl(2)` with `F_SETLK`, `F_SETLKW` and the
+    /// corresponding `F_OFD_` commands, and `flock(2)`. Files are distinguished only by the bytes
+    /// of their paths.
     ///
-    /// With [`FileLock::wait`] it blocks until the lock is to be had, as long as `wait` allows; if
-    /// the lock was given at the last moment, it says so. An unlock that was sent is done
-    /// all the same if it is cut short; where its frame found no room in time it is not, so one that failed
-    /// is to be made again. A leader in C, or one that this process has not [joined](Node::join), can't be told that a
-    /// wait is over: unless `wait` is [`Wait::FOREVER`] it is asked again and again instead, and others
-    /// may be served first; what is cut short may be given later.
+    /// With [`FileLock::wait`] it blocks until the lock is granted, as long as `wait` allows; if
+    /// the lock is granted at the last moment, the call succeeds. An unlock that was sent is done
+    /// even if the call is ended before its answer; an unlock without room for its frame in time is
+    /// not done, so a call that failed must be repeated. A wait at a leader in C, or at a leader
+    /// that this process has not [joined](Node::join), can't be cancelled: unless `wait` is
+    /// [`Wait::FOREVER`] the call repeats its request instead, and other requests may be granted
+    /// first; a lock of a call that was ended may be granted later.
     ///
     /// # Errors
-    /// [`Error::Refused`] with `EAGAIN` if another's lock is in the way, `EDEADLK` if the wait would
-    /// be for ever (the cycle is looked for among 4,096 locks and waiting requests), `ENOLCK` at the limits of the leader's tables; [`Error::Invalid`] for a range
-    /// that ends before it starts; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says,
-    /// and then the lock is not held (a leader that does not confirm that within
-    /// [`Config::recall_limit`](crate::Config::recall_limit) is gone for this process:
-    /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock where the leader has
-    /// none; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path with a
-    /// NUL, or that no frame of this process can hold; else as [every call](Node#errors-of-every-call).
+    /// [`Error::Refused`] with `EAGAIN` if another lock conflicts, `EDEADLK` if the wait would last
+    /// for ever (the cycle is searched among 4,096 locks and waiting requests), `ENOLCK` at the
+    /// limits of the leader's tables; [`Error::Invalid`] for a range that ends before it starts;
+    /// [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says, and then the lock is not held
+    /// (if the leader does not confirm that within
+    /// [`Config::recall_limit`](crate::Config::recall_limit), this process disconnects it:
+    /// [`Error::LeaderGone`]); [`Error::Unsupported`] for an OFD lock if the leader has no such
+    /// locks; [`Error::Full`] ([`Resource::FrameLength`](crate::Resource::FrameLength)) for a path
+    /// with a NUL, or one that no frame of this process can hold; else as [every
+    /// call](Node#errors-of-every-call).
     pub fn set_lock(&self, lock: &FileLock<'_>, wait: Wait<'_>) -> Result<(), Error> {
         let leader = match self.leader()? {
             LeaderRoute::Local(_) => return self.set_lock_here(lock, wait),
@@ -165,14 +169,15 @@ impl<P: Pal> Node<'_, P> {
                 };
             }
         }
-        // A request that is decided at once is not recorded among the events: there are many.
+        // A request that is answered at once is not recorded among the events, since there are
+        // many.
         self.events.call_begun(us, code, claim.seq);
         let outcome = self.await_lock(claim, limits);
         self.events.call_ended(us, code, claim.seq, &outcome);
         outcome
     }
 
-    /// Waits until this process's own table has decided.
+    /// Waits until this process's own table has granted or refused the request.
     fn await_lock(&self, claim: WaitToken, limits: Limits<'_>) -> Result<Answer<'static>, Error> {
         let us = self.identity.vmid;
         let mut cut_short = None;
@@ -250,16 +255,17 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// The lock that conflicts with this one, if there is any: `F_GETLK` and `F_OFD_GETLK`
-    /// (`fcntl(2)`). Of several it is the one that starts lowest, to read or to write; of several readers
-    /// that start there, the one whose owner locked the file first. That of an open file has the pid
-    /// `u32::MAX` (-1), as the kernel tells it. For an unlock of an open file's locks
-    /// ([`LockFamily::Ofd`]) it is the first lock in the range that the open file has itself, as Linux
-    /// has it. Blocks for the leader's answer, unless this process decides on the file itself.
+    /// Returns the lock that conflicts with this one, if there is one: `F_GETLK` and `F_OFD_GETLK`
+    /// (`fcntl(2)`). Of several it is the read or write lock that starts lowest; of several read
+    /// locks that start there, the one whose owner locked the file first. A lock of an open file
+    /// has the pid `u32::MAX` (-1), as in the kernel. For an unlock of an open file's locks
+    /// ([`LockFamily::Ofd`]) it is the first lock in the range that the open file itself holds, as
+    /// in Linux. Blocks for the leader's answer, unless the file is delegated to this process.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unlock of another family or a range that ends before it starts,
-    /// [`Error::Unsupported`] for an OFD lock where the leader has none; else as [every call](Node#errors-of-every-call).
+    /// [`Error::Unsupported`] for an OFD lock if the leader has no such locks; else as [every
+    /// call](Node#errors-of-every-call).
     pub fn find_lock(
         &self,
         lock: &FileLock<'_>,
@@ -288,8 +294,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Drops all locks of a process (`F_SETLK`'s kind) on all files: when it exits. Sends nothing
-    /// if this process never set one.
+    /// Releases all locks of a process (of the kind of `F_SETLK`) on all files, when it exits.
+    /// Sends nothing if this process never set one.
     ///
     /// # Errors
     /// As [every call](Node#errors-of-every-call).
@@ -303,8 +309,8 @@ impl<P: Pal> Node<'_, P> {
         done(self.ask_leader(&Message::FileLockClearPid(pid), LateReply::Drop, wait)?)
     }
 
-    /// A process has closed a descriptor of a file: its locks on that file go, as `fcntl(2)` has
-    /// it. Sends nothing if this process never set one there.
+    /// Releases the locks of a process on a file after it has closed a descriptor of that file, as
+    /// `fcntl(2)` requires. Sends nothing if this process never set one there.
     ///
     /// # Errors
     /// As [`Node::set_lock`].

@@ -49,8 +49,8 @@ impl<'m, P: Pal> Node<'m, P> {
         is_any_there
     }
 
-    /// As the leader: this process wants a signal sent after those of its own that are under way. Returns
-    /// the answer's status, if that is known.
+    /// As the leader: sends a signal of this process after those of its own that are under way.
+    /// Returns the answer's status, if that is known.
     pub(crate) fn kill_ordered(&self, seq: u64, kill: &PidKill, always: bool) -> Option<i32> {
         let from = self.identity.vmid;
         let Some(leader) = &self.leader else {

@@ -44,8 +44,8 @@ struct GroupKill<'n, 'm, P: Pal> {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Signals every process of a group, in the order of their birth: a child that is started meanwhile
-    /// has its turn, too.
+    /// Signals every process of a group, in the order of their starts: a child that is started
+    /// meanwhile is signalled, too.
     // Its large state must not become part of the stack frame of other calls.
     #[inline(never)]
     pub(in crate::node) fn kill_group(
@@ -161,7 +161,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Has the leader signal a member: one that has not joined, or can't be reached, or for which a
+    /// Asks the leader to signal a member that has not joined, or can't be reached, or for which a
     /// signal of this process is pending at the leader.
     fn send_to_leader(&mut self, kill: PidKill) {
         let node = self.node;
@@ -187,7 +187,7 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         }
     }
 
-    /// Has the leader signal a member, without an answer.
+    /// Asks the leader to signal a member, without an answer.
     fn send_via_leader(&mut self, kill: PidKill) {
         let node = self.node;
         let sent = match node.leader() {

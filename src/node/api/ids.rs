@@ -43,7 +43,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// itself.
     ///
     /// # Errors
-    /// [`Error::NoIds`] when none are to be had; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoIds`] if there are no more; else as [every call](Node#errors-of-every-call).
     pub fn alloc_range(&self, wait: Wait<'_>) -> Result<IdRange, Error> {
         match self.ask_leader(&Message::AllocIdRange, LateReply::ReleaseRange, wait)? {
             Answer::IdRange(range) if range.start != 0 => Ok(range),
@@ -55,21 +55,22 @@ impl<'m, P: Pal> Node<'m, P> {
     /// leader does not confirm it.
     ///
     /// # Errors
-    /// As [every call](Node#errors-of-every-call); where this process is the leader, [`Error::Invalid`] if the range is not one of
-    /// its own, or is a pid.
+    /// As [every call](Node#errors-of-every-call); if this process is the leader,
+    /// [`Error::Invalid`] if the range is not one of its own, or is a pid.
     pub fn release_range(&self, range: IdRange, wait: Wait<'_>) -> Result<(), Error> {
         self.send_to_leader(&Message::ReleaseIdRange(range), wait)
     }
 
-    /// Gives one ID of this process's ranges to another process. The range falls into up to three,
-    /// each to be released by itself. [`Node::transfer_id`] does this for IDs that were taken. If this
-    /// process goes before the other has come, the ID is free again, unless the leader knows that
-    /// process as one that is being started.
+    /// Transfers one ID of this process's ranges to another process. The range is split into up to
+    /// three, each of which is released separately. [`Node::transfer_id`] does this for IDs that
+    /// were allocated. If this process ends before the other has connected, the ID is free again,
+    /// unless the leader knows that process as one that is being started.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if nobody owns the ID, or the other process has left; [`Error::Refused`]
-    /// with `EPERM` if another process owns it, or it is a pid, and with `ENOMEM` at the limit of the
-    /// leader's ranges; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoSuchProcess`] if no process owns the ID, or the other process has left;
+    /// [`Error::Refused`] with `EPERM` if another process owns it, or it is a pid, and with
+    /// `ENOMEM` at the limit of the leader's ranges; else as [every
+    /// call](Node#errors-of-every-call).
     pub fn change_owner(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         let message = Message::ChangeIdOwner {
             id,
@@ -89,13 +90,13 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes an ID that no process of the family uses, for a thread of this process. Sends a
-    /// request to the leader only when the last range is used up. If no further range can be had,
-    /// the ID is one that was in use here before, or one that was reserved for children.
+    /// Allocates an ID that no process of the family uses, for a thread of this process. Sends a
+    /// request to the leader only when the last range is used up. If there is no further range, the
+    /// ID is one that was in use here before, or one that was reserved for children.
     ///
     /// # Errors
-    /// [`Error::Full`] at the limit of own ranges, [`Error::NoIds`] if the family has none left: if all
-    /// that this process owns are in use. Else as [`Node::alloc_range`].
+    /// [`Error::Full`] at the limit of own ranges, [`Error::NoIds`] if the family has none left:
+    /// both only if all IDs that this process owns are in use. Else as [`Node::alloc_range`].
     pub fn take_id(&self, wait: Wait<'_>) -> Result<Id, Error> {
         self.take_for(Purpose::Own, wait)
     }
@@ -119,7 +120,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Adds a range from the leader, to take IDs from.
+    /// Adds a range from the leader, to allocate IDs from.
     fn add_range(&self, wait: Wait<'_>) -> Result<(), Error> {
         let range = self.alloc_range(wait)?;
         let added = self.own_ids.lock().add(range);
@@ -129,9 +130,9 @@ impl<'m, P: Pal> Node<'m, P> {
         added
     }
 
-    /// Takes an ID for a new process: it belongs to `to` from the start, and that process calls
-    /// [`Node::accept_id`]. Once a thread has an ID, those for processes come out of a range of
-    /// their own, so that no thread which lives between two forks splits it.
+    /// Allocates an ID for a new process: `to` owns it from the start, and that process calls
+    /// [`Node::accept_id`]. Once a thread has an ID, those for processes are from a range of their
+    /// own, so that a thread which lives between two forks does not split it.
     ///
     /// # Errors
     /// As [`Node::take_id`] and [`Node::transfer_id`].
@@ -158,9 +159,9 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Node::accept_id`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] at the limit of own
-    /// ranges; else as [`Node::change_owner`]. After [`Error::TimedOut`] or
-    /// [`Error::Interrupted`] the ID is neither here nor there until the leader's answer comes.
+    /// [`Error::Invalid`] if the ID is not in use here, [`Error::Full`] at the limit of own ranges;
+    /// else as [`Node::change_owner`]. After [`Error::TimedOut`] or [`Error::Interrupted`] neither
+    /// process has the ID until the leader's answer arrives.
     pub fn transfer_id(&self, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         self.own_ids.lock().begin_transfer(id)?;
@@ -180,20 +181,19 @@ impl<'m, P: Pal> Node<'m, P> {
         self.own_ids.lock().accept(id)
     }
 
-    /// Releases an ID. Its range goes back to the leader when none of the range is in use.
+    /// Releases an ID. Its range is released to the leader when no ID of the range is in use.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the ID is not in use here; else as [`Node::release_range`], and then
-    /// the ID is released all the same, but its range stays with the leader until this process
-    /// goes.
+    /// the ID is released all the same, but its range stays allocated until this process ends.
     pub fn release_id(&self, id: Id, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let range = self.own_ids.lock().release(id)?;
         range.map_or(Ok(()), |range| self.release_range(range, wait))
     }
 
-    /// Releases every range of which no ID is in use, also the one that IDs are taken from: the
-    /// last call before [`Node::shut_down`]. Ranges in use stay. After [`Node::exit`] there is
+    /// Releases every range of which no ID is in use, even the one that IDs are allocated from: the
+    /// last call before [`Node::shut_down`]. Ranges in use stay. After [`Node::exit`] there are
     /// none.
     ///
     /// # Errors

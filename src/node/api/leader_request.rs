@@ -13,8 +13,8 @@ use crate::sync::Ordering;
 use crate::wire::{Answer, LockAnswer, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Asks the leader, be it this process or another, and waits for the answer. `late` says what an
-    /// answer does that comes after the call has ended.
+    /// Sends a request to the leader, which may be this process, and waits for the answer. `late`
+    /// is the action on an answer that arrives after the call has ended.
     pub(in crate::node) fn ask_leader(
         &self,
         message: &Message<'_>,
@@ -23,7 +23,8 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Result<Answer<'static>, Error> {
         match self.leader()? {
             LeaderRoute::Local(leader) => {
-                // It wants an answer, and none of these requests waits: any number will do.
+                // The request needs a number since it has an answer, and none of these requests
+                // waits, so any number is right.
                 let asker = (self.identity.vmid, 1);
                 match self.apply_request(leader, asker, message, None)? {
                     Outcome::Answer(answer) => Ok(answer),
@@ -36,11 +37,12 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends the leader, be it this process or another, a request that has no answer. Nobody tells a member
-    /// whether it could be done: the leader counts it if not.
+    /// Sends a request without an answer to the leader, which may be this process. A member does
+    /// not learn whether it could be done: the leader counts a failure.
     ///
     /// # Errors
-    /// As [`Node::send_message`]; [`Error::Invalid`] if this process is the leader and it could not be done.
+    /// As [`Node::send_message`]; [`Error::Invalid`] if this process is the leader and the request
+    /// could not be done.
     pub(in crate::node) fn send_to_leader(
         &self,
         message: &Message<'_>,
@@ -58,8 +60,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// As the leader: answers a request of a member, whose connection is `peer`, or of this process; and
-    /// does at once all that follows from it. The answer is to have the sequence number `seq`, 0 for none.
+    /// As the leader: applies a request of a member, whose connection is `peer`, or of this
+    /// process, and sends at once all messages that follow from it. The answer gets the sequence
+    /// number `seq`, 0 for none.
     ///
     /// # Errors
     /// As [`Node::check_running`] and [`Node::check_length`], for this process's own requests.
@@ -76,7 +79,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let (outcome, other, has_news) = loop {
             let mut tables = leader.lock();
             if peer.is_none() {
-                // What this process has when it ends is taken back once.
+                // The resources of this process are reclaimed once, when it ends.
                 self.check_running()?;
             }
             if let Some(answer) = tables.look_up(from, message) {
@@ -95,14 +98,14 @@ impl<'m, P: Pal> Node<'m, P> {
             if let Outcome::Answer(Answer::Vmid(vmid)) = outcome
                 && Vmid::new(vmid).is_some_and(|vmid| self.peers.has(vmid))
             {
-                // A process has joined under this number, which was its own choice.
+                // A process has joined with this VMID, which it chose itself.
                 continue;
             }
             if peer.is_none() && matches!(outcome, Outcome::Remaining(_)) {
                 // Other requests are served between the portions.
                 continue;
             }
-            // Before anybody else can answer.
+            // This comes before any answer to another process.
             if outcome == Outcome::Later
                 && seq != 0
                 && let Some(peer) = peer
@@ -123,7 +126,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if is_noted && *held && other == Some(self.identity.vmid) {
                     self.used_locks.record_open_file(*handle);
                 }
-                // Before the giver knows; what finds no room is sent later.
+                // This comes before the answer to the giver; notices without room are sent later.
                 self.send_notes();
             }
             Message::KillOrdered { .. } => {
@@ -144,8 +147,8 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(outcome)
     }
 
-    /// Checks that a frame can hold the message: the leader's own process is refused what a member is
-    /// refused, so each operation has bytes.
+    /// Checks that a frame can hold the message: the leader's own process gets the same refusals as
+    /// a member, so each operation has bytes.
     pub(in crate::node) fn check_length(&self, message: &Message<'_>) -> Result<(), Error> {
         if message.length() > self.config.capacities.frame_length {
             return Err(Error::Full(Resource::FrameLength));
@@ -153,7 +156,7 @@ impl<'m, P: Pal> Node<'m, P> {
         Ok(())
     }
 
-    /// As the leader: how a process is connected with this one.
+    /// As the leader: returns how a process is connected with this one.
     fn presence(&self, vmid: Vmid) -> Presence {
         if vmid == self.identity.vmid {
             return Presence::Connected;
@@ -166,7 +169,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// The length of an answer that comes later.
+/// Returns the length of an answer that is sent later.
 const fn room_for_later(message: &Message<'_>) -> usize {
     match message {
         Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
@@ -174,7 +177,7 @@ const fn room_for_later(message: &Message<'_>) -> usize {
     }
 }
 
-/// The result that a status answer stands for. It is the same wherever the leader is.
+/// Converts the status in an answer to a result. It is the same wherever the leader is.
 pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
     match answer {
         Answer::Empty | Answer::Status(0) => Ok(()),

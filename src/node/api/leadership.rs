@@ -153,7 +153,7 @@ impl<'m, P: Pal> Node<'m, P> {
         left == 0
     }
 
-    /// On the leader: releases everything of a member but its IDs.
+    /// On the leader: reclaims all resources of a member but its IDs.
     pub(crate) fn reclaim_member(&self, leader: &SpinLock<Leader<'m>>, vmid: Vmid) {
         let mut left = u64::MAX;
         while left > 0 {
@@ -178,8 +178,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.reclaim_leases(vmid);
     }
 
-    /// As the leader: abandons processes that are being started, whose parent has ended, and that have not
-    /// come in time. Returns when to look again, if before `until`.
+    /// As the leader: abandons processes that are being started, whose parent has ended, and that
+    /// have not joined in time. Returns when to check again, if before `until`.
     pub(crate) fn poll_starts(&self, until: Option<Time>) -> Option<Time> {
         let Some(leader) = &self.leader else {
             return until;
@@ -212,12 +212,12 @@ impl<'m, P: Pal> Node<'m, P> {
                 vmid
             };
             self.reclaim_ids(overdue);
-            // Its parent is to be told.
+            // Its parent must be notified.
             until = Some(Time(0));
         }
     }
 
-    /// On the leader: ends its own process for the family, and releases everything of it.
+    /// On the leader: ends its own process for the family, and reclaims all its resources.
     pub(in crate::node) fn end_own_process(&self, leader: &SpinLock<Leader<'m>>) {
         let us = self.identity.vmid;
         self.reclaim_member(leader, us);
@@ -228,11 +228,11 @@ impl<'m, P: Pal> Node<'m, P> {
         self.wake();
     }
 
-    /// As the leader, whose own process has ended: stays until the last member is gone, so that
-    /// they can go on. Its process is dead for the others from now on. Anywhere else: returns at
-    /// once. [`Node::shut_down`] comes after.
+    /// As the leader, whose own process has ended: stays until the last member has ended, so that
+    /// the members can continue. For the others its process is dead from now on. In any other
+    /// process it returns at once. [`Node::shut_down`] comes after.
     ///
-    /// A leader that shuts down without this takes the family's tables with it: the others get
+    /// If a leader shuts down without this call, the family's tables end with it: the members get
     /// [`Error::LeaderGone`].
     ///
     /// # Errors

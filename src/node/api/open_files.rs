@@ -1,4 +1,4 @@
-//! Open files with `flock` or OFD locks: which members hold them.
+//! Open files with `flock` or OFD locks, and the members that hold them.
 
 use core::time::Duration;
 
@@ -35,15 +35,15 @@ enum OpenFileNotice {
 }
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// This process has an open file that it was handed: one that it has inherited, or whose descriptor
-    /// has come in a message. The open file's `flock` and OFD locks now go only when this process has
-    /// [closed](Node::close_open_file) it, too. When this returns, the leader knows. It may be called
-    /// before [`Node::join`].
+    /// Reports that this process holds an open file that it was given: one that it has inherited,
+    /// or whose descriptor has arrived in a message. The open file's `flock` and OFD locks are now
+    /// released only when this process has [closed](Node::close_open_file) it, too. When this
+    /// returns, the leader knows of the hold. It may be called before [`Node::join`].
     ///
-    /// A process that was [handed](Node::give_open_file) an open file holds it already, so nothing is lost
-    /// before this call. Where several descriptors of the same open file may be in transit to this process,
-    /// it calls this once for each that has come. A child need not call it for what it was handed before it
-    /// joined.
+    /// A process that was [given](Node::give_open_file) an open file holds it already, so nothing
+    /// is lost before this call. If several descriptors of the same open file may be in transit to
+    /// this process, it calls this once for each that has arrived. A child need not call it for
+    /// open files that it was given before it joined.
     ///
     /// # Errors
     /// [`Error::Refused`] (`ENOLCK`) at the limit of [`LockLimits::open_files`](crate::LockLimits);
@@ -54,26 +54,28 @@ impl<'m, P: Pal> Node<'m, P> {
         done(self.notify_open_file(OpenFileNotice::Hold, open_file, wait)?)
     }
 
-    /// Hands an open file on to another process of the family: to a child that this process
-    /// [starts](Node::start_child), before it lets the child run, or to any member, before it sends the
-    /// member a descriptor. When this returns, the other process holds the open file, and this process
-    /// may close it or end: the open file's `flock` and OFD locks go with the last process that holds
-    /// it. This process holds it, too, from now on, even if it has never locked it.
+    /// Gives an open file to another process of the family: to a child that this process
+    /// [starts](Node::start_child), before the child runs, or to any member, before this process
+    /// sends the member a descriptor. When this returns, the other process holds the open file, and
+    /// this process may close it or end: the open file's `flock` and OFD locks are released with
+    /// the last process that holds it. This process holds it, too, from now on, even if it has
+    /// never locked it.
     ///
-    /// An open file counts once for a process that has not joined, however often it is handed on. A child
-    /// that never joins holds it until it is [abandoned](Node::abandon_child). For a member each one that is
-    /// handed on is a descriptor in transit. When this returns, the member knows that it holds the open
-    /// file, and may close the descriptor as soon as that arrives. A member that does not read its streams is
-    /// waited for until [`Config::recall_limit`](crate::Config::recall_limit) or `wait` is over: it calls
-    /// [`Node::hold_open_file`] before it closes the descriptor, or the locks stay until it ends. If the
-    /// descriptor can't be sent, [`Node::take_back_open_file`].
+    /// An open file counts once for a process that has not joined, however often it is given. A
+    /// child that never joins holds it until it is [abandoned](Node::abandon_child). For a member
+    /// each gift is a descriptor in transit. When this returns, the member knows that it holds the
+    /// open file, and may close the descriptor as soon as that arrives. This call waits for a
+    /// member that does not read its streams only until
+    /// [`Config::recall_limit`](crate::Config::recall_limit) or `wait` is over: such a member calls
+    /// [`Node::hold_open_file`] before it closes the descriptor, or the locks stay until it ends.
+    /// If the descriptor can't be sent, [`Node::take_back_open_file`].
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit of
-    /// [`LockLimits::open_files`](crate::LockLimits), and then nothing has changed;
-    /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call). After
-    /// [`Error::TimedOut`] or [`Error::Interrupted`] it may have been handed on all the same:
-    /// [`Node::take_back_open_file`] makes sure that it was not.
+    /// [`Error::NoSuchProcess`] if the process has left; [`Error::Refused`] (`ENOLCK`) at the limit
+    /// of [`LockLimits::open_files`](crate::LockLimits), and then nothing has changed;
+    /// [`Error::Unsupported`] if the leader is a process in C; else as [every
+    /// call](Node#errors-of-every-call). After [`Error::TimedOut`] or [`Error::Interrupted`] it may
+    /// have been given all the same: [`Node::take_back_open_file`] undoes that.
     pub fn give_open_file(&self, to: Vmid, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let wait = self.begin(wait);
@@ -87,9 +89,9 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Waits until the receiver knows that it holds the open file. The descriptor may reach it before the
-    /// leader's notice does, and it reports the close of an open file only if it knows of that. The
-    /// transfer is done in any case, so nothing that ends this wait is an error.
+    /// Waits until the receiver knows that it holds the open file. The descriptor may reach it
+    /// before the leader's notice does, and it reports the close of an open file only if it knows
+    /// of the hold. The transfer is done in any case, so nothing that ends this wait is an error.
     fn await_receiver(&self, to: Vmid, open_file: u64, wait: Wait<'_>) {
         let limits =
             Limits::of(wait, &self.pal).not_after(self.pal.now() + self.config.recall_limit);
@@ -107,8 +109,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Takes back an open file that this process has [handed on](Node::give_open_file) to another, since
-    /// the descriptor could not be sent. If the other process has used it, this does nothing.
+    /// Takes back an open file that this process has [given](Node::give_open_file) to another,
+    /// since the descriptor could not be sent. If the other process has used it, this does nothing.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the leader is a process in C; else as [every call](Node#errors-of-every-call).
@@ -121,16 +123,18 @@ impl<'m, P: Pal> Node<'m, P> {
         done(self.notify_open_file(OpenFileNotice::TakeBack(from), open_file, wait)?)
     }
 
-    /// The last descriptor of an open file in this process was closed: if no other process holds it, its
-    /// `flock` and OFD locks go, and when this returns others can have them. A request for one of its
-    /// locks that waits in another thread goes on: what it gets is let go at once, as with the host's
-    /// kernel. Sends nothing if this process has never locked, held or handed on that open file, nor was
-    /// handed it; a process that has not [joined](Node::join) may have to ask for that, once.
+    /// Reports that the last descriptor of an open file in this process was closed: if no other
+    /// process holds the open file, its `flock` and OFD locks are released, and when this returns
+    /// other requests for them succeed. A request for one of its locks that waits in another thread
+    /// continues: a lock that it gets is released at once, as in the host's kernel. Sends nothing
+    /// if this process has never locked, held or given that open file, nor was given it; a process
+    /// that has not [joined](Node::join) may have to make one request to learn that.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the leader is a process in C, which does not know who has an open file:
-    /// unlock instead. Else as [every call](Node#errors-of-every-call); a close that was sent and whose answer is not waited for
-    /// ([`Error::TimedOut`], [`Error::Interrupted`]) is done all the same.
+    /// [`Error::Unsupported`] if the leader is a process in C, which does not know the holders of
+    /// an open file: unlock instead. Else as [every call](Node#errors-of-every-call); a close that
+    /// was sent is done even if its answer does not arrive in time ([`Error::TimedOut`],
+    /// [`Error::Interrupted`]).
     pub fn close_open_file(&self, open_file: u64, wait: Wait<'_>) -> Result<(), Error> {
         self.check_running()?;
         let wait = self.begin(wait);

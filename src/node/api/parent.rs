@@ -34,10 +34,11 @@ impl Parent {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Has [`Embedder::parent_ended`](crate::Embedder::parent_ended) called when this process's parent
-    /// ends, and then when each that gets it after that does; or no more (`PR_SET_PDEATHSIG` of
-    /// `prctl(2)`). Returns the pid of the parent that it has now, 0 for none: whoever compares that
-    /// with the parent that started it learns of an end before this. Ends before the call are not told.
+    /// Requests a call of [`Embedder::parent_ended`](crate::Embedder::parent_ended) when this
+    /// process's parent ends, and when each later parent ends; or cancels the request
+    /// (`PR_SET_PDEATHSIG` of `prctl(2)`). Returns the pid of the present parent, 0 for none: a
+    /// caller that compares it with the parent that started it detects an end before this call.
+    /// Ends before the call are not reported.
     ///
     /// The leader sends the notice. If the leader is a process in C, or is gone, the end of the
     /// connection with the process that started this one counts as the parent's end; then there is

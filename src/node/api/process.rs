@@ -18,9 +18,9 @@ use crate::{Id, Vmid};
 /// How a process ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
-    /// Its user.
+    /// The user of the process.
     pub uid: u32,
-    /// What it returns.
+    /// Its exit code.
     pub code: u32,
     /// The signal that ends it; 0 if none does.
     pub signal: u32,
@@ -46,15 +46,15 @@ impl<P: Pal> Node<'_, P> {
         self.has_extensions() && self.pid().is_some()
     }
 
-    /// Makes this process known as such: to the leader, and to its parent, which from now on
-    /// notices its end. Returns its pid: that which its parent took for it, or else a fresh one.
-    /// To be called once, before anything else that is about processes.
+    /// Announces this process to its parent, which is notified of its end from now on, and to the
+    /// leader. Returns its pid: the one that its parent allocated for it, or else a new one. To be
+    /// called once, before any other call about processes.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the
-    /// leader has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
-    /// [`Capacities::sync_data`](crate::Capacities::sync_data) is not that of the leader, and both use
-    /// sync handles; else as [`Node::take_id_for`].
+    /// [`Error::Invalid`] if it joined already; [`Error::Full`] or [`Error::Refused`] if the leader
+    /// has no room or the pid is not this process's; [`Error::LimitsDiffer`] if
+    /// [`Capacities::sync_data`](crate::Capacities::sync_data) differs from that of the leader, and
+    /// both use sync handles; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
         self.check_running()?;
         if self.pid().is_some() {
@@ -114,13 +114,14 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Prepares a child: its VMID, its pid, its places in the tables. The child is to be made with
-    /// the identity that this returns, and to [`Node::join`]. It is in this process's group and
-    /// session. If this process ends before the child has joined, that becomes a child of another, as any
-    /// orphan, and has [`Config::start_limit`](crate::Config::start_limit) left to join.
+    /// Prepares a child: allocates its VMID, its pid and its slots in the tables. The embedder then
+    /// starts the child with the identity that this returns, and the child [joins](Node::join). It
+    /// is in this process's group and session. If this process ends before the child has joined,
+    /// the child gets another parent, as any orphan, and must join within
+    /// [`Config::start_limit`](crate::Config::start_limit).
     ///
-    /// If its start fails, [`Node::abandon_child`] it. If this call fails there is no child, and the leader takes
-    /// back what it had given to it, if need be after the call.
+    /// If the start fails, call [`Node::abandon_child`]. If this call fails there is no child, and
+    /// the leader reclaims the child's IDs, possibly after the call.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if this process has not joined; [`Error::Full`] at the limit of
@@ -170,22 +171,24 @@ impl<P: Pal> Node<'_, P> {
         Ok(child)
     }
 
-    /// Ends this process for the family: first its file locks, open files, IDs and leases go, then its
-    /// parent learns how it ended. Shared values that no thread uses just then are closed; others
-    /// learn of those that one is changing that their owner died. When this returns the leader has
-    /// done all that, and every call of this process but [`Node::leave`], [`Node::release_idle_ranges`] and
-    /// [`Node::shut_down`] says [`Error::ShuttingDown`]: so do calls that wait in other threads, and a
-    /// second exit. Its node still answers others until [`Node::shut_down`], which comes next.
+    /// Ends this process for the family: first its file locks, open files, IDs and leases are
+    /// released, then its parent gets the exit report. Shared values that no thread is using are
+    /// closed; for a value that a thread is changing, other processes get a report that its owner
+    /// died. When this returns the leader has done all that, and every call of this process but
+    /// [`Node::leave`], [`Node::release_idle_ranges`] and [`Node::shut_down`] fails with
+    /// [`Error::ShuttingDown`]: so do calls that wait in other threads, and a second exit. Its node
+    /// still answers other processes until [`Node::shut_down`], which comes next.
     ///
-    /// Where this process is the leader its own process ends, and no more: it serves the others on,
-    /// until [`Node::leave`]. A leader in C learns of the end when the streams are closed.
+    /// If this process is the leader only its own process ends: the node continues to serve the
+    /// others, until [`Node::leave`]. A leader in C detects the end when the streams are closed.
     ///
     /// # Errors
-    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [every call](Node#errors-of-every-call) if
-    /// there was no room to say so in time: then it lives on, but its calls that waited have failed, and
-    /// values are closed. [`Error::TimedOut`] and [`Error::Interrupted`] also if the leader had that but did not
-    /// say so in time: then a second call says [`Error::ShuttingDown`]. A parent or leader that is
-    /// gone is none.
+    /// [`Error::ShuttingDown`] if it has ended, or [`Node::shut_down`] was called. As [every
+    /// call](Node#errors-of-every-call) if there was no room for the report in time: then the
+    /// process stays alive, but its calls that waited have failed, and values are closed.
+    /// [`Error::TimedOut`] and [`Error::Interrupted`] also if the leader got the report but did not
+    /// confirm it in time: then a second call returns [`Error::ShuttingDown`]. A parent or leader
+    /// that has ended is no error.
     pub fn exit(&self, exit: Exit, wait: Wait<'_>) -> Result<(), Error> {
         if !self.change_phase(Phase::Running, Phase::Ending) {
             return Err(Error::ShuttingDown);
@@ -228,8 +231,8 @@ impl<P: Pal> Node<'_, P> {
             self.change_phase(Phase::Ending, Phase::Running);
             return begun;
         }
-        // The parent learns of the end after the leader has released everything that this process
-        // had.
+        // The parent is notified of the end after the leader has reclaimed all resources of this
+        // process.
         let known = if is_led {
             self.await_end_known(pid, limits)
         } else {
@@ -290,7 +293,7 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Waits until the leader knows that this process has ended.
+    /// Waits until the leader has handled the end of this process.
     fn await_end_known(&self, pid: Id, limits: Limits<'_>) -> Result<(), Error> {
         let Some(leader) = self.identity.leader else {
             return Ok(());

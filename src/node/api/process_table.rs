@@ -9,13 +9,14 @@ use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, 
 use crate::{Id, Vmid};
 
 impl<P: Pal> Node<'_, P> {
-    /// Asks the leader about the family's processes. If it is about a pid that there is not, but whose ID
-    /// is out of a range of a process, the answer is that process: the ID may be a thread's, which
-    /// [`Node::process`] finds out.
+    /// Queries the leader's table of processes. For an ID that is no pid, but in a range of a
+    /// process, the answer is that process: the ID may be a thread's, which [`Node::process`]
+    /// checks.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if none fits, [`Error::Unsupported`] if the leader is a process in
-    /// C or this process has not joined; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoSuchProcess`] if no process matches, [`Error::Unsupported`] if the leader is a
+    /// process in C or this process has not joined; else as [every
+    /// call](Node#errors-of-every-call).
     pub(in crate::node) fn query(
         &self,
         query: &ProcessQuery,
@@ -33,8 +34,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// The next process of the family after `last` in the order of their start, or the first:
-    /// for a listing as `ps(1)` gives it. `None` after the last.
+    /// Returns the next process of the family after `last` in the order of their starts, or the
+    /// first: for a listing like that of `ps(1)`. `None` after the last.
     ///
     /// # Errors
     /// As [`Node::process`].
@@ -55,7 +56,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns the entry of a process in the family's table, 0 for this one. The ID of a thread
-    /// finds its process.
+    /// stands for its process.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if there is none, [`Error::Unsupported`] if the leader is a process in C or
@@ -72,7 +73,7 @@ impl<P: Pal> Node<'_, P> {
         };
         let wait = self.begin(wait);
         let process = self.query(&query, wait)?;
-        // The leader knows whose the ID is, and only its process whether it is a thread's.
+        // The leader knows the owner of the ID, and only the owner knows whether it is a thread's.
         if process.pid == pid || self.is_thread(process.vmid, pid, wait)? {
             Ok(process)
         } else {
@@ -80,14 +81,14 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Whether an ID is in use in a process, so that it is the ID of a thread.
+    /// Returns true if an ID is in use in a process, so that it is the ID of a thread.
     fn is_thread(&self, of: u32, id: Id, wait: Wait<'_>) -> Result<bool, Error> {
         let of = Vmid::new(of).ok_or(Error::NoSuchProcess)?;
         if of == self.identity.vmid {
             return Ok(self.own_ids.lock().is_in_use(id));
         }
-        // A thread that leads no process is asked for under its process's pid; so this can only be
-        // about the ID itself.
+        // A thread of a process is signalled with the pid of that process, so this signal can only
+        // be about the ID itself.
         let kill = PidKill {
             sender: self.pid().unwrap_or(0),
             pid: id,
@@ -101,7 +102,8 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// The process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread finds its process.
+    /// Returns the process group of a process, 0 for this one: `getpgid(2)`. The ID of a thread
+    /// stands for its process.
     ///
     /// # Errors
     /// As [`Node::process`].
@@ -109,7 +111,8 @@ impl<P: Pal> Node<'_, P> {
         self.process(pid, wait).map(|process| process.group)
     }
 
-    /// The session of a process, 0 for this one: `getsid(2)`. The ID of a thread finds its process.
+    /// Returns the session of a process, 0 for this one: `getsid(2)`. The ID of a thread stands for
+    /// its process.
     ///
     /// # Errors
     /// As [`Node::process`].
@@ -121,9 +124,8 @@ impl<P: Pal> Node<'_, P> {
     /// its own pid (0): `setpgid(2)`.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as the man page
-    /// has them; [`Error::Invalid`] if `pid` is the ID of a thread, whose process it does not lead; else
-    /// as [`Node::process`].
+    /// [`Error::NoSuchProcess`], or [`Error::Refused`] with `EPERM` or `EACCES` as in the man page;
+    /// [`Error::Invalid`] if `pid` is the ID of a thread, and not a pid; else as [`Node::process`].
     pub fn set_group(&self, pid: Id, group: Id, wait: Wait<'_>) -> Result<(), Error> {
         let wait = self.begin(wait);
         let changed = self.change(ProcessChange::Group, pid, group, wait);
@@ -149,7 +151,7 @@ impl<P: Pal> Node<'_, P> {
         Ok(pid)
     }
 
-    /// Sets or clears one of this process's marks: subreaper (`prctl(2)`), executed (after which
+    /// Sets or clears one of this process's flags: subreaper (`prctl(2)`), executed (after which
     /// its parent can't change its group), stopped (by a signal).
     ///
     /// # Errors

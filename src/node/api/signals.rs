@@ -72,30 +72,33 @@ impl OwnerCache {
 }
 
 impl<P: Pal> Node<'_, P> {
-    /// Sends a signal. `signal` 0 only asks whether it could be sent. The sender is the process
-    /// that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.
+    /// Sends a signal. `signal` 0 only checks whether a signal could be sent. The sender is the
+    /// process that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.
     ///
-    /// What this process sends to another arrives in the order in which it was sent, whatever the targets
-    /// are (the process, a thread of it, its group, all). A call that was ended by `wait` does not say
-    /// when its signal comes, and neither does one for a group of which a member has not answered.
+    /// The signals of this process to another are delivered in the order of sending, whatever their
+    /// targets are (the process, a thread of it, its group, all). If `wait` ended a call, the time
+    /// of its signal is not known, and neither is it for a group of which a member has not
+    /// answered.
     ///
-    /// A zombie counts as signalled, and so does its main thread. All of a group is signalled before any
-    /// answer is waited for: `Ok` if any could be signalled. A member that has not answered when
-    /// [`Config::recall_limit`](crate::Config::recall_limit) is over counts as signalled. Where there was no room in
-    /// time to signal all of it, the call says so, though others of the group may have been signalled. [`Target::All`] goes to the leader, which passes it on to every
-    /// member but this one and does not wait for them.
+    /// A signal to a zombie, or to its main thread, succeeds. All members of a group are signalled
+    /// before the call waits for any answer: it succeeds if any of them could be signalled. A
+    /// member that has not answered within [`Config::recall_limit`](crate::Config::recall_limit)
+    /// counts as signalled. If there was no room in time to signal all of them, the call fails,
+    /// although others of the group may have been signalled. [`Target::All`] goes to the leader,
+    /// which forwards it to every member but this one and does not wait for them.
     ///
-    /// What is for a process that has not joined yet, or for a member that does not read, waits at the
-    /// leader. Equal signals up to 31 become one there; real-time signals (32 to 64) are queued, as many as
-    /// [`Capacities::queued_signals`](crate::Capacities::queued_signals) says. SIGCONT discards the stop
-    /// signals that wait, and a stop signal SIGCONT. A thread of a process that has not joined is
-    /// found only by the process's pid.
+    /// Signals for a process that has not joined yet, or for a member that does not read, wait at
+    /// the leader. Each of the signals up to 31 is pending once there; real-time signals (32 to 64)
+    /// are queued, up to [`Capacities::queued_signals`](crate::Capacities::queued_signals). SIGCONT
+    /// discards the waiting stop signals, and a stop signal discards SIGCONT. A thread of a process
+    /// that has not joined can be signalled only by the process's pid.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process), whatever
-    /// the signal; [`Error::Invalid`] for a signal that isn't one, [`Error::Refused`] as the target's embedder says
-    /// (`EPERM`), or with `EAGAIN` for a real-time signal for a thread that would have to wait at the leader
-    /// and finds no room; else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoSuchProcess`] if there is no such target (for [`Target::All`]: no other process),
+    /// whatever the signal; [`Error::Invalid`] for an undefined signal, [`Error::Refused`] with the
+    /// error of the target's embedder (`EPERM`), or with `EAGAIN` for a real-time signal for a
+    /// thread that would have to wait at the leader and finds no room; else as [every
+    /// call](Node#errors-of-every-call).
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
         self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
     }
@@ -205,7 +208,7 @@ impl<P: Pal> Node<'_, P> {
             || known.is_some_and(|known| known.forwarded == forwarded && forwarded < u32::MAX)
     }
 
-    /// Has the leader send a signal, after those of this process that it has not delivered yet:
+    /// Asks the leader to send a signal, after those of this process that it has not delivered yet:
     /// only if there are any, or `always`.
     fn kill_via_leader(
         &self,
@@ -315,8 +318,8 @@ impl<P: Pal> Node<'_, P> {
     /// Returns the user and group of a pid, anywhere in the family.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] as its process says;
-    /// else as [every call](Node#errors-of-every-call).
+    /// [`Error::NoSuchProcess`] if there is no such pid, [`Error::Refused`] with the error of its
+    /// process; else as [every call](Node#errors-of-every-call).
     pub fn credentials(&self, pid: Id, wait: Wait<'_>) -> Result<(u32, u32), Error> {
         self.check_running()?;
         let mut data = [0; 8];
@@ -331,9 +334,9 @@ impl<P: Pal> Node<'_, P> {
     /// Returns the path's length; the path is at the start of `path`, without its NUL.
     ///
     /// # Errors
-    /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer
-    /// than the buffer, which [`PATH_MAX`](crate::PATH_MAX) bytes are enough for;
-    /// [`Error::Full`] at the limit of such calls at once.
+    /// As [`Node::credentials`]; [`Error::Invalid`] if `what` is no path or the path is longer than
+    /// the buffer ([`PATH_MAX`](crate::PATH_MAX) bytes are always enough); [`Error::Full`] at the
+    /// limit of such calls at once.
     pub fn path_of(
         &self,
         pid: Id,

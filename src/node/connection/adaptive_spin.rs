@@ -1,25 +1,25 @@
-//! Whether to look again for a while before sleeping.
+//! The choice between polling for a while and sleeping at once.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
-/// The other way is tried at least once in so many waits while it looks promising.
+/// The other way is tried at least once in this many waits while it looks promising.
 const SHORTEST_PAUSE: u32 = 16;
 
-/// And at least once in so many where it never was better.
+/// The other way is tried at least once in this many waits if it never was better.
 const LONGEST_PAUSE: u32 = 8192;
 
-/// Learns which way of waiting is the quicker: it keeps a running mean of how long waits took with
-/// spinning and without, takes the better, and tries the other now and then. Spinning has to be
-/// better by a quarter, for it takes a core. So where it can't pay (one core for all, a peer that
-/// takes long) it costs next to nothing, and where it begins to pay that is noticed.
+/// Learns the quicker way of waiting: it keeps a running mean of the duration of waits with
+/// spinning and without, uses the better way, and tries the other from time to time. Spinning must
+/// be better by a quarter, since it takes a core. So where it can't pay (one core for all, a slow
+/// peer) it costs next to nothing, and where it begins to pay that is detected.
 ///
-/// Threads that use one gauge at once only blur its figures.
+/// If several threads use one object at once its figures are only less precise.
 pub(crate) struct AdaptiveSpin {
     /// Mean waits in ns; 0 before the first.
     asleep: AtomicU32,
     spinning: AtomicU32,
-    /// Waits until the other way is tried, and how many it was from the last time on.
+    /// The number of waits until the other way is tried, and that number at the last trial.
     left: AtomicU32,
     pause: AtomicU32,
 }
@@ -34,7 +34,7 @@ impl AdaptiveSpin {
         }
     }
 
-    /// Whether this wait is to spin.
+    /// Returns true if this wait should spin.
     pub(crate) fn is_worth_it(&self) -> bool {
         match self.left.load(Ordering::Relaxed).checked_sub(1) {
             Some(left) => {
@@ -51,8 +51,8 @@ impl AdaptiveSpin {
         spinning < asleep.saturating_sub(asleep / 4)
     }
 
-    /// A wait that spun, or did not, took that long. `limit` is how long it may spin: beyond twice
-    /// that all waits are alike.
+    /// Records the duration of a wait, with spinning or without. `limit` is the limit of spinning:
+    /// waits beyond twice that all count alike.
     pub(crate) fn learn(&self, spun: bool, took: Duration, limit: Duration) {
         let most = limit.as_nanos().saturating_mul(2);
         let took = u32::try_from(took.as_nanos().min(most))
@@ -73,7 +73,8 @@ impl AdaptiveSpin {
         if spun == was_better {
             return;
         }
-        // That was a trial. A good one is repeated at once, a bad one less and less often.
+        // This was a trial. After a good one the next comes at once, after a bad one later and
+        // later.
         let (asleep, spinning) = (
             self.asleep.load(Ordering::Relaxed),
             self.spinning.load(Ordering::Relaxed),
@@ -103,7 +104,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_micros(100);
 
-    /// How many of 10,000 waits spin where they take that long each way.
+    /// Returns how many of 10,000 waits spin if a wait takes these times in each way.
     fn spins(asleep: u64, spinning: u64) -> usize {
         let gauge = AdaptiveSpin::new();
         (0..10_000)

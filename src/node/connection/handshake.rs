@@ -153,7 +153,8 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Closes the unidentified streams whose time is over. Returns when the worker has to look again.
+    /// Closes the unidentified streams whose time is over. Returns when the worker must check
+    /// again.
     pub(super) fn expire_unidentified(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
@@ -340,7 +341,8 @@ impl<'m, P: Pal> Node<'m, P> {
             log_event!(debug, "process {vmid} is gone");
         }
         self.handle_parent_gone(vmid);
-        // A process that never opened a stream has not left: this process only tried to reach it.
+        // A process that never opened a stream has not left: this process only tried to connect to
+        // it.
         if !peer.lacks_inbound() {
             self.reclaim_ids(vmid);
             // The tables change before the calls fail, so that the callers find the child to be a
@@ -398,7 +400,7 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 }
 
-/// As the leader: takes back what the process had given to others that have not come.
+/// As the leader: reclaims the IDs that the process had given to others that have not connected.
 pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid) {
     // One step for each lock, since there may be many entries.
     while matches!(

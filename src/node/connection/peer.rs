@@ -1,4 +1,4 @@
-//! One process that this node is connected with.
+//! A process that this node is connected to.
 
 use super::halves::{Queue, RxHalf, TxHalf};
 use super::stream_key::StreamKey;
@@ -7,7 +7,7 @@ use crate::pal::{Time, Token};
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// The state of the connection with one process. In the comments of the fields, "the peer" is that
+/// The state of the connection to one process. In the comments of the fields, "the peer" is that
 /// process.
 pub(crate) struct Peer<'m, S> {
     pub(super) index: u32,
@@ -67,8 +67,9 @@ impl<S> Peer<'_, S> {
         Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::LEADER)
     }
 
-    /// Whether the peer has opened no stream to this process yet. For the worker, which accepts and
-    /// closes streams; a thread that has locked the receiving half makes no difference.
+    /// Returns true if the peer has opened no stream to this process yet. For the worker, which
+    /// accepts and closes streams; it does not matter whether a thread has locked the receiving
+    /// half.
     pub(crate) fn lacks_inbound(&self) -> bool {
         !self.has_inbound.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The table of the processes that this node is connected with, found by VMID.
+//! The table of the processes that this node is connected to, found by VMID.
 
 use crate::invariant::Count;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};

@@ -227,7 +227,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.spin(state, until);
         }
         if state.ready.is_empty() {
-            // Threads that wake the worker all the time must not keep streams from being read.
+            // Threads that wake the worker all the time must not prevent it from reading streams.
             let until = if self.take_wake() {
                 Some(Time(0))
             } else {

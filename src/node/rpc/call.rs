@@ -13,7 +13,8 @@ use crate::pal::{Event, Pal, Time};
 use crate::wire::{Answer, Expected, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
-    /// Sends a request and returns at once; [`Request::poll`] says when the answer is there.
+    /// Sends a request and returns at once; [`Request::poll`] returns the answer when it has
+    /// arrived.
     ///
     /// # Errors
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer

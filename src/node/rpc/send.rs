@@ -42,7 +42,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// # Errors
     /// [`Error::Full`] if there is no room and `wait` is zero, [`Error::TimedOut`] or
     /// [`Error::Interrupted`] as `wait` says, [`Error::NoSuchProcess`] if the peer is known to be
-    /// gone. That it was accepted does not mean that it arrived.
+    /// gone. A message that was accepted need not arrive.
     pub(crate) fn send_message(
         &self,
         dest: Vmid,
@@ -78,8 +78,8 @@ impl<'m, P: Pal> Node<'m, P> {
         self.put(&peer, 0, message, Limits::of(wait, &self.pal))
     }
 
-    /// Sends a message to every connected peer but `except`. Never blocks. Returns how many it was
-    /// accepted for, and how many had no room for it: none once this process has ended.
+    /// Sends a message to every connected peer but `except`. Never blocks. Returns the number of
+    /// peers that accepted it, and of those without room for it: none once this process has ended.
     pub(crate) fn broadcast_message(
         &self,
         message: &Message<'_>,
