@@ -1,4 +1,4 @@
-//! The one way in which the leader's state changes.
+//! The application of operations, the only way in which the leader's state changes.
 
 use core::hash::Hasher;
 use core::num::NonZeroI32;
@@ -47,7 +47,7 @@ impl Leader<'_> {
         digest.finish()
     }
 
-    /// How many operations were applied.
+    /// Returns the number of operations that were applied.
     pub fn ops(&self) -> u64 {
         self.ops
     }
@@ -99,7 +99,7 @@ impl Leader<'_> {
             Op::ExitRequeued(pid) => self.processes.requeue_exit(pid),
             Op::NoticeTaken(to, note) => self.processes.take_notice(to, note),
             Op::NoticeRequeued(to, note) => self.processes.requeue_notice(to, note),
-            // One for a process or for all is never refused.
+            // A signal for a process or for all is never refused.
             Op::Signal(to, kill) => drop(self.processes.signals.add_pending(to, &kill)),
             Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
             Op::SignalSent { to, is_answered } => self.processes.signals.mark_sent(to, is_answered),
@@ -113,8 +113,8 @@ impl Leader<'_> {
         Outcome::Done
     }
 
-    /// The other process that a request is about, whose [`Presence`] its operation is to hold: the one
-    /// that is given an ID or an open file, or signalled.
+    /// Returns the other process that a request is about, whose [`Presence`] the operation must
+    /// have: the process that is given an ID or an open file, or signalled.
     pub fn other(&mut self, message: &Message<'_>) -> Option<Vmid> {
         match *message {
             Message::ChangeIdOwner { owner, .. } => Vmid::new(owner),
@@ -124,14 +124,14 @@ impl Leader<'_> {
         }
     }
 
-    /// Answers a question that changes nothing; none if the message is not one.
+    /// Answers a request that changes nothing; none for any other message.
     pub fn look_up(&mut self, from: Vmid, message: &Message<'_>) -> Option<Answer<'static>> {
         Some(match *message {
             Message::GetIdOwner(id) => Answer::Owner(self.owner_of(id).map_or(0, Vmid::get)),
             Message::ProcessQuery(query) => {
                 let process = self.processes.query(&query).or_else(|errno| {
-                    // The ID of a thread is out of a range of its process. Whether the ID is a thread's
-                    // only that process knows.
+                    // The ID of a thread is in a range of its process. Only that process knows
+                    // whether the ID is a thread's.
                     let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
                     self.processes.query_owner(&query, owner)
                 });
@@ -178,7 +178,7 @@ impl Leader<'_> {
                 if self.processes.reap(from, pid, &mut self.ranges) {
                     starting.map_or(Outcome::Done, Outcome::Abandoned)
                 } else {
-                    // Its parent has not started it yet, but its pid is its own already.
+                    // The parent has not started it yet, but it owns its pid already.
                     let granted = self.pending_grants.recipient(from, pid);
                     let granted = granted.filter(|_| !self.processes.is_pid_in_use(pid));
                     granted.map_or(Outcome::Rejected, Outcome::Abandoned)
@@ -194,7 +194,7 @@ impl Leader<'_> {
                 ProcessNote::IgnoreParent => one_way(self.processes.watch_parent(from, false)),
                 ProcessNote::ParentEnded | ProcessNote::ChildAbandoned => Outcome::NotForLeader,
             },
-            // The leader keeps how every process ends; the notice itself is for the parent.
+            // The leader records the exit of every process; the notice itself is for the parent.
             Message::ChildExit(exit) => {
                 if !self.locks.release_process_portion(from, exit.pid) {
                     return Outcome::Remaining(1);
@@ -277,7 +277,7 @@ impl Leader<'_> {
     }
 }
 
-/// The outcome of a request that has no answer.
+/// Returns the outcome of a request that has no answer.
 fn one_way(is_done: bool) -> Outcome {
     if is_done {
         Outcome::Done
@@ -286,7 +286,8 @@ fn one_way(is_done: bool) -> Outcome {
     }
 }
 
-/// A request that wants no answer can't wait: its sender would not know when to go on.
+/// Makes a request without an answer one that does not wait, since its sender would not learn of
+/// the end of the wait.
 fn with_answer(lock: FileLock<'_>, seq: u64) -> FileLock<'_> {
     FileLock {
         wait: lock.wait && seq != 0,
@@ -305,12 +306,12 @@ fn lock_outcome(set: Result<SetOutcome, i32>) -> Outcome {
     })
 }
 
-/// An error number as it stands in an answer.
+/// Returns an error number as answers have it.
 fn negative(errno: i32) -> NonZeroI32 {
     NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
 }
 
-/// The answer that has the result: nothing, or a positive error number.
+/// Returns the answer for the result: success, or a positive error number.
 fn status(result: Result<(), i32>) -> Answer<'static> {
     Answer::Status(result.err().map_or(0, i32::saturating_neg))
 }

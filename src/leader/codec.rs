@@ -1,5 +1,5 @@
-//! The bytes of an operation, for a log: a head of 24 bytes, and behind it one frame of the protocol
-//! where the operation holds a message.
+//! The bytes of an operation, for a log: a head of 24 bytes, and after it one frame of the protocol
+//! if the operation has a message.
 
 use core::mem::size_of;
 
@@ -114,7 +114,7 @@ impl<'a> Op<'a> {
     /// Writes the operation at the buffer's start. Returns its length.
     ///
     /// # Errors
-    /// [`TooSmall`] if the buffer is, or if no frame can hold the operation's message.
+    /// [`TooSmall`] if the buffer is too small, or if no frame can hold the operation's message.
     pub fn encode(&self, buffer: &mut [u8]) -> Result<usize, TooSmall> {
         let ((kind, flag, vmid, first, second), message) = self.fields();
         let head = Head {
@@ -134,8 +134,8 @@ impl<'a> Op<'a> {
         Ok(HEAD.saturating_add(length))
     }
 
-    /// The operation at the beginning of the bytes, and its length. None if it is not all there, or if
-    /// these are not the bytes of an operation.
+    /// Returns the operation at the beginning of the bytes, and its length. None if it is not
+    /// complete, or if these are not the bytes of an operation.
     pub fn decode(bytes: &'a [u8]) -> Option<(Op<'a>, usize)> {
         let (head, rest) = Head::ref_from_prefix(bytes).ok()?;
         let vmid = Vmid::new(head.vmid.get());
@@ -234,14 +234,14 @@ mod tests {
             }
             bytes[0] = rng.u8(..27);
             bytes[1] = rng.u8(..3);
-            // A frame of a size that fits, with any code.
+            // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());
             let length = rng.usize(..=bytes.len());
             let Some((op, length)) = Op::decode(&bytes[..length]) else {
                 continue;
             };
             let mut again = [0; 128];
-            // A message with a code that is unknown is not written as it was.
+            // A message with an unknown code is not encoded to its old bytes.
             if let Ok(written) = op.encode(&mut again) {
                 let reread = Op::decode(&again[..written]);
                 assert_eq!(reread.map(|(op, _)| op), Some(op), "{length}");

@@ -1,4 +1,4 @@
-//! Signals that a process sends through the leader, behind those of its own that are under way.
+//! Signals that a process sends through the leader, behind its signals that are under way.
 
 use super::Leader;
 use super::op::{Outcome, Presence};
@@ -8,19 +8,19 @@ use crate::Vmid;
 use crate::error::errno;
 use crate::wire::{Answer, PidKill};
 
-/// A signal that goes to no member's stream, and the status of its answer.
+/// The reason why a signal is sent to no member's stream.
 enum NoTarget {
-    /// A member that has not joined: its signals wait for it at the leader.
+    /// A member that has not joined: its signals wait at the leader.
     Starting(Vmid),
     Status(i32),
 }
 
 impl Leader<'_> {
-    /// The member that is sent the signal when a process signals through the leader.
+    /// Returns the member that the leader sends a signal to.
     fn find_target(&mut self, kill: &PidKill) -> Result<Vmid, NoTarget> {
         let owner = self.ranges.owner_of(kill.pid);
         match (self.processes.find_destination(kill.pid), owner) {
-            // The library OS that knows its other threads is not there.
+            // The library OS that knows its other threads does not run.
             (Destination::Starting(_) | Destination::Zombie, _) if !kill.is_for_main_thread() => {
                 Err(NoTarget::Status(-errno::ESRCH))
             }
@@ -33,12 +33,12 @@ impl Leader<'_> {
         }
     }
 
-    /// The connected member that the signal is for, if it has joined.
+    /// Returns the connected member that is the target of the signal, if it has joined.
     pub(super) fn target_of(&mut self, kill: &PidKill) -> Result<Vmid, ()> {
         self.find_target(kill).map_err(drop)
     }
 
-    /// Sends a signal behind those of the same sender that are under way: only if there are such, or
+    /// Sends a signal behind those of the same sender that are under way: only if there are any, or
     /// `always`. `target` is the connection of its target.
     pub(super) fn signal_ordered(
         &mut self,
@@ -67,10 +67,10 @@ impl Leader<'_> {
         }
         let signals = &mut self.processes.signals;
         let is_clear = if from == Vmid::LEADER {
-            // What was sent is on the same stream.
+            // The signals sent before are on the same stream.
             !signals.is_waiting(to)
         } else {
-            // Nobody knows when a process in C has taken what it was sent.
+            // The leader does not know when a process in C has handled the signals sent before.
             signals.is_clear(to) && target == Presence::Extended
         };
         if is_clear && !always {
@@ -83,7 +83,7 @@ impl Leader<'_> {
         Outcome::Later
     }
 
-    /// Has a signal pend for a member. Returns the status of the answer.
+    /// Makes a signal pending for a member. Returns the status of the answer.
     fn queue_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
         match self.processes.signals.add_pending(to, kill) {
             Ok(()) if kill.signal == 0 => 0,

@@ -1,10 +1,10 @@
 //! The tables that the first process of a family keeps for all: VMIDs, owners of IDs, processes,
-//! signals that go through it, file locks.
+//! signals through the leader, file locks.
 //!
-//! A state machine. Its state changes in one way: [`Leader::apply`] applies an [`Op`], whoever asks for
-//! the change, and returns an [`Outcome`]. It has no clock, no stream and no lock, and nothing in it
-//! depends on addresses or on chance. So a second leader that applies the same operations gives the same
-//! outcomes.
+//! The leader is a state machine. Its state changes in one way: [`Leader::apply`] applies an
+//! [`Op`], which any process may request, and returns an [`Outcome`]. It has no clock, no stream
+//! and no lock, and nothing in it depends on addresses or on chance. So a second leader that
+//! applies the same operations gives the same outcomes.
 
 mod apply;
 mod codec;
@@ -29,14 +29,15 @@ pub use processes::{ExitNotice, Notice, Processes, SIGPWR};
 pub(crate) use signals::{OutgoingSignal, QUEUED, SEND_DIRECTLY, Signals, is_signal};
 pub use signals::{SIGNAL_MAX, SignalLimits};
 
-/// The leader's answer to a member that gave an open file to another one: that is still to confirm that it
-/// knows.
+/// The leader's answer to a member that gave an open file to another one, which has not confirmed
+/// it yet.
 pub(crate) const UNCONFIRMED: i32 = 1;
 
-/// How many of those who left are remembered: more than can leave while a request is under way.
+/// The number of departed members that are remembered: more than can leave while a request is under
+/// way.
 const MAX_DEPARTED: usize = 256;
 
-/// How many IDs one call takes back at most.
+/// The greatest number of IDs that one call reclaims.
 const GRANTS_PER_STEP: usize = 64;
 
 /// The leader's tables.
@@ -47,12 +48,13 @@ pub struct Leader<'m> {
     locks: Digested<LockTable<'m>>,
     next_vmid: Option<Vmid>,
     departed: Digested<Departed<'m>>,
-    /// How many operations were applied.
+    /// The number of operations that were applied.
     ops: u64,
     observer: Option<&'m (dyn OpObserver + 'm)>,
 }
 
-/// The members that left lately: a ring. An ID handed to one of them would be nobody's for ever.
+/// The members that have left recently, in a ring. An ID that was transferred to one of them would
+/// never be freed.
 struct Departed<'m> {
     vmids: Table<'m, u32>,
     next: usize,
@@ -85,7 +87,8 @@ impl Departed<'_> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory the tables take, with room for that many ID ranges, processes, signals and locks.
+    /// The memory of the tables in bytes, with room for that many ID ranges, processes, signals and
+    /// locks.
     pub const fn bytes(
         ranges: usize,
         processes: usize,
@@ -99,7 +102,7 @@ impl<'m> Leader<'m> {
             .saturating_add(bytes_for::<u32>(MAX_DEPARTED))
     }
 
-    /// Empty tables, cut from `arena`; `wrap_ids` as in [`Ranges::new`].
+    /// Makes empty tables, allocated from `arena`; `wrap_ids` as in [`Ranges::new`].
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -126,55 +129,56 @@ impl<'m> Leader<'m> {
         })
     }
 
-    /// The next VMID; `None` when all are used up. The caller passes over one that somebody
-    /// already goes by without having been given it.
+    /// Returns the next VMID; `None` when all are used up. The caller skips one that a process uses
+    /// without having been given it.
     fn new_vmid(&mut self) -> Option<Vmid> {
         let vmid = self.next_vmid?;
         self.next_vmid = vmid.get().checked_add(1).and_then(Vmid::new);
-        // Whoever went by it before was somebody else.
+        // A process that used it before was another one.
         self.clear_departed(vmid);
         Some(vmid)
     }
 
-    /// A process is connected.
+    /// Records that a process is connected.
     fn on_connected(&mut self, vmid: Vmid) {
         self.confirm_grants(vmid);
         self.clear_departed(vmid);
     }
 
-    /// Who has left is not who goes by that VMID from now on.
+    /// A process that has left is not the one that uses its VMID from now on.
     fn clear_departed(&mut self, vmid: Vmid) {
         self.departed.remove(vmid);
     }
 
-    /// Takes back a portion of the file locks of a member that left. Returns what is left to do.
+    /// Reclaims a portion of the file locks of a member that left. Returns what is left to do.
     fn reclaim_locks(&mut self, vmid: Vmid, left: u64) -> u64 {
         let processes = &self.processes;
         self.locks
             .reclaim_portion(vmid, left, &|child| !processes.is_starting(child))
     }
 
-    /// A member left. Its process is dead, and its pid stays taken for as long as it must; its
-    /// other ranges are to be taken back with [`Ranges::reclaim`], and what it gave to others with
-    /// [`Leader::revoke_grants`].
+    /// Records that a member left. Its process is dead, and its pid stays in use as long as
+    /// necessary; the caller reclaims its other ranges with [`Ranges::reclaim`], and the IDs that
+    /// it gave to others with [`Leader::revoke_grants`].
     fn reclaim_process(&mut self, vmid: Vmid) {
         self.pending_grants.confirm(vmid);
         self.processes.on_death(vmid, &mut self.ranges);
         let processes = &self.processes;
-        // A child that may still come keeps what it was handed.
+        // A child that may still connect keeps the open files that it was given.
         self.locks
             .reclaim_references(vmid, &|child| !processes.is_starting(child));
         self.departed.add(vmid);
     }
 
-    /// What was given to that process is its own, for it is there.
+    /// Confirms the IDs and open files that were given to that process, since it is connected.
     fn confirm_grants(&mut self, to: Vmid) {
         self.pending_grants.confirm(to);
         self.locks.mark_joined(to);
     }
 
-    /// Takes back what a member that left had given to processes which have not come, unless another
-    /// starts them: some of it, for the table is behind a spinlock. True when that was all.
+    /// Reclaims a portion of the IDs that a member that left had given to processes which have not
+    /// connected, unless another process starts them: a portion, since the table is behind a
+    /// spinlock. True when that was all.
     fn revoke_grants(&mut self, giver: Vmid) -> bool {
         let (ranges, processes) = (&mut self.ranges, &self.processes);
         self.pending_grants
@@ -188,12 +192,12 @@ impl<'m> Leader<'m> {
     }
 
     /// Gives an ID of a range of `from` to `to`, as [`Ranges::change_owner`] does. If `to` has not
-    /// come when `from` leaves, the ID goes back; if it is there already,
-    /// [`Leader::confirm_grants`] is to be called.
+    /// connected when `from` leaves, the ID is freed; if it is connected already, the caller calls
+    /// [`Leader::confirm_grants`].
     ///
     /// # Errors
-    /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs wait for
-    /// processes to come.
+    /// As there; [`Error::NoSuchProcess`] if `to` has left, [`Error::Full`] if too many IDs are
+    /// given to processes that have not connected.
     fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
         if self.departed.contains(to) {
             return Err(Error::NoSuchProcess);
@@ -212,10 +216,10 @@ impl<'m> Leader<'m> {
         Ok(())
     }
 
-    /// Takes back a range, as [`Ranges::release`] does.
+    /// Releases a range, as [`Ranges::release`] does.
     ///
     /// # Errors
-    /// As there; and [`Error::Refused`] (`EPERM`) for the pid of a process: that is free when its
+    /// As there; and [`Error::Refused`] (`EPERM`) for the pid of a process, which is freed when its
     /// parent has reaped it.
     fn release(&mut self, from: Vmid, range: IdRange) -> Result<(), Error> {
         if self.processes.is_pid_in_use(range.start) {
@@ -224,16 +228,16 @@ impl<'m> Leader<'m> {
         self.ranges.release(from, range)
     }
 
-    /// The table of processes.
+    /// Returns the table of processes.
     pub fn processes(&self) -> &Processes<'m> {
         &self.processes
     }
 
-    /// The process of `from` says that it joins.
+    /// Adds the process of `from`, which joins.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the pid is not its own, as a range of its own; [`Error::Full`] if
-    /// there is no room.
+    /// [`Error::Invalid`] if it does not own the pid as a range of one ID; [`Error::Full`] if there
+    /// is no room.
     fn join(&mut self, from: Vmid, hello: &Hello) -> Result<(), Error> {
         if hello.pid == 0 {
             return Ok(());
@@ -247,9 +251,9 @@ impl<'m> Leader<'m> {
 
     fn start(&mut self, from: Vmid, vmid: u32, pid: Id) -> Result<(), Error> {
         let vmid = Vmid::new(vmid).ok_or(Error::Invalid)?;
-        // A child's VMID was given out; the leader's own is nobody's child.
+        // A child's VMID was assigned before; the leader's own is not that of a child.
         let is_given = self.next_vmid.is_none_or(|next| vmid < next);
-        // Its pid is its own, out of its parent's range, and it has not come.
+        // It owns its pid, which its parent has given to it, and it has not connected.
         let is_granted = self.pending_grants.recipient(from, pid) == Some(vmid);
         let is_its = is_granted && self.ranges.is_single(pid, vmid);
         if vmid == Vmid::LEADER || !is_given || !is_its {
@@ -258,9 +262,10 @@ impl<'m> Leader<'m> {
         self.processes.start(from, vmid, pid)
     }
 
-    /// A member has an open file (`held`), or has it no more; or, with another's VMID, it hands one on,
-    /// or takes back what it could not hand on. `presence` is the connection of the other. Returns
-    /// false if only a portion of the locks of a closed file was released.
+    /// Records that a member holds an open file (`held`), or has closed it; or, with another's
+    /// VMID, that it gives the open file to the other, or takes it back. `presence` is the
+    /// connection of the other. Returns false if only a portion of the locks of a closed file was
+    /// released.
     ///
     /// # Errors
     /// `ESRCH` if the other has left, `ENOLCK` if there is no room; then nothing has changed.
@@ -306,34 +311,35 @@ impl<'m> Leader<'m> {
         Ok(true)
     }
 
-    /// From now on the observer is called with each operation.
+    /// Sets the observer, which is called with each further operation.
     pub(crate) fn observe(&mut self, observer: &'m (dyn OpObserver + 'm)) {
         self.observer = Some(observer);
     }
 
-    /// Whether no node of the tables was lost. Slow: for tests.
+    /// Returns true if no slot of the tables was lost. Slow: for tests.
     pub fn check_invariants(&mut self) -> bool {
         self.ranges.check_invariants()
             && self.processes.check_invariants()
             && self.locks.check_invariants()
     }
 
-    /// The table of ID ranges.
+    /// Returns the table of ID ranges.
     pub fn ranges(&self) -> &Ranges<'m> {
         &self.ranges
     }
 
-    /// The owner of an ID; none if nobody owns it.
+    /// Returns the owner of an ID; none if it has no owner.
     pub fn owner_of(&mut self, id: Id) -> Option<Vmid> {
         self.ranges.owner_of(id)
     }
 
-    /// How many ranges [`Op::ReclaimRanges`] has to look at to take back those of a process.
+    /// Returns the number of ranges that [`Op::ReclaimRanges`] must examine to reclaim those of a
+    /// process.
     pub fn ranges_to_reclaim(&mut self, owner: Vmid) -> u64 {
         self.ranges.count_to_reclaim(owner)
     }
 
-    /// The table of file locks.
+    /// Returns the table of file locks.
     pub fn locks(&self) -> &LockTable<'m> {
         &self.locks
     }

@@ -31,7 +31,7 @@ struct DelegatedFile {
     /// The number by which this member and the leader identify the delegation. No number is used
     /// twice.
     number: u64,
-    /// Whether the delegation is to be returned.
+    /// Whether the delegation must be returned.
     is_recalled: bool,
 }
 

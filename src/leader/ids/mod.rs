@@ -1,4 +1,4 @@
-//! Which process owns which IDs.
+//! The owners of IDs.
 
 mod pending_grants;
 mod ranges;

@@ -1,14 +1,14 @@
-//! IDs that were given to a process which has not come yet: its PID, as a rule.
+//! IDs that were given to a process which has not connected yet: usually its pid.
 //!
-//! Whoever gave one answers for it until then. If the giver goes first the ID goes back, for there
-//! may never be such a process: nothing else would free it. Only where another is known to start that
-//! process does the other answer for it from then on.
+//! The giver of an ID is responsible for it until then. If the giver ends first the ID is freed,
+//! since such a process may never exist, and nothing else would free the ID. Only if another
+//! process is known to start that process the other is responsible from then on.
 
 use crate::error::Error;
 use crate::store::{Arena, Digest, Table, bytes_for};
 use crate::{Id, Vmid};
 
-/// The most there can be, however many ranges there are.
+/// The greatest number of entries, for any number of ranges.
 const MAX_GRANTS: usize = 4096;
 
 #[derive(Clone, Copy, Hash)]
@@ -31,7 +31,7 @@ pub(in crate::leader) struct PendingGrants<'m> {
 }
 
 impl<'m> PendingGrants<'m> {
-    /// A quarter of the ranges.
+    /// Returns the number of entries: a quarter of the ranges.
     const fn capacity(ranges: usize) -> usize {
         let quarter = ranges.div_ceil(4);
         if quarter < MAX_GRANTS {
@@ -56,7 +56,7 @@ impl<'m> PendingGrants<'m> {
         digest.add_all(self.entries.iter().take(self.count));
     }
 
-    /// `giver` gave `id` to `to`. Only if there is room.
+    /// Records that `giver` gave `id` to `to`, if there is room.
     pub(in crate::leader) fn record(&mut self, giver: Vmid, id: Id, to: Vmid) {
         let used = self.entries.iter().take(self.count);
         let slot = used.enumerate().find(|(_, known)| known.id == id);
@@ -71,19 +71,20 @@ impl<'m> PendingGrants<'m> {
         }
     }
 
-    /// To whom that member has given the ID, if that one has not come.
+    /// Returns the process that `giver` has given the ID to, if that has not connected.
     pub(in crate::leader) fn recipient(&self, giver: Vmid, id: Id) -> Option<Vmid> {
         let mut used = self.entries.iter().take(self.count);
         let grant = used.find(|known| known.id == id && known.giver == giver.get())?;
         Vmid::new(grant.to)
     }
 
-    /// Whether one more can be noted.
+    /// Returns true if there is room for another entry.
     pub(in crate::leader) fn has_room(&self) -> bool {
         self.count < self.entries.len()
     }
 
-    /// `to` has come, or never will: what it was given is its own, or goes with it.
+    /// Removes the entries of `to`, which has connected, or never will: it owns its IDs, or they
+    /// are reclaimed with it.
     pub(in crate::leader) fn confirm(&mut self, to: Vmid) {
         let mut slot = 0;
         while self
@@ -92,8 +93,9 @@ impl<'m> PendingGrants<'m> {
         {}
     }
 
-    /// `giver` is gone: what it gave is handed to `reclaim`, ID and owner, a number of them at
-    /// most. That says who answers for it now; nobody, if it was taken back. True when that was all.
+    /// Removes the entries of `giver`, which is gone, up to `limit`. `reclaim` gets the ID and its
+    /// owner, and returns the process that is responsible for the ID now; none if the ID was freed.
+    /// True when that was all.
     pub(in crate::leader) fn revoke(
         &mut self,
         giver: Vmid,
@@ -116,7 +118,7 @@ impl<'m> PendingGrants<'m> {
         false
     }
 
-    /// Takes out the next that fits, from `slot` on, which moves there.
+    /// Removes the next entry that matches, from `slot` on, which is set to its place.
     fn remove_next(
         &mut self,
         slot: &mut usize,
@@ -126,7 +128,7 @@ impl<'m> PendingGrants<'m> {
         let found = used.iter().skip(*slot).position(fits)?;
         *slot = slot.saturating_add(found);
         let grant = used.get(*slot).copied()?;
-        // The last one takes its place.
+        // The last entry takes its place.
         if let (Some(last), Some(free)) = (used.last().copied(), used.get_mut(*slot)) {
             *free = last;
         }
@@ -145,19 +147,19 @@ mod tests {
     const ROOM: usize = 8;
     const IDS: usize = 12;
 
-    /// To whom each ID was given, and by whom; 0 for none.
+    /// The receiver and the giver of each ID; 0 for none.
     type Model = [(u32, u32); IDS];
 
     fn vmid(number: u32) -> Vmid {
         Vmid::new(number).unwrap()
     }
 
-    /// Who answers for an ID when its giver is gone.
+    /// Returns the process that is responsible for an ID when its giver is gone.
     fn new_giver(id: usize) -> Option<Vmid> {
         id.is_multiple_of(3).then_some(vmid(7))
     }
 
-    /// Has the giver go: what was taken back, and from whom.
+    /// Revokes all grants of the giver. Returns the freed IDs, with their owners.
     fn revoke_all(pending_grants: &mut PendingGrants<'_>, giver: u32) -> [u32; IDS] {
         let mut back = [0; IDS];
         let mut reclaim = |id: Id, to: Vmid| {
@@ -172,7 +174,7 @@ mod tests {
         back
     }
 
-    /// The same in the model. Who goes is no heir of its own.
+    /// The same in the model. A giver that is gone is not responsible for its own IDs.
     fn revoke_in_model(model: &mut Model, giver: u32) -> [u32; IDS] {
         let mut back = [0; IDS];
         for (id, given) in model.iter_mut().enumerate() {

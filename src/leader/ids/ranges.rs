@@ -1,4 +1,4 @@
-//! Which ID belongs to whom (protocol, "ID ranges").
+//! The owners of ID ranges (protocol, "IDs").
 
 use crate::error::{Error, Resource, errno};
 use core::hash::Hasher;
@@ -7,21 +7,22 @@ use crate::store::{Arena, Digest, IntervalMap, OwnerCursor};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
 
-/// The longest range that is handed out at once.
+/// The longest range that is assigned at once.
 const LONGEST_RANGE: u32 = 32;
 const _: () = assert!(LONGEST_RANGE <= crate::store::MAX_INTERVAL);
 
-/// Where the search goes on after the highest ID. ID 1 is the first that a family has given out:
-/// that of its first process, as a rule, so no other process ever has it.
+/// The ID at which the search continues after the highest ID. ID 1 is the first that a family
+/// assigns, usually to its first process, so no other process ever has it.
 const FIRST_AGAIN: Id = 2;
 
-/// How many ranges of a dead owner one call passes over at most: the table is behind a spinlock.
+/// The greatest number of ranges of a dead owner that one call examines, since the table is behind
+/// a spinlock.
 const MAX_STEPS: u32 = 64;
 
-/// What [`Ranges::alloc`] found.
+/// The result of [`Ranges::alloc`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alloc {
-    /// This range, now owned by the asker.
+    /// This range, which the requester owns now.
     Range(IdRange),
     /// All IDs are used up.
     NoneLeft,
@@ -29,26 +30,27 @@ pub enum Alloc {
     TableFull,
 }
 
-/// What is still to be done to take back the ranges of one owner.
+/// The state of reclaiming the ranges of one owner.
 #[derive(Debug)]
 pub struct Reclaim(OwnerCursor);
 
 /// The table of ID ranges: non-overlapping, each with one owner.
 pub struct Ranges<'m> {
     spans: IntervalMap<'m>,
-    /// Where the search for free IDs goes on.
+    /// The ID at which the search for free IDs continues.
     next: Id,
     wrap: bool,
 }
 
 impl<'m> Ranges<'m> {
-    /// The memory that a table of `capacity` ranges takes.
+    /// The memory of a table of `capacity` ranges, in bytes.
     pub const fn bytes(capacity: usize) -> usize {
         IntervalMap::bytes(capacity)
     }
 
-    /// An empty table of `capacity` ranges, cut from `arena`. With `wrap`, IDs that were released
-    /// are handed out again once the top is reached, from 2 on; without, the top is the end.
+    /// Makes an empty table of `capacity` ranges, allocated from `arena`. With `wrap`, released IDs
+    /// are assigned again once the top is reached, from 2 on; without it no ID is assigned after
+    /// the top.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
@@ -60,9 +62,9 @@ impl<'m> Ranges<'m> {
         })
     }
 
-    /// Hands out the next free range after the last one handed out, at most 32 long: a shorter one
-    /// where IDs that are still owned leave no more room. O(log n) steps, however many ranges stand
-    /// in the way.
+    /// Assigns the next free range after the last one, at most 32 long: a shorter one if IDs that
+    /// are still owned leave no more room. It takes O(log n) steps, for any number of ranges before
+    /// the free one.
     pub fn alloc(&mut self, owner: Vmid) -> Alloc {
         if self.spans.remaining() == 0 {
             return Alloc::TableFull;
@@ -82,11 +84,11 @@ impl<'m> Ranges<'m> {
         Alloc::Range(IdRange { start, end })
     }
 
-    /// Takes a range back from its owner: a whole one, just as the table has it.
+    /// Releases a range of its owner: a whole one, exactly as the table has it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no such range, [`Error::Refused`] (`EPERM`) if it is
-    /// somebody else's.
+    /// [`Error::Invalid`] if there is no such range, [`Error::Refused`] (`EPERM`) if another
+    /// process owns it.
     pub fn release(&mut self, owner: Vmid, range: IdRange) -> Result<(), Error> {
         match self.spans.find(range.start) {
             Some(span) if span.start() == range.start && span.end() == range.end => {
@@ -100,13 +102,13 @@ impl<'m> Ranges<'m> {
         }
     }
 
-    /// Gives one ID of a range of `from` to `to`. The range falls into up to three, each to be
-    /// released by itself.
+    /// Gives one ID of a range of `from` to `to`. The range is split into up to three, each of
+    /// which is released separately.
     ///
     /// # Errors
-    /// [`Error::NoSuchProcess`] if nobody owns the ID, [`Error::Refused`] (`EPERM`) if somebody
-    /// else than `from` does, [`Error::Full`] if the table has no room for the parts; then nothing
-    /// has changed.
+    /// [`Error::NoSuchProcess`] if the ID has no owner, [`Error::Refused`] (`EPERM`) if a process
+    /// other than `from` owns it, [`Error::Full`] if the table has no room for the parts; then
+    /// nothing has changed.
     pub fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
         let span = self.spans.find(id).ok_or(Error::NoSuchProcess)?;
         if span.owner() != from.get() {
@@ -130,14 +132,14 @@ impl<'m> Ranges<'m> {
         Ok(())
     }
 
-    /// Whether `owner` has `id` as a range of its own, of length one.
+    /// Returns true if `owner` owns `id` as a range of one ID.
     pub(in crate::leader) fn is_single(&mut self, id: Id, owner: Vmid) -> bool {
         self.spans.find(id).is_some_and(|span| {
             span.start() == id && span.end() == id && span.owner() == owner.get()
         })
     }
 
-    /// Gives a range of length one to `to`, whoever has it.
+    /// Gives a range of one ID to `to`, whichever process owns it.
     pub(in crate::leader) fn give_single(&mut self, id: Id, to: Vmid) {
         if let Some(span) = self.spans.find(id)
             && span.start() == span.end()
@@ -146,7 +148,7 @@ impl<'m> Ranges<'m> {
         }
     }
 
-    /// Frees a range of length one, whoever has it.
+    /// Frees a range of one ID, whichever process owns it.
     pub(in crate::leader) fn free_single(&mut self, id: Id) {
         if let Some(span) = self.spans.find(id)
             && span.start() == span.end()
@@ -155,17 +157,17 @@ impl<'m> Ranges<'m> {
         }
     }
 
-    /// Who owns `id`, if anybody does.
+    /// Returns the owner of `id`, if it has one.
     pub fn owner_of(&mut self, id: Id) -> Option<Vmid> {
         self.spans.find(id).and_then(|span| Vmid::new(span.owner()))
     }
 
-    /// Begins to take back all ranges of `owner`, who is gone.
+    /// Begins to reclaim all ranges of `owner`, which is gone.
     pub fn reclaim(&mut self, owner: Vmid) -> Reclaim {
         Reclaim(self.spans.owner_cursor(owner.get()))
     }
 
-    /// Goes on with that, for a bounded number of steps. True when it is done.
+    /// Continues reclaiming, for a bounded number of steps. True when it is complete.
     pub fn reclaim_on(&mut self, reclaim: &mut Reclaim) -> bool {
         self.spans.remove_next(&mut reclaim.0, MAX_STEPS as usize)
     }
@@ -175,13 +177,13 @@ impl<'m> Ranges<'m> {
         self.spans.digest(digest);
     }
 
-    /// How many ranges [`Ranges::reclaim_portion`] has to look at for that owner.
+    /// Returns the number of ranges that [`Ranges::reclaim_portion`] must examine for that owner.
     pub(in crate::leader) fn count_to_reclaim(&mut self, owner: Vmid) -> u64 {
         self.spans.owner_cursor(owner.get()).remaining() as u64
     }
 
-    /// Takes back ranges of `owner`, who is gone, among the next of the `left` that are still to be looked
-    /// at. Returns how many are left.
+    /// Reclaims ranges of `owner`, which is gone, among the next of the `left` that are still to be
+    /// examined. Returns the number that is left.
     pub(in crate::leader) fn reclaim_portion(&mut self, owner: Vmid, left: u64) -> u64 {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let mut sweep = OwnerCursor::resume(owner.get(), left);
@@ -192,22 +194,22 @@ impl<'m> Ranges<'m> {
         }
     }
 
-    /// How many ranges are owned.
+    /// Returns the number of ranges that are owned.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether nobody owns anything.
+    /// Returns true if no range is owned.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most ranges that were ever owned at once.
+    /// Returns the highest number of ranges so far.
     pub fn peak(&self) -> usize {
         self.spans.peak()
     }
 
-    /// Whether no node was lost: what is out of the pool is in the tree. Slow: for tests.
+    /// Returns true if no slot was lost: each is in the pool or in the tree. Slow: for tests.
     pub fn check_invariants(&self) -> bool {
         self.spans.check_invariants()
     }

@@ -1,15 +1,15 @@
-//! Notices to parents of how their children ended.
+//! Exit notices to parents.
 
 use super::{Entry, Life, Processes};
 use crate::wire::ChildExit;
 use crate::{Id, Vmid};
 
-/// The notice to a parent of how its child ended.
+/// The notice to a parent that its child has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitNotice {
     /// The member whose process is the parent.
     pub to: Vmid,
-    /// How the child ended.
+    /// The exit report of the child.
     pub exit: ChildExit,
 }
 
@@ -24,10 +24,10 @@ impl Processes<'_> {
         })
     }
 
-    /// The next notice to be sent, from the entry `at` on, which moves there. It stays until
-    /// [`Processes::take_exit`]. A notice that can't be sent is to be handed back with
-    /// [`Processes::requeue_exit`], and `at` to be moved on: a parent that does not read keeps nobody
-    /// else's notices.
+    /// Returns the next notice to send, from the entry `at` on, which is set to its place. It stays
+    /// until [`Processes::take_exit`]. The caller returns a notice that can't be sent with
+    /// [`Processes::requeue_exit`], and advances `at`: a parent that does not read does not block
+    /// the notices of others.
     pub(crate) fn next_exit(&self, at: &mut usize) -> Option<ExitNotice> {
         if !self.has_exits {
             return None;
@@ -41,7 +41,7 @@ impl Processes<'_> {
         None
     }
 
-    /// The notice of the end of that process is about to be sent, and is due no more.
+    /// Records that the notice of the end of that process is about to be sent.
     pub(in crate::leader) fn take_exit(&mut self, pid: Id) {
         if let Some(entry) = self.find_by_pid_mut(pid) {
             entry.notice_due = false;
@@ -49,7 +49,8 @@ impl Processes<'_> {
         self.has_exits = self.entries.iter().any(|entry| entry.notice_due);
     }
 
-    /// The notice could not be sent: it is due again, unless the parent has reaped the child meanwhile.
+    /// Records that the notice could not be sent: it is due again, unless the parent has reaped the
+    /// child meanwhile.
     pub(in crate::leader) fn requeue_exit(&mut self, pid: Id) {
         if let Some(entry) = self.find_by_pid_mut(pid)
             && entry.life == Life::Dead
@@ -86,7 +87,7 @@ mod tests {
         }
     }
 
-    /// A child of `parent`, which has the pid `pid` and has joined.
+    /// Makes a child of `parent`, which has the pid `pid` and has joined.
     fn child(leader: &mut Leader<'_>, parent: Vmid, pid: Id) -> Vmid {
         let vmid = leader.new_vmid().unwrap();
         leader.ranges.change_owner(parent, pid, vmid).unwrap();
@@ -139,7 +140,7 @@ mod tests {
         let second = take(&mut leader, &mut at).expect("the other parent's is due, too");
         assert_ne!(first, second);
         assert_eq!(take(&mut leader, &mut at), None);
-        // The first comes again when there may be room.
+        // The first notice is returned again when there may be room.
         assert_eq!(take(&mut leader, &mut 0), Some(first));
         assert_eq!(take(&mut leader, &mut 0), None);
     }

@@ -1,4 +1,4 @@
-//! Groups, sessions and marks, and what is known of a process.
+//! Groups, sessions and flags, and queries about processes.
 
 use super::{Entry, Life, Processes};
 use crate::error::errno;
@@ -7,10 +7,10 @@ use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessSta
 use crate::{Id, Vmid};
 
 impl Processes<'_> {
-    /// Changes something about a process, as the process of `from` asks.
+    /// Changes an attribute of a process, as the process of `from` requests.
     ///
     /// # Errors
-    /// A positive error number, as `setpgid(2)`, `setsid(2)` and `prctl(2)` have them.
+    /// A positive error number, as for `setpgid(2)`, `setsid(2)` and `prctl(2)`.
     pub(in crate::leader) fn change(
         &mut self,
         from: Vmid,
@@ -105,10 +105,11 @@ impl Processes<'_> {
         Ok(())
     }
 
-    /// What is known about the process that owns the ID which a query is about. That is no pid.
+    /// Returns the process that owns the ID of a query, which is no pid.
     ///
     /// # Errors
-    /// `ESRCH` if it is one, or was and still names something; or if there is no such process.
+    /// `ESRCH` if it is a pid, or one that still names a group or session; or if there is no such
+    /// process.
     pub(in crate::leader) fn query_owner(
         &self,
         query: &ProcessQuery,
@@ -132,7 +133,7 @@ impl Processes<'_> {
         }
     }
 
-    /// What is known about a process, or the next that fits, as the query says.
+    /// Returns a process, or the next that matches the query.
     ///
     /// # Errors
     /// `ESRCH` if there is none.

@@ -1,7 +1,7 @@
-//! Every process of the family: its parent, group and session, and when its pid is free again.
+//! Every process of the family: its parent, group and session, and the use of its pid.
 //!
-//! A pid stays taken while its process lives, while that is a zombie which nobody reaped, and
-//! while it names a group or a session. Until then its entry stays, too.
+//! A pid stays in use while its process lives, while the process is a zombie that was not reaped,
+//! and while the pid names a group or a session. Its entry stays as long.
 
 mod exit_notices;
 mod groups;
@@ -22,7 +22,7 @@ pub use exit_notices::ExitNotice;
 pub use notices::Notice;
 pub(in crate::leader) use signals::Destination;
 
-/// What a parent is told of a child that ended without a word: killed by SIGPWR.
+/// The signal in the exit report of a child that ended without sending one: SIGPWR.
 pub const SIGPWR: u32 = 30;
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -37,9 +37,9 @@ enum Life {
 #[derive(Clone, Copy, Hash)]
 struct Entry {
     life: Life,
-    /// Its parent has seen its end, or is never to see it.
+    /// Its parent has reaped it, or never will.
     reaped: bool,
-    /// Its parent is still to be told.
+    /// Its parent must still be notified.
     notice_due: bool,
     flags: ProcessFlags,
     pid: Id,
@@ -49,19 +49,21 @@ struct Entry {
     parent: Id,
     group: Id,
     session: Id,
-    /// How many processes that are not reaped have its pid as their group, and as their session.
+    /// The number of unreaped processes with its pid as their group, plus those with its pid as
+    /// their session.
     ref_count: u32,
     start_seq: u64,
     /// Rises from death to death; 0 while it lives.
     death_seq: u64,
-    /// If it is to be told when its parent ends: how many have ended that it is still to be told of.
+    /// If it requested notices of its parent's end: the number of ends that it must still be
+    /// notified of.
     parents_ended: Option<u32>,
-    /// A child that it inherited while that was being started was abandoned: it is to look again.
+    /// A child that it inherited during that child's start was abandoned: it must be notified.
     child_abandoned: bool,
-    /// If its parent ended while it was being started: the number of that event, or of the last time
-    /// that its time to join began once more. Later events have higher numbers; 0 for none.
+    /// If its parent ended during its start: the number of that event, or of the last restart of
+    /// its time to join. Later events have higher numbers; 0 for none.
     orphaned: u64,
-    /// What it said when it ended.
+    /// Its exit report.
     exit: Option<ChildExit>,
 }
 
@@ -89,7 +91,7 @@ impl Entry {
         matches!(self.life, Life::Starting | Life::Running)
     }
 
-    /// Alive, or a zombie.
+    /// Returns true if it is alive, or a zombie.
     fn exists(&self) -> bool {
         self.is_alive() || self.life == Life::Dead && !self.reaped
     }
@@ -104,13 +106,13 @@ pub struct Processes<'m> {
     by_vmid: SortedMap<'m>,
     starts: u64,
     deaths: u64,
-    /// How many processes are being started whose parent has ended.
+    /// The number of starting processes whose parent has ended.
     orphaned_starts: usize,
     /// The highest number in [`Entry::orphaned`] so far.
     last_orphaned: u64,
-    /// How many processes are stopped; while there are none, orphaned groups don't matter.
+    /// The number of stopped processes; while it is 0, orphaned groups need no signals.
     stopped: usize,
-    /// Whether a notice of how a child ended is due.
+    /// Whether an exit notice is due.
     has_exits: bool,
     pub(crate) signals: Digested<Signals<'m>>,
     /// The first process has ended, though its node may still serve the others.
@@ -154,7 +156,7 @@ impl<'m> Processes<'m> {
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
-        // Which places are free, in their order, says which are not.
+        // The free slots in their order determine the used ones.
         digest.add_all(self.free.iter().take(self.free_count));
         let used = self.entries.iter().filter(|entry| entry.life != Life::Free);
         digest.add_all(used);
@@ -170,35 +172,35 @@ impl<'m> Processes<'m> {
         self.signals.digest(digest, Signals::digest);
     }
 
-    /// How many entries are in use: processes, zombies, and names of groups and sessions.
+    /// Returns the number of entries in use: processes, zombies, and pids of groups and sessions.
     pub fn len(&self) -> usize {
         self.by_pid.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most there ever were at once.
+    /// Returns the highest number so far.
     pub fn peak(&self) -> usize {
         self.by_pid.peak()
     }
 
-    /// Whether the member's process has not joined yet.
+    /// Returns true if the member's process has not joined yet.
     pub fn is_starting(&self, vmid: Vmid) -> bool {
         self.find_by_vmid(vmid)
             .is_some_and(|entry| entry.life == Life::Starting)
     }
 
-    /// Whether that is the pid of the member's process, which has joined.
+    /// Returns true if that is the pid of the member's process, and the process has joined.
     pub fn is_running(&self, vmid: Vmid, pid: Id) -> bool {
         self.find_by_vmid(vmid)
             .is_some_and(|entry| entry.life == Life::Running && entry.pid == pid)
     }
 
-    /// Who answers for the member's process, if that has not joined yet: its parent, or the leader if
-    /// it has none.
+    /// Returns the process that is responsible for the member's process, if that has not joined
+    /// yet: its parent, or the leader if it has none.
     pub(super) fn find_starter(&self, vmid: Vmid) -> Option<Vmid> {
         let child = self.find_by_vmid(vmid)?;
         let parent = self.find_by_pid(child.parent);
@@ -206,13 +208,13 @@ impl<'m> Processes<'m> {
         (child.life == Life::Starting).then_some(starter.unwrap_or(Vmid::LEADER))
     }
 
-    /// The member whose process, by this pid, has not joined yet.
+    /// Returns the member with the process of this pid, if that has not joined yet.
     pub(super) fn find_starting(&self, pid: Id) -> Option<Vmid> {
         let entry = self.find_by_pid(pid)?;
         Vmid::new(entry.vmid).filter(|_| entry.life == Life::Starting)
     }
 
-    /// Whether any process but that of `vmid` lives.
+    /// Returns true if any process but that of `vmid` is alive.
     pub fn has_living_except(&self, vmid: Vmid) -> bool {
         self.entries
             .iter()
@@ -231,7 +233,7 @@ impl<'m> Processes<'m> {
         self.entries.get(self.by_vmid.get(vmid.get())? as usize)
     }
 
-    /// Whether the ID is a process's pid, or was and still names something.
+    /// Returns true if the ID is a process's pid, or one that still names a group or session.
     pub(super) fn is_pid_in_use(&self, id: Id) -> bool {
         self.by_pid.get(id).is_some()
     }
@@ -257,14 +259,14 @@ impl<'m> Processes<'m> {
         Ok(())
     }
 
-    /// One more, or one less, process has this pid as its group or session.
+    /// Adds `change` to the number of processes with this pid as group or session.
     fn adjust_ref_count(&mut self, pid: Id, change: i32) {
         if let Some(entry) = self.find_by_pid_mut(pid) {
             entry.ref_count = entry.ref_count.saturating_add_signed(change);
         }
     }
 
-    /// The process of `from` starts a child, which has its VMID and its pid already.
+    /// Adds a child that the process of `from` starts, and that has its VMID and its pid already.
     pub(super) fn start(&mut self, from: Vmid, vmid: Vmid, pid: Id) -> Result<(), Error> {
         let parent = *self.find_by_vmid(from).ok_or(Error::NoSuchProcess)?;
         self.add(Entry {
@@ -278,8 +280,9 @@ impl<'m> Processes<'m> {
         })
     }
 
-    /// A process joins under its pid. It is known already if its parent said so when it started
-    /// it; else it is `parent`'s child if that is known, and leads a group and session if not.
+    /// Records that a process joins under its pid. The table has it already if its parent announced
+    /// its start; otherwise it becomes `parent`'s child if that is known, and leads a group and
+    /// session if not.
     pub(super) fn join(&mut self, from: Vmid, pid: Id, parent: Option<Vmid>) -> Result<(), Error> {
         if let Some(slot) = self.by_vmid.get(from.get()) {
             let entry = self.entries.get(slot as usize);
@@ -301,7 +304,7 @@ impl<'m> Processes<'m> {
         })
     }
 
-    /// The member's process runs, though it has not said so: it is one in C.
+    /// Records that the member's process runs without having joined: it is one in C.
     pub(super) fn mark_running_unjoined(&mut self, vmid: Vmid) {
         if self.is_starting(vmid)
             && let Some(slot) = self.by_vmid.get(vmid.get())
@@ -310,7 +313,7 @@ impl<'m> Processes<'m> {
         }
     }
 
-    /// A process that was being started is there.
+    /// Records that a starting process runs.
     fn runs(&mut self, slot: u32) {
         if let Some(entry) = self.entries.get_mut(slot as usize) {
             entry.life = Life::Running;
@@ -321,7 +324,7 @@ impl<'m> Processes<'m> {
         }
     }
 
-    /// A process says how it ends.
+    /// Records the exit report of a process.
     pub(super) fn record_exit(&mut self, from: Vmid, exit: ChildExit) -> bool {
         match self.find_by_pid_mut(exit.pid) {
             Some(entry) if entry.vmid == from.get() => {
@@ -332,7 +335,7 @@ impl<'m> Processes<'m> {
         }
     }
 
-    /// The parent has seen its child's end, or will not ask for it.
+    /// Records that the parent has reaped its child, or will not.
     pub(super) fn reap(&mut self, from: Vmid, pid: Id, ranges: &mut Ranges<'_>) -> bool {
         let parent = self.find_by_vmid(from).map(|parent| parent.pid);
         match self.find_by_pid_mut(pid) {
@@ -346,8 +349,8 @@ impl<'m> Processes<'m> {
         }
     }
 
-    /// If the process is dead and reaped: it counts for its group and session no more, and what is
-    /// not named any more is free.
+    /// If the process is dead and reaped, removes it from its group and session, and frees the pids
+    /// that are not in use any more.
     fn release_if_reaped(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
         let Some(entry) = self.find_by_pid_mut(pid) else {
             return;
@@ -357,7 +360,7 @@ impl<'m> Processes<'m> {
         }
         let (group, session) = (entry.group, entry.session);
         (entry.group, entry.session) = (0, 0);
-        // Nobody asks for it any more, but it may be a name yet.
+        // No process asks for it any more, but it may still name a group or session.
         ranges.give_single(pid, Vmid::LEADER);
         self.adjust_ref_count(group, -1);
         self.adjust_ref_count(session, -1);
@@ -366,7 +369,7 @@ impl<'m> Processes<'m> {
         self.free_if_unreferenced(session, ranges);
     }
 
-    /// Frees the pid if it is nobody's and names nothing.
+    /// Frees the pid if no process has it and it names nothing.
     fn free_if_unreferenced(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
         let Some(slot) = self.by_pid.get(pid) else {
             return;
@@ -386,7 +389,7 @@ impl<'m> Processes<'m> {
         ranges.free_single(pid);
     }
 
-    /// Whether the tables agree with each other. Slow: for tests.
+    /// Returns true if the tables are consistent. Slow: for tests.
     pub fn check_invariants(&self) -> bool {
         let used = self
             .entries

@@ -1,5 +1,5 @@
-//! Notices to processes about their relatives: a parent has ended, a child will never come. And how a
-//! child ended, for a parent that had no room to keep that.
+//! Notices to processes about their relatives: a parent has ended, a child was abandoned. Also the
+//! exit reports of children for a parent that had no room for them.
 
 use super::{Entry, Life, Processes, SIGPWR};
 use crate::error::errno;
@@ -15,12 +15,12 @@ pub struct Notice {
     pub note: ProcessNote,
     /// The pid of its parent now, if the notice is about that; 0 for none.
     pub parent: Id,
-    /// That process's VMID.
+    /// The VMID of that process.
     pub parent_vmid: u32,
 }
 
 impl Entry {
-    /// The notice that the process is to be sent, if it can be sent one.
+    /// Returns the notice that is due for the process, if it can get one.
     fn notice(&self) -> Option<(Vmid, ProcessNote)> {
         let to = Vmid::new(self.vmid).filter(|_| self.life == Life::Running)?;
         if self.parents_ended.is_some_and(|ended| ended > 0) {
@@ -31,7 +31,7 @@ impl Entry {
         }
     }
 
-    /// How the process ended, as the notice to its parent has it.
+    /// Returns the exit report of the process, as the notice to its parent has it.
     pub(super) fn exit_report(&self) -> ChildExit {
         let exit = self.exit.unwrap_or(ChildExit {
             parent_pid: 0,
@@ -48,7 +48,7 @@ impl Entry {
 }
 
 impl Processes<'_> {
-    /// A process wants a notice when its parent ends, or no more.
+    /// Sets whether a process gets notices when its parent ends.
     pub(in crate::leader) fn watch_parent(&mut self, from: Vmid, is_wanted: bool) -> bool {
         let slot = self.by_vmid.get(from.get());
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
@@ -59,10 +59,10 @@ impl Processes<'_> {
         })
     }
 
-    /// The next notice to be sent, from the entry `at` on, which moves there. It stays until
-    /// [`Processes::take_notice`]. A notice that can't be sent is to be handed back with
-    /// [`Processes::requeue_notice`], and `at` to be moved on: a process that does not read keeps nobody
-    /// else's notices.
+    /// Returns the next notice to send, from the entry `at` on, which is set to its place. It stays
+    /// until [`Processes::take_notice`]. The caller returns a notice that can't be sent with
+    /// [`Processes::requeue_notice`], and advances `at`: a process that does not read does not
+    /// block the notices of others.
     pub(crate) fn next_notice(&self, at: &mut usize) -> Option<Notice> {
         if !self.has_notices {
             return None;
@@ -90,7 +90,7 @@ impl Processes<'_> {
         None
     }
 
-    /// The notice is about to be sent, and is due no more.
+    /// Records that the notice is about to be sent.
     pub(in crate::leader) fn take_notice(&mut self, to: Vmid, note: ProcessNote) {
         let slot = self.by_vmid.get(to.get());
         if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
@@ -103,7 +103,7 @@ impl Processes<'_> {
         self.has_notices = self.entries.iter().any(|entry| entry.notice().is_some());
     }
 
-    /// The notice could not be sent: it is due again.
+    /// Records that the notice could not be sent: it is due again.
     pub(in crate::leader) fn requeue_notice(&mut self, to: Vmid, note: ProcessNote) {
         let slot = self.by_vmid.get(to.get());
         if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
@@ -116,8 +116,8 @@ impl Processes<'_> {
         }
     }
 
-    /// How a child of the member's process ended, of those that it has been told of: the one that died
-    /// first with that pid, and in that group; 0 for any.
+    /// Returns the exit report of a child of the member's process whose end was reported to it: the
+    /// one that died first with that pid, and in that group; 0 for any.
     ///
     /// # Errors
     /// `ECHILD` if there is no such child, `EAGAIN` if none has ended.

@@ -1,4 +1,4 @@
-//! What a death changes for the others: zombies, orphans, orphaned groups.
+//! The effects of a death on others: zombies, orphans, orphaned groups.
 
 use super::signals::status_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
@@ -9,7 +9,8 @@ use crate::wire::ProcessFlags;
 use crate::{Id, Vmid};
 
 impl Processes<'_> {
-    /// A member is gone. Its process is a zombie from now on, its children are orphans.
+    /// Records that a member is gone. Its process is a zombie from now on, its children are
+    /// orphans.
     pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
         self.first_has_left |= vmid == Vmid::LEADER;
         let Some(slot) = self.by_vmid.get(vmid.get()) else {
@@ -42,7 +43,7 @@ impl Processes<'_> {
             }
         }
         self.notify_parent(dead.pid, ranges);
-        // A group whose only tie to the rest of the session was this process is orphaned.
+        // A group is orphaned if this process was its only tie to the rest of the session.
         let tied = self
             .find_by_pid(dead.parent)
             .is_some_and(|parent| parent.group != dead.group && parent.session == dead.session);
@@ -51,7 +52,8 @@ impl Processes<'_> {
         }
     }
 
-    /// Who gets a dead process's children: the next subreaper above, or the first process.
+    /// Returns the process that gets a dead process's children: the next subreaper above, or the
+    /// first process.
     fn find_reaper(&self, above: Id) -> Option<(Id, Vmid)> {
         let mut pid = above;
         for _ in 0..self.entries.len() {
@@ -85,7 +87,7 @@ impl Processes<'_> {
                 *ended = ended.saturating_add(1);
                 is_told = true;
             }
-            // Its start may be under way, and take as long as one may.
+            // Its start may be under way, and may take the whole time limit.
             if entry.life == Life::Starting && entry.orphaned == 0 {
                 entry.orphaned = number;
                 is_new = true;
@@ -108,21 +110,21 @@ impl Processes<'_> {
         self.orphaned_starts > 0
     }
 
-    /// The highest number of an orphaned start so far. The time limit of a start counts from when the node
-    /// first sees its number.
+    /// Returns the highest number of an orphaned start so far. The time limit of a start counts
+    /// from when the node first sees its number.
     pub(crate) fn last_orphaned_start(&self) -> u64 {
         self.last_orphaned
     }
 
-    /// The process among those that are being started and have lost their parent whose number is the
-    /// lowest; and that number.
+    /// Returns the starting process without a parent whose number is the lowest, and that number.
     pub(crate) fn first_orphaned_start(&self) -> Option<(u64, Vmid)> {
         let orphans = self.entries.iter().filter(|entry| entry.orphaned != 0);
         let first = orphans.min_by_key(|entry| entry.orphaned)?;
         Some((first.orphaned, Vmid::new(first.vmid)?))
     }
 
-    /// The process is connected, so it is about to join or to go: it has its time once more.
+    /// Records that the process is connected, so it is about to join or to end: its time begins
+    /// again.
     pub(in crate::leader) fn defer_start(&mut self, vmid: Vmid) {
         let number = self.last_orphaned.saturating_add(1);
         let slot = self.by_vmid.get(vmid.get());
@@ -133,8 +135,8 @@ impl Processes<'_> {
         }
     }
 
-    /// A process that is being started will not come. Nobody is told how it ended, but its parent looks
-    /// again; the rest is as when a member [leaves](Processes::on_death).
+    /// Abandons a process that is being started. No exit is reported, but its parent is notified;
+    /// the rest is as when a member [leaves](Processes::on_death).
     pub(in crate::leader) fn abandon(&mut self, vmid: Vmid) {
         let slot = self.by_vmid.get(vmid.get());
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
@@ -149,7 +151,7 @@ impl Processes<'_> {
         }
     }
 
-    /// Sees to it that a dead process's parent is told, or that nobody has to be.
+    /// Makes the exit notice of a dead process due, or reaps it if it has no parent.
     fn notify_parent(&mut self, pid: Id, ranges: &mut Ranges<'_>) {
         let Some(entry) = self.find_by_pid(pid).copied() else {
             return;
@@ -164,7 +166,7 @@ impl Processes<'_> {
         match parent {
             Some(parent) if !entry.reaped => {
                 dead.notice_due = true;
-                // Who asks for the zombie is sent to its parent.
+                // A look-up of the zombie's owner returns its parent.
                 ranges.give_single(pid, parent);
                 self.has_exits = true;
             }
@@ -176,8 +178,8 @@ impl Processes<'_> {
         }
     }
 
-    /// Whether nobody in the session but outside the group is parent of one of its members
-    /// (POSIX, "orphaned process group").
+    /// Returns true if no member of the group has a parent in the same session and outside the
+    /// group (POSIX, "orphaned process group").
     pub(super) fn is_orphaned(&self, group: Id) -> bool {
         !self.entries.iter().any(|member| {
             member.is_alive()
@@ -188,7 +190,7 @@ impl Processes<'_> {
         })
     }
 
-    /// A group that has become orphaned and has a stopped member gets SIGHUP and SIGCONT.
+    /// Sends SIGHUP and SIGCONT to a group that has become orphaned and has a stopped member.
     fn hang_up_if_orphaned(&mut self, group: Id) {
         if self.stopped == 0 || !self.is_orphaned(group) {
             return;

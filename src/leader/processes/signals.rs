@@ -1,25 +1,25 @@
-//! Whom a signal is for, as far as the table of processes says.
+//! The destinations of signals, by the table of processes.
 
 use super::{Entry, Life, Processes};
 use crate::error::errno;
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
 
-/// Where a signal for a pid goes.
+/// The destination of a signal for a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::leader) enum Destination {
-    /// To this member, once it has joined.
+    /// This member, once it has joined.
     Starting(Vmid),
-    /// Nowhere: a zombie can be signalled, and nothing comes of it.
+    /// None: a signal to a zombie succeeds without an effect.
     Zombie,
-    /// Nobody has that pid, though it names a group or session.
+    /// None: no process has that pid, though it names a group or session.
     Nobody,
-    /// To the pid's owner. If it is no process's pid, that knows what it is.
+    /// The pid's owner. If the pid is not a process's, the owner knows what it is.
     Owner,
 }
 
 impl Processes<'_> {
-    /// Where a signal for that pid goes.
+    /// Returns the destination of a signal for that pid.
     pub(in crate::leader) fn find_destination(&self, pid: Id) -> Destination {
         match self.find_by_pid(pid) {
             Some(entry) if !entry.exists() => Destination::Nobody,
@@ -31,12 +31,12 @@ impl Processes<'_> {
         }
     }
 
-    /// Whether the pid is that of a process, or a zombie.
+    /// Returns true if the pid is that of a process or a zombie.
     pub(crate) fn exists(&self, pid: Id) -> bool {
         self.find_by_pid(pid).is_some_and(Entry::exists)
     }
 
-    /// Keeps a signal for all for those that have not joined yet.
+    /// Makes a signal for all pending for the processes that have not joined yet.
     pub(in crate::leader) fn queue_for_starting(&mut self, from: Vmid, kill: &PidKill) {
         for at in 0..self.entries.len() {
             let Some(entry) = self.entries.get(at) else {
@@ -47,16 +47,16 @@ impl Processes<'_> {
             };
             if entry.life == Life::Starting && vmid != from {
                 let kill = for_process(entry.pid, kill.sender, kill.signal);
-                // One for a process is never refused.
+                // A signal for a process is never refused.
                 let _ = self.signals.add_pending(vmid, &kill);
             }
         }
     }
 
-    /// A signal of the system itself.
+    /// Sends a signal of the system itself.
     pub(super) fn send_kernel_signal(&mut self, to: &Entry, signal: i32) {
         if let Some(vmid) = Vmid::new(to.vmid) {
-            // One for a process is never refused.
+            // A signal for a process is never refused.
             let _ = self
                 .signals
                 .add_pending(vmid, &for_process(to.pid, 0, signal));
@@ -69,7 +69,7 @@ impl Processes<'_> {
         entries.any(|entry| entry.exists() && entry.vmid != vmid.get())
     }
 
-    /// Whether the first process has ended. Its node may still serve the others.
+    /// Returns true if the first process has ended. Its node may still serve the others.
     pub(crate) fn first_has_left(&self) -> bool {
         self.first_has_left
     }
@@ -85,8 +85,8 @@ fn for_process(pid: Id, sender: Id, signal: i32) -> PidKill {
     }
 }
 
-/// What a process gets that signals one which has just died: there was a process, but no other of its
-/// threads.
+/// Returns the status of a signal to a process that has just died: success for the process, but its
+/// other threads do not exist.
 pub(super) fn status_of_dead(kill: &PidKill) -> i32 {
     if kill.is_for_main_thread() {
         0

@@ -1,9 +1,9 @@
-//! Whether the tables agree with each other.
+//! The consistency of the tables.
 
 use super::Signals;
 
 impl Signals<'_> {
-    /// Whether the counts agree with the lists. Slow: for tests.
+    /// Returns true if the counts agree with the lists. Slow: for tests.
     pub(in crate::leader) fn check_invariants(&self) -> bool {
         let targets = || {
             let slots = self.targets.iter().enumerate();

@@ -1,10 +1,11 @@
-//! Signals that are under way through the leader: to processes that have not joined, to members that
-//! do not read, and behind such.
+//! Signals that are under way through the leader: to processes that have not joined, to members
+//! that do not read, and behind such signals.
 //!
-//! Each target has its signals in the order in which the leader was given them, whoever sent them. A
-//! signal whose sender waits for the target's answer is *asked*; any other is *kept*. Of a kept signal
-//! 1 to 31 one is pending at a time; kept signals 32 to 64, and those for threads, are queued one by one
-//! in places of a pool. At that pool's limit a signal is pending once, too, as with `kill(2)`.
+//! Each target has its signals in the order in which the leader got them, from all senders. A
+//! signal whose sender waits for the target's answer is *awaited*; any other is *pending*. Each of
+//! the pending signals 1 to 31 is pending once; pending signals 32 to 64, and those for threads,
+//! are queued one by one in slots of a pool. At that pool's limit a signal is pending once, too, as
+//! with `kill(2)`.
 
 mod invariants;
 mod rules;
@@ -21,16 +22,17 @@ pub use rules::SIGNAL_MAX;
 pub(crate) use rules::{QUEUED, SEND_DIRECTLY, is_signal};
 pub(super) use rules::{SIGCONT, SIGHUP};
 
-/// How many different signals there are.
+/// The number of different signals.
 const ALL: usize = 64;
 
-/// How much of it counts how often the place was used.
+/// The bits of a sequence number that count the uses of a slot.
 const GENERATIONS: u32 = (1 << 28) - 1;
 
 /// The limits of the leader's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalLimits {
-    /// Members that signals are under way to at once: as many as there can be, so that none is lost.
+    /// The greatest number of members with signals under way: as many as there can be, so that no
+    /// signal is lost.
     pub targets: usize,
     /// Signals that are queued one by one, and calls that wait for an answer.
     pub queued: usize,
@@ -53,23 +55,23 @@ impl SignalLimits {
 struct PendingOnce {
     stamp: u64,
     sender: Id,
-    /// The process it is for; 0 for all.
+    /// The process that is the target; 0 for all.
     pid: Id,
 }
 
-/// A member that signals are under way to.
+/// A member with signals under way.
 #[derive(Clone, Copy, Hash)]
 struct Target {
     vmid: u32,
-    /// Which signals are pending once.
+    /// The set of signals that are pending once.
     pending: u64,
     once: [PendingOnce; ALL],
-    /// The places of those that are queued, in their order.
+    /// The slots of the queued signals, in their order.
     first: u32,
     last: u32,
-    /// The places of those that were sent and are not answered, in no order.
+    /// The slots of signals that were sent and are not answered, in no order.
     sent: u32,
-    /// How many kept signals were sent and are not answered.
+    /// The number of pending signals that were sent and are not answered.
     unanswered: u32,
 }
 
@@ -87,14 +89,14 @@ const IDLE: Target = Target {
     unanswered: 0,
 };
 
-/// Who waits for the answer of a target.
+/// The sender that waits for the answer of a target.
 #[derive(Clone, Copy, Hash)]
 pub(in crate::leader) struct Requester {
     pub(in crate::leader) vmid: Vmid,
     pub(in crate::leader) seq: u64,
 }
 
-/// A signal with a place of its own.
+/// A signal with a slot of its own.
 #[derive(Clone, Copy, Hash)]
 struct Queued {
     kill: PidKill,
@@ -125,13 +127,13 @@ const EMPTY: Queued = Queued {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutgoingSignal {
     pub(crate) kill: PidKill,
-    /// By which the target answers it.
+    /// The sequence number of the target's answer.
     pub(crate) seq: u64,
-    /// Whether somebody waits for the answer.
+    /// Whether the sender waits for the answer.
     pub(crate) is_awaited: bool,
 }
 
-/// An answer for somebody who signalled through the leader.
+/// An answer for a process that sent a signal through the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SignalAnswer {
     pub(crate) to: Vmid,
@@ -151,7 +153,7 @@ pub(crate) struct Signals<'m> {
     queued_count: usize,
     queued_peak: usize,
     awaited_count: usize,
-    /// The places of answers that are to be given.
+    /// The slots of answers that are to be sent.
     answers: u32,
     /// See [`Signals::ready_count`].
     ready_count: u64,
@@ -206,7 +208,7 @@ impl<'m> Signals<'m> {
         (self.ready_count, self.stamp).hash(digest);
     }
 
-    /// How many signals are queued one by one, and the most there ever were.
+    /// Returns the number of signals that are queued one by one, and the highest number so far.
     pub(crate) fn usage(&self) -> (usize, usize) {
         (self.queued_count, self.queued_peak)
     }
@@ -216,7 +218,7 @@ impl<'m> Signals<'m> {
         self.by_vmid.get(to.get()).is_none()
     }
 
-    /// Whether something waits to be sent to the member.
+    /// Returns true if a signal waits to be sent to the member.
     pub(crate) fn is_waiting(&self, to: Vmid) -> bool {
         self.find_target(to)
             .is_some_and(|target| target.pending != 0 || target.first != NONE)
@@ -230,7 +232,7 @@ impl<'m> Signals<'m> {
         self.targets.get_mut(self.by_vmid.get(to.get())? as usize)
     }
 
-    /// The member's target, new if nothing is under way to it yet.
+    /// Returns the member's target; adds it if no signal is under way to the member.
     fn find_or_add_target(&mut self, to: Vmid) -> Option<&mut Target> {
         if self.by_vmid.get(to.get()).is_none() {
             let slot = self.free_targets.alloc()?;
@@ -243,7 +245,7 @@ impl<'m> Signals<'m> {
         self.find_target_mut(to)
     }
 
-    /// Forgets the target if nothing is under way to it.
+    /// Removes the target if no signal is under way to it.
     fn drop_if_idle(&mut self, to: Vmid) {
         let Some(slot) = self.by_vmid.get(to.get()) else {
             return;
@@ -260,8 +262,8 @@ impl<'m> Signals<'m> {
         }
     }
 
-    /// The number of times that something may have become ready to be sent. It tells whether a look at all
-    /// targets is due.
+    /// Returns the number of times that a signal may have become ready to be sent. If it has
+    /// changed, the caller polls all targets.
     pub(crate) fn ready_count(&self) -> u64 {
         self.ready_count
     }
@@ -276,7 +278,7 @@ impl<'m> Signals<'m> {
         self.stamp
     }
 
-    /// A signal whose sender waits for no answer.
+    /// Adds a signal whose sender waits for no answer.
     ///
     /// # Errors
     /// A positive error number: `EAGAIN` for a real-time signal for a thread, at the limit.
@@ -297,7 +299,7 @@ impl<'m> Signals<'m> {
             return Ok(());
         }
         if is_real_time && self.is_queued(to, kill.signal) {
-            // Then it is pending already.
+            // It is pending already.
             return Ok(());
         }
         let stamp = self.next_stamp();
@@ -321,15 +323,15 @@ impl<'m> Signals<'m> {
                 pid,
             };
         } else if once.sender != kill.sender {
-            // There is room for one sender: of several none is named.
+            // There is room for one sender: of several senders none is named.
             once.sender = 0;
         }
         target.pending |= bit;
         Ok(())
     }
 
-    /// A signal whose sender waits for the target's answer. False if there is no room for that: then
-    /// it can only be kept.
+    /// Adds a signal whose sender waits for the target's answer. False if there is no room for
+    /// that: then it can only be pending.
     pub(in crate::leader) fn add_awaited(
         &mut self,
         to: Vmid,
@@ -345,7 +347,7 @@ impl<'m> Signals<'m> {
         is_awaited
     }
 
-    /// Puts a signal into a place at the end of the target's queue.
+    /// Appends a signal to the target's queue, in a new slot.
     fn enqueue(&mut self, to: Vmid, kill: &PidKill, requester: Option<Requester>) -> bool {
         if self.find_or_add_target(to).is_none() {
             return false;
@@ -377,7 +379,7 @@ impl<'m> Signals<'m> {
         true
     }
 
-    /// The places of a list.
+    /// Iterates over the slots of a list.
     fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Queued)> {
         let get = |slot: u32| Some((slot, self.queue.get(slot as usize)?));
         core::iter::successors(get(first), move |(_, queued)| get(queued.next))
@@ -389,7 +391,7 @@ impl<'m> Signals<'m> {
             .any(|(_, queued)| queued.kill.signal == signal)
     }
 
-    /// Takes the signals out that have not been sent yet. Their senders have sent them all the same.
+    /// Discards signals that have not been sent yet. For their senders they count as sent.
     fn discard(&mut self, to: Vmid, signals: u64) {
         if signals == 0 {
             return;
@@ -400,7 +402,7 @@ impl<'m> Signals<'m> {
         target.pending &= !signals;
         let mut at = core::mem::replace(&mut target.first, NONE);
         target.last = NONE;
-        // The queue is made anew of what stays.
+        // The queue is rebuilt from the remaining signals.
         while let Some(queued) = self.queue.get_mut(at as usize) {
             let next = core::mem::replace(&mut queued.next, NONE);
             let bit = signal_bit(queued.kill.signal).unwrap_or(0);
@@ -419,7 +421,8 @@ impl<'m> Signals<'m> {
         self.drop_if_idle(to);
     }
 
-    /// A place that is in no list has served: whoever waits for its answer is to get it.
+    /// Ends the use of a slot that is in no list: queues the answer for a waiting sender, or frees
+    /// the slot.
     fn finish(&mut self, slot: u32, status: i32) {
         let answers = self.answers;
         let Some(queued) = self.queue.get_mut(slot as usize) else {

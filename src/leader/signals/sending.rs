@@ -1,4 +1,4 @@
-//! From a target's queue to its stream, and what it answers.
+//! The path of signals from a target's queue to its stream, and of its answers back.
 
 use super::rules::signal_bit;
 use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
@@ -6,11 +6,11 @@ use crate::Vmid;
 use crate::store::NONE;
 use crate::wire::{KillTarget, PidKill};
 
-/// What the sequence number has besides, by which a target answers a signal that came through the
-/// leader: no call of the leader's own process has it.
+/// The bit that marks the sequence number of a signal through the leader: calls of the leader's own
+/// process do not have it.
 const FORWARDED: u64 = 1 << 62;
 impl Signals<'_> {
-    /// The next signal for the member. It stays until [`Signals::mark_sent`].
+    /// Returns the next signal for the member. It stays until [`Signals::mark_sent`].
     pub(crate) fn next(&self, to: Vmid) -> Option<OutgoingSignal> {
         let target = self.find_target(to)?;
         let queued = self.queue.get(target.first as usize);
@@ -42,7 +42,7 @@ impl Signals<'_> {
         }
     }
 
-    /// The one that has been pending once for longest.
+    /// Returns the signal that has been pending once for the longest time.
     fn oldest_once(target: &Target) -> Option<(i32, &PendingOnce)> {
         if target.pending == 0 {
             return None;
@@ -64,8 +64,8 @@ impl Signals<'_> {
         }
     }
 
-    /// The [next](Signals::next) signal was sent. `is_answered` says whether the member answers what is
-    /// kept, too.
+    /// Records that the [next](Signals::next) signal was sent. `is_answered` tells whether the
+    /// member answers pending signals, too.
     pub(in crate::leader) fn mark_sent(&mut self, to: Vmid, is_answered: bool) {
         let Some(outgoing) = self.next(to) else {
             return;
@@ -107,18 +107,19 @@ impl Signals<'_> {
         self.drop_if_idle(to);
     }
 
-    /// The first member behind `last` that something is under way to, for a walk over all.
+    /// Returns the first member after `last` with signals under way, for a walk over all.
     pub(crate) fn next_target(&self, last: Option<Vmid>) -> Option<Vmid> {
         let number = self.by_vmid.next(last.map_or(0, Vmid::get))?;
         Vmid::new(number)
     }
 
-    /// Whether a sequence number is one of those by which targets answer.
+    /// Returns true if a sequence number is that of a signal through the leader.
     pub(crate) const fn is_forwarded(seq: u64) -> bool {
         seq & FORWARDED != 0
     }
 
-    /// A member answers a signal that came through the leader. False if it was sent none such.
+    /// Handles a member's answer to a signal through the leader. False if no such signal was sent
+    /// to it.
     pub(in crate::leader) fn on_answer(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
         let slot = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
         let Some(target) = self.find_target_mut(from) else {
@@ -152,8 +153,8 @@ impl Signals<'_> {
         false
     }
 
-    /// The member is gone, or will never come: nothing is under way to it any more. Those who wait for its
-    /// answer get what `status` says: 0 or a negative error number.
+    /// Removes the target of a member that is gone, or will never join. Senders that wait for its
+    /// answer get the result of `status`: 0 or a negative error number.
     pub(in crate::leader) fn remove_target(
         &mut self,
         vmid: Vmid,
@@ -176,7 +177,7 @@ impl Signals<'_> {
         self.drop_if_idle(vmid);
     }
 
-    /// The next answer that is to be sent. It stays until [`Signals::take_answer`].
+    /// Returns the next answer to send. It stays until [`Signals::take_answer`].
     pub(crate) fn next_answer(&self) -> Option<SignalAnswer> {
         let queued = self.queue.get(self.answers as usize)?;
         let requester = queued.requester?;
@@ -187,7 +188,7 @@ impl Signals<'_> {
         })
     }
 
-    /// The next answer is about to be sent.
+    /// Records that the next answer is about to be sent.
     pub(in crate::leader) fn take_answer(&mut self) {
         let slot = self.answers;
         let Some(queued) = self.queue.get_mut(slot as usize) else {

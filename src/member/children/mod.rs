@@ -64,7 +64,7 @@ struct End {
 /// The outcome of recording an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitOutcome {
-    /// The exit is new: the parent is to be told.
+    /// The exit is new: the parent must be notified.
     Recorded,
     /// The table is full: the exit stays at the leader, and is [imported](Children::import_zombie)
     /// when a thread asks for it.
