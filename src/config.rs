@@ -1,5 +1,6 @@
 //! The configuration of a node: its limits, and the thread that drives it.
 
+use crate::store::total;
 use core::fmt;
 use core::time::Duration;
 
@@ -144,7 +145,7 @@ impl Capacities {
     /// The limits of the leader's signals. A target is a process or a connected member.
     pub(crate) const fn signals(&self) -> SignalLimits {
         SignalLimits {
-            targets: self.processes.saturating_add(self.peers),
+            targets: total!(self.processes, self.peers),
             queued: self.queued_signals,
         }
     }
@@ -265,6 +266,11 @@ impl Identity {
         }
     }
 
+    /// Returns the VMID of the leader, which is this process where there is no other.
+    pub(crate) fn leader_vmid(&self) -> Vmid {
+        self.leader.unwrap_or(self.vmid)
+    }
+
     /// Returns the identity as five numbers, for a command line or a boot message.
     /// [`Identity::from_numbers`] reads them.
     pub const fn numbers(&self) -> [u32; 5] {
@@ -336,17 +342,19 @@ pub struct MemoryUse {
 impl MemoryUse {
     /// Returns the sum: the length of the memory for [`Node::new`](crate::Node::new).
     pub const fn total(&self) -> usize {
-        self.peers
-            .saturating_add(self.receive_buffers)
-            .saturating_add(self.send_buffers)
-            .saturating_add(self.waiters)
-            .saturating_add(self.leader)
-            .saturating_add(self.own_ids)
-            .saturating_add(self.children)
-            .saturating_add(self.delegated_files)
-            .saturating_add(self.sync_handles)
-            .saturating_add(self.leases)
-            .saturating_add(self.events)
+        total!(
+            self.peers,
+            self.receive_buffers,
+            self.send_buffers,
+            self.waiters,
+            self.leader,
+            self.own_ids,
+            self.children,
+            self.delegated_files,
+            self.sync_handles,
+            self.leases,
+            self.events,
+        )
     }
 }
 

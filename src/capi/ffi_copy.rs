@@ -9,6 +9,7 @@ use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Error, errno};
+use crate::invariant::Count;
 
 /// The longest path or message that is read through a pointer, in bytes. A call takes at most twice as much of
 /// the caller's stack for it.
@@ -149,7 +150,7 @@ pub(super) fn allocate(parts: &[&[u8]]) -> Result<*mut c_void, Error> {
         let to = memory.cast::<u8>().wrapping_add(at);
         // SAFETY: `memory` has room for all parts, and `at` is the length of the parts before this one.
         unsafe { copy_out(part, to.cast(), part.len()) };
-        at = at.saturating_add(part.len());
+        at = at.plus(part.len());
     }
     Ok(memory)
 }

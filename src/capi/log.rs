@@ -6,6 +6,7 @@ use core::fmt::{Arguments, Write};
 use heapless::String;
 
 use super::state::SETUP;
+use crate::invariant::OrBroken;
 
 /// A line of text, cut to its capacity.
 struct Line(String<254>);
@@ -28,7 +29,7 @@ pub(super) fn with_text(text: Arguments<'_>, then: impl FnOnce(&CStr)) {
     for (to, from) in bytes.iter_mut().zip(line.0.bytes()) {
         *to = from;
     }
-    then(CStr::from_bytes_until_nul(&bytes).unwrap_or(c""));
+    then(CStr::from_bytes_until_nul(&bytes).or_broken(c""));
 }
 
 /// Writes a line to the log callback, if the library OS has one.

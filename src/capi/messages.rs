@@ -10,6 +10,7 @@ use super::processes::write_pointer;
 use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
 use crate::error::{Error, Resource};
+use crate::invariant::OrBroken;
 use crate::node::LateReply;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
 use crate::{PATH_MAX, Vmid, Wait};
@@ -150,7 +151,7 @@ fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Erro
     }
     let mut frame = [0; 128];
     let length = answer.encode(0, &mut frame).map_err(|_| Error::Invalid)?;
-    allocate(&[frame.get(HEADER_LENGTH..length).unwrap_or(&[])])
+    allocate(&[frame.get(HEADER_LENGTH..length).or_broken(&[])])
 }
 
 #[unsafe(no_mangle)]

@@ -30,7 +30,7 @@ mod tables;
 
 use core::ffi::c_int;
 
-use crate::error::Error;
+use crate::error::{Error, negated};
 use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
@@ -93,14 +93,14 @@ fn vmid(number: u32) -> Result<Vmid, Error> {
 fn status(outcome: Result<(), Error>) -> c_int {
     match outcome {
         Ok(()) => 0,
-        Err(error) => error.errno().saturating_neg(),
+        Err(error) => negated(error.errno()),
     }
 }
 
 /// Converts the return value of a function of the library OS: a negative one is an error number, any other is success.
 fn callback_result(returned: c_int) -> Result<(), i32> {
     if returned < 0 {
-        Err(returned.saturating_neg())
+        Err(negated(returned))
     } else {
         Ok(())
     }

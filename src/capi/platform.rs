@@ -7,6 +7,7 @@ use super::callback_result;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::errno;
+use crate::invariant::Count;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
     Stream, StreamError, Time, Token,
@@ -133,7 +134,7 @@ impl Stream for CStream {
             );
             match Self::moved(count, length) {
                 Ok(count) => {
-                    total = total.saturating_add(count);
+                    total = total.plus(count);
                     if count < length {
                         break;
                     }

@@ -9,6 +9,7 @@ use super::tables::sync_handle;
 use super::{CNode, node, status, wait};
 use crate::SyncHandle;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::wire::SyncState;
 
 /// The bits of `enum libos_ipc_sync_news`.
@@ -22,7 +23,7 @@ const OWNER_DIED: u32 = 2;
 )]
 fn to_pointer(handle: SyncHandle) -> *mut c_void {
     let (slot, generation) = handle.slot_and_generation();
-    let slot = u64::from(slot).saturating_add(1);
+    let slot = u64::from(slot).plus(1);
     without_provenance_mut((u64::from(generation) << 32 | slot) as usize)
 }
 

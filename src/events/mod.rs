@@ -10,7 +10,8 @@ mod ring;
 pub(crate) use self::ring::EventRing;
 use self::ring::VALUE;
 use crate::counters::Refusal;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Resource, negated};
+use crate::invariant::{Count, OrBroken};
 use crate::pal::Time;
 use crate::wire::Answer;
 use crate::{Id, Vmid};
@@ -86,7 +87,16 @@ const BEGUN: u8 = 6;
 const ENDED: u8 = 7;
 
 /// All errors. [`Error::Refused`] is encoded with its own number.
-const ERRORS: [Error; 22] = [
+/// The error without the limits, for which an event has no room.
+const fn limits_differ(limit: Resource) -> Error {
+    Error::LimitsDiffer {
+        limit,
+        ours: 0,
+        theirs: 0,
+    }
+}
+
+const ERRORS: [Error; 25] = [
     Error::Platform,
     Error::NoSuchProcess,
     Error::LeaderGone,
@@ -107,7 +117,10 @@ const ERRORS: [Error; 22] = [
     Error::Full(Resource::ReplyBuffers),
     Error::Full(Resource::SyncHandles),
     Error::Full(Resource::FrameLength),
+    Error::Full(Resource::SyncData),
     Error::Full(Resource::Memory),
+    limits_differ(Resource::FrameLength),
+    limits_differ(Resource::SyncData),
     // The place of `Refused`.
     Error::Refused(0),
 ];
@@ -160,7 +173,7 @@ impl EventKind {
                     (BEGUN, _) => EventKind::CallBegun(call),
                     (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
                     (ENDED, detail) => {
-                        let error = match ERRORS.get(usize::from(detail).saturating_sub(1))? {
+                        let error = match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
                             Error::Refused(_) => Error::Refused(i32::try_from(beside).ok()?),
                             other => *other,
                         };
@@ -195,7 +208,7 @@ impl EventRing<'_> {
     }
 
     pub(crate) fn refused(&self, peer: Option<Vmid>, reason: Refusal) {
-        let reason = u8::try_from(reason.index()).unwrap_or(u8::MAX);
+        let reason = u8::try_from(reason.index()).or_broken(u8::MAX);
         let peer = peer.map_or(0, Vmid::get);
         self.add(words(REFUSED, reason, 0, peer, 0, 0));
     }
@@ -216,7 +229,7 @@ impl EventRing<'_> {
     ) {
         let error = match outcome {
             Ok(Answer::Status(status) | Answer::Meta { status, .. }) if *status < 0 => {
-                Error::Refused(status.saturating_neg())
+                Error::Refused(negated(*status))
             }
             Ok(_) => return self.add(words(ENDED, 0, code, peer.get(), seq, 0)),
             Err(error) => *error,
@@ -226,10 +239,13 @@ impl EventRing<'_> {
                 Error::Refused(0),
                 u32::try_from(errno).unwrap_or(MAX_DETAIL).min(MAX_DETAIL),
             ),
+            Error::LimitsDiffer { limit, .. } => (limits_differ(limit), 0),
             other => (other, 0),
         };
-        let place = ERRORS.iter().position(|error| *error == known).unwrap_or(0);
-        let detail = u8::try_from(place).unwrap_or(0).saturating_add(1);
+        let place = ERRORS.iter().position(|error| *error == known);
+        // 0 is a call that has succeeded, and no place of an error.
+        let place = place.map_or(usize::MAX, |place| place.plus(1));
+        let detail = u8::try_from(place).or_broken(u8::MAX);
         self.add(words(ENDED, detail, code, peer.get(), seq, beside));
     }
 }
@@ -293,6 +309,25 @@ mod tests {
             now: Time(u64::MAX / 3 + 5_000),
         };
         events.collect()
+    }
+
+    #[test]
+    fn a_call_ended_by_differing_limits_reads_back_with_that_error() {
+        let mut memory = [MaybeUninit::uninit(); 4096];
+        let ring = EventRing::new(&mut Arena::new(&mut memory), 8).unwrap();
+        for limit in [Resource::FrameLength, Resource::SyncData] {
+            let error = Error::LimitsDiffer {
+                limit,
+                ours: 512,
+                theirs: 256,
+            };
+            ring.call_ended(Vmid::LEADER, 1, 1, &Err(error));
+            let last = events(&ring).pop().map(|event| event.kind);
+            let Some(EventKind::CallEnded(_, outcome)) = last else {
+                panic!("{last:?}");
+            };
+            assert_eq!(outcome, Err(limits_differ(limit)));
+        }
     }
 
     #[test]

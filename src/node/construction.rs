@@ -16,7 +16,7 @@ use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
-use crate::store::{Arena, SpinLock};
+use crate::store::{Arena, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -26,17 +26,12 @@ impl<'m, P: Pal> Node<'m, P> {
     pub const fn memory(identity: &Identity, config: &Config) -> MemoryUse {
         let capacities = &config.capacities;
         MemoryUse {
-            peers: Peers::<P::Stream>::bytes(capacities.peers).saturating_add(WorkerState::<
-                P::Stream,
-            >::bytes(
-                capacities.unidentified,
-            )),
-            receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
-            send_buffers: capacities.peers.saturating_mul(
-                capacities
-                    .send_queue
-                    .saturating_sub(capacities.send_queue % 2),
+            peers: total!(
+                Peers::<P::Stream>::bytes(capacities.peers),
+                WorkerState::<P::Stream>::bytes(capacities.unidentified),
             ),
+            receive_buffers: capacities.peers.saturating_mul(capacities.frame_length),
+            send_buffers: capacities.peers.saturating_mul(capacities.send_queue & !1),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.reply_buffers),
             leader: if identity.is_leader() {
                 Leader::bytes(
@@ -86,7 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
         memory: &'m mut [MaybeUninit<u8>],
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
-        let smallest_queue = limits.frame_length.saturating_add(ANSWER_RESERVE);
+        let smallest_queue = total!(limits.frame_length, ANSWER_RESERVE);
         if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
             return Err(Error::Invalid);
         }

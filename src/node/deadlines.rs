@@ -76,8 +76,8 @@ impl Deadlines {
         let newest = newest.and_then(|newest| self.marks.get(newest));
         let until = now + limit;
         if newest.is_none_or(|(number, _)| *number < last) {
-            self.count = self.count.saturating_add(1).min(MARKS);
-            if let Some(mark) = self.marks.get_mut(self.count.saturating_sub(1)) {
+            self.count = self.count.plus(1).min(MARKS);
+            if let Some(mark) = self.marks.get_mut(self.count.minus(1)) {
                 *mark = (last, until);
             }
         }

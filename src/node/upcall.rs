@@ -3,7 +3,8 @@
 use core::ffi::CStr;
 
 use super::Node;
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
+use crate::invariant::Count;
 use crate::leader::Signals;
 use crate::pal::Pal;
 use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
@@ -145,7 +146,7 @@ impl SignalReply {
     /// # Errors
     /// [`Error::NoSuchProcess`] if the peer is gone.
     pub fn send<P: Pal>(self, node: &Node<'_, P>, outcome: Result<(), i32>) -> Result<(), Error> {
-        let status = outcome.err().map_or(0, i32::saturating_neg);
+        let status = outcome.err().map_or(0, negated);
         node.reply(self.to, self.seq, &Answer::Status(status), Self::ROOM)
     }
 }
@@ -188,7 +189,7 @@ impl MetadataReply {
     ) -> Result<(), Error> {
         let numbers;
         let failed = |errno: i32| Answer::Meta {
-            status: errno.saturating_neg(),
+            status: negated(errno),
             data: &[],
         };
         let answer = match outcome {
@@ -241,7 +242,7 @@ impl<P: Pal> Node<'_, P> {
             if queue.closed || queue.reserved < room {
                 return Err(Error::NoSuchProcess);
             }
-            queue.reserved = queue.reserved.saturating_sub(room);
+            queue.reserved = queue.reserved.minus(room);
             self.queue_hello_first(&peer, &mut queue);
             let pushed = queue.filling.push_answer(seq, answer).is_ok();
             queue.record_push();

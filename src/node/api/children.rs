@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::ids::LeaderRoute;
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
 use crate::leader::SIGPWR;
 use crate::member::ExitOutcome;
 use crate::node::rpc::Limits;
@@ -151,7 +151,7 @@ impl<P: Pal> Node<'_, P> {
         wait: Wait<'_>,
     ) -> Result<Option<ChildExit>, Error> {
         let mut query = ProcessQuery {
-            parent: self.pid().unwrap_or(0),
+            parent: self.pid_or_zero(),
             ..ProcessQuery::default()
         };
         match which {
@@ -224,7 +224,7 @@ impl<P: Pal> Node<'_, P> {
             return Err(Error::Invalid);
         };
         let mut children = self.children.lock();
-        match end.map_err(|status| status.get().saturating_neg()) {
+        match end.map_err(|status| negated(status.get())) {
             // If another thread has reaped one meanwhile, the caller checks again.
             Ok(exit) => Ok(children.import_zombie(exit, reaped).then_some(exit)),
             Err(error) => {
@@ -273,7 +273,7 @@ impl<P: Pal> Node<'_, P> {
         if self.upcalls.lock().is_full() {
             return false;
         }
-        let by_leader = from == self.identity.leader.unwrap_or(self.identity.vmid);
+        let by_leader = from == self.identity.leader_vmid();
         let exit = if by_leader {
             self.as_child_reported(exit)
         } else {
@@ -325,7 +325,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Handles the end of a process that may have been a child.
     pub(crate) fn handle_child_gone(&self, vmid: Vmid) {
-        let us = self.pid().unwrap_or(0);
+        let us = self.pid_or_zero();
         let counts = !self.leader_reports_ends();
         let exit = self.children.lock().record_death(vmid, us, counts);
         if let Some(exit) = exit {

@@ -1,11 +1,12 @@
 //! Delegations of files to this process: requests for them, and their return.
 
+use crate::store::total;
 use core::time::Duration;
 
 use super::leader_request::done;
 use super::signals::error_of;
 use crate::Vmid;
-use crate::error::{Error, Resource};
+use crate::error::{Error, Resource, negated};
 use crate::leader::Op;
 use crate::member::Decision;
 use crate::node::rpc::{Limits, ReplyData};
@@ -138,7 +139,7 @@ impl<P: Pal> Node<'_, P> {
             // Under both locks, so that the next request to the leader comes after the return.
             let mut queue = peer.queue.lock();
             if !queue.closed {
-                if queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
+                if queue.room() < total!(message.length(), ANSWER_RESERVE) {
                     break false;
                 }
                 self.queue_hello_first(&peer, &mut queue);
@@ -222,5 +223,5 @@ impl<P: Pal> Node<'_, P> {
 }
 
 fn decided(result: Result<(), i32>) -> Result<(), Error> {
-    result.map_err(|errno| error_of(errno.saturating_neg()))
+    result.map_err(|errno| error_of(negated(errno)))
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::ids::LeaderRoute;
 use super::leader_request::done;
 use super::signals::error_of;
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
 use crate::node::rpc::INTERRUPTED;
@@ -43,12 +43,14 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
     let (first, last) = match length {
         0 => (start, None),
         1.. => {
-            let last = start.checked_add(length.saturating_sub(1));
+            let last = length
+                .checked_sub(1)
+                .and_then(|more| start.checked_add(more));
             (start, Some(last.ok_or(Error::Refused(errno::EOVERFLOW))?))
         }
         _ => {
             let first = start.checked_add(length).ok_or(Error::Invalid)?;
-            (first, Some(start.saturating_sub(1)))
+            (first, Some(start.checked_sub(1).ok_or(Error::Invalid)?))
         }
     };
     let first = u64::try_from(first).map_err(|_| Error::Invalid)?;
@@ -281,7 +283,7 @@ impl<P: Pal> Node<'_, P> {
                 let here = self.delegated_files.lock().get(us, lock);
                 match here {
                     Some(Ok(found)) => return Ok(found),
-                    Some(Err(errno)) => return Err(error_of(errno.saturating_neg())),
+                    Some(Err(errno)) => return Err(error_of(negated(errno))),
                     None => self.call(leader, &Message::FileLockGet(*lock), wait)?,
                 }
             }

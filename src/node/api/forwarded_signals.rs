@@ -1,11 +1,12 @@
 //! On the leader: the signals that members send through it.
 
 use crate::Vmid;
-use crate::error::errno;
+use crate::error::{errno, negated};
 use crate::leader::{Op, Outcome, OutgoingSignal};
 use crate::node::upcall::{Signal, SignalReply, Upcall};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::Pal;
+use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::{Answer, Message, PidKill};
 
@@ -63,7 +64,7 @@ impl<'m, P: Pal> Node<'m, P> {
         match self.apply_request(leader, (from, seq), &message, None) {
             Ok(Outcome::Answer(Answer::Status(status))) => Some(status),
             Ok(_) => None,
-            Err(error) => Some(error.errno().saturating_neg()),
+            Err(error) => Some(negated(error.errno())),
         }
     }
 
@@ -84,7 +85,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let is_answered = peer.extended.load(Ordering::SeqCst);
             let (seq, message) = frame_of(&next, is_answered);
             let mut queue = peer.queue.lock();
-            if queue.closed || queue.room() < message.length().saturating_add(ANSWER_RESERVE) {
+            if queue.closed || queue.room() < total!(message.length(), ANSWER_RESERVE) {
                 return;
             }
             if queue.filling.push(seq, &message).is_ok() {

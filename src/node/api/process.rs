@@ -35,6 +35,11 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
+    /// Returns this process's pid as messages have it: 0 before it joined, which is no process's pid.
+    pub(in crate::node) fn pid_or_zero(&self) -> Id {
+        self.own_pid.load(Ordering::Acquire)
+    }
+
     /// Whether the leader is known to have this crate's extensions.
     pub(in crate::node) fn has_extensions(&self) -> bool {
         self.identity.is_leader() || self.extended.load(Ordering::Acquire)

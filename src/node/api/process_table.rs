@@ -90,7 +90,7 @@ impl<P: Pal> Node<'_, P> {
         // A thread of a process is signalled with the pid of that process, so this signal can only
         // be about the ID itself.
         let kill = PidKill {
-            sender: self.pid().unwrap_or(0),
+            sender: self.pid_or_zero(),
             pid: id,
             id,
             signal: 0,

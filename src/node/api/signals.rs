@@ -1,7 +1,7 @@
 //! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
 
 use super::ids::LeaderRoute;
-use crate::error::{Error, Resource, errno};
+use crate::error::{Error, Resource, errno, negated};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
 use crate::node::rpc::ReplyData;
@@ -100,7 +100,7 @@ impl<P: Pal> Node<'_, P> {
     /// thread that would have to wait at the leader and finds no room; else as [every
     /// call](Node#errors-of-every-call).
     pub fn kill(&self, target: Target, signal: i32, wait: Wait<'_>) -> Result<(), Error> {
-        self.kill_as(self.pid().unwrap_or(0), target, signal, wait)
+        self.kill_as(self.pid_or_zero(), target, signal, wait)
     }
 
     /// As [`Node::kill`], with the given sender.
@@ -394,7 +394,7 @@ impl<P: Pal> Node<'_, P> {
 
 /// Converts a negative status to an error.
 pub(in crate::node) fn error_of(status: i32) -> Error {
-    match status.saturating_neg() {
+    match negated(status) {
         errno::ESRCH => Error::NoSuchProcess,
         errno::EINVAL => Error::Invalid,
         number => Error::Refused(number),

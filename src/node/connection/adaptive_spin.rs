@@ -1,5 +1,6 @@
 //! The choice between polling for a while and sleeping at once.
 
+use crate::invariant::Count;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
@@ -48,7 +49,7 @@ impl AdaptiveSpin {
     fn spinning_is_better(&self) -> bool {
         let asleep = self.asleep.load(Ordering::Relaxed);
         let spinning = self.spinning.load(Ordering::Relaxed);
-        spinning < asleep.saturating_sub(asleep / 4)
+        spinning < asleep.minus(asleep / 4)
     }
 
     /// Records the duration of a wait, with spinning or without. `limit` is the limit of spinning:
@@ -64,10 +65,7 @@ impl AdaptiveSpin {
         let after = if before == 0 {
             took
         } else {
-            before
-                .saturating_sub(before / 4)
-                .saturating_add(took / 4)
-                .max(1)
+            before.minus(before / 4).plus(took / 4).max(1)
         };
         mean.store(after, Ordering::Relaxed);
         if spun == was_better {
@@ -80,7 +78,7 @@ impl AdaptiveSpin {
             self.spinning.load(Ordering::Relaxed),
         );
         let promising = if spun {
-            took < asleep.saturating_sub(asleep / 4)
+            took < asleep.minus(asleep / 4)
         } else {
             took < spinning
         };

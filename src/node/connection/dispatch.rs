@@ -1,5 +1,6 @@
 //! The dispatcher: from a frame to the operation that it requests.
 
+use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
 use super::poll_loop::Retry;
@@ -71,7 +72,7 @@ impl<'m, P: Pal> Node<'m, P> {
             let asker = (peer.vmid(), frame.seq);
             // It fails for this process's own requests only.
             let outcome = self.apply_request(leader, asker, &message, Some(peer));
-            match outcome.unwrap_or(Outcome::NotForLeader) {
+            match outcome.or_broken(Outcome::NotForLeader) {
                 Outcome::Answer(answer) => {
                     self.answer(peer, frame.seq, &answer);
                     return Ok(Retry::No);
@@ -239,7 +240,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if queue.room() < room {
                     return false;
                 }
-                queue.reserved = queue.reserved.saturating_add(room);
+                queue.reserved = queue.reserved.plus(room);
             }
         }
         upcalls.push_back(upcall).is_ok()

@@ -1,5 +1,6 @@
 //! The two one-way streams with a process, each with its buffer.
 
+use crate::invariant::Count;
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
 
@@ -33,7 +34,7 @@ pub(crate) struct Queue<'m> {
 impl Queue<'_> {
     /// Returns the free bytes, without the reserved ones.
     pub(crate) fn room(&self) -> usize {
-        self.filling.room().saturating_sub(self.reserved)
+        self.filling.room().minus(self.reserved)
     }
 
     /// Records that a frame was queued, and the usage of the queue.

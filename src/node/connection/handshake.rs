@@ -1,6 +1,6 @@
 //! Accepting, identifying and closing connections.
 
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
 use super::poll_loop::{RETRY, RETRY_ACCEPT, Retry, UnidentifiedStream, VMID_LENGTH, WorkerState};
@@ -12,7 +12,7 @@ use crate::leader::{Leader, Op, Outcome};
 use crate::log::log_event;
 use crate::node::{Node, PeerRef, Phase, RxHalf, StreamKey, TxHalf, Upcall};
 use crate::pal::{AcceptError, Interest, Pal, Stream, StreamError, Time};
-use crate::store::SpinLock;
+use crate::store::{SpinLock, total};
 
 /// The most streams that one poll iteration accepts, so that other streams are served too.
 const ACCEPTED_AT_ONCE: usize = 256;
@@ -60,7 +60,9 @@ impl<'m, P: Pal> Node<'m, P> {
         let now = self.pal.now();
         let half = self.config.connect_limit.checked_div(2);
         let mut unidentified = state.unidentified.iter().flatten();
-        unidentified.all(|candidate| candidate.until.since(now) > half.unwrap_or_default())
+        unidentified.all(|candidate| {
+            candidate.until.since(now) > half.or_broken(core::time::Duration::ZERO)
+        })
     }
 
     /// Watches the listener again when it is time. Returns when the worker must run again.
@@ -428,7 +430,7 @@ fn read_vmid<S: Stream>(candidate: &mut UnidentifiedStream<S>) -> Identification
         };
         match candidate.stream.read(missing) {
             Ok(0) | Err(StreamError::Closed) => return Identification::End,
-            Ok(count) => candidate.length = candidate.length.saturating_add(count),
+            Ok(count) => candidate.length = total!(candidate.length, count),
             Err(StreamError::Interrupted) => {}
             Err(StreamError::WouldBlock) => return Identification::Partial,
         }

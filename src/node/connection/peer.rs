@@ -2,7 +2,7 @@
 
 use super::halves::{Queue, RxHalf, TxHalf};
 use super::stream_key::StreamKey;
-use crate::Vmid;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::{Time, Token};
 use crate::store::SpinLock;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -62,11 +62,6 @@ pub(crate) struct Peer<'m, S> {
 }
 
 impl<S> Peer<'_, S> {
-    /// The process's VMID. Only a [`PeerRef`](super::PeerRef) reaches it, and keeps the place from being reused.
-    pub(crate) fn vmid(&self) -> Vmid {
-        Vmid::new(self.vmid.load(Ordering::Relaxed)).unwrap_or(Vmid::LEADER)
-    }
-
     /// Returns true if the peer has opened no stream to this process yet. For the worker, which
     /// accepts and closes streams; it does not matter whether a thread has locked the receiving
     /// half.
@@ -105,13 +100,13 @@ impl<S> Peer<'_, S> {
     /// any answer.
     pub(crate) fn reserve_reply(&self, room: usize) {
         let mut queue = self.queue.lock();
-        queue.reserved = queue.reserved.saturating_add(room);
+        queue.reserved = queue.reserved.plus(room);
     }
 
     /// Sets the longest frame that the peer accepts. Every process accepts frames of
     /// [`crate::node::ANSWER_RESERVE`] bytes.
     pub(in crate::node) fn set_max_frame(&self, length: u32) {
-        let least = u32::try_from(crate::node::ANSWER_RESERVE).unwrap_or(u32::MAX);
+        let least = u32::try_from(crate::node::ANSWER_RESERVE).or_broken(u32::MAX);
         self.max_frame.store(length.max(least), Ordering::SeqCst);
     }
 

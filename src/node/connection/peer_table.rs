@@ -9,7 +9,7 @@ use super::peer::Peer;
 use super::stream_key::GENERATIONS;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::store::{Arena, SortedMap, SpinLock, Table, bytes_for};
+use crate::store::{Arena, SortedMap, SpinLock, Table, bytes_for, total};
 use crate::wire::{FrameReader, FrameWriter};
 
 #[derive(Clone, Copy, Default)]
@@ -54,6 +54,14 @@ struct WorkQueue<'m> {
 pub(crate) struct PeerRef<'a, 'm, S> {
     peers: &'a Peers<'m, S>,
     peer: &'a Peer<'m, S>,
+    vmid: Vmid,
+}
+
+impl<S> PeerRef<'_, '_, S> {
+    /// Returns the process's VMID.
+    pub(crate) fn vmid(&self) -> Vmid {
+        self.vmid
+    }
 }
 
 impl<'m, S> Deref for PeerRef<'_, 'm, S> {
@@ -72,10 +80,13 @@ impl<S> Drop for PeerRef<'_, '_, S> {
 impl<'m, S> Peers<'m, S> {
     /// The bytes of the table, without the buffers.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        bytes_for::<Peer<'m, S>>(capacity)
-            .saturating_add(SortedMap::bytes(capacity))
-            .saturating_add(bytes_for::<Use>(capacity))
-            .saturating_add(bytes_for::<u32>(capacity).saturating_mul(2))
+        total!(
+            bytes_for::<Peer<'m, S>>(capacity),
+            SortedMap::bytes(capacity),
+            bytes_for::<Use>(capacity),
+            bytes_for::<u32>(capacity),
+            bytes_for::<u32>(capacity),
+        )
     }
 
     pub(crate) fn new(
@@ -86,9 +97,8 @@ impl<'m, S> Peers<'m, S> {
     ) -> Result<Self, Error> {
         let number = |index: usize| u32::try_from(index).map_err(|_| Error::Full(Resource::Peers));
         // The buffers come from the far end of the arena, so that the tables are adjacent.
-        let mut buffers = arena.split_off(capacity.saturating_mul(
-            frame_length.saturating_add(send_queue.saturating_sub(send_queue % 2)),
-        ))?;
+        let buffers_of_one = total!(frame_length, send_queue & !1);
+        let mut buffers = arena.split_off(capacity.saturating_mul(buffers_of_one))?;
         let slots = arena.alloc_table(capacity, |index| {
             Ok(Peer {
                 index: number(index)?,
@@ -141,9 +151,7 @@ impl<'m, S> Peers<'m, S> {
         let directory = Directory {
             by_vmid: SortedMap::new(arena, capacity)?,
             uses: arena.alloc_table(capacity, |_| Ok(Use::default()))?,
-            free: arena.alloc_table(capacity, |index| {
-                number(capacity.saturating_sub(index).saturating_sub(1))
-            })?,
+            free: arena.alloc_table(capacity, |index| number(capacity.minus(index).minus(1)))?,
             free_count: capacity,
         };
         let work_queue = WorkQueue {
@@ -158,10 +166,13 @@ impl<'m, S> Peers<'m, S> {
         })
     }
 
-    fn reference(&self, index: u32) -> Option<PeerRef<'_, 'm, S>> {
-        self.slots
-            .get(index as usize)
-            .map(|peer| PeerRef { peers: self, peer })
+    fn reference(&self, index: u32, vmid: Vmid) -> Option<PeerRef<'_, 'm, S>> {
+        let peer = self.slots.get(index as usize)?;
+        Some(PeerRef {
+            peers: self,
+            peer,
+            vmid,
+        })
     }
 
     /// Returns the peer with that VMID.
@@ -170,7 +181,7 @@ impl<'m, S> Peers<'m, S> {
         let index = directory.index_of(vmid)?;
         directory.hold(index);
         drop(directory);
-        self.reference(index)
+        self.reference(index, vmid)
     }
 
     /// Whether there is a peer with that VMID.
@@ -202,20 +213,21 @@ impl<'m, S> Peers<'m, S> {
         };
         directory.hold(index);
         drop(directory);
-        self.reference(index).ok_or(full)
+        self.reference(index, vmid).ok_or(full)
     }
 
     /// Returns the peer of a stream key, if it is still in the table.
     pub(crate) fn find_by_key(&self, index: u32, generation: u32) -> Option<PeerRef<'_, 'm, S>> {
         let peer = self.slots.get(index as usize)?;
         let mut directory = self.directory.lock();
-        let present = directory.index_of(Vmid::new(peer.vmid.load(Ordering::Relaxed))?)? == index;
+        let vmid = Vmid::new(peer.vmid.load(Ordering::Relaxed))?;
+        let present = directory.index_of(vmid)? == index;
         if !present || peer.generation.load(Ordering::Relaxed) & GENERATIONS != generation {
             return None;
         }
         directory.hold(index);
         drop(directory);
-        self.reference(index)
+        self.reference(index, vmid)
     }
 
     /// Returns the peers, each if it is in the table when the iterator reaches it.

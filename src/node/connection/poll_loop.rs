@@ -292,13 +292,13 @@ impl<'m, P: Pal> Node<'m, P> {
                     let first = state.next_try.unwrap_or(next);
                     state.next_try = Some(first.min(next));
                     let is_new = self.peers.schedule(&peer);
-                    relisted = relisted.saturating_add(usize::from(is_new));
+                    relisted = relisted.plus(usize::from(is_new));
                 }
                 retry
             };
             if retry_peer != Retry::No {
                 let is_new = self.peers.schedule(&peer);
-                relisted = relisted.saturating_add(usize::from(is_new));
+                relisted = relisted.plus(usize::from(is_new));
                 retry = retry.min(retry_peer);
             }
             self.run_upcalls();

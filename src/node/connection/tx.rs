@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
 use crate::Vmid;
@@ -36,8 +36,8 @@ const LONGEST_PAUSE: u64 = 64_000_000;
 /// Returns a time between half of the pause and the whole pause, so that not all processes try at
 /// the same time.
 pub(crate) fn jittered(pause: u64, seed: u64) -> Duration {
-    let less = hash64(seed).checked_rem((pause >> 1).max(1)).unwrap_or(0);
-    Duration::from_nanos(pause.saturating_sub(less))
+    let less = hash64(seed).checked_rem((pause >> 1).max(1)).or_broken(0);
+    Duration::from_nanos(pause.minus(less))
 }
 
 /// Returns the pause that follows `pause`.
@@ -96,7 +96,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut notify_room = false;
         let mut batches = 0_u32;
         let done = loop {
-            let rest_of_vmid = vmid.get(tx.vmid_sent..).unwrap_or(&[]);
+            let rest_of_vmid = vmid.get(tx.vmid_sent..).or_broken(&[]);
             if tx.draining.is_empty() {
                 let mut queue = peer.queue.lock();
                 if queue.filling.is_empty() && rest_of_vmid.is_empty() {
@@ -123,8 +123,8 @@ impl<'m, P: Pal> Node<'m, P> {
                     self.counters.writes.add(1);
                     self.counters.bytes_out.add(count);
                     let of_vmid = count.min(rest_of_vmid.len());
-                    tx.vmid_sent = tx.vmid_sent.saturating_add(of_vmid);
-                    tx.draining.mark_sent(count.saturating_sub(of_vmid));
+                    tx.vmid_sent = tx.vmid_sent.plus(of_vmid);
+                    tx.draining.mark_sent(count.minus(of_vmid));
                 }
                 Err(StreamError::Interrupted) => {}
                 Err(StreamError::WouldBlock) => {

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::invariant::Count;
-use crate::store::{Arena, Buffer, Table, bytes_for};
+use crate::store::{Arena, Buffer, Table, bytes_for, total};
 
 /// The buffer of a caller for the data of an answer, and the length of the data.
 pub(crate) struct ReplyData<'a> {
@@ -28,7 +28,10 @@ pub(in crate::node) struct ReplyBuffers<'m> {
 
 impl<'m> ReplyBuffers<'m> {
     pub(in crate::node) const fn bytes(count: usize, length: usize) -> usize {
-        bytes_for::<Option<Buffer<'_>>>(count).saturating_add(count.saturating_mul(length))
+        total!(
+            bytes_for::<Option<Buffer<'_>>>(count),
+            count.saturating_mul(length),
+        )
     }
 
     pub(in crate::node) fn new(

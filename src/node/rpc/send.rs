@@ -8,6 +8,7 @@ use crate::error::{Error, Resource};
 use crate::invariant::Count;
 use crate::node::{ANSWER_RESERVE, Node, PeerRef, Phase};
 use crate::pal::{Event, Pal, Time};
+use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::Message;
 
@@ -98,7 +99,7 @@ impl<'m, P: Pal> Node<'m, P> {
                     accepted.increment();
                     self.flush(&peer);
                 }
-                Err(_) => full = full.saturating_add(1),
+                Err(_) => full.increment(),
             }
         }
         (accepted, full)
@@ -161,7 +162,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 if queue.closed {
                     break Err(self.gone(peer.vmid()));
                 }
-                if queue.room() >= length.saturating_add(ANSWER_RESERVE) {
+                if queue.room() >= total!(length, ANSWER_RESERVE) {
                     self.queue_hello_first(peer, &mut queue);
                     break match queue.filling.push(seq, message) {
                         Ok(()) => {

@@ -4,9 +4,9 @@
 //! number is that of the present call and the answer comes from the process that was asked.
 
 use crate::error::{Error, Resource};
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken, broken};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy};
+use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy, total};
 use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{ReplyBuffers, ReplyData};
@@ -87,17 +87,17 @@ pub(crate) struct WaitToken {
 impl WaitToken {
     /// The number of the waiter for [`Waiters::wake`]. Never 0.
     pub(crate) fn name(self) -> u32 {
-        u32::try_from(self.slot)
-            .unwrap_or(u32::MAX)
-            .saturating_add(1)
+        u32::try_from(self.slot.plus(1)).or_broken(u32::MAX)
     }
 }
 
 impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) const fn bytes(capacity: usize, buffers: usize) -> usize {
-        bytes_for::<Waiter<'m, E>>(capacity)
-            .saturating_add(bytes_for::<u32>(capacity))
-            .saturating_add(ReplyBuffers::bytes(buffers, PATH_MAX))
+        total!(
+            bytes_for::<Waiter<'m, E>>(capacity),
+            bytes_for::<u32>(capacity),
+            ReplyBuffers::bytes(buffers, PATH_MAX),
+        )
     }
 
     pub(crate) fn new(
@@ -122,7 +122,9 @@ impl<'m, E: Event> Waiters<'m, E> {
                 }),
             })
         })?;
-        let stack = arena.alloc_table(capacity, |index| Ok(u32::try_from(index).unwrap_or(0)))?;
+        let stack = arena.alloc_table(capacity, |index| {
+            u32::try_from(index).map_err(|_| Error::Full(Resource::Waiters))
+        })?;
         let free = FreeList {
             stack,
             free: capacity,
@@ -169,9 +171,9 @@ impl<'m, E: Event> Waiters<'m, E> {
         let mut state = waiter.state.lock();
         // `seq - 1` is the slot modulo the capacity, so that an answer finds its slot in O(1).
         let count = self.slots.len() as u64;
-        let next = state.seq.saturating_add(count);
+        let next = state.seq.plus(count);
         state.seq = if state.seq == 0 || next >= SEQ_LIMIT {
-            (slot as u64).saturating_add(1)
+            (slot as u64).plus(1)
         } else {
             next
         };
@@ -228,7 +230,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                 data.length = length;
                 copy(
                     data.bytes,
-                    buffer.initialized().get(..length).unwrap_or(&[]),
+                    buffer.initialized().get(..length).or_broken(&[]),
                 );
                 self.buffers.lock().free(buffer);
             }
@@ -272,17 +274,19 @@ impl<'m, E: Event> Waiters<'m, E> {
     }
 
     pub(super) fn slot_of(&self, seq: u64) -> Option<(usize, &Waiter<'m, E>)> {
-        let slot = usize::try_from(seq.wrapping_sub(1)).unwrap_or(usize::MAX);
-        let slot = slot.checked_rem(self.slots.len())?;
+        let slot = seq.wrapping_sub(1).checked_rem(self.slots.len() as u64)?;
+        let slot = usize::try_from(slot).ok()?;
         Some((slot, self.slots.get(slot)?))
     }
 
     pub(super) fn free(&self, slot: usize) {
         let mut list = self.free.lock();
         let free = list.free;
-        if let Some(place) = list.stack.get_mut(free) {
-            *place = u32::try_from(slot).unwrap_or(0);
+        if let (Some(place), Ok(slot)) = (list.stack.get_mut(free), u32::try_from(slot)) {
+            *place = slot;
             list.free.increment();
+        } else {
+            broken();
         }
     }
 
@@ -307,9 +311,6 @@ impl<'m, E: Event> Waiters<'m, E> {
     pub(crate) fn fill(&self) -> (usize, usize) {
         let list = self.free.lock();
         let limit = self.slots.len();
-        (
-            limit.saturating_sub(list.free),
-            limit.saturating_sub(list.least_free),
-        )
+        (limit.minus(list.free), limit.minus(list.least_free))
     }
 }

@@ -6,6 +6,7 @@ use spin::Mutex;
 
 use super::{Mux, MuxError, Stop};
 use crate::Vmid;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::{
     AcceptError, ConnectError, Event, Flag, Interest, OutOfResources, Pal, READY_AT_ONCE,
     ReadyList, Stream, StreamError, Time, Token,
@@ -248,11 +249,11 @@ impl<const STREAMS: usize, const WINDOW: usize> State<STREAMS, WINDOW> {
         }
         let begin = self.next;
         for step in 0..STREAMS {
-            if ready.len().saturating_add(2) > READY_AT_ONCE {
+            if ready.len().plus(2) > READY_AT_ONCE {
                 return;
             }
-            let slot = begin.saturating_add(step).checked_rem(STREAMS).unwrap_or(0);
-            self.next = slot.saturating_add(1);
+            let slot = begin.plus(step).checked_rem(STREAMS).or_broken(0);
+            self.next = slot.plus(1);
             let Ok(stream) = u16::try_from(slot) else {
                 return;
             };

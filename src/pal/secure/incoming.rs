@@ -7,7 +7,9 @@ use super::handshake::{ANSWER, HELLO, MAGIC, answer};
 use super::record::{HEADER, Key, LONGEST, Opened, TAG, is_complete};
 use super::{Breach, Family};
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::pal::{Interest, StreamError};
+use crate::store::total;
 
 pub(super) struct Incoming {
     stage: Stage,
@@ -34,7 +36,7 @@ impl ByteRange {
     const fn new(from: usize, length: usize) -> ByteRange {
         ByteRange {
             from,
-            to: from.saturating_add(length),
+            to: total!(from, length),
         }
     }
 
@@ -139,7 +141,7 @@ impl Incoming {
         {
             match pull(missing) {
                 Ok(0) | Err(StreamError::Closed) => return Err(Breach::Unfinished.into()),
-                Ok(count) => self.sealed.to = self.sealed.to.saturating_add(count),
+                Ok(count) => self.sealed.to = total!(self.sealed.to, count),
                 Err(error) => return Err(error.into()),
             }
             let (received, _) = hello.split_at(self.sealed.to.min(HELLO));
@@ -164,7 +166,7 @@ impl Incoming {
             .filter(|rest| !rest.is_empty())
         {
             match push(rest) {
-                Ok(count) => self.sealed.from = self.sealed.from.saturating_add(count),
+                Ok(count) => self.sealed.from = total!(self.sealed.from, count),
                 Err(StreamError::Closed) => return Err(Breach::Unfinished.into()),
                 Err(error) => return Err(error.into()),
             }
@@ -186,7 +188,7 @@ impl Incoming {
             match self.open_next() {
                 Opened::Record(_) => {
                     let (_, rest) = out.split_at_mut(count);
-                    count = count.saturating_add(self.copy_out(rest));
+                    count = count.plus(self.copy_out(rest));
                 }
                 Opened::Invalid => self.stage = Stage::Broken(Some(Breach::Record)),
                 Opened::Incomplete if count > 0 => break,
@@ -211,8 +213,8 @@ impl Incoming {
         };
         let opened = key.open(sealed);
         if let Opened::Record(length) = opened {
-            self.plain = ByteRange::new(self.sealed.from.saturating_add(HEADER), length);
-            self.sealed.from = self.plain.to.saturating_add(TAG);
+            self.plain = ByteRange::new(self.sealed.from.plus(HEADER), length);
+            self.sealed.from = self.plain.to.plus(TAG);
             if length == 0 {
                 self.stage = Stage::Ended;
             } else if !self.repeats_opener() {
@@ -230,7 +232,7 @@ impl Incoming {
         let (Some(plain), Some(claim)) = (plain, claim) else {
             return false;
         };
-        self.repeated = self.repeated.saturating_add(plain.len().min(claim.len()));
+        self.repeated = self.repeated.plus(plain.len().min(claim.len()));
         plain
             .iter()
             .zip(claim)
@@ -244,7 +246,7 @@ impl Incoming {
     ) -> Result<(), TransferError> {
         if self.sealed.from > 0 {
             self.buffer.copy_within(self.sealed.from..self.sealed.to, 0);
-            self.sealed = ByteRange::new(0, self.sealed.to.saturating_sub(self.sealed.from));
+            self.sealed = ByteRange::new(0, self.sealed.to.minus(self.sealed.from));
         }
         let Some(space) = self.buffer.get_mut(self.sealed.to..) else {
             return Err(Breach::Record.into());
@@ -253,7 +255,7 @@ impl Incoming {
             Ok(0) | Err(StreamError::Closed) => {
                 self.stage = Stage::Broken(Some(Breach::Truncated));
             }
-            Ok(count) => self.sealed.to = self.sealed.to.saturating_add(count),
+            Ok(count) => self.sealed.to = total!(self.sealed.to, count),
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -267,7 +269,7 @@ impl Incoming {
         let count = plain.len().min(out.len());
         let ((plain, _), (out, _)) = (plain.split_at(count), out.split_at_mut(count));
         out.copy_from_slice(plain);
-        self.plain.from = self.plain.from.saturating_add(count);
+        self.plain.from = self.plain.from.plus(count);
         count
     }
 

@@ -9,7 +9,9 @@ use super::handshake::{ANSWER, HELLO, Handshake};
 use super::record::{HEADER, Key, LONGEST, RECORD};
 use super::{Breach, Family};
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::pal::{Interest, StreamError};
+use crate::store::total;
 
 pub(super) struct Outgoing {
     stage: Stage,
@@ -93,7 +95,7 @@ impl Outgoing {
             self.push(&mut push)?;
         }
         let written = self.sealed.min(offered);
-        self.sealed = self.sealed.saturating_sub(written);
+        self.sealed = self.sealed.minus(written);
         Ok(written)
     }
 
@@ -106,7 +108,7 @@ impl Outgoing {
         while let Some(missing) = answer.get_mut(self.to..).filter(|rest| !rest.is_empty()) {
             match pull(missing) {
                 Ok(0) => return Err(Breach::Unfinished.into()),
-                Ok(count) => self.to = self.to.saturating_add(count),
+                Ok(count) => self.to = total!(self.to, count),
                 Err(error) => return Err(unfinished(error)),
             }
         }
@@ -128,7 +130,7 @@ impl Outgoing {
             if rest.is_empty() {
                 break;
             }
-            self.from = self.from.saturating_add(push(rest)?);
+            self.from = total!(self.from, push(rest)?);
         }
         Ok(())
     }
@@ -138,9 +140,9 @@ impl Outgoing {
         let mut count = 0_usize;
         let (_, body) = self.buffer.split_at_mut(HEADER);
         for part in parts {
-            let room = RECORD.saturating_sub(count);
+            let room = RECORD.minus(count);
             let (part, _) = part.split_at(part.len().min(room));
-            let end = count.saturating_add(part.len());
+            let end = count.plus(part.len());
             body.get_mut(count..end)?.copy_from_slice(part);
             count = end;
         }

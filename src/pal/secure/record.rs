@@ -1,5 +1,6 @@
 //! Records: the length of the ciphertext in 2 bytes, then the ciphertext with its tag.
 
+use crate::store::total;
 use clatter::cipherstate::CipherState;
 use clatter::crypto::cipher::AesGcm;
 
@@ -41,7 +42,7 @@ fn length(bytes: &[u8]) -> Option<usize> {
 pub(super) fn is_complete(bytes: &[u8]) -> bool {
     match length(bytes) {
         None => false,
-        Some(length) => bytes.len() >= length.saturating_add(HEADER),
+        Some(length) => bytes.len() >= total!(length, HEADER),
     }
 }
 
@@ -53,7 +54,7 @@ impl Key {
     /// Seals the `count` bytes after the header's place as a record, and returns the record's
     /// length.
     pub(super) fn seal(&mut self, buffer: &mut [u8; LONGEST], count: usize) -> Option<usize> {
-        let sealed = u16::try_from(count.saturating_add(TAG)).ok()?;
+        let sealed = u16::try_from(total!(count, TAG)).ok()?;
         let (header, body) = buffer.split_at_mut(HEADER);
         if count > RECORD {
             return None;
@@ -61,7 +62,7 @@ impl Key {
         header.copy_from_slice(&sealed.to_le_bytes());
         let length = self.0.encrypt_with_ad_in_place(header, body, count).ok()?;
         self.rekey_if_due()?;
-        Some(length.saturating_add(HEADER))
+        Some(total!(length, HEADER))
     }
 
     /// Opens the record at the start of `bytes`, in place.

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::counters::Counter;
+use crate::invariant::OrBroken;
 
 /// The reason why a secure stream ended before its sender closed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +72,7 @@ pub struct SecureStatistics {
 impl SecureStatistics {
     /// Returns the number of streams that ended for that reason.
     pub fn breaches(&self, reason: Breach) -> u64 {
-        self.breaches.get(reason as usize).copied().unwrap_or(0)
+        self.breaches.get(reason as usize).copied().or_broken(0)
     }
 }
 

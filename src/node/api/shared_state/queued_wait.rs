@@ -8,7 +8,7 @@ use crate::node::rpc::Limits;
 use crate::node::rpc::WaitToken;
 use crate::node::rpc::Wake;
 use crate::node::{LateReply, Node, Phase, WaitReason};
-use crate::pal::{Event, Pal, Time};
+use crate::pal::{Event, Pal};
 use crate::shared_state::Client;
 use crate::sync::Ordering;
 use crate::wire::SyncState;
@@ -25,7 +25,7 @@ impl<'m, P: Pal> Node<'m, P> {
         limits: Limits<'_>,
         poll: impl FnMut(&mut Client<'m>, bool) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
-        let server = self.identity.leader.unwrap_or(self.identity.vmid);
+        let server = self.identity.leader_vmid();
         let shown = (WaitReason::Handle(handle.id), self.now());
         let claimed = self.waiters.claim(server, shown, None, LateReply::Drop);
         let outcome = match claimed {
@@ -123,15 +123,14 @@ impl<'m, P: Pal> Node<'m, P> {
             };
             // The call takes over the reading only after its messages are queued: the first poll
             // may succeed without the server.
-            if since.is_none() {
+            let Some(begun) = since else {
                 since = Some(self.now());
                 rx = self.acquire_rx(peer, claim);
                 continue;
-            }
+            };
             let goes_on = if let Some(rx) = rx.as_mut() {
-                let since = since.unwrap_or(Time(0));
                 !peer.broken.load(Ordering::SeqCst)
-                    && self.read_answers(peer, rx, claim, limits, (since, wake))
+                    && self.read_answers(peer, rx, claim, limits, (begun, wake))
             } else {
                 self.sleep(claim, limits);
                 true

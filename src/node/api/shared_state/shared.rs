@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{SyncHandle, ValueStatus};
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -220,7 +221,7 @@ where
         let value = T::read_from_bytes(this.value.as_bytes());
         Ok(Writer {
             shared: this.shared,
-            value: value.unwrap_or_else(|_| T::new_zeroed()),
+            value: value.or_broken(T::new_zeroed()),
             status: this.status,
             is_changed: false,
         })

@@ -5,7 +5,7 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::shared_state::Client;
-use crate::store::{Arena, HashIndex, SlotAllocator, SpinLock, Table, bytes_for, hash64};
+use crate::store::{Arena, HashIndex, SlotAllocator, SpinLock, Table, bytes_for, hash64, total};
 use crate::sync::AtomicBool;
 
 /// The slot of a handle.
@@ -29,12 +29,12 @@ pub(super) struct Directory<'m> {
 /// has no room.
 fn fresh_id(vmid: Vmid, count: u64) -> Option<u64> {
     let vmid = vmid.get();
-    let bytes = 4_u32.saturating_sub(vmid.leading_zeros() / 8);
-    let count_bits = 61_u32.saturating_sub(bytes.saturating_mul(8));
+    let bytes = 4_u32.minus(vmid.leading_zeros() / 8);
+    let count_bits = 61_u32.minus(bytes << 3);
     if count.checked_shr(count_bits)? > 0 {
         return None;
     }
-    let class = u64::from(bytes.saturating_sub(1)) << 61;
+    let class = u64::from(bytes.minus(1)) << 61;
     Some(1 << 63 | class | u64::from(vmid).checked_shl(count_bits)? | count)
 }
 
@@ -70,12 +70,14 @@ pub(crate) struct SyncHandles<'m> {
 
 impl<'m> SyncHandles<'m> {
     pub(crate) const fn bytes(handles: usize, data: usize, waiters: usize) -> usize {
-        bytes_for::<Slot<'m>>(handles)
-            .saturating_add(WaitLinks::bytes(waiters))
-            .saturating_add(handles.saturating_mul(data))
-            .saturating_add(bytes_for::<u64>(handles))
-            .saturating_add(SlotAllocator::bytes(handles))
-            .saturating_add(HashIndex::bytes(handles))
+        total!(
+            bytes_for::<Slot<'m>>(handles),
+            WaitLinks::bytes(waiters),
+            handles.saturating_mul(data),
+            bytes_for::<u64>(handles),
+            SlotAllocator::bytes(handles),
+            HashIndex::bytes(handles),
+        )
     }
 
     pub(crate) fn new(

@@ -6,6 +6,7 @@
 //! the value or for a close do not use the handle: they are observers, which are only counted.
 
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::store::{Arena, Table, bytes_for};
 use crate::sync::{AtomicU32, Ordering};
 use crate::wire::SyncState;
@@ -173,7 +174,7 @@ fn put(to: &AtomicU32, value: u32) {
 }
 
 fn add(to: &AtomicU32, change: i32) {
-    put(to, get(to).saturating_add_signed(change));
+    put(to, get(to).checked_add_signed(change).or_broken(get(to)));
 }
 
 #[cfg(all(test, not(loom)))]

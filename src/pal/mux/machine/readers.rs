@@ -1,6 +1,7 @@
 //! Streams that are read at this end.
 
 use super::Mux;
+use crate::invariant::Count;
 use crate::pal::StreamError;
 use crate::pal::mux::frame::Stop;
 use crate::pal::mux::streams::RxState;
@@ -75,7 +76,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let Ok(incoming) = self.rx_stream(stream) else {
             return;
         };
-        incoming.consumed = incoming.consumed.saturating_add(count);
+        incoming.consumed = incoming.consumed.plus(count);
         if incoming.pending_credit() > 0 {
             self.all_queued = false;
             self.queue_pending();

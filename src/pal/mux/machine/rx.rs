@@ -1,6 +1,7 @@
 //! Bytes received from the channel.
 
 use super::Mux;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::mux::frame::{FRAME, Frame, Kind, MuxError, Stop};
 use crate::pal::mux::streams::{RxStream, TxStream};
 
@@ -32,16 +33,16 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 let (data, rest) = bytes.split_at(bytes.len().min(left));
                 self.rx_stream(stream)?.receive(data);
                 bytes = rest;
-                let left = left.saturating_sub(data.len());
+                let left = left.minus(data.len());
                 self.incoming_data = (left > 0).then_some((stream, left));
                 continue;
             }
-            let missing = self.head.get_mut(self.head_length..).unwrap_or(&mut []);
+            let missing = self.head.get_mut(self.head_length..).or_broken(&mut []);
             let (missing, _) = missing.split_at_mut(bytes.len().min(missing.len()));
             let (part, rest) = bytes.split_at(missing.len());
             missing.copy_from_slice(part);
             bytes = rest;
-            self.head_length = self.head_length.saturating_add(part.len());
+            self.head_length = self.head_length.plus(part.len());
             if self.head_length == FRAME {
                 self.head_length = 0;
                 self.handle_frame(Frame::read(self.head)?)?;

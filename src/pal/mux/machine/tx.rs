@@ -1,8 +1,10 @@
 //! Bytes to be sent on the channel.
 
 use super::Mux;
+use crate::invariant::{Count, OrBroken};
 use crate::pal::mux::frame::{FRAME, Frame, Kind};
 use crate::pal::mux::streams::{RxState, TxState};
+use crate::store::total;
 
 impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
     /// Appends a frame to the buffer, if there is room for it and its data.
@@ -11,7 +13,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
             Kind::Data => usize::try_from(value).unwrap_or(usize::MAX),
             _ => 0,
         };
-        if self.tx_buffer.room() < data.saturating_add(FRAME) {
+        if self.tx_buffer.room() < total!(data, FRAME) {
             return false;
         }
         let frame = Frame {
@@ -79,7 +81,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 return false;
             }
         } else if pending_credit > 0 {
-            let more = u32::try_from(pending_credit).unwrap_or(0);
+            let more = u32::try_from(pending_credit).or_broken(0);
             if !self.queue_frame(Kind::Credit, stream, more) {
                 return false;
             }
@@ -91,7 +93,7 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
                 incoming.life |= RxState::STOP_SENT;
                 incoming.free_if_finished();
             } else {
-                incoming.granted = incoming.granted.saturating_add(pending_credit);
+                incoming.granted = incoming.granted.plus(pending_credit);
                 incoming.consumed = 0;
             }
         }

@@ -1,6 +1,7 @@
 //! Streams that are written at this end.
 
 use super::Mux;
+use crate::invariant::Count;
 use crate::pal::StreamError;
 use crate::pal::mux::frame::{FRAME, Kind, Stop};
 use crate::pal::mux::streams::{TxState, TxStream};
@@ -96,10 +97,10 @@ impl<const STREAMS: usize, const WINDOW: usize> Mux<STREAMS, WINDOW> {
         let mut left = count;
         for part in parts {
             let (part, _) = part.split_at(part.len().min(left));
-            left = left.saturating_sub(self.tx_buffer.push(part));
+            left = left.minus(self.tx_buffer.push(part));
         }
         if let Some(outgoing) = self.outgoing.get_mut(usize::from(stream)) {
-            outgoing.credit = outgoing.credit.saturating_sub(value);
+            outgoing.credit = outgoing.credit.minus(value);
         }
         Ok(count)
     }
