@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 use super::pcapng::{Next, Packets, write_interface};
 use super::record::{BY_RECEIVER, BY_SENDER, Kind, Record, VERSION};
 use super::recorder::{begin, interface_name, write_entry};
+use crate::invariant::Count;
 
 /// The counts of a merged file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,11 +58,11 @@ pub fn merge(from: &[PathBuf], to: &Path) -> io::Result<Merged> {
     entries.sort_by_key(|entry| entry.record.time());
     for entry in &entries {
         if entry.record.is(Kind::Frame) {
-            merged.frames = merged.frames.saturating_add(1);
+            merged.frames.increment();
         } else if entry.record.is(Kind::Lost) {
             merged.lost = merged.lost.saturating_add(entry.record.index.get());
         } else {
-            merged.others = merged.others.saturating_add(1);
+            merged.others.increment();
         }
     }
     write(&entries, origin.unwrap_or(0), to)?;
@@ -136,7 +137,7 @@ fn merge_pairs(entries: &mut [Entry<'_>]) -> usize {
         if let Some(other) = entries.get_mut(other) {
             other.record.seen = BY_SENDER | BY_RECEIVER;
             other.record.received = record.received;
-            found = found.saturating_add(1);
+            found.increment();
         }
         if let Some(entry) = entries.get_mut(at) {
             entry.is_duplicate = true;

@@ -16,6 +16,7 @@ use super::pcapng::{write_interface, write_packet, write_section};
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
 use crate::host::process::Creator;
+use crate::invariant::Count;
 use crate::pal::Time;
 
 /// The greatest number of bytes that wait to be written. Entries that find no room are lost, and
@@ -156,7 +157,7 @@ impl EntryQueue {
             return;
         };
         if needed > BUFFER.saturating_sub(used) {
-            pending.lost = pending.lost.saturating_add(1);
+            pending.lost.increment();
             return;
         }
         pending.entries.extend_from_slice(stated.as_bytes());
@@ -224,7 +225,7 @@ impl Shared {
                     rest = after;
                     last = record.time();
                     write_entry(&mut file, 0, origin, &record, bytes)?;
-                    recorded.entries = recorded.entries.saturating_add(1);
+                    recorded.entries.increment();
                 }
                 if lost > 0 {
                     recorded.lost = recorded.lost.saturating_add(lost);

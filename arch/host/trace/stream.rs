@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::framer::{Framer, Piece};
 use super::record::{Kind, StreamEnd};
 use super::recorder::EntryQueue;
+use crate::invariant::Count;
 use crate::pal::{Pal, Stream, StreamError, Time};
 
 /// A stream of a [`TracedPal`](super::TracedPal) node.
@@ -40,7 +41,7 @@ impl Trace {
                 Piece::NoFrame(bytes) => (Kind::NoFrame, bytes),
             };
             queue.write(&end.record(kind, *next, time), bytes);
-            *next = next.saturating_add(1);
+            next.increment();
         });
     }
 }

@@ -5,6 +5,7 @@
 //! process is known to start that process the other is responsible from then on.
 
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, Table, bytes_for};
 use crate::{Id, Vmid};
 
@@ -132,7 +133,7 @@ impl<'m> PendingGrants<'m> {
         if let (Some(last), Some(free)) = (used.last().copied(), used.get_mut(*slot)) {
             *free = last;
         }
-        self.count = self.count.saturating_sub(1);
+        self.count.decrement();
         Some(grant)
     }
 }

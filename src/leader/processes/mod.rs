@@ -10,6 +10,7 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, Digested, SortedMap, Table, bytes_for};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
@@ -247,7 +248,7 @@ impl<'m> Processes<'m> {
         }
         self.by_vmid.insert(entry.vmid, slot);
         self.free_count = free_count;
-        self.starts = self.starts.saturating_add(1);
+        self.starts.increment();
         if let Some(slot) = self.entries.get_mut(slot as usize) {
             *slot = Entry {
                 start_seq: self.starts,
@@ -319,7 +320,7 @@ impl<'m> Processes<'m> {
             entry.life = Life::Running;
             self.signals.mark_ready();
             if core::mem::take(&mut entry.orphaned) != 0 {
-                self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
+                self.orphaned_starts.decrement();
             }
         }
     }
@@ -384,7 +385,7 @@ impl<'m> Processes<'m> {
         self.by_pid.remove(pid);
         if let Some(free) = self.free.get_mut(self.free_count) {
             *free = slot;
-            self.free_count = self.free_count.saturating_add(1);
+            self.free_count.increment();
         }
         ranges.free_single(pid);
     }

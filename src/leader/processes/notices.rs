@@ -3,6 +3,7 @@
 
 use super::{Entry, Life, Processes, SIGPWR};
 use crate::error::errno;
+use crate::invariant::Count;
 use crate::wire::{ChildExit, ProcessNote};
 use crate::{Id, Vmid};
 
@@ -95,7 +96,7 @@ impl Processes<'_> {
         let slot = self.by_vmid.get(to.get());
         if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
             match (note, &mut entry.parents_ended) {
-                (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_sub(1),
+                (ProcessNote::ParentEnded, Some(ended)) => ended.decrement(),
                 (ProcessNote::ParentEnded, None) => {}
                 _ => entry.child_abandoned = false,
             }
@@ -108,7 +109,7 @@ impl Processes<'_> {
         let slot = self.by_vmid.get(to.get());
         if let Some(entry) = slot.and_then(|slot| self.entries.get_mut(slot as usize)) {
             match (note, &mut entry.parents_ended) {
-                (ProcessNote::ParentEnded, Some(ended)) => *ended = ended.saturating_add(1),
+                (ProcessNote::ParentEnded, Some(ended)) => ended.increment(),
                 (ProcessNote::ParentEnded, None) => {}
                 _ => entry.child_abandoned = true,
             }

@@ -3,6 +3,7 @@
 use super::signals::status_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
 use crate::error::errno;
+use crate::invariant::Count;
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
 use crate::wire::ProcessFlags;
@@ -26,10 +27,10 @@ impl Processes<'_> {
         entry.life = Life::Dead;
         entry.vmid = 0;
         entry.flags.remove(ProcessFlags::STOPPED);
-        self.deaths = self.deaths.saturating_add(1);
+        self.deaths.increment();
         entry.death_seq = self.deaths;
         if core::mem::take(&mut entry.orphaned) != 0 {
-            self.orphaned_starts = self.orphaned_starts.saturating_sub(1);
+            self.orphaned_starts.decrement();
         }
         let dead = *entry;
         self.stopped = self.stopped.saturating_sub(usize::from(had_stopped));
@@ -84,7 +85,7 @@ impl Processes<'_> {
         if let Some(entry) = self.find_by_pid_mut(child.pid) {
             entry.parent = reaper.map_or(0, |(pid, _)| pid);
             if let Some(ended) = &mut entry.parents_ended {
-                *ended = ended.saturating_add(1);
+                ended.increment();
                 is_told = true;
             }
             // Its start may be under way, and may take the whole time limit.
@@ -95,7 +96,7 @@ impl Processes<'_> {
         }
         self.has_notices |= is_told;
         if is_new {
-            self.orphaned_starts = self.orphaned_starts.saturating_add(1);
+            self.orphaned_starts.increment();
             self.last_orphaned = number;
         }
         if child.life == Life::Dead {

@@ -12,6 +12,7 @@ mod rules;
 mod sending;
 
 use crate::error::{Error, Resource, errno};
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for};
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
@@ -274,7 +275,7 @@ impl<'m> Signals<'m> {
 
     fn next_stamp(&mut self) -> u64 {
         self.mark_ready();
-        self.stamp = self.stamp.saturating_add(1);
+        self.stamp.increment();
         self.stamp
     }
 
@@ -294,7 +295,7 @@ impl<'m> Signals<'m> {
         }
         self.discard(to, discarded_by(kill.signal));
         if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None) {
-            self.queued_count = self.queued_count.saturating_add(1);
+            self.queued_count.increment();
             self.queued_peak = self.queued_peak.max(self.queued_count);
             return Ok(());
         }
@@ -433,7 +434,7 @@ impl<'m> Signals<'m> {
             queued.next = answers;
             self.answers = slot;
         } else {
-            self.queued_count = self.queued_count.saturating_sub(1);
+            self.queued_count.decrement();
             self.free.free(slot);
         }
     }

@@ -3,6 +3,7 @@
 use super::rules::signal_bit;
 use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::store::NONE;
 use crate::wire::{KillTarget, PidKill};
 
@@ -127,7 +128,7 @@ impl Signals<'_> {
         };
         if slot == NONE {
             let was_sent = target.unanswered > 0;
-            target.unanswered = target.unanswered.saturating_sub(1);
+            target.unanswered.decrement();
             self.drop_if_idle(from);
             return was_sent;
         }
@@ -196,7 +197,7 @@ impl Signals<'_> {
         };
         queued.requester = None;
         self.answers = queued.next;
-        self.awaited_count = self.awaited_count.saturating_sub(1);
+        self.awaited_count.decrement();
         self.free.free(slot);
     }
 }

@@ -1,6 +1,7 @@
 //! The lease of this process: its request, and its return.
 
 use super::{Client, ClientPhase};
+use crate::invariant::Count;
 use crate::shared_state::strength;
 use crate::wire::SyncState;
 
@@ -80,7 +81,7 @@ impl Client<'_> {
             revoke_to
         };
         if used <= strength(target) && strength(target) < strength(self.current) {
-            self.quick_revocations = self.quick_revocations.saturating_add(1);
+            self.quick_revocations.increment();
             self.uses_since_grant = 0;
             self.downgrade_to(target);
         }

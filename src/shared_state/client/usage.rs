@@ -1,6 +1,7 @@
 //! The calls of this process that use the handle, and those that wait for it.
 
 use super::{Acquisition, Client, ClientPhase};
+use crate::invariant::Count;
 use crate::shared_state::strength;
 use crate::wire::SyncState;
 
@@ -167,7 +168,7 @@ impl Client<'_> {
         if state == SyncState::Exclusive {
             self.has_writer = false;
         } else {
-            self.readers = self.readers.saturating_sub(1);
+            self.readers.decrement();
         }
         if self.revoke_to.is_some() {
             self.return_revoked();

@@ -2,6 +2,7 @@
 
 use super::Server;
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::store::NONE;
 use crate::wire::{Sync, SyncCode, SyncState};
 
@@ -85,7 +86,7 @@ impl Server<'_> {
         let mut count = 0_usize;
         let mut index = self.outbox_head;
         while index != NONE {
-            count = count.saturating_add(1);
+            count.increment();
             index = self.client(index).outbox_next;
         }
         count

@@ -3,6 +3,7 @@
 use heapless::Vec;
 
 use super::record::LogRing;
+use crate::invariant::Count;
 use crate::pal::{Interest, READY_AT_ONCE, StreamError, Token};
 
 /// The greatest number of broken streams that are reported to the node. Further ones fail at their
@@ -38,7 +39,7 @@ impl State {
     /// Returns the number for a new stream.
     pub(super) fn number(&mut self) -> u64 {
         let number = self.opened;
-        self.opened = self.opened.saturating_add(1);
+        self.opened.increment();
         number
     }
 

@@ -2,6 +2,7 @@
 
 use super::pipe::{End, Pipe, Role, Watch};
 use crate::Vmid;
+use crate::invariant::Count;
 use crate::pal::{Interest, READY_AT_ONCE, ReadyList, Time, Token};
 
 /// A node of the network.
@@ -155,7 +156,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             return;
         };
         let prev = node.watched_last.replace(end);
-        node.watched = node.watched.saturating_add(1);
+        node.watched.increment();
         if prev.is_none() {
             node.watched_first = Some(end);
         }
@@ -189,7 +190,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
             next.prev = watch.prev;
         }
         let node = self.nodes.get_mut(place)?;
-        node.watched = node.watched.saturating_sub(1);
+        node.watched.decrement();
         if watch.prev.is_none() {
             node.watched_first = watch.next;
         }
