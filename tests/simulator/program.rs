@@ -14,15 +14,17 @@ fn sim(arguments: &[&str]) -> String {
 }
 
 /// Returns the arguments in the line that tells how to repeat the run.
-fn again(said: &str) -> Vec<String> {
-    let line = said.lines().next().unwrap();
+fn again(output: &str) -> Vec<String> {
+    let line = output.lines().next().unwrap();
     let (_, arguments) = line.split_once(" -- ").unwrap();
     arguments.split(' ').map(str::to_owned).collect()
 }
 
 /// Returns the number of events and the digest of the traces, which differ for other seeds.
-fn events(said: &str) -> &str {
-    let line = said.lines().find(|line| line.contains(" events, traces "));
+fn events(output: &str) -> &str {
+    let line = output
+        .lines()
+        .find(|line| line.contains(" events, traces "));
     line.and_then(|line| line.rsplit_once("; ")).unwrap().1
 }
 
@@ -39,8 +41,8 @@ fn two_sweeps_start_at_different_seeds_and_the_printed_line_runs_the_same_ones_a
 
 #[test]
 fn a_sweep_with_a_given_start_runs_from_there() {
-    let said = sim(&["--from", "70", "--runs", "2"]);
-    let line = said.lines().next().unwrap();
+    let output = sim(&["--from", "70", "--runs", "2"]);
+    let line = output.lines().next().unwrap();
     assert!(line.starts_with("seeds from 70: "), "{line}");
 }
 

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use simulation::{Fault, Faults, MOST_MEMBERS, Only, Options};
+use simulation::{Fault, Faults, MAX_MEMBERS, Only, Options};
 
 /// Run families of real nodes in simulated time, with faults, and check all that they promise.
 #[derive(Parser)]
@@ -58,8 +58,8 @@ pub(crate) struct Cli {
 
 fn members(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(members) if (1..=MOST_MEMBERS).contains(&members) => Ok(members),
-        _ => Err(format!("between 1 and {MOST_MEMBERS}")),
+        Ok(members) if (1..=MAX_MEMBERS).contains(&members) => Ok(members),
+        _ => Err(format!("between 1 and {MAX_MEMBERS}")),
     }
 }
 

@@ -50,8 +50,8 @@ fn arguments(options: &Options) -> Vec<String> {
 
 /// Returns the check that fails with these options, if one does.
 fn fails(options: &Options) -> Option<String> {
-    let told = run(options, &[])?;
-    let failed = told
+    let output = run(options, &[])?;
+    let failed = output
         .lines()
         .find_map(|line| line.strip_prefix("sim: FAILED: "))?;
     failed.split_once(':').map(|(check, _)| check.to_owned())
@@ -81,8 +81,8 @@ pub(crate) fn report(options: &Options, shrinks: bool) {
     };
     println!("{check}: {}", again(options));
     let small = shrink(options.clone(), &check);
-    if let Some(told) = run(&small, &["--verbose"]) {
-        print!("{told}");
+    if let Some(output) = run(&small, &["--verbose"]) {
+        print!("{output}");
     }
     println!("again: {}", again(&small));
 }

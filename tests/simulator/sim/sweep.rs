@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Cli, shrink, simulation};
 
 /// The interval of progress lines if there is no terminal.
-const TOLD_EVERY: Duration = Duration::from_mins(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The limit of a random start, so that a seed stays readable.
 const HIGHEST_START: u64 = 1_000_000_000_000;
@@ -85,11 +85,11 @@ fn progress(runs: u64) -> ProgressBar {
 
 /// Prints the progress, for a log.
 fn tell(bar: &ProgressBar, runs: u64, failed: &AtomicU64) {
-    let mut told = Instant::now();
+    let mut last_progress = Instant::now();
     while bar.position() < runs && failed.load(Ordering::Relaxed) == u64::MAX {
         thread::sleep(Duration::from_millis(50));
-        if bar.is_hidden() && told.elapsed() >= TOLD_EVERY {
-            told = Instant::now();
+        if bar.is_hidden() && last_progress.elapsed() >= PROGRESS_INTERVAL {
+            last_progress = Instant::now();
             println!("{} of {runs} seeds", bar.position());
         }
     }

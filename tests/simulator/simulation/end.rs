@@ -77,7 +77,7 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
         idle(node, Duration::from_micros(rng.u64(..20_000)));
         await_kept_signals(node, own);
     }
-    if is_word && program.put_all_down() {
+    if is_word && program.release_all() {
         let code = rng.u32(..256);
         with(|world| {
             begin_end(world, own, (code, 0));
@@ -89,18 +89,18 @@ pub(super) fn end<const READS: bool>(node: &SimNode<'_, READS>, own: &Own) {
             signal: 0,
         };
         let long = Wait::at_most(LONG);
-        let said = node
+        let exited = node
             .exit(exit, long)
             .and_then(|()| node.release_idle_ranges(long));
         let flushed = shut_down(node, own, LONG);
         with(|world| {
             world.log(format_args!(
-                "v{} exits with {code}: {said:?}, {flushed}",
+                "v{} exits with {code}: {exited:?}, {flushed}",
                 own.vmid
             ));
             let is_marked_dead = world.checks.family.is_marked_dead(own.vmid);
-            if !(is_marked_dead || said.is_ok() && flushed) {
-                let what = Err(format!("v{} can't say how it ends: {said:?}", own.vmid));
+            if !(is_marked_dead || exited.is_ok() && flushed) {
+                let what = Err(format!("v{} can't say how it ends: {exited:?}", own.vmid));
                 world.check("calls", what);
             }
         });
@@ -173,7 +173,7 @@ fn end_of_all<const READS: bool>(
     program: &Program<'_, '_, READS>,
 ) {
     // Other processes may wait for its resources, and it is going to wait for those processes.
-    program.put_all_down();
+    program.release_all();
     program.signal_all(LONG);
     with(|world| world.finish = true);
     let until = now();

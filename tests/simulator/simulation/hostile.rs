@@ -92,9 +92,9 @@ impl Hostile {
         };
         // It sends its own VMID, 0, or one that it can't have; and not always all bytes of it.
         let goes_as = [VMID, VMID, VMID, *VMIDS.end(), 0, to][rng.usize(..6)];
-        let said = goes_as.to_le_bytes();
+        let vmid_bytes = goes_as.to_le_bytes();
         let length = if rng.u8(..8) == 0 { rng.usize(1..4) } else { 4 };
-        let _ = stream.write(&[&said[..length]]);
+        let _ = stream.write(&[&vmid_bytes[..length]]);
         if rng.u8(..4) > 0 {
             let hello = Message::Hello(Hello {
                 version: Hello::VERSION,

@@ -24,8 +24,8 @@ use libos_ipc::Identity;
 pub(crate) use faults::{Fault, Faults};
 pub(crate) use op_log::replay;
 use plan::{HOSTILE, Plan};
-pub(crate) use plan::{MOST_MEMBERS, Only, Options, StepName};
-use process::{Birth, THREADS};
+pub(crate) use plan::{MAX_MEMBERS, Only, Options, StepName};
+use process::{NewProcess, THREADS};
 pub(crate) use world::Violation;
 
 /// The result of a run.
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let network = network::Network::new(faults, Rng::with_seed(plan.network_seed));
     world::begin(plan, network, options);
     world::with(|world| world.log(format_args!("faults: {faults}")));
-    let first = Birth {
+    let first = NewProcess {
         identity: Identity::LEADER,
         number: 0,
         born: 0,

@@ -91,7 +91,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
         with(|world| {
             world.log(format_args!("v{} hears of {exit:?}", self.vmid));
             let checks = &mut world.checks;
-            let outcome = checks.exits.told(&checks.family, self.vmid, exit);
+            let outcome = checks.exits.reported(&checks.family, self.vmid, exit);
             world.check("exits", outcome);
         });
         Os::look(node);

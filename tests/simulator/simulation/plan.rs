@@ -8,9 +8,9 @@ use libos_ipc::{Capacities, Config, Driving, LeaseLimits, LockLimits};
 use super::faults::{Fault, Faults};
 
 /// The greatest number of members in a run.
-pub(crate) const MOST_MEMBERS: usize = 12;
+pub(crate) const MAX_MEMBERS: usize = 12;
 /// The greatest number of steps of a thread.
-const MOST_STEPS: usize = 24;
+const MAX_STEPS: usize = 24;
 /// The time in which a process must join after its parent has died.
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(1);
 /// The process number of the hostile member's steps.
@@ -131,13 +131,13 @@ impl Plan {
     pub(crate) fn ids_end_at(&self) -> Option<usize> {
         let mut rng = Rng::with_seed(self.seed_of(0, 8));
         let is_one = self.config.wrap_ids && rng.u8(..) < 8;
-        is_one.then(|| rng.usize(..MOST_STEPS))
+        is_one.then(|| rng.usize(..MAX_STEPS))
     }
 
     /// Returns the steps of a thread of a process.
     pub(crate) fn steps(&self, process: usize, thread: usize) -> Vec<Step> {
         let mut rng = Rng::with_seed(self.seed_of(process, 2 + thread as u64));
-        let count = rng.usize(1..=MOST_STEPS);
+        let count = rng.usize(1..=MAX_STEPS);
         (0..count)
             .map(|at| Step {
                 thread,

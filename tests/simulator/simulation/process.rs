@@ -23,7 +23,7 @@ pub(crate) const THREADS: usize = 2;
 
 /// A process that is to be started.
 #[derive(Clone, Copy)]
-pub(crate) struct Birth {
+pub(crate) struct NewProcess {
     pub(crate) identity: Identity,
     /// The number of the process, in the order of starts; its steps have this number.
     pub(crate) number: usize,
@@ -80,7 +80,7 @@ thread_local! {
 }
 
 /// Runs a process from its start to its end.
-pub(crate) fn live(birth: &Birth, place: usize, has_threads: bool) {
+pub(crate) fn live(birth: &NewProcess, place: usize, has_threads: bool) {
     let mut memory = MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
     if has_threads {
         live_in::<true>(birth, place, &mut memory);
@@ -94,7 +94,11 @@ pub(crate) fn live(birth: &Birth, place: usize, has_threads: bool) {
     });
 }
 
-fn live_in<const READS: bool>(birth: &Birth, place: usize, memory: &mut Box<[MaybeUninit<u8>]>) {
+fn live_in<const READS: bool>(
+    birth: &NewProcess,
+    place: usize,
+    memory: &mut Box<[MaybeUninit<u8>]>,
+) {
     let identity = birth.identity;
     let driving = if READS {
         Driving::Worker

@@ -8,13 +8,13 @@ use generator::{Generator, Gn};
 
 use super::hostile;
 use super::network::Network;
-use super::process::{self, Birth};
+use super::process::{self, NewProcess};
 use super::world::{paused_until, with};
 
 /// The stack of a coroutine, in words of 8 bytes.
 const STACK: usize = 0x8000;
 /// The greatest number of scheduling steps in a run.
-const MOST_TURNS: usize = 200_000;
+const MAX_TURNS: usize = 200_000;
 /// The longest simulated time of a step, in nanoseconds.
 const TURN: u64 = 4_000;
 
@@ -55,7 +55,7 @@ impl Task {
         }
     }
 
-    fn of(birth: Birth) -> Task {
+    fn of(birth: NewProcess) -> Task {
         let (vmid, number) = (birth.identity.vmid.get(), birth.number);
         let (place, has_threads) = with(|world| {
             let place = world.network.join(vmid, true);
@@ -68,7 +68,7 @@ impl Task {
 }
 
 /// Runs all processes to their end, or until a check fails.
-pub(crate) fn run_all(first: Birth, has_hostile: bool) {
+pub(crate) fn run_all(first: NewProcess, has_hostile: bool) {
     let mut tasks = vec![Task::of(first)];
     if has_hostile {
         let place = with(|world| world.network.join(hostile::VMID, false));
@@ -84,8 +84,8 @@ pub(crate) fn run_all(first: Birth, has_hostile: bool) {
             let done = tasks.swap_remove(at);
             DONE.with_borrow_mut(|all| all.push(done.coroutine));
         }
-        let births = with(|world| std::mem::take(&mut world.births));
-        tasks.extend(births.into_iter().map(Task::of));
+        let new_processes = with(|world| std::mem::take(&mut world.new_processes));
+        tasks.extend(new_processes.into_iter().map(Task::of));
     }
     // After a violation no process can be ended properly: its memory is lost.
     for task in tasks {
@@ -111,12 +111,12 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
             };
             let able = tasks.iter().filter(|task| can_go_on(network, task));
             let count = able.count();
-            if count > 0 && turn < MOST_TURNS {
+            if count > 0 && turn < MAX_TURNS {
                 let choice = network.rng.usize(..count);
                 let mut able = (0..tasks.len()).filter(|at| can_go_on(network, &tasks[*at]));
                 let at = able.nth(choice)?;
                 if !tasks[at].has_threads {
-                    world.network.calm(tasks[at].place);
+                    world.network.take_changed(tasks[at].place);
                 }
                 world.trace.record(at as u64);
                 return Some(at);
@@ -124,9 +124,9 @@ fn next(tasks: &[Task], turn: usize) -> Option<usize> {
             let next = tasks.iter().map(|task| task.until).min();
             let next = next.into_iter().chain(world.network.next_arrival()).min();
             match next {
-                Some(next) if next < u64::MAX && turn < MOST_TURNS => world.network.advance(next),
+                Some(next) if next < u64::MAX && turn < MAX_TURNS => world.network.advance(next),
                 _ => {
-                    let how = if turn < MOST_TURNS { "wait" } else { "turn" };
+                    let how = if turn < MAX_TURNS { "wait" } else { "turn" };
                     let busiest = tasks.iter().max_by_key(|task| task.turns);
                     let busiest = busiest.map_or(0, |task| world.network.vmid_of(task.place));
                     let count = tasks.len();
@@ -155,7 +155,7 @@ pub(crate) fn run_threads(place: usize, bodies: Vec<Box<dyn FnOnce() + Send + '_
     let mut threads: Vec<_> = bodies.into_iter().map(thread).collect();
     loop {
         let (able, until) = with(|world| {
-            let is_stirred = world.network.calm(place);
+            let is_stirred = world.network.take_changed(place);
             for thread in &mut threads {
                 thread.is_stirred |= is_stirred;
             }

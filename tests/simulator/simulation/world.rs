@@ -9,7 +9,7 @@ use super::checks::Checks;
 use super::faults::{Fault, Faults};
 use super::network::{Network, StreamEvent};
 use super::plan::{Options, Plan};
-use super::process::Birth;
+use super::process::NewProcess;
 use super::trace::Trace;
 
 thread_local! {
@@ -33,7 +33,7 @@ pub(crate) struct World {
     /// The operations that the leader has applied, as a file, if they are recorded.
     pub(crate) ops: Option<Vec<u8>>,
     /// The processes to start.
-    pub(crate) births: Vec<Birth>,
+    pub(crate) new_processes: Vec<NewProcess>,
     /// The IDs that were handed over, and their receivers.
     pub(crate) handed: Vec<(u32, libos_ipc::Id)>,
     /// The number of processes started so far.
@@ -78,7 +78,7 @@ pub(crate) fn begin(plan: Plan, network: Network, options: &Options) {
         trace: Trace::new(options.keeps_lines),
         violation: None,
         ops: options.records_ops.then(Vec::new),
-        births: Vec::new(),
+        new_processes: Vec::new(),
         handed: Vec::new(),
         started: 0,
         finish: false,

@@ -11,7 +11,7 @@ use super::family::{Family, SIGPWR, State};
 #[derive(Default)]
 pub(crate) struct Exits {
     /// The deaths that embedders were notified of, by parent.
-    told: BTreeSet<(u32, u32)>,
+    reported: BTreeSet<(u32, u32)>,
     /// The processes that were reaped, and their parents.
     reaped: BTreeMap<u32, u32>,
     /// Processes that a parent has reaped, or was about to reap, while it was cut off or timed out:
@@ -23,7 +23,7 @@ pub(crate) struct Exits {
 
 impl Exits {
     /// A parent's embedder is notified of a death.
-    pub(crate) fn told(
+    pub(crate) fn reported(
         &mut self,
         family: &Family,
         parent: u32,
@@ -34,7 +34,7 @@ impl Exits {
             return Ok(());
         }
         let child = as_it_ended(family, exit)?;
-        if !self.told.insert((child, parent)) {
+        if !self.reported.insert((child, parent)) {
             return Err(format!("v{parent} is told of {exit:?} twice"));
         }
         Ok(())

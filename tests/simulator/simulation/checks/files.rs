@@ -217,12 +217,12 @@ impl Files {
 
     /// Returns true if a request for `claim` that has waited since `began` may be in a cycle that
     /// is not detected.
-    pub(crate) fn is_unseen_circle(&self, claim: &Claim, began: u64) -> bool {
-        self.may_have_closed && self.is_circle(claim, began).is_ok()
+    pub(crate) fn is_undetected_cycle(&self, claim: &Claim, began: u64) -> bool {
+        self.may_have_closed && self.may_be_cycle(claim, began).is_ok()
     }
 
     /// Checks that the request for `claim` at `began` may have closed a cycle.
-    pub(crate) fn is_circle(&self, claim: &Claim, began: u64) -> Result<(), String> {
+    pub(crate) fn may_be_cycle(&self, claim: &Claim, began: u64) -> Result<(), String> {
         let mut seen = vec![claim.owner];
         let mut ways = vec![claim];
         while let Some(way) = ways.pop() {

@@ -116,7 +116,7 @@ impl Ids {
     }
 
     /// The ID is about to be released or transferred.
-    pub(crate) fn let_go(&mut self, id: Id) {
+    pub(crate) fn release(&mut self, id: Id) {
         self.taken.remove(&id);
         self.owners.remove(&id);
     }

@@ -17,18 +17,18 @@ pub(crate) fn path_of(pid: Id, what: MetaCode) -> Option<String> {
     }
 }
 
-pub(crate) fn credentials(pid: Id, told: (u32, u32)) -> Result<(), String> {
-    if told == (user_of(pid), user_of(pid) + 1) {
+pub(crate) fn credentials(pid: Id, reported: (u32, u32)) -> Result<(), String> {
+    if reported == (user_of(pid), user_of(pid) + 1) {
         return Ok(());
     }
-    Err(format!("{pid} is said to be {told:?}"))
+    Err(format!("{pid} is said to be {reported:?}"))
 }
 
-pub(crate) fn path(pid: Id, what: MetaCode, told: Option<&[u8]>) -> Result<(), String> {
+pub(crate) fn path(pid: Id, what: MetaCode, reported: Option<&[u8]>) -> Result<(), String> {
     let path = path_of(pid, what);
-    if told == path.as_ref().map(String::as_bytes) {
+    if reported == path.as_ref().map(String::as_bytes) {
         return Ok(());
     }
-    let told = told.map(String::from_utf8_lossy);
-    Err(format!("{what:?} of {pid} is said to be {told:?}"))
+    let reported = reported.map(String::from_utf8_lossy);
+    Err(format!("{what:?} of {pid} is said to be {reported:?}"))
 }

@@ -63,7 +63,7 @@ struct Value {
     writer: Option<Who>,
     /// The processes that have ever requested to change the value, and may be able to without a new
     /// request.
-    askers: BTreeSet<Id>,
+    requesters: BTreeSet<Id>,
     waiting: Vec<Waiting>,
 }
 
@@ -99,7 +99,7 @@ impl Values {
         since: u64,
     ) {
         if write {
-            self.all[at].askers.insert(who.0);
+            self.all[at].requesters.insert(who.0);
             self.all[at].may_be_again |= is_cut_off;
         }
         let waiting = Waiting {
@@ -112,12 +112,12 @@ impl Values {
     }
 
     /// The thread waits no more.
-    pub(crate) fn waited(&mut self, at: usize, who: Who) {
+    pub(crate) fn stop_waiting(&mut self, at: usize, who: Who) {
         self.all[at].waiting.retain(|waiting| waiting.who != who);
     }
 
     /// Returns true if a thread waits to change the value.
-    pub(crate) fn is_wanted(&self, at: usize) -> bool {
+    pub(crate) fn has_waiting_writer(&self, at: usize) -> bool {
         self.all[at].waiting.iter().any(|waiting| waiting.write)
     }
 
@@ -210,7 +210,7 @@ impl Values {
 
     /// A thread gets a report of deaths. Checks `owner-died`: each process that acquires the value
     /// gets one, until a process has held it to change it.
-    pub(crate) fn heard(
+    pub(crate) fn on_report(
         &mut self,
         at: usize,
         pid: Id,
@@ -251,7 +251,7 @@ impl Values {
 
     /// Returns the value that a process writes that is cut off or of which another thread has died:
     /// other processes may see the value or not, and the release may arrive or not.
-    pub(crate) fn given_by_doomed(&mut self, at: usize, pid: Id) -> Stamp {
+    pub(crate) fn given_by_cut_off(&mut self, at: usize, pid: Id) -> Stamp {
         let value = &mut self.all[at];
         if value.orphan_of == Some(pid) {
             value.orphan_of = None;
@@ -278,7 +278,7 @@ impl Values {
                     value.orphan_of = Some(pid);
                 }
             }
-            if value.askers.remove(&pid) {
+            if value.requesters.remove(&pid) {
                 value.may_be_orphan = true;
                 value.has_died = true;
                 value.may_be_again |= is_cut_off;

@@ -70,7 +70,7 @@ impl Network {
                 }
             }
         };
-        self.places[place].stirred = true;
+        self.places[place].changed = true;
     }
 
     /// Returns the time of the next arrival.

@@ -21,8 +21,8 @@ impl Network {
         broken.broken = true;
         broken.generation = broken.generation.wrapping_add(1);
         let (from, to) = (broken.from, broken.to);
-        self.places[from].stirred = true;
-        self.places[to].stirred = true;
+        self.places[from].changed = true;
+        self.places[to].changed = true;
         if self.is_own(pipe) && self.cut(from, to) {
             let (from, to) = (self.places[from].vmid, self.places[to].vmid);
             self.stream_events.push(StreamEvent::Cut(from, to));
@@ -32,7 +32,12 @@ impl Network {
     /// Whether the stream belongs to its process itself, and not to a process that announces the
     /// end of a VMID.
     fn is_own(&self, pipe: usize) -> bool {
-        let Pipe { from, to, said, .. } = &self.pipes[pipe];
+        let Pipe {
+            from,
+            to,
+            vmid_bytes,
+            ..
+        } = &self.pipes[pipe];
         let own = self.places[*from].vmid.to_le_bytes();
         let has_other = || {
             let is_other = |(at, other): (usize, &Pipe)| {
@@ -40,7 +45,7 @@ impl Network {
             };
             self.pipes.iter().enumerate().any(is_other)
         };
-        own.starts_with(said) && !(said.is_empty() && has_other())
+        own.starts_with(vmid_bytes) && !(vmid_bytes.is_empty() && has_other())
     }
 
     /// Records that the connection of two processes was cut. False if that was recorded before, or

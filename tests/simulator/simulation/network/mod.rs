@@ -74,7 +74,7 @@ struct Place {
     backlog: VecDeque<usize>,
     watched: Vec<(End, Token, Interest)>,
     /// The state has changed since its last poll.
-    stirred: bool,
+    changed: bool,
     woken: bool,
 }
 
@@ -94,7 +94,7 @@ struct Pipe {
     seen_closed: [bool; 2],
     broken: bool,
     /// The first bytes: the VMID of the writer.
-    said: Vec<u8>,
+    vmid_bytes: Vec<u8>,
 }
 
 impl Pipe {
@@ -167,7 +167,7 @@ impl Network {
             listener_watched: true,
             backlog: VecDeque::new(),
             watched: Vec::new(),
-            stirred: true,
+            changed: true,
             woken: false,
         });
         self.places.len() - 1
@@ -204,22 +204,22 @@ impl Network {
             self.pipes.len() - 1
         });
         let opened = &mut self.pipes[pipe];
-        let (mut bytes, mut said) = (
+        let (mut bytes, mut vmid_bytes) = (
             std::mem::take(&mut opened.bytes),
-            std::mem::take(&mut opened.said),
+            std::mem::take(&mut opened.vmid_bytes),
         );
         bytes.clear();
-        said.clear();
+        vmid_bytes.clear();
         *opened = Pipe {
             generation: opened.generation.wrapping_add(1),
             from,
             to,
             bytes,
-            said,
+            vmid_bytes,
             ..Pipe::default()
         };
         self.places[to].backlog.push_back(pipe);
-        self.places[to].stirred = true;
+        self.places[to].changed = true;
         let side = Side::Writer;
         Ok(End { pipe, side })
     }
@@ -239,7 +239,7 @@ impl Network {
 
     pub(crate) fn watch_listener(&mut self, place: usize, on: bool) {
         self.places[place].listener_watched = on;
-        self.places[place].stirred |= on;
+        self.places[place].changed |= on;
     }
 
     pub(crate) fn watch(&mut self, place: usize, end: End, token: Token, interest: Interest) {
@@ -248,7 +248,7 @@ impl Network {
             Some(watch) => *watch = (end, token, interest),
             None => watched.push((end, token, interest)),
         }
-        self.places[place].stirred = true;
+        self.places[place].changed = true;
     }
 
     pub(crate) fn unwatch(&mut self, place: usize, end: End) {
@@ -257,20 +257,20 @@ impl Network {
 
     pub(crate) fn wake(&mut self, place: usize) {
         self.places[place].woken = true;
-        self.places[place].stirred = true;
+        self.places[place].changed = true;
     }
 
     pub(crate) fn stir(&mut self, place: usize) {
-        self.places[place].stirred = true;
+        self.places[place].changed = true;
     }
 
     pub(crate) fn is_stirred(&self, place: usize) -> bool {
-        self.places[place].stirred
+        self.places[place].changed
     }
 
     /// The process is about to poll. Returns true if its state has changed.
-    pub(crate) fn calm(&mut self, place: usize) -> bool {
-        std::mem::take(&mut self.places[place].stirred)
+    pub(crate) fn take_changed(&mut self, place: usize) -> bool {
+        std::mem::take(&mut self.places[place].changed)
     }
 
     /// Reports the ready streams. True if the process was woken besides.
@@ -341,8 +341,8 @@ impl Network {
             let part = &part[..part.len().min(left)];
             left -= part.len();
             pipe.bytes.extend(part);
-            let missing = 4 - pipe.said.len().min(4);
-            pipe.said.extend(part.iter().take(missing));
+            let missing = 4 - pipe.vmid_bytes.len().min(4);
+            pipe.vmid_bytes.extend(part.iter().take(missing));
         }
         let (from, to) = (pipe.from, pipe.to);
         self.arrives(end.pipe, from, to, Arrival::Bytes(count));
@@ -383,7 +383,7 @@ impl Network {
         }
         pipe.arrived -= count;
         let from = pipe.from;
-        self.places[from].stirred = true;
+        self.places[from].changed = true;
         Ok(count)
     }
 

@@ -49,7 +49,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let count = shared.ids.len();
             (count > 0).then(|| shared.ids.swap_remove(rng.usize(..count)))
         })?;
-        with(|world| world.checks.ids.let_go(id));
+        with(|world| world.checks.ids.release(id));
         Some(id)
     }
 
@@ -63,9 +63,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     pub(crate) fn release_all_ids(&self) {
-        self.adopt_ids();
+        self.accept_ids();
         for id in self.own.shared(|shared| std::mem::take(&mut shared.ids)) {
-            with(|world| world.checks.ids.let_go(id));
+            with(|world| world.checks.ids.release(id));
             let _ = self.call("release_id", LONG, nothing, |node, wait| {
                 node.release_id(id, wait)
             });
@@ -74,7 +74,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Transfers an ID to another process, which accepts it at its next step.
     pub(super) fn transfer_id(&self, rng: &mut Rng) {
-        self.adopt_ids();
+        self.accept_ids();
         let to = self.another(rng).filter(|to| *to != 1);
         let Some((id, to)) = to.and_then(|to| Some((self.pick_id(rng)?, to))) else {
             return;
@@ -91,7 +91,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Accepts the IDs that others have transferred.
-    pub(crate) fn adopt_ids(&self) {
+    pub(crate) fn accept_ids(&self) {
         let own = self.own.vmid;
         let handed = with(|world| {
             let at = world.handed.iter().position(|(to, _)| *to == own)?;
@@ -103,7 +103,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             return;
         }
         // There may be more IDs.
-        self.adopt_ids();
+        self.accept_ids();
         self.own.shared(|shared| shared.ids.push(id));
         with(|world| {
             let now = world.checks.tick();
@@ -242,7 +242,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Sends a request, and does not wait for the answer.
-    pub(super) fn give_up(&self, rng: &mut Rng) {
+    pub(super) fn request_without_waiting(&self, rng: &mut Rng) {
         if self.own.is_leader {
             return;
         }

@@ -11,7 +11,7 @@ use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::faults::Fault;
 use super::super::world::with;
 use super::ids::nothing;
-use super::signals::somebody;
+use super::signals::pick_process;
 use super::{Program, limit};
 
 const FILES: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
@@ -36,7 +36,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             3..6 => self.set_lock(file, LockFamily::Flock, rng),
             6..9 if file == OPEN_FILE => self.set_lock(file, LockFamily::Ofd, rng),
             9 => self.close_open_file(file, rng.usize(..)),
-            10 | 11 => self.hand_on(file, rng),
+            10 | 11 => self.send_open_file(file, rng),
             12..15 => self.receive(),
             _ => self.set_lock(file, LockFamily::Posix, rng),
         }
@@ -125,7 +125,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             // requests.
             Error::NoSuchProcess => is_posix && self.own.has_threads,
             Error::TimedOut if wait && limit == LONG => {
-                with(|world| world.checks.files.is_unseen_circle(&claim, began))
+                with(|world| world.checks.files.is_undetected_cycle(&claim, began))
             }
             Error::Refused(errno::EAGAIN) => !wait && !is_unlock,
             Error::Refused(errno::EDEADLK) => wait && is_posix,
@@ -150,8 +150,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     files.refused(&claim, began)
                 }
                 Err(Error::Refused(errno::EDEADLK)) => {
-                    let is_circle = files.is_circle(&claim, began);
-                    world.check("deadlocks", is_circle);
+                    let may_be_cycle = files.may_be_cycle(&claim, began);
+                    world.check("deadlocks", may_be_cycle);
                     return;
                 }
                 _ => Ok(()),
@@ -159,7 +159,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("locks", checked);
         });
         if outcome == Err(Error::Refused(errno::EDEADLK)) {
-            self.let_go_of_records();
+            self.release_record_locks();
         }
     }
 
@@ -221,8 +221,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Sends a descriptor to another process, or fails to.
-    fn hand_on(&self, file: usize, rng: &mut Rng) {
-        let Some(to) = somebody(rng) else { return };
+    fn send_open_file(&self, file: usize, rng: &mut Rng) {
+        let Some(to) = pick_process(rng) else { return };
         if to.vmid == self.own.vmid || !self.is_there(to.vmid) {
             return;
         }
@@ -280,7 +280,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// A child inherits some open files.
-    pub(super) fn bequeath(&self, child: Vmid, rng: &mut Rng) {
+    pub(super) fn give_files_to_child(&self, child: Vmid, rng: &mut Rng) {
         let file = rng.usize(..FILES.len());
         for _ in 0..rng.usize(..3) {
             self.with_open_file(file, rng.usize(..), |handle| {
@@ -301,7 +301,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Releases all record locks.
-    fn let_go_of_records(&self) {
+    fn release_record_locks(&self) {
         let vmid = self.own.vmid;
         with(|world| world.checks.files.clear_begins(vmid));
         let done = self.call("clear_locks", LONG, nothing, |node, wait| {
@@ -319,8 +319,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Releases all locks.
-    pub(super) fn let_go_of_files(&self) {
-        self.let_go_of_records();
+    pub(super) fn release_files(&self) {
+        self.release_record_locks();
         for file in 0..FILES.len() {
             let vmid = self.own.vmid;
             let count = with(|world| world.checks.files.holders.of(vmid, file).count());

@@ -59,7 +59,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             14..17 => self.take_range(&mut rng),
             17..19 => self.give_range(&mut rng),
             19..22 => self.change_owner(&mut rng),
-            22..24 => self.give_up(&mut rng),
+            22..24 => self.request_without_waiting(&mut rng),
             24..34 => self.start_child(&mut rng),
             34..42 => self.signal_one(&mut rng),
             42..44 => self.signal_group(&mut rng),
@@ -70,7 +70,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             56..61 => self.wait_for_child(&mut rng),
             61..77 => self.lock_file(&mut rng),
             77..91 => self.use_sync(&mut rng),
-            91..93 => self.hammer_sync(&mut rng),
+            91..93 => self.contend_for_sync(&mut rng),
             93..95 => self.interrupt(),
             95..97 => idle(self.node, Duration::from_micros(rng.u64(..10_000))),
             97 => self.broadcast(),
@@ -100,9 +100,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
         }
         let was_interrupted = self.own.shared(|shared| shared.interrupted[self.thread]);
         with(|world| {
-            let told = error.map_or("done".to_owned(), |error| error.to_string());
+            let result = error.map_or("done".to_owned(), |error| error.to_string());
             let (vmid, thread) = (self.own.vmid, self.thread);
-            world.log(format_args!("v{vmid}.{thread} {name}: {told}"));
+            world.log(format_args!("v{vmid}.{thread} {name}: {result}"));
             world
                 .trace
                 .record(error.map_or(0, |error| u64::from(error.errno().unsigned_abs()) + 1));
@@ -125,7 +125,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Logs a line of the trace.
-    fn say(&self, what: std::fmt::Arguments<'_>) {
+    fn log(&self, what: std::fmt::Arguments<'_>) {
         let (vmid, thread) = (self.own.vmid, self.thread);
         with(|world| world.log(format_args!("v{vmid}.{thread} {what}")));
     }
@@ -180,8 +180,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Releases all that others may wait for. False if the messages can't be sent any more.
-    pub(crate) fn put_all_down(&self) -> bool {
-        self.let_go_of_files();
+    pub(crate) fn release_all(&self) -> bool {
+        self.release_files();
         self.release_all_ids();
         self.close_syncs() && self.is_certain()
     }

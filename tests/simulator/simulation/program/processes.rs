@@ -9,10 +9,10 @@ use libos_ipc::{ChildSelector, Error, Identity, PATH_MAX, Resource, Target};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
-use super::super::process::{Birth, idle, is_cut_off};
+use super::super::process::{NewProcess, idle, is_cut_off};
 use super::super::world::{World, with};
 use super::ids::{WAIT, is_gone, nothing};
-use super::signals::somebody;
+use super::signals::pick_process;
 use super::{Program, limit};
 
 impl<const READS: bool> Program<'_, '_, READS> {
@@ -50,7 +50,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 Ok(())
             };
             // Only the owner of an ID in use is known.
-            checks.ids.let_go(pid);
+            checks.ids.release(pid);
             let of_parent = checks.family.get(parent);
             let is_known =
                 of_parent.is_some_and(|process| process.is_group_known && process.group == group);
@@ -68,10 +68,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.check("pids", is_free);
             world.check("ids", taken);
         });
-        self.bequeath(identity.vmid, rng);
+        self.give_files_to_child(identity.vmid, rng);
         with(|world| {
             let born = world.network.now;
-            world.births.push(Birth {
+            world.new_processes.push(NewProcess {
                 identity,
                 number,
                 born,
@@ -269,20 +269,20 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     /// Checks that the leader's entry of a process is right.
     pub(super) fn ask_about(&self, rng: &mut Rng) {
-        let Some(process) = somebody(rng) else {
+        let Some(process) = pick_process(rng) else {
             return;
         };
         let was_certain = with(|world| world.checks.family.is_certain(process.vmid));
         let may_be_gone = |error| is_gone(error) && !self.is_there(process.vmid);
-        let told = self.call("process", limit(rng), may_be_gone, |node, wait| {
+        let answer = self.call("process", limit(rng), may_be_gone, |node, wait| {
             node.process(process.pid, wait)
         });
-        let Ok(told) = told else { return };
+        let Ok(answer) = answer else { return };
         with(|world| {
             let is_certain = was_certain && world.checks.family.is_certain(process.vmid);
-            let fits = told.vmid == process.vmid && told.state == ProcessState::Running;
+            let fits = answer.vmid == process.vmid && answer.state == ProcessState::Running;
             let outcome = if is_certain && !fits {
-                Err(format!("{process:?} is said to be {told:?}"))
+                Err(format!("{process:?} is said to be {answer:?}"))
             } else {
                 Ok(())
             };
@@ -294,7 +294,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         if !with(|world| world.plan.has_paths) {
             return;
         }
-        let Some(process) = somebody(rng) else {
+        let Some(process) = pick_process(rng) else {
             return;
         };
         // A process that is just joining may not be in the table yet.
@@ -306,12 +306,12 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let limit = limit(rng);
         let what = MetaCode::ALL[rng.usize(..4)];
         if what == MetaCode::Credentials {
-            let told = self.call("credentials", limit, may_be_gone, |node, wait| {
+            let answer = self.call("credentials", limit, may_be_gone, |node, wait| {
                 node.credentials(process.pid, wait)
             });
-            if let Ok(told) = told {
+            if let Ok(answer) = answer {
                 with(|world| {
-                    let outcome = credentials(process.pid, told);
+                    let outcome = credentials(process.pid, answer);
                     world.check("metadata", outcome);
                 });
             }
@@ -320,16 +320,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let none = Error::Refused(errno::ENOENT);
         let fine = |error| error == none || may_be_gone(error);
         let mut buffer = vec![0; PATH_MAX];
-        let told = self.call("path_of", limit, fine, |node, wait| {
+        let answer = self.call("path_of", limit, fine, |node, wait| {
             node.path_of(process.pid, what, &mut buffer, wait)
         });
-        let told = match told {
+        let answer = match answer {
             Ok(length) => Some(&buffer[..length]),
             Err(error) if error == none => None,
             Err(_) => return,
         };
         with(|world| {
-            let outcome = path(process.pid, what, told);
+            let outcome = path(process.pid, what, answer);
             world.check("metadata", outcome);
         });
     }

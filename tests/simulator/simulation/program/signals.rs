@@ -14,19 +14,19 @@ use super::{Program, limit};
 
 /// Another process, with the data that a thread needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Somebody {
+pub(super) struct OtherProcess {
     pub(super) vmid: u32,
     pub(super) pid: libos_ipc::Id,
 }
 
 /// Returns a process of the family. It may be this one, or one that has ended.
-pub(super) fn somebody(rng: &mut Rng) -> Option<Somebody> {
+pub(super) fn pick_process(rng: &mut Rng) -> Option<OtherProcess> {
     let choice = rng.usize(..);
     with(|world| {
         let all: Vec<_> = world.checks.family.all().collect();
         let process = all.get(choice % all.len().max(1))?;
         let (vmid, pid) = (process.vmid, process.pid);
-        Some(Somebody { vmid, pid })
+        Some(OtherProcess { vmid, pid })
     })
 }
 
@@ -42,7 +42,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     pub(super) fn signal_one(&self, rng: &mut Rng) {
-        let Some(to) = somebody(rng) else { return };
+        let Some(to) = pick_process(rng) else { return };
         // Sometimes several are sent in a row: real-time signals are queued, others may be merged.
         let is_burst = rng.u8(..4) == 0;
         let times = if is_burst { rng.u8(2..6) } else { 1 };
@@ -56,7 +56,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Sends one signal to one process. False if that failed.
-    fn signal(&self, rng: &mut Rng, to: Somebody, signal: i32) -> bool {
+    fn signal(&self, rng: &mut Rng, to: OtherProcess, signal: i32) -> bool {
         with(|world| {
             let may_break =
                 world.has(Fault::Disconnect) || world.checks.false_disconnects.may_close;
@@ -81,7 +81,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 || is_refused && with(|world| world.has(Fault::Capacity))
         };
         let limit = limit(rng);
-        self.say(format_args!("signal {signal} for {to:?}"));
+        self.log(format_args!("signal {signal} for {to:?}"));
         // The pid of a process that has ended may be an ID of any other by now.
         let named = self.is_there(to.vmid).then_some(to.vmid);
         let was_running = self.begin_signal(named, signal);
@@ -136,7 +136,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
     /// Sends a signal to a group that has, or had, a member.
     pub(super) fn signal_group(&self, rng: &mut Rng) {
         let signal = group_signal_of(self.thread, rng);
-        let Some(one) = somebody(rng) else {
+        let Some(one) = pick_process(rng) else {
             return;
         };
         let group = with(|world| {

@@ -73,14 +73,14 @@ impl<const READS: bool> Program<'_, '_, READS> {
     }
 
     /// Acquires the value again and again while another thread waits to change it.
-    pub(super) fn hammer_sync(&self, rng: &mut Rng) {
+    pub(super) fn contend_for_sync(&self, rng: &mut Rng) {
         let at = rng.usize(..HANDLES);
         for _ in 0..150 {
             if !self.take(at, SyncState::Shared, SHORT) {
                 return;
             }
             self.give(at, SyncState::Shared, false);
-            if !with(|world| world.checks.values.is_wanted(at)) {
+            if !with(|world| world.checks.values.has_waiting_writer(at)) {
                 return;
             }
             idle(self.node, Duration::from_micros(50));
@@ -105,7 +105,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let taken = self.call("lock_sync", limit, fine, |node, wait| {
             node.lock_sync(handle, state, &mut data, wait)
         });
-        with(|world| world.checks.values.waited(at, who));
+        with(|world| world.checks.values.stop_waiting(at, who));
         let Ok((_, status)) = taken else {
             with(|world| world.checks.values.cut_short(at, who.0));
             return false;
@@ -125,11 +125,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let passed = values.passes(at, who, write, asked);
             let alone = values.taken(at, who, write);
             let seen = values.seen(at, who.0, stamp);
-            let heard = values.heard(at, who.0, write, status.owner_died);
+            let reported = values.on_report(at, who.0, write, status.owner_died);
             world.check("starvation", passed);
             world.check("leases", alone);
             world.check("values", seen);
-            world.check("owner-died", heard);
+            world.check("owner-died", reported);
         });
     }
 
@@ -149,7 +149,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             node.upgrade_sync(handle, wait)
         });
         with(|world| {
-            world.checks.values.waited(at, who);
+            world.checks.values.stop_waiting(at, who);
             if upgraded.is_ok() && world.checks.family.is_certain(self.own.vmid) {
                 let outcome = world.checks.values.upgraded(at, who);
                 world.check("leases", outcome);
@@ -168,7 +168,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             if world.checks.family.is_certain(self.own.vmid) {
                 return world.checks.values.given(at, who, change);
             }
-            world.checks.values.given_by_doomed(at, who.0)
+            world.checks.values.given_by_cut_off(at, who.0)
         });
         let bytes = stamp.bytes();
         let data = change.then_some(&bytes[..]);
