@@ -66,7 +66,7 @@ fn first() -> Result<()> {
     node.kill(Target::Process(pids[1]), SIGUSR1, WAIT)?;
     for _ in &pids {
         let exit = node.wait_child(ChildSelector::Any, WAIT)?;
-        println!("first: process {} ended with {}", exit.pid, exit.exit_code);
+        println!("first: process {} ended with {}", exit.pid, exit.code);
     }
     // The leader stays until the last member has ended, since members need their leader.
     node.leave(WAIT)?;

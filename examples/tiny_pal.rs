@@ -295,7 +295,7 @@ fn first(node: &Node<'_, Tiny>) -> Result<()> {
         .args(child.numbers().map(|number| number.to_string()))
         .spawn()?;
     let exit = node.wait_child(ChildSelector::Any, WAIT)?;
-    println!("first: process {} ended with {}", exit.pid, exit.exit_code);
+    println!("first: process {} ended with {}", exit.pid, exit.code);
     node.leave(WAIT)?; // serves the others until they are gone
     Ok(())
 }

@@ -12,6 +12,9 @@ use crate::{Id, Vmid};
 
 /// The limits of one node. Each is a number of entries; at the limit a call gets
 /// [`Error::Full`](crate::Error::Full) with the name of the limit.
+///
+/// A new version may add fields, so a value is built from another: `Capacities { peers: 8,
+/// ..Capacities::DEFAULT }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacities {
     /// Other processes that this node can be connected to at once.
@@ -168,6 +171,7 @@ impl Default for Capacities {
 
 /// The thread that drives a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Driving {
     /// A thread of its own, in [`Node::work`](crate::Node::work).
     Worker,
@@ -177,6 +181,9 @@ pub enum Driving {
 }
 
 /// The configuration of a node.
+///
+/// A new version may add fields, so a value is built from another: `Config { spin: Duration::ZERO,
+/// ..Config::DEFAULT }`.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// The limits.
@@ -314,6 +321,7 @@ const fn number(vmid: Option<Vmid>) -> u32 {
 /// The memory of each part of a node, in bytes. It is known at compile time; `Display` prints a
 /// table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryUse {
     /// The entries of the peer table, without their buffers.
     pub peers: usize,

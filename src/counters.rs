@@ -202,6 +202,7 @@ impl Counter {
 
 /// The usage of one pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// The number of entries in use.
     pub now: usize,

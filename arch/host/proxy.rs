@@ -50,6 +50,7 @@ fn member_token(stream: u16) -> Token {
 
 /// The reason why a [`Proxy`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProxyEnd {
     /// The channel was closed: the member's machine has ended.
     Closed,

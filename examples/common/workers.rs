@@ -111,7 +111,7 @@ where
         let died = self
             .leader
             .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
-        ensure!(died.term_signal == SIGPWR, "{died:?} is no sudden death");
+        ensure!(died.signal == SIGPWR, "{died:?} is no sudden death");
         Ok(())
     }
 
@@ -135,7 +135,7 @@ where
             let exit = self
                 .leader
                 .wait_child(ChildSelector::Pid(worker.pid), self.wait)?;
-            if !status.success() || (exit.exit_code, exit.term_signal) != (0, 0) {
+            if !status.success() || (exit.code, exit.signal) != (0, 0) {
                 wrong.push(format!("{role} {number} ended with {status} and {exit:?}"));
             }
         }

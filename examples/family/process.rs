@@ -163,7 +163,7 @@ impl Lines {
                 }
                 Ok(Event::Ended(exit)) => {
                     self.ended += 1;
-                    let (code, signal) = (exit.exit_code, exit.term_signal);
+                    let (code, signal) = (exit.code, exit.signal);
                     tell(&format!("ended {pid} {} {code} {signal}", exit.pid));
                     None
                 }

@@ -252,7 +252,13 @@ fn pools(leader: &FamilyNode) -> Table {
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["the leader's pools", "now", "most", "limit", "filled"]);
     let pools = leader.statistics().pools;
-    for (name, Usage { now, peak, limit }) in pools.all().filter(|(_, fill)| fill.peak > 0) {
+    for (
+        name,
+        Usage {
+            now, peak, limit, ..
+        },
+    ) in pools.all().filter(|(_, fill)| fill.peak > 0)
+    {
         let filled = format!("{} %", now * 100 / limit.max(1));
         let [now, peak, limit] = [now, peak, limit].map(|number| count(number as u64));
         table.add_row([name.to_owned(), now, peak, limit, filled]);

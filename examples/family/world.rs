@@ -142,7 +142,7 @@ pub(crate) fn run(
     summary.say(&format!(
         "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
         since.elapsed(),
-        died.term_signal
+        died.signal
     ));
     world.ledger.reaped.entry(victim).or_default().push(pid);
     first.kill(Target::All, TERM, WAIT)?;
@@ -220,7 +220,7 @@ impl World<'_> {
                     *self.ledger.got.entry(key).or_default() += 1;
                 }
                 Ok(Event::Ended(exit)) => {
-                    let by = (self.pid, exit.exit_code, exit.term_signal);
+                    let by = (self.pid, exit.code, exit.signal);
                     self.ledger.told.entry(exit.pid).or_default().push(by);
                 }
                 Ok(Event::LeaderLeft) => {}

@@ -138,12 +138,12 @@ impl Occupant {
 
     /// Returns the fault of its end.
     pub(crate) fn fault(&self, status: ExitStatus, exit: &ChildExit) -> Option<String> {
-        let by_itself = (exit.exit_code, exit.term_signal) == (self.code, 0);
+        let by_itself = (exit.code, exit.signal) == (self.code, 0);
         let is_right = match (self.plan, status.code().map(i32::unsigned_abs)) {
             (Plan::End | Plan::Both, Some(code)) => by_itself && code == self.code,
-            (Plan::Kill, None) => exit.term_signal == SIGPWR,
+            (Plan::Kill, None) => exit.signal == SIGPWR,
             // It was killed after it had reported its end.
-            (Plan::Both, None) => by_itself || exit.term_signal == SIGPWR,
+            (Plan::Both, None) => by_itself || exit.signal == SIGPWR,
             (Plan::End, None) | (Plan::Kill, Some(_)) => false,
         };
         (!is_right).then(|| {

@@ -215,10 +215,7 @@ fn check_ends(
             .wait_child(ChildSelector::Any, WAIT)
             .context("waiting for a child")?;
         let ChildExit {
-            pid,
-            exit_code: code,
-            term_signal: signal,
-            ..
+            pid, code, signal, ..
         } = exit;
         let how = if signal == 0 {
             format!("ended with {code}")

@@ -111,8 +111,8 @@ impl Embedder<CPal> for LibraryOs {
             ppid: exit.parent_pid,
             pid: exit.pid,
             uid: exit.uid,
-            exitcode: exit.exit_code,
-            term_signal: exit.term_signal,
+            exitcode: exit.code,
+            term_signal: exit.signal,
         };
         callback!(child_died(&raw const exit), ());
     }

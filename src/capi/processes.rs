@@ -26,8 +26,8 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
         parent_pid: this.ppid,
         pid: this.pid,
         uid: this.uid,
-        exit_code: exitcode,
-        term_signal,
+        code: exitcode,
+        signal: term_signal,
     });
     status(node.send_message(parent, &notice, wait()))
 }

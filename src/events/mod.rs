@@ -18,6 +18,7 @@ use crate::{Id, Vmid};
 
 /// A recorded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventRecord {
     /// The number of the event in its node, from 0.
     pub number: u64,
@@ -55,6 +56,7 @@ pub enum EventKind {
 
 /// A frame and its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct FrameInfo {
     /// The peer.
     pub peer: Vmid,
@@ -68,6 +70,7 @@ pub struct FrameInfo {
 
 /// A call that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct Call {
     /// The process that answers. It is this process for a call that it decides itself.
     pub peer: Vmid,

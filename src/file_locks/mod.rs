@@ -43,6 +43,9 @@ pub use wait_queue::Completion;
 use wait_queue::{FREE, Operation, State, WaitQueue, WaitingRequest};
 
 /// The limits of the lock tables.
+///
+/// A new version may add fields, so a value is built from another: `LockLimits { locks: 16,
+/// ..LockLimits::NONE }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockLimits {
     /// Locked ranges.

@@ -30,6 +30,7 @@ pub enum Target {
 
 /// A signal for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Signal {
     /// The process that sent the message: the leader, if the signal came through the leader.
     pub from: Vmid,
@@ -153,6 +154,7 @@ impl SignalReply {
 
 /// The answer to a request for metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Metadata<'a> {
     /// Its user and group.
     Credentials {

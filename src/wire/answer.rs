@@ -61,6 +61,7 @@ bitflags::bitflags! {
 
 /// A process, as the leader's table has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct Process {
     /// Its pid.
     pub pid: Id,
@@ -93,6 +94,7 @@ pub enum LockAnswer {
 
 /// A file lock that a process or an open file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct HeldLock {
     /// The kind of the lock.
     pub family: LockFamily,

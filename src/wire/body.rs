@@ -39,8 +39,8 @@ impl ChildExit {
             parent_pid: self.parent_pid.into(),
             pid: self.pid.into(),
             uid: self.uid.into(),
-            exit_code: self.exit_code.into(),
-            term_signal: self.term_signal.into(),
+            exit_code: self.code.into(),
+            term_signal: self.signal.into(),
         }
     }
 
@@ -55,8 +55,8 @@ impl ChildExit {
             parent_pid: body.parent_pid.get(),
             pid: body.pid.get(),
             uid: body.uid.get(),
-            exit_code: body.exit_code.get(),
-            term_signal: body.term_signal.get(),
+            code: body.exit_code.get(),
+            signal: body.term_signal.get(),
         }
     }
 }

@@ -5,6 +5,7 @@ use core::fmt;
 /// The reason why a frame was refused. The sender violates the protocol, so its connection is
 /// closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Malformed {
     /// The size field is less than the header's length.
     TooShort,

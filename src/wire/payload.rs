@@ -18,8 +18,9 @@ impl IdRange {
     pub const NONE: IdRange = IdRange { start: 0, end: 0 };
 }
 
-/// The exit report of a child.
+/// The exit report of a child: how it ended, in the words of [`Exit`](crate::Exit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct ChildExit {
     /// The pid of the parent that receives it.
     pub parent_pid: Id,
@@ -28,9 +29,9 @@ pub struct ChildExit {
     /// The child's user.
     pub uid: u32,
     /// Its exit code.
-    pub exit_code: u32,
+    pub code: u32,
     /// The signal that ended it; 0 if none did.
-    pub term_signal: u32,
+    pub signal: u32,
 }
 
 /// A signal and its target.

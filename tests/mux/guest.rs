@@ -148,6 +148,6 @@ fn a_member_behind_a_channel_takes_part_in_the_family() {
         .leader
         .wait_child(ChildSelector::Pid(pid), WAIT)
         .unwrap();
-    assert_eq!((exit.exit_code, exit.term_signal), (7, 0));
+    assert_eq!((exit.code, exit.signal), (7, 0));
     assert_eq!(proxy.join().unwrap(), ProxyEnd::Closed);
 }

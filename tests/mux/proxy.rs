@@ -110,7 +110,7 @@ fn a_member_that_violates_the_protocol_is_disconnected() {
     let exit = leader
         .wait_child(ChildSelector::Pid(identity.pid), WAIT)
         .unwrap();
-    assert_eq!(exit.term_signal, SIGPWR);
+    assert_eq!(exit.signal, SIGPWR);
     let end = ProxyEnd::Fault(MuxError::BeyondCredit);
     assert_eq!(proxy.join().unwrap(), end);
     member.join().unwrap();

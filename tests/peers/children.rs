@@ -111,7 +111,7 @@ fn the_exit_code_of_a_child_in_c_is_reported_to_its_parent() {
             let seen = parent
                 .wait_child(ChildSelector::Pid(child.pid), WAIT)
                 .unwrap();
-            assert_eq!((seen.exit_code, seen.term_signal), (round, 0));
+            assert_eq!((seen.code, seen.signal), (round, 0));
         }
     }
     assert!(family.leader.check_invariants());
@@ -126,6 +126,6 @@ fn a_child_in_c_that_ends_without_an_exit_report_was_killed() {
         let seen = parent
             .wait_child(ChildSelector::Pid(child.pid), WAIT)
             .unwrap();
-        assert_eq!((seen.exit_code, seen.term_signal), (0, 30));
+        assert_eq!((seen.code, seen.signal), (0, 30));
     }
 }

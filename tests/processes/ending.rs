@@ -54,7 +54,7 @@ fn exit_ends_a_process_although_its_node_still_exists() {
         let process = family.first.node.process(pid, WAIT).unwrap();
         assert_eq!(process.state, ProcessState::Zombie);
         let exit = of.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
-        assert_eq!((exit.exit_code, exit.term_signal), (3, 0));
+        assert_eq!((exit.code, exit.signal), (3, 0));
         // Other processes may remember the owner of that pid.
         for node in [&family.first.node, &parent.node] {
             let killed = node.kill(Target::Process(pid), 0, WAIT);
@@ -80,7 +80,7 @@ fn a_second_exit_changes_nothing() {
         .node
         .wait_child(ChildSelector::Any, WAIT)
         .unwrap();
-    assert_eq!(exit.exit_code, 3);
+    assert_eq!(exit.code, 3);
     assert!(child.node.shut_down(LONG));
     let nothing = family.first.node.wait_child(ChildSelector::Any, NOW);
     assert_eq!(nothing, Err(Error::NoChild));

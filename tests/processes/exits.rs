@@ -28,7 +28,7 @@ fn a_parent_gets_the_exit_code_of_its_child() {
         .wait_child(ChildSelector::Any, WAIT)
         .unwrap();
     assert_eq!((exit.pid, exit.uid), (pid, 7));
-    assert_eq!((exit.exit_code, exit.term_signal), (42, 0));
+    assert_eq!((exit.code, exit.signal), (42, 0));
     assert_eq!(exit.parent_pid, family.first.pid);
     assert_eq!(
         family.first.node.wait_child(ChildSelector::Any, WAIT),
@@ -51,7 +51,7 @@ fn a_child_that_dies_without_an_exit_report_was_killed_by_sigpwr() {
         .node
         .wait_child(ChildSelector::Pid(pid), WAIT)
         .unwrap();
-    assert_eq!((exit.pid, exit.term_signal), (pid, SIGPWR));
+    assert_eq!((exit.pid, exit.signal), (pid, SIGPWR));
     until("the embedder hears of it", || !parent.ended().is_empty());
     assert_eq!(parent.ended(), [(pid, 0, SIGPWR)]);
     assert_eq!(family.first.ended(), []);
@@ -121,7 +121,7 @@ fn a_wait_ends_at_a_death_a_limit_or_an_interrupt() {
         let waiting = scope.spawn(|| node.wait_child(ChildSelector::Any, WAIT));
         until("it waits", || node.statistics().pools.waiters.now == 1);
         child.exit(3);
-        assert_eq!(waiting.join().unwrap().unwrap().exit_code, 3);
+        assert_eq!(waiting.join().unwrap().unwrap().code, 3);
     });
     let short = Wait::at_most(Duration::from_millis(5));
     let _second = family.child();
@@ -245,7 +245,7 @@ fn orphans_get_the_first_process_as_parent() {
         .node
         .wait_child(ChildSelector::Any, WAIT)
         .unwrap();
-    assert_eq!((exit.pid, exit.exit_code), (pid, 9));
+    assert_eq!((exit.pid, exit.code), (pid, 9));
     assert_eq!(exit.parent_pid, family.first.pid);
     until("the embedder heard of both", || {
         family.first.ended().len() == 2
@@ -281,7 +281,7 @@ fn a_subreaper_gets_the_orphans_below_it() {
         .node
         .wait_child(ChildSelector::Pid(zombie_pid), WAIT)
         .unwrap();
-    assert_eq!((exit.exit_code, exit.parent_pid), (5, reaper.pid));
+    assert_eq!((exit.code, exit.parent_pid), (5, reaper.pid));
     reaper
         .node
         .wait_child(ChildSelector::Pid(middle_pid), WAIT)
@@ -292,7 +292,7 @@ fn a_subreaper_gets_the_orphans_below_it() {
     );
     alive.die();
     let exit = reaper.node.wait_child(ChildSelector::Any, WAIT).unwrap();
-    assert_eq!((exit.pid, exit.term_signal), (alive_pid, SIGPWR));
+    assert_eq!((exit.pid, exit.signal), (alive_pid, SIGPWR));
     assert_eq!(
         reaper.node.wait_child(ChildSelector::Any, NOW),
         Err(Error::NoChild)
@@ -352,7 +352,7 @@ fn a_child_that_dies_before_it_joins_is_reaped_like_any_other() {
         drop(stream);
         let which = ChildSelector::Pid(child.pid);
         let exit = parent.node.wait_child(which, WAIT).unwrap();
-        assert_eq!((exit.pid, exit.term_signal), (child.pid, SIGPWR));
+        assert_eq!((exit.pid, exit.signal), (child.pid, SIGPWR));
         until("the embedder hears of it", || !parent.ended().is_empty());
         assert_eq!(parent.ended(), [(child.pid, 0, SIGPWR)]);
         until("its pid is free", || {
@@ -399,7 +399,7 @@ fn many_children_that_end_at_once_are_each_reported_once() {
         } else {
             (u32::try_from(at).unwrap(), 0)
         };
-        assert_eq!((exit.exit_code, exit.term_signal), expected);
+        assert_eq!((exit.code, exit.signal), expected);
         seen.push(exit.pid);
     }
     seen.sort_unstable();

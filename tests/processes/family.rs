@@ -135,7 +135,7 @@ impl Process {
         let notes = self.os.notes.lock();
         let exits = notes.ended.iter();
         exits
-            .map(|exit| (exit.pid, exit.exit_code, exit.term_signal))
+            .map(|exit| (exit.pid, exit.code, exit.signal))
             .collect()
     }
 

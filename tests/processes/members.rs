@@ -101,7 +101,7 @@ fn members_are_notified_of_the_end_of_the_leader_at_once() {
         let pid = grandchild.pid;
         grandchild.exit(6);
         let exit = waiting.join().unwrap().unwrap();
-        assert_eq!((exit.pid, exit.exit_code), (pid, 6));
+        assert_eq!((exit.pid, exit.code), (pid, 6));
     });
 }
 

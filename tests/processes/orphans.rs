@@ -94,7 +94,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         let pid = child.pid;
         child.exit(5);
         let exit = heir.node.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
-        assert_eq!((exit.exit_code, exit.parent_pid), (5, heir.pid));
+        assert_eq!((exit.code, exit.parent_pid), (5, heir.pid));
         first.node.set_lock(&flock(8), WAIT).unwrap();
         first.node.close_open_file(8, WAIT).unwrap();
         let pid = above.pid;
@@ -307,7 +307,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
         .node
         .peek_child(ChildSelector::Pid(last.0), NOW)
         .unwrap();
-    assert_eq!((seen.pid, seen.exit_code), last);
+    assert_eq!((seen.pid, seen.code), last);
     assert_eq!(
         first.node.process(last.0, WAIT).unwrap().state,
         ProcessState::Zombie
@@ -324,7 +324,7 @@ fn exits_of_more_orphans_than_there_is_room_for_are_all_reported_once() {
             ChildSelector::Group(0)
         };
         match first.node.wait_child(which, NOW) {
-            Ok(exit) => got.push((exit.pid, exit.exit_code)),
+            Ok(exit) => got.push((exit.pid, exit.code)),
             Err(error) => {
                 assert_eq!(error, Error::NoChild);
                 break;

@@ -73,7 +73,7 @@ fn an_interrupt_does_not_prevent_the_reaping_of_a_zombie() {
     interrupt.raise(&parent.node);
     let wait = Wait::at_most(Duration::ZERO).or_until(&interrupt);
     let exit = parent.node.wait_child(ChildSelector::Any, wait).unwrap();
-    assert_eq!((exit.pid, exit.exit_code), (pid, 3));
+    assert_eq!((exit.pid, exit.code), (pid, 3));
     assert_eq!(family.first.node.process(pid, WAIT), Err(GONE));
 }
 

@@ -277,6 +277,6 @@ fn callback_that_panics_ends_the_node() {
     let exit = first
         .node
         .wait_child(ChildSelector::Pid(identity.pid), WAIT);
-    assert_eq!(exit.unwrap().term_signal, 30, "SIGPWR");
+    assert_eq!(exit.unwrap().signal, 30, "SIGPWR");
     assert_eq!(node.take_id(WAIT), Err(Error::ShuttingDown));
 }

@@ -240,7 +240,7 @@ mod host {
         child.exit(exit, WAIT).unwrap();
         drop(child);
         let seen = first.wait_child(ChildSelector::Pid(pid), WAIT).unwrap();
-        assert_eq!(seen.exit_code, 3);
+        assert_eq!(seen.code, 3);
         drop(other);
         first.leave(WAIT).unwrap();
         let statistics = first.secure_statistics();

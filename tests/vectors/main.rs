@@ -69,8 +69,8 @@ fn messages() -> Vec<(&'static str, Message<'static>)> {
         parent_pid: 1,
         pid: 2,
         uid: 1000,
-        exit_code: 3,
-        term_signal: 9,
+        code: 3,
+        signal: 9,
     };
     let (posix, flock) = (LockFamily::Posix, LockFamily::Flock);
     vec![

@@ -36,12 +36,12 @@ fn kill() -> impl Strategy<Value = PidKill> {
 }
 
 fn exit() -> impl Strategy<Value = ChildExit> {
-    any::<[u32; 5]>().prop_map(|[parent_pid, pid, uid, exit_code, term_signal]| ChildExit {
+    any::<[u32; 5]>().prop_map(|[parent_pid, pid, uid, code, signal]| ChildExit {
         parent_pid,
         pid,
         uid,
-        exit_code,
-        term_signal,
+        code,
+        signal,
     })
 }
 
@@ -311,8 +311,8 @@ pub(crate) fn one_of_each() -> Vec<Message<'static>> {
         parent_pid: 1,
         pid: 2,
         uid: 3,
-        exit_code: 4,
-        term_signal: 5,
+        code: 4,
+        signal: 5,
     };
     let mut all = vec![
         Message::GetNewVmid,

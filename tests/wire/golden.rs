@@ -77,8 +77,8 @@ fn child_exit() {
         parent_pid: 0x11,
         pid: 0x2222,
         uid: 0x33_3333,
-        exit_code: 4,
-        term_signal: 30,
+        code: 4,
+        signal: 30,
     };
     let fields: &[(usize, &[u8])] = &[
         (0, &[0x11, 0, 0, 0]),
@@ -554,8 +554,8 @@ fn the_extensions_for_relatives() {
         parent_pid: 0x0101,
         pid: 0x0202,
         uid: 0x0303,
-        exit_code: 0x0404,
-        term_signal: 0x0505,
+        code: 0x0404,
+        signal: 0x0505,
     };
     let body: &[(usize, &[u8])] = &[
         (4, &[1, 1]),

@@ -15,6 +15,7 @@ use crate::invariant::Count;
 
 /// The counts of a merged file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Merged {
     /// Frames, each counted once.
     pub frames: usize,

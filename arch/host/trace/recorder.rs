@@ -32,6 +32,7 @@ const LENGTH: usize = size_of::<u32>();
 
 /// The counts of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct Recording {
     /// Entries in the file.
     pub entries: u64,

@@ -38,8 +38,8 @@ impl Entry {
             parent_pid: 0,
             pid: self.pid,
             uid: 0,
-            exit_code: 0,
-            term_signal: SIGPWR,
+            code: 0,
+            signal: SIGPWR,
         });
         ChildExit {
             parent_pid: self.parent,

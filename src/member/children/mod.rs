@@ -243,8 +243,8 @@ impl<'m> Children<'m> {
             parent_pid,
             pid: child.pid,
             uid: 0,
-            exit_code: 0,
-            term_signal: SIGPWR,
+            code: 0,
+            signal: SIGPWR,
         });
         (counts && self.record_exit(exit) == ExitOutcome::Recorded).then_some(exit)
     }

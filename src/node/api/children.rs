@@ -16,6 +16,7 @@ use crate::{Id, Vmid};
 
 /// The children that [`Node::wait_child`] waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChildSelector {
     /// Any child.
     Any,
@@ -298,7 +299,7 @@ impl<P: Pal> Node<'_, P> {
     /// Returns how a child ended that has not notified the leader: a process in C notifies its
     /// parent alone. It sent that before the leader saw its end, so the notice can be read now.
     fn as_child_reported(&self, exit: ChildExit) -> ChildExit {
-        if exit.term_signal != SIGPWR {
+        if exit.signal != SIGPWR {
             return exit;
         }
         let child = self.children.lock().find_living(exit.pid);

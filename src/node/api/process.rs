@@ -205,8 +205,8 @@ impl<P: Pal> Node<'_, P> {
             parent_pid: self.identity.parent_pid,
             pid,
             uid: exit.uid,
-            exit_code: exit.code,
-            term_signal: exit.signal,
+            code: exit.code,
+            signal: exit.signal,
         });
         let is_led = self.has_extensions();
         let begun = match (&self.leader, self.identity.leader) {

@@ -40,6 +40,7 @@ impl fmt::Display for WaitReason {
 
 /// A call that waits. `Display` prints the reason, the peer and the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PendingCall {
     /// The reason.
     pub what: WaitReason,

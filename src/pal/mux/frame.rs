@@ -39,6 +39,7 @@ pub enum Stop {
 
 /// The protocol violation of the other end of a channel. Nothing more is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MuxError {
     /// A frame of an unknown kind, or with an undefined value.
     // The numbers begin at 1, so that `None` is 0, and a machine that is a `static` takes no room

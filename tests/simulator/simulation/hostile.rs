@@ -175,8 +175,8 @@ fn message(rng: &mut Rng) -> Message<'static> {
             parent_pid: rng.u32(..100),
             pid: id,
             uid: 0,
-            exit_code: 666,
-            term_signal: 0,
+            code: 666,
+            signal: 0,
         }),
         2 => Message::AllocIdRange,
         3 => Message::ReleaseIdRange(IdRange {

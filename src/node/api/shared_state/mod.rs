@@ -38,6 +38,7 @@ impl SyncHandle {
 
 /// What happened to a value before a caller acquired it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), non_exhaustive)]
 pub struct ValueStatus {
     /// Another process has changed the value since this one last used it.
     pub changed: bool,

@@ -111,7 +111,7 @@ impl Exits {
 /// Returns the VMID of the child, and checks its exit report.
 fn as_it_ended(family: &Family, exit: &ChildExit) -> Result<u32, String> {
     let process = family.of_pid(exit.pid);
-    let end = (exit.exit_code, exit.term_signal);
+    let end = (exit.code, exit.signal);
     match process {
         Some(process) if process.ends.contains(&end) => Ok(process.vmid),
         _ => Err(format!("{exit:?} is told of {process:?}")),

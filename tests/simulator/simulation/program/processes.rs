@@ -131,7 +131,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let exit = self.wait_child(which, limit);
         let is_to_restart = with(|world| world.has(Fault::Restart) && !world.finish);
-        if exit.is_some_and(|exit| exit.term_signal != 0) && is_to_restart {
+        if exit.is_some_and(|exit| exit.signal != 0) && is_to_restart {
             self.start_child(rng);
         }
     }
