@@ -380,7 +380,7 @@ fn a_request_to_an_address_without_a_listener_fails_at_once() {
 fn a_peer_that_does_not_read_fills_its_own_queue_only() {
     let stage = Stage::new();
     let leader = stage.leader();
-    let deaf = stage.bare(2);
+    let silent_peer = stage.bare(2);
     let friend = stage.member(3, Config::DEFAULT);
     friend.take_id(WAIT).unwrap();
     let message = Message::ReleaseIdRange(IdRange { start: 1, end: 1 });
@@ -403,7 +403,7 @@ fn a_peer_that_does_not_read_fills_its_own_queue_only() {
     // As soon as the peer reads, calls that wait for room continue, and every frame arrives whole.
     thread::scope(|scope| {
         let call = scope.spawn(|| leader.send(vmid(2), &message, WAIT));
-        let mut stream = deaf.accept();
+        let mut stream = silent_peer.accept();
         for _ in 0..=sent {
             assert_eq!(next_frame(&mut stream).1, 4);
         }

@@ -17,7 +17,7 @@ fn vmid(number: u32) -> Vmid {
 
 /// An operation of a member, or its end. IDs are chosen near the existing ranges.
 #[derive(Clone, Debug)]
-enum Deed {
+enum Operation {
     Alloc { who: u32 },
     Release { who: u32, of: Id, exact: bool },
     Change { who: u32, id: Id, to: u32 },
@@ -25,27 +25,27 @@ enum Deed {
     Die { who: u32 },
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn operation() -> impl Strategy<Value = Operation> {
     let who = 1..5_u32;
     let id = 0..400_u32;
     prop_oneof![
-        3 => who.clone().prop_map(|who| Deed::Alloc { who }),
+        3 => who.clone().prop_map(|who| Operation::Alloc { who }),
         3 => (who.clone(), id.clone(), proptest::bool::weighted(0.8))
-            .prop_map(|(who, of, exact)| Deed::Release { who, of, exact }),
-        3 => (who.clone(), id.clone(), 1..5_u32).prop_map(|(who, id, to)| Deed::Change { who, id, to }),
-        2 => id.prop_map(|id| Deed::LookUp { id }),
-        1 => who.prop_map(|who| Deed::Die { who }),
+            .prop_map(|(who, of, exact)| Operation::Release { who, of, exact }),
+        3 => (who.clone(), id.clone(), 1..5_u32).prop_map(|(who, id, to)| Operation::Change { who, id, to }),
+        2 => id.prop_map(|id| Operation::LookUp { id }),
+        1 => who.prop_map(|who| Operation::Die { who }),
     ]
 }
 
 /// The model: ranges by their start, with end and owner.
 #[derive(Default)]
-struct Plain {
+struct Model {
     ranges: BTreeMap<Id, (Id, u32)>,
     highest: Id,
 }
 
-impl Plain {
+impl Model {
     fn holding(&self, id: Id) -> Option<(IdRange, u32)> {
         let (start, (end, owner)) = self.ranges.range(..=id).next_back()?;
         (id <= *end).then_some((
@@ -62,33 +62,33 @@ proptest! {
     #[test]
     fn ranges_agree_with_a_plain_map(
         capacity in 1..12_usize,
-        deeds in prop::collection::vec(deed(), 1..120),
+        deeds in prop::collection::vec(operation(), 1..120),
     ) {
         let mut memory = Box::new_uninit_slice(Ranges::bytes(capacity));
         let mut ranges = Ranges::new(&mut Arena::new(&mut memory), capacity, false).unwrap();
-        let mut plain = Plain::default();
-        for deed in deeds {
-            match deed {
-                Deed::Alloc { who } => {
-                    let expected = if plain.ranges.len() == capacity {
+        let mut model = Model::default();
+        for operation in deeds {
+            match operation {
+                Operation::Alloc { who } => {
+                    let expected = if model.ranges.len() == capacity {
                         Alloc::TableFull
                     } else {
-                        let start = plain.highest + 1;
-                        plain.highest += 32;
-                        plain.ranges.insert(start, (plain.highest, who));
-                        Alloc::Range(IdRange { start, end: plain.highest })
+                        let start = model.highest + 1;
+                        model.highest += 32;
+                        model.ranges.insert(start, (model.highest, who));
+                        Alloc::Range(IdRange { start, end: model.highest })
                     };
                     prop_assert_eq!(ranges.alloc(vmid(who)), expected);
                 }
-                Deed::Release { who, of, exact } => {
-                    let held = plain.holding(of);
+                Operation::Release { who, of, exact } => {
+                    let held = model.holding(of);
                     let mut range = held.map_or(IdRange { start: of, end: of }, |(range, _)| range);
                     if !exact {
                         range.end += 1;
                     }
                     let expected = match held {
                         Some((_, owner)) if exact && owner == who => {
-                            plain.ranges.remove(&range.start);
+                            model.ranges.remove(&range.start);
                             Ok(())
                         }
                         Some(_) if exact => Err(Error::Refused(1)),
@@ -96,8 +96,8 @@ proptest! {
                     };
                     prop_assert_eq!(ranges.release(vmid(who), range), expected);
                 }
-                Deed::Change { who, id, to } => {
-                    let expected = match plain.holding(id) {
+                Operation::Change { who, id, to } => {
+                    let expected = match model.holding(id) {
                         None => Err(Error::NoSuchProcess),
                         Some((_, owner)) if owner != who => Err(Error::Refused(1)),
                         Some((range, _)) => {
@@ -107,11 +107,11 @@ proptest! {
                                 (id + 1, range.end, who),
                             ];
                             let parts = parts.into_iter().filter(|(start, end, _)| start <= end);
-                            if plain.ranges.len() - 1 + parts.clone().count() > capacity {
+                            if model.ranges.len() - 1 + parts.clone().count() > capacity {
                                 Err(Error::Full(Resource::Ranges))
                             } else {
                                 for (start, end, owner) in parts {
-                                    plain.ranges.insert(start, (end, owner));
+                                    model.ranges.insert(start, (end, owner));
                                 }
                                 Ok(())
                             }
@@ -119,21 +119,21 @@ proptest! {
                     };
                     prop_assert_eq!(ranges.change_owner(vmid(who), id, vmid(to)), expected);
                 }
-                Deed::LookUp { id } => {
-                    let expected = plain.holding(id).map(|(_, owner)| vmid(owner));
+                Operation::LookUp { id } => {
+                    let expected = model.holding(id).map(|(_, owner)| vmid(owner));
                     prop_assert_eq!(ranges.owner_of(id), expected);
                 }
-                Deed::Die { who } => {
-                    plain.ranges.retain(|_, (_, owner)| *owner != who);
+                Operation::Die { who } => {
+                    model.ranges.retain(|_, (_, owner)| *owner != who);
                     let mut reclaim = ranges.reclaim(vmid(who));
                     while !ranges.reclaim_on(&mut reclaim) {}
                 }
             }
-            prop_assert_eq!(ranges.len(), plain.ranges.len());
+            prop_assert_eq!(ranges.len(), model.ranges.len());
             prop_assert!(ranges.check_invariants());
         }
         for id in 0..500 {
-            let expected = plain.holding(id).map(|(_, owner)| vmid(owner));
+            let expected = model.holding(id).map(|(_, owner)| vmid(owner));
             prop_assert_eq!(ranges.owner_of(id), expected, "owner of {}", id);
         }
     }
@@ -148,7 +148,7 @@ const MIDDLE: u32 = 9;
 
 /// The model of a table that wraps.
 struct Wrapping {
-    plain: Plain,
+    model: Model,
     next: Id,
 }
 
@@ -157,16 +157,16 @@ impl Wrapping {
     fn alloc(&mut self, who: u32) -> Option<IdRange> {
         let free = |from: Id| {
             let mut id = from;
-            while let Some((taken, _)) = self.plain.holding(id) {
+            while let Some((taken, _)) = self.model.holding(id) {
                 id = taken.end + 1;
             }
             (id <= ID_MAX).then_some(id)
         };
         let start = free(self.next).or_else(|| free(2))?;
-        let behind = self.plain.ranges.range(start..).next();
+        let behind = self.model.ranges.range(start..).next();
         let free_to = behind.map_or(ID_MAX, |(taken, _)| taken - 1);
         let end = free_to.min(start + 31);
-        self.plain.ranges.insert(start, (end, who));
+        self.model.ranges.insert(start, (end, who));
         self.next = end + 1;
         Some(IdRange { start, end })
     }
@@ -187,11 +187,11 @@ fn with_a_taken_middle(memory: &mut [MaybeUninit<u8>], capacity: usize) -> (Rang
             break;
         }
     }
-    let mut plain = Plain::default();
+    let mut model = Model::default();
     let last = Id::try_from(ranges.len()).unwrap() * 32 + END;
-    plain.ranges.insert(END + 1, (last, MIDDLE));
+    model.ranges.insert(END + 1, (last, MIDDLE));
     let next = ID_MAX + 1;
-    (ranges, Wrapping { plain, next })
+    (ranges, Wrapping { model, next })
 }
 
 #[test]
@@ -206,14 +206,14 @@ fn after_the_top_ranges_agree_with_a_plain_map_with_the_middle_taken() {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut shortest = 32;
     let mut times_wrapped = 0;
-    for deed in 0..40_000 {
+    for operation in 0..40_000 {
         // The numbers of held ranges alternate between small and great.
-        let allocs = if deed / 1000 % 2 == 0 { 6 } else { 2 };
+        let allocs = if operation / 1000 % 2 == 0 { 6 } else { 2 };
         let who = rng.u32(1..5);
         let near = rng.u32(1..=END);
         let id = if rng.bool() { near } else { ID_MAX + 1 - near };
         let held = model
-            .plain
+            .model
             .holding(id)
             .filter(|(_, owner)| *owner != MIDDLE);
         match rng.u32(..10) {
@@ -238,7 +238,7 @@ fn after_the_top_ranges_agree_with_a_plain_map_with_the_middle_taken() {
             number if number < 8 => {
                 if let Some((range, owner)) = held {
                     ranges.release(vmid(owner), range).unwrap();
-                    model.plain.ranges.remove(&range.start);
+                    model.model.ranges.remove(&range.start);
                 }
             }
             8 => {
@@ -253,18 +253,18 @@ fn after_the_top_ranges_agree_with_a_plain_map_with_the_middle_taken() {
                         (id + 1, range.end, owner),
                     ] {
                         if start <= end {
-                            model.plain.ranges.insert(start, (end, of));
+                            model.model.ranges.insert(start, (end, of));
                         }
                     }
                 }
             }
             _ => {
-                let expected = model.plain.holding(id).map(|(_, owner)| vmid(owner));
+                let expected = model.model.holding(id).map(|(_, owner)| vmid(owner));
                 assert_eq!(ranges.owner_of(id), expected, "owner of {id}");
             }
         }
-        assert_eq!(ranges.len(), taken + model.plain.ranges.len() - 1);
-        if deed % 4000 == 0 {
+        assert_eq!(ranges.len(), taken + model.model.ranges.len() - 1);
+        if operation % 4000 == 0 {
             assert!(ranges.check_invariants());
         }
     }

@@ -84,14 +84,14 @@ impl Family {
 }
 
 /// A leader that never answers: every request to it waits.
-struct Mute {
+struct SilentLeader {
     _directory: TempDir,
     _streams: (UnixListener, UnixStream),
     node: HostNode,
 }
 
-impl Mute {
-    fn new(spin: Duration) -> Mute {
+impl SilentLeader {
+    fn new(spin: Duration) -> SilentLeader {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("f");
         let listener = UnixListener::bind(base.with_extension("1")).unwrap();
@@ -106,7 +106,7 @@ impl Mute {
         while node.statistics().accepted == 0 {
             thread::yield_now();
         }
-        Mute {
+        SilentLeader {
             _directory: directory,
             _streams: (listener, stream),
             node,
@@ -305,7 +305,7 @@ fn ends_on_its_interrupt(
 #[test]
 fn unanswered_request_ends_at_its_limit_and_its_interrupt() {
     for spin in [Duration::ZERO, Config::DEFAULT.spin] {
-        let Mute { node, .. } = &Mute::new(spin);
+        let SilentLeader { node, .. } = &SilentLeader::new(spin);
         let ask = |wait: Wait<'_>| {
             node.ask(Vmid::LEADER, &Message::GetIdOwner(1), wait)
                 .map(drop)

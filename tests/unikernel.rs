@@ -6,7 +6,7 @@
 use std::process::Command;
 
 /// Runs the example, and returns its output; none if there is no QEMU.
-fn account(arguments: &[&str]) -> Option<String> {
+fn run_output(arguments: &[&str]) -> Option<String> {
     const QEMU: &str = "qemu-system-x86_64";
     if Command::new(QEMU).arg("--version").output().is_err() {
         let why = "there is no QEMU: install the package qemu-system-x86";
@@ -34,32 +34,36 @@ fn account(arguments: &[&str]) -> Option<String> {
 }
 
 /// Returns the output lines of one process.
-fn lines_of<'t>(account: &'t str, who: &str) -> Vec<&'t str> {
+fn lines_of<'t>(run_output: &'t str, who: &str) -> Vec<&'t str> {
     let begin = format!(" s  {who:<8} ");
-    let said = account.lines().filter_map(|line| line.split_once(&begin));
+    let said = run_output
+        .lines()
+        .filter_map(|line| line.split_once(&begin));
     said.map(|(_, said)| said).collect()
 }
 
 #[track_caller]
-fn in_order(account: &str, who: &str, expected: &[&str]) {
-    let said = lines_of(account, who);
+fn in_order(run_output: &str, who: &str, expected: &[&str]) {
+    let said = lines_of(run_output, who);
     let mut rest = said.iter();
     for expected in expected {
         assert!(
             rest.any(|line| line.contains(expected)),
-            "{who} has not said {expected:?}, or not in this place:\n{account}"
+            "{who} has not said {expected:?}, or not in this place:\n{run_output}"
         );
     }
 }
 
 #[test]
 fn both_guests_finish_their_work() {
-    let Some(account) = account(&[]) else { return };
+    let Some(run_output) = run_output(&[]) else {
+        return;
+    };
     for (guest, pid, code) in [("guest 1", 3, 41), ("guest 2", 4, 42)] {
         let i_am = format!("I am process {pid}, VMID {pid}");
         let ended = format!("ended with {code}");
         in_order(
-            &account,
+            &run_output,
             guest,
             &[
                 "no operating system",
@@ -74,11 +78,11 @@ fn both_guests_finish_their_work() {
                 &ended,
             ],
         );
-        in_order(&account, "leader", &[&format!("process {pid} {ended}")]);
+        in_order(&run_output, "leader", &[&format!("process {pid} {ended}")]);
     }
     let met = "is /boot/guest-2 of user 0, and has locks";
     in_order(
-        &account,
+        &run_output,
         "member",
         &["has locked the ledger", met, "signal 12 came"],
     );
@@ -86,20 +90,20 @@ fn both_guests_finish_their_work() {
 
 /// Checks that the family sees the guest die, and continues.
 #[track_caller]
-fn dies(account: &str) {
-    in_order(account, "leader", &["process 4 died of signal 30"]);
-    in_order(account, "leader", &["process 3 ended with 41"]);
-    in_order(account, "member", &["got the bytes of guest 2"]);
+fn dies(run_output: &str) {
+    in_order(run_output, "leader", &["process 4 died of signal 30"]);
+    in_order(run_output, "leader", &["process 3 ended with 41"]);
+    in_order(run_output, "member", &["got the bytes of guest 2"]);
 }
 
 #[test]
 fn a_panic_is_printed_and_reported_as_a_death() {
-    let Some(account) = account(&["--fault", "panic"]) else {
+    let Some(run_output) = run_output(&["--fault", "panic"]) else {
         return;
     };
-    in_order(&account, "guest 2", &["PANIC at "]);
-    assert!(account.contains("fault.rs:"), "{account}");
-    dies(&account);
+    in_order(&run_output, "guest 2", &["PANIC at "]);
+    assert!(run_output.contains("fault.rs:"), "{run_output}");
+    dies(&run_output);
 }
 
 #[test]
@@ -108,22 +112,22 @@ fn a_cpu_fault_is_printed_and_reported_as_a_death() {
         ("null", "writing the address 0000000000000000"),
         ("stack", "writing"),
     ] {
-        let Some(account) = account(&["--fault", how]) else {
+        let Some(run_output) = run_output(&["--fault", how]) else {
             return;
         };
-        let told = ["FAULT: page fault", "rip 0000", where_to, "rax"];
-        in_order(&account, "guest 2", &told);
-        dies(&account);
+        let texts = ["FAULT: page fault", "rip 0000", where_to, "rax"];
+        in_order(&run_output, "guest 2", &texts);
+        dies(&run_output);
     }
 }
 
 #[test]
 fn a_guest_that_stops_reading_does_not_block_other_members() {
-    let Some(account) = account(&["--fault", "unresponsive"]) else {
+    let Some(run_output) = run_output(&["--fault", "unresponsive"]) else {
         return;
     };
     in_order(
-        &account,
+        &run_output,
         "leader",
         &[
             "process 4 is unresponsive",
@@ -131,5 +135,5 @@ fn a_guest_that_stops_reading_does_not_block_other_members() {
             "pulled the plug",
         ],
     );
-    dies(&account);
+    dies(&run_output);
 }

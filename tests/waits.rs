@@ -209,7 +209,7 @@ fn queue_too_much(node: &Node<'_, &Patient<'_>>, to: Vmid) {
 #[test]
 fn shut_down_sleeps_while_a_peer_does_not_read() {
     let network = Box::new(World::new());
-    let (pal, _deaf) = (Patient::new(&network, 2), Patient::new(&network, 1));
+    let (pal, _unresponsive) = (Patient::new(&network, 2), Patient::new(&network, 1));
     let identity = Identity::child(Vmid::new(2).unwrap(), Vmid::LEADER);
     with_node(&pal, identity, config(Driving::Worker), |node| {
         queue_too_much(node, Vmid::LEADER);
@@ -345,7 +345,7 @@ fn a_peer_scheduled_during_a_poll_is_served_without_sleeping() {
 #[test]
 fn a_leader_that_shuts_down_does_not_look_like_a_c_leader() {
     let network = Box::new(World::new());
-    let [pal, _deaf, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
+    let [pal, _unresponsive, late] = [1, 2, 3].map(|vmid| Patient::new(&network, vmid));
     with_leader(&pal, |node| {
         let words = late.inner.connect(Vmid::LEADER).unwrap();
         words.write(&[&3_u32.to_le_bytes()]).unwrap();

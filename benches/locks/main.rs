@@ -146,7 +146,7 @@ fn over_streams(pinned: bool) -> Result<()> {
         rows[1].push(set_and_clear(&asking, PATH, count) / 2);
         rows[2].push(set_and_clear(&borrowing, b"/var/lib/accounts/index", 10 * count) / 2);
     }
-    let [floor, ours, lent] = rows.map(median);
+    let [floor, ours, delegated] = rows.map(median);
     row("a lock request: bare ping-pong", floor, None);
     let bar = if pinned { " (at most 1.3)" } else { "" };
     row(
@@ -154,10 +154,10 @@ fn over_streams(pinned: bool) -> Result<()> {
         ours,
         Some(floor),
     );
-    let times = ours.as_secs_f64() / lent.as_secs_f64();
+    let times = ours.as_secs_f64() / delegated.as_secs_f64();
     row(
         &format!("the same on a file that is lent to it, {times:.0} times as fast (at least 20)"),
-        lent,
+        delegated,
         Some(ours),
     );
     Ok(())

@@ -58,7 +58,7 @@ struct Other<'w> {
 }
 
 impl Other<'_> {
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         if self.to.is_none() {
             self.to = self.pal.connect(vmid(2)).ok();
             if let Some(stream) = &self.to {
@@ -167,9 +167,9 @@ fuzz_target!(|bytes: &[u8]| {
                 if code == HELLO && what & 0x40 != 0 {
                     payload = [1_u32, 0, 0, 0].map(u32::to_le_bytes).concat();
                 }
-                other.say(&frame(seq, code, &payload));
+                other.send(&frame(seq, code, &payload));
             }
-            24 => other.say(&[*number; 9]),
+            24 => other.send(&[*number; 9]),
             25 => other.to = None,
             26 => other.from.clear(),
             27 => other.read(),

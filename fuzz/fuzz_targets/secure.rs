@@ -52,10 +52,10 @@ impl Held {
     }
 
     /// Makes one change by the host.
-    fn change(&mut self, deed: u8, at: u8, with: &[u8]) {
+    fn change(&mut self, change_kind: u8, at: u8, with: &[u8]) {
         let at = usize::from(at).min(self.bytes.len());
         let end = (at + with.len()).min(self.bytes.len());
-        match deed {
+        match change_kind {
             0 => {
                 for (byte, with) in self.bytes[at..].iter_mut().zip(with) {
                     *byte ^= with;
@@ -111,16 +111,16 @@ fuzz_target!(|bytes: &[u8]| {
         .collect();
     let (mut has_ended, mut is_broken) = (false, false);
     let mut rest = bytes;
-    while let [deed, at, length, tail @ ..] = rest {
+    while let [change_kind, at, length, tail @ ..] = rest {
         let (with, tail) = tail.split_at(usize::from(*length % 64).min(tail.len()));
         rest = tail;
-        let held = if deed & 0x80 == 0 {
+        let held = if change_kind & 0x80 == 0 {
             &mut there
         } else {
             &mut back
         };
-        held.change(deed & 0x1f, *at, with);
-        match deed & 0x60 {
+        held.change(change_kind & 0x1f, *at, with);
+        match change_kind & 0x60 {
             0x20 => {
                 if let (Some(out), Some(from)) = (&out, message.get(said.len()..)) {
                     let part = &from[..(1 + usize::from(*at) * 20).min(from.len())];

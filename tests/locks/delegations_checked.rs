@@ -115,7 +115,7 @@ impl Model for Family {
             }),
             Property::sometimes("a file is lent and locked", |_, state: &State| {
                 let is_held = |at: &At| matches!(at, At::Holding { .. });
-                state.seen.lent == 1 && state.seen.at.iter().any(is_held)
+                state.seen.delegated == 1 && state.seen.at.iter().any(is_held)
             }),
             Property::sometimes("a recall finds nothing there", |_, state: &State| {
                 state.seen.crossed

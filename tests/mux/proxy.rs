@@ -37,22 +37,22 @@ impl Raw {
         line.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         let mut raw = Raw(line);
-        raw.say(HELLO, 8, 0);
-        assert_eq!(raw.hear().0, HELLO);
+        raw.send_frame(HELLO, 8, 0);
+        assert_eq!(raw.receive_frame().0, HELLO);
         raw
     }
 
-    fn say(&mut self, kind: u8, stream: u16, value: u32) {
+    fn send_frame(&mut self, kind: u8, stream: u16, value: u32) {
         self.0.write_all(&frame(kind, stream, value)).unwrap();
     }
 
     fn write(&mut self, stream: u16, bytes: &[u8]) {
-        self.say(DATA, stream, u32::try_from(bytes.len()).unwrap());
+        self.send_frame(DATA, stream, u32::try_from(bytes.len()).unwrap());
         self.0.write_all(bytes).unwrap();
     }
 
     /// Returns the next frame's kind, stream and value. Data are dropped.
-    fn hear(&mut self) -> (u8, u16, u32) {
+    fn receive_frame(&mut self) -> (u8, u16, u32) {
         let mut head = [0; 8];
         self.0.read_exact(&mut head).unwrap();
         let [kind, _, low, high, a, b, c, d] = head;
@@ -66,8 +66,8 @@ impl Raw {
 
     fn hear_kind(&mut self, kind: u8) -> (u16, u32) {
         loop {
-            let (heard, stream, value) = self.hear();
-            if heard == kind {
+            let (received, stream, value) = self.receive_frame();
+            if received == kind {
                 return (stream, value);
             }
         }
@@ -79,13 +79,13 @@ fn a_member_cannot_use_the_vmid_of_another() {
     let family = Family::new();
     let (identity, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
-    raw.say(OPEN, 0, 1);
+    raw.send_frame(OPEN, 0, 1);
     raw.hear_kind(CREDIT);
     // One stream begins with its own VMID, byte by byte; the next with another's.
     for byte in identity.vmid.get().to_le_bytes() {
         raw.write(0, &[byte]);
     }
-    raw.say(OPEN, 1, 1);
+    raw.send_frame(OPEN, 1, 1);
     raw.hear_kind(CREDIT);
     raw.write(1, &identity.vmid.get().to_le_bytes()[..1]);
     raw.write(1, &[1, 0, 0]);
@@ -126,7 +126,7 @@ fn connecting_to_an_absent_peer_is_refused() {
     let (_, line, proxy) = family.behind_line();
     let mut raw = Raw::new(line);
     for (stream, nobody) in [(0, 0), (1, 77), (2, u32::MAX)] {
-        raw.say(OPEN, stream, nobody);
+        raw.send_frame(OPEN, stream, nobody);
         assert_eq!(raw.hear_kind(STOP), (stream, 0));
     }
     drop(raw);
@@ -158,7 +158,7 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
         .collect();
     for _ in &streams {
         let (stream, _) = raw.hear_kind(OPEN);
-        raw.say(CREDIT, stream, 1000);
+        raw.send_frame(CREDIT, stream, 1000);
     }
     // The streams are not read: each takes as much as its socket and the credit hold.
     for stream in &streams {
@@ -177,16 +177,16 @@ fn an_unresponsive_member_takes_bounded_memory_and_stays_connected() {
         }
     }
     // Its frames are handled all the same.
-    raw.say(OPEN, 0, 99);
+    raw.send_frame(OPEN, 0, 99);
     raw.hear_kind(CREDIT);
     raw.write(0, &identity.vmid.get().to_le_bytes());
-    let heard = loop {
+    let accepted = loop {
         if let Ok(stream) = outsider.accept() {
             break stream;
         }
     };
     let mut said = [0; 4];
-    while heard.read(&mut said) == Err(StreamError::WouldBlock) {}
+    while accepted.read(&mut said) == Err(StreamError::WouldBlock) {}
     assert_eq!(said, identity.vmid.get().to_le_bytes());
     // When it ends, all members see that.
     drop(raw);
@@ -201,13 +201,13 @@ fn a_peer_that_does_not_read_does_not_block_other_peers() {
     let family = Family::new();
     let (identity, line, _proxy) = family.behind_line();
     let mut raw = Raw::new(line);
-    let (_deaf, good) = (outsider(&family, 98), outsider(&family, 99));
-    let (to_deaf, to_good) = (0, 1);
-    raw.say(OPEN, to_deaf, 98);
-    raw.say(OPEN, to_good, 99);
+    let (_unresponsive, good) = (outsider(&family, 98), outsider(&family, 99));
+    let (to_unresponsive, to_good) = (0, 1);
+    raw.send_frame(OPEN, to_unresponsive, 98);
+    raw.send_frame(OPEN, to_good, 99);
     let mut credit = [0; 2];
     let mut sent = [0; 2];
-    let mut heard = None;
+    let mut accepted = None;
     let mut received = 0;
     let mut buffer = [0; 4096];
     while received < 1 << 20 {
@@ -216,7 +216,7 @@ fn a_peer_that_does_not_read_does_not_block_other_peers() {
             let (stream, more) = raw.hear_kind(CREDIT);
             credit[usize::from(stream)] += more as usize;
         }
-        for stream in [to_deaf, to_good] {
+        for stream in [to_unresponsive, to_good] {
             let place = usize::from(stream);
             let mut bytes = vec![0; std::mem::take(&mut credit[place])];
             if bytes.is_empty() {
@@ -228,14 +228,14 @@ fn a_peer_that_does_not_read_does_not_block_other_peers() {
             raw.write(stream, &bytes);
             sent[place] += bytes.len();
         }
-        if heard.is_none() {
-            heard = good.accept().ok();
+        if accepted.is_none() {
+            accepted = good.accept().ok();
         }
-        while let Some(Ok(count)) = heard.as_ref().map(|stream| stream.read(&mut buffer)) {
+        while let Some(Ok(count)) = accepted.as_ref().map(|stream| stream.read(&mut buffer)) {
             received += count;
         }
     }
-    assert!(sent[0] < 1 << 20, "the deaf one has taken {sent:?}");
+    assert!(sent[0] < 1 << 20, "the unresponsive one has taken {sent:?}");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     let mut raw = Raw::new(line);
     let outsider = outsider(&family, 99);
     for stream in 0..STREAMS {
-        raw.say(OPEN, stream, 99);
+        raw.send_frame(OPEN, stream, 99);
         raw.hear_kind(CREDIT);
     }
     // These are more bytes than one read of the channel; the first frames grant credit for more,
@@ -265,10 +265,10 @@ fn last_bytes_of_a_machine_arrive_although_it_takes_no_answer() {
     let mut buffer = [0; 2 * EACH];
     for _ in 0..STREAMS {
         let stream = outsider.accept().unwrap();
-        let mut heard = 0;
+        let mut received = 0;
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            heard += count;
+            received += count;
         }
-        assert_eq!(heard, EACH);
+        assert_eq!(received, EACH);
     }
 }

@@ -166,11 +166,17 @@ impl State {
             }
             let whole: Vec<u8> = member.bytes.drain(..size).collect();
             let seq = u64::from_le_bytes(whole[8..16].try_into().unwrap());
-            self.hear(vmid, seq, whole[16], &whole[17..])?;
+            self.handle_message(vmid, seq, whole[16], &whole[17..])?;
         }
     }
 
-    fn hear(&mut self, from: u32, seq: u64, code: u8, payload: &[u8]) -> Result<(), String> {
+    fn handle_message(
+        &mut self,
+        from: u32,
+        seq: u64,
+        code: u8,
+        payload: &[u8],
+    ) -> Result<(), String> {
         let answer = match code {
             1 => {
                 self.next_vmid += 1;
@@ -198,7 +204,7 @@ impl State {
                 return Ok(());
             }
         };
-        self.say(from, &frame(seq, 0, &answer))
+        self.send(from, &frame(seq, 0, &answer))
     }
 
     fn hear_sync(&mut self, from: u32, code: u8, payload: &[u8]) -> Result<(), String> {
@@ -214,13 +220,13 @@ impl State {
                 &[0; 4],
             ]
             .concat();
-            self.say(said.to, &frame(0, said.code, &payload))?;
+            self.send(said.to, &frame(0, said.code, &payload))?;
         }
         Ok(())
     }
 
     /// Sends bytes to a member. A failure ends the leader.
-    fn say(&mut self, to: u32, bytes: &[u8]) -> Result<(), String> {
+    fn send(&mut self, to: u32, bytes: &[u8]) -> Result<(), String> {
         let fault = |error: std::io::Error| format!("process {to} can't be answered: {error}");
         if !self.to.contains_key(&to) {
             let mut stream = UnixStream::connect(address(&self.base, to)).map_err(fault)?;

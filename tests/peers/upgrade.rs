@@ -17,7 +17,7 @@ const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const ID: u64 = 7;
 const EDEADLK: i32 = 35;
 
-fn say(peer: &mut Peer, code: u8, state: i32, data: &[u8]) {
+fn send_message(peer: &mut Peer, code: u8, state: i32, data: &[u8]) {
     let payload = [
         &ID.to_le_bytes()[..],
         &(data.len() as u64).to_le_bytes(),
@@ -52,12 +52,12 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
         let node = HostNode::start(&base, identity, Config::DEFAULT).unwrap();
         node.join(WAIT).unwrap();
         let mut peer = Peer::join(&base, 9);
-        say(&mut peer, REQUEST_UPGRADE, SHARED, b"");
+        send_message(&mut peer, REQUEST_UPGRADE, SHARED, b"");
         assert_eq!(next(&mut peer), (CONFIRM_UPGRADE, SHARED));
         let value = node.share::<u64>(Some(ID)).unwrap();
         let reader = value.read(WAIT).unwrap();
         if is_first {
-            say(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
+            send_message(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             // The leader has handled it.
             assert_eq!(peer.owner_of(identity.pid), identity.vmid.get());
         }
@@ -72,7 +72,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
             if !is_first {
                 // The leader has handled the other's request.
                 assert_eq!(next(&mut peer), (REQUEST_DOWNGRADE, INVALID));
-                say(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
+                send_message(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             }
             assert_eq!(upgraded.join().unwrap(), Error::Refused(EDEADLK));
         });
@@ -86,7 +86,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
                 // The other may have requested to change it, too.
                 state = wanted;
             }
-            say(&mut peer, CONFIRM_DOWNGRADE, state, &5_u64.to_le_bytes());
+            send_message(&mut peer, CONFIRM_DOWNGRADE, state, &5_u64.to_le_bytes());
             assert_eq!(read.join().unwrap(), 5);
         });
     }

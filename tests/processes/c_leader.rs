@@ -12,7 +12,7 @@ use libos_ipc::{Config, Id, Identity, Vmid};
 
 /// The counts of the member's requests.
 #[derive(Debug, Default)]
-pub(crate) struct Account {
+pub(crate) struct Counts {
     /// Ranges that were assigned.
     pub(crate) allocated: u32,
     /// Ranges that were released.
@@ -24,7 +24,7 @@ pub(crate) struct Account {
 /// The leader and its family.
 pub(crate) struct CLeader {
     base: PathBuf,
-    thread: JoinHandle<Account>,
+    thread: JoinHandle<Counts>,
 }
 
 impl CLeader {
@@ -55,7 +55,7 @@ impl CLeader {
     }
 
     /// Returns the counts after the member has ended.
-    pub(crate) fn end(self) -> Account {
+    pub(crate) fn end(self) -> Counts {
         self.thread.join().unwrap()
     }
 }
@@ -65,17 +65,17 @@ impl CLeader {
 struct Table {
     ranges: BTreeMap<Id, (Id, u32)>,
     highest: Id,
-    account: Account,
+    counts: Counts,
 }
 
 impl Table {
     /// Answers until the member's stream ends.
-    fn serve(mut self, member: u32, from: &mut UnixStream, to: &mut UnixStream) -> Account {
+    fn serve(mut self, member: u32, from: &mut UnixStream, to: &mut UnixStream) -> Counts {
         let mut header = [0; 17];
         loop {
             match from.read_exact(&mut header) {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.account,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return self.counts,
                 Err(error) => panic!("{error}"),
             }
             let size = u64::from_le_bytes(header[..8].try_into().unwrap());
@@ -107,22 +107,22 @@ impl Table {
         let start = self.highest + 1;
         self.highest += 32;
         self.ranges.insert(start, (self.highest, owner));
-        self.account.allocated += 1;
+        self.counts.allocated += 1;
         [start, self.highest]
     }
 
     fn release(&mut self, owner: u32, start: Id, end: Id) {
         if self.ranges.get(&start) == Some(&(end, owner)) {
             self.ranges.remove(&start);
-            self.account.released += 1;
+            self.counts.released += 1;
         } else {
-            self.account.wrong += 1;
+            self.counts.wrong += 1;
         }
     }
 
     fn change_owner(&mut self, from: u32, id: Id, to: u32) {
         let Some((start, end, _)) = self.holding(id).filter(|(_, _, owner)| *owner == from) else {
-            self.account.wrong += 1;
+            self.counts.wrong += 1;
             return;
         };
         for (start, end, owner) in [(start, id - 1, from), (id, id, to), (id + 1, end, from)] {

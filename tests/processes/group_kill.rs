@@ -25,18 +25,26 @@ fn group_of(family: &Family, parent: &Process, count: usize) -> Vec<Process> {
 fn a_member_that_does_not_answer_does_not_delay_signals_to_its_group() {
     let family = Family::new();
     let first = &family.first;
-    let deaf = first.node.start_child(WAIT).unwrap();
-    let mut bare = Bare::join(&family, deaf);
-    first.node.set_group(deaf.pid, deaf.pid, WAIT).unwrap();
+    let unresponsive = first.node.start_child(WAIT).unwrap();
+    let mut bare = Bare::join(&family, unresponsive);
+    first
+        .node
+        .set_group(unresponsive.pid, unresponsive.pid, WAIT)
+        .unwrap();
     let sender = family.child();
     // These are more than one call waits for at once.
     let others: Vec<Process> = (0..20).map(|_| family.child()).collect();
     for other in &others {
-        first.node.set_group(other.pid, deaf.pid, WAIT).unwrap();
+        first
+            .node
+            .set_group(other.pid, unresponsive.pid, WAIT)
+            .unwrap();
     }
     let short = Wait::at_most(Duration::from_millis(300));
     for (signal, process) in [(10, &sender), (12, first), (40, &others[3])] {
-        let outcome = process.node.kill(Target::Group(deaf.pid), signal, short);
+        let outcome = process
+            .node
+            .kill(Target::Group(unresponsive.pid), signal, short);
         assert_eq!(outcome, Ok(()), "some could be signalled");
         for other in &others {
             until("it is signalled", || other.signals().contains(&signal));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use libos_ipc::{Config, Id, Identity};
 
 use crate::family::{Family, Process, WAIT, until};
-use crate::members::Deaf;
+use crate::members::UnresponsiveMember;
 
 /// The member transfers an ID to a process that is being started, and dies.
 fn hand_on_and_die(family: &Family, giver: Process, to: &Identity) -> Id {
@@ -61,7 +61,7 @@ fn ids_transferred_to_a_child_that_never_joins_are_freed() {
 #[test]
 fn the_vmid_of_a_process_that_has_left_can_be_given_to_a_child() {
     let family = Family::new();
-    drop(Deaf::join(&family, 2));
+    drop(UnresponsiveMember::join(&family, 2));
     has_left(&family, 2);
     let child = family.child();
     assert_eq!(child.vmid().get(), 2);

@@ -95,12 +95,12 @@ pub(crate) fn own_group_is_that_of_the_call() -> bool {
     code_of(parent) == 0
 }
 
-fn say(end: c_int, byte: u8) {
+fn write_byte(end: c_int, byte: u8) {
     // SAFETY: one byte is there.
     assert_eq!(unsafe { libc::write(end, (&raw const byte).cast(), 1) }, 1);
 }
 
-fn hear(end: c_int) -> u8 {
+fn read_byte(end: c_int) -> u8 {
     let mut byte = 0_u8;
     // SAFETY: room for one byte.
     assert_eq!(unsafe { libc::read(end, (&raw mut byte).cast(), 1) }, 1);
@@ -159,41 +159,41 @@ pub(crate) fn ends_of_parents() -> [String; 2] {
         let parent = fork(|| {
             fork(|| {
                 watch_parent();
-                say(early, b'b');
+                write_byte(early, b'b');
                 for _ in 0..2 {
                     await_end();
-                    say(early, b'e');
+                    write_byte(early, b'e');
                 }
-                say(early, if is_end_kept() { b'e' } else { b'.' });
+                write_byte(early, if is_end_kept() { b'e' } else { b'.' });
                 0
             });
             fork(|| {
-                hear(late_may);
+                read_byte(late_may);
                 watch_parent();
-                say(late, if is_end_kept() { b'e' } else { b'b' });
+                write_byte(late, if is_end_kept() { b'e' } else { b'b' });
                 await_end();
-                say(late, b'e');
-                say(late, if is_end_kept() { b'e' } else { b'.' });
+                write_byte(late, b'e');
+                write_byte(late, if is_end_kept() { b'e' } else { b'.' });
                 0
             });
-            hear(parent_may);
+            read_byte(parent_may);
             0
         });
         // SAFETY: no status is asked for.
         unsafe { libc::waitpid(parent, std::ptr::null_mut(), 0) };
-        say(reaper_says, b'b');
-        hear(reaper_may);
+        write_byte(reaper_says, b'b');
+        read_byte(reaper_may);
         0
     });
     let mut heard = [String::new(), String::new()];
-    let mut next = |who: usize, from| heard[who].push(char::from(hear(from)));
+    let mut next = |who: usize, from| heard[who].push(char::from(read_byte(from)));
     next(0, from_early);
-    say(let_parent, 0);
+    write_byte(let_parent, 0);
     next(0, from_early);
-    hear(from_reaper);
-    say(let_late, 0);
+    read_byte(from_reaper);
+    write_byte(let_late, 0);
     next(1, from_late);
-    say(let_reaper, 0);
+    write_byte(let_reaper, 0);
     for _ in 0..2 {
         next(0, from_early);
         next(1, from_late);

@@ -11,13 +11,13 @@ use libos_ipc::{ChildSelector, Config, Error, Identity, Target, Vmid, Wait};
 use crate::family::{Family, LONG, WAIT, until};
 
 /// A member that never reads.
-pub(crate) struct Deaf {
+pub(crate) struct UnresponsiveMember {
     _listener: UnixListener,
     _stream: UnixStream,
 }
 
-impl Deaf {
-    pub(crate) fn join(family: &Family, vmid: u32) -> Deaf {
+impl UnresponsiveMember {
+    pub(crate) fn join(family: &Family, vmid: u32) -> UnresponsiveMember {
         let address = |number: u32| PathBuf::from(format!("{}.{number}", family.base.display()));
         let listener = UnixListener::bind(address(vmid)).unwrap();
         let mut stream = UnixStream::connect(address(1)).unwrap();
@@ -25,7 +25,7 @@ impl Deaf {
         until("it is known", || {
             family.first.node.statistics().pools.peers.now == 1
         });
-        Deaf {
+        UnresponsiveMember {
             _listener: listener,
             _stream: stream,
         }

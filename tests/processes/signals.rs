@@ -224,14 +224,14 @@ fn a_signal_for_all_reaches_every_member_but_the_sender_once() {
 #[test]
 fn a_member_that_does_not_read_delays_no_signal_to_the_others() {
     let family = Family::new();
-    let deaf = crate::members::Deaf::join(&family, 900);
+    let unresponsive = crate::members::UnresponsiveMember::join(&family, 900);
     let child = family.child();
     for round in 1..=2000 {
         assert_eq!(child.node.kill(Target::All, 1 + round % 3, WAIT), Ok(()));
     }
     until("all arrived", || family.first.signals().len() == 2000);
     assert_eq!(child.node.owner_of(1, WAIT).map(|_| ()), Ok(()));
-    drop(deaf);
+    drop(unresponsive);
     until("it is gone", || {
         family.first.node.statistics().pools.peers.now == 1
     });

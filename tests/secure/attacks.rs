@@ -437,10 +437,10 @@ fn a_process_without_a_key_neither_connects_nor_accepts() {
     assert_eq!(inward.read(&mut [0; 9]), Err(StreamError::Closed));
     assert_breaches(&two, &[(Breach::NotSecure, 1)]);
     // The stream of a process with a key has VMID 0 for a plain one.
-    let deaf = world.one.join(vmid(2)).unwrap();
+    let plain_member = world.one.join(vmid(2)).unwrap();
     let out = (&&one).connect(vmid(2)).unwrap();
     let _ = out.write(&[SAID[0]]);
-    let inward = deaf.accept().unwrap();
+    let inward = plain_member.accept().unwrap();
     let mut said = [1; 4];
     inward.read(&mut said).unwrap();
     assert_eq!(said, [0; 4]);

@@ -362,12 +362,13 @@ fn a_signal_ends_the_server_cleanly() {
         assert_eq!(peer.owner_of(1), 0);
         // One peer sends nothing, one reads nothing, one ends in mid-frame.
         let _silent = UnixStream::connect(server.socket()).unwrap();
-        let mut deaf = Peer::join(&base, 3);
-        deaf.to
+        let mut unresponsive = Peer::join(&base, 3);
+        unresponsive
+            .to
             .set_write_timeout(Some(Duration::from_millis(100)))
             .unwrap();
         for seq in 1..200_000 {
-            if deaf
+            if unresponsive
                 .to
                 .write_all(&frame(seq, GET_ID_OWNER, &[1, 0, 0, 0]))
                 .is_err()

@@ -504,9 +504,9 @@ fn the_extensions_for_file_locks() {
         Message::FileLockRecall(0x0303),
         &frame(25, 74, &[(0, &[3, 3])]),
     );
-    let mut lent = DelegatedLockList::new();
+    let mut delegated = DelegatedLockList::new();
     for (pid, write) in [(4, false), (5, true)] {
-        assert!(lent.push(DelegatedLock {
+        assert!(delegated.push(DelegatedLock {
             start: 0x0101,
             end: 0x0202,
             pid,
@@ -527,7 +527,7 @@ fn the_extensions_for_file_locks() {
     is(
         Message::FileLockReturn {
             delegation: 0x0303,
-            locks: lent.locks(),
+            locks: delegated.locks(),
         },
         &frame(81, 75, body),
     );

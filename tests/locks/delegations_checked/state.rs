@@ -88,7 +88,7 @@ pub(super) struct Seen {
     pub(super) unseen: Vec<Option<i32>>,
     /// The members that made requests, for the leader's record of contention.
     pub(super) asked: Vec<usize>,
-    pub(super) lent: usize,
+    pub(super) delegated: usize,
     pub(super) wrong: Option<&'static str>,
     pub(super) crossed: bool,
 }

@@ -58,8 +58,8 @@ impl World<'_> {
     fn return_files(&mut self, who: usize) {
         let mut list = DelegatedLockList::new();
         while let Some(number) = self.members[who].next_return(&mut list) {
-            let lent = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
-            let locks = list.locks().iter().map(lent).collect();
+            let delegated = |lock: DelegatedLock| (lock.start, lock.end, lock.write);
+            let locks = list.locks().iter().map(delegated).collect();
             self.send(who, Up::Return { number, locks });
             self.members[who].mark_returned(number);
             list.clear();
@@ -151,7 +151,7 @@ impl World<'_> {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
             self.leader.mark_recall_sent(to, number);
         }
-        self.seen.lent = self.leader.delegation_usage().0;
+        self.seen.delegated = self.leader.delegation_usage().0;
         if !self.leader.check_invariants() {
             self.seen.wrong = Some("the table is not sound");
         }
@@ -248,7 +248,7 @@ pub(super) fn replay<T>(family: &Family, steps: &[Step], then: impl FnOnce(World
             here: vec![None; family.members],
             unseen: vec![None; family.members],
             asked: Vec::new(),
-            lent: 0,
+            delegated: 0,
             wrong: None,
             crossed: false,
         },

@@ -45,7 +45,7 @@ pub(crate) fn run(cli: &Cli) -> Option<u64> {
                 }
             });
         }
-        scope.spawn(|| tell(&bar, cli.runs, &failed));
+        scope.spawn(|| print_progress(&bar, cli.runs, &failed));
     });
     let (seeds, took) = (bar.position(), start.elapsed());
     let (events, traces) = (events.into_inner(), traces.into_inner());
@@ -84,7 +84,7 @@ fn progress(runs: u64) -> ProgressBar {
 }
 
 /// Prints the progress, for a log.
-fn tell(bar: &ProgressBar, runs: u64, failed: &AtomicU64) {
+fn print_progress(bar: &ProgressBar, runs: u64, failed: &AtomicU64) {
     let mut last_progress = Instant::now();
     while bar.position() < runs && failed.load(Ordering::Relaxed) == u64::MAX {
         thread::sleep(Duration::from_millis(50));
