@@ -8,7 +8,7 @@ use super::deadlines::LeaderLimits;
 use super::rpc::Waiters;
 
 use super::{ANSWER_RESERVE, NoEmbedder, Node, Phase, Upcalls};
-use crate::config::{Config, Identity, MemoryUse};
+use crate::config::{Capacities, Config, Identity, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::EventRing;
@@ -16,7 +16,7 @@ use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
-use crate::store::{Arena, SpinLock, total};
+use crate::store::{Arena, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -81,24 +81,7 @@ impl<'m, P: Pal> Node<'m, P> {
         memory: &'m mut [MaybeUninit<u8>],
     ) -> Result<Self, Error> {
         let limits = &config.capacities;
-        let smallest_queue = total!(limits.frame_length, ANSWER_RESERVE);
-        if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
-            return Err(Error::Invalid);
-        }
-        let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
-        let longest = Message::Sync(
-            SyncCode::ConfirmUpgrade,
-            wire::Sync {
-                id: 0,
-                state: SyncState::None,
-                data: &[],
-            },
-        )
-        .length()
-        .saturating_add(limits.sync_data);
-        if uses_syncs && longest > limits.frame_length {
-            return Err(Error::Invalid);
-        }
+        check(limits)?;
         let mut arena = Arena::new(memory);
         let peers = Peers::new(
             &mut arena,
@@ -110,36 +93,47 @@ impl<'m, P: Pal> Node<'m, P> {
             pal.event()
         })?;
         let leader = if identity.is_leader() {
-            Some(SpinLock::new(Leader::new(
-                &mut arena,
-                limits.ranges,
-                limits.processes,
-                &limits.signals(),
-                &limits.locks,
-                config.wrap_ids,
-            )?))
+            Some(SpinLock::new(
+                Rank::Leader,
+                Leader::new(
+                    &mut arena,
+                    limits.ranges,
+                    limits.processes,
+                    &limits.signals(),
+                    &limits.locks,
+                    config.wrap_ids,
+                )?,
+            ))
         } else {
             None
         };
-        let own_ids = SpinLock::new(OwnIds::new(&mut arena, limits.own_ranges)?);
-        let children = SpinLock::new(Children::new(&mut arena, limits.children)?);
+        let own_ids = SpinLock::new(Rank::OwnIds, OwnIds::new(&mut arena, limits.own_ranges)?);
+        let children = SpinLock::new(Rank::Children, Children::new(&mut arena, limits.children)?);
         let delegated_files = if identity.is_leader() {
             0
         } else {
             limits.max_delegated_files()
         };
-        let delegated_files = SpinLock::new(DelegatedFiles::new(&mut arena, delegated_files)?);
+        let delegated_files = SpinLock::new(
+            Rank::DelegatedFiles,
+            DelegatedFiles::new(&mut arena, delegated_files)?,
+        );
         let server = identity
             .is_leader()
             .then(|| Server::new(&mut arena, &limits.leases, limits.sync_data));
-        let server = server.transpose()?.map(SpinLock::new);
+        let server = server
+            .transpose()?
+            .map(|server| SpinLock::new(Rank::Server, server));
         let sync_handles = SyncHandles::new(
             &mut arena,
             limits.sync_handles,
             limits.sync_data,
             limits.waiters,
         )?;
-        let worker = SpinLock::new(WorkerState::new(&mut arena, limits.unidentified)?);
+        let worker = SpinLock::new(
+            Rank::Token,
+            WorkerState::new(&mut arena, limits.unidentified)?,
+        );
         let events = EventRing::new(&mut arena, limits.events)?;
         let stopped = pal.event().map_err(|_| Error::Platform)?;
         Ok(Node {
@@ -148,7 +142,10 @@ impl<'m, P: Pal> Node<'m, P> {
             leader,
             own_ids,
             children,
-            parent: SpinLock::new(Parent::new(identity.parent, identity.parent_pid)),
+            parent: SpinLock::new(
+                Rank::Parent,
+                Parent::new(identity.parent, identity.parent_pid),
+            ),
             server,
             sync_handles,
             delegated_files,
@@ -156,8 +153,8 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(),
-            upcalls: SpinLock::new(Upcalls::new()),
-            owners: SpinLock::new(OwnerCache::new()),
+            upcalls: SpinLock::new(Rank::Upcalls, Upcalls::new()),
+            owners: SpinLock::new(Rank::Owners, OwnerCache::new()),
             forwarded: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
@@ -180,4 +177,27 @@ impl<'m, P: Pal> Node<'m, P> {
             pal,
         })
     }
+}
+
+/// Checks that the capacities do not contradict each other.
+fn check(limits: &Capacities) -> Result<(), Error> {
+    let smallest_queue = total!(limits.frame_length, ANSWER_RESERVE);
+    if limits.frame_length < ANSWER_RESERVE || limits.send_queue / 2 < smallest_queue {
+        return Err(Error::Invalid);
+    }
+    let uses_syncs = limits.sync_handles > 0 || limits.leases.handles > 0;
+    let longest = Message::Sync(
+        SyncCode::ConfirmUpgrade,
+        wire::Sync {
+            id: 0,
+            state: SyncState::None,
+            data: &[],
+        },
+    )
+    .length()
+    .saturating_add(limits.sync_data);
+    if uses_syncs && longest > limits.frame_length {
+        return Err(Error::Invalid);
+    }
+    Ok(())
 }

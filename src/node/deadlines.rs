@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::invariant::Count;
 use crate::pal::Time;
-use crate::store::{SpinLock, close_gap};
+use crate::store::{Rank, SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU64};
 
 /// The number of times that are kept separately. If more events are outstanding, the youngest of
@@ -31,8 +31,8 @@ impl LeaderLimits {
         LeaderLimits {
             recalling: AtomicBool::new(false),
             awaiting_starts: AtomicBool::new(false),
-            recalls: SpinLock::new(Deadlines::new()),
-            starts: SpinLock::new(Deadlines::new()),
+            recalls: SpinLock::new(Rank::Deadlines, Deadlines::new()),
+            starts: SpinLock::new(Rank::Deadlines, Deadlines::new()),
             signals_sent: AtomicU64::new(0),
         }
     }

@@ -20,7 +20,7 @@ use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
 use crate::shared_state::Server;
-use crate::store::SpinLock;
+use crate::store::{SpinLock, assert_none_held};
 use connection::WorkerState;
 use deadlines::LeaderLimits;
 
@@ -153,6 +153,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Blocks until the event is set or the time is `until`. With a worker thread the caller
     /// sleeps; without one the caller polls the node meanwhile.
     pub(crate) fn sleep_on(&self, event: &P::Event, until: Option<Time>) {
+        assert_none_held();
         match self.config.driving {
             Driving::Worker => self.pal.wait_event(event, until),
             Driving::Caller => {

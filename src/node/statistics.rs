@@ -42,13 +42,15 @@ impl<P: Pal> Node<'_, P> {
             (server.handle_usage(), server.client_usage())
         });
         let (served, clients) = served.unwrap_or_default();
+        let children = self.children.lock().usage();
+        let delegated_files = self.delegated_files.lock().usage();
         self.counters.read(Pools {
             peers: fill(self.peers.fill(), limits.peers),
             waiters: fill(self.waiters.fill(), limits.waiters),
             ranges: fill(ranges, limits.ranges),
             processes: fill(processes, limits.processes),
             queued_signals: fill(signals, limits.queued_signals),
-            children: fill(self.children.lock().usage(), limits.children),
+            children: fill(children, limits.children),
             locks: fill(locks, limits.locks.locks),
             locked_files: fill(files, limits.locks.files),
             waiting_for_locks: fill(waiting, limits.locks.waiting),
@@ -57,10 +59,7 @@ impl<P: Pal> Node<'_, P> {
             sync_handles: fill(self.sync_handles.usage(), limits.sync_handles),
             served_handles: fill(served, limits.leases.handles),
             sync_clients: fill(clients, limits.leases.clients),
-            delegated_files: fill(
-                self.delegated_files.lock().usage(),
-                limits.max_delegated_files(),
-            ),
+            delegated_files: fill(delegated_files, limits.max_delegated_files()),
             own_ranges: fill(own, limits.own_ranges),
             send_queue: fill(self.peers.queue_fill(), limits.send_queue / 2),
         })

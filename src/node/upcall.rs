@@ -7,6 +7,7 @@ use crate::error::{Error, errno, negated};
 use crate::invariant::Count;
 use crate::leader::Signals;
 use crate::pal::Pal;
+use crate::store::assert_none_held;
 use crate::wire::{Answer, ChildExit, KillTarget, MetaCode, PATH_MAX, PidKill};
 use crate::{Id, Vmid};
 
@@ -278,6 +279,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Runs the queued calls to the embedder. Only in the worker, without any lock.
     pub(crate) fn run_upcalls(&self) {
+        assert_none_held();
         loop {
             // The lock is released before the call.
             let next = self.upcalls.lock().pop_front();
@@ -302,6 +304,7 @@ impl<P: Pal> Node<'_, P> {
 
     /// Delivers a signal to this process or to a zombie of it. A zombie needs no embedder.
     pub(crate) fn deliver(&self, signal: &Signal, reply: SignalReply) {
+        assert_none_held();
         let is_thread = |id| Some(id) != self.pid() && self.own_ids.lock().is_in_use(id);
         let is_main = match signal.target {
             Target::Process(_) => true,

@@ -1,14 +1,12 @@
 //! The spinlock of a node's tables.
 //!
-//! Locks are taken in this order only: leader tables, delegated files or the server of sync handles
-//! → directory of handles → a handle → peer table → one peer's rx or tx token → its send queue. The
-//! locks of waiters, children and own IDs are taken while no other lock but a token is held. A
-//! *token* is a lock that is only ever tried: it may be held during I/O. A lock that is waited for
-//! is never held during I/O.
+//! Each lock has a [`Rank`](super::rank::Rank), which debug builds check. A lock is never held during
+//! I/O, unless it is a *token*: a lock that is only tried.
 
 #[cfg(not(loom))]
 mod imp {
     use super::super::once::Once;
+    use super::super::rank::{Held, Rank, assert_in_order};
     use core::ops::{Deref, DerefMut};
     use spin::mutex::{SpinMutex, SpinMutexGuard};
 
@@ -36,22 +34,32 @@ mod imp {
     }
 
     /// A spinlock that calls the contention hook when it is not free soon.
-    #[derive(Debug, Default)]
-    pub(crate) struct SpinLock<T>(SpinMutex<T>);
+    #[derive(Debug)]
+    pub(crate) struct SpinLock<T> {
+        rank: Rank,
+        value: SpinMutex<T>,
+    }
 
     /// Holds the lock as long as it lives.
-    pub(crate) struct SpinLockGuard<'a, T>(SpinMutexGuard<'a, T>);
+    pub(crate) struct SpinLockGuard<'a, T> {
+        value: SpinMutexGuard<'a, T>,
+        _held: Held,
+    }
 
     impl<T> SpinLock<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            SpinLock(SpinMutex::new(value))
+        pub(crate) const fn new(rank: Rank, value: T) -> Self {
+            SpinLock {
+                rank,
+                value: SpinMutex::new(value),
+            }
         }
 
         /// Acquires the lock. It spins until the lock is free.
         #[inline]
         pub(crate) fn lock(&self) -> SpinLockGuard<'_, T> {
-            match self.0.try_lock() {
-                Some(guard) => SpinLockGuard(guard),
+            assert_in_order(self.rank);
+            match self.try_lock() {
+                Some(guard) => guard,
                 None => self.lock_contended(),
             }
         }
@@ -60,8 +68,8 @@ mod imp {
         fn lock_contended(&self) -> SpinLockGuard<'_, T> {
             loop {
                 for _ in 0..TRIES {
-                    if let Some(guard) = self.0.try_lock() {
-                        return SpinLockGuard(guard);
+                    if let Some(guard) = self.try_lock() {
+                        return guard;
                     }
                     core::hint::spin_loop();
                 }
@@ -70,21 +78,26 @@ mod imp {
         }
 
         /// Acquires the lock if it is free.
+        #[inline]
         pub(crate) fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
-            self.0.try_lock().map(SpinLockGuard)
+            let value = self.value.try_lock()?;
+            Some(SpinLockGuard {
+                value,
+                _held: Held::new(self.rank),
+            })
         }
     }
 
     impl<T> Deref for SpinLockGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
-            &self.0
+            &self.value
         }
     }
 
     impl<T> DerefMut for SpinLockGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            &mut self.0
+            &mut self.value
         }
     }
 }
@@ -92,6 +105,7 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     //! The same for the model checker.
+    use super::super::rank::Rank;
     use loom::sync::{Mutex, MutexGuard};
 
     /// The model checker yields by itself.
@@ -105,7 +119,7 @@ mod imp {
     pub(crate) type SpinLockGuard<'a, T> = MutexGuard<'a, T>;
 
     impl<T> SpinLock<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub(crate) fn new(_: Rank, value: T) -> Self {
             SpinLock(Mutex::new(value))
         }
 

@@ -9,7 +9,7 @@ use super::peer::Peer;
 use super::stream_key::GENERATIONS;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::store::{Arena, SortedMap, SpinLock, Table, bytes_for, total};
+use crate::store::{Arena, Rank, SortedMap, SpinLock, Table, bytes_for, total};
 use crate::wire::{FrameReader, FrameWriter};
 
 #[derive(Clone, Copy, Default)]
@@ -104,29 +104,38 @@ impl<'m, S> Peers<'m, S> {
                 index: number(index)?,
                 generation: AtomicU32::new(0),
                 vmid: AtomicU32::new(0),
-                rx: SpinLock::new(RxHalf {
-                    stream: None,
-                    frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
-                    last_reads: 0,
-                    reads_paused: false,
-                    is_traced: false,
-                }),
-                queue: SpinLock::new(Queue {
-                    filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
-                    closed: true,
-                    faulty: false,
-                    is_new: false,
-                    reserved: 0,
-                    most: 0,
-                }),
-                tx: SpinLock::new(TxHalf {
-                    stream: None,
-                    vmid_sent: 0,
-                    draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
-                    blocked: false,
-                    connecting_since: None,
-                    pause: 0,
-                }),
+                rx: SpinLock::new(
+                    Rank::Token,
+                    RxHalf {
+                        stream: None,
+                        frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
+                        last_reads: 0,
+                        reads_paused: false,
+                        is_traced: false,
+                    },
+                ),
+                queue: SpinLock::new(
+                    Rank::SendQueue,
+                    Queue {
+                        filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
+                        closed: true,
+                        faulty: false,
+                        is_new: false,
+                        reserved: 0,
+                        most: 0,
+                    },
+                ),
+                tx: SpinLock::new(
+                    Rank::Token,
+                    TxHalf {
+                        stream: None,
+                        vmid_sent: 0,
+                        draining: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
+                        blocked: false,
+                        connecting_since: None,
+                        pause: 0,
+                    },
+                ),
                 is_scheduled: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
                 hung_up: AtomicBool::new(false),
@@ -161,8 +170,8 @@ impl<'m, S> Peers<'m, S> {
         };
         Ok(Peers {
             slots,
-            directory: SpinLock::new(directory),
-            work_queue: SpinLock::new(work_queue),
+            directory: SpinLock::new(Rank::Peers, directory),
+            work_queue: SpinLock::new(Rank::WorkQueue, work_queue),
         })
     }
 

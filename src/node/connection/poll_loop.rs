@@ -16,7 +16,7 @@ use crate::log::log_event;
 use crate::node::lifecycle::CLOSE_LIMIT;
 use crate::node::{AdaptiveSpin, Node, PeerRef, Phase, StreamKey};
 use crate::pal::{Event, Interest, Pal, ReadyList, Stream, Time, Token};
-use crate::store::{Arena, SpinLockGuard, Table, bytes_for};
+use crate::store::{Arena, SpinLockGuard, Table, assert_none_held, bytes_for};
 
 /// The length of the VMID with which a process begins each of its streams, in bytes.
 pub(crate) const VMID_LENGTH: usize = 4;
@@ -214,6 +214,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// Waits for readiness events: it spins for a while where that has paid, then sleeps.
     fn wait(&self, state: &mut WorkerState<'m, P::Stream>, until: Option<Time>) {
         state.ready.clear();
+        assert_none_held();
         let limit = self.config.spin;
         if until == Some(Time(0)) || limit.is_zero() {
             self.pal.wait(&mut state.ready, until);

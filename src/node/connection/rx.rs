@@ -1,5 +1,6 @@
 //! Reading a stream: from its bytes to its frames.
 
+use crate::store::assert_none_held;
 use crate::sync::Ordering;
 
 use super::poll_loop::{Retry, incoming_interest};
@@ -43,6 +44,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if space.is_empty() {
             return ReadOutcome::Nothing;
         }
+        assert_none_held();
         match stream.read(space) {
             Ok(0) | Err(StreamError::Closed) => ReadOutcome::End,
             Err(StreamError::WouldBlock | StreamError::Interrupted) => ReadOutcome::Nothing,

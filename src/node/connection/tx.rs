@@ -10,7 +10,7 @@ use crate::counters::Refusal;
 use crate::error::Error;
 use crate::node::{Node, PeerRef, TxHalf};
 use crate::pal::{ConnectError, Interest, Pal, Stream, StreamError};
-use crate::store::hash64;
+use crate::store::{assert_none_held, hash64};
 use crate::wire::{Answer, Message, codes};
 
 /// The most full queues that one flush writes. Other threads may fill the queue as fast, and the
@@ -113,6 +113,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 break Drained::Blocked;
             };
             let frames = tx.draining.unsent();
+            assert_none_held();
             let written = if rest_of_vmid.is_empty() {
                 stream.write(&[frames])
             } else {
@@ -179,6 +180,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if peer.next_try().is_some_and(|next| self.now() < next) {
             return false;
         }
+        assert_none_held();
         match self.pal.connect(peer.vmid()) {
             Ok(stream) => {
                 if self

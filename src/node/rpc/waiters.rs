@@ -6,7 +6,7 @@
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken, broken};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Buffer, SpinLock, Table, bytes_for, copy, total};
+use crate::store::{Arena, Buffer, Rank, SpinLock, Table, bytes_for, copy, total};
 use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{ReplyBuffers, ReplyData};
@@ -109,17 +109,20 @@ impl<'m, E: Event> Waiters<'m, E> {
         let slots = arena.alloc_table(capacity, |_| {
             Ok(Waiter {
                 event: event().map_err(|_| Error::Platform)?,
-                state: SpinLock::new(WaiterState {
-                    phase: WaitPhase::Free,
-                    peer: None,
-                    what: WaitReason::Room,
-                    since: Time(0),
-                    seq: 0,
-                    expected: Expected::Status,
-                    late: LateReply::Drop,
-                    buffer: None,
-                    length: 0,
-                }),
+                state: SpinLock::new(
+                    Rank::Waiter,
+                    WaiterState {
+                        phase: WaitPhase::Free,
+                        peer: None,
+                        what: WaitReason::Room,
+                        since: Time(0),
+                        seq: 0,
+                        expected: Expected::Status,
+                        late: LateReply::Drop,
+                        buffer: None,
+                        length: 0,
+                    },
+                ),
             })
         })?;
         let stack = arena.alloc_table(capacity, |index| {
@@ -133,8 +136,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         let buffers = ReplyBuffers::new(arena, buffers, PATH_MAX)?;
         Ok(Waiters {
             slots,
-            free: SpinLock::new(free),
-            buffers: SpinLock::new(buffers),
+            free: SpinLock::new(Rank::FreeWaiters, free),
+            buffers: SpinLock::new(Rank::ReplyBuffers, buffers),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::Vmid;
 use crate::invariant::Count;
 use crate::log::log_event;
 use crate::pal::{Interest, OutOfResources, Pal, Stream, StreamError, Time, Token};
-use crate::store::SpinLock;
+use crate::store::{Rank, SpinLock};
 use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
 /// A bit of the token: the stream was opened by this node. Any readiness of the inner stream is
@@ -81,13 +81,13 @@ pub(super) fn translate(token: Token, readiness: Interest) -> (Token, Interest) 
 impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
     /// Makes the end of a stream that was opened to `peer`.
     pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
-        let kind = || Kind::Outgoing(peer, SpinLock::new(Outgoing::new()));
+        let kind = || Kind::Outgoing(peer, SpinLock::new(Rank::Token, Outgoing::new()));
         Self::new(pal, inner, kind, Interest::WRITE)
     }
 
     /// Makes the end of a stream that was accepted.
     pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
-        let kind = || Kind::Incoming(SpinLock::new(Incoming::new()));
+        let kind = || Kind::Incoming(SpinLock::new(Rank::Token, Incoming::new()));
         Self::new(pal, inner, kind, Interest::READ)
     }
 

@@ -5,7 +5,9 @@ use crate::Vmid;
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::shared_state::Client;
-use crate::store::{Arena, HashIndex, SlotAllocator, SpinLock, Table, bytes_for, hash64, total};
+use crate::store::{
+    Arena, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64, total,
+};
 use crate::sync::AtomicBool;
 
 /// The slot of a handle.
@@ -90,17 +92,23 @@ impl<'m> SyncHandles<'m> {
         Ok(SyncHandles {
             slots: arena.alloc_table(handles, |_| {
                 Ok(Slot {
-                    client: SpinLock::new(Client::from_buffer(memory.alloc_buffer(data)?)),
+                    client: SpinLock::new(
+                        Rank::SyncHandle,
+                        Client::from_buffer(memory.alloc_buffer(data)?),
+                    ),
                     wait_queue: WaitQueue::new(),
                 })
             })?,
             links: WaitLinks::new(arena, waiters)?,
-            directory: SpinLock::new(Directory {
-                ids: arena.alloc_table(handles, |_| Ok(0))?,
-                slot_allocator: SlotAllocator::new(arena, handles)?,
-                by_id: HashIndex::new(arena, handles)?,
-                count: 0,
-            }),
+            directory: SpinLock::new(
+                Rank::SyncDirectory,
+                Directory {
+                    ids: arena.alloc_table(handles, |_| Ok(0))?,
+                    slot_allocator: SlotAllocator::new(arena, handles)?,
+                    by_id: HashIndex::new(arena, handles)?,
+                    count: 0,
+                },
+            ),
             has_deferred: AtomicBool::new(false),
         })
     }
