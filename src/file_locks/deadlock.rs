@@ -73,13 +73,13 @@ impl<'m> DeadlockSearch<'m> {
 
 /// Why a search ends before it has visited everything.
 enum End {
-    /// It has come back to the owner of the first request.
+    /// The search has reached the owner of the first request again.
     Cycle,
     /// It has used up its steps.
     OutOfSteps,
 }
 
-/// Which locks a search visits, and for whom.
+/// The state of a search: the locks to visit, and the owner of the first request.
 struct Visit {
     /// The owner of the first request.
     owner: Owner,

@@ -109,8 +109,8 @@ pub(super) struct WaitQueue<'m> {
     by_sender: HashIndex<'m>,
     /// The number of the last request in the order of arrival.
     last_arrival: u64,
-    /// An owner that waits has been granted a lock since nobody waited: requests that waited
-    /// before may be in a cycle now.
+    /// A waiting owner was granted a lock since the queue was last empty: requests that waited before
+    /// may be in a cycle now.
     pub(super) may_have_cycle: bool,
     steps: Steps,
 }
@@ -272,7 +272,7 @@ impl WaitingRequest {
 }
 
 impl LockTable<'_> {
-    /// Adds a request. The caller has room for it, and says what it waits for.
+    /// Adds a request. The caller has checked that there is room, and gives the reason of the wait.
     fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
         let slot = self.waits.slots.alloc().ok_or(errno::ENOLCK)?;
         self.waits.last_arrival = self.waits.last_arrival.wrapping_add(1);

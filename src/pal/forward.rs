@@ -12,7 +12,7 @@
 /// use libos_ipc::pal::{AcceptError, ConnectError, OutOfResources, Pal};
 /// use libos_ipc::{Vmid, forward_pal};
 ///
-/// /// A platform where nobody can be connected to.
+/// /// A platform on which no process can be connected to.
 /// struct Unreachable<P>(P);
 ///
 /// impl<P: Pal> Pal for Unreachable<P> {

@@ -24,7 +24,7 @@ impl<'m, P: Pal> Node<'m, P> {
         self
     }
 
-    /// Sends a request and returns at once; [`Request::poll`] says when the answer is there.
+    /// Sends a request and returns at once; [`Request::poll`] returns the answer when it has arrived.
     ///
     /// # Errors
     /// [`Error::Full`] where a limit is reached, [`Error::Invalid`] if the message has no answer

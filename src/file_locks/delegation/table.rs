@@ -141,8 +141,8 @@ impl LockTable<'_> {
         Ok(SetOutcome::Delegated(DelegatedLocks::MAX))
     }
 
-    /// Whether any member holds or has been delegated ranges of the file. Nobody waits for a range
-    /// that nobody holds.
+    /// Returns true if any member holds ranges of the file, or its delegation. No request waits for a
+    /// range that is free.
     fn has_range_users(&self, file: u32) -> bool {
         let space = self.space(file, SpaceKind::Ranges);
         self.file_at(file).delegation.is_some() || space.reads != NONE || space.writes != NONE

@@ -21,12 +21,12 @@
 //!
 //! | kind | name | stream | value |
 //! | --- | --- | --- | --- |
-//! | 1 | HELLO, the first of each end | how many streams it reads at once | 0 |
-//! | 2 | OPEN | a free number | the VMID it is for; 0 towards the member |
-//! | 3 | DATA | its number | how many bytes follow, at least 1 |
+//! | 1 | HELLO, the first of each end | the number of streams that it reads at once | 0 |
+//! | 2 | OPEN | a free number | the VMID of the target; 0 towards the member |
+//! | 3 | DATA | its number | the number of bytes that follow, at least 1 |
 //! | 4 | END: closed by its writer | its number | 0 |
-//! | 5 | CREDIT; the first one accepts the stream | its number | how many bytes more may be sent |
-//! | 6 | STOP: closed by its reader, or refused | its number | 0 closed or nobody there, 1 busy, 2 not allowed |
+//! | 5 | CREDIT; the first one accepts the stream | its number | the number of further bytes that may be sent |
+//! | 6 | STOP: closed by its reader, or refused | its number | 0 closed or no reader, 1 busy, 2 not allowed |
 //!
 //! *Numbers.* The writer of a stream chooses its number, and uses it again only when both ends are
 //! closed and each end knows that of the other. So no late frame is taken for one of another

@@ -39,7 +39,7 @@ impl Client<'_> {
         self.out_owner_died
     }
 
-    /// Records that the caller has told the server of the death.
+    /// Records that the caller has reported the death to the server.
     pub fn mark_owner_death_sent(&mut self) {
         self.out_owner_died = false;
     }

@@ -322,7 +322,7 @@ impl<'m> Server<'m> {
         Ok(())
     }
 
-    /// Handles the note of a client that gives back an unused lease to change the value: the server
+    /// Handles the note of a client that returns an unused lease to change the value: the server
     /// reports the death of the previous owner to the next client, too.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ impl Server<'_> {
             let Some(requested) = client.requested else {
                 return;
             };
-            // The server could not tell the lease that the client gives back from the one it would
+            // The server could not tell the lease that the client returns from the one it would
             // get now.
             if client.revoke_to.is_some() && !client.upgrades_in_place {
                 return;

@@ -17,7 +17,7 @@ struct Console(Uart16550<PioBackend>);
 
 /// Returns the port without a lock, since the report of a fault must not wait for another writer.
 fn console() -> Option<Console> {
-    // SAFETY: the port is the machine's first serial port, or nobody's. There is one thread.
+    // SAFETY: the port is the machine's first serial port, or of no device. There is one thread.
     unsafe { Uart16550::new_port(PORT) }.ok().map(Console)
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn begin() {
     }
 }
 
-/// As [`print_line!`](crate::say).
+/// As [`print_line!`](crate::print_line).
 pub fn line(text: fmt::Arguments<'_>) {
     if let Some(mut console) = console() {
         let _ = writeln!(console, "{text}");
