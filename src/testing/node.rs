@@ -2,9 +2,10 @@
 
 use crate::error::Error;
 use crate::leader::{OpObserver, SignalLimits};
+use crate::node::Request;
 use crate::pal::Pal;
 use crate::wire::{Answer, Message};
-use crate::{Capacities, Node, Request, Vmid, Wait};
+use crate::{Capacities, Node, Vmid, Wait};
 
 /// Returns the limits of a leader's signals that follow from `capacities`.
 pub const fn signal_limits(capacities: &Capacities) -> SignalLimits {
