@@ -20,6 +20,7 @@ use crate::store::{Arena, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
+/// # Set-up
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns the memory that a node with this configuration needs, in bytes for each part. A
     /// `const fn`, so that the memory can be a [`Memory`](crate::store::Memory) in a `static`.

@@ -29,6 +29,7 @@ pub(crate) enum Phase {
     Closed = 4,
 }
 
+/// # Shutdown
 impl<P: Pal> Node<'_, P> {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {

@@ -5,6 +5,9 @@ use crate::counters::{Pools, Statistics, Usage};
 use crate::events::Events;
 use crate::pal::{Pal, Time};
 
+/// # Diagnosis
+///
+/// None of these calls waits.
 impl<P: Pal> Node<'_, P> {
     /// Returns the counters and the usage of the pools. Holds no lock during I/O.
     pub fn statistics(&self) -> Statistics {

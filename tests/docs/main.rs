@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod embedding;
+mod groups;
 mod names;
 mod output;
 

@@ -16,6 +16,7 @@ use crate::sync::Ordering;
 use crate::wire::Message;
 use crate::{Id, Vmid};
 
+/// # Children that never join
 impl<P: Pal> Node<'_, P> {
     /// Asks the leader to reclaim the IDs and open files that were given to a process which will
     /// never join, for example one whose start failed after its VMID was made and its pid

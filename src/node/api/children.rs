@@ -26,6 +26,7 @@ pub enum ChildSelector {
     Group(Id),
 }
 
+/// # Children
 impl<P: Pal> Node<'_, P> {
     /// Waits until a child has ended, and reaps it: when this returns no process of the family
     /// finds the child any more, and its pid is free, unless it names a group or session. With a

@@ -63,6 +63,9 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
     Ok((first, last))
 }
 
+/// # File locks
+///
+/// `fcntl(2)` and `flock(2)` across processes.
 impl<P: Pal> Node<'_, P> {
     /// Sets, changes or releases a file lock: `fcntl(2)` with `F_SETLK`, `F_SETLKW` and the
     /// corresponding `F_OFD_` commands, and `flock(2)`. Files are distinguished only by the bytes

@@ -17,6 +17,9 @@ pub(in crate::node) enum LeaderRoute<'a, 'm> {
     Remote(Vmid),
 }
 
+/// # IDs
+///
+/// Pids and the IDs of threads, from ranges that the leader allocates.
 impl<'m, P: Pal> Node<'m, P> {
     /// Returns the route of this process's requests to the leader.
     pub(in crate::node) fn leader(&self) -> Result<LeaderRoute<'_, 'm>, Error> {

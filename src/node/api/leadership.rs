@@ -14,6 +14,7 @@ use crate::store::SpinLock;
 use crate::sync::Ordering;
 use crate::wire::{Hello, Message, RelativeNote};
 
+/// # The end of the leader
 impl<'m, P: Pal> Node<'m, P> {
     /// On the leader: sends the queued notifications. False if some of them could not be sent yet.
     pub(crate) fn send_notifications(&self) -> bool {

@@ -34,6 +34,9 @@ enum OpenFileNotice {
     TakeBack(Vmid),
 }
 
+/// # Open files
+///
+/// Which processes have an open file, so that its locks end with the last close.
 impl<'m, P: Pal> Node<'m, P> {
     /// Reports that this process holds an open file that it was given: one that it has inherited,
     /// or whose descriptor has arrived in a message. The open file's `flock` and OFD locks are now

@@ -33,6 +33,7 @@ impl Parent {
     }
 }
 
+/// # The parent
 impl<P: Pal> Node<'_, P> {
     /// Requests a call of [`Embedder::parent_ended`](crate::Embedder::parent_ended) when this
     /// process's parent ends, and when each later parent ends; or cancels the request

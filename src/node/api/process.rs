@@ -26,6 +26,7 @@ pub struct Exit {
     pub signal: u32,
 }
 
+/// # The life of a process
 impl<P: Pal> Node<'_, P> {
     /// Returns this process's pid, once it [joined](Node::join).
     pub fn pid(&self) -> Option<Id> {

@@ -8,6 +8,9 @@ use crate::pal::Pal;
 use crate::wire::{Answer, KillTarget, Message, PidKill, Process, ProcessChange, ProcessQuery};
 use crate::{Id, Vmid};
 
+/// # The process table
+///
+/// Processes, groups and sessions of the whole family.
 impl<P: Pal> Node<'_, P> {
     /// Queries the leader's table of processes. For an ID that is no pid, but in a range of a
     /// process, the answer is that process: the ID may be a thread's, which [`Node::process`]

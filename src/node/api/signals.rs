@@ -71,6 +71,7 @@ impl OwnerCache {
     }
 }
 
+/// # Signals and metadata
 impl<P: Pal> Node<'_, P> {
     /// Sends a signal. `signal` 0 only checks whether a signal could be sent. The sender is the
     /// process that [joined](Node::join), or 0. The rules are those of `kill(2)` and `tgkill(2)`.

@@ -116,6 +116,7 @@ impl<P: Pal> Drop for Iteration<'_, '_, P> {
     }
 }
 
+/// # Driving
 impl<'m, P: Pal> Node<'m, P> {
     /// Runs the worker until [`Node::shut_down`]. For a thread of its own ([`Driving::Worker`]).
     ///

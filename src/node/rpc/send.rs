@@ -12,6 +12,9 @@ use crate::store::total;
 use crate::sync::Ordering;
 use crate::wire::Message;
 
+/// # Connections
+///
+/// A call opens the connections that it needs.
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a stream to `dest`, if there is none yet. Returns before it is known whether a process
     /// listens there.

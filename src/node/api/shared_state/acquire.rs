@@ -10,6 +10,7 @@ use crate::pal::Pal;
 use crate::shared_state::{Acquisition, Client};
 use crate::wire::SyncState;
 
+/// # Shared values: acquire
 impl<'m, P: Pal> Node<'m, P> {
     /// Acquires the handle: [`SyncState::Shared`] to read the value, together with others;
     /// [`SyncState::Exclusive`] to change it, alone. Copies the value to `data` as far as it has

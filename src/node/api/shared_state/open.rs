@@ -10,6 +10,7 @@ use crate::pal::Pal;
 use crate::store::hash64;
 use crate::sync::Ordering;
 
+/// # Shared values: open and close
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a sync handle: the one with the given number, or one with a fresh number (`None`). A
     /// fresh number has its highest bit set and contains this process's VMID, so no other process

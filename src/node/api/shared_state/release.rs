@@ -9,6 +9,7 @@ use crate::shared_state::Client;
 use crate::store::{copy, yield_processor};
 use crate::wire::SyncState;
 
+/// # Shared values: release
 impl<'m, P: Pal> Node<'m, P> {
     /// Releases a handle that was acquired in that state, and stores `data` as the new value if it
     /// is given (after [`SyncState::Exclusive`] only; at most

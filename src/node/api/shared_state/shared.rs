@@ -55,6 +55,7 @@ pub struct Writer<'s, 'n, 'm, P: Pal, T: IntoBytes + Immutable> {
     is_changed: bool,
 }
 
+/// # Shared values: typed
 impl<'m, P: Pal> Node<'m, P> {
     /// Opens a sync handle as a value of type `T`, as [`Node::open_sync`].
     ///
