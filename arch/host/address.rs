@@ -19,6 +19,7 @@ use rustix::process::Uid;
 use super::process::Creator;
 use super::stream::HostStream;
 use crate::Vmid;
+use crate::invariant::Count;
 
 /// The greatest number of connections that wait to be accepted. The system's own limit
 /// (`somaxconn`) is 4096.
@@ -54,7 +55,7 @@ impl Base {
             Some(0) => bytes.split_at(1),
             Some(slash) => (
                 bytes.get(..slash).unwrap_or(b"/"),
-                bytes.get(slash.saturating_add(1)..).unwrap_or(b""),
+                bytes.get(slash.plus(1)..).unwrap_or(b""),
             ),
             None => (&b"."[..], bytes),
         };

@@ -18,6 +18,7 @@ use std::vec::Vec;
 
 use super::{Host, HostStream};
 use crate::Vmid;
+use crate::invariant::OrBroken;
 use crate::pal::mux::{Mux, MuxError, Stop};
 use crate::pal::{
     AcceptError, ConnectError, Interest, Pal, ReadyList, Stream, StreamError, Time, Token,
@@ -338,7 +339,7 @@ impl Proxy {
                 }
                 return;
             }
-            let rest = own.get(*checked..).unwrap_or(&[]);
+            let rest = own.get(*checked..).or_broken(&[]);
             if rest
                 .iter()
                 .zip(received)

@@ -6,8 +6,9 @@ use core::num::NonZeroI32;
 use super::op::{Op, Outcome, Presence};
 use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED};
 use crate::Vmid;
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
 use crate::file_locks::{LockTable, SetOutcome};
+use crate::invariant::OrBroken;
 use crate::store::Digest;
 use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
 
@@ -259,7 +260,7 @@ impl Leader<'_> {
                 };
                 Outcome::Answer(Answer::Lock(match found {
                     Ok(held) => held.into(),
-                    Err(errno) => LockAnswer::from_status(errno.saturating_neg()),
+                    Err(errno) => LockAnswer::from_status(negated(errno)),
                 }))
             }
             Message::FileLockClearPid(pid) => {
@@ -308,10 +309,10 @@ fn lock_outcome(set: Result<SetOutcome, i32>) -> Outcome {
 
 /// Returns an error number as answers have it.
 fn negative(errno: i32) -> NonZeroI32 {
-    NonZeroI32::new(errno.saturating_neg()).unwrap_or(NonZeroI32::MIN)
+    NonZeroI32::new(negated(errno)).or_broken(NonZeroI32::MIN)
 }
 
 /// Returns the answer for the result: success, or a positive error number.
 fn status(result: Result<(), i32>) -> Answer<'static> {
-    Answer::Status(result.err().map_or(0, i32::saturating_neg))
+    Answer::Status(result.err().map_or(0, negated))
 }

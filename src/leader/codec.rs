@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::op::{Op, Presence};
 use crate::Vmid;
 use crate::file_locks::hash_path;
+use crate::invariant::Count;
 use crate::wire::{Frame, Message, ProcessNote, TooSmall};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -131,7 +132,7 @@ impl<'a> Op<'a> {
             None => 0,
         };
         head.write_to(to).map_err(|_| TooSmall)?;
-        Ok(HEAD.saturating_add(length))
+        Ok(HEAD.plus(length))
     }
 
     /// Returns the operation at the beginning of the bytes, and its length. None if it is not
@@ -215,7 +216,7 @@ impl<'a> Op<'a> {
             _ => return None,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
-        Some((op, HEAD.saturating_add(length)))
+        Some((op, HEAD.plus(length)))
     }
 }
 

@@ -5,7 +5,7 @@ use super::op::{Outcome, Presence};
 use super::processes::Destination;
 use super::signals::{QUEUED, Requester, SEND_DIRECTLY, is_signal};
 use crate::Vmid;
-use crate::error::errno;
+use crate::error::{errno, negated};
 use crate::wire::{Answer, PidKill};
 
 /// The reason why a signal is sent to no member's stream.
@@ -88,7 +88,7 @@ impl Leader<'_> {
         match self.processes.signals.add_pending(to, kill) {
             Ok(()) if kill.signal == 0 => 0,
             Ok(()) => QUEUED,
-            Err(errno) => errno.saturating_neg(),
+            Err(errno) => negated(errno),
         }
     }
 }

@@ -17,7 +17,7 @@ mod signals;
 use core::hash::Hasher;
 
 use crate::error::{Error, Resource, errno};
-use crate::store::{Arena, Digest, Digested, Table, bytes_for};
+use crate::store::{Arena, Digest, Digested, Table, bytes_for, total};
 use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
 
@@ -95,11 +95,13 @@ impl<'m> Leader<'m> {
         signals: &SignalLimits,
         locks: &LockLimits,
     ) -> usize {
-        Ranges::bytes(ranges)
-            .saturating_add(PendingGrants::bytes(ranges))
-            .saturating_add(Processes::bytes(processes, signals))
-            .saturating_add(LockTable::bytes(locks))
-            .saturating_add(bytes_for::<u32>(MAX_DEPARTED))
+        total!(
+            Ranges::bytes(ranges),
+            PendingGrants::bytes(ranges),
+            Processes::bytes(processes, signals),
+            LockTable::bytes(locks),
+            bytes_for::<u32>(MAX_DEPARTED),
+        )
     }
 
     /// Makes empty tables, allocated from `arena`; `wrap_ids` as in [`Ranges::new`].
@@ -350,6 +352,7 @@ mod tests {
     use std::boxed::Box;
 
     use super::*;
+    use crate::wire::{KillTarget, PidKill};
 
     const SIGNALS: SignalLimits = SignalLimits {
         targets: 4,
@@ -366,6 +369,27 @@ mod tests {
             panic!("the new table has no range to give");
         };
         test(&mut leader, range);
+    }
+
+    #[test]
+    fn an_answer_to_a_signal_that_was_not_sent_is_rejected_and_breaks_no_invariant() {
+        with_leader(|leader, _| {
+            let member = leader.new_vmid().unwrap();
+            let kill = PidKill {
+                sender: 1,
+                pid: 2,
+                id: 2,
+                signal: 15,
+                target: KillTarget::Process,
+            };
+            leader.apply(&Op::Signal(member, kill));
+            let answer = Op::SignalAnswered {
+                from: member,
+                seq: u64::MAX >> 1,
+                status: 0,
+            };
+            assert_eq!(leader.apply(&answer), Outcome::Rejected);
+        });
     }
 
     #[test]

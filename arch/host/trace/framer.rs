@@ -2,6 +2,7 @@
 
 use std::vec::Vec;
 
+use crate::invariant::Count;
 use crate::node::VMID_LENGTH;
 use crate::wire::frame_size;
 
@@ -58,7 +59,7 @@ impl Framer {
             (_, Ok(None) | Err(_)) => size_of::<u64>(),
             (_, Ok(Some(size))) => size,
         };
-        let missing = whole.saturating_sub(self.partial.len());
+        let missing = whole.minus(self.partial.len());
         let (taken, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
         self.partial.extend_from_slice(taken);
         if self.vmid.is_none() {

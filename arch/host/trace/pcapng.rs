@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::vec::Vec;
 
+use crate::invariant::Count;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -151,7 +152,7 @@ fn write_block(to: &mut impl Write, kind: u32, parts: &[&[u8]]) -> io::Result<()
     for part in parts {
         to.write_all(part)?;
     }
-    let padding = PADDING.get(..padded.saturating_sub(contents));
+    let padding = PADDING.get(..padded.minus(contents));
     to.write_all(padding.unwrap_or_default())?;
     to.write_all(U32::new(length).as_bytes())
 }

@@ -1,5 +1,7 @@
 //! Writes entries to a file, in a thread that may be as slow as the disk.
 
+use crate::invariant::Count;
+use crate::store::total;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::mem;
@@ -16,7 +18,6 @@ use super::pcapng::{write_interface, write_packet, write_section};
 use super::record::{RECORD_LENGTH, Record};
 use crate::Vmid;
 use crate::host::process::Creator;
-use crate::invariant::Count;
 use crate::pal::Time;
 
 /// The greatest number of bytes that wait to be written. Entries that find no room are lost, and
@@ -151,8 +152,8 @@ impl EntryQueue {
         if pending.closed {
             return;
         }
-        let length = RECORD_LENGTH.saturating_add(bytes.len());
-        let needed = length.saturating_add(LENGTH);
+        let length = total!(RECORD_LENGTH, bytes.len());
+        let needed = total!(length, LENGTH);
         let used = pending.entries.len();
         let Ok(stated) = u32::try_from(length) else {
             return;

@@ -95,7 +95,7 @@ impl<P: Pal> Stream for TracedStream<P> {
         for part in parts {
             let taken = part.get(..left).unwrap_or(part);
             trace.take(time, taken);
-            left = left.saturating_sub(taken.len());
+            left = left.minus(taken.len());
         }
         Ok(count)
     }

@@ -68,7 +68,7 @@ impl<'m> PendingGrants<'m> {
                 to: to.get(),
                 giver: giver.get(),
             };
-            self.count = self.count.max(slot.saturating_add(1));
+            self.count = self.count.max(slot.plus(1));
         }
     }
 
@@ -127,7 +127,7 @@ impl<'m> PendingGrants<'m> {
     ) -> Option<PendingGrant> {
         let used = self.entries.get_mut(..self.count)?;
         let found = used.iter().skip(*slot).position(fits)?;
-        *slot = slot.saturating_add(found);
+        *slot = slot.plus(found);
         let grant = used.get(*slot).copied()?;
         // The last entry takes its place.
         if let (Some(last), Some(free)) = (used.last().copied(), used.get_mut(*slot)) {

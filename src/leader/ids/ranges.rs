@@ -3,6 +3,7 @@
 use crate::error::{Error, Resource, errno};
 use core::hash::Hasher;
 
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, IntervalMap, OwnerCursor};
 use crate::wire::IdRange;
 use crate::{Id, Vmid};
@@ -76,11 +77,11 @@ impl<'m> Ranges<'m> {
         let Some((start, free_to)) = found else {
             return Alloc::NoneLeft;
         };
-        let end = start.saturating_add(LONGEST_RANGE - 1).min(free_to);
+        let end = start.plus(LONGEST_RANGE - 1).min(free_to);
         if !self.spans.insert(start, end, owner.get()) {
             return Alloc::TableFull;
         }
-        self.next = end.saturating_add(1);
+        self.next = end.plus(1);
         Alloc::Range(IdRange { start, end })
     }
 
@@ -115,19 +116,19 @@ impl<'m> Ranges<'m> {
             return Err(Error::Refused(errno::EPERM));
         }
         let (start, end) = (span.start(), span.end());
-        let parts = usize::from(start < id).saturating_add(usize::from(id < end));
+        let parts = usize::from(start < id).plus(usize::from(id < end));
         if self.spans.remaining() < parts {
             return Err(Error::Full(Resource::Ranges));
         }
         if start < id {
-            self.spans.shorten(span, id.saturating_sub(1));
+            self.spans.shorten(span, id.minus(1));
             self.spans.insert(id, id, to.get());
         } else {
             self.spans.shorten(span, id);
             self.spans.set_owner(span, to.get());
         }
         if id < end {
-            self.spans.insert(id.saturating_add(1), end, from.get());
+            self.spans.insert(id.plus(1), end, from.get());
         }
         Ok(())
     }

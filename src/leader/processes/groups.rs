@@ -2,6 +2,7 @@
 
 use super::{Entry, Life, Processes};
 use crate::error::errno;
+use crate::invariant::Count;
 use crate::leader::Ranges;
 use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState};
 use crate::{Id, Vmid};
@@ -44,8 +45,8 @@ impl Processes<'_> {
             let after = entry.flags.contains(ProcessFlags::STOPPED);
             self.stopped = self
                 .stopped
-                .saturating_add(usize::from(after))
-                .saturating_sub(usize::from(before));
+                .plus(usize::from(after))
+                .minus(usize::from(before));
         }
         Ok(())
     }

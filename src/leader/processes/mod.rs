@@ -10,8 +10,8 @@ mod orphans;
 mod signals;
 
 use crate::error::{Error, Resource};
-use crate::invariant::Count;
-use crate::store::{Arena, Digest, Digested, SortedMap, Table, bytes_for};
+use crate::invariant::{Count, OrBroken};
+use crate::store::{Arena, Digest, Digested, SortedMap, Table, bytes_for, total};
 use crate::wire::{ChildExit, ProcessFlags};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -124,10 +124,13 @@ pub struct Processes<'m> {
 
 impl<'m> Processes<'m> {
     pub(super) const fn bytes(capacity: usize, signals: &SignalLimits) -> usize {
-        bytes_for::<Entry>(capacity)
-            .saturating_add(bytes_for::<u32>(capacity))
-            .saturating_add(SortedMap::bytes(capacity).saturating_mul(2))
-            .saturating_add(Signals::bytes(signals))
+        total!(
+            bytes_for::<Entry>(capacity),
+            bytes_for::<u32>(capacity),
+            SortedMap::bytes(capacity),
+            SortedMap::bytes(capacity),
+            Signals::bytes(signals),
+        )
     }
 
     pub(super) fn new(
@@ -138,7 +141,7 @@ impl<'m> Processes<'m> {
         Ok(Processes {
             entries: arena.alloc_table(capacity, |_| Ok(FREE_ENTRY))?,
             free: arena.alloc_table(capacity, |index| {
-                u32::try_from(capacity.saturating_sub(index).saturating_sub(1))
+                u32::try_from(capacity.minus(index).minus(1))
                     .map_err(|_| Error::Full(Resource::Processes))
             })?,
             free_count: capacity,
@@ -263,7 +266,10 @@ impl<'m> Processes<'m> {
     /// Adds `change` to the number of processes with this pid as group or session.
     fn adjust_ref_count(&mut self, pid: Id, change: i32) {
         if let Some(entry) = self.find_by_pid_mut(pid) {
-            entry.ref_count = entry.ref_count.saturating_add_signed(change);
+            entry.ref_count = entry
+                .ref_count
+                .checked_add_signed(change)
+                .or_broken(entry.ref_count);
         }
     }
 
@@ -401,14 +407,12 @@ impl<'m> Processes<'m> {
             self.entries
                 .iter()
                 .filter(|entry| entry.life != Life::Free)
-                .map(|entry| {
-                    u32::from(entry.group == pid).saturating_add(u32::from(entry.session == pid))
-                })
+                .map(|entry| u32::from(entry.group == pid).plus(u32::from(entry.session == pid)))
                 .sum::<u32>()
         };
         self.signals.check_invariants()
             && used == self.by_pid.len()
-            && used.saturating_add(self.free_count) == self.entries.len()
+            && used.plus(self.free_count) == self.entries.len()
             && self
                 .entries
                 .iter()

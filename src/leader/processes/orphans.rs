@@ -33,7 +33,7 @@ impl Processes<'_> {
             self.orphaned_starts.decrement();
         }
         let dead = *entry;
-        self.stopped = self.stopped.saturating_sub(usize::from(had_stopped));
+        self.stopped = self.stopped.minus(usize::from(had_stopped));
         let reaper = self.find_reaper(dead.parent);
         for at in 0..self.entries.len() {
             let child = self.entries.get(at).filter(|child| {
@@ -81,7 +81,7 @@ impl Processes<'_> {
     ) {
         let mut is_told = false;
         let mut is_new = false;
-        let number = self.last_orphaned.saturating_add(1);
+        let number = self.last_orphaned.plus(1);
         if let Some(entry) = self.find_by_pid_mut(child.pid) {
             entry.parent = reaper.map_or(0, |(pid, _)| pid);
             if let Some(ended) = &mut entry.parents_ended {
@@ -127,7 +127,7 @@ impl Processes<'_> {
     /// Records that the process is connected, so it is about to join or to end: its time begins
     /// again.
     pub(in crate::leader) fn defer_start(&mut self, vmid: Vmid) {
-        let number = self.last_orphaned.saturating_add(1);
+        let number = self.last_orphaned.plus(1);
         let slot = self.by_vmid.get(vmid.get());
         let entry = slot.and_then(|slot| self.entries.get_mut(slot as usize));
         if let Some(entry) = entry.filter(|entry| entry.orphaned != 0) {

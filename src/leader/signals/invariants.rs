@@ -1,6 +1,7 @@
 //! The consistency of the tables.
 
 use super::Signals;
+use crate::invariant::Count;
 
 impl Signals<'_> {
     /// Returns true if the counts agree with the lists. Slow: for tests.
@@ -25,8 +26,8 @@ impl Signals<'_> {
         });
         kept == self.queued_count
             && kept <= self.limit
-            && asked.count().saturating_add(answers) == self.awaited_count
-            && self.free.in_use() == self.queued_count.saturating_add(self.awaited_count)
+            && asked.count().plus(answers) == self.awaited_count
+            && self.free.in_use() == self.queued_count.plus(self.awaited_count)
             && targets().count() == self.free_targets.in_use()
             && is_ordered
     }

@@ -13,7 +13,7 @@ mod sending;
 
 use crate::error::{Error, Resource, errno};
 use crate::invariant::Count;
-use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for};
+use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for, total};
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
 use core::hash::Hash;
@@ -163,11 +163,13 @@ pub(crate) struct Signals<'m> {
 
 impl<'m> Signals<'m> {
     pub(super) const fn bytes(limits: &SignalLimits) -> usize {
-        bytes_for::<Target>(limits.targets)
-            .saturating_add(SlotAllocator::bytes(limits.targets))
-            .saturating_add(SortedMap::bytes(limits.targets))
-            .saturating_add(bytes_for::<Queued>(limits.slot_count()))
-            .saturating_add(SlotAllocator::bytes(limits.slot_count()))
+        total!(
+            bytes_for::<Target>(limits.targets),
+            SlotAllocator::bytes(limits.targets),
+            SortedMap::bytes(limits.targets),
+            bytes_for::<Queued>(limits.slot_count()),
+            SlotAllocator::bytes(limits.slot_count()),
+        )
     }
 
     pub(super) fn new(arena: &mut Arena<'m>, limits: &SignalLimits) -> Result<Self, Error> {
@@ -344,7 +346,7 @@ impl<'m> Signals<'m> {
         }
         self.discard(to, discarded_by(kill.signal));
         let is_awaited = self.enqueue(to, kill, Some(requester));
-        self.awaited_count = self.awaited_count.saturating_add(usize::from(is_awaited));
+        self.awaited_count = self.awaited_count.plus(usize::from(is_awaited));
         is_awaited
     }
 

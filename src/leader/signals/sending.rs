@@ -3,7 +3,7 @@
 use super::rules::signal_bit;
 use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
 use crate::Vmid;
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 use crate::wire::{KillTarget, PidKill};
 
@@ -77,7 +77,7 @@ impl Signals<'_> {
         let first = target.first;
         let once_stamp = Self::oldest_once(target).map_or(u64::MAX, |(_, once)| once.stamp);
         if !outgoing.is_awaited {
-            target.unanswered = target.unanswered.saturating_add(u32::from(is_answered));
+            target.unanswered = target.unanswered.plus(u32::from(is_answered));
         }
         let queued = self.queue.get(first as usize).copied();
         match queued.filter(|queued| queued.stamp < once_stamp) {
@@ -122,13 +122,15 @@ impl Signals<'_> {
     /// Handles a member's answer to a signal through the leader. False if no such signal was sent
     /// to it.
     pub(in crate::leader) fn on_answer(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
-        let slot = u32::try_from(seq & u64::from(NONE)).unwrap_or(NONE);
+        let slot = u32::try_from(seq & u64::from(NONE)).or_broken(NONE);
         let Some(target) = self.find_target_mut(from) else {
             return false;
         };
         if slot == NONE {
             let was_sent = target.unanswered > 0;
-            target.unanswered.decrement();
+            if was_sent {
+                target.unanswered.decrement();
+            }
             self.drop_if_idle(from);
             return was_sent;
         }

@@ -5,6 +5,7 @@ mod lease;
 mod messages;
 mod usage;
 
+use crate::invariant::OrBroken;
 use crate::store::Buffer;
 use crate::wire::{SyncCode, SyncState};
 
@@ -211,7 +212,7 @@ impl<'m> Client<'m> {
     /// The value, as far as this process knows it.
     #[inline]
     pub fn data(&self) -> &[u8] {
-        self.data.initialized().get(..self.length).unwrap_or(&[])
+        self.data.initialized().get(..self.length).or_broken(&[])
     }
 
     /// For a caller that has just acquired the handle: whether the value has changed since the last

@@ -1,7 +1,7 @@
 //! The calls of this process that use the handle, and those that wait for it.
 
 use super::{Acquisition, Client, ClientPhase};
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::shared_state::strength;
 use crate::wire::SyncState;
 
@@ -42,7 +42,7 @@ impl Client<'_> {
             self.has_writer = write;
             self.owner_died_at_acquire = self.owner_died;
             self.owner_died &= !write;
-            self.readers = self.readers.saturating_add(u32::from(!write));
+            self.readers = self.readers.plus(u32::from(!write));
             self.is_grant_unused = false;
             return Acquisition::Acquired;
         }
@@ -63,7 +63,7 @@ impl Client<'_> {
         } else {
             readers
         };
-        *count = count.saturating_add_signed(change);
+        *count = count.checked_add_signed(change).or_broken(*count);
         if change < 0 {
             self.reduce_request();
             self.is_grant_unused &= self.can_serve();

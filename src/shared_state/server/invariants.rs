@@ -1,6 +1,7 @@
 //! The invariants of the server's tables.
 
 use super::{HandleRecord, Server};
+use crate::invariant::Count;
 use crate::store::NONE;
 use crate::wire::SyncState;
 
@@ -16,8 +17,8 @@ impl Server<'_> {
             let mut index = handle.clients;
             while index != NONE {
                 let client = self.client(index);
-                readers = readers.saturating_add(u32::from(client.current == SyncState::Shared));
-                writers = writers.saturating_add(u32::from(client.current == SyncState::Exclusive));
+                readers = readers.plus(u32::from(client.current == SyncState::Shared));
+                writers = writers.plus(u32::from(client.current == SyncState::Exclusive));
                 index = client.next_of_handle;
             }
             !self.can_grant(handle)

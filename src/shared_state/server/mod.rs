@@ -12,7 +12,9 @@ mod table;
 use super::{LeaseLimits, ProtocolViolation, strength};
 use crate::Vmid;
 use crate::error::Error;
-use crate::store::{Arena, Buffer, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64};
+use crate::store::{
+    Arena, Buffer, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total,
+};
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
 
@@ -121,13 +123,15 @@ impl<'m> Server<'m> {
     /// The number of bytes of memory that a server takes, with `data` bytes for each handle's
     /// value.
     pub const fn bytes(limits: &LeaseLimits, data: usize) -> usize {
-        bytes_for::<HandleRecord<'m>>(limits.handles)
-            .saturating_add(limits.handles.saturating_mul(data))
-            .saturating_add(SlotAllocator::bytes(limits.handles))
-            .saturating_add(HashIndex::bytes(limits.handles))
-            .saturating_add(bytes_for::<ClientRecord>(limits.clients))
-            .saturating_add(SlotAllocator::bytes(limits.clients))
-            .saturating_add(HashIndex::bytes(limits.clients))
+        total!(
+            bytes_for::<HandleRecord<'m>>(limits.handles),
+            limits.handles.saturating_mul(data),
+            SlotAllocator::bytes(limits.handles),
+            HashIndex::bytes(limits.handles),
+            bytes_for::<ClientRecord>(limits.clients),
+            SlotAllocator::bytes(limits.clients),
+            HashIndex::bytes(limits.clients),
+        )
     }
 
     /// A server without handles, in memory from `arena`, with `data` bytes for each handle's value.

@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::Vmid;
-use crate::invariant::Count;
+use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 use crate::wire::{Sync, SyncCode, SyncState};
 
@@ -32,7 +32,7 @@ impl Server<'_> {
                 .data
                 .initialized()
                 .get(..handle.length)
-                .unwrap_or(&[]);
+                .or_broken(&[]);
             message(SyncCode::ConfirmUpgrade, state, data)
         } else if let Some(state) = client.out_downgrade {
             message(SyncCode::RequestDowngrade, state, &[])

@@ -1,6 +1,7 @@
 //! The order of the requests: which of them can be granted, and which leases are revoked for that.
 
 use super::{ClientRecord, Server};
+use crate::invariant::Count;
 use crate::shared_state::strength;
 use crate::store::NONE;
 use crate::wire::SyncState;
@@ -86,12 +87,12 @@ impl Server<'_> {
         });
         self.update_handle(client.handle, |handle| {
             match client.current {
-                SyncState::Shared => handle.readers = handle.readers.saturating_sub(1),
+                SyncState::Shared => handle.readers.decrement(),
                 SyncState::Exclusive => handle.writer = NONE,
                 SyncState::Invalid | SyncState::None => {}
             }
             match state {
-                SyncState::Shared => handle.readers = handle.readers.saturating_add(1),
+                SyncState::Shared => handle.readers.increment(),
                 SyncState::Exclusive => handle.writer = index,
                 SyncState::Invalid | SyncState::None => {}
             }

@@ -102,7 +102,7 @@ impl<const NODES: usize, const PIPES: usize, const BYTES: usize> State<NODES, PI
         let opened = self.pipes.get_mut(pipe)?;
         match self.free {
             Some(_) => self.free = opened.next,
-            None => self.fresh = self.fresh.saturating_add(1),
+            None => self.fresh.increment(),
         }
         opened.open();
         let node = self.nodes.get_mut(place)?;
