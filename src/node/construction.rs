@@ -154,6 +154,7 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
             leader_limits: LeaderLimits::new(),
+            turns: AtomicU64::new(0),
             upcalls: SpinLock::new(Rank::Upcalls, Upcalls::new()),
             owners: SpinLock::new(Rank::Owners, OwnerCache::new()),
             forwarded: AtomicU32::new(0),

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::signal_pass::SignalPass;
 use crate::invariant::Count;
 use crate::pal::Time;
 use crate::store::{Rank, SpinLock, close_gap};
@@ -21,9 +22,10 @@ pub(in crate::node) struct LeaderLimits {
     pub(in crate::node) recalls: SpinLock<Deadlines>,
     /// The time limits of processes that are being started and have lost their parent.
     pub(in crate::node) starts: SpinLock<Deadlines>,
-    /// The value of [`Signals::ready_count`](crate::leader::Signals::ready_count) when all signals
-    /// that could be sent were sent.
-    pub(in crate::node) signals_sent: AtomicU64,
+    /// The progress of sending pending signals.
+    pub(in crate::node) signal_pass: SpinLock<SignalPass>,
+    /// The turn in which the last signal for all came from a peer.
+    pub(in crate::node) broadcast_turn: AtomicU64,
 }
 
 impl LeaderLimits {
@@ -33,7 +35,8 @@ impl LeaderLimits {
             awaiting_starts: AtomicBool::new(false),
             recalls: SpinLock::new(Rank::Deadlines, Deadlines::new()),
             starts: SpinLock::new(Rank::Deadlines, Deadlines::new()),
-            signals_sent: AtomicU64::new(0),
+            signal_pass: SpinLock::new(Rank::Token, SignalPass::default()),
+            broadcast_turn: AtomicU64::new(0),
         }
     }
 }

@@ -8,6 +8,7 @@ mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod rpc;
+mod signal_pass;
 mod statistics;
 mod upcall;
 
@@ -100,6 +101,8 @@ pub struct Node<'m, P: Pal> {
     /// A delegated file must be returned, and the worker must send that.
     pub(crate) returns_due: AtomicBool,
     leader_limits: LeaderLimits,
+    /// The number of the worker's turn.
+    turns: AtomicU64,
     pub(crate) upcalls: SpinLock<Upcalls>,
     pub(crate) owners: SpinLock<OwnerCache>,
     /// The number of signals that this process has sent through the leader and that may not have

@@ -13,5 +13,6 @@ mod limits;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../serve/peer.rs"]
 mod peer;
+mod turns;
 mod upgrade;
 mod values;

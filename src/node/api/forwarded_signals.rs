@@ -3,6 +3,7 @@
 use crate::Vmid;
 use crate::error::{errno, negated};
 use crate::leader::{Op, Outcome, OutgoingSignal};
+use crate::node::connection::Retry;
 use crate::node::upcall::{Signal, SignalReply, Upcall};
 use crate::node::{ANSWER_RESERVE, Node, PeerRef};
 use crate::pal::Pal;
@@ -42,9 +43,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 peer.has_pending_signals.store(true, Ordering::SeqCst);
             }
         }
-        for peer in self.peers.all() {
-            self.send_pending_signals(&peer);
-            self.flush(&peer);
+        if self.send_all_pending_signals() != Retry::No {
+            self.wake();
         }
         self.send_signal_answers();
         is_any_there
@@ -96,36 +96,39 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Sends the signals that have become pending: those of the system itself, and those for
-    /// processes that have joined. False if some for this process itself found no room.
-    pub(crate) fn send_all_pending_signals(&self) -> bool {
+    /// Sends the signals that have become pending: those for all, those of the system itself, and
+    /// those for processes that have joined. It sends to a limited number of peers; the worker goes
+    /// on with the others in its next turn. Returns when there is more to do.
+    pub(crate) fn send_all_pending_signals(&self) -> Retry {
         let Some(leader) = &self.leader else {
-            return true;
+            return Retry::No;
         };
         let raised = leader.lock().processes().signals.ready_count();
-        if raised == self.leader_limits.signals_sent.load(Ordering::SeqCst) {
-            return true;
+        // The lock is a token: the thread that holds it sends.
+        let Some(mut pass) = self.leader_limits.signal_pass.try_lock() else {
+            return Retry::Soon;
+        };
+        if pass.last.is_none() {
+            if raised == pass.sent {
+                return Retry::No;
+            }
+            pass.begin(raised);
         }
-        let mut done = true;
-        let mut last = None;
-        loop {
-            let next = leader.lock().processes().signals.next_target(last);
-            let Some(to) = next else { break };
-            last = next;
+        while pass.take_process(self.turn()) {
+            let next = leader.lock().processes().signals.next_target(pass.last);
+            let Some(to) = next else {
+                return pass.end(raised);
+            };
+            pass.last = next;
             if to == self.identity.vmid {
-                done &= self.queue_own_signals();
+                pass.is_complete &= self.queue_own_signals();
             } else if let Some(peer) = self.peers.find(to) {
                 peer.has_pending_signals.store(true, Ordering::SeqCst);
                 self.send_pending_signals(&peer);
                 self.flush(&peer);
             }
         }
-        if done {
-            self.leader_limits
-                .signals_sent
-                .store(raised, Ordering::SeqCst);
-        }
-        done
+        Retry::Now
     }
 
     /// Queues the system's signals for this process for the embedder. False if there is no room.

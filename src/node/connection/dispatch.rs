@@ -4,6 +4,7 @@ use crate::invariant::{Count, OrBroken};
 use crate::sync::Ordering;
 
 use super::poll_loop::Retry;
+use super::turn::FRAMES;
 use crate::counters::Refusal;
 #[cfg(feature = "capi")]
 use crate::error::Error;
@@ -268,6 +269,12 @@ impl<'m, P: Pal> Node<'m, P> {
     ) -> Retry {
         let from = peer.vmid();
         let status = if is_signal(kill.signal) {
+            // Each costs time for every member, so the worker handles one in a turn.
+            let turn = self.turn();
+            let last = &self.leader_limits.broadcast_turn;
+            if last.load(Ordering::Relaxed) == turn {
+                return Retry::Now;
+            }
             let reply = SignalReply { to: from, seq: 0 };
             let is_for_us = kill.signal != 0 && !self.first_has_left();
             if is_for_us
@@ -275,6 +282,8 @@ impl<'m, P: Pal> Node<'m, P> {
             {
                 return Retry::Now;
             }
+            last.store(turn, Ordering::Relaxed);
+            peer.charge.store(FRAMES, Ordering::Relaxed);
             if self.forward_to_all(from, kill) {
                 0
             } else {

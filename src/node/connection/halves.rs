@@ -1,5 +1,6 @@
 //! The two one-way streams with a process, each with its buffer.
 
+use super::turn::Share;
 use crate::invariant::Count;
 use crate::pal::Time;
 use crate::wire::{FrameReader, FrameWriter};
@@ -10,8 +11,11 @@ use crate::wire::{FrameReader, FrameWriter};
 pub(crate) struct RxHalf<'m, S> {
     pub(crate) stream: Option<S>,
     pub(crate) frames: FrameReader<'m>,
-    /// The number of reads since the connection is closing.
+    /// The number of reads since the connection is closing, or since another stream claims the
+    /// VMID of the peer.
     pub(crate) last_reads: usize,
+    /// What the peer has used of its share in this turn of the worker.
+    pub(crate) share: Share,
     /// The reads are paused until the peer reads its answers.
     pub(crate) reads_paused: bool,
     /// The frame at the head was traced already; it is handled again.
@@ -81,6 +85,7 @@ impl<S> RxHalf<'_, S> {
         self.reads_paused = false;
         self.is_traced = false;
         self.last_reads = 0;
+        self.share = Share::default();
         // The stream is dropped in place, as in [`TxHalf`].
         self.stream = None;
     }

@@ -162,12 +162,15 @@ impl<'m, P: Pal> Node<'m, P> {
         state: &mut WorkerState<'m, P::Stream>,
         until: Option<Time>,
     ) -> Option<Time> {
-        if state.unidentified_count == 0 || until == Some(Time(0)) {
+        if state.unidentified_count == 0 {
+            return until;
+        }
+        self.retry_identified(state);
+        if until == Some(Time(0)) {
             return until;
         }
         let now = self.now();
         let mut until = until;
-        self.retry_identified(state);
         for place in state.unidentified.iter_mut() {
             let Some(candidate) = place else { continue };
             if candidate.length == VMID_LENGTH {
@@ -199,6 +202,7 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Makes a stream the incoming stream of the process `vmid`.
     fn identify(&self, state: &mut WorkerState<'m, P::Stream>, stream: P::Stream, vmid: u32) {
+        let mut stream = stream;
         let vmid = match Vmid::new(vmid) {
             Some(vmid) if vmid != self.identity.vmid => vmid,
             _ => return self.refuse(None, Refusal::BadVmid),
@@ -214,8 +218,18 @@ impl<'m, P: Pal> Node<'m, P> {
                         UnidentifiedStream::of(stream, vmid, self.now()),
                     );
                 }
-            } else if !peer.lacks_inbound() && !self.read_to_end_of_stream(state, &peer) {
-                return self.refuse(Some(vmid), Refusal::VmidTaken);
+            } else if !peer.lacks_inbound() {
+                let claimed = UnidentifiedStream::of(stream, vmid, self.now());
+                match self.read_to_end_of_stream(state, &peer) {
+                    StreamEnd::Closed => stream = claimed.stream,
+                    // The end may be behind these bytes. One stream waits to see it.
+                    StreamEnd::Unknown if !state.has_claim(&claimed) => {
+                        return self.keep_unidentified(state, claimed);
+                    }
+                    StreamEnd::Unknown | StreamEnd::Open => {
+                        return self.refuse(Some(vmid), Refusal::VmidTaken);
+                    }
+                }
             }
         }
         let Ok(peer) = self.peers.find_or_add(vmid) else {
@@ -240,33 +254,40 @@ impl<'m, P: Pal> Node<'m, P> {
         self.receive(&peer);
     }
 
-    /// Reads the peer's stream to its end, if the end has arrived, and closes the connection.
+    /// Reads the peer's stream once, and closes the connection if the end has arrived.
     fn read_to_end_of_stream(
         &self,
         state: &mut WorkerState<'m, P::Stream>,
         peer: &PeerRef<'_, 'm, P::Stream>,
-    ) -> bool {
-        for _ in 0..LAST_READS {
-            let Some(mut rx) = peer.rx.try_lock() else {
-                return false;
-            };
-            let read = self.read(&mut rx);
-            let retry = self.handle_frames(peer, &mut rx);
-            drop(rx);
-            self.flush(peer);
-            if retry != Retry::No {
-                self.peers.schedule(peer);
-            }
-            match read {
-                ReadOutcome::Some => {}
-                ReadOutcome::Nothing => return false,
-                ReadOutcome::End => {
-                    peer.broken.store(true, Ordering::SeqCst);
-                    return self.close(state, peer) == Retry::No;
+    ) -> StreamEnd {
+        let Some(mut rx) = peer.rx.try_lock() else {
+            return StreamEnd::Open;
+        };
+        let read = self.read(&mut rx);
+        let retry = self.handle_frames(peer, &mut rx);
+        rx.last_reads = match read {
+            ReadOutcome::Some | ReadOutcome::NotNow => rx.last_reads.plus(1),
+            ReadOutcome::Nothing | ReadOutcome::End => 0,
+        };
+        let has_time = rx.last_reads < LAST_READS;
+        drop(rx);
+        self.flush(peer);
+        if retry != Retry::No {
+            self.peers.schedule(peer);
+        }
+        match read {
+            ReadOutcome::Some | ReadOutcome::NotNow if has_time => StreamEnd::Unknown,
+            ReadOutcome::Some | ReadOutcome::NotNow | ReadOutcome::Nothing => StreamEnd::Open,
+            ReadOutcome::End => {
+                peer.broken.store(true, Ordering::SeqCst);
+                if self.close(state, peer) == Retry::No {
+                    StreamEnd::Closed
+                } else {
+                    self.peers.schedule(peer);
+                    StreamEnd::Unknown
                 }
             }
         }
-        false
     }
 
     /// Closes the connection with a peer, and notifies the calls and tables that depend on it.
@@ -290,8 +311,8 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         // The frames that came before the end are handled.
         while !faulty && rx.last_reads < LAST_READS {
-            rx.last_reads.increment();
             let read = self.read(&mut rx);
+            rx.last_reads = rx.last_reads.plus(usize::from(read != ReadOutcome::NotNow));
             let retry = self.handle_frames(peer, &mut rx);
             if retry != Retry::No {
                 self.pause_watch(peer, &rx, &tx);
@@ -299,6 +320,10 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             match read {
                 ReadOutcome::Some => {}
+                ReadOutcome::NotNow => {
+                    self.pause_watch(peer, &rx, &tx);
+                    return Retry::Now;
+                }
                 // The last bytes of the peer may not have arrived yet.
                 ReadOutcome::Nothing
                     if peer.hung_up.load(Ordering::SeqCst) && !peer.lacks_inbound() =>
@@ -409,6 +434,17 @@ pub(in crate::node) fn revoke_grants(leader: &SpinLock<Leader<'_>>, giver: Vmid)
         leader.lock().apply(&Op::RevokeGrants(giver)),
         Outcome::Remaining(1..)
     ) {}
+}
+
+/// Whether the stream of a peer has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamEnd {
+    /// It has ended, and the connection is closed.
+    Closed,
+    /// It has not ended.
+    Open,
+    /// The end may be behind bytes that are not handled yet.
+    Unknown,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

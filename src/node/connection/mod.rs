@@ -10,6 +10,7 @@ mod peer_table;
 mod poll_loop;
 mod rx;
 mod stream_key;
+mod turn;
 mod tx;
 
 pub(crate) use adaptive_spin::AdaptiveSpin;
@@ -17,6 +18,6 @@ pub(crate) use halves::{RxHalf, TxHalf};
 pub(super) use handshake::revoke_grants;
 pub(super) use limits::NONE as NO_LIMIT;
 pub(crate) use peer_table::{PeerRef, Peers};
-pub(crate) use poll_loop::{VMID_LENGTH, WorkerState};
+pub(crate) use poll_loop::{Retry, VMID_LENGTH, WorkerState};
 pub(crate) use stream_key::StreamKey;
 pub(crate) use tx::{jittered, longer_pause};

@@ -57,6 +57,8 @@ pub(crate) struct Peer<'m, S> {
     pub(crate) locks_left: AtomicU64,
     /// On the leader: signals for the peer may be pending.
     pub(crate) has_pending_signals: AtomicBool,
+    /// How many more frames the frame that is handled counts as.
+    pub(crate) charge: AtomicU32,
     /// The number of the waiter whose call reads the incoming stream; 0 for none.
     pub(crate) reader: AtomicU32,
 }

@@ -7,6 +7,7 @@ use core::ops::Deref;
 use super::halves::{Queue, RxHalf, TxHalf};
 use super::peer::Peer;
 use super::stream_key::GENERATIONS;
+use super::turn::Share;
 use crate::Vmid;
 use crate::error::{Error, Resource};
 use crate::store::{Arena, Rank, SortedMap, SpinLock, Table, bytes_for, total};
@@ -110,6 +111,7 @@ impl<'m, S> Peers<'m, S> {
                         stream: None,
                         frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
                         last_reads: 0,
+                        share: Share::default(),
                         reads_paused: false,
                         is_traced: false,
                     },
@@ -154,6 +156,7 @@ impl<'m, S> Peers<'m, S> {
                 syncs_refused: AtomicBool::new(false),
                 locks_left: AtomicU64::new(u64::MAX),
                 has_pending_signals: AtomicBool::new(false),
+                charge: AtomicU32::new(0),
                 reader: AtomicU32::new(0),
             })
         })?;

@@ -1,8 +1,8 @@
 //! The poll loop, which moves the bytes of a node: in a thread of its own, or called by the
 //! embedder.
 //!
-//! The worker never blocks on one peer. It reads a stream once for each readiness event, so that a
-//! busy peer is not served more often than others. Frames that a peer does not read wait in the
+//! The worker never blocks on one peer. In a turn it reads each stream once and handles a limited
+//! number of frames of each peer, so that a busy peer takes no time from others. Frames that a peer does not read wait in the
 //! queue of that peer. If the queue of a peer is full, the worker does not read its requests.
 
 use crate::invariant::{Count, log_broken};
@@ -80,11 +80,17 @@ impl<'m, S: Stream> WorkerState<'m, S> {
             next_try: None,
         })
     }
+
+    /// Whether a stream that claims the same VMID waits for the end of the peer that has it.
+    pub(super) fn has_claim(&self, claimed: &UnidentifiedStream<S>) -> bool {
+        let mut waiting = self.unidentified.iter().flatten();
+        waiting.any(|other| other.length == VMID_LENGTH && other.vmid == claimed.vmid)
+    }
 }
 
 /// The time at which the worker must serve again even if no stream becomes ready.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Retry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Retry {
     Now,
     Soon,
     No,
@@ -144,6 +150,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(state) = self.worker.try_lock() else {
             return self.phase() != Phase::Closed;
         };
+        self.begin_turn();
         let mut iteration = Iteration {
             node: self,
             state,
@@ -316,9 +323,7 @@ impl<'m, P: Pal> Node<'m, P> {
         if !self.send_notifications() {
             retry = retry.min(Retry::Soon);
         }
-        if !self.send_all_pending_signals() {
-            retry = retry.min(Retry::Soon);
-        }
+        retry = retry.min(self.send_all_pending_signals());
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         (retry, relisted)

@@ -14,6 +14,8 @@ use crate::wire::{Expected, Frame};
 pub(super) enum ReadOutcome {
     Some,
     Nothing,
+    /// The stream was read in this turn already, or the buffer has no room.
+    NotNow,
     End,
 }
 
@@ -35,14 +37,14 @@ impl<'m, P: Pal> Node<'m, P> {
         }
     }
 
-    /// Reads once.
+    /// Reads, once in a turn.
     pub(super) fn read(&self, rx: &mut RxHalf<'m, P::Stream>) -> ReadOutcome {
         let Some(stream) = &rx.stream else {
             return ReadOutcome::Nothing;
         };
         let space = rx.frames.space();
-        if space.is_empty() {
-            return ReadOutcome::Nothing;
+        if space.is_empty() || !self.is_closing() && !rx.share.take_read(self.turn()) {
+            return ReadOutcome::NotNow;
         }
         assert_none_held();
         match stream.read(space) {
@@ -75,7 +77,7 @@ impl<'m, P: Pal> Node<'m, P> {
         retry
     }
 
-    /// Handles the complete frames in the buffer.
+    /// Handles the complete frames in the buffer, as far as the peer's share of this turn goes.
     pub(super) fn handle_frames(
         &self,
         peer: &PeerRef<'_, 'm, P::Stream>,
@@ -101,9 +103,16 @@ impl<'m, P: Pal> Node<'m, P> {
                 }
                 return Retry::No;
             }
+            if !self.is_closing() && rx.share.is_used_up(self.turn()) {
+                return Retry::Now;
+            }
             let length = frame.length();
+            let cost = self.cost_of(frame.code);
             self.trace_rx(peer, &frame, &mut rx.is_traced);
-            match self.handle_frame(peer, &frame) {
+            let handled = self.handle_frame(peer, &frame);
+            let extra = peer.charge.swap(0, Ordering::Relaxed);
+            rx.share.charge(cost.saturating_add(extra));
+            match handled {
                 Ok(Retry::No) => {}
                 Ok(retry) => return retry,
                 Err(refusal) => {

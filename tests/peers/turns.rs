@@ -1,0 +1,141 @@
+//! The share of one peer in a turn of the leader's worker.
+
+use std::io::Write;
+use std::path::Path;
+
+use libos_ipc::host::Host;
+use libos_ipc::pal::Time;
+use libos_ipc::{Capacities, Config, Driving, Identity, Node};
+
+use crate::peer::{GET_ID_OWNER, Peer, RELEASE_ID_RANGE, connect, frame, pair};
+
+/// The most frames of one peer in a turn.
+const SHARE: u64 = 32;
+const PID_KILL: u8 = 7;
+const ALL: u32 = 3;
+
+/// Runs a test with a leader whose worker is the test: each call of `poll` is a turn.
+fn with_leader(test: impl FnOnce(&Path, &Node<'_, Host>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().join("f");
+    let config = Config {
+        driving: Driving::Caller,
+        capacities: Capacities {
+            peers: 128,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    };
+    let bytes = Node::<Host>::memory(&Identity::LEADER, &config).total();
+    let mut memory = vec![std::mem::MaybeUninit::uninit(); bytes];
+    let host = Host::listen(&base, Identity::LEADER.vmid).unwrap();
+    let node = Node::new(host, Identity::LEADER, config, &mut memory).unwrap();
+    test(&base, &node);
+}
+
+/// One turn. Returns how many frames it handled.
+fn turn(leader: &Node<'_, Host>) -> u64 {
+    let before = leader.statistics().frames_in;
+    leader.poll(Some(Time(0)));
+    leader.statistics().frames_in - before
+}
+
+/// Sends so many requests that have no answer and no effect.
+fn flood(peer: &mut Peer, frames: usize) {
+    let release = frame(0, RELEASE_ID_RANGE, &pair(7, 7));
+    peer.to.write_all(&release.repeat(frames)).unwrap();
+}
+
+#[test]
+fn flooding_peers_have_32_frames_a_turn_and_another_is_served_in_the_first() {
+    with_leader(|base, leader| {
+        let mut peers: Vec<Peer> = (2..6).map(|vmid| Peer::join(base, vmid)).collect();
+        for _ in 0..8 {
+            turn(leader);
+        }
+        let innocent = peers.pop().unwrap();
+        let mut innocent = innocent;
+        for peer in &mut peers {
+            flood(peer, 500);
+        }
+        let seq = innocent.send(GET_ID_OWNER, &1_u32.to_le_bytes());
+        assert!((1..=3 * SHARE + 1).contains(&turn(leader)));
+        // The answer is there after one turn, or two if the first one opened the stream.
+        turn(leader);
+        assert_eq!(innocent.answer_to(seq), [0; 4]);
+        let mut left = 1_500 - 6 * SHARE;
+        while left > 0 {
+            let handled = turn(leader);
+            assert!(handled <= 3 * SHARE, "{handled} frames");
+            left = left.saturating_sub(handled);
+        }
+    });
+}
+
+#[test]
+fn stream_that_claims_the_vmid_of_a_flooding_peer_takes_no_more_of_a_turn() {
+    with_leader(|base, leader| {
+        let mut peer = Peer::join(base, 2);
+        turn(leader);
+        turn(leader);
+        flood(&mut peer, 2_000);
+        for _ in 0..20 {
+            let claims: Vec<_> = (0..20).map(|_| connect(base, 2)).collect();
+            let handled = turn(leader);
+            assert!(handled <= SHARE, "{handled} frames");
+            drop(claims);
+        }
+        // The peer keeps its place.
+        while turn(leader) > 0 {}
+        assert_eq!(leader.statistics().pools.peers.now, 1);
+    });
+}
+
+#[test]
+fn peer_that_comes_back_takes_its_place_when_the_old_stream_was_read_to_its_end() {
+    with_leader(|base, leader| {
+        let mut peer = Peer::join(base, 2);
+        turn(leader);
+        turn(leader);
+        flood(&mut peer, 1_000);
+        drop(peer);
+        let mut peer = Peer::join(base, 2);
+        let seq = peer.send(GET_ID_OWNER, &1_u32.to_le_bytes());
+        let before = leader.statistics().frames_in;
+        for _ in 0..400 {
+            turn(leader);
+        }
+        assert_eq!(peer.answer_to(seq), [0; 4]);
+        assert_eq!(leader.statistics().frames_in - before, 1_001);
+    });
+}
+
+#[test]
+fn signals_for_all_are_handled_one_a_turn_and_sent_to_32_peers_a_turn() {
+    with_leader(|base, leader| {
+        let mut peers: Vec<Peer> = (2..102).map(|vmid| Peer::join(base, vmid)).collect();
+        while leader.statistics().pools.peers.now < 100 {
+            turn(leader);
+        }
+        // The sender, the pid, the ID, the signal and the target.
+        let mut kill: Vec<u8> = Vec::new();
+        for number in [0, 0, 0, 10, ALL] {
+            kill.extend(number.to_le_bytes());
+        }
+        for peer in &mut peers[..3] {
+            peer.to.write_all(&frame(0, PID_KILL, &kill)).unwrap();
+        }
+        let (mut handled, mut turns) = (0, 0);
+        let start = leader.statistics().frames_out;
+        while handled < 3 || leader.statistics().frames_out - start < 100 {
+            let before = leader.statistics().frames_out;
+            let now = turn(leader);
+            assert!(now <= 1, "{now} signals for all in a turn");
+            let sent = leader.statistics().frames_out - before;
+            // The senders are served besides.
+            assert!(sent <= SHARE + 3, "{sent} frames sent");
+            (handled, turns) = (handled + now, turns + 1);
+            assert!(turns < 1_000);
+        }
+    });
+}
