@@ -112,15 +112,15 @@ impl LockTable<'_> {
         self.search.begin();
         let mut portion = Portion::new();
         let tables = [
-            self.file_slots.high_water(),
-            self.holder_slots.high_water(),
-            self.open_files.high_water(),
-            self.waits.slots.high_water(),
+            (3_u64, self.waits.slots.high_water()),
+            (2, self.open_files.high_water()),
+            (1, self.holder_slots.high_water()),
+            (0, self.file_slots.high_water()),
         ];
         let mut left = left;
-        for (number, high_water) in (0_u32..4).zip(tables).rev() {
+        for (number, high_water) in tables {
             // Each table has a place for 2³² slots, so one that grows meanwhile moves no other.
-            let first = u64::from(number) << 32;
+            let first = number << 32;
             let mut slots = u64::from(high_water).min(left.saturating_sub(first));
             while let Some(slot) = slots.checked_sub(1) {
                 let at = u32::try_from(slot).unwrap_or(NONE);
