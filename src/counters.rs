@@ -255,9 +255,9 @@ pools! {
     /// Open files with locks.
     lock_handles = "open files with locks",
     /// Files that the leader has delegated to members.
-    delegations = "files lent",
+    delegations = "delegations",
     /// Files that are delegated to this process.
-    delegated_files = "files borrowed",
+    delegated_files = "delegated files",
     /// Sync handles that this process uses.
     sync_handles = "sync handles",
     /// Sync handles that any process uses, at the leader.

@@ -68,7 +68,7 @@ pub(crate) fn left<P: Pal>(
             (pools.locked_files.now, "locked files"),
             (pools.waiting_for_locks.now, "requests for locks"),
             (pools.lock_handles.now, "open files"),
-            (pools.delegations.now, "files that are lent"),
+            (pools.delegations.now, "delegations"),
             (pools.served_handles.now, "sync handles"),
             (pools.sync_clients.now, "clients of sync handles"),
             (pools.send_queue.now, "bytes to send"),

@@ -47,7 +47,7 @@ pub(crate) fn command(role: &str, base: &Path, identity: &Identity) -> Result<Co
 
 /// Sends every line of a process's output on, in a thread of its own, until the receiver is closed;
 /// `None` at the end.
-pub(crate) fn hear<T>(
+pub(crate) fn read_lines<T>(
     output: ChildStdout,
     mut hand_on: impl FnMut(Option<Result<T>>) -> bool + Send + 'static,
 ) where
@@ -69,14 +69,14 @@ pub(crate) fn hear<T>(
 
 /// Writes one line in one write, so that the reader gets it at once and whole, even if the writer
 /// dies.
-pub(crate) fn say(out: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
+pub(crate) fn print_line(out: &mut impl Write, line: &impl fmt::Display) -> io::Result<()> {
     out.write_all(format!("{line}\n").as_bytes())?;
     out.flush()
 }
 
 /// Writes a line to the process that started this one, if it still reads.
-pub(crate) fn tell(line: &impl fmt::Display) {
-    let _ = say(&mut stdout().lock(), line);
+pub(crate) fn send(line: &impl fmt::Display) {
+    let _ = print_line(&mut stdout().lock(), line);
 }
 
 /// Returns a flag that becomes true when the process that started this one closes its standard

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use libos_ipc::host::HostNode;
 use libos_ipc::{ChildSelector, Id, Wait};
 
-use super::{Progress, SIGPWR, command, hear};
+use super::{Progress, SIGPWR, command, read_lines};
 
 /// The time in which all workers must end.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ where
             .with_context(|| format!("starting a {role}"))?;
         let input = process.stdin.take();
         let (number, tallies) = (self.workers.len(), self.sender.clone());
-        hear(
+        read_lines(
             process.stdout.take().context("piped")?,
             move |said| match said {
                 Some(Ok(tally)) => tallies.send((number, tally)).is_ok(),

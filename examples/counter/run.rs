@@ -28,9 +28,9 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     }
 
     let begin = Instant::now();
-    let say = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
+    let print_line = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
     let victim = fastrand::usize(..workers.workers.len());
-    say(&format!(
+    print_line(&format!(
         "{} workers; worker {victim} is going to be killed",
         workers.workers.len()
     ));
@@ -46,12 +46,12 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
         "worker {victim} never got the value"
     );
     workers.kill(victim)?;
-    say(&format!(
+    print_line(&format!(
         "worker {victim} was killed while it held the value"
     ));
     workers.listen(half, |_| false, message);
     wrong.extend(workers.stop("worker", victim)?);
-    say("all others have ended");
+    print_line("all others have ended");
 
     check(&*value.read(WAIT)?, &workers.workers, victim, wrong);
     table(&workers.workers, victim);

@@ -10,7 +10,7 @@ use clap::Args;
 use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Exit};
 
-use crate::common::{ProcessOptions, end, figures, over, tell};
+use crate::common::{ProcessOptions, end, figures, over, send};
 use crate::shared::{HANDLE, Value, WAIT};
 
 /// The interval between two reports of a worker.
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             // safe.
             if hold.load(Ordering::Relaxed) && status.changed {
                 tally.holding = 1;
-                tell(&tally);
+                send(&tally);
                 writer.increment(options.worker);
                 // The leader kills this process here.
                 loop {
@@ -81,10 +81,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tally.deaths += u64::from(status.owner_died);
         if reported.elapsed() >= REPORT_INTERVAL {
             reported = Instant::now();
-            tell(&tally);
+            send(&tally);
         }
     }
-    tell(&tally);
+    send(&tally);
     // The close sends its last increments to the leader.
     drop(value);
     end(&node, Exit::default(), WAIT)

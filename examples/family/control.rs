@@ -31,7 +31,7 @@ pub(crate) enum Command {
 
 /// A message from a member.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Word {
+pub(crate) enum MemberMessage {
     /// It has joined the family.
     Ready,
     /// Its progress.
@@ -79,38 +79,38 @@ impl FromStr for Command {
     }
 }
 
-impl fmt::Display for Word {
+impl fmt::Display for MemberMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Word::Ready => f.write_str("ready"),
-            Word::Progress(counts) => write!(f, "progress {counts}"),
-            Word::Snapshot(look) => write!(f, "look {look}"),
-            Word::Gave { id, to } => write!(f, "gave {id} {to}"),
-            Word::Done => f.write_str("done"),
-            Word::Stopped => f.write_str("stopped"),
-            Word::Emptied => f.write_str("emptied"),
-            Word::Report(report) => write!(f, "report {report}"),
+            MemberMessage::Ready => f.write_str("ready"),
+            MemberMessage::Progress(counts) => write!(f, "progress {counts}"),
+            MemberMessage::Snapshot(look) => write!(f, "look {look}"),
+            MemberMessage::Gave { id, to } => write!(f, "gave {id} {to}"),
+            MemberMessage::Done => f.write_str("done"),
+            MemberMessage::Stopped => f.write_str("stopped"),
+            MemberMessage::Emptied => f.write_str("emptied"),
+            MemberMessage::Report(report) => write!(f, "report {report}"),
         }
     }
 }
 
-impl FromStr for Word {
+impl FromStr for MemberMessage {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self> {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
         let mut words = rest.split_whitespace();
         Ok(match first {
-            "ready" => Word::Ready,
-            "progress" => Word::Progress(rest.parse()?),
-            "look" => Word::Snapshot(Box::new(rest.parse()?)),
-            "gave" => Word::Gave {
+            "ready" => MemberMessage::Ready,
+            "progress" => MemberMessage::Progress(rest.parse()?),
+            "look" => MemberMessage::Snapshot(Box::new(rest.parse()?)),
+            "gave" => MemberMessage::Gave {
                 id: number(&mut words)?,
                 to: vmid(&mut words)?,
             },
-            "done" => Word::Done,
-            "stopped" => Word::Stopped,
-            "emptied" => Word::Emptied,
-            "report" => Word::Report(Box::new(rest.parse()?)),
+            "done" => MemberMessage::Done,
+            "stopped" => MemberMessage::Stopped,
+            "emptied" => MemberMessage::Emptied,
+            "report" => MemberMessage::Report(Box::new(rest.parse()?)),
             _ => bail!("{line:?} is nothing a member says"),
         })
     }

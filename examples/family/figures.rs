@@ -24,7 +24,7 @@ figures!(
 figures!(
     /// The figures of a working member: requests and frames per second, the latencies of requests
     /// in nanoseconds, waiting calls, bytes that wait to be sent.
-    Glance { requests, p50, p99, frames_in, frames_out, waiters, queued, }
+    Rates { requests, p50, p99, frames_in, frames_out, waiters, queued, }
 );
 
 impl From<Statistics> for Ending {

@@ -17,7 +17,7 @@ pub(crate) fn table(leader: &FamilyNode, processes: &Processes) -> Result<Vec<St
     for member in processes.members.iter().filter(|member| member.is_killed()) {
         let last = id_log::read(&member.log)?.pop();
         let heard = processes
-            .gifts
+            .transferred
             .iter()
             .rfind(|gift| gift.from == member.vmid);
         if let Some(last) = last

@@ -70,7 +70,7 @@ EXAMPLES
   family                                two seconds with four members
   family --members 30 --ids 20000       until each has taken 20,000 IDs
   family --members 8 --seconds 60 --top watch a longer run
-  family --trace f.pcapng               record all that they say to each other
+  family --trace f.pcapng               record all that they print_line to each other
   family --serve /run/user/1000/fam     lead at /run/user/1000/fam.1 until SIGTERM"
 )]
 struct Cli {

@@ -13,8 +13,8 @@ use libos_ipc::errno;
 use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
-use crate::common::{Latency, say};
-use crate::control::{Command, Word};
+use crate::common::{Latency, print_line};
+use crate::control::{Command, MemberMessage};
 use crate::figures::{Counts, Ending, Report};
 use crate::id_log::{Event, Log};
 use crate::key::Key;
@@ -26,7 +26,7 @@ use crate::snapshot::{Watcher, lock};
 const HELD: usize = 64;
 
 /// The interval at which a member reports its progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         last_vmid: options.vmid,
     };
     member.owner_of(1)?;
-    tell(&Word::Ready)?;
+    send(&MemberMessage::Ready)?;
 
     let (mut working, mut said) = (false, Instant::now());
     loop {
@@ -116,11 +116,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Some(Command::Stop) => {
                 working = false;
                 member.tell_progress()?;
-                tell(&Word::Stopped)?;
+                send(&MemberMessage::Stopped)?;
             }
             Some(Command::Empty) => {
                 member.empty()?;
-                tell(&Word::Emptied)?;
+                send(&MemberMessage::Emptied)?;
             }
             Some(Command::Leave) => {
                 if let Some(watcher) = watcher {
@@ -133,8 +133,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 if options.ids.is_some_and(|ids| member.counts.taken >= ids) {
                     working = false;
                     member.tell_progress()?;
-                    tell(&Word::Done)?;
-                } else if said.elapsed() >= PROGRESS_EVERY {
+                    send(&MemberMessage::Done)?;
+                } else if said.elapsed() >= PROGRESS_INTERVAL {
                     said = Instant::now();
                     member.tell_progress()?;
                 }
@@ -169,8 +169,8 @@ fn commands() -> Receiver<Command> {
     receiver
 }
 
-fn tell(word: &Word) -> Result<()> {
-    say(&mut stdout().lock(), word).context("nobody listens any more")
+fn send(word: &MemberMessage) -> Result<()> {
+    print_line(&mut stdout().lock(), word).context("nobody listens any more")
 }
 
 struct Member {
@@ -284,7 +284,7 @@ impl Member {
         match self.ask(|node| node.transfer_id(id, to, WAIT)) {
             Ok(()) => {
                 self.counts.handed_on += 1;
-                tell(&Word::Gave { id, to })
+                send(&MemberMessage::Gave { id, to })
             }
             // That member has died, and this one has not been notified yet.
             Err(Error::NoSuchProcess | Error::Refused(errno::ESRCH)) => {
@@ -339,14 +339,14 @@ impl Member {
     }
 
     fn tell_progress(&self) -> Result<()> {
-        tell(&Word::Progress(self.counts))
+        send(&MemberMessage::Progress(self.counts))
     }
 
     fn leave(self) -> Result<()> {
         let all_sent = self.node.shut_down(Duration::from_secs(5));
         ensure!(all_sent, "something was not sent until the end");
         let ending = Ending::from(self.node.statistics());
-        tell(&Word::Report(Box::new(Report {
+        send(&MemberMessage::Report(Box::new(Report {
             counts: self.counts,
             ending,
             latency: self.latency,

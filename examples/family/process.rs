@@ -9,7 +9,7 @@ use clap::Args;
 use libos_ipc::{ChildSelector, Config, Error, Exit, Id, Target};
 
 use crate::WAIT;
-use crate::common::{ProcessOptions, command, end, tell};
+use crate::common::{ProcessOptions, command, end, send};
 use crate::key::Key;
 use crate::os::{Event, Os};
 use crate::platform::FamilyNode;
@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // This process and its descendants form a group.
         node.set_group(0, 0, WAIT)?;
     }
-    tell(&format!("up {pid} {parent_pid} {}", std::process::id()));
+    send(&format!("up {pid} {parent_pid} {}", std::process::id()));
     let mut children = Vec::new();
     if options.below > 0 {
         for _ in 0..fastrand::u32(1..=2) {
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             children.push(process);
         }
     }
-    tell(&format!("ready {pid} {}", children.len()));
+    send(&format!("ready {pid} {}", children.len()));
     let mut ears = Lines {
         pid,
         events,
@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "nobody says when to begin"
     );
     signal_others(&node, pid)?;
-    tell(&format!("done {pid}"));
+    send(&format!("done {pid}"));
     ensure!(
         ears.until(|_, signal| signal == Some(TERM)),
         "nobody says when to end"
@@ -133,7 +133,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let _ = process.wait();
     }
     let code = fastrand::u32(..256);
-    tell(&format!("exits {pid} {code}"));
+    send(&format!("exits {pid} {code}"));
     let exit = Exit {
         uid: rustix::process::getuid().as_raw(),
         code,
@@ -158,13 +158,13 @@ impl Lines {
         loop {
             let signal = match self.events.recv() {
                 Ok(Event::Signal(signal)) => {
-                    tell(&format!("got {} {pid} {}", signal.sender, signal.signal));
+                    send(&format!("got {} {pid} {}", signal.sender, signal.signal));
                     Some(signal.signal)
                 }
                 Ok(Event::Ended(exit)) => {
                     self.ended += 1;
                     let (code, signal) = (exit.code, exit.signal);
-                    tell(&format!("ended {pid} {} {code} {signal}", exit.pid));
+                    send(&format!("ended {pid} {} {code} {signal}", exit.pid));
                     None
                 }
                 Ok(Event::LeaderLeft) | Err(_) => return false,
@@ -193,7 +193,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
         let to = others[fastrand::usize(..others.len())];
         node.kill(Target::Process(to), HELLO, WAIT)
             .with_context(|| format!("{pid} signals {to}"))?;
-        tell(&format!("sent {pid} {to} {HELLO}"));
+        send(&format!("sent {pid} {to} {HELLO}"));
     }
     Ok(())
 }
@@ -202,7 +202,7 @@ fn signal_others(node: &FamilyNode, pid: Id) -> Result<()> {
 pub(crate) fn wait_for_all(node: &FamilyNode, pid: Id) -> Result<()> {
     loop {
         match node.wait_child(ChildSelector::Any, WAIT) {
-            Ok(exit) => tell(&format!("reaped {pid} {}", exit.pid)),
+            Ok(exit) => send(&format!("reaped {pid} {}", exit.pid)),
             Err(Error::NoChild) => return Ok(()),
             Err(error) => return Err(error).context("waiting for children"),
         }

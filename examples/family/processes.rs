@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use libos_ipc::{Id, Vmid};
 
-use crate::common::{hear, say};
-use crate::control::{Command, Word};
+use crate::common::{print_line, read_lines};
+use crate::control::{Command, MemberMessage};
 use crate::figures::{Counts, Report};
 use crate::key::Key;
 use crate::snapshot::Snapshot;
@@ -39,7 +39,7 @@ pub(crate) struct Member {
     /// The time at which it was killed, if it was.
     pub(crate) killed: Option<u64>,
     /// Its output has ended.
-    pub(crate) silent: bool,
+    pub(crate) output_ended: bool,
     process: Child,
     input: Option<ChildStdin>,
 }
@@ -49,31 +49,31 @@ impl Member {
         self.killed.is_some()
     }
 
-    fn tell(&mut self, command: Command) {
+    fn send(&mut self, command: Command) {
         // A dead member receives nothing; its death is detected elsewhere.
         if let Some(input) = &mut self.input {
-            let _ = say(input, &command);
+            let _ = print_line(input, &command);
         }
     }
 }
 
 /// An ID that was transferred from one member to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gift {
+pub(crate) struct TransferredId {
     pub(crate) id: Id,
     pub(crate) from: Vmid,
     pub(crate) to: Vmid,
 }
 
 enum Input {
-    Word(usize, Result<Word>),
+    MemberMessage(usize, Result<MemberMessage>),
     End(usize),
 }
 
 /// All members.
 pub(crate) struct Processes {
     pub(crate) members: Vec<Member>,
-    pub(crate) gifts: Vec<Gift>,
+    pub(crate) transferred: Vec<TransferredId>,
     sender: Sender<Input>,
     heard: Receiver<Input>,
 }
@@ -97,7 +97,7 @@ impl Processes {
         let (sender, heard) = mpsc::channel();
         Processes {
             members: Vec::new(),
-            gifts: Vec::new(),
+            transferred: Vec::new(),
             sender,
             heard,
         }
@@ -149,8 +149,8 @@ impl Processes {
                 .context("giving the key to a member")?;
         }
         let (index, sender) = (self.members.len(), self.sender.clone());
-        hear(output, move |said| {
-            let heard = said.map_or(Input::End(index), |word| Input::Word(index, word));
+        read_lines(output, move |said| {
+            let heard = said.map_or(Input::End(index), |word| Input::MemberMessage(index, word));
             sender.send(heard).is_ok()
         });
         self.members.push(Member {
@@ -162,7 +162,7 @@ impl Processes {
             report: None,
             exit: None,
             killed: None,
-            silent: false,
+            output_ended: false,
             process,
             input,
         });
@@ -189,7 +189,7 @@ impl Processes {
 
     pub(crate) fn tell_all(&mut self, command: Command) {
         for member in self.members.iter_mut().filter(|member| !member.is_killed()) {
-            member.tell(command);
+            member.send(command);
         }
     }
 
@@ -234,7 +234,7 @@ impl Processes {
                 next_tick = now + Duration::from_millis(100);
             }
             match self.heard.recv_timeout(Duration::from_millis(10)) {
-                Ok(Input::Word(index, word)) => self.read_line(index, word)?,
+                Ok(Input::MemberMessage(index, word)) => self.read_line(index, word)?,
                 Ok(Input::End(index)) => self.read_end(index)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -243,25 +243,25 @@ impl Processes {
         Ok(())
     }
 
-    fn read_line(&mut self, index: usize, word: Result<Word>) -> Result<()> {
+    fn read_line(&mut self, index: usize, word: Result<MemberMessage>) -> Result<()> {
         let member = &mut self.members[index];
         let from = member.vmid;
         match word.with_context(|| format!("what member {from} said"))? {
-            Word::Ready => member.stage = Stage::Ready,
-            Word::Progress(counts) => member.counts = counts,
-            Word::Snapshot(look) => member.look = Some(*look),
-            Word::Done => member.stage = Stage::Done,
-            Word::Stopped => member.stage = Stage::Stopped,
-            Word::Emptied => member.stage = Stage::Emptied,
-            Word::Report(report) => {
+            MemberMessage::Ready => member.stage = Stage::Ready,
+            MemberMessage::Progress(counts) => member.counts = counts,
+            MemberMessage::Snapshot(look) => member.look = Some(*look),
+            MemberMessage::Done => member.stage = Stage::Done,
+            MemberMessage::Stopped => member.stage = Stage::Stopped,
+            MemberMessage::Emptied => member.stage = Stage::Emptied,
+            MemberMessage::Report(report) => {
                 member.stage = Stage::Reported;
                 member.counts = report.counts;
                 member.report = Some(*report);
             }
-            Word::Gave { id, to } => {
-                self.gifts.push(Gift { id, from, to });
+            MemberMessage::Gave { id, to } => {
+                self.transferred.push(TransferredId { id, from, to });
                 if let Some(to) = self.member_mut(to) {
-                    to.tell(Command::Adopt(id));
+                    to.send(Command::Adopt(id));
                 }
             }
         }
@@ -270,7 +270,7 @@ impl Processes {
 
     fn read_end(&mut self, index: usize) -> Result<()> {
         let member = &mut self.members[index];
-        member.silent = true;
+        member.output_ended = true;
         if !member.is_killed() {
             let exit = member.process.wait()?;
             member.exit = Some(exit);

@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
             .collect::<Result<_, _>>()?;
         let victim = random.choice(&vmids).copied().context("no members")?;
         let summary = Summary::new(options);
-        summary.say(&format!(
+        summary.print_line(&format!(
             "members: {}; member {victim} is going to be killed; seed {seed}",
             vmids.len()
         ));
@@ -166,7 +166,8 @@ impl<'a> Run<'a> {
         self.work()?;
         wrong.extend(self.stop()?);
         let (count, overlaps) = final_checks::holds(&self.processes)?;
-        self.summary.say(&format!("{count} holds of IDs compared"));
+        self.summary
+            .print_line(&format!("{count} holds of IDs compared"));
         wrong.extend(overlaps);
         summary::table(&self.processes, &self.leader.statistics());
         let Run {
@@ -193,7 +194,7 @@ impl<'a> Run<'a> {
             |_| (),
             |processes| processes.all_at(Stage::Ready),
         )?;
-        self.summary.say("all have joined");
+        self.summary.print_line("all have joined");
         self.processes.tell_all(Command::Go);
         let begin = Instant::now();
         let Run {
@@ -256,10 +257,11 @@ impl<'a> Run<'a> {
         )?;
         self.summary.finish();
         self.summary
-            .say("all have stopped and given back what they had");
+            .print_line("all have stopped and given back what they had");
         let mut wrong = final_checks::table(&self.leader, &self.processes)?;
         self.processes.tell_all(Command::Leave);
-        let all_left = |processes: &Processes| processes.members.iter().all(|member| member.silent);
+        let all_left =
+            |processes: &Processes| processes.members.iter().all(|member| member.output_ended);
         self.processes
             .listen_until("leaving", STEP_LIMIT, |_| (), all_left)?;
         wrong.extend(left(&self.leader, |_, _| false));
@@ -312,23 +314,25 @@ fn kill(
     let held = reading
         .join()
         .map_err(|_| anyhow!("reading a log has panicked"))??;
-    summary.say(&format!(
+    summary.print_line(&format!(
         "killed member {victim}, which held {} IDs",
         held.len()
     ));
     let came_back = |processes: &Processes| {
         let given = processes
-            .gifts
+            .transferred
             .iter()
             .filter(|gift| gift.to == victim)
             .map(|gift| gift.id);
         let its = |id| leader.owner_of(id, WAIT) == Ok(Some(victim));
-        processes.member(victim).is_some_and(|member| member.silent)
+        processes
+            .member(victim)
+            .is_some_and(|member| member.output_ended)
             && !held.iter().copied().chain(given).any(its)
     };
     let what = format!("taking back what member {victim} had");
     processes.listen_until(&what, NOTICE_LIMIT, |_| (), came_back)?;
-    summary.say(&format!(
+    summary.print_line(&format!(
         "what it had came back, {:.1?} after its death at the latest",
         since.elapsed()
     ));

@@ -13,10 +13,10 @@ use libos_ipc::{Capacities, Config, Identity, Refusal, Statistics};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::common::say;
+use crate::common::print_line;
 
 /// The interval of the summary.
-const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time for which members may read the remaining frames before the end.
 const LEAVE_LIMIT: Duration = Duration::from_millis(500);
@@ -42,16 +42,18 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
         quiet,
         begin: Instant::now(),
     };
-    summary.say(format_args!(
+    summary.print_line(format_args!(
         "leading as member 1, listening at {}",
         leader.pal().path().display()
     ));
     if !leader.pal().directory_is_private() {
-        summary.say("note: others can write to that directory: they can't get in, but in the way");
+        summary.print_line(
+            "note: others can write to that directory: they can't get in, but in the way",
+        );
     }
     let peers = config.capacities.peers as u64;
     if descriptors / 2 < peers {
-        summary.say(format_args!(
+        summary.print_line(format_args!(
             "note: {descriptors} descriptors are enough for about {} members at once, not for {peers}",
             descriptors / 2
         ));
@@ -59,7 +61,7 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
 
     let mut before = leader.statistics();
     let signal = loop {
-        match ends.recv_timeout(ACCOUNT_EVERY) {
+        match ends.recv_timeout(SUMMARY_INTERVAL) {
             Ok(signal) => break signal,
             Err(RecvTimeoutError::Timeout) => {
                 let now = leader.statistics();
@@ -70,7 +72,7 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
         }
     };
     summary.changes(&before, &leader.statistics());
-    summary.say(format_args!(
+    summary.print_line(format_args!(
         "ending: {}",
         if signal == SIGINT {
             "SIGINT"
@@ -80,7 +82,7 @@ pub(crate) fn run(base: &Path, quiet: bool, wrap_ids: bool) -> Result<()> {
     ));
     let end = leader.statistics();
     if !leader.shut_down(LEAVE_LIMIT) {
-        summary.say("note: not every member read all that was sent to it");
+        summary.print_line("note: not every member read all that was sent to it");
     }
     summary.summary(&end);
     // Dropping the node removes the socket file.
@@ -94,11 +96,11 @@ struct Summary {
 }
 
 impl Summary {
-    fn say(&self, what: impl fmt::Display) {
+    fn print_line(&self, what: impl fmt::Display) {
         if !self.quiet {
             let line = format!("{:>9.3} s  {what}", self.begin.elapsed().as_secs_f64());
             // The members are not affected if the output is not read.
-            let _ = say(&mut stdout().lock(), &line);
+            let _ = print_line(&mut stdout().lock(), &line);
         }
     }
 
@@ -109,7 +111,7 @@ impl Summary {
             now.disconnects - before.disconnects,
         );
         if came + went > 0 {
-            self.say(format_args!(
+            self.print_line(format_args!(
                 "{came} connections came, {went} members went: {} are here, with {} ID ranges",
                 now.pools.peers.now, now.pools.ranges.now
             ));
@@ -117,24 +119,24 @@ impl Summary {
         for reason in Refusal::all() {
             let count = now.refused(reason) - before.refused(reason);
             if count > 0 {
-                self.say(format_args!("refused {count}: {reason}"));
+                self.print_line(format_args!("refused {count}: {reason}"));
             }
         }
     }
 
     fn summary(&self, end: &Statistics) {
         let pools = &end.pools;
-        self.say(format_args!(
+        self.print_line(format_args!(
             "in all: {} connections, {} refused, at most {} members at once",
             end.accepted,
             end.refused_total(),
             pools.peers.peak
         ));
-        self.say(format_args!(
+        self.print_line(format_args!(
             "frames: {} in, {} out; bytes: {} in, {} out; unknown {}, could not be done {}, held back {}",
             end.frames_in, end.frames_out, end.bytes_in, end.bytes_out, end.unknown_codes, end.rejected_oneway, end.paused_reads
         ));
-        self.say(format_args!(
+        self.print_line(format_args!(
             "ID ranges: {} when it ended, at most {} of {}",
             pools.ranges.now, pools.ranges.peak, pools.ranges.limit
         ));

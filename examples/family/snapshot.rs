@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result};
 use libos_ipc::{PendingCall, Statistics};
 
-use crate::common::{Latency, say};
-use crate::control::Word;
-use crate::figures::Glance;
+use crate::common::{Latency, print_line};
+use crate::control::MemberMessage;
+use crate::figures::Rates;
 use crate::platform::FamilyNode;
 
 /// The interval of a member's snapshots.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The greatest number of waits in a snapshot: the longest ones.
 const WAITS: usize = 4;
@@ -25,7 +25,7 @@ const WAITS: usize = 4;
 /// A snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    pub(crate) glance: Glance,
+    pub(crate) glance: Rates,
     /// The longest first.
     pub(crate) waits: Vec<ReportedCall>,
 }
@@ -72,7 +72,7 @@ impl SnapshotSource {
             clippy::cast_sign_loss
         )]
         let rate = |count: u64| (count as f64 / span) as u64;
-        let glance = Glance {
+        let glance = Rates {
             requests: rate(latency.requests()),
             p50: latency.nanoseconds(50),
             p99: latency.nanoseconds(99),
@@ -101,11 +101,14 @@ impl Watcher {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut looker = SnapshotSource::new(&node);
-            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(SNAPSHOT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let latency = std::mem::take(&mut *lock(&latency));
                 let look = looker.look(&node, &latency);
                 // If the reader is gone, the member's other messages report that.
-                let _ = say(&mut stdout().lock(), &Word::Snapshot(Box::new(look)));
+                let _ = print_line(
+                    &mut stdout().lock(),
+                    &MemberMessage::Snapshot(Box::new(look)),
+                );
             }
         });
         Watcher { stop, thread }

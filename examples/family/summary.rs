@@ -8,14 +8,14 @@ use comfy_table::{Cell, CellAlignment, Row, Table};
 use libos_ipc::Statistics;
 
 use crate::RunOptions;
-use crate::common::{HumanBytes, HumanCount, Latency, Progress, say};
+use crate::common::{HumanBytes, HumanCount, Latency, Progress, print_line};
 use crate::figures::{Counts, Ending, Report};
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes};
 use crate::top::Top;
 
 /// The interval of lines if there is no terminal.
-const LINE_EVERY: Duration = Duration::from_millis(500);
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The whole work.
 pub(crate) const ALL: u64 = 1000;
@@ -45,14 +45,14 @@ impl Summary {
     }
 
     /// Prints one line, with the time.
-    pub(crate) fn say(&self, what: &str) {
+    pub(crate) fn print_line(&self, what: &str) {
         let line = format!("{:>7.3} s  {what}", self.begin.elapsed().as_secs_f64());
-        if self.top.as_ref().is_some_and(|top| top.say(&line)) {
+        if self.top.as_ref().is_some_and(|top| top.print_line(&line)) {
             return;
         }
         self.progress.clear();
         // If the output is not read, the work continues.
-        let _ = say(&mut stdout().lock(), &line);
+        let _ = print_line(&mut stdout().lock(), &line);
     }
 
     /// Shows the progress, of [`ALL`].
@@ -75,8 +75,8 @@ impl Summary {
             let text = format!("{}: {message}", self.aim);
             self.progress.show(done, ALL, &text);
         } else if Instant::now() >= self.next_line {
-            self.next_line = Instant::now() + LINE_EVERY;
-            self.say(&format!("{:>3} %: {message}", done.min(ALL) * 100 / ALL));
+            self.next_line = Instant::now() + LINE_INTERVAL;
+            self.print_line(&format!("{:>3} %: {message}", done.min(ALL) * 100 / ALL));
         }
     }
 
@@ -124,8 +124,8 @@ pub(crate) fn table(processes: &Processes, leader: &Statistics) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let _ = say(&mut stdout().lock(), &table);
-    let _ = say(
+    let _ = print_line(&mut stdout().lock(), &table);
+    let _ = print_line(
         &mut stdout().lock(),
         &format!(
             "the leader: {} frames in {} reads, {} frames in {} writes, at most {} ID ranges at once",

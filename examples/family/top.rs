@@ -11,7 +11,7 @@ use console::{Term, truncate_str};
 use libos_ipc::Usage;
 
 use crate::common::{HumanCount, Latency};
-use crate::figures::Glance;
+use crate::figures::Rates;
 use crate::platform::FamilyNode;
 use crate::processes::{Member, Processes, Stage};
 use crate::snapshot::{ReportedCall, Snapshot, SnapshotSource};
@@ -57,7 +57,7 @@ impl Top {
     }
 
     /// Shows one line of the program. True if the display shows it.
-    pub(crate) fn say(&self, line: &str) -> bool {
+    pub(crate) fn print_line(&self, line: &str) -> bool {
         if !self.is_live() {
             return false;
         }
@@ -216,8 +216,8 @@ fn does(member: &Member) -> &'static str {
     }
 }
 
-fn row(name: &str, does: &str, taken: Option<u64>, glance: &Glance) -> Vec<Cell> {
-    let Glance {
+fn row(name: &str, does: &str, taken: Option<u64>, glance: &Rates) -> Vec<Cell> {
+    let Rates {
         requests,
         p50,
         p99,

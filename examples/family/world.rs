@@ -109,7 +109,7 @@ pub(crate) fn run(
     let mut own = world.ledger.up.iter().filter(|(_, up)| up.0 == pid);
     let victim = *own.next().context("no children")?.0;
     let count = world.ledger.up.len();
-    summary.say(&format!(
+    summary.print_line(&format!(
         "{count} processes, children and grandchildren of the first; {victim} is going to be killed"
     ));
     first.kill(Target::All, GO, WAIT)?;
@@ -139,7 +139,7 @@ pub(crate) fn run(
     let since = Instant::now();
     let wait = libos_ipc::Wait::at_most(LIMIT);
     let died = first.wait_child(ChildSelector::Pid(victim), wait)?;
-    summary.say(&format!(
+    summary.print_line(&format!(
         "{victim} was killed by the host; its parent knew after {:.1?}: signal {}",
         since.elapsed(),
         died.signal
@@ -163,7 +163,7 @@ pub(crate) fn run(
     }
     first.leave(wait)?;
     world.take_events();
-    Ok(world.verdict(victim))
+    Ok(world.final_faults(victim))
 }
 
 struct World<'a> {
@@ -229,7 +229,7 @@ impl World<'_> {
         }
     }
 
-    fn verdict(&self, victim: Id) -> Vec<String> {
+    fn final_faults(&self, victim: Id) -> Vec<String> {
         let mut wrong = Vec::new();
         let ledger = &self.ledger;
         for (key, sent) in &ledger.sent {

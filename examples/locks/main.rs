@@ -43,7 +43,7 @@ WHAT IS CHECKED
 
 EXAMPLES
   locks                                  two seconds, four tellers, ten accounts
-  locks --tellers 16 --accounts 4        a crowd at few accounts: many deadlocks"
+  locks --tellers 16 --accounts 4        a processes_per_core at few accounts: many deadlocks"
 )]
 struct Cli {
     #[command(flatten)]

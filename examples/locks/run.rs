@@ -32,9 +32,9 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     }
 
     let begin = Instant::now();
-    let say = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
+    let print_line = |what: &str| println!("{:>7.3} s  {what}", begin.elapsed().as_secs_f64());
     let victim = fastrand::usize(..workers.workers.len());
-    say(&format!(
+    print_line(&format!(
         "{} tellers, {} accounts, {} in the bank; teller {victim} is going to be killed",
         workers.workers.len(),
         options.accounts,
@@ -42,10 +42,10 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     ));
     workers.listen(options.seconds / 2, |_| false, message);
     workers.kill(victim)?;
-    say(&format!("teller {victim} was killed"));
+    print_line(&format!("teller {victim} was killed"));
     workers.listen(options.seconds / 2, |_| false, message);
     wrong.extend(workers.stop("teller", victim)?);
-    say("all others have come to their end");
+    print_line("all others have come to their end");
 
     let locker = Locker {
         node: &leader,

@@ -12,13 +12,13 @@ use libos_ipc::host::HostNode;
 use libos_ipc::{Config, Error, Exit, FileLock, Id, LockFamily, LockKind, Wait};
 
 use crate::bank::{ACCOUNT, BALANCE, Bank};
-use crate::common::{ProcessOptions, end, figures, over, tell};
+use crate::common::{ProcessOptions, end, figures, over, send};
 
 /// Every wait takes less time than this, unless it lasts for ever.
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(20));
 
 /// The interval at which a teller reports its progress.
-const TELL_EVERY: Duration = Duration::from_millis(50);
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One transfer in this many is a count of all the money.
 const COUNT_EVERY: u64 = 50;
@@ -91,12 +91,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         } else {
             transfer(&locker, &bank, options, &mut tally)?;
         }
-        if told.elapsed() >= TELL_EVERY {
+        if told.elapsed() >= REPORT_INTERVAL {
             told = Instant::now();
-            tell(&tally);
+            send(&tally);
         }
     }
-    tell(&tally);
+    send(&tally);
     // The locks of a process end with it.
     end(&node, Exit::default(), WAIT)
 }

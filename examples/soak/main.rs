@@ -3,7 +3,7 @@
 //!
 //! The parts: [`run`] is the leader's side, which keeps the [`places`] filled; [`member`] is a
 //! process and [`work`] what it does while it lives; [`shared`] is what all of them share, [`signals`]
-//! what they signal; [`figures`] is what they count, [`view`] what you see, [`verdict`] what must be
+//! what they signal; [`figures`] is what they count, [`view`] what you see, [`final_faults`] what must be
 //! true at the end.
 
 #[path = "../common/mod.rs"]
@@ -61,12 +61,12 @@ WHAT IS CHECKED
 HOW MUCH WORK THAT IS
   As many processes as you like can't be served as fast as you like: pauses between two pieces of work,
   lifetimes and the limit of a call grow with the processes for each core (`--pause`, `--life` and
-  `--limit` say otherwise). The machine is busy, but calls don't take long for want of a processor
+  `--limit` print_line otherwise). The machine is busy, but calls don't take long for want of a processor
   alone.
 
 EXAMPLES
   soak                               fifty processes for twenty seconds
-  soak --members 200 --seconds 600   ten minutes of a crowd
+  soak --members 200 --seconds 600   ten minutes of a processes_per_core
   soak --members 8 --pause 0         as fast as it can, all the time"
 )]
 struct Cli {
@@ -101,21 +101,21 @@ struct Options {
 
 impl Options {
     /// Returns the number of processes for each core.
-    fn crowd(&self) -> u32 {
+    fn processes_per_core(&self) -> u32 {
         let cores = available_parallelism().map_or(1, usize::from);
         self.members.div_ceil(u32::try_from(cores).unwrap_or(1))
     }
 
     fn pause(&self) -> Duration {
-        milliseconds(self.pause, self.crowd() * 2)
+        milliseconds(self.pause, self.processes_per_core() * 2)
     }
 
     fn life(&self) -> Duration {
-        milliseconds(self.life, 500 + 40 * self.crowd())
+        milliseconds(self.life, 500 + 40 * self.processes_per_core())
     }
 
     fn limit(&self) -> Duration {
-        milliseconds(self.limit, 2000 + 20 * self.crowd())
+        milliseconds(self.limit, 2000 + 20 * self.processes_per_core())
     }
 }
 

@@ -18,13 +18,13 @@ use libos_ipc::{
 };
 use rustix::process::{getgid, getuid};
 
-use crate::common::{ProcessOptions, end, over, tell};
+use crate::common::{ProcessOptions, end, over, send};
 use crate::figures::Kind;
 use crate::signals::{ALL, GROUP, ONE};
 use crate::work::Member;
 
 /// The interval of a process's reports.
-const REPORT_EVERY: Duration = Duration::from_millis(500);
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -141,9 +141,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let start = member.own_changes()?;
     while lives() && life.is_none_or(|life| born.elapsed() < life) {
         member.step()?;
-        if told.elapsed() >= REPORT_EVERY {
+        if told.elapsed() >= REPORT_INTERVAL {
             told = Instant::now();
-            tell(&std::mem::take(&mut member.report));
+            send(&std::mem::take(&mut member.report));
         }
         sleep(Duration::from_micros(fastrand::u64(
             ..=options.pause * 2000,
@@ -180,6 +180,6 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     counts.by_group = os.groups.load(Ordering::Relaxed);
     counts.to_all = os.alls.load(Ordering::Relaxed);
     counts.last = 1;
-    tell(&report);
+    send(&report);
     Ok(options.code)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 const GROWTH: u64 = 2 << 20;
 
 /// The interval of samples.
-const SAMPLE_EVERY: Duration = Duration::from_millis(200);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Memory and descriptors of this process.
 pub(crate) struct Resources {
@@ -42,7 +42,7 @@ impl Resources {
         if elapsed < self.next_look {
             return Ok(());
         }
-        self.next_look = elapsed + SAMPLE_EVERY;
+        self.next_look = elapsed + SAMPLE_INTERVAL;
         (self.memory, self.descriptors) = (memory()?, descriptors()?);
         if elapsed < self.time / 4 {
             self.early = self.early.max(self.memory);
@@ -54,7 +54,7 @@ impl Resources {
 
     /// Returns the faults when all processes have ended. `kept` is the greatest number of calls of
     /// this process that ever waited at once: the event of each is kept for later calls.
-    pub(crate) fn verdict(&self, kept: usize) -> Vec<String> {
+    pub(crate) fn final_faults(&self, kept: usize) -> Vec<String> {
         let mut wrong = Vec::new();
         match descriptors() {
             Ok(now) if (self.at_first..=self.at_first + kept).contains(&now) => {}

@@ -24,7 +24,7 @@ use crate::member::{self, answer};
 use crate::resources::Resources;
 use crate::shared::{Guarded, SHARERS, Value, value_of};
 use crate::signals::signal;
-use crate::slots::{Event, Known, Occupant, Plan, Register, Start};
+use crate::slots::{Event, Known, Plan, Register, RunningProcess, Start};
 use crate::view::View;
 
 /// The time after its death at which a killed process counts as one that never joined.
@@ -149,7 +149,7 @@ pub(crate) fn run(options: &Options, wrong: &mut Vec<String>) -> Result<()> {
     wrong.extend(left(&leader, |reason, count| {
         matches!(reason, Refusal::NoVmid | Refusal::Unreachable) && count <= killed
     }));
-    wrong.extend(run.verdict());
+    wrong.extend(run.final_faults());
     Ok(())
 }
 
@@ -177,7 +177,7 @@ fn capacities(members: u32) -> Capacities {
 
 /// A process that has ended and was not reaped.
 struct Ending {
-    gone: Occupant,
+    gone: RunningProcess,
     status: ExitStatus,
     since: Instant,
 }
@@ -188,7 +188,7 @@ struct Run<'a> {
     leader: &'a HostNode,
     register: &'a Register,
     wait: Wait<'static>,
-    places: Vec<Option<Occupant>>,
+    places: Vec<Option<RunningProcess>>,
     ending: Vec<Ending>,
     events: Sender<Event>,
     happened: Receiver<Event>,
@@ -242,7 +242,7 @@ impl Run<'_> {
                     base,
                     file,
                 };
-                let new = Occupant::start(&start, self.options, &self.events);
+                let new = RunningProcess::start(&start, self.options, &self.events);
                 let new = new.inspect_err(|_| {
                     let _ = self.leader.abandon_child(child.vmid);
                 })?;
@@ -265,7 +265,7 @@ impl Run<'_> {
             .recv_timeout(until.saturating_duration_since(Instant::now()))
         {
             match event {
-                Event::Said(place, report) => self.hear(place, &(*report)?),
+                Event::Said(place, report) => self.read_lines(place, &(*report)?),
                 Event::Silent(place) => {
                     let mut gone = self.places[place].take().context("nobody was there")?;
                     let status = gone.status()?;
@@ -300,7 +300,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn hear(&mut self, place: usize, report: &Report) {
+    fn read_lines(&mut self, place: usize, report: &Report) {
         if let Some(occupant) = &mut self.places[place] {
             occupant.counts += report.counts;
         }
@@ -343,7 +343,7 @@ impl Run<'_> {
         self.totals.killed += u64::from(status.code().is_none());
         let known = self.register.change(pid, |known| {
             known.reaped = true;
-            known.silent = true;
+            known.output_ended = true;
             *known
         });
         let known = known.with_context(|| format!("{pid} was told of twice"))?;
@@ -379,9 +379,9 @@ impl Run<'_> {
     }
 
     /// Returns the faults of the whole run.
-    fn verdict(&self) -> Vec<String> {
+    fn final_faults(&self) -> Vec<String> {
         let waiters = self.leader.statistics().pools.waiters;
-        let mut wrong = self.resources.verdict(waiters.peak);
+        let mut wrong = self.resources.final_faults(waiters.peak);
         let limit = self.options.limit();
         for (kind, name) in Kind::ALL {
             let latency = self.totals.report.latencies.of(kind);

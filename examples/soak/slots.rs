@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use libos_ipc::{ChildExit, Id, Identity, Vmid};
 
 use crate::Options;
-use crate::common::{SIGPWR, command, hear};
+use crate::common::{SIGPWR, command, read_lines};
 use crate::figures::{Counts, Report};
 
 /// The planned end of a process.
@@ -35,7 +35,7 @@ pub(crate) enum Event {
 }
 
 /// A live process.
-pub(crate) struct Occupant {
+pub(crate) struct RunningProcess {
     pub(crate) pid: Id,
     pub(crate) vmid: Vmid,
     pub(crate) code: u32,
@@ -56,12 +56,12 @@ pub(crate) struct Start<'a> {
     pub(crate) file: &'a Path,
 }
 
-impl Occupant {
+impl RunningProcess {
     pub(crate) fn start(
         start: &Start<'_>,
         options: &Options,
         events: &Sender<Event>,
-    ) -> Result<Occupant> {
+    ) -> Result<RunningProcess> {
         let Start {
             child,
             place,
@@ -94,13 +94,13 @@ impl Occupant {
         let mut process = start.spawn().context("starting a process")?;
         let input = process.stdin.take();
         let events = events.clone();
-        hear(process.stdout.take().context("piped")?, move |said| {
+        read_lines(process.stdout.take().context("piped")?, move |said| {
             let event = said.map_or(Event::Silent(place), |said| {
                 Event::Said(place, Box::new(said))
             });
             events.send(event).is_ok()
         });
-        Ok(Occupant {
+        Ok(RunningProcess {
             pid: child.pid,
             vmid: child.vmid,
             code: code.into(),
@@ -155,7 +155,7 @@ impl Occupant {
     }
 }
 
-impl Drop for Occupant {
+impl Drop for RunningProcess {
     /// No process survives, however this ends.
     fn drop(&mut self) {
         if let Ok(None) = self.process.try_wait() {
@@ -192,7 +192,7 @@ pub(crate) struct Known {
     /// It was reaped.
     pub(crate) reaped: bool,
     /// It must not be signalled any more.
-    pub(crate) silent: bool,
+    pub(crate) output_ended: bool,
 }
 
 /// The same for all processes, shared by several threads.
@@ -225,7 +225,7 @@ impl Register {
         let all = self.all();
         let living: Vec<Id> = all
             .iter()
-            .filter(|(_, known)| !known.silent)
+            .filter(|(_, known)| !known.output_ended)
             .map(|(pid, _)| *pid)
             .collect();
         fastrand::choice(living)

@@ -7,13 +7,13 @@ use comfy_table::{CellAlignment, Table};
 use libos_ipc::Statistics;
 
 use crate::Options;
-use crate::common::{HumanBytes, HumanCount, Progress, tell};
+use crate::common::{HumanBytes, HumanCount, Progress, send};
 use crate::figures::Kind;
 use crate::resources::Resources;
 use crate::run::Totals;
 
 /// The interval of the display.
-const SHOW_EVERY: Duration = Duration::from_millis(500);
+const DISPLAY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct View {
     progress: Progress,
@@ -27,7 +27,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(options: &Options) -> View {
-        tell(&format!(
+        send(&format!(
             "{} processes for {:?}: a pause of {:?} between two pieces of work, a life of {:?} on \
              average, a call at most {:?}",
             options.members,
@@ -38,7 +38,7 @@ impl View {
         ));
         let progress = Progress::new();
         let every = if progress.is_shown() {
-            SHOW_EVERY
+            DISPLAY_INTERVAL
         } else {
             (options.seconds / 20).max(Duration::from_secs(1))
         };
@@ -83,7 +83,7 @@ impl View {
             self.progress
                 .show(elapsed.as_secs(), self.seconds.as_secs(), &text);
         } else {
-            tell(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
+            send(&format!("{:>7.1} s  {line}", elapsed.as_secs_f64()));
         }
         self.before = (elapsed, calls);
     }
@@ -91,8 +91,8 @@ impl View {
     pub(crate) fn finish(&self, totals: &Totals, leader: &Statistics) {
         let elapsed = self.begin.elapsed();
         self.progress.clear();
-        tell(&table(totals, &[0; Kind::ALL.len()], elapsed));
-        tell(&format!(
+        send(&table(totals, &[0; Kind::ALL.len()], elapsed));
+        send(&format!(
             "{} processes, {} of them killed ({} before they had joined); the leader: {} frames in {} reads, {} frames in {} writes",
             HumanCount(totals.ended),
             HumanCount(totals.killed),
@@ -103,7 +103,7 @@ impl View {
             HumanCount(leader.writes),
         ));
         let counts = totals.report.counts;
-        tell(&format!(
+        send(&format!(
             "{} changes of shared values, {} signals to others, {} deadlocks refused",
             HumanCount(counts.changes),
             HumanCount(counts.to_others + counts.to_first),
