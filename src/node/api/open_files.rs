@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::leader_request::done;
 use crate::Vmid;
-use crate::error::{Error, errno};
+use crate::error::{Error, errno, negated};
 use crate::leader::{Leader, Op, UNCONFIRMED};
 use crate::node::rpc::Limits;
 use crate::node::{LateReply, Node, PeerRef, Wait};
@@ -106,7 +106,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut pause = FIRST_PAUSE;
         while self.pause(self.identity.vmid, limits, pause).is_ok()
             && self.ask_leader(&question, LateReply::Drop, limits.wait())
-                == Ok(Answer::Status(errno::EAGAIN.saturating_neg()))
+                == Ok(Answer::Status(negated(errno::EAGAIN)))
         {
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
