@@ -5,7 +5,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::file_locks::LockLimits;
-use crate::leader::SignalLimits;
+use crate::leader::{LeaderCapacities, SignalLimits};
 use crate::shared_state::LeaseLimits;
 use crate::wire::{Answer, DelegatedLocks};
 use crate::{Id, Vmid};
@@ -145,14 +145,6 @@ impl Capacities {
         self.send_queue / 2 >= Answer::LONGEST_META
     }
 
-    /// The limits of the leader's signals. A target is a process or a connected member.
-    pub(crate) const fn signals(&self) -> SignalLimits {
-        SignalLimits {
-            targets: total!(self.processes, self.peers),
-            queued: self.queued_signals,
-        }
-    }
-
     /// Returns the number of files that can be delegated to a process that is not the leader.
     pub(crate) const fn max_delegated_files(&self) -> usize {
         if self.fits_delegation() {
@@ -225,6 +217,26 @@ impl Config {
         recall_limit: Duration::from_secs(5),
         start_limit: Duration::from_mins(1),
     };
+}
+
+impl Config {
+    /// What the leader of a family with this configuration is made with.
+    pub(crate) const fn leader_capacities(&self) -> LeaderCapacities {
+        let capacities = &self.capacities;
+        LeaderCapacities {
+            ranges: capacities.ranges,
+            processes: capacities.processes,
+            signals: SignalLimits {
+                // A target is a process or a connected member.
+                targets: total!(capacities.processes, capacities.peers),
+                queued: capacities.queued_signals,
+            },
+            locks: capacities.locks,
+            leases: capacities.leases,
+            sync_data: capacities.sync_data,
+            wrap_ids: self.wrap_ids,
+        }
+    }
 }
 
 impl Default for Config {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::leader::{Alloc, Leader, Op, Outcome, Presence, Ranges, SignalLimits};
+use libos_ipc::leader::{Alloc, Leader, LeaderCapacities, Op, Outcome, Presence, Ranges};
 use libos_ipc::member::{Allocation, OwnIds, Purpose};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Hello, IdRange, Message};
-use libos_ipc::{Error, ID_MAX, Id, LockLimits, Resource, Vmid};
+use libos_ipc::{Error, ID_MAX, Id, Resource, Vmid};
 use proptest::prelude::*;
 
 fn vmid(number: u32) -> Vmid {
@@ -437,10 +437,14 @@ fn the_cost_of_a_death_does_not_grow_with_the_ranges_of_others() {
 
 #[test]
 fn a_pid_is_a_range_of_one_id_of_its_process() {
-    let limits = LockLimits::NONE;
-    let mut memory = Box::new_uninit_slice(Leader::bytes(8, 4, &SignalLimits::NONE, &limits));
+    let capacities = LeaderCapacities {
+        ranges: 8,
+        processes: 4,
+        ..LeaderCapacities::NONE
+    };
+    let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
     let mut arena = Arena::new(&mut memory);
-    let mut leader = Leader::new(&mut arena, 8, 4, &SignalLimits::NONE, &limits, false).unwrap();
+    let mut leader = Leader::new(&mut arena, &capacities).unwrap();
     let mut request = |from: Vmid, message| {
         leader.apply(&Op::Request {
             from,

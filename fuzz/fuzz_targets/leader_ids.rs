@@ -5,29 +5,20 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::leader::{Leader, Op, Outcome, Presence, SignalLimits};
+use libos_ipc::Vmid;
+use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Frame, Message};
-use libos_ipc::{LockLimits, Vmid};
 
-const RANGES: usize = 24;
+const CAPACITIES: LeaderCapacities = LeaderCapacities {
+    ranges: 24,
+    wrap_ids: true,
+    ..LeaderCapacities::NONE
+};
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut memory = Box::new_uninit_slice(Leader::bytes(
-        RANGES,
-        0,
-        &SignalLimits::NONE,
-        &LockLimits::NONE,
-    ));
-    let mut leader = Leader::new(
-        &mut Arena::new(&mut memory),
-        RANGES,
-        0,
-        &SignalLimits::NONE,
-        &LockLimits::NONE,
-        true,
-    )
-    .expect("enough");
+    let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
+    let mut leader = Leader::new(&mut Arena::new(&mut memory), &CAPACITIES).expect("enough");
     // These members are connected; no process has another number.
     let is_there = |vmid| (1..6).contains(&vmid);
     // The owner of an ID since it was last allocated or transferred, and the giver.

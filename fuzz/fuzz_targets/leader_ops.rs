@@ -4,31 +4,36 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::LockLimits;
-use libos_ipc::leader::{Leader, Op, SignalLimits};
+use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
+use libos_ipc::{LeaseLimits, LockLimits};
 
-const RANGES: usize = 8;
-const PROCESSES: usize = 6;
-const SIGNALS: SignalLimits = SignalLimits {
-    targets: 6,
-    queued: 6,
-};
-const LOCKS: LockLimits = LockLimits {
-    locks: 8,
-    files: 4,
-    waiting: 6,
-    open_files: 6,
+const CAPACITIES: LeaderCapacities = LeaderCapacities {
+    ranges: 8,
+    processes: 6,
+    signals: SignalLimits {
+        targets: 6,
+        queued: 6,
+    },
+    locks: LockLimits {
+        locks: 8,
+        files: 4,
+        waiting: 6,
+        open_files: 6,
+    },
+    leases: LeaseLimits {
+        handles: 3,
+        clients: 6,
+    },
+    sync_data: 16,
+    wrap_ids: true,
 };
 
 fuzz_target!(|bytes: &[u8]| {
-    let size = Leader::bytes(RANGES, PROCESSES, &SIGNALS, &LOCKS);
-    let mut memory = [(); 2].map(|()| Box::new_uninit_slice(size));
-    let [leader, replica] = memory.each_mut().map(|memory| {
-        let mut arena = Arena::new(memory);
-        Leader::new(&mut arena, RANGES, PROCESSES, &SIGNALS, &LOCKS, true).expect("enough")
-    });
-    let (mut leader, mut replica) = (leader, replica);
+    let mut memory = [(); 2].map(|()| Box::new_uninit_slice(Leader::bytes(&CAPACITIES)));
+    let [mut leader, mut replica] = memory
+        .each_mut()
+        .map(|memory| Leader::new(&mut Arena::new(memory), &CAPACITIES).expect("enough"));
     let mut rest = bytes;
     while let Some((length, tail)) = rest.split_first() {
         let (op, tail) = tail.split_at(tail.len().min(usize::from(*length)));

@@ -9,6 +9,7 @@ use crate::Vmid;
 use crate::error::{Error, errno, negated};
 use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
+use crate::shared_state::Server;
 use crate::store::Digest;
 use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
 
@@ -45,6 +46,7 @@ impl Leader<'_> {
             .digest(&mut digest, PendingGrants::digest);
         self.processes.digest(&mut digest, Processes::digest);
         self.locks.digest(&mut digest, LockTable::digest);
+        self.leases.digest(&mut digest, Server::digest);
         digest.finish()
     }
 
@@ -55,6 +57,23 @@ impl Leader<'_> {
 
     fn change(&mut self, op: &Op<'_>) -> Outcome {
         match *op {
+            Op::Sync {
+                from,
+                code,
+                ref sync,
+                is_extended,
+            } => {
+                return Outcome::Sync(if is_extended {
+                    self.leases.on_message(from, code, sync)
+                } else {
+                    self.leases.on_message_from_c(from, code, sync)
+                });
+            }
+            Op::OwnerDied(from, id) => {
+                return Outcome::Sync(self.leases.on_owner_died(from, id));
+            }
+            Op::SyncSent(was_sent) => self.leases.mark_sent(was_sent),
+            Op::ReclaimLeases(vmid) => self.leases.reclaim(vmid),
             Op::Request {
                 from,
                 seq,

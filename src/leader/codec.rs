@@ -109,6 +109,21 @@ impl<'a> Op<'a> {
             }
             Op::SignalAnswerTaken => ((24, 0, 0, 0, 0), None),
             Op::ReclaimLocks { owner, left } => ((25, 0, owner.get(), left, 0), None),
+            Op::Sync {
+                from,
+                code,
+                sync,
+                is_extended,
+            } => {
+                let message = Message::Sync(code, sync);
+                (
+                    (29, u8::from(is_extended), from.get(), 0, 0),
+                    Some((0, message)),
+                )
+            }
+            Op::OwnerDied(from, id) => ((26, 0, from.get(), id, 0), None),
+            Op::SyncSent(was_sent) => ((27, u8::from(was_sent), 0, 0, 0), None),
+            Op::ReclaimLeases(vmid) => plain(28, vmid),
         }
     }
 
@@ -147,7 +162,7 @@ impl<'a> Op<'a> {
             Message::PidKill(kill) => Some(kill),
             _ => None,
         };
-        let has_frame = matches!(head.kind, 1 | 2 | 4 | 20 | 21);
+        let has_frame = matches!(head.kind, 1 | 2 | 4 | 20 | 21 | 29);
         let op = match head.kind {
             1 => {
                 let frame = frame()?;
@@ -213,6 +228,18 @@ impl<'a> Op<'a> {
                 owner: vmid?,
                 left: first,
             },
+            29 => match frame()?.message().ok()? {
+                Message::Sync(code, sync) => Op::Sync {
+                    from: vmid?,
+                    code,
+                    sync,
+                    is_extended: read_flag(head.flag)?,
+                },
+                _ => return None,
+            },
+            26 => Op::OwnerDied(vmid?, first),
+            27 => Op::SyncSent(read_flag(head.flag)?),
+            28 => Op::ReclaimLeases(vmid?),
             _ => return None,
         };
         let length = if has_frame { frame()?.length() } else { 0 };
@@ -233,7 +260,7 @@ mod tests {
             for byte in &mut bytes {
                 *byte = if rng.u8(..4) == 0 { rng.u8(..) } else { 0 };
             }
-            bytes[0] = rng.u8(..27);
+            bytes[0] = rng.u8(..31);
             bytes[1] = rng.u8(..3);
             // The frame has a possible size and any code.
             bytes[HEAD..HEAD + 8].copy_from_slice(&rng.u64(17..70).to_le_bytes());

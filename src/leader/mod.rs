@@ -1,5 +1,5 @@
 //! The tables that the first process of a family keeps for all: VMIDs, owners of IDs, processes,
-//! signals through the leader, file locks.
+//! signals through the leader, file locks, leases of shared values.
 //!
 //! The leader is a state machine. Its state changes in one way: [`Leader::apply`] applies an
 //! [`Op`], which any process may request, and returns an [`Outcome`]. It has no clock, no stream
@@ -22,6 +22,7 @@ use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
 
 use crate::file_locks::{LockLimits, LockTable};
+use crate::shared_state::{LeaseLimits, Server};
 use ids::PendingGrants;
 pub use ids::{Alloc, Ranges, Reclaim};
 pub use op::{Op, OpObserver, Outcome, Presence};
@@ -40,12 +41,48 @@ const MAX_DEPARTED: usize = 256;
 /// The greatest number of IDs that one call reclaims.
 const GRANTS_PER_STEP: usize = 64;
 
+/// How much a leader has room for, and how it gives out IDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderCapacities {
+    /// ID ranges.
+    pub ranges: usize,
+    /// Processes, zombies, and names of groups and sessions.
+    pub processes: usize,
+    /// Signals that go through the leader.
+    pub signals: SignalLimits,
+    /// File locks.
+    pub locks: LockLimits,
+    /// Shared values.
+    pub leases: LeaseLimits,
+    /// The largest length of a shared value, in bytes.
+    pub sync_data: usize,
+    /// Whether IDs that were released are given out again, as in [`Ranges::new`].
+    pub wrap_ids: bool,
+}
+
+impl LeaderCapacities {
+    /// Room for nothing.
+    pub const NONE: LeaderCapacities = LeaderCapacities {
+        ranges: 0,
+        processes: 0,
+        signals: SignalLimits::NONE,
+        locks: LockLimits::NONE,
+        leases: LeaseLimits {
+            handles: 0,
+            clients: 0,
+        },
+        sync_data: 0,
+        wrap_ids: false,
+    };
+}
+
 /// The leader's tables.
 pub struct Leader<'m> {
     ranges: Ranges<'m>,
     pending_grants: Digested<PendingGrants<'m>>,
     processes: Digested<Processes<'m>>,
     locks: Digested<LockTable<'m>>,
+    leases: Digested<Server<'m>>,
     next_vmid: Option<Vmid>,
     departed: Digested<Departed<'m>>,
     /// The number of operations that were applied.
@@ -87,40 +124,47 @@ impl Departed<'_> {
 }
 
 impl<'m> Leader<'m> {
-    /// The memory of the tables in bytes, with room for that many ID ranges, processes, signals and
-    /// locks.
-    pub const fn bytes(
-        ranges: usize,
-        processes: usize,
-        signals: &SignalLimits,
-        locks: &LockLimits,
-    ) -> usize {
+    /// The memory of the tables in bytes.
+    pub const fn bytes(capacities: &LeaderCapacities) -> usize {
+        let LeaderCapacities {
+            ranges,
+            processes,
+            signals,
+            locks,
+            leases,
+            sync_data,
+            wrap_ids: _,
+        } = capacities;
         total!(
-            Ranges::bytes(ranges),
-            PendingGrants::bytes(ranges),
-            Processes::bytes(processes, signals),
+            Ranges::bytes(*ranges),
+            PendingGrants::bytes(*ranges),
+            Processes::bytes(*processes, signals),
             LockTable::bytes(locks),
             bytes_for::<u32>(MAX_DEPARTED),
+            Server::bytes(leases, *sync_data),
         )
     }
 
-    /// Makes empty tables, allocated from `arena`; `wrap_ids` as in [`Ranges::new`].
+    /// Makes empty tables, allocated from `arena`.
     ///
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
-    pub fn new(
-        arena: &mut Arena<'m>,
-        ranges: usize,
-        processes: usize,
-        signals: &SignalLimits,
-        locks: &LockLimits,
-        wrap_ids: bool,
-    ) -> Result<Self, Error> {
+    pub fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Result<Self, Error> {
+        let LeaderCapacities {
+            ranges,
+            processes,
+            signals,
+            locks,
+            leases,
+            sync_data,
+            wrap_ids,
+        } = *capacities;
         Ok(Leader {
             ranges: Ranges::new(arena, ranges, wrap_ids)?,
             pending_grants: Digested::new(PendingGrants::new(arena, ranges)?),
-            processes: Digested::new(Processes::new(arena, processes, signals)?),
-            locks: Digested::new(LockTable::new(arena, locks)?),
+            processes: Digested::new(Processes::new(arena, processes, &signals)?),
+            locks: Digested::new(LockTable::new(arena, &locks)?),
+            leases: Digested::new(Server::new(arena, &leases, sync_data)?),
             next_vmid: Vmid::new(2),
             departed: Digested::new(Departed {
                 vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,
@@ -323,6 +367,7 @@ impl<'m> Leader<'m> {
         self.ranges.check_invariants()
             && self.processes.check_invariants()
             && self.locks.check_invariants()
+            && self.leases.check_invariants()
     }
 
     /// Returns the table of ID ranges.
@@ -345,6 +390,11 @@ impl<'m> Leader<'m> {
     pub fn locks(&self) -> &LockTable<'m> {
         &self.locks
     }
+
+    /// The leases of the shared values.
+    pub fn leases(&self) -> &Server<'m> {
+        &self.leases
+    }
 }
 
 #[cfg(test)]
@@ -361,10 +411,17 @@ mod tests {
 
     /// Runs a test on a new leader whose own process has one range of IDs.
     fn with_leader(test: impl FnOnce(&mut Leader<'_>, IdRange)) {
-        let bytes = Leader::bytes(8, 4, &SIGNALS, &LockLimits::NONE);
+        let capacities = LeaderCapacities {
+            ranges: 8,
+            processes: 4,
+            signals: SIGNALS,
+            wrap_ids: true,
+            ..LeaderCapacities::NONE
+        };
+        let bytes = Leader::bytes(&capacities);
         let mut memory = Box::new_uninit_slice(bytes);
         let mut arena = Arena::new(&mut memory);
-        let mut leader = Leader::new(&mut arena, 8, 4, &SIGNALS, &LockLimits::NONE, true).unwrap();
+        let mut leader = Leader::new(&mut arena, &capacities).unwrap();
         let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
             panic!("the new table has no range to give");
         };

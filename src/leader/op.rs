@@ -6,7 +6,8 @@
 //! them.
 
 use super::Leader;
-use crate::wire::{Answer, FileLock, Hello, Message, PidKill, ProcessNote};
+use crate::shared_state::RequestError;
+use crate::wire::{Answer, FileLock, Hello, Message, PidKill, ProcessNote, Sync, SyncCode};
 use crate::{Id, Vmid};
 
 /// The connection of a process to the leader's process when an operation about it begins.
@@ -52,6 +53,25 @@ pub enum Op<'a> {
         /// The hash of its path (`file_locks::hash_path`), which the caller has computed already.
         hash: u64,
     },
+    /// A member, or the leader's own process, sends a message to the server of shared values.
+    Sync {
+        /// The process.
+        from: Vmid,
+        /// What the message asks for or confirms.
+        code: SyncCode,
+        /// The handle, the lease, and the value.
+        sync: Sync<'a>,
+        /// Whether the process knows the extensions of the protocol.
+        is_extended: bool,
+    },
+    /// A process gives an unused lease back, and the server is to report the death of the owner of the
+    /// handle's value to the next process, too.
+    OwnerDied(Vmid, u64),
+    /// The next message of the server of shared values was queued for its receiver, or (false) the queue
+    /// had no room: other receivers come first.
+    SyncSent(bool),
+    /// The leases of a process are taken back: it left, or its limits are not those of the leader.
+    ReclaimLeases(Vmid),
     /// A process has opened a stream to the leader's process.
     Connected(Vmid),
     /// A process has sent HELLO, and its answer is queued.
@@ -66,8 +86,8 @@ pub enum Op<'a> {
         left: u64,
     },
     /// The process is gone, and has no file locks any more. Long work is done by
-    /// [`Op::ReclaimLocks`] before, and by [`Op::RevokeGrants`] and [`Op::ReclaimRanges`]
-    /// afterwards.
+    /// [`Op::ReclaimLocks`] before, and by [`Op::RevokeGrants`], [`Op::ReclaimRanges`] and
+    /// [`Op::ReclaimLeases`] afterwards.
     Left(Vmid),
     /// Reclaims a portion of the IDs that a process which left had given to processes that have not
     /// connected.
@@ -182,6 +202,8 @@ pub enum Outcome {
     Rejected,
     /// The message is not, or not only, for the leader.
     NotForLeader,
+    /// The result of a message about a shared value.
+    Sync(Result<(), RequestError>),
     /// A portion is done, and that much is left to do: 0 if that was all. A request is applied
     /// again until it has another outcome.
     Remaining(u64),
@@ -191,7 +213,7 @@ pub enum Outcome {
 ///
 /// The calls are made under the lock of the leader's tables: they must not block, and must not call the
 /// node.
-pub trait OpObserver: Sync {
+pub trait OpObserver: core::marker::Sync {
     /// The leader has applied the operation, with that outcome. The number of the operation is
     /// [`Leader::ops`].
     fn applied(&self, leader: &Leader<'_>, op: &Op<'_>, outcome: &Outcome);

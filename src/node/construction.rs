@@ -12,7 +12,7 @@ use crate::config::{Capacities, Config, Identity, MemoryUse};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::events::EventRing;
-use crate::leader::Leader;
+use crate::leader::{Leader, LeaderCapacities};
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
@@ -35,12 +35,12 @@ impl<'m, P: Pal> Node<'m, P> {
             send_buffers: capacities.peers.saturating_mul(capacities.send_queue & !1),
             waiters: Waiters::<P::Event>::bytes(capacities.waiters, capacities.reply_buffers),
             leader: if identity.is_leader() {
-                Leader::bytes(
-                    capacities.ranges,
-                    capacities.processes,
-                    &capacities.signals(),
-                    &capacities.locks,
-                )
+                // The leases are counted apart.
+                let capacities = config.leader_capacities();
+                Leader::bytes(&LeaderCapacities {
+                    leases: LeaderCapacities::NONE.leases,
+                    ..capacities
+                })
             } else {
                 0
             },
@@ -96,14 +96,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let leader = if identity.is_leader() {
             Some(SpinLock::new(
                 Rank::Leader,
-                Leader::new(
-                    &mut arena,
-                    limits.ranges,
-                    limits.processes,
-                    &limits.signals(),
-                    &limits.locks,
-                    config.wrap_ids,
-                )?,
+                Leader::new(&mut arena, &config.leader_capacities())?,
             ))
         } else {
             None
@@ -119,12 +112,6 @@ impl<'m, P: Pal> Node<'m, P> {
             Rank::DelegatedFiles,
             DelegatedFiles::new(&mut arena, delegated_files)?,
         );
-        let server = identity
-            .is_leader()
-            .then(|| Server::new(&mut arena, &limits.leases, limits.sync_data));
-        let server = server
-            .transpose()?
-            .map(|server| SpinLock::new(Rank::Server, server));
         let sync_handles = SyncHandles::new(
             &mut arena,
             limits.sync_handles,
@@ -147,7 +134,6 @@ impl<'m, P: Pal> Node<'m, P> {
                 Rank::Parent,
                 Parent::new(identity.parent, identity.parent_pid),
             ),
-            server,
             sync_handles,
             delegated_files,
             abandoned_retry_at: AtomicU64::new(0),

@@ -20,7 +20,6 @@ use crate::events::EventRing;
 use crate::leader::Leader;
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::{Pal, Time};
-use crate::shared_state::Server;
 use crate::store::{SpinLock, assert_none_held};
 use connection::WorkerState;
 use deadlines::LeaderLimits;
@@ -94,8 +93,6 @@ pub struct Node<'m, P: Pal> {
     /// The last pause before such a report, in nanoseconds.
     abandoned_pause: AtomicU64,
     parent: SpinLock<Parent>,
-    /// The server of all sync handles; on the leader only.
-    pub(crate) server: Option<SpinLock<Server<'m>>>,
     pub(crate) sync_handles: SyncHandles<'m>,
     pub(crate) delegated_files: SpinLock<DelegatedFiles<'m>>,
     /// A delegated file must be returned, and the worker must send that.

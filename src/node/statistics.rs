@@ -27,7 +27,9 @@ impl<P: Pal> Node<'_, P> {
                 locks.open_file_usage(),
                 locks.delegation_usage(),
             ];
-            (ranges, processes, signals, locks, delegation_limit)
+            let leases = leader.leases();
+            let leases = (leases.handle_usage(), leases.client_usage());
+            (ranges, processes, signals, locks, delegation_limit, leases)
         });
         let (
             ranges,
@@ -35,16 +37,12 @@ impl<P: Pal> Node<'_, P> {
             signals,
             [locks, files, waiting, handles, delegations],
             delegation_limit,
+            (served, clients),
         ) = leader.unwrap_or_default();
         let own = {
             let own = self.own_ids.lock();
             (own.len(), own.peak())
         };
-        let served = self.server.as_ref().map(|server| {
-            let server = server.lock();
-            (server.handle_usage(), server.client_usage())
-        });
-        let (served, clients) = served.unwrap_or_default();
         let children = self.children.lock().usage();
         let delegated_files = self.delegated_files.lock().usage();
         self.counters.read(Pools {
@@ -87,12 +85,10 @@ impl<P: Pal> Node<'_, P> {
         self.waiters.all(self.pal.now())
     }
 
-    /// Whether the tables of the leader and of the server of sync handles are consistent. Slow: for
+    /// Whether the tables of the leader are consistent. Slow: for
     /// tests and self-checks.
     pub fn check_invariants(&self) -> bool {
         let leader = self.leader.as_ref();
-        let server = self.server.as_ref();
         leader.is_none_or(|leader| leader.lock().check_invariants())
-            && server.is_none_or(|server| server.lock().check_invariants())
     }
 }

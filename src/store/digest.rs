@@ -65,9 +65,14 @@ impl Hasher for Digest {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
+        let (words, rest) = bytes.as_chunks();
+        for word in words {
+            self.write_u64(u64::from_le_bytes(*word));
+        }
+        for byte in rest {
             self.write_u8(*byte);
         }
+        self.write_usize(bytes.len());
     }
 
     fn write_u8(&mut self, number: u8) {

@@ -8,8 +8,6 @@ pub(crate) enum Rank {
     Token,
     /// The leader's tables.
     Leader,
-    /// The server of shared values.
-    Server,
     /// The table of delegated files.
     DelegatedFiles,
     /// The ring of calls to the embedder.

@@ -9,4 +9,4 @@ pub mod fault_injector;
 pub mod loopback;
 mod node;
 
-pub use node::signal_limits;
+pub use node::leader_capacities;

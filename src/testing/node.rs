@@ -1,15 +1,15 @@
 //! What tests and benchmarks do with a node beside what an embedder does.
 
 use crate::error::Error;
-use crate::leader::{OpObserver, SignalLimits};
+use crate::leader::{LeaderCapacities, OpObserver};
 use crate::node::Request;
 use crate::pal::Pal;
 use crate::wire::{Answer, Message};
-use crate::{Capacities, Node, Vmid, Wait};
+use crate::{Config, Node, Vmid, Wait};
 
-/// Returns the limits of a leader's signals that follow from `capacities`.
-pub const fn signal_limits(capacities: &Capacities) -> SignalLimits {
-    capacities.signals()
+/// Returns the capacities of the leader of a family with this configuration.
+pub const fn leader_capacities(config: &Config) -> LeaderCapacities {
+    config.leader_capacities()
 }
 
 /// # Tests

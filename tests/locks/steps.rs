@@ -1,7 +1,7 @@
 //! No operation of the lock table takes more steps than its bound, in the states that cost most.
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
-use libos_ipc::leader::{Leader, Op, Outcome, Presence, SignalLimits};
+use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind, Message};
 
@@ -246,10 +246,14 @@ fn death_of_a_member_is_applied_in_portions() {
 
 #[test]
 fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
-    let signals = SignalLimits::NONE;
-    let mut memory = Box::new_uninit_slice(Leader::bytes(16, 0, &signals, &LIMITS));
+    let capacities = LeaderCapacities {
+        ranges: 16,
+        locks: LIMITS,
+        ..LeaderCapacities::NONE
+    };
+    let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
     let mut arena = Arena::new(&mut memory);
-    let mut leader = Leader::new(&mut arena, 16, 0, &signals, &LIMITS, false).unwrap();
+    let mut leader = Leader::new(&mut arena, &capacities).unwrap();
     let mut request = |message: Message<'_>| {
         leader.apply(&Op::Request {
             from: member(2),

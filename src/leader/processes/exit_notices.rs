@@ -67,16 +67,20 @@ mod tests {
     use std::boxed::Box;
 
     use super::*;
-    use crate::file_locks::LockLimits;
-    use crate::leader::{Alloc, Leader, Op, Presence, SignalLimits};
+    use crate::leader::{Alloc, Leader, LeaderCapacities, Op, Presence, SignalLimits};
     use crate::store::Arena;
     use crate::wire::{Hello, Message};
 
-    const SIGNALS: SignalLimits = SignalLimits {
-        targets: 8,
-        queued: 8,
+    const CAPACITIES: LeaderCapacities = LeaderCapacities {
+        ranges: 32,
+        processes: 8,
+        signals: SignalLimits {
+            targets: 8,
+            queued: 8,
+        },
+        wrap_ids: true,
+        ..LeaderCapacities::NONE
     };
-    const BYTES: usize = Leader::bytes(32, 8, &SIGNALS, &LockLimits::NONE);
 
     fn hello(pid: Id, parent: u32) -> Hello {
         Hello {
@@ -107,9 +111,9 @@ mod tests {
 
     #[test]
     fn notice_that_finds_no_room_delays_no_other() {
-        let mut memory = Box::new_uninit_slice(BYTES);
+        let mut memory = Box::new_uninit_slice(Leader::bytes(&CAPACITIES));
         let mut arena = Arena::new(&mut memory);
-        let mut leader = Leader::new(&mut arena, 32, 8, &SIGNALS, &LockLimits::NONE, true).unwrap();
+        let mut leader = Leader::new(&mut arena, &CAPACITIES).unwrap();
         let Alloc::Range(range) = leader.ranges.alloc(Vmid::LEADER) else {
             panic!("a range is to be had");
         };

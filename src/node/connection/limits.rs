@@ -26,7 +26,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut flags = LimitFlags::empty();
         flags.set(
             LimitFlags::USES_SYNC,
-            limits.sync_handles > 0 || self.server.is_some() && limits.leases.handles > 0,
+            limits.sync_handles > 0 || self.leader.is_some() && limits.leases.handles > 0,
         );
         flags.set(LimitFlags::NEVER_JOINS, self.never_joins);
         PeerLimits {

@@ -4,6 +4,7 @@
 //! requests to read at the head of the queue together. A request to change the value is granted
 //! after all other clients have given their leases back; later requests wait behind it.
 
+mod digest;
 mod invariants;
 mod outbox;
 mod scheduling;
@@ -12,8 +13,9 @@ mod table;
 use super::{LeaseLimits, ProtocolViolation, strength};
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::OrBroken;
 use crate::store::{
-    Arena, Buffer, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total,
+    Arena, Buffer, Digested, HashIndex, NONE, SlotAllocator, Table, bytes_for, copy, hash64, total,
 };
 use crate::wire::{Sync, SyncCode, SyncState};
 pub use outbox::ServerMessage;
@@ -32,13 +34,24 @@ struct HandleRecord<'m> {
     /// A process died while it held the lease to change the value, and no other process has held
     /// that lease since.
     owner_died: bool,
+    value: Digested<Value<'m>>,
+}
+
+/// The value of a handle.
+struct Value<'m> {
     length: usize,
-    data: Buffer<'m>,
+    buffer: Buffer<'m>,
+}
+
+impl Value<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.initialized().get(..self.length).or_broken(&[])
+    }
 }
 
 /// A client: one process and one handle that it uses.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct ClientRecord {
     vmid: Option<Vmid>,
     handle: u32,
@@ -150,8 +163,10 @@ impl<'m> Server<'m> {
                     readers: 0,
                     writer: NONE,
                     owner_died: false,
-                    length: 0,
-                    data: memory.alloc_buffer(data)?,
+                    value: Digested::new(Value {
+                        length: 0,
+                        buffer: memory.alloc_buffer(data)?,
+                    }),
                 })
             })?,
             handle_slots: SlotAllocator::new(arena, limits.handles)?,
@@ -273,7 +288,9 @@ impl<'m> Server<'m> {
         if client.out_close || !was_revoked || !is_less {
             return Err(ProtocolViolation);
         }
-        let has_data = self.handle(client.handle).is_some_and(|of| of.length > 0);
+        let has_data = self
+            .handle(client.handle)
+            .is_some_and(|of| of.value.length > 0);
         self.update_client(index, |client| client.expects_stale_downgrade = false);
         if client.expects_stale_downgrade && has_data && sync.data.is_empty() {
             // The client gave its lease to read back before it knew of the lease to change the
@@ -355,11 +372,11 @@ impl<'m> Server<'m> {
             .get_mut(client.handle as usize)
             .ok_or(ProtocolViolation)?;
         let length = sync.data.len();
-        if length > handle.data.capacity() {
+        if length > handle.value.buffer.capacity() {
             return Err(ProtocolViolation);
         }
-        copy(handle.data.prefix_mut(length), sync.data);
-        handle.length = length;
+        copy(handle.value.buffer.prefix_mut(length), sync.data);
+        handle.value.length = length;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::Vmid;
-use crate::invariant::{Count, OrBroken};
+use crate::invariant::Count;
 use crate::store::NONE;
 use crate::wire::{Sync, SyncCode, SyncState};
 
@@ -28,12 +28,7 @@ impl Server<'_> {
         let message_out = if client.out_owner_died {
             ServerMessage::OwnerDied(handle.id)
         } else if let Some(state) = client.out_confirm {
-            let data = handle
-                .data
-                .initialized()
-                .get(..handle.length)
-                .or_broken(&[]);
-            message(SyncCode::ConfirmUpgrade, state, data)
+            message(SyncCode::ConfirmUpgrade, state, handle.value.bytes())
         } else if let Some(state) = client.out_downgrade {
             message(SyncCode::RequestDowngrade, state, &[])
         } else {

@@ -31,7 +31,7 @@ impl<'m> Server<'m> {
                 handle.readers = 0;
                 handle.writer = NONE;
                 handle.owner_died = false;
-                handle.length = 0;
+                handle.value.length = 0;
             });
             self.by_id.insert(hash64(id), handle_index);
             handle_index

@@ -1,101 +1,73 @@
 //! The operations of a leader in a file: a run records them, and a leader alone replays them.
 //!
-//! A file has a line that names its format, the limits of the leader, each operation after its
+//! A file has a line that names its format, the capacities of the leader, each operation after its
 //! length, a length of 0, and the digest of the leader's state after the last operation. Numbers
 //! are little-endian: lengths have 32 bits, all others 64.
 
-use std::mem::MaybeUninit;
-
-use libos_ipc::leader::{Leader, Op, SignalLimits};
+use libos_ipc::leader::{Leader, LeaderCapacities, Op, SignalLimits};
 use libos_ipc::store::Arena;
-use libos_ipc::testing::signal_limits;
-use libos_ipc::{Config, LockLimits};
+use libos_ipc::{LeaseLimits, LockLimits};
 
 const FORMAT: &[u8] = b"operations of libos-ipc, 1\n";
 
-/// The limits of a leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LeaderLimits {
-    ranges: usize,
-    processes: usize,
-    signals: SignalLimits,
-    locks: LockLimits,
-    wrap_ids: bool,
+fn numbers(capacities: &LeaderCapacities) -> [u64; 12] {
+    let LeaderCapacities {
+        ranges,
+        processes,
+        signals,
+        locks,
+        leases,
+        sync_data,
+        wrap_ids,
+    } = *capacities;
+    [
+        ranges,
+        processes,
+        signals.targets,
+        signals.queued,
+        locks.locks,
+        locks.files,
+        locks.waiting,
+        locks.open_files,
+        leases.handles,
+        leases.clients,
+        sync_data,
+        usize::from(wrap_ids),
+    ]
+    .map(|number| number as u64)
 }
 
-impl LeaderLimits {
-    pub(crate) fn of(config: &Config) -> Self {
-        let capacities = &config.capacities;
-        LeaderLimits {
-            ranges: capacities.ranges,
-            processes: capacities.processes,
-            signals: signal_limits(capacities),
-            locks: capacities.locks,
-            wrap_ids: config.wrap_ids,
-        }
-    }
-
-    /// The memory that the leader takes, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        Leader::bytes(self.ranges, self.processes, &self.signals, &self.locks)
-    }
-
-    pub(crate) fn leader<'m>(&self, memory: &'m mut [MaybeUninit<u8>]) -> Leader<'m> {
-        Leader::new(
-            &mut Arena::new(memory),
-            self.ranges,
-            self.processes,
-            &self.signals,
-            &self.locks,
-            self.wrap_ids,
-        )
-        .expect("the memory is large enough")
-    }
-
-    fn numbers(&self) -> [u64; 9] {
-        let (signals, locks) = (&self.signals, &self.locks);
-        [
-            self.ranges,
-            self.processes,
-            signals.targets,
-            signals.queued,
-            locks.locks,
-            locks.files,
-            locks.waiting,
-            locks.open_files,
-            usize::from(self.wrap_ids),
-        ]
-        .map(|number| number as u64)
-    }
-
-    fn read(file: &mut &[u8]) -> Option<Self> {
-        let mut number = || usize::try_from(take_number(file)?).ok();
-        Some(LeaderLimits {
-            ranges: number()?,
-            processes: number()?,
-            signals: SignalLimits {
-                targets: number()?,
-                queued: number()?,
-            },
-            locks: LockLimits {
-                locks: number()?,
-                files: number()?,
-                waiting: number()?,
-                open_files: number()?,
-            },
-            wrap_ids: number()? != 0,
-        })
-    }
+fn read_capacities(file: &mut &[u8]) -> Option<LeaderCapacities> {
+    let mut number = || usize::try_from(take_number(file)?).ok();
+    Some(LeaderCapacities {
+        ranges: number()?,
+        processes: number()?,
+        signals: SignalLimits {
+            targets: number()?,
+            queued: number()?,
+        },
+        locks: LockLimits {
+            locks: number()?,
+            files: number()?,
+            waiting: number()?,
+            open_files: number()?,
+        },
+        leases: LeaseLimits {
+            handles: number()?,
+            clients: number()?,
+        },
+        sync_data: number()?,
+        wrap_ids: number()? != 0,
+    })
 }
 
 /// A file that is being recorded.
 pub(crate) struct OpLog(Vec<u8>);
 
 impl OpLog {
-    /// Begins with the limits of the leader.
-    pub(crate) fn new(limits: &LeaderLimits) -> Self {
-        let numbers = limits.numbers();
-        let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+    /// Begins with the capacities of the leader.
+    pub(crate) fn new(capacities: &LeaderCapacities) -> Self {
+        let numbers = numbers(capacities).into_iter().flat_map(u64::to_le_bytes);
         OpLog(FORMAT.iter().copied().chain(numbers).collect())
     }
 
@@ -133,9 +105,10 @@ pub(crate) fn replay(file: &[u8]) -> Result<Replayed, String> {
         .strip_prefix(FORMAT)
         .ok_or("these are not recorded operations")?;
     let ends = "the file ends too early";
-    let limits = LeaderLimits::read(&mut rest).ok_or(ends)?;
-    let mut memory = Box::new_uninit_slice(limits.bytes());
-    let mut leader = limits.leader(&mut memory);
+    let capacities = read_capacities(&mut rest).ok_or(ends)?;
+    let mut memory = Box::new_uninit_slice(Leader::bytes(&capacities));
+    let leader = Leader::new(&mut Arena::new(&mut memory), &capacities);
+    let mut leader = leader.map_err(|error| error.to_string())?;
     loop {
         let length = take(&mut rest).map(u32::from_le_bytes).ok_or(ends)? as usize;
         if length == 0 {

@@ -5,6 +5,7 @@ use crate::Vmid;
 use crate::counters::Refusal;
 use crate::error::Error;
 use crate::invariant::Count;
+use crate::leader::{Leader, Op, Outcome};
 use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef};
 use crate::pal::Pal;
@@ -31,7 +32,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let Some(slot) = self.sync_handles.slots.get(slot_index as usize) else {
             return true;
         };
-        if self.server.is_some() {
+        if self.leader.is_some() {
             self.exchange_locally(slot);
             return self.send_server_messages(false);
         }
@@ -93,8 +94,8 @@ impl<'m, P: Pal> Node<'m, P> {
     /// [`Error::Unsupported`] if this process is not the leader, [`Error::Invalid`] if the message violates the protocol, [`Error::Refused`] (`ENOMEM`) if there is no room for the handle.
     #[cfg(feature = "capi")]
     pub(crate) fn on_own_sync_message(&self, code: SyncCode, sync: &Sync<'_>) -> Result<(), Error> {
-        let server = self.server.as_ref().ok_or(Error::Unsupported)?;
-        let result = server.lock().on_message(self.identity.vmid, code, sync);
+        let leader = self.leader.as_ref().ok_or(Error::Unsupported)?;
+        let result = apply_sync(&mut leader.lock(), self.identity.vmid, code, sync, true);
         if !self.send_server_messages(false) {
             self.defer_sync_messages();
         }
@@ -106,18 +107,19 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// At the leader: passes the messages of its own client to the server.
     fn exchange_locally(&self, slot: &Slot<'m>) {
-        let Some(server) = &self.server else { return };
+        let Some(leader) = &self.leader else { return };
         let us = self.identity.vmid;
         let mut is_refused = false;
-        let mut server = server.lock();
+        let mut leader = leader.lock();
         let mut client = slot.client.lock();
         while let Some(outgoing) = client.poll_transmit() {
             if client.forwards_owner_death() {
                 // The leader's own client does not violate the protocol.
-                let _ = server.on_owner_died(us, client.id());
+                leader.apply(&Op::OwnerDied(us, client.id()));
                 client.mark_owner_death_sent();
             }
-            let result = server.on_message(us, outgoing.code, &client.payload(outgoing));
+            let sync = client.payload(outgoing);
+            let result = apply_sync(&mut leader, us, outgoing.code, &sync, true);
             client.mark_sent(outgoing);
             match result {
                 Err(RequestError::NoRoom) => {
@@ -135,7 +137,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
         }
         drop(client);
-        drop(server);
+        drop(leader);
         if is_refused {
             self.wake_slot(slot);
         }
@@ -145,7 +147,7 @@ impl<'m, P: Pal> Node<'m, P> {
     /// later, so that the messages of one round go out in one write. False if some message has no
     /// room at present.
     fn send_server_messages(&self, is_worker: bool) -> bool {
-        let Some(server) = &self.server else {
+        let Some(leader) = &self.leader else {
             return true;
         };
         let us = self.identity.vmid;
@@ -159,8 +161,8 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut full = 0_usize;
         let mut unsent: Option<PeerRef<'_, 'm, P::Stream>> = None;
         let all = loop {
-            let mut guard = server.lock();
-            let Some((to, server_message)) = guard.poll_transmit() else {
+            let mut guard = leader.lock();
+            let Some((to, server_message)) = guard.leases().poll_transmit() else {
                 break true;
             };
             if unsent.as_ref().is_some_and(|peer| peer.vmid() != to) {
@@ -172,7 +174,7 @@ impl<'m, P: Pal> Node<'m, P> {
             }
             if to == us {
                 let delivered = self.deliver_locally(server_message);
-                guard.mark_sent(true);
+                guard.apply(&Op::SyncSent(true));
                 drop(guard);
                 if let Some((slot_index, slot)) = delivered {
                     self.wake_slot(slot);
@@ -186,11 +188,11 @@ impl<'m, P: Pal> Node<'m, P> {
             let sent = peer
                 .as_ref()
                 .is_none_or(|peer| self.enqueue_server_message(peer, server_message));
-            guard.mark_sent(sent);
+            guard.apply(&Op::SyncSent(sent));
             unsent = peer;
             if !sent {
                 full.increment();
-                if full > guard.queued_clients() {
+                if full > guard.leases().queued_clients() {
                     break false;
                 }
             }
@@ -255,19 +257,18 @@ impl<'m, P: Pal> Node<'m, P> {
         code: SyncCode,
         sync: &Sync<'_>,
     ) -> Result<bool, Refusal> {
-        let Some(server) = &self.server else {
+        let Some(leader) = &self.leader else {
             return Err(Refusal::WrongRole);
         };
+        let is_extended = peer.extended.load(Ordering::SeqCst);
         let result = if peer.syncs_refused.load(Ordering::SeqCst) {
             match code {
                 SyncCode::RequestUpgrade => Err(RequestError::NoRoom),
                 SyncCode::RequestClose => Err(RequestError::Closed),
                 _ => Ok(()),
             }
-        } else if peer.extended.load(Ordering::SeqCst) {
-            server.lock().on_message(peer.vmid(), code, sync)
         } else {
-            server.lock().on_message_from_c(peer.vmid(), code, sync)
+            apply_sync(&mut leader.lock(), peer.vmid(), code, sync, is_extended)
         };
         let answer = match result {
             Ok(()) => {
@@ -277,7 +278,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Ok(true);
             }
             Err(RequestError::ProtocolViolation) => return Err(Refusal::SyncProtocolViolation),
-            Err(RequestError::NoRoom) if !peer.extended.load(Ordering::SeqCst) => {
+            Err(RequestError::NoRoom) if !is_extended => {
                 // No message of the C protocol says so.
                 self.counters.rejected_oneway.add(1);
                 return Ok(true);
@@ -300,14 +301,16 @@ impl<'m, P: Pal> Node<'m, P> {
         id: u64,
         note: SyncNote,
     ) -> Result<(), Refusal> {
-        let Some(server) = &self.server else {
+        let Some(leader) = &self.leader else {
             return Err(Refusal::WrongRole);
         };
         if note != SyncNote::OwnerDied {
             return Err(Refusal::WrongRole);
         }
-        let result = server.lock().on_owner_died(from, id);
-        result.map_err(|_| Refusal::SyncProtocolViolation)
+        match leader.lock().apply(&Op::OwnerDied(from, id)) {
+            Outcome::Sync(Ok(())) => Ok(()),
+            _ => Err(Refusal::SyncProtocolViolation),
+        }
     }
 
     /// Handles a message from the server about a handle of this process.
@@ -357,8 +360,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// At the leader: reclaims the leases of a process that has ended.
     pub(crate) fn reclaim_leases(&self, vmid: Vmid) {
-        let Some(server) = &self.server else { return };
-        server.lock().reclaim(vmid);
+        let Some(leader) = &self.leader else { return };
+        leader.lock().apply(&Op::ReclaimLeases(vmid));
         if !self.send_server_messages(false) {
             self.defer_sync_messages();
         }
@@ -375,6 +378,26 @@ impl<'m, P: Pal> Node<'m, P> {
             self.sync_handles.has_deferred.store(true, Ordering::SeqCst);
         }
         all
+    }
+}
+
+/// Passes a message to the server of shared values.
+fn apply_sync(
+    leader: &mut Leader<'_>,
+    from: Vmid,
+    code: SyncCode,
+    sync: &Sync<'_>,
+    is_extended: bool,
+) -> Result<(), RequestError> {
+    let op = Op::Sync {
+        from,
+        code,
+        sync: *sync,
+        is_extended,
+    };
+    match leader.apply(&op) {
+        Outcome::Sync(result) => result,
+        _ => Err(RequestError::ProtocolViolation),
     }
 }
 

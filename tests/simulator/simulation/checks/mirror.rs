@@ -6,8 +6,10 @@ use std::sync::Mutex;
 
 use libos_ipc::Config;
 use libos_ipc::leader::{Leader, Op, OpObserver, Outcome};
+use libos_ipc::store::Arena;
+use libos_ipc::testing::leader_capacities;
 
-use crate::simulation::op_log::{LeaderLimits, OpLog};
+use crate::simulation::op_log::OpLog;
 use crate::simulation::world::with;
 
 thread_local! {
@@ -26,7 +28,7 @@ pub(crate) struct MirrorMemory(Box<[MaybeUninit<u8>]>);
 
 impl MirrorMemory {
     pub(crate) fn new(config: &Config) -> Self {
-        let size = LeaderLimits::of(config).bytes();
+        let size = Leader::bytes(&leader_capacities(config));
         let mut memory = MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
         if memory.len() < size {
             memory = Box::new_uninit_slice(size);
@@ -54,12 +56,13 @@ struct Replica<'m> {
 
 impl<'m> Mirror<'m> {
     pub(crate) fn new(memory: &'m mut MirrorMemory, config: &Config) -> Self {
-        let limits = LeaderLimits::of(config);
+        let capacities = leader_capacities(config);
+        let leader = Leader::new(&mut Arena::new(&mut memory.0), &capacities);
         let records = with(|world| world.ops.is_some());
         Mirror(Mutex::new(Replica {
-            leader: limits.leader(&mut memory.0),
+            leader: leader.expect("the memory is large enough"),
             bytes: Box::new([0; LONGEST_OP]),
-            log: records.then(|| OpLog::new(&limits)),
+            log: records.then(|| OpLog::new(&capacities)),
         }))
     }
 }
