@@ -198,7 +198,7 @@ impl LockTable<'_> {
             return true;
         }
         portion.take_entry() && {
-            self.end_delegation(file, |_, _| true);
+            self.abandon_delegation(file);
             true
         }
     }

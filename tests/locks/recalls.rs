@@ -453,3 +453,41 @@ fn contention_on_one_file_does_not_prevent_delegation_of_others() {
         assert_eq!(set_or_delegate(locks, 3, b'q', 1), DONE);
     });
 }
+
+#[test]
+fn member_that_left_with_a_recalled_file_gets_no_delegation_when_it_comes_back() {
+    with_table(ROOM, |locks| {
+        assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
+        assert_eq!(set_or_delegate(locks, 4, b'b', 1), DELEGATED);
+        recall(locks, 1, b'a');
+        locks.reclaim(member(2));
+        // A member that leaves with a file that nobody has asked for comes back as before.
+        locks.reclaim(member(4));
+        assert_eq!(decided(locks), [(9, 1, status(0))]);
+        assert_eq!(set_or_delegate(locks, 2, b'c', 2), DONE);
+        locks.reclaim(member(2));
+        assert_eq!(set_or_delegate(locks, 4, b'c', 2), DELEGATED);
+        locks.reclaim(member(4));
+    });
+}
+
+#[test]
+fn contended_file_is_not_delegated_after_contention_on_files_that_replace_it_in_the_table() {
+    with_table(ROOM, |locks| {
+        contend(locks, b"q");
+        // Enough files that each entry of the table is used by another file.
+        for number in 0..1_000 {
+            let name = number.to_string();
+            let lock = on(name.as_bytes(), write(1, 0, 9));
+            let set = locks.set_or_delegate(member(2), 1, &lock, 1);
+            if set == DELEGATED {
+                assert_eq!(locks.set(member(3), 1, &lock), WAITS);
+                assert!(return_delegation(locks, 2, 1, &[]));
+                assert_eq!(decided(locks), [(3, 1, status(0))]);
+            }
+            locks.release_process(member(2), 1);
+            locks.release_process(member(3), 1);
+        }
+        assert_eq!(set_or_delegate(locks, 3, b'q', 1), DONE);
+    });
+}

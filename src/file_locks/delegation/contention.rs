@@ -9,6 +9,10 @@ use crate::store::{Arena, Digest, Table, bytes_for};
 /// is delegated to it.
 const REGRANT_THRESHOLD: u32 = 32;
 
+/// The number of uses for which all files of an entry count as contended after one contended file
+/// has replaced another there: the table has forgotten which ones are.
+const DOUBTFUL_USES: u32 = 1024;
+
 /// The number of contended files that the table remembers. Two files whose hashes select the same
 /// entry replace each other.
 // The model checker has small stacks.
@@ -20,12 +24,15 @@ struct ContentionEntry {
     hash: u64,
     last: Option<Vmid>,
     streak: u32,
+    /// For how many uses the other files of this entry count as contended.
+    doubtful: u32,
 }
 
 const EMPTY: ContentionEntry = ContentionEntry {
     hash: 0,
     last: None,
     streak: 0,
+    doubtful: 0,
 };
 
 /// The files that several members used lately.
@@ -59,10 +66,17 @@ impl<'m> Contention<'m> {
     /// decide alone.
     pub(super) fn record_contention(&mut self, hash: u64, by: Vmid) {
         if let Some(entry) = self.entry(hash) {
+            let is_contended = entry.last.is_some() && entry.streak < REGRANT_THRESHOLD;
+            let doubtful = if is_contended && entry.hash != hash {
+                DOUBTFUL_USES
+            } else {
+                entry.doubtful
+            };
             *entry = ContentionEntry {
                 hash,
                 last: Some(by),
                 streak: 0,
+                doubtful,
             };
         }
     }
@@ -73,7 +87,9 @@ impl<'m> Contention<'m> {
             return false;
         };
         if entry.last.is_none() || entry.hash != hash {
-            return true;
+            let left = entry.doubtful.checked_sub(1);
+            entry.doubtful = left.unwrap_or(0);
+            return left.is_none();
         }
         entry.streak = if entry.last == Some(by) {
             entry.streak.saturating_add(1)

@@ -2,6 +2,7 @@
 
 mod contention;
 mod holder;
+mod overdue;
 mod recall;
 mod table;
 

@@ -8,6 +8,7 @@
 //! locks of each delegation, so that a return always finds room.
 
 use super::contention::Contention;
+use super::overdue::OverdueMembers;
 use crate::Vmid;
 use crate::error::Error;
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
@@ -47,6 +48,7 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
+    overdue: OverdueMembers,
 }
 
 impl<'m> DelegationTable<'m> {
@@ -70,6 +72,7 @@ impl<'m> DelegationTable<'m> {
             unsent_recalls: 0,
             last_recall: 0,
             contention: Digested::new(Contention::new(arena, limits.files)?),
+            overdue: OverdueMembers::NONE,
         })
     }
 
@@ -77,6 +80,7 @@ impl<'m> DelegationTable<'m> {
         (self.count, self.peak, self.unsent_recalls, self.last_recall).hash(digest);
         (self.first_recalled, self.last_recalled).hash(digest);
         self.contention.digest(digest, Contention::digest);
+        self.overdue.digest(digest);
     }
 
     /// The number of lock slots that are reserved for returns.
@@ -110,6 +114,7 @@ impl LockTable<'_> {
             && lock.start <= lock.end
             && self.delegations.contention.record_use(hash, from)
             && self.delegations.count < self.delegations.limit
+            && !self.delegations.overdue.contains(from)
             && self.trees.slots().remaining()
                 >= self.delegations.reserved().plus(DelegatedLocks::MAX)
             && self.find_delegation(from, number).is_none();
@@ -237,12 +242,18 @@ impl LockTable<'_> {
         is_right
     }
 
+    /// Ends the delegation of a member that is gone. If the file was recalled, the member gets no
+    /// delegation any more.
+    pub(in crate::file_locks) fn abandon_delegation(&mut self, file: u32) {
+        let delegation = self.file_at(file).delegation;
+        if let Some(delegation) = delegation.filter(|delegation| delegation.is_recalled) {
+            self.delegations.overdue.add(delegation.to);
+        }
+        self.end_delegation(file, |_, _| true);
+    }
+
     /// Ends the delegation: puts the returned locks in, and resumes the deferred requests.
-    pub(in crate::file_locks) fn end_delegation(
-        &mut self,
-        file: u32,
-        put: impl FnOnce(&mut Self, u32) -> bool,
-    ) -> bool {
+    fn end_delegation(&mut self, file: u32, put: impl FnOnce(&mut Self, u32) -> bool) -> bool {
         let Some(delegation) = self.file_at(file).delegation else {
             return false;
         };
