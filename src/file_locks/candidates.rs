@@ -10,9 +10,10 @@ use crate::store::{Arena, NONE, Table, bytes_for};
 /// A heap of requests, the next one to try on top.
 pub(super) struct Candidates<'m> {
     heap: Table<'m, u32>,
-    count: usize,
+    count: u32,
     /// The round and the arrival of the request that was tried last.
-    last: (u32, u64),
+    last_round: u32,
+    last_arrival: u64,
 }
 
 impl<'m> Candidates<'m> {
@@ -24,7 +25,8 @@ impl<'m> Candidates<'m> {
         Ok(Candidates {
             heap: arena.alloc_table(capacity, |_| Ok(NONE))?,
             count: 0,
-            last: (0, 0),
+            last_round: 0,
+            last_arrival: 0,
         })
     }
 
@@ -32,12 +34,12 @@ impl<'m> Candidates<'m> {
         self.count == 0
     }
 
-    fn at(&self, place: usize) -> u32 {
-        self.heap.get(place).copied().unwrap_or(NONE)
+    fn at(&self, place: u32) -> u32 {
+        self.heap.get(place as usize).copied().unwrap_or(NONE)
     }
 
-    fn set(&mut self, place: usize, request: u32) {
-        if let Some(entry) = self.heap.get_mut(place) {
+    fn set(&mut self, place: u32, request: u32) {
+        if let Some(entry) = self.heap.get_mut(place as usize) {
             *entry = request;
         }
     }
@@ -55,7 +57,11 @@ impl LockTable<'_> {
     }
 
     fn add_candidate(&mut self, slot: u32) {
-        let (round, last) = self.candidates.last;
+        let Candidates {
+            last_round: round,
+            last_arrival: last,
+            ..
+        } = self.candidates;
         self.waits.change(slot, |waiting| {
             (waiting.blocker, waiting.prev, waiting.next) = (NONE, NONE, NONE);
             waiting.round = if waiting.arrival > last {
@@ -81,13 +87,13 @@ impl LockTable<'_> {
     /// Takes out the candidate that is to be tried next.
     pub(super) fn next_candidate(&mut self) -> Option<u32> {
         let Some(count) = self.candidates.count.checked_sub(1) else {
-            self.candidates.last = (0, 0);
+            (self.candidates.last_round, self.candidates.last_arrival) = (0, 0);
             return None;
         };
         self.candidates.count = count;
         let first = self.candidates.at(0);
         let moved = self.candidates.at(count);
-        let mut place = 0_usize;
+        let mut place = 0_u32;
         loop {
             let left = (place << 1) | 1;
             let right = left.plus(1);
@@ -107,7 +113,7 @@ impl LockTable<'_> {
             place = below;
         }
         self.candidates.set(place, moved);
-        self.candidates.last = self.turn(first);
+        (self.candidates.last_round, self.candidates.last_arrival) = self.turn(first);
         Some(first)
     }
 

@@ -25,7 +25,7 @@ pub(super) struct DeadlockSearch<'m> {
     subtrees: Table<'m, u64>,
     /// The requests that are still to be visited.
     pending: Table<'m, u32>,
-    pending_count: usize,
+    pending_count: u32,
     /// How many steps the searches of this operation may still take.
     steps: u32,
 }
@@ -59,7 +59,7 @@ impl<'m> DeadlockSearch<'m> {
     }
 
     fn push(&mut self, request: u32) {
-        if let Some(free) = self.pending.get_mut(self.pending_count) {
+        if let Some(free) = self.pending.get_mut(self.pending_count as usize) {
             *free = request;
             self.pending_count.increment();
         }
@@ -67,7 +67,7 @@ impl<'m> DeadlockSearch<'m> {
 
     fn pop(&mut self) -> Option<u32> {
         self.pending_count = self.pending_count.checked_sub(1)?;
-        self.pending.get(self.pending_count).copied()
+        self.pending.get(self.pending_count as usize).copied()
     }
 }
 

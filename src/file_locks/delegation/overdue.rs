@@ -2,28 +2,37 @@
 //! no delegation when it comes back under the same VMID: the next one that wants the file would wait
 //! as long again.
 
-use core::hash::Hash;
-
 use crate::Vmid;
-use crate::store::Digest;
+use crate::error::Error;
+use crate::store::{Arena, Digest, Table, bytes_for, close_gap};
 
 /// How many such members the table remembers: the last ones.
 const MEMBERS: usize = 32;
 
 /// The last members that did not return a recalled file.
-pub(super) struct OverdueMembers {
-    members: [Option<Vmid>; MEMBERS],
-    next: usize,
+pub(super) struct OverdueMembers<'m> {
+    /// The one that was added first stands first.
+    members: Table<'m, Option<Vmid>>,
 }
 
-impl OverdueMembers {
-    pub(super) const NONE: OverdueMembers = OverdueMembers {
-        members: [None; MEMBERS],
-        next: 0,
-    };
+impl<'m> OverdueMembers<'m> {
+    /// The length of the table, for a lock table with room for that many files.
+    const fn length(files: usize) -> usize {
+        if files == 0 { 0 } else { MEMBERS }
+    }
+
+    pub(super) const fn bytes(files: usize) -> usize {
+        bytes_for::<Option<Vmid>>(Self::length(files))
+    }
+
+    pub(super) fn new(arena: &mut Arena<'m>, files: usize) -> Result<Self, Error> {
+        Ok(OverdueMembers {
+            members: arena.alloc_table(Self::length(files), |_| Ok(None))?,
+        })
+    }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
-        (self.members, self.next).hash(digest);
+        digest.add_all(self.members.iter());
     }
 
     pub(super) fn contains(&self, vmid: Vmid) -> bool {
@@ -34,9 +43,9 @@ impl OverdueMembers {
         if self.contains(vmid) {
             return;
         }
-        if let Some(oldest) = self.members.get_mut(self.next) {
-            *oldest = Some(vmid);
+        close_gap(&mut self.members);
+        if let Some(last) = self.members.last_mut() {
+            *last = Some(vmid);
         }
-        self.next = self.next.wrapping_add(1) % MEMBERS;
     }
 }

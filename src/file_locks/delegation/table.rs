@@ -48,12 +48,16 @@ pub(in crate::file_locks) struct DelegationTable<'m> {
     /// The number of the last recall.
     pub(in crate::file_locks) last_recall: u64,
     pub(in crate::file_locks) contention: Digested<Contention<'m>>,
-    overdue: OverdueMembers,
+    overdue: OverdueMembers<'m>,
 }
 
 impl<'m> DelegationTable<'m> {
     pub(in crate::file_locks) const fn bytes(files: usize) -> usize {
-        total!(HashIndex::bytes(files), Contention::bytes(files))
+        total!(
+            HashIndex::bytes(files),
+            Contention::bytes(files),
+            OverdueMembers::bytes(files)
+        )
     }
 
     pub(in crate::file_locks) fn new(
@@ -72,7 +76,7 @@ impl<'m> DelegationTable<'m> {
             unsent_recalls: 0,
             last_recall: 0,
             contention: Digested::new(Contention::new(arena, limits.files)?),
-            overdue: OverdueMembers::NONE,
+            overdue: OverdueMembers::new(arena, limits.files)?,
         })
     }
 
