@@ -115,7 +115,7 @@ static void shell(void) {
         usleep(2000);
         IS(lock(other, 1), -EAGAIN);
         IS(libos_ipc_close_open_file(ours), 0);
-        IS(lock(other, 1), 0);
+        wait_until_free(other);
         IS(lock(other, 2), 0);
         /* The parent locks. The child has the file open and never locks it. */
         IS(lock(ours, 1), 0);
