@@ -64,15 +64,16 @@ pub(crate) struct Files {
     /// A process got a lock while another thread of it waited. That may close a cycle, although no
     /// request of it waits for the lock. The kernel does not detect that cycle either (`fcntl(2)`).
     may_have_closed: bool,
-    /// The calls of each process that release all its record locks.
-    clears: BTreeMap<u32, Clears>,
+    /// The calls that release locks of an owner: those of a process that release all its record locks, and
+    /// those of any process that may release a lock of an open file.
+    clears: BTreeMap<Owner, Clears>,
     /// The holders of each open file: its locks live exactly as long as a process holds it.
     pub(crate) holders: Holders,
 }
 
-/// The calls of a process that release all its record locks, as other threads of it see them: a
-/// lock that was requested before such a call returned may have been released by it, whenever its
-/// own answer arrived.
+/// The calls that release locks of an owner, as other threads and processes see them: a lock that was
+/// requested before such a call returned may have been released by it, whenever its own answer
+/// arrived. A call that was cut short may release a lock at any time after.
 #[derive(Default)]
 struct Clears {
     under_way: usize,
@@ -196,22 +197,27 @@ impl Files {
     /// The process begins to release all its record locks.
     pub(crate) fn clear_begins(&mut self, vmid: u32) {
         self.held.retain(|(_, of), _| *of != Owner::Process(vmid));
-        self.clears.entry(vmid).or_default().under_way += 1;
+        self.release_begins(Owner::Process(vmid));
     }
 
-    /// The call that releases them has returned.
-    pub(crate) fn clear_returned(&mut self, vmid: u32, now: u64) {
-        let clears = self.clears.entry(vmid).or_default();
-        clears.under_way -= 1;
-        clears.returned = now;
+    /// A call begins that may release locks of the owner.
+    pub(crate) fn release_begins(&mut self, owner: Owner) {
+        self.clears.entry(owner).or_default().under_way += 1;
     }
 
-    /// Returns true if another thread may have released a lock that was requested at `began`.
+    /// The call that may release locks of the owner was done, and releases nothing more.
+    pub(crate) fn release_done(&mut self, owner: Owner) {
+        self.clears.entry(owner).or_default().under_way -= 1;
+    }
+
+    /// That call has returned.
+    pub(crate) fn release_returned(&mut self, owner: Owner, now: u64) {
+        self.clears.entry(owner).or_default().returned = now;
+    }
+
+    /// Returns true if another thread or process may have released a lock that was requested at `began`.
     fn may_be_cleared(&self, owner: Owner, began: u64) -> bool {
-        let Owner::Process(vmid) = owner else {
-            return false;
-        };
-        let clears = self.clears.get(&vmid);
+        let clears = self.clears.get(&owner);
         clears.is_some_and(|clears| clears.under_way > 0 || clears.returned > began)
     }
 
@@ -261,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn lock_of_an_open_file_is_not_certain_while_another_process_may_still_unlock_it() {
+        let [shared, other] = [7, 8].map(|handle| Claim {
+            owner: Owner::Handle(handle),
+            ..claim(0)
+        });
+        let mut files = Files::default();
+        // Another process unlocks it, and its call is cut short.
+        files.release_begins(shared.owner);
+        assert_eq!(files.given(&shared, 1), Ok(()));
+        assert_eq!(files.given(&other, 2), Ok(()));
+    }
+
+    #[test]
     fn a_lock_answered_while_another_thread_clears_all_is_not_certain() {
         // One thread requests a lock and another releases all. The leader may do the second last,
         // so the next process may have the lock, and may have its answer before either of the two
@@ -275,7 +294,8 @@ mod tests {
                 assert_eq!(files.given(&claim(7), 1), Ok(()));
                 assert_eq!(files.given(&claim(3), 2), Ok(()));
             }
-            files.clear_returned(7, 4);
+            files.release_done(Owner::Process(7));
+            files.release_returned(Owner::Process(7), 4);
             assert_eq!(files.given(&claim(7), 3), Ok(()), "it was asked for before");
             assert!(
                 files.given(&claim(7), 5).is_err(),

@@ -108,11 +108,17 @@ impl<const READS: bool> Program<'_, '_, READS> {
             bytes: bytes.clone(),
             write: kind == LockKind::Write,
         };
+        // The owner may hold more of it before.
+        let releases = kind != LockKind::Write || is_flock;
+        // Another process that has the open file may set a lock of it at the same time.
+        let is_shared = releases && family != LockFamily::Posix;
         let began = with(|world| {
             let now = world.checks.tick();
-            // The process may have held more of it before.
-            if kind != LockKind::Write || is_flock {
+            if releases {
                 world.checks.files.clear(claim.space, owner, bytes.clone());
+            }
+            if is_shared {
+                world.checks.files.release_begins(owner);
             }
             if !is_unlock {
                 world.checks.files.asks(&claim, wait);
@@ -140,6 +146,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let is_hostile = world.has(Fault::Hostile);
             let files = &mut world.checks.files;
             files.answered(&claim, now, is_certain);
+            let is_done = is_shared && matches!(outcome, Ok(()) | Err(Error::Refused(_)));
+            if is_done {
+                files.release_done(owner);
+            }
             let checked = match outcome {
                 Ok(()) if is_unlock => {
                     files.cleared(claim.space, owner, &bytes, now);
@@ -156,6 +166,9 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 }
                 _ => Ok(()),
             };
+            if is_done {
+                files.release_returned(owner, now);
+            }
             world.check("locks", checked);
         });
         if outcome == Err(Error::Refused(errno::EDEADLK)) {
@@ -309,7 +322,11 @@ impl<const READS: bool> Program<'_, '_, READS> {
         });
         with(|world| {
             let now = world.checks.tick();
-            world.checks.files.clear_returned(vmid, now);
+            world.checks.files.release_done(Owner::Process(vmid));
+            world
+                .checks
+                .files
+                .release_returned(Owner::Process(vmid), now);
         });
         if done.is_ok() {
             for file in 0..FILES.len() {
