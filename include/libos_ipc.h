@@ -11,6 +11,9 @@
  *   3. call init_ipc(), then init_ipc_worker();
  *   4. make the calls below; at the end call terminate_ipc_worker().
  *
+ * A process that needs the family's table of processes (wait(2), groups, sessions, orphans) also calls libos_ipc_join()
+ * after step 3.
+ *
  * A function that returns `int` returns 0 or a negative Linux error number, unless its comment states otherwise. Most
  * calls can return:
  *   -EINVAL     an argument is out of range, or the library is not set up
@@ -18,7 +21,8 @@
  *   -ENOTCONN   the leader is gone, and the call needs it
  *   -ENOMEM     a limit of `struct libos_ipc_limits` is reached; the call had no effect
  *   -ETIMEDOUT  libos_ipc_limits.call_limit_ms passed before the answer arrived
- *   -ESHUTDOWN  terminate_ipc_worker() was called
+ *   -ESHUTDOWN  libos_ipc_exit() or terminate_ipc_worker() was called
+ *   -ENOSYS     the call needs libos_ipc_join() before, or a leader that is not a process of the C implementation
  *   -EIO        the platform provided no stream or event
  * A call whose comment says "Blocks" waits for another process. Any thread may make any call, with 32 KiB of stack and
  * any value in the thread register. A callback, a signal handler and an interrupt handler must not make a call, unless its
@@ -195,7 +199,8 @@ struct libos_ipc_callbacks {
     int64_t (*metadata)(void* context, IDTYPE pid, enum pid_meta_code code, void* data, size_t size);
     /* A child has ended. `exit` is what the child stated, or has term_signal 30 (SIGPWR) if its connection ended without
      * an exit notice. Called once for each child. A process is a child if this process transferred an ID to its VMID
-     * (get_new_id(), ipc_change_id_owner()) before it connected; that ID is its pid. */
+     * (get_new_id(), ipc_change_id_owner()) before it connected; that ID is its pid. In a process that joined
+     * (libos_ipc_join()) the inherited orphans are children, too, and each child stays a zombie until libos_ipc_wait(). */
     void (*child_died)(void* context, const struct libos_ipc_cld_exit* exit);
     /* A connected process is gone. For a child this is called after child_died. */
     void (*disconnected)(void* context, IDTYPE vmid);
@@ -211,6 +216,30 @@ struct libos_ipc_callbacks {
     /* The library has found a fault of its own and cannot continue. Must not return. */
     void (*fatal)(void* context, const char* message);
 };
+
+/* ---- Time limits and interrupts of calls --------------------------------------------------------- */
+
+/* Interrupts a call from another thread. The storage is all zeros at first and is only changed by the two functions below;
+ * it must live until the calls that use it have returned. One call at a time may use an interrupt: a library OS has one
+ * for each thread. Before it looks for pending signals the thread resets its interrupt, then it makes the call. So a
+ * signal that arrives in between interrupts the call. */
+struct libos_ipc_interrupt {
+    uint64_t storage[2];
+};
+
+/* The limit of a call. All zeros: as without a limit. */
+struct libos_ipc_call_limit {
+    uint64_t timeout_ns;                   /* the time from the beginning of the call, after which it returns -ETIMEDOUT; 0:
+                                              what the call's comment states; LIBOS_IPC_FOREVER: no limit */
+    struct libos_ipc_interrupt* interrupt; /* ends the call with -EINTR; NULL: none */
+};
+
+/* Ends the call that waits with this interrupt, or else the next one that does, with -EINTR. It stays raised until it is
+ * reset. Does not block. May also be called from a callback, and from a signal handler if libos_ipc_platform.event_set and
+ * `wake` may. -EINVAL for NULL and before init_ipc(). */
+int libos_ipc_interrupt_raise(struct libos_ipc_interrupt* interrupt);
+/* Clears the interrupt for the next call. Does not block. May be called from anywhere. -EINVAL for NULL. */
+int libos_ipc_interrupt_reset(struct libos_ipc_interrupt* interrupt);
 
 /* ---- Set-up -------------------------------------------------------------------------------------- */
 
@@ -417,21 +446,133 @@ int init_id_ranges(IDTYPE preload_tid);
 /* Allocates an ID. If `move_ownership_to` is not 0, transfers it to that process, as ipc_change_id_owner() does; then
  * only that process releases it. Returns 0 if that fails, and logs the reason. May block. */
 IDTYPE get_new_id(IDTYPE move_ownership_to);
-/* Releases an ID that get_new_id() or init_id_ranges() returned. */
+/* Releases an ID that get_new_id() or init_id_ranges() returned. Has no effect for the pid of a process that joined: the
+ * end of the process releases it. */
 void release_id(IDTYPE id);
 
 /* ---- Processes ----------------------------------------------------------------------------------- */
 
-/* Sends the exit notice of this process to its parent, if it has one. Blocks only while the queue is full. */
+/* The life of a process, which the leader's table of processes records. A process that never calls libos_ipc_join() may
+ * use the rest of the header, but none of the calls up to libos_ipc_set_process_flag() except libos_ipc_get_identity() and
+ * libos_ipc_leave(): they return -ENOSYS, and libos_ipc_wait() returns -ECHILD. */
+
+/* The numbers with which a process joins its family. A library OS passes them to a child, and keeps them in the checkpoint
+ * of a fork or an exec. */
+struct libos_ipc_identity {
+    struct libos_ipc_ids ids; /* for g_process_ipc_ids, before init_ipc() */
+    IDTYPE pid;               /* for libos_ipc_join() */
+    IDTYPE parent_pid;        /* for libos_ipc_join(); 0 for none */
+};
+
+/* Adds this process to the leader's table, as a child of the process `g_process_ipc_ids.parent_vmid` in that process's
+ * group and session; the first process begins a group and a session. To be called once, after init_ipc_worker() and before
+ * any other call about processes. `pid` is that of libos_ipc_start_child(), or any ID that this process owns
+ * (init_id_ranges(), get_new_id(), ipc_alloc_id_range()); 0 allocates one. `parent_pid` is reported to the parent when this
+ * process ends; with 0 it is libos_ipc_callbacks.self.ppid. Stores the pid in `*own_pid`, which may be NULL. Blocks.
+ * -EINVAL if this process joined before or does not own the pid, -EPROTO if `sync_data` differs from the leader's. If the
+ * leader is a process of the C implementation this call succeeds, but the calls about groups, sessions and the table
+ * return -ENOSYS, and orphans get no new parent. The children of a process that joined join, too: libos_ipc_wait() sees the
+ * end of any other child only if that child has sent the leader a message. */
+int libos_ipc_join(IDTYPE pid, IDTYPE parent_pid, IDTYPE* own_pid);
+/* Returns the numbers of this process; pid 0 if it has not joined. Does not block. -EINVAL before init_ipc(). */
+int libos_ipc_get_identity(struct libos_ipc_identity* identity);
+/* Prepares a child: allocates its VMID and its pid, and adds it to the tables. The library OS then starts the child with
+ * these numbers. libos_ipc_bury(child->ids.self_vmid) undoes this call if the start fails; libos_ipc_wait() does not
+ * report that child. Blocks. -ENOMEM at the limit `children` or, at the leader, of processes, -EAGAIN if the family has no
+ * more IDs; then there is no child. fork(2). */
+int libos_ipc_start_child(struct libos_ipc_identity* child);
+
+/* The children that libos_ipc_wait() waits for. */
+enum libos_ipc_wait_for {
+    LIBOS_IPC_WAIT_ANY,   /* any child; `id` is unused */
+    LIBOS_IPC_WAIT_PID,   /* the child with the pid `id` */
+    LIBOS_IPC_WAIT_GROUP, /* any child in the group `id`; 0: the group of this process at the time of the call */
+};
+/* The options of libos_ipc_wait(), with the values of Linux. */
+enum {
+    LIBOS_IPC_WNOHANG = 1,          /* does not wait for an end */
+    LIBOS_IPC_WNOWAIT = 0x01000000, /* leaves the child a zombie */
+};
+/* Waits until a child has ended, own or inherited, stores how, and reaps it: then its pid is free, unless it names a group
+ * or session. Of several ended children it takes the one that ended first. Blocks, without a time limit unless `limit`
+ * sets one; `limit` may be NULL. With LIBOS_IPC_WNOHANG it waits only for the leader's answers, and if no child has ended it
+ * returns 0 and stores pid 0. -ECHILD if there is no such child, -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for an
+ * unknown option. waitid(2) with WEXITED. */
+int libos_ipc_wait(enum libos_ipc_wait_for which, IDTYPE id, int options,
+                   struct libos_ipc_cld_exit* exit, const struct libos_ipc_call_limit* limit);
+
+/* Ends this process for the family, as _exit(2) does: releases its file locks, open files, IDs and leases, then its parent
+ * is told how it ended. `uid` is the user, `term_signal` the signal that ended it or 0. When this returns the leader has
+ * done all that; waiting calls of other threads have returned -ESHUTDOWN, as all later calls do, but libos_ipc_leave() and
+ * terminate_ipc_worker(), which comes next. Later calls that only release something succeed and do nothing. Blocks.
+ * -ESHUTDOWN if it has ended before. If a message finds no room in time the call returns that error and can be repeated. */
+int libos_ipc_exit(unsigned int uid, unsigned int exitcode, unsigned int term_signal);
+/* In the leader, after libos_ipc_exit(): serves the other processes until the last of them has ended. In any other process
+ * it returns at once. If a leader calls terminate_ipc_worker() without this, the calls of the others return -ENOTCONN.
+ * Blocks, without a time limit unless `limit` sets one; `limit` may be NULL. -EINTR and -ETIMEDOUT as `limit` states: it
+ * can be called again. */
+int libos_ipc_leave(const struct libos_ipc_call_limit* limit);
+
+enum libos_ipc_process_state {
+    LIBOS_IPC_STARTING, /* its parent has started it, and it has not joined yet */
+    LIBOS_IPC_RUNNING,
+    LIBOS_IPC_ZOMBIE, /* it has ended, and its parent has not reaped it yet */
+};
+enum libos_ipc_process_flag {
+    LIBOS_IPC_SUBREAPER = 1,         /* orphans among its descendants become its children: prctl(2) */
+    LIBOS_IPC_EXECUTED = 2,          /* execve(2) succeeded: its parent cannot change its group any more */
+    LIBOS_IPC_STOPPED = 4,           /* a signal has stopped it */
+    LIBOS_IPC_IN_ORPHANED_GROUP = 8, /* its group is orphaned: setpgid(2) */
+};
+/* A process in the leader's table. */
+struct libos_ipc_process {
+    uint64_t start_seq; /* a process that started later has a higher number */
+    IDTYPE pid;
+    IDTYPE vmid;    /* 0 if it has ended */
+    IDTYPE parent;  /* the parent's pid; 0 for none */
+    IDTYPE group;   /* the process group */
+    IDTYPE session; /* the session */
+    uint32_t state; /* enum libos_ipc_process_state */
+    uint32_t flags; /* bits of enum libos_ipc_process_flag */
+    uint32_t reserved;
+};
+
+/* Returns the entry of a process; 0 stands for this one, the ID of a thread for its process. Blocks. -ESRCH if there is no
+ * such process. */
+int libos_ipc_get_process(IDTYPE pid, struct libos_ipc_process* process);
+/* Replaces an entry by that of the process that started next; start_seq 0 stands for none, so the first process follows it.
+ * For a listing like that of ps(1). Blocks. -ESRCH after the last process. */
+int libos_ipc_next_process(struct libos_ipc_process* process);
+/* Return the group and the session of a process; 0 stands for this one. Block. -ESRCH if there is no such process.
+ * getpgid(2), getsid(2). */
+int libos_ipc_getpgid(IDTYPE pid, IDTYPE* group);
+int libos_ipc_getsid(IDTYPE pid, IDTYPE* session);
+/* Moves this process (`pid` 0) or a child to a group of its session; `group` 0 stands for the pid itself. Blocks. -ESRCH,
+ * -EPERM and -EACCES as setpgid(2), -EINVAL if `pid` is the ID of a thread. */
+int libos_ipc_setpgid(IDTYPE pid, IDTYPE group);
+/* Makes this process the leader of a new session and a new group, and stores the session, which may be NULL. Blocks. -EPERM
+ * if a group has its pid. setsid(2). */
+int libos_ipc_setsid(IDTYPE* session);
+/* Sets or clears one flag of this process: LIBOS_IPC_SUBREAPER, LIBOS_IPC_EXECUTED or LIBOS_IPC_STOPPED. Blocks. -EINVAL for
+ * any other value. */
+int libos_ipc_set_process_flag(enum libos_ipc_process_flag flag, bool on);
+
+/* Sends the exit notice of this process to its parent, if it has one. Blocks only while the queue is full. In a process
+ * that joined it is libos_ipc_exit(), with the user of libos_ipc_callbacks.self. */
 int ipc_cld_exit_send(unsigned int exitcode, unsigned int term_signal);
 
 /* Send a signal; `sig` 0 only tests whether it could be sent (kill(2)). The first three block for the answer of the process
- * that owns the target: 0, -ESRCH or -EPERM. A signal for a group is sent to the process that owns the ID `pgid`.
+ * that owns the target: 0, -ESRCH or -EPERM. A signal for a group is sent to every process of the group if this process
+ * joined (libos_ipc_join()), and else to the process that owns the ID `pgid`.
  * ipc_kill_all() sends the signal to every process but this one, over the leader, and does not wait for answers. */
 int ipc_kill_process(IDTYPE sender, IDTYPE target, int sig);
 int ipc_kill_thread(IDTYPE sender, IDTYPE dest_pid, IDTYPE target, int sig);
 int ipc_kill_pgroup(IDTYPE sender, IDTYPE pgid, int sig);
 int ipc_kill_all(IDTYPE sender, int sig);
+
+/* Sends a signal as these four calls do, by kill->type; `limit` may be NULL. Blocks. -EINTR and -ETIMEDOUT as `limit`
+ * states; then it is not known whether the signal was delivered. */
+int libos_ipc_kill(const struct libos_ipc_pid_kill* kill, const struct libos_ipc_call_limit* limit);
 
 /* The request and the answer of ipc_pid_getmeta(). */
 struct libos_ipc_pid_getmeta {
@@ -464,7 +605,8 @@ enum {
 /* An open handle: a number, not an address. A closed handle is refused. */
 struct sync_handle;
 
-/* These two only check: they fail before init_ipc(), and the first also fails if this process is not the leader. */
+/* These two only check, and may be called before init_ipc(), where they return 0. Later the first returns -EINVAL if this
+ * process is not the leader. */
 int init_sync_server(void);
 int init_sync_client(void);
 /* Closes all handles, and sends changed data to the leader. To be called when no thread uses a handle any more, before
@@ -498,6 +640,24 @@ enum libos_ipc_sync_news {
 int libos_ipc_sync_lock(struct sync_handle* handle, int state, void* data, size_t data_size,
                         unsigned int* news);
 
+/* As libos_ipc_sync_lock(), with a limit, which may be NULL. -EINTR and -ETIMEDOUT as `limit` states; then the handle is not
+ * locked. */
+int libos_ipc_sync_lock_within(struct sync_handle* handle, int state, void* data, size_t data_size,
+                               unsigned int* news, const struct libos_ipc_call_limit* limit);
+/* Turns a lock SYNC_STATE_SHARED into SYNC_STATE_EXCLUSIVE: no other process changes the data meanwhile. `limit` may be NULL.
+ * Blocks. -EDEADLK if another process wants to do the same and waits for this one to unlock, -ENOSYS if the leader is a
+ * process of the C implementation. After an error the handle stays locked SYNC_STATE_SHARED. */
+int libos_ipc_sync_upgrade(struct sync_handle* handle, const struct libos_ipc_call_limit* limit);
+/* Returns a count that rises when the data of a handle has changed or may soon change. Does not block. -EINVAL for a closed
+ * handle. */
+int libos_ipc_sync_changes(struct sync_handle* handle, uint64_t* count);
+/* Waits until that count is not `seen`. To wait for a certain value: read the count, lock, look at the data, unlock, and if
+ * it is not there yet wait with that count. No thread of the caller may have the handle locked. Blocks, without a time
+ * limit unless `limit` sets one; `limit` may be NULL. -EINTR and -ETIMEDOUT as `limit` states, -EINVAL for a closed
+ * handle. */
+int libos_ipc_sync_wait(struct sync_handle* handle, uint64_t seen,
+                        const struct libos_ipc_call_limit* limit);
+
 /* The payload of messages about sync handles. */
 struct libos_ipc_sync {
     uint64_t id;
@@ -512,6 +672,8 @@ enum libos_file_lock_family {
     FILE_LOCK_UNKNOWN,
     FILE_LOCK_POSIX, /* owned by a process: fcntl(2) */
     FILE_LOCK_FLOCK, /* owned by an open file: flock(2) */
+    FILE_LOCK_OFD,   /* owned by an open file, and conflicts with FILE_LOCK_POSIX: fcntl(2), F_OFD_SETLK. -ENOSYS if the
+                        leader is a process of the C implementation */
 };
 
 /* The lock reaches to the end of the file, also if the file grows. */
@@ -523,23 +685,31 @@ struct libos_file_lock {
     uint64_t start;     /* the first byte */
     uint64_t end;       /* the last byte */
     IDTYPE pid;         /* the owner */
-    uint64_t handle_id; /* the open file; for FILE_LOCK_FLOCK */
+    uint64_t handle_id; /* the open file; for FILE_LOCK_FLOCK and FILE_LOCK_OFD */
 };
 
-/* Does nothing after init_ipc(), and fails before. */
+/* Does nothing. May be called before init_ipc(). */
 int init_fs_lock(void);
 /* Sets, changes or removes a lock, as F_SETLK, F_SETLKW or flock(2). If another lock conflicts: -EAGAIN, or with `wait` it
  * blocks until the lock is granted. -EDEADLK if the wait would close a cycle of waiting processes (which is looked for among
  * 4,096 locks and waits), -ENOLCK at a limit of the leader. */
 int file_lock_set(const char* path, struct libos_file_lock* file_lock, bool wait);
-/* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest.
+/* As file_lock_set(), with a limit, which may be NULL: -EINTR and -ETIMEDOUT as `limit` states, and then the lock is not
+ * held. */
+int libos_ipc_file_lock_set_within(const char* path, const struct libos_file_lock* file_lock, bool wait,
+                                   const struct libos_ipc_call_limit* limit);
+/* Removes the FILE_LOCK_POSIX locks of a process on a file, as close(2) of any descriptor of the file does. Sends no message
+ * if this process never set a lock on the file. */
+int libos_ipc_close_file(const char* path, IDTYPE pid);
+/* Returns the lock that conflicts with this one, as F_GETLK; of several the one that starts lowest. A FILE_LOCK_OFD lock is
+ * reported as FILE_LOCK_POSIX with the pid (IDTYPE)-1, as the kernel does.
  * `out_file_lock->type` is F_UNLCK if none conflicts. Blocks for the leader's answer. */
 int file_lock_get(const char* path, struct libos_file_lock* file_lock,
                   struct libos_file_lock* out_file_lock);
 /* Removes all locks of a process, when it exits. Sends no message if this process never set a lock. */
 int file_lock_clear_pid(IDTYPE pid);
 
-/* The holders of an open file (libos_file_lock.handle_id). The FILE_LOCK_FLOCK locks of an open file are removed when its
+/* The holders of an open file (libos_file_lock.handle_id). The FILE_LOCK_FLOCK and FILE_LOCK_OFD locks of an open file are removed when its
  * last holder closes it or ends. A process holds an open file once it has locked it or another process gave it, until it
  * closes it or ends. The four calls block, and have taken effect when they return. They return -ENOSYS if the leader is a
  * process of the C implementation, which does not track holders: there a lock stays until a process unlocks it.

@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use super::ffi_copy::write;
-use super::{CNode, node, status, vmid, wait};
+use super::{CNode, node, released, status, vmid, wait};
 use crate::error::Error;
 use crate::member::Purpose;
 use crate::node::Wait;
@@ -64,7 +64,17 @@ fn transfer(node: &CNode, id: Id, to: Vmid, wait: Wait<'_>) -> Result<(), Error>
     if transferred.is_err() && is_child {
         node.children.lock().remove(id);
     }
-    transferred
+    transferred?;
+    // The leader reports the ends of all children to a process that joined.
+    if is_child && node.pid().is_some() {
+        let announced = node.announce_child(to, id, wait);
+        if announced.is_err() {
+            // The leader takes the ID back.
+            let _ = node.abandon_child(to);
+        }
+        return announced;
+    }
+    Ok(())
 }
 
 #[unsafe(no_mangle)]
@@ -104,7 +114,14 @@ pub extern "C" fn get_new_id(move_ownership_to: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn release_id(id: u32) {
-    if let Err(error) = node().and_then(|node| node.release_id(id, wait())) {
+    let outcome = node().and_then(|node| {
+        // The end of the process releases its pid, and the leader may have to keep it for a group.
+        if node.pid() == Some(id) {
+            return Ok(());
+        }
+        node.release_id(id, wait())
+    });
+    if let Err(error) = released(outcome) {
         crate::log::c::error(format_args!("ID {id} is not released: {error}"));
     }
 }

@@ -6,7 +6,7 @@ use super::CPal;
 use super::callback_result;
 use super::ffi_copy::Bytes;
 use super::state::SETUP;
-use super::tables::{libos_ipc_callbacks, libos_ipc_cld_exit, libos_ipc_pid_kill, libos_ipc_self};
+use super::tables::{libos_ipc_callbacks, libos_ipc_pid_kill, libos_ipc_self};
 use crate::error::{Error, errno};
 use crate::wire::{ChildExit, KillTarget, MetaCode};
 use crate::{
@@ -101,19 +101,13 @@ impl Embedder<CPal> for LibraryOs {
     }
 
     fn child_ended(&self, node: &Node<'_, CPal>, exit: &ChildExit) {
-        // The library OS keeps its zombies itself.
-        if !node.children.lock().remove(exit.pid) {
+        // A process that joined reaps its zombies with `libos_ipc_wait`. Any other keeps its zombies itself.
+        if node.pid().is_none() && !node.children.lock().remove(exit.pid) {
             // The table of children had no room for it, so no call will ask the leader for its exit status.
             node.counters.dropped_orphan_exits.add(1);
             node.forget_child(exit.pid);
         }
-        let exit = libos_ipc_cld_exit {
-            ppid: exit.parent_pid,
-            pid: exit.pid,
-            uid: exit.uid,
-            exitcode: exit.code,
-            term_signal: exit.signal,
-        };
+        let exit = super::children::exit_of(exit);
         callback!(child_died(&raw const exit), ());
     }
 

@@ -1,11 +1,14 @@
 //! File locks.
 
 use core::ffi::{c_char, c_int};
+use core::ptr::null;
 
+use super::call_limits::wait_within;
 use super::ffi_copy::{Bytes, append_string, read, write};
 use super::library_os::file_key;
-use super::tables::libos_file_lock;
-use super::{node, status, vmid, wait};
+use super::setup::init_part;
+use super::tables::{libos_file_lock, libos_ipc_call_limit};
+use super::{node, released, status, vmid, wait};
 use crate::Wait;
 use crate::error::Error;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
@@ -40,11 +43,10 @@ unsafe fn key_of(path: *const c_char, source: KeySource) -> Result<Bytes, Error>
 
 /// Converts a lock of the header to a lock of the protocol.
 fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<FileLock<'k>, Error> {
-    let families = [LockFamily::Posix, LockFamily::Flock];
-    let family = families.into_iter().find(|f| f.number() == asked.family);
+    let family = LockFamily::ALL.iter().find(|f| f.number() == asked.family);
     let kind = LockKind::ALL.iter().find(|k| k.number() == asked.kind);
     Ok(FileLock {
-        family: family.ok_or(Error::Invalid)?,
+        family: *family.ok_or(Error::Invalid)?,
         kind: *kind.ok_or(Error::Invalid)?,
         start: asked.start,
         end: asked.end,
@@ -56,12 +58,13 @@ fn lock_of<'k>(asked: &libos_file_lock, key: &'k [u8], wait: bool) -> Result<Fil
 }
 
 /// # Safety
-/// `path` and `lock` are NULL or point to a string and a whole lock.
+/// `path` and `lock` are NULL or point to a string and a whole lock, and `limit` is as for [`wait_within`].
 unsafe fn set(
     path: *const c_char,
     source: KeySource,
     lock: *const libos_file_lock,
     waits: bool,
+    limit: *const libos_ipc_call_limit,
 ) -> c_int {
     status(node().and_then(|node| {
         // SAFETY: the caller's promise.
@@ -69,12 +72,14 @@ unsafe fn set(
         let lock = lock_of(&asked, &key, waits)?;
         // A wait for a lock has no limit: it lasts as long as other processes hold the lock.
         let wait = if waits { Wait::FOREVER } else { wait() };
+        // SAFETY: the caller's promise.
+        let wait = unsafe { wait_within(limit, wait) };
         node.set_lock(&lock, wait)
     }))
 }
 
 /// # Safety
-/// As for `set`; and `out` is NULL or points to room for a lock.
+/// `path` and `lock` are as for `set`, and `out` is NULL or points to room for a lock.
 unsafe fn get(
     path: *const c_char,
     source: KeySource,
@@ -108,11 +113,7 @@ fn held_lock(held: &HeldLock) -> libos_file_lock {
         LockKind::Read
     };
     libos_file_lock {
-        // C has no OFD locks, which only members in Rust set. F_OFD_SETLK belongs to fcntl(2).
-        family: match held.family {
-            LockFamily::Ofd => LockFamily::Posix.number(),
-            family => family.number(),
-        },
+        family: held.family.number(),
         kind: kind.number(),
         start: held.start,
         end: held.end,
@@ -124,7 +125,27 @@ fn held_lock(held: &HeldLock) -> libos_file_lock {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn init_fs_lock() -> c_int {
-    status(node().map(|_| ()))
+    init_part()
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_file_lock_set_within(
+    path: *const c_char,
+    file_lock: *const libos_file_lock,
+    wait: bool,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires what this function requires.
+    unsafe { set(path, KeySource::Path, file_lock, wait, limit) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> c_int {
+    status(released(node().and_then(|node| {
+        // SAFETY: the header requires NULL or a string.
+        let key = unsafe { key_of(path, KeySource::Path) }?;
+        node.close_file(&key, pid, wait())
+    })))
 }
 
 #[unsafe(no_mangle)]
@@ -134,7 +155,7 @@ pub unsafe extern "C" fn file_lock_set(
     wait: bool,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
-    unsafe { set(path, KeySource::Path, file_lock, wait) }
+    unsafe { set(path, KeySource::Path, file_lock, wait, null()) }
 }
 
 #[unsafe(no_mangle)]
@@ -149,7 +170,9 @@ pub unsafe extern "C" fn file_lock_get(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn file_lock_clear_pid(pid: u32) -> c_int {
-    status(node().and_then(|node| node.clear_locks(pid, wait())))
+    status(released(
+        node().and_then(|node| node.clear_locks(pid, wait())),
+    ))
 }
 
 #[unsafe(no_mangle)]
@@ -169,7 +192,9 @@ pub extern "C" fn libos_ipc_hold_open_file(handle_id: u64) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_close_open_file(handle_id: u64) -> c_int {
-    status(node().and_then(|node| node.close_open_file(handle_id, wait())))
+    status(released(
+        node().and_then(|node| node.close_open_file(handle_id, wait())),
+    ))
 }
 
 #[unsafe(no_mangle)]
@@ -179,7 +204,7 @@ pub unsafe extern "C" fn ipc_file_lock_set(
     wait: bool,
 ) -> c_int {
     // SAFETY: the header requires what this function requires.
-    unsafe { set(path, KeySource::Key, file_lock, wait) }
+    unsafe { set(path, KeySource::Key, file_lock, wait, null()) }
 }
 
 #[unsafe(no_mangle)]

@@ -9,6 +9,8 @@
 // The names are those of the C header.
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
+mod call_limits;
+mod children;
 mod events;
 mod ffi_copy;
 mod ids;
@@ -18,6 +20,8 @@ mod locks;
 mod log;
 mod messages;
 mod platform;
+mod process_life;
+mod process_table;
 mod processes;
 #[cfg(all(static_library, not(feature = "std")))]
 mod runtime;
@@ -60,10 +64,7 @@ fn node_any_phase() -> Result<&'static CNode, Error> {
 /// The node, from `init_ipc` until `terminate_ipc_worker`.
 ///
 /// # Errors
-/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `terminate_ipc_worker`.
-///
-/// # Errors
-/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `terminate_ipc_worker`.
+/// [`Error::Invalid`] before `init_ipc`, [`Error::ShuttingDown`] after `libos_ipc_exit` and `terminate_ipc_worker`.
 fn node() -> Result<&'static CNode, Error> {
     let node = node_any_phase()?;
     if node.phase() == crate::node::Phase::Running {
@@ -79,6 +80,20 @@ fn wait() -> Wait<'static> {
         .get()
         .and_then(|setup| setup.call_limit)
         .map_or(Wait::FOREVER, Wait::at_most)
+}
+
+/// The result of a call that releases something: success after the end of a process that joined, because its end has
+/// released everything.
+fn released(outcome: Result<(), Error>) -> Result<(), Error> {
+    match outcome {
+        Err(Error::ShuttingDown) if has_joined() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Whether this process has joined, with `libos_ipc_join`.
+fn has_joined() -> bool {
+    node_any_phase().is_ok_and(|node| node.pid().is_some())
 }
 
 /// Checks a VMID.

@@ -4,13 +4,14 @@ use core::ffi::{c_int, c_void};
 
 use zerocopy::IntoBytes;
 
-use super::ffi_copy::{allocate, write};
+use super::call_limits::wait_within;
+use super::ffi_copy::{allocate, read, write};
 use super::library_os::{is_zombie, this_process};
-use super::tables::libos_ipc_pid_retmeta;
+use super::tables::{libos_ipc_call_limit, libos_ipc_pid_kill, libos_ipc_pid_retmeta};
 use super::{node, status, wait};
 use crate::error::Error;
-use crate::wire::{ChildExit, Message, MetaCode};
-use crate::{PATH_MAX, Target};
+use crate::wire::{ChildExit, KillTarget, Message, MetaCode};
+use crate::{PATH_MAX, Target, Wait};
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
@@ -18,10 +19,13 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
         Ok(node) => node,
         Err(error) => return status(Err(error)),
     };
+    let this = this_process();
+    if node.pid().is_some() {
+        return super::process_life::libos_ipc_exit(this.uid, exitcode, term_signal);
+    }
     let Some(parent) = node.identity().parent else {
         return 0;
     };
-    let this = this_process();
     let notice = Message::ChildExit(ChildExit {
         parent_pid: this.ppid,
         pid: this.pid,
@@ -32,8 +36,8 @@ pub extern "C" fn ipc_cld_exit_send(exitcode: u32, term_signal: u32) -> c_int {
     status(node.send_message(parent, &notice, wait()))
 }
 
-fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
-    let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait()));
+fn kill(sender: u32, target: Target, signal: c_int, wait: Wait<'_>) -> c_int {
+    let killed = node().and_then(|node| node.kill_as(sender, target, signal, wait));
     // A signal to a zombie or its main thread succeeds, as in kill(2).
     let zombie = match target {
         Target::Process(pid) => Some(pid),
@@ -51,7 +55,7 @@ fn kill(sender: u32, target: Target, signal: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_kill_process(sender: u32, target: u32, sig: c_int) -> c_int {
-    kill(sender, Target::Process(target), sig)
+    kill(sender, Target::Process(target), sig, wait())
 }
 
 #[unsafe(no_mangle)]
@@ -60,17 +64,44 @@ pub extern "C" fn ipc_kill_thread(sender: u32, dest_pid: u32, target: u32, sig: 
         pid: dest_pid,
         tid: target,
     };
-    kill(sender, target, sig)
+    kill(sender, target, sig, wait())
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_kill_pgroup(sender: u32, pgid: u32, sig: c_int) -> c_int {
-    kill(sender, Target::Group(pgid), sig)
+    kill(sender, Target::Group(pgid), sig, wait())
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ipc_kill_all(sender: u32, sig: c_int) -> c_int {
-    kill(sender, Target::All, sig)
+    kill(sender, Target::All, sig, wait())
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_kill(
+    signal: *const libos_ipc_pid_kill,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires NULL or whole structs, and an interrupt that lives until the call returns.
+    let (signal, wait) = unsafe { (read(signal), wait_within(limit, wait())) };
+    let signal = match signal {
+        Ok(signal) => signal,
+        Err(error) => return status(Err(error)),
+    };
+    let kind = KillTarget::ALL
+        .iter()
+        .find(|kind| kind.number() == signal.target);
+    let target = match kind {
+        Some(KillTarget::Thread) => Target::Thread {
+            pid: signal.pid,
+            tid: signal.id,
+        },
+        Some(KillTarget::Process) => Target::Process(signal.id),
+        Some(KillTarget::Group) => Target::Group(signal.id),
+        Some(KillTarget::All) => Target::All,
+        None => return status(Err(Error::Invalid)),
+    };
+    kill(signal.sender, target, signal.signum, wait)
 }
 
 #[unsafe(no_mangle)]

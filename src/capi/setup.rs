@@ -257,6 +257,14 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     Ok(node)
 }
 
+/// The result of a function that starts a part of the library, which `init_ipc` starts: success, also before `init_ipc`.
+pub(super) fn init_part() -> c_int {
+    match node() {
+        Err(error @ Error::ShuttingDown) => status(Err(error)),
+        Ok(_) | Err(_) => 0,
+    }
+}
+
 extern "C" fn run_worker(_: *mut c_void) {
     if let Ok(node) = node_any_phase() {
         node.work();

@@ -3,14 +3,16 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::without_provenance_mut;
 
+use super::call_limits::wait_within;
 use super::ffi_copy::{copy_in, copy_out, write};
 use super::processes::write_pointer;
-use super::tables::sync_handle;
-use super::{CNode, node, status, wait};
-use crate::SyncHandle;
+use super::setup::init_part;
+use super::tables::{libos_ipc_call_limit, sync_handle};
+use super::{CNode, node, released, status, wait};
 use crate::error::Error;
 use crate::invariant::Count;
 use crate::wire::SyncState;
+use crate::{SyncHandle, Wait};
 
 /// The bits of `enum libos_ipc_sync_news`.
 const UPDATED: u32 = 1;
@@ -44,23 +46,22 @@ fn find_handle(node: &CNode, name: *mut sync_handle) -> Result<SyncHandle, Error
 
 #[unsafe(no_mangle)]
 pub extern "C" fn init_sync_server() -> c_int {
-    status(node().and_then(|node| {
-        if node.identity().is_leader() {
-            Ok(())
-        } else {
-            Err(Error::Invalid)
-        }
-    }))
+    match node() {
+        Ok(node) if !node.identity().is_leader() => status(Err(Error::Invalid)),
+        _ => init_part(),
+    }
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn init_sync_client() -> c_int {
-    status(node().map(|_| ()))
+    init_part()
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn shutdown_sync_client() -> c_int {
-    status(node().and_then(|node| node.close_all_syncs(wait())))
+    status(released(
+        node().and_then(|node| node.close_all_syncs(wait())),
+    ))
 }
 
 #[unsafe(no_mangle)]
@@ -82,7 +83,7 @@ pub extern "C" fn libos_ipc_sync_id(handle: *mut sync_handle) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn sync_destroy(handle: *mut sync_handle) {
     let closed = node().and_then(|node| node.close_sync(find_handle(node, handle)?, wait()));
-    if let Err(error) = closed {
+    if let Err(error) = released(closed) {
         crate::log::c::error(format_args!("a sync handle is not closed: {error}"));
     }
 }
@@ -95,12 +96,13 @@ unsafe fn lock(
     data: *mut c_void,
     data_size: usize,
     reports_owner_death: bool,
+    wait: Wait<'_>,
 ) -> Result<u32, Error> {
     let node = node()?;
     let state = SyncState::ALL.iter().find(|known| known.number() == state);
     let state = *state.ok_or(Error::Invalid)?;
     let handle = find_handle(node, handle)?;
-    let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait(), |new| {
+    let value_status = node.lock_sync_alone(handle, state, reports_owner_death, wait, |new| {
         // SAFETY: the caller's promise.
         unsafe { copy_out(new, data, data_size) };
     })?;
@@ -123,9 +125,58 @@ pub unsafe extern "C" fn libos_ipc_sync_lock(
     news: *mut u32,
 ) -> c_int {
     // SAFETY: the header requires NULL or room for `data_size` bytes.
-    let locked = unsafe { lock(handle, state, data, data_size, true) };
+    let locked = unsafe { lock(handle, state, data, data_size, true, wait()) };
     // SAFETY: the header requires NULL or room for a number.
     status(locked.map(|what| unsafe { write(news, what) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_lock_within(
+    handle: *mut sync_handle,
+    state: c_int,
+    data: *mut c_void,
+    data_size: usize,
+    news: *mut u32,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires NULL or room for `data_size` bytes, and a limit that `wait_within` can read.
+    let locked = unsafe {
+        let wait = wait_within(limit, wait());
+        lock(handle, state, data, data_size, true, wait)
+    };
+    // SAFETY: the header requires NULL or room for a number.
+    status(locked.map(|what| unsafe { write(news, what) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_upgrade(
+    handle: *mut sync_handle,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, wait()) };
+    status(node().and_then(|node| node.upgrade_sync(find_handle(node, handle)?, wait)))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_changes(
+    handle: *mut sync_handle,
+    count: *mut u64,
+) -> c_int {
+    let changes = node().and_then(|node| node.sync_changes(find_handle(node, handle)?));
+    // SAFETY: the header requires NULL or room for a number.
+    status(changes.map(|changes| unsafe { write(count, changes) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_sync_wait(
+    handle: *mut sync_handle,
+    seen: u64,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, Wait::FOREVER) };
+    status(node().and_then(|node| node.wait_sync(find_handle(node, handle)?, seen, wait)))
 }
 
 #[unsafe(no_mangle)]
@@ -136,7 +187,7 @@ pub unsafe extern "C" fn sync_lock(
     data_size: usize,
 ) -> bool {
     // SAFETY: the header requires NULL or room for `data_size` bytes.
-    match unsafe { lock(handle, state, data, data_size, false) } {
+    match unsafe { lock(handle, state, data, data_size, false, wait()) } {
         Ok(news) => {
             if news & OWNER_DIED != 0 {
                 crate::log::c::warn(format_args!(
@@ -159,7 +210,7 @@ pub unsafe extern "C" fn sync_unlock(
     data_size: usize,
 ) {
     // SAFETY: the header requires NULL or `data_size` bytes.
-    if let Err(error) = unsafe { unlock(handle, data, data_size) } {
+    if let Err(error) = released(unsafe { unlock(handle, data, data_size) }) {
         crate::log::c::error(format_args!("a sync handle is not given back: {error}"));
     }
 }

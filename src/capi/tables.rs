@@ -170,6 +170,44 @@ pub struct libos_file_lock {
     pub handle_id: u64,
 }
 
+/// The numbers with which a process joins its family.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_identity {
+    pub ids: libos_ipc_ids,
+    pub pid: u32,
+    pub parent_pid: u32,
+}
+
+/// A process in the leader's table.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct libos_ipc_process {
+    pub start_seq: u64,
+    pub pid: u32,
+    pub vmid: u32,
+    pub parent: u32,
+    pub group: u32,
+    pub session: u32,
+    pub state: u32,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+/// The storage of an [`Interrupt`](crate::Interrupt).
+#[repr(C)]
+pub struct libos_ipc_interrupt {
+    storage: [u64; 2],
+}
+
+/// The time limit of a call, and its interrupt.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct libos_ipc_call_limit {
+    pub timeout_ns: u64,
+    pub interrupt: *mut libos_ipc_interrupt,
+}
+
 /// An opaque type: a pointer to it encodes a handle and is never followed.
 #[repr(C)]
 pub struct sync_handle {

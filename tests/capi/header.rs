@@ -185,6 +185,9 @@ fn the_header_lays_out_each_struct_as_the_rust_code_does() {
         "limits",
         "statistics",
         "ready",
+        "identity",
+        "process",
+        "call_limit",
         "self",
         "pid_kill",
     ] {

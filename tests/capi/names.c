@@ -121,6 +121,17 @@ IS_SIZE(libos_ipc_pid_retmeta, 12);
 IS_TRUE(PID_META_CRED == 0 && PID_META_EXEC == 1 && PID_META_CWD == 2 && PID_META_ROOT == 3);
 IS_TRUE(sizeof(enum pid_meta_code) == 4);
 
+IS_FUNCTION(int, libos_ipc_join, (IDTYPE, IDTYPE, IDTYPE*));
+IS_FUNCTION(int, libos_ipc_start_child, (struct libos_ipc_identity*));
+IS_FUNCTION(int, libos_ipc_wait,
+            (enum libos_ipc_wait_for, IDTYPE, int, struct libos_ipc_cld_exit*,
+             const struct libos_ipc_call_limit*));
+IS_TRUE(LIBOS_IPC_WNOHANG == 1 && LIBOS_IPC_WNOWAIT == 0x01000000); /* those of Linux */
+IS_SIZE(libos_ipc_identity, 20);
+IS_AT(libos_ipc_identity, pid, 12);
+IS_SIZE(libos_ipc_interrupt, 16);
+IS_SIZE(libos_ipc_call_limit, 16);
+
 /* ---- Sync handles ---- */
 IS_FUNCTION(int, init_sync_server, (void));
 IS_FUNCTION(int, init_sync_client, (void));
@@ -162,6 +173,7 @@ IS_FUNCTION(int, ipc_file_lock_clear_pid, (IDTYPE));
 IS_FUNCTION(int, ipc_file_lock_set_callback, (IDTYPE, void*, unsigned long));
 IS_FUNCTION(int, ipc_file_lock_get_callback, (IDTYPE, void*, unsigned long));
 IS_FUNCTION(int, ipc_file_lock_clear_pid_callback, (IDTYPE, void*, unsigned long));
+IS_TRUE(FILE_LOCK_OFD == 3);
 IS_TRUE(FILE_LOCK_UNKNOWN == 0 && FILE_LOCK_POSIX == 1 && FILE_LOCK_FLOCK == 2);
 IS_TRUE(sizeof(enum libos_file_lock_family) == 4);
 IS_TRUE(FS_LOCK_EOF == UINT64_MAX);

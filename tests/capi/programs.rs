@@ -66,6 +66,16 @@ fn a_lock_is_released_when_the_last_process_closes_the_open_file() {
 }
 
 #[test]
+fn processes_in_c_are_waited_for_grouped_and_inherited_as_in_posix() {
+    run_program("processes", &[]);
+}
+
+#[test]
+fn a_waiting_call_ends_when_its_interrupt_is_raised_or_its_time_is_over() {
+    run_program("interrupts", &[]);
+}
+
+#[test]
 fn a_process_without_the_family_key_is_refused() {
     if has("cc") {
         run_program_with("secure", &[], secure_library());

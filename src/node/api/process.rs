@@ -62,13 +62,18 @@ impl<P: Pal> Node<'_, P> {
     /// [`Capacities::sync_data`](crate::Capacities::sync_data) differs from that of the leader, and
     /// both use sync handles; else as [`Node::take_id_for`].
     pub fn join(&self, wait: Wait<'_>) -> Result<Id, Error> {
+        self.join_as(self.identity.pid, wait)
+    }
+
+    /// As [`Node::join`], with a pid that this process owns; 0 allocates one.
+    pub(crate) fn join_as(&self, pid: Id, wait: Wait<'_>) -> Result<Id, Error> {
         self.check_running()?;
         if self.pid().is_some() {
             return Err(Error::Invalid);
         }
         let wait = self.begin(wait);
         self.await_leader_limits(wait)?;
-        let pid = match self.identity.pid {
+        let pid = match pid {
             0 => self.take_id_for(self.identity.vmid, wait)?,
             pid => pid,
         };
@@ -164,17 +169,20 @@ impl<P: Pal> Node<'_, P> {
             }
             return Err(error);
         }
-        if self.has_extensions() {
-            let message = Message::ProcessStart {
-                vmid: vmid.get(),
-                pid,
-            };
-            if let Err(error) = self.change_process(&message, wait) {
-                let _ = self.abandon_child(vmid);
-                return Err(error);
-            }
+        if let Err(error) = self.announce_child(vmid, pid, wait) {
+            let _ = self.abandon_child(vmid);
+            return Err(error);
         }
         Ok(child)
+    }
+
+    /// Adds a child that is about to start to the leader's table, if the leader has one.
+    pub(crate) fn announce_child(&self, vmid: Vmid, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+        if !self.has_extensions() {
+            return Ok(());
+        }
+        let vmid = vmid.get();
+        self.change_process(&Message::ProcessStart { vmid, pid }, wait)
     }
 
     /// Ends this process for the family: first its file locks, open files, IDs and leases are
@@ -196,6 +204,11 @@ impl<P: Pal> Node<'_, P> {
     /// confirm it in time: then a second call returns [`Error::ShuttingDown`]. A parent or leader
     /// that has ended is no error.
     pub fn exit(&self, exit: Exit, wait: Wait<'_>) -> Result<(), Error> {
+        self.exit_as(exit, self.identity.parent_pid, wait)
+    }
+
+    /// As [`Node::exit`], with the pid of the parent that the exit report names.
+    pub(crate) fn exit_as(&self, exit: Exit, parent_pid: Id, wait: Wait<'_>) -> Result<(), Error> {
         if !self.change_phase(Phase::Running, Phase::Ending) {
             return Err(Error::ShuttingDown);
         }
@@ -203,7 +216,7 @@ impl<P: Pal> Node<'_, P> {
         let limits = Limits::of(wait, &self.pal);
         let pid = self.pid().unwrap_or(self.identity.pid);
         let notice = Message::ChildExit(ChildExit {
-            parent_pid: self.identity.parent_pid,
+            parent_pid,
             pid,
             uid: exit.uid,
             code: exit.code,

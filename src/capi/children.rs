@@ -1,0 +1,76 @@
+//! Waiting for the ends of children.
+
+use core::ffi::c_int;
+use core::time::Duration;
+
+use super::call_limits::wait_within;
+use super::ffi_copy::write;
+use super::tables::{libos_ipc_call_limit, libos_ipc_cld_exit};
+use super::{node, status};
+use crate::error::Error;
+use crate::wire::ChildExit;
+use crate::{ChildSelector, Wait};
+
+/// The options of `libos_ipc_wait`.
+const WNOHANG: c_int = 1;
+const WNOWAIT: c_int = 0x0100_0000;
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_wait(
+    which: u32,
+    id: u32,
+    options: c_int,
+    exit: *mut libos_ipc_cld_exit,
+    limit: *const libos_ipc_call_limit,
+) -> c_int {
+    let wait = if options & WNOHANG == 0 {
+        // SAFETY: the header requires a limit that `wait_within` can read.
+        unsafe { wait_within(limit, Wait::FOREVER) }
+    } else {
+        Wait::at_most(Duration::ZERO)
+    };
+    let ended = match wait_for(which, id, options, wait) {
+        Err(Error::TimedOut) if options & WNOHANG != 0 => Ok(NOT_ENDED),
+        ended => ended,
+    };
+    // SAFETY: the header requires NULL or room for the struct.
+    status(ended.map(|ended| unsafe { write(exit, exit_of(&ended)) }))
+}
+
+/// The result of a call that does not wait, if no child has ended.
+const NOT_ENDED: ChildExit = ChildExit {
+    parent_pid: 0,
+    pid: 0,
+    uid: 0,
+    code: 0,
+    signal: 0,
+};
+
+fn wait_for(which: u32, id: u32, options: c_int, wait: Wait<'_>) -> Result<ChildExit, Error> {
+    let node = node()?;
+    if options & !(WNOHANG | WNOWAIT) != 0 {
+        return Err(Error::Invalid);
+    }
+    let which = match which {
+        0 => ChildSelector::Any,
+        1 if id != 0 => ChildSelector::Pid(id),
+        2 => ChildSelector::Group(id),
+        _ => return Err(Error::Invalid),
+    };
+    if options & WNOWAIT == 0 {
+        node.wait_child(which, wait)
+    } else {
+        node.peek_child(which, wait)
+    }
+}
+
+/// Converts an exit to the struct of the header.
+pub(super) fn exit_of(exit: &ChildExit) -> libos_ipc_cld_exit {
+    libos_ipc_cld_exit {
+        ppid: exit.parent_pid,
+        pid: exit.pid,
+        uid: exit.uid,
+        exitcode: exit.code,
+        term_signal: exit.signal,
+    }
+}

@@ -1,0 +1,109 @@
+//! Joining the family, starting children, ending.
+
+use core::ffi::c_int;
+
+use super::call_limits::wait_within;
+use super::ffi_copy::write;
+use super::library_os::this_process;
+use super::tables::{libos_ipc_call_limit, libos_ipc_identity, libos_ipc_ids};
+use super::{CNode, node, node_any_phase, status, wait};
+use crate::error::Error;
+use crate::sync::{AtomicU32, Ordering};
+use crate::{Exit, Id, Wait};
+
+/// The pid of the parent, as `libos_ipc_join` has it.
+static PARENT_PID: AtomicU32 = AtomicU32::new(0);
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_join(pid: u32, parent_pid: u32, own_pid: *mut u32) -> c_int {
+    let joined = node().and_then(|node| {
+        if node.pid().is_some() {
+            return Err(Error::Invalid);
+        }
+        let wait = node.begin(wait());
+        if pid != 0 {
+            separate(node, pid, wait)?;
+        }
+        let pid = node.join_as(pid, wait)?;
+        PARENT_PID.store(parent_pid, Ordering::Relaxed);
+        Ok(pid)
+    });
+    // SAFETY: the header requires NULL or room for a number.
+    status(joined.map(|pid| unsafe { write(own_pid, pid) }))
+}
+
+/// Gives a pid a range of its own at the leader, which requires that of a pid: the range stays allocated until the
+/// process is reaped.
+fn separate(node: &CNode, pid: Id, wait: Wait<'_>) -> Result<(), Error> {
+    let us = node.identity().vmid;
+    let separated = match node.transfer_id(pid, us, wait) {
+        // Neither `get_new_id` nor `init_id_ranges` returned this ID.
+        Err(Error::Invalid) => node.change_owner(pid, us, wait),
+        transferred => transferred,
+    };
+    match separated {
+        // The leader refuses that for a pid in its table, which is separate. If the ID belongs to another process,
+        // joining fails.
+        Err(Error::Invalid | Error::Refused(_) | Error::NoSuchProcess) => Ok(()),
+        separated => separated,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_get_identity(identity: *mut libos_ipc_identity) -> c_int {
+    let numbers = node_any_phase().map(|node| {
+        let [self_vmid, parent_vmid, leader_vmid, _, _] = node.identity().numbers();
+        let parent_pid = PARENT_PID.load(Ordering::Relaxed);
+        identity_of([
+            self_vmid,
+            parent_vmid,
+            leader_vmid,
+            node.pid().unwrap_or(0),
+            parent_pid,
+        ])
+    });
+    // SAFETY: the header requires NULL or room for the struct.
+    status(numbers.map(|numbers| unsafe { write(identity, numbers) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_start_child(child: *mut libos_ipc_identity) -> c_int {
+    let started = node().and_then(|node| node.start_child(wait()));
+    // SAFETY: the header requires NULL or room for the struct.
+    status(started.map(|started| unsafe { write(child, identity_of(started.numbers())) }))
+}
+
+fn identity_of(numbers: [u32; 5]) -> libos_ipc_identity {
+    let [self_vmid, parent_vmid, leader_vmid, pid, parent_pid] = numbers;
+    let ids = libos_ipc_ids {
+        self_vmid,
+        parent_vmid,
+        leader_vmid,
+    };
+    libos_ipc_identity {
+        ids,
+        pid,
+        parent_pid,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_exit(uid: u32, exitcode: u32, term_signal: u32) -> c_int {
+    let exit = Exit {
+        uid,
+        code: exitcode,
+        signal: term_signal,
+    };
+    let parent_pid = match PARENT_PID.load(Ordering::Relaxed) {
+        0 => this_process().ppid,
+        pid => pid,
+    };
+    status(node().and_then(|node| node.exit_as(exit, parent_pid, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_leave(limit: *const libos_ipc_call_limit) -> c_int {
+    // SAFETY: the header requires a limit that `wait_within` can read.
+    let wait = unsafe { wait_within(limit, Wait::FOREVER) };
+    status(node_any_phase().and_then(|node| node.leave(wait)))
+}

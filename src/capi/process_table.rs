@@ -1,0 +1,91 @@
+//! Processes, groups and sessions of the family.
+
+use core::ffi::c_int;
+
+use super::ffi_copy::{read, write};
+use super::tables::libos_ipc_process;
+use super::{node, status, wait};
+use crate::error::Error;
+use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessState};
+
+fn process_of(process: &Process) -> libos_ipc_process {
+    libos_ipc_process {
+        start_seq: process.start_seq,
+        pid: process.pid,
+        vmid: process.vmid,
+        parent: process.parent,
+        group: process.group,
+        session: process.session,
+        state: process.state.number(),
+        flags: process.flags.bits(),
+        reserved: 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_get_process(pid: u32, process: *mut libos_ipc_process) -> c_int {
+    let found = node().and_then(|node| node.process(pid, wait()));
+    // SAFETY: the header requires NULL or room for the struct.
+    status(found.map(|found| unsafe { write(process, process_of(&found)) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_next_process(process: *mut libos_ipc_process) -> c_int {
+    status(node().and_then(|node| {
+        // SAFETY: the header requires NULL or a whole struct.
+        let last = unsafe { read(process) }?;
+        // Only the number of the start is used.
+        let last = Process {
+            pid: 0,
+            vmid: 0,
+            parent: 0,
+            group: 0,
+            session: 0,
+            state: ProcessState::Running,
+            flags: ProcessFlags::empty(),
+            start_seq: last.start_seq,
+        };
+        let next = node.next_process(Some(&last), wait())?;
+        let next = next.ok_or(Error::NoSuchProcess)?;
+        // SAFETY: as above.
+        unsafe { write(process, process_of(&next)) };
+        Ok(())
+    }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_getpgid(pid: u32, group: *mut u32) -> c_int {
+    let found = node().and_then(|node| node.group_of(pid, wait()));
+    // SAFETY: the header requires NULL or room for a number.
+    status(found.map(|found| unsafe { write(group, found) }))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_getsid(pid: u32, session: *mut u32) -> c_int {
+    let found = node().and_then(|node| node.session_of(pid, wait()));
+    // SAFETY: the header requires NULL or room for a number.
+    status(found.map(|found| unsafe { write(session, found) }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_setpgid(pid: u32, group: u32) -> c_int {
+    status(node().and_then(|node| node.set_group(pid, group, wait())))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_setsid(session: *mut u32) -> c_int {
+    let new = node().and_then(|node| node.new_session(wait()));
+    // SAFETY: the header requires NULL or room for a number.
+    status(new.map(|new| unsafe { write(session, new) }))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn libos_ipc_set_process_flag(flag: u32, is_set: bool) -> c_int {
+    let change = match ProcessFlags::from_bits_retain(flag) {
+        ProcessFlags::SUBREAPER => ProcessChange::Subreaper,
+        ProcessFlags::EXECUTED => ProcessChange::Executed,
+        ProcessFlags::STOPPED => ProcessChange::Stopped,
+        _ => return status(Err(Error::Invalid)),
+    };
+    status(node().and_then(|node| node.mark(change, is_set, wait())))
+}
