@@ -215,6 +215,9 @@ struct libos_ipc_callbacks {
     void (*log)(void* context, enum libos_ipc_log_level level, const char* message);
     /* The library has found a fault of its own and cannot continue. Must not return. */
     void (*fatal)(void* context, const char* message);
+    /* The parent has ended, and the process `parent` is the new one; 0 for none. Called for each parent after
+     * libos_ipc_watch_parent(). */
+    void (*parent_ended)(void* context, IDTYPE parent);
 };
 
 /* ---- Time limits and interrupts of calls --------------------------------------------------------- */
@@ -266,6 +269,8 @@ struct libos_ipc_limits {
     uint32_t call_limit_ms;     /* how long a call waits for an answer; 0: without limit */
     uint32_t connect_limit_ms;  /* how long a process with a full backlog is retried */
     bool wrap_ids;              /* released IDs are allocated again after the highest one (default) */
+    uint32_t delegated_files;   /* files whose FILE_LOCK_POSIX locks this process may decide about itself, while no
+                                   other process locks them: then a lock takes no message. 0: none; unused by the leader */
 };
 
 void libos_ipc_default_limits(struct libos_ipc_limits* limits);
@@ -337,6 +342,8 @@ struct libos_ipc_statistics {
     struct libos_ipc_fill peers, waiters, ranges, own_ranges, children, locks, locked_files,
         waiting_for_locks, lock_handles, sync_handles, served_handles, sync_clients, send_queue;
     uint64_t broken_invariants;   /* errors in this library that its own checks found: 0, or a defect to report */
+    /* At the leader: files delegated to processes, and processes in its table. */
+    struct libos_ipc_fill delegations, processes;
 };
 
 /* Returns what the library has counted since init_ipc(). */
@@ -350,6 +357,9 @@ int libos_ipc_get_statistics(struct libos_ipc_statistics* statistics);
  * time. The library calls it before libos_ipc_callbacks.fatal. -EINVAL before init_ipc() and after
  * terminate_ipc_worker(). */
 int libos_ipc_dump_events(void);
+/* Logs the calls of this process that wait, a line each, at LIBOS_IPC_LOG_INFO: for what, of which process, and how long. For
+ * a process that hangs. Any thread and any callback may call it. Does not block. -EINVAL before init_ipc(). */
+int libos_ipc_dump_calls(void);
 
 /* ---- Connections and messages ------------------------------------------------------------------- */
 
@@ -501,6 +511,10 @@ enum {
 int libos_ipc_wait(enum libos_ipc_wait_for which, IDTYPE id, int options,
                    struct libos_ipc_cld_exit* exit, const struct libos_ipc_call_limit* limit);
 
+/* Requests a call of libos_ipc_callbacks.parent_ended when the parent ends, and when each later parent ends; or cancels the
+ * request. Stores the pid of the present parent, 0 for none: if it is not the parent that started this process, that one
+ * has ended before this call. prctl(2), PR_SET_PDEATHSIG. Blocks. */
+int libos_ipc_watch_parent(bool on, IDTYPE* parent_pid);
 /* Ends this process for the family, as _exit(2) does: releases its file locks, open files, IDs and leases, then its parent
  * is told how it ended. `uid` is the user, `term_signal` the signal that ended it or 0. When this returns the leader has
  * done all that; waiting calls of other threads have returned -ESHUTDOWN, as all later calls do, but libos_ipc_leave() and

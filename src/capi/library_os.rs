@@ -45,21 +45,28 @@ pub(super) fn is_zombie(pid: Id) -> bool {
     callback!(is_zombie(pid), false)
 }
 
-/// The key that identifies a file for its locks. `None` if the library OS has no such callback: then the path is
-/// the key.
+/// Writes the key that identifies a file for its locks to `key`, which is empty. `None` if the library OS has no such
+/// callback: then the path is the key.
 ///
 /// # Safety
 /// `path` points to a string.
-pub(super) unsafe fn file_key(path: *const core::ffi::c_char) -> Option<Result<Bytes, Error>> {
+pub(super) unsafe fn file_key(
+    path: *const core::ffi::c_char,
+    key: &mut Bytes,
+) -> Option<Result<(), Error>> {
     callbacks()?.0.file_key?;
-    let mut room = [0_u8; PATH_MAX - 1];
-    let (to, length) = (room.as_mut_ptr().cast(), room.len());
-    let length = callback!(file_key(path, to, length), 0);
+    let too_long = Error::Refused(errno::ENAMETOOLONG);
+    if key.resize_default(PATH_MAX - 1).is_err() {
+        return Some(Err(too_long));
+    }
+    let (to, room) = (key.as_mut_ptr().cast(), key.len());
+    let length = callback!(file_key(path, to, room), 0);
     Some(match usize::try_from(length) {
-        Ok(length) => room
-            .get(..length)
-            .and_then(|key| Bytes::from_slice(key).ok())
-            .ok_or(Error::Refused(errno::ENAMETOOLONG)),
+        Ok(length) if length <= room => {
+            key.truncate(length);
+            Ok(())
+        }
+        Ok(_) => Err(too_long),
         Err(_) => Err(Error::Refused(
             i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO),
         )),
@@ -109,6 +116,10 @@ impl Embedder<CPal> for LibraryOs {
         }
         let exit = super::children::exit_of(exit);
         callback!(child_died(&raw const exit), ());
+    }
+
+    fn parent_ended(&self, _: &Node<'_, CPal>, parent: Id) {
+        callback!(parent_ended(parent), ());
     }
 
     fn member_left(&self, _: &Node<'_, CPal>, vmid: Vmid) {

@@ -22,23 +22,22 @@ enum KeySource {
     Key,
 }
 
-/// The key of a file, without the NUL.
+/// Writes the key of a file to `key`, without the NUL.
 ///
 /// # Safety
 /// `path` is NULL or points to a string.
-unsafe fn key_of(path: *const c_char, source: KeySource) -> Result<Bytes, Error> {
+unsafe fn read_key(path: *const c_char, source: KeySource, key: &mut Bytes) -> Result<(), Error> {
     if source == KeySource::Path
         && !path.is_null()
         // SAFETY: the caller's promise.
-        && let Some(key) = unsafe { file_key(path) }
+        && let Some(converted) = unsafe { file_key(path, key) }
     {
-        return key;
+        return converted;
     }
-    let mut key = Bytes::new();
     // SAFETY: the caller's promise.
-    unsafe { append_string(&mut key, path) }?;
+    unsafe { append_string(key, path) }?;
     key.pop();
-    Ok(key)
+    Ok(())
 }
 
 /// Converts a lock of the header to a lock of the protocol.
@@ -67,8 +66,12 @@ unsafe fn set(
     limit: *const libos_ipc_call_limit,
 ) -> c_int {
     status(node().and_then(|node| {
+        let mut key = Bytes::new();
         // SAFETY: the caller's promise.
-        let (key, asked) = unsafe { (key_of(path, source)?, read(lock)?) };
+        let asked = unsafe {
+            read_key(path, source, &mut key)?;
+            read(lock)?
+        };
         let lock = lock_of(&asked, &key, waits)?;
         // A wait for a lock has no limit: it lasts as long as other processes hold the lock.
         let wait = if waits { Wait::FOREVER } else { wait() };
@@ -87,8 +90,12 @@ unsafe fn get(
     out: *mut libos_file_lock,
 ) -> c_int {
     status(node().and_then(|node| {
+        let mut key = Bytes::new();
         // SAFETY: the caller's promise.
-        let (key, asked) = unsafe { (key_of(path, source)?, read(lock)?) };
+        let asked = unsafe {
+            read_key(path, source, &mut key)?;
+            read(lock)?
+        };
         let found = node.find_lock(&lock_of(&asked, &key, false)?, wait())?;
         let found = found.map_or_else(|| unlocked(&asked), |held| held_lock(&held));
         // SAFETY: the caller's promise.
@@ -142,8 +149,9 @@ pub unsafe extern "C" fn libos_ipc_file_lock_set_within(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn libos_ipc_close_file(path: *const c_char, pid: u32) -> c_int {
     status(released(node().and_then(|node| {
+        let mut key = Bytes::new();
         // SAFETY: the header requires NULL or a string.
-        let key = unsafe { key_of(path, KeySource::Path) }?;
+        unsafe { read_key(path, KeySource::Path, &mut key) }?;
         node.close_file(&key, pid, wait())
     })))
 }

@@ -88,6 +88,13 @@ fn identity_of(numbers: [u32; 5]) -> libos_ipc_identity {
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn libos_ipc_watch_parent(is_wanted: bool, parent_pid: *mut u32) -> c_int {
+    let parent = node().and_then(|node| node.watch_parent(is_wanted, wait()));
+    // SAFETY: the header requires NULL or room for a number.
+    status(parent.map(|parent| unsafe { write(parent_pid, parent) }))
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn libos_ipc_exit(uid: u32, exitcode: u32, term_signal: u32) -> c_int {
     let exit = Exit {
         uid,

@@ -46,6 +46,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         children,
         reply_buffers,
         locks,
+        delegated_files,
         sync_handles,
         sync_data,
         leases,
@@ -74,6 +75,7 @@ const fn limits_of(config: &Config) -> libos_ipc_limits {
         connect_limit_ms: config.connect_limit.as_millis() as u32,
         wrap_ids: config.wrap_ids as u8,
         padding: [0; 3],
+        delegated_files: delegated_files as u32,
     }
 }
 
@@ -87,7 +89,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
             send_queue: limits.send_queue as usize,
             ranges: limits.ranges as usize,
             own_ranges: limits.own_ranges as usize,
-            // The leader keeps these for members in Rust, which announce their children.
+            // The leader keeps these for members that joined.
             processes: limits.peers.saturating_mul(2) as usize,
             queued_signals: Capacities::DEFAULT.queued_signals,
             children: limits.children as usize,
@@ -98,8 +100,7 @@ fn config_of(limits: &libos_ipc_limits, driving: Driving) -> Config {
                 waiting: limits.waiting_for_locks as usize,
                 open_files: limits.lock_handles as usize,
             },
-            // The C interface has no delegations.
-            delegated_files: 0,
+            delegated_files: limits.delegated_files as usize,
             sync_handles: limits.sync_handles as usize,
             sync_data: limits.sync_data as usize,
             leases: LeaseLimits {
@@ -244,6 +245,17 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
     }
     let listening = call!(platform, listen(identity.vmid.get()), -errno::ENOSYS);
     super::callback_result(listening).map_err(Error::Refused)?;
+    construct(slot, setup, identity)
+}
+
+/// Makes the node in its slot. The stack of this function is not in use while the platform begins to listen.
+#[inline(never)]
+fn construct<'s>(
+    slot: &'s mut MaybeUninit<CNode>,
+    setup: &'static Setup,
+    identity: Identity,
+) -> Result<&'s mut CNode, Error> {
+    let platform = &setup.platform;
     // SAFETY: the header gives this memory, of `memory_size` bytes, to the library for good. Only this function takes
     // it, in one thread at a time, and a node that could not be made keeps no reference to it.
     let memory =

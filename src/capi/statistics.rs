@@ -56,6 +56,8 @@ pub struct libos_ipc_statistics {
     pub sync_clients: libos_ipc_fill,
     pub send_queue: libos_ipc_fill,
     pub broken_invariants: u64,
+    pub delegations: libos_ipc_fill,
+    pub processes: libos_ipc_fill,
 }
 
 impl From<&Statistics> for libos_ipc_statistics {
@@ -87,6 +89,8 @@ impl From<&Statistics> for libos_ipc_statistics {
             sync_clients: pools.sync_clients.into(),
             send_queue: pools.send_queue.into(),
             broken_invariants: counted.broken_invariants,
+            delegations: pools.delegations.into(),
+            processes: pools.processes.into(),
         }
     }
 }

@@ -61,6 +61,7 @@ pub struct libos_ipc_callbacks {
         Option<unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_char, usize) -> i64>,
     pub log: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
     pub fatal: Option<unsafe extern "C" fn(*mut c_void, *const c_char)>,
+    pub parent_ended: Option<unsafe extern "C" fn(*mut c_void, u32)>,
 }
 
 /// A signal to deliver.
@@ -131,6 +132,7 @@ pub struct libos_ipc_limits {
     /// A `bool` in C. It is a `u8` here because C may store any value in it.
     pub wrap_ids: u8,
     pub padding: [u8; 3],
+    pub delegated_files: u32,
 }
 
 /// The header of a message.

@@ -93,14 +93,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let waiters = Waiters::new(&mut arena, limits.waiters, limits.reply_buffers, || {
             pal.event()
         })?;
-        let leader = if identity.is_leader() {
-            Some(SpinLock::new(
-                Rank::Leader,
-                Leader::new(&mut arena, &config.leader_capacities())?,
-            ))
-        } else {
-            None
-        };
+        let leader = new_leader(&mut arena, &identity, &config)?;
         let own_ids = SpinLock::new(Rank::OwnIds, OwnIds::new(&mut arena, limits.own_ranges)?);
         let children = SpinLock::new(Rank::Children, Children::new(&mut arena, limits.children)?);
         let delegated_files = if identity.is_leader() {
@@ -165,6 +158,21 @@ impl<'m, P: Pal> Node<'m, P> {
             pal,
         })
     }
+}
+
+/// Makes the leader's tables, in the process that leads. Not inlined: its copies of the tables would add to the stack of
+/// [`Node::new`].
+#[inline(never)]
+fn new_leader<'m>(
+    arena: &mut Arena<'m>,
+    identity: &Identity,
+    config: &Config,
+) -> Result<Option<SpinLock<Leader<'m>>>, Error> {
+    if !identity.is_leader() {
+        return Ok(None);
+    }
+    let leader = Leader::new(arena, &config.leader_capacities())?;
+    Ok(Some(SpinLock::new(Rank::Leader, leader)))
 }
 
 /// Checks that the capacities do not contradict each other.

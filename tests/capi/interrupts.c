@@ -28,8 +28,15 @@ static void is(long long result, long long expected, const char* what) {
 }
 #define IS(call, expected) is(call, expected, #call)
 
+static int g_waits_seen;
+
+static void print_log(void* context, enum libos_ipc_log_level level, const char* line) {
+    (void)context;
+    g_waits_seen += level == LIBOS_IPC_LOG_INFO && strstr(line, "a child's end") != NULL;
+}
+
 static void start(void) {
-    static const struct libos_ipc_callbacks callbacks = {0};
+    static const struct libos_ipc_callbacks callbacks = {.log = print_log};
     IS(posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&g_platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
@@ -105,6 +112,11 @@ static void interrupts(enum call call) {
     /* An interrupt ends only its own call. */
     for (int i = 0; i < 8; i++)
         begin(&waiting[i], call);
+    /* The list of waiting calls has those that wait for a child. */
+    for (g_waits_seen = 0; call == WAIT_CHILD && g_waits_seen < 8; usleep(500)) {
+        g_waits_seen = 0;
+        IS(libos_ipc_dump_calls(), 0);
+    }
     for (int i = 7; i >= 0; i--) {
         IS(libos_ipc_interrupt_raise(&waiting[i].interrupt), 0);
         pthread_join(waiting[i].thread, NULL);

@@ -64,7 +64,11 @@ static void start(const char* base) {
     check(posix_platform(&g_platform, base, g_memory, sizeof(g_memory)), "posix_platform");
     g_platform.thread_create = NULL;
     g_platform.wait_readable = NULL;
-    check(libos_ipc_setup(&g_platform, &callbacks, NULL), "libos_ipc_setup");
+    /* Each lock takes a message. */
+    struct libos_ipc_limits limits;
+    libos_ipc_default_limits(&limits);
+    limits.delegated_files = 0;
+    check(libos_ipc_setup(&g_platform, &callbacks, &limits), "libos_ipc_setup");
     check(init_ipc(), "init_ipc");
     check(init_ipc_worker(), "init_ipc_worker");
     check(init_sync_client(), "init_sync_client");

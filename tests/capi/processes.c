@@ -53,6 +53,15 @@ static void child_died(void* context, const struct libos_ipc_cld_exit* exit) {
     pthread_mutex_unlock(&g_mutex);
 }
 
+static IDTYPE g_new_parent;
+static void parent_ended(void* context, IDTYPE parent) {
+    (void)context;
+    pthread_mutex_lock(&g_mutex);
+    g_new_parent = parent;
+    pthread_cond_broadcast(&g_changed);
+    pthread_mutex_unlock(&g_mutex);
+}
+
 static void self(void* context, struct libos_ipc_self* self) {
     (void)context;
     *self = (struct libos_ipc_self){g_pid, 0, 1000};
@@ -67,7 +76,8 @@ static void print_log(void* context, enum libos_ipc_log_level level, const char*
 
 static void start(void) {
     static const struct libos_ipc_callbacks callbacks = {
-        .signal = deliver, .child_died = child_died, .self = self, .log = print_log};
+        .signal = deliver, .child_died = child_died, .self = self, .log = print_log,
+        .parent_ended = parent_ended};
     IS(posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&g_platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
@@ -104,6 +114,41 @@ static void wait_for_signal(void) {
     while (g_signal == 0)
         pthread_cond_wait(&g_changed, &g_mutex);
     pthread_mutex_unlock(&g_mutex);
+}
+
+/* Waits until the process that started this one has ended, and checks that the subreaper is the new parent. */
+static void wait_for_parent(IDTYPE first) {
+    IDTYPE parent;
+    struct libos_ipc_process process;
+    IS(libos_ipc_watch_parent(true, &parent), 0);
+    pthread_mutex_lock(&g_mutex);
+    while (parent == first && g_new_parent == 0)
+        pthread_cond_wait(&g_changed, &g_mutex);
+    pthread_mutex_unlock(&g_mutex);
+    IS(libos_ipc_get_process(0, &process), 0);
+    IS(process.parent, parent == first ? g_new_parent : parent);
+    IS(process.parent != first, 1);
+    IS(libos_ipc_watch_parent(false, &parent), 0);
+    IS(parent, process.parent);
+}
+
+/* A member that alone locks a file sends no message for that, unless it may decide about no file. */
+static void lock_without_messages(void) {
+    struct libos_ipc_statistics before, after;
+    struct libos_file_lock lock = {FILE_LOCK_POSIX, 1, 0, 9, g_pid, 0}, found;
+    IS(file_lock_set("/own", &lock, false), 0);
+    IS(libos_ipc_get_statistics(&before), 0);
+    for (int round = 0; round < 100; round++) {
+        lock.type = round % 2 ? 1 : 2;
+        IS(file_lock_set("/own", &lock, true), 0);
+        lock.type = 1;
+        IS(file_lock_get("/own", &lock, &found), 0);
+        IS(found.type, 2);
+    }
+    IS(libos_ipc_close_file("/own", g_pid), 0);
+    IS(libos_ipc_close_file("/never", g_pid), 0);
+    IS(libos_ipc_get_statistics(&after), 0);
+    IS(after.frames_out - before.frames_out, 0);
 }
 
 /* The worker calls child_died at about the time at which libos_ipc_wait() returns. */
@@ -335,6 +380,8 @@ static int member(char** arguments) {
     IS(libos_ipc_get_identity(&own), 0);
     IS(memcmp(&own, &identity, sizeof(own)), 0);
     if (!strcmp(role, "seven") || !strcmp(role, "nine")) {
+        if (!strcmp(role, "nine"))
+            wait_for_parent(identity.parent_pid);
         wait_for_signal();
         IS(libos_ipc_exit(1234, !strcmp(role, "seven") ? 7 : 9, 0), 0);
     } else if (!strcmp(role, "middle")) {
@@ -346,6 +393,7 @@ static int member(char** arguments) {
         return 0;
     } else {
         IS(libos_ipc_setpgid(0, 0), 0);
+        lock_without_messages();
         compare();
         other_children(true);
         other_children(false);
