@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use super::ffi_copy::write;
-use super::{CNode, node, released, status, vmid, wait};
+use super::{CNode, node, status, vmid, wait};
 use crate::error::Error;
 use crate::member::Purpose;
 use crate::node::Wait;
@@ -121,7 +121,9 @@ pub extern "C" fn release_id(id: u32) {
         }
         node.release_id(id, wait())
     });
-    if let Err(error) = released(outcome) {
-        crate::log::c::error(format_args!("ID {id} is not released: {error}"));
+    match outcome {
+        // The end of this process or of the leader has released the ID.
+        Ok(()) | Err(Error::ShuttingDown | Error::LeaderGone) => {}
+        Err(error) => crate::log::c::error(format_args!("ID {id} is not released: {error}")),
     }
 }

@@ -3,6 +3,7 @@
  * member that it starts. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,18 @@ static void is(long long result, long long expected, const char* what) {
 }
 #define IS(call, expected) is(call, expected, #call)
 
+/* In the leader, a pipe from the member. The leader answers no signal until the member has closed the pipe. */
+static int g_from_member;
+/* The member's end of that pipe. */
+enum { TO_LEADER = 10 };
+static IDTYPE g_parent_pid;
 static int g_waits_seen;
+
+static int deliver(void* context, const struct libos_ipc_pid_kill* kill) {
+    char byte;
+    (void)context;
+    return kill->signum == 10 && read(g_from_member, &byte, 1) != 0 ? -EPERM : 0;
+}
 
 static void print_log(void* context, enum libos_ipc_log_level level, const char* line) {
     (void)context;
@@ -36,7 +48,7 @@ static void print_log(void* context, enum libos_ipc_log_level level, const char*
 }
 
 static void start(void) {
-    static const struct libos_ipc_callbacks callbacks = {.log = print_log};
+    static const struct libos_ipc_callbacks callbacks = {.signal = deliver, .log = print_log};
     IS(posix_platform(&g_platform, g_base, g_memory, sizeof(g_memory)), 0);
     IS(libos_ipc_setup(&g_platform, &callbacks, NULL), 0);
     IS(init_ipc(), 0);
@@ -47,10 +59,11 @@ static void start(void) {
 static struct libos_file_lock g_theirs = {FILE_LOCK_POSIX, 1, 0, FS_LOCK_EOF, 4000, 0};
 static struct sync_handle* g_handle;
 
-enum call { LOCK_FILE, LOCK_OFD, LOCK_SYNC, WAIT_CHILD, WAIT_GROUP, WAIT_CHANGE, CALLS };
+enum call { LOCK_FILE, LOCK_OFD, LOCK_SYNC, WAIT_CHILD, WAIT_GROUP, WAIT_CHANGE, CALLS, KILL = CALLS };
 
 static int make(enum call call, const struct libos_ipc_call_limit* limit) {
     struct libos_file_lock ours = {call == LOCK_FILE ? FILE_LOCK_POSIX : FILE_LOCK_OFD, 1, 5, 5, g_pid, 77};
+    struct libos_ipc_pid_kill kill = {g_pid, 0, g_parent_pid, 10, KILL_PROCESS};
     struct libos_ipc_cld_exit exit;
     uint64_t data, seen;
     unsigned int news;
@@ -67,6 +80,8 @@ static int make(enum call call, const struct libos_ipc_call_limit* limit) {
             return libos_ipc_wait(LIBOS_IPC_WAIT_ANY, 0, 0, &exit, limit);
         case WAIT_GROUP:
             return libos_ipc_wait(LIBOS_IPC_WAIT_GROUP, 0, LIBOS_IPC_WNOWAIT, &exit, limit);
+        case KILL:
+            return libos_ipc_kill(&kill, limit);
         default:
             return -ENOTSUP;
     }
@@ -206,10 +221,25 @@ static void run(void) {
     IS(make(WAIT_CHILD, NULL), -ECHILD);
 }
 
+static void interrupt_kill(void) {
+    struct waiting waiting;
+    struct libos_ipc_call_limit limit = {1000000, NULL};
+    begin(&waiting, KILL);
+    IS(libos_ipc_interrupt_raise(&waiting.interrupt), 0);
+    pthread_join(waiting.thread, NULL);
+    IS(waiting.result, -EINTR);
+    IS(make(KILL, &limit), -ETIMEDOUT);
+    close(TO_LEADER);
+    IS(make(KILL, NULL), 0);
+}
+
 static int member(char** arguments) {
     g_process_ipc_ids = (struct libos_ipc_ids){(IDTYPE)atol(arguments[2]), STARTING_VMID, STARTING_VMID};
     start();
+    IS(libos_ipc_join((IDTYPE)atol(arguments[3]) + 1, 0, NULL) < 0, 1);
     IS(libos_ipc_join((IDTYPE)atol(arguments[3]), (IDTYPE)atol(arguments[4]), &g_pid), 0);
+    g_parent_pid = (IDTYPE)atol(arguments[4]);
+    interrupt_kill();
     g_theirs.pid = 4001;
     run();
     struct libos_ipc_identity child;
@@ -234,18 +264,30 @@ int main(int argc, char** argv) {
     if (argc != 2)
         return 2;
     start();
-    IS(libos_ipc_join(0, 0, &g_pid), 0);
+    /* The first process joins with an ID in the middle of a range. */
+    IDTYPE first, last, owner;
+    IS(ipc_alloc_id_range(&first, &last), 0);
+    IS(libos_ipc_join(first + 3, 0, &g_pid), 0);
+    IS(g_pid, first + 3);
+    IS(ipc_release_id_range(first, first + 2), 0);
+    IS(ipc_get_id_owner(g_pid, &owner), 0);
+    IS(owner, STARTING_VMID);
     run();
     IS(libos_ipc_start_child(&child), 0);
     char numbers[3][16];
     snprintf(numbers[0], 16, "%u", child.ids.self_vmid);
     snprintf(numbers[1], 16, "%u", child.pid);
     snprintf(numbers[2], 16, "%u", child.parent_pid);
+    int ends[2];
+    IS(pipe2(ends, O_CLOEXEC), 0);
+    g_from_member = ends[0];
     pid_t host = fork();
     if (host == 0) {
+        dup2(ends[1], TO_LEADER);
         execl("/proc/self/exe", g_program, g_base, numbers[0], numbers[1], numbers[2], (char*)NULL);
         _exit(1);
     }
+    close(ends[1]);
     int status = 1;
     IS(waitpid(host, &status, 0) == host, 1);
     IS(status, 0);

@@ -340,6 +340,21 @@ static void other_children(bool joins) {
     IS(libos_ipc_set_process_flag((enum libos_ipc_process_flag)3, true), -EINVAL);
 }
 
+/* A child that gets no pid from its parent, and joins with an ID that it has allocated. */
+static void child_with_own_pid(void) {
+    struct libos_ipc_identity child = {.ids = {0, g_process_ipc_ids.self_vmid, STARTING_VMID}};
+    struct libos_ipc_cld_exit exit;
+    int result;
+    IS(ipc_get_new_vmid(&child.ids.self_vmid), 0);
+    start_with("ranges", &child);
+    /* Until it joins it is no child. */
+    while ((result = ended(LIBOS_IPC_WAIT_ANY, 0, 0, &exit)) == ECHILD)
+        usleep(500);
+    IS(result, 0);
+    IS(exit.exitcode, 6);
+    IS(exit.ppid, g_pid);
+}
+
 static void end(void) {
     terminate_ipc_worker();
     posix_platform_end();
@@ -371,6 +386,17 @@ static int member(char** arguments) {
         IS(ipc_cld_exit_send(4, 0), 0);
         release_id(g_pid);
         IS(g_last_log[0], 0);
+        end();
+        return 0;
+    }
+    if (!strcmp(role, "ranges")) {
+        IDTYPE first, last, group;
+        IS(ipc_alloc_id_range(&first, &last), 0);
+        IS(libos_ipc_join(first + 5, 0, &g_pid), 0);
+        IS(g_pid, first + 5);
+        IS(libos_ipc_getpgid(0, &group), 0);
+        IS(group != g_pid, 1);
+        IS(ipc_cld_exit_send(6, 0), 0);
         end();
         return 0;
     }
@@ -428,6 +454,7 @@ int main(int argc, char** argv) {
     compare();
     other_children(true);
     other_children(false);
+    child_with_own_pid();
     IDTYPE member = start_child("member");
     IS(ended(LIBOS_IPC_WAIT_PID, member, 0, &exit), 0);
     IS(exit.exitcode, 3);
