@@ -110,8 +110,11 @@ impl<'m, P: Pal> Node<'m, P> {
             let cost = self.cost_of(frame.code);
             self.trace_rx(peer, &frame, &mut rx.is_traced);
             let handled = self.handle_frame(peer, &frame);
-            let extra = peer.charge.swap(0, Ordering::Relaxed);
-            rx.share.charge(cost.saturating_add(extra));
+            rx.share.charge(cost);
+            // Few frames are charged more than they cost themselves, and a swap takes longer.
+            if peer.charge.load(Ordering::Relaxed) != 0 {
+                rx.share.charge(peer.charge.swap(0, Ordering::Relaxed));
+            }
             match handled {
                 Ok(Retry::No) => {}
                 Ok(retry) => return retry,

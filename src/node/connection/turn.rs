@@ -34,10 +34,11 @@ impl Share {
         }
     }
 
-    /// Whether the stream may be read. It may be read once.
+    /// Whether the stream may be read. It may be read once, and not for frames that are left to the next
+    /// turn: that reads more of them at once.
     pub(super) fn take_read(&mut self, turn: u64) -> bool {
         self.enter(turn);
-        !core::mem::replace(&mut self.has_read, true)
+        self.frames < FRAMES && !core::mem::replace(&mut self.has_read, true)
     }
 
     /// Whether the peer has used up its share of frames.
