@@ -24,10 +24,6 @@ pub(crate) const VMID_LENGTH: usize = 4;
 /// The pause before a full backlog, or a half that another thread had locked, is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(2);
 
-/// How many turns a peer that is the only one with frames to handle has before the platform is asked for
-/// others. Asking takes about as long as handling ten frames.
-const TURNS_ALONE: u32 = 4;
-
 /// The pause before streams are accepted again after the platform had no more of them.
 pub(super) const RETRY_ACCEPT: Duration = Duration::from_millis(100);
 
@@ -297,15 +293,7 @@ impl<'m, P: Pal> Node<'m, P> {
             } else {
                 self.send_pending_signals(&peer);
                 self.flush(&peer);
-                let mut retry = self.resume(&peer);
-                for _ in 1..TURNS_ALONE {
-                    if retry != Retry::Now || self.peers.scheduled() != 0 {
-                        break;
-                    }
-                    self.run_upcalls();
-                    self.begin_turn();
-                    retry = self.resume(&peer);
-                }
+                let retry = self.resume(&peer);
                 if let Some(next) = peer.next_try() {
                     // Later if another thread had locked the half, so that no attempt was made.
                     let now = self.now();
