@@ -6,8 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::wire::SyncState;
-use libos_ipc::{Config, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait};
+use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
+use libos_ipc::{
+    Capacities, Config, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait,
+};
 use tempfile::TempDir;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -322,6 +324,52 @@ fn close<T>(node: &HostNode, value: libos_ipc::Shared<'_, '_, libos_ipc::host::H
     drop(value);
     while node.statistics().pools.sync_handles.now > 0 {
         let _ = node.close_all_syncs(WAIT);
+    }
+}
+
+#[test]
+fn close_succeeds_while_other_threads_use_all_waiters() {
+    let family = Family::new();
+    let identity = family.leader.start_child(WAIT).unwrap();
+    let config = Config {
+        capacities: Capacities {
+            waiters: 1,
+            ..Capacities::DEFAULT
+        },
+        ..Config::DEFAULT
+    };
+    let member = HostNode::start(&family.base, identity, config).unwrap();
+    member.join(WAIT).unwrap();
+    let handle = member.open_sync(Some(12)).unwrap();
+    let shared = SyncState::Shared;
+    member.lock_sync(handle, shared, &mut [], WAIT).unwrap();
+    member.unlock_sync(handle, shared, None).unwrap();
+    let lock = |wait| FileLock {
+        family: LockFamily::Posix,
+        kind: LockKind::Write,
+        start: 0,
+        end: 9,
+        pid: identity.pid * u32::from(wait),
+        handle: 0,
+        wait,
+        path: b"/file",
+    };
+    family.leader.set_lock(&lock(false), WAIT).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| member.set_lock(&lock(true), WAIT));
+        while member.statistics().pools.waiters.now == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(member.close_sync(handle, WAIT), Ok(()));
+        let unlock = FileLock {
+            kind: LockKind::Unlock,
+            ..lock(false)
+        };
+        family.leader.set_lock(&unlock, WAIT).unwrap();
+        assert_eq!(waits.join().unwrap(), Ok(()));
+    });
+    while member.statistics().pools.sync_handles.now > 0 {
+        thread::yield_now();
     }
 }
 

@@ -72,7 +72,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Closes a handle that no thread of this process holds. The value lives until all processes
     /// that used it have closed it. Blocks until the leader has confirmed the close, at most as
-    /// long as `wait` allows; a later confirmation frees the slot as well.
+    /// long as `wait` allows, and not at all if other threads use all
+    /// [`Capacities::waiters`](crate::Capacities::waiters); a later confirmation frees the slot as well.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the handle is in use or closed; [`Error::TimedOut`] and [`Error::Interrupted`] as `wait` says: the handle is closed in these cases, too.
@@ -103,6 +104,8 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.sync_handles.free_if_closed(handle.slot_index);
                 Ok(())
             }
+            // All waiters are in use by other threads: the confirmation frees the slot later.
+            Err(Error::Full(_)) => Ok(()),
             // No leader can confirm it.
             Err(Error::LeaderGone | Error::LimitsDiffer { .. }) => {
                 slot.client.lock().abandon();
