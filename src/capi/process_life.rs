@@ -58,7 +58,7 @@ pub unsafe extern "C" fn libos_ipc_get_identity(identity: *mut libos_ipc_identit
             self_vmid,
             parent_vmid,
             leader_vmid,
-            node.pid().unwrap_or(0),
+            node.pid_or_zero(),
             parent_pid,
         ])
     });

@@ -5,6 +5,7 @@
 use super::wait_queue::State;
 use super::{LockTable, Owner};
 use crate::error::errno;
+use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 use crate::{Id, Vmid};
 
@@ -38,16 +39,21 @@ impl Portion {
 
     /// Whether another entry may be ended.
     pub(super) fn take_entry(&mut self) -> bool {
-        let left = self.entries.checked_sub(1);
-        self.entries = left.unwrap_or(0);
-        left.is_some()
+        take_one(&mut self.entries)
     }
 
     fn take_slot(&mut self) -> bool {
-        let left = self.slots.checked_sub(1);
-        self.slots = left.unwrap_or(0);
-        left.is_some()
+        take_one(&mut self.slots)
     }
+}
+
+/// Takes one of what is left. False if there is none.
+fn take_one(left: &mut usize) -> bool {
+    let is_any = *left > 0;
+    if is_any {
+        left.decrement();
+    }
+    is_any
 }
 
 impl LockTable<'_> {
@@ -123,7 +129,7 @@ impl LockTable<'_> {
             let first = number << 32;
             let mut slots = u64::from(high_water).min(left.saturating_sub(first));
             while let Some(slot) = slots.checked_sub(1) {
-                let at = u32::try_from(slot).unwrap_or(NONE);
+                let at = u32::try_from(slot).or_broken(NONE);
                 let is_done = portion.take_slot()
                     && match number {
                         3 => self.reclaim_request(vmid, at, &mut portion),
@@ -133,7 +139,7 @@ impl LockTable<'_> {
                     };
                 if !is_done {
                     self.release_closed();
-                    return first.saturating_add(slots);
+                    return first.plus(slots);
                 }
                 slots = slot;
             }

@@ -3,6 +3,7 @@
 
 use crate::Vmid;
 use crate::error::Error;
+use crate::invariant::Count;
 use crate::store::{Arena, Digest, Table, bytes_for};
 
 /// The number of consecutive lock requests that a single member has to make before a contended file
@@ -87,9 +88,11 @@ impl<'m> Contention<'m> {
             return false;
         };
         if entry.last.is_none() || entry.hash != hash {
-            let left = entry.doubtful.checked_sub(1);
-            entry.doubtful = left.unwrap_or(0);
-            return left.is_none();
+            if entry.doubtful == 0 {
+                return true;
+            }
+            entry.doubtful.decrement();
+            return false;
         }
         entry.streak = if entry.last == Some(by) {
             entry.streak.saturating_add(1)

@@ -37,7 +37,7 @@ impl<P: Pal> Node<'_, P> {
     }
 
     /// Returns this process's pid as messages have it: 0 before it joined, which is no process's pid.
-    pub(in crate::node) fn pid_or_zero(&self) -> Id {
+    pub(crate) fn pid_or_zero(&self) -> Id {
         self.own_pid.load(Ordering::Acquire)
     }
 

@@ -3,6 +3,7 @@
 
 use crate::sync::Ordering;
 
+use crate::invariant::Count;
 use crate::node::{Node, Phase};
 use crate::pal::Pal;
 use crate::wire::codes;
@@ -49,7 +50,7 @@ impl Share {
 
     /// Charges a frame, as so many.
     pub(super) fn charge(&mut self, frames: u32) {
-        self.frames = self.frames.saturating_add(frames);
+        self.frames = self.frames.plus(frames);
     }
 }
 
@@ -74,7 +75,7 @@ impl<P: Pal> Node<'_, P> {
             codes::GET_NEW_VMID => FRAMES,
             codes::PROCESS_QUERY => {
                 let entries = self.config.capacities.processes;
-                let frames = entries.checked_div(ENTRIES_PER_FRAME).unwrap_or(0);
+                let frames = entries / ENTRIES_PER_FRAME;
                 u32::try_from(frames).unwrap_or(FRAMES).clamp(1, FRAMES)
             }
             _ => 1,

@@ -84,23 +84,16 @@ impl<const READS: bool> Program<'_, '_, READS> {
         };
         let wait = wait && !is_unlock;
         let limit = if is_unlock { LONG } else { limit };
+        let end = [bytes.end as u64 - 1, u64::MAX][usize::from(is_flock)];
         let lock = FileLock {
             family,
             kind,
             start: bytes.start as u64,
-            end: if is_flock {
-                u64::MAX
-            } else {
-                bytes.end as u64 - 1
-            },
+            end,
             pid: self.own.pid,
             handle,
             wait,
             path: FILES[file],
-        };
-        let lock = FileLock {
-            start: if is_flock { 0 } else { lock.start },
-            ..lock
         };
         let claim = Claim {
             space: (is_flock, file),
