@@ -284,7 +284,10 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(peer) = self.peers.next_scheduled() else {
                 break;
             };
-            if peer.unreachable.swap(false, Ordering::SeqCst) && peer.lacks_inbound() {
+            if peer.unreachable.swap(false, Ordering::SeqCst)
+                && peer.lacks_inbound()
+                && !has_outgoing(&peer)
+            {
                 self.refuse(Some(peer.vmid()), Refusal::Unreachable);
                 peer.broken.store(true, Ordering::SeqCst);
             }
@@ -415,6 +418,11 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         all
     }
+}
+
+/// Whether a thread has opened the stream to the peer since it was unreachable, or tries to now.
+fn has_outgoing<S: Stream>(peer: &PeerRef<'_, '_, S>) -> bool {
+    peer.tx.try_lock().is_none_or(|tx| tx.stream.is_some())
 }
 
 /// Returns the events for which an incoming stream is watched.
