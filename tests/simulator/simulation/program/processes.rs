@@ -222,9 +222,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
         let before = with(vmid);
         let seen = self.node.process(exit.pid, WAIT);
         with(|world| {
-            // Its pid may be another process's by now.
+            // Its pid may be another process's by now, or the ID of another process's thread.
             let is_same = vmid(world) == before;
-            if seen.is_ok() && is_same && world.checks.family.is_certain(self.own.vmid) {
+            let is_there = seen.is_ok_and(|process| process.pid == exit.pid);
+            if is_there && is_same && world.checks.family.is_certain(self.own.vmid) {
                 let what = Err(format!("{exit:?} was waited for, and is {seen:?}"));
                 world.check("reaping", what);
             }
