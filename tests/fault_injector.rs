@@ -11,16 +11,6 @@ type Node<'n> = Loopback<'n, 2, 4, 64>;
 
 const BYTES: usize = 3000;
 
-/// The faults that a node must tolerate.
-const HARMLESS: Faults = Faults {
-    short_read: 300,
-    short_write: 300,
-    would_block: 300,
-    interrupted: 200,
-    connect_busy: 512,
-    ..Faults::NONE
-};
-
 fn vmid(number: u32) -> Vmid {
     Vmid::new(number).unwrap()
 }
@@ -130,7 +120,7 @@ fn without_faults_all_bytes_arrive() {
 fn bytes_arrive_intact_and_in_order() {
     for seed in 0..50 {
         let net = Net::new();
-        let (one, two) = pair(&net, HARMLESS, seed);
+        let (one, two) = pair(&net, Faults::HARMLESS, seed);
         let (received, out_end, in_end) = transfer(&&one, &&two);
         assert_eq!((out_end, in_end), (None, None));
         assert!(
@@ -197,7 +187,7 @@ fn each_fault_occurs_when_its_chance_is_certain() {
 fn bytes_before_a_disconnect_arrive_and_both_ends_see_it() {
     let faults = Faults {
         disconnect: 40,
-        ..HARMLESS
+        ..Faults::HARMLESS
     };
     let (mut cut_out, mut cut_in) = (0, 0);
     for seed in 0..200 {
@@ -299,7 +289,7 @@ fn the_same_seed_injects_the_same_faults() {
         let net = Net::new();
         let faults = Faults {
             disconnect: 5,
-            ..HARMLESS
+            ..Faults::HARMLESS
         };
         let (one, two) = pair(&net, faults, seed);
         let end = transfer(&&one, &&two);
@@ -347,10 +337,10 @@ fn streams_of_the_host_are_wrapped_too() {
     let dir = tempfile::TempDir::new().unwrap();
     let base = dir.path().join("family");
     let host = |number| Host::listen(&base, vmid(number)).unwrap();
-    let one = FaultInjector::new(host(1), HARMLESS, 1);
+    let one = FaultInjector::new(host(1), Faults::HARMLESS, 1);
     let cut = Faults {
         cut_after: Some(BYTES as u64),
-        ..HARMLESS
+        ..Faults::HARMLESS
     };
     let two = FaultInjector::new(host(2), cut, 2);
     let (one, two) = (&&one, &&two);

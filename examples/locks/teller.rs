@@ -84,15 +84,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         path: options.bank.as_os_str().as_bytes(),
     };
     let mut tally = Tally::default();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     while !over.load(Ordering::Relaxed) {
         if fastrand::u64(..COUNT_EVERY) == 0 {
             count(&locker, &bank, options, &mut tally)?;
         } else {
             transfer(&locker, &bank, options, &mut tally)?;
         }
-        if told.elapsed() >= REPORT_INTERVAL {
-            told = Instant::now();
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
             send(&tally);
         }
     }

@@ -135,14 +135,14 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     let mut member = Member::new(&node, options)?;
     member.timed(Kind::Join, |node, wait| node.join(wait))?;
     let born = Instant::now();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let life = options.life.map(Duration::from_millis);
     let lives = || !over.load(Ordering::Relaxed) && !os.leader_left.load(Ordering::Relaxed);
     let start = member.own_changes()?;
     while lives() && life.is_none_or(|life| born.elapsed() < life) {
         member.step()?;
-        if told.elapsed() >= REPORT_INTERVAL {
-            told = Instant::now();
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
             send(&std::mem::take(&mut member.report));
         }
         sleep(Duration::from_micros(fastrand::u64(

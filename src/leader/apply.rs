@@ -231,10 +231,9 @@ impl Leader<'_> {
                 if noted == Ok(false) {
                     return Outcome::Remaining(1);
                 }
-                let is_unconfirmed = |to| held && self.locks.is_notice_unconfirmed(to, handle);
                 if seq == 0 {
                     one_way(noted.is_ok())
-                } else if noted.is_ok() && Vmid::new(vmid).is_some_and(is_unconfirmed) {
+                } else if noted.is_ok() && held && self.is_unconfirmed(vmid, handle) {
                     Outcome::Answer(Answer::Status(UNCONFIRMED))
                 } else {
                     Outcome::Answer(status(noted.map(drop)))
@@ -249,12 +248,16 @@ impl Leader<'_> {
                 one_way(is_own)
             }
             Message::FileGiven { handle, vmid } => {
-                let is_unconfirmed = |to| self.locks.is_notice_unconfirmed(to, handle);
-                let is_confirmed = !Vmid::new(vmid).is_some_and(is_unconfirmed);
+                let is_confirmed = !self.is_unconfirmed(vmid, handle);
                 Outcome::Answer(status(is_confirmed.then_some(()).ok_or(errno::EAGAIN)))
             }
             _ => self.lock_request(from, seq, message),
         }
+    }
+
+    /// Whether the process with that VMID, 0 for none, is still to confirm the notice of the open file.
+    fn is_unconfirmed(&self, vmid: u32, open_file: u64) -> bool {
+        Vmid::new(vmid).is_some_and(|to| self.locks.is_notice_unconfirmed(to, open_file))
     }
 
     fn lock_request(&mut self, from: Vmid, seq: u64, message: &Message<'_>) -> Outcome {

@@ -126,22 +126,13 @@ impl Departed<'_> {
 impl<'m> Leader<'m> {
     /// The memory of the tables in bytes.
     pub const fn bytes(capacities: &LeaderCapacities) -> usize {
-        let LeaderCapacities {
-            ranges,
-            processes,
-            signals,
-            locks,
-            leases,
-            sync_data,
-            wrap_ids: _,
-        } = capacities;
         total!(
-            Ranges::bytes(*ranges),
-            PendingGrants::bytes(*ranges),
-            Processes::bytes(*processes, signals),
-            LockTable::bytes(locks),
+            Ranges::bytes(capacities.ranges),
+            PendingGrants::bytes(capacities.ranges),
+            Processes::bytes(capacities.processes, &capacities.signals),
+            LockTable::bytes(&capacities.locks),
             bytes_for::<u32>(MAX_DEPARTED),
-            Server::bytes(leases, *sync_data),
+            Server::bytes(&capacities.leases, capacities.sync_data),
         )
     }
 
@@ -150,21 +141,20 @@ impl<'m> Leader<'m> {
     /// # Errors
     /// [`Error::Full`] if the arena is too small.
     pub fn new(arena: &mut Arena<'m>, capacities: &LeaderCapacities) -> Result<Self, Error> {
-        let LeaderCapacities {
-            ranges,
-            processes,
-            signals,
-            locks,
-            leases,
-            sync_data,
-            wrap_ids,
-        } = *capacities;
         Ok(Leader {
-            ranges: Ranges::new(arena, ranges, wrap_ids)?,
-            pending_grants: Digested::new(PendingGrants::new(arena, ranges)?),
-            processes: Digested::new(Processes::new(arena, processes, &signals)?),
-            locks: Digested::new(LockTable::new(arena, &locks)?),
-            leases: Digested::new(Server::new(arena, &leases, sync_data)?),
+            ranges: Ranges::new(arena, capacities.ranges, capacities.wrap_ids)?,
+            pending_grants: Digested::new(PendingGrants::new(arena, capacities.ranges)?),
+            processes: Digested::new(Processes::new(
+                arena,
+                capacities.processes,
+                &capacities.signals,
+            )?),
+            locks: Digested::new(LockTable::new(arena, &capacities.locks)?),
+            leases: Digested::new(Server::new(
+                arena,
+                &capacities.leases,
+                capacities.sync_data,
+            )?),
             next_vmid: Vmid::new(2),
             departed: Digested::new(Departed {
                 vmids: arena.alloc_table(MAX_DEPARTED, |_| Ok(0))?,

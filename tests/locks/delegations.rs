@@ -9,7 +9,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::{
     DelegatedLock, DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind, Message,
 };
-use libos_ipc::{Config, Error, Exit, Id, Refusal, Resource};
+use libos_ipc::{Config, Error, Exit, Id, Identity, Refusal, Resource};
 
 use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
@@ -256,15 +256,21 @@ fn ofd_lock_recalls_a_delegation_and_flock_does_not() {
     assert_eq!(one.node.set_lock(&write(one.pid, 0, 10), WAIT), BUSY);
 }
 
+/// Prepares a child that inherits open file 7, which the parent locks and closes.
+fn child_with_locked_file(parent: &Member) -> Identity {
+    set(parent, &flock(7));
+    let identity = parent.node.start_child(WAIT).unwrap();
+    assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
+    assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
+    identity
+}
+
 #[test]
 fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     let family = Family::new();
     let (parent, other) = (family.member(), family.member());
     let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
-    set(&parent, &flock(7));
-    let identity = parent.node.start_child(WAIT).unwrap();
-    assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
-    assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
+    let identity = child_with_locked_file(&parent);
     assert!(kept(flock(9)), "before it has joined");
     let child = HostNode::start(&family.base, identity, Config::DEFAULT).unwrap();
     child.join(WAIT).unwrap();
@@ -279,7 +285,7 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
     assert_eq!(other.node.close_open_file(9, WAIT), Ok(()));
 
     // A child that never joins holds the open file until its parent abandons it or is gone.
-    for buried in [true, false] {
+    for is_abandoned in [true, false] {
         // If the parent is gone, the start limit has to pass.
         let family = Family::with(Config {
             start_limit: Duration::from_millis(100),
@@ -287,12 +293,9 @@ fn child_holds_an_inherited_open_file_until_it_closes_ends_or_is_abandoned() {
         });
         let (parent, other) = (family.member(), family.member());
         let kept = |wanted: FileLock<'static>| other.node.set_lock(&wanted, WAIT) == BUSY;
-        set(&parent, &flock(7));
-        let identity = parent.node.start_child(WAIT).unwrap();
-        assert_eq!(parent.node.give_open_file(identity.vmid, 7, WAIT), Ok(()));
-        assert_eq!(parent.node.close_open_file(7, WAIT), Ok(()));
+        let identity = child_with_locked_file(&parent);
         assert!(kept(flock(9)));
-        if buried {
+        if is_abandoned {
             parent.node.abandon_child(identity.vmid).unwrap();
         } else {
             parent.node.shut_down(Duration::ZERO);

@@ -60,14 +60,7 @@ fn a_family_works_over_streams_with_faults() {
         let faults = if seed == 0 {
             Faults::NONE
         } else {
-            Faults {
-                short_read: 300,
-                short_write: 300,
-                would_block: 300,
-                interrupted: 200,
-                connect_busy: 512,
-                ..Faults::NONE
-            }
+            Faults::HARMLESS
         };
         let net = Net::new();
         let pal = |number| FaultInjector::new(net.join(vmid(number)).unwrap(), faults, seed);

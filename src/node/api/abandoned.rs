@@ -31,7 +31,7 @@ impl<P: Pal> Node<'_, P> {
     /// [`Error::LeaderGone`]; [`Error::Platform`] if the platform has no stream at present, and the
     /// table of children is full, so that the worker can't try later.
     pub fn abandon_child(&self, vmid: Vmid) -> Result<(), Error> {
-        let buried = match self.leader()? {
+        let outcome = match self.leader()? {
             LeaderRoute::Local(_) if vmid == self.identity.vmid || self.is_connected(vmid) => {
                 Ok(())
             }
@@ -53,7 +53,7 @@ impl<P: Pal> Node<'_, P> {
         };
         // A thread that waits for this child must check again.
         self.waiters.wake_for_room(self.identity.vmid);
-        buried
+        outcome
     }
 
     /// Reports all abandoned children to the leader, or has the worker do so later.

@@ -242,24 +242,6 @@ impl<P: Pal> Node<'_, P> {
         }
     }
 
-    /// Sleeps for that long.
-    ///
-    /// # Errors
-    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
-    pub(super) fn pause(
-        &self,
-        peer: Vmid,
-        limits: Limits<'_>,
-        pause: Duration,
-    ) -> Result<(), Error> {
-        let rest = limits.not_after(self.now() + pause);
-        let never = || None::<Result<(), Error>>;
-        match self.wait_until(peer, WaitReason::Pause, rest, never) {
-            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
-            ended => ended,
-        }
-    }
-
     /// Returns the lock that conflicts with this one, if there is one: `F_GETLK` and `F_OFD_GETLK`
     /// (`fcntl(2)`). Of several it is the read or write lock that starts lowest; of several read
     /// locks that start there, the one whose owner locked the file first. A lock of an open file

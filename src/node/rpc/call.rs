@@ -1,5 +1,7 @@
 //! Calls: each sends a request and waits for the answer.
 
+use core::time::Duration;
+
 use super::caller_read::SentRequest;
 use super::reply_buffers::ReplyData;
 use super::request::Request;
@@ -173,6 +175,24 @@ impl<'m, P: Pal> Node<'m, P> {
                 return self.waiters.abandon(claim, data).unwrap_or(Err(error));
             }
             self.sleep(claim, limits);
+        }
+    }
+
+    /// Sleeps for that long.
+    ///
+    /// # Errors
+    /// As `limits` say; the error of the calls that wait for `peer` if that is gone.
+    pub(in crate::node) fn pause(
+        &self,
+        peer: Vmid,
+        limits: Limits<'_>,
+        pause: Duration,
+    ) -> Result<(), Error> {
+        let rest = limits.not_after(self.now() + pause);
+        let never = || None::<Result<(), Error>>;
+        match self.wait_until(peer, WaitReason::Pause, rest, never) {
+            Err(Error::TimedOut) => limits.reached(&self.pal).map_or(Ok(()), Err),
+            ended => ended,
         }
     }
 

@@ -49,6 +49,16 @@ impl Faults {
         connect_busy: 0,
         cut_after: None,
     };
+
+    /// The faults that a node must tolerate: each call may do less than it could, and no stream ends.
+    pub const HARMLESS: Faults = Faults {
+        short_read: 300,
+        short_write: 300,
+        would_block: 300,
+        interrupted: 200,
+        connect_busy: 512,
+        ..Faults::NONE
+    };
 }
 
 /// A PAL with faults. The PAL for a node is a reference to it, so that its owner can read the log
