@@ -155,10 +155,12 @@ impl Event for Bell {
     }
 }
 
-/// A platform with one stream, which accepts all bytes; it may have a full backlog at first.
+/// A platform with one stream, which accepts all bytes; the first attempts to connect may fail.
 struct Sink {
     written: Arc<Mutex<Vec<u8>>>,
-    busy: Mutex<u32>,
+    failures: Mutex<Vec<ConnectError>>,
+    /// The number of streams that were closed.
+    closed: core::sync::atomic::AtomicU32,
     /// Each reading of the clock is later, so that pauses end.
     clock: core::sync::atomic::AtomicU64,
 }
@@ -189,12 +191,10 @@ impl Pal for Sink {
     }
 
     fn connect(&self, _: Vmid) -> Result<SinkStream, ConnectError> {
-        let mut busy = self.busy.lock().unwrap();
-        if let Some(less) = busy.checked_sub(1) {
-            *busy = less;
-            return Err(ConnectError::Busy);
+        match self.failures.lock().unwrap().pop() {
+            Some(failure) => Err(failure),
+            None => Ok(SinkStream(Arc::clone(&self.written))),
         }
-        Ok(SinkStream(Arc::clone(&self.written)))
     }
 
     fn accept(&self) -> Result<SinkStream, AcceptError> {
@@ -208,7 +208,11 @@ impl Pal for Sink {
     }
 
     fn rewatch(&self, _: &SinkStream, _: Token, _: Interest) {}
-    fn unwatch(&self, _: &SinkStream) {}
+    fn unwatch(&self, _: &SinkStream) {
+        self.closed
+            .fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    }
+
     fn wait(&self, _: &mut ReadyList, _: Option<Time>) {}
     fn wake(&self) {}
 
@@ -233,7 +237,11 @@ impl Pal for Sink {
 }
 
 /// Makes a member whose leader is [`PEER`].
-fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node<'static, Sink> {
+fn member(
+    written: &Arc<Mutex<Vec<u8>>>,
+    failures: &[ConnectError],
+    sync_handles: usize,
+) -> Node<'static, Sink> {
     let capacities = Capacities {
         peers: 1,
         unidentified: 0,
@@ -265,7 +273,8 @@ fn member(written: &Arc<Mutex<Vec<u8>>>, busy: u32, sync_handles: usize) -> Node
     let bytes = Node::<Sink>::memory(&identity, &config).total();
     let sink = Sink {
         written: Arc::clone(written),
-        busy: Mutex::new(busy),
+        failures: Mutex::new(failures.to_vec()),
+        closed: core::sync::atomic::AtomicU32::new(0),
         clock: core::sync::atomic::AtomicU64::new(1),
     };
     Node::new(sink, identity, config, memory(bytes)).unwrap()
@@ -277,14 +286,14 @@ const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
 /// and every frame is sent whole, even if the peer's backlog is full at first.
 #[test]
 fn loom_no_frame_is_left_behind() {
-    for busy in [0, 1] {
-        check(move || no_frame_is_left_behind(busy));
+    for failures in [&[][..], &[ConnectError::Busy]] {
+        check(move || no_frame_is_left_behind(failures));
     }
 }
 
-fn no_frame_is_left_behind(busy: u32) {
+fn no_frame_is_left_behind(failures: &[ConnectError]) {
     let written = Arc::new(Mutex::new(Vec::new()));
-    let node = Arc::new(member(&written, busy, 0));
+    let node = Arc::new(member(&written, failures, 0));
     let send = |node: &Node<'static, Sink>, id| {
         node.send_message(PEER, &Message::GetIdOwner(id), NOW)
             .unwrap();
@@ -331,6 +340,50 @@ fn no_frame_is_left_behind(busy: u32) {
     assert_eq!(ids, [1, 2]);
 }
 
+/// Nobody listens at the peer's address: the peer is removed, and no call waits for it.
+#[test]
+fn loom_a_peer_that_does_not_listen_is_removed() {
+    check(|| {
+        let node = two_threads_send(&[ConnectError::NotListening; 8]);
+        assert_eq!(node.peers.fill().0, 0, "the peer is removed");
+    });
+}
+
+/// One thread finds nobody listening, and another can open the stream: it stays open.
+#[test]
+fn loom_a_stream_that_is_opened_after_a_failed_attempt_stays_open() {
+    check(|| {
+        let node = two_threads_send(&[ConnectError::NotListening]);
+        let closed = node.pal.closed.load(core::sync::atomic::Ordering::Relaxed);
+        assert_eq!(closed, 0);
+    });
+}
+
+/// Sends from two threads while the worker serves the scheduled peers, and until none is scheduled.
+fn two_threads_send(failures: &[ConnectError]) -> Arc<Node<'static, Sink>> {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let node = Arc::new(member(&written, failures, 0));
+    let send = |node: &Node<'static, Sink>, id| {
+        // It fails if the peer was found unreachable before.
+        let _ = node.send_message(PEER, &Message::GetIdOwner(id), NOW);
+    };
+    let other = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || send(&node, 1))
+    };
+    let worker = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || node.poll(Some(Time(0))))
+    };
+    send(&node, 2);
+    other.join().unwrap();
+    worker.join().unwrap();
+    while node.peers.scheduled() > 0 {
+        node.poll(Some(Time(0)));
+    }
+    node
+}
+
 /// Two threads wait for a sync handle while the leader's grant arrives: both get it, one after the
 /// other, and no thread stays asleep.
 #[test]
@@ -340,7 +393,7 @@ fn loom_the_grant_of_a_handle_wakes_all_waiters() {
     builder.max_branches = 10_000;
     builder.check(|| {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let node = Arc::new(member(&written, 0, 1));
+        let node = Arc::new(member(&written, &[], 1));
         let handle = node.open_sync(Some(1)).unwrap();
         let state = SyncState::Exclusive;
         // The leader gets the request.

@@ -284,14 +284,9 @@ impl<'m, P: Pal> Node<'m, P> {
             let Some(peer) = self.peers.next_scheduled() else {
                 break;
             };
-            if peer.unreachable.swap(false, Ordering::SeqCst)
-                && peer.lacks_inbound()
-                && !has_outgoing(&peer)
-            {
-                self.refuse(Some(peer.vmid()), Refusal::Unreachable);
-                peer.broken.store(true, Ordering::SeqCst);
-            }
-            let retry_peer = if peer.broken.load(Ordering::SeqCst) {
+            let retry_peer = if !self.judge_unreachable(&peer) {
+                Retry::Soon
+            } else if peer.broken.load(Ordering::SeqCst) {
                 self.close(state, &peer)
             } else {
                 self.send_pending_signals(&peer);
@@ -330,6 +325,25 @@ impl<'m, P: Pal> Node<'m, P> {
         // The calls to the embedder that this and other threads have queued.
         self.run_upcalls();
         (retry, relisted)
+    }
+
+    /// Marks a peer broken to which no stream could be opened, unless a stream to or from it was
+    /// opened meanwhile. False if another thread, which may be opening the stream now, has locked
+    /// the half: the flag `unreachable` changes, and streams are opened, only under this lock.
+    fn judge_unreachable(&self, peer: &PeerRef<'_, 'm, P::Stream>) -> bool {
+        if !peer.unreachable.load(Ordering::SeqCst) {
+            return true;
+        }
+        let Some(tx) = peer.tx.try_lock() else {
+            return false;
+        };
+        let was_unreachable = peer.unreachable.swap(false, Ordering::SeqCst);
+        if was_unreachable && peer.lacks_inbound() && tx.stream.is_none() {
+            peer.broken.store(true, Ordering::SeqCst);
+            drop(tx);
+            self.refuse(Some(peer.vmid()), Refusal::Unreachable);
+        }
+        true
     }
 
     fn on_ready(&self, state: &mut WorkerState<'m, P::Stream>, token: Token, readiness: Interest) {
@@ -418,11 +432,6 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         all
     }
-}
-
-/// Whether a thread has opened the stream to the peer since it was unreachable, or tries to now.
-fn has_outgoing<S: Stream>(peer: &PeerRef<'_, '_, S>) -> bool {
-    peer.tx.try_lock().is_none_or(|tx| tx.stream.is_some())
 }
 
 /// Returns the events for which an incoming stream is watched.

@@ -23,6 +23,8 @@ enum Drained {
     All,
     /// Nothing can be written now; the event that changes this brings the worker back to the peer.
     Blocked,
+    /// The stream could not be opened, since nobody listens.
+    Unreachable,
     /// Other threads queue more than one flush writes.
     Enough,
 }
@@ -67,7 +69,7 @@ impl<'m, P: Pal> Node<'m, P> {
             match drained {
                 Drained::Blocked => return,
                 // Only after the half is unlocked, since the worker could not lock it before.
-                Drained::Enough => return self.call_worker(peer),
+                Drained::Enough | Drained::Unreachable => return self.call_worker(peer),
                 // A thread that queued a frame while the half was locked relies on this second
                 // check.
                 Drained::All if peer.queue.lock().filling.is_empty() => return,
@@ -89,7 +91,11 @@ impl<'m, P: Pal> Node<'m, P> {
                 return Drained::All;
             }
             if !self.open(peer, tx) {
-                return Drained::Blocked;
+                return if peer.unreachable.load(Ordering::SeqCst) {
+                    Drained::Unreachable
+                } else {
+                    Drained::Blocked
+                };
             }
         }
         let vmid = self.identity.vmid.get().to_le_bytes();
@@ -181,6 +187,7 @@ impl<'m, P: Pal> Node<'m, P> {
             return false;
         }
         assert_none_held();
+        peer.unreachable.store(false, Ordering::SeqCst);
         match self.pal.connect(peer.vmid()) {
             Ok(stream) => {
                 if self
@@ -230,7 +237,6 @@ impl<'m, P: Pal> Node<'m, P> {
             Err(_) => {
                 // The worker knows whether the peer has opened a stream meanwhile.
                 peer.unreachable.store(true, Ordering::SeqCst);
-                self.call_worker(peer);
                 false
             }
         }
