@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use libos_ipc::Id;
+use libos_ipc::{Id, SyncHandle};
 
 use super::super::faults::Faults;
 
@@ -72,6 +72,9 @@ pub(crate) type Who = (Id, usize);
 
 struct Waiting {
     who: Who,
+    /// The handle of the call. Another thread may close it and open the value again; the call then
+    /// fails, and does not wait for the new handle.
+    handle: SyncHandle,
     write: bool,
     since: u64,
     passed: u32,
@@ -94,7 +97,7 @@ impl Values {
     pub(crate) fn waits(
         &mut self,
         at: usize,
-        who: Who,
+        (who, handle): (Who, SyncHandle),
         (write, is_cut_off): (bool, bool),
         since: u64,
     ) {
@@ -104,6 +107,7 @@ impl Values {
         }
         let waiting = Waiting {
             who,
+            handle,
             write,
             since,
             passed: 0,
@@ -126,14 +130,14 @@ impl Values {
     pub(crate) fn passes(
         &mut self,
         at: usize,
-        who: Who,
+        (who, handle): (Who, SyncHandle),
         write: bool,
         asked: u64,
     ) -> Result<(), String> {
         for waiting in &self.all[at].waiting {
             let (pid, since) = (waiting.who.0, waiting.since);
             let is_before = pid == who.0 && waiting.who != who && since < asked;
-            if is_before && (write || waiting.write) {
+            if is_before && waiting.handle == handle && (write || waiting.write) {
                 return Err(format!(
                     "{:?} waits for handle {at}, and {who:?} passes it",
                     waiting.who

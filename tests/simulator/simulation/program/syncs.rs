@@ -96,7 +96,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let now = world.checks.tick();
             let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
             let values = &mut world.checks.values;
-            values.waits(at, who, (write, is_cut_off), now);
+            values.waits(at, (who, handle), (write, is_cut_off), now);
             now
         });
         let mut data = [0; 8];
@@ -110,11 +110,18 @@ impl<const READS: bool> Program<'_, '_, READS> {
             with(|world| world.checks.values.cut_short(at, who.0));
             return false;
         };
-        self.has_taken(at, write, Stamp::read(data), status, asked);
+        self.has_taken((at, handle), write, Stamp::read(data), status, asked);
         true
     }
 
-    fn has_taken(&self, at: usize, write: bool, stamp: Stamp, status: ValueStatus, asked: u64) {
+    fn has_taken(
+        &self,
+        (at, handle): (usize, SyncHandle),
+        write: bool,
+        stamp: Stamp,
+        status: ValueStatus,
+        asked: u64,
+    ) {
         let who = (self.own.pid, self.thread);
         with(|world| {
             world.log(format_args!("  handle {at}: {stamp:?}, {status:?}"));
@@ -122,7 +129,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
                 return;
             }
             let values = &mut world.checks.values;
-            let passed = values.passes(at, who, write, asked);
+            let passed = values.passes(at, (who, handle), write, asked);
             let alone = values.taken(at, who, write);
             let seen = values.seen(at, who.0, stamp);
             let reported = values.on_report(at, who.0, write, status.owner_died);
@@ -142,7 +149,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let now = world.checks.tick();
             let is_cut_off = !world.checks.family.is_certain(self.own.vmid);
             let values = &mut world.checks.values;
-            values.waits(at, who, (true, is_cut_off), now);
+            values.waits(at, (who, handle), (true, is_cut_off), now);
         });
         let deadlock = |error| error == Error::Refused(errno::EDEADLK);
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
