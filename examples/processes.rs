@@ -9,10 +9,9 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use libos_ipc::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    ChildSelector, Config, Embedder, Exit, Identity, Node, Signal, SignalReply, Target, Wait,
+    ChildSelector, Config, Embedder, Errno, Exit, Identity, Node, Signal, SignalReply, Target, Wait,
 };
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -34,7 +33,7 @@ impl Embedder<Host> for Os {
         if is_for_us && signal.signal != 0 {
             let _ = self.0.send(signal.signal);
         }
-        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 }
 

@@ -1,6 +1,7 @@
-//! The errors of calls.
+//! The errors of calls, and error numbers.
 
 use core::fmt;
+use core::num::NonZeroI32;
 
 /// A bounded resource of a node. Each has its limit in [`Capacities`](crate::Capacities).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,8 +80,8 @@ pub enum Error {
     },
     /// The leader has no IDs or VMIDs left (`EAGAIN`).
     NoIds,
-    /// The peer refused with this error number (positive, Linux numbering).
-    Refused(i32),
+    /// The peer refused with this error number.
+    Refused(Errno),
     /// An argument is out of its range (`EINVAL`).
     Invalid,
     /// The process has no such child (`ECHILD`).
@@ -94,26 +95,26 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error as a positive Linux error number.
-    pub const fn errno(self) -> i32 {
+    /// Returns the error number that stands for this error.
+    pub const fn errno(self) -> Errno {
         match self {
-            Error::NoSuchProcess => errno::ESRCH,
-            Error::LeaderGone => errno::ENOTCONN,
-            Error::TimedOut => errno::ETIMEDOUT,
-            Error::Interrupted => errno::EINTR,
-            Error::Full(_) => errno::ENOMEM,
+            Error::NoSuchProcess => Errno::ESRCH,
+            Error::LeaderGone => Errno::ENOTCONN,
+            Error::TimedOut => Errno::ETIMEDOUT,
+            Error::Interrupted => Errno::EINTR,
+            Error::Full(_) => Errno::ENOMEM,
             Error::LimitsDiffer {
                 limit: Resource::FrameLength,
                 ..
-            } => errno::EMSGSIZE,
-            Error::LimitsDiffer { .. } => errno::EPROTO,
-            Error::NoIds => errno::EAGAIN,
+            } => Errno::EMSGSIZE,
+            Error::LimitsDiffer { .. } => Errno::EPROTO,
+            Error::NoIds => Errno::EAGAIN,
             Error::Refused(number) => number,
-            Error::Invalid => errno::EINVAL,
-            Error::NoChild => errno::ECHILD,
-            Error::Unsupported => errno::ENOSYS,
-            Error::ShuttingDown => errno::ESHUTDOWN,
-            Error::Platform => errno::EIO,
+            Error::Invalid => Errno::EINVAL,
+            Error::NoChild => Errno::ECHILD,
+            Error::Unsupported => Errno::ENOSYS,
+            Error::ShuttingDown => Errno::ESHUTDOWN,
+            Error::Platform => Errno::EIO,
         }
     }
 }
@@ -146,7 +147,7 @@ impl fmt::Display for Error {
                 )
             }
             Error::NoIds => f.write_str("the leader has no IDs left to give"),
-            Error::Refused(number) => write!(f, "the peer refused with error {number}"),
+            Error::Refused(number) => write!(f, "the peer refused with {number}"),
             Error::Invalid => f.write_str("an argument is out of its range"),
             Error::NoChild => f.write_str("this process has no such child"),
             Error::Unsupported => f.write_str(
@@ -162,55 +163,154 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// Returns the status for an error number, or the error number for a status: its negative. The lowest
-/// number, which a peer may send, has none, and becomes the highest.
-#[inline]
-pub(crate) const fn negated(number: i32) -> i32 {
-    number.saturating_neg()
+/// A Linux error number, as `errno` has it: it is above 0. Any number can be made one with [`Errno::new`]; those that
+/// this crate uses have names.
+///
+/// Its `Display` prints the name and the number, `EDEADLK (35)`, or `error 95` if it has no name here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Errno(NonZeroI32);
+
+impl Errno {
+    /// Returns the error number with that value; `None` unless it is above 0.
+    pub const fn new(number: i32) -> Option<Errno> {
+        match NonZeroI32::new(number) {
+            Some(number) if number.is_positive() => Some(Errno(number)),
+            _ => None,
+        }
+    }
+
+    /// Returns the number, which is above 0.
+    pub const fn get(self) -> i32 {
+        self.0.get()
+    }
+
+    /// Returns the negative of the number, as a function in C returns it.
+    #[inline]
+    pub(crate) const fn negated(self) -> i32 {
+        self.get().wrapping_neg()
+    }
+
+    /// Returns the result that a status on the wire, or the value that a function in C has returned, stands for: a negative
+    /// one is an error, any other a success with that number. The lowest status stands for the highest error number, since
+    /// no number is its negative.
+    #[inline]
+    pub(crate) const fn check(status: i32) -> Result<u32, Errno> {
+        match Errno::new(status.saturating_neg()) {
+            Some(errno) => Err(errno),
+            None => Ok(status.cast_unsigned()),
+        }
+    }
+
+    /// Returns the status of a result: 0 or a negative error number.
+    #[inline]
+    pub(crate) fn status<T>(result: &Result<T, Errno>) -> i32 {
+        result.as_ref().err().map_or(0, |errno| errno.negated())
+    }
 }
 
-/// Linux error numbers. On the wire they are negative.
-pub mod errno {
-    /// Resource deadlock would occur.
-    pub const EDEADLK: i32 = 35;
-    /// No locks available.
-    pub const ENOLCK: i32 = 37;
-    /// Protocol error.
-    pub const EPROTO: i32 = 71;
-    /// Message too long.
-    pub const EMSGSIZE: i32 = 90;
-    /// Value too large.
-    pub const EOVERFLOW: i32 = 75;
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "{name} ({})", self.0),
+            None => write!(f, "error {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Defines the error numbers that have names.
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        impl Errno {
+            $($(#[$doc])* pub const $name: Errno = Errno(NonZeroI32::new($number).unwrap());)*
+
+            /// Returns the name, if it is one of those that this crate uses.
+            pub const fn name(self) -> Option<&'static str> {
+                Some(match self {
+                    $(Errno::$name => stringify!($name),)*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+named! {
     /// Operation not permitted.
-    pub const EPERM: i32 = 1;
-    /// No such process.
-    pub const ESRCH: i32 = 3;
-    /// Interrupted call.
-    pub const EINTR: i32 = 4;
+    EPERM = 1,
     /// No such file or directory.
-    pub const ENOENT: i32 = 2;
+    ENOENT = 2,
+    /// No such process.
+    ESRCH = 3,
+    /// Interrupted call.
+    EINTR = 4,
     /// Input/output error.
-    pub const EIO: i32 = 5;
+    EIO = 5,
     /// No child processes.
-    pub const ECHILD: i32 = 10;
-    /// Done already.
-    pub const EALREADY: i32 = 114;
+    ECHILD = 10,
     /// Try again.
-    pub const EAGAIN: i32 = 11;
+    EAGAIN = 11,
     /// Out of memory.
-    pub const ENOMEM: i32 = 12;
+    ENOMEM = 12,
     /// Permission denied.
-    pub const EACCES: i32 = 13;
+    EACCES = 13,
     /// Invalid argument.
-    pub const EINVAL: i32 = 22;
+    EINVAL = 22,
+    /// Resource deadlock would occur.
+    EDEADLK = 35,
     /// File name too long.
-    pub const ENAMETOOLONG: i32 = 36;
+    ENAMETOOLONG = 36,
+    /// No locks available.
+    ENOLCK = 37,
     /// Function not implemented.
-    pub const ENOSYS: i32 = 38;
+    ENOSYS = 38,
+    /// Protocol error.
+    EPROTO = 71,
+    /// Value too large.
+    EOVERFLOW = 75,
+    /// Message too long.
+    EMSGSIZE = 90,
     /// Not connected.
-    pub const ENOTCONN: i32 = 107;
+    ENOTCONN = 107,
     /// Shut down.
-    pub const ESHUTDOWN: i32 = 108;
+    ESHUTDOWN = 108,
     /// Timed out.
-    pub const ETIMEDOUT: i32 = 110;
+    ETIMEDOUT = 110,
+    /// Done already.
+    EALREADY = 114,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn an_error_number_is_above_0_and_prints_its_name() {
+        assert_eq!(Errno::new(0), None);
+        assert_eq!(Errno::new(-35), None);
+        assert_eq!(Errno::new(35), Some(Errno::EDEADLK));
+        assert_eq!(Errno::EDEADLK.to_string(), "EDEADLK (35)");
+        let unnamed = Errno::new(95).unwrap();
+        assert_eq!(unnamed.to_string(), "error 95");
+        assert_eq!(Error::Refused(unnamed).errno(), unnamed);
+        assert_eq!(size_of::<Result<(), Errno>>(), size_of::<i32>());
+    }
+
+    #[test]
+    fn a_status_of_a_peer_becomes_a_result_whatever_it_is() {
+        assert_eq!(Errno::check(0), Ok(0));
+        assert_eq!(Errno::check(i32::MAX), Ok(i32::MAX.cast_unsigned()));
+        for (status, number) in [(-1, 1), (-i32::MAX, i32::MAX), (i32::MIN, i32::MAX)] {
+            let errno = Errno::new(number).unwrap();
+            assert_eq!(Errno::check(status), Err(errno));
+            assert_eq!(Errno::status::<()>(&Err(errno)), -number);
+        }
+    }
 }

@@ -94,7 +94,7 @@ pub mod host;
 
 pub use config::{Capacities, Config, Driving, Identity, MemoryUse};
 pub use counters::{Pools, Refusal, Statistics, Usage};
-pub use error::{Error, Resource, errno};
+pub use error::{Errno, Error, Resource};
 pub use file_locks::LockLimits;
 #[cfg(feature = "testing")]
 pub use node::Request;

@@ -12,7 +12,8 @@ use libos_ipc::wire::{
     Answer, FileLock, IdRange, LockFamily, LockKind, Message, MetaCode, SyncState,
 };
 use libos_ipc::{
-    Capacities, Config, Driving, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid, Wait,
+    Capacities, Config, Driving, Errno, Error, Identity, Interrupt, Node, Refusal, Resource, Vmid,
+    Wait,
 };
 use tempfile::TempDir;
 
@@ -218,7 +219,7 @@ fn a_leader_that_does_not_cancel_a_wait_is_disconnected() {
         (true, Some(0), Ok(())),
         (true, Some(-4), Err(Error::TimedOut)),
         (false, Some(0), Ok(())),
-        (false, Some(-11), Err(Error::Refused(11))),
+        (false, Some(-11), Err(Error::Refused(Errno::EAGAIN))),
         (false, None, Err(Error::LeaderGone)),
     ] {
         let lock = lock(wait);

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, Hello, IdRange, Message};
-use libos_ipc::{Error, ID_MAX, Id, Resource, Vmid};
+use libos_ipc::{Errno, Error, ID_MAX, Id, Resource, Vmid};
 use proptest::prelude::*;
 
 fn vmid(number: u32) -> Vmid {
@@ -91,7 +91,7 @@ proptest! {
                             model.ranges.remove(&range.start);
                             Ok(())
                         }
-                        Some(_) if exact => Err(Error::Refused(1)),
+                        Some(_) if exact => Err(Error::Refused(Errno::EPERM)),
                         _ => Err(Error::Invalid),
                     };
                     prop_assert_eq!(ranges.release(vmid(who), range), expected);
@@ -99,7 +99,7 @@ proptest! {
                 Operation::Change { who, id, to } => {
                     let expected = match model.holding(id) {
                         None => Err(Error::NoSuchProcess),
-                        Some((_, owner)) if owner != who => Err(Error::Refused(1)),
+                        Some((_, owner)) if owner != who => Err(Error::Refused(Errno::EPERM)),
                         Some((range, _)) => {
                             let parts = [
                                 (range.start, id.wrapping_sub(1), who),
@@ -476,14 +476,14 @@ fn a_pid_is_a_range_of_one_id_of_its_process() {
         assert_eq!(joined, Outcome::Rejected, "{pid}");
     }
     assert_eq!(leader.apply(&Op::Join(parent, hello(1))), Outcome::Done);
-    for (pid, status) in [(4, -22), (5, 0)] {
+    for (pid, result) in [(4, Err(Errno::EINVAL)), (5, Ok(0))] {
         let started = leader.apply(&Op::Request {
             from: parent,
             seq: 1,
             message: Message::ProcessStart { vmid: 3, pid },
             other: Presence::Absent,
         });
-        assert_eq!(started, Outcome::Answer(Answer::Status(status)), "{pid}");
+        assert_eq!(started, Outcome::Answer(Answer::Status(result)), "{pid}");
     }
     assert!(leader.check_invariants());
 }

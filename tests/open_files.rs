@@ -14,15 +14,14 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use libos_ipc::Vmid;
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
+use libos_ipc::{Errno, Vmid};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-const EAGAIN: i32 = 11;
 const PROCESSES: usize = 4;
 const LIMITS: LockLimits = LockLimits {
     locks: 64,
@@ -125,7 +124,7 @@ impl World<'_> {
         let expected = if done {
             Ok(SetOutcome::Done)
         } else {
-            Err(EAGAIN)
+            Err(Errno::EAGAIN)
         };
         assert_eq!(self.locks.set(*vmid, 1, &lock), expected, "{lock:?}");
     }

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use libos_ipc::errno::{ENOENT, ESRCH};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Config, Embedder, Exit, FileLock, Id, Identity, LockFamily, LockKind, MetaCode, Metadata,
-    MetadataReply, Node, Signal, SignalReply, SyncState, Target, Wait,
+    Config, Embedder, Errno, Exit, FileLock, Id, Identity, LockFamily, LockKind, MetaCode,
+    Metadata, MetadataReply, Node, Signal, SignalReply, SyncState, Target, Wait,
 };
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
@@ -31,13 +30,13 @@ impl Embedder<Host> for Os {
         if is_for_us && signal.signal != 0 {
             let _ = self.0.send(signal.signal);
         }
-        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
     fn metadata(&self, node: &Node<'_, Host>, _: Id, what: MetaCode, reply: MetadataReply) {
         let metadata = match what {
             MetaCode::Executable => Ok(Metadata::Path(c"a member in Rust")),
-            _ => Err(ENOENT),
+            _ => Err(Errno::ENOENT),
         };
         let _ = reply.send(node, metadata);
     }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use libos_ipc::errno;
-use libos_ipc::{Capacities, Config, Error, Id, Identity, Vmid};
+use libos_ipc::{Capacities, Config, Errno, Error, Id, Identity, Vmid};
 
 use crate::WAIT;
 use crate::common::{Latency, print_line};
@@ -287,7 +286,7 @@ impl Member {
                 send(&MemberMessage::Gave { id, to })
             }
             // That member has died, and this one has not been notified yet.
-            Err(Error::NoSuchProcess | Error::Refused(errno::ESRCH)) => {
+            Err(Error::NoSuchProcess | Error::Refused(Errno::ESRCH)) => {
                 self.log.write(Event::Kept, id)?;
                 self.held.push(id);
                 Ok(())

@@ -5,10 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use libos_ipc::errno;
 use libos_ipc::{
-    ChildExit, Embedder, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
-    Vmid,
+    ChildExit, Embedder, Errno, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply,
+    Target, Vmid,
 };
 use rustix::process::{getgid, getuid};
 
@@ -48,16 +47,16 @@ impl Embedder<Platform> for Os {
             // A process that is ending does not receive events.
             let _ = self.events.send(Event::Signal(*signal));
         }
-        let _ = reply.send(node, if is_here { Ok(()) } else { Err(errno::ESRCH) });
+        let _ = reply.send(node, if is_here { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
     fn metadata(&self, node: &Node<'_, Platform>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let path = |path: std::io::Result<PathBuf>| {
-            let path = path.map_err(|_| errno::ENOENT)?;
-            CString::new(path.into_os_string().into_vec()).map_err(|_| errno::ENOENT)
+            let path = path.map_err(|_| Errno::ENOENT)?;
+            CString::new(path.into_os_string().into_vec()).map_err(|_| Errno::ENOENT)
         };
         let found = match what {
-            _ if node.pid() != Some(pid) => Err(errno::ESRCH),
+            _ if node.pid() != Some(pid) => Err(Errno::ESRCH),
             MetaCode::Credentials => {
                 let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
                 let _ = reply.send(node, Ok(Metadata::Credentials { uid, gid }));

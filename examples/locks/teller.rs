@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::errno::EDEADLK;
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Error, Exit, FileLock, Id, LockFamily, LockKind, Wait};
+use libos_ipc::{Config, Errno, Error, Exit, FileLock, Id, LockFamily, LockKind, Wait};
 
 use crate::bank::{ACCOUNT, BALANCE, Bank};
 use crate::common::{ProcessOptions, end, figures, over, send};
@@ -121,7 +120,7 @@ fn transfer(locker: &Locker<'_>, bank: &Bank, options: &Options, tally: &mut Tal
         bank.take(from, teller)?;
         match timed(tally, || lock(to)) {
             Ok(()) => break,
-            Err(Error::Refused(EDEADLK)) => {
+            Err(Error::Refused(Errno::EDEADLK)) => {
                 tally.deadlocks += 1;
                 locker.set(LockKind::Unlock, bytes_of(from))?;
             }

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::errno::{ENOENT, ESRCH};
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
-    Capacities, Config, Embedder, Exit, Id, MetaCode, Metadata, MetadataReply, Node, Signal,
+    Capacities, Config, Embedder, Errno, Exit, Id, MetaCode, Metadata, MetadataReply, Node, Signal,
     SignalReply, Target, Vmid, Wait,
 };
 use rustix::process::{getgid, getuid};
@@ -80,7 +79,7 @@ impl Embedder<Host> for OsOf {
         if let Some(count) = count.filter(|_| is_here) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let outcome = if is_here { Ok(()) } else { Err(ESRCH) };
+        let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
         let _ = reply.send(node, outcome);
     }
 
@@ -100,13 +99,13 @@ pub(crate) fn answer(node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: Meta
     let program = current_exe().ok();
     let program = program.and_then(|path| std::ffi::CString::new(path.as_os_str().as_bytes()).ok());
     let known = match (what, &program) {
-        _ if node.pid() != Some(pid) => Err(ESRCH),
+        _ if node.pid() != Some(pid) => Err(Errno::ESRCH),
         (MetaCode::Credentials, _) => {
             let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
             Ok(Metadata::Credentials { uid, gid })
         }
         (MetaCode::Executable, Some(path)) => Ok(Metadata::Path(path)),
-        _ => Err(ENOENT),
+        _ => Err(Errno::ENOENT),
     };
     let _ = reply.send(node, known);
 }

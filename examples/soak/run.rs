@@ -9,12 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libos_ipc::errno::ESRCH;
 use libos_ipc::host::{Host, HostNode, raise_descriptor_limit};
 use libos_ipc::{
-    Capacities, ChildExit, ChildSelector, Config, Embedder, Error, Id, Identity, LeaseLimits,
-    LockLimits, MetaCode, MetadataReply, Node, ProcessState, Refusal, Signal, SignalReply, Target,
-    Wait,
+    Capacities, ChildExit, ChildSelector, Config, Embedder, Errno, Error, Id, Identity,
+    LeaseLimits, LockLimits, MetaCode, MetadataReply, Node, ProcessState, Refusal, Signal,
+    SignalReply, Target, Wait,
 };
 
 use crate::Options;
@@ -44,7 +43,7 @@ impl Embedder<Host> for Os {
             let count = |known: &mut Known| known.to_first += 1;
             self.register.change(signal.sender, count);
         }
-        let outcome = if is_here { Ok(()) } else { Err(ESRCH) };
+        let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
         let _ = reply.send(node, outcome);
     }
 

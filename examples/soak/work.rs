@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use libos_ipc::errno::{EDEADLK, ESRCH};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Error, FileLock, Id, LockFamily, LockKind, MetaCode, PATH_MAX, Process, ProcessState, Shared,
-    Target, Wait,
+    Errno, Error, FileLock, Id, LockFamily, LockKind, MetaCode, PATH_MAX, Process, ProcessState,
+    Shared, Target, Wait,
 };
 use rustix::process::{getgid, getuid};
 
@@ -264,7 +263,7 @@ impl<'a> Member<'a> {
                 Ok(()) => self
                     .shared_file
                     .use_alone(self.node, part, self.pid, self.wait)?,
-                Err(Error::Refused(EDEADLK)) => {
+                Err(Error::Refused(Errno::EDEADLK)) => {
                     self.report.counts.deadlocks += 1;
                     break;
                 }
@@ -335,7 +334,7 @@ impl<'a> Member<'a> {
 fn if_there<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(Error::NoSuchProcess | Error::Refused(ESRCH)) => Ok(None),
+        Err(Error::NoSuchProcess | Error::Refused(Errno::ESRCH)) => Ok(None),
         Err(error) => Err(error),
     }
 }

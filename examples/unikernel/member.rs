@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use libos_ipc::errno::{EAGAIN, ESRCH};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::{
-    Config, Embedder, Error, Exit, Id, Identity, LockKind, MetaCode, Node, PATH_MAX, Shared,
+    Config, Embedder, Errno, Error, Exit, Id, Identity, LockKind, MetaCode, Node, PATH_MAX, Shared,
     Signal, SignalReply, Target, Wait,
 };
 
@@ -48,7 +47,7 @@ impl Embedder<Host> for Os {
         if is_for_us && signal.signal != 0 {
             let _ = self.0.send(signal.signal);
         }
-        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 }
 
@@ -121,7 +120,7 @@ impl Member<'_> {
         let own = own_bytes(guest);
         let tried = self.lock(LockKind::Write, own, false);
         ensure!(
-            tried == Err(Error::Refused(EAGAIN)),
+            tried == Err(Error::Refused(Errno::EAGAIN)),
             "a lock of guest {guest} is not there: {tried:?}"
         );
         let lock = lock_of_ledger(self.pid, LockKind::Write, own, false);

@@ -9,10 +9,10 @@ mod model;
 use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
-use libos_ipc::Vmid;
 use libos_ipc::file_locks::{Completion, LockLimits, LockTable, Owner, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockFamily, LockKind};
+use libos_ipc::{Errno, Vmid};
 
 use model::{BYTES, Model, Wish};
 
@@ -24,10 +24,6 @@ const LIMITS: LockLimits = LockLimits {
 };
 /// No operation visits more entries of tables of this size.
 const MOST_STEPS: u64 = 4_000;
-const EAGAIN: i32 = 11;
-const EINVAL: i32 = 22;
-const EDEADLK: i32 = 35;
-const ENOLCK: i32 = 37;
 
 struct World<'m> {
     locks: LockTable<'m>,
@@ -57,9 +53,9 @@ impl World<'_> {
                 assert!(!is_deadlock || !matches!(wish.owner, Owner::Process { .. }));
                 self.waiting.insert((from.get(), seq), wish);
             }
-            Err(EAGAIN) => assert!(!lock.wait && !is_free),
-            Err(EDEADLK) => assert!(is_deadlock),
-            Err(ENOLCK) => return,
+            Err(Errno::EAGAIN) => assert!(!lock.wait && !is_free),
+            Err(Errno::EDEADLK) => assert!(is_deadlock),
+            Err(Errno::ENOLCK) => return,
             Err(errno) => panic!("{errno}"),
         }
         if lock.family == LockFamily::Flock {
@@ -73,7 +69,7 @@ impl World<'_> {
             let Some(wish) = self.waiting.remove(&key) else {
                 panic!("{decided:?} did not wait");
             };
-            if status_of(&decided) == 0 {
+            if result_of(&decided).is_ok() {
                 assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
@@ -175,7 +171,7 @@ fuzz_target!(|bytes: &[u8]| {
                         let own = world.model.first_own(&wish);
                         assert_eq!(start, Ok(own));
                     }
-                    (LockKind::Unlock, _) => assert_eq!(start, Err(EINVAL)),
+                    (LockKind::Unlock, _) => assert_eq!(start, Err(Errno::EINVAL)),
                     _ => {
                         let lowest = world.model.lowest_conflicts(&wish);
                         let lowest = lowest.into_iter().map(|lock| lock.start).min();
@@ -233,9 +229,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(fills.iter().all(|fill| fill.0 == 0), "{fills:?}");
 });
 
-fn status_of(decided: &Completion) -> i32 {
+fn result_of(decided: &Completion) -> Result<u32, Errno> {
     match decided.answer {
-        Answer::Status(status) => status,
+        Answer::Status(result) => result,
         other => panic!("{other:?}"),
     }
 }

@@ -11,7 +11,7 @@ use libos_ipc::pal::{Pal, Stream, Time};
 use libos_ipc::testing::loopback::{Loopback, LoopbackStream, Network};
 use libos_ipc::wire::MetaCode;
 use libos_ipc::{
-    Capacities, Config, Driving, Embedder, Id, Identity, LeaseLimits, LockLimits, Metadata,
+    Capacities, Config, Driving, Embedder, Errno, Id, Identity, LeaseLimits, LockLimits, Metadata,
     MetadataReply, Node, Signal, SignalReply, Target, Vmid, Wait,
 };
 
@@ -40,7 +40,7 @@ impl<P: Pal> Embedder<P> for Single {
 
     fn metadata(&self, node: &Node<'_, P>, pid: Id, _: MetaCode, reply: MetadataReply) {
         let answer = match pid % 3 {
-            0 => Err(3),
+            0 => Err(Errno::ESRCH),
             1 => Ok(Metadata::Credentials { uid: 1, gid: 2 }),
             _ => Ok(Metadata::Path(c"/somewhere")),
         };
@@ -150,7 +150,7 @@ fuzz_target!(|bytes: &[u8]| {
                 for os in [&leader_os, &member_os] {
                     for reply in os.0.0.borrow_mut().drain(..) {
                         let _ = reply.send(&leader, Ok(()));
-                        let _ = reply.send(&member, Err(1));
+                        let _ = reply.send(&member, Err(Errno::EPERM));
                     }
                 }
             }

@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_void};
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::invariant::Count;
 
 /// The longest path or message that is read through a pointer, in bytes. A call takes at most twice as much of
@@ -110,7 +110,7 @@ pub(super) unsafe fn append_string(bytes: &mut Bytes, from: *const c_char) -> Re
     if from.is_null() {
         return Err(Error::Invalid);
     }
-    let too_long = Error::Refused(errno::ENAMETOOLONG);
+    let too_long = Error::Refused(Errno::ENAMETOOLONG);
     for at in 0..crate::PATH_MAX {
         // SAFETY: the caller's promise; no earlier byte was the NUL.
         let byte = unsafe { byte(from.cast(), at) };

@@ -7,7 +7,7 @@ use super::callback_result;
 use super::ffi_copy::Bytes;
 use super::state::SETUP;
 use super::tables::{libos_ipc_callbacks, libos_ipc_pid_kill, libos_ipc_self};
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::wire::{ChildExit, KillTarget, MetaCode};
 use crate::{
     Embedder, Id, Metadata, MetadataReply, Node, PATH_MAX, Signal, SignalReply, Target, Vmid,
@@ -55,7 +55,7 @@ pub(super) unsafe fn file_key(
     key: &mut Bytes,
 ) -> Option<Result<(), Error>> {
     callbacks()?.0.file_key?;
-    let too_long = Error::Refused(errno::ENAMETOOLONG);
+    let too_long = Error::Refused(Errno::ENAMETOOLONG);
     if key.resize_default(PATH_MAX - 1).is_err() {
         return Some(Err(too_long));
     }
@@ -67,10 +67,15 @@ pub(super) unsafe fn file_key(
             Ok(())
         }
         Ok(_) => Err(too_long),
-        Err(_) => Err(Error::Refused(
-            i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO),
-        )),
+        Err(_) => Err(Error::Refused(errno_of(length))),
     })
+}
+
+/// Returns the error number for a negative length that a callback has returned.
+fn errno_of(length: i64) -> Errno {
+    let status = i32::try_from(length).ok();
+    let errno = status.and_then(|status| Errno::check(status).err());
+    errno.unwrap_or(Errno::EIO)
 }
 
 impl Embedder<CPal> for LibraryOs {
@@ -88,7 +93,7 @@ impl Embedder<CPal> for LibraryOs {
             signum: signal.signal,
             target: target.number(),
         };
-        let result = callback!(signal(&raw const kill), -errno::ENOSYS);
+        let result = callback!(signal(&raw const kill), Errno::ENOSYS.negated());
         // A peer that is gone needs no answer.
         let _ = reply.send(node, callback_result(result));
     }
@@ -98,11 +103,11 @@ impl Embedder<CPal> for LibraryOs {
         let (to, room) = (data.as_mut_ptr().cast(), data.len());
         let length = callback!(
             metadata(pid, what.number(), to, room),
-            i64::from(-errno::ENOSYS)
+            i64::from(Errno::ENOSYS.negated())
         );
         let metadata = match usize::try_from(length) {
-            Ok(length) => read_metadata(what, data.get(..length)).ok_or(errno::EIO),
-            Err(_) => Err(i32::try_from(length.saturating_neg()).unwrap_or(errno::EIO)),
+            Ok(length) => read_metadata(what, data.get(..length)).ok_or(Errno::EIO),
+            Err(_) => Err(errno_of(length)),
         };
         let _ = reply.send(node, metadata);
     }

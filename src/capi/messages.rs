@@ -9,7 +9,7 @@ use super::ffi_copy::{Bytes, allocate, append, read, write};
 use super::processes::write_pointer;
 use super::tables::{ipc_msg_header, libos_ipc_msg, libos_ipc_pid_retmeta};
 use super::{CNode, node, status, vmid, wait};
-use crate::error::{Error, Resource};
+use crate::error::{Errno, Error, Resource};
 use crate::invariant::OrBroken;
 use crate::node::LateReply;
 use crate::wire::{Answer, FileLock, Frame, HEADER_LENGTH, Message, SyncCode, codes};
@@ -142,10 +142,10 @@ pub unsafe extern "C" fn ipc_send_msg_and_get_response(
 
 /// Allocates the payload of an answer, which the caller frees.
 fn allocate_answer(answer: &Answer<'_>, data: &[u8]) -> Result<*mut c_void, Error> {
-    if let Answer::Meta { status, .. } = answer {
+    if let Answer::Meta(meta) = answer {
         let head = libos_ipc_pid_retmeta {
             datasize: data.len(),
-            ret_val: *status,
+            ret_val: Errno::status(meta),
         };
         return allocate(&[head.as_bytes(), data]);
     }

@@ -34,7 +34,7 @@ mod tables;
 
 use core::ffi::c_int;
 
-use crate::error::{Error, negated};
+use crate::error::{Errno, Error};
 use crate::{Node, Vmid, Wait};
 
 use platform::CPlatform;
@@ -106,17 +106,10 @@ fn vmid(number: u32) -> Result<Vmid, Error> {
 
 /// Converts a result to the return value of a C function: 0 or a negative error number.
 fn status(outcome: Result<(), Error>) -> c_int {
-    match outcome {
-        Ok(()) => 0,
-        Err(error) => negated(error.errno()),
-    }
+    Errno::status(&outcome.map_err(Error::errno))
 }
 
 /// Converts the return value of a function of the library OS: a negative one is an error number, any other is success.
-fn callback_result(returned: c_int) -> Result<(), i32> {
-    if returned < 0 {
-        Err(negated(returned))
-    } else {
-        Ok(())
-    }
+fn callback_result(returned: c_int) -> Result<(), Errno> {
+    Errno::check(returned).map(drop)
 }

@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use super::callback_result;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::Count;
 use crate::pal::{
     AcceptError, ConnectError, Event, Interest, OutOfResources, Pal, READY_AT_ONCE, ReadyList,
@@ -14,7 +14,7 @@ use crate::pal::{
 };
 
 /// The result of a function that the table does not have.
-const MISSING: c_int = -errno::ENOSYS;
+const MISSING: c_int = Errno::ENOSYS.negated();
 
 /// Calls a function of the platform, with its context.
 macro_rules! call {
@@ -96,8 +96,8 @@ unsafe impl Sync for CStream {}
 impl CStream {
     /// Converts the return value of `read` or `write`. A count above `max` closes the stream.
     fn moved(count: i64, max: usize) -> Result<usize, StreamError> {
-        const AGAIN: i64 = -(errno::EAGAIN as i64);
-        const INTERRUPTED: i64 = -(errno::EINTR as i64);
+        const AGAIN: i64 = Errno::EAGAIN.negated() as i64;
+        const INTERRUPTED: i64 = Errno::EINTR.negated() as i64;
         match count {
             AGAIN => Err(StreamError::WouldBlock),
             INTERRUPTED => Err(StreamError::Interrupted),
@@ -202,8 +202,8 @@ impl Pal for CPlatform {
                 stream,
                 table: self.0,
             }),
-            Err(errno::EAGAIN) => Err(ConnectError::Busy),
-            Err(errno::EACCES) => Err(ConnectError::NotAllowed),
+            Err(Errno::EAGAIN) => Err(ConnectError::Busy),
+            Err(Errno::EACCES) => Err(ConnectError::NotAllowed),
             Err(_) => Err(ConnectError::NotListening),
         }
     }
@@ -216,8 +216,8 @@ impl Pal for CPlatform {
                 stream,
                 table: self.0,
             }),
-            Err(errno::EAGAIN) => Err(AcceptError::WouldBlock),
-            Err(errno::EACCES) => Err(AcceptError::NotAllowed),
+            Err(Errno::EAGAIN) => Err(AcceptError::WouldBlock),
+            Err(Errno::EACCES) => Err(AcceptError::NotAllowed),
             Err(_) => Err(AcceptError::Exhausted),
         }
     }

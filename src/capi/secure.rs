@@ -17,7 +17,7 @@ pub unsafe extern "C" fn libos_ipc_set_family_key(
     #[cfg(not(feature = "secure"))]
     {
         let _ = (instance, key, random);
-        -crate::error::errno::ENOSYS
+        crate::error::Errno::ENOSYS.negated()
     }
 }
 
@@ -28,7 +28,7 @@ mod family {
     use crate::Vmid;
     use crate::capi::platform::CPlatform;
     use crate::capi::{CPal, ffi_copy, state};
-    use crate::error::{Error, errno};
+    use crate::error::{Errno, Error};
     use crate::pal::OutOfResources;
     use crate::pal::secure::{FamilyKey, SecurePal};
     use crate::store::Once;
@@ -51,13 +51,13 @@ mod family {
         // SAFETY: the caller's promise.
         let key = unsafe { ffi_copy::read(key.cast::<[u8; 32]>()) };
         let (Ok(key), Some(random), Some(_)) = (key, random, state::platform()) else {
-            return -errno::EINVAL;
+            return Errno::EINVAL.negated();
         };
         let key = FamilyKey::new(instance, &key);
         if state::NODE.get().is_none() && FAMILY.set(Family { key, random }) {
             0
         } else {
-            -errno::EALREADY
+            Errno::EALREADY.negated()
         }
     }
 

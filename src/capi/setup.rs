@@ -10,7 +10,7 @@ use super::platform::{CPlatform, call};
 use super::state::{NODE, SETUP, Setup, platform};
 use super::tables::{libos_ipc_callbacks, libos_ipc_ids, libos_ipc_limits, libos_ipc_platform};
 use super::{CNode, node, node_any_phase, status};
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::pal::Time;
 use crate::{Capacities, Config, Driving, Identity, LeaseLimits, LockLimits, Node, Vmid};
 
@@ -145,10 +145,10 @@ pub unsafe extern "C" fn libos_ipc_setup(
     limits: *const libos_ipc_limits,
 ) -> c_int {
     if platform.is_null() || callbacks.is_null() {
-        return -errno::EINVAL;
+        return Errno::EINVAL.negated();
     }
     if SETUP.get().is_some() {
-        return -errno::EALREADY;
+        return Errno::EALREADY.negated();
     }
     // SAFETY: the header requires pointers to whole tables. Their members are numbers and pointers that may be NULL,
     // so every bit pattern is a valid value.
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn libos_ipc_setup(
         if let (Some(log), Some(missing)) = (callbacks.log, missing) {
             super::log::missing(log, platform.context, missing);
         }
-        return -errno::EINVAL;
+        return Errno::EINVAL.negated();
     }
     let driving = if platform.thread_create.is_some() {
         Driving::Worker
@@ -179,7 +179,7 @@ pub unsafe extern "C" fn libos_ipc_setup(
     };
     // If two threads call this at once, one of them succeeds.
     if !SETUP.set(setup) {
-        return -errno::EALREADY;
+        return Errno::EALREADY.negated();
     }
     // The setup is set once, so this is, too.
     crate::log::c::SINK.set(super::log::write_line);
@@ -226,7 +226,7 @@ pub extern "C" fn init_ipc() -> c_int {
     // If two threads call this at once, one of them makes the node.
     match NODE.try_init(make_node) {
         Some(made) => status(made.map(|_| ())),
-        None => -errno::EALREADY,
+        None => Errno::EALREADY.negated(),
     }
 }
 
@@ -243,7 +243,11 @@ fn make_node(slot: &mut MaybeUninit<CNode>) -> Result<&mut CNode, Error> {
         ));
         return Err(Error::Full(crate::Resource::Memory));
     }
-    let listening = call!(platform, listen(identity.vmid.get()), -errno::ENOSYS);
+    let listening = call!(
+        platform,
+        listen(identity.vmid.get()),
+        Errno::ENOSYS.negated()
+    );
     super::callback_result(listening).map_err(Error::Refused)?;
     construct(slot, setup, identity)
 }
@@ -286,7 +290,7 @@ extern "C" fn run_worker(_: *mut c_void) {
 #[unsafe(no_mangle)]
 pub extern "C" fn init_ipc_worker() -> c_int {
     let (Ok(_), Some(platform)) = (node(), platform()) else {
-        return -errno::EINVAL;
+        return Errno::EINVAL.negated();
     };
     call!(
         platform,

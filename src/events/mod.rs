@@ -10,7 +10,7 @@ mod ring;
 pub(crate) use self::ring::EventRing;
 use self::ring::VALUE;
 use crate::counters::Refusal;
-use crate::error::{Error, Resource, negated};
+use crate::error::{Errno, Error, Resource};
 use crate::invariant::{Count, OrBroken};
 use crate::pal::Time;
 use crate::wire::Answer;
@@ -99,6 +99,9 @@ const fn limits_differ(limit: Resource) -> Error {
     }
 }
 
+/// The place of [`Error::Refused`] with any number.
+const ANY_REFUSED: Error = Error::Refused(Errno::EPERM);
+
 const ERRORS: [Error; 25] = [
     Error::Platform,
     Error::NoSuchProcess,
@@ -124,8 +127,7 @@ const ERRORS: [Error; 25] = [
     Error::Full(Resource::Memory),
     limits_differ(Resource::FrameLength),
     limits_differ(Resource::SyncData),
-    // The place of `Refused`.
-    Error::Refused(0),
+    ANY_REFUSED,
 ];
 
 /// The greatest value in the 24 bits beside a sequence number.
@@ -177,7 +179,9 @@ impl EventKind {
                     (ENDED, 0) => EventKind::CallEnded(call, Ok(())),
                     (ENDED, detail) => {
                         let error = match ERRORS.get(usize::from(detail).checked_sub(1)?)? {
-                            Error::Refused(_) => Error::Refused(i32::try_from(beside).ok()?),
+                            Error::Refused(_) => {
+                                Error::Refused(Errno::new(i32::try_from(beside).ok()?)?)
+                            }
                             other => *other,
                         };
                         EventKind::CallEnded(call, Err(error))
@@ -231,17 +235,12 @@ impl EventRing<'_> {
         outcome: &Result<Answer<'_>, Error>,
     ) {
         let error = match outcome {
-            Ok(Answer::Status(status) | Answer::Meta { status, .. }) if *status < 0 => {
-                Error::Refused(negated(*status))
-            }
+            Ok(Answer::Status(Err(errno)) | Answer::Meta(Err(errno))) => Error::Refused(*errno),
             Ok(_) => return self.add(words(ENDED, 0, code, peer.get(), seq, 0)),
             Err(error) => *error,
         };
         let (known, beside) = match error {
-            Error::Refused(errno) => (
-                Error::Refused(0),
-                u32::try_from(errno).unwrap_or(MAX_DETAIL).min(MAX_DETAIL),
-            ),
+            Error::Refused(errno) => (ANY_REFUSED, errno.get().cast_unsigned().min(MAX_DETAIL)),
             Error::LimitsDiffer { limit, .. } => (limits_differ(limit), 0),
             other => (other, 0),
         };
@@ -374,14 +373,22 @@ mod tests {
             ring.refused(None, reason);
             expected.push(EventKind::Refused { peer: None, reason });
         }
-        let refused = [Error::Refused(1), Error::Refused(4095)];
+        let refused = [1, 4095].map(|number| Error::Refused(Errno::new(number).unwrap()));
         for error in ERRORS.into_iter().take(21).chain(refused) {
             ring.call_ended(peer, 255, u64::from(u32::MAX), &Err(error));
             expected.push(EventKind::CallEnded(call, Err(error)));
         }
-        ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(-11)));
-        expected.push(EventKind::CallEnded(call, Err(Error::Refused(11))));
-        ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::Status(0)));
+        ring.call_ended(
+            peer,
+            255,
+            u64::from(u32::MAX),
+            &Ok(Answer::Status(Err(Errno::EAGAIN))),
+        );
+        expected.push(EventKind::CallEnded(
+            call,
+            Err(Error::Refused(Errno::EAGAIN)),
+        ));
+        ring.call_ended(peer, 255, u64::from(u32::MAX), &Ok(Answer::DONE));
         expected.push(EventKind::CallEnded(call, Ok(())));
         let found = events(&ring);
         assert!(found.iter().all(|event| event.time == time));

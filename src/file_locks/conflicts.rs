@@ -4,7 +4,7 @@
 use super::interval_tree::{RangeLock, TreeKind};
 use super::portions::Portion;
 use super::{Holder, LockTable, Owner, Range, SpaceKind, hash_owner_and_file};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 
@@ -51,10 +51,10 @@ impl LockTable<'_> {
         owner: Owner,
         range: Range,
         write: bool,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         let holder = match self.find_holder(owner, file) {
             Some(holder) => holder,
-            None => self.add_holder(owner, file).ok_or(errno::ENOLCK)?,
+            None => self.add_holder(owner, file).ok_or(Errno::ENOLCK)?,
         };
         let outcome = self.insert_range(holder, range, write);
         self.drop_holder_if_empty(holder);
@@ -68,7 +68,7 @@ impl LockTable<'_> {
         file: u32,
         owner: Owner,
         range: Range,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         let Some(holder) = self.find_holder(owner, file) else {
             return Ok(());
         };
@@ -78,7 +78,7 @@ impl LockTable<'_> {
     }
 
     /// As [`LockTable::release_range`], and serves the requests that waited for the range.
-    pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), i32> {
+    pub(super) fn unlock(&mut self, file: u32, owner: Owner, range: Range) -> Result<(), Errno> {
         self.release_range(file, owner, range)?;
         self.serve_unblocked();
         self.drop_file_if_unused(file);
@@ -136,13 +136,13 @@ impl LockTable<'_> {
     }
 
     /// Gives the range to the holder, or changes nothing.
-    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<(), i32> {
+    fn insert_range(&mut self, holder: u32, range: Range, write: bool) -> Result<(), Errno> {
         // In most cases the holder has no lock in the range or beside it, or exactly this lock.
         // Beyond the ends of a file there is nothing.
         let near = (range.0.saturating_sub(1), range.1.saturating_add(1));
         if self.own(holder, near).is_none() {
             if self.unreserved_slots() == 0 {
-                return Err(errno::ENOLCK);
+                return Err(Errno::ENOLCK);
             }
             self.insert(holder, range, write);
             return Ok(());
@@ -156,7 +156,7 @@ impl LockTable<'_> {
         let plan = self.plan(holder, range, write);
         let needed = plan.pieces.iter().flatten().count();
         if needed > self.unreserved_slots().plus(plan.removed) {
-            return Err(errno::ENOLCK);
+            return Err(Errno::ENOLCK);
         }
         let mut reach = range;
         if let [.., Some((whole, _))] = plan.pieces {
@@ -176,7 +176,7 @@ impl LockTable<'_> {
     }
 
     /// Takes the range from the holder, or changes nothing.
-    fn remove_range(&mut self, holder: u32, range: Range) -> Result<(), i32> {
+    fn remove_range(&mut self, holder: u32, range: Range) -> Result<(), Errno> {
         while let Some(own) = self.own(holder, range) {
             let RangeLock {
                 start, end, write, ..
@@ -185,7 +185,7 @@ impl LockTable<'_> {
             // Only a lock that is split in two needs another slot, and then the range overlaps no
             // other lock.
             if has_left && has_right && self.unreserved_slots() == 0 {
-                return Err(errno::ENOLCK);
+                return Err(Errno::ENOLCK);
             }
             self.remove(holder, own);
             if has_left {

@@ -26,7 +26,7 @@ mod table;
 mod wait_queue;
 
 use crate::Vmid;
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::wire::{FileLock, LockFamily, LockKind};
 
 use crate::store::{Arena, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, total};
@@ -162,7 +162,7 @@ impl<'m> LockTable<'m> {
     /// As in `fcntl(2)` and `flock(2)`: `EINVAL` for a range that ends before it starts, `EAGAIN`
     /// if a lock conflicts and the request does not wait, `EDEADLK` if the wait would be a
     /// deadlock that is found within 4,096 steps, `ENOLCK` if a table is full.
-    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<SetOutcome, i32> {
+    pub fn set(&mut self, from: Vmid, seq: u64, lock: &FileLock<'_>) -> Result<SetOutcome, Errno> {
         let hash = hash_path(lock.path);
         self.record_use(from, lock, hash);
         self.set_hashed(from, seq, lock, hash)
@@ -179,7 +179,7 @@ impl<'m> LockTable<'m> {
         from: Vmid,
         lock: &FileLock<'_>,
         hash: u64,
-    ) -> Result<bool, i32> {
+    ) -> Result<bool, Errno> {
         let file = self.find_file_hashed(lock.path, hash);
         let space = Owner::of(from, lock).space();
         if file.is_some_and(|file| self.delegation_holder(file, space).is_some()) {
@@ -204,7 +204,7 @@ impl<'m> LockTable<'m> {
         seq: u64,
         lock: &FileLock<'_>,
         hash: u64,
-    ) -> Result<SetOutcome, i32> {
+    ) -> Result<SetOutcome, Errno> {
         let file = self.find_file_hashed(lock.path, hash);
         self.search.begin();
         let set = self.set_on_file(from, seq, lock, (file, hash));
@@ -219,9 +219,9 @@ impl<'m> LockTable<'m> {
         seq: u64,
         lock: &FileLock<'_>,
         (file, hash): (Option<u32>, u64),
-    ) -> Result<SetOutcome, i32> {
+    ) -> Result<SetOutcome, Errno> {
         let owner = Owner::of(from, lock);
-        let range = range_of(lock).ok_or(errno::EINVAL)?;
+        let range = range_of(lock).ok_or(Errno::EINVAL)?;
         if lock.kind == LockKind::Unlock {
             return match file {
                 // Only this member has locks there.
@@ -235,11 +235,11 @@ impl<'m> LockTable<'m> {
         if let Owner::Open(open_file) | Owner::Flock(open_file) = owner
             && !self.open_files.hold(open_file, from)
         {
-            return Err(errno::ENOLCK);
+            return Err(Errno::ENOLCK);
         }
         let file = match file {
             Some(file) => file,
-            None => self.add_file(lock.path, hash).ok_or(errno::ENOLCK)?,
+            None => self.add_file(lock.path, hash).ok_or(Errno::ENOLCK)?,
         };
         let set = if self.delegation_holder(file, owner.space()).is_some() {
             self.defer(file, owner, range, (from, seq), Operation::from_lock(lock))
@@ -257,13 +257,13 @@ impl<'m> LockTable<'m> {
         range: Range,
         (from, seq): (Vmid, u64),
         operation: Operation,
-    ) -> Result<SetOutcome, i32> {
+    ) -> Result<SetOutcome, Errno> {
         let (write, wait) = (operation.is_write(), operation.may_wait());
         let space = owner.space();
         let mine = self.find_holder(owner, file).unwrap_or(NONE);
         let blocker = self.find_conflict(file, space, range, write, mine);
         if blocker.is_some() && wait && self.waits.is_full() {
-            return Err(errno::ENOLCK);
+            return Err(Errno::ENOLCK);
         }
         if space == SpaceKind::WholeFile && mine != NONE {
             if self.trees.at(self.holder_at(mine).root).write == write {
@@ -276,7 +276,7 @@ impl<'m> LockTable<'m> {
             None => self
                 .grant(file, owner, range, write)
                 .map(|()| SetOutcome::Done),
-            Some(_) if !wait => Err(errno::EAGAIN),
+            Some(_) if !wait => Err(Errno::EAGAIN),
             Some(blocker) => {
                 let waiting = WaitingRequest {
                     from,
@@ -299,7 +299,7 @@ impl<'m> LockTable<'m> {
     /// Ends a waiting request with `EINTR`, unless it is complete already.
     pub fn cancel(&mut self, from: Vmid, seq: u64) {
         self.search.begin();
-        self.cancel_request(from, seq, errno::EINTR);
+        self.cancel_request(from, seq, Errno::EINTR);
         self.release_closed();
     }
 

@@ -4,7 +4,7 @@
 
 use super::wait_queue::State;
 use super::{LockTable, Owner};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 use crate::{Id, Vmid};
@@ -67,7 +67,7 @@ impl LockTable<'_> {
         let owner = Owner::Process { vmid, pid };
         self.search.begin();
         let mut portion = Portion::new();
-        let is_all = self.cancel_requests_of(owner, errno::ESRCH, &mut portion)
+        let is_all = self.cancel_requests_of(owner, Errno::ESRCH, &mut portion)
             && self.release_owner(owner, &mut portion);
         self.release_closed();
         is_all

@@ -2,7 +2,7 @@
 
 use super::wait_queue::Operation;
 use super::{LockTable, Owner, Range, range_of};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::store::NONE;
 use crate::wire::{FileLock, HeldLock, LockFamily, LockKind};
 use crate::{Id, Vmid};
@@ -15,7 +15,7 @@ impl LockTable<'_> {
         from: Vmid,
         seq: u64,
         lock: &FileLock<'_>,
-    ) -> Option<Result<Option<HeldLock>, i32>> {
+    ) -> Option<Result<Option<HeldLock>, Errno>> {
         let owner = Owner::of(from, lock);
         if let Some(range) = range_of(lock)
             && let Some(file) = self.find_file(lock.path)
@@ -41,11 +41,11 @@ impl LockTable<'_> {
     ///
     /// # Errors
     /// `EINVAL` for a range that ends before it starts, or for an unlock of any other family.
-    pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, i32> {
-        let range = range_of(lock).ok_or(errno::EINVAL)?;
+    pub fn get(&self, from: Vmid, lock: &FileLock<'_>) -> Result<Option<HeldLock>, Errno> {
+        let range = range_of(lock).ok_or(Errno::EINVAL)?;
         let is_own = lock.kind == LockKind::Unlock;
         if is_own && lock.family != LockFamily::Ofd {
-            return Err(errno::EINVAL);
+            return Err(Errno::EINVAL);
         }
         let owner = Owner::of(from, lock);
         let Some(file) = self.find_file(lock.path) else {

@@ -7,7 +7,7 @@
 use super::wait_queue::{FREE, Operation, State, WaitingRequest};
 use super::{LockTable, Owner, Range, SetOutcome};
 use crate::Vmid;
-use crate::error::errno;
+use crate::error::Errno;
 use crate::store::NONE;
 use crate::wire::{Answer, LockKind};
 
@@ -17,12 +17,12 @@ impl LockTable<'_> {
         &mut self,
         waiting: WaitingRequest,
         blocker: u32,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         let slot = self.enqueue_blocked(waiting, blocker)?;
         if self.would_deadlock(slot) {
             self.unlink(slot);
             self.waits.slots.free(slot);
-            return Err(errno::EDEADLK);
+            return Err(Errno::EDEADLK);
         }
         Ok(())
     }
@@ -35,7 +35,7 @@ impl LockTable<'_> {
         range: Range,
         (from, seq): (Vmid, u64),
         operation: Operation,
-    ) -> Result<SetOutcome, i32> {
+    ) -> Result<SetOutcome, Errno> {
         self.enqueue_deferred(WaitingRequest {
             from,
             seq,
@@ -68,9 +68,7 @@ impl LockTable<'_> {
             self.unlink(slot);
             self.waits.slots.free(slot);
             let answer = match operation {
-                Operation::Get { write } => {
-                    Answer::Lock(self.held(file, owner, range, write).into())
-                }
+                Operation::Get { write } => Answer::Lock(Ok(self.held(file, owner, range, write))),
                 Operation::Set {
                     kind: LockKind::Unlock,
                     ..
@@ -108,7 +106,7 @@ impl LockTable<'_> {
         if let Some(blocker) = self.find_blocker(slot) {
             self.block(slot, blocker);
             if self.waits.may_have_cycle && self.would_deadlock(slot) {
-                self.complete(slot, Err(errno::EDEADLK));
+                self.complete(slot, Err(Errno::EDEADLK));
             }
             return;
         }

@@ -5,11 +5,11 @@ use super::{LockTable, Owner, Range};
 use crate::Vmid;
 use core::hash::Hash;
 
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::store::{
     Arena, Digest, HashIndex, NONE, SlotAllocator, Steps, Table, bytes_for, hash64, total,
 };
-use crate::wire::{Answer, FileLock, LockAnswer, LockKind};
+use crate::wire::{Answer, FileLock, LockKind};
 
 /// A request that waits, or that is complete while its result has not been taken.
 #[derive(Clone, Copy, Hash)]
@@ -67,11 +67,10 @@ impl Operation {
     }
 
     /// The answer for a result.
-    pub(super) fn answer(self, result: Result<(), i32>) -> Answer<'static> {
-        let status = result.err().map_or(0, negated);
+    pub(super) fn answer(self, result: Result<(), Errno>) -> Answer<'static> {
         match self {
-            Operation::Set { .. } => Answer::Status(status),
-            Operation::Get { .. } => Answer::Lock(LockAnswer::from_status(status)),
+            Operation::Set { .. } => Answer::Status(result.map(|()| 0)),
+            Operation::Get { .. } => Answer::Lock(result.map(|()| None)),
         }
     }
 }
@@ -273,8 +272,8 @@ impl WaitingRequest {
 
 impl LockTable<'_> {
     /// Adds a request. The caller has checked that there is room, and gives the reason of the wait.
-    fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, i32> {
-        let slot = self.waits.slots.alloc().ok_or(errno::ENOLCK)?;
+    fn add_request(&mut self, waiting: WaitingRequest) -> Result<u32, Errno> {
+        let slot = self.waits.slots.alloc().ok_or(Errno::ENOLCK)?;
         self.waits.last_arrival = self.waits.last_arrival.wrapping_add(1);
         let arrival = self.waits.last_arrival;
         self.waits.change(slot, |free| {
@@ -293,14 +292,14 @@ impl LockTable<'_> {
         &mut self,
         waiting: WaitingRequest,
         blocker: u32,
-    ) -> Result<u32, i32> {
+    ) -> Result<u32, Errno> {
         let slot = self.add_request(waiting)?;
         self.block(slot, blocker);
         Ok(slot)
     }
 
     /// Adds a request at the end of the deferred requests of the file.
-    pub(super) fn enqueue_deferred(&mut self, waiting: WaitingRequest) -> Result<(), i32> {
+    pub(super) fn enqueue_deferred(&mut self, waiting: WaitingRequest) -> Result<(), Errno> {
         let slot = self.add_request(waiting)?;
         let last = self.file_at(waiting.file).last_deferred;
         self.waits.change(slot, |waiting| waiting.prev = last);
@@ -354,7 +353,7 @@ impl LockTable<'_> {
     }
 
     /// Records the result of a request, which [`LockTable::take_completion`] returns later.
-    pub(super) fn complete(&mut self, slot: u32, result: Result<(), i32>) {
+    pub(super) fn complete(&mut self, slot: u32, result: Result<(), Errno>) {
         let answer = self.waits.at(slot).operation.answer(result);
         self.unlink(slot);
         self.enqueue_completion(slot, answer);
@@ -411,7 +410,7 @@ impl LockTable<'_> {
         Some(decided)
     }
 
-    fn end_request(&mut self, slot: u32, errno: i32) {
+    fn end_request(&mut self, slot: u32, errno: Errno) {
         let file = self.waits.at(slot).file;
         self.complete(slot, Err(errno));
         self.drop_file_if_unused(file);
@@ -422,7 +421,7 @@ impl LockTable<'_> {
     pub(super) fn cancel_requests_of(
         &mut self,
         owner: Owner,
-        errno: i32,
+        errno: Errno,
         portion: &mut Portion,
     ) -> bool {
         while let Some(slot) = self.waits.first_of(owner) {
@@ -435,7 +434,7 @@ impl LockTable<'_> {
     }
 
     /// Ends the member's waiting request with that number with that error.
-    pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: i32) {
+    pub(super) fn cancel_request(&mut self, from: Vmid, seq: u64, errno: Errno) {
         while let Some(slot) = self.waits.find_request(from, seq) {
             self.end_request(slot, errno);
         }

@@ -1,17 +1,16 @@
 //! The application of operations, the only way in which the leader's state changes.
 
 use core::hash::Hasher;
-use core::num::NonZeroI32;
 
 use super::op::{Op, Outcome, Presence};
 use super::{Alloc, Departed, Leader, PendingGrants, Processes, UNCONFIRMED};
 use crate::Vmid;
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::file_locks::{LockTable, SetOutcome};
 use crate::invariant::OrBroken;
 use crate::shared_state::Server;
 use crate::store::Digest;
-use crate::wire::{Answer, EndQuery, FileLock, IdRange, LockAnswer, Message, ProcessNote};
+use crate::wire::{Answer, EndQuery, FileLock, IdRange, Message, ProcessNote};
 
 impl Leader<'_> {
     /// Applies an operation: the only way in which the leader's state changes. Takes a bounded number of
@@ -123,8 +122,8 @@ impl Leader<'_> {
             Op::Signal(to, kill) => drop(self.processes.signals.add_pending(to, &kill)),
             Op::SignalStarting { from, kill } => self.processes.queue_for_starting(from, &kill),
             Op::SignalSent { to, is_answered } => self.processes.signals.mark_sent(to, is_answered),
-            Op::SignalAnswered { from, seq, status } => {
-                if !self.processes.signals.on_answer(from, seq, status) {
+            Op::SignalAnswered { from, seq, result } => {
+                if !self.processes.signals.on_answer(from, seq, result) {
                     return Outcome::Rejected;
                 }
             }
@@ -155,11 +154,10 @@ impl Leader<'_> {
                     let owner = self.ranges.owner_of(query.pid).ok_or(errno)?;
                     self.processes.query_owner(&query, owner)
                 });
-                Answer::Process(process.map_err(negative))
+                Answer::Process(process)
             }
             Message::ProcessEnd(EndQuery { pid, group }) => {
-                let end = self.processes.find_child_exit(from, pid, group);
-                Answer::End(end.map_err(negative))
+                Answer::End(self.processes.find_child_exit(from, pid, group))
             }
             _ => return None,
         })
@@ -179,7 +177,7 @@ impl Leader<'_> {
             Message::ReleaseIdRange(range) => one_way(self.release(from, range).is_ok()),
             Message::ChangeIdOwner { id, owner } => {
                 let Some(owner) = Vmid::new(owner) else {
-                    return Outcome::Answer(status(Err(errno::EINVAL)));
+                    return Outcome::Answer(status(Err(Errno::EINVAL)));
                 };
                 let changed = self.change_owner(from, id, owner);
                 if other.is_connected() {
@@ -234,7 +232,7 @@ impl Leader<'_> {
                 if seq == 0 {
                     one_way(noted.is_ok())
                 } else if noted.is_ok() && held && self.is_unconfirmed(vmid, handle) {
-                    Outcome::Answer(Answer::Status(UNCONFIRMED))
+                    Outcome::Answer(Answer::Status(Ok(UNCONFIRMED)))
                 } else {
                     Outcome::Answer(status(noted.map(drop)))
                 }
@@ -249,7 +247,7 @@ impl Leader<'_> {
             }
             Message::FileGiven { handle, vmid } => {
                 let is_confirmed = !self.is_unconfirmed(vmid, handle);
-                Outcome::Answer(status(is_confirmed.then_some(()).ok_or(errno::EAGAIN)))
+                Outcome::Answer(status(is_confirmed.then_some(()).ok_or(Errno::EAGAIN)))
             }
             _ => self.lock_request(from, seq, message),
         }
@@ -280,10 +278,7 @@ impl Leader<'_> {
                 let Some(found) = self.locks.get_or_queue(from, seq, &lock) else {
                     return Outcome::Later;
                 };
-                Outcome::Answer(Answer::Lock(match found {
-                    Ok(held) => held.into(),
-                    Err(errno) => LockAnswer::from_status(negated(errno)),
-                }))
+                Outcome::Answer(Answer::Lock(found))
             }
             Message::FileLockClearPid(pid) => {
                 if !self.locks.release_process_portion(from, pid) {
@@ -318,23 +313,18 @@ fn with_answer(lock: FileLock<'_>, seq: u64) -> FileLock<'_> {
     }
 }
 
-fn lock_outcome(set: Result<SetOutcome, i32>) -> Outcome {
+fn lock_outcome(set: Result<SetOutcome, Errno>) -> Outcome {
     Outcome::Answer(match set {
         Ok(SetOutcome::Queued) => return Outcome::Later,
         Ok(SetOutcome::Delegated(locks)) => {
-            Answer::Status(i32::try_from(locks).unwrap_or(i32::MAX))
+            Answer::Status(Ok(u32::try_from(locks).or_broken(u32::MAX)))
         }
         Ok(SetOutcome::Done) => status(Ok(())),
         Err(errno) => status(Err(errno)),
     })
 }
 
-/// Returns an error number as answers have it.
-fn negative(errno: i32) -> NonZeroI32 {
-    NonZeroI32::new(negated(errno)).or_broken(NonZeroI32::MIN)
-}
-
-/// Returns the answer for the result: success, or a positive error number.
-fn status(result: Result<(), i32>) -> Answer<'static> {
-    Answer::Status(result.err().map_or(0, negated))
+/// Returns the answer for the result.
+fn status(result: Result<(), Errno>) -> Answer<'static> {
+    Answer::Status(result.map(|()| 0))
 }

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::op::{Op, Presence};
 use crate::Vmid;
+use crate::error::Errno;
 use crate::file_locks::hash_path;
 use crate::invariant::Count;
 use crate::wire::{Frame, Message, ProcessNote, TooSmall};
@@ -103,8 +104,8 @@ impl<'a> Op<'a> {
             Op::SignalSent { to, is_answered } => {
                 ((22, u8::from(is_answered), to.get(), 0, 0), None)
             }
-            Op::SignalAnswered { from, seq, status } => {
-                let status = u64::from(status.cast_unsigned());
+            Op::SignalAnswered { from, seq, result } => {
+                let status = u64::from(Errno::status(&result).cast_unsigned());
                 ((23, 0, from.get(), seq, status), None)
             }
             Op::SignalAnswerTaken => ((24, 0, 0, 0, 0), None),
@@ -221,7 +222,7 @@ impl<'a> Op<'a> {
             23 => Op::SignalAnswered {
                 from: vmid?,
                 seq: first,
-                status: u32::try_from(second).ok()?.cast_signed(),
+                result: Errno::check(u32::try_from(second).ok()?.cast_signed()).map(drop),
             },
             24 => Op::SignalAnswerTaken,
             25 => Op::ReclaimLocks {

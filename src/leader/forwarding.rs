@@ -5,14 +5,14 @@ use super::op::{Outcome, Presence};
 use super::processes::Destination;
 use super::signals::{QUEUED, Requester, SEND_DIRECTLY, is_signal};
 use crate::Vmid;
-use crate::error::{errno, negated};
+use crate::error::Errno;
 use crate::wire::{Answer, PidKill};
 
 /// The reason why a signal is sent to no member's stream.
 enum NoTarget {
     /// A member that has not joined: its signals wait at the leader.
     Starting(Vmid),
-    Status(i32),
+    Result(Result<(), Errno>),
 }
 
 impl Leader<'_> {
@@ -22,13 +22,13 @@ impl Leader<'_> {
         match (self.processes.find_destination(kill.pid), owner) {
             // The library OS that knows its other threads does not run.
             (Destination::Starting(_) | Destination::Zombie, _) if !kill.is_for_main_thread() => {
-                Err(NoTarget::Status(-errno::ESRCH))
+                Err(NoTarget::Result(Err(Errno::ESRCH)))
             }
             (Destination::Starting(to), _) => Err(NoTarget::Starting(to)),
-            (Destination::Zombie, _) => Err(NoTarget::Status(0)),
+            (Destination::Zombie, _) => Err(NoTarget::Result(Ok(()))),
             (Destination::Owner, Some(to)) => Ok(to),
             (Destination::Nobody, _) | (Destination::Owner, None) => {
-                Err(NoTarget::Status(-errno::ESRCH))
+                Err(NoTarget::Result(Err(Errno::ESRCH)))
             }
         }
     }
@@ -47,23 +47,23 @@ impl Leader<'_> {
         always: bool,
         target: Presence,
     ) -> Outcome {
-        let answer = |status| Outcome::Answer(Answer::Status(status));
+        let answer = |result| Outcome::Answer(Answer::Status(result));
         if !is_signal(kill.signal) {
-            return answer(-errno::EINVAL);
+            return answer(Err(Errno::EINVAL));
         }
         let to = match self.find_target(kill) {
             Ok(to) => to,
             Err(NoTarget::Starting(to)) => return answer(self.queue_signal(to, kill)),
-            Err(NoTarget::Status(status)) => return answer(status),
+            Err(NoTarget::Result(result)) => return answer(result.map(|()| 0)),
         };
         if to == Vmid::LEADER || to == from {
             // The stream of the sender keeps the order.
-            return answer(SEND_DIRECTLY);
+            return answer(Ok(SEND_DIRECTLY));
         }
         if target == Presence::Absent {
             // A process whose connection has just ended can be signalled until it is reaped.
             let is_ending = self.processes.exists(kill.pid) && kill.is_for_main_thread();
-            return answer(if is_ending { 0 } else { -errno::ESRCH });
+            return answer(is_ending.then_some(0).ok_or(Errno::ESRCH));
         }
         let signals = &mut self.processes.signals;
         let is_clear = if from == Vmid::LEADER {
@@ -74,7 +74,7 @@ impl Leader<'_> {
             signals.is_clear(to) && target == Presence::Extended
         };
         if is_clear && !always {
-            return answer(SEND_DIRECTLY);
+            return answer(Ok(SEND_DIRECTLY));
         }
         let requester = Requester { vmid: from, seq };
         if seq == 0 || !signals.add_awaited(to, kill, requester) {
@@ -83,12 +83,9 @@ impl Leader<'_> {
         Outcome::Later
     }
 
-    /// Makes a signal pending for a member. Returns the status of the answer.
-    fn queue_signal(&mut self, to: Vmid, kill: &PidKill) -> i32 {
-        match self.processes.signals.add_pending(to, kill) {
-            Ok(()) if kill.signal == 0 => 0,
-            Ok(()) => QUEUED,
-            Err(errno) => negated(errno),
-        }
+    /// Makes a signal pending for a member. Returns the result for the answer.
+    fn queue_signal(&mut self, to: Vmid, kill: &PidKill) -> Result<u32, Errno> {
+        self.processes.signals.add_pending(to, kill)?;
+        Ok(if kill.signal == 0 { 0 } else { QUEUED })
     }
 }

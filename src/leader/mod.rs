@@ -16,7 +16,7 @@ mod signals;
 
 use core::hash::Hasher;
 
-use crate::error::{Error, Resource, errno};
+use crate::error::{Errno, Error, Resource};
 use crate::store::{Arena, Digest, Digested, Table, bytes_for, total};
 use crate::wire::{Hello, IdRange};
 use crate::{Id, Vmid};
@@ -32,7 +32,7 @@ pub use signals::{SIGNAL_MAX, SignalLimits};
 
 /// The leader's answer to a member that gave an open file to another one, which has not confirmed
 /// it yet.
-pub(crate) const UNCONFIRMED: i32 = 1;
+pub(crate) const UNCONFIRMED: u32 = 1;
 
 /// The number of departed members that are remembered: more than can leave while a request is under
 /// way.
@@ -239,7 +239,7 @@ impl<'m> Leader<'m> {
             return Err(Error::NoSuchProcess);
         }
         if self.processes.is_pid_in_use(id) {
-            return Err(Error::Refused(errno::EPERM));
+            return Err(Error::Refused(Errno::EPERM));
         }
         if to == from || to == Vmid::LEADER {
             return self.ranges.change_owner(from, id, to);
@@ -259,7 +259,7 @@ impl<'m> Leader<'m> {
     /// parent has reaped it.
     fn release(&mut self, from: Vmid, range: IdRange) -> Result<(), Error> {
         if self.processes.is_pid_in_use(range.start) {
-            return Err(Error::Refused(errno::EPERM));
+            return Err(Error::Refused(Errno::EPERM));
         }
         self.ranges.release(from, range)
     }
@@ -312,10 +312,10 @@ impl<'m> Leader<'m> {
         open_file: u64,
         held: bool,
         presence: Presence,
-    ) -> Result<bool, i32> {
+    ) -> Result<bool, Errno> {
         let is_connected = presence.is_connected();
         let is_noted = match (other, held) {
-            (Some(to), true) if self.departed.contains(to) => return Err(errno::ESRCH),
+            (Some(to), true) if self.departed.contains(to) => return Err(Errno::ESRCH),
             (Some(to), true) if is_connected && !self.processes.is_starting(to) => {
                 self.locks.send_open_file(from, to, open_file)
             }
@@ -336,7 +336,7 @@ impl<'m> Leader<'m> {
             }
         };
         if !is_noted {
-            return Err(errno::ENOLCK);
+            return Err(Errno::ENOLCK);
         }
         if let Some(to) = other
             && held
@@ -433,7 +433,7 @@ mod tests {
             let answer = Op::SignalAnswered {
                 from: member,
                 seq: u64::MAX >> 1,
-                status: 0,
+                result: Ok(()),
             };
             assert_eq!(leader.apply(&answer), Outcome::Rejected);
         });

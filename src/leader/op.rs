@@ -6,6 +6,7 @@
 //! them.
 
 use super::Leader;
+use crate::error::Errno;
 use crate::shared_state::RequestError;
 use crate::wire::{Answer, FileLock, Hello, Message, PidKill, ProcessNote, Sync, SyncCode};
 use crate::{Id, Vmid};
@@ -147,8 +148,8 @@ pub enum Op<'a> {
         from: Vmid,
         /// The sequence number of the signal's frame.
         seq: u64,
-        /// 0 or a negative error number.
-        status: i32,
+        /// The member's answer.
+        result: Result<(), Errno>,
     },
     /// The answer to the sender of the signal that was answered first was taken, to be queued.
     SignalAnswerTaken,

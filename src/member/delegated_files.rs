@@ -5,7 +5,7 @@
 
 use crate::Id;
 use crate::Vmid;
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::file_locks::{LockLimits, LockTable, hash_path};
 use crate::invariant::Count;
 use crate::store::{Arena, Table, bytes_for, total};
@@ -51,7 +51,7 @@ pub struct DelegatedFiles<'m> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The request is complete: it succeeded, or it was refused with that error number.
-    Done(Result<(), i32>),
+    Done(Result<(), Errno>),
     /// The caller forwards the request to the leader. It returns the recalled files first.
     Forward,
     /// The caller requests the delegation of the file from the leader under that number, and then
@@ -123,8 +123,8 @@ impl<'m> DelegatedFiles<'m> {
         let done = has_room.then(|| self.locks.try_set(own_vmid, &now, hash));
         match done {
             Some(Ok(true)) => return Decision::Done(Ok(())),
-            Some(Err(errno::EAGAIN)) if lock.wait => {}
-            Some(Err(errno)) if errno != errno::ENOLCK => return Decision::Done(Err(errno)),
+            Some(Err(Errno::EAGAIN)) if lock.wait => {}
+            Some(Err(errno)) if errno != Errno::ENOLCK => return Decision::Done(Err(errno)),
             _ => {}
         }
         self.mark_recalled(file);
@@ -137,7 +137,7 @@ impl<'m> DelegatedFiles<'m> {
         &self,
         own_vmid: Vmid,
         lock: &FileLock<'_>,
-    ) -> Option<Result<Option<HeldLock>, i32>> {
+    ) -> Option<Result<Option<HeldLock>, Errno>> {
         if lock.family != LockFamily::Posix {
             return None;
         }

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use super::Node;
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::invariant::Count;
 use crate::leader::Signals;
 use crate::pal::Pal;
@@ -56,19 +56,19 @@ pub struct Signal {
 /// are closed, so that the other processes see it go, its calls fail with
 /// [`Error::ShuttingDown`](crate::Error), and the panic goes on in [`Node::work`] or [`Node::poll`].
 pub trait Embedder<P: Pal>: Sync {
-    /// Delivers a signal to a thread or to the process. The answer is 0, or a positive error
+    /// Delivers a signal to a thread or to the process. The answer is success, or an error
     /// number: `ESRCH` if there is no such target, `EPERM` if the sender may not signal it
     /// (`kill(2)`).
     fn signal(&self, node: &Node<'_, P>, signal: &Signal, reply: SignalReply) {
         let _ = signal;
-        let _ = reply.send(node, Err(errno::ENOSYS));
+        let _ = reply.send(node, Err(Errno::ENOSYS));
     }
 
     /// Answers a request for metadata of a pid of this process. `ESRCH` if there is no such pid,
     /// `ENOENT` if the library OS does not have it.
     fn metadata(&self, node: &Node<'_, P>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let _ = (pid, what);
-        let _ = reply.send(node, Err(errno::ENOSYS));
+        let _ = reply.send(node, Err(Errno::ENOSYS));
     }
 
     /// A child has ended. The node calls this once for each child; [`Node::wait_child`] reaps the
@@ -141,15 +141,15 @@ pub struct SignalReply {
 
 impl SignalReply {
     /// The bytes that the send queue keeps for the reply.
-    pub(crate) const ROOM: usize = Answer::Status(0).length();
+    pub(crate) const ROOM: usize = Answer::DONE.length();
 
-    /// Sends the reply: success, or a positive error number.
+    /// Sends the reply: success, or an error number.
     ///
     /// # Errors
     /// [`Error::NoSuchProcess`] if the peer is gone.
-    pub fn send<P: Pal>(self, node: &Node<'_, P>, outcome: Result<(), i32>) -> Result<(), Error> {
-        let status = outcome.err().map_or(0, negated);
-        node.reply(self.to, self.seq, &Answer::Status(status), Self::ROOM)
+    pub fn send<P: Pal>(self, node: &Node<'_, P>, outcome: Result<(), Errno>) -> Result<(), Error> {
+        let answer = Answer::Status(outcome.map(|()| 0));
+        node.reply(self.to, self.seq, &answer, Self::ROOM)
     }
 }
 
@@ -180,7 +180,7 @@ impl MetadataReply {
     /// The bytes that the send queue keeps for the reply.
     pub(crate) const ROOM: usize = Answer::LONGEST_META;
 
-    /// Sends the reply: the data, or a positive error number. A path that is too long becomes
+    /// Sends the reply: the data, or an error number. A path that is too long becomes
     /// `ENAMETOOLONG`.
     ///
     /// # Errors
@@ -188,29 +188,21 @@ impl MetadataReply {
     pub fn send<P: Pal>(
         self,
         node: &Node<'_, P>,
-        outcome: Result<Metadata<'_>, i32>,
+        outcome: Result<Metadata<'_>, Errno>,
     ) -> Result<(), Error> {
         let numbers;
-        let failed = |errno: i32| Answer::Meta {
-            status: negated(errno),
-            data: &[],
-        };
-        let answer = match outcome {
-            Err(errno) => failed(errno),
+        let data = match outcome {
+            Err(errno) => Err(errno),
             Ok(Metadata::Credentials { uid, gid }) => {
                 numbers = (u64::from(gid) << 32 | u64::from(uid)).to_le_bytes();
-                Answer::Meta {
-                    status: 0,
-                    data: &numbers,
-                }
+                Ok(numbers.as_slice())
             }
-            Ok(Metadata::Path(path)) if path.count_bytes() < PATH_MAX => Answer::Meta {
-                status: 0,
-                data: path.to_bytes_with_nul(),
-            },
-            Ok(Metadata::Path(_)) => failed(errno::ENAMETOOLONG),
+            Ok(Metadata::Path(path)) if path.count_bytes() < PATH_MAX => {
+                Ok(path.to_bytes_with_nul())
+            }
+            Ok(Metadata::Path(_)) => Err(Errno::ENAMETOOLONG),
         };
-        node.reply(self.to, self.seq, &answer, Self::ROOM)
+        node.reply(self.to, self.seq, &Answer::Meta(data), Self::ROOM)
     }
 }
 
@@ -231,10 +223,7 @@ impl<P: Pal> Node<'_, P> {
             return Ok(());
         }
         let peer = self.peers.find(to).ok_or(Error::NoSuchProcess)?;
-        let too_long = Answer::Meta {
-            status: -errno::EMSGSIZE,
-            data: &[],
-        };
+        let too_long = Answer::Meta(Err(Errno::EMSGSIZE));
         let answer = if peer.accepts_length(answer.length()) {
             answer
         } else {
@@ -288,7 +277,7 @@ impl<P: Pal> Node<'_, P> {
                 Some(Upcall::Signal(signal, reply)) => self.deliver(&signal, reply),
                 Some(Upcall::Metadata(_, _, reply)) if self.has_ended() => {
                     // A peer that is gone needs no answer.
-                    let _ = reply.send(self, Err(errno::ESRCH));
+                    let _ = reply.send(self, Err(Errno::ESRCH));
                 }
                 Some(Upcall::Metadata(pid, what, reply)) => {
                     self.embedder.metadata(self, pid, what, reply);
@@ -316,12 +305,12 @@ impl<P: Pal> Node<'_, P> {
             // forwards succeeds.
             _ if self.has_ended() && is_main && Signals::is_forwarded(reply.seq) => Ok(()),
             // The parent of a zombie answers for it.
-            _ if self.has_ended() => Err(errno::ESRCH),
+            _ if self.has_ended() => Err(Errno::ESRCH),
             Target::Process(pid) if self.children.lock().is_zombie(pid) => Ok(()),
             Target::Thread { pid, tid } if pid == tid && self.children.lock().is_zombie(pid) => {
                 Ok(())
             }
-            _ if !crate::leader::is_signal(signal.signal) => Err(errno::EINVAL),
+            _ if !crate::leader::is_signal(signal.signal) => Err(Errno::EINVAL),
             // Only a process that found no process with that ID sends this.
             Target::Thread { pid, tid }
                 if pid == tid && Some(pid) != self.pid() && signal.signal == 0 =>
@@ -329,7 +318,7 @@ impl<P: Pal> Node<'_, P> {
                 if is_thread(tid) {
                     Ok(())
                 } else {
-                    Err(errno::ESRCH)
+                    Err(Errno::ESRCH)
                 }
             }
             // `kill(2)` with the ID of a thread signals its process.

@@ -8,15 +8,16 @@ use super::kinds::{LockFamily, LockKind, ProcessState};
 use super::layout;
 use super::payload::{ChildExit, IdRange};
 use crate::Id;
+use crate::error::Errno;
 use crate::store::total;
 use core::mem::size_of;
-use core::num::NonZeroI32;
+use zerocopy::little_endian::I32;
 use zerocopy::{FromBytes, FromZeros};
 
 /// The longest path of an answer, with its NUL, in bytes (`PATH_MAX`).
 pub const PATH_MAX: usize = 4096;
 
-/// An answer. A status is 0 or a negative error number.
+/// An answer. On the wire an error is a negative status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer<'a> {
     /// The request is done; the payload is empty.
@@ -27,21 +28,16 @@ pub enum Answer<'a> {
     IdRange(IdRange),
     /// The VMID of the owner of an ID; 0 if the ID has no owner.
     Owner(u32),
-    /// The result of the request.
-    Status(i32),
-    /// The metadata of a pid.
-    Meta {
-        /// 0, or the error number if there are none.
-        status: i32,
-        /// User and group, or a path with its terminating NUL.
-        data: &'a [u8],
-    },
+    /// The result of the request. A success has a number, which is 0 for most requests and at most [`i32::MAX`].
+    Status(Result<u32, Errno>),
+    /// The metadata of a pid: user and group, or a path with its terminating NUL.
+    Meta(Result<&'a [u8], Errno>),
     /// The conflicting file lock, if there is one.
-    Lock(LockAnswer),
-    /// A process, or a negative error number.
-    Process(Result<Process, NonZeroI32>),
-    /// The exit report of a child, or a negative error number.
-    End(Result<ChildExit, NonZeroI32>),
+    Lock(Result<Option<HeldLock>, Errno>),
+    /// A process.
+    Process(Result<Process, Errno>),
+    /// The exit report of a child.
+    End(Result<ChildExit, Errno>),
 }
 
 bitflags::bitflags! {
@@ -79,17 +75,6 @@ pub struct Process {
     pub flags: ProcessFlags,
     /// The sequence number of its start: later processes have higher numbers.
     pub start_seq: u64,
-}
-
-/// The answer to a test of a file lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LockAnswer {
-    /// The test failed, with a negative error number.
-    Failed(NonZeroI32),
-    /// There is no conflicting lock.
-    Free,
-    /// This lock conflicts.
-    Held(HeldLock),
 }
 
 /// A file lock that a process or an open file holds.
@@ -165,13 +150,10 @@ impl Expected {
 
 impl<'a> Answer<'a> {
     /// The length of the longest frame with metadata: the answer with the longest path.
-    pub(crate) const LONGEST_META: usize = {
-        let without_path = Answer::Meta {
-            status: 0,
-            data: &[],
-        };
-        without_path.length() + PATH_MAX
-    };
+    pub(crate) const LONGEST_META: usize = Answer::Meta(Ok(&[])).length() + PATH_MAX;
+
+    /// The answer for a request that is done.
+    pub const DONE: Answer<'static> = Answer::Status(Ok(0));
 
     /// Returns the length of the whole frame in bytes. The sum saturates.
     #[inline]
@@ -181,7 +163,8 @@ impl<'a> Answer<'a> {
             Answer::Vmid(_) | Answer::Owner(_) => size_of::<layout::Number>(),
             Answer::IdRange(_) => size_of::<layout::IdRange>(),
             Answer::Status(_) => size_of::<layout::Status>(),
-            Answer::Meta { data, .. } => total!(size_of::<layout::PidRetMeta>(), data.len()),
+            Answer::Meta(Ok(data)) => total!(size_of::<layout::PidRetMeta>(), data.len()),
+            Answer::Meta(Err(_)) => size_of::<layout::PidRetMeta>(),
             Answer::Lock(_) => size_of::<layout::FileLockAnswer>(),
             Answer::Process(_) => size_of::<layout::ProcessAnswer>(),
             Answer::End(_) => size_of::<layout::EndAnswer>(),
@@ -212,6 +195,10 @@ impl<'a> Answer<'a> {
             }
             Answer::IdRange(range) => fill(to, &range.layout(), &[])?,
             Answer::Status(status) => {
+                let status = match status {
+                    Ok(number) => number.min(i32::MAX.cast_unsigned()).cast_signed(),
+                    Err(errno) => errno.negated(),
+                };
                 fill(
                     to,
                     &layout::Status {
@@ -220,24 +207,24 @@ impl<'a> Answer<'a> {
                     &[],
                 )?;
             }
-            Answer::Meta { status, data } => {
-                let data_size = (data.len() as u64).into();
+            Answer::Meta(meta) => {
+                let data = meta.unwrap_or_default();
                 fill(
                     to,
                     &layout::PidRetMeta {
-                        data_size,
-                        status: status.into(),
+                        data_size: (data.len() as u64).into(),
+                        status: Errno::status(&meta).into(),
                     },
                     data,
                 )?;
             }
-            Answer::Lock(lock) => fill(to, &lock.layout(), &[])?,
+            Answer::Lock(lock) => fill(to, &lock_layout(lock), &[])?,
             Answer::Process(process) => fill(to, &process_layout(process), &[])?,
             Answer::End(end) => {
                 let mut body = layout::EndAnswer::new_zeroed();
-                match end {
-                    Err(status) => body.status = status.get().into(),
-                    Ok(exit) => body.exit = exit.layout(),
+                body.status = Errno::status(&end).into();
+                if let Ok(exit) = end {
+                    body.exit = exit.layout();
                 }
                 fill(to, &body, &[])?;
             }
@@ -258,7 +245,8 @@ impl<'a> Answer<'a> {
             Expected::Owner => Answer::Owner(read_number(payload)?),
             Expected::StatusOrEmpty if payload.is_empty() => Answer::Empty,
             Expected::Status | Expected::StatusOrEmpty => {
-                Answer::Status(read_struct::<layout::Status>(payload)?.status.get())
+                let status = read_struct::<layout::Status>(payload)?.status.get();
+                Answer::Status(Errno::check(status))
             }
             Expected::Meta => {
                 let (body, data) = layout::PidRetMeta::ref_from_prefix(payload)
@@ -266,46 +254,47 @@ impl<'a> Answer<'a> {
                 if body.data_size.get() != data.len() as u64 {
                     return Err(Malformed::LengthsDisagree);
                 }
-                Answer::Meta {
-                    status: body.status.get(),
-                    data,
-                }
+                Answer::Meta(read_status(body.status).map(|()| data))
             }
-            Expected::Lock => Answer::Lock(LockAnswer::read(payload)?),
+            Expected::Lock => Answer::Lock(read_lock(payload)?),
             Expected::Process => Answer::Process(read_process(payload)?),
             Expected::End => {
                 let body: &layout::EndAnswer = read_struct(payload)?;
-                Answer::End(match NonZeroI32::new(body.status.get()) {
-                    Some(status) => Err(status),
-                    None => Ok(ChildExit::of(&body.exit)),
-                })
+                Answer::End(read_status(body.status).map(|()| ChildExit::of(&body.exit)))
             }
         })
     }
 }
 
-fn process_layout(process: Result<Process, NonZeroI32>) -> layout::ProcessAnswer {
+/// Reads the status of an answer that has data unless it failed. Only 0 is a success: a number above 0, which no peer
+/// should send, is taken for that of the error.
+fn read_status(status: I32) -> Result<(), Errno> {
+    match Errno::new(status.get()) {
+        Some(errno) => Err(errno),
+        None => Errno::check(status.get()).map(drop),
+    }
+}
+
+fn process_layout(process: Result<Process, Errno>) -> layout::ProcessAnswer {
     let mut body = layout::ProcessAnswer::new_zeroed();
-    match process {
-        Err(status) => body.status = status.get().into(),
-        Ok(process) => {
-            body.pid = process.pid.into();
-            body.vmid = process.vmid.into();
-            body.parent = process.parent.into();
-            body.group = process.group.into();
-            body.session = process.session.into();
-            body.state = process.state.number().into();
-            body.flags = process.flags.bits().into();
-            body.start_seq = process.start_seq.into();
-        }
+    body.status = Errno::status(&process).into();
+    if let Ok(process) = process {
+        body.pid = process.pid.into();
+        body.vmid = process.vmid.into();
+        body.parent = process.parent.into();
+        body.group = process.group.into();
+        body.session = process.session.into();
+        body.state = process.state.number().into();
+        body.flags = process.flags.bits().into();
+        body.start_seq = process.start_seq.into();
     }
     body
 }
 
-fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed> {
+fn read_process(payload: &[u8]) -> Result<Result<Process, Errno>, Malformed> {
     let body: &layout::ProcessAnswer = read_struct(payload)?;
-    if let Some(status) = NonZeroI32::new(body.status.get()) {
-        return Ok(Err(status));
+    if let Err(errno) = read_status(body.status) {
+        return Ok(Err(errno));
     }
     Ok(Ok(Process {
         pid: body.pid.get(),
@@ -319,74 +308,49 @@ fn read_process(payload: &[u8]) -> Result<Result<Process, NonZeroI32>, Malformed
     }))
 }
 
-impl LockAnswer {
-    /// Returns the answer that holds only a status: [`Failed`](LockAnswer::Failed), or
-    /// [`Free`](LockAnswer::Free) for 0.
-    pub const fn from_status(status: i32) -> LockAnswer {
-        match NonZeroI32::new(status) {
-            Some(status) => LockAnswer::Failed(status),
-            None => LockAnswer::Free,
+fn lock_layout(lock: Result<Option<HeldLock>, Errno>) -> layout::FileLockAnswer {
+    let mut body = layout::FileLockAnswer::new_zeroed();
+    body.status = Errno::status(&lock).into();
+    match lock {
+        Err(_) => {}
+        Ok(None) => body.kind = LockKind::Unlock.number().into(),
+        Ok(Some(lock)) => {
+            body.family = lock.family.number().into();
+            body.kind = lock.kind().number().into();
+            body.start = lock.start.into();
+            body.end = lock.end.into();
+            body.pid = lock.pid.into();
+            body.handle = lock.handle.into();
         }
     }
-
-    /// Returns 0 or a negative error number.
-    pub const fn status(&self) -> i32 {
-        match self {
-            LockAnswer::Failed(status) => status.get(),
-            LockAnswer::Free | LockAnswer::Held(_) => 0,
-        }
-    }
-
-    fn layout(self) -> layout::FileLockAnswer {
-        let mut body = layout::FileLockAnswer::new_zeroed();
-        match self {
-            LockAnswer::Failed(status) => body.status = status.get().into(),
-            LockAnswer::Free => body.kind = LockKind::Unlock.number().into(),
-            LockAnswer::Held(lock) => {
-                body.family = lock.family.number().into();
-                body.kind = lock.kind().number().into();
-                body.start = lock.start.into();
-                body.end = lock.end.into();
-                body.pid = lock.pid.into();
-                body.handle = lock.handle.into();
-            }
-        }
-        body
-    }
-
-    fn read(payload: &[u8]) -> Result<LockAnswer, Malformed> {
-        let body: &layout::FileLockAnswer = read_struct(payload)?;
-        // A peer fills in the other fields only if there is a lock.
-        if let Some(status) = NonZeroI32::new(body.status.get()) {
-            return Ok(LockAnswer::Failed(status));
-        }
-        let write = match LockKind::read(body.kind.get())? {
-            LockKind::Unlock => return Ok(LockAnswer::Free),
-            LockKind::Write => true,
-            LockKind::Read => false,
-        };
-        let family = LockFamily::read(body.family.get())?;
-        // A lock of an open file is reported as a record lock without a process, as the kernel
-        // does.
-        if matches!(family, LockFamily::Ofd) {
-            return Err(Malformed::BadValue);
-        }
-        Ok(LockAnswer::Held(HeldLock {
-            family,
-            write,
-            start: body.start.get(),
-            end: body.end.get(),
-            pid: body.pid.get(),
-            handle: body.handle.get(),
-        }))
-    }
+    body
 }
 
-impl From<Option<HeldLock>> for LockAnswer {
-    /// Makes the answer that names the conflicting lock, if there is one.
-    fn from(held: Option<HeldLock>) -> LockAnswer {
-        held.map_or(LockAnswer::Free, LockAnswer::Held)
+fn read_lock(payload: &[u8]) -> Result<Result<Option<HeldLock>, Errno>, Malformed> {
+    let body: &layout::FileLockAnswer = read_struct(payload)?;
+    // A peer fills in the other fields only if there is a lock.
+    if let Err(errno) = read_status(body.status) {
+        return Ok(Err(errno));
     }
+    let write = match LockKind::read(body.kind.get())? {
+        LockKind::Unlock => return Ok(Ok(None)),
+        LockKind::Write => true,
+        LockKind::Read => false,
+    };
+    let family = LockFamily::read(body.family.get())?;
+    // A lock of an open file is reported as a record lock without a process, as the kernel
+    // does.
+    if matches!(family, LockFamily::Ofd) {
+        return Err(Malformed::BadValue);
+    }
+    Ok(Ok(Some(HeldLock {
+        family,
+        write,
+        start: body.start.get(),
+        end: body.end.get(),
+        pid: body.pid.get(),
+        handle: body.handle.get(),
+    })))
 }
 
 impl HeldLock {

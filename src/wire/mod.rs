@@ -31,7 +31,7 @@ mod payload;
 mod reader;
 mod writer;
 
-pub use answer::{Answer, Expected, HeldLock, LockAnswer, PATH_MAX, Process, ProcessFlags};
+pub use answer::{Answer, Expected, HeldLock, PATH_MAX, Process, ProcessFlags};
 pub use delegation::{DelegatedLock, DelegatedLockList, DelegatedLocks};
 pub use error::{Malformed, TooSmall};
 #[cfg(feature = "trace")]

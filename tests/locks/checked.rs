@@ -4,17 +4,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use libos_ipc::Vmid;
 use libos_ipc::file_locks::{Completion, LockLimits, LockTable, Owner, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, LockKind};
+use libos_ipc::{Errno, Vmid};
 use stateright::{Checker, Model, Property};
 
 use crate::model::{Model as Field, Wish};
 use crate::shares::write;
 use crate::walk::Walk;
 
-const EDEADLK: i32 = 35;
 const LIMITS: LockLimits = LockLimits {
     locks: 12,
     files: 4,
@@ -131,7 +130,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
                         seen.wrong = Some("a circle that was not refused");
                     }
                 }
-                Err(EDEADLK) => {
+                Err(Errno::EDEADLK) => {
                     seen.refused = true;
                     if !is_circle {
                         seen.wrong = Some("refused for nothing");
@@ -161,7 +160,7 @@ fn step(locks: &mut LockTable<'_>, seen: &mut Seen, step: Step) {
         if next.and_then(|next| expected.remove(next)) != Some((process, file)) {
             seen.wrong = Some("another order than that of arrival");
         }
-        if status_of(&decided) == 0 {
+        if result_of(&decided).is_ok() {
             seen.held.insert((process, file), write);
         } else {
             seen.wrong = Some("an error for one that waited");
@@ -306,9 +305,9 @@ fn three_processes_and_three_files() {
     });
 }
 
-fn status_of(decided: &Completion) -> i32 {
+fn result_of(decided: &Completion) -> Result<u32, Errno> {
     match decided.answer {
-        Answer::Status(status) => status,
+        Answer::Status(result) => result,
         other => panic!("{other:?}"),
     }
 }

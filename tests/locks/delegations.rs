@@ -9,7 +9,7 @@ use libos_ipc::host::HostNode;
 use libos_ipc::wire::{
     DelegatedLock, DelegatedLockList, FileLock, HeldLock, LockFamily, LockKind, Message,
 };
-use libos_ipc::{Config, Error, Exit, Id, Identity, Refusal, Resource};
+use libos_ipc::{Config, Errno, Error, Exit, Id, Identity, Refusal, Resource};
 
 use crate::edges::read;
 use crate::peer::{Peer, assert_closed};
@@ -138,7 +138,7 @@ fn deadlock_through_a_delegated_file_is_detected() {
     // The order of the returns decides which request closes the cycle.
     let want = |member: &Member, path| {
         let outcome = member.node.set_lock(&waiting(on(member, path)), WAIT);
-        if outcome == Err(Error::Refused(35)) {
+        if outcome == Err(Error::Refused(Errno::EDEADLK)) {
             assert_eq!(member.node.clear_locks(member.pid, WAIT), Ok(()));
         }
         outcome

@@ -3,17 +3,12 @@
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::store::Arena;
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
-use libos_ipc::{Error, Id, Resource, Vmid};
+use libos_ipc::{Errno, Error, Id, Resource, Vmid};
 
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-pub(crate) const EINTR: i32 = 4;
-pub(crate) const EAGAIN: i32 = 11;
-pub(crate) const EINVAL: i32 = 22;
-pub(crate) const ENOLCK: i32 = 37;
-
-pub(crate) const DONE: Result<SetOutcome, i32> = Ok(SetOutcome::Done);
-pub(crate) const WAITS: Result<SetOutcome, i32> = Ok(SetOutcome::Queued);
+pub(crate) const DONE: Result<SetOutcome, Errno> = Ok(SetOutcome::Done);
+pub(crate) const WAITS: Result<SetOutcome, Errno> = Ok(SetOutcome::Queued);
 
 /// These tests use one member for each process.
 pub(crate) fn member(number: u32) -> Vmid {
@@ -72,8 +67,8 @@ pub(crate) fn decided(locks: &mut LockTable<'_>) -> Vec<(u32, u64, Answer<'stati
     all
 }
 
-pub(crate) const fn status(errno: i32) -> Answer<'static> {
-    Answer::Status(-errno)
+pub(crate) const fn status(errno: Errno) -> Answer<'static> {
+    Answer::Status(Err(errno))
 }
 
 const ROOM: LockLimits = LockLimits {
@@ -109,8 +104,11 @@ fn stated_memory_is_sufficient_and_necessary() {
 fn table_without_capacity_refuses_every_lock() {
     with_table(LockLimits::NONE, |locks| {
         for lock in [write(1, 0, 9), ofd(1, 0, 9), flock(1)] {
-            assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
-            assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), Err(ENOLCK));
+            assert_eq!(locks.set(member(2), 1, &lock), Err(Errno::ENOLCK));
+            assert_eq!(
+                locks.set_or_delegate(member(2), 1, &lock, 1),
+                Err(Errno::ENOLCK)
+            );
             assert_eq!(locks.get(member(2), &lock), Ok(None));
             assert_eq!(locks.set(member(2), 1, &unlock(lock)), DONE);
         }
@@ -142,7 +140,7 @@ fn usage_and_peak_of_every_pool_are_counted() {
         locks.release_process(member(2), 1);
         assert!(locks.has_completions() && locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (1, 1), (2, 2)]);
-        assert_eq!(decided(locks), [(3, 5, status(0))]);
+        assert_eq!(decided(locks), [(3, 5, Answer::DONE)]);
         assert!(!locks.has_completions() && !locks.has_output());
         assert_eq!(fills(locks), [(2, 4), (1, 2), (0, 1), (2, 2)]);
         locks.reclaim(member(2));
@@ -164,7 +162,7 @@ fn refused_request_changes_nothing() {
         let before = now(locks);
         let more = on(b"b", write(1, 0, 9));
         for lock in [write(1, 40, 49), write(2, 40, 49), more] {
-            assert_eq!(locks.set(member(2), 1, &lock), Err(ENOLCK));
+            assert_eq!(locks.set(member(2), 1, &lock), Err(Errno::ENOLCK));
         }
         // A lock that is there already needs no slot, nor does one that merges with it.
         assert_eq!(locks.set(member(2), 1, &write(1, 22, 25)), DONE);
@@ -173,12 +171,12 @@ fn refused_request_changes_nothing() {
         // There is room for exactly one more waiter.
         let wanted = waiting(write(1, 0, 9));
         assert_eq!(locks.set(member(3), 5, &wanted), WAITS);
-        assert_eq!(locks.set(member(4), 6, &wanted), Err(ENOLCK));
-        assert_eq!(locks.set(member(4), 6, &write(1, 0, 9)), Err(EAGAIN));
+        assert_eq!(locks.set(member(4), 6, &wanted), Err(Errno::ENOLCK));
+        assert_eq!(locks.set(member(4), 6, &write(1, 0, 9)), Err(Errno::EAGAIN));
         let free = waiting(unlock(write(1, 28, 29)));
         assert_eq!(locks.set(member(2), 7, &free), DONE, "nothing to wait for");
         locks.cancel(member(3), 5);
-        assert_eq!(decided(locks), [(3, 5, status(EINTR))]);
+        assert_eq!(decided(locks), [(3, 5, status(Errno::EINTR))]);
         assert_eq!(now(locks), before);
     });
 }
@@ -194,7 +192,7 @@ fn waiter_gets_enolck_if_there_is_no_slot_for_its_lock_when_it_is_served() {
             assert_eq!(locks.set(member(number), number.into(), &wanted), WAITS);
         }
         assert_eq!(locks.set(member(2), 1, &unlock(write(1, 0, 9))), DONE);
-        let told = [(3, 3, status(0)), (4, 4, status(ENOLCK))];
+        let told = [(3, 3, Answer::DONE), (4, 4, status(Errno::ENOLCK))];
         assert_eq!(decided(locks), told);
         assert_eq!(now(locks), [2, 2, 0, 0, 0]);
     });
@@ -229,7 +227,7 @@ fn paths_that_differ_in_the_last_byte_are_different_files() {
                 let lock = on(name, write(1, 0, 0));
                 let found = locks.get(member(3), &lock).unwrap().unwrap();
                 assert_eq!(found.end, number, "{name:?}");
-                assert_eq!(locks.set(member(3), 1, &lock), Err(EAGAIN));
+                assert_eq!(locks.set(member(3), 1, &lock), Err(Errno::EAGAIN));
             }
             locks.reclaim(member(2));
             assert_eq!(locks.file_usage().0, 0);
@@ -271,23 +269,23 @@ fn long_path_takes_several_chunks() {
         for _ in 0..10 {
             assert_eq!(locks.set(member(2), 1, &on(&long, write(1, 0, 9))), DONE);
             let two = on(&[b'b'; 61], write(1, 0, 9));
-            assert_eq!(locks.set(member(2), 1, &two), Err(ENOLCK));
+            assert_eq!(locks.set(member(2), 1, &two), Err(Errno::ENOLCK));
             assert_eq!(locks.set(member(2), 1, &on(&rest, write(1, 0, 9))), DONE);
             assert_eq!(
                 locks.set(member(3), 1, &on(&long, write(1, 0, 9))),
-                Err(EAGAIN)
+                Err(Errno::EAGAIN)
             );
             assert_eq!(locks.file_usage().0, 2);
             // Neither a file nor a chunk is lost.
             assert_eq!(
                 locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
-                Err(ENOLCK)
+                Err(Errno::ENOLCK)
             );
             locks.release_process(member(2), 1);
             assert_eq!(locks.set(member(2), 1, &on(&longer, write(1, 0, 9))), DONE);
             assert_eq!(
                 locks.set(member(2), 1, &on(b"c", write(1, 0, 9))),
-                Err(ENOLCK)
+                Err(Errno::ENOLCK)
             );
             locks.release_process(member(2), 1);
             for name in [b"c", b"d"] {
@@ -295,7 +293,7 @@ fn long_path_takes_several_chunks() {
             }
             assert_eq!(
                 locks.set(member(2), 1, &on(b"e", write(1, 0, 9))),
-                Err(ENOLCK)
+                Err(Errno::ENOLCK)
             );
             locks.reclaim(member(2));
         }
@@ -354,17 +352,23 @@ fn getlk_describes_the_conflicting_lock() {
 fn invalid_requests_are_refused() {
     with_table(ROOM, |locks| {
         for lock in [write(1, 1, 0), ofd(1, 1, 0)] {
-            assert_eq!(locks.set(member(2), 1, &lock), Err(EINVAL));
-            assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), Err(EINVAL));
-            assert_eq!(locks.set(member(2), 1, &unlock(lock)), Err(EINVAL));
-            assert_eq!(locks.get(member(2), &lock), Err(EINVAL));
-            assert_eq!(locks.get_or_queue(member(2), 1, &lock), Some(Err(EINVAL)));
+            assert_eq!(locks.set(member(2), 1, &lock), Err(Errno::EINVAL));
+            assert_eq!(
+                locks.set_or_delegate(member(2), 1, &lock, 1),
+                Err(Errno::EINVAL)
+            );
+            assert_eq!(locks.set(member(2), 1, &unlock(lock)), Err(Errno::EINVAL));
+            assert_eq!(locks.get(member(2), &lock), Err(Errno::EINVAL));
+            assert_eq!(
+                locks.get_or_queue(member(2), 1, &lock),
+                Some(Err(Errno::EINVAL))
+            );
         }
         let nothing = unlock(write(1, 0, 1));
-        assert_eq!(locks.get(member(2), &nothing), Err(EINVAL));
+        assert_eq!(locks.get(member(2), &nothing), Err(Errno::EINVAL));
         assert_eq!(
             locks.get_or_queue(member(2), 1, &nothing),
-            Some(Err(EINVAL))
+            Some(Err(Errno::EINVAL))
         );
         assert_eq!(now(locks), [0; 5]);
         // A `flock` lock has no range that could be invalid.
@@ -380,7 +384,7 @@ fn invalid_requests_are_refused() {
 fn references_to_open_files_are_separate_for_each_member() {
     with_table(ROOM, |locks| {
         assert_eq!(locks.set(member(2), 1, &flock(7)), DONE);
-        assert_eq!(locks.set(member(2), 1, &flock(8)), Err(EAGAIN));
+        assert_eq!(locks.set(member(2), 1, &flock(8)), Err(Errno::EAGAIN));
         locks.close_open_file(member(2), 8);
         // One of two children has joined before its parent is gone.
         assert!(locks.inherit_open_file(member(2), member(3), 7));
@@ -392,7 +396,7 @@ fn references_to_open_files_are_separate_for_each_member() {
         locks.close_open_file(member(2), 7);
         locks.reclaim_references(member(2), &|child| child == member(4));
         assert_eq!(locks.open_file_usage().0, 1);
-        assert_eq!(locks.set(member(5), 1, &flock(9)), Err(EAGAIN));
+        assert_eq!(locks.set(member(5), 1, &flock(9)), Err(Errno::EAGAIN));
         locks.reclaim(member(3));
         assert_eq!(locks.set(member(5), 1, &flock(9)), DONE);
         assert_eq!(locks.set(member(5), 1, &ofd(9, 0, 9)), DONE);

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::FileLock;
-use libos_ipc::{ChildSelector, Config, Error, Exit, Identity, Vmid, Wait};
+use libos_ipc::{ChildSelector, Config, Errno, Error, Exit, Identity, Vmid, Wait};
 
 use crate::peer::{GET_ID_OWNER, frame};
 use crate::shares::{BUSY, Family, WAIT, flock, ofd, unlock, waiting};
 
 const LONG: Duration = Duration::from_secs(10);
-const ENOLCK: i32 = 37;
 const TRIES: usize = 500;
 
 /// Whether another open file can take the lock.
@@ -297,7 +296,7 @@ fn transfer_at_the_limit_of_open_files_is_refused_and_changes_nothing() {
     config.capacities.locks.open_files = 2;
     let family = Family::with(config);
     let (one, two, other) = (family.member(), family.member(), family.member());
-    let full = Err(Error::Refused(ENOLCK));
+    let full = Err(Error::Refused(Errno::ENOLCK));
     let vmid = two.node.identity().vmid;
     assert_eq!(other.node.set_lock(&flock(9), WAIT), Ok(()));
     // Two slots are needed, and one is free.

@@ -1,9 +1,10 @@
 //! Exhaustive test of every order in which a few processes can transfer an open file, close it and
 //! die: its lock lives exactly as long as it has a holder.
 
+use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable};
 
-use crate::edges::{DONE, EAGAIN, member, with_table};
+use crate::edges::{DONE, member, with_table};
 use crate::shares::flock;
 
 /// The steps of three processes with one open file that one of them has locked.
@@ -128,7 +129,7 @@ fn walk(before: &mut Vec<Step>, descriptors: &Descriptors, depth: usize) -> usiz
             }
             let asked = locks.set(member(9), 0, &flock(9));
             let expected = if descriptors.is_open() {
-                Err(EAGAIN)
+                Err(Errno::EAGAIN)
             } else {
                 DONE
             };

@@ -2,10 +2,10 @@
 
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{DelegatedLockList, DelegatedLocks, FileLock, HeldLock, LockFamily};
-use libos_ipc::{Id, Vmid};
+use libos_ipc::{Errno, Id, Vmid};
 
 use crate::delegations::{delegations, held, sent, set};
-use crate::edges::{DONE, EINVAL, member, on, read, with_table};
+use crate::edges::{DONE, member, on, read, with_table};
 use crate::shares::{Family, WAIT, flock, ofd, unlock, write};
 
 const ROOM: LockLimits = LockLimits {
@@ -137,7 +137,7 @@ fn ofd_getlk_with_unlck_names_the_first_own_lock() {
         }
         assert_eq!(locks.get(member(3), &own(ofd(9, 0, u64::MAX))), Ok(None));
         for other in [write(1, 0, 99), flock(1)] {
-            assert_eq!(locks.get(member(2), &own(other)), Err(EINVAL));
+            assert_eq!(locks.get(member(2), &own(other)), Err(Errno::EINVAL));
         }
     });
 }

@@ -1,18 +1,17 @@
 //! The leader's side of delegations: when it delegates a file, which holders it recalls, and which
 //! returns it accepts.
 
+use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::wire::{
-    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, Frame, HeldLock, LockAnswer,
-    LockFamily, LockKind, Message,
+    Answer, DelegatedLock, DelegatedLockList, DelegatedLocks, Frame, HeldLock, LockFamily,
+    LockKind, Message,
 };
 
-use crate::edges::{
-    DONE, EAGAIN, EINTR, EINVAL, ENOLCK, WAITS, decided, member, now, on, read, status, with_table,
-};
+use crate::edges::{DONE, WAITS, decided, member, now, on, read, status, with_table};
 use crate::shares::{flock, ofd, unlock, waiting, write};
 
-const DELEGATED: Result<SetOutcome, i32> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
+const DELEGATED: Result<SetOutcome, Errno> = Ok(SetOutcome::Delegated(DelegatedLocks::MAX));
 
 /// Room for four delegations.
 const ROOM: LockLimits = LockLimits {
@@ -28,7 +27,7 @@ fn set_or_delegate(
     who: u32,
     name: u8,
     number: u64,
-) -> Result<SetOutcome, i32> {
+) -> Result<SetOutcome, Errno> {
     locks.set_or_delegate(member(who), 1, &on(&[name], write(1, 0, 9)), number)
 }
 
@@ -111,7 +110,7 @@ fn slots_for_returned_locks_stay_reserved() {
         locks.reclaim(member(2));
         assert_eq!(locks.set(member(3), 1, &unlock(own(32))), DONE);
         assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
-        assert_eq!(locks.set(member(3), 1, &own(32)), Err(ENOLCK));
+        assert_eq!(locks.set(member(3), 1, &own(32)), Err(Errno::ENOLCK));
         let all: Vec<_> = (0..32).map(|at| (1, at * 2, at * 2, true)).collect();
         assert!(return_delegation(locks, 2, 1, &all));
         assert_eq!(now(locks)[0], 64);
@@ -142,7 +141,10 @@ fn only_unused_files_are_delegated() {
             !locks.is_delegated(&on(b"a", flock(1)))
                 && !locks.is_delegated(&on(b"b", ofd(1, 0, 9)))
         );
-        assert_eq!(locks.set(member(3), 1, &on(b"a", flock(2))), Err(EAGAIN));
+        assert_eq!(
+            locks.set(member(3), 1, &on(b"a", flock(2))),
+            Err(Errno::EAGAIN)
+        );
         // Numbers of delegations are separate for each member.
         assert_eq!(set_or_delegate(locks, 3, b'b', 1), DONE);
         assert_eq!(set_or_delegate(locks, 4, b'c', 1), DELEGATED);
@@ -211,7 +213,7 @@ fn returned_delegation_is_recalled_no_more_and_others_still_are() {
             let mut left = vec![1, 2, 3];
             for (at, number) in order.into_iter().enumerate() {
                 assert!(return_delegation(locks, 2, number, &[]));
-                assert_eq!(decided(locks), [(9, number, status(0))]);
+                assert_eq!(decided(locks), [(9, number, Answer::DONE)]);
                 left.retain(|other| *other != number);
                 let expected: Vec<_> = left.iter().map(|number| (2, *number)).collect();
                 assert_eq!(round(locks), expected, "{order:?}");
@@ -260,11 +262,11 @@ fn deferred_requests_are_answered_after_the_return() {
         assert_eq!(locks.get_or_queue(member(3), 3, &a(read(1, 5, 9))), None);
         assert_eq!(
             locks.get_or_queue(member(3), 4, &a(read(1, 9, 5))),
-            Some(Err(EINVAL))
+            Some(Err(Errno::EINVAL))
         );
         assert_eq!(
             locks.get_or_queue(member(3), 4, &a(unlock(read(1, 0, 9)))),
-            Some(Err(EINVAL))
+            Some(Err(Errno::EINVAL))
         );
         assert_eq!(
             locks.get_or_queue(member(3), 4, &a(flock(1))),
@@ -278,7 +280,7 @@ fn deferred_requests_are_answered_after_the_return() {
         assert_eq!(locks.set(member(6), 9, &a(unlock(write(1, 0, 9)))), DONE);
         assert_eq!(locks.waiting_usage().0, 7);
         locks.cancel(member(5), 8);
-        assert_eq!(decided(locks), [(5, 8, status(EINTR))]);
+        assert_eq!(decided(locks), [(5, 8, status(Errno::EINTR))]);
         assert_eq!(round(locks), [(2, 1)]);
         assert!(return_delegation(locks, 2, 1, &[(1, 0, 9, true)]));
         let found = HeldLock {
@@ -289,18 +291,18 @@ fn deferred_requests_are_answered_after_the_return() {
             pid: 1,
             handle: 0,
         };
-        let lock = |found: Option<HeldLock>| Answer::Lock(LockAnswer::from(found));
+        let lock = |found: Option<HeldLock>| Answer::Lock(Ok(found));
         let told = [
-            (2, 1, status(0)),
+            (2, 1, Answer::DONE),
             (3, 2, lock(Some(found))),
             (3, 3, lock(None)),
-            (4, 5, status(EAGAIN)),
-            (4, 6, status(0)),
+            (4, 5, status(Errno::EAGAIN)),
+            (4, 6, Answer::DONE),
         ];
         assert_eq!(decided(locks), told);
         assert_eq!(locks.waiting_usage().0, 1);
         locks.reclaim(member(2));
-        assert_eq!(decided(locks), [(5, 7, status(0))]);
+        assert_eq!(decided(locks), [(5, 7, Answer::DONE)]);
     });
 }
 
@@ -311,12 +313,15 @@ fn full_wait_queue_refuses_requests_for_a_delegated_file() {
         assert_eq!(set_or_delegate(locks, 2, b'a', 1), DELEGATED);
         let a = on(b"a", write(1, 0, 9));
         assert_eq!(locks.get_or_queue(member(3), 1, &a), None);
-        assert_eq!(locks.get_or_queue(member(3), 2, &a), Some(Err(ENOLCK)));
-        assert_eq!(locks.set(member(3), 2, &a), Err(ENOLCK));
+        assert_eq!(
+            locks.get_or_queue(member(3), 2, &a),
+            Some(Err(Errno::ENOLCK))
+        );
+        assert_eq!(locks.set(member(3), 2, &a), Err(Errno::ENOLCK));
         locks.reclaim(member(3));
         assert_eq!(locks.set(member(4), 3, &a), WAITS);
         locks.reclaim(member(2));
-        assert_eq!(decided(locks), [(4, 3, status(0))]);
+        assert_eq!(decided(locks), [(4, 3, Answer::DONE)]);
     });
 }
 
@@ -338,7 +343,7 @@ fn return_with_impossible_locks_is_refused_and_changes_nothing_else() {
             assert!(!return_delegation(locks, 2, 1, given), "{given:?}");
             assert_eq!(now(locks)[..2], [2, 2]);
             for (_, lock) in &kept {
-                assert_eq!(locks.set(member(4), 1, lock), Err(EAGAIN));
+                assert_eq!(locks.set(member(4), 1, lock), Err(Errno::EAGAIN));
             }
             assert_eq!(
                 set_or_delegate(locks, 2, b'a', 2),
@@ -401,7 +406,7 @@ fn contend(locks: &mut LockTable<'_>, name: &[u8]) {
     assert_eq!(locks.set_or_delegate(member(2), 1, &lock, 1), DELEGATED);
     assert_eq!(locks.set(member(3), 1, &lock), WAITS);
     assert!(return_delegation(locks, 2, 1, &[]));
-    assert_eq!(decided(locks), [(3, 1, status(0))]);
+    assert_eq!(decided(locks), [(3, 1, Answer::DONE)]);
     locks.release_process(member(3), 1);
 }
 
@@ -463,7 +468,7 @@ fn member_that_left_with_a_recalled_file_gets_no_delegation_when_it_comes_back()
         locks.reclaim(member(2));
         // A member that leaves with a file that nobody has asked for comes back as before.
         locks.reclaim(member(4));
-        assert_eq!(decided(locks), [(9, 1, status(0))]);
+        assert_eq!(decided(locks), [(9, 1, Answer::DONE)]);
         assert_eq!(set_or_delegate(locks, 2, b'c', 2), DONE);
         locks.reclaim(member(2));
         assert_eq!(set_or_delegate(locks, 4, b'c', 2), DELEGATED);
@@ -483,7 +488,7 @@ fn contended_file_is_not_delegated_after_contention_on_files_that_replace_it_in_
             if set == DELEGATED {
                 assert_eq!(locks.set(member(3), 1, &lock), WAITS);
                 assert!(return_delegation(locks, 2, 1, &[]));
-                assert_eq!(decided(locks), [(3, 1, status(0))]);
+                assert_eq!(decided(locks), [(3, 1, Answer::DONE)]);
             }
             locks.release_process(member(2), 1);
             locks.release_process(member(3), 1);

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, HeldLock, LockFamily, LockKind};
-use libos_ipc::{Config, Error, Id, Identity, Interrupt, LockLimits, Wait};
+use libos_ipc::{Config, Errno, Error, Id, Identity, Interrupt, LockLimits, Wait};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(10);
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
-const EAGAIN: i32 = 11;
-const EDEADLK: i32 = 35;
-const ENOLCK: i32 = 37;
 
 pub(crate) struct Family {
     _directory: TempDir,
@@ -116,7 +113,7 @@ pub(crate) fn ofd(handle: u64, start: u64, end: u64) -> FileLock<'static> {
     }
 }
 
-pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused(EAGAIN));
+pub(crate) const BUSY: Result<(), Error> = Err(Error::Refused(Errno::EAGAIN));
 
 #[test]
 fn waiter_is_granted_the_lock_between_any_two_members() {
@@ -274,7 +271,7 @@ fn cycle_of_waiting_members_gets_edeadlk() {
         let last = &members[3];
         let wanted = waiting(write(last.pid, 0, 0));
         let outcome = last.node.set_lock(&wanted, WAIT);
-        assert_eq!(outcome, Err(Error::Refused(EDEADLK)));
+        assert_eq!(outcome, Err(Error::Refused(Errno::EDEADLK)));
         // Releasing its locks lets the next member continue, and so all of them.
         assert_eq!(last.node.clear_locks(last.pid, WAIT), Ok(()));
     });
@@ -383,7 +380,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
     };
     let family = Family::with(config);
     let (one, two) = (family.member(), family.member());
-    let full = Err(Error::Refused(ENOLCK));
+    let full = Err(Error::Refused(Errno::ENOLCK));
     let lock = |start| write(one.pid, start, start + 3);
     for start in [0, 10, 20] {
         assert_eq!(one.node.set_lock(&lock(start), WAIT), Ok(()));

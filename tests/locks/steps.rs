@@ -1,5 +1,6 @@
 //! No operation of the lock table takes more steps than its bound, in the states that cost most.
 
+use libos_ipc::Errno;
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::leader::{Leader, LeaderCapacities, Op, Outcome, Presence};
 use libos_ipc::store::Arena;
@@ -8,7 +9,6 @@ use libos_ipc::wire::{Answer, FileLock, LockKind, Message};
 use crate::edges::{DONE, WAITS, decided, member, on, read, status, with_table};
 use crate::shares::{ofd, unlock, waiting, write};
 
-const EDEADLK: i32 = 35;
 const LIMITS: LockLimits = LockLimits {
     locks: 65_536,
     files: 16,
@@ -33,7 +33,7 @@ fn steps<T>(
     (done, locks.steps() - before)
 }
 
-fn set(locks: &mut LockTable<'_>, lock: &FileLock<'_>) -> (Result<SetOutcome, i32>, u64) {
+fn set(locks: &mut LockTable<'_>, lock: &FileLock<'_>) -> (Result<SetOutcome, Errno>, u64) {
     steps(locks, |locks| {
         locks.set(member(2), u64::from(lock.pid), lock)
     })
@@ -73,7 +73,7 @@ fn deadlock_search_visits_each_waiting_owner_and_each_lock_once() {
 
 #[test]
 fn deadlock_within_the_budget_is_found_and_beyond_it_the_request_waits() {
-    for (bytes, outcome) in [(3_000, Err(EDEADLK)), (5_000, WAITS)] {
+    for (bytes, outcome) in [(3_000, Err(Errno::EDEADLK)), (5_000, WAITS)] {
         with_table(LIMITS, |locks| {
             entangle(locks, 1, bytes);
             // After all bytes of the holder there is one of the owner that makes the last request.
@@ -108,7 +108,7 @@ fn unlock_tries_only_the_requests_that_it_can_unblock() {
         }
         assert!(!locks.has_completions());
         assert_eq!(set(locks, &on(b"2", unlock(write(HOLDER, 0, 0)))).0, DONE);
-        assert_eq!(decided(locks), [(2, 1, status(0))]);
+        assert_eq!(decided(locks), [(2, 1, Answer::DONE)]);
     });
 }
 
@@ -120,7 +120,10 @@ fn cancelling_a_request_does_not_visit_the_others() {
         assert!(cancelled < SINGLE, "{cancelled} steps");
         let ((), released) = steps(locks, |locks| locks.release_process(member(2), 78));
         assert!(released < SINGLE, "{released} steps");
-        assert_eq!(decided(locks), [(2, 77, status(4)), (2, 78, status(3))]);
+        assert_eq!(
+            decided(locks),
+            [(2, 77, status(Errno::EINTR)), (2, 78, status(Errno::ESRCH))]
+        );
     });
 }
 
@@ -180,7 +183,7 @@ fn end_of_a_process_with_many_locks_is_applied_in_portions() {
         }
         assert_eq!(portions, 313);
         // All wait for the whole file, so the first gets it with the last portion.
-        assert_eq!(decided(locks), [(2, 1, status(0))]);
+        assert_eq!(decided(locks), [(2, 1, Answer::DONE)]);
     });
 }
 
@@ -239,7 +242,7 @@ fn death_of_a_member_is_applied_in_portions() {
             (left, portions) = (next, portions + 1);
         }
         assert!((336..400).contains(&portions), "{portions} portions");
-        assert_eq!(decided(locks), [(3, 9, status(0))]);
+        assert_eq!(decided(locks), [(3, 9, Answer::DONE)]);
         assert_eq!((locks.open_file_usage().0, locks.lock_usage().0), (0, 1));
     });
 }
@@ -262,7 +265,7 @@ fn answer_to_a_release_of_many_locks_comes_after_the_last_portion() {
             other: Presence::Absent,
         })
     };
-    let done = Outcome::Answer(Answer::Status(0));
+    let done = Outcome::Answer(Answer::DONE);
     let close = Message::FileHandle {
         handle: 7,
         held: false,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::Vmid;
 use libos_ipc::file_locks::{Completion, LockTable, Owner, SetOutcome};
 use libos_ipc::wire::{Answer, FileLock, HeldLock, LockFamily, LockKind};
+use libos_ipc::{Errno, Vmid};
 
 use crate::kernel::{Do, Found, Order, Outcome};
 use crate::model::{BYTES, Model, Wish};
@@ -112,7 +112,7 @@ impl<'m> Table<'m> {
         match order.what {
             Do::PosixGet | Do::OfdGet => match self.locks.get(from, &lock) {
                 Ok(found) => outcome.lock = found.map(|held| found_of(&held)),
-                Err(errno) => outcome.errno = errno,
+                Err(errno) => outcome.errno = errno.get(),
             },
             Do::Close => {
                 // Closing any of the file's descriptors drops the process's own locks.
@@ -153,7 +153,7 @@ impl<'m> Table<'m> {
                         self.waiting.insert(process, wish);
                         return None;
                     }
-                    Err(errno) => outcome.errno = errno,
+                    Err(errno) => outcome.errno = errno.get(),
                 }
             }
         }
@@ -165,11 +165,11 @@ impl<'m> Table<'m> {
         while let Some(decided) = self.locks.take_completion() {
             let process = decided.from.get() as usize - 2;
             let wish = self.waiting.remove(&process).expect("it waited");
-            if status_of(&decided) == 0 {
+            if errno_of(&decided) == 0 {
                 assert!(self.model.conflicting_owners(&wish).is_empty(), "{wish:?}");
                 self.model.set(&wish, Some(wish.write));
             }
-            served.insert(process, -status_of(&decided));
+            served.insert(process, errno_of(&decided));
         }
         served
     }
@@ -200,9 +200,9 @@ fn found_of(held: &HeldLock) -> Found {
     }
 }
 
-fn status_of(decided: &Completion) -> i32 {
+fn errno_of(decided: &Completion) -> i32 {
     match decided.answer {
-        Answer::Status(status) => status,
+        Answer::Status(result) => result.err().map_or(0, Errno::get),
         other => panic!("{other:?}"),
     }
 }

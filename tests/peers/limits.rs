@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, MetaCode, SyncState};
 use libos_ipc::{
-    Capacities, Config, Embedder, Error, Id, Identity, Metadata, MetadataReply, Node, Resource,
-    Wait,
+    Capacities, Config, Embedder, Errno, Error, Id, Identity, Metadata, MetadataReply, Node,
+    Resource, Wait,
 };
 use tempfile::TempDir;
 
@@ -75,7 +75,7 @@ fn joining_with_another_length_of_sync_data_fails_with_both_lengths() {
     let family = Family::new(Config::DEFAULT);
     let other = family.member(config(|limits| limits.sync_data = 512), "/a");
     assert_eq!(other.join(WAIT), Err(DIFFERS));
-    assert_eq!(DIFFERS.errno(), 71);
+    assert_eq!(DIFFERS.errno(), Errno::EPROTO);
     let text = DIFFERS.to_string();
     assert!(text.contains("512") && text.contains("1024"), "{text}");
     assert_eq!(other.pid(), None);
@@ -153,7 +153,7 @@ fn a_request_longer_than_the_leaders_limit_fails_and_the_connection_stays() {
         theirs,
     };
     assert_eq!(lock(&[b'/'; 1000]), Err(too_long));
-    assert_eq!(too_long.errno(), 90);
+    assert_eq!(too_long.errno(), Errno::EMSGSIZE);
     lock(&[b'/'; 100]).unwrap();
     family.is_whole();
 }

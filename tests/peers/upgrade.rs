@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::HostNode;
-use libos_ipc::{Config, Error, Identity, Wait};
+use libos_ipc::{Config, Errno, Error, Identity, Wait};
 
 use crate::c_server::{
     CONFIRM_DOWNGRADE, CONFIRM_UPGRADE, EXCLUSIVE, INVALID, REQUEST_DOWNGRADE, REQUEST_UPGRADE,
@@ -15,7 +15,6 @@ use crate::peer::Peer;
 
 const WAIT: Wait<'static> = Wait::at_most(Duration::from_secs(10));
 const ID: u64 = 7;
-const EDEADLK: i32 = 35;
 
 fn send_message(peer: &mut Peer, code: u8, state: i32, data: &[u8]) {
     let payload = [
@@ -74,7 +73,7 @@ fn an_upgrade_deadlock_serves_the_c_client_and_refuses_the_other() {
                 assert_eq!(next(&mut peer), (REQUEST_DOWNGRADE, INVALID));
                 send_message(&mut peer, REQUEST_UPGRADE, EXCLUSIVE, b"");
             }
-            assert_eq!(upgraded.join().unwrap(), Error::Refused(EDEADLK));
+            assert_eq!(upgraded.join().unwrap(), Error::Refused(Errno::EDEADLK));
         });
         assert_eq!(next(&mut peer), (CONFIRM_UPGRADE, EXCLUSIVE));
         thread::scope(|scope| {

@@ -156,7 +156,7 @@ impl Bare {
         }
         let mut buffer = [0; 64];
         let mut writer = FrameWriter::new(&mut buffer);
-        writer.push_answer(came.seq, &Answer::Status(0)).unwrap();
+        writer.push_answer(came.seq, &Answer::DONE).unwrap();
         if came.from == 1 {
             return self.to_leader.write_all(writer.unsent()).unwrap();
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use libos_ipc::host::{Host, HostNode};
 use libos_ipc::wire::{ChildExit, MetaCode};
 use libos_ipc::{
-    Config, Embedder, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal, SignalReply,
-    Target, Vmid, Wait,
+    Config, Embedder, Errno, Exit, Id, Identity, Metadata, MetadataReply, Node, Signal,
+    SignalReply, Target, Vmid, Wait,
 };
 // The thread sanitizer understands this mutex, but not that of the standard library.
 use spin::Mutex;
@@ -18,10 +18,6 @@ use tempfile::TempDir;
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 pub(crate) const WAIT: Wait<'static> = Wait::at_most(LONG);
 pub(crate) const NOW: Wait<'static> = Wait::at_most(Duration::ZERO);
-
-pub(crate) const EPERM: i32 = 1;
-pub(crate) const ESRCH: i32 = 3;
-pub(crate) const EACCES: i32 = 13;
 
 /// The recorded calls.
 #[derive(Default)]
@@ -43,7 +39,7 @@ pub(crate) struct Os {
     pub(crate) pid: Arc<Mutex<Id>>,
     pub(crate) threads: Arc<Mutex<Vec<Id>>>,
     /// The answer to every signal, if it is not success.
-    pub(crate) refuses: Arc<Mutex<Option<i32>>>,
+    pub(crate) refuses: Arc<Mutex<Option<Errno>>>,
     pub(crate) puts_off: Arc<Mutex<bool>>,
     pub(crate) path: Arc<Mutex<Option<CString>>>,
 }
@@ -57,7 +53,7 @@ impl Embedder<Host> for Os {
             Target::All => true,
         };
         if !there {
-            let _ = reply.send(node, Err(ESRCH));
+            let _ = reply.send(node, Err(Errno::ESRCH));
             return;
         }
         if let Some(errno) = *self.refuses.lock() {
@@ -77,13 +73,13 @@ impl Embedder<Host> for Os {
     fn metadata(&self, node: &Node<'_, Host>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let path = self.path.lock();
         let answer = match (what, &*path) {
-            _ if pid != *self.pid.lock() => Err(ESRCH),
+            _ if pid != *self.pid.lock() => Err(Errno::ESRCH),
             (MetaCode::Credentials, _) => Ok(Metadata::Credentials {
                 uid: 1000 + pid,
                 gid: 100,
             }),
             (_, Some(path)) => Ok(Metadata::Path(path)),
-            (_, None) => Err(2),
+            (_, None) => Err(Errno::ENOENT),
         };
         let _ = reply.send(node, answer);
     }

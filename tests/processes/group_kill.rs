@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::wire::ProcessState;
-use libos_ipc::{ChildSelector, Error, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Target, Wait};
 
 use crate::bare::Bare;
-use crate::family::{EPERM, Family, NOW, Process, WAIT, until};
+use crate::family::{Family, NOW, Process, WAIT, until};
 use crate::pending::kill_nobody;
 
 /// Starts children of one process in a group of their own, whose leader is the first of them.
@@ -75,7 +75,7 @@ fn each_member_of_a_group_larger_than_the_wait_limit_is_signalled_once() {
     }
     // If no target may be signalled the call is refused; if one may, it succeeds.
     for member in &members {
-        *member.os.refuses.lock() = Some(EPERM);
+        *member.os.refuses.lock() = Some(Errno::EPERM);
     }
     *members[7].os.refuses.lock() = None;
     assert_eq!(parent.node.kill(group, 1, WAIT), Ok(()));

@@ -1,9 +1,9 @@
 //! Process groups and sessions.
 
 use libos_ipc::wire::{ProcessChange, ProcessFlags};
-use libos_ipc::{ChildSelector, Error, Target};
+use libos_ipc::{ChildSelector, Errno, Error, Target};
 
-use crate::family::{EACCES, EPERM, Family, NOW, WAIT, until};
+use crate::family::{Family, NOW, WAIT, until};
 
 #[test]
 fn children_are_in_their_parents_group_and_session() {
@@ -60,12 +60,12 @@ fn a_signal_for_a_group_reaches_members_in_all_processes() {
         Err(Error::NoSuchProcess)
     );
     // If some members refuse the call succeeds; if all refuse it is refused.
-    *two.os.refuses.lock() = Some(EPERM);
+    *two.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(three.node.kill(Target::Group(group), 24, WAIT), Ok(()));
-    *grandchild.os.refuses.lock() = Some(EPERM);
+    *grandchild.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
         three.node.kill(Target::Group(group), 24, WAIT),
-        Err(Error::Refused(EPERM))
+        Err(Error::Refused(Errno::EPERM))
     );
 }
 
@@ -87,19 +87,22 @@ fn set_group_has_the_errors_of_its_man_page() {
     // There is no such group.
     assert_eq!(
         one.node.set_group(0, two.pid, WAIT),
-        Err(Error::Refused(EPERM))
+        Err(Error::Refused(Errno::EPERM))
     );
     // The group is in another session.
     two.node.new_session(WAIT).unwrap();
     assert_eq!(
         one.node.set_group(0, two.pid, WAIT),
-        Err(Error::Refused(EPERM))
+        Err(Error::Refused(Errno::EPERM))
     );
     // The target is a child in another session, the leader of a session.
-    assert_eq!(node.set_group(two.pid, 0, WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(
+        node.set_group(two.pid, 0, WAIT),
+        Err(Error::Refused(Errno::EPERM))
+    );
     assert_eq!(
         node.set_group(0, 0, WAIT),
-        Err(Error::Refused(EPERM)),
+        Err(Error::Refused(Errno::EPERM)),
         "the first process leads its session"
     );
     // The target is a child that runs another program already.
@@ -107,7 +110,7 @@ fn set_group_has_the_errors_of_its_man_page() {
     one.node.mark(ProcessChange::Executed, true, WAIT).unwrap();
     assert_eq!(
         node.set_group(one.pid, 0, WAIT),
-        Err(Error::Refused(EACCES))
+        Err(Error::Refused(Errno::EACCES))
     );
     assert_eq!(one.node.set_group(0, 0, WAIT), Ok(()), "itself may");
 }
@@ -117,9 +120,15 @@ fn a_group_leader_cannot_start_a_session() {
     let family = Family::new();
     let (one, two) = (family.child(), family.child());
     one.node.set_group(0, 0, WAIT).unwrap();
-    assert_eq!(one.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(
+        one.node.new_session(WAIT),
+        Err(Error::Refused(Errno::EPERM))
+    );
     assert_eq!(two.node.new_session(WAIT), Ok(two.pid));
-    assert_eq!(two.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(
+        two.node.new_session(WAIT),
+        Err(Error::Refused(Errno::EPERM))
+    );
     assert_eq!(two.node.group_of(0, WAIT), Ok(two.pid));
     // It fails, too, while others are in the group that has its pid.
     family
@@ -134,7 +143,10 @@ fn a_group_leader_cannot_start_a_session() {
         .node
         .set_group(one.pid, family.first.pid, WAIT)
         .unwrap();
-    assert_eq!(one.node.new_session(WAIT), Err(Error::Refused(EPERM)));
+    assert_eq!(
+        one.node.new_session(WAIT),
+        Err(Error::Refused(Errno::EPERM))
+    );
     assert_eq!(member.node.group_of(0, WAIT), Ok(one.pid));
     member.node.set_group(0, 0, WAIT).unwrap();
     assert_eq!(one.node.new_session(WAIT), Ok(one.pid));
@@ -244,7 +256,10 @@ fn the_id_of_a_thread_stands_for_its_process_as_in_the_kernel() {
             Err(Error::NoChild)
         );
         // No group has this ID.
-        assert_eq!(node.set_group(0, tid, WAIT), Err(Error::Refused(EPERM)));
+        assert_eq!(
+            node.set_group(0, tid, WAIT),
+            Err(Error::Refused(Errno::EPERM))
+        );
         assert_eq!(node.kill(Target::Group(tid), 0, WAIT), gone);
         // This ID is in the same range, but not in use.
         assert_eq!(node.group_of(tid + 1, WAIT).map(drop), gone);

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use libos_ipc::wire::{Message, MetaCode, ProcessState};
-use libos_ipc::{Capacities, Config, Error, PATH_MAX, Resource, Vmid};
+use libos_ipc::{Capacities, Config, Errno, Error, PATH_MAX, Resource, Vmid};
 
 use crate::family::{Family, NOW, WAIT, until};
 
@@ -23,7 +23,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
     assert_eq!(
         one.node
             .path_of(two.pid, MetaCode::Executable, &mut path, WAIT),
-        Err(Error::Refused(2)),
+        Err(Error::Refused(Errno::ENOENT)),
         "nothing to tell"
     );
     for length in [1, 17, 4000, PATH_MAX - 1] {
@@ -49,7 +49,7 @@ fn credentials_and_paths_of_any_pid_are_those_of_its_process() {
     *two.os.path.lock() = Some(CString::new("p".repeat(PATH_MAX)).unwrap());
     assert_eq!(
         one.node.path_of(two.pid, MetaCode::Root, &mut path, WAIT),
-        Err(Error::Refused(36)),
+        Err(Error::Refused(Errno::ENAMETOOLONG)),
         "too long"
     );
     assert_eq!(

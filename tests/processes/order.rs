@@ -3,7 +3,7 @@
 use std::thread;
 
 use libos_ipc::wire::codes;
-use libos_ipc::{Error, Target};
+use libos_ipc::{Errno, Error, Target};
 
 use crate::bare::Bare;
 use crate::family::{Family, WAIT, until};
@@ -180,9 +180,9 @@ fn a_signal_through_the_leader_returns_the_answer_of_its_target() {
     for _ in 0..200 {
         *target.os.refuses.lock() = None;
         assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
-        *target.os.refuses.lock() = Some(crate::family::EPERM);
+        *target.os.refuses.lock() = Some(Errno::EPERM);
         let one = Target::Process(target.pid);
-        let refused = Err(Error::Refused(crate::family::EPERM));
+        let refused = Err(Error::Refused(Errno::EPERM));
         assert_eq!(sender.node.kill(one, 12, WAIT), refused);
         assert_eq!(sender.node.kill(Target::All, 10, WAIT), Ok(()));
         let gone = Err(Error::NoSuchProcess);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, ProcessChange, ProcessState};
-use libos_ipc::{Capacities, ChildSelector, Config, Error, Id, Target, Vmid, Wait};
+use libos_ipc::{Capacities, ChildSelector, Config, Errno, Error, Id, Target, Vmid, Wait};
 
 use crate::family::{Family, LONG, NOW, Process, WAIT, until};
 use crate::kernel;
@@ -88,7 +88,7 @@ fn a_child_joins_after_its_parent_has_ended_with_all_ids_and_files_it_was_given(
         let locked = first.node.set_lock(&flock(8), WAIT);
         assert_eq!(
             locked,
-            Err(Error::Refused(11)),
+            Err(Error::Refused(Errno::EAGAIN)),
             "its open file's lock is gone"
         );
         let pid = child.pid;

@@ -2,8 +2,7 @@
 #![allow(unsafe_code)]
 
 use libc::{c_int, pid_t};
-use libos_ipc::errno::EPERM;
-use libos_ipc::{ChildSelector, Error, ID_MAX, Id};
+use libos_ipc::{ChildSelector, Errno, Error, ID_MAX, Id};
 
 use crate::family::{Family, WAIT};
 use crate::kernel::{alone, code_of, fork};
@@ -214,8 +213,15 @@ fn a_request_gets_the_same_error_from_the_leaders_own_process_as_from_a_member()
         let change = |id, to| node.change_owner(id, to, WAIT);
         let to = other.vmid();
         assert_eq!(change(ID_MAX, to), Err(Error::NoSuchProcess), "free");
-        assert_eq!(change(of_other.start, to), Err(Error::Refused(EPERM)));
-        assert_eq!(change(other.pid, to), Err(Error::Refused(EPERM)), "a pid");
+        assert_eq!(
+            change(of_other.start, to),
+            Err(Error::Refused(Errno::EPERM))
+        );
+        assert_eq!(
+            change(other.pid, to),
+            Err(Error::Refused(Errno::EPERM)),
+            "a pid"
+        );
         assert_eq!(
             change(own.start, to_gone),
             Err(Error::NoSuchProcess),

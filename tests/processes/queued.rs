@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use libos_ipc::{Capacities, Config, Error, Identity, Target};
+use libos_ipc::{Capacities, Config, Errno, Error, Identity, Target};
 
 use crate::family::{Family, Os, Process, WAIT, until};
 use crate::pending::{How, pending_after, pending_at_limit, signals_for_a_zombie};
 
-const EAGAIN: i32 = 11;
-
 fn errno_of(outcome: Result<(), Error>) -> i32 {
-    outcome.err().map_or(0, Error::errno)
+    outcome.err().map_or(0, |error| error.errno().get())
 }
 
 fn kill(process: &Process, to: Identity, how: How) -> i32 {
@@ -99,7 +97,7 @@ fn at_the_limit_of_queued_signals_a_process_has_one_pending_and_a_thread_is_refu
     sent.extend([How::Thread(42), How::Thread(40), How::Process(42)]);
     sent.extend([How::Process(15), How::Process(15)]);
     let (said, pending) = pending_at_limit(&sent, LIMIT as u64);
-    assert!(said.contains(&EAGAIN));
+    assert!(said.contains(&Errno::EAGAIN.get()));
     let family = Family::led_with(config);
     let (own_said, kept) = kept_after(&family, &sent);
     assert_eq!(own_said, said);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use libos_ipc::events::EventKind;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{ProcessState, codes};
-use libos_ipc::{ChildSelector, Error, Id, Interrupt, Target, Wait};
+use libos_ipc::{ChildSelector, Errno, Error, Id, Interrupt, Target, Wait};
 
-use crate::family::{EPERM, Family, NOW, WAIT, until};
+use crate::family::{Family, NOW, WAIT, until};
 use crate::kernel;
 
 const GONE: Error = Error::NoSuchProcess;
@@ -23,7 +23,10 @@ fn assert_gone(family: &Family, other: &HostNode, pid: Id) {
         assert_eq!(node.kill(Target::Process(pid), 0, WAIT), Err(GONE));
         assert_eq!(node.kill(Target::Group(pid), 0, WAIT), Err(GONE));
         assert_eq!(node.owner_of(pid, WAIT), Ok(None));
-        assert_eq!(node.set_group(0, pid, WAIT), Err(Error::Refused(EPERM)));
+        assert_eq!(
+            node.set_group(0, pid, WAIT),
+            Err(Error::Refused(Errno::EPERM))
+        );
         let mut last = None;
         while let Some(process) = node.next_process(last.as_ref(), WAIT).unwrap() {
             assert_ne!(process.pid, pid, "a listing has it yet");

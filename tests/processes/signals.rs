@@ -4,9 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use libos_ipc::host::{Host, HostNode};
-use libos_ipc::{ChildSelector, Config, Embedder, Error, Node, Signal, SignalReply, Target, Wait};
+use libos_ipc::{
+    ChildSelector, Config, Embedder, Errno, Error, Node, Signal, SignalReply, Target, Wait,
+};
 
-use crate::family::{EPERM, ESRCH, Family, WAIT, until};
+use crate::family::{Family, WAIT, until};
 
 #[test]
 fn a_process_gets_the_signals_of_each_sender_in_order() {
@@ -117,12 +119,12 @@ fn errors_of_kill_are_those_of_the_man_page() {
             assert_eq!(node.kill(target, signal, WAIT), Err(Error::Invalid));
         }
     }
-    *child.os.refuses.lock() = Some(EPERM);
+    *child.os.refuses.lock() = Some(Errno::EPERM);
     assert_eq!(
         node.kill(Target::Process(child.pid), 9, WAIT),
-        Err(Error::Refused(EPERM))
+        Err(Error::Refused(Errno::EPERM))
     );
-    *child.os.refuses.lock() = Some(ESRCH);
+    *child.os.refuses.lock() = Some(Errno::ESRCH);
     assert_eq!(
         node.kill(Target::Process(child.pid), 9, WAIT),
         Err(Error::NoSuchProcess)
@@ -144,7 +146,11 @@ fn a_signal_can_be_answered_later() {
         assert_eq!(node.owner_of(child.pid, WAIT), Ok(Some(child.vmid())));
         let later: Vec<_> = child.os.notes.lock().later.drain(..).collect();
         for (at, reply) in later.into_iter().enumerate() {
-            let outcome = if at % 2 == 0 { Ok(()) } else { Err(EPERM) };
+            let outcome = if at % 2 == 0 {
+                Ok(())
+            } else {
+                Err(Errno::EPERM)
+            };
             assert_eq!(reply.send(&child.node, outcome), Ok(()));
         }
         let outcomes: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libos_ipc::host::HostNode;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind, SyncState};
 use libos_ipc::{
-    Capacities, Config, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait,
+    Capacities, Config, Errno, Error, Identity, Interrupt, LeaseLimits, Resource, ValueStatus, Wait,
 };
 use tempfile::TempDir;
 
@@ -189,7 +189,7 @@ fn one_of_two_upgrading_readers_gets_edeadlk() {
                 true
             }
             Err((reader, error)) => {
-                assert_eq!(error, Error::Refused(35), "EDEADLK");
+                assert_eq!(error, Error::Refused(Errno::EDEADLK));
                 drop(reader);
                 false
             }
@@ -580,7 +580,7 @@ fn request_at_a_limit_is_refused_and_changes_nothing() {
         node.lock_sync(handle, SyncState::Shared, &mut [], WAIT)
             .and_then(|_| node.unlock_sync(handle, SyncState::Shared, None))
     };
-    let full = Err(Error::Refused(12));
+    let full = Err(Error::Refused(Errno::ENOMEM));
     let start = std::time::Instant::now();
     let mine = [1, 2, 3].map(|id| open(&one, id));
     assert_eq!(use_it(&one, mine[0]), Ok(()));

@@ -1,14 +1,14 @@
 //! Every message and answer against the bytes that C code makes of it: `vectors.c`, compiled here.
 #![allow(missing_docs)]
 
+use libos_ipc::Errno;
 use std::collections::BTreeMap;
-use std::num::NonZeroI32;
 use std::path::Path;
 use std::process::Command;
 
 use libos_ipc::wire::{
     Answer, ChildExit, Expected, FileLock, Frame, FrameReader, HeldLock, IdRange, KillTarget,
-    LockAnswer, LockFamily, LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState,
+    LockFamily, LockKind, Message, MetaCode, PidKill, Sync, SyncCode, SyncState,
 };
 
 const SEQ: u64 = 0x0102_0304_0506_0708;
@@ -143,8 +143,6 @@ fn answers() -> Vec<(&'static str, Expected, Answer<'static>)> {
         pid: 77,
         handle: 0,
     };
-    let meta = |status, data| Answer::Meta { status, data };
-    let failed = LockAnswer::Failed(NonZeroI32::new(-37).unwrap());
     vec![
         ("answer_vmid", Expected::Vmid, Answer::Vmid(2)),
         (
@@ -158,26 +156,42 @@ fn answers() -> Vec<(&'static str, Expected, Answer<'static>)> {
             Answer::Empty,
         ),
         ("answer_id_owner", Expected::Owner, Answer::Owner(3)),
-        ("answer_kill", Expected::Status, Answer::Status(-3)),
+        (
+            "answer_kill",
+            Expected::Status,
+            Answer::Status(Err(Errno::ESRCH)),
+        ),
         (
             "answer_cred",
             Expected::Meta,
-            meta(0, &[0xE8, 3, 0, 0, 0xE9, 3, 0, 0]),
+            Answer::Meta(Ok(&[0xE8, 3, 0, 0, 0xE9, 3, 0, 0])),
         ),
-        ("answer_path", Expected::Meta, meta(0, b"/bin/sh\0")),
-        ("answer_no_pid", Expected::Meta, meta(-3, b"")),
-        ("answer_lock_set", Expected::Status, Answer::Status(-11)),
         (
-            "answer_lock_free",
-            Expected::Lock,
-            Answer::Lock(LockAnswer::Free),
+            "answer_path",
+            Expected::Meta,
+            Answer::Meta(Ok(b"/bin/sh\0")),
         ),
+        (
+            "answer_no_pid",
+            Expected::Meta,
+            Answer::Meta(Err(Errno::ESRCH)),
+        ),
+        (
+            "answer_lock_set",
+            Expected::Status,
+            Answer::Status(Err(Errno::EAGAIN)),
+        ),
+        ("answer_lock_free", Expected::Lock, Answer::Lock(Ok(None))),
         (
             "answer_lock_held",
             Expected::Lock,
-            Answer::Lock(LockAnswer::Held(held)),
+            Answer::Lock(Ok(Some(held))),
         ),
-        ("answer_lock_failed", Expected::Lock, Answer::Lock(failed)),
+        (
+            "answer_lock_failed",
+            Expected::Lock,
+            Answer::Lock(Err(Errno::ENOLCK)),
+        ),
     ]
 }
 

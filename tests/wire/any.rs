@@ -1,10 +1,11 @@
 //! Arbitrary messages and answers.
 
+use libos_ipc::Errno;
 use libos_ipc::wire::{
     Answer, ChildExit, DelegatedLock, DelegatedLockList, DelegatedLocks, EndQuery, Expected,
-    FileLock, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockAnswer, LockFamily, LockKind,
-    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
-    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    FileLock, HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Message,
+    MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -218,24 +219,23 @@ pub(crate) fn answer() -> impl Strategy<Value = (Expected, Answer<'static>)> {
         any::<u32>().prop_map(|vmid| (Expected::Vmid, Answer::Vmid(vmid))),
         range().prop_map(|range| (Expected::IdRange, Answer::IdRange(range))),
         any::<u32>().prop_map(|owner| (Expected::Owner, Answer::Owner(owner))),
-        any::<i32>().prop_map(|status| (Expected::Status, Answer::Status(status))),
-        any::<i32>().prop_map(|status| (Expected::StatusOrEmpty, Answer::Status(status))),
-        (any::<i32>(), bytes(60))
-            .prop_map(|(status, data)| (Expected::Meta, Answer::Meta { status, data })),
-        any::<i32>()
-            .prop_map(LockAnswer::from_status)
-            .prop_map(lock_answer),
-        held().prop_map(LockAnswer::Held).prop_map(lock_answer),
-        process().prop_map(|process| (Expected::Process, Answer::Process(Ok(process)))),
-        any::<std::num::NonZeroI32>()
-            .prop_map(|status| (Expected::Process, Answer::Process(Err(status)))),
-        exit().prop_map(|exit| (Expected::End, Answer::End(Ok(exit)))),
-        any::<std::num::NonZeroI32>().prop_map(|status| (Expected::End, Answer::End(Err(status)))),
+        result(0..=i32::MAX.cast_unsigned())
+            .prop_map(|status| (Expected::Status, Answer::Status(status))),
+        result(0..=i32::MAX.cast_unsigned())
+            .prop_map(|status| (Expected::StatusOrEmpty, Answer::Status(status))),
+        result(bytes(60)).prop_map(|data| (Expected::Meta, Answer::Meta(data))),
+        result(proptest::option::of(held())).prop_map(|lock| (Expected::Lock, Answer::Lock(lock))),
+        result(process()).prop_map(|process| (Expected::Process, Answer::Process(process))),
+        result(exit()).prop_map(|exit| (Expected::End, Answer::End(exit))),
     ]
 }
 
-fn lock_answer(lock: LockAnswer) -> (Expected, Answer<'static>) {
-    (Expected::Lock, Answer::Lock(lock))
+/// The value, or any error number.
+fn result<T: std::fmt::Debug>(
+    value: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Result<T, Errno>> {
+    let errno = (1..=i32::MAX).prop_map(|number| Errno::new(number).unwrap());
+    proptest::result::maybe_ok(value, errno)
 }
 
 fn two_lent() -> DelegatedLocks<'static> {

@@ -2,13 +2,13 @@
 //! the crate's own structs.
 
 use crate::{answered, encoded, with_frame};
+use libos_ipc::Errno;
 use libos_ipc::wire::{
     Answer, ChildExit, DelegatedLock, DelegatedLockList, EndQuery, Expected, FileLock, Frame,
-    HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockAnswer, LockFamily, LockKind, Malformed,
-    Message, MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote,
-    ProcessQuery, ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
+    HeldLock, Hello, IdRange, KillTarget, LimitFlags, LockFamily, LockKind, Malformed, Message,
+    MetaCode, PeerLimits, PidKill, Process, ProcessChange, ProcessFlags, ProcessNote, ProcessQuery,
+    ProcessState, RelativeNote, Sync, SyncCode, SyncNote, SyncState, codes,
 };
-use std::num::NonZeroI32;
 
 const SEQ: u64 = 0x0102_0304_0506_0708;
 
@@ -267,12 +267,12 @@ fn small_answers() {
     );
     answers(Answer::Owner(0), Expected::Owner, &frame(21, 0, &[]));
     answers(
-        Answer::Status(-3),
+        Answer::Status(Err(Errno::ESRCH)),
         Expected::Status,
         &frame(21, 0, minus_three),
     );
     answers(
-        Answer::Status(-3),
+        Answer::Status(Err(Errno::ESRCH)),
         Expected::StatusOrEmpty,
         &frame(21, 0, minus_three),
     );
@@ -294,16 +294,10 @@ fn small_answers() {
 fn meta_answer() {
     let credentials = [0xE8, 3, 0, 0, 0xE9, 3, 0, 0];
     let fields: &[(usize, &[u8])] = &[(0, &[8]), (12, &credentials)];
-    let answer = Answer::Meta {
-        status: 0,
-        data: &credentials,
-    };
+    let answer = Answer::Meta(Ok(&credentials));
     answers(answer, Expected::Meta, &frame(17 + 12 + 8, 0, fields));
     let fields: &[(usize, &[u8])] = &[(8, &[0xFE, 0xFF, 0xFF, 0xFF])];
-    let answer = Answer::Meta {
-        status: -2,
-        data: &[],
-    };
+    let answer = Answer::Meta(Err(Errno::ENOENT));
     answers(answer, Expected::Meta, &frame(17 + 12, 0, fields));
 }
 
@@ -326,17 +320,34 @@ fn lock_answer() {
             (32, &[0x0F, 0x0E]),
             (40, &[0x11, 0x10]),
         ];
-        let answer = Answer::Lock(LockAnswer::Held(held));
+        let answer = Answer::Lock(Ok(Some(held)));
         answers(answer, Expected::Lock, &frame(17 + 48, 0, fields));
     }
     let free = frame(17 + 48, 0, &[(8, &[2])]);
-    answers(Answer::Lock(LockAnswer::Free), Expected::Lock, &free);
+    answers(Answer::Lock(Ok(None)), Expected::Lock, &free);
     let failed = frame(17 + 48, 0, &[(0, &[0xEA, 0xFF, 0xFF, 0xFF])]);
-    answers(
-        Answer::Lock(LockAnswer::from_status(-22)),
-        Expected::Lock,
-        &failed,
-    );
+    answers(Answer::Lock(Err(Errno::EINVAL)), Expected::Lock, &failed);
+}
+
+#[test]
+fn a_status_is_an_error_number_whatever_its_sign_if_success_has_data() {
+    for (status, number) in [
+        (-22, 22),
+        (22, 22),
+        (i32::MAX, i32::MAX),
+        (i32::MIN, i32::MAX),
+    ] {
+        let mut payload = [0; 48];
+        payload[..4].copy_from_slice(&i32::to_le_bytes(status));
+        let lock = Answer::Lock(Err(Errno::new(number).unwrap()));
+        assert_eq!(Answer::decode(Expected::Lock, &payload), Ok(lock));
+        let end = Answer::End(Err(Errno::new(number).unwrap()));
+        assert_eq!(Answer::decode(Expected::End, &payload[..24]), Ok(end));
+        // The number of a success is that of another kind of answer.
+        let result = u32::try_from(status).map_err(|_| Errno::new(number).unwrap());
+        let answer = Answer::decode(Expected::Status, &payload[..4]);
+        assert_eq!(answer, Ok(Answer::Status(result)));
+    }
 }
 
 #[test]
@@ -344,20 +355,17 @@ fn a_lock_answer_without_a_lock_ignores_the_other_fields() {
     // A failure leaves the other fields unset.
     let mut payload = [0xFF; 48];
     payload[0..4].copy_from_slice(&(-22i32).to_le_bytes());
-    let failed = LockAnswer::Failed(NonZeroI32::new(-22).unwrap());
     assert_eq!(
         Answer::decode(Expected::Lock, &payload),
-        Ok(Answer::Lock(failed))
+        Ok(Answer::Lock(Err(Errno::EINVAL)))
     );
-    assert_eq!(failed.status(), -22);
     // A test without a conflicting lock does, too.
     payload[0..4].fill(0);
     payload[8..12].copy_from_slice(&[2, 0, 0, 0]);
     assert_eq!(
         Answer::decode(Expected::Lock, &payload),
-        Ok(Answer::Lock(LockAnswer::Free))
+        Ok(Answer::Lock(Ok(None)))
     );
-    assert_eq!(LockAnswer::from_status(0), LockAnswer::Free);
 }
 
 #[test]
@@ -438,7 +446,7 @@ fn the_extensions_for_processes() {
         ),
     );
     answers(
-        Answer::Process(Err(NonZeroI32::new(-3).unwrap())),
+        Answer::Process(Err(Errno::ESRCH)),
         Expected::Process,
         &frame(57, 0, &[(0, &[0xFD, 0xFF, 0xFF, 0xFF])]),
     );
@@ -566,7 +574,7 @@ fn the_extensions_for_relatives() {
     ];
     answers(Answer::End(Ok(exit)), Expected::End, &frame(41, 0, body));
     answers(
-        Answer::End(Err(NonZeroI32::new(-10).unwrap())),
+        Answer::End(Err(Errno::ECHILD)),
         Expected::End,
         &frame(41, 0, &[(0, &[0xF6, 0xFF, 0xFF, 0xFF])]),
     );

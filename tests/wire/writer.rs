@@ -2,6 +2,7 @@
 
 use crate::any::{answer, message, one_of_each};
 use crate::{answered, encoded};
+use libos_ipc::Errno;
 use libos_ipc::wire::{Answer, FrameWriter, Message, TooSmall};
 use proptest::prelude::*;
 
@@ -14,8 +15,10 @@ fn many_frames_go_in_one_write() {
         writer.push(seq, message).unwrap();
         expected.extend(encoded(message, seq));
     }
-    writer.push_answer(99, &Answer::Status(-3)).unwrap();
-    expected.extend(answered(&Answer::Status(-3), 99));
+    writer
+        .push_answer(99, &Answer::Status(Err(Errno::ESRCH)))
+        .unwrap();
+    expected.extend(answered(&Answer::Status(Err(Errno::ESRCH)), 99));
     assert_eq!(writer.unsent(), expected);
     assert_eq!(writer.room(), 4096 - expected.len());
     writer.mark_sent(expected.len());
@@ -58,13 +61,7 @@ fn a_frame_without_room_leaves_the_writer_unchanged() {
     writer.mark_sent(3);
     let before = writer.unsent().to_vec();
     assert_eq!(
-        writer.push_answer(
-            2,
-            &Answer::Meta {
-                status: 0,
-                data: &[1]
-            }
-        ),
+        writer.push_answer(2, &Answer::Meta(Ok(&[1]))),
         Err(TooSmall)
     );
     assert_eq!(writer.push(2, &Message::Response(&[0; 24])), Err(TooSmall));

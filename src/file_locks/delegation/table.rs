@@ -10,7 +10,7 @@
 use super::contention::Contention;
 use super::overdue::OverdueMembers;
 use crate::Vmid;
-use crate::error::Error;
+use crate::error::{Errno, Error};
 use crate::file_locks::{LockLimits, LockTable, Owner, SetOutcome, SpaceKind};
 use core::hash::Hash;
 
@@ -112,7 +112,7 @@ impl LockTable<'_> {
         seq: u64,
         lock: &FileLock<'_>,
         number: u64,
-    ) -> Result<SetOutcome, i32> {
+    ) -> Result<SetOutcome, Errno> {
         let hash = crate::file_locks::hash_path(lock.path);
         let can_delegate = lock.kind != LockKind::Unlock
             && lock.start <= lock.end

@@ -1,6 +1,6 @@
 //! The owners of ID ranges (protocol, "IDs").
 
-use crate::error::{Error, Resource, errno};
+use crate::error::{Errno, Error, Resource};
 use core::hash::Hasher;
 
 use crate::invariant::Count;
@@ -94,7 +94,7 @@ impl<'m> Ranges<'m> {
         match self.spans.find(range.start) {
             Some(span) if span.start() == range.start && span.end() == range.end => {
                 if span.owner() != owner.get() {
-                    return Err(Error::Refused(errno::EPERM));
+                    return Err(Error::Refused(Errno::EPERM));
                 }
                 self.spans.remove(span);
                 Ok(())
@@ -113,7 +113,7 @@ impl<'m> Ranges<'m> {
     pub fn change_owner(&mut self, from: Vmid, id: Id, to: Vmid) -> Result<(), Error> {
         let span = self.spans.find(id).ok_or(Error::NoSuchProcess)?;
         if span.owner() != from.get() {
-            return Err(Error::Refused(errno::EPERM));
+            return Err(Error::Refused(Errno::EPERM));
         }
         let (start, end) = (span.start(), span.end());
         let parts = usize::from(start < id).plus(usize::from(id < end));

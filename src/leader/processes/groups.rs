@@ -1,7 +1,7 @@
 //! Groups, sessions and flags, and queries about processes.
 
 use super::{Entry, Life, Processes};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::Count;
 use crate::leader::Ranges;
 use crate::wire::{Process, ProcessChange, ProcessFlags, ProcessQuery, ProcessState};
@@ -19,18 +19,18 @@ impl Processes<'_> {
         pid: Id,
         value: u32,
         ranges: &mut Ranges<'_>,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         let caller = *self
             .find_by_vmid(from)
             .filter(|caller| caller.is_alive())
-            .ok_or(errno::ESRCH)?;
+            .ok_or(Errno::ESRCH)?;
         let pid = if pid == 0 { caller.pid } else { pid };
         if what == ProcessChange::Group {
             let group = if value == 0 { pid } else { value };
             return self.set_group(&caller, pid, group, ranges);
         }
         if pid != caller.pid {
-            return Err(errno::EPERM);
+            return Err(Errno::EPERM);
         }
         let flag = match what {
             ProcessChange::Group => return Ok(()),
@@ -58,26 +58,26 @@ impl Processes<'_> {
         pid: Id,
         group: Id,
         ranges: &mut Ranges<'_>,
-    ) -> Result<(), i32> {
+    ) -> Result<(), Errno> {
         let target = *self
             .find_by_pid(pid)
             .filter(|target| target.exists())
             .filter(|target| target.pid == caller.pid || target.parent == caller.pid)
-            .ok_or(errno::ESRCH)?;
+            .ok_or(Errno::ESRCH)?;
         if target.session != caller.session {
-            return Err(errno::EPERM);
+            return Err(Errno::EPERM);
         }
         if target.pid != caller.pid && target.flags.contains(ProcessFlags::EXECUTED) {
-            return Err(errno::EACCES);
+            return Err(Errno::EACCES);
         }
         if target.session == target.pid {
-            return Err(errno::EPERM);
+            return Err(Errno::EPERM);
         }
         let in_session = |entry: &Entry| {
             entry.exists() && entry.group == group && entry.session == caller.session
         };
         if group != pid && !self.entries.iter().any(in_session) {
-            return Err(errno::EPERM);
+            return Err(Errno::EPERM);
         }
         self.adjust_ref_count(group, 1);
         self.adjust_ref_count(target.group, -1);
@@ -89,10 +89,10 @@ impl Processes<'_> {
     }
 
     /// `setsid(2)`.
-    fn set_session(&mut self, caller: &Entry, ranges: &mut Ranges<'_>) -> Result<(), i32> {
+    fn set_session(&mut self, caller: &Entry, ranges: &mut Ranges<'_>) -> Result<(), Errno> {
         let leads = |entry: &Entry| entry.exists() && entry.group == caller.pid;
         if self.entries.iter().any(leads) {
-            return Err(errno::EPERM);
+            return Err(Errno::EPERM);
         }
         self.adjust_ref_count(caller.group, -1);
         self.adjust_ref_count(caller.session, -1);
@@ -115,7 +115,7 @@ impl Processes<'_> {
         &self,
         query: &ProcessQuery,
         owner: Vmid,
-    ) -> Result<Process, i32> {
+    ) -> Result<Process, Errno> {
         let of_thread = ProcessQuery {
             pid: query.pid,
             ..ProcessQuery::default()
@@ -130,7 +130,7 @@ impl Processes<'_> {
                     ..of_thread
                 })
             }
-            _ => Err(errno::ESRCH),
+            _ => Err(Errno::ESRCH),
         }
     }
 
@@ -138,7 +138,7 @@ impl Processes<'_> {
     ///
     /// # Errors
     /// `ESRCH` if there is none.
-    pub fn query(&self, query: &ProcessQuery) -> Result<Process, i32> {
+    pub fn query(&self, query: &ProcessQuery) -> Result<Process, Errno> {
         let fits = |entry: &&Entry| {
             entry.exists()
                 && entry.start_seq > query.after
@@ -153,7 +153,7 @@ impl Processes<'_> {
         } else {
             self.find_by_pid(query.pid).filter(fits)
         };
-        let entry = found.ok_or(errno::ESRCH)?;
+        let entry = found.ok_or(Errno::ESRCH)?;
         let mut flags = entry.flags;
         flags.set(
             ProcessFlags::IN_ORPHANED_GROUP,

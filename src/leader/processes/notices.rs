@@ -2,7 +2,7 @@
 //! exit reports of children for a parent that had no room for them.
 
 use super::{Entry, Life, Processes, SIGPWR};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::Count;
 use crate::wire::{ChildExit, ProcessNote};
 use crate::{Id, Vmid};
@@ -122,8 +122,13 @@ impl Processes<'_> {
     ///
     /// # Errors
     /// `ECHILD` if there is no such child, `EAGAIN` if none has ended.
-    pub(crate) fn find_child_exit(&self, from: Vmid, pid: Id, group: Id) -> Result<ChildExit, i32> {
-        let parent = self.find_by_vmid(from).ok_or(errno::ECHILD)?.pid;
+    pub(crate) fn find_child_exit(
+        &self,
+        from: Vmid,
+        pid: Id,
+        group: Id,
+    ) -> Result<ChildExit, Errno> {
+        let parent = self.find_by_vmid(from).ok_or(Errno::ECHILD)?.pid;
         let mut children = self
             .entries
             .iter()
@@ -132,12 +137,12 @@ impl Processes<'_> {
             .filter(|child| group == 0 || child.group == group)
             .peekable();
         if children.peek().is_none() {
-            return Err(errno::ECHILD);
+            return Err(Errno::ECHILD);
         }
         children
             .filter(|child| child.life == Life::Dead && !child.notice_due)
             .min_by_key(|child| child.death_seq)
             .map(Entry::exit_report)
-            .ok_or(errno::EAGAIN)
+            .ok_or(Errno::EAGAIN)
     }
 }

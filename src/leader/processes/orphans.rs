@@ -1,8 +1,8 @@
 //! The effects of a death on others: zombies, orphans, orphaned groups.
 
-use super::signals::status_of_dead;
+use super::signals::result_of_dead;
 use super::{Entry, FREE_ENTRY, Life, Processes};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::invariant::Count;
 use crate::leader::Ranges;
 use crate::leader::signals::{SIGCONT, SIGHUP};
@@ -15,10 +15,10 @@ impl Processes<'_> {
     pub(in crate::leader) fn on_death(&mut self, vmid: Vmid, ranges: &mut Ranges<'_>) {
         self.first_has_left |= vmid == Vmid::LEADER;
         let Some(slot) = self.by_vmid.get(vmid.get()) else {
-            self.signals.remove_target(vmid, |_| -errno::ESRCH);
+            self.signals.remove_target(vmid, |_| Err(Errno::ESRCH));
             return;
         };
-        self.signals.remove_target(vmid, status_of_dead);
+        self.signals.remove_target(vmid, result_of_dead);
         self.by_vmid.remove(vmid.get());
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;

@@ -1,7 +1,7 @@
 //! The destinations of signals, by the table of processes.
 
 use super::{Entry, Life, Processes};
-use crate::error::errno;
+use crate::error::Errno;
 use crate::wire::{KillTarget, PidKill};
 use crate::{Id, Vmid};
 
@@ -85,12 +85,8 @@ fn for_process(pid: Id, sender: Id, signal: i32) -> PidKill {
     }
 }
 
-/// Returns the status of a signal to a process that has just died: success for the process, but its
+/// Returns the result of a signal to a process that has just died: success for the process, but its
 /// other threads do not exist.
-pub(super) fn status_of_dead(kill: &PidKill) -> i32 {
-    if kill.is_for_main_thread() {
-        0
-    } else {
-        -errno::ESRCH
-    }
+pub(super) fn result_of_dead(kill: &PidKill) -> Result<(), Errno> {
+    kill.is_for_main_thread().then_some(()).ok_or(Errno::ESRCH)
 }

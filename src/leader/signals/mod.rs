@@ -11,7 +11,7 @@ mod invariants;
 mod rules;
 mod sending;
 
-use crate::error::{Error, Resource, errno};
+use crate::error::{Errno, Error, Resource};
 use crate::invariant::Count;
 use crate::store::{Arena, Digest, NONE, SlotAllocator, SortedMap, Table, bytes_for, total};
 use crate::wire::{KillTarget, PidKill};
@@ -106,7 +106,7 @@ struct Queued {
     next: u32,
     generation: u32,
     /// The answer, once it is known.
-    status: i32,
+    result: Result<(), Errno>,
 }
 
 const EMPTY: Queued = Queued {
@@ -121,7 +121,7 @@ const EMPTY: Queued = Queued {
     requester: None,
     next: NONE,
     generation: 0,
-    status: 0,
+    result: Ok(()),
 };
 
 /// A signal that is to be sent to its target now.
@@ -139,8 +139,7 @@ pub(crate) struct OutgoingSignal {
 pub(crate) struct SignalAnswer {
     pub(crate) to: Vmid,
     pub(crate) seq: u64,
-    /// 0 or a negative error number.
-    pub(crate) status: i32,
+    pub(crate) result: Result<(), Errno>,
 }
 
 /// The signals under way.
@@ -284,8 +283,8 @@ impl<'m> Signals<'m> {
     /// Adds a signal whose sender waits for no answer.
     ///
     /// # Errors
-    /// A positive error number: `EAGAIN` for a real-time signal for a thread, at the limit.
-    pub(in crate::leader) fn add_pending(&mut self, to: Vmid, kill: &PidKill) -> Result<(), i32> {
+    /// `EAGAIN` for a real-time signal for a thread, at the limit.
+    pub(in crate::leader) fn add_pending(&mut self, to: Vmid, kill: &PidKill) -> Result<(), Errno> {
         let Some(bit) = signal_bit(kill.signal) else {
             return Ok(());
         };
@@ -293,7 +292,7 @@ impl<'m> Signals<'m> {
         let is_real_time = kill.signal >= REAL_TIME;
         let is_full = self.queued_count >= self.limit;
         if is_for_thread && is_real_time && is_full {
-            return Err(errno::EAGAIN);
+            return Err(Errno::EAGAIN);
         }
         self.discard(to, discarded_by(kill.signal));
         if (is_for_thread || is_real_time) && !is_full && self.enqueue(to, kill, None) {
@@ -307,13 +306,13 @@ impl<'m> Signals<'m> {
         }
         let stamp = self.next_stamp();
         let Some(target) = self.find_or_add_target(to) else {
-            return Err(errno::EAGAIN);
+            return Err(Errno::EAGAIN);
         };
         let slot = usize::try_from(kill.signal)
             .ok()
             .and_then(|signal| signal.checked_sub(1));
         let Some(once) = slot.and_then(|slot| target.once.get_mut(slot)) else {
-            return Err(errno::EINVAL);
+            return Err(Errno::EINVAL);
         };
         let pid = match kill.target {
             KillTarget::All | KillTarget::Group => 0,
@@ -367,7 +366,7 @@ impl<'m> Signals<'m> {
                 requester,
                 next: NONE,
                 generation: queued.generation.wrapping_add(1) & GENERATIONS,
-                status: 0,
+                result: Ok(()),
             };
         }
         let Some(target) = self.find_target_mut(to) else {
@@ -410,7 +409,7 @@ impl<'m> Signals<'m> {
             let next = core::mem::replace(&mut queued.next, NONE);
             let bit = signal_bit(queued.kill.signal).unwrap_or(0);
             if bit & signals != 0 {
-                self.finish(at, 0);
+                self.finish(at, Ok(()));
             } else if let Some(target) = self.find_target_mut(to) {
                 let last = core::mem::replace(&mut target.last, at);
                 if last == NONE {
@@ -426,13 +425,13 @@ impl<'m> Signals<'m> {
 
     /// Ends the use of a slot that is in no list: queues the answer for a waiting sender, or frees
     /// the slot.
-    fn finish(&mut self, slot: u32, status: i32) {
+    fn finish(&mut self, slot: u32, result: Result<(), Errno>) {
         let answers = self.answers;
         let Some(queued) = self.queue.get_mut(slot as usize) else {
             return;
         };
         if queued.requester.is_some() {
-            queued.status = status;
+            queued.result = result;
             queued.next = answers;
             self.answers = slot;
         } else {

@@ -13,10 +13,10 @@ const CONT: u64 = 1 << 17;
 
 /// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): nothing is under way, so
 /// the requester sends its signal itself.
-pub(crate) const SEND_DIRECTLY: i32 = 1;
+pub(crate) const SEND_DIRECTLY: u32 = 1;
 /// The leader's answer to [`Message::KillOrdered`](crate::wire::Message): the signal is pending at the
 /// leader.
-pub(crate) const QUEUED: i32 = 2;
+pub(crate) const QUEUED: u32 = 2;
 
 /// Returns true if the signal exists, or is 0.
 pub(crate) fn is_signal(signal: i32) -> bool {

@@ -3,6 +3,7 @@
 use super::rules::signal_bit;
 use super::{IDLE, OutgoingSignal, PendingOnce, Queued, SignalAnswer, Signals, Target};
 use crate::Vmid;
+use crate::error::Errno;
 use crate::invariant::{Count, OrBroken};
 use crate::store::NONE;
 use crate::wire::{KillTarget, PidKill};
@@ -96,7 +97,7 @@ impl Signals<'_> {
                         queued.next = sent;
                     }
                 } else {
-                    self.finish(first, 0);
+                    self.finish(first, Ok(()));
                 }
             }
             None => {
@@ -121,7 +122,12 @@ impl Signals<'_> {
 
     /// Handles a member's answer to a signal through the leader. False if no such signal was sent
     /// to it.
-    pub(in crate::leader) fn on_answer(&mut self, from: Vmid, seq: u64, status: i32) -> bool {
+    pub(in crate::leader) fn on_answer(
+        &mut self,
+        from: Vmid,
+        seq: u64,
+        result: Result<(), Errno>,
+    ) -> bool {
         let slot = u32::try_from(seq & u64::from(NONE)).or_broken(NONE);
         let Some(target) = self.find_target_mut(from) else {
             return false;
@@ -149,7 +155,7 @@ impl Signals<'_> {
             } else if let Some(target) = self.find_target_mut(from) {
                 target.sent = queued.next;
             }
-            self.finish(slot, status);
+            self.finish(slot, result);
             self.drop_if_idle(from);
             return true;
         }
@@ -157,11 +163,11 @@ impl Signals<'_> {
     }
 
     /// Removes the target of a member that is gone, or will never join. Senders that wait for its
-    /// answer get the result of `status`: 0 or a negative error number.
+    /// answer get that of `result`.
     pub(in crate::leader) fn remove_target(
         &mut self,
         vmid: Vmid,
-        status: impl Fn(&PidKill) -> i32,
+        result: impl Fn(&PidKill) -> Result<(), Errno>,
     ) {
         let Some(target) = self.find_target_mut(vmid) else {
             return;
@@ -173,7 +179,7 @@ impl Signals<'_> {
         };
         for mut at in lists {
             while let Some(queued) = self.queue.get(at as usize).copied() {
-                self.finish(at, status(&queued.kill));
+                self.finish(at, result(&queued.kill));
                 at = queued.next;
             }
         }
@@ -187,7 +193,7 @@ impl Signals<'_> {
         Some(SignalAnswer {
             to: requester.vmid,
             seq: requester.seq,
-            status: queued.status,
+            result: queued.result,
         })
     }
 

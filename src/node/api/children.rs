@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::ids::LeaderRoute;
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::leader::SIGPWR;
 use crate::member::ExitOutcome;
 use crate::node::rpc::Limits;
@@ -226,16 +226,16 @@ impl<P: Pal> Node<'_, P> {
             return Err(Error::Invalid);
         };
         let mut children = self.children.lock();
-        match end.map_err(|status| negated(status.get())) {
+        match end {
             // If another thread has reaped one meanwhile, the caller checks again.
             Ok(exit) => Ok(children.import_zombie(exit, reaped).then_some(exit)),
-            Err(error) => {
+            Err(errno) => {
                 if which == ChildSelector::Any {
                     children.clear_overflowed(missed);
                 }
                 let fits = |of| pid == 0 || of == pid;
                 let is_alive = group == 0 && children.has_living(fits);
-                if error == errno::EAGAIN || is_alive {
+                if errno == Errno::EAGAIN || is_alive {
                     Ok(None)
                 } else {
                     Err(Error::NoChild)

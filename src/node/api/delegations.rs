@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::leader_request::done;
 use super::signals::error_of;
 use crate::Vmid;
-use crate::error::{Error, Resource, negated};
+use crate::error::{Errno, Error, Resource};
 use crate::leader::Op;
 use crate::member::Decision;
 use crate::node::rpc::{Limits, ReplyData};
@@ -69,7 +69,7 @@ impl<P: Pal> Node<'_, P> {
         answer: &Answer<'_>,
     ) -> bool {
         let most = match answer {
-            Answer::Status(most) => usize::try_from(*most).ok().filter(|most| *most > 0),
+            Answer::Status(Ok(most)) => usize::try_from(*most).ok().filter(|most| *most > 0),
             _ => None,
         };
         self.delegated_files.lock().handle_answer(number, most);
@@ -222,6 +222,6 @@ impl<P: Pal> Node<'_, P> {
     }
 }
 
-fn decided(result: Result<(), i32>) -> Result<(), Error> {
-    result.map_err(|errno| error_of(negated(errno)))
+fn decided(result: Result<(), Errno>) -> Result<(), Error> {
+    result.map_err(error_of)
 }

@@ -5,19 +5,16 @@ use core::time::Duration;
 use super::ids::LeaderRoute;
 use super::leader_request::done;
 use super::signals::error_of;
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::file_locks::hash_path;
 use crate::leader::{Op, Outcome};
-use crate::node::rpc::INTERRUPTED;
 use crate::node::rpc::Limits;
 use crate::node::rpc::ReplyData;
 use crate::node::rpc::WaitToken;
 use crate::node::{LateReply, Node, Wait, WaitReason};
 use crate::pal::{Event, Pal};
 use crate::sync::Ordering;
-use crate::wire::{
-    Answer, Expected, FileLock, HeldLock, LockAnswer, LockFamily, LockKind, Message,
-};
+use crate::wire::{Answer, Expected, FileLock, HeldLock, LockFamily, LockKind, Message};
 use crate::{Id, Vmid};
 
 /// The pause between requests to a leader that can't cancel a wait, at first and at most, in
@@ -46,7 +43,7 @@ pub fn lock_range(start: i64, length: i64) -> Result<(u64, u64), Error> {
             let last = length
                 .checked_sub(1)
                 .and_then(|more| start.checked_add(more));
-            (start, Some(last.ok_or(Error::Refused(errno::EOVERFLOW))?))
+            (start, Some(last.ok_or(Error::Refused(Errno::EOVERFLOW))?))
         }
         _ => {
             let first = start.checked_add(length).ok_or(Error::Invalid)?;
@@ -208,10 +205,7 @@ impl<P: Pal> Node<'_, P> {
         };
         self.waiters.release(claim);
         match (outcome?, cut_short) {
-            (Answer::Status(INTERRUPTED), Some(error)) => Err(error),
-            (Answer::Lock(LockAnswer::Failed(status)), Some(error))
-                if status.get() == INTERRUPTED =>
-            {
+            (Answer::Status(Err(Errno::EINTR)) | Answer::Lock(Err(Errno::EINTR)), Some(error)) => {
                 Err(error)
             }
             (answer, _) => Ok(answer),
@@ -234,7 +228,7 @@ impl<P: Pal> Node<'_, P> {
         loop {
             let message = Message::FileLockSet(now);
             let outcome = done(self.call(leader, &message, limits.wait())?);
-            if outcome != Err(Error::Refused(errno::EAGAIN)) {
+            if outcome != Err(Error::Refused(Errno::EAGAIN)) {
                 return outcome;
             }
             self.pause(leader, limits, Duration::from_millis(pause))?;
@@ -268,15 +262,13 @@ impl<P: Pal> Node<'_, P> {
                 let here = self.delegated_files.lock().get(us, lock);
                 match here {
                     Some(Ok(found)) => return Ok(found),
-                    Some(Err(errno)) => return Err(error_of(negated(errno))),
+                    Some(Err(errno)) => return Err(error_of(errno)),
                     None => self.call(leader, &Message::FileLockGet(*lock), wait)?,
                 }
             }
         };
         match answer {
-            Answer::Lock(LockAnswer::Free) => Ok(None),
-            Answer::Lock(LockAnswer::Held(held)) => Ok(Some(held)),
-            Answer::Lock(LockAnswer::Failed(status)) => Err(error_of(status.get())),
+            Answer::Lock(found) => found.map_err(error_of),
             _ => Err(Error::Invalid),
         }
     }

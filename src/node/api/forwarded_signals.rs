@@ -1,7 +1,7 @@
 //! On the leader: the signals that members send through it.
 
 use crate::Vmid;
-use crate::error::{errno, negated};
+use crate::error::Errno;
 use crate::leader::{Op, Outcome, OutgoingSignal};
 use crate::node::connection::Retry;
 use crate::node::upcall::{Signal, SignalReply, Upcall};
@@ -51,20 +51,25 @@ impl<'m, P: Pal> Node<'m, P> {
     }
 
     /// As the leader: sends a signal of this process after those of its own that are under way.
-    /// Returns the answer's status, if that is known.
-    pub(crate) fn kill_ordered(&self, seq: u64, kill: &PidKill, always: bool) -> Option<i32> {
+    /// Returns the result for the answer, if that is known.
+    pub(crate) fn kill_ordered(
+        &self,
+        seq: u64,
+        kill: &PidKill,
+        always: bool,
+    ) -> Option<Result<u32, Errno>> {
         let from = self.identity.vmid;
         let Some(leader) = &self.leader else {
-            return Some(-errno::ESRCH);
+            return Some(Err(Errno::ESRCH));
         };
         let message = Message::KillOrdered {
             kill: *kill,
             always,
         };
         match self.apply_request(leader, (from, seq), &message, None) {
-            Ok(Outcome::Answer(Answer::Status(status))) => Some(status),
+            Ok(Outcome::Answer(Answer::Status(result))) => Some(result),
             Ok(_) => None,
-            Err(error) => Some(negated(error.errno())),
+            Err(error) => Some(Err(error.errno())),
         }
     }
 
@@ -154,15 +159,13 @@ impl<'m, P: Pal> Node<'m, P> {
 
     /// Handles the answer of a member to a forwarded signal. False if no such signal was sent to
     /// it.
-    pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, status: i32) -> bool {
+    pub(crate) fn signal_answered(&self, from: Vmid, seq: u64, result: Result<(), Errno>) -> bool {
         let Some(leader) = &self.leader else {
             return false;
         };
-        // Positive statuses are reserved for the leader.
-        let status = status.min(0);
         let answered = leader
             .lock()
-            .apply(&Op::SignalAnswered { from, seq, status });
+            .apply(&Op::SignalAnswered { from, seq, result });
         self.send_signal_answers();
         answered == Outcome::Done
     }
@@ -180,7 +183,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 next
             };
             let Some(answer) = next else { return };
-            let status = Answer::Status(answer.status);
+            let status = Answer::Status(answer.result.map(|()| 0));
             // A peer that is gone needs no answer.
             let _ = self.reply(answer.to, answer.seq, &status, SignalReply::ROOM);
         }

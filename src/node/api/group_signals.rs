@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use super::ids::LeaderRoute;
-use super::signals::error_of;
-use crate::error::Error;
+use super::leader_request::done;
+use crate::error::{Errno, Error};
 use crate::leader::{QUEUED, SEND_DIRECTLY};
 use crate::node::rpc::Limits;
 use crate::node::rpc::Request;
@@ -171,8 +171,8 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
         let request = match node.leader() {
             Ok(LeaderRoute::Local(_)) => node.request_here(codes::PID_KILL_ORDERED, |seq| {
                 let us = node.identity.vmid;
-                if let Some(status) = node.kill_ordered(seq, &kill, true) {
-                    node.waiters.answer_here(us, seq, &Answer::Status(status));
+                if let Some(result) = node.kill_ordered(seq, &kill, true) {
+                    node.waiters.answer_here(us, seq, &Answer::Status(result));
                 }
             }),
             Ok(LeaderRoute::Remote(leader)) => {
@@ -245,23 +245,17 @@ impl<'n, 'm, P: Pal> GroupKill<'n, 'm, P> {
             match answered {
                 None => {}
                 Some((kill, false, Err(Error::NoSuchProcess))) => self.send_to_leader(kill),
-                Some((_, _, Ok(Answer::Status(0)))) => self.note(Ok(())),
                 // The leader's own process can't be reached, or this process is just ending.
-                Some((_, true, Ok(Answer::Status(SEND_DIRECTLY)))) => {
+                Some((_, true, Ok(Answer::Status(Ok(SEND_DIRECTLY))))) => {
                     self.note(Err(Error::NoSuchProcess));
                 }
-                Some((_, true, Ok(Answer::Status(QUEUED)))) => {
+                Some((_, true, Ok(Answer::Status(Ok(QUEUED))))) => {
                     self.node.note_forwarded();
                     self.note(Ok(()));
                 }
                 // The member is just ending: it is still in the leader's table.
-                Some((_, false, Ok(Answer::Status(status))))
-                    if error_of(status) == Error::NoSuchProcess =>
-                {
-                    self.note(Ok(()));
-                }
-                Some((_, _, Ok(Answer::Status(status)))) => self.note(Err(error_of(status))),
-                Some((_, _, Ok(_))) => self.note(Err(Error::Invalid)),
+                Some((_, false, Ok(Answer::Status(Err(Errno::ESRCH))))) => self.note(Ok(())),
+                Some((_, _, Ok(answer))) => self.note(done(answer)),
                 Some((_, _, Err(error))) => self.note(Err(error)),
             }
         }

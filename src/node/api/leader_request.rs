@@ -10,7 +10,7 @@ use crate::node::{LateReply, Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::store::SpinLock;
 use crate::sync::Ordering;
-use crate::wire::{Answer, LockAnswer, Message};
+use crate::wire::{Answer, Message};
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Sends a request to the leader, which may be this process, and waits for the answer. `late`
@@ -121,7 +121,7 @@ impl<'m, P: Pal> Node<'m, P> {
             Message::FileHandle { handle, held, .. } => {
                 let is_noted = matches!(
                     outcome,
-                    Outcome::Done | Outcome::Answer(Answer::Status(0..))
+                    Outcome::Done | Outcome::Answer(Answer::Status(Ok(_)))
                 );
                 if is_noted && *held && other == Some(self.identity.vmid) {
                     self.used_locks.record_open_file(*handle);
@@ -172,16 +172,16 @@ impl<'m, P: Pal> Node<'m, P> {
 /// Returns the length of an answer that is sent later.
 const fn room_for_later(message: &Message<'_>) -> usize {
     match message {
-        Message::FileLockGet(_) => Answer::Lock(LockAnswer::Free).length(),
-        _ => Answer::Status(0).length(),
+        Message::FileLockGet(_) => Answer::Lock(Ok(None)).length(),
+        _ => Answer::DONE.length(),
     }
 }
 
 /// Converts the status in an answer to a result. It is the same wherever the leader is.
 pub(in crate::node) fn done(answer: Answer<'_>) -> Result<(), Error> {
     match answer {
-        Answer::Empty | Answer::Status(0) => Ok(()),
-        Answer::Status(status) => Err(error_of(status)),
+        Answer::Empty | Answer::DONE => Ok(()),
+        Answer::Status(Err(errno)) => Err(error_of(errno)),
         _ => Err(Error::Invalid),
     }
 }

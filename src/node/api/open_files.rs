@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::leader_request::done;
 use crate::Vmid;
-use crate::error::{Error, errno, negated};
+use crate::error::{Errno, Error};
 use crate::leader::{Leader, Op, UNCONFIRMED};
 use crate::node::rpc::Limits;
 use crate::node::{LateReply, Node, PeerRef, Wait};
@@ -84,7 +84,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let wait = self.begin(wait);
         self.used_locks.record_open_file(open_file);
         match self.notify_open_file(OpenFileNotice::Give(to), open_file, wait)? {
-            Answer::Status(UNCONFIRMED) => {
+            Answer::Status(Ok(UNCONFIRMED)) => {
                 self.await_receiver(to, open_file, wait);
                 Ok(())
             }
@@ -106,7 +106,7 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut pause = FIRST_PAUSE;
         while self.pause(self.identity.vmid, limits, pause).is_ok()
             && self.ask_leader(&question, LateReply::Drop, limits.wait())
-                == Ok(Answer::Status(negated(errno::EAGAIN)))
+                == Ok(Answer::Status(Err(Errno::EAGAIN)))
         {
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }

@@ -31,8 +31,7 @@ impl<P: Pal> Node<'_, P> {
         }
         let message = Message::ProcessQuery(*query);
         match self.ask_leader(&message, LateReply::Drop, wait)? {
-            Answer::Process(Ok(process)) => Ok(process),
-            Answer::Process(Err(status)) => Err(error_of(status.get())),
+            Answer::Process(process) => process.map_err(error_of),
             _ => Err(Error::Invalid),
         }
     }
@@ -100,7 +99,7 @@ impl<P: Pal> Node<'_, P> {
             target: KillTarget::Thread,
         };
         match self.call(of, &Message::PidKill(kill), wait)? {
-            Answer::Status(status) => Ok(status == 0),
+            Answer::Status(result) => Ok(result == Ok(0)),
             _ => Err(Error::Invalid),
         }
     }

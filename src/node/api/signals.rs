@@ -1,7 +1,8 @@
 //! Signals for any process of the family (`kill(2)`), and the metadata of a pid.
 
 use super::ids::LeaderRoute;
-use crate::error::{Error, Resource, errno, negated};
+use super::leader_request::done;
+use crate::error::{Errno, Error, Resource};
 use crate::leader::is_signal;
 use crate::leader::{QUEUED, SEND_DIRECTLY};
 use crate::node::rpc::ReplyData;
@@ -222,8 +223,8 @@ impl<P: Pal> Node<'_, P> {
                 let us = self.identity.vmid;
                 let code = codes::PID_KILL_ORDERED;
                 self.ask_here(code, &mut ReplyData::none(), wait, |seq| {
-                    if let Some(status) = self.kill_ordered(seq, &kill, always) {
-                        self.waiters.answer_here(us, seq, &Answer::Status(status));
+                    if let Some(result) = self.kill_ordered(seq, &kill, always) {
+                        self.waiters.answer_here(us, seq, &Answer::Status(result));
                     }
                 })
             }
@@ -232,14 +233,12 @@ impl<P: Pal> Node<'_, P> {
             }
         };
         match answer {
-            Ok(Answer::Status(0)) => Ok(ViaLeader::Done),
-            Ok(Answer::Status(SEND_DIRECTLY)) => Ok(ViaLeader::SendDirectly),
-            Ok(Answer::Status(QUEUED)) => {
+            Ok(Answer::Status(Ok(SEND_DIRECTLY))) => Ok(ViaLeader::SendDirectly),
+            Ok(Answer::Status(Ok(QUEUED))) => {
                 self.note_forwarded();
                 Ok(ViaLeader::Done)
             }
-            Ok(Answer::Status(status)) => Err(error_of(status)),
-            Ok(_) => Err(Error::Invalid),
+            Ok(answer) => done(answer).map(|()| ViaLeader::Done),
             // The signal may be pending at the leader.
             Err(error) => {
                 self.note_forwarded();
@@ -266,11 +265,7 @@ impl<P: Pal> Node<'_, P> {
         } else {
             self.call(owner, &Message::PidKill(kill), wait)?
         };
-        match answer {
-            Answer::Status(0) => Ok(()),
-            Answer::Status(status) => Err(error_of(status)),
-            _ => Err(Error::Invalid),
-        }
+        done(answer)
     }
 
     /// Sends a request to the owner of an ID. If the cached owner is wrong, the leader is asked for
@@ -309,11 +304,7 @@ impl<P: Pal> Node<'_, P> {
         if kill.signal != 0 {
             self.note_forwarded();
         }
-        match answer? {
-            Answer::Status(0) => Ok(()),
-            Answer::Status(status) => Err(error_of(status)),
-            _ => Err(Error::Invalid),
-        }
+        done(answer?)
     }
 
     /// Returns the user and group of a pid, anywhere in the family.
@@ -381,23 +372,21 @@ impl<P: Pal> Node<'_, P> {
                 self.ask_with(owner, &message, LateReply::Drop, &mut data, wait)?
             };
             match answer {
-                Answer::Meta { status: 0, .. } => Ok(data.length),
+                Answer::Meta(Ok(_)) => Ok(data.length),
                 // The answer is longer than the frames that this process accepts.
-                Answer::Meta { status, .. } if status == -errno::EMSGSIZE => {
-                    Err(Error::Full(Resource::FrameLength))
-                }
-                Answer::Meta { status, .. } => Err(error_of(status)),
+                Answer::Meta(Err(Errno::EMSGSIZE)) => Err(Error::Full(Resource::FrameLength)),
+                Answer::Meta(Err(errno)) => Err(error_of(errno)),
                 _ => Err(Error::Invalid),
             }
         })
     }
 }
 
-/// Converts a negative status to an error.
-pub(in crate::node) fn error_of(status: i32) -> Error {
-    match negated(status) {
-        errno::ESRCH => Error::NoSuchProcess,
-        errno::EINVAL => Error::Invalid,
-        number => Error::Refused(number),
+/// Returns the error for the error number of an answer.
+pub(in crate::node) fn error_of(errno: Errno) -> Error {
+    match errno {
+        Errno::ESRCH => Error::NoSuchProcess,
+        Errno::EINVAL => Error::Invalid,
+        errno => Error::Refused(errno),
     }
 }

@@ -6,9 +6,9 @@ use crate::sync::Ordering;
 use super::poll_loop::Retry;
 use super::turn::FRAMES;
 use crate::counters::Refusal;
+use crate::error::Errno;
 #[cfg(feature = "capi")]
 use crate::error::Error;
-use crate::error::errno;
 use crate::leader::{Op, Outcome, Signals, is_signal};
 use crate::node::{Delivery, MetadataReply, Node, PeerRef, Signal, SignalReply, Upcall};
 use crate::pal::Pal;
@@ -171,15 +171,14 @@ impl<'m, P: Pal> Node<'m, P> {
                 let upcall = Upcall::Signal(Signal::read(to, kill), reply);
                 let done = self.queue_upcall(peer, 0, 0, upcall);
                 if done && seq != 0 {
-                    self.answer(peer, seq, &Answer::Status(0));
+                    self.answer(peer, seq, &Answer::DONE);
                 }
                 done
             }
             // Without this, the request and all frames after it would wait for room for ever.
             Message::PidGetMeta { .. } if !self.config.capacities.fits_metadata() => {
-                let (status, data) = (-errno::ENOMEM, &[][..]);
                 if seq != 0 {
-                    self.answer(peer, seq, &Answer::Meta { status, data });
+                    self.answer(peer, seq, &Answer::Meta(Err(Errno::ENOMEM)));
                 }
                 true
             }
@@ -268,7 +267,7 @@ impl<'m, P: Pal> Node<'m, P> {
         kill: &PidKill,
     ) -> Retry {
         let from = peer.vmid();
-        let status = if is_signal(kill.signal) {
+        let result = if is_signal(kill.signal) {
             // Each costs time for every member, so the worker handles one in a turn.
             let turn = self.turn();
             let last = &self.leader_limits.broadcast_turn;
@@ -285,15 +284,15 @@ impl<'m, P: Pal> Node<'m, P> {
             last.store(turn, Ordering::Relaxed);
             peer.charge.store(FRAMES, Ordering::Relaxed);
             if self.forward_to_all(from, kill) {
-                0
+                Ok(0)
             } else {
-                -errno::ESRCH
+                Err(Errno::ESRCH)
             }
         } else {
-            -errno::EINVAL
+            Err(Errno::EINVAL)
         };
         if seq != 0 {
-            self.answer(peer, seq, &Answer::Status(status));
+            self.answer(peer, seq, &Answer::Status(result));
         }
         Retry::No
     }
@@ -330,11 +329,12 @@ impl<'m, P: Pal> Node<'m, P> {
         seq: u64,
         payload: &[u8],
     ) -> Result<(), Refusal> {
-        let Ok(Answer::Status(status)) = Answer::decode(Expected::Status, payload) else {
+        let Ok(Answer::Status(result)) = Answer::decode(Expected::Status, payload) else {
             self.fault(peer, Refusal::WrongAnswer);
             return Err(Refusal::WrongAnswer);
         };
-        if !self.signal_answered(peer.vmid(), seq, status) {
+        // The numbers of a success are reserved for the leader.
+        if !self.signal_answered(peer.vmid(), seq, result.map(drop)) {
             self.counters.late_answers.add(1);
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::node::rpc::Limits;
 use crate::node::{Node, PeerRef, Wait};
 use crate::pal::Pal;
 use crate::sync::Ordering;
-use crate::wire::{Answer, Hello, LimitFlags, Message, PATH_MAX, PeerLimits};
+use crate::wire::{Answer, Hello, LimitFlags, Message, PeerLimits};
 
 /// No limit of the leader is known to differ.
 pub(in crate::node) const NONE: u64 = u64::MAX;
@@ -84,11 +84,7 @@ impl<'m, P: Pal> Node<'m, P> {
         dest: Vmid,
         wait: Wait<'_>,
     ) -> Result<(), Error> {
-        let longest = Answer::Meta {
-            status: 0,
-            data: &[0; PATH_MAX],
-        };
-        if self.config.capacities.frame_length >= longest.length() {
+        if self.config.capacities.frame_length >= Answer::LONGEST_META {
             return Ok(());
         }
         let peer = self.peers.find_or_add(dest)?;

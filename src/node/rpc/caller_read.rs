@@ -12,7 +12,7 @@ use super::reply_buffers::ReplyData;
 use super::wait::{Limits, interruptible};
 use super::waiters::WaitToken;
 use crate::config::Driving;
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::node::{LateReply, Node, PeerRef, RxHalf};
 use crate::pal::{Event, Interest, Pal, Stream, StreamError, Time};
 use crate::store::SpinLockGuard;
@@ -41,9 +41,6 @@ pub(in crate::node) enum Wake {
     /// The event of the call, which an interrupt or another thread of this process sets.
     Event,
 }
-
-/// The status with which a peer answers a request that was cancelled.
-pub(in crate::node) const INTERRUPTED: i32 = -errno::EINTR;
 
 impl<'m, P: Pal> Node<'m, P> {
     /// Takes the receiving half of the peer from the worker, if it is free.
@@ -105,7 +102,7 @@ impl<'m, P: Pal> Node<'m, P> {
                 self.release_rx(peer, rx);
                 self.waiters.finish(claim, data);
                 return match (outcome, cut_short) {
-                    (Ok(Answer::Status(INTERRUPTED)), Some(error)) => Err(error),
+                    (Ok(Answer::Status(Err(Errno::EINTR))), Some(error)) => Err(error),
                     (outcome, _) => outcome,
                 };
             }

@@ -136,12 +136,13 @@ impl WaiterState<'_> {
             Answer::Lock(lock) => Answer::Lock(lock),
             Answer::Process(process) => Answer::Process(process),
             Answer::End(end) => Answer::End(end),
-            Answer::Meta { status, data } => {
+            Answer::Meta(Err(errno)) => Answer::Meta(Err(errno)),
+            Answer::Meta(Ok(data)) => {
                 let buffer = self.buffer.as_mut()?;
                 let fits = data.len() <= buffer.capacity();
                 copy(fits.then(|| buffer.prefix_mut(data.len()))?, data);
                 self.length = data.len();
-                Answer::Meta { status, data: &[] }
+                Answer::Meta(Ok(&[]))
             }
         })
     }

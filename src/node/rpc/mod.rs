@@ -10,7 +10,7 @@ mod wait;
 mod wait_reason;
 mod waiters;
 
-pub(super) use caller_read::{INTERRUPTED, Wake};
+pub(super) use caller_read::Wake;
 pub(crate) use delivery::Delivery;
 pub(crate) use reply_buffers::ReplyData;
 pub use request::Request;

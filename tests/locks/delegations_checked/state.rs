@@ -1,6 +1,7 @@
 //! A state of the family: the locks and calls of each member, the messages in transit, and the
 //! steps that led there.
 
+use libos_ipc::Errno;
 use std::collections::VecDeque;
 
 use crate::walk::Walk;
@@ -26,7 +27,7 @@ pub(super) enum Up {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Down {
-    Answer(i32),
+    Answer(Result<u32, Errno>),
     Recall(u64),
 }
 
@@ -85,7 +86,7 @@ pub(super) struct Seen {
     /// The delegation of each member.
     pub(super) here: Vec<Option<u64>>,
     /// An answer that has arrived and that the caller has not received yet.
-    pub(super) unseen: Vec<Option<i32>>,
+    pub(super) unseen: Vec<Option<Result<u32, Errno>>>,
     /// The members that made requests, for the leader's record of contention.
     pub(super) asked: Vec<usize>,
     pub(super) delegated: usize,

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use libos_ipc::Vmid;
 use libos_ipc::file_locks::{LockLimits, LockTable, SetOutcome};
 use libos_ipc::member::{Decision, DelegatedFiles};
+use libos_ipc::{Errno, Vmid};
 use std::mem::MaybeUninit;
 
 use libos_ipc::store::Arena;
@@ -122,11 +122,11 @@ impl World<'_> {
                     self.members[who].recall(number);
                     self.return_files(who);
                 }
-                Down::Answer(status) => self.seen.unseen[who] = Some(status),
+                Down::Answer(result) => self.seen.unseen[who] = Some(result),
             },
             Step::Wake { who } => {
-                let status = self.seen.unseen[who].take().unwrap();
-                self.answered(who, status);
+                let result = self.seen.unseen[who].take().unwrap();
+                self.answered(who, result);
             }
             Step::Return { who } => {
                 self.members[who].recall(self.seen.here[who].unwrap());
@@ -142,10 +142,10 @@ impl World<'_> {
             }
         }
         while let Some(decided) = self.leader.take_completion() {
-            let Answer::Status(status) = decided.answer else {
+            let Answer::Status(result) = decided.answer else {
                 panic!("nobody asks");
             };
-            self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(status));
+            self.seen.down[decided.from.get() as usize - 2].push_back(Down::Answer(result));
         }
         while let Some((_, to, number)) = self.leader.next_recall(0) {
             self.seen.down[to.get() as usize - 2].push_back(Down::Recall(number));
@@ -190,19 +190,19 @@ impl World<'_> {
                 return;
             }
         };
-        let status = match set {
+        let result = match set {
             Ok(SetOutcome::Queued) => return,
-            Ok(SetOutcome::Done) => 0,
-            Ok(SetOutcome::Delegated(most)) => i32::try_from(most).unwrap(),
-            Err(errno) => -errno,
+            Ok(SetOutcome::Done) => Ok(0),
+            Ok(SetOutcome::Delegated(most)) => Ok(u32::try_from(most).unwrap()),
+            Err(errno) => Err(errno),
         };
-        self.seen.down[who].push_back(Down::Answer(status));
+        self.seen.down[who].push_back(Down::Answer(result));
     }
 
-    fn answered(&mut self, who: usize, status: i32) {
+    fn answered(&mut self, who: usize, result: Result<u32, Errno>) {
         match self.seen.at[who] {
             At::Unlocking => {
-                assert_eq!(status, 0);
+                assert_eq!(result, Ok(0));
                 self.seen.at[who] = At::Idle;
             }
             At::Locking {
@@ -211,7 +211,8 @@ impl World<'_> {
                 borrowing,
             } => {
                 if let Some(number) = borrowing {
-                    let most = usize::try_from(status).ok().filter(|most| *most > 0);
+                    let most = result.ok().filter(|most| *most > 0);
+                    let most = most.map(|most| most as usize);
                     self.members[who].handle_answer(number, most);
                     self.seen.here[who] = most.map(|_| number);
                     self.return_files(who);
@@ -219,10 +220,10 @@ impl World<'_> {
                         return self.lock(who, write, wait);
                     }
                 }
-                if wait && status != 0 {
+                if wait && result.is_err() {
                     self.seen.wrong = Some("refused for nothing");
                 }
-                self.ended(who, (status == 0).then_some(write));
+                self.ended(who, result.is_ok().then_some(write));
             }
             at => panic!("an answer for one that is {at:?}"),
         }

@@ -1,8 +1,9 @@
 //! The library OS of a simulated process: it answers at once, and reports to the checks.
 
-use libos_ipc::errno;
 use libos_ipc::wire::{ChildExit, MetaCode};
-use libos_ipc::{Embedder, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid};
+use libos_ipc::{
+    Embedder, Errno, Id, Metadata, MetadataReply, Node, Signal, SignalReply, Target, Vmid,
+};
 
 use super::checks::{FOREIGN, bounds, path_of, user_of};
 use super::faults::Fault;
@@ -62,7 +63,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
                 }
             });
         }
-        let outcome = if is_here { Ok(()) } else { Err(errno::ESRCH) };
+        let outcome = if is_here { Ok(()) } else { Err(Errno::ESRCH) };
         let _ = reply.send(node, outcome);
     }
 
@@ -74,7 +75,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
         reply: MetadataReply,
     ) {
         if node.pid() != Some(pid) {
-            let _ = reply.send(node, Err(errno::ESRCH));
+            let _ = reply.send(node, Err(Errno::ESRCH));
             return;
         }
         if what == MetaCode::Credentials {
@@ -84,7 +85,7 @@ impl<const READS: bool> Embedder<SimPal<READS>> for Os {
         }
         let path = path_of(pid, what).and_then(|path| std::ffi::CString::new(path).ok());
         let outcome = path.as_ref().map(|path| Metadata::Path(path));
-        let _ = reply.send(node, outcome.ok_or(errno::ENOENT));
+        let _ = reply.send(node, outcome.ok_or(Errno::ENOENT));
     }
 
     fn child_ended(&self, node: &Node<'_, SimPal<READS>>, exit: &ChildExit) {

@@ -3,9 +3,8 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use libos_ipc::errno::{ENOENT, ESRCH};
 use libos_ipc::{
-    Embedder, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
+    Embedder, Errno, Id, MetaCode, Metadata, MetadataReply, Node, Signal, SignalReply, Target,
 };
 
 use crate::Line;
@@ -53,15 +52,17 @@ impl Embedder<Line> for Os {
         if is_for_us && signal.signal != 0 {
             self.signals.fetch_or(bit(signal.signal), Ordering::Relaxed);
         }
-        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(ESRCH) });
+        let _ = reply.send(node, if is_for_us { Ok(()) } else { Err(Errno::ESRCH) });
     }
 
     fn metadata(&self, node: &Node<'_, Line>, pid: Id, what: MetaCode, reply: MetadataReply) {
         let path = PATHS.get(self.party.load(Ordering::Relaxed));
         let figure_of = match what {
-            _ if node.pid() != Some(pid) => Err(ESRCH),
+            _ if node.pid() != Some(pid) => Err(Errno::ESRCH),
             MetaCode::Credentials => Ok(Metadata::Credentials { uid: 0, gid: 0 }),
-            MetaCode::Executable => path.map_or(Err(ENOENT), |path| Ok(Metadata::Path(path))),
+            MetaCode::Executable => {
+                path.map_or(Err(Errno::ENOENT), |path| Ok(Metadata::Path(path)))
+            }
             _ => Ok(Metadata::Path(c"/")),
         };
         let _ = reply.send(node, figure_of);

@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 
-use libos_ipc::errno::EAGAIN;
-use libos_ipc::{Error, Id, LockKind, Shared, Target};
+use libos_ipc::{Errno, Error, Id, LockKind, Shared, Target};
 use libos_ipc_guest::{clock, print_line};
 
 use crate::board::{BOARD, Board, FIRST, INCREMENTS, MEMBER, lock_of_ledger, own_bytes, step};
@@ -142,7 +141,7 @@ impl Guest<'_> {
     fn first_bytes(&self) -> Result<(), Failed> {
         let member = self.wait_for(MEMBER, step::LOCKED)?;
         match self.lock(LockKind::Write, FIRST, false) {
-            Err(Error::Refused(EAGAIN)) => {}
+            Err(Error::Refused(Errno::EAGAIN)) => {}
             Err(error) => return Err(error).doing("trying a lock"),
             Ok(()) => return Err(Failed::because("got a lock that another has")),
         }

@@ -3,7 +3,7 @@
 use super::slots::Slot;
 use super::wait_queue::WaitKind;
 use super::{SyncHandle, ValueStatus};
-use crate::error::{Error, errno};
+use crate::error::{Errno, Error};
 use crate::node::rpc::Limits;
 use crate::node::{Node, Wait};
 use crate::pal::Pal;
@@ -247,8 +247,8 @@ impl<'m, P: Pal> Node<'m, P> {
 
 fn error_of(take: Acquisition) -> Error {
     match take {
-        Acquisition::UpgradeDeadlock => Error::Refused(errno::EDEADLK),
-        Acquisition::NoRoom => Error::Refused(errno::ENOMEM),
+        Acquisition::UpgradeDeadlock => Error::Refused(Errno::EDEADLK),
+        Acquisition::NoRoom => Error::Refused(Errno::ENOMEM),
         Acquisition::Unsupported => Error::Unsupported,
         Acquisition::Closed | Acquisition::Acquired | Acquisition::Pending => Error::Invalid,
     }

@@ -100,7 +100,7 @@ impl<'m, P: Pal> Node<'m, P> {
             self.defer_sync_messages();
         }
         result.map_err(|refused| match refused {
-            RequestError::NoRoom => Error::Refused(crate::error::errno::ENOMEM),
+            RequestError::NoRoom => Error::Refused(crate::error::Errno::ENOMEM),
             RequestError::ProtocolViolation | RequestError::Closed => Error::Invalid,
         })
     }

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use libos_ipc::Error;
-use libos_ipc::errno;
+use libos_ipc::{Errno, Error};
 
 use super::super::faults::{Fault, Faults};
 use super::family::{Family, State};
@@ -56,7 +55,7 @@ impl Calls {
             Some(Error::TimedOut) => call.limit < LONG && took >= call.limit,
             Some(Error::Interrupted) => call.was_interrupted,
             Some(Error::Full(_)) => is_tight || call.limit.is_zero(),
-            Some(Error::NoIds | Error::Refused(errno::ENOMEM | errno::ENOLCK)) => is_tight,
+            Some(Error::NoIds | Error::Refused(Errno::ENOMEM | Errno::ENOLCK)) => is_tight,
             Some(Error::LeaderGone | Error::ShuttingDown) => is_ending,
             Some(_) => false,
         };

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::errno;
 use libos_ipc::wire::Message;
-use libos_ipc::{Error, ID_MAX, Id, Vmid, Wait};
+use libos_ipc::{Errno, Error, ID_MAX, Id, Vmid, Wait};
 
 use super::super::checks::{LONG, State};
 use super::super::world::with;
@@ -18,7 +17,7 @@ pub(super) fn nothing(_: Error) -> bool {
 
 /// Accepts the errors of a call about another process that has ended.
 pub(super) fn is_gone(error: Error) -> bool {
-    matches!(error, Error::NoSuchProcess | Error::Refused(errno::ESRCH))
+    matches!(error, Error::NoSuchProcess | Error::Refused(Errno::ESRCH))
 }
 
 impl<const READS: bool> Program<'_, '_, READS> {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::errno;
 use libos_ipc::wire::{FileLock, LockFamily, LockKind};
-use libos_ipc::{Error, Vmid};
+use libos_ipc::{Errno, Error, Vmid};
 
 use super::super::checks::{BYTES, Claim, LONG, Owner, Space};
 use super::super::faults::Fault;
@@ -126,8 +125,8 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Error::TimedOut if wait && limit == LONG => {
                 with(|world| world.checks.files.is_undetected_cycle(&claim, began))
             }
-            Error::Refused(errno::EAGAIN) => !wait && !is_unlock,
-            Error::Refused(errno::EDEADLK) => wait && is_posix,
+            Error::Refused(Errno::EAGAIN) => !wait && !is_unlock,
+            Error::Refused(Errno::EDEADLK) => wait && is_posix,
             _ => false,
         };
         let name = if is_unlock { "unlock" } else { "lock" };
@@ -149,10 +148,10 @@ impl<const READS: bool> Program<'_, '_, READS> {
                     Ok(())
                 }
                 Ok(()) if is_certain => files.given(&claim, began),
-                Err(Error::Refused(errno::EAGAIN)) if is_certain && !is_hostile => {
+                Err(Error::Refused(Errno::EAGAIN)) if is_certain && !is_hostile => {
                     files.refused(&claim, began)
                 }
-                Err(Error::Refused(errno::EDEADLK)) => {
+                Err(Error::Refused(Errno::EDEADLK)) => {
                     let may_be_cycle = files.may_be_cycle(&claim, began);
                     world.check("deadlocks", may_be_cycle);
                     return;
@@ -164,7 +163,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             world.check("locks", checked);
         });
-        if outcome == Err(Error::Refused(errno::EDEADLK)) {
+        if outcome == Err(Error::Refused(Errno::EDEADLK)) {
             self.release_record_locks();
         }
     }

@@ -105,7 +105,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             world.log(format_args!("v{vmid}.{thread} {name}: {result}"));
             world
                 .trace
-                .record(error.map_or(0, |error| u64::from(error.errno().unsigned_abs()) + 1));
+                .record(error.map_or(0, |error| u64::from(error.errno().get().unsigned_abs()) + 1));
             let call = Call {
                 name,
                 who: vmid,

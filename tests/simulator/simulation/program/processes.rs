@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::errno;
 use libos_ipc::wire::{ChildExit, MetaCode, ProcessChange, ProcessState};
-use libos_ipc::{ChildSelector, Error, Identity, PATH_MAX, Resource, Target};
+use libos_ipc::{ChildSelector, Errno, Error, Identity, PATH_MAX, Resource, Target};
 
 use super::super::checks::{State, credentials, path};
 use super::super::faults::Fault;
@@ -234,7 +233,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
 
     pub(super) fn change_group(&self, rng: &mut Rng) {
         let limit = limit(rng);
-        let refused = |error| error == Error::Refused(errno::EPERM);
+        let refused = |error| error == Error::Refused(Errno::EPERM);
         let own = self.own;
         let choice = rng.u8(..4);
         if choice < 2 {
@@ -318,7 +317,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             }
             return;
         }
-        let none = Error::Refused(errno::ENOENT);
+        let none = Error::Refused(Errno::ENOENT);
         let fine = |error| error == none || may_be_gone(error);
         let mut buffer = vec![0; PATH_MAX];
         let answer = self.call("path_of", limit, fine, |node, wait| {

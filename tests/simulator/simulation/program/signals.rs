@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::errno;
-use libos_ipc::{Config, Error, Target};
+use libos_ipc::{Config, Errno, Error, Target};
 
 use super::super::checks::{group_signal_of, signal_of};
 use super::super::faults::Fault;
@@ -76,7 +75,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             Target::Process(to.pid)
         };
         let may_be_gone = |error| {
-            let is_refused = is_for_thread && error == Error::Refused(errno::EAGAIN);
+            let is_refused = is_for_thread && error == Error::Refused(Errno::EAGAIN);
             is_gone(error) && !self.is_there(to.vmid)
                 || is_refused && with(|world| world.has(Fault::Capacity))
         };

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use libos_ipc::errno;
 use libos_ipc::wire::SyncState;
-use libos_ipc::{Error, SyncHandle, ValueStatus};
+use libos_ipc::{Errno, Error, SyncHandle, ValueStatus};
 
 use super::super::checks::{HANDLES, LONG, Stamp};
 use super::super::process::idle;
@@ -151,7 +150,7 @@ impl<const READS: bool> Program<'_, '_, READS> {
             let values = &mut world.checks.values;
             values.waits(at, (who, handle), (true, is_cut_off), now);
         });
-        let deadlock = |error| error == Error::Refused(errno::EDEADLK);
+        let deadlock = |error| error == Error::Refused(Errno::EDEADLK);
         let upgraded = self.call("upgrade_sync", limit, deadlock, |node, wait| {
             node.upgrade_sync(handle, wait)
         });
