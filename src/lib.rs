@@ -104,7 +104,7 @@ pub use node::{
     lock_range,
 };
 pub use shared_state::LeaseLimits;
-pub use store::{Memory, set_contention_hook};
+pub use store::Memory;
 pub use vmid::{ID_MAX, Id, Vmid};
 pub use wire::{
     ChildExit, FileLock, HeldLock, IdRange, LockFamily, LockKind, Malformed, MetaCode, PATH_MAX,

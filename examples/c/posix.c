@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -320,6 +321,11 @@ static void release(void* context, void* memory) {
     free(memory);
 }
 
+static void platform_yield(void* context) {
+    (void)context;
+    sched_yield();
+}
+
 int posix_platform(struct libos_ipc_platform* platform, const char* base, void* memory,
                    size_t size) {
     g.base.sun_family = AF_UNIX;
@@ -334,7 +340,7 @@ int posix_platform(struct libos_ipc_platform* platform, const char* base, void* 
         .watch_listener = platform_watch_listener, .wait = platform_wait, .wake = platform_wake,
         .event_create = event_create, .event_set = event_set, .event_clear = event_clear,
         .event_is_set = event_is_set, .event_wait = event_wait, .wait_readable = wait_readable,
-        .thread_create = thread_create,
+        .thread_create = thread_create, .yield = platform_yield,
     };
     g.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return g.wake_fd < 0 ? -errno : 0;

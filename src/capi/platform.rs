@@ -4,6 +4,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 
 use super::callback_result;
+use super::state::platform;
 use super::tables::{libos_ipc_platform, libos_ipc_ready};
 use crate::Vmid;
 use crate::error::Errno;
@@ -281,5 +282,12 @@ impl Pal for CPlatform {
 
     fn now(&self) -> Time {
         Time(call!(self.0, now(), 0))
+    }
+
+    /// A process has one table, so the hook finds it without a platform.
+    fn contended(_: u32) {
+        if let Some(table) = platform() {
+            call!(table, r#yield(), core::hint::spin_loop());
+        }
     }
 }

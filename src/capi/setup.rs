@@ -170,7 +170,6 @@ pub unsafe extern "C" fn libos_ipc_setup(
     };
     let call_limit =
         (limits.call_limit_ms != 0).then(|| Duration::from_millis(limits.call_limit_ms.into()));
-    let has_yield = platform.r#yield.is_some();
     let setup = Setup {
         platform,
         callbacks,
@@ -183,16 +182,7 @@ pub unsafe extern "C" fn libos_ipc_setup(
     }
     // The setup is set once, so this is, too.
     crate::log::c::SINK.set(super::log::write_line);
-    if has_yield {
-        crate::store::set_contention_hook(yield_processor);
-    }
     0
-}
-
-fn yield_processor() {
-    if let Some(platform) = platform() {
-        call!(platform, r#yield(), ());
-    }
 }
 
 /// Reads and checks `g_process_ipc_ids`. The first process becomes the leader.

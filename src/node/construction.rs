@@ -16,7 +16,7 @@ use crate::leader::{Leader, LeaderCapacities};
 use crate::member::{Children, DelegatedFiles, OwnIds};
 use crate::pal::Pal;
 use crate::shared_state::Server;
-use crate::store::{Arena, Rank, SpinLock, total};
+use crate::store::{Arena, Contended, Rank, SpinLock, total};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use crate::wire::{self, Message, SyncCode, SyncState};
 
@@ -86,16 +86,29 @@ impl<'m, P: Pal> Node<'m, P> {
         let mut arena = Arena::new(memory);
         let peers = Peers::new(
             &mut arena,
+            P::contended,
             limits.peers,
             limits.frame_length,
             limits.send_queue,
         )?;
-        let waiters = Waiters::new(&mut arena, limits.waiters, limits.reply_buffers, || {
-            pal.event()
-        })?;
-        let leader = new_leader(&mut arena, &identity, &config)?;
-        let own_ids = SpinLock::new(Rank::OwnIds, OwnIds::new(&mut arena, limits.own_ranges)?);
-        let children = SpinLock::new(Rank::Children, Children::new(&mut arena, limits.children)?);
+        let waiters = Waiters::new(
+            &mut arena,
+            P::contended,
+            limits.waiters,
+            limits.reply_buffers,
+            || pal.event(),
+        )?;
+        let leader = new_leader(&mut arena, P::contended, &identity, &config)?;
+        let own_ids = SpinLock::new(
+            Rank::OwnIds,
+            P::contended,
+            OwnIds::new(&mut arena, limits.own_ranges)?,
+        );
+        let children = SpinLock::new(
+            Rank::Children,
+            P::contended,
+            Children::new(&mut arena, limits.children)?,
+        );
         let delegated_files = if identity.is_leader() {
             0
         } else {
@@ -103,16 +116,19 @@ impl<'m, P: Pal> Node<'m, P> {
         };
         let delegated_files = SpinLock::new(
             Rank::DelegatedFiles,
+            P::contended,
             DelegatedFiles::new(&mut arena, delegated_files)?,
         );
         let sync_handles = SyncHandles::new(
             &mut arena,
+            P::contended,
             limits.sync_handles,
             limits.sync_data,
             limits.waiters,
         )?;
         let worker = SpinLock::new(
             Rank::Token,
+            P::contended,
             WorkerState::new(&mut arena, limits.unidentified)?,
         );
         let events = EventRing::new(&mut arena, limits.events)?;
@@ -125,6 +141,7 @@ impl<'m, P: Pal> Node<'m, P> {
             children,
             parent: SpinLock::new(
                 Rank::Parent,
+                P::contended,
                 Parent::new(identity.parent, identity.parent_pid),
             ),
             sync_handles,
@@ -132,10 +149,10 @@ impl<'m, P: Pal> Node<'m, P> {
             abandoned_retry_at: AtomicU64::new(0),
             abandoned_pause: AtomicU64::new(0),
             returns_due: AtomicBool::new(false),
-            leader_limits: LeaderLimits::new(),
+            leader_limits: LeaderLimits::new(P::contended),
             turns: AtomicU64::new(0),
-            upcalls: SpinLock::new(Rank::Upcalls, Upcalls::new()),
-            owners: SpinLock::new(Rank::Owners, OwnerCache::new()),
+            upcalls: SpinLock::new(Rank::Upcalls, P::contended, Upcalls::new()),
+            owners: SpinLock::new(Rank::Owners, P::contended, OwnerCache::new()),
             forwarded: AtomicU32::new(0),
             used_locks: UsedLocks::new(),
             knows_inherited: AtomicBool::new(false),
@@ -165,6 +182,7 @@ impl<'m, P: Pal> Node<'m, P> {
 #[inline(never)]
 fn new_leader<'m>(
     arena: &mut Arena<'m>,
+    contended: Contended,
     identity: &Identity,
     config: &Config,
 ) -> Result<Option<SpinLock<Leader<'m>>>, Error> {
@@ -172,7 +190,7 @@ fn new_leader<'m>(
         return Ok(None);
     }
     let leader = Leader::new(arena, &config.leader_capacities())?;
-    Ok(Some(SpinLock::new(Rank::Leader, leader)))
+    Ok(Some(SpinLock::new(Rank::Leader, contended, leader)))
 }
 
 /// Checks that the capacities do not contradict each other.

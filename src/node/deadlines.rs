@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::signal_pass::SignalPass;
 use crate::invariant::Count;
 use crate::pal::Time;
-use crate::store::{Rank, SpinLock, close_gap};
+use crate::store::{Contended, Rank, SpinLock, close_gap};
 use crate::sync::{AtomicBool, AtomicU64};
 
 /// The number of times that are kept separately. If more events are outstanding, the youngest of
@@ -29,13 +29,13 @@ pub(in crate::node) struct LeaderLimits {
 }
 
 impl LeaderLimits {
-    pub(in crate::node) fn new() -> Self {
+    pub(in crate::node) fn new(contended: Contended) -> Self {
         LeaderLimits {
             recalling: AtomicBool::new(false),
             awaiting_starts: AtomicBool::new(false),
-            recalls: SpinLock::new(Rank::Deadlines, Deadlines::new()),
-            starts: SpinLock::new(Rank::Deadlines, Deadlines::new()),
-            signal_pass: SpinLock::new(Rank::Token, SignalPass::default()),
+            recalls: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
+            starts: SpinLock::new(Rank::Deadlines, contended, Deadlines::new()),
+            signal_pass: SpinLock::new(Rank::Token, contended, SignalPass::default()),
             broadcast_turn: AtomicU64::new(0),
         }
     }

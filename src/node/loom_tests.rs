@@ -50,7 +50,7 @@ fn memory(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
 fn waiters(capacity: usize) -> Arc<Waiters<'static, NoEvent>> {
     let bytes = Waiters::<NoEvent>::bytes(capacity, 0);
     let mut arena = Arena::new(memory(bytes));
-    Arc::new(Waiters::new(&mut arena, capacity, 0, || Ok(NoEvent)).unwrap())
+    Arc::new(Waiters::new(&mut arena, |_| {}, capacity, 0, || Ok(NoEvent)).unwrap())
 }
 
 /// A call times out, or not, while its answer arrives and the peer dies: it has one outcome, and
@@ -98,7 +98,8 @@ fn loom_a_peer_is_released_once() {
     check(|| {
         let bytes = Peers::<()>::bytes(1) + 3 * 256;
         let mut arena = Arena::new(memory(bytes));
-        let peers: Arc<Peers<'static, ()>> = Arc::new(Peers::new(&mut arena, 1, 256, 512).unwrap());
+        let peers: Arc<Peers<'static, ()>> =
+            Arc::new(Peers::new(&mut arena, |_| {}, 1, 256, 512).unwrap());
         let using: Vec<_> = (0..2)
             .map(|_| {
                 let peers = Arc::clone(&peers);

@@ -6,7 +6,8 @@
 /// The first name is the field with the platform that is wrapped. Methods that take a stream also need
 /// the field of the wrapper's stream that has the stream which is wrapped, or `stream` alone where the two
 /// are of one type. `stream.itself` forwards the watches to methods of the same names and arguments that the
-/// wrapper's stream has.
+/// wrapper's stream has. [`contended`](crate::pal::Pal::contended) has no platform to be called on, so the name
+/// before it is the type of the platform.
 ///
 /// ```
 /// use libos_ipc::pal::{AcceptError, ConnectError, OutOfResources, Pal};
@@ -21,6 +22,7 @@
 ///
 ///     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
 ///
+///     forward_pal!(P: contended);
 ///     forward_pal!(0: event, watch_listener, wait, wake, wait_event, now);
 ///     forward_pal!(0, stream: watch, rewatch, unwatch, wait_readable);
 ///
@@ -46,6 +48,11 @@ macro_rules! forward_pal {
     };
     ($inner:tt, stream.$field:tt: $($method:ident),+) => {
         $($crate::forward_pal!(@$method $inner $field);)+
+    };
+    (@contended $inner:tt) => {
+        fn contended(attempts: u32) {
+            <$inner as $crate::pal::Pal>::contended(attempts);
+        }
     };
     (@event $inner:tt) => {
         fn event(&self) -> ::core::result::Result<Self::Event, $crate::pal::OutOfResources> {

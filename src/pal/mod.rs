@@ -290,4 +290,27 @@ pub trait Pal: Send + Sync {
 
     /// Returns the time of the monotonic clock. It is cheap.
     fn now(&self) -> Time;
+
+    /// Lets another thread run, since this one waits for a spinlock that another thread holds. A
+    /// thread calls it after each 64 attempts to take the lock; `attempts` is the number of its
+    /// earlier calls in this wait. A thread that uses a contended sync handle also calls it now and
+    /// then, with 0.
+    ///
+    /// The thread may hold other spinlocks of the node. So the function returns soon, does not
+    /// sleep for long, and makes no call of the node. It has no `self`, since all locks of a node
+    /// keep it as a plain function.
+    ///
+    /// The default only spins; with the feature `std` it yields the processor
+    /// ([`std::thread::yield_now`]). A platform on which threads share a processor overrides it.
+    fn contended(attempts: u32) {
+        spin(attempts);
+    }
+}
+
+/// The default of [`Pal::contended`] and [`ByteChannel::contended`](mux::ByteChannel::contended).
+fn spin(_attempts: u32) {
+    #[cfg(feature = "std")]
+    std::thread::yield_now();
+    #[cfg(not(feature = "std"))]
+    core::hint::spin_loop();
 }

@@ -3,40 +3,40 @@
 //! Each lock has a [`Rank`](super::rank::Rank), which debug builds check. A lock is never held during
 //! I/O, unless it is a *token*: a lock that is only tried.
 
+/// The contention hook of a platform: [`Pal::contended`](crate::pal::Pal::contended) as a function. The
+/// argument is the number of its earlier calls by the thread that waits.
+pub(crate) type Contended = fn(u32);
+
+/// The number of attempts before each call of the contention hook.
+const TRIES: u32 = 64;
+
+/// Calls `try_lock` until it returns a guard, and `contended` now and then.
+pub(crate) fn acquire<G>(contended: Contended, try_lock: impl Fn() -> Option<G>) -> G {
+    let mut attempts = 0_u32;
+    loop {
+        for _ in 0..TRIES {
+            if let Some(guard) = try_lock() {
+                return guard;
+            }
+            core::hint::spin_loop();
+        }
+        contended(attempts);
+        attempts = attempts.wrapping_add(1);
+    }
+}
+
 #[cfg(not(loom))]
 mod imp {
-    use super::super::once::Once;
     use super::super::rank::{Held, Rank, assert_in_order};
+    use super::{Contended, acquire};
     use core::ops::{Deref, DerefMut};
     use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-    /// The number of attempts before the contention hook is called.
-    const TRIES: u32 = 64;
-
-    static CONTENTION_HOOK: Once<fn()> = Once::new();
-
-    /// Sets the function that yields the processor to another thread. It is called when a spinlock
-    /// is not free soon, and from time to time by a thread that uses a contended sync handle.
-    /// Without it (and without the `std` feature) the lock only spins. Only the first call has an
-    /// effect.
-    pub fn set_contention_hook(hook: fn()) {
-        CONTENTION_HOOK.set(hook);
-    }
-
-    /// Yields the processor to another thread, if the platform can.
-    pub(crate) fn yield_processor() {
-        if let Some(hook) = CONTENTION_HOOK.get() {
-            hook();
-        } else {
-            #[cfg(feature = "std")]
-            std::thread::yield_now();
-        }
-    }
-
-    /// A spinlock that calls the contention hook when it is not free soon.
+    /// A spinlock that calls the contention hook of its platform when it is not free soon.
     #[derive(Debug)]
     pub(crate) struct SpinLock<T> {
         rank: Rank,
+        contended: Contended,
         value: SpinMutex<T>,
     }
 
@@ -47,9 +47,10 @@ mod imp {
     }
 
     impl<T> SpinLock<T> {
-        pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        pub(crate) const fn new(rank: Rank, contended: Contended, value: T) -> Self {
             SpinLock {
                 rank,
+                contended,
                 value: SpinMutex::new(value),
             }
         }
@@ -66,15 +67,7 @@ mod imp {
 
         #[cold]
         fn lock_contended(&self) -> SpinLockGuard<'_, T> {
-            loop {
-                for _ in 0..TRIES {
-                    if let Some(guard) = self.try_lock() {
-                        return guard;
-                    }
-                    core::hint::spin_loop();
-                }
-                yield_processor();
-            }
+            acquire(self.contended, || self.try_lock())
         }
 
         /// Acquires the lock if it is free.
@@ -106,12 +99,8 @@ mod imp {
 mod imp {
     //! The same for the model checker.
     use super::super::rank::Rank;
+    use super::Contended;
     use loom::sync::{Mutex, MutexGuard};
-
-    /// The model checker yields by itself.
-    pub fn set_contention_hook(_hook: fn()) {}
-
-    pub(crate) fn yield_processor() {}
 
     #[derive(Debug, Default)]
     pub(crate) struct SpinLock<T>(Mutex<T>);
@@ -119,7 +108,7 @@ mod imp {
     pub(crate) type SpinLockGuard<'a, T> = MutexGuard<'a, T>;
 
     impl<T> SpinLock<T> {
-        pub(crate) fn new(_: Rank, value: T) -> Self {
+        pub(crate) fn new(_: Rank, _: Contended, value: T) -> Self {
             SpinLock(Mutex::new(value))
         }
 
@@ -133,5 +122,4 @@ mod imp {
     }
 }
 
-pub use imp::set_contention_hook;
-pub(crate) use imp::{SpinLock, SpinLockGuard, yield_processor};
+pub(crate) use imp::{SpinLock, SpinLockGuard};

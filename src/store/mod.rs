@@ -10,6 +10,10 @@ mod copy;
 mod digest;
 mod interval_map;
 mod lock;
+#[allow(
+    dead_code,
+    reason = "a debug build without the C interface sets no such value"
+)]
 mod once;
 mod rank;
 mod slab;
@@ -23,8 +27,7 @@ pub(crate) use byte_ring::ByteRing;
 pub(crate) use copy::{close_gap, copy, make_gap, move_to_front, sort};
 pub(crate) use digest::{Digest, Digested, Sum};
 pub(crate) use interval_map::{IntervalMap, MAX_INTERVAL, OwnerCursor};
-pub use lock::set_contention_hook;
-pub(crate) use lock::{SpinLock, SpinLockGuard, yield_processor};
+pub(crate) use lock::{Contended, SpinLock, SpinLockGuard, acquire};
 pub(crate) use once::Once;
 pub(crate) use rank::{Rank, assert_none_held};
 pub(crate) use slab::{HashIndex, NONE, SlotAllocator, hash64};

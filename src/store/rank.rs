@@ -101,9 +101,9 @@ mod check {
 
         #[test]
         fn lock_that_comes_earlier_in_the_order_is_refused() {
-            let [leader, other] = [0; 2].map(|_| SpinLock::new(Rank::Leader, ()));
-            let queue = SpinLock::new(Rank::SendQueue, ());
-            let token = SpinLock::new(Rank::Token, ());
+            let [leader, other] = [0; 2].map(|_| SpinLock::new(Rank::Leader, |_| {}, ()));
+            let queue = SpinLock::new(Rank::SendQueue, |_| {}, ());
+            let token = SpinLock::new(Rank::Token, |_| {}, ());
             {
                 let _leader = leader.lock();
                 let _queue = queue.lock();
@@ -121,8 +121,8 @@ mod check {
         #[test]
         fn only_a_token_is_held_during_io() {
             let (token, queue) = (
-                SpinLock::new(Rank::Token, ()),
-                SpinLock::new(Rank::SendQueue, ()),
+                SpinLock::new(Rank::Token, |_| {}, ()),
+                SpinLock::new(Rank::SendQueue, |_| {}, ()),
             );
             let _token = token.try_lock();
             assert_none_held();

@@ -2,6 +2,7 @@
 //! platform on it, and the proxy on the host.
 #![allow(missing_docs)]
 
+mod blocked_write;
 mod guest;
 mod line;
 mod machine;

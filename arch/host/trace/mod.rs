@@ -66,7 +66,9 @@ impl<P: Pal> Pal for TracedPal<P> {
     type Event = P::Event;
 
     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
+    const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
+    crate::forward_pal!(P: contended);
     crate::forward_pal!(inner: event, watch_listener, wait, wake, wait_event, now);
     crate::forward_pal!(inner, stream.inner: watch, rewatch, unwatch, wait_readable);
 

@@ -10,7 +10,7 @@ use super::stream_key::GENERATIONS;
 use super::turn::Share;
 use crate::Vmid;
 use crate::error::{Error, Resource};
-use crate::store::{Arena, Rank, SortedMap, SpinLock, Table, bytes_for, total};
+use crate::store::{Arena, Contended, Rank, SortedMap, SpinLock, Table, bytes_for, total};
 use crate::wire::{FrameReader, FrameWriter};
 
 #[derive(Clone, Copy, Default)]
@@ -90,8 +90,11 @@ impl<'m, S> Peers<'m, S> {
         )
     }
 
+    // Not inlined: its copies would add to the stack of `Node::new`.
+    #[inline(never)]
     pub(crate) fn new(
         arena: &mut Arena<'m>,
+        contended: Contended,
         capacity: usize,
         frame_length: usize,
         send_queue: usize,
@@ -107,6 +110,7 @@ impl<'m, S> Peers<'m, S> {
                 vmid: AtomicU32::new(0),
                 rx: SpinLock::new(
                     Rank::Token,
+                    contended,
                     RxHalf {
                         stream: None,
                         frames: FrameReader::with_buffer(buffers.alloc_buffer(frame_length)?),
@@ -118,6 +122,7 @@ impl<'m, S> Peers<'m, S> {
                 ),
                 queue: SpinLock::new(
                     Rank::SendQueue,
+                    contended,
                     Queue {
                         filling: FrameWriter::with_buffer(buffers.alloc_buffer(send_queue / 2)?),
                         closed: true,
@@ -129,6 +134,7 @@ impl<'m, S> Peers<'m, S> {
                 ),
                 tx: SpinLock::new(
                     Rank::Token,
+                    contended,
                     TxHalf {
                         stream: None,
                         vmid_sent: 0,
@@ -173,8 +179,8 @@ impl<'m, S> Peers<'m, S> {
         };
         Ok(Peers {
             slots,
-            directory: SpinLock::new(Rank::Peers, directory),
-            work_queue: SpinLock::new(Rank::WorkQueue, work_queue),
+            directory: SpinLock::new(Rank::Peers, contended, directory),
+            work_queue: SpinLock::new(Rank::WorkQueue, contended, work_queue),
         })
     }
 
@@ -386,7 +392,7 @@ mod tests {
     fn locking_the_rx_half_does_not_count_as_an_inbound_stream() {
         let mut memory = std::boxed::Box::new_uninit_slice(Peers::<()>::bytes(1) + 1024);
         let mut arena = Arena::new(&mut memory);
-        let peers: Peers<'_, ()> = Peers::new(&mut arena, 1, 128, 512).unwrap();
+        let peers: Peers<'_, ()> = Peers::new(&mut arena, |_| {}, 1, 128, 512).unwrap();
         let peer = peers.find_or_add(Vmid::LEADER).unwrap();
         // A call checks for a stream to read while the worker accepts the first one.
         let rx = peer.rx.try_lock().unwrap();

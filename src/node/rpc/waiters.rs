@@ -6,7 +6,7 @@
 use crate::error::{Error, Resource};
 use crate::invariant::{Count, OrBroken, broken};
 use crate::pal::{Event, OutOfResources, Time};
-use crate::store::{Arena, Buffer, Rank, SpinLock, Table, bytes_for, copy, total};
+use crate::store::{Arena, Buffer, Contended, Rank, SpinLock, Table, bytes_for, copy, total};
 use crate::wire::{Answer, Expected};
 
 use super::reply_buffers::{ReplyBuffers, ReplyData};
@@ -102,6 +102,7 @@ impl<'m, E: Event> Waiters<'m, E> {
 
     pub(crate) fn new(
         arena: &mut Arena<'m>,
+        contended: Contended,
         capacity: usize,
         buffers: usize,
         event: impl Fn() -> Result<E, OutOfResources>,
@@ -111,6 +112,7 @@ impl<'m, E: Event> Waiters<'m, E> {
                 event: event().map_err(|_| Error::Platform)?,
                 state: SpinLock::new(
                     Rank::Waiter,
+                    contended,
                     WaiterState {
                         phase: WaitPhase::Free,
                         peer: None,
@@ -136,8 +138,8 @@ impl<'m, E: Event> Waiters<'m, E> {
         let buffers = ReplyBuffers::new(arena, buffers, PATH_MAX)?;
         Ok(Waiters {
             slots,
-            free: SpinLock::new(Rank::FreeWaiters, free),
-            buffers: SpinLock::new(Rank::ReplyBuffers, buffers),
+            free: SpinLock::new(Rank::FreeWaiters, contended, free),
+            buffers: SpinLock::new(Rank::ReplyBuffers, contended, buffers),
         })
     }
 

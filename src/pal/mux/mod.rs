@@ -32,13 +32,16 @@
 //! closed and each end knows that of the other. So no late frame is taken for one of another
 //! stream.
 
+mod endpoint;
 mod frame;
 mod machine;
 mod pal;
+mod state;
 mod streams;
 
+pub use self::endpoint::{ByteChannel, MuxEndpoint};
 pub use self::frame::MuxError;
-pub use self::pal::{ByteChannel, MuxEndpoint, MuxPal, MuxStream};
+pub use self::pal::{MuxPal, MuxStream};
 #[cfg(not(feature = "testing"))]
 pub(crate) use self::{frame::Stop, machine::Mux};
 #[cfg(feature = "testing")]

@@ -96,6 +96,7 @@ macro_rules! pal {
             const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
             const HAS_HANDSHAKE: bool = true;
 
+            crate::forward_pal!(P: contended);
             crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
             crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 

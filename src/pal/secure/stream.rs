@@ -81,13 +81,18 @@ pub(super) fn translate(token: Token, readiness: Interest) -> (Token, Interest) 
 impl<P: Pal, R: Deref<Target = SecurePal<P>> + Clone> SecureStream<P, R> {
     /// Makes the end of a stream that was opened to `peer`.
     pub(super) fn opened(pal: &R, inner: P::Stream, peer: Vmid) -> Self {
-        let kind = || Kind::Outgoing(peer, SpinLock::new(Rank::Token, Outgoing::new()));
+        let kind = || {
+            Kind::Outgoing(
+                peer,
+                SpinLock::new(Rank::Token, P::contended, Outgoing::new()),
+            )
+        };
         Self::new(pal, inner, kind, Interest::WRITE)
     }
 
     /// Makes the end of a stream that was accepted.
     pub(super) fn accepted(pal: &R, inner: P::Stream) -> Self {
-        let kind = || Kind::Incoming(SpinLock::new(Rank::Token, Incoming::new()));
+        let kind = || Kind::Incoming(SpinLock::new(Rank::Token, P::contended, Incoming::new()));
         Self::new(pal, inner, kind, Interest::READ)
     }
 

@@ -116,6 +116,7 @@ impl<'p, P: Pal> Pal for &'p FaultInjector<P> {
     const SUPPORTS_CALLER_READ: bool = P::SUPPORTS_CALLER_READ;
     const HAS_HANDSHAKE: bool = P::HAS_HANDSHAKE;
 
+    crate::forward_pal!(P: contended);
     crate::forward_pal!(inner: event, watch_listener, wake, wait_event, now);
     crate::forward_pal!(stream.itself: watch, rewatch, unwatch);
 

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::node::Node;
 use crate::pal::Pal;
 use crate::shared_state::Client;
-use crate::store::{copy, yield_processor};
+use crate::store::copy;
 use crate::wire::SyncState;
 
 /// # Shared values: release
@@ -98,7 +98,7 @@ impl<'m, P: Pal> Node<'m, P> {
         }
         self.wake_set(slot, wakes);
         if yields {
-            yield_processor();
+            P::contended(0);
         }
     }
 }

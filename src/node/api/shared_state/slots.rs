@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::invariant::Count;
 use crate::shared_state::Client;
 use crate::store::{
-    Arena, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64, total,
+    Arena, Contended, HashIndex, Rank, SlotAllocator, SpinLock, Table, bytes_for, hash64, total,
 };
 use crate::sync::AtomicBool;
 
@@ -82,8 +82,11 @@ impl<'m> SyncHandles<'m> {
         )
     }
 
+    // Not inlined: its copies would add to the stack of `Node::new`.
+    #[inline(never)]
     pub(crate) fn new(
         arena: &mut Arena<'m>,
+        contended: Contended,
         handles: usize,
         data: usize,
         waiters: usize,
@@ -94,6 +97,7 @@ impl<'m> SyncHandles<'m> {
                 Ok(Slot {
                     client: SpinLock::new(
                         Rank::SyncHandle,
+                        contended,
                         Client::from_buffer(memory.alloc_buffer(data)?),
                     ),
                     wait_queue: WaitQueue::new(),
@@ -102,6 +106,7 @@ impl<'m> SyncHandles<'m> {
             links: WaitLinks::new(arena, waiters)?,
             directory: SpinLock::new(
                 Rank::SyncDirectory,
+                contended,
                 Directory {
                     ids: arena.alloc_table(handles, |_| Ok(0))?,
                     slot_allocator: SlotAllocator::new(arena, handles)?,
@@ -193,7 +198,7 @@ mod tests {
             assert_eq!(fresh_id(vmid(number), u64::MAX), None);
         }
         let mut memory = Box::new_uninit_slice(SyncHandles::bytes(1, 0, 0));
-        let handles = SyncHandles::new(&mut Arena::new(&mut memory), 1, 0, 0).unwrap();
+        let handles = SyncHandles::new(&mut Arena::new(&mut memory), |_| {}, 1, 0, 0).unwrap();
         let mut directory = handles.directory.lock();
         directory.count = u64::MAX;
         assert_eq!(directory.fresh_id(vmid(1)), None);
